@@ -1,0 +1,21 @@
+//! Compiles `proto/` with protox: no `protoc` is needed to build countersign.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message as _;
+
+const FILES: &[&str] = &[
+    "countersign/engine/v1/engine.proto",
+    "countersign/identity/v1/identity.proto",
+    "countersign/registry/v1/registry.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}
