@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod diagnostic;
 pub mod engine;
+pub mod grpc;
 pub mod identity;
 pub mod jose;
 pub mod properties;

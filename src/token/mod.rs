@@ -1,1 +1,21 @@
-//! TODO
+//! Service-identity tokens: issue, verify, and the callee's proof.
+
+mod claims;
+mod explain;
+mod issuer;
+mod nonce;
+mod policy;
+pub mod proof;
+mod reason;
+mod verifier;
+
+pub use explain::{Check, Verdict};
+pub use issuer::{IssueError, IssuedToken, TokenIssuer};
+pub use nonce::Nonce;
+pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
+pub use reason::{Reason, Refusal};
+pub use verifier::{Accept, TokenVerifier, VerifiedToken};
+
+/// The `typ` of a token that a module issues to itself: accepted over loopback, on methods that say
+/// so, and nowhere else.
+pub const OWN_MODULE_TYPE: &str = "countersign-self+jwt";

@@ -1,1 +1,11 @@
-//! TODO
+//! Whom this module trusts, and who it is itself.
+
+mod deployment;
+mod error;
+mod key_set;
+mod store;
+
+pub use deployment::{Deployment, OwnDeployment, TrustedKey};
+pub use error::TrustError;
+pub use key_set::{Found, KeySet};
+pub use store::TrustStore;

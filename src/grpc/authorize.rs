@@ -1,0 +1,153 @@
+//! Which method asks for what. A method without a rule is not served.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::identity::{Role, ServiceIdentity};
+use crate::token::{Reason, Refusal};
+
+/// What a method asks of its caller.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rule {
+    who: Who,
+    own_module: bool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Who {
+    Everyone,
+    AnyIdentity,
+    WithRole(Role),
+}
+
+impl Rule {
+    /// Everyone may call, without a token. For health checks.
+    pub fn everyone() -> Self {
+        Self { who: Who::Everyone, own_module: false }
+    }
+
+    /// Any trusted deployment may call.
+    pub fn any_identity() -> Self {
+        Self { who: Who::AnyIdentity, own_module: false }
+    }
+
+    /// A trusted deployment with `role` may call.
+    pub fn role(role: Role) -> Self {
+        Self { who: Who::WithRole(role), own_module: false }
+    }
+
+    /// Also the module itself may call, over loopback, with a token that it issued to itself.
+    #[must_use]
+    pub fn or_own_module(self) -> Self {
+        Self { own_module: true, ..self }
+    }
+
+    pub(super) fn admits_everyone(&self) -> bool {
+        self.who == Who::Everyone
+    }
+
+    pub(super) fn admits_own_module(&self) -> bool {
+        self.own_module
+    }
+
+    pub(super) fn check(&self, identity: &ServiceIdentity) -> Result<(), Refusal> {
+        match &self.who {
+            Who::WithRole(role) if !identity.roles().contains(role) => {
+                let detail = format!("{identity} lacks the role `{role}`");
+                Err(Refusal::new(Reason::RoleMissing, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The rules of a server: default deny.
+///
+/// A rule names a method, `/package.Service/Method`, or all methods of a service,
+/// `/package.Service/*`; the method's own rule wins. To a verified caller a method without a rule
+/// answers `UNIMPLEMENTED`, as if it were not served; to anyone else `UNAUTHENTICATED`.
+#[derive(Debug, Default)]
+pub struct MethodRules {
+    methods: HashMap<String, Rule>,
+    services: HashMap<String, Rule>,
+    missing: Mutex<HashSet<String>>,
+}
+
+/// How many methods without a rule are remembered as logged.
+const MAX_REMEMBERED: usize = 256;
+
+impl MethodRules {
+    /// Starts with no rule: nothing may be called.
+    pub fn deny_all() -> Self {
+        Self::default()
+    }
+
+    /// Adds the rule for `path`.
+    #[must_use]
+    pub fn allow(mut self, path: &str, rule: Rule) -> Self {
+        match path.strip_suffix("/*") {
+            Some(service) => self.services.insert(service.to_owned(), rule),
+            None => self.methods.insert(path.to_owned(), rule),
+        };
+        self
+    }
+
+    pub(super) fn find(&self, path: &str) -> Option<&Rule> {
+        self.methods.get(path).or_else(|| {
+            let (service, _) = path.rsplit_once('/')?;
+            self.services.get(service)
+        })
+    }
+
+    /// Tells whether the missing rule of `path` is to be logged: true once for each path.
+    pub(super) fn is_first_miss(&self, path: &str) -> bool {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.len() < MAX_REMEMBERED && missing.insert(path.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{ModuleType, Roles};
+
+    #[test]
+    fn method_rule_wins_over_its_services() {
+        let role = Role::new("ADMIN").unwrap();
+        let rules = MethodRules::deny_all()
+            .allow("/a.B/*", Rule::any_identity())
+            .allow("/a.B/Delete", Rule::role(role.clone()));
+
+        assert_eq!(rules.find("/a.B/Get"), Some(&Rule::any_identity()));
+        assert_eq!(rules.find("/a.B/Delete"), Some(&Rule::role(role)));
+    }
+
+    #[test]
+    fn near_miss_of_a_path_finds_no_rule() {
+        let rules = MethodRules::deny_all().allow("/a.B/Get", Rule::everyone());
+
+        for path in ["/a.B/get", "//a.B/Get", "/a.B/Get/", "/a.B/../a.B/Get", "/a.B/%47et", "*", ""] {
+            assert_eq!(rules.find(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn missing_rule_is_logged_once() {
+        let rules = MethodRules::deny_all();
+
+        assert!(rules.is_first_miss("/a.B/Get"));
+        assert!(!rules.is_first_miss("/a.B/Get"));
+    }
+
+    #[test]
+    fn role_is_compared_without_case() {
+        let rule = Rule::role(Role::new("IMPERSONATION").unwrap());
+        let module = ModuleType::new("dpe").unwrap();
+        let lower = Roles::from_iter([Role::new("impersonation").unwrap()]);
+
+        assert!(rule.check(&ServiceIdentity::new(module.clone(), "dpe-dev", lower)).is_ok());
+        let none = ServiceIdentity::new(module, "dpe-dev", Roles::default());
+        assert_eq!(rule.check(&none).unwrap_err().reason, Reason::RoleMissing);
+    }
+}

@@ -1,0 +1,226 @@
+//! The one place where a channel is made.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, lookup_host};
+use tonic::transport::{Channel, Endpoint};
+use tower_service::Service;
+
+/// Where to connect: a DNS name or an IP address, and a port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Target {
+    host: String,
+    port: u16,
+}
+
+impl Target {
+    /// Names `host`, without brackets where it is an IPv6 address, and `port`.
+    pub fn new(host: &str, port: u16) -> Self {
+        Self { host: host.to_owned(), port }
+    }
+
+    /// Returns the port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// How to connect.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionOptions {
+    /// How long resolving and connecting may take together.
+    pub connect_timeout: Duration,
+    /// `countersign.client.allow-plaintext`: also beyond loopback without TLS.
+    pub allow_plaintext: bool,
+}
+
+impl Default for ConnectionOptions {
+    /// 2 s; plaintext on loopback alone, since whoever reads a token can use it until it expires.
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(2), allow_plaintext: false }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The host and port make no URI.
+    #[error("`{0}` is no address")]
+    Address(String),
+    /// The name does not resolve.
+    #[error("`{host}` does not resolve")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// The resolver's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The name resolves to nothing.
+    #[error("`{0}` has no address")]
+    NoAddress(String),
+    /// Without TLS a token would cross the network readable.
+    #[error(
+        "{0} is not loopback and the connection has no TLS; set `countersign.client.allow-plaintext=true` where the network is trusted"
+    )]
+    Plaintext(SocketAddr),
+    /// Nobody accepts.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// The address tried last.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody answers.
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+}
+
+/// A channel that counts its connections, so that a silent reconnect can be noticed.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    channel: Channel,
+    opened: Arc<AtomicU64>,
+}
+
+impl Connection {
+    /// Makes a channel that connects at its first call, and again whenever a connection was lost.
+    ///
+    /// # Errors
+    ///
+    /// When `target` makes no URI.
+    pub fn lazy(target: &Target, options: ConnectionOptions) -> Result<Self, ConnectError> {
+        let endpoint = endpoint(target)?;
+        let connector = Connector::new(target, options);
+        let opened = Arc::clone(&connector.opened);
+        Ok(Self { channel: endpoint.connect_with_connector_lazy(connector), opened })
+    }
+
+    /// Connects now; the channel reconnects by itself later.
+    ///
+    /// # Errors
+    ///
+    /// When the name does not resolve, an address may not be dialled, or nobody answers in time.
+    pub async fn open(
+        target: &Target,
+        options: ConnectionOptions,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let endpoint = endpoint(target)?;
+        let connector = Connector::new(target, options);
+        let opened = Arc::clone(&connector.opened);
+        let channel = endpoint.connect_with_connector(connector).await?;
+        Ok(Self { channel, opened })
+    }
+
+    /// Returns the channel. Cloning is cheap.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Returns how many connections were opened so far.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
+    }
+}
+
+fn endpoint(target: &Target) -> Result<Endpoint, ConnectError> {
+    let uri = format!("http://{target}");
+    let endpoint = Endpoint::from_shared(uri);
+    let endpoint = endpoint.map_err(|_invalid| ConnectError::Address(target.to_string()))?;
+    // A hostile server must not fill this process with headers.
+    Ok(endpoint.http2_max_header_list_size(16 * 1024).tcp_nodelay(true))
+}
+
+/// Writes an error with all its causes: tonic's own text is only "transport error".
+pub fn cause(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[derive(Clone, Debug)]
+struct Connector {
+    target: Target,
+    options: ConnectionOptions,
+    opened: Arc<AtomicU64>,
+}
+
+impl Connector {
+    fn new(target: &Target, options: ConnectionOptions) -> Self {
+        Self { target: target.clone(), options, opened: Arc::default() }
+    }
+
+    async fn connect(self) -> Result<TokioIo<TcpStream>, ConnectError> {
+        let limit = self.options.connect_timeout;
+        let stream = tokio::time::timeout(limit, self.dial()).await;
+        let stream = stream.map_err(|_elapsed| ConnectError::Timeout(limit))??;
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        Ok(TokioIo::new(stream))
+    }
+
+    /// Resolves once, judges every address, and dials only what was judged.
+    async fn dial(&self) -> Result<TcpStream, ConnectError> {
+        let Target { host, port } = &self.target;
+        let resolved = lookup_host((host.as_str(), *port)).await;
+        let addresses: Vec<SocketAddr> = resolved
+            .map_err(|source| ConnectError::Resolve { host: host.clone(), source })?
+            .collect();
+        let remote = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
+        if let (Some(remote), false) = (remote, self.options.allow_plaintext) {
+            return Err(ConnectError::Plaintext(*remote));
+        }
+        let mut failed = ConnectError::NoAddress(host.clone());
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    // A small delay at worst; no reason to fail.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Err(source) => failed = ConnectError::Connect { address, source },
+            }
+        }
+        Err(failed)
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        Box::pin(self.clone().connect())
+    }
+}

@@ -1,0 +1,45 @@
+//! `WhoAmI`: a caller sees itself as the callee does.
+
+use tonic::{Request, Response, Status};
+
+use crate::proto::identity as wire;
+use crate::proto::identity::identity_service_server::IdentityService as Service;
+
+use super::{Module, verified_token};
+
+/// Serves `countersign.identity.v1.IdentityService` for a module.
+#[derive(Clone, Debug)]
+pub struct IdentityService {
+    module: Module,
+}
+
+impl IdentityService {
+    /// Answers as `module`.
+    pub fn new(module: Module) -> Self {
+        Self { module }
+    }
+}
+
+#[tonic::async_trait]
+impl Service for IdentityService {
+    async fn who_am_i(
+        &self,
+        request: Request<wire::WhoAmIRequest>,
+    ) -> Result<Response<wire::WhoAmIResponse>, Status> {
+        let token = verified_token(&request).map_err(|status| *status)?;
+        let identity = token.identity();
+        let own = self.module.own();
+        Ok(Response::new(wire::WhoAmIResponse {
+            identity: Some(wire::ServiceIdentity {
+                module: identity.module().to_string(),
+                id: identity.id().to_owned(),
+                roles: identity.roles().iter().map(ToString::to_string).collect(),
+            }),
+            fingerprint: token.key_id().to_string(),
+            callee_deployment: own.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+            callee_fingerprint: own.key_id.to_string(),
+            server_time: Some(self.module.clock().now().into()),
+            token_expires_at: Some(token.expires_at().into()),
+        }))
+    }
+}

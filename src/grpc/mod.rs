@@ -1,0 +1,24 @@
+//! Identity on gRPC calls: the layers, their rules, and the one place where channels and servers
+//! are put together.
+
+mod authorize;
+mod client;
+mod connect;
+mod identity_service;
+mod metadata;
+mod module;
+mod peer;
+mod serve;
+mod server;
+mod status;
+
+pub use authorize::{MethodRules, Rule};
+pub use client::{AttachFuture, AttachIdentity, AttachIdentityLayer, Proved};
+pub use connect::{ConnectError, Connection, ConnectionOptions, Target, cause};
+pub use identity_service::IdentityService;
+pub use metadata::{NONCE, PROOF};
+pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
+pub use peer::{caller, verified_token};
+pub use serve::{Drained, ServeError, ServerOptions, serve};
+pub use server::{VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
+pub use status::{DOMAIN, reason_of, refuse};

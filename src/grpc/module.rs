@@ -1,0 +1,234 @@
+//! A module: its own key, those it trusts, and the layers made of them.
+
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwapOption;
+
+use crate::clock::{Clock, SystemClock};
+use crate::identity::{DeploymentName, Role, RoleError};
+use crate::proto::identity::identity_service_server::IdentityServiceServer;
+use crate::token::proof::{ProofSigner, ProofVerifier};
+use crate::token::{Policy, TokenIssuer, TokenVerifier};
+use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
+
+use super::client::{Callee, CallerTokens};
+use super::{AttachIdentityLayer, IdentityService, MethodRules, VerifyIdentityLayer};
+
+/// One service's identity: who it is, whom it trusts, and the layers that carry both.
+///
+/// Made from a file by `Module::load`, or from keys by [`Module::builder`]. Cloning is cheap, and
+/// all clones share one trust store.
+#[derive(Clone, Debug)]
+pub struct Module {
+    own: Arc<OwnDeployment>,
+    trust: Arc<TrustStore>,
+    policy: Policy,
+    impersonation_role: Role,
+    clock: Arc<dyn Clock>,
+}
+
+/// Why a module could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// The deployments leave open who a caller is.
+    #[error("the trusted deployments are ambiguous")]
+    Trust(#[from] TrustError),
+    /// The impersonation role is no role.
+    #[error("the impersonation role cannot be used")]
+    Role(#[from] RoleError),
+}
+
+/// No trusted deployment fits.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnknownDeployment {
+    /// None has this name.
+    #[error("no trusted deployment is called `{0}`")]
+    Name(String),
+    /// None has this module type.
+    #[error("no trusted deployment has the module type `{0}`; pair the two modules")]
+    Module(String),
+    /// More than one has this module type.
+    #[error(
+        "deployments {names} all have the module type `{module}`; name one in `countersign.client.connection.{module}.deployment`"
+    )]
+    Several {
+        /// The module type.
+        module: String,
+        /// Their names.
+        names: String,
+    },
+}
+
+/// Makes a [`Module`] from keys.
+#[derive(Debug)]
+pub struct ModuleBuilder {
+    own: OwnDeployment,
+    deployments: Vec<Deployment>,
+    policy: Policy,
+    impersonation_role: Option<Role>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ModuleBuilder {
+    /// Trusts `deployment`.
+    #[must_use]
+    pub fn trust(mut self, deployment: Deployment) -> Self {
+        self.deployments.push(deployment);
+        self
+    }
+
+    /// Uses other times than the default: lifetime 300 s, leeway 30 s, accepted lifetime 900 s.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Asks for another role than `IMPERSONATION` where a method needs the impersonation role.
+    #[must_use]
+    pub fn impersonation_role(self, role: Role) -> Self {
+        Self { impersonation_role: Some(role), ..self }
+    }
+
+    /// Reads the time from `clock` instead of the machine.
+    #[must_use]
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Makes the module.
+    ///
+    /// # Errors
+    ///
+    /// When a key or name stands twice among the deployments, or one holds the module's own key.
+    pub fn build(self) -> Result<Module, ModuleError> {
+        let keys = KeySet::new(self.deployments, Some(&self.own))?;
+        let impersonation_role = match self.impersonation_role {
+            Some(role) => role,
+            None => Role::new("IMPERSONATION")?,
+        };
+        Ok(Module {
+            own: Arc::new(self.own),
+            trust: Arc::new(TrustStore::new(keys)),
+            policy: self.policy,
+            impersonation_role,
+            clock: self.clock,
+        })
+    }
+}
+
+impl Module {
+    /// Starts a module that is `own` and trusts nobody yet.
+    pub fn builder(own: OwnDeployment) -> ModuleBuilder {
+        ModuleBuilder {
+            own,
+            deployments: Vec::new(),
+            policy: Policy::default(),
+            impersonation_role: None,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Returns who this module is.
+    pub fn own(&self) -> &OwnDeployment {
+        &self.own
+    }
+
+    /// Returns whom it trusts; a change is in force for every layer at once.
+    pub fn trust(&self) -> &TrustStore {
+        &self.trust
+    }
+
+    /// Returns its times.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Returns the role that lets a service act for users, and register engines.
+    pub fn impersonation_role(&self) -> &Role {
+        &self.impersonation_role
+    }
+
+    /// Returns its clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Returns a verifier of tokens for this module.
+    pub fn verifier(&self) -> TokenVerifier {
+        let (own, trust) = (Arc::clone(&self.own), Arc::clone(&self.trust));
+        TokenVerifier::new(own, trust, self.policy, Arc::clone(&self.clock))
+    }
+
+    /// Returns an issuer of this module's tokens.
+    pub fn issuer(&self) -> TokenIssuer {
+        TokenIssuer::new(Arc::clone(&self.own), self.policy, Arc::clone(&self.clock))
+    }
+
+    /// Returns a verifier of the proofs of callees.
+    pub fn proof_verifier(&self) -> ProofVerifier {
+        ProofVerifier::new(self.policy, Arc::clone(&self.clock))
+    }
+
+    /// Returns the layer that lets only verified callers in, by `rules`, and proves this module to
+    /// callers that ask.
+    pub fn server_layer(&self, rules: MethodRules) -> VerifyIdentityLayer {
+        let signer = ProofSigner::new(Arc::clone(&self.own), Arc::clone(&self.clock));
+        VerifyIdentityLayer::new(Arc::new(self.verifier()), rules).with_proofs(signer)
+    }
+
+    /// Returns the layer that attaches this module's identity to calls of the deployment `name`.
+    ///
+    /// # Errors
+    ///
+    /// When no trusted deployment is called `name`.
+    pub fn client_layer(&self, name: &str) -> Result<AttachIdentityLayer, UnknownDeployment> {
+        let trust = self.trust.current();
+        let deployment = trust.deployment(name);
+        let deployment = deployment.ok_or_else(|| UnknownDeployment::Name(name.to_owned()))?;
+        Ok(self.attach(Callee::Deployment(deployment.name.clone())))
+    }
+
+    /// Returns the layer with which this module's operator calls the module itself, over loopback.
+    pub fn own_module_layer(&self) -> AttachIdentityLayer {
+        self.attach(Callee::OwnModule)
+    }
+
+    /// Returns the one trusted deployment whose module type is `module`.
+    ///
+    /// # Errors
+    ///
+    /// When none or more than one has it.
+    pub fn deployment_of(&self, module: &str) -> Result<DeploymentName, UnknownDeployment> {
+        let trust = self.trust.current();
+        let fits = trust.deployments().iter().filter(|d| d.module.as_str() == module);
+        let names: Vec<_> = fits.map(|d| d.name.clone()).collect();
+        match names.as_slice() {
+            [one] => Ok(one.clone()),
+            [] => Err(UnknownDeployment::Module(module.to_owned())),
+            several => {
+                let names: Vec<_> = several.iter().map(|name| format!("`{name}`")).collect();
+                let (module, names) = (module.to_owned(), names.join(", "));
+                Err(UnknownDeployment::Several { module, names })
+            }
+        }
+    }
+
+    /// Returns the service that tells callers how this module sees them.
+    pub fn identity_service(&self) -> IdentityServiceServer<IdentityService> {
+        IdentityServiceServer::new(IdentityService::new(self.clone()))
+    }
+
+    fn attach(&self, callee: Callee) -> AttachIdentityLayer {
+        AttachIdentityLayer::new(CallerTokens {
+            issuer: self.issuer(),
+            caller: self.own.issuer().to_owned(),
+            trust: Arc::clone(&self.trust),
+            clock: Arc::clone(&self.clock),
+            callee,
+            current: ArcSwapOption::empty(),
+            renewing: Mutex::new(()),
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! The claims of a token: their form on the wire, both ways.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+
+use super::{Reason, Refusal};
+
+/// The claims of a received token, each of the right type. Values are not judged here.
+#[derive(Clone, Debug)]
+pub(super) struct Claims {
+    pub(super) issuer: String,
+    pub(super) subject: String,
+    pub(super) audience: Vec<String>,
+    pub(super) issued_at: f64,
+    pub(super) expires_at: f64,
+    pub(super) not_before: Option<f64>,
+}
+
+const MAX_AUDIENCES: usize = 8;
+const MAX_ID_CHARACTERS: usize = 128;
+
+impl Claims {
+    /// Takes the claims that this module knows; others are ignored.
+    pub(super) fn from_members(members: &Map<String, Value>) -> Result<Self, Refusal> {
+        let claims = Self {
+            issuer: text(members, "iss")?.to_owned(),
+            subject: text(members, "sub")?.to_owned(),
+            audience: audience(members)?,
+            issued_at: required_number(members, "iat")?,
+            expires_at: required_number(members, "exp")?,
+            not_before: number(members, "nbf")?,
+        };
+        if members.contains_key("jti") {
+            let characters = text(members, "jti")?.chars().count();
+            if characters > MAX_ID_CHARACTERS {
+                return Err(malformed(format!("`jti` has {characters} characters, at most 128")));
+            }
+        }
+        Ok(claims)
+    }
+}
+
+/// Seconds since 1970, as a `NumericDate` ([RFC 7519, 2]).
+///
+/// [RFC 7519, 2]: https://www.rfc-editor.org/rfc/rfc7519#section-2
+pub(super) fn seconds(time: SystemTime) -> f64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
+}
+
+/// Whole seconds since 1970, for claims that this module writes; 0 before 1970.
+pub(super) fn whole_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The time of a `NumericDate`; one that no clock can show becomes 1970.
+pub(super) fn time(seconds: f64) -> SystemTime {
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn malformed(detail: String) -> Refusal {
+    Refusal::new(Reason::TokenMalformed, detail)
+}
+
+pub(super) fn text<'a>(
+    members: &'a Map<String, Value>,
+    name: &'static str,
+) -> Result<&'a str, Refusal> {
+    match members.get(name) {
+        None => Err(malformed(format!("claim `{name}` is missing"))),
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(malformed(format!("claim `{name}` is {}, not a string", kind(other)))),
+    }
+}
+
+pub(super) fn required_number(
+    members: &Map<String, Value>,
+    name: &'static str,
+) -> Result<f64, Refusal> {
+    number(members, name)?.ok_or_else(|| malformed(format!("claim `{name}` is missing")))
+}
+
+fn number(members: &Map<String, Value>, name: &'static str) -> Result<Option<f64>, Refusal> {
+    match members.get(name) {
+        None => Ok(None),
+        Some(Value::Number(number)) => match number.as_f64() {
+            Some(number) if number.is_finite() => Ok(Some(number)),
+            _ => Err(malformed(format!("claim `{name}` is no finite number"))),
+        },
+        Some(other) => Err(malformed(format!("claim `{name}` is {}, not a number", kind(other)))),
+    }
+}
+
+fn audience(members: &Map<String, Value>) -> Result<Vec<String>, Refusal> {
+    let values = match members.get("aud") {
+        Some(Value::Array(values)) => values,
+        _ => return Ok(vec![text(members, "aud")?.to_owned()]),
+    };
+    if values.len() > MAX_AUDIENCES {
+        return Err(malformed(format!("claim `aud` has {} values, at most 8", values.len())));
+    }
+    let text = |value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        other => Err(malformed(format!("claim `aud` holds {}, not a string", kind(other)))),
+    };
+    values.iter().map(text).collect()
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,154 @@
+//! Issues this module's tokens.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::jose::{KeyError, compact};
+use crate::secret::Secret;
+use crate::trust::{Deployment, OwnDeployment};
+
+use super::claims::whole_seconds;
+use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy};
+
+/// Signs tokens with this module's key.
+///
+/// Each call signs anew; [`AttachIdentityLayer`](crate::grpc::AttachIdentityLayer) reuses a token
+/// until half of its life is over.
+#[derive(Clone, Debug)]
+pub struct TokenIssuer {
+    own: Arc<OwnDeployment>,
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+}
+
+/// A signed token and the times that its claims carry.
+#[derive(Clone)]
+pub struct IssuedToken {
+    text: Secret<String>,
+    issued_at: SystemTime,
+    expires_at: SystemTime,
+}
+
+/// Why no token could be issued.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssueError {
+    /// The key did not sign.
+    #[error("the token could not be signed")]
+    Key(#[from] KeyError),
+    /// The claims could not be written.
+    #[error("the claims could not be written as JSON")]
+    Claims(#[from] serde_json::Error),
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a [String],
+    iat: u64,
+    exp: u64,
+    jti: Uuid,
+}
+
+impl TokenIssuer {
+    /// Issues for `own`, with the lifetime of `policy`.
+    pub fn new(own: Arc<OwnDeployment>, policy: Policy, clock: Arc<dyn Clock>) -> Self {
+        Self { own, policy, clock }
+    }
+
+    /// Issues a token for `callee`: its name and the fingerprints of its active keys.
+    ///
+    /// # Errors
+    ///
+    /// When the key does not sign.
+    pub fn issue(&self, callee: &Deployment) -> Result<IssuedToken, IssueError> {
+        self.issue_for(&callee.audience(), self.policy.lifetime())
+    }
+
+    /// Issues a token for `audience`, as given, that lives for `lifetime`.
+    ///
+    /// # Errors
+    ///
+    /// When the key does not sign.
+    pub fn issue_for(
+        &self,
+        audience: &[String],
+        lifetime: Duration,
+    ) -> Result<IssuedToken, IssueError> {
+        self.sign("JWT", audience, lifetime)
+    }
+
+    /// Issues a token with which this module's operator calls the module itself, over loopback.
+    ///
+    /// # Errors
+    ///
+    /// When the key does not sign.
+    pub fn issue_for_own_module(&self) -> Result<IssuedToken, IssueError> {
+        let audience = [self.own.fingerprint().to_string()];
+        self.sign(OWN_MODULE_TYPE, &audience, MAX_OWN_MODULE_LIFETIME)
+    }
+
+    fn sign(
+        &self,
+        typ: &str,
+        audience: &[String],
+        lifetime: Duration,
+    ) -> Result<IssuedToken, IssueError> {
+        let now = whole_seconds(self.clock.now());
+        let expires = now.saturating_add(lifetime.as_secs());
+        let issuer = self.own.issuer();
+        let claims = Claims {
+            iss: issuer,
+            sub: issuer,
+            aud: audience,
+            iat: now,
+            exp: expires,
+            jti: Uuid::new_v4(),
+        };
+        let header = compact::HeaderSpec { typ, kid: &self.own.key_id };
+        let text = compact::sign(&header, &serde_json::to_vec(&claims)?, &self.own.key)?;
+        Ok(IssuedToken {
+            text: Secret::new(text),
+            issued_at: SystemTime::UNIX_EPOCH + Duration::from_secs(now),
+            expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(expires),
+        })
+    }
+}
+
+impl IssuedToken {
+    /// Lends the token. Whoever holds it can call as this module until it expires.
+    pub fn expose(&self) -> &str {
+        self.text.expose()
+    }
+
+    /// Returns when it expires.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at
+    }
+
+    /// Tells whether it may be sent at `now`. A clock that stepped back behind `iat` says no.
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        self.issued_at <= now && now < self.expires_at
+    }
+
+    /// Tells whether half of its life is over at `now`.
+    pub fn is_due_at(&self, now: SystemTime) -> bool {
+        let life = self.expires_at.duration_since(self.issued_at).unwrap_or_default();
+        now >= self.issued_at + life / 2
+    }
+}
+
+impl fmt::Debug for IssuedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, issued_at, expires_at } = self;
+        let mut shown = f.debug_struct("IssuedToken");
+        shown.field("text", text).field("issued_at", issued_at).field("expires_at", expires_at);
+        shown.finish()
+    }
+}

@@ -1,0 +1,234 @@
+//! The callee's proof: a countersignature over one call.
+//!
+//! A bearer token tells the callee who calls; the proof tells the caller who answered. It binds the
+//! callee's key to the caller's nonce, the request's token and the method. It arrives after the
+//! request was sent, covers no byte of the bodies, and a pure relay passes it: TLS does those.
+
+use std::sync::Arc;
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Clock;
+use crate::jose::{Compact, compact, json};
+use crate::trust::{Deployment, OwnDeployment};
+
+use super::claims::{required_number, seconds, text, whole_seconds};
+use super::{IssueError, Nonce, Policy, Reason, Refusal};
+
+/// The `typ` of a proof. Never accepted as a token, as a token's is never accepted here.
+pub const TYPE: &str = "countersign-proof+jwt";
+
+/// What a proof's `aud` begins with, before the caller's `iss`: no module is called that, so a
+/// verifier that overlooks `typ` still refuses a proof sent as a token.
+pub const AUDIENCE_PREFIX: &str = "countersign-proof:";
+
+const LIFETIME_SECONDS: u64 = 30;
+const MAX_BYTES: usize = 2048;
+
+/// The call that is countersigned, as its caller and its callee both know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// The `iss` of the request's token.
+    pub caller: &'a str,
+    /// The request's `countersign-nonce`.
+    pub nonce: Nonce,
+    /// The request's token.
+    pub token: &'a str,
+    /// The request's `:path`.
+    pub path: &'a str,
+}
+
+/// The engine that answers a dial-back, as it advertises itself: the claim `engine`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct EngineClaim {
+    /// The engine's id, lower case.
+    pub id: String,
+    /// The advertised host.
+    pub hostname: String,
+    /// The advertised port.
+    pub port: u16,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    aud: String,
+    nonce: String,
+    th: String,
+    m: &'a str,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'a EngineClaim>,
+}
+
+/// The callee's half: signs proofs with this module's key.
+#[derive(Clone, Debug)]
+pub struct ProofSigner {
+    own: Arc<OwnDeployment>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ProofSigner {
+    /// Signs as `own`.
+    pub fn new(own: Arc<OwnDeployment>, clock: Arc<dyn Clock>) -> Self {
+        Self { own, clock }
+    }
+
+    /// Signs the proof of `exchange`. Only for a caller whose token verified.
+    ///
+    /// # Errors
+    ///
+    /// When the key does not sign.
+    pub fn sign(
+        &self,
+        exchange: &Exchange<'_>,
+        engine: Option<&EngineClaim>,
+    ) -> Result<String, IssueError> {
+        let now = whole_seconds(self.clock.now());
+        let claims = Claims {
+            iss: self.own.issuer(),
+            aud: format!("{AUDIENCE_PREFIX}{}", exchange.caller),
+            nonce: exchange.nonce.to_string(),
+            th: token_hash(exchange.token),
+            m: exchange.path,
+            iat: now,
+            exp: now.saturating_add(LIFETIME_SECONDS),
+            engine,
+        };
+        let header = compact::HeaderSpec { typ: TYPE, kid: &self.own.key_id };
+        Ok(compact::sign(&header, &serde_json::to_vec(&claims)?, &self.own.key)?)
+    }
+}
+
+/// The caller's half: accepts proofs of the deployment that it meant to call.
+#[derive(Clone, Debug)]
+pub struct ProofVerifier {
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+}
+
+impl ProofVerifier {
+    /// Verifies with the leeway of `policy`.
+    pub fn new(policy: Policy, clock: Arc<dyn Clock>) -> Self {
+        Self { policy, clock }
+    }
+
+    /// Verifies that an active key of `callee` signed `proof` for `exchange`.
+    ///
+    /// Checks size, form, `typ`, key, signature, issuer, audience, nonce, token hash, method, times
+    /// and, where `engine` is given, that the callee is that engine. Does not check the reply's
+    /// body, nor that nobody relays.
+    ///
+    /// # Errors
+    ///
+    /// Always with [`Reason::ProofInvalid`]; the detail says what does not hold.
+    pub fn verify(
+        &self,
+        proof: &str,
+        exchange: &Exchange<'_>,
+        callee: &Deployment,
+        engine: Option<&EngineClaim>,
+    ) -> Result<(), Refusal> {
+        if proof.len() > MAX_BYTES {
+            return Err(invalid(format!("it has {} bytes, at most {MAX_BYTES}", proof.len())));
+        }
+        let compact = Compact::parse(proof).map_err(|error| invalid(error.to_string()))?;
+        let kid = compact.header().kid();
+        if compact.header().typ() != Some(TYPE) {
+            let typ = compact.header().typ().unwrap_or("none");
+            return Err(invalid(format!("its `typ` is `{typ}`, expected `{TYPE}`")));
+        }
+        let key = callee.active_keys().find(|key| key.key_id.as_str() == kid);
+        let key = key.ok_or_else(|| {
+            let name = &callee.name;
+            invalid(format!("it is signed by `{kid}`, which is no active key of `{name}`"))
+        })?;
+        if !key.key.verify(compact.signing_input().as_bytes(), compact.signature()) {
+            return Err(invalid(format!("its signature by `{kid}` does not verify")));
+        }
+        let claims = json::object(compact.payload()).map_err(|error| invalid(error.to_string()))?;
+        check_issuer(&claims, callee, kid)?;
+        expect(&claims, "aud", &format!("{AUDIENCE_PREFIX}{}", exchange.caller))?;
+        expect(&claims, "nonce", &exchange.nonce.to_string())?;
+        expect(&claims, "th", &token_hash(exchange.token))?;
+        expect(&claims, "m", exchange.path)?;
+        self.check_times(&claims)?;
+        engine.map_or(Ok(()), |engine| check_engine(&claims, engine))
+    }
+
+    fn check_times(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+        let issued = required_number(claims, "iat").map_err(as_proof)?;
+        let expires = required_number(claims, "exp").map_err(as_proof)?;
+        let now = seconds(self.clock.now());
+        let leeway = self.policy.leeway().as_secs_f64();
+        let life = expires - issued;
+        if !(0.0..=30.0).contains(&life) {
+            return Err(invalid(format!("it lives {life:.0} s, at most 30 s are accepted")));
+        }
+        if (now - issued).abs() > leeway || now >= expires + leeway {
+            let skew = issued - now;
+            return Err(invalid(format!("its clock is {skew:.0} s ahead of this module's")));
+        }
+        Ok(())
+    }
+}
+
+/// `th`: the base64url of the SHA-256 of the request's token.
+fn token_hash(token: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(token.as_bytes()))
+}
+
+fn check_issuer(
+    claims: &Map<String, Value>,
+    callee: &Deployment,
+    kid: &str,
+) -> Result<(), Refusal> {
+    let issuer = text(claims, "iss").map_err(as_proof)?;
+    if issuer == callee.name.as_str() || issuer == kid {
+        return Ok(());
+    }
+    Err(invalid(format!("its `iss` is `{issuer}`, expected `{}`", callee.name)))
+}
+
+fn check_engine(claims: &Map<String, Value>, expected: &EngineClaim) -> Result<(), Refusal> {
+    let engine = claims.get("engine").and_then(Value::as_object);
+    let engine = engine.ok_or_else(|| invalid("it names no engine".to_owned()))?;
+    let id = text(engine, "id").map_err(as_proof)?;
+    let hostname = text(engine, "hostname").map_err(as_proof)?;
+    let port = engine.get("port").and_then(Value::as_u64);
+    if id == expected.id && hostname == expected.hostname && port == Some(expected.port.into()) {
+        return Ok(());
+    }
+    let port = port.map_or_else(|| "?".to_owned(), |port| port.to_string());
+    let EngineClaim { id: expected_id, hostname: expected_host, port: expected_port } = expected;
+    Err(invalid(format!(
+        "engine {id} at {hostname}:{port} answered, expected engine {expected_id} at {expected_host}:{expected_port}"
+    )))
+}
+
+fn expect(
+    claims: &Map<String, Value>,
+    name: &'static str,
+    expected: &str,
+) -> Result<(), Refusal> {
+    if text(claims, name).map_err(as_proof)? == expected {
+        return Ok(());
+    }
+    Err(invalid(format!("its `{name}` is not this call's")))
+}
+
+fn invalid(detail: String) -> Refusal {
+    Refusal::new(Reason::ProofInvalid, detail)
+}
+
+/// A fault of form in a proof is the proof's fault, not a token's.
+fn as_proof(refusal: Refusal) -> Refusal {
+    Refusal { reason: Reason::ProofInvalid, ..refusal }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! Verifies a caller's token: each rule once, in a fixed order.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::clock::Clock;
+use crate::identity::{Roles, ServiceIdentity};
+use crate::jose::{Compact, CompactError, KeyId, VerifyingKey, json};
+use crate::trust::{Deployment, Found, KeySet, OwnDeployment, TrustStore};
+
+use super::claims::{Claims, seconds, time};
+use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
+
+/// Decides whether a token proves who calls.
+///
+/// Checks, in this order, and stops at the first that fails: size and form, header, key known,
+/// signature, key not revoked, form of the claims, times, issuer, audience. The payload's JSON is
+/// not parsed before the signature verifies, and an unknown key costs no cryptography.
+///
+/// Does not check: whether the token was used before, the method, or roles (the layer does), and
+/// nothing of the request's body. The identity it gives comes from the deployment that owns the
+/// key; no claim adds to it.
+#[derive(Clone, Debug)]
+pub struct TokenVerifier {
+    own: Arc<OwnDeployment>,
+    pub(super) trust: Arc<TrustStore>,
+    pub(super) policy: Policy,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Whose tokens are accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Accept {
+    /// Trusted deployments' only.
+    Peers,
+    /// Also those that this module issued to itself. Only for calls over loopback.
+    PeersAndOwnModule,
+}
+
+/// A token that verified: who called, and with what.
+#[derive(Clone, Debug)]
+pub struct VerifiedToken {
+    identity: ServiceIdentity,
+    deployment: Option<Arc<Deployment>>,
+    key_id: KeyId,
+    issuer: String,
+    expires_at: SystemTime,
+}
+
+impl VerifiedToken {
+    /// Returns who called.
+    pub fn identity(&self) -> &ServiceIdentity {
+        &self.identity
+    }
+
+    /// Returns the deployment that owns the key; none when the module called itself.
+    pub fn deployment(&self) -> Option<&Arc<Deployment>> {
+        self.deployment.as_ref()
+    }
+
+    /// Returns the key's id, as this module's file has it.
+    pub fn key_id(&self) -> &KeyId {
+        &self.key_id
+    }
+
+    /// Returns the token's `iss`, whom a proof addresses.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Returns when the token expires, without leeway.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at
+    }
+}
+
+/// The key that a token names: a trusted one, or this module's own.
+pub(super) enum Signer<'a> {
+    Peer(Found<'a>),
+    Own(&'a OwnDeployment),
+}
+
+impl TokenVerifier {
+    /// Verifies for `own`, against `trust`, with the leeway and maximum of `policy`.
+    pub fn new(
+        own: Arc<OwnDeployment>,
+        trust: Arc<TrustStore>,
+        policy: Policy,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { own, trust, policy, clock }
+    }
+
+    /// Verifies the compact token `token`.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that fails, as a [`Refusal`].
+    pub fn verify(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
+        let compact = Compact::parse(token).map_err(|error| malformed(&error))?;
+        let trust = self.trust.current();
+        let named = |refusal: Refusal| Refusal {
+            key_id: Some(compact.header().kid().to_owned()),
+            ..refusal
+        };
+        let signer = self.signer(&compact, &trust, accept).map_err(named)?;
+        signature(&compact, &signer).map_err(named)?;
+        let owned = |refusal: Refusal| Refusal {
+            deployment: signer.deployment().map(|deployment| deployment.name.clone()),
+            ..named(refusal)
+        };
+        not_revoked(&signer).map_err(owned)?;
+        let claims = claims(&compact).map_err(owned)?;
+        self.times(&claims, &signer).map_err(owned)?;
+        issuer(&claims, &signer).map_err(owned)?;
+        self.audience(&claims).map_err(owned)?;
+        Ok(signer.verified(&claims))
+    }
+
+    pub(super) fn signer<'a>(
+        &'a self,
+        compact: &Compact<'_>,
+        trust: &'a KeySet,
+        accept: Accept,
+    ) -> Result<Signer<'a>, Refusal> {
+        let kid = compact.header().kid();
+        let own_module = match compact.header().typ() {
+            None => false,
+            Some(typ) if typ.eq_ignore_ascii_case("JWT") => false,
+            Some(OWN_MODULE_TYPE) if accept == Accept::PeersAndOwnModule => true,
+            Some(typ) => {
+                let detail = format!("`typ` is `{typ}`, expected `JWT` or none");
+                return Err(Refusal::new(Reason::TokenMalformed, detail));
+            }
+        };
+        if !own_module {
+            let found = trust.find(kid).map(Signer::Peer);
+            let unknown = || format!("no trusted key has the fingerprint `{kid}`");
+            return found.ok_or_else(|| Refusal::new(Reason::KeyUnknown, unknown()));
+        }
+        if kid != self.own.key_id.as_str() {
+            let detail = format!("`{kid}` is not this module's own key");
+            return Err(Refusal::new(Reason::KeyUnknown, detail));
+        }
+        Ok(Signer::Own(&self.own))
+    }
+
+    pub(super) fn times(&self, claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {
+        let now = seconds(self.clock.now());
+        let leeway = self.policy.leeway().as_secs_f64();
+        let max = match signer {
+            Signer::Peer(_) => self.policy.max_lifetime(),
+            Signer::Own(_) => MAX_OWN_MODULE_LIFETIME,
+        };
+        let Claims { issued_at, expires_at, not_before, .. } = *claims;
+        if expires_at <= issued_at {
+            let detail = "`exp` is not after `iat`";
+            return Err(Refusal::new(Reason::TokenExpired, detail));
+        }
+        if now >= expires_at + leeway {
+            let detail = format!("expired {:.0} s ago, leeway {leeway} s", now - expires_at);
+            return Err(Refusal::new(Reason::TokenExpired, detail));
+        }
+        for (name, time) in [("iat", Some(issued_at)), ("nbf", not_before)] {
+            let ahead = time.unwrap_or(now) - now;
+            if ahead > leeway {
+                let detail = format!(
+                    "`{name}` is {ahead:.0} s in the future, leeway {leeway} s; check NTP on both hosts"
+                );
+                return Err(Refusal::new(Reason::TokenNotYetValid, detail));
+            }
+        }
+        let lifetime = expires_at - issued_at;
+        if lifetime > max.as_secs_f64() {
+            let detail = format!("lives {lifetime:.0} s, at most {} s are accepted", max.as_secs());
+            return Err(Refusal::new(Reason::TokenLifetimeTooLong, detail));
+        }
+        Ok(())
+    }
+
+    pub(super) fn audience(&self, claims: &Claims) -> Result<(), Refusal> {
+        let own = self.own.fingerprint().to_string();
+        if claims.audience.contains(&own) {
+            return Ok(());
+        }
+        let hashes = claims.audience.iter().any(|value| has_form_of_a_hash(value));
+        let name = self.own.name.as_ref().map(|name| name.as_str());
+        if !hashes && claims.audience.iter().any(|value| Some(value.as_str()) == name) {
+            return Ok(());
+        }
+        let expected = match (hashes, name) {
+            (false, Some(name)) => format!("`{own}` or `{name}`"),
+            _ => format!("`{own}`"),
+        };
+        let detail = format!("`aud` is [{}], expected {expected}", claims.audience.join(", "));
+        Err(Refusal::new(Reason::AudienceMismatch, detail))
+    }
+}
+
+impl<'a> Signer<'a> {
+    fn key(&self) -> &'a VerifyingKey {
+        match self {
+            Self::Peer(found) => &found.key.key,
+            Self::Own(own) => own.key.verifying_key(),
+        }
+    }
+
+    fn deployment(&self) -> Option<&'a Arc<Deployment>> {
+        match self {
+            Self::Peer(found) => Some(found.deployment),
+            Self::Own(_) => None,
+        }
+    }
+
+    pub(super) fn describe(&self, kid: &str) -> String {
+        match self {
+            Self::Peer(Found { deployment, key }) => {
+                format!("{kid} = deployment {}, key `{}`", deployment.name, key.name)
+            }
+            Self::Own(_) => format!("{kid} = this module's own key"),
+        }
+    }
+
+    /// The one place where an identity is made from outside input.
+    pub(super) fn verified(&self, claims: &Claims) -> VerifiedToken {
+        let (identity, key_id) = match self {
+            Self::Peer(Found { deployment, key }) => {
+                let Deployment { module, name, roles, .. } = &***deployment;
+                let identity =
+                    ServiceIdentity::new(module.clone(), name.as_str(), roles.clone());
+                (identity, key.key_id.clone())
+            }
+            Self::Own(own) => {
+                let identity =
+                    ServiceIdentity::new(own.module.clone(), own.issuer(), Roles::default());
+                (identity, own.key_id.clone())
+            }
+        };
+        VerifiedToken {
+            identity,
+            deployment: self.deployment().cloned(),
+            key_id,
+            issuer: claims.issuer.clone(),
+            expires_at: time(claims.expires_at),
+        }
+    }
+}
+
+pub(super) fn malformed(error: &CompactError) -> Refusal {
+    let reason = match error {
+        CompactError::Algorithm(_) => Reason::AlgorithmNotAllowed,
+        _ => Reason::TokenMalformed,
+    };
+    Refusal::new(reason, error.to_string())
+}
+
+pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<(), Refusal> {
+    let signature = compact.signature();
+    if signature.len() != 64 {
+        let detail = format!("the signature has {} bytes, not 64", signature.len());
+        return Err(Refusal::new(Reason::SignatureInvalid, detail));
+    }
+    if signer.key().verify(compact.signing_input().as_bytes(), signature) {
+        return Ok(());
+    }
+    let detail = "it was altered, or signed with another key than its `kid` names";
+    Err(Refusal::new(Reason::SignatureInvalid, detail))
+}
+
+pub(super) fn not_revoked(signer: &Signer<'_>) -> Result<(), Refusal> {
+    match signer {
+        Signer::Peer(Found { deployment, key }) if key.revoked => {
+            let detail = format!("key `{}` of deployment `{}`", key.name, deployment.name);
+            Err(Refusal::new(Reason::KeyRevoked, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn claims(compact: &Compact<'_>) -> Result<Claims, Refusal> {
+    let members = json::object(compact.payload()).map_err(|error| {
+        Refusal::new(Reason::TokenMalformed, format!("the payload is no JSON object: {error}"))
+    })?;
+    Claims::from_members(&members)
+}
+
+pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {
+    let (name, key_id) = match signer {
+        Signer::Peer(Found { deployment, key }) => (deployment.name.as_str(), &key.key_id),
+        Signer::Own(own) => (own.issuer(), &own.key_id),
+    };
+    if [name, key_id.as_str()].iter().any(|own| claims.issuer == *own && claims.subject == *own) {
+        return Ok(());
+    }
+    let detail = format!(
+        "`iss` is `{}` and `sub` is `{}`, but the key belongs to `{name}`",
+        claims.issuer, claims.subject
+    );
+    Err(Refusal::new(Reason::IssuerMismatch, detail))
+}
+
+fn has_form_of_a_hash(value: &str) -> bool {
+    let base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    value.len() == 43 && value.bytes().all(base64url)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! A deployment: one module somewhere, its keys and what it may do here.
+
+use crate::identity::{DeploymentName, Environment, ModuleType, Roles};
+use crate::jose::{Fingerprint, KeyId, SigningKey, VerifyingKey};
+
+/// A public key that a deployment may sign with.
+#[derive(Clone, Debug)]
+pub struct TrustedKey {
+    /// What the file calls it, the `<key>` of `jwt-keys.<key>`.
+    pub name: String,
+    /// The configured fingerprint: what a token's `kid` is compared with, byte for byte.
+    pub key_id: KeyId,
+    /// The key itself.
+    pub key: VerifyingKey,
+    /// A revoked key stays listed, so that its use can be told from an unknown key's.
+    pub revoked: bool,
+}
+
+/// A module that this one trusts: who it is, its keys, and the roles it has here.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Its name, the same in every module's file.
+    pub name: DeploymentName,
+    /// Its module type.
+    pub module: ModuleType,
+    /// Its environment, where one is configured.
+    pub environment: Option<Environment>,
+    /// The roles of every caller that signs with one of its keys.
+    pub roles: Roles,
+    /// Its keys, in the file's order.
+    pub keys: Vec<TrustedKey>,
+    /// Whether it takes each token once, so that a caller must mint one per call.
+    pub single_use_tokens: bool,
+}
+
+impl Deployment {
+    /// Returns the keys that are not revoked.
+    pub fn active_keys(&self) -> impl Iterator<Item = &TrustedKey> {
+        self.keys.iter().filter(|key| !key.revoked)
+    }
+
+    /// Returns the `aud` of a token for this deployment: its name and the computed fingerprints of
+    /// its active keys, 8 strings at most. Configured text never enters an audience.
+    pub fn audience(&self) -> Vec<String> {
+        let keys = self.active_keys().map(|key| key.key.fingerprint().to_string());
+        std::iter::once(self.name.to_string()).chain(keys).take(8).collect()
+    }
+}
+
+/// This module itself: its name and the key that it signs with.
+#[derive(Clone, Debug)]
+pub struct OwnDeployment {
+    /// Its module type.
+    pub module: ModuleType,
+    /// Its deployment name; without one it calls itself by its key id.
+    pub name: Option<DeploymentName>,
+    /// Its signing key.
+    pub key: SigningKey,
+    /// The `kid` of its tokens: what its peers' files hold as the fingerprint.
+    pub key_id: KeyId,
+}
+
+impl OwnDeployment {
+    /// Returns the `iss` and `sub` of this module's tokens: its name, or its key id.
+    pub fn issuer(&self) -> &str {
+        self.name.as_ref().map_or_else(|| self.key_id.as_str(), DeploymentName::as_str)
+    }
+
+    /// Returns the computed fingerprint of its key: what a token's `aud` may hold.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.key.fingerprint()
+    }
+}

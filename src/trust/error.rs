@@ -1,0 +1,41 @@
+//! Why a set of deployments cannot be trusted as a whole.
+
+use crate::identity::DeploymentName;
+
+/// Why deployments do not make a [`KeySet`](super::KeySet): each of these would leave open who a
+/// caller is.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// Two names that agree but for case and dashes.
+    #[error("deployments `{first}` and `{second}` differ only in case or dashes")]
+    SameName {
+        /// The one that came first.
+        first: DeploymentName,
+        /// The one that is too much.
+        second: DeploymentName,
+    },
+    /// One key id in two places.
+    #[error("key id `{key_id}` stands in deployment `{first}` and again in `{second}`")]
+    SameKeyId {
+        /// The id in question.
+        key_id: String,
+        /// The deployment that came first.
+        first: DeploymentName,
+        /// The deployment that repeats it; may be the same.
+        second: DeploymentName,
+    },
+    /// One public key in two places.
+    #[error("one public key, `{fingerprint}`, stands in deployment `{first}` and again in `{second}`")]
+    SameKey {
+        /// The computed fingerprint of the key.
+        fingerprint: String,
+        /// The deployment that came first.
+        first: DeploymentName,
+        /// The deployment that repeats it; may be the same.
+        second: DeploymentName,
+    },
+    /// This module's own key among the trusted ones: its own tokens would come back as a peer's.
+    #[error("deployment `{0}` holds this module's own key")]
+    OwnKey(DeploymentName),
+}

@@ -1,0 +1,172 @@
+//! From a token's `kid` to the key and its owner.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::identity::DeploymentName;
+use crate::jose::VerifyingKey;
+
+use super::{Deployment, OwnDeployment, TrustError, TrustedKey};
+
+/// The trusted deployments at one moment, indexed by key id. Never changes; a reload makes another.
+#[derive(Debug, Default)]
+pub struct KeySet {
+    deployments: Vec<Arc<Deployment>>,
+    by_key_id: HashMap<Box<str>, (usize, usize)>,
+}
+
+/// A trusted key and the deployment that owns it.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The owner.
+    pub deployment: &'a Arc<Deployment>,
+    /// The key.
+    pub key: &'a TrustedKey,
+}
+
+impl KeySet {
+    /// Indexes `deployments`.
+    ///
+    /// Every key id and every public key belongs to exactly one deployment, and none of them to
+    /// `own`: otherwise a signature would not tell who signed.
+    ///
+    /// # Errors
+    ///
+    /// When names agree but for case and dashes, or a key or key id stands twice or is `own`'s.
+    pub fn new(
+        deployments: Vec<Deployment>,
+        own: Option<&OwnDeployment>,
+    ) -> Result<Self, TrustError> {
+        let mut names: HashMap<String, DeploymentName> = HashMap::new();
+        let mut owners: HashMap<VerifyingKey, DeploymentName> = HashMap::new();
+        let mut by_key_id = HashMap::new();
+        for (at, deployment) in deployments.iter().enumerate() {
+            let second = &deployment.name;
+            if let Some(first) = names.insert(second.uniform(), second.clone()) {
+                return Err(TrustError::SameName { first, second: second.clone() });
+            }
+            for (key_at, key) in deployment.keys.iter().enumerate() {
+                if own.is_some_and(|own| is_own(own, key)) {
+                    return Err(TrustError::OwnKey(second.clone()));
+                }
+                if let Some(first) = owners.insert(key.key.clone(), second.clone()) {
+                    let fingerprint = key.key.fingerprint().to_string();
+                    return Err(TrustError::SameKey { fingerprint, first, second: second.clone() });
+                }
+                let key_id: Box<str> = key.key_id.as_str().into();
+                if let Some((first, _)) = by_key_id.insert(key_id, (at, key_at)) {
+                    return Err(TrustError::SameKeyId {
+                        key_id: key.key_id.to_string(),
+                        first: deployments.get(first).map_or(second, |d| &d.name).clone(),
+                        second: second.clone(),
+                    });
+                }
+            }
+        }
+        let deployments = deployments.into_iter().map(Arc::new).collect();
+        Ok(Self { deployments, by_key_id })
+    }
+
+    /// Finds the key that `kid` names. Compares bytes; revoked keys are found too.
+    pub fn find(&self, kid: &str) -> Option<Found<'_>> {
+        let (deployment, key) = *self.by_key_id.get(kid)?;
+        let deployment = self.deployments.get(deployment)?;
+        let key = deployment.keys.get(key)?;
+        Some(Found { deployment, key })
+    }
+
+    /// Returns the deployment called `name`, compared byte for byte.
+    pub fn deployment(&self, name: &str) -> Option<&Arc<Deployment>> {
+        self.deployments.iter().find(|d| d.name.as_str() == name)
+    }
+
+    /// Returns all deployments, in the file's order.
+    pub fn deployments(&self) -> &[Arc<Deployment>] {
+        &self.deployments
+    }
+}
+
+fn is_own(own: &OwnDeployment, key: &TrustedKey) -> bool {
+    key.key == *own.key.verifying_key() || key.key_id.as_str() == own.key_id.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{ModuleType, Roles};
+    use crate::jose::{KeyId, SigningKey};
+
+    fn trusted(key: &SigningKey, key_id: &str) -> TrustedKey {
+        TrustedKey {
+            name: "key".to_owned(),
+            key_id: KeyId::new(key_id).unwrap(),
+            key: key.verifying_key().clone(),
+            revoked: false,
+        }
+    }
+
+    fn deployment(name: &str, keys: Vec<TrustedKey>) -> Deployment {
+        Deployment {
+            name: DeploymentName::new(name).unwrap(),
+            module: ModuleType::new("dpe").unwrap(),
+            environment: None,
+            roles: Roles::default(),
+            keys,
+            single_use_tokens: false,
+        }
+    }
+
+    #[test]
+    fn key_is_found_by_its_configured_id_alone() {
+        let key = SigningKey::generate().unwrap();
+
+        let set = KeySet::new(vec![deployment("dpe-dev", vec![trusted(&key, "K1")])], None).unwrap();
+
+        assert_eq!(set.find("K1").unwrap().deployment.name.as_str(), "dpe-dev");
+        assert!(set.find("k1").is_none());
+        assert!(set.find(&key.fingerprint().to_string()).is_none());
+    }
+
+    #[test]
+    fn one_key_in_two_deployments_is_refused() {
+        let key = SigningKey::generate().unwrap();
+        let twice = vec![
+            deployment("a", vec![trusted(&key, "one")]),
+            deployment("b", vec![trusted(&key, "two")]),
+        ];
+
+        assert!(matches!(KeySet::new(twice, None), Err(TrustError::SameKey { .. })));
+    }
+
+    #[test]
+    fn one_key_id_in_two_deployments_is_refused() {
+        let (a, b) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let twice = vec![
+            deployment("a", vec![trusted(&a, "same")]),
+            deployment("b", vec![trusted(&b, "same")]),
+        ];
+
+        assert!(matches!(KeySet::new(twice, None), Err(TrustError::SameKeyId { .. })));
+    }
+
+    #[test]
+    fn names_that_differ_only_in_dashes_are_refused() {
+        let pair = vec![deployment("dpe-dev", vec![]), deployment("DPEdev", vec![])];
+
+        assert!(matches!(KeySet::new(pair, None), Err(TrustError::SameName { .. })));
+    }
+
+    #[test]
+    fn own_key_among_the_trusted_is_refused() {
+        let key = SigningKey::generate().unwrap();
+        let own = OwnDeployment {
+            module: ModuleType::new("dpm").unwrap(),
+            name: None,
+            key_id: KeyId::new("mine").unwrap(),
+            key: key.clone(),
+        };
+        let set = KeySet::new(vec![deployment("a", vec![trusted(&key, "theirs")])], Some(&own));
+
+        assert!(matches!(set, Err(TrustError::OwnKey(_))));
+    }
+}
