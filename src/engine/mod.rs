@@ -1,1 +1,63 @@
-//! TODO
+//! Engines: what a registry knows about one, and the table of its life.
+
+mod address;
+mod constraints;
+mod error;
+mod id;
+pub mod status;
+
+pub use address::EngineAddress;
+pub use constraints::EngineConstraints;
+pub use error::{AddressError, ConstraintsError, EngineIdError};
+pub use id::EngineId;
+pub use status::EngineStatus;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// One engine, as the registry holds it.
+///
+/// Prints as in the seed's log line:
+/// `Engine(id=…, address=EngineAddress(hostname=…, port=…))`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Engine {
+    /// The engine's own id.
+    pub id: EngineId,
+    /// Where the registry dials back.
+    pub address: EngineAddress,
+    /// What the engine needs and offers.
+    pub constraints: EngineConstraints,
+    /// Where it is in its life.
+    pub status: EngineStatus,
+    /// Why it is not READY; `None` when it is.
+    pub status_reason: Option<Arc<str>>,
+    /// The deployment that owns it.
+    pub owner: Owner,
+    /// When it last became NEW.
+    pub registered_at: SystemTime,
+    /// When it last called, or answered a check.
+    pub last_seen_at: SystemTime,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, address, .. } = self;
+        write!(f, "Engine(id={id}, address={address})")
+    }
+}
+
+/// The deployment that registered an engine. Cloning is cheap.
+///
+/// The texts are those of the registrant's verified identity; they were checked there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Owner {
+    /// The deployment's name, such as `dpe-dev`.
+    pub deployment: Arc<str>,
+    /// The module's type, such as `dpe`.
+    pub module: Arc<str>,
+    /// The environment, where the registry's file names one.
+    pub environment: Option<Arc<str>>,
+    /// The key that signed the registration, as the registry's file names it.
+    pub fingerprint: Arc<str>,
+}

@@ -1,1 +1,1 @@
-//! TODO
+//! The registry of engines.

@@ -1,0 +1,194 @@
+//! Where an engine listens.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::error::AddressError;
+
+/// A host and port to dial.
+///
+/// The host is an IP literal or DNS labels of letters, digits and dashes, at most 253 bytes; the
+/// port is 1 to 65535. Forms that only some resolvers take for an address (`127.1`, `2852039166`,
+/// `0x7f.1`) are refused. Whether the address may be dialled is not checked here.
+///
+/// Prints as in the seed's log line: `EngineAddress(hostname=user-VirtualBox, port=8532)`.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct EngineAddress {
+    hostname: Arc<str>,
+    port: u16,
+}
+
+impl EngineAddress {
+    /// Checks `hostname` and `port`. An IPv6 literal stands without brackets or zone.
+    ///
+    /// # Errors
+    ///
+    /// When `hostname` is neither an IP literal nor DNS labels, or `port` is out of range.
+    pub fn new(hostname: &str, port: i64) -> Result<Self, AddressError> {
+        let port = match u16::try_from(port) {
+            Ok(port) if port > 0 => port,
+            _ => return Err(AddressError::Port(port)),
+        };
+        check_host(hostname)?;
+        Ok(Self {
+            hostname: hostname.into(),
+            port,
+        })
+    }
+
+    /// Returns the host as it was given.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    /// Returns the port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns `host:port`, or `[host]:port` where the host is an IPv6 address.
+    pub fn authority(&self) -> String {
+        let Self { hostname, port } = self;
+        if hostname.contains(':') {
+            format!("[{hostname}]:{port}")
+        } else {
+            format!("{hostname}:{port}")
+        }
+    }
+
+    /// Tells whether the host is this machine by name or literal: `localhost`, 127/8 or `::1`.
+    pub fn is_loopback(&self) -> bool {
+        match self.hostname.parse::<IpAddr>() {
+            Ok(ip) => ip.is_loopback(),
+            Err(_) => self.hostname.eq_ignore_ascii_case("localhost"),
+        }
+    }
+}
+
+impl fmt::Display for EngineAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hostname, port } = self;
+        write!(f, "EngineAddress(hostname={hostname}, port={port})")
+    }
+}
+
+fn check_host(host: &str) -> Result<(), AddressError> {
+    if host.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    if host.len() > MAX_HOST_BYTES {
+        return Err(AddressError::TooLong(host.len()));
+    }
+    if host.parse::<Ipv4Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() {
+        return Ok(());
+    }
+    let odd = |c: &char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.');
+    if let Some(odd) = host.chars().find(odd) {
+        return Err(AddressError::Character(odd));
+    }
+    let mut last = host;
+    for label in host.split('.') {
+        if label.is_empty() || label.len() > 63 || label.starts_with('-') || label.ends_with('-') {
+            return Err(AddressError::Label);
+        }
+        last = label;
+    }
+    // The WHATWG URL rule "ends in a number": such a host is an address or nothing.
+    let hex = last
+        .strip_prefix("0x")
+        .or_else(|| last.strip_prefix("0X"))
+        .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    if hex || last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(AddressError::Number);
+    }
+    Ok(())
+}
+
+const MAX_HOST_BYTES: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_prints_as_in_the_seed() {
+        let address = EngineAddress::new("user-VirtualBox", 8532).unwrap();
+
+        assert_eq!(
+            address.to_string(),
+            "EngineAddress(hostname=user-VirtualBox, port=8532)"
+        );
+        assert_eq!(address.authority(), "user-VirtualBox:8532");
+    }
+
+    #[test]
+    fn ip_literals_are_addresses_and_ipv6_is_bracketed_in_the_authority() {
+        let v6 = EngineAddress::new("2001:db8::1", 1).unwrap();
+
+        assert_eq!(v6.authority(), "[2001:db8::1]:1");
+        assert_eq!(
+            EngineAddress::new("10.1.2.3", 65535).unwrap().authority(),
+            "10.1.2.3:65535"
+        );
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_literal() {
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "::1"] {
+            assert!(EngineAddress::new(host, 1).unwrap().is_loopback(), "{host}");
+        }
+        for host in ["localhost.example.org", "10.0.0.1", "dpe"] {
+            assert!(
+                !EngineAddress::new(host, 1).unwrap().is_loopback(),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn ports_outside_1_to_65535_are_refused() {
+        for port in [0, -1, 65536, 1 << 32, i64::MIN] {
+            assert_eq!(EngineAddress::new("a", port), Err(AddressError::Port(port)));
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_no_dns_name_are_refused() {
+        for host in [
+            "",
+            "a..b",
+            "-a",
+            "a-",
+            ".a",
+            "a.",
+            "a b",
+            "a\nb",
+            "a\0",
+            "a/b",
+            "a@b",
+            "a:80",
+            "http://a",
+            "%00",
+            "${jndi:ldap://x}",
+            "$(x)",
+            "🦀",
+            "a\u{202e}b",
+            "fe80::1%eth0",
+            "[::1]",
+            "2852039166",
+            "0x7f.1",
+            "017700000001",
+            "127.1",
+            "0x7f000001",
+            "1.2.3.4.5",
+            "256.1.1.1",
+            "01.2.3.4",
+            "a.0X1",
+        ] {
+            assert!(EngineAddress::new(host, 8532).is_err(), "{host:?}");
+        }
+        assert!(EngineAddress::new(&"a.".repeat(127), 1).is_err());
+        assert!(EngineAddress::new(&"a".repeat(64), 1).is_err());
+    }
+}

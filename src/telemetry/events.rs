@@ -1,0 +1,188 @@
+//! The log events: one function each, with its fixed members in the log line's order.
+//!
+//! An event carries its own name in `eventId`. `authenticatedUser` and `correlationId` stand
+//! before it in the JSON line and are left out of the composed text. Whatever a peer supplied goes
+//! through [`Untrusted`]. Events tell changes, not retries: whoever calls decides that.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+
+use tracing::{error, info, warn};
+
+use super::Untrusted;
+use crate::engine::{Engine, EngineAddress, EngineId, EngineStatus};
+use crate::identity::ServiceIdentity;
+
+// The seed's own logger names: whoever searches an existing log finds these lines.
+const REGISTRY: &str = "com.ataccama.dpm.registry.EngineRegistryServiceImpl";
+const STATUS_CHECKER: &str = "com.ataccama.dpe.service.StatusChecker";
+
+const MONITOR: &str = "countersign::dpm::monitor";
+const AUTHENTICATION: &str = "countersign::grpc::server";
+const SERVER: &str = "countersign::server";
+
+/// `registerEngine`: an engine was registered, or came back, and is NEW.
+pub fn register_engine(caller: &ServiceIdentity, engine: &Engine) {
+    info!(
+        target: REGISTRY,
+        authenticatedUser = %caller,
+        correlationId = %engine.id,
+        eventId = "registerEngine",
+        engineId = %engine.id,
+        engine = %engine.address,
+        engineConstraints = %Untrusted(&engine.constraints),
+        message = "New engine registered."
+    );
+}
+
+/// `setEngineStatus`: an engine went from one status to another.
+///
+/// `reason` is told where the change has no line of its own that does, as for INACTIVE.
+pub fn set_engine_status(
+    engine: &Engine,
+    old: EngineStatus,
+    new: EngineStatus,
+    reason: Option<&str>,
+) {
+    info!(
+        target: REGISTRY,
+        correlationId = %engine.id,
+        eventId = "setEngineStatus",
+        engine = %engine,
+        oldStatus = old.as_str(),
+        newStatus = new.as_str(),
+        reason
+    );
+}
+
+/// `deregisterEngine`: an engine's owner took it out of service.
+pub fn deregister_engine(caller: &ServiceIdentity, engine: &Engine) {
+    info!(
+        target: REGISTRY,
+        authenticatedUser = %caller,
+        correlationId = %engine.id,
+        eventId = "deregisterEngine",
+        engineId = %engine.id,
+        engine = %engine.address,
+        message = "Engine deregistered."
+    );
+}
+
+/// `engineCheckFailed`: why an engine is not READY, told when the reason changes.
+///
+/// The reason is the monitor's own text; what it quotes of a peer is escaped there.
+pub fn engine_check_failed(engine: &Engine, reason: &str) {
+    warn!(
+        target: MONITOR,
+        correlationId = %engine.id,
+        eventId = "engineCheckFailed",
+        engine = %engine,
+        status = engine.status.as_str(),
+        reason,
+        message = "Engine is not ready."
+    );
+}
+
+/// `register`: this engine is registered at the DPM.
+pub fn register(engine: EngineId, dpm_url: impl Display) {
+    info!(
+        target: STATUS_CHECKER,
+        correlationId = %engine,
+        eventId = "register",
+        dpmUrl = %dpm_url,
+        message = "Engine registered."
+    );
+}
+
+/// `waitingForDpm`: the DPM cannot be reached; told once for each cause.
+pub fn waiting_for_dpm(engine: EngineId, dpm_url: impl Display, cause: &str, help: &str) {
+    warn!(
+        target: STATUS_CHECKER,
+        correlationId = %engine,
+        eventId = "waitingForDpm",
+        dpmUrl = %dpm_url,
+        cause,
+        message = format_args!("waiting for DPM at {dpm_url} ({cause}); {help}")
+    );
+}
+
+/// `registerRefused`: the DPM answered, but does not register this engine; told once for each
+/// cause.
+pub fn register_refused(engine: EngineId, dpm_url: impl Display, reason: &str, help: &str) {
+    error!(
+        target: STATUS_CHECKER,
+        correlationId = %engine,
+        eventId = "registerRefused",
+        dpmUrl = %dpm_url,
+        reason,
+        message = format_args!("the DPM at {dpm_url} does not register this engine: {reason}; {help}")
+    );
+}
+
+/// A refused call, for [`auth_rejected`]. Every text in it may be a stranger's.
+#[derive(Clone, Copy, Debug)]
+pub struct RejectedCall<'a> {
+    /// The refusal's word, such as `KEY_UNKNOWN`.
+    pub reason: &'a str,
+    /// The token's `kid`, where the token had one.
+    pub fingerprint: Option<&'a str>,
+    /// Where the call came from.
+    pub peer: Option<SocketAddr>,
+    /// The call's `:path`.
+    pub method: &'a str,
+    /// What exactly is wrong, never the token.
+    pub detail: &'a str,
+}
+
+/// `authRejected`: a call was refused.
+pub fn auth_rejected(call: &RejectedCall<'_>) {
+    warn!(
+        target: AUTHENTICATION,
+        eventId = "authRejected",
+        reason = %Untrusted(call.reason),
+        fingerprint = call.fingerprint.map(|kid| tracing::field::display(Untrusted(kid))),
+        peer = call.peer.map(tracing::field::display),
+        method = %Untrusted(call.method),
+        message = %Untrusted(call.detail)
+    );
+}
+
+/// What a module says of itself when it starts, for [`startup`].
+#[derive(Clone, Copy, Debug)]
+pub struct StartedModule<'a> {
+    /// The module's type: `dpm` or `dpe`.
+    pub module: &'a str,
+    /// Its deployment's name, or its key where it has none.
+    pub deployment: &'a str,
+    /// The fingerprint of its own key.
+    pub fingerprint: &'a str,
+    /// The bound gRPC address.
+    pub address: SocketAddr,
+    /// The address that an engine advertises.
+    pub advertised: Option<&'a EngineAddress>,
+}
+
+/// `startup`: the module accepts calls.
+pub fn startup(started: &StartedModule<'_>) {
+    info!(
+        target: SERVER,
+        eventId = "startup",
+        module = started.module,
+        deployment = started.deployment,
+        fingerprint = started.fingerprint,
+        address = %started.address,
+        advertised = started.advertised.map(|address| tracing::field::display(address.authority())),
+        version = env!("CARGO_PKG_VERSION"),
+        message = "Started."
+    );
+}
+
+/// `shutdown`: the module has stopped; `detail` says how.
+pub fn shutdown(module: &str, detail: &str) {
+    info!(
+        target: SERVER,
+        eventId = "shutdown",
+        module,
+        message = detail
+    );
+}

@@ -1,0 +1,94 @@
+//! Text that a stranger wrote, made fit to be shown.
+
+use std::fmt::{self, Write as _};
+
+/// Shows a stranger's text in a log line or message: at most 256 characters, on one line.
+///
+/// Control characters and those that reorder or hide text (bidi controls, line separators,
+/// zero-width characters) are escaped as `\u{…}`; what was cut off is marked by `…`.
+#[derive(Clone, Copy, Debug)]
+pub struct Untrusted<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Untrusted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bounded = Bounded { out: f, left: MAX };
+        match write!(bounded, "{}", self.0) {
+            Err(_) if bounded.left == 0 => f.write_char('…'),
+            written => written,
+        }
+    }
+}
+
+/// The most that is shown, in characters before escaping.
+const MAX: usize = 256;
+
+struct Bounded<'a, W> {
+    out: &'a mut W,
+    left: usize,
+}
+
+impl<W: fmt::Write> fmt::Write for Bounded<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            // An error stops the `Display` of a long value early.
+            self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+            write_escaped(self.out, c)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes `c`, escaped where it would not stand visibly on one line.
+pub(super) fn write_escaped(out: &mut impl fmt::Write, c: char) -> fmt::Result {
+    if misleads(c) {
+        write!(out, "{}", c.escape_unicode())
+    } else {
+        out.write_char(c)
+    }
+}
+
+/// Tells whether `c` breaks a line, moves the cursor, or reorders or hides its neighbours.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_shown_as_it_is() {
+        assert_eq!(Untrusted("Größe: 大 \"x\"").to_string(), "Größe: 大 \"x\"");
+    }
+
+    #[test]
+    fn control_and_bidi_characters_are_escaped() {
+        let hostile = "a\r\n{\"x\":1}\u{1b}[31m\u{202e}b\u{2028}\0";
+
+        let shown = Untrusted(hostile).to_string();
+
+        assert_eq!(
+            shown,
+            r#"a\u{d}\u{a}{"x":1}\u{1b}[31m\u{202e}b\u{2028}\u{0}"#
+        );
+    }
+
+    #[test]
+    fn long_text_is_cut_at_256_characters_and_marked() {
+        let exact = "é".repeat(256);
+
+        assert_eq!(Untrusted(&exact).to_string(), exact);
+        assert_eq!(
+            Untrusted("é".repeat(1_000_000)).to_string(),
+            format!("{exact}…")
+        );
+    }
+}
