@@ -62,8 +62,8 @@ pub fn transition(status: EngineStatus, event: Event) -> Option<EngineStatus> {
     use EngineStatus::{Disconnected, Inactive, New, Ready};
 
     match (status, event) {
-        (Disconnected | Inactive, Event::Registered) => Some(New),
-        (Ready | Disconnected | Inactive, Event::Moved) => Some(New),
+        (Disconnected | Inactive, Event::Registered)
+        | (Ready | Disconnected | Inactive, Event::Moved) => Some(New),
         (New | Disconnected, Event::Proved) => Some(Ready),
         (Ready, Event::CheckFailed) => Some(Disconnected),
         (New | Ready | Disconnected, Event::NotSeen | Event::Deregistered) => Some(Inactive),

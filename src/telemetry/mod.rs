@@ -1,6 +1,14 @@
 //! What the modules tell their operators: log events, the seed's JSON line, the log file.
 
+mod error;
 pub mod events;
+mod init;
+mod log_file;
+mod log_format;
 mod untrusted;
 
+pub use error::LoggingError;
+pub use init::{Appenders, Guard, Logging, init, layer};
+pub use log_file::LogFile;
+pub use log_format::{Format, LogLayer};
 pub use untrusted::Untrusted;

@@ -1,0 +1,22 @@
+//! Why logging cannot begin.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why logging cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoggingError {
+    /// The log file cannot be opened for writing.
+    #[error("cannot open the log file {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The process logs elsewhere already.
+    #[error("this process has a log subscriber already")]
+    AlreadySet,
+}

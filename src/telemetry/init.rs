@@ -1,0 +1,128 @@
+//! Where the log goes: consoles and files, as the settings say.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::{Format, LogFile, LogLayer, LoggingError};
+use crate::clock::Clock;
+
+/// Which forms of the log go to one place.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Appenders {
+    /// Lines for people.
+    pub plain: bool,
+    /// JSON lines.
+    pub json: bool,
+}
+
+/// Where the log goes.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// Standard error. Default: plain.
+    pub console: Appenders,
+    /// Files in `dir`: `spring-boot-logger.json.log` and `spring-boot-logger.log`. Default: JSON.
+    pub file: Appenders,
+    /// The folder of the files, made where it is missing.
+    pub dir: PathBuf,
+}
+
+impl Logging {
+    /// Logs plain lines to the console and JSON lines to a file in `dir`.
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            console: Appenders {
+                plain: true,
+                json: false,
+            },
+            file: Appenders {
+                plain: false,
+                json: true,
+            },
+            dir,
+        }
+    }
+}
+
+/// The open log files.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    files: Vec<Arc<LogFile>>,
+}
+
+impl Guard {
+    /// Opens every log file anew, for whoever moved one away and sent SIGHUP.
+    pub fn reopen(&self) {
+        for file in &self.files {
+            file.reopen();
+        }
+    }
+}
+
+/// Makes the process log as `logging` says: INFO and above, of dependencies WARN and above.
+///
+/// The one function of this library that sets anything for the whole process.
+///
+/// # Errors
+///
+/// When a log file cannot be opened, or the process has a subscriber already.
+pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingError> {
+    let (layer, guard) = layer(logging, clock)?;
+    let levels = Targets::new()
+        .with_default(Level::WARN)
+        .with_target("countersign", Level::INFO)
+        .with_target("com.ataccama", Level::INFO);
+    tracing_subscriber::registry()
+        .with(levels)
+        .with(layer)
+        .try_init()
+        .or(Err(LoggingError::AlreadySet))?;
+    Ok(guard)
+}
+
+/// Makes the layer that [`init`] installs, for a subscriber of one's own.
+///
+/// # Errors
+///
+/// When a log file cannot be opened.
+pub fn layer(logging: &Logging, clock: Arc<dyn Clock>) -> Result<(LogLayer, Guard), LoggingError> {
+    let mut layer = LogLayer::new(clock, TimeZone::system());
+    let mut guard = Guard::default();
+    let Logging { console, file, dir } = logging;
+    for (wanted, format) in [
+        (console.plain, Format::Console),
+        (console.json, Format::Json),
+    ] {
+        if wanted {
+            layer = layer.with_output(format, print);
+        }
+    }
+    for (wanted, format, name) in [
+        (file.plain, Format::Plain, "spring-boot-logger.log"),
+        (file.json, Format::Json, "spring-boot-logger.json.log"),
+    ] {
+        if wanted {
+            let path = dir.join(name);
+            let file = LogFile::open(path.clone())
+                .map_err(|source| LoggingError::File { path, source })?;
+            let file = Arc::new(file);
+            guard.files.push(Arc::clone(&file));
+            layer = layer.with_output(format, move |line| file.write_line(line));
+        }
+    }
+    Ok((layer, guard))
+}
+
+fn print(line: &str) {
+    let mut stderr = io::stderr().lock();
+    // A closed pipe or full disk must not stop the service, and there is nowhere to tell it.
+    let _ = stderr
+        .write_all(line.as_bytes())
+        .and_then(|()| stderr.write_all(b"\n"));
+}

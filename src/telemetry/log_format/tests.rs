@@ -1,0 +1,250 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::engine::{Engine, EngineAddress, EngineConstraints, EngineStatus, Owner};
+use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
+use crate::telemetry::events;
+
+/// The three lines of the guide, as printed there.
+const SEED: &str = include_str!("../../../tests/data/seed_001_log.jsonl");
+
+/// A JSON object's members in order, repeated ones included.
+struct Ordered(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Ordered {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Ordered;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Ordered(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+fn members(line: &str) -> Vec<(String, Value)> {
+    serde_json::from_str::<Ordered>(line).unwrap().0
+}
+
+/// Runs `emit` at `time` and returns the lines it logs.
+fn logged(format: Format, time: &str, emit: impl FnOnce()) -> Vec<String> {
+    let time: Timestamp = time.parse().unwrap();
+    let since_epoch = Duration::from_nanos(u64::try_from(time.as_nanosecond()).unwrap());
+    let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + since_epoch));
+    let zone = TimeZone::fixed(jiff::tz::offset(2));
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    let layer = LogLayer::new(clock, zone).with_output(format, move |line| {
+        sink.lock().unwrap().push(line.to_owned());
+    });
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), emit);
+    lines.lock().unwrap().clone()
+}
+
+const NOON: &str = "2026-11-21T12:00:00Z";
+
+fn seed_engine(constraints: EngineConstraints) -> Engine {
+    Engine {
+        id: "0031debd-6130-4b4a-8eaf-7a834555cf33".parse().unwrap(),
+        address: EngineAddress::new("user-VirtualBox", 8532).unwrap(),
+        constraints,
+        status: EngineStatus::New,
+        status_reason: None,
+        owner: Owner {
+            deployment: "dpe-dev".into(),
+            module: "dpe".into(),
+            environment: None,
+            fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
+        },
+        registered_at: SystemTime::UNIX_EPOCH,
+        last_seen_at: SystemTime::UNIX_EPOCH,
+    }
+}
+
+fn seed_caller() -> ServiceIdentity {
+    let roles = Roles::from_iter([Role::new("IMPERSONATION").unwrap()]);
+    ServiceIdentity::new(ModuleType::new("dpe").unwrap(), "dpe-dev", roles)
+}
+
+/// The guide's line, with its second `message` taken out and this test's thread put in.
+fn expected(line: usize) -> Vec<(String, Value)> {
+    // The guide leaves the capabilities out; these are ours.
+    let text = SEED.lines().nth(line).unwrap().replace("{ ... }", "{a: b}");
+    let mut members = members(&text);
+    if let Some(second) = members.iter().rposition(|(name, _)| name == "message")
+        && second > 2
+    {
+        members.remove(second);
+    }
+    for (name, value) in &mut members {
+        if name == "thread_name" {
+            *value = std::thread::current().name().unwrap().into();
+        }
+    }
+    members
+}
+
+#[test]
+fn register_engine_line_is_the_seeds() {
+    let pair = ("a".to_owned(), "b".to_owned());
+    let capabilities = BTreeMap::from([pair]);
+    let constraints = EngineConstraints::new(BTreeMap::new(), capabilities, Vec::new()).unwrap();
+
+    let lines = logged(Format::Json, "2021-04-14T11:26:03.234+02:00", || {
+        events::register_engine(&seed_caller(), &seed_engine(constraints));
+    });
+
+    assert_eq!(lines.len(), 1);
+    assert_eq!(members(&lines[0]), expected(0));
+}
+
+#[test]
+fn set_engine_status_line_is_the_seeds() {
+    let engine = seed_engine(EngineConstraints::default());
+
+    let lines = logged(Format::Json, "2021-04-14T11:26:03.804+02:00", || {
+        events::set_engine_status(&engine, EngineStatus::New, EngineStatus::Ready, None);
+    });
+
+    assert_eq!(lines.len(), 1);
+    assert_eq!(members(&lines[0]), expected(1));
+}
+
+#[test]
+fn register_line_is_the_seeds() {
+    let engine = "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap();
+
+    let lines = logged(Format::Json, "2021-04-14T11:14:37.280+02:00", || {
+        events::register(engine, "localhost:8531");
+    });
+
+    assert_eq!(lines.len(), 1);
+    assert_eq!(members(&lines[0]), expected(2));
+}
+
+const HOSTILE: &str = "x\r\n{\"@timestamp\":\"0\"}\u{0}\u{1b}[2K\u{7f}\u{85}\u{2028}\u{202e}\"\\,";
+
+#[test]
+fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
+    let text = HOSTILE.repeat(5_000);
+    let map = BTreeMap::from([(HOSTILE.to_owned(), HOSTILE.repeat(500))]);
+    let constraints = EngineConstraints::new(map.clone(), map, vec![HOSTILE.to_owned()]).unwrap();
+    let engine = seed_engine(constraints);
+    let call = events::RejectedCall {
+        reason: &text,
+        fingerprint: Some(&text),
+        peer: None,
+        method: &text,
+        detail: &text,
+    };
+
+    for format in [Format::Json, Format::Plain, Format::Console] {
+        let lines = logged(format, NOON, || {
+            events::register_engine(&seed_caller(), &engine);
+            events::auth_rejected(&call);
+            events::engine_check_failed(&engine, &text);
+            events::set_engine_status(
+                &engine,
+                EngineStatus::New,
+                EngineStatus::Inactive,
+                Some(&text),
+            );
+            events::waiting_for_dpm(engine.id, &text, &text, &text);
+            events::register_refused(engine.id, &text, &text, &text);
+            tracing::warn!(odd = %text, "{text}");
+        });
+
+        assert_eq!(lines.len(), 7);
+        for line in &lines {
+            assert!(line.len() < 100_000, "{}", line.len());
+            assert!(!line.chars().any(char::is_control), "{line}");
+            assert!(!line.contains(['\u{2028}', '\u{202e}']), "{line}");
+            if format == Format::Json {
+                assert_names_are_unique(line);
+            }
+        }
+    }
+}
+
+fn assert_names_are_unique(line: &str) {
+    let members = members(line);
+    let names: std::collections::BTreeSet<_> = members.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), members.len(), "{line}");
+    assert_eq!(members[0].0, "@timestamp");
+    assert_eq!(members[0].1, "2026-11-21T14:00:00.000+02:00");
+    assert_eq!(members.last().unwrap().1, "oneApplication");
+}
+
+#[test]
+fn event_members_cannot_take_the_names_of_ours() {
+    let lines = logged(Format::Json, NOON, || {
+        tracing::info!(
+            severity = "x",
+            application = "y",
+            severity_ = 1,
+            flag = true,
+            "text"
+        );
+    });
+
+    let members = members(&lines[0]);
+    let named = |name: &str| &members.iter().find(|(n, _)| n == name).unwrap().1;
+    assert_names_are_unique(&lines[0]);
+    assert_eq!(named("severity"), "INFO");
+    assert_eq!(named("severity_"), "x");
+    assert_eq!(named("severity__"), 1);
+    assert_eq!(named("application_"), "y");
+    assert_eq!(named("flag"), true);
+    assert_eq!(named("message"), "text");
+}
+
+#[test]
+fn levels_carry_logbacks_numbers() {
+    let lines = logged(Format::Json, NOON, || {
+        tracing::error!("");
+        tracing::warn!("");
+        tracing::info!("");
+        tracing::debug!("");
+    });
+
+    let number = |line: &String| members(line)[6].clone();
+    let numbers: Vec<_> = lines.iter().map(number).collect();
+    let of = |value: u32| ("level_value".to_owned(), Value::from(value));
+    assert_eq!(numbers, [of(40_000), of(30_000), of(20_000), of(10_000)]);
+}
+
+#[test]
+fn plain_line_names_event_text_and_members() {
+    let lines = logged(Format::Console, "2021-04-14T09:26:03.234Z", || {
+        events::register(
+            "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap(),
+            "localhost:8531",
+        );
+        tracing::warn!(target: "h2", streams = 3, "too many");
+    });
+
+    assert_eq!(
+        lines,
+        [
+            "11:26:03.234 INFO  register          Engine registered. dpmUrl=localhost:8531",
+            "11:26:03.234 WARN  h2                too many streams=3",
+        ]
+    );
+}
