@@ -1,1 +1,28 @@
-//! TODO
+//! JOSE for one algorithm: ES256 keys, their names, JWK and PEM forms, and compact signatures.
+//!
+//! The only module that names `p256` or `jsonwebtoken`. Keys are read, checked and made by `p256`;
+//! signatures are made and verified by `jsonwebtoken`'s aws-lc backend, with keys already checked.
+
+pub mod compact;
+pub mod json;
+
+mod error;
+mod fingerprint;
+mod jwk;
+mod key;
+mod key_id;
+mod material;
+mod pem;
+mod repair;
+
+pub use compact::Compact;
+pub use error::{
+    CompactError, FingerprintError, JwkError, JwkProblem, KeyError, KeyIdError, Shown,
+};
+pub use fingerprint::{Fingerprint, published};
+pub use json::{JsonError, JsonProblem};
+pub use jwk::{PrivateJwk, PublicJwk};
+pub use key::{SigningKey, VerifyingKey};
+pub use key_id::KeyId;
+pub use material::{KeyFormat, KeyMaterial};
+pub use repair::{missing_quotes, repair};

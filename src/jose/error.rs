@@ -1,0 +1,304 @@
+//! What can be wrong with keys, JWKs and compact signatures.
+
+use std::fmt;
+
+use super::json::JsonError;
+
+/// A foreign text in a message: quoted, escaped, and left out when it is long enough to be a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shown(Box<str>);
+
+/// Longest foreign text that a message repeats; a P-256 private part has 43 characters.
+const MAX_SHOWN: usize = 32;
+
+impl Shown {
+    pub(super) fn new(text: &str) -> Self {
+        let characters = text.chars().count();
+        if characters > MAX_SHOWN {
+            return Self(format!("a text of {characters} characters").into());
+        }
+        let escaped: String = text
+            .chars()
+            .flat_map(|c| {
+                let printable = c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
+                let escape = (!printable).then(|| c.escape_unicode());
+                let plain = printable.then_some(c);
+                escape.into_iter().flatten().chain(plain)
+            })
+            .collect();
+        Self(format!("`{escaped}`").into())
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text cannot name a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyIdError {
+    /// Nothing there.
+    #[error("it is empty")]
+    Empty,
+    /// Longer than 128 characters.
+    #[error("it has {0} characters, at most 128 are allowed")]
+    TooLong(usize),
+    /// A control character.
+    #[error("it holds the control character U+{:04X}", *.0 as u32)]
+    Control(char),
+}
+
+/// A text that is not 43 characters of base64url.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a fingerprint is 43 characters of base64url, the SHA-256 of a public key")]
+pub struct FingerprintError;
+
+/// Why a text is no usable JWK: what is wrong and, where it can be told, at which byte of the text.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{problem}")]
+pub struct JwkError {
+    problem: JwkProblem,
+    offset: Option<usize>,
+}
+
+impl JwkError {
+    pub(super) fn new(problem: JwkProblem, offset: Option<usize>) -> Self {
+        Self { problem, offset }
+    }
+
+    /// Returns what is wrong.
+    pub fn problem(&self) -> &JwkProblem {
+        &self.problem
+    }
+
+    /// Returns the byte offset in the parsed text at which a person would point.
+    pub fn offset(&self) -> Option<usize> {
+        self.offset
+    }
+
+    /// Returns the JWK member at fault, such as `x`.
+    pub fn member(&self) -> Option<&'static str> {
+        self.problem.member()
+    }
+}
+
+/// What is wrong with a JWK.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwkProblem {
+    /// Nothing there.
+    #[error("it is empty")]
+    Empty,
+    /// Longer than 16 KiB.
+    #[error("it has {0} bytes, at most 16384 are allowed")]
+    TooLarge(usize),
+    /// Not a strict JSON object.
+    #[error("it is not valid JSON: {0}")]
+    Json(JsonError),
+    /// PEM text where a JWK belongs.
+    #[error("it is PEM; a JWK in JSON belongs here")]
+    Pem,
+    /// A JWK set.
+    #[error("it is a key set (`keys`); the one key inside belongs here")]
+    KeySet,
+    /// A required member is absent.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// A member of another JSON type.
+    #[error("`{member}` is {found}; it must be {expected}")]
+    Type {
+        /// The member.
+        member: &'static str,
+        /// The JSON type it has.
+        found: &'static str,
+        /// The JSON type it must have.
+        expected: &'static str,
+    },
+    /// `kty` is not `EC`.
+    #[error("`kty` is {0}; only `EC` keys are used")]
+    KeyType(Shown),
+    /// `crv` is not `P-256`.
+    #[error("`crv` is {0}; only `P-256` is used")]
+    Curve(Shown),
+    /// `alg` is not `ES256`.
+    #[error("`alg` is {0}; only `ES256` is used")]
+    Algorithm(Shown),
+    /// `use` is not `sig`.
+    #[error("`use` is {0}; only `sig` is used")]
+    Use(Shown),
+    /// `key_ops` does not allow what the key is for, or allows more than signatures.
+    #[error("`key_ops` must allow `{0}` and nothing but signatures")]
+    KeyOperations(&'static str),
+    /// `d` in a public key: whoever wrote it there gave the private key away.
+    #[error("`d` is present: this is a private key where a public one belongs")]
+    PrivatePart,
+    /// A private key was expected and `d` is absent.
+    #[error("`d` is missing: this is a public key where a private one belongs")]
+    PublicOnly,
+    /// A coordinate or `d` that is not canonical base64url without padding.
+    #[error("`{member}` is not unpadded base64url: {why}")]
+    Encoding {
+        /// The member.
+        member: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A coordinate that lost its leading zero bytes.
+    #[error(
+        "`{member}` has {bytes} bytes, 32 are required; with its leading zeros it is `{padded}`"
+    )]
+    ShortCoordinate {
+        /// The member.
+        member: &'static str,
+        /// Its length in bytes.
+        bytes: usize,
+        /// The value with leading zero bytes put back.
+        padded: String,
+    },
+    /// A number of another length than 32 bytes.
+    #[error("`{member}` has {bytes} bytes, 32 are required")]
+    Length {
+        /// The member.
+        member: &'static str,
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// `x` and `y` are no point of the curve.
+    #[error("`x` and `y` are not a point of the curve P-256")]
+    NotOnCurve,
+    /// `d` is zero or not below the order of the curve.
+    #[error("`d` is out of range")]
+    PrivateRange,
+    /// `d` belongs to another public key.
+    #[error("`d` does not belong to `x` and `y`")]
+    PrivateMismatch,
+    /// `kid` cannot name a key.
+    #[error("`kid` is not usable: {0}")]
+    KeyId(KeyIdError),
+    /// The key does not work; a fault of the machine or of this program.
+    #[error("the key failed its own test")]
+    SelfTest,
+}
+
+impl JwkProblem {
+    /// Returns the JWK member at fault.
+    pub fn member(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Missing(member)
+            | Self::Type { member, .. }
+            | Self::Encoding { member, .. }
+            | Self::ShortCoordinate { member, .. }
+            | Self::Length { member, .. } => member,
+            Self::KeySet => "keys",
+            Self::KeyType(_) => "kty",
+            Self::Curve(_) => "crv",
+            Self::Algorithm(_) => "alg",
+            Self::Use(_) => "use",
+            Self::KeyOperations(_) => "key_ops",
+            Self::PrivatePart | Self::PublicOnly | Self::PrivateRange | Self::PrivateMismatch => {
+                "d"
+            }
+            Self::NotOnCurve => "x",
+            Self::KeyId(_) => "kid",
+            Self::Empty | Self::TooLarge(_) | Self::Json(_) | Self::Pem | Self::SelfTest => {
+                return None;
+            }
+        })
+    }
+}
+
+/// Why bytes are no usable key, or why a key cannot do its work.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Nothing there.
+    #[error("it is empty")]
+    Empty,
+    /// Longer than 64 KiB.
+    #[error("it has {0} bytes, at most 65536 are allowed")]
+    TooLarge(usize),
+    /// None of the forms that are read.
+    #[error("it is neither a JWK, base64 of a JWK, PEM nor DER")]
+    Unrecognised,
+    /// Base64 of something else than a JWK.
+    #[error("it is base64, but not of a JWK")]
+    Base64OfOther,
+    /// A JWK encoded twice.
+    #[error("it is a JWK encoded in base64 twice")]
+    Base64Twice,
+    /// The text of mkjwk's page with its headings.
+    #[error("it holds more than one JSON text, such as a whole mkjwk page; keep the one key")]
+    SeveralTexts,
+    /// A JWK with a fault.
+    #[error(transparent)]
+    Jwk(#[from] JwkError),
+    /// PEM whose lines cannot be read.
+    #[error("the PEM block `{0}` is damaged")]
+    DamagedPem(&'static str),
+    /// More than one key in one file.
+    #[error("it holds {0} PEM keys; keep the one that is meant")]
+    SeveralKeys(usize),
+    /// `openssl ecparam` without `-genkey`.
+    #[error("it holds only curve parameters and no key")]
+    ParametersOnly,
+    /// A certificate or certificate request.
+    #[error("it is a certificate; the key itself is needed")]
+    Certificate,
+    /// A key under a passphrase.
+    #[error("it is encrypted with a passphrase; decrypt it first with `openssl pkey`")]
+    Encrypted,
+    /// Another kind of key, named.
+    #[error("it is an {0} key; only P-256 is used")]
+    OtherKind(&'static str),
+    /// PEM of something that is not a key.
+    #[error("its PEM block {0} is not a key that is read here")]
+    OtherLabel(Shown),
+    /// DER or the content of a PEM block that is no P-256 key.
+    #[error("its DER is not a valid P-256 key")]
+    Der,
+    /// The key could not be written in the form asked for.
+    #[error("the key cannot be encoded")]
+    Encode,
+    /// No random numbers.
+    #[error("the operating system gave no random numbers")]
+    Random,
+    /// A key that does not verify what it signed.
+    #[error("the key failed its own test")]
+    SelfTest,
+    /// The signing library refused.
+    #[error("the signature could not be made")]
+    Sign,
+}
+
+/// Why a text is no acceptable compact JWS.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompactError {
+    /// Longer than 8 KiB.
+    #[error("it has {0} bytes, at most 8192 are allowed")]
+    TooLarge(usize),
+    /// Not three parts separated by dots.
+    #[error("it has {0} parts, a token has 3")]
+    Parts(usize),
+    /// A part that is not canonical base64url without padding.
+    #[error("its {0} is not canonical base64url")]
+    Encoding(&'static str),
+    /// The header is not a strict JSON object.
+    #[error("its header is not valid JSON: {0}")]
+    Header(JsonError),
+    /// `alg` is anything but the string `ES256`.
+    #[error("its `alg` is not ES256")]
+    Algorithm,
+    /// A header member of another type than text.
+    #[error("its header member `{0}` is not text")]
+    NotText(&'static str),
+    /// A header member that changes the meaning of the token.
+    #[error("its header holds `{0}`, which is refused")]
+    Refused(&'static str),
+    /// No `kid`.
+    #[error("its header has no `kid`")]
+    KeyIdMissing,
+}

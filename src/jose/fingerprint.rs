@@ -1,0 +1,107 @@
+//! Fingerprints: the short names that two modules give the same public key.
+//!
+//! Ataccama-style properties name a key by [`Fingerprint`]. It is not the RFC 7638 thumbprint;
+//! tools that follow that RFC print a different value for the same key.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use sha2::{Digest as _, Sha256};
+
+use super::error::FingerprintError;
+
+/// SHA-256 of a P-256 public key, as `kid` and `…key.fingerprint` carry it.
+///
+/// The digest is over the DER `SubjectPublicKeyInfo` ([RFC 5280, 4.1.2.7]), 91 bytes for P-256;
+/// its text form is unpadded base64url, 43 characters.
+///
+/// [RFC 5280, 4.1.2.7]: https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.7
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Computes the fingerprint of a key in DER `SubjectPublicKeyInfo` form.
+    pub(super) fn of_spki(spki: &[u8]) -> Self {
+        Self(Sha256::digest(spki).into())
+    }
+
+    /// Returns the digest.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
+        let digest = bytes.and_then(|bytes| bytes.try_into().ok());
+        digest.map(Self).ok_or(FingerprintError)
+    }
+}
+
+/// The two key pairs printed in Ataccama's guide, by fingerprint: everybody may know them.
+const PUBLISHED: [&str; 2] = [
+    "vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI",
+    "KBv0lrEO88ISAnmwXn6Y5jYjG9TvemuZA0yQlq7QpG0",
+];
+
+/// Tells whether this is one of the keys printed in the public guide, which protect nothing.
+pub fn published(fingerprint: Fingerprint) -> bool {
+    PUBLISHED
+        .iter()
+        .any(|known| known.parse() == Ok(fingerprint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PublicJwk;
+    use super::*;
+
+    /// The keys of Ataccama's guide.
+    const DPM_DEV: &str = r#"{"kty":"EC","crv":"P-256","kid":"vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI","x":"Hbs53V5zC-1DjNf5RtJ1bNHlxvzM5jST7J1ADVePV9g","y":"4pVfzrF7FMHt_Xx2FgLauvLZuJqbpL9crdOxvTXWb64","alg":"ES256"}"#;
+    const DPE_DEV: &str = r#"{"kty":"EC","crv":"P-256","kid":"KBv0lrEO88ISAnmwXn6Y5jYjG9TvemuZA0yQlq7QpG0","x":"KsJKpmDA03Js3o8JWWiH5tyUfv80kaJy60_7BOrwmKo","y":"7kfcrUzl95MQEZnCjhWA0dIIhzK-jvdaAtGRAuBzZbk","alg":"ES256"}"#;
+
+    #[test]
+    fn fingerprints_of_the_documented_keys_are_their_kids() {
+        for jwk in [DPM_DEV, DPE_DEV] {
+            let jwk = PublicJwk::parse(jwk).unwrap();
+
+            assert_eq!(jwk.key.fingerprint().to_string(), jwk.kid.unwrap().as_str());
+            assert_eq!(jwk.key.to_spki_der().len(), 91);
+            assert!(published(jwk.key.fingerprint()));
+        }
+    }
+
+    #[test]
+    fn a_new_key_is_not_a_published_one() {
+        let key = super::super::SigningKey::generate().unwrap();
+
+        assert!(!published(key.fingerprint()));
+    }
+
+    #[test]
+    fn fingerprint_text_parses_back_equal_and_nothing_else_parses() {
+        let text = PUBLISHED[0];
+        let fingerprint: Fingerprint = text.parse().unwrap();
+
+        assert_eq!(fingerprint.to_string(), text);
+        for odd in [
+            "",
+            "abc",
+            &text[1..],
+            &format!("{text}="),
+            &format!("{}J", &text[..42]),
+        ] {
+            assert_eq!(odd.parse::<Fingerprint>(), Err(FingerprintError), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! EC P-256 JSON Web Keys ([RFC 7517], [RFC 7518, 6.2]): strict in, mkjwk's member order out.
+//!
+//! [RFC 7517]: https://www.rfc-editor.org/rfc/rfc7517
+//! [RFC 7518, 6.2]: https://www.rfc-editor.org/rfc/rfc7518#section-6.2
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::error::{JwkError, JwkProblem, KeyError, Shown};
+use super::json;
+use super::key::{SigningKey, VerifyingKey};
+use super::key_id::KeyId;
+use super::repair;
+use crate::secret::Secret;
+
+/// Longest JWK that is looked at, in bytes.
+const MAX_BYTES: usize = 16 * 1024;
+
+/// A public key as a JWK, and which of the members that may be absent were there.
+///
+/// *Checked*: strict JSON (see [`json::object`]); `kty` `EC`; `crv` `P-256`; `x` and `y` canonical
+/// base64url of exactly 32 bytes and a point of the curve; no `d`; `use` absent or `sig`;
+/// `key_ops` absent or `verify` alone; `alg` absent or `ES256`; `kid` absent or a [`KeyId`].
+/// *Not checked*: that `kid` is the fingerprint of the key. Other members are ignored.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PublicJwk {
+    /// The key.
+    pub key: VerifyingKey,
+    /// The member `kid`.
+    pub kid: Option<KeyId>,
+    /// Whether `alg` was there.
+    pub alg_present: bool,
+    /// Whether `use` was there.
+    pub use_present: bool,
+    /// Whether backslashes before the quotes had to be taken off first.
+    pub unescaped: bool,
+}
+
+/// A private key as a JWK, and which of the members that may be absent were there.
+///
+/// Checked like [`PublicJwk`], but `d` is required, in range, and must belong to `x` and `y`;
+/// `key_ops` must allow `sign` if present.
+#[derive(Clone, Debug)]
+pub struct PrivateJwk {
+    /// The key.
+    pub key: SigningKey,
+    /// The member `kid`.
+    pub kid: Option<KeyId>,
+    /// Whether `alg` was there.
+    pub alg_present: bool,
+    /// Whether `use` was there.
+    pub use_present: bool,
+    /// Whether backslashes before the quotes had to be taken off first.
+    pub unescaped: bool,
+}
+
+impl PublicJwk {
+    /// Parses a public JWK.
+    ///
+    /// # Errors
+    ///
+    /// When one of the checks above fails; a `d` is reported before anything else of the key.
+    pub fn parse(json: &str) -> Result<Self, JwkError> {
+        let text = Text::new(json);
+        text.locate(Self::read(&text))
+    }
+
+    fn read(text: &Text<'_>) -> Result<Self, JwkProblem> {
+        let mut members = text.members()?;
+        if let Some(private) = members.remove("d") {
+            wipe(private);
+            return Err(JwkProblem::PrivatePart);
+        }
+        let common = Common::read(&mut members, "verify")?;
+        Ok(Self {
+            key: common.key,
+            kid: common.kid,
+            alg_present: common.alg_present,
+            use_present: common.use_present,
+            unescaped: text.unescaped(),
+        })
+    }
+
+    /// Writes `key` on one line in mkjwk's member order without `d` and `use`:
+    /// `kty`, `crv`, `kid`, `x`, `y`, `alg`, as the guide tells to write `content`.
+    pub fn write(key: &VerifyingKey, kid: &KeyId) -> String {
+        object(&public_members(key, kid), Layout::Line)
+    }
+
+    /// Writes `key` like [`PublicJwk::write`], one member a line, indented by four.
+    pub fn write_pretty(key: &VerifyingKey, kid: &KeyId) -> String {
+        object(&public_members(key, kid), Layout::Pretty)
+    }
+}
+
+impl PrivateJwk {
+    /// Parses a private JWK.
+    ///
+    /// # Errors
+    ///
+    /// When one of the checks above fails.
+    pub fn parse(json: &str) -> Result<Self, JwkError> {
+        let text = Text::new(json);
+        text.locate(Self::read(&text))
+    }
+
+    fn read(text: &Text<'_>) -> Result<Self, JwkProblem> {
+        let mut members = text.members()?;
+        let private = match members.remove("d") {
+            None if members.contains_key("kty") => return Err(JwkProblem::PublicOnly),
+            None => return Err(JwkProblem::Missing("kty")),
+            Some(private) => private,
+        };
+        let common = Common::read(&mut members, "sign");
+        let d = match private {
+            Value::String(d) => Zeroizing::new(d),
+            other => return Err(wrong_type("d", &other, "text")),
+        };
+        let common = common?;
+        let bytes = Zeroizing::new(decode("d", &d)?);
+        let d: &[u8; 32] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_cause| JwkProblem::Length {
+                member: "d",
+                bytes: bytes.len(),
+            })?;
+        let key = SigningKey::from_scalar(d)
+            .ok_or(JwkProblem::PrivateRange)?
+            .map_err(|_cause| JwkProblem::SelfTest)?;
+        if *key.verifying_key() != common.key {
+            return Err(JwkProblem::PrivateMismatch);
+        }
+        Ok(Self {
+            key,
+            kid: common.kid,
+            alg_present: common.alg_present,
+            use_present: common.use_present,
+            unescaped: text.unescaped(),
+        })
+    }
+
+    /// Writes `key` on one line in mkjwk's member order:
+    /// `kty`, `d`, `use`, `crv`, `kid`, `x`, `y`, `alg`.
+    pub fn write(key: &SigningKey, kid: &KeyId) -> Secret<String> {
+        private_text(key, kid, Layout::Line)
+    }
+
+    /// Writes `key` like [`PrivateJwk::write`], one member a line, indented by four, as mkjwk
+    /// shows its "Public and Private Keypair".
+    pub fn write_pretty(key: &SigningKey, kid: &KeyId) -> Secret<String> {
+        private_text(key, kid, Layout::Pretty)
+    }
+}
+
+/// What public and private keys have in common.
+struct Common {
+    key: VerifyingKey,
+    kid: Option<KeyId>,
+    alg_present: bool,
+    use_present: bool,
+}
+
+impl Common {
+    fn read(members: &mut Map<String, Value>, operation: &'static str) -> Result<Self, JwkProblem> {
+        if members.contains_key("keys") && !members.contains_key("kty") {
+            return Err(JwkProblem::KeySet);
+        }
+        if required(members, "kty")? != "EC" {
+            return Err(JwkProblem::KeyType(shown(members, "kty")));
+        }
+        if required(members, "crv")? != "P-256" {
+            return Err(JwkProblem::Curve(shown(members, "crv")));
+        }
+        let alg = optional(members, "alg")?;
+        if alg.is_some_and(|alg| alg != "ES256") {
+            return Err(JwkProblem::Algorithm(shown(members, "alg")));
+        }
+        let used = optional(members, "use")?;
+        if used.is_some_and(|used| used != "sig") {
+            return Err(JwkProblem::Use(shown(members, "use")));
+        }
+        operations(members, operation)?;
+        let kid = optional(members, "kid")?.map(KeyId::new).transpose();
+        let kid = kid.map_err(JwkProblem::KeyId)?;
+        let x = coordinate(members, "x")?;
+        let y = coordinate(members, "y")?;
+        let key = VerifyingKey::from_coordinates(&x, &y)
+            .ok_or(JwkProblem::NotOnCurve)?
+            .map_err(|_cause: KeyError| JwkProblem::SelfTest)?;
+        Ok(Self {
+            key,
+            kid,
+            alg_present: members.contains_key("alg"),
+            use_present: members.contains_key("use"),
+        })
+    }
+}
+
+fn shown(members: &Map<String, Value>, member: &str) -> Shown {
+    Shown::new(
+        members
+            .get(member)
+            .and_then(Value::as_str)
+            .unwrap_or_default(),
+    )
+}
+
+fn wrong_type(member: &'static str, found: &Value, expected: &'static str) -> JwkProblem {
+    JwkProblem::Type {
+        member,
+        found: json::kind(found),
+        expected,
+    }
+}
+
+fn optional<'a>(
+    members: &'a Map<String, Value>,
+    member: &'static str,
+) -> Result<Option<&'a str>, JwkProblem> {
+    match members.get(member) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(wrong_type(member, other, "text")),
+    }
+}
+
+fn required<'a>(
+    members: &'a Map<String, Value>,
+    member: &'static str,
+) -> Result<&'a str, JwkProblem> {
+    optional(members, member)?.ok_or(JwkProblem::Missing(member))
+}
+
+/// Checks `key_ops` ([RFC 7517, 4.3]): absent, or the operation alone, or for `sign` both.
+///
+/// [RFC 7517, 4.3]: https://www.rfc-editor.org/rfc/rfc7517#section-4.3
+fn operations(members: &Map<String, Value>, operation: &'static str) -> Result<(), JwkProblem> {
+    let listed = match members.get("key_ops") {
+        None => return Ok(()),
+        Some(Value::Array(listed)) => listed,
+        Some(other) => return Err(wrong_type("key_ops", other, "an array")),
+    };
+    let named = |name: &str| listed.iter().filter(|item| *item == name).count();
+    let verify_beside = usize::from(operation == "sign" && named("verify") == 1);
+    if named(operation) == 1 && listed.len() == 1 + verify_beside {
+        Ok(())
+    } else {
+        Err(JwkProblem::KeyOperations(operation))
+    }
+}
+
+fn coordinate(members: &Map<String, Value>, member: &'static str) -> Result<[u8; 32], JwkProblem> {
+    let bytes = decode(member, required(members, member)?)?;
+    let length = bytes.len();
+    match bytes.as_slice().try_into() {
+        Ok(exact) => Ok(exact),
+        Err(_) if (24..32).contains(&length) => {
+            let mut padded = vec![0; 32 - length];
+            padded.extend(bytes);
+            Err(JwkProblem::ShortCoordinate {
+                member,
+                bytes: length,
+                padded: BASE64_URL_SAFE_NO_PAD.encode(padded),
+            })
+        }
+        Err(_) => Err(JwkProblem::Length {
+            member,
+            bytes: length,
+        }),
+    }
+}
+
+fn decode(member: &'static str, text: &str) -> Result<Vec<u8>, JwkProblem> {
+    BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_cause| {
+        let why = if text.contains('=') {
+            "it is padded with `=`"
+        } else if text.contains(['+', '/']) {
+            "it uses `+` or `/`, the alphabet of plain base64"
+        } else if text.contains(char::is_whitespace) {
+            "it holds white space"
+        } else if text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        {
+            "its last character is not canonical or one is missing"
+        } else {
+            "it holds another character"
+        };
+        JwkProblem::Encoding { member, why }
+    })
+}
+
+fn wipe(value: Value) {
+    if let Value::String(text) = value {
+        drop(Zeroizing::new(text));
+    }
+}
+
+/// The text of a JWK, without backslashes that survived an escaping, and the way back to offsets.
+struct Text<'a> {
+    original: &'a str,
+    stripped: Option<Zeroizing<String>>,
+}
+
+impl<'a> Text<'a> {
+    fn new(original: &'a str) -> Self {
+        let stripped = (original.len() <= MAX_BYTES)
+            .then(|| repair::unescape(original))
+            .flatten();
+        Self { original, stripped }
+    }
+
+    fn unescaped(&self) -> bool {
+        self.stripped.is_some()
+    }
+
+    fn as_str(&self) -> &str {
+        match &self.stripped {
+            Some(text) => text,
+            None => self.original,
+        }
+    }
+
+    fn members(&self) -> Result<Map<String, Value>, JwkProblem> {
+        let text = self.as_str();
+        if text.trim().is_empty() {
+            return Err(JwkProblem::Empty);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(JwkProblem::TooLarge(text.len()));
+        }
+        if text.trim_start().starts_with("-----BEGIN") {
+            return Err(JwkProblem::Pem);
+        }
+        json::object(text.as_bytes()).map_err(JwkProblem::Json)
+    }
+
+    /// Says where in the original text the problem is.
+    fn locate<T>(&self, result: Result<T, JwkProblem>) -> Result<T, JwkError> {
+        result.map_err(|problem| {
+            let offset = match &problem {
+                JwkProblem::Json(error) => Some(error.offset()),
+                other => other
+                    .member()
+                    .and_then(|member| repair::value_offset(self.as_str(), member)),
+            };
+            let offset = offset.map(|offset| match &self.stripped {
+                Some(_) => repair::original_offset(self.original, offset),
+                None => offset,
+            });
+            JwkError::new(problem, offset)
+        })
+    }
+}
+
+/// How a JWK is laid out.
+#[derive(Clone, Copy)]
+enum Layout {
+    Line,
+    Pretty,
+}
+
+fn public_members(key: &VerifyingKey, kid: &KeyId) -> [(&'static str, String); 6] {
+    [
+        ("kty", "EC".to_owned()),
+        ("crv", "P-256".to_owned()),
+        ("kid", kid.to_string()),
+        ("x", key.x()),
+        ("y", key.y()),
+        ("alg", "ES256".to_owned()),
+    ]
+}
+
+fn private_text(key: &SigningKey, kid: &KeyId, layout: Layout) -> Secret<String> {
+    let public = key.verifying_key();
+    let mut members = [
+        ("kty", "EC".to_owned()),
+        ("d", BASE64_URL_SAFE_NO_PAD.encode(key.scalar().as_slice())),
+        ("use", "sig".to_owned()),
+        ("crv", "P-256".to_owned()),
+        ("kid", kid.to_string()),
+        ("x", public.x()),
+        ("y", public.y()),
+        ("alg", "ES256".to_owned()),
+    ];
+    let text = Secret::new(object(&members, layout));
+    for (name, value) in &mut members {
+        if *name == "d" {
+            drop(Zeroizing::new(std::mem::take(value)));
+        }
+    }
+    text
+}
+
+/// Writes an object of texts; room is made first, so that no copy of a secret is left behind.
+fn object(members: &[(&'static str, String)], layout: Layout) -> String {
+    let (open, between, colon, close) = match layout {
+        Layout::Line => ("{", ",", ":", "}"),
+        Layout::Pretty => ("{\n    ", ",\n    ", ": ", "\n}"),
+    };
+    let mut text = String::with_capacity(1024);
+    for (n, (name, value)) in members.iter().enumerate() {
+        text.push_str(if n == 0 { open } else { between });
+        text.push('"');
+        text.push_str(name);
+        text.push('"');
+        text.push_str(colon);
+        text.push_str(&Value::from(value.as_str()).to_string());
+    }
+    text.push_str(close);
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! A key in whatever form people have it.
+
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
+
+use super::error::{KeyError, Shown};
+use super::jwk::{PrivateJwk, PublicJwk};
+use super::key::{SigningKey, VerifyingKey};
+use super::key_id::KeyId;
+use super::pem;
+
+/// A key that was read, and its `kid` if its form has one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum KeyMaterial {
+    /// A private key.
+    Private(SigningKey, Option<KeyId>),
+    /// A public key.
+    Public(VerifyingKey, Option<KeyId>),
+}
+
+/// The form in which a key was found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum KeyFormat {
+    /// JSON Web Key.
+    Jwk,
+    /// Base64 or base64url of a JWK, as `generator.key` holds it.
+    Base64Jwk,
+    /// `-----BEGIN PRIVATE KEY-----`.
+    Pkcs8Pem,
+    /// PKCS#8 in DER.
+    Pkcs8Der,
+    /// `-----BEGIN EC PRIVATE KEY-----`.
+    Sec1Pem,
+    /// SEC1 in DER.
+    Sec1Der,
+    /// `-----BEGIN PUBLIC KEY-----`.
+    SpkiPem,
+    /// `SubjectPublicKeyInfo` in DER.
+    SpkiDer,
+}
+
+/// Longest key file that is looked at, in bytes.
+const MAX_BYTES: usize = 64 * 1024;
+
+impl KeyMaterial {
+    /// Reads a key and tells in which form it was.
+    ///
+    /// Read are: a JWK; base64 or base64url of a JWK, padded or not, on one line or wrapped;
+    /// PKCS#8, SEC1 and `SubjectPublicKeyInfo`, each in PEM or DER. Of PEM an `EC PARAMETERS`
+    /// block and text around the blocks are passed over, as `openssl ecparam -genkey` writes them.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are something else, which is named where it is known: another kind of key,
+    /// a certificate, a passphrase, a key set, a whole mkjwk page.
+    pub fn read(bytes: &[u8]) -> Result<(Self, KeyFormat), KeyError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(KeyError::TooLarge(bytes.len()));
+        }
+        if bytes.first() == Some(&0x30)
+            && let Some(found) = from_der(bytes)
+        {
+            return Ok(found);
+        }
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return Err(refused_der(bytes));
+        };
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if text.is_empty() {
+            Err(KeyError::Empty)
+        } else if text.contains("-----BEGIN ") {
+            from_pem(text)
+        } else if text.starts_with(['{', '[']) {
+            Ok((from_jwk(text)?, KeyFormat::Jwk))
+        } else if text.contains('{') {
+            Err(KeyError::SeveralTexts)
+        } else {
+            from_base64(text)
+        }
+    }
+
+    /// Returns the public half.
+    pub fn verifying_key(&self) -> &VerifyingKey {
+        match self {
+            Self::Private(key, _) => key.verifying_key(),
+            Self::Public(key, _) => key,
+        }
+    }
+
+    /// Returns the `kid` that stood beside the key.
+    pub fn kid(&self) -> Option<&KeyId> {
+        match self {
+            Self::Private(_, kid) | Self::Public(_, kid) => kid.as_ref(),
+        }
+    }
+}
+
+fn from_jwk(text: &str) -> Result<KeyMaterial, KeyError> {
+    let public = match PublicJwk::parse(text) {
+        Ok(jwk) => return Ok(KeyMaterial::Public(jwk.key, jwk.kid)),
+        Err(error) => error,
+    };
+    match public.problem() {
+        super::JwkProblem::PrivatePart => {
+            let jwk = PrivateJwk::parse(text)?;
+            Ok(KeyMaterial::Private(jwk.key, jwk.kid))
+        }
+        super::JwkProblem::Json(error)
+            if *error.problem() == super::JsonProblem::Trailing && text.contains("\"kty\"") =>
+        {
+            Err(KeyError::SeveralTexts)
+        }
+        _ => Err(public.into()),
+    }
+}
+
+/// Base64 with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let plain: Zeroizing<Vec<u8>> = Zeroizing::new(
+        text.iter()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .map(|byte| match byte {
+                b'-' => b'+',
+                b'_' => b'/',
+                other => *other,
+            })
+            .collect(),
+    );
+    BASE64.decode(&*plain).ok().map(Zeroizing::new)
+}
+
+fn from_base64(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
+    let inner = decode(text.as_bytes()).ok_or(KeyError::Unrecognised)?;
+    if let Ok(text) = std::str::from_utf8(&inner)
+        && text.trim_start().starts_with('{')
+    {
+        return Ok((from_jwk(text)?, KeyFormat::Base64Jwk));
+    }
+    let twice = decode(&inner).is_some_and(|text| text.trim_ascii_start().starts_with(b"{"));
+    Err(if twice {
+        KeyError::Base64Twice
+    } else {
+        KeyError::Base64OfOther
+    })
+}
+
+fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
+    let blocks = pem::blocks(text);
+    let mut keys = blocks.iter().filter(|block| block.label != "EC PARAMETERS");
+    let Some(block) = keys.next() else {
+        return Err(if blocks.is_empty() {
+            KeyError::DamagedPem("?")
+        } else {
+            KeyError::ParametersOnly
+        });
+    };
+    let more = keys.count();
+    if more > 0 {
+        return Err(KeyError::SeveralKeys(more + 1));
+    }
+    if block.is_encrypted() {
+        return Err(KeyError::Encrypted);
+    }
+    let (label, format) = match block.label {
+        "PRIVATE KEY" => ("PRIVATE KEY", KeyFormat::Pkcs8Pem),
+        "EC PRIVATE KEY" => ("EC PRIVATE KEY", KeyFormat::Sec1Pem),
+        "PUBLIC KEY" => ("PUBLIC KEY", KeyFormat::SpkiPem),
+        "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => return Err(KeyError::OtherKind("RSA")),
+        "OPENSSH PRIVATE KEY" => return Err(KeyError::OtherKind("OpenSSH")),
+        label if label.contains("CERTIFICATE") => return Err(KeyError::Certificate),
+        other => return Err(KeyError::OtherLabel(Shown::new(other))),
+    };
+    let der = block.der().ok_or(KeyError::DamagedPem(label))?;
+    let key = match format {
+        KeyFormat::Pkcs8Pem => SigningKey::from_pkcs8_der(&der).map(private),
+        KeyFormat::Sec1Pem => SigningKey::from_sec1_der(&der).map(private),
+        _ => VerifyingKey::from_spki_der(&der).map(public),
+    };
+    match key {
+        Ok(key) => Ok((key, format)),
+        Err(KeyError::Der) => Err(refused_der(&der)),
+        Err(other) => Err(other),
+    }
+}
+
+fn from_der(der: &[u8]) -> Option<(KeyMaterial, KeyFormat)> {
+    let pkcs8 = || {
+        Some((
+            private(SigningKey::from_pkcs8_der(der).ok()?),
+            KeyFormat::Pkcs8Der,
+        ))
+    };
+    let sec1 = || {
+        Some((
+            private(SigningKey::from_sec1_der(der).ok()?),
+            KeyFormat::Sec1Der,
+        ))
+    };
+    let spki = || {
+        Some((
+            public(VerifyingKey::from_spki_der(der).ok()?),
+            KeyFormat::SpkiDer,
+        ))
+    };
+    pkcs8().or_else(sec1).or_else(spki)
+}
+
+fn private(key: SigningKey) -> KeyMaterial {
+    KeyMaterial::Private(key, None)
+}
+
+fn public(key: VerifyingKey) -> KeyMaterial {
+    KeyMaterial::Public(key, None)
+}
+
+/// Object identifiers in DER that tell what a refused key is.
+const KINDS: [(&[u8], &str); 7] = [
+    (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", "RSA"),
+    (b"\x06\x05\x2b\x81\x04\x00\x22", "EC P-384"),
+    (b"\x06\x05\x2b\x81\x04\x00\x23", "EC P-521"),
+    (b"\x06\x05\x2b\x81\x04\x00\x0a", "EC secp256k1"),
+    (b"\x06\x03\x2b\x65\x70", "Ed25519"),
+    (b"\x06\x03\x2b\x65\x6e", "X25519"),
+    (
+        b"\x06\x07\x2a\x86\x48\xce\x3d\x01\x01",
+        "EC (explicit parameters)",
+    ),
+];
+
+/// Object identifiers of PKCS#5 encryption (PBES2) and of name attributes, as certificates have.
+const PBES2: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d";
+const COMMON_NAME: &[u8] = b"\x06\x03\x55\x04";
+
+fn refused_der(der: &[u8]) -> KeyError {
+    let holds = |oid: &[u8]| der.windows(oid.len()).any(|window| window == oid);
+    if der.first() != Some(&0x30) {
+        return KeyError::Unrecognised;
+    }
+    if holds(COMMON_NAME) {
+        return KeyError::Certificate;
+    }
+    if holds(PBES2) {
+        return KeyError::Encrypted;
+    }
+    KINDS
+        .iter()
+        .find(|(oid, _)| holds(oid))
+        .map_or(KeyError::Der, |(_, name)| KeyError::OtherKind(name))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! PEM ([RFC 7468]), read with patience: what stands around the blocks and how lines are broken
+//! does not matter.
+//!
+//! [RFC 7468]: https://www.rfc-editor.org/rfc/rfc7468
+
+use std::fmt::Write as _;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use zeroize::Zeroizing;
+
+/// One block: its label and the text between its lines.
+pub(super) struct Block<'a> {
+    pub(super) label: &'a str,
+    body: &'a str,
+}
+
+impl Block<'_> {
+    /// Tells whether the body is encrypted the old way ([RFC 1421] headers).
+    ///
+    /// [RFC 1421]: https://www.rfc-editor.org/rfc/rfc1421
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.label.starts_with("ENCRYPTED") || self.body.contains("ENCRYPTED")
+    }
+
+    /// Decodes the body.
+    pub(super) fn der(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let text: Zeroizing<String> = Zeroizing::new(
+            self.body
+                .chars()
+                .filter(|c| !c.is_ascii_whitespace())
+                .collect(),
+        );
+        BASE64_STANDARD
+            .decode(text.as_bytes())
+            .ok()
+            .map(Zeroizing::new)
+    }
+}
+
+/// Finds the blocks of `text`; a block without its end line is given an empty body.
+pub(super) fn blocks(text: &str) -> Vec<Block<'_>> {
+    const BEGIN: &str = "-----BEGIN ";
+    const DASHES: &str = "-----";
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once(BEGIN) {
+        let Some((label, after)) = after.split_once(DASHES) else {
+            break;
+        };
+        let end = format!("-----END {label}{DASHES}");
+        let (body, after) = after.split_once(&end).unwrap_or(("", after));
+        found.push(Block { label, body });
+        rest = after;
+    }
+    found
+}
+
+/// Writes one block with lines of 64 characters.
+pub(super) fn write(label: &str, der: &[u8]) -> String {
+    let encoded = BASE64_STANDARD.encode(der);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at_checked(64).unwrap_or((rest, ""));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
+    }
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "-----END {label}-----");
+    text
+}

@@ -1,0 +1,169 @@
+//! What people's editors did to a JWK, and how to undo it.
+
+use zeroize::Zeroizing;
+
+use super::jwk::{PrivateJwk, PublicJwk};
+
+/// Puts back the quotes that are missing around member names, as in `{kty":"EC",crv":…`.
+///
+/// Returns the mended text only if it then is a valid key; `None` also where nothing is missing.
+pub fn repair(json: &str) -> Option<String> {
+    let quotes = missing_quotes(json);
+    if quotes.is_empty() {
+        return None;
+    }
+    let mut mended = String::with_capacity(json.len() + quotes.len());
+    for (at, c) in json.char_indices() {
+        if quotes.contains(&at) {
+            mended.push('"');
+        }
+        mended.push(c);
+    }
+    let valid = PublicJwk::parse(&mended).is_ok() || PrivateJwk::parse(&mended).is_ok();
+    valid.then_some(mended)
+}
+
+/// Finds the byte offsets before which a quote of a member name is missing.
+pub fn missing_quotes(json: &str) -> Vec<usize> {
+    let mut missing = Vec::new();
+    let mut tokens = Tokens::new(json);
+    let mut name_expected = false;
+    while let Some((at, token)) = tokens.next() {
+        let is_name = std::mem::take(&mut name_expected);
+        match token {
+            Token::Mark('{' | ',') => name_expected = true,
+            Token::Word(word) if is_name => {
+                let end = at + word.len();
+                missing.push(at);
+                if json.get(end..).is_some_and(|rest| rest.starts_with('"')) {
+                    tokens.skip_to(end + 1);
+                } else {
+                    missing.push(end);
+                }
+            }
+            Token::Mark(_) | Token::Word(_) | Token::Text => {}
+        }
+    }
+    missing
+}
+
+/// Takes off backslashes that an escaping left before quotes and punctuation.
+///
+/// `None` when the text does not begin like an object whose first quote is escaped.
+pub(super) fn unescape(json: &str) -> Option<Zeroizing<String>> {
+    let inside = json.trim_start().strip_prefix('{')?.trim_start();
+    if !inside.starts_with("\\\"") {
+        return None;
+    }
+    let mut text = Zeroizing::new(String::with_capacity(json.len()));
+    text.extend(kept(json).map(|(_, c)| c));
+    Some(text)
+}
+
+/// Finds where a byte of [`unescape`]'s result stood in the original.
+pub(super) fn original_offset(original: &str, offset: usize) -> usize {
+    let mut length = 0;
+    for (at, c) in kept(original) {
+        if length >= offset {
+            return at;
+        }
+        length += c.len_utf8();
+    }
+    original.len()
+}
+
+fn kept(json: &str) -> impl Iterator<Item = (usize, char)> + '_ {
+    json.char_indices().filter(|(at, c)| {
+        let next = json.get(at + 1..).and_then(|rest| rest.chars().next());
+        *c != '\\' || !next.is_some_and(|next| "\"{}:=,".contains(next))
+    })
+}
+
+/// Finds the offset of a top-level member's value in a valid JSON object, or of the object's
+/// opening brace when the member is not there.
+pub(super) fn value_offset(json: &str, member: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut opening = None;
+    let mut tokens = Tokens::new(json);
+    while let Some((at, token)) = tokens.next() {
+        match token {
+            Token::Mark('{' | '[') => {
+                opening = opening.or(Some(at));
+                depth += 1;
+            }
+            Token::Mark('}' | ']') => depth = depth.saturating_sub(1),
+            Token::Text if depth == 1 => {
+                let name = json.get(at + 1..tokens.at.saturating_sub(1));
+                if name == Some(member) && matches!(tokens.next(), Some((_, Token::Mark(':')))) {
+                    return tokens.next().map(|(value, _)| value);
+                }
+            }
+            Token::Mark(_) | Token::Word(_) | Token::Text => {}
+        }
+    }
+    opening
+}
+
+/// A piece of almost-JSON.
+enum Token<'a> {
+    /// A quoted text.
+    Text,
+    /// Letters, digits, dots, dashes.
+    Word(&'a str),
+    /// Any other character.
+    Mark(char),
+}
+
+/// Cuts almost-JSON into pieces with their offsets.
+struct Tokens<'a> {
+    json: &'a str,
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(json: &'a str) -> Self {
+        Self { json, at: 0 }
+    }
+
+    fn skip_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    fn next(&mut self) -> Option<(usize, Token<'a>)> {
+        let rest = self.json.get(self.at..)?;
+        let start = self.at + (rest.len() - rest.trim_start().len());
+        let rest = rest.trim_start();
+        let first = rest.chars().next()?;
+        let token = if first == '"' {
+            self.at = start + quoted_length(rest);
+            Token::Text
+        } else {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"_.-+".contains(c));
+            match rest.get(..end.unwrap_or(rest.len())) {
+                Some(word) if !word.is_empty() => {
+                    self.at = start + word.len();
+                    Token::Word(word)
+                }
+                _ => {
+                    self.at = start + first.len_utf8();
+                    Token::Mark(first)
+                }
+            }
+        };
+        Some((start, token))
+    }
+}
+
+/// Returns the length of the quoted text that `rest` starts with, both quotes included.
+fn quoted_length(rest: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
