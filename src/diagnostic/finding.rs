@@ -1,0 +1,314 @@
+//! One finding, and all of them.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Code, Snippet};
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// Works, but probably not as meant.
+    Warning,
+    /// Refused by `run`.
+    Error,
+}
+
+impl Severity {
+    /// Returns `note`, `warning` or `error`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Origin {
+    /// A place in a file; line and column count from 1, the column in characters.
+    File {
+        /// The file, as the user named it.
+        path: Arc<Path>,
+        /// The line.
+        line: u32,
+        /// The character within the line.
+        column: u32,
+    },
+    /// An environment variable.
+    Environment(Arc<str>),
+    /// The option `--set`.
+    SetOption,
+    /// Nobody set it: the built-in default.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line, column } => {
+                write!(f, "{}:{line}:{column}", path.display())
+            }
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::SetOption => f.write_str("--set"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// One thing that `check`, the start of a module or a reload found.
+///
+/// Prints in one line: ``error[CS0202]: what (dpm.properties:3:78); how to mend it``. No part of a
+/// private key is in it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    code: Code,
+    severity: Severity,
+    origin: Origin,
+    message: String,
+    key: Option<String>,
+    help: Option<String>,
+    label: Option<String>,
+    snippet: Option<Snippet>,
+}
+
+impl Finding {
+    /// Reports `message` at `origin`, with the code's own severity.
+    pub fn new(code: Code, origin: Origin, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            severity: code.severity(),
+            origin,
+            message: message.into(),
+            key: None,
+            help: None,
+            label: None,
+            snippet: None,
+        }
+    }
+
+    /// Gives it another severity than the code's own.
+    #[must_use]
+    pub fn with_severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
+    }
+
+    /// Names the setting it is about.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Says how to mend it: the corrected line, or the command that writes it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Says what is at the marked place.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Shows the line.
+    #[must_use]
+    pub fn with_snippet(mut self, snippet: Option<Snippet>) -> Self {
+        self.snippet = snippet;
+        self
+    }
+
+    /// Returns the code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Returns how much it matters.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// Returns where it is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Returns what is wrong, in one sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the setting it is about.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Returns how to mend it.
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// Returns what is at the marked place.
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// Returns the source line, with private keys left out.
+    pub fn snippet(&self) -> Option<&Snippet> {
+        self.snippet.as_ref()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            code,
+            severity,
+            origin,
+            message,
+            ..
+        } = self;
+        write!(f, "{severity}[{code}]: {message} ({origin})")?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All findings of a run, not just the first.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Starts without any.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, finding: Finding) {
+        self.0.push(finding);
+    }
+
+    /// Puts them in order of file, line and column; equal places keep the order of finding.
+    pub fn sort(&mut self) {
+        self.0.sort_by(|a, b| a.origin.cmp(&b.origin));
+    }
+
+    /// Counts those that `run` refuses.
+    pub fn errors(&self) -> usize {
+        self.count(Severity::Error)
+    }
+
+    /// Counts the warnings.
+    pub fn warnings(&self) -> usize {
+        self.count(Severity::Warning)
+    }
+
+    /// Tells whether there is none at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns how many there are, notes included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Goes through them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+        self.0.iter()
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.0.iter().filter(|f| f.severity == severity).count()
+    }
+}
+
+impl Extend<Finding> for Findings {
+    fn extend<I: IntoIterator<Item = Finding>>(&mut self, findings: I) {
+        self.0.extend(findings);
+    }
+}
+
+impl FromIterator<Finding> for Findings {
+    fn from_iter<I: IntoIterator<Item = Finding>>(findings: I) -> Self {
+        Self(findings.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Findings {
+    type Item = Finding;
+    type IntoIter = std::vec::IntoIter<Finding>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Findings {
+    type Item = &'a Finding;
+    type IntoIter = std::slice::Iter<'a, Finding>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(path: &str, line: u32, column: u32) -> Origin {
+        let path = Path::new(path).into();
+        Origin::File { path, line, column }
+    }
+
+    #[test]
+    fn finding_prints_what_where_and_the_fix_in_one_line() {
+        let finding = Finding::new(Code::Cs0105, at("a.properties", 3, 7), "a trailing blank")
+            .with_help("remove it");
+
+        assert_eq!(
+            finding.to_string(),
+            "warning[CS0105]: a trailing blank (a.properties:3:7); remove it"
+        );
+    }
+
+    #[test]
+    fn findings_come_in_order_of_file_line_and_column() {
+        let places = [
+            at("b", 1, 1),
+            at("a", 10, 1),
+            at("a", 2, 9),
+            at("a", 2, 3),
+            Origin::Default,
+        ];
+        let mut findings: Findings = places
+            .into_iter()
+            .map(|origin| Finding::new(Code::Cs0306, origin, "x"))
+            .collect();
+
+        findings.sort();
+
+        let order: Vec<_> = findings.iter().map(|f| f.origin().to_string()).collect();
+        assert_eq!(order, ["a:2:3", "a:2:9", "a:10:1", "b:1:1", "default"]);
+        assert_eq!((findings.errors(), findings.warnings()), (5, 0));
+    }
+}
