@@ -1,4 +1,37 @@
-//! Mutual service identity for gRPC.
+//! Mutual service identity for gRPC: ES256 deployment keys in Java `.properties` files, a signed
+//! identity on every call, and a callee that proves itself too.
+//!
+//! A [`Module`] is one service's side: its own key and the deployments it trusts, from
+//! `<home>/etc/application.properties` or from keys in code. It gives two tower layers:
+//!
+//! - [`Module::server_layer`] verifies every caller, applies a [`MethodRules`] table with default
+//!   deny, and puts a [`ServiceIdentity`] into the request's extensions;
+//! - [`Module::client_layer`] attaches this module's identity to the calls of a client, for one
+//!   named callee.
+//!
+//! ```
+//! use countersign::{MethodRules, Rule, testing};
+//! use tower_layer::Layer as _;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pair = testing::pair(); // or Module::load("dpm")?
+//!
+//! // The callee: `Server::builder().layer(layer).add_service(…)`.
+//! let rules = MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity());
+//! let layer = pair.dpm.server_layer(rules);
+//!
+//! // The caller: `GreeterServiceClient::new(channel)`.
+//! # async fn call(pair: testing::Pair) -> Result<(), Box<dyn std::error::Error>> {
+//! let channel = tonic::transport::Channel::from_static("http://127.0.0.1:8531").connect_lazy();
+//! let channel = pair.dpe.client_layer("dpm-dev")?.layer(channel);
+//! # Ok(())
+//! # }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What a token protects and what it does not stands in the README; how the code is laid out in
+//! ARCHITECTURE.md. Modules stand on floors: each uses only those below it.
 
 pub mod clock;
 pub mod diagnostic;
@@ -11,5 +44,11 @@ pub mod proto;
 pub mod registry;
 pub mod secret;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod token;
 pub mod trust;
+
+pub use grpc::{AttachIdentityLayer, MethodRules, Module, Rule, VerifyIdentityLayer};
+pub use identity::ServiceIdentity;
+pub use token::Reason;

@@ -24,23 +24,35 @@ enum Who {
 impl Rule {
     /// Everyone may call, without a token. For health checks.
     pub fn everyone() -> Self {
-        Self { who: Who::Everyone, own_module: false }
+        Self {
+            who: Who::Everyone,
+            own_module: false,
+        }
     }
 
     /// Any trusted deployment may call.
     pub fn any_identity() -> Self {
-        Self { who: Who::AnyIdentity, own_module: false }
+        Self {
+            who: Who::AnyIdentity,
+            own_module: false,
+        }
     }
 
     /// A trusted deployment with `role` may call.
     pub fn role(role: Role) -> Self {
-        Self { who: Who::WithRole(role), own_module: false }
+        Self {
+            who: Who::WithRole(role),
+            own_module: false,
+        }
     }
 
     /// Also the module itself may call, over loopback, with a token that it issued to itself.
     #[must_use]
     pub fn or_own_module(self) -> Self {
-        Self { own_module: true, ..self }
+        Self {
+            own_module: true,
+            ..self
+        }
     }
 
     pub(super) fn admits_everyone(&self) -> bool {
@@ -127,7 +139,15 @@ mod tests {
     fn near_miss_of_a_path_finds_no_rule() {
         let rules = MethodRules::deny_all().allow("/a.B/Get", Rule::everyone());
 
-        for path in ["/a.B/get", "//a.B/Get", "/a.B/Get/", "/a.B/../a.B/Get", "/a.B/%47et", "*", ""] {
+        for path in [
+            "/a.B/get",
+            "//a.B/Get",
+            "/a.B/Get/",
+            "/a.B/../a.B/Get",
+            "/a.B/%47et",
+            "*",
+            "",
+        ] {
             assert_eq!(rules.find(path), None, "{path}");
         }
     }
@@ -146,7 +166,10 @@ mod tests {
         let module = ModuleType::new("dpe").unwrap();
         let lower = Roles::from_iter([Role::new("impersonation").unwrap()]);
 
-        assert!(rule.check(&ServiceIdentity::new(module.clone(), "dpe-dev", lower)).is_ok());
+        assert!(
+            rule.check(&ServiceIdentity::new(module.clone(), "dpe-dev", lower))
+                .is_ok()
+        );
         let none = ServiceIdentity::new(module, "dpe-dev", Roles::default());
         assert_eq!(rule.check(&none).unwrap_err().reason, Reason::RoleMissing);
     }

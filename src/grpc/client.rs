@@ -43,7 +43,10 @@ struct RequiredProof {
 
 impl AttachIdentityLayer {
     pub(super) fn new(tokens: CallerTokens) -> Self {
-        Self { tokens: Arc::new(tokens), proof: None }
+        Self {
+            tokens: Arc::new(tokens),
+            proof: None,
+        }
     }
 
     /// Requires the callee's proof on every call, and that it is `engine` where one is given.
@@ -54,7 +57,10 @@ impl AttachIdentityLayer {
     #[must_use]
     pub fn require_proof(&self, verifier: ProofVerifier, engine: Option<EngineClaim>) -> Self {
         let proof = Some(Arc::new(RequiredProof { verifier, engine }));
-        Self { tokens: Arc::clone(&self.tokens), proof }
+        Self {
+            tokens: Arc::clone(&self.tokens),
+            proof,
+        }
     }
 }
 
@@ -62,7 +68,11 @@ impl<S> Layer<S> for AttachIdentityLayer {
     type Service = AttachIdentity<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AttachIdentity { inner, tokens: Arc::clone(&self.tokens), proof: self.proof.clone() }
+        AttachIdentity {
+            inner,
+            tokens: Arc::clone(&self.tokens),
+            proof: self.proof.clone(),
+        }
     }
 }
 
@@ -109,13 +119,20 @@ impl CallerTokens {
     fn get(&self) -> Result<Arc<CallerToken>, TokenError> {
         let now = self.clock.now();
         if let Some(current) = &*self.current.load() {
-            let single_use = current.callee.as_ref().is_some_and(|callee| callee.single_use_tokens);
+            let single_use = current
+                .callee
+                .as_ref()
+                .is_some_and(|callee| callee.single_use_tokens);
             let same_trust = Arc::ptr_eq(&current.trust, &self.trust.current());
             if !single_use && same_trust && current.token.is_valid_at(now) {
                 if !current.token.is_due_at(now) {
                     return Ok(Arc::clone(current));
                 }
-                let renewed = self.renewing.try_lock().ok().and_then(|_alone| self.renew().ok());
+                let renewed = self
+                    .renewing
+                    .try_lock()
+                    .ok()
+                    .and_then(|_alone| self.renew().ok());
                 return Ok(renewed.unwrap_or_else(|| Arc::clone(current)));
             }
         }
@@ -137,7 +154,12 @@ impl CallerTokens {
             }
         };
         let value = metadata::authorization(token.expose()).ok_or(TokenError::Value)?;
-        let token = Arc::new(CallerToken { token, value, callee, trust });
+        let token = Arc::new(CallerToken {
+            token,
+            value,
+            callee,
+            trust,
+        });
         self.current.store(Some(Arc::clone(&token)));
         Ok(token)
     }
@@ -152,7 +174,7 @@ pub struct AttachIdentity<S> {
 }
 
 impl<S> AttachIdentity<S> {
-    fn attach(&self, path: &str, headers: &mut HeaderMap) -> Result<Option<Expected>, Box<Status>> {
+    fn attach(&self, path: &str, headers: &mut HeaderMap) -> Result<Option<Expected>, Status> {
         let token = self.tokens.get().map_err(|error| not_called(&error))?;
         headers.insert(AUTHORIZATION, token.value.clone());
         let Some(required) = &self.proof else {
@@ -162,12 +184,18 @@ impl<S> AttachIdentity<S> {
         let value = HeaderValue::try_from(nonce.to_string()).map_err(|error| not_called(&error))?;
         headers.insert(metadata::NONCE, value);
         let (required, caller) = (Arc::clone(required), self.tokens.caller.clone());
-        Ok(Some(Expected { required, token, nonce, caller, path: path.to_owned() }))
+        Ok(Some(Expected {
+            required,
+            token,
+            nonce,
+            caller,
+            path: path.to_owned(),
+        }))
     }
 }
 
-fn not_called(error: &dyn std::error::Error) -> Box<Status> {
-    Box::new(Status::failed_precondition(format!("not called: {}", super::cause(error))))
+fn not_called(error: &dyn std::error::Error) -> Status {
+    Status::failed_precondition(format!("not called: {}", super::cause(error)))
 }
 
 impl<S, B, R> Service<Request<B>> for AttachIdentity<S>
@@ -190,7 +218,9 @@ where
                 let future = self.inner.call(Request::from_parts(head, body));
                 State::Called { future, expected }
             }
-            Err(status) => State::NotCalled { status: Some(status) },
+            Err(status) => State::NotCalled {
+                status: Some(status),
+            },
         };
         AttachFuture { state }
     }
@@ -208,7 +238,10 @@ struct Expected {
 
 impl Expected {
     fn judge<R: Default>(&self, mut response: Response<R>) -> Response<R> {
-        let refused = response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code != "0");
+        let refused = response
+            .headers()
+            .get(Status::GRPC_STATUS)
+            .is_some_and(|code| code != "0");
         match self.check(response.headers()) {
             Ok(()) => {
                 response.extensions_mut().insert(Proved);
@@ -229,7 +262,10 @@ impl Expected {
         if proofs.next().is_some() {
             return Err(invalid("the reply carries two proofs"));
         }
-        let proof = proof.to_str().ok().ok_or_else(|| invalid("it is no text"))?;
+        let proof = proof
+            .to_str()
+            .ok()
+            .ok_or_else(|| invalid("it is no text"))?;
         let callee = self.token.callee.as_ref();
         let callee = callee.ok_or_else(|| invalid("a module asks itself for no proof"))?;
         let exchange = Exchange {
@@ -239,7 +275,9 @@ impl Expected {
             path: &self.path,
         };
         let engine = self.required.engine.as_ref();
-        self.required.verifier.verify(proof, &exchange, callee, engine)
+        self.required
+            .verifier
+            .verify(proof, &exchange, callee, engine)
     }
 }
 
@@ -257,7 +295,7 @@ pin_project_lite::pin_project! {
     #[project = StateProjection]
     enum State<F> {
         Called { #[pin] future: F, expected: Option<Expected> },
-        NotCalled { status: Option<Box<Status>> },
+        NotCalled { status: Option<Status> },
     }
 }
 
@@ -278,7 +316,9 @@ where
                 }))
             }
             StateProjection::NotCalled { status } => {
-                let status = status.take().map_or_else(|| Status::internal("polled twice"), |s| *s);
+                let status = status
+                    .take()
+                    .unwrap_or_else(|| Status::internal("polled twice"));
                 Poll::Ready(Ok(status.into_http()))
             }
         }

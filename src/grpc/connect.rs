@@ -26,7 +26,10 @@ pub struct Target {
 impl Target {
     /// Names `host`, without brackets where it is an IPv6 address, and `port`.
     pub fn new(host: &str, port: u16) -> Self {
-        Self { host: host.to_owned(), port }
+        Self {
+            host: host.to_owned(),
+            port,
+        }
     }
 
     /// Returns the port.
@@ -38,7 +41,11 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
+        }
     }
 }
 
@@ -54,7 +61,10 @@ pub struct ConnectionOptions {
 impl Default for ConnectionOptions {
     /// 2 s; plaintext on loopback alone, since whoever reads a token can use it until it expires.
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(2), allow_plaintext: false }
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            allow_plaintext: false,
+        }
     }
 }
 
@@ -113,7 +123,10 @@ impl Connection {
         let endpoint = endpoint(target)?;
         let connector = Connector::new(target, options);
         let opened = Arc::clone(&connector.opened);
-        Ok(Self { channel: endpoint.connect_with_connector_lazy(connector), opened })
+        Ok(Self {
+            channel: endpoint.connect_with_connector_lazy(connector),
+            opened,
+        })
     }
 
     /// Connects now; the channel reconnects by itself later.
@@ -148,7 +161,9 @@ fn endpoint(target: &Target) -> Result<Endpoint, ConnectError> {
     let endpoint = Endpoint::from_shared(uri);
     let endpoint = endpoint.map_err(|_invalid| ConnectError::Address(target.to_string()))?;
     // A hostile server must not fill this process with headers.
-    Ok(endpoint.http2_max_header_list_size(16 * 1024).tcp_nodelay(true))
+    Ok(endpoint
+        .http2_max_header_list_size(16 * 1024)
+        .tcp_nodelay(true))
 }
 
 /// Writes an error with all its causes: tonic's own text is only "transport error".
@@ -174,7 +189,11 @@ struct Connector {
 
 impl Connector {
     fn new(target: &Target, options: ConnectionOptions) -> Self {
-        Self { target: target.clone(), options, opened: Arc::default() }
+        Self {
+            target: target.clone(),
+            options,
+            opened: Arc::default(),
+        }
     }
 
     async fn connect(self) -> Result<TokioIo<TcpStream>, ConnectError> {
@@ -190,9 +209,14 @@ impl Connector {
         let Target { host, port } = &self.target;
         let resolved = lookup_host((host.as_str(), *port)).await;
         let addresses: Vec<SocketAddr> = resolved
-            .map_err(|source| ConnectError::Resolve { host: host.clone(), source })?
+            .map_err(|source| ConnectError::Resolve {
+                host: host.clone(),
+                source,
+            })?
             .collect();
-        let remote = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
+        let remote = addresses
+            .iter()
+            .find(|address| !address.ip().to_canonical().is_loopback());
         if let (Some(remote), false) = (remote, self.options.allow_plaintext) {
             return Err(ConnectError::Plaintext(*remote));
         }

@@ -26,7 +26,7 @@ impl Service for IdentityService {
         &self,
         request: Request<wire::WhoAmIRequest>,
     ) -> Result<Response<wire::WhoAmIResponse>, Status> {
-        let token = verified_token(&request).map_err(|status| *status)?;
+        let token = verified_token(&request)?;
         let identity = token.identity();
         let own = self.module.own();
         Ok(Response::new(wire::WhoAmIResponse {
@@ -36,7 +36,11 @@ impl Service for IdentityService {
                 roles: identity.roles().iter().map(ToString::to_string).collect(),
             }),
             fingerprint: token.key_id().to_string(),
-            callee_deployment: own.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+            callee_deployment: own
+                .name
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             callee_fingerprint: own.key_id.to_string(),
             server_time: Some(self.module.clock().now().into()),
             token_expires_at: Some(token.expires_at().into()),

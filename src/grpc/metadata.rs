@@ -15,7 +15,10 @@ pub const PROOF: &str = "countersign-proof";
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else {
-        return Err(Refusal::new(Reason::TokenMissing, "no `authorization` value"));
+        return Err(Refusal::new(
+            Reason::TokenMissing,
+            "no `authorization` value",
+        ));
     };
     if values.next().is_some() {
         return Err(malformed("more than one `authorization` value"));
@@ -43,7 +46,9 @@ mod tests {
     use super::*;
 
     fn headers(values: &[&str]) -> HeaderMap {
-        let values = values.iter().map(|v| (AUTHORIZATION, HeaderValue::from_str(v).unwrap()));
+        let values = values
+            .iter()
+            .map(|v| (AUTHORIZATION, HeaderValue::from_str(v).unwrap()));
         values.collect()
     }
 
@@ -56,7 +61,10 @@ mod tests {
 
     #[test]
     fn no_value_is_missing_and_any_other_form_is_malformed() {
-        assert_eq!(bearer(&headers(&[])).unwrap_err().reason, Reason::TokenMissing);
+        assert_eq!(
+            bearer(&headers(&[])).unwrap_err().reason,
+            Reason::TokenMissing
+        );
         let malformed: &[&[&str]] = &[
             &[""],
             &["Bearer"],

@@ -88,7 +88,10 @@ impl ModuleBuilder {
     /// Asks for another role than `IMPERSONATION` where a method needs the impersonation role.
     #[must_use]
     pub fn impersonation_role(self, role: Role) -> Self {
-        Self { impersonation_role: Some(role), ..self }
+        Self {
+            impersonation_role: Some(role),
+            ..self
+        }
     }
 
     /// Reads the time from `clock` instead of the machine.
@@ -202,7 +205,10 @@ impl Module {
     /// When none or more than one has it.
     pub fn deployment_of(&self, module: &str) -> Result<DeploymentName, UnknownDeployment> {
         let trust = self.trust.current();
-        let fits = trust.deployments().iter().filter(|d| d.module.as_str() == module);
+        let fits = trust
+            .deployments()
+            .iter()
+            .filter(|d| d.module.as_str() == module);
         let names: Vec<_> = fits.map(|d| d.name.clone()).collect();
         match names.as_slice() {
             [one] => Ok(one.clone()),

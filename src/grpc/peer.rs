@@ -14,9 +14,9 @@ use super::refuse;
 /// `UNAUTHENTICATED` with `TOKEN_MISSING` when no [`VerifyIdentityLayer`](super::VerifyIdentityLayer)
 /// stands before the handler, or its rule admits everyone: a handler that asks is never answered
 /// with a guess.
-pub fn caller<T>(request: &Request<T>) -> Result<&ServiceIdentity, Box<Status>> {
+pub fn caller<T>(request: &Request<T>) -> Result<&ServiceIdentity, Status> {
     let identity = request.extensions().get::<ServiceIdentity>();
-    identity.ok_or_else(|| Box::new(refuse(Reason::TokenMissing, None)))
+    identity.ok_or_else(|| refuse(Reason::TokenMissing, None))
 }
 
 /// Returns the caller's verified token: its key, its issuer and when it expires.
@@ -24,7 +24,7 @@ pub fn caller<T>(request: &Request<T>) -> Result<&ServiceIdentity, Box<Status>> 
 /// # Errors
 ///
 /// As [`caller`].
-pub fn verified_token<T>(request: &Request<T>) -> Result<&VerifiedToken, Box<Status>> {
+pub fn verified_token<T>(request: &Request<T>) -> Result<&VerifiedToken, Status> {
     let token = request.extensions().get::<VerifiedToken>();
-    token.ok_or_else(|| Box::new(refuse(Reason::TokenMissing, None)))
+    token.ok_or_else(|| refuse(Reason::TokenMissing, None))
 }

@@ -33,13 +33,19 @@ pub struct VerifyIdentityLayer {
 impl VerifyIdentityLayer {
     /// Verifies with `verifier` and applies `rules`.
     pub fn new(verifier: Arc<TokenVerifier>, rules: MethodRules) -> Self {
-        Self { gate: Arc::new(Gate { verifier, rules }), proofs: None }
+        Self {
+            gate: Arc::new(Gate { verifier, rules }),
+            proofs: None,
+        }
     }
 
     /// Answers a verified caller's nonce with a proof by `signer`.
     #[must_use]
     pub fn with_proofs(self, signer: ProofSigner) -> Self {
-        Self { proofs: Some(signer), ..self }
+        Self {
+            proofs: Some(signer),
+            ..self
+        }
     }
 }
 
@@ -47,7 +53,11 @@ impl<S> Layer<S> for VerifyIdentityLayer {
     type Service = VerifyIdentity<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        VerifyIdentity { inner, gate: Arc::clone(&self.gate), proofs: self.proofs.clone() }
+        VerifyIdentity {
+            inner,
+            gate: Arc::clone(&self.gate),
+            proofs: self.proofs.clone(),
+        }
     }
 }
 
@@ -73,15 +83,21 @@ impl Gate {
         path: &str,
         headers: &HeaderMap,
         extensions: &mut Extensions,
-    ) -> Result<(), Box<Status>> {
+    ) -> Result<(), Status> {
         let rule = self.rules.find(path);
         if rule.is_some_and(super::Rule::admits_everyone) {
             return Ok(());
         }
-        let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let peer = extensions
+            .get::<TcpConnectInfo>()
+            .and_then(TcpConnectInfo::remote_addr);
         let own_module = rule.is_some_and(super::Rule::admits_own_module)
             && peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-        let accept = if own_module { Accept::PeersAndOwnModule } else { Accept::Peers };
+        let accept = if own_module {
+            Accept::PeersAndOwnModule
+        } else {
+            Accept::Peers
+        };
         let token = metadata::bearer(headers)
             .and_then(|token| self.verifier.verify(token, accept))
             .map_err(|refusal| rejected(&refusal, path, peer))?;
@@ -89,7 +105,7 @@ impl Gate {
             if self.rules.is_first_miss(path) {
                 events::method_without_rule(path);
             }
-            return Err(Box::new(Status::unimplemented("")));
+            return Err(Status::unimplemented(""));
         };
         if !(own_module && token.deployment().is_none()) {
             rule.check(token.identity()).map_err(|refusal| {
@@ -105,7 +121,7 @@ impl Gate {
 
 /// Logs a refusal in full and answers with what the caller may know: the detail only once its
 /// signature verified.
-fn rejected(refusal: &Refusal, path: &str, peer: Option<SocketAddr>) -> Box<Status> {
+fn rejected(refusal: &Refusal, path: &str, peer: Option<SocketAddr>) -> Status {
     events::auth_rejected(&events::RejectedCall {
         reason: refusal.reason.as_str(),
         fingerprint: refusal.key_id.as_deref(),
@@ -114,7 +130,7 @@ fn rejected(refusal: &Refusal, path: &str, peer: Option<SocketAddr>) -> Box<Stat
         detail: &refusal.detail,
     });
     let detail = refusal.deployment.as_ref().map(|_| refusal.detail.as_str());
-    Box::new(refuse(refusal.reason, detail))
+    refuse(refusal.reason, detail)
 }
 
 impl<S, B, R> Service<Request<B>> for VerifyIdentity<S>
@@ -132,13 +148,25 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        match self.gate.decide(head.uri.path(), &head.headers, &mut head.extensions) {
+        match self
+            .gate
+            .decide(head.uri.path(), &head.headers, &mut head.extensions)
+        {
             Ok(()) => {
-                let proof = self.proofs.as_ref().and_then(|signer| PendingProof::of(signer, &head));
+                let proof = self
+                    .proofs
+                    .as_ref()
+                    .and_then(|signer| PendingProof::of(signer, &head));
                 let future = self.inner.call(Request::from_parts(head, body));
-                VerifyFuture { state: State::Admitted { future, proof } }
+                VerifyFuture {
+                    state: State::Admitted { future, proof },
+                }
             }
-            Err(status) => VerifyFuture { state: State::Refused { status: Some(status) } },
+            Err(status) => VerifyFuture {
+                state: State::Refused {
+                    status: Some(status),
+                },
+            },
         }
     }
 }
@@ -180,9 +208,14 @@ impl PendingProof {
             token: self.token.expose(),
             path: &self.path,
         };
-        let proof = self.signer.sign(&exchange, response.extensions().get::<EngineClaim>());
+        let proof = self
+            .signer
+            .sign(&exchange, response.extensions().get::<EngineClaim>());
         // Without a proof the caller refuses the reply: nothing is lost but the call.
-        if let Some(value) = proof.ok().and_then(|proof| HeaderValue::try_from(proof).ok()) {
+        if let Some(value) = proof
+            .ok()
+            .and_then(|proof| HeaderValue::try_from(proof).ok())
+        {
             response.headers_mut().insert(metadata::PROOF, value);
         }
         response
@@ -203,7 +236,7 @@ pin_project_lite::pin_project! {
     #[project = StateProjection]
     enum State<F> {
         Admitted { #[pin] future: F, proof: Option<PendingProof> },
-        Refused { status: Option<Box<Status>> },
+        Refused { status: Option<Status> },
     }
 }
 
@@ -224,7 +257,9 @@ where
                 }))
             }
             StateProjection::Refused { status } => {
-                let status = status.take().map_or_else(|| Status::internal("polled twice"), |s| *s);
+                let status = status
+                    .take()
+                    .unwrap_or_else(|| Status::internal("polled twice"));
                 Poll::Ready(Ok(status.into_http()))
             }
         }

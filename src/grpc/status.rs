@@ -33,7 +33,9 @@ pub fn refuse(reason: Reason, detail: Option<&str>) -> Status {
 /// Returns the reason that a status carries, where it is one of ours.
 pub fn reason_of(status: &Status) -> Option<Reason> {
     let info = status.get_details_error_info()?;
-    (info.domain == DOMAIN).then(|| info.reason.parse().ok()).flatten()
+    (info.domain == DOMAIN)
+        .then(|| info.reason.parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ macro_rules! generated {
             clippy::pedantic,
             clippy::allow_attributes,
             clippy::allow_attributes_without_reason,
+            clippy::clone_on_ref_ptr,
+            unused_qualifications,
             reason = "generated code"
         )]
         pub mod $module {

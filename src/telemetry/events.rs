@@ -147,6 +147,17 @@ pub fn auth_rejected(call: &RejectedCall<'_>) {
     );
 }
 
+/// `methodWithoutRule`: a verified caller asked for a method that no rule allows; told once for each
+/// method.
+pub fn method_without_rule(method: &str) {
+    warn!(
+        target: AUTHENTICATION,
+        eventId = "methodWithoutRule",
+        method = %Untrusted(method),
+        message = "No rule allows this method: it answers UNIMPLEMENTED. Add one to the server's MethodRules."
+    );
+}
+
 /// What a module says of itself when it starts, for [`startup`].
 #[derive(Clone, Copy, Debug)]
 pub struct StartedModule<'a> {

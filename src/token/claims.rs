@@ -34,7 +34,9 @@ impl Claims {
         if members.contains_key("jti") {
             let characters = text(members, "jti")?.chars().count();
             if characters > MAX_ID_CHARACTERS {
-                return Err(malformed(format!("`jti` has {characters} characters, at most 128")));
+                return Err(malformed(format!(
+                    "`jti` has {characters} characters, at most 128"
+                )));
             }
         }
         Ok(claims)
@@ -53,7 +55,8 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
 
 /// Whole seconds since 1970, for claims that this module writes; 0 before 1970.
 pub(super) fn whole_seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// The time of a `NumericDate`; one that no clock can show becomes 1970.
@@ -75,7 +78,10 @@ pub(super) fn text<'a>(
     match members.get(name) {
         None => Err(malformed(format!("claim `{name}` is missing"))),
         Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(malformed(format!("claim `{name}` is {}, not a string", kind(other)))),
+        Some(other) => Err(malformed(format!(
+            "claim `{name}` is {}, not a string",
+            kind(other)
+        ))),
     }
 }
 
@@ -93,21 +99,29 @@ fn number(members: &Map<String, Value>, name: &'static str) -> Result<Option<f64
             Some(number) if number.is_finite() => Ok(Some(number)),
             _ => Err(malformed(format!("claim `{name}` is no finite number"))),
         },
-        Some(other) => Err(malformed(format!("claim `{name}` is {}, not a number", kind(other)))),
+        Some(other) => Err(malformed(format!(
+            "claim `{name}` is {}, not a number",
+            kind(other)
+        ))),
     }
 }
 
 fn audience(members: &Map<String, Value>) -> Result<Vec<String>, Refusal> {
-    let values = match members.get("aud") {
-        Some(Value::Array(values)) => values,
-        _ => return Ok(vec![text(members, "aud")?.to_owned()]),
+    let Some(Value::Array(values)) = members.get("aud") else {
+        return Ok(vec![text(members, "aud")?.to_owned()]);
     };
     if values.len() > MAX_AUDIENCES {
-        return Err(malformed(format!("claim `aud` has {} values, at most 8", values.len())));
+        return Err(malformed(format!(
+            "claim `aud` has {} values, at most 8",
+            values.len()
+        )));
     }
     let text = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
-        other => Err(malformed(format!("claim `aud` holds {}, not a string", kind(other)))),
+        other => Err(malformed(format!(
+            "claim `aud` holds {}, not a string",
+            kind(other)
+        ))),
     };
     values.iter().map(text).collect()
 }

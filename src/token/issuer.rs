@@ -111,7 +111,10 @@ impl TokenIssuer {
             exp: expires,
             jti: Uuid::new_v4(),
         };
-        let header = compact::HeaderSpec { typ, kid: &self.own.key_id };
+        let header = compact::HeaderSpec {
+            typ,
+            kid: &self.own.key_id,
+        };
         let text = compact::sign(&header, &serde_json::to_vec(&claims)?, &self.own.key)?;
         Ok(IssuedToken {
             text: Secret::new(text),
@@ -139,16 +142,26 @@ impl IssuedToken {
 
     /// Tells whether half of its life is over at `now`.
     pub fn is_due_at(&self, now: SystemTime) -> bool {
-        let life = self.expires_at.duration_since(self.issued_at).unwrap_or_default();
+        let life = self
+            .expires_at
+            .duration_since(self.issued_at)
+            .unwrap_or_default();
         now >= self.issued_at + life / 2
     }
 }
 
 impl fmt::Debug for IssuedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { text, issued_at, expires_at } = self;
+        let Self {
+            text,
+            issued_at,
+            expires_at,
+        } = self;
         let mut shown = f.debug_struct("IssuedToken");
-        shown.field("text", text).field("issued_at", issued_at).field("expires_at", expires_at);
+        shown
+            .field("text", text)
+            .field("issued_at", issued_at)
+            .field("expires_at", expires_at);
         shown.finish()
     }
 }

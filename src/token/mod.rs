@@ -11,9 +11,9 @@ mod verifier;
 
 pub use explain::{Check, Verdict};
 pub use issuer::{IssueError, IssuedToken, TokenIssuer};
-pub use nonce::Nonce;
+pub use nonce::{NoRandomness, Nonce, NonceError};
 pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
-pub use reason::{Reason, Refusal};
+pub use reason::{Reason, Refusal, UnknownReason};
 pub use verifier::{Accept, TokenVerifier, VerifiedToken};
 
 /// The `typ` of a token that a module issues to itself: accepted over loopback, on methods that say

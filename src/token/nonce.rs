@@ -45,7 +45,10 @@ impl FromStr for Nonce {
         if text.len() != 22 {
             return Err(NonceError);
         }
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok().and_then(|b| b.try_into().ok());
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|b| b.try_into().ok());
         bytes.map(Self).ok_or(NonceError)
     }
 }
@@ -64,7 +67,12 @@ mod tests {
 
     #[test]
     fn nonce_of_another_length_or_with_stray_bits_is_refused() {
-        for text in ["", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAA="] {
+        for text in [
+            "",
+            "AAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAB",
+            "AAAAAAAAAAAAAAAAAAAAA=",
+        ] {
             assert_eq!(text.parse::<Nonce>(), Err(NonceError), "{text}");
         }
     }

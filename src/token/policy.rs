@@ -50,7 +50,11 @@ impl Policy {
         if !bounds.contains(&max_lifetime) {
             return Err(PolicyError::MaxLifetime(max_lifetime));
         }
-        Ok(Self { lifetime, leeway, max_lifetime })
+        Ok(Self {
+            lifetime,
+            leeway,
+            max_lifetime,
+        })
     }
 
     /// Returns how long issued tokens live.

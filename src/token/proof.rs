@@ -99,8 +99,15 @@ impl ProofSigner {
             exp: now.saturating_add(LIFETIME_SECONDS),
             engine,
         };
-        let header = compact::HeaderSpec { typ: TYPE, kid: &self.own.key_id };
-        Ok(compact::sign(&header, &serde_json::to_vec(&claims)?, &self.own.key)?)
+        let header = compact::HeaderSpec {
+            typ: TYPE,
+            kid: &self.own.key_id,
+        };
+        Ok(compact::sign(
+            &header,
+            &serde_json::to_vec(&claims)?,
+            &self.own.key,
+        )?)
     }
 }
 
@@ -134,7 +141,10 @@ impl ProofVerifier {
         engine: Option<&EngineClaim>,
     ) -> Result<(), Refusal> {
         if proof.len() > MAX_BYTES {
-            return Err(invalid(format!("it has {} bytes, at most {MAX_BYTES}", proof.len())));
+            return Err(invalid(format!(
+                "it has {} bytes, at most {MAX_BYTES}",
+                proof.len()
+            )));
         }
         let compact = Compact::parse(proof).map_err(|error| invalid(error.to_string()))?;
         let kid = compact.header().kid();
@@ -145,14 +155,23 @@ impl ProofVerifier {
         let key = callee.active_keys().find(|key| key.key_id.as_str() == kid);
         let key = key.ok_or_else(|| {
             let name = &callee.name;
-            invalid(format!("it is signed by `{kid}`, which is no active key of `{name}`"))
+            invalid(format!(
+                "it is signed by `{kid}`, which is no active key of `{name}`"
+            ))
         })?;
-        if !key.key.verify(compact.signing_input().as_bytes(), compact.signature()) {
+        if !key
+            .key
+            .verify(compact.signing_input().as_bytes(), compact.signature())
+        {
             return Err(invalid(format!("its signature by `{kid}` does not verify")));
         }
         let claims = json::object(compact.payload()).map_err(|error| invalid(error.to_string()))?;
         check_issuer(&claims, callee, kid)?;
-        expect(&claims, "aud", &format!("{AUDIENCE_PREFIX}{}", exchange.caller))?;
+        expect(
+            &claims,
+            "aud",
+            &format!("{AUDIENCE_PREFIX}{}", exchange.caller),
+        )?;
         expect(&claims, "nonce", &exchange.nonce.to_string())?;
         expect(&claims, "th", &token_hash(exchange.token))?;
         expect(&claims, "m", exchange.path)?;
@@ -167,11 +186,15 @@ impl ProofVerifier {
         let leeway = self.policy.leeway().as_secs_f64();
         let life = expires - issued;
         if !(0.0..=30.0).contains(&life) {
-            return Err(invalid(format!("it lives {life:.0} s, at most 30 s are accepted")));
+            return Err(invalid(format!(
+                "it lives {life:.0} s, at most 30 s are accepted"
+            )));
         }
         if (now - issued).abs() > leeway || now >= expires + leeway {
             let skew = issued - now;
-            return Err(invalid(format!("its clock is {skew:.0} s ahead of this module's")));
+            return Err(invalid(format!(
+                "its clock differs from this one by {skew:+.0} s"
+            )));
         }
         Ok(())
     }
@@ -191,7 +214,10 @@ fn check_issuer(
     if issuer == callee.name.as_str() || issuer == kid {
         return Ok(());
     }
-    Err(invalid(format!("its `iss` is `{issuer}`, expected `{}`", callee.name)))
+    Err(invalid(format!(
+        "its `iss` is `{issuer}`, expected `{}`",
+        callee.name
+    )))
 }
 
 fn check_engine(claims: &Map<String, Value>, expected: &EngineClaim) -> Result<(), Refusal> {
@@ -204,17 +230,17 @@ fn check_engine(claims: &Map<String, Value>, expected: &EngineClaim) -> Result<(
         return Ok(());
     }
     let port = port.map_or_else(|| "?".to_owned(), |port| port.to_string());
-    let EngineClaim { id: expected_id, hostname: expected_host, port: expected_port } = expected;
+    let EngineClaim {
+        id: expected_id,
+        hostname: expected_host,
+        port: expected_port,
+    } = expected;
     Err(invalid(format!(
         "engine {id} at {hostname}:{port} answered, expected engine {expected_id} at {expected_host}:{expected_port}"
     )))
 }
 
-fn expect(
-    claims: &Map<String, Value>,
-    name: &'static str,
-    expected: &str,
-) -> Result<(), Refusal> {
+fn expect(claims: &Map<String, Value>, name: &'static str, expected: &str) -> Result<(), Refusal> {
     if text(claims, name).map_err(as_proof)? == expected {
         return Ok(());
     }
@@ -227,7 +253,10 @@ fn invalid(detail: String) -> Refusal {
 
 /// A fault of form in a proof is the proof's fault, not a token's.
 fn as_proof(refusal: Refusal) -> Refusal {
-    Refusal { reason: Reason::ProofInvalid, ..refusal }
+    Refusal {
+        reason: Reason::ProofInvalid,
+        ..refusal
+    }
 }
 
 #[cfg(test)]

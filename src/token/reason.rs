@@ -149,7 +149,12 @@ pub struct Refusal {
 impl Refusal {
     /// Refuses for `reason`, found as `detail`.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), key_id: None, deployment: None }
+        Self {
+            reason,
+            detail: detail.into(),
+            key_id: None,
+            deployment: None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::Clock;
-use crate::identity::{Roles, ServiceIdentity};
+use crate::identity::{DeploymentName, Roles, ServiceIdentity};
 use crate::jose::{Compact, CompactError, KeyId, VerifyingKey, json};
 use crate::trust::{Deployment, Found, KeySet, OwnDeployment, TrustStore};
 
@@ -88,7 +88,12 @@ impl TokenVerifier {
         policy: Policy,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { own, trust, policy, clock }
+        Self {
+            own,
+            trust,
+            policy,
+            clock,
+        }
     }
 
     /// Verifies the compact token `token`.
@@ -106,7 +111,9 @@ impl TokenVerifier {
         let signer = self.signer(&compact, &trust, accept).map_err(named)?;
         signature(&compact, &signer).map_err(named)?;
         let owned = |refusal: Refusal| Refusal {
-            deployment: signer.deployment().map(|deployment| deployment.name.clone()),
+            deployment: signer
+                .deployment()
+                .map(|deployment| deployment.name.clone()),
             ..named(refusal)
         };
         not_revoked(&signer).map_err(owned)?;
@@ -152,7 +159,12 @@ impl TokenVerifier {
             Signer::Peer(_) => self.policy.max_lifetime(),
             Signer::Own(_) => MAX_OWN_MODULE_LIFETIME,
         };
-        let Claims { issued_at, expires_at, not_before, .. } = *claims;
+        let Claims {
+            issued_at,
+            expires_at,
+            not_before,
+            ..
+        } = *claims;
         if expires_at <= issued_at {
             let detail = "`exp` is not after `iat`";
             return Err(Refusal::new(Reason::TokenExpired, detail));
@@ -172,7 +184,10 @@ impl TokenVerifier {
         }
         let lifetime = expires_at - issued_at;
         if lifetime > max.as_secs_f64() {
-            let detail = format!("lives {lifetime:.0} s, at most {} s are accepted", max.as_secs());
+            let detail = format!(
+                "lives {lifetime:.0} s, at most {} s are accepted",
+                max.as_secs()
+            );
             return Err(Refusal::new(Reason::TokenLifetimeTooLong, detail));
         }
         Ok(())
@@ -183,16 +198,27 @@ impl TokenVerifier {
         if claims.audience.contains(&own) {
             return Ok(());
         }
-        let hashes = claims.audience.iter().any(|value| has_form_of_a_hash(value));
-        let name = self.own.name.as_ref().map(|name| name.as_str());
-        if !hashes && claims.audience.iter().any(|value| Some(value.as_str()) == name) {
+        let hashes = claims
+            .audience
+            .iter()
+            .any(|value| has_form_of_a_hash(value));
+        let name = self.own.name.as_ref().map(DeploymentName::as_str);
+        if !hashes
+            && claims
+                .audience
+                .iter()
+                .any(|value| Some(value.as_str()) == name)
+        {
             return Ok(());
         }
         let expected = match (hashes, name) {
             (false, Some(name)) => format!("`{own}` or `{name}`"),
             _ => format!("`{own}`"),
         };
-        let detail = format!("`aud` is [{}], expected {expected}", claims.audience.join(", "));
+        let detail = format!(
+            "`aud` is [{}], expected {expected}",
+            claims.audience.join(", ")
+        );
         Err(Refusal::new(Reason::AudienceMismatch, detail))
     }
 }
@@ -225,9 +251,13 @@ impl<'a> Signer<'a> {
     pub(super) fn verified(&self, claims: &Claims) -> VerifiedToken {
         let (identity, key_id) = match self {
             Self::Peer(Found { deployment, key }) => {
-                let Deployment { module, name, roles, .. } = &***deployment;
-                let identity =
-                    ServiceIdentity::new(module.clone(), name.as_str(), roles.clone());
+                let Deployment {
+                    module,
+                    name,
+                    roles,
+                    ..
+                } = &***deployment;
+                let identity = ServiceIdentity::new(module.clone(), name.as_str(), roles.clone());
                 (identity, key.key_id.clone())
             }
             Self::Own(own) => {
@@ -248,7 +278,7 @@ impl<'a> Signer<'a> {
 
 pub(super) fn malformed(error: &CompactError) -> Refusal {
     let reason = match error {
-        CompactError::Algorithm(_) => Reason::AlgorithmNotAllowed,
+        CompactError::Algorithm => Reason::AlgorithmNotAllowed,
         _ => Reason::TokenMalformed,
     };
     Refusal::new(reason, error.to_string())
@@ -260,7 +290,10 @@ pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<()
         let detail = format!("the signature has {} bytes, not 64", signature.len());
         return Err(Refusal::new(Reason::SignatureInvalid, detail));
     }
-    if signer.key().verify(compact.signing_input().as_bytes(), signature) {
+    if signer
+        .key()
+        .verify(compact.signing_input().as_bytes(), signature)
+    {
         return Ok(());
     }
     let detail = "it was altered, or signed with another key than its `kid` names";
@@ -279,7 +312,10 @@ pub(super) fn not_revoked(signer: &Signer<'_>) -> Result<(), Refusal> {
 
 pub(super) fn claims(compact: &Compact<'_>) -> Result<Claims, Refusal> {
     let members = json::object(compact.payload()).map_err(|error| {
-        Refusal::new(Reason::TokenMalformed, format!("the payload is no JSON object: {error}"))
+        Refusal::new(
+            Reason::TokenMalformed,
+            format!("the payload is no JSON object: {error}"),
+        )
     })?;
     Claims::from_members(&members)
 }
@@ -289,7 +325,10 @@ pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal
         Signer::Peer(Found { deployment, key }) => (deployment.name.as_str(), &key.key_id),
         Signer::Own(own) => (own.issuer(), &own.key_id),
     };
-    if [name, key_id.as_str()].iter().any(|own| claims.issuer == *own && claims.subject == *own) {
+    if [name, key_id.as_str()]
+        .iter()
+        .any(|own| claims.issuer == *own && claims.subject == *own)
+    {
         return Ok(());
     }
     let detail = format!(

@@ -42,8 +42,13 @@ impl Deployment {
     /// Returns the `aud` of a token for this deployment: its name and the computed fingerprints of
     /// its active keys, 8 strings at most. Configured text never enters an audience.
     pub fn audience(&self) -> Vec<String> {
-        let keys = self.active_keys().map(|key| key.key.fingerprint().to_string());
-        std::iter::once(self.name.to_string()).chain(keys).take(8).collect()
+        let keys = self
+            .active_keys()
+            .map(|key| key.key.fingerprint().to_string());
+        std::iter::once(self.name.to_string())
+            .chain(keys)
+            .take(8)
+            .collect()
     }
 }
 
@@ -63,7 +68,9 @@ pub struct OwnDeployment {
 impl OwnDeployment {
     /// Returns the `iss` and `sub` of this module's tokens: its name, or its key id.
     pub fn issuer(&self) -> &str {
-        self.name.as_ref().map_or_else(|| self.key_id.as_str(), DeploymentName::as_str)
+        self.name
+            .as_ref()
+            .map_or_else(|| self.key_id.as_str(), DeploymentName::as_str)
     }
 
     /// Returns the computed fingerprint of its key: what a token's `aud` may hold.

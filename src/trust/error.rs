@@ -26,7 +26,9 @@ pub enum TrustError {
         second: DeploymentName,
     },
     /// One public key in two places.
-    #[error("one public key, `{fingerprint}`, stands in deployment `{first}` and again in `{second}`")]
+    #[error(
+        "one public key, `{fingerprint}`, stands in deployment `{first}` and again in `{second}`"
+    )]
     SameKey {
         /// The computed fingerprint of the key.
         fingerprint: String,

@@ -43,7 +43,10 @@ impl KeySet {
         for (at, deployment) in deployments.iter().enumerate() {
             let second = &deployment.name;
             if let Some(first) = names.insert(second.uniform(), second.clone()) {
-                return Err(TrustError::SameName { first, second: second.clone() });
+                return Err(TrustError::SameName {
+                    first,
+                    second: second.clone(),
+                });
             }
             for (key_at, key) in deployment.keys.iter().enumerate() {
                 if own.is_some_and(|own| is_own(own, key)) {
@@ -51,7 +54,11 @@ impl KeySet {
                 }
                 if let Some(first) = owners.insert(key.key.clone(), second.clone()) {
                     let fingerprint = key.key.fingerprint().to_string();
-                    return Err(TrustError::SameKey { fingerprint, first, second: second.clone() });
+                    return Err(TrustError::SameKey {
+                        fingerprint,
+                        first,
+                        second: second.clone(),
+                    });
                 }
                 let key_id: Box<str> = key.key_id.as_str().into();
                 if let Some((first, _)) = by_key_id.insert(key_id, (at, key_at)) {
@@ -64,7 +71,10 @@ impl KeySet {
             }
         }
         let deployments = deployments.into_iter().map(Arc::new).collect();
-        Ok(Self { deployments, by_key_id })
+        Ok(Self {
+            deployments,
+            by_key_id,
+        })
     }
 
     /// Finds the key that `kid` names. Compares bytes; revoked keys are found too.
@@ -120,7 +130,8 @@ mod tests {
     fn key_is_found_by_its_configured_id_alone() {
         let key = SigningKey::generate().unwrap();
 
-        let set = KeySet::new(vec![deployment("dpe-dev", vec![trusted(&key, "K1")])], None).unwrap();
+        let set =
+            KeySet::new(vec![deployment("dpe-dev", vec![trusted(&key, "K1")])], None).unwrap();
 
         assert_eq!(set.find("K1").unwrap().deployment.name.as_str(), "dpe-dev");
         assert!(set.find("k1").is_none());
@@ -135,25 +146,37 @@ mod tests {
             deployment("b", vec![trusted(&key, "two")]),
         ];
 
-        assert!(matches!(KeySet::new(twice, None), Err(TrustError::SameKey { .. })));
+        assert!(matches!(
+            KeySet::new(twice, None),
+            Err(TrustError::SameKey { .. })
+        ));
     }
 
     #[test]
     fn one_key_id_in_two_deployments_is_refused() {
-        let (a, b) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let (a, b) = (
+            SigningKey::generate().unwrap(),
+            SigningKey::generate().unwrap(),
+        );
         let twice = vec![
             deployment("a", vec![trusted(&a, "same")]),
             deployment("b", vec![trusted(&b, "same")]),
         ];
 
-        assert!(matches!(KeySet::new(twice, None), Err(TrustError::SameKeyId { .. })));
+        assert!(matches!(
+            KeySet::new(twice, None),
+            Err(TrustError::SameKeyId { .. })
+        ));
     }
 
     #[test]
     fn names_that_differ_only_in_dashes_are_refused() {
         let pair = vec![deployment("dpe-dev", vec![]), deployment("DPEdev", vec![])];
 
-        assert!(matches!(KeySet::new(pair, None), Err(TrustError::SameName { .. })));
+        assert!(matches!(
+            KeySet::new(pair, None),
+            Err(TrustError::SameName { .. })
+        ));
     }
 
     #[test]
@@ -165,7 +188,10 @@ mod tests {
             key_id: KeyId::new("mine").unwrap(),
             key: key.clone(),
         };
-        let set = KeySet::new(vec![deployment("a", vec![trusted(&key, "theirs")])], Some(&own));
+        let set = KeySet::new(
+            vec![deployment("a", vec![trusted(&key, "theirs")])],
+            Some(&own),
+        );
 
         assert!(matches!(set, Err(TrustError::OwnKey(_))));
     }

@@ -1,0 +1,121 @@
+//! For unit tests: an identity without a token, and a pair of modules that trust each other.
+//!
+//! Behind the feature `testing`; put `countersign = { …, features = ["testing"] }` under
+//! `[dev-dependencies]` only, since [`identity`] vouches for anybody.
+//!
+//! ```
+//! use countersign::{ServiceIdentity, testing};
+//!
+//! // A handler's unit test: the request as the server layer would hand it over.
+//! let mut request = tonic::Request::new(());
+//! request.extensions_mut().insert(testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]));
+//!
+//! let caller = countersign::grpc::caller(&request).unwrap();
+//! assert_eq!(caller.id(), "dpe-dev");
+//! ```
+
+use std::sync::Arc;
+
+use crate::clock::{Clock, ManualClock};
+use crate::grpc::{Module, ModuleBuilder};
+use crate::identity::{DeploymentName, ModuleType, Role, Roles, ServiceIdentity};
+use crate::jose::{KeyId, SigningKey};
+use crate::trust::{Deployment, OwnDeployment, TrustedKey};
+
+/// Makes an identity that nobody verified.
+///
+/// # Panics
+///
+/// When a name or role is none.
+#[expect(
+    clippy::unwrap_used,
+    reason = "a test's own names; failing it is the right answer"
+)]
+pub fn identity(module: &str, id: &str, roles: &[&str]) -> ServiceIdentity {
+    let roles: Roles = roles.iter().map(|role| Role::new(role).unwrap()).collect();
+    let id = DeploymentName::new(id).unwrap();
+    ServiceIdentity::for_tests(ModuleType::new(module).unwrap(), &id, roles)
+}
+
+/// Two modules with fresh keys that trust each other, on one clock.
+#[derive(Debug)]
+pub struct Pair {
+    /// `dpm-dev`, of module type `dpm`.
+    pub dpm: Module,
+    /// `dpe-dev`, of module type `dpe`.
+    pub dpe: Module,
+    /// The clock of both. Starts in 2027 and stands still.
+    pub clock: Arc<ManualClock>,
+}
+
+/// Makes a pair: `dpm-dev` and `dpe-dev`, each with the role `IMPERSONATION` at the other.
+///
+/// # Panics
+///
+/// When the operating system gives no random bytes for the keys.
+#[expect(
+    clippy::unwrap_used,
+    reason = "nothing here can fail but the source of randomness"
+)]
+pub fn pair() -> Pair {
+    let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
+    let (dpm, dpe) = (
+        own_deployment("dpm", "dpm-dev"),
+        own_deployment("dpe", "dpe-dev"),
+    );
+    let (trusted_dpm, trusted_dpe) = (trusted(&dpm), trusted(&dpe));
+    let ticking = |builder: ModuleBuilder| builder.clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    Pair {
+        dpm: ticking(Module::builder(dpm).trust(trusted_dpe))
+            .build()
+            .unwrap(),
+        dpe: ticking(Module::builder(dpe).trust(trusted_dpm))
+            .build()
+            .unwrap(),
+        clock,
+    }
+}
+
+/// Makes a module's own half: a fresh key under its fingerprint.
+///
+/// # Panics
+///
+/// When a name is none, or the operating system gives no random bytes.
+#[expect(
+    clippy::unwrap_used,
+    reason = "a test's own names; failing it is the right answer"
+)]
+pub fn own_deployment(module: &str, name: &str) -> OwnDeployment {
+    let key = SigningKey::generate().unwrap();
+    OwnDeployment {
+        module: ModuleType::new(module).unwrap(),
+        name: Some(DeploymentName::new(name).unwrap()),
+        key_id: KeyId::new(&key.fingerprint().to_string()).unwrap(),
+        key,
+    }
+}
+
+/// Makes what a peer's file holds about `own`: its public key and the role `IMPERSONATION`.
+///
+/// # Panics
+///
+/// When `own` has no name.
+#[expect(
+    clippy::unwrap_used,
+    reason = "a test's own names; failing it is the right answer"
+)]
+pub fn trusted(own: &OwnDeployment) -> Deployment {
+    Deployment {
+        name: own.name.clone().unwrap(),
+        module: own.module.clone(),
+        environment: None,
+        roles: Roles::from_iter([Role::new("IMPERSONATION").unwrap()]),
+        keys: vec![TrustedKey {
+            name: "key".to_owned(),
+            key_id: own.key_id.clone(),
+            key: own.key.verifying_key().clone(),
+            revoked: false,
+        }],
+        single_use_tokens: false,
+    }
+}
