@@ -63,13 +63,11 @@ pub fn pair() -> Pair {
         own_deployment("dpm", "dpm-dev"),
         own_deployment("dpe", "dpe-dev"),
     );
-    let (trusted_dpm, trusted_dpe) = (trusted(&dpm), trusted(&dpe));
+    let (engine, registry) = (trusted(&dpe), trusted(&dpm));
     let ticking = |builder: ModuleBuilder| builder.clock(Arc::clone(&clock) as Arc<dyn Clock>);
     Pair {
-        dpm: ticking(Module::builder(dpm).trust(trusted_dpe))
-            .build()
-            .unwrap(),
-        dpe: ticking(Module::builder(dpe).trust(trusted_dpm))
+        dpm: ticking(Module::builder(dpm).trust(engine)).build().unwrap(),
+        dpe: ticking(Module::builder(dpe).trust(registry))
             .build()
             .unwrap(),
         clock,

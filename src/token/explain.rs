@@ -55,73 +55,64 @@ impl TokenVerifier {
         token: &str,
         role: Option<&Role>,
     ) -> Option<VerifiedToken> {
-        let mut note = |name, outcome| checks.push(Check { name, outcome });
         let compact = match Compact::parse(token) {
-            Ok(compact) => compact,
-            Err(error @ CompactError::Algorithm) => {
-                note("algorithm", Err(malformed(&error)));
+            Err(CompactError::Algorithm) => {
+                note(
+                    checks,
+                    "well formed",
+                    Ok("3 parts, canonical base64url, JSON header".into()),
+                );
+                note(
+                    checks,
+                    "algorithm",
+                    Err(malformed(&CompactError::Algorithm)),
+                );
                 return None;
             }
-            Err(error) => {
-                note("well formed", Err(malformed(&error)));
-                return None;
+            parsed => {
+                let parsed = parsed.map_err(|error| malformed(&error));
+                let form = "3 parts, canonical base64url, JSON header without surprises";
+                let compact = passed(checks, "well formed", parsed, |_| form.into())?;
+                note(
+                    checks,
+                    "algorithm",
+                    Ok("ES256, the only one allowed".into()),
+                );
+                compact
             }
         };
-        note(
-            "well formed",
-            Ok("3 parts, canonical base64url, header without surprises".into()),
-        );
-        note("algorithm", Ok("ES256 is the only one allowed".into()));
         let trust = self.trust.current();
         let kid = compact.header().kid();
-        let signer = match self.signer(&compact, &trust, Accept::Peers) {
-            Ok(signer) => signer,
-            Err(refusal) => {
-                note("key known", Err(refusal));
-                return None;
-            }
-        };
-        note("key known", Ok(signer.describe(kid)));
-        let outcome = signature(&compact, &signer);
-        let forged = outcome.is_err();
+        let signer = self.signer(&compact, &trust, Accept::Peers);
+        let signer = passed(checks, "key known", signer, |signer| signer.describe(kid))?;
+        let signed = signature(&compact, &signer);
+        passed(checks, "signature", signed, |()| {
+            "verifies with that key".into()
+        })?;
         note(
-            "signature",
-            outcome.map(|()| "verifies with that key".into()),
-        );
-        if forged {
-            return None;
-        }
-        note(
+            checks,
             "not revoked",
             not_revoked(&signer).map(|()| "is-revoked=false".into()),
         );
-        let claims = match claims(&compact) {
-            Ok(claims) => claims,
-            Err(refusal) => {
-                note("claims", Err(refusal));
-                return None;
-            }
-        };
+        let form = "iss, sub, aud, iat and exp are there, each of its type";
+        let claims = passed(checks, "claims", claims(&compact), |_| form.into())?;
+        let times = self
+            .times(&claims, &signer)
+            .map(|()| self.describe_times(&claims));
+        note(checks, "times", times);
         note(
-            "claims",
-            Ok("iss, sub, aud, iat and exp are there and of the right type".into()),
-        );
-        note(
-            "times",
-            self.times(&claims, &signer)
-                .map(|()| self.describe_times(&claims)),
-        );
-        note(
+            checks,
             "issuer",
             issuer(&claims, &signer).map(|()| claims.issuer.clone()),
         );
         note(
+            checks,
             "audience",
             self.audience(&claims).map(|()| claims.audience.join(", ")),
         );
         let verified = signer.verified(&claims);
         if let Some(role) = role {
-            note("role", has_role(verified.identity().roles(), role));
+            note(checks, "role", has_role(verified.identity().roles(), role));
         }
         Some(verified)
     }
@@ -131,6 +122,29 @@ impl TokenVerifier {
         let (age, left) = (now - claims.issued_at, claims.expires_at - now);
         let leeway = self.policy.leeway().as_secs();
         format!("issued {age:.0} s ago, expires in {left:.0} s (leeway {leeway} s)")
+    }
+}
+
+fn note(checks: &mut Vec<Check>, name: &'static str, outcome: Result<String, Refusal>) {
+    checks.push(Check { name, outcome });
+}
+
+/// Notes a rule whose result the later ones need.
+fn passed<T>(
+    checks: &mut Vec<Check>,
+    name: &'static str,
+    result: Result<T, Refusal>,
+    describe: impl FnOnce(&T) -> String,
+) -> Option<T> {
+    match result {
+        Ok(value) => {
+            note(checks, name, Ok(describe(&value)));
+            Some(value)
+        }
+        Err(refusal) => {
+            note(checks, name, Err(refusal));
+            None
+        }
     }
 }
 
