@@ -11,11 +11,10 @@ use super::error::{JwkError, JwkProblem, KeyError, Shown};
 use super::json;
 use super::key::{SigningKey, VerifyingKey};
 use super::key_id::KeyId;
-use super::repair;
 use crate::secret::Secret;
+use text::Text;
 
-/// Longest JWK that is looked at, in bytes.
-const MAX_BYTES: usize = 16 * 1024;
+mod text;
 
 /// A public key as a JWK, and which of the members that may be absent were there.
 ///
@@ -72,7 +71,7 @@ impl PublicJwk {
             wipe(private);
             return Err(JwkProblem::PrivatePart);
         }
-        let common = Common::read(&mut members, "verify")?;
+        let common = Common::read(&members, "verify")?;
         Ok(Self {
             key: common.key,
             kid: common.kid,
@@ -112,7 +111,7 @@ impl PrivateJwk {
             None => return Err(JwkProblem::Missing("kty")),
             Some(private) => private,
         };
-        let common = Common::read(&mut members, "sign");
+        let common = Common::read(&members, "sign");
         let d = match private {
             Value::String(d) => Zeroizing::new(d),
             other => return Err(wrong_type("d", &other, "text")),
@@ -163,10 +162,7 @@ struct Common {
 }
 
 impl Common {
-    fn read(members: &mut Map<String, Value>, operation: &'static str) -> Result<Self, JwkProblem> {
-        if members.contains_key("keys") && !members.contains_key("kty") {
-            return Err(JwkProblem::KeySet);
-        }
+    fn read(members: &Map<String, Value>, operation: &'static str) -> Result<Self, JwkProblem> {
         if required(members, "kty")? != "EC" {
             return Err(JwkProblem::KeyType(shown(members, "kty")));
         }
@@ -295,63 +291,6 @@ fn decode(member: &'static str, text: &str) -> Result<Vec<u8>, JwkProblem> {
 fn wipe(value: Value) {
     if let Value::String(text) = value {
         drop(Zeroizing::new(text));
-    }
-}
-
-/// The text of a JWK, without backslashes that survived an escaping, and the way back to offsets.
-struct Text<'a> {
-    original: &'a str,
-    stripped: Option<Zeroizing<String>>,
-}
-
-impl<'a> Text<'a> {
-    fn new(original: &'a str) -> Self {
-        let stripped = (original.len() <= MAX_BYTES)
-            .then(|| repair::unescape(original))
-            .flatten();
-        Self { original, stripped }
-    }
-
-    fn unescaped(&self) -> bool {
-        self.stripped.is_some()
-    }
-
-    fn as_str(&self) -> &str {
-        match &self.stripped {
-            Some(text) => text,
-            None => self.original,
-        }
-    }
-
-    fn members(&self) -> Result<Map<String, Value>, JwkProblem> {
-        let text = self.as_str();
-        if text.trim().is_empty() {
-            return Err(JwkProblem::Empty);
-        }
-        if text.len() > MAX_BYTES {
-            return Err(JwkProblem::TooLarge(text.len()));
-        }
-        if text.trim_start().starts_with("-----BEGIN") {
-            return Err(JwkProblem::Pem);
-        }
-        json::object(text.as_bytes()).map_err(JwkProblem::Json)
-    }
-
-    /// Says where in the original text the problem is.
-    fn locate<T>(&self, result: Result<T, JwkProblem>) -> Result<T, JwkError> {
-        result.map_err(|problem| {
-            let offset = match &problem {
-                JwkProblem::Json(error) => Some(error.offset()),
-                other => other
-                    .member()
-                    .and_then(|member| repair::value_offset(self.as_str(), member)),
-            };
-            let offset = offset.map(|offset| match &self.stripped {
-                Some(_) => repair::original_offset(self.original, offset),
-                None => offset,
-            });
-            JwkError::new(problem, offset)
-        })
     }
 }
 

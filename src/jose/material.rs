@@ -250,6 +250,10 @@ fn refused_der(der: &[u8]) -> KeyError {
     if holds(PBES2) {
         return KeyError::Encrypted;
     }
+    // PKCS#1 has no identifier: version 0, then a long modulus.
+    if matches!(der, [0x30, 0x82, _, _, 2, 1, 0, 2, 0x82, ..]) {
+        return KeyError::OtherKind("RSA");
+    }
     KINDS
         .iter()
         .find(|(oid, _)| holds(oid))

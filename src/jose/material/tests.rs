@@ -1,1 +1,321 @@
+#![expect(
+    clippy::too_many_lines,
+    clippy::string_slice,
+    reason = "tables of ASCII"
+)]
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
+
+use super::*;
+
+/// Runs the machine's openssl; `None`, with a word, where there is none.
+#[expect(
+    clippy::unwrap_in_result,
+    reason = "only a missing openssl is an answer"
+)]
+fn openssl(arguments: &str, input: &[u8]) -> Option<Vec<u8>> {
+    let child = Command::new("openssl")
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = child else {
+        println!("skipped: there is no `openssl` on this machine");
+        return None;
+    };
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "openssl {arguments}");
+    Some(output.stdout)
+}
+
+fn jwk(key: &SigningKey) -> (String, String) {
+    let kid = KeyId::from(key.fingerprint());
+    let line = PrivateJwk::write(key, &kid).expose().clone();
+    let pretty = PrivateJwk::write_pretty(key, &kid).expose().clone();
+    (line, pretty)
+}
+
+fn wrapped(text: &str) -> String {
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(76)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn every_form_of_one_key_reads_as_the_same_key() {
+    use KeyFormat::{Base64Jwk, Jwk, Pkcs8Der, Pkcs8Pem, Sec1Der, Sec1Pem, SpkiDer, SpkiPem};
+    let key = SigningKey::generate().unwrap();
+    let (line, pretty) = jwk(&key);
+    let kid = KeyId::from(key.fingerprint());
+    let public = PublicJwk::write_pretty(key.verifying_key(), &kid);
+    let rows: Vec<(Vec<u8>, KeyFormat)> = vec![
+        (line.clone().into(), Jwk),
+        (pretty.clone().into(), Jwk),
+        (format!("\u{feff}{pretty}\r\n").into(), Jwk),
+        (public.clone().into(), Jwk),
+        (BASE64_STANDARD.encode(&line).into(), Base64Jwk),
+        (BASE64_STANDARD.encode(&pretty).into(), Base64Jwk),
+        (BASE64_URL_SAFE.encode(&pretty).into(), Base64Jwk),
+        (BASE64_URL_SAFE_NO_PAD.encode(&line).into(), Base64Jwk),
+        (wrapped(&BASE64_STANDARD.encode(&pretty)).into(), Base64Jwk),
+        (BASE64_STANDARD.encode(public).into(), Base64Jwk),
+        (
+            key.to_pkcs8_pem().unwrap().expose().clone().into(),
+            Pkcs8Pem,
+        ),
+        (key.to_pkcs8_der().expose().clone(), Pkcs8Der),
+        (key.to_sec1_pem().unwrap().expose().clone().into(), Sec1Pem),
+        (key.to_sec1_der().unwrap().expose().clone(), Sec1Der),
+        (key.verifying_key().to_spki_pem().into(), SpkiPem),
+        (
+            key.verifying_key()
+                .to_spki_pem()
+                .replace('\n', "\r\n")
+                .into(),
+            SpkiPem,
+        ),
+        (key.verifying_key().to_spki_der().to_vec(), SpkiDer),
+    ];
+    for (bytes, expected) in rows {
+        let (material, format) = KeyMaterial::read(&bytes).unwrap();
+        assert_eq!(format, expected);
+        assert_eq!(material.verifying_key(), key.verifying_key(), "{format:?}");
+        let has_kid = matches!(format, Jwk | Base64Jwk);
+        assert_eq!(material.kid().is_some(), has_kid, "{format:?}");
+    }
+}
+
+#[test]
+fn keys_made_by_openssl_are_read_and_named_as_openssl_names_them() {
+    for make in [
+        "ecparam -name prime256v1 -genkey -noout",
+        "ecparam -name prime256v1 -genkey",
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
+    ] {
+        let Some(pem) = openssl(make, b"") else {
+            return;
+        };
+        let (material, format) = KeyMaterial::read(&pem).unwrap_or_else(|e| panic!("{make}: {e}"));
+        let pkcs8 = make.starts_with("genpkey");
+        assert_eq!(
+            format,
+            if pkcs8 {
+                KeyFormat::Pkcs8Pem
+            } else {
+                KeyFormat::Sec1Pem
+            }
+        );
+
+        for (convert, expected) in [
+            ("pkey -outform DER", KeyFormat::Pkcs8Der),
+            ("ec -outform DER", KeyFormat::Sec1Der),
+            ("pkey -pubout", KeyFormat::SpkiPem),
+            ("pkey -pubout -outform DER", KeyFormat::SpkiDer),
+        ] {
+            let converted = openssl(convert, &pem).unwrap();
+            let (other, format) = KeyMaterial::read(&converted).unwrap();
+            assert_eq!(other.verifying_key(), material.verifying_key(), "{convert}");
+            // openssl 3 writes PKCS#8 or SEC1 for a private key, depending on its version.
+            if expected != KeyFormat::Pkcs8Der {
+                assert_eq!(format, expected, "{convert}");
+            }
+        }
+
+        let spki = openssl(
+            "pkey -pubin -outform DER",
+            material.verifying_key().to_spki_pem().as_bytes(),
+        );
+        let digest = openssl("dgst -sha256 -binary", &spki.unwrap()).unwrap();
+        assert_eq!(
+            BASE64_URL_SAFE_NO_PAD.encode(digest),
+            material.verifying_key().fingerprint().to_string()
+        );
+    }
+}
+
+#[test]
+fn openssl_reads_what_we_write() {
+    let key = SigningKey::generate().unwrap();
+    for pem in [key.to_pkcs8_pem().unwrap(), key.to_sec1_pem().unwrap()] {
+        let Some(spki) = openssl("pkey -pubout -outform DER", pem.expose().as_bytes()) else {
+            return;
+        };
+        assert_eq!(spki, key.verifying_key().to_spki_der());
+    }
+}
+
+#[test]
+fn other_things_made_by_openssl_are_refused_by_name() {
+    let Some(rsa) = openssl("genrsa 2048", b"") else {
+        return;
+    };
+    let make = |arguments: &str, input: &[u8]| openssl(arguments, input).unwrap();
+    let p384 = make("ecparam -name secp384r1 -genkey -noout", b"");
+    let p256 = make("ecparam -name prime256v1 -genkey -noout", b"");
+    let rows: Vec<(&str, Vec<u8>, KeyError)> = vec![
+        ("RSA", rsa.clone(), KeyError::OtherKind("RSA")),
+        (
+            "RSA, old PEM",
+            make("rsa -traditional", &rsa),
+            KeyError::OtherKind("RSA"),
+        ),
+        (
+            "RSA, public",
+            make("pkey -pubout", &rsa),
+            KeyError::OtherKind("RSA"),
+        ),
+        (
+            "RSA, DER",
+            make("pkey -outform DER", &rsa),
+            KeyError::OtherKind("RSA"),
+        ),
+        ("P-384, SEC1", p384.clone(), KeyError::OtherKind("EC P-384")),
+        (
+            "P-384, public",
+            make("pkey -pubout", &p384),
+            KeyError::OtherKind("EC P-384"),
+        ),
+        (
+            "secp256k1",
+            make("ecparam -name secp256k1 -genkey -noout", b""),
+            KeyError::OtherKind("EC secp256k1"),
+        ),
+        (
+            "Ed25519",
+            make("genpkey -algorithm ed25519", b""),
+            KeyError::OtherKind("Ed25519"),
+        ),
+        (
+            "encrypted PKCS#8",
+            make("pkcs8 -topk8 -passout pass:x", &p256),
+            KeyError::Encrypted,
+        ),
+        (
+            "encrypted PKCS#8 DER",
+            make("pkcs8 -topk8 -passout pass:x -outform DER", &p256),
+            KeyError::Encrypted,
+        ),
+        (
+            "encrypted SEC1",
+            make("ec -aes128 -passout pass:x", &p256),
+            KeyError::Encrypted,
+        ),
+        (
+            "parameters",
+            make("ecparam -name prime256v1", b""),
+            KeyError::ParametersOnly,
+        ),
+        ("two keys", p256.repeat(2), KeyError::SeveralKeys(2)),
+        (
+            "explicit parameters",
+            make(
+                "ecparam -name prime256v1 -genkey -noout -param_enc explicit",
+                b"",
+            ),
+            KeyError::OtherKind("EC (explicit parameters)"),
+        ),
+    ];
+    for (name, bytes, expected) in rows {
+        assert_eq!(KeyMaterial::read(&bytes).unwrap_err(), expected, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_key_is_refused_by_name() {
+    let key = SigningKey::generate().unwrap();
+    let (line, pretty) = jwk(&key);
+    let mut flipped = key.to_sec1_der().unwrap().expose().clone();
+    flipped[60] ^= 1;
+    let page = format!(
+        "Public and Private Keypair\n{pretty}\nPublic and Private Keypair Set\n{{\"keys\":[{line}]}}"
+    );
+    let rows: Vec<(&str, Vec<u8>, KeyError)> = vec![
+        ("nothing", vec![], KeyError::Empty),
+        ("blank", b" \n".to_vec(), KeyError::Empty),
+        ("words", b"not a key".to_vec(), KeyError::Unrecognised),
+        (
+            "placeholder",
+            b"<generated_key>".to_vec(),
+            KeyError::Unrecognised,
+        ),
+        ("binary", vec![0xff; 100], KeyError::Unrecognised),
+        ("100 kB", vec![b'a'; 100_000], KeyError::TooLarge(100_000)),
+        ("mkjwk's page", page.into(), KeyError::SeveralTexts),
+        (
+            "private and public",
+            format!("{pretty}\n{pretty}").into(),
+            KeyError::SeveralTexts,
+        ),
+        (
+            "base64 twice",
+            BASE64_STANDARD.encode(BASE64_STANDARD.encode(&line)).into(),
+            KeyError::Base64Twice,
+        ),
+        (
+            "base64 of words",
+            BASE64_STANDARD.encode("words").into(),
+            KeyError::Base64OfOther,
+        ),
+        (
+            "base64 of DER",
+            BASE64_STANDARD.encode(key.to_pkcs8_der().expose()).into(),
+            KeyError::Base64OfOther,
+        ),
+        (
+            "certificate",
+            b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----".to_vec(),
+            KeyError::Certificate,
+        ),
+        (
+            "DH parameters",
+            b"-----BEGIN DH PARAMETERS-----\nMIIB\n-----END DH PARAMETERS-----".to_vec(),
+            KeyError::OtherLabel(Shown::new("DH PARAMETERS")),
+        ),
+        (
+            "damaged PEM",
+            b"-----BEGIN PRIVATE KEY-----\n!!!!\n-----END PRIVATE KEY-----".to_vec(),
+            KeyError::DamagedPem("PRIVATE KEY"),
+        ),
+        (
+            "PEM without an end",
+            b"-----BEGIN PRIVATE KEY-----\nMIGH".to_vec(),
+            KeyError::Unrecognised,
+        ),
+        ("DER with another public point", flipped, KeyError::Der),
+    ];
+    for (name, bytes, expected) in rows {
+        assert_eq!(KeyMaterial::read(&bytes).unwrap_err(), expected, "{name}");
+    }
+    let set = KeyMaterial::read(format!("{{\"keys\":[{line}]}}").as_bytes()).unwrap_err();
+    assert_eq!(
+        set.to_string(),
+        "it is a key set (`keys`); the one key inside belongs here"
+    );
+}
+
+#[test]
+fn no_cut_of_a_key_file_panics_or_shows_the_key() {
+    let key = SigningKey::generate().unwrap();
+    let (_, pretty) = jwk(&key);
+    let d = BASE64_URL_SAFE_NO_PAD.encode(key.scalar().as_slice());
+    for bytes in [
+        pretty.into_bytes(),
+        key.to_pkcs8_der().expose().clone(),
+        key.to_sec1_pem().unwrap().expose().clone().into_bytes(),
+    ] {
+        for end in 0..bytes.len() {
+            if let Err(error) = KeyMaterial::read(&bytes[..end]) {
+                let shown = format!("{error} {error:?}");
+                assert!(!shown.contains(&d[..12]), "{shown}");
+            }
+        }
+    }
+}
