@@ -1,1 +1,12 @@
-//! The registry of engines.
+//! The registry of engines: who may register what, and how far each has come.
+
+mod engine_registry;
+mod error;
+mod limits;
+mod registrant;
+pub mod store;
+
+pub use engine_registry::{CheckOutcome, EngineChange, EngineRegistry};
+pub use error::RegistryError;
+pub use limits::Limits;
+pub use registrant::Registrant;

@@ -1,0 +1,393 @@
+//! What may be done to an engine, by whom, and what becomes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, broadcast};
+
+use super::error::RegistryError;
+use super::limits::{Creations, Limits};
+use super::registrant::Registrant;
+use super::store::{EngineStore, Expected};
+use crate::clock::Clock;
+use crate::engine::status::{Event, transition};
+use crate::engine::{Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus};
+use crate::telemetry::events;
+
+/// How a dial-back ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CheckOutcome {
+    /// The owner's key answered for this very engine.
+    Proved,
+    /// It answered on a connection that was proved before.
+    Alive,
+    /// It did not; why, for operators.
+    Failed(Arc<str>),
+}
+
+/// An engine was registered, or its status or the reason for it changed.
+#[derive(Clone, Debug)]
+pub struct EngineChange {
+    /// The status before; `None` where the engine is new.
+    pub old: Option<EngineStatus>,
+    /// The record after the change.
+    pub engine: Arc<Engine>,
+}
+
+/// The engines and the rules of their life.
+///
+/// Every change is one compare-and-set on the store, so callers may race. Each change of status
+/// is logged once and sent to whoever [subscribes](Self::subscribe). That a caller may write at
+/// all (its role) is decided before it gets here; that it owns the engine is decided here.
+#[derive(Debug)]
+pub struct EngineRegistry {
+    store: Arc<dyn EngineStore>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    // Held while an engine is counted and created, so that the limits are exact.
+    creations: Mutex<Creations>,
+    changes: broadcast::Sender<EngineChange>,
+}
+
+impl EngineRegistry {
+    /// Makes a registry of the engines in `store`.
+    pub fn new(store: Arc<dyn EngineStore>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
+        Self {
+            store,
+            clock,
+            limits,
+            creations: Mutex::default(),
+            changes: broadcast::channel(CHANGES_KEPT).0,
+        }
+    }
+
+    /// Receives every change from now on.
+    ///
+    /// A receiver that falls more than 1024 changes behind misses the oldest, and is told so.
+    pub fn subscribe(&self) -> broadcast::Receiver<EngineChange> {
+        self.changes.subscribe()
+    }
+
+    /// Registers `id` for the caller's deployment, or renews its registration.
+    ///
+    /// Idempotent: where the same owner registers the same address while the engine is NEW or
+    /// READY, the status stays and nothing is logged.
+    ///
+    /// # Errors
+    ///
+    /// When another deployment owns `id`, a limit is reached, or the store fails.
+    pub async fn register(
+        &self,
+        caller: &Registrant,
+        id: EngineId,
+        address: EngineAddress,
+        constraints: EngineConstraints,
+    ) -> Result<Arc<Engine>, RegistryError> {
+        let now = self.clock.now();
+        let new = Engine {
+            id,
+            address,
+            constraints,
+            status: EngineStatus::New,
+            status_reason: Some(NOT_CHECKED.into()),
+            owner: caller.as_owner(),
+            registered_at: now,
+            last_seen_at: now,
+        };
+        loop {
+            match self.renew(caller, &new).await {
+                Err(RegistryError::NotFound(_)) => {}
+                renewed => return renewed,
+            }
+            // Whoever else creates it first owns it; then the renewal decides.
+            if let Some(created) = self.create(&new).await? {
+                events::register_engine(&caller.identity, &created);
+                self.announce(None, &created);
+                return Ok(created);
+            }
+        }
+    }
+
+    /// Notes that an engine is alive.
+    ///
+    /// # Errors
+    ///
+    /// When `id` is unknown or INACTIVE, another deployment owns it, or the store fails.
+    pub async fn heartbeat(
+        &self,
+        caller: &Registrant,
+        id: EngineId,
+    ) -> Result<Arc<Engine>, RegistryError> {
+        let now = self.clock.now();
+        let updated = self
+            .update(id, |engine| {
+                if !caller.owns(engine) {
+                    return Err(RegistryError::EngineNotOwned(id));
+                }
+                if engine.status == EngineStatus::Inactive {
+                    return Err(RegistryError::NotFound(id));
+                }
+                Ok(Some(Engine {
+                    last_seen_at: now,
+                    ..engine.clone()
+                }))
+            })
+            .await?;
+        Ok(updated.after)
+    }
+
+    /// Takes an engine out of service: it is INACTIVE, its owner kept. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// When `id` is unknown, another deployment owns it, or the store fails.
+    pub async fn deregister(
+        &self,
+        caller: &Registrant,
+        id: EngineId,
+    ) -> Result<Arc<Engine>, RegistryError> {
+        let updated = self
+            .update(id, |engine| {
+                if !caller.owns(engine) {
+                    return Err(RegistryError::EngineNotOwned(id));
+                }
+                Ok(inactive(
+                    engine,
+                    Event::Deregistered,
+                    "deregistered by its owner",
+                ))
+            })
+            .await?;
+        if updated.status_changed() {
+            events::deregister_engine(&caller.identity, &updated.after);
+            self.tell_status(&updated, None);
+        }
+        Ok(updated.after)
+    }
+
+    /// Returns the engine `id`.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub async fn find(&self, id: EngineId) -> Result<Option<Arc<Engine>>, RegistryError> {
+        Ok(self.store.find(id).await?.map(|stored| stored.engine))
+    }
+
+    /// Returns up to `limit` engines in the order of their ids, from the first one after `after`.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub async fn list(
+        &self,
+        after: Option<EngineId>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Engine>>, RegistryError> {
+        let page = self.store.page(after, limit).await?;
+        Ok(page.into_iter().map(|stored| stored.engine).collect())
+    }
+
+    /// Notes how the dial-back to `checked` ended; returns the record after it.
+    ///
+    /// `checked` is the record that the dial-back was made for. Where the engine has since been
+    /// registered anew, the outcome says nothing about it and is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the engine is unknown, or the store fails.
+    pub async fn record_check(
+        &self,
+        checked: &Engine,
+        outcome: &CheckOutcome,
+    ) -> Result<Arc<Engine>, RegistryError> {
+        let now = self.clock.now();
+        let updated = self
+            .update(checked.id, |engine| {
+                let same = engine.address == checked.address
+                    && engine.owner.deployment == checked.owner.deployment
+                    && engine.registered_at == checked.registered_at
+                    && engine.status != EngineStatus::Inactive;
+                let mut engine = engine.clone();
+                let event = match outcome {
+                    _ if !same => return Ok(None),
+                    CheckOutcome::Proved => {
+                        engine.status_reason = None;
+                        engine.last_seen_at = now;
+                        Event::Proved
+                    }
+                    CheckOutcome::Alive => {
+                        engine.last_seen_at = now;
+                        Event::Alive
+                    }
+                    CheckOutcome::Failed(reason) => {
+                        engine.status_reason = Some(Arc::clone(reason));
+                        Event::CheckFailed
+                    }
+                };
+                engine.status = transition(engine.status, event).unwrap_or(engine.status);
+                Ok(Some(engine))
+            })
+            .await?;
+        if updated.status_changed() {
+            self.tell_status(&updated, None);
+        } else if updated.reason_changed() {
+            self.announce(Some(updated.before.status), &updated.after);
+        }
+        if updated.reason_changed()
+            && let Some(reason) = &updated.after.status_reason
+        {
+            events::engine_check_failed(&updated.after, reason);
+        }
+        Ok(updated.after)
+    }
+
+    /// Makes every engine INACTIVE that was not seen for `limit`; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails; what was done until then stays done.
+    pub async fn inactivate_not_seen(&self, limit: Duration) -> Result<usize, RegistryError> {
+        let now = self.clock.now();
+        let not_seen = |engine: &Engine| {
+            now.duration_since(engine.last_seen_at)
+                .is_ok_and(|passed| passed >= limit)
+        };
+        let reason = format!("not seen for {} s", limit.as_secs());
+        let mut changed = 0;
+        let mut after = None;
+        loop {
+            let page = self.list(after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(changed);
+            };
+            after = Some(last.id);
+            for engine in page.iter().filter(|engine| not_seen(engine)) {
+                let late = |engine: &Engine| {
+                    let late = not_seen(engine);
+                    Ok(late
+                        .then(|| inactive(engine, Event::NotSeen, &reason))
+                        .flatten())
+                };
+                let updated = self.update(engine.id, late).await?;
+                if updated.status_changed() {
+                    self.tell_status(&updated, Some(&reason));
+                    changed += 1;
+                }
+            }
+        }
+    }
+
+    /// Renews the registration of a known engine with what `new` says.
+    async fn renew(&self, caller: &Registrant, new: &Engine) -> Result<Arc<Engine>, RegistryError> {
+        let updated = self
+            .update(new.id, |engine| {
+                if !caller.owns(engine) {
+                    return Err(RegistryError::EngineNotOwned(new.id));
+                }
+                let mut renewed = new.clone();
+                if !begins_anew(engine, new) {
+                    renewed.status = engine.status;
+                    renewed.status_reason.clone_from(&engine.status_reason);
+                    renewed.registered_at = engine.registered_at;
+                }
+                Ok(Some(renewed))
+            })
+            .await?;
+        if begins_anew(&updated.before, new) {
+            events::register_engine(&caller.identity, &updated.after);
+            if updated.status_changed() {
+                self.tell_status(&updated, None);
+            } else {
+                self.announce(Some(updated.before.status), &updated.after);
+            }
+        }
+        Ok(updated.after)
+    }
+
+    /// Creates `new` within the limits; returns `None` where it is there already.
+    async fn create(&self, new: &Engine) -> Result<Option<Arc<Engine>>, RegistryError> {
+        let deployment = &new.owner.deployment;
+        let mut creations = self.creations.lock().await;
+        self.limits.check(self.store.count(deployment).await?)?;
+        let per_second = self.limits.max_new_engines_per_second;
+        creations.count(deployment, per_second, new.registered_at)?;
+        let created = self.store.replace(new.clone(), Expected::Absent).await?;
+        Ok(created.map(|stored| stored.engine))
+    }
+
+    /// Replaces the record of `id` with what `change` makes of it, or leaves it at `None`.
+    async fn update(
+        &self,
+        id: EngineId,
+        change: impl Fn(&Engine) -> Result<Option<Engine>, RegistryError>,
+    ) -> Result<Updated, RegistryError> {
+        loop {
+            let found = self.store.find(id).await?;
+            let found = found.ok_or(RegistryError::NotFound(id))?;
+            let before = found.engine;
+            let Some(engine) = change(&before)?.filter(|after| *after != *before) else {
+                let after = Arc::clone(&before);
+                return Ok(Updated { before, after });
+            };
+            let expected = Expected::At(found.revision);
+            if let Some(stored) = self.store.replace(engine, expected).await? {
+                let after = stored.engine;
+                return Ok(Updated { before, after });
+            }
+        }
+    }
+
+    fn tell_status(&self, updated: &Updated, reason: Option<&str>) {
+        let Updated { before, after } = updated;
+        events::set_engine_status(after, before.status, after.status, reason);
+        self.announce(Some(before.status), after);
+    }
+
+    fn announce(&self, old: Option<EngineStatus>, engine: &Arc<Engine>) {
+        let engine = Arc::clone(engine);
+        // Nobody listening is no fault.
+        let _ = self.changes.send(EngineChange { old, engine });
+    }
+}
+
+/// A record before and after a change.
+struct Updated {
+    before: Arc<Engine>,
+    after: Arc<Engine>,
+}
+
+impl Updated {
+    fn status_changed(&self) -> bool {
+        self.before.status != self.after.status
+    }
+
+    fn reason_changed(&self) -> bool {
+        self.before.status_reason != self.after.status_reason
+    }
+}
+
+/// Tells whether registering `new` over `engine` leads back to NEW.
+fn begins_anew(engine: &Engine, new: &Engine) -> bool {
+    let event = if engine.address == new.address {
+        Event::Registered
+    } else {
+        Event::Moved
+    };
+    event == Event::Moved || transition(engine.status, event).is_some()
+}
+
+fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {
+    transition(engine.status, event).map(|status| Engine {
+        status,
+        status_reason: Some(reason.into()),
+        ..engine.clone()
+    })
+}
+
+const NOT_CHECKED: &str = "registered; not checked yet";
+const CHANGES_KEPT: usize = 1024;
+const PAGE: usize = 1000;
+
+#[cfg(test)]
+mod tests;

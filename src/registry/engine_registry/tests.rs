@@ -1,0 +1,404 @@
+use std::sync::Mutex as StdMutex;
+
+use jiff::tz::TimeZone;
+use tracing::instrument::WithSubscriber as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
+use crate::registry::store::MemoryStore;
+use crate::telemetry::{Format, LogLayer};
+
+struct World {
+    clock: Arc<ManualClock>,
+    registry: Arc<EngineRegistry>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    fn with_limits(limits: Limits) -> Self {
+        let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
+        let dyn_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
+        let registry = EngineRegistry::new(Arc::new(MemoryStore::default()), dyn_clock, limits);
+        Self {
+            clock,
+            registry: Arc::new(registry),
+        }
+    }
+
+    async fn register(&self, deployment: &str, n: u8) -> Result<Arc<Engine>, RegistryError> {
+        self.register_at(deployment, n, 8532).await
+    }
+
+    async fn register_at(
+        &self,
+        deployment: &str,
+        n: u8,
+        port: i64,
+    ) -> Result<Arc<Engine>, RegistryError> {
+        let address = EngineAddress::new("dpe.example.org", port).unwrap();
+        let constraints = EngineConstraints::default();
+        self.registry
+            .register(&caller(deployment), id(n), address, constraints)
+            .await
+    }
+
+    async fn checked(&self, engine: &Engine, outcome: CheckOutcome) -> Arc<Engine> {
+        self.registry.record_check(engine, &outcome).await.unwrap()
+    }
+
+    async fn ready(&self, n: u8) -> Arc<Engine> {
+        let engine = self.register("dpe-dev", n).await.unwrap();
+        self.checked(&engine, CheckOutcome::Proved).await
+    }
+}
+
+fn id(n: u8) -> EngineId {
+    EngineId::from_random([n; 16])
+}
+
+fn caller(deployment: &str) -> Registrant {
+    let roles = Roles::from_iter([Role::new("IMPERSONATION").unwrap()]);
+    Registrant {
+        identity: ServiceIdentity::new(ModuleType::new("dpe").unwrap(), deployment, roles),
+        environment: None,
+        fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
+    }
+}
+
+fn failed(reason: &str) -> CheckOutcome {
+    CheckOutcome::Failed(reason.into())
+}
+
+/// Runs `scene` and returns the ids of the events that it logs, with two members of interest.
+async fn logged(scene: impl Future<Output = ()>) -> Vec<String> {
+    let lines = Arc::new(StdMutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    let clock = Arc::new(ManualClock::at_unix(0));
+    let layer = LogLayer::new(clock, TimeZone::UTC).with_output(Format::Json, move |line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let member = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        let words = ["eventId", "oldStatus", "newStatus", "reason"].map(member);
+        sink.lock().unwrap().push(words.join(" ").trim().to_owned());
+    });
+    scene
+        .with_subscriber(tracing_subscriber::registry().with(layer))
+        .await;
+    lines.lock().unwrap().clone()
+}
+
+#[tokio::test]
+async fn registration_makes_a_new_engine_of_the_callers_deployment() {
+    let world = World::new();
+
+    let engine = world.register("dpe-dev", 1).await.unwrap();
+
+    assert_eq!(engine.status, EngineStatus::New);
+    assert_eq!(engine.status_reason.as_deref(), Some(NOT_CHECKED));
+    assert_eq!(&*engine.owner.deployment, "dpe-dev");
+    assert_eq!(&*engine.owner.module, "dpe");
+    assert_eq!(engine.registered_at, world.clock.now());
+}
+
+#[tokio::test]
+async fn same_registration_again_is_one_record_and_one_line() {
+    let world = World::new();
+
+    let lines = logged(async {
+        let new = world.register("dpe-dev", 1).await.unwrap();
+        let again = world.register("dpe-dev", 1).await.unwrap();
+        assert_eq!(new, again);
+        world.checked(&new, CheckOutcome::Proved).await;
+        let ready = world.register("dpe-dev", 1).await.unwrap();
+        assert_eq!(ready.status, EngineStatus::Ready);
+        assert_eq!(ready.status_reason, None);
+    })
+    .await;
+
+    assert_eq!(lines, ["registerEngine", "setEngineStatus NEW READY"]);
+    assert_eq!(world.registry.list(None, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn new_address_leads_back_to_new() {
+    let world = World::new();
+
+    let lines = logged(async {
+        world.ready(1).await;
+        let moved = world.register_at("dpe-dev", 1, 9000).await.unwrap();
+        assert_eq!(moved.status, EngineStatus::New);
+        assert_eq!(moved.address.port(), 9000);
+        let moved = world.register_at("dpe-dev", 1, 9001).await.unwrap();
+        assert_eq!(moved.status, EngineStatus::New);
+    })
+    .await;
+
+    assert_eq!(
+        lines,
+        [
+            "registerEngine",
+            "setEngineStatus NEW READY",
+            "registerEngine",
+            "setEngineStatus READY NEW",
+            "registerEngine",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn another_deployment_is_told_engine_not_owned_and_changes_nothing() {
+    let world = World::new();
+    let mine = world.ready(1).await;
+    let stranger = caller("dpe-other");
+
+    let registered = world.register_at("dpe-other", 1, 9000).await;
+    let alive = world.registry.heartbeat(&stranger, id(1)).await;
+    let gone = world.registry.deregister(&stranger, id(1)).await;
+
+    for refused in [registered, alive, gone] {
+        assert!(matches!(refused, Err(RegistryError::EngineNotOwned(_))));
+    }
+    assert_eq!(world.registry.find(id(1)).await.unwrap(), Some(mine));
+}
+
+#[tokio::test]
+async fn inactive_engine_keeps_its_owner() {
+    let world = World::new();
+    world.ready(1).await;
+    world
+        .registry
+        .deregister(&caller("dpe-dev"), id(1))
+        .await
+        .unwrap();
+
+    let stolen = world.register("dpe-other", 1).await;
+    let back = world.register("dpe-dev", 1).await.unwrap();
+
+    assert!(matches!(stolen, Err(RegistryError::EngineNotOwned(_))));
+    assert_eq!(back.status, EngineStatus::New);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn race_for_one_id_leaves_one_owner() {
+    let world = Arc::new(World::new());
+    let mut racers = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let world = Arc::clone(&world);
+        racers.spawn(async move { world.register(&format!("dpe-{n}"), 1).await });
+    }
+
+    let results = racers.join_all().await;
+
+    let won: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
+    assert_eq!(won.len(), 1);
+    assert_eq!(world.registry.list(None, 9).await.unwrap(), won);
+}
+
+#[tokio::test]
+async fn limits_hold_for_a_deployment_and_for_all() {
+    let world = World::with_limits(Limits {
+        max_engines: 3,
+        max_engines_per_deployment: 2,
+        ..Limits::default()
+    });
+    for n in [1, 2] {
+        world.register("dpe-a", n).await.unwrap();
+    }
+
+    let third = world.register("dpe-a", 3).await;
+    assert!(matches!(third, Err(RegistryError::DeploymentFull(2))));
+    world.register("dpe-b", 4).await.unwrap();
+    let fifth = world.register("dpe-c", 5).await;
+    assert!(matches!(fifth, Err(RegistryError::RegistryFull(3))));
+    world.register("dpe-a", 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn new_ids_are_limited_by_the_second_and_the_deployment() {
+    let world = World::with_limits(Limits {
+        max_new_engines_per_second: 2,
+        ..Limits::default()
+    });
+    for n in [1, 2, 1, 2] {
+        world.register("dpe-a", n).await.unwrap();
+    }
+
+    let third = world.register("dpe-a", 3).await;
+    assert!(matches!(third, Err(RegistryError::TooFast(2))));
+    world.register("dpe-b", 4).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    world.register("dpe-a", 3).await.unwrap();
+}
+
+#[tokio::test]
+async fn heartbeat_of_an_unknown_or_inactive_engine_is_not_found() {
+    let world = World::new();
+    let owner = caller("dpe-dev");
+
+    let unknown = world.registry.heartbeat(&owner, id(1)).await;
+    world.ready(1).await;
+    world.registry.deregister(&owner, id(1)).await.unwrap();
+    let inactive = world.registry.heartbeat(&owner, id(1)).await;
+
+    for refused in [unknown, inactive] {
+        assert!(matches!(refused, Err(RegistryError::NotFound(_))));
+    }
+}
+
+#[tokio::test]
+async fn failed_check_of_a_new_engine_keeps_it_new_with_the_reason() {
+    let world = World::new();
+
+    let lines = logged(async {
+        let engine = world.register("dpe-dev", 1).await.unwrap();
+        for reason in ["a", "a", "b"] {
+            let checked = world.checked(&engine, failed(reason)).await;
+            assert_eq!(checked.status, EngineStatus::New);
+            assert_eq!(checked.status_reason.as_deref(), Some(reason));
+        }
+        let kept = world.register("dpe-dev", 1).await.unwrap();
+        assert_eq!(kept.status_reason.as_deref(), Some("b"));
+    })
+    .await;
+
+    assert_eq!(
+        lines,
+        [
+            "registerEngine",
+            "engineCheckFailed   a",
+            "engineCheckFailed   b"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn lost_engine_is_disconnected_once_and_comes_back() {
+    let world = World::new();
+
+    let lines = logged(async {
+        let ready = world.ready(1).await;
+        for _ in 0..3 {
+            let lost = world.checked(&ready, failed("timed out")).await;
+            assert_eq!(lost.status, EngineStatus::Disconnected);
+        }
+        let back = world.checked(&ready, CheckOutcome::Proved).await;
+        assert_eq!(
+            (back.status, &back.status_reason),
+            (EngineStatus::Ready, &None)
+        );
+    })
+    .await;
+
+    assert_eq!(
+        lines,
+        [
+            "registerEngine",
+            "setEngineStatus NEW READY",
+            "setEngineStatus READY DISCONNECTED",
+            "engineCheckFailed   timed out",
+            "setEngineStatus DISCONNECTED READY",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn answer_without_proof_makes_no_engine_ready() {
+    let world = World::new();
+    let new = world.register("dpe-dev", 1).await.unwrap();
+
+    assert_eq!(
+        world.checked(&new, CheckOutcome::Alive).await.status,
+        EngineStatus::New
+    );
+    world.checked(&new, CheckOutcome::Proved).await;
+    world.checked(&new, failed("lost")).await;
+
+    let lost = world.checked(&new, CheckOutcome::Alive).await;
+    assert_eq!(lost.status, EngineStatus::Disconnected);
+    assert_eq!(lost.status_reason.as_deref(), Some("lost"));
+}
+
+#[tokio::test]
+async fn outcome_of_a_check_of_the_old_address_is_dropped() {
+    let world = World::new();
+    let old = world.register("dpe-dev", 1).await.unwrap();
+    let moved = world.register_at("dpe-dev", 1, 9000).await.unwrap();
+
+    let after = world.checked(&old, CheckOutcome::Proved).await;
+
+    assert_eq!(after, moved);
+}
+
+#[tokio::test]
+async fn outcome_for_an_inactive_engine_is_dropped() {
+    let world = World::new();
+    let ready = world.ready(1).await;
+    let gone = world
+        .registry
+        .deregister(&caller("dpe-dev"), id(1))
+        .await
+        .unwrap();
+
+    for outcome in [CheckOutcome::Proved, CheckOutcome::Alive, failed("late")] {
+        assert_eq!(world.checked(&ready, outcome).await, gone);
+    }
+}
+
+#[tokio::test]
+async fn engines_not_seen_become_inactive() {
+    let world = World::new();
+    world.ready(1).await;
+    world.clock.advance(Duration::from_mins(60));
+    world.ready(2).await;
+
+    let lines = logged(async {
+        let limit = Duration::from_secs(3600);
+        assert_eq!(world.registry.inactivate_not_seen(limit).await.unwrap(), 1);
+        assert_eq!(world.registry.inactivate_not_seen(limit).await.unwrap(), 0);
+    })
+    .await;
+
+    assert_eq!(
+        lines,
+        ["setEngineStatus READY INACTIVE not seen for 3600 s"]
+    );
+    let status = async |n| world.registry.find(id(n)).await.unwrap().unwrap().status;
+    assert_eq!(status(1).await, EngineStatus::Inactive);
+    assert_eq!(status(2).await, EngineStatus::Ready);
+}
+
+#[tokio::test]
+async fn subscriber_gets_each_change_once() {
+    use EngineStatus::{Disconnected, Inactive, New, Ready};
+
+    let world = World::new();
+    let mut changes = world.registry.subscribe();
+
+    let ready = world.ready(1).await;
+    world.register("dpe-dev", 1).await.unwrap();
+    world.checked(&ready, CheckOutcome::Alive).await;
+    world.checked(&ready, failed("x")).await;
+    world
+        .registry
+        .deregister(&caller("dpe-dev"), id(1))
+        .await
+        .unwrap();
+
+    let mut seen = Vec::new();
+    while let Ok(change) = changes.try_recv() {
+        seen.push((change.old, change.engine.status));
+    }
+    assert_eq!(
+        seen,
+        [
+            (None, New),
+            (Some(New), Ready),
+            (Some(Ready), Disconnected),
+            (Some(Disconnected), Inactive)
+        ]
+    );
+}

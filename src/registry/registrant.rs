@@ -1,0 +1,32 @@
+//! Who asks the registry for a change.
+
+use std::sync::Arc;
+
+use crate::engine::{Engine, Owner};
+use crate::identity::{Environment, ServiceIdentity};
+
+/// Who calls the registry: a verified identity, and what its deployment's entry adds.
+#[derive(Clone, Debug)]
+pub struct Registrant {
+    /// The caller's verified identity; its id is the deployment that will own the engine.
+    pub identity: ServiceIdentity,
+    /// The deployment's environment, where one is configured.
+    pub environment: Option<Environment>,
+    /// The key that signed the call, as the registry's file names it.
+    pub fingerprint: Arc<str>,
+}
+
+impl Registrant {
+    pub(super) fn owns(&self, engine: &Engine) -> bool {
+        *engine.owner.deployment == *self.identity.id()
+    }
+
+    pub(super) fn as_owner(&self) -> Owner {
+        Owner {
+            deployment: self.identity.id().into(),
+            module: self.identity.module().as_str().into(),
+            environment: self.environment.as_ref().map(|e| e.as_str().into()),
+            fingerprint: Arc::clone(&self.fingerprint),
+        }
+    }
+}

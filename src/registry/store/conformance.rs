@@ -1,0 +1,178 @@
+//! What every [`EngineStore`] must do: one suite, run against each of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Counts, EngineStore, Expected, Revision};
+use crate::engine::{Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus, Owner};
+
+/// Holds the stores that `empty` makes to the contract of [`EngineStore`].
+pub(super) async fn check<F>(empty: F)
+where
+    F: Fn() -> Arc<dyn EngineStore>,
+{
+    a_record_comes_back_as_it_was_written(&*empty()).await;
+    only_the_expected_revision_is_replaced(&*empty()).await;
+    pages_follow_the_ids(&*empty()).await;
+    counts_follow_the_owner(&*empty()).await;
+    of_many_writers_one_wins(empty()).await;
+}
+
+fn id(n: u8) -> EngineId {
+    EngineId::from_random([n; 16])
+}
+
+fn engine(n: u8, deployment: &str) -> Engine {
+    let pair = |key: &str| BTreeMap::from([(key.to_owned(), "välue".to_owned())]);
+    Engine {
+        id: id(n),
+        address: EngineAddress::new("2001:db8::1", 65_535).unwrap(),
+        constraints: EngineConstraints::new(pair("a"), pair("b"), vec!["c".into()]).unwrap(),
+        status: EngineStatus::Disconnected,
+        status_reason: Some("refused".into()),
+        owner: Owner {
+            deployment: deployment.into(),
+            module: "dpe".into(),
+            environment: Some("dev".into()),
+            fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
+        },
+        registered_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567),
+        last_seen_at: SystemTime::UNIX_EPOCH + Duration::from_millis(2_345_678),
+    }
+}
+
+async fn a_record_comes_back_as_it_was_written(store: &dyn EngineStore) {
+    let bare = Engine {
+        constraints: EngineConstraints::default(),
+        status_reason: None,
+        owner: Owner {
+            environment: None,
+            ..engine(2, "dpe-dev").owner
+        },
+        ..engine(2, "dpe-dev")
+    };
+    for written in [engine(1, "dpe-dev"), bare] {
+        store
+            .replace(written.clone(), Expected::Absent)
+            .await
+            .unwrap()
+            .unwrap();
+
+        let found = store.find(written.id).await.unwrap().unwrap();
+
+        assert_eq!(*found.engine, written);
+    }
+    assert!(store.find(id(3)).await.unwrap().is_none());
+}
+
+async fn only_the_expected_revision_is_replaced(store: &dyn EngineStore) {
+    let absent = Expected::At(Revision(1));
+    assert!(
+        store
+            .replace(engine(1, "a"), absent)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(store.find(id(1)).await.unwrap().is_none());
+
+    let first = store
+        .replace(engine(1, "a"), Expected::Absent)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        store
+            .replace(engine(1, "b"), Expected::Absent)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let at_first = Expected::At(first.revision);
+    let second = store
+        .replace(engine(1, "c"), at_first)
+        .await
+        .unwrap()
+        .unwrap();
+
+    assert_ne!(first.revision, second.revision);
+    assert!(
+        store
+            .replace(engine(1, "d"), at_first)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let found = store.find(id(1)).await.unwrap().unwrap();
+    assert_eq!(
+        (&*found.engine, found.revision),
+        (&engine(1, "c"), second.revision)
+    );
+}
+
+async fn pages_follow_the_ids(store: &dyn EngineStore) {
+    for n in [5, 1, 4, 2, 3] {
+        store
+            .replace(engine(n, "a"), Expected::Absent)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let page = async |after, limit| {
+        let page = store.page(after, limit).await.unwrap();
+        page.iter()
+            .map(|stored| stored.engine.id)
+            .collect::<Vec<_>>()
+    };
+
+    assert_eq!(page(None, 2).await, [id(1), id(2)]);
+    assert_eq!(page(Some(id(2)), 2).await, [id(3), id(4)]);
+    assert_eq!(page(Some(id(4)), 2).await, [id(5)]);
+    assert!(page(Some(id(5)), 2).await.is_empty());
+    assert!(page(None, 0).await.is_empty());
+}
+
+async fn counts_follow_the_owner(store: &dyn EngineStore) {
+    store
+        .replace(engine(1, "a"), Expected::Absent)
+        .await
+        .unwrap()
+        .unwrap();
+    let two = store
+        .replace(engine(2, "a"), Expected::Absent)
+        .await
+        .unwrap()
+        .unwrap();
+    let at_two = Expected::At(two.revision);
+    store
+        .replace(engine(2, "b"), at_two)
+        .await
+        .unwrap()
+        .unwrap();
+
+    let counts = |total, of_deployment| Counts {
+        total,
+        of_deployment,
+    };
+    assert_eq!(store.count("a").await.unwrap(), counts(2, 1));
+    assert_eq!(store.count("b").await.unwrap(), counts(2, 1));
+    assert_eq!(store.count("c").await.unwrap(), counts(2, 0));
+}
+
+async fn of_many_writers_one_wins(store: Arc<dyn EngineStore>) {
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            let mine = engine(1, &format!("dpe-{n}"));
+            store.replace(mine, Expected::Absent).await.unwrap()
+        });
+    }
+
+    let won: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
+
+    assert_eq!(won.len(), 1);
+    let found = store.find(id(1)).await.unwrap().unwrap();
+    assert_eq!(found.engine, won[0].engine);
+}

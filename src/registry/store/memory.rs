@@ -1,0 +1,99 @@
+//! Engines in memory: gone with the process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Counts, EngineStore, Expected, Revision, StoreFuture, Stored};
+use crate::engine::{Engine, EngineId};
+
+/// Keeps engines in memory.
+///
+/// After a restart it is empty; the engines come back by registering again.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    engines: BTreeMap<EngineId, Stored>,
+    by_deployment: HashMap<Arc<str>, usize>,
+    last_revision: u64,
+}
+
+impl MemoryStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EngineStore for MemoryStore {
+    fn find(&self, id: EngineId) -> StoreFuture<'_, Option<Stored>> {
+        Box::pin(async move { Ok(self.state().engines.get(&id).cloned()) })
+    }
+
+    fn page(&self, after: Option<EngineId>, limit: usize) -> StoreFuture<'_, Vec<Stored>> {
+        Box::pin(async move {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let state = self.state();
+            let engines = state.engines.range((from, Bound::Unbounded));
+            Ok(engines
+                .take(limit)
+                .map(|(_, stored)| stored.clone())
+                .collect())
+        })
+    }
+
+    fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts> {
+        Box::pin(async move {
+            let state = self.state();
+            Ok(Counts {
+                total: state.engines.len(),
+                of_deployment: state.by_deployment.get(deployment).copied().unwrap_or(0),
+            })
+        })
+    }
+
+    fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
+        Box::pin(async move { Ok(self.state().replace(engine, expected)) })
+    }
+}
+
+impl State {
+    fn replace(&mut self, engine: Engine, expected: Expected) -> Option<Stored> {
+        let id = engine.id;
+        let found = match self.engines.get(&id) {
+            Some(stored) => Expected::At(stored.revision),
+            None => Expected::Absent,
+        };
+        if found != expected {
+            return None;
+        }
+        self.last_revision += 1;
+        *self
+            .by_deployment
+            .entry(Arc::clone(&engine.owner.deployment))
+            .or_default() += 1;
+        let stored = Stored {
+            engine: Arc::new(engine),
+            revision: Revision(self.last_revision),
+        };
+        if let Some(old) = self.engines.insert(id, stored.clone()) {
+            let owner = &old.engine.owner.deployment;
+            if let Some(count) = self.by_deployment.get_mut(owner) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        Some(stored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance;
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_store_conforms() {
+        conformance::check(|| Arc::new(MemoryStore::default())).await;
+    }
+}

@@ -1,0 +1,71 @@
+//! Where engines are kept.
+
+#[cfg(test)]
+mod conformance;
+mod memory;
+
+pub use memory::MemoryStore;
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::engine::{Engine, EngineId};
+
+/// Keeps engines by their id.
+///
+/// Records change by compare-and-set: each write names the revision that it replaces, so of
+/// several writers one wins and the others look again. What a write may change is the registry's
+/// business, not the store's.
+pub trait EngineStore: Debug + Send + Sync + 'static {
+    /// Returns the record of `id`.
+    fn find(&self, id: EngineId) -> StoreFuture<'_, Option<Stored>>;
+
+    /// Returns up to `limit` records in the order of their ids, from the first one after `after`.
+    fn page(&self, after: Option<EngineId>, limit: usize) -> StoreFuture<'_, Vec<Stored>>;
+
+    /// Counts the records, and those that `deployment` owns.
+    fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts>;
+
+    /// Writes `engine` if its id is as `expected`; returns `None`, with nothing written, if not.
+    fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>>;
+}
+
+/// What a store answers, in its own time.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A record and its revision. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The record.
+    pub engine: Arc<Engine>,
+    /// The revision at which it was written.
+    pub revision: Revision,
+}
+
+/// Tells one writing of a record from the next. Never used twice for one id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Revision(pub u64);
+
+/// What a writer believes to be there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Expected {
+    /// No record of this id.
+    Absent,
+    /// The record of this revision.
+    At(Revision),
+}
+
+/// How many records there are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// All of them.
+    pub total: usize,
+    /// Those of the deployment asked for.
+    pub of_deployment: usize,
+}
+
+/// The store failed; nothing is known about the write.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine store failed")]
+pub struct StoreError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
