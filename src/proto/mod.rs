@@ -1,5 +1,7 @@
 //! The generated messages and services of `proto/`.
 
+pub mod convert;
+
 /// The compiled `proto/` files, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -1,5 +1,7 @@
 //! What the modules tell their operators: log events, the seed's JSON line, the log file.
 
+#[cfg(test)]
+pub(crate) mod capture;
 mod error;
 pub mod events;
 mod init;

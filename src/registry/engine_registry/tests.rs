@@ -1,14 +1,10 @@
-use std::sync::Mutex as StdMutex;
-
-use jiff::tz::TimeZone;
 use tracing::instrument::WithSubscriber as _;
-use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
 use crate::registry::store::MemoryStore;
-use crate::telemetry::{Format, LogLayer};
+use crate::telemetry::{Format, capture};
 
 struct World {
     clock: Arc<ManualClock>,
@@ -76,19 +72,16 @@ fn failed(reason: &str) -> CheckOutcome {
 
 /// Runs `scene` and returns the ids of the events that it logs, with two members of interest.
 async fn logged(scene: impl Future<Output = ()>) -> Vec<String> {
-    let lines = Arc::new(StdMutex::new(Vec::new()));
-    let sink = Arc::clone(&lines);
     let clock = Arc::new(ManualClock::at_unix(0));
-    let layer = LogLayer::new(clock, TimeZone::UTC).with_output(Format::Json, move |line| {
+    let (subscriber, lines) = capture::subscriber(Format::Json, clock);
+    scene.with_subscriber(subscriber).await;
+    let words = |line: &String| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         let member = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
         let words = ["eventId", "oldStatus", "newStatus", "reason"].map(member);
-        sink.lock().unwrap().push(words.join(" ").trim().to_owned());
-    });
-    scene
-        .with_subscriber(tracing_subscriber::registry().with(layer))
-        .await;
-    lines.lock().unwrap().clone()
+        words.join(" ").trim().to_owned()
+    };
+    lines.take().iter().map(words).collect()
 }
 
 #[tokio::test]

@@ -1,15 +1,14 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::engine::{Engine, EngineAddress, EngineConstraints, EngineStatus, Owner};
 use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
-use crate::telemetry::events;
+use crate::telemetry::{capture, events};
 
 /// The three lines of the guide, as printed there.
 const SEED: &str = include_str!("../../../tests/data/seed_001_log.jsonl");
@@ -48,14 +47,9 @@ fn logged(format: Format, time: &str, emit: impl FnOnce()) -> Vec<String> {
     let time: Timestamp = time.parse().unwrap();
     let since_epoch = Duration::from_nanos(u64::try_from(time.as_nanosecond()).unwrap());
     let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + since_epoch));
-    let zone = TimeZone::fixed(jiff::tz::offset(2));
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&lines);
-    let layer = LogLayer::new(clock, zone).with_output(format, move |line| {
-        sink.lock().unwrap().push(line.to_owned());
-    });
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), emit);
-    lines.lock().unwrap().clone()
+    let (subscriber, lines) = capture::subscriber(format, clock);
+    tracing::dispatcher::with_default(&subscriber, emit);
+    lines.take()
 }
 
 const NOON: &str = "2026-11-21T12:00:00Z";
