@@ -85,8 +85,8 @@ impl TokenVerifier {
         let kid = compact.header().kid();
         let signer = self.signer(&compact, &trust, Accept::Peers);
         let signer = passed(checks, "key known", signer, |signer| signer.describe(kid))?;
-        let signed = signature(&compact, &signer);
-        passed(checks, "signature", signed, |()| {
+        let proved = signature(&compact, &signer);
+        passed(checks, "signature", proved, |()| {
             "verifies with that key".into()
         })?;
         note(
