@@ -1,1 +1,20 @@
-//! TODO
+//! `.properties` text: reading it as Java does and naming every byte's place, layering, typed
+//! values, placeholders, and edits that leave the rest alone. Knows none of our settings.
+
+pub mod bind;
+mod document;
+mod edit;
+mod file;
+pub mod name;
+mod parse;
+pub mod placeholder;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+pub use document::Document;
+pub use edit::{Change, Edit, Edited, Outcome};
+pub use file::{Encoding, FileText, ReadError, ReadFault};
+pub use parse::{Entry, Escapes, Span, SyntaxFault};
+pub use source::{Content, IndexError, Layer, Layered, Level, MAX_INDEX, Path, Sourced, indexed};

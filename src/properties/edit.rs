@@ -1,0 +1,265 @@
+//! Changing a `.properties` text and leaving everything else in it as it stands.
+
+use std::fmt::Write as _;
+
+use zeroize::Zeroizing;
+
+use super::name::Name;
+use super::parse::{self, Entry, Span};
+use crate::secret::Secret;
+
+/// Settings to write into a text.
+///
+/// A setting that is there, in whatever spelling, keeps its line and gets the new value; where it
+/// is there twice, the last one, which counts. One that is not there is appended, in the order
+/// given. Every other line stays byte for byte as it is. Applying the same edit again changes
+/// nothing.
+///
+/// ```
+/// use countersign::properties::{Edit, Outcome};
+///
+/// let mut edit = Edit::new();
+/// edit.set("server.port", "8034");
+/// let text = "# DPE\r\nserver.port = 8031\r\n";
+///
+/// let Outcome::Changed(edited) = edit.apply(text) else { panic!("nothing changed") };
+/// assert_eq!(edited.text(), "# DPE\r\nserver.port = 8034\r\n");
+/// assert!(matches!(edit.apply(edited.text()), Outcome::Unchanged));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Edit {
+    heading: Option<String>,
+    settings: Vec<(String, Secret<String>)>,
+}
+
+/// What an [`Edit`] did to a text.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every setting was there with its value.
+    Unchanged,
+    /// The new text, and which settings it changed.
+    Changed(Edited),
+}
+
+/// A text after an [`Edit`]. `Debug` does not show it: it may hold a private key.
+#[derive(Debug)]
+pub struct Edited {
+    text: Secret<String>,
+    changes: Vec<Change>,
+}
+
+/// One setting that an [`Edit`] changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// The setting was not there.
+    Added(String),
+    /// It was there with another value.
+    Replaced(String),
+}
+
+impl Edited {
+    /// Returns the new text.
+    pub fn text(&self) -> &str {
+        self.text.expose()
+    }
+
+    /// Returns what changed, in the order of the edit.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+}
+
+impl Edit {
+    /// Starts with nothing to change.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes the comment `# heading` above what is appended.
+    pub fn heading(&mut self, heading: &str) -> &mut Self {
+        self.heading = Some(heading.replace(['\n', '\r'], " "));
+        self
+    }
+
+    /// Gives the setting `key` the value `value`; a value given before for it is forgotten.
+    pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
+        let name = Name::parse(key);
+        self.settings
+            .retain(|(other, _)| Name::parse(other) != name);
+        self.settings
+            .push((key.to_owned(), value.to_owned().into()));
+        self
+    }
+
+    /// Applies the edit to `text`.
+    pub fn apply(&self, text: &str) -> Outcome {
+        let entries = parse::parse(text).entries;
+        let mut replaced: Vec<(Span, Zeroizing<String>)> = Vec::new();
+        let mut added: Vec<(&str, &str)> = Vec::new();
+        let mut changes = Vec::new();
+        for (key, value) in &self.settings {
+            let value = value.expose().as_str();
+            match find(&entries, key) {
+                Some(entry) if entry.value() == value => {}
+                Some(entry) => {
+                    replaced.push(replacement(text, entry, value));
+                    changes.push(Change::Replaced(key.clone()));
+                }
+                None => {
+                    added.push((key, value));
+                    changes.push(Change::Added(key.clone()));
+                }
+            }
+        }
+        if changes.is_empty() {
+            return Outcome::Unchanged;
+        }
+        let mut edited = replace(text, replaced);
+        self.append(&mut edited, &added, line_end(text));
+        Outcome::Changed(Edited {
+            text: std::mem::take(&mut *edited).into(),
+            changes,
+        })
+    }
+
+    fn append(&self, text: &mut String, added: &[(&str, &str)], line_end: &str) {
+        if added.is_empty() {
+            return;
+        }
+        if !text.is_empty() {
+            close_last_line(text, line_end);
+        }
+        if let Some(heading) = &self.heading {
+            if !text.is_empty() {
+                text.push_str(line_end);
+            }
+            text.push_str("# ");
+            text.push_str(heading);
+            text.push_str(line_end);
+        }
+        for (key, value) in added {
+            text.push_str(&escape_key(key));
+            text.push('=');
+            text.push_str(&escape_value(value));
+            text.push_str(line_end);
+        }
+    }
+}
+
+/// Finds the entry that counts for `key`: the last, in whatever spelling.
+fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
+    let name = Name::parse(key);
+    entries
+        .iter()
+        .rev()
+        .find(|entry| Name::parse(entry.key()) == name)
+}
+
+/// What to put where, so that `entry` has `value`.
+fn replacement(text: &str, entry: &Entry, value: &str) -> (Span, Zeroizing<String>) {
+    let mut new = Zeroizing::new(String::new());
+    let span = entry.value_span();
+    let key_end = entry.key_span().end;
+    let between = text.get(key_end..span.start).unwrap_or_default();
+    if between.is_empty() {
+        new.push('=');
+    }
+    new.push_str(&escape_value(value));
+    (span, new)
+}
+
+fn replace(text: &str, mut replaced: Vec<(Span, Zeroizing<String>)>) -> Zeroizing<String> {
+    replaced.sort_by_key(|(span, _)| span.start);
+    let added: usize = replaced.iter().map(|(_, new)| new.len()).sum();
+    let mut edited = Zeroizing::new(String::with_capacity(text.len().saturating_add(added)));
+    let mut at = 0;
+    for (span, new) in replaced {
+        edited.push_str(text.get(at..span.start).unwrap_or_default());
+        edited.push_str(&new);
+        at = span.end;
+    }
+    edited.push_str(text.get(at..).unwrap_or_default());
+    edited
+}
+
+/// Returns the line end this text uses.
+fn line_end(text: &str) -> &'static str {
+    match text.find(['\n', '\r']).map(|at| text.get(at..)) {
+        Some(Some(rest)) if rest.starts_with("\r\n") => "\r\n",
+        Some(Some(rest)) if rest.starts_with('\r') => "\r",
+        _ => "\n",
+    }
+}
+
+/// Ends the last line, so that an appended one is a line of its own.
+fn close_last_line(text: &mut String, line_end: &str) {
+    let last_line = text.rsplit(['\n', '\r']).next().unwrap_or_default();
+    let backslashes = |line: &str| line.chars().rev().take_while(|c| *c == '\\').count();
+    if !last_line.is_empty() {
+        let dangling = backslashes(last_line) % 2 == 1;
+        text.push_str(line_end);
+        if dangling {
+            // The backslash would swallow the next line; an empty one is swallowed instead.
+            text.push_str(line_end);
+        }
+        return;
+    }
+    let body = text.trim_end_matches(['\n', '\r']);
+    if backslashes(body) % 2 == 1 {
+        text.push_str(line_end);
+    }
+}
+
+fn escape_key(key: &str) -> String {
+    let mut escaped = String::with_capacity(key.len());
+    for character in key.chars() {
+        match character {
+            ' ' | '=' | ':' | '#' | '!' | '\\' => {
+                escaped.push('\\');
+                escaped.push(character);
+            }
+            other => push_escaped(&mut escaped, other),
+        }
+    }
+    escaped
+}
+
+fn escape_value(value: &str) -> Zeroizing<String> {
+    let mut escaped = Zeroizing::new(String::with_capacity(value.len().saturating_mul(2)));
+    for (n, character) in value.chars().enumerate() {
+        match character {
+            // Only the first: it would be taken for the blank before a value.
+            ' ' if n == 0 => escaped.push_str("\\ "),
+            // Where only a blank separates key and value, these would be separators.
+            '=' | ':' if n == 0 => {
+                escaped.push('\\');
+                escaped.push(character);
+            }
+            '\\' => escaped.push_str("\\\\"),
+            other => push_escaped(&mut escaped, other),
+        }
+    }
+    escaped
+}
+
+fn push_escaped(text: &mut String, character: char) {
+    match character {
+        '\n' => text.push_str("\\n"),
+        '\r' => text.push_str("\\r"),
+        '\t' => text.push_str("\\t"),
+        '\u{c}' => text.push_str("\\f"),
+        ' '..='~' => text.push(character),
+        other => text.push_str(&escape(other)),
+    }
+}
+
+/// Writes `character` as Java's `\uXXXX`, in two halves where needed: read alike as UTF-8 and
+/// ISO-8859-1.
+pub(super) fn escape(character: char) -> String {
+    let mut escaped = String::new();
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        // Writing to a string cannot fail.
+        let _ = write!(escaped, "\\u{unit:04x}");
+    }
+    escaped
+}

@@ -1,0 +1,233 @@
+//! The one place of this floor that reads a file: bounded, and never waiting.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::edit::escape;
+use crate::secret::Secret;
+
+/// Why a file could not be read. Names the path and one cause.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}`: {fault}", path.display())]
+pub struct ReadError {
+    path: PathBuf,
+    fault: ReadFault,
+}
+
+impl ReadError {
+    /// Returns the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the cause.
+    pub fn fault(&self) -> &ReadFault {
+        &self.fault
+    }
+}
+
+/// The causes of a [`ReadError`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadFault {
+    /// Nothing there.
+    #[error("there is no such file")]
+    Missing,
+    /// There, but not for us.
+    #[error("permission denied")]
+    Denied,
+    /// A folder.
+    #[error("it is a directory, not a file")]
+    Directory,
+    /// A pipe, socket or device: reading it might never end.
+    #[error("it is a pipe, socket or device, not a file")]
+    Special,
+    /// More than 8 MiB.
+    #[error("it is larger than 8 MiB")]
+    TooLarge,
+    /// UTF-16 or UTF-32.
+    #[error("it is UTF-16 or UTF-32 text; save it as UTF-8")]
+    Wide,
+    /// Holds a zero byte.
+    #[error("it is a binary file, not text")]
+    Binary,
+    /// Anything else the system says.
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+/// The text of a file, and what is needed to write it back unchanged.
+#[derive(Debug)]
+pub struct FileText {
+    text: Secret<String>,
+    encoding: Encoding,
+    mark: bool,
+    mode: Option<u32>,
+}
+
+/// How the bytes of a file are read as text.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Encoding {
+    /// Valid UTF-8, as all ASCII is.
+    Utf8,
+    /// Anything else: each byte is one character, as Java reads it.
+    Latin1,
+}
+
+/// Largest file, in bytes.
+const MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The UTF-8 byte order mark.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl FileText {
+    /// Reads the file at `path`; a link is followed.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, unreadable, larger than 8 MiB, binary, UTF-16, or not a regular file.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        read_bytes(path)
+            .and_then(|(bytes, metadata)| Self::decode(&bytes, mode(&metadata)))
+            .map_err(|fault| ReadError {
+                path: path.to_owned(),
+                fault,
+            })
+    }
+
+    /// Reads `bytes` as [`read`](Self::read) reads a file's.
+    ///
+    /// # Errors
+    ///
+    /// When they are larger than 8 MiB, binary or UTF-16.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ReadFault> {
+        Self::decode(bytes, None)
+    }
+
+    fn decode(bytes: &[u8], mode: Option<u32>) -> Result<Self, ReadFault> {
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
+            return Err(ReadFault::TooLarge);
+        }
+        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] = bytes {
+            return Err(ReadFault::Wide);
+        }
+        if matches!(bytes, [0, a, 0, b, ..] | [a, 0, b, 0, ..] if *a != 0 && *b != 0) {
+            return Err(ReadFault::Wide);
+        }
+        if bytes.contains(&0) {
+            return Err(ReadFault::Binary);
+        }
+        let body = bytes.strip_prefix(MARK);
+        let mark = body.is_some();
+        let body = body.unwrap_or(bytes);
+        let (text, encoding) = match std::str::from_utf8(body) {
+            Ok(text) => (text.to_owned(), Encoding::Utf8),
+            Err(_) => (
+                body.iter().copied().map(char::from).collect(),
+                Encoding::Latin1,
+            ),
+        };
+        Ok(Self {
+            text: text.into(),
+            encoding,
+            mark,
+            mode,
+        })
+    }
+
+    /// Returns the text, without a byte order mark.
+    pub fn text(&self) -> &str {
+        self.text.expose()
+    }
+
+    /// Returns how the bytes were read.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Tells whether a byte order mark was stripped.
+    pub fn has_mark(&self) -> bool {
+        self.mark
+    }
+
+    /// Returns the permission bits of the file, such as `0o600`, where the system has them.
+    pub fn mode(&self) -> Option<u32> {
+        self.mode
+    }
+
+    /// Writes `text`, an edited form of this text, as the bytes of this file: same encoding, same
+    /// byte order mark. A character the encoding lacks becomes an escape.
+    pub fn encode(&self, text: &str) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(text.len().saturating_add(MARK.len())));
+        if self.mark {
+            bytes.extend_from_slice(MARK);
+        }
+        match self.encoding {
+            Encoding::Utf8 => bytes.extend_from_slice(text.as_bytes()),
+            Encoding::Latin1 => {
+                for character in text.chars() {
+                    match u8::try_from(character) {
+                        Ok(byte) => bytes.push(byte),
+                        Err(_) => {
+                            bytes.extend_from_slice(escape(character).as_bytes());
+                        }
+                    }
+                }
+            }
+        }
+        bytes
+    }
+}
+
+fn read_bytes(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), ReadFault> {
+    // Asked before opening: to open a pipe would wait for its writer.
+    regular(&fs::metadata(path).map_err(ReadFault::from)?)?;
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    regular(&metadata)?;
+    if metadata.len() > MAX_BYTES {
+        return Err(ReadFault::TooLarge);
+    }
+    let size = usize::try_from(metadata.len()).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size.saturating_add(1)));
+    file.take(MAX_BYTES.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok((bytes, metadata))
+}
+
+fn regular(metadata: &Metadata) -> Result<(), ReadFault> {
+    if metadata.is_dir() {
+        return Err(ReadFault::Directory);
+    }
+    if !metadata.is_file() {
+        return Err(ReadFault::Special);
+    }
+    Ok(())
+}
+
+impl From<io::Error> for ReadFault {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            io::ErrorKind::PermissionDenied => Self::Denied,
+            io::ErrorKind::IsADirectory => Self::Directory,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "other systems have no such bits")]
+fn mode(metadata: &Metadata) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    Some(metadata.permissions().mode() & 0o7777)
+}
+
+#[cfg(not(unix))]
+fn mode(_: &Metadata) -> Option<u32> {
+    None
+}

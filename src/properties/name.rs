@@ -1,0 +1,312 @@
+//! Names: which spellings are one, and which environment variable means which.
+
+use std::fmt;
+
+/// Returns the form in which spellings of one name agree: lower case, no dashes or underscores.
+pub fn uniform(text: &str) -> String {
+    text.chars()
+        .filter(|c| !matches!(c, '-' | '_'))
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+/// A name as a file has it, cut at its dots and brackets.
+///
+/// Two names are equal where Spring Boot binds them to one: `jwt-keys`, `jwtKeys` and `JWT_KEYS`;
+/// `roles[0]` and `roles.0`; `[key]` and `key`. A dot inside brackets belongs to the segment.
+#[derive(Clone, Debug)]
+pub struct Name {
+    segments: Vec<Segment>,
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    written: String,
+    uniform: String,
+    bracketed: bool,
+}
+
+impl Segment {
+    fn new(written: &str, bracketed: bool) -> Self {
+        Self {
+            written: written.to_owned(),
+            uniform: uniform(written),
+            bracketed,
+        }
+    }
+}
+
+impl Name {
+    /// Cuts `text`. A bracket that is never closed is part of its segment.
+    pub fn parse(text: &str) -> Self {
+        let mut segments = Vec::new();
+        let mut rest = text;
+        loop {
+            if let Some((inside, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
+                segments.push(Segment::new(inside, true));
+                rest = match after.strip_prefix('.') {
+                    Some(next) => next,
+                    None if after.is_empty() => break,
+                    None => after,
+                };
+                continue;
+            }
+            let end = rest
+                .char_indices()
+                .find(|(at, c)| *c == '.' || (*c == '[' && *at > 0 && closes(rest, *at)))
+                .map_or(rest.len(), |(at, _)| at);
+            let (segment, after) = rest.split_at(end);
+            segments.push(Segment::new(segment, false));
+            rest = match after.strip_prefix('.') {
+                Some(next) => next,
+                None if after.is_empty() => break,
+                None => after,
+            };
+        }
+        Self { segments }
+    }
+}
+
+fn closes(text: &str, bracket: usize) -> bool {
+    text.get(bracket..).is_some_and(|rest| rest.contains(']'))
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        let mine = self.segments.iter().map(|s| &s.uniform);
+        mine.eq(other.segments.iter().map(|s| &s.uniform))
+    }
+}
+
+impl Eq for Name {}
+
+/// The shape of a setting's name, such as `deployments.<name>.module`: literal segments, and map
+/// keys in angle brackets.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    text: &'static str,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Literal(String),
+    Key,
+}
+
+/// How a name fits a [`Pattern`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Match {
+    /// The map keys, as written.
+    pub keys: Vec<String>,
+    /// What follows the pattern, as written, such as the index of a list element.
+    pub rest: Vec<String>,
+}
+
+impl Pattern {
+    /// Cuts `text` at its dots; a segment in angle brackets stands for any map key.
+    pub fn new(text: &'static str) -> Self {
+        let part = |segment: &str| {
+            if segment.starts_with('<') {
+                Part::Key
+            } else {
+                Part::Literal(uniform(segment))
+            }
+        };
+        let parts = text.split('.').map(part).collect();
+        Self { text, parts }
+    }
+
+    /// Returns the pattern as written.
+    pub fn as_str(&self) -> &'static str {
+        self.text
+    }
+
+    /// Tells how `name` fits, with what is left of it; none where it does not.
+    pub fn matches(&self, name: &Name) -> Option<Match> {
+        let segments = name.segments.get(..self.parts.len())?;
+        let mut keys = Vec::new();
+        for (part, segment) in self.parts.iter().zip(segments) {
+            match part {
+                Part::Literal(text) if *text == segment.uniform && !segment.bracketed => {}
+                Part::Literal(_) => return None,
+                Part::Key => keys.push(segment.written.clone()),
+            }
+        }
+        let rest = name.segments.iter().skip(self.parts.len());
+        let rest = rest.map(|segment| segment.written.clone()).collect();
+        Some(Match { keys, rest })
+    }
+
+    /// Writes the name with `keys` in place of its map keys.
+    pub fn with_keys(&self, keys: &[String]) -> String {
+        let mut keys = keys.iter();
+        let segment = |segment: &str| match segment.strip_prefix('<') {
+            Some(_) => keys
+                .next()
+                .map_or_else(|| segment.to_owned(), |key| bracketed(key)),
+            None => segment.to_owned(),
+        };
+        self.text
+            .split('.')
+            .map(segment)
+            .collect::<Vec<_>>()
+            .join(".")
+    }
+
+    /// Tells how an environment variable fits, where `known` lists the map keys that are there,
+    /// given those already found. A variable never names a new map key.
+    pub fn matches_variable(&self, variable: &Variable, known: &Known<'_>) -> Option<Match> {
+        let mut keys = Vec::new();
+        let rest = fit(&self.parts, &variable.words, &mut keys, known)?;
+        Some(Match {
+            keys,
+            rest: rest.to_vec(),
+        })
+    }
+
+    /// Counts the letters to change until `name` fits, map keys aside; none where it is far off.
+    pub fn distance(&self, name: &Name) -> Option<usize> {
+        if name.segments.len() != self.parts.len() {
+            return None;
+        }
+        let pairs = self.parts.iter().zip(&name.segments);
+        pairs
+            .map(|(part, segment)| match part {
+                Part::Literal(text) => {
+                    let distance = distance(text, &segment.uniform);
+                    (distance <= text.len().div_ceil(3)).then_some(distance)
+                }
+                Part::Key => Some(0),
+            })
+            .sum()
+    }
+
+    /// Returns the map keys `name` has where it is as long as the pattern.
+    pub fn keys_of(&self, name: &Name) -> Vec<String> {
+        let pairs = self.parts.iter().zip(&name.segments);
+        let keys = pairs.filter(|(part, _)| matches!(part, Part::Key));
+        keys.map(|(_, segment)| segment.written.clone()).collect()
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text)
+    }
+}
+
+/// A map key as it is written in a name: in brackets if it holds a dot or bracket.
+fn bracketed(key: &str) -> String {
+    if key.contains(['.', '[', ']']) {
+        format!("[{key}]")
+    } else {
+        key.to_owned()
+    }
+}
+
+/// Lists the map keys that exist at a place, given the map keys before it.
+pub type Known<'a> = dyn Fn(&[String]) -> Vec<String> + 'a;
+
+/// The name of an environment variable: `_` for `.`, dashes dropped, case without meaning.
+#[derive(Clone, Debug)]
+pub struct Variable {
+    words: Vec<String>,
+}
+
+impl Variable {
+    /// Cuts `text` at its underscores.
+    pub fn parse(text: &str) -> Self {
+        let words = text.split(['_', '.']).map(uniform).collect();
+        Self { words }
+    }
+
+    /// Returns the words of the name, in lower case.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+}
+
+/// Returns the name of the environment variable that overrides `name`.
+pub fn variable_for(name: &str) -> String {
+    name.chars()
+        .filter_map(|c| match c {
+            '.' | '[' => Some('_'),
+            '-' | '_' | ']' => None,
+            other => Some(other.to_ascii_uppercase()),
+        })
+        .collect()
+}
+
+/// Fits `words` to `parts`; a part may take several words, for an underscore may stand for a dash.
+fn fit<'a>(
+    parts: &[Part],
+    words: &'a [String],
+    keys: &mut Vec<String>,
+    known: &Known<'_>,
+) -> Option<&'a [String]> {
+    let Some((part, later)) = parts.split_first() else {
+        return Some(words);
+    };
+    let candidates = match part {
+        Part::Literal(text) => vec![(text.clone(), None)],
+        Part::Key => known(keys)
+            .into_iter()
+            .map(|key| (uniform(&key), Some(key)))
+            .collect(),
+    };
+    for (text, key) in candidates {
+        let Some(rest) = take(&text, words) else {
+            continue;
+        };
+        let depth = keys.len();
+        keys.extend(key);
+        if let Some(rest) = fit(later, rest, keys, known) {
+            return Some(rest);
+        }
+        keys.truncate(depth);
+    }
+    None
+}
+
+/// Takes as many words as make up `text`.
+fn take<'a>(text: &str, words: &'a [String]) -> Option<&'a [String]> {
+    let mut left = text;
+    let mut rest = words;
+    while !left.is_empty() {
+        let (word, later) = rest.split_first()?;
+        left = left.strip_prefix(word.as_str())?;
+        rest = later;
+    }
+    Some(rest)
+}
+
+/// Counts the letters to insert, drop, change or swap between two words.
+pub fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(MAX_COMPARED).collect();
+    let b: Vec<char> = b.chars().take(MAX_COMPARED).collect();
+    let mut above: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut next = vec![i.saturating_add(1)];
+        for (j, y) in b.iter().enumerate() {
+            let at = |line: &[usize], n: usize| line.get(n).copied().unwrap_or(usize::MAX);
+            let right = j.saturating_add(1);
+            let change = at(&row, j).saturating_add(usize::from(x != y));
+            let drop = at(&row, right).saturating_add(1);
+            let insert = at(&next, j).saturating_add(1);
+            let mut best = change.min(drop).min(insert);
+            let before =
+                |line: &[char], n: usize| n.checked_sub(1).and_then(|n| line.get(n).copied());
+            if before(&a, i) == Some(*y) && before(&b, j) == Some(*x) {
+                best = best.min(at(&above, j.saturating_sub(1)).saturating_add(1));
+            }
+            next.push(best);
+        }
+        above = std::mem::replace(&mut row, next);
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// Names of ours are shorter; whatever is longer is far off anyway.
+const MAX_COMPARED: usize = 64;

@@ -1,0 +1,176 @@
+//! Placeholders: `${name}` and `${name:default}`, also nested.
+
+use zeroize::Zeroizing;
+
+/// Why a placeholder was not resolved.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceholderError {
+    /// Nobody sets the name, and there is no default.
+    #[error("nobody sets {}", crate::diagnostic::quote(.0))]
+    Unresolved(String),
+    /// The names lead back to where they started.
+    #[error("{} leads back to itself", crate::diagnostic::quote(.0))]
+    Circle(String),
+    /// More than 32 levels.
+    #[error("placeholders are nested more than 32 deep")]
+    TooDeep,
+    /// More than 64 KiB, or more than 1000 placeholders.
+    #[error("the value grows beyond 64 KiB or 1000 placeholders")]
+    TooLarge,
+    /// The name holds a private key.
+    #[error("{} holds a private key, which is never copied", crate::diagnostic::quote(.0))]
+    PrivateKey(String),
+}
+
+/// What a name in a placeholder stands for.
+#[derive(Debug)]
+pub enum Looked {
+    /// This text, which may hold placeholders itself.
+    Text(String),
+    /// A private key: not to be copied.
+    Private,
+}
+
+/// Finds the value of a name; none where nobody sets it.
+pub type Lookup<'a> = dyn Fn(&str) -> Option<Looked> + 'a;
+
+/// Tells whether `value` has a placeholder.
+pub fn has_placeholder(value: &str) -> bool {
+    value
+        .split_once("${")
+        .is_some_and(|(_, rest)| rest.contains('}'))
+}
+
+/// Replaces the placeholders of `value`. A `${` without its `}` is text; there is no escape.
+///
+/// # Errors
+///
+/// When a name is not set and has no default, leads back to itself, holds a private key, or the
+/// result is too deep or too large. Spring leaves an unresolved one as text; here it is refused.
+pub fn resolve(value: &str, lookup: &Lookup<'_>) -> Result<Zeroizing<String>, PlaceholderError> {
+    let mut resolver = Resolver {
+        lookup,
+        open: Vec::new(),
+        left: MAX_PLACEHOLDERS,
+        bytes: MAX_BYTES,
+    };
+    resolver.resolve(value, 0)
+}
+
+const MAX_DEPTH: usize = 32;
+const MAX_PLACEHOLDERS: usize = 1000;
+const MAX_BYTES: usize = 64 * 1024;
+
+struct Resolver<'a> {
+    lookup: &'a Lookup<'a>,
+    open: Vec<String>,
+    left: usize,
+    bytes: usize,
+}
+
+impl Resolver<'_> {
+    fn resolve(
+        &mut self,
+        value: &str,
+        depth: usize,
+    ) -> Result<Zeroizing<String>, PlaceholderError> {
+        if depth > MAX_DEPTH {
+            return Err(PlaceholderError::TooDeep);
+        }
+        let mut out = Zeroizing::new(String::new());
+        let mut rest = value;
+        while let Some((before, after)) = rest.split_once("${") {
+            let Some((inner, tail)) = split_at_end(after) else {
+                break;
+            };
+            self.push(&mut out, before)?;
+            let replacement = self.replacement(inner, depth)?;
+            self.push(&mut out, &replacement)?;
+            rest = tail;
+        }
+        self.push(&mut out, rest)?;
+        Ok(out)
+    }
+
+    fn push(&mut self, out: &mut String, text: &str) -> Result<(), PlaceholderError> {
+        self.bytes = self
+            .bytes
+            .checked_sub(text.len())
+            .ok_or(PlaceholderError::TooLarge)?;
+        out.push_str(text);
+        Ok(())
+    }
+
+    /// Resolves what stands between the braces.
+    fn replacement(
+        &mut self,
+        inner: &str,
+        depth: usize,
+    ) -> Result<Zeroizing<String>, PlaceholderError> {
+        self.left = self.left.checked_sub(1).ok_or(PlaceholderError::TooLarge)?;
+        let below = depth.saturating_add(1);
+        let (name, default) = split_at_default(inner);
+        let name = self.resolve(name, below)?;
+        if let Some(value) = self.look_up(&name, below)? {
+            return Ok(value);
+        }
+        match default {
+            Some(default) => self.resolve(default, below),
+            None => Err(PlaceholderError::Unresolved(name.to_string())),
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        name: &str,
+        depth: usize,
+    ) -> Result<Option<Zeroizing<String>>, PlaceholderError> {
+        let text = match (self.lookup)(name) {
+            None => return Ok(None),
+            Some(Looked::Private) => return Err(PlaceholderError::PrivateKey(name.to_owned())),
+            Some(Looked::Text(text)) => Zeroizing::new(text),
+        };
+        if self.open.iter().any(|open| open == name) {
+            return Err(PlaceholderError::Circle(name.to_owned()));
+        }
+        self.open.push(name.to_owned());
+        let value = self.resolve(&text, depth);
+        self.open.pop();
+        value.map(Some)
+    }
+}
+
+/// Splits at the colon before a default; one inside an inner placeholder is its own.
+fn split_at_default(inner: &str) -> (&str, Option<&str>) {
+    let mut open: usize = 0;
+    for (at, character) in inner.char_indices() {
+        match character {
+            '{' => open = open.saturating_add(1),
+            '}' => open = open.saturating_sub(1),
+            ':' if open == 0 => {
+                let (name, default) = inner.split_at(at);
+                return (name, default.strip_prefix(':'));
+            }
+            _ => {}
+        }
+    }
+    (inner, None)
+}
+
+/// Splits after the brace that closes a placeholder; inner braces count.
+fn split_at_end(text: &str) -> Option<(&str, &str)> {
+    let mut open: usize = 0;
+    for (at, character) in text.char_indices() {
+        match character {
+            '{' => open = open.saturating_add(1),
+            '}' if open == 0 => {
+                let (inner, rest) = text.split_at(at);
+                return Some((inner, rest.strip_prefix('}')?));
+            }
+            '}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
