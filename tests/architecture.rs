@@ -61,6 +61,7 @@ fn modules_only_use_lower_floors() {
 fn files_stay_readable() {
     let long: Vec<_> = sources()
         .into_iter()
+        .filter(|file| !file.ends_with("tests.rs"))
         .map(|file| (code(&file).lines().count(), file))
         .filter(|(lines, _)| *lines > MAX_FILE_LINES)
         .collect();
