@@ -33,6 +33,10 @@
 //! What a token protects and what it does not stands in the README; how the code is laid out in
 //! ARCHITECTURE.md. Modules stand on floors: each uses only those below it.
 
+#[cfg(feature = "cli")]
+pub mod admin;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod diagnostic;
 pub mod engine;

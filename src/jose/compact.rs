@@ -38,20 +38,17 @@ impl<'a> Compact<'a> {
     ///
     /// When one of the checks above fails; the first one that does.
     pub fn parse(token: &'a str) -> Result<Self, CompactError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(CompactError::TooLarge(token.len()));
-        }
-        let (signing_input, parts) = split(token)?;
-        let [header, payload, signature] = parts;
-        let header = part("header", header)?;
-        let payload = part("payload", payload)?;
-        let signature = part("signature", signature)?;
-        let header = json::object(&header).map_err(CompactError::Header)?;
+        let (parts, members) = Parts::read(token)?;
+        let mut header = Optional::checked(members)?;
+        let kid = header.kid.take().ok_or(CompactError::KeyIdMissing)?;
         Ok(Self {
-            signing_input,
-            header: Header::checked(header)?,
-            payload,
-            signature,
+            signing_input: parts.signing_input,
+            header: Header {
+                kid,
+                typ: header.typ,
+            },
+            payload: parts.payload,
+            signature: parts.signature,
         })
     }
 
@@ -89,20 +86,6 @@ pub struct Header {
 }
 
 impl Header {
-    fn checked(mut members: Map<String, Value>) -> Result<Self, CompactError> {
-        if members.get("alg").and_then(Value::as_str) != Some("ES256") {
-            return Err(CompactError::Algorithm);
-        }
-        let typ = text(&mut members, "typ")?;
-        for refused in ["crit", "b64", "zip"] {
-            if members.contains_key(refused) {
-                return Err(CompactError::Refused(refused));
-            }
-        }
-        let kid = text(&mut members, "kid")?.ok_or(CompactError::KeyIdMissing)?;
-        Ok(Self { kid, typ })
-    }
-
     /// Returns the `kid`: any text, it only selects a key.
     pub fn kid(&self) -> &str {
         &self.kid
@@ -112,6 +95,18 @@ impl Header {
     pub fn typ(&self) -> Option<&str> {
         self.typ.as_deref()
     }
+}
+
+/// Tells whether `jws` is a compact JWS that `key` signed with ES256: [`Compact`]'s checks, except
+/// that `kid` may be absent.
+///
+/// # Errors
+///
+/// When the form or the header is refused before the signature is looked at.
+pub fn verify(jws: &str, key: &VerifyingKey) -> Result<bool, CompactError> {
+    let (parts, members) = Parts::read(jws)?;
+    Optional::checked(members)?;
+    Ok(key.verify(parts.signing_input.as_bytes(), &parts.signature))
 }
 
 /// What the header of a new token says besides `alg`.
@@ -148,6 +143,53 @@ pub fn sign(header: &HeaderSpec<'_>, payload: &[u8], key: &SigningKey) -> Result
     token.push('.');
     BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut token);
     Ok(token)
+}
+
+/// The decoded parts of a compact JWS, without the header.
+struct Parts<'a> {
+    signing_input: &'a str,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    /// Takes `jws` apart; the header comes as its members.
+    fn read(jws: &'a str) -> Result<(Self, Map<String, Value>), CompactError> {
+        if jws.len() > MAX_TOKEN_BYTES {
+            return Err(CompactError::TooLarge(jws.len()));
+        }
+        let (signing_input, [header, payload, signature]) = split(jws)?;
+        let header = part("header", header)?;
+        let parts = Self {
+            signing_input,
+            payload: part("payload", payload)?,
+            signature: part("signature", signature)?,
+        };
+        let members = json::object(&header).map_err(CompactError::Header)?;
+        Ok((parts, members))
+    }
+}
+
+/// The members of a header that are read, any of them absent.
+struct Optional {
+    kid: Option<String>,
+    typ: Option<String>,
+}
+
+impl Optional {
+    fn checked(mut members: Map<String, Value>) -> Result<Self, CompactError> {
+        if members.get("alg").and_then(Value::as_str) != Some("ES256") {
+            return Err(CompactError::Algorithm);
+        }
+        let typ = text(&mut members, "typ")?;
+        for refused in ["crit", "b64", "zip"] {
+            if members.contains_key(refused) {
+                return Err(CompactError::Refused(refused));
+            }
+        }
+        let kid = text(&mut members, "kid")?;
+        Ok(Self { kid, typ })
+    }
 }
 
 /// Splits a token into what is signed and its three parts.

@@ -476,3 +476,22 @@ fn a_kid_is_text_of_any_kind_and_never_missing() {
         assert_eq!(header.unwrap().kid(), text, "{kid}");
     }
 }
+
+#[test]
+fn any_jws_is_verified_without_a_kid_but_under_the_same_rules() {
+    let key = key();
+    let bare = signed(&key, &encode(r#"{"alg":"ES256"}"#), "AQID");
+    let critical = signed(&key, &encode(r#"{"alg":"ES256","crit":["exp"]}"#), "AQID");
+    let other = SigningKey::generate().unwrap();
+
+    assert_eq!(verify(&bare, key.verifying_key()), Ok(true));
+    assert_eq!(verify(&bare, other.verifying_key()), Ok(false));
+    assert_eq!(
+        verify(&critical, key.verifying_key()),
+        Err(CompactError::Refused("crit"))
+    );
+    assert_eq!(
+        verify("a.b", key.verifying_key()),
+        Err(CompactError::Parts(2))
+    );
+}

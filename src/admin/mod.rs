@@ -1,0 +1,7 @@
+//! What an operator does to files and modules: procedures that return plans and reports. Nothing
+//! here prints.
+
+mod error;
+pub mod write;
+
+pub use error::WriteError;

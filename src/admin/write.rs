@@ -1,0 +1,273 @@
+//! Writing files that hold keys: whole or not at all, and never open to others on the way.
+//!
+//! A new text is written to a file of its own beside the old one, mode 0600 before its first byte,
+//! flushed to the disk, then renamed over the old one; a crash leaves the old or the new text.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
+
+use super::error::WriteError;
+
+/// Who may read a file that is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Privacy {
+    /// It holds a private key: a new file is 0600; an old one loses what others may do with it.
+    Private,
+    /// It holds public things: a new file is 0644; an old one keeps its mode.
+    Public,
+}
+
+/// What to do where a file is there already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Existing {
+    /// Leave it and fail.
+    Refuse,
+    /// Put the new text in its place, keeping its owner and mode.
+    Replace,
+}
+
+/// Writes `bytes` to `path`, whole or not at all. Symbolic links are followed.
+///
+/// # Errors
+///
+/// When the file is there and must not be replaced, or the system refuses.
+pub fn write(
+    path: &Path,
+    bytes: &[u8],
+    privacy: Privacy,
+    existing: Existing,
+) -> Result<(), WriteError> {
+    let staged = Staged::new(path, bytes, privacy)?;
+    match existing {
+        Existing::Refuse => staged.commit_new(),
+        Existing::Replace => staged.commit().map(drop),
+    }
+}
+
+/// Writes several files so that either all of them have their new text or none.
+///
+/// Every text is on the disk under another name before the first file is replaced. If a later
+/// one cannot be replaced, the earlier ones are put back.
+///
+/// # Errors
+///
+/// When a file cannot be replaced; [`WriteError::HalfDone`] when an earlier one could not be put
+/// back.
+pub fn commit_all(staged: Vec<Staged>) -> Result<(), WriteError> {
+    let mut done: Vec<Committed> = Vec::new();
+    for file in staged {
+        match file.commit() {
+            Ok(committed) => done.push(committed),
+            Err(error) => {
+                for committed in done.into_iter().rev() {
+                    committed.undo()?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A new text that lies beside the file it will replace. Dropping it removes it.
+#[derive(Debug)]
+pub struct Staged {
+    target: PathBuf,
+    new: NamedTempFile,
+}
+
+impl Staged {
+    /// Writes `bytes` beside `path` and flushes them to the disk.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written to, or the file's owner cannot be kept.
+    pub fn new(path: &Path, bytes: &[u8], privacy: Privacy) -> Result<Self, WriteError> {
+        let target = follow(path)?;
+        let io = || WriteError::io(&target);
+        let mut new = beside(&target).map_err(io())?;
+        new.write_all(bytes).map_err(io())?;
+        take_over(new.as_file(), &target, privacy).map_err(io())?;
+        new.as_file().sync_all().map_err(io())?;
+        Ok(Self { target, new })
+    }
+
+    /// Puts the text in place if nothing is there.
+    fn commit_new(self) -> Result<(), WriteError> {
+        let Self { target, new } = self;
+        new.persist_noclobber(&target).map_err(|error| {
+            if error.error.kind() == io::ErrorKind::AlreadyExists {
+                WriteError::Exists(target.clone())
+            } else {
+                WriteError::io(&target)(error.error)
+            }
+        })?;
+        sync_folder(&target).map_err(WriteError::io(&target))
+    }
+
+    /// Puts the text in place of what is there.
+    fn commit(self) -> Result<Committed, WriteError> {
+        let Self { target, new } = self;
+        let old = keep(&target).map_err(WriteError::io(&target))?;
+        new.persist(&target)
+            .map_err(|error| WriteError::io(&target)(error.error))?;
+        let committed = Committed { target, old };
+        if let Err(error) = sync_folder(&committed.target) {
+            let error = WriteError::io(&committed.target)(error);
+            committed.undo()?;
+            return Err(error);
+        }
+        Ok(committed)
+    }
+}
+
+/// A file that has its new text, and the way back.
+struct Committed {
+    target: PathBuf,
+    /// Another name of the old file; none where there was no file.
+    old: Option<TempPath>,
+}
+
+impl Committed {
+    /// Puts the old file back.
+    fn undo(self) -> Result<(), WriteError> {
+        let result = match self.old {
+            Some(old) => old.persist(&self.target).map_err(|error| error.error),
+            None => fs::remove_file(&self.target),
+        };
+        result.map_err(|source| WriteError::HalfDone {
+            path: self.target,
+            source,
+        })
+    }
+}
+
+/// A folder in which no other countersign writes until this is dropped.
+#[derive(Debug)]
+pub struct FolderLock {
+    _folder: Option<File>,
+}
+
+impl FolderLock {
+    /// Locks the folder that holds `path`, for as long as the value lives.
+    ///
+    /// # Errors
+    ///
+    /// When another process holds it, or the folder cannot be opened.
+    pub fn acquire(path: &Path) -> Result<Self, WriteError> {
+        let target = follow(path)?;
+        let folder = folder_of(&target);
+        if cfg!(not(unix)) {
+            return Ok(Self { _folder: None });
+        }
+        let file = File::open(folder).map_err(WriteError::io(&target))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self {
+                _folder: Some(file),
+            }),
+            Err(fs::TryLockError::WouldBlock) => Err(WriteError::Busy(folder.to_owned())),
+            Err(fs::TryLockError::Error(error)) => Err(WriteError::io(&target)(error)),
+        }
+    }
+}
+
+/// Returns the folder of `target`.
+pub fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Follows symbolic links, to a file that need not be there.
+///
+/// # Errors
+///
+/// When the links do not end.
+pub fn follow(path: &Path) -> Result<PathBuf, WriteError> {
+    const MOST_LINKS: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&target) {
+            Ok(next) => target = folder_of(&target).join(next),
+            Err(_) => return Ok(target),
+        }
+    }
+    Err(WriteError::Link(path.to_owned()))
+}
+
+/// Makes an empty file in the folder of `target`, readable by its owner alone.
+fn beside(target: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX);
+    builder.tempfile_in(folder_of(target))
+}
+
+/// Gives the file at `target` a second name, so that it outlives being replaced.
+fn keep(target: &Path) -> io::Result<Option<TempPath>> {
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+        Ok(_) => {}
+    }
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX);
+    let second = builder.make_in(folder_of(target), |name| fs::hard_link(target, name))?;
+    Ok(Some(second.into_temp_path()))
+}
+
+/// Prefix of the names that exist only while something is being written.
+const PREFIX: &str = ".countersign-";
+
+/// Gives `new` the owner and mode of the file at `target`, or the mode of a new file.
+#[cfg(unix)]
+fn take_over(new: &File, target: &Path, privacy: Privacy) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+
+    let old = match fs::metadata(target) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match privacy {
+                Privacy::Private => Ok(()),
+                Privacy::Public => new.set_permissions(Permissions::from_mode(0o644)),
+            };
+        }
+        Err(error) => return Err(error),
+    };
+    let own = new.metadata()?;
+    if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+        fchown(new, Some(old.uid()), Some(old.gid()))?;
+    }
+    let mode = mode_after(old.mode(), privacy);
+    new.set_permissions(Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn take_over(_: &File, _: &Path, _: Privacy) -> io::Result<()> {
+    Ok(())
+}
+
+/// Returns the permission bits of a file after it was written.
+pub fn mode_after(mode: u32, privacy: Privacy) -> u32 {
+    match privacy {
+        Privacy::Private => mode & 0o770,
+        Privacy::Public => mode & 0o777,
+    }
+}
+
+/// Makes the names in the folder of `target` survive a crash.
+fn sync_folder(target: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        OpenOptions::new()
+            .read(true)
+            .open(folder_of(target))?
+            .sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

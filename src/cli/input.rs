@@ -1,0 +1,64 @@
+//! Reading what the arguments name: a file, or `-` for stdin. Bounded.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::output::{Exit, Failure};
+use crate::jose::{KeyFormat, KeyMaterial};
+
+/// Reads at most `limit` bytes and one, so that the reader can tell that it is too long.
+pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let read = if is_stdin(path) {
+        read_limited(io::stdin().lock(), limit)
+    } else {
+        File::open(path).and_then(|file| read_limited(file, limit))
+    };
+    read.map_err(|error| {
+        let cause: &dyn std::error::Error = &error;
+        let what = format!("cannot read {}", name(path));
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                Failure::new(Exit::Unreadable, format!("{what}: there is no such file"))
+            }
+            io::ErrorKind::IsADirectory => {
+                Failure::new(Exit::Unreadable, format!("{what}: it is a directory"))
+            }
+            _ => Failure::caused(Exit::Unreadable, &what, cause),
+        }
+    })
+}
+
+/// Reads a key.
+pub(super) fn key(path: &Path) -> Result<(KeyMaterial, KeyFormat), Failure> {
+    /// One more than [`KeyMaterial::read`] takes is read, so that it can say so.
+    const LIMIT: usize = 64 * 1024;
+    let bytes = bytes(path, LIMIT)?;
+    KeyMaterial::read(&bytes).map_err(|error| {
+        let what = format!("cannot read a key from {}", name(path));
+        Failure::caused(Exit::Unreadable, &what, &error)
+    })
+}
+
+/// Tells whether `path` means stdin.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Names `path` in a message.
+pub(super) fn name(path: &Path) -> String {
+    if is_stdin(path) {
+        "stdin".to_owned()
+    } else {
+        format!("`{}`", path.display())
+    }
+}
+
+fn read_limited(source: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    source.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

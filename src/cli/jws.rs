@@ -1,0 +1,72 @@
+//! `countersign jws`: plumbing for other people's signatures.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::output::{Console, Exit, Failure, Format};
+use super::{Answer, input};
+use crate::jose::{PublicJwk, compact};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Verify the compact JWS on stdin: exit 0 if the key signed it with ES256, else 1
+    #[command(after_help = VERIFY)]
+    Verify {
+        /// The public key, a JWK
+        #[arg(long, value_name = "FILE")]
+        jwk: PathBuf,
+    },
+}
+
+const VERIFY: &str = "\
+Example:
+  $ countersign jws verify --jwk public.jwk < token.txt";
+
+#[derive(Serialize)]
+struct Verdict {
+    verified: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+pub(super) fn run(command: &Command, console: &Console) -> Answer {
+    let Command::Verify { jwk } = command;
+    let key = public_key(jwk)?;
+    let jws = input::bytes(Path::new("-"), compact::MAX_TOKEN_BYTES + 2)?;
+    let verdict = std::str::from_utf8(jws.trim_ascii())
+        .map_err(|_cause| "it is not text".to_owned())
+        .and_then(|jws| compact::verify(jws, &key.key).map_err(|error| error.to_string()))
+        .and_then(|signed| match signed {
+            true => Ok(()),
+            false => Err("its signature does not verify".to_owned()),
+        });
+    match console.format() {
+        Format::Text => match &verdict {
+            Ok(()) => console.answer("verified\n")?,
+            Err(reason) => console.answer(format!("refused: {reason}\n"))?,
+        },
+        Format::Json => console.json(&Verdict {
+            verified: verdict.is_ok(),
+            reason: verdict.clone().err(),
+        })?,
+    }
+    Ok(if verdict.is_ok() { Exit::Done } else { Exit::No })
+}
+
+fn public_key(path: &Path) -> Result<PublicJwk, Failure> {
+    /// One more than a JWK may have is read, so that its parser can say so.
+    const LIMIT: usize = 16 * 1024;
+    let what = || format!("cannot read a public JWK from {}", input::name(path));
+    if input::is_stdin(path) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "stdin carries the JWS; the key comes from a file",
+        ));
+    }
+    let bytes = input::bytes(path, LIMIT)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Failure::caused(Exit::Unreadable, &what(), &error))?;
+    PublicJwk::parse(text).map_err(|error| Failure::caused(Exit::Unreadable, &what(), &error))
+}

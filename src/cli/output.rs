@@ -1,0 +1,268 @@
+//! Where a command writes and how it ends: stdout is the answer, stderr is the rest.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::panic::PanicHookInfo;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::render;
+use crate::diagnostic::{Finding, redact};
+
+/// How a command ends. The numbers are stable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, or the answer is yes.
+    Done = 0,
+    /// The answer is no: problems were found, a token was refused.
+    No = 1,
+    /// The command was used wrongly.
+    Usage = 2,
+    /// A file or setting cannot be read.
+    Unreadable = 3,
+    /// The peer refused.
+    Refused = 4,
+    /// The peer cannot be reached.
+    Unreachable = 5,
+    /// Something would be overwritten.
+    WouldOverwrite = 6,
+    /// A bug in countersign.
+    Bug = 70,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs; members may be added, none is taken away
+    Json,
+}
+
+/// When colours are used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(super) enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(super) struct Failure {
+    exit: Exit,
+    /// What happened, and its causes; none where the reader of a pipe went away.
+    message: Option<String>,
+    help: Option<String>,
+}
+
+impl Failure {
+    /// Ends with `exit` and `message`.
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: Some(message.into()),
+            help: None,
+        }
+    }
+
+    /// Ends with `exit`, `what` was tried, and the causes of `error`.
+    pub(super) fn caused(exit: Exit, what: &str, error: &dyn Error) -> Self {
+        Self::new(exit, format!("{what}: {}", chain(error)))
+    }
+
+    /// Says what to do about it.
+    pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Writes an error and its causes in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The two streams of a command.
+#[derive(Debug)]
+pub(super) struct Console {
+    format: Format,
+    coloured: bool,
+}
+
+impl Console {
+    pub(super) fn new(format: Format, colour: Colour) -> Self {
+        // The convention of no-color.org: set and not empty. It is no setting of ours.
+        let no_color = std::env::var_os("NO_COLOR").unwrap_or_else(OsString::new);
+        let coloured = match colour {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => no_color.is_empty() && io::stderr().is_terminal(),
+        };
+        Self { format, coloured }
+    }
+
+    /// Returns how the answer is to be written.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Tells whether the answer goes to a person's screen.
+    pub(super) fn answer_is_seen() -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// Writes the answer.
+    pub(super) fn answer(&self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(text.as_ref()).and_then(|()| stdout.flush());
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure {
+                exit: Exit::Done,
+                message: None,
+                help: None,
+            }),
+            Err(error) => Err(Failure::caused(
+                Exit::Unreadable,
+                "cannot write the answer",
+                &error,
+            )),
+        }
+    }
+
+    /// Writes the answer as JSON.
+    pub(super) fn json(&self, answer: &impl Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_string_pretty(answer)
+            .map_err(|error| Failure::caused(Exit::Bug, "cannot write the answer", &error))?;
+        text.push('\n');
+        self.answer(text)
+    }
+
+    /// Says `line` beside the answer. What cannot be said is not worth failing for.
+    pub(super) fn say(&self, line: &str) {
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+
+    /// Warns beside the answer.
+    pub(super) fn warn(&self, line: &str) {
+        self.say(&format!("{} {line}", self.styled("warning:", "33;1")));
+    }
+
+    /// Remarks beside the answer.
+    pub(super) fn note(&self, line: &str) {
+        self.say(&format!("{} {line}", self.styled("note:", "1")));
+    }
+
+    /// Shows a finding beside the answer.
+    pub(super) fn finding(&self, finding: &Finding) {
+        self.say(&render::finding(finding, self.coloured));
+    }
+
+    /// Says why the command ended early.
+    pub(super) fn fail(&self, failure: &Failure) -> Exit {
+        if let Some(message) = &failure.message {
+            self.say(&format!("{} {message}", self.styled("error:", "31;1")));
+        }
+        if let Some(help) = &failure.help {
+            self.say(&format!("{} {help}", self.styled("help:", "36;1")));
+        }
+        failure.exit
+    }
+
+    fn styled(&self, word: &str, style: &str) -> String {
+        if self.coloured {
+            format!("\u{1b}[{style}m{word}\u{1b}[0m")
+        } else {
+            word.to_owned()
+        }
+    }
+}
+
+/// Prints what clap has to say: help and version are answers, the rest is a wrong use.
+pub(super) fn usage(error: &clap::Error) -> Exit {
+    // A reader that went away is no failure.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+/// Says that countersign has a bug, and how to report it.
+pub(super) fn report_bug(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let place = panic.location().map_or_else(String::new, |l| format!(" at {l}"));
+    let _ = write!(io::stderr().lock(), "{}", bug(&redact(message), &place));
+}
+
+fn bug(message: &str, place: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let message: String = message.chars().take(200).collect();
+    format!(
+        "error: this is a bug in countersign {version}: {}{place}\n\
+         help: please report it with this text, the command, and what is special about its files; \
+         leave out private keys\n",
+        message.escape_debug()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_stand_in_one_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read `a`")]
+        struct Outer(#[source] io::Error);
+
+        let error = Outer(io::Error::other("disk on fire"));
+
+        assert_eq!(chain(&error), "cannot read `a`: disk on fire");
+    }
+
+    #[test]
+    fn a_bug_says_where_and_how_to_report_and_no_key() {
+        let text = bug(&redact(&"A".repeat(70)), " at src/x.rs:1:2");
+
+        assert!(text.starts_with("error: this is a bug in countersign "), "{text}");
+        assert!(text.contains(" at src/x.rs:1:2\nhelp: please report it"), "{text}");
+        assert!(!text.contains("AAAA"), "{text}");
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_contract() {
+        let codes = [
+            Exit::Done,
+            Exit::No,
+            Exit::Usage,
+            Exit::Unreadable,
+            Exit::Refused,
+            Exit::Unreachable,
+            Exit::WouldOverwrite,
+            Exit::Bug,
+        ];
+        assert_eq!(codes.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 70]);
+    }
+}

@@ -1,0 +1,102 @@
+//! A finding as people read it, in the form of rustc's diagnostics.
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin as Place, Renderer, Snippet as Shown};
+
+use crate::diagnostic::{Finding, Origin, Severity};
+
+/// Renders `finding`, over several lines, without a line end.
+pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
+    let renderer = if coloured {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    let level = match finding.severity() {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+        Severity::Note => Level::NOTE,
+    };
+    let title = level
+        .primary_title(finding.message())
+        .id(finding.code().as_str());
+    let mut group = title.element(place(finding.origin()));
+    if let Some(snippet) = snippet(finding) {
+        group = group.element(snippet);
+    }
+    if let Some(help) = finding.help() {
+        group = group.element(Level::HELP.message(help));
+    }
+    let report: [Group<'_>; 1] = [group];
+    renderer.decor_style(DecorStyle::Ascii).render(&report)
+}
+
+fn place(origin: &Origin) -> Place<'static> {
+    match origin {
+        Origin::File { path, line, column } => Place::path(path.display().to_string())
+            .line(usize::try_from(*line).unwrap_or(usize::MAX))
+            .char_column(usize::try_from(*column).unwrap_or(usize::MAX)),
+        other => Place::path(other.to_string()),
+    }
+}
+
+/// Shows the line; its text is already short and holds no private key.
+fn snippet(finding: &Finding) -> Option<Shown<'_, annotate_snippets::Annotation<'_>>> {
+    let snippet = finding.snippet()?;
+    let byte = |character: usize| {
+        let mut places = snippet.text().char_indices().map(|(at, _)| at);
+        places.nth(character).unwrap_or(snippet.text().len())
+    };
+    let marked = byte(snippet.marked().start)..byte(snippet.marked().end);
+    let mut annotation = AnnotationKind::Primary.span(marked);
+    if let Some(label) = finding.label() {
+        annotation = annotation.label(label);
+    }
+    let line = usize::try_from(snippet.line()).unwrap_or(usize::MAX);
+    Some(Shown::source(snippet.text()).line_start(line).annotation(annotation))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::diagnostic::{Code, Snippet};
+
+    #[test]
+    fn a_finding_in_a_file_looks_like_rustc() {
+        let origin = Origin::File {
+            path: Path::new("dpe/etc/application.properties").into(),
+            line: 4,
+            column: 74,
+        };
+        let line = r#"jwt-keys.key.content={kty":"EC",crv":"P-256"}"#;
+        let shown = finding(
+            &Finding::new(Code::Cs0201, origin, "`content` is not valid JSON")
+                .with_label("expected `\"` before `kty`")
+                .with_help("put the quote back")
+                .with_snippet(Some(Snippet::new(4, line, 22..25, &[]))),
+            false,
+        );
+
+        let expected = r#"error[CS0201]: `content` is not valid JSON
+ --> dpe/etc/application.properties:4:74
+  |
+4 | jwt-keys.key.content={kty":"EC",crv":"P-256"}
+  |                       ^^^ expected `"` before `kty`
+  |
+  = help: put the quote back"#;
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_finding_elsewhere_names_the_place() {
+        let origin = Origin::Environment("SERVER_PORT".into());
+        let shown = finding(&Finding::new(Code::Cs0306, origin, "not a port"), false);
+
+        assert_eq!(
+            shown,
+            "error[CS0306]: not a port\n --> environment variable SERVER_PORT"
+        );
+    }
+}
