@@ -197,3 +197,37 @@ pub fn shutdown(module: &str, detail: &str) {
         message = detail
     );
 }
+
+/// `methodWithoutRule`: a verified caller asked for a method that no rule admits anyone to; told
+/// once for each method.
+pub fn method_without_rule(path: &str) {
+    warn!(
+        target: AUTHENTICATION,
+        eventId = "methodWithoutRule",
+        method = %Untrusted(path),
+        message = "This method has no rule and is not served."
+    );
+}
+
+/// `engineNotReady`: the DPM tells this engine why it is not READY; told when that changes.
+pub fn engine_not_ready(engine: EngineId, dpm_url: impl Display, status: EngineStatus, why: &str) {
+    warn!(
+        target: STATUS_CHECKER,
+        correlationId = %engine,
+        eventId = "engineNotReady",
+        dpmUrl = %dpm_url,
+        status = status.as_str(),
+        reason = %Untrusted(why),
+        message = "The DPM does not see this engine as ready."
+    );
+}
+
+/// `registryFailed`: the registry's store failed; what was asked of it was not done.
+pub fn registry_failed(cause: &str) {
+    error!(
+        target: REGISTRY,
+        eventId = "registryFailed",
+        cause,
+        message = "The engine registry failed."
+    );
+}
