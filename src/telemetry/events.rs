@@ -198,17 +198,6 @@ pub fn shutdown(module: &str, detail: &str) {
     );
 }
 
-/// `methodWithoutRule`: a verified caller asked for a method that no rule admits anyone to; told
-/// once for each method.
-pub fn method_without_rule(path: &str) {
-    warn!(
-        target: AUTHENTICATION,
-        eventId = "methodWithoutRule",
-        method = %Untrusted(path),
-        message = "This method has no rule and is not served."
-    );
-}
-
 /// `engineNotReady`: the DPM tells this engine why it is not READY; told when that changes.
 pub fn engine_not_ready(engine: EngineId, dpm_url: impl Display, status: EngineStatus, why: &str) {
     warn!(
