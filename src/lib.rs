@@ -39,6 +39,8 @@ pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod diagnostic;
+pub mod dpe;
+pub mod dpm;
 pub mod engine;
 pub mod grpc;
 pub mod identity;
@@ -47,6 +49,7 @@ pub mod properties;
 pub mod proto;
 pub mod registry;
 pub mod secret;
+pub mod storage;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["clock", "secret", "diagnostic"],
     &["properties", "jose", "identity", "engine"],
-    &["trust", "telemetry", "proto"],
+    &["trust", "telemetry", "proto", "storage"],
     &["token", "registry"],
     &["grpc"],
     &["dpm", "dpe", "testing"],

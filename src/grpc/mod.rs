@@ -10,6 +10,7 @@ mod module;
 mod peer;
 mod serve;
 mod server;
+mod standard;
 mod status;
 
 pub use authorize::{MethodRules, Rule};
@@ -21,4 +22,5 @@ pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
 pub use peer::{caller, verified_token};
 pub use serve::{Drained, ServeError, ServerOptions, serve};
 pub use server::{VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
+pub use standard::{Health, Reflection, StandardServices};
 pub use status::{DOMAIN, reason_of, refuse};

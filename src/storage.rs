@@ -1,0 +1,147 @@
+//! A module's storage folder: one process at a time.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Holds a storage folder for this process, until dropped or until the process ends.
+///
+/// The lock is the system's advisory lock on `<folder>/lock`, so it never outlives its process; the
+/// holder's process id stands in the file. It does not keep out programs that do not ask for it.
+#[derive(Debug)]
+pub struct Storage {
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// Why a storage folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Another process holds it.
+    #[error("{} is in use by {}", folder.display(), holder(*pid))]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// The holder's process id, where its file tells it.
+        pid: Option<u32>,
+    },
+    /// The folder or its lock file cannot be made or read.
+    #[error("cannot use the storage folder {}", folder.display())]
+    Io {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Storage {
+    /// Takes `folder`, and makes it where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When another process holds the folder, or it cannot be made or written to.
+    pub fn lock(folder: &Path) -> Result<Self, StorageError> {
+        let failed = |source| StorageError::Io {
+            folder: folder.to_owned(),
+            source,
+        };
+        fs::create_dir_all(folder).map_err(failed)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder.join(LOCK))
+            .map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StorageError::InUse {
+                    folder: folder.to_owned(),
+                    pid: pid_in(&mut lock),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let pid = format!("{}\n", std::process::id());
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| lock.write_all(pid.as_bytes()))
+            .map_err(failed)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Returns the folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+fn pid_in(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(MAX_PID_BYTES).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
+}
+
+const LOCK: &str = "lock";
+const MAX_PID_BYTES: u64 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_holder_is_told_the_first_ones_pid() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("storage");
+        let first = Storage::lock(&folder).unwrap();
+
+        let second = Storage::lock(&folder).unwrap_err();
+
+        let expected = Some(std::process::id());
+        assert!(
+            matches!(second, StorageError::InUse { pid, .. } if pid == expected),
+            "{second}"
+        );
+        drop(first);
+        Storage::lock(&folder).unwrap();
+    }
+
+    #[test]
+    fn lock_left_by_a_dead_process_is_taken_over() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(
+            home.path().join(LOCK),
+            "999999999 and more than the new one",
+        )
+        .unwrap();
+
+        let _held = Storage::lock(home.path()).unwrap();
+
+        let text = fs::read_to_string(home.path().join(LOCK)).unwrap();
+        assert_eq!(text, format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn folder_that_cannot_be_made_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("storage"), "a file").unwrap();
+
+        let error = Storage::lock(&home.path().join("storage")).unwrap_err();
+
+        assert!(error.to_string().contains("storage"), "{error}");
+    }
+}
