@@ -88,9 +88,8 @@ fn unknown(word: &str) -> Failure {
     );
     match nearest {
         Some((_, nearest)) => failure.with_help(format!("did you mean `{nearest}`?")),
-        None => failure.with_help(
-            "codes run from CS0101 to CS0406; reasons are words such as TOKEN_EXPIRED",
-        ),
+        None => failure
+            .with_help("codes run from CS0101 to CS0406; reasons are words such as TOKEN_EXPIRED"),
     }
 }
 

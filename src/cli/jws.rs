@@ -52,7 +52,11 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             reason: verdict.clone().err(),
         })?,
     }
-    Ok(if verdict.is_ok() { Exit::Done } else { Exit::No })
+    Ok(if verdict.is_ok() {
+        Exit::Done
+    } else {
+        Exit::No
+    })
 }
 
 fn public_key(path: &Path) -> Result<PublicJwk, Failure> {

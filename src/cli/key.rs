@@ -11,9 +11,7 @@ use super::output::{Console, Exit, Failure, Format, chain};
 use super::{Answer, input};
 use crate::admin::WriteError;
 use crate::admin::write::{Existing, Privacy, write};
-use crate::jose::{
-    KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey,
-};
+use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -131,7 +129,11 @@ pub(super) fn run(command: Command, console: &Console) -> Answer {
         }
         Command::Export(arguments) => {
             let (key, _) = input::key(&arguments.file)?;
-            deliver(&encode(&key, arguments.to)?, &arguments.destination, console)
+            deliver(
+                &encode(&key, arguments.to)?,
+                &arguments.destination,
+                console,
+            )
         }
         Command::Fingerprint { file } => {
             let (key, _) = input::key(&file)?;
@@ -211,9 +213,7 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Failure> {
     let own_kid = || KeyId::from(public.fingerprint());
     let kid = material.kid().cloned().unwrap_or_else(own_kid);
     let encoded = match (material, form) {
-        (_, Form::PublicJwk) => {
-            Encoded::text(&PublicJwk::write(public, &kid), Privacy::Public)
-        }
+        (_, Form::PublicJwk) => Encoded::text(&PublicJwk::write(public, &kid), Privacy::Public),
         (_, Form::PemSpki) => Encoded::text(&public.to_spki_pem(), Privacy::Public),
         (_, Form::DerSpki) => Encoded::der(public.to_spki_der(), Privacy::Public),
         (KeyMaterial::Private(key, _), form) => encode_private(key, &kid, form)
@@ -251,7 +251,11 @@ fn encode_private(key: &SigningKey, kid: &KeyId, form: Form) -> Result<Encoded, 
 
 /// Writes to the file, or to stdout where that is safe.
 fn deliver(encoded: &Encoded, destination: &Destination, console: &Console) -> Answer {
-    let Some(path) = destination.out.as_deref().filter(|path| !input::is_stdin(path)) else {
+    let Some(path) = destination
+        .out
+        .as_deref()
+        .filter(|path| !input::is_stdin(path))
+    else {
         refuse_terminal(encoded)?;
         console.answer(&*encoded.bytes)?;
         return Ok(Exit::Done);

@@ -40,7 +40,14 @@ struct Arguments {
 #[derive(Args, Debug)]
 struct ConsoleArguments {
     /// How to write the answer
-    #[arg(short, long, value_enum, default_value_t, global = true, value_name = "FORMAT")]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        value_name = "FORMAT"
+    )]
     output: Format,
     /// When to use colours; `auto` also honours the variable NO_COLOR
     #[arg(long, value_enum, default_value_t, global = true, value_name = "WHEN")]
@@ -110,7 +117,10 @@ mod tests {
                 let path = format!("{path} {}", sub.get_name());
                 let help = sub.get_after_help().map(ToString::to_string);
                 let shows = help.is_some_and(|help| help.contains(&format!("$ {path}")));
-                assert!(shows || sub.has_subcommands(), "{path} has no example of itself");
+                assert!(
+                    shows || sub.has_subcommands(),
+                    "{path} has no example of itself"
+                );
                 check(sub, &path);
             }
         }

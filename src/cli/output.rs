@@ -138,7 +138,9 @@ impl Console {
     /// Writes the answer.
     pub(super) fn answer(&self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(text.as_ref()).and_then(|()| stdout.flush());
+        let written = stdout
+            .write_all(text.as_ref())
+            .and_then(|()| stdout.flush());
         match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure {
@@ -206,13 +208,19 @@ impl Console {
 pub(super) fn usage(error: &clap::Error) -> Exit {
     // A reader that went away is no failure.
     let _ = error.print();
-    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Done
+    }
 }
 
 /// Says that countersign has a bug, and how to report it.
 pub(super) fn report_bug(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("no message");
-    let place = panic.location().map_or_else(String::new, |l| format!(" at {l}"));
+    let place = panic
+        .location()
+        .map_or_else(String::new, |l| format!(" at {l}"));
     let _ = write!(io::stderr().lock(), "{}", bug(&redact(message), &place));
 }
 
@@ -246,8 +254,14 @@ mod tests {
     fn a_bug_says_where_and_how_to_report_and_no_key() {
         let text = bug(&redact(&"A".repeat(70)), " at src/x.rs:1:2");
 
-        assert!(text.starts_with("error: this is a bug in countersign "), "{text}");
-        assert!(text.contains(" at src/x.rs:1:2\nhelp: please report it"), "{text}");
+        assert!(
+            text.starts_with("error: this is a bug in countersign "),
+            "{text}"
+        );
+        assert!(
+            text.contains(" at src/x.rs:1:2\nhelp: please report it"),
+            "{text}"
+        );
         assert!(!text.contains("AAAA"), "{text}");
     }
 

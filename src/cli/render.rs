@@ -1,7 +1,9 @@
 //! A finding as people read it, in the form of rustc's diagnostics.
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Origin as Place, Renderer, Snippet as Shown};
+use annotate_snippets::{
+    AnnotationKind, Group, Level, Origin as Place, Renderer, Snippet as Shown,
+};
 
 use crate::diagnostic::{Finding, Origin, Severity};
 
@@ -53,7 +55,11 @@ fn snippet(finding: &Finding) -> Option<Shown<'_, annotate_snippets::Annotation<
         annotation = annotation.label(label);
     }
     let line = usize::try_from(snippet.line()).unwrap_or(usize::MAX);
-    Some(Shown::source(snippet.text()).line_start(line).annotation(annotation))
+    Some(
+        Shown::source(snippet.text())
+            .line_start(line)
+            .annotation(annotation),
+    )
 }
 
 #[cfg(test)]

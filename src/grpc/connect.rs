@@ -248,3 +248,6 @@ impl Service<Uri> for Connector {
         Box::pin(self.clone().connect())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,8 +92,8 @@ fn when_the_second_file_cannot_be_replaced_the_first_is_put_back() {
     let folder = folder();
     let [old, fresh, broken] = ["old", "fresh", "broken"].map(|name| folder.path().join(name));
     fs::write(&old, b"before").unwrap();
-    let staged = [&old, &fresh, &broken]
-        .map(|path| Staged::new(path, b"after", Privacy::Public).unwrap());
+    let staged =
+        [&old, &fresh, &broken].map(|path| Staged::new(path, b"after", Privacy::Public).unwrap());
     fs::create_dir_all(broken.join("in the way")).unwrap();
 
     let result = commit_all(staged.into());

@@ -1,0 +1,83 @@
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+use super::*;
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+async fn refused(target: &Target, options: ConnectionOptions) -> String {
+    cause(
+        Connection::open(target, options)
+            .await
+            .unwrap_err()
+            .as_ref(),
+    )
+}
+
+#[tokio::test]
+async fn closed_port_is_named_with_its_cause() {
+    let (listener, address) = listener().await;
+    drop(listener);
+
+    let text = refused(
+        &Target::new("127.0.0.1", address.port()),
+        ConnectionOptions::default(),
+    )
+    .await;
+
+    assert!(
+        text.contains(&format!("cannot connect to {address}")),
+        "{text}"
+    );
+    assert!(text.contains("refused"), "{text}");
+}
+
+#[tokio::test]
+async fn address_beyond_loopback_is_not_dialled_without_tls() {
+    // 192.0.2.0/24 is set aside for documentation: nothing is there, and nothing is sent.
+    let target = Target::new("192.0.2.1", 8531);
+
+    let text = refused(&target, ConnectionOptions::default()).await;
+
+    assert!(text.contains("192.0.2.1:8531 is not loopback"), "{text}");
+    assert!(
+        text.contains("countersign.client.allow-plaintext=true"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn name_that_does_not_resolve_is_named() {
+    let target = Target::new("no-such-host.invalid", 8531);
+
+    let text = refused(&target, ConnectionOptions::default()).await;
+
+    assert!(
+        text.contains("`no-such-host.invalid` does not resolve"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn connections_are_counted() {
+    let (listener, address) = listener().await;
+    let target = Target::new("127.0.0.1", address.port());
+
+    let connection = Connection::open(&target, ConnectionOptions::default())
+        .await
+        .unwrap();
+
+    assert_eq!(connection.opened(), 1);
+    drop(listener);
+}
+
+#[test]
+fn target_prints_ipv6_in_brackets() {
+    assert_eq!(Target::new("::1", 8531).to_string(), "[::1]:8531");
+    assert_eq!(Target::new("localhost", 8531).to_string(), "localhost:8531");
+}
