@@ -38,9 +38,9 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     let verdict = std::str::from_utf8(jws.trim_ascii())
         .map_err(|_cause| "it is not text".to_owned())
         .and_then(|jws| compact::verify(jws, &key.key).map_err(|error| error.to_string()))
-        .and_then(|signed| match signed {
-            true => Ok(()),
-            false => Err("its signature does not verify".to_owned()),
+        .and_then(|signed| {
+            let refusal = "its signature does not verify";
+            signed.then_some(()).ok_or_else(|| refusal.to_owned())
         });
     match console.format() {
         Format::Text => match &verdict {

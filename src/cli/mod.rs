@@ -49,7 +49,7 @@ struct ConsoleArguments {
         value_name = "FORMAT"
     )]
     output: Format,
-    /// When to use colours; `auto` also honours the variable NO_COLOR
+    /// When to use colours; `auto` also honours the variable `NO_COLOR`
     #[arg(long, value_enum, default_value_t, global = true, value_name = "WHEN")]
     color: Colour,
 }

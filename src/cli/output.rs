@@ -1,7 +1,6 @@
 //! Where a command writes and how it ends: stdout is the answer, stderr is the rest.
 
 use std::error::Error;
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::panic::PanicHookInfo;
@@ -54,7 +53,7 @@ pub(super) enum Format {
 /// When colours are used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub(super) enum Colour {
-    /// On a terminal, unless NO_COLOR is set
+    /// On a terminal, unless `NO_COLOR` is set
     #[default]
     Auto,
     /// Always
@@ -116,7 +115,7 @@ pub(super) struct Console {
 impl Console {
     pub(super) fn new(format: Format, colour: Colour) -> Self {
         // The convention of no-color.org: set and not empty. It is no setting of ours.
-        let no_color = std::env::var_os("NO_COLOR").unwrap_or_else(OsString::new);
+        let no_color = std::env::var_os("NO_COLOR").unwrap_or_default();
         let coloured = match colour {
             Colour::Always => true,
             Colour::Never => false,
@@ -136,6 +135,10 @@ impl Console {
     }
 
     /// Writes the answer.
+    #[expect(
+        clippy::unused_self,
+        reason = "whoever has the console may write to it"
+    )]
     pub(super) fn answer(&self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         let written = stdout
@@ -165,6 +168,10 @@ impl Console {
     }
 
     /// Says `line` beside the answer. What cannot be said is not worth failing for.
+    #[expect(
+        clippy::unused_self,
+        reason = "whoever has the console may write to it"
+    )]
     pub(super) fn say(&self, line: &str) {
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
@@ -217,7 +224,12 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
 
 /// Says that countersign has a bug, and how to report it.
 pub(super) fn report_bug(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("no message");
+    let payload = panic.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
     let place = panic
         .location()
         .map_or_else(String::new, |l| format!(" at {l}"));

@@ -30,7 +30,28 @@ pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
         group = group.element(Level::HELP.message(help));
     }
     let report: [Group<'_>; 1] = [group];
-    renderer.decor_style(DecorStyle::Ascii).render(&report)
+    let text = renderer.decor_style(DecorStyle::Ascii).render(&report);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| visible(line).trim() != ":::")
+        .collect();
+    lines.join("\n")
+}
+
+/// Leaves out colours. A line that is shortened has another column than the file's, so place and
+/// line are two elements for the renderer, and it marks the second as another file with `:::`.
+fn visible(line: &str) -> String {
+    let mut coloured = false;
+    let shown = line.chars().filter(|c| {
+        let was_coloured = coloured;
+        match c {
+            '\u{1b}' => coloured = true,
+            'm' => coloured = false,
+            _ => {}
+        }
+        !was_coloured && !coloured
+    });
+    shown.collect()
 }
 
 fn place(origin: &Origin) -> Place<'static> {
@@ -47,7 +68,9 @@ fn snippet(finding: &Finding) -> Option<Shown<'_, annotate_snippets::Annotation<
     let snippet = finding.snippet()?;
     let byte = |character: usize| {
         let mut places = snippet.text().char_indices().map(|(at, _)| at);
-        places.nth(character).unwrap_or(snippet.text().len())
+        places
+            .nth(character)
+            .unwrap_or_else(|| snippet.text().len())
     };
     let marked = byte(snippet.marked().start)..byte(snippet.marked().end);
     let mut annotation = AnnotationKind::Primary.span(marked);
@@ -77,13 +100,12 @@ mod tests {
             column: 74,
         };
         let line = r#"jwt-keys.key.content={kty":"EC",crv":"P-256"}"#;
-        let shown = finding(
-            &Finding::new(Code::Cs0201, origin, "`content` is not valid JSON")
-                .with_label("expected `\"` before `kty`")
-                .with_help("put the quote back")
-                .with_snippet(Some(Snippet::new(4, line, 22..25, &[]))),
-            false,
-        );
+        let found = Finding::new(Code::Cs0201, origin, "`content` is not valid JSON")
+            .with_label("expected `\"` before `kty`")
+            .with_help("put the quote back")
+            .with_snippet(Some(Snippet::new(4, line, 22..25, &[])));
+
+        let shown = finding(&found, false);
 
         let expected = r#"error[CS0201]: `content` is not valid JSON
  --> dpe/etc/application.properties:4:74
@@ -93,6 +115,9 @@ mod tests {
   |
   = help: put the quote back"#;
         assert_eq!(shown, expected);
+        let coloured = finding(&found, true);
+        let uncoloured: Vec<_> = coloured.lines().map(visible).collect();
+        assert_eq!(uncoloured.join("\n"), expected);
     }
 
     #[test]
@@ -102,7 +127,7 @@ mod tests {
 
         assert_eq!(
             shown,
-            "error[CS0306]: not a port\n --> environment variable SERVER_PORT"
+            "error[CS0306]: not a port\n--> environment variable SERVER_PORT"
         );
     }
 }

@@ -1,0 +1,13 @@
+#![cfg(test)]
+//! The binary as its users see it: exit code, stdout, stderr.
+
+#[path = "cli/explain.rs"]
+mod explain;
+#[path = "cli/jws.rs"]
+mod jws;
+#[path = "cli/key.rs"]
+mod key;
+#[path = "cli/support.rs"]
+mod support;
+#[path = "cli/usage.rs"]
+mod usage;

@@ -1,0 +1,259 @@
+//! `countersign key`.
+
+use std::process::{Command, Stdio};
+
+#[cfg(unix)]
+use super::support::mode;
+use super::support::{Folder, private_part};
+
+#[test]
+fn a_new_key_is_written_as_mkjwk_writes_it_for_its_owner_alone() {
+    let folder = Folder::new();
+
+    let run = folder
+        .run("key gen --out dpm.jwk --public-out dpm-public.jwk")
+        .exits(0);
+
+    let text = folder.read("dpm.jwk");
+    let names: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("    \"")?.split('"').next())
+        .collect();
+    assert_eq!(names, ["kty", "d", "use", "crv", "kid", "x", "y", "alg"]);
+    assert!(
+        text.starts_with("{\n    \"kty\": \"EC\",\n    \"d\": \""),
+        "{text}"
+    );
+    assert!(text.ends_with("\"alg\": \"ES256\"\n}\n"), "{text}");
+    let kid = serde_json::from_str::<serde_json::Value>(&text).unwrap()["kid"].clone();
+    assert!(run.stdout.contains(kid.as_str().unwrap()), "{run:?}");
+    assert!(!format!("{run:?}").contains(&private_part(&text)));
+    let public = folder.read("dpm-public.jwk");
+    assert!(
+        !public.contains("\"d\"") && !public.contains("\"use\""),
+        "{public}"
+    );
+    #[cfg(unix)]
+    {
+        assert_eq!(mode(&folder.path("dpm.jwk")), 0o600);
+        assert_eq!(mode(&folder.path("dpm-public.jwk")), 0o644);
+    }
+}
+
+#[test]
+fn an_existing_key_is_replaced_only_by_force() {
+    let folder = Folder::new();
+    folder.run("key gen --out dpm.jwk").exits(0);
+    let before = folder.read("dpm.jwk");
+    folder.write("public.jwk", "mine");
+
+    let refused = folder.run("key gen --out dpm.jwk").exits(6);
+    folder
+        .run("key gen --out new.jwk --public-out public.jwk")
+        .exits(6);
+    folder.run("key import dpm.jwk --out public.jwk").exits(6);
+
+    assert_eq!(refused.stdout, "");
+    assert!(
+        refused
+            .stderr
+            .starts_with("error: `dpm.jwk` is there already\n"),
+        "{refused:?}"
+    );
+    assert_eq!(folder.read("dpm.jwk"), before);
+    assert_eq!(folder.names(""), ["dpm.jwk", "public.jwk"]);
+    folder.run("key gen --out dpm.jwk --force").exits(0);
+    assert_ne!(folder.read("dpm.jwk"), before);
+}
+
+#[test]
+fn without_a_file_the_key_goes_through_the_pipe() {
+    let folder = Folder::new();
+
+    let made = folder.run("key gen").exits(0);
+    let named = folder
+        .run_with("key fingerprint - -o json", made.stdout.as_bytes())
+        .exits(0);
+
+    let jwk: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    assert_eq!(named.json()["fingerprint"], jwk["kid"]);
+    assert_eq!(named.json()["rfc7638"].as_str().unwrap().len(), 43);
+    assert_eq!(made.stderr, "");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_private_key_is_not_shown_on_a_terminal() {
+    let folder = Folder::new();
+    let run = |command: &str| {
+        let binary = env!("CARGO_BIN_EXE_countersign");
+        Command::new("script")
+            .args(["-qec", &format!("{binary} {command}"), "/dev/null"])
+            .current_dir(folder.path(""))
+            .stdin(Stdio::null())
+            .output()
+    };
+    let Ok(output) = run("key gen") else {
+        println!("skipped: there is no `script` on this machine");
+        return;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout);
+
+    assert_eq!(output.status.code(), Some(2), "{shown}");
+    assert!(shown.contains("--out FILE"), "{shown}");
+    assert!(!shown.contains("\"d\""), "{shown}");
+}
+
+#[test]
+fn every_exported_form_imports_as_the_same_key() {
+    let folder = Folder::new();
+    folder.run("key gen --out dpm.jwk").exits(0);
+    let name = folder
+        .run("key fingerprint dpm.jwk -o json")
+        .exits(0)
+        .json();
+    let d = private_part(&folder.read("dpm.jwk"));
+    let private = [
+        "jwk",
+        "base64",
+        "pem-pkcs8",
+        "pem-sec1",
+        "der-pkcs8",
+        "der-sec1",
+    ];
+    let public = ["public-jwk", "pem-spki", "der-spki"];
+    for form in private.iter().chain(&public) {
+        folder
+            .run(&format!("key export dpm.jwk --to {form} --out {form}"))
+            .exits(0);
+        folder
+            .run(&format!("key import {form} --out {form}.jwk"))
+            .exits(0);
+
+        let back = folder
+            .run(&format!("key fingerprint {form}.jwk -o json"))
+            .exits(0);
+        assert_eq!(back.json(), name, "{form}");
+        assert_eq!(
+            folder.read(&format!("{form}.jwk")).contains(&d),
+            private.contains(form),
+            "{form}"
+        );
+        #[cfg(unix)]
+        {
+            let expected = if private.contains(form) { 0o600 } else { 0o644 };
+            assert_eq!(mode(&folder.path(form)), expected, "{form}");
+        }
+    }
+    assert_eq!(folder.read("base64").trim().len(), 340);
+    assert_eq!(folder.read("public-jwk").lines().count(), 1);
+    assert_eq!(folder.read("jwk.jwk"), folder.read("dpm.jwk"));
+}
+
+#[test]
+fn a_public_key_has_no_private_form() {
+    let folder = Folder::new();
+    folder
+        .run("key gen --out dpm.jwk --public-out public.jwk")
+        .exits(0);
+
+    for form in ["base64", "pem-pkcs8", "pem-sec1", "der-pkcs8", "der-sec1"] {
+        let run = folder
+            .run(&format!("key export public.jwk --to {form}"))
+            .exits(2);
+        assert_eq!(run.stdout, "", "{form}");
+    }
+    folder.run("key export public.jwk --to jwk").exits(0);
+}
+
+#[test]
+fn a_kid_of_another_kind_is_kept_and_remarked_on() {
+    let folder = Folder::new();
+    folder.run("key gen --out dpm.jwk").exits(0);
+    let name = folder.run("key fingerprint dpm.jwk -o json").json();
+    let own = name["fingerprint"].as_str().unwrap();
+    let text = folder.read("dpm.jwk");
+    folder.write("free.jwk", text.replace(own, "my key"));
+    folder.write(
+        "thumb.jwk",
+        text.replace(own, name["rfc7638"].as_str().unwrap()),
+    );
+
+    let free = folder.run("key export free.jwk --to public-jwk").exits(0);
+    let named = folder.run("key fingerprint free.jwk -o json").exits(0);
+    let thumb = folder.run("key fingerprint thumb.jwk").exits(0);
+
+    assert!(free.stdout.contains(r#""kid":"my key""#), "{}", free.stdout);
+    assert_eq!(named.json(), name);
+    assert_eq!(
+        named.stderr,
+        "note: the key's `kid` is another text than its fingerprint: `my key`\n"
+    );
+    assert!(
+        thumb.stderr.contains("is its RFC 7638 thumbprint"),
+        "{}",
+        thumb.stderr
+    );
+}
+
+#[test]
+fn what_is_no_key_is_exit_3_with_path_and_one_cause_and_nothing_of_the_key() {
+    let folder = Folder::new();
+    folder.run("key gen --out dpm.jwk").exits(0);
+    let text = folder.read("dpm.jwk");
+    let d = private_part(&text);
+    folder.write("damaged", text.replace("\"kty\"", "kty\""));
+    folder.write(
+        "moved",
+        text.replace("\"d\"", "\"q\"").replace("\"crv\"", "\"d\""),
+    );
+    folder.write("cut", text.split_at(120).0);
+    folder.write("unquoted", text.replace('"', ""));
+    folder.write(
+        "wrong-d",
+        text.replace(&d, &d.chars().rev().collect::<String>()),
+    );
+    folder.write("large", vec![b' '; 10_000_000]);
+    folder.write("binary", [0_u8, 159, 146, 150]);
+    folder.write("empty", "");
+    for file in [
+        "damaged", "moved", "cut", "unquoted", "wrong-d", "large", "binary", "empty", "missing",
+        ".",
+    ] {
+        for command in ["fingerprint", "import", "export --to jwk"] {
+            let run = folder.run(&format!("key {command} {file}")).exits(3);
+            assert_eq!(run.stdout, "", "{file}");
+            assert!(run.stderr.contains(&format!("`{file}`")), "{}", run.stderr);
+            assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+            let shown = d
+                .as_bytes()
+                .windows(10)
+                .any(|part| run.stderr.contains(std::str::from_utf8(part).unwrap()));
+            assert!(!shown, "{}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn openssl_agrees_with_the_fingerprint() {
+    let folder = Folder::new();
+    let script = "openssl ecparam -name prime256v1 -genkey -out k.pem 2>/dev/null || exit 99
+        openssl pkey -in k.pem -pubout -outform DER | openssl dgst -sha256 -binary | \
+        openssl base64 -A | tr '+/' '-_' | tr -d '='";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(folder.path(""))
+        .output()
+        .unwrap();
+    if output.status.code() == Some(99) {
+        println!("skipped: there is no `openssl` on this machine");
+        return;
+    }
+
+    let name = folder.run("key fingerprint k.pem -o json").exits(0).json();
+
+    assert_eq!(
+        name["fingerprint"],
+        String::from_utf8(output.stdout).unwrap()
+    );
+}

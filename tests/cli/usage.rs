@@ -1,0 +1,85 @@
+//! What holds for every command.
+
+use std::io::Read as _;
+
+use super::support::{Folder, command};
+
+#[test]
+fn no_command_is_a_wrong_use_with_the_list_of_commands() {
+    let run = Folder::new().run("").exits(2);
+
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.contains("Exit codes:"), "{}", run.stderr);
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    let folder = Folder::new();
+
+    assert!(
+        folder
+            .run("--help")
+            .exits(0)
+            .stdout
+            .contains("Usage: countersign")
+    );
+    assert!(
+        folder
+            .run("--version")
+            .exits(0)
+            .stdout
+            .starts_with("countersign ")
+    );
+    assert!(
+        folder
+            .run("key gen --help")
+            .exits(0)
+            .stdout
+            .contains("Examples:")
+    );
+}
+
+#[test]
+fn a_misspelt_command_names_the_nearest() {
+    let run = Folder::new().run("key fingerprnt x").exits(2);
+
+    assert!(run.stderr.contains("fingerprint"), "{}", run.stderr);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = Folder::new();
+    let mut child = command(&folder.path(""))
+        .args(["explain", "CS0201"])
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+
+    let code = child.wait().unwrap().code();
+
+    let mut stderr = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn colours_appear_only_when_asked_for_or_on_a_terminal() {
+    let folder = Folder::new();
+
+    let plain = folder.run("key fingerprint missing").exits(3);
+    let coloured = folder
+        .run("key fingerprint missing --color always")
+        .exits(3);
+
+    assert!(plain.stderr.starts_with("error: "), "{}", plain.stderr);
+    assert!(
+        coloured.stderr.starts_with("\u{1b}[31;1merror:\u{1b}[0m "),
+        "{}",
+        coloured.stderr
+    );
+}
