@@ -1,1 +1,13 @@
-//! x
+//! The DPE: an engine that registers with its DPM and answers its dial-back.
+
+mod engine_id;
+mod error;
+mod server;
+mod service;
+mod status_checker;
+
+pub use engine_id::load_or_create;
+pub use error::{EngineIdFileError, StartError};
+pub use server::{Dpe, Options};
+pub use service::EngineService;
+pub use status_checker::{Registration, StatusChecker, StatusCheckerOptions};

@@ -1,1 +1,12 @@
-//! x
+//! The DPM: the registry's gRPC service, the dial-back to its engines, start and stop.
+
+mod check;
+mod error;
+mod monitor;
+mod server;
+mod service;
+
+pub use error::StartError;
+pub use monitor::{Monitor, MonitorOptions};
+pub use server::{Dpm, Options};
+pub use service::EngineRegistryService;

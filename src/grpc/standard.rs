@@ -90,12 +90,12 @@ impl Health {
         self
     }
 
-    /// Says SERVING for the module and each service.
+    /// Says `SERVING` for the module and each service.
     pub async fn serving(&self) {
         self.set(ServingStatus::Serving).await;
     }
 
-    /// Says NOT_SERVING for the module and each service.
+    /// Says `NOT_SERVING` for the module and each service.
     pub async fn not_serving(&self) {
         self.set(ServingStatus::NotServing).await;
     }

@@ -1,0 +1,123 @@
+//! The engine's id, kept from run to run.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use super::error::EngineIdFileError;
+use crate::engine::EngineId;
+
+/// Reads the engine's id from `<storage>/engine-id`, or makes it there once.
+///
+/// The file is written whole or not at all. Two processes at a time are kept out by the lock on
+/// the storage folder, which the caller holds.
+///
+/// # Errors
+///
+/// When the file cannot be read or written, or holds something else than an id.
+pub fn load_or_create(storage: &Path) -> Result<EngineId, EngineIdFileError> {
+    let path = storage.join("engine-id");
+    let failed = |source| EngineIdFileError::Io {
+        path: path.clone(),
+        source,
+    };
+    match read(&path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|source| EngineIdFileError::Broken { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut random = [0; 16];
+            getrandom::fill(&mut random)
+                .map_err(|error| EngineIdFileError::Random(io::Error::other(error.to_string())))?;
+            let id = EngineId::from_random(random);
+            write(storage, &path, id).map_err(failed)?;
+            Ok(id)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn write(storage: &Path, path: &Path, id: EngineId) -> io::Result<()> {
+    let half_written = storage.join("engine-id.new");
+    let mut file = File::create(&half_written)?;
+    file.write_all(format!("{id}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&half_written, path)?;
+    // The new name outlasts a crash only once its folder is written.
+    File::open(storage)?.sync_all()
+}
+
+const MAX_BYTES: u64 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_is_made_once_and_kept() {
+        let storage = tempfile::tempdir().unwrap();
+
+        let made = load_or_create(storage.path()).unwrap();
+        let kept = load_or_create(storage.path()).unwrap();
+
+        assert_eq!(made, kept);
+        let names: Vec<_> = fs::read_dir(storage.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["engine-id"]);
+    }
+
+    #[test]
+    fn two_folders_are_two_engines() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+
+        assert_ne!(
+            load_or_create(a.path()).unwrap(),
+            load_or_create(b.path()).unwrap()
+        );
+    }
+
+    #[test]
+    fn broken_file_is_named_and_left_alone() {
+        let storage = tempfile::tempdir().unwrap();
+        let path = storage.path().join("engine-id");
+        for broken in ["", "no id", "\0\u{1}", &"x".repeat(100_000)] {
+            fs::write(&path, broken).unwrap();
+
+            let error = load_or_create(storage.path()).unwrap_err();
+
+            assert!(matches!(error, EngineIdFileError::Broken { .. }), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), broken);
+        }
+        fs::write(&path, [0xff; 36]).unwrap();
+        assert!(load_or_create(storage.path()).is_err());
+    }
+
+    #[test]
+    fn half_written_id_of_a_crash_is_replaced() {
+        let storage = tempfile::tempdir().unwrap();
+        fs::write(storage.path().join("engine-id.new"), "0031de").unwrap();
+
+        let made = load_or_create(storage.path()).unwrap();
+
+        assert_eq!(load_or_create(storage.path()).unwrap(), made);
+    }
+
+    #[test]
+    fn folder_in_place_of_the_file_is_an_error() {
+        let storage = tempfile::tempdir().unwrap();
+        fs::create_dir(storage.path().join("engine-id")).unwrap();
+
+        let error = load_or_create(storage.path()).unwrap_err();
+
+        assert!(matches!(error, EngineIdFileError::Io { .. }), "{error}");
+    }
+}

@@ -1,0 +1,64 @@
+//! Why a DPE does not start.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::engine::{AddressError, EngineIdError};
+use crate::grpc::{ConnectError, UnknownDeployment};
+use crate::storage::StorageError;
+
+/// Why the engine's id cannot be read or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineIdFileError {
+    /// The file cannot be read or written.
+    #[error("cannot use the engine id in {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The file holds something else. It is kept: a new id would be a new engine.
+    #[error(
+        "{} holds no engine id: {source}; restore the file, or remove it to become a new engine",
+        path.display()
+    )]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its text.
+        source: EngineIdError,
+    },
+    /// The system gives no random bytes for a new id.
+    #[error("cannot make an engine id: the system gives no random bytes")]
+    Random(#[source] io::Error),
+}
+
+/// Why a DPE does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The storage folder is in use, or cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The engine's id cannot be read or made.
+    #[error(transparent)]
+    EngineId(#[from] EngineIdFileError),
+    /// The listener has no address.
+    #[error("the listener's address is unknown")]
+    Address(#[source] io::Error),
+    /// The advertised address is none.
+    #[error("the advertised address cannot be used")]
+    Advertised(#[from] AddressError),
+    /// The DPM's deployment is not among the trusted ones.
+    #[error("the DPM's deployment is unknown")]
+    Dpm(#[from] UnknownDeployment),
+    /// The DPM's address is none.
+    #[error("the DPM's address cannot be used")]
+    DpmAddress(#[from] ConnectError),
+    /// The descriptors for reflection are broken.
+    #[error("the reflection service cannot be made")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}

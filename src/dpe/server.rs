@@ -1,0 +1,225 @@
+//! A DPE from start to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::engine_id;
+use super::error::StartError;
+use super::service::EngineService;
+use super::status_checker::{Registrant, Registration, StatusChecker, StatusCheckerOptions};
+use crate::engine::{EngineAddress, EngineConstraints, EngineId};
+use crate::grpc::{
+    Drained, Health, MethodRules, Module, Reflection, Rule, ServeError, ServerOptions,
+    StandardServices, cause, serve,
+};
+use crate::identity::DeploymentName;
+use crate::proto::engine::engine_service_server::EngineServiceServer;
+use crate::storage::Storage;
+use crate::telemetry::events;
+
+/// How a DPE runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The storage folder, held for this process alone. The engine's id is kept there.
+    pub storage: PathBuf,
+    /// The advertised host.
+    pub hostname: String,
+    /// The advertised port; the bound one where none is given.
+    pub port: Option<u16>,
+    /// What the engine needs and offers.
+    pub constraints: EngineConstraints,
+    /// The DPM's deployment; the one trusted deployment of module `dpm` where none is given.
+    pub dpm_deployment: Option<DeploymentName>,
+    /// How the engine keeps registered.
+    pub status_checker: StatusCheckerOptions,
+    /// The bounds of the server.
+    pub server: ServerOptions,
+    /// Whether reflection is served.
+    pub reflection: Reflection,
+}
+
+impl Options {
+    /// Takes the defaults: advertises `localhost` and the bound port, reflection off.
+    pub fn new(storage: PathBuf, status_checker: StatusCheckerOptions) -> Self {
+        Self {
+            storage,
+            hostname: "localhost".to_owned(),
+            port: None,
+            constraints: EngineConstraints::default(),
+            dpm_deployment: None,
+            status_checker,
+            server: ServerOptions::default(),
+            reflection: Reflection::Off,
+        }
+    }
+}
+
+/// A DPE that is ready to serve.
+#[derive(Debug)]
+pub struct Dpe {
+    module: Module,
+    listener: TcpListener,
+    address: SocketAddr,
+    engine: Registrant,
+    checker: StatusChecker,
+    standard: StandardServices,
+    server: ServerOptions,
+    storage: Storage,
+}
+
+impl Dpe {
+    /// Takes the storage folder and makes a DPE that will serve on `listener`.
+    ///
+    /// # Errors
+    ///
+    /// When the storage folder is held by another process or cannot be used, the engine's id
+    /// cannot be read or made, the advertised address is none, or the DPM is not trusted.
+    pub fn new(
+        module: Module,
+        listener: TcpListener,
+        options: Options,
+    ) -> Result<Self, StartError> {
+        let storage = Storage::lock(&options.storage)?;
+        let id = engine_id::load_or_create(storage.folder())?;
+        let address = listener.local_addr().map_err(StartError::Address)?;
+        let port = options.port.unwrap_or_else(|| address.port());
+        let engine = Registrant {
+            id,
+            address: EngineAddress::new(&options.hostname, port.into())?,
+            constraints: options.constraints,
+        };
+        let dpm = match options.dpm_deployment {
+            Some(name) => name,
+            None => module.deployment_of("dpm")?,
+        };
+        let identity = module.client_layer(dpm.as_str())?;
+        let key = module.own().key_id.as_str();
+        let checker = StatusChecker::new(engine.clone(), &identity, key, options.status_checker)?;
+        Ok(Self {
+            standard: StandardServices::new(&module, options.reflection)?,
+            module,
+            listener,
+            address,
+            engine,
+            checker,
+            server: options.server,
+            storage,
+        })
+    }
+
+    /// Returns the bound address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the engine's id.
+    pub fn engine_id(&self) -> EngineId {
+        self.engine.id
+    }
+
+    /// Returns the address that the engine advertises.
+    pub fn advertised(&self) -> &EngineAddress {
+        &self.engine.address
+    }
+
+    /// Follows the engine's registration.
+    pub fn registration(&self) -> watch::Receiver<Registration> {
+        self.checker.registration()
+    }
+
+    /// Serves and keeps registered until `shutdown` completes; then deregisters and drains, for the
+    /// shutdown deadline at most.
+    ///
+    /// # Errors
+    ///
+    /// When the server stops by itself.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
+        let health = self
+            .standard
+            .health
+            .of::<EngineServiceServer<EngineService>>();
+        health.not_serving().await;
+        let service = EngineService::new(self.engine.id, &self.engine.address);
+        let routes = self
+            .standard
+            .routes
+            .add_service(EngineServiceServer::new(service));
+        let layer = self
+            .module
+            .server_layer(rules(self.standard.rules, &self.module));
+        let own = self.module.own();
+        events::startup(&events::StartedModule {
+            module: own.module.as_str(),
+            deployment: own.issuer(),
+            fingerprint: own.key_id.as_str(),
+            address: self.address,
+            advertised: Some(&self.engine.address),
+        });
+
+        let (stop, stopped) = watch::channel(false);
+        let mut follower = JoinSet::new();
+        follower.spawn(follow(self.checker.registration(), health.clone()));
+        let mut checker = JoinSet::new();
+        checker.spawn(self.checker.run(told(stopped)));
+        let stopping = async {
+            shutdown.await;
+            health.not_serving().await;
+            // The engine deregisters while the server drains.
+            stop.send_replace(true);
+        };
+        let ended = serve(self.listener, layer, routes, self.server, stopping).await;
+        stop.send_replace(true);
+        let farewell = timeout(self.server.shutdown_deadline, checker.join_next()).await;
+        let deregistered = matches!(farewell, Ok(Some(Ok(true))));
+        events::shutdown(own.module.as_str(), &describe(&ended, deregistered));
+        drop(self.storage);
+        ended
+    }
+}
+
+/// Completes once the word to stop is given, or nobody is left to give it.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error says that the sender is gone.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Says `SERVING` while the engine is registered.
+async fn follow(mut registration: watch::Receiver<Registration>, health: Health) {
+    loop {
+        let present = *registration.borrow_and_update() != Registration::Absent;
+        if present {
+            health.serving().await;
+        } else {
+            health.not_serving().await;
+        }
+        if registration.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn describe(ended: &Result<Drained, ServeError>, deregistered: bool) -> String {
+    let how = match ended {
+        Ok(Drained::InTime) => "Stopped".to_owned(),
+        Ok(Drained::AtDeadline) => "Stopped at the deadline with open connections".to_owned(),
+        Err(error) => cause(error),
+    };
+    let farewell = if deregistered {
+        "the DPM holds no registration of this engine any more"
+    } else {
+        "the DPM was not told"
+    };
+    format!("{how}; {farewell}.")
+}
+
+fn rules(standard: MethodRules, module: &Module) -> MethodRules {
+    standard.allow(
+        "/countersign.engine.v1.EngineService/CheckStatus",
+        Rule::role(module.impersonation_role().clone()),
+    )
+}

@@ -1,0 +1,315 @@
+//! Keeps this engine registered with its DPM.
+
+use std::error::Error as _;
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+use tower_layer::Layer as _;
+
+use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus};
+use crate::grpc::{
+    AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target,
+    cause, reason_of,
+};
+use crate::proto::convert::engine_status;
+use crate::proto::registry as wire;
+use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use crate::telemetry::{Untrusted, events};
+
+/// How an engine keeps registered.
+#[derive(Clone, Debug)]
+pub struct StatusCheckerOptions {
+    /// Where the DPM listens.
+    pub dpm: Target,
+    /// Between two heartbeats, and at most between two attempts to register. Default: 5 s.
+    pub check_connection_interval: Duration,
+    /// How long one call may take, connecting included. Default: 5 s.
+    pub call_timeout: Duration,
+    /// How to connect. Default: within 2 s, without TLS on loopback alone.
+    pub connection: ConnectionOptions,
+    /// What an operator may do while the DPM is not there.
+    pub start_hint: String,
+}
+
+impl StatusCheckerOptions {
+    /// Takes the defaults, for a DPM at `dpm`.
+    pub fn new(dpm: Target) -> Self {
+        Self {
+            dpm,
+            check_connection_interval: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(5),
+            connection: ConnectionOptions::default(),
+            start_hint: "start it with: countersign dpm run --home dpm".to_owned(),
+        }
+    }
+}
+
+/// The engine as it registers itself.
+#[derive(Clone, Debug)]
+pub(super) struct Registrant {
+    pub(super) id: EngineId,
+    pub(super) address: EngineAddress,
+    pub(super) constraints: EngineConstraints,
+}
+
+/// How the DPM saw this engine last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Registration {
+    /// Not registered, or the DPM does not answer.
+    Absent,
+    /// Registered, with this status.
+    Present(EngineStatus),
+}
+
+/// Registers the engine, says that it lives, and registers again when the DPM forgot or lost it.
+///
+/// While it is not registered it tries with a growing pause: 100 ms, doubled up to the check
+/// interval. It logs on change alone: registered, waiting and why, refused and why, not READY and
+/// why.
+#[derive(Debug)]
+pub struct StatusChecker {
+    engine: Registrant,
+    options: StatusCheckerOptions,
+    client: EngineRegistryServiceClient<AttachIdentity<Channel>>,
+    key: String,
+    pause: Duration,
+    /// The DPM may hold a registration, as after a call whose answer never came.
+    maybe_registered: bool,
+    told: Option<String>,
+    state: watch::Sender<Registration>,
+}
+
+impl StatusChecker {
+    /// Makes a checker that calls as `identity`, whose key is `key`.
+    ///
+    /// # Errors
+    ///
+    /// When the DPM's address is none.
+    pub(super) fn new(
+        engine: Registrant,
+        identity: &AttachIdentityLayer,
+        key: &str,
+        options: StatusCheckerOptions,
+    ) -> Result<Self, ConnectError> {
+        let connection = Connection::lazy(&options.dpm, options.connection)?;
+        Ok(Self {
+            engine,
+            client: EngineRegistryServiceClient::new(identity.layer(connection.channel())),
+            key: key.to_owned(),
+            pause: FIRST_PAUSE,
+            maybe_registered: false,
+            told: None,
+            state: watch::Sender::new(Registration::Absent),
+            options,
+        })
+    }
+
+    /// Follows the registration.
+    pub fn registration(&self) -> watch::Receiver<Registration> {
+        self.state.subscribe()
+    }
+
+    /// Keeps the engine registered until `shutdown` completes, then deregisters it.
+    ///
+    /// Returns whether the DPM holds no registration of this engine any more.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            () = self.keep() => {}
+            () = shutdown => {}
+        }
+        let gone = !self.maybe_registered || self.deregister().await.is_ok();
+        self.state.send_replace(Registration::Absent);
+        gone
+    }
+
+    async fn keep(&mut self) {
+        loop {
+            let registered = *self.state.borrow() != Registration::Absent;
+            let pause = if registered {
+                self.heartbeat().await
+            } else {
+                self.register().await
+            };
+            sleep(pause).await;
+        }
+    }
+
+    /// Registers; returns how long to wait before the next call.
+    async fn register(&mut self) -> Duration {
+        let Registrant {
+            id,
+            address,
+            constraints,
+        } = &self.engine;
+        let request = wire::RegisterEngineRequest {
+            engine_id: id.to_string(),
+            address: Some(address.into()),
+            constraints: Some(constraints.into()),
+        };
+        self.maybe_registered = true;
+        let limit = self.options.call_timeout;
+        let answer = within(limit, self.client.register_engine(bounded(request, limit))).await;
+        let engine = match answer {
+            Ok(answer) => answer.engine.unwrap_or_default(),
+            Err(trouble) => return self.not_registered(&trouble),
+        };
+        events::register(self.engine.id, &self.options.dpm);
+        self.told = None;
+        self.pause = FIRST_PAUSE;
+        // Why it is not READY right now, the next heartbeat tells: the dial-back is on its way.
+        let status = engine_status(engine.status).unwrap_or(EngineStatus::New);
+        self.state.send_replace(Registration::Present(status));
+        self.options.check_connection_interval
+    }
+
+    /// Says that the engine lives; returns how long to wait before the next call.
+    async fn heartbeat(&mut self) -> Duration {
+        let engine_id = self.engine.id.to_string();
+        let request = wire::HeartbeatRequest { engine_id };
+        let limit = self.options.call_timeout;
+        let answer = within(limit, self.client.heartbeat(bounded(request, limit))).await;
+        match answer {
+            Ok(answer) => {
+                let status = engine_status(answer.status).unwrap_or(EngineStatus::New);
+                self.state.send_if_modified(|state| {
+                    let seen = Registration::Present(status);
+                    std::mem::replace(state, seen) != seen
+                });
+                self.tell_readiness(status, &answer.status_reason);
+                self.options.check_connection_interval
+            }
+            Err(Trouble::Refused(status)) if status.code() == Code::NotFound => {
+                self.state.send_replace(Registration::Absent);
+                Duration::ZERO
+            }
+            Err(trouble) => {
+                self.state.send_replace(Registration::Absent);
+                self.not_registered(&trouble)
+            }
+        }
+    }
+
+    async fn deregister(&mut self) -> Result<(), Trouble> {
+        let engine_id = self.engine.id.to_string();
+        let request = wire::DeregisterEngineRequest { engine_id };
+        let limit = self.options.call_timeout.min(FAREWELL);
+        within(
+            limit,
+            self.client.deregister_engine(bounded(request, limit)),
+        )
+        .await?;
+        Ok(())
+    }
+
+    fn not_registered(&mut self, trouble: &Trouble) -> Duration {
+        let dpm = self.options.dpm.to_string();
+        if let Some(cause) = trouble.unreachable() {
+            self.maybe_registered &= !trouble.never_sent();
+            if self.is_news(&cause) {
+                let help = &self.options.start_hint;
+                events::waiting_for_dpm(self.engine.id, &dpm, &cause, help);
+            }
+        } else if let Trouble::Refused(status) = trouble {
+            self.maybe_registered = false;
+            let (reason, help) = explain(status, &self.key);
+            if self.is_news(&reason) {
+                events::register_refused(self.engine.id, &dpm, &reason, help);
+            }
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(self.options.check_connection_interval);
+        pause
+    }
+
+    fn tell_readiness(&mut self, status: EngineStatus, reason: &str) {
+        if status == EngineStatus::Ready {
+            self.told = None;
+        } else if self.is_news(&format!("{status} {reason}")) {
+            events::engine_not_ready(self.engine.id, &self.options.dpm, status, reason);
+        }
+    }
+
+    fn is_news(&mut self, text: &str) -> bool {
+        let news = self.told.as_deref() != Some(text);
+        self.told = Some(text.to_owned());
+        news
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Why a call did not succeed.
+#[derive(Debug)]
+enum Trouble {
+    Late(Duration),
+    Refused(Box<Status>),
+}
+
+impl Trouble {
+    /// Says why the DPM cannot be reached; `None` where it answered.
+    fn unreachable(&self) -> Option<String> {
+        let status = match self {
+            Self::Late(limit) => return Some(format!("no answer within {limit:?}")),
+            Self::Refused(status) => status,
+        };
+        match connect_error(status) {
+            Some(ConnectError::Connect { source, .. }) => Some(match source.kind() {
+                io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+                _ => source.to_string(),
+            }),
+            Some(error) => Some(cause(error)),
+            None if status.source().is_some() => Some("the connection was lost".to_owned()),
+            None if status.code() == Code::DeadlineExceeded => Some("no answer in time".to_owned()),
+            None => None,
+        }
+    }
+
+    /// Tells whether the call certainly never reached the DPM.
+    fn never_sent(&self) -> bool {
+        matches!(self, Self::Refused(status) if connect_error(status).is_some())
+    }
+}
+
+fn connect_error(status: &Status) -> Option<&ConnectError> {
+    let mut next = status.source();
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Says why the DPM refuses, and what to do.
+fn explain(status: &Status, key: &str) -> (String, &'static str) {
+    if let Some(reason) = reason_of(status) {
+        let summary = reason.summary();
+        let text = format!("{reason}: {summary} (this engine's key is {key})");
+        return (text, reason.help());
+    }
+    let text = format!("{}: {}", status.code(), Untrusted(status.message()));
+    (text, "the DPM's log says more")
+}
+
+fn bounded<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Trouble> {
+    match timeout(limit, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(Trouble::Refused(Box::new(status))),
+        Err(_elapsed) => Err(Trouble::Late(limit)),
+    }
+}

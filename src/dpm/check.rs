@@ -1,0 +1,312 @@
+//! One dial-back: is this the engine that it says it is?
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Request, Status};
+use tower_layer::Layer as _;
+
+use crate::engine::{Engine, EngineAddress, EngineStatus};
+use crate::grpc::{
+    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module, PROOF, Target, cause,
+    reason_of,
+};
+use crate::proto::engine::CheckStatusRequest;
+use crate::proto::engine::engine_service_client::EngineServiceClient;
+use crate::registry::CheckOutcome;
+use crate::telemetry::Untrusted;
+use crate::token::Reason;
+use crate::token::proof::EngineClaim;
+use crate::trust::KeySet;
+
+/// The bounds of a dial-back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CheckOptions {
+    /// How long an engine may take to answer on an open connection.
+    pub(super) timeout: Duration,
+    /// How to connect; that has its own time.
+    pub(super) connection: ConnectionOptions,
+    /// How long one proof holds on one connection.
+    pub(super) proof_interval: Duration,
+}
+
+/// Dials one engine back, over a connection that it keeps between checks.
+#[derive(Debug)]
+pub(super) struct Checker {
+    module: Module,
+    options: CheckOptions,
+    link: Option<Link>,
+}
+
+/// A connection to an engine, and what was proved on it.
+#[derive(Debug)]
+struct Link {
+    address: EngineAddress,
+    deployment: Arc<str>,
+    identity: AttachIdentityLayer,
+    connection: Connection,
+    proved: Option<Proved>,
+}
+
+/// What the proof of an engine was given for; once one of it changes, it has to prove itself again.
+#[derive(Clone, Debug)]
+struct Proved {
+    /// How many connections had been opened.
+    opened: u64,
+    /// Which keys were trusted.
+    trust: Arc<KeySet>,
+    at: Instant,
+}
+
+impl Checker {
+    pub(super) fn new(module: Module, options: CheckOptions) -> Self {
+        Self {
+            module,
+            options,
+            link: None,
+        }
+    }
+
+    /// Dials `engine` back.
+    ///
+    /// Asks for the proof on the way to READY, on every new connection and when the last proof is
+    /// old. An answer without proof counts only on the connection that was proved.
+    pub(super) async fn check(&mut self, engine: &Engine) -> CheckOutcome {
+        let outcome = self.attempt(engine).await;
+        if let Err(reason) = outcome {
+            // Whatever answered, the next check begins with a connection and a proof of its own.
+            self.link = None;
+            return CheckOutcome::Failed(reason.into());
+        }
+        outcome.unwrap_or(CheckOutcome::Alive)
+    }
+
+    async fn attempt(&mut self, engine: &Engine) -> Result<CheckOutcome, String> {
+        let options = self.options;
+        let module = self.module.clone();
+        let trust = module.trust().load();
+        check_owner(&trust, engine)?;
+        let link = self.link(engine).await?;
+        let opened = link.connection.opened();
+        if engine.status == EngineStatus::Ready && link.is_proved(&trust, options.proof_interval) {
+            link.call(engine, link.identity.clone(), options.timeout)
+                .await
+                .map_err(|failure| failure.explain(engine, &module))?;
+            // Only the proved connection may vouch: a reconnect in between is proved below.
+            if link.connection.opened() == opened {
+                return Ok(CheckOutcome::Alive);
+            }
+        }
+        let opened = link.connection.opened();
+        let claim = EngineClaim {
+            id: engine.id.to_string(),
+            hostname: engine.address.hostname().to_owned(),
+            port: engine.address.port(),
+        };
+        let proving = link
+            .identity
+            .require_proof(module.proof_verifier(), Some(claim));
+        link.call(engine, proving, options.timeout)
+            .await
+            .map_err(|failure| failure.explain(engine, &module))?;
+        let at = Instant::now();
+        link.proved = Some(Proved { opened, trust, at });
+        Ok(CheckOutcome::Proved)
+    }
+
+    /// Returns the link to `engine`, connecting where there is none to its address.
+    async fn link(&mut self, engine: &Engine) -> Result<&mut Link, String> {
+        let link = match self.link.take() {
+            Some(link) if link.leads_to(engine) => link,
+            _ => self.connect(engine).await?,
+        };
+        Ok(self.link.insert(link))
+    }
+
+    async fn connect(&self, engine: &Engine) -> Result<Link, String> {
+        let deployment = Arc::clone(&engine.owner.deployment);
+        let identity = self
+            .module
+            .client_layer(&deployment)
+            .map_err(|error| error.to_string())?;
+        let target = Target::new(engine.address.hostname(), engine.address.port());
+        let connection = Connection::open(&target, self.options.connection)
+            .await
+            .map_err(|error| not_connected(&*error, engine))?;
+        Ok(Link {
+            address: engine.address.clone(),
+            deployment,
+            identity,
+            connection,
+            proved: None,
+        })
+    }
+}
+
+impl Link {
+    fn leads_to(&self, engine: &Engine) -> bool {
+        self.address == engine.address && self.deployment == engine.owner.deployment
+    }
+
+    fn is_proved(&self, trust: &Arc<KeySet>, interval: Duration) -> bool {
+        self.proved.as_ref().is_some_and(|proved| {
+            proved.opened == self.connection.opened()
+                && Arc::ptr_eq(&proved.trust, trust)
+                && proved.at.elapsed() < interval
+        })
+    }
+
+    async fn call(
+        &self,
+        engine: &Engine,
+        identity: AttachIdentityLayer,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let channel = identity.layer(self.connection.channel());
+        let mut client =
+            EngineServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let mut request = Request::new(CheckStatusRequest {});
+        request.set_timeout(limit);
+        let answer = timeout(limit, client.check_status(request)).await;
+        let answer = answer.map_err(|_elapsed| Failure::Late(limit))?;
+        let answer = answer.map_err(|status| Failure::Refused(Box::new(status)))?;
+        if answer.into_inner().engine_id == engine.id.to_string() {
+            Ok(())
+        } else {
+            Err(Failure::OtherEngine)
+        }
+    }
+}
+
+/// Checks that the engine's owner is somebody who can prove itself at all.
+fn check_owner(trust: &KeySet, engine: &Engine) -> Result<(), String> {
+    let owner = &engine.owner.deployment;
+    let deployment = trust
+        .deployment(owner)
+        .ok_or_else(|| format!("the engine is not dialled: `{owner}` is not trusted here"))?;
+    if deployment.active_keys().next().is_none() {
+        return Err(format!(
+            "the engine is not dialled: every key of `{owner}` is revoked here"
+        ));
+    }
+    Ok(())
+}
+
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Why an engine's answer is none.
+#[derive(Debug)]
+enum Failure {
+    Late(Duration),
+    OtherEngine,
+    Refused(Box<Status>),
+}
+
+impl Failure {
+    /// Says what failed, on whose side, and what to do: `<summary>: <rest>`.
+    ///
+    /// Of what the far side sent only our own words come back, since the text reaches whoever
+    /// chose the address.
+    fn explain(&self, engine: &Engine, module: &Module) -> String {
+        let authority = engine.address.authority();
+        match self {
+            Self::Late(limit) => {
+                format!(
+                    "the engine did not answer in time: nothing from {authority} within {limit:?}"
+                )
+            }
+            Self::OtherEngine => format!("another engine answered: {authority} has another id"),
+            Self::Refused(status) => match reason_of(status) {
+                Some(reason @ (Reason::ProofMissing | Reason::ProofInvalid)) => {
+                    not_proved(reason, status, engine, module)
+                }
+                Some(reason) => refused(reason, status, engine, module),
+                None => not_answered(status, &authority),
+            },
+        }
+    }
+}
+
+fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> String {
+    let authority = engine.address.authority();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<ConnectError>() {
+            Some(plaintext @ ConnectError::Plaintext(_)) => {
+                return format!("the engine is not dialled: {plaintext}");
+            }
+            Some(error) => {
+                return format!(
+                    "the engine cannot be reached: {}; is it running, and is {authority} where it listens?",
+                    cause(error)
+                );
+            }
+            None => next = error.source(),
+        }
+    }
+    format!("the engine cannot be reached: no connection to {authority}")
+}
+
+/// The engine's half of the pair: it does not accept this module.
+fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) -> String {
+    let unproved = if status.metadata().contains_key(PROOF) {
+        ""
+    } else {
+        " (unproved: the refusal is not signed)"
+    };
+    let (own, key) = (module.own(), &module.own().key_id);
+    let owner = &engine.owner.deployment;
+    let what = match reason {
+        Reason::KeyUnknown => format!("`{owner}` does not trust key {key} of this module"),
+        Reason::KeyRevoked => format!("`{owner}` lists key {key} of this module as revoked"),
+        Reason::SignatureInvalid => format!("`{owner}` holds another key under the name {key}"),
+        Reason::RoleMissing => format!("`{owner}` gives this module no impersonation role"),
+        _ => reason.summary().to_owned(),
+    };
+    let help = match reason {
+        Reason::KeyUnknown | Reason::KeyRevoked | Reason::SignatureInvalid => {
+            format!(
+                "on the engine's host run: countersign check over both modules' files, or countersign pair {}=FILE {}=FILE",
+                own.module, engine.owner.module
+            )
+        }
+        _ => reason.help().to_owned(),
+    };
+    format!("the engine refused our token: {reason}: {what}{unproved}; {help}")
+}
+
+/// This module's half of the pair: what answered is not the owner as this file knows it.
+fn not_proved(reason: Reason, status: &Status, engine: &Engine, module: &Module) -> String {
+    let owner = &engine.owner.deployment;
+    let trust = module.trust().current();
+    let keys: Vec<_> = trust
+        .deployment(owner)
+        .into_iter()
+        .flat_map(|deployment| deployment.active_keys())
+        .map(|key| key.key_id.as_str())
+        .collect();
+    format!(
+        "what answers at {} is not proved to be this engine: {}; expected engine {} with a key of `{owner}`: {}; {}",
+        engine.address.authority(),
+        Untrusted(status.message()),
+        engine.id,
+        keys.join(", "),
+        reason.help()
+    )
+}
+
+fn not_answered(status: &Status, authority: &str) -> String {
+    match status.code() {
+        Code::Unimplemented => {
+            format!("no engine answered: {authority} serves gRPC, but no EngineService")
+        }
+        code if status.source().is_some() => {
+            format!(
+                "the connection broke before an answer: {authority} ({code}); a gRPC engine without TLS is expected there"
+            )
+        }
+        code => format!("no engine answered: {authority} says {code} (unproved)"),
+    }
+}

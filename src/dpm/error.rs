@@ -1,0 +1,20 @@
+//! Why a DPM does not start.
+
+use std::io;
+
+use crate::storage::StorageError;
+
+/// Why a DPM does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The storage folder is in use, or cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The listener has no address.
+    #[error("the listener's address is unknown")]
+    Address(#[source] io::Error),
+    /// The descriptors for reflection are broken.
+    #[error("the reflection service cannot be made")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}

@@ -1,0 +1,303 @@
+//! Keeps the status of every engine true: one task for each, dialling it back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::check::{CheckOptions, Checker};
+use crate::engine::{Engine, EngineId, EngineStatus};
+use crate::grpc::{ConnectionOptions, Module, cause};
+use crate::registry::{CheckOutcome, EngineRegistry, RegistryError};
+use crate::telemetry::events;
+
+/// When and how engines are dialled back.
+#[derive(Clone, Copy, Debug)]
+pub struct MonitorOptions {
+    /// Between two checks of a READY engine. Default: 1 s.
+    pub check_connected_interval: Duration,
+    /// Before the second check of an engine that is not READY. Default: 1 s.
+    pub check_disconnected_interval: Duration,
+    /// By what that interval grows from check to check. Default: 2.
+    pub check_disconnected_multiplier: f64,
+    /// How far it grows. Default: 10 min.
+    pub check_disconnected_max: Duration,
+    /// How long an engine may take to answer, counted on an open connection. Default: 200 ms.
+    pub checker_timeout: Duration,
+    /// How to connect. Default: within 2 s, without TLS on loopback alone.
+    pub connection: ConnectionOptions,
+    /// How long one proof holds on one connection. Default: 10 min.
+    pub proof_interval: Duration,
+    /// After which time unseen an engine becomes INACTIVE. Default: 2 d.
+    pub inactivate_not_seen_for: Duration,
+}
+
+impl Default for MonitorOptions {
+    fn default() -> Self {
+        Self {
+            check_connected_interval: Duration::from_secs(1),
+            check_disconnected_interval: Duration::from_secs(1),
+            check_disconnected_multiplier: 2.0,
+            check_disconnected_max: Duration::from_secs(600),
+            checker_timeout: Duration::from_millis(200),
+            connection: ConnectionOptions::default(),
+            proof_interval: Duration::from_secs(600),
+            inactivate_not_seen_for: Duration::from_secs(2 * 24 * 3600),
+        }
+    }
+}
+
+/// Dials engines back and keeps their status. Cloning is cheap; the tasks end with the last clone.
+///
+/// An engine is checked when it registers, when it calls while it is not READY, and by the clock:
+/// READY ones at a fixed interval, the others with a growing one. After a failed check of a READY
+/// engine the next follows at once. Nothing here decides a status: [`EngineRegistry`] does.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    context: Arc<Context>,
+    tasks: Arc<Mutex<Tasks>>,
+}
+
+#[derive(Debug)]
+struct Context {
+    module: Module,
+    registry: Arc<EngineRegistry>,
+    options: MonitorOptions,
+}
+
+#[derive(Debug, Default)]
+struct Tasks {
+    wake: HashMap<EngineId, watch::Sender<()>>,
+    running: JoinSet<()>,
+}
+
+impl Monitor {
+    /// Makes a monitor of the engines in `registry`. To be made within a tokio runtime.
+    pub fn new(module: Module, registry: Arc<EngineRegistry>, options: MonitorOptions) -> Self {
+        let context = Arc::new(Context {
+            module,
+            registry,
+            options,
+        });
+        let mut tasks = Tasks::default();
+        tasks.running.spawn(inactivate(Arc::clone(&context)));
+        Self {
+            context,
+            tasks: Arc::new(Mutex::new(tasks)),
+        }
+    }
+
+    /// Has every engine checked that the registry holds, as after a restart.
+    ///
+    /// # Errors
+    ///
+    /// When the registry's store fails.
+    pub async fn check_all(&self) -> Result<(), RegistryError> {
+        let mut after = None;
+        loop {
+            let page = self.context.registry.list(after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.id);
+            for engine in page.iter().filter(|engine| is_kept(engine)) {
+                self.check_now(engine.id);
+            }
+        }
+    }
+
+    /// Has `engine` checked as soon as its running check, if any, is over.
+    pub fn check_now(&self, engine: EngineId) {
+        let mut tasks = self.lock();
+        if let Some(wake) = tasks.wake.get(&engine) {
+            wake.send_replace(());
+            return;
+        }
+        // What has ended is forgotten, so that the set does not grow.
+        while tasks.running.try_join_next().is_some() {}
+        let (wake, woken) = watch::channel(());
+        tasks.wake.insert(engine, wake);
+        let keeper = Keeper {
+            engine,
+            context: Arc::clone(&self.context),
+            tasks: Arc::downgrade(&self.tasks),
+            woken,
+        };
+        tasks.running.spawn(keeper.run());
+    }
+
+    /// Ends every task. Engines keep the status they have.
+    pub fn stop(&self) {
+        let mut tasks = self.lock();
+        tasks.wake.clear();
+        tasks.running.abort_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps one engine.
+struct Keeper {
+    engine: EngineId,
+    context: Arc<Context>,
+    tasks: Weak<Mutex<Tasks>>,
+    woken: watch::Receiver<()>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let options = self.context.options;
+        let mut checker = Checker::new(
+            self.context.module.clone(),
+            CheckOptions {
+                timeout: options.checker_timeout,
+                connection: options.connection,
+                proof_interval: options.proof_interval,
+            },
+        );
+        let mut failures = 0;
+        loop {
+            self.woken.mark_unchanged();
+            let pause = match self.check(&mut checker).await {
+                Ok(Some(Checked::Holds)) => {
+                    failures = 0;
+                    options.check_connected_interval
+                }
+                Ok(Some(Checked::Lost)) => {
+                    failures = 0;
+                    Duration::ZERO
+                }
+                Ok(Some(Checked::Fails)) => {
+                    failures += 1;
+                    options.back_off(failures)
+                }
+                Ok(None) => {
+                    if self.leave() {
+                        return;
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    events::registry_failed(&cause(&error));
+                    failures += 1;
+                    options.back_off(failures)
+                }
+            };
+            self.wait(pause).await;
+        }
+    }
+
+    /// Checks the engine once; `None` when there is nothing to keep any more.
+    async fn check(&self, checker: &mut Checker) -> Result<Option<Checked>, RegistryError> {
+        let registry = &self.context.registry;
+        let engine = registry.find(self.engine).await?;
+        let Some(engine) = engine.filter(|engine| is_kept(engine)) else {
+            return Ok(None);
+        };
+        let outcome = checker.check(&engine).await;
+        let after = registry.record_check(&engine, &outcome).await?;
+        Ok(match outcome {
+            _ if !is_kept(&after) => None,
+            CheckOutcome::Proved | CheckOutcome::Alive => Some(Checked::Holds),
+            CheckOutcome::Failed(_) if engine.status == EngineStatus::Ready => Some(Checked::Lost),
+            CheckOutcome::Failed(_) => Some(Checked::Fails),
+        })
+    }
+
+    /// Takes this task off the list, unless somebody has just asked for a check.
+    fn leave(&self) -> bool {
+        let Some(tasks) = self.tasks.upgrade() else {
+            return true;
+        };
+        let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.woken.has_changed().unwrap_or(false) {
+            return false;
+        }
+        tasks.wake.remove(&self.engine);
+        true
+    }
+
+    /// Waits for `pause`, or until somebody asks for a check.
+    async fn wait(&mut self, pause: Duration) {
+        let now = Instant::now();
+        tokio::select! {
+            () = sleep_until(now + pause) => {}
+            _ = self.woken.changed() => {
+                // An engine that calls without end is not dialled without end.
+                sleep_until(now + MIN_PAUSE.min(pause)).await;
+            }
+        }
+    }
+}
+
+/// What a check means for the next one.
+enum Checked {
+    Holds,
+    Lost,
+    Fails,
+}
+
+impl MonitorOptions {
+    fn back_off(&self, failures: i32) -> Duration {
+        let factor = self.check_disconnected_multiplier.powi(failures - 1);
+        let seconds = self.check_disconnected_interval.as_secs_f64() * factor;
+        Duration::try_from_secs_f64(seconds)
+            .unwrap_or(self.check_disconnected_max)
+            .min(self.check_disconnected_max)
+    }
+}
+
+fn is_kept(engine: &Engine) -> bool {
+    engine.status != EngineStatus::Inactive
+}
+
+/// Makes engines INACTIVE that were not seen for long.
+async fn inactivate(context: Arc<Context>) {
+    let limit = context.options.inactivate_not_seen_for;
+    let mut ticks = interval(SCAN_INTERVAL.min(limit).max(MIN_PAUSE));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = context.registry.inactivate_not_seen(limit).await {
+            events::registry_failed(&cause(&error));
+        }
+    }
+}
+
+const PAGE: usize = 1000;
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const SCAN_INTERVAL: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_up_to_its_maximum() {
+        let options = MonitorOptions::default();
+
+        let seconds = [1, 2, 3, 4, 10, 11, i32::MAX].map(|n| options.back_off(n).as_secs());
+
+        assert_eq!(seconds, [1, 2, 4, 8, 512, 600, 600]);
+    }
+
+    #[test]
+    fn back_off_of_an_odd_multiplier_stays_within_bounds() {
+        let options = |check_disconnected_multiplier| MonitorOptions {
+            check_disconnected_multiplier,
+            ..MonitorOptions::default()
+        };
+
+        for odd in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
+            for failures in [1, 2, 3, i32::MAX] {
+                let pause = options(odd).back_off(failures);
+                assert!(pause <= options(odd).check_disconnected_max, "{odd}");
+            }
+        }
+    }
+}

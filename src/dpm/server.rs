@@ -1,0 +1,162 @@
+//! A DPM from start to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::error::StartError;
+use super::monitor::{Monitor, MonitorOptions};
+use super::service::EngineRegistryService;
+use crate::grpc::{
+    Drained, Health, MethodRules, Module, Reflection, Rule, ServeError, ServerOptions,
+    StandardServices, cause, serve,
+};
+use crate::proto::registry::engine_registry_service_server::EngineRegistryServiceServer;
+use crate::registry::store::EngineStore;
+use crate::registry::{EngineRegistry, Limits};
+use crate::storage::Storage;
+use crate::telemetry::events;
+
+/// How a DPM runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The storage folder, held for this process alone.
+    pub storage: PathBuf,
+    /// How many engines there may be.
+    pub limits: Limits,
+    /// When and how engines are dialled back.
+    pub monitor: MonitorOptions,
+    /// The bounds of the server.
+    pub server: ServerOptions,
+    /// Whether reflection is served.
+    pub reflection: Reflection,
+}
+
+impl Options {
+    /// Takes the defaults, with `storage` as the storage folder and reflection off.
+    pub fn new(storage: PathBuf) -> Self {
+        Self {
+            storage,
+            limits: Limits::default(),
+            monitor: MonitorOptions::default(),
+            server: ServerOptions::default(),
+            reflection: Reflection::Off,
+        }
+    }
+}
+
+/// A DPM that is ready to serve.
+#[derive(Debug)]
+pub struct Dpm {
+    module: Module,
+    listener: TcpListener,
+    address: SocketAddr,
+    registry: Arc<EngineRegistry>,
+    standard: StandardServices,
+    options: Options,
+    storage: Storage,
+}
+
+impl Dpm {
+    /// Takes the storage folder and makes a DPM that will serve on `listener`.
+    ///
+    /// # Errors
+    ///
+    /// When another process holds the storage folder, or it cannot be used.
+    pub fn new(
+        module: Module,
+        listener: TcpListener,
+        store: Arc<dyn EngineStore>,
+        options: Options,
+    ) -> Result<Self, StartError> {
+        let storage = Storage::lock(&options.storage)?;
+        let address = listener.local_addr().map_err(StartError::Address)?;
+        let clock = Arc::clone(module.clock());
+        Ok(Self {
+            registry: Arc::new(EngineRegistry::new(store, clock, options.limits)),
+            standard: StandardServices::new(&module, options.reflection)?,
+            module,
+            listener,
+            address,
+            options,
+            storage,
+        })
+    }
+
+    /// Returns the bound address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the registry.
+    pub fn registry(&self) -> &Arc<EngineRegistry> {
+        &self.registry
+    }
+
+    /// Returns what the DPM says of its health.
+    pub fn health(&self) -> &Health {
+        &self.standard.health
+    }
+
+    /// Serves until `shutdown` completes, then drains, for the shutdown deadline at most.
+    ///
+    /// # Errors
+    ///
+    /// When the server stops by itself.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
+        let Self {
+            module,
+            registry,
+            options,
+            ..
+        } = self;
+        let monitor = Monitor::new(module.clone(), Arc::clone(&registry), options.monitor);
+        if let Err(error) = monitor.check_all().await {
+            events::registry_failed(&cause(&error));
+        }
+        let service = EngineRegistryService::new(registry, monitor.clone());
+        let service = EngineRegistryServiceServer::new(service);
+        let health = self
+            .standard
+            .health
+            .of::<EngineRegistryServiceServer<EngineRegistryService>>();
+        let layer = module.server_layer(rules(self.standard.rules, &module));
+        let routes = self.standard.routes.add_service(service);
+        health.serving().await;
+        events::startup(&events::StartedModule {
+            module: module.own().module.as_str(),
+            deployment: module.own().issuer(),
+            fingerprint: module.own().key_id.as_str(),
+            address: self.address,
+            advertised: None,
+        });
+        let stopping = async {
+            shutdown.await;
+            monitor.stop();
+            health.not_serving().await;
+        };
+        let ended = serve(self.listener, layer, routes, options.server, stopping).await;
+        monitor.stop();
+        let how = match &ended {
+            Ok(Drained::InTime) => "Stopped.".to_owned(),
+            Ok(Drained::AtDeadline) => "Stopped at the deadline with open connections.".to_owned(),
+            Err(error) => cause(error),
+        };
+        events::shutdown(module.own().module.as_str(), &how);
+        drop(self.storage);
+        ended
+    }
+}
+
+fn rules(standard: MethodRules, module: &Module) -> MethodRules {
+    let impersonator = || Rule::role(module.impersonation_role().clone());
+    let method = |name: &str| format!("/countersign.registry.v1.EngineRegistryService/{name}");
+    standard
+        .allow(&method("RegisterEngine"), impersonator())
+        .allow(&method("Heartbeat"), impersonator())
+        .allow(&method("DeregisterEngine"), impersonator())
+        .allow(&method("GetEngine"), impersonator().or_own_module())
+        .allow(&method("ListEngines"), impersonator().or_own_module())
+}

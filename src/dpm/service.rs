@@ -1,0 +1,223 @@
+//! `EngineRegistryService`: engines register, stay and leave.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prost::Message as _;
+use tonic::{Code, Request, Response, Status};
+
+use super::monitor::Monitor;
+use crate::engine::{Engine, EngineAddress, EngineStatus};
+use crate::grpc::{cause, refuse, verified_token};
+use crate::proto::convert::{ConvertError, engine_id};
+use crate::proto::registry as wire;
+use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
+use crate::registry::{EngineRegistry, Registrant, RegistryError};
+use crate::telemetry::events;
+use crate::token::{Reason, VerifiedToken};
+
+/// Serves `countersign.registry.v1.EngineRegistryService` over a registry.
+///
+/// The layer before it has verified the caller and its role; who owns an engine is the registry's
+/// to decide. Why an engine is not READY is told in full to its owner and the DPM itself; others
+/// get the summary.
+#[derive(Clone, Debug)]
+pub struct EngineRegistryService {
+    registry: Arc<EngineRegistry>,
+    monitor: Monitor,
+}
+
+impl EngineRegistryService {
+    /// Serves `registry`, whose engines `monitor` keeps.
+    pub fn new(registry: Arc<EngineRegistry>, monitor: Monitor) -> Self {
+        Self { registry, monitor }
+    }
+
+    /// Has an engine that is not READY checked, since it has just shown that it lives.
+    fn notice(&self, engine: &Engine) {
+        if engine.status != EngineStatus::Ready {
+            self.monitor.check_now(engine.id);
+        }
+    }
+}
+
+/// Who calls: a deployment, or the module's own operator.
+struct Caller {
+    token: VerifiedToken,
+    peer: Option<SocketAddr>,
+}
+
+impl Caller {
+    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let token = verified_token(request)?.clone();
+        let peer = request.remote_addr();
+        Ok(Self { token, peer })
+    }
+
+    fn registrant(&self) -> Registrant {
+        let deployment = self.token.deployment();
+        Registrant {
+            identity: self.token.identity().clone(),
+            environment: deployment.and_then(|deployment| deployment.environment.clone()),
+            fingerprint: self.token.key_id().as_str().into(),
+        }
+    }
+
+    /// Tells whether the caller may read all of `engine`: its owner, or this module itself.
+    fn sees_all_of(&self, engine: &Engine) -> bool {
+        match self.token.deployment() {
+            Some(deployment) => *engine.owner.deployment == *deployment.name.as_str(),
+            None => true,
+        }
+    }
+
+    fn view(&self, engine: &Engine) -> wire::Engine {
+        let mut view = wire::Engine::from(engine);
+        if !self.sees_all_of(engine) {
+            let summary = view.status_reason.split(": ").next().unwrap_or_default();
+            view.status_reason = summary.to_owned();
+        }
+        view
+    }
+}
+
+#[tonic::async_trait]
+impl Service for EngineRegistryService {
+    async fn register_engine(
+        &self,
+        request: Request<wire::RegisterEngineRequest>,
+    ) -> Result<Response<wire::RegisterEngineResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let id = engine_id(&request.engine_id).map_err(|error| invalid(&error))?;
+        let address = request.address.ok_or(ConvertError::Missing("address"));
+        let address = address
+            .and_then(|address| EngineAddress::try_from(&address))
+            .map_err(|error| invalid(&error))?;
+        let constraints = request.constraints.unwrap_or_default();
+        let constraints = constraints.try_into().map_err(|error| invalid(&error))?;
+        let engine = self
+            .registry
+            .register(&caller.registrant(), id, address, constraints)
+            .await
+            .map_err(|error| status(&error, &caller, "RegisterEngine"))?;
+        self.notice(&engine);
+        let engine = Some(caller.view(&engine));
+        Ok(Response::new(wire::RegisterEngineResponse { engine }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<wire::HeartbeatRequest>,
+    ) -> Result<Response<wire::HeartbeatResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let id = engine_id(&request.get_ref().engine_id).map_err(|error| invalid(&error))?;
+        let engine = self
+            .registry
+            .heartbeat(&caller.registrant(), id)
+            .await
+            .map_err(|error| status(&error, &caller, "Heartbeat"))?;
+        self.notice(&engine);
+        let view = caller.view(&engine);
+        Ok(Response::new(wire::HeartbeatResponse {
+            status: view.status,
+            status_reason: view.status_reason,
+        }))
+    }
+
+    async fn deregister_engine(
+        &self,
+        request: Request<wire::DeregisterEngineRequest>,
+    ) -> Result<Response<wire::DeregisterEngineResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let id = engine_id(&request.get_ref().engine_id).map_err(|error| invalid(&error))?;
+        let engine = self
+            .registry
+            .deregister(&caller.registrant(), id)
+            .await
+            .map_err(|error| status(&error, &caller, "DeregisterEngine"))?;
+        // Its task looks, sees that it left, and ends.
+        self.monitor.check_now(engine.id);
+        Ok(Response::new(wire::DeregisterEngineResponse {}))
+    }
+
+    async fn get_engine(
+        &self,
+        request: Request<wire::GetEngineRequest>,
+    ) -> Result<Response<wire::GetEngineResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let id = engine_id(&request.get_ref().engine_id).map_err(|error| invalid(&error))?;
+        let found = self.registry.find(id).await;
+        let engine = found
+            .and_then(|engine| engine.ok_or(RegistryError::NotFound(id)))
+            .map_err(|error| status(&error, &caller, "GetEngine"))?;
+        let engine = Some(caller.view(&engine));
+        Ok(Response::new(wire::GetEngineResponse { engine }))
+    }
+
+    async fn list_engines(
+        &self,
+        request: Request<wire::ListEnginesRequest>,
+    ) -> Result<Response<wire::ListEnginesResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let size = match usize::try_from(request.page_size) {
+            Ok(0) => 100,
+            Ok(size) => size.min(1000),
+            Err(_) => return Err(Status::invalid_argument("`page_size` is negative")),
+        };
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse().map_err(|_no_id| {
+                Status::invalid_argument("`page_token` is not one that was given out")
+            })?),
+        };
+        let listed = self.registry.list(after, size + 1).await;
+        let listed = listed.map_err(|error| status(&error, &caller, "ListEngines"))?;
+        let mut page = wire::ListEnginesResponse::default();
+        let mut bytes = 0;
+        for engine in listed {
+            let view = caller.view(&engine);
+            bytes += view.encoded_len();
+            let full = page.engines.len() >= size || bytes > MAX_PAGE_BYTES;
+            if let Some(last) = page.engines.last().filter(|_| full) {
+                page.next_page_token.clone_from(&last.id);
+                break;
+            }
+            page.engines.push(view);
+        }
+        Ok(Response::new(page))
+    }
+}
+
+/// Below the 4 MB that a gRPC client takes by default.
+const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+fn invalid(error: &ConvertError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn status(error: &RegistryError, caller: &Caller, method: &str) -> Status {
+    let text = error.to_string();
+    match error {
+        RegistryError::EngineNotOwned(_) => {
+            let key = caller.token.key_id();
+            events::auth_rejected(&events::RejectedCall {
+                reason: Reason::EngineNotOwned.as_str(),
+                fingerprint: Some(key.as_str()),
+                peer: caller.peer,
+                method,
+                detail: &format!("{}: {text}", caller.token.identity()),
+            });
+            refuse(Reason::EngineNotOwned, Some(&text))
+        }
+        RegistryError::NotFound(_) => Status::not_found(text),
+        RegistryError::RegistryFull(_)
+        | RegistryError::DeploymentFull(_)
+        | RegistryError::TooFast(_) => Status::resource_exhausted(text),
+        RegistryError::Store(error) => {
+            events::registry_failed(&cause(error));
+            Status::new(Code::Unavailable, "the registry cannot be reached")
+        }
+    }
+}
