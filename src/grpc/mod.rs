@@ -21,6 +21,6 @@ pub use metadata::{NONCE, PROOF};
 pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
 pub use peer::{caller, verified_token};
 pub use serve::{Drained, ServeError, ServerOptions, serve};
-pub use server::{VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
+pub use server::{Tokens, VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
 pub use standard::{Health, Reflection, StandardServices};
-pub use status::{DOMAIN, reason_of, refuse};
+pub use status::{DOMAIN, code_name, reason_of, refuse};

@@ -12,7 +12,7 @@ use crate::token::{Policy, TokenIssuer, TokenVerifier};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
 use super::client::{Callee, CallerTokens};
-use super::{AttachIdentityLayer, IdentityService, MethodRules, VerifyIdentityLayer};
+use super::{AttachIdentityLayer, IdentityService, MethodRules, Tokens, VerifyIdentityLayer};
 
 /// One service's identity: who it is, whom it trusts, and the layers that carry both.
 ///
@@ -24,6 +24,7 @@ pub struct Module {
     trust: Arc<TrustStore>,
     policy: Policy,
     impersonation_role: Role,
+    tokens: Tokens,
     clock: Arc<dyn Clock>,
 }
 
@@ -68,6 +69,7 @@ pub struct ModuleBuilder {
     deployments: Vec<Deployment>,
     policy: Policy,
     impersonation_role: Option<Role>,
+    tokens: Tokens,
     clock: Arc<dyn Clock>,
 }
 
@@ -94,6 +96,12 @@ impl ModuleBuilder {
         }
     }
 
+    /// Lets callers over loopback do without a token. See [`Tokens::OptionalOnLoopback`].
+    #[must_use]
+    pub fn dangerous_tokens(self, tokens: Tokens) -> Self {
+        Self { tokens, ..self }
+    }
+
     /// Reads the time from `clock` instead of the machine.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
@@ -116,6 +124,7 @@ impl ModuleBuilder {
             trust: Arc::new(TrustStore::new(keys)),
             policy: self.policy,
             impersonation_role,
+            tokens: self.tokens,
             clock: self.clock,
         })
     }
@@ -129,6 +138,7 @@ impl Module {
             deployments: Vec::new(),
             policy: Policy::default(),
             impersonation_role: None,
+            tokens: Tokens::Required,
             clock: Arc::new(SystemClock),
         }
     }
@@ -178,7 +188,7 @@ impl Module {
     /// callers that ask.
     pub fn server_layer(&self, rules: MethodRules) -> VerifyIdentityLayer {
         let signer = ProofSigner::new(Arc::clone(&self.own), Arc::clone(&self.clock));
-        VerifyIdentityLayer::new(Arc::new(self.verifier()), rules).with_proofs(signer)
+        VerifyIdentityLayer::new(Arc::new(self.verifier()), rules, self.tokens).with_proofs(signer)
     }
 
     /// Returns the layer that attaches this module's identity to calls of the deployment `name`.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use tonic::Status;
@@ -19,6 +20,17 @@ use crate::token::{Accept, Nonce, Refusal, TokenVerifier, VerifiedToken};
 
 use super::{MethodRules, metadata, refuse};
 
+/// Whether a call needs a token.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Tokens {
+    /// It does.
+    #[default]
+    Required,
+    /// A call over loopback without a token is let through, without an identity; a token that is
+    /// there must verify. `ataccama.authentication.grpc.internal.jwt.enable=false`.
+    OptionalOnLoopback,
+}
+
 /// Puts [`VerifyIdentity`] before the services of a server.
 ///
 /// Wrap the whole server with it, so that no method can be forgotten:
@@ -32,9 +44,13 @@ pub struct VerifyIdentityLayer {
 
 impl VerifyIdentityLayer {
     /// Verifies with `verifier` and applies `rules`.
-    pub fn new(verifier: Arc<TokenVerifier>, rules: MethodRules) -> Self {
+    pub fn new(verifier: Arc<TokenVerifier>, rules: MethodRules, tokens: Tokens) -> Self {
         Self {
-            gate: Arc::new(Gate { verifier, rules }),
+            gate: Arc::new(Gate {
+                verifier,
+                rules,
+                tokens,
+            }),
             proofs: None,
         }
     }
@@ -75,6 +91,7 @@ pub struct VerifyIdentity<S> {
 struct Gate {
     verifier: Arc<TokenVerifier>,
     rules: MethodRules,
+    tokens: Tokens,
 }
 
 impl Gate {
@@ -91,8 +108,12 @@ impl Gate {
         let peer = extensions
             .get::<TcpConnectInfo>()
             .and_then(TcpConnectInfo::remote_addr);
-        let own_module = rule.is_some_and(super::Rule::admits_own_module)
-            && peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        let loopback = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        let optional = self.tokens == Tokens::OptionalOnLoopback && loopback;
+        if optional && rule.is_some() && !headers.contains_key(AUTHORIZATION) {
+            return Ok(());
+        }
+        let own_module = loopback && rule.is_some_and(super::Rule::admits_own_module);
         let accept = if own_module {
             Accept::PeersAndOwnModule
         } else {

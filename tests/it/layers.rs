@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::grpc::{Proved, reason_of};
+use countersign::grpc::{Module, Proved, Tokens, reason_of};
 use countersign::testing::{self, Pair};
 use countersign::token::proof::EngineClaim;
 use countersign::{MethodRules, Reason, Rule};
@@ -33,7 +33,7 @@ struct Greeter {
 #[tonic::async_trait]
 impl GreeterService for Greeter {
     async fn greet(&self, call: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
-        let text = countersign::grpc::caller(&call)?.to_string();
+        let text = countersign::grpc::caller(&call).map_or("nobody".into(), ToString::to_string);
         let mut response = Response::new(GreetResponse { text });
         if let Some(engine) = &self.engine {
             response.extensions_mut().insert(engine.clone());
@@ -305,6 +305,7 @@ async fn reply_without_or_with_another_modules_proof_is_not_believed() {
         .layer(countersign::VerifyIdentityLayer::new(
             Arc::new(pair.dpm.verifier()),
             any_identity(),
+            Tokens::Required,
         ))
         .add_service(GreeterServiceServer::new(Greeter { engine: None }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -365,4 +366,25 @@ async fn revoking_the_callee_stops_calls_before_they_leave() {
         status.message(),
         "not called: every key of deployment `dpm-dev` is revoked here"
     );
+}
+
+#[tokio::test]
+async fn without_required_tokens_a_bad_one_is_still_refused() {
+    let strict = testing::pair();
+    let open = Module::builder(strict.dpm.own().clone())
+        .trust(testing::trusted(strict.dpe.own()))
+        .dangerous_tokens(Tokens::OptionalOnLoopback)
+        .build()
+        .unwrap();
+    let pair = Pair {
+        dpm: open,
+        ..strict
+    };
+    let mut client = Client::new(serve(&pair, any_identity(), None).await);
+
+    let nobody = client.greet(GreetRequest {}).await.unwrap();
+    let forged = client.greet(bearer("a.b.c")).await.unwrap_err();
+
+    assert_eq!(nobody.into_inner().text, "nobody");
+    assert_eq!(reason_of(&forged), Some(Reason::TokenMalformed));
 }
