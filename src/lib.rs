@@ -38,6 +38,7 @@ pub mod admin;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod diagnostic;
 pub mod dpe;
 pub mod dpm;

@@ -66,14 +66,9 @@ fn java(texts: &[String]) -> Option<Vec<Option<Vec<String>>>> {
     let mut stdin = child.stdin.take()?;
     let writer = std::thread::spawn(move || stdin.write_all(&input));
     let mut output = Vec::new();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_end(&mut output)
-        .unwrap();
-    let read_all = writer.join().unwrap().is_ok();
-    if !child.wait().unwrap().success() || !read_all {
+    child.stdout.take()?.read_to_end(&mut output).ok()?;
+    let written = writer.join().is_ok_and(|result| result.is_ok());
+    if !child.wait().ok()?.success() || !written {
         return None;
     }
     let mut rest = output.as_slice();

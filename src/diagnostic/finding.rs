@@ -105,6 +105,13 @@ impl Finding {
         self
     }
 
+    /// Moves it to `origin`.
+    #[must_use]
+    pub fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
     /// Names the setting it is about.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {

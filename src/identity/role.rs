@@ -42,6 +42,11 @@ impl Role {
         Ok(Self(text.into()))
     }
 
+    /// Returns the role that the vendor's files give every peer, `IMPERSONATION`.
+    pub fn impersonation() -> Self {
+        Self("IMPERSONATION".into())
+    }
+
     /// Returns the role as written.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -39,6 +39,11 @@ impl Document {
         &self.parsed.entries
     }
 
+    /// Returns the whole text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Returns the lines `#---`, which separate documents for Spring; here everything is one.
     pub fn separators(&self) -> &[Span] {
         &self.parsed.separators

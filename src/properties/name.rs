@@ -67,6 +67,14 @@ impl Name {
     }
 }
 
+impl Name {
+    /// Returns the form in which spellings agree: lower case, dots between the segments.
+    pub fn uniform(&self) -> String {
+        let segments: Vec<_> = self.segments.iter().map(|s| s.uniform.as_str()).collect();
+        segments.join(".")
+    }
+}
+
 fn closes(text: &str, bracket: usize) -> bool {
     text.get(bracket..).is_some_and(|rest| rest.contains(']'))
 }

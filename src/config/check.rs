@@ -1,0 +1,314 @@
+//! Everything that can be told from one file; the door of `check`, of a start and of a reload.
+
+use std::path::{Path, PathBuf};
+
+use config::ConfigError;
+
+use crate::diagnostic::{Code, Finding, Findings, Origin, Severity, redact};
+use crate::identity::Role;
+use crate::properties::name::Name;
+use crate::properties::{Content, FileText, Layer, Layered, Level, ReadError, Sourced};
+
+use super::cross_check;
+use super::deployments::{self, ReadDeployment};
+use super::gather::{self, Gathered, Names};
+use super::load::ModuleKind;
+use super::options::{self, Options};
+use super::own_key::{self, OwnKey};
+use super::reach;
+use super::read::{Inputs, Reader};
+use super::schema::{self, Fallback, Known};
+use super::text_check;
+use super::trusted_key;
+use super::view::{Limited, View};
+
+/// What the findings are for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Purpose {
+    /// To tell a person about a file, which may be a part of one.
+    Check,
+    /// To run on it.
+    Run,
+}
+
+impl Purpose {
+    pub(super) fn published_severity(self) -> Severity {
+        self.strict()
+    }
+
+    /// A warning for a person, an error for a start.
+    fn strict(self) -> Severity {
+        match self {
+            Self::Check => Severity::Warning,
+            Self::Run => Severity::Error,
+        }
+    }
+}
+
+/// What `check` found in one or more files.
+#[derive(Debug)]
+pub struct Report {
+    /// The findings of all files, in order.
+    pub findings: Findings,
+    /// How many settings were read.
+    pub settings: usize,
+    /// Settings with foreign names, which were ignored.
+    pub ignored: Vec<Ignored>,
+}
+
+/// A setting with a foreign name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ignored {
+    /// Where it stands.
+    pub origin: Origin,
+    /// Its name, without anything that looks like a private key.
+    pub name: String,
+}
+
+/// Checks `files`, each by itself and, where there are several, against each other.
+///
+/// Placeholders may name variables of `environment`; the settings it overrides are not looked at.
+///
+/// # Errors
+///
+/// When a file cannot be read; what is wrong inside of one is a finding.
+pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Report, CheckError> {
+    let mut inspected = Vec::new();
+    for file in files {
+        let question = Question {
+            file,
+            home: None,
+            kind: None,
+            purpose: Purpose::Check,
+            environment,
+            sets: &[],
+        };
+        inspected.push(inspect(&question)?);
+    }
+    let mut all = Limited::default();
+    all.extend(cross_check::check(&inspected));
+    let mut settings: usize = 0;
+    let mut ignored = Vec::new();
+    for file in inspected {
+        settings = settings.saturating_add(file.settings);
+        ignored.extend(file.ignored);
+        all.extend(file.findings);
+    }
+    Ok(Report {
+        findings: all.finish(),
+        settings,
+        ignored,
+    })
+}
+
+/// Why files could not be checked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The layers could not be put together; a fault of this program.
+    #[error("the settings cannot be put together")]
+    Layers(#[from] ConfigError),
+}
+
+/// What to look at, and for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    pub(super) file: &'a Path,
+    pub(super) home: Option<&'a Path>,
+    pub(super) kind: Option<&'a ModuleKind>,
+    pub(super) purpose: Purpose,
+    pub(super) environment: &'a [(String, String)],
+    pub(super) sets: &'a [(String, String)],
+}
+
+/// Everything one file says.
+#[derive(Debug)]
+pub(super) struct Inspected {
+    pub(super) view: View,
+    pub(super) own: Option<OwnKey>,
+    pub(super) impersonation: Role,
+    pub(super) deployments: Vec<ReadDeployment>,
+    pub(super) options: Options,
+    /// Where the server's and the client's largest message are set, where they are.
+    pub(super) message_bytes_at: [Option<Sourced>; 2],
+    /// Where TLS is turned on or off.
+    pub(super) tls_at: Vec<Sourced>,
+    pub(super) findings: Findings,
+    settings: usize,
+    ignored: Vec<Ignored>,
+}
+
+/// Reads one file and everything that overrides it.
+pub(super) fn inspect(question: &Question<'_>) -> Result<Inspected, CheckError> {
+    let text = FileText::read(question.file)?;
+    let mut view = View::new(question.file, &text);
+    let mut findings = Limited::default();
+    let (layers, gathered, broken_key) = layers(&mut view, question, &mut findings);
+    let layered = Layered::new(layers)?;
+    let inputs = Inputs {
+        view: Some(&view),
+        environment: question.environment,
+        home: question.home,
+        ours: &gathered.ours,
+    };
+    let mut reader = Reader::new(&layered, &inputs);
+    let own = own_key::read(&mut reader, question.purpose);
+    let impersonation = impersonation(&mut reader);
+    let options = options::read(&mut reader);
+    let deployments = deployments::read(&mut reader, &impersonation, question.purpose);
+    trusted_key::ambiguous(&mut reader, own.as_ref(), &deployments);
+    reach::check(&mut reader, &options, question.purpose);
+    let tls_at = options::tls_places(&reader);
+    let message_bytes_at = MESSAGE_BYTES.map(|name| {
+        reader
+            .raw(name, &[])
+            .filter(|v| *v.origin() != Origin::Default)
+            .cloned()
+    });
+    findings.extend(reader.findings.finish());
+    if own.is_none() && layered.value(&schema::path(own_key::NAME, &[])).is_none() && !broken_key {
+        findings.push(no_key(&view, &gathered, question.purpose));
+    }
+    about_text(&view, &gathered, question.purpose, &mut findings);
+    let settings = gathered.ours.len();
+    let ignored = ignored(&view, &gathered);
+    findings.extend(gathered.findings.finish());
+    Ok(Inspected {
+        own,
+        impersonation,
+        deployments,
+        options,
+        message_bytes_at,
+        tls_at,
+        findings: findings.finish(),
+        settings,
+        ignored,
+        view,
+    })
+}
+
+/// Puts everything that is set into layers, and tells whether the own key is broken over lines.
+fn layers(
+    view: &mut View,
+    question: &Question<'_>,
+    findings: &mut Limited,
+) -> (Vec<Layer>, Gathered, bool) {
+    let names = view.entries().iter().map(|entry| Name::parse(entry.key()));
+    let known: Vec<Known> = names.map(|name| schema::find(&name)).collect();
+    text_check::hide_secrets(view, &known);
+    let skipped = text_check::broken_values(view, &known, findings);
+    let private = |at: &usize| matches!(known.get(*at), Some(Known::Setting(placed)) if placed.setting.is_private());
+    let broken_key = skipped.iter().any(private);
+    let (file, gathered) = gather::file(view, known, &skipped);
+    let mut layers = vec![defaults(question.kind), file];
+    if question.purpose == Purpose::Run {
+        let names = Names::new(&gathered.ours);
+        layers.push(gather::environment(question.environment, &names, findings));
+        layers.push(gather::options(question.sets, findings));
+    }
+    (layers, gathered, broken_key)
+}
+
+/// The server's and the client's largest message.
+const MESSAGE_BYTES: [&str; 2] = [
+    "ataccama.server.grpc.max-message-size",
+    "ataccama.client.grpc.properties.max-message-size",
+];
+
+fn defaults(kind: Option<&ModuleKind>) -> Layer {
+    let mut layer = Layer::new(Level::Defaults);
+    for setting in schema::settings().filter(|setting| !setting.name().contains('<')) {
+        let text = match (setting.fallback(), kind) {
+            (Fallback::Text(text), _)
+            | (Fallback::PerModule(text, _), Some(ModuleKind::Dpm))
+            | (Fallback::PerModule(_, text), Some(ModuleKind::Dpe)) => text,
+            (Fallback::None | Fallback::PerModule(..), _) => continue,
+        };
+        let value = Sourced::new(text, Origin::Default);
+        layer.set(schema::path(setting.name(), &[]), Content::One(value));
+    }
+    layer
+}
+
+fn impersonation(reader: &mut Reader<'_>) -> Role {
+    let name = "ataccama.authentication.internal.jwt.impersonation-role";
+    let value = reader.text(name, &[]);
+    let role = value.as_ref().map(|value| Role::new(value.text()));
+    match (role, value) {
+        (Some(Ok(role)), _) => return role,
+        (Some(Err(error)), Some(value)) => {
+            reader.wrong(name, &[], &value, &format!("is no role: {error}"));
+        }
+        _ => {}
+    }
+    Role::impersonation()
+}
+
+/// Reports that a module without its own key cannot run; for a person, who may check a part of a
+/// file, that is a warning.
+fn no_key(view: &View, gathered: &Gathered, purpose: Purpose) -> Finding {
+    if gathered.ours.is_empty() {
+        let kind = looks_like(view);
+        let message = format!("there is no setting of ours in this file{kind}");
+        let help = "name the module's `etc/application.properties`";
+        return view.about_file(Code::Cs0301, message).with_help(help);
+    }
+    let message = format!(
+        "this module has no key of its own: `{}` is missing",
+        own_key::NAME
+    );
+    view.about_file(Code::Cs0301, message)
+        .with_severity(purpose.strict())
+        .with_key(own_key::NAME)
+        .with_help("`countersign pair` makes a key and writes it")
+}
+
+fn looks_like(view: &View) -> &'static str {
+    let text = view.document().text();
+    let start = text.trim_start();
+    if start.starts_with('<') {
+        "; it looks like HTML or XML"
+    } else if start.starts_with(['{', '[']) {
+        "; it looks like JSON"
+    } else if start.starts_with("---") || text.lines().any(|line| line.trim_end() == "ataccama:") {
+        "; it looks like YAML, which is not read"
+    } else {
+        ""
+    }
+}
+
+fn about_text(view: &View, gathered: &Gathered, purpose: Purpose, findings: &mut Limited) {
+    text_check::file(view, findings);
+    text_check::values(view, &gathered.ours, findings);
+    let private = gathered
+        .ours
+        .iter()
+        .find(|(_, placed)| placed.setting.is_private());
+    if let Some(entry) = private.and_then(|(at, _)| view.entry(*at)) {
+        text_check::permissions(view, entry.key_span(), findings);
+    }
+    if purpose == Purpose::Run {
+        return;
+    }
+    for (at, setting) in &gathered.unused {
+        let Some(entry) = view.entry(*at) else {
+            continue;
+        };
+        let message = format!("this setting is not used: {}", setting.what());
+        let found = view.finding(Code::Cs0305, entry.key_span(), message);
+        findings.push(found.with_key(redact(entry.key())));
+    }
+}
+
+fn ignored(view: &View, gathered: &Gathered) -> Vec<Ignored> {
+    let entries = gathered.ignored.iter().filter_map(|at| view.entry(*at));
+    entries
+        .map(|entry| Ignored {
+            origin: view.document().origin(entry.key_span().start),
+            name: redact(entry.key()),
+        })
+        .collect()
+}

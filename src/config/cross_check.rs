@@ -1,0 +1,230 @@
+//! What can only be told from two files: whether each knows the other.
+
+use crate::diagnostic::{Code, Finding, Severity};
+use crate::properties::Sourced;
+
+use super::check::Inspected;
+use super::deployments::{ReadDeployment, ReadKey};
+use super::own_key::{self, OwnKey};
+use super::view::{Part, View, finding};
+
+/// Holds every file against every other.
+pub(super) fn check(files: &[Inspected]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (n, this) in files.iter().enumerate() {
+        for (m, other) in files.iter().enumerate() {
+            if n == m {
+                continue;
+            }
+            let meant = files.len() == 2 || trusts(this, other);
+            found.extend(known_there(this, other, meant));
+            found.extend(name_there(this, other));
+            found.extend(tls(this, other));
+            found.extend(message_sizes(this, other));
+            if n < m {
+                found.extend(shared_key(this, other));
+                found.extend(environments(this, other));
+            }
+        }
+    }
+    found
+}
+
+fn path(file: &Inspected) -> String {
+    file.view.document().path().display().to_string()
+}
+
+fn at_key(file: &Inspected, code: Code, own: &OwnKey, message: String) -> Finding {
+    finding(Some(&file.view), code, &own.at, Part::Value, message).with_key(own_key::NAME)
+}
+
+/// Finds `own` among the trusted keys of `file`.
+fn trusted<'a>(file: &'a Inspected, own: &OwnKey) -> Option<(&'a ReadDeployment, &'a ReadKey)> {
+    let keys = file
+        .deployments
+        .iter()
+        .flat_map(|d| d.keys.iter().map(move |key| (d, key)));
+    let mut ours = keys.filter(|(_, key)| key.key == *own.key.verifying_key());
+    ours.next()
+}
+
+fn trusts(this: &Inspected, other: &Inspected) -> bool {
+    other
+        .own
+        .as_ref()
+        .is_some_and(|own| trusted(this, own).is_some())
+}
+
+/// CS0401, CS0402: does the other file trust this one's key?
+fn known_there(this: &Inspected, other: &Inspected, meant: bool) -> Option<Finding> {
+    let own = this.own.as_ref()?;
+    let there = path(other);
+    let fix = format!(
+        "pair the two files: `countersign pair <module>={} <module>={there}`",
+        path(this)
+    );
+    let Some((deployment, key)) = trusted(other, own) else {
+        if !meant || shares_key(this, other) {
+            return None;
+        }
+        let has: Vec<_> = other
+            .deployments
+            .iter()
+            .flat_map(|d| {
+                d.keys
+                    .iter()
+                    .map(|key| format!("`{}` of {}", key.key_id, d.name))
+            })
+            .take(4)
+            .collect();
+        let has = if has.is_empty() {
+            "none".to_owned()
+        } else {
+            has.join(", ")
+        };
+        let message = format!(
+            "{there} does not trust this key, `{}`; it trusts {has}",
+            own.key_id
+        );
+        return Some(at_key(this, Code::Cs0401, own, message).with_help(fix));
+    };
+    if key.revoked {
+        let message = format!("{there} trusts this key, `{}`, as revoked", own.key_id);
+        let help = "make a new key for this module; a revoked one stays revoked";
+        return Some(at_key(this, Code::Cs0402, own, message).with_help(help));
+    }
+    (key.key_id != own.key_id).then(|| {
+        let message = format!(
+            "{there} knows this key as `{}`, but its tokens name it `{}`",
+            key.key_id, own.key_id
+        );
+        let setting = format!(
+            "ataccama.one.platform.deployments.{}.security.jwt-keys.{}.fingerprint",
+            deployment.name, key.name
+        );
+        let help = format!(
+            "in {there} write `{setting}={}`, and the same `kid` in `content`",
+            own.key_id
+        );
+        at_key(this, Code::Cs0401, own, message).with_help(help)
+    })
+}
+
+/// CS0403: is this module called there what it calls itself?
+fn name_there(this: &Inspected, other: &Inspected) -> Option<Finding> {
+    let own = this.own.as_ref()?;
+    let (name, at) = this.options.name.as_ref()?;
+    let (deployment, key) = trusted(other, own)?;
+    if deployment.name == name.as_str() {
+        return None;
+    }
+    let message = format!(
+        "this module calls itself `{name}`, {} calls it `{}`, at {}",
+        path(other),
+        deployment.name,
+        key.at.origin()
+    );
+    let found = finding(Some(&this.view), Code::Cs0403, at, Part::Value, message);
+    Some(
+        found
+            .with_severity(Severity::Error)
+            .with_key("countersign.deployment.name")
+            .with_help(format!(
+                "write `countersign.deployment.name={}`",
+                deployment.name
+            )),
+    )
+}
+
+/// CS0403: do the two files put each other into one environment?
+fn environments(this: &Inspected, other: &Inspected) -> Option<Finding> {
+    let entry = |file: &Inspected, own: &OwnKey| {
+        let (deployment, _) = trusted(file, own)?;
+        deployment.environment.clone()
+    };
+    let here = entry(this, other.own.as_ref()?)?;
+    let there = entry(other, this.own.as_ref()?)?;
+    if here.text() == there.text() {
+        return None;
+    }
+    let message = format!(
+        "the environment is `{}` here and `{}` at {}",
+        here.text(),
+        there.text(),
+        there.origin()
+    );
+    let found = finding(Some(&this.view), Code::Cs0403, &here, Part::Value, message);
+    Some(found.with_help("write the same environment in both files"))
+}
+
+fn shares_key(this: &Inspected, other: &Inspected) -> bool {
+    let public = |file: &Inspected| file.own.as_ref().map(|own| own.key.verifying_key().clone());
+    public(this).is_some() && public(this) == public(other)
+}
+
+/// CS0404.
+fn shared_key(this: &Inspected, other: &Inspected) -> Option<Finding> {
+    let theirs = other.own.as_ref()?;
+    if !shares_key(this, other) {
+        return None;
+    }
+    let message = format!("the same private key stands at {}", theirs.at.origin());
+    let own = this.own.as_ref()?;
+    let help = "make a new key for one of the two: `countersign key gen --out key.jwk`";
+    Some(at_key(this, Code::Cs0404, own, message).with_help(help))
+}
+
+/// The connection of `this` that leads to `other`.
+fn leads_to(this: &Inspected, other: &Inspected) -> Option<String> {
+    let own = other.own.as_ref()?;
+    let (deployment, _) = trusted(this, own)?;
+    let module = deployment.deployment.as_ref()?.module.clone();
+    let connections = this.options.client.connections.iter();
+    let mut named = connections.filter(|connection| connection.name == module.as_str());
+    named.next().map(|connection| connection.name.clone())
+}
+
+/// CS0405: TLS on one side only.
+fn tls(this: &Inspected, other: &Inspected) -> Option<Finding> {
+    let connection = leads_to(this, other)?;
+    let client = this.options.client_tls.contains(&connection);
+    let server = other.options.server_tls;
+    if client == server {
+        return None;
+    }
+    let word = |on: bool| if on { "with" } else { "without" };
+    let message = format!(
+        "connection `{connection}` of {} is {} TLS, the server of {} {} it",
+        path(this),
+        word(client),
+        path(other),
+        word(server)
+    );
+    let (view, at): (&View, Option<&Sourced>) = if client {
+        (&this.view, this.tls_at.last())
+    } else {
+        (&other.view, other.tls_at.first())
+    };
+    let found = finding(Some(view), Code::Cs0405, at?, Part::Value, message);
+    Some(found.with_help("turn TLS on, or off, on both sides"))
+}
+
+/// CS0406: may one side send more than the other accepts?
+fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
+    leads_to(this, other)?;
+    let client = this.options.client.max_message_bytes;
+    let server = other.options.server.max_message_bytes;
+    if client == server {
+        return None;
+    }
+    let [_, client_at] = &this.message_bytes_at;
+    let [server_at, _] = &other.message_bytes_at;
+    let message = format!("the client accepts {client} bytes, the server {server}");
+    let help = "write the same size on both sides";
+    let found = match (client_at, server_at) {
+        (Some(at), _) => finding(Some(&this.view), Code::Cs0406, at, Part::Value, message),
+        (None, Some(at)) => finding(Some(&other.view), Code::Cs0406, at, Part::Value, message),
+        (None, None) => return None,
+    };
+    Some(found.with_help(help))
+}

@@ -1,0 +1,330 @@
+//! From a file's entries, the environment and `--set` to layers of our settings.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::diagnostic::{Code, Finding, Origin, Severity, quote};
+use crate::properties::name::{Name, Variable};
+use crate::properties::{Content, IndexError, Layer, Level, Path, Sourced, Span, bind, indexed};
+
+use super::schema::{self, Known, Placed, Setting, Takes};
+use super::view::{Limited, Part, View, finding};
+
+/// What was found on the way.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) findings: Limited,
+    /// Settings that are recognised and not used: the entry and the setting.
+    pub(super) unused: Vec<(usize, &'static Setting)>,
+    /// Entries with foreign names.
+    pub(super) ignored: Vec<usize>,
+    /// Every entry of ours and the setting it is of.
+    pub(super) ours: Vec<(usize, Placed)>,
+}
+
+/// Sorts the entries of `view`, without those in `skipped`, into what is ours and what is not.
+pub(super) fn file(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Layer, Gathered) {
+    let mut gathered = Gathered::default();
+    let mut values = Values::default();
+    for (at, (entry, known)) in view.entries().iter().zip(known).enumerate() {
+        if skipped.contains(&at) {
+            continue;
+        }
+        match known {
+            Known::Setting(placed) if !placed.setting.is_used() => {
+                gathered.unused.push((at, placed.setting));
+            }
+            Known::Setting(placed) => {
+                let origin = view.document().origin(entry.value_span().start);
+                let value = Sourced::new(entry.value(), origin).with_entry(at);
+                values.add(placed.clone(), value);
+                gathered.ours.push((at, placed));
+            }
+            Known::Unknown(meant) => {
+                let found = unknown(entry.key(), meant.as_deref());
+                gathered
+                    .findings
+                    .push(report(view, entry.key_span(), found));
+            }
+            Known::NearMiss(meant) => {
+                let message = format!("{} is not a setting of ours", quote(entry.key()));
+                let found = Finding::new(Code::Cs0107, Origin::Default, message)
+                    .with_key(crate::diagnostic::redact(entry.key()))
+                    .with_help(format!(
+                        "if `{meant}` is meant, write that; else ignore this"
+                    ));
+                gathered
+                    .findings
+                    .push(report(view, entry.key_span(), found));
+                gathered.ignored.push(at);
+            }
+            Known::Foreign => gathered.ignored.push(at),
+        }
+    }
+    let layer = values.into_layer(Level::File, Some(view), &mut gathered.findings);
+    (layer, gathered)
+}
+
+fn unknown(name: &str, meant: Option<&str>) -> Finding {
+    let message = format!("there is no setting {}", quote(name));
+    let help = meant.map_or_else(
+        || "remove it, or correct its name".to_owned(),
+        |meant| format!("write `{meant}`"),
+    );
+    Finding::new(Code::Cs0106, Origin::Default, message)
+        .with_key(crate::diagnostic::redact(name))
+        .with_help(help)
+        .with_label("unknown name")
+}
+
+/// Gives a finding its place.
+fn report(view: &View, span: Span, found: Finding) -> Finding {
+    found
+        .with_origin(view.document().origin(span.start))
+        .with_snippet(Some(view.snippet(span)))
+}
+
+/// Finds the variables that override a setting; map keys are those in `file`.
+pub(super) fn environment(
+    environment: &[(String, String)],
+    file: &Names,
+    findings: &mut Limited,
+) -> Layer {
+    let mut values = Values::default();
+    for (name, value) in environment {
+        let variable = Variable::parse(name);
+        let origin = Origin::Environment(name.as_str().into());
+        if let Some(placed) = overridden(&variable, file) {
+            values.add(placed, Sourced::new(value, origin));
+        } else if claims_ours(&variable) {
+            let message = format!("there is no setting for the variable {}", quote(name));
+            findings.push(
+                Finding::new(Code::Cs0106, origin, message)
+                    .with_help("variables override settings and deployments of the file; they never add a deployment or key"),
+            );
+        }
+    }
+    values.into_layer(Level::Environment, None, findings)
+}
+
+fn overridden(variable: &Variable, file: &Names) -> Option<Placed> {
+    schema::overridable().find_map(|(pattern, setting)| {
+        let known = |keys: &[String]| file.keys(setting.name(), keys);
+        let found = pattern.matches_variable(variable, &known)?;
+        match found.rest.as_slice() {
+            [] => Some(schema::placed(setting, &found.keys, None)),
+            [index] if matches!(setting.takes(), Takes::List) => {
+                Some(schema::placed(setting, &found.keys, Some(index.clone())))
+            }
+            _ => None,
+        }
+    })
+}
+
+/// Tells whether an unknown variable must be meant for us. Kubernetes makes variables such as
+/// `COUNTERSIGN_SERVICE_HOST` for a service of our name; those are not.
+fn claims_ours(variable: &Variable) -> bool {
+    let joined: Vec<_> = variable.words().iter().map(String::as_str).collect();
+    let joined = joined.concat();
+    let families = schema::settings().filter_map(|setting| {
+        let (first, rest) = setting.name().split_once('.')?;
+        (first == "countersign")
+            .then(|| rest.split('.').next())
+            .flatten()
+    });
+    let mut prefixes = families.map(|family| format!("countersign{family}"));
+    let vendor = [
+        "ataccamaoneplatformdeployments",
+        "ataccamaauthenticationinternaljwt",
+    ];
+    vendor.iter().any(|prefix| joined.starts_with(prefix))
+        || (!joined.starts_with("countersignservicehost")
+            && prefixes.any(|prefix| joined.starts_with(&prefix)))
+}
+
+/// Reads `name=value` options.
+pub(super) fn options(sets: &[(String, String)], findings: &mut Limited) -> Layer {
+    let mut values = Values::default();
+    for (name, value) in sets {
+        match schema::find(&Name::parse(name)) {
+            Known::Setting(placed) if placed.setting.is_used() => {
+                values.add(placed, Sourced::new(value, Origin::SetOption));
+            }
+            Known::Unknown(Some(meant)) | Known::NearMiss(meant) => {
+                findings.push(unknown(name, Some(&meant)).with_origin(Origin::SetOption));
+            }
+            _ => findings.push(unknown(name, None).with_origin(Origin::SetOption)),
+        }
+    }
+    values.into_layer(Level::SetOptions, None, findings)
+}
+
+/// The map keys of a layer.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    paths: Vec<Path>,
+}
+
+impl Names {
+    pub(super) fn new(ours: &[(usize, Placed)]) -> Self {
+        let paths = ours.iter().map(|(_, placed)| placed.path.clone()).collect();
+        Self { paths }
+    }
+
+    /// Lists the map keys at the place of `pattern`'s next angle bracket, after `keys`.
+    fn keys(&self, pattern: &str, keys: &[String]) -> Vec<String> {
+        // What we add about a deployment is about one of the vendor's part of the file.
+        let pattern = if keys.is_empty() {
+            pattern.replace("countersign.deployments", DEPLOYMENTS)
+        } else {
+            pattern.to_owned()
+        };
+        let mut places = pattern.split('.').enumerate();
+        let mut places = places
+            .by_ref()
+            .filter(|(_, segment)| segment.starts_with('<'));
+        let Some((depth, _)) = places.nth(keys.len()) else {
+            return Vec::new();
+        };
+        let place = schema::path(&pattern, keys);
+        let before = place.get(..depth).unwrap_or_default();
+        let mut found: Vec<String> = Vec::new();
+        if pattern.contains("client.connection.<c>") {
+            found.push("dpm".to_owned());
+        }
+        for path in &self.paths {
+            let key = path.get(depth).filter(|_| path.starts_with(before));
+            if let Some(key) = key.filter(|key| !found.contains(key)) {
+                found.push(key.clone());
+            }
+        }
+        found
+    }
+}
+
+pub(super) const DEPLOYMENTS: &str = "ataccama.one.platform.deployments";
+
+/// Values by place; knows duplicates and puts lists together.
+#[derive(Debug, Default)]
+struct Values {
+    places: Vec<(Placed, Vec<Given>)>,
+    by_path: HashMap<Path, usize>,
+}
+
+#[derive(Debug)]
+struct Given {
+    index: Option<String>,
+    value: Sourced,
+}
+
+impl Values {
+    fn add(&mut self, placed: Placed, value: Sourced) {
+        let next = self.places.len();
+        let at = *self.by_path.entry(placed.path.clone()).or_insert(next);
+        let index = placed.index.clone();
+        let given = Given { index, value };
+        match self.places.get_mut(at) {
+            Some((_, all)) => all.push(given),
+            None => self.places.push((placed, vec![given])),
+        }
+    }
+
+    fn into_layer(self, level: Level, view: Option<&View>, findings: &mut Limited) -> Layer {
+        let mut layer = Layer::new(level);
+        for (placed, given) in self.places {
+            findings.extend(duplicates(&placed, &given, view));
+            let is_list = matches!(placed.setting.takes(), Takes::List);
+            let content = match whole(given) {
+                Whole::One(value) if placed.setting.is_private() => Content::Private(value),
+                Whole::One(value) if is_list => Content::List(split(&value)),
+                Whole::One(value) => Content::One(value),
+                Whole::Elements(elements) => {
+                    let (list, faults) = in_order(&placed, &elements, view);
+                    findings.extend(faults);
+                    Content::List(list)
+                }
+            };
+            layer.set(placed.path, content);
+        }
+        layer
+    }
+}
+
+/// What counts of everything given for one setting.
+enum Whole {
+    One(Sourced),
+    Elements(Vec<(String, Sourced)>),
+}
+
+/// Takes the last value without an index, else the elements: `roles` wins over `roles[0]`.
+fn whole(given: Vec<Given>) -> Whole {
+    let mut elements = Vec::new();
+    let mut last = None;
+    for Given { index, value } in given {
+        match index {
+            Some(index) => elements.push((index, value)),
+            None => last = Some(value),
+        }
+    }
+    last.map_or(Whole::Elements(elements), Whole::One)
+}
+
+fn split(value: &Sourced) -> Vec<Sourced> {
+    let element = |text: &str| value.clone().with_text(text.to_owned().into());
+    bind::list(value.text()).into_iter().map(element).collect()
+}
+
+fn in_order(
+    placed: &Placed,
+    elements: &[(String, Sourced)],
+    view: Option<&View>,
+) -> (Vec<Sourced>, Vec<Finding>) {
+    let indices: Vec<_> = elements
+        .iter()
+        .map(|(i, v)| (i.as_str(), v.clone()))
+        .collect();
+    match indexed(indices) {
+        Ok(list) => (list, Vec::new()),
+        Err(faults) => {
+            let name = placed.name();
+            let fault = |(at, error): (usize, IndexError)| {
+                let (index, value) = elements.get(at)?;
+                let message = format!("index {} of `{name}` {error}", quote(index));
+                let found = finding(view, Code::Cs0109, value, Part::Name, message);
+                Some(found.with_key(name.clone()).with_help(format!(
+                    "number the elements `{name}[0]`, `{name}[1]` and so on, or write `{name}=A,B`"
+                )))
+            };
+            (Vec::new(), faults.into_iter().filter_map(fault).collect())
+        }
+    }
+}
+
+/// Reports every value that a later one of the same name overrules.
+fn duplicates(placed: &Placed, given: &[Given], view: Option<&View>) -> Vec<Finding> {
+    let mut seen: BTreeMap<Option<&str>, &Sourced> = BTreeMap::new();
+    let mut found = Vec::new();
+    let name = placed.name();
+    let severity = if placed.setting.decides_trust() {
+        Severity::Error
+    } else {
+        Severity::Warning
+    };
+    let whole = given.iter().find(|given| given.index.is_none());
+    for Given { index, value } in given {
+        let earlier = seen.insert(index.as_deref(), value);
+        let mixed = whole.filter(|_| index.is_some()).map(|whole| &whole.value);
+        // An index given twice is CS0109.
+        let Some(other) = earlier.filter(|_| index.is_none()).or(mixed) else {
+            continue;
+        };
+        let message = format!("`{name}` is also given at {}", other.origin());
+        let found_here = finding(view, Code::Cs0103, value, Part::Name, message);
+        found.push(
+            found_here
+                .with_severity(severity)
+                .with_key(name.clone())
+                .with_help("keep one of the two"),
+        );
+    }
+    found
+}

@@ -1,0 +1,261 @@
+//! From a module's home to everything it needs to run.
+
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::{Code, Finding, Findings, Severity};
+use crate::grpc::{Module, ModuleError};
+use crate::identity::{ModuleType, Role};
+use crate::properties::ReadError;
+use crate::token::Policy;
+use crate::trust::{Deployment, OwnDeployment};
+
+use super::check::{CheckError, Inspected, Purpose, Question, inspect};
+use super::own::{
+    ClientSettings, EngineSettings, Home, LoggingSettings, PeerSettings, ProofMode,
+    RegistrySettings, Replay, ServerSettings,
+};
+
+/// Which defaults hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ModuleKind {
+    /// The registry: gRPC port 8531, HTTP port 8031.
+    Dpm,
+    /// An engine: gRPC port 8532, HTTP port 8034.
+    Dpe,
+    /// Any other module; it has no default ports.
+    Other(ModuleType),
+}
+
+impl ModuleKind {
+    fn module_type(&self) -> Result<ModuleType, crate::identity::NameError> {
+        match self {
+            Self::Dpm => ModuleType::new("dpm"),
+            Self::Dpe => ModuleType::new("dpe"),
+            Self::Other(module) => Ok(module.clone()),
+        }
+    }
+}
+
+/// A module's settings, complete and checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its folders.
+    pub home: Home,
+    /// Who it is.
+    pub own: OwnDeployment,
+    /// Whom it trusts.
+    pub deployments: Vec<Deployment>,
+    /// What we add about those.
+    pub peers: Vec<PeerSettings>,
+    /// The role that the registry and the engine ask for.
+    pub impersonation_role: Role,
+    /// Times of tokens.
+    pub policy: Policy,
+    /// Whether a token is taken only once.
+    pub replay: Replay,
+    /// Which replies must be signed.
+    pub proof: ProofMode,
+    /// What its server does.
+    pub server: ServerSettings,
+    /// What its clients do.
+    pub client: ClientSettings,
+    /// What a DPM does with its engines.
+    pub registry: RegistrySettings,
+    /// What a DPE tells its DPM.
+    pub engine: EngineSettings,
+    /// Which log lines go where.
+    pub logging: LoggingSettings,
+    /// Whether a changed file takes effect at once.
+    pub reload: bool,
+    /// Warnings and notes; errors end in a [`LoadError`].
+    pub findings: Findings,
+}
+
+/// Why settings could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(ReadError),
+    /// The file has faults.
+    #[error("{}", summary(.0))]
+    Findings(Findings),
+    /// The file is in order, but no module can be made of it; a fault of this program.
+    #[error("no module can be made of these settings")]
+    Module(#[from] ModuleError),
+    /// The settings could not be put together; a fault of this program.
+    #[error("the settings cannot be put together")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl LoadError {
+    /// Returns what is wrong with the file, where it could be read.
+    pub fn findings(&self) -> Option<&Findings> {
+        match self {
+            Self::Findings(findings) => Some(findings),
+            _ => None,
+        }
+    }
+}
+
+fn summary(findings: &Findings) -> String {
+    let errors = findings.errors();
+    let first = findings.iter().find(|f| f.severity() == Severity::Error);
+    match (first, errors) {
+        (Some(first), 1) => first.to_string(),
+        (Some(first), _) => format!("{first} (and {} more errors)", errors.saturating_sub(1)),
+        (None, _) => "the settings cannot be used".to_owned(),
+    }
+}
+
+impl From<CheckError> for LoadError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Read(error) => Self::Read(error),
+            CheckError::Layers(error) => Self::Internal(error.into()),
+        }
+    }
+}
+
+impl Home {
+    /// Takes `path` for a home if it is a folder, else for the file of one.
+    pub fn new(path: &Path) -> Self {
+        if path.is_dir() {
+            return Self::around(path.to_owned(), path.join("etc/application.properties"));
+        }
+        let etc = path.parent();
+        let dir = match etc.and_then(Path::file_name) {
+            Some(name) if name == "etc" => etc.and_then(Path::parent),
+            _ => etc,
+        };
+        let dir = dir.map_or_else(PathBuf::new, Path::to_owned);
+        Self::around(dir, path.to_owned())
+    }
+
+    fn around(dir: PathBuf, file: PathBuf) -> Self {
+        Self {
+            log: dir.join("log"),
+            storage: dir.join("storage"),
+            dir,
+            file,
+        }
+    }
+}
+
+impl Settings {
+    /// Loads the settings of the module at `home`: a folder with `etc/application.properties`, or
+    /// such a file.
+    ///
+    /// Defaults are overridden by the file, that by `environment`, and that by `sets`, the
+    /// `name=value` pairs of `--set`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or has faults: then all of them are in the error.
+    pub fn load(
+        home: &Path,
+        kind: &ModuleKind,
+        environment: impl IntoIterator<Item = (String, String)>,
+        sets: &[(String, String)],
+    ) -> Result<Self, LoadError> {
+        let environment: Vec<_> = environment.into_iter().collect();
+        // A folder that is not there must be named as such, not as a file without settings.
+        let home = Home::new(home);
+        let inspected = inspect(&Question {
+            file: &home.file,
+            home: Some(&home.dir),
+            kind: Some(kind),
+            purpose: Purpose::Run,
+            environment: &environment,
+            sets,
+        })?;
+        Self::of(home, kind, inspected)
+    }
+
+    fn of(home: Home, kind: &ModuleKind, inspected: Inspected) -> Result<Self, LoadError> {
+        let mut findings = inspected.findings;
+        for at in &inspected.tls_at {
+            let on = inspected.options.server_tls || !inspected.options.client_tls.is_empty();
+            if on {
+                let message = "TLS is not there yet: this setting would have no effect";
+                let found = Finding::new(Code::Cs0305, at.origin().clone(), message);
+                findings.push(found.with_severity(Severity::Error));
+            }
+        }
+        let own = inspected.own.filter(|_| findings.errors() == 0);
+        let Some(own) = own else {
+            findings.sort();
+            return Err(LoadError::Findings(findings));
+        };
+        let options = inspected.options;
+        let module = kind
+            .module_type()
+            .map_err(|error| LoadError::Internal(error.into()))?;
+        let deployments = inspected.deployments.into_iter();
+        Ok(Self {
+            home,
+            own: OwnDeployment {
+                module,
+                name: options.name.map(|(name, _)| name),
+                key: own.key,
+                key_id: own.key_id,
+            },
+            deployments: deployments.filter_map(|read| read.deployment).collect(),
+            peers: options.peers,
+            impersonation_role: inspected.impersonation,
+            policy: options.policy,
+            replay: options.replay,
+            proof: options.proof,
+            server: options.server,
+            client: options.client,
+            registry: options.registry,
+            engine: options.engine,
+            logging: options.logging,
+            reload: options.reload,
+            findings,
+        })
+    }
+
+    /// Makes the module of these settings.
+    ///
+    /// # Errors
+    ///
+    /// When the deployments are ambiguous, which loading has ruled out.
+    pub fn module(&self) -> Result<Module, ModuleError> {
+        let start = Module::builder(self.own.clone())
+            .policy(self.policy)
+            .impersonation_role(self.impersonation_role.clone());
+        let trusting = self.deployments.iter().cloned();
+        trusting
+            .fold(start, crate::grpc::ModuleBuilder::trust)
+            .build()
+    }
+}
+
+impl Module {
+    /// Loads a module from `home`: a folder with `etc/application.properties`, or such a file.
+    ///
+    /// Variables of the environment override settings of the file, as in Spring Boot. The module
+    /// type is the folder's name, such as `dpm`; it is told to nobody but in `WhoAmI`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or has faults: then all of them are in the error.
+    pub fn load(home: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let home = home.as_ref();
+        let folder = Home::new(home).dir;
+        let name = folder.file_name().and_then(std::ffi::OsStr::to_str);
+        let named = name.and_then(|name| ModuleType::new(name).ok());
+        let module = match named {
+            Some(module) => module,
+            None => ModuleType::new("module").map_err(|error| LoadError::Internal(error.into()))?,
+        };
+        let variables = std::env::vars_os();
+        let variables = variables.filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let settings = Settings::load(home, &ModuleKind::Other(module), variables, &[])?;
+        Ok(settings.module()?)
+    }
+}

@@ -1,0 +1,25 @@
+//! From `application.properties`, the environment and `--set` to everything a module needs, and
+//! every finding on the way.
+
+mod check;
+mod cross_check;
+mod deployments;
+mod gather;
+mod load;
+mod options;
+mod own;
+mod own_key;
+mod reach;
+mod read;
+mod schema;
+mod text_check;
+mod trusted_key;
+mod view;
+
+pub use check::{CheckError, Ignored, Report, check};
+pub use load::{LoadError, ModuleKind, Settings};
+pub use own::{
+    AllowedAddress, ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings,
+    PeerSettings, ProofMode, RegistrySettings, Replay, ServerSettings,
+};
+pub use schema::{Fallback, Setting, Takes, settings};

@@ -1,0 +1,196 @@
+//! What a module needs to know to run, as plain values.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::identity::DeploymentName;
+
+/// What the server of a module does.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// The address of the gRPC port.
+    pub address: IpAddr,
+    /// The gRPC port; 0 lets the system choose.
+    pub port: u16,
+    /// Whether an address beyond loopback may do without TLS.
+    pub allow_plaintext: bool,
+    /// Whether callers must prove who they are. `false` on loopback only.
+    pub authenticate: bool,
+    /// How long open calls may take at the end.
+    pub shutdown_deadline: Duration,
+    /// The largest message accepted, in bytes.
+    pub max_message_bytes: u64,
+    /// The address of the HTTP port.
+    pub http_address: IpAddr,
+    /// The HTTP port.
+    pub http_port: u16,
+}
+
+/// A connection to another module, `ataccama.client.connection.<c>`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConnectionSettings {
+    /// Its name: the module type that is meant.
+    pub name: String,
+    /// The host.
+    pub host: String,
+    /// The gRPC port.
+    pub port: u16,
+    /// The deployment that is meant, where several have that module type.
+    pub deployment: Option<DeploymentName>,
+}
+
+/// What the clients of a module do.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// The connections; `dpm` is always among them.
+    pub connections: Vec<ConnectionSettings>,
+    /// Whether a connection beyond loopback may do without TLS.
+    pub allow_plaintext: bool,
+    /// The largest message accepted, in bytes.
+    pub max_message_bytes: u64,
+}
+
+/// What a DPM does with its engines.
+#[derive(Clone, Debug)]
+pub struct RegistrySettings {
+    /// How often a READY engine is checked.
+    pub check_connected: Duration,
+    /// The first wait after an engine was lost.
+    pub check_disconnected: Duration,
+    /// By how much that wait grows each time.
+    pub multiplier: u32,
+    /// The longest wait.
+    pub check_disconnected_max: Duration,
+    /// How long a check may take on an open connection.
+    pub checker_timeout: Duration,
+    /// After which time without a sign an engine is INACTIVE.
+    pub inactivate_not_seen_for: Duration,
+    /// How often that is looked at.
+    pub inactivate_period: Duration,
+    /// How many engines are kept.
+    pub max_engines: usize,
+    /// How many engines one deployment may have.
+    pub max_engines_per_deployment: usize,
+    /// How many engines one deployment may add in a second.
+    pub max_new_engines_per_second: usize,
+    /// Where they are kept; none for `file:<home>/storage/registry.redb`.
+    pub url: Option<String>,
+}
+
+/// What a DPE tells its DPM, and how often it looks.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// The advertised host, where one is configured.
+    pub hostname: Option<String>,
+    /// The advertised port, where one is configured; else the bound gRPC port.
+    pub port: Option<u16>,
+    /// How often the DPE checks that it is registered.
+    pub check_connection: Duration,
+}
+
+/// Which log lines go where.
+#[expect(clippy::struct_excessive_bools, reason = "four switches of the file")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LoggingSettings {
+    /// Plain lines on standard error.
+    pub plain_console: bool,
+    /// JSON lines on standard error.
+    pub json_console: bool,
+    /// Plain lines in a file.
+    pub plain_file: bool,
+    /// JSON lines in a file.
+    pub json_file: bool,
+}
+
+/// Which replies must be signed by the callee.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProofMode {
+    /// None but the dial-back's.
+    Off,
+    /// `RegisterEngine` and `WhoAmI`.
+    Handshake,
+    /// All.
+    EveryCall,
+}
+
+/// Whether a token is accepted more than once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Replay {
+    /// Until it expires.
+    Off,
+    /// Once.
+    Strict,
+}
+
+/// What we add about a trusted deployment, `countersign.deployments.<name>`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PeerSettings {
+    /// The deployment.
+    pub name: String,
+    /// Where it may be dialled back; everywhere outside the refused ranges where this is empty.
+    pub allowed_addresses: Vec<AllowedAddress>,
+    /// Whether ports below 1024 may be dialled back.
+    pub allow_low_ports: bool,
+}
+
+/// A host or network that may be dialled back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AllowedAddress {
+    /// A DNS name, compared without case.
+    Host(String),
+    /// A network: an address and how many of its leading bits count.
+    Network(IpAddr, u8),
+}
+
+impl AllowedAddress {
+    /// Reads a host name, an IP address, or a network such as `10.0.0.0/8`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+            None => (text, None),
+        };
+        if let Ok(address) = address.parse::<IpAddr>() {
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let bits = bits.unwrap_or(most);
+            return (bits <= most).then_some(Self::Network(address, bits));
+        }
+        let label = |label: &str| {
+            let inside = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+            inside && !label.is_empty() && label.len() <= 63 && !label.starts_with('-')
+        };
+        let is_host = bits.is_none() && text.len() <= 253 && text.split('.').all(label);
+        // A host name whose last label is a number would be read as an address by some.
+        let numeric = text
+            .rsplit('.')
+            .next()
+            .is_some_and(|l| l.chars().all(|c| c.is_ascii_digit()));
+        (is_host && !numeric).then(|| Self::Host(text.to_ascii_lowercase()))
+    }
+}
+
+/// Tells whether `host` is this machine for sure.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    if host.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => address == Ipv6Addr::LOCALHOST,
+        Ok(IpAddr::V4(address)) => address.is_loopback(),
+        Err(_) => false,
+    }
+}
+
+/// The folders of a module.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Home {
+    /// The home itself.
+    pub dir: PathBuf,
+    /// `etc/application.properties` in it, or the file that was named.
+    pub file: PathBuf,
+    /// `log` in it.
+    pub log: PathBuf,
+    /// `storage` in it.
+    pub storage: PathBuf,
+}

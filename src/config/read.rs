@@ -1,0 +1,303 @@
+//! Typed reads of layered settings. Faults are collected, not returned: one run shows them all.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::diagnostic::{Code, Finding, Origin, quote};
+use crate::properties::bind::{self, ValueError};
+use crate::properties::name::{Name, variable_for};
+use crate::properties::placeholder::{self, Looked, PlaceholderError};
+use crate::properties::{Layered, Sourced};
+
+use super::schema::{self, Known, Placed, Takes};
+use super::view::{Limited, Part, View, finding};
+
+/// What stands behind the layers.
+pub(super) struct Inputs<'a> {
+    pub(super) view: Option<&'a View>,
+    pub(super) environment: &'a [(String, String)],
+    pub(super) home: Option<&'a Path>,
+    pub(super) ours: &'a [(usize, Placed)],
+}
+
+/// Where placeholders find their values, and where values find their types.
+pub(super) struct Reader<'a> {
+    layered: &'a Layered,
+    view: Option<&'a View>,
+    environment: &'a [(String, String)],
+    home: Option<&'a Path>,
+    ours: &'a [(usize, Placed)],
+    by_name: OnceCell<HashMap<String, usize>>,
+    pub(super) findings: Limited,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(layered: &'a Layered, inputs: &Inputs<'a>) -> Self {
+        Self {
+            layered,
+            view: inputs.view,
+            environment: inputs.environment,
+            home: inputs.home,
+            ours: inputs.ours,
+            by_name: OnceCell::new(),
+            findings: Limited::default(),
+        }
+    }
+
+    pub(super) fn view(&self) -> Option<&'a View> {
+        self.view
+    }
+
+    /// Returns the names below `path`, in the file's order.
+    pub(super) fn names(&self, path: &str) -> Vec<String> {
+        self.names_at(&schema::path(path, &[]))
+    }
+
+    /// Returns the names below `path`, cut into its segments.
+    pub(super) fn names_at(&self, path: &[String]) -> Vec<String> {
+        let names = self.layered.names(path).into_iter();
+        names.map(str::to_owned).collect()
+    }
+
+    /// Returns the value as written, blanks and placeholders included.
+    pub(super) fn raw(&self, name: &str, keys: &[String]) -> Option<&'a Sourced> {
+        self.layered.value(&schema::path(name, keys))
+    }
+
+    /// Tells whether somebody set it: the file, the environment or `--set`.
+    pub(super) fn is_set(&self, name: &str, keys: &[String]) -> bool {
+        self.raw(name, keys)
+            .is_some_and(|value| *value.origin() != Origin::Default)
+    }
+
+    /// Returns the value with placeholders resolved and blanks around it dropped.
+    pub(super) fn text(&mut self, name: &str, keys: &[String]) -> Option<Sourced> {
+        let value = self.raw(name, keys)?;
+        self.resolved(name, keys, value)
+    }
+
+    fn resolved(&mut self, name: &str, keys: &[String], value: &Sourced) -> Option<Sourced> {
+        let text = if placeholder::has_placeholder(value.text()) {
+            match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
+                Ok(text) => text,
+                Err(error) => {
+                    self.unresolved(name, keys, value, &error);
+                    return None;
+                }
+            }
+        } else {
+            value.text().to_owned().into()
+        };
+        let trimmed = text.trim().to_owned();
+        Some(value.clone().with_text(trimmed.into()))
+    }
+
+    fn unresolved(
+        &mut self,
+        name: &str,
+        keys: &[String],
+        value: &Sourced,
+        error: &PlaceholderError,
+    ) {
+        let help = match error {
+            PlaceholderError::Unresolved(_) => {
+                "set that name, or give a default: `${name:default}`"
+            }
+            PlaceholderError::PrivateKey(_) => "write the public part of the key instead",
+            _ => "write the value itself",
+        };
+        let name = schema::path(name, keys).join(".");
+        let message = format!("the placeholder in `{name}` cannot be resolved: {error}");
+        let found = finding(self.view, Code::Cs0111, value, Part::Value, message);
+        self.findings.push(found.with_key(name).with_help(help));
+    }
+
+    /// Finds what a name in a placeholder stands for: a setting, any name of the file, a variable,
+    /// one of the folders.
+    fn look_up(&self, name: &str) -> Option<Looked> {
+        let parsed = Name::parse(name);
+        if let Known::Setting(placed) = schema::find(&parsed)
+            && placed.setting.is_used()
+        {
+            if placed.setting.is_private() {
+                return Some(Looked::Private);
+            }
+            if let Some(value) = self.layered.value(&placed.path) {
+                return Some(Looked::Text(value.text().to_owned()));
+            }
+        }
+        let variable = variable_for(name);
+        let named = |(other, _): &&(String, String)| other == name || *other == variable;
+        if let Some((_, value)) = self.environment.iter().find(named) {
+            return Some(Looked::Text(value.clone()));
+        }
+        if let Some(entry) = self.named_entry(&parsed) {
+            return Some(entry);
+        }
+        self.folder(name)
+    }
+
+    fn named_entry(&self, name: &Name) -> Option<Looked> {
+        let view = self.view?;
+        let by_name = self.by_name.get_or_init(|| {
+            let entries = view.entries().iter().enumerate();
+            entries
+                .map(|(at, entry)| (Name::parse(entry.key()).uniform(), at))
+                .collect()
+        });
+        let entry = view.entry(*by_name.get(&name.uniform())?)?;
+        if view.hides(entry.value_span().start) {
+            return Some(Looked::Private);
+        }
+        Some(Looked::Text(entry.value().to_owned()))
+    }
+
+    fn folder(&self, name: &str) -> Option<Looked> {
+        let folder = match name {
+            "ataccama.path.root" => "",
+            "ataccama.path.etc" => "etc",
+            "ataccama.path.log" => "log",
+            "ataccama.path.storage" => "storage",
+            _ => return None,
+        };
+        let path = self.home?.join(folder);
+        Some(Looked::Text(
+            path.to_str()?.trim_end_matches('/').to_owned(),
+        ))
+    }
+
+    pub(super) fn switch(&mut self, name: &str, keys: &[String]) -> Option<bool> {
+        self.typed(name, keys, bind::switch)
+    }
+
+    pub(super) fn integer(&mut self, name: &str) -> Option<u64> {
+        let (least, most) = match takes(name) {
+            Some(Takes::Integer(least, most)) => (least, most),
+            _ => (0, u64::MAX),
+        };
+        self.typed(name, &[], |text| bind::integer(text, least, most))
+    }
+
+    pub(super) fn port(&mut self, name: &str, keys: &[String]) -> Option<u16> {
+        let least = match takes(name) {
+            Some(Takes::Integer(least, _)) => least,
+            _ => 0,
+        };
+        let port = self.typed(name, keys, |text| bind::integer(text, least, 65_535))?;
+        u16::try_from(port).ok()
+    }
+
+    pub(super) fn time(&mut self, name: &str) -> Option<Duration> {
+        let Some(Takes::Time(unit, least, most)) = takes(name) else {
+            return None;
+        };
+        self.typed(name, &[], |text| bind::duration(text, unit, least, most))
+    }
+
+    pub(super) fn size(&mut self, name: &str) -> Option<u64> {
+        self.typed(name, &[], |text| bind::size(text, 1, u64::from(u32::MAX)))
+    }
+
+    pub(super) fn word<T: Copy>(
+        &mut self,
+        name: &str,
+        keys: &[String],
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        self.typed(name, keys, |text| bind::choice(text, words))
+    }
+
+    /// Returns the elements of a list, placeholders resolved, blanks dropped.
+    pub(super) fn list(&mut self, name: &str, keys: &[String]) -> Vec<Sourced> {
+        let path = schema::path(name, keys);
+        let elements = self.layered.list(&path).unwrap_or_default();
+        let elements = elements.into_iter();
+        elements
+            .filter_map(|element| self.resolved(name, keys, element))
+            .collect()
+    }
+
+    fn typed<T>(
+        &mut self,
+        name: &str,
+        keys: &[String],
+        read: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Option<T> {
+        let value = self.text(name, keys)?;
+        match read(value.text()) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                self.wrong(name, keys, &value, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Reports that a value is not what its setting takes; `why` goes on from the value.
+    pub(super) fn wrong(&mut self, name: &str, keys: &[String], value: &Sourced, why: &str) {
+        let setting = schema::path(name, keys).join(".");
+        let message = format!("the value {} of `{setting}` {why}", quote(value.text()));
+        let found = finding(self.view, Code::Cs0306, value, Part::Value, message);
+        self.findings
+            .push(found.with_key(setting).with_help(advice(name, value)));
+    }
+
+    /// Starts a finding about a value.
+    pub(super) fn finding(
+        &self,
+        code: Code,
+        value: &Sourced,
+        message: impl Into<String>,
+    ) -> Finding {
+        finding(self.view, code, value, Part::Value, message)
+    }
+
+    /// Tells whether an offset in the value is one in the file: no placeholder changed it.
+    pub(super) fn stands_as_written(&self, value: &Sourced) -> bool {
+        let entry = self.view.and_then(|view| view.entry(value.entry()?));
+        entry.is_some_and(|entry| entry.value().starts_with(value.text()))
+    }
+
+    /// Returns the column of byte `offset` of the value, where it is from a file.
+    pub(super) fn column(&self, value: &Sourced, offset: usize) -> String {
+        let found = finding(self.view, Code::Cs0201, value, Part::Offset(offset), "");
+        match found.origin() {
+            Origin::File { column, .. } => column.to_string(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Returns the place where anything below `path` is set first.
+    pub(super) fn first_below(&self, path: &[String]) -> Sourced {
+        let below = |(_, placed): &&(usize, Placed)| placed.path.starts_with(path);
+        let entry = self.ours.iter().find(below);
+        let place = entry.and_then(|(at, _)| {
+            let span = self.view?.entry(*at)?.key_span();
+            let origin = self.view?.document().origin(span.start);
+            Some(Sourced::new("", origin).with_entry(*at))
+        });
+        place.unwrap_or_else(|| Sourced::new("", Origin::SetOption))
+    }
+}
+
+fn takes(name: &str) -> Option<Takes> {
+    let setting = schema::settings().find(|setting| setting.name() == name)?;
+    Some(setting.takes())
+}
+
+/// Says what to write instead.
+fn advice(name: &str, value: &Sourced) -> String {
+    if value.text().contains(" #") || value.text().contains("\t#") {
+        return "a comment needs a line of its own: everything after `=` is the value".to_owned();
+    }
+    match takes(name) {
+        Some(Takes::Switch) => "write `true` or `false`".to_owned(),
+        Some(Takes::Integer(least, most)) => format!("write a number from {least} to {most}"),
+        Some(Takes::Time(..)) => "write a duration such as `10s`".to_owned(),
+        Some(Takes::Size) => "write a size such as `4MB`".to_owned(),
+        Some(Takes::Words(words)) => format!("write one of {}", words.join(", ")),
+        _ => "correct the value".to_owned(),
+    }
+}
