@@ -7,6 +7,8 @@ mod explain;
 mod jws;
 #[path = "cli/key.rs"]
 mod key;
+#[path = "cli/pair.rs"]
+mod pair;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/usage.rs"]

@@ -3,6 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::diagnostic::Findings;
+use crate::identity::{DeploymentName, NameError};
+use crate::jose::KeyError;
+use crate::properties::ReadError;
+
 /// Why a file was not written. The file is as it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,4 +51,120 @@ impl WriteError {
         let path = path.to_owned();
         move |source| Self::Io { path, source }
     }
+}
+
+/// Why two modules were not paired. Both files are as they were before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PairError {
+    /// A file cannot be read.
+    #[error("cannot read {0}")]
+    Read(ReadError),
+    /// A file holds escapes that cannot be read.
+    #[error("a file has faults that must be mended first")]
+    Syntax(Findings),
+    /// Both arguments name one file.
+    #[error("both modules have the same file")]
+    SameFile,
+    /// Both sides would be called the same.
+    #[error("both deployments would be called `{0}`")]
+    SameName(DeploymentName),
+    /// Both sides have the same private key.
+    #[error("both modules have the same private key; each needs its own")]
+    SharedKey,
+    /// `generator.key` cannot be read.
+    #[error("the module's own key in `{}` cannot be read", path.display())]
+    OwnKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// `generator.key` holds a public key.
+    #[error("the module's own key in `{}` is a public key", .0.display())]
+    PublicOnly(PathBuf),
+    /// `generator.key` refers to another setting.
+    #[error("the module's own key in `{}` is a placeholder, which only the module resolves", .0.display())]
+    Placeholder(PathBuf),
+    /// A key that the public guide prints.
+    #[error("the module's own key in `{}` is printed in a public guide and protects nothing", .0.display())]
+    Published(PathBuf),
+    /// A name in a file is none.
+    #[error("`countersign.deployment.name` in `{}` is not a name", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: NameError,
+    },
+    /// `--key` names another key than the file has.
+    #[error("`{}` has a private key already, and it is another one", .0.display())]
+    OtherKey(PathBuf),
+    /// The file calls the module something else.
+    #[error("`{}` says that it is called `{found}`, not `{wanted}`", path.display())]
+    OtherName {
+        /// The file.
+        path: PathBuf,
+        /// The name it has.
+        found: String,
+        /// The name it was to have.
+        wanted: DeploymentName,
+    },
+    /// The other file has the deployment with something else in it.
+    #[error("`{}` has `{name}` as a `{found}`, not a `{wanted}`", path.display())]
+    OtherModule {
+        /// The file.
+        path: PathBuf,
+        /// The deployment.
+        name: DeploymentName,
+        /// The module it has.
+        found: String,
+        /// The module it was to have.
+        wanted: String,
+    },
+    /// The other file knows this key under another name.
+    #[error("`{}` trusts this key as `{found}`, not as `{wanted}`", path.display())]
+    OtherOwner {
+        /// The file.
+        path: PathBuf,
+        /// The deployment that has the key.
+        found: String,
+        /// The deployment that was to have it.
+        wanted: DeploymentName,
+    },
+    /// The other file trusts another key under this name.
+    #[error("`{}` trusts another key as `{name}`", path.display())]
+    NameTaken {
+        /// The file.
+        path: PathBuf,
+        /// The deployment.
+        name: DeploymentName,
+    },
+    /// The name for the key is taken by another key.
+    #[error("`{}` has another key called `{key}` for `{name}`", path.display())]
+    KeyNameTaken {
+        /// The file.
+        path: PathBuf,
+        /// The deployment.
+        name: DeploymentName,
+        /// The name of the key.
+        key: String,
+    },
+    /// The other file has revoked the key.
+    #[error("`{}` has revoked the key of `{name}`", path.display())]
+    Revoked {
+        /// The file.
+        path: PathBuf,
+        /// The deployment.
+        name: DeploymentName,
+    },
+    /// No key could be made.
+    #[error("cannot make a key")]
+    NewKey(#[source] KeyError),
+    /// What would be written does not hold together. A fault of this program.
+    #[error("the new text of `{}` does not hold together", .0.display())]
+    Internal(PathBuf),
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }

@@ -2,6 +2,7 @@
 //! here prints.
 
 mod error;
+pub mod pairing;
 pub mod write;
 
-pub use error::WriteError;
+pub use error::{PairError, WriteError};

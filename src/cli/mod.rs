@@ -7,6 +7,7 @@ mod input;
 mod jws;
 mod key;
 mod output;
+mod pair;
 mod render;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -56,6 +57,8 @@ struct ConsoleArguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Pair two modules: make their keys and let each trust the other
+    Pair(pair::Arguments),
     /// Make, convert and name keys
     #[command(subcommand)]
     Key(key::Command),
@@ -92,6 +95,7 @@ fn run() -> Exit {
     };
     let console = Console::new(arguments.console.output, arguments.console.color);
     let answer = match arguments.command {
+        Command::Pair(arguments) => pair::run(&arguments, &console),
         Command::Key(command) => key::run(command, &console),
         Command::Jws(command) => jws::run(&command, &console),
         Command::Explain(arguments) => explain::run(&arguments, &console),

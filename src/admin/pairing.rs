@@ -1,0 +1,368 @@
+//! Pairing: what the vendor's guide does by hand for two modules, as one plan for two files.
+//!
+//! A plan is made without touching anything, can be shown, and is then carried out whole or not
+//! at all. Made again from its own result it is empty; that is checked before anything is written.
+
+mod names;
+mod settle;
+mod view;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::identity::{DeploymentName, Environment, ModuleType, Role};
+use crate::jose::{Fingerprint, KeyId, SigningKey};
+use crate::properties::{Change, Edit, FileText, Outcome, ReadFault};
+use crate::secret::Secret;
+
+use super::error::{PairError, WriteError};
+use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after};
+use settle::{Setting, Side};
+use view::View;
+
+/// One of the two modules.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its type, such as `dpm`.
+    pub module: ModuleType,
+    /// Its file, which need not be there yet.
+    pub path: PathBuf,
+    /// What it is to be called; by default what the files say, else `<module>-<environment>`.
+    pub name: Option<DeploymentName>,
+    /// The private key it is to use; by default the one its file has, else a new one.
+    pub key: Option<(SigningKey, KeyId)>,
+}
+
+/// What the two sides have in common.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The environment; by default what the files say, else `dev`.
+    pub environment: Option<Environment>,
+    /// The role each side gives the other.
+    pub role: Role,
+    /// The name of the keys below `jwt-keys`; by default the first free of `key`, `key2`, ….
+    pub key_name: Option<String>,
+}
+
+/// What pairing two modules would change.
+#[derive(Debug)]
+pub struct Plan {
+    sides: [PlannedSide; 2],
+}
+
+/// What pairing would change in one file.
+#[derive(Debug)]
+pub struct PlannedSide {
+    path: PathBuf,
+    name: DeploymentName,
+    fingerprint: Fingerprint,
+    is_key_new: bool,
+    before: Option<FileText>,
+    after: Option<Secret<String>>,
+    changes: Vec<PlannedChange>,
+    port: u16,
+}
+
+/// A setting that would change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlannedChange {
+    /// The setting.
+    pub key: String,
+    /// Its new value; a private key is replaced by a remark.
+    pub shown: String,
+    /// Whether it was there with another value.
+    pub replaces: bool,
+}
+
+/// Plans the pairing of two modules. Nothing is written.
+///
+/// New keys are made only where there is none. See [`PairError`] for what stands in the way; a
+/// private key, a name, or a trusted key that is there already is never replaced.
+///
+/// # Errors
+///
+/// When a file cannot be read, or holds something that pairing would have to replace.
+pub fn plan(members: &[Member; 2], options: &Options) -> Result<Plan, PairError> {
+    let [first, second] = members;
+    if same_file(&first.path, &second.path)? {
+        return Err(PairError::SameFile);
+    }
+    let before = [read(&first.path)?, read(&second.path)?];
+    let texts = before
+        .each_ref()
+        .map(|file| file.as_ref().map_or("", FileText::text));
+    let drafts = draft(members, options, texts)?;
+    let after = drafts.each_ref().map(|draft| match &draft.outcome {
+        Outcome::Changed(edited) => Some(Secret::new(edited.text().to_owned())),
+        Outcome::Unchanged => None,
+    });
+    confirm(members, options, texts, &after)?;
+    let [left, right] = drafts;
+    let [left_before, right_before] = before;
+    let [left_after, right_after] = after;
+    Ok(Plan {
+        sides: [
+            left.planned(left_before, left_after),
+            right.planned(right_before, right_after),
+        ],
+    })
+}
+
+impl Plan {
+    /// Returns the two sides, in the order of the arguments.
+    pub fn sides(&self) -> &[PlannedSide; 2] {
+        &self.sides
+    }
+
+    /// Tells whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.sides.iter().all(|side| side.after.is_none())
+    }
+
+    /// Tells whether a file that is there already would change.
+    pub fn touches_existing(&self) -> bool {
+        let mut sides = self.sides.iter();
+        sides.any(|side| side.before.is_some() && side.after.is_some())
+    }
+
+    /// Writes both files, or neither.
+    ///
+    /// # Errors
+    ///
+    /// When a file was changed since the plan was made, another countersign writes in the same
+    /// folder, or the system refuses.
+    pub fn carry_out(&self) -> Result<(), PairError> {
+        let changed: Vec<_> = self
+            .sides
+            .iter()
+            .filter_map(PlannedSide::new_text)
+            .collect();
+        for (side, _) in &changed {
+            let target = follow(&side.path)?;
+            let folder = folder_of(&target);
+            fs::create_dir_all(folder).map_err(WriteError::io(folder))?;
+        }
+        let _locks = self.lock()?;
+        let mut staged = Vec::new();
+        for (side, text) in changed {
+            side.is_as_before()?;
+            let bytes = match &side.before {
+                Some(file) => file.encode(text.expose()),
+                None => text.expose().clone().into_bytes().into(),
+            };
+            staged.push(Staged::new(&side.path, &bytes, Privacy::Private)?);
+        }
+        commit_all(staged)?;
+        Ok(())
+    }
+
+    /// Locks the folders of both files, each once.
+    fn lock(&self) -> Result<Vec<FolderLock>, PairError> {
+        let mut folders = Vec::new();
+        for side in &self.sides {
+            let target = follow(&side.path)?;
+            let folder = fs::canonicalize(folder_of(&target));
+            folders.push(folder.map_err(WriteError::io(&side.path))?);
+        }
+        folders.sort();
+        folders.dedup();
+        let locks = folders
+            .iter()
+            .map(|folder| FolderLock::acquire(&folder.join("x")));
+        Ok(locks.collect::<Result<_, _>>()?)
+    }
+}
+
+impl PlannedSide {
+    /// Returns the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the deployment's name.
+    pub fn name(&self) -> &DeploymentName {
+        &self.name
+    }
+
+    /// Returns the fingerprint of its key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Tells whether the key is made by this plan.
+    pub fn is_key_new(&self) -> bool {
+        self.is_key_new
+    }
+
+    /// Tells whether the file is made by this plan.
+    pub fn is_file_new(&self) -> bool {
+        self.before.is_none()
+    }
+
+    /// Returns what would change, in the order in which it is written.
+    pub fn changes(&self) -> &[PlannedChange] {
+        &self.changes
+    }
+
+    /// Returns the gRPC port that the module listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns the permission bits before and after, if writing takes some away.
+    pub fn mode_change(&self) -> Option<(u32, u32)> {
+        let before = self.before.as_ref()?.mode()? & 0o777;
+        let after = mode_after(before, Privacy::Private);
+        (before != after && self.after.is_some()).then_some((before, after))
+    }
+
+    fn new_text(&self) -> Option<(&Self, &Secret<String>)> {
+        self.after.as_ref().map(|text| (self, text))
+    }
+
+    /// Makes sure that nobody changed the file since it was read.
+    fn is_as_before(&self) -> Result<(), PairError> {
+        let now = read(&self.path)?;
+        let unchanged = match (&self.before, &now) {
+            (None, None) => true,
+            (Some(before), Some(now)) => {
+                before.text() == now.text() && before.has_mark() == now.has_mark()
+            }
+            _ => false,
+        };
+        if unchanged {
+            Ok(())
+        } else {
+            Err(WriteError::Changed(self.path.clone()).into())
+        }
+    }
+}
+
+/// What would be written into one file.
+struct Draft<'a> {
+    member: &'a Member,
+    side: Side,
+    settings: Vec<Setting>,
+    outcome: Outcome,
+}
+
+impl Draft<'_> {
+    fn planned(self, before: Option<FileText>, after: Option<Secret<String>>) -> PlannedSide {
+        let changes = match &self.outcome {
+            Outcome::Unchanged => &[],
+            Outcome::Changed(edited) => edited.changes(),
+        };
+        let shown = |change: &Change| {
+            let (key, replaces) = match change {
+                Change::Added(key) => (key, false),
+                Change::Replaced(key) => (key, true),
+            };
+            let setting = self.settings.iter().find(|setting| setting.key == *key);
+            PlannedChange {
+                key: key.clone(),
+                shown: setting.map_or_else(String::new, Setting::shown),
+                replaces,
+            }
+        };
+        PlannedSide {
+            path: self.member.path.clone(),
+            changes: changes.iter().map(shown).collect(),
+            fingerprint: self.side.key.fingerprint(),
+            is_key_new: self.side.is_key_new,
+            port: self.side.port,
+            name: self.side.name,
+            before,
+            after,
+        }
+    }
+}
+
+/// Decides what both files must say.
+fn draft<'a>(
+    members: &'a [Member; 2],
+    options: &Options,
+    texts: [&str; 2],
+) -> Result<[Draft<'a>; 2], PairError> {
+    let [first, second] = members;
+    let [first_text, second_text] = texts;
+    let first_view = View::read(&first.path, first_text)?;
+    let second_view = View::read(&second.path, second_text)?;
+    let one = Side::settle(first, &first_view, &second_view, options)?;
+    let other = Side::settle(second, &second_view, &first_view, options)?;
+    if one.key.verifying_key() == other.key.verifying_key() {
+        return Err(PairError::SharedKey);
+    }
+    if one.name.uniform() == other.name.uniform() {
+        return Err(PairError::SameName(one.name));
+    }
+    let mut first_settings = one.own_settings(first, &first_view)?;
+    first_settings.extend(other.trusted_by(&first.path, &first_view, options)?);
+    let mut second_settings = other.own_settings(second, &second_view)?;
+    second_settings.extend(one.trusted_by(&second.path, &second_view, options)?);
+    Ok([
+        Draft {
+            member: first,
+            outcome: apply(&first_settings, first_text),
+            side: one,
+            settings: first_settings,
+        },
+        Draft {
+            member: second,
+            outcome: apply(&second_settings, second_text),
+            side: other,
+            settings: second_settings,
+        },
+    ])
+}
+
+fn apply(settings: &[Setting], text: &str) -> Outcome {
+    let mut edit = Edit::new();
+    edit.heading("Written by `countersign pair`: this module's key, and the modules it trusts.");
+    for setting in settings {
+        edit.set(&setting.key, setting.value.expose());
+    }
+    edit.apply(text)
+}
+
+/// Reads both new texts as if they were the files: pairing them again must change nothing.
+fn confirm(
+    members: &[Member; 2],
+    options: &Options,
+    before: [&str; 2],
+    after: &[Option<Secret<String>>; 2],
+) -> Result<(), PairError> {
+    let [first, second] = before;
+    let [first_after, second_after] = after;
+    let text = |after: &'_ Option<Secret<String>>| after.as_ref().map(|text| text.expose().clone());
+    let first_text = text(first_after).unwrap_or_else(|| first.to_owned());
+    let second_text = text(second_after).unwrap_or_else(|| second.to_owned());
+    for draft in draft(members, options, [&first_text, &second_text])? {
+        if matches!(draft.outcome, Outcome::Changed(_)) {
+            return Err(PairError::Internal(draft.member.path.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file that need not be there.
+fn read(path: &Path) -> Result<Option<FileText>, PairError> {
+    match FileText::read(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok(None),
+        Err(error) => Err(PairError::Read(error)),
+    }
+}
+
+/// Tells whether two paths lead to one file, which need not be there.
+fn same_file(one: &Path, other: &Path) -> Result<bool, PairError> {
+    let [one, other] = [follow(one)?, follow(other)?];
+    let place = |path: &Path| {
+        let folder = folder_of(path);
+        let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+        path.file_name().map(|name| folder.join(name))
+    };
+    Ok(place(&one) == place(&other))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! What a module's file says about the module itself and about the deployments it trusts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::names::Patterns;
+use crate::admin::error::PairError;
+use crate::identity::DeploymentName;
+use crate::jose::{KeyId, KeyMaterial, PublicJwk, SigningKey, VerifyingKey, published};
+use crate::properties::Document;
+use crate::properties::name::{Match, Name, uniform};
+
+/// The part of a file that pairing is about.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// This module's own private key; none where the setting is absent or a stand-in.
+    pub(super) key: Option<(SigningKey, KeyId)>,
+    pub(super) name: Option<String>,
+    pub(super) port: Option<u16>,
+    /// By their names in the form in which spellings agree.
+    pub(super) deployments: BTreeMap<String, Trusted>,
+}
+
+/// A deployment as the file describes it.
+#[derive(Debug, Default)]
+pub(super) struct Trusted {
+    /// The name as written.
+    pub(super) name: String,
+    pub(super) module: Option<String>,
+    pub(super) environment: Option<String>,
+    pub(super) roles: Vec<String>,
+    /// The first index that is free.
+    pub(super) next_role: usize,
+    /// Whether the roles stand in one setting, separated by commas.
+    pub(super) roles_in_one: bool,
+    /// By their names in the form in which spellings agree.
+    pub(super) keys: BTreeMap<String, TrustedKey>,
+}
+
+/// A key of a deployment, as the file describes it.
+#[derive(Debug, Default)]
+pub(super) struct TrustedKey {
+    pub(super) name: String,
+    pub(super) fingerprint: Option<String>,
+    pub(super) content: Option<String>,
+    pub(super) is_revoked: Option<String>,
+}
+
+impl View {
+    /// Reads `text`, the content of `path`.
+    pub(super) fn read(path: &Path, text: &str) -> Result<Self, PairError> {
+        let document = Document::parse(path, text);
+        let findings = document.findings();
+        if findings.errors() > 0 {
+            return Err(PairError::Syntax(findings));
+        }
+        let patterns = Patterns::new();
+        let mut view = Self::default();
+        for entry in document.entries() {
+            let name = Name::parse(entry.key());
+            let value = entry.value().trim();
+            let exactly = |found: &Match| found.rest.is_empty();
+            if patterns.own_key.matches(&name).is_some_and(|m| exactly(&m)) {
+                view.key = own_key(path, value)?;
+            } else if patterns
+                .own_name
+                .matches(&name)
+                .is_some_and(|m| exactly(&m))
+            {
+                view.name = Some(value.to_owned()).filter(|name| !name.is_empty());
+            } else if patterns
+                .grpc_port
+                .matches(&name)
+                .is_some_and(|m| exactly(&m))
+            {
+                view.port = value.parse().ok();
+            } else {
+                view.take_deployment(&patterns, &name, value);
+            }
+        }
+        Ok(view)
+    }
+
+    fn take_deployment(&mut self, patterns: &Patterns, name: &Name, value: &str) {
+        let value = || Some(value.to_owned());
+        if let Some(found) = patterns.module.matches(name) {
+            self.deployment(&found).module = value();
+        } else if let Some(found) = patterns.environment.matches(name) {
+            self.deployment(&found).environment = value();
+        } else if let Some(found) = patterns.roles.matches(name) {
+            let deployment = self.deployment(&found);
+            let roles = value().unwrap_or_default();
+            match found.rest.first().map(|index| index.parse::<usize>()) {
+                None => deployment.roles_in_one = true,
+                Some(index) => {
+                    let next = index.unwrap_or_default().saturating_add(1);
+                    deployment.next_role = deployment.next_role.max(next);
+                }
+            }
+            let roles = roles.split(',').map(|role| role.trim().to_owned());
+            deployment
+                .roles
+                .extend(roles.filter(|role| !role.is_empty()));
+        } else if let Some(found) = patterns.fingerprint.matches(name) {
+            self.key(&found).fingerprint = value();
+        } else if let Some(found) = patterns.content.matches(name) {
+            self.key(&found).content = value();
+        } else if let Some(found) = patterns.is_revoked.matches(name) {
+            self.key(&found).is_revoked = value();
+        }
+    }
+
+    /// Finds the deployment called `name`, in whatever spelling.
+    pub(super) fn find(&self, name: &DeploymentName) -> Option<&Trusted> {
+        self.deployments.get(&uniform(name.as_str()))
+    }
+
+    /// Finds the deployment that has this key.
+    pub(super) fn owner_of(&self, key: &VerifyingKey) -> Option<&Trusted> {
+        let mut deployments = self.deployments.values();
+        deployments.find(|deployment| deployment.keys.values().any(|known| known.is(key)))
+    }
+
+    fn deployment(&mut self, found: &Match) -> &mut Trusted {
+        let name = found.keys.first().cloned().unwrap_or_default();
+        let entry = self.deployments.entry(uniform(&name));
+        entry.or_insert_with(|| Trusted {
+            name,
+            ..Trusted::default()
+        })
+    }
+
+    fn key(&mut self, found: &Match) -> &mut TrustedKey {
+        let name = found.keys.get(1).cloned().unwrap_or_default();
+        let entry = self.deployment(found).keys.entry(uniform(&name));
+        entry.or_insert_with(|| TrustedKey {
+            name,
+            ..TrustedKey::default()
+        })
+    }
+}
+
+impl TrustedKey {
+    /// Returns the key and its `kid`, if `content` holds a valid one.
+    pub(super) fn read(&self) -> Option<PublicJwk> {
+        PublicJwk::parse(self.content.as_deref()?).ok()
+    }
+
+    /// Tells whether this is `key`: by its content, or by its fingerprint where there is no
+    /// valid content.
+    pub(super) fn is(&self, key: &VerifyingKey) -> bool {
+        match self.read() {
+            Some(jwk) => jwk.key == *key,
+            None => self.fingerprint.as_deref() == Some(&key.fingerprint().to_string()),
+        }
+    }
+
+    /// Tells whether the file takes the key back: anything but a plain "no".
+    pub(super) fn is_revoked(&self) -> bool {
+        let word = self.is_revoked.as_deref().unwrap_or("false");
+        !["false", "no", "off", "0"]
+            .iter()
+            .any(|no| word.eq_ignore_ascii_case(no))
+    }
+}
+
+/// Reads `generator.key`; none where it is empty or the guide's `<generated_key>`.
+fn own_key(path: &Path, value: &str) -> Result<Option<(SigningKey, KeyId)>, PairError> {
+    if value.is_empty() || value.starts_with('<') {
+        return Ok(None);
+    }
+    let path = || path.to_owned();
+    if value.contains("${") {
+        return Err(PairError::Placeholder(path()));
+    }
+    let (material, _) =
+        KeyMaterial::read(value.as_bytes()).map_err(|source| PairError::OwnKey {
+            path: path(),
+            source,
+        })?;
+    match material {
+        KeyMaterial::Private(key, _) if published(key.fingerprint()) => {
+            Err(PairError::Published(path()))
+        }
+        KeyMaterial::Private(key, kid) => {
+            let kid = kid.unwrap_or_else(|| key.fingerprint().into());
+            Ok(Some((key, kid)))
+        }
+        KeyMaterial::Public(..) => Err(PairError::PublicOnly(path())),
+    }
+}

@@ -1,0 +1,340 @@
+//! `countersign pair`: the guide's procedure for two modules, in one command.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead as _, IsTerminal as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{Console, Exit, Failure, Format, chain};
+use super::{Answer, input, key};
+use crate::admin::PairError;
+use crate::admin::pairing::{self, Member, Options, Plan, PlannedSide};
+use crate::identity::{DeploymentName, Environment, ModuleType, Role};
+use crate::jose::{KeyId, KeyMaterial, SigningKey, published};
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The two modules: type and properties file, which need not be there yet
+    #[arg(num_args = 2, required = true, value_name = "MODULE=FILE")]
+    modules: Vec<Of<PathBuf>>,
+    /// The environment both belong to [default: what the files say, else dev]
+    #[arg(long)]
+    environment: Option<Environment>,
+    /// What a module is called [default: what the files say, else <module>-<environment>]
+    #[arg(long, value_name = "MODULE=NAME")]
+    name: Vec<Of<DeploymentName>>,
+    /// The role each gives the other
+    #[arg(long, default_value = "IMPERSONATION", value_parser = Role::new)]
+    role: Role,
+    /// A private key to use in place of a new one, in any form
+    #[arg(long, value_name = "MODULE=FILE")]
+    key: Vec<Of<PathBuf>>,
+    /// What the keys are called below `jwt-keys` [default: key]
+    #[arg(long, value_name = "NAME")]
+    key_name: Option<DeploymentName>,
+    /// Show what would change, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Change files that are there without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  $ countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties
+  $ countersign pair dpm=dpm.properties dpe=dpe.properties --environment test --dry-run
+  $ countersign pair dpm=dpm.properties dpe=dpe.properties --key dpm=dpm.jwk --yes";
+
+/// `module=value`.
+#[derive(Clone, Debug)]
+struct Of<T> {
+    module: ModuleType,
+    value: T,
+}
+
+impl<T: FromStr<Err: std::fmt::Display>> FromStr for Of<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (module, value) = text
+            .split_once('=')
+            .ok_or("it has the form <module>=<value>, such as dpm=dpm.properties")?;
+        let module =
+            ModuleType::new(module).map_err(|e| format!("`{module}` is no module: {e}"))?;
+        if value.is_empty() {
+            return Err("there is nothing after `=`".to_owned());
+        }
+        let value = value.parse().map_err(|e| format!("`{value}`: {e}"))?;
+        Ok(Self { module, value })
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
+    let members = members(arguments)?;
+    let options = Options {
+        environment: arguments.environment.clone(),
+        role: arguments.role.clone(),
+        key_name: arguments.key_name.as_ref().map(ToString::to_string),
+    };
+    let plan = pairing::plan(&members, &options).map_err(|error| not_paired(&error, console))?;
+    if !arguments.dry_run && !plan.is_empty() {
+        if plan.touches_existing() && !arguments.yes {
+            console.say(text(&plan).trim_end());
+            ask(console)?;
+        }
+        plan.carry_out()
+            .map_err(|error| not_paired(&error, console))?;
+    }
+    for side in plan.sides() {
+        remark(side, console);
+    }
+    match console.format() {
+        Format::Text => console.answer(text(&plan) + &ending(&plan, &members, arguments))?,
+        Format::Json => console.json(&Report::of(&plan, arguments.dry_run))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn members(arguments: &Arguments) -> Result<[Member; 2], Failure> {
+    let wrong = |what: String| Failure::new(Exit::Usage, what);
+    let [one, other] = arguments.modules.as_slice() else {
+        return Err(wrong("two modules are paired".to_owned()));
+    };
+    if one.module == other.module {
+        let module = &one.module;
+        return Err(wrong(format!(
+            "both are called `{module}`; give them different types"
+        )));
+    }
+    let named = arguments.name.iter().map(|of| &of.module);
+    let mut named = named.chain(arguments.key.iter().map(|of| &of.module));
+    if let Some(odd) = named.find(|name| **name != one.module && **name != other.module) {
+        return Err(wrong(format!("`{odd}` is neither of the two modules")));
+    }
+    Ok([member(one, arguments)?, member(other, arguments)?])
+}
+
+fn member(of: &Of<PathBuf>, arguments: &Arguments) -> Result<Member, Failure> {
+    let name = arguments.name.iter().rfind(|name| name.module == of.module);
+    let key = arguments.key.iter().rfind(|key| key.module == of.module);
+    Ok(Member {
+        module: of.module.clone(),
+        path: of.value.clone(),
+        name: name.map(|name| name.value.clone()),
+        key: key.map(|key| private_key(&key.value)).transpose()?,
+    })
+}
+
+fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Failure> {
+    let refused = |why: &str| {
+        let file = input::name(path);
+        Failure::new(
+            Exit::Unreadable,
+            format!("cannot use the key in {file}: {why}"),
+        )
+    };
+    match input::key(path)? {
+        (KeyMaterial::Private(key, _), _) if published(key.fingerprint()) => Err(refused(
+            "it is printed in a public guide and protects nothing",
+        )),
+        (KeyMaterial::Private(key, kid), _) => {
+            let kid = kid.unwrap_or_else(|| key.fingerprint().into());
+            Ok((key, kid))
+        }
+        (KeyMaterial::Public(..), _) => Err(refused("it is a public key")),
+    }
+}
+
+/// Asks whether to go on; without a terminal that is what `--yes` says.
+fn ask(console: &Console) -> Result<(), Failure> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() || !io::stderr().is_terminal() {
+        return Err(
+            Failure::new(Exit::Usage, "files that are there would change")
+                .with_help("`--yes` changes them, `--dry-run` only shows how"),
+        );
+    }
+    console.say("Write these changes? [y/N]");
+    let mut answer = String::new();
+    let read = stdin.lock().read_line(&mut answer);
+    match read {
+        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Failure::new(Exit::No, "nothing was written")),
+    }
+}
+
+fn not_paired(error: &PairError, console: &Console) -> Failure {
+    if let PairError::Syntax(findings) = error {
+        for finding in findings {
+            console.finding(finding);
+        }
+    }
+    let cannot = |exit| Failure::new(exit, format!("cannot pair: {}", chain(error)));
+    match error {
+        PairError::Write(error) => key::not_written(error),
+        PairError::SameFile | PairError::SameName(_) => cannot(Exit::Usage),
+        PairError::OtherKey(_) => cannot(Exit::WouldOverwrite)
+            .with_help("a private key is never replaced; leave out `--key`, or remove it by hand"),
+        PairError::OtherName { .. } | PairError::OtherModule { .. } => {
+            cannot(Exit::WouldOverwrite).with_help("give the name that is there with `--name`")
+        }
+        PairError::OtherOwner { found, .. } => cannot(Exit::WouldOverwrite).with_help(format!(
+            "use `--name <module>={found}`, or remove that deployment"
+        )),
+        PairError::NameTaken { .. } => cannot(Exit::WouldOverwrite).with_help(
+            "another module? give this one a name of its own with `--name`. The same one with a \
+             second key? say so with `--key-name key2`",
+        ),
+        PairError::KeyNameTaken { .. } => {
+            cannot(Exit::WouldOverwrite).with_help("choose another `--key-name`")
+        }
+        PairError::Revoked { .. } => cannot(Exit::WouldOverwrite)
+            .with_help("a revoked key stays revoked: remove it from its own file to get a new one"),
+        PairError::NewKey(_) | PairError::Internal(_) => cannot(Exit::Bug),
+        _ => cannot(Exit::Unreadable),
+    }
+}
+
+/// Warns of what the change means for this side's file and process.
+fn remark(side: &PlannedSide, console: &Console) {
+    let path = side.path().display();
+    if let Some((before, after)) = side.mode_change() {
+        console.note(&format!(
+            "`{path}` holds a private key: its mode goes from {before:04o} to {after:04o}"
+        ));
+    }
+    if !side.is_file_new() && !side.changes().is_empty() && listens(side.port()) {
+        let port = side.port();
+        console.warn(&format!(
+            "something listens on port {port}; if it is this module, start it anew"
+        ));
+    }
+}
+
+fn listens(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+}
+
+/// Writes what is done: the two names and keys, then the changes of each file.
+fn text(plan: &Plan) -> String {
+    let mut text = String::new();
+    let width = plan
+        .sides()
+        .iter()
+        .map(|side| side.name().as_str().len())
+        .max();
+    let width = width.unwrap_or_default();
+    // Writing to a string cannot fail.
+    for side in plan.sides() {
+        let age = if side.is_key_new() {
+            "new key "
+        } else {
+            "its key "
+        };
+        let (name, fingerprint) = (side.name().as_str(), side.fingerprint());
+        let _ = writeln!(text, "{name:<width$}  {age} {fingerprint}");
+    }
+    for side in plan.sides() {
+        if side.changes().is_empty() {
+            continue;
+        }
+        let state = if side.is_file_new() {
+            "new, mode 0600"
+        } else {
+            "changed"
+        };
+        let _ = writeln!(text, "\n{}  ({state})", side.path().display());
+        for change in side.changes() {
+            let sign = if change.replaces { '~' } else { '+' };
+            let _ = writeln!(text, "  {sign} {}={}", change.key, change.shown);
+        }
+    }
+    text
+}
+
+fn ending(plan: &Plan, members: &[Member; 2], arguments: &Arguments) -> String {
+    if plan.is_empty() {
+        return "\nnothing to do\n".to_owned();
+    }
+    if arguments.dry_run {
+        return "\nnothing was written (--dry-run)\n".to_owned();
+    }
+    let mut text = String::from("\npaired  both files were read again: each trusts the other\n");
+    let homes = members.each_ref().map(|member| home(&member.path));
+    if let [Some(one), Some(other)] = homes {
+        let [first, second] = members.each_ref().map(|member| member.module.as_str());
+        if (first, second) == ("dpm", "dpe") {
+            let (run, then) = ("countersign dpm run --home", "countersign dpe run --home");
+            let _ = writeln!(text, "next    {run} {one}      then      {then} {other}");
+        }
+    }
+    text
+}
+
+/// Returns the home whose file this is, if it has the usual place.
+fn home(path: &Path) -> Option<String> {
+    let home = path.to_str()?.strip_suffix("etc/application.properties")?;
+    match home.strip_suffix('/') {
+        Some(home) if !home.is_empty() => Some(home.to_owned()),
+        Some(_) => None,
+        None => home.is_empty().then(|| ".".to_owned()),
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    written: bool,
+    deployments: Vec<Paired<'a>>,
+}
+
+#[derive(Serialize)]
+struct Paired<'a> {
+    name: &'a str,
+    fingerprint: String,
+    new_key: bool,
+    file: String,
+    new_file: bool,
+    changes: Vec<Change<'a>>,
+}
+
+#[derive(Serialize)]
+struct Change<'a> {
+    key: &'a str,
+    value: &'a str,
+    replaces: bool,
+}
+
+impl<'a> Report<'a> {
+    fn of(plan: &'a Plan, is_dry: bool) -> Self {
+        let paired = |side: &'a PlannedSide| Paired {
+            name: side.name().as_str(),
+            fingerprint: side.fingerprint().to_string(),
+            new_key: side.is_key_new(),
+            file: side.path().display().to_string(),
+            new_file: side.is_file_new(),
+            changes: side.changes().iter().map(Change::of).collect(),
+        };
+        Self {
+            written: !is_dry && !plan.is_empty(),
+            deployments: plan.sides().iter().map(paired).collect(),
+        }
+    }
+}
+
+impl<'a> Change<'a> {
+    fn of(change: &'a pairing::PlannedChange) -> Self {
+        Self {
+            key: &change.key,
+            value: &change.shown,
+            replaces: change.replaces,
+        }
+    }
+}

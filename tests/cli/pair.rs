@@ -1,0 +1,492 @@
+//! `countersign pair`.
+
+use std::fs;
+
+use countersign::jose::{KeyMaterial, PublicJwk};
+use countersign::properties::Document;
+
+#[cfg(unix)]
+use super::support::mode;
+use super::support::{Folder, Run, private_part};
+
+const DPM: &str = "dpm/etc/application.properties";
+const DPE: &str = "dpe/etc/application.properties";
+const PAIR: &str = "pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties";
+const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
+
+/// Returns the value a file gives a setting.
+#[track_caller]
+fn value(folder: &Folder, file: &str, key: &str) -> String {
+    let text = folder.read(file);
+    let document = Document::parse(file.as_ref(), &text);
+    let entry = document.entries().iter().rfind(|entry| entry.key() == key);
+    let entry = entry.unwrap_or_else(|| panic!("{file} has no {key}:\n{text}"));
+    entry.value().to_owned()
+}
+
+fn deployment(name: &str, rest: &str) -> String {
+    format!("ataccama.one.platform.deployments.{name}.{rest}")
+}
+
+/// Returns the fingerprint of a file's own key.
+#[track_caller]
+fn own_fingerprint(folder: &Folder, file: &str) -> String {
+    let key = value(folder, file, OWN_KEY);
+    let (key, _) = KeyMaterial::read(key.as_bytes()).unwrap();
+    assert!(matches!(key, KeyMaterial::Private(..)));
+    key.verifying_key().fingerprint().to_string()
+}
+
+/// Checks that `file` trusts the key of `peer` under `name`.
+#[track_caller]
+fn trusts(folder: &Folder, file: &str, name: &str, peer: &str) {
+    let fingerprint = own_fingerprint(folder, peer);
+    let key = |rest: &str| {
+        value(
+            folder,
+            file,
+            &deployment(name, &format!("security.jwt-keys.key.{rest}")),
+        )
+    };
+    assert_eq!(key("fingerprint"), fingerprint);
+    let content = PublicJwk::parse(&key("content")).unwrap();
+    assert_eq!(content.key.fingerprint().to_string(), fingerprint);
+    assert_eq!(content.kid.unwrap().as_str(), fingerprint);
+    assert_eq!(key("is-revoked"), "false");
+    assert_eq!(
+        value(folder, file, &deployment(name, "security.roles[0]")),
+        "IMPERSONATION"
+    );
+}
+
+fn shows_nothing_private(folder: &Folder, run: &Run) {
+    for file in [DPM, DPE] {
+        if folder.path(file).exists() {
+            let key = value(folder, file, OWN_KEY);
+            let shown = format!("{run:?}");
+            assert!(!shown.contains(&key[20..60]), "{shown}");
+        }
+    }
+}
+
+fn without(text: &str, key: &str) -> String {
+    text.lines()
+        .filter(|line| !line.starts_with(key))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+#[test]
+fn two_fresh_modules_trust_each_other_after_one_command() {
+    let folder = Folder::new();
+
+    let run = folder.run(PAIR).exits(0);
+
+    trusts(&folder, DPM, "dpe-dev", DPE);
+    trusts(&folder, DPE, "dpm-dev", DPM);
+    assert_eq!(value(&folder, DPM, &deployment("dpe-dev", "module")), "dpe");
+    assert_eq!(
+        value(&folder, DPE, &deployment("dpm-dev", "environment")),
+        "dev"
+    );
+    assert_eq!(
+        value(&folder, DPM, "countersign.deployment.name"),
+        "dpm-dev"
+    );
+    assert_eq!(
+        value(&folder, DPE, "countersign.deployment.name"),
+        "dpe-dev"
+    );
+    assert_eq!(value(&folder, DPM, OWN_KEY).len(), 340);
+    assert!(
+        run.stdout.contains(&format!(
+            "dpm-dev  new key  {}",
+            own_fingerprint(&folder, DPM)
+        )),
+        "{}",
+        run.stdout
+    );
+    assert!(
+        run.stdout
+            .contains("generator.key=«private key, 340 chars»"),
+        "{}",
+        run.stdout
+    );
+    assert!(
+        run.stdout.contains("countersign dpm run --home dpm "),
+        "{}",
+        run.stdout
+    );
+    assert_eq!(run.stderr, "");
+    shows_nothing_private(&folder, &run);
+    assert_eq!(folder.names("dpm/etc"), ["application.properties"]);
+    #[cfg(unix)]
+    for file in [DPM, DPE] {
+        assert_eq!(mode(&folder.path(file)), 0o600);
+    }
+}
+
+#[test]
+fn a_second_run_has_nothing_to_do_and_touches_nothing() {
+    let folder = Folder::new();
+    folder.run(PAIR).exits(0);
+    let before = [DPM, DPE].map(|file| {
+        let metadata = fs::metadata(folder.path(file)).unwrap();
+        (folder.read(file), metadata.modified().unwrap())
+    });
+
+    let run = folder.run(PAIR).exits(0);
+
+    assert!(run.stdout.ends_with("\nnothing to do\n"), "{}", run.stdout);
+    for (file, before) in [DPM, DPE].into_iter().zip(before) {
+        let metadata = fs::metadata(folder.path(file)).unwrap();
+        assert_eq!((folder.read(file), metadata.modified().unwrap()), before);
+    }
+}
+
+#[test]
+fn what_was_in_the_files_stays_byte_for_byte() {
+    let folder = Folder::new();
+    let dpm = "# our DPM\r\n\r\n! old\r\nserver.port = 8031\r\nlogging.level: INFO\r\nlast=1";
+    let dpe = "#DPE\nb=2\na=1\n\n";
+    folder.write(DPM, dpm);
+    folder.write(DPE, dpe);
+
+    folder.run(&format!("{PAIR} --yes")).exits(0);
+
+    assert!(folder.read(DPM).starts_with(&format!("{dpm}\r\n")));
+    assert!(folder.read(DPE).starts_with(dpe));
+    assert!(folder.read(DPM).lines().count() > 10);
+    assert!(!folder.read(DPM).replace("\r\n", "").contains('\n'));
+    trusts(&folder, DPM, "dpe-dev", DPE);
+    trusts(&folder, DPE, "dpm-dev", DPM);
+}
+
+#[test]
+fn existing_files_are_changed_only_when_somebody_says_so() {
+    let folder = Folder::new();
+    folder.write(DPM, "a=1\n");
+
+    let refused = folder.run(PAIR).exits(2);
+
+    assert_eq!(refused.stdout, "");
+    assert!(
+        refused.stderr.contains("`--yes` changes them"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(folder.read(DPM), "a=1\n");
+    assert!(!folder.path("dpe").exists());
+    folder.run(&format!("{PAIR} --yes")).exits(0);
+}
+
+#[test]
+fn a_dry_run_shows_the_change_and_writes_nothing() {
+    let folder = Folder::new();
+    folder.write(DPM, "a=1\n");
+
+    let run = folder.run(&format!("{PAIR} --dry-run")).exits(0);
+    let json = folder
+        .run(&format!("{PAIR} --dry-run -o json"))
+        .exits(0)
+        .json();
+
+    assert!(
+        run.stdout
+            .contains("  + countersign.deployment.name=dpm-dev\n"),
+        "{}",
+        run.stdout
+    );
+    assert!(run.stdout.contains("nothing was written"), "{}", run.stdout);
+    assert_eq!(json["written"], false);
+    let change = &json["deployments"][0]["changes"][0];
+    assert_eq!(
+        (&change["key"], &change["value"]),
+        (&OWN_KEY.into(), &"«private key, 340 chars»".into())
+    );
+    assert_eq!(folder.read(DPM), "a=1\n");
+    assert_eq!(folder.names(""), ["dpm"]);
+}
+
+#[test]
+fn a_key_that_is_there_is_reused() {
+    let folder = Folder::new();
+    folder.run("key gen --out dpm.jwk").exits(0);
+    let key = folder.run("key export dpm.jwk --to base64").exits(0).stdout;
+    folder.write(DPM, format!("{OWN_KEY}={key}"));
+
+    let run = folder.run(&format!("{PAIR} --yes")).exits(0);
+
+    assert_eq!(value(&folder, DPM, OWN_KEY), key.trim());
+    trusts(&folder, DPE, "dpm-dev", DPM);
+    assert!(run.stdout.contains("dpm-dev  its key"), "{}", run.stdout);
+    assert!(run.stdout.contains("dpe-dev  new key"), "{}", run.stdout);
+}
+
+#[test]
+fn the_stand_in_of_the_guide_is_no_key() {
+    let folder = Folder::new();
+    folder.write(DPM, format!("# mine\n{OWN_KEY}=<generated_key>\nz=1\n"));
+
+    folder.run(&format!("{PAIR} --yes")).exits(0);
+
+    trusts(&folder, DPE, "dpm-dev", DPM);
+    let text = folder.read(DPM);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[1].starts_with(OWN_KEY) && lines[2] == "z=1", "{text}");
+}
+
+#[test]
+fn a_given_key_is_used_where_there_is_none_and_never_replaces_one() {
+    let folder = Folder::new();
+    folder.run("key gen --out one.jwk").exits(0);
+    folder
+        .run("key export one.jwk --to pem-sec1 --out one.pem")
+        .exits(0);
+    folder
+        .run("key gen --out two.jwk --public-out public.jwk")
+        .exits(0);
+
+    folder.run(&format!("{PAIR} --key dpm=one.pem")).exits(0);
+    let name = folder
+        .run("key fingerprint one.jwk -o json")
+        .exits(0)
+        .json();
+    assert_eq!(name["fingerprint"], own_fingerprint(&folder, DPM));
+
+    let before = folder.read(DPM);
+    let other = folder
+        .run(&format!("{PAIR} --key dpm=two.jwk --yes"))
+        .exits(6);
+    assert!(
+        other.stderr.contains("has a private key already"),
+        "{}",
+        other.stderr
+    );
+    folder.run(&format!("{PAIR} --key dpm=one.jwk")).exits(0);
+    folder.run(&format!("{PAIR} --key dpm=public.jwk")).exits(3);
+    folder
+        .run(&format!("{PAIR} --key dpm=missing.jwk"))
+        .exits(3);
+    folder.run(&format!("{PAIR} --key other=one.jwk")).exits(2);
+    assert_eq!(folder.read(DPM), before);
+}
+
+#[test]
+fn two_modules_with_one_private_key_are_not_paired() {
+    let folder = Folder::new();
+    folder.run("key gen --out one.jwk").exits(0);
+
+    let run = folder
+        .run(&format!("{PAIR} --key dpm=one.jwk --key dpe=one.jwk"))
+        .exits(3);
+
+    assert!(
+        run.stderr.contains("the same private key"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(folder.names(""), ["one.jwk"]);
+}
+
+#[test]
+fn half_done_pairs_are_completed() {
+    let folder = Folder::new();
+    folder.run(PAIR).exits(0);
+    let whole = folder.read(DPE);
+    let content = deployment("dpm-dev", "security.jwt-keys.key.content");
+    let fingerprint = deployment("dpm-dev", "security.jwt-keys.key.fingerprint");
+    let damaged = [
+        without(&whole, &content),
+        without(&whole, &fingerprint),
+        without(&whole, &deployment("dpm-dev", "security.roles")),
+        without(&whole, &deployment("dpm-dev", "module")),
+        without(&whole, &deployment("dpm-dev", "")),
+        whole.replace("content={\"kty", "content={kty"),
+        whole.replace(&fingerprint, &format!("{fingerprint}=x\n#")),
+    ];
+    for text in damaged {
+        assert_ne!(text, whole);
+        folder.write(DPE, &text);
+        let run = folder.run(&format!("{PAIR} --yes")).exits(0);
+        assert!(!run.stdout.contains("new key"), "{}", run.stdout);
+        trusts(&folder, DPE, "dpm-dev", DPM);
+        folder.run(PAIR).exits(0);
+    }
+}
+
+#[test]
+fn names_environment_and_role_can_be_chosen_and_are_kept() {
+    let folder = Folder::new();
+
+    let run = folder
+        .run(&format!(
+            "{PAIR} --environment test --name dpe=engine-1 --role RUNNER"
+        ))
+        .exits(0);
+
+    assert_eq!(
+        value(&folder, DPE, "countersign.deployment.name"),
+        "engine-1"
+    );
+    assert_eq!(
+        value(&folder, DPE, &deployment("dpm-test", "environment")),
+        "test"
+    );
+    assert_eq!(
+        value(&folder, DPM, &deployment("engine-1", "security.roles[0]")),
+        "RUNNER"
+    );
+    let again = folder.run(&format!("{PAIR} --role runner")).exits(0);
+    assert!(
+        again.stdout.ends_with("nothing to do\n"),
+        "{}",
+        again.stdout
+    );
+    let renamed = folder
+        .run(&format!("{PAIR} --name dpe=engine-2 --yes"))
+        .exits(6);
+    assert!(renamed.stderr.contains("engine-1"), "{}", renamed.stderr);
+    folder.run(&format!("{PAIR} --yes")).exits(0);
+    assert_eq!(
+        value(&folder, DPM, &deployment("engine-1", "security.roles[1]")),
+        "IMPERSONATION"
+    );
+}
+
+#[test]
+fn a_second_engine_does_not_slip_into_the_first_ones_place() {
+    let folder = Folder::new();
+    folder.run(PAIR).exits(0);
+    let before = folder.read(DPM);
+    let second = format!("pair dpm={DPM} dpe=dpe2.properties --yes");
+
+    let refused = folder.run(&second).exits(6);
+
+    assert!(
+        refused.stderr.contains("trusts another key as `dpe-dev`"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(folder.read(DPM), before);
+    folder.run(&format!("{second} --name dpe=dpe-2")).exits(0);
+    trusts(&folder, DPM, "dpe-2", "dpe2.properties");
+    trusts(&folder, DPM, "dpe-dev", DPE);
+    folder.run(PAIR).exits(0);
+}
+
+#[test]
+fn a_revoked_key_stays_revoked() {
+    let folder = Folder::new();
+    folder.run(PAIR).exits(0);
+    let text = folder
+        .read(DPM)
+        .replace("is-revoked=false", "is-revoked=true");
+    folder.write(DPM, &text);
+
+    let run = folder.run(&format!("{PAIR} --yes")).exits(6);
+
+    assert!(
+        run.stderr.contains("has revoked the key of `dpe-dev`"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(folder.read(DPM), text);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_exit_3_and_nothing_is_written() {
+    let folder = Folder::new();
+    folder.write("binary", [0_u8, 1, 2]);
+    folder.write("broken", "a=\\u12\n");
+    folder.write("public", format!("{OWN_KEY}=nonsense\n"));
+    folder.write("placeholder", format!("{OWN_KEY}=${{KEY}}\n"));
+    for (file, cause) in [
+        (".", "it is a directory"),
+        ("binary", "binary"),
+        ("broken", "error[CS0101]"),
+        ("public", "own key"),
+        ("placeholder", "placeholder"),
+        ("binary/below", ""),
+    ] {
+        let run = folder
+            .run(&format!("pair dpm={DPM} dpe={file} --yes"))
+            .exits(3);
+        assert!(run.stderr.contains(cause), "{}", run.stderr);
+        assert_eq!(run.stdout, "");
+        assert!(!folder.path(DPM).exists(), "{file}");
+    }
+    folder.run(&format!("pair dpm={DPM} dpe={DPM}")).exits(2);
+    folder.run(&format!("pair dpm={DPM} dpm={DPE}")).exits(2);
+    folder.run(&format!("pair dpm={DPM}")).exits(2);
+    folder.run("pair dpm dpe").exits(2);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_file_that_gets_a_private_key_is_closed_to_others_and_that_is_said() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    folder.write(DPM, "a=1\n");
+    fs::set_permissions(folder.path(DPM), fs::Permissions::from_mode(0o644)).unwrap();
+
+    let run = folder.run(&format!("{PAIR} --yes")).exits(0);
+
+    assert_eq!(mode(&folder.path(DPM)), 0o640);
+    assert!(
+        run.stderr.contains("its mode goes from 0644 to 0640"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn a_symbolic_link_is_followed() {
+    let folder = Folder::new();
+    folder.write("real.properties", "a=1\n");
+    std::os::unix::fs::symlink("real.properties", folder.path("dpm.properties")).unwrap();
+
+    folder
+        .run(&format!("pair dpm=dpm.properties dpe={DPE} --yes"))
+        .exits(0);
+
+    assert!(
+        folder
+            .path("dpm.properties")
+            .symlink_metadata()
+            .unwrap()
+            .is_symlink()
+    );
+    trusts(&folder, DPE, "dpm-dev", "real.properties");
+}
+
+#[test]
+fn the_private_part_stands_in_its_own_file_only() {
+    let folder = Folder::new();
+    folder.run("key gen --out dpm.jwk").exits(0);
+    folder.run(&format!("{PAIR} --key dpm=dpm.jwk")).exits(0);
+
+    let d = private_part(&folder.read("dpm.jwk"));
+
+    assert!(!folder.read(DPE).contains(&d));
+    assert!(!folder.read(DPE).contains("\"d\""));
+    assert!(!folder.read(DPE).contains(&value(&folder, DPM, OWN_KEY)));
+}
+
+#[test]
+fn json_names_files_keys_and_changes() {
+    let folder = Folder::new();
+
+    let json = folder.run(&format!("{PAIR} -o json")).exits(0).json();
+
+    assert_eq!(json["written"], true);
+    let dpm = &json["deployments"][0];
+    assert_eq!(dpm["name"], "dpm-dev");
+    assert_eq!(dpm["fingerprint"], own_fingerprint(&folder, DPM));
+    assert_eq!(
+        (&dpm["new_key"], &dpm["new_file"]),
+        (&true.into(), &true.into())
+    );
+    assert_eq!(dpm["file"], DPM);
+}
