@@ -1,0 +1,180 @@
+//! What every module serves.
+
+use countersign::grpc::reason_of;
+use countersign::proto::identity::WhoAmIRequest;
+use countersign::proto::identity::identity_service_client::IdentityServiceClient;
+use countersign::{Module, Reason};
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::{v1, v1alpha};
+use tower_layer::Layer as _;
+
+use crate::support::world::{Keys, RunningDpe, RunningDpm, channel, free_port, soon};
+
+#[tokio::test]
+async fn caller_sees_itself_as_the_callee_does() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe_module = keys.dpe_module();
+    let identity = dpe_module.client_layer("dpm-dev").unwrap();
+    let mut client = IdentityServiceClient::new(identity.layer(channel(dpm.address).await));
+
+    let answer = client
+        .who_am_i(WhoAmIRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+
+    let caller = answer.identity.unwrap();
+    assert_eq!(
+        (caller.module.as_str(), caller.id.as_str()),
+        ("dpe", "dpe-dev")
+    );
+    assert_eq!(caller.roles, ["IMPERSONATION"]);
+    assert_eq!(answer.fingerprint, keys.dpe.key_id.as_str());
+    assert_eq!(answer.callee_deployment, "dpm-dev");
+    assert_eq!(answer.callee_fingerprint, keys.dpm.key_id.as_str());
+}
+
+#[tokio::test]
+async fn stranger_is_told_nothing_but_the_refusal() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let mut client = IdentityServiceClient::new(channel(dpm.address).await);
+
+    let refused = client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(reason_of(&refused), Some(Reason::TokenMissing));
+}
+
+async fn health(address: std::net::SocketAddr, service: &str) -> ServingStatus {
+    let service = service.to_owned();
+    let mut client = HealthClient::new(channel(address).await);
+    let answer = client.check(HealthCheckRequest { service }).await.unwrap();
+    answer.into_inner().status()
+}
+
+#[tokio::test]
+async fn dpm_is_healthy_to_everyone() {
+    let dpm = RunningDpm::start(Keys::new().dpm_module()).await;
+
+    for service in [
+        "",
+        "countersign.identity.v1.IdentityService",
+        "countersign.registry.v1.EngineRegistryService",
+    ] {
+        assert_eq!(
+            health(dpm.address, service).await,
+            ServingStatus::Serving,
+            "{service}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn dpe_is_healthy_once_it_is_registered() {
+    let keys = Keys::new();
+    let nobody = free_port().await.local_addr().unwrap();
+    let lonely = RunningDpe::start(keys.dpe_module(), nobody);
+    assert_eq!(health(lonely.address, "").await, ServingStatus::NotServing);
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
+
+    let service = "countersign.engine.v1.EngineService".to_owned();
+    let mut client = HealthClient::new(channel(dpe.address).await);
+    let watched = client.watch(HealthCheckRequest { service }).await;
+    let mut watched = watched.unwrap().into_inner();
+    let serving = async {
+        while watched.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    };
+
+    soon("SERVING", serving).await;
+    assert_eq!(health(dpe.address, "").await, ServingStatus::Serving);
+    drop((watched, client));
+    dpe.stop().await;
+    lonely.stop().await;
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services_in_both_versions() {
+    let dpm = RunningDpm::start(Keys::new().dpm_module()).await;
+    let channel = channel(dpm.address).await;
+
+    let request = v1::ServerReflectionRequest {
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
+        ..Default::default()
+    };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let answers = client
+        .server_reflection_info(tokio_stream::once(request))
+        .await;
+    let answer = answers
+        .unwrap()
+        .into_inner()
+        .message()
+        .await
+        .unwrap()
+        .unwrap();
+    let names = format!("{answer:?}");
+    assert!(
+        names.contains("countersign.registry.v1.EngineRegistryService"),
+        "{names}"
+    );
+
+    let request = v1alpha::ServerReflectionRequest {
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+        ..Default::default()
+    };
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let answers = client
+        .server_reflection_info(tokio_stream::once(request))
+        .await;
+    let answer = answers
+        .unwrap()
+        .into_inner()
+        .message()
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(format!("{answer:?}").contains("countersign.identity.v1.IdentityService"));
+}
+
+#[tokio::test]
+async fn reflection_that_is_off_is_not_served() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.reflection = countersign::grpc::Reflection::Off;
+    });
+    let channel = channel(dpm.address).await;
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
+
+    let request = tokio_stream::once(v1::ServerReflectionRequest::default());
+    let refused = client.server_reflection_info(request).await.unwrap_err();
+
+    assert_eq!(refused.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn module_asks_itself_over_loopback() {
+    let keys = Keys::new();
+    let module: Module = keys.dpm_module();
+    let dpm = RunningDpm::start(module.clone()).await;
+    let mut client = dpm.client_with(&module.own_module_layer()).await;
+
+    client
+        .list_engines(countersign::proto::registry::ListEnginesRequest::default())
+        .await
+        .unwrap();
+    let request =
+        crate::support::world::registration_of(crate::support::world::fresh_id(), dpm.address);
+    let refused = client.register_engine(request).await.unwrap_err();
+
+    assert_eq!(refused.code(), Code::Unauthenticated);
+}

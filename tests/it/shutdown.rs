@@ -1,0 +1,79 @@
+//! Modules end when they are told to.
+
+use std::time::Duration;
+
+use countersign::dpm::{Dpm, Options, StartError};
+use countersign::engine::EngineStatus;
+use countersign::grpc::Drained;
+use countersign::registry::store::MemoryStore;
+use countersign::storage::StorageError;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::support::world::{Keys, RunningDpe, RunningDpm, free_port};
+
+#[tokio::test]
+async fn stopped_engine_deregisters() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
+    let id = dpe.id;
+    dpm.engine_is(id, EngineStatus::Ready).await;
+
+    dpe.stop().await;
+
+    let gone = dpm.registry.find(id).await.unwrap().unwrap();
+    assert_eq!(gone.status, EngineStatus::Inactive);
+    assert_eq!(
+        gone.status_reason.as_deref(),
+        Some("deregistered by its owner")
+    );
+    assert_eq!(&*gone.owner.deployment, "dpe-dev");
+}
+
+#[tokio::test]
+async fn engine_without_a_dpm_ends_all_the_same() {
+    let keys = Keys::new();
+    let nobody = free_port().await.local_addr().unwrap();
+    let dpe = RunningDpe::start(keys.dpe_module(), nobody);
+
+    assert_eq!(dpe.stop().await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn silent_connection_does_not_hold_a_module_beyond_the_deadline() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let _silent = TcpStream::connect(dpm.address).await.unwrap();
+    // The next answer comes after the silent connection was taken.
+    let mut client = dpm.client(&keys.dpe_module()).await;
+    client
+        .list_engines(countersign::proto::registry::ListEnginesRequest::default())
+        .await
+        .unwrap();
+    let begun = Instant::now();
+
+    let how = dpm.stop().await;
+
+    assert_eq!(how, Drained::AtDeadline);
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+}
+
+#[tokio::test]
+async fn second_process_on_a_storage_folder_is_told_who_holds_it() {
+    let keys = Keys::new();
+    let home = tempfile::tempdir().unwrap();
+    let start = async || {
+        let options = Options::new(home.path().to_owned());
+        let store = std::sync::Arc::new(MemoryStore::default());
+        Dpm::new(keys.dpm_module(), free_port().await, store, options)
+    };
+    let _first = start().await.unwrap();
+
+    let second = start().await.unwrap_err();
+
+    let own = std::process::id();
+    assert!(
+        matches!(second, StartError::Storage(StorageError::InUse { pid: Some(pid), .. }) if pid == own)
+    );
+}

@@ -1,0 +1,5 @@
+//! Worlds to test in.
+
+pub(crate) mod impostor;
+pub(crate) mod proxy;
+pub(crate) mod world;

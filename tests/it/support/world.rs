@@ -1,0 +1,316 @@
+//! DPMs and DPEs in this process.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign::dpe::{self, Dpe, Registration, StatusCheckerOptions};
+use countersign::dpm::{self, Dpm, MonitorOptions};
+use countersign::engine::{Engine, EngineAddress, EngineId, EngineStatus};
+use countersign::grpc::{Drained, Module, Reflection, ServerOptions, Target};
+use countersign::proto::registry as wire;
+use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use countersign::registry::EngineRegistry;
+use countersign::registry::store::MemoryStore;
+use countersign::testing::{own_deployment, trusted};
+use countersign::trust::OwnDeployment;
+use countersign::{AttachIdentityLayer, grpc};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tower_layer::Layer as _;
+
+use super::proxy::Proxy;
+
+/// Long enough for a busy machine; nothing waits for it where all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The client that engines use.
+pub(crate) type RegistryClient =
+    EngineRegistryServiceClient<grpc::AttachIdentity<tonic::transport::Channel>>;
+
+/// Awaits `event`, but not for ever.
+pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, event)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain for: {what}"))
+}
+
+/// Makes a module that is `own` and trusts `peers`.
+pub(crate) fn module(own: &OwnDeployment, peers: &[&OwnDeployment]) -> Module {
+    peers
+        .iter()
+        .fold(Module::builder(own.clone()), |builder, peer| {
+            builder.trust(trusted(peer))
+        })
+        .build()
+        .unwrap()
+}
+
+/// The keys of one DPM and one DPE.
+pub(crate) struct Keys {
+    pub(crate) dpm: OwnDeployment,
+    pub(crate) dpe: OwnDeployment,
+}
+
+impl Keys {
+    pub(crate) fn new() -> Self {
+        Self {
+            dpm: own_deployment("dpm", "dpm-dev"),
+            dpe: own_deployment("dpe", "dpe-dev"),
+        }
+    }
+
+    pub(crate) fn dpm_module(&self) -> Module {
+        module(&self.dpm, &[&self.dpe])
+    }
+
+    pub(crate) fn dpe_module(&self) -> Module {
+        module(&self.dpe, &[&self.dpm])
+    }
+}
+
+/// Checks that follow each other fast, with patience for each.
+pub(crate) fn monitor() -> MonitorOptions {
+    MonitorOptions {
+        check_connected_interval: Duration::from_millis(20),
+        check_disconnected_interval: Duration::from_millis(20),
+        check_disconnected_max: Duration::from_millis(100),
+        checker_timeout: Duration::from_secs(10),
+        ..MonitorOptions::default()
+    }
+}
+
+/// Binds a free port of this machine.
+pub(crate) async fn free_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// A DPM in this process.
+pub(crate) struct RunningDpm {
+    pub(crate) address: SocketAddr,
+    pub(crate) registry: Arc<EngineRegistry>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Drained>,
+    _home: TempDir,
+}
+
+impl RunningDpm {
+    pub(crate) async fn start(module: Module) -> Self {
+        Self::start_with(module, free_port().await, |_| ())
+    }
+
+    pub(crate) fn start_with(
+        module: Module,
+        listener: TcpListener,
+        change: impl FnOnce(&mut dpm::Options),
+    ) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut options = dpm::Options::new(home.path().join("storage"));
+        options.monitor = monitor();
+        options.reflection = Reflection::On;
+        options.server = short_drain();
+        change(&mut options);
+        let store = Arc::new(MemoryStore::default());
+        let dpm = Dpm::new(module, listener, store, options).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        Self {
+            address: dpm.address(),
+            registry: Arc::clone(dpm.registry()),
+            stop,
+            task: tokio::spawn(async move { dpm.run(ended(stopped)).await.unwrap() }),
+            _home: home,
+        }
+    }
+
+    /// Stops it as SIGTERM would; returns how it ended.
+    pub(crate) async fn stop(self) -> Drained {
+        self.stop.send(()).unwrap();
+        soon("the DPM's end", self.task).await.unwrap()
+    }
+
+    /// Returns engine `id` once `wanted` holds for it.
+    pub(crate) async fn engine(
+        &self,
+        id: EngineId,
+        wanted: impl Fn(&Engine) -> bool,
+    ) -> Arc<Engine> {
+        let mut changes = self.registry.subscribe();
+        let seen = async {
+            loop {
+                if let Some(engine) = self.registry.find(id).await.unwrap()
+                    && wanted(&engine)
+                {
+                    return engine;
+                }
+                changes.recv().await.unwrap();
+            }
+        };
+        soon("an engine's change", seen).await
+    }
+
+    pub(crate) async fn engine_is(&self, id: EngineId, status: EngineStatus) -> Arc<Engine> {
+        self.engine(id, |engine| engine.status == status).await
+    }
+
+    /// Returns why engine `id` is not READY, once a check has said so.
+    pub(crate) async fn reason(&self, id: EngineId, part: &str) -> String {
+        let told = |engine: &Engine| {
+            let reason = engine.status_reason.as_deref();
+            reason.is_some_and(|reason| reason.contains(part))
+        };
+        let engine = self.engine(id, told).await;
+        engine.status_reason.as_deref().unwrap().to_owned()
+    }
+
+    /// Returns a client that calls as `module`.
+    pub(crate) async fn client(&self, module: &Module) -> RegistryClient {
+        let identity = module.client_layer("dpm-dev").unwrap();
+        EngineRegistryServiceClient::new(identity.layer(channel(self.address).await))
+    }
+
+    /// Returns a client that calls with `identity`.
+    pub(crate) async fn client_with(&self, identity: &AttachIdentityLayer) -> RegistryClient {
+        EngineRegistryServiceClient::new(identity.layer(channel(self.address).await))
+    }
+}
+
+/// Connects to `address`.
+pub(crate) async fn channel(address: SocketAddr) -> tonic::transport::Channel {
+    let target = Target::new(&address.ip().to_string(), address.port());
+    let connection = grpc::Connection::open(&target, grpc::ConnectionOptions::default());
+    connection.await.unwrap().channel()
+}
+
+/// A DPE in this process, on threads of its own so that it can be killed.
+pub(crate) struct RunningDpe {
+    pub(crate) id: EngineId,
+    pub(crate) address: SocketAddr,
+    pub(crate) registration: watch::Receiver<Registration>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Drained>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl RunningDpe {
+    /// Starts a DPE of a fresh home, which is never started again.
+    pub(crate) fn start(module: Module, dpm: SocketAddr) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dpe = Self::start_with(module, dpm, home.path(), |_| ());
+        // The folder has to outlive this function; the system's clean-up takes it.
+        let _ = home.keep();
+        dpe
+    }
+
+    pub(crate) fn start_with(
+        module: Module,
+        dpm: SocketAddr,
+        home: &Path,
+        change: impl FnOnce(&mut dpe::Options),
+    ) -> Self {
+        Self::start_at(0, module, dpm, home, change)
+    }
+
+    /// Starts a DPE that listens on `port`.
+    pub(crate) fn start_at(
+        port: u16,
+        module: Module,
+        dpm: SocketAddr,
+        home: &Path,
+        change: impl FnOnce(&mut dpe::Options),
+    ) -> Self {
+        let target = Target::new(&dpm.ip().to_string(), dpm.port());
+        let mut checker = StatusCheckerOptions::new(target);
+        checker.check_connection_interval = Duration::from_millis(50);
+        let mut options = dpe::Options::new(home.join("storage"), checker);
+        options.server = short_drain();
+        options.reflection = Reflection::On;
+        change(&mut options);
+        Self::run(module, port, options)
+    }
+
+    /// Starts a DPE that advertises the address of `proxy`.
+    pub(crate) fn start_behind(
+        module: Module,
+        dpm: SocketAddr,
+        home: &Path,
+        proxy: &Proxy,
+    ) -> Self {
+        let advertised = proxy.address;
+        Self::start_with(module, dpm, home, |options| {
+            options.hostname = advertised.ip().to_string();
+            options.port = Some(advertised.port());
+        })
+    }
+
+    fn run(module: Module, port: u16, options: dpe::Options) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener).unwrap()
+        };
+        let dpe = Dpe::new(module, listener, options).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        Self {
+            id: dpe.engine_id(),
+            address: dpe.address(),
+            registration: dpe.registration(),
+            stop,
+            task: runtime.spawn(async move { dpe.run(ended(stopped)).await.unwrap() }),
+            runtime,
+        }
+    }
+
+    /// Stops it as SIGTERM would; returns how it ended.
+    pub(crate) async fn stop(self) -> Drained {
+        self.stop.send(()).unwrap();
+        let ended = soon("the DPE's end", self.task).await.unwrap();
+        self.runtime.shutdown_background();
+        ended
+    }
+
+    /// Ends it as SIGKILL would, its connections included.
+    pub(crate) async fn kill(self) {
+        let runtime = self.runtime;
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE))
+            .await
+            .unwrap();
+    }
+}
+
+fn short_drain() -> ServerOptions {
+    ServerOptions {
+        shutdown_deadline: Duration::from_millis(500),
+        ..ServerOptions::default()
+    }
+}
+
+async fn ended(stopped: oneshot::Receiver<()>) {
+    // A dropped sender ends the module, too.
+    let _ = stopped.await;
+}
+
+/// An id that no other engine has.
+pub(crate) fn fresh_id() -> EngineId {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).unwrap();
+    EngineId::from_random(random)
+}
+
+/// The request that registers `id` at `address`.
+pub(crate) fn registration_of(id: EngineId, address: SocketAddr) -> wire::RegisterEngineRequest {
+    let address = EngineAddress::new(&address.ip().to_string(), address.port().into()).unwrap();
+    wire::RegisterEngineRequest {
+        engine_id: id.to_string(),
+        address: Some((&address).into()),
+        constraints: None,
+    }
+}
