@@ -313,3 +313,6 @@ async fn within<T>(
         Err(_elapsed) => Err(Trouble::Late(limit)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,16 +74,20 @@ impl Guard {
 /// When a log file cannot be opened, or the process has a subscriber already.
 pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingError> {
     let (layer, guard) = layer(logging, clock)?;
-    let levels = Targets::new()
-        .with_default(Level::WARN)
-        .with_target("countersign", Level::INFO)
-        .with_target("com.ataccama", Level::INFO);
     tracing_subscriber::registry()
-        .with(levels)
+        .with(levels())
         .with(layer)
         .try_init()
         .or(Err(LoggingError::AlreadySet))?;
     Ok(guard)
+}
+
+/// Which events are logged.
+pub(crate) fn levels() -> Targets {
+    Targets::new()
+        .with_default(Level::WARN)
+        .with_target("countersign", Level::INFO)
+        .with_target("com.ataccama", Level::INFO)
 }
 
 /// Makes the layer that [`init`] installs, for a subscriber of one's own.

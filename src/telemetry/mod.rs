@@ -10,6 +10,8 @@ mod log_format;
 mod untrusted;
 
 pub use error::LoggingError;
+#[cfg(test)]
+pub(crate) use init::levels;
 pub use init::{Appenders, Guard, Logging, init, layer};
 pub use log_file::LogFile;
 pub use log_format::{Format, LogLayer};

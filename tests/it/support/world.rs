@@ -191,7 +191,19 @@ pub(crate) struct RunningDpe {
     pub(crate) registration: watch::Receiver<Registration>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Drained>,
-    runtime: tokio::runtime::Runtime,
+    runtime: Threads,
+    _home: Option<TempDir>,
+}
+
+/// A runtime that may be dropped within another one, as when a test fails.
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl RunningDpe {
@@ -199,9 +211,10 @@ impl RunningDpe {
     pub(crate) fn start(module: Module, dpm: SocketAddr) -> Self {
         let home = tempfile::tempdir().unwrap();
         let dpe = Self::start_with(module, dpm, home.path(), |_| ());
-        // The folder has to outlive this function; the system's clean-up takes it.
-        let _ = home.keep();
-        dpe
+        Self {
+            _home: Some(home),
+            ..dpe
+        }
     }
 
     pub(crate) fn start_with(
@@ -265,21 +278,20 @@ impl RunningDpe {
             registration: dpe.registration(),
             stop,
             task: runtime.spawn(async move { dpe.run(ended(stopped)).await.unwrap() }),
-            runtime,
+            runtime: Threads(Some(runtime)),
+            _home: None,
         }
     }
 
     /// Stops it as SIGTERM would; returns how it ended.
     pub(crate) async fn stop(self) -> Drained {
         self.stop.send(()).unwrap();
-        let ended = soon("the DPE's end", self.task).await.unwrap();
-        self.runtime.shutdown_background();
-        ended
+        soon("the DPE's end", self.task).await.unwrap()
     }
 
     /// Ends it as SIGKILL would, its connections included.
-    pub(crate) async fn kill(self) {
-        let runtime = self.runtime;
+    pub(crate) async fn kill(mut self) {
+        let runtime = self.runtime.0.take().unwrap();
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE))
             .await
             .unwrap();
