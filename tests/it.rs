@@ -1,5 +1,17 @@
 #![cfg(test)]
-//! Behaviour seen from outside, over real sockets.
+//! Behaviour seen from outside, over real sockets: in-process modules on loopback, fresh keys.
 
+#[path = "it/dial_back.rs"]
+mod dial_back;
 #[path = "it/layers.rs"]
 mod layers;
+#[path = "it/lifecycle.rs"]
+mod lifecycle;
+#[path = "it/registration.rs"]
+mod registration;
+#[path = "it/services.rs"]
+mod services;
+#[path = "it/shutdown.rs"]
+mod shutdown;
+#[path = "it/support/mod.rs"]
+mod support;
