@@ -3,6 +3,8 @@
 
 #[path = "it/dial_back.rs"]
 mod dial_back;
+#[path = "it/interop.rs"]
+mod interop;
 #[path = "it/layers.rs"]
 mod layers;
 #[path = "it/lifecycle.rs"]
