@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 use peer::{JOSE, OPENSSL, PYJWT, Peer};
 
+#[path = "interop/engine.rs"]
+mod engine;
 #[path = "interop/jsonwebtoken_decode.rs"]
 mod jsonwebtoken_decode;
 #[path = "interop/peer.rs"]

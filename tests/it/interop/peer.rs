@@ -77,6 +77,7 @@ impl Peer {
         let arguments = [script.as_os_str(), operation.as_ref()];
         let mut child = Command::new(self.program)
             .args(arguments)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
