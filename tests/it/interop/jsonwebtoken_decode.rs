@@ -132,8 +132,6 @@ fn decode(
     issuer: &OwnDeployment,
     callee: &OwnDeployment,
 ) -> jsonwebtoken::errors::Result<TokenData<Value>> {
-    let jwk = PublicJwk::write(issuer.key.verifying_key(), &issuer.key_id);
-    let key = DecodingKey::from_jwk(&serde_json::from_str(&jwk).unwrap()).unwrap();
     let mut validation = Validation::new(Algorithm::ES256);
     validation.leeway = 30;
     validation.validate_nbf = true;
@@ -147,7 +145,12 @@ fn decode(
         callee.fingerprint().to_string(),
     ];
     validation.set_audience(&names);
-    jsonwebtoken::decode(token, &key, &validation)
+    jsonwebtoken::decode(token, &decoding_key(issuer), &validation)
+}
+
+fn decoding_key(own: &OwnDeployment) -> DecodingKey {
+    let jwk = PublicJwk::write(own.key.verifying_key(), &own.key_id);
+    DecodingKey::from_jwk(&serde_json::from_str(&jwk).unwrap()).unwrap()
 }
 
 fn sign(claims: &Value, own: &OwnDeployment) -> String {
