@@ -2,13 +2,19 @@
 //!
 //! stdout carries the answer, stderr everything else.
 
+mod check;
+mod demo;
+mod engines;
 mod explain;
+mod home;
 mod input;
 mod jws;
 mod key;
 mod output;
 mod pair;
 mod render;
+mod run;
+mod token;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
@@ -57,11 +63,27 @@ struct ConsoleArguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Watch two modules pair and reach READY, and refuse what they must
+    Demo(demo::Arguments),
     /// Pair two modules: make their keys and let each trust the other
     Pair(pair::Arguments),
+    /// Find every mistake in properties files before a start
+    Check(check::Arguments),
     /// Make, convert and name keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Issue, verify and explain tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Run the registry
+    #[command(subcommand)]
+    Dpm(run::DpmCommand),
+    /// Run an engine
+    #[command(subcommand)]
+    Dpe(run::DpeCommand),
+    /// Ask the DPM for its engines
+    #[command(subcommand)]
+    Engines(engines::Command),
     /// Verify a compact JWS against one key
     #[command(subcommand)]
     Jws(jws::Command),
@@ -96,6 +118,12 @@ fn run() -> Exit {
     let console = Console::new(arguments.console.output, arguments.console.color);
     let answer = match arguments.command {
         Command::Pair(arguments) => pair::run(&arguments, &console),
+        Command::Check(arguments) => check::run(&arguments, &console),
+        Command::Demo(arguments) => demo::run(&arguments, &console),
+        Command::Token(command) => token::run(&command, &console),
+        Command::Dpm(command) => run::run_dpm(&command, &console),
+        Command::Dpe(command) => run::run_dpe(&command, &console),
+        Command::Engines(command) => engines::run(&command, &console),
         Command::Key(command) => key::run(command, &console),
         Command::Jws(command) => jws::run(&command, &console),
         Command::Explain(arguments) => explain::run(&arguments, &console),

@@ -181,6 +181,11 @@ impl Console {
         self.say(&format!("{} {line}", self.styled("note:", "1")));
     }
 
+    /// Renders a finding that is part of the answer.
+    pub(super) fn shown(&self, finding: &Finding) -> String {
+        render::finding(finding, self.coloured && Self::answer_is_seen())
+    }
+
     /// Shows a finding beside the answer.
     pub(super) fn finding(&self, finding: &Finding) {
         self.say(&render::finding(finding, self.coloured));

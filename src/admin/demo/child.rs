@@ -1,0 +1,115 @@
+//! A module as a child process, and the events that it logs.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::timeout;
+
+use super::DemoError;
+
+/// Longer than any step takes on a slow machine; a step that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One running module. Killed when dropped.
+#[derive(Debug)]
+pub(super) struct ChildModule {
+    name: &'static str,
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl ChildModule {
+    /// Starts `binary <name> run --home <home>` with JSON on its console and `settings` on top.
+    pub(super) fn start(
+        binary: &Path,
+        name: &'static str,
+        home: &Path,
+        settings: &[String],
+    ) -> Result<Self, DemoError> {
+        let console = [
+            "ataccama.logging.json-console-appender=true",
+            "ataccama.logging.plain-text-console-appender=false",
+        ];
+        let mut command = Command::new(binary);
+        command.arg(name).arg("run").arg("--home").arg(home);
+        for setting in console
+            .into_iter()
+            .chain(settings.iter().map(String::as_str))
+        {
+            command.arg("--set").arg(setting);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let started = command.kill_on_drop(true).spawn();
+        let mut child = started.map_err(|source| DemoError::Start { name, source })?;
+        let log = child.stderr.take().ok_or(DemoError::Silent {
+            name,
+            last: String::new(),
+        })?;
+        Ok(Self {
+            name,
+            child,
+            log: BufReader::new(log).lines(),
+        })
+    }
+
+    /// Waits for the next event called `event` of which `wanted` is true.
+    pub(super) async fn event(
+        &mut self,
+        event: &'static str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value, DemoError> {
+        let name = self.name;
+        let found = timeout(PATIENCE, async {
+            let mut last = String::new();
+            while let Ok(Some(line)) = self.log.next_line().await {
+                let logged: Value = serde_json::from_str(&line).unwrap_or_default();
+                if logged.get("eventId").is_some_and(|id| id == event) && wanted(&logged) {
+                    return Ok(logged);
+                }
+                last = line;
+            }
+            Err(DemoError::Silent { name, last })
+        });
+        found.await.unwrap_or(Err(DemoError::Late { name, event }))
+    }
+
+    /// Asks the process to stop and waits for it.
+    pub(super) async fn stop(mut self) -> Result<ExitStatus, DemoError> {
+        let name = self.name;
+        let id = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        if let Some(id) = id {
+            // A process that ended already cannot be asked; its status is still there.
+            let _ = kill_process(id, Signal::TERM);
+        }
+        let ended = timeout(PATIENCE, async {
+            // A full pipe must not keep the process from ending.
+            while let Ok(Some(_)) = self.log.next_line().await {}
+            self.child.wait().await
+        });
+        let ended = ended.await.map_err(|_elapsed| DemoError::Late {
+            name,
+            event: "exit",
+        })?;
+        ended.map_err(|source| DemoError::Start { name, source })
+    }
+}
+
+/// Returns a member's text.
+pub(super) fn text<'a>(event: &'a Value, member: &str) -> &'a str {
+    event
+        .get(member)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}

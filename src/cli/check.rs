@@ -1,0 +1,126 @@
+//! `countersign check`: every mistake before a start.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Answer;
+use super::output::{Console, Exit, Failure, Format};
+use crate::config::{self, Report};
+use crate::diagnostic::{Finding, Origin};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  $ countersign check dpm/etc/application.properties
+  $ countersign check dpm/etc/application.properties dpe/etc/application.properties -o json
+
+One file is checked by itself; two or more are also held against each other. Exit code 1 where there
+is an error. `countersign explain CODE` says more about a finding.")]
+pub(super) struct Arguments {
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Also list the settings with foreign names, which are ignored
+    #[arg(long)]
+    list_ignored: bool,
+}
+
+#[derive(Serialize)]
+struct Answered<'a> {
+    findings: Vec<Shown<'a>>,
+    errors: usize,
+    warnings: usize,
+    settings: usize,
+    ignored: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored_names: Option<Vec<&'a str>>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    code: &'static str,
+    severity: &'static str,
+    file: Option<String>,
+    line: Option<u32>,
+    column: Option<u32>,
+    key: Option<&'a str>,
+    message: &'a str,
+    help: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
+    let report = config::check(&arguments.files, &super::home::environment());
+    let report =
+        report.map_err(|error| Failure::caused(Exit::Unreadable, "cannot check", &error))?;
+    match console.format() {
+        Format::Text => in_words(&report, arguments, console)?,
+        Format::Json => console.json(&answered(&report, arguments))?,
+    }
+    Ok(if report.findings.errors() == 0 {
+        Exit::Done
+    } else {
+        Exit::No
+    })
+}
+
+fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> Result<(), Failure> {
+    let mut text = String::new();
+    for finding in report.findings.iter() {
+        text += &console.shown(finding);
+        text += "\n\n";
+    }
+    if arguments.list_ignored {
+        for ignored in &report.ignored {
+            text += &format!("ignored {} ({})\n", ignored.name, ignored.origin);
+        }
+    }
+    let (errors, warnings) = (report.findings.errors(), report.findings.warnings());
+    let ignored = report.ignored.len();
+    let hint = if ignored > 0 && !arguments.list_ignored {
+        " (--list-ignored)"
+    } else {
+        ""
+    };
+    text += &format!(
+        "{errors} errors, {warnings} warnings · {} settings read, {ignored} with foreign names ignored{hint}\n",
+        report.settings
+    );
+    console.answer(text)
+}
+
+fn answered<'a>(report: &'a Report, arguments: &Arguments) -> Answered<'a> {
+    let names = || {
+        report
+            .ignored
+            .iter()
+            .map(|ignored| ignored.name.as_str())
+            .collect()
+    };
+    Answered {
+        findings: report.findings.iter().map(shown).collect(),
+        errors: report.findings.errors(),
+        warnings: report.findings.warnings(),
+        settings: report.settings,
+        ignored: report.ignored.len(),
+        ignored_names: arguments.list_ignored.then(names),
+    }
+}
+
+fn shown(finding: &Finding) -> Shown<'_> {
+    let place = match finding.origin() {
+        Origin::File { path, line, column } => Some((path, *line, *column)),
+        _ => None,
+    };
+    Shown {
+        code: finding.code().as_str(),
+        severity: finding.severity().as_str(),
+        file: place.map(|(path, ..)| path.display().to_string()),
+        line: place.map(|(_, line, _)| line),
+        column: place.map(|(.., column)| column),
+        key: finding.key(),
+        message: finding.message(),
+        help: finding.help().map(str::to_owned),
+    }
+}

@@ -1,0 +1,124 @@
+//! `countersign demo`: the whole procedure, run and shown.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Answer;
+use super::output::{Console, Exit, Failure, Format};
+use super::run::runtime;
+use crate::admin::demo::{self, DemoOptions, Outcome, Step};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  $ countersign demo
+  $ countersign demo --keep my-pair")]
+pub(super) struct Arguments {
+    /// Leave the two homes in this folder, to go on with
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    steps: Vec<ReportedStep>,
+    ready_after_ms: f64,
+    held: bool,
+}
+
+#[derive(Serialize)]
+struct ReportedStep {
+    name: &'static str,
+    lines: Vec<String>,
+    took_ms: f64,
+    held: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
+    let failed =
+        |what: &str, error: &std::io::Error| Failure::caused(Exit::Unreadable, what, error);
+    let temporary = tempfile::Builder::new()
+        .prefix("countersign-demo-")
+        .tempdir();
+    let temporary = temporary.map_err(|error| failed("cannot make a folder", &error))?;
+    let folder = arguments
+        .keep
+        .clone()
+        .unwrap_or_else(|| temporary.path().to_owned());
+    let binary = std::env::current_exe();
+    let binary = binary.map_err(|error| failed("cannot find this program", &error))?;
+    if console.format() == Format::Text {
+        let fate = match &arguments.keep {
+            Some(_) => "kept",
+            None => "removed at the end; --keep DIR keeps them",
+        };
+        console.answer(format!(
+            "countersign demo · files in {} ({fate})\n\n",
+            folder.display()
+        ))?;
+    }
+    let options = DemoOptions { binary, folder };
+    let mut steps = Vec::new();
+    let outcome = runtime()?.block_on(demo::run(&options, &mut |step| {
+        if console.format() == Format::Text {
+            // A reader that went away is noticed at the end.
+            let _ = console.answer(shown(steps.len() + 1, step));
+        }
+        steps.push(ReportedStep {
+            name: step.name,
+            lines: step.lines.clone(),
+            took_ms: step.took.as_secs_f64() * 1000.0,
+            held: step.held,
+        });
+    }));
+    let outcome =
+        outcome.map_err(|error| Failure::caused(Exit::No, "the demo could not go on", &error))?;
+    finish(outcome, steps, arguments, console)
+}
+
+fn finish(
+    outcome: Outcome,
+    steps: Vec<ReportedStep>,
+    arguments: &Arguments,
+    console: &Console,
+) -> Answer {
+    let seconds = outcome.ready_after.as_secs_f64();
+    if console.format() == Format::Json {
+        let ready_after_ms = seconds * 1000.0;
+        console.json(&Report {
+            steps,
+            ready_after_ms,
+            held: outcome.held,
+        })?;
+    } else if outcome.held {
+        let next = match &arguments.keep {
+            Some(folder) => format!(
+                "countersign dpm run --home {}",
+                folder.join("dpm").display()
+            ),
+            None => "countersign pair --help".to_owned(),
+        };
+        console.answer(format!("\nREADY in {seconds:.2} s. Next: {next}\n"))?;
+    } else {
+        return Err(Failure::new(Exit::No, "not every step came as it must"));
+    }
+    Ok(if outcome.held { Exit::Done } else { Exit::No })
+}
+
+fn shown(number: usize, step: &Step) -> String {
+    let took = step.took.as_secs_f64() * 1000.0;
+    let mut text = String::new();
+    for (at, line) in step.lines.iter().enumerate() {
+        let verdict = if step.held { "" } else { "  FAILED" };
+        text += &match at {
+            0 => format!(
+                "{number:>3} {:<9} {line:<78} {took:>5.0} ms{verdict}\n",
+                step.name
+            ),
+            _ => format!("{:13} {line}\n", ""),
+        };
+    }
+    text
+}

@@ -1,0 +1,291 @@
+//! `countersign engines`: what the DPM knows of its engines.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use prost_types::Timestamp;
+use serde::Serialize;
+use tonic::{Code, Status};
+use tower_layer::Layer as _;
+
+use super::Answer;
+use super::home::HomeArguments;
+use super::output::{Console, Exit, Failure, Format};
+use super::run::runtime;
+use crate::config::{ModuleKind, Settings};
+use crate::grpc::{
+    AttachIdentity, AttachIdentityLayer, Connection, ConnectionOptions, Target, UnknownDeployment,
+    cause, code_name, reason_of,
+};
+use crate::proto::registry as wire;
+use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the engines, asking the DPM as the module at --home
+    #[command(after_help = "\
+Example:
+  $ countersign engines list --home dpm")]
+    List(HomeArguments),
+    /// Show one engine, and why it is not READY
+    #[command(after_help = "\
+Example:
+  $ countersign engines show 0031debd-6130-4b4a-8eaf-7a834555cf33 --home dpm")]
+    Show(Show),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Show {
+    /// The engine's id
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    home: HomeArguments,
+}
+
+type Client = EngineRegistryServiceClient<AttachIdentity<tonic::transport::Channel>>;
+
+pub(super) fn run(command: &Command, console: &Console) -> Answer {
+    let home = match command {
+        Command::List(home) => home,
+        Command::Show(show) => &show.home,
+    };
+    let (target, layer, settings) = dpm(home, console)?;
+    runtime()?.block_on(async {
+        let options = ConnectionOptions {
+            allow_plaintext: settings.client.allow_plaintext,
+            ..ConnectionOptions::default()
+        };
+        let connection = Connection::open(&target, options).await.map_err(|error| {
+            let message = format!(
+                "cannot reach the DPM at {target}: {}",
+                cause(error.as_ref())
+            );
+            Failure::new(Exit::Unreachable, message)
+                .with_help("start it with: countersign dpm run --home <its home>")
+        })?;
+        let client = EngineRegistryServiceClient::new(layer.layer(connection.channel()));
+        match command {
+            Command::List(_) => list(client, console).await,
+            Command::Show(show) => self::show(client, &show.id, console).await,
+        }
+    })
+}
+
+/// Where the DPM is, and how to call it: as a module that trusts it, or as the DPM itself.
+fn dpm(
+    home: &HomeArguments,
+    console: &Console,
+) -> Result<(Target, AttachIdentityLayer, Settings), Failure> {
+    let settings = home.load(&ModuleKind::Dpm, console)?;
+    let unusable = |error: &dyn std::error::Error| Failure::new(Exit::Unreadable, cause(error));
+    let module = settings.module().map_err(|error| unusable(&error))?;
+    let connection = settings.client.connections.iter().find(|c| c.name == "dpm");
+    let named = connection.and_then(|connection| connection.deployment.clone());
+    let deployment = named.map_or_else(|| module.deployment_of("dpm"), Ok);
+    match (deployment, connection) {
+        (Ok(deployment), Some(dpm)) => {
+            let layer = module.client_layer(deployment.as_str());
+            let layer = layer.map_err(|error| unusable(&error))?;
+            Ok((Target::new(&dpm.host, dpm.port), layer, settings))
+        }
+        (Err(UnknownDeployment::Module(_)), _) => {
+            if settings.server.port == 0 {
+                let message = "this DPM takes a free port at each start";
+                return Err(Failure::new(Exit::Unreadable, message)
+                    .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT"));
+            }
+            let target = Target::new("127.0.0.1", settings.server.port);
+            Ok((target, module.own_module_layer(), settings))
+        }
+        (Err(error), _) => Err(unusable(&error)),
+        (Ok(_), None) => Err(Failure::new(
+            Exit::Unreadable,
+            "no connection to a DPM is set",
+        )),
+    }
+}
+
+async fn list(mut client: Client, console: &Console) -> Answer {
+    let mut engines = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = wire::ListEnginesRequest {
+            page_size: 1000,
+            page_token,
+        };
+        let page = client
+            .list_engines(request)
+            .await
+            .map_err(|status| failed(&status))?;
+        let page = page.into_inner();
+        engines.extend(page.engines.into_iter().map(Shown::from));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    match console.format() {
+        Format::Json => console.json(&Engines { engines })?,
+        Format::Text => console.answer(table(&engines))?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(mut client: Client, id: &str, console: &Console) -> Answer {
+    let request = wire::GetEngineRequest {
+        engine_id: id.to_owned(),
+    };
+    let engine = client
+        .get_engine(request)
+        .await
+        .map_err(|status| failed(&status))?;
+    let engine = engine.into_inner().engine;
+    let engine = engine.ok_or_else(|| Failure::new(Exit::Refused, "the DPM sent no engine"))?;
+    let shown = Shown::from(engine);
+    match console.format() {
+        Format::Json => console.json(&shown)?,
+        Format::Text => console.answer(shown.in_words())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn failed(status: &Status) -> Failure {
+    let exit = match status.code() {
+        Code::NotFound => Exit::No,
+        Code::InvalidArgument => Exit::Usage,
+        Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,
+        _ => Exit::Refused,
+    };
+    let message = format!(
+        "{}: {}",
+        code_name(status.code()),
+        harmless(status.message())
+    );
+    let failure = Failure::new(exit, message);
+    match reason_of(status) {
+        Some(reason) => failure.with_help(reason.help()),
+        None => failure,
+    }
+}
+
+/// A DPM is a peer like any other: what it sends must not steer a terminal.
+fn harmless(text: &str) -> String {
+    crate::telemetry::Untrusted(text).to_string()
+}
+
+#[derive(Serialize)]
+struct Engines {
+    engines: Vec<Shown>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    id: String,
+    hostname: String,
+    port: i32,
+    status: &'static str,
+    status_reason: String,
+    deployment: String,
+    module: String,
+    environment: String,
+    fingerprint: String,
+    registered_at: Option<String>,
+    last_seen: Option<String>,
+}
+
+impl From<wire::Engine> for Shown {
+    fn from(engine: wire::Engine) -> Self {
+        let status = engine.status().as_str_name();
+        let address = engine.address.unwrap_or_default();
+        Self {
+            id: harmless(&engine.id),
+            hostname: harmless(&address.hostname),
+            port: address.port,
+            status: status.strip_prefix("ENGINE_STATUS_").unwrap_or(status),
+            status_reason: harmless(&engine.status_reason),
+            deployment: harmless(&engine.deployment),
+            module: harmless(&engine.module),
+            environment: harmless(&engine.environment),
+            fingerprint: harmless(&engine.fingerprint),
+            registered_at: engine.registered_at.as_ref().and_then(time),
+            last_seen: engine.last_seen_at.as_ref().and_then(time),
+        }
+    }
+}
+
+impl Shown {
+    fn in_words(&self) -> String {
+        let never = || "never".to_owned();
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| {
+            if !value.is_empty() {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{name:<14} {value}");
+            }
+        };
+        line("id", &self.id);
+        line("address", &format!("{}:{}", self.hostname, self.port));
+        line("status", self.status);
+        line("why", &self.status_reason);
+        line("deployment", &self.deployment);
+        line("module", &self.module);
+        line("environment", &self.environment);
+        line("fingerprint", &self.fingerprint);
+        line(
+            "registered",
+            &self.registered_at.clone().unwrap_or_else(never),
+        );
+        line("last seen", &self.last_seen.clone().unwrap_or_else(never));
+        text
+    }
+}
+
+fn table(engines: &[Shown]) -> String {
+    if engines.is_empty() {
+        return "no engines; start one with: countersign dpe run --home dpe\n".to_owned();
+    }
+    let head = [
+        "ID",
+        "ADDRESS",
+        "STATUS",
+        "DEPLOYMENT",
+        "MODULE",
+        "ENV",
+        "LAST SEEN",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(engines.iter().map(|engine| {
+        [
+            engine.id.clone(),
+            format!("{}:{}", engine.hostname, engine.port),
+            engine.status.to_owned(),
+            engine.deployment.clone(),
+            engine.module.clone(),
+            engine.environment.clone(),
+            engine.last_seen.clone().unwrap_or_default(),
+        ]
+    }));
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn time(time: &Timestamp) -> Option<String> {
+    let time = jiff::Timestamp::new(time.seconds, time.nanos).ok()?;
+    Some(format!("{time:.3}"))
+}

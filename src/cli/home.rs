@@ -1,0 +1,93 @@
+//! A module's home: its settings, or every reason why it cannot be used.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::output::{Console, Exit, Failure};
+use crate::config::{LoadError, ModuleKind, Settings};
+use crate::diagnostic::Severity;
+use crate::identity::ModuleType;
+
+/// Which home, and what overrides its file.
+#[derive(Args, Debug)]
+pub(super) struct HomeArguments {
+    /// The module's home, with `etc/application.properties`
+    #[arg(long, value_name = "DIR")]
+    pub(super) home: PathBuf,
+    /// A setting over the file and the environment; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(super) sets: Vec<(String, String)>,
+}
+
+impl HomeArguments {
+    /// Loads the settings; shows every finding and ends with exit code 3 where there is an error.
+    pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Failure> {
+        match Settings::load(&self.home, kind, environment(), &self.sets) {
+            Ok(settings) => {
+                for finding in settings
+                    .findings
+                    .iter()
+                    .filter(|found| found.severity() == Severity::Warning)
+                {
+                    console.finding(finding);
+                }
+                Ok(settings)
+            }
+            Err(error) => Err(unusable(&error, &self.home, console)),
+        }
+    }
+}
+
+/// Shows the findings and says how to see them again.
+pub(super) fn unusable(error: &LoadError, home: &Path, console: &Console) -> Failure {
+    let Some(findings) = error.findings() else {
+        return Failure::caused(Exit::Unreadable, "cannot load the settings", error);
+    };
+    for finding in findings.iter() {
+        console.finding(finding);
+    }
+    let message = format!(
+        "{} errors in the settings of `{}`",
+        findings.errors(),
+        home.display()
+    );
+    Failure::new(Exit::Unreadable, message)
+        .with_help("`countersign explain CODE` says more about a finding")
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "handed to config, which gives it its meaning"
+)]
+pub(super) fn environment() -> Vec<(String, String)> {
+    let variables = std::env::vars_os();
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    variables.filter_map(text).collect()
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+/// Guesses a module's kind from the name of its home; it decides about default ports alone.
+pub(super) fn kind_of(home: &Path) -> ModuleKind {
+    let folder = home.canonicalize();
+    let name = folder
+        .as_deref()
+        .ok()
+        .and_then(Path::file_name)
+        .and_then(OsStr::to_str);
+    match name {
+        Some("dpm") => ModuleKind::Dpm,
+        Some("dpe") => ModuleKind::Dpe,
+        other => match other.map(ModuleType::new) {
+            Some(Ok(module)) => ModuleKind::Other(module),
+            _ => ModuleKind::Dpe,
+        },
+    }
+}

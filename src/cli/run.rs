@@ -1,0 +1,260 @@
+//! `countersign dpm run` and `countersign dpe run`: the two modules that ship.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Answer;
+use super::home::HomeArguments;
+use super::output::{Console, Exit, Failure};
+use crate::clock::SystemClock;
+use crate::config::{ModuleKind, Settings};
+use crate::dpe::{self, Dpe, StatusCheckerOptions};
+use crate::dpm::{self, Dpm, MonitorOptions};
+use crate::grpc::{ConnectionOptions, Module, Reflection, ServerOptions, Target};
+use crate::registry::Limits;
+use crate::registry::store::MemoryStore;
+use crate::storage::StorageError;
+use crate::telemetry::{self, Appenders, Guard, Logging};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DpmCommand {
+    /// Run the registry: engines register here and are dialled back
+    #[command(after_help = "\
+Example:
+  $ countersign dpm run --home dpm
+
+SIGTERM and SIGINT stop it: open calls may finish within `countersign.server.shutdown-deadline`.
+SIGHUP opens the log file anew.")]
+    Run(RunArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DpeCommand {
+    /// Run an engine: it registers with its DPM and answers the dial-back
+    #[command(after_help = "\
+Example:
+  $ countersign dpe run --home dpe
+
+It may start before its DPM. SIGTERM and SIGINT deregister and stop it.
+SIGHUP opens the log file anew.")]
+    Run(RunArguments),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    home: HomeArguments,
+}
+
+pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
+    let DpmCommand::Run(arguments) = command;
+    let settings = arguments.home.load(&ModuleKind::Dpm, console)?;
+    in_memory(&settings)?;
+    let module = module(&settings)?;
+    let log = start_log(&settings)?;
+    runtime()?.block_on(async {
+        let listener = listen(&settings).await?;
+        let options = dpm::Options {
+            limits: limits(&settings),
+            monitor: monitor(&settings),
+            server: server(&settings),
+            reflection: reflection(&settings),
+            ..dpm::Options::new(settings.home.storage.clone())
+        };
+        let store = Arc::new(MemoryStore::default());
+        let dpm = Dpm::new(module, listener, store, options);
+        let dpm = dpm.map_err(|error| match error {
+            dpm::StartError::Storage(error) => storage(&error),
+            other => Failure::caused(Exit::Unreadable, "cannot start the DPM", &other),
+        })?;
+        let stop = stopped(log)?;
+        let ended = dpm.run(stop).await;
+        ended.map_err(|error| Failure::caused(Exit::Bug, "the DPM stopped", &error))?;
+        Ok(Exit::Done)
+    })
+}
+
+pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
+    let DpeCommand::Run(arguments) = command;
+    let settings = arguments.home.load(&ModuleKind::Dpe, console)?;
+    let module = module(&settings)?;
+    let log = start_log(&settings)?;
+    runtime()?.block_on(async {
+        let listener = listen(&settings).await?;
+        let options = engine(&settings, arguments)?;
+        let dpe = Dpe::new(module, listener, options).map_err(|error| match error {
+            dpe::StartError::Storage(error) => storage(&error),
+            other => Failure::caused(Exit::Unreadable, "cannot start the DPE", &other),
+        })?;
+        let stop = stopped(log)?;
+        let ended = dpe.run(stop).await;
+        ended.map_err(|error| Failure::caused(Exit::Bug, "the DPE stopped", &error))?;
+        Ok(Exit::Done)
+    })
+}
+
+/// Makes the runtime of a long-running command.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder
+        .enable_all()
+        .thread_name("grpc-default-executor")
+        .build();
+    runtime.map_err(|error| Failure::caused(Exit::Bug, "cannot start the runtime", &error))
+}
+
+fn module(settings: &Settings) -> Result<Module, Failure> {
+    let module = settings.module();
+    module.map_err(|error| Failure::caused(Exit::Unreadable, "cannot use the settings", &error))
+}
+
+fn start_log(settings: &Settings) -> Result<Guard, Failure> {
+    let from = settings.logging;
+    let logging = Logging {
+        console: Appenders {
+            plain: from.plain_console,
+            json: from.json_console,
+        },
+        file: Appenders {
+            plain: from.plain_file,
+            json: from.json_file,
+        },
+        dir: settings.home.log.clone(),
+    };
+    let guard = telemetry::init(&logging, Arc::new(SystemClock));
+    guard.map_err(|error| Failure::caused(Exit::Unreadable, "cannot open the log", &error))
+}
+
+async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
+    let address = SocketAddr::new(settings.server.address, settings.server.port);
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| {
+        let what = format!("cannot listen on {address}");
+        Failure::caused(Exit::Unreadable, &what, &error).with_help(
+            "set `ataccama.server.grpc.port` to a free port, or to 0 to have one chosen, and \
+             `countersign.server.address` to an address of this machine",
+        )
+    })
+}
+
+/// Completes at SIGTERM or SIGINT; opens the log anew at each SIGHUP until then.
+fn stopped(log: Guard) -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| Failure::caused(Exit::Bug, "cannot wait for signals", &error))
+    };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = hang_up.recv() => log.reopen(),
+            }
+        }
+    })
+}
+
+fn storage(error: &StorageError) -> Failure {
+    let exit = match error {
+        StorageError::InUse { .. } => Exit::WouldOverwrite,
+        _ => Exit::Unreadable,
+    };
+    Failure::caused(exit, "cannot start", error)
+}
+
+/// Refuses a store that this version has not.
+fn in_memory(settings: &Settings) -> Result<(), Failure> {
+    match settings.registry.url.as_deref() {
+        None | Some("memory:") => Ok(()),
+        Some(url) => {
+            let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+            let message = format!("this version keeps engines in memory alone, not in `{scheme}:`");
+            Err(Failure::new(Exit::Unreadable, message)
+                .with_help("remove `countersign.registry.url`, or set it to `memory:`"))
+        }
+    }
+}
+
+fn server(settings: &Settings) -> ServerOptions {
+    ServerOptions {
+        shutdown_deadline: settings.server.shutdown_deadline,
+        ..ServerOptions::default()
+    }
+}
+
+fn reflection(settings: &Settings) -> Reflection {
+    if settings.server.address.is_loopback() {
+        Reflection::On
+    } else {
+        Reflection::Off
+    }
+}
+
+fn connection(settings: &Settings) -> ConnectionOptions {
+    ConnectionOptions {
+        allow_plaintext: settings.client.allow_plaintext,
+        ..ConnectionOptions::default()
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let from = &settings.registry;
+    let defaults = Limits::default();
+    let new = u32::try_from(from.max_new_engines_per_second);
+    Limits {
+        max_engines: from.max_engines,
+        max_engines_per_deployment: from.max_engines_per_deployment,
+        max_new_engines_per_second: new.unwrap_or(defaults.max_new_engines_per_second),
+    }
+}
+
+fn monitor(settings: &Settings) -> MonitorOptions {
+    let from = &settings.registry;
+    MonitorOptions {
+        check_connected_interval: from.check_connected,
+        check_disconnected_interval: from.check_disconnected,
+        check_disconnected_multiplier: from.multiplier.into(),
+        check_disconnected_max: from.check_disconnected_max,
+        checker_timeout: from.checker_timeout,
+        connection: connection(settings),
+        inactivate_not_seen_for: from.inactivate_not_seen_for,
+        ..MonitorOptions::default()
+    }
+}
+
+fn engine(settings: &Settings, arguments: &RunArguments) -> Result<dpe::Options, Failure> {
+    let dpm = settings
+        .client
+        .connections
+        .iter()
+        .find(|connection| connection.name == "dpm");
+    let dpm = dpm.ok_or_else(|| Failure::new(Exit::Unreadable, "no connection to a DPM is set"))?;
+    let home = &arguments.home.home;
+    let status_checker = StatusCheckerOptions {
+        check_connection_interval: settings.engine.check_connection,
+        connection: connection(settings),
+        start_hint: format!(
+            "start it with: countersign dpm run --home {}",
+            home.with_file_name("dpm").display()
+        ),
+        ..StatusCheckerOptions::new(Target::new(&dpm.host, dpm.port))
+    };
+    let mut options = dpe::Options::new(settings.home.storage.clone(), status_checker);
+    options.hostname = match &settings.engine.hostname {
+        Some(hostname) => hostname.clone(),
+        None if settings.server.address.is_loopback() => "localhost".to_owned(),
+        None => gethostname::gethostname().to_string_lossy().into_owned(),
+    };
+    options.port = settings.engine.port;
+    options.dpm_deployment = dpm.deployment.clone();
+    options.server = server(settings);
+    options.reflection = reflection(settings);
+    Ok(options)
+}
