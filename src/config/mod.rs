@@ -16,6 +16,9 @@ mod text_check;
 mod trusted_key;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use check::{CheckError, Ignored, Report, check};
 pub use load::{LoadError, ModuleKind, Settings};
 pub use own::{

@@ -16,6 +16,7 @@ use super::own::{
 };
 use super::read::Reader;
 use super::schema;
+use super::view::{Part, finding};
 
 /// Everything of [`own`](super::own).
 #[derive(Clone, Debug)]
@@ -330,7 +331,7 @@ fn peers(reader: &mut Reader<'_>) -> Vec<PeerSettings> {
             let at = reader.first_below(&path);
             let quoted = quote(&name);
             let message = format!("there is no trusted deployment {quoted}");
-            let found = reader.finding(Code::Cs0106, &at, message);
+            let found = finding(reader.view(), Code::Cs0106, &at, Part::Name, message);
             let found = found.with_key(path.join("."));
             let names = trusted.join(", ");
             reader

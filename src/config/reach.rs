@@ -63,18 +63,17 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
 
 fn advertised(reader: &mut Reader<'_>, options: &Options) {
     let server = &options.server;
-    if let Some(host) = reader.text(HOSTNAME, &[]) {
-        let served = serves(server.address, host.text());
-        if !served {
-            let message = format!(
-                "{} is advertised, but the gRPC port is open on {} only",
-                quote(host.text()),
-                server.address
-            );
-            let help =
-                "set `countersign.server.address` to an address that serves it, such as `0.0.0.0`";
-            report(reader, HOSTNAME, &host, message, help);
-        }
+    if let Some(host) = reader.text(HOSTNAME, &[])
+        && !serves(server.address, host.text())
+    {
+        let message = format!(
+            "{} is advertised, but the gRPC port is open on {} only",
+            quote(host.text()),
+            server.address
+        );
+        let help =
+            "set `countersign.server.address` to an address that serves it, such as `0.0.0.0`";
+        report(reader, HOSTNAME, &host, message, help);
     }
     let port_known = reader.raw(PORT, &[]).is_some();
     if let Some(port) = options.engine.port
@@ -99,8 +98,10 @@ fn serves(address: IpAddr, host: &str) -> bool {
     if address.is_loopback() {
         return is_loopback(host);
     }
-    host.parse()
-        .map_or(!is_loopback(host), |host: IpAddr| host == address)
+    match host.parse::<IpAddr>() {
+        Ok(advertised) => advertised == address,
+        Err(_) => !is_loopback(host),
+    }
 }
 
 fn dialled(reader: &mut Reader<'_>, options: &Options, purpose: Purpose) {

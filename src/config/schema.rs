@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::properties::bind::TimeUnit;
-use crate::properties::name::{Name, Pattern, distance};
+use crate::properties::name::{Name, Pattern, distance, uniform};
 
 /// One setting: its name, what it takes, and what holds without it.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +142,8 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
 
 struct Row {
     pattern: Pattern,
+    /// The parts between the map keys, in the form in which spellings agree.
+    uniform: Vec<String>,
     setting: &'static Setting,
     /// Whether every name below it is meant too.
     open: bool,
@@ -153,8 +155,10 @@ static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
             Some(prefix) => (prefix, true),
             None => (setting.name, false),
         };
+        let literal = |part: &str| uniform(part.split_once('>').map_or(part, |(_, rest)| rest));
         Row {
             pattern: Pattern::new(name),
+            uniform: name.split('<').map(literal).collect(),
             setting,
             open,
         }
@@ -227,7 +231,7 @@ pub(super) fn find(name: &Name) -> Known {
     }
     let open = ROWS.iter().filter(|row| row.open);
     let mut found = open.filter_map(|row| Some((row.setting, row.pattern.matches(name)?)));
-    match found.next() {
+    match found.find(|(_, found)| !found.rest.is_empty()) {
         Some((setting, found)) => Known::Setting(Placed::new(setting, &found.keys, None)),
         None => Known::Foreign,
     }
@@ -280,13 +284,49 @@ fn near_miss(name: &Name) -> Option<String> {
         let start: Vec<_> = written.split('.').take(length).collect();
         let pairs = start.iter().zip(prefix.split('.'));
         let letters: usize = pairs.map(|(a, b)| distance(a, b)).sum();
-        if start.len() == length && letters <= 2 {
+        let close = start.len() == length && letters <= 2;
+        if close || starts_nearly(&written, prefix) {
             return Some(format!("{prefix}.…"));
         }
     }
-    let used = ROWS.iter().filter(|row| row.setting.is_used());
-    used.map(|row| row.pattern.with_keys(&row.pattern.keys_of(name)))
-        .find(|meant| within_one_edit(&crate::properties::name::uniform(meant), &written))
+    let mut used = ROWS.iter().filter(|row| row.setting.is_used());
+    let meant = used.find(|row| is_nearly(&row.uniform, &written))?;
+    let keys = meant.pattern.keys_of(name);
+    Some(meant.pattern.with_keys(&keys))
+}
+
+/// Tells whether `written` is one letter off a name whose literal parts are `parts`.
+fn is_nearly(parts: &[String], written: &str) -> bool {
+    match parts {
+        [whole] => within_one_edit(whole, written),
+        [head, .., tail] => {
+            let after = written.strip_prefix(head.as_str());
+            let before = written.strip_suffix(tail.as_str());
+            after.is_some_and(|rest| ends_nearly(rest, tail))
+                || before.is_some_and(|rest| starts_nearly(rest, head))
+        }
+        [] => false,
+    }
+}
+
+fn starts_nearly(text: &str, start: &str) -> bool {
+    lengths(start).any(|length| {
+        text.get(..length)
+            .is_some_and(|part| within_one_edit(part, start))
+    })
+}
+
+fn ends_nearly(text: &str, end: &str) -> bool {
+    lengths(end).any(|length| {
+        let at = text.len().checked_sub(length).filter(|at| *at > 0);
+        let part = at.and_then(|at| text.get(at..));
+        part.is_some_and(|part| within_one_edit(part, end))
+    })
+}
+
+/// The lengths a text may have that is one letter off.
+fn lengths(text: &str) -> std::ops::RangeInclusive<usize> {
+    text.len().saturating_sub(1)..=text.len().saturating_add(1)
 }
 
 /// Tells whether one letter inserted, dropped, changed or swapped makes `b` of `a`.
@@ -307,7 +347,7 @@ fn within_one_edit(a: &str, b: &str) -> bool {
     };
     match (middle(&a).as_slice(), middle(&b).as_slice()) {
         ([] | [_], [] | [_]) => true,
-        ([first, second], [third, fourth]) => first == fourth && second == third,
+        ([a, b], [c, d]) => a == d && b == c,
         _ => false,
     }
 }

@@ -44,8 +44,8 @@ pub(super) fn read(
         name: name.to_owned(),
         key: jwk.key,
         key_id,
-        // A switch that cannot be read is an error finding; until it is mended the key is off.
-        revoked: revoked.unwrap_or_else(|| reader.is_set(REVOKED, &keys)),
+        // One that cannot be read is an error, and nothing runs on a file with errors.
+        revoked: revoked.unwrap_or(false),
         at,
     })
 }

@@ -1,0 +1,137 @@
+use super::*;
+
+use crate::diagnostic::Severity::{Error, Warning};
+
+/// Checks two files against each other: per finding its file's name and its row.
+fn both(dpm: &str, dpe: &str) -> Vec<(String, Row)> {
+    let folder = Folder::new();
+    let files = [folder.write("dpm", dpm), folder.write("dpe", dpe)];
+    let report = check(&files, &[]).unwrap();
+    let named = |finding: &Finding| {
+        let file = match finding.origin() {
+            Origin::File { path, .. } => path.file_name().unwrap().to_str().unwrap().to_owned(),
+            other => other.to_string(),
+        };
+        (file, row(finding))
+    };
+    report.findings.iter().map(named).collect()
+}
+
+struct Pair {
+    dpm: SigningKey,
+    dpe: SigningKey,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self {
+            dpm: key(),
+            dpe: key(),
+        }
+    }
+
+    fn files(&self) -> (String, String) {
+        (
+            own_line(&self.dpm) + &deployment("dpe-dev", "dpe", &self.dpe),
+            own_line(&self.dpe) + &deployment("dpm-dev", "dpm", &self.dpm),
+        )
+    }
+}
+
+fn in_file(file: &str, row: Row) -> (String, Row) {
+    (file.to_owned(), row)
+}
+
+#[test]
+fn pair_that_trusts_each_other_has_no_findings() {
+    let (dpm, dpe) = Pair::new().files();
+
+    assert_eq!(both(&dpm, &dpe), []);
+}
+
+#[test]
+fn cs0401_key_that_the_other_file_does_not_trust() {
+    let (dpm, _) = Pair::new().files();
+    let (_, dpe) = Pair::new().files();
+
+    let not_trusted = (Code::Cs0401, Error, 1, 52);
+    assert_eq!(
+        both(&dpm, &dpe),
+        [in_file("dpe", not_trusted), in_file("dpm", not_trusted)]
+    );
+}
+
+#[test]
+fn cs0402_key_that_the_other_file_trusts_as_revoked() {
+    let (dpm, dpe) = Pair::new().files();
+    let dpm = dpm.replace("is-revoked=false", "is-revoked=true");
+
+    assert_eq!(
+        both(&dpm, &dpe),
+        [
+            in_file("dpe", (Code::Cs0402, Error, 1, 52)),
+            in_file("dpm", (Code::Cs0302, Warning, 4, 77)),
+        ]
+    );
+}
+
+#[test]
+fn cs0403_name_or_environment_that_differs() {
+    let (dpm, dpe) = Pair::new().files();
+    let named = format!("{dpe}countersign.deployment.name=dpe-test\n");
+    assert_eq!(
+        both(&dpm, &named),
+        [in_file("dpe", (Code::Cs0403, Error, 8, 29))]
+    );
+
+    let named = format!("{dpe}countersign.deployment.name=dpe-dev\n");
+    assert_eq!(both(&dpm, &named), []);
+
+    let moved = dpe.replace("environment=dev", "environment=test");
+    assert_eq!(
+        both(&dpm, &moved),
+        [in_file("dpm", (Code::Cs0403, Warning, 3, 55))]
+    );
+}
+
+#[test]
+fn cs0404_one_private_key_in_both_files() {
+    let (one, peer) = (key(), key());
+    let dpm = own_line(&one) + &deployment("dpe-dev", "dpe", &peer);
+    let dpe = own_line(&one) + &deployment("dpm-dev", "dpm", &peer);
+
+    assert_eq!(
+        both(&dpm, &dpe),
+        [in_file("dpm", (Code::Cs0404, Error, 1, 52))]
+    );
+}
+
+#[test]
+fn cs0405_tls_on_one_side_only() {
+    let (dpm, dpe) = Pair::new().files();
+    let secured = format!("{dpm}ataccama.server.grpc.tls.enabled=true\n");
+    assert_eq!(
+        both(&secured, &dpe),
+        [in_file("dpm", (Code::Cs0405, Error, 8, 34))]
+    );
+
+    let dialling = format!("{dpe}ataccama.client.connection.dpm.grpc.tls.on=true\n");
+    assert_eq!(
+        both(&dpm, &dialling),
+        [in_file("dpe", (Code::Cs0405, Error, 8, 44))]
+    );
+    assert_eq!(both(&secured, &dialling), []);
+}
+
+#[test]
+fn cs0406_message_sizes_that_do_not_fit() {
+    let (dpm, dpe) = Pair::new().files();
+    let large = format!("{dpe}ataccama.client.grpc.properties.max-message-size=1GB\n");
+    assert_eq!(
+        both(&dpm, &large),
+        [in_file("dpe", (Code::Cs0406, Warning, 8, 50))]
+    );
+
+    let server = format!("{dpm}ataccama.server.grpc.maxMessageSize=1GB\n");
+    assert_eq!(both(&server, &large), []);
+}

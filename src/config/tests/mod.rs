@@ -1,0 +1,105 @@
+//! One test per code, the seed's own files, and what may never happen.
+
+mod codes;
+mod cross;
+mod loading;
+mod names;
+mod secrets;
+mod seed;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use tempfile::TempDir;
+
+use crate::diagnostic::{Code, Finding, Findings, Origin, Severity};
+use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey};
+
+use super::{ModuleKind, Report, Settings, check};
+
+const D: &str = "ataccama.one.platform.deployments";
+const KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
+
+/// A folder for files.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        private(&path);
+        path
+    }
+
+    fn check(&self, text: impl AsRef<[u8]>) -> Report {
+        let file = self.write("application.properties", text);
+        check(&[file], &[]).unwrap()
+    }
+}
+
+#[cfg(unix)]
+fn private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[cfg(not(unix))]
+fn private(_: &Path) {}
+
+fn kid(key: &SigningKey) -> KeyId {
+    KeyId::new(&key.fingerprint().to_string()).unwrap()
+}
+
+fn own_line(key: &SigningKey) -> String {
+    let jwk = PrivateJwk::write(key, &kid(key));
+    format!("{KEY}={}\n", BASE64_STANDARD.encode(jwk.expose()))
+}
+
+fn content(key: &SigningKey) -> String {
+    PublicJwk::write(key.verifying_key(), &kid(key))
+}
+
+/// The six lines of the seed for one deployment.
+fn deployment(name: &str, module: &str, key: &SigningKey) -> String {
+    let jwt_key = format!("{D}.{name}.security.jwt-keys.key");
+    format!(
+        "{D}.{name}.module={module}\n{D}.{name}.environment=dev\n{jwt_key}.fingerprint={}\n\
+         {jwt_key}.content={}\n{jwt_key}.is-revoked=false\n{D}.{name}.security.roles[0]=IMPERSONATION\n",
+        kid(key),
+        content(key),
+    )
+}
+
+fn key() -> SigningKey {
+    SigningKey::generate().unwrap()
+}
+
+/// A file without a fault: its own key in line 1, `dpe-dev` in lines 2 to 7.
+fn good() -> String {
+    own_line(&key()) + &deployment("dpe-dev", "dpe", &key())
+}
+
+fn load(file: &Path) -> Result<Settings, super::LoadError> {
+    Settings::load(file, &ModuleKind::Dpm, [], &[])
+}
+
+type Row = (Code, Severity, u32, u32);
+
+fn row(finding: &Finding) -> Row {
+    let (line, column) = match finding.origin() {
+        Origin::File { line, column, .. } => (*line, *column),
+        _ => (0, 0),
+    };
+    (finding.code(), finding.severity(), line, column)
+}
+
+fn rows(findings: &Findings) -> Vec<Row> {
+    findings.iter().map(row).collect()
+}
