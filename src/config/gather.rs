@@ -39,7 +39,11 @@ pub(super) fn file(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Layer,
                 values.add(placed.clone(), value);
                 gathered.ours.push((at, placed));
             }
-            Known::Unknown(meant) => {
+            Known::Unknown if gathered.findings.is_full(Code::Cs0106) => {
+                gathered.findings.one_more(Code::Cs0106);
+            }
+            Known::Unknown => {
+                let meant = schema::nearest(&Name::parse(entry.key()));
                 let found = unknown(entry.key(), meant.as_deref());
                 gathered
                     .findings
@@ -149,7 +153,11 @@ pub(super) fn options(sets: &[(String, String)], findings: &mut Limited) -> Laye
             Known::Setting(placed) if placed.setting.is_used() => {
                 values.add(placed, Sourced::new(value, Origin::SetOption));
             }
-            Known::Unknown(Some(meant)) | Known::NearMiss(meant) => {
+            Known::Unknown => {
+                let meant = schema::nearest(&Name::parse(name));
+                findings.push(unknown(name, meant.as_deref()).with_origin(Origin::SetOption));
+            }
+            Known::NearMiss(meant) => {
                 findings.push(unknown(name, Some(&meant)).with_origin(Origin::SetOption));
             }
             _ => findings.push(unknown(name, None).with_origin(Origin::SetOption)),

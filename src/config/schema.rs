@@ -174,8 +174,8 @@ static STRICT_PATTERNS: LazyLock<Vec<Pattern>> =
 pub(super) enum Known {
     /// A setting.
     Setting(Placed),
-    /// Nothing, under one of our strict prefixes; the name that may be meant.
-    Unknown(Option<String>),
+    /// Nothing, under one of our strict prefixes.
+    Unknown,
     /// Nothing, but one of our names may be meant.
     NearMiss(String),
     /// Somebody else's.
@@ -223,7 +223,7 @@ pub(super) fn find(name: &Name) -> Known {
         return Known::Setting(placed);
     }
     if STRICT_PATTERNS.iter().any(|p| p.matches(name).is_some()) {
-        return Known::Unknown(nearest(name));
+        return Known::Unknown;
     }
     // Before the open families: a misspelt port must not pass for a part of one.
     if let Some(meant) = near_miss(name) {
@@ -264,7 +264,7 @@ pub(super) fn placed(setting: &'static Setting, keys: &[String], index: Option<S
 }
 
 /// Finds the setting that `name` most probably means.
-fn nearest(name: &Name) -> Option<String> {
+pub(super) fn nearest(name: &Name) -> Option<String> {
     let used = ROWS.iter().filter(|row| row.setting.is_used());
     let near = used.filter_map(|row| {
         let distance = row.pattern.distance(name)?;
@@ -281,10 +281,13 @@ fn near_miss(name: &Name) -> Option<String> {
     let written = name.uniform();
     for prefix in STRICT {
         let length = prefix.split('.').count();
-        let start: Vec<_> = written.split('.').take(length).collect();
-        let pairs = start.iter().zip(prefix.split('.'));
-        let letters: usize = pairs.map(|(a, b)| distance(a, b)).sum();
-        let close = start.len() == length && letters <= 2;
+        let pairs = written.split('.').zip(prefix.split('.'));
+        let letters = pairs.map(|(a, b)| distance_up_to_2(a, b));
+        let sums = letters.scan(0_usize, |sum, letters| {
+            *sum = sum.saturating_add(letters);
+            Some(*sum)
+        });
+        let close = sums.take_while(|sum| *sum <= 2).count() == length;
         if close || starts_nearly(&written, prefix) {
             return Some(format!("{prefix}.…"));
         }
@@ -293,6 +296,17 @@ fn near_miss(name: &Name) -> Option<String> {
     let meant = used.find(|row| is_nearly(&row.uniform, &written))?;
     let keys = meant.pattern.keys_of(name);
     Some(meant.pattern.with_keys(&keys))
+}
+
+/// Counts the letters between two words; 3 stands for more than 2.
+fn distance_up_to_2(a: &str, b: &str) -> usize {
+    if a == b {
+        0
+    } else if a.len().abs_diff(b.len()) > 2 {
+        3
+    } else {
+        distance(a, b)
+    }
 }
 
 /// Tells whether `written` is one letter off a name whose literal parts are `parts`.
@@ -331,7 +345,16 @@ fn lengths(text: &str) -> std::ops::RangeInclusive<usize> {
 
 /// Tells whether one letter inserted, dropped, changed or swapped makes `b` of `a`.
 fn within_one_edit(a: &str, b: &str) -> bool {
-    if a.len().abs_diff(b.len()) > 4 {
+    let alike = |(left, right): &(u8, u8)| left == right;
+    let front = a.bytes().zip(b.bytes()).take_while(alike).count();
+    let back = a
+        .bytes()
+        .rev()
+        .zip(b.bytes().rev())
+        .take_while(alike)
+        .count();
+    // Two swapped characters are eight bytes at most. Most names end here.
+    if front.saturating_add(back).saturating_add(8) < a.len().max(b.len()) {
         return false;
     }
     let same = |(left, right): &(char, char)| left == right;

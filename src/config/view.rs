@@ -150,6 +150,19 @@ impl Limited {
         }
     }
 
+    /// Tells whether findings of `code` are counted only from here on.
+    pub(super) fn is_full(&self, code: Code) -> bool {
+        self.overflow.iter().any(|(other, ..)| *other == code)
+    }
+
+    /// Counts a finding of a code that is full.
+    pub(super) fn one_more(&mut self, code: Code) {
+        let mut overflow = self.overflow.iter_mut();
+        if let Some((_, _, more)) = overflow.find(|(other, ..)| *other == code) {
+            *more = more.saturating_add(1);
+        }
+    }
+
     pub(super) fn finish(mut self) -> Findings {
         for (code, origin, more) in self.overflow {
             let message = format!("{more} more findings like this from here on");
