@@ -208,9 +208,12 @@ impl StatusChecker {
     fn not_registered(&mut self, trouble: &Trouble) -> Duration {
         let dpm = self.options.dpm.to_string();
         if let Some(cause) = trouble.unreachable() {
-            self.maybe_registered &= !trouble.never_sent();
+            self.maybe_registered &= trouble.connect_error().is_none();
             if self.is_news(&cause) {
-                let help = &self.options.start_hint;
+                let help = match trouble.connect_error() {
+                    Some(ConnectError::Plaintext(_)) => "until then it is not dialled",
+                    _ => &self.options.start_hint,
+                };
                 events::waiting_for_dpm(self.engine.id, &dpm, &cause, help);
             }
         } else if let Trouble::Refused(status) = trouble {
@@ -257,7 +260,7 @@ impl Trouble {
             Self::Late(limit) => return Some(format!("no answer within {limit:?}")),
             Self::Refused(status) => status,
         };
-        match connect_error(status) {
+        match self.connect_error() {
             Some(ConnectError::Connect { source, .. }) => Some(match source.kind() {
                 io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
                 _ => source.to_string(),
@@ -269,21 +272,20 @@ impl Trouble {
         }
     }
 
-    /// Tells whether the call certainly never reached the DPM.
-    fn never_sent(&self) -> bool {
-        matches!(self, Self::Refused(status) if connect_error(status).is_some())
-    }
-}
-
-fn connect_error(status: &Status) -> Option<&ConnectError> {
-    let mut next = status.source();
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref() {
-            return Some(error);
+    /// Returns why there was no connection, which also says that the call never reached the DPM.
+    fn connect_error(&self) -> Option<&ConnectError> {
+        let Self::Refused(status) = self else {
+            return None;
+        };
+        let mut next = status.source();
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref() {
+                return Some(error);
+            }
+            next = error.source();
         }
-        next = error.source();
+        None
     }
-    None
 }
 
 /// Says why the DPM refuses, and what to do.

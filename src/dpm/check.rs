@@ -288,10 +288,9 @@ fn not_proved(reason: Reason, status: &Status, engine: &Engine, module: &Module)
         .map(|key| key.key_id.as_str())
         .collect();
     format!(
-        "what answers at {} is not proved to be this engine: {}; expected engine {} with a key of `{owner}`: {}; {}",
+        "what answers at {} is not proved to be this engine: {}; keys of `{owner}` here: {}; {}",
         engine.address.authority(),
         Untrusted(status.message()),
-        engine.id,
         keys.join(", "),
         reason.help()
     )

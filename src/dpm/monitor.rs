@@ -112,7 +112,7 @@ impl Monitor {
     /// Has `engine` checked as soon as its running check, if any, is over.
     pub fn check_now(&self, engine: EngineId) {
         let mut tasks = self.lock();
-        if let Some(wake) = tasks.wake.get(&engine) {
+        if let Some(wake) = tasks.wake.get(&engine).filter(|wake| !wake.is_closed()) {
             wake.send_replace(());
             return;
         }

@@ -1,10 +1,12 @@
 //! Engines and DPMs come, go and come back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::dpe::Registration;
 use countersign::engine::EngineStatus;
 
+use crate::support::proxy::Proxy;
 use crate::support::world::{Keys, RunningDpe, RunningDpm, free_port, soon};
 
 #[tokio::test]
@@ -99,5 +101,23 @@ async fn engine_sees_its_own_status() {
     let registry = Arc::clone(&dpm.registry);
     let engine = registry.find(dpe.id).await.unwrap().unwrap();
     assert_eq!(engine.status, EngineStatus::Ready);
+    dpe.stop().await;
+}
+
+#[tokio::test]
+async fn engine_that_calls_is_checked_at_once_whatever_the_back_off() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.monitor.check_disconnected_interval = Duration::from_secs(3600);
+        options.monitor.check_disconnected_max = Duration::from_secs(3600);
+    });
+    let proxy = Proxy::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
+    dpm.reason(dpe.id, "the connection broke").await;
+
+    proxy.reroute(Some(dpe.address));
+
+    dpm.engine_is(dpe.id, EngineStatus::Ready).await;
     dpe.stop().await;
 }

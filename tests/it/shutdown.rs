@@ -10,7 +10,7 @@ use countersign::storage::StorageError;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::support::world::{Keys, RunningDpe, RunningDpm, free_port};
+use crate::support::world::{Keys, PATIENCE, RunningDpe, RunningDpm, channel, free_port};
 
 #[tokio::test]
 async fn stopped_engine_deregisters() {
@@ -20,7 +20,7 @@ async fn stopped_engine_deregisters() {
     let id = dpe.id;
     dpm.engine_is(id, EngineStatus::Ready).await;
 
-    dpe.stop().await;
+    assert_eq!(dpe.stop().await, Drained::InTime);
 
     let gone = dpm.registry.find(id).await.unwrap().unwrap();
     assert_eq!(gone.status, EngineStatus::Inactive);
@@ -57,6 +57,27 @@ async fn silent_connection_does_not_hold_a_module_beyond_the_deadline() {
 
     assert_eq!(how, Drained::AtDeadline);
     assert!(begun.elapsed() >= Duration::from_millis(400));
+}
+
+#[tokio::test]
+async fn engine_deregisters_while_its_connections_drain() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let home = tempfile::tempdir().unwrap();
+    let dpe = RunningDpe::start_with(keys.dpe_module(), dpm.address, home.path(), |options| {
+        options.server.shutdown_deadline = 2 * PATIENCE;
+    });
+    let id = dpe.id;
+    dpm.engine_is(id, EngineStatus::Ready).await;
+    let silent = TcpStream::connect(dpe.address).await.unwrap();
+    // The answer comes after the silent connection was taken.
+    let _taken = channel(dpe.address).await;
+
+    let stopping = tokio::spawn(dpe.stop());
+
+    dpm.engine_is(id, EngineStatus::Inactive).await;
+    drop(silent);
+    assert_eq!(stopping.await.unwrap(), Drained::InTime);
 }
 
 #[tokio::test]
