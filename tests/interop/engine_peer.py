@@ -67,7 +67,7 @@ def refusal(method, message, metadata):
 
 
 def proof_of(call, token, request):
-    """The claims of the callee's proof, verified with its public key."""
+    """What the callee's proof says, verified with its public key."""
     metadata = dict(call.initial_metadata())
     claims = jwt.decode(
         metadata["countersign-proof"],

@@ -14,6 +14,7 @@ use countersign::trust::OwnDeployment;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::support::world;
 use peer::{JOSE, OPENSSL, PYJWT, Peer};
 
 #[path = "interop/engine.rs"]
@@ -318,10 +319,7 @@ fn sees_wrong_tokens_refused_by(peer: &Peer, why: &Refusals) {
 
 /// A module `dpm-dev` on the machine's clock, which peers go by too.
 fn module_that_trusts(theirs: &OwnDeployment) -> Module {
-    Module::builder(testing::own_deployment("dpm", "dpm-dev"))
-        .trust(testing::trusted(theirs))
-        .build()
-        .unwrap()
+    world::module(&testing::own_deployment("dpm", "dpm-dev"), &[theirs])
 }
 
 fn own(module: &str, name: &str, key: &SigningKey) -> OwnDeployment {

@@ -1,56 +1,45 @@
 //! An engine in Python at our DPM.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use countersign::dpm::{Dpm, Options};
 use countersign::engine::EngineId;
-use countersign::grpc::{Drained, Module};
-use countersign::registry::EngineRegistry;
-use countersign::registry::store::MemoryStore;
 use countersign::testing;
 use countersign::trust::OwnDeployment;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use super::peer::GRPCIO;
-
-const ENGINE_ID: &str = "0b5f2c1e-8f0a-4b7e-9a55-3d1c7e2f4a60";
+use crate::support::world::{Keys, RunningDpm, free_port, fresh_id};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn python_engine_registers_and_knows_who_answers() {
     if !GRPCIO.is_there() {
         return;
     }
-    let theirs = testing::own_deployment("dpe", "dpe-dev");
-    let dpm = RunningDpm::start(super::module_that_trusts(&theirs)).await;
-    let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (keys, id) = (Keys::new(), fresh_id());
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let engine = free_port().await;
     let port = engine.local_addr().unwrap().port();
 
-    let mut answer = register(&dpm, &theirs, port).await;
+    let mut answer = register(&dpm, &keys, id, port).await;
 
     assert_eq!(answer["token_expires_at"], answer["told_expiry"]);
     let seen = answer["seen"].as_object_mut().unwrap();
     assert!(seen.remove("serverTime").is_some() && seen.remove("tokenExpiresAt").is_some());
-    let identity = json!({ "module": "dpe", "id": "dpe-dev", "roles": ["IMPERSONATION"] });
-    let own = dpm.module.own();
+    let (own_key_id, key_id) = (keys.dpm.key_id.as_str(), keys.dpe.key_id.as_str());
     let expected = json!({
-        "identity": identity, "fingerprint": theirs.key_id.as_str(),
-        "calleeDeployment": "dpm-dev", "calleeFingerprint": own.key_id.as_str(),
+        "identity": { "module": "dpe", "id": "dpe-dev", "roles": ["IMPERSONATION"] },
+        "fingerprint": key_id,
+        "calleeDeployment": "dpm-dev",
+        "calleeFingerprint": own_key_id,
     });
     assert_eq!(answer["seen"], expected);
-    let kid = own.key_id.as_str();
     let expected = json!({
-        "header": { "alg": "ES256", "typ": "countersign-proof+jwt", "kid": kid },
+        "header": { "alg": "ES256", "typ": "countersign-proof+jwt", "kid": own_key_id },
         "covers_token": true, "nonce": answer["nonce"], "lives_for": 30,
         "method": "/countersign.identity.v1.IdentityService/WhoAmI",
     });
     assert_eq!(answer["proof"], expected);
-    assert_eq!(answer["listed"], json!([ENGINE_ID]));
+    assert_eq!(answer["listed"], json!([id.to_string()]));
     let registered = &answer["registered"];
-    assert_eq!(registered["id"], ENGINE_ID);
+    assert_eq!(registered["id"], id.to_string());
     assert_eq!(
         registered["address"],
         json!({ "hostname": "127.0.0.1", "port": port })
@@ -60,11 +49,9 @@ async fn python_engine_registers_and_knows_who_answers() {
         json!({ "capabilities": { "python": "3" } })
     );
     assert_eq!(registered["status"], "ENGINE_STATUS_NEW");
-    assert_eq!(registered["fingerprint"], theirs.key_id.as_str());
-    let id: EngineId = ENGINE_ID.parse().unwrap();
+    assert_eq!(registered["fingerprint"], key_id);
     let record = dpm.registry.find(id).await.unwrap().unwrap();
     assert_eq!(&*record.owner.deployment, "dpe-dev");
-    assert_eq!(dpm.stop().await, Drained::InTime);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,11 +59,12 @@ async fn python_client_is_told_why_it_is_refused() {
     if !GRPCIO.is_there() {
         return;
     }
-    let theirs = testing::own_deployment("dpe", "dpe-dev");
-    let dpm = RunningDpm::start(super::module_that_trusts(&theirs)).await;
-    let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let engine = free_port().await;
 
-    let answer = register(&dpm, &theirs, engine.local_addr().unwrap().port()).await;
+    let port = engine.local_addr().unwrap().port();
+    let answer = register(&dpm, &keys, fresh_id(), port).await;
 
     let thrice = |reason| json!(vec![["UNAUTHENTICATED", "countersign", reason]; 3]);
     let expected = json!({
@@ -85,17 +73,16 @@ async fn python_client_is_told_why_it_is_refused() {
         "unpaired": thrice("KEY_UNKNOWN"),
     });
     assert_eq!(answer["refused"], expected);
-    assert_eq!(dpm.stop().await, Drained::InTime);
 }
 
-/// Has the peer register an engine that advertises `port`, as `theirs`.
-async fn register(dpm: &RunningDpm, theirs: &OwnDeployment, port: u16) -> Value {
+/// Has the peer register engine `id`, which advertises `port`, as the DPE of `keys`.
+async fn register(dpm: &RunningDpm, keys: &Keys, id: EngineId, port: u16) -> Value {
     let stranger = testing::own_deployment("dpe", "dpe-dev");
-    let mut request = minting(theirs);
+    let mut request = minting(&keys.dpe);
     let more = json!({
         "dpm": dpm.address.to_string(),
-        "dpm_key": dpm.module.own().key.verifying_key().to_spki_pem(),
-        "engine_id": ENGINE_ID,
+        "dpm_key": keys.dpm.key.verifying_key().to_spki_pem(),
+        "engine_id": id.to_string(),
         "port": port,
         "stranger": minting(&stranger),
     });
@@ -108,42 +95,4 @@ async fn register(dpm: &RunningDpm, theirs: &OwnDeployment, port: u16) -> Value 
 fn minting(own: &OwnDeployment) -> Value {
     let key = json!({ "pem": own.key.to_pkcs8_pem().unwrap().expose() });
     super::minting(&key, &own.key_id, own.issuer(), &json!(["dpm-dev"]))
-}
-
-struct RunningDpm {
-    module: Module,
-    address: SocketAddr,
-    registry: Arc<EngineRegistry>,
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<Drained>,
-    _storage: tempfile::TempDir,
-}
-
-impl RunningDpm {
-    async fn start(module: Module) -> Self {
-        let storage = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let options = Options::new(storage.path().to_owned());
-        let store = Arc::new(MemoryStore::default());
-        let dpm = Dpm::new(module.clone(), listener, store, options).unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let (address, registry) = (dpm.address(), Arc::clone(dpm.registry()));
-        let ended = tokio::spawn(async move {
-            let shutdown = async { stopped.await.unwrap() };
-            dpm.run(shutdown).await.unwrap()
-        });
-        Self {
-            module,
-            address,
-            registry,
-            stop,
-            ended,
-            _storage: storage,
-        }
-    }
-
-    async fn stop(self) -> Drained {
-        self.stop.send(()).unwrap();
-        self.ended.await.unwrap()
-    }
 }
