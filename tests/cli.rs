@@ -1,15 +1,22 @@
 #![cfg(test)]
 //! The binary as its users see it: exit code, stdout, stderr.
 
+#[path = "cli/check.rs"]
+mod check;
 #[path = "cli/explain.rs"]
 mod explain;
 #[path = "cli/jws.rs"]
 mod jws;
 #[path = "cli/key.rs"]
 mod key;
+#[cfg(unix)]
+#[path = "cli/modules.rs"]
+mod modules;
 #[path = "cli/pair.rs"]
 mod pair;
 #[path = "cli/support.rs"]
 mod support;
+#[path = "cli/token.rs"]
+mod token;
 #[path = "cli/usage.rs"]
 mod usage;

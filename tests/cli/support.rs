@@ -7,52 +7,52 @@ use std::process::{Command, Stdio};
 
 /// What a run of the binary did.
 #[derive(Debug)]
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(super) struct Run {
+    pub(super) code: i32,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
 impl Run {
     /// Checks the exit code, and shows everything if it is another.
     #[track_caller]
-    pub fn exits(self, code: i32) -> Self {
+    pub(super) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
         self
     }
 
     /// Returns stdout as JSON.
     #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 }
 
 /// A folder of its own for one test, in which the binary runs.
-pub struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
     #[track_caller]
-    pub fn read(&self, name: &str) -> String {
+    pub(super) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// Returns the names in a folder, in order.
-    pub fn names(&self, folder: &str) -> Vec<String> {
+    pub(super) fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(folder)).unwrap();
         let mut names: Vec<_> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -62,12 +62,12 @@ impl Folder {
     }
 
     /// Runs the binary with arguments separated by blanks and nothing on stdin.
-    pub fn run(&self, arguments: &str) -> Run {
+    pub(super) fn run(&self, arguments: &str) -> Run {
         self.run_with(arguments, b"")
     }
 
     /// Runs the binary with `input` on stdin.
-    pub fn run_with(&self, arguments: &str, input: &[u8]) -> Run {
+    pub(super) fn run_with(&self, arguments: &str, input: &[u8]) -> Run {
         let mut child = command(self.0.path())
             .args(arguments.split_whitespace())
             .spawn()
@@ -83,7 +83,7 @@ impl Folder {
     }
 }
 
-pub fn command(folder: &Path) -> Command {
+pub(super) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
     command
         .current_dir(folder)
@@ -95,13 +95,13 @@ pub fn command(folder: &Path) -> Command {
 
 /// Returns the permission bits of a file.
 #[cfg(unix)]
-pub fn mode(path: &Path) -> u32 {
+pub(super) fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt as _;
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
 /// Returns the member `d` of a private JWK.
-pub fn private_part(jwk: &str) -> String {
+pub(super) fn private_part(jwk: &str) -> String {
     let jwk: serde_json::Value = serde_json::from_str(jwk).unwrap();
     jwk["d"].as_str().unwrap().to_owned()
 }

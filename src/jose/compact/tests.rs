@@ -495,3 +495,20 @@ fn any_jws_is_verified_without_a_kid_but_under_the_same_rules() {
         Err(CompactError::Parts(2))
     );
 }
+
+#[test]
+fn debug_shows_no_usable_token() {
+    let token = good(&key());
+    let signature = token.rsplit('.').next().unwrap();
+
+    let shown = format!("{:?}", Compact::parse(&token).unwrap());
+
+    assert!(
+        shown.starts_with("Compact { header: Header { kid: "),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains(signature) && !shown.contains("iss"),
+        "{shown}"
+    );
+}

@@ -1,0 +1,198 @@
+//! `dpm run`, `dpe run` and `engines`, as processes.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStderr, Command};
+
+use super::support::{Folder, command};
+
+/// A module that runs until it is dropped.
+struct Running {
+    child: Child,
+    lines: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn start(folder: &Folder, arguments: &str) -> Self {
+        let mut child = command(&folder.path(""))
+            .args(arguments.split_whitespace())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// Reads the log until a line holds `text`, and returns that line.
+    #[track_caller]
+    fn until(&mut self, text: &str) -> String {
+        let mut read = String::new();
+        loop {
+            let start = read.len();
+            let length = self.lines.read_line(&mut read).unwrap();
+            assert_ne!(length, 0, "it ended without {text:?}:\n{read}");
+            let line = read.split_at(start).1;
+            if line.contains(text) {
+                return line.to_owned();
+            }
+        }
+    }
+
+    /// Returns the port it listens on, from its first line.
+    #[track_caller]
+    fn port(&mut self) -> u16 {
+        let line = self.until(" startup ");
+        let (_, rest) = line.split_once(" address=127.0.0.1:").unwrap();
+        rest.split(' ').next().unwrap().trim().parse().unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn ends(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const ANY_PORT: &str = "--set ataccama.server.grpc.port=0";
+
+fn paired() -> Folder {
+    let folder = Folder::new();
+    folder
+        .run("pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties")
+        .exits(0);
+    folder
+}
+
+#[test]
+fn a_pair_becomes_ready_is_listed_and_ends_at_sigterm() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let port = dpm.port();
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+    let mut dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
+    dpe.until(" register ");
+    dpm.until("newStatus=READY");
+
+    let own = format!("--home dpm --set ataccama.server.grpc.port={port}");
+    let listed = folder
+        .run(&format!("engines list {own} -o json"))
+        .exits(0)
+        .json();
+    let engine = listed["engines"][0].clone();
+    let id = engine["id"].as_str().unwrap();
+    let as_peer = folder
+        .run(&format!("engines list --home dpe {to_dpm}"))
+        .exits(0);
+    let shown = folder.run(&format!("engines show {own} {id}")).exits(0);
+    let unknown = "0031debd-6130-4b4a-8eaf-7a834555cf33";
+    let missing = folder
+        .run(&format!("engines show {own} {unknown}"))
+        .exits(1);
+    let second = folder
+        .run(&format!("dpm run --home dpm {ANY_PORT}"))
+        .exits(6);
+
+    assert_eq!(
+        (&engine["status"], &engine["deployment"]),
+        (&"READY".into(), &"dpe-dev".into())
+    );
+    assert_eq!(
+        (&engine["module"], &engine["environment"]),
+        (&"dpe".into(), &"dev".into())
+    );
+    assert_eq!(engine["hostname"], "localhost");
+    assert!(engine["port"].as_u64().unwrap() > 0 && engine["last_seen"].is_string());
+    assert!(as_peer.stdout.contains(id), "{}", as_peer.stdout);
+    assert!(
+        shown.stdout.contains("\nstatus         READY\n"),
+        "{}",
+        shown.stdout
+    );
+    assert!(missing.stderr.contains(unknown), "{}", missing.stderr);
+    let holder = format!("is in use by process {}", dpm.child.id());
+    assert!(second.stderr.contains(&holder), "{}", second.stderr);
+
+    dpe.signal("-TERM");
+    dpm.until("newStatus=INACTIVE");
+    assert_eq!(dpe.ends(), Some(0));
+    dpm.signal("-HUP");
+    dpm.signal("-TERM");
+    dpm.until(" shutdown ");
+    assert_eq!(dpm.ends(), Some(0));
+    assert!(
+        folder
+            .read("dpm/log/spring-boot-logger.json.log")
+            .contains("\"registerEngine\"")
+    );
+}
+
+#[test]
+fn an_engine_may_start_first_and_says_once_that_it_waits() {
+    let folder = paired();
+    let dpe = "dpe run --home dpe --set ataccama.client.connection.dpm.grpc.port=1";
+    let mut dpe = Running::start(&folder, &format!("{dpe} {ANY_PORT}"));
+
+    let line = dpe.until("waiting");
+
+    assert!(line.contains("countersign dpm run --home dpm"), "{line}");
+    dpe.signal("-INT");
+    dpe.until(" shutdown ");
+    assert_eq!(dpe.ends(), Some(0));
+}
+
+#[test]
+fn a_registry_that_cannot_be_reached_is_exit_5_and_one_that_refuses_exit_4() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let port = dpm.port();
+    let stranger = "pair dpm=other.properties dpe=stranger/etc/application.properties";
+    folder.run(stranger).exits(0);
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+
+    let away = folder
+        .run("engines list --home dpm --set ataccama.server.grpc.port=1")
+        .exits(5);
+    let refused = folder
+        .run(&format!("engines list --home stranger {to_dpm}"))
+        .exits(4);
+
+    assert_eq!((away.stdout.as_str(), refused.stdout.as_str()), ("", ""));
+    assert!(
+        away.stderr.contains("cannot reach the DPM at 127.0.0.1:1"),
+        "{}",
+        away.stderr
+    );
+    assert!(
+        refused
+            .stderr
+            .contains("error: UNAUTHENTICATED: KEY_UNKNOWN: "),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_home_that_cannot_be_used_is_exit_3() {
+    let folder = paired();
+    let broken = "dpe/etc/application.properties";
+    folder.write(broken, folder.read(broken).replace("content={", "content="));
+    for module in ["dpm", "dpe"] {
+        let missing = folder.run(&format!("{module} run --home nowhere")).exits(3);
+        assert!(missing.stderr.contains("nowhere"), "{}", missing.stderr);
+    }
+
+    let run = folder.run("dpe run --home dpe").exits(3);
+
+    assert!(run.stderr.contains("error[CS0201]"), "{}", run.stderr);
+    folder.run("dpm run").exits(2);
+    folder.run("dpm run --home dpm --set nonsense").exits(2);
+}

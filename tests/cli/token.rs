@@ -1,0 +1,160 @@
+//! `countersign token`.
+
+use super::support::Folder;
+
+fn paired() -> Folder {
+    let folder = Folder::new();
+    folder
+        .run("pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties")
+        .exits(0);
+    folder
+}
+
+fn token(folder: &Folder) -> String {
+    folder
+        .run("token issue --home dpe --audience dpm-dev")
+        .exits(0)
+        .stdout
+}
+
+#[test]
+fn an_issued_token_is_accepted_by_the_callee_alone() {
+    let folder = paired();
+    let token = token(&folder);
+
+    let accepted = folder
+        .run_with("token verify --home dpm", token.as_bytes())
+        .exits(0);
+    let refused = folder
+        .run_with("token verify --home dpe", token.as_bytes())
+        .exits(1);
+
+    let claims = accepted.json();
+    assert_eq!(
+        (&claims["iss"], &claims["sub"]),
+        (&"dpe-dev".into(), &"dpe-dev".into())
+    );
+    assert_eq!(claims["aud"][0], "dpm-dev");
+    assert_eq!(
+        claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(),
+        300
+    );
+    assert_eq!(refused.stdout, "");
+    assert!(
+        refused.stderr.starts_with("error: refused: KEY_UNKNOWN: "),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.stderr.contains("\nhelp: "), "{}", refused.stderr);
+}
+
+#[test]
+fn an_altered_token_names_its_reason() {
+    let folder = paired();
+    let token = token(&folder);
+    let (body, signature) = token.trim().rsplit_once('.').unwrap();
+    let turned: String = signature.chars().rev().collect();
+    let rows = [
+        (String::new(), "TOKEN_MALFORMED"),
+        ("a.b".to_owned(), "TOKEN_MALFORMED"),
+        (format!("{body}."), "SIGNATURE_INVALID"),
+        (token.replacen("eyJ", "fyJ", 1), "TOKEN_MALFORMED"),
+        (
+            format!("{body}.{}", turned.replace(['w', 'A', 'Q', 'g'], "A")),
+            "",
+        ),
+    ];
+    for (altered, reason) in rows {
+        let run = folder
+            .run_with("token verify --home dpm", altered.as_bytes())
+            .exits(1);
+        assert!(
+            run.stderr.starts_with(&format!("error: refused: {reason}")),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
+#[test]
+fn explain_says_which_rules_hold() {
+    let folder = paired();
+    folder.write("token.txt", token(&folder));
+
+    let text = folder
+        .run("token explain --home dpm --token-file token.txt")
+        .exits(0);
+    let json = folder
+        .run("token explain --home dpm --token-file token.txt -o json")
+        .exits(0)
+        .json();
+    let refused = folder
+        .run("token explain --home dpe --token-file token.txt -o json")
+        .exits(1)
+        .json();
+
+    let last = text.stdout.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "ACCEPTED as ServiceIdentity(module=dpe, id=dpe-dev, roles=[IMPERSONATION])"
+    );
+    assert!(
+        text.stdout
+            .lines()
+            .rev()
+            .skip(1)
+            .all(|line| line.starts_with("PASS  ")),
+        "{}",
+        text.stdout
+    );
+    assert_eq!(
+        (&json["accepted"], &json["reason"]),
+        (&true.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        (&refused["accepted"], &refused["reason"]),
+        (&false.into(), &"KEY_UNKNOWN".into())
+    );
+    let checks = refused["checks"].as_array().unwrap();
+    let failed = checks.iter().find(|check| check["pass"] == false).unwrap();
+    assert_eq!(failed["name"], "key known");
+    assert!(failed["detail"].is_string());
+}
+
+#[test]
+fn an_audience_that_is_not_trusted_is_refused_with_the_names_that_are() {
+    let run = paired()
+        .run("token issue --home dpe --audience nobody")
+        .exits(2);
+
+    assert_eq!(
+        run.stderr,
+        "error: no trusted deployment is called `nobody`\nhelp: trusted there are: `dpm-dev`\n"
+    );
+}
+
+#[test]
+fn a_home_with_faults_is_exit_3_with_every_finding() {
+    let folder = paired();
+    let file = "dpe/etc/application.properties";
+    folder.write(
+        file,
+        folder.read(file).replace("content={\"kty", "content={kty"),
+    );
+
+    let run = folder
+        .run("token issue --home dpe --audience dpm-dev")
+        .exits(3);
+    let missing = folder
+        .run("token issue --home nowhere --audience dpm-dev")
+        .exits(3);
+
+    assert!(run.stderr.contains("error[CS0201]"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("errors in the settings of `dpe`"),
+        "{}",
+        run.stderr
+    );
+    assert!(missing.stderr.contains("nowhere"), "{}", missing.stderr);
+    assert_eq!(missing.stderr.lines().count(), 1, "{}", missing.stderr);
+}
