@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use config::ConfigError;
 
 use crate::diagnostic::{Code, Finding, Findings, Origin, Severity, redact};
-use crate::identity::Role;
+use crate::identity::{DeploymentName, Role};
+use crate::jose::{KeyId, SigningKey};
 use crate::properties::name::Name;
 use crate::properties::{Content, FileText, Layer, Layered, Level, ReadError, Sourced};
+use crate::trust::Deployment;
 
 use super::cross_check;
 use super::deployments::{self, ReadDeployment};
@@ -50,10 +52,25 @@ impl Purpose {
 pub struct Report {
     /// The findings of all files, in order.
     pub findings: Findings,
+    /// What each file says, as far as it could be read.
+    pub files: Vec<Checked>,
     /// How many settings were read.
     pub settings: usize,
     /// Settings with foreign names, which were ignored.
     pub ignored: Vec<Ignored>,
+}
+
+/// What one file says, as far as it could be read.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The file, as the user named it.
+    pub path: PathBuf,
+    /// Its own key and the `kid` of its tokens.
+    pub own: Option<(SigningKey, KeyId)>,
+    /// What the module calls itself.
+    pub name: Option<DeploymentName>,
+    /// The deployments in which nothing required is missing.
+    pub deployments: Vec<Deployment>,
 }
 
 /// A setting with a foreign name.
@@ -73,8 +90,24 @@ pub struct Ignored {
 ///
 /// When a file cannot be read; what is wrong inside of one is a finding.
 pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Report, CheckError> {
-    let mut inspected = Vec::new();
+    let mut texts = Vec::new();
     for file in files {
+        texts.push((file.clone(), FileText::read(file)?));
+    }
+    check_texts(&texts, environment)
+}
+
+/// Checks texts as [`check`] does, before they are written to the files they are for.
+///
+/// # Errors
+///
+/// None that a text gives reason for.
+pub fn check_texts(
+    texts: &[(PathBuf, FileText)],
+    environment: &[(String, String)],
+) -> Result<Report, CheckError> {
+    let mut inspected = Vec::new();
+    for (file, text) in texts {
         let question = Question {
             file,
             home: None,
@@ -83,19 +116,22 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
             environment,
             sets: &[],
         };
-        inspected.push(inspect(&question)?);
+        inspected.push(inspect(&question, text)?);
     }
     let mut all = Limited::default();
     all.extend(cross_check::check(&inspected));
     let mut settings: usize = 0;
     let mut ignored = Vec::new();
+    let mut files = Vec::new();
     for file in inspected {
+        files.push(file.checked());
         settings = settings.saturating_add(file.settings);
         ignored.extend(file.ignored);
         all.extend(file.findings);
     }
     Ok(Report {
         findings: all.finish(),
+        files,
         settings,
         ignored,
     })
@@ -141,10 +177,24 @@ pub(super) struct Inspected {
     ignored: Vec<Ignored>,
 }
 
+impl Inspected {
+    fn checked(&self) -> Checked {
+        let own = self.own.as_ref();
+        let deployments = self.deployments.iter();
+        Checked {
+            path: self.view.document().path().to_owned(),
+            own: own.map(|own| (own.key.clone(), own.key_id.clone())),
+            name: self.options.name.as_ref().map(|(name, _)| name.clone()),
+            deployments: deployments
+                .filter_map(|read| read.deployment.clone())
+                .collect(),
+        }
+    }
+}
+
 /// Reads one file and everything that overrides it.
-pub(super) fn inspect(question: &Question<'_>) -> Result<Inspected, CheckError> {
-    let text = FileText::read(question.file)?;
-    let mut view = View::new(question.file, &text);
+pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspected, CheckError> {
+    let mut view = View::new(question.file, text);
     let mut findings = Limited::default();
     let (layers, gathered, broken_key) = layers(&mut view, question, &mut findings);
     let layered = Layered::new(layers)?;

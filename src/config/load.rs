@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::{Code, Finding, Findings, Severity};
 use crate::grpc::{Module, ModuleError};
 use crate::identity::{ModuleType, Role};
-use crate::properties::ReadError;
+use crate::properties::{FileText, ReadError};
 use crate::token::Policy;
 use crate::trust::{Deployment, OwnDeployment};
 
@@ -160,16 +160,17 @@ impl Settings {
         sets: &[(String, String)],
     ) -> Result<Self, LoadError> {
         let environment: Vec<_> = environment.into_iter().collect();
-        // A folder that is not there must be named as such, not as a file without settings.
         let home = Home::new(home);
-        let inspected = inspect(&Question {
+        let question = Question {
             file: &home.file,
             home: Some(&home.dir),
             kind: Some(kind),
             purpose: Purpose::Run,
             environment: &environment,
             sets,
-        })?;
+        };
+        let text = FileText::read(&home.file).map_err(LoadError::Read)?;
+        let inspected = inspect(&question, &text)?;
         Self::of(home, kind, inspected)
     }
 
@@ -233,6 +234,14 @@ impl Settings {
     }
 }
 
+/// Returns the variables of this process's environment, without those that are no text.
+pub fn environment() -> Vec<(String, String)> {
+    let variables = std::env::vars_os();
+    variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 impl Module {
     /// Loads a module from `home`: a folder with `etc/application.properties`, or such a file.
     ///
@@ -251,11 +260,7 @@ impl Module {
             Some(module) => module,
             None => ModuleType::new("module").map_err(|error| LoadError::Internal(error.into()))?,
         };
-        let variables = std::env::vars_os();
-        let variables = variables.filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        let settings = Settings::load(home, &ModuleKind::Other(module), variables, &[])?;
+        let settings = Settings::load(home, &ModuleKind::Other(module), environment(), &[])?;
         Ok(settings.module()?)
     }
 }

@@ -19,8 +19,8 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use check::{CheckError, Ignored, Report, check};
-pub use load::{LoadError, ModuleKind, Settings};
+pub use check::{CheckError, Checked, Ignored, Report, check, check_texts};
+pub use load::{LoadError, ModuleKind, Settings, environment};
 pub use own::{
     AllowedAddress, ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings,
     PeerSettings, ProofMode, RegistrySettings, Replay, ServerSettings,

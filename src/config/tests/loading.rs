@@ -172,7 +172,7 @@ fn module_is_loaded_from_its_home() {
     let folder = Folder::new();
     folder.write("dpm/etc/application.properties", good());
 
-    let module = crate::Module::load(folder.0.path().join("dpm")).unwrap();
+    let module = crate::grpc::Module::load(folder.0.path().join("dpm")).unwrap();
 
     assert_eq!(module.own().module.as_str(), "dpm");
     assert!(module.client_layer("dpe-dev").is_ok());
