@@ -7,7 +7,6 @@
     clippy::print_stdout,
     reason = "a bench on its own keys"
 )]
-#![expect(missing_docs, reason = "criterion's macros make public items")]
 #![expect(
     clippy::disallowed_methods,
     reason = "a bench measures with the machine's clock"
@@ -86,7 +85,7 @@ fn issue(criterion: &mut Criterion) {
     let issuer = pair.dpe.issuer();
     let mut group = criterion.benchmark_group("token");
     group.bench_function("issue", |b| {
-        b.iter(|| issuer.issue(black_box(&callee)).unwrap())
+        b.iter(|| issuer.issue(black_box(&callee)).unwrap());
     });
     group.finish();
 }

@@ -8,15 +8,7 @@ use countersign::Module;
 use tonic::transport::Channel;
 use tower_layer::Layer as _;
 
-#[expect(
-    missing_docs,
-    clippy::pedantic,
-    clippy::allow_attributes,
-    reason = "generated code"
-)]
-mod greeter {
-    include!(concat!(env!("OUT_DIR"), "/greeter.v1.rs"));
-}
+mod greeter;
 use greeter::greeter_service_client::GreeterServiceClient;
 use greeter::{GreetOftenRequest, GreetRequest};
 

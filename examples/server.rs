@@ -12,15 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-#[expect(
-    missing_docs,
-    clippy::pedantic,
-    clippy::allow_attributes,
-    reason = "generated code"
-)]
-mod greeter {
-    include!(concat!(env!("OUT_DIR"), "/greeter.v1.rs"));
-}
+mod greeter;
 use greeter::greeter_service_server::{GreeterService, GreeterServiceServer};
 use greeter::{GreetOftenRequest, GreetOftenResponse, GreetRequest, GreetResponse};
 

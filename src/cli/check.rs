@@ -1,5 +1,6 @@
 //! `countersign check`: every mistake before a start.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -67,13 +68,14 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 
 fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> Result<(), Failure> {
     let mut text = String::new();
-    for finding in report.findings.iter() {
+    // Writing to a string cannot fail.
+    for finding in &report.findings {
         text += &console.shown(finding);
         text += "\n\n";
     }
     if arguments.list_ignored {
         for ignored in &report.ignored {
-            text += &format!("ignored {} ({})\n", ignored.name, ignored.origin);
+            let _ = writeln!(text, "ignored {} ({})", ignored.name, ignored.origin);
         }
     }
     let (errors, warnings) = (report.findings.errors(), report.findings.warnings());
@@ -83,11 +85,20 @@ fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> Result
     } else {
         ""
     };
-    text += &format!(
-        "{errors} errors, {warnings} warnings · {} settings read, {ignored} with foreign names ignored{hint}\n",
-        report.settings
+    let _ = writeln!(
+        text,
+        "{}, {} · {} read, {ignored} with foreign names ignored{hint}",
+        counted(errors, "error"),
+        counted(warnings, "warning"),
+        counted(report.settings, "setting"),
     );
     console.answer(text)
+}
+
+/// `1 error`, `2 errors`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 fn answered<'a>(report: &'a Report, arguments: &Arguments) -> Answered<'a> {

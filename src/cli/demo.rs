@@ -1,5 +1,6 @@
 //! `countersign demo`: the whole procedure, run and shown.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -112,12 +113,14 @@ fn shown(number: usize, step: &Step) -> String {
     let mut text = String::new();
     for (at, line) in step.lines.iter().enumerate() {
         let verdict = if step.held { "" } else { "  FAILED" };
-        text += &match at {
-            0 => format!(
-                "{number:>3} {:<9} {line:<78} {took:>5.0} ms{verdict}\n",
+        // Writing to a string cannot fail.
+        let _ = match at {
+            0 => writeln!(
+                text,
+                "{number:>3} {:<9} {line:<78} {took:>5.0} ms{verdict}",
                 step.name
             ),
-            _ => format!("{:13} {line}\n", ""),
+            _ => writeln!(text, "{:13} {line}", ""),
         };
     }
     text

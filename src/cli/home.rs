@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::check::counted;
 use super::output::{Console, Exit, Failure};
 use crate::config::{LoadError, ModuleKind, Settings};
 use crate::diagnostic::Severity;
@@ -45,22 +46,15 @@ pub(super) fn unusable(error: &LoadError, home: &Path, console: &Console) -> Fai
     let Some(findings) = error.findings() else {
         return Failure::caused(Exit::Unreadable, "cannot load the settings", error);
     };
-    for finding in findings.iter() {
+    for finding in findings {
         console.finding(finding);
     }
-    let message = format!(
-        "{} errors in the settings of `{}`",
-        findings.errors(),
-        home.display()
-    );
+    let count = counted(findings.errors(), "error");
+    let message = format!("{count} in the settings of `{}`", home.display());
     Failure::new(Exit::Unreadable, message)
         .with_help("`countersign explain CODE` says more about a finding")
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "handed to config, which gives it its meaning"
-)]
 pub(super) fn environment() -> Vec<(String, String)> {
     let variables = std::env::vars_os();
     let text = |(name, value): (OsString, OsString)| {

@@ -253,7 +253,7 @@ fn engine(settings: &Settings, arguments: &RunArguments) -> Result<dpe::Options,
         None => gethostname::gethostname().to_string_lossy().into_owned(),
     };
     options.port = settings.engine.port;
-    options.dpm_deployment = dpm.deployment.clone();
+    options.dpm_deployment.clone_from(&dpm.deployment);
     options.server = server(settings);
     options.reflection = reflection(settings);
     Ok(options)

@@ -1,5 +1,6 @@
 //! `countersign token`: issue one, verify one, or ask rule by rule why one is refused.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -144,24 +145,22 @@ fn explained(check: &crate::token::Check) -> ExplainedCheck {
 
 fn in_words(verdict: &Verdict) -> String {
     let mut text = String::new();
+    // Writing to a string cannot fail.
     for check in &verdict.checks {
         let (word, detail) = match &check.outcome {
             Ok(detail) => ("PASS", detail.clone()),
             Err(refusal) => ("FAIL", refusal.to_string()),
         };
-        text += &format!("{word}  {:<12}  {}\n", check.name, harmless(&detail));
+        let _ = writeln!(text, "{word}  {:<12}  {}", check.name, harmless(&detail));
     }
-    match (&verdict.accepted, verdict.refusal()) {
-        (Some(token), _) => text += &format!("ACCEPTED as {}\n", token.identity()),
+    let _ = match (&verdict.accepted, verdict.refusal()) {
+        (Some(token), _) => writeln!(text, "ACCEPTED as {}", token.identity()),
         (None, Some(refusal)) => {
-            text += &format!(
-                "REFUSED: {}\nhelp: {}\n",
-                refusal.reason,
-                refusal.reason.help()
-            );
+            let reason = refusal.reason;
+            writeln!(text, "REFUSED: {reason}\nhelp: {}", reason.help())
         }
-        (None, None) => text += "REFUSED\n",
-    }
+        (None, None) => writeln!(text, "REFUSED"),
+    };
     text
 }
 

@@ -20,10 +20,8 @@ use greeter::greeter_service_client::GreeterServiceClient as Client;
 use greeter::greeter_service_server::{GreeterService, GreeterServiceServer};
 use greeter::{GreetOftenRequest, GreetOftenResponse, GreetRequest, GreetResponse};
 
-#[expect(warnings, reason = "generated code")]
-mod greeter {
-    include!(concat!(env!("OUT_DIR"), "/greeter.v1.rs"));
-}
+#[path = "../../examples/greeter/mod.rs"]
+mod greeter;
 
 /// Greets by identity; says that it is `engine`, where one is given.
 struct Greeter {

@@ -50,9 +50,14 @@ pub(super) async fn calls(dpe: &Module, address: &Target) -> Result<Vec<Refused>
     let mut client = IdentityServiceClient::new(channel);
     let tokens = tokens(dpe).map_err(failed)?;
     let mut refused = Vec::new();
-    for (what, expected, token) in tokens {
+    for BadToken {
+        what,
+        expected,
+        bearer,
+    } in tokens
+    {
         let mut request = Request::new(WhoAmIRequest {});
-        request.metadata_mut().insert("authorization", token);
+        request.metadata_mut().insert("authorization", bearer);
         let answer = client.who_am_i(request).await.map(drop);
         refused.push(Refused {
             what,
@@ -63,19 +68,18 @@ pub(super) async fn calls(dpe: &Module, address: &Target) -> Result<Vec<Refused>
     Ok(refused)
 }
 
-fn tokens(
-    dpe: &Module,
-) -> Result<
-    [(&'static str, Reason, MetadataValue<Ascii>); 3],
-    Box<dyn std::error::Error + Send + Sync>,
-> {
+struct BadToken {
+    what: &'static str,
+    expected: Reason,
+    bearer: MetadataValue<Ascii>,
+}
+
+fn tokens(dpe: &Module) -> Result<[BadToken; 3], Box<dyn std::error::Error + Send + Sync>> {
     let trust = dpe.trust().load();
     let dpm = trust
         .deployments()
         .first()
         .ok_or("the demo's dpe trusts nobody")?;
-    let bearer = |token: &str| format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
-
     let good = dpe.issuer().issue(dpm)?;
     let (signed, signature) = good
         .expose()
@@ -100,21 +104,29 @@ fn tokens(
 
     let audience = ["dpm-elsewhere".to_owned()];
     let misdirected = dpe.issuer().issue_for(&audience, dpe.policy().lifetime())?;
+    let bad = |what, expected, token: &str| -> Result<BadToken, _> {
+        let bearer = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
+        bearer.map(|bearer| BadToken {
+            what,
+            expected,
+            bearer,
+        })
+    };
     Ok([
-        (
+        bad(
             "token with one byte changed",
             Reason::SignatureInvalid,
-            bearer(&altered)?,
-        ),
-        (
+            &altered,
+        )?,
+        bad(
             "key that was never paired",
             Reason::KeyUnknown,
-            bearer(unpaired.expose())?,
-        ),
-        (
+            unpaired.expose(),
+        )?,
+        bad(
             "token for another module",
             Reason::AudienceMismatch,
-            bearer(misdirected.expose())?,
-        ),
+            misdirected.expose(),
+        )?,
     ])
 }
