@@ -31,7 +31,8 @@ struct Greeter {
 #[tonic::async_trait]
 impl GreeterService for Greeter {
     async fn greet(&self, call: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
-        let text = countersign::grpc::caller(&call).map_or("nobody".into(), ToString::to_string);
+        let text = countersign::grpc::caller(&call)
+            .map_or_else(|_nobody| "nobody".into(), ToString::to_string);
         let mut response = Response::new(GreetResponse { text });
         if let Some(engine) = &self.engine {
             response.extensions_mut().insert(engine.clone());
