@@ -1,11 +1,13 @@
 //! One test per code, the seed's own files, and what may never happen.
 
-mod codes;
 mod cross;
+mod deployment_codes;
+mod key_codes;
 mod loading;
 mod names;
 mod secrets;
 mod seed;
+mod text_codes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -102,4 +104,14 @@ fn row(finding: &Finding) -> Row {
 
 fn rows(findings: &Findings) -> Vec<Row> {
     findings.iter().map(row).collect()
+}
+
+/// Checks a good file after `change`, without the findings that a good file has (none).
+fn after(change: impl FnOnce(String) -> String) -> Vec<Row> {
+    rows(&Folder::new().check(change(good())).findings)
+}
+
+/// Checks a good file with `lines` added, which start in line 8.
+fn with(lines: &str) -> Vec<Row> {
+    after(|text| text + lines)
 }

@@ -1,0 +1,160 @@
+use super::*;
+
+use crate::diagnostic::Severity::{Error, Note, Warning};
+
+#[test]
+fn cs0301_missing_parts_of_a_deployment() {
+    for (line, place) in [
+        (2, (3, 1)), // module
+        (4, (4, 1)), // fingerprint
+        (5, (4, 1)), // content
+    ] {
+        let found = after(|text| {
+            let kept = text.lines().enumerate().filter(|(n, _)| n + 1 != line);
+            kept.flat_map(|(_, text)| [text, "\n"]).collect()
+        });
+        let expected = if line == 2 { (2, 1) } else { place };
+        assert_eq!(
+            found,
+            [(Code::Cs0301, Error, expected.0, expected.1)],
+            "{line}"
+        );
+    }
+    assert_eq!(
+        with(&format!(
+            "{D}.empty.module=dpe\n{D}.empty.security.roles=IMPERSONATION\n"
+        )),
+        [(Code::Cs0301, Error, 8, 1)]
+    );
+    let found = after(|text| text.replace("deployments.dpe-dev.", "deployments.dpe_dev."));
+    assert_eq!(found, [(Code::Cs0301, Error, 2, 1)]);
+    let found = after(|text| text.replace("module=dpe", "module=d p e"));
+    assert_eq!(found, [(Code::Cs0301, Error, 2, 50)]);
+}
+
+#[test]
+fn cs0301_file_without_an_own_key() {
+    let folder = Folder::new();
+    let text = deployment("dpe-dev", "dpe", &key());
+    assert_eq!(
+        rows(&folder.check(&text).findings),
+        [(Code::Cs0301, Warning, 1, 1)]
+    );
+
+    let error = load(&folder.write("run", &text)).unwrap_err();
+    assert_eq!(
+        rows(error.findings().unwrap()),
+        [(Code::Cs0301, Error, 1, 1)]
+    );
+
+    for (text, kind) in [
+        ("", ""),
+        ("<html></html>", "HTML"),
+        ("{\"a\": 1}", "JSON"),
+        ("ataccama:\n  one: 1\n", "YAML"),
+    ] {
+        let report = folder.check(text);
+        assert_eq!(
+            rows(&report.findings),
+            [(Code::Cs0301, Error, 1, 1)],
+            "{text}"
+        );
+        assert!(
+            report
+                .findings
+                .iter()
+                .next()
+                .unwrap()
+                .message()
+                .contains(kind)
+        );
+    }
+}
+
+#[test]
+fn cs0302_all_keys_revoked() {
+    let found = after(|text| text.replace("is-revoked=false", "is-revoked=true"));
+
+    assert_eq!(found, [(Code::Cs0302, Warning, 4, 77)]);
+}
+
+#[test]
+fn cs0303_without_the_impersonation_role() {
+    let found = after(|text| text.replace("roles[0]=IMPERSONATION", "roles[0]=OTHER"));
+    assert_eq!(found, [(Code::Cs0303, Warning, 7, 61)]);
+
+    let found = after(|text| text.lines().take(6).flat_map(|l| [l, "\n"]).collect());
+    assert_eq!(found, [(Code::Cs0303, Warning, 2, 1)]);
+}
+
+#[test]
+fn cs0304_names_that_are_one() {
+    let other = deployment("DPE-DEV", "dpe", &key());
+    assert_eq!(with(&other), [(Code::Cs0304, Error, 8, 1)]);
+}
+
+#[test]
+fn cs0305_recognised_and_not_used() {
+    for line in [
+        "ataccama.authentication.keycloak.base-url=http://localhost\n",
+        "ataccama.config-service.runtime=mandatory\n",
+        "ataccama.server.tls.key-store=file:a.p12\n",
+        "logging.level.root=INFO\n",
+    ] {
+        assert_eq!(with(line), [(Code::Cs0305, Note, 8, 1)], "{line}");
+        let folder = Folder::new();
+        let settings = load(&folder.write("a", good() + line)).unwrap();
+        assert!(
+            settings.findings.is_empty(),
+            "a start says nothing about it"
+        );
+    }
+}
+
+#[test]
+fn cs0306_values_of_a_wrong_type() {
+    for line in [
+        "server.port=80x\n",
+        "server.port=70000\n",
+        "countersign.token.leeway=301s\n",
+        "ataccama.server.grpc.max-message-size=1gb\n",
+        "countersign.proof.mode=sometimes\n",
+        "countersign.server.address=my-host\n",
+        "countersign.deployment.name=a.b\n",
+        "countersign.registry.url=http://x\n",
+        "ataccama.authentication.internal.jwt.impersonation-role=A B\n",
+        "countersign.deployments.dpe-dev.allowed-addresses=10.0.0.0/33\n",
+    ] {
+        let column = u32::try_from(line.find('=').unwrap()).unwrap() + 2;
+        assert_eq!(with(line), [(Code::Cs0306, Error, 8, column)], "{line}");
+    }
+    let found = after(|text| text.replace("is-revoked=false", "is-revoked="));
+    assert_eq!(found[0], (Code::Cs0306, Error, 6, 76));
+}
+
+#[test]
+fn cs0307_addresses_and_plaintext() {
+    for line in [
+        "countersign.server.address=0.0.0.0\n",
+        "ataccama.one.dpe.service.hostname=my-host\n",
+        "ataccama.client.connection.dpm.host=10.0.0.1\n",
+    ] {
+        let column = u32::try_from(line.find('=').unwrap()).unwrap() + 2;
+        assert_eq!(with(line), [(Code::Cs0307, Error, 8, column)], "{line}");
+    }
+    let ports = "ataccama.server.grpc.port=8532\nataccama.one.dpe.service.port=8034\n";
+    assert_eq!(with(ports), [(Code::Cs0307, Error, 9, 31)]);
+    let open = "countersign.server.address=0.0.0.0\ncountersign.server.allow-plaintext=true\n";
+    let unchecked = "ataccama.authentication.grpc.internal.jwt.enable=false\n";
+    assert_eq!(
+        with(&format!(
+            "{open}ataccama.one.dpe.service.hostname=my-host\n"
+        )),
+        []
+    );
+    assert_eq!(
+        with(&format!("{open}{unchecked}")),
+        [(Code::Cs0307, Error, 10, 50)]
+    );
+    assert_eq!(with(unchecked), []);
+}
