@@ -52,7 +52,7 @@ struct Shown<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
-    let report = config::check(&arguments.files, &super::home::environment());
+    let report = config::check(&arguments.files, &config::environment());
     let report =
         report.map_err(|error| Failure::caused(Exit::Unreadable, "cannot check", &error))?;
     match console.format() {

@@ -1,13 +1,13 @@
 //! A module's home: its settings, or every reason why it cannot be used.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::check::counted;
 use super::output::{Console, Exit, Failure};
-use crate::config::{LoadError, ModuleKind, Settings};
+use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::diagnostic::Severity;
 use crate::identity::ModuleType;
 
@@ -25,7 +25,7 @@ pub(super) struct HomeArguments {
 impl HomeArguments {
     /// Loads the settings; shows every finding and ends with exit code 3 where there is an error.
     pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Failure> {
-        match Settings::load(&self.home, kind, environment(), &self.sets) {
+        match Settings::load(&self.home, kind, config::environment(), &self.sets) {
             Ok(settings) => {
                 for finding in settings
                     .findings
@@ -53,14 +53,6 @@ pub(super) fn unusable(error: &LoadError, home: &Path, console: &Console) -> Fai
     let message = format!("{count} in the settings of `{}`", home.display());
     Failure::new(Exit::Unreadable, message)
         .with_help("`countersign explain CODE` says more about a finding")
-}
-
-pub(super) fn environment() -> Vec<(String, String)> {
-    let variables = std::env::vars_os();
-    let text = |(name, value): (OsString, OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    variables.filter_map(text).collect()
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Code, Finding, Findings, Severity};
-use crate::grpc::{Module, ModuleError};
+use crate::grpc::{Module, ModuleError, Tokens};
 use crate::identity::{ModuleType, Role};
 use crate::properties::{FileText, ReadError};
 use crate::token::Policy;
@@ -224,7 +224,13 @@ impl Settings {
     ///
     /// When the deployments are ambiguous, which loading has ruled out.
     pub fn module(&self) -> Result<Module, ModuleError> {
+        let tokens = if self.server.authenticate {
+            Tokens::Required
+        } else {
+            Tokens::OptionalOnLoopback
+        };
         let start = Module::builder(self.own.clone())
+            .dangerous_tokens(tokens)
             .policy(self.policy)
             .impersonation_role(self.impersonation_role.clone());
         let trusting = self.deployments.iter().cloned();
@@ -235,6 +241,7 @@ impl Settings {
 }
 
 /// Returns the variables of this process's environment, without those that are no text.
+#[expect(clippy::disallowed_methods, reason = "config reads the environment")]
 pub fn environment() -> Vec<(String, String)> {
     let variables = std::env::vars_os();
     variables
