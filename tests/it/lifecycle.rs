@@ -66,7 +66,10 @@ async fn lost_engine_is_disconnected_and_comes_back_ready_under_its_id() {
 #[tokio::test]
 async fn engine_at_a_new_port_replaces_its_old_address() {
     let keys = Keys::new();
-    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        // The old address will accept and say nothing.
+        options.monitor.checker_timeout = Duration::from_millis(200);
+    });
     let home = tempfile::tempdir().unwrap();
     let dpe = RunningDpe::start_with(keys.dpe_module(), dpm.address, home.path(), |_| ());
     let id = dpe.id;
