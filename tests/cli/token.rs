@@ -151,7 +151,7 @@ fn a_home_with_faults_is_exit_3_with_every_finding() {
 
     assert!(run.stderr.contains("error[CS0201]"), "{}", run.stderr);
     assert!(
-        run.stderr.contains("errors in the settings of `dpe`"),
+        run.stderr.contains("1 error in the settings of `dpe`"),
         "{}",
         run.stderr
     );
