@@ -60,3 +60,9 @@ pub mod trust;
 pub use grpc::{AttachIdentityLayer, MethodRules, Module, Rule, VerifyIdentityLayer};
 pub use identity::ServiceIdentity;
 pub use token::Reason;
+
+/// The README's Rust code, compiled by `cargo test`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct Readme;

@@ -14,6 +14,8 @@ mod key;
 mod modules;
 #[path = "cli/pair.rs"]
 mod pair;
+#[path = "cli/readme.rs"]
+mod readme;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/token.rs"]
