@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::CheckError;
 use crate::diagnostic::Findings;
 use crate::identity::{DeploymentName, NameError};
 use crate::jose::KeyError;
@@ -57,6 +58,9 @@ impl WriteError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PairError {
+    /// The new texts cannot be checked.
+    #[error("cannot check what would be written")]
+    Check(#[from] CheckError),
     /// A file cannot be read.
     #[error("cannot read {0}")]
     Read(ReadError),

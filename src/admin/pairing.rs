@@ -10,6 +10,7 @@ mod view;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::config::{self, Report};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::properties::{Change, Edit, FileText, Outcome, ReadFault};
@@ -48,6 +49,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Plan {
     sides: [PlannedSide; 2],
+    report: Report,
 }
 
 /// What pairing would change in one file.
@@ -96,7 +98,7 @@ pub fn plan(members: &[Member; 2], options: &Options) -> Result<Plan, PairError>
         Outcome::Changed(edited) => Some(Secret::new(edited.text().to_owned())),
         Outcome::Unchanged => None,
     });
-    confirm(members, options, texts, &after)?;
+    let report = confirm(members, options, texts, &after)?;
     let [left, right] = drafts;
     let [left_before, right_before] = before;
     let [left_after, right_after] = after;
@@ -105,6 +107,7 @@ pub fn plan(members: &[Member; 2], options: &Options) -> Result<Plan, PairError>
             left.planned(left_before, left_after),
             right.planned(right_before, right_after),
         ],
+        report,
     })
 }
 
@@ -112,6 +115,11 @@ impl Plan {
     /// Returns the two sides, in the order of the arguments.
     pub fn sides(&self) -> &[PlannedSide; 2] {
         &self.sides
+    }
+
+    /// Returns what `check` finds in both files as they will be, held against each other.
+    pub fn report(&self) -> &Report {
+        &self.report
     }
 
     /// Tells whether there is nothing to do.
@@ -324,13 +332,14 @@ fn apply(settings: &[Setting], text: &str) -> Outcome {
     edit.apply(text)
 }
 
-/// Reads both new texts as if they were the files: pairing them again must change nothing.
+/// Reads both new texts as if they were the files: pairing them again must change nothing, and
+/// neither may find a fault with the other.
 fn confirm(
     members: &[Member; 2],
     options: &Options,
     before: [&str; 2],
     after: &[Option<Secret<String>>; 2],
-) -> Result<(), PairError> {
+) -> Result<Report, PairError> {
     let [first, second] = before;
     let [first_after, second_after] = after;
     let text = |after: &'_ Option<Secret<String>>| after.as_ref().map(|text| text.expose().clone());
@@ -341,7 +350,13 @@ fn confirm(
             return Err(PairError::Internal(draft.member.path.clone()));
         }
     }
-    Ok(())
+    let mut files = Vec::new();
+    for (member, text) in members.iter().zip([first_text, second_text]) {
+        let text = FileText::from_bytes(text.as_bytes());
+        let text = text.map_err(|_fault| PairError::Internal(member.path.clone()))?;
+        files.push((member.path.clone(), text));
+    }
+    Ok(config::check_texts(&files, &config::environment())?)
 }
 
 /// Reads a file that need not be there.

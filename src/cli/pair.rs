@@ -10,10 +10,12 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use super::check::counted;
 use super::output::{Console, Exit, Failure, Format, chain};
 use super::{Answer, input, key};
 use crate::admin::PairError;
 use crate::admin::pairing::{self, Member, Options, Plan, PlannedSide};
+use crate::diagnostic::Severity;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, SigningKey, published};
 
@@ -99,7 +101,21 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         Format::Text => console.answer(text(&plan) + &ending(&plan, &members, arguments))?,
         Format::Json => console.json(&Report::of(&plan, arguments.dry_run))?,
     }
-    Ok(Exit::Done)
+    for finding in &plan.report().findings {
+        if finding.severity() != Severity::Note {
+            console.finding(finding);
+        }
+    }
+    match plan.report().findings.errors() {
+        0 => Ok(Exit::Done),
+        errors => {
+            let count = counted(errors, "error");
+            Err(Failure::new(
+                Exit::No,
+                format!("paired, but {count} would keep a module from starting"),
+            ))
+        }
+    }
 }
 
 fn members(arguments: &Arguments) -> Result<[Member; 2], Failure> {
@@ -197,7 +213,7 @@ fn not_paired(error: &PairError, console: &Console) -> Failure {
         }
         PairError::Revoked { .. } => cannot(Exit::WouldOverwrite)
             .with_help("a revoked key stays revoked: remove it from its own file to get a new one"),
-        PairError::NewKey(_) | PairError::Internal(_) => cannot(Exit::Bug),
+        PairError::NewKey(_) | PairError::Internal(_) | PairError::Check(_) => cannot(Exit::Bug),
         _ => cannot(Exit::Unreadable),
     }
 }
@@ -267,7 +283,15 @@ fn ending(plan: &Plan, members: &[Member; 2], arguments: &Arguments) -> String {
     if arguments.dry_run {
         return "\nnothing was written (--dry-run)\n".to_owned();
     }
-    let mut text = String::from("\npaired  both files were read again: each trusts the other\n");
+    let findings = &plan.report().findings;
+    let mut text = String::from("\n");
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "checked both files, each against the other: {}, {}",
+        counted(findings.errors(), "error"),
+        counted(findings.warnings(), "warning")
+    );
     let homes = members.each_ref().map(|member| home(&member.path));
     if let [Some(one), Some(other)] = homes {
         let [first, second] = members.each_ref().map(|member| member.module.as_str());
