@@ -185,6 +185,7 @@ fn in_memory(settings: &Settings) -> Result<(), Failure> {
 fn server(settings: &Settings) -> ServerOptions {
     ServerOptions {
         shutdown_deadline: settings.server.shutdown_deadline,
+        max_message_bytes: usize::try_from(settings.server.max_message_bytes).unwrap_or(usize::MAX),
         ..ServerOptions::default()
     }
 }

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::engine_id;
 use super::error::StartError;
@@ -101,7 +102,11 @@ impl Dpe {
         let key = module.own().key_id.as_str();
         let checker = StatusChecker::new(engine.clone(), &identity, key, options.status_checker)?;
         Ok(Self {
-            standard: StandardServices::new(&module, options.reflection)?,
+            standard: StandardServices::new(
+                &module,
+                options.reflection,
+                options.server.max_message_bytes,
+            )?,
             module,
             listener,
             address,
@@ -145,10 +150,9 @@ impl Dpe {
             .of::<EngineServiceServer<EngineService>>();
         health.not_serving().await;
         let service = EngineService::new(self.engine.id, &self.engine.address);
-        let routes = self
-            .standard
-            .routes
-            .add_service(EngineServiceServer::new(service));
+        let service = EngineServiceServer::new(service)
+            .max_decoding_message_size(self.server.max_message_bytes);
+        let routes = self.standard.routes.add_service(service);
         let layer = self
             .module
             .server_layer(rules(self.standard.rules, &self.module));
@@ -161,6 +165,8 @@ impl Dpe {
             advertised: Some(&self.engine.address),
         });
 
+        let deadline = self.server.shutdown_deadline;
+        let begun = OnceLock::new();
         let (stop, stopped) = watch::channel(false);
         let mut follower = JoinSet::new();
         follower.spawn(follow(self.checker.registration(), health.clone()));
@@ -168,13 +174,15 @@ impl Dpe {
         checker.spawn(self.checker.run(told(stopped)));
         let stopping = async {
             shutdown.await;
+            begun.get_or_init(Instant::now);
             health.not_serving().await;
             // The engine deregisters while the server drains.
             stop.send_replace(true);
         };
         let ended = serve(self.listener, layer, routes, self.server, stopping).await;
         stop.send_replace(true);
-        let farewell = timeout(self.server.shutdown_deadline, checker.join_next()).await;
+        let deadline = *begun.get_or_init(Instant::now) + deadline;
+        let farewell = timeout_at(deadline, checker.join_next()).await;
         let deregistered = matches!(farewell, Ok(Some(Ok(true))));
         events::shutdown(own.module.as_str(), &describe(&ended, deregistered));
         drop(self.storage);

@@ -76,7 +76,11 @@ impl Dpm {
         let clock = Arc::clone(module.clock());
         Ok(Self {
             registry: Arc::new(EngineRegistry::new(store, clock, options.limits)),
-            standard: StandardServices::new(&module, options.reflection)?,
+            standard: StandardServices::new(
+                &module,
+                options.reflection,
+                options.server.max_message_bytes,
+            )?,
             module,
             listener,
             address,
@@ -117,7 +121,8 @@ impl Dpm {
             events::registry_failed(&cause(&error));
         }
         let service = EngineRegistryService::new(registry, monitor.clone());
-        let service = EngineRegistryServiceServer::new(service);
+        let service = EngineRegistryServiceServer::new(service)
+            .max_decoding_message_size(options.server.max_message_bytes);
         let health = self
             .standard
             .health

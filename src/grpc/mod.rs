@@ -2,9 +2,11 @@
 //! are put together.
 
 mod authorize;
+mod catch_panic;
 mod client;
 mod connect;
 mod identity_service;
+mod listener;
 mod metadata;
 mod module;
 mod peer;
@@ -12,14 +14,16 @@ mod serve;
 mod server;
 mod standard;
 mod status;
+pub mod tls;
 
 pub use authorize::{MethodRules, Rule};
 pub use client::{AttachFuture, AttachIdentity, AttachIdentityLayer, Proved};
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target, cause};
 pub use identity_service::IdentityService;
+pub use listener::ConnectionLimits;
 pub use metadata::{NONCE, PROOF};
 pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
-pub use peer::{caller, verified_token};
+pub use peer::{PeerInfo, caller, verified_token};
 pub use serve::{Drained, ServeError, ServerOptions, serve};
 pub use server::{Tokens, VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
 pub use standard::{Health, Reflection, StandardServices};

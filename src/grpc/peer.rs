@@ -1,11 +1,35 @@
 //! Who is calling, for a handler.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::Extensions;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
 use crate::identity::ServiceIdentity;
 use crate::token::{Reason, VerifiedToken};
 
 use super::refuse;
+
+/// The far end of the connection that a call came over, among the call's extensions.
+///
+/// Put there by [`serve`](super::serve). It says nothing about who calls: that is
+/// [`caller`]'s to say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PeerInfo {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The client certificate that the TLS handshake verified, in DER; none without TLS, or where
+    /// the client showed none.
+    pub certificate: Option<Arc<[u8]>>,
+}
+
+/// Returns where a call came from: over [`serve`](super::serve), or over a server of tonic's own.
+pub(super) fn address_in(extensions: &Extensions) -> Option<SocketAddr> {
+    let ours = extensions.get::<PeerInfo>().map(|peer| peer.address);
+    ours.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr())
+}
 
 /// Returns the verified caller of `request`.
 ///

@@ -1,30 +1,53 @@
 //! The one place where a server is put together.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Error as TransportError, Server};
 
 use super::VerifyIdentityLayer;
+use super::catch_panic::CatchPanicLayer;
+use super::listener::{Acceptor, ArrivalLayer, ConnectionLimits, Connections};
+use super::tls::ServerTls;
 
-/// The bounds of a server.
-#[derive(Clone, Copy, Debug)]
+/// How long connections that never sent a request may stay after a shutdown began: one may be on
+/// its way.
+const SILENT_GRACE: Duration = Duration::from_millis(250);
+
+/// How long a connection's task may take to notice that its socket is closed.
+const CUTTING: Duration = Duration::from_secs(1);
+
+/// The bounds of a server, and its TLS.
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// How long open connections may take to finish after a shutdown began.
+    /// How long open calls may take to finish after a shutdown began.
     pub shutdown_deadline: Duration,
     /// How long a handler may take until its reply begins.
     pub request_timeout: Duration,
+    /// The largest message that a caller may send, in bytes.
+    pub max_message_bytes: usize,
+    /// What connections may take.
+    pub connections: ConnectionLimits,
+    /// TLS, where the server has it.
+    pub tls: Option<ServerTls>,
 }
 
 impl Default for ServerOptions {
-    /// 10 s, since one silent connection would hold the process for ever; 30 s for a reply.
+    /// 10 s, since one silent connection would hold the process for ever; 30 s for a reply; 4 MiB;
+    /// no TLS.
     fn default() -> Self {
         Self {
             shutdown_deadline: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            max_message_bytes: 4 * 1024 * 1024,
+            connections: ConnectionLimits::default(),
+            tls: None,
         }
     }
 }
@@ -32,20 +55,27 @@ impl Default for ServerOptions {
 /// How a server ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Drained {
-    /// Every connection finished.
+    /// Every call finished.
     InTime,
-    /// Some did not; they end with the process.
+    /// Some did not; their connections were cut.
     AtDeadline,
 }
 
 /// Why a server stopped by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("the gRPC server stopped")]
-pub struct ServeError(#[from] tonic::transport::Error);
+pub struct ServeError(#[from] TransportError);
 
 /// Serves `routes` behind `layer` until `shutdown` completes, then drains.
 ///
-/// Open calls may finish within the deadline; a connection that does not end by then is abandoned.
+/// From then on the port is closed. Open calls may finish within the deadline; a connection that
+/// does not end by then is cut, and one that never sent a request is cut soon. Nothing of the
+/// server runs on after the returned future completed, or was dropped.
+///
+/// Where room for connections is short, the oldest that never sent a request gives way to a new
+/// one; where there is none such, the new one is closed at once. Calls carry a
+/// [`PeerInfo`](super::PeerInfo) among their extensions. A handler's panic is answered with
+/// `INTERNAL`. `max_message_bytes` is for the services in `routes` to apply.
 ///
 /// # Errors
 ///
@@ -57,29 +87,76 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, ServeError> {
+    let connections = Arc::new(Connections::default());
+    let _cut = CutOnDrop(Arc::clone(&connections));
+    let (ready, accepted) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel::<()>();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = Server::builder()
-        .timeout(options.request_timeout)
-        .max_concurrent_streams(100)
-        .http2_max_header_list_size(16 * 1024)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .layer(layer)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, async {
-            // Either word or a dropped sender means stop.
-            let _ = stopped.await;
-        });
-    tokio::pin!(server);
+    let mut server = pin!(
+        builder(&options)
+            .layer(ArrivalLayer)
+            .layer(CatchPanicLayer)
+            .layer(layer)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async {
+                // Either word or a dropped sender means stop.
+                let _ = stopped.await;
+            })
+    );
+    let acceptor = Acceptor::new(
+        listener,
+        Arc::clone(&connections),
+        options.connections,
+        options.tls,
+    );
     tokio::select! {
         ended = &mut server => return Ok(ended.map(|()| Drained::InTime)?),
+        never = acceptor.run(ready) => match never {},
         () = shutdown => {}
     }
     // The server is polled below; it may have ended already.
     let _ = stop.send(());
-    match tokio::time::timeout(options.shutdown_deadline, server).await {
-        Ok(ended) => Ok(ended.map(|()| Drained::InTime)?),
-        Err(_elapsed) => Ok(Drained::AtDeadline),
+    drain(server, &connections, options.shutdown_deadline).await
+}
+
+fn builder(options: &ServerOptions) -> Server {
+    let limits = &options.connections;
+    // tonic cuts a connection at age and grace without asking it to end in between; here tonic
+    // asks and the listener cuts.
+    Server::builder()
+        .timeout(options.request_timeout)
+        .max_concurrent_streams(limits.concurrent_streams)
+        .max_connection_age(limits.age)
+        .http2_max_header_list_size(limits.header_list_bytes)
+        .http2_max_pending_accept_reset_streams(Some(limits.pending_resets))
+        .http2_keepalive_interval(Some(limits.keepalive_interval))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+}
+
+async fn drain(
+    mut server: impl Future<Output = Result<(), TransportError>> + Unpin,
+    connections: &Connections,
+    within: Duration,
+) -> Result<Drained, ServeError> {
+    let deadline = Instant::now() + within;
+    let soon = SILENT_GRACE.min(within / 2);
+    if let Ok(ended) = timeout(soon, &mut server).await {
+        return Ok(ended.map(|()| Drained::InTime)?);
+    }
+    connections.cut_silent();
+    if let Ok(ended) = timeout_at(deadline, &mut server).await {
+        return Ok(ended.map(|()| Drained::InTime)?);
+    }
+    connections.cut_all();
+    // Nothing is left to do where a task does not notice, nor is its error of interest.
+    let _ = timeout(CUTTING, server).await;
+    Ok(Drained::AtDeadline)
+}
+
+/// Leaves no connection behind.
+struct CutOnDrop(Arc<Connections>);
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        self.0.cut_all();
     }
 }

@@ -9,7 +9,6 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use tonic::Status;
-use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -18,7 +17,7 @@ use crate::telemetry::events;
 use crate::token::proof::{EngineClaim, Exchange, ProofSigner};
 use crate::token::{Accept, Nonce, Refusal, TokenVerifier, VerifiedToken};
 
-use super::{MethodRules, metadata, refuse};
+use super::{MethodRules, metadata, peer, refuse};
 
 /// Whether a call needs a token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -105,9 +104,7 @@ impl Gate {
         if rule.is_some_and(super::Rule::admits_everyone) {
             return Ok(());
         }
-        let peer = extensions
-            .get::<TcpConnectInfo>()
-            .and_then(TcpConnectInfo::remote_addr);
+        let peer = peer::address_in(extensions);
         let loopback = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
         let optional = self.tokens == Tokens::OptionalOnLoopback && loopback;
         if optional && rule.is_some() && !headers.contains_key(AUTHORIZATION) {

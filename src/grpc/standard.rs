@@ -35,14 +35,21 @@ pub struct StandardServices {
 }
 
 impl StandardServices {
-    /// Makes them for `module`. Nothing is healthy yet.
+    /// Makes them for `module`; each takes messages of `max_message_bytes` at most. Nothing is
+    /// healthy yet.
     ///
     /// # Errors
     ///
     /// When the compiled-in descriptors cannot be served.
-    pub fn new(module: &Module, reflection: Reflection) -> Result<Self, ReflectionError> {
+    pub fn new(
+        module: &Module,
+        reflection: Reflection,
+        max_message_bytes: usize,
+    ) -> Result<Self, ReflectionError> {
         let (reporter, health) = tonic_health::server::health_reporter();
-        let mut routes = Routes::new(module.identity_service()).add_service(health);
+        let identity = module.identity_service();
+        let mut routes = Routes::new(identity.max_decoding_message_size(max_message_bytes))
+            .add_service(health.max_decoding_message_size(max_message_bytes));
         let mut rules = MethodRules::deny_all()
             .allow(
                 "/countersign.identity.v1.IdentityService/WhoAmI",
@@ -51,8 +58,16 @@ impl StandardServices {
             .allow("/grpc.health.v1.Health/*", Rule::everyone());
         if reflection == Reflection::On {
             routes = routes
-                .add_service(descriptors().build_v1()?)
-                .add_service(descriptors().build_v1alpha()?);
+                .add_service(
+                    descriptors()
+                        .build_v1()?
+                        .max_decoding_message_size(max_message_bytes),
+                )
+                .add_service(
+                    descriptors()
+                        .build_v1alpha()?
+                        .max_decoding_message_size(max_message_bytes),
+                );
             for service in ["v1", "v1alpha"] {
                 let methods = format!("/grpc.reflection.{service}.ServerReflection/*");
                 rules = rules.allow(&methods, Rule::everyone());

@@ -158,6 +158,50 @@ pub fn method_without_rule(method: &str) {
     );
 }
 
+/// `handlerPanicked`: a handler panicked; its call was answered with INTERNAL.
+pub fn handler_panicked(method: &str) {
+    error!(
+        target: SERVER,
+        eventId = "handlerPanicked",
+        method = %Untrusted(method),
+        message = "A handler panicked. Its call was answered with INTERNAL."
+    );
+}
+
+/// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any; told
+/// once for each cause until it is calm again.
+pub fn listener_crowded(cause: impl Display) {
+    warn!(
+        target: SERVER,
+        eventId = "listenerCrowded",
+        cause = %cause,
+        message = "The listener is crowded. Connections that never sent a request give way first."
+    );
+}
+
+/// `listenerCalm`: the listener has had room for a while, after it closed `closed` connections for
+/// want of it.
+pub fn listener_calm(closed: u64) {
+    info!(
+        target: SERVER,
+        eventId = "listenerCalm",
+        closedConnections = closed,
+        message = "The listener has room again."
+    );
+}
+
+/// `tlsHandshakeFailed`: somebody connected and did not complete a TLS handshake; told when the
+/// cause changes.
+pub fn tls_handshake_failed(peer: SocketAddr, cause: &str) {
+    warn!(
+        target: SERVER,
+        eventId = "tlsHandshakeFailed",
+        peer = %peer,
+        cause = %Untrusted(cause),
+        message = "A TLS handshake failed."
+    );
+}
+
 /// What a module says of itself when it starts, for [`startup`].
 #[derive(Clone, Copy, Debug)]
 pub struct StartedModule<'a> {

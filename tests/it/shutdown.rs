@@ -1,5 +1,6 @@
 //! Modules end when they are told to.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use countersign::dpm::{Dpm, Options, StartError};
@@ -9,8 +10,12 @@ use countersign::registry::store::MemoryStore;
 use countersign::storage::StorageError;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tonic::{Code, Streaming};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::support::world::{Keys, PATIENCE, RunningDpe, RunningDpm, channel, free_port};
+use crate::support::world::{Keys, PATIENCE, RunningDpe, RunningDpm, channel, free_port, soon};
 
 #[tokio::test]
 async fn stopped_engine_deregisters() {
@@ -41,22 +46,37 @@ async fn engine_without_a_dpm_ends_all_the_same() {
 }
 
 #[tokio::test]
-async fn silent_connection_does_not_hold_a_module_beyond_the_deadline() {
+async fn silent_connection_holds_a_module_for_a_moment_alone() {
+    let keys = Keys::new();
+    let listener = free_port().await;
+    let dpm = RunningDpm::start_with(keys.dpm_module(), listener, |options| {
+        options.server.shutdown_deadline = 2 * PATIENCE;
+    });
+    let _silent = TcpStream::connect(dpm.address).await.unwrap();
+    // The answer comes after the silent connection was taken.
+    drop(open_call(dpm.address).await);
+
+    assert_eq!(dpm.stop().await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn open_call_does_not_hold_a_module_beyond_the_deadline() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
-    let _silent = TcpStream::connect(dpm.address).await.unwrap();
-    // The next answer comes after the silent connection was taken.
-    let mut client = dpm.client(&keys.dpe_module()).await;
-    client
-        .list_engines(countersign::proto::registry::ListEnginesRequest::default())
-        .await
-        .unwrap();
+    let mut call = open_call(dpm.address).await;
     let begun = Instant::now();
 
     let how = dpm.stop().await;
 
     assert_eq!(how, Drained::AtDeadline);
     assert!(begun.elapsed() >= Duration::from_millis(400));
+    let told = soon("the last word", call.message())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(told.status(), ServingStatus::NotServing);
+    let cut = soon("the cut", call.message()).await.unwrap_err();
+    assert_eq!(cut.code(), Code::Unknown, "{cut}");
 }
 
 #[tokio::test]
@@ -69,15 +89,23 @@ async fn engine_deregisters_while_its_connections_drain() {
     });
     let id = dpe.id;
     dpm.engine_is(id, EngineStatus::Ready).await;
-    let silent = TcpStream::connect(dpe.address).await.unwrap();
-    // The answer comes after the silent connection was taken.
-    let _taken = channel(dpe.address).await;
+    let call = open_call(dpe.address).await;
 
     let stopping = tokio::spawn(dpe.stop());
 
     dpm.engine_is(id, EngineStatus::Inactive).await;
-    drop(silent);
+    drop(call);
     assert_eq!(stopping.await.unwrap(), Drained::InTime);
+}
+
+/// Opens a call that never ends by itself.
+async fn open_call(address: SocketAddr) -> Streaming<HealthCheckResponse> {
+    let mut client = HealthClient::new(channel(address).await);
+    let watched = client.watch(HealthCheckRequest::default()).await;
+    let mut call = watched.unwrap().into_inner();
+    let first = soon("the first word", call.message()).await.unwrap();
+    assert!(first.is_some());
+    call
 }
 
 #[tokio::test]

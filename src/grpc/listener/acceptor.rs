@@ -1,0 +1,174 @@
+//! The accept loop.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::ConnectionLimits;
+use super::connections::Connections;
+use super::crowd::{Crowd, Crowding};
+use super::stream::{Cuttable, Stream};
+use crate::grpc::connect::cause;
+use crate::grpc::tls::ServerTls;
+use crate::telemetry::events;
+
+/// How long to wait where the operating system gives no connection, and at most for connections
+/// that were cut.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// How many silent connections give way at once where descriptors have run out.
+const RELIEF: usize = 8;
+
+/// Where accepted connections go.
+pub(in crate::grpc) type Ready = mpsc::Sender<io::Result<Stream>>;
+
+/// Accepts connections, completes their TLS handshakes and cuts those that are overdue.
+#[derive(Debug)]
+pub(in crate::grpc) struct Acceptor {
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    limits: ConnectionLimits,
+    tls: Option<ServerTls>,
+    handshakes: JoinSet<Handshake>,
+    crowd: Crowd,
+    last_failure: String,
+}
+
+/// A stream, or whom it failed with and why.
+type Handshake = Result<Stream, (SocketAddr, String)>;
+
+impl Acceptor {
+    pub(in crate::grpc) fn new(
+        listener: TcpListener,
+        connections: Arc<Connections>,
+        limits: ConnectionLimits,
+        tls: Option<ServerTls>,
+    ) -> Self {
+        Self {
+            listener,
+            connections,
+            limits: limits.within_descriptors(),
+            tls,
+            handshakes: JoinSet::new(),
+            crowd: Crowd::default(),
+            last_failure: String::new(),
+        }
+    }
+
+    /// Accepts connections until it is dropped, which closes the port and ends handshakes.
+    pub(in crate::grpc) async fn run(mut self, ready: Ready) -> Infallible {
+        loop {
+            let due = self.connections.next_due(&self.limits);
+            let wake = due.into_iter().chain(self.crowd.calm_at()).min();
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((tcp, peer)) => self.welcome(tcp, peer, &ready).await,
+                    Err(error) => self.back_off(&error).await,
+                },
+                Some(done) = self.handshakes.join_next() => {
+                    // A handshake that panicked took its connection with it.
+                    if let Ok(handshake) = done {
+                        self.shaken(handshake, &ready).await;
+                    }
+                }
+                () = at(wake) => {}
+            }
+            let now = Instant::now();
+            self.connections.cut_overdue(&self.limits, now);
+            self.crowd.settle(now);
+        }
+    }
+
+    async fn welcome(&mut self, tcp: TcpStream, peer: SocketAddr, ready: &Ready) {
+        let now = Instant::now();
+        let address = peer.ip().to_canonical();
+        let admission = self.connections.admit(address, &self.limits, now);
+        if let Some(crowding) = admission.crowding {
+            self.crowd.note(crowding, 1, now);
+        }
+        let Some(place) = admission.place else {
+            return;
+        };
+        let _ = tcp.set_nodelay(true);
+        let stream = Cuttable::new(tcp, peer, place);
+        match &self.tls {
+            None => hand_over(ready, Stream::Plain(stream)).await,
+            Some(tls) => {
+                let acceptor = TlsAcceptor::from(tls.current());
+                let deadline = self.limits.tls_handshake;
+                self.handshakes.spawn(async move {
+                    match timeout(deadline, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+                        Ok(Err(error)) => Err((peer, cause(&error))),
+                        Err(elapsed) => Err((peer, cause(&elapsed))),
+                    }
+                });
+            }
+        }
+        // At most one connection more than the limit, however fast they come.
+        self.relieved().await;
+    }
+
+    async fn shaken(&mut self, handshake: Handshake, ready: &Ready) {
+        match handshake {
+            Ok(stream) => hand_over(ready, stream).await,
+            Err((peer, failure)) => {
+                if failure != self.last_failure {
+                    events::tls_handshake_failed(peer, &failure);
+                    self.last_failure = failure;
+                }
+            }
+        }
+    }
+
+    /// Waits after a failed accept, so that it never fails in a tight loop.
+    async fn back_off(&mut self, error: &io::Error) {
+        if of_one_connection(error) {
+            return;
+        }
+        let closed = self.connections.cut_oldest_silent(RELIEF);
+        let crowding = Crowding::System(error.to_string());
+        self.crowd.note(crowding, closed, Instant::now());
+        if closed == 0 {
+            sleep(BACK_OFF).await;
+        } else {
+            self.relieved().await;
+        }
+    }
+
+    /// Waits until connections that were cut have closed their sockets.
+    async fn relieved(&self) {
+        // Whether they have is seen at the next accept.
+        let _ = timeout(BACK_OFF, self.connections.all_left()).await;
+    }
+}
+
+async fn hand_over(ready: &Ready, stream: Stream) {
+    // Nobody takes it any more once the server ended: it is closed.
+    let _ = ready.send(Ok(stream)).await;
+}
+
+async fn at(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether an accept failed for reasons of the one connection that it was about.
+fn of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
