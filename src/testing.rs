@@ -115,5 +115,6 @@ pub fn trusted(own: &OwnDeployment) -> Deployment {
             revoked: false,
         }],
         single_use_tokens: false,
+        tls_pins: Vec::new(),
     }
 }

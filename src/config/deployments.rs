@@ -93,6 +93,7 @@ fn deployment(
         roles,
         keys: read.iter().map(trusted).collect(),
         single_use_tokens: single_use,
+        tls_pins: Vec::new(),
     });
     ReadDeployment {
         name: name.to_owned(),

@@ -100,7 +100,9 @@ impl Dpe {
         };
         let identity = module.client_layer(dpm.as_str())?;
         let key = module.own().key_id.as_str();
-        let checker = StatusChecker::new(engine.clone(), &identity, key, options.status_checker)?;
+        let mut status_checker = options.status_checker;
+        status_checker.connection = status_checker.connection.towards(&dpm);
+        let checker = StatusChecker::new(engine.clone(), &identity, key, status_checker)?;
         Ok(Self {
             standard: StandardServices::new(
                 &module,

@@ -11,6 +11,7 @@ use tonic::{Code, Request, Response, Status};
 use tower_layer::Layer as _;
 
 use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus};
+use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target,
     cause, reason_of,
@@ -75,6 +76,7 @@ pub struct StatusChecker {
     engine: Registrant,
     options: StatusCheckerOptions,
     client: EngineRegistryServiceClient<AttachIdentity<Channel>>,
+    connection: Connection,
     key: String,
     pause: Duration,
     /// The DPM may hold a registration, as after a call whose answer never came.
@@ -95,10 +97,11 @@ impl StatusChecker {
         key: &str,
         options: StatusCheckerOptions,
     ) -> Result<Self, ConnectError> {
-        let connection = Connection::lazy(&options.dpm, options.connection)?;
+        let connection = Connection::lazy(&options.dpm, options.connection.clone())?;
         Ok(Self {
             engine,
             client: EngineRegistryServiceClient::new(identity.layer(connection.channel())),
+            connection,
             key: key.to_owned(),
             pause: FIRST_PAUSE,
             maybe_registered: false,
@@ -207,11 +210,14 @@ impl StatusChecker {
 
     fn not_registered(&mut self, trouble: &Trouble) -> Duration {
         let dpm = self.options.dpm.to_string();
-        if let Some(cause) = trouble.unreachable() {
+        let fault = self.connection.fault();
+        if let Some(cause) = trouble.unreachable(fault.as_deref()) {
             self.maybe_registered &= trouble.connect_error().is_none();
             if self.is_news(&cause) {
                 let help = match trouble.connect_error() {
                     Some(ConnectError::Plaintext(_)) => "until then it is not dialled",
+                    Some(ConnectError::Tls { .. }) => "until then it is not called",
+                    None if fault.is_some() => "until then it is not called",
                     _ => &self.options.start_hint,
                 };
                 events::waiting_for_dpm(self.engine.id, &dpm, &cause, help);
@@ -254,8 +260,9 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// Says why the DPM cannot be reached; `None` where it answered.
-    fn unreachable(&self) -> Option<String> {
+    /// Says why the DPM cannot be reached; `None` where it answered. `fault` is what TLS says of
+    /// the last connection.
+    fn unreachable(&self, fault: Option<&ClientFailure>) -> Option<String> {
         let status = match self {
             Self::Late(limit) => return Some(format!("no answer within {limit:?}")),
             Self::Refused(status) => status,
@@ -266,6 +273,7 @@ impl Trouble {
                 _ => source.to_string(),
             }),
             Some(error) => Some(cause(error)),
+            None if status.source().is_some() && fault.is_some() => fault.map(ToString::to_string),
             None if status.source().is_some() => Some("the connection was lost".to_owned()),
             None if status.code() == Code::DeadlineExceeded => Some("no answer in time".to_owned()),
             None => None,

@@ -9,10 +9,12 @@ use tonic::{Code, Request, Status};
 use tower_layer::Layer as _;
 
 use crate::engine::{Engine, EngineAddress, EngineStatus};
+use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module, PROOF, Target, cause,
     reason_of,
 };
+use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::registry::CheckOutcome;
@@ -22,7 +24,7 @@ use crate::token::proof::EngineClaim;
 use crate::trust::KeySet;
 
 /// The bounds of a dial-back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CheckOptions {
     /// How long an engine may take to answer on an open connection.
     pub(super) timeout: Duration,
@@ -47,6 +49,8 @@ struct Link {
     deployment: Arc<str>,
     identity: AttachIdentityLayer,
     connection: Connection,
+    /// What the connection's certificate was held against.
+    tls_pins: Vec<Fingerprint>,
     proved: Option<Proved>,
 }
 
@@ -84,16 +88,16 @@ impl Checker {
     }
 
     async fn attempt(&mut self, engine: &Engine) -> Result<CheckOutcome, String> {
-        let options = self.options;
+        let (limit, proof_interval) = (self.options.timeout, self.options.proof_interval);
         let module = self.module.clone();
         let trust = module.trust().load();
         check_owner(&trust, engine)?;
         let link = self.link(engine).await?;
         let opened = link.connection.opened();
-        if engine.status == EngineStatus::Ready && link.is_proved(&trust, options.proof_interval) {
-            link.call(engine, link.identity.clone(), options.timeout)
+        if engine.status == EngineStatus::Ready && link.is_proved(&trust, proof_interval) {
+            link.call(engine, link.identity.clone(), limit)
                 .await
-                .map_err(|failure| failure.explain(engine, &module))?;
+                .map_err(|failure| link.explain(&failure, engine, &module))?;
             // Only the proved connection may vouch: a reconnect in between is proved below.
             if link.connection.opened() == opened {
                 return Ok(CheckOutcome::Alive);
@@ -108,9 +112,9 @@ impl Checker {
         let proving = link
             .identity
             .require_proof(module.proof_verifier(), Some(claim));
-        link.call(engine, proving, options.timeout)
+        link.call(engine, proving, limit)
             .await
-            .map_err(|failure| failure.explain(engine, &module))?;
+            .map_err(|failure| link.explain(&failure, engine, &module))?;
         let at = Instant::now();
         link.proved = Some(Proved { opened, trust, at });
         Ok(CheckOutcome::Proved)
@@ -118,8 +122,11 @@ impl Checker {
 
     /// Returns the link to `engine`, connecting where there is none to its address.
     async fn link(&mut self, engine: &Engine) -> Result<&mut Link, String> {
+        let trust = self.module.trust().load();
+        let owner = trust.deployment(&engine.owner.deployment);
+        let pins = owner.map_or(&[][..], |owner| &owner.tls_pins);
         let link = match self.link.take() {
-            Some(link) if link.leads_to(engine) => link,
+            Some(link) if link.leads_to(engine) && link.tls_pins == pins => link,
             _ => self.connect(engine).await?,
         };
         Ok(self.link.insert(link))
@@ -132,7 +139,13 @@ impl Checker {
             .client_layer(&deployment)
             .map_err(|error| error.to_string())?;
         let target = Target::new(engine.address.hostname(), engine.address.port());
-        let connection = Connection::open(&target, self.options.connection)
+        let mut options = self.options.connection.clone();
+        let mut tls_pins = Vec::new();
+        if let Some(owner) = self.module.trust().current().deployment(&deployment) {
+            options = options.towards(&owner.name);
+            tls_pins.clone_from(&owner.tls_pins);
+        }
+        let connection = Connection::open(&target, options)
             .await
             .map_err(|error| not_connected(&*error, engine))?;
         Ok(Link {
@@ -140,6 +153,7 @@ impl Checker {
             deployment,
             identity,
             connection,
+            tls_pins,
             proved: None,
         })
     }
@@ -156,6 +170,16 @@ impl Link {
                 && Arc::ptr_eq(&proved.trust, trust)
                 && proved.at.elapsed() < interval
         })
+    }
+
+    /// Says why a call failed: TLS may have broken the connection with a word of its own.
+    fn explain(&self, failure: &Failure, engine: &Engine, module: &Module) -> String {
+        match (failure, self.connection.fault()) {
+            (Failure::Refused(status), Some(fault)) if status.source().is_some() => {
+                no_tls(&fault, engine)
+            }
+            _ => failure.explain(engine, module),
+        }
     }
 
     async fn call(
@@ -237,6 +261,7 @@ fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> String {
             Some(plaintext @ ConnectError::Plaintext(_)) => {
                 return format!("the engine is not dialled: {plaintext}");
             }
+            Some(ConnectError::Tls { failure, .. }) => return no_tls(failure, engine),
             Some(error) => {
                 return format!(
                     "the engine cannot be reached: {}; is it running, and is {authority} where it listens?",
@@ -247,6 +272,12 @@ fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> String {
         }
     }
     format!("the engine cannot be reached: no connection to {authority}")
+}
+
+fn no_tls(failure: &ClientFailure, engine: &Engine) -> String {
+    let authority = engine.address.authority();
+    let why = failure.in_own_words();
+    format!("the engine cannot be reached: no TLS with {authority}: {why}")
 }
 
 /// The engine's half of the pair: it does not accept this module.

@@ -15,7 +15,7 @@ use crate::registry::{CheckOutcome, EngineRegistry, RegistryError};
 use crate::telemetry::events;
 
 /// When and how engines are dialled back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MonitorOptions {
     /// Between two checks of a READY engine. Default: 1 s.
     pub check_connected_interval: Duration,
@@ -151,12 +151,13 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
-        let options = self.context.options;
+        let context = Arc::clone(&self.context);
+        let options = &context.options;
         let mut checker = Checker::new(
             self.context.module.clone(),
             CheckOptions {
                 timeout: options.checker_timeout,
-                connection: options.connection,
+                connection: options.connection.clone(),
                 proof_interval: options.proof_interval,
             },
         );

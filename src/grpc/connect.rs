@@ -16,6 +16,10 @@ use tokio::net::{TcpStream, lookup_host};
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
+use super::tls::{ClientFailure, ClientTls};
+use super::transport::{Fault, Transport};
+use crate::identity::DeploymentName;
+
 /// Where to connect: a DNS name or an IP address, and a port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
@@ -50,12 +54,14 @@ impl fmt::Display for Target {
 }
 
 /// How to connect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectionOptions {
-    /// How long resolving and connecting may take together.
+    /// How long resolving, connecting and the TLS handshake may take together.
     pub connect_timeout: Duration,
     /// `countersign.client.allow-plaintext`: also beyond loopback without TLS.
     pub allow_plaintext: bool,
+    /// TLS; where it fails there is no connection, and never one without it.
+    pub tls: Option<ClientTls>,
 }
 
 impl Default for ConnectionOptions {
@@ -64,6 +70,19 @@ impl Default for ConnectionOptions {
         Self {
             connect_timeout: Duration::from_secs(2),
             allow_plaintext: false,
+            tls: None,
+        }
+    }
+}
+
+impl ConnectionOptions {
+    /// Returns the same for connections to the deployment `name`: only its pins count, where it
+    /// has any.
+    #[must_use]
+    pub fn towards(&self, name: &DeploymentName) -> Self {
+        Self {
+            tls: self.tls.as_ref().map(|tls| tls.towards(name)),
+            ..self.clone()
         }
     }
 }
@@ -89,7 +108,7 @@ pub enum ConnectError {
     NoAddress(String),
     /// Without TLS a token would cross the network readable.
     #[error(
-        "{0} is not loopback and the connection has no TLS; set `countersign.client.allow-plaintext=true` where the network is trusted"
+        "{0} is not loopback and the connection has no TLS; turn TLS on, or set `countersign.client.allow-plaintext=true` where the network is trusted"
     )]
     Plaintext(SocketAddr),
     /// Nobody accepts.
@@ -101,6 +120,14 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
+    /// Somebody accepts, but there is no TLS.
+    #[error("no TLS with {address}: {failure}")]
+    Tls {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        failure: Box<ClientFailure>,
+    },
     /// Nobody answers.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
@@ -111,6 +138,7 @@ pub enum ConnectError {
 pub struct Connection {
     channel: Channel,
     opened: Arc<AtomicU64>,
+    fault: Fault,
 }
 
 impl Connection {
@@ -120,12 +148,12 @@ impl Connection {
     ///
     /// When `target` makes no URI.
     pub fn lazy(target: &Target, options: ConnectionOptions) -> Result<Self, ConnectError> {
-        let endpoint = endpoint(target)?;
+        let endpoint = endpoint(target, &options)?;
         let connector = Connector::new(target, options);
-        let opened = Arc::clone(&connector.opened);
         Ok(Self {
+            opened: Arc::clone(&connector.opened),
+            fault: connector.fault.clone(),
             channel: endpoint.connect_with_connector_lazy(connector),
-            opened,
         })
     }
 
@@ -133,16 +161,22 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the name does not resolve, an address may not be dialled, or nobody answers in time.
+    /// When the name does not resolve, an address may not be dialled, nobody answers in time, or
+    /// TLS fails.
     pub async fn open(
         target: &Target,
         options: ConnectionOptions,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let endpoint = endpoint(target)?;
+        let endpoint = endpoint(target, &options)?;
         let connector = Connector::new(target, options);
         let opened = Arc::clone(&connector.opened);
+        let fault = connector.fault.clone();
         let channel = endpoint.connect_with_connector(connector).await?;
-        Ok(Self { channel, opened })
+        Ok(Self {
+            channel,
+            opened,
+            fault,
+        })
     }
 
     /// Returns the channel. Cloning is cheap.
@@ -154,12 +188,25 @@ impl Connection {
     pub fn opened(&self) -> u64 {
         self.opened.load(Ordering::SeqCst)
     }
+
+    /// Returns why TLS, or the want of it, broke the last connection that was opened.
+    ///
+    /// In TLS 1.3 a server refuses a client's certificate only after the client's handshake is
+    /// over: the call then fails with a text that says nothing of it.
+    pub fn fault(&self) -> Option<Arc<ClientFailure>> {
+        self.fault.last()
+    }
 }
 
-fn endpoint(target: &Target) -> Result<Endpoint, ConnectError> {
-    let uri = format!("http://{target}");
-    let endpoint = Endpoint::from_shared(uri);
-    let endpoint = endpoint.map_err(|_invalid| ConnectError::Address(target.to_string()))?;
+fn endpoint(target: &Target, options: &ConnectionOptions) -> Result<Endpoint, ConnectError> {
+    let invalid = |_| ConnectError::Address(target.to_string());
+    let mut endpoint = Endpoint::from_shared(format!("http://{target}")).map_err(invalid)?;
+    if options.tls.is_some() {
+        // The connector does the TLS; what the server sees is `https`.
+        let origin = Uri::try_from(format!("https://{target}"));
+        let origin = origin.map_err(|_invalid| ConnectError::Address(target.to_string()))?;
+        endpoint = endpoint.origin(origin);
+    }
     // A hostile server must not fill this process with headers.
     Ok(endpoint
         .http2_max_header_list_size(16 * 1024)
@@ -185,6 +232,7 @@ struct Connector {
     target: Target,
     options: ConnectionOptions,
     opened: Arc<AtomicU64>,
+    fault: Fault,
 }
 
 impl Connector {
@@ -193,19 +241,34 @@ impl Connector {
             target: target.clone(),
             options,
             opened: Arc::default(),
+            fault: Fault::default(),
         }
     }
 
-    async fn connect(self) -> Result<TokioIo<TcpStream>, ConnectError> {
+    async fn connect(self) -> Result<TokioIo<Transport>, ConnectError> {
         let limit = self.options.connect_timeout;
-        let stream = tokio::time::timeout(limit, self.dial()).await;
+        let stream = tokio::time::timeout(limit, self.secured()).await;
         let stream = stream.map_err(|_elapsed| ConnectError::Timeout(limit))??;
         self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(TokioIo::new(stream))
     }
 
+    async fn secured(&self) -> Result<Transport, ConnectError> {
+        let (stream, address) = self.dial().await?;
+        self.fault.forget();
+        let Some(tls) = &self.options.tls else {
+            return Ok(Transport::plain(stream, self.fault.clone()));
+        };
+        let stream = tls.connect(&self.target.host, stream).await;
+        let stream = stream.map_err(|failure| ConnectError::Tls {
+            address,
+            failure: Box::new(failure),
+        })?;
+        Ok(Transport::tls(stream, tls.clone(), self.fault.clone()))
+    }
+
     /// Resolves once, judges every address, and dials only what was judged.
-    async fn dial(&self) -> Result<TcpStream, ConnectError> {
+    async fn dial(&self) -> Result<(TcpStream, SocketAddr), ConnectError> {
         let Target { host, port } = &self.target;
         let resolved = lookup_host((host.as_str(), *port)).await;
         let addresses: Vec<SocketAddr> = resolved
@@ -217,7 +280,8 @@ impl Connector {
         let remote = addresses
             .iter()
             .find(|address| !address.ip().to_canonical().is_loopback());
-        if let (Some(remote), false) = (remote, self.options.allow_plaintext) {
+        let may_leave = self.options.tls.is_some() || self.options.allow_plaintext;
+        if let (Some(remote), false) = (remote, may_leave) {
             return Err(ConnectError::Plaintext(*remote));
         }
         let mut failed = ConnectError::NoAddress(host.clone());
@@ -226,7 +290,7 @@ impl Connector {
                 Ok(stream) => {
                     // A small delay at worst; no reason to fail.
                     let _ = stream.set_nodelay(true);
-                    return Ok(stream);
+                    return Ok((stream, address));
                 }
                 Err(source) => failed = ConnectError::Connect { address, source },
             }
@@ -236,7 +300,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Transport>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 

@@ -15,6 +15,7 @@ mod server;
 mod standard;
 mod status;
 pub mod tls;
+mod transport;
 
 pub use authorize::{MethodRules, Rule};
 pub use client::{AttachFuture, AttachIdentity, AttachIdentityLayer, Proved};

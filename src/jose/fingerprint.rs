@@ -21,8 +21,9 @@ use super::error::FingerprintError;
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Computes the fingerprint of a key in DER `SubjectPublicKeyInfo` form.
-    pub(super) fn of_spki(spki: &[u8]) -> Self {
+    /// Computes the fingerprint of a key in DER `SubjectPublicKeyInfo` form. Does not check that it
+    /// is one.
+    pub fn of_spki(spki: &[u8]) -> Self {
         Self(Sha256::digest(spki).into())
     }
 

@@ -264,3 +264,25 @@ pub fn registry_failed(cause: &str) {
         message = "The engine registry failed."
     );
 }
+
+/// `configReloaded`: changed files are in force from now on.
+pub fn config_reloaded(files: &str) {
+    info!(
+        target: SERVER,
+        eventId = "configReloaded",
+        files,
+        message = "Changed files are in force."
+    );
+}
+
+/// `configReloadFailed`: changed files cannot be used, what was in force stays; told once for each
+/// cause.
+pub fn config_reload_failed(files: &str, cause: &str) {
+    error!(
+        target: SERVER,
+        eventId = "configReloadFailed",
+        files,
+        cause,
+        message = "Changed files cannot be used; what was in force stays in force."
+    );
+}

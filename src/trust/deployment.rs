@@ -31,6 +31,8 @@ pub struct Deployment {
     pub keys: Vec<TrustedKey>,
     /// Whether it takes each token once, so that a caller must mint one per call.
     pub single_use_tokens: bool,
+    /// The keys of its TLS certificates. Where there are any, no other certificate is its own.
+    pub tls_pins: Vec<Fingerprint>,
 }
 
 impl Deployment {

@@ -37,6 +37,16 @@ pub enum TrustError {
         /// The deployment that repeats it; may be the same.
         second: DeploymentName,
     },
+    /// One TLS pin in two deployments.
+    #[error("one TLS key, `{fingerprint}`, is pinned for deployment `{first}` and for `{second}`")]
+    SamePin {
+        /// The pin.
+        fingerprint: String,
+        /// The deployment that came first.
+        first: DeploymentName,
+        /// The deployment that repeats it.
+        second: DeploymentName,
+    },
     /// This module's own key among the trusted ones: its own tokens would come back as a peer's.
     #[error("deployment `{0}` holds this module's own key")]
     OwnKey(DeploymentName),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::identity::DeploymentName;
-use crate::jose::VerifyingKey;
+use crate::jose::{Fingerprint, VerifyingKey};
 
 use super::{Deployment, OwnDeployment, TrustError, TrustedKey};
 
@@ -13,6 +13,7 @@ use super::{Deployment, OwnDeployment, TrustError, TrustedKey};
 pub struct KeySet {
     deployments: Vec<Arc<Deployment>>,
     by_key_id: HashMap<Box<str>, (usize, usize)>,
+    by_pin: HashMap<Fingerprint, usize>,
 }
 
 /// A trusted key and the deployment that owns it.
@@ -32,7 +33,8 @@ impl KeySet {
     ///
     /// # Errors
     ///
-    /// When names agree but for case and dashes, or a key or key id stands twice or is `own`'s.
+    /// When names agree but for case and dashes, a key or key id stands twice or is `own`'s, or a
+    /// TLS pin stands in two deployments.
     pub fn new(
         deployments: Vec<Deployment>,
         own: Option<&OwnDeployment>,
@@ -70,9 +72,9 @@ impl KeySet {
                 }
             }
         }
-        let deployments = deployments.into_iter().map(Arc::new).collect();
         Ok(Self {
-            deployments,
+            by_pin: pins(&deployments)?,
+            deployments: deployments.into_iter().map(Arc::new).collect(),
             by_key_id,
         })
     }
@@ -85,6 +87,11 @@ impl KeySet {
         Some(Found { deployment, key })
     }
 
+    /// Finds the deployment that has a TLS certificate with the key `pin`.
+    pub fn pin_owner(&self, pin: Fingerprint) -> Option<&Arc<Deployment>> {
+        self.deployments.get(*self.by_pin.get(&pin)?)
+    }
+
     /// Returns the deployment called `name`, compared byte for byte.
     pub fn deployment(&self, name: &str) -> Option<&Arc<Deployment>> {
         self.deployments.iter().find(|d| d.name.as_str() == name)
@@ -94,6 +101,24 @@ impl KeySet {
     pub fn deployments(&self) -> &[Arc<Deployment>] {
         &self.deployments
     }
+}
+
+/// Indexes the TLS pins: each belongs to one deployment.
+fn pins(deployments: &[Deployment]) -> Result<HashMap<Fingerprint, usize>, TrustError> {
+    let mut owners = HashMap::new();
+    for (at, deployment) in deployments.iter().enumerate() {
+        for pin in &deployment.tls_pins {
+            let first = owners.insert(*pin, at).filter(|first| *first != at);
+            if let Some(first) = first.and_then(|first| deployments.get(first)) {
+                return Err(TrustError::SamePin {
+                    fingerprint: pin.to_string(),
+                    first: first.name.clone(),
+                    second: deployment.name.clone(),
+                });
+            }
+        }
+    }
+    Ok(owners)
 }
 
 fn is_own(own: &OwnDeployment, key: &TrustedKey) -> bool {
@@ -123,6 +148,7 @@ mod tests {
             roles: Roles::default(),
             keys,
             single_use_tokens: false,
+            tls_pins: Vec::new(),
         }
     }
 
@@ -167,6 +193,21 @@ mod tests {
             KeySet::new(twice, None),
             Err(TrustError::SameKeyId { .. })
         ));
+    }
+
+    #[test]
+    fn one_tls_pin_in_two_deployments_is_refused() {
+        let pin = SigningKey::generate().unwrap().fingerprint();
+        let pinned = |name| Deployment {
+            tls_pins: vec![pin],
+            ..deployment(name, vec![])
+        };
+
+        let alone = KeySet::new(vec![pinned("a"), deployment("b", vec![])], None).unwrap();
+        let twice = KeySet::new(vec![pinned("a"), pinned("b")], None);
+
+        assert_eq!(alone.pin_owner(pin).unwrap().name.as_str(), "a");
+        assert!(matches!(twice, Err(TrustError::SamePin { .. })));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::connections::Connections;
 use super::crowd::{Crowd, Crowding};
 use super::stream::{Cuttable, Stream};
 use crate::grpc::connect::cause;
-use crate::grpc::tls::ServerTls;
+use crate::grpc::tls::{ServerFailure, ServerTls};
 use crate::telemetry::events;
 
 /// How long to wait where the operating system gives no connection, and at most for connections
@@ -107,7 +107,7 @@ impl Acceptor {
                 self.handshakes.spawn(async move {
                     match timeout(deadline, acceptor.accept(stream)).await {
                         Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
-                        Ok(Err(error)) => Err((peer, cause(&error))),
+                        Ok(Err(error)) => Err((peer, ServerFailure::of(&error).to_string())),
                         Err(elapsed) => Err((peer, cause(&elapsed))),
                     }
                 });

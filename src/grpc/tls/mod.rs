@@ -1,23 +1,36 @@
-//! TLS of servers.
+//! TLS for both ends of a channel: certificates from PEM files, trusted by an authority or by
+//! fingerprint. Nothing here falls back to plaintext, and nothing is process-wide.
 
-use std::sync::Arc;
+mod client;
+mod error;
+mod failure;
+mod files;
+mod pins;
+mod server;
+mod watched;
 
-use rustls::ServerConfig;
+use std::sync::{Arc, LazyLock};
 
-/// What a server shows to those who connect, and asks of them.
-#[derive(Clone, Debug)]
-pub struct ServerTls {
-    config: Arc<ServerConfig>,
-}
+use rustls::SupportedProtocolVersion;
+use rustls::crypto::CryptoProvider;
+use rustls::version::TLS13;
 
-impl ServerTls {
-    /// Serves with `config`, whose ALPN protocols have to include `h2`.
-    pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config }
-    }
+pub use client::{ClientTls, ClientTlsOptions};
+pub use error::TlsError;
+pub use failure::{ClientFailure, ServerFailure};
+pub use files::{OwnFiles, PemFile};
+pub use pins::certificate_fingerprint;
+pub use server::{ClientAuth, ServerTls, ServerTlsOptions};
 
-    /// Returns the configuration that the next handshake takes.
-    pub fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
-    }
+/// Both ends speak HTTP/2 and nothing else.
+const ALPN: &[u8] = b"h2";
+
+/// What pins hold in.
+static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&TLS13];
+
+/// The cryptography, given to each configuration: a process-wide default may be another crate's.
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
 }

@@ -39,6 +39,7 @@ impl World {
                 revoked: false,
             }],
             single_use_tokens: false,
+            tls_pins: Vec::new(),
         };
         let ticking = Arc::clone(&clock) as Arc<dyn Clock>;
         Self {

@@ -56,6 +56,7 @@ fn deployment(name: &str, role: Option<&str>, keys: Vec<TrustedKey>) -> Deployme
             .collect(),
         keys,
         single_use_tokens: false,
+        tls_pins: Vec::new(),
     }
 }
 

@@ -1,0 +1,229 @@
+//! The client's side of TLS.
+
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ALL_VERSIONS, ClientConfig, SupportedProtocolVersion};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::files::{Content, Own, roots};
+use super::pins::{Pinned, PinnedServer};
+use super::watched::Watched;
+use super::{
+    ALPN, ClientFailure, ONLY_TLS13, OwnFiles, PemFile, ServerTlsOptions, TlsError, provider,
+};
+use crate::identity::DeploymentName;
+use crate::trust::TrustStore;
+
+/// What a client's TLS is made of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientTlsOptions {
+    /// The certificate that the client shows where it is asked for one.
+    pub own: Option<OwnFiles>,
+    /// The authorities whose server certificates are accepted, for callees without a pin.
+    pub trust: Option<PemFile>,
+    /// The common start of the settings, such as `ataccama.client.connection.dpm.grpc.tls`, for
+    /// messages.
+    pub settings: String,
+}
+
+/// A client's TLS, which follows its files and the pins in force. Cloning is cheap.
+///
+/// A callee whose certificate is pinned is accepted by that alone, with TLS 1.3 alone: no authority
+/// and no name is asked. Any other callee must show a certificate of its name by one of the
+/// configured authorities. The system's own authorities are never asked, and nothing is resumed.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    source: Arc<Source>,
+    callee: Callee,
+}
+
+#[derive(Debug)]
+struct Source {
+    material: Watched<Material>,
+    trust: Arc<TrustStore>,
+    settings: String,
+}
+
+type Versions = &'static [&'static SupportedProtocolVersion];
+
+#[derive(Clone, Debug)]
+enum Callee {
+    Anyone,
+    Deployment(DeploymentName),
+    OwnModule,
+}
+
+#[derive(Debug)]
+struct Material {
+    own: Option<Own>,
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl ClientTls {
+    /// Reads the files of `options`; the pins are those in `trust`.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or used.
+    pub fn load(options: ClientTlsOptions, trust: Arc<TrustStore>) -> Result<Self, TlsError> {
+        let mut files = Vec::new();
+        if let Some(own) = &options.own {
+            files.extend([own.cert_chain.clone(), own.private_key.clone()]);
+        }
+        files.extend(options.trust.clone());
+        let settings = options.settings.clone();
+        let make = move |contents: &[Content]| Material::make(&options, contents);
+        let source = Source {
+            material: Watched::new(files, make)?,
+            trust,
+            settings,
+        };
+        Ok(Self {
+            source: Arc::new(source),
+            callee: Callee::Anyone,
+        })
+    }
+
+    /// Reads what a module needs to call its own server: it shows the server's own certificate, and
+    /// accepts no other.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientTls::load`].
+    pub fn own_module(options: ServerTlsOptions, trust: Arc<TrustStore>) -> Result<Self, TlsError> {
+        let options = ClientTlsOptions {
+            own: Some(options.own),
+            trust: None,
+            settings: options.settings,
+        };
+        let callee = Callee::OwnModule;
+        Self::load(options, trust).map(|tls| Self { callee, ..tls })
+    }
+
+    /// Returns the same for calls of the deployment `name`: only its pins count, where it has any.
+    #[must_use]
+    pub fn towards(&self, name: &DeploymentName) -> Self {
+        Self {
+            source: Arc::clone(&self.source),
+            callee: Callee::Deployment(name.clone()),
+        }
+    }
+
+    /// Returns what the next connection is made with; looks at the files first, as
+    /// [`ServerTls::current`](super::ServerTls::current) does.
+    ///
+    /// # Errors
+    ///
+    /// When the callee has no pin and no authority is configured.
+    pub fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let material = self.source.material.current();
+        let (verifier, versions) = self.verifier(&material)?;
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .map_err(TlsError::Internal)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match &material.own {
+            Some(own) => {
+                let own = SingleCertAndKey::from(Arc::clone(&own.key));
+                builder.with_client_cert_resolver(Arc::new(own))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+
+    fn verifier(
+        &self,
+        material: &Material,
+    ) -> Result<(Arc<dyn ServerCertVerifier>, Versions), TlsError> {
+        let pinned = match &self.callee {
+            Callee::Anyone => None,
+            Callee::OwnModule => material
+                .own
+                .as_ref()
+                .map(|own| Pinned::Key(own.fingerprint)),
+            Callee::Deployment(name) => {
+                let trust = self.source.trust.current();
+                let deployment = trust.deployment(name.as_str());
+                let has_pins = deployment.is_some_and(|found| !found.tls_pins.is_empty());
+                has_pins.then(|| Pinned::Deployment(name.clone()))
+            }
+        };
+        if let Some(pinned) = pinned {
+            let trust = Arc::clone(&self.source.trust);
+            return Ok((Arc::new(PinnedServer { trust, pinned }), ONLY_TLS13));
+        }
+        let authorities = material.authorities.clone();
+        let authorities = authorities.ok_or_else(|| TlsError::NothingTrusted {
+            callee: self.callee.to_string(),
+            settings: self.source.settings.clone(),
+        })?;
+        Ok((authorities, ALL_VERSIONS))
+    }
+
+    /// Shakes hands with `host` over `stream`.
+    pub(in crate::grpc) async fn connect(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, ClientFailure> {
+        let config = self.current()?;
+        let name = ServerName::try_from(host.to_owned());
+        let name = name.map_err(|_invalid| ClientFailure::Name(host.to_owned()))?;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        let stream = stream.map_err(|error| ClientFailure::of(&error, &self.source.settings))?;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(ALPN) => Ok(stream),
+            _ => Err(ClientFailure::NotHttp2),
+        }
+    }
+
+    /// Says why a read or write after the handshake failed, where TLS is why.
+    pub(in crate::grpc) fn explain_later(&self, error: &std::io::Error) -> Option<ClientFailure> {
+        ClientFailure::of_tls(error, &self.source.settings)
+    }
+}
+
+impl std::fmt::Display for Callee {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Anyone => f.write_str("the callee"),
+            Self::Deployment(name) => write!(f, "deployment `{name}`"),
+            Self::OwnModule => f.write_str("this module itself"),
+        }
+    }
+}
+
+impl Material {
+    fn make(options: &ClientTlsOptions, contents: &[Content]) -> Result<Self, TlsError> {
+        let mut contents = contents.iter();
+        let mut next = || contents.next().map_or(&[][..], |content| content);
+        let own = match &options.own {
+            Some(files) => {
+                let (cert_chain, private_key) = (next(), next());
+                Some(Own::parse(files, cert_chain, private_key)?)
+            }
+            None => None,
+        };
+        let authorities = match &options.trust {
+            Some(file) => {
+                let roots = roots(file, next())?;
+                let built = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
+                Some(built.map_err(|error| {
+                    TlsError::Internal(rustls::Error::General(error.to_string()))
+                })?)
+            }
+            None => None,
+        };
+        Ok(Self { own, authorities })
+    }
+}

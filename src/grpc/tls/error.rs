@@ -1,0 +1,82 @@
+//! Why certificates and keys cannot be used.
+
+use std::io;
+
+use rustls::pki_types::pem;
+
+use super::PemFile;
+
+/// Why TLS cannot be set up from these files; each names the setting that names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{file} cannot be read")]
+    Read {
+        /// The file.
+        file: PemFile,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is larger than 1 MiB.
+    #[error("{0} is larger than 1 MiB")]
+    TooLarge(PemFile),
+    /// A file is no PEM text.
+    #[error("{file} is not valid PEM")]
+    Pem {
+        /// The file.
+        file: PemFile,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// There is no certificate in it.
+    #[error("{0} holds no PEM certificate (`-----BEGIN CERTIFICATE-----`)")]
+    NoCertificate(PemFile),
+    /// There is no private key in it.
+    #[error("{0} holds no unencrypted PEM private key (`-----BEGIN PRIVATE KEY-----`)")]
+    NoPrivateKey(PemFile),
+    /// A certificate in it cannot be used.
+    #[error("a certificate in {file} cannot be used")]
+    Certificate {
+        /// The file.
+        file: PemFile,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The private key cannot be used.
+    #[error("the private key in {file} cannot be used")]
+    PrivateKey {
+        /// The file.
+        file: PemFile,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The private key is another certificate's.
+    #[error(
+        "the private key in {private_key} does not belong to the first certificate in {cert_chain}"
+    )]
+    KeyMismatch {
+        /// The certificates.
+        cert_chain: PemFile,
+        /// The key.
+        private_key: PemFile,
+    },
+    /// Clients must show a certificate, but none would be accepted.
+    #[error(
+        "`{0}.mtls` requires client certificates, but none would be accepted: set `{0}.trust-cert-collection`, or pin the callers' with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+    )]
+    NoClientAccepted(String),
+    /// Nothing says which certificate the callee has.
+    #[error(
+        "nothing says which certificate to accept from {callee}: set `{settings}.trust-cert-collection`, or pin it with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+    )]
+    NothingTrusted {
+        /// Who is called.
+        callee: String,
+        /// The common start of this connection's settings.
+        settings: String,
+    },
+    /// The cryptography does not fit together; a fault of this program.
+    #[error("TLS cannot be set up")]
+    Internal(#[source] rustls::Error),
+}

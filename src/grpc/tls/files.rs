@@ -1,0 +1,180 @@
+//! PEM files and what they must hold.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys, RootCertStore};
+use zeroize::Zeroizing;
+
+use super::{TlsError, certificate_fingerprint};
+use crate::jose::Fingerprint;
+
+/// A PEM file, and the setting that names it: every error says both.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PemFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The full name of the setting.
+    pub setting: String,
+}
+
+impl fmt::Display for PemFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` (`{}`)", self.path.display(), self.setting)
+    }
+}
+
+/// A certificate chain, the own certificate first, and the private key of the first.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnFiles {
+    /// The certificates.
+    pub cert_chain: PemFile,
+    /// The key: PKCS#8, SEC1 or PKCS#1, not encrypted. May be the same file.
+    pub private_key: PemFile,
+}
+
+impl OwnFiles {
+    /// Reads and checks both files; returns the fingerprint of the certificate's key, which is what
+    /// peers pin.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, holds something else, or the two do not belong together.
+    pub fn check(&self) -> Result<Fingerprint, TlsError> {
+        let own = Own::parse(self, &self.cert_chain.read()?, &self.private_key.read()?)?;
+        Ok(own.fingerprint)
+    }
+
+    /// Reads the certificate alone; returns the fingerprint of its key.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or holds no certificate.
+    pub fn fingerprint(&self) -> Result<Fingerprint, TlsError> {
+        let chain = certificates(&self.cert_chain, &self.cert_chain.read()?)?;
+        first_fingerprint(&self.cert_chain, &chain)
+    }
+}
+
+/// The content of a file, wiped when dropped: it may be a private key.
+pub(super) type Content = Zeroizing<Vec<u8>>;
+
+const MOST_BYTES: u64 = 1024 * 1024;
+
+impl PemFile {
+    /// Reads and checks a file of trusted certificates.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or holds no certificate that can be trusted.
+    pub fn check_trusted(&self) -> Result<(), TlsError> {
+        roots(self, &self.read()?).map(drop)
+    }
+
+    pub(super) fn read(&self) -> Result<Content, TlsError> {
+        let failed = |source| TlsError::Read {
+            file: self.clone(),
+            source,
+        };
+        let file = File::open(&self.path).map_err(failed)?;
+        let mut content = Content::default();
+        let limit = MOST_BYTES.saturating_add(1);
+        file.take(limit).read_to_end(&mut content).map_err(failed)?;
+        if u64::try_from(content.len()).unwrap_or(u64::MAX) > MOST_BYTES {
+            return Err(TlsError::TooLarge(self.clone()));
+        }
+        Ok(content)
+    }
+}
+
+/// The own certificate with its key, ready to be shown.
+pub(super) struct Own {
+    pub(super) key: Arc<CertifiedKey>,
+    pub(super) fingerprint: Fingerprint,
+}
+
+impl Own {
+    pub(super) fn parse(
+        files: &OwnFiles,
+        cert_chain: &[u8],
+        private_key: &[u8],
+    ) -> Result<Self, TlsError> {
+        let chain = certificates(&files.cert_chain, cert_chain)?;
+        let fingerprint = first_fingerprint(&files.cert_chain, &chain)?;
+        let file = &files.private_key;
+        let key = PrivateKeyDer::from_pem_slice(private_key).map_err(|error| match error {
+            pem::Error::NoItemsFound => TlsError::NoPrivateKey(file.clone()),
+            source => TlsError::Pem {
+                file: file.clone(),
+                source,
+            },
+        })?;
+        let provider: Arc<CryptoProvider> = super::provider();
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::KeyMismatch {
+                cert_chain: files.cert_chain.clone(),
+                private_key: file.clone(),
+            },
+            source => TlsError::PrivateKey {
+                file: file.clone(),
+                source,
+            },
+        })?;
+        Ok(Self {
+            key: Arc::new(key),
+            fingerprint,
+        })
+    }
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Own").field(&self.fingerprint).finish()
+    }
+}
+
+/// Reads every certificate of a file.
+fn certificates(file: &PemFile, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
+    let all = all.map_err(|source| TlsError::Pem {
+        file: file.clone(),
+        source,
+    })?;
+    if all.is_empty() {
+        return Err(TlsError::NoCertificate(file.clone()));
+    }
+    Ok(all)
+}
+
+fn first_fingerprint(
+    file: &PemFile,
+    chain: &[CertificateDer<'_>],
+) -> Result<Fingerprint, TlsError> {
+    let first = chain
+        .first()
+        .ok_or_else(|| TlsError::NoCertificate(file.clone()))?;
+    certificate_fingerprint(first).map_err(|source| TlsError::Certificate {
+        file: file.clone(),
+        source,
+    })
+}
+
+/// Reads a file of trusted certificates.
+pub(super) fn roots(file: &PemFile, content: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file, content)? {
+        let added = roots.add(certificate);
+        added.map_err(|source| TlsError::Certificate {
+            file: file.clone(),
+            source,
+        })?;
+    }
+    Ok(Arc::new(roots))
+}

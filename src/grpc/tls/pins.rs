@@ -1,0 +1,179 @@
+//! Trust by fingerprint: whose key a certificate holds decides, not who signed it, for which name
+//! or until when.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    PeerIncompatible, SignatureScheme,
+};
+
+use super::provider;
+use crate::identity::DeploymentName;
+use crate::jose::Fingerprint;
+use crate::trust::TrustStore;
+
+/// Computes the fingerprint of the public key in a DER certificate.
+///
+/// # Errors
+///
+/// When `der` is no X.509 v3 certificate.
+pub fn certificate_fingerprint(der: &[u8]) -> Result<Fingerprint, Error> {
+    let der = CertificateDer::from(der);
+    let certificate = ParsedCertificate::try_from(&der)?;
+    Ok(Fingerprint::of_spki(&certificate.subject_public_key_info()))
+}
+
+/// Whose certificate a caller accepts.
+#[derive(Clone, Debug)]
+pub(super) enum Pinned {
+    /// That of a key pinned for this deployment, as long as it is.
+    Deployment(DeploymentName),
+    /// The one with this key.
+    Key(Fingerprint),
+}
+
+/// A certificate with a key that is pinned for nobody who is meant.
+#[derive(Debug, thiserror::Error)]
+#[error("the key `{fingerprint}` is not pinned for {whose}")]
+pub(super) struct NotPinned {
+    pub(super) whose: String,
+    pub(super) fingerprint: Fingerprint,
+}
+
+impl NotPinned {
+    fn refuse(whose: String, fingerprint: Fingerprint) -> Error {
+        let error = Arc::new(Self { whose, fingerprint });
+        CertificateError::Other(OtherError(error)).into()
+    }
+}
+
+/// The caller's side: accepts the certificate of the callee that is meant, and no other.
+#[derive(Debug)]
+pub(super) struct PinnedServer {
+    pub(super) trust: Arc<TrustStore>,
+    pub(super) pinned: Pinned,
+}
+
+impl ServerCertVerifier for PinnedServer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let shown = certificate_fingerprint(end_entity)?;
+        let (accepted, whose) = match &self.pinned {
+            Pinned::Key(key) => (*key == shown, "this module itself".to_owned()),
+            Pinned::Deployment(name) => {
+                let trust = self.trust.current();
+                let deployment = trust.deployment(name.as_str());
+                let accepted = deployment.is_some_and(|found| found.tls_pins.contains(&shown));
+                (accepted, format!("deployment `{name}`"))
+            }
+        };
+        if accepted {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(NotPinned::refuse(whose, shown))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(too_old())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+/// The callee's side: accepts the certificates that are pinned for any trusted deployment, and its
+/// own, with which its operator calls. `otherwise` may accept more, by authority.
+#[derive(Debug)]
+pub(super) struct PinnedClients {
+    pub(super) trust: Arc<TrustStore>,
+    pub(super) own: Fingerprint,
+    pub(super) otherwise: Option<Arc<dyn ClientCertVerifier>>,
+    pub(super) mandatory: bool,
+}
+
+impl ClientCertVerifier for PinnedClients {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A hint would keep callers with a self-signed certificate from showing it.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let shown = certificate_fingerprint(end_entity)?;
+        if shown == self.own || self.trust.current().pin_owner(shown).is_some() {
+            return Ok(ClientCertVerified::assertion());
+        }
+        if let Some(authority) = &self.otherwise {
+            return authority.verify_client_cert(end_entity, intermediates, now);
+        }
+        let whose = "any trusted deployment".to_owned();
+        Err(NotPinned::refuse(whose, shown))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(too_old())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider().signature_verification_algorithms
+}
+
+/// Pins hold in TLS 1.3 alone; a configuration with pins offers nothing else.
+fn too_old() -> Error {
+    PeerIncompatible::Tls12NotOfferedOrEnabled.into()
+}

@@ -1,0 +1,198 @@
+//! The server's side of TLS.
+
+use std::sync::Arc;
+
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+use super::files::{Content, Own, roots};
+use super::pins::PinnedClients;
+use super::watched::Watched;
+use super::{ALPN, ONLY_TLS13, OwnFiles, PemFile, TlsError, provider};
+use crate::trust::{KeySet, TrustStore};
+
+/// Whether callers show a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClientAuth {
+    /// They are not asked for one.
+    None,
+    /// They are asked; who shows none is let in, who shows a wrong one is not.
+    Optional,
+    /// Without a right one nobody is let in.
+    Require,
+}
+
+/// What a server's TLS is made of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServerTlsOptions {
+    /// The server's certificate and key.
+    pub own: OwnFiles,
+    /// Whether callers show a certificate. Without a word: [`ClientAuth::Require`] while any
+    /// trusted deployment's certificate is pinned, else [`ClientAuth::None`].
+    pub client_auth: Option<ClientAuth>,
+    /// The authorities whose client certificates are accepted, besides pinned ones.
+    pub trust: Option<PemFile>,
+    /// The common start of the settings, such as `ataccama.server.grpc.tls`, for messages.
+    pub settings: String,
+}
+
+/// A server's TLS, which follows its files and the pins in force. Cloning is cheap.
+///
+/// TLS 1.2 and 1.3, HTTP/2 alone, no resumption: each connection shows its certificate, so that one
+/// taken out of the trust opens no connection any more. While any trusted deployment's certificate
+/// is pinned: TLS 1.3 alone.
+#[derive(Clone, Debug)]
+pub struct ServerTls(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Fixed(Arc<ServerConfig>),
+    Files {
+        configs: Arc<Watched<Configs>>,
+        trust: Arc<TrustStore>,
+    },
+}
+
+/// What is served while there are pins, and while there are none.
+struct Configs {
+    pinned: Arc<ServerConfig>,
+    /// None where clients must show a certificate and only pins would accept one.
+    unpinned: Option<Arc<ServerConfig>>,
+}
+
+impl ServerTls {
+    /// Uses `config` as it is. It must offer `h2` through ALPN.
+    pub fn new(config: Arc<ServerConfig>) -> Self {
+        Self(Source::Fixed(config))
+    }
+
+    /// Reads the files of `options`; the pins are those in `trust`.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or used, or clients must show a certificate and none would be
+    /// accepted.
+    pub fn load(options: ServerTlsOptions, trust: Arc<TrustStore>) -> Result<Self, TlsError> {
+        let mut files = vec![
+            options.own.cert_chain.clone(),
+            options.own.private_key.clone(),
+        ];
+        files.extend(options.trust.clone());
+        let pins = Arc::clone(&trust);
+        let settings = options.settings.clone();
+        let make = move |contents: &[Content]| Configs::make(&options, &pins, contents);
+        let configs = Watched::new(files, make)?;
+        if configs.current().unpinned.is_none() && !has_pins(&trust.current()) {
+            return Err(TlsError::NoClientAccepted(settings));
+        }
+        let configs = Arc::new(configs);
+        Ok(Self(Source::Files { configs, trust }))
+    }
+
+    /// Returns what the next connection is served with.
+    ///
+    /// Looks at the files first: a replaced one is read at once, and once a second their contents
+    /// are compared. Files that cannot be used leave the old ones in force, with one
+    /// `configReloadFailed` in the log.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        match &self.0 {
+            Source::Fixed(config) => Arc::clone(config),
+            Source::Files { configs, trust } => {
+                let configs = configs.current();
+                match &configs.unpinned {
+                    Some(config) if !has_pins(&trust.current()) => Arc::clone(config),
+                    _ => Arc::clone(&configs.pinned),
+                }
+            }
+        }
+    }
+
+    /// Looks at the files now.
+    pub fn reload(&self) {
+        if let Source::Files { configs, .. } = &self.0 {
+            configs.reload();
+        }
+    }
+}
+
+fn has_pins(trust: &KeySet) -> bool {
+    let mut deployments = trust.deployments().iter();
+    deployments.any(|deployment| !deployment.tls_pins.is_empty())
+}
+
+impl Configs {
+    fn make(
+        options: &ServerTlsOptions,
+        trust: &Arc<TrustStore>,
+        contents: &[Content],
+    ) -> Result<Self, TlsError> {
+        let content = |at: usize| contents.get(at).map_or(&[][..], |content| content);
+        let own = Own::parse(&options.own, content(0), content(1))?;
+        let authorities = match &options.trust {
+            Some(file) => Some(roots(file, content(2))?),
+            None => None,
+        };
+        let by_authority = |auth: ClientAuth| match &authorities {
+            Some(roots) => verifier(roots, auth).map(Some),
+            None => Ok(None),
+        };
+        let unpinned = match options.client_auth.unwrap_or(ClientAuth::None) {
+            ClientAuth::None => Some(None),
+            ClientAuth::Optional => Some(by_authority(ClientAuth::Optional)?),
+            ClientAuth::Require => by_authority(ClientAuth::Require)?.map(Some),
+        };
+        let auth = options.client_auth.unwrap_or(ClientAuth::Require);
+        let pinned = match auth {
+            ClientAuth::None => None,
+            ClientAuth::Optional | ClientAuth::Require => Some(Arc::new(PinnedClients {
+                trust: Arc::clone(trust),
+                own: own.fingerprint,
+                otherwise: by_authority(ClientAuth::Require)?,
+                mandatory: auth == ClientAuth::Require,
+            })
+                as Arc<dyn ClientCertVerifier>),
+        };
+        Ok(Self {
+            pinned: config(&own, pinned, ONLY_TLS13)?,
+            unpinned: match unpinned {
+                Some(clients) => Some(config(&own, clients, ALL_VERSIONS)?),
+                None => None,
+            },
+        })
+    }
+}
+
+fn verifier(
+    roots: &Arc<RootCertStore>,
+    auth: ClientAuth,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+    let builder = match auth {
+        ClientAuth::Require => builder,
+        ClientAuth::None | ClientAuth::Optional => builder.allow_unauthenticated(),
+    };
+    let built = builder.build();
+    built.map_err(|error| TlsError::Internal(rustls::Error::General(error.to_string())))
+}
+
+fn config(
+    own: &Own,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(TlsError::Internal)?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(clients),
+        None => builder.with_no_client_auth(),
+    };
+    let own = SingleCertAndKey::from(Arc::clone(&own.key));
+    let mut config = builder.with_cert_resolver(Arc::new(own));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
