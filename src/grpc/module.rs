@@ -12,6 +12,7 @@ use crate::token::{Policy, TokenIssuer, TokenVerifier};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
 use super::client::{Callee, CallerTokens};
+use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError};
 use super::{AttachIdentityLayer, IdentityService, MethodRules, Tokens, VerifyIdentityLayer};
 
 /// One service's identity: who it is, whom it trusts, and the layers that carry both.
@@ -151,6 +152,34 @@ impl Module {
     /// Returns whom it trusts; a change is in force for every layer at once.
     pub fn trust(&self) -> &TrustStore {
         &self.trust
+    }
+
+    /// Loads TLS for this module's server: the pins are those of the deployments that it trusts.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerTls::load`].
+    pub fn server_tls(&self, options: ServerTlsOptions) -> Result<ServerTls, TlsError> {
+        ServerTls::load(options, Arc::clone(&self.trust))
+    }
+
+    /// Loads TLS for this module's connections: the pins are those of the deployments that it
+    /// trusts.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientTls::load`].
+    pub fn client_tls(&self, options: ClientTlsOptions) -> Result<ClientTls, TlsError> {
+        ClientTls::load(options, Arc::clone(&self.trust))
+    }
+
+    /// Loads TLS for this module's calls of its own server, which has TLS by `server`.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientTls::own_module`].
+    pub fn own_module_tls(&self, server: ServerTlsOptions) -> Result<ClientTls, TlsError> {
+        ClientTls::own_module(server, Arc::clone(&self.trust))
     }
 
     /// Returns its times.
