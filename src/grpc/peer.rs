@@ -8,9 +8,11 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
 use crate::identity::ServiceIdentity;
-use crate::token::{Reason, VerifiedToken};
+use crate::jose::Fingerprint;
+use crate::token::{Reason, Refusal, VerifiedToken};
 
 use super::refuse;
+use super::tls::certificate_fingerprint;
 
 /// The far end of the connection that a call came over, among the call's extensions.
 ///
@@ -29,6 +31,16 @@ pub struct PeerInfo {
 pub(super) fn address_in(extensions: &Extensions) -> Option<SocketAddr> {
     let ours = extensions.get::<PeerInfo>().map(|peer| peer.address);
     ours.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr())
+}
+
+/// Returns the key of the client certificate of the connection that a call came over, if it has one.
+pub(super) fn certificate_in(extensions: &Extensions) -> Option<Result<Fingerprint, Refusal>> {
+    let certificate = extensions.get::<PeerInfo>()?.certificate.as_ref()?;
+    let unreadable = |error| {
+        let detail = format!("the connection's certificate cannot be read: {error}");
+        Refusal::new(Reason::IssuerMismatch, detail)
+    };
+    Some(certificate_fingerprint(certificate).map_err(unreadable))
 }
 
 /// Returns the verified caller of `request`.

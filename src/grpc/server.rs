@@ -118,6 +118,7 @@ impl Gate {
         };
         let token = metadata::bearer(headers)
             .and_then(|token| self.verifier.verify(token, accept))
+            .and_then(|token| self.bound(token, extensions))
             .map_err(|refusal| rejected(&refusal, path, peer))?;
         let Some(rule) = rule else {
             if self.rules.is_first_miss(path) {
@@ -134,6 +135,20 @@ impl Gate {
         extensions.insert(token.identity().clone());
         extensions.insert::<VerifiedToken>(token);
         Ok(())
+    }
+}
+
+impl Gate {
+    /// Holds the token against the certificate of the connection that it came over, if any.
+    fn bound(
+        &self,
+        token: VerifiedToken,
+        extensions: &Extensions,
+    ) -> Result<VerifiedToken, Refusal> {
+        if let Some(certificate) = peer::certificate_in(extensions) {
+            self.verifier.check_certificate(&token, certificate?)?;
+        }
+        Ok(token)
     }
 }
 

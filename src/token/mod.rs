@@ -1,5 +1,6 @@
 //! Service-identity tokens: issue, verify, and the callee's proof.
 
+mod certificate;
 mod claims;
 mod explain;
 mod issuer;
