@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use tonic::Status;
 use tower_layer::Layer;
@@ -181,10 +182,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        match self
-            .gate
-            .decide(head.uri.path(), &head.headers, &mut head.extensions)
-        {
+        // With its query, if it has one: such a path is no method's, though routers take it for one.
+        let path = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        match self.gate.decide(path, &head.headers, &mut head.extensions) {
             Ok(()) => {
                 let proof = self
                     .proofs
