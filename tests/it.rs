@@ -1,6 +1,8 @@
 #![cfg(test)]
 //! Behaviour seen from outside, over real sockets: in-process modules on loopback, fresh keys.
 
+#[path = "it/catalogue/mod.rs"]
+mod catalogue;
 #[path = "it/dial_back.rs"]
 mod dial_back;
 #[path = "it/interop.rs"]
