@@ -6,6 +6,8 @@
 pub mod compact;
 pub mod json;
 
+#[cfg(test)]
+pub(crate) mod checks;
 mod error;
 mod fingerprint;
 mod jwk;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::ManualClock;
 use crate::identity::{DeploymentName, ModuleType, Role};
-use crate::jose::SigningKey;
+use crate::jose::{SigningKey, checks};
 use crate::token::TokenIssuer;
 use crate::trust::TrustedKey;
 
@@ -526,6 +526,87 @@ fn signature_of_another_length_does_not_verify() {
             "{} bytes",
             other.len()
         );
+    }
+}
+
+/// Tokens that are refused before any signature is looked at, and why.
+fn costing_nothing(world: &World) -> Vec<(&'static str, String, Reason)> {
+    let good = world.with(&json!({}));
+    let (input, signature) = good.rsplit_once('.').unwrap();
+    let headed = |header: Value| sign(&header, b"{}", &world.dpe.key);
+    let stranger = SigningKey::generate().unwrap().fingerprint().to_string();
+    vec![
+        ("empty", String::new(), Reason::TokenMalformed),
+        ("oversized", "a".repeat(8193), Reason::TokenMalformed),
+        (
+            "oversized, well formed",
+            world.with(&json!({"x": "x".repeat(8000)})),
+            Reason::TokenMalformed,
+        ),
+        ("two parts", input.to_owned(), Reason::TokenMalformed),
+        ("padded", format!("{good}=="), Reason::TokenMalformed),
+        (
+            "no JSON",
+            format!("e.e.{signature}"),
+            Reason::TokenMalformed,
+        ),
+        (
+            "alg none",
+            headed(json!({"alg": "none", "kid": world.kid()})),
+            Reason::AlgorithmNotAllowed,
+        ),
+        (
+            "no kid",
+            headed(json!({"alg": "ES256"})),
+            Reason::TokenMalformed,
+        ),
+        (
+            "crit",
+            headed(json!({"alg": "ES256", "kid": world.kid(), "crit": []})),
+            Reason::TokenMalformed,
+        ),
+        (
+            "another typ",
+            headed(json!({"alg": "ES256", "kid": world.kid(), "typ": "x"})),
+            Reason::TokenMalformed,
+        ),
+        (
+            "unknown kid",
+            headed(json!({"alg": "ES256", "kid": stranger})),
+            Reason::KeyUnknown,
+        ),
+        (
+            "63 bytes",
+            format!("{input}.{}", signature.get(..84).unwrap()),
+            Reason::SignatureInvalid,
+        ),
+        (
+            "no signature",
+            format!("{input}."),
+            Reason::SignatureInvalid,
+        ),
+    ]
+}
+
+/// A flood of tokens that nobody trusts must cost the attacker more than us.
+#[test]
+fn only_a_well_formed_token_under_a_trusted_kid_costs_a_signature_check() {
+    let world = World::new();
+    for (name, token, reason) in costing_nothing(&world) {
+        let (verdict, checks) = checks::during(|| world.reason(&token));
+        assert_eq!((verdict, checks), (Err(reason), 0), "{name}");
+    }
+
+    let good = world.with(&json!({}));
+    let (input, _) = good.rsplit_once('.').unwrap();
+    let forged = format!("{input}.{}", BASE64URL.encode([1; 64]));
+    for (name, token) in [
+        ("good", good.clone()),
+        ("forged", forged),
+        ("expired", world.with(&json!({"exp": 1}))),
+    ] {
+        let (_, checks) = checks::during(|| world.reason(&token));
+        assert_eq!(checks, 1, "{name}");
     }
 }
 
