@@ -5,6 +5,9 @@
 mod check;
 #[path = "cli/explain.rs"]
 mod explain;
+#[cfg(target_os = "linux")]
+#[path = "cli/flood.rs"]
+mod flood;
 #[path = "cli/jws.rs"]
 mod jws;
 #[path = "cli/key.rs"]

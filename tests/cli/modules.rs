@@ -6,18 +6,18 @@ use std::process::{Child, ChildStderr, Command};
 use super::support::{Folder, command};
 
 /// A module that runs until it is dropped.
-struct Running {
-    child: Child,
-    lines: BufReader<ChildStderr>,
+pub(super) struct Running {
+    pub(super) child: Child,
+    lines: Option<BufReader<ChildStderr>>,
 }
 
 impl Running {
-    fn start(folder: &Folder, arguments: &str) -> Self {
+    pub(super) fn start(folder: &Folder, arguments: &str) -> Self {
         let mut child = command(&folder.path(""))
             .args(arguments.split_whitespace())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap());
+        let lines = Some(BufReader::new(child.stderr.take().unwrap()));
         Self { child, lines }
     }
 
@@ -27,7 +27,8 @@ impl Running {
         let mut read = String::new();
         loop {
             let start = read.len();
-            let length = self.lines.read_line(&mut read).unwrap();
+            let lines = self.lines.as_mut().unwrap();
+            let length = lines.read_line(&mut read).unwrap();
             assert_ne!(length, 0, "it ended without {text:?}:\n{read}");
             let line = read.split_at(start).1;
             if line.contains(text) {
@@ -38,10 +39,16 @@ impl Running {
 
     /// Returns the port it listens on, from its first line.
     #[track_caller]
-    fn port(&mut self) -> u16 {
+    pub(super) fn port(&mut self) -> u16 {
         let line = self.until(" startup ");
         let (_, rest) = line.split_once(" address=127.0.0.1:").unwrap();
         rest.split(' ').next().unwrap().trim().parse().unwrap()
+    }
+
+    /// Reads the rest of the log on a thread of its own, and drops it.
+    pub(super) fn drain(&mut self) {
+        let lines = self.lines.take().unwrap();
+        std::thread::spawn(move || lines.lines().count());
     }
 
     fn signal(&self, name: &str) {
@@ -62,9 +69,9 @@ impl Drop for Running {
     }
 }
 
-const ANY_PORT: &str = "--set ataccama.server.grpc.port=0";
+pub(super) const ANY_PORT: &str = "--set ataccama.server.grpc.port=0";
 
-fn paired() -> Folder {
+pub(super) fn paired() -> Folder {
     let folder = Folder::new();
     folder
         .run("pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties")
