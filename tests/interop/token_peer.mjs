@@ -54,6 +54,23 @@ const operations = {
     }
   },
 
+  // Says nothing about a token that it accepts, with the contract's leeway and issuers.
+  async accepts({ key, token, issuer, audience }) {
+    try {
+      await jose.jwtVerify(token, await publicKey(key), {
+        algorithms: ['ES256'],
+        issuer,
+        audience,
+        clockTolerance: 30,
+        requiredClaims: ['iss', 'sub', 'aud', 'iat', 'exp'],
+      })
+      return {}
+    } catch (error) {
+      if (!(error instanceof jose.errors.JOSEError)) throw error
+      return { refused: `${error.code}: ${error.message}` }
+    }
+  },
+
   async name({ key }) {
     const imported = await publicKey(key)
     const pem = await jose.exportSPKI(imported)

@@ -56,6 +56,23 @@ def verify(request):
     return {"header": jwt.get_unverified_header(request["token"]), "claims": claims}
 
 
+def accepts(request):
+    """Says nothing about a token that it accepts, with the contract's leeway and issuers."""
+    try:
+        jwt.decode(
+            request["token"],
+            key_of(request),
+            algorithms=["ES256"],
+            issuer=request["issuer"],
+            audience=request["audience"],
+            leeway=30,
+            options={"require": ["iss", "sub", "aud", "iat", "exp"]},
+        )
+    except jwt.InvalidTokenError as error:
+        return {"refused": f"{type(error).__name__}: {error}"}
+    return {}
+
+
 def name(request):
     key = key_of(request)
     if isinstance(key, str):
@@ -73,7 +90,7 @@ def generate(_request):
     return {"key": {"pem": pem.decode()}}
 
 
-OPERATIONS = {f.__name__: f for f in (mint, mint_unsigned, verify, name, generate)}
+OPERATIONS = {f.__name__: f for f in (mint, mint_unsigned, verify, accepts, name, generate)}
 
 if __name__ == "__main__":
     operation = OPERATIONS[sys.argv[1]]

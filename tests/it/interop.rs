@@ -17,6 +17,8 @@ use uuid::Uuid;
 use crate::support::world;
 use peer::{JOSE, OPENSSL, PYJWT, Peer};
 
+#[path = "interop/differential.rs"]
+mod differential;
 #[path = "interop/engine.rs"]
 mod engine;
 #[path = "interop/jsonwebtoken_decode.rs"]

@@ -8,9 +8,9 @@ use p256::ecdsa::Signature;
 use p256::ecdsa::signature::hazmat::PrehashSigner as _;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
-use super::draft::{Draft, decode, text, with_signature};
 use super::peers::Peers;
 use super::row::{Row, accepted, refused};
+use crate::support::draft::{Draft, decode, text, with_signature};
 
 pub(super) fn rows(peers: &Peers) -> Vec<Row> {
     let mut rows = unsigned(peers);

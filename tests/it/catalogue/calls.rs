@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::callee::{Callee, Raw, ended, request};
-use super::draft::text;
 use super::peers::Peers;
 use super::row::{Call, Outcome};
+use crate::support::draft::text;
 
 /// Makes one test a side for each behaviour.
 macro_rules! both_sides {

@@ -2,10 +2,10 @@
 
 use countersign::Reason::{AlgorithmNotAllowed, SignatureInvalid, TokenMalformed};
 
-use super::draft::{encode, parts, sign, sign_parts};
 use super::payload::spoilt;
 use super::peers::Peers;
 use super::row::{Row, accepted, refused};
+use crate::support::draft::{encode, parts, sign, sign_parts};
 
 pub(super) fn rows(peers: &Peers) -> Vec<Row> {
     let mut rows = dots(peers);

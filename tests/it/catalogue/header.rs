@@ -5,9 +5,9 @@ use countersign::Reason::{AlgorithmNotAllowed, KeyUnknown, SignatureInvalid, Tok
 use countersign::jose::{PublicJwk, SigningKey};
 use sha2::{Digest as _, Sha256};
 
-use super::draft::{Draft, encode, hex, sign, sign_parts, text};
 use super::peers::Peers;
 use super::row::{Row, accepted, refused};
+use crate::support::draft::{Draft, encode, hex, sign, sign_parts, text};
 
 pub(super) fn rows(peers: &Peers) -> Vec<Row> {
     let mut rows = kids(peers);

@@ -2,9 +2,9 @@
 
 use countersign::Reason::{self, AudienceMismatch, IssuerMismatch, TokenMalformed};
 
-use super::draft::{Draft, text};
 use super::peers::Peers;
 use super::row::{Row, accepted, refused};
+use crate::support::draft::{Draft, text};
 
 pub(super) fn rows(peers: &Peers) -> Vec<Row> {
     let mut rows = Vec::new();

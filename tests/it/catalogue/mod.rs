@@ -13,7 +13,6 @@ mod algorithms;
 mod callee;
 mod calls;
 mod compact;
-mod draft;
 mod header;
 mod identity;
 mod metadata;

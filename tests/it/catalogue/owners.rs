@@ -3,9 +3,9 @@
 use countersign::Reason::{IssuerMismatch, KeyRevoked, KeyUnknown, SignatureInvalid};
 use countersign::jose::SigningKey;
 
-use super::draft::text;
 use super::peers::Peers;
 use super::row::{Row, accepted, refused};
+use crate::support::draft::text;
 
 pub(super) fn rows(peers: &Peers) -> Vec<Row> {
     let mut rows = across_deployments(peers);

@@ -2,9 +2,9 @@
 
 use countersign::Reason::{IssuerMismatch, TokenMalformed};
 
-use super::draft::sign;
 use super::peers::Peers;
 use super::row::{Row, accepted, refused};
+use crate::support::draft::sign;
 
 pub(super) fn rows(peers: &Peers) -> Vec<Row> {
     let mut rows = objects(peers);

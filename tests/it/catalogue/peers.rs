@@ -12,7 +12,7 @@ use countersign::testing::{own_deployment, trusted};
 use countersign::trust::{Deployment, OwnDeployment, TrustedKey};
 use serde_json::Value;
 
-use super::draft::{Draft, text};
+use crate::support::draft::{Draft, text};
 
 /// The time of every clock here, in seconds since 1970.
 pub(super) const NOW: u64 = 1_800_000_000;

@@ -2,9 +2,9 @@
 
 use countersign::Reason::{RoleMissing, SignatureInvalid};
 
-use super::draft::text;
 use super::peers::Peers;
 use super::row::{Call, Outcome, Row, accepted, refused, row};
+use crate::support::draft::text;
 
 /// Claims in which other systems carry roles.
 const CLAIMS: [&str; 14] = [

@@ -6,9 +6,9 @@ use countersign::jose::SigningKey;
 use p256::ecdsa::Signature;
 use p256::pkcs8::DecodePrivateKey as _;
 
-use super::draft::{decode, encode, hex, parts, sign, with_signature};
 use super::peers::{NOW, Peers};
 use super::row::{Row, accepted, refused};
+use crate::support::draft::{decode, encode, hex, parts, sign, with_signature};
 
 type Half = [u8; 32];
 

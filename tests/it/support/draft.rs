@@ -5,7 +5,7 @@ use countersign::jose::SigningKey;
 
 /// Header and claims with their values as JSON text, in their order.
 #[derive(Clone)]
-pub(super) struct Draft {
+pub(crate) struct Draft {
     header: Members,
     claims: Members,
 }
@@ -13,7 +13,7 @@ pub(super) struct Draft {
 type Members = Vec<(String, String)>;
 
 impl Draft {
-    pub(super) fn new(header: &[(&str, String)], claims: &[(&str, String)]) -> Self {
+    pub(crate) fn new(header: &[(&str, String)], claims: &[(&str, String)]) -> Self {
         let owned = |members: &[(&str, String)]| -> Members {
             let members = members.iter();
             members.map(|(n, v)| ((*n).into(), v.clone())).collect()
@@ -25,49 +25,49 @@ impl Draft {
     }
 
     /// Sets a member of the header to the JSON text `json`; a new one is put last.
-    pub(super) fn header(mut self, name: &str, json: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &str, json: impl Into<String>) -> Self {
         set(&mut self.header, name, json.into());
         self
     }
 
-    pub(super) fn without_header(mut self, name: &str) -> Self {
+    pub(crate) fn without_header(mut self, name: &str) -> Self {
         self.header.retain(|(member, _)| member != name);
         self
     }
 
     /// Sets a claim to the JSON text `json`; a new one is put last.
-    pub(super) fn claim(mut self, name: &str, json: impl Into<String>) -> Self {
+    pub(crate) fn claim(mut self, name: &str, json: impl Into<String>) -> Self {
         set(&mut self.claims, name, json.into());
         self
     }
 
-    pub(super) fn without(mut self, name: &str) -> Self {
+    pub(crate) fn without(mut self, name: &str) -> Self {
         self.claims.retain(|(claim, _)| claim != name);
         self
     }
 
     /// Turns the order of the members round.
-    pub(super) fn reversed(mut self) -> Self {
+    pub(crate) fn reversed(mut self) -> Self {
         self.header.reverse();
         self.claims.reverse();
         self
     }
 
-    pub(super) fn header_text(&self) -> String {
+    pub(crate) fn header_text(&self) -> String {
         object(&self.header)
     }
 
-    pub(super) fn claims_text(&self) -> String {
+    pub(crate) fn claims_text(&self) -> String {
         object(&self.claims)
     }
 
     /// Signs it as it is.
-    pub(super) fn sign(&self, key: &SigningKey) -> String {
+    pub(crate) fn sign(&self, key: &SigningKey) -> String {
         sign(self.header_text(), self.claims_text(), key)
     }
 
     /// Encodes header and claims: what a signature covers.
-    pub(super) fn input(&self) -> String {
+    pub(crate) fn input(&self) -> String {
         let (header, claims) = (self.header_text(), self.claims_text());
         format!("{}.{}", encode(header), encode(claims))
     }
@@ -87,19 +87,19 @@ fn object(members: &Members) -> String {
 }
 
 /// Writes `value` as a JSON text.
-pub(super) fn text(value: &str) -> String {
+pub(crate) fn text(value: &str) -> String {
     serde_json::to_string(value).unwrap()
 }
 
-pub(super) fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-pub(super) fn decode(text: &str) -> Vec<u8> {
+pub(crate) fn decode(text: &str) -> Vec<u8> {
     BASE64_URL_SAFE_NO_PAD.decode(text).unwrap()
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits
         .map(|digit| char::from_digit(digit.into(), 16).unwrap())
@@ -107,7 +107,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Signs `header` and `payload`, whatever they are.
-pub(super) fn sign(
+pub(crate) fn sign(
     header: impl AsRef<[u8]>,
     payload: impl AsRef<[u8]>,
     key: &SigningKey,
@@ -116,18 +116,18 @@ pub(super) fn sign(
 }
 
 /// Signs two parts that are taken for encoded.
-pub(super) fn sign_parts(header: &str, payload: &str, key: &SigningKey) -> String {
+pub(crate) fn sign_parts(header: &str, payload: &str, key: &SigningKey) -> String {
     let input = format!("{header}.{payload}");
     let signature = key.sign(input.as_bytes()).unwrap();
     with_signature(&input, &signature)
 }
 
 /// Puts `signature` behind what it should cover.
-pub(super) fn with_signature(input: &str, signature: &[u8]) -> String {
+pub(crate) fn with_signature(input: &str, signature: &[u8]) -> String {
     format!("{input}.{}", encode(signature))
 }
 
 /// Takes a token's three parts.
-pub(super) fn parts(token: &str) -> [&str; 3] {
+pub(crate) fn parts(token: &str) -> [&str; 3] {
     token.split('.').collect::<Vec<_>>().try_into().unwrap()
 }

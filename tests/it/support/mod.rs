@@ -1,5 +1,6 @@
 //! Worlds to test in.
 
+pub(crate) mod draft;
 pub(crate) mod impostor;
 pub(crate) mod proxy;
 pub(crate) mod world;
