@@ -1,24 +1,72 @@
 #![cfg(test)]
 //! Random texts, read by `java.util.Properties` and by ours. Skipped where there is no `java`.
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use countersign::diagnostic::Finding;
 use countersign::properties::Document;
 
-const TEXTS: u32 = 100_000;
+/// Different texts that are read.
+const TEXTS: usize = 140_000;
+
+/// How many of them must be compared.
+const COMPARED: usize = 100_000;
 
 /// What texts are made of: everything the grammar gives a meaning.
 const PIECES: &[&str] = &[
-    "a", "b", "key", "1", "é", "😀", "=", ":", " ", "\t", "\u{c}", "\\", "\\\\", "\n", "\r",
-    "\r\n", "#", "!", "\\\n", "\\\r\n", "\\\n  ", "\\u0041", "\\u00e9", "\\u", "\\u12", "\\t",
-    "\\n", "\\=", "\\ ", "{", "\"", "a=b", "\n\n",
+    "a",
+    "b",
+    "key",
+    "1",
+    "é",
+    "😀",
+    "=",
+    ":",
+    " ",
+    "\t",
+    "\u{c}",
+    "\\",
+    "\\\\",
+    "\n",
+    "\r",
+    "\r\n",
+    "#",
+    "!",
+    "\\\n",
+    "\\\r\n",
+    "\\\n  ",
+    "\\u0041",
+    "\\u00e9",
+    "\\u",
+    "\\u12",
+    "\\t",
+    "\\n",
+    "\\=",
+    "\\ ",
+    "{",
+    "\"",
+    "a=b",
+    "\n\n",
+    "\\ud83d\\ude00",
+    "\\ud83d",
+    "\\U0041",
+    "\\f",
+    "\\x",
+    "\0",
+    "\u{b}",
+    "\u{85}",
+    "\u{a0}",
+    "\u{2028}",
 ];
 
 #[test]
 fn random_texts_are_read_as_java_reads_them() {
-    let texts: Vec<String> = (0..TEXTS).map(text).collect();
+    let mut seen = HashSet::new();
+    let texts = (0..).map(text).filter(|text| seen.insert(text.clone()));
+    let texts: Vec<String> = texts.take(TEXTS).collect();
     let Some(expected) = java(&texts) else {
         // `eprintln` would be kept back from whoever runs a test that passes.
         writeln!(
@@ -29,15 +77,30 @@ fn random_texts_are_read_as_java_reads_them() {
         return;
     };
 
+    let mut compared = 0;
     for (text, expected) in texts.iter().zip(expected) {
         let document = Document::parse(Path::new("a"), text);
+        if document.findings().iter().any(is_half_a_pair) {
+            // Java has such text. Ours refuses it: no byte sequence is its UTF-8.
+            assert!(
+                expected.is_some() || document.findings().errors() > 1,
+                "{text:?}"
+            );
+            continue;
+        }
         let ours = document.findings().is_empty().then(|| {
             let pairs = document.entries().iter();
             let strings = pairs.flat_map(|entry| [entry.key(), entry.value()]);
             strings.map(str::to_owned).collect::<Vec<_>>()
         });
         assert_eq!(ours, expected, "{text:?}");
+        compared += 1;
     }
+    assert!(compared >= COMPARED, "{compared}");
+}
+
+fn is_half_a_pair(finding: &Finding) -> bool {
+    finding.message().contains("surrogate")
 }
 
 /// Makes the text of number `seed`: the same at every run.
