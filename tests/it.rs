@@ -21,3 +21,5 @@ mod services;
 mod shutdown;
 #[path = "it/support/mod.rs"]
 mod support;
+#[path = "it/tls.rs"]
+mod tls;

@@ -356,7 +356,7 @@ fn confirm(
         let text = text.map_err(|_fault| PairError::Internal(member.path.clone()))?;
         files.push((member.path.clone(), text));
     }
-    Ok(config::check_texts(&files, &config::environment())?)
+    Ok(config::check_texts(&files, &config::environment(), &[])?)
 }
 
 /// Reads a file that need not be there.

@@ -11,8 +11,8 @@ use tower_layer::Layer as _;
 use super::Answer;
 use super::home::HomeArguments;
 use super::output::{Console, Exit, Failure, Format};
-use super::run::runtime;
-use crate::config::{ModuleKind, Settings};
+use super::run::{connection, no_tls, runtime};
+use crate::config::ModuleKind;
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, Connection, ConnectionOptions, Target, UnknownDeployment,
     cause, code_name, reason_of,
@@ -50,12 +50,8 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::List(home) => home,
         Command::Show(show) => &show.home,
     };
-    let (target, layer, settings) = dpm(home, console)?;
+    let (target, layer, options) = dpm(home, console)?;
     runtime()?.block_on(async {
-        let options = ConnectionOptions {
-            allow_plaintext: settings.client.allow_plaintext,
-            ..ConnectionOptions::default()
-        };
         let connection = Connection::open(&target, options).await.map_err(|error| {
             let message = format!(
                 "cannot reach the DPM at {target}: {}",
@@ -76,18 +72,20 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 fn dpm(
     home: &HomeArguments,
     console: &Console,
-) -> Result<(Target, AttachIdentityLayer, Settings), Failure> {
+) -> Result<(Target, AttachIdentityLayer, ConnectionOptions), Failure> {
     let settings = home.load(&ModuleKind::Dpm, console)?;
     let unusable = |error: &dyn std::error::Error| Failure::new(Exit::Unreadable, cause(error));
     let module = settings.module().map_err(|error| unusable(&error))?;
-    let connection = settings.client.connections.iter().find(|c| c.name == "dpm");
-    let named = connection.and_then(|connection| connection.deployment.clone());
+    let dpm = settings.client.connections.iter().find(|c| c.name == "dpm");
+    let named = dpm.and_then(|dpm| dpm.deployment.clone());
     let deployment = named.map_or_else(|| module.deployment_of("dpm"), Ok);
-    match (deployment, connection) {
+    match (deployment, dpm) {
         (Ok(deployment), Some(dpm)) => {
             let layer = module.client_layer(deployment.as_str());
             let layer = layer.map_err(|error| unusable(&error))?;
-            Ok((Target::new(&dpm.host, dpm.port), layer, settings))
+            let options = connection(&settings, &module, dpm.tls.as_ref())?;
+            let target = Target::new(&dpm.host, dpm.port);
+            Ok((target, layer, options.towards(&deployment)))
         }
         (Err(UnknownDeployment::Module(_)), _) => {
             if settings.server.port == 0 {
@@ -96,7 +94,13 @@ fn dpm(
                     .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT"));
             }
             let target = Target::new("127.0.0.1", settings.server.port);
-            Ok((target, module.own_module_layer(), settings))
+            let tls = settings.server.tls.clone();
+            let tls = tls.map(|server| module.own_module_tls(server)).transpose();
+            let options = ConnectionOptions {
+                tls: tls.map_err(|error| no_tls(&error))?,
+                ..ConnectionOptions::default()
+            };
+            Ok((target, module.own_module_layer(), options))
         }
         (Err(error), _) => Err(unusable(&error)),
         (Ok(_), None) => Err(Failure::new(

@@ -15,6 +15,7 @@ use crate::clock::SystemClock;
 use crate::config::{ModuleKind, Settings};
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
+use crate::grpc::tls::{ClientTlsOptions, TlsError};
 use crate::grpc::{ConnectionOptions, Module, Reflection, ServerOptions, Target};
 use crate::registry::Limits;
 use crate::registry::store::MemoryStore;
@@ -61,8 +62,8 @@ pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
         let listener = listen(&settings).await?;
         let options = dpm::Options {
             limits: limits(&settings),
-            monitor: monitor(&settings),
-            server: server(&settings),
+            monitor: monitor(&settings, &module)?,
+            server: server(&settings, &module)?,
             reflection: reflection(&settings),
             ..dpm::Options::new(settings.home.storage.clone())
         };
@@ -86,7 +87,7 @@ pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
     let log = start_log(&settings)?;
     runtime()?.block_on(async {
         let listener = listen(&settings).await?;
-        let options = engine(&settings, arguments)?;
+        let options = engine(&settings, &module, arguments)?;
         let dpe = Dpe::new(module, listener, options).map_err(|error| match error {
             dpe::StartError::Storage(error) => storage(&error),
             other => Failure::caused(Exit::Unreadable, "cannot start the DPE", &other),
@@ -182,12 +183,15 @@ fn in_memory(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-fn server(settings: &Settings) -> ServerOptions {
-    ServerOptions {
+fn server(settings: &Settings, module: &Module) -> Result<ServerOptions, Failure> {
+    let tls = settings.server.tls.clone();
+    let tls = tls.map(|options| module.server_tls(options)).transpose();
+    Ok(ServerOptions {
+        tls: tls.map_err(|error| no_tls(&error))?,
         shutdown_deadline: settings.server.shutdown_deadline,
         max_message_bytes: usize::try_from(settings.server.max_message_bytes).unwrap_or(usize::MAX),
         ..ServerOptions::default()
-    }
+    })
 }
 
 fn reflection(settings: &Settings) -> Reflection {
@@ -198,11 +202,22 @@ fn reflection(settings: &Settings) -> Reflection {
     }
 }
 
-fn connection(settings: &Settings) -> ConnectionOptions {
-    ConnectionOptions {
+/// Returns how to connect, with TLS by `tls` where there is any.
+pub(super) fn connection(
+    settings: &Settings,
+    module: &Module,
+    tls: Option<&ClientTlsOptions>,
+) -> Result<ConnectionOptions, Failure> {
+    let tls = tls.map(|options| module.client_tls(options.clone()));
+    Ok(ConnectionOptions {
         allow_plaintext: settings.client.allow_plaintext,
+        tls: tls.transpose().map_err(|error| no_tls(&error))?,
         ..ConnectionOptions::default()
-    }
+    })
+}
+
+pub(super) fn no_tls(error: &TlsError) -> Failure {
+    Failure::caused(Exit::Unreadable, "cannot set up TLS", error)
 }
 
 fn limits(settings: &Settings) -> Limits {
@@ -216,21 +231,25 @@ fn limits(settings: &Settings) -> Limits {
     }
 }
 
-fn monitor(settings: &Settings) -> MonitorOptions {
+fn monitor(settings: &Settings, module: &Module) -> Result<MonitorOptions, Failure> {
     let from = &settings.registry;
-    MonitorOptions {
+    Ok(MonitorOptions {
         check_connected_interval: from.check_connected,
         check_disconnected_interval: from.check_disconnected,
         check_disconnected_multiplier: from.multiplier.into(),
         check_disconnected_max: from.check_disconnected_max,
         checker_timeout: from.checker_timeout,
-        connection: connection(settings),
+        connection: connection(settings, module, settings.client.dial_back_tls.as_ref())?,
         inactivate_not_seen_for: from.inactivate_not_seen_for,
         ..MonitorOptions::default()
-    }
+    })
 }
 
-fn engine(settings: &Settings, arguments: &RunArguments) -> Result<dpe::Options, Failure> {
+fn engine(
+    settings: &Settings,
+    module: &Module,
+    arguments: &RunArguments,
+) -> Result<dpe::Options, Failure> {
     let dpm = settings
         .client
         .connections
@@ -240,7 +259,7 @@ fn engine(settings: &Settings, arguments: &RunArguments) -> Result<dpe::Options,
     let home = &arguments.home.home;
     let status_checker = StatusCheckerOptions {
         check_connection_interval: settings.engine.check_connection,
-        connection: connection(settings),
+        connection: connection(settings, module, dpm.tls.as_ref())?,
         start_hint: format!(
             "start it with: countersign dpm run --home {}",
             home.with_file_name("dpm").display()
@@ -255,7 +274,7 @@ fn engine(settings: &Settings, arguments: &RunArguments) -> Result<dpe::Options,
     };
     options.port = settings.engine.port;
     options.dpm_deployment.clone_from(&dpm.deployment);
-    options.server = server(settings);
+    options.server = server(settings, module)?;
     options.reflection = reflection(settings);
     Ok(options)
 }

@@ -17,6 +17,7 @@ use super::gather::{self, Gathered, Names};
 use super::load::ModuleKind;
 use super::options::{self, Options};
 use super::own_key::{self, OwnKey};
+use super::pins;
 use super::reach;
 use super::read::{Inputs, Reader};
 use super::schema::{self, Fallback, Known};
@@ -94,10 +95,11 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
     for file in files {
         texts.push((file.clone(), FileText::read(file)?));
     }
-    check_texts(&texts, environment)
+    check_texts(&texts, environment, &[])
 }
 
-/// Checks texts as [`check`] does, before they are written to the files they are for.
+/// Checks texts as [`check`] does, before they are written to the files they are for; `assumed`
+/// are other files that will be written with them.
 ///
 /// # Errors
 ///
@@ -105,6 +107,7 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
 pub fn check_texts(
     texts: &[(PathBuf, FileText)],
     environment: &[(String, String)],
+    assumed: &[PathBuf],
 ) -> Result<Report, CheckError> {
     let mut inspected = Vec::new();
     for (file, text) in texts {
@@ -115,6 +118,7 @@ pub fn check_texts(
             purpose: Purpose::Check,
             environment,
             sets: &[],
+            assumed,
         };
         inspected.push(inspect(&question, text)?);
     }
@@ -158,6 +162,8 @@ pub(super) struct Question<'a> {
     pub(super) purpose: Purpose,
     pub(super) environment: &'a [(String, String)],
     pub(super) sets: &'a [(String, String)],
+    /// Files that will be there by the time it counts.
+    pub(super) assumed: &'a [PathBuf],
 }
 
 /// Everything one file says.
@@ -170,8 +176,6 @@ pub(super) struct Inspected {
     pub(super) options: Options,
     /// Where the server's and the client's largest message are set, where they are.
     pub(super) message_bytes_at: [Option<Sourced>; 2],
-    /// Where TLS is turned on or off.
-    pub(super) tls_at: Vec<Sourced>,
     pub(super) findings: Findings,
     settings: usize,
     ignored: Vec<Ignored>,
@@ -211,7 +215,11 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     let deployments = deployments::read(&mut reader, &impersonation, question.purpose);
     trusted_key::ambiguous(&mut reader, own.as_ref(), &deployments);
     reach::check(&mut reader, &options, question.purpose);
-    let tls_at = options::tls_places(&reader);
+    let about = pins::About {
+        purpose: question.purpose,
+        assumed: question.assumed,
+    };
+    pins::check(&mut reader, &options, &deployments, &about);
     let message_bytes_at = MESSAGE_BYTES.map(|name| {
         reader
             .raw(name, &[])
@@ -232,7 +240,6 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
         deployments,
         options,
         message_bytes_at,
-        tls_at,
         findings: findings.finish(),
         settings,
         ignored,

@@ -1,12 +1,12 @@
 //! What can only be told from two files: whether each knows the other.
 
 use crate::diagnostic::{Code, Finding, Severity};
-use crate::properties::Sourced;
 
 use super::check::Inspected;
+use super::cross_tls;
 use super::deployments::{ReadDeployment, ReadKey};
 use super::own_key::{self, OwnKey};
-use super::view::{Part, View, finding};
+use super::view::{Part, finding};
 
 /// Holds every file against every other.
 pub(super) fn check(files: &[Inspected]) -> Vec<Finding> {
@@ -19,7 +19,7 @@ pub(super) fn check(files: &[Inspected]) -> Vec<Finding> {
             let meant = files.len() == 2 || trusts(this, other);
             found.extend(known_there(this, other, meant));
             found.extend(name_there(this, other));
-            found.extend(tls(this, other));
+            found.extend(cross_tls::check(this, other));
             found.extend(message_sizes(this, other));
             if n < m {
                 found.extend(shared_key(this, other));
@@ -30,7 +30,7 @@ pub(super) fn check(files: &[Inspected]) -> Vec<Finding> {
     found
 }
 
-fn path(file: &Inspected) -> String {
+pub(super) fn path(file: &Inspected) -> String {
     file.view.document().path().display().to_string()
 }
 
@@ -39,7 +39,10 @@ fn at_key(file: &Inspected, code: Code, own: &OwnKey, message: String) -> Findin
 }
 
 /// Finds `own` among the trusted keys of `file`.
-fn trusted<'a>(file: &'a Inspected, own: &OwnKey) -> Option<(&'a ReadDeployment, &'a ReadKey)> {
+pub(super) fn trusted<'a>(
+    file: &'a Inspected,
+    own: &OwnKey,
+) -> Option<(&'a ReadDeployment, &'a ReadKey)> {
     let keys = file
         .deployments
         .iter()
@@ -175,38 +178,13 @@ fn shared_key(this: &Inspected, other: &Inspected) -> Option<Finding> {
 }
 
 /// The connection of `this` that leads to `other`.
-fn leads_to(this: &Inspected, other: &Inspected) -> Option<String> {
+pub(super) fn leads_to(this: &Inspected, other: &Inspected) -> Option<String> {
     let own = other.own.as_ref()?;
     let (deployment, _) = trusted(this, own)?;
     let module = deployment.deployment.as_ref()?.module.clone();
     let connections = this.options.client.connections.iter();
     let mut named = connections.filter(|connection| connection.name == module.as_str());
     named.next().map(|connection| connection.name.clone())
-}
-
-/// CS0405: TLS on one side only.
-fn tls(this: &Inspected, other: &Inspected) -> Option<Finding> {
-    let connection = leads_to(this, other)?;
-    let client = this.options.client_tls.contains(&connection);
-    let server = other.options.server_tls;
-    if client == server {
-        return None;
-    }
-    let word = |on: bool| if on { "with" } else { "without" };
-    let message = format!(
-        "connection `{connection}` of {} is {} TLS, the server of {} {} it",
-        path(this),
-        word(client),
-        path(other),
-        word(server)
-    );
-    let (view, at): (&View, Option<&Sourced>) = if client {
-        (&this.view, this.tls_at.last())
-    } else {
-        (&other.view, other.tls_at.first())
-    };
-    let found = finding(Some(view), Code::Cs0405, at?, Part::Value, message);
-    Some(found.with_help("turn TLS on, or off, on both sides"))
 }
 
 /// CS0406: may one side send more than the other accepts?

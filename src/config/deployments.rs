@@ -9,6 +9,7 @@ use crate::trust::{Deployment, TrustedKey};
 
 use super::check::Purpose;
 use super::gather::DEPLOYMENTS;
+use super::pins::{self, ReadPin};
 use super::read::Reader;
 use super::schema;
 use super::trusted_key;
@@ -20,6 +21,7 @@ pub(super) struct ReadDeployment {
     pub(super) name: String,
     pub(super) environment: Option<Sourced>,
     pub(super) keys: Vec<ReadKey>,
+    pub(super) pins: Vec<ReadPin>,
     /// The deployment, where nothing required is missing.
     pub(super) deployment: Option<Deployment>,
 }
@@ -84,6 +86,7 @@ fn deployment(
     let roles = roles(reader, &keys, impersonation);
     let read = trusted_keys(reader, name, purpose);
     let single_use = single_use_tokens(reader, name);
+    let pins = pins::read(reader, name);
     let deployment = checked.zip(module).map(|(name, module)| Deployment {
         name,
         module,
@@ -93,12 +96,13 @@ fn deployment(
         roles,
         keys: read.iter().map(trusted).collect(),
         single_use_tokens: single_use,
-        tls_pins: Vec::new(),
+        tls_pins: pins.iter().map(|pin| pin.fingerprint).collect(),
     });
     ReadDeployment {
         name: name.to_owned(),
         environment: environment.map(|(_, at)| at),
         keys: read,
+        pins,
         deployment,
     }
 }

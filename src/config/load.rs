@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{Code, Finding, Findings, Severity};
+use crate::diagnostic::{Findings, Severity};
 use crate::grpc::{Module, ModuleError, Tokens};
 use crate::identity::{ModuleType, Role};
 use crate::properties::{FileText, ReadError};
@@ -168,6 +168,7 @@ impl Settings {
             purpose: Purpose::Run,
             environment: &environment,
             sets,
+            assumed: &[],
         };
         let text = FileText::read(&home.file).map_err(LoadError::Read)?;
         let inspected = inspect(&question, &text)?;
@@ -176,14 +177,6 @@ impl Settings {
 
     fn of(home: Home, kind: &ModuleKind, inspected: Inspected) -> Result<Self, LoadError> {
         let mut findings = inspected.findings;
-        for at in &inspected.tls_at {
-            let on = inspected.options.server_tls || !inspected.options.client_tls.is_empty();
-            if on {
-                let message = "TLS is not there yet: this setting would have no effect";
-                let found = Finding::new(Code::Cs0305, at.origin().clone(), message);
-                findings.push(found.with_severity(Severity::Error));
-            }
-        }
         let own = inspected.own.filter(|_| findings.errors() == 0);
         let Some(own) = own else {
             findings.sort();

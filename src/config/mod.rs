@@ -3,16 +3,19 @@
 
 mod check;
 mod cross_check;
+mod cross_tls;
 mod deployments;
 mod gather;
 mod load;
 mod options;
 mod own;
 mod own_key;
+mod pins;
 mod reach;
 mod read;
 mod schema;
 mod text_check;
+mod tls;
 mod trusted_key;
 mod view;
 

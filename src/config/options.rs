@@ -16,6 +16,7 @@ use super::own::{
 };
 use super::read::Reader;
 use super::schema;
+use super::tls::{self, Tls};
 use super::view::{Part, finding};
 
 /// Everything of [`own`](super::own).
@@ -32,15 +33,20 @@ pub(super) struct Options {
     pub(super) logging: LoggingSettings,
     pub(super) peers: Vec<PeerSettings>,
     pub(super) reload: bool,
-    /// Whether the server speaks TLS.
-    pub(super) server_tls: bool,
-    /// The connections that speak TLS.
-    pub(super) client_tls: Vec<String>,
+    pub(super) tls: Tls,
 }
 
 /// Reads all options; what cannot be read is reported and has its default.
 pub(super) fn read(reader: &mut Reader<'_>) -> Options {
-    let client = client(reader);
+    let mut client = client(reader);
+    let mut server = server(reader);
+    let names: Vec<_> = client.connections.iter().map(|c| c.name.clone()).collect();
+    let tls = tls::read(reader, &names);
+    server.tls.clone_from(&tls.server.options);
+    for connection in &mut client.connections {
+        connection.tls = tls.client(&connection.name);
+    }
+    client.dial_back_tls = tls.client(tls::DIAL_BACK);
     Options {
         name: deployment_name(reader, "countersign.deployment.name", &[]),
         policy: policy(reader),
@@ -52,69 +58,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Options {
             )
             .unwrap_or(Replay::Off),
         proof: proof(reader),
-        server: server(reader),
+        server,
         registry: registry(reader),
         engine: engine(reader),
         logging: logging(reader),
         peers: peers(reader),
         reload: reader.switch("countersign.reload", &[]).unwrap_or(true),
-        server_tls: tls(reader, &SERVER_TLS, &[]),
-        client_tls: client_tls(reader, &client),
+        tls,
         client,
     }
-}
-
-/// Most specific first.
-const SERVER_TLS: [&str; 2] = [
-    "ataccama.server.grpc.tls.enabled",
-    "ataccama.server.tls.enabled",
-];
-const CONNECTION_TLS: [&str; 2] = [
-    "ataccama.client.connection.<c>.grpc.tls.enabled",
-    "ataccama.client.connection.<c>.tls.enabled",
-];
-const CLIENT_TLS: [&str; 2] = [
-    "ataccama.client.grpc.tls.enabled",
-    "ataccama.client.tls.enabled",
-];
-
-/// Tells whether TLS is on: the first of the settings that is set decides.
-fn tls(reader: &mut Reader<'_>, names: &[&str], keys: &[String]) -> bool {
-    let first = names.iter().find(|name| reader.is_set(name, keys));
-    first.is_some_and(|name| reader.switch(name, keys).unwrap_or(false))
-}
-
-fn client_tls(reader: &mut Reader<'_>, client: &ClientSettings) -> Vec<String> {
-    let general = tls(reader, &CLIENT_TLS, &[]);
-    let names = client
-        .connections
-        .iter()
-        .map(|connection| connection.name.clone());
-    let on = names.filter(|name| {
-        let keys = [name.clone()];
-        if CONNECTION_TLS.iter().any(|name| reader.is_set(name, &keys)) {
-            tls(reader, &CONNECTION_TLS, &keys)
-        } else {
-            general
-        }
-    });
-    on.collect()
-}
-
-/// Returns where TLS is turned on, the server first.
-pub(super) fn tls_places(reader: &Reader<'_>) -> Vec<Sourced> {
-    let mut places: Vec<_> = SERVER_TLS
-        .iter()
-        .chain(&CLIENT_TLS)
-        .map(|name| (*name, Vec::new()))
-        .collect();
-    for name in reader.names("ataccama.client.connection") {
-        places.extend(CONNECTION_TLS.iter().map(|tls| (*tls, vec![name.clone()])));
-    }
-    let set = places
-        .iter()
-        .filter_map(|(name, keys)| reader.raw(name, keys));
-    set.cloned().collect()
 }
 
 fn deployment_name(
@@ -178,6 +130,7 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
         max_message_bytes: bytes.unwrap_or(DEFAULT_MESSAGE_BYTES),
         http_address: address(reader, "server.address"),
         http_port: reader.port("server.port", &[]).unwrap_or(0),
+        tls: None,
     }
 }
 
@@ -220,6 +173,7 @@ fn client(reader: &mut Reader<'_>) -> ClientSettings {
             .switch("countersign.client.allow-plaintext", &[])
             .unwrap_or(false),
         max_message_bytes: bytes.unwrap_or(DEFAULT_MESSAGE_BYTES),
+        dial_back_tls: None,
     }
 }
 
@@ -241,6 +195,7 @@ fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSetting
         port: port.or(default_port)?,
         name,
         deployment,
+        tls: None,
     })
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
 use crate::identity::DeploymentName;
 
 /// What the server of a module does.
@@ -25,6 +26,8 @@ pub struct ServerSettings {
     pub http_address: IpAddr,
     /// The HTTP port.
     pub http_port: u16,
+    /// TLS of the gRPC port, where it is on.
+    pub tls: Option<ServerTlsOptions>,
 }
 
 /// A connection to another module, `ataccama.client.connection.<c>`.
@@ -38,6 +41,8 @@ pub struct ConnectionSettings {
     pub port: u16,
     /// The deployment that is meant, where several have that module type.
     pub deployment: Option<DeploymentName>,
+    /// TLS, where it is on.
+    pub tls: Option<ClientTlsOptions>,
 }
 
 /// What the clients of a module do.
@@ -49,6 +54,8 @@ pub struct ClientSettings {
     pub allow_plaintext: bool,
     /// The largest message accepted, in bytes.
     pub max_message_bytes: u64,
+    /// TLS towards the engines that a DPM dials back, where it is on: that of connection `dpe`.
+    pub dial_back_tls: Option<ClientTlsOptions>,
 }
 
 /// What a DPM does with its engines.

@@ -37,12 +37,12 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
     let Some(at) = reader.raw(ADDRESS, &[]).cloned() else {
         return;
     };
-    if !options.server_tls && !server.allow_plaintext {
+    if !options.tls.server.on && !server.allow_plaintext {
         let message = format!(
             "the gRPC port would be open on {} without TLS",
             server.address
         );
-        let help = "write `countersign.server.address=127.0.0.1`, or, where the network is trusted, `countersign.server.allow-plaintext=true`";
+        let help = "turn TLS on (`countersign pair --tls`), write `countersign.server.address=127.0.0.1`, or, where the network is trusted, `countersign.server.allow-plaintext=true`";
         report(reader, ADDRESS, &at, message, help);
     }
     if !server.authenticate {
@@ -107,8 +107,7 @@ fn serves(address: IpAddr, host: &str) -> bool {
 fn dialled(reader: &mut Reader<'_>, options: &Options, purpose: Purpose) {
     for connection in &options.client.connections {
         let keys = [connection.name.clone()];
-        let secured =
-            options.client.allow_plaintext || options.client_tls.contains(&connection.name);
+        let secured = options.client.allow_plaintext || options.tls.is_on(&connection.name);
         if secured || is_loopback(&connection.host) {
             continue;
         }
@@ -128,7 +127,7 @@ fn dialled(reader: &mut Reader<'_>, options: &Options, purpose: Purpose) {
             .with_severity(severity)
             .with_key(CLIENT_HOST.replace("<c>", &connection.name));
         reader.findings.push(found.with_help(
-            "where the network is trusted, write `countersign.client.allow-plaintext=true`",
+            "turn TLS on (`countersign pair --tls`), or, where the network is trusted, write `countersign.client.allow-plaintext=true`",
         ));
     }
 }

@@ -66,6 +66,11 @@ impl<'a> Reader<'a> {
         self.layered.value(&schema::path(name, keys))
     }
 
+    /// Returns the value at a place, as written.
+    pub(super) fn value_at(&self, path: &[String]) -> Option<&'a Sourced> {
+        self.layered.value(path)
+    }
+
     /// Tells whether somebody set it: the file, the environment or `--set`.
     pub(super) fn is_set(&self, name: &str, keys: &[String]) -> bool {
         self.raw(name, keys)

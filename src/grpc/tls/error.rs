@@ -80,3 +80,22 @@ pub enum TlsError {
     #[error("TLS cannot be set up")]
     Internal(#[source] rustls::Error),
 }
+
+impl TlsError {
+    /// Returns the file that is at fault, if one is.
+    pub fn file(&self) -> Option<&PemFile> {
+        match self {
+            Self::Read { file, .. }
+            | Self::TooLarge(file)
+            | Self::Pem { file, .. }
+            | Self::NoCertificate(file)
+            | Self::NoPrivateKey(file)
+            | Self::Certificate { file, .. }
+            | Self::PrivateKey { file, .. }
+            | Self::KeyMismatch {
+                private_key: file, ..
+            } => Some(file),
+            Self::NoClientAccepted(_) | Self::NothingTrusted { .. } | Self::Internal(_) => None,
+        }
+    }
+}
