@@ -68,6 +68,32 @@ fn files_stay_readable() {
     assert!(long.is_empty(), "over {MAX_FILE_LINES} lines: {long:?}");
 }
 
+#[test]
+fn tests_named_for_prior_vulnerabilities_exist() {
+    let page = include_str!("../docs/prior-vulnerabilities.md");
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let named: Vec<_> = rows
+        .skip(1)
+        .filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next())
+        .flat_map(|cell| cell.split(", ").map(|name| name.trim_matches('`')))
+        .collect();
+    let tests = root().with_file_name("tests");
+    let texts: Vec<_> = [root(), tests]
+        .into_iter()
+        .flat_map(below)
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let exists = |name: &&str| {
+        let head = format!("fn {name}()");
+        texts.iter().any(|text| text.contains(&head))
+    };
+
+    let missing: Vec<_> = named.iter().filter(|name| !exists(name)).collect();
+
+    assert!(named.len() > 12, "{named:?}");
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// The file's text up to its unit tests.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
@@ -106,8 +132,12 @@ fn module_of(file: &Path) -> Option<String> {
 }
 
 fn sources() -> Vec<PathBuf> {
+    below(root())
+}
+
+fn below(folder: PathBuf) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut open = vec![root()];
+    let mut open = vec![folder];
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
