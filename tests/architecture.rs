@@ -78,14 +78,14 @@ fn tests_named_for_prior_vulnerabilities_exist() {
         .flat_map(|cell| cell.split(", ").map(|name| name.trim_matches('`')))
         .collect();
     let tests = root().with_file_name("tests");
-    let texts: Vec<_> = [root(), tests]
+    let sources: Vec<_> = [root(), tests]
         .into_iter()
         .flat_map(below)
         .map(|file| fs::read_to_string(file).unwrap())
         .collect();
     let exists = |name: &&str| {
         let head = format!("fn {name}()");
-        texts.iter().any(|text| text.contains(&head))
+        sources.iter().any(|text| text.contains(&head))
     };
 
     let missing: Vec<_> = named.iter().filter(|name| !exists(name)).collect();
