@@ -153,6 +153,7 @@ impl Demo<'_> {
             environment: None,
             role,
             key_name: None,
+            tls: false,
         };
         let plan = pairing::plan(&members, &options)?;
         plan.carry_out()?;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::CheckError;
 use crate::diagnostic::Findings;
+use crate::grpc::tls::TlsError;
 use crate::identity::{DeploymentName, NameError};
-use crate::jose::KeyError;
+use crate::jose::{Fingerprint, KeyError};
 use crate::properties::ReadError;
 
 /// Why a file was not written. The file is as it was before.
@@ -162,6 +163,38 @@ pub enum PairError {
         /// The deployment.
         name: DeploymentName,
     },
+    /// The certificate that the file names cannot be used.
+    #[error("the TLS certificate of `{}` cannot be used", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<TlsError>,
+    },
+    /// A TLS setting refers to another setting.
+    #[error("`{setting}` in `{}` is a placeholder, which only the module resolves", path.display())]
+    TlsPlaceholder {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        setting: String,
+    },
+    /// One of certificate and key is there, the other is not.
+    #[error("`{}` is there, and what belongs to it is not", .0.display())]
+    HalfCertificate(PathBuf),
+    /// The other file pins another certificate under this name.
+    #[error("`{}` pins another TLS key for `{name}`, not `{fingerprint}`", path.display())]
+    OtherPin {
+        /// The file.
+        path: PathBuf,
+        /// The deployment.
+        name: DeploymentName,
+        /// The key of the deployment's certificate.
+        fingerprint: Fingerprint,
+    },
+    /// No certificate could be made.
+    #[error("cannot make a certificate")]
+    NewCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No key could be made.
     #[error("cannot make a key")]
     NewKey(#[source] KeyError),

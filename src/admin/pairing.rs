@@ -3,23 +3,25 @@
 //! A plan is made without touching anything, can be shown, and is then carried out whole or not
 //! at all. Made again from its own result it is empty; that is checked before anything is written.
 
+mod draft;
 mod names;
 mod settle;
+mod tls;
 mod view;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Report};
+use crate::config::Report;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
-use crate::properties::{Change, Edit, FileText, Outcome, ReadFault};
+use crate::properties::{FileText, Outcome, ReadFault};
 use crate::secret::Secret;
 
 use super::error::{PairError, WriteError};
 use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after};
-use settle::{Setting, Side};
-use view::View;
+use draft::{Draft, confirm, draft};
+use tls::{Certificate, NewFile, still_absent};
 
 /// One of the two modules.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Options {
     pub role: Role,
     /// The name of the keys below `jwt-keys`; by default the first free of `key`, `key2`, ….
     pub key_name: Option<String>,
+    /// Whether both sides talk TLS: each gets a certificate, and the other one's pin.
+    pub tls: bool,
 }
 
 /// What pairing two modules would change.
@@ -63,6 +67,7 @@ pub struct PlannedSide {
     after: Option<Secret<String>>,
     changes: Vec<PlannedChange>,
     port: u16,
+    certificate: Option<Certificate>,
 }
 
 /// A setting that would change.
@@ -93,19 +98,36 @@ pub fn plan(members: &[Member; 2], options: &Options) -> Result<Plan, PairError>
     let texts = before
         .each_ref()
         .map(|file| file.as_ref().map_or("", FileText::text));
-    let drafts = draft(members, options, texts)?;
+    let certificates = if options.tls {
+        let [first, second] = draft(members, options, texts, &[None, None])?;
+        [Some(first.certificate()?), Some(second.certificate()?)]
+    } else {
+        [None, None]
+    };
+    let drafts = draft(members, options, texts, &certificates)?;
     let after = drafts.each_ref().map(|draft| match &draft.outcome {
         Outcome::Changed(edited) => Some(Secret::new(edited.text().to_owned())),
         Outcome::Unchanged => None,
     });
-    let report = confirm(members, options, texts, &after)?;
-    let [left, right] = drafts;
+    let report = confirm(members, options, texts, (&after, &certificates))?;
+    let [left, right] = drafts.map(Draft::shown);
+    let [left_certificate, right_certificate] = certificates;
     let [left_before, right_before] = before;
     let [left_after, right_after] = after;
     Ok(Plan {
         sides: [
-            left.planned(left_before, left_after),
-            right.planned(right_before, right_after),
+            PlannedSide {
+                before: left_before,
+                after: left_after,
+                certificate: left_certificate,
+                ..left
+            },
+            PlannedSide {
+                before: right_before,
+                after: right_after,
+                certificate: right_certificate,
+                ..right
+            },
         ],
         report,
     })
@@ -160,6 +182,18 @@ impl Plan {
             };
             staged.push(Staged::new(&side.path, &bytes, Privacy::Private)?);
         }
+        // The settings name them: they come first.
+        let mut all = Vec::new();
+        for side in &self.sides {
+            let files = side.new_files();
+            still_absent(files)?;
+            for file in files {
+                let text = file.text.expose().as_bytes();
+                all.push(Staged::new(&file.path, text, file.privacy)?);
+            }
+        }
+        all.extend(staged);
+        let staged = all;
         commit_all(staged)?;
         Ok(())
     }
@@ -212,6 +246,22 @@ impl PlannedSide {
         &self.changes
     }
 
+    /// Returns the fingerprint of its TLS certificate, where it gets one or the other side its pin.
+    pub fn tls_fingerprint(&self) -> Option<Fingerprint> {
+        Some(self.certificate.as_ref()?.fingerprint)
+    }
+
+    /// Returns the TLS files that would be made, the certificate first.
+    pub fn tls_files(&self) -> Vec<&Path> {
+        let files = self.new_files().iter();
+        files.map(|file| file.path.as_path()).collect()
+    }
+
+    fn new_files(&self) -> &[NewFile] {
+        let certificate = self.certificate.as_ref();
+        certificate.map_or(&[], |certificate| &certificate.new)
+    }
+
     /// Returns the gRPC port that the module listens on.
     pub fn port(&self) -> u16 {
         self.port
@@ -244,119 +294,6 @@ impl PlannedSide {
             Err(WriteError::Changed(self.path.clone()).into())
         }
     }
-}
-
-/// What would be written into one file.
-struct Draft<'a> {
-    member: &'a Member,
-    side: Side,
-    settings: Vec<Setting>,
-    outcome: Outcome,
-}
-
-impl Draft<'_> {
-    fn planned(self, before: Option<FileText>, after: Option<Secret<String>>) -> PlannedSide {
-        let changes = match &self.outcome {
-            Outcome::Unchanged => &[],
-            Outcome::Changed(edited) => edited.changes(),
-        };
-        let shown = |change: &Change| {
-            let (key, replaces) = match change {
-                Change::Added(key) => (key, false),
-                Change::Replaced(key) => (key, true),
-            };
-            let setting = self.settings.iter().find(|setting| setting.key == *key);
-            PlannedChange {
-                key: key.clone(),
-                shown: setting.map_or_else(String::new, Setting::shown),
-                replaces,
-            }
-        };
-        PlannedSide {
-            path: self.member.path.clone(),
-            changes: changes.iter().map(shown).collect(),
-            fingerprint: self.side.key.fingerprint(),
-            is_key_new: self.side.is_key_new,
-            port: self.side.port,
-            name: self.side.name,
-            before,
-            after,
-        }
-    }
-}
-
-/// Decides what both files must say.
-fn draft<'a>(
-    members: &'a [Member; 2],
-    options: &Options,
-    texts: [&str; 2],
-) -> Result<[Draft<'a>; 2], PairError> {
-    let [first, second] = members;
-    let [first_text, second_text] = texts;
-    let first_view = View::read(&first.path, first_text)?;
-    let second_view = View::read(&second.path, second_text)?;
-    let one = Side::settle(first, &first_view, &second_view, options)?;
-    let other = Side::settle(second, &second_view, &first_view, options)?;
-    if one.key.verifying_key() == other.key.verifying_key() {
-        return Err(PairError::SharedKey);
-    }
-    if one.name.uniform() == other.name.uniform() {
-        return Err(PairError::SameName(one.name));
-    }
-    let mut first_settings = one.own_settings(first, &first_view)?;
-    first_settings.extend(other.trusted_by(&first.path, &first_view, options)?);
-    let mut second_settings = other.own_settings(second, &second_view)?;
-    second_settings.extend(one.trusted_by(&second.path, &second_view, options)?);
-    Ok([
-        Draft {
-            member: first,
-            outcome: apply(&first_settings, first_text),
-            side: one,
-            settings: first_settings,
-        },
-        Draft {
-            member: second,
-            outcome: apply(&second_settings, second_text),
-            side: other,
-            settings: second_settings,
-        },
-    ])
-}
-
-fn apply(settings: &[Setting], text: &str) -> Outcome {
-    let mut edit = Edit::new();
-    edit.heading("Written by `countersign pair`: this module's key, and the modules it trusts.");
-    for setting in settings {
-        edit.set(&setting.key, setting.value.expose());
-    }
-    edit.apply(text)
-}
-
-/// Reads both new texts as if they were the files: pairing them again must change nothing, and
-/// neither may find a fault with the other.
-fn confirm(
-    members: &[Member; 2],
-    options: &Options,
-    before: [&str; 2],
-    after: &[Option<Secret<String>>; 2],
-) -> Result<Report, PairError> {
-    let [first, second] = before;
-    let [first_after, second_after] = after;
-    let text = |after: &'_ Option<Secret<String>>| after.as_ref().map(|text| text.expose().clone());
-    let first_text = text(first_after).unwrap_or_else(|| first.to_owned());
-    let second_text = text(second_after).unwrap_or_else(|| second.to_owned());
-    for draft in draft(members, options, [&first_text, &second_text])? {
-        if matches!(draft.outcome, Outcome::Changed(_)) {
-            return Err(PairError::Internal(draft.member.path.clone()));
-        }
-    }
-    let mut files = Vec::new();
-    for (member, text) in members.iter().zip([first_text, second_text]) {
-        let text = FileText::from_bytes(text.as_bytes());
-        let text = text.map_err(|_fault| PairError::Internal(member.path.clone()))?;
-        files.push((member.path.clone(), text));
-    }
-    Ok(config::check_texts(&files, &config::environment(), &[])?)
 }
 
 /// Reads a file that need not be there.

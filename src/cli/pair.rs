@@ -40,6 +40,9 @@ pub(super) struct Arguments {
     /// What the keys are called below `jwt-keys` [default: key]
     #[arg(long, value_name = "NAME")]
     key_name: Option<DeploymentName>,
+    /// Talk TLS: give each side a certificate and pin it in the other's file
+    #[arg(long)]
+    tls: bool,
     /// Show what would change, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -51,6 +54,7 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   $ countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties
+  $ countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties --tls
   $ countersign pair dpm=dpm.properties dpe=dpe.properties --environment test --dry-run
   $ countersign pair dpm=dpm.properties dpe=dpe.properties --key dpm=dpm.jwk --yes";
 
@@ -84,6 +88,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         environment: arguments.environment.clone(),
         role: arguments.role.clone(),
         key_name: arguments.key_name.as_ref().map(ToString::to_string),
+        tls: arguments.tls,
     };
     let plan = pairing::plan(&members, &options).map_err(|error| not_paired(&error, console))?;
     if !arguments.dry_run && !plan.is_empty() {
@@ -213,7 +218,16 @@ fn not_paired(error: &PairError, console: &Console) -> Failure {
         }
         PairError::Revoked { .. } => cannot(Exit::WouldOverwrite)
             .with_help("a revoked key stays revoked: remove it from its own file to get a new one"),
-        PairError::NewKey(_) | PairError::Internal(_) | PairError::Check(_) => cannot(Exit::Bug),
+        PairError::OtherPin { .. } => cannot(Exit::WouldOverwrite).with_help(
+            "the certificate was renewed? pin the new one beside the old with `--key-name key2`",
+        ),
+        PairError::HalfCertificate(_) => {
+            cannot(Exit::WouldOverwrite).with_help("remove it, or put the missing file beside it")
+        }
+        PairError::NewCertificate(_)
+        | PairError::NewKey(_)
+        | PairError::Internal(_)
+        | PairError::Check(_) => cannot(Exit::Bug),
         _ => cannot(Exit::Unreadable),
     }
 }
@@ -257,6 +271,14 @@ fn text(plan: &Plan) -> String {
         };
         let (name, fingerprint) = (side.name().as_str(), side.fingerprint());
         let _ = writeln!(text, "{name:<width$}  {age} {fingerprint}");
+        if let Some(fingerprint) = side.tls_fingerprint() {
+            let age = if side.tls_files().is_empty() {
+                "its TLS key"
+            } else {
+                "new TLS key"
+            };
+            let _ = writeln!(text, "{:<width$}  {age} {fingerprint}", "");
+        }
     }
     for side in plan.sides() {
         if side.changes().is_empty() {
@@ -271,6 +293,9 @@ fn text(plan: &Plan) -> String {
         for change in side.changes() {
             let sign = if change.replaces { '~' } else { '+' };
             let _ = writeln!(text, "  {sign} {}={}", change.key, change.shown);
+        }
+        for (file, mode) in side.tls_files().iter().zip(["0644", "0600"]) {
+            let _ = writeln!(text, "{}  (new, mode {mode})", file.display());
         }
     }
     text
@@ -327,6 +352,8 @@ struct Paired<'a> {
     file: String,
     new_file: bool,
     changes: Vec<Change<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_fingerprint: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -345,6 +372,7 @@ impl<'a> Report<'a> {
             file: side.path().display().to_string(),
             new_file: side.is_file_new(),
             changes: side.changes().iter().map(Change::of).collect(),
+            tls_fingerprint: side.tls_fingerprint().map(|pin| pin.to_string()),
         };
         Self {
             written: !is_dry && !plan.is_empty(),

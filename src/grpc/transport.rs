@@ -1,9 +1,9 @@
 //! The bytes of a client's connection, with or without TLS, and why it broke.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwapOption;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -39,13 +39,16 @@ impl Fault {
 pub(super) struct Transport {
     io: Io,
     fault: Fault,
+    /// Whether nothing was read yet.
+    is_fresh: bool,
+    /// Why a write failed, while the server's word is waited for.
+    broken: Option<io::Error>,
 }
 
 #[derive(Debug)]
 enum Io {
     Plain {
         stream: TcpStream,
-        is_fresh: bool,
     },
     Tls {
         stream: Box<TlsStream<TcpStream>>,
@@ -55,15 +58,21 @@ enum Io {
 
 impl Transport {
     pub(super) fn plain(stream: TcpStream, fault: Fault) -> Self {
-        let is_fresh = true;
-        let io = Io::Plain { stream, is_fresh };
-        Self { io, fault }
+        Self::over(Io::Plain { stream }, fault)
     }
 
     pub(super) fn tls(stream: TlsStream<TcpStream>, tls: ClientTls, fault: Fault) -> Self {
         let stream = Box::new(stream);
-        let io = Io::Tls { stream, tls };
-        Self { io, fault }
+        Self::over(Io::Tls { stream, tls }, fault)
+    }
+
+    fn over(io: Io, fault: Fault) -> Self {
+        Self {
+            io,
+            fault,
+            is_fresh: true,
+            broken: None,
+        }
     }
 
     /// Explains what an operation on the connection ended with.
@@ -79,23 +88,34 @@ impl Transport {
         }
     }
 
-    /// Explains what a write ended with. A server that refuses a certificate says so and closes:
-    /// the write may fail before the word was read.
+    /// Explains what a write ended with. A server that refuses a connection says so and closes: the
+    /// first write may fail before that word was read, and waits for it.
     fn explained_write<T>(
         &mut self,
         cx: &mut Context<'_>,
         ended: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if let Poll::Ready(Err(_)) = &ended {
-            let mut rest = [0; 256];
-            let mut rest = ReadBuf::new(&mut rest);
-            if let Poll::Ready(Err(error)) = Pin::new(&mut *self).poll_read(cx, &mut rest)
-                && self.fault.last().is_some()
-            {
-                return Poll::Ready(Err(error));
+        match ended {
+            Poll::Ready(Err(error)) if self.is_fresh => {
+                self.broken = Some(error);
+                self.poll_word(cx).map(Err)
             }
+            ended => self.explained(ended),
         }
-        self.explained(ended)
+    }
+
+    /// Waits for what the server said before it closed; returns why the connection broke.
+    fn poll_word(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut word = [0; 256];
+        let mut word = ReadBuf::new(&mut word);
+        let read = ready!(Pin::new(&mut *self).poll_read(cx, &mut word));
+        let broken = self.broken.take();
+        Poll::Ready(match (read, broken) {
+            (Err(word), Some(_)) if self.fault.last().is_some() => word,
+            (_, Some(broken)) => broken,
+            (Err(word), None) => word,
+            (Ok(()), None) => io::ErrorKind::BrokenPipe.into(),
+        })
     }
 }
 
@@ -112,20 +132,16 @@ impl AsyncRead for Transport {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let ended = match &mut this.io {
-            Io::Plain { stream, is_fresh } => {
-                let ended = Pin::new(stream).poll_read(cx, buffer);
-                if let (true, Some(first)) = (*is_fresh, buffer.filled().get(before)) {
-                    *is_fresh = false;
-                    if *first == ALERT {
-                        let error = this.fault.keep(ClientFailure::TlsExpected);
-                        return Poll::Ready(Err(error));
-                    }
-                }
-                ended
-            }
-            Io::Tls { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
+            Io::Plain { stream } => ready!(Pin::new(stream).poll_read(cx, buffer)),
+            Io::Tls { stream, .. } => ready!(Pin::new(stream).poll_read(cx, buffer)),
         };
-        this.explained(ended)
+        let is_first = std::mem::replace(&mut this.is_fresh, false);
+        let is_plain = matches!(this.io, Io::Plain { .. });
+        if is_first && is_plain && buffer.filled().get(before) == Some(&ALERT) {
+            let error = this.fault.keep(ClientFailure::TlsExpected);
+            return Poll::Ready(Err(error));
+        }
+        this.explained(Poll::Ready(ended))
     }
 }
 
@@ -136,17 +152,46 @@ impl AsyncWrite for Transport {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.broken.is_some() {
+            return this.poll_word(cx).map(Err);
+        }
         let ended = match &mut this.io {
-            Io::Plain { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+            Io::Plain { stream } => Pin::new(stream).poll_write(cx, bytes),
             Io::Tls { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
         };
         this.explained_write(cx, ended)
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.broken.is_some() {
+            return this.poll_word(cx).map(Err);
+        }
+        let ended = match &mut this.io {
+            Io::Plain { stream } => Pin::new(stream).poll_write_vectored(cx, parts),
+            Io::Tls { stream, .. } => Pin::new(stream).poll_write_vectored(cx, parts),
+        };
+        this.explained_write(cx, ended)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain { stream } => stream.is_write_vectored(),
+            Io::Tls { stream, .. } => stream.is_write_vectored(),
+        }
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.broken.is_some() {
+            return this.poll_word(cx).map(Err);
+        }
         let ended = match &mut this.io {
-            Io::Plain { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Io::Plain { stream } => Pin::new(stream).poll_flush(cx),
             Io::Tls { stream, .. } => Pin::new(stream).poll_flush(cx),
         };
         this.explained_write(cx, ended)
@@ -155,7 +200,7 @@ impl AsyncWrite for Transport {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match &mut this.io {
-            Io::Plain { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Io::Plain { stream } => Pin::new(stream).poll_shutdown(cx),
             Io::Tls { stream, .. } => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -5,6 +5,7 @@ use crate::properties::name::Pattern;
 pub(super) const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 pub(super) const OWN_NAME: &str = "countersign.deployment.name";
 pub(super) const GRPC_PORT: &str = "ataccama.server.grpc.port";
+const TLS_PIN: &str = "countersign.deployments.<name>.tls-keys.<key>.fingerprint";
 const MODULE: &str = "ataccama.one.platform.deployments.<name>.module";
 const ENVIRONMENT: &str = "ataccama.one.platform.deployments.<name>.environment";
 const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
@@ -25,6 +26,7 @@ pub(super) struct Patterns {
     pub(super) fingerprint: Pattern,
     pub(super) content: Pattern,
     pub(super) is_revoked: Pattern,
+    pub(super) tls_pin: Pattern,
 }
 
 impl Patterns {
@@ -39,6 +41,7 @@ impl Patterns {
             fingerprint: Pattern::new(FINGERPRINT),
             content: Pattern::new(CONTENT),
             is_revoked: Pattern::new(IS_REVOKED),
+            tls_pin: Pattern::new(TLS_PIN),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
+    pub(super) fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
         Self {
             key: key.into(),
             value: Secret::new(value.into()),
@@ -47,7 +47,7 @@ pub(super) struct Side {
     pub(super) is_key_new: bool,
     pub(super) port: u16,
     key_id: KeyId,
-    module: String,
+    pub(super) module: String,
     environment: Environment,
 }
 

@@ -16,6 +16,7 @@ fn options() -> Options {
         environment: None,
         role: Role::new(OPTIONS_ROLE).unwrap(),
         key_name: None,
+        tls: false,
     }
 }
 

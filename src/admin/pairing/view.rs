@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::Patterns;
+use super::tls::TlsView;
 use crate::admin::error::PairError;
 use crate::identity::DeploymentName;
 use crate::jose::{KeyId, KeyMaterial, PublicJwk, SigningKey, VerifyingKey, published};
@@ -17,6 +18,7 @@ pub(super) struct View {
     pub(super) key: Option<(SigningKey, KeyId)>,
     pub(super) name: Option<String>,
     pub(super) port: Option<u16>,
+    pub(super) tls: TlsView,
     /// By their names in the form in which spellings agree.
     pub(super) deployments: BTreeMap<String, Trusted>,
 }
@@ -75,6 +77,7 @@ impl View {
             {
                 view.port = value.parse().ok();
             } else {
+                view.tls.take(&patterns, &name, entry.key(), value);
                 view.take_deployment(&patterns, &name, value);
             }
         }
