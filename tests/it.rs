@@ -11,6 +11,8 @@ mod interop;
 mod layers;
 #[path = "it/lifecycle.rs"]
 mod lifecycle;
+#[path = "it/listener.rs"]
+mod listener;
 #[path = "it/oracles.rs"]
 mod oracles;
 #[path = "it/registration.rs"]

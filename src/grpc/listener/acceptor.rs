@@ -98,7 +98,8 @@ impl Acceptor {
             return;
         };
         let _ = tcp.set_nodelay(true);
-        let stream = Cuttable::new(tcp, peer, place);
+        let patience = self.limits.keepalive_interval + self.limits.keepalive_timeout;
+        let stream = Cuttable::new(tcp, peer, patience, place);
         match &self.tls {
             None => hand_over(ready, Stream::Plain(stream)).await,
             Some(tls) => {

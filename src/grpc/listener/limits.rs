@@ -18,7 +18,8 @@ pub struct ConnectionLimits {
     pub tls_handshake: Duration,
     /// How often an HTTP/2 ping asks whether the peer is still there.
     pub keepalive_interval: Duration,
-    /// How long the answer to such a ping may take.
+    /// How long the answer to such a ping may take. For both times together, written bytes may
+    /// wait for a peer that does not read.
     pub keepalive_timeout: Duration,
     /// After which time a connection is asked to end: open calls may finish.
     pub age: Duration,

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -17,18 +19,27 @@ use super::connections::Place;
 use crate::grpc::PeerInfo;
 
 /// A TCP connection that fails to read and write once it is cut: whoever serves it ends.
+///
+/// It is cut by the word of [`Connections`](super::Connections), or because its peer leaves
+/// written bytes unread. HTTP/2's keepalive does not see to that: it ends a connection once a last
+/// frame is written, for which such a peer leaves no room.
 #[derive(Debug)]
 pub(in crate::grpc) struct Cuttable {
     tcp: Option<TcpStream>,
     told: oneshot::Receiver<()>,
     place: Arc<Place>,
     peer: SocketAddr,
+    /// How long written bytes may wait for the peer to read on.
+    patience: Duration,
+    /// Runs from the first byte that had to wait until all bytes are flushed.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Cuttable {
     pub(super) fn new(
         tcp: TcpStream,
         peer: SocketAddr,
+        patience: Duration,
         (place, told): (Arc<Place>, oneshot::Receiver<()>),
     ) -> Self {
         Self {
@@ -36,6 +47,8 @@ impl Cuttable {
             told,
             place,
             peer,
+            patience,
+            stalled: None,
         }
     }
 
@@ -44,10 +57,26 @@ impl Cuttable {
         if self.tcp.is_some() && Pin::new(&mut self.told).poll(cx).is_ready() {
             self.close();
         }
-        self.tcp
-            .as_mut()
-            .map(Pin::new)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the listener"))
+        self.tcp.as_mut().map(Pin::new).ok_or_else(cut)
+    }
+
+    /// Passes on what became of a write; fails where writes have been waiting for too long.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_pending() {
+            let patience = self.patience;
+            let stalled = self
+                .stalled
+                .get_or_insert_with(|| Box::pin(sleep(patience)));
+            if stalled.as_mut().poll(cx).is_ready() {
+                self.close();
+                return Poll::Ready(Err(cut()));
+            }
+        }
+        written
     }
 
     fn close(&mut self) {
@@ -66,6 +95,10 @@ impl Cuttable {
             local: self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()),
         }
     }
+}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the listener")
 }
 
 impl Drop for Cuttable {
@@ -90,7 +123,8 @@ impl AsyncWrite for Cuttable {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.socket(cx)?.poll_write(cx, bytes)
+        let written = self.socket(cx)?.poll_write(cx, bytes);
+        self.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -98,7 +132,8 @@ impl AsyncWrite for Cuttable {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.socket(cx)?.poll_write_vectored(cx, parts)
+        let written = self.socket(cx)?.poll_write_vectored(cx, parts);
+        self.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -106,7 +141,11 @@ impl AsyncWrite for Cuttable {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket(cx)?.poll_flush(cx)
+        let flushed = self.socket(cx)?.poll_flush(cx);
+        if flushed.is_ready() {
+            self.stalled = None;
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

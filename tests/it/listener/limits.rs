@@ -1,0 +1,261 @@
+//! Each bound of the connections, made small.
+
+use std::time::Duration;
+
+use countersign::grpc::{ConnectionLimits, Drained};
+use countersign::proto::registry::RegisterEngineRequest;
+use tokio::time::Instant;
+use tonic::Code;
+use tower_layer::Layer as _;
+
+use super::process::Homes;
+use super::served::{HANGS, Served, TELLS_PEER};
+use super::wire::{
+    ACK, DATA, EMPTY, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, Raw, SETTINGS, WINDOW_UPDATE,
+    call, frame, request,
+};
+use crate::support::world;
+
+const SHORT: Duration = Duration::from_millis(200);
+
+fn served(change: impl FnOnce(&mut ConnectionLimits)) -> Served {
+    Served::start(|options| change(&mut options.connections))
+}
+
+/// Makes a call and awaits the reply's end.
+fn heard(raw: &mut Raw, stream: u32) {
+    raw.send(&call(stream));
+    raw.until(|frame| frame.stream == stream && frame.flags & END_STREAM != 0);
+}
+
+/// Begins to read a reply without end.
+fn watch(raw: &mut Raw) {
+    let watch = request("/grpc.health.v1.Health/Watch");
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &watch));
+    raw.send(&frame(DATA, END_STREAM, 1, EMPTY));
+    raw.until(|frame| frame.kind == DATA);
+}
+
+#[test]
+fn peer_of_a_call_is_told_to_its_handler() {
+    let served = served(|_| ());
+
+    assert_eq!(served.call(TELLS_PEER).unwrap(), "127.0.0.1 0");
+}
+
+#[test]
+fn connection_without_a_request_is_cut_at_the_deadline_and_no_other() {
+    let served = served(|limits| limits.first_request = SHORT);
+    let mut caller = Raw::http2(served.address, &[]);
+    heard(&mut caller, 1);
+    let mut mute = Raw::connect(served.address);
+    let mut chatty = Raw::http2(served.address, &[]);
+    chatty.send(&frame(PING, 0, 0, &[7; 8]));
+    let mut half = Raw::http2(served.address, &[]);
+    half.send(&frame(HEADERS, 0, 1, &request("/half")));
+
+    for silent in [&mut mute, &mut chatty, &mut half] {
+        silent.closed();
+    }
+
+    heard(&mut caller, 3);
+}
+
+#[test]
+fn one_connection_too_many_from_an_address_is_closed_at_once() {
+    let served = served(|limits| limits.per_address = 2);
+    let mut first = Raw::http2(served.address, &[]);
+    let mut second = Raw::http2(served.address, &[]);
+    heard(&mut first, 1);
+    heard(&mut second, 1);
+
+    Raw::http2(served.address, &[]).closed();
+
+    let mut elsewhere = Raw::http2_from([127, 0, 0, 2], served.address);
+    for raw in [&mut first, &mut second] {
+        heard(raw, 3);
+    }
+    heard(&mut elsewhere, 1);
+}
+
+#[test]
+fn one_connection_too_many_is_closed_at_once() {
+    let served = served(|limits| limits.total = 2);
+    let mut first = Raw::http2(served.address, &[]);
+    let mut second = Raw::http2_from([127, 0, 0, 2], served.address);
+    heard(&mut first, 1);
+    heard(&mut second, 1);
+
+    Raw::http2_from([127, 0, 0, 3], served.address).closed();
+
+    drop(second);
+    // Its place is free once the server has seen its end.
+    let begun = Instant::now();
+    while served.call("").is_err() {
+        assert!(begun.elapsed() < world::PATIENCE);
+    }
+    heard(&mut first, 3);
+}
+
+#[test]
+fn oldest_silent_connection_gives_way_to_a_new_one() {
+    let served = served(|limits| limits.total = 3);
+    let mut caller = Raw::http2(served.address, &[]);
+    heard(&mut caller, 1);
+    let mut oldest = Raw::connect(served.address);
+    let mut younger = Raw::http2(served.address, &[]);
+
+    let mut newest = Raw::http2(served.address, &[]);
+
+    oldest.closed();
+    for raw in [&mut younger, &mut newest] {
+        heard(raw, 1);
+    }
+    heard(&mut caller, 3);
+}
+
+#[test]
+fn peer_that_answers_no_ping_is_cut() {
+    let served = served(|limits| {
+        limits.keepalive_interval = SHORT;
+        limits.keepalive_timeout = SHORT;
+    });
+    let mut gone = Raw::http2(served.address, &[]);
+    heard(&mut gone, 1);
+
+    gone.until(|frame| frame.kind == PING && frame.flags & ACK == 0);
+    gone.closed();
+}
+
+#[test]
+fn peer_that_does_not_read_its_reply_is_cut() {
+    let served = served(|limits| {
+        limits.keepalive_interval = SHORT;
+        limits.keepalive_timeout = SHORT;
+    });
+    // A window that is never exhausted, so that only TCP holds the reply up.
+    let mut slow = Raw::http2(served.address, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    slow.send(&frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]));
+    watch(&mut slow);
+
+    served.is_alone();
+
+    heard(&mut Raw::http2(served.address, &[]), 1);
+}
+
+#[test]
+fn old_connection_is_asked_to_end_and_cut_after_the_grace() {
+    let served = served(|limits| {
+        limits.age = SHORT;
+        limits.age_grace = SHORT;
+    });
+    let begun = Instant::now();
+    let mut old = Raw::http2(served.address, &[]);
+    // A call that waits for its message.
+    old.send(&frame(
+        HEADERS,
+        END_HEADERS,
+        1,
+        &request(super::wire::HEALTH),
+    ));
+    old.send(&frame(DATA, 0, 1, &EMPTY[..1]));
+
+    let asked = old.until(|frame| frame.kind == GOAWAY);
+    assert_eq!(asked.goaway(), Some(0));
+    old.closed();
+
+    assert!(begun.elapsed() >= 2 * SHORT);
+}
+
+#[test]
+fn bounds_are_announced() {
+    let served = served(|_| ());
+    let mut raw = Raw::http2(served.address, &[]);
+
+    let settings = raw.until(|frame| frame.kind == SETTINGS).payload;
+
+    let (settings, rest) = settings.as_chunks::<6>();
+    assert!(rest.is_empty());
+    // MAX_CONCURRENT_STREAMS and MAX_HEADER_LIST_SIZE.
+    assert!(settings.contains(&[0, 3, 0, 0, 0, 100]));
+    assert!(settings.contains(&[0, 6, 0, 0, 0x40, 0]));
+}
+
+#[test]
+fn reply_that_does_not_begin_in_time_is_given_up() {
+    let served = Served::start(|options| options.request_timeout = SHORT);
+
+    let late = served.call(HANGS).unwrap_err();
+
+    assert_eq!(
+        (late.code(), late.message()),
+        (Code::Cancelled, "Timeout expired")
+    );
+    assert_eq!(served.call("").unwrap(), "fine");
+}
+
+/// Opens every kind of connection that would never end by itself.
+fn guests(served: &Served) -> Vec<Raw> {
+    let mut hanging = Raw::http2(served.address, &[]);
+    let mut hangs = request("/countersign.engine.v1.EngineService/CheckStatus");
+    hangs.extend(super::wire::field("manner", HANGS));
+    hanging.send(&frame(HEADERS, END_HEADERS, 1, &hangs));
+    hanging.send(&frame(DATA, END_STREAM, 1, EMPTY));
+    // A reply without end to a peer that does not read it.
+    let mut slow = Raw::http2(served.address, &[]);
+    watch(&mut slow);
+    let silent = Raw::connect(served.address);
+    // The answer comes after those before it were taken.
+    assert_eq!(served.call("").unwrap(), "fine");
+    vec![hanging, slow, silent]
+}
+
+#[test]
+fn nothing_runs_on_after_the_shutdown_deadline() {
+    let served = Served::start(|options| options.shutdown_deadline = SHORT);
+    let guests = guests(&served);
+
+    assert_eq!(served.stop(), Drained::AtDeadline);
+
+    for mut guest in guests {
+        guest.closed();
+    }
+}
+
+#[test]
+fn nothing_runs_on_after_the_server_was_dropped() {
+    let served = Served::start(|_| ());
+    let guests = guests(&served);
+
+    served.abandon();
+
+    for mut guest in guests {
+        guest.closed();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn message_beyond_the_configured_size_is_refused() {
+    let homes = Homes::new();
+    let dpm = homes.dpm(256, &["ataccama.server.grpc.max-message-size=1KB"]);
+    let module = countersign::Module::load(homes.path().join("dpe")).unwrap();
+    let identity = module.client_layer("dpm-dev").unwrap();
+    let channel = identity.layer(world::channel(dpm.address).await);
+    let mut client = world::RegistryClient::new(channel);
+    let mut register = async |length| {
+        let engine_id = "x".repeat(length);
+        let request = RegisterEngineRequest {
+            engine_id,
+            ..RegisterEngineRequest::default()
+        };
+        client.register_engine(request).await.unwrap_err()
+    };
+
+    // A field's name and length take three bytes.
+    let fits = register(1024 - 3).await;
+    let exceeds = register(1024 - 2).await;
+
+    assert_eq!(fits.code(), Code::InvalidArgument, "{fits}");
+    assert_eq!(exceeds.code(), Code::OutOfRange, "{exceeds}");
+    assert!(exceeds.message().contains("1024 bytes"), "{exceeds}");
+}
