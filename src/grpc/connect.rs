@@ -1,5 +1,7 @@
 //! The one place where a channel is made.
 
+mod budget;
+
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -15,6 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
+
+use budget::{Budgeted, ReadBudget};
 
 use super::tls::{ClientFailure, ClientTls};
 use super::transport::{Fault, Transport};
@@ -139,6 +143,7 @@ pub struct Connection {
     channel: Channel,
     opened: Arc<AtomicU64>,
     fault: Fault,
+    budget: ReadBudget,
 }
 
 impl Connection {
@@ -153,6 +158,7 @@ impl Connection {
         Ok(Self {
             opened: Arc::clone(&connector.opened),
             fault: connector.fault.clone(),
+            budget: connector.budget.clone(),
             channel: endpoint.connect_with_connector_lazy(connector),
         })
     }
@@ -167,16 +173,46 @@ impl Connection {
         target: &Target,
         options: ConnectionOptions,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let endpoint = endpoint(target, &options)?;
-        let connector = Connector::new(target, options);
-        let opened = Arc::clone(&connector.opened);
-        let fault = connector.fault.clone();
-        let channel = endpoint.connect_with_connector(connector).await?;
+        Self::connect(Connector::new(target, options)).await
+    }
+
+    /// Connects now, to one of `addresses` and to no other, also when it reconnects.
+    ///
+    /// `target` only names the far side: it is not resolved, so what was judged is what is dialled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub async fn to_addresses(
+        target: &Target,
+        addresses: Vec<SocketAddr>,
+        options: ConnectionOptions,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let mut connector = Connector::new(target, options);
+        connector.addresses = Some(addresses.into());
+        Self::connect(connector).await
+    }
+
+    async fn connect(connector: Connector) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let endpoint = endpoint(&connector.target, &connector.options)?;
         Ok(Self {
-            channel,
-            opened,
-            fault,
+            opened: Arc::clone(&connector.opened),
+            fault: connector.fault.clone(),
+            budget: connector.budget.clone(),
+            channel: endpoint.connect_with_connector(connector).await?,
         })
+    }
+
+    /// Lets `bytes` more be read, by whatever connection; the one that spends them breaks.
+    ///
+    /// A connection of which this was never said may read without end.
+    pub fn allow_reading(&self, bytes: u64) {
+        self.budget.set(bytes);
+    }
+
+    /// Tells whether all that may be read was read.
+    pub fn has_read_all(&self) -> bool {
+        self.budget.is_spent()
     }
 
     /// Returns the channel. Cloning is cheap.
@@ -231,8 +267,11 @@ pub fn cause(error: &dyn Error) -> String {
 struct Connector {
     target: Target,
     options: ConnectionOptions,
+    /// What to dial in place of what `target` resolves to.
+    addresses: Option<Arc<[SocketAddr]>>,
     opened: Arc<AtomicU64>,
     fault: Fault,
+    budget: ReadBudget,
 }
 
 impl Connector {
@@ -240,17 +279,19 @@ impl Connector {
         Self {
             target: target.clone(),
             options,
+            addresses: None,
             opened: Arc::default(),
             fault: Fault::default(),
+            budget: ReadBudget::unlimited(),
         }
     }
 
-    async fn connect(self) -> Result<TokioIo<Transport>, ConnectError> {
+    async fn connect(self) -> Result<TokioIo<Budgeted<Transport>>, ConnectError> {
         let limit = self.options.connect_timeout;
         let stream = tokio::time::timeout(limit, self.secured()).await;
         let stream = stream.map_err(|_elapsed| ConnectError::Timeout(limit))??;
         self.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(TokioIo::new(stream))
+        Ok(TokioIo::new(Budgeted::new(stream, self.budget)))
     }
 
     async fn secured(&self) -> Result<Transport, ConnectError> {
@@ -267,16 +308,12 @@ impl Connector {
         Ok(Transport::tls(stream, tls.clone(), self.fault.clone()))
     }
 
-    /// Resolves once, judges every address, and dials only what was judged.
+    /// Judges every address, and dials only what was judged.
     async fn dial(&self) -> Result<(TcpStream, SocketAddr), ConnectError> {
-        let Target { host, port } = &self.target;
-        let resolved = lookup_host((host.as_str(), *port)).await;
-        let addresses: Vec<SocketAddr> = resolved
-            .map_err(|source| ConnectError::Resolve {
-                host: host.clone(),
-                source,
-            })?
-            .collect();
+        let addresses = match &self.addresses {
+            Some(addresses) => addresses.to_vec(),
+            None => self.resolve().await?,
+        };
         let remote = addresses
             .iter()
             .find(|address| !address.ip().to_canonical().is_loopback());
@@ -284,7 +321,7 @@ impl Connector {
         if let (Some(remote), false) = (remote, may_leave) {
             return Err(ConnectError::Plaintext(*remote));
         }
-        let mut failed = ConnectError::NoAddress(host.clone());
+        let mut failed = ConnectError::NoAddress(self.target.host.clone());
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
@@ -297,10 +334,20 @@ impl Connector {
         }
         Err(failed)
     }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        let Target { host, port } = &self.target;
+        let resolved = lookup_host((host.as_str(), *port)).await;
+        let resolved = resolved.map_err(|source| ConnectError::Resolve {
+            host: host.clone(),
+            source,
+        })?;
+        Ok(resolved.collect())
+    }
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<Transport>;
+    type Response = TokioIo<Budgeted<Transport>>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 

@@ -76,6 +76,30 @@ async fn connections_are_counted() {
     drop(listener);
 }
 
+#[tokio::test]
+async fn only_the_given_addresses_are_dialled() {
+    let (listener, address) = listener().await;
+    let elsewhere = Target::new("no-such-host.invalid", 1);
+
+    let connection =
+        Connection::to_addresses(&elsewhere, vec![address], ConnectionOptions::default())
+            .await
+            .unwrap();
+
+    assert_eq!(connection.opened(), 1);
+    drop(listener);
+}
+
+#[tokio::test]
+async fn no_address_is_no_connection() {
+    let target = Target::new("localhost", 1);
+
+    let refused = Connection::to_addresses(&target, vec![], ConnectionOptions::default()).await;
+
+    let text = cause(refused.unwrap_err().as_ref());
+    assert!(text.contains("`localhost` has no address"), "{text}");
+}
+
 #[test]
 fn target_prints_ipv6_in_brackets() {
     assert_eq!(Target::new("::1", 8531).to_string(), "[::1]:8531");
