@@ -25,7 +25,7 @@ mod tests;
 pub use check::{CheckError, Checked, Ignored, Report, check, check_texts};
 pub use load::{LoadError, ModuleKind, Settings, environment};
 pub use own::{
-    AllowedAddress, ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings,
-    PeerSettings, ProofMode, RegistrySettings, Replay, ServerSettings,
+    ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings, PeerSettings,
+    ProofMode, RegistrySettings, Replay, ServerSettings,
 };
 pub use schema::{Fallback, Setting, Takes, settings};

@@ -7,12 +7,13 @@ use crate::diagnostic::{Code, quote};
 use crate::identity::DeploymentName;
 use crate::properties::Sourced;
 use crate::properties::name::uniform;
+use crate::registry::{AddressRules, AllowedAddress};
 use crate::token::Policy;
 
 use super::gather::DEPLOYMENTS;
 use super::own::{
-    AllowedAddress, ClientSettings, ConnectionSettings, EngineSettings, LoggingSettings,
-    PeerSettings, ProofMode, RegistrySettings, Replay, ServerSettings,
+    ClientSettings, ConnectionSettings, EngineSettings, LoggingSettings, PeerSettings, ProofMode,
+    RegistrySettings, Replay, ServerSettings,
 };
 use super::read::Reader;
 use super::schema;
@@ -297,8 +298,10 @@ fn peers(reader: &mut Reader<'_>) -> Vec<PeerSettings> {
         let keys = [name];
         let low = "countersign.deployments.<name>.allow-low-ports";
         peers.push(PeerSettings {
-            allow_low_ports: reader.switch(low, &keys).unwrap_or(false),
-            allowed_addresses: allowed(reader, &keys),
+            addresses: AddressRules {
+                allow_low_ports: reader.switch(low, &keys).unwrap_or(false),
+                allowed: allowed(reader, &keys),
+            },
             name: meant,
         });
     }

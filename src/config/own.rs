@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
 use crate::identity::DeploymentName;
+use crate::registry::AddressRules;
 
 /// What the server of a module does.
 #[derive(Clone, Debug)]
@@ -135,45 +136,8 @@ pub enum Replay {
 pub struct PeerSettings {
     /// The deployment.
     pub name: String,
-    /// Where it may be dialled back; everywhere outside the refused ranges where this is empty.
-    pub allowed_addresses: Vec<AllowedAddress>,
-    /// Whether ports below 1024 may be dialled back.
-    pub allow_low_ports: bool,
-}
-
-/// A host or network that may be dialled back.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum AllowedAddress {
-    /// A DNS name, compared without case.
-    Host(String),
-    /// A network: an address and how many of its leading bits count.
-    Network(IpAddr, u8),
-}
-
-impl AllowedAddress {
-    /// Reads a host name, an IP address, or a network such as `10.0.0.0/8`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
-            None => (text, None),
-        };
-        if let Ok(address) = address.parse::<IpAddr>() {
-            let most = if address.is_ipv4() { 32 } else { 128 };
-            let bits = bits.unwrap_or(most);
-            return (bits <= most).then_some(Self::Network(address, bits));
-        }
-        let label = |label: &str| {
-            let inside = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-            inside && !label.is_empty() && label.len() <= 63 && !label.starts_with('-')
-        };
-        let is_host = bits.is_none() && text.len() <= 253 && text.split('.').all(label);
-        // A host name whose last label is a number would be read as an address by some.
-        let numeric = text
-            .rsplit('.')
-            .next()
-            .is_some_and(|l| l.chars().all(|c| c.is_ascii_digit()));
-        (is_host && !numeric).then(|| Self::Host(text.to_ascii_lowercase()))
-    }
+    /// Where its engines may be dialled back.
+    pub addresses: AddressRules,
 }
 
 /// Tells whether `host` is this machine for sure.

@@ -1,11 +1,15 @@
 //! The registry of engines: who may register what, and how far each has come.
 
+mod address_policy;
 mod engine_registry;
 mod error;
 mod limits;
 mod registrant;
 pub mod store;
 
+pub use address_policy::{
+    AddressPolicy, AddressRefusal, AddressRules, AllowedAddress, Destination, Network, RefusedRange,
+};
 pub use engine_registry::{CheckOutcome, EngineChange, EngineRegistry};
 pub use error::RegistryError;
 pub use limits::Limits;

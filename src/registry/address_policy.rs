@@ -1,0 +1,170 @@
+//! Which addresses may be dialled back, and for whom: rules alone, without I/O.
+
+mod allowed;
+mod ranges;
+
+pub use allowed::{AllowedAddress, Network};
+pub use ranges::RefusedRange;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::engine::EngineAddress;
+
+/// What the registry's file adds about where the engines of one deployment may be dialled.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AddressRules {
+    /// Where they may be dialled; everywhere outside the refused ranges where this is empty.
+    ///
+    /// It narrows and never widens: an address in a refused range stays refused.
+    pub allowed: Vec<AllowedAddress>,
+    /// Whether ports below 1024 may be dialled. Default: they may not, since that is where other
+    /// services of a network listen.
+    pub allow_low_ports: bool,
+}
+
+/// Where an engine is to be dialled, and who wants it.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// The deployment that registers the engine.
+    pub deployment: &'a str,
+    /// The address that it gave.
+    pub address: &'a EngineAddress,
+    /// Whether the registration came over loopback.
+    pub over_loopback: bool,
+}
+
+/// Which addresses may be dialled back.
+///
+/// An engine says itself where it listens, so whoever holds a trusted key chooses what the
+/// registry connects to. The registry therefore dials no port below 1024, nothing that is no
+/// single host ([`RefusedRange`]), not itself, and its own machine only for engines that called
+/// from there. Private ranges are dialled: engines live in them.
+///
+/// Every address that a name stands for has to pass. Whether the registration came over loopback
+/// is what the connection says: behind a proxy on the registry's own machine every caller does.
+/// [`AddressRules::allowed`] is the answer there.
+#[derive(Clone, Debug, Default)]
+pub struct AddressPolicy {
+    own: Vec<SocketAddr>,
+    rules: HashMap<String, AddressRules>,
+}
+
+impl AddressPolicy {
+    /// Refuses `own`, where this process listens, and applies `rules` to the deployments that they
+    /// are filed under; the others have [`AddressRules::default`].
+    pub fn new(own: Vec<SocketAddr>, rules: HashMap<String, AddressRules>) -> Self {
+        Self { own, rules }
+    }
+
+    /// Tells whether `destination`, which is `resolved`, may be dialled.
+    ///
+    /// Judges the port and each of `resolved`; what is dialled must be one of these, not a second
+    /// answer of the resolver. `is_local` tells whether an address is one of this machine's: it is
+    /// asked where this process listens on every address at the destination's port.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that refuses it.
+    pub fn check(
+        &self,
+        destination: &Destination<'_>,
+        resolved: &[IpAddr],
+        is_local: impl Fn(IpAddr) -> bool,
+    ) -> Result<(), AddressRefusal> {
+        let rules = self.rules.get(destination.deployment);
+        let port = destination.address.port();
+        if port < FIRST_HIGH_PORT && !rules.is_some_and(|rules| rules.allow_low_ports) {
+            return Err(AddressRefusal::LowPort {
+                port,
+                deployment: destination.deployment.to_owned(),
+            });
+        }
+        for address in resolved {
+            let address = address.to_canonical();
+            if let Some(range) = RefusedRange::of(address) {
+                return Err(AddressRefusal::Range { address, range });
+            }
+            if address.is_loopback() && !destination.over_loopback {
+                return Err(AddressRefusal::Loopback(address));
+            }
+            if self.is_own(address, port, &is_local) {
+                return Err(AddressRefusal::Own(SocketAddr::new(address, port)));
+            }
+            if let Some(rules) = rules
+                && !rules.allow(destination.address.hostname(), address)
+            {
+                return Err(AddressRefusal::NotListed {
+                    address,
+                    deployment: destination.deployment.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_own(&self, address: IpAddr, port: u16, is_local: impl Fn(IpAddr) -> bool) -> bool {
+        let listens = |own: &SocketAddr| {
+            let ip = own.ip().to_canonical();
+            let here = if ip.is_unspecified() {
+                address.is_loopback() || is_local(address)
+            } else {
+                ip == address
+            };
+            own.port() == port && here
+        };
+        self.own.iter().any(listens)
+    }
+}
+
+impl AddressRules {
+    fn allow(&self, hostname: &str, address: IpAddr) -> bool {
+        let mut allowed = self.allowed.iter();
+        self.allowed.is_empty() || allowed.any(|allowed| allowed.matches(hostname, address))
+    }
+}
+
+const FIRST_HIGH_PORT: u16 = 1024;
+
+/// Why an address may not be dialled back. Says the rule, and the setting where one decides.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressRefusal {
+    /// A port below 1024.
+    #[error(
+        "port {port} is below 1024, and `countersign.deployments.{deployment}.allow-low-ports` is not set in the registry's file"
+    )]
+    LowPort {
+        /// The port.
+        port: u16,
+        /// Whose engine it is.
+        deployment: String,
+    },
+    /// An address that is never dialled.
+    #[error("{address} is {range}")]
+    Range {
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        range: RefusedRange,
+    },
+    /// The registry's own machine, for an engine elsewhere.
+    #[error("{0} is loopback, and the registration did not come over loopback")]
+    Loopback(IpAddr),
+    /// The registry itself.
+    #[error("{0} is where the registry itself listens")]
+    Own(SocketAddr),
+    /// An address outside of those that the file lists.
+    #[error(
+        "{address} is not among `countersign.deployments.{deployment}.allowed-addresses` of the registry's file"
+    )]
+    NotListed {
+        /// The address.
+        address: IpAddr,
+        /// Whose engine it is.
+        deployment: String,
+    },
+}
+
+#[cfg(test)]
+mod tests;
