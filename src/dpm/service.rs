@@ -60,7 +60,14 @@ impl Caller {
             identity: self.token.identity().clone(),
             environment: deployment.and_then(|deployment| deployment.environment.clone()),
             fingerprint: self.token.key_id().as_str().into(),
+            over_loopback: self.is_here(),
         }
+    }
+
+    /// Tells whether the call came over loopback.
+    fn is_here(&self) -> bool {
+        let ip = self.peer.map(|peer| peer.ip().to_canonical());
+        ip.is_some_and(|ip| ip.is_loopback())
     }
 
     /// Tells whether the caller may read all of `engine`: its owner, or this module itself.

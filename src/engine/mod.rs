@@ -34,6 +34,9 @@ pub struct Engine {
     pub status_reason: Option<Arc<str>>,
     /// The deployment that owns it.
     pub owner: Owner,
+    /// Whether it last registered over loopback: only then may it be dialled there. Not told on
+    /// the wire; `false` for a record that was read from there.
+    pub over_loopback: bool,
     /// When it last became NEW.
     pub registered_at: SystemTime,
     /// When it last called, or answered a check.

@@ -184,6 +184,7 @@ impl TryFrom<wire::Engine> for Engine {
                 environment: environment.map(|e| e.as_str().into()),
                 fingerprint: engine.fingerprint.into(),
             },
+            over_loopback: false,
             registered_at: time("registered_at", engine.registered_at)?,
             last_seen_at: time("last_seen_at", engine.last_seen_at)?,
         })
@@ -232,6 +233,7 @@ mod tests {
                 fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
             },
             registered_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234),
+            over_loopback: false,
             last_seen_at: SystemTime::UNIX_EPOCH + Duration::from_millis(5_678),
         }
     }

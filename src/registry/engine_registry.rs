@@ -1,5 +1,7 @@
 //! What may be done to an engine, by whom, and what becomes of it.
 
+mod create;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +78,9 @@ impl EngineRegistry {
     /// # Errors
     ///
     /// When another deployment owns `id`, a limit is reached, or the store fails.
+    ///
+    /// Nothing is said here about the address: whether it may be dialled is the caller's to ask,
+    /// of an [`AddressPolicy`](super::AddressPolicy).
     pub async fn register(
         &self,
         caller: &Registrant,
@@ -91,6 +96,7 @@ impl EngineRegistry {
             status: EngineStatus::New,
             status_reason: Some(NOT_CHECKED.into()),
             owner: caller.as_owner(),
+            over_loopback: caller.over_loopback,
             registered_at: now,
             last_seen_at: now,
         };
@@ -136,7 +142,8 @@ impl EngineRegistry {
         Ok(updated.after)
     }
 
-    /// Takes an engine out of service: it is INACTIVE, its owner kept. Idempotent.
+    /// Takes an engine out of service: it is INACTIVE, its owner kept while there is room
+    /// ([`Limits`]). Idempotent.
     ///
     /// # Errors
     ///
@@ -303,17 +310,6 @@ impl EngineRegistry {
             }
         }
         Ok(updated.after)
-    }
-
-    /// Creates `new` within the limits; returns `None` where it is there already.
-    async fn create(&self, new: &Engine) -> Result<Option<Arc<Engine>>, RegistryError> {
-        let deployment = &new.owner.deployment;
-        let mut creations = self.creations.lock().await;
-        self.limits.check(self.store.count(deployment).await?)?;
-        let per_second = self.limits.max_new_engines_per_second;
-        creations.count(deployment, per_second, new.registered_at)?;
-        let created = self.store.replace(new.clone(), Expected::Absent).await?;
-        Ok(created.map(|stored| stored.engine))
     }
 
     /// Replaces the record of `id` with what `change` makes of it, or leaves it at `None`.

@@ -14,6 +14,8 @@ pub struct Registrant {
     pub environment: Option<Environment>,
     /// The key that signed the call, as the registry's file names it.
     pub fingerprint: Arc<str>,
+    /// Whether the call came over loopback.
+    pub over_loopback: bool,
 }
 
 impl Registrant {

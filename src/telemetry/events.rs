@@ -68,6 +68,18 @@ pub fn deregister_engine(caller: &ServiceIdentity, engine: &Engine) {
     );
 }
 
+/// `forgetEngine`: an INACTIVE engine made room for another one of its deployment.
+pub fn forget_engine(engine: &Engine) {
+    info!(
+        target: REGISTRY,
+        correlationId = %engine.id,
+        eventId = "forgetEngine",
+        engine = %engine,
+        deployment = &*engine.owner.deployment,
+        message = "Inactive engine forgotten: its deployment owns as many engines as it may."
+    );
+}
+
 /// `engineCheckFailed`: why an engine is not READY, told when the reason changes.
 ///
 /// The reason is the monitor's own text; what it quotes of a peer is escaped there.

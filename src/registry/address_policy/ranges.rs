@@ -75,18 +75,17 @@ fn of_v6(address: Ipv6Addr) -> Option<RefusedRange> {
 
 /// Returns the IPv4 address that `address` leads to, where it is made of one.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
-    match address.segments() {
-        // IPv4-compatible (RFC 4291, 2.5.5.1), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
-        [0, 0, 0, 0, 0, 0, high, low]
-        | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
-        // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => Some(v4(high, low)),
+    let (high, low) = match address.segments() {
+        // 6to4 (RFC 3056); IPv4-compatible (RFC 4291, 2.5.5.1) and -translated (RFC 2765); NAT64
+        // (RFC 6052).
+        [0x2002, high, low, ..]
+        | [0, 0, 0, 0, 0 | 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
         // Teredo (RFC 4380): the client, inverted.
-        [0x2001, 0, .., high, low] => Some(v4(!high, !low)),
-        _ => None,
-    }
+        [0x2001, 0, .., high, low] => (!high, !low),
+        _ => return None,
+    };
+    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
 }
 
 /// EC2, GCE, Azure and others; Alibaba; Oracle; Azure's host.

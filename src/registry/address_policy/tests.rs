@@ -231,12 +231,11 @@ fn own_address_and_port_are_refused() {
     ] {
         let judged = judged_from(&listening(own), true, &address(HOST, 8532), &[dialled]);
 
-        let expected = match refused {
-            true => Err(AddressRefusal::Own(SocketAddr::new(
-                ip_of(dialled).to_canonical(),
-                8532,
-            ))),
-            false => Ok(()),
+        let own_address = SocketAddr::new(ip_of(dialled).to_canonical(), 8532);
+        let expected = if refused {
+            Err(AddressRefusal::Own(own_address))
+        } else {
+            Ok(())
         };
         assert_eq!(judged, expected, "{own:?} {dialled}");
     }

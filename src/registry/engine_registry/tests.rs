@@ -63,6 +63,7 @@ fn caller(deployment: &str) -> Registrant {
         identity: ServiceIdentity::new(ModuleType::new("dpe").unwrap(), deployment, roles),
         environment: None,
         fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
+        over_loopback: true,
     }
 }
 
@@ -208,6 +209,83 @@ async fn limits_hold_for_a_deployment_and_for_all() {
     let fifth = world.register("dpe-c", 5).await;
     assert!(matches!(fifth, Err(RegistryError::RegistryFull(3))));
     world.register("dpe-a", 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn oldest_inactive_engine_of_the_deployment_makes_room() {
+    let world = World::with_limits(Limits {
+        max_engines_per_deployment: 3,
+        ..Limits::default()
+    });
+    let leave = async |deployment, n| {
+        let gone = world.registry.deregister(&caller(deployment), id(n)).await;
+        gone.unwrap();
+    };
+    let known = async |n| world.registry.find(id(n)).await.unwrap().is_some();
+    world.register("dpe-b", 9).await.unwrap();
+    leave("dpe-b", 9).await;
+    for n in [1, 3, 2] {
+        world.register("dpe-a", n).await.unwrap();
+        world.clock.advance(Duration::from_secs(1));
+    }
+    for n in [2, 3] {
+        leave("dpe-a", n).await;
+    }
+
+    let lines = logged(async {
+        world.register("dpe-a", 4).await.unwrap();
+    })
+    .await;
+
+    // 3 was seen before 2; 1 is not INACTIVE; 9 is another's.
+    assert_eq!(lines, ["forgetEngine", "registerEngine"]);
+    assert!(known(1).await && known(2).await && !known(3).await && known(9).await);
+    world.register("dpe-a", 5).await.unwrap();
+    assert!(!known(2).await);
+    let full = world.register("dpe-a", 6).await;
+    assert!(matches!(full, Err(RegistryError::DeploymentFull(3))));
+    // What is forgotten is anybody's.
+    world.register("dpe-b", 3).await.unwrap();
+}
+
+#[tokio::test]
+async fn full_registry_forgets_no_engine_of_another_deployment() {
+    let world = World::with_limits(Limits {
+        max_engines: 2,
+        ..Limits::default()
+    });
+    for n in [1, 2] {
+        world.register("dpe-a", n).await.unwrap();
+        let gone = world.registry.deregister(&caller("dpe-a"), id(n)).await;
+        gone.unwrap();
+    }
+
+    let full = world.register("dpe-b", 3).await;
+
+    assert!(matches!(full, Err(RegistryError::RegistryFull(2))));
+    world.register("dpe-a", 3).await.unwrap();
+    let stolen = world.register("dpe-b", 2).await;
+    assert!(matches!(stolen, Err(RegistryError::EngineNotOwned(_))));
+}
+
+#[tokio::test]
+async fn record_says_whether_it_was_last_registered_over_loopback() {
+    let world = World::new();
+    let here = world.register("dpe-dev", 1).await.unwrap();
+    let elsewhere = Registrant {
+        over_loopback: false,
+        ..caller("dpe-dev")
+    };
+
+    let renewed = world.registry.register(
+        &elsewhere,
+        id(1),
+        here.address.clone(),
+        here.constraints.clone(),
+    );
+
+    assert!(here.over_loopback);
+    assert!(!renewed.await.unwrap().over_loopback);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ where
     only_the_expected_revision_is_replaced(&*empty()).await;
     pages_follow_the_ids(&*empty()).await;
     counts_follow_the_owner(&*empty()).await;
+    only_the_expected_revision_is_removed(&*empty()).await;
     of_many_writers_one_wins(empty()).await;
 }
 
@@ -37,6 +38,7 @@ fn engine(n: u8, deployment: &str) -> Engine {
             environment: Some("dev".into()),
             fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
         },
+        over_loopback: true,
         registered_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567),
         last_seen_at: SystemTime::UNIX_EPOCH + Duration::from_millis(2_345_678),
     }
@@ -46,6 +48,7 @@ async fn a_record_comes_back_as_it_was_written(store: &dyn EngineStore) {
     let bare = Engine {
         constraints: EngineConstraints::default(),
         status_reason: None,
+        over_loopback: false,
         owner: Owner {
             environment: None,
             ..engine(2, "dpe-dev").owner
@@ -158,6 +161,25 @@ async fn counts_follow_the_owner(store: &dyn EngineStore) {
     assert_eq!(store.count("a").await.unwrap(), counts(2, 1));
     assert_eq!(store.count("b").await.unwrap(), counts(2, 1));
     assert_eq!(store.count("c").await.unwrap(), counts(2, 0));
+}
+
+async fn only_the_expected_revision_is_removed(store: &dyn EngineStore) {
+    let first = store.replace(engine(1, "a"), Expected::Absent).await;
+    let first = first.unwrap().unwrap().revision;
+    assert!(!store.remove(id(2), first).await.unwrap());
+    let second = store.replace(engine(1, "b"), Expected::At(first)).await;
+    let second = second.unwrap().unwrap().revision;
+    assert!(!store.remove(id(1), first).await.unwrap());
+    assert!(store.find(id(1)).await.unwrap().is_some());
+
+    assert!(store.remove(id(1), second).await.unwrap());
+
+    assert!(store.find(id(1)).await.unwrap().is_none());
+    assert_eq!(store.count("b").await.unwrap(), Counts::default());
+    assert!(!store.remove(id(1), second).await.unwrap());
+    let again = store.replace(engine(1, "a"), Expected::Absent).await;
+    let again = again.unwrap().unwrap().revision;
+    assert!(![first, second].contains(&again));
 }
 
 async fn of_many_writers_one_wins(store: Arc<dyn EngineStore>) {

@@ -56,6 +56,10 @@ impl EngineStore for MemoryStore {
     fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
         Box::pin(async move { Ok(self.state().replace(engine, expected)) })
     }
+
+    fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
+        Box::pin(async move { Ok(self.state().remove(id, revision)) })
+    }
 }
 
 impl State {
@@ -78,12 +82,26 @@ impl State {
             revision: Revision(self.last_revision),
         };
         if let Some(old) = self.engines.insert(id, stored.clone()) {
-            let owner = &old.engine.owner.deployment;
-            if let Some(count) = self.by_deployment.get_mut(owner) {
-                *count = count.saturating_sub(1);
-            }
+            self.discount(&old);
         }
         Some(stored)
+    }
+
+    fn remove(&mut self, id: EngineId, revision: Revision) -> bool {
+        if self.engines.get(&id).map(|stored| stored.revision) != Some(revision) {
+            return false;
+        }
+        if let Some(old) = self.engines.remove(&id) {
+            self.discount(&old);
+        }
+        true
+    }
+
+    fn discount(&mut self, gone: &Stored) {
+        let owner = &gone.engine.owner.deployment;
+        if let Some(count) = self.by_deployment.get_mut(owner) {
+            *count = count.saturating_sub(1);
+        }
     }
 }
 

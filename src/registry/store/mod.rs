@@ -29,6 +29,9 @@ pub trait EngineStore: Debug + Send + Sync + 'static {
 
     /// Writes `engine` if its id is as `expected`; returns `None`, with nothing written, if not.
     fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>>;
+
+    /// Removes the record of `id` if it is at `revision`; tells whether it was.
+    fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool>;
 }
 
 /// What a store answers, in its own time.

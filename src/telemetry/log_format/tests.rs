@@ -68,6 +68,7 @@ fn seed_engine(constraints: EngineConstraints) -> Engine {
             fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
         },
         registered_at: SystemTime::UNIX_EPOCH,
+        over_loopback: false,
         last_seen_at: SystemTime::UNIX_EPOCH,
     }
 }

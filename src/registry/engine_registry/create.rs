@@ -1,0 +1,70 @@
+//! New engines, and the room for them.
+
+use std::sync::Arc;
+
+use super::{EngineRegistry, PAGE};
+use crate::engine::{Engine, EngineId, EngineStatus};
+use crate::registry::store::{Expected, Stored};
+use crate::registry::{Registrant, RegistryError};
+use crate::telemetry::events;
+
+impl EngineRegistry {
+    /// Tells whether the caller may register `id`, as far as its owner is concerned.
+    ///
+    /// # Errors
+    ///
+    /// When another deployment owns `id`, or the store fails.
+    pub async fn check_owner(
+        &self,
+        caller: &Registrant,
+        id: EngineId,
+    ) -> Result<(), RegistryError> {
+        match self.find(id).await? {
+            Some(engine) if !caller.owns(&engine) => Err(RegistryError::EngineNotOwned(id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Creates `new` within the limits; returns `None` where it is there already.
+    pub(super) async fn create(&self, new: &Engine) -> Result<Option<Arc<Engine>>, RegistryError> {
+        let deployment = &new.owner.deployment;
+        let mut creations = self.creations.lock().await;
+        let per_second = self.limits.max_new_engines_per_second;
+        creations.count(deployment, per_second, new.registered_at)?;
+        while let Err(full) = self.limits.check(self.store.count(deployment).await?) {
+            if !self.forget_one(deployment).await? {
+                return Err(full);
+            }
+        }
+        let created = self.store.replace(new.clone(), Expected::Absent).await?;
+        Ok(created.map(|stored| stored.engine))
+    }
+
+    /// Forgets the INACTIVE engine of `deployment` that was not seen for longest; tells whether
+    /// there was one.
+    async fn forget_one(&self, deployment: &str) -> Result<bool, RegistryError> {
+        let mut oldest: Option<Stored> = None;
+        let mut after = None;
+        loop {
+            let page = self.store.page(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.engine.id);
+            let inactive = page.into_iter().filter(|stored| {
+                let engine = &stored.engine;
+                engine.status == EngineStatus::Inactive && *engine.owner.deployment == *deployment
+            });
+            oldest = oldest
+                .into_iter()
+                .chain(inactive)
+                .min_by_key(|stored| stored.engine.last_seen_at);
+        }
+        let Some(oldest) = oldest else {
+            return Ok(false);
+        };
+        // Where it has just come back, the caller looks again.
+        if self.store.remove(oldest.engine.id, oldest.revision).await? {
+            events::forget_engine(&oldest.engine);
+        }
+        Ok(true)
+    }
+}
