@@ -225,7 +225,8 @@ impl StatusChecker {
         } else if let Trouble::Refused(status) = trouble {
             self.maybe_registered = false;
             let (reason, help) = explain(status, &self.key);
-            if self.is_news(&reason) {
+            // Numbers, as of seconds, may differ from one attempt to the next.
+            if self.is_news(&reason.replace(|c: char| c.is_ascii_digit(), "")) {
                 events::register_refused(self.engine.id, &dpm, &reason, help);
             }
         }
@@ -299,8 +300,12 @@ impl Trouble {
 /// Says why the DPM refuses, and what to do.
 fn explain(status: &Status, key: &str) -> (String, &'static str) {
     if let Some(reason) = reason_of(status) {
-        let summary = reason.summary();
-        let text = format!("{reason}: {summary} (this engine's key is {key})");
+        let summary = format!("{reason}: {}", reason.summary());
+        let detail = status.message().strip_prefix(&summary).unwrap_or_default();
+        let text = format!(
+            "{summary}{} (this engine's key is {key})",
+            Untrusted(detail)
+        );
         return (text, reason.help());
     }
     let text = format!("{}: {}", status.code(), Untrusted(status.message()));
@@ -440,6 +445,34 @@ mod tests {
             "KEY_UNKNOWN: the token names a key that is not trusted here (this engine's key is 1iCc)"
         );
         assert!(help.contains("countersign pair"), "{help}");
+    }
+
+    #[test]
+    fn refused_address_is_told_with_the_rule_and_what_to_set() {
+        let refused = refuse(
+            Reason::AddressNotAllowed,
+            Some("127.0.0.1:8532: 127.0.0.1 is loopback\n"),
+        );
+
+        let (text, help) = explain(&refused, "1iCc");
+
+        assert_eq!(
+            text,
+            r"ADDRESS_NOT_ALLOWED: the advertised address may not be dialled: 127.0.0.1:8532: 127.0.0.1 is loopback\u{a} (this engine's key is 1iCc)"
+        );
+        assert!(
+            help.contains("`ataccama.one.dpe.service.hostname` and `.port`"),
+            "{help}"
+        );
+    }
+
+    #[test]
+    fn clock_that_is_ahead_is_told_by_how_much() {
+        let detail = "`iat` is 600 s in the future, leeway 30 s; check NTP on both hosts";
+
+        let (text, _) = explain(&refuse(Reason::TokenNotYetValid, Some(detail)), "1iCc");
+
+        assert!(text.contains(detail), "{text}");
     }
 
     #[test]
