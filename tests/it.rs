@@ -5,6 +5,8 @@
 mod catalogue;
 #[path = "it/dial_back.rs"]
 mod dial_back;
+#[path = "it/dial_policy.rs"]
+mod dial_policy;
 #[path = "it/interop.rs"]
 mod interop;
 #[path = "it/layers.rs"]
@@ -15,6 +17,8 @@ mod lifecycle;
 mod listener;
 #[path = "it/oracles.rs"]
 mod oracles;
+#[path = "it/ownership.rs"]
+mod ownership;
 #[path = "it/registration.rs"]
 mod registration;
 #[path = "it/services.rs"]

@@ -1,5 +1,6 @@
 //! `countersign dpm run` and `countersign dpe run`: the two modules that ship.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::{ClientTlsOptions, TlsError};
 use crate::grpc::{ConnectionOptions, Module, Reflection, ServerOptions, Target};
-use crate::registry::Limits;
 use crate::registry::store::MemoryStore;
+use crate::registry::{AddressRules, Limits};
 use crate::storage::StorageError;
 use crate::telemetry::{self, Appenders, Guard, Logging};
 
@@ -63,6 +64,7 @@ pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
         let options = dpm::Options {
             limits: limits(&settings),
             monitor: monitor(&settings, &module)?,
+            addresses: addresses(&settings),
             server: server(&settings, &module)?,
             reflection: reflection(&settings),
             ..dpm::Options::new(settings.home.storage.clone())
@@ -229,6 +231,13 @@ fn limits(settings: &Settings) -> Limits {
         max_engines_per_deployment: from.max_engines_per_deployment,
         max_new_engines_per_second: new.unwrap_or(defaults.max_new_engines_per_second),
     }
+}
+
+fn addresses(settings: &Settings) -> HashMap<String, AddressRules> {
+    let peers = settings.peers.iter();
+    peers
+        .map(|peer| (peer.name.clone(), peer.addresses.clone()))
+        .collect()
 }
 
 fn monitor(settings: &Settings, module: &Module) -> Result<MonitorOptions, Failure> {

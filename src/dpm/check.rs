@@ -8,12 +8,10 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Status};
 use tower_layer::Layer as _;
 
+use super::dialer::{DialError, Dialer};
 use crate::engine::{Engine, EngineAddress, EngineStatus};
 use crate::grpc::tls::ClientFailure;
-use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module, PROOF, Target, cause,
-    reason_of,
-};
+use crate::grpc::{AttachIdentityLayer, ConnectError, Connection, Module, PROOF, cause, reason_of};
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
@@ -21,15 +19,13 @@ use crate::registry::CheckOutcome;
 use crate::telemetry::Untrusted;
 use crate::token::Reason;
 use crate::token::proof::EngineClaim;
-use crate::trust::KeySet;
+use crate::trust::{Deployment, KeySet};
 
 /// The bounds of a dial-back.
 #[derive(Clone, Debug)]
 pub(super) struct CheckOptions {
-    /// How long an engine may take to answer on an open connection.
+    /// How long an engine may take to answer on an open connection; connecting has its own time.
     pub(super) timeout: Duration,
-    /// How to connect; that has its own time.
-    pub(super) connection: ConnectionOptions,
     /// How long one proof holds on one connection.
     pub(super) proof_interval: Duration,
 }
@@ -38,6 +34,7 @@ pub(super) struct CheckOptions {
 #[derive(Debug)]
 pub(super) struct Checker {
     module: Module,
+    dialer: Arc<Dialer>,
     options: CheckOptions,
     link: Option<Link>,
 }
@@ -65,9 +62,10 @@ struct Proved {
 }
 
 impl Checker {
-    pub(super) fn new(module: Module, options: CheckOptions) -> Self {
+    pub(super) fn new(module: Module, dialer: Arc<Dialer>, options: CheckOptions) -> Self {
         Self {
             module,
+            dialer,
             options,
             link: None,
         }
@@ -76,7 +74,8 @@ impl Checker {
     /// Dials `engine` back.
     ///
     /// Asks for the proof on the way to READY, on every new connection and when the last proof is
-    /// old. An answer without proof counts only on the connection that was proved.
+    /// old. An answer without proof counts only on the connection that was proved; asking for it
+    /// waits for nobody, while all else waits for its deployment's turn to dial.
     pub(super) async fn check(&mut self, engine: &Engine) -> CheckOutcome {
         let outcome = self.attempt(engine).await;
         if let Err(reason) = outcome {
@@ -91,10 +90,15 @@ impl Checker {
         let (limit, proof_interval) = (self.options.timeout, self.options.proof_interval);
         let module = self.module.clone();
         let trust = module.trust().load();
-        check_owner(&trust, engine)?;
-        let link = self.link(engine).await?;
-        let opened = link.connection.opened();
-        if engine.status == EngineStatus::Ready && link.is_proved(&trust, proof_interval) {
+        let owner = check_owner(&trust, engine, &module)?;
+        if let Some(link) = self
+            .link
+            .as_ref()
+            .filter(|link| link.leads_to(engine, &owner))
+            && engine.status == EngineStatus::Ready
+            && link.is_proved(&trust, proof_interval)
+        {
+            let opened = link.connection.opened();
             link.call(engine, link.identity.clone(), limit)
                 .await
                 .map_err(|failure| link.explain(&failure, engine, &module))?;
@@ -103,6 +107,9 @@ impl Checker {
                 return Ok(CheckOutcome::Alive);
             }
         }
+        let dialer = Arc::clone(&self.dialer);
+        let _turn = dialer.turn(engine).await;
+        let link = self.link(engine, &owner).await?;
         let opened = link.connection.opened();
         let claim = EngineClaim {
             id: engine.id.to_string(),
@@ -121,47 +128,38 @@ impl Checker {
     }
 
     /// Returns the link to `engine`, connecting where there is none to its address.
-    async fn link(&mut self, engine: &Engine) -> Result<&mut Link, String> {
-        let trust = self.module.trust().load();
-        let owner = trust.deployment(&engine.owner.deployment);
-        let pins = owner.map_or(&[][..], |owner| &owner.tls_pins);
+    async fn link(&mut self, engine: &Engine, owner: &Deployment) -> Result<&mut Link, String> {
         let link = match self.link.take() {
-            Some(link) if link.leads_to(engine) && link.tls_pins == pins => link,
-            _ => self.connect(engine).await?,
+            Some(link) if link.leads_to(engine, owner) => link,
+            _ => self.connect(engine, owner).await?,
         };
         Ok(self.link.insert(link))
     }
 
-    async fn connect(&self, engine: &Engine) -> Result<Link, String> {
+    async fn connect(&self, engine: &Engine, owner: &Deployment) -> Result<Link, String> {
         let deployment = Arc::clone(&engine.owner.deployment);
         let identity = self
             .module
             .client_layer(&deployment)
             .map_err(|error| error.to_string())?;
-        let target = Target::new(engine.address.hostname(), engine.address.port());
-        let mut options = self.options.connection.clone();
-        let mut tls_pins = Vec::new();
-        if let Some(owner) = self.module.trust().current().deployment(&deployment) {
-            options = options.towards(&owner.name);
-            tls_pins.clone_from(&owner.tls_pins);
-        }
-        let connection = Connection::open(&target, options)
-            .await
-            .map_err(|error| not_connected(&*error, engine))?;
+        let connection = self.dialer.dial(engine, &owner.name).await;
+        let connection = connection.map_err(|error| not_dialled(&error, engine))?;
         Ok(Link {
             address: engine.address.clone(),
             deployment,
             identity,
             connection,
-            tls_pins,
+            tls_pins: owner.tls_pins.clone(),
             proved: None,
         })
     }
 }
 
 impl Link {
-    fn leads_to(&self, engine: &Engine) -> bool {
-        self.address == engine.address && self.deployment == engine.owner.deployment
+    fn leads_to(&self, engine: &Engine, owner: &Deployment) -> bool {
+        self.address == engine.address
+            && self.deployment == engine.owner.deployment
+            && self.tls_pins == owner.tls_pins
     }
 
     fn is_proved(&self, trust: &Arc<KeySet>, interval: Duration) -> bool {
@@ -191,11 +189,18 @@ impl Link {
         let channel = identity.layer(self.connection.channel());
         let mut client =
             EngineServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        self.connection.allow_reading(MAX_READ_BYTES);
         let mut request = Request::new(CheckStatusRequest {});
         request.set_timeout(limit);
         let answer = timeout(limit, client.check_status(request)).await;
         let answer = answer.map_err(|_elapsed| Failure::Late(limit))?;
-        let answer = answer.map_err(|status| Failure::Refused(Box::new(status)))?;
+        let answer = answer.map_err(|status| {
+            if self.connection.has_read_all() {
+                Failure::TooMuch
+            } else {
+                Failure::Refused(Box::new(status))
+            }
+        })?;
         if answer.into_inner().engine_id == engine.id.to_string() {
             Ok(())
         } else {
@@ -204,8 +209,12 @@ impl Link {
     }
 }
 
-/// Checks that the engine's owner is somebody who can prove itself at all.
-fn check_owner(trust: &KeySet, engine: &Engine) -> Result<(), String> {
+/// Returns the engine's owner, if it could register the engine now and can prove itself at all.
+fn check_owner(
+    trust: &KeySet,
+    engine: &Engine,
+    module: &Module,
+) -> Result<Arc<Deployment>, String> {
     let owner = &engine.owner.deployment;
     let deployment = trust
         .deployment(owner)
@@ -215,16 +224,26 @@ fn check_owner(trust: &KeySet, engine: &Engine) -> Result<(), String> {
             "the engine is not dialled: every key of `{owner}` is revoked here"
         ));
     }
-    Ok(())
+    let role = module.impersonation_role();
+    if !deployment.roles.contains(role) {
+        return Err(format!(
+            "the engine is not dialled: {}: `{owner}` lacks the role {role} here",
+            Reason::RoleMissing
+        ));
+    }
+    Ok(Arc::clone(deployment))
 }
 
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// Of everything that the far side sends from one check to the next, framing included.
+const MAX_READ_BYTES: u64 = 1024 * 1024;
 
 /// Why an engine's answer is none.
 #[derive(Debug)]
 enum Failure {
     Late(Duration),
     OtherEngine,
+    TooMuch,
     Refused(Box<Status>),
 }
 
@@ -242,6 +261,9 @@ impl Failure {
                 )
             }
             Self::OtherEngine => format!("another engine answered: {authority} has another id"),
+            Self::TooMuch => format!(
+                "no engine answered: {authority} sends more than {MAX_READ_BYTES} bytes in place of an answer"
+            ),
             Self::Refused(status) => match reason_of(status) {
                 Some(reason @ (Reason::ProofMissing | Reason::ProofInvalid)) => {
                     not_proved(reason, status, engine, module)
@@ -250,6 +272,21 @@ impl Failure {
                 None => not_answered(status, &authority),
             },
         }
+    }
+}
+
+fn not_dialled(error: &DialError, engine: &Engine) -> String {
+    match error {
+        DialError::Refused(refusal) => format!(
+            "the engine is not dialled: {}: {refusal}",
+            Reason::AddressNotAllowed
+        ),
+        DialError::Connect(error) => not_connected(&**error, engine),
+        DialError::Resolve(_) | DialError::Slow(_) => format!(
+            "the engine cannot be reached: `{}`: {}",
+            engine.address.hostname(),
+            cause(error)
+        ),
     }
 }
 

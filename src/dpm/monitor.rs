@@ -1,6 +1,7 @@
 //! Keeps the status of every engine true: one task for each, dialling it back.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -9,9 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::check::{CheckOptions, Checker};
+use super::dialer::{Dialer, Resolver};
 use crate::engine::{Engine, EngineId, EngineStatus};
 use crate::grpc::{ConnectionOptions, Module, cause};
-use crate::registry::{CheckOutcome, EngineRegistry, RegistryError};
+use crate::registry::{
+    AddressPolicy, AddressRefusal, CheckOutcome, Destination, EngineRegistry, RegistryError,
+};
 use crate::telemetry::events;
 
 /// When and how engines are dialled back.
@@ -27,6 +31,8 @@ pub struct MonitorOptions {
     pub check_disconnected_max: Duration,
     /// How long an engine may take to answer, counted on an open connection. Default: 200 ms.
     pub checker_timeout: Duration,
+    /// How names become addresses. Default: the system's way.
+    pub resolver: Resolver,
     /// How to connect. Default: within 2 s, without TLS on loopback alone.
     pub connection: ConnectionOptions,
     /// How long one proof holds on one connection. Default: 10 min.
@@ -43,6 +49,7 @@ impl Default for MonitorOptions {
             check_disconnected_multiplier: 2.0,
             check_disconnected_max: Duration::from_secs(600),
             checker_timeout: Duration::from_millis(200),
+            resolver: Resolver::default(),
             connection: ConnectionOptions::default(),
             proof_interval: Duration::from_secs(600),
             inactivate_not_seen_for: Duration::from_secs(2 * 24 * 3600),
@@ -54,7 +61,10 @@ impl Default for MonitorOptions {
 ///
 /// An engine is checked when it registers, when it calls while it is not READY, and by the clock:
 /// READY ones at a fixed interval, the others with a growing one. After a failed check of a READY
-/// engine the next follows at once. Nothing here decides a status: [`EngineRegistry`] does.
+/// engine the next follows at once; so it does for all where the trust changed. A check of an
+/// address that the engine has left is given up. Of one deployment at most 8 engines are dialled
+/// at once, each name is resolved within 2 s and each answer read up to 1 MiB. Nothing here
+/// decides a status: [`EngineRegistry`] does.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     context: Arc<Context>,
@@ -65,6 +75,7 @@ pub struct Monitor {
 struct Context {
     module: Module,
     registry: Arc<EngineRegistry>,
+    dialer: Arc<Dialer>,
     options: MonitorOptions,
 }
 
@@ -75,19 +86,42 @@ struct Tasks {
 }
 
 impl Monitor {
-    /// Makes a monitor of the engines in `registry`. To be made within a tokio runtime.
-    pub fn new(module: Module, registry: Arc<EngineRegistry>, options: MonitorOptions) -> Self {
+    /// Makes a monitor of the engines in `registry`, which dials what `policy` allows. To be made
+    /// within a tokio runtime.
+    pub fn new(
+        module: Module,
+        registry: Arc<EngineRegistry>,
+        policy: AddressPolicy,
+        options: MonitorOptions,
+    ) -> Self {
+        let dialer = Dialer::new(policy, options.resolver.clone(), options.connection.clone());
         let context = Arc::new(Context {
             module,
             registry,
+            dialer: Arc::new(dialer),
             options,
         });
-        let mut tasks = Tasks::default();
-        tasks.running.spawn(inactivate(Arc::clone(&context)));
-        Self {
-            context,
-            tasks: Arc::new(Mutex::new(tasks)),
-        }
+        let monitor = Self {
+            context: Arc::clone(&context),
+            tasks: Arc::default(),
+        };
+        let tasks = Arc::downgrade(&monitor.tasks);
+        let mut running = monitor.lock();
+        let trust = follow_trust(Arc::clone(&context), tasks);
+        running.running.spawn(trust);
+        running.running.spawn(inactivate(context));
+        drop(running);
+        monitor
+    }
+
+    /// Judges where an engine wants to be registered, so that what is never dialled is not
+    /// registered either. A name that does not resolve now passes; it is judged when it does.
+    ///
+    /// # Errors
+    ///
+    /// The rule that refuses it.
+    pub async fn judge(&self, destination: &Destination<'_>) -> Result<(), AddressRefusal> {
+        self.context.dialer.judge(destination).await
     }
 
     /// Has every engine checked that the registry holds, as after a restart.
@@ -154,30 +188,37 @@ impl Keeper {
         let context = Arc::clone(&self.context);
         let options = &context.options;
         let mut checker = Checker::new(
-            self.context.module.clone(),
+            context.module.clone(),
+            Arc::clone(&context.dialer),
             CheckOptions {
                 timeout: options.checker_timeout,
-                connection: options.connection.clone(),
                 proof_interval: options.proof_interval,
             },
         );
         let mut failures = 0;
         loop {
             self.woken.mark_unchanged();
+            let began = Instant::now();
             let pause = match self.check(&mut checker).await {
-                Ok(Some(Checked::Holds)) => {
+                Ok(Checked::Holds) => {
                     failures = 0;
                     options.check_connected_interval
                 }
-                Ok(Some(Checked::Lost)) => {
+                Ok(Checked::Lost) => {
                     failures = 0;
                     Duration::ZERO
                 }
-                Ok(Some(Checked::Fails)) => {
+                Ok(Checked::Fails) => {
                     failures += 1;
                     options.back_off(failures)
                 }
-                Ok(None) => {
+                Ok(Checked::Overtaken) => {
+                    failures = 0;
+                    // An engine that moves without end is not dialled without end.
+                    sleep_until(began + MIN_PAUSE).await;
+                    continue;
+                }
+                Ok(Checked::Left) => {
                     if self.leave() {
                         return;
                     }
@@ -193,20 +234,44 @@ impl Keeper {
         }
     }
 
-    /// Checks the engine once; `None` when there is nothing to keep any more.
-    async fn check(&self, checker: &mut Checker) -> Result<Option<Checked>, RegistryError> {
-        let registry = &self.context.registry;
+    /// Checks the engine once, and gives up where what it checks is no longer so.
+    async fn check(&mut self, checker: &mut Checker) -> Result<Checked, RegistryError> {
+        let context = Arc::clone(&self.context);
+        let registry = &context.registry;
+        let trust = context.module.trust().load();
         let engine = registry.find(self.engine).await?;
         let Some(engine) = engine.filter(|engine| is_kept(engine)) else {
-            return Ok(None);
+            return Ok(Checked::Left);
         };
-        let outcome = checker.check(&engine).await;
+        let mut asked_again = false;
+        let outcome = {
+            let mut running = pin!(checker.check(&engine));
+            loop {
+                tokio::select! {
+                    outcome = &mut running => break outcome,
+                    word = self.woken.changed() => {
+                        if word.is_err() {
+                            return Ok(Checked::Left);
+                        }
+                        asked_again = true;
+                        let now = registry.find(self.engine).await?;
+                        let same = now.is_some_and(|now| is_same(&now, &engine));
+                        if !same || !Arc::ptr_eq(&trust, &context.module.trust().current()) {
+                            return Ok(Checked::Overtaken);
+                        }
+                    }
+                }
+            }
+        };
+        if asked_again {
+            self.woken.mark_changed();
+        }
         let after = registry.record_check(&engine, &outcome).await?;
         Ok(match outcome {
-            _ if !is_kept(&after) => None,
-            CheckOutcome::Proved | CheckOutcome::Alive => Some(Checked::Holds),
-            CheckOutcome::Failed(_) if engine.status == EngineStatus::Ready => Some(Checked::Lost),
-            CheckOutcome::Failed(_) => Some(Checked::Fails),
+            _ if !is_kept(&after) => Checked::Left,
+            CheckOutcome::Proved | CheckOutcome::Alive => Checked::Holds,
+            CheckOutcome::Failed(_) if engine.status == EngineStatus::Ready => Checked::Lost,
+            CheckOutcome::Failed(_) => Checked::Fails,
         })
     }
 
@@ -241,6 +306,10 @@ enum Checked {
     Holds,
     Lost,
     Fails,
+    /// It was given up for another one: of the engine's new address, or under other trust.
+    Overtaken,
+    /// There is nothing to check.
+    Left,
 }
 
 impl MonitorOptions {
@@ -255,6 +324,30 @@ impl MonitorOptions {
 
 fn is_kept(engine: &Engine) -> bool {
     engine.status != EngineStatus::Inactive
+}
+
+/// Tells whether a check of `before` still says something about the engine as it is `now`.
+fn is_same(now: &Engine, before: &Engine) -> bool {
+    is_kept(now)
+        && now.address == before.address
+        && now.owner.deployment == before.owner.deployment
+        && now.over_loopback == before.over_loopback
+        && now.registered_at == before.registered_at
+}
+
+/// Has every engine checked when the trust changed: whose key or role is gone leaves READY at once.
+async fn follow_trust(context: Arc<Context>, tasks: Weak<Mutex<Tasks>>) {
+    let mut changes = context.module.trust().subscribe();
+    while changes.changed().await.is_ok() {
+        let Some(tasks) = tasks.upgrade() else {
+            return;
+        };
+        let context = Arc::clone(&context);
+        let monitor = Monitor { context, tasks };
+        if let Err(error) = monitor.check_all().await {
+            events::registry_failed(&cause(&error));
+        }
+    }
 }
 
 /// Makes engines INACTIVE that were not seen for long.

@@ -1,5 +1,6 @@
 //! A DPM from start to stop.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::grpc::{
 };
 use crate::proto::registry::engine_registry_service_server::EngineRegistryServiceServer;
 use crate::registry::store::EngineStore;
-use crate::registry::{EngineRegistry, Limits};
+use crate::registry::{AddressPolicy, AddressRules, EngineRegistry, Limits};
 use crate::storage::Storage;
 use crate::telemetry::events;
 
@@ -28,6 +29,8 @@ pub struct Options {
     pub limits: Limits,
     /// When and how engines are dialled back.
     pub monitor: MonitorOptions,
+    /// Where they may be, by deployment; the rest have the default rules.
+    pub addresses: HashMap<String, AddressRules>,
     /// The bounds of the server.
     pub server: ServerOptions,
     /// Whether reflection is served.
@@ -41,6 +44,7 @@ impl Options {
             storage,
             limits: Limits::default(),
             monitor: MonitorOptions::default(),
+            addresses: HashMap::new(),
             server: ServerOptions::default(),
             reflection: Reflection::Off,
         }
@@ -116,7 +120,9 @@ impl Dpm {
             options,
             ..
         } = self;
-        let monitor = Monitor::new(module.clone(), Arc::clone(&registry), options.monitor);
+        let policy = AddressPolicy::new(vec![self.address], options.addresses);
+        let (engines, how) = (Arc::clone(&registry), options.monitor);
+        let monitor = Monitor::new(module.clone(), engines, policy, how);
         if let Err(error) = monitor.check_all().await {
             events::registry_failed(&cause(&error));
         }

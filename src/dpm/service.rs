@@ -8,11 +8,11 @@ use tonic::{Code, Request, Response, Status};
 
 use super::monitor::Monitor;
 use crate::engine::{Engine, EngineAddress, EngineStatus};
-use crate::grpc::{cause, refuse, verified_token};
+use crate::grpc::{PeerInfo, cause, refuse, verified_token};
 use crate::proto::convert::{ConvertError, engine_id};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
-use crate::registry::{EngineRegistry, Registrant, RegistryError};
+use crate::registry::{Destination, EngineRegistry, Registrant, RegistryError};
 use crate::telemetry::events;
 use crate::token::{Reason, VerifiedToken};
 
@@ -33,6 +33,19 @@ impl EngineRegistryService {
         Self { registry, monitor }
     }
 
+    /// Refuses an address that is never dialled.
+    async fn judge(&self, caller: &Caller, address: &EngineAddress) -> Result<(), Status> {
+        let destination = Destination {
+            deployment: caller.token.identity().id(),
+            address,
+            over_loopback: caller.is_here(),
+        };
+        self.monitor.judge(&destination).await.map_err(|refusal| {
+            let detail = format!("{}: {refusal}", address.authority());
+            denied(Reason::AddressNotAllowed, &detail, caller, "RegisterEngine")
+        })
+    }
+
     /// Has an engine that is not READY checked, since it has just shown that it lives.
     fn notice(&self, engine: &Engine) {
         if engine.status != EngineStatus::Ready {
@@ -50,7 +63,10 @@ struct Caller {
 impl Caller {
     fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         let token = verified_token(request)?.clone();
-        let peer = request.remote_addr();
+        let peer = request.extensions().get::<PeerInfo>();
+        let peer = peer.map(|peer| peer.address);
+        // Over a server of tonic's own.
+        let peer = peer.or_else(|| request.remote_addr());
         Ok(Self { token, peer })
     }
 
@@ -103,11 +119,17 @@ impl Service for EngineRegistryService {
             .map_err(|error| invalid(&error))?;
         let constraints = request.constraints.unwrap_or_default();
         let constraints = constraints.try_into().map_err(|error| invalid(&error))?;
+        let registrant = caller.registrant();
+        let refused = |error| status(&error, &caller, "RegisterEngine");
+        // Nobody has a name resolved for an engine that is not theirs.
+        let owner = self.registry.check_owner(&registrant, id).await;
+        owner.map_err(refused)?;
+        self.judge(&caller, &address).await?;
         let engine = self
             .registry
-            .register(&caller.registrant(), id, address, constraints)
+            .register(&registrant, id, address, constraints)
             .await
-            .map_err(|error| status(&error, &caller, "RegisterEngine"))?;
+            .map_err(refused)?;
         self.notice(&engine);
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::RegisterEngineResponse { engine }))
@@ -204,20 +226,22 @@ fn invalid(error: &ConvertError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+/// Refuses a verified caller, and says so in the log.
+fn denied(reason: Reason, detail: &str, caller: &Caller, method: &str) -> Status {
+    events::auth_rejected(&events::RejectedCall {
+        reason: reason.as_str(),
+        fingerprint: Some(caller.token.key_id().as_str()),
+        peer: caller.peer,
+        method,
+        detail: &format!("{}: {detail}", caller.token.identity()),
+    });
+    refuse(reason, Some(detail))
+}
+
 fn status(error: &RegistryError, caller: &Caller, method: &str) -> Status {
     let text = error.to_string();
     match error {
-        RegistryError::EngineNotOwned(_) => {
-            let key = caller.token.key_id();
-            events::auth_rejected(&events::RejectedCall {
-                reason: Reason::EngineNotOwned.as_str(),
-                fingerprint: Some(key.as_str()),
-                peer: caller.peer,
-                method,
-                detail: &format!("{}: {text}", caller.token.identity()),
-            });
-            refuse(Reason::EngineNotOwned, Some(&text))
-        }
+        RegistryError::EngineNotOwned(_) => denied(Reason::EngineNotOwned, &text, caller, method),
         RegistryError::NotFound(_) => Status::not_found(text),
         RegistryError::RegistryFull(_)
         | RegistryError::DeploymentFull(_)

@@ -3,31 +3,62 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 
 use super::KeySet;
 
 /// Holds the [`KeySet`] in force. Readers never wait; a change is seen whole or not at all.
 #[derive(Debug)]
-pub struct TrustStore(ArcSwap<KeySet>);
+pub struct TrustStore {
+    keys: ArcSwap<KeySet>,
+    changes: watch::Sender<()>,
+}
 
 impl TrustStore {
     /// Starts with `keys`.
     pub fn new(keys: KeySet) -> Self {
-        Self(ArcSwap::from_pointee(keys))
+        Self {
+            keys: ArcSwap::from_pointee(keys),
+            changes: watch::Sender::new(()),
+        }
     }
 
     /// Borrows the set in force for a short look.
     pub fn current(&self) -> Guard<Arc<KeySet>> {
-        self.0.load()
+        self.keys.load()
     }
 
     /// Returns the set in force, to be kept.
     pub fn load(&self) -> Arc<KeySet> {
-        self.0.load_full()
+        self.keys.load_full()
     }
 
-    /// Puts `keys` in force for every later look.
+    /// Puts `keys` in force for every later look, then wakes those who subscribed.
     pub fn replace(&self, keys: KeySet) {
-        self.0.store(Arc::new(keys));
+        self.keys.store(Arc::new(keys));
+        self.changes.send_replace(());
+    }
+
+    /// Follows the changes from now on: woken after each, several at once count as one.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_is_in_force_before_anybody_is_woken() {
+        let store = TrustStore::new(KeySet::default());
+        let before = store.load();
+        let changes = store.subscribe();
+
+        assert!(!changes.has_changed().unwrap());
+        store.replace(KeySet::default());
+
+        assert!(changes.has_changed().unwrap());
+        assert!(!Arc::ptr_eq(&before, &store.load()));
     }
 }

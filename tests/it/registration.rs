@@ -85,6 +85,31 @@ async fn only_the_owner_and_the_dpm_read_the_whole_reason() {
     assert_eq!(asked(&mut others).await, "the engine cannot be reached");
 }
 
+/// Texts that are no host.
+const NO_HOSTS: &[&str] = &[
+    "",
+    "-a",
+    "http://a",
+    "%00",
+    "${jndi:ldap://a}",
+    "$(x)",
+    "\u{1f980}",
+    "a\u{202e}b",
+    "fe80::1%eth0",
+    "[::1]",
+    "017700000001",
+    "a..b",
+    "a b",
+    "a\nb",
+    "a\0",
+    "a/b",
+    "a@b",
+    "a:80",
+    "2852039166",
+    "0x7f.1",
+    "127.1",
+];
+
 /// Registrations with one fault each.
 fn malformed(valid: &wire::RegisterEngineRequest) -> Vec<wire::RegisterEngineRequest> {
     let with_id = |id: &str| wire::RegisterEngineRequest {
@@ -98,46 +123,45 @@ fn malformed(valid: &wire::RegisterEngineRequest) -> Vec<wire::RegisterEngineReq
         }),
         ..valid.clone()
     };
+    let (long_id, long_host) = ("0".repeat(1_000_000), "a.".repeat(126) + "ab");
     let ids = [
         "",
         "x",
+        "0031debd-6130-4b4a-8eaf-7a834555cf33\r\nx",
+        &long_id,
         "0031debd61304b4a8eaf7a834555cf33",
         "0031debd-6130-4b4a-8eaf-7a834555cf3\n",
     ];
     let ports = [0, -1, 65_536, i32::MAX];
-    let hosts = [
-        "",
-        "a..b",
-        "a b",
-        "a\nb",
-        "a\0",
-        "a/b",
-        "a@b",
-        "a:80",
-        "2852039166",
-        "0x7f.1",
-        "127.1",
-    ];
-    let constraints = Some(wire::EngineConstraints {
+    let with_constraints = |constraints| wire::RegisterEngineRequest {
+        constraints: Some(constraints),
+        ..valid.clone()
+    };
+    let large = wire::EngineConstraints {
         priorities: vec!["x".repeat(64 * 1024 + 1)],
         ..Default::default()
-    });
+    };
+    let many = wire::EngineConstraints {
+        capabilities: (0..10_000)
+            .map(|n| (n.to_string(), String::new()))
+            .collect(),
+        ..Default::default()
+    };
     let whole = [
         wire::RegisterEngineRequest::default(),
         wire::RegisterEngineRequest {
             address: None,
             ..valid.clone()
         },
-        wire::RegisterEngineRequest {
-            constraints,
-            ..valid.clone()
-        },
+        with_constraints(large),
+        with_constraints(many),
     ];
     whole
         .into_iter()
         .chain(ids.map(with_id))
         .chain(ports.map(|port| with_address("a", port)))
-        .chain(hosts.map(|host| with_address(host, 1)))
+        .chain(NO_HOSTS.iter().map(|host| with_address(host, 1)))
+        .chain([with_address(&long_host, 1)])
         .collect()
 }
 
@@ -146,7 +170,8 @@ async fn malformed_registrations_are_invalid_arguments() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let mut client = dpm.client(&keys.dpe_module()).await;
-    let valid = registration_of(fresh_id(), dpm.address);
+    let free = free_port().await.local_addr().unwrap();
+    let valid = registration_of(fresh_id(), free);
 
     for row in malformed(&valid) {
         let refused = client.register_engine(row.clone()).await.unwrap_err();

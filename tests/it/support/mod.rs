@@ -3,4 +3,5 @@
 pub(crate) mod draft;
 pub(crate) mod impostor;
 pub(crate) mod proxy;
+pub(crate) mod raw;
 pub(crate) mod world;

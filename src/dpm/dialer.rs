@@ -1,0 +1,195 @@
+//! From the address that an engine gives to a connection: resolved once, judged, dialled.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use crate::engine::{Engine, EngineAddress};
+use crate::grpc::{Connection, ConnectionOptions, Target};
+use crate::identity::DeploymentName;
+use crate::registry::{AddressPolicy, AddressRefusal, Destination};
+
+/// How names become addresses. Cloning is cheap.
+#[derive(Clone)]
+pub struct Resolver(Arc<Resolve>);
+
+type Resolve = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+impl Resolver {
+    /// Asks `resolve`, which may block: it is called on a thread for such work.
+    pub fn new(resolve: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(resolve))
+    }
+}
+
+impl Default for Resolver {
+    /// Asks the system.
+    fn default() -> Self {
+        Self::new(|name| {
+            let found = (name, 0).to_socket_addrs()?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+/// Resolves, judges and dials.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    policy: AddressPolicy,
+    resolver: Resolver,
+    connection: ConnectionOptions,
+    resolving: Permits,
+    dialling: Permits,
+}
+
+/// Why an engine's address is not dialled, or not reached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("the address may not be dialled")]
+    Refused(#[from] AddressRefusal),
+    #[error("the host name does not resolve")]
+    Resolve(#[source] io::Error),
+    #[error("the host name does not resolve within {0:?}")]
+    Slow(Duration),
+    #[error(transparent)]
+    Connect(Box<dyn Error + Send + Sync>),
+}
+
+impl Dialer {
+    pub(super) fn new(
+        policy: AddressPolicy,
+        resolver: Resolver,
+        connection: ConnectionOptions,
+    ) -> Self {
+        Self {
+            policy,
+            resolver,
+            connection,
+            resolving: Permits::default(),
+            dialling: Permits::default(),
+        }
+    }
+
+    /// Judges where an engine wants to be registered.
+    ///
+    /// A name that does not resolve now passes: an engine may come before its name. It is resolved
+    /// and judged again each time before it is dialled.
+    pub(super) async fn judge(&self, destination: &Destination<'_>) -> Result<(), AddressRefusal> {
+        // What needs no resolver is judged before it is asked.
+        self.policy.check(destination, &[], is_local)?;
+        match self
+            .resolve(destination.deployment, destination.address)
+            .await
+        {
+            Ok(resolved) => self.policy.check(destination, &resolved, is_local),
+            Err(_unresolved) => Ok(()),
+        }
+    }
+
+    /// Waits until the deployment has fewer dial-backs under way than it may have.
+    pub(super) async fn turn(&self, engine: &Engine) -> Option<OwnedSemaphorePermit> {
+        self.dialling.take(&engine.owner.deployment).await
+    }
+
+    /// Connects to an address of `engine` that was judged, as one of `owner`'s.
+    pub(super) async fn dial(
+        &self,
+        engine: &Engine,
+        owner: &DeploymentName,
+    ) -> Result<Connection, DialError> {
+        let destination = Destination {
+            deployment: &engine.owner.deployment,
+            address: &engine.address,
+            over_loopback: engine.over_loopback,
+        };
+        self.policy.check(&destination, &[], is_local)?;
+        let resolved = self
+            .resolve(destination.deployment, destination.address)
+            .await?;
+        self.policy.check(&destination, &resolved, is_local)?;
+        let port = engine.address.port();
+        let checked = resolved.iter().map(|ip| SocketAddr::new(*ip, port));
+        let checked = checked.take(MOST_DIALLED);
+        let options = self.connection.towards(owner);
+        let target = Target::new(engine.address.hostname(), port);
+        Connection::to_addresses(&target, checked.collect(), options)
+            .await
+            .map_err(DialError::Connect)
+    }
+
+    async fn resolve(
+        &self,
+        deployment: &str,
+        address: &EngineAddress,
+    ) -> Result<Vec<IpAddr>, DialError> {
+        if let Ok(literal) = address.hostname().parse() {
+            return Ok(vec![literal]);
+        }
+        let resolver = self.resolver.clone();
+        let name = address.hostname().to_owned();
+        let asked = async {
+            let permit = self.resolving.take(deployment).await;
+            // A resolver cannot be stopped: until it answers, it counts.
+            let answer = spawn_blocking(move || {
+                let answer = resolver.0(&name);
+                drop(permit);
+                answer
+            });
+            answer
+                .await
+                .unwrap_or_else(|died| Err(io::Error::other(died)))
+        };
+        match timeout(RESOLVE_TIMEOUT, asked).await {
+            Ok(answer) => answer.map_err(DialError::Resolve),
+            Err(_elapsed) => Err(DialError::Slow(RESOLVE_TIMEOUT)),
+        }
+    }
+}
+
+/// What each deployment may have under way at once.
+#[derive(Debug, Default)]
+struct Permits(Mutex<HashMap<Arc<str>, Arc<Semaphore>>>);
+
+impl Permits {
+    /// Waits for a permit of `deployment`; `None` would say that there are none to be had.
+    async fn take(&self, deployment: &str) -> Option<OwnedSemaphorePermit> {
+        let permits = {
+            // As many entries as deployments were ever trusted.
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let permits = all.get(deployment).cloned();
+            permits.unwrap_or_else(|| {
+                let permits = Arc::new(Semaphore::new(AT_ONCE));
+                all.insert(deployment.into(), Arc::clone(&permits));
+                permits
+            })
+        };
+        permits.acquire_owned().await.ok()
+    }
+}
+
+/// Tells whether `address` is one of this machine's: no other can be bound.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// A name with more addresses than this is somebody's way to have many hosts dialled.
+const MOST_DIALLED: usize = 8;
+const AT_ONCE: usize = 8;
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;
