@@ -17,6 +17,8 @@ mod key;
 mod modules;
 #[path = "cli/pair.rs"]
 mod pair;
+#[path = "cli/pair_tls.rs"]
+mod pair_tls;
 #[path = "cli/readme.rs"]
 mod readme;
 #[path = "cli/support.rs"]

@@ -14,8 +14,8 @@ use super::output::{Console, Exit, Failure, Format};
 use super::run::{connection, no_tls, runtime};
 use crate::config::ModuleKind;
 use crate::grpc::{
-    AttachIdentity, AttachIdentityLayer, Connection, ConnectionOptions, Target, UnknownDeployment,
-    cause, code_name, reason_of,
+    AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target,
+    UnknownDeployment, cause, code_name, reason_of,
 };
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
@@ -57,8 +57,12 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
                 "cannot reach the DPM at {target}: {}",
                 cause(error.as_ref())
             );
-            Failure::new(Exit::Unreachable, message)
-                .with_help("start it with: countersign dpm run --home <its home>")
+            let failure = Failure::new(Exit::Unreachable, message);
+            if is_tls(error.as_ref()) {
+                failure
+            } else {
+                failure.with_help("start it with: countersign dpm run --home <its home>")
+            }
         })?;
         let client = EngineRegistryServiceClient::new(layer.layer(connection.channel()));
         match command {
@@ -66,6 +70,13 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             Command::Show(show) => self::show(client, &show.id, console).await,
         }
     })
+}
+
+/// Tells whether the DPM was there, and TLS failed.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut connect = causes.filter_map(|error| error.downcast_ref::<ConnectError>());
+    connect.any(|error| matches!(error, ConnectError::Tls { .. }))
 }
 
 /// Where the DPM is, and how to call it: as a module that trusts it, or as the DPM itself.

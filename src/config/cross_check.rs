@@ -27,7 +27,18 @@ pub(super) fn check(files: &[Inspected]) -> Vec<Finding> {
             }
         }
     }
-    found
+    // Two ends of one fault, as where one certificate serves and calls.
+    let mut told: Vec<Finding> = Vec::new();
+    for finding in found {
+        let same = |other: &Finding| {
+            (other.code(), other.origin(), other.message())
+                == (finding.code(), finding.origin(), finding.message())
+        };
+        if !told.iter().any(same) {
+            told.push(finding);
+        }
+    }
+    told
 }
 
 pub(super) fn path(file: &Inspected) -> String {

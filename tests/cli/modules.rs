@@ -143,6 +143,48 @@ fn a_pair_becomes_ready_is_listed_and_ends_at_sigterm() {
 }
 
 #[test]
+fn a_pair_with_tls_becomes_ready_and_a_wrong_pin_is_named() {
+    let folder = Folder::new();
+    folder
+        .run("pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties --tls")
+        .exits(0);
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let port = dpm.port();
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+    let engine = format!("dpe run --home dpe {ANY_PORT} {to_dpm}");
+    let dpe = Running::start(&folder, &engine);
+    dpm.until("newStatus=READY");
+
+    let own = format!("--home dpm --set ataccama.server.grpc.port={port}");
+    let as_self = folder.run(&format!("engines list {own}")).exits(0);
+    let as_peer = folder
+        .run(&format!("engines list --home dpe {to_dpm}"))
+        .exits(0);
+    dpe.signal("-TERM");
+    assert_eq!(dpe.ends(), Some(0));
+
+    assert!(as_self.stdout.contains("READY"), "{}", as_self.stdout);
+    assert!(as_peer.stdout.contains("READY"), "{}", as_peer.stdout);
+
+    let pin = "--set countersign.deployments.dpm-dev.tls-keys.key.fingerprint";
+    let wrong = format!("{pin}=vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI");
+    let mut dpe = Running::start(&folder, &format!("{engine} {wrong}"));
+    let line = dpe.until(" waitingForDpm ");
+    let listed = folder
+        .run(&format!("engines list --home dpe {to_dpm} {wrong}"))
+        .exits(5);
+
+    let expected = "which is not pinned for deployment `dpm-dev`";
+    assert!(line.contains(expected), "{line}");
+    assert!(listed.stderr.contains(expected), "{}", listed.stderr);
+    assert!(
+        !listed.stderr.contains("start it with"),
+        "{}",
+        listed.stderr
+    );
+}
+
+#[test]
 fn an_engine_may_start_first_and_says_once_that_it_waits() {
     let folder = paired();
     let dpe = "dpe run --home dpe --set ataccama.client.connection.dpm.grpc.port=1";

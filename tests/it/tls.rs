@@ -12,7 +12,7 @@ mod pinned;
 mod reload;
 
 use countersign::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
-use countersign::grpc::{Connection, ConnectionOptions, Module, Target, cause};
+use countersign::grpc::{Connection, ConnectionOptions, Module, ModuleBuilder, Target, cause};
 use countersign::jose::Fingerprint;
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
@@ -34,7 +34,7 @@ fn pinning(own: &OwnDeployment, pins: &[Fingerprint]) -> Deployment {
 /// A module that is `own` and trusts `peers`.
 fn module(own: &OwnDeployment, peers: impl IntoIterator<Item = Deployment>) -> Module {
     let builder = Module::builder(own.clone());
-    let builder = peers.into_iter().fold(builder, |b, peer| b.trust(peer));
+    let builder = peers.into_iter().fold(builder, ModuleBuilder::trust);
     builder.build().unwrap()
 }
 

@@ -107,23 +107,6 @@ fn cs0404_one_private_key_in_both_files() {
 }
 
 #[test]
-fn cs0405_tls_on_one_side_only() {
-    let (dpm, dpe) = Pair::new().files();
-    let secured = format!("{dpm}ataccama.server.grpc.tls.enabled=true\n");
-    assert_eq!(
-        both(&secured, &dpe),
-        [in_file("dpm", (Code::Cs0405, Error, 8, 34))]
-    );
-
-    let dialling = format!("{dpe}ataccama.client.connection.dpm.grpc.tls.on=true\n");
-    assert_eq!(
-        both(&dpm, &dialling),
-        [in_file("dpe", (Code::Cs0405, Error, 8, 44))]
-    );
-    assert_eq!(both(&secured, &dialling), []);
-}
-
-#[test]
 fn cs0406_message_sizes_that_do_not_fit() {
     let (dpm, dpe) = Pair::new().files();
     let large = format!("{dpe}ataccama.client.grpc.properties.max-message-size=1GB\n");

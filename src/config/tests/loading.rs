@@ -149,18 +149,6 @@ fn placeholders_reach_foreign_names_variables_and_folders() {
 }
 
 #[test]
-fn tls_is_refused_rather_than_ignored() {
-    let text = good() + "ataccama.server.grpc.tls.enabled=true\n";
-
-    let error = loaded(&text, &[], &[]).unwrap_err();
-
-    assert!(
-        error.to_string().contains("TLS is not there yet"),
-        "{error}"
-    );
-}
-
-#[test]
 fn missing_home_is_named() {
     let error = load(Path::new("/nowhere/dpm")).unwrap_err();
 

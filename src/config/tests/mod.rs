@@ -8,6 +8,7 @@ mod names;
 mod secrets;
 mod seed;
 mod text_codes;
+mod tls;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -168,3 +168,103 @@ fn number(about: &fs::Metadata) -> u64 {
 fn number(_: &fs::Metadata) -> u64 {
     0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::telemetry::Format;
+    use crate::telemetry::capture;
+
+    fn file(path: &Path) -> PemFile {
+        PemFile {
+            path: path.to_owned(),
+            setting: "a.setting".to_owned(),
+        }
+    }
+
+    /// Makes the text of a file; one that begins with `bad` makes nothing.
+    fn text(file: &PemFile, contents: &[Content]) -> Result<String, TlsError> {
+        let text = String::from_utf8_lossy(&contents[0]).into_owned();
+        if text.starts_with("bad") {
+            return Err(TlsError::NoCertificate(file.clone()));
+        }
+        Ok(text)
+    }
+
+    fn watched(path: &Path) -> Watched<String> {
+        let file = file(path);
+        Watched::new(vec![file.clone()], move |contents| text(&file, contents)).unwrap()
+    }
+
+    #[test]
+    fn changed_contents_are_in_force_at_the_next_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pem");
+        fs::write(&path, "one").unwrap();
+        let watched = watched(&path);
+
+        fs::write(&path, "another").unwrap();
+
+        assert_eq!(*watched.current(), "another");
+        fs::write(&path, "ANOTHER").unwrap();
+        watched.reload();
+        assert_eq!(*watched.current(), "ANOTHER");
+    }
+
+    #[test]
+    fn contents_that_cannot_be_used_leave_the_old_in_force_and_are_told_once() {
+        let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
+        let (dispatch, lines) = capture::subscriber(Format::Plain, clock);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pem");
+        fs::write(&path, "good").unwrap();
+        let watched = watched(&path);
+
+        tracing::dispatcher::with_default(&dispatch, || {
+            for broken in ["bad 1", "bad 22", "bad 333"] {
+                fs::write(&path, broken).unwrap();
+                watched.reload();
+                assert_eq!(*watched.current(), "good");
+            }
+            let told = lines.take();
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains("configReloadFailed"), "{told:?}");
+            assert!(told[0].contains("a.setting"), "{told:?}");
+
+            fs::remove_file(&path).unwrap();
+            watched.reload();
+            watched.reload();
+            assert_eq!(*watched.current(), "good");
+            assert_eq!(lines.take().len(), 1);
+
+            fs::write(&path, "good").unwrap();
+            watched.reload();
+            let told = lines.take();
+            assert!(told[0].contains("configReloaded"), "{told:?}");
+        });
+    }
+
+    #[test]
+    fn file_that_is_missing_or_too_large_at_first_is_an_error_with_its_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pem");
+        let made = |path: &Path| {
+            let made = Watched::new(vec![file(path)], |_| Ok(()));
+            crate::grpc::cause(&made.unwrap_err())
+        };
+
+        let missing = made(&path);
+        fs::write(&path, vec![b'x'; 1024 * 1024 + 1]).unwrap();
+        let large = made(&path);
+
+        assert!(
+            missing.contains("(`a.setting`) cannot be read: "),
+            "{missing}"
+        );
+        assert!(large.contains("is larger than 1 MiB"), "{large}");
+    }
+}

@@ -1,0 +1,388 @@
+use super::*;
+
+use crate::diagnostic::Severity::{Error, Warning};
+use crate::grpc::tls::{ClientAuth, PemFile, certificate_fingerprint};
+
+const SERVER: &str = "ataccama.server.grpc.tls";
+const CLIENT: &str = "ataccama.client.connection.dpm.grpc.tls";
+const CLIENT_WITHOUT: &str = "ataccama.client.connection.dpm.grpc.tls.mtls=none\n";
+const BACK: &str = "ataccama.client.connection.dpe.grpc.tls";
+
+impl Folder {
+    /// Writes a certificate and its key; returns the fingerprint of the key.
+    fn certificate(&self, name: &str) -> String {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        self.write(&format!("{name}.pem"), made.cert.pem());
+        self.write(&format!("{name}-key.pem"), made.signing_key.serialize_pem());
+        certificate_fingerprint(made.cert.der())
+            .unwrap()
+            .to_string()
+    }
+
+    /// Adds `lines` to a good file of a DPM and loads it.
+    fn load(&self, lines: &str) -> Result<Settings, crate::config::LoadError> {
+        load(&self.write("application.properties", good() + lines))
+    }
+}
+
+fn named(settings: &str, name: &str) -> String {
+    format!(
+        "{settings}.enabled=true\n{settings}.cert-chain=file:{name}.pem\n\
+         {settings}.private-key={name}-key.pem\n"
+    )
+}
+
+fn pin(deployment: &str, fingerprint: &str) -> String {
+    format!("countersign.deployments.{deployment}.tls-keys.key.fingerprint={fingerprint}\n")
+}
+
+fn other_pin() -> String {
+    key().fingerprint().to_string()
+}
+
+/// The message of the one finding of `lines`, which start in line 8.
+#[track_caller]
+fn message(folder: &Folder, lines: &str, expected: Row) -> String {
+    let report = folder.check(good() + lines);
+    let text: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(rows(&report.findings), [expected], "{text:?}");
+    text.concat()
+}
+
+#[test]
+fn server_with_its_two_files_and_a_pin_has_no_findings() {
+    let folder = Folder::new();
+    folder.certificate("a");
+    let lines = named(SERVER, "a") + &named(BACK, "a") + &pin("dpe-dev", &other_pin());
+
+    let settings = folder.load(&lines).unwrap();
+
+    let server = settings.server.tls.unwrap();
+    let file = |name: &str, property: &str| PemFile {
+        path: folder.0.path().join(name),
+        setting: format!("{SERVER}.{property}"),
+    };
+    assert_eq!(server.own.cert_chain, file("a.pem", "cert-chain"));
+    assert_eq!(server.own.private_key, file("a-key.pem", "private-key"));
+    assert_eq!((server.client_auth, server.trust), (None, None));
+    assert!(settings.client.dial_back_tls.unwrap().own.is_some());
+    assert_eq!(settings.deployments[0].tls_pins.len(), 1);
+}
+
+#[test]
+fn each_property_comes_from_the_most_specific_place_that_has_it() {
+    let folder = Folder::new();
+    folder.certificate("a");
+    folder.certificate("b");
+    let chain = [
+        CLIENT,
+        "ataccama.client.connection.dpm.tls",
+        "ataccama.client.grpc.tls",
+        "ataccama.client.tls",
+    ];
+    let [first, second, third, last] = chain;
+    let lines = format!(
+        "{last}.trust-cert-collection=a.pem\n{last}.cert-chain=b.pem\n{last}.on=false\n\
+         {third}.on=true\n{third}.private-key=b-key.pem\n{third}.cert-chain=b.pem\n\
+         {second}.privateKey=a-key.pem\n{first}.certChain=a.pem\n"
+    );
+
+    let settings = folder.load(&lines).unwrap();
+
+    let tls = settings.client.connections[0].tls.clone().unwrap();
+    let own = tls.own.unwrap();
+    assert_eq!(own.cert_chain.setting, format!("{first}.cert-chain"));
+    assert_eq!(own.private_key.setting, format!("{second}.private-key"));
+    assert!(own.cert_chain.path.ends_with("a.pem"));
+    let trust = tls.trust.unwrap();
+    assert_eq!(trust.setting, format!("{last}.trust-cert-collection"));
+    // The dial-back falls back to what is for every connection.
+    let back = settings.client.dial_back_tls.unwrap().own.unwrap();
+    assert_eq!(back.cert_chain.setting, format!("{third}.cert-chain"));
+}
+
+#[test]
+fn tls_that_is_off_for_one_connection_is_off() {
+    let folder = Folder::new();
+    let lines =
+        format!("ataccama.client.tls.enabled=true\n{CLIENT}.enabled=false\n{BACK}.enabled=false\n");
+
+    let settings = folder.load(&lines).unwrap();
+
+    assert_eq!(settings.client.connections[0].tls, None);
+    assert_eq!(settings.client.dial_back_tls, None);
+}
+
+#[test]
+fn words_for_client_certificates_are_read_in_any_case_and_spelling() {
+    let folder = Folder::new();
+    folder.certificate("a");
+    let cases = [
+        ("mtls=none", ClientAuth::None),
+        ("mTls=NONE", ClientAuth::None),
+        ("m-tls=Optional", ClientAuth::Optional),
+        ("mtls=require", ClientAuth::Require),
+        ("mtls=REQUIRED", ClientAuth::Require),
+    ];
+    for (line, expected) in cases {
+        let lines = named(SERVER, "a")
+            + &format!("{SERVER}.{line}\n{SERVER}.trust-cert-collection=a.pem\n");
+
+        let settings = folder.load(&lines).unwrap();
+
+        let auth = settings.server.tls.unwrap().client_auth;
+        assert_eq!(auth, Some(expected), "{line}");
+    }
+    let wrong = message(
+        &folder,
+        &(named(SERVER, "a") + &format!("{SERVER}.mtls=maybe\n")),
+        (Code::Cs0306, Error, 11, 31),
+    );
+    assert!(wrong.contains("`maybe`"), "{wrong}");
+}
+
+#[test]
+fn cs0306_tls_without_a_certificate() {
+    let folder = Folder::new();
+    let on = format!("{SERVER}.enabled=true\n");
+
+    let missing = message(&folder, &on, (Code::Cs0306, Error, 8, 34));
+    folder.certificate("a");
+    let half = message(
+        &folder,
+        &format!("{on}{SERVER}.cert-chain=a.pem\n"),
+        (Code::Cs0306, Error, 9, 37),
+    );
+    let store = folder.load(&format!("{on}{SERVER}.key-store=file:a.p12\n"));
+    let client = message(
+        &folder,
+        &format!("{CLIENT}.enabled=true\n{CLIENT}.mtls=true\n"),
+        (Code::Cs0306, Error, 9, 46),
+    );
+
+    assert!(missing.contains("countersign pair --tls"), "{missing}");
+    assert!(
+        half.contains(&format!("`{SERVER}.private-key` is missing")),
+        "{half}"
+    );
+    let store = store.unwrap_err().to_string();
+    assert!(store.contains("openssl pkcs12"), "{store}");
+    assert!(
+        client.contains("a client certificate is to be shown"),
+        "{client}"
+    );
+}
+
+#[test]
+fn cs0306_files_that_cannot_be_used_are_named_with_the_reason() {
+    let folder = Folder::new();
+    folder.certificate("a");
+    folder.certificate("b");
+    folder.write("text.pem", "no certificate");
+    let chain = |value: &str| {
+        format!(
+            "{SERVER}.enabled=true\n{SERVER}.cert-chain={value}\n{SERVER}.private-key=a-key.pem\n"
+        )
+    };
+    let at_chain = |severity| (Code::Cs0306, severity, 9, 37);
+    let at_key = (Code::Cs0306, Error, 10, 38);
+    let cases = [
+        (
+            chain("classpath:a.pem"),
+            at_chain(Error),
+            "inside of a Java archive",
+        ),
+        (
+            chain("file://host/a.pem"),
+            at_chain(Error),
+            "on another host",
+        ),
+        (chain("gone.pem"), at_chain(Warning), "cannot be read"),
+        (
+            chain("text.pem"),
+            at_chain(Error),
+            "holds no PEM certificate",
+        ),
+        (
+            chain("a-key.pem"),
+            at_chain(Error),
+            "holds no PEM certificate",
+        ),
+        (
+            chain("b.pem"),
+            at_key,
+            "does not belong to the first certificate",
+        ),
+        (
+            chain("a.pem").replace("a-key.pem", "a.pem"),
+            at_key,
+            "holds no unencrypted PEM private key",
+        ),
+        (
+            named(SERVER, "a") + &format!("{SERVER}.trust-cert-collection=text.pem\n"),
+            (Code::Cs0306, Error, 11, 48),
+            "holds no PEM certificate",
+        ),
+    ];
+    for (lines, expected, part) in cases {
+        let found = message(&folder, &lines, expected);
+
+        assert!(found.contains(part), "{part}: {found}");
+        // What a person may check elsewhere keeps a module from starting.
+        assert!(folder.load(&lines).is_err(), "{part}");
+    }
+}
+
+#[test]
+fn cs0306_tls_that_would_trust_nobody() {
+    let folder = Folder::new();
+    folder.certificate("a");
+    let back = message(
+        &folder,
+        &format!("{BACK}.enabled=true\n"),
+        (Code::Cs0306, Error, 8, 49),
+    );
+    let required = message(
+        &folder,
+        &(named(SERVER, "a") + &format!("{SERVER}.mtls=require\n")),
+        (Code::Cs0306, Error, 8, 34),
+    );
+
+    assert!(
+        back.contains("which certificate to accept from deployment `dpe-dev`"),
+        "{back}"
+    );
+    assert!(required.contains("none would be accepted"), "{required}");
+}
+
+#[test]
+fn pins_that_leave_open_who_is_who_are_errors() {
+    let folder = Folder::new();
+    let own = folder.certificate("a");
+    let server = named(SERVER, "a") + &format!("{BACK}.enabled=true\n");
+    let other = other_pin();
+    let second = deployment("dpe-two", "dpe", &key());
+
+    let no_pin = message(
+        &folder,
+        &(server.clone()
+            + &pin("dpe-dev", "abc")
+            + &format!("{BACK}.trust-cert-collection=a.pem\n")),
+        (Code::Cs0306, Error, 12, 58),
+    );
+    let own_pin = message(
+        &folder,
+        &(server.clone() + &pin("dpe-dev", &own)),
+        (Code::Cs0207, Error, 12, 58),
+    );
+    let twice = message(
+        &folder,
+        &(server + &pin("dpe-dev", &other) + &second + &pin("dpe-two", &other)),
+        (Code::Cs0208, Error, 19, 58),
+    );
+
+    assert!(no_pin.contains("is no fingerprint"), "{no_pin}");
+    assert!(
+        own_pin.contains("the module's own certificate"),
+        "{own_pin}"
+    );
+    assert!(twice.contains("also stands at"), "{twice}");
+}
+
+#[test]
+fn cs0405_pinned_deployment_is_not_called_without_tls() {
+    let folder = Folder::new();
+    let lines = pin("dpe-dev", &other_pin());
+
+    let found = message(&folder, &lines, (Code::Cs0405, Error, 8, 58));
+
+    assert!(found.contains("would call it without TLS"), "{found}");
+    assert!(folder.load(&lines).is_err());
+}
+
+/// Two files with TLS, after `change`; per finding its file's name and its row.
+fn both(change: impl Fn(&mut [String; 2], &[String; 2])) -> Vec<(String, Row, String)> {
+    let folder = Folder::new();
+    let (dpm, dpe) = (key(), key());
+    let pins = [folder.certificate("m"), folder.certificate("e")];
+    let mut texts = [
+        own_line(&dpm)
+            + &deployment("dpe-dev", "dpe", &dpe)
+            + &named(SERVER, "m")
+            + &named(BACK, "m")
+            + &pin("dpe-dev", &pins[1]),
+        own_line(&dpe)
+            + &deployment("dpm-dev", "dpm", &dpm)
+            + &named(SERVER, "e")
+            + &named(CLIENT, "e")
+            + &pin("dpm-dev", &pins[0]),
+    ];
+    change(&mut texts, &pins);
+    let [dpm, dpe] = &texts;
+    let files = [folder.write("dpm", dpm), folder.write("dpe", dpe)];
+    let report = check(&files, &[]).unwrap();
+    let told = |finding: &Finding| {
+        let file = match finding.origin() {
+            Origin::File { path, .. } => path.file_name().unwrap().to_str().unwrap().to_owned(),
+            other => other.to_string(),
+        };
+        (file, row(finding), finding.to_string())
+    };
+    report.findings.iter().map(told).collect()
+}
+
+#[track_caller]
+fn one(found: &[(String, Row, String)], file: &str, expected: Row, part: &str) {
+    let [(at, row, text)] = found else {
+        panic!("{found:#?}");
+    };
+    assert_eq!((at.as_str(), *row), (file, expected), "{text}");
+    assert!(text.contains(part), "{text}");
+}
+
+#[test]
+fn two_files_whose_pins_meet_have_no_findings() {
+    assert_eq!(both(|_, _| ()), []);
+}
+
+#[test]
+fn cs0405_pin_of_another_certificate() {
+    let found = both(|[_, dpe], [dpm_pin, _]| *dpe = dpe.replace(dpm_pin, &other_pin()));
+
+    one(
+        &found,
+        "dpe",
+        (Code::Cs0405, Error, 14, 58),
+        "is not pinned here for dpm-dev",
+    );
+}
+
+#[test]
+fn cs0405_caller_without_the_certificate_that_is_asked_for() {
+    let found = both(|[_, dpe], _| dpe.push_str(CLIENT_WITHOUT));
+
+    one(
+        &found,
+        "dpe",
+        (Code::Cs0405, Error, 12, 52),
+        "requires a client certificate, and connection `dpm` shows none",
+    );
+}
+
+#[test]
+fn cs0405_tls_on_one_side_only() {
+    let off = format!("{CLIENT}.enabled=true");
+    let found = both(|[_, dpe], [dpm_pin, _]| {
+        *dpe = dpe.replace(&off, &format!("{CLIENT}.enabled=false"));
+        *dpe = dpe.replace(&pin("dpm-dev", dpm_pin), "");
+    });
+
+    let told = "connection `dpm` of";
+    let row = (Code::Cs0405, Error, 8, 34);
+    assert!(
+        found
+            .iter()
+            .any(|(file, at, text)| file == "dpm" && *at == row && text.contains(told)),
+        "{found:#?}"
+    );
+}
