@@ -18,7 +18,7 @@ use crate::telemetry::events;
 use crate::token::proof::{EngineClaim, Exchange, ProofSigner};
 use crate::token::{Accept, Nonce, Refusal, TokenVerifier, VerifiedToken};
 
-use super::{MethodRules, metadata, peer, refuse};
+use super::{MethodRules, listener, metadata, peer, refuse};
 
 /// Whether a call needs a token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -133,6 +133,7 @@ impl Gate {
                 rejected(&Refusal { key_id, ..refusal }, path, peer)
             })?;
         }
+        listener::verified(extensions);
         extensions.insert(token.identity().clone());
         extensions.insert::<VerifiedToken>(token);
         Ok(())

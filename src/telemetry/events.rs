@@ -187,7 +187,7 @@ pub fn listener_crowded(cause: impl Display) {
         target: SERVER,
         eventId = "listenerCrowded",
         cause = %cause,
-        message = "The listener is crowded. Connections that never sent a request give way first."
+        message = "The listener is crowded. Connections that never showed a valid token give way."
     );
 }
 

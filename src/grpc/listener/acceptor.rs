@@ -24,7 +24,7 @@ use crate::telemetry::events;
 /// that were cut.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// How many silent connections give way at once where descriptors have run out.
+/// How many connections give way at once where descriptors have run out.
 const RELIEF: usize = 8;
 
 /// Where accepted connections go.
@@ -103,9 +103,11 @@ impl Acceptor {
         match &self.tls {
             None => hand_over(ready, Stream::Plain(stream)).await,
             Some(tls) => {
-                let acceptor = TlsAcceptor::from(tls.current());
+                let tls = tls.clone();
                 let deadline = self.limits.tls_handshake;
                 self.handshakes.spawn(async move {
+                    // Looks at files, for which the next connection need not wait.
+                    let acceptor = TlsAcceptor::from(tls.current());
                     match timeout(deadline, acceptor.accept(stream)).await {
                         Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
                         Ok(Err(error)) => Err((peer, ServerFailure::of(&error).to_string())),
@@ -135,7 +137,7 @@ impl Acceptor {
         if of_one_connection(error) {
             return;
         }
-        let closed = self.connections.cut_oldest_silent(RELIEF);
+        let closed = self.connections.cut_lowest(RELIEF);
         let crowding = Crowding::System(error.to_string());
         self.crowd.note(crowding, closed, Instant::now());
         if closed == 0 {

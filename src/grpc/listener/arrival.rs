@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::Request;
+use http::{Extensions, Request};
 use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -18,6 +18,17 @@ pub(in crate::grpc) struct Arrival {
     pub(super) place: Arc<Place>,
     pub(super) peer: PeerInfo,
     pub(super) local: Option<SocketAddr>,
+}
+
+/// The connection that a request came over.
+#[derive(Clone, Debug)]
+struct Guest(Arc<Place>);
+
+/// Tells the listener, where it is ours, that a request's token verified.
+pub(in crate::grpc) fn verified(extensions: &Extensions) {
+    if let Some(Guest(place)) = extensions.get::<Guest>() {
+        place.known();
+    }
 }
 
 /// Tells the listener that a connection is not silent, and the services where a call came from.
@@ -60,6 +71,7 @@ where
                 remote_addr: Some(arrival.peer.address),
             });
             extensions.insert(arrival.peer);
+            extensions.insert(Guest(arrival.place));
         }
         self.inner.call(request)
     }

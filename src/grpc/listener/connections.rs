@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -13,9 +13,8 @@ use super::crowd::Crowding;
 
 /// The open connections of one listener, oldest first.
 ///
-/// A connection is *silent* until its first request reaches the services. Where room is short the
-/// oldest silent one gives way, so that whoever opens connections and says nothing keeps nobody
-/// out.
+/// Where room is short the oldest of the lowest [`Standing`] gives way, so that whoever opens
+/// connections without a key keeps nobody out who has one.
 #[derive(Debug, Default)]
 pub(in crate::grpc) struct Connections {
     table: Mutex<Table>,
@@ -34,8 +33,19 @@ struct Table {
 struct Entry {
     address: IpAddr,
     since: Instant,
-    silent: bool,
+    standing: Standing,
     cut: oneshot::Sender<()>,
+}
+
+/// What a connection has shown so far. It never sinks.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Standing {
+    /// No request reached the services.
+    Silent,
+    /// Requests did, none with a token that verified.
+    Stranger,
+    /// A token verified: it does not give way.
+    Known,
 }
 
 /// A connection's place, for as long as its socket is open.
@@ -43,7 +53,8 @@ struct Entry {
 pub(super) struct Place {
     key: u64,
     connections: Arc<Connections>,
-    heard: AtomicBool,
+    /// The entry's standing, to be looked at without the lock.
+    standing: AtomicU8,
 }
 
 /// What became of a new connection.
@@ -51,7 +62,7 @@ pub(super) struct Place {
 pub(super) struct Admission {
     /// Its place and the word to leave; none where it is refused.
     pub(super) place: Option<(Arc<Place>, oneshot::Receiver<()>)>,
-    /// Why a connection is closed: the oldest silent one, or the new one where none is silent.
+    /// Why a connection is closed: one that gave way, or the new one where none would.
     pub(super) crowding: Option<Crowding>,
 }
 
@@ -67,8 +78,8 @@ impl Connections {
         let crowding = table.crowding(address, limits);
         let made_room = match crowding {
             None => true,
-            Some(Crowding::Address(_)) => table.cut_oldest_silent(|from| from == address),
-            Some(_) => table.cut_oldest_silent(|_| true),
+            Some(Crowding::Address(_)) => table.cut_lowest(|from| from == address),
+            Some(_) => table.cut_lowest(|_| true),
         };
         let place = made_room.then(|| {
             let key = table.next;
@@ -77,25 +88,25 @@ impl Connections {
             let entry = Entry {
                 address,
                 since: now,
-                silent: true,
+                standing: Standing::Silent,
                 cut,
             };
             table.open.insert(key, entry);
             let place = Place {
                 key,
                 connections: Arc::clone(self),
-                heard: AtomicBool::new(false),
+                standing: AtomicU8::new(Standing::Silent as u8),
             };
             (Arc::new(place), told)
         });
         Admission { place, crowding }
     }
 
-    /// Cuts up to `count` silent connections, the oldest first; returns how many.
-    pub(super) fn cut_oldest_silent(&self, count: usize) -> usize {
+    /// Cuts up to `count` connections that give way; returns how many.
+    pub(super) fn cut_lowest(&self, count: usize) -> usize {
         let mut table = self.table();
         (0..count)
-            .take_while(|_| table.cut_oldest_silent(|_| true))
+            .take_while(|_| table.cut_lowest(|_| true))
             .count()
     }
 
@@ -113,7 +124,7 @@ impl Connections {
 
     /// Cuts every connection that has sent no request.
     pub(in crate::grpc) fn cut_silent(&self) {
-        self.table().cut(|entry| entry.silent);
+        self.table().cut(|entry| entry.standing == Standing::Silent);
     }
 
     /// Cuts every connection.
@@ -154,14 +165,16 @@ impl Table {
         }
     }
 
-    fn cut_oldest_silent(&mut self, at: impl Fn(IpAddr) -> bool) -> bool {
-        let oldest = self
+    fn cut_lowest(&mut self, at: impl Fn(IpAddr) -> bool) -> bool {
+        // The first of several lowest is the oldest.
+        let lowest = self
             .open
             .iter()
-            .find(|(_, entry)| entry.silent && at(entry.address))
+            .filter(|(_, entry)| entry.standing < Standing::Known && at(entry.address))
+            .min_by_key(|(_, entry)| entry.standing)
             .map(|(key, _)| *key);
-        oldest.is_some_and(|oldest| {
-            self.cut_keys(&[oldest]);
+        lowest.is_some_and(|lowest| {
+            self.cut_keys(&[lowest]);
             true
         })
     }
@@ -185,7 +198,7 @@ impl Table {
 
 impl Entry {
     fn due(&self, limits: &ConnectionLimits) -> Instant {
-        if self.silent {
+        if self.standing == Standing::Silent {
             self.since + limits.first_request
         } else {
             self.since + limits.age + limits.age_grace
@@ -196,10 +209,19 @@ impl Entry {
 impl Place {
     /// Notes that a request reached the services.
     pub(super) fn heard(&self) {
-        if !self.heard.swap(true, Ordering::Relaxed)
+        self.rise(Standing::Stranger);
+    }
+
+    /// Notes that a token verified.
+    pub(super) fn known(&self) {
+        self.rise(Standing::Known);
+    }
+
+    fn rise(&self, standing: Standing) {
+        if self.standing.fetch_max(standing as u8, Ordering::Relaxed) < standing as u8
             && let Some(entry) = self.connections.table().open.get_mut(&self.key)
         {
-            entry.silent = false;
+            entry.standing = entry.standing.max(standing);
         }
     }
 

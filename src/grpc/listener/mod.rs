@@ -2,7 +2,7 @@
 //!
 //! tonic's spins once file descriptors run out, waits for ever for connections that never send
 //! anything, and at shutdown for the last of them. Here every connection has a place in
-//! [`Connections`], which knows its age and whether it ever sent a request, and can cut it.
+//! [`Connections`], which knows its age and what it has shown so far, and can cut it.
 
 mod acceptor;
 mod arrival;
@@ -12,6 +12,6 @@ mod limits;
 mod stream;
 
 pub(super) use acceptor::Acceptor;
-pub(super) use arrival::ArrivalLayer;
+pub(super) use arrival::{ArrivalLayer, verified};
 pub(super) use connections::Connections;
 pub use limits::ConnectionLimits;

@@ -72,6 +72,8 @@ impl Cuttable {
                 .stalled
                 .get_or_insert_with(|| Box::pin(sleep(patience)));
             if stalled.as_mut().poll(cx).is_ready() {
+                // Else the system would keep the bytes for a peer that never reads them.
+                let _ = self.tcp.as_ref().map(TcpStream::set_zero_linger);
                 self.close();
                 return Poll::Ready(Err(cut()));
             }

@@ -9,10 +9,10 @@ use tonic::Code;
 use tower_layer::Layer as _;
 
 use super::process::Homes;
-use super::served::{HANGS, Served, TELLS_PEER};
+use super::served::{HANGS, Served, TELLS_PEER, WHO_AM_I};
 use super::wire::{
-    ACK, DATA, EMPTY, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, Raw, SETTINGS, WINDOW_UPDATE,
-    call, frame, request,
+    ACK, DATA, EMPTY, END_HEADERS, END_STREAM, GOAWAY, HEADERS, HEALTH, PING, Raw, SETTINGS,
+    WINDOW_UPDATE, call, field, frame, request,
 };
 use crate::support::world;
 
@@ -64,27 +64,22 @@ fn connection_without_a_request_is_cut_at_the_deadline_and_no_other() {
 #[test]
 fn one_connection_too_many_from_an_address_is_closed_at_once() {
     let served = served(|limits| limits.per_address = 2);
-    let mut first = Raw::http2(served.address, &[]);
-    let mut second = Raw::http2(served.address, &[]);
-    heard(&mut first, 1);
-    heard(&mut second, 1);
+    let mut first = known(&served, [127, 0, 0, 1]);
+    let mut second = known(&served, [127, 0, 0, 1]);
 
     Raw::http2(served.address, &[]).closed();
 
-    let mut elsewhere = Raw::http2_from([127, 0, 0, 2], served.address);
+    known(&served, [127, 0, 0, 2]);
     for raw in [&mut first, &mut second] {
         heard(raw, 3);
     }
-    heard(&mut elsewhere, 1);
 }
 
 #[test]
 fn one_connection_too_many_is_closed_at_once() {
     let served = served(|limits| limits.total = 2);
-    let mut first = Raw::http2(served.address, &[]);
-    let mut second = Raw::http2_from([127, 0, 0, 2], served.address);
-    heard(&mut first, 1);
-    heard(&mut second, 1);
+    let mut first = known(&served, [127, 0, 0, 1]);
+    let second = known(&served, [127, 0, 0, 2]);
 
     Raw::http2_from([127, 0, 0, 3], served.address).closed();
 
@@ -98,20 +93,57 @@ fn one_connection_too_many_is_closed_at_once() {
 }
 
 #[test]
-fn oldest_silent_connection_gives_way_to_a_new_one() {
-    let served = served(|limits| limits.total = 3);
-    let mut caller = Raw::http2(served.address, &[]);
-    heard(&mut caller, 1);
+fn silent_connections_give_way_first_then_strangers_and_no_known_caller() {
+    let served = served(|limits| limits.total = 4);
+    let mut caller = known(&served, [127, 0, 0, 1]);
+    let mut stranger = Raw::http2(served.address, &[]);
+    heard(&mut stranger, 1);
     let mut oldest = Raw::connect(served.address);
-    let mut younger = Raw::http2(served.address, &[]);
+    let mut younger = Raw::connect(served.address);
 
-    let mut newest = Raw::http2(served.address, &[]);
-
+    let first = known(&served, [127, 0, 0, 1]);
     oldest.closed();
-    for raw in [&mut younger, &mut newest] {
-        heard(raw, 1);
-    }
+    heard(&mut stranger, 3);
+    let second = known(&served, [127, 0, 0, 1]);
+    younger.closed();
+    heard(&mut stranger, 5);
+    let third = known(&served, [127, 0, 0, 1]);
+    stranger.closed();
+    Raw::http2(served.address, &[]).closed();
+
     heard(&mut caller, 3);
+    for mut known in [first, second, third] {
+        heard(&mut known, 3);
+    }
+}
+
+#[test]
+fn refused_token_makes_nobody_known() {
+    let served = served(|limits| limits.total = 1);
+    let mut refused = Raw::http2(served.address, &[]);
+    who_am_i(&mut refused, &served.bearer().replace("eyJ", "eyK"));
+
+    known(&served, [127, 0, 0, 1]);
+
+    refused.closed();
+}
+
+/// Opens a connection over which a token verified.
+#[track_caller]
+fn known(served: &Served, from: [u8; 4]) -> Raw {
+    let mut raw = Raw::http2_from(from, served.address);
+    who_am_i(&mut raw, &served.bearer());
+    raw
+}
+
+/// Calls a method that takes a token.
+#[track_caller]
+fn who_am_i(raw: &mut Raw, bearer: &str) {
+    let mut headers = request(WHO_AM_I);
+    headers.extend(field("authorization", bearer));
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &headers));
+    raw.send(&frame(DATA, END_STREAM, 1, EMPTY));
+    raw.until(|frame| frame.stream == 1 && frame.flags & END_STREAM != 0);
 }
 
 #[test]
@@ -152,12 +184,7 @@ fn old_connection_is_asked_to_end_and_cut_after_the_grace() {
     let begun = Instant::now();
     let mut old = Raw::http2(served.address, &[]);
     // A call that waits for its message.
-    old.send(&frame(
-        HEADERS,
-        END_HEADERS,
-        1,
-        &request(super::wire::HEALTH),
-    ));
+    old.send(&frame(HEADERS, END_HEADERS, 1, &request(HEALTH)));
     old.send(&frame(DATA, 0, 1, &EMPTY[..1]));
 
     let asked = old.until(|frame| frame.kind == GOAWAY);
@@ -198,7 +225,7 @@ fn reply_that_does_not_begin_in_time_is_given_up() {
 fn guests(served: &Served) -> Vec<Raw> {
     let mut hanging = Raw::http2(served.address, &[]);
     let mut hangs = request("/countersign.engine.v1.EngineService/CheckStatus");
-    hangs.extend(super::wire::field("manner", HANGS));
+    hangs.extend(field("manner", HANGS));
     hanging.send(&frame(HEADERS, END_HEADERS, 1, &hangs));
     hanging.send(&frame(DATA, END_STREAM, 1, EMPTY));
     // A reply without end to a peer that does not read it.

@@ -7,7 +7,8 @@ use countersign::grpc::{Drained, PeerInfo, ServerOptions, serve};
 use countersign::proto::engine as wire;
 use countersign::proto::engine::engine_service_client::EngineServiceClient;
 use countersign::proto::engine::engine_service_server::{EngineService, EngineServiceServer};
-use countersign::{MethodRules, Rule, testing};
+use countersign::testing::{self, Pair};
+use countersign::{MethodRules, Rule};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -24,6 +25,9 @@ use crate::support::world::{PATIENCE, channel, soon};
 pub(super) const PANICS: &str = "panics";
 pub(super) const HANGS: &str = "hangs";
 pub(super) const TELLS_PEER: &str = "tells-peer";
+
+/// A method that takes a token.
+pub(super) const WHO_AM_I: &str = "/countersign.identity.v1.IdentityService/WhoAmI";
 
 /// Services that everyone may call, and that do as they are told.
 #[derive(Clone)]
@@ -80,6 +84,7 @@ impl Health for Odd {
 /// A server that runs until it is dropped.
 pub(super) struct Served {
     pub(super) address: SocketAddr,
+    pair: Pair,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Drained>,
     runtime: Runtime,
@@ -96,9 +101,13 @@ impl Served {
         change(&mut options);
         let rules = MethodRules::deny_all()
             .allow("/countersign.engine.v1.EngineService/*", Rule::everyone())
-            .allow("/grpc.health.v1.Health/*", Rule::everyone());
-        let layer = testing::pair().dpm.server_layer(rules);
-        let routes = Routes::new(EngineServiceServer::new(Odd)).add_service(HealthServer::new(Odd));
+            .allow("/grpc.health.v1.Health/*", Rule::everyone())
+            .allow(WHO_AM_I, Rule::any_identity());
+        let pair = testing::pair();
+        let layer = pair.dpm.server_layer(rules);
+        let routes = Routes::new(EngineServiceServer::new(Odd))
+            .add_service(HealthServer::new(Odd))
+            .add_service(pair.dpm.identity_service());
         let (stop, stopped) = oneshot::channel();
         let listener = runtime.block_on(crate::support::world::free_port());
         let address = listener.local_addr().unwrap();
@@ -111,10 +120,20 @@ impl Served {
         });
         Self {
             address,
+            pair,
             stop,
             task,
             runtime,
         }
+    }
+
+    /// Returns the value of the header with which a trusted caller calls.
+    pub(super) fn bearer(&self) -> String {
+        let dpe = &self.pair.dpe;
+        let trust = dpe.trust().current();
+        let callee = trust.deployment("dpm-dev").unwrap();
+        let token = dpe.issuer().issue(callee).unwrap();
+        format!("Bearer {}", token.expose())
     }
 
     /// Calls over a new connection of this machine; returns the answer.

@@ -61,10 +61,24 @@ pub(super) fn request(path: &str) -> Vec<u8> {
 pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0];
     for text in [name, value] {
-        field.push(u8::try_from(text.len()).ok().filter(|n| *n < 127).unwrap());
+        field.extend(length(text.len()));
         field.extend(text.bytes());
     }
     field
+}
+
+/// Encodes an integer after one bit.
+fn length(n: usize) -> Vec<u8> {
+    let Some(mut rest) = n.checked_sub(127) else {
+        return vec![u8::try_from(n).unwrap()];
+    };
+    let mut bytes = vec![127];
+    while rest >= 128 {
+        bytes.push(u8::try_from(rest % 128).unwrap() | 128);
+        rest /= 128;
+    }
+    bytes.push(u8::try_from(rest).unwrap());
+    bytes
 }
 
 /// The headers and the message of a request for [`HEALTH`].
