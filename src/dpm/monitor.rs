@@ -107,7 +107,8 @@ impl Monitor {
         };
         let tasks = Arc::downgrade(&monitor.tasks);
         let mut running = monitor.lock();
-        let trust = follow_trust(Arc::clone(&context), tasks);
+        let changes = context.module.trust().subscribe();
+        let trust = follow_trust(Arc::clone(&context), tasks, changes);
         running.running.spawn(trust);
         running.running.spawn(inactivate(context));
         drop(running);
@@ -336,8 +337,11 @@ fn is_same(now: &Engine, before: &Engine) -> bool {
 }
 
 /// Has every engine checked when the trust changed: whose key or role is gone leaves READY at once.
-async fn follow_trust(context: Arc<Context>, tasks: Weak<Mutex<Tasks>>) {
-    let mut changes = context.module.trust().subscribe();
+async fn follow_trust(
+    context: Arc<Context>,
+    tasks: Weak<Mutex<Tasks>>,
+    mut changes: watch::Receiver<()>,
+) {
     while changes.changed().await.is_ok() {
         let Some(tasks) = tasks.upgrade() else {
             return;
