@@ -206,6 +206,10 @@ fn close_last_line(text: &mut String, line_end: &str) {
     }
     let body = text.trim_end_matches(['\n', '\r']);
     if backslashes(body) % 2 == 1 {
+        if text.ends_with('\r') && line_end == "\n" {
+            // The two would be one line end.
+            text.push_str(line_end);
+        }
         text.push_str(line_end);
     }
 }

@@ -59,6 +59,8 @@ fn new_settings_are_appended_in_order_with_the_file_s_line_ends() {
         // A dangling backslash would swallow the first of them.
         ("x=y\\", "x=y\\\n\nb=2\na=1\n"),
         ("x=y\\\n", "x=y\\\n\nb=2\na=1\n"),
+        // A line feed would only complete this line's end.
+        ("x=1\ny\\\r", "x=1\ny\\\r\n\nb=2\na=1\n"),
         ("# c", "# c\nb=2\na=1\n"),
     ] {
         assert_eq!(set(before, &[("b", "2"), ("a", "1")]), after, "{before:?}");
