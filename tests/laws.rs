@@ -1,0 +1,307 @@
+#![cfg(test)]
+//! The laws of `laws/law.rs`, tried on made-up inputs.
+
+use proptest::collection::vec;
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
+use proptest::sample::{Index, select};
+
+#[path = "laws/law.rs"]
+mod law;
+
+/// What texts of settings are made of.
+const PROPERTIES: &[&str] = &[
+    "a",
+    "a-b",
+    "aB",
+    "key",
+    "é",
+    "😀",
+    "=",
+    ":",
+    " ",
+    "\t",
+    "\u{c}",
+    "\\",
+    "\\\\",
+    "\n",
+    "\r",
+    "\r\n",
+    "#",
+    "!",
+    "\\\n",
+    "\\\r\n",
+    "\\\n  ",
+    "\\u0041",
+    "\\ud83d\\ude00",
+    "\\t",
+    "\\n",
+    "\\=",
+    "\\ ",
+    "{\"kty\":\"EC\"}",
+    "a=b",
+    "\n\n",
+    "roles[0]",
+    "\u{b}",
+    "\u{85}",
+    "\0",
+    "#---\n",
+];
+
+/// What JSON and its misspellings are made of.
+const JSON: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "\\",
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1e400",
+    "1.5",
+    " ",
+    "\n",
+    "\0",
+    "\u{feff}",
+    "é",
+    "\"x\":1,",
+    "\"kid\":\"k\",",
+    "\"alg\":\"ES256\",",
+    "\"alg\":\"none\",",
+    "\"typ\":\"jwt\",",
+    "\"typ\":\"x\",",
+    "\"crit\":[],",
+    "\"b64\":true,",
+    "\"zip\":\"DEF\",",
+    "\"d\":\"AAAA\",",
+    "\"kty\":\"EC\",",
+    "\"use\":\"sig\",",
+    "\"use\":\"enc\",",
+    "\"key_ops\":[\"verify\"],",
+    "\"nbf\":1800000030,",
+    "\"nbf\":1800000031,",
+    "\"exp\":0,",
+    "\"jti\":\"a\",",
+    "\"jti\":1,",
+    "\"aud\":[\"dpm-dev\"],",
+    "\\u0061",
+    "\\ud800",
+    "A",
+    "_",
+    "=",
+];
+
+fn text(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value = String> {
+    vec(select(pieces), 0..most).prop_map(|pieces| pieces.concat())
+}
+
+/// `good` with up to three places cut or filled: often still good, or nearly so.
+fn spliced(good: String) -> impl Strategy<Value = String> {
+    let splice = (any::<Index>(), 0..3_usize, select(JSON));
+    vec(splice, 0..4).prop_map(move |splices| {
+        let mut characters: Vec<char> = good.chars().collect();
+        for (at, cut, filler) in splices {
+            let at = at.index(characters.len() + 1);
+            let end = characters.len().min(at + cut);
+            characters.splice(at..end, filler.chars());
+        }
+        characters.into_iter().collect()
+    })
+}
+
+/// A member of the object put somewhere else or left out, and one put in at the start.
+fn with_member(good: String) -> impl Strategy<Value = String> {
+    let is_member = |piece: &&str| piece.ends_with(',') && piece.contains(':');
+    let members: Vec<&str> = JSON.iter().copied().filter(is_member).collect();
+    let members = select(members);
+    let drop = any::<Option<Index>>();
+    (members, any::<bool>(), drop).prop_map(move |(member, put, drop)| {
+        let inner = good.strip_prefix('{').unwrap().strip_suffix('}').unwrap();
+        let mut members: Vec<&str> = inner.split(",\"").collect();
+        if let Some(at) = drop {
+            members.remove(at.index(members.len()));
+        }
+        let member = if put { member } else { "" };
+        let rest = members.join(",\"");
+        let rest = if rest.starts_with('"') {
+            rest
+        } else {
+            format!("\"{rest}")
+        };
+        format!("{{{member}{rest}}}")
+    })
+}
+
+fn near(good: impl Into<String>) -> impl Strategy<Value = String> {
+    let good: String = good.into();
+    prop_oneof![Just(good.clone()), spliced(good.clone()), with_member(good)]
+}
+
+fn header() -> impl Strategy<Value = String> {
+    near(format!(
+        r#"{{"alg":"ES256","typ":"JWT","kid":"{}"}}"#,
+        law::KID
+    ))
+}
+
+fn claims() -> impl Strategy<Value = String> {
+    let times = select(
+        &[
+            -901_i64, -900, -331, -330, -329, -1, 0, 1, 29, 30, 31, 299, 900, 901,
+        ][..],
+    );
+    (times.clone(), times).prop_flat_map(|(iat, exp)| {
+        let now = i64::try_from(law::NOW).unwrap();
+        near(format!(
+            r#"{{"iss":"dpe-dev","sub":"dpe-dev","aud":"dpm-dev","iat":{},"exp":{}}}"#,
+            now + iat,
+            now + exp
+        ))
+    })
+}
+
+fn jwk() -> impl Strategy<Value = String> {
+    let public = law::KEY.split(",\"d\"").next().unwrap().to_owned() + "}";
+    let forms = prop_oneof![near(law::KEY), near(public)];
+    (forms, any::<bool>()).prop_map(|(json, escaped)| {
+        if escaped {
+            json.replace('"', "\\\"")
+        } else {
+            json
+        }
+    })
+}
+
+/// Values of `authorization`, in which `@` stands for a good token.
+fn values() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let pieces: &[&[u8]] = &[
+        b"Bearer @",
+        b"bearer @",
+        b"BEARER",
+        b"Bearer",
+        b" ",
+        b"@",
+        b",",
+        b"Basic ",
+        b"\t",
+        b"=",
+        b"\xff",
+        b";",
+        b"Bearer  @",
+        b".",
+    ];
+    vec(
+        vec(select(pieces), 0..4).prop_map(|pieces| pieces.concat()),
+        0..3,
+    )
+}
+
+fn hostname() -> impl Strategy<Value = String> {
+    let pieces: &[&str] = &[
+        "a",
+        "host",
+        "127",
+        "0",
+        "1",
+        "0x7f",
+        "x",
+        ".",
+        "-",
+        "_",
+        ":",
+        "::",
+        "::1",
+        "[",
+        "]",
+        "%",
+        "é",
+        " ",
+        "/",
+        "@",
+        "255",
+        "fe80",
+        "ffff",
+        "169.254.169.254",
+        "localhost",
+        "017",
+        "2852039166",
+        "xn--",
+        "A",
+        "\0",
+        "127.0.0.1",
+    ];
+    vec(select(pieces.to_vec()), 0..8).prop_map(|pieces| pieces.concat())
+}
+
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(2000))]
+
+    #[test]
+    fn properties_are_read_as_they_were_written(text in text(PROPERTIES, 24)) {
+        law::properties(&text);
+    }
+
+    #[test]
+    fn edits_change_one_value_and_no_other_byte(
+        text in text(PROPERTIES, 24),
+        key in text(PROPERTIES, 4),
+        value in text(PROPERTIES, 6),
+    ) {
+        law::edit(&text, &key, &value);
+    }
+
+    #[test]
+    fn accepted_addresses_mean_the_same_to_everybody(host in hostname(), port in -1..70_000_i64) {
+        law::address(&host, port);
+    }
+
+    #[test]
+    fn tokens_are_spelt_in_one_way(
+        header in header(),
+        claims in claims(),
+        signature in vec(any::<u8>(), 0..66),
+        at in any::<Index>(),
+        letter in select(&["", "A", "_", "=", ".", "\u{e9}"][..]),
+    ) {
+        use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+        let [header, claims, signature] = [header.as_bytes(), claims.as_bytes(), &signature]
+            .map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
+        let mut token = format!("{header}.{claims}.{signature}");
+        law::compact(&token);
+        token.insert_str(at.index(token.len() + 1), letter);
+        law::compact(&token);
+    }
+}
+
+// Each case signs or checks keys, which takes its time without optimization.
+proptest! {
+    #![proptest_config(cases(500))]
+
+    #[test]
+    fn accepted_keys_are_read_as_they_were_written(text in jwk()) {
+        law::jwk(&text);
+    }
+
+    #[test]
+    fn accepted_tokens_obey_the_contract(header in header(), claims in claims()) {
+        law::token(header.as_bytes(), claims.as_bytes());
+    }
+
+    #[test]
+    fn handlers_are_reached_with_one_good_value_only(values in values()) {
+        let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+        law::metadata(&values);
+    }
+}

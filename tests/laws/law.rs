@@ -1,0 +1,342 @@
+//! Laws that hold for every input. `tests/laws.rs` tries them on made-up inputs at every test run,
+//! the targets under `fuzz/` on whatever a fuzzer comes up with.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use countersign::clock::{Clock, ManualClock};
+use countersign::engine::EngineAddress;
+use countersign::grpc::Module;
+use countersign::identity::ServiceIdentity;
+use countersign::jose::{
+    Compact, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey,
+};
+use countersign::properties::name::Name;
+use countersign::properties::{Document, Edit, Entry, Outcome};
+use countersign::testing::{own_deployment, trusted};
+use countersign::token::Accept;
+use countersign::trust::OwnDeployment;
+use countersign::{MethodRules, Rule};
+use http::{HeaderName, HeaderValue, Request, Response};
+use serde_json::Value;
+use tower::{Layer as _, Service as _};
+
+/// The time of the clock, in seconds since 1970.
+pub(crate) const NOW: u64 = 1_800_000_000;
+
+/// The key of RFC 7515, A.3, which signs for the one trusted deployment, and its fingerprint.
+pub(crate) const KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
+pub(crate) const KID: &str = "k";
+
+/// A callee `dpm-dev` that trusts `dpe-dev` with [`KEY`] as [`KID`].
+struct World {
+    callee: Module,
+    caller: OwnDeployment,
+}
+
+static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let caller = OwnDeployment {
+        key: PrivateJwk::parse(KEY).unwrap().key,
+        key_id: KeyId::new(KID).unwrap(),
+        ..own_deployment("dpe", "dpe-dev")
+    };
+    let clock = Arc::new(ManualClock::at_unix(NOW)) as Arc<dyn Clock>;
+    let callee = Module::builder(own_deployment("dpm", "dpm-dev")).trust(trusted(&caller));
+    World {
+        callee: callee.clock(clock).build().unwrap(),
+        caller,
+    }
+});
+
+fn parse(text: &str) -> Option<Document> {
+    let document = Document::parse(Path::new("a.properties"), text);
+    (document.findings().errors() == 0).then_some(document)
+}
+
+fn pairs(document: &Document) -> Vec<(&str, &str)> {
+    let entries = document.entries().iter();
+    entries.map(|entry| (entry.key(), entry.value())).collect()
+}
+
+/// Writing what a text says into it changes nothing, and written anew it says the same.
+pub(crate) fn properties(text: &str) {
+    let Some(document) = parse(text) else {
+        return;
+    };
+    let mut edit = Edit::new();
+    for (key, value) in pairs(&document) {
+        edit.set(key, value);
+    }
+    assert!(matches!(edit.apply(text), Outcome::Unchanged));
+
+    let Outcome::Changed(anew) = edit.apply("") else {
+        assert_eq!(document.entries().len(), 0);
+        return;
+    };
+    let again = parse(anew.text()).unwrap();
+    for (key, value) in pairs(&again) {
+        let original = pairs(&document);
+        let last = original.iter().rev().find(|(name, _)| *name == key);
+        assert_eq!(last, Some(&(key, value)));
+    }
+    assert!(matches!(edit.apply(anew.text()), Outcome::Unchanged));
+}
+
+/// An edit changes the one value, keeps every other byte, and is done after one time.
+pub(crate) fn edit(text: &str, key: &str, value: &str) {
+    let Some(before) = parse(text) else {
+        return;
+    };
+    if before
+        .entries()
+        .last()
+        .is_some_and(|last| lone_backslash(text, last))
+    {
+        return;
+    }
+    let mut edit = Edit::new();
+    edit.set(key, value);
+    let Outcome::Changed(edited) = edit.apply(text) else {
+        assert!(pairs(&before).iter().any(|(_, found)| *found == value));
+        return;
+    };
+    let after = parse(edited.text()).unwrap();
+    assert!(matches!(edit.apply(edited.text()), Outcome::Unchanged));
+
+    let (mut old, new) = (pairs(&before), pairs(&after));
+    if !old.iter().any(|(name, _)| same(name, key)) {
+        assert!(edited.text().starts_with(text));
+        assert_eq!(new, [old, vec![(key, value)]].concat());
+        return;
+    }
+    let at = (0..old.len()).find(|at| old[*at] != new[*at]).unwrap();
+    let span = before.entries().get(at).map(Entry::value_span).unwrap();
+    assert!(edited.text().starts_with(text.get(..span.start).unwrap()));
+    assert!(edited.text().ends_with(text.get(span.end..).unwrap()));
+    old[at].1 = value;
+    assert_eq!(new, old);
+}
+
+/// To Java a backslash alone at the very end is an entry without a name, which is none any more
+/// once something follows.
+fn lone_backslash(text: &str, last: &Entry) -> bool {
+    let (start, end) = (last.key_span().end, last.value_span().start);
+    let between = text.get(start..end).unwrap();
+    last.key().is_empty() && last.value().is_empty() && !between.contains(['=', ':'])
+}
+
+/// Tells whether two spellings are of one name: only then does one edit replace the other's.
+fn same(one: &str, other: &str) -> bool {
+    Name::parse(one) == Name::parse(other)
+}
+
+/// An accepted key is written in every form and read back equal, and is of one kind only.
+pub(crate) fn jwk(text: &str) {
+    if let Ok(jwk) = PublicJwk::parse(text) {
+        public(
+            &jwk.key,
+            &jwk.kid.unwrap_or_else(|| jwk.key.fingerprint().into()),
+        );
+        assert!(PrivateJwk::parse(text).is_err());
+    }
+    if let Ok(jwk) = PrivateJwk::parse(text) {
+        private(
+            &jwk.key,
+            &jwk.kid.unwrap_or_else(|| jwk.key.fingerprint().into()),
+        );
+        assert!(PublicJwk::parse(text).is_err());
+    }
+    if let Ok((read, _)) = KeyMaterial::read(text.as_bytes()) {
+        let kid = read.kid().cloned();
+        let kid = kid.unwrap_or_else(|| read.verifying_key().fingerprint().into());
+        match &read {
+            KeyMaterial::Private(key, _) => private(key, &kid),
+            other => public(other.verifying_key(), &kid),
+        }
+    }
+}
+
+fn public(key: &VerifyingKey, kid: &KeyId) {
+    for text in [
+        PublicJwk::write(key, kid),
+        PublicJwk::write_pretty(key, kid),
+    ] {
+        let again = PublicJwk::parse(&text).unwrap();
+        assert_eq!((&again.key, again.kid.as_ref()), (key, Some(kid)));
+    }
+    assert_eq!(
+        VerifyingKey::from_spki_der(key.to_spki_der()).unwrap(),
+        *key
+    );
+    let (read, _) = KeyMaterial::read(key.to_spki_pem().as_bytes()).unwrap();
+    assert!(matches!(read, KeyMaterial::Public(read, _) if read == *key));
+}
+
+fn private(key: &SigningKey, kid: &KeyId) {
+    for text in [
+        PrivateJwk::write(key, kid),
+        PrivateJwk::write_pretty(key, kid),
+    ] {
+        let again = PrivateJwk::parse(text.expose()).unwrap();
+        assert_eq!(again.key.verifying_key(), key.verifying_key());
+        assert_eq!(again.kid.as_ref(), Some(kid));
+    }
+    for pem in [key.to_pkcs8_pem(), key.to_sec1_pem()] {
+        let (read, _) = KeyMaterial::read(pem.unwrap().expose().as_bytes()).unwrap();
+        let KeyMaterial::Private(read, _) = read else {
+            panic!("a private key was written")
+        };
+        assert_eq!(read.verifying_key(), key.verifying_key());
+    }
+    public(key.verifying_key(), kid);
+}
+
+/// Whatever is properly signed, only what obeys the contract in a lenient reader's eyes, too, is
+/// accepted; and no altered bit is.
+pub(crate) fn token(header: &[u8], payload: &[u8]) {
+    let World { callee, caller } = &*WORLD;
+    let input = format!("{}.{}", encode(header), encode(payload));
+    let signature = caller.key.sign(input.as_bytes()).unwrap();
+    let token = format!("{input}.{}", encode(&signature));
+    let verifier = callee.verifier();
+    let Ok(accepted) = verifier.verify(&token, Accept::Peers) else {
+        return;
+    };
+
+    assert_eq!(accepted.identity().id(), "dpe-dev");
+    obeys_the_contract(header, payload);
+    let mut altered = token.into_bytes();
+    let bit = (header.len() * 31 + payload.len()) % (altered.len() * 8);
+    altered[bit / 8] ^= 1 << (bit % 8);
+    if let Ok(altered) = String::from_utf8(altered) {
+        assert!(verifier.verify(&altered, Accept::Peers).is_err());
+    }
+}
+
+fn obeys_the_contract(header: &[u8], payload: &[u8]) {
+    let header: Value = serde_json::from_slice(header).unwrap();
+    assert_eq!(
+        (&header["alg"], &header["kid"]),
+        (&"ES256".into(), &KID.into())
+    );
+    for member in ["crit", "b64", "zip"] {
+        assert!(header.get(member).is_none());
+    }
+    let typ = header.get("typ").map(|typ| typ.as_str().unwrap());
+    assert!(typ.is_none_or(|typ| typ.eq_ignore_ascii_case("JWT")));
+
+    let claims: Value = serde_json::from_slice(payload).unwrap();
+    let time = |claim: &str| claims.get(claim).map(|time| time.as_f64().unwrap());
+    assert!(claims["iss"] == "dpe-dev" || claims["iss"] == KID);
+    assert_eq!(claims["iss"], claims["sub"]);
+    let hash = WORLD.callee.own().fingerprint().to_string();
+    let audience = match &claims["aud"] {
+        Value::Array(several) => several.clone(),
+        one => vec![one.clone()],
+    };
+    assert!(audience.contains(&"dpm-dev".into()) || audience.contains(&hash.into()));
+    #[expect(clippy::cast_precision_loss, reason = "a second is enough here")]
+    let now = NOW as f64;
+    let (issued, expires) = (time("iat").unwrap(), time("exp").unwrap());
+    assert!(expires + 30.0 > now && issued - 30.0 <= now);
+    assert!(expires > issued && expires - issued <= 900.0);
+    assert!(time("nbf").is_none_or(|start| start - 30.0 <= now));
+    assert!(
+        claims
+            .get("jti")
+            .is_none_or(|id| id.as_str().unwrap().chars().count() <= 128)
+    );
+}
+
+/// A token is spelt in one way only: its parts, decoded and encoded, are the same again.
+pub(crate) fn compact(text: &str) {
+    let Ok(compact) = Compact::parse(text) else {
+        return;
+    };
+    let (header, _) = text.split_once('.').unwrap();
+    let header = BASE64_URL_SAFE_NO_PAD.decode(header).unwrap();
+    let [payload, signature] = [compact.payload(), compact.signature()].map(encode);
+    assert_eq!(text, format!("{}.{payload}.{signature}", encode(&header)));
+    assert!(text.starts_with(compact.signing_input()) && text.len() <= 8192);
+}
+
+fn encode(bytes: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A handler is reached with exactly one `authorization` value, `Bearer`, a space and a good token,
+/// and then knows who calls. In `values` every `@` stands for such a token.
+pub(crate) fn metadata(values: &[&[u8]]) {
+    let World { callee, caller } = &*WORLD;
+    let claims = format!(
+        r#"{{"iss":"dpe-dev","sub":"dpe-dev","aud":"dpm-dev","iat":{NOW},"exp":{}}}"#,
+        NOW + 300
+    );
+    let input = format!(
+        "{}.{}",
+        encode(format!(r#"{{"alg":"ES256","kid":"{KID}"}}"#).as_bytes()),
+        encode(claims.as_bytes())
+    );
+    let good = format!(
+        "{input}.{}",
+        encode(&caller.key.sign(input.as_bytes()).unwrap())
+    );
+    let mut request = Request::new(());
+    *request.uri_mut() = "/a.B/C".parse().unwrap();
+    let mut sent = Vec::new();
+    for value in values {
+        let value = value.split(|byte| *byte == b'@').collect::<Vec<_>>();
+        let value = value.join(good.as_bytes());
+        if let Ok(header) = HeaderValue::from_bytes(&value) {
+            let name = HeaderName::from_static("authorization");
+            request.headers_mut().append(name, header);
+            sent.push(value);
+        }
+    }
+
+    let rules = MethodRules::deny_all().allow("/a.B/C", Rule::any_identity());
+    let handler = tower::service_fn(|request: Request<()>| {
+        let known = request.extensions().get::<ServiceIdentity>().cloned();
+        std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(known)))
+    });
+    let mut service = callee.server_layer(rules).layer(handler);
+    let mut reply = std::pin::pin!(service.call(request));
+    let Poll::Ready(Ok(reply)) = reply.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    else {
+        panic!("the decision is made at once");
+    };
+
+    let good = format!("bearer {good}");
+    let right = matches!(sent.as_slice(), [value] if is(value, &good));
+    assert_eq!(reply.into_body().is_some(), right, "{sent:?}");
+}
+
+/// Tells whether `value` is `good`, the case of the scheme aside.
+fn is(value: &[u8], good: &str) -> bool {
+    let (scheme, token) = good.split_at(7);
+    value
+        .split_at_checked(7)
+        .is_some_and(|(s, t)| s.eq_ignore_ascii_case(scheme.as_bytes()) && t == token.as_bytes())
+}
+
+/// An accepted address names one host and port to everybody: as an authority, as itself, and never
+/// in a form that only some resolvers take for a number.
+pub(crate) fn address(hostname: &str, port: i64) {
+    let Ok(address) = EngineAddress::new(hostname, port) else {
+        return;
+    };
+    assert_eq!(i64::from(address.port()), port);
+    assert_eq!(address.hostname(), hostname);
+    let authority: http::uri::Authority = address.authority().parse().unwrap();
+    assert_eq!(authority.port_u16(), Some(address.port()));
+    assert_eq!(authority.host().trim_matches(['[', ']']), hostname);
+    let last = hostname.rsplit('.').next().unwrap().to_ascii_lowercase();
+    let numeric = match last.strip_prefix("0x") {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => last.bytes().all(|b| b.is_ascii_digit()),
+    };
+    assert!(hostname.parse::<IpAddr>().is_ok() || !numeric);
+}
