@@ -1,6 +1,8 @@
 #![cfg(test)]
 //! The laws of `laws/law.rs`, tried on made-up inputs.
 
+use std::net::IpAddr;
+
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::sample::{Index, select};
@@ -200,6 +202,36 @@ fn values() -> impl Strategy<Value = Vec<Vec<u8>>> {
     )
 }
 
+/// Addresses of every range that has a meaning, and any other.
+fn ip() -> impl Strategy<Value = IpAddr> {
+    let known = [
+        "127.0.0.1",
+        "127.9.9.9",
+        "0.0.0.0",
+        "0.1.2.3",
+        "255.255.255.255",
+        "224.0.0.1",
+        "10.1.2.3",
+        "169.254.169.254",
+        "192.168.1.1",
+        "8.8.8.8",
+        "::",
+        "::1",
+        "fe80::1",
+        "febf::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "2001:db8::1",
+        "fd00:ec2::254",
+        "64:ff9b::1",
+    ];
+    let known: Vec<IpAddr> = known.iter().map(|text| text.parse().unwrap()).collect();
+    let v4 = any::<u32>().prop_map(|bits| IpAddr::from(bits.to_be_bytes()));
+    let v6 = any::<u128>().prop_map(|bits| IpAddr::from(bits.to_be_bytes()));
+    prop_oneof![select(known), v4, v6]
+}
+
 fn hostname() -> impl Strategy<Value = String> {
     let pieces: &[&str] = &[
         "a",
@@ -265,6 +297,16 @@ proptest! {
     #[test]
     fn accepted_addresses_mean_the_same_to_everybody(host in hostname(), port in -1..70_000_i64) {
         law::address(&host, port);
+    }
+
+    #[test]
+    fn refused_addresses_stay_refused(
+        port in select(&[0, 22, 1023, 1024, 8531, 8532, 65535][..]),
+        addresses in vec(ip(), 0..4),
+        over_loopback in any::<bool>(),
+        network in select(&["10.0.0.0/8", "127.0.0.0/8", "0.0.0.0/0", "::/0", "engine.example", "x/"][..]),
+    ) {
+        law::dial(port, &addresses, over_loopback, network);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Laws that hold for every input. `tests/laws.rs` tries them on made-up inputs at every test run,
 //! the targets under `fuzz/` on whatever a fuzzer comes up with.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
@@ -16,6 +17,7 @@ use countersign::jose::{
 };
 use countersign::properties::name::Name;
 use countersign::properties::{Document, Edit, Entry, Outcome};
+use countersign::registry::{AddressPolicy, AddressRules, AllowedAddress, Destination};
 use countersign::testing::{own_deployment, trusted};
 use countersign::token::Accept;
 use countersign::trust::OwnDeployment;
@@ -339,4 +341,56 @@ pub(crate) fn address(hostname: &str, port: i64) {
         None => last.bytes().all(|b| b.is_ascii_digit()),
     };
     assert!(hostname.parse::<IpAddr>().is_ok() || !numeric);
+}
+
+/// What may be dialled is no refused address in the standard library's eyes either, and neither a
+/// further answer of the resolver nor a list of networks opens what was refused.
+pub(crate) fn dial(port: u16, addresses: &[IpAddr], over_loopback: bool, network: &str) {
+    let Ok(address) = EngineAddress::new("engine.example", port.into()) else {
+        return;
+    };
+    let destination = Destination {
+        deployment: "dpe-dev",
+        address: &address,
+        over_loopback,
+    };
+    let own = SocketAddr::from(([127, 0, 0, 1], 8531));
+    let rules = |allowed: Option<AllowedAddress>| {
+        let rules = AddressRules {
+            allowed: allowed.into_iter().collect(),
+            allow_low_ports: false,
+        };
+        AddressPolicy::new(vec![own], HashMap::from([("dpe-dev".to_owned(), rules)]))
+    };
+    let passes = |policy: &AddressPolicy, addresses: &[IpAddr]| {
+        policy.check(&destination, addresses, |_| false).is_ok()
+    };
+    let open = rules(None);
+    let passed = passes(&open, addresses);
+
+    assert_eq!(
+        passed,
+        addresses.iter().all(|one| passes(&open, &[*one])) && port >= 1024
+    );
+    if passed {
+        for address in addresses {
+            assert!(
+                may_be_dialled(address.to_canonical(), over_loopback),
+                "{address}"
+            );
+            assert!((address.to_canonical(), port) != (own.ip(), own.port()));
+        }
+    }
+    if let Some(allowed) = AllowedAddress::parse(network) {
+        assert!(passed || !passes(&rules(Some(allowed)), addresses));
+    }
+}
+
+fn may_be_dialled(address: IpAddr, over_loopback: bool) -> bool {
+    let refused = match address {
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let refused = refused || address.is_unspecified() || address.is_multicast();
+    !refused && (over_loopback || !address.is_loopback())
 }

@@ -1,0 +1,10 @@
+//! An accepted address means the same to everybody.
+#![no_main]
+#![allow(dead_code, reason = "each target takes one law of all")]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/laws/law.rs"]
+mod law;
+
+fuzz_target!(|input: (&str, i64)| law::address(input.0, input.1));

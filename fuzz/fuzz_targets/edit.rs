@@ -1,0 +1,16 @@
+//! An edit changes one value and no other byte. Key, value and text are parted by NUL.
+#![no_main]
+#![allow(dead_code, reason = "each target takes one law of all")]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/laws/law.rs"]
+mod law;
+
+fuzz_target!(|input: &str| {
+    let mut parts = input.splitn(3, '\0');
+    let (Some(key), Some(value), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
+        return;
+    };
+    law::edit(text, key, value);
+});

@@ -1,0 +1,13 @@
+//! A handler is reached with exactly one good value of `authorization`. Values are lines.
+#![no_main]
+#![allow(dead_code, reason = "each target takes one law of all")]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/laws/law.rs"]
+mod law;
+
+fuzz_target!(|values: &[u8]| {
+    let values: Vec<&[u8]> = values.split(|byte| *byte == b'\n').collect();
+    law::metadata(&values);
+});
