@@ -14,6 +14,7 @@ mod output;
 mod pair;
 mod render;
 mod run;
+mod signals;
 mod token;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -100,7 +101,8 @@ Exit codes:
   4   refused by the peer
   5   the peer cannot be reached
   6   would overwrite something
-  70  a bug in countersign";
+  70  a bug in countersign
+  130, 143  ended by SIGINT or SIGTERM before it was done";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {

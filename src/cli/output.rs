@@ -32,6 +32,10 @@ pub enum Exit {
     WouldOverwrite = 6,
     /// A bug in countersign.
     Bug = 70,
+    /// Ended by SIGINT before it was done.
+    Interrupted = 130,
+    /// Ended by SIGTERM before it was done.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -288,7 +292,10 @@ mod tests {
             Exit::Unreachable,
             Exit::WouldOverwrite,
             Exit::Bug,
+            Exit::Interrupted,
+            Exit::Terminated,
         ];
-        assert_eq!(codes.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 70]);
+        let numbers = [0, 1, 2, 3, 4, 5, 6, 70, 130, 143];
+        assert_eq!(codes.map(|exit| exit as u8), numbers);
     }
 }

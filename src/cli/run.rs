@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::Answer;
 use super::home::HomeArguments;
 use super::output::{Console, Exit, Failure};
+use super::signals::{self, Signals};
 use crate::clock::SystemClock;
 use crate::config::{ModuleKind, Settings};
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
@@ -20,7 +22,7 @@ use crate::grpc::tls::{ClientTlsOptions, TlsError};
 use crate::grpc::{ConnectionOptions, Module, Reflection, ServerOptions, Target};
 use crate::registry::store::MemoryStore;
 use crate::registry::{AddressRules, Limits};
-use crate::storage::StorageError;
+use crate::storage::{Storage, StorageError};
 use crate::telemetry::{self, Appenders, Guard, Logging};
 
 #[derive(Debug, Subcommand)]
@@ -30,8 +32,8 @@ pub(super) enum DpmCommand {
 Example:
   $ countersign dpm run --home dpm
 
-SIGTERM and SIGINT stop it: open calls may finish within `countersign.server.shutdown-deadline`.
-SIGHUP opens the log file anew.")]
+SIGTERM and SIGINT stop it: open calls may finish within `countersign.server.shutdown-deadline`;
+a second one ends it at once. SIGHUP opens the log file anew.")]
     Run(RunArguments),
 }
 
@@ -42,8 +44,8 @@ pub(super) enum DpeCommand {
 Example:
   $ countersign dpe run --home dpe
 
-It may start before its DPM. SIGTERM and SIGINT deregister and stop it.
-SIGHUP opens the log file anew.")]
+It may start before its DPM. SIGTERM and SIGINT deregister and stop it; a second one ends it at
+once. SIGHUP opens the log file anew.")]
     Run(RunArguments),
 }
 
@@ -51,32 +53,32 @@ SIGHUP opens the log file anew.")]
 pub(super) struct RunArguments {
     #[command(flatten)]
     home: HomeArguments,
+    /// End when stdin does, as with the process that started this one
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
 }
 
 pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
     let DpmCommand::Run(arguments) = command;
-    let settings = arguments.home.load(&ModuleKind::Dpm, console)?;
-    in_memory(&settings)?;
-    let module = module(&settings)?;
-    let log = start_log(&settings)?;
-    runtime()?.block_on(async {
-        let listener = listen(&settings).await?;
+    let load = || {
+        let settings = arguments.home.load(&ModuleKind::Dpm, console)?;
+        in_memory(&settings)?;
+        Ok(settings)
+    };
+    long_run(arguments, load, async |ready, stopped| {
+        let settings = &ready.settings;
         let options = dpm::Options {
-            limits: limits(&settings),
-            monitor: monitor(&settings, &module)?,
-            addresses: addresses(&settings),
-            server: server(&settings, &module)?,
-            reflection: reflection(&settings),
-            ..dpm::Options::new(settings.home.storage.clone())
+            limits: limits(settings),
+            monitor: monitor(settings, &ready.module)?,
+            addresses: addresses(settings),
+            server: server(settings, &ready.module)?,
+            reflection: reflection(settings),
         };
         let store = Arc::new(MemoryStore::default());
-        let dpm = Dpm::new(module, listener, store, options);
-        let dpm = dpm.map_err(|error| match error {
-            dpm::StartError::Storage(error) => storage(&error),
-            other => Failure::caused(Exit::Unreadable, "cannot start the DPM", &other),
-        })?;
-        let stop = stopped(log)?;
-        let ended = dpm.run(stop).await;
+        let dpm = Dpm::new(ready.module, ready.storage, ready.listener, store, options);
+        let dpm =
+            dpm.map_err(|error| Failure::caused(Exit::Unreadable, "cannot start the DPM", &error))?;
+        let ended = dpm.run(stopped).await;
         ended.map_err(|error| Failure::caused(Exit::Bug, "the DPM stopped", &error))?;
         Ok(Exit::Done)
     })
@@ -84,22 +86,74 @@ pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
 
 pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
     let DpeCommand::Run(arguments) = command;
-    let settings = arguments.home.load(&ModuleKind::Dpe, console)?;
-    let module = module(&settings)?;
-    let log = start_log(&settings)?;
-    runtime()?.block_on(async {
-        let listener = listen(&settings).await?;
-        let options = engine(&settings, &module, arguments)?;
-        let dpe = Dpe::new(module, listener, options).map_err(|error| match error {
-            dpe::StartError::Storage(error) => storage(&error),
-            other => Failure::caused(Exit::Unreadable, "cannot start the DPE", &other),
-        })?;
-        let stop = stopped(log)?;
-        let ended = dpe.run(stop).await;
+    let load = || arguments.home.load(&ModuleKind::Dpe, console);
+    long_run(arguments, load, async |ready, stopped| {
+        let options = engine(&ready.settings, &ready.module, arguments)?;
+        let dpe = Dpe::new(ready.module, ready.storage, ready.listener, options);
+        let dpe =
+            dpe.map_err(|error| Failure::caused(Exit::Unreadable, "cannot start the DPE", &error))?;
+        let ended = dpe.run(stopped).await;
         ended.map_err(|error| Failure::caused(Exit::Bug, "the DPE stopped", &error))?;
         Ok(Exit::Done)
     })
 }
+
+/// What a module starts with.
+struct Ready {
+    settings: Settings,
+    module: Module,
+    storage: Storage,
+    listener: TcpListener,
+}
+
+/// Runs `module` until it has ended, or until it is asked to end a second time.
+///
+/// Signals are caught first, so that none ends a module halfway; the storage folder is taken before
+/// the log and the listener, so that a second process touches nothing of the first one's.
+fn long_run(
+    arguments: &RunArguments,
+    load: impl FnOnce() -> Result<Settings, Failure>,
+    module: impl AsyncFnOnce(Ready, Stopped) -> Answer,
+) -> Answer {
+    let runtime = runtime()?;
+    let answer = runtime.block_on(async {
+        let signals = Signals::catch()?;
+        let settings = load()?;
+        let identity = settings.module().map_err(|error| {
+            Failure::caused(Exit::Unreadable, "cannot use the settings", &error)
+        })?;
+        let storage = Storage::lock(&settings.home.storage).map_err(|error| not_held(&error))?;
+        let log = start_log(&settings)?;
+        let ready = Ready {
+            listener: listen(&settings).await?,
+            module: identity,
+            settings,
+            storage,
+        };
+        let (stop, stopped) = oneshot::channel();
+        let stopped: Stopped = Box::pin(async move {
+            // A dropped sender ends the module, too.
+            let _ = stopped.await;
+        });
+        let left_alone = async {
+            if arguments.until_stdin_ends {
+                signals::stdin_ends().await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            answer = module(ready, stopped) => answer,
+            insisted = signals.obey(log, stop, left_alone) => Ok(insisted),
+        }
+    });
+    // What is still running ends with the process.
+    runtime.shutdown_background();
+    answer
+}
+
+/// Completes when a module is asked to end.
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Makes the runtime of a long-running command.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
@@ -109,11 +163,6 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
         .thread_name("grpc-default-executor")
         .build();
     runtime.map_err(|error| Failure::caused(Exit::Bug, "cannot start the runtime", &error))
-}
-
-fn module(settings: &Settings) -> Result<Module, Failure> {
-    let module = settings.module();
-    module.map_err(|error| Failure::caused(Exit::Unreadable, "cannot use the settings", &error))
 }
 
 fn start_log(settings: &Settings) -> Result<Guard, Failure> {
@@ -145,26 +194,7 @@ async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Completes at SIGTERM or SIGINT; opens the log anew at each SIGHUP until then.
-fn stopped(log: Guard) -> Result<impl Future<Output = ()>, Failure> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| Failure::caused(Exit::Bug, "cannot wait for signals", &error))
-    };
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut hang_up = listen(SignalKind::hangup())?;
-    Ok(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
-                _ = hang_up.recv() => log.reopen(),
-            }
-        }
-    })
-}
-
-fn storage(error: &StorageError) -> Failure {
+fn not_held(error: &StorageError) -> Failure {
     let exit = match error {
         StorageError::InUse { .. } => Exit::WouldOverwrite,
         _ => Exit::Unreadable,
@@ -275,7 +305,7 @@ fn engine(
         ),
         ..StatusCheckerOptions::new(Target::new(&dpm.host, dpm.port))
     };
-    let mut options = dpe::Options::new(settings.home.storage.clone(), status_checker);
+    let mut options = dpe::Options::new(status_checker);
     options.hostname = match &settings.engine.hostname {
         Some(hostname) => hostname.clone(),
         None if settings.server.address.is_loopback() => "localhost".to_owned(),

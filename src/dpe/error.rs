@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use crate::engine::{AddressError, EngineIdError};
 use crate::grpc::{ConnectError, UnknownDeployment};
-use crate::storage::StorageError;
 
 /// Why the engine's id cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +39,6 @@ pub enum EngineIdFileError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The storage folder is in use, or cannot be used.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
     /// The engine's id cannot be read or made.
     #[error(transparent)]
     EngineId(#[from] EngineIdFileError),

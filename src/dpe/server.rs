@@ -1,7 +1,6 @@
 //! A DPE from start to stop.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use tokio::net::TcpListener;
@@ -26,8 +25,6 @@ use crate::telemetry::events;
 /// How a DPE runs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The storage folder, held for this process alone. The engine's id is kept there.
-    pub storage: PathBuf,
     /// The advertised host.
     pub hostname: String,
     /// The advertised port; the bound one where none is given.
@@ -46,9 +43,8 @@ pub struct Options {
 
 impl Options {
     /// Takes the defaults: advertises `localhost` and the bound port, reflection off.
-    pub fn new(storage: PathBuf, status_checker: StatusCheckerOptions) -> Self {
+    pub fn new(status_checker: StatusCheckerOptions) -> Self {
         Self {
-            storage,
             hostname: "localhost".to_owned(),
             port: None,
             constraints: EngineConstraints::default(),
@@ -74,18 +70,19 @@ pub struct Dpe {
 }
 
 impl Dpe {
-    /// Takes the storage folder and makes a DPE that will serve on `listener`.
+    /// Makes a DPE that holds `storage`, where the engine's id is kept, and will serve on
+    /// `listener`.
     ///
     /// # Errors
     ///
-    /// When the storage folder is held by another process or cannot be used, the engine's id
-    /// cannot be read or made, the advertised address is none, or the DPM is not trusted.
+    /// When the engine's id cannot be read or made, the advertised address is none, or the DPM is
+    /// not trusted.
     pub fn new(
         module: Module,
+        storage: Storage,
         listener: TcpListener,
         options: Options,
     ) -> Result<Self, StartError> {
-        let storage = Storage::lock(&options.storage)?;
         let id = engine_id::load_or_create(storage.folder())?;
         let address = listener.local_addr().map_err(StartError::Address)?;
         let port = options.port.unwrap_or_else(|| address.port());

@@ -2,15 +2,10 @@
 
 use std::io;
 
-use crate::storage::StorageError;
-
 /// Why a DPM does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The storage folder is in use, or cannot be used.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
     /// The listener has no address.
     #[error("the listener's address is unknown")]
     Address(#[source] io::Error),

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -23,8 +22,6 @@ use crate::telemetry::events;
 /// How a DPM runs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The storage folder, held for this process alone.
-    pub storage: PathBuf,
     /// How many engines there may be.
     pub limits: Limits,
     /// When and how engines are dialled back.
@@ -37,11 +34,10 @@ pub struct Options {
     pub reflection: Reflection,
 }
 
-impl Options {
-    /// Takes the defaults, with `storage` as the storage folder and reflection off.
-    pub fn new(storage: PathBuf) -> Self {
+impl Default for Options {
+    /// Each part's own defaults; reflection is off.
+    fn default() -> Self {
         Self {
-            storage,
             limits: Limits::default(),
             monitor: MonitorOptions::default(),
             addresses: HashMap::new(),
@@ -64,18 +60,18 @@ pub struct Dpm {
 }
 
 impl Dpm {
-    /// Takes the storage folder and makes a DPM that will serve on `listener`.
+    /// Makes a DPM that holds `storage` and will serve on `listener`.
     ///
     /// # Errors
     ///
-    /// When another process holds the storage folder, or it cannot be used.
+    /// When the listener has no address.
     pub fn new(
         module: Module,
+        storage: Storage,
         listener: TcpListener,
         store: Arc<dyn EngineStore>,
         options: Options,
     ) -> Result<Self, StartError> {
-        let storage = Storage::lock(&options.storage)?;
         let address = listener.local_addr().map_err(StartError::Address)?;
         let clock = Arc::clone(module.clock());
         Ok(Self {

@@ -1,7 +1,12 @@
 //! `dpm run`, `dpe run` and `engines`, as processes.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command};
+
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::support::{Folder, command};
 
@@ -244,4 +249,47 @@ fn a_home_that_cannot_be_used_is_exit_3() {
     assert!(run.stderr.contains("error[CS0201]"), "{}", run.stderr);
     folder.run("dpm run").exits(2);
     folder.run("dpm run --home dpm --set nonsense").exits(2);
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn second_module_of_a_home_is_exit_6_with_the_firsts_pid_and_touches_nothing() {
+    let folder = paired();
+    let run = format!(
+        "dpm run --home dpm --set ataccama.server.grpc.port={}",
+        free_port()
+    );
+    let mut first = Running::start(&folder, &run);
+    first.until(" startup ");
+    // Where no log can be opened any more, whoever tries fails otherwise.
+    std::fs::rename(folder.path("dpm/log"), folder.path("dpm/old-log")).unwrap();
+    folder.write("dpm/log", "a file");
+
+    let second = folder.run(&run).exits(6);
+
+    let holder = format!("is in use by process {}", first.child.id());
+    assert!(second.stderr.contains(&holder), "{}", second.stderr);
+}
+
+#[tokio::test]
+async fn second_signal_ends_a_module_that_drains() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let address = format!("http://127.0.0.1:{}", dpm.port());
+    let channel = Endpoint::try_from(address).unwrap().connect().await;
+    let mut health = HealthClient::new(channel.unwrap());
+    let watched = health.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = watched.into_inner();
+    watched.message().await.unwrap();
+
+    dpm.signal("-TERM");
+    // The DPM says that it drains, and does so while this call is open.
+    watched.message().await.unwrap();
+    dpm.signal("-TERM");
+
+    assert_eq!(dpm.ends(), Some(143));
 }

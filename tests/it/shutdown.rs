@@ -3,11 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use countersign::dpm::{Dpm, Options, StartError};
 use countersign::engine::EngineStatus;
 use countersign::grpc::Drained;
-use countersign::registry::store::MemoryStore;
-use countersign::storage::StorageError;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tonic::{Code, Streaming};
@@ -106,23 +103,4 @@ async fn open_call(address: SocketAddr) -> Streaming<HealthCheckResponse> {
     let first = soon("the first word", call.message()).await.unwrap();
     assert!(first.is_some());
     call
-}
-
-#[tokio::test]
-async fn second_process_on_a_storage_folder_is_told_who_holds_it() {
-    let keys = Keys::new();
-    let home = tempfile::tempdir().unwrap();
-    let start = async || {
-        let options = Options::new(home.path().to_owned());
-        let store = std::sync::Arc::new(MemoryStore::default());
-        Dpm::new(keys.dpm_module(), free_port().await, store, options)
-    };
-    let _first = start().await.unwrap();
-
-    let second = start().await.unwrap_err();
-
-    let own = std::process::id();
-    assert!(
-        matches!(second, StartError::Storage(StorageError::InUse { pid: Some(pid), .. }) if pid == own)
-    );
 }

@@ -13,6 +13,7 @@ use countersign::proto::registry as wire;
 use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use countersign::registry::EngineRegistry;
 use countersign::registry::store::MemoryStore;
+use countersign::storage::Storage;
 use countersign::testing::{own_deployment, trusted};
 use countersign::trust::OwnDeployment;
 use countersign::{AttachIdentityLayer, grpc};
@@ -108,13 +109,16 @@ impl RunningDpm {
         change: impl FnOnce(&mut dpm::Options),
     ) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mut options = dpm::Options::new(home.path().join("storage"));
-        options.monitor = monitor();
-        options.reflection = Reflection::On;
-        options.server = short_drain();
+        let storage = Storage::lock(&home.path().join("storage")).unwrap();
+        let mut options = dpm::Options {
+            monitor: monitor(),
+            reflection: Reflection::On,
+            server: short_drain(),
+            ..dpm::Options::default()
+        };
         change(&mut options);
         let store = Arc::new(MemoryStore::default());
-        let dpm = Dpm::new(module, listener, store, options).unwrap();
+        let dpm = Dpm::new(module, storage, listener, store, options).unwrap();
         let (stop, stopped) = oneshot::channel();
         Self {
             address: dpm.address(),
@@ -237,11 +241,11 @@ impl RunningDpe {
         let target = Target::new(&dpm.ip().to_string(), dpm.port());
         let mut checker = StatusCheckerOptions::new(target);
         checker.check_connection_interval = Duration::from_millis(50);
-        let mut options = dpe::Options::new(home.join("storage"), checker);
+        let mut options = dpe::Options::new(checker);
         options.server = short_drain();
         options.reflection = Reflection::On;
         change(&mut options);
-        Self::run(module, port, options)
+        Self::run(module, port, home, options)
     }
 
     /// Starts a DPE that advertises the address of `proxy`.
@@ -258,7 +262,7 @@ impl RunningDpe {
         })
     }
 
-    fn run(module: Module, port: u16, options: dpe::Options) -> Self {
+    fn run(module: Module, port: u16, home: &Path, options: dpe::Options) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -270,7 +274,8 @@ impl RunningDpe {
             let _entered = runtime.enter();
             TcpListener::from_std(listener).unwrap()
         };
-        let dpe = Dpe::new(module, listener, options).unwrap();
+        let storage = Storage::lock(&home.join("storage")).unwrap();
+        let dpe = Dpe::new(module, storage, listener, options).unwrap();
         let (stop, stopped) = oneshot::channel();
         Self {
             id: dpe.engine_id(),
