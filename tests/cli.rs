@@ -3,6 +3,9 @@
 
 #[path = "cli/check.rs"]
 mod check;
+#[cfg(unix)]
+#[path = "cli/demo.rs"]
+mod demo;
 #[path = "cli/explain.rs"]
 mod explain;
 #[cfg(target_os = "linux")]

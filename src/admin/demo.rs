@@ -15,8 +15,8 @@ use child::{ChildModule, text};
 
 use super::PairError;
 use super::pairing::{self, Member, Options};
-use crate::config::{CheckError, LoadError, check};
-use crate::grpc::{Module, Target};
+use crate::config::{CheckError, LoadError, ModuleKind, Settings, check};
+use crate::grpc::Target;
 use crate::identity::{ModuleType, NameError, Role, RoleError};
 use crate::jose::Fingerprint;
 
@@ -101,6 +101,9 @@ pub enum DemoError {
 }
 
 /// Runs the demo and hands each step to `report` when it is over.
+///
+/// Where the returned future is dropped before its end, the modules are killed. What is in the
+/// folder stays there.
 ///
 /// # Errors
 ///
@@ -225,7 +228,9 @@ impl Demo<'_> {
     }
 
     async fn refused(&mut self, address: &Target) -> Result<(), DemoError> {
-        let dpe = Module::load(self.options.folder.join("dpe"))?;
+        let home = self.options.folder.join("dpe");
+        let dpe = Settings::load(&home, &ModuleKind::Dpe, [], &[])?;
+        let dpe = dpe.module().map_err(LoadError::from)?;
         let calls = refused::calls(&dpe, address).await?;
         let held = calls.iter().all(refused::Refused::as_expected);
         let lines = calls.iter().map(ToString::to_string).collect();

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Answer;
 use super::output::{Console, Exit, Failure, Format};
 use super::run::runtime;
+use super::signals::Signals;
 use crate::admin::demo::{self, DemoOptions, Outcome, Step};
 
 #[derive(Args, Debug)]
@@ -38,31 +39,39 @@ struct ReportedStep {
 }
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        // Caught before there is anything to remove.
+        let mut signals = Signals::catch()?;
+        tokio::select! {
+            answer = carry_out(arguments, console) => answer,
+            ended = signals.end() => Ok(ended),
+        }
+    })
+}
+
+async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
     let failed =
         |what: &str, error: &std::io::Error| Failure::caused(Exit::Unreadable, what, error);
-    let temporary = tempfile::Builder::new()
-        .prefix("countersign-demo-")
-        .tempdir();
-    let temporary = temporary.map_err(|error| failed("cannot make a folder", &error))?;
-    let folder = arguments
-        .keep
-        .clone()
-        .unwrap_or_else(|| temporary.path().to_owned());
+    // A folder that is not kept is removed when this function is left, in whatever way.
+    let (folder, fate, _removed) = if let Some(folder) = &arguments.keep {
+        (folder.clone(), "kept", None)
+    } else {
+        let mut builder = tempfile::Builder::new();
+        let folder = builder.prefix("countersign-demo-").tempdir();
+        let folder = folder.map_err(|error| failed("cannot make a folder", &error))?;
+        let fate = "removed at the end; --keep DIR keeps them";
+        (folder.path().to_owned(), fate, Some(folder))
+    };
     let binary = std::env::current_exe();
     let binary = binary.map_err(|error| failed("cannot find this program", &error))?;
     if console.format() == Format::Text {
-        let fate = match &arguments.keep {
-            Some(_) => "kept",
-            None => "removed at the end; --keep DIR keeps them",
-        };
-        console.answer(format!(
-            "countersign demo · files in {} ({fate})\n\n",
-            folder.display()
-        ))?;
+        let shown = folder.display();
+        console.answer(format!("countersign demo · files in {shown} ({fate})\n\n"))?;
     }
     let options = DemoOptions { binary, folder };
     let mut steps = Vec::new();
-    let outcome = runtime()?.block_on(demo::run(&options, &mut |step| {
+    let mut report = |step: &Step| {
         if console.format() == Format::Text {
             // A reader that went away is noticed at the end.
             let _ = console.answer(shown(steps.len() + 1, step));
@@ -73,7 +82,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
             took_ms: step.took.as_secs_f64() * 1000.0,
             held: step.held,
         });
-    }));
+    };
+    let outcome = demo::run(&options, &mut report).await;
     let outcome =
         outcome.map_err(|error| Failure::caused(Exit::No, "the demo could not go on", &error))?;
     finish(outcome, steps, arguments, console)

@@ -31,6 +31,14 @@ impl Signals {
         })
     }
 
+    /// Waits for a word to end; returns how a process ends that does not finish its work.
+    pub(super) async fn end(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.terminate.recv() => Exit::Terminated,
+            _ = self.interrupt.recv() => Exit::Interrupted,
+        }
+    }
+
     /// Passes the first word to end on to `stop`, and completes at the second. Opens `log` anew at
     /// each SIGHUP.
     ///

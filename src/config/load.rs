@@ -242,6 +242,13 @@ pub fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// Tells whether the environment's `variable` may be read as a setting, ours or Spring's.
+pub fn may_be_setting(variable: &str) -> bool {
+    let variable = variable.to_ascii_lowercase();
+    let families = ["ataccama", "countersign", "spring"];
+    families.iter().any(|family| variable.starts_with(family))
+}
+
 impl Module {
     /// Loads a module from `home`: a folder with `etc/application.properties`, or such a file.
     ///

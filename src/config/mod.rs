@@ -23,7 +23,7 @@ mod view;
 mod tests;
 
 pub use check::{CheckError, Checked, Ignored, Report, check, check_texts};
-pub use load::{LoadError, ModuleKind, Settings, environment};
+pub use load::{LoadError, ModuleKind, Settings, environment, may_be_setting};
 pub use own::{
     ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings, PeerSettings,
     ProofMode, RegistrySettings, Replay, ServerSettings,

@@ -4,18 +4,20 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 use super::DemoError;
+use crate::config;
 
 /// Longer than any step takes on a slow machine; a step that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One running module. Killed when dropped.
+/// One running module. When this is dropped it is killed and has ended; when this process is killed
+/// it ends by itself.
 #[derive(Debug)]
 pub(super) struct ChildModule {
     name: &'static str,
@@ -24,7 +26,8 @@ pub(super) struct ChildModule {
 }
 
 impl ChildModule {
-    /// Starts `binary <name> run --home <home>` with JSON on its console and `settings` on top.
+    /// Starts `binary <name> run --home <home>` with JSON on its console and `settings` on top, and
+    /// without the settings of this process's environment.
     pub(super) fn start(
         binary: &Path,
         name: &'static str,
@@ -37,6 +40,12 @@ impl ChildModule {
         ];
         let mut command = Command::new(binary);
         command.arg(name).arg("run").arg("--home").arg(home);
+        command.arg("--until-stdin-ends");
+        for (variable, _) in config::environment() {
+            if config::may_be_setting(&variable) {
+                command.env_remove(variable);
+            }
+        }
         for setting in console
             .into_iter()
             .chain(settings.iter().map(String::as_str))
@@ -44,7 +53,7 @@ impl ChildModule {
             command.arg("--set").arg(setting);
         }
         command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let started = command.kill_on_drop(true).spawn();
@@ -84,12 +93,7 @@ impl ChildModule {
     /// Asks the process to stop and waits for it.
     pub(super) async fn stop(mut self) -> Result<ExitStatus, DemoError> {
         let name = self.name;
-        let id = self
-            .child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        if let Some(id) = id {
+        if let Some(id) = self.id() {
             // A process that ended already cannot be asked; its status is still there.
             let _ = kill_process(id, Signal::TERM);
         }
@@ -103,6 +107,27 @@ impl ChildModule {
             event: "exit",
         })?;
         ended.map_err(|source| DemoError::Start { name, source })
+    }
+
+    /// Returns the process's id, until it was waited for.
+    fn id(&self) -> Option<Pid> {
+        let id = self.child.id()?;
+        Pid::from_raw(i32::try_from(id).ok()?)
+    }
+}
+
+impl Drop for ChildModule {
+    /// Waits for the end, so that nothing is written into a folder that is about to be removed.
+    fn drop(&mut self) {
+        if let Some(id) = self.id()
+            && self.child.start_kill().is_ok()
+        {
+            // Left to be waited for by whoever started it.
+            let _ = waitid(
+                WaitId::Pid(id),
+                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+            );
+        }
     }
 }
 

@@ -1,0 +1,230 @@
+//! Which refused calls are told: the first of its kind, then one a minute.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::token::Reason;
+
+/// How long a kind of refusal is silent once it was told.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How many kinds are told apart of callers whose signature verified.
+const MOST_OF_PEERS: usize = 512;
+
+/// How many kinds are told apart of all others together. Whoever makes up keys and methods fills a
+/// log with no more than this many lines a minute and one.
+const MOST_OF_STRANGERS: usize = 32;
+
+/// What makes two refusals of one kind.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct Kind<'a> {
+    pub(super) reason: Reason,
+    pub(super) key_id: Option<&'a str>,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) method: &'a str,
+}
+
+/// Who caused a refusal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Caller {
+    /// Somebody whose signature verified.
+    Peer,
+    /// Anybody else: what it says of itself may be made up.
+    Stranger,
+}
+
+/// Remembers what was told. Its size is bounded, whatever callers send.
+#[derive(Debug)]
+pub(super) struct Rejections {
+    /// Randomly keyed, so that nobody can make two kinds fall together.
+    hasher: RandomState,
+    peers: Mutex<Ledger>,
+    strangers: Mutex<Ledger>,
+}
+
+impl Default for Rejections {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            peers: Mutex::new(Ledger::new(MOST_OF_PEERS)),
+            strangers: Mutex::new(Ledger::new(MOST_OF_STRANGERS)),
+        }
+    }
+}
+
+impl Rejections {
+    /// Tells whether a refusal at `now` is to be logged, and how many of its kind were not since
+    /// the last that was.
+    pub(super) fn admit(&self, caller: Caller, kind: &Kind<'_>, now: Instant) -> Option<u64> {
+        let ledger = match caller {
+            Caller::Peer => &self.peers,
+            Caller::Stranger => &self.strangers,
+        };
+        let kind = self.hasher.hash_one(kind);
+        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.admit(kind, now)
+    }
+}
+
+#[derive(Debug)]
+struct Ledger {
+    most: usize,
+    kinds: HashMap<u64, Told>,
+    /// All kinds for which there is no room.
+    others: Option<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    suppressed: u64,
+}
+
+impl Ledger {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            kinds: HashMap::new(),
+            others: None,
+        }
+    }
+
+    fn admit(&mut self, kind: u64, now: Instant) -> Option<u64> {
+        if let Some(told) = self.kinds.get_mut(&kind) {
+            return told.again(now);
+        }
+        if self.kinds.len() >= self.most {
+            // The oldest make room once they would be told again.
+            self.kinds.retain(|_, told| !told.is_over(now));
+        }
+        if self.kinds.len() < self.most {
+            self.kinds.insert(kind, Told::first(now));
+            return Some(0);
+        }
+        match &mut self.others {
+            Some(told) => told.again(now),
+            none => {
+                *none = Some(Told::first(now));
+                Some(0)
+            }
+        }
+    }
+}
+
+impl Told {
+    fn first(at: Instant) -> Self {
+        Self { at, suppressed: 0 }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= SILENCE
+    }
+
+    fn again(&mut self, now: Instant) -> Option<u64> {
+        if self.is_over(now) {
+            self.at = now;
+            Some(std::mem::take(&mut self.suppressed))
+        } else {
+            self.suppressed = self.suppressed.saturating_add(1);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRONG_KEY: Kind<'_> = Kind {
+        reason: Reason::KeyUnknown,
+        key_id: Some("1iCc"),
+        peer: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+        method: "/a.B/Get",
+    };
+
+    #[test]
+    fn a_kind_is_told_at_once_and_then_once_a_minute_with_a_count() {
+        let rejections = Rejections::default();
+        let start = Instant::now();
+        let at = |seconds| {
+            let now = start + Duration::from_secs(seconds);
+            rejections.admit(Caller::Stranger, &WRONG_KEY, now)
+        };
+
+        let told: Vec<_> = (0..=130).step_by(5).filter_map(at).collect();
+
+        assert_eq!(told, [0, 11, 11]);
+    }
+
+    #[test]
+    fn another_reason_key_peer_or_method_is_another_kind() {
+        let rejections = Rejections::default();
+        let now = Instant::now();
+        let other = [
+            WRONG_KEY,
+            Kind {
+                reason: Reason::KeyRevoked,
+                ..WRONG_KEY
+            },
+            Kind {
+                key_id: Some("Oq1X"),
+                ..WRONG_KEY
+            },
+            Kind {
+                peer: None,
+                ..WRONG_KEY
+            },
+            Kind {
+                method: "/a.B/Put",
+                ..WRONG_KEY
+            },
+        ];
+
+        for kind in &other {
+            assert_eq!(rejections.admit(Caller::Peer, kind, now), Some(0));
+            assert_eq!(rejections.admit(Caller::Peer, kind, now), None);
+        }
+    }
+
+    #[test]
+    fn strangers_share_a_budget_that_leaves_peers_theirs() {
+        let rejections = Rejections::default();
+        let start = Instant::now();
+        let tell = |caller, number: u64, now| {
+            let key_id = number.to_string();
+            let key_id = Some(key_id.as_str());
+            rejections.admit(
+                caller,
+                &Kind {
+                    key_id,
+                    ..WRONG_KEY
+                },
+                now,
+            )
+        };
+
+        let first: Vec<_> = (0..10_000)
+            .filter_map(|number| tell(Caller::Stranger, number, start))
+            .collect();
+        let of_peer = tell(Caller::Peer, 0, start);
+        let later = start + SILENCE;
+        let second: Vec<_> = (20_000..30_000)
+            .filter_map(|number| tell(Caller::Stranger, number, later))
+            .collect();
+
+        assert_eq!(first.len(), MOST_OF_STRANGERS + 1);
+        assert_eq!(of_peer, Some(0));
+        assert_eq!(second.len(), MOST_OF_STRANGERS + 1);
+        let untold = 10_000 - first.len() as u64;
+        assert_eq!(second.last(), Some(&untold));
+        assert_eq!(
+            rejections.strangers.lock().unwrap().kinds.len(),
+            MOST_OF_STRANGERS
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! `countersign demo`, when something is in its way.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::process::Child;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::support::{Folder, command};
+
+/// Starts a demo whose temporary files go to `tmp`, and returns once its DPM runs.
+fn with_running_dpm(folder: &Folder, arguments: &[&str]) -> Child {
+    fs::create_dir(folder.path("tmp")).unwrap();
+    let mut demo = command(&folder.path(""));
+    demo.arg("demo").args(arguments);
+    let mut demo = demo.env("TMPDIR", folder.path("tmp")).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(" listens on ")));
+    demo
+}
+
+fn signal(demo: &Child, name: &str) {
+    let id = demo.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args([name, &id])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// Waits until no process holds the storage of `home`.
+fn until_free(folder: &Folder, home: &str) {
+    let lock = File::open(folder.path(&format!("{home}/storage/lock"))).unwrap();
+    let (free, freed) = mpsc::channel();
+    thread::spawn(move || {
+        lock.lock().unwrap();
+        free.send(()).unwrap();
+    });
+    let freed = freed.recv_timeout(Duration::from_secs(30));
+    assert!(freed.is_ok(), "the module of {home} still runs");
+}
+
+#[test]
+fn ended_demo_ends_its_modules_and_removes_its_folder() {
+    for (name, code) in [("-TERM", 143), ("-INT", 130)] {
+        let folder = Folder::new();
+        let mut demo = with_running_dpm(&folder, &[]);
+
+        signal(&demo, name);
+
+        assert_eq!(demo.wait().unwrap().code(), Some(code));
+        assert_eq!(folder.names("tmp"), [""; 0]);
+    }
+}
+
+#[test]
+fn ended_demo_that_keeps_its_folder_leaves_no_module_running() {
+    let folder = Folder::new();
+    let mut demo = with_running_dpm(&folder, &["--keep", "mine"]);
+
+    signal(&demo, "-TERM");
+
+    assert_eq!(demo.wait().unwrap().code(), Some(143));
+    until_free(&folder, "mine/dpm");
+    assert_eq!(folder.names("tmp"), [""; 0]);
+}
+
+#[test]
+fn modules_of_a_killed_demo_end_by_themselves() {
+    let folder = Folder::new();
+    let mut demo = with_running_dpm(&folder, &["--keep", "mine"]);
+
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+
+    until_free(&folder, "mine/dpm");
+}
+
+#[test]
+fn settings_of_the_environment_do_not_reach_the_demo() {
+    let folder = Folder::new();
+    let run = command(&folder.path(""))
+        .arg("demo")
+        .env("COUNTERSIGN_DEPLOYMENT_NAME", "foo")
+        .env("ATACCAMA_SERVER_GRPC_TLS_ENABLED", "true")
+        .output()
+        .unwrap();
+
+    assert!(run.status.success(), "{run:#?}");
+}
