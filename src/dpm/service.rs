@@ -8,7 +8,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::monitor::Monitor;
 use crate::engine::{Engine, EngineAddress, EngineStatus};
-use crate::grpc::{PeerInfo, cause, refuse, verified_token};
+use crate::grpc::{
+    PeerInfo, RefusedCall, RefusedCaller, Rejections, cause, refuse, verified_token,
+};
 use crate::proto::convert::{ConvertError, engine_id};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
@@ -25,12 +27,48 @@ use crate::token::{Reason, VerifiedToken};
 pub struct EngineRegistryService {
     registry: Arc<EngineRegistry>,
     monitor: Monitor,
+    rejections: Arc<Rejections>,
 }
 
 impl EngineRegistryService {
     /// Serves `registry`, whose engines `monitor` keeps.
     pub fn new(registry: Arc<EngineRegistry>, monitor: Monitor) -> Self {
-        Self { registry, monitor }
+        Self {
+            registry,
+            monitor,
+            rejections: Arc::default(),
+        }
+    }
+
+    /// Says why a call was not done.
+    fn status(&self, error: &RegistryError, caller: &Caller, method: &str) -> Status {
+        let text = error.to_string();
+        match error {
+            RegistryError::EngineNotOwned(_) => {
+                self.denied(Reason::EngineNotOwned, &text, caller, method)
+            }
+            RegistryError::NotFound(_) => Status::not_found(text),
+            RegistryError::RegistryFull(_)
+            | RegistryError::DeploymentFull(_)
+            | RegistryError::TooFast(_) => Status::resource_exhausted(text),
+            RegistryError::Store(error) => {
+                events::registry_failed(&cause(error));
+                Status::new(Code::Unavailable, "the registry cannot be reached")
+            }
+        }
+    }
+
+    /// Refuses a verified caller, and says so in the log.
+    fn denied(&self, reason: Reason, detail: &str, caller: &Caller, method: &str) -> Status {
+        self.rejections.tell(&RefusedCall {
+            caller: RefusedCaller::Peer,
+            reason,
+            key_id: Some(caller.token.key_id().as_str()),
+            peer: caller.peer,
+            method,
+            detail: &format!("{}: {detail}", caller.token.identity()),
+        });
+        refuse(reason, Some(detail))
     }
 
     /// Refuses an address that is never dialled.
@@ -42,7 +80,7 @@ impl EngineRegistryService {
         };
         self.monitor.judge(&destination).await.map_err(|refusal| {
             let detail = format!("{}: {refusal}", address.authority());
-            denied(Reason::AddressNotAllowed, &detail, caller, "RegisterEngine")
+            self.denied(Reason::AddressNotAllowed, &detail, caller, "RegisterEngine")
         })
     }
 
@@ -120,7 +158,7 @@ impl Service for EngineRegistryService {
         let constraints = request.constraints.unwrap_or_default();
         let constraints = constraints.try_into().map_err(|error| invalid(&error))?;
         let registrant = caller.registrant();
-        let refused = |error| status(&error, &caller, "RegisterEngine");
+        let refused = |error| self.status(&error, &caller, "RegisterEngine");
         // Nobody has a name resolved for an engine that is not theirs.
         let owner = self.registry.check_owner(&registrant, id).await;
         owner.map_err(refused)?;
@@ -145,7 +183,7 @@ impl Service for EngineRegistryService {
             .registry
             .heartbeat(&caller.registrant(), id)
             .await
-            .map_err(|error| status(&error, &caller, "Heartbeat"))?;
+            .map_err(|error| self.status(&error, &caller, "Heartbeat"))?;
         self.notice(&engine);
         let view = caller.view(&engine);
         Ok(Response::new(wire::HeartbeatResponse {
@@ -164,7 +202,7 @@ impl Service for EngineRegistryService {
             .registry
             .deregister(&caller.registrant(), id)
             .await
-            .map_err(|error| status(&error, &caller, "DeregisterEngine"))?;
+            .map_err(|error| self.status(&error, &caller, "DeregisterEngine"))?;
         // Its task looks, sees that it left, and ends.
         self.monitor.check_now(engine.id);
         Ok(Response::new(wire::DeregisterEngineResponse {}))
@@ -179,7 +217,7 @@ impl Service for EngineRegistryService {
         let found = self.registry.find(id).await;
         let engine = found
             .and_then(|engine| engine.ok_or(RegistryError::NotFound(id)))
-            .map_err(|error| status(&error, &caller, "GetEngine"))?;
+            .map_err(|error| self.status(&error, &caller, "GetEngine"))?;
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::GetEngineResponse { engine }))
     }
@@ -202,7 +240,7 @@ impl Service for EngineRegistryService {
             })?),
         };
         let listed = self.registry.list(after, size + 1).await;
-        let listed = listed.map_err(|error| status(&error, &caller, "ListEngines"))?;
+        let listed = listed.map_err(|error| self.status(&error, &caller, "ListEngines"))?;
         let mut page = wire::ListEnginesResponse::default();
         let mut bytes = 0;
         for engine in listed {
@@ -224,31 +262,4 @@ const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 fn invalid(error: &ConvertError) -> Status {
     Status::invalid_argument(error.to_string())
-}
-
-/// Refuses a verified caller, and says so in the log.
-fn denied(reason: Reason, detail: &str, caller: &Caller, method: &str) -> Status {
-    events::auth_rejected(&events::RejectedCall {
-        reason: reason.as_str(),
-        fingerprint: Some(caller.token.key_id().as_str()),
-        peer: caller.peer,
-        method,
-        detail: &format!("{}: {detail}", caller.token.identity()),
-    });
-    refuse(reason, Some(detail))
-}
-
-fn status(error: &RegistryError, caller: &Caller, method: &str) -> Status {
-    let text = error.to_string();
-    match error {
-        RegistryError::EngineNotOwned(_) => denied(Reason::EngineNotOwned, &text, caller, method),
-        RegistryError::NotFound(_) => Status::not_found(text),
-        RegistryError::RegistryFull(_)
-        | RegistryError::DeploymentFull(_)
-        | RegistryError::TooFast(_) => Status::resource_exhausted(text),
-        RegistryError::Store(error) => {
-            events::registry_failed(&cause(error));
-            Status::new(Code::Unavailable, "the registry cannot be reached")
-        }
-    }
 }

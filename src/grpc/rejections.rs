@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::telemetry::events;
 use crate::token::Reason;
 
 /// How long a kind of refusal is silent once it was told.
@@ -20,27 +21,40 @@ const MOST_OF_PEERS: usize = 512;
 /// log with no more than this many lines a minute and one.
 const MOST_OF_STRANGERS: usize = 32;
 
-/// What makes two refusals of one kind.
-#[derive(Clone, Copy, Debug, Hash)]
-pub(super) struct Kind<'a> {
-    pub(super) reason: Reason,
-    pub(super) key_id: Option<&'a str>,
-    pub(super) peer: Option<IpAddr>,
-    pub(super) method: &'a str,
+/// A refused call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RefusedCall<'a> {
+    pub(crate) caller: RefusedCaller,
+    pub(crate) reason: Reason,
+    /// The token's `kid`, where the token had one.
+    pub(crate) key_id: Option<&'a str>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) method: &'a str,
+    /// What exactly is wrong, never the token.
+    pub(crate) detail: &'a str,
 }
 
 /// Who caused a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Caller {
+pub(crate) enum RefusedCaller {
     /// Somebody whose signature verified.
     Peer,
     /// Anybody else: what it says of itself may be made up.
     Stranger,
 }
 
+/// What makes two refusals of one kind.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Kind<'a> {
+    reason: Reason,
+    key_id: Option<&'a str>,
+    peer: Option<IpAddr>,
+    method: &'a str,
+}
+
 /// Remembers what was told. Its size is bounded, whatever callers send.
 #[derive(Debug)]
-pub(super) struct Rejections {
+pub(crate) struct Rejections {
     /// Randomly keyed, so that nobody can make two kinds fall together.
     hasher: RandomState,
     peers: Mutex<Ledger>,
@@ -58,12 +72,33 @@ impl Default for Rejections {
 }
 
 impl Rejections {
+    /// Logs `call`, unless one of its kind was logged a moment ago.
+    pub(crate) fn tell(&self, call: &RefusedCall<'_>) {
+        let kind = Kind {
+            reason: call.reason,
+            key_id: call.key_id,
+            peer: call.peer.map(|peer| peer.ip()),
+            method: call.method,
+        };
+        if let Some(suppressed) = self.admit(call.caller, &kind, Instant::now()) {
+            events::auth_rejected(&events::RejectedCall {
+                reason: call.reason.as_str(),
+                fingerprint: call.key_id,
+                peer: call.peer,
+                method: call.method,
+                suppressed,
+                detail: call.detail,
+                help: call.reason.help(),
+            });
+        }
+    }
+
     /// Tells whether a refusal at `now` is to be logged, and how many of its kind were not since
     /// the last that was.
-    pub(super) fn admit(&self, caller: Caller, kind: &Kind<'_>, now: Instant) -> Option<u64> {
+    fn admit(&self, caller: RefusedCaller, kind: &Kind<'_>, now: Instant) -> Option<u64> {
         let ledger = match caller {
-            Caller::Peer => &self.peers,
-            Caller::Stranger => &self.strangers,
+            RefusedCaller::Peer => &self.peers,
+            RefusedCaller::Stranger => &self.strangers,
         };
         let kind = self.hasher.hash_one(kind);
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +173,11 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::telemetry::{Format, capture};
 
     const WRONG_KEY: Kind<'_> = Kind {
         reason: Reason::KeyUnknown,
@@ -153,7 +192,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| {
             let now = start + Duration::from_secs(seconds);
-            rejections.admit(Caller::Stranger, &WRONG_KEY, now)
+            rejections.admit(RefusedCaller::Stranger, &WRONG_KEY, now)
         };
 
         let told: Vec<_> = (0..=130).step_by(5).filter_map(at).collect();
@@ -186,8 +225,8 @@ mod tests {
         ];
 
         for kind in &other {
-            assert_eq!(rejections.admit(Caller::Peer, kind, now), Some(0));
-            assert_eq!(rejections.admit(Caller::Peer, kind, now), None);
+            assert_eq!(rejections.admit(RefusedCaller::Peer, kind, now), Some(0));
+            assert_eq!(rejections.admit(RefusedCaller::Peer, kind, now), None);
         }
     }
 
@@ -209,12 +248,12 @@ mod tests {
         };
 
         let first: Vec<_> = (0..10_000)
-            .filter_map(|number| tell(Caller::Stranger, number, start))
+            .filter_map(|number| tell(RefusedCaller::Stranger, number, start))
             .collect();
-        let of_peer = tell(Caller::Peer, 0, start);
+        let of_peer = tell(RefusedCaller::Peer, 0, start);
         let later = start + SILENCE;
         let second: Vec<_> = (20_000..30_000)
-            .filter_map(|number| tell(Caller::Stranger, number, later))
+            .filter_map(|number| tell(RefusedCaller::Stranger, number, later))
             .collect();
 
         assert_eq!(first.len(), MOST_OF_STRANGERS + 1);
@@ -226,5 +265,31 @@ mod tests {
             rejections.strangers.lock().unwrap().kinds.len(),
             MOST_OF_STRANGERS
         );
+    }
+
+    #[test]
+    fn many_refusals_of_a_kind_are_one_line_that_says_what_to_do() {
+        let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
+        let (dispatch, lines) = capture::subscriber(Format::Console, clock);
+        let rejections = Rejections::default();
+        let call = RefusedCall {
+            caller: RefusedCaller::Stranger,
+            reason: Reason::KeyUnknown,
+            key_id: Some("1iCc"),
+            peer: None,
+            method: "/a.B/Get",
+            detail: "no trusted key has the fingerprint `1iCc`",
+        };
+
+        tracing::dispatcher::with_default(&dispatch, || {
+            for _ in 0..1000 {
+                rejections.tell(&call);
+            }
+        });
+
+        let lines = lines.take();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains("fingerprint `1iCc`. "), "{}", lines[0]);
+        assert!(lines[0].contains("countersign pair"), "{}", lines[0]);
     }
 }

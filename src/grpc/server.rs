@@ -16,9 +16,11 @@ use tower_service::Service;
 use crate::secret::Secret;
 use crate::telemetry::events;
 use crate::token::proof::{EngineClaim, Exchange, ProofSigner};
-use crate::token::{Accept, Nonce, Refusal, TokenVerifier, VerifiedToken};
+use crate::token::{Accept, Nonce, Reason, Refusal, TokenVerifier, VerifiedToken};
 
-use super::{MethodRules, listener, metadata, peer, refuse};
+use super::{
+    MethodRules, RefusedCall, RefusedCaller, Rejections, listener, metadata, peer, refuse,
+};
 
 /// Whether a call needs a token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -50,6 +52,7 @@ impl VerifyIdentityLayer {
                 verifier,
                 rules,
                 tokens,
+                rejections: Rejections::default(),
             }),
             proofs: None,
         }
@@ -92,6 +95,7 @@ struct Gate {
     verifier: Arc<TokenVerifier>,
     rules: MethodRules,
     tokens: Tokens,
+    rejections: Rejections,
 }
 
 impl Gate {
@@ -120,7 +124,7 @@ impl Gate {
         let token = metadata::bearer(headers)
             .and_then(|token| self.verifier.verify(token, accept))
             .and_then(|token| self.bound(token, extensions))
-            .map_err(|refusal| rejected(&refusal, path, peer))?;
+            .map_err(|refusal| self.rejected(&refusal, path, peer))?;
         let Some(rule) = rule else {
             if self.rules.is_first_miss(path) {
                 events::method_without_rule(path);
@@ -130,7 +134,7 @@ impl Gate {
         if !(own_module && token.deployment().is_none()) {
             rule.check(token.identity()).map_err(|refusal| {
                 let key_id = Some(token.key_id().to_string());
-                rejected(&Refusal { key_id, ..refusal }, path, peer)
+                self.rejected(&Refusal { key_id, ..refusal }, path, peer)
             })?;
         }
         listener::verified(extensions);
@@ -154,18 +158,28 @@ impl Gate {
     }
 }
 
-/// Logs a refusal in full and answers with what the caller may know: the detail only once its
-/// signature verified.
-fn rejected(refusal: &Refusal, path: &str, peer: Option<SocketAddr>) -> Status {
-    events::auth_rejected(&events::RejectedCall {
-        reason: refusal.reason.as_str(),
-        fingerprint: refusal.key_id.as_deref(),
-        peer,
-        method: path,
-        detail: &refusal.detail,
-    });
-    let detail = refusal.deployment.as_ref().map(|_| refusal.detail.as_str());
-    refuse(refusal.reason, detail)
+impl Gate {
+    /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with what
+    /// the caller may know: the detail only once its signature verified.
+    fn rejected(&self, refusal: &Refusal, path: &str, peer: Option<SocketAddr>) -> Status {
+        let Refusal { reason, detail, .. } = refusal;
+        // A role is looked for only once the signature verified.
+        let verified = refusal.deployment.is_some() || *reason == Reason::RoleMissing;
+        self.rejections.tell(&RefusedCall {
+            caller: if verified {
+                RefusedCaller::Peer
+            } else {
+                RefusedCaller::Stranger
+            },
+            reason: *reason,
+            key_id: refusal.key_id.as_deref(),
+            peer,
+            method: path,
+            detail,
+        });
+        let detail = refusal.deployment.as_ref().map(|_| detail.as_str());
+        refuse(*reason, detail)
+    }
 }
 
 impl<S, B, R> Service<Request<B>> for VerifyIdentity<S>

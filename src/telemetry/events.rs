@@ -142,11 +142,15 @@ pub struct RejectedCall<'a> {
     pub peer: Option<SocketAddr>,
     /// The call's `:path`.
     pub method: &'a str,
+    /// How many refusals like this one were not told since the last that was.
+    pub suppressed: u64,
     /// What exactly is wrong, never the token.
     pub detail: &'a str,
+    /// What to do about it; our own text.
+    pub help: &'a str,
 }
 
-/// `authRejected`: a call was refused.
+/// `authRejected`: a call was refused; told when such refusals begin, then once a minute.
 pub fn auth_rejected(call: &RejectedCall<'_>) {
     warn!(
         target: AUTHENTICATION,
@@ -155,7 +159,8 @@ pub fn auth_rejected(call: &RejectedCall<'_>) {
         fingerprint = call.fingerprint.map(|kid| tracing::field::display(Untrusted(kid))),
         peer = call.peer.map(tracing::field::display),
         method = %Untrusted(call.method),
-        message = %Untrusted(call.detail)
+        suppressed = (call.suppressed > 0).then_some(call.suppressed),
+        message = format_args!("{}. {}", Untrusted(call.detail), call.help)
     );
 }
 

@@ -147,7 +147,9 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
         fingerprint: Some(&text),
         peer: None,
         method: &text,
+        suppressed: 3,
         detail: &text,
+        help: "Pair the two modules.",
     };
 
     for format in [Format::Json, Format::Plain, Format::Console] {
