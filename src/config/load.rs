@@ -225,6 +225,7 @@ impl Settings {
         let start = Module::builder(self.own.clone())
             .dangerous_tokens(tokens)
             .policy(self.policy)
+            .proof_mode(self.proof)
             .impersonation_role(self.impersonation_role.clone());
         let trusting = self.deployments.iter().cloned();
         trusting

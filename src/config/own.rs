@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::grpc::ProofMode;
 use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
 use crate::identity::DeploymentName;
 use crate::registry::AddressRules;
@@ -109,17 +110,6 @@ pub struct LoggingSettings {
     pub plain_file: bool,
     /// JSON lines in a file.
     pub json_file: bool,
-}
-
-/// Which replies must be signed by the callee.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ProofMode {
-    /// None but the dial-back's.
-    Off,
-    /// `RegisterEngine` and `WhoAmI`.
-    Handshake,
-    /// All.
-    EveryCall,
 }
 
 /// Whether a token is accepted more than once.

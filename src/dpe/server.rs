@@ -149,12 +149,13 @@ impl Dpe {
             .of::<EngineServiceServer<EngineService>>();
         health.not_serving().await;
         let service = EngineService::new(self.engine.id, &self.engine.address);
+        let layer = self
+            .module
+            .server_layer(rules(self.standard.rules, &self.module))
+            .as_engine(service.claim().clone());
         let service = EngineServiceServer::new(service)
             .max_decoding_message_size(self.server.max_message_bytes);
         let routes = self.standard.routes.add_service(service);
-        let layer = self
-            .module
-            .server_layer(rules(self.standard.rules, &self.module));
         let own = self.module.own();
         events::startup(&events::StartedModule {
             module: own.module.as_str(),

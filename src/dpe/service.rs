@@ -10,7 +10,7 @@ use crate::token::proof::EngineClaim;
 /// Serves `countersign.engine.v1.EngineService` for one engine.
 ///
 /// The layer before it has verified the caller and its role, and signs the proof, where the caller
-/// asks for one; this service says which engine the proof is to name.
+/// asks for one: give it the [`claim`](Self::claim).
 #[derive(Clone, Debug)]
 pub struct EngineService {
     claim: EngineClaim,
@@ -27,6 +27,11 @@ impl EngineService {
             },
         }
     }
+
+    /// Returns the engine that the proofs are to name, refusals' too.
+    pub fn claim(&self) -> &EngineClaim {
+        &self.claim
+    }
 }
 
 #[tonic::async_trait]
@@ -36,8 +41,6 @@ impl Service for EngineService {
         _request: Request<wire::CheckStatusRequest>,
     ) -> Result<Response<wire::CheckStatusResponse>, Status> {
         let engine_id = self.claim.id.clone();
-        let mut response = Response::new(wire::CheckStatusResponse { engine_id });
-        response.extensions_mut().insert(self.claim.clone());
-        Ok(response)
+        Ok(Response::new(wire::CheckStatusResponse { engine_id }))
     }
 }

@@ -14,7 +14,7 @@ use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target,
-    cause, reason_of,
+    cause, is_proved, reason_of,
 };
 use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
@@ -68,6 +68,11 @@ pub enum Registration {
 
 /// Registers the engine, says that it lives, and registers again when the DPM forgot or lost it.
 ///
+/// A refusal that the DPM did not prove changes nothing: anybody on the way can send one. It makes the
+/// engine register again, and that is proved, unless `countersign.proof.mode` is `off`; only when that
+/// fails as well is the engine not registered. For the same reason it deregisters at the end unless
+/// the DPM proved that there is nothing to deregister.
+///
 /// While it is not registered it tries with a growing pause: 100 ms, doubled up to the check
 /// interval. It logs on change alone: registered, waiting and why, refused and why, not READY and
 /// why.
@@ -81,6 +86,8 @@ pub struct StatusChecker {
     pause: Duration,
     /// The DPM may hold a registration, as after a call whose answer never came.
     maybe_registered: bool,
+    /// A heartbeat was refused: whether the engine is still registered, the next registration tells.
+    in_doubt: bool,
     told: Option<String>,
     state: watch::Sender<Registration>,
 }
@@ -105,6 +112,7 @@ impl StatusChecker {
             key: key.to_owned(),
             pause: FIRST_PAUSE,
             maybe_registered: false,
+            in_doubt: false,
             told: None,
             state: watch::Sender::new(Registration::Absent),
             options,
@@ -132,7 +140,7 @@ impl StatusChecker {
     async fn keep(&mut self) {
         loop {
             let registered = *self.state.borrow() != Registration::Absent;
-            let pause = if registered {
+            let pause = if registered && !self.in_doubt {
                 self.heartbeat().await
             } else {
                 self.register().await
@@ -158,8 +166,13 @@ impl StatusChecker {
         let answer = within(limit, self.client.register_engine(bounded(request, limit))).await;
         let engine = match answer {
             Ok(answer) => answer.engine.unwrap_or_default(),
-            Err(trouble) => return self.not_registered(&trouble),
+            Err(trouble) => {
+                self.in_doubt = false;
+                self.set_registration(Registration::Absent);
+                return self.not_registered(&trouble);
+            }
         };
+        self.in_doubt = false;
         events::register(self.engine.id, &self.options.dpm);
         self.told = None;
         self.pause = FIRST_PAUSE;
@@ -178,22 +191,27 @@ impl StatusChecker {
         match answer {
             Ok(answer) => {
                 let status = engine_status(answer.status).unwrap_or(EngineStatus::New);
-                self.state.send_if_modified(|state| {
-                    let seen = Registration::Present(status);
-                    std::mem::replace(state, seen) != seen
-                });
+                self.set_registration(Registration::Present(status));
                 self.tell_readiness(status, &answer.status_reason);
                 self.options.check_connection_interval
             }
-            Err(Trouble::Refused(status)) if status.code() == Code::NotFound => {
-                self.state.send_replace(Registration::Absent);
-                Duration::ZERO
-            }
             Err(trouble) => {
-                self.state.send_replace(Registration::Absent);
-                self.not_registered(&trouble)
+                self.in_doubt = trouble.is_unproved_refusal();
+                if !self.in_doubt {
+                    self.set_registration(Registration::Absent);
+                }
+                match &trouble {
+                    Trouble::Refused(status) if status.code() == Code::NotFound => Duration::ZERO,
+                    _ => self.not_registered(&trouble),
+                }
             }
         }
+    }
+
+    /// Tells those who follow the registration, where it changed.
+    fn set_registration(&self, now: Registration) {
+        self.state
+            .send_if_modified(|state| std::mem::replace(state, now) != now);
     }
 
     async fn deregister(&mut self) -> Result<(), Trouble> {
@@ -223,7 +241,7 @@ impl StatusChecker {
                 events::waiting_for_dpm(self.engine.id, &dpm, &cause, help);
             }
         } else if let Trouble::Refused(status) = trouble {
-            self.maybe_registered = false;
+            self.maybe_registered &= !is_proved(status);
             let (reason, help) = explain(status, &self.key);
             // Numbers, as of seconds, may differ from one attempt to the next.
             if self.is_news(&reason.replace(|c: char| c.is_ascii_digit(), "")) {
@@ -279,6 +297,14 @@ impl Trouble {
             None if status.code() == Code::DeadlineExceeded => Some("no answer in time".to_owned()),
             None => None,
         }
+    }
+
+    /// Tells whether somebody answered who did not prove to be the DPM.
+    fn is_unproved_refusal(&self) -> bool {
+        let Self::Refused(status) = self else {
+            return false;
+        };
+        self.unreachable(None).is_none() && !is_proved(status)
     }
 
     /// Returns why there was no connection, which also says that the call never reached the DPM.

@@ -11,7 +11,9 @@ use tower_layer::Layer as _;
 use super::dialer::{DialError, Dialer};
 use crate::engine::{Engine, EngineAddress, EngineStatus};
 use crate::grpc::tls::ClientFailure;
-use crate::grpc::{AttachIdentityLayer, ConnectError, Connection, Module, PROOF, cause, reason_of};
+use crate::grpc::{
+    AttachIdentityLayer, ConnectError, Connection, Module, cause, is_proved, reason_of,
+};
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
@@ -319,7 +321,7 @@ fn no_tls(failure: &ClientFailure, engine: &Engine) -> String {
 
 /// The engine's half of the pair: it does not accept this module.
 fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) -> String {
-    let unproved = if status.metadata().contains_key(PROOF) {
+    let unproved = if is_proved(status) {
         ""
     } else {
         " (unproved: the refusal is not signed)"

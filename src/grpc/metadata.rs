@@ -1,7 +1,11 @@
 //! Header names, and the token in the headers.
 
-use http::HeaderMap;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Uri};
+use tonic::Status;
 
 use crate::token::{Reason, Refusal};
 
@@ -10,6 +14,22 @@ pub const NONCE: &str = "countersign-nonce";
 
 /// The callee's proof, in the initial metadata or the trailers of a trailers-only reply.
 pub const PROOF: &str = "countersign-proof";
+
+/// Returns the `:path` of a call, with its query if it has one: such a path is no method's, though
+/// routers take it for one.
+pub(super) fn path(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("", PathAndQuery::as_str)
+}
+
+/// Tells whether the callee proved that it is who refused.
+///
+/// True only for a status that came through an [`AttachIdentityLayer`](super::AttachIdentityLayer)
+/// which asked for the proof: the layer removes every proof that it did not verify. Nothing should
+/// be given up, forgotten or changed because of a refusal that is not proved: anybody on the way
+/// can send one.
+pub fn is_proved(status: &Status) -> bool {
+    status.metadata().contains_key(PROOF)
+}
 
 /// Returns the Bearer token of a call: exactly one `authorization` value, its scheme in any case.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
@@ -36,6 +56,22 @@ pub(super) fn authorization(token: &str) -> Option<HeaderValue> {
     value.set_sensitive(true);
     Some(value)
 }
+
+/// Drops status details that are no base64, at which tonic would panic: the far side sends them.
+pub(super) fn drop_broken_details(headers: &mut HeaderMap) {
+    let broken = headers
+        .get(Status::GRPC_STATUS_DETAILS)
+        .is_some_and(|details| DETAILS.decode(details.as_bytes()).is_err());
+    if broken {
+        headers.remove(Status::GRPC_STATUS_DETAILS);
+    }
+}
+
+/// The base64 that tonic reads: standard alphabet, padded or not.
+const DETAILS: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 fn malformed(detail: &str) -> Refusal {
     Refusal::new(Reason::TokenMalformed, detail)
@@ -79,6 +115,31 @@ mod tests {
         for values in malformed {
             let reason = bearer(&headers(values)).unwrap_err().reason;
             assert_eq!(reason, Reason::TokenMalformed, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn status_details_that_would_panic_tonic_are_dropped() {
+        for (details, kept) in [
+            ("", true),
+            ("CAcSAm5v", true),
+            ("CAc=", true),
+            ("CAc", true),
+            ("!", false),
+            ("CAc==", false),
+            ("CAd", false),
+            ("CA c", false),
+            ("CA-_", false),
+        ] {
+            let name = Status::GRPC_STATUS_DETAILS;
+            let status = (Status::GRPC_STATUS, HeaderValue::from_static("7"));
+            let details = (name.clone(), HeaderValue::from_static(details));
+            let mut headers = HeaderMap::from_iter([status, details.clone()]);
+
+            drop_broken_details(&mut headers);
+
+            assert_eq!(headers.contains_key(name), kept, "{details:?}");
+            assert!(Status::from_header_map(&headers).is_some());
         }
     }
 

@@ -2,6 +2,7 @@
 //! are put together.
 
 mod authorize;
+mod caller_tokens;
 mod catch_panic;
 mod client;
 mod connect;
@@ -10,24 +11,31 @@ mod listener;
 mod metadata;
 mod module;
 mod peer;
+mod pending_proof;
 mod rejections;
+mod reply;
+mod required_proof;
 mod serve;
 mod server;
+mod session;
 mod standard;
 mod status;
 pub mod tls;
 mod transport;
 
 pub use authorize::{MethodRules, Rule};
-pub use client::{AttachFuture, AttachIdentity, AttachIdentityLayer, Proved};
+pub use client::{AttachFuture, AttachIdentity, AttachIdentityLayer, CallToken, Proved};
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target, cause};
 pub use identity_service::IdentityService;
 pub use listener::ConnectionLimits;
-pub use metadata::{NONCE, PROOF};
+pub use metadata::{NONCE, PROOF, is_proved};
 pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
 pub use peer::{PeerInfo, caller, verified_token};
 pub(crate) use rejections::{RefusedCall, RefusedCaller, Rejections};
+pub use reply::ReplyBody;
+pub use required_proof::ProofMode;
 pub use serve::{Drained, ServeError, ServerOptions, serve};
 pub use server::{Tokens, VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
+pub use session::{STREAM_GRACE, SessionBody};
 pub use standard::{Health, Reflection, StandardServices};
 pub use status::{DOMAIN, code_name, reason_of, refuse};

@@ -1,8 +1,6 @@
 //! A module: its own key, those it trusts, and the layers made of them.
 
-use std::sync::{Arc, Mutex};
-
-use arc_swap::ArcSwapOption;
+use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{DeploymentName, Role, RoleError};
@@ -11,9 +9,12 @@ use crate::token::proof::{ProofSigner, ProofVerifier};
 use crate::token::{Policy, TokenIssuer, TokenVerifier};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
-use super::client::{Callee, CallerTokens};
+use super::caller_tokens::{Callee, CallerTokens};
+use super::required_proof::RequiredProof;
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError};
-use super::{AttachIdentityLayer, IdentityService, MethodRules, Tokens, VerifyIdentityLayer};
+use super::{
+    AttachIdentityLayer, IdentityService, MethodRules, ProofMode, Tokens, VerifyIdentityLayer,
+};
 
 /// One service's identity: who it is, whom it trusts, and the layers that carry both.
 ///
@@ -26,6 +27,7 @@ pub struct Module {
     policy: Policy,
     impersonation_role: Role,
     tokens: Tokens,
+    proof_mode: ProofMode,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,6 +73,7 @@ pub struct ModuleBuilder {
     policy: Policy,
     impersonation_role: Option<Role>,
     tokens: Tokens,
+    proof_mode: ProofMode,
     clock: Arc<dyn Clock>,
 }
 
@@ -103,6 +106,12 @@ impl ModuleBuilder {
         Self { tokens, ..self }
     }
 
+    /// Asks callees for their proof on other calls than `RegisterEngine` and `WhoAmI`.
+    #[must_use]
+    pub fn proof_mode(self, proof_mode: ProofMode) -> Self {
+        Self { proof_mode, ..self }
+    }
+
     /// Reads the time from `clock` instead of the machine.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
@@ -126,6 +135,7 @@ impl ModuleBuilder {
             policy: self.policy,
             impersonation_role,
             tokens: self.tokens,
+            proof_mode: self.proof_mode,
             clock: self.clock,
         })
     }
@@ -140,6 +150,7 @@ impl Module {
             policy: Policy::default(),
             impersonation_role: None,
             tokens: Tokens::Required,
+            proof_mode: ProofMode::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -220,7 +231,8 @@ impl Module {
         VerifyIdentityLayer::new(Arc::new(self.verifier()), rules, self.tokens).with_proofs(signer)
     }
 
-    /// Returns the layer that attaches this module's identity to calls of the deployment `name`.
+    /// Returns the layer that attaches this module's identity to calls of the deployment `name`,
+    /// and asks for its proof as the module's [`ProofMode`] says.
     ///
     /// # Errors
     ///
@@ -229,12 +241,20 @@ impl Module {
         let trust = self.trust.current();
         let deployment = trust.deployment(name);
         let deployment = deployment.ok_or_else(|| UnknownDeployment::Name(name.to_owned()))?;
-        Ok(self.attach(Callee::Deployment(deployment.name.clone())))
+        let proof = RequiredProof {
+            mode: self.proof_mode,
+            verifier: self.proof_verifier(),
+            engine: None,
+        };
+        let tokens = self.tokens_for(Callee::Deployment(deployment.name.clone()));
+        Ok(AttachIdentityLayer::new(tokens, Some(proof)))
     }
 
     /// Returns the layer with which this module's operator calls the module itself, over loopback.
+    ///
+    /// It asks for no proof: the module would only prove that it has its own key.
     pub fn own_module_layer(&self) -> AttachIdentityLayer {
-        self.attach(Callee::OwnModule)
+        AttachIdentityLayer::new(self.tokens_for(Callee::OwnModule), None)
     }
 
     /// Returns the one trusted deployment whose module type is `module`.
@@ -265,15 +285,8 @@ impl Module {
         IdentityServiceServer::new(IdentityService::new(self.clone()))
     }
 
-    fn attach(&self, callee: Callee) -> AttachIdentityLayer {
-        AttachIdentityLayer::new(CallerTokens {
-            issuer: self.issuer(),
-            caller: self.own.issuer().to_owned(),
-            trust: Arc::clone(&self.trust),
-            clock: Arc::clone(&self.clock),
-            callee,
-            current: ArcSwapOption::empty(),
-            renewing: Mutex::new(()),
-        })
+    fn tokens_for(&self, callee: Callee) -> CallerTokens {
+        let (trust, clock) = (Arc::clone(&self.trust), Arc::clone(&self.clock));
+        CallerTokens::new(self.issuer(), trust, clock, callee)
     }
 }

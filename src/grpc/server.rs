@@ -7,17 +7,18 @@ use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
+use http::{Extensions, Request, Response};
 use tonic::Status;
+use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::secret::Secret;
 use crate::telemetry::events;
-use crate::token::proof::{EngineClaim, Exchange, ProofSigner};
-use crate::token::{Accept, Nonce, Reason, Refusal, TokenVerifier, VerifiedToken};
+use crate::token::proof::{EngineClaim, ProofSigner};
+use crate::token::{Accept, Reason, Refusal, TokenVerifier, VerifiedToken};
 
+use super::pending_proof::{PendingProof, Proofs};
+use super::session::{RequestBody, Session, SessionBody};
 use super::{
     MethodRules, RefusedCall, RefusedCaller, Rejections, listener, metadata, peer, refuse,
 };
@@ -38,10 +39,14 @@ pub enum Tokens {
 /// Wrap the whole server with it, so that no method can be forgotten:
 /// `Server::builder().layer(module.server_layer(rules))`. Works for unary and streaming methods:
 /// the decision falls on the headers, before any body is read.
+///
+/// A stream, of requests or replies, ends with `TOKEN_EXPIRED` [`STREAM_GRACE`](super::STREAM_GRACE)
+/// after the token with which it was opened, and with `KEY_REVOKED` at once when that key is
+/// revoked. A unary call ends by itself; its handler is not interrupted.
 #[derive(Clone, Debug)]
 pub struct VerifyIdentityLayer {
     gate: Arc<Gate>,
-    proofs: Option<ProofSigner>,
+    proofs: Option<Proofs>,
 }
 
 impl VerifyIdentityLayer {
@@ -61,10 +66,21 @@ impl VerifyIdentityLayer {
     /// Answers a verified caller's nonce with a proof by `signer`.
     #[must_use]
     pub fn with_proofs(self, signer: ProofSigner) -> Self {
+        let engine = None;
         Self {
-            proofs: Some(signer),
+            proofs: Some(Proofs { signer, engine }),
             ..self
         }
+    }
+
+    /// Names `engine` in the proof of every reply to `CheckStatus`, a refusal's too. A handler names
+    /// one for a reply of its own by putting an [`EngineClaim`] into its extensions.
+    #[must_use]
+    pub fn as_engine(mut self, engine: EngineClaim) -> Self {
+        if let Some(proofs) = &mut self.proofs {
+            proofs.engine = Some(Arc::new(engine));
+        }
+        self
     }
 }
 
@@ -87,7 +103,7 @@ impl<S> Layer<S> for VerifyIdentityLayer {
 pub struct VerifyIdentity<S> {
     inner: S,
     gate: Arc<Gate>,
-    proofs: Option<ProofSigner>,
+    proofs: Option<Proofs>,
 }
 
 #[derive(Debug)]
@@ -98,22 +114,26 @@ struct Gate {
     rejections: Rejections,
 }
 
+/// A call that is not admitted.
+struct Refused {
+    status: Status,
+    /// The token's `iss`, where its signature verified: whom a proof of the refusal addresses.
+    caller: Option<String>,
+}
+
 impl Gate {
-    fn decide(
-        &self,
-        path: &str,
-        headers: &HeaderMap,
-        extensions: &mut Extensions,
-    ) -> Result<(), Status> {
+    /// Decides on the headers alone; `None` admits without an identity.
+    fn decide(&self, head: &Parts) -> Result<Option<VerifiedToken>, Refused> {
+        let path = metadata::path(&head.uri);
         let rule = self.rules.find(path);
         if rule.is_some_and(super::Rule::admits_everyone) {
-            return Ok(());
+            return Ok(None);
         }
-        let peer = peer::address_in(extensions);
+        let peer = peer::address_in(&head.extensions);
         let loopback = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
         let optional = self.tokens == Tokens::OptionalOnLoopback && loopback;
-        if optional && rule.is_some() && !headers.contains_key(AUTHORIZATION) {
-            return Ok(());
+        if optional && rule.is_some() && !head.headers.contains_key(AUTHORIZATION) {
+            return Ok(None);
         }
         let own_module = loopback && rule.is_some_and(super::Rule::admits_own_module);
         let accept = if own_module {
@@ -121,26 +141,31 @@ impl Gate {
         } else {
             Accept::Peers
         };
-        let token = metadata::bearer(headers)
+        let token = metadata::bearer(&head.headers)
             .and_then(|token| self.verifier.verify(token, accept))
-            .and_then(|token| self.bound(token, extensions))
-            .map_err(|refusal| self.rejected(&refusal, path, peer))?;
+            .and_then(|token| self.bound(token, &head.extensions))
+            .map_err(|refusal| self.rejected(refusal, path, peer))?;
         let Some(rule) = rule else {
             if self.rules.is_first_miss(path) {
                 events::method_without_rule(path);
             }
-            return Err(Status::unimplemented(""));
+            return Err(Refused {
+                status: Status::unimplemented(""),
+                caller: Some(token.issuer().to_owned()),
+            });
         };
         if !(own_module && token.deployment().is_none()) {
             rule.check(token.identity()).map_err(|refusal| {
-                let key_id = Some(token.key_id().to_string());
-                self.rejected(&Refusal { key_id, ..refusal }, path, peer)
+                let refusal = Refusal {
+                    key_id: Some(token.key_id().to_string()),
+                    issuer: Some(token.issuer().to_owned()),
+                    ..refusal
+                };
+                self.rejected(refusal, path, peer)
             })?;
         }
-        listener::verified(extensions);
-        extensions.insert(token.identity().clone());
-        extensions.insert::<VerifiedToken>(token);
-        Ok(())
+        listener::verified(&head.extensions);
+        Ok(Some(token))
     }
 }
 
@@ -161,8 +186,8 @@ impl Gate {
 impl Gate {
     /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with what
     /// the caller may know: the detail only once its signature verified.
-    fn rejected(&self, refusal: &Refusal, path: &str, peer: Option<SocketAddr>) -> Status {
-        let Refusal { reason, detail, .. } = refusal;
+    fn rejected(&self, refusal: Refusal, path: &str, peer: Option<SocketAddr>) -> Refused {
+        let Refusal { reason, detail, .. } = &refusal;
         // A role is looked for only once the signature verified.
         let verified = refusal.deployment.is_some() || *reason == Reason::RoleMissing;
         self.rejections.tell(&RefusedCall {
@@ -178,16 +203,18 @@ impl Gate {
             detail,
         });
         let detail = refusal.deployment.as_ref().map(|_| detail.as_str());
-        refuse(*reason, detail)
+        Refused {
+            status: refuse(*reason, detail),
+            caller: refusal.issuer,
+        }
     }
 }
 
-impl<S, B, R> Service<Request<B>> for VerifyIdentity<S>
+impl<S, R> Service<Request<Body>> for VerifyIdentity<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Default,
+    S: Service<Request<Body>, Response = Response<R>>,
 {
-    type Response = Response<R>;
+    type Response = Response<SessionBody<R>>;
     type Error = S::Error;
     type Future = VerifyFuture<S::Future>;
 
@@ -195,78 +222,48 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        // With its query, if it has one: such a path is no method's, though routers take it for one.
-        let path = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
-        match self.gate.decide(path, &head.headers, &mut head.extensions) {
-            Ok(()) => {
-                let proof = self
-                    .proofs
-                    .as_ref()
-                    .and_then(|signer| PendingProof::of(signer, &head));
-                let future = self.inner.call(Request::from_parts(head, body));
-                VerifyFuture {
-                    state: State::Admitted { future, proof },
-                }
+        let proofs = self.proofs.as_ref();
+        let token = match self.gate.decide(&head) {
+            Ok(token) => token,
+            Err(Refused { status, caller }) => {
+                let proof = proofs
+                    .zip(caller)
+                    .and_then(|(proofs, caller)| PendingProof::of(proofs, &head, &caller));
+                let status = Some(status);
+                return VerifyFuture {
+                    state: State::Refused { status },
+                    session: None,
+                    proof,
+                };
             }
-            Err(status) => VerifyFuture {
-                state: State::Refused {
-                    status: Some(status),
-                },
-            },
-        }
-    }
-}
-
-/// The call that the reply's proof will name. Made only for a verified caller with a well-formed
-/// nonce.
-#[derive(Debug)]
-struct PendingProof {
-    signer: ProofSigner,
-    caller: String,
-    nonce: Nonce,
-    token: Secret<String>,
-    path: String,
-}
-
-impl PendingProof {
-    fn of(signer: &ProofSigner, head: &Parts) -> Option<Self> {
-        let verified = head.extensions.get::<VerifiedToken>()?;
-        let mut nonces = head.headers.get_all(metadata::NONCE).iter();
-        let nonce = nonces.next()?.to_str().ok()?.parse().ok()?;
-        if nonces.next().is_some() {
-            return None;
-        }
-        Some(Self {
-            signer: signer.clone(),
-            caller: verified.issuer().to_owned(),
-            nonce,
-            token: Secret::new(metadata::bearer(&head.headers).ok()?.to_owned()),
-            path: head.uri.path().to_owned(),
-        })
-    }
-
-    /// Adds the proof to the reply's first headers, which are the trailers where the reply has
-    /// nothing else. A handler adds an [`EngineClaim`] to the reply's extensions to have it signed.
-    fn countersign<R>(self, mut response: Response<R>) -> Response<R> {
-        let exchange = Exchange {
-            caller: &self.caller,
-            nonce: self.nonce,
-            token: self.token.expose(),
-            path: &self.path,
         };
-        let proof = self
-            .signer
-            .sign(&exchange, response.extensions().get::<EngineClaim>());
-        // Without a proof the caller refuses the reply: nothing is lost but the call.
-        if let Some(value) = proof
-            .ok()
-            .and_then(|proof| HeaderValue::try_from(proof).ok())
-        {
-            response.headers_mut().insert(metadata::PROOF, value);
+        let Some(token) = token else {
+            return VerifyFuture {
+                state: State::Admitted {
+                    future: self.inner.call(Request::from_parts(head, body)),
+                },
+                session: None,
+                proof: None,
+            };
+        };
+        let proof = proofs.and_then(|proofs| PendingProof::of(proofs, &head, token.issuer()));
+        let (path, peer) = (
+            metadata::path(&head.uri),
+            peer::address_in(&head.extensions),
+        );
+        let session = Arc::new(Session::new(&self.gate.verifier, &token, path, peer));
+        let body = Body::new(RequestBody::new(body, Arc::clone(&session)));
+        head.extensions.insert(token.identity().clone());
+        head.extensions.insert::<VerifiedToken>(token);
+        VerifyFuture {
+            state: State::Admitted {
+                future: self.inner.call(Request::from_parts(head, body)),
+            },
+            session: Some(session),
+            proof,
         }
-        response
     }
 }
 
@@ -276,6 +273,8 @@ pin_project_lite::pin_project! {
     pub struct VerifyFuture<F> {
         #[pin]
         state: State<F>,
+        session: Option<Arc<Session>>,
+        proof: Option<PendingProof>,
     }
 }
 
@@ -283,7 +282,7 @@ pin_project_lite::pin_project! {
     #[derive(Debug)]
     #[project = StateProjection]
     enum State<F> {
-        Admitted { #[pin] future: F, proof: Option<PendingProof> },
+        Admitted { #[pin] future: F },
         Refused { status: Option<Status> },
     }
 }
@@ -291,25 +290,33 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for VerifyFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    R: Default,
 {
-    type Output = Result<Response<R>, E>;
+    type Output = Result<Response<SessionBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Admitted { future, proof } => {
-                let response = ready!(future.poll(cx));
-                Poll::Ready(response.map(|response| match proof.take() {
-                    Some(proof) => proof.countersign(response),
-                    None => response,
-                }))
+        let this = self.project();
+        let response = match this.state.project() {
+            StateProjection::Admitted { future } => {
+                let response = ready!(future.poll(cx))?;
+                let session = this.session.take();
+                // Whatever the handler made of the end of its request: it was cut short.
+                match session.as_ref().and_then(|session| session.cut()) {
+                    Some(status) => refusal(status),
+                    None => response.map(|body| SessionBody::new(body, session)),
+                }
             }
             StateProjection::Refused { status } => {
-                let status = status
-                    .take()
-                    .unwrap_or_else(|| Status::internal("polled twice"));
-                Poll::Ready(Ok(status.into_http()))
+                let status = status.take();
+                refusal(status.unwrap_or_else(|| Status::internal("polled twice")))
             }
-        }
+        };
+        Poll::Ready(Ok(match this.proof.take() {
+            Some(proof) => proof.countersign(response),
+            None => response,
+        }))
     }
+}
+
+fn refusal<R>(status: Status) -> Response<SessionBody<R>> {
+    status.into_http::<()>().map(|()| SessionBody::empty())
 }

@@ -62,6 +62,11 @@ impl TokenIssuer {
         Self { own, policy, clock }
     }
 
+    /// Returns the `iss` and `sub` of the tokens.
+    pub fn issuer(&self) -> &str {
+        self.own.issuer()
+    }
+
     /// Issues a token for `callee`: its name and the fingerprints of its active keys.
     ///
     /// # Errors
@@ -140,13 +145,15 @@ impl IssuedToken {
         self.issued_at <= now && now < self.expires_at
     }
 
+    /// Returns when half of its life is over: from then on it should be renewed.
+    pub fn renewed_at(&self) -> SystemTime {
+        let life = self.expires_at.duration_since(self.issued_at);
+        self.issued_at + life.unwrap_or_default() / 2
+    }
+
     /// Tells whether half of its life is over at `now`.
     pub fn is_due_at(&self, now: SystemTime) -> bool {
-        let life = self
-            .expires_at
-            .duration_since(self.issued_at)
-            .unwrap_or_default();
-        now >= self.issued_at + life / 2
+        now >= self.renewed_at()
     }
 }
 

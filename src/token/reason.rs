@@ -144,6 +144,9 @@ pub struct Refusal {
     pub key_id: Option<String>,
     /// Whose key it is, once the signature verified.
     pub deployment: Option<DeploymentName>,
+    /// The token's `iss`, where an active key signed it and it is meant for this module: whom a proof
+    /// of the refusal may address.
+    pub issuer: Option<String>,
 }
 
 impl Refusal {
@@ -154,6 +157,7 @@ impl Refusal {
             detail: detail.into(),
             key_id: None,
             deployment: None,
+            issuer: None,
         }
     }
 }

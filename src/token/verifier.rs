@@ -68,6 +68,28 @@ impl VerifiedToken {
         &self.issuer
     }
 
+    /// Checks that `trust` still holds the key that signed, for the same deployment and not revoked.
+    ///
+    /// # Errors
+    ///
+    /// `KEY_REVOKED`, or `KEY_UNKNOWN` where the key is not the deployment's any more.
+    pub fn still_trusted(&self, trust: &KeySet) -> Result<(), Refusal> {
+        // A module's own key does not change while it runs.
+        let Some(deployment) = &self.deployment else {
+            return Ok(());
+        };
+        let signed_with = deployment.keys.iter().find(|k| k.key_id == self.key_id);
+        let found = trust.find(self.key_id.as_str()).filter(|found| {
+            found.deployment.name == deployment.name
+                && signed_with.is_some_and(|key| key.key == found.key.key)
+        });
+        let Some(found) = found else {
+            let detail = format!("`{}` is not trusted any more", self.key_id);
+            return Err(Refusal::new(Reason::KeyUnknown, detail));
+        };
+        not_revoked(&Signer::Peer(found))
+    }
+
     /// Returns when the token expires, without leeway.
     pub fn expires_at(&self) -> SystemTime {
         self.expires_at
@@ -96,6 +118,16 @@ impl TokenVerifier {
         }
     }
 
+    /// Returns the trust that it verifies against.
+    pub fn trust(&self) -> &Arc<TrustStore> {
+        &self.trust
+    }
+
+    /// Returns its clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// Verifies the compact token `token`.
     ///
     /// # Errors
@@ -118,9 +150,16 @@ impl TokenVerifier {
         };
         not_revoked(&signer).map_err(owned)?;
         let claims = claims(&compact).map_err(owned)?;
-        self.times(&claims, &signer).map_err(owned)?;
-        issuer(&claims, &signer).map_err(owned)?;
-        self.audience(&claims).map_err(owned)?;
+        let issued = |refusal: Refusal| Refusal {
+            issuer: self
+                .audience(&claims)
+                .is_ok()
+                .then(|| claims.issuer.clone()),
+            ..owned(refusal)
+        };
+        self.times(&claims, &signer).map_err(issued)?;
+        issuer(&claims, &signer).map_err(issued)?;
+        self.audience(&claims).map_err(issued)?;
         Ok(signer.verified(&claims))
     }
 

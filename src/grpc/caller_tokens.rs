@@ -1,0 +1,150 @@
+//! The tokens of a caller towards one callee.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use http::header::HeaderValue;
+
+use crate::clock::Clock;
+use crate::identity::DeploymentName;
+use crate::token::{IssueError, IssuedToken, TokenIssuer};
+use crate::trust::{Deployment, KeySet, TrustStore};
+
+use super::metadata;
+
+/// Whom the tokens of a layer are for.
+#[derive(Clone, Debug)]
+pub(super) enum Callee {
+    Deployment(DeploymentName),
+    OwnModule,
+}
+
+/// The token in use towards one callee, and how to get the next.
+///
+/// A token is reused until half of its life is over, so that a call, and a stream, begins with at
+/// least the other half ahead. A callee that takes each token once gets a fresh one per call, and
+/// so does the module itself, whose tokens live for seconds.
+#[derive(Debug)]
+pub(super) struct CallerTokens {
+    issuer: TokenIssuer,
+    trust: Arc<TrustStore>,
+    clock: Arc<dyn Clock>,
+    callee: Callee,
+    current: ArcSwapOption<CallerToken>,
+    renewing: Mutex<()>,
+}
+
+/// A token, ready to be sent.
+#[derive(Debug)]
+pub(super) struct CallerToken {
+    pub(super) token: IssuedToken,
+    pub(super) value: HeaderValue,
+    /// None where the module calls itself.
+    pub(super) callee: Option<Arc<Deployment>>,
+    trust: Arc<KeySet>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TokenError {
+    #[error("deployment `{0}` is not trusted here any more")]
+    NotTrusted(DeploymentName),
+    #[error("every key of deployment `{0}` is revoked here")]
+    Revoked(DeploymentName),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    #[error("the token is no header value")]
+    Value,
+}
+
+impl CallerTokens {
+    pub(super) fn new(
+        issuer: TokenIssuer,
+        trust: Arc<TrustStore>,
+        clock: Arc<dyn Clock>,
+        callee: Callee,
+    ) -> Self {
+        Self {
+            issuer,
+            trust,
+            clock,
+            callee,
+            current: ArcSwapOption::empty(),
+            renewing: Mutex::new(()),
+        }
+    }
+
+    /// Returns the `iss` of the tokens.
+    pub(super) fn caller(&self) -> &str {
+        self.issuer.issuer()
+    }
+
+    /// Returns a token for the next call.
+    pub(super) fn get(&self) -> Result<Arc<CallerToken>, TokenError> {
+        let now = self.clock.now();
+        if let Some(current) = self.reusable(now) {
+            if !current.token.is_due_at(now) {
+                return Ok(current);
+            }
+            let renewed = self
+                .renewing
+                .try_lock()
+                .ok()
+                .and_then(|_alone| self.mint().ok());
+            return Ok(renewed.unwrap_or(current));
+        }
+        if self.is_single_use() {
+            return self.mint();
+        }
+        let _alone = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have been first.
+        let current = self.reusable(now).filter(|t| !t.token.is_due_at(now));
+        current.map_or_else(|| self.mint(), Ok)
+    }
+
+    fn reusable(&self, now: SystemTime) -> Option<Arc<CallerToken>> {
+        let current = self.current.load();
+        let current = (*current).as_ref()?;
+        let same_trust = Arc::ptr_eq(&current.trust, &self.trust.current());
+        (same_trust && current.token.is_valid_at(now)).then(|| Arc::clone(current))
+    }
+
+    fn is_single_use(&self) -> bool {
+        match &self.callee {
+            Callee::OwnModule => true,
+            Callee::Deployment(name) => {
+                let trust = self.trust.current();
+                let callee = trust.deployment(name.as_str());
+                callee.is_some_and(|callee| callee.single_use_tokens)
+            }
+        }
+    }
+
+    /// Signs a token, and keeps it where it may be used again.
+    fn mint(&self) -> Result<Arc<CallerToken>, TokenError> {
+        let trust = self.trust.load();
+        let (token, callee) = match &self.callee {
+            Callee::OwnModule => (self.issuer.issue_for_own_module()?, None),
+            Callee::Deployment(name) => {
+                let callee = trust.deployment(name.as_str());
+                let callee = callee.ok_or_else(|| TokenError::NotTrusted(name.clone()))?;
+                if callee.active_keys().next().is_none() {
+                    return Err(TokenError::Revoked(name.clone()));
+                }
+                (self.issuer.issue(callee)?, Some(Arc::clone(callee)))
+            }
+        };
+        let value = metadata::authorization(token.expose()).ok_or(TokenError::Value)?;
+        let reused = callee.as_ref().is_some_and(|c| !c.single_use_tokens);
+        let token = Arc::new(CallerToken {
+            token,
+            value,
+            callee,
+            trust,
+        });
+        if reused {
+            self.current.store(Some(Arc::clone(&token)));
+        }
+        Ok(token)
+    }
+}

@@ -1,0 +1,86 @@
+//! The callee's half of the proof: what is known of a call until its reply is countersigned.
+
+use std::sync::Arc;
+
+use http::header::HeaderValue;
+use http::request::Parts;
+use http::{HeaderMap, Response};
+
+use crate::secret::Secret;
+use crate::token::Nonce;
+use crate::token::proof::{EngineClaim, Exchange, ProofSigner};
+
+use super::metadata;
+
+/// The call that the reply's proof will name. Made only for a caller whose signature verified and
+/// whose nonce is well formed, whether the call is admitted or refused.
+#[derive(Debug)]
+pub(super) struct PendingProof {
+    signer: ProofSigner,
+    caller: String,
+    nonce: Nonce,
+    token: Secret<String>,
+    path: String,
+    engine: Option<Arc<EngineClaim>>,
+}
+
+/// The proofs of one server: who signs, and which engine it is, where it is one.
+#[derive(Clone, Debug)]
+pub(super) struct Proofs {
+    pub(super) signer: ProofSigner,
+    pub(super) engine: Option<Arc<EngineClaim>>,
+}
+
+const CHECK_STATUS: &str = "/countersign.engine.v1.EngineService/CheckStatus";
+
+impl PendingProof {
+    /// Notes a call whose token's `iss` is `caller`; none where no proof was asked for.
+    pub(super) fn of(proofs: &Proofs, head: &Parts, caller: &str) -> Option<Self> {
+        let nonce = nonce(&head.headers)?;
+        let token = metadata::bearer(&head.headers).ok()?.to_owned();
+        let Proofs { signer, engine } = proofs;
+        (caller.len() <= MAX_CALLER_BYTES).then(|| Self {
+            signer: signer.clone(),
+            engine: engine
+                .clone()
+                .filter(|_| metadata::path(&head.uri) == CHECK_STATUS),
+            caller: caller.to_owned(),
+            nonce,
+            token: Secret::new(token),
+            path: metadata::path(&head.uri).to_owned(),
+        })
+    }
+
+    /// Adds the proof to the reply's first headers, which are the trailers where the reply has
+    /// nothing else. A handler adds an [`EngineClaim`] to the reply's extensions to have it signed.
+    pub(super) fn countersign<R>(self, mut response: Response<R>) -> Response<R> {
+        let exchange = Exchange {
+            caller: &self.caller,
+            nonce: self.nonce,
+            token: self.token.expose(),
+            path: &self.path,
+        };
+        let engine = response.extensions().get::<EngineClaim>();
+        let engine = engine.or(self.engine.as_deref());
+        let proof = self.signer.sign(&exchange, engine);
+        let value = proof
+            .ok()
+            .and_then(|proof| HeaderValue::try_from(proof).ok());
+        // Without a proof the caller refuses the reply: nothing is lost but the call.
+        match value {
+            Some(value) => response.headers_mut().insert(metadata::PROOF, value),
+            None => response.headers_mut().remove(metadata::PROOF),
+        };
+        response
+    }
+}
+
+fn nonce(headers: &HeaderMap) -> Option<Nonce> {
+    let mut nonces = headers.get_all(metadata::NONCE).iter();
+    let nonce = nonces.next()?.to_str().ok()?.parse().ok()?;
+    nonces.next().is_none().then_some(nonce)
+}
+
+/// A name has 40 characters at most, a key id 128: no other `iss` is anybody's who would verify the
+/// proof, and a proof is not to grow with it.
+const MAX_CALLER_BYTES: usize = 512;

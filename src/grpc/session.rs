@@ -1,0 +1,287 @@
+//! How long an admitted call may go on: its token's time, and as long as its key is trusted.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tonic::Status;
+
+use crate::clock::Clock;
+use crate::telemetry::events;
+use crate::token::{Reason, Refusal, TokenVerifier, VerifiedToken};
+use crate::trust::TrustStore;
+
+use super::refuse;
+
+/// For how long a stream may outlive the token with which it was opened.
+pub const STREAM_GRACE: Duration = Duration::from_secs(10);
+
+/// One admitted call, as long as its streams are open.
+#[derive(Debug)]
+pub(super) struct Session {
+    trust: Arc<TrustStore>,
+    clock: Arc<dyn Clock>,
+    token: VerifiedToken,
+    end: SystemTime,
+    path: String,
+    peer: Option<SocketAddr>,
+    told: AtomicBool,
+    cut: OnceLock<Refusal>,
+}
+
+impl Session {
+    pub(super) fn new(
+        verifier: &TokenVerifier,
+        token: &VerifiedToken,
+        path: &str,
+        peer: Option<SocketAddr>,
+    ) -> Self {
+        let now = verifier.clock().now();
+        Self {
+            trust: Arc::clone(verifier.trust()),
+            clock: Arc::clone(verifier.clock()),
+            // A call that was admitted within the leeway has its grace all the same.
+            end: token.expires_at().max(now) + STREAM_GRACE,
+            token: token.clone(),
+            path: path.to_owned(),
+            peer,
+            told: AtomicBool::new(false),
+            cut: OnceLock::new(),
+        }
+    }
+
+    /// Returns why the request's stream was ended, where it was.
+    pub(super) fn cut(&self) -> Option<Status> {
+        self.cut.get().map(|refusal| self.status(refusal))
+    }
+
+    /// Completes once the call may not go on.
+    async fn over(self: Arc<Self>) -> Refusal {
+        let mut changes = self.trust.subscribe();
+        loop {
+            if let Err(refusal) = self.still_admitted() {
+                return refusal;
+            }
+            let left = self.end.duration_since(self.clock.now());
+            // The clock may step where the timer does not.
+            let left = left.unwrap_or_default().min(MAX_UNCHECKED);
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                // The store outlives the call, which holds it.
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    fn still_admitted(&self) -> Result<(), Refusal> {
+        self.token.still_trusted(&self.trust.current())?;
+        let Ok(late) = self.clock.now().duration_since(self.end) else {
+            return Ok(());
+        };
+        let past = (late + STREAM_GRACE).as_secs();
+        let grace = STREAM_GRACE.as_secs();
+        let detail = format!(
+            "the stream's token expired {past} s ago, {grace} s are granted; open the next stream before that"
+        );
+        Err(Refusal::new(Reason::TokenExpired, detail))
+    }
+
+    /// Makes the status that ends the call; logs it once.
+    fn status(&self, refusal: &Refusal) -> Status {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            events::auth_rejected(&events::RejectedCall {
+                reason: refusal.reason.as_str(),
+                fingerprint: Some(self.token.key_id().as_str()),
+                peer: self.peer,
+                method: &self.path,
+                suppressed: 0,
+                detail: &refusal.detail,
+                help: refusal.reason.help(),
+            });
+        }
+        refuse(refusal.reason, Some(&refusal.detail))
+    }
+}
+
+const MAX_UNCHECKED: Duration = Duration::from_secs(60);
+
+/// Watches a session while one of its bodies is open.
+///
+/// Nothing is armed before a body has made somebody wait or has passed a second message, so that a
+/// unary call costs neither timer nor lock. One that waits holds one future; there is no task.
+struct Watch {
+    session: Arc<Session>,
+    over: Option<Pin<Box<dyn Future<Output = Refusal> + Send>>>,
+    messages: bool,
+}
+
+impl Watch {
+    fn of(session: Arc<Session>) -> Self {
+        Self {
+            session,
+            over: None,
+            messages: false,
+        }
+    }
+
+    /// Polls `body`, unless the session is over.
+    fn poll_body<B: Body>(
+        &mut self,
+        body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Polled<B>, Refusal>> {
+        if let Some(over) = &mut self.over {
+            if let Poll::Ready(refusal) = over.as_mut().poll(cx) {
+                return Poll::Ready(Err(refusal));
+            }
+            return body.poll_frame(cx).map(Ok);
+        }
+        let answer = body.poll_frame(cx);
+        let streams = match &answer {
+            Poll::Pending => true,
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                std::mem::replace(&mut self.messages, true)
+            }
+            Poll::Ready(_) => false,
+        };
+        if streams {
+            let over = Box::pin(Arc::clone(&self.session).over());
+            let over = self.over.insert(over);
+            if answer.is_pending() {
+                return over.as_mut().poll(cx).map(Err);
+            }
+        }
+        answer.map(Ok)
+    }
+}
+
+/// What a body answers.
+type Polled<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Watch");
+        shown
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The body of a reply, which ends with the session: `TOKEN_EXPIRED` or `KEY_REVOKED` in the
+    /// trailers. No message is taken from the handler after that.
+    #[derive(Debug)]
+    pub struct SessionBody<R> {
+        #[pin]
+        inner: Option<R>,
+        watch: Option<Watch>,
+    }
+}
+
+impl<R> SessionBody<R> {
+    pub(super) fn new(inner: R, session: Option<Arc<Session>>) -> Self {
+        Self {
+            inner: Some(inner),
+            watch: session.map(Watch::of),
+        }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self {
+            inner: None,
+            watch: None,
+        }
+    }
+}
+
+impl<R: Body> Body for SessionBody<R> {
+    type Data = R::Data;
+    type Error = R::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let Some(watch) = this.watch else {
+            return inner.poll_frame(cx);
+        };
+        let refusal = match ready!(watch.poll_body(inner, cx)) {
+            Ok(answer) => return Poll::Ready(answer),
+            Err(refusal) => refusal,
+        };
+        let mut trailers = HeaderMap::new();
+        // Our own text is always a header value.
+        let _ = watch.session.status(&refusal).add_header(&mut trailers);
+        this.inner.set(None);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let inner = self.inner.as_ref();
+        inner.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The body of a request, which fails once the session is over.
+    #[derive(Debug)]
+    pub(super) struct RequestBody {
+        #[pin]
+        inner: Option<tonic::body::Body>,
+        watch: Watch,
+    }
+}
+
+impl RequestBody {
+    pub(super) fn new(inner: tonic::body::Body, session: Arc<Session>) -> Self {
+        Self {
+            inner: Some(inner),
+            watch: Watch::of(session),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let refusal = match ready!(this.watch.poll_body(inner, cx)) {
+            Ok(answer) => return Poll::Ready(answer),
+            Err(refusal) => refusal,
+        };
+        this.inner.set(None);
+        let session = &this.watch.session;
+        let refusal = session.cut.get_or_init(|| refusal);
+        Poll::Ready(Some(Err(session.status(refusal))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let inner = self.inner.as_ref();
+        inner.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
