@@ -98,7 +98,7 @@ fn issue(arguments: &Issue, console: &Console) -> Answer {
 fn verify(arguments: &Judge, console: &Console) -> Answer {
     let (_, module) = load(&arguments.home, console)?;
     let token = read(&arguments.token_file)?;
-    if let Err(refusal) = module.verifier().verify(&token, Accept::Peers) {
+    if let Err(refusal) = module.verifier().examine(&token, Accept::Peers) {
         return Err(refused(&refusal));
     }
     // It verified, so that it can be taken apart again.

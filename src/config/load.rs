@@ -226,6 +226,7 @@ impl Settings {
             .dangerous_tokens(tokens)
             .policy(self.policy)
             .proof_mode(self.proof)
+            .replay(self.replay)
             .impersonation_role(self.impersonation_role.clone());
         let trusting = self.deployments.iter().cloned();
         trusting

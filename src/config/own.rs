@@ -8,6 +8,7 @@ pub use crate::grpc::ProofMode;
 use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
 use crate::identity::DeploymentName;
 use crate::registry::AddressRules;
+pub use crate::token::Replay;
 
 /// What the server of a module does.
 #[derive(Clone, Debug)]
@@ -110,15 +111,6 @@ pub struct LoggingSettings {
     pub plain_file: bool,
     /// JSON lines in a file.
     pub json_file: bool,
-}
-
-/// Whether a token is accepted more than once.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Replay {
-    /// Until it expires.
-    Off,
-    /// Once.
-    Strict,
 }
 
 /// What we add about a trusted deployment, `countersign.deployments.<name>`.

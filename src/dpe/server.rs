@@ -169,7 +169,12 @@ impl Dpe {
         let begun = OnceLock::new();
         let (stop, stopped) = watch::channel(false);
         let mut follower = JoinSet::new();
-        follower.spawn(follow(self.checker.registration(), health.clone()));
+        let (registration, ready) = (self.checker.registration(), self.module.clone());
+        let serving = health.clone();
+        follower.spawn(async move {
+            ready.ready().await;
+            follow(registration, serving).await;
+        });
         let mut checker = JoinSet::new();
         checker.spawn(self.checker.run(told(stopped)));
         let stopping = async {

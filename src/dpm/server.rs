@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::error::StartError;
 use super::monitor::{Monitor, MonitorOptions};
@@ -131,7 +132,16 @@ impl Dpm {
             .of::<EngineRegistryServiceServer<EngineRegistryService>>();
         let layer = module.server_layer(rules(self.standard.rules, &module));
         let routes = self.standard.routes.add_service(service);
-        health.serving().await;
+        let mut readiness = JoinSet::new();
+        if module.not_ready_for().is_none() {
+            health.serving().await;
+        } else {
+            let (module, health) = (module.clone(), health.clone());
+            readiness.spawn(async move {
+                module.ready().await;
+                health.serving().await;
+            });
+        }
         events::startup(&events::StartedModule {
             module: module.own().module.as_str(),
             deployment: module.own().issuer(),
@@ -142,6 +152,7 @@ impl Dpm {
         let stopping = async {
             shutdown.await;
             monitor.stop();
+            readiness.shutdown().await;
             health.not_serving().await;
         };
         let ended = serve(self.listener, layer, routes, options.server, stopping).await;

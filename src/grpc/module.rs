@@ -1,12 +1,13 @@
 //! A module: its own key, those it trusts, and the layers made of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{DeploymentName, Role, RoleError};
 use crate::proto::identity::identity_service_server::IdentityServiceServer;
 use crate::token::proof::{ProofSigner, ProofVerifier};
-use crate::token::{Policy, TokenIssuer, TokenVerifier};
+use crate::token::{Policy, Replay, ReplayGuard, TokenIssuer, TokenVerifier};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
 use super::caller_tokens::{Callee, CallerTokens};
@@ -28,6 +29,7 @@ pub struct Module {
     impersonation_role: Role,
     tokens: Tokens,
     proof_mode: ProofMode,
+    replay: Option<Arc<ReplayGuard>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -74,6 +76,7 @@ pub struct ModuleBuilder {
     impersonation_role: Option<Role>,
     tokens: Tokens,
     proof_mode: ProofMode,
+    replay: Replay,
     clock: Arc<dyn Clock>,
 }
 
@@ -112,6 +115,12 @@ impl ModuleBuilder {
         Self { proof_mode, ..self }
     }
 
+    /// Takes each token once, or for as long as it lives.
+    #[must_use]
+    pub fn replay(self, replay: Replay) -> Self {
+        Self { replay, ..self }
+    }
+
     /// Reads the time from `clock` instead of the machine.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
@@ -129,7 +138,12 @@ impl ModuleBuilder {
             Some(role) => role,
             None => Role::new("IMPERSONATION")?,
         };
+        let replay = match self.replay {
+            Replay::Off => None,
+            Replay::Strict => Some(ReplayGuard::new(self.policy, Arc::clone(&self.clock))),
+        };
         Ok(Module {
+            replay: replay.map(Arc::new),
             own: Arc::new(self.own),
             trust: Arc::new(TrustStore::new(keys)),
             policy: self.policy,
@@ -151,6 +165,7 @@ impl Module {
             impersonation_role: None,
             tokens: Tokens::Required,
             proof_mode: ProofMode::default(),
+            replay: Replay::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -208,10 +223,30 @@ impl Module {
         &self.clock
     }
 
-    /// Returns a verifier of tokens for this module.
+    /// Returns a verifier of tokens for this module. Those that take each token once share one memory.
     pub fn verifier(&self) -> TokenVerifier {
         let (own, trust) = (Arc::clone(&self.own), Arc::clone(&self.trust));
-        TokenVerifier::new(own, trust, self.policy, Arc::clone(&self.clock))
+        let verifier = TokenVerifier::new(own, trust, self.policy, Arc::clone(&self.clock));
+        match &self.replay {
+            Some(replay) => verifier.taking_each_once(Arc::clone(replay)),
+            None => verifier,
+        }
+    }
+
+    /// Completes once the module can accept tokens: at once, unless it takes each token once. Then it
+    /// waits for the leeway to pass after the start, since a token from before may have been used.
+    pub async fn ready(&self) {
+        // The clock may step where the timer does not.
+        while let Some(left) = self.not_ready_for() {
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+
+    /// Returns how long the module cannot accept tokens yet; see [`ready`](Self::ready).
+    pub fn not_ready_for(&self) -> Option<Duration> {
+        let ready_at = self.replay.as_ref()?.ready_at();
+        let left = ready_at.duration_since(self.clock.now()).ok()?;
+        (!left.is_zero()).then_some(left)
     }
 
     /// Returns an issuer of this module's tokens.

@@ -15,6 +15,7 @@ pub(super) struct Claims {
     pub(super) issued_at: f64,
     pub(super) expires_at: f64,
     pub(super) not_before: Option<f64>,
+    pub(super) id: Option<String>,
 }
 
 const MAX_AUDIENCES: usize = 8;
@@ -23,23 +24,15 @@ const MAX_ID_CHARACTERS: usize = 128;
 impl Claims {
     /// Takes the claims that this module knows; others are ignored.
     pub(super) fn from_members(members: &Map<String, Value>) -> Result<Self, Refusal> {
-        let claims = Self {
+        Ok(Self {
             issuer: text(members, "iss")?.to_owned(),
             subject: text(members, "sub")?.to_owned(),
             audience: audience(members)?,
             issued_at: required_number(members, "iat")?,
             expires_at: required_number(members, "exp")?,
             not_before: number(members, "nbf")?,
-        };
-        if members.contains_key("jti") {
-            let characters = text(members, "jti")?.chars().count();
-            if characters > MAX_ID_CHARACTERS {
-                return Err(malformed(format!(
-                    "`jti` has {characters} characters, at most 128"
-                )));
-            }
-        }
-        Ok(claims)
+            id: id(members)?,
+        })
     }
 }
 
@@ -104,6 +97,19 @@ fn number(members: &Map<String, Value>, name: &'static str) -> Result<Option<f64
             kind(other)
         ))),
     }
+}
+
+fn id(members: &Map<String, Value>) -> Result<Option<String>, Refusal> {
+    if !members.contains_key("jti") {
+        return Ok(None);
+    }
+    let id = text(members, "jti")?;
+    let characters = id.chars().count();
+    if characters > MAX_ID_CHARACTERS {
+        let detail = format!("`jti` has {characters} characters, at most {MAX_ID_CHARACTERS}");
+        return Err(malformed(detail));
+    }
+    Ok(Some(id.to_owned()))
 }
 
 fn audience(members: &Map<String, Value>) -> Result<Vec<String>, Refusal> {

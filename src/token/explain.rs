@@ -5,7 +5,7 @@ use crate::jose::{Compact, CompactError};
 
 use super::claims::{Claims, seconds};
 use super::verifier::{Accept, TokenVerifier, VerifiedToken};
-use super::verifier::{claims, issuer, malformed, not_revoked, signature};
+use super::verifier::{issuer, malformed, not_revoked, signature};
 use super::{Reason, Refusal};
 
 /// One rule of [`TokenVerifier::explain`] and what it said.
@@ -95,7 +95,7 @@ impl TokenVerifier {
             not_revoked(&signer).map(|()| "is-revoked=false".into()),
         );
         let form = "iss, sub, aud, iat and exp are there, each of its type";
-        let claims = passed(checks, "claims", claims(&compact), |_| form.into())?;
+        let claims = passed(checks, "claims", self.claims(&compact), |_| form.into())?;
         let times = self
             .times(&claims, &signer)
             .map(|()| self.describe_times(&claims));
@@ -110,6 +110,10 @@ impl TokenVerifier {
             "audience",
             self.audience(&claims).map(|()| claims.audience.join(", ")),
         );
+        if self.replay.is_some() {
+            let unknown = "taken once; whether it was used, only the running module knows";
+            note(checks, "replay", Ok(unknown.into()));
+        }
         let verified = signer.verified(&claims);
         if let Some(role) = role {
             note(checks, "role", has_role(verified.identity().roles(), role));

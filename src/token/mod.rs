@@ -8,6 +8,7 @@ mod nonce;
 mod policy;
 pub mod proof;
 mod reason;
+mod replay;
 mod verifier;
 
 pub use explain::{Check, Verdict};
@@ -15,6 +16,7 @@ pub use issuer::{IssueError, IssuedToken, TokenIssuer};
 pub use nonce::{NoRandomness, Nonce, NonceError};
 pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
 pub use reason::{Reason, Refusal, UnknownReason};
+pub use replay::{Replay, ReplayGuard};
 pub use verifier::{Accept, TokenVerifier, VerifiedToken};
 
 /// The `typ` of a token that a module issues to itself: accepted over loopback, on methods that say

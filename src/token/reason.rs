@@ -90,7 +90,7 @@ reasons! {
     /// The token was used before.
     TokenReplayed = "TOKEN_REPLAYED":
         "the token was used before",
-        "The callee takes each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. If the caller does that already, somebody replays its tokens.";
+        "The callee takes each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the caller does set it and this goes on, its clock is behind, or somebody replays its tokens.";
     /// The identity lacks the role that the method asks for.
     RoleMissing = "ROLE_MISSING":
         "the caller's deployment lacks the role that this method needs",

@@ -9,16 +9,17 @@ use crate::jose::{Compact, CompactError, KeyId, VerifyingKey, json};
 use crate::trust::{Deployment, Found, KeySet, OwnDeployment, TrustStore};
 
 use super::claims::{Claims, seconds, time};
+use super::replay::{ReplayGuard, required_id};
 use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
 
 /// Decides whether a token proves who calls.
 ///
 /// Checks, in this order, and stops at the first that fails: size and form, header, key known,
-/// signature, key not revoked, form of the claims, times, issuer, audience. The payload's JSON is
-/// not parsed before the signature verifies, and an unknown key costs no cryptography.
+/// signature, key not revoked, form of the claims, times, issuer, audience and, where each token is
+/// taken once, replay. The payload's JSON is not parsed before the signature verifies, and an unknown
+/// key costs no cryptography.
 ///
-/// Does not check: whether the token was used before, the method, or roles (the layer does), and
-/// nothing of the request's body. The identity it gives comes from the deployment that owns the
+/// Does not check: the method, or roles (the layer does), and nothing of the request's body. The identity it gives comes from the deployment that owns the
 /// key; no claim adds to it.
 #[derive(Clone, Debug)]
 pub struct TokenVerifier {
@@ -26,6 +27,7 @@ pub struct TokenVerifier {
     pub(super) trust: Arc<TrustStore>,
     pub(super) policy: Policy,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) replay: Option<Arc<ReplayGuard>>,
 }
 
 /// Whose tokens are accepted.
@@ -115,6 +117,16 @@ impl TokenVerifier {
             trust,
             policy,
             clock,
+            replay: None,
+        }
+    }
+
+    /// Takes each token once, as `replay` remembers.
+    #[must_use]
+    pub fn taking_each_once(self, replay: Arc<ReplayGuard>) -> Self {
+        Self {
+            replay: Some(replay),
+            ..self
         }
     }
 
@@ -128,12 +140,31 @@ impl TokenVerifier {
         &self.clock
     }
 
-    /// Verifies the compact token `token`.
+    /// Verifies the compact token `token`, and counts it as used where each is taken once.
     ///
     /// # Errors
     ///
     /// The first rule that fails, as a [`Refusal`].
     pub fn verify(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
+        self.judge(token, accept, self.replay.as_deref())
+    }
+
+    /// Applies every rule to `token` but whether it was used before, and does not count it as used:
+    /// for an operator's question.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn examine(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
+        self.judge(token, accept, None)
+    }
+
+    fn judge(
+        &self,
+        token: &str,
+        accept: Accept,
+        replay: Option<&ReplayGuard>,
+    ) -> Result<VerifiedToken, Refusal> {
         let compact = Compact::parse(token).map_err(|error| malformed(&error))?;
         let trust = self.trust.current();
         let named = |refusal: Refusal| Refusal {
@@ -149,7 +180,7 @@ impl TokenVerifier {
             ..named(refusal)
         };
         not_revoked(&signer).map_err(owned)?;
-        let claims = claims(&compact).map_err(owned)?;
+        let claims = self.claims(&compact).map_err(owned)?;
         let issued = |refusal: Refusal| Refusal {
             issuer: self
                 .audience(&claims)
@@ -160,6 +191,10 @@ impl TokenVerifier {
         self.times(&claims, &signer).map_err(issued)?;
         issuer(&claims, &signer).map_err(issued)?;
         self.audience(&claims).map_err(issued)?;
+        if let Some(replay) = replay {
+            let owner = signer.deployment().map(|deployment| &deployment.name);
+            replay.take(owner, &claims).map_err(issued)?;
+        }
         Ok(signer.verified(&claims))
     }
 
@@ -191,12 +226,27 @@ impl TokenVerifier {
         Ok(Signer::Own(&self.own))
     }
 
+    pub(super) fn claims(&self, compact: &Compact<'_>) -> Result<Claims, Refusal> {
+        let members = json::object(compact.payload()).map_err(|error| {
+            Refusal::new(
+                Reason::TokenMalformed,
+                format!("the payload is no JSON object: {error}"),
+            )
+        })?;
+        let claims = Claims::from_members(&members)?;
+        if self.replay.is_some() {
+            required_id(&claims)?;
+        }
+        Ok(claims)
+    }
+
     pub(super) fn times(&self, claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {
         let now = seconds(self.clock.now());
         let leeway = self.policy.leeway().as_secs_f64();
-        let max = match signer {
-            Signer::Peer(_) => self.policy.max_lifetime(),
-            Signer::Own(_) => MAX_OWN_MODULE_LIFETIME,
+        let (max, lead) = match signer {
+            Signer::Peer(_) => (self.policy.max_lifetime(), leeway),
+            // Both times are of one machine's clock.
+            Signer::Own(_) => (MAX_OWN_MODULE_LIFETIME, 0.0),
         };
         let Claims {
             issued_at,
@@ -214,9 +264,9 @@ impl TokenVerifier {
         }
         for (name, time) in [("iat", Some(issued_at)), ("nbf", not_before)] {
             let ahead = time.unwrap_or(now) - now;
-            if ahead > leeway {
+            if ahead > lead {
                 let detail = format!(
-                    "`{name}` is {ahead:.0} s in the future, leeway {leeway} s; check NTP on both hosts"
+                    "`{name}` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts"
                 );
                 return Err(Refusal::new(Reason::TokenNotYetValid, detail));
             }
@@ -347,16 +397,6 @@ pub(super) fn not_revoked(signer: &Signer<'_>) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn claims(compact: &Compact<'_>) -> Result<Claims, Refusal> {
-    let members = json::object(compact.payload()).map_err(|error| {
-        Refusal::new(
-            Reason::TokenMalformed,
-            format!("the payload is no JSON object: {error}"),
-        )
-    })?;
-    Claims::from_members(&members)
 }
 
 pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {

@@ -1,0 +1,236 @@
+//! Takes each token once, and forgets none.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Clock;
+use crate::identity::DeploymentName;
+
+use super::claims::{Claims, seconds};
+use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
+
+/// Whether a token is accepted more than once: `countersign.token.replay`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Replay {
+    /// Until it expires. The default: callers reuse a token for half of its life.
+    #[default]
+    Off,
+    /// Once. Callers need `countersign.deployments.<name>.single-use-tokens=true`, and their clocks
+    /// are waited for after a start.
+    Strict,
+}
+
+/// Remembers the uses of tokens by issuer and `jti`, for as long as the tokens could be used again.
+///
+/// A use is an issuer and a `jti`, never the token's bytes: a signature has two spellings. The uses
+/// of each issuer are bounded in number. Whatever is forgotten, because it is old, because there is
+/// no room, or because the process started anew, raises the issuer's watermark: a token issued up to
+/// then is refused, used or not, so that no second use is ever taken for the first. The caller's next
+/// token is newer.
+///
+/// After a start the watermark stands at the start plus the leeway: a token that the process before
+/// it accepted was issued by then at the latest. Until the clock has passed it
+/// ([`ready_at`](Self::ready_at)), no token can be accepted.
+///
+/// Every process remembers for itself: two that answer under one name accept a token once each.
+#[derive(Debug)]
+pub struct ReplayGuard {
+    started: SystemTime,
+    policy: Policy,
+    capacity: usize,
+    clock: Arc<dyn Clock>,
+    issuers: Mutex<HashMap<Option<DeploymentName>, Uses>>,
+}
+
+/// The uses of one issuer's tokens.
+#[derive(Debug)]
+struct Uses {
+    /// Tokens issued at this time or before are refused.
+    watermark: IssuedAt,
+    by_id: HashMap<TokenId, IssuedAt>,
+    by_age: BTreeSet<(IssuedAt, TokenId)>,
+}
+
+/// The beginning of the SHA-256 of a `jti`: of one size, whatever callers send.
+type TokenId = [u8; 16];
+
+/// A token's `iat`: finite, in seconds since 1970.
+#[derive(Clone, Copy, Debug)]
+struct IssuedAt(f64);
+
+impl Ord for IssuedAt {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for IssuedAt {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for IssuedAt {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for IssuedAt {}
+
+/// How many uses are remembered for each issuer: 300 calls a second of tokens that live 300 s.
+const CAPACITY: usize = 100_000;
+
+impl ReplayGuard {
+    /// Starts at the time of `clock`, and remembers nothing from before.
+    pub fn new(policy: Policy, clock: Arc<dyn Clock>) -> Self {
+        Self::with_capacity(policy, clock, CAPACITY)
+    }
+
+    fn with_capacity(policy: Policy, clock: Arc<dyn Clock>, capacity: usize) -> Self {
+        Self {
+            started: clock.now(),
+            policy,
+            capacity,
+            clock,
+            issuers: Mutex::default(),
+        }
+    }
+
+    /// Returns the time from which on a peer's fresh token is accepted, if its clock is this one's.
+    pub fn ready_at(&self) -> SystemTime {
+        // Tokens carry whole seconds, rounded down.
+        self.started + self.policy.leeway() + Duration::from_secs(1)
+    }
+
+    /// Counts the use of a token that passed every other check; `issuer` is none for the module's
+    /// own.
+    ///
+    /// # Errors
+    ///
+    /// `TOKEN_REPLAYED` where it was used before, or that cannot be ruled out; `TOKEN_MALFORMED`
+    /// where it has no `jti`.
+    pub(super) fn take(
+        &self,
+        issuer: Option<&DeploymentName>,
+        claims: &Claims,
+    ) -> Result<(), Refusal> {
+        let id = required_id(claims)?;
+        let issued = IssuedAt(claims.issued_at);
+        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        let uses = match issuers.get_mut(&issuer.cloned()) {
+            Some(uses) => uses,
+            None => issuers
+                .entry(issuer.cloned())
+                .or_insert_with(|| Uses::since(self.watermark(issuer))),
+        };
+        let now = self.clock.now();
+        uses.forget_before(self.horizon(issuer, now));
+        uses.take(id, issued, now, self.capacity)
+    }
+
+    /// Returns when the newest token was issued that may have been used before the start.
+    fn watermark(&self, issuer: Option<&DeploymentName>) -> IssuedAt {
+        let ahead = match issuer {
+            Some(_) => self.policy.leeway(),
+            // The module's own tokens are timed by this very clock.
+            None => Duration::ZERO,
+        };
+        IssuedAt(seconds(self.started + ahead))
+    }
+
+    /// Returns when a token was issued that has expired by now, leeway included, however long it
+    /// lived.
+    fn horizon(&self, issuer: Option<&DeploymentName>, now: SystemTime) -> IssuedAt {
+        let life = match issuer {
+            Some(_) => self.policy.max_lifetime(),
+            None => MAX_OWN_MODULE_LIFETIME,
+        };
+        let past = life + self.policy.leeway();
+        IssuedAt(seconds(now) - past.as_secs_f64())
+    }
+}
+
+/// Returns what a token's `jti` is remembered by.
+///
+/// # Errors
+///
+/// `TOKEN_MALFORMED` where it has none.
+pub(super) fn required_id(claims: &Claims) -> Result<TokenId, Refusal> {
+    let Some(id) = &claims.id else {
+        let detail = "claim `jti` is missing; this module takes each token once";
+        return Err(Refusal::new(Reason::TokenMalformed, detail));
+    };
+    let mut short = TokenId::default();
+    for (to, from) in short.iter_mut().zip(Sha256::digest(id.as_bytes())) {
+        *to = from;
+    }
+    Ok(short)
+}
+
+impl Uses {
+    fn since(watermark: IssuedAt) -> Self {
+        Self {
+            watermark,
+            by_id: HashMap::new(),
+            by_age: BTreeSet::new(),
+        }
+    }
+
+    fn take(
+        &mut self,
+        id: TokenId,
+        issued: IssuedAt,
+        now: SystemTime,
+        capacity: usize,
+    ) -> Result<(), Refusal> {
+        if self.by_id.contains_key(&id) {
+            let detail = "its `jti` was used before";
+            return Err(Refusal::new(Reason::TokenReplayed, detail));
+        }
+        if issued <= self.watermark {
+            let detail = self.describe_watermark(now);
+            return Err(Refusal::new(Reason::TokenReplayed, detail));
+        }
+        self.by_id.insert(id, issued);
+        self.by_age.insert((issued, id));
+        while self.by_id.len() > capacity {
+            self.forget_oldest();
+        }
+        Ok(())
+    }
+
+    fn describe_watermark(&self, now: SystemTime) -> String {
+        let ahead = self.watermark.0 - seconds(now);
+        if ahead > 0.0 {
+            return format!(
+                "this module started a moment ago and takes no token issued within the next {ahead:.0} s"
+            );
+        }
+        let past = -ahead;
+        format!(
+            "uses of tokens issued over {past:.0} s ago are not remembered any more; send a newer one"
+        )
+    }
+
+    fn forget_before(&mut self, horizon: IssuedAt) {
+        while self.by_age.first().is_some_and(|(at, _)| *at <= horizon) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets the use of the token issued first; from then on no token of its age is accepted.
+    fn forget_oldest(&mut self) {
+        if let Some((issued, id)) = self.by_age.pop_first() {
+            self.by_id.remove(&id);
+            self.watermark = self.watermark.max(issued);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
