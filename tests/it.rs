@@ -19,6 +19,8 @@ mod listener;
 mod oracles;
 #[path = "it/ownership.rs"]
 mod ownership;
+#[path = "it/proof.rs"]
+mod proof;
 #[path = "it/registration.rs"]
 mod registration;
 #[path = "it/services.rs"]

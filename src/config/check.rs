@@ -176,6 +176,8 @@ pub(super) struct Inspected {
     pub(super) options: Options,
     /// Where the server's and the client's largest message are set, where they are.
     pub(super) message_bytes_at: [Option<Sourced>; 2],
+    /// Where each token is taken once, or not.
+    pub(super) replay_at: Option<Sourced>,
     pub(super) findings: Findings,
     settings: usize,
     ignored: Vec<Ignored>,
@@ -220,6 +222,7 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
         assumed: question.assumed,
     };
     pins::check(&mut reader, &options, &deployments, &about);
+    let replay_at = reader.raw("countersign.token.replay", &[]).cloned();
     let message_bytes_at = MESSAGE_BYTES.map(|name| {
         reader
             .raw(name, &[])
@@ -240,6 +243,7 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
         deployments,
         options,
         message_bytes_at,
+        replay_at,
         findings: findings.finish(),
         settings,
         ignored,

@@ -5,6 +5,7 @@ use crate::diagnostic::{Code, Finding, Severity};
 use super::check::Inspected;
 use super::cross_tls;
 use super::deployments::{ReadDeployment, ReadKey};
+use super::own::Replay;
 use super::own_key::{self, OwnKey};
 use super::view::{Part, finding};
 
@@ -21,6 +22,7 @@ pub(super) fn check(files: &[Inspected]) -> Vec<Finding> {
             found.extend(name_there(this, other));
             found.extend(cross_tls::check(this, other));
             found.extend(message_sizes(this, other));
+            found.extend(single_use(this, other));
             if n < m {
                 found.extend(shared_key(this, other));
                 found.extend(environments(this, other));
@@ -216,4 +218,25 @@ fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
         (None, None) => return None,
     };
     Some(found.with_help(help))
+}
+
+/// CS0306: does this file reuse tokens for a module that takes each once?
+fn single_use(this: &Inspected, other: &Inspected) -> Option<Finding> {
+    let (callee, _) = trusted(this, other.own.as_ref()?)?;
+    let reuses = callee
+        .deployment
+        .as_ref()
+        .is_some_and(|d| !d.single_use_tokens);
+    if other.options.replay != Replay::Strict || !reuses {
+        return None;
+    }
+    let setting = format!("countersign.deployments.{}.single-use-tokens", callee.name);
+    let message = format!(
+        "this module takes each token once, but {} would send it the same one again",
+        path(this)
+    );
+    let at = other.replay_at.as_ref()?;
+    let found = finding(Some(&other.view), Code::Cs0306, at, Part::Value, message);
+    let help = format!("in {} write `{setting}=true`", path(this));
+    Some(found.with_key("countersign.token.replay").with_help(help))
 }

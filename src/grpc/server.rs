@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
 use tower_layer::Layer;
@@ -142,8 +142,10 @@ impl Gate {
             Accept::Peers
         };
         let token = metadata::bearer(&head.headers)
-            .and_then(|token| self.verifier.verify(token, accept))
-            .and_then(|token| self.bound(token, &head.extensions))
+            .and_then(|token| {
+                let certificate = peer::certificate_in(&head.extensions).transpose()?;
+                self.verifier.verify_over(token, accept, certificate)
+            })
             .map_err(|refusal| self.rejected(refusal, path, peer))?;
         let Some(rule) = rule else {
             if self.rules.is_first_miss(path) {
@@ -166,20 +168,6 @@ impl Gate {
         }
         listener::verified(&head.extensions);
         Ok(Some(token))
-    }
-}
-
-impl Gate {
-    /// Holds the token against the certificate of the connection that it came over, if any.
-    fn bound(
-        &self,
-        token: VerifiedToken,
-        extensions: &Extensions,
-    ) -> Result<VerifiedToken, Refusal> {
-        if let Some(certificate) = peer::certificate_in(extensions) {
-            self.verifier.check_certificate(&token, certificate?)?;
-        }
-        Ok(token)
     }
 }
 

@@ -4,8 +4,9 @@ use crate::identity::{Role, Roles};
 use crate::jose::{Compact, CompactError};
 
 use super::claims::{Claims, seconds};
-use super::verifier::{Accept, TokenVerifier, VerifiedToken};
-use super::verifier::{issuer, malformed, not_revoked, signature};
+use super::verified::VerifiedToken;
+use super::verifier::{Accept, TokenVerifier};
+use super::verifier::{Signer, issuer, malformed, not_revoked, signature};
 use super::{Reason, Refusal};
 
 /// One rule of [`TokenVerifier::explain`] and what it said.
@@ -96,29 +97,39 @@ impl TokenVerifier {
         );
         let form = "iss, sub, aud, iat and exp are there, each of its type";
         let claims = passed(checks, "claims", self.claims(&compact), |_| form.into())?;
+        Some(self.explain_claims(checks, &signer, &claims, role))
+    }
+
+    fn explain_claims(
+        &self,
+        checks: &mut Vec<Check>,
+        signer: &Signer<'_>,
+        claims: &Claims,
+        role: Option<&Role>,
+    ) -> VerifiedToken {
         let times = self
-            .times(&claims, &signer)
-            .map(|()| self.describe_times(&claims));
+            .times(claims, signer)
+            .map(|()| self.describe_times(claims));
         note(checks, "times", times);
         note(
             checks,
             "issuer",
-            issuer(&claims, &signer).map(|()| claims.issuer.clone()),
+            issuer(claims, signer).map(|()| claims.issuer.clone()),
         );
         note(
             checks,
             "audience",
-            self.audience(&claims).map(|()| claims.audience.join(", ")),
+            self.audience(claims).map(|()| claims.audience.join(", ")),
         );
         if self.replay.is_some() {
             let unknown = "taken once; whether it was used, only the running module knows";
             note(checks, "replay", Ok(unknown.into()));
         }
-        let verified = signer.verified(&claims);
+        let verified = signer.verified(claims);
         if let Some(role) = role {
             note(checks, "role", has_role(verified.identity().roles(), role));
         }
-        Some(verified)
+        verified
     }
 
     fn describe_times(&self, claims: &Claims) -> String {

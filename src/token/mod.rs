@@ -9,6 +9,7 @@ mod policy;
 pub mod proof;
 mod reason;
 mod replay;
+mod verified;
 mod verifier;
 
 pub use explain::{Check, Verdict};
@@ -17,7 +18,8 @@ pub use nonce::{NoRandomness, Nonce, NonceError};
 pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
 pub use reason::{Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
-pub use verifier::{Accept, TokenVerifier, VerifiedToken};
+pub use verified::VerifiedToken;
+pub use verifier::{Accept, TokenVerifier};
 
 /// The `typ` of a token that a module issues to itself: accepted over loopback, on methods that say
 /// so, and nowhere else.

@@ -120,7 +120,7 @@ impl ReplayGuard {
         claims: &Claims,
     ) -> Result<(), Refusal> {
         let id = required_id(claims)?;
-        let issued = IssuedAt(claims.issued_at);
+        let at = IssuedAt(claims.issued_at);
         let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
         let uses = match issuers.get_mut(&issuer.cloned()) {
             Some(uses) => uses,
@@ -130,7 +130,7 @@ impl ReplayGuard {
         };
         let now = self.clock.now();
         uses.forget_before(self.horizon(issuer, now));
-        uses.take(id, issued, now, self.capacity)
+        uses.take(id, at, now, self.capacity)
     }
 
     /// Returns when the newest token was issued that may have been used before the start.

@@ -1,15 +1,15 @@
 //! Verifies a caller's token: each rule once, in a fixed order.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::clock::Clock;
 use crate::identity::{DeploymentName, Roles, ServiceIdentity};
-use crate::jose::{Compact, CompactError, KeyId, VerifyingKey, json};
+use crate::jose::{Compact, CompactError, Fingerprint, VerifyingKey, json};
 use crate::trust::{Deployment, Found, KeySet, OwnDeployment, TrustStore};
 
 use super::claims::{Claims, seconds, time};
 use super::replay::{ReplayGuard, required_id};
+use super::verified::VerifiedToken;
 use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
 
 /// Decides whether a token proves who calls.
@@ -37,65 +37,6 @@ pub enum Accept {
     Peers,
     /// Also those that this module issued to itself. Only for calls over loopback.
     PeersAndOwnModule,
-}
-
-/// A token that verified: who called, and with what.
-#[derive(Clone, Debug)]
-pub struct VerifiedToken {
-    identity: ServiceIdentity,
-    deployment: Option<Arc<Deployment>>,
-    key_id: KeyId,
-    issuer: String,
-    expires_at: SystemTime,
-}
-
-impl VerifiedToken {
-    /// Returns who called.
-    pub fn identity(&self) -> &ServiceIdentity {
-        &self.identity
-    }
-
-    /// Returns the deployment that owns the key; none when the module called itself.
-    pub fn deployment(&self) -> Option<&Arc<Deployment>> {
-        self.deployment.as_ref()
-    }
-
-    /// Returns the key's id, as this module's file has it.
-    pub fn key_id(&self) -> &KeyId {
-        &self.key_id
-    }
-
-    /// Returns the token's `iss`, whom a proof addresses.
-    pub fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
-    /// Checks that `trust` still holds the key that signed, for the same deployment and not revoked.
-    ///
-    /// # Errors
-    ///
-    /// `KEY_REVOKED`, or `KEY_UNKNOWN` where the key is not the deployment's any more.
-    pub fn still_trusted(&self, trust: &KeySet) -> Result<(), Refusal> {
-        // A module's own key does not change while it runs.
-        let Some(deployment) = &self.deployment else {
-            return Ok(());
-        };
-        let signed_with = deployment.keys.iter().find(|k| k.key_id == self.key_id);
-        let found = trust.find(self.key_id.as_str()).filter(|found| {
-            found.deployment.name == deployment.name
-                && signed_with.is_some_and(|key| key.key == found.key.key)
-        });
-        let Some(found) = found else {
-            let detail = format!("`{}` is not trusted any more", self.key_id);
-            return Err(Refusal::new(Reason::KeyUnknown, detail));
-        };
-        not_revoked(&Signer::Peer(found))
-    }
-
-    /// Returns when the token expires, without leeway.
-    pub fn expires_at(&self) -> SystemTime {
-        self.expires_at
-    }
 }
 
 /// The key that a token names: a trusted one, or this module's own.
@@ -146,7 +87,24 @@ impl TokenVerifier {
     ///
     /// The first rule that fails, as a [`Refusal`].
     pub fn verify(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        self.judge(token, accept, self.replay.as_deref())
+        self.verify_over(token, accept, None)
+    }
+
+    /// Verifies `token` as it came over a connection whose client certificate has the key
+    /// `certificate`, where it has one; see [`check_certificate`](Self::check_certificate).
+    ///
+    /// A token that came over a connection of somebody else's is not counted as used.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn verify_over(
+        &self,
+        token: &str,
+        accept: Accept,
+        certificate: Option<Fingerprint>,
+    ) -> Result<VerifiedToken, Refusal> {
+        self.judge(token, accept, certificate, self.replay.as_deref())
     }
 
     /// Applies every rule to `token` but whether it was used before, and does not count it as used:
@@ -156,13 +114,14 @@ impl TokenVerifier {
     ///
     /// As [`verify`](Self::verify).
     pub fn examine(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        self.judge(token, accept, None)
+        self.judge(token, accept, None, None)
     }
 
     fn judge(
         &self,
         token: &str,
         accept: Accept,
+        certificate: Option<Fingerprint>,
         replay: Option<&ReplayGuard>,
     ) -> Result<VerifiedToken, Refusal> {
         let compact = Compact::parse(token).map_err(|error| malformed(&error))?;
@@ -191,11 +150,16 @@ impl TokenVerifier {
         self.times(&claims, &signer).map_err(issued)?;
         issuer(&claims, &signer).map_err(issued)?;
         self.audience(&claims).map_err(issued)?;
-        if let Some(replay) = replay {
-            let owner = signer.deployment().map(|deployment| &deployment.name);
-            replay.take(owner, &claims).map_err(issued)?;
+        let verified = signer.verified(&claims);
+        if let Some(certificate) = certificate {
+            self.check_certificate(&verified, certificate)
+                .map_err(issued)?;
         }
-        Ok(signer.verified(&claims))
+        if let Some(replay) = replay {
+            let deployment = signer.deployment().map(|deployment| &deployment.name);
+            replay.take(deployment, &claims).map_err(issued)?;
+        }
+        Ok(verified)
     }
 
     pub(super) fn signer<'a>(

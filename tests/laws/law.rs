@@ -286,7 +286,7 @@ pub(crate) fn metadata(values: &[&[u8]]) {
         "{input}.{}",
         encode(&caller.key.sign(input.as_bytes()).unwrap())
     );
-    let mut request = Request::new(());
+    let mut request = Request::new(Default::default());
     *request.uri_mut() = "/a.B/C".parse().unwrap();
     let mut sent = Vec::new();
     for value in values {
@@ -300,9 +300,12 @@ pub(crate) fn metadata(values: &[&[u8]]) {
     }
 
     let rules = MethodRules::deny_all().allow("/a.B/C", Rule::any_identity());
-    let handler = tower::service_fn(|request: Request<()>| {
-        let known = request.extensions().get::<ServiceIdentity>().cloned();
-        std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(known)))
+    let handler = tower::service_fn(|mut request: Request<_>| {
+        let mut reply = Response::new(());
+        if let Some(known) = request.extensions_mut().remove::<ServiceIdentity>() {
+            reply.extensions_mut().insert(known);
+        }
+        std::future::ready(Ok::<_, std::convert::Infallible>(reply))
     });
     let mut service = callee.server_layer(rules).layer(handler);
     let mut reply = std::pin::pin!(service.call(request));
@@ -313,7 +316,8 @@ pub(crate) fn metadata(values: &[&[u8]]) {
 
     let good = format!("bearer {good}");
     let right = matches!(sent.as_slice(), [value] if is(value, &good));
-    assert_eq!(reply.into_body().is_some(), right, "{sent:?}");
+    let known = reply.extensions().get::<ServiceIdentity>();
+    assert_eq!(known.is_some(), right, "{sent:?}");
 }
 
 /// Tells whether `value` is `good`, the case of the scheme aside.

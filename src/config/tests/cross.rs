@@ -118,3 +118,23 @@ fn cs0406_message_sizes_that_do_not_fit() {
     let server = format!("{dpm}ataccama.server.grpc.maxMessageSize=1GB\n");
     assert_eq!(both(&server, &large), []);
 }
+
+#[test]
+fn cs0306_strict_module_whose_peer_reuses_its_tokens() {
+    let (dpm, dpe) = Pair::new().files();
+    let strict = format!("{dpm}countersign.token.replay=strict\n");
+    assert_eq!(
+        both(&strict, &dpe),
+        [in_file("dpm", (Code::Cs0306, Error, 8, 26))]
+    );
+
+    let single = "countersign.deployments.dpm-dev.single-use-tokens";
+    let reusing = format!("{dpe}{single}=false\n");
+    assert_eq!(
+        both(&strict, &reusing),
+        [in_file("dpm", (Code::Cs0306, Error, 8, 26))]
+    );
+    let minting = format!("{dpe}{single}=true\n");
+    assert_eq!(both(&strict, &minting), []);
+    assert_eq!(both(&dpm, &minting), []);
+}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::ManualClock;
 use crate::identity::{DeploymentName, ModuleType, Role};
-use crate::jose::{SigningKey, checks};
+use crate::jose::{KeyId, SigningKey, checks};
 use crate::token::TokenIssuer;
 use crate::trust::TrustedKey;
 

@@ -1,7 +1,10 @@
 //! Worlds to test in.
 
 pub(crate) mod draft;
+pub(crate) mod echo;
 pub(crate) mod impostor;
+pub(crate) mod logs;
+pub(crate) mod middlebox;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod world;

@@ -175,6 +175,14 @@ impl RunningDpm {
         EngineRegistryServiceClient::new(identity.layer(channel(self.address).await))
     }
 
+    /// Returns a client that calls over `channel`.
+    pub(crate) fn client_over(
+        &self,
+        channel: grpc::AttachIdentity<tonic::transport::Channel>,
+    ) -> RegistryClient {
+        EngineRegistryServiceClient::new(channel)
+    }
+
     /// Returns a client that calls with `identity`.
     pub(crate) async fn client_with(&self, identity: &AttachIdentityLayer) -> RegistryClient {
         EngineRegistryServiceClient::new(identity.layer(channel(self.address).await))

@@ -1,0 +1,70 @@
+//! What a token that verified says.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::identity::ServiceIdentity;
+use crate::jose::KeyId;
+use crate::trust::{Deployment, KeySet};
+
+use super::verifier::{Signer, not_revoked};
+use super::{Reason, Refusal};
+
+/// A token that verified: who called, and with what.
+#[derive(Clone, Debug)]
+pub struct VerifiedToken {
+    pub(super) identity: ServiceIdentity,
+    pub(super) deployment: Option<Arc<Deployment>>,
+    pub(super) key_id: KeyId,
+    pub(super) issuer: String,
+    pub(super) expires_at: SystemTime,
+}
+
+impl VerifiedToken {
+    /// Returns who called.
+    pub fn identity(&self) -> &ServiceIdentity {
+        &self.identity
+    }
+
+    /// Returns the deployment that owns the key; none when the module called itself.
+    pub fn deployment(&self) -> Option<&Arc<Deployment>> {
+        self.deployment.as_ref()
+    }
+
+    /// Returns the key's id, as this module's file has it.
+    pub fn key_id(&self) -> &KeyId {
+        &self.key_id
+    }
+
+    /// Returns the token's `iss`, whom a proof addresses.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Checks that `trust` still holds the key that signed, for the same deployment and not revoked.
+    ///
+    /// # Errors
+    ///
+    /// `KEY_REVOKED`, or `KEY_UNKNOWN` where the key is not the deployment's any more.
+    pub fn still_trusted(&self, trust: &KeySet) -> Result<(), Refusal> {
+        // A module's own key does not change while it runs.
+        let Some(deployment) = &self.deployment else {
+            return Ok(());
+        };
+        let signed_with = deployment.keys.iter().find(|k| k.key_id == self.key_id);
+        let found = trust.find(self.key_id.as_str()).filter(|found| {
+            found.deployment.name == deployment.name
+                && signed_with.is_some_and(|key| key.key == found.key.key)
+        });
+        let Some(found) = found else {
+            let detail = format!("`{}` is not trusted any more", self.key_id);
+            return Err(Refusal::new(Reason::KeyUnknown, detail));
+        };
+        not_revoked(&Signer::Peer(found))
+    }
+
+    /// Returns when the token expires, without leeway.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at
+    }
+}

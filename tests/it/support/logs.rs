@@ -1,0 +1,56 @@
+//! What the modules of a test log.
+
+use std::sync::{Arc, OnceLock};
+
+use countersign::clock::SystemClock;
+use countersign::telemetry::{Format, LogLayer};
+use jiff::tz::TimeZone;
+use tokio::sync::mpsc;
+use tracing::Dispatch;
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use super::world::soon;
+
+/// The lines logged on this thread, which is where everything of a `#[tokio::test]` runs but DPEs.
+pub(crate) struct Logs {
+    lines: mpsc::UnboundedReceiver<String>,
+    seen: Vec<String>,
+    _default: DefaultGuard,
+}
+
+impl Logs {
+    /// Takes the lines from now on.
+    pub(crate) fn start() -> Self {
+        // With one subscriber alone, the first thread to log decides what is wanted.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
+        let (line, lines) = mpsc::unbounded_channel();
+        let layer = LogLayer::new(Arc::new(SystemClock), TimeZone::UTC)
+            // The test may be over.
+            .with_output(Format::Json, move |text| drop(line.send(text.to_owned())));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        Self {
+            lines,
+            seen: Vec::new(),
+            _default: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    /// Returns the first line that holds all of `parts`.
+    pub(crate) async fn line(&mut self, parts: &[&str]) -> String {
+        let mut next = 0;
+        let found = async {
+            loop {
+                while let Some(line) = self.seen.get(next) {
+                    next += 1;
+                    if parts.iter().all(|part| line.contains(part)) {
+                        return line.clone();
+                    }
+                }
+                self.seen.push(self.lines.recv().await.unwrap());
+            }
+        };
+        soon(&format!("a log line with {parts:?}"), found).await
+    }
+}
