@@ -23,10 +23,14 @@ mod ownership;
 mod proof;
 #[path = "it/registration.rs"]
 mod registration;
+#[path = "it/replay.rs"]
+mod replay;
 #[path = "it/services.rs"]
 mod services;
 #[path = "it/shutdown.rs"]
 mod shutdown;
+#[path = "it/streams.rs"]
+mod streams;
 #[path = "it/support/mod.rs"]
 mod support;
 #[path = "it/tls.rs"]

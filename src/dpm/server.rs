@@ -136,6 +136,7 @@ impl Dpm {
         if module.not_ready_for().is_none() {
             health.serving().await;
         } else {
+            health.not_serving().await;
             let (module, health) = (module.clone(), health.clone());
             readiness.spawn(async move {
                 module.ready().await;

@@ -80,6 +80,10 @@ impl Session {
 
     fn still_admitted(&self) -> Result<(), Refusal> {
         self.token.still_trusted(&self.trust.current())?;
+        self.in_time()
+    }
+
+    fn in_time(&self) -> Result<(), Refusal> {
         let Ok(late) = self.clock.now().duration_since(self.end) else {
             return Ok(());
         };
@@ -136,6 +140,8 @@ impl Watch {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Polled<B>, Refusal>> {
         if let Some(over) = &mut self.over {
+            // A stream that never waits does not see its timer.
+            self.session.in_time()?;
             if let Poll::Ready(refusal) = over.as_mut().poll(cx) {
                 return Poll::Ready(Err(refusal));
             }

@@ -190,7 +190,8 @@ impl ProofVerifier {
                 "it lives {life:.0} s, at most 30 s are accepted"
             )));
         }
-        if (now - issued).abs() > leeway || now >= expires + leeway {
+        // Whole seconds, rounded down: without leeway, too, a proof is up to a second old.
+        if issued - now > leeway || now - issued >= leeway + 1.0 || now >= expires + leeway {
             let skew = issued - now;
             return Err(invalid(format!(
                 "its clock differs from this one by {skew:+.0} s"

@@ -26,7 +26,9 @@ use tower_layer::Layer as _;
 use crate::support::echo::{Client, Echo};
 use crate::support::logs::Logs;
 use crate::support::middlebox::Middlebox;
-use crate::support::world::{Keys, RunningDpe, RunningDpm, channel, module, registration_of, soon};
+use crate::support::world::{
+    Keys, RegistryClient, RunningDpe, RunningDpm, channel, module, registration_of, soon,
+};
 
 const REGISTER: &str = "/countersign.registry.v1.EngineRegistryService/RegisterEngine";
 const HEARTBEAT: &str = "/countersign.registry.v1.EngineRegistryService/Heartbeat";
@@ -57,8 +59,8 @@ async fn tampered(
     let keys = Keys::new();
     let callee = Echo::serve(&keys.dpm_module()).await;
     let middlebox = Middlebox::before(callee, mischief).await;
-    let caller = dpe_that_asks(&keys, ProofMode::EveryCall);
-    let layer = caller.client_layer("dpm-dev").unwrap();
+    let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
+    let layer = dpe.client_layer("dpm-dev").unwrap();
     let client = Client::new(layer.layer(channel(middlebox.address).await));
     (middlebox, client)
 }
@@ -104,7 +106,7 @@ async fn mode_decides_which_calls_ask() {
         let answer = client.who_am_i(WhoAmIRequest {}).await.unwrap();
         assert_eq!(answer.extensions().get::<Proved>().is_some(), who_am_i);
         let id = crate::support::world::fresh_id();
-        let mut client = dpm.client_over(channel);
+        let mut client = RegistryClient::new(channel);
         let request = registration_of(id, dpm.address);
         let answer = client.register_engine(request).await.unwrap();
         assert_eq!(answer.extensions().get::<Proved>().is_some(), register);
@@ -132,7 +134,7 @@ async fn module_asks_itself_for_no_proof() {
     let dpm = RunningDpm::start(module.clone()).await;
     let middlebox = Middlebox::before(dpm.address, |_, _| ()).await;
     let layer = module.own_module_layer();
-    let mut client = dpm.client_over(layer.layer(channel(middlebox.address).await));
+    let mut client = RegistryClient::new(layer.layer(channel(middlebox.address).await));
 
     client
         .list_engines(ListEnginesRequest::default())
@@ -148,10 +150,10 @@ async fn every_call_is_proved_unary_and_streaming() {
 
     let said = client.say("x").await.unwrap();
     assert!(said.extensions().get::<Proved>().is_some());
-    let (more, sent) = tokio::sync::mpsc::channel(1);
+    let (more, messages) = tokio::sync::mpsc::channel(1);
     more.send("x".to_owned()).await.unwrap();
     drop(more);
-    assert_eq!(client.collect(sent).await.unwrap(), "1");
+    assert_eq!(client.collect(messages).await.unwrap(), "1");
     let chat = client.chat().await.unwrap();
     assert!(chat.extensions().get::<Proved>().is_some());
     let (send, mut replies) = chat.into_inner();
@@ -169,9 +171,9 @@ async fn ok_reply_without_its_proof_is_not_handed_over() {
     let said = client.say("x").await.unwrap_err();
     assert_eq!(reason_of(&said), Some(Reason::ProofMissing));
     assert_eq!(said.code(), Code::Unauthenticated);
-    let (more, sent) = tokio::sync::mpsc::channel(1);
+    let (more, messages) = tokio::sync::mpsc::channel(1);
     drop(more);
-    let collected = client.collect(sent).await.unwrap_err();
+    let collected = client.collect(messages).await.unwrap_err();
     assert_eq!(reason_of(&collected), Some(Reason::ProofMissing));
     let (send, mut replies) = client.chat().await.unwrap().into_inner();
     send.send("x".to_owned()).await.unwrap();
@@ -248,8 +250,8 @@ async fn refusals_after_verification_are_proved_and_those_before_are_not() {
     let keys = Keys::new();
     let admin = Rule::role(Role::new("ADMIN").unwrap());
     let callee = Echo::serve_by(&keys.dpm_module(), admin).await;
-    let caller = dpe_that_asks(&keys, ProofMode::EveryCall);
-    let layer = caller.client_layer("dpm-dev").unwrap();
+    let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
+    let layer = dpe.client_layer("dpm-dev").unwrap();
 
     let mut client = Client::new(layer.layer(channel(callee).await));
     let refused = client.say("x").await.unwrap_err();
@@ -372,8 +374,8 @@ async fn proof_of_another_callee_method_or_token_does_not_hold() {
             reply.headers_mut().insert(PROOF, proof);
         })
         .await;
-        let caller = dpe_that_asks(&keys, ProofMode::EveryCall);
-        let layer = caller.client_layer("dpm-dev").unwrap();
+        let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
+        let layer = dpe.client_layer("dpm-dev").unwrap();
         let mut client = Client::new(layer.layer(channel(middlebox.address).await));
 
         let refused = client.say("x").await.unwrap_err();
@@ -395,8 +397,8 @@ async fn token_is_never_taken_for_a_proof() {
         reply.headers_mut().insert(PROOF, value);
     })
     .await;
-    let caller = dpe_that_asks(&keys, ProofMode::EveryCall);
-    let layer = caller.client_layer("dpm-dev").unwrap();
+    let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
+    let layer = dpe.client_layer("dpm-dev").unwrap();
     let mut client = Client::new(layer.layer(channel(middlebox.address).await));
 
     let refused = client.say("x").await.unwrap_err();
@@ -421,13 +423,13 @@ async fn proof_is_never_taken_for_a_token() {
         kept.lock().unwrap().push(proof);
     })
     .await;
-    let caller = dpe_that_asks(&keys, ProofMode::EveryCall);
-    let layer = caller.client_layer("dpm-dev").unwrap();
+    let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
+    let layer = dpe.client_layer("dpm-dev").unwrap();
     let mut client = Client::new(layer.layer(channel(middlebox.address).await));
     client.say("x").await.unwrap();
     let proof = proofs.lock().unwrap().pop().unwrap();
 
-    let mut own = Client::new(channel(Echo::serve(&caller).await).await);
+    let mut own = Client::new(channel(Echo::serve(&dpe).await).await);
     let mut request = Request::new("x".to_owned());
     let value = MetadataValue::try_from(format!("Bearer {proof}")).unwrap();
     request.metadata_mut().insert("authorization", value);
@@ -448,8 +450,8 @@ async fn proof_that_nobody_asked_for_says_nothing() {
         reply.headers_mut().insert(PROOF, forged);
     })
     .await;
-    let caller = dpe_that_asks(&keys, ProofMode::Off);
-    let layer = caller.client_layer("dpm-dev").unwrap();
+    let dpe = dpe_that_asks(&keys, ProofMode::Off);
+    let layer = dpe.client_layer("dpm-dev").unwrap();
     let mut client = Client::new(layer.layer(channel(middlebox.address).await));
 
     let said = client.say("x").await.unwrap();

@@ -1,7 +1,7 @@
 use super::*;
 use crate::clock::ManualClock;
 
-const START: u64 = 1_800_000_000;
+const START: u32 = 1_800_000_000;
 
 /// A guard of peers' tokens, 30 s of leeway, 900 s of life at most.
 struct World {
@@ -11,7 +11,7 @@ struct World {
 
 impl World {
     fn new(capacity: usize) -> Self {
-        let clock = Arc::new(ManualClock::at_unix(START));
+        let clock = Arc::new(ManualClock::at_unix(START.into()));
         let policy = Policy::default();
         let guard = ReplayGuard::with_capacity(policy, Arc::clone(&clock) as _, capacity);
         Self { clock, guard }
@@ -25,8 +25,9 @@ impl World {
     }
 
     fn take(&self, issuer: &str, id: &str, issued_at: f64) -> Result<(), Reason> {
-        let issuer = DeploymentName::new(issuer).unwrap();
-        let taken = self.guard.take(Some(&issuer), &claims(Some(id), issued_at));
+        let issuer = DeploymentName::new(issuer).ok();
+        let claims = claims(Some(id), issued_at);
+        let taken = self.guard.take(issuer.as_ref(), &claims);
         taken.map_err(|refusal| refusal.reason)
     }
 
@@ -85,7 +86,9 @@ fn token_without_an_id_is_malformed() {
     let world = World::ready(10);
     let issuer = DeploymentName::new("dpe-dev").unwrap();
 
-    let refusal = world.guard.take(Some(&issuer), &claims(None, START as f64));
+    let refusal = world
+        .guard
+        .take(Some(&issuer), &claims(None, f64::from(START)));
 
     assert_eq!(refusal.unwrap_err().reason, Reason::TokenMalformed);
 }
@@ -93,7 +96,7 @@ fn token_without_an_id_is_malformed() {
 #[test]
 fn token_from_before_the_watermark_of_the_start_is_refused() {
     let world = World::new(10);
-    let start = START as f64;
+    let start = f64::from(START);
     world.clock.advance(Duration::from_secs(40));
 
     // The process before this one may have accepted each of these.

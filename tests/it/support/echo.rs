@@ -168,8 +168,8 @@ where
 
     pub(crate) async fn chat(&mut self) -> Result<tonic::Response<Chat>, Status> {
         self.ready().await;
-        let (send, sent) = mpsc::channel(4);
-        let request = tonic::Request::new(ReceiverStream::new(sent));
+        let (send, messages) = mpsc::channel(4);
+        let request = tonic::Request::new(ReceiverStream::new(messages));
         let path = PathAndQuery::from_static(CHAT);
         let answer = self.0.streaming(request, path, codec()).await?;
         Ok(answer.map(|replies| (send, replies)))

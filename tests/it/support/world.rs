@@ -159,6 +159,24 @@ impl RunningDpm {
         self.engine(id, |engine| engine.status == status).await
     }
 
+    /// Returns engine `id` once it was seen after `time`; polls, since being seen is no change.
+    pub(crate) async fn engine_seen_after(
+        &self,
+        id: EngineId,
+        time: std::time::SystemTime,
+    ) -> Arc<Engine> {
+        let seen = async {
+            loop {
+                let engine = self.registry.find(id).await.unwrap().unwrap();
+                if engine.last_seen_at > time || engine.status != EngineStatus::Ready {
+                    return engine;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("a sign of life", seen).await
+    }
+
     /// Returns why engine `id` is not READY, once a check has said so.
     pub(crate) async fn reason(&self, id: EngineId, part: &str) -> String {
         let told = |engine: &Engine| {
@@ -173,14 +191,6 @@ impl RunningDpm {
     pub(crate) async fn client(&self, module: &Module) -> RegistryClient {
         let identity = module.client_layer("dpm-dev").unwrap();
         EngineRegistryServiceClient::new(identity.layer(channel(self.address).await))
-    }
-
-    /// Returns a client that calls over `channel`.
-    pub(crate) fn client_over(
-        &self,
-        channel: grpc::AttachIdentity<tonic::transport::Channel>,
-    ) -> RegistryClient {
-        EngineRegistryServiceClient::new(channel)
     }
 
     /// Returns a client that calls with `identity`.
