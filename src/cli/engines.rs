@@ -19,6 +19,7 @@ use crate::grpc::{
 };
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use crate::telemetry::{Untrusted, UntrustedReason};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -186,7 +187,7 @@ fn failed(status: &Status) -> Failure {
 
 /// A DPM is a peer like any other: what it sends must not steer a terminal.
 fn harmless(text: &str) -> String {
-    crate::telemetry::Untrusted(text).to_string()
+    Untrusted(text).to_string()
 }
 
 #[derive(Serialize)]
@@ -218,7 +219,7 @@ impl From<wire::Engine> for Shown {
             hostname: harmless(&address.hostname),
             port: address.port,
             status: status.strip_prefix("ENGINE_STATUS_").unwrap_or(status),
-            status_reason: harmless(&engine.status_reason),
+            status_reason: UntrustedReason(&engine.status_reason).to_string(),
             deployment: harmless(&engine.deployment),
             module: harmless(&engine.module),
             environment: harmless(&engine.environment),
@@ -303,4 +304,22 @@ fn table(engines: &[Shown]) -> String {
 fn time(time: &Timestamp) -> Option<String> {
     let time = jiff::Timestamp::new(time.seconds, time.nanos).ok()?;
     Some(format!("{time:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_an_engine_is_not_ready_is_shown_to_its_end() {
+        let reason = format!("{}; add `roles[0]=IMPERSONATION` there", "why ".repeat(150));
+        let engine = wire::Engine {
+            status_reason: reason.clone(),
+            ..wire::Engine::default()
+        };
+
+        let shown = Shown::from(engine);
+
+        assert!(shown.in_words().contains(&reason), "{}", shown.in_words());
+    }
 }

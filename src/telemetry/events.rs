@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use tracing::{error, info, warn};
 
-use super::Untrusted;
+use super::{Untrusted, UntrustedReason};
 use crate::engine::{Engine, EngineAddress, EngineId, EngineStatus};
 use crate::identity::ServiceIdentity;
 
@@ -267,7 +267,7 @@ pub fn engine_not_ready(engine: EngineId, dpm_url: impl Display, status: EngineS
         eventId = "engineNotReady",
         dpmUrl = %dpm_url,
         status = status.as_str(),
-        reason = %Untrusted(why),
+        reason = %UntrustedReason(why),
         message = "The DPM does not see this engine as ready."
     );
 }

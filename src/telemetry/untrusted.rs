@@ -11,16 +11,33 @@ pub struct Untrusted<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Untrusted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bounded = Bounded { out: f, left: MAX };
-        match write!(bounded, "{}", self.0) {
-            Err(_) if bounded.left == 0 => f.write_char('…'),
-            written => written,
-        }
+        show(&self.0, MAX, f)
+    }
+}
+
+/// As [`Untrusted`], but with room for an explanation: at most 2048 characters.
+///
+/// For what a peer that was chosen on purpose says, such as why an engine is not READY.
+#[derive(Clone, Copy, Debug)]
+pub struct UntrustedReason<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for UntrustedReason<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(&self.0, MAX_REASON, f)
     }
 }
 
 /// The most that is shown, in characters before escaping.
 const MAX: usize = 256;
+const MAX_REASON: usize = 2048;
+
+fn show(text: &impl fmt::Display, most: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut bounded = Bounded { out: f, left: most };
+    match write!(bounded, "{text}") {
+        Err(_) if bounded.left == 0 => f.write_char('…'),
+        written => written,
+    }
+}
 
 struct Bounded<'a, W> {
     out: &'a mut W,
@@ -90,5 +107,7 @@ mod tests {
             Untrusted("é".repeat(1_000_000)).to_string(),
             format!("{exact}…")
         );
+        let reason = UntrustedReason("\n".repeat(1_000_000)).to_string();
+        assert_eq!(reason, format!("{}…", r"\u{a}".repeat(2048)));
     }
 }
