@@ -19,7 +19,9 @@ use crate::properties::{FileText, Outcome, ReadFault};
 use crate::secret::Secret;
 
 use super::error::{PairError, WriteError};
-use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after};
+use super::write::{
+    FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, same_file,
+};
 use draft::{Draft, confirm, draft};
 use tls::{Certificate, NewFile, still_absent};
 
@@ -303,17 +305,6 @@ fn read(path: &Path) -> Result<Option<FileText>, PairError> {
         Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok(None),
         Err(error) => Err(PairError::Read(error)),
     }
-}
-
-/// Tells whether two paths lead to one file, which need not be there.
-fn same_file(one: &Path, other: &Path) -> Result<bool, PairError> {
-    let [one, other] = [follow(one)?, follow(other)?];
-    let place = |path: &Path| {
-        let folder = folder_of(path);
-        let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-        path.file_name().map(|name| folder.join(name))
-    };
-    Ok(place(&one) == place(&other))
 }
 
 #[cfg(test)]

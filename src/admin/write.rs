@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
@@ -14,8 +14,11 @@ use super::error::WriteError;
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Privacy {
-    /// It holds a private key: a new file is 0600; an old one loses what others may do with it.
+    /// It holds settings with a private key: a new file is 0600; an old one keeps what its group may
+    /// read, and loses what its group may write and what others may do with it.
     Private,
+    /// It is a private key: 0600, whatever an old one was.
+    Owner,
     /// It holds public things: a new file is 0644; an old one keeps its mode.
     Public,
 }
@@ -25,7 +28,7 @@ pub enum Privacy {
 pub enum Existing {
     /// Leave it and fail.
     Refuse,
-    /// Put the new text in its place, keeping its owner and mode.
+    /// Put the new text in its place, keeping its owner, and its mode as far as [`Privacy`] lets it.
     Replace,
 }
 
@@ -199,6 +202,32 @@ pub fn follow(path: &Path) -> Result<PathBuf, WriteError> {
     Err(WriteError::Link(path.to_owned()))
 }
 
+/// Tells whether two paths lead to one file, which need not be there, nor its folder.
+///
+/// # Errors
+///
+/// When symbolic links do not end.
+pub fn same_file(one: &Path, other: &Path) -> Result<bool, WriteError> {
+    Ok(place(&follow(one)?) == place(&follow(other)?))
+}
+
+/// Where a file will be once its folders are made: `..` leaves a folder that is not there, too.
+fn place(path: &Path) -> PathBuf {
+    let mut place = fs::canonicalize(".").unwrap_or_default();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(place.pop()),
+            part => place.push(part),
+        }
+        // Links are followed as far as there is something.
+        if let Ok(found) = fs::canonicalize(&place) {
+            place = found;
+        }
+    }
+    place
+}
+
 /// Makes an empty file in the folder of `target`, readable by its owner alone.
 fn beside(target: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
@@ -231,7 +260,7 @@ fn take_over(new: &File, target: &Path, privacy: Privacy) -> io::Result<()> {
         Ok(old) => old,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match privacy {
-                Privacy::Private => Ok(()),
+                Privacy::Private | Privacy::Owner => Ok(()),
                 Privacy::Public => new.set_permissions(Permissions::from_mode(0o644)),
             };
         }
@@ -253,7 +282,8 @@ fn take_over(_: &File, _: &Path, _: Privacy) -> io::Result<()> {
 /// Returns the permission bits of a file after it was written.
 pub fn mode_after(mode: u32, privacy: Privacy) -> u32 {
     match privacy {
-        Privacy::Private => mode & 0o770,
+        Privacy::Private => mode & 0o740,
+        Privacy::Owner => 0o600,
         Privacy::Public => mode & 0o777,
     }
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::output::{Console, Exit, Failure, Format, chain};
 use super::{Answer, input};
 use crate::admin::WriteError;
-use crate::admin::write::{Existing, Privacy, write};
+use crate::admin::write::{Existing, Privacy, same_file, write};
 use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +145,13 @@ pub(super) fn run(command: Command, console: &Console) -> Answer {
 }
 
 fn generate(arguments: &Gen, console: &Console) -> Answer {
+    if let (Some(out), Some(public_out)) = (&arguments.out, &arguments.public_out)
+        && same_file(out, public_out).map_err(|error| not_written(&error))?
+    {
+        let message = "`--out` and `--public-out` name one file";
+        return Err(Failure::new(Exit::Usage, message)
+            .with_help("the private key and its public half each need a file of their own"));
+    }
     let existing = existing(arguments.force);
     let outputs = [&arguments.out, &arguments.public_out];
     for path in outputs.into_iter().flatten() {
@@ -184,7 +191,7 @@ struct Encoded {
 
 impl Encoded {
     fn private_text(text: &str) -> Self {
-        Self::text(text, Privacy::Private)
+        Self::text(text, Privacy::Owner)
     }
 
     /// Text, made to end with its line.
@@ -241,8 +248,8 @@ fn encode_private(key: &SigningKey, kid: &KeyId, form: Form) -> Result<Encoded, 
         }
         Form::PemPkcs8 => Encoded::private_text(key.to_pkcs8_pem()?.expose()),
         Form::PemSec1 => Encoded::private_text(key.to_sec1_pem()?.expose()),
-        Form::DerPkcs8 => Encoded::der(key.to_pkcs8_der().expose(), Privacy::Private),
-        Form::DerSec1 => Encoded::der(key.to_sec1_der()?.expose(), Privacy::Private),
+        Form::DerPkcs8 => Encoded::der(key.to_pkcs8_der().expose(), Privacy::Owner),
+        Form::DerSec1 => Encoded::der(key.to_sec1_der()?.expose(), Privacy::Owner),
         Form::Jwk | Form::PublicJwk | Form::PemSpki | Form::DerSpki => {
             Encoded::private_text(PrivateJwk::write_pretty(key, kid).expose())
         }
@@ -263,7 +270,7 @@ fn deliver(encoded: &Encoded, destination: &Destination, console: &Console) -> A
     let existing = existing(destination.force);
     write(path, &encoded.bytes, encoded.privacy, existing).map_err(|e| not_written(&e))?;
     let what = match encoded.privacy {
-        Privacy::Private => "private, for its owner alone",
+        Privacy::Owner | Privacy::Private => "private, for its owner alone",
         Privacy::Public => "public",
     };
     console.say(&format!("wrote `{}` ({what})", path.display()));
@@ -274,7 +281,7 @@ fn refuse_terminal(encoded: &Encoded) -> Result<(), Failure> {
     let why = match encoded {
         _ if !Console::answer_is_seen() => return Ok(()),
         Encoded {
-            privacy: Privacy::Private,
+            privacy: Privacy::Owner,
             ..
         } => "a private key is not shown on a terminal",
         Encoded { is_text: false, .. } => "DER is not shown on a terminal",

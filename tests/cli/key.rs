@@ -257,3 +257,39 @@ fn openssl_agrees_with_the_fingerprint() {
         String::from_utf8(output.stdout).unwrap()
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn replaced_key_file_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = Folder::new();
+    folder.run("key gen --out a.jwk").exits(0);
+    for command in [
+        "key gen --out b.jwk --force",
+        "key import a.jwk --out b.jwk --force",
+        "key export a.jwk --to pem-pkcs8 --out b.jwk --force",
+    ] {
+        folder.write("b.jwk", "old");
+        let open = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(folder.path("b.jwk"), open).unwrap();
+
+        folder.run(command).exits(0);
+
+        assert_eq!(mode(&folder.path("b.jwk")), 0o600, "{command}");
+    }
+}
+
+#[test]
+fn both_halves_in_one_file_are_a_wrong_use_that_writes_nothing() {
+    let folder = Folder::new();
+    for command in [
+        "key gen --out a --public-out a",
+        "key gen --out a --public-out ./sub/../a --force",
+    ] {
+        let run = folder.run(command).exits(2);
+
+        assert!(run.stderr.contains("name one file"), "{}", run.stderr);
+        assert_eq!(folder.names(""), [""; 0]);
+    }
+}

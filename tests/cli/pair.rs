@@ -491,3 +491,20 @@ fn json_names_files_keys_and_changes() {
     );
     assert_eq!(dpm["file"], DPM);
 }
+
+#[test]
+fn one_file_by_two_paths_is_a_wrong_use_even_before_its_folder_is_there() {
+    let folder = Folder::new();
+    for other in [
+        "new.properties",
+        "./new.properties",
+        "sub/../new.properties",
+    ] {
+        let run = folder
+            .run(&format!("pair dpm=new.properties dpe={other}"))
+            .exits(2);
+
+        assert!(run.stderr.contains("the same file"), "{}", run.stderr);
+        assert_eq!(folder.names(""), [""; 0]);
+    }
+}

@@ -153,7 +153,7 @@ impl Certificate {
                     NewFile {
                         path: private_key,
                         text: key,
-                        privacy: Privacy::Private,
+                        privacy: Privacy::Owner,
                     },
                 ];
                 Ok(Self {

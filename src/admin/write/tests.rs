@@ -66,7 +66,10 @@ fn a_replaced_file_keeps_its_mode_but_a_private_key_hides_from_others() {
     assert_eq!(mode(&path), 0o664);
 
     write(&path, b"d=2", Privacy::Private, Existing::Replace).unwrap();
-    assert_eq!(mode(&path), 0o660);
+    assert_eq!(mode(&path), 0o640);
+
+    write(&path, b"d=3", Privacy::Owner, Existing::Replace).unwrap();
+    assert_eq!(mode(&path), 0o600);
 }
 
 #[test]
