@@ -1,10 +1,12 @@
 //! `countersign engines`: what the DPM knows of its engines.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use serde::Serialize;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
@@ -53,7 +55,8 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     };
     let (target, layer, options) = dpm(home, console)?;
     runtime()?.block_on(async {
-        let connection = Connection::open(&target, options).await.map_err(|error| {
+        let connection = within(&target, Connection::open(&target, options)).await?;
+        let connection = connection.map_err(|error| {
             let message = format!(
                 "cannot reach the DPM at {target}: {}",
                 cause(error.as_ref())
@@ -67,9 +70,34 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         })?;
         let client = EngineRegistryServiceClient::new(layer.layer(connection.channel()));
         match command {
-            Command::List(_) => list(client, console).await,
-            Command::Show(show) => self::show(client, &show.id, console).await,
+            Command::List(_) => {
+                let engines = within(&target, list(client)).await??;
+                match console.format() {
+                    Format::Json => console.json(&Engines { engines })?,
+                    Format::Text => console.answer(table(&engines))?,
+                }
+            }
+            Command::Show(show) => {
+                let engine = within(&target, get(client, &show.id)).await??;
+                match console.format() {
+                    Format::Json => console.json(&engine)?,
+                    Format::Text => console.answer(engine.in_words())?,
+                }
+            }
         }
+        Ok(Exit::Done)
+    })
+}
+
+/// Longer than any DPM takes that answers at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Awaits what the DPM at `target` has to say, but not for ever.
+async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T, Failure> {
+    timeout(PATIENCE, answer).await.map_err(|_elapsed| {
+        let message = format!("the DPM at {target} does not answer within {PATIENCE:?}");
+        Failure::new(Exit::Unreachable, message)
+            .with_help("something listens there; is it the DPM, and does it run?")
     })
 }
 
@@ -122,7 +150,7 @@ fn dpm(
     }
 }
 
-async fn list(mut client: Client, console: &Console) -> Answer {
+async fn list(mut client: Client) -> Result<Vec<Shown>, Failure> {
     let mut engines = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -138,17 +166,12 @@ async fn list(mut client: Client, console: &Console) -> Answer {
         engines.extend(page.engines.into_iter().map(Shown::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            break;
+            return Ok(engines);
         }
     }
-    match console.format() {
-        Format::Json => console.json(&Engines { engines })?,
-        Format::Text => console.answer(table(&engines))?,
-    }
-    Ok(Exit::Done)
 }
 
-async fn show(mut client: Client, id: &str, console: &Console) -> Answer {
+async fn get(mut client: Client, id: &str) -> Result<Shown, Failure> {
     let request = wire::GetEngineRequest {
         engine_id: id.to_owned(),
     };
@@ -158,12 +181,7 @@ async fn show(mut client: Client, id: &str, console: &Console) -> Answer {
         .map_err(|status| failed(&status))?;
     let engine = engine.into_inner().engine;
     let engine = engine.ok_or_else(|| Failure::new(Exit::Refused, "the DPM sent no engine"))?;
-    let shown = Shown::from(engine);
-    match console.format() {
-        Format::Json => console.json(&shown)?,
-        Format::Text => console.answer(shown.in_words())?,
-    }
-    Ok(Exit::Done)
+    Ok(Shown::from(engine))
 }
 
 fn failed(status: &Status) -> Failure {

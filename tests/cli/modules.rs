@@ -293,3 +293,15 @@ async fn second_signal_ends_a_module_that_drains() {
 
     assert_eq!(dpm.ends(), Some(143));
 }
+
+#[test]
+fn something_that_accepts_and_is_silent_is_exit_5() {
+    let folder = paired();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let list = format!("engines list --home dpm --set ataccama.server.grpc.port={port}");
+
+    let run = folder.run(&list).exits(5);
+
+    assert!(run.stderr.contains("does not answer"), "{}", run.stderr);
+}
