@@ -73,7 +73,7 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
     let mut steps = Vec::new();
     let mut report = |step: &Step| {
         if console.format() == Format::Text {
-            // A reader that went away is noticed at the end.
+            // What cannot be shown now is told at the end.
             let _ = console.answer(shown(steps.len() + 1, step));
         }
         steps.push(ReportedStep {

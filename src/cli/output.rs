@@ -65,8 +65,8 @@ pub(super) enum Colour {
 #[derive(Debug)]
 pub(super) struct Failure {
     exit: Exit,
-    /// What happened, and its causes; none where the reader of a pipe went away.
-    message: Option<String>,
+    /// What happened, and its causes.
+    message: String,
     help: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Failure {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
-            message: Some(message.into()),
+            message: message.into(),
             help: None,
         }
     }
@@ -108,6 +108,9 @@ pub(super) fn chain(error: &dyn Error) -> String {
 #[derive(Debug)]
 pub(super) struct Console {
     format: Format,
+    /// Whether the answer, on stdout, has colours.
+    answer_coloured: bool,
+    /// Whether what is said beside it, on stderr, has.
     coloured: bool,
 }
 
@@ -115,12 +118,16 @@ impl Console {
     pub(super) fn new(format: Format, colour: Colour) -> Self {
         // The convention of no-color.org: set and not empty. It is no setting of ours.
         let no_color = std::env::var_os("NO_COLOR").unwrap_or_default();
-        let coloured = match colour {
+        let coloured = |is_terminal: bool| match colour {
             Colour::Always => true,
             Colour::Never => false,
-            Colour::Auto => no_color.is_empty() && io::stderr().is_terminal(),
+            Colour::Auto => no_color.is_empty() && is_terminal,
         };
-        Self { format, coloured }
+        Self {
+            format,
+            answer_coloured: coloured(io::stdout().is_terminal()),
+            coloured: coloured(io::stderr().is_terminal()),
+        }
     }
 
     /// Returns how the answer is to be written.
@@ -133,7 +140,7 @@ impl Console {
         io::stdout().is_terminal()
     }
 
-    /// Writes the answer.
+    /// Writes the answer. A reader that went away has read enough; the exit code is the command's.
     #[expect(
         clippy::unused_self,
         reason = "whoever has the console may write to it"
@@ -145,11 +152,7 @@ impl Console {
             .and_then(|()| stdout.flush());
         match written {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure {
-                exit: Exit::Done,
-                message: None,
-                help: None,
-            }),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(Failure::caused(
                 Exit::Unreadable,
                 "cannot write the answer",
@@ -187,7 +190,7 @@ impl Console {
 
     /// Renders a finding that is part of the answer.
     pub(super) fn shown(&self, finding: &Finding) -> String {
-        render::finding(finding, self.coloured && Self::answer_is_seen())
+        render::finding(finding, self.answer_coloured)
     }
 
     /// Shows a finding beside the answer.
@@ -197,9 +200,8 @@ impl Console {
 
     /// Says why the command ended early.
     pub(super) fn fail(&self, failure: &Failure) -> Exit {
-        if let Some(message) = &failure.message {
-            self.say(&format!("{} {message}", self.styled("error:", "31;1")));
-        }
+        let message = &failure.message;
+        self.say(&format!("{} {message}", self.styled("error:", "31;1")));
         if let Some(help) = &failure.help {
             self.say(&format!("{} {help}", self.styled("help:", "36;1")));
         }

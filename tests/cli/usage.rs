@@ -68,6 +68,31 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn exit_code_of_check_does_not_hang_on_the_reader() {
+    let folder = Folder::new();
+    folder.write("x.properties", "ataccama.server.grpc.port=no\n");
+    let mut child = command(&folder.path(""))
+        .args(["check", "x.properties"])
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn findings_that_are_the_answer_have_colours_when_asked_for() {
+    let folder = Folder::new();
+    folder.write("x.properties", "ataccama.server.grpc.port=no\n");
+
+    let plain = folder.run("check x.properties").exits(1);
+    let coloured = folder.run("check --color always x.properties").exits(1);
+
+    assert!(!plain.stdout.contains('\u{1b}'), "{}", plain.stdout);
+    assert!(coloured.stdout.contains("\u{1b}["), "{}", coloured.stdout);
+}
+
+#[test]
 fn colours_appear_only_when_asked_for_or_on_a_terminal() {
     let folder = Folder::new();
 
