@@ -90,7 +90,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::diagnostic::{Code, Snippet};
+    use crate::diagnostic::{Code, Public, Snippet};
 
     #[test]
     fn a_finding_in_a_file_looks_like_rustc() {
@@ -103,7 +103,7 @@ mod tests {
         let found = Finding::new(Code::Cs0201, origin, "`content` is not valid JSON")
             .with_label("expected `\"` before `kty`")
             .with_help("put the quote back")
-            .with_snippet(Some(Snippet::new(4, line, 22..25, &[])));
+            .with_snippet(Some(Snippet::new(4, line, 22..25, &[], &Public::default())));
 
         let shown = finding(&found, false);
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use config::ConfigError;
 
-use crate::diagnostic::{Code, Finding, Findings, Origin, Severity, redact};
+use crate::diagnostic::{Code, Finding, Findings, Origin, Severity, redact, redact_name};
 use crate::identity::{DeploymentName, Role};
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::name::Name;
@@ -369,7 +369,7 @@ fn ignored(view: &View, gathered: &Gathered) -> Vec<Ignored> {
     entries
         .map(|entry| Ignored {
             origin: view.document().origin(entry.key_span().start),
-            name: redact(entry.key()),
+            name: redact_name(entry.key()),
         })
         .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::diagnostic::{Code, Finding, Severity, redact};
+use crate::diagnostic::{Code, Finding, Severity};
 use crate::jose::{KeyMaterial, PublicJwk};
 use crate::properties::{Entry, Span};
 
@@ -16,12 +16,8 @@ pub(super) fn hide_secrets(view: &mut View, known: &[Known]) {
         let Known::Setting(placed) = known else {
             continue;
         };
-        let leaks = || {
-            let is_key = matches!(placed.setting.takes(), Takes::PublicKey);
-            is_key && redact(entry.value()) != entry.value()
-        };
         let password = placed.setting.name().ends_with(".**") && is_password(entry.key());
-        if placed.setting.is_private() || password || leaks() {
+        if placed.setting.is_private() || password {
             spans.push(entry.value_span());
         }
     }
@@ -108,7 +104,7 @@ fn stray_lines(entries: &[Entry], known: &[Known], at: usize, placed: &Placed) -
 /// Tells whether a line looks like a part of JSON or of base64 rather than a setting.
 fn is_stray(entry: &Entry) -> bool {
     let key = entry.key();
-    if key.starts_with(['"', '{', '}', '\'']) || key.starts_with("-----") {
+    if key.contains('"') || key.starts_with(['{', '}', '\'']) || key.starts_with("-----") {
         return true;
     }
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_');

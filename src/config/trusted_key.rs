@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::diagnostic::{Code, Finding, quote};
+use crate::diagnostic::{Code, Finding, Public, quote, quote_except, redact_except};
 use crate::jose::{
     JwkError, JwkProblem, KeyId, PublicJwk, VerifyingKey, missing_quotes, published, repair,
 };
@@ -11,9 +11,10 @@ use crate::properties::Sourced;
 use super::check::Purpose;
 use super::deployments::{ReadDeployment, ReadKey};
 use super::own_key::OwnKey;
+use super::public_text;
 use super::read::Reader;
 use super::schema;
-use super::view::{Part, finding};
+use super::view::{Part, View, finding};
 
 const FINGERPRINT: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.fingerprint";
@@ -143,7 +144,10 @@ fn refused(reader: &Reader<'_>, keys: &[String], value: &Sourced, error: &JwkErr
         }
     };
     let help = match (reparsed, mended, error.problem()) {
-        (Some(Ok(_)), Some(mended), _) => format!("write `{setting}={mended}`"),
+        (Some(Ok(_)), Some(mended), _) => {
+            let mended = redact_except(&mended, &public_text::within(&mended));
+            format!("write `{setting}={mended}`")
+        }
         (_, _, JwkProblem::ShortCoordinate { member, padded, .. }) => {
             format!("write `\"{member}\":\"{padded}\"` in it")
         }
@@ -181,10 +185,12 @@ fn fits(
         format!("; the SHA-256 of that key is `{computed}`")
     };
     let setting = schema::path(FINGERPRINT, keys).join(".");
+    let none = Public::default();
+    let public = reader.view().map_or(&none, View::public);
     let message = format!(
         "`fingerprint` is {}, but {what} is {}{equals}",
-        quote(configured),
-        quote(expected)
+        quote_except(configured, public),
+        quote_except(expected, public)
     );
     let found = reader.finding(Code::Cs0202, at, message);
     reader.findings.push(

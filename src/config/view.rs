@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use crate::diagnostic::{Code, Finding, Findings, Origin, Snippet};
+use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
 use crate::properties::{Document, Encoding, Entry, FileText, Sourced, Span};
+
+use super::public_text;
 
 /// A file's document and everything that must not be shown of it.
 #[derive(Debug)]
 pub(super) struct View {
     document: Document,
     secrets: Vec<Span>,
+    public: Public,
     encoding: Encoding,
     mark: bool,
     mode: Option<u32>,
@@ -17,8 +20,10 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(path: &Path, text: &FileText) -> Self {
+        let document = Document::parse(path, text.text());
         Self {
-            document: Document::parse(path, text.text()),
+            public: public_text::of(document.entries()),
+            document,
             secrets: Vec::new(),
             encoding: text.encoding(),
             mark: text.has_mark(),
@@ -50,6 +55,11 @@ impl View {
         self.mode
     }
 
+    /// Returns what of the file is proved to be public.
+    pub(super) fn public(&self) -> &Public {
+        &self.public
+    }
+
     /// Keeps the part `span` out of everything shown.
     pub(super) fn hide(&mut self, span: Span) {
         self.secrets.push(span);
@@ -68,7 +78,7 @@ impl View {
 
     /// Shows the line of the part `span`.
     pub(super) fn snippet(&self, span: Span) -> Snippet {
-        self.document.snippet(span, &self.secrets)
+        self.document.snippet(span, &self.secrets, &self.public)
     }
 
     /// Reports `message` about the file as a whole.

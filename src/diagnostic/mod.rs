@@ -4,8 +4,10 @@
 
 mod code;
 mod finding;
+mod redact;
 mod snippet;
 
 pub use code::{Code, UnknownCode};
 pub use finding::{Finding, Findings, Origin, Severity};
-pub use snippet::{Snippet, quote, redact};
+pub use redact::{Public, quote, quote_except, redact, redact_except, redact_name};
+pub use snippet::Snippet;

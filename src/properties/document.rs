@@ -8,7 +8,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::parse::{self, Entry, Parsed, Span, SyntaxFault};
-use crate::diagnostic::{Code, Finding, Findings, Origin, Snippet};
+use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
 
 /// The entries of one `.properties` text, in the file's order, each with its place.
 pub struct Document {
@@ -65,8 +65,9 @@ impl Document {
         self.text.get(span.start..span.end).unwrap_or_default()
     }
 
-    /// Shows the line on which `span` starts, without the parts `secret`.
-    pub fn snippet(&self, span: Span, secret: &[Span]) -> Snippet {
+    /// Shows the line on which `span` starts, without the parts `secret` and whatever else may be
+    /// private and is not known to be `public`.
+    pub fn snippet(&self, span: Span, secret: &[Span], public: &Public) -> Snippet {
         let (line, start) = self.line_of(span.start);
         let rest = self.text.get(start..).unwrap_or_default();
         let text = rest.split(['\n', '\r']).next().unwrap_or_default();
@@ -83,7 +84,7 @@ impl Document {
             .filter(|s| s.start < end && s.end > start)
             .map(characters)
             .collect();
-        Snippet::new(count(line), text, characters(&span), &hidden)
+        Snippet::new(count(line), text, characters(&span), &hidden, public)
     }
 
     /// Returns what is wrong with the text itself: escapes that cannot be read.
@@ -99,7 +100,7 @@ impl Document {
             };
             Finding::new(Code::Cs0101, self.origin(span.start), message)
                 .with_help("write four digits after `\\u`, or `\\\\u` if a backslash is meant")
-                .with_snippet(Some(self.snippet(span, &[])))
+                .with_snippet(Some(self.snippet(span, &[], &Public::default())))
         };
         self.parsed.faults.iter().map(finding).collect()
     }

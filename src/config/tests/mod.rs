@@ -2,6 +2,7 @@
 
 mod cross;
 mod deployment_codes;
+mod edits;
 mod key_codes;
 mod loading;
 mod names;

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::diagnostic::{Code, Origin};
+use crate::diagnostic::{Code, Origin, Public};
 use crate::properties::Document;
 
 fn document(text: &str) -> Document {
@@ -172,10 +172,10 @@ fn snippet_shows_the_line_without_its_secrets() {
     let document = document("a=1\nkey=c2VjcmV0 end\nb=2");
     let entry = &document.entries()[1];
 
-    let snippet = document.snippet(entry.key_span(), &[entry.value_span()]);
+    let snippet = document.snippet(entry.key_span(), &[entry.value_span()], &Public::default());
 
     assert_eq!(snippet.line(), 2);
-    assert_eq!(snippet.text(), "key=«private, 12 chars»");
+    assert_eq!(snippet.text(), "key=«hidden, 12 chars»");
     assert_eq!(snippet.marked(), 0..3);
 }
 
