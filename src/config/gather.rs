@@ -150,6 +150,9 @@ pub(super) fn options(sets: &[(String, String)], findings: &mut Limited) -> Laye
     let mut values = Values::default();
     for (name, value) in sets {
         match schema::find(&Name::parse(name)) {
+            Known::Setting(placed) if placed.setting.is_private() => {
+                findings.push(readable_by_all(&placed.name()));
+            }
             Known::Setting(placed) if placed.setting.is_used() => {
                 values.add(placed, Sourced::new(value, Origin::SetOption));
             }
@@ -164,6 +167,15 @@ pub(super) fn options(sets: &[(String, String)], findings: &mut Limited) -> Laye
         }
     }
     values.into_layer(Level::SetOptions, None, findings)
+}
+
+/// Refuses a private key among the arguments, which every process of the machine can read.
+fn readable_by_all(name: &str) -> Finding {
+    let message = format!("`{name}` is not taken from `--set`: everybody can read a command line");
+    Finding::new(Code::Cs0108, Origin::SetOption, message)
+        .with_severity(Severity::Error)
+        .with_key(name)
+        .with_help("give the key in the file or in an environment variable")
 }
 
 /// The map keys of a layer.
