@@ -24,6 +24,8 @@ mod pair;
 mod pair_tls;
 #[path = "cli/readme.rs"]
 mod readme;
+#[path = "cli/secrets.rs"]
+mod secrets;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/token.rs"]

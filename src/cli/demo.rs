@@ -11,6 +11,7 @@ use super::output::{Console, Exit, Failure, Format};
 use super::run::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, DemoOptions, Outcome, Step};
+use crate::diagnostic::redact;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -66,7 +67,7 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
     let binary = std::env::current_exe();
     let binary = binary.map_err(|error| failed("cannot find this program", &error))?;
     if console.format() == Format::Text {
-        let shown = folder.display();
+        let shown = redact(&folder.display().to_string());
         console.answer(format!("countersign demo · files in {shown} ({fate})\n\n"))?;
     }
     let options = DemoOptions { binary, folder };
@@ -107,7 +108,7 @@ fn finish(
         let next = match &arguments.keep {
             Some(folder) => format!(
                 "countersign dpm run --home {}",
-                folder.join("dpm").display()
+                redact(&folder.join("dpm").display().to_string())
             ),
             None => "countersign pair --help".to_owned(),
         };

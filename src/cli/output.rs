@@ -169,23 +169,29 @@ impl Console {
         self.answer(text)
     }
 
-    /// Says `line` beside the answer. What cannot be said is not worth failing for.
+    /// Says `line` beside the answer, redacted: arguments and causes may have a key in them.
+    pub(super) fn say(&self, line: &str) {
+        self.present(&redact(line));
+    }
+
+    /// Says a text of ours that is safe as it is, such as one with public keys. What cannot be
+    /// said is not worth failing for.
     #[expect(
         clippy::unused_self,
         reason = "whoever has the console may write to it"
     )]
-    pub(super) fn say(&self, line: &str) {
-        let _ = writeln!(io::stderr().lock(), "{line}");
+    pub(super) fn present(&self, text: &str) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
     /// Warns beside the answer.
     pub(super) fn warn(&self, line: &str) {
-        self.say(&format!("{} {line}", self.styled("warning:", "33;1")));
+        self.labelled("warning:", "33;1", line);
     }
 
     /// Remarks beside the answer.
     pub(super) fn note(&self, line: &str) {
-        self.say(&format!("{} {line}", self.styled("note:", "1")));
+        self.labelled("note:", "1", line);
     }
 
     /// Renders a finding that is part of the answer.
@@ -195,32 +201,39 @@ impl Console {
 
     /// Shows a finding beside the answer.
     pub(super) fn finding(&self, finding: &Finding) {
-        self.say(&render::finding(finding, self.coloured));
+        self.present(&render::finding(finding, self.coloured));
     }
 
     /// Says why the command ended early.
     pub(super) fn fail(&self, failure: &Failure) -> Exit {
-        let message = &failure.message;
-        self.say(&format!("{} {message}", self.styled("error:", "31;1")));
+        self.labelled("error:", "31;1", &failure.message);
         if let Some(help) = &failure.help {
-            self.say(&format!("{} {help}", self.styled("help:", "36;1")));
+            self.labelled("help:", "36;1", help);
         }
         failure.exit
     }
 
-    fn styled(&self, word: &str, style: &str) -> String {
+    fn labelled(&self, label: &str, style: &str, line: &str) {
+        let line = redact(line);
         if self.coloured {
-            format!("\u{1b}[{style}m{word}\u{1b}[0m")
+            self.present(&format!("\u{1b}[{style}m{label}\u{1b}[0m {line}"));
         } else {
-            word.to_owned()
+            self.present(&format!("{label} {line}"));
         }
     }
 }
 
-/// Prints what clap has to say: help and version are answers, the rest is a wrong use.
+/// Prints what clap has to say: help and version are answers, the rest is a wrong use, and may
+/// repeat an argument.
 pub(super) fn usage(error: &clap::Error) -> Exit {
+    let text = error.render().to_string();
+    let safe = redact(&text);
     // A reader that went away is no failure.
-    let _ = error.print();
+    let _ = if error.use_stderr() && safe != text {
+        write!(io::stderr().lock(), "{safe}")
+    } else {
+        error.print()
+    };
     if error.use_stderr() {
         Exit::Usage
     } else {

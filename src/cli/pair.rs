@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let plan = pairing::plan(&members, &options).map_err(|error| not_paired(&error, console))?;
     if !arguments.dry_run && !plan.is_empty() {
         if plan.touches_existing() && !arguments.yes {
-            console.say(text(&plan).trim_end());
+            console.present(text(&plan).trim_end());
             ask(console)?;
         }
         plan.carry_out()
