@@ -1,5 +1,6 @@
 //! A private key with a typo is still a private key.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::jose::Fingerprint;
@@ -25,10 +26,10 @@ fn told(line: &str) -> String {
     let report = check_texts(&[(Path::new("a").to_owned(), text)], &[]).unwrap();
     let mut told = String::new();
     for found in &report.findings {
-        told += &format!("{found} {found:?}\n");
+        writeln!(told, "{found} {found:?}").unwrap();
     }
     for ignored in &report.ignored {
-        told += &format!("{ignored:?}\n");
+        writeln!(told, "{ignored:?}").unwrap();
     }
     told
 }
