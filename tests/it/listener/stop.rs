@@ -52,7 +52,7 @@ async fn open_call_ends_with_the_deadline() {
 
     let (code, took) = dpm.ends();
     assert_eq!(code, Some(0));
-    let between = Duration::from_millis(900)..Duration::from_millis(1500);
+    let between = Duration::from_millis(900)..Duration::from_secs(2);
     assert!(between.contains(&took), "took {took:?}");
     dpm.says("Stopped at the deadline with open connections");
 }
