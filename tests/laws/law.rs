@@ -286,7 +286,7 @@ pub(crate) fn metadata(values: &[&[u8]]) {
         "{input}.{}",
         encode(&caller.key.sign(input.as_bytes()).unwrap())
     );
-    let mut request = Request::new(Default::default());
+    let mut request = Request::new(tonic::body::Body::default());
     *request.uri_mut() = "/a.B/C".parse().unwrap();
     let mut sent = Vec::new();
     for value in values {
@@ -370,13 +370,13 @@ pub(crate) fn dial(port: u16, addresses: &[IpAddr], over_loopback: bool, network
         policy.check(&destination, addresses, |_| false).is_ok()
     };
     let open = rules(None);
-    let passed = passes(&open, addresses);
+    let outcome = passes(&open, addresses);
 
     assert_eq!(
-        passed,
+        outcome,
         addresses.iter().all(|one| passes(&open, &[*one])) && port >= 1024
     );
-    if passed {
+    if outcome {
         for address in addresses {
             assert!(
                 may_be_dialled(address.to_canonical(), over_loopback),
@@ -386,7 +386,7 @@ pub(crate) fn dial(port: u16, addresses: &[IpAddr], over_loopback: bool, network
         }
     }
     if let Some(allowed) = AllowedAddress::parse(network) {
-        assert!(passed || !passes(&rules(Some(allowed)), addresses));
+        assert!(outcome || !passes(&rules(Some(allowed)), addresses));
     }
 }
 
