@@ -107,7 +107,7 @@ async fn mode_decides_which_calls_ask() {
         assert_eq!(answer.extensions().get::<Proved>().is_some(), who_am_i);
         let id = crate::support::world::fresh_id();
         let mut client = RegistryClient::new(channel);
-        let request = registration_of(id, dpm.address);
+        let request = registration_of(id, middlebox.address);
         let answer = client.register_engine(request).await.unwrap();
         assert_eq!(answer.extensions().get::<Proved>().is_some(), register);
         let engine_id = id.to_string();
