@@ -302,17 +302,24 @@ fn near_miss(name: &Name) -> Option<String> {
 fn distance_up_to_2(a: &str, b: &str) -> usize {
     if a == b {
         0
-    } else if a.len().abs_diff(b.len()) > 2 {
+    } else if a.len().abs_diff(b.len()) > 2 || letters_of_one(a, b) > 2 {
         3
     } else {
         distance(a, b)
     }
 }
 
+/// Counts the bytes of `a` that are nowhere in `b`: two words are at least so far apart.
+fn letters_of_one(a: &str, b: &str) -> usize {
+    let of_one = a.bytes().filter(|byte| !b.as_bytes().contains(byte));
+    of_one.filter(u8::is_ascii).count()
+}
+
 /// Tells whether `written` is one letter off a name whose literal parts are `parts`.
 fn is_nearly(parts: &[String], written: &str) -> bool {
     match parts {
-        [whole] => within_one_edit(whole, written),
+        // One letter is four bytes at most. Most names end here.
+        [whole] => whole.len().abs_diff(written.len()) <= 4 && within_one_edit(whole, written),
         [head, .., tail] => {
             let after = written.strip_prefix(head.as_str());
             let before = written.strip_suffix(tail.as_str());
