@@ -179,6 +179,8 @@ fn fits(
         "; it is the SHA-256 of that key, so the `kid` is another key's or free text".to_owned()
     } else if configured == thumbprint {
         "; it is the RFC 7638 thumbprint of that key".to_owned()
+    } else if configured.eq_ignore_ascii_case(&jwk.key.fingerprint().to_hex()) {
+        "; it is the SHA-256 of that key in hexadecimal, base64url belongs here".to_owned()
     } else if expected == computed {
         "; it is the name of another key".to_owned()
     } else {

@@ -47,6 +47,30 @@ fn cs0202_fingerprint_of_another_key() {
 }
 
 #[test]
+fn cs0202_fingerprint_in_hexadecimal_is_shown_and_named() {
+    let peer = key();
+    let hex = peer.fingerprint().to_hex();
+    let block = deployment("dpe-two", "dpe", &peer).replace(
+        &format!("fingerprint={}", kid(&peer)),
+        &format!("fingerprint={hex}"),
+    );
+    let report = Folder::new().check(good() + &block);
+
+    assert_eq!(rows(&report.findings), [(Code::Cs0202, Error, 10, 77)]);
+    let found = report.findings.iter().next().unwrap();
+    let text = found.message();
+    assert!(
+        text.starts_with(&format!("`fingerprint` is `{hex}`")),
+        "{text}"
+    );
+    assert!(
+        text.contains("SHA-256 of that key in hexadecimal"),
+        "{text}"
+    );
+    assert!(found.snippet().unwrap().text().ends_with(&hex));
+}
+
+#[test]
 fn cs0203_private_key_of_a_peer() {
     let peer = key();
     let private = PrivateJwk::write(&peer, &kid(&peer));
