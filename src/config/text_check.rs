@@ -237,7 +237,7 @@ fn blanks(view: &View, entry: &Entry, placed: &Placed) -> Option<Finding> {
         ),
         None if kept.len() < value.len() && !kept.is_empty() => (
             kept.len(),
-            "the value ends in blanks, which belong to it",
+            "the value ends in blanks, which Java keeps and countersign drops",
             "remove them",
         ),
         None => return None,
