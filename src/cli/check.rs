@@ -52,7 +52,8 @@ struct Shown<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
-    let report = config::check(&arguments.files, &config::environment());
+    let files = once_each(&arguments.files, console);
+    let report = config::check(&files, &config::environment());
     let report =
         report.map_err(|error| Failure::caused(Exit::Unreadable, "cannot check", &error))?;
     match console.format() {
@@ -64,6 +65,24 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     } else {
         Exit::No
     })
+}
+
+/// Leaves out files that are named again, by whatever path: a file is not its own peer.
+fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
+    let mut seen = Vec::new();
+    let mut once = Vec::new();
+    for file in files {
+        // One that is not there has its own error.
+        let real = file.canonicalize().unwrap_or_else(|_| file.clone());
+        if seen.contains(&real) {
+            let name = file.display();
+            console.warn(&format!("`{name}` is named twice; it is checked once"));
+        } else {
+            seen.push(real);
+            once.push(file.clone());
+        }
+    }
+    once
 }
 
 fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> Result<(), Failure> {

@@ -119,3 +119,18 @@ fn a_file_that_cannot_be_read_is_exit_3_with_path_and_one_cause() {
     }
     folder.run("check").exits(2);
 }
+
+#[test]
+fn a_file_named_twice_is_checked_once() {
+    let folder = Folder::new();
+    folder.write("dpe.properties", SEED_DPE);
+    let once = folder.run("check dpe.properties").exits(1);
+
+    let twice = folder.run("check dpe.properties ./dpe.properties").exits(1);
+
+    assert_eq!(twice.stdout, once.stdout);
+    assert_eq!(
+        twice.stderr,
+        "warning: `./dpe.properties` is named twice; it is checked once\n"
+    );
+}
