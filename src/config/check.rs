@@ -223,6 +223,8 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     };
     pins::check(&mut reader, &options, &deployments, &about);
     let replay_at = reader.raw("countersign.token.replay", &[]).cloned();
+    let unused = gathered.unused.iter().map(|(at, _)| *at);
+    reader.rest(unused.chain(gathered.ignored.iter().copied()));
     let message_bytes_at = MESSAGE_BYTES.map(|name| {
         reader
             .raw(name, &[])

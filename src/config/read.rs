@@ -1,11 +1,11 @@
 //! Typed reads of layered settings. Faults are collected, not returned: one run shows them all.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::diagnostic::{Code, Finding, Origin, quote};
+use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
 use crate::properties::bind::{self, ValueError};
 use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
@@ -30,6 +30,8 @@ pub(super) struct Reader<'a> {
     home: Option<&'a Path>,
     ours: &'a [(usize, Placed)],
     by_name: OnceCell<HashMap<String, usize>>,
+    /// Settings whose placeholder cannot be resolved, and where: each is reported once.
+    unresolved: HashSet<(String, Origin)>,
     pub(super) findings: Limited,
 }
 
@@ -42,6 +44,7 @@ impl<'a> Reader<'a> {
             home: inputs.home,
             ours: inputs.ours,
             by_name: OnceCell::new(),
+            unresolved: HashSet::new(),
             findings: Limited::default(),
         }
     }
@@ -80,15 +83,15 @@ impl<'a> Reader<'a> {
     /// Returns the value with placeholders resolved and blanks around it dropped.
     pub(super) fn text(&mut self, name: &str, keys: &[String]) -> Option<Sourced> {
         let value = self.raw(name, keys)?;
-        self.resolved(name, keys, value)
+        self.resolved(&schema::path(name, keys), value)
     }
 
-    fn resolved(&mut self, name: &str, keys: &[String], value: &Sourced) -> Option<Sourced> {
+    fn resolved(&mut self, path: &[String], value: &Sourced) -> Option<Sourced> {
         let text = if placeholder::has_placeholder(value.text()) {
             match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
                 Ok(text) => text,
                 Err(error) => {
-                    self.unresolved(name, keys, value, &error);
+                    self.cannot_resolve(path.join("."), value, &error);
                     return None;
                 }
             }
@@ -99,13 +102,13 @@ impl<'a> Reader<'a> {
         Some(value.clone().with_text(trimmed.into()))
     }
 
-    fn unresolved(
-        &mut self,
-        name: &str,
-        keys: &[String],
-        value: &Sourced,
-        error: &PlaceholderError,
-    ) {
+    fn cannot_resolve(&mut self, name: String, value: &Sourced, error: &PlaceholderError) {
+        if !self
+            .unresolved
+            .insert((name.clone(), value.origin().clone()))
+        {
+            return;
+        }
         let help = match error {
             PlaceholderError::Unresolved(_) => {
                 "set that name, or give a default: `${name:default}`"
@@ -113,7 +116,6 @@ impl<'a> Reader<'a> {
             PlaceholderError::PrivateKey(_) => "write the public part of the key instead",
             _ => "write the value itself",
         };
-        let name = schema::path(name, keys).join(".");
         let message = format!("the placeholder in `{name}` cannot be resolved: {error}");
         let found = finding(self.view, Code::Cs0111, value, Part::Value, message);
         self.findings.push(found.with_key(name).with_help(help));
@@ -220,8 +222,34 @@ impl<'a> Reader<'a> {
         let elements = self.layered.list(&path).unwrap_or_default();
         let elements = elements.into_iter();
         elements
-            .filter_map(|element| self.resolved(name, keys, element))
+            .filter_map(|element| self.resolved(&path, element))
             .collect()
+    }
+
+    /// Resolves the placeholders of settings that nobody reads, and finds copies of a private key
+    /// under any other name: in the entries `foreign`.
+    pub(super) fn rest(&mut self, foreign: impl Iterator<Item = usize>) {
+        for (_, placed) in self.ours {
+            let list = self.layered.list(&placed.path).unwrap_or_default();
+            let values = self.layered.value(&placed.path).into_iter().chain(list);
+            for value in values.filter(|_| !placed.setting.is_private()) {
+                self.resolved(&placed.path, value);
+            }
+        }
+        for at in foreign {
+            let entry = self.view.and_then(|view| Some((view, view.entry(at)?)));
+            let Some((view, entry)) = entry else { continue };
+            // A copy of a copy is found at the first of the two.
+            let names = placeholder::names(entry.value());
+            let mut private =
+                names.filter(|name| matches!(self.look_up(name), Some(Looked::Private)));
+            if let Some(name) = private.next() {
+                let error = PlaceholderError::PrivateKey(name.to_owned());
+                let origin = view.document().origin(entry.value_span().start);
+                let value = Sourced::new(entry.value(), origin).with_entry(at);
+                self.cannot_resolve(redact_name(entry.key()), &value, &error);
+            }
+        }
     }
 
     fn typed<T>(

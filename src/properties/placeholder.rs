@@ -42,6 +42,13 @@ pub fn has_placeholder(value: &str) -> bool {
         .is_some_and(|(_, rest)| rest.contains('}'))
 }
 
+/// Goes through the names in the placeholders of `value`, those in defaults included. A name that
+/// is itself put together by placeholders is not among them.
+pub fn names(value: &str) -> impl Iterator<Item = &str> {
+    let starts = value.split("${").skip(1);
+    starts.filter_map(|rest| rest.split([':', '}']).next())
+}
+
 /// Replaces the placeholders of `value`. A `${` without its `}` is text; there is no escape.
 ///
 /// # Errors

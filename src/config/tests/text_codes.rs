@@ -208,3 +208,26 @@ fn cs0111_placeholders() {
     }
     assert_eq!(with("foreign=${none}\nserver.port=${some.port:8031}\n"), []);
 }
+
+#[test]
+fn cs0111_placeholders_in_settings_that_nobody_reads() {
+    let uri = format!("{D}.dpe-dev.uri");
+    let tls = "countersign.deployments.dpe-dev.tls-keys.k.fingerprint";
+    for name in [uri.as_str(), tls] {
+        for value in ["${none}", "${a.self}", &format!("${{{KEY}}}")] {
+            let found = with(&format!("a.self=${{a.self}}\n{name}={value}\n"));
+            let column = u32::try_from(name.len()).unwrap() + 2;
+            assert_eq!(found, [(Code::Cs0111, Error, 9, column)], "{name}={value}");
+        }
+    }
+}
+
+#[test]
+fn cs0111_private_key_copied_to_a_foreign_name() {
+    let copies = format!("foo=${{{KEY}}}\nbar=x-${{none:${{{KEY}}}}}\nbaz=${{none}}\n");
+
+    assert_eq!(
+        with(&copies),
+        [(Code::Cs0111, Error, 8, 5), (Code::Cs0111, Error, 9, 5)]
+    );
+}
