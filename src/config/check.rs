@@ -18,6 +18,7 @@ use super::load::ModuleKind;
 use super::options::{self, Options};
 use super::own_key::{self, OwnKey};
 use super::pins;
+use super::profiles;
 use super::reach;
 use super::read::{Inputs, Reader};
 use super::schema::{self, Fallback, Known};
@@ -40,7 +41,7 @@ impl Purpose {
     }
 
     /// A warning for a person, an error for a start.
-    fn strict(self) -> Severity {
+    pub(super) fn strict(self) -> Severity {
         match self {
             Self::Check => Severity::Warning,
             Self::Run => Severity::Error,
@@ -223,6 +224,7 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     };
     pins::check(&mut reader, &options, &deployments, &about);
     let replay_at = reader.raw("countersign.token.replay", &[]).cloned();
+    profiles::check(&mut reader, question);
     let unused = gathered.unused.iter().map(|(at, _)| *at);
     reader.rest(unused.chain(gathered.ignored.iter().copied()));
     let message_bytes_at = MESSAGE_BYTES.map(|name| {

@@ -11,6 +11,7 @@ mod options;
 mod own;
 mod own_key;
 mod pins;
+mod profiles;
 mod public_text;
 mod reach;
 mod read;

@@ -252,6 +252,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Resolves a text that is no setting of ours; none where that cannot be done.
+    pub(super) fn resolve(&self, text: &str) -> Option<String> {
+        let resolved = placeholder::resolve(text, &|name| self.look_up(name));
+        Some(resolved.ok()?.to_string())
+    }
+
     fn typed<T>(
         &mut self,
         name: &str,
