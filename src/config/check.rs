@@ -11,11 +11,13 @@ use crate::properties::name::Name;
 use crate::properties::{Content, FileText, Layer, Layered, Level, ReadError, Sourced};
 use crate::trust::Deployment;
 
+use super::connections;
 use super::cross_check;
 use super::deployments::{self, ReadDeployment};
 use super::gather::{self, Gathered, Names};
 use super::load::ModuleKind;
 use super::options::{self, Options};
+use super::own_check;
 use super::own_key::{self, OwnKey};
 use super::pins;
 use super::profiles;
@@ -179,6 +181,8 @@ pub(super) struct Inspected {
     pub(super) message_bytes_at: [Option<Sourced>; 2],
     /// Where each token is taken once, or not.
     pub(super) replay_at: Option<Sourced>,
+    /// Where the life of tokens is set, where it is.
+    pub(super) lifetime_at: Option<Sourced>,
     pub(super) findings: Findings,
     settings: usize,
     ignored: Vec<Ignored>,
@@ -224,9 +228,15 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     };
     pins::check(&mut reader, &options, &deployments, &about);
     let replay_at = reader.raw("countersign.token.replay", &[]).cloned();
+    connections::check(&mut reader, &deployments);
+    own_check::check(&mut reader, &options, &deployments);
     profiles::check(&mut reader, question);
     let unused = gathered.unused.iter().map(|(at, _)| *at);
     reader.rest(unused.chain(gathered.ignored.iter().copied()));
+    let lifetime_at = reader
+        .raw(own_check::LIFETIME, &[])
+        .filter(|at| *at.origin() != Origin::Default)
+        .cloned();
     let message_bytes_at = MESSAGE_BYTES.map(|name| {
         reader
             .raw(name, &[])
@@ -248,6 +258,7 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
         options,
         message_bytes_at,
         replay_at,
+        lifetime_at,
         findings: findings.finish(),
         settings,
         ignored,

@@ -6,6 +6,7 @@ use super::check::Inspected;
 use super::cross_tls;
 use super::deployments::{ReadDeployment, ReadKey};
 use super::own::Replay;
+use super::own_check;
 use super::own_key::{self, OwnKey};
 use super::view::{Part, finding};
 
@@ -23,6 +24,7 @@ pub(super) fn check(files: &[Inspected]) -> Vec<Finding> {
             found.extend(cross_tls::check(this, other));
             found.extend(message_sizes(this, other));
             found.extend(single_use(this, other));
+            found.extend(lifetimes(this, other));
             if n < m {
                 found.extend(shared_key(this, other));
                 found.extend(environments(this, other));
@@ -198,6 +200,29 @@ pub(super) fn leads_to(this: &Inspected, other: &Inspected) -> Option<String> {
     let connections = this.options.client.connections.iter();
     let mut named = connections.filter(|connection| connection.name == module.as_str());
     named.next().map(|connection| connection.name.clone())
+}
+
+/// CS0306: does the other file accept tokens that live as long as this one's?
+fn lifetimes(this: &Inspected, other: &Inspected) -> Option<Finding> {
+    let own = this.own.as_ref()?;
+    trusted(other, own)?;
+    let lifetime = this.options.policy.lifetime();
+    let accepted = other.options.policy.max_lifetime();
+    if lifetime <= accepted {
+        return None;
+    }
+    let message = format!(
+        "tokens would live {} s; {} accepts {} s at most and refuses them",
+        lifetime.as_secs(),
+        path(other),
+        accepted.as_secs()
+    );
+    let at = this.lifetime_at.as_ref().unwrap_or(&own.at);
+    let found = finding(Some(&this.view), Code::Cs0306, at, Part::Value, message);
+    Some(found.with_key(own_check::LIFETIME).with_help(format!(
+        "write a number up to {}, or raise `countersign.token.max-lifetime` there",
+        accepted.as_secs()
+    )))
 }
 
 /// CS0406: may one side send more than the other accepts?

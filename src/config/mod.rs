@@ -2,6 +2,7 @@
 //! every finding on the way.
 
 mod check;
+mod connections;
 mod cross_check;
 mod cross_tls;
 mod deployments;
@@ -9,6 +10,7 @@ mod gather;
 mod load;
 mod options;
 mod own;
+mod own_check;
 mod own_key;
 mod pins;
 mod profiles;

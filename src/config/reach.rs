@@ -12,6 +12,7 @@ use super::read::Reader;
 
 const ADDRESS: &str = "countersign.server.address";
 const PORT: &str = "ataccama.server.grpc.port";
+const PLAINTEXT: &str = "countersign.server.allow-plaintext";
 const HOSTNAME: &str = "ataccama.one.dpe.service.hostname";
 const ADVERTISED_PORT: &str = "ataccama.one.dpe.service.port";
 const AUTHENTICATE: &str = "ataccama.authentication.grpc.internal.jwt.enable";
@@ -20,6 +21,9 @@ const CLIENT_HOST: &str = "ataccama.client.connection.<c>.host";
 /// Reports addresses that do not fit, and plaintext that would leave this machine.
 pub(super) fn check(reader: &mut Reader<'_>, options: &Options, purpose: Purpose) {
     listener(reader, options);
+    if purpose == Purpose::Run {
+        open(reader, options);
+    }
     advertised(reader, options);
     dialled(reader, options, purpose);
 }
@@ -57,6 +61,34 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
             &at,
             message,
             "write `true`, or listen on `127.0.0.1` alone",
+        );
+    }
+}
+
+/// Says at every start what somebody allowed and should not forget.
+fn open(reader: &mut Reader<'_>, options: &Options) {
+    let server = &options.server;
+    let beyond = !server.address.is_loopback();
+    let mut warn = |name, message: String, help| {
+        if let Some(at) = reader.raw(name, &[]).cloned() {
+            let found = reader.finding(Code::Cs0307, &at, message);
+            let found = found.with_severity(Severity::Warning).with_key(name);
+            reader.findings.push(found.with_help(help));
+        }
+    };
+    if beyond && server.allow_plaintext && !options.tls.server.on {
+        warn(
+            PLAINTEXT,
+            format!("the gRPC port is open on {} without TLS", server.address),
+            "everybody on that network can read and use the tokens; use TLS where it is not trusted",
+        );
+    }
+    if !beyond && !server.authenticate {
+        warn(
+            AUTHENTICATE,
+            "callers need not prove who they are: every process of this machine may call"
+                .to_owned(),
+            "write `true`, or remove the setting",
         );
     }
 }

@@ -138,3 +138,16 @@ fn cs0306_strict_module_whose_peer_reuses_its_tokens() {
     assert_eq!(both(&strict, &minting), []);
     assert_eq!(both(&dpm, &minting), []);
 }
+
+#[test]
+fn cs0306_tokens_that_the_other_file_refuses() {
+    let (dpm, dpe) = Pair::new().files();
+    let lifetime = "ataccama.authentication.internal.jwt.generator.token-expiration=800\n";
+    let accepted = "countersign.token.max-lifetime=600s\n";
+
+    assert_eq!(
+        both(&format!("{dpm}{accepted}"), &format!("{dpe}{lifetime}")),
+        [in_file("dpe", (Code::Cs0306, Error, 8, 65))]
+    );
+    assert_eq!(both(&dpm, &format!("{dpe}{lifetime}")), []);
+}

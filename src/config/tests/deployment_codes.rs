@@ -112,6 +112,14 @@ fn cs0305_recognised_and_not_used() {
 }
 
 #[test]
+fn cs0304_own_name_is_a_peers() {
+    assert_eq!(
+        with("countersign.deployment.name=DPE-dev\n"),
+        [(Code::Cs0304, Error, 8, 29)]
+    );
+}
+
+#[test]
 fn cs0305_file_of_an_active_profile() {
     let unread = |text: &str, environment: &[(String, String)]| {
         let folder = Folder::new();
@@ -150,6 +158,48 @@ fn cs0305_file_of_an_active_profile() {
 }
 
 #[test]
+fn connection_that_leads_to_nobody_trusted() {
+    let named = "countersign.client.connection.dpe.deployment=nope\n";
+    assert_eq!(with(named), [(Code::Cs0106, Error, 8, 46)]);
+    let host = "ataccama.client.connection.dpm.host=localhost\n";
+    assert_eq!(with(host), [(Code::Cs0301, Warning, 8, 1)]);
+    let trusted = "ataccama.client.connection.dpe.host=localhost\n";
+    assert_eq!(with(trusted), []);
+    let second = deployment("dpe-two", "dpe", &key());
+    assert_eq!(
+        with(&format!("{second}{trusted}")),
+        [(Code::Cs0301, Warning, 14, 1)]
+    );
+    let named = "countersign.client.connection.dpe.deployment=dpe-two\n";
+    assert_eq!(with(&format!("{second}{trusted}{named}")), []);
+}
+
+#[test]
+fn cs0306_tokens_that_live_longer_than_peers_accept() {
+    let lifetime = "ataccama.authentication.internal.jwt.generator.token-expiration";
+    assert_eq!(
+        with(&format!("{lifetime}=901\n")),
+        [(Code::Cs0306, Warning, 8, 65)]
+    );
+    assert_eq!(with(&format!("{lifetime}=900\n")), []);
+}
+
+#[test]
+fn every_start_warns_of_what_is_open() {
+    let open = "countersign.server.address=0.0.0.0\ncountersign.server.allow-plaintext=true\n";
+    let anybody = "ataccama.authentication.grpc.internal.jwt.enable=false\n";
+    for (lines, expected) in [
+        (open, (Code::Cs0307, Warning, 9, 36)),
+        (anybody, (Code::Cs0307, Warning, 8, 50)),
+    ] {
+        let folder = Folder::new();
+        let settings = load(&folder.write("a", good() + lines)).unwrap();
+
+        assert_eq!(rows(&settings.findings), [expected]);
+    }
+}
+
+#[test]
 fn cs0306_values_of_a_wrong_type() {
     for line in [
         "server.port=80x\n",
@@ -175,11 +225,15 @@ fn cs0307_addresses_and_plaintext() {
     for line in [
         "countersign.server.address=0.0.0.0\n",
         "ataccama.one.dpe.service.hostname=my-host\n",
-        "ataccama.client.connection.dpm.host=10.0.0.1\n",
     ] {
         let column = u32::try_from(line.find('=').unwrap()).unwrap() + 2;
         assert_eq!(with(line), [(Code::Cs0307, Error, 8, column)], "{line}");
     }
+    let dialled = "ataccama.client.connection.dpm.host=10.0.0.1\n";
+    assert_eq!(
+        with(dialled),
+        [(Code::Cs0301, Warning, 8, 1), (Code::Cs0307, Error, 8, 37)]
+    );
     let ports = "ataccama.server.grpc.port=8532\nataccama.one.dpe.service.port=8034\n";
     assert_eq!(with(ports), [(Code::Cs0307, Error, 9, 31)]);
     let open = "countersign.server.address=0.0.0.0\ncountersign.server.allow-plaintext=true\n";
