@@ -18,6 +18,23 @@ use std::sync::Arc;
 ///
 /// Prints as in the seed's log line:
 /// `ServiceIdentity(module=dpe, id=dpe-dev, roles=[IMPERSONATION])`.
+///
+/// Outside of this crate nobody makes one, not even with all that it is made of:
+///
+/// ```compile_fail,E0624
+/// # use countersign::identity::{ModuleType, Role, Roles, ServiceIdentity};
+/// let module = ModuleType::new("dpe").unwrap();
+/// let roles = Roles::from_iter([Role::new("IMPERSONATION").unwrap()]);
+/// let identity = ServiceIdentity::new(module, "dpe-dev", roles);
+/// ```
+///
+/// while the same without the last line compiles:
+///
+/// ```
+/// # use countersign::identity::{ModuleType, Role, Roles, ServiceIdentity};
+/// let module = ModuleType::new("dpe").unwrap();
+/// let roles = Roles::from_iter([Role::new("IMPERSONATION").unwrap()]);
+/// ```
 #[derive(Clone, Eq, PartialEq)]
 pub struct ServiceIdentity(Arc<Parts>);
 
