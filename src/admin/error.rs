@@ -51,7 +51,19 @@ pub enum WriteError {
 impl WriteError {
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io {
+            path,
+            source: unnamed(error),
+        }
+    }
+}
+
+/// Takes the name of a temporary file, which means nothing to anybody, out of `error`.
+fn unnamed(error: io::Error) -> io::Error {
+    // The crate that makes them gives the cause in no other way.
+    match error.to_string().split_once(" at path \"") {
+        Some((cause, _)) => io::Error::new(error.kind(), cause),
+        None => error,
     }
 }
 

@@ -217,8 +217,8 @@ pub enum KeyError {
     /// Nothing there.
     #[error("it is empty")]
     Empty,
-    /// Longer than 64 KiB.
-    #[error("it has {0} bytes, at most 65536 are allowed")]
+    /// Longer than 64 KiB; no more than what shows that need have been read.
+    #[error("it has more than 65536 bytes")]
     TooLarge(usize),
     /// None of the forms that are read.
     #[error("it is neither a JWK, base64 of a JWK, PEM nor DER")]

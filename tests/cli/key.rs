@@ -293,3 +293,25 @@ fn both_halves_in_one_file_are_a_wrong_use_that_writes_nothing() {
         assert_eq!(folder.names(""), [""; 0]);
     }
 }
+
+#[test]
+fn file_that_cannot_be_written_is_named_and_no_temporary_one() {
+    let run = Folder::new().run("key gen --out nowhere/a.jwk").exits(3);
+
+    assert!(run.stderr.contains("`nowhere/a.jwk`"), "{}", run.stderr);
+    assert!(!run.stderr.contains(".countersign-"), "{}", run.stderr);
+}
+
+#[test]
+fn key_file_that_is_too_long_is_not_given_a_length_that_was_not_read() {
+    let folder = Folder::new();
+    folder.write("long", " ".repeat(1_000_000));
+
+    let run = folder.run("key fingerprint long").exits(3);
+
+    assert!(
+        run.stderr.contains("more than 65536 bytes"),
+        "{}",
+        run.stderr
+    );
+}
