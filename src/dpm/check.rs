@@ -342,7 +342,8 @@ fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) ->
                 own.module, engine.owner.module
             )
         }
-        _ => reason.help().to_owned(),
+        // The help of a role that is missing.
+        _ => reason.help().replace("<caller>", own.issuer()),
     };
     format!("the engine refused our token: {reason}: {what}{unproved}; {help}")
 }

@@ -127,7 +127,7 @@ pub fn register_refused(engine: EngineId, dpm_url: impl Display, reason: &str, h
         eventId = "registerRefused",
         dpmUrl = %dpm_url,
         reason,
-        message = format_args!("the DPM at {dpm_url} does not register this engine: {reason}; {help}")
+        message = format_args!("the DPM does not register this engine; {help}")
     );
 }
 

@@ -74,6 +74,8 @@ async fn engine_that_gives_the_dpm_no_role_stays_new_and_says_so() {
         reason.contains("`dpe-dev` gives this module no impersonation role"),
         "{reason}"
     );
+    let setting = "deployments.dpm-dev.security.roles[0]=IMPERSONATION";
+    assert!(reason.contains(setting), "{reason}");
     dpm.engine_is(dpe.id, EngineStatus::New).await;
     dpe.stop().await;
 }

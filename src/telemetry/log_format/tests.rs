@@ -245,3 +245,21 @@ fn plain_line_names_event_text_and_members() {
         ]
     );
 }
+
+#[test]
+fn refused_registration_says_its_reason_once() {
+    let engine = "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap();
+
+    let lines = logged(Format::Console, NOON, || {
+        events::register_refused(engine, "localhost:8531", "KEY_UNKNOWN: no such key", "pair");
+    });
+
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0].matches("KEY_UNKNOWN").count(), 1, "{}", lines[0]);
+    assert_eq!(
+        lines[0].matches("localhost:8531").count(),
+        1,
+        "{}",
+        lines[0]
+    );
+}
