@@ -170,7 +170,9 @@ impl Demo<'_> {
         let report = check(&[self.file("dpm"), self.file("dpe")], &[])?;
         let (errors, warnings) = (report.findings.errors(), report.findings.warnings());
         let line = format!("2 files held against each other: {errors} errors, {warnings} warnings");
-        self.step("check", vec![line], errors == 0 && warnings == 0);
+        let found = report.findings.iter().map(ToString::to_string);
+        let lines = std::iter::once(line).chain(found).collect();
+        self.step("check", lines, errors == 0 && warnings == 0);
         Ok(())
     }
 

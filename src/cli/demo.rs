@@ -1,16 +1,18 @@
 //! `countersign demo`: the whole procedure, run and shown.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::Answer;
+use super::key::not_written;
 use super::output::{Console, Exit, Failure, Format};
 use super::run::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, DemoOptions, Outcome, Step};
+use crate::admin::{DemoError, PairError};
 use crate::diagnostic::redact;
 
 #[derive(Args, Debug)]
@@ -56,6 +58,7 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         |what: &str, error: &std::io::Error| Failure::caused(Exit::Unreadable, what, error);
     // A folder that is not kept is removed when this function is left, in whatever way.
     let (folder, fate, _removed) = if let Some(folder) = &arguments.keep {
+        refuse_homes_in(folder)?;
         (folder.clone(), "kept", None)
     } else {
         let mut builder = tempfile::Builder::new();
@@ -85,9 +88,32 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         });
     };
     let outcome = demo::run(&options, &mut report).await;
-    let outcome =
-        outcome.map_err(|error| Failure::caused(Exit::No, "the demo could not go on", &error))?;
+    let outcome = outcome.map_err(|error| not_gone_on(&error))?;
     finish(outcome, steps, arguments, console)
+}
+
+/// Refuses to change homes that are there.
+fn refuse_homes_in(folder: &Path) -> Result<(), Failure> {
+    let homes = ["dpm", "dpe"].map(|module| folder.join(module));
+    match homes.iter().find(|home| home.symlink_metadata().is_ok()) {
+        None => Ok(()),
+        Some(home) => {
+            let message = format!("`{}` is there already", home.display());
+            Err(Failure::new(Exit::WouldOverwrite, message)
+                .with_help("give `--keep` a folder that is not there yet"))
+        }
+    }
+}
+
+/// Says why the demo could not go on.
+fn not_gone_on(error: &DemoError) -> Failure {
+    match error {
+        DemoError::Pair(PairError::Write(error)) => not_written(error),
+        DemoError::Pair(error @ PairError::Read(_)) => {
+            Failure::caused(Exit::Unreadable, "cannot make the two homes", error)
+        }
+        _ => Failure::caused(Exit::No, "the demo could not go on", error),
+    }
 }
 
 fn finish(
@@ -135,4 +161,33 @@ fn shown(number: usize, step: &Step) -> String {
         };
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::output::Colour;
+    use super::*;
+
+    #[test]
+    fn a_step_that_did_not_hold_is_exit_1() {
+        let outcome = |held| Outcome {
+            ready_after: Duration::from_millis(200),
+            held,
+        };
+        let arguments = Arguments { keep: None };
+        for (format, held, expected) in [
+            (Format::Text, false, Exit::No),
+            (Format::Json, false, Exit::No),
+            (Format::Json, true, Exit::Done),
+        ] {
+            let console = Console::new(format, Colour::Never);
+
+            let ended = finish(outcome(held), Vec::new(), &arguments, &console);
+
+            let exit = ended.unwrap_or_else(|failure| console.fail(&failure));
+            assert_eq!(exit, expected, "{format:?} {held}");
+        }
+    }
 }

@@ -88,3 +88,61 @@ fn settings_of_the_environment_do_not_reach_the_demo() {
 
     assert!(run.status.success(), "{run:#?}");
 }
+
+#[test]
+fn demo_leaves_homes_alone_that_are_there_and_says_where_it_cannot_write() {
+    let folder = Folder::new();
+    folder.write("mine/dpm/etc/application.properties", "x=1\n");
+    folder.write("file", "");
+
+    let there = folder.run("demo --keep mine").exits(6);
+    let cannot = folder.run("demo --keep file/in").exits(3);
+
+    assert!(there.stderr.contains("mine/dpm"), "{}", there.stderr);
+    assert!(cannot.stderr.contains("file/in"), "{}", cannot.stderr);
+    assert_eq!(folder.read("mine/dpm/etc/application.properties"), "x=1\n");
+    assert_eq!(folder.names("mine"), ["dpm"]);
+}
+
+#[tokio::test]
+async fn step_that_does_not_come_as_it_must_is_told_and_nothing_holds() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use countersign::admin::demo::{DemoOptions, run};
+
+    let folder = Folder::new();
+    // Modules that do all they must, but end with another exit code.
+    let binary = env!("CARGO_BIN_EXE_countersign");
+    let script = format!(
+        "#!/bin/sh\nexec 3<&0\ntrap 'kill -TERM $!' TERM\n{binary} \"$@\" <&3 &\nwait; wait; exit 9\n"
+    );
+    folder.write("wrapped", script);
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(folder.path("wrapped"), executable).unwrap();
+    let options = DemoOptions {
+        binary: folder.path("wrapped"),
+        folder: folder.path("homes"),
+    };
+    let mut steps = Vec::new();
+
+    let outcome = run(&options, &mut |step| steps.push((step.name, step.held))).await;
+
+    assert!(!outcome.unwrap().held);
+    let fallen: Vec<_> = steps.iter().filter(|(_, held)| !held).collect();
+    assert_eq!(fallen, [&("stopped", false)]);
+}
+
+#[tokio::test]
+async fn demo_without_a_program_does_not_go_on() {
+    use countersign::admin::demo::{DemoOptions, run};
+
+    let folder = Folder::new();
+    let options = DemoOptions {
+        binary: folder.path("missing"),
+        folder: folder.path("homes"),
+    };
+
+    let error = run(&options, &mut |_| ()).await.unwrap_err();
+
+    assert_eq!(error.to_string(), "cannot run dpm");
+}
