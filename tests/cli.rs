@@ -6,6 +6,9 @@ mod check;
 #[cfg(unix)]
 #[path = "cli/demo.rs"]
 mod demo;
+#[cfg(unix)]
+#[path = "cli/examples.rs"]
+mod examples;
 #[path = "cli/explain.rs"]
 mod explain;
 #[cfg(target_os = "linux")]

@@ -28,7 +28,7 @@ impl Running {
 
     /// Reads the log until a line holds `text`, and returns that line.
     #[track_caller]
-    fn until(&mut self, text: &str) -> String {
+    pub(super) fn until(&mut self, text: &str) -> String {
         let mut read = String::new();
         loop {
             let start = read.len();
@@ -251,7 +251,7 @@ fn a_home_that_cannot_be_used_is_exit_3() {
     folder.run("dpm run --home dpm --set nonsense").exits(2);
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -1,0 +1,118 @@
+//! The examples of `--help`, carried out.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+use super::modules::{Running, free_port};
+use super::support::{Folder, Run};
+
+/// The engine whose id stands in an example.
+const ENGINE: &str = "0031debd-6130-4b4a-8eaf-7a834555cf33";
+
+/// Returns the examples of `command` and of those below it, in the order of their help.
+fn examples(folder: &Folder, command: &str) -> Vec<String> {
+    let help = folder.run(&format!("{command} --help")).exits(0).stdout;
+    let shown = help.lines().filter_map(|line| line.strip_prefix("  $ "));
+    let mut found: Vec<_> = shown.map(str::to_owned).collect();
+    let below = help.split("\nCommands:\n").nth(1).unwrap_or_default();
+    for line in below.lines().take_while(|line| !line.is_empty()) {
+        let name = line.split_whitespace().next().unwrap();
+        if name != "help" {
+            found.extend(examples(folder, format!("{command} {name}").trim()));
+        }
+    }
+    found
+}
+
+/// Runs `line` as a shell does that knows where the binary is.
+fn shell(folder: &Folder, line: &str) -> Run {
+    let binary = Path::new(env!("CARGO_BIN_EXE_countersign"));
+    let mut path = vec![binary.parent().unwrap().to_owned()];
+    path.extend(env::split_paths(&env::var_os("PATH").unwrap()));
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .current_dir(folder.path(""))
+        .env("PATH", env::join_paths(path).unwrap())
+        .output()
+        .unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Makes the files that the examples name: two homes on free ports, keys, and a token.
+fn prepared() -> Folder {
+    let folder = Folder::new();
+    let (dpm, dpe) = (
+        "dpm/etc/application.properties",
+        "dpe/etc/application.properties",
+    );
+    let (registry, engine) = (free_port(), free_port());
+    folder.write(dpm, format!("ataccama.server.grpc.port={registry}\n"));
+    let ports = format!(
+        "ataccama.server.grpc.port={engine}\nataccama.client.connection.dpm.grpc.port={registry}\n"
+    );
+    folder.write(dpe, ports);
+    folder
+        .run(&format!("pair dpm={dpm} dpe={dpe} --yes"))
+        .exits(0);
+    folder.write("dpe/storage/engine-id", format!("{ENGINE}\n"));
+    let own = folder.read(dpe);
+    let key = own
+        .lines()
+        .find_map(|line| line.split_once("generator.key="));
+    folder.write("own.txt", key.unwrap().1);
+    for line in [
+        "countersign key export own.txt --to public-jwk --out public.jwk",
+        "countersign key gen --out source.jwk",
+        "countersign key export source.jwk --to pem-sec1 --out ec256.pem",
+        "countersign token issue --home dpe --audience dpm-dev > token.txt",
+    ] {
+        shell(&folder, line).exits(0);
+    }
+    folder
+}
+
+#[test]
+fn every_example_of_the_help_runs() {
+    let folder = prepared();
+    let examples = examples(&folder, "");
+    assert!(examples.len() > 20, "{examples:#?}");
+    // Keys come first: other examples use what those make.
+    let (keys, rest): (Vec<_>, Vec<_>) = examples.iter().partition(|line| line.contains(" key "));
+    let (modules, rest): (Vec<_>, Vec<_>) = rest
+        .into_iter()
+        .partition(|line| line.contains(" run ") || line.contains(" engines "));
+
+    for line in keys.into_iter().chain(rest) {
+        // Each example makes its file as if it were the first.
+        for out in line.split("--out ").skip(1) {
+            let _ = std::fs::remove_file(folder.path(out.split(' ').next().unwrap()));
+        }
+        if line.contains(" pair ") {
+            // Each pairs two modules that know nothing of each other yet.
+            let fresh = Folder::new();
+            fresh.write("dpm.jwk", folder.read("source.jwk"));
+            shell(&fresh, line).exits(0);
+        } else {
+            shell(&folder, line).exits(0);
+        }
+    }
+    let mut running = Vec::new();
+    for line in modules {
+        if line.contains(" run ") {
+            let arguments = line.strip_prefix("countersign ").unwrap();
+            running.push(Running::start(&folder, arguments));
+            running.last_mut().unwrap().until(" startup ");
+            if let [dpm, _dpe] = running.as_mut_slice() {
+                dpm.until("newStatus=");
+            }
+        } else {
+            shell(&folder, line).exits(0);
+        }
+    }
+    assert_eq!(running.len(), 2);
+}
