@@ -120,6 +120,7 @@ fn files(reader: &mut Reader<'_>, options: &Options, about: &About<'_>) {
             if let Err(error) = files.check() {
                 unusable(reader, &error, about.purpose);
             }
+            readable_by_others(reader, &files.private_key);
         }
     };
     if let Some(server) = &options.tls.server.options {
@@ -167,6 +168,33 @@ fn unusable(reader: &mut Reader<'_>, error: &TlsError, purpose: Purpose) {
         .findings
         .push(found.with_help("name a PEM file; a relative path starts at the module's home"));
 }
+
+/// Reports a private key that others may read or change.
+#[cfg(unix)]
+fn readable_by_others(reader: &mut Reader<'_>, file: &PemFile) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let Ok(about) = std::fs::metadata(&file.path) else {
+        return;
+    };
+    let mode = about.permissions().mode() & 0o777;
+    let (severity, who) = match (mode & 0o022, mode & 0o004) {
+        (0, 0) => return,
+        (0, _) => (Severity::Warning, "everybody on this machine can read"),
+        _ => (Severity::Error, "others may write"),
+    };
+    let path = file.path.display();
+    let at = place(reader, &file.setting);
+    let message = format!("{who} the private key in `{path}` (mode {mode:04o})");
+    let found = reader.finding(Code::Cs0108, &at, message);
+    let found = found.with_severity(severity).with_key(&file.setting);
+    reader
+        .findings
+        .push(found.with_help(format!("run `chmod 600 {path}`")));
+}
+
+#[cfg(not(unix))]
+fn readable_by_others(_: &mut Reader<'_>, _: &PemFile) {}
 
 /// Finds the value of a setting by its full name.
 fn place(reader: &Reader<'_>, setting: &str) -> Sourced {

@@ -82,7 +82,7 @@ reasons! {
     /// `iss` and `sub` are not the key owner's.
     IssuerMismatch = "ISSUER_MISMATCH":
         "the token's issuer is not the owner of the key that signed it",
-        "`iss` and `sub` must both be the name under which the callee's file lists the key, or both the token's `kid`. The two files call the caller by different names: compare `countersign.deployment.name` at the caller with `deployments.<name>` at the callee, or run `countersign check` over both files.";
+        "`iss` and `sub` must both be the name under which the callee's file lists the key, or both the token's `kid`. The two files call the caller by different names: compare `countersign.deployment.name` at the caller with `deployments.<name>` at the callee, or run `countersign check` over both files. Over TLS with pins, the connection's certificate must be the caller's own: compare `countersign.deployments.<name>.tls-keys` at the callee.";
     /// `aud` does not name this module.
     AudienceMismatch = "AUDIENCE_MISMATCH":
         "the token is meant for another module",

@@ -5,6 +5,8 @@ use super::{Setting, Takes};
 const KEYCLOAK: &str = "people sign in with Keycloak; countersign knows services only";
 const CONFIG_SERVICE: &str = "the Configuration Service is not asked; this file is the whole truth";
 const STORES: &str = "Java key stores are not read; give PEM files instead";
+const GENERATED: &str = "no certificate is made at the start; `countersign pair --tls` makes one";
+const TRUST_ALL: &str = "certificates are always checked; name or pin the peer's instead";
 const ENCRYPTION: &str = "encrypted values are not decrypted";
 const HTTP: &str = "protects the vendor's HTTP services";
 const SPRING: &str = "belongs to Spring Boot";
@@ -24,6 +26,36 @@ pub(super) static SETTINGS: &[Setting] = &[
     unused("ataccama.authentication.http.**", HTTP),
     unused("ataccama.client.connection.<c>.name", OTHERS),
     unused("ataccama.client.connection.<c>.http.**", HTTP),
+    unused(
+        "ataccama.client.connection.<c>.grpc.tls.allow-generate",
+        GENERATED,
+    ),
+    unused(
+        "ataccama.client.connection.<c>.grpc.tls.hostname",
+        GENERATED,
+    ),
+    unused(
+        "ataccama.client.connection.<c>.grpc.tls.trust-all",
+        TRUST_ALL,
+    ),
+    unused(
+        "ataccama.client.connection.<c>.tls.allow-generate",
+        GENERATED,
+    ),
+    unused("ataccama.client.connection.<c>.tls.hostname", GENERATED),
+    unused("ataccama.client.connection.<c>.tls.trust-all", TRUST_ALL),
+    unused("ataccama.client.grpc.tls.allow-generate", GENERATED),
+    unused("ataccama.client.grpc.tls.hostname", GENERATED),
+    unused("ataccama.client.grpc.tls.trust-all", TRUST_ALL),
+    unused("ataccama.client.tls.allow-generate", GENERATED),
+    unused("ataccama.client.tls.hostname", GENERATED),
+    unused("ataccama.client.tls.trust-all", TRUST_ALL),
+    unused("ataccama.server.grpc.tls.allow-generate", GENERATED),
+    unused("ataccama.server.grpc.tls.hostname", GENERATED),
+    unused("ataccama.server.grpc.tls.trust-all", TRUST_ALL),
+    unused("ataccama.server.tls.allow-generate", GENERATED),
+    unused("ataccama.server.tls.hostname", GENERATED),
+    unused("ataccama.server.tls.trust-all", TRUST_ALL),
     unused("ataccama.client.connection.<c>.grpc.tls.**", STORES),
     unused("ataccama.client.connection.<c>.tls.**", STORES),
     unused("ataccama.client.connection.<c>.grpc.**", OTHERS),

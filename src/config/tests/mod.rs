@@ -1,6 +1,7 @@
 //! One test per code, the seed's own files, and what may never happen.
 
 mod cross;
+mod cross_tls;
 mod deployment_codes;
 mod edits;
 mod key_codes;

@@ -3,14 +3,13 @@ use super::*;
 use crate::diagnostic::Severity::{Error, Warning};
 use crate::grpc::tls::{ClientAuth, PemFile, certificate_fingerprint};
 
-const SERVER: &str = "ataccama.server.grpc.tls";
-const CLIENT: &str = "ataccama.client.connection.dpm.grpc.tls";
-const CLIENT_WITHOUT: &str = "ataccama.client.connection.dpm.grpc.tls.mtls=none\n";
-const BACK: &str = "ataccama.client.connection.dpe.grpc.tls";
+pub(super) const SERVER: &str = "ataccama.server.grpc.tls";
+pub(super) const CLIENT: &str = "ataccama.client.connection.dpm.grpc.tls";
+pub(super) const BACK: &str = "ataccama.client.connection.dpe.grpc.tls";
 
 impl Folder {
     /// Writes a certificate and its key; returns the fingerprint of the key.
-    fn certificate(&self, name: &str) -> String {
+    pub(super) fn certificate(&self, name: &str) -> String {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         self.write(&format!("{name}.pem"), made.cert.pem());
         self.write(&format!("{name}-key.pem"), made.signing_key.serialize_pem());
@@ -25,18 +24,18 @@ impl Folder {
     }
 }
 
-fn named(settings: &str, name: &str) -> String {
+pub(super) fn named(settings: &str, name: &str) -> String {
     format!(
         "{settings}.enabled=true\n{settings}.cert-chain=file:{name}.pem\n\
          {settings}.private-key={name}-key.pem\n"
     )
 }
 
-fn pin(deployment: &str, fingerprint: &str) -> String {
+pub(super) fn pin(deployment: &str, fingerprint: &str) -> String {
     format!("countersign.deployments.{deployment}.tls-keys.key.fingerprint={fingerprint}\n")
 }
 
-fn other_pin() -> String {
+pub(super) fn other_pin() -> String {
     key().fingerprint().to_string()
 }
 
@@ -233,6 +232,40 @@ fn cs0306_files_that_cannot_be_used_are_named_with_the_reason() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn cs0108_private_key_of_a_certificate_that_others_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = Folder::new();
+    folder.certificate("a");
+    let key = folder.0.path().join("a-key.pem");
+    for (mode, severity) in [(0o644, Warning), (0o660, Error)] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+
+        let found = message(
+            &folder,
+            &named(SERVER, "a"),
+            (Code::Cs0108, severity, 10, 38),
+        );
+
+        assert!(found.contains("chmod 600"), "{found}");
+    }
+}
+
+#[test]
+fn cs0305_what_is_not_done_for_a_certificate_is_explained() {
+    let folder = Folder::new();
+
+    let found = message(
+        &folder,
+        "ataccama.client.tls.trust-all=true\n",
+        (Code::Cs0305, Severity::Note, 8, 1),
+    );
+
+    assert!(found.contains("certificates are always checked"), "{found}");
+}
+
 #[test]
 fn cs0306_tls_that_would_trust_nobody() {
     let folder = Folder::new();
@@ -298,91 +331,4 @@ fn cs0405_pinned_deployment_is_not_called_without_tls() {
 
     assert!(found.contains("would call it without TLS"), "{found}");
     assert!(folder.load(&lines).is_err());
-}
-
-/// Two files with TLS, after `change`; per finding its file's name and its row.
-fn both(change: impl Fn(&mut [String; 2], &[String; 2])) -> Vec<(String, Row, String)> {
-    let folder = Folder::new();
-    let (dpm, dpe) = (key(), key());
-    let pins = [folder.certificate("m"), folder.certificate("e")];
-    let mut texts = [
-        own_line(&dpm)
-            + &deployment("dpe-dev", "dpe", &dpe)
-            + &named(SERVER, "m")
-            + &named(BACK, "m")
-            + &pin("dpe-dev", &pins[1]),
-        own_line(&dpe)
-            + &deployment("dpm-dev", "dpm", &dpm)
-            + &named(SERVER, "e")
-            + &named(CLIENT, "e")
-            + &pin("dpm-dev", &pins[0]),
-    ];
-    change(&mut texts, &pins);
-    let [dpm, dpe] = &texts;
-    let files = [folder.write("dpm", dpm), folder.write("dpe", dpe)];
-    let report = check(&files, &[]).unwrap();
-    let told = |finding: &Finding| {
-        let file = match finding.origin() {
-            Origin::File { path, .. } => path.file_name().unwrap().to_str().unwrap().to_owned(),
-            other => other.to_string(),
-        };
-        (file, row(finding), finding.to_string())
-    };
-    report.findings.iter().map(told).collect()
-}
-
-#[track_caller]
-fn one(found: &[(String, Row, String)], file: &str, expected: Row, part: &str) {
-    let [(at, row, text)] = found else {
-        panic!("{found:#?}");
-    };
-    assert_eq!((at.as_str(), *row), (file, expected), "{text}");
-    assert!(text.contains(part), "{text}");
-}
-
-#[test]
-fn two_files_whose_pins_meet_have_no_findings() {
-    assert_eq!(both(|_, _| ()), []);
-}
-
-#[test]
-fn cs0405_pin_of_another_certificate() {
-    let found = both(|[_, dpe], [dpm_pin, _]| *dpe = dpe.replace(dpm_pin, &other_pin()));
-
-    one(
-        &found,
-        "dpe",
-        (Code::Cs0405, Error, 14, 58),
-        "is not pinned here for dpm-dev",
-    );
-}
-
-#[test]
-fn cs0405_caller_without_the_certificate_that_is_asked_for() {
-    let found = both(|[_, dpe], _| dpe.push_str(CLIENT_WITHOUT));
-
-    one(
-        &found,
-        "dpe",
-        (Code::Cs0405, Error, 12, 52),
-        "requires a client certificate, and connection `dpm` shows none",
-    );
-}
-
-#[test]
-fn cs0405_tls_on_one_side_only() {
-    let off = format!("{CLIENT}.enabled=true");
-    let found = both(|[_, dpe], [dpm_pin, _]| {
-        *dpe = dpe.replace(&off, &format!("{CLIENT}.enabled=false"));
-        *dpe = dpe.replace(&pin("dpm-dev", dpm_pin), "");
-    });
-
-    let told = "connection `dpm` of";
-    let row = (Code::Cs0405, Error, 8, 34);
-    assert!(
-        found
-            .iter()
-            .any(|(file, at, text)| file == "dpm" && *at == row && text.contains(told)),
-        "{found:#?}"
-    );
 }
