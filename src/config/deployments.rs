@@ -1,5 +1,8 @@
 //! The trusted deployments of one file, and everything that can be wrong with them.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use crate::diagnostic::{Code, quote};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role, Roles};
 use crate::jose::{KeyId, VerifyingKey};
@@ -50,11 +53,14 @@ pub(super) fn read(
 
 /// Reports names that are one to everything but the eye.
 fn colliding(reader: &mut Reader<'_>, place: &[String], names: &[String]) {
-    for (n, name) in names.iter().enumerate() {
-        let this = uniform(name);
-        let same = |other: &&String| uniform(other) == this;
-        let Some(first) = names.iter().take(n).find(same) else {
-            continue;
+    let mut seen: HashMap<String, &String> = HashMap::new();
+    for name in names {
+        let first = match seen.entry(uniform(name)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(name);
+                continue;
+            }
+            Entry::Occupied(first) => *first.get(),
         };
         let mut path = place.to_vec();
         path.push(name.clone());

@@ -32,6 +32,7 @@ pub(super) struct Reader<'a> {
     by_name: OnceCell<HashMap<String, usize>>,
     /// Settings whose placeholder cannot be resolved, and where: each is reported once.
     unresolved: HashSet<(String, Origin)>,
+    first_below: OnceCell<HashMap<&'a [String], usize>>,
     pub(super) findings: Limited,
 }
 
@@ -45,6 +46,7 @@ impl<'a> Reader<'a> {
             ours: inputs.ours,
             by_name: OnceCell::new(),
             unresolved: HashSet::new(),
+            first_below: OnceCell::new(),
             findings: Limited::default(),
         }
     }
@@ -310,15 +312,27 @@ impl<'a> Reader<'a> {
 
     /// Returns the place where anything below `path` is set first.
     pub(super) fn first_below(&self, path: &[String]) -> Sourced {
-        let below = |(_, placed): &&(usize, Placed)| placed.path.starts_with(path);
-        let entry = self.ours.iter().find(below);
-        let place = entry.and_then(|(at, _)| {
+        let first_below = self.first_below.get_or_init(|| first_below(self.ours));
+        let place = first_below.get(path).and_then(|at| {
             let span = self.view?.entry(*at)?.key_span();
             let origin = self.view?.document().origin(span.start);
             Some(Sourced::new("", origin).with_entry(*at))
         });
         place.unwrap_or_else(|| Sourced::new("", Origin::SetOption))
     }
+}
+
+/// Finds the first entry below each path: a file may have as many faults as it has entries.
+fn first_below(entries: &[(usize, Placed)]) -> HashMap<&[String], usize> {
+    let mut first = HashMap::new();
+    for (at, placed) in entries {
+        for length in 1..=placed.path.len() {
+            if let Some(above) = placed.path.get(..length) {
+                first.entry(above).or_insert(*at);
+            }
+        }
+    }
+    first
 }
 
 fn takes(name: &str) -> Option<Takes> {
