@@ -21,6 +21,8 @@ mod oracles;
 mod ownership;
 #[path = "it/proof.rs"]
 mod proof;
+#[path = "it/proxies.rs"]
+mod proxies;
 #[path = "it/registration.rs"]
 mod registration;
 #[path = "it/replay.rs"]

@@ -1,18 +1,31 @@
 //! READY means that the owner's key answered for this very engine.
 
-use countersign::engine::EngineStatus;
-use countersign::grpc::ConnectionOptions;
+use std::sync::Mutex;
+
+use countersign::engine::{EngineId, EngineStatus};
+use countersign::grpc::{ConnectionOptions, PROOF};
 use countersign::identity::Roles;
 use countersign::jose::KeyId;
 use countersign::testing::{own_deployment, trusted};
 use countersign::trust::KeySet;
 use countersign::{Module, grpc};
+use http::HeaderValue;
 
 use crate::support::impostor::Impostor;
+use crate::support::logs::Logs;
+use crate::support::middlebox::Middlebox;
 use crate::support::proxy::Proxy;
 use crate::support::world::{
     Keys, RunningDpe, RunningDpm, free_port, fresh_id, monitor, registration_of,
 };
+
+/// What the line says that tells why `id` is not READY.
+fn not_ready(id: EngineId, why: &[&str]) -> Vec<String> {
+    let line = ["engineCheckFailed", &id.to_string()].map(str::to_owned);
+    line.into_iter()
+        .chain(why.iter().map(|&part| part.to_owned()))
+        .collect()
+}
 
 #[tokio::test]
 async fn engine_becomes_ready_by_a_proved_dial_back() {
@@ -82,6 +95,7 @@ async fn engine_that_gives_the_dpm_no_role_stays_new_and_says_so() {
 
 #[tokio::test]
 async fn address_of_another_engine_of_the_deployment_is_not_proved() {
+    let mut logs = Logs::start();
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let other = RunningDpe::start(keys.dpe_module(), dpm.address);
@@ -104,11 +118,15 @@ async fn address_of_another_engine_of_the_deployment_is_not_proved() {
         "{reason}"
     );
     dpm.engine_is(id, EngineStatus::New).await;
+    let answered = format!("engine {} at ", other.id);
+    logs.line(&not_ready(id, &["PROOF_INVALID", &answered]))
+        .await;
     other.stop().await;
 }
 
 #[tokio::test]
 async fn proof_by_another_key_is_not_believed() {
+    let mut logs = Logs::start();
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let id = fresh_id();
@@ -126,6 +144,12 @@ async fn proof_by_another_key_is_not_believed() {
     assert!(reason.contains(&signed_by), "{reason}");
     assert!(reason.contains(keys.dpe.key_id.as_str()), "{reason}");
     dpm.engine_is(id, EngineStatus::New).await;
+    let by = forger.key_id.as_str();
+    logs.line(&not_ready(
+        id,
+        &["PROOF_INVALID", "no active key of `dpe-dev`", by],
+    ))
+    .await;
 }
 
 #[tokio::test]
@@ -150,6 +174,7 @@ async fn proof_under_a_stolen_key_name_is_not_believed() {
 
 #[tokio::test]
 async fn answer_without_a_proof_makes_nobody_ready() {
+    let mut logs = Logs::start();
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let id = fresh_id();
@@ -163,6 +188,45 @@ async fn answer_without_a_proof_makes_nobody_ready() {
 
     dpm.reason(id, "PROOF_MISSING").await;
     dpm.engine_is(id, EngineStatus::New).await;
+    logs.line(&not_ready(
+        id,
+        &["PROOF_MISSING", "carries no `countersign-proof`"],
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn replayed_proof_makes_nobody_ready() {
+    let mut logs = Logs::start();
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let proxy = Proxy::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
+    // Keeps the engine's first proof, which would hold, and answers with it from then on.
+    let first: Mutex<Option<HeaderValue>> = Mutex::default();
+    let middlebox = Middlebox::before(dpe.address, move |_, reply| {
+        let mut first = first.lock().unwrap();
+        match &*first {
+            Some(first) => reply.headers_mut().insert(PROOF, first.clone()),
+            None => {
+                *first = reply.headers_mut().remove(PROOF);
+                None
+            }
+        };
+    })
+    .await;
+    proxy.reroute(Some(middlebox.address));
+
+    let missing = ["PROOF_MISSING", "carries no `countersign-proof`"];
+    logs.line(&not_ready(dpe.id, &missing)).await;
+    let replayed = ["PROOF_INVALID", "its `nonce` is not this call's"];
+    logs.line(&not_ready(dpe.id, &replayed)).await;
+    dpm.engine_is(dpe.id, EngineStatus::New).await;
+
+    proxy.reroute(Some(dpe.address));
+    dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+    dpe.stop().await;
 }
 
 #[tokio::test]

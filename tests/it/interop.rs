@@ -24,7 +24,7 @@ mod engine;
 #[path = "interop/jsonwebtoken_decode.rs"]
 mod jsonwebtoken_decode;
 #[path = "interop/peer.rs"]
-mod peer;
+pub(crate) mod peer;
 
 #[test]
 fn tokens_minted_by_pyjwt_are_accepted() {

@@ -10,14 +10,14 @@ use serde_json::Value;
 const REQUIRE_PEERS: &str = "COUNTERSIGN_REQUIRE_PEERS";
 
 /// A program with what a test needs of it.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     /// What is missing when it is not there, for people.
-    needs: &'static str,
-    program: &'static str,
+    pub(crate) needs: &'static str,
+    pub(crate) program: &'static str,
     /// Arguments with which it succeeds if it has all it needs.
-    probe: &'static [&'static str],
+    pub(crate) probe: &'static [&'static str],
     /// Its script in `tests/interop`.
-    script: &'static str,
+    pub(crate) script: &'static str,
 }
 
 pub(super) const PYJWT: Peer = Peer {
@@ -54,7 +54,7 @@ impl Peer {
     /// # Panics
     ///
     /// When it is not there although peers are required.
-    pub(super) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         let probe = Command::new(self.program)
             .args(self.probe)
             .current_dir(root())

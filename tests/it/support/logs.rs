@@ -38,13 +38,13 @@ impl Logs {
     }
 
     /// Returns the first line that holds all of `parts`.
-    pub(crate) async fn line(&mut self, parts: &[&str]) -> String {
+    pub(crate) async fn line(&mut self, parts: &[impl AsRef<str> + std::fmt::Debug]) -> String {
         let mut next = 0;
         let found = async {
             loop {
                 while let Some(line) = self.seen.get(next) {
                     next += 1;
-                    if parts.iter().all(|part| line.contains(part)) {
+                    if parts.iter().all(|part| line.contains(part.as_ref())) {
                         return line.clone();
                     }
                 }
