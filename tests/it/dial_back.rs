@@ -207,13 +207,12 @@ async fn replayed_proof_makes_nobody_ready() {
     let first: Mutex<Option<HeaderValue>> = Mutex::default();
     let middlebox = Middlebox::before(dpe.address, move |_, reply| {
         let mut first = first.lock().unwrap();
-        match &*first {
-            Some(first) => reply.headers_mut().insert(PROOF, first.clone()),
-            None => {
-                *first = reply.headers_mut().remove(PROOF);
-                None
-            }
-        };
+        let fresh = reply.headers_mut().remove(PROOF);
+        if let Some(first) = &*first {
+            reply.headers_mut().insert(PROOF, first.clone());
+        } else {
+            *first = fresh;
+        }
     })
     .await;
     proxy.reroute(Some(middlebox.address));

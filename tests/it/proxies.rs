@@ -206,13 +206,13 @@ async fn survives(proxy: impl Fn(&Path, &Path, SocketAddr) -> Command) {
     assert_eq!(refused.message(), "nothing was said");
     assert!(is_proved(&refused));
 
-    let (send, mut replies) = client.chat().await.unwrap().into_inner();
+    let (messages, mut replies) = client.chat().await.unwrap().into_inner();
     for text in ["one", "two"] {
-        send.send(text.to_owned()).await.unwrap();
+        messages.send(text.to_owned()).await.unwrap();
         let reply = soon("a message back", replies.message()).await;
         assert_eq!(reply.unwrap().unwrap(), text);
     }
-    drop((send, replies));
+    drop((messages, replies));
 
     // A refusal of the layer's: the reason in its details, and the proof.
     let admin = Rule::role(Role::new("ADMIN").unwrap());
