@@ -103,77 +103,70 @@ const N: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc63255
 
 /// Coordinates that are none, or none of this key.
 fn coordinates(peer: &SigningKey) -> Vec<(&'static str, Jwk)> {
-    let jwk = || Jwk::public(peer);
-    let text = |text: &str| format!("\"{text}\"");
-    let (x_text, y_text) = (peer.verifying_key().x(), peer.verifying_key().y());
-    let (x, y) = (decoded(&x_text), decoded(&y_text));
+    let mut rows = wrong_bytes(peer);
+    rows.extend(wrong_texts(peer));
+    rows
+}
+
+/// Coordinates whose bytes are no point of the curve, or too many or too few.
+fn wrong_bytes(peer: &SigningKey) -> Vec<(&'static str, Jwk)> {
+    let key = peer.verifying_key();
+    let (x, y) = (decoded(&key.x()), decoded(&key.y()));
     let both = [x.as_slice(), &y].concat();
     let mut moved = y.clone();
     moved[31] ^= 1;
-    let standard = format!("{}/", x_text.replace(['-', '_'], "+").split_at(42).0);
+    let with_x = |bytes: &[u8]| Jwk::public(peer).with("x", b64(bytes));
+    let with_y = |bytes: &[u8]| Jwk::public(peer).with("y", b64(bytes));
     vec![
-        ("off the curve", jwk().with("y", b64(&moved))),
-        (
-            "(0, 0)",
-            jwk().with("x", b64(&[0; 32])).with("y", b64(&[0; 32])),
-        ),
-        ("x empty", jwk().with("x", "\"\"")),
-        ("y empty", jwk().with("y", "\"\"")),
-        ("x = p", jwk().with("x", b64(&hex(P)))),
-        (
-            "x + p in 33 bytes",
-            jwk().with("x", b64(&[&[1], x.as_slice()].concat())),
-        ),
-        ("x = 2^256 - 1", jwk().with("x", b64(&[0xff; 32]))),
-        ("x of 31 bytes", jwk().with("x", b64(&x[1..]))),
-        (
-            "x of 33 bytes",
-            jwk().with("x", b64(&[&[0], x.as_slice()].concat())),
-        ),
-        ("y of 31 bytes", jwk().with("y", b64(&y[..31]))),
-        (
-            "y of 33 bytes",
-            jwk().with("y", b64(&[y.as_slice(), &[0]].concat())),
-        ),
+        ("off the curve", with_y(&moved)),
+        ("(0, 0)", with_x(&[0; 32]).with("y", b64(&[0; 32]))),
+        ("x empty", with_x(&[])),
+        ("y empty", with_y(&[])),
+        ("x = p", with_x(&hex(P))),
+        ("x + p in 33 bytes", with_x(&[&[1], x.as_slice()].concat())),
+        ("x = 2^256 - 1", with_x(&[0xff; 32])),
+        ("x of 31 bytes", with_x(&x[1..])),
+        ("x of 33 bytes", with_x(&[&[0], x.as_slice()].concat())),
+        ("y of 31 bytes", with_y(&y[..31])),
+        ("y of 33 bytes", with_y(&[y.as_slice(), &[0]].concat())),
         (
             "31 and 33 bytes",
-            jwk()
-                .with("x", b64(&both[..31]))
-                .with("y", b64(&both[31..])),
+            with_x(&both[..31]).with("y", b64(&both[31..])),
         ),
         (
             "33 and 31 bytes",
-            jwk()
-                .with("x", b64(&both[..33]))
-                .with("y", b64(&both[33..])),
+            with_x(&both[..33]).with("y", b64(&both[33..])),
         ),
         (
             "compressed",
-            jwk()
-                .with("x", b64(&[&[2], x.as_slice()].concat()))
-                .without("y"),
+            with_x(&[&[2], x.as_slice()].concat()).without("y"),
         ),
         (
             "uncompressed point as x",
-            jwk().with("x", b64(&[&[4], both.as_slice()].concat())),
+            with_x(&[&[4], both.as_slice()].concat()),
         ),
+    ]
+}
+
+/// Coordinates that are no canonical base64url strings, or not where they belong.
+fn wrong_texts(peer: &SigningKey) -> Vec<(&'static str, Jwk)> {
+    let jwk = || Jwk::public(peer);
+    let text = |text: &str| format!("\"{text}\"");
+    let (x, y) = (peer.verifying_key().x(), peer.verifying_key().y());
+    let standard = format!("{}/", x.replace(['-', '_'], "+").split_at(42).0);
+    let trailing = format!("{}B", x.split_at(42).0);
+    vec![
         ("x missing", jwk().without("x")),
         ("y missing", jwk().without("y")),
-        (
-            "swapped",
-            jwk().with("x", text(&y_text)).with("y", text(&x_text)),
-        ),
+        ("swapped", jwk().with("x", text(&y)).with("y", text(&x))),
         ("x a number", jwk().with("x", "1")),
         ("x null", jwk().with("x", "null")),
         ("x an array", jwk().with("x", "[]")),
         ("standard alphabet", jwk().with("x", text(&standard))),
-        ("padded", jwk().with("x", text(&format!("{x_text}=")))),
-        ("space", jwk().with("x", text(&format!("{x_text} ")))),
+        ("padded", jwk().with("x", text(&format!("{x}=")))),
+        ("space", jwk().with("x", text(&format!("{x} ")))),
         ("hexadecimal", jwk().with("x", text(&"7f".repeat(32)))),
-        (
-            "trailing bits",
-            jwk().with("x", text(&format!("{}B", x_text.split_at(42).0))),
-        ),
+        ("trailing bits", jwk().with("x", text(&trailing))),
     ]
 }
 
@@ -408,88 +401,73 @@ fn mirrored_point_under_the_old_fingerprint_is_noted() {
     assert_eq!(codes, [Code::Cs0205]);
 }
 
+/// Own keys that are none, before they are written as base64.
+fn wrong_own_keys(own: &SigningKey) -> Vec<(&'static str, String, Code)> {
+    let jwk = || Jwk::private(own);
+    let with_d = |d: String| jwk().with("d", d).text();
+    let good = jwk().text();
+    let truncated = good.split_at(120).0.to_owned();
+    let rsa = r#"{"kty":"RSA","n":"AQAB","e":"AQAB","d":"AQAB"}"#;
+    vec![
+        ("public only", Jwk::public(own).text(), Code::Cs0204),
+        ("truncated JSON", truncated, Code::Cs0204),
+        ("trailing", format!("{good}}}"), Code::Cs0206),
+        ("d of another key", with_d(b64(&[7; 32])), Code::Cs0204),
+        ("d = 0", with_d(b64(&[0; 32])), Code::Cs0204),
+        ("d = n", with_d(b64(&hex(N))), Code::Cs0204),
+        ("d of 31 bytes", with_d(b64(&[1; 31])), Code::Cs0204),
+        ("d of 33 bytes", with_d(b64(&[1; 33])), Code::Cs0204),
+        ("d empty", with_d("\"\"".to_owned()), Code::Cs0204),
+        ("d null", with_d("null".to_owned()), Code::Cs0204),
+        ("d a number", with_d("1".to_owned()), Code::Cs0204),
+        ("RSA", rsa.to_owned(), Code::Cs0206),
+        ("P-384", jwk().with("crv", "\"P-384\"").text(), Code::Cs0206),
+        ("use enc", jwk().with("use", "\"enc\"").text(), Code::Cs0206),
+        ("key set", format!("{{\"keys\":[{good}]}}"), Code::Cs0206),
+        ("not JSON", "no key but a sentence".to_owned(), Code::Cs0206),
+    ]
+}
+
+/// Values of the own key's setting that are no base64 of a JWK.
+fn wrong_own_values(own: &SigningKey) -> Vec<(&'static str, String, Code)> {
+    let good = Jwk::private(own).text();
+    let twice = BASE64_STANDARD.encode(BASE64_STANDARD.encode(&good));
+    let cut = BASE64_STANDARD.encode(&good).split_at(101).0.to_owned();
+    let pem = own.to_pkcs8_pem().unwrap().expose().replace('\n', "\\n");
+    vec![
+        ("empty", String::new(), Code::Cs0206),
+        ("not base64", "%%%".to_owned(), Code::Cs0206),
+        ("base64 twice", twice, Code::Cs0204),
+        ("base64 cut", cut, Code::Cs0206),
+        ("template", "<generated_key>".to_owned(), Code::Cs0206),
+        ("PEM", pem, Code::Cs0206),
+        ("placeholder", "${OWN_KEY}".to_owned(), Code::Cs0206),
+        ("crypted", "crypted:AES:AAAA".to_owned(), Code::Cs0206),
+    ]
+}
+
 #[test]
 fn own_key_that_is_none_is_refused() {
     let own = key();
     let rest = deployment("dpe-dev", "dpe", &key());
-    let jwk = || Jwk::private(&own);
-    let good = jwk().text();
-    let twice = BASE64_STANDARD.encode(BASE64_STANDARD.encode(&good));
-    let keys = [
-        ("public only", Jwk::public(&own).text(), Code::Cs0204),
-        (
-            "truncated JSON",
-            good.split_at(120).0.to_owned(),
-            Code::Cs0204,
-        ),
-        ("trailing", format!("{good}}}"), Code::Cs0206),
-        (
-            "d of another key",
-            jwk().with("d", b64(&[7; 32])).text(),
-            Code::Cs0204,
-        ),
-        ("d = 0", jwk().with("d", b64(&[0; 32])).text(), Code::Cs0204),
-        ("d = n", jwk().with("d", b64(&hex(N))).text(), Code::Cs0204),
-        (
-            "d of 31 bytes",
-            jwk().with("d", b64(&[1; 31])).text(),
-            Code::Cs0204,
-        ),
-        (
-            "d of 33 bytes",
-            jwk().with("d", b64(&[1; 33])).text(),
-            Code::Cs0204,
-        ),
-        ("d empty", jwk().with("d", "\"\"").text(), Code::Cs0204),
-        ("d null", jwk().with("d", "null").text(), Code::Cs0204),
-        ("d a number", jwk().with("d", "1").text(), Code::Cs0204),
-        (
-            "RSA",
-            r#"{"kty":"RSA","n":"AQAB","e":"AQAB","d":"AQAB"}"#.to_owned(),
-            Code::Cs0206,
-        ),
-        ("P-384", jwk().with("crv", "\"P-384\"").text(), Code::Cs0206),
-        ("use enc", jwk().with("use", "\"enc\"").text(), Code::Cs0206),
-        ("key set", format!("{{\"keys\":[{good}]}}"), Code::Cs0206),
-        (
-            "not JSON",
-            "no key at all, but a sentence".to_owned(),
-            Code::Cs0206,
-        ),
-    ];
+    let keys = wrong_own_keys(&own).into_iter();
     let keys = keys.map(|(name, json, code)| (name, BASE64_STANDARD.encode(json), code));
-    let texts = [
-        ("empty", String::new(), Code::Cs0206),
-        ("not base64", "%%%".to_owned(), Code::Cs0206),
-        ("base64 twice", twice, Code::Cs0204),
-        (
-            "base64 cut",
-            BASE64_STANDARD.encode(&good).split_at(101).0.to_owned(),
-            Code::Cs0206,
-        ),
-        ("template", "<generated_key>".to_owned(), Code::Cs0206),
-        (
-            "PEM",
-            own.to_pkcs8_pem().unwrap().expose().replace('\n', "\\n"),
-            Code::Cs0206,
-        ),
-        ("placeholder", "${OWN_KEY}".to_owned(), Code::Cs0206),
-        ("crypted", "crypted:AES:AAAA".to_owned(), Code::Cs0206),
-    ];
-    for (name, value, code) in keys.into_iter().chain(texts) {
+    for (name, value, code) in keys.chain(wrong_own_values(&own)) {
         let found = errors(&format!("{KEY}={value}\n{rest}"));
         assert_eq!(found, [code], "{name}");
     }
+}
+
+#[test]
+fn own_key_set_twice_or_trusted_is_refused() {
+    let own = key();
     let line = own_line(&own);
-    assert_eq!(
-        errors(&format!("{line}{line}{rest}")),
-        [Code::Cs0103],
-        "set twice"
-    );
+    let rest = deployment("dpe-dev", "dpe", &key());
     let trusted = deployment("dpe-dev", "dpe", &own);
-    assert_eq!(
-        errors(&format!("{line}{trusted}")),
-        [Code::Cs0207],
-        "own key trusted"
-    );
+
+    let twice = errors(&format!("{line}{line}{rest}"));
+    let trusting_itself = errors(&format!("{line}{trusted}"));
+
+    assert_eq!(twice, [Code::Cs0103]);
+    assert_eq!(trusting_itself, [Code::Cs0207]);
 }
