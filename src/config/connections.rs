@@ -6,6 +6,7 @@ use crate::properties::name::uniform;
 use super::deployments::ReadDeployment;
 use super::read::Reader;
 use super::schema;
+use super::tls;
 use super::view::{Part, finding};
 
 const DEPLOYMENT: &str = "countersign.client.connection.<c>.deployment";
@@ -25,7 +26,8 @@ pub(super) fn check(reader: &mut Reader<'_>, deployments: &[ReadDeployment]) {
     for name in names {
         if reader.is_set(DEPLOYMENT, std::slice::from_ref(&name)) {
             named(reader, &name, deployments);
-        } else {
+        } else if name != tls::DIAL_BACK {
+            // Engines are dialled back each as its owner's.
             of_module(reader, &name, deployments);
         }
     }

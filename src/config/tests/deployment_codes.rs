@@ -163,15 +163,20 @@ fn connection_that_leads_to_nobody_trusted() {
     assert_eq!(with(named), [(Code::Cs0106, Error, 8, 46)]);
     let host = "ataccama.client.connection.dpm.host=localhost\n";
     assert_eq!(with(host), [(Code::Cs0301, Warning, 8, 1)]);
-    let trusted = "ataccama.client.connection.dpe.host=localhost\n";
-    assert_eq!(with(trusted), []);
+    let first = deployment("dpm-dev", "dpm", &key());
+    assert_eq!(with(&format!("{first}{host}")), []);
+    let second = deployment("dpm-two", "dpm", &key());
+    let both = format!("{first}{second}{host}");
+    assert_eq!(with(&both), [(Code::Cs0301, Warning, 20, 1)]);
+    let named = "countersign.client.connection.dpm.deployment=dpm-two\n";
+    assert_eq!(with(&format!("{both}{named}")), []);
+}
+
+#[test]
+fn dial_back_leads_to_the_engines_of_many_deployments() {
     let second = deployment("dpe-two", "dpe", &key());
-    assert_eq!(
-        with(&format!("{second}{trusted}")),
-        [(Code::Cs0301, Warning, 14, 1)]
-    );
-    let named = "countersign.client.connection.dpe.deployment=dpe-two\n";
-    assert_eq!(with(&format!("{second}{trusted}{named}")), []);
+    let tls = "ataccama.client.connection.dpe.grpc.tls.enabled=false\n";
+    assert_eq!(with(&format!("{second}{tls}")), []);
 }
 
 #[test]

@@ -4,20 +4,6 @@ use std::fmt::Write as _;
 
 use super::*;
 
-use crate::diagnostic::Severity::Error;
-
-/// The errors of a file, which then does not load either.
-fn errors(text: impl AsRef<[u8]>) -> Vec<Code> {
-    let folder = Folder::new();
-    let file = folder.write("application.properties", text);
-    let report = check(std::slice::from_ref(&file), &[]).unwrap();
-    let errors = report.findings.iter().filter(|f| f.severity() == Error);
-    let mut codes: Vec<_> = errors.map(Finding::code).collect();
-    codes.dedup();
-    assert_eq!(load(&file).is_err(), !codes.is_empty(), "{codes:?}");
-    codes
-}
-
 fn jwt_key(name: &str) -> String {
     format!("{D}.dpe-dev.security.jwt-keys.{name}")
 }
@@ -59,7 +45,7 @@ fn other_spellings_of_a_good_file_are_accepted() {
     ];
     assert!(first.starts_with("ataccama"));
     for (name, text) in rows {
-        assert_eq!(errors(text), [], "{name}");
+        assert_eq!(error_codes(text), [], "{name}");
     }
 }
 
@@ -123,11 +109,11 @@ fn texts_of_another_kind_are_refused() {
         ("JSON", "{\"ataccama\": {\"one\": 1}}\n"),
         ("YAML", "ataccama:\n  one:\n    platform: x\n"),
     ] {
-        assert_eq!(errors(text), [Code::Cs0301], "{name}");
+        assert_eq!(error_codes(text), [Code::Cs0301], "{name}");
     }
     for escape in ["\\u12", "\\uXYZW", "\\u", "\\u12G4", "\\ud800"] {
         assert_eq!(
-            errors(format!("{}x={escape}\n", good())),
+            error_codes(format!("{}x={escape}\n", good())),
             [Code::Cs0101],
             "{escape}"
         );
@@ -145,18 +131,22 @@ fn missing_and_empty_parts_are_refused() {
         let text = good();
         let kept = text.lines().filter(|line| !line.starts_with(&name));
         let missing: String = kept.flat_map(|line| [line, "\n"]).collect();
-        assert_eq!(errors(missing), [Code::Cs0301], "{name} missing");
+        assert_eq!(error_codes(missing), [Code::Cs0301], "{name} missing");
         let emptied = text.lines().map(|line| match line.split_once('=') {
             Some((found, _)) if found == name => format!("{name}=\n"),
             _ => format!("{line}\n"),
         });
         let emptied: String = emptied.collect();
-        assert_eq!(errors(emptied), [Code::Cs0301], "{name} empty");
+        assert_eq!(error_codes(emptied), [Code::Cs0301], "{name} empty");
     }
     let no_role = replaced(".roles[0]=IMPERSONATION", ".roles[0]=");
-    assert_eq!(errors(no_role), [Code::Cs0306], "role empty");
+    assert_eq!(error_codes(no_role), [Code::Cs0306], "role empty");
     let no_roles = replaced(".roles[0]=IMPERSONATION", ".roles=IMPERSONATION,,ADMIN");
-    assert_eq!(errors(no_roles), [Code::Cs0306], "role empty in a list");
+    assert_eq!(
+        error_codes(no_roles),
+        [Code::Cs0306],
+        "role empty in a list"
+    );
 }
 
 #[test]
@@ -165,7 +155,7 @@ fn switches_are_words_of_spring_and_nothing_else() {
         "true", "false", "yes", "no", "on", "off", "1", "0", "TRUE", "Off",
     ] {
         let text = replaced("is-revoked=false", &format!("is-revoked={value}"));
-        assert_eq!(errors(text), [], "{value}");
+        assert_eq!(error_codes(text), [], "{value}");
     }
     for value in [
         "",
@@ -184,7 +174,7 @@ fn switches_are_words_of_spring_and_nothing_else() {
         "\\u0000false",
     ] {
         let text = replaced("is-revoked=false", &format!("is-revoked={value}"));
-        assert_eq!(errors(text), [Code::Cs0306], "{value}");
+        assert_eq!(error_codes(text), [Code::Cs0306], "{value}");
     }
 }
 
@@ -206,16 +196,16 @@ fn names_of_deployments_are_letters_digits_and_dashes() {
         (&"n".repeat(300), Code::Cs0301),
     ] {
         let text = replaced("deployments.dpe-dev.", &format!("deployments.{name}."));
-        assert_eq!(errors(text), [code], "{name:?}");
+        assert_eq!(error_codes(text), [code], "{name:?}");
     }
     let text = replaced(
         "deployments.dpe-dev.",
         &format!("deployments.{}.", "n".repeat(40)),
     );
-    assert_eq!(errors(text), [], "40 characters");
+    assert_eq!(error_codes(text), [], "40 characters");
     for twin in ["DPE-DEV", "dpedev", "Dpe-Dev"] {
         let text = good() + &deployment(twin, "dpe", &key());
-        assert_eq!(errors(text), [Code::Cs0304], "{twin}");
+        assert_eq!(error_codes(text), [Code::Cs0304], "{twin}");
     }
 }
 
@@ -254,7 +244,11 @@ fn key_or_name_of_a_key_stands_once() {
             one.clone() + &named(&again, &peer, &thumbprint),
         ),
     ] {
-        assert_eq!(errors(format!("{own}{text}")), [Code::Cs0208], "{name}");
+        assert_eq!(
+            error_codes(format!("{own}{text}")),
+            [Code::Cs0208],
+            "{name}"
+        );
     }
 }
 
@@ -271,13 +265,17 @@ fn list_indices_count_from_zero_once() {
         // Spring takes an empty index for none: the list is given in two ways.
         ("empty", "[]", Code::Cs0103),
     ] {
-        let found = errors(good() + &format!("{roles}{index}=A\n"));
+        let found = error_codes(good() + &format!("{roles}{index}=A\n"));
         assert_eq!(found, [code], "{name}");
     }
-    let unclosed = errors(good() + &format!("{roles}[1=A\n"));
+    let unclosed = error_codes(good() + &format!("{roles}[1=A\n"));
     assert_eq!(unclosed, [Code::Cs0106], "unclosed");
     let without_first = replaced(".roles[0]=", ".roles[1]=");
-    assert_eq!(errors(without_first), [Code::Cs0109], "[1] without [0]");
+    assert_eq!(
+        error_codes(without_first),
+        [Code::Cs0109],
+        "[1] without [0]"
+    );
 }
 
 #[test]
@@ -295,7 +293,7 @@ fn what_decides_trust_is_said_once_and_spelt_right() {
         format!("{D}.dpe-dev.modul=dpe"),
     ] {
         assert_eq!(
-            errors(format!("{}{line}\n", good())),
+            error_codes(format!("{}{line}\n", good())),
             [Code::Cs0106],
             "{line}"
         );
@@ -309,7 +307,7 @@ fn what_decides_trust_is_said_once_and_spelt_right() {
         format!("{D}.dpe-dev.security.jwtKeys.key.is-revoked=true"),
     ] {
         assert_eq!(
-            errors(format!("{}{line}\n", good())),
+            error_codes(format!("{}{line}\n", good())),
             [Code::Cs0103],
             "{line}"
         );
@@ -317,11 +315,11 @@ fn what_decides_trust_is_said_once_and_spelt_right() {
     let text = good();
     let fingerprint = text.lines().nth(3).unwrap().to_owned();
     assert!(fingerprint.contains(".fingerprint="));
-    let twice = errors(format!("{text}{fingerprint}\n"));
+    let twice = error_codes(format!("{text}{fingerprint}\n"));
     assert_eq!(twice, [Code::Cs0103], "fingerprint twice, and the same");
     let swallowing = replaced("is-revoked=false", "is-revoked=false\\");
     assert!(
-        errors(swallowing).contains(&Code::Cs0104),
+        error_codes(swallowing).contains(&Code::Cs0104),
         "a stray backslash"
     );
 }
@@ -358,7 +356,7 @@ fn placeholders_end_and_never_copy_a_private_key() {
             format!("{D}.dpe-dev.security.roles[1]=${{{KEY}}}\n"),
         ),
     ] {
-        assert_eq!(errors(good() + &lines), [Code::Cs0111], "{name}");
+        assert_eq!(error_codes(good() + &lines), [Code::Cs0111], "{name}");
     }
 }
 

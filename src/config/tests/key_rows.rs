@@ -2,16 +2,14 @@
 
 use super::*;
 
-use crate::diagnostic::Severity::Error;
-
 /// A key as a JWK whose members are changed one by one.
-struct Jwk {
+pub(super) struct Jwk {
     members: Vec<(&'static str, String)>,
 }
 
 impl Jwk {
     /// The public half of `key`.
-    fn public(key: &SigningKey) -> Self {
+    pub(super) fn public(key: &SigningKey) -> Self {
         let public = key.verifying_key();
         let text = |text: &str| format!("\"{text}\"");
         let members = vec![
@@ -26,13 +24,13 @@ impl Jwk {
     }
 
     /// The same with `d`.
-    fn private(key: &SigningKey) -> Self {
+    pub(super) fn private(key: &SigningKey) -> Self {
         let jwk: serde_json::Value =
             serde_json::from_str(PrivateJwk::write(key, &kid(key)).expose()).unwrap();
         Self::public(key).with("d", jwk["d"].to_string())
     }
 
-    fn with(mut self, name: &'static str, json: impl Into<String>) -> Self {
+    pub(super) fn with(mut self, name: &'static str, json: impl Into<String>) -> Self {
         let json = json.into();
         match self.members.iter_mut().find(|(member, _)| *member == name) {
             Some((_, value)) => *value = json,
@@ -52,23 +50,11 @@ impl Jwk {
         self
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let members = self.members.iter();
         let members: Vec<_> = members.map(|(n, v)| format!("\"{n}\":{v}")).collect();
         format!("{{{}}}", members.join(","))
     }
-}
-
-/// Checks a file and loads it; returns the codes of its errors, each once, in the file's order.
-fn errors(text: &str) -> Vec<Code> {
-    let folder = Folder::new();
-    let file = folder.write("application.properties", text);
-    let report = check(std::slice::from_ref(&file), &[]).unwrap();
-    let errors = report.findings.iter().filter(|f| f.severity() == Error);
-    let mut codes: Vec<_> = errors.map(Finding::code).collect();
-    codes.dedup();
-    assert_eq!(load(&file).is_err(), !codes.is_empty(), "{text:.200}");
-    codes
 }
 
 /// A file that trusts one key, `content` under `fingerprint`.
@@ -81,7 +67,7 @@ fn trusting(content: &str, fingerprint: &str) -> String {
     )
 }
 
-fn b64(bytes: &[u8]) -> String {
+pub(super) fn b64(bytes: &[u8]) -> String {
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
     format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
@@ -91,7 +77,7 @@ fn decoded(text: &str) -> Vec<u8> {
     BASE64_URL_SAFE_NO_PAD.decode(text).unwrap()
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub(super) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<_> = text.chars().map(|c| c.to_digit(16).unwrap()).collect();
     let bytes = digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]);
     bytes.map(|byte| u8::try_from(byte).unwrap()).collect()
@@ -99,7 +85,7 @@ fn hex(text: &str) -> Vec<u8> {
 
 /// The field's prime and the group's order.
 const P: &str = "ffffffff00000001000000000000000000000000ffffffffffffffffffffffff";
-const N: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+pub(super) const N: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
 
 /// Coordinates that are none, or none of this key.
 fn coordinates(peer: &SigningKey) -> Vec<(&'static str, Jwk)> {
@@ -278,7 +264,7 @@ fn content_that_is_no_public_key_is_refused() {
     let members = members(&peer).into_iter();
     let members = members.map(|(name, jwk)| (name, jwk.text()));
     for (name, content) in texts.into_iter().chain(points).chain(members) {
-        let found = errors(&trusting(&content, kid(&peer).as_str()));
+        let found = error_codes(trusting(&content, kid(&peer).as_str()));
         assert_eq!(found, [Code::Cs0201], "{name}");
     }
 }
@@ -319,11 +305,11 @@ fn content_of_other_shapes_has_a_code_of_its_own() {
             Code::Cs0202,
         ),
     ] {
-        let found = errors(&trusting(&content, fingerprint.as_str()));
+        let found = error_codes(trusting(&content, fingerprint.as_str()));
         assert_eq!(found, [code], "{name}");
     }
     let nameless = Jwk::public(&peer).without("kid").text();
-    let strange = errors(&trusting(&nameless, "other"));
+    let strange = error_codes(trusting(&nameless, "other"));
     assert_eq!(strange, [Code::Cs0202], "no kid, and another fingerprint");
 }
 
@@ -377,7 +363,7 @@ fn content_of_accepted_shapes_has_no_error() {
             &"my key".to_owned(),
         ),
     ] {
-        assert_eq!(errors(&trusting(&content, fingerprint)), [], "{name}");
+        assert_eq!(error_codes(trusting(&content, fingerprint)), [], "{name}");
     }
 }
 
@@ -399,75 +385,4 @@ fn mirrored_point_under_the_old_fingerprint_is_noted() {
 
     let codes: Vec<_> = report.findings.iter().map(Finding::code).collect();
     assert_eq!(codes, [Code::Cs0205]);
-}
-
-/// Own keys that are none, before they are written as base64.
-fn wrong_own_keys(own: &SigningKey) -> Vec<(&'static str, String, Code)> {
-    let jwk = || Jwk::private(own);
-    let with_d = |d: String| jwk().with("d", d).text();
-    let good = jwk().text();
-    let truncated = good.split_at(120).0.to_owned();
-    let rsa = r#"{"kty":"RSA","n":"AQAB","e":"AQAB","d":"AQAB"}"#;
-    vec![
-        ("public only", Jwk::public(own).text(), Code::Cs0204),
-        ("truncated JSON", truncated, Code::Cs0204),
-        ("trailing", format!("{good}}}"), Code::Cs0206),
-        ("d of another key", with_d(b64(&[7; 32])), Code::Cs0204),
-        ("d = 0", with_d(b64(&[0; 32])), Code::Cs0204),
-        ("d = n", with_d(b64(&hex(N))), Code::Cs0204),
-        ("d of 31 bytes", with_d(b64(&[1; 31])), Code::Cs0204),
-        ("d of 33 bytes", with_d(b64(&[1; 33])), Code::Cs0204),
-        ("d empty", with_d("\"\"".to_owned()), Code::Cs0204),
-        ("d null", with_d("null".to_owned()), Code::Cs0204),
-        ("d a number", with_d("1".to_owned()), Code::Cs0204),
-        ("RSA", rsa.to_owned(), Code::Cs0206),
-        ("P-384", jwk().with("crv", "\"P-384\"").text(), Code::Cs0206),
-        ("use enc", jwk().with("use", "\"enc\"").text(), Code::Cs0206),
-        ("key set", format!("{{\"keys\":[{good}]}}"), Code::Cs0206),
-        ("not JSON", "no key but a sentence".to_owned(), Code::Cs0206),
-    ]
-}
-
-/// Values of the own key's setting that are no base64 of a JWK.
-fn wrong_own_values(own: &SigningKey) -> Vec<(&'static str, String, Code)> {
-    let good = Jwk::private(own).text();
-    let twice = BASE64_STANDARD.encode(BASE64_STANDARD.encode(&good));
-    let cut = BASE64_STANDARD.encode(&good).split_at(101).0.to_owned();
-    let pem = own.to_pkcs8_pem().unwrap().expose().replace('\n', "\\n");
-    vec![
-        ("empty", String::new(), Code::Cs0206),
-        ("not base64", "%%%".to_owned(), Code::Cs0206),
-        ("base64 twice", twice, Code::Cs0204),
-        ("base64 cut", cut, Code::Cs0206),
-        ("template", "<generated_key>".to_owned(), Code::Cs0206),
-        ("PEM", pem, Code::Cs0206),
-        ("placeholder", "${OWN_KEY}".to_owned(), Code::Cs0206),
-        ("crypted", "crypted:AES:AAAA".to_owned(), Code::Cs0206),
-    ]
-}
-
-#[test]
-fn own_key_that_is_none_is_refused() {
-    let own = key();
-    let rest = deployment("dpe-dev", "dpe", &key());
-    let keys = wrong_own_keys(&own).into_iter();
-    let keys = keys.map(|(name, json, code)| (name, BASE64_STANDARD.encode(json), code));
-    for (name, value, code) in keys.chain(wrong_own_values(&own)) {
-        let found = errors(&format!("{KEY}={value}\n{rest}"));
-        assert_eq!(found, [code], "{name}");
-    }
-}
-
-#[test]
-fn own_key_set_twice_or_trusted_is_refused() {
-    let own = key();
-    let line = own_line(&own);
-    let rest = deployment("dpe-dev", "dpe", &key());
-    let trusted = deployment("dpe-dev", "dpe", &own);
-
-    let twice = errors(&format!("{line}{line}{rest}"));
-    let trusting_itself = errors(&format!("{line}{trusted}"));
-
-    assert_eq!(twice, [Code::Cs0103]);
-    assert_eq!(trusting_itself, [Code::Cs0207]);
 }

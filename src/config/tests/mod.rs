@@ -9,6 +9,7 @@ mod key_codes;
 mod key_rows;
 mod loading;
 mod names;
+mod own_key_rows;
 mod secrets;
 mod seed;
 mod text_codes;
@@ -91,6 +92,19 @@ fn key() -> SigningKey {
 /// A file without a fault: its own key in line 1, `dpe-dev` in lines 2 to 7.
 fn good() -> String {
     own_line(&key()) + &deployment("dpe-dev", "dpe", &key())
+}
+
+/// Checks a file and loads it; returns the codes of its errors, each once, in the file's order.
+fn error_codes(text: impl AsRef<[u8]>) -> Vec<Code> {
+    let folder = Folder::new();
+    let file = folder.write("application.properties", text);
+    let report = check(std::slice::from_ref(&file), &[]).unwrap();
+    let errors = report.findings.iter();
+    let errors = errors.filter(|found| found.severity() == Severity::Error);
+    let mut codes: Vec<_> = errors.map(Finding::code).collect();
+    codes.dedup();
+    assert_eq!(load(&file).is_err(), !codes.is_empty(), "{codes:?}");
+    codes
 }
 
 fn load(file: &Path) -> Result<Settings, super::LoadError> {

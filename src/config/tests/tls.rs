@@ -155,7 +155,7 @@ fn cs0306_tls_without_a_certificate() {
     let store = folder.load(&format!("{on}{SERVER}.key-store=file:a.p12\n"));
     let client = message(
         &folder,
-        &format!("{CLIENT}.enabled=true\n{CLIENT}.mtls=true\n"),
+        &format!("{BACK}.enabled=true\n{BACK}.mtls=true\n"),
         (Code::Cs0306, Error, 9, 46),
     );
 
