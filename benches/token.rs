@@ -31,7 +31,7 @@ struct Inputs {
 
 fn inputs() -> Inputs {
     let pair = testing::pair();
-    let callee = testing::trusted(pair.dpm.own());
+    let callee = testing::trusted(&pair.dpm.own());
     let token = pair
         .dpe
         .issuer()
@@ -40,7 +40,8 @@ fn inputs() -> Inputs {
         .expose()
         .to_owned();
     let (message, signature) = token.rsplit_once('.').unwrap();
-    let key = pair.dpe.own().key.verifying_key();
+    let own = pair.dpe.own();
+    let key = own.key.verifying_key();
     let coordinate = |text: String| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
     let inputs = Inputs {
         verifier: pair.dpm.verifier(),
@@ -81,7 +82,7 @@ fn verify(criterion: &mut Criterion) {
 
 fn issue(criterion: &mut Criterion) {
     let pair = testing::pair();
-    let callee = testing::trusted(pair.dpm.own());
+    let callee = testing::trusted(&pair.dpm.own());
     let issuer = pair.dpe.issuer();
     let mut group = criterion.benchmark_group("token");
     group.bench_function("issue", |b| {

@@ -90,6 +90,7 @@ pub fn own_deployment(module: &str, name: &str) -> OwnDeployment {
         name: Some(DeploymentName::new(name).unwrap()),
         key_id: KeyId::new(&key.fingerprint().to_string()).unwrap(),
         key,
+        accepted: Vec::new(),
     }
 }
 

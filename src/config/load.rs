@@ -194,6 +194,7 @@ impl Settings {
                 name: options.name.map(|(name, _)| name),
                 key: own.key,
                 key_id: own.key_id,
+                accepted: Vec::new(),
             },
             deployments: deployments.filter_map(|read| read.deployment).collect(),
             peers: options.peers,

@@ -96,10 +96,9 @@ impl Dpe {
             None => module.deployment_of("dpm")?,
         };
         let identity = module.client_layer(dpm.as_str())?;
-        let key = module.own().key_id.as_str();
         let mut status_checker = options.status_checker;
         status_checker.connection = status_checker.connection.towards(&dpm);
-        let checker = StatusChecker::new(engine.clone(), &identity, key, status_checker)?;
+        let checker = StatusChecker::new(engine.clone(), &identity, &module, status_checker)?;
         Ok(Self {
             standard: StandardServices::new(
                 &module,

@@ -13,8 +13,8 @@ use tower_layer::Layer as _;
 use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
-    AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target,
-    cause, is_proved, reason_of,
+    AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
+    Target, cause, is_proved, reason_of,
 };
 use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
@@ -82,7 +82,7 @@ pub struct StatusChecker {
     options: StatusCheckerOptions,
     client: EngineRegistryServiceClient<AttachIdentity<Channel>>,
     connection: Connection,
-    key: String,
+    module: Module,
     pause: Duration,
     /// The DPM may hold a registration, as after a call whose answer never came.
     maybe_registered: bool,
@@ -93,7 +93,7 @@ pub struct StatusChecker {
 }
 
 impl StatusChecker {
-    /// Makes a checker that calls as `identity`, whose key is `key`.
+    /// Makes a checker that calls as `identity`, which is `module`'s.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl StatusChecker {
     pub(super) fn new(
         engine: Registrant,
         identity: &AttachIdentityLayer,
-        key: &str,
+        module: &Module,
         options: StatusCheckerOptions,
     ) -> Result<Self, ConnectError> {
         let connection = Connection::lazy(&options.dpm, options.connection.clone())?;
@@ -109,7 +109,7 @@ impl StatusChecker {
             engine,
             client: EngineRegistryServiceClient::new(identity.layer(connection.channel())),
             connection,
-            key: key.to_owned(),
+            module: module.clone(),
             pause: FIRST_PAUSE,
             maybe_registered: false,
             in_doubt: false,
@@ -242,7 +242,7 @@ impl StatusChecker {
             }
         } else if let Trouble::Refused(status) = trouble {
             self.maybe_registered &= !is_proved(status);
-            let (reason, help) = explain(status, &self.key);
+            let (reason, help) = explain(status, self.module.own().key_id.as_str());
             // Numbers, as of seconds, may differ from one attempt to the next.
             if self.is_news(&reason.replace(|c: char| c.is_ascii_digit(), "")) {
                 events::register_refused(self.engine.id, &dpm, &reason, help);
@@ -392,7 +392,7 @@ mod tests {
             let mut options = StatusCheckerOptions::new(dpm);
             options.check_connection_interval = Duration::from_millis(1);
             let identity = pair.dpe.client_layer("dpm-dev").unwrap();
-            let checker = StatusChecker::new(engine, &identity, "1iCc", options).unwrap();
+            let checker = StatusChecker::new(engine, &identity, &pair.dpe, options).unwrap();
 
             // Wakes tracing for subscribers of several tests at once.
             let _others = capture::subscriber(Format::Json, Arc::new(SystemClock));

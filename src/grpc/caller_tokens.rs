@@ -74,11 +74,6 @@ impl CallerTokens {
         }
     }
 
-    /// Returns the `iss` of the tokens.
-    pub(super) fn caller(&self) -> &str {
-        self.issuer.issuer()
-    }
-
     /// Returns a token for the next call.
     pub(super) fn get(&self) -> Result<Arc<CallerToken>, TokenError> {
         let now = self.clock.now();

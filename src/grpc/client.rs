@@ -107,7 +107,6 @@ impl<S> AttachIdentity<S> {
         headers.insert(metadata::NONCE, value);
         let expected = Some(Box::new(Expected {
             required: Arc::clone(required),
-            tokens: Arc::clone(&self.tokens),
             token: Arc::clone(&token),
             nonce,
             path: path.to_owned(),

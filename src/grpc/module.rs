@@ -23,7 +23,6 @@ use super::{
 /// all clones share one trust store.
 #[derive(Clone, Debug)]
 pub struct Module {
-    own: Arc<OwnDeployment>,
     trust: Arc<TrustStore>,
     policy: Policy,
     impersonation_role: Role,
@@ -70,7 +69,7 @@ pub enum UnknownDeployment {
 /// Makes a [`Module`] from keys.
 #[derive(Debug)]
 pub struct ModuleBuilder {
-    own: OwnDeployment,
+    own: Arc<OwnDeployment>,
     deployments: Vec<Deployment>,
     policy: Policy,
     impersonation_role: Option<Role>,
@@ -133,7 +132,7 @@ impl ModuleBuilder {
     ///
     /// When a key or name stands twice among the deployments, or one holds the module's own key.
     pub fn build(self) -> Result<Module, ModuleError> {
-        let keys = KeySet::new(self.deployments, Some(&self.own))?;
+        let keys = KeySet::new(self.deployments, self.own)?;
         let impersonation_role = match self.impersonation_role {
             Some(role) => role,
             None => Role::new("IMPERSONATION")?,
@@ -144,7 +143,6 @@ impl ModuleBuilder {
         };
         Ok(Module {
             replay: replay.map(Arc::new),
-            own: Arc::new(self.own),
             trust: Arc::new(TrustStore::new(keys)),
             policy: self.policy,
             impersonation_role,
@@ -157,9 +155,9 @@ impl ModuleBuilder {
 
 impl Module {
     /// Starts a module that is `own` and trusts nobody yet.
-    pub fn builder(own: OwnDeployment) -> ModuleBuilder {
+    pub fn builder(own: impl Into<Arc<OwnDeployment>>) -> ModuleBuilder {
         ModuleBuilder {
-            own,
+            own: own.into(),
             deployments: Vec::new(),
             policy: Policy::default(),
             impersonation_role: None,
@@ -170,12 +168,12 @@ impl Module {
         }
     }
 
-    /// Returns who this module is.
-    pub fn own(&self) -> &OwnDeployment {
-        &self.own
+    /// Returns who this module is now; a reload may swap its key.
+    pub fn own(&self) -> Arc<OwnDeployment> {
+        self.trust.own()
     }
 
-    /// Returns whom it trusts; a change is in force for every layer at once.
+    /// Returns who it is and whom it trusts; a change is in force for every layer at once.
     pub fn trust(&self) -> &TrustStore {
         &self.trust
     }
@@ -225,8 +223,8 @@ impl Module {
 
     /// Returns a verifier of tokens for this module. Those that take each token once share one memory.
     pub fn verifier(&self) -> TokenVerifier {
-        let (own, trust) = (Arc::clone(&self.own), Arc::clone(&self.trust));
-        let verifier = TokenVerifier::new(own, trust, self.policy, Arc::clone(&self.clock));
+        let (trust, clock) = (Arc::clone(&self.trust), Arc::clone(&self.clock));
+        let verifier = TokenVerifier::new(trust, self.policy, clock);
         match &self.replay {
             Some(replay) => verifier.taking_each_once(Arc::clone(replay)),
             None => verifier,
@@ -251,7 +249,8 @@ impl Module {
 
     /// Returns an issuer of this module's tokens.
     pub fn issuer(&self) -> TokenIssuer {
-        TokenIssuer::new(Arc::clone(&self.own), self.policy, Arc::clone(&self.clock))
+        let (trust, clock) = (Arc::clone(&self.trust), Arc::clone(&self.clock));
+        TokenIssuer::new(trust, self.policy, clock)
     }
 
     /// Returns a verifier of the proofs of callees.
@@ -262,7 +261,7 @@ impl Module {
     /// Returns the layer that lets only verified callers in, by `rules`, and proves this module to
     /// callers that ask.
     pub fn server_layer(&self, rules: MethodRules) -> VerifyIdentityLayer {
-        let signer = ProofSigner::new(Arc::clone(&self.own), Arc::clone(&self.clock));
+        let signer = ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock));
         VerifyIdentityLayer::new(Arc::new(self.verifier()), rules, self.tokens).with_proofs(signer)
     }
 

@@ -8,7 +8,7 @@ use http::header::HeaderValue;
 use crate::token::proof::{EngineClaim, Exchange, ProofVerifier};
 use crate::token::{Nonce, Reason, Refusal};
 
-use super::caller_tokens::{CallerToken, CallerTokens};
+use super::caller_tokens::CallerToken;
 use super::metadata;
 
 /// Which replies a callee must prove: `countersign.proof.mode`. The caller's policy alone; nothing
@@ -55,7 +55,6 @@ impl RequiredProof {
 #[derive(Debug)]
 pub(super) struct Expected {
     pub(super) required: Arc<RequiredProof>,
-    pub(super) tokens: Arc<CallerTokens>,
     pub(super) token: Arc<CallerToken>,
     pub(super) nonce: Nonce,
     pub(super) path: String,
@@ -75,7 +74,7 @@ impl Expected {
         let callee = self.token.callee.as_ref();
         let callee = callee.ok_or_else(|| invalid("a module asks itself for no proof"))?;
         let exchange = Exchange {
-            caller: self.tokens.caller(),
+            caller: self.token.token.issuer(),
             nonce: self.nonce,
             token: self.token.token.expose(),
             path: &self.path,

@@ -2,11 +2,12 @@
 
 use crate::identity::{Role, Roles};
 use crate::jose::{Compact, CompactError};
+use crate::trust::OwnDeployment;
 
 use super::claims::{Claims, seconds};
 use super::verified::VerifiedToken;
 use super::verifier::{Accept, TokenVerifier};
-use super::verifier::{Signer, issuer, malformed, not_revoked, signature};
+use super::verifier::{Signer, audience, issuer, malformed, not_revoked, signature};
 use super::{Reason, Refusal};
 
 /// One rule of [`TokenVerifier::explain`] and what it said.
@@ -84,7 +85,7 @@ impl TokenVerifier {
         };
         let trust = self.trust.current();
         let kid = compact.header().kid();
-        let signer = self.signer(&compact, &trust, Accept::Peers);
+        let signer = Self::signer(&compact, &trust, Accept::Peers);
         let signer = passed(checks, "key known", signer, |signer| signer.describe(kid))?;
         let proved = signature(&compact, &signer);
         passed(checks, "signature", proved, |()| {
@@ -97,14 +98,14 @@ impl TokenVerifier {
         );
         let form = "iss, sub, aud, iat and exp are there, each of its type";
         let claims = passed(checks, "claims", self.claims(&compact), |_| form.into())?;
-        Some(self.explain_claims(checks, &signer, &claims, role))
+        Some(self.explain_claims(checks, &signer, (&claims, trust.own()), role))
     }
 
     fn explain_claims(
         &self,
         checks: &mut Vec<Check>,
         signer: &Signer<'_>,
-        claims: &Claims,
+        (claims, own): (&Claims, &OwnDeployment),
         role: Option<&Role>,
     ) -> VerifiedToken {
         let times = self
@@ -119,7 +120,7 @@ impl TokenVerifier {
         note(
             checks,
             "audience",
-            self.audience(claims).map(|()| claims.audience.join(", ")),
+            audience(claims, own).map(|()| claims.audience.join(", ")),
         );
         if self.replay.is_some() {
             let unknown = "taken once; whether it was used, only the running module knows";

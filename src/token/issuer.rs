@@ -10,18 +10,18 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::jose::{KeyError, compact};
 use crate::secret::Secret;
-use crate::trust::{Deployment, OwnDeployment};
+use crate::trust::{Deployment, OwnDeployment, TrustStore};
 
 use super::claims::whole_seconds;
 use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy};
 
-/// Signs tokens with this module's key.
+/// Signs tokens with this module's key, the one in force at the time.
 ///
 /// Each call signs anew; [`AttachIdentityLayer`](crate::grpc::AttachIdentityLayer) reuses a token
 /// until half of its life is over.
 #[derive(Clone, Debug)]
 pub struct TokenIssuer {
-    own: Arc<OwnDeployment>,
+    trust: Arc<TrustStore>,
     policy: Policy,
     clock: Arc<dyn Clock>,
 }
@@ -30,6 +30,7 @@ pub struct TokenIssuer {
 #[derive(Clone)]
 pub struct IssuedToken {
     text: Secret<String>,
+    issuer: String,
     issued_at: SystemTime,
     expires_at: SystemTime,
 }
@@ -57,14 +58,13 @@ struct Claims<'a> {
 }
 
 impl TokenIssuer {
-    /// Issues for `own`, with the lifetime of `policy`.
-    pub fn new(own: Arc<OwnDeployment>, policy: Policy, clock: Arc<dyn Clock>) -> Self {
-        Self { own, policy, clock }
-    }
-
-    /// Returns the `iss` and `sub` of the tokens.
-    pub fn issuer(&self) -> &str {
-        self.own.issuer()
+    /// Issues for the module of `trust`, with the lifetime of `policy`.
+    pub fn new(trust: Arc<TrustStore>, policy: Policy, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            trust,
+            policy,
+            clock,
+        }
     }
 
     /// Issues a token for `callee`: its name and the fingerprints of its active keys.
@@ -86,7 +86,7 @@ impl TokenIssuer {
         audience: &[String],
         lifetime: Duration,
     ) -> Result<IssuedToken, IssueError> {
-        self.sign("JWT", audience, lifetime)
+        self.sign(&self.trust.own(), "JWT", audience, lifetime)
     }
 
     /// Issues a token with which this module's operator calls the module itself, over loopback.
@@ -95,19 +95,21 @@ impl TokenIssuer {
     ///
     /// When the key does not sign.
     pub fn issue_for_own_module(&self) -> Result<IssuedToken, IssueError> {
-        let audience = [self.own.fingerprint().to_string()];
-        self.sign(OWN_MODULE_TYPE, &audience, MAX_OWN_MODULE_LIFETIME)
+        let own = self.trust.own();
+        let audience = [own.fingerprint().to_string()];
+        self.sign(&own, OWN_MODULE_TYPE, &audience, MAX_OWN_MODULE_LIFETIME)
     }
 
     fn sign(
         &self,
+        own: &OwnDeployment,
         typ: &str,
         audience: &[String],
         lifetime: Duration,
     ) -> Result<IssuedToken, IssueError> {
         let now = whole_seconds(self.clock.now());
         let expires = now.saturating_add(lifetime.as_secs());
-        let issuer = self.own.issuer();
+        let issuer = own.issuer();
         let claims = Claims {
             iss: issuer,
             sub: issuer,
@@ -118,11 +120,12 @@ impl TokenIssuer {
         };
         let header = compact::HeaderSpec {
             typ,
-            kid: &self.own.key_id,
+            kid: &own.key_id,
         };
-        let text = compact::sign(&header, &serde_json::to_vec(&claims)?, &self.own.key)?;
+        let text = compact::sign(&header, &serde_json::to_vec(&claims)?, &own.key)?;
         Ok(IssuedToken {
             text: Secret::new(text),
+            issuer: issuer.to_owned(),
             issued_at: SystemTime::UNIX_EPOCH + Duration::from_secs(now),
             expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(expires),
         })
@@ -133,6 +136,11 @@ impl IssuedToken {
     /// Lends the token. Whoever holds it can call as this module until it expires.
     pub fn expose(&self) -> &str {
         self.text.expose()
+    }
+
+    /// Returns its `iss`, whom a proof of the reply addresses.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// Returns when it expires.
@@ -161,12 +169,14 @@ impl fmt::Debug for IssuedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             text,
+            issuer,
             issued_at,
             expires_at,
         } = self;
         let mut shown = f.debug_struct("IssuedToken");
         shown
             .field("text", text)
+            .field("issuer", issuer)
             .field("issued_at", issued_at)
             .field("expires_at", expires_at);
         shown.finish()

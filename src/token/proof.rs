@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
 use crate::jose::{Compact, compact, json};
-use crate::trust::{Deployment, OwnDeployment};
+use crate::trust::{Deployment, TrustStore};
 
 use super::claims::{required_number, seconds, text, whole_seconds};
 use super::{IssueError, Nonce, Policy, Reason, Refusal};
@@ -65,17 +65,17 @@ struct Claims<'a> {
     engine: Option<&'a EngineClaim>,
 }
 
-/// The callee's half: signs proofs with this module's key.
+/// The callee's half: signs proofs with this module's key, the one in force at the time.
 #[derive(Clone, Debug)]
 pub struct ProofSigner {
-    own: Arc<OwnDeployment>,
+    trust: Arc<TrustStore>,
     clock: Arc<dyn Clock>,
 }
 
 impl ProofSigner {
-    /// Signs as `own`.
-    pub fn new(own: Arc<OwnDeployment>, clock: Arc<dyn Clock>) -> Self {
-        Self { own, clock }
+    /// Signs as the module of `trust`.
+    pub fn new(trust: Arc<TrustStore>, clock: Arc<dyn Clock>) -> Self {
+        Self { trust, clock }
     }
 
     /// Signs the proof of `exchange`. Only for a caller whose token verified.
@@ -89,8 +89,9 @@ impl ProofSigner {
         engine: Option<&EngineClaim>,
     ) -> Result<String, IssueError> {
         let now = whole_seconds(self.clock.now());
+        let own = self.trust.own();
         let claims = Claims {
-            iss: self.own.issuer(),
+            iss: own.issuer(),
             aud: format!("{AUDIENCE_PREFIX}{}", exchange.caller),
             nonce: exchange.nonce.to_string(),
             th: token_hash(exchange.token),
@@ -101,12 +102,12 @@ impl ProofSigner {
         };
         let header = compact::HeaderSpec {
             typ: TYPE,
-            kid: &self.own.key_id,
+            kid: &own.key_id,
         };
         Ok(compact::sign(
             &header,
             &serde_json::to_vec(&claims)?,
-            &self.own.key,
+            &own.key,
         )?)
     }
 }

@@ -47,9 +47,12 @@ impl VerifiedToken {
     ///
     /// `KEY_REVOKED`, or `KEY_UNKNOWN` where the key is not the deployment's any more.
     pub fn still_trusted(&self, trust: &KeySet) -> Result<(), Refusal> {
-        // A module's own key does not change while it runs.
         let Some(deployment) = &self.deployment else {
-            return Ok(());
+            if trust.own().key_id == self.key_id {
+                return Ok(());
+            }
+            let detail = format!("`{}` is not this module's own key any more", self.key_id);
+            return Err(Refusal::new(Reason::KeyUnknown, detail));
         };
         let signed_with = deployment.keys.iter().find(|k| k.key_id == self.key_id);
         let found = trust.find(self.key_id.as_str()).filter(|found| {

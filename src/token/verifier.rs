@@ -23,7 +23,6 @@ use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
 /// key; no claim adds to it.
 #[derive(Clone, Debug)]
 pub struct TokenVerifier {
-    own: Arc<OwnDeployment>,
     pub(super) trust: Arc<TrustStore>,
     pub(super) policy: Policy,
     pub(super) clock: Arc<dyn Clock>,
@@ -46,15 +45,10 @@ pub(super) enum Signer<'a> {
 }
 
 impl TokenVerifier {
-    /// Verifies for `own`, against `trust`, with the leeway and maximum of `policy`.
-    pub fn new(
-        own: Arc<OwnDeployment>,
-        trust: Arc<TrustStore>,
-        policy: Policy,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    /// Verifies for the module of `trust`, against what is in force there at the time, with the
+    /// leeway and maximum of `policy`.
+    pub fn new(trust: Arc<TrustStore>, policy: Policy, clock: Arc<dyn Clock>) -> Self {
         Self {
-            own,
             trust,
             policy,
             clock,
@@ -130,7 +124,7 @@ impl TokenVerifier {
             key_id: Some(compact.header().kid().to_owned()),
             ..refusal
         };
-        let signer = self.signer(&compact, &trust, accept).map_err(named)?;
+        let signer = Self::signer(&compact, &trust, accept).map_err(named)?;
         signature(&compact, &signer).map_err(named)?;
         let owned = |refusal: Refusal| Refusal {
             deployment: signer
@@ -141,15 +135,14 @@ impl TokenVerifier {
         not_revoked(&signer).map_err(owned)?;
         let claims = self.claims(&compact).map_err(owned)?;
         let issued = |refusal: Refusal| Refusal {
-            issuer: self
-                .audience(&claims)
+            issuer: audience(&claims, trust.own())
                 .is_ok()
                 .then(|| claims.issuer.clone()),
             ..owned(refusal)
         };
         self.times(&claims, &signer).map_err(issued)?;
         issuer(&claims, &signer).map_err(issued)?;
-        self.audience(&claims).map_err(issued)?;
+        audience(&claims, trust.own()).map_err(issued)?;
         let verified = signer.verified(&claims);
         if let Some(certificate) = certificate {
             self.check_certificate(&verified, certificate)
@@ -163,7 +156,6 @@ impl TokenVerifier {
     }
 
     pub(super) fn signer<'a>(
-        &'a self,
         compact: &Compact<'_>,
         trust: &'a KeySet,
         accept: Accept,
@@ -183,11 +175,11 @@ impl TokenVerifier {
             let unknown = || format!("no trusted key has the fingerprint `{kid}`");
             return found.ok_or_else(|| Refusal::new(Reason::KeyUnknown, unknown()));
         }
-        if kid != self.own.key_id.as_str() {
+        if kid != trust.own().key_id.as_str() {
             let detail = format!("`{kid}` is not this module's own key");
             return Err(Refusal::new(Reason::KeyUnknown, detail));
         }
-        Ok(Signer::Own(&self.own))
+        Ok(Signer::Own(trust.own()))
     }
 
     pub(super) fn claims(&self, compact: &Compact<'_>) -> Result<Claims, Refusal> {
@@ -244,35 +236,6 @@ impl TokenVerifier {
             return Err(Refusal::new(Reason::TokenLifetimeTooLong, detail));
         }
         Ok(())
-    }
-
-    pub(super) fn audience(&self, claims: &Claims) -> Result<(), Refusal> {
-        let own = self.own.fingerprint().to_string();
-        if claims.audience.contains(&own) {
-            return Ok(());
-        }
-        let hashes = claims
-            .audience
-            .iter()
-            .any(|value| has_form_of_a_hash(value));
-        let name = self.own.name.as_ref().map(DeploymentName::as_str);
-        if !hashes
-            && claims
-                .audience
-                .iter()
-                .any(|value| Some(value.as_str()) == name)
-        {
-            return Ok(());
-        }
-        let expected = match (hashes, name) {
-            (false, Some(name)) => format!("`{own}` or `{name}`"),
-            _ => format!("`{own}`"),
-        };
-        let detail = format!(
-            "`aud` is [{}], expected {expected}",
-            claims.audience.join(", ")
-        );
-        Err(Refusal::new(Reason::AudienceMismatch, detail))
     }
 }
 
@@ -379,6 +342,35 @@ pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal
         claims.issuer, claims.subject
     );
     Err(Refusal::new(Reason::IssuerMismatch, detail))
+}
+
+pub(super) fn audience(claims: &Claims, own: &OwnDeployment) -> Result<(), Refusal> {
+    if own.is_named_in(&claims.audience) {
+        return Ok(());
+    }
+    let hashes = claims
+        .audience
+        .iter()
+        .any(|value| has_form_of_a_hash(value));
+    let name = own.name.as_ref().map(DeploymentName::as_str);
+    if !hashes
+        && claims
+            .audience
+            .iter()
+            .any(|value| Some(value.as_str()) == name)
+    {
+        return Ok(());
+    }
+    let own = own.fingerprint();
+    let expected = match (hashes, name) {
+        (false, Some(name)) => format!("`{own}` or `{name}`"),
+        _ => format!("`{own}`"),
+    };
+    let detail = format!(
+        "`aud` is [{}], expected {expected}",
+        claims.audience.join(", ")
+    );
+    Err(Refusal::new(Reason::AudienceMismatch, detail))
 }
 
 fn has_form_of_a_hash(value: &str) -> bool {

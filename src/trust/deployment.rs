@@ -65,6 +65,9 @@ pub struct OwnDeployment {
     pub key: SigningKey,
     /// The `kid` of its tokens: what its peers' files hold as the fingerprint.
     pub key_id: KeyId,
+    /// The fingerprints of its other keys, the next one of a rotation and earlier ones: a token may
+    /// still, or already, be addressed to them.
+    pub accepted: Vec<Fingerprint>,
 }
 
 impl OwnDeployment {
@@ -78,5 +81,14 @@ impl OwnDeployment {
     /// Returns the computed fingerprint of its key: what a token's `aud` may hold.
     pub fn fingerprint(&self) -> Fingerprint {
         self.key.fingerprint()
+    }
+
+    /// Tells whether one of `audience` is the computed fingerprint of a key of its own: the one in
+    /// force, the next, or an earlier one.
+    pub fn is_named_in(&self, audience: &[String]) -> bool {
+        let accepted = self.accepted.iter().copied();
+        std::iter::once(self.fingerprint())
+            .chain(accepted)
+            .any(|own| audience.contains(&own.to_string()))
     }
 }

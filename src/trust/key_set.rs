@@ -8,9 +8,11 @@ use crate::jose::{Fingerprint, VerifyingKey};
 
 use super::{Deployment, OwnDeployment, TrustError, TrustedKey};
 
-/// The trusted deployments at one moment, indexed by key id. Never changes; a reload makes another.
-#[derive(Debug, Default)]
+/// Who this module is and whom it trusts at one moment, indexed by key id. Never changes; a reload
+/// makes another.
+#[derive(Debug)]
 pub struct KeySet {
+    own: Arc<OwnDeployment>,
     deployments: Vec<Arc<Deployment>>,
     by_key_id: HashMap<Box<str>, (usize, usize)>,
     by_pin: HashMap<Fingerprint, usize>,
@@ -26,7 +28,7 @@ pub struct Found<'a> {
 }
 
 impl KeySet {
-    /// Indexes `deployments`.
+    /// Indexes `deployments`, which the module `own` trusts.
     ///
     /// Every key id and every public key belongs to exactly one deployment, and none of them to
     /// `own`: otherwise a signature would not tell who signed.
@@ -37,8 +39,9 @@ impl KeySet {
     /// TLS pin stands in two deployments.
     pub fn new(
         deployments: Vec<Deployment>,
-        own: Option<&OwnDeployment>,
+        own: impl Into<Arc<OwnDeployment>>,
     ) -> Result<Self, TrustError> {
+        let own = own.into();
         let mut names: HashMap<String, DeploymentName> = HashMap::new();
         let mut owners: HashMap<VerifyingKey, DeploymentName> = HashMap::new();
         let mut by_key_id = HashMap::new();
@@ -51,7 +54,7 @@ impl KeySet {
                 });
             }
             for (key_at, key) in deployment.keys.iter().enumerate() {
-                if own.is_some_and(|own| is_own(own, key)) {
+                if is_own(&own, key) {
                     return Err(TrustError::OwnKey(second.clone()));
                 }
                 if let Some(first) = owners.insert(key.key.clone(), second.clone()) {
@@ -73,10 +76,35 @@ impl KeySet {
             }
         }
         Ok(Self {
+            own,
             by_pin: pins(&deployments)?,
             deployments: deployments.into_iter().map(Arc::new).collect(),
             by_key_id,
         })
+    }
+
+    /// Makes the set of a module that trusts nobody.
+    pub fn alone(own: impl Into<Arc<OwnDeployment>>) -> Self {
+        Self {
+            own: own.into(),
+            deployments: Vec::new(),
+            by_key_id: HashMap::new(),
+            by_pin: HashMap::new(),
+        }
+    }
+
+    /// Makes the set of the same module where it trusts `deployments` in place of those here.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn trusting(&self, deployments: Vec<Deployment>) -> Result<Self, TrustError> {
+        Self::new(deployments, Arc::clone(&self.own))
+    }
+
+    /// Returns who this module is.
+    pub fn own(&self) -> &Arc<OwnDeployment> {
+        &self.own
     }
 
     /// Finds the key that `kid` names. Compares bytes; revoked keys are found too.
@@ -140,6 +168,17 @@ mod tests {
         }
     }
 
+    fn own() -> OwnDeployment {
+        let key = SigningKey::generate().unwrap();
+        OwnDeployment {
+            module: ModuleType::new("dpm").unwrap(),
+            name: None,
+            key_id: KeyId::new("mine").unwrap(),
+            key,
+            accepted: Vec::new(),
+        }
+    }
+
     fn deployment(name: &str, keys: Vec<TrustedKey>) -> Deployment {
         Deployment {
             name: DeploymentName::new(name).unwrap(),
@@ -156,8 +195,11 @@ mod tests {
     fn key_is_found_by_its_configured_id_alone() {
         let key = SigningKey::generate().unwrap();
 
-        let set =
-            KeySet::new(vec![deployment("dpe-dev", vec![trusted(&key, "K1")])], None).unwrap();
+        let set = KeySet::new(
+            vec![deployment("dpe-dev", vec![trusted(&key, "K1")])],
+            own(),
+        )
+        .unwrap();
 
         assert_eq!(set.find("K1").unwrap().deployment.name.as_str(), "dpe-dev");
         assert!(set.find("k1").is_none());
@@ -173,7 +215,7 @@ mod tests {
         ];
 
         assert!(matches!(
-            KeySet::new(twice, None),
+            KeySet::new(twice, own()),
             Err(TrustError::SameKey { .. })
         ));
     }
@@ -190,7 +232,7 @@ mod tests {
         ];
 
         assert!(matches!(
-            KeySet::new(twice, None),
+            KeySet::new(twice, own()),
             Err(TrustError::SameKeyId { .. })
         ));
     }
@@ -203,8 +245,8 @@ mod tests {
             ..deployment(name, vec![])
         };
 
-        let alone = KeySet::new(vec![pinned("a"), deployment("b", vec![])], None).unwrap();
-        let twice = KeySet::new(vec![pinned("a"), pinned("b")], None);
+        let alone = KeySet::new(vec![pinned("a"), deployment("b", vec![])], own()).unwrap();
+        let twice = KeySet::new(vec![pinned("a"), pinned("b")], own());
 
         assert_eq!(alone.pin_owner(pin).unwrap().name.as_str(), "a");
         assert!(matches!(twice, Err(TrustError::SamePin { .. })));
@@ -215,24 +257,16 @@ mod tests {
         let pair = vec![deployment("dpe-dev", vec![]), deployment("DPEdev", vec![])];
 
         assert!(matches!(
-            KeySet::new(pair, None),
+            KeySet::new(pair, own()),
             Err(TrustError::SameName { .. })
         ));
     }
 
     #[test]
     fn own_key_among_the_trusted_is_refused() {
-        let key = SigningKey::generate().unwrap();
-        let own = OwnDeployment {
-            module: ModuleType::new("dpm").unwrap(),
-            name: None,
-            key_id: KeyId::new("mine").unwrap(),
-            key: key.clone(),
-        };
-        let set = KeySet::new(
-            vec![deployment("a", vec![trusted(&key, "theirs")])],
-            Some(&own),
-        );
+        let own = own();
+        let theirs = vec![deployment("a", vec![trusted(&own.key, "theirs")])];
+        let set = KeySet::new(theirs, own);
 
         assert!(matches!(set, Err(TrustError::OwnKey(_))));
     }

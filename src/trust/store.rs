@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::KeySet;
+use super::{KeySet, OwnDeployment};
 
-/// Holds the [`KeySet`] in force. Readers never wait; a change is seen whole or not at all.
+/// Holds the [`KeySet`] in force: who this module is and whom it trusts. Readers never wait; a change
+/// is seen whole or not at all.
 #[derive(Debug)]
 pub struct TrustStore {
     keys: ArcSwap<KeySet>,
@@ -23,6 +24,11 @@ impl TrustStore {
         }
     }
 
+    /// Starts with a module that trusts nobody.
+    pub fn alone(own: impl Into<Arc<OwnDeployment>>) -> Self {
+        Self::new(KeySet::alone(own))
+    }
+
     /// Borrows the set in force for a short look.
     pub fn current(&self) -> Guard<Arc<KeySet>> {
         self.keys.load()
@@ -31,6 +37,11 @@ impl TrustStore {
     /// Returns the set in force, to be kept.
     pub fn load(&self) -> Arc<KeySet> {
         self.keys.load_full()
+    }
+
+    /// Returns who this module is now.
+    pub fn own(&self) -> Arc<OwnDeployment> {
+        Arc::clone(self.current().own())
     }
 
     /// Puts `keys` in force for every later look, then wakes those who subscribed.
@@ -48,15 +59,24 @@ impl TrustStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::ModuleType;
+    use crate::jose::{KeyId, SigningKey};
 
     #[test]
     fn change_is_in_force_before_anybody_is_woken() {
-        let store = TrustStore::new(KeySet::default());
+        let key = SigningKey::generate().unwrap();
+        let store = TrustStore::alone(OwnDeployment {
+            module: ModuleType::new("dpm").unwrap(),
+            name: None,
+            key_id: KeyId::from(key.fingerprint()),
+            key,
+            accepted: Vec::new(),
+        });
         let before = store.load();
         let changes = store.subscribe();
 
         assert!(!changes.has_changed().unwrap());
-        store.replace(KeySet::default());
+        store.replace(before.trusting(Vec::new()).unwrap());
 
         assert!(changes.has_changed().unwrap());
         assert!(!Arc::ptr_eq(&before, &store.load()));

@@ -7,7 +7,6 @@ use countersign::grpc::{ConnectionOptions, PROOF};
 use countersign::identity::Roles;
 use countersign::jose::KeyId;
 use countersign::testing::{own_deployment, trusted};
-use countersign::trust::KeySet;
 use countersign::{Module, grpc};
 use http::HeaderValue;
 
@@ -16,7 +15,7 @@ use crate::support::logs::Logs;
 use crate::support::middlebox::Middlebox;
 use crate::support::proxy::Proxy;
 use crate::support::world::{
-    Keys, RunningDpe, RunningDpm, free_port, fresh_id, monitor, registration_of,
+    Keys, RunningDpe, RunningDpm, free_port, fresh_id, monitor, now_trusts, registration_of,
 };
 
 /// What the line says that tells why `id` is not READY.
@@ -279,13 +278,10 @@ async fn ready_engine_that_stops_trusting_the_dpm_is_disconnected_with_the_reaso
     dpm.engine_is(dpe.id, EngineStatus::Ready).await;
     let other = own_deployment("dpm", "dpm-dev");
 
-    dpe_module
-        .trust()
-        .replace(KeySet::new(vec![trusted(&other)], None).unwrap());
+    now_trusts(&dpe_module, vec![trusted(&other)]);
 
     dpm.reason(dpe.id, "KEY_UNKNOWN").await;
-    let trust = KeySet::new(vec![trusted(&keys.dpm)], None).unwrap();
-    dpe_module.trust().replace(trust);
+    now_trusts(&dpe_module, vec![trusted(&keys.dpm)]);
     dpm.engine_is(dpe.id, EngineStatus::Ready).await;
     dpe.stop().await;
 }
@@ -300,9 +296,7 @@ async fn engine_whose_owner_is_revoked_here_leaves_ready() {
 
     let mut revoked = trusted(&keys.dpe);
     revoked.keys[0].revoked = true;
-    dpm_module
-        .trust()
-        .replace(KeySet::new(vec![revoked], None).unwrap());
+    now_trusts(&dpm_module, vec![revoked]);
 
     dpm.reason(dpe.id, "every key of `dpe-dev` is revoked")
         .await;

@@ -296,7 +296,7 @@ fn sees_wrong_tokens_refused_by(peer: &Peer, why: &Refusals) {
     let callee = testing::trusted(&theirs);
     let ours = module_that_trusts(&theirs);
     let good = ours.issuer().issue(&callee).unwrap();
-    let long_ago = Module::builder(ours.own().clone())
+    let long_ago = Module::builder(ours.own())
         .clock(Arc::new(ManualClock::at_unix(1_700_000_000)))
         .build()
         .unwrap();

@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
 use tower_layer::Layer as _;
 
+use crate::support::world::now_trusts;
 use greeter::greeter_service_client::GreeterServiceClient as Client;
 use greeter::greeter_service_server::{GreeterService, GreeterServiceServer};
 use greeter::{GreetOftenRequest, GreetOftenResponse, GreetRequest, GreetResponse};
@@ -150,7 +151,7 @@ async fn detail_is_told_only_to_a_caller_whose_signature_verified() {
     let mut client = Client::new(serve(&pair, any_identity(), None).await);
     let stranger = testing::pair();
 
-    let callee = testing::trusted(pair.dpm.own());
+    let callee = testing::trusted(&pair.dpm.own());
     let expired = pair.dpe.issuer().issue(&callee).unwrap();
     pair.clock.advance(Duration::from_secs(1000));
     let known = client.greet(bearer(expired.expose())).await.unwrap_err();
@@ -327,7 +328,7 @@ async fn reply_without_or_with_another_modules_proof_is_not_believed() {
 async fn no_proof_is_signed_for_a_stranger_or_a_malformed_nonce() {
     let pair = testing::pair();
     let mut client = Client::new(serve(&pair, any_identity(), None).await);
-    let callee = testing::trusted(pair.dpm.own());
+    let callee = testing::trusted(&pair.dpm.own());
     let token = pair.dpe.issuer().issue(&callee).unwrap();
 
     let mut stranger = Request::new(GreetRequest {});
@@ -353,11 +354,9 @@ async fn revoking_the_callee_stops_calls_before_they_leave() {
     let mut client = Client::new(pair.dpe.client_layer("dpm-dev").unwrap().layer(channel));
     client.greet(GreetRequest {}).await.unwrap();
 
-    let mut callee = testing::trusted(pair.dpm.own());
+    let mut callee = testing::trusted(&pair.dpm.own());
     callee.keys[0].revoked = true;
-    pair.dpe
-        .trust()
-        .replace(countersign::trust::KeySet::new(vec![callee], None).unwrap());
+    now_trusts(&pair.dpe, vec![callee]);
     let status = client.greet(GreetRequest {}).await.unwrap_err();
 
     assert_eq!(status.code(), Code::FailedPrecondition);
@@ -370,8 +369,8 @@ async fn revoking_the_callee_stops_calls_before_they_leave() {
 #[tokio::test]
 async fn without_required_tokens_a_bad_one_is_still_refused() {
     let strict = testing::pair();
-    let open = Module::builder(strict.dpm.own().clone())
-        .trust(testing::trusted(strict.dpe.own()))
+    let open = Module::builder(strict.dpm.own())
+        .trust(testing::trusted(&strict.dpe.own()))
         .dangerous_tokens(Tokens::OptionalOnLoopback)
         .build()
         .unwrap();

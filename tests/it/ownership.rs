@@ -10,7 +10,7 @@ use countersign::identity::Roles;
 use countersign::proto::registry as wire;
 use countersign::telemetry::{Format, LogLayer};
 use countersign::testing::{self, own_deployment, trusted};
-use countersign::trust::{Deployment, KeySet};
+use countersign::trust::Deployment;
 use countersign::{Module, Reason};
 use jiff::tz::TimeZone;
 use prost::Message as _;
@@ -21,7 +21,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use crate::support::proxy::Proxy;
 use crate::support::raw::call_registry;
 use crate::support::world::{
-    Keys, RegistryClient, RunningDpe, RunningDpm, free_port, fresh_id, module, registration_of,
+    Keys, RegistryClient, RunningDpe, RunningDpm, free_port, fresh_id, module, now_trusts,
+    registration_of,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,10 +122,6 @@ async fn thousand_new_ids_in_a_second_are_a_hundred_records() {
     assert!(register(&mut mine).await.is_ok());
 }
 
-fn trust_of(deployment: Deployment) -> KeySet {
-    KeySet::new(vec![deployment], None).unwrap()
-}
-
 #[tokio::test]
 async fn revoked_deployment_leaves_ready_within_two_seconds() {
     let keys = Keys::new();
@@ -144,7 +141,7 @@ async fn revoked_deployment_leaves_ready_within_two_seconds() {
         reason = "the promise is in seconds of the clock"
     )]
     let began = Instant::now();
-    dpm_module.trust().replace(trust_of(revoked));
+    now_trusts(&dpm_module, vec![revoked]);
     dpm.engine_is(dpe.id, EngineStatus::Disconnected).await;
 
     assert!(began.elapsed() < Duration::from_secs(2));
@@ -168,7 +165,7 @@ async fn deployment_without_its_role_is_denied_and_its_engine_leaves_ready() {
 
     let mut without_role = trusted(&keys.dpe);
     without_role.roles = Roles::default();
-    dpm_module.trust().replace(trust_of(without_role));
+    now_trusts(&dpm_module, vec![without_role]);
 
     let refused = client.heartbeat(alive.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
@@ -179,7 +176,7 @@ async fn deployment_without_its_role_is_denied_and_its_engine_leaves_ready() {
     )
     .await;
     dpm.engine_is(dpe.id, EngineStatus::Disconnected).await;
-    dpm_module.trust().replace(trust_of(trusted(&keys.dpe)));
+    now_trusts(&dpm_module, vec![trusted(&keys.dpe)]);
     dpm.engine_is(dpe.id, EngineStatus::Ready).await;
     client.heartbeat(alive).await.unwrap();
     dpe.stop().await;
@@ -244,8 +241,8 @@ async fn engine_whose_clock_is_ahead_is_refused_and_the_log_says_by_how_much() {
     let (_guard, lines) = log();
     let pair = testing::pair();
     let ahead = Arc::new(ManualClock::at_unix(1_800_000_000 + 600));
-    let dpe = Module::builder(pair.dpe.own().clone())
-        .trust(trusted(pair.dpm.own()))
+    let dpe = Module::builder(pair.dpe.own())
+        .trust(trusted(&pair.dpm.own()))
         // What the DPM says is looked at here, not what the engine makes of its proof's time.
         .proof_mode(countersign::grpc::ProofMode::Off)
         .clock(ahead as Arc<dyn Clock>)

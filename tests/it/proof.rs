@@ -14,6 +14,7 @@ use countersign::proto::registry::{HeartbeatRequest, ListEnginesRequest};
 use countersign::testing::{own_deployment, trusted};
 use countersign::token::Nonce;
 use countersign::token::proof::{Exchange, ProofSigner};
+use countersign::trust::TrustStore;
 use countersign::{Module, Reason, Rule, testing};
 use http::header::HeaderValue;
 use http::{HeaderMap, Response};
@@ -368,7 +369,10 @@ async fn proof_of_another_callee_method_or_token_does_not_hold() {
                     head.uri.path()
                 },
             };
-            let signer = ProofSigner::new(Arc::new(signer.clone()), Arc::new(SystemClock));
+            let signer = ProofSigner::new(
+                Arc::new(TrustStore::alone(signer.clone())),
+                Arc::new(SystemClock),
+            );
             let proof = signer.sign(&exchange, None).unwrap();
             let proof = HeaderValue::try_from(proof).unwrap();
             reply.headers_mut().insert(PROOF, proof);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use countersign::clock::Clock as _;
 use countersign::grpc::{CallToken, STREAM_GRACE, reason_of};
 use countersign::testing::{self, Pair, own_deployment, trusted};
-use countersign::trust::KeySet;
 use countersign::{MethodRules, Module, Reason, Rule};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,7 +14,7 @@ use tower_layer::Layer as _;
 
 use crate::support::echo::{Client, Echo};
 use crate::support::logs::Logs;
-use crate::support::world::{channel, soon};
+use crate::support::world::{channel, now_trusts, soon};
 
 /// Serves `module` in memory, where paused time harms no connection.
 async fn in_memory(module: &Module) -> Channel {
@@ -128,7 +127,7 @@ async fn unary_call_is_not_interrupted() {
 #[tokio::test(start_paused = true)]
 async fn call_admitted_within_the_leeway_has_its_grace() {
     let pair = testing::pair();
-    let callee = trusted(pair.dpm.own());
+    let callee = trusted(&pair.dpm.own());
     let token = pair.dpe.issuer().issue(&callee).unwrap();
     pair.clock.advance(Duration::from_secs(300 + 29));
     let channel = in_memory(&pair.dpm).await;
@@ -165,10 +164,9 @@ async fn revoked_key_ends_its_streams_at_once() {
     let collect = tokio::spawn(async move { other.collect(messages).await });
     tokio::task::yield_now().await;
 
-    let mut revoked = trusted(pair.dpe.own());
+    let mut revoked = trusted(&pair.dpe.own());
     revoked.keys[0].revoked = true;
-    let keys = KeySet::new(vec![revoked], None).unwrap();
-    pair.dpm.trust().replace(keys);
+    now_trusts(&pair.dpm, vec![revoked]);
 
     let ended = soon("the reply stream's end", replies.message()).await;
     assert_eq!(reason_of(&ended.unwrap_err()), Some(Reason::KeyRevoked));
@@ -189,7 +187,7 @@ async fn key_that_is_no_longer_listed_ends_its_streams() {
     let mut client = Client::new(layered(&pair, channel(callee).await));
     let (_send, mut replies) = client.chat().await.unwrap().into_inner();
 
-    pair.dpm.trust().replace(KeySet::default());
+    now_trusts(&pair.dpm, vec![]);
 
     let ended = soon("the stream's end", replies.message()).await;
     assert_eq!(reason_of(&ended.unwrap_err()), Some(Reason::KeyUnknown));
@@ -203,8 +201,8 @@ async fn change_of_trust_that_keeps_the_key_ends_no_stream() {
     let (send, mut replies) = client.chat().await.unwrap().into_inner();
 
     let more = own_deployment("dpe", "dpe-two");
-    let known = vec![trusted(pair.dpe.own()), trusted(&more)];
-    pair.dpm.trust().replace(KeySet::new(known, None).unwrap());
+    let known = vec![trusted(&pair.dpe.own()), trusted(&more)];
+    now_trusts(&pair.dpm, known);
 
     for text in ["one", "two"] {
         send.send(text.to_owned()).await.unwrap();

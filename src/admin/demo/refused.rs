@@ -12,7 +12,7 @@ use crate::jose::{KeyId, SigningKey};
 use crate::proto::identity::WhoAmIRequest;
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::token::{Reason, TokenIssuer};
-use crate::trust::OwnDeployment;
+use crate::trust::{OwnDeployment, TrustStore};
 
 /// A call that was made, and the answer.
 pub(super) struct Refused {
@@ -97,9 +97,10 @@ fn tokens(dpe: &Module) -> Result<[BadToken; 3], Box<dyn std::error::Error + Sen
     let stranger = OwnDeployment {
         key,
         key_id,
-        ..dpe.own().clone()
+        ..OwnDeployment::clone(&dpe.own())
     };
-    let issuer = TokenIssuer::new(Arc::new(stranger), dpe.policy(), Arc::clone(dpe.clock()));
+    let stranger = Arc::new(TrustStore::alone(stranger));
+    let issuer = TokenIssuer::new(stranger, dpe.policy(), Arc::clone(dpe.clock()));
     let unpaired = issuer.issue(dpm)?;
 
     let audience = ["dpm-elsewhere".to_owned()];

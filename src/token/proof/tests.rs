@@ -5,7 +5,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::identity::{DeploymentName, ModuleType, Roles};
 use crate::jose::{KeyId, SigningKey};
-use crate::trust::TrustedKey;
+use crate::trust::{Deployment, OwnDeployment, TrustStore, TrustedKey};
 
 struct World {
     clock: Arc<ManualClock>,
@@ -26,6 +26,7 @@ impl World {
             name: Some(DeploymentName::new("dpe-dev").unwrap()),
             key,
             key_id,
+            accepted: Vec::new(),
         };
         let callee = Deployment {
             name: DeploymentName::new("dpe-dev").unwrap(),
@@ -43,7 +44,10 @@ impl World {
         };
         let ticking = Arc::clone(&clock) as Arc<dyn Clock>;
         Self {
-            signer: ProofSigner::new(Arc::new(dpe.clone()), Arc::clone(&ticking)),
+            signer: ProofSigner::new(
+                Arc::new(TrustStore::alone(dpe.clone())),
+                Arc::clone(&ticking),
+            ),
             verifier: ProofVerifier::new(Policy::default(), ticking),
             clock,
             dpe,

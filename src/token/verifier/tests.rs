@@ -31,7 +31,13 @@ fn own(module: &str, name: &str) -> OwnDeployment {
         name,
         key,
         key_id,
+        accepted: Vec::new(),
     }
+}
+
+fn issuer_as(own: &OwnDeployment, clock: Arc<dyn Clock>) -> TokenIssuer {
+    let trust = Arc::new(TrustStore::alone(own.clone()));
+    TokenIssuer::new(trust, Policy::default(), clock)
 }
 
 fn trusted(key: &SigningKey, revoked: bool) -> TrustedKey {
@@ -76,11 +82,10 @@ impl World {
                 ),
                 deployment("other", None, vec![trusted(&other, false)]),
             ],
-            Some(&dpm),
+            dpm.clone(),
         );
         let clock = Arc::new(ManualClock::at_unix(NOW));
         let verifier = TokenVerifier::new(
-            Arc::new(dpm.clone()),
             Arc::new(TrustStore::new(keys.unwrap())),
             Policy::default(),
             Arc::clone(&clock) as Arc<dyn Clock>,
@@ -144,7 +149,7 @@ fn sign(header: &Value, payload: &[u8], key: &SigningKey) -> String {
 fn issued_token_is_accepted_as_the_deployment_that_owns_the_key() {
     let world = World::new();
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
-    let issuer = TokenIssuer::new(Arc::new(world.dpe.clone()), Policy::default(), clock);
+    let issuer = issuer_as(&world.dpe, clock);
     let dpm = deployment("dpm-dev", None, vec![trusted(&world.dpm.key, false)]);
 
     let token = issuer.issue(&dpm).unwrap();
@@ -169,7 +174,7 @@ fn token_of_a_module_without_a_name_carries_its_key_id() {
         name: None,
         ..world.dpe.clone()
     };
-    let issuer = TokenIssuer::new(Arc::new(nameless), Policy::default(), clock);
+    let issuer = issuer_as(&nameless, clock);
     let dpm = deployment("dpm-dev", None, vec![trusted(&world.dpm.key, false)]);
 
     let verified = world
@@ -614,7 +619,7 @@ fn only_a_well_formed_token_under_a_trusted_kid_costs_a_signature_check() {
 fn own_module_token_is_accepted_only_where_the_method_says_so() {
     let world = World::new();
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
-    let issuer = TokenIssuer::new(Arc::new(world.dpm.clone()), Policy::default(), clock);
+    let issuer = issuer_as(&world.dpm, clock);
     let token = issuer.issue_for_own_module().unwrap();
 
     let accepted = world
@@ -692,4 +697,57 @@ fn explain_and_verify_agree() {
         );
         assert_eq!(verdict.accepted.is_some(), world.reason(&token).is_ok());
     }
+}
+
+/// Swaps the own key of `world`'s module; returns it as it is from then on.
+fn swap_own_key(world: &World, accepted: Vec<Fingerprint>) -> OwnDeployment {
+    let swapped = OwnDeployment {
+        accepted,
+        ..own("dpm", "dpm-dev")
+    };
+    let trust = world.verifier.trust();
+    let deployments = trust.load();
+    let deployments = deployments.deployments().iter().map(|d| (**d).clone());
+    let keys = KeySet::new(deployments.collect(), swapped.clone());
+    trust.replace(keys.unwrap());
+    swapped
+}
+
+#[test]
+fn token_may_be_addressed_to_the_next_and_to_earlier_own_keys() {
+    let world = World::new();
+    let to = |own: &OwnDeployment| {
+        world.with(&json!({"aud": ["dpm-dev", own.fingerprint().to_string()]}))
+    };
+    let next = own("dpm", "dpm-dev");
+    assert_eq!(world.reason(&to(&next)), Err(Reason::AudienceMismatch));
+
+    let accepted = vec![next.fingerprint(), world.dpm.fingerprint()];
+    let swapped = swap_own_key(&world, accepted);
+
+    for own in [&swapped, &next, &world.dpm] {
+        assert_eq!(world.reason(&to(own)), Ok(()));
+    }
+    swap_own_key(&world, Vec::new());
+    assert_eq!(world.reason(&to(&world.dpm)), Err(Reason::AudienceMismatch));
+}
+
+#[test]
+fn swapped_own_key_is_used_by_the_next_signature_and_ends_what_the_old_one_opened() {
+    let world = World::new();
+    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    let trust = Arc::clone(world.verifier.trust());
+    let issuer = TokenIssuer::new(Arc::clone(&trust), Policy::default(), clock);
+    let verify = |token: &str| world.verifier.verify(token, Accept::PeersAndOwnModule);
+    let before = issuer.issue_for_own_module().unwrap();
+    let opened = verify(before.expose()).unwrap();
+    opened.still_trusted(&trust.current()).unwrap();
+
+    swap_own_key(&world, vec![world.dpm.fingerprint()]);
+
+    assert!(verify(issuer.issue_for_own_module().unwrap().expose()).is_ok());
+    let refused = verify(before.expose()).unwrap_err();
+    assert_eq!(refused.reason, Reason::KeyUnknown);
+    let ended = opened.still_trusted(&trust.current()).unwrap_err();
+    assert_eq!(ended.reason, Reason::KeyUnknown);
 }

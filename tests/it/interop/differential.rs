@@ -45,7 +45,7 @@ fn agrees_with_us(peer: &Peer) {
     let key = super::public_forms(&theirs.key)[0].clone();
     let names = |own: &OwnDeployment| json!([own.issuer(), own.fingerprint().to_string()]);
     let requests = accepted.iter().map(|token| {
-        json!({ "key": key, "token": token, "issuer": names(&theirs), "audience": names(ours.own()) })
+        json!({ "key": key, "token": token, "issuer": names(&theirs), "audience": names(&ours.own()) })
     });
 
     let answers = peer.ask("accepts", &requests.collect::<Vec<_>>());

@@ -16,7 +16,7 @@ fn jsonwebtoken_accepts_our_tokens() {
     let (ours, theirs) = pair();
     let token = ours.issuer().issue(&testing::trusted(&theirs)).unwrap();
 
-    let decoded = decode(token.expose(), ours.own(), &theirs).unwrap();
+    let decoded = decode(token.expose(), &ours.own(), &theirs).unwrap();
 
     assert_eq!(decoded.header.typ.as_deref(), Some("JWT"));
     assert_eq!(
@@ -36,7 +36,7 @@ fn jsonwebtoken_refuses_an_altered_token_of_ours() {
     let token = ours.issuer().issue(&testing::trusted(&theirs)).unwrap();
     let altered = super::with_claim(token.expose(), "sub", &json!("root"));
 
-    let refused = decode(&altered, ours.own(), &theirs).unwrap_err();
+    let refused = decode(&altered, &ours.own(), &theirs).unwrap_err();
 
     assert_eq!(*refused.kind(), ErrorKind::InvalidSignature);
 }
@@ -69,7 +69,7 @@ fn jsonwebtoken_accepts_whatever_we_accept() {
         let verified = ours.verifier().verify(&token, Accept::Peers);
 
         assert!(verified.is_ok(), "{changes}: {verified:?}");
-        let decoded = decode(&token, &theirs, ours.own());
+        let decoded = decode(&token, &theirs, &ours.own());
         assert!(decoded.is_ok(), "{changes}: {decoded:?}");
     }
 }
@@ -112,7 +112,7 @@ fn both_refuse_a_token_for_the_same_reason() {
         let refusal = ours.verifier().verify(&token, Accept::Peers).unwrap_err();
 
         assert_eq!(refusal.reason, reason, "{changes}");
-        let error = decode(&token, &theirs, ours.own()).unwrap_err();
+        let error = decode(&token, &theirs, &ours.own()).unwrap_err();
         assert_eq!(*error.kind(), kind, "{changes}");
     }
 }

@@ -8,7 +8,7 @@ use countersign::grpc::{NONCE, PROOF};
 use countersign::proto::engine as wire;
 use countersign::proto::engine::engine_service_server::{EngineService, EngineServiceServer};
 use countersign::token::proof::{EngineClaim, Exchange, ProofSigner};
-use countersign::trust::OwnDeployment;
+use countersign::trust::{OwnDeployment, TrustStore};
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -67,7 +67,10 @@ impl EngineService for Impostor {
                 token: token.strip_prefix("Bearer ").unwrap(),
                 path: "/countersign.engine.v1.EngineService/CheckStatus",
             };
-            let signer = ProofSigner::new(Arc::new(key.clone()), Arc::new(SystemClock));
+            let signer = ProofSigner::new(
+                Arc::new(TrustStore::alone(key.clone())),
+                Arc::new(SystemClock),
+            );
             let proof = signer.sign(&exchange, Some(&self.claim)).unwrap();
             response
                 .metadata_mut()

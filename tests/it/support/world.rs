@@ -15,7 +15,7 @@ use countersign::registry::EngineRegistry;
 use countersign::registry::store::MemoryStore;
 use countersign::storage::Storage;
 use countersign::testing::{own_deployment, trusted};
-use countersign::trust::OwnDeployment;
+use countersign::trust::{Deployment, OwnDeployment};
 use countersign::{AttachIdentityLayer, grpc};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -48,6 +48,12 @@ pub(crate) fn module(own: &OwnDeployment, peers: &[&OwnDeployment]) -> Module {
         })
         .build()
         .unwrap()
+}
+
+/// Has a running module trust `peers` in place of those that it trusts.
+pub(crate) fn now_trusts(module: &Module, peers: Vec<Deployment>) {
+    let keys = module.trust().load().trusting(peers);
+    module.trust().replace(keys.unwrap());
 }
 
 /// The keys of one DPM and one DPE.

@@ -6,11 +6,11 @@ use countersign::grpc::tls::ClientAuth;
 use countersign::grpc::{Module, reason_of};
 use countersign::jose::Fingerprint;
 use countersign::testing::own_deployment;
-use countersign::trust::{KeySet, OwnDeployment};
+use countersign::trust::OwnDeployment;
 
 use super::certificates::{Authority, Files, Pem, Validity, self_signed};
 use super::{connect, dpm_with_tls, module, options, pinning, who_am_i};
-use crate::support::world::{RunningDpe, RunningDpm, free_port};
+use crate::support::world::{RunningDpe, RunningDpm, free_port, now_trusts};
 
 /// A DPM and a DPE with a certificate each.
 struct Pair {
@@ -164,8 +164,7 @@ async fn pin_that_is_taken_back_ends_the_callers_calls() {
     who_am_i(&connection, &dpe).await.unwrap();
 
     let new = self_signed(&["dpe-dev"]).fingerprint;
-    let keys = KeySet::new(vec![pinning(&pair.dpe, &[new])], Some(&pair.dpm));
-    own.trust().replace(keys.unwrap());
+    now_trusts(&own, vec![pinning(&pair.dpe, &[new])]);
 
     let refused = who_am_i(&connection, &dpe).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::IssuerMismatch));
