@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{DeploymentName, Role, RoleError};
 use crate::proto::identity::identity_service_server::IdentityServiceServer;
+use crate::telemetry::health::Health;
 use crate::token::proof::{ProofSigner, ProofVerifier};
 use crate::token::{Policy, Replay, ReplayGuard, TokenIssuer, TokenVerifier};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
@@ -29,6 +30,7 @@ pub struct Module {
     tokens: Tokens,
     proof_mode: ProofMode,
     replay: Option<Arc<ReplayGuard>>,
+    health: Health,
     clock: Arc<dyn Clock>,
 }
 
@@ -148,6 +150,7 @@ impl ModuleBuilder {
             impersonation_role,
             tokens: self.tokens,
             proof_mode: self.proof_mode,
+            health: Health::default(),
             clock: self.clock,
         })
     }
@@ -176,6 +179,11 @@ impl Module {
     /// Returns who it is and whom it trusts; a change is in force for every layer at once.
     pub fn trust(&self) -> &TrustStore {
         &self.trust
+    }
+
+    /// Returns its health, which all clones share: whoever runs a part of it says how that is.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Loads TLS for this module's server: the pins are those of the deployments that it trusts.

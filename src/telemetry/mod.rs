@@ -4,6 +4,7 @@
 pub(crate) mod capture;
 mod error;
 pub mod events;
+pub mod health;
 mod init;
 mod log_file;
 mod log_format;
