@@ -8,6 +8,7 @@ pub mod health;
 mod init;
 mod log_file;
 mod log_format;
+pub mod metrics;
 mod untrusted;
 
 pub use error::LoggingError;

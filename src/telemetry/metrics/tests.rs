@@ -1,0 +1,183 @@
+use super::*;
+use crate::engine::EngineStatus;
+
+fn metrics() -> Metrics {
+    Metrics::new(["TOKEN_MISSING", "KEY_REVOKED"])
+}
+
+/// Returns the value of the series that is written `series`.
+fn value(metrics: &Metrics, series: &str) -> Option<String> {
+    let text = metrics.render();
+    let mut lines = text.lines();
+    let line = lines.find(|line| {
+        line.strip_prefix(series)
+            .is_some_and(|v| v.starts_with(' '))
+    })?;
+    Some(line.rsplit(' ').next()?.to_owned())
+}
+
+const KEYS: TrustedKeys<'_> = TrustedKeys {
+    deployment: "dpe-dev",
+    module: "dpe",
+    active: 2,
+    revoked: 1,
+};
+
+#[test]
+fn series_are_there_before_anything_is_counted() {
+    let metrics = metrics();
+    metrics.trusted([KEYS]);
+
+    for (series, expected) in [
+        (
+            r#"countersign_auth_requests_total{result="refused",reason="TOKEN_MISSING",module=""}"#,
+            "0",
+        ),
+        (
+            r#"countersign_auth_requests_total{result="refused",reason="KEY_REVOKED",module="dpe"}"#,
+            "0",
+        ),
+        (
+            r#"countersign_auth_requests_total{result="accepted",reason="",module="dpe"}"#,
+            "0",
+        ),
+        ("countersign_auth_verify_duration_seconds_count", "0"),
+        (
+            r#"countersign_tokens_issued_total{audience="dpe-dev"}"#,
+            "0",
+        ),
+        (
+            r#"countersign_trusted_keys{deployment="dpe-dev",state="active"}"#,
+            "2",
+        ),
+        (
+            r#"countersign_trusted_keys{deployment="dpe-dev",state="revoked"}"#,
+            "1",
+        ),
+        (
+            r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#,
+            "NaN",
+        ),
+        ("countersign_config_last_reload_successful", "1"),
+        ("countersign_ready", "0"),
+    ] {
+        assert_eq!(
+            value(&metrics, series).as_deref(),
+            Some(expected),
+            "{series}"
+        );
+    }
+}
+
+#[test]
+fn word_that_is_no_reason_makes_no_series() {
+    let metrics = metrics();
+    let before = metrics.render();
+
+    metrics.refused("<script>", None);
+
+    assert_eq!(metrics.render(), before);
+}
+
+#[test]
+fn deployment_that_is_gone_shows_no_keys_and_no_clock() {
+    let metrics = metrics();
+    metrics.trusted([KEYS]);
+    metrics.clock_skew("dpe-dev", -3.5);
+    let skew = r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#;
+    assert_eq!(value(&metrics, skew).as_deref(), Some("-3.5"));
+
+    metrics.trusted([]);
+
+    let keys = r#"countersign_trusted_keys{deployment="dpe-dev",state="active"}"#;
+    assert_eq!(value(&metrics, keys).as_deref(), Some("0"));
+    assert_eq!(value(&metrics, skew).as_deref(), Some("NaN"));
+}
+
+#[test]
+fn trust_that_stays_keeps_what_was_measured() {
+    let metrics = metrics();
+    metrics.trusted([KEYS]);
+    metrics.clock_skew("dpe-dev", 12.0);
+
+    metrics.trusted([KEYS]);
+
+    let skew = r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#;
+    assert_eq!(value(&metrics, skew).as_deref(), Some("12"));
+}
+
+#[test]
+fn samples_do_not_pile_up_where_nobody_asks() {
+    let metrics = metrics();
+    for _ in 0..10_000 {
+        metrics.verified_in(0.000_07);
+    }
+
+    let bucket =
+        |bound| format!(r#"countersign_auth_verify_duration_seconds_bucket{{le="{bound}"}}"#);
+    assert_eq!(value(&metrics, &bucket("0.00005")).as_deref(), Some("0"));
+    assert_eq!(value(&metrics, &bucket("0.0001")).as_deref(), Some("10000"));
+}
+
+#[test]
+fn code_that_is_none_counts_as_unknown() {
+    let metrics = metrics();
+    let method = metrics.of_method(&GrpcMethod::other());
+
+    method.handled(16, 0.1);
+    method.handled(99, 0.1);
+
+    let handled = |code| {
+        format!(
+            r#"grpc_server_handled_total{{grpc_type="other",grpc_service="other",grpc_method="other",grpc_code="{code}"}}"#
+        )
+    };
+    assert_eq!(
+        value(&metrics, &handled("Unauthenticated")).as_deref(),
+        Some("1")
+    );
+    assert_eq!(value(&metrics, &handled("Unknown")).as_deref(), Some("1"));
+    assert_eq!(value(&metrics, &handled("OK")).as_deref(), Some("0"));
+}
+
+#[test]
+fn engines_are_counted_by_status_and_outcome() {
+    let metrics = metrics();
+    let engines = metrics.of_engines();
+
+    engines.engines(EngineStatus::Ready, 7);
+    engines.registered(Registered::NotOwned);
+
+    assert_eq!(
+        value(&metrics, r#"countersign_engines{status="READY"}"#).as_deref(),
+        Some("7")
+    );
+    assert_eq!(
+        value(&metrics, r#"countersign_engines{status="NEW"}"#).as_deref(),
+        Some("0")
+    );
+    let refused = r#"countersign_engine_registrations_total{result="not_owned"}"#;
+    assert_eq!(value(&metrics, refused).as_deref(), Some("1"));
+}
+
+#[test]
+fn every_family_has_help_and_type_and_stands_in_order() {
+    let metrics = metrics();
+    metrics.trusted([KEYS]);
+    drop(metrics.of_engines());
+    drop(metrics.of_method(&GrpcMethod::other()));
+    metrics.build_info("dpm");
+
+    let text = metrics.render();
+    let families: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+
+    assert!(families.is_sorted(), "{families:?}");
+    assert_eq!(families.len(), 15, "{families:?}");
+    for family in families {
+        assert!(text.contains(&format!("# HELP {family} ")), "{family}");
+    }
+}
