@@ -295,6 +295,14 @@ proptest! {
     }
 
     #[test]
+    fn removals_take_one_name_and_no_other_byte(
+        text in text(PROPERTIES, 24),
+        key in select(PROPERTIES),
+    ) {
+        law::removal(&text, key);
+    }
+
+    #[test]
     fn accepted_addresses_mean_the_same_to_everybody(host in hostname(), port in -1..70_000_i64) {
         law::address(&host, port);
     }

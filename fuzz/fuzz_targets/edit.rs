@@ -1,4 +1,4 @@
-//! An edit changes one value and no other byte. Key, value and text are parted by NUL.
+//! An edit changes one value and no other byte, or removes one name and no other. Key, value and text are parted by NUL.
 #![no_main]
 #![allow(dead_code, reason = "each target takes one law of all")]
 
@@ -13,4 +13,5 @@ fuzz_target!(|input: &str| {
         return;
     };
     law::edit(text, key, value);
+    law::removal(text, key);
 });

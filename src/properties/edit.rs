@@ -12,7 +12,8 @@ use crate::secret::Secret;
 ///
 /// A setting that is there, in whatever spelling, keeps its line and gets the new value; where it
 /// is there twice, the last one, which counts. One that is not there is appended, in the order
-/// given. Every other line stays byte for byte as it is. Applying the same edit again changes
+/// given. One that is removed loses its lines, all of them where it is there more than once; comments
+/// stay. Every other line stays byte for byte as it is. Applying the same edit again changes
 /// nothing.
 ///
 /// ```
@@ -29,7 +30,8 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, Default)]
 pub struct Edit {
     heading: Option<String>,
-    settings: Vec<(String, Secret<String>)>,
+    /// None for what is to be removed.
+    settings: Vec<(String, Option<Secret<String>>)>,
 }
 
 /// What an [`Edit`] did to a text.
@@ -55,6 +57,8 @@ pub enum Change {
     Added(String),
     /// It was there with another value.
     Replaced(String),
+    /// It was there, and is there no more.
+    Removed(String),
 }
 
 impl Edited {
@@ -83,11 +87,19 @@ impl Edit {
 
     /// Gives the setting `key` the value `value`; a value given before for it is forgotten.
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
+        self.give(key, Some(value.to_owned().into()))
+    }
+
+    /// Removes the setting `key`; a value given before for it is forgotten.
+    pub fn remove(&mut self, key: &str) -> &mut Self {
+        self.give(key, None)
+    }
+
+    fn give(&mut self, key: &str, value: Option<Secret<String>>) -> &mut Self {
         let name = Name::parse(key);
         self.settings
             .retain(|(other, _)| Name::parse(other) != name);
-        self.settings
-            .push((key.to_owned(), value.to_owned().into()));
+        self.settings.push((key.to_owned(), value));
         self
     }
 
@@ -98,6 +110,16 @@ impl Edit {
         let mut added: Vec<(&str, &str)> = Vec::new();
         let mut changes = Vec::new();
         for (key, value) in &self.settings {
+            let Some(value) = value else {
+                let lines =
+                    all(&entries, key).map(|entry| (entry.line_span(), Zeroizing::default()));
+                let there = replaced.len();
+                replaced.extend(lines);
+                if replaced.len() > there {
+                    changes.push(Change::Removed(key.clone()));
+                }
+                continue;
+            };
             let value = value.expose().as_str();
             match find(&entries, key) {
                 Some(entry) if entry.value() == value => {}
@@ -148,11 +170,14 @@ impl Edit {
 
 /// Finds the entry that counts for `key`: the last, in whatever spelling.
 fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
+    all(entries, key).next_back()
+}
+
+/// Finds every entry for `key`, in whatever spelling.
+fn all<'a>(entries: &'a [Entry], key: &str) -> impl DoubleEndedIterator<Item = &'a Entry> {
     let name = Name::parse(key);
-    entries
-        .iter()
-        .rev()
-        .find(|entry| Name::parse(entry.key()) == name)
+    let is_meant = move |entry: &&Entry| Name::parse(entry.key()) == name;
+    entries.iter().filter(is_meant)
 }
 
 /// What to put where, so that `entry` has `value`.

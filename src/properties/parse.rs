@@ -24,6 +24,7 @@ pub struct Entry {
     value: Zeroizing<String>,
     key_span: Span,
     value_span: Span,
+    line_span: Span,
     /// `(offset in value, offset in text)` where the distance between the two changes.
     steps: Vec<(usize, usize)>,
     escapes: Escapes,
@@ -57,6 +58,12 @@ impl Entry {
     /// Returns where the value stands; over all of its lines if it is continued.
     pub fn value_span(&self) -> Span {
         self.value_span
+    }
+
+    /// Returns all lines that the entry takes, the last one's end included: without them the text
+    /// says the same of everything else.
+    pub fn line_span(&self) -> Span {
+        self.line_span
     }
 
     /// Returns what the backslashes of the value were.
@@ -109,11 +116,13 @@ pub(crate) fn parse(text: &str) -> Parsed {
         text,
         characters: text.char_indices().peekable(),
         separators: Vec::new(),
+        begins: None,
     };
     let mut parsed = Parsed::default();
     let mut line = Vec::new();
     while lines.next_logical(&mut line) {
-        let entry = entry(&line, &mut parsed.faults);
+        let mut entry = entry(&line, &mut parsed.faults);
+        entry.line_span = lines.span();
         parsed.entries.push(entry);
     }
     parsed.separators = lines.separators;
@@ -128,12 +137,15 @@ struct Lines<'a> {
     text: &'a str,
     characters: Peekable<CharIndices<'a>>,
     separators: Vec<Span>,
+    /// Where the logical line has its first character, which may be a backslash alone.
+    begins: Option<usize>,
 }
 
 impl Lines<'_> {
     /// Fills `line` with the next logical line, without its line ends; false at the end.
     fn next_logical(&mut self, line: &mut Vec<Placed>) -> bool {
         line.clear();
+        self.begins = None;
         let mut escaped = false;
         let mut at_margin = true;
         let mut continued = false;
@@ -148,11 +160,14 @@ impl Lines<'_> {
             }
             if line.is_empty() && matches!(character, '#' | '!') {
                 self.skip_comment(at);
+                self.begins = None;
                 at_margin = true;
             } else if !is_line_end(character) {
+                self.begins = self.begins.or(Some(at));
                 line.push((at, character));
                 escaped = character == '\\' && !escaped;
             } else if line.is_empty() {
+                self.begins = None;
                 at_margin = true;
             } else if escaped {
                 line.pop();
@@ -184,6 +199,23 @@ impl Lines<'_> {
         let comment = self.text.get(start..end).unwrap_or_default();
         if matches!(comment.trim_end(), "#---" | "!---") {
             self.separators.push(Span { start, end });
+        }
+    }
+
+    /// Returns the lines that were read last, from their margin to the end of the last.
+    fn span(&mut self) -> Span {
+        let next = self
+            .characters
+            .peek()
+            .map_or(self.text.len(), |(at, _)| *at);
+        let before = self.text.get(..self.begins.unwrap_or(next));
+        let start = before.map_or(next, |text| text.trim_end_matches(is_blank).len());
+        let after = self.text.get(next..).unwrap_or_default();
+        let read = self.text.get(start..next).unwrap_or_default();
+        let second_half = usize::from(read.ends_with('\r') && after.starts_with('\n'));
+        Span {
+            start,
+            end: next.saturating_add(second_half),
         }
     }
 
@@ -234,6 +266,7 @@ fn entry(line: &[Placed], faults: &mut Vec<SyntaxFault>) -> Entry {
         value: value.text,
         key_span,
         value_span,
+        line_span: Span::default(),
         steps: value.steps,
         escapes: value.escapes,
     }

@@ -122,6 +122,32 @@ pub(crate) fn edit(text: &str, key: &str, value: &str) {
     assert_eq!(new, old);
 }
 
+/// A removed name is gone, every other line is as it was, and there is nothing left to remove.
+pub(crate) fn removal(text: &str, key: &str) {
+    let Some(before) = parse(text) else {
+        return;
+    };
+    let mut edit = Edit::new();
+    edit.remove(key);
+    let Outcome::Changed(edited) = edit.apply(text) else {
+        assert!(!pairs(&before).iter().any(|(name, _)| same(name, key)));
+        return;
+    };
+    let after = parse(edited.text()).unwrap();
+    assert!(matches!(edit.apply(edited.text()), Outcome::Unchanged));
+
+    let (mut old, new) = (pairs(&before), pairs(&after));
+    old.retain(|(name, _)| !same(name, key));
+    assert_eq!(new, old);
+    let entries = before.entries().iter();
+    let spans = entries.filter(|entry| same(entry.key(), key));
+    let spans: Vec<_> = spans.map(Entry::line_span).collect();
+    let kept = text.char_indices();
+    let kept = kept.filter(|(at, _)| !spans.iter().any(|s| (s.start..s.end).contains(at)));
+    let kept: String = kept.map(|(_, character)| character).collect();
+    assert_eq!(edited.text(), kept);
+}
+
 /// To Java a backslash alone at the very end is an entry without a name, which is none any more
 /// once something follows.
 fn lone_backslash(text: &str, last: &Entry) -> bool {

@@ -32,7 +32,7 @@ impl Draft<'_> {
         let shown = |change: &Change| {
             let (key, replaces) = match change {
                 Change::Added(key) => (key, false),
-                Change::Replaced(key) => (key, true),
+                Change::Replaced(key) | Change::Removed(key) => (key, true),
             };
             let setting = self.settings.iter().find(|setting| setting.key == *key);
             PlannedChange {

@@ -135,3 +135,50 @@ fn debug_of_an_edit_shows_no_value() {
 
     assert!(!shown.contains("c2VjcmV0"), "{shown}");
 }
+
+fn remove(text: &str, key: &str) -> String {
+    let mut edit = Edit::new();
+    edit.remove(key);
+    match edit.apply(text) {
+        Outcome::Unchanged => text.to_owned(),
+        Outcome::Changed(edited) => {
+            assert_eq!(edited.changes(), [Change::Removed(key.to_owned())]);
+            assert!(matches!(edit.apply(edited.text()), Outcome::Unchanged));
+            edited.text().to_owned()
+        }
+    }
+}
+
+#[test]
+fn a_removed_setting_takes_its_lines_along_and_nothing_else() {
+    for (before, after) in [
+        ("# c\na = 1 \n\nb=2\n", "# c\n\nb=2\n"),
+        ("a=1", ""),
+        ("b=2\na=1", "b=2\n"),
+        ("b=2\r\n  a=1\r\nc=3\r\n", "b=2\r\nc=3\r\n"),
+        ("b=2\ra=1\rc=3\r", "b=2\rc=3\r"),
+        ("a=1\\\n  2\\\n  3\nb=2", "b=2"),
+        ("a=1\\", ""),
+        // A backslash alone begins the line of what follows.
+        ("b=2\n \\\n  a=1\nc=3\n", "b=2\nc=3\n"),
+        // Here it does not.
+        ("\\\n#x\na=1\nc=3\n", "\\\n#x\nc=3\n"),
+        ("\\\n\na=1\nc=3\n", "\\\n\nc=3\n"),
+        ("a=1\nx=y\nA=2\n", "x=y\n"),
+        ("b=2\n", "b=2\n"),
+    ] {
+        assert_eq!(remove(before, "a"), after, "{before:?}");
+    }
+}
+
+#[test]
+fn one_edit_replaces_removes_and_appends() {
+    let mut edit = Edit::new();
+    edit.set("a", "new").remove("b").set("c", "3");
+
+    let Outcome::Changed(edited) = edit.apply("b=2\na=1") else {
+        panic!()
+    };
+
+    assert_eq!(edited.text(), "a=new\nc=3\n");
+}
