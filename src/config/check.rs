@@ -9,6 +9,7 @@ use crate::identity::{DeploymentName, Role};
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::name::Name;
 use crate::properties::{Content, FileText, Layer, Layered, Level, ReadError, Sourced};
+use crate::token::Policy;
 use crate::trust::Deployment;
 
 use super::connections;
@@ -17,16 +18,16 @@ use super::deployments::{self, ReadDeployment};
 use super::gather::{self, Gathered, Names};
 use super::load::ModuleKind;
 use super::options::{self, Options};
-use super::own_check;
 use super::own_key::{self, OwnKey};
-use super::pins;
 use super::profiles;
 use super::reach;
 use super::read::{Inputs, Reader};
+use super::rotation::{self, RotationSettings};
 use super::schema::{self, Fallback, Known};
 use super::text_check;
 use super::trusted_key;
 use super::view::{Limited, View};
+use super::{own_check, pins};
 
 /// What the findings are for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,8 +72,12 @@ pub struct Checked {
     pub path: PathBuf,
     /// Its own key and the `kid` of its tokens.
     pub own: Option<(SigningKey, KeyId)>,
+    /// How far the change of its own key is.
+    pub rotation: RotationSettings,
     /// What the module calls itself.
     pub name: Option<DeploymentName>,
+    /// Times of the tokens that it issues and accepts.
+    pub policy: Policy,
     /// The deployments in which nothing required is missing.
     pub deployments: Vec<Deployment>,
 }
@@ -174,6 +179,7 @@ pub(super) struct Question<'a> {
 pub(super) struct Inspected {
     pub(super) view: View,
     pub(super) own: Option<OwnKey>,
+    pub(super) rotation: RotationSettings,
     pub(super) impersonation: Role,
     pub(super) deployments: Vec<ReadDeployment>,
     pub(super) options: Options,
@@ -195,7 +201,9 @@ impl Inspected {
         Checked {
             path: self.view.document().path().to_owned(),
             own: own.map(|own| (own.key.clone(), own.key_id.clone())),
+            rotation: self.rotation.clone(),
             name: self.options.name.as_ref().map(|(name, _)| name.clone()),
+            policy: self.options.policy,
             deployments: deployments
                 .filter_map(|read| read.deployment.clone())
                 .collect(),
@@ -221,6 +229,7 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     let options = options::read(&mut reader);
     let deployments = deployments::read(&mut reader, &impersonation, question.purpose);
     trusted_key::ambiguous(&mut reader, own.as_ref(), &deployments);
+    let rotation = rotation::read(&mut reader, own.as_ref(), &deployments, question.purpose);
     reach::check(&mut reader, &options, question.purpose);
     let about = pins::About {
         purpose: question.purpose,
@@ -253,6 +262,7 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     findings.extend(gathered.findings.finish());
     Ok(Inspected {
         own,
+        rotation,
         impersonation,
         deployments,
         options,

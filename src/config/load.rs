@@ -14,6 +14,7 @@ use super::own::{
     ClientSettings, EngineSettings, Home, LoggingSettings, PeerSettings, ProofMode,
     RegistrySettings, Replay, ServerSettings,
 };
+use super::rotation::RotationSettings;
 
 /// Which defaults hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,6 +44,8 @@ pub struct Settings {
     pub home: Home,
     /// Who it is.
     pub own: OwnDeployment,
+    /// How far the change of its own key is.
+    pub rotation: RotationSettings,
     /// Whom it trusts.
     pub deployments: Vec<Deployment>,
     /// What we add about those.
@@ -196,6 +199,7 @@ impl Settings {
                 key_id: own.key_id,
                 accepted: Vec::new(),
             },
+            rotation: inspected.rotation,
             deployments: deployments.filter_map(|read| read.deployment).collect(),
             peers: options.peers,
             impersonation_role: inspected.impersonation,

@@ -17,6 +17,7 @@ mod profiles;
 mod public_text;
 mod reach;
 mod read;
+mod rotation;
 mod schema;
 mod text_check;
 mod tls;
@@ -32,4 +33,5 @@ pub use own::{
     ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings, PeerSettings,
     ProofMode, RegistrySettings, Replay, ServerSettings,
 };
+pub use rotation::RotationSettings;
 pub use schema::{Fallback, Setting, Takes, settings};

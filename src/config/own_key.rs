@@ -27,10 +27,23 @@ pub(super) struct OwnKey {
 
 /// Reads the own key and reports what is wrong or unusual with it; none where there is none.
 pub(super) fn read(reader: &mut Reader<'_>, purpose: Purpose) -> Option<OwnKey> {
-    let at = reader.raw(NAME, &[])?.clone();
+    private_key(reader, NAME, purpose)
+}
+
+/// Reads the private key in the setting `name`, as [`read`] reads the own key.
+pub(super) fn private_key(
+    reader: &mut Reader<'_>,
+    name: &'static str,
+    purpose: Purpose,
+) -> Option<OwnKey> {
+    let at = reader.raw(name, &[])?.clone();
     let text = Zeroizing::new(at.text().trim().to_owned());
+    let place = &Place {
+        name,
+        at: at.clone(),
+    };
     if let Some(kind) = other_kind(&text) {
-        let found = another_kind(reader, &at, kind);
+        let found = another_kind(reader, place, kind);
         reader.findings.push(found);
         return None;
     }
@@ -41,20 +54,20 @@ pub(super) fn read(reader: &mut Reader<'_>, purpose: Purpose) -> Option<OwnKey> 
                 key,
                 at,
             };
-            report_unusual(reader, &own, &text, format);
-            report_published(reader, &own, purpose);
+            report_unusual(reader, &own, place.name, (&text, format));
+            report_published(reader, &own, (place.name, purpose));
             Some(own)
         }
         Ok((KeyMaterial::Public(..), format)) => {
             let found = match format {
-                KeyFormat::Jwk | KeyFormat::Base64Jwk => unusable(reader, &at, "`d` is missing"),
-                _ => another_kind(reader, &at, "a public key"),
+                KeyFormat::Jwk | KeyFormat::Base64Jwk => unusable(reader, place, "`d` is missing"),
+                _ => another_kind(reader, place, "a public key"),
             };
             reader.findings.push(found);
             None
         }
         Err(error) => {
-            let found = refused(reader, &at, &error);
+            let found = refused(reader, place, &error);
             reader.findings.push(found);
             None
         }
@@ -63,6 +76,12 @@ pub(super) fn read(reader: &mut Reader<'_>, purpose: Purpose) -> Option<OwnKey> 
 
 fn key_id(key: &SigningKey, kid: Option<KeyId>) -> Option<KeyId> {
     kid.or_else(|| KeyId::new(&key.fingerprint().to_string()).ok())
+}
+
+/// The setting, and where it stands.
+struct Place {
+    name: &'static str,
+    at: Sourced,
 }
 
 /// Names what stands there instead of a key, where the first characters tell.
@@ -82,13 +101,16 @@ fn other_kind(text: &str) -> Option<&'static str> {
     }
 }
 
-fn another_kind(reader: &Reader<'_>, at: &Sourced, kind: &str) -> Finding {
-    let message = format!("`{NAME}` holds {kind}, not the base64 of a private JWK");
+fn another_kind(reader: &Reader<'_>, at: &Place, kind: &str) -> Finding {
+    let message = format!(
+        "`{}` holds {kind}, not the base64 of a private JWK",
+        at.name
+    );
     let help = match kind {
         "PEM" => {
             "import it with `countersign key import FILE --out key.jwk`, then write the output of `base64 -w0 key.jwk`"
         }
-        "a placeholder" => {
+        "a placeholder" if at.name == NAME => {
             "set the environment variable `ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY` instead"
         }
         _ => {
@@ -96,19 +118,19 @@ fn another_kind(reader: &Reader<'_>, at: &Sourced, kind: &str) -> Finding {
         }
     };
     reader
-        .finding(Code::Cs0206, at, message)
-        .with_key(NAME)
+        .finding(Code::Cs0206, &at.at, message)
+        .with_key(at.name)
         .with_help(help)
 }
 
-fn unusable(reader: &Reader<'_>, at: &Sourced, why: &str) -> Finding {
+fn unusable(reader: &Reader<'_>, at: &Place, why: &str) -> Finding {
     reader
-        .finding(Code::Cs0204, at, format!("`{NAME}` cannot sign: {why}"))
-        .with_key(NAME)
+        .finding(Code::Cs0204, &at.at, format!("`{}` cannot sign: {why}", at.name))
+        .with_key(at.name)
         .with_help("copy the whole \"Public and Private Keypair\" again, or make a key with `countersign key gen --out key.jwk`")
 }
 
-fn refused(reader: &Reader<'_>, at: &Sourced, error: &KeyError) -> Finding {
+fn refused(reader: &Reader<'_>, at: &Place, error: &KeyError) -> Finding {
     match error {
         KeyError::Jwk(jwk) => match jwk.problem() {
             JwkProblem::KeySet => another_kind(reader, at, "a set of keys"),
@@ -131,7 +153,12 @@ fn jwk_fault(error: &JwkError) -> String {
 }
 
 /// Notes what is allowed and yet not as the guide has it.
-fn report_unusual(reader: &mut Reader<'_>, own: &OwnKey, text: &str, format: KeyFormat) {
+fn report_unusual(
+    reader: &mut Reader<'_>,
+    own: &OwnKey,
+    name: &str,
+    (text, format): (&str, KeyFormat),
+) {
     let mut notes = Vec::new();
     if matches!(format, KeyFormat::Jwk) {
         notes.push("it is JSON; other modules expect the base64 of it".to_owned());
@@ -157,26 +184,29 @@ fn report_unusual(reader: &mut Reader<'_>, own: &OwnKey, text: &str, format: Key
             "its `kid` is {kind}, not the SHA-256 of the key, {computed}"
         ));
     }
+    let what = if name == NAME {
+        "the own key"
+    } else {
+        "the next key"
+    };
     for note in notes {
-        let found = reader.finding(
-            Code::Cs0205,
-            &own.at,
-            format!("the own key is unusual: {note}"),
-        );
+        let found = reader.finding(Code::Cs0205, &own.at, format!("{what} is unusual: {note}"));
         reader
             .findings
-            .push(found.with_key(NAME).with_help("nothing has to be done"));
+            .push(found.with_key(name).with_help("nothing has to be done"));
     }
 }
 
-fn report_published(reader: &mut Reader<'_>, own: &OwnKey, purpose: Purpose) {
+fn report_published(reader: &mut Reader<'_>, own: &OwnKey, (name, purpose): (&str, Purpose)) {
     if !published(own.key.fingerprint()) {
         return;
     }
-    let message = "the own key is one of those printed in the vendor's guide: everybody knows it";
+    let what = if name == NAME { "own" } else { "next" };
+    let message =
+        format!("the {what} key is one of those printed in the vendor's guide: everybody knows it");
     let found = reader
         .finding(Code::Cs0209, &own.at, message)
-        .with_key(NAME)
+        .with_key(name)
         .with_severity(purpose.published_severity())
         .with_help("make your own keys: `countersign pair` writes them");
     reader.findings.push(found);

@@ -2,6 +2,7 @@
 
 mod owned;
 mod recognised;
+mod rotation;
 
 use std::sync::LazyLock;
 use std::time::Duration;

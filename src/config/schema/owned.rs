@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::rotation::ROTATION;
 use super::{Setting, Takes};
 use crate::properties::bind::TimeUnit;
 
@@ -75,6 +76,7 @@ pub(super) static GROUPS: &[&[Setting]] = &[
     ENGINE,
     LOGGING,
     OWN,
+    ROTATION,
     TLS.as_flattened(),
 ];
 
@@ -330,11 +332,6 @@ const OWN: &[Setting] = &[
         "countersign.registry.url",
         Takes::Text,
         "where the registry keeps its engines",
-    ),
-    Setting::new(
-        "countersign.rotation.next-key",
-        Takes::PrivateKey,
-        "the next private key until it signs",
     ),
     Setting::new(
         peer!("allowed-addresses"),

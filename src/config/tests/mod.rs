@@ -10,6 +10,7 @@ mod key_rows;
 mod loading;
 mod names;
 mod own_key_rows;
+mod rotation;
 mod secrets;
 mod seed;
 mod text_codes;
