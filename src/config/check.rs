@@ -242,16 +242,8 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     profiles::check(&mut reader, question);
     let unused = gathered.unused.iter().map(|(at, _)| *at);
     reader.rest(unused.chain(gathered.ignored.iter().copied()));
-    let lifetime_at = reader
-        .raw(own_check::LIFETIME, &[])
-        .filter(|at| *at.origin() != Origin::Default)
-        .cloned();
-    let message_bytes_at = MESSAGE_BYTES.map(|name| {
-        reader
-            .raw(name, &[])
-            .filter(|v| *v.origin() != Origin::Default)
-            .cloned()
-    });
+    let lifetime_at = set_at(&mut reader, own_check::LIFETIME);
+    let message_bytes_at = MESSAGE_BYTES.map(|name| set_at(&mut reader, name));
     findings.extend(reader.findings.finish());
     if own.is_none() && layered.value(&schema::path(own_key::NAME, &[])).is_none() && !broken_key {
         findings.push(no_key(&view, &gathered, question.purpose));
@@ -274,6 +266,12 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
         ignored,
         view,
     })
+}
+
+/// Returns what `name` is set to, unless that is its default.
+fn set_at(reader: &mut Reader<'_>, name: &str) -> Option<Sourced> {
+    let value = reader.raw(name, &[]);
+    value.filter(|v| *v.origin() != Origin::Default).cloned()
 }
 
 /// Puts everything that is set into layers, and tells whether the own key is broken over lines.
