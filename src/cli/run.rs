@@ -1,6 +1,5 @@
 //! `countersign dpm run` and `countersign dpe run`: the two modules that ship.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,8 +19,8 @@ use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::{ClientTlsOptions, TlsError};
 use crate::grpc::{ConnectionOptions, Module, Reflection, ServerOptions, Target};
+use crate::registry::Limits;
 use crate::registry::store::MemoryStore;
-use crate::registry::{AddressRules, Limits};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::{self, Appenders, Guard, Logging};
 
@@ -70,7 +69,7 @@ pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
         let options = dpm::Options {
             limits: limits(settings),
             monitor: monitor(settings, &ready.module)?,
-            addresses: addresses(settings),
+            addresses: settings.address_rules().into(),
             server: server(settings, &ready.module)?,
             reflection: reflection(settings),
         };
@@ -261,13 +260,6 @@ fn limits(settings: &Settings) -> Limits {
         max_engines_per_deployment: from.max_engines_per_deployment,
         max_new_engines_per_second: new.unwrap_or(defaults.max_new_engines_per_second),
     }
-}
-
-fn addresses(settings: &Settings) -> HashMap<String, AddressRules> {
-    let peers = settings.peers.iter();
-    peers
-        .map(|peer| (peer.name.clone(), peer.addresses.clone()))
-        .collect()
 }
 
 fn monitor(settings: &Settings, module: &Module) -> Result<MonitorOptions, Failure> {

@@ -1,11 +1,13 @@
 //! From a module's home to everything it needs to run.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Findings, Severity};
 use crate::grpc::{Module, ModuleError, Tokens};
 use crate::identity::{ModuleType, Role};
 use crate::properties::{FileText, ReadError};
+use crate::registry::AddressRules;
 use crate::token::Policy;
 use crate::trust::{Deployment, OwnDeployment};
 
@@ -214,6 +216,14 @@ impl Settings {
             reload: options.reload,
             findings,
         })
+    }
+
+    /// Returns where the engines of each deployment may be dialled.
+    pub fn address_rules(&self) -> HashMap<String, AddressRules> {
+        let peers = self.peers.iter();
+        peers
+            .map(|peer| (peer.name.clone(), peer.addresses.clone()))
+            .collect()
     }
 
     /// Makes the module of these settings.

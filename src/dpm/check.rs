@@ -17,11 +17,11 @@ use crate::grpc::{
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
-use crate::registry::CheckOutcome;
+use crate::registry::{AddressRules, CheckOutcome};
 use crate::telemetry::Untrusted;
 use crate::token::Reason;
 use crate::token::proof::EngineClaim;
-use crate::trust::{Deployment, KeySet};
+use crate::trust::{Deployment, KeySet, OwnDeployment};
 
 /// The bounds of a dial-back.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ struct Link {
     connection: Connection,
     /// What the connection's certificate was held against.
     tls_pins: Vec<Fingerprint>,
+    /// What the connection's address was judged by.
+    rules: AddressRules,
     proved: Option<Proved>,
 }
 
@@ -58,8 +60,8 @@ struct Link {
 struct Proved {
     /// How many connections had been opened.
     opened: u64,
-    /// Which keys were trusted.
-    trust: Arc<KeySet>,
+    /// Whose engine it is, and who asked.
+    parties: (Arc<Deployment>, Arc<OwnDeployment>),
     at: Instant,
 }
 
@@ -93,12 +95,13 @@ impl Checker {
         let module = self.module.clone();
         let trust = module.trust().load();
         let owner = check_owner(&trust, engine, &module)?;
+        let parties = (Arc::clone(&owner), Arc::clone(trust.own()));
         if let Some(link) = self
             .link
             .as_ref()
-            .filter(|link| link.leads_to(engine, &owner))
+            .filter(|link| link.leads_to(engine, &owner, &self.dialer))
             && engine.status == EngineStatus::Ready
-            && link.is_proved(&trust, proof_interval)
+            && link.is_proved(&parties, proof_interval)
         {
             let opened = link.connection.opened();
             link.call(engine, link.identity.clone(), limit)
@@ -125,14 +128,18 @@ impl Checker {
             .await
             .map_err(|failure| link.explain(&failure, engine, &module))?;
         let at = Instant::now();
-        link.proved = Some(Proved { opened, trust, at });
+        link.proved = Some(Proved {
+            opened,
+            parties,
+            at,
+        });
         Ok(CheckOutcome::Proved)
     }
 
     /// Returns the link to `engine`, connecting where there is none to its address.
     async fn link(&mut self, engine: &Engine, owner: &Deployment) -> Result<&mut Link, String> {
         let link = match self.link.take() {
-            Some(link) if link.leads_to(engine, owner) => link,
+            Some(link) if link.leads_to(engine, owner, &self.dialer) => link,
             _ => self.connect(engine, owner).await?,
         };
         Ok(self.link.insert(link))
@@ -144,6 +151,8 @@ impl Checker {
             .module
             .client_layer(&deployment)
             .map_err(|error| error.to_string())?;
+        // Rules that change from here on have it judged anew.
+        let rules = self.dialer.rules_of(&deployment);
         let connection = self.dialer.dial(engine, &owner.name).await;
         let connection = connection.map_err(|error| not_dialled(&error, engine))?;
         Ok(Link {
@@ -152,22 +161,29 @@ impl Checker {
             identity,
             connection,
             tls_pins: owner.tls_pins.clone(),
+            rules,
             proved: None,
         })
     }
 }
 
 impl Link {
-    fn leads_to(&self, engine: &Engine, owner: &Deployment) -> bool {
+    fn leads_to(&self, engine: &Engine, owner: &Deployment, dialer: &Dialer) -> bool {
         self.address == engine.address
             && self.deployment == engine.owner.deployment
             && self.tls_pins == owner.tls_pins
+            && self.rules == dialer.rules_of(&self.deployment)
     }
 
-    fn is_proved(&self, trust: &Arc<KeySet>, interval: Duration) -> bool {
+    fn is_proved(
+        &self,
+        (owner, own): &(Arc<Deployment>, Arc<OwnDeployment>),
+        interval: Duration,
+    ) -> bool {
         self.proved.as_ref().is_some_and(|proved| {
             proved.opened == self.connection.opened()
-                && Arc::ptr_eq(&proved.trust, trust)
+                && Arc::ptr_eq(&proved.parties.0, owner)
+                && Arc::ptr_eq(&proved.parties.1, own)
                 && proved.at.elapsed() < interval
         })
     }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::engine::{Engine, EngineAddress};
 use crate::grpc::{Connection, ConnectionOptions, Target};
 use crate::identity::DeploymentName;
-use crate::registry::{AddressPolicy, AddressRefusal, Destination};
+use crate::registry::{AddressPolicy, AddressRefusal, AddressRules, Destination};
 
 /// How names become addresses. Cloning is cheap.
 #[derive(Clone)]
@@ -82,6 +82,11 @@ impl Dialer {
             resolving: Permits::default(),
             dialling: Permits::default(),
         }
+    }
+
+    /// Returns the rules by which addresses of `deployment` are judged now.
+    pub(super) fn rules_of(&self, deployment: &str) -> AddressRules {
+        self.policy.rules_of(deployment)
     }
 
     /// Judges where an engine wants to be registered.

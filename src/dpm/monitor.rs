@@ -17,6 +17,7 @@ use crate::registry::{
     AddressPolicy, AddressRefusal, CheckOutcome, Destination, EngineRegistry, RegistryError,
 };
 use crate::telemetry::events;
+use crate::trust::KeySet;
 
 /// When and how engines are dialled back.
 #[derive(Clone, Debug)]
@@ -257,7 +258,8 @@ impl Keeper {
                         asked_again = true;
                         let now = registry.find(self.engine).await?;
                         let same = now.is_some_and(|now| is_same(&now, &engine));
-                        if !same || !Arc::ptr_eq(&trust, &context.module.trust().current()) {
+                        let trusted = is_trusted_as(&engine, &trust, &context.module);
+                        if !same || !trusted {
                             return Ok(Checked::Overtaken);
                         }
                     }
@@ -334,6 +336,13 @@ fn is_same(now: &Engine, before: &Engine) -> bool {
         && now.owner.deployment == before.owner.deployment
         && now.over_loopback == before.over_loopback
         && now.registered_at == before.registered_at
+}
+
+/// Tells whether nothing changed for `engine` since `before`: its owner and this module.
+fn is_trusted_as(engine: &Engine, before: &KeySet, module: &Module) -> bool {
+    let now = module.trust().current();
+    let owner = |trust: &KeySet| trust.deployment(&engine.owner.deployment).map(Arc::as_ptr);
+    owner(&now) == owner(before) && Arc::ptr_eq(now.own(), before.own())
 }
 
 /// Has every engine checked when the trust changed: whose key or role is gone leaves READY at once.

@@ -1,6 +1,5 @@
 //! A DPM from start to stop.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use crate::grpc::{
 };
 use crate::proto::registry::engine_registry_service_server::EngineRegistryServiceServer;
 use crate::registry::store::EngineStore;
-use crate::registry::{AddressPolicy, AddressRules, EngineRegistry, Limits};
+use crate::registry::{AddressBook, AddressPolicy, EngineRegistry, Limits};
 use crate::storage::Storage;
 use crate::telemetry::events;
 
@@ -27,8 +26,8 @@ pub struct Options {
     pub limits: Limits,
     /// When and how engines are dialled back.
     pub monitor: MonitorOptions,
-    /// Where they may be, by deployment; the rest have the default rules.
-    pub addresses: HashMap<String, AddressRules>,
+    /// Where they may be, by deployment; the rest have the default rules. May change at any time.
+    pub addresses: AddressBook,
     /// The bounds of the server.
     pub server: ServerOptions,
     /// Whether reflection is served.
@@ -41,7 +40,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             monitor: MonitorOptions::default(),
-            addresses: HashMap::new(),
+            addresses: AddressBook::default(),
             server: ServerOptions::default(),
             reflection: Reflection::Off,
         }

@@ -9,7 +9,7 @@ use http::header::HeaderValue;
 use crate::clock::Clock;
 use crate::identity::DeploymentName;
 use crate::token::{IssueError, IssuedToken, TokenIssuer};
-use crate::trust::{Deployment, KeySet, TrustStore};
+use crate::trust::{Deployment, OwnDeployment, TrustStore};
 
 use super::metadata;
 
@@ -42,7 +42,7 @@ pub(super) struct CallerToken {
     pub(super) value: HeaderValue,
     /// None where the module calls itself.
     pub(super) callee: Option<Arc<Deployment>>,
-    trust: Arc<KeySet>,
+    own: Arc<OwnDeployment>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +100,13 @@ impl CallerTokens {
     fn reusable(&self, now: SystemTime) -> Option<Arc<CallerToken>> {
         let current = self.current.load();
         let current = (*current).as_ref()?;
-        let same_trust = Arc::ptr_eq(&current.trust, &self.trust.current());
-        (same_trust && current.token.is_valid_at(now)).then(|| Arc::clone(current))
+        let trust = self.trust.current();
+        let unchanged = Arc::ptr_eq(&current.own, trust.own())
+            && current.callee.as_ref().is_some_and(|callee| {
+                let now = trust.deployment(callee.name.as_str());
+                now.is_some_and(|now| Arc::ptr_eq(callee, now))
+            });
+        (unchanged && current.token.is_valid_at(now)).then(|| Arc::clone(current))
     }
 
     fn is_single_use(&self) -> bool {
@@ -135,7 +140,7 @@ impl CallerTokens {
             token,
             value,
             callee,
-            trust,
+            own: Arc::clone(trust.own()),
         });
         if reused {
             self.current.store(Some(Arc::clone(&token)));

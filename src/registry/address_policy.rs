@@ -1,12 +1,13 @@
 //! Which addresses may be dialled back, and for whom: rules alone, without I/O.
 
 mod allowed;
+mod book;
 mod ranges;
 
 pub use allowed::{AllowedAddress, Network};
+pub use book::AddressBook;
 pub use ranges::RefusedRange;
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::engine::EngineAddress;
@@ -47,14 +48,20 @@ pub struct Destination<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct AddressPolicy {
     own: Vec<SocketAddr>,
-    rules: HashMap<String, AddressRules>,
+    rules: AddressBook,
 }
 
 impl AddressPolicy {
     /// Refuses `own`, where this process listens, and applies `rules` to the deployments that they
     /// are filed under; the others have [`AddressRules::default`].
-    pub fn new(own: Vec<SocketAddr>, rules: HashMap<String, AddressRules>) -> Self {
+    pub fn new(own: Vec<SocketAddr>, rules: impl Into<AddressBook>) -> Self {
+        let rules = rules.into();
         Self { own, rules }
+    }
+
+    /// Returns the rules of `deployment`, to be kept.
+    pub fn rules_of(&self, deployment: &str) -> AddressRules {
+        self.rules.rules_of(deployment)
     }
 
     /// Tells whether `destination`, which is `resolved`, may be dialled.
@@ -72,7 +79,8 @@ impl AddressPolicy {
         resolved: &[IpAddr],
         is_local: impl Fn(IpAddr) -> bool,
     ) -> Result<(), AddressRefusal> {
-        let rules = self.rules.get(destination.deployment);
+        let book = self.rules.current();
+        let rules = book.get(destination.deployment);
         let port = destination.address.port();
         if port < FIRST_HIGH_PORT && !rules.is_some_and(|rules| rules.allow_low_ports) {
             return Err(AddressRefusal::LowPort {

@@ -8,7 +8,8 @@ mod registrant;
 pub mod store;
 
 pub use address_policy::{
-    AddressPolicy, AddressRefusal, AddressRules, AllowedAddress, Destination, Network, RefusedRange,
+    AddressBook, AddressPolicy, AddressRefusal, AddressRules, AllowedAddress, Destination, Network,
+    RefusedRange,
 };
 pub use engine_registry::{CheckOutcome, EngineChange, EngineRegistry};
 pub use error::RegistryError;

@@ -4,7 +4,7 @@ use crate::identity::{DeploymentName, Environment, ModuleType, Roles};
 use crate::jose::{Fingerprint, KeyId, SigningKey, VerifyingKey};
 
 /// A public key that a deployment may sign with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TrustedKey {
     /// What the file calls it, the `<key>` of `jwt-keys.<key>`.
     pub name: String,
@@ -17,7 +17,7 @@ pub struct TrustedKey {
 }
 
 /// A module that this one trusts: who it is, its keys, and the roles it has here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Deployment {
     /// Its name, the same in every module's file.
     pub name: DeploymentName,
@@ -81,6 +81,15 @@ impl OwnDeployment {
     /// Returns the computed fingerprint of its key: what a token's `aud` may hold.
     pub fn fingerprint(&self) -> Fingerprint {
         self.key.fingerprint()
+    }
+
+    /// Tells whether `other` is the same in all that others see.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.module == other.module
+            && self.name == other.name
+            && self.key.verifying_key() == other.key.verifying_key()
+            && self.key_id == other.key_id
+            && self.accepted == other.accepted
     }
 
     /// Tells whether one of `audience` is the computed fingerprint of a key of its own: the one in

@@ -14,6 +14,7 @@ use super::{Deployment, OwnDeployment, TrustError, TrustedKey};
 pub struct KeySet {
     own: Arc<OwnDeployment>,
     deployments: Vec<Arc<Deployment>>,
+    by_name: HashMap<Box<str>, usize>,
     by_key_id: HashMap<Box<str>, (usize, usize)>,
     by_pin: HashMap<Fingerprint, usize>,
 }
@@ -77,6 +78,10 @@ impl KeySet {
         }
         Ok(Self {
             own,
+            by_name: (0..)
+                .zip(&deployments)
+                .map(|(at, d)| (Box::from(d.name.as_str()), at))
+                .collect(),
             by_pin: pins(&deployments)?,
             deployments: deployments.into_iter().map(Arc::new).collect(),
             by_key_id,
@@ -88,6 +93,7 @@ impl KeySet {
         Self {
             own: own.into(),
             deployments: Vec::new(),
+            by_name: HashMap::new(),
             by_key_id: HashMap::new(),
             by_pin: HashMap::new(),
         }
@@ -100,6 +106,21 @@ impl KeySet {
     /// As [`new`](Self::new).
     pub fn trusting(&self, deployments: Vec<Deployment>) -> Result<Self, TrustError> {
         Self::new(deployments, Arc::clone(&self.own))
+    }
+
+    /// Takes over from `before` what is the same in both, so that whoever remembers it by its
+    /// pointer sees that it did not change.
+    pub(super) fn continuing(mut self, before: &Self) -> Self {
+        if self.own.is_same(&before.own) {
+            self.own = Arc::clone(&before.own);
+        }
+        for deployment in &mut self.deployments {
+            let known = before.deployment(deployment.name.as_str());
+            if let Some(known) = known.filter(|known| *known == deployment) {
+                *deployment = Arc::clone(known);
+            }
+        }
+        self
     }
 
     /// Returns who this module is.
@@ -122,7 +143,7 @@ impl KeySet {
 
     /// Returns the deployment called `name`, compared byte for byte.
     pub fn deployment(&self, name: &str) -> Option<&Arc<Deployment>> {
-        self.deployments.iter().find(|d| d.name.as_str() == name)
+        self.deployments.get(*self.by_name.get(name)?)
     }
 
     /// Returns all deployments, in the file's order.

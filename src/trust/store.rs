@@ -45,7 +45,10 @@ impl TrustStore {
     }
 
     /// Puts `keys` in force for every later look, then wakes those who subscribed.
+    ///
+    /// A deployment that is the same as before keeps its `Arc`, and so does the module itself.
     pub fn replace(&self, keys: KeySet) {
+        let keys = keys.continuing(&self.current());
         self.keys.store(Arc::new(keys));
         self.changes.send_replace(());
     }
@@ -59,19 +62,42 @@ impl TrustStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::ModuleType;
+    use crate::identity::{DeploymentName, ModuleType, Roles};
     use crate::jose::{KeyId, SigningKey};
+    use crate::trust::{Deployment, TrustedKey};
 
-    #[test]
-    fn change_is_in_force_before_anybody_is_woken() {
+    fn own() -> OwnDeployment {
         let key = SigningKey::generate().unwrap();
-        let store = TrustStore::alone(OwnDeployment {
+        OwnDeployment {
             module: ModuleType::new("dpm").unwrap(),
             name: None,
             key_id: KeyId::from(key.fingerprint()),
             key,
             accepted: Vec::new(),
-        });
+        }
+    }
+
+    fn peer(name: &str) -> Deployment {
+        let key = SigningKey::generate().unwrap();
+        Deployment {
+            name: DeploymentName::new(name).unwrap(),
+            module: ModuleType::new("dpe").unwrap(),
+            environment: None,
+            roles: Roles::default(),
+            keys: vec![TrustedKey {
+                name: "key".to_owned(),
+                key_id: KeyId::from(key.fingerprint()),
+                key: key.verifying_key().clone(),
+                revoked: false,
+            }],
+            single_use_tokens: false,
+            tls_pins: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn change_is_in_force_before_anybody_is_woken() {
+        let store = TrustStore::alone(own());
         let before = store.load();
         let changes = store.subscribe();
 
@@ -80,5 +106,30 @@ mod tests {
 
         assert!(changes.has_changed().unwrap());
         assert!(!Arc::ptr_eq(&before, &store.load()));
+    }
+
+    #[test]
+    fn change_of_one_deployment_leaves_the_others_and_the_module_as_they_are() {
+        let other = own();
+        let (own, a, b) = (own(), peer("a"), peer("b"));
+        let keys = KeySet::new(vec![a.clone(), b.clone()], own.clone());
+        let store = TrustStore::new(keys.unwrap());
+        let before = store.load();
+
+        let revoked = Deployment {
+            keys: vec![],
+            ..b.clone()
+        };
+        store.replace(KeySet::new(vec![a, revoked], own.clone()).unwrap());
+        let after = store.load();
+
+        let same = |name: &str| {
+            let deployments = [&before, &after].map(|keys| keys.deployment(name).unwrap());
+            Arc::ptr_eq(deployments[0], deployments[1])
+        };
+        assert!(Arc::ptr_eq(before.own(), after.own()));
+        assert!(same("a") && !same("b"));
+        store.replace(KeySet::alone(other));
+        assert!(!Arc::ptr_eq(before.own(), &store.own()));
     }
 }

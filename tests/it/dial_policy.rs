@@ -3,6 +3,7 @@
 //! Nothing but loopback is dialled here: what lies elsewhere is refused before, and the rules
 //! themselves are tested by tables beside the policy.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -285,7 +286,7 @@ async fn listed_addresses_and_low_ports_are_the_deployments_own() {
     };
     let dpm_module = module(&keys.dpm, &[&keys.dpe, &other]);
     let dpm = RunningDpm::start_with(dpm_module, free_port().await, |options| {
-        options.addresses.insert("dpe-dev".to_owned(), rules);
+        options.addresses = HashMap::from([("dpe-dev".to_owned(), rules)]).into();
     });
     let mut mine = dpm.client(&keys.dpe_module()).await;
     let mut others = dpm.client(&module(&other, &[&keys.dpm])).await;

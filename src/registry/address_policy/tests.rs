@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use super::*;
 
 const HOST: &str = "dpe.example.org";

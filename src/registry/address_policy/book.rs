@@ -1,0 +1,40 @@
+//! The address rules in force, which a reload may replace.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::AddressRules;
+
+/// Address rules by deployment. Cloning is cheap; all clones hold the same rules, and a change is
+/// seen by all of them at once.
+#[derive(Clone, Debug, Default)]
+pub struct AddressBook(Arc<ArcSwap<HashMap<String, AddressRules>>>);
+
+impl AddressBook {
+    /// Starts with `rules`; deployments without an entry have [`AddressRules::default`].
+    pub fn new(rules: HashMap<String, AddressRules>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(rules)))
+    }
+
+    /// Puts `rules` in force for every later look.
+    pub fn replace(&self, rules: HashMap<String, AddressRules>) {
+        self.0.store(Arc::new(rules));
+    }
+
+    /// Returns the rules of `deployment`, to be kept.
+    pub fn rules_of(&self, deployment: &str) -> AddressRules {
+        self.current().get(deployment).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn current(&self) -> Guard<Arc<HashMap<String, AddressRules>>> {
+        self.0.load()
+    }
+}
+
+impl From<HashMap<String, AddressRules>> for AddressBook {
+    fn from(rules: HashMap<String, AddressRules>) -> Self {
+        Self::new(rules)
+    }
+}
