@@ -118,9 +118,9 @@ mod tests {
 
         let revoked = Deployment {
             keys: vec![],
-            ..b.clone()
+            ..b
         };
-        store.replace(KeySet::new(vec![a, revoked], own.clone()).unwrap());
+        store.replace(KeySet::new(vec![a, revoked], own).unwrap());
         let after = store.load();
 
         let same = |name: &str| {
