@@ -44,6 +44,7 @@ pub mod dpe;
 pub mod dpm;
 pub mod engine;
 pub mod grpc;
+pub mod http;
 pub mod identity;
 pub mod jose;
 pub mod properties;

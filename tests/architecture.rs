@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["properties", "jose", "identity", "engine"],
     &["trust", "telemetry", "proto", "storage"],
     &["token", "registry"],
-    &["grpc"],
+    &["grpc", "http"],
     &["dpm", "dpe", "testing"],
     &["config"],
     &["admin"],

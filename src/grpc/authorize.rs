@@ -112,6 +112,11 @@ impl MethodRules {
         })
     }
 
+    /// Returns the methods that have a rule of their own.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.methods.keys().map(String::as_str)
+    }
+
     /// Tells whether the missing rule of `path` is to be logged: true once for each path.
     pub(super) fn is_first_miss(&self, path: &str) -> bool {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! The tokens of a caller towards one callee.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -8,6 +8,7 @@ use http::header::HeaderValue;
 
 use crate::clock::Clock;
 use crate::identity::DeploymentName;
+use crate::telemetry::metrics::Metrics;
 use crate::token::{IssueError, IssuedToken, TokenIssuer};
 use crate::trust::{Deployment, OwnDeployment, TrustStore};
 
@@ -33,6 +34,7 @@ pub(super) struct CallerTokens {
     callee: Callee,
     current: ArcSwapOption<CallerToken>,
     renewing: Mutex<()>,
+    metrics: Arc<OnceLock<Arc<Metrics>>>,
 }
 
 /// A token, ready to be sent.
@@ -71,7 +73,13 @@ impl CallerTokens {
             callee,
             current: ArcSwapOption::empty(),
             renewing: Mutex::new(()),
+            metrics: Arc::default(),
         }
+    }
+
+    /// Counts the tokens in `metrics`, once there are any.
+    pub(super) fn counted(self, metrics: Arc<OnceLock<Arc<Metrics>>>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Returns a token for the next call.
@@ -131,7 +139,11 @@ impl CallerTokens {
                 if callee.active_keys().next().is_none() {
                     return Err(TokenError::Revoked(name.clone()));
                 }
-                (self.issuer.issue(callee)?, Some(Arc::clone(callee)))
+                let token = self.issuer.issue(callee)?;
+                if let Some(metrics) = self.metrics.get() {
+                    metrics.token_issued(callee.name.as_str());
+                }
+                (token, Some(Arc::clone(callee)))
             }
         };
         let value = metadata::authorization(token.expose()).ok_or(TokenError::Value)?;

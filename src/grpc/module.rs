@@ -1,12 +1,15 @@
 //! A module: its own key, those it trusts, and the layers made of them.
 
-use std::sync::Arc;
+mod counts;
+
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{DeploymentName, Role, RoleError};
 use crate::proto::identity::identity_service_server::IdentityServiceServer;
 use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
 use crate::token::proof::{ProofSigner, ProofVerifier};
 use crate::token::{Policy, Replay, ReplayGuard, TokenIssuer, TokenVerifier};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
@@ -31,6 +34,7 @@ pub struct Module {
     proof_mode: ProofMode,
     replay: Option<Arc<ReplayGuard>>,
     health: Health,
+    metrics: Arc<OnceLock<Arc<Metrics>>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -151,6 +155,7 @@ impl ModuleBuilder {
             tokens: self.tokens,
             proof_mode: self.proof_mode,
             health: Health::default(),
+            metrics: Arc::default(),
             clock: self.clock,
         })
     }
@@ -270,7 +275,9 @@ impl Module {
     /// callers that ask.
     pub fn server_layer(&self, rules: MethodRules) -> VerifyIdentityLayer {
         let signer = ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock));
-        VerifyIdentityLayer::new(Arc::new(self.verifier()), rules, self.tokens).with_proofs(signer)
+        VerifyIdentityLayer::new(Arc::new(self.verifier()), rules, self.tokens)
+            .with_proofs(signer)
+            .with_metrics(Arc::clone(self.metrics()))
     }
 
     /// Returns the layer that attaches this module's identity to calls of the deployment `name`,
@@ -329,6 +336,6 @@ impl Module {
 
     fn tokens_for(&self, callee: Callee) -> CallerTokens {
         let (trust, clock) = (Arc::clone(&self.trust), Arc::clone(&self.clock));
-        CallerTokens::new(self.issuer(), trust, clock, callee)
+        CallerTokens::new(self.issuer(), trust, clock, callee).counted(Arc::clone(&self.metrics))
     }
 }

@@ -95,6 +95,7 @@ pub async fn serve(
     let mut server = pin!(
         builder(&options)
             .layer(ArrivalLayer)
+            .layer(layer.metrics_layer())
             .layer(CatchPanicLayer)
             .layer(layer)
             .add_routes(routes)

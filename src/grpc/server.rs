@@ -2,25 +2,29 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Request, Response};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::identity::{DeploymentName, ModuleType};
 use crate::telemetry::events;
+use crate::telemetry::metrics::Metrics;
 use crate::token::proof::{EngineClaim, ProofSigner};
 use crate::token::{Accept, Reason, Refusal, TokenVerifier, VerifiedToken};
 
 use super::pending_proof::{PendingProof, Proofs};
 use super::session::{RequestBody, Session, SessionBody};
 use super::{
-    MethodRules, RefusedCall, RefusedCaller, Rejections, listener, metadata, peer, refuse,
+    MethodRules, MetricsLayer, RefusedCall, RefusedCaller, Rejections, listener, metadata, peer,
+    refuse,
 };
 
 /// Whether a call needs a token.
@@ -58,6 +62,7 @@ impl VerifyIdentityLayer {
                 rules,
                 tokens,
                 rejections: Rejections::default(),
+                metrics: OnceLock::new(),
             }),
             proofs: None,
         }
@@ -71,6 +76,21 @@ impl VerifyIdentityLayer {
             proofs: Some(Proofs { signer, engine }),
             ..self
         }
+    }
+
+    /// Counts in `metrics` whom it lets in and whom not. Where it counts already, that stays so.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        // An error gives back the second one.
+        let _ = self.gate.metrics.set(metrics);
+        self
+    }
+
+    /// Returns the layer that counts the calls by method, where this one counts.
+    pub(super) fn metrics_layer(&self) -> MetricsLayer {
+        let metrics = self.gate.metrics.get();
+        let layer = metrics.map(|metrics| MetricsLayer::new(metrics, &self.gate.rules, &[]));
+        layer.unwrap_or_default()
     }
 
     /// Names `engine` in the proof of every reply to `CheckStatus`, a refusal's too. A handler names
@@ -112,6 +132,7 @@ struct Gate {
     rules: MethodRules,
     tokens: Tokens,
     rejections: Rejections,
+    metrics: OnceLock<Arc<Metrics>>,
 }
 
 /// A call that is not admitted.
@@ -141,12 +162,10 @@ impl Gate {
         } else {
             Accept::Peers
         };
-        let token = metadata::bearer(&head.headers)
-            .and_then(|token| {
-                let certificate = peer::certificate_in(&head.extensions).transpose()?;
-                self.verifier.verify_over(token, accept, certificate)
-            })
-            .map_err(|refusal| self.rejected(refusal, path, peer))?;
+        let token = self.verify(head, accept).map_err(|refusal| {
+            let module = self.module_of(refusal.deployment.as_ref());
+            self.rejected(refusal, module.as_ref(), path, peer)
+        })?;
         let Some(rule) = rule else {
             if self.rules.is_first_miss(path) {
                 events::method_without_rule(path);
@@ -163,19 +182,50 @@ impl Gate {
                     issuer: Some(token.issuer().to_owned()),
                     ..refusal
                 };
-                self.rejected(refusal, path, peer)
+                self.rejected(refusal, Some(token.identity().module()), path, peer)
             })?;
         }
         listener::verified(&head.extensions);
+        if let Some(metrics) = self.metrics.get() {
+            metrics.accepted(token.identity().module().as_str());
+        }
         Ok(Some(token))
+    }
+
+    fn module_of(&self, deployment: Option<&DeploymentName>) -> Option<ModuleType> {
+        let trust = self.verifier.trust().current();
+        let deployment = trust.deployment(deployment?.as_str())?;
+        Some(deployment.module.clone())
+    }
+
+    fn verify(&self, head: &Parts, accept: Accept) -> Result<VerifiedToken, Refusal> {
+        let token = metadata::bearer(&head.headers)?;
+        let started = Instant::now();
+        let certificate = peer::certificate_in(&head.extensions).transpose()?;
+        let verified = self.verifier.verify_over(token, accept, certificate);
+        if let Some(metrics) = self.metrics.get() {
+            metrics.verified_in(started.elapsed().as_secs_f64());
+        }
+        verified
     }
 }
 
 impl Gate {
     /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with what
     /// the caller may know: the detail only once its signature verified.
-    fn rejected(&self, refusal: Refusal, path: &str, peer: Option<SocketAddr>) -> Refused {
+    ///
+    /// `module` is the caller's type, where its signature verified.
+    fn rejected(
+        &self,
+        refusal: Refusal,
+        module: Option<&ModuleType>,
+        path: &str,
+        peer: Option<SocketAddr>,
+    ) -> Refused {
         let Refusal { reason, detail, .. } = &refusal;
+        if let Some(metrics) = self.metrics.get() {
+            metrics.refused(reason.as_str(), module.map(ModuleType::as_str));
+        }
         // A role is looked for only once the signature verified.
         let verified = refusal.deployment.is_some() || *reason == Reason::RoleMissing;
         self.rejections.tell(&RefusedCall {

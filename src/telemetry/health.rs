@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// The health of one module. Cloning is cheap, and all clones show the same parts.
 ///
-/// A module is ready while every [required](Self::required) part is up and it is not
+/// A module is ready while every [required](Self::required) part is up, at least one, and it is not
 /// [stopping](Self::stop).
 ///
 /// ```
@@ -125,9 +125,10 @@ impl fmt::Debug for Health {
 }
 
 impl State {
-    /// Tells whether every required part is up and the module is not stopping.
+    /// Tells whether every required part is up, there is one, and the module is not stopping.
     pub fn is_ready(&self) -> bool {
-        !self.stopping && self.parts.iter().all(|part| part.up || !part.required)
+        let mut required = self.parts.iter().filter(|part| part.required).peekable();
+        !self.stopping && required.peek().is_some() && required.all(|part| part.up)
     }
 
     /// Tells whether the module is about to end.

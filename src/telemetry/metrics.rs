@@ -90,8 +90,9 @@ impl Metrics {
         sorted(&self.upkeep.render())
     }
 
-    /// `countersign_build_info`: what runs here.
+    /// `countersign_build_info`: what runs here. The module may call itself.
     pub fn build_info(&self, module: &str) {
+        self.of_module(module);
         let version = Label::new("version", env!("CARGO_PKG_VERSION"));
         let labels = vec![version, Label::new("module", module.to_owned())];
         gauge(&self.recorder, &Key::from_parts(BUILD, labels)).set(1);

@@ -1,0 +1,8 @@
+//! The HTTP port: what probes and scrapers ask of a module.
+
+mod actuator;
+mod answer;
+mod server;
+
+pub use actuator::{About, MetricsText, Site};
+pub use server::serve;
