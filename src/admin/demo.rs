@@ -177,7 +177,7 @@ impl Demo<'_> {
     }
 
     async fn start_dpm(&mut self) -> Result<(ChildModule, Target), DemoError> {
-        let settings = ["ataccama.server.grpc.port=0".to_owned()];
+        let settings = ANY_PORT.map(str::to_owned);
         let home = self.options.folder.join("dpm");
         let mut dpm = ChildModule::start(&self.options.binary, "dpm", &home, &settings)?;
         let started = dpm.event("startup", |_| true).await?;
@@ -199,13 +199,17 @@ impl Demo<'_> {
         address: &Target,
     ) -> Result<ChildModule, DemoError> {
         let settings = [
-            "ataccama.server.grpc.port=0".to_owned(),
             "ataccama.client.connection.dpm.host=127.0.0.1".to_owned(),
             format!(
                 "ataccama.client.connection.dpm.grpc.port={}",
                 address.port()
             ),
         ];
+        let settings: Vec<_> = ANY_PORT
+            .map(str::to_owned)
+            .into_iter()
+            .chain(settings)
+            .collect();
         let home = self.options.folder.join("dpe");
         let dpe = ChildModule::start(&self.options.binary, "dpe", &home, &settings)?;
         let registered = dpm.event("registerEngine", |_| true).await?;
@@ -270,6 +274,9 @@ impl Demo<'_> {
         });
     }
 }
+
+/// The modules of a demo are nobody else's.
+const ANY_PORT: [&str; 2] = ["ataccama.server.grpc.port=0", "server.port=0"];
 
 /// The beginning of a fingerprint: enough to tell two apart.
 fn short(fingerprint: Fingerprint) -> String {

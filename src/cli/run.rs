@@ -77,7 +77,7 @@ pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
         let dpm = Dpm::new(ready.module, ready.storage, ready.listener, store, options);
         let dpm =
             dpm.map_err(|error| Failure::caused(Exit::Unreadable, "cannot start the DPM", &error))?;
-        let ended = dpm.run(stopped).await;
+        let ended = dpm.with_http(ready.http).run(stopped).await;
         ended.map_err(|error| Failure::caused(Exit::Bug, "the DPM stopped", &error))?;
         Ok(Exit::Done)
     })
@@ -91,7 +91,7 @@ pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
         let dpe = Dpe::new(ready.module, ready.storage, ready.listener, options);
         let dpe =
             dpe.map_err(|error| Failure::caused(Exit::Unreadable, "cannot start the DPE", &error))?;
-        let ended = dpe.run(stopped).await;
+        let ended = dpe.with_http(ready.http).run(stopped).await;
         ended.map_err(|error| Failure::caused(Exit::Bug, "the DPE stopped", &error))?;
         Ok(Exit::Done)
     })
@@ -103,6 +103,7 @@ struct Ready {
     module: Module,
     storage: Storage,
     listener: TcpListener,
+    http: TcpListener,
 }
 
 /// Runs `module` until it has ended, or until it is asked to end a second time.
@@ -125,6 +126,7 @@ fn long_run(
         let log = start_log(&settings)?;
         let ready = Ready {
             listener: listen(&settings).await?,
+            http: listen_http(&settings).await?,
             module: identity,
             settings,
             storage,
@@ -189,6 +191,18 @@ async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
         Failure::caused(Exit::Unreadable, &what, &error).with_help(
             "set `ataccama.server.grpc.port` to a free port, or to 0 to have one chosen, and \
              `countersign.server.address` to an address of this machine",
+        )
+    })
+}
+
+async fn listen_http(settings: &Settings) -> Result<TcpListener, Failure> {
+    let address = SocketAddr::new(settings.server.http_address, settings.server.http_port);
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| {
+        let what = format!("cannot listen on {address} for HTTP");
+        Failure::caused(Exit::Unreadable, &what, &error).with_help(
+            "set `server.port` to a free port, or to 0 to have one chosen, and `server.address` \
+             to an address of this machine",
         )
     })
 }

@@ -11,12 +11,14 @@ use tokio::time::{Instant, timeout_at};
 use super::engine_id;
 use super::error::StartError;
 use super::service::EngineService;
+use super::site;
 use super::status_checker::{Registrant, Registration, StatusChecker, StatusCheckerOptions};
 use crate::engine::{EngineAddress, EngineConstraints, EngineId};
 use crate::grpc::{
-    Drained, Health, MethodRules, Module, Reflection, Rule, ServeError, ServerOptions,
+    Drained, MethodRules, Module, Readiness, Reflection, Rule, ServeError, ServerOptions,
     StandardServices, cause, serve,
 };
+use crate::http;
 use crate::identity::DeploymentName;
 use crate::proto::engine::engine_service_server::EngineServiceServer;
 use crate::storage::Storage;
@@ -67,6 +69,7 @@ pub struct Dpe {
     standard: StandardServices,
     server: ServerOptions,
     storage: Storage,
+    http: Option<TcpListener>,
 }
 
 impl Dpe {
@@ -112,7 +115,17 @@ impl Dpe {
             checker,
             server: options.server,
             storage,
+            http: None,
         })
+    }
+
+    /// Also answers probes and scrapers on `listener`, over HTTP.
+    #[must_use]
+    pub fn with_http(self, listener: TcpListener) -> Self {
+        Self {
+            http: Some(listener),
+            ..self
+        }
     }
 
     /// Returns the bound address.
@@ -146,7 +159,7 @@ impl Dpe {
             .standard
             .health
             .of::<EngineServiceServer<EngineService>>();
-        health.not_serving().await;
+        let readiness = Readiness::new(&self.module, health.clone()).begin().await;
         let service = EngineService::new(self.engine.id, &self.engine.address);
         let layer = self
             .module
@@ -155,30 +168,32 @@ impl Dpe {
         let service = EngineServiceServer::new(service)
             .max_decoding_message_size(self.server.max_message_bytes);
         let routes = self.standard.routes.add_service(service);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(readiness.run());
+        let http = self.http.as_ref().and_then(|http| http.local_addr().ok());
+        if let Some(listener) = self.http {
+            let site = site::of(&self.module);
+            tasks.spawn(async { match http::serve(listener, site).await {} });
+        }
         let own = self.module.own();
         events::startup(&events::StartedModule {
             module: own.module.as_str(),
             deployment: own.issuer(),
             fingerprint: own.key_id.as_str(),
             address: self.address,
+            http,
             advertised: Some(&self.engine.address),
         });
 
         let deadline = self.server.shutdown_deadline;
         let begun = OnceLock::new();
         let (stop, stopped) = watch::channel(false);
-        let mut follower = JoinSet::new();
-        let (registration, ready) = (self.checker.registration(), self.module.clone());
-        let serving = health.clone();
-        follower.spawn(async move {
-            ready.ready().await;
-            follow(registration, serving).await;
-        });
         let mut checker = JoinSet::new();
         checker.spawn(self.checker.run(told(stopped)));
         let stopping = async {
             shutdown.await;
             begun.get_or_init(Instant::now);
+            self.module.health().stop();
             health.not_serving().await;
             // The engine deregisters while the server drains.
             stop.send_replace(true);
@@ -198,21 +213,6 @@ impl Dpe {
 async fn told(mut stopped: watch::Receiver<bool>) {
     // An error says that the sender is gone.
     let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-/// Says `SERVING` while the engine is registered.
-async fn follow(mut registration: watch::Receiver<Registration>, health: Health) {
-    loop {
-        let present = *registration.borrow_and_update() != Registration::Absent;
-        if present {
-            health.serving().await;
-        } else {
-            health.not_serving().await;
-        }
-        if registration.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 fn describe(ended: &Result<Drained, ServeError>, deregistered: bool) -> String {

@@ -19,6 +19,7 @@ use crate::grpc::{
 use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use crate::telemetry::health::Setter;
 use crate::telemetry::{Untrusted, events};
 
 /// How an engine keeps registered.
@@ -90,6 +91,7 @@ pub struct StatusChecker {
     in_doubt: bool,
     told: Option<String>,
     state: watch::Sender<Registration>,
+    health: Setter,
 }
 
 impl StatusChecker {
@@ -109,6 +111,7 @@ impl StatusChecker {
             engine,
             client: EngineRegistryServiceClient::new(identity.layer(connection.channel())),
             connection,
+            health: module.health().required("engine"),
             module: module.clone(),
             pause: FIRST_PAUSE,
             maybe_registered: false,
@@ -134,6 +137,7 @@ impl StatusChecker {
         }
         let gone = !self.maybe_registered || self.deregister().await.is_ok();
         self.state.send_replace(Registration::Absent);
+        self.health.down("stopped");
         gone
     }
 
@@ -179,6 +183,7 @@ impl StatusChecker {
         // Why it is not READY right now, the next heartbeat tells: the dial-back is on its way.
         let status = engine_status(engine.status).unwrap_or(EngineStatus::New);
         self.state.send_replace(Registration::Present(status));
+        self.tell_health(Registration::Present(status));
         self.options.check_connection_interval
     }
 
@@ -210,8 +215,21 @@ impl StatusChecker {
 
     /// Tells those who follow the registration, where it changed.
     fn set_registration(&self, now: Registration) {
-        self.state
-            .send_if_modified(|state| std::mem::replace(state, now) != now);
+        let changed = |state: &mut Registration| std::mem::replace(state, now) != now;
+        if self.state.send_if_modified(changed) {
+            self.tell_health(now);
+        }
+    }
+
+    fn tell_health(&self, now: Registration) {
+        let dpm = &self.options.dpm;
+        match now {
+            Registration::Present(status) => {
+                self.health
+                    .up(format!("registered at the DPM {dpm}, {status} there"));
+            }
+            Registration::Absent => self.health.down(format!("not registered at the DPM {dpm}")),
+        }
     }
 
     async fn deregister(&mut self) -> Result<(), Trouble> {
@@ -231,6 +249,8 @@ impl StatusChecker {
         let fault = self.connection.fault();
         if let Some(cause) = trouble.unreachable(fault.as_deref()) {
             self.maybe_registered &= trouble.connect_error().is_none();
+            self.health
+                .down(format!("waiting for the DPM at {dpm}: {cause}"));
             if self.is_news(&cause) {
                 let help = match trouble.connect_error() {
                     Some(ConnectError::Plaintext(_)) => "until then it is not dialled",
@@ -243,6 +263,10 @@ impl StatusChecker {
         } else if let Trouble::Refused(status) = trouble {
             self.maybe_registered &= !is_proved(status);
             let (reason, help) = explain(status, self.module.own().key_id.as_str());
+            if !self.in_doubt {
+                self.health
+                    .down(format!("the DPM {dpm} does not register it: {reason}"));
+            }
             // Numbers, as of seconds, may differ from one attempt to the next.
             if self.is_news(&reason.replace(|c: char| c.is_ascii_digit(), "")) {
                 events::register_refused(self.engine.id, &dpm, &reason, help);

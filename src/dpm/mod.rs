@@ -6,6 +6,7 @@ mod error;
 mod monitor;
 mod server;
 mod service;
+mod site;
 
 pub use dialer::Resolver;
 pub use error::StartError;

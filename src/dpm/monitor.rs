@@ -116,6 +116,11 @@ impl Monitor {
         monitor
     }
 
+    /// Returns the module that dials.
+    pub(super) fn module(&self) -> &Module {
+        &self.context.module
+    }
+
     /// Judges where an engine wants to be registered, so that what is never dialled is not
     /// registered either. A name that does not resolve now passes; it is judged when it does.
     ///

@@ -9,10 +9,12 @@ use tokio::task::JoinSet;
 use super::error::StartError;
 use super::monitor::{Monitor, MonitorOptions};
 use super::service::EngineRegistryService;
+use super::site;
 use crate::grpc::{
-    Drained, Health, MethodRules, Module, Reflection, Rule, ServeError, ServerOptions,
+    Drained, Health, MethodRules, Module, Readiness, Reflection, Rule, ServeError, ServerOptions,
     StandardServices, cause, serve,
 };
+use crate::http;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryServiceServer;
 use crate::registry::store::EngineStore;
 use crate::registry::{AddressBook, AddressPolicy, EngineRegistry, Limits};
@@ -57,6 +59,7 @@ pub struct Dpm {
     standard: StandardServices,
     options: Options,
     storage: Storage,
+    http: Option<TcpListener>,
 }
 
 impl Dpm {
@@ -86,7 +89,17 @@ impl Dpm {
             address,
             options,
             storage,
+            http: None,
         })
+    }
+
+    /// Also answers probes and scrapers on `listener`, over HTTP.
+    #[must_use]
+    pub fn with_http(self, listener: TcpListener) -> Self {
+        Self {
+            http: Some(listener),
+            ..self
+        }
     }
 
     /// Returns the bound address.
@@ -122,7 +135,7 @@ impl Dpm {
         if let Err(error) = monitor.check_all().await {
             events::registry_failed(&cause(&error));
         }
-        let service = EngineRegistryService::new(registry, monitor.clone());
+        let service = EngineRegistryService::new(Arc::clone(&registry), monitor.clone());
         let service = EngineRegistryServiceServer::new(service)
             .max_decoding_message_size(options.server.max_message_bytes);
         let health = self
@@ -131,29 +144,27 @@ impl Dpm {
             .of::<EngineRegistryServiceServer<EngineRegistryService>>();
         let layer = module.server_layer(rules(self.standard.rules, &module));
         let routes = self.standard.routes.add_service(service);
-        let mut readiness = JoinSet::new();
-        if module.not_ready_for().is_none() {
-            health.serving().await;
-        } else {
-            health.not_serving().await;
-            let (module, health) = (module.clone(), health.clone());
-            readiness.spawn(async move {
-                module.ready().await;
-                health.serving().await;
-            });
+        let readiness = Readiness::new(&module, health.clone()).begin().await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(readiness.run());
+        let http = self.http.as_ref().and_then(|http| http.local_addr().ok());
+        if let Some(listener) = self.http {
+            let site = site::of(&module, &registry);
+            tasks.spawn(async { match http::serve(listener, site).await {} });
         }
         events::startup(&events::StartedModule {
             module: module.own().module.as_str(),
             deployment: module.own().issuer(),
             fingerprint: module.own().key_id.as_str(),
             address: self.address,
+            http,
             advertised: None,
         });
         let stopping = async {
             shutdown.await;
-            monitor.stop();
-            readiness.shutdown().await;
+            module.health().stop();
             health.not_serving().await;
+            monitor.stop();
         };
         let ended = serve(self.listener, layer, routes, options.server, stopping).await;
         monitor.stop();

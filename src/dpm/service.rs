@@ -9,13 +9,14 @@ use tonic::{Code, Request, Response, Status};
 use super::monitor::Monitor;
 use crate::engine::{Engine, EngineAddress, EngineStatus};
 use crate::grpc::{
-    PeerInfo, RefusedCall, RefusedCaller, Rejections, cause, refuse, verified_token,
+    PeerInfo, RefusedCall, RefusedCaller, Rejections, cause, reason_of, refuse, verified_token,
 };
 use crate::proto::convert::{ConvertError, engine_id};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
 use crate::registry::{Destination, EngineRegistry, Registrant, RegistryError};
 use crate::telemetry::events;
+use crate::telemetry::metrics::{EngineMetrics, Metrics, Registered};
 use crate::token::{Reason, VerifiedToken};
 
 /// Serves `countersign.registry.v1.EngineRegistryService` over a registry.
@@ -28,15 +29,20 @@ pub struct EngineRegistryService {
     registry: Arc<EngineRegistry>,
     monitor: Monitor,
     rejections: Arc<Rejections>,
+    metrics: Arc<Metrics>,
+    engines: EngineMetrics,
 }
 
 impl EngineRegistryService {
     /// Serves `registry`, whose engines `monitor` keeps.
     pub fn new(registry: Arc<EngineRegistry>, monitor: Monitor) -> Self {
+        let metrics = Arc::clone(monitor.module().metrics());
         Self {
             registry,
             monitor,
             rejections: Arc::default(),
+            engines: metrics.of_engines(),
+            metrics,
         }
     }
 
@@ -60,6 +66,8 @@ impl EngineRegistryService {
 
     /// Refuses a verified caller, and says so in the log.
     fn denied(&self, reason: Reason, detail: &str, caller: &Caller, method: &str) -> Status {
+        let module = caller.token.identity().module().as_str();
+        self.metrics.refused(reason.as_str(), Some(module));
         self.rejections.tell(&RefusedCall {
             caller: RefusedCaller::Peer,
             reason,
@@ -84,11 +92,54 @@ impl EngineRegistryService {
         })
     }
 
+    async fn register(
+        &self,
+        request: Request<wire::RegisterEngineRequest>,
+    ) -> Result<Response<wire::RegisterEngineResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let id = engine_id(&request.engine_id).map_err(|error| invalid(&error))?;
+        let address = request.address.ok_or(ConvertError::Missing("address"));
+        let address = address
+            .and_then(|address| EngineAddress::try_from(&address))
+            .map_err(|error| invalid(&error))?;
+        let constraints = request.constraints.unwrap_or_default();
+        let constraints = constraints.try_into().map_err(|error| invalid(&error))?;
+        let registrant = caller.registrant();
+        let refused = |error| self.status(&error, &caller, "RegisterEngine");
+        // Nobody has a name resolved for an engine that is not theirs.
+        let owner = self.registry.check_owner(&registrant, id).await;
+        owner.map_err(refused)?;
+        self.judge(&caller, &address).await?;
+        let engine = self
+            .registry
+            .register(&registrant, id, address, constraints)
+            .await
+            .map_err(refused)?;
+        self.notice(&engine);
+        let engine = Some(caller.view(&engine));
+        Ok(Response::new(wire::RegisterEngineResponse { engine }))
+    }
+
     /// Has an engine that is not READY checked, since it has just shown that it lives.
     fn notice(&self, engine: &Engine) {
         if engine.status != EngineStatus::Ready {
             self.monitor.check_now(engine.id);
         }
+    }
+}
+
+/// Says what came of a call of `RegisterEngine`, for the metrics.
+fn outcome<T>(answer: &Result<T, Status>) -> Registered {
+    let Err(status) = answer else {
+        return Registered::Done;
+    };
+    match (reason_of(status), status.code()) {
+        (Some(Reason::EngineNotOwned), _) => Registered::NotOwned,
+        (Some(Reason::AddressNotAllowed), _) => Registered::AddressNotAllowed,
+        (_, Code::ResourceExhausted) => Registered::LimitReached,
+        (_, Code::InvalidArgument) => Registered::Invalid,
+        _ => Registered::Failed,
     }
 }
 
@@ -148,29 +199,9 @@ impl Service for EngineRegistryService {
         &self,
         request: Request<wire::RegisterEngineRequest>,
     ) -> Result<Response<wire::RegisterEngineResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let id = engine_id(&request.engine_id).map_err(|error| invalid(&error))?;
-        let address = request.address.ok_or(ConvertError::Missing("address"));
-        let address = address
-            .and_then(|address| EngineAddress::try_from(&address))
-            .map_err(|error| invalid(&error))?;
-        let constraints = request.constraints.unwrap_or_default();
-        let constraints = constraints.try_into().map_err(|error| invalid(&error))?;
-        let registrant = caller.registrant();
-        let refused = |error| self.status(&error, &caller, "RegisterEngine");
-        // Nobody has a name resolved for an engine that is not theirs.
-        let owner = self.registry.check_owner(&registrant, id).await;
-        owner.map_err(refused)?;
-        self.judge(&caller, &address).await?;
-        let engine = self
-            .registry
-            .register(&registrant, id, address, constraints)
-            .await
-            .map_err(refused)?;
-        self.notice(&engine);
-        let engine = Some(caller.view(&engine));
-        Ok(Response::new(wire::RegisterEngineResponse { engine }))
+        let answer = self.register(request).await;
+        self.engines.registered(outcome(&answer));
+        answer
     }
 
     async fn heartbeat(

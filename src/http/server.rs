@@ -36,13 +36,13 @@ const HEADER_COUNT: usize = 64;
 /// How long to wait where the operating system gives no connection.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Answers HTTP/1.1 requests on `listener` with `site` until `shutdown` completes.
+/// Answers HTTP/1.1 requests on `listener` with `site` until it is dropped.
 ///
 /// Each connection has one request, 5 s for its headers, and ends after 10 s whatever happens.
 /// There are 64 at most, fewer where the process has few file descriptors; the oldest gives way to
 /// a new one. What the parts of the health say of themselves is told where the listener is on
 /// loopback, else only whether the module is ready.
-pub async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
     let loopback = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
     let details = if loopback {
         Details::Shown
@@ -52,12 +52,10 @@ pub async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Outp
     let most = room();
     let mut open = JoinSet::new();
     let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
-    tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = open.join_next() => continue,
-            () = &mut shutdown => return,
         };
         match accepted {
             Ok((tcp, _)) => {

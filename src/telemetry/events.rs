@@ -230,6 +230,8 @@ pub struct StartedModule<'a> {
     pub fingerprint: &'a str,
     /// The bound gRPC address.
     pub address: SocketAddr,
+    /// The bound HTTP address, where there is one.
+    pub http: Option<SocketAddr>,
     /// The address that an engine advertises.
     pub advertised: Option<&'a EngineAddress>,
 }
@@ -243,6 +245,7 @@ pub fn startup(started: &StartedModule<'_>) {
         deployment = started.deployment,
         fingerprint = started.fingerprint,
         address = %started.address,
+        http = started.http.map(tracing::field::display),
         advertised = started.advertised.map(|address| tracing::field::display(address.authority())),
         version = env!("CARGO_PKG_VERSION"),
         message = "Started."

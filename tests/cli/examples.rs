@@ -51,9 +51,12 @@ fn prepared() -> Folder {
         "dpe/etc/application.properties",
     );
     let (registry, engine) = (free_port(), free_port());
-    folder.write(dpm, format!("ataccama.server.grpc.port={registry}\n"));
+    folder.write(
+        dpm,
+        format!("ataccama.server.grpc.port={registry}\nserver.port=0\n"),
+    );
     let ports = format!(
-        "ataccama.server.grpc.port={engine}\nataccama.client.connection.dpm.grpc.port={registry}\n"
+        "ataccama.server.grpc.port={engine}\nserver.port=0\nataccama.client.connection.dpm.grpc.port={registry}\n"
     );
     folder.write(dpe, ports);
     folder

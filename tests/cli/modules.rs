@@ -74,7 +74,7 @@ impl Drop for Running {
     }
 }
 
-pub(super) const ANY_PORT: &str = "--set ataccama.server.grpc.port=0";
+pub(super) const ANY_PORT: &str = "--set ataccama.server.grpc.port=0 --set server.port=0";
 
 pub(super) fn paired() -> Folder {
     let folder = Folder::new();
@@ -260,7 +260,7 @@ pub(super) fn free_port() -> u16 {
 fn second_module_of_a_home_is_exit_6_with_the_firsts_pid_and_touches_nothing() {
     let folder = paired();
     let run = format!(
-        "dpm run --home dpm --set ataccama.server.grpc.port={}",
+        "dpm run --home dpm --set server.port=0 --set ataccama.server.grpc.port={}",
         free_port()
     );
     let mut first = Running::start(&folder, &run);

@@ -52,7 +52,8 @@ impl Homes {
         command
             .args(["-c", &format!(r#"{prefix} "$0" "$@""#), BINARY])
             .args([module, "run", "--home", module])
-            .args(["--set", "ataccama.server.grpc.port=0"]);
+            .args(["--set", "ataccama.server.grpc.port=0"])
+            .args(["--set", "server.port=0"]);
         for set in sets {
             command.args(["--set", set]);
         }

@@ -1,0 +1,55 @@
+//! What a DPM tells over HTTP.
+
+use std::sync::Arc;
+
+use crate::engine::{EngineId, EngineStatus};
+use crate::grpc::{Module, cause};
+use crate::http::{About, Site};
+use crate::registry::{EngineRegistry, RegistryError};
+use crate::telemetry::events;
+use crate::telemetry::metrics::EngineMetrics;
+
+/// Tells of `module`, and counts the engines of `registry` whenever somebody asks.
+pub(super) fn of(module: &Module, registry: &Arc<EngineRegistry>) -> Site {
+    let (own, engines) = (module.own(), module.metrics().of_engines());
+    let (counted, registry) = (module.clone(), Arc::clone(registry));
+    Site {
+        about: About {
+            module: own.module.to_string(),
+            deployment: own.issuer().to_owned(),
+        },
+        health: module.health().clone(),
+        metrics: Arc::new(move || {
+            let (module, registry) = (counted.clone(), Arc::clone(&registry));
+            let engines = engines.clone();
+            Box::pin(async move {
+                if let Err(error) = count(&registry, &engines).await {
+                    events::registry_failed(&cause(&error));
+                }
+                module.metrics_text()
+            })
+        }),
+    }
+}
+
+async fn count(registry: &EngineRegistry, metrics: &EngineMetrics) -> Result<(), RegistryError> {
+    let mut numbers = EngineStatus::ALL.map(|status| (status, 0_usize));
+    let mut after: Option<EngineId> = None;
+    loop {
+        let page = registry.list(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        for engine in &page {
+            let mut numbers = numbers.iter_mut();
+            if let Some((_, number)) = numbers.find(|(status, _)| *status == engine.status) {
+                *number += 1;
+            }
+        }
+    }
+    for (status, number) in numbers {
+        metrics.engines(status, number);
+    }
+    Ok(())
+}
+
+const PAGE: usize = 1000;
