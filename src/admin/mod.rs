@@ -2,9 +2,13 @@
 //! here prints.
 
 pub mod demo;
+mod edited;
 mod error;
 pub mod pairing;
+pub mod rotation;
 pub mod write;
 
 pub use demo::DemoError;
+pub use edited::{ChangeKind, EditedFile, SettingChange};
 pub use error::{PairError, WriteError};
+pub use rotation::RotateError;

@@ -43,6 +43,7 @@ pub fn write(
     privacy: Privacy,
     existing: Existing,
 ) -> Result<(), WriteError> {
+    let _lock = FolderLock::acquire(path)?;
     let staged = Staged::new(path, bytes, privacy)?;
     match existing {
         Existing::Refuse => staged.commit_new(),
@@ -61,9 +62,13 @@ pub fn write(
 /// back.
 pub fn commit_all(staged: Vec<Staged>) -> Result<(), WriteError> {
     let mut done: Vec<Committed> = Vec::new();
+    kill_point();
     for file in staged {
         match file.commit() {
-            Ok(committed) => done.push(committed),
+            Ok(committed) => {
+                done.push(committed);
+                kill_point();
+            }
             Err(error) => {
                 for committed in done.into_iter().rev() {
                     committed.undo()?;
@@ -95,6 +100,7 @@ impl Staged {
         new.write_all(bytes).map_err(io())?;
         take_over(new.as_file(), &target, privacy).map_err(io())?;
         new.as_file().sync_all().map_err(io())?;
+        kill_point();
         Ok(Self { target, new })
     }
 
@@ -115,6 +121,7 @@ impl Staged {
     fn commit(self) -> Result<Committed, WriteError> {
         let Self { target, new } = self;
         let old = keep(&target).map_err(WriteError::io(&target))?;
+        kill_point();
         new.persist(&target)
             .map_err(|error| WriteError::io(&target)(error.error))?;
         let committed = Committed { target, old };
@@ -231,7 +238,7 @@ fn place(path: &Path) -> PathBuf {
 /// Makes an empty file in the folder of `target`, readable by its owner alone.
 fn beside(target: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX);
+    builder.prefix(PREFIX).rand_bytes(RANDOM);
     builder.tempfile_in(folder_of(target))
 }
 
@@ -243,13 +250,40 @@ fn keep(target: &Path) -> io::Result<Option<TempPath>> {
         Ok(_) => {}
     }
     let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX);
+    builder.prefix(PREFIX).rand_bytes(RANDOM);
     let second = builder.make_in(folder_of(target), |name| fs::hard_link(target, name))?;
     Ok(Some(second.into_temp_path()))
 }
 
 /// Prefix of the names that exist only while something is being written.
 const PREFIX: &str = ".countersign-";
+
+/// How many random characters follow.
+const RANDOM: usize = 6;
+
+/// Removes what a process that was killed while it wrote in `folder` left behind: a new text that
+/// was not put in place, or the second name of an old one. Either may hold a private key.
+///
+/// Whoever calls this holds the folder's lock. What cannot be removed stays.
+pub(super) fn sweep(folder: &Path) {
+    if cfg!(not(unix)) {
+        return;
+    }
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let is_ours = random.is_some_and(|random| {
+            random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+        if is_file && is_ours {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
 
 /// Gives `new` the owner and mode of the file at `target`, or the mode of a new file.
 #[cfg(unix)]
@@ -298,6 +332,16 @@ fn sync_folder(target: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Where a test may kill the process; nothing else can.
+#[cfg(not(test))]
+fn kill_point() {}
+
+#[cfg(test)]
+use kill::kill_point;
+
+#[cfg(test)]
+pub(crate) mod kill;
 
 #[cfg(test)]
 mod tests;

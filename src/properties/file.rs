@@ -60,7 +60,7 @@ pub enum ReadFault {
 }
 
 /// The text of a file, and what is needed to write it back unchanged.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FileText {
     text: Secret<String>,
     encoding: Encoding,

@@ -1,0 +1,239 @@
+//! Changes to several settings files, shown before they are written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::WriteError;
+use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
+use crate::properties::{Change, Edit, FileText, Outcome, ReadError, ReadFault};
+use crate::secret::Secret;
+
+/// A setting with the value that it must have.
+#[derive(Debug)]
+pub(super) struct Setting {
+    key: String,
+    /// None where it must not be there.
+    value: Option<Secret<String>>,
+    is_private: bool,
+}
+
+impl Setting {
+    pub(super) fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(Secret::new(value.into())),
+            is_private: false,
+        }
+    }
+
+    pub(super) fn private(key: impl Into<String>, value: Secret<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value),
+            is_private: true,
+        }
+    }
+
+    pub(super) fn removed(key: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: None,
+            is_private: false,
+        }
+    }
+
+    fn shown(&self) -> String {
+        match &self.value {
+            None => String::new(),
+            Some(value) if self.is_private => {
+                format!("«private key, {} chars»", value.expose().len())
+            }
+            Some(value) => value.expose().clone(),
+        }
+    }
+}
+
+/// What would change in one file.
+#[derive(Debug)]
+pub struct EditedFile {
+    path: PathBuf,
+    before: Option<FileText>,
+    after: Option<Secret<String>>,
+    changes: Vec<SettingChange>,
+}
+
+/// A setting that would change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SettingChange {
+    /// The setting.
+    pub key: String,
+    /// Its new value; a private key is replaced by a remark. Empty where it is removed.
+    pub shown: String,
+    /// What becomes of it.
+    pub kind: ChangeKind,
+}
+
+/// What becomes of a setting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ChangeKind {
+    /// It was not there.
+    Added,
+    /// It was there with another value.
+    Replaced,
+    /// It is there no more.
+    Removed,
+}
+
+impl EditedFile {
+    /// Plans that the file at `path`, which is `before` or not there yet, says what `settings` say.
+    pub(super) fn plan(
+        path: &Path,
+        before: Option<FileText>,
+        settings: &[Setting],
+        heading: Option<&str>,
+    ) -> Self {
+        let mut edit = Edit::new();
+        if let Some(heading) = heading {
+            edit.heading(heading);
+        }
+        for setting in settings {
+            match &setting.value {
+                Some(value) => edit.set(&setting.key, value.expose()),
+                None => edit.remove(&setting.key),
+            };
+        }
+        let outcome = edit.apply(before.as_ref().map_or("", FileText::text));
+        let (after, changes) = match outcome {
+            Outcome::Unchanged => (None, Vec::new()),
+            Outcome::Changed(edited) => {
+                let changes = edited.changes().iter();
+                let changes = changes.map(|change| shown(change, settings)).collect();
+                (Some(Secret::new(edited.text().to_owned())), changes)
+            }
+        };
+        Self {
+            path: path.to_owned(),
+            before,
+            after,
+            changes,
+        }
+    }
+
+    /// Returns the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns what would change, in the order in which it is written.
+    pub fn changes(&self) -> &[SettingChange] {
+        &self.changes
+    }
+
+    /// Tells whether nothing would change.
+    pub fn is_empty(&self) -> bool {
+        self.after.is_none()
+    }
+
+    /// Tells whether the file is there already.
+    pub fn is_there(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Returns the permission bits before and after, if writing takes some away.
+    pub fn mode_change(&self) -> Option<(u32, u32)> {
+        let before = self.before.as_ref()?.mode()? & 0o777;
+        let after = mode_after(before, Privacy::Private);
+        (before != after && self.after.is_some()).then_some((before, after))
+    }
+
+    /// Returns the text as it will be.
+    pub(super) fn text(&self) -> &str {
+        match (&self.after, &self.before) {
+            (Some(after), _) => after.expose(),
+            (None, Some(before)) => before.text(),
+            (None, None) => "",
+        }
+    }
+
+    fn staged(&self) -> Result<Option<Staged>, WriteError> {
+        let Some(after) = &self.after else {
+            return Ok(None);
+        };
+        let now = read(&self.path).ok();
+        let unchanged = match (&self.before, now) {
+            (None, Some(None)) => true,
+            (Some(before), Some(Some(now))) => {
+                before.text() == now.text() && before.has_mark() == now.has_mark()
+            }
+            _ => false,
+        };
+        if !unchanged {
+            return Err(WriteError::Changed(self.path.clone()));
+        }
+        let bytes = match &self.before {
+            Some(file) => file.encode(after.expose()),
+            None => after.expose().clone().into_bytes().into(),
+        };
+        Staged::new(&self.path, &bytes, Privacy::Private).map(Some)
+    }
+}
+
+fn shown(change: &Change, settings: &[Setting]) -> SettingChange {
+    let (key, kind) = match change {
+        Change::Added(key) => (key, ChangeKind::Added),
+        Change::Replaced(key) => (key, ChangeKind::Replaced),
+        Change::Removed(key) => (key, ChangeKind::Removed),
+    };
+    let setting = settings.iter().find(|setting| setting.key == *key);
+    SettingChange {
+        key: key.clone(),
+        shown: setting.map_or_else(String::new, Setting::shown),
+        kind,
+    }
+}
+
+/// Writes `files` in their order, or none of them where one cannot be written.
+///
+/// What an earlier run left behind when it was killed is removed, also where nothing is to be
+/// written.
+pub(super) fn write_all(files: &[EditedFile]) -> Result<(), WriteError> {
+    let changes = files.iter().any(|file| !file.is_empty());
+    let mut folders = Vec::new();
+    for file in files {
+        let target = follow(&file.path)?;
+        let folder = folder_of(&target);
+        if !file.is_empty() {
+            fs::create_dir_all(folder).map_err(WriteError::io(folder))?;
+        }
+        if let Ok(folder) = fs::canonicalize(folder) {
+            folders.push(folder);
+        }
+    }
+    folders.sort();
+    folders.dedup();
+    let locks = folders
+        .iter()
+        .map(|folder| FolderLock::acquire(&folder.join("x")));
+    let _locks: Vec<_> = match locks.collect::<Result<_, _>>() {
+        // Somebody else is at work, and there is nothing to write.
+        Err(WriteError::Busy(_)) if !changes => return Ok(()),
+        locks => locks?,
+    };
+    for folder in &folders {
+        sweep(folder);
+    }
+    let mut staged = Vec::new();
+    for file in files {
+        staged.extend(file.staged()?);
+    }
+    commit_all(staged)
+}
+
+/// Reads a file that need not be there.
+pub(super) fn read(path: &Path) -> Result<Option<FileText>, ReadError> {
+    match FileText::read(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,297 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::UNIX_EPOCH;
+
+use super::*;
+use crate::admin::pairing::{self, Member, Options};
+use crate::admin::write::kill;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::check;
+use crate::identity::{Environment, ModuleType, Role};
+
+const DPM: &str = "dpm/etc/application.properties";
+const DPE: &str = "dpe/etc/application.properties";
+
+/// Pairs two modules in `folder`, whose files have comments and line ends of their own.
+fn pair(folder: &Path) {
+    let texts = [
+        "# our DPM\r\n\r\nserver.port = 8031\r\nlast=1",
+        "#DPE\nb=2\n\n",
+    ];
+    let members = [("dpm", DPM, texts[0]), ("dpe", DPE, texts[1])];
+    let members = members.map(|(module, file, text)| {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        Member {
+            module: ModuleType::new(module).unwrap(),
+            path,
+            name: None,
+            key: None,
+        }
+    });
+    let options = Options {
+        environment: Some(Environment::new("dev").unwrap()),
+        role: Role::impersonation(),
+        key_name: None,
+        tls: false,
+    };
+    pairing::plan(&members, &options)
+        .unwrap()
+        .carry_out()
+        .unwrap();
+}
+
+fn read(folder: &Path) -> Rotation {
+    Rotation::read(&folder.join(DPE), &[folder.join(DPM)]).unwrap()
+}
+
+fn take(folder: &Path, step: Step) {
+    let plan = read(folder).plan(step, SystemClock.now()).unwrap();
+    plan.carry_out().unwrap();
+}
+
+fn texts(folder: &Path) -> [String; 2] {
+    [DPM, DPE].map(|file| fs::read_to_string(folder.join(file)).unwrap())
+}
+
+/// Tells what each module's file says of the other's keys: names, and whether they are revoked.
+fn keys(folder: &Path) -> Vec<(String, bool)> {
+    let rotation = read(folder);
+    let keys = rotation.standings()[0].keys.to_vec();
+    keys.iter()
+        .map(|key| (key.name.clone(), key.revoked))
+        .collect()
+}
+
+fn errors(folder: &Path) -> usize {
+    let files = [folder.join(DPM), folder.join(DPE)];
+    check(&files, &[]).unwrap().findings.errors()
+}
+
+#[test]
+fn three_steps_change_the_key_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    let [dpm, dpe] = texts(folder.path());
+    let old = read(folder.path()).key().fingerprint();
+
+    let mut phases = Vec::new();
+    for step in [Step::Prepare, Step::Activate, Step::Finish] {
+        take(folder.path(), step);
+        assert_eq!(errors(folder.path()), 0, "{step:?}");
+        phases.push(read(folder.path()).phase());
+    }
+
+    assert_eq!(phases, [Phase::Prepared, Phase::Activated, Phase::Idle]);
+    assert_ne!(read(folder.path()).key().fingerprint(), old);
+    let ours = [("key".to_owned(), true), ("key2".to_owned(), false)];
+    assert_eq!(keys(folder.path()), ours);
+    let [dpm_after, dpe_after] = texts(folder.path());
+    let revoked = dpm.replace("is-revoked=false", "is-revoked=true");
+    assert!(dpm_after.starts_with(&revoked), "{dpm_after}");
+    assert_eq!(dpm_after.lines().count(), dpm.lines().count() + 3);
+    assert_eq!(
+        dpm_after.matches('\n').count(),
+        dpm_after.matches("\r\n").count()
+    );
+    let lines = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.contains("generator.key="));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&dpe_after), lines(&dpe));
+}
+
+#[test]
+fn a_step_that_is_done_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    for step in [Step::Abort, Step::Prepare, Step::Activate, Step::Finish] {
+        take(folder.path(), step);
+        let stamp = |file| {
+            fs::metadata(folder.path().join(file))
+                .unwrap()
+                .modified()
+                .unwrap()
+        };
+        let before = ([DPM, DPE].map(stamp), texts(folder.path()));
+
+        let plan = read(folder.path()).plan(step, SystemClock.now()).unwrap();
+        plan.carry_out().unwrap();
+
+        assert!(plan.is_empty(), "{step:?}");
+        assert_eq!(([DPM, DPE].map(stamp), texts(folder.path())), before);
+    }
+}
+
+#[test]
+fn an_aborted_rotation_leaves_the_files_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    let before = texts(folder.path());
+
+    take(folder.path(), Step::Prepare);
+    assert_ne!(texts(folder.path()), before);
+    take(folder.path(), Step::Abort);
+
+    assert_eq!(texts(folder.path()), before);
+}
+
+#[test]
+fn steps_out_of_turn_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    let refused = |step| match read(folder.path()).plan(step, SystemClock.now()) {
+        Err(RotateError::OutOfTurn(why)) => why,
+        other => panic!("{step:?}: {other:?}"),
+    };
+
+    assert_eq!(refused(Step::Activate), OutOfTurn::NotPrepared);
+    take(folder.path(), Step::Prepare);
+    assert_eq!(refused(Step::Finish), OutOfTurn::NotActivated);
+    take(folder.path(), Step::Activate);
+    assert_eq!(refused(Step::Prepare), OutOfTurn::Activated);
+    assert_eq!(refused(Step::Abort), OutOfTurn::Activated);
+}
+
+#[test]
+fn a_second_engine_s_key_under_the_same_name_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    let other = SigningKey::generate().unwrap();
+    let rotation = read(folder.path());
+    let deployment = rotation.peers[0].deployment(&rotation).unwrap();
+    let id = KeyId::from(other.fingerprint());
+    let source = &rotation.peers[0];
+    let settings = edits::trusting(deployment, &other, &id);
+    let added = EditedFile::plan(&source.path, Some(source.text.clone()), &settings, None);
+    write_all(&[added]).unwrap();
+
+    for step in [Step::Prepare, Step::Activate, Step::Finish] {
+        take(folder.path(), step);
+    }
+
+    let ours = [("key", true), ("key2", false), ("key3", false)];
+    let ours = ours.map(|(name, revoked)| (name.to_owned(), revoked));
+    assert_eq!(keys(folder.path()), ours);
+}
+
+#[test]
+fn the_old_key_goes_when_its_last_token_can_have_expired() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    for (file, line) in [
+        (DPM, "\r\ncountersign.token.leeway=40s\r\n"),
+        (
+            DPE,
+            "ataccama.authentication.internal.jwt.generator.token-expiration=100\n",
+        ),
+    ] {
+        let path = folder.path().join(file);
+        let text = fs::read_to_string(&path).unwrap() + line;
+        fs::write(&path, text).unwrap();
+    }
+    assert_eq!(read(folder.path()).finish_after(), None);
+    let at = UNIX_EPOCH + Duration::from_millis(1_800_000_000_500);
+    take(folder.path(), Step::Prepare);
+
+    read(folder.path())
+        .plan(Step::Activate, at)
+        .unwrap()
+        .carry_out()
+        .unwrap();
+
+    let after = read(folder.path()).finish_after().unwrap();
+    assert_eq!(after.duration_since(at).unwrap(), Duration::from_secs(142));
+}
+
+#[test]
+fn files_that_do_not_belong_together_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    let (dpm, dpe) = (folder.path().join(DPM), folder.path().join(DPE));
+    let stranger = folder.path().join("stranger");
+    pair(&stranger);
+
+    let twice = Rotation::read(&dpe, std::slice::from_ref(&dpe));
+    let foreign = Rotation::read(&dpe, &[stranger.join(DPM)]).unwrap();
+    let foreign = foreign.plan(Step::Prepare, SystemClock.now());
+    fs::write(&dpm, "ataccama.one.platform.deployments.x.modul=dpe\n").unwrap();
+    let faulty = Rotation::read(&dpe, &[dpm]);
+
+    assert!(matches!(twice, Err(RotateError::SameFile(_))), "{twice:?}");
+    assert!(
+        matches!(foreign, Err(RotateError::Stranger { .. })),
+        "{foreign:?}"
+    );
+    assert!(
+        matches!(faulty, Err(RotateError::Faults { .. })),
+        "{faulty:?}"
+    );
+}
+
+/// The step that a child is to take is in a file, since its arguments are the harness's.
+const STEP: &str = "step";
+
+#[test]
+#[ignore = "is run by another test, which kills it"]
+fn child() {
+    let folder = kill::folder().unwrap();
+    let steps = [Step::Prepare, Step::Activate, Step::Finish, Step::Abort];
+    let name = fs::read_to_string(folder.join(STEP)).unwrap();
+    take(
+        &folder,
+        steps
+            .into_iter()
+            .find(|step| step.as_str() == name)
+            .unwrap(),
+    );
+}
+
+/// Returns every file below `folder`, with its bytes.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn killed_between_any_two_writes_a_step_leaves_a_common_key_and_is_completed() {
+    for (step, before, writes) in [
+        (Step::Prepare, &[][..], 2),
+        (Step::Activate, &[Step::Prepare], 1),
+        (Step::Finish, &[Step::Prepare, Step::Activate], 2),
+        (Step::Abort, &[Step::Prepare], 2),
+    ] {
+        let set_up = |folder: &Path| {
+            pair(folder);
+            for step in before {
+                take(folder, *step);
+            }
+            fs::write(folder.join(STEP), step.as_str()).unwrap();
+        };
+        let look = |folder: &Path, at: u32| {
+            // Both parse, and each trusts the key that the other signs with.
+            assert_eq!(errors(folder), 0, "{step:?} {at}");
+            take(folder, step);
+            let after = read(folder);
+            assert_eq!(after.phase(), step.ends_in(), "{step:?} {at}");
+            assert_eq!(errors(folder), 0, "{step:?} {at}");
+            // What was left lying about is gone.
+            let names: Vec<_> = files(folder).into_keys().collect();
+            let named = [DPE, DPM, STEP].map(|name| folder.join(name));
+            assert_eq!(names, named, "{step:?} {at}");
+        };
+
+        let killed = kill::at_every_point("admin::rotation::tests::child", set_up, look);
+
+        assert!(killed > writes * 3, "{step:?} was killed {killed} times");
+    }
+}
