@@ -40,6 +40,11 @@ impl Target {
         }
     }
 
+    /// Returns the host, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port

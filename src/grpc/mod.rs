@@ -42,4 +42,4 @@ pub use serve::{Drained, ServeError, ServerOptions, serve};
 pub use server::{Tokens, VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
 pub use session::{STREAM_GRACE, SessionBody};
 pub use standard::{Health, Reflection, StandardServices};
-pub use status::{DOMAIN, code_name, reason_of, refuse};
+pub use status::{DOMAIN, callee_time, code_name, reason_of, refuse};

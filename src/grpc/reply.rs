@@ -12,8 +12,9 @@ use tonic::Status;
 use crate::token::{Reason, Refusal};
 
 use super::client::Proved;
+use super::metadata;
 use super::required_proof::{Expected, missing};
-use super::{metadata, refuse};
+use super::status::refuse_at;
 
 pin_project_lite::pin_project! {
     /// The body of a reply to a call of [`AttachIdentity`](super::AttachIdentity).
@@ -75,7 +76,7 @@ pub(super) fn receive<R>(
 }
 
 fn not_believed(refusal: &Refusal) -> Status {
-    refuse(refusal.reason, Some(&refusal.detail))
+    refuse_at(refusal.reason, &refusal.detail, refusal.callee_time)
 }
 
 /// What `grpc-status` says.

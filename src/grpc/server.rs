@@ -22,6 +22,7 @@ use crate::token::{Accept, Reason, Refusal, TokenVerifier, VerifiedToken};
 
 use super::pending_proof::{PendingProof, Proofs};
 use super::session::{RequestBody, Session, SessionBody};
+use super::status::refuse_at;
 use super::{
     MethodRules, MetricsLayer, RefusedCall, RefusedCaller, Rejections, listener, metadata, peer,
     refuse,
@@ -240,9 +241,12 @@ impl Gate {
             method: path,
             detail,
         });
-        let detail = refusal.deployment.as_ref().map(|_| detail.as_str());
+        let status = match &refusal.deployment {
+            Some(_) => refuse_at(*reason, detail, refusal.callee_time),
+            None => refuse(*reason, None),
+        };
         Refused {
-            status: refuse(*reason, detail),
+            status,
             caller: refusal.issuer,
         }
     }

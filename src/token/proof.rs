@@ -5,6 +5,7 @@
 //! request was sent, covers no byte of the bodies, and a pure relay passes it: TLS does those.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::clock::Clock;
 use crate::jose::{Compact, compact, json};
 use crate::trust::{Deployment, TrustStore};
 
-use super::claims::{required_number, seconds, text, whole_seconds};
+use super::claims::{required_number, seconds, text, time, whole_seconds};
 use super::{IssueError, Nonce, Policy, Reason, Refusal};
 
 /// The `typ` of a proof. Never accepted as a token, as a token's is never accepted here.
@@ -125,7 +126,8 @@ impl ProofVerifier {
         Self { policy, clock }
     }
 
-    /// Verifies that an active key of `callee` signed `proof` for `exchange`.
+    /// Verifies that an active key of `callee` signed `proof` for `exchange`; returns when it was
+    /// signed by the callee's clock, in whole seconds rounded down.
     ///
     /// Checks size, form, `typ`, key, signature, issuer, audience, nonce, token hash, method, times
     /// and, where `engine` is given, that the callee is that engine. Does not check the reply's
@@ -133,14 +135,15 @@ impl ProofVerifier {
     ///
     /// # Errors
     ///
-    /// Always with [`Reason::ProofInvalid`]; the detail says what does not hold.
+    /// Always with [`Reason::ProofInvalid`]; the detail says what does not hold. Where all but the
+    /// times holds, the callee's time is in it.
     pub fn verify(
         &self,
         proof: &str,
         exchange: &Exchange<'_>,
         callee: &Deployment,
         engine: Option<&EngineClaim>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<SystemTime, Refusal> {
         if proof.len() > MAX_BYTES {
             return Err(invalid(format!(
                 "it has {} bytes, at most {MAX_BYTES}",
@@ -176,11 +179,11 @@ impl ProofVerifier {
         expect(&claims, "nonce", &exchange.nonce.to_string())?;
         expect(&claims, "th", &token_hash(exchange.token))?;
         expect(&claims, "m", exchange.path)?;
-        self.check_times(&claims)?;
-        engine.map_or(Ok(()), |engine| check_engine(&claims, engine))
+        engine.map_or(Ok(()), |engine| check_engine(&claims, engine))?;
+        self.check_times(&claims)
     }
 
-    fn check_times(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+    fn check_times(&self, claims: &Map<String, Value>) -> Result<SystemTime, Refusal> {
         let issued = required_number(claims, "iat").map_err(as_proof)?;
         let expires = required_number(claims, "exp").map_err(as_proof)?;
         let now = seconds(self.clock.now());
@@ -194,11 +197,20 @@ impl ProofVerifier {
         // Whole seconds, rounded down: without leeway, too, a proof is up to a second old.
         if issued - now > leeway || now - issued >= leeway + 1.0 || now >= expires + leeway {
             let skew = issued - now;
-            return Err(invalid(format!(
-                "its clock differs from this one by {skew:+.0} s"
-            )));
+            let detail = format!("its clock differs from this one by {skew:+.0} s");
+            return Err(invalid(detail).with_callee_time(time(issued)));
         }
-        Ok(())
+        Ok(time(issued))
+    }
+
+    /// Returns the clock that proofs are held against.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Returns how far the callee's clock may differ.
+    pub fn leeway(&self) -> Duration {
+        self.policy.leeway()
     }
 }
 

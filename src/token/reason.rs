@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use crate::identity::DeploymentName;
 
@@ -147,6 +148,8 @@ pub struct Refusal {
     /// The token's `iss`, where an active key signed it and it is meant for this module: whom a proof
     /// of the refusal may address.
     pub issuer: Option<String>,
+    /// The callee's time, where the two clocks may be why.
+    pub callee_time: Option<SystemTime>,
 }
 
 impl Refusal {
@@ -158,6 +161,16 @@ impl Refusal {
             key_id: None,
             deployment: None,
             issuer: None,
+            callee_time: None,
+        }
+    }
+
+    /// Adds what the callee's clock shows, for a refusal because of times.
+    #[must_use]
+    pub fn with_callee_time(self, time: SystemTime) -> Self {
+        Self {
+            callee_time: Some(time),
+            ..self
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Verifies a caller's token: each rule once, in a fixed order.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::clock::Clock;
 use crate::identity::{DeploymentName, Roles, ServiceIdentity};
@@ -197,7 +198,21 @@ impl TokenVerifier {
     }
 
     pub(super) fn times(&self, claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {
-        let now = seconds(self.clock.now());
+        let now = self.clock.now();
+        self.times_at(now, claims, signer)
+            .map_err(|refusal| match refusal.reason {
+                Reason::TokenExpired | Reason::TokenNotYetValid => refusal.with_callee_time(now),
+                _ => refusal,
+            })
+    }
+
+    fn times_at(
+        &self,
+        now: SystemTime,
+        claims: &Claims,
+        signer: &Signer<'_>,
+    ) -> Result<(), Refusal> {
+        let now = seconds(now);
         let leeway = self.policy.leeway().as_secs_f64();
         let (max, lead) = match signer {
             Signer::Peer(_) => (self.policy.max_lifetime(), leeway),
@@ -215,14 +230,17 @@ impl TokenVerifier {
             return Err(Refusal::new(Reason::TokenExpired, detail));
         }
         if now >= expires_at + leeway {
-            let detail = format!("expired {:.0} s ago, leeway {leeway} s", now - expires_at);
+            let ago = now - expires_at;
+            let detail = format!(
+                "expired {ago:.0} s ago, leeway {leeway} s; if it was sent in time, the caller's clock is at least {ago:.0} s behind this one"
+            );
             return Err(Refusal::new(Reason::TokenExpired, detail));
         }
         for (name, time) in [("iat", Some(issued_at)), ("nbf", not_before)] {
             let ahead = time.unwrap_or(now) - now;
             if ahead > lead {
                 let detail = format!(
-                    "`{name}` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts"
+                    "`{name}` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts: the caller's clock is at least {ahead:.0} s ahead of this one"
                 );
                 return Err(Refusal::new(Reason::TokenNotYetValid, detail));
             }

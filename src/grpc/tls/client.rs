@@ -171,7 +171,7 @@ impl ClientTls {
     }
 
     /// Shakes hands with `host` over `stream`.
-    pub(in crate::grpc) async fn connect(
+    pub(crate) async fn connect(
         &self,
         host: &str,
         stream: TcpStream,
@@ -188,7 +188,7 @@ impl ClientTls {
     }
 
     /// Says why a read or write after the handshake failed, where TLS is why.
-    pub(in crate::grpc) fn explain_later(&self, error: &std::io::Error) -> Option<ClientFailure> {
+    pub(crate) fn explain_later(&self, error: &std::io::Error) -> Option<ClientFailure> {
         ClientFailure::of_tls(error, &self.source.settings)
     }
 }
