@@ -2,6 +2,7 @@
 //! here prints.
 
 pub mod demo;
+pub mod doctor;
 mod edited;
 mod error;
 pub mod pairing;

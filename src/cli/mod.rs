@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod engines;
 mod explain;
 mod home;
@@ -85,6 +86,8 @@ enum Command {
     /// Ask the DPM for its engines
     #[command(subcommand)]
     Engines(engines::Command),
+    /// Find the layer that keeps two modules from talking, and what mends it
+    Doctor(doctor::Arguments),
     /// Verify a compact JWS against one key
     #[command(subcommand)]
     Jws(jws::Command),
@@ -126,6 +129,7 @@ fn run() -> Exit {
         Command::Dpm(command) => run::run_dpm(&command, &console),
         Command::Dpe(command) => run::run_dpe(&command, &console),
         Command::Engines(command) => engines::run(&command, &console),
+        Command::Doctor(arguments) => doctor::run(&arguments, &console),
         Command::Key(command) => key::run(command, &console),
         Command::Jws(command) => jws::run(&command, &console),
         Command::Explain(arguments) => explain::run(&arguments, &console),

@@ -7,6 +7,24 @@ use std::path::Path;
 use super::error::EngineIdFileError;
 use crate::engine::EngineId;
 
+/// Reads the engine's id from `<storage>/engine-id`, where a DPE has made one.
+///
+/// # Errors
+///
+/// When the file cannot be read, or holds something else than an id.
+pub fn stored_engine_id(storage: &Path) -> Result<Option<EngineId>, EngineIdFileError> {
+    let path = storage.join("engine-id");
+    match read(&path) {
+        Ok(text) => {
+            let id = text.trim().parse();
+            id.map(Some)
+                .map_err(|source| EngineIdFileError::Broken { path, source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(EngineIdFileError::Io { path, source }),
+    }
+}
+
 /// Reads the engine's id from `<storage>/engine-id`, or makes it there once.
 ///
 /// The file is written whole or not at all. Two processes at a time are kept out by the lock on

@@ -7,7 +7,7 @@ mod service;
 mod site;
 mod status_checker;
 
-pub use engine_id::load_or_create;
+pub use engine_id::{load_or_create, stored_engine_id};
 pub use error::{EngineIdFileError, StartError};
 pub use server::{Dpe, Options};
 pub use service::EngineService;

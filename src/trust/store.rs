@@ -116,10 +116,7 @@ mod tests {
         let store = TrustStore::new(keys.unwrap());
         let before = store.load();
 
-        let revoked = Deployment {
-            keys: vec![],
-            ..b
-        };
+        let revoked = Deployment { keys: vec![], ..b };
         store.replace(KeySet::new(vec![a, revoked], own).unwrap());
         let after = store.load();
 

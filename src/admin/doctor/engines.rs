@@ -1,0 +1,212 @@
+//! A DPM's peers: itself, and the engines that it knows.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::Status;
+use tower_layer::Layer as _;
+
+use super::peer::Peer;
+use super::report::{Fault, Found, Layer, Side, Visit};
+use super::{NoSuchPeer, Options, role, visit, way_back};
+use crate::config::Settings;
+use crate::engine::EngineAddress;
+use crate::grpc::{Connection, Module, Target, cause};
+use crate::identity::DeploymentName;
+use crate::proto::registry as wire;
+use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use crate::registry::{AddressPolicy, Destination};
+use crate::telemetry::Untrusted;
+
+/// More engines than this are not visited unasked: each may take its time.
+const MOST: usize = 50;
+
+/// Visits the running DPM, then its engines, as the dial-back does.
+pub(super) async fn visits(
+    settings: &Settings,
+    module: &Module,
+    options: &Options,
+) -> Result<Vec<Visit>, NoSuchPeer> {
+    let peer = match Peer::itself(settings, module, options) {
+        Ok(peer) => peer,
+        Err(fault) => {
+            let mut visit = Visit::to("this module itself");
+            let _: Option<()> = visit.note(Layer::Name, Err(fault));
+            return Ok(vec![visit.end()]);
+        }
+    };
+    let mut own = Visit::to(format!("{} itself at {}", peer.name, peer.target));
+    let engines = itself(&mut own, &peer, settings, options).await;
+    let mut visits = vec![own.end()];
+    let Some(engines) = engines else {
+        return Ok(visits);
+    };
+    let wanted = options.peer.as_deref();
+    for engine in engines.iter().filter(|engine| is_meant(engine, wanted)) {
+        if visits.len() > MOST {
+            break;
+        }
+        visits.push(of_engine(engine, settings, module, options).await);
+    }
+    match wanted {
+        Some(name) if visits.len() == 1 => Err(NoSuchPeer(name.to_owned())),
+        _ => Ok(visits),
+    }
+}
+
+async fn itself(
+    visit: &mut Visit,
+    peer: &Peer,
+    settings: &Settings,
+    options: &Options,
+) -> Option<Vec<wire::Engine>> {
+    if settings.server.port == 0 {
+        let fault = Fault::new(Side::Here, "this DPM takes a free port at each start");
+        let fault = fault.help("name the one in its log: --set ataccama.server.grpc.port=PORT");
+        return visit.note(Layer::Name, Err(fault));
+    }
+    let limit = options.timeout;
+    let connection = visit::reach(visit, peer, limit).await?;
+    visit::acquaint(visit, peer, &connection, limit).await?;
+    visit.note(
+        Layer::Role,
+        Ok(Found::skipped((), "a module needs none to ask itself")),
+    )?;
+    let listed = list(peer, &connection, limit).await.map_err(|status| {
+        let detail = format!(
+            "the engines cannot be listed: {}",
+            Untrusted(status.message())
+        );
+        Fault::new(Side::Here, detail)
+    });
+    let listed = listed.map(|engines| {
+        let count = engines.len();
+        let more = if count > MOST {
+            format!("; the first {MOST} are looked at, others with --peer ID")
+        } else {
+            String::new()
+        };
+        Found::skipped(engines, format!("registered engines: {count}{more}"))
+    });
+    visit.note(Layer::WayBack, listed)
+}
+
+/// Lists the engines in service.
+async fn list(
+    peer: &Peer,
+    connection: &Connection,
+    limit: Duration,
+) -> Result<Vec<wire::Engine>, Status> {
+    let channel = peer.identity.layer(connection.channel());
+    let mut client = EngineRegistryServiceClient::new(channel);
+    let mut engines = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = wire::ListEnginesRequest {
+            page_size: 1000,
+            page_token,
+        };
+        let page = timeout(limit, client.list_engines(request)).await;
+        let late = |_elapsed| Status::deadline_exceeded("no answer in time");
+        let page = page.map_err(late)??.into_inner();
+        let active = |engine: &wire::Engine| engine.status() != wire::EngineStatus::Inactive;
+        engines.extend(page.engines.into_iter().filter(active));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(engines);
+        }
+    }
+}
+
+fn is_meant(engine: &wire::Engine, wanted: Option<&str>) -> bool {
+    let Some(wanted) = wanted else {
+        return true;
+    };
+    let address = engine.address.clone().unwrap_or_default();
+    let address = format!("{}:{}", address.hostname, address.port);
+    [&engine.id, &engine.deployment, &address].contains(&&wanted.to_owned())
+}
+
+async fn of_engine(
+    engine: &wire::Engine,
+    settings: &Settings,
+    module: &Module,
+    options: &Options,
+) -> Visit {
+    let address = engine.address.clone().unwrap_or_default();
+    let mut visit = Visit::to(format!(
+        "engine {} of {} at {}:{}",
+        Untrusted(&engine.id),
+        Untrusted(&engine.deployment),
+        Untrusted(&address.hostname),
+        address.port
+    ));
+    match judged(engine, settings, module).await {
+        // None says that a layer failed, which is noted.
+        Ok(peer) => drop(dial(&mut visit, &peer, engine, options).await),
+        Err(fault) => drop(visit.note::<()>(Layer::Name, Err(fault))),
+    }
+    visit.end()
+}
+
+/// Takes the engine for a peer if it may be dialled.
+async fn judged(
+    engine: &wire::Engine,
+    settings: &Settings,
+    module: &Module,
+) -> Result<Peer, Fault> {
+    let here = |error: &dyn std::error::Error| Fault::new(Side::Here, cause(error));
+    let address = engine.address.clone().unwrap_or_default();
+    let address =
+        EngineAddress::new(&address.hostname, address.port.into()).map_err(|error| here(&error))?;
+    let owner = DeploymentName::new(&engine.deployment).map_err(|error| here(&error))?;
+    let rules: HashMap<_, _> = settings
+        .peers
+        .iter()
+        .map(|peer| (peer.name.clone(), peer.addresses.clone()))
+        .collect();
+    let own = SocketAddr::new(settings.server.address, settings.server.port);
+    let policy = AddressPolicy::new(vec![own], rules);
+    let host = (address.hostname(), address.port());
+    let resolved = timeout(Duration::from_secs(2), tokio::net::lookup_host(host)).await;
+    let resolved: Vec<_> = match resolved {
+        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+        // The name's own layer says so.
+        _ => Vec::new(),
+    };
+    let destination = Destination {
+        deployment: owner.as_str(),
+        address: &address,
+        // Who asks sits on the registry's own machine; only the registry knows who registered.
+        over_loopback: true,
+    };
+    let judged = policy.check(&destination, &resolved, |_| false);
+    judged.map_err(|refusal| {
+        let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");
+        Fault::new(Side::Between, detail).help("countersign explain ADDRESS_NOT_ALLOWED")
+    })?;
+    let target = Target::new(address.hostname(), address.port());
+    Peer::engine(&owner, target, settings, module)
+}
+
+async fn dial(
+    visit: &mut Visit,
+    peer: &Peer,
+    engine: &wire::Engine,
+    options: &Options,
+) -> Option<()> {
+    let limit = options.timeout;
+    let connection = visit::reach(visit, peer, limit).await?;
+    visit::acquaint(visit, peer, &connection, limit).await?;
+    let asking = role::of_engine(peer, &connection, limit);
+    let id = visit.look(Layer::Role, asking).await?;
+    let seen = if id == engine.id {
+        way_back::seen(engine, peer.module.own().issuer())
+    } else {
+        let detail = format!("engine {} answers there", Untrusted(&id));
+        Err(Fault::new(Side::Peer, detail).help(peer.words.host.clone()))
+    };
+    visit.note(Layer::WayBack, seen)
+}

@@ -1,0 +1,137 @@
+//! Layer 8: does the peer know this module, and is it who it should be?
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::timeout;
+use tonic::{Code, Request, Status};
+use tower_layer::Layer as _;
+
+use super::peer::Peer;
+use super::report::{Fault, Found, Side};
+use crate::grpc::{Connection, callee_time, code_name, is_proved, reason_of};
+use crate::proto::identity as wire;
+use crate::proto::identity::identity_service_client::IdentityServiceClient;
+use crate::telemetry::Untrusted;
+use crate::token::Reason;
+
+/// What `WhoAmI` came to.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) answer: Result<wire::WhoAmIResponse, Status>,
+    /// By how many seconds the peer's clock is ahead, where it told its time.
+    pub(super) peer_ahead: Option<f64>,
+}
+
+/// How the peer knows this module.
+#[derive(Debug)]
+pub(super) struct Known {
+    identity: wire::ServiceIdentity,
+}
+
+impl Known {
+    /// Says which roles the peer gives this module.
+    pub(super) fn roles(&self) -> String {
+        let roles = self.identity.roles.join(", ");
+        format!("roles there: [{}]", Untrusted(roles))
+    }
+}
+
+pub(super) async fn ask(peer: &Peer, connection: &Connection, limit: Duration) -> Asked {
+    let clock = peer.module.clock();
+    let channel = peer.identity.layer(connection.channel());
+    let mut client = IdentityServiceClient::new(channel).max_decoding_message_size(64 * 1024);
+    let mut request = Request::new(wire::WhoAmIRequest {});
+    request.set_timeout(limit);
+    let sent = clock.now();
+    let answer = timeout(limit, client.who_am_i(request)).await;
+    let received = clock.now();
+    let late = || Status::deadline_exceeded(format!("no answer within {limit:?}"));
+    let answer = answer.unwrap_or_else(|_elapsed| Err(late()));
+    let answer = answer.map(tonic::Response::into_inner);
+    let time = match &answer {
+        Ok(answer) => answer
+            .server_time
+            .and_then(|time| SystemTime::try_from(time).ok()),
+        Err(status) => callee_time(status),
+    };
+    Asked {
+        answer,
+        peer_ahead: time.map(|time| f64::midpoint(seconds(time, sent), seconds(time, received))),
+    }
+}
+
+/// By how many seconds `time` is after `other`.
+fn seconds(time: SystemTime, other: SystemTime) -> f64 {
+    match time.duration_since(other) {
+        Ok(after) => after.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
+}
+
+pub(super) fn judge(peer: &Peer, asked: Asked) -> Result<Found<Known>, Fault> {
+    let status = match asked.answer {
+        Ok(answer) => return Ok(known(peer, answer)),
+        Err(status) => status,
+    };
+    Err(match reason_of(&status) {
+        Some(reason) => refused(peer, reason, &status),
+        None if status.code() == Code::Unimplemented => {
+            let detail = format!("{} serves gRPC, but no IdentityService", peer.target);
+            let fault = Fault::new(Side::Here, detail);
+            fault.help(peer.words.port.clone())
+        }
+        None => {
+            let code = code_name(status.code());
+            let detail = format!("{code}: {}", Untrusted(status.message()));
+            let fault = Fault::new(Side::Between, detail);
+            fault.help("look for a proxy between the two, and into the peer's log")
+        }
+    })
+}
+
+fn known(peer: &Peer, answer: wire::WhoAmIResponse) -> Found<Known> {
+    let identity = answer.identity.unwrap_or_default();
+    let (module, id) = (Untrusted(&identity.module), Untrusted(&identity.id));
+    let roles = identity.roles.join(", ");
+    let detail = format!(
+        "{} knows this module as ServiceIdentity(module={module}, id={id}, roles=[{}])",
+        peer.name,
+        Untrusted(roles)
+    );
+    Found::new(Known { identity }, detail)
+}
+
+fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
+    let (name, own) = (&peer.name, peer.module.own());
+    let key = &own.key_id;
+    let code = code_name(status.code());
+    let what = match reason {
+        Reason::KeyUnknown => format!("{name} does not know key {key} of this module"),
+        Reason::KeyRevoked => format!("{name} lists key {key} of this module as revoked"),
+        Reason::SignatureInvalid => format!("{name} holds another key under the name {key}"),
+        _ => {
+            let start = format!("{reason}: ");
+            let message = status.message();
+            let message = message.strip_prefix(&start).unwrap_or(message);
+            Untrusted(message).to_string()
+        }
+    };
+    let side = match reason {
+        Reason::KeyUnknown | Reason::KeyRevoked | Reason::SignatureInvalid => Side::Peer,
+        _ => Side::Between,
+    };
+    let local = matches!(reason, Reason::ProofMissing | Reason::ProofInvalid);
+    let unproved = if local || is_proved(status) {
+        ""
+    } else {
+        " (unproved: the refusal is not signed)"
+    };
+    let fault = Fault::new(side, format!("{code} {reason}: {what}{unproved}"));
+    let fault = fault.help(format!("countersign explain {reason}"));
+    if reason == Reason::KeyRevoked {
+        let help = "where that is intended, this module needs a new key: countersign rotate";
+        return fault.help(help);
+    }
+    let fault = fault.help(peer.words.check.clone());
+    fault.help(peer.words.pair.clone())
+}

@@ -1,0 +1,113 @@
+//! Layer 10: does the DPM reach this engine?
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Options;
+use super::peer::Peer;
+use super::report::{Fault, Found, Side};
+use super::role::{self, Record};
+use crate::config::Settings;
+use crate::dpe::{EngineIdFileError, stored_engine_id};
+use crate::engine::EngineId;
+use crate::grpc::Connection;
+use crate::proto::registry::{Engine, EngineStatus};
+use crate::telemetry::{Untrusted, UntrustedReason};
+
+/// Returns the id that this engine registers with, where it ever ran.
+pub(super) fn engine_id(settings: &Settings) -> Result<Option<EngineId>, EngineIdFileError> {
+    stored_engine_id(&settings.home.storage)
+}
+
+/// Says what the DPM holds of this engine, or why it holds nothing.
+pub(super) async fn judge(
+    record: Record,
+    peer: &Peer,
+    connection: &Connection,
+    settings: &Settings,
+    options: &Options,
+) -> Result<Found<()>, Fault> {
+    let id =
+        engine_id(settings).map_err(|error| Fault::new(Side::Here, crate::grpc::cause(&error)))?;
+    let home = options.home.display();
+    let start = format!("start it with: countersign dpe run --home {home}");
+    let Some(id) = id else {
+        let detail = format!("this engine has not run yet; {start}");
+        return Ok(Found::skipped((), detail));
+    };
+    let registered = record.filter(|engine| engine.status() != EngineStatus::Inactive);
+    match registered {
+        Some(engine) => {
+            let engine = checked(engine, peer, connection, id, options.timeout).await;
+            seen(&engine, &peer.name)
+        }
+        None if listens(settings, options.timeout).await => {
+            let detail = format!("the engine runs, but {} does not hold it", peer.name);
+            let fault = Fault::new(Side::Here, detail);
+            let log = settings.home.log.display();
+            Err(fault.help(format!("its log says why: {log}")))
+        }
+        None => {
+            let detail = format!("the engine does not run; {start}");
+            Ok(Found::skipped((), detail))
+        }
+    }
+}
+
+/// Waits while an engine that has just registered is dialled back for the first time.
+async fn checked(
+    mut engine: Engine,
+    peer: &Peer,
+    connection: &Connection,
+    id: EngineId,
+    limit: Duration,
+) -> Engine {
+    let end = Instant::now() + limit;
+    while engine.status() == EngineStatus::New
+        && engine.status_reason.is_empty()
+        && Instant::now() < end
+    {
+        sleep(Duration::from_millis(50)).await;
+        match role::registered(peer, connection, Some(id), limit).await {
+            Ok(Some(newer)) => engine = newer,
+            _ => break,
+        }
+    }
+    engine
+}
+
+/// Says how the DPM called `dpm` sees `engine`.
+pub(super) fn seen(engine: &Engine, dpm: &str) -> Result<Found<()>, Fault> {
+    let status = engine.status().as_str_name();
+    let status = status.strip_prefix("ENGINE_STATUS_").unwrap_or(status);
+    let address = engine.address.clone().unwrap_or_default();
+    let way = format!("{dpm} → {}:{}", Untrusted(&address.hostname), address.port);
+    if engine.status() == EngineStatus::Ready {
+        return Ok(Found::new((), format!("{way}, {status}")));
+    }
+    let reason = match engine.status_reason.as_str() {
+        "" => "it was not dialled back yet".to_owned(),
+        reason => UntrustedReason(reason).to_string(),
+    };
+    let fault = Fault::new(Side::Between, format!("{way}, {status}: {reason}"));
+    Err(fault.help(
+        "the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there",
+    ))
+}
+
+/// Tells whether something listens where this engine would.
+async fn listens(settings: &Settings, limit: Duration) -> bool {
+    let server = &settings.server;
+    if server.port == 0 {
+        return false;
+    }
+    let mut address = server.address;
+    if address.is_unspecified() {
+        address = std::net::Ipv4Addr::LOCALHOST.into();
+    }
+    let connecting = TcpStream::connect(SocketAddr::new(address, server.port));
+    matches!(timeout(limit, connecting).await, Ok(Ok(_)))
+}

@@ -1,0 +1,248 @@
+//! `countersign doctor`: which layer between two modules is wrong, on which side, and what mends it.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Answer;
+use super::home::{HomeArguments, kind_of};
+use super::output::{Console, Exit, Failure, Format};
+use super::run::runtime;
+use crate::admin::doctor::{self, Diagnosis, Options, Row, State, Verdict};
+use crate::config::{self, ModuleKind, Settings};
+use crate::properties::bind::{TimeUnit, duration};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  $ countersign doctor --home dpe
+  $ countersign doctor --home dpm -o json
+
+Looks at ten layers in their order and stops at the first that fails: config, own key, name, TCP, TLS,
+gRPC, clock, token, role, way back. It connects and calls as the module does, and changes nothing. A
+DPE's peer is its DPM; a DPM's are itself and the engines that it knows.
+
+Exit code 0 where nothing fails; 3 for config and own key; 5 for name, TCP, TLS and gRPC; 4 for token
+and role; 1 for clock and way back.")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    home: HomeArguments,
+    /// The one peer to look at: a connection's name, such as `dpm`; or an engine's id, deployment or
+    /// `host:port`
+    #[arg(long, value_name = "NAME")]
+    peer: Option<String>,
+    /// How long each layer may take
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time)]
+    timeout: Duration,
+    /// Look again every 2 s until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    healthy: bool,
+    exit: u8,
+    own: Vec<ToldRow<'a>>,
+    peers: Vec<ToldPeer<'a>>,
+}
+
+#[derive(Serialize)]
+struct ToldPeer<'a> {
+    peer: &'a str,
+    layers: Vec<ToldRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct ToldRow<'a> {
+    layer: &'static str,
+    state: &'static str,
+    detail: &'a str,
+    side: Option<&'static str>,
+    help: &'a [String],
+    milliseconds: Option<f64>,
+}
+
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
+    let runtime = runtime()?;
+    let answer = runtime.block_on(async {
+        if !arguments.watch {
+            let diagnosis = diagnose(arguments).await?;
+            console.answer(shown(&diagnosis, console, true)?)?;
+            return Ok(exit(&diagnosis));
+        }
+        tokio::select! {
+            answer = watch(arguments, console) => answer,
+            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        }
+    });
+    // A name that is being looked up cannot be called off.
+    runtime.shutdown_background();
+    answer
+}
+
+/// Looks again and again; tells all of it on a screen, and changes alone elsewhere.
+async fn watch(arguments: &Arguments, console: &Console) -> Answer {
+    let on_screen = std::io::stdout().is_terminal() && console.format() == Format::Text;
+    let mut told = Vec::new();
+    loop {
+        let diagnosis = diagnose(arguments).await?;
+        let now: Vec<_> = diagnosis.rows().map(outcome).collect();
+        if on_screen {
+            let text = shown(&diagnosis, console, false)?;
+            console.answer(format!("\u{1b}[2J\u{1b}[H{text}"))?;
+        } else if now != told {
+            console.answer(shown(&diagnosis, console, false)?)?;
+        }
+        told = now;
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+/// What of a row is news when it changes: not how long it took, nor by how much clocks differ.
+fn outcome(row: &Row) -> (State, String) {
+    let detail = match row.state {
+        State::Fail => row
+            .detail
+            .replace(|c: char| c.is_ascii_digit() || c == '.', ""),
+        _ => String::new(),
+    };
+    (row.state, detail)
+}
+
+async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {
+    let HomeArguments { home, sets } = &arguments.home;
+    let load = |kind: &ModuleKind| Settings::load(home, kind, config::environment(), sets);
+    let settings = match load(&kind_of(home)) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let file = config::Home::new(home).file;
+            return Ok(doctor::unusable(&error, &file));
+        }
+    };
+    let options = Options {
+        home: home.clone(),
+        peer: arguments.peer.clone(),
+        timeout: arguments.timeout,
+    };
+    let examined = doctor::examine(&settings, &options).await;
+    examined.map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+fn exit(diagnosis: &Diagnosis) -> Exit {
+    match diagnosis.verdict() {
+        Verdict::Healthy => Exit::Done,
+        Verdict::Unusable => Exit::Unreadable,
+        Verdict::Unreachable => Exit::Unreachable,
+        Verdict::Refused => Exit::Refused,
+        Verdict::Unwell => Exit::No,
+    }
+}
+
+/// Writes a diagnosis; as JSON over several lines where it is `whole`, the only one.
+fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String, Failure> {
+    if console.format() == Format::Text {
+        return Ok(in_words(diagnosis));
+    }
+    let answer = Told {
+        healthy: diagnosis.verdict() == Verdict::Healthy,
+        exit: exit(diagnosis) as u8,
+        own: diagnosis.own.iter().map(told).collect(),
+        peers: diagnosis
+            .visits
+            .iter()
+            .map(|visit| ToldPeer {
+                peer: &visit.peer,
+                layers: visit.rows.iter().map(told).collect(),
+            })
+            .collect(),
+    };
+    let text = if whole {
+        serde_json::to_string_pretty(&answer)
+    } else {
+        serde_json::to_string(&answer)
+    };
+    let text = text.map_err(|error| Failure::caused(Exit::Bug, "cannot write JSON", &error))?;
+    Ok(format!("{text}\n"))
+}
+
+fn told(row: &Row) -> ToldRow<'_> {
+    ToldRow {
+        layer: row.layer.as_str(),
+        state: match row.state {
+            State::Ok => "ok",
+            State::Fail => "fail",
+            State::Skip => "skip",
+            State::NotReached => "not reached",
+        },
+        detail: &row.detail,
+        side: row.side.map(doctor::Side::as_str),
+        help: &row.help,
+        milliseconds: row
+            .took
+            .map(|took| (took.as_secs_f64() * 1e5).round() / 100.0),
+    }
+}
+
+fn in_words(diagnosis: &Diagnosis) -> String {
+    let mut text = String::new();
+    for row in &diagnosis.own {
+        line(&mut text, row);
+    }
+    let several = diagnosis.visits.len() > 1;
+    for visit in &diagnosis.visits {
+        if several {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "\n{}", visit.peer);
+        }
+        for row in &visit.rows {
+            line(&mut text, row);
+        }
+    }
+    let _ = writeln!(text, "exit {}", exit(diagnosis) as u8);
+    text
+}
+
+/// Where the details begin.
+const INDENT: usize = 21;
+
+fn line(text: &mut String, row: &Row) {
+    let (number, layer, state) = (row.layer.number(), row.layer.as_str(), row.state.as_str());
+    let took = row.took.map_or_else(String::new, |took| {
+        format!("  {:.1} ms", took.as_secs_f64() * 1e3)
+    });
+    let detail = &row.detail;
+    // Writing to a string cannot fail.
+    let _ = if took.is_empty() {
+        writeln!(text, "{number:>2} {layer:<11} {state:<5} {detail}")
+    } else {
+        writeln!(
+            text,
+            "{number:>2} {layer:<11} {state:<5} {detail:<50}{took:>12}"
+        )
+    };
+    if let Some(side) = row.side {
+        let _ = writeln!(text, "{:INDENT$}{}:", "", place(side));
+    }
+    for help in &row.help {
+        let _ = writeln!(text, "{:INDENT$}  {help}", "");
+    }
+}
+
+fn place(side: doctor::Side) -> &'static str {
+    match side {
+        doctor::Side::Here => "mend it on this side",
+        doctor::Side::Peer => "mend it at the peer",
+        doctor::Side::Between => "compare both sides",
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let (least, most) = (Duration::from_millis(10), Duration::from_secs(300));
+    duration(text, TimeUnit::Seconds, least, most).map_err(|error| error.to_string())
+}
