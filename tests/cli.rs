@@ -7,6 +7,9 @@ mod check;
 #[path = "cli/demo.rs"]
 mod demo;
 #[cfg(unix)]
+#[path = "cli/doctor.rs"]
+mod doctor;
+#[cfg(unix)]
 #[path = "cli/examples.rs"]
 mod examples;
 #[path = "cli/explain.rs"]

@@ -29,7 +29,8 @@ pub fn own_module(settings: &Settings) -> Vec<Row> {
 pub fn unusable(error: &LoadError, file: &std::path::Path) -> Diagnosis {
     let file = file.display();
     let Some(findings) = error.findings() else {
-        let fault = Fault::new(Side::Here, cause(error));
+        let fault = Fault::new(Side::Here, cause(error))
+            .help("--home takes a module's folder, with `etc/application.properties` in it");
         return Diagnosis::of_own(vec![Row::fail(Layer::Config, fault)]);
     };
     let errors = findings

@@ -1,0 +1,485 @@
+//! `doctor`: in each broken world the right layer, side and exit code; real processes.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use serde_json::Value;
+
+use super::modules::{ANY_PORT, Running, free_port, paired};
+use super::support::{Folder, Run, command};
+
+const DPM: &str = "dpm/etc/application.properties";
+const DPE: &str = "dpe/etc/application.properties";
+const LAYERS: [&str; 10] = [
+    "config", "own key", "name", "tcp", "tls", "grpc", "clock", "token", "role", "way back",
+];
+
+/// A DPM that runs, and how a DPE gets there.
+struct World {
+    folder: Folder,
+    dpm: Running,
+    to_dpm: String,
+}
+
+impl World {
+    fn of(folder: Folder, sets: &str) -> Self {
+        let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT} {sets}"));
+        let port = dpm.port();
+        let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+        Self {
+            folder,
+            dpm,
+            to_dpm,
+        }
+    }
+
+    fn new() -> Self {
+        Self::of(paired(), "")
+    }
+
+    fn doctor(&self, home: &str, more: &str) -> Run {
+        let Self { folder, to_dpm, .. } = self;
+        folder.run(&format!("doctor --home {home} {to_dpm} {more} -o json"))
+    }
+}
+
+/// The layers that were looked at, the peer's after the own ones.
+#[track_caller]
+fn layers(run: &Run) -> Vec<Value> {
+    let told = run.json();
+    let own = told["own"].as_array().unwrap().iter();
+    let peers = told["peers"].as_array().unwrap().iter();
+    let visited = peers.flat_map(|peer| peer["layers"].as_array().unwrap());
+    own.chain(visited).cloned().collect()
+}
+
+/// Checks that `layer` alone failed, that those after it were not reached, and the exit code;
+/// returns what is said of it.
+#[track_caller]
+fn fails(run: Run, layer: &str, side: &str, code: i32) -> String {
+    let run = run.exits(code);
+    let rows = layers(&run);
+    let names: Vec<_> = rows
+        .iter()
+        .map(|row| row["layer"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, LAYERS, "{run:#?}");
+    let at = LAYERS.iter().position(|name| *name == layer).unwrap();
+    for (number, row) in rows.iter().enumerate() {
+        let state = row["state"].as_str().unwrap();
+        let fits = match number.cmp(&at) {
+            std::cmp::Ordering::Less => state == "ok" || state == "skip",
+            std::cmp::Ordering::Equal => state == "fail",
+            std::cmp::Ordering::Greater => state == "not reached",
+        };
+        assert!(fits, "{row}: {run:#?}");
+    }
+    assert_eq!(run.json()["exit"], code);
+    let row = &rows[at];
+    assert_eq!(row["side"], side, "{row}");
+    assert!(!row["help"].as_array().unwrap().is_empty(), "{row}");
+    row.to_string()
+}
+
+#[track_caller]
+fn says(told: &str, words: &[&str]) {
+    for word in words {
+        assert!(told.contains(word), "{word} is not in {told}");
+    }
+}
+
+/// Listens, and treats every connection with `serve`.
+fn listener(serve: impl Fn(std::net::TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || listener.incoming().flatten().for_each(serve));
+    port
+}
+
+fn to(port: u16) -> String {
+    format!("doctor --home dpe -o json --set ataccama.client.connection.dpm.grpc.port={port}")
+}
+
+/// Takes the lines that hold `word` out of a file.
+fn without(folder: &Folder, file: &str, word: &str) {
+    let text = folder.read(file);
+    let kept: Vec<_> = text.lines().filter(|line| !line.contains(word)).collect();
+    assert_ne!(kept.len(), text.lines().count());
+    folder.write(file, kept.join("\n") + "\n");
+}
+
+#[test]
+fn a_healthy_pair_passes_every_layer_from_both_sides() {
+    let mut world = World::new();
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let mut dpe = Running::start(&world.folder, &dpe);
+    dpe.until(" startup ");
+    world.dpm.until("newStatus=READY");
+
+    let from_dpe = world.doctor("dpe", "").exits(0);
+    let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
+    let own = format!("--set ataccama.server.grpc.port={port}");
+    let from_dpm = world.doctor("dpm", &own).exits(0);
+    let one = world
+        .doctor("dpm", &format!("{own} --peer dpe-dev"))
+        .exits(0);
+    let none = world
+        .doctor("dpm", &format!("{own} --peer nobody"))
+        .exits(2);
+
+    let states: Vec<_> = layers(&from_dpe)
+        .iter()
+        .map(|row| row["state"].as_str().unwrap().to_owned())
+        .collect();
+    let mut expected = ["ok"; 10];
+    expected[4] = "skip";
+    assert_eq!(states, expected, "{from_dpe:#?}");
+    assert_eq!(from_dpe.json()["healthy"], true);
+    for run in [from_dpm, one] {
+        let peers = run.json()["peers"].clone();
+        assert_eq!(peers.as_array().unwrap().len(), 2, "{peers:#}");
+        let engine = peers[1]["layers"].as_array().unwrap();
+        assert_eq!((engine.len(), &engine[7]["state"]), (8, &"ok".into()));
+        says(&engine[7].to_string(), &["READY"]);
+    }
+    assert!(none.stderr.contains("`nobody`"), "{}", none.stderr);
+}
+
+#[test]
+fn world_1_wrong_port_is_tcp() {
+    let folder = paired();
+
+    let run = folder.run(&to(free_port()));
+
+    let told = fails(run, "tcp", "peer", 5);
+    says(
+        &told,
+        &["connection refused", "countersign dpm run --home dpm"],
+    );
+    says(&told, &["`ataccama.client.connection.dpm.grpc.port`"]);
+}
+
+#[test]
+fn world_2_http_port_in_place_of_grpc_is_grpc() {
+    let folder = paired();
+    let answers = listener(|mut stream| {
+        let _ = stream.read(&mut [0; 64]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    });
+    // Many web servers end a connection at HTTP/2's greeting without a word.
+    let ends = listener(|mut stream| {
+        let mut request = [0; 3];
+        if stream.read_exact(&mut request).is_ok() && &request == b"GET" {
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+        }
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    for port in [answers, ends] {
+        let told = fails(folder.run(&to(port)), "grpc", "here", 5);
+
+        says(&told, &["HTTP/1.1", "8531"]);
+    }
+}
+
+#[test]
+fn world_3_name_that_does_not_resolve_is_name() {
+    let folder = paired();
+
+    let run = folder
+        .run("doctor --home dpe -o json --set ataccama.client.connection.dpm.host=nothing.invalid");
+
+    let told = fails(run, "name", "here", 5);
+    says(
+        &told,
+        &["nothing.invalid", "`ataccama.client.connection.dpm.host`"],
+    );
+}
+
+#[test]
+fn world_4_tls_on_one_side_is_tls() {
+    let folder = Folder::new();
+    let pair = format!("pair dpm={DPM} dpe={DPE} --tls");
+    folder.run(&pair).exits(0);
+    without(&folder, DPM, "tls");
+    let world = World::of(folder, "");
+    let told = fails(world.doctor("dpe", ""), "tls", "between", 5);
+    says(&told, &["does not speak TLS", "countersign check"]);
+
+    let folder = Folder::new();
+    folder.run(&pair).exits(0);
+    without(&folder, DPE, "tls");
+    let world = World::of(folder, "");
+    let told = fails(world.doctor("dpe", ""), "tls", "here", 5);
+    says(
+        &told,
+        &["speaks TLS on this port and this connection does not"],
+    );
+}
+
+#[test]
+fn world_5_wrong_pin_is_tls_on_either_side() {
+    let folder = Folder::new();
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --tls"))
+        .exits(0);
+    let wrong = |name: &str| {
+        format!(
+            "--set countersign.deployments.{name}.tls-keys.key.fingerprint=vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI"
+        )
+    };
+    let world = World::of(folder, "");
+    let told = fails(world.doctor("dpe", &wrong("dpm-dev")), "tls", "between", 5);
+    says(&told, &["not pinned for deployment `dpm-dev`", "--tls"]);
+    let World { folder, dpm, .. } = world;
+    drop(dpm);
+
+    // Here the server refuses, once the client believes that the handshake is over.
+    let world = World::of(folder, &wrong("dpe-dev"));
+    let told = fails(world.doctor("dpe", ""), "tls", "between", 5);
+    says(&told, &["the server refuses the certificate"]);
+}
+
+#[test]
+fn world_6_unpaired_key_is_token() {
+    let world = World::new();
+    world
+        .folder
+        .run("pair dpm=other.properties dpe=stranger/etc/application.properties")
+        .exits(0);
+
+    let told = fails(world.doctor("stranger", ""), "token", "peer", 4);
+
+    says(
+        &told,
+        &["UNAUTHENTICATED KEY_UNKNOWN", "dpm-dev does not know key"],
+    );
+    says(
+        &told,
+        &["countersign pair dpm=dpm/etc/application.properties"],
+    );
+}
+
+#[test]
+fn world_7_revoked_key_is_token() {
+    let revoked =
+        "--set ataccama.one.platform.deployments.dpe-dev.security.jwt-keys.key.is-revoked=true";
+    let world = World::of(paired(), revoked);
+
+    let told = fails(world.doctor("dpe", ""), "token", "peer", 4);
+
+    says(&told, &["UNAUTHENTICATED KEY_REVOKED", "as revoked"]);
+}
+
+#[test]
+fn world_8_missing_role_is_role() {
+    let other = "--set ataccama.one.platform.deployments.dpe-dev.security.roles[0]=VIEWER";
+    let world = World::of(paired(), other);
+
+    let told = fails(world.doctor("dpe", ""), "role", "peer", 4);
+
+    says(&told, &["PERMISSION_DENIED ROLE_MISSING"]);
+    says(
+        &told,
+        &["deployments.dpe-dev.security.roles[0]=IMPERSONATION"],
+    );
+}
+
+/// Tells whether there is a `faketime`; without one the test fails where peers are required.
+fn has_faketime() -> bool {
+    let found = Command::new("faketime").arg("--version").output().is_ok();
+    if !found {
+        let required = std::env::var_os("COUNTERSIGN_REQUIRE_PEERS").is_some();
+        assert!(!required, "no faketime");
+        eprintln!("skipped: no faketime");
+    }
+    found
+}
+
+/// Runs the doctor with a clock of its own.
+fn at(folder: &Path, offset: &str, arguments: &str) -> Run {
+    let binary = command(folder);
+    let output = Command::new("faketime")
+        .args(["-f", offset])
+        .arg(binary.get_program())
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .output()
+        .unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[test]
+fn world_9_clock_that_is_ten_minutes_off_is_clock() {
+    if !has_faketime() {
+        return;
+    }
+    let world = World::new();
+    let doctor = format!("doctor --home dpe {} -o json", world.to_dpm);
+    for (offset, which) in [("+10m", "behind"), ("-10m", "ahead")] {
+        let run = at(&world.folder.path(""), offset, &doctor);
+
+        let told = fails(run, "clock", "between", 1);
+
+        let (_, seconds) = told.split_once("peer is ").unwrap();
+        let (seconds, rest) = seconds.split_once(' ').unwrap();
+        let seconds: f64 = seconds.parse().unwrap();
+        // The proof's time is in whole seconds.
+        assert!((598.0..=602.0).contains(&seconds), "{told}");
+        assert!(rest.starts_with(&format!("s {which} ")), "{told}");
+    }
+}
+
+#[test]
+fn world_10_blocked_way_back_is_way_back() {
+    let world = World::new();
+    // The listener is on 127.0.0.1 alone.
+    let elsewhere = "--set ataccama.one.dpe.service.hostname=127.0.0.2";
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {elsewhere} {}", world.to_dpm);
+    let mut dpe = Running::start(&world.folder, &dpe);
+    dpe.until(" register ");
+
+    let told = fails(world.doctor("dpe", ""), "way back", "between", 1);
+
+    says(
+        &told,
+        &["dpm-dev → 127.0.0.2:", "the engine cannot be reached"],
+    );
+}
+
+#[test]
+fn files_that_cannot_be_used_are_config_or_own_key() {
+    let folder = paired();
+    let whole = folder.read(DPE);
+    folder.write(DPE, whole.replace("content={", "content="));
+    let told = fails(folder.run("doctor --home dpe -o json"), "config", "here", 3);
+    says(
+        &told,
+        &["CS0201", "countersign check dpe/etc/application.properties"],
+    );
+
+    folder.write(DPE, whole.replace("generator.key=", "generator.key=x"));
+    let told = fails(
+        folder.run("doctor --home dpe -o json"),
+        "own key",
+        "here",
+        3,
+    );
+    says(&told, &["generator.key"]);
+
+    let told = fails(
+        folder.run("doctor --home nowhere -o json"),
+        "config",
+        "here",
+        3,
+    );
+    says(&told, &["nowhere"]);
+}
+
+#[test]
+fn whatever_answers_is_named_within_the_timeout() {
+    let folder = paired();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let told = fails(
+        folder.run(&format!("{} --timeout 300ms", to(port))),
+        "grpc",
+        "peer",
+        5,
+    );
+    says(&told, &["says nothing within 300ms"]);
+
+    let ssh = listener(|mut stream| {
+        let _ = stream.write_all(b"SSH-2.0-\x1b[2Jx\r\n");
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let told = fails(folder.run(&to(ssh)), "grpc", "here", 5);
+    says(&told, &["another protocol"]);
+
+    let closes = listener(|stream| drop(stream.shutdown(Shutdown::Both)));
+    let told = fails(folder.run(&to(closes)), "grpc", "between", 5);
+    says(&told, &["without a word"]);
+}
+
+#[test]
+fn engine_that_gives_its_dpm_no_role_is_named_from_the_dpm() {
+    let mut world = World::new();
+    let other = "--set ataccama.one.platform.deployments.dpm-dev.security.roles[0]=VIEWER";
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {other} {}", world.to_dpm);
+    let mut dpe = Running::start(&world.folder, &dpe);
+    dpe.until(" register ");
+    world.dpm.until("engineCheckFailed");
+    let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
+
+    let own = format!("--set ataccama.server.grpc.port={port}");
+    let run = world.doctor("dpm", &own).exits(4);
+
+    let engine = &run.json()["peers"][1]["layers"];
+    assert_eq!(
+        (&engine[5]["state"], &engine[6]["state"], &engine[6]["side"]),
+        (&"ok".into(), &"fail".into(), &"peer".into())
+    );
+    says(
+        &engine[6].to_string(),
+        &["deployments.dpm-dev.security.roles[0]=IMPERSONATION"],
+    );
+}
+
+#[test]
+fn watching_tells_a_change_once_the_world_is_mended() {
+    let folder = paired();
+    let port = free_port();
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+    let mut watching = command(&folder.path(""))
+        .args(format!("doctor --home dpe {to_dpm} --watch -o json").split_whitespace())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+
+    let broken = next();
+    let dpm = format!("dpm run --home dpm --set ataccama.server.grpc.port={port}");
+    let dpm = Running::start(&folder, &dpm);
+    let mended = next();
+
+    let _ = watching.kill();
+    let _ = watching.wait();
+    drop(dpm);
+    assert_eq!(
+        (&broken["healthy"], &broken["exit"]),
+        (&false.into(), &5.into())
+    );
+    assert_eq!(
+        (&mended["healthy"], &mended["exit"]),
+        (&true.into(), &0.into())
+    );
+}
+
+#[test]
+fn text_names_layer_side_and_command_and_ends_with_the_exit_code() {
+    let folder = paired();
+    let port = free_port();
+
+    let run = folder
+        .run(&format!(
+            "doctor --home dpe --set ataccama.client.connection.dpm.grpc.port={port}"
+        ))
+        .exits(5);
+
+    let expected = format!(" 4 tcp         FAIL  127.0.0.1:{port}: connection refused");
+    assert!(run.stdout.contains(&expected), "{}", run.stdout);
+    says(
+        &run.stdout,
+        &[
+            "mend it at the peer:",
+            "10 way back    -     not reached\nexit 5\n",
+        ],
+    );
+}
