@@ -14,13 +14,13 @@ use super::home::HomeArguments;
 use super::output::{Console, Exit, Failure};
 use super::signals::{self, Signals};
 use crate::clock::SystemClock;
-use crate::config::{ModuleKind, Settings};
+use crate::config::{ModuleKind, Reloader, Settings};
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::{ClientTlsOptions, TlsError};
 use crate::grpc::{ConnectionOptions, Module, Reflection, ServerOptions, Target};
-use crate::registry::Limits;
 use crate::registry::store::MemoryStore;
+use crate::registry::{AddressBook, Limits};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::{self, Appenders, Guard, Logging};
 
@@ -32,7 +32,8 @@ Example:
   $ countersign dpm run --home dpm
 
 SIGTERM and SIGINT stop it: open calls may finish within `countersign.server.shutdown-deadline`;
-a second one ends it at once. SIGHUP opens the log file anew.")]
+a second one ends it at once. Changed settings take effect by themselves; SIGHUP reads them at
+once, and opens the log file anew.")]
     Run(RunArguments),
 }
 
@@ -44,7 +45,8 @@ Example:
   $ countersign dpe run --home dpe
 
 It may start before its DPM. SIGTERM and SIGINT deregister and stop it; a second one ends it at
-once. SIGHUP opens the log file anew.")]
+once. Changed settings take effect by themselves; SIGHUP reads them at once, and opens the log
+file anew.")]
     Run(RunArguments),
 }
 
@@ -69,7 +71,7 @@ pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
         let options = dpm::Options {
             limits: limits(settings),
             monitor: monitor(settings, &ready.module)?,
-            addresses: settings.address_rules().into(),
+            addresses: ready.addresses,
             server: server(settings, &ready.module)?,
             reflection: reflection(settings),
         };
@@ -101,6 +103,8 @@ pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
 struct Ready {
     settings: Settings,
     module: Module,
+    /// Where engines may be dialled; reloads replace it.
+    addresses: AddressBook,
     storage: Storage,
     listener: TcpListener,
     http: TcpListener,
@@ -124,10 +128,14 @@ fn long_run(
         })?;
         let storage = Storage::lock(&settings.home.storage).map_err(|error| not_held(&error))?;
         let log = start_log(&settings)?;
+        let addresses = AddressBook::new(settings.address_rules());
+        let reloader = Reloader::with_addresses(&settings, &identity, addresses.clone());
+        let files = reloader.handle();
         let ready = Ready {
             listener: listen(&settings).await?,
             http: listen_http(&settings).await?,
             module: identity,
+            addresses,
             settings,
             storage,
         };
@@ -145,7 +153,8 @@ fn long_run(
         };
         tokio::select! {
             answer = module(ready, stopped) => answer,
-            insisted = signals.obey(log, stop, left_alone) => Ok(insisted),
+            insisted = signals.obey(log, &files, stop, left_alone) => Ok(insisted),
+            never = reloader.run() => match never {},
         }
     });
     // What is still running ends with the process.

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::output::{Exit, Failure};
+use crate::config::ReloadHandle;
 use crate::telemetry::Guard;
 
 /// The signals that a long-running command obeys, caught from when this is made.
@@ -39,13 +40,14 @@ impl Signals {
         }
     }
 
-    /// Passes the first word to end on to `stop`, and completes at the second. Opens `log` anew at
-    /// each SIGHUP.
+    /// Passes the first word to end on to `stop`, and completes at the second. Each SIGHUP opens `log`
+    /// anew and has `files` read again.
     ///
     /// `left_alone` is a word to end, too.
     pub(super) async fn obey(
         mut self,
         log: Guard,
+        files: &ReloadHandle,
         stop: oneshot::Sender<()>,
         left_alone: impl Future<Output = ()>,
     ) -> Exit {
@@ -55,7 +57,11 @@ impl Signals {
             let insisted = tokio::select! {
                 _ = self.terminate.recv() => Some(Exit::Terminated),
                 _ = self.interrupt.recv() => Some(Exit::Interrupted),
-                _ = self.hang_up.recv() => { log.reopen(); None }
+                _ = self.hang_up.recv() => {
+                    log.reopen();
+                    files.reload();
+                    None
+                }
                 () = &mut left_alone, if stop.is_some() => Some(Exit::Terminated),
             };
             match (insisted, stop.take()) {

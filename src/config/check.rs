@@ -1,10 +1,11 @@
 //! Everything that can be told from one file; the door of `check`, of a start and of a reload.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use config::ConfigError;
 
-use crate::diagnostic::{Code, Finding, Findings, Origin, Severity, redact, redact_name};
+use crate::diagnostic::{Findings, Origin, Severity};
 use crate::identity::{DeploymentName, Role};
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::name::Name;
@@ -27,6 +28,7 @@ use super::schema::{self, Fallback, Known};
 use super::text_check;
 use super::trusted_key;
 use super::view::{Limited, View};
+use super::whole_file;
 use super::{own_check, pins};
 
 /// What the findings are for.
@@ -189,6 +191,8 @@ pub(super) struct Inspected {
     pub(super) replay_at: Option<Sourced>,
     /// Where the life of tokens is set, where it is.
     pub(super) lifetime_at: Option<Sourced>,
+    /// Every value that a reload does not change, by name.
+    pub(super) cold: BTreeMap<String, String>,
     pub(super) findings: Findings,
     settings: usize,
     ignored: Vec<Ignored>,
@@ -244,13 +248,14 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     reader.rest(unused.chain(gathered.ignored.iter().copied()));
     let lifetime_at = set_at(&mut reader, own_check::LIFETIME);
     let message_bytes_at = MESSAGE_BYTES.map(|name| set_at(&mut reader, name));
+    let cold = cold(&layered, &reader);
     findings.extend(reader.findings.finish());
     if own.is_none() && layered.value(&schema::path(own_key::NAME, &[])).is_none() && !broken_key {
-        findings.push(no_key(&view, &gathered, question.purpose));
+        findings.push(whole_file::no_key(&view, &gathered, question.purpose));
     }
-    about_text(&view, &gathered, question.purpose, &mut findings);
+    whole_file::about_text(&view, &gathered, question.purpose, &mut findings);
     let settings = gathered.ours.len();
-    let ignored = ignored(&view, &gathered);
+    let ignored = whole_file::ignored(&view, &gathered);
     findings.extend(gathered.findings.finish());
     Ok(Inspected {
         own,
@@ -261,6 +266,7 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
         message_bytes_at,
         replay_at,
         lifetime_at,
+        cold,
         findings: findings.finish(),
         settings,
         ignored,
@@ -272,6 +278,18 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
 fn set_at(reader: &mut Reader<'_>, name: &str) -> Option<Sourced> {
     let value = reader.raw(name, &[]);
     value.filter(|v| *v.origin() != Origin::Default).cloned()
+}
+
+/// Lists what only a restart changes.
+fn cold(layered: &Layered, reader: &Reader<'_>) -> BTreeMap<String, String> {
+    let paths = layered.paths().filter(|path| !schema::is_hot(path));
+    paths
+        .filter_map(|path| {
+            let text = layered.value(path)?.text();
+            let text = reader.resolve(text).unwrap_or_else(|| text.to_owned());
+            Some((path.join("."), text))
+        })
+        .collect()
 }
 
 /// Puts everything that is set into layers, and tells whether the own key is broken over lines.
@@ -329,70 +347,4 @@ fn impersonation(reader: &mut Reader<'_>) -> Role {
         _ => {}
     }
     Role::impersonation()
-}
-
-/// Reports that a module without its own key cannot run; for a person, who may check a part of a
-/// file, that is a warning.
-fn no_key(view: &View, gathered: &Gathered, purpose: Purpose) -> Finding {
-    if gathered.ours.is_empty() {
-        let kind = looks_like(view);
-        let message = format!("there is no setting of ours in this file{kind}");
-        let help = "name the module's `etc/application.properties`";
-        return view.about_file(Code::Cs0301, message).with_help(help);
-    }
-    let message = format!(
-        "this module has no key of its own: `{}` is missing",
-        own_key::NAME
-    );
-    view.about_file(Code::Cs0301, message)
-        .with_severity(purpose.strict())
-        .with_key(own_key::NAME)
-        .with_help("`countersign pair` makes a key and writes it")
-}
-
-fn looks_like(view: &View) -> &'static str {
-    let text = view.document().text();
-    let start = text.trim_start();
-    if start.starts_with('<') {
-        "; it looks like HTML or XML"
-    } else if start.starts_with(['{', '[']) {
-        "; it looks like JSON"
-    } else if start.starts_with("---") || text.lines().any(|line| line.trim_end() == "ataccama:") {
-        "; it looks like YAML, which is not read"
-    } else {
-        ""
-    }
-}
-
-fn about_text(view: &View, gathered: &Gathered, purpose: Purpose, findings: &mut Limited) {
-    text_check::file(view, findings);
-    text_check::values(view, &gathered.ours, findings);
-    let private = gathered
-        .ours
-        .iter()
-        .find(|(_, placed)| placed.setting.is_private());
-    if let Some(entry) = private.and_then(|(at, _)| view.entry(*at)) {
-        text_check::permissions(view, entry.key_span(), findings);
-    }
-    if purpose == Purpose::Run {
-        return;
-    }
-    for (at, setting) in &gathered.unused {
-        let Some(entry) = view.entry(*at) else {
-            continue;
-        };
-        let message = format!("this setting is not used: {}", setting.what());
-        let found = view.finding(Code::Cs0305, entry.key_span(), message);
-        findings.push(found.with_key(redact(entry.key())));
-    }
-}
-
-fn ignored(view: &View, gathered: &Gathered) -> Vec<Ignored> {
-    let entries = gathered.ignored.iter().filter_map(|at| view.entry(*at));
-    entries
-        .map(|entry| Ignored {
-            origin: view.document().origin(entry.key_span().start),
-            name: redact_name(entry.key()),
-        })
-        .collect()
 }

@@ -36,6 +36,8 @@ pub(super) struct ReadKey {
     pub(super) key: VerifyingKey,
     pub(super) key_id: KeyId,
     pub(super) revoked: bool,
+    /// Whether that is written out, not the default.
+    pub(super) says_so: bool,
     pub(super) at: Sourced,
 }
 

@@ -2,21 +2,23 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::diagnostic::{Findings, Severity};
 use crate::grpc::{Module, ModuleError, Tokens};
 use crate::identity::{ModuleType, Role};
-use crate::properties::{FileText, ReadError};
+use crate::properties::ReadError;
 use crate::registry::AddressRules;
 use crate::token::Policy;
 use crate::trust::{Deployment, OwnDeployment};
 
-use super::check::{CheckError, Inspected, Purpose, Question, inspect};
+use super::check::{CheckError, Purpose, Question, inspect};
 use super::own::{
     ClientSettings, EngineSettings, Home, LoggingSettings, PeerSettings, ProofMode,
     RegistrySettings, Replay, ServerSettings,
 };
 use super::rotation::RotationSettings;
+use super::sources::{Asked, Source, Texts};
 
 /// Which defaults hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,6 +76,7 @@ pub struct Settings {
     pub reload: bool,
     /// Warnings and notes; errors end in a [`LoadError`].
     pub findings: Findings,
+    pub(super) source: Source,
 }
 
 /// Why settings could not be loaded.
@@ -164,23 +167,33 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
         sets: &[(String, String)],
     ) -> Result<Self, LoadError> {
-        let environment: Vec<_> = environment.into_iter().collect();
+        let asked = Asked {
+            kind: kind.clone(),
+            environment: environment.into_iter().collect(),
+            sets: sets.to_vec(),
+        };
         let home = Home::new(home);
+        let texts = Texts::read(&home.file).map_err(LoadError::Read)?;
+        Self::of(home, &Arc::new(asked), &texts)
+    }
+
+    /// Loads settings from what the files of `before` hold now, all else as it was.
+    pub(super) fn from_texts(before: &Self, texts: &Texts) -> Result<Self, LoadError> {
+        Self::of(before.home.clone(), &before.source.asked, texts)
+    }
+
+    fn of(home: Home, asked: &Arc<Asked>, texts: &Texts) -> Result<Self, LoadError> {
         let question = Question {
             file: &home.file,
             home: Some(&home.dir),
-            kind: Some(kind),
+            kind: Some(&asked.kind),
             purpose: Purpose::Run,
-            environment: &environment,
-            sets,
+            environment: &asked.environment,
+            sets: &asked.sets,
             assumed: &[],
         };
-        let text = FileText::read(&home.file).map_err(LoadError::Read)?;
-        let inspected = inspect(&question, &text)?;
-        Self::of(home, kind, inspected)
-    }
-
-    fn of(home: Home, kind: &ModuleKind, inspected: Inspected) -> Result<Self, LoadError> {
+        let inspected = inspect(&question, texts.main())?;
+        let source = Source::new(Arc::clone(asked), texts, &inspected);
         let mut findings = inspected.findings;
         let own = inspected.own.filter(|_| findings.errors() == 0);
         let Some(own) = own else {
@@ -188,7 +201,8 @@ impl Settings {
             return Err(LoadError::Findings(findings));
         };
         let options = inspected.options;
-        let module = kind
+        let module = asked
+            .kind
             .module_type()
             .map_err(|error| LoadError::Internal(error.into()))?;
         let deployments = inspected.deployments.into_iter();
@@ -199,7 +213,7 @@ impl Settings {
                 name: options.name.map(|(name, _)| name),
                 key: own.key,
                 key_id: own.key_id,
-                accepted: Vec::new(),
+                accepted: inspected.rotation.accepted(),
             },
             rotation: inspected.rotation,
             deployments: deployments.filter_map(|read| read.deployment).collect(),
@@ -215,7 +229,16 @@ impl Settings {
             logging: options.logging,
             reload: options.reload,
             findings,
+            source,
         })
+    }
+
+    /// Counts what `check` would warn of.
+    pub(super) fn warnings(&self) -> usize {
+        let warnings = self.findings.iter();
+        warnings
+            .filter(|found| found.severity() == Severity::Warning)
+            .count()
     }
 
     /// Returns where the engines of each deployment may be dialled.

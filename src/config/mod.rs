@@ -17,12 +17,15 @@ mod profiles;
 mod public_text;
 mod reach;
 mod read;
+mod reload;
 mod rotation;
 mod schema;
+mod sources;
 mod text_check;
 mod tls;
 mod trusted_key;
 mod view;
+mod whole_file;
 
 #[cfg(test)]
 mod tests;
@@ -33,5 +36,6 @@ pub use own::{
     ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings, PeerSettings,
     ProofMode, RegistrySettings, Replay, ServerSettings,
 };
+pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use schema::{Fallback, Setting, Takes, settings};

@@ -27,6 +27,14 @@ pub struct RotationSettings {
     pub previous: Option<Fingerprint>,
 }
 
+impl RotationSettings {
+    /// Returns the own keys besides the one in force that a token may be addressed to.
+    pub(super) fn accepted(&self) -> Vec<Fingerprint> {
+        let next = self.next.as_ref().map(|(key, _)| key.fingerprint());
+        next.into_iter().chain(self.previous).collect()
+    }
+}
+
 /// Reads the settings, and reports a next key that could never take the own key's place.
 pub(super) fn read(
     reader: &mut Reader<'_>,

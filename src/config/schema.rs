@@ -1,8 +1,11 @@
 //! The table of settings: what we own, what we recognise, and everything else.
 
+mod hot;
 mod owned;
 mod recognised;
 mod rotation;
+
+pub(super) use hot::is_hot;
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -47,6 +47,7 @@ pub(super) fn read(
         key_id,
         // One that cannot be read is an error, and nothing runs on a file with errors.
         revoked: revoked.unwrap_or(false),
+        says_so: reader.is_set(REVOKED, &keys),
         at,
     })
 }

@@ -237,6 +237,11 @@ impl Layered {
         }
     }
 
+    /// Goes through the paths of all values, overridden ones too; a list's elements have their own.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.texts.keys().map(|(path, _)| path)
+    }
+
     fn node(&self, path: &[String]) -> Option<&Value> {
         path.iter().try_fold(&self.config.cache, |value, segment| {
             let ValueKind::Table(table) = &value.kind else {

@@ -295,6 +295,49 @@ pub fn config_reloaded(files: &str) {
     );
 }
 
+/// `configReloaded`: a module's changed settings are in force from now on. `changes` names them;
+/// `warnings` counts what `check` would say of the files.
+pub fn settings_reloaded(files: &str, changes: &str, warnings: usize) {
+    let nothing = changes.is_empty();
+    info!(
+        target: SERVER,
+        eventId = "configReloaded",
+        files,
+        changes = (!nothing).then_some(changes),
+        warnings = (warnings > 0).then_some(warnings),
+        message = if nothing {
+            "The settings are in order; nothing changed that a reload changes."
+        } else {
+            "Changed settings are in force."
+        }
+    );
+}
+
+/// `configNeedsRestart`: the files hold `settings` that differ from those in force, which only a
+/// restart changes; told when more of them differ.
+pub fn restart_needed(files: &str, settings: &str) {
+    warn!(
+        target: SERVER,
+        eventId = "configNeedsRestart",
+        files,
+        settings,
+        message = "These settings take effect at the next start of this module alone."
+    );
+}
+
+/// `revocationKept`: a key was revoked before, its file does not say so any more, and does not say
+/// `is-revoked=false` either; told at each reload.
+pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
+    warn!(
+        target: SERVER,
+        eventId = "revocationKept",
+        deployment,
+        key = %Untrusted(key),
+        fingerprint = %fingerprint,
+        message = "This key was revoked and stays revoked: its `is-revoked` is gone from the file. Write `is-revoked=false` to take the revocation back, or put `is-revoked=true` back."
+    );
+}
+
 /// `configReloadFailed`: changed files cannot be used, what was in force stays; told once for each
 /// cause.
 pub fn config_reload_failed(files: &str, cause: &str) {

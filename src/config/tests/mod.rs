@@ -27,18 +27,22 @@ use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey};
 
 use super::{ModuleKind, Report, Settings, check};
 
-const D: &str = "ataccama.one.platform.deployments";
+pub(in crate::config) const D: &str = "ataccama.one.platform.deployments";
 const KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
 /// A folder for files.
-struct Folder(TempDir);
+pub(in crate::config) struct Folder(TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(in crate::config) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    pub(in crate::config) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(in crate::config) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
@@ -62,11 +66,11 @@ fn private(path: &Path) {
 #[cfg(not(unix))]
 fn private(_: &Path) {}
 
-fn kid(key: &SigningKey) -> KeyId {
+pub(in crate::config) fn kid(key: &SigningKey) -> KeyId {
     KeyId::new(&key.fingerprint().to_string()).unwrap()
 }
 
-fn own_line(key: &SigningKey) -> String {
+pub(in crate::config) fn own_line(key: &SigningKey) -> String {
     let jwk = PrivateJwk::write(key, &kid(key));
     format!("{KEY}={}\n", BASE64_STANDARD.encode(jwk.expose()))
 }
@@ -76,7 +80,7 @@ fn content(key: &SigningKey) -> String {
 }
 
 /// The six lines of the seed for one deployment.
-fn deployment(name: &str, module: &str, key: &SigningKey) -> String {
+pub(in crate::config) fn deployment(name: &str, module: &str, key: &SigningKey) -> String {
     let jwt_key = format!("{D}.{name}.security.jwt-keys.key");
     format!(
         "{D}.{name}.module={module}\n{D}.{name}.environment=dev\n{jwt_key}.fingerprint={}\n\
@@ -86,12 +90,12 @@ fn deployment(name: &str, module: &str, key: &SigningKey) -> String {
     )
 }
 
-fn key() -> SigningKey {
+pub(in crate::config) fn key() -> SigningKey {
     SigningKey::generate().unwrap()
 }
 
 /// A file without a fault: its own key in line 1, `dpe-dev` in lines 2 to 7.
-fn good() -> String {
+pub(in crate::config) fn good() -> String {
     own_line(&key()) + &deployment("dpe-dev", "dpe", &key())
 }
 

@@ -1,0 +1,242 @@
+//! One step of a reload: from what the files hold to what is in force, or why not.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::thread;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::changes;
+use super::revoked::{Revoked, StillRevoked};
+use crate::config::load::{LoadError, Settings};
+use crate::config::sources::{Digest, Stamp, Texts, digest_of_error};
+use crate::grpc::{Module, cause};
+use crate::jose::Fingerprint;
+use crate::properties::ReadError;
+use crate::registry::AddressBook;
+use crate::trust::KeySet;
+
+/// Follows the files of one module, on a thread that may block.
+#[derive(Debug)]
+pub(super) struct Follower {
+    module: Module,
+    addresses: AddressBook,
+    in_force: Settings,
+    /// What holds since the start, whatever the files say now.
+    since_start: Settings,
+    revoked: Revoked,
+    /// The own keys before the one in force, the latest last.
+    earlier: VecDeque<Fingerprint>,
+    seen: Seen,
+    /// The content that cannot be used and was told.
+    told: Option<Digest>,
+    restart: BTreeSet<String>,
+}
+
+/// What was seen of the files last.
+#[derive(Debug)]
+struct Seen {
+    stamps: Vec<Stamp>,
+    digest: Digest,
+    /// None once a change would show in the stamps.
+    recheck_until: Option<Instant>,
+}
+
+/// What a look at the files came to.
+#[derive(Debug)]
+pub(super) enum Looked {
+    /// Nothing new.
+    Same,
+    /// They are being written.
+    Unsettled,
+    /// They are in force, if they were not before.
+    Applied(Applied),
+    /// They cannot be used.
+    Failed(Failed),
+}
+
+/// What a reload did.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    pub(super) changes: Vec<String>,
+    pub(super) still_revoked: Vec<StillRevoked>,
+    /// Settings that differ from those in force and need a restart, where they are news.
+    pub(super) restart: Option<Vec<String>>,
+    pub(super) warnings: usize,
+}
+
+/// Why a reload did nothing.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: String,
+    /// The same content has not been told before.
+    pub(super) is_news: bool,
+}
+
+impl Follower {
+    /// Follows what `settings` were loaded from, for the `module` that was made of them.
+    pub(super) fn new(settings: &Settings, module: &Module, addresses: AddressBook) -> Self {
+        let mut revoked = Revoked::default();
+        let mut deployments = settings.deployments.clone();
+        revoked.apply(&mut deployments, &settings.source.cleared);
+        Self {
+            module: module.clone(),
+            addresses,
+            in_force: settings.clone(),
+            since_start: settings.clone(),
+            revoked,
+            earlier: VecDeque::new(),
+            seen: Seen {
+                // The files may have changed since they were read.
+                stamps: Vec::new(),
+                digest: settings.source.digest,
+                recheck_until: None,
+            },
+            told: None,
+            restart: BTreeSet::new(),
+        }
+    }
+
+    /// Tells whether changes take effect without being asked for.
+    pub(super) fn is_watching(&self) -> bool {
+        self.in_force.reload
+    }
+
+    /// Names the files.
+    pub(super) fn files(&self) -> String {
+        self.in_force.home.file.display().to_string()
+    }
+
+    /// Looks at the files, and puts them in force where they changed and are whole. Blocks.
+    ///
+    /// They are read twice, [`SETTLE`] apart, and count where both times agree in every byte and in
+    /// what the system says of the files. `asked` wants an answer even where nothing changed.
+    pub(super) fn look(&mut self, asked: bool) -> Looked {
+        let now = self.stamps();
+        let rechecks = self.seen.recheck_until.is_some();
+        if !asked && now == self.seen.stamps && !rechecks {
+            return Looked::Same;
+        }
+        let first = digest(&self.read());
+        thread::sleep(SETTLE);
+        let second = self.read();
+        let digest = digest(&second);
+        if first != digest || now != self.stamps() {
+            return Looked::Unsettled;
+        }
+        let until = if now == self.seen.stamps {
+            let until = self.seen.recheck_until;
+            until.filter(|until| Instant::now() < *until)
+        } else {
+            Some(Instant::now() + RECHECK)
+        };
+        let same = digest == self.seen.digest;
+        self.seen = Seen {
+            stamps: now,
+            digest,
+            recheck_until: until,
+        };
+        if same && !asked {
+            return Looked::Same;
+        }
+        self.step(second)
+    }
+
+    /// Puts `read` in force, all of it or nothing.
+    pub(super) fn step(&mut self, read: Result<Texts, ReadError>) -> Looked {
+        let digest = digest(&read);
+        let settings = read
+            .map_err(LoadError::Read)
+            .and_then(|texts| Settings::from_texts(&self.in_force, &texts));
+        match settings.map_err(|error| told(&error)) {
+            Ok(settings) => match self.apply(settings) {
+                Ok(applied) => {
+                    self.told = None;
+                    Looked::Applied(applied)
+                }
+                Err(error) => self.failed(digest, error),
+            },
+            Err(error) => self.failed(digest, error),
+        }
+    }
+
+    fn failed(&mut self, digest: Digest, error: String) -> Looked {
+        let is_news = self.told.replace(digest) != Some(digest);
+        Looked::Failed(Failed { error, is_news })
+    }
+
+    fn apply(&mut self, mut settings: Settings) -> Result<Applied, String> {
+        let mut revoked = self.revoked.clone();
+        let still_revoked = revoked.apply(&mut settings.deployments, &settings.source.cleared);
+        let own = &self.in_force.own;
+        let mut earlier = self.earlier.clone();
+        if own.key.verifying_key() != settings.own.key.verifying_key() {
+            earlier.retain(|key| *key != own.fingerprint());
+            earlier.push_back(own.fingerprint());
+            while earlier.len() > MOST_EARLIER {
+                earlier.pop_front();
+            }
+        }
+        settings.own.accepted.extend(&earlier);
+        let keys = KeySet::new(settings.deployments.clone(), settings.own.clone());
+        let keys = keys.map_err(|error| cause(&error))?;
+        let changes = changes::between(&self.in_force, &settings);
+        let restart = settings.source.differing(&self.since_start.source);
+        let news = !restart.is_subset(&self.restart);
+        // Where an engine may be dialled counts before its owner is looked at again.
+        self.addresses.replace(settings.address_rules());
+        if !changes.is_empty() {
+            self.module.trust().replace(keys);
+        }
+        let warnings = settings.warnings();
+        self.in_force = settings;
+        self.revoked = revoked;
+        self.earlier = earlier;
+        self.restart.clone_from(&restart);
+        Ok(Applied {
+            changes,
+            still_revoked,
+            restart: news.then(|| restart.into_iter().collect()),
+            warnings,
+        })
+    }
+
+    fn read(&self) -> Result<Texts, ReadError> {
+        Texts::read(&self.in_force.home.file)
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        vec![Stamp::of(&self.in_force.home.file)]
+    }
+}
+
+fn digest(read: &Result<Texts, ReadError>) -> Digest {
+    match read {
+        Ok(texts) => texts.digest(),
+        Err(error) => digest_of_error(error),
+    }
+}
+
+/// Says why settings cannot be used: every error finding, up to a number that somebody reads.
+fn told(error: &LoadError) -> String {
+    let Some(findings) = error.findings() else {
+        return cause(error);
+    };
+    let errors = findings
+        .iter()
+        .filter(|found| found.severity() == crate::diagnostic::Severity::Error);
+    let mut told: Vec<_> = errors.map(ToString::to_string).collect();
+    let more = told.len().saturating_sub(MOST_TOLD);
+    told.truncate(MOST_TOLD);
+    if more > 0 {
+        told.push(format!("and {more} more errors"));
+    }
+    told.join("; ")
+}
+
+/// For how long nothing may change between the two reads of a file.
+pub(super) const SETTLE: Duration = Duration::from_millis(50);
+/// For how long after a change contents are compared too: a file system's clock may be coarse.
+const RECHECK: Duration = Duration::from_secs(2);
+const MOST_TOLD: usize = 10;
+const MOST_EARLIER: usize = 32;

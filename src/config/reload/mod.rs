@@ -1,0 +1,185 @@
+//! Changes of a module's files, put in force while it runs.
+
+mod changes;
+mod follower;
+mod revoked;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::follower::{Applied, Failed, Follower, Looked};
+use super::Settings;
+use crate::grpc::Module;
+use crate::registry::AddressBook;
+use crate::telemetry::events;
+use crate::telemetry::health::Setter;
+
+/// Follows the files that a module's [`Settings`] were loaded from.
+///
+/// Looks at them every 250 ms, links followed, so that a rewrite, a rename over the file and the
+/// swap of a link on the way to it all count. Files that were found the same in two reads 50 ms
+/// apart are checked as at a start, environment and `--set` on top. With any error in them nothing
+/// changes and `configReloadFailed` says why, once for each content; else the module's own key, the
+/// deployments it trusts, their keys, roles and rules are in force at once, as one, and
+/// `configReloaded` says what changed. Settings that need a restart are named there.
+///
+/// A key that was revoked once stays revoked until a file says `is-revoked=false` for it, in so many
+/// words. Files are read and checked on a thread that may block, not on one of the runtime's workers.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use countersign::config::{ModuleKind, Reloader, Settings, environment};
+///
+/// let settings = Settings::load("greeter".as_ref(), &ModuleKind::Dpe, environment(), &[])?;
+/// let module = settings.module()?;
+/// tokio::spawn(Reloader::new(&settings, &module).run());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Reloader {
+    follower: Arc<Mutex<Follower>>,
+    module: Module,
+    health: Setter,
+    asked: Arc<Notify>,
+    status: watch::Sender<ReloadStatus>,
+}
+
+/// How the last look at the files ended that had something to say.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ReloadStatus {
+    /// When files were put in force last; none since the start.
+    pub succeeded_at: Option<SystemTime>,
+    /// Why what the files hold now is not in force, where it is not: one line, no secret in it.
+    pub failure: Option<String>,
+}
+
+/// Asks a [`Reloader`] to look at once, as SIGHUP does. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct ReloadHandle {
+    asked: Arc<Notify>,
+    status: watch::Receiver<ReloadStatus>,
+}
+
+impl ReloadHandle {
+    /// Has the files looked at now, whether or not they are watched, and the outcome logged even
+    /// where nothing changed.
+    pub fn reload(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Follows how reloads end.
+    pub fn status(&self) -> watch::Receiver<ReloadStatus> {
+        self.status.clone()
+    }
+}
+
+impl Reloader {
+    /// Follows the files of `settings` for `module`, which was made of them.
+    pub fn new(settings: &Settings, module: &Module) -> Self {
+        Self::with_addresses(settings, module, AddressBook::default())
+    }
+
+    /// Follows them for a DPM, whose dial-back goes by `addresses`.
+    pub fn with_addresses(settings: &Settings, module: &Module, addresses: AddressBook) -> Self {
+        let follower = Follower::new(settings, module, addresses);
+        let health = module.health().shown("configReload");
+        health.up("the files are in force since the start");
+        Self {
+            follower: Arc::new(Mutex::new(follower)),
+            module: module.clone(),
+            health,
+            asked: Arc::default(),
+            status: watch::Sender::default(),
+        }
+    }
+
+    /// Returns the way to ask for a look, and to follow how it ends.
+    pub fn handle(&self) -> ReloadHandle {
+        ReloadHandle {
+            asked: Arc::clone(&self.asked),
+            status: self.status.subscribe(),
+        }
+    }
+
+    /// Follows the files until it is dropped.
+    pub async fn run(self) -> Infallible {
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // An answer that is still owed: the files were being written.
+        let mut owed = false;
+        loop {
+            let asked = tokio::select! {
+                () = self.asked.notified() => true,
+                _ = ticks.tick() => owed,
+            };
+            owed = matches!(self.look(asked).await, Looked::Unsettled) && asked;
+        }
+    }
+
+    async fn look(&self, asked: bool) -> Looked {
+        let follower = Arc::clone(&self.follower);
+        let looked = spawn_blocking(move || {
+            let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
+            if !asked && !follower.is_watching() {
+                return (Looked::Same, String::new());
+            }
+            (follower.look(asked), follower.files())
+        });
+        let (looked, files) = looked.await.unwrap_or_else(|died| {
+            let error = format!("a fault of this program: {died}");
+            let is_news = true;
+            (Looked::Failed(Failed { error, is_news }), String::new())
+        });
+        match &looked {
+            Looked::Same | Looked::Unsettled => {}
+            Looked::Applied(applied) => {
+                tell(&files, applied);
+                self.health.up("the files are in force");
+                self.module.metrics().config_reload(true);
+                self.status.send_replace(ReloadStatus {
+                    succeeded_at: Some(self.module.clock().now()),
+                    failure: None,
+                });
+            }
+            Looked::Failed(failed) => {
+                if failed.is_news || asked {
+                    events::config_reload_failed(&files, &failed.error);
+                }
+                self.health.down(failed.error.clone());
+                self.module.metrics().config_reload(false);
+                self.status.send_modify(|status| {
+                    status.failure = Some(failed.error.clone());
+                });
+            }
+        }
+        looked
+    }
+}
+
+fn tell(files: &str, applied: &Applied) {
+    for still in &applied.still_revoked {
+        events::revocation_kept(&still.deployment, &still.key, still.fingerprint);
+    }
+    let mut changes = applied.changes.clone();
+    let more = changes.len().saturating_sub(MOST_TOLD);
+    changes.truncate(MOST_TOLD);
+    if more > 0 {
+        changes.push(format!("and {more} more changes"));
+    }
+    events::settings_reloaded(files, &changes.join("; "), applied.warnings);
+    if let Some(restart) = &applied.restart {
+        events::restart_needed(files, &restart.join(", "));
+    }
+}
+
+/// Between two looks at the files.
+const INTERVAL: Duration = Duration::from_millis(250);
+const MOST_TOLD: usize = 50;

@@ -1,0 +1,359 @@
+use super::follower::{Applied, Failed, Follower, Looked};
+use crate::config::sources::Texts;
+use crate::config::tests::{D, Folder, deployment, good, key, kid, own_line};
+use crate::config::{ModuleKind, Settings};
+use crate::grpc::Module;
+use crate::jose::SigningKey;
+use crate::properties::FileText;
+use crate::registry::AddressBook;
+use crate::trust::KeySet;
+
+const FILE: &str = "dpm/etc/application.properties";
+
+/// A module and the follower of its file, which the test looks with.
+struct World {
+    folder: Folder,
+    module: Module,
+    addresses: AddressBook,
+    follower: Follower,
+}
+
+impl World {
+    fn new(text: &str) -> Self {
+        Self::with(text, &[], &[])
+    }
+
+    fn with(text: &str, environment: &[(&str, &str)], sets: &[(&str, &str)]) -> Self {
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect()
+        };
+        let folder = Folder::new();
+        folder.write(FILE, text);
+        let home = folder.path().join("dpm");
+        let sets = owned(sets);
+        let settings = Settings::load(&home, &ModuleKind::Dpm, owned(environment), &sets);
+        let settings = settings.unwrap();
+        let module = settings.module().unwrap();
+        let addresses = AddressBook::new(settings.address_rules());
+        Self {
+            follower: Follower::new(&settings, &module, addresses.clone()),
+            folder,
+            module,
+            addresses,
+        }
+    }
+
+    fn look(&mut self, text: impl AsRef<[u8]>) -> Looked {
+        self.folder.write(FILE, text);
+        self.follower.look(false)
+    }
+
+    #[track_caller]
+    fn applied(&mut self, text: impl AsRef<[u8]>) -> Applied {
+        match self.look(text) {
+            Looked::Applied(applied) => applied,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn failed(&mut self, text: impl AsRef<[u8]>) -> Failed {
+        match self.look(text) {
+            Looked::Failed(failed) => failed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Has the follower take `bytes` for the file's content, without the waiting.
+    fn step(&mut self, bytes: &[u8]) {
+        let text = FileText::from_bytes(bytes).unwrap();
+        self.follower.step(Ok(Texts::of(text)));
+    }
+
+    fn trust(&self) -> std::sync::Arc<KeySet> {
+        self.module.trust().load()
+    }
+
+    /// Tells whether a token of `key` could be accepted.
+    fn accepts(&self, key: &SigningKey) -> bool {
+        let trust = self.trust();
+        let found = trust.find(kid(key).as_str());
+        found.is_some_and(|found| !found.key.revoked)
+    }
+}
+
+#[test]
+fn files_that_did_not_change_since_the_start_are_not_news() {
+    let mut world = World::new(&good());
+
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    assert!(matches!(world.follower.look(true), Looked::Applied(_)));
+}
+
+#[test]
+fn change_between_the_start_and_the_first_look_is_seen() {
+    let text = good();
+    let mut world = World::new(&text);
+    let more = key();
+
+    let applied = world.applied(text + &deployment("dpe-two", "dpe", &more));
+
+    assert_eq!(applied.changes.len(), 1, "{applied:?}");
+    assert!(world.accepts(&more));
+}
+
+#[test]
+fn everything_that_decides_trust_changes_at_once_and_is_named() {
+    let (old, new) = (key(), key());
+    let (gone, stays, comes) = (key(), key(), key());
+    let file = |own: &SigningKey| own_line(own);
+    let before =
+        file(&old) + &deployment("gone", "dpe", &gone) + &deployment("stays", "dpe", &stays);
+    let mut world = World::new(&before);
+    let trust = world.trust();
+    let of_stays = deployment("stays", "dpe", &stays)
+        .replace("is-revoked=false", "is-revoked=true")
+        .replace("roles[0]=IMPERSONATION", "roles=IMPERSONATION,READER");
+    let rules = "countersign.deployments.stays.allow-low-ports=true\n\
+                 countersign.deployments.stays.single-use-tokens=true\n";
+
+    let after = file(&new) + &of_stays + &deployment("comes", "dpe", &comes) + rules;
+    let applied = world.applied(after + "countersign.deployment.name=dpm-dev\n");
+
+    let expected = [
+        format!("own key {} swapped for {}", kid(&old), kid(&new)),
+        "own name none → dpm-dev".to_owned(),
+        format!("key `key` {} of stays revoked", kid(&stays)),
+        "roles of stays [IMPERSONATION] → [IMPERSONATION, READER]".to_owned(),
+        "single-use-tokens of stays true".to_owned(),
+        format!(
+            "deployment comes added: module dpe, roles [IMPERSONATION], keys `key` {}",
+            kid(&comes)
+        ),
+        "deployment gone removed".to_owned(),
+        "addresses allowed for stays".to_owned(),
+    ];
+    assert_eq!(applied.changes, expected);
+    assert_eq!(applied.restart, None);
+    let now = world.trust();
+    assert_eq!(now.own().fingerprint(), new.fingerprint());
+    assert_eq!(now.own().accepted, [old.fingerprint()]);
+    assert!(world.accepts(&comes) && !world.accepts(&gone) && !world.accepts(&stays));
+    assert!(world.addresses.rules_of("stays").allow_low_ports);
+    // Whoever took the old set still has it whole.
+    assert!(trust.find(kid(&gone).as_str()).is_some());
+}
+
+#[test]
+fn keys_are_told_by_what_became_of_them() {
+    let (own, first, second) = (own_line(&key()), key(), key());
+    let two = |revoked: &str| {
+        let other =
+            deployment("dpe-dev", "dpe", &second).replace("jwt-keys.key.", "jwt-keys.next.");
+        let other = other.lines().filter(|line| line.contains("jwt-keys"));
+        let other: Vec<_> = other.collect();
+        let other = other.join("\n").replace("is-revoked=false", revoked);
+        own.clone() + &deployment("dpe-dev", "dpe", &first) + &other + "\n"
+    };
+    let mut world = World::new(&(own.clone() + &deployment("dpe-dev", "dpe", &first)));
+    let (first_id, second_id) = (kid(&first), kid(&second));
+
+    let mut told = |text: String| world.applied(text).changes;
+
+    assert_eq!(
+        told(two("is-revoked=true")),
+        [format!(
+            "key `next` {second_id} of dpe-dev added as revoked"
+        )]
+    );
+    assert_eq!(
+        told(two("is-revoked=false")),
+        [format!(
+            "key `next` {second_id} of dpe-dev no longer revoked"
+        )]
+    );
+    let renamed = two("is-revoked=false").replace("jwt-keys.next", "jwt-keys.key2");
+    assert_eq!(
+        told(renamed),
+        [format!("key `key2` {second_id} of dpe-dev renamed")]
+    );
+    let only = own.clone() + &deployment("dpe-dev", "dpe", &second);
+    let gone = told(only);
+    assert!(
+        gone.contains(&format!("key `key` {first_id} of dpe-dev removed")),
+        "{gone:?}"
+    );
+}
+
+#[test]
+fn file_with_an_error_changes_nothing_and_is_news_once() {
+    let (text, more) = (good(), key());
+    let mut world = World::new(&text);
+    let before = world.trust();
+    let bad = text.clone() + &deployment("dpe-two", "dpe", &more) + "countersign.nonsense=1\n";
+
+    let first = world.failed(&bad);
+    assert!(first.is_news);
+    assert!(first.error.contains("CS0106"), "{}", first.error);
+    assert!(
+        first.error.contains("application.properties:14:1"),
+        "{}",
+        first.error
+    );
+    let again = world.failed(bad.clone() + "\n");
+    assert!(again.is_news);
+    let Looked::Failed(asked) = world.follower.look(true) else {
+        panic!("no answer");
+    };
+    assert!(!asked.is_news);
+    assert!(std::sync::Arc::ptr_eq(&before, &world.trust()));
+
+    let mended = world.applied(&text);
+    assert!(mended.changes.is_empty(), "{mended:?}");
+    assert!(world.failed(&bad).is_news);
+}
+
+#[test]
+fn file_that_is_gone_or_cannot_be_read_keeps_what_is_in_force() {
+    let mut world = World::new(&good());
+    let before = world.trust();
+    let path = world.folder.path().join(FILE);
+
+    std::fs::remove_file(&path).unwrap();
+    let Looked::Failed(gone) = world.follower.look(false) else {
+        panic!("not noticed");
+    };
+    assert!(
+        gone.is_news && gone.error.contains("no such file"),
+        "{gone:?}"
+    );
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    std::fs::create_dir(&path).unwrap();
+    let Looked::Failed(folder) = world.follower.look(false) else {
+        panic!("not noticed");
+    };
+    assert!(
+        folder.is_news && folder.error.contains("directory"),
+        "{folder:?}"
+    );
+
+    assert!(std::sync::Arc::ptr_eq(&before, &world.trust()));
+}
+
+#[test]
+fn settings_that_need_a_restart_are_named_once() {
+    let text = good();
+    let mut world = World::new(&text);
+    let leeway = text.clone() + "countersign.token.leeway=10s\n";
+
+    let first = world.applied(&leeway);
+    let again = world.applied(leeway.clone() + "# a comment\n");
+    let more = world.applied(leeway + "ataccama.server.grpc.port=9000\n");
+    let back = world.applied(&text);
+
+    let named = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(first.restart, named(&["countersign.token.leeway"]));
+    assert_eq!(again.restart, None);
+    let both = ["ataccama.server.grpc.port", "countersign.token.leeway"];
+    assert_eq!(more.restart, named(&both));
+    assert_eq!(back.restart, None);
+    assert_eq!(world.module.policy(), crate::token::Policy::default());
+}
+
+#[test]
+fn environment_and_options_stand_above_a_changed_file_as_at_the_start() {
+    let variable = "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPEDEV_SECURITY_ROLES";
+    let text = good();
+    let mut world = World::with(&text, &[(variable, "IMPERSONATION,FROM_ENVIRONMENT")], &[]);
+
+    let applied = world.applied(text.replace("roles[0]=IMPERSONATION", "roles[0]=OTHER"));
+
+    assert!(applied.changes.is_empty(), "{applied:?}");
+    let trust = world.trust();
+    let roles = &trust.deployment("dpe-dev").unwrap().roles;
+    assert_eq!(roles.to_string(), "[IMPERSONATION, FROM_ENVIRONMENT]");
+}
+
+#[test]
+fn next_key_is_accepted_in_audiences_before_and_after_it_signs() {
+    let (old, next) = (key(), key());
+    let peer = deployment("dpe-dev", "dpe", &key());
+    let next_line = own_line(&next).replace(
+        "ataccama.authentication.internal.jwt.generator.key",
+        "countersign.rotation.next-key",
+    );
+    let mut world = World::new(&(own_line(&old) + &peer));
+
+    let prepared = world.applied(own_line(&old) + &peer + &next_line);
+    assert_eq!(
+        prepared.changes,
+        [format!("next own key {} prepared", next.fingerprint())]
+    );
+    assert_eq!(world.trust().own().accepted, [next.fingerprint()]);
+
+    let activated = world.applied(own_line(&next) + &peer);
+    assert_eq!(activated.changes.len(), 1, "{activated:?}");
+    let own = world.module.own();
+    assert_eq!(
+        (own.fingerprint(), &*own.accepted),
+        (next.fingerprint(), &[old.fingerprint()][..])
+    );
+}
+
+#[test]
+fn cut_off_file_never_takes_a_revocation_back() {
+    let (own, revoked, other) = (own_line(&key()), key(), key());
+    let peers = deployment("dpe-dev", "dpe", &revoked) + &deployment("dpe-two", "dpe", &other);
+    let before = format!("{own}{peers}");
+    let mut world = World::new(&before);
+    assert!(world.accepts(&revoked));
+    let after = before.replacen("is-revoked=false", "is-revoked=true", 1);
+    world.applied(&after);
+    assert!(!world.accepts(&revoked));
+
+    for end in 0..=after.len() {
+        let cut = &after.as_bytes()[..end];
+        world.step(cut);
+        assert!(!world.accepts(&revoked), "cut at byte {end}");
+    }
+    // The same for the file as an editor without the line would write it, key first or last.
+    let line = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
+    let lost = after.replace(&line, "");
+    let applied = world.applied(&lost);
+    assert_eq!(applied.still_revoked.len(), 1, "{applied:?}");
+    assert!(!world.accepts(&revoked));
+    // A key that was gone for a while, too.
+    world.applied(own + &deployment("dpe-two", "dpe", &other));
+    world.applied(&lost);
+    assert!(!world.accepts(&revoked));
+
+    let applied = world.applied(&before);
+    assert!(applied.still_revoked.is_empty(), "{applied:?}");
+    assert!(world.accepts(&revoked));
+    // And once it was taken back, the default holds again.
+    assert!(world.applied(&lost).still_revoked.is_empty());
+    assert!(world.accepts(&revoked));
+}
+
+#[test]
+fn key_that_was_revoked_at_the_start_stays_so() {
+    let (own, revoked) = (own_line(&key()), key());
+    let peer = deployment("dpe-dev", "dpe", &revoked);
+    let more = deployment("dpe-two", "dpe", &key());
+    let text = own + &more + &peer;
+    let mut world = World::new(&text.replace(
+        "dpe-dev.security.jwt-keys.key.is-revoked=false",
+        "dpe-dev.security.jwt-keys.key.is-revoked=true",
+    ));
+
+    world.applied(text.replace(
+        "dpe-dev.security.jwt-keys.key.is-revoked=false\n",
+        "dpe-dev.uri=x\n",
+    ));
+
+    assert!(!world.accepts(&revoked));
+}

@@ -1,0 +1,20 @@
+//! What a reload puts in force.
+
+/// Tells whether a reload puts what stands at `path` in force; all else needs a restart.
+pub(in crate::config) fn is_hot(path: &[String]) -> bool {
+    let is_below = |hot: &&str| {
+        let mut path = path.iter();
+        hot.split('.')
+            .all(|segment| path.next().is_some_and(|at| at == segment))
+    };
+    HOT.iter().any(is_below)
+}
+
+const HOT: [&str; 6] = [
+    "ataccama.one.platform.deployments",
+    "ataccama.authentication.internal.jwt.generator.key",
+    "countersign.deployment.name",
+    "countersign.deployments",
+    "countersign.reload",
+    "countersign.rotation",
+];

@@ -1,0 +1,147 @@
+//! The files that settings are read from, and what tells that they changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::check::Inspected;
+use super::load::ModuleKind;
+use crate::jose::Fingerprint;
+use crate::properties::{Encoding, FileText, ReadError};
+
+/// How settings are loaded: what stands above and below the files, the same for the life of a
+/// process.
+pub(super) struct Asked {
+    pub(super) kind: ModuleKind,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) sets: Vec<(String, String)>,
+}
+
+/// Where loaded settings come from, and what of it only a reload asks.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) asked: Arc<Asked>,
+    /// The content that they were read from.
+    pub(super) digest: Digest,
+    /// Every value that only a restart changes, by name.
+    cold: BTreeMap<String, String>,
+    /// The keys that the files say are not revoked, in so many words.
+    pub(super) cleared: HashSet<Fingerprint>,
+}
+
+impl Source {
+    pub(super) fn new(asked: Arc<Asked>, texts: &Texts, inspected: &Inspected) -> Self {
+        let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
+        let cleared = keys.filter(|key| key.says_so && !key.revoked);
+        Self {
+            asked,
+            digest: texts.digest(),
+            cold: inspected.cold.clone(),
+            cleared: cleared.map(|key| key.key.fingerprint()).collect(),
+        }
+    }
+
+    /// Names the settings that only a restart changes and that are others than in `before`.
+    pub(super) fn differing(&self, before: &Self) -> BTreeSet<String> {
+        let names = self.cold.keys().chain(before.cold.keys());
+        names
+            .filter(|name| self.cold.get(*name) != before.cold.get(*name))
+            .cloned()
+            .collect()
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The environment may hold a private key.
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+/// The texts of a module's files, read one after the other.
+#[derive(Debug)]
+pub(super) struct Texts {
+    main: FileText,
+}
+
+/// Tells one content of the files from another.
+pub(super) type Digest = [u8; 32];
+
+impl Texts {
+    /// Reads the file at `path`.
+    pub(super) fn read(path: &Path) -> Result<Self, ReadError> {
+        Ok(Self {
+            main: FileText::read(path)?,
+        })
+    }
+
+    /// Takes `main` for the main file's text.
+    #[cfg(test)]
+    pub(super) fn of(main: FileText) -> Self {
+        Self { main }
+    }
+
+    /// Returns the main file's text.
+    pub(super) fn main(&self) -> &FileText {
+        &self.main
+    }
+
+    /// Returns what differs where any byte or permission bit does.
+    pub(super) fn digest(&self) -> Digest {
+        let mut all = Sha256::new();
+        add(&mut all, &self.main);
+        all.finalize().into()
+    }
+}
+
+fn add(all: &mut Sha256, text: &FileText) {
+    let latin1 = text.encoding() == Encoding::Latin1;
+    all.update([u8::from(latin1), u8::from(text.has_mark())]);
+    all.update(text.mode().unwrap_or_default().to_le_bytes());
+    all.update(Sha256::digest(text.text().as_bytes()));
+}
+
+/// Returns what stands for a file that cannot be read, for one cause.
+pub(super) fn digest_of_error(error: &ReadError) -> Digest {
+    Sha256::digest(error.to_string().as_bytes()).into()
+}
+
+/// What the system tells of a file without reading it; a link is followed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Stamp(Option<[i128; 5]>);
+
+impl Stamp {
+    #[cfg(unix)]
+    pub(super) fn of(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let about = fs::metadata(path).ok();
+        Self(about.map(|about| {
+            let nanos =
+                |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+            [
+                about.dev().into(),
+                about.ino().into(),
+                about.len().into(),
+                nanos(about.mtime(), about.mtime_nsec()),
+                // A writer may set the time of its change, but not this one.
+                nanos(about.ctime(), about.ctime_nsec()),
+            ]
+        }))
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn of(path: &Path) -> Self {
+        let about = fs::metadata(path).ok();
+        Self(about.map(|about| {
+            let changed = about.modified().ok();
+            let since = changed.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+            let nanos = since.and_then(|since| i128::try_from(since.as_nanos()).ok());
+            [0, 0, about.len().into(), nanos.unwrap_or_default(), 0]
+        }))
+    }
+}

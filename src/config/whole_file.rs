@@ -1,0 +1,82 @@
+//! What is to be said of a file as a whole.
+
+use crate::diagnostic::{Code, Finding, redact, redact_name};
+
+use super::check::{Ignored, Purpose};
+use super::gather::Gathered;
+use super::own_key;
+use super::text_check;
+use super::view::{Limited, View};
+
+/// Reports that a module without its own key cannot run; for a person, who may check a part of a
+/// file, that is a warning.
+pub(super) fn no_key(view: &View, gathered: &Gathered, purpose: Purpose) -> Finding {
+    if gathered.ours.is_empty() {
+        let kind = looks_like(view);
+        let message = format!("there is no setting of ours in this file{kind}");
+        let help = "name the module's `etc/application.properties`";
+        return view.about_file(Code::Cs0301, message).with_help(help);
+    }
+    let message = format!(
+        "this module has no key of its own: `{}` is missing",
+        own_key::NAME
+    );
+    view.about_file(Code::Cs0301, message)
+        .with_severity(purpose.strict())
+        .with_key(own_key::NAME)
+        .with_help("`countersign pair` makes a key and writes it")
+}
+
+fn looks_like(view: &View) -> &'static str {
+    let text = view.document().text();
+    let start = text.trim_start();
+    if start.starts_with('<') {
+        "; it looks like HTML or XML"
+    } else if start.starts_with(['{', '[']) {
+        "; it looks like JSON"
+    } else if start.starts_with("---") || text.lines().any(|line| line.trim_end() == "ataccama:") {
+        "; it looks like YAML, which is not read"
+    } else {
+        ""
+    }
+}
+
+/// Reports what is wrong with the file as text, and what of it is recognised and not used.
+pub(super) fn about_text(
+    view: &View,
+    gathered: &Gathered,
+    purpose: Purpose,
+    findings: &mut Limited,
+) {
+    text_check::file(view, findings);
+    text_check::values(view, &gathered.ours, findings);
+    let private = gathered
+        .ours
+        .iter()
+        .find(|(_, placed)| placed.setting.is_private());
+    if let Some(entry) = private.and_then(|(at, _)| view.entry(*at)) {
+        text_check::permissions(view, entry.key_span(), findings);
+    }
+    if purpose == Purpose::Run {
+        return;
+    }
+    for (at, setting) in &gathered.unused {
+        let Some(entry) = view.entry(*at) else {
+            continue;
+        };
+        let message = format!("this setting is not used: {}", setting.what());
+        let found = view.finding(Code::Cs0305, entry.key_span(), message);
+        findings.push(found.with_key(redact(entry.key())));
+    }
+}
+
+/// Lists the entries with foreign names.
+pub(super) fn ignored(view: &View, gathered: &Gathered) -> Vec<Ignored> {
+    let entries = gathered.ignored.iter().filter_map(|at| view.entry(*at));
+    entries
+        .map(|entry| Ignored {
+            origin: view.document().origin(entry.key_span().start),
+            name: redact_name(entry.key()),
+        })
+        .collect()
+}
