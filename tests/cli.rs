@@ -17,6 +17,8 @@ mod explain;
 #[cfg(target_os = "linux")]
 #[path = "cli/flood.rs"]
 mod flood;
+#[path = "cli/http.rs"]
+mod http;
 #[path = "cli/jws.rs"]
 mod jws;
 #[path = "cli/key.rs"]

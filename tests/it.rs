@@ -7,6 +7,8 @@ mod catalogue;
 mod dial_back;
 #[path = "it/dial_policy.rs"]
 mod dial_policy;
+#[path = "it/http.rs"]
+mod http_port;
 #[path = "it/interop.rs"]
 mod interop;
 #[path = "it/layers.rs"]

@@ -82,8 +82,6 @@ fn describe(trust: &KeySet) -> String {
     let active: usize = deployments.iter().map(|d| d.active_keys().count()).sum();
     let all: usize = deployments.iter().map(|d| d.keys.len()).sum();
     let revoked = all.saturating_sub(active);
-    format!(
-        "{} trusted deployments with {active} keys, and {revoked} revoked",
-        deployments.len()
-    )
+    let trusted = deployments.len();
+    format!("trusted deployments: {trusted}, their keys: {active}, revoked: {revoked}")
 }

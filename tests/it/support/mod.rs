@@ -2,6 +2,7 @@
 
 pub(crate) mod draft;
 pub(crate) mod echo;
+pub(crate) mod http;
 pub(crate) mod impostor;
 pub(crate) mod logs;
 pub(crate) mod middlebox;

@@ -98,6 +98,7 @@ pub(crate) async fn free_port() -> TcpListener {
 /// A DPM in this process.
 pub(crate) struct RunningDpm {
     pub(crate) address: SocketAddr,
+    pub(crate) http: SocketAddr,
     pub(crate) registry: Arc<EngineRegistry>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Drained>,
@@ -125,9 +126,12 @@ impl RunningDpm {
         change(&mut options);
         let store = Arc::new(MemoryStore::default());
         let dpm = Dpm::new(module, storage, listener, store, options).unwrap();
+        let (http, http_address) = http_port();
+        let dpm = dpm.with_http(http);
         let (stop, stopped) = oneshot::channel();
         Self {
             address: dpm.address(),
+            http: http_address,
             registry: Arc::clone(dpm.registry()),
             stop,
             task: tokio::spawn(async move { dpm.run(ended(stopped)).await.unwrap() }),
@@ -216,6 +220,7 @@ pub(crate) async fn channel(address: SocketAddr) -> tonic::transport::Channel {
 pub(crate) struct RunningDpe {
     pub(crate) id: EngineId,
     pub(crate) address: SocketAddr,
+    pub(crate) http: SocketAddr,
     pub(crate) registration: watch::Receiver<Registration>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Drained>,
@@ -292,18 +297,18 @@ impl RunningDpe {
             .enable_all()
             .build()
             .unwrap();
-        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let listener = {
+        let (listener, (http, http_address)) = {
             let _entered = runtime.enter();
-            TcpListener::from_std(listener).unwrap()
+            (listen_on(port), http_port())
         };
         let storage = Storage::lock(&home.join("storage")).unwrap();
         let dpe = Dpe::new(module, storage, listener, options).unwrap();
+        let dpe = dpe.with_http(http);
         let (stop, stopped) = oneshot::channel();
         Self {
             id: dpe.engine_id(),
             address: dpe.address(),
+            http: http_address,
             registration: dpe.registration(),
             stop,
             task: runtime.spawn(async move { dpe.run(ended(stopped)).await.unwrap() }),
@@ -325,6 +330,19 @@ impl RunningDpe {
             .await
             .unwrap();
     }
+}
+
+/// Binds `port` of this machine, within a runtime.
+fn listen_on(port: u16) -> TcpListener {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
+fn http_port() -> (TcpListener, SocketAddr) {
+    let listener = listen_on(0);
+    let address = listener.local_addr().unwrap();
+    (listener, address)
 }
 
 fn short_drain() -> ServerOptions {

@@ -1,0 +1,104 @@
+//! The HTTP port of real processes.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::modules::{ANY_PORT, Running, paired};
+
+const README: &str = include_str!("../../README.md");
+
+/// Asks `port` for `path`; returns the status and the body.
+fn get(port: u16, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap();
+    (status.parse().unwrap(), body.to_owned())
+}
+
+/// Returns the body of the readiness probe once its status is `status`.
+#[track_caller]
+fn readiness_becomes(port: u16, status: u16) -> String {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(30) {
+        let (now, body) = get(port, "/actuator/health/readiness");
+        if now == status {
+            return body;
+        }
+    }
+    panic!("readiness was never {status}");
+}
+
+/// Returns the number after `name` in a startup line.
+fn port(line: &str, name: &str) -> u16 {
+    let (_, rest) = line.split_once(name).unwrap();
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    digits.parse().unwrap()
+}
+
+/// Hides what differs from run to run.
+fn settled(text: &str) -> String {
+    let ports = text.split_once("localhost:").map(|(before, rest)| {
+        let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        format!("{before}localhost:PORT{rest}")
+    });
+    let text = ports.unwrap_or_else(|| text.to_owned());
+    text.replace("NEW", "READY")
+}
+
+#[test]
+fn engine_answers_its_probes_as_the_readme_shows() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let startup = dpm.until(" startup ");
+    dpm.drain();
+    let (grpc, http) = (
+        port(&startup, " address=127.0.0.1:"),
+        port(&startup, " http=127.0.0.1:"),
+    );
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={grpc}");
+    let mut dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
+    let startup = dpe.until(" startup ");
+    dpe.drain();
+    let engine = port(&startup, " http=127.0.0.1:");
+
+    let ready = readiness_becomes(engine, 200);
+    let (status, metrics) = get(http, "/actuator/prometheus");
+    dpm.child.kill().unwrap();
+    let lost = readiness_becomes(engine, 503);
+
+    assert_eq!(status, 200);
+    assert!(
+        metrics.contains("\ngrpc_server_handled_total{"),
+        "{metrics}"
+    );
+    assert!(lost.contains(r#""status":"OUT_OF_SERVICE""#), "{lost}");
+    assert_eq!(get(engine, "/actuator/health/liveness").0, 200);
+    let shown = README.split("```json\n").nth(1).unwrap();
+    let shown = shown.split("\n```").next().unwrap();
+    assert_eq!(settled(&ready), settled(shown));
+}
+
+#[test]
+fn taken_http_port_is_exit_3_that_names_the_setting() {
+    let folder = paired();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+
+    for module in ["dpm", "dpe"] {
+        let ports = format!("--set ataccama.server.grpc.port=0 --set server.port={port}");
+        let run = folder
+            .run(&format!("{module} run --home {module} {ports}"))
+            .exits(3);
+
+        let expected = format!("cannot listen on 127.0.0.1:{port} for HTTP");
+        assert!(run.stderr.contains(&expected), "{}", run.stderr);
+        assert!(run.stderr.contains("`server.port`"), "{}", run.stderr);
+    }
+}

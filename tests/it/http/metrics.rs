@@ -1,0 +1,446 @@
+//! `/actuator/prometheus`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use countersign::engine::EngineStatus;
+use countersign::proto::identity::WhoAmIRequest;
+use countersign::proto::identity::identity_service_client::IdentityServiceClient;
+use countersign::proto::registry::ListEnginesRequest;
+use tonic::Code;
+use tower_layer::Layer as _;
+
+use crate::interop::peer::Peer;
+use crate::support::http::get;
+use crate::support::raw::call_registry;
+use crate::support::world::{
+    Keys, RunningDpe, RunningDpm, channel, fresh_id, registration_of, soon,
+};
+
+/// A scrape: every series, as written, with its value.
+#[derive(Debug)]
+struct Scrape {
+    series: BTreeMap<String, String>,
+    text: String,
+}
+
+impl Scrape {
+    async fn of(http: SocketAddr) -> Self {
+        let text = get(http, "/actuator/prometheus").await.body;
+        Self {
+            series: parse(&text),
+            text,
+        }
+    }
+
+    fn names(&self) -> BTreeSet<&str> {
+        self.series.keys().map(String::as_str).collect()
+    }
+
+    fn value(&self, series: &str) -> &str {
+        let value = self.series.get(series);
+        value.unwrap_or_else(|| panic!("{series} is not in\n{}", self.text))
+    }
+
+    /// The sum of the series of `family` that have all of `labels`.
+    fn sum(&self, family: &str, labels: &[&str]) -> u64 {
+        let of_family = |series: &&String| {
+            let rest = series.strip_prefix(family);
+            rest.is_some_and(|rest| rest.starts_with('{'))
+        };
+        let fits = |series: &&String| labels.iter().all(|label| series.contains(label));
+        let names = self.series.keys().filter(of_family).filter(fits);
+        names
+            .map(|series| self.series[series].parse::<u64>().unwrap())
+            .sum()
+    }
+}
+
+/// Reads the text format strictly.
+fn parse(text: &str) -> BTreeMap<String, String> {
+    let mut series = BTreeMap::new();
+    let (mut helped, mut typed) = (BTreeSet::new(), BTreeMap::new());
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, words) = help.split_once(' ').unwrap();
+            assert!(helped.insert(name), "twice: {line}");
+            assert!(words.ends_with('.'), "{line}");
+            continue;
+        }
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(typed.insert(name, kind).is_none(), "twice: {line}");
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let family = name.split('{').next().unwrap();
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .filter_map(|suffix| family.strip_suffix(suffix))
+            .find(|family| typed.get(family) == Some(&"histogram"))
+            .unwrap_or(family);
+        assert!(typed.contains_key(family), "no type before {line}");
+        assert!(helped.contains(family), "no help before {line}");
+        if let Some((_, labels)) = name.split_once('{') {
+            let labels = labels.strip_suffix('}').unwrap();
+            for label in labels.split("\",") {
+                let (label, value) = label.split_once("=\"").unwrap();
+                let plain = |c: char| c.is_ascii_lowercase() || c == '_';
+                assert!(label.chars().all(plain), "{line}");
+                assert!(!value.contains(['\\', '\n']), "{line}");
+            }
+        }
+        value.parse::<f64>().unwrap();
+        assert!(
+            series.insert(name.to_owned(), value.to_owned()).is_none(),
+            "twice: {line}"
+        );
+    }
+    series
+}
+
+const PROMTOOL: Peer = Peer {
+    needs: "`promtool` (Debian package prometheus)",
+    program: "promtool",
+    probe: &["--version"],
+    script: "",
+};
+
+const FAMILIES: [&str; 15] = [
+    "countersign_auth_requests_total",
+    "countersign_auth_verify_duration_seconds",
+    "countersign_build_info",
+    "countersign_config_last_reload_successful",
+    "countersign_engine_registrations_total",
+    "countersign_engines",
+    "countersign_peer_clock_skew_seconds",
+    "countersign_ready",
+    "countersign_tokens_issued_total",
+    "countersign_trusted_keys",
+    "grpc_server_handled_total",
+    "grpc_server_handling_seconds",
+    "grpc_server_msg_received_total",
+    "grpc_server_msg_sent_total",
+    "grpc_server_started_total",
+];
+
+/// The methods that a DPM serves, without reflection.
+const METHODS: [(&str, &str, &str); 8] = [
+    ("unary", "countersign.identity.v1.IdentityService", "WhoAmI"),
+    (
+        "unary",
+        "countersign.registry.v1.EngineRegistryService",
+        "RegisterEngine",
+    ),
+    (
+        "unary",
+        "countersign.registry.v1.EngineRegistryService",
+        "Heartbeat",
+    ),
+    (
+        "unary",
+        "countersign.registry.v1.EngineRegistryService",
+        "DeregisterEngine",
+    ),
+    (
+        "unary",
+        "countersign.registry.v1.EngineRegistryService",
+        "GetEngine",
+    ),
+    (
+        "unary",
+        "countersign.registry.v1.EngineRegistryService",
+        "ListEngines",
+    ),
+    ("unary", "grpc.health.v1.Health", "Check"),
+    ("server_stream", "grpc.health.v1.Health", "Watch"),
+];
+
+fn families(scrape: &Scrape) -> Vec<&str> {
+    let lines = scrape.text.lines();
+    let types = lines.filter_map(|line| line.strip_prefix("# TYPE "));
+    types.map(|line| line.split(' ').next().unwrap()).collect()
+}
+
+fn handled(method: &str, code: &str) -> String {
+    let (kind, service, method) = METHODS.iter().find(|(_, _, m)| *m == method).unwrap();
+    format!(
+        r#"grpc_server_handled_total{{grpc_type="{kind}",grpc_service="{service}",grpc_method="{method}",grpc_code="{code}"}}"#
+    )
+}
+
+/// Scrapes until `wanted` holds: a call is counted when its reply has ended at the server.
+async fn scrape_until(http: SocketAddr, what: &str, wanted: impl Fn(&Scrape) -> bool) -> Scrape {
+    let asked = async {
+        loop {
+            let scrape = Scrape::of(http).await;
+            if wanted(&scrape) {
+                return scrape;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(what, asked).await
+}
+
+#[tokio::test]
+async fn every_series_is_there_from_the_start() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+
+    let scrape = Scrape::of(dpm.http).await;
+
+    assert_eq!(families(&scrape), FAMILIES);
+    for (kind, service, method) in METHODS {
+        let labels =
+            format!(r#"{{grpc_type="{kind}",grpc_service="{service}",grpc_method="{method}"}}"#);
+        for family in ["started", "msg_received", "msg_sent"] {
+            let series = format!("grpc_server_{family}_total{labels}");
+            assert_eq!(scrape.value(&series), "0", "{series}");
+        }
+        let own = format!("grpc_server_handled_total{}", labels.trim_end_matches('}'));
+        let of_method = scrape
+            .series
+            .keys()
+            .filter(|series| series.starts_with(&own));
+        assert_eq!(of_method.count(), 17, "{method}");
+    }
+    for reason in countersign::Reason::ALL {
+        for module in ["", "dpe", "dpm"] {
+            let series = format!(
+                r#"countersign_auth_requests_total{{result="refused",reason="{reason}",module="{module}"}}"#
+            );
+            // A caller's own words never come from a server.
+            let expected = !reason.as_str().starts_with("PROOF_");
+            assert_eq!(scrape.series.contains_key(&series), expected, "{series}");
+        }
+    }
+    let skew = r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#;
+    assert_eq!(scrape.value(skew), "NaN", "nothing was measured yet");
+    let version = env!("CARGO_PKG_VERSION");
+    let build = format!(r#"countersign_build_info{{version="{version}",module="dpm"}}"#);
+    assert_eq!(scrape.value(&build), "1");
+    assert_eq!(scrape.value("countersign_ready"), "1");
+    assert_eq!(
+        scrape.value("countersign_config_last_reload_successful"),
+        "1"
+    );
+    for status in EngineStatus::ALL {
+        let series = format!(r#"countersign_engines{{status="{status}"}}"#);
+        assert_eq!(scrape.value(&series), "0");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_every_kind_make_no_new_series() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let before = Scrape::of(dpm.http).await;
+
+    let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
+    dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+    let stranger = Keys::new();
+    for method in ["ListEngines", "NoSuchMethod", "<script>"] {
+        for module in [keys.dpe_module(), stranger.dpe_module()] {
+            let _ = call_registry(&dpm, &module, &method.replace(['<', '>'], "%3C"), b"\xff").await;
+        }
+    }
+    let after = scrape_until(dpm.http, "the refusals", |scrape| {
+        scrape.sum("countersign_auth_requests_total", &["KEY_UNKNOWN"]) >= 3
+    })
+    .await;
+
+    assert_eq!(before.names(), after.names());
+    let ready = r#"countersign_engines{status="READY"}"#;
+    assert_eq!(after.value(ready), "1");
+    let registered = r#"countersign_engine_registrations_total{result="registered"}"#;
+    assert_ne!(after.value(registered), "0");
+    let issued = r#"countersign_tokens_issued_total{audience="dpe-dev"}"#;
+    assert_ne!(after.value(issued), "0", "the dial-back carries a token");
+    let other = after.sum("grpc_server_started_total", &[r#"grpc_method="other""#]);
+    assert_eq!(other, 4, "methods that are not served are one series");
+}
+
+#[tokio::test]
+async fn one_call_that_is_answered_and_two_that_are_refused_are_counted() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe = keys.dpe_module();
+    let channel = channel(dpm.address).await;
+    let identity = dpe.client_layer("dpm-dev").unwrap();
+    let mut known = IdentityServiceClient::new(identity.layer(channel.clone()));
+    let mut unknown = IdentityServiceClient::new(channel);
+
+    known.who_am_i(WhoAmIRequest {}).await.unwrap();
+    let refused = unknown.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let stranger = Keys::new().dpe_module();
+    let refused = call_registry(&dpm, &stranger, "ListEngines", b"").await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+
+    let scrape = scrape_until(dpm.http, "three calls", |scrape| {
+        scrape.sum("grpc_server_handled_total", &[]) >= 3
+    })
+    .await;
+    let (ok, refused) = ("OK", "Unauthenticated");
+    assert_eq!(scrape.value(&handled("WhoAmI", ok)), "1");
+    assert_eq!(scrape.value(&handled("WhoAmI", refused)), "1");
+    assert_eq!(scrape.value(&handled("ListEngines", refused)), "1");
+    assert_eq!(scrape.sum("grpc_server_started_total", &[]), 3);
+    let who = &[r#"grpc_method="WhoAmI""#][..];
+    assert_eq!(scrape.sum("grpc_server_msg_received_total", who), 1);
+    assert_eq!(scrape.sum("grpc_server_msg_sent_total", who), 1);
+    assert_eq!(scrape.sum("grpc_server_handling_seconds_count", who), 2);
+    let sum = r#"grpc_server_handling_seconds_sum{grpc_type="unary",grpc_service="countersign.identity.v1.IdentityService",grpc_method="WhoAmI"}"#;
+    let seconds: f64 = scrape.value(sum).parse().unwrap();
+    assert!(seconds > 0.0 && seconds < 30.0, "{seconds}");
+
+    let requests = |result: &str, reason: &str, module: &str| {
+        scrape.value(&format!(
+            r#"countersign_auth_requests_total{{result="{result}",reason="{reason}",module="{module}"}}"#
+        ))
+    };
+    assert_eq!(requests("accepted", "", "dpe"), "1");
+    assert_eq!(requests("refused", "TOKEN_MISSING", ""), "1");
+    assert_eq!(requests("refused", "KEY_UNKNOWN", ""), "1");
+    assert_eq!(scrape.sum("countersign_auth_requests_total", &[]), 3);
+    // A call without a token has none to verify.
+    assert_eq!(
+        scrape.value("countersign_auth_verify_duration_seconds_count"),
+        "2"
+    );
+}
+
+#[tokio::test]
+async fn engine_of_another_owner_is_counted_with_its_callers_module() {
+    let keys = Keys::new();
+    let other = countersign::testing::own_deployment("dpe", "dpe-other");
+    let module = crate::support::world::module(&keys.dpm, &[&keys.dpe, &other]);
+    let dpm = RunningDpm::start(module).await;
+    let id = fresh_id();
+    let mut owner = dpm.client(&keys.dpe_module()).await;
+    owner
+        .register_engine(registration_of(id, dpm.address))
+        .await
+        .unwrap_err();
+    let free = crate::support::world::free_port()
+        .await
+        .local_addr()
+        .unwrap();
+    owner
+        .register_engine(registration_of(id, free))
+        .await
+        .unwrap();
+    let thief = crate::support::world::module(&other, &[&keys.dpm]);
+    let mut thief = dpm.client(&thief).await;
+    thief
+        .register_engine(registration_of(id, free))
+        .await
+        .unwrap_err();
+    owner
+        .list_engines(ListEnginesRequest::default())
+        .await
+        .unwrap();
+
+    let scrape = scrape_until(dpm.http, "four calls", |scrape| {
+        scrape.sum("grpc_server_handled_total", &[]) >= 4
+    })
+    .await;
+
+    let result = |result: &str| {
+        scrape.value(&format!(
+            r#"countersign_engine_registrations_total{{result="{result}"}}"#
+        ))
+    };
+    assert_eq!(result("registered"), "1");
+    assert_eq!(result("not_owned"), "1");
+    assert_eq!(result("address_not_allowed"), "1");
+    let refused = r#"countersign_auth_requests_total{result="refused",reason="ENGINE_NOT_OWNED",module="dpe"}"#;
+    assert_eq!(scrape.value(refused), "1");
+    assert_eq!(
+        scrape.value(&handled("RegisterEngine", "PermissionDenied")),
+        "2"
+    );
+}
+
+#[tokio::test]
+async fn stream_is_one_call_with_many_messages_and_ends_when_its_caller_leaves() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let mut health = HealthClient::new(channel(dpm.address).await);
+    let watched = health.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = watched.into_inner();
+    watched.message().await.unwrap().unwrap();
+    let watch = &[r#"grpc_method="Watch""#][..];
+
+    let open = Scrape::of(dpm.http).await;
+    assert_eq!(open.sum("grpc_server_started_total", watch), 1);
+    assert_eq!(open.sum("grpc_server_msg_sent_total", watch), 1);
+    assert_eq!(open.sum("grpc_server_handled_total", watch), 0);
+
+    drop((watched, health));
+    scrape_until(dpm.http, "the stream's end", |scrape| {
+        scrape.value(&handled("Watch", "Canceled")) == "1"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn changed_trust_shows_in_the_next_scrape() {
+    let keys = Keys::new();
+    let module = keys.dpe_module();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe = RunningDpe::start(module.clone(), dpm.address);
+    let active = r#"countersign_trusted_keys{deployment="dpm-dev",state="active"}"#;
+    assert_eq!(Scrape::of(dpe.http).await.value(active), "1");
+
+    module.metrics().clock_skew("dpm-dev", 2.5);
+    module.metrics().config_reload(false);
+
+    let scrape = Scrape::of(dpe.http).await;
+    let skew = r#"countersign_peer_clock_skew_seconds{deployment="dpm-dev"}"#;
+    assert_eq!(scrape.value(skew), "2.5");
+    assert_eq!(
+        scrape.value("countersign_config_last_reload_successful"),
+        "0"
+    );
+}
+
+#[tokio::test]
+async fn promtool_finds_nothing_to_say() {
+    if !PROMTOOL.is_there() {
+        return;
+    }
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
+    dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+
+    for http in [dpm.http, dpe.http] {
+        let text = Scrape::of(http).await.text;
+        let mut promtool = Command::new(PROMTOOL.program)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = promtool.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        drop(stdin);
+        let said = promtool.wait_with_output().unwrap();
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&said.stdout),
+            String::from_utf8_lossy(&said.stderr)
+        );
+        assert_eq!(said, "");
+    }
+}
