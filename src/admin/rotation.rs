@@ -6,6 +6,7 @@
 
 mod edits;
 mod error;
+pub mod live;
 mod phase;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use super::edited::{EditedFile, write_all};
 use super::write::same_file;
 use crate::config::{self, Checked, RotationSettings, check_texts};
-use crate::identity::DeploymentName;
+use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey, VerifyingKey};
 use crate::properties::FileText;
 use crate::trust::{Deployment, TrustedKey};
@@ -119,6 +120,12 @@ impl Rotation {
     /// Returns what the module calls itself.
     pub fn name(&self) -> Option<&DeploymentName> {
         self.owner.checked.name.as_ref()
+    }
+
+    /// Returns the module's type, as its peers' files have it.
+    pub fn module(&self) -> Option<&ModuleType> {
+        let mut known = self.peers.iter().filter_map(|peer| peer.deployment(self));
+        known.next().map(|deployment| &deployment.module)
     }
 
     /// Returns the key that signs.

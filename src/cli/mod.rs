@@ -14,6 +14,7 @@ mod key;
 mod output;
 mod pair;
 mod render;
+mod rotate;
 mod run;
 mod signals;
 mod token;
@@ -83,6 +84,9 @@ enum Command {
     /// Run an engine
     #[command(subcommand)]
     Dpe(run::DpeCommand),
+    /// Change a module's key while it runs, and refuse no call on the way
+    #[command(subcommand)]
+    Rotate(rotate::Command),
     /// Ask the DPM for its engines
     #[command(subcommand)]
     Engines(engines::Command),
@@ -130,6 +134,7 @@ fn run() -> Exit {
         Command::Dpe(command) => run::run_dpe(&command, &console),
         Command::Engines(command) => engines::run(&command, &console),
         Command::Doctor(arguments) => doctor::run(&arguments, &console),
+        Command::Rotate(command) => rotate::run(&command, &console),
         Command::Key(command) => key::run(command, &console),
         Command::Jws(command) => jws::run(&command, &console),
         Command::Explain(arguments) => explain::run(&arguments, &console),

@@ -174,7 +174,7 @@ fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Failure> {
 }
 
 /// Asks whether to go on; without a terminal that is what `--yes` says.
-fn ask(console: &Console) -> Result<(), Failure> {
+pub(super) fn ask(console: &Console) -> Result<(), Failure> {
     let stdin = io::stdin();
     if !stdin.is_terminal() || !io::stderr().is_terminal() {
         return Err(

@@ -28,7 +28,8 @@ pub struct RotationSettings {
 }
 
 impl RotationSettings {
-    /// Returns the own keys besides the one in force that a token may be addressed to.
+    /// Returns the other keys that a token may be addressed to: the next one, which peers may know
+    /// already, and the one before, which they may know still.
     pub(super) fn accepted(&self) -> Vec<Fingerprint> {
         let next = self.next.as_ref().map(|(key, _)| key.fingerprint());
         next.into_iter().chain(self.previous).collect()

@@ -60,8 +60,7 @@ impl Entry {
         self.value_span
     }
 
-    /// Returns all lines that the entry takes, the last one's end included: without them the text
-    /// says the same of everything else.
+    /// Returns all lines that the entry takes, the last one's end included.
     pub fn line_span(&self) -> Span {
         self.line_span
     }

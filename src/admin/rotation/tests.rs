@@ -87,19 +87,19 @@ fn three_steps_change_the_key_and_nothing_else() {
     assert_ne!(read(folder.path()).key().fingerprint(), old);
     let ours = [("key".to_owned(), true), ("key2".to_owned(), false)];
     assert_eq!(keys(folder.path()), ours);
-    let [dpm_after, dpe_after] = texts(folder.path());
+    let [peer_after, after] = texts(folder.path());
     let revoked = dpm.replace("is-revoked=false", "is-revoked=true");
-    assert!(dpm_after.starts_with(&revoked), "{dpm_after}");
-    assert_eq!(dpm_after.lines().count(), dpm.lines().count() + 3);
+    assert!(peer_after.starts_with(&revoked), "{peer_after}");
+    assert_eq!(peer_after.lines().count(), dpm.lines().count() + 3);
     assert_eq!(
-        dpm_after.matches('\n').count(),
-        dpm_after.matches("\r\n").count()
+        peer_after.matches('\n').count(),
+        peer_after.matches("\r\n").count()
     );
     let lines = |text: &str| -> Vec<String> {
         let lines = text.lines().filter(|line| !line.contains("generator.key="));
         lines.map(str::to_owned).collect()
     };
-    assert_eq!(lines(&dpe_after), lines(&dpe));
+    assert_eq!(lines(&after), lines(&dpe));
 }
 
 #[test]
@@ -286,8 +286,8 @@ fn killed_between_any_two_writes_a_step_leaves_a_common_key_and_is_completed() {
             assert_eq!(errors(folder), 0, "{step:?} {at}");
             // What was left lying about is gone.
             let names: Vec<_> = files(folder).into_keys().collect();
-            let named = [DPE, DPM, STEP].map(|name| folder.join(name));
-            assert_eq!(names, named, "{step:?} {at}");
+            let expected = [DPE, DPM, STEP].map(|name| folder.join(name));
+            assert_eq!(names, expected, "{step:?} {at}");
         };
 
         let killed = kill::at_every_point("admin::rotation::tests::child", set_up, look);

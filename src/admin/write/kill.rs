@@ -58,5 +58,5 @@ pub(crate) fn at_every_point(
         }
         assert_eq!(ended.code(), None, "{child} failed by itself at {at}");
     }
-    unreachable!("it would have to be killed for ever")
+    panic!("it would have to be killed for ever")
 }

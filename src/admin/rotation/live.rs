@@ -1,0 +1,344 @@
+//! What running modules say: whether a peer accepts a key, and whether the module signs with its
+//! own.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::{Code, Status};
+use tower_layer::Layer as _;
+
+use super::{RotateError, Rotation, Trust};
+use crate::config::{self, ModuleKind, Settings};
+use crate::grpc::tls::ClientTlsOptions;
+use crate::grpc::{
+    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module, ModuleBuilder,
+    ProofMode, Target, cause, code_name, reason_of,
+};
+use crate::identity::{DeploymentName, ModuleType};
+use crate::jose::{KeyId, SigningKey};
+use crate::proto::identity::identity_service_client::IdentityServiceClient;
+use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
+use crate::telemetry::Untrusted;
+use crate::token::Reason;
+use crate::trust::{Deployment, OwnDeployment};
+
+/// Longer than any module takes that answers at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a running module said.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// It accepts the key, and proved who it is.
+    Accepted(String),
+    /// Somebody is there, and does not accept the key or is not who was meant.
+    Refused(String),
+    /// Nobody is there, or it is not known where.
+    NotReached(String),
+}
+
+/// What shows that a peer accepts the next key, or that it does not.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// The peer.
+    pub deployment: DeploymentName,
+    /// How its file stands to the next key, where it was named.
+    pub file: Option<(PathBuf, Trust)>,
+    /// What the running module said.
+    pub live: Answer,
+}
+
+/// Where and how running modules are asked.
+#[derive(Clone, Debug, Default)]
+pub struct Asking {
+    /// Where peers listen, by the name of their deployment.
+    pub addresses: BTreeMap<String, (String, u16)>,
+    /// Peers that nobody asks: they are cut off until their files trust the key.
+    pub except: Vec<DeploymentName>,
+    /// Whether nobody is asked at all.
+    pub offline: bool,
+}
+
+impl Evidence {
+    /// Tells how the peer is known to accept the key.
+    ///
+    /// A running module has the last word: a file that it has not read yet is not in force.
+    ///
+    /// # Errors
+    ///
+    /// When it is not known to.
+    pub fn verdict(&self) -> Result<String, RotateError> {
+        let name = &self.deployment;
+        let (why, help) = match (&self.live, &self.file) {
+            (Answer::Accepted(at), _) => {
+                return Ok(format!("the running module accepts it, {at}"));
+            }
+            (Answer::NotReached(_), Some((path, Trust::Trusted))) => {
+                return Ok(format!("not asked; `{}` trusts it", path.display()));
+            }
+            (Answer::Refused(why), Some((path, Trust::Trusted))) => (
+                format!(
+                    "`{}` trusts it: written, not yet in force; {why}",
+                    path.display()
+                ),
+                "wait for the module's reload, or see its log for `configReloadFailed`".to_owned(),
+            ),
+            (Answer::Refused(why), _) => (
+                why.clone(),
+                format!("let the file of `{name}` trust the key: `countersign rotate prepare`"),
+            ),
+            (Answer::NotReached(why), Some((path, _))) => (
+                format!("`{}` does not trust it, and {why}", path.display()),
+                "write the key there: `countersign rotate prepare`".to_owned(),
+            ),
+            (Answer::NotReached(why), None) => (
+                why.clone(),
+                format!(
+                    "name its file with `--peer-file`, where it listens with `--peer-address \
+                     {name}=HOST:PORT`, or do without it: `--except {name}`"
+                ),
+            ),
+        };
+        Err(RotateError::NotShown {
+            deployment: name.clone(),
+            why,
+            help,
+        })
+    }
+}
+
+/// Asks every peer whether it accepts the next key, or the own one where that signs already.
+pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Vec<Evidence> {
+    let key = rotation.next().or(rotation.owner.checked.own.as_ref());
+    let settings = load(&rotation.owner.path, kind);
+    let mut all = Vec::new();
+    for (deployment, file) in rotation.peers() {
+        if asking.except.contains(&deployment.name) {
+            continue;
+        }
+        let live = match (&settings, key) {
+            _ if asking.offline => Answer::NotReached("nobody was asked".to_owned()),
+            (Ok(settings), Some(key)) => match address(settings, deployment, file, asking) {
+                Ok(place) => ask_peer(settings, key, deployment, place).await,
+                Err(why) => Answer::NotReached(why),
+            },
+            (Err(why), _) => Answer::NotReached(why.clone()),
+            (Ok(_), None) => Answer::NotReached("there is no key".to_owned()),
+        };
+        let trust = |path: &Path| {
+            let key = key.map(|(key, _)| key.verifying_key());
+            key.map_or(Trust::Absent, |key| rotation.trust_at(path, key))
+        };
+        all.push(Evidence {
+            deployment: deployment.name.clone(),
+            file: file.map(|path| (path.to_owned(), trust(path))),
+            live,
+        });
+    }
+    all
+}
+
+/// Asks the running module of the owner's file whether it signs with the file's key.
+pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
+    let settings = match load(&rotation.owner.path, kind) {
+        Ok(settings) => settings,
+        Err(why) => return Answer::NotReached(why),
+    };
+    match ask_own_module(&settings).await {
+        Ok((at, answer)) if answer.callee_fingerprint == settings.own.key_id.as_str() => {
+            Answer::Accepted(format!("asked at {at}"))
+        }
+        Ok((at, answer)) => {
+            let other = Untrusted(&answer.callee_fingerprint);
+            Answer::Refused(format!("the module at {at} signs with `{other}`"))
+        }
+        Err(answer) => answer,
+    }
+}
+
+/// Asks the running module of `settings` who it is, as the module itself.
+pub(in crate::admin) async fn ask_own_module(
+    settings: &Settings,
+) -> Result<(Target, WhoAmIResponse), Answer> {
+    let unusable = |error: &dyn Error| Answer::NotReached(cause(error));
+    let address = match settings.server.address {
+        address if address.is_loopback() => address,
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => Ipv4Addr::LOCALHOST.into(),
+    };
+    if settings.server.port == 0 {
+        let why = "the module takes a free port at each start";
+        return Err(Answer::NotReached(why.to_owned()));
+    }
+    let target = Target::new(&address.to_string(), settings.server.port);
+    let module = settings.module().map_err(|error| unusable(&error))?;
+    let tls = settings.server.tls.clone();
+    let tls = tls.map(|server| module.own_module_tls(server)).transpose();
+    let options = ConnectionOptions {
+        tls: tls.map_err(|error| unusable(&error))?,
+        ..ConnectionOptions::default()
+    };
+    let answer = who_am_i(&target, options, &module.own_module_layer()).await?;
+    Ok((target, answer))
+}
+
+/// Where a peer listens, and how to talk to it.
+type Place = (Target, Option<ClientTlsOptions>);
+
+/// Finds where `deployment` listens: as said, by the owner's own connection, else by its file.
+fn address(
+    settings: &Settings,
+    deployment: &Deployment,
+    file: Option<&Path>,
+    asking: &Asking,
+) -> Result<Place, String> {
+    let connections = settings.client.connections.iter();
+    let mut leads = connections.filter(|connection| {
+        let named = connection.deployment.as_ref();
+        connection.name == deployment.module.as_str()
+            && named.is_none_or(|name| *name == deployment.name)
+    });
+    let connection = leads.next();
+    let dial_back = || settings.client.dial_back_tls.clone();
+    let tls = connection.map_or_else(dial_back, |connection| connection.tls.clone());
+    if let Some((host, port)) = asking.addresses.get(deployment.name.as_str()) {
+        return Ok((Target::new(host, *port), tls));
+    }
+    if let Some(connection) = connection {
+        return Ok((Target::new(&connection.host, connection.port), tls));
+    }
+    let file = file.ok_or("nothing says where it listens")?;
+    let peer = load(file, &kind_of(&deployment.module))?;
+    if peer.server.port == 0 {
+        return Err("it takes a free port at each start".to_owned());
+    }
+    let host = match (&peer.engine.hostname, peer.server.address) {
+        (Some(hostname), _) => hostname.clone(),
+        (None, address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+        (None, address) => address.to_string(),
+    };
+    Ok((Target::new(&host, peer.server.port), tls))
+}
+
+/// Returns the kind of module that has the type `module`.
+pub fn kind_of(module: &ModuleType) -> ModuleKind {
+    match module.as_str() {
+        "dpm" => ModuleKind::Dpm,
+        "dpe" => ModuleKind::Dpe,
+        _ => ModuleKind::Other(module.clone()),
+    }
+}
+
+fn load(file: &Path, kind: &ModuleKind) -> Result<Settings, String> {
+    let settings = Settings::load(file, kind, config::environment(), &[]);
+    settings.map_err(|error| {
+        let why = cause(&error);
+        format!("`{}` cannot be run here: {why}", file.display())
+    })
+}
+
+/// Calls `deployment` with a token that `key` signed, and has it prove that it is the one.
+async fn ask_peer(
+    settings: &Settings,
+    (key, key_id): &(SigningKey, KeyId),
+    deployment: &Deployment,
+    (target, tls): Place,
+) -> Answer {
+    let own = OwnDeployment {
+        key: key.clone(),
+        key_id: key_id.clone(),
+        ..settings.own.clone()
+    };
+    let caller = caller(settings, own, deployment, tls);
+    let (layer, options) = match caller {
+        Ok(caller) => caller,
+        Err(error) => return Answer::NotReached(cause(error.as_ref())),
+    };
+    match who_am_i(&target, options, &layer).await {
+        Ok(answer) if answer.fingerprint == key_id.as_str() => {
+            Answer::Accepted(format!("asked at {target}"))
+        }
+        Ok(answer) => {
+            let seen = Untrusted(&answer.fingerprint);
+            Answer::Refused(format!("the module at {target} saw the key `{seen}`"))
+        }
+        Err(answer) => answer,
+    }
+}
+
+/// Makes what calls `deployment` as `own`.
+fn caller(
+    settings: &Settings,
+    own: OwnDeployment,
+    deployment: &Deployment,
+    tls: Option<ClientTlsOptions>,
+) -> Result<(AttachIdentityLayer, ConnectionOptions), Box<dyn Error>> {
+    let start = Module::builder(own)
+        .policy(settings.policy)
+        .proof_mode(ProofMode::EveryCall);
+    let trusting = settings.deployments.iter().cloned();
+    let module = trusting.fold(start, ModuleBuilder::trust).build()?;
+    let tls = tls.map(|options| module.client_tls(options)).transpose()?;
+    let options = ConnectionOptions {
+        allow_plaintext: settings.client.allow_plaintext,
+        tls,
+        ..ConnectionOptions::default()
+    };
+    let layer = module.client_layer(deployment.name.as_str())?;
+    Ok((layer, options.towards(&deployment.name)))
+}
+
+async fn who_am_i(
+    target: &Target,
+    options: ConnectionOptions,
+    layer: &AttachIdentityLayer,
+) -> Result<WhoAmIResponse, Answer> {
+    let call = async {
+        let connection = Connection::open(target, options).await;
+        let connection = connection.map_err(|error| not_connected(target, error.as_ref()))?;
+        let mut client = IdentityServiceClient::new(layer.layer(connection.channel()));
+        let answer = client.who_am_i(WhoAmIRequest {}).await;
+        let answer = answer.map_err(|status| not_answered(target, &status))?;
+        Ok(answer.into_inner())
+    };
+    let answer = timeout(PATIENCE, call).await;
+    answer.unwrap_or_else(|_elapsed| {
+        let why = format!("{target} does not answer within {PATIENCE:?}");
+        Err(Answer::NotReached(why))
+    })
+}
+
+fn not_connected(target: &Target, error: &(dyn Error + 'static)) -> Answer {
+    let causes = std::iter::successors(Some(error), |error| (**error).source());
+    let mut failed = causes.filter_map(|error| error.downcast_ref::<ConnectError>());
+    let is_there = failed.any(|error| matches!(error, ConnectError::Tls { .. }));
+    let why = format!("{target} cannot be reached: {}", cause(error));
+    if is_there {
+        Answer::Refused(why)
+    } else {
+        Answer::NotReached(why)
+    }
+}
+
+fn not_answered(target: &Target, status: &Status) -> Answer {
+    let code = status.code();
+    let message = Untrusted(status.message());
+    match reason_of(status) {
+        Some(Reason::KeyUnknown) => {
+            Answer::Refused(format!("the module at {target} does not know the key"))
+        }
+        Some(_) => Answer::Refused(format!("the module at {target} answers {message}")),
+        None if matches!(code, Code::Unavailable | Code::DeadlineExceeded) => {
+            Answer::NotReached(format!("{target} does not answer: {message}"))
+        }
+        None => {
+            let code = code_name(code);
+            Answer::Refused(format!(
+                "{target} answers {code}: {message}; is it the module?"
+            ))
+        }
+    }
+}

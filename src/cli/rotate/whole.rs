@@ -1,0 +1,112 @@
+//! All steps of a rotation, and the waiting between them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::shown::{self, Report};
+use super::{StepArguments, confirm, left, not_taken};
+use crate::admin::RotateError;
+use crate::admin::rotation::live::{self, Answer as Said, Evidence};
+use crate::admin::rotation::{Rotation, Step};
+use crate::cli::Answer;
+use crate::cli::output::{Console, Exit, Format};
+use crate::cli::run::runtime;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::ModuleKind;
+
+/// Takes the steps that are left, and waits between them.
+pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
+    let files = &arguments.files;
+    let runtime = runtime()?;
+    let failed = |error: &RotateError| not_taken(error, files, console);
+    let first = files.read(console)?;
+    let kind = files.kind(&first);
+    let opening = first.plan(first.phase().next_step(), SystemClock.now());
+    let opening = opening.map_err(|error| failed(&error))?;
+    if arguments.dry_run {
+        console.answer(shown::step(&opening, &first, arguments))?;
+        return Ok(Exit::Done);
+    }
+    confirm(&opening, arguments, console)?;
+    loop {
+        let rotation = files.read(console)?;
+        let step = rotation.phase().next_step();
+        runtime
+            .block_on(wait_for(step, &rotation, (arguments, &kind), console))
+            .map_err(|error| failed(&error))?;
+        // The files may have changed while it waited.
+        let plan = files.read(console)?.plan(step, SystemClock.now());
+        let plan = plan.map_err(|error| failed(&error))?;
+        plan.carry_out().map_err(|error| failed(&error))?;
+        let key = plan.key().map_or_else(String::new, |key| key.to_string());
+        console.say(&match step {
+            Step::Prepare => format!("prepared   every peer's file trusts {key}"),
+            Step::Activate => format!("activated  {key} signs"),
+            Step::Finish | Step::Abort => format!("finished   the key before {key} is revoked"),
+        });
+        if step != Step::Finish {
+            continue;
+        }
+        let after = files.read(console)?;
+        match console.format() {
+            Format::Text => console.answer(shown::step(&plan, &after, arguments))?,
+            Format::Json => console.json(&Report::step(&plan, &after, arguments))?,
+        }
+        return Ok(Exit::Done);
+    }
+}
+
+/// How often running modules are asked while something is waited for.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Waits until the step may be taken; for a running module that does not follow its file, no
+/// longer than the time-out.
+async fn wait_for(
+    step: Step,
+    rotation: &Rotation,
+    (arguments, kind): (&StepArguments, &ModuleKind),
+    console: &Console,
+) -> Result<(), RotateError> {
+    let asking = arguments.asking();
+    let start = Instant::now();
+    let is_patient = || start.elapsed() < arguments.timeout;
+    if step == Step::Activate {
+        loop {
+            let evidence = live::evidence(rotation, kind, &asking).await;
+            let may_come = |evidence: &Evidence| matches!(evidence.live, Said::Refused(_));
+            let verdicts = evidence.iter().map(|one| (one, one.verdict()));
+            let mut open = verdicts.filter_map(|(one, verdict)| Some((one, verdict.err()?)));
+            match open.next() {
+                None => return Ok(()),
+                Some((one, _)) if may_come(one) && is_patient() => {}
+                Some((_, error)) => return Err(error),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    if step != Step::Finish || arguments.now {
+        return Ok(());
+    }
+    while !arguments.offline
+        && let Said::Refused(why) = live::own_in_force(rotation, kind).await
+    {
+        if !is_patient() {
+            return Err(RotateError::StillOld(why));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let mut told = None;
+    while let Some(left) = left(rotation) {
+        let seconds = left.as_secs();
+        // On change of the tens, and every second of the last five.
+        if told.is_none() || seconds % 10 == 0 || seconds <= 5 {
+            console.say(&format!(
+                "waiting    {seconds} s until no token of the old key is left"
+            ));
+        }
+        told = Some(seconds);
+        tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+    }
+    Ok(())
+}

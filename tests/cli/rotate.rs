@@ -1,0 +1,252 @@
+//! `countersign rotate`.
+
+use std::fs;
+
+use serde_json::Value;
+
+#[cfg(unix)]
+use super::modules::{Running, free_port};
+use super::support::{Folder, Run};
+
+const DPM: &str = "dpm/etc/application.properties";
+const DPE: &str = "dpe/etc/application.properties";
+const FILES: &str = "--file dpe --peer-file dpm";
+
+fn paired() -> Folder {
+    let folder = Folder::new();
+    folder.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
+    folder
+}
+
+fn rotate(folder: &Folder, step: &str, more: &str) -> Run {
+    folder.run(&format!("rotate {step} {FILES} {more}"))
+}
+
+fn status(folder: &Folder) -> Value {
+    rotate(folder, "status", "-o json").exits(0).json()
+}
+
+/// Returns every value that is a private key in the owner's file.
+fn private_keys(folder: &Folder) -> Vec<String> {
+    let text = folder.read(DPE);
+    let lines = text.lines().filter_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.ends_with("generator.key") || name.ends_with("next-key")).then_some(value)
+    });
+    lines.map(str::to_owned).collect()
+}
+
+fn shows_nothing_private(folder: &Folder, run: &Run) {
+    for key in private_keys(folder) {
+        let shown = format!("{}{}{}", run.stdout, run.stderr, folder.read(DPM));
+        assert!(!shown.contains(key.get(120..160).unwrap()), "{shown}");
+    }
+}
+
+#[test]
+fn a_key_is_changed_in_three_steps() {
+    let folder = paired();
+    let old = status(&folder)["fingerprint"].clone();
+
+    let prepared = rotate(&folder, "prepare", "--yes").exits(0);
+    shows_nothing_private(&folder, &prepared);
+    assert_eq!(private_keys(&folder).len(), 2);
+    assert!(
+        prepared
+            .stdout
+            .contains("next-key=«private key, 340 chars»")
+    );
+    let next = "\nnext    countersign rotate activate --file dpe --peer-file dpm\n";
+    assert!(prepared.stdout.ends_with(next), "{}", prepared.stdout);
+    let there = status(&folder);
+    assert_eq!(there["phase"], "prepared");
+    assert_eq!(there["peers"][0]["keys"].as_array().unwrap().len(), 2);
+
+    let activated = rotate(&folder, "activate", "--yes").exits(0);
+    shows_nothing_private(&folder, &activated);
+    assert_eq!(private_keys(&folder).len(), 1);
+    assert_eq!(status(&folder)["fingerprint"], there["next_fingerprint"]);
+    assert_eq!(status(&folder)["previous_fingerprint"], old);
+
+    let early = rotate(&folder, "finish", "--yes").exits(1);
+    assert!(early.stderr.contains("may be accepted for 33"), "{early:?}");
+    let finished = rotate(&folder, "finish", "--now --yes -o json")
+        .exits(0)
+        .json();
+    assert_eq!(
+        (&finished["phase"], &finished["written"]),
+        (&"idle".into(), &true.into())
+    );
+    let keys = &status(&folder)["peers"][0]["keys"];
+    assert_eq!(
+        (&keys[0]["revoked"], &keys[0]["fingerprint"]),
+        (&true.into(), &old)
+    );
+    assert_eq!(
+        (&keys[1]["revoked"], &keys[1]["role"]),
+        (&false.into(), &"signs".into())
+    );
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+}
+
+#[test]
+fn run_takes_all_steps_of_either_side_and_goes_on_from_any() {
+    let folder = paired();
+    for steps in [&[][..], &["prepare"], &["prepare", "activate"]] {
+        for files in ["--file dpe --peer-file dpm", "--file dpm --peer-file dpe"] {
+            let read = |what: &str| {
+                let shown = folder
+                    .run(&format!("rotate status {files} -o json"))
+                    .exits(0);
+                shown.json()[what].clone()
+            };
+            let old = read("fingerprint");
+            for step in steps {
+                folder.run(&format!("rotate {step} {files} --yes")).exits(0);
+            }
+
+            let run = folder
+                .run(&format!("rotate run {files} --now --yes"))
+                .exits(0);
+
+            assert_eq!(read("phase"), "idle", "{run:?}");
+            assert_ne!(read("fingerprint"), old);
+            assert_eq!(run.stderr.lines().count(), 3 - steps.len(), "{run:?}");
+        }
+    }
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+}
+
+#[test]
+fn nothing_is_written_by_a_dry_run_nor_without_a_yes_nor_twice() {
+    let folder = paired();
+    let stamp = || {
+        [DPM, DPE].map(|file| {
+            let modified = fs::metadata(folder.path(file)).unwrap().modified();
+            (folder.read(file), modified.unwrap())
+        })
+    };
+    let before = stamp();
+
+    let dry = rotate(&folder, "prepare", "--dry-run").exits(0);
+    let unasked = rotate(&folder, "prepare", "").exits(2);
+    rotate(&folder, "run", "--dry-run").exits(0);
+
+    assert_eq!(stamp(), before);
+    assert!(dry.stdout.ends_with("nothing was written (--dry-run)\n"));
+    assert!(unasked.stderr.contains("--yes"), "{unasked:?}");
+    rotate(&folder, "prepare", "--yes").exits(0);
+    let before = stamp();
+    let again = rotate(&folder, "prepare", "").exits(0);
+    assert_eq!(stamp(), before);
+    assert!(again.stdout.contains("\nnothing to do\n"), "{again:?}");
+}
+
+#[test]
+fn a_step_out_of_turn_names_the_one_before_it() {
+    let folder = paired();
+
+    let unprepared = rotate(&folder, "activate", "--yes").exits(1);
+    rotate(&folder, "abort", "--yes").exits(0);
+    rotate(&folder, "prepare", "--yes").exits(0);
+    let unactivated = rotate(&folder, "finish", "--yes").exits(1);
+    rotate(&folder, "activate", "--yes").exits(0);
+    let late = rotate(&folder, "abort", "--yes").exits(1);
+
+    let help = "help: first: countersign rotate prepare --file dpe --peer-file dpm\n";
+    assert!(unprepared.stderr.ends_with(help), "{unprepared:?}");
+    assert!(
+        unactivated.stderr.contains("rotate activate --file"),
+        "{unactivated:?}"
+    );
+    assert!(
+        late.stderr
+            .contains("go on with it: countersign rotate finish"),
+        "{late:?}"
+    );
+}
+
+#[test]
+fn a_peer_that_nothing_is_known_of_is_not_cut_off() {
+    let folder = paired();
+    let third = "x/etc/application.properties";
+    folder
+        .run(&format!(
+            "pair dpm={DPM} other={third} --name other=other-dev --yes"
+        ))
+        .exits(0);
+    let files = "--file dpm --peer-file dpe";
+    folder
+        .run(&format!("rotate prepare {files} --yes"))
+        .exits(0);
+
+    let refused = folder
+        .run(&format!("rotate activate {files} --yes"))
+        .exits(1);
+
+    let told = "`other-dev` is not shown to accept the new key";
+    assert!(refused.stderr.contains(told), "{refused:?}");
+    assert!(refused.stderr.contains("--except other-dev"), "{refused:?}");
+    folder
+        .run(&format!("rotate activate {files} --except other-dev --yes"))
+        .exits(0);
+    let both = format!("{files} --peer-file x");
+    folder.run(&format!("rotate status {both}")).exits(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_running_peer_has_the_last_word() {
+    let folder = Folder::new();
+    let port = free_port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder.write(
+        DPE,
+        format!("ataccama.client.connection.dpm.grpc.port={port}\n"),
+    );
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let start = || {
+        let mut dpm = Running::start(&folder, "dpm run --home dpm --set countersign.reload=false");
+        dpm.until(" startup ");
+        dpm
+    };
+    let dpm = start();
+    rotate(&folder, "prepare", "--yes").exits(0);
+
+    let refused = rotate(&folder, "activate", "--yes").exits(1);
+    let waited = rotate(&folder, "run", "--yes --timeout 1").exits(1);
+
+    for run in [refused, waited] {
+        let told = "`dpm/etc/application.properties` trusts it: written, not yet in force";
+        assert!(run.stderr.contains(told), "{run:?}");
+    }
+    assert_eq!(status(&folder)["phase"], "prepared");
+    drop(dpm);
+    let _dpm = start();
+    let accepted = rotate(&folder, "activate", "--yes").exits(0);
+    let told = format!("the running module accepts it, asked at localhost:{port}");
+    assert!(accepted.stderr.contains(&told), "{accepted:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_old_key_stays_while_the_running_module_signs_with_it() {
+    let folder = Folder::new();
+    let port = free_port();
+    folder.write(DPE, format!("ataccama.server.grpc.port={port}\n"));
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let mut dpe = Running::start(&folder, "dpe run --home dpe --set countersign.reload=false");
+    dpe.until(" startup ");
+    rotate(&folder, "prepare", "--yes").exits(0);
+    rotate(&folder, "activate", "--offline --yes").exits(0);
+
+    let waited = rotate(&folder, "run", "--yes --timeout 1").exits(1);
+
+    let told = "the running module still signs with its old key";
+    assert!(waited.stderr.contains(told), "{waited:?}");
+    assert_eq!(status(&folder)["phase"], "activated");
+}
