@@ -7,6 +7,7 @@ mod edited;
 mod error;
 pub mod pairing;
 pub mod rotation;
+pub mod rejection;
 pub mod write;
 
 pub use demo::DemoError;

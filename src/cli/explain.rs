@@ -1,26 +1,35 @@
 //! `countersign explain`: what a code or a reason means, without a network.
 
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use serde::Serialize;
 
 use super::Answer;
 use super::output::{Console, Exit, Failure, Format};
+use crate::admin::rejection::{self, Rejection};
 use crate::diagnostic::{Code, quote};
 use crate::properties::name::distance;
-use crate::token::Reason;
+use crate::telemetry::UntrustedReason;
+use crate::token::{Reason, Story};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// A finding's code or a refusal's reason
-    #[arg(value_name = "CODE|REASON")]
-    word: String,
+    #[arg(value_name = "CODE|REASON", required_unless_present = "log")]
+    word: Option<String>,
+    /// A module's JSON log, or its folder: explains the newest refusal that it tells of
+    #[arg(long, value_name = "FILE", conflicts_with = "word")]
+    log: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   $ countersign explain CS0202
-  $ countersign explain KEY_UNKNOWN";
+  $ countersign explain KEY_UNKNOWN
+  $ countersign explain --log dpm/log";
 
 #[derive(Serialize)]
 struct ExplainedCode {
@@ -31,18 +40,39 @@ struct ExplainedCode {
 }
 
 #[derive(Serialize)]
-struct ExplainedReason {
+struct ExplainedReason<'a> {
     reason: &'static str,
     summary: &'static str,
+    rule: &'static str,
+    causes: &'static [&'static str],
     help: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<Seen<'a>>,
+}
+
+/// The members of a refusal in a log.
+#[derive(Serialize)]
+struct Seen<'a> {
+    file: String,
+    time: Option<&'a str>,
+    fingerprint: Option<&'a str>,
+    peer: Option<&'a str>,
+    method: Option<&'a str>,
+    detail: Option<&'a str>,
 }
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
-    let word = arguments.word.trim().to_ascii_uppercase().replace('-', "_");
+    if let Some(log) = &arguments.log {
+        let rejection = newest(log)?;
+        explain_reason(reason(&rejection)?, Some(&rejection), console)?;
+        return Ok(Exit::Done);
+    }
+    let word = arguments.word.as_deref().unwrap_or_default();
+    let word = word.trim().to_ascii_uppercase().replace('-', "_");
     if let Ok(code) = word.parse::<Code>() {
         explain_code(code, console)?;
     } else if let Ok(reason) = word.parse::<Reason>() {
-        explain_reason(reason, console)?;
+        explain_reason(reason, None, console)?;
     } else {
         return Err(unknown(&word));
     }
@@ -61,16 +91,87 @@ fn explain_code(code: Code, console: &Console) -> Result<(), Failure> {
     }
 }
 
-fn explain_reason(reason: Reason, console: &Console) -> Result<(), Failure> {
+fn explain_reason(
+    reason: Reason,
+    rejection: Option<&Rejection>,
+    console: &Console,
+) -> Result<(), Failure> {
     let (word, summary, help) = (reason.as_str(), reason.summary(), reason.help());
-    match console.format() {
-        Format::Text => console.answer(format!("{word}: {summary}\n\n{}\n", wrap(help))),
-        Format::Json => console.json(&ExplainedReason {
+    let Story { rule, causes } = reason.story();
+    if console.format() == Format::Json {
+        let seen = rejection.map(|rejection| Seen {
+            file: rejection.file.display().to_string(),
+            time: rejection.text("@timestamp"),
+            fingerprint: rejection.text("fingerprint"),
+            peer: rejection.text("peer"),
+            method: rejection.text("method"),
+            detail: rejection.detail(),
+        });
+        return console.json(&ExplainedReason {
             reason: word,
             summary,
+            rule,
+            causes,
             help,
-        }),
+            seen,
+        });
     }
+    let mut text = String::new();
+    if let Some(rejection) = rejection {
+        text = format!("{}\n", seen(rejection));
+    }
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{word}: {summary}\n\nThe rule:\n{}\n\nUsual causes:",
+        wrap(rule)
+    );
+    for cause in causes {
+        let _ = writeln!(text, "  - {cause}");
+    }
+    let _ = writeln!(text, "\nWhat to do:\n{}", wrap(help));
+    console.answer(text)
+}
+
+/// Finds the newest refusal of a log.
+pub(super) fn newest(log: &Path) -> Result<Rejection, Failure> {
+    let shown = log.display();
+    let found = rejection::newest(log).map_err(|error| {
+        Failure::caused(Exit::Unreadable, &format!("cannot read `{shown}`"), &error)
+    })?;
+    found.ok_or_else(|| Failure::new(Exit::No, format!("`{shown}` tells of no refusal")))
+}
+
+/// Returns the reason of a refusal in a log.
+pub(super) fn reason(rejection: &Rejection) -> Result<Reason, Failure> {
+    let word = rejection.text("reason").unwrap_or_default();
+    word.parse().map_err(|_unknown| {
+        let message = format!(
+            "the log's newest refusal has the reason {}, which is none",
+            quote(word)
+        );
+        Failure::new(Exit::No, message).with_help("another version may have written it")
+    })
+}
+
+/// Writes what a log says of a refusal, a member per line.
+pub(super) fn seen(rejection: &Rejection) -> String {
+    let mut text = format!("the newest refusal in {}\n", rejection.file.display());
+    let members = [
+        ("time", rejection.text("@timestamp")),
+        ("reason", rejection.text("reason")),
+        ("fingerprint", rejection.text("fingerprint")),
+        ("peer", rejection.text("peer")),
+        ("method", rejection.text("method")),
+        ("detail", rejection.detail()),
+    ];
+    for (name, value) in members {
+        if let Some(value) = value {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {name:<12} {}", UntrustedReason(value));
+        }
+    }
+    text
 }
 
 fn unknown(word: &str) -> Failure {

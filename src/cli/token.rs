@@ -1,5 +1,7 @@
 //! `countersign token`: issue one, verify one, or ask rule by rule why one is refused.
 
+mod inspect;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +15,7 @@ use super::{Answer, input};
 use crate::config::Settings;
 use crate::grpc::{Module, cause};
 use crate::jose::{Compact, compact, json};
-use crate::token::{Accept, Reason, Refusal, Verdict};
+use crate::token::{Accept, Check, Outcome, Reason, Refusal, Verdict, rules_of};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -31,9 +33,29 @@ Example:
     Verify(Judge),
     /// Apply every rule to a token and say which fail, and how to mend them
     #[command(after_help = "\
+Examples:
+  $ countersign token explain --home dpm --token-file token.txt
+  $ countersign token explain --home dpm --log dpm/log
+
+Exit code 1 where the token is refused. With --log there is no token: the newest refusal of the log is
+taken apart instead.")]
+    Explain(Explain),
+    /// Decode a token, of any algorithm, without verifying it
+    #[command(after_help = "\
 Example:
-  $ countersign token explain --home dpm --token-file token.txt")]
-    Explain(Judge),
+  $ countersign token inspect --token-file token.txt
+
+The answer is JSON and proves nothing: anybody could have written the token.")]
+    Inspect(inspect::Arguments),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    judge: Judge,
+    /// The JSON log, or its folder, whose newest refusal is to be explained in place of a token
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    log: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -65,14 +87,21 @@ struct Explanation {
 struct ExplainedCheck {
     name: &'static str,
     pass: bool,
+    /// Whether it could not be told.
+    unknown: bool,
     detail: String,
+    help: Option<&'static str>,
 }
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
         Command::Issue(arguments) => issue(arguments, console),
         Command::Verify(arguments) => verify(arguments, console),
-        Command::Explain(arguments) => explain(arguments, console),
+        Command::Explain(arguments) => match &arguments.log {
+            Some(log) => explain_logged(log, &arguments.judge.home, console),
+            None => explain(&arguments.judge, console),
+        },
+        Command::Inspect(arguments) => inspect::run(arguments, console),
     }
 }
 
@@ -97,7 +126,7 @@ fn issue(arguments: &Issue, console: &Console) -> Answer {
 
 fn verify(arguments: &Judge, console: &Console) -> Answer {
     let (_, module) = load(&arguments.home, console)?;
-    let token = read(&arguments.token_file)?;
+    let token = read(&arguments.token_file, compact::MAX_TOKEN_BYTES)?;
     if let Err(refusal) = module.verifier().examine(&token, Accept::Peers) {
         return Err(refused(&refusal));
     }
@@ -112,12 +141,16 @@ fn verify(arguments: &Judge, console: &Console) -> Answer {
 
 fn explain(arguments: &Judge, console: &Console) -> Answer {
     let (settings, module) = load(&arguments.home, console)?;
-    let token = read(&arguments.token_file)?;
+    let token = read(&arguments.token_file, compact::MAX_TOKEN_BYTES)?;
     let verdict = module
         .verifier()
         .explain(&token, Some(&settings.impersonation_role));
+    answer(&verdict, console)
+}
+
+fn answer(verdict: &Verdict, console: &Console) -> Answer {
     match console.format() {
-        Format::Text => console.answer(in_words(&verdict))?,
+        Format::Text => console.answer(in_words(verdict))?,
         Format::Json => console.json(&Explanation {
             accepted: verdict.accepted.is_some(),
             reason: verdict.refusal().map(|refusal| refusal.reason.as_str()),
@@ -131,15 +164,46 @@ fn explain(arguments: &Judge, console: &Console) -> Answer {
     })
 }
 
-fn explained(check: &crate::token::Check) -> ExplainedCheck {
+/// Explains the newest refusal of a log: which rule failed then, and what the file says now.
+fn explain_logged(log: &Path, home: &HomeArguments, console: &Console) -> Answer {
+    let (_, module) = load(home, console)?;
+    let rejection = super::explain::newest(log)?;
+    let reason = super::explain::reason(&rejection)?;
+    console.present(&super::explain::seen(&rejection));
+    let detail = rejection.detail().unwrap_or_default();
+    let refusal = Refusal::new(reason, detail);
+    let verdict = Verdict {
+        checks: rules_of(&refusal),
+        accepted: None,
+    };
+    answer(&verdict, console)?;
+    if let Some(kid) = rejection.text("fingerprint") {
+        let trust = module.trust().load();
+        let now = match trust.find(kid) {
+            None => "no trusted key has this fingerprint".to_owned(),
+            Some(found) => {
+                let state = if found.key.revoked { ", revoked" } else { "" };
+                let (name, key) = (&found.deployment.name, &found.key.name);
+                format!("it is key `{key}` of deployment {name}{state}")
+            }
+        };
+        let file = home.home.display();
+        console.note(&format!("now, in the file of `{file}`: {now}"));
+    }
+    Ok(Exit::Done)
+}
+
+fn explained(check: &Check) -> ExplainedCheck {
     let detail = match &check.outcome {
-        Ok(detail) => detail.clone(),
-        Err(refusal) => refusal.detail.clone(),
+        Outcome::Passed(detail) | Outcome::Unknown(detail) => detail.clone(),
+        Outcome::Failed(refusal) => refusal.detail.clone(),
     };
     ExplainedCheck {
         name: check.name,
-        pass: check.outcome.is_ok(),
+        pass: check.passed(),
+        unknown: matches!(check.outcome, Outcome::Unknown(_)),
         detail,
+        help: check.refusal().map(|refusal| refusal.reason.help()),
     }
 }
 
@@ -148,17 +212,18 @@ fn in_words(verdict: &Verdict) -> String {
     // Writing to a string cannot fail.
     for check in &verdict.checks {
         let (word, detail) = match &check.outcome {
-            Ok(detail) => ("PASS", detail.clone()),
-            Err(refusal) => ("FAIL", refusal.to_string()),
+            Outcome::Passed(detail) => ("PASS", detail.clone()),
+            Outcome::Unknown(why) => ("-   ", format!("cannot be told: {why}")),
+            Outcome::Failed(refusal) => ("FAIL", refusal.to_string()),
         };
         let _ = writeln!(text, "{word}  {:<12}  {}", check.name, harmless(&detail));
+        if let Some(refusal) = check.refusal() {
+            let _ = writeln!(text, "{:20}mend: {}", "", refusal.reason.help());
+        }
     }
     let _ = match (&verdict.accepted, verdict.refusal()) {
         (Some(token), _) => writeln!(text, "ACCEPTED as {}", token.identity()),
-        (None, Some(refusal)) => {
-            let reason = refusal.reason;
-            writeln!(text, "REFUSED: {reason}\nhelp: {}", reason.help())
-        }
+        (None, Some(refusal)) => writeln!(text, "REFUSED: {}", refusal.reason),
         (None, None) => writeln!(text, "REFUSED"),
     };
     text
@@ -182,8 +247,8 @@ fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), F
 }
 
 /// Reads a token; blanks and a `Bearer ` before it are forgiven to whoever copied it.
-fn read(path: &Path) -> Result<String, Failure> {
-    let bytes = input::bytes(path, compact::MAX_TOKEN_BYTES + 16)?;
+fn read(path: &Path, most: usize) -> Result<String, Failure> {
+    let bytes = input::bytes(path, most.saturating_add(16))?;
     let text = std::str::from_utf8(&bytes).map_err(|_binary| {
         Failure::new(
             Exit::No,

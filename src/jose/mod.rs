@@ -16,6 +16,7 @@ mod key_id;
 mod material;
 mod pem;
 mod repair;
+mod unverified;
 
 pub use compact::Compact;
 pub use error::{
@@ -28,3 +29,4 @@ pub use key::{SigningKey, VerifyingKey};
 pub use key_id::KeyId;
 pub use material::{KeyFormat, KeyMaterial};
 pub use repair::{missing_quotes, repair};
+pub use unverified::{MAX_UNVERIFIED_BYTES, Unverified};

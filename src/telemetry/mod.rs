@@ -17,4 +17,4 @@ pub(crate) use init::levels;
 pub use init::{Appenders, Guard, Logging, init, layer};
 pub use log_file::LogFile;
 pub use log_format::{Format, LogLayer};
-pub use untrusted::{Untrusted, UntrustedReason};
+pub use untrusted::{Untrusted, UntrustedReason, misleads};

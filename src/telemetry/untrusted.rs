@@ -65,7 +65,7 @@ pub(super) fn write_escaped(out: &mut impl fmt::Write, c: char) -> fmt::Result {
 }
 
 /// Tells whether `c` breaks a line, moves the cursor, or reorders or hides its neighbours.
-fn misleads(c: char) -> bool {
+pub fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}'

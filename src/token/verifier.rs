@@ -1,7 +1,6 @@
 //! Verifies a caller's token: each rule once, in a fixed order.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::clock::Clock;
 use crate::identity::{DeploymentName, Roles, ServiceIdentity};
@@ -134,14 +133,14 @@ impl TokenVerifier {
             ..named(refusal)
         };
         not_revoked(&signer).map_err(owned)?;
-        let claims = self.claims(&compact).map_err(owned)?;
+        let claims = self.claims_of(compact.payload()).map_err(owned)?;
         let issued = |refusal: Refusal| Refusal {
             issuer: audience(&claims, trust.own())
                 .is_ok()
                 .then(|| claims.issuer.clone()),
             ..owned(refusal)
         };
-        self.times(&claims, &signer).map_err(issued)?;
+        self.times(&claims, Some(&signer)).map_err(issued)?;
         issuer(&claims, &signer).map_err(issued)?;
         audience(&claims, trust.own()).map_err(issued)?;
         let verified = signer.verified(&claims);
@@ -162,19 +161,10 @@ impl TokenVerifier {
         accept: Accept,
     ) -> Result<Signer<'a>, Refusal> {
         let kid = compact.header().kid();
-        let own_module = match compact.header().typ() {
-            None => false,
-            Some(typ) if typ.eq_ignore_ascii_case("JWT") => false,
-            Some(OWN_MODULE_TYPE) if accept == Accept::PeersAndOwnModule => true,
-            Some(typ) => {
-                let detail = format!("`typ` is `{typ}`, expected `JWT` or none");
-                return Err(Refusal::new(Reason::TokenMalformed, detail));
-            }
-        };
-        if !own_module {
-            let found = trust.find(kid).map(Signer::Peer);
-            let unknown = || format!("no trusted key has the fingerprint `{kid}`");
-            return found.ok_or_else(|| Refusal::new(Reason::KeyUnknown, unknown()));
+        let found = compact.header().typ();
+        if found != Some(OWN_MODULE_TYPE) || accept != Accept::PeersAndOwnModule {
+            typ(found)?;
+            return Self::peer(kid, trust);
         }
         if kid != trust.own().key_id.as_str() {
             let detail = format!("`{kid}` is not this module's own key");
@@ -183,8 +173,14 @@ impl TokenVerifier {
         Ok(Signer::Own(trust.own()))
     }
 
-    pub(super) fn claims(&self, compact: &Compact<'_>) -> Result<Claims, Refusal> {
-        let members = json::object(compact.payload()).map_err(|error| {
+    pub(super) fn peer<'a>(kid: &str, trust: &'a KeySet) -> Result<Signer<'a>, Refusal> {
+        let found = trust.find(kid).map(Signer::Peer);
+        let unknown = || format!("no trusted key has the fingerprint `{kid}`");
+        found.ok_or_else(|| Refusal::new(Reason::KeyUnknown, unknown()))
+    }
+
+    pub(super) fn claims_of(&self, payload: &[u8]) -> Result<Claims, Refusal> {
+        let members = json::object(payload).map_err(|error| {
             Refusal::new(
                 Reason::TokenMalformed,
                 format!("the payload is no JSON object: {error}"),
@@ -197,27 +193,19 @@ impl TokenVerifier {
         Ok(claims)
     }
 
-    pub(super) fn times(&self, claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {
-        let now = self.clock.now();
-        self.times_at(now, claims, signer)
-            .map_err(|refusal| match refusal.reason {
-                Reason::TokenExpired | Reason::TokenNotYetValid => refusal.with_callee_time(now),
-                _ => refusal,
-            })
-    }
-
-    fn times_at(
+    /// Judges the times; a signer that is not known is taken for a peer.
+    pub(super) fn times(
         &self,
-        now: SystemTime,
         claims: &Claims,
-        signer: &Signer<'_>,
+        signer: Option<&Signer<'_>>,
     ) -> Result<(), Refusal> {
-        let now = seconds(now);
+        let time = self.clock.now();
+        let now = seconds(time);
         let leeway = self.policy.leeway().as_secs_f64();
         let (max, lead) = match signer {
-            Signer::Peer(_) => (self.policy.max_lifetime(), leeway),
             // Both times are of one machine's clock.
-            Signer::Own(_) => (MAX_OWN_MODULE_LIFETIME, 0.0),
+            Some(Signer::Own(_)) => (MAX_OWN_MODULE_LIFETIME, 0.0),
+            Some(Signer::Peer(_)) | None => (self.policy.max_lifetime(), leeway),
         };
         let Claims {
             issued_at,
@@ -234,15 +222,21 @@ impl TokenVerifier {
             let detail = format!(
                 "expired {ago:.0} s ago, leeway {leeway} s; if it was sent in time, the caller's clock is at least {ago:.0} s behind this one"
             );
-            return Err(Refusal::new(Reason::TokenExpired, detail));
+            return Err(Refusal::new(Reason::TokenExpired, detail).with_callee_time(time));
         }
-        for (name, time) in [("iat", Some(issued_at)), ("nbf", not_before)] {
-            let ahead = time.unwrap_or(now) - now;
+        for (name, from) in [("iat", Some(issued_at)), ("nbf", not_before)] {
+            let ahead = from.unwrap_or(now) - now;
             if ahead > lead {
+                let why = if name == "iat" {
+                    format!(": the caller's clock is at least {ahead:.0} s ahead of this one")
+                } else {
+                    String::new()
+                };
                 let detail = format!(
-                    "`{name}` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts: the caller's clock is at least {ahead:.0} s ahead of this one"
+                    "`{name}` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts{why}"
                 );
-                return Err(Refusal::new(Reason::TokenNotYetValid, detail));
+                let refusal = Refusal::new(Reason::TokenNotYetValid, detail);
+                return Err(refusal.with_callee_time(time));
             }
         }
         let lifetime = expires_at - issued_at;
@@ -265,7 +259,7 @@ impl<'a> Signer<'a> {
         }
     }
 
-    fn deployment(&self) -> Option<&'a Arc<Deployment>> {
+    pub(super) fn deployment(&self) -> Option<&'a Arc<Deployment>> {
         match self {
             Self::Peer(found) => Some(found.deployment),
             Self::Own(_) => None,
@@ -307,6 +301,17 @@ impl<'a> Signer<'a> {
             issuer: claims.issuer.clone(),
             expires_at: time(claims.expires_at),
         }
+    }
+}
+
+/// Judges the `typ` of a peer's token.
+pub(super) fn typ(found: Option<&str>) -> Result<(), Refusal> {
+    match found {
+        Some(typ) if !typ.eq_ignore_ascii_case("JWT") => {
+            let detail = format!("`typ` is `{typ}`, expected `JWT` or none");
+            Err(Refusal::new(Reason::TokenMalformed, detail))
+        }
+        _ => Ok(()),
     }
 }
 

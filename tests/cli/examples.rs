@@ -67,6 +67,11 @@ fn prepared() -> Folder {
     let key = own
         .lines()
         .find_map(|line| line.split_once("generator.key="));
+    let refused = r#"{"eventId":"authRejected","reason":"KEY_UNKNOWN","message":"message=why"}"#;
+    folder.write(
+        "dpm/log/spring-boot-logger.json.log",
+        format!("{refused}\n"),
+    );
     folder.write("own.txt", key.unwrap().1);
     for line in [
         "countersign key export own.txt --to public-jwk --out public.jwk",

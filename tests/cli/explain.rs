@@ -3,6 +3,7 @@
 use countersign::Reason;
 use countersign::diagnostic::Code;
 
+use super::modules::{ANY_PORT, Running, paired};
 use super::support::Folder;
 
 #[test]
@@ -78,4 +79,85 @@ fn an_unknown_word_is_a_wrong_use_and_names_the_nearest() {
         "error: `KEY_UNKNWON` is neither a code nor a reason\nhelp: did you mean `KEY_UNKNOWN`?\n"
     );
     assert!(far.stderr.contains("CS0101 to CS0406"), "{}", far.stderr);
+}
+
+#[test]
+fn a_reason_comes_with_its_rule_causes_and_mend() {
+    let folder = Folder::new();
+
+    let text = folder.run("explain KEY_UNKNOWN").exits(0).stdout;
+    let json = folder.run("explain KEY_UNKNOWN -o json").exits(0).json();
+
+    for part in ["\nThe rule:\n", "\nUsual causes:\n  - ", "\nWhat to do:\n"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(json["rule"].as_str().unwrap().contains("`kid`"));
+    assert!(!json["causes"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
+    let folder = paired();
+    let stranger = "pair dpm=other.properties dpe=stranger/etc/application.properties";
+    folder.run(stranger).exits(0);
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let to_dpm = format!(
+        "--set ataccama.client.connection.dpm.grpc.port={}",
+        dpm.port()
+    );
+    let none = folder.run("explain --log dpm/log").exits(1);
+    folder
+        .run(&format!("engines list --home stranger {to_dpm}"))
+        .exits(4);
+    dpm.until("authRejected");
+
+    let text = folder.run("explain --log dpm/log").exits(0).stdout;
+    let json = folder
+        .run("explain --log dpm/log/spring-boot-logger.json.log -o json")
+        .exits(0)
+        .json();
+    let rules = folder
+        .run("token explain --home dpm --log dpm/log -o json")
+        .exits(0);
+
+    assert!(
+        none.stderr.contains("tells of no refusal"),
+        "{}",
+        none.stderr
+    );
+    assert!(text.starts_with("the newest refusal in dpm/log/"), "{text}");
+    assert!(text.contains("\nKEY_UNKNOWN: "), "{text}");
+    assert_eq!(json["reason"], "KEY_UNKNOWN");
+    let seen = &json["seen"];
+    assert_eq!(seen["fingerprint"].as_str().unwrap().len(), 43);
+    assert!(seen["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert!(seen["method"].as_str().unwrap().ends_with("/ListEngines"));
+    assert!(
+        seen["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with("no trusted key")
+    );
+    let checks = rules.json()["checks"].clone();
+    let failed: Vec<_> = checks
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["pass"] == false && check["unknown"] == false)
+        .collect();
+    assert_eq!(failed.len(), 1, "{checks:#}");
+    assert_eq!(failed[0]["name"], "key known");
+    assert!(
+        failed[0]["help"]
+            .as_str()
+            .unwrap()
+            .contains("countersign pair")
+    );
+    assert!(
+        rules
+            .stderr
+            .contains("now, in the file of `dpm`: no trusted key")
+    );
+    folder.run("explain --log nowhere").exits(3);
+    folder.run("explain").exits(2);
 }

@@ -1,5 +1,7 @@
 //! `countersign token`.
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
 use super::support::Folder;
 
 fn paired() -> Folder {
@@ -157,4 +159,74 @@ fn a_home_with_faults_is_exit_3_with_every_finding() {
     );
     assert!(missing.stderr.contains("nowhere"), "{}", missing.stderr);
     assert_eq!(missing.stderr.lines().count(), 1, "{}", missing.stderr);
+}
+
+#[test]
+fn explain_goes_on_after_a_failure_and_says_how_to_mend_each() {
+    let folder = paired();
+
+    let run = folder
+        .run_with("token explain --home dpe", token(&folder).as_bytes())
+        .exits(1);
+
+    let lines: Vec<_> = run.stdout.lines().collect();
+    for start in [
+        "FAIL  key known     KEY_UNKNOWN: ",
+        "-     signature     cannot be told: ",
+        "PASS  times         ",
+        "FAIL  audience      AUDIENCE_MISMATCH: ",
+        "-     role          cannot be told: ",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.starts_with(start)),
+            "{start}: {}",
+            run.stdout
+        );
+    }
+    assert_eq!(
+        run.stdout.matches("\n                    mend: ").count(),
+        2
+    );
+    assert_eq!(lines.last(), Some(&"REFUSED: KEY_UNKNOWN"));
+}
+
+#[test]
+fn inspect_shows_tokens_of_any_algorithm_and_says_that_nothing_is_verified() {
+    let folder = Folder::new();
+    let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    for alg in ["RS256", "HS256", "none"] {
+        let header = encode(&format!(r#"{{"alg":"{alg}","typ":"JWT"}}"#));
+        let payload = encode("{\"iss\":\"https://example.org\",\"name\":\"a\u{202e}b\u{9b}c\"}");
+        let jws = format!("Bearer {header}.{payload}.AAAA\n");
+
+        let run = folder.run_with("token inspect", jws.as_bytes()).exits(0);
+
+        assert_eq!(
+            run.stderr.lines().next().unwrap().split(':').next(),
+            Some("NOT VERIFIED")
+        );
+        let json = run.json();
+        assert_eq!(
+            (&json["header"]["alg"], &json["verified"]),
+            (&alg.into(), &false.into())
+        );
+        assert_eq!(json["payload"]["iss"], "https://example.org");
+        assert_eq!(json["payload"]["name"], "a\u{202e}b\u{9b}c");
+        assert_eq!(json["signature_bytes"], 3);
+        assert!(!run.stdout.contains('\u{202e}') && !run.stdout.contains('\u{9b}'));
+    }
+    let text = format!("{}.{}.", encode("{}"), encode("no JSON"));
+    let run = folder.run_with("token inspect", text.as_bytes()).exits(0);
+    assert_eq!(run.json()["payload"], "no JSON");
+
+    let encrypted = folder.run_with("token inspect", b"a.b.c.d.e").exits(1);
+    assert!(
+        encrypted.stderr.contains("encrypted token"),
+        "{}",
+        encrypted.stderr
+    );
+    assert_eq!(encrypted.stdout, "");
+    folder
+        .run_with("token inspect", "a".repeat(70_000).as_bytes())
+        .exits(1);
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::identity::{DeploymentName, ModuleType, Role};
 use crate::jose::{KeyId, SigningKey, checks};
-use crate::token::TokenIssuer;
+use crate::token::{Check, RULES, TokenIssuer};
 use crate::trust::TrustedKey;
 
 const NOW: u64 = 1_800_000_000;
@@ -666,7 +666,7 @@ fn explain_names_every_rule_that_fails() {
     let failed = verdict
         .checks
         .iter()
-        .filter_map(|c| c.outcome.as_ref().err().map(|r| r.reason));
+        .filter_map(|c| c.refusal().map(|r| r.reason));
     let expected = [
         Reason::TokenExpired,
         Reason::IssuerMismatch,
@@ -679,6 +679,57 @@ fn explain_names_every_rule_that_fails() {
 }
 
 #[test]
+fn explain_goes_on_where_the_key_or_the_algorithm_is_unknown() {
+    let world = World::new();
+    let stranger = SigningKey::generate().unwrap();
+    let kid = stranger.fingerprint().to_string();
+    let claims = json!({"iss": "x", "sub": "x", "aud": "elsewhere", "iat": 1, "exp": 2});
+    let payload = claims.to_string();
+    let role = Role::new("IMPERSONATION").unwrap();
+    let unknown = json!({"alg": "ES256", "kid": kid});
+    let other = json!({"alg": "RS256", "kid": world.dpe.fingerprint().to_string(), "typ": "x"});
+    let rows = [
+        (
+            unknown,
+            vec![
+                Reason::KeyUnknown,
+                Reason::TokenExpired,
+                Reason::AudienceMismatch,
+            ],
+        ),
+        (
+            other,
+            vec![
+                Reason::AlgorithmNotAllowed,
+                Reason::TokenMalformed,
+                Reason::TokenExpired,
+                Reason::IssuerMismatch,
+                Reason::AudienceMismatch,
+            ],
+        ),
+    ];
+    for (header, expected) in rows {
+        let token = sign(&header, payload.as_bytes(), &stranger);
+
+        let verdict = world.verifier.explain(&token, Some(&role));
+
+        let failed = verdict.checks.iter().filter_map(Check::refusal);
+        assert_eq!(
+            failed.map(|refusal| refusal.reason).collect::<Vec<_>>(),
+            expected
+        );
+        let names: Vec<_> = verdict.checks.iter().map(|check| check.name).collect();
+        // Nothing is taken once here.
+        let rules = RULES.into_iter().filter(|rule| *rule != "replay");
+        assert_eq!(names, rules.collect::<Vec<_>>());
+        assert!(verdict.accepted.is_none());
+    }
+    let nothing = world.verifier.explain("nonsense", Some(&role));
+    assert_eq!(nothing.refusal().unwrap().reason, Reason::TokenMalformed);
+    assert_eq!(nothing.checks.len(), 11);
+}
+
+#[test]
 fn explain_and_verify_agree() {
     let world = World::new();
     for changes in [
@@ -687,6 +738,7 @@ fn explain_and_verify_agree() {
         json!({"aud": "x"}),
         json!({"exp": 1}),
         json!({"exp": "1"}),
+        json!({"iat": NOW + 31, "exp": NOW + 40, "iss": "x"}),
     ] {
         let token = world.with(&changes);
         let verdict = world.verifier.explain(&token, None);

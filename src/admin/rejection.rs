@@ -1,0 +1,181 @@
+//! The newest `authRejected` of a JSON log: read from its end, bounded, whatever stands in it.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+/// A refusal that a module logged. Every text in it may be a stranger's.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    /// The file that tells it.
+    pub file: PathBuf,
+    members: Map<String, Value>,
+}
+
+impl Rejection {
+    /// Returns a member of the log line, such as `reason` or `fingerprint`.
+    pub fn text(&self, member: &str) -> Option<&str> {
+        self.members.get(member).and_then(Value::as_str)
+    }
+
+    /// Returns what exactly was wrong, as the module wrote it.
+    pub fn detail(&self) -> Option<&str> {
+        let message = self.text("message")?;
+        Some(
+            message
+                .split_once("message=")
+                .map_or(message, |(_, text)| text),
+        )
+    }
+}
+
+/// Finds the newest `authRejected` in the log `file` or in those that were rolled away from it
+/// (`<file>.1` to `<file>.7`); of a folder, in the log that modules write there.
+///
+/// Reads at most the last 16 MiB of each file. Lines that are no JSON are passed over.
+///
+/// # Errors
+///
+/// When `file` cannot be read.
+pub fn newest(file: &Path) -> io::Result<Option<Rejection>> {
+    let file = if file.is_dir() {
+        file.join("spring-boot-logger.json.log")
+    } else {
+        file.to_owned()
+    };
+    if let Some(found) = newest_in(&file)? {
+        return Ok(Some(found));
+    }
+    for n in 1..=MOST_ROLLED {
+        let mut name = file.clone().into_os_string();
+        name.push(format!(".{n}"));
+        match newest_in(Path::new(&name)) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+const MOST_ROLLED: u32 = 7;
+const MOST_READ: u64 = 16 * 1024 * 1024;
+const CHUNK: u64 = 64 * 1024;
+/// A log line has 8192 characters and a few members more; what is longer is none.
+const LONGEST_LINE: usize = 256 * 1024;
+
+fn newest_in(path: &Path) -> io::Result<Option<Rejection>> {
+    // To open a pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut file = File::open(path)?;
+    let mut end = file.metadata()?.len();
+    let first = end.saturating_sub(MOST_READ);
+    // The beginning of a line whose rest was read before.
+    let mut rest: Vec<u8> = Vec::new();
+    while end > first {
+        let start = end.saturating_sub(CHUNK).max(first);
+        file.seek(SeekFrom::Start(start))?;
+        let mut chunk = Vec::new();
+        file.by_ref().take(end - start).read_to_end(&mut chunk)?;
+        end = start;
+        chunk.append(&mut rest);
+        let mut lines = chunk.split(|byte| *byte == b'\n');
+        // Its beginning may stand in the chunk before.
+        let cut = lines.next().unwrap_or_default().to_vec();
+        if let Some(members) = lines.rev().find_map(rejection) {
+            let file = path.to_owned();
+            return Ok(Some(Rejection { file, members }));
+        }
+        if start == 0 {
+            let file = path.to_owned();
+            return Ok(rejection(&cut).map(|members| Rejection { file, members }));
+        }
+        rest = cut;
+        if rest.len() > LONGEST_LINE {
+            rest = Vec::new();
+        }
+    }
+    Ok(None)
+}
+
+fn rejection(line: &[u8]) -> Option<Map<String, Value>> {
+    // Most lines are others: those are not parsed.
+    let word = b"authRejected";
+    if line.len() > LONGEST_LINE || !line.windows(word.len()).any(|part| part == word) {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(line).ok()?;
+    let Value::Object(members) = value else {
+        return None;
+    };
+    let event = members.get("eventId").and_then(Value::as_str);
+    (event == Some("authRejected")).then_some(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn line(reason: &str) -> String {
+        let message = format!("eventId=authRejected reason={reason}, message=why {reason}");
+        let line =
+            serde_json::json!({"eventId": "authRejected", "reason": reason, "message": message});
+        format!("{line}\n")
+    }
+
+    #[test]
+    fn newest_is_found_however_far_from_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let other =
+            "{\"eventId\":\"startup\",\"message\":\"authRejected\"}\nno JSON authRejected\n";
+        for lines in [0, 1, 2000, 5000] {
+            let text = line("OLD") + &line("NEW") + &other.repeat(lines);
+            fs::write(&path, text).unwrap();
+
+            let found = newest(&path).unwrap().unwrap();
+
+            assert_eq!(found.text("reason"), Some("NEW"), "{lines}");
+            assert_eq!(found.detail(), Some("why NEW"));
+        }
+    }
+
+    #[test]
+    fn rolled_files_are_looked_at_next_and_a_folder_means_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spring-boot-logger.json.log");
+        fs::write(&path, "{}\n").unwrap();
+        fs::write(
+            folder.path().join("spring-boot-logger.json.log.3"),
+            line("ROLLED"),
+        )
+        .unwrap();
+
+        let found = newest(folder.path()).unwrap().unwrap();
+
+        assert_eq!(found.text("reason"), Some("ROLLED"));
+        assert!(found.file.ends_with("spring-boot-logger.json.log.3"));
+    }
+
+    #[test]
+    fn a_line_without_end_and_one_at_the_very_beginning_are_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        fs::write(&path, line("ONLY").trim_end()).unwrap();
+
+        assert_eq!(newest(&path).unwrap().unwrap().text("reason"), Some("ONLY"));
+
+        fs::write(&path, "x".repeat(3 * 1024 * 1024)).unwrap();
+        assert!(newest(&path).unwrap().is_none());
+        fs::write(&path, "").unwrap();
+        assert!(newest(&path).unwrap().is_none());
+        assert!(newest(&folder.path().join("nothing")).is_err());
+    }
+}

@@ -1,0 +1,92 @@
+//! `countersign token inspect`: what a token says, believed in nothing.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::read;
+use crate::cli::Answer;
+use crate::cli::output::{Console, Exit, Failure};
+use crate::jose::{MAX_UNVERIFIED_BYTES, Unverified, json};
+use crate::telemetry::misleads;
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// The file with the token; stdin by default, since arguments are seen by everyone
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    token_file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Inspected<'a> {
+    verified: bool,
+    header: &'a Map<String, Value>,
+    payload: Value,
+    signature_bytes: usize,
+}
+
+pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
+    console.present("NOT VERIFIED: anybody could have written this token");
+    let token = read(&arguments.token_file, MAX_UNVERIFIED_BYTES)?;
+    let token = Unverified::read(&token).map_err(|error| {
+        let failure = Failure::caused(Exit::No, "this is no signed token", &error);
+        match token.split('.').count() {
+            5 => failure.with_help("five parts are an encrypted token: only its receiver reads it"),
+            _ => failure,
+        }
+    })?;
+    let payload = match json::object(token.payload()) {
+        Ok(members) => Value::Object(members),
+        Err(error) => {
+            console.warn(&format!(
+                "the payload is no JSON object, and shown as text: {error}"
+            ));
+            Value::String(String::from_utf8_lossy(token.payload()).into_owned())
+        }
+    };
+    let inspected = Inspected {
+        verified: false,
+        header: token.header(),
+        payload,
+        signature_bytes: token.signature().len(),
+    };
+    let text = serde_json::to_string_pretty(&inspected)
+        .map_err(|error| Failure::caused(Exit::Bug, "cannot write the answer", &error))?;
+    console.answer(escaped(&text) + "\n")?;
+    Ok(Exit::Done)
+}
+
+/// Escapes what serde leaves as it is and a terminal would obey; it stands within strings alone.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || !misleads(c) {
+            text.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\\u{unit:04x}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_reads_back_the_same() {
+        let value = Value::String("\u{202e}gpj.exe\u{9b}2J\u{e0041}é\u{7f}".to_owned());
+        let json = serde_json::to_string(&value).unwrap();
+
+        let text = escaped(&json);
+
+        assert_eq!(text, r#""\u202egpj.exe\u009b2J\udb40\udc41é\u007f""#);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+}

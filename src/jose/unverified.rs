@@ -1,0 +1,116 @@
+//! A compact JWS for a person to look at: of any algorithm, and believed in nothing.
+
+use std::fmt;
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use serde_json::{Map, Value};
+
+use super::error::CompactError;
+use super::json;
+
+/// Longest token that is taken apart, in bytes: other products' tokens are longer than ours.
+pub const MAX_UNVERIFIED_BYTES: usize = 64 * 1024;
+
+/// A token taken apart, whatever its `alg`; nothing of it is verified.
+///
+/// *Checked*: at most 64 KiB; three parts; every part canonical base64url without padding; the
+/// header a JSON object without duplicate members. *Not checked*: all the rest. Never decide
+/// anything by it.
+#[derive(Clone)]
+pub struct Unverified {
+    header: Map<String, Value>,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl Unverified {
+    /// Takes `token` apart.
+    ///
+    /// # Errors
+    ///
+    /// When one of the checks above fails; the first one that does.
+    pub fn read(token: &str) -> Result<Self, CompactError> {
+        if token.len() > MAX_UNVERIFIED_BYTES {
+            return Err(CompactError::TooLarge(token.len()));
+        }
+        let parts: Vec<_> = token.splitn(6, '.').collect();
+        let [header, payload, signature] = parts.as_slice() else {
+            return Err(CompactError::Parts(token.split('.').count()));
+        };
+        let decode = |name, text: &str| {
+            let decoded = BASE64_URL_SAFE_NO_PAD.decode(text);
+            decoded.map_err(|_cause| CompactError::Encoding(name))
+        };
+        let header = decode("header", header)?;
+        Ok(Self {
+            payload: decode("payload", payload)?,
+            signature: decode("signature", signature)?,
+            header: json::object(&header).map_err(CompactError::Header)?,
+        })
+    }
+
+    /// Returns the header's members.
+    pub fn header(&self) -> &Map<String, Value> {
+        &self.header
+    }
+
+    /// Returns the decoded payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Returns the decoded signature; empty where `alg` is `none`.
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+}
+
+/// Shows the header only: the whole would be a token that somebody could use.
+impl fmt::Debug for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unverified")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str) -> String {
+        let header = BASE64_URL_SAFE_NO_PAD.encode(header);
+        format!("{header}.e30.")
+    }
+
+    #[test]
+    fn any_algorithm_is_shown() {
+        for alg in ["RS256", "HS256", "none"] {
+            let read = Unverified::read(&token(&format!(r#"{{"alg":"{alg}"}}"#))).unwrap();
+
+            assert_eq!(read.header()["alg"], alg);
+            assert_eq!((read.payload(), read.signature()), (&b"{}"[..], &b""[..]));
+        }
+    }
+
+    #[test]
+    fn what_is_no_jws_is_named() {
+        let rows = [
+            ("", CompactError::Parts(1)),
+            ("a.b.c.d.e", CompactError::Parts(5)),
+            ("e30.e3.", CompactError::Encoding("payload")),
+            ("e30=.e30.", CompactError::Encoding("header")),
+        ];
+        for (token, expected) in rows {
+            let error = Unverified::read(token).unwrap_err();
+            assert_eq!(error.to_string(), expected.to_string(), "{token}");
+        }
+        let twice = Unverified::read(&token(r#"{"alg":"a","alg":"b"}"#)).unwrap_err();
+        assert!(matches!(twice, CompactError::Header(_)), "{twice}");
+        let long = "a".repeat(MAX_UNVERIFIED_BYTES + 1);
+        assert!(matches!(
+            Unverified::read(&long).unwrap_err(),
+            CompactError::TooLarge(_)
+        ));
+    }
+}
