@@ -6,8 +6,8 @@ pub mod doctor;
 mod edited;
 mod error;
 pub mod pairing;
-pub mod rotation;
 pub mod rejection;
+pub mod rotation;
 pub mod write;
 
 pub use demo::DemoError;

@@ -119,10 +119,10 @@ fn a_healthy_pair_passes_every_layer_from_both_sides() {
     dpe.until(" startup ");
     world.dpm.until("newStatus=READY");
 
-    let from_dpe = world.doctor("dpe", "").exits(0);
+    let as_engine = world.doctor("dpe", "").exits(0);
     let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
     let own = format!("--set ataccama.server.grpc.port={port}");
-    let from_dpm = world.doctor("dpm", &own).exits(0);
+    let as_registry = world.doctor("dpm", &own).exits(0);
     let one = world
         .doctor("dpm", &format!("{own} --peer dpe-dev"))
         .exits(0);
@@ -130,15 +130,15 @@ fn a_healthy_pair_passes_every_layer_from_both_sides() {
         .doctor("dpm", &format!("{own} --peer nobody"))
         .exits(2);
 
-    let states: Vec<_> = layers(&from_dpe)
+    let states: Vec<_> = layers(&as_engine)
         .iter()
         .map(|row| row["state"].as_str().unwrap().to_owned())
         .collect();
     let mut expected = ["ok"; 10];
     expected[4] = "skip";
-    assert_eq!(states, expected, "{from_dpe:#?}");
-    assert_eq!(from_dpe.json()["healthy"], true);
-    for run in [from_dpm, one] {
+    assert_eq!(states, expected, "{as_engine:#?}");
+    assert_eq!(as_engine.json()["healthy"], true);
+    for run in [as_registry, one] {
         let peers = run.json()["peers"].clone();
         assert_eq!(peers.as_array().unwrap().len(), 2, "{peers:#}");
         let engine = peers[1]["layers"].as_array().unwrap();

@@ -4,7 +4,7 @@ use countersign::Reason;
 use countersign::diagnostic::Code;
 
 use super::modules::{ANY_PORT, Running, paired};
-use super::support::Folder;
+use super::support::{Folder, Run};
 
 #[test]
 fn every_code_and_every_reason_is_explained() {
@@ -95,6 +95,31 @@ fn a_reason_comes_with_its_rule_causes_and_mend() {
     assert!(!json["causes"].as_array().unwrap().is_empty());
 }
 
+/// Checks that the rule about the key failed and no other.
+#[track_caller]
+fn only_the_key_fails(rules: &Run) {
+    let checks = rules.json()["checks"].clone();
+    let failed: Vec<_> = checks
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["pass"] == false && check["unknown"] == false)
+        .collect();
+    assert_eq!(failed.len(), 1, "{checks:#}");
+    assert_eq!(failed[0]["name"], "key known");
+    assert!(
+        failed[0]["help"]
+            .as_str()
+            .unwrap()
+            .contains("countersign pair")
+    );
+    assert!(
+        rules
+            .stderr
+            .contains("now, in the file of `dpm`: no trusted key")
+    );
+}
+
 #[test]
 fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
     let folder = paired();
@@ -138,26 +163,7 @@ fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
             .unwrap()
             .starts_with("no trusted key")
     );
-    let checks = rules.json()["checks"].clone();
-    let failed: Vec<_> = checks
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|check| check["pass"] == false && check["unknown"] == false)
-        .collect();
-    assert_eq!(failed.len(), 1, "{checks:#}");
-    assert_eq!(failed[0]["name"], "key known");
-    assert!(
-        failed[0]["help"]
-            .as_str()
-            .unwrap()
-            .contains("countersign pair")
-    );
-    assert!(
-        rules
-            .stderr
-            .contains("now, in the file of `dpm`: no trusted key")
-    );
+    only_the_key_fails(&rules);
     folder.run("explain --log nowhere").exits(3);
     folder.run("explain").exits(2);
 }
