@@ -20,7 +20,7 @@ use super::gather::{self, Gathered, Names};
 use super::load::ModuleKind;
 use super::options::{self, Options};
 use super::own_key::{self, OwnKey};
-use super::profiles;
+use super::profiles::{self, Above};
 use super::reach;
 use super::read::{Inputs, Reader};
 use super::rotation::{self, RotationSettings};
@@ -120,9 +120,27 @@ pub fn check_texts(
     assumed: &[PathBuf],
 ) -> Result<Report, CheckError> {
     let mut inspected = Vec::new();
-    for (file, text) in texts {
+    let above = Above {
+        environment,
+        sets: &[],
+    };
+    let profiles = texts
+        .iter()
+        .map(|(file, text)| profiles::files(file, text, above));
+    let profiles: Vec<_> = profiles.collect();
+    for ((file, text), of_it) in texts.iter().zip(&profiles) {
+        if profiles
+            .iter()
+            .flatten()
+            .any(|profile| is_same(profile, file))
+        {
+            // It is looked at with the file that it belongs to.
+            continue;
+        }
+        let of_it = profiles::read(of_it)?;
+        let mut files = vec![(file.as_path(), text)];
+        files.extend(of_it.iter().map(|(file, text)| (file.as_path(), text)));
         let question = Question {
-            file,
             home: None,
             kind: None,
             purpose: Purpose::Check,
@@ -130,7 +148,7 @@ pub fn check_texts(
             sets: &[],
             assumed,
         };
-        inspected.push(inspect(&question, text)?);
+        inspected.push(inspect(&question, &files)?);
     }
     let mut all = Limited::default();
     all.extend(cross_check::check(&inspected));
@@ -151,6 +169,11 @@ pub fn check_texts(
     })
 }
 
+fn is_same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    one == other || whole(one) == whole(other)
+}
+
 /// Why files could not be checked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -166,7 +189,6 @@ pub enum CheckError {
 /// What to look at, and for what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question<'a> {
-    pub(super) file: &'a Path,
     pub(super) home: Option<&'a Path>,
     pub(super) kind: Option<&'a ModuleKind>,
     pub(super) purpose: Purpose,
@@ -216,8 +238,11 @@ impl Inspected {
 }
 
 /// Reads one file and everything that overrides it.
-pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspected, CheckError> {
-    let mut view = View::new(question.file, text);
+pub(super) fn inspect(
+    question: &Question<'_>,
+    files: &[(&Path, &FileText)],
+) -> Result<Inspected, CheckError> {
+    let mut view = View::new(files);
     let mut findings = Limited::default();
     let (layers, gathered, broken_key) = layers(&mut view, question, &mut findings);
     let layered = Layered::new(layers)?;
@@ -243,7 +268,7 @@ pub(super) fn inspect(question: &Question<'_>, text: &FileText) -> Result<Inspec
     let replay_at = reader.raw("countersign.token.replay", &[]).cloned();
     connections::check(&mut reader, &deployments);
     own_check::check(&mut reader, &options, &deployments);
-    profiles::check(&mut reader, question);
+    profiles::check(&mut reader);
     let unused = gathered.unused.iter().map(|(at, _)| *at);
     reader.rest(unused.chain(gathered.ignored.iter().copied()));
     let lifetime_at = set_at(&mut reader, own_check::LIFETIME);
@@ -304,8 +329,9 @@ fn layers(
     let skipped = text_check::broken_values(view, &known, findings);
     let private = |at: &usize| matches!(known.get(*at), Some(Known::Setting(placed)) if placed.setting.is_private());
     let broken_key = skipped.iter().any(private);
-    let (file, gathered) = gather::file(view, known, &skipped);
-    let mut layers = vec![defaults(question.kind), file];
+    let (files, gathered) = gather::files(view, known, &skipped);
+    let mut layers = vec![defaults(question.kind)];
+    layers.extend(files);
     if question.purpose == Purpose::Run {
         let names = Names::new(&gathered.ours);
         layers.push(gather::environment(question.environment, &names, findings));

@@ -21,10 +21,12 @@ pub(super) struct Gathered {
     pub(super) ours: Vec<(usize, Placed)>,
 }
 
-/// Sorts the entries of `view`, without those in `skipped`, into what is ours and what is not.
-pub(super) fn file(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Layer, Gathered) {
+/// Sorts the entries of `view`, without those in `skipped`, into what is ours and what is not; each
+/// file is a layer.
+pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<Layer>, Gathered) {
     let mut gathered = Gathered::default();
-    let mut values = Values::default();
+    let files = view.document().file_starts();
+    let mut values: Vec<_> = files.map(|_| Values::default()).collect();
     for (at, (entry, known)) in view.entries().iter().zip(known).enumerate() {
         if skipped.contains(&at) {
             continue;
@@ -36,7 +38,9 @@ pub(super) fn file(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Layer,
             Known::Setting(placed) => {
                 let origin = view.document().origin(entry.value_span().start);
                 let value = Sourced::new(entry.value(), origin).with_entry(at);
-                values.add(placed.clone(), value);
+                if let Some(values) = values.get_mut(view.document().file_of_entry(at)) {
+                    values.add(placed.clone(), value);
+                }
                 gathered.ours.push((at, placed));
             }
             Known::Unknown if gathered.findings.is_full(Code::Cs0106) => {
@@ -64,8 +68,17 @@ pub(super) fn file(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Layer,
             Known::Foreign => gathered.ignored.push(at),
         }
     }
-    let layer = values.into_layer(Level::File, Some(view), &mut gathered.findings);
-    (layer, gathered)
+    let level = |file| {
+        if file == 0 {
+            Level::File
+        } else {
+            Level::Profile
+        }
+    };
+    let values = values.into_iter().enumerate();
+    let layers = values
+        .map(|(file, values)| values.into_layer(level(file), Some(view), &mut gathered.findings));
+    (layers.collect(), gathered)
 }
 
 fn unknown(name: &str, meant: Option<&str>) -> Finding {

@@ -173,7 +173,7 @@ impl Settings {
             sets: sets.to_vec(),
         };
         let home = Home::new(home);
-        let texts = Texts::read(&home.file).map_err(LoadError::Read)?;
+        let texts = Texts::read(&home.file, &asked).map_err(LoadError::Read)?;
         Self::of(home, &Arc::new(asked), &texts)
     }
 
@@ -184,7 +184,6 @@ impl Settings {
 
     fn of(home: Home, asked: &Arc<Asked>, texts: &Texts) -> Result<Self, LoadError> {
         let question = Question {
-            file: &home.file,
             home: Some(&home.dir),
             kind: Some(&asked.kind),
             purpose: Purpose::Run,
@@ -192,7 +191,7 @@ impl Settings {
             sets: &asked.sets,
             assumed: &[],
         };
-        let inspected = inspect(&question, texts.main())?;
+        let inspected = inspect(&question, &texts.files())?;
         let source = Source::new(Arc::clone(asked), texts, &inspected);
         let mut findings = inspected.findings;
         let own = inspected.own.filter(|_| findings.errors() == 0);

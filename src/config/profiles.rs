@@ -1,61 +1,149 @@
-//! Spring's profiles: their files are not read, so an active one must not go unnoticed.
+//! Spring's profiles: which are active, and the files that they bring.
+//!
+//! `application-<profile>.properties` beside the main file stands above it and below the
+//! environment, as in Spring Boot; of several active profiles the later wins. Profiles are made
+//! active by `spring.profiles.active` in the main file, the environment or `--set`, whichever
+//! stands highest; one profile's file activates no other.
 
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{Code, Finding, Origin, quote};
-use crate::properties::name::Name;
-use crate::properties::{Sourced, bind};
+use crate::diagnostic::{Code, Severity};
+use crate::properties::name::{Name, variable_for};
+use crate::properties::placeholder::{self, Looked};
+use crate::properties::{Document, FileText, ReadError, ReadFault, Sourced, bind, indexed};
 
-use super::check::Question;
 use super::read::Reader;
+use super::schema::{self, Known};
 use super::view::{Part, finding};
 
 const ACTIVE: &str = "spring.profiles.active";
-const VARIABLE: &str = "SPRING_PROFILES_ACTIVE";
 
-/// Reports the files of active profiles: what they set would be missing.
-pub(super) fn check(reader: &mut Reader<'_>, question: &Question<'_>) {
-    let Some(active) = active(reader, question) else {
+/// What stands above a main file and says which profiles are active.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Above<'a> {
+    pub(super) environment: &'a [(String, String)],
+    pub(super) sets: &'a [(String, String)],
+}
+
+/// Names the files of the profiles that are active beside the file `main`, which holds `text`: the
+/// one that wins last, whether they are there or not.
+pub(super) fn files(main: &Path, text: &FileText, above: Above<'_>) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for profile in active(text, above).iter().take(MOST) {
+        if let Some(file) = file_of(main, profile).filter(|file| !files.contains(file)) {
+            files.push(file);
+        }
+    }
+    files
+}
+
+/// Reads those of `files` that are there.
+///
+/// # Errors
+///
+/// When one is there and cannot be read.
+pub(super) fn read(files: &[PathBuf]) -> Result<Vec<(PathBuf, FileText)>, ReadError> {
+    let mut texts = Vec::new();
+    for file in files {
+        match FileText::read(file) {
+            Ok(text) => texts.push((file.clone(), text)),
+            Err(error) if matches!(error.fault(), ReadFault::Missing) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(texts)
+}
+
+/// Reports where a profile's file would make profiles active, which it cannot.
+pub(super) fn check(reader: &mut Reader<'_>) {
+    let Some(view) = reader.view() else {
         return;
     };
-    let text = reader.resolve(active.text());
-    for profile in bind::list(text.as_deref().unwrap_or_default()) {
-        let Some(file) = file_of(question.file, profile).filter(|file| file.exists()) else {
+    for (at, entry) in view.entries().iter().enumerate() {
+        if view.document().file_of_entry(at) == 0 || !is_active(entry.key()) {
             continue;
-        };
-        let message = format!(
-            "profile {} is active, but its file `{}` is not read",
-            quote(profile),
-            file.display()
-        );
-        let found: Finding = finding(reader.view(), Code::Cs0305, &active, Part::Value, message);
+        }
+        let origin = view.document().origin(entry.value_span().start);
+        let value = Sourced::new(entry.value(), origin).with_entry(at);
+        let message = "the file of a profile makes no profile active";
+        let found = finding(Some(view), Code::Cs0305, &value, Part::Name, message);
         reader.findings.push(
             found
-                .with_severity(question.purpose.strict())
+                .with_severity(Severity::Warning)
                 .with_key(ACTIVE)
                 .with_help(format!(
-                    "write its settings into `{}`, or set them as environment variables",
-                    question.file.display()
+                    "write it into `{}`, or set it as an environment variable",
+                    view.document().path().display()
                 )),
         );
     }
 }
 
-/// Finds where profiles are made active; the environment overrides the file.
-fn active(reader: &Reader<'_>, question: &Question<'_>) -> Option<Sourced> {
-    let mut variables = question.environment.iter();
-    if let Some((name, value)) = variables.find(|(name, _)| name == VARIABLE) {
-        return Some(Sourced::new(
-            value,
-            Origin::Environment(name.as_str().into()),
-        ));
+/// Lists the active profiles: those of `--set`, else of the environment, else of the file.
+fn active(text: &FileText, above: Above<'_>) -> Vec<String> {
+    let Above { environment, sets } = above;
+    let set = sets.iter().rev().find(|(name, _)| is_active(name));
+    let variable = variable_for(ACTIVE);
+    let mut variables = environment.iter();
+    let variable = variables.find(|(name, _)| name.eq_ignore_ascii_case(&variable));
+    let word = text.text().contains("profiles");
+    if set.is_none() && variable.is_none() && !word {
+        return Vec::new();
     }
-    let view = reader.view()?;
-    let meant = Name::parse(ACTIVE);
-    let mut entries = view.entries().iter().enumerate().rev();
-    let (at, entry) = entries.find(|(_, entry)| Name::parse(entry.key()) == meant)?;
-    let origin = view.document().origin(entry.value_span().start);
-    Some(Sourced::new(entry.value(), origin).with_entry(at))
+    let document = Document::parse(Path::new(""), text.text());
+    let given = match set.or(variable) {
+        Some((_, value)) => vec![value.as_str()],
+        None => in_file(&document),
+    };
+    let look_up = |name: &str| look_up(&document, environment, name);
+    let resolved = |value: &str| placeholder::resolve(value, &look_up).ok();
+    let texts: Vec<_> = given.into_iter().filter_map(resolved).collect();
+    let profiles = texts.iter().flat_map(|text| bind::list(text));
+    profiles.map(str::to_owned).collect()
+}
+
+fn is_active(name: &str) -> bool {
+    matches!(schema::find(&Name::parse(name)), Known::Setting(placed) if placed.setting.name() == ACTIVE)
+}
+
+/// Returns what the file says: the last value, or the elements of a list in their order.
+fn in_file(document: &Document) -> Vec<&str> {
+    let mut elements = Vec::new();
+    let mut last = None;
+    for entry in document.entries() {
+        match schema::find(&Name::parse(entry.key())) {
+            Known::Setting(placed) if placed.setting.name() == ACTIVE => match placed.index {
+                Some(index) => elements.push((index, entry.value())),
+                None => last = Some(entry.value()),
+            },
+            _ => {}
+        }
+    }
+    let elements = elements
+        .iter()
+        .map(|(index, value)| (index.as_str(), *value));
+    match last {
+        Some(value) => vec![value],
+        // Where the indices are wrong, that is CS0109.
+        None => indexed(elements.collect()).unwrap_or_default(),
+    }
+}
+
+/// Finds what a placeholder in the list of profiles stands for: a variable, or a value of the main
+/// file, but no private one.
+fn look_up(document: &Document, environment: &[(String, String)], name: &str) -> Option<Looked> {
+    let parsed = Name::parse(name);
+    if matches!(schema::find(&parsed), Known::Setting(placed) if placed.setting.is_private()) {
+        return Some(Looked::Private);
+    }
+    let variable = variable_for(name);
+    let named = |(other, _): &&(String, String)| other == name || *other == variable;
+    if let Some((_, value)) = environment.iter().find(named) {
+        return Some(Looked::Text(value.clone()));
+    }
+    let mut entries = document.entries().iter().rev();
+    let entry = entries.find(|entry| Name::parse(entry.key()).uniform() == parsed.uniform())?;
+    Some(Looked::Text(entry.value().to_owned()))
 }
 
 /// Returns `application-<profile>.properties` beside `application.properties`.
@@ -67,3 +155,6 @@ fn file_of(file: &Path, profile: &str) -> Option<PathBuf> {
     let stem = file.file_stem()?.to_str()?;
     Some(file.with_file_name(format!("{stem}-{profile}.properties")))
 }
+
+/// More profiles than anybody activates.
+const MOST: usize = 64;

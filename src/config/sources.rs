@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use super::check::Inspected;
 use super::load::ModuleKind;
+use super::profiles::{self, Above};
 use crate::jose::Fingerprint;
 use crate::properties::{Encoding, FileText, ReadError};
 
@@ -27,6 +28,8 @@ pub(super) struct Source {
     pub(super) asked: Arc<Asked>,
     /// The content that they were read from.
     pub(super) digest: Digest,
+    /// The files to look at, whether they are there or not.
+    pub(super) paths: Vec<PathBuf>,
     /// Every value that only a restart changes, by name.
     cold: BTreeMap<String, String>,
     /// The keys that the files say are not revoked, in so many words.
@@ -40,6 +43,7 @@ impl Source {
         Self {
             asked,
             digest: texts.digest(),
+            paths: texts.paths().to_owned(),
             cold: inspected.cold.clone(),
             cleared: cleared.map(|key| key.key.fingerprint()).collect(),
         }
@@ -62,38 +66,59 @@ impl fmt::Debug for Source {
     }
 }
 
-/// The texts of a module's files, read one after the other.
+/// The texts of a module's files, read one after the other: the main file, then those of the active
+/// profiles that are there.
 #[derive(Debug)]
 pub(super) struct Texts {
-    main: FileText,
+    files: Vec<(PathBuf, FileText)>,
+    paths: Vec<PathBuf>,
 }
 
 /// Tells one content of the files from another.
 pub(super) type Digest = [u8; 32];
 
 impl Texts {
-    /// Reads the file at `path`.
-    pub(super) fn read(path: &Path) -> Result<Self, ReadError> {
-        Ok(Self {
-            main: FileText::read(path)?,
-        })
+    /// Reads the file at `main`, and those of the profiles that are active there.
+    ///
+    /// # Errors
+    ///
+    /// When the main file is missing, or one that is there cannot be read.
+    pub(super) fn read(main: &Path, asked: &Asked) -> Result<Self, ReadError> {
+        Self::around(main, FileText::read(main)?, asked)
     }
 
-    /// Takes `main` for the main file's text.
-    #[cfg(test)]
-    pub(super) fn of(main: FileText) -> Self {
-        Self { main }
+    /// Takes `text` for the content of `main`, and reads the rest.
+    pub(super) fn around(main: &Path, text: FileText, asked: &Asked) -> Result<Self, ReadError> {
+        let above = Above {
+            environment: &asked.environment,
+            sets: &asked.sets,
+        };
+        let profiles = profiles::files(main, &text, above);
+        let mut files = vec![(main.to_owned(), text)];
+        files.extend(profiles::read(&profiles)?);
+        let mut paths = vec![main.to_owned()];
+        paths.extend(profiles);
+        Ok(Self { files, paths })
     }
 
-    /// Returns the main file's text.
-    pub(super) fn main(&self) -> &FileText {
-        &self.main
+    /// Returns the files with their texts, the main one first.
+    pub(super) fn files(&self) -> Vec<(&Path, &FileText)> {
+        let files = self.files.iter();
+        files.map(|(path, text)| (path.as_path(), text)).collect()
+    }
+
+    /// Names the files to look at, those of active profiles that are not there included.
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 
     /// Returns what differs where any byte or permission bit does.
     pub(super) fn digest(&self) -> Digest {
         let mut all = Sha256::new();
-        add(&mut all, &self.main);
+        for (path, text) in &self.files {
+            all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
+            add(&mut all, text);
+        }
         all.finalize().into()
     }
 }

@@ -136,21 +136,23 @@ fn joined(view: &View, at: usize, stray: &[Span]) -> Option<String> {
 /// Reports what is wrong with the text itself.
 pub(super) fn file(view: &View, findings: &mut Limited) {
     findings.extend(view.document().findings());
-    if view.is_latin1() {
-        let message = "the file is not UTF-8 and is read as ISO-8859-1";
-        findings.push(
-            view.about_file(Code::Cs0101, message)
-                .with_severity(Severity::Note)
-                .with_help("save it as UTF-8, or write other characters as `\\uXXXX`"),
-        );
-    }
-    if view.has_mark() {
-        let message =
-            "the file starts with a byte order mark, which Java makes part of the first name";
-        findings.push(
-            view.about_file(Code::Cs0102, message)
-                .with_help("save it as UTF-8 without byte order mark"),
-        );
+    for file in view.files() {
+        if file.is_latin1 {
+            let message = "the file is not UTF-8 and is read as ISO-8859-1";
+            findings.push(
+                view.about_file(file.start, Code::Cs0101, message)
+                    .with_severity(Severity::Note)
+                    .with_help("save it as UTF-8, or write other characters as `\\uXXXX`"),
+            );
+        }
+        if file.has_mark {
+            let message =
+                "the file starts with a byte order mark, which Java makes part of the first name";
+            findings.push(
+                view.about_file(file.start, Code::Cs0102, message)
+                    .with_help("save it as UTF-8 without byte order mark"),
+            );
+        }
     }
     for span in view.document().separators() {
         let message = "`#---` starts a new document for Spring; here the whole file is one";
@@ -161,7 +163,9 @@ pub(super) fn file(view: &View, findings: &mut Limited) {
 
 /// Reports who else can read or write a file with a private key.
 pub(super) fn permissions(view: &View, private: Span, findings: &mut Limited) {
-    let Some(mode) = view.mode() else {
+    let mut files = view.files().iter().rev();
+    let file = files.find(|file| file.start <= private.start);
+    let Some(mode) = file.and_then(|file| file.mode) else {
         return;
     };
     let (severity, message) = if mode & 0o022 != 0 {
@@ -177,7 +181,7 @@ pub(super) fn permissions(view: &View, private: Span, findings: &mut Limited) {
     } else {
         return;
     };
-    let path = view.document().path().display();
+    let path = view.document().path_at(private.start).display();
     findings.push(
         view.finding(
             Code::Cs0108,

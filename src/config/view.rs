@@ -1,4 +1,5 @@
-//! One file as the checks see it: its text, and findings that point into it and hide its secrets.
+//! A file as the checks see it, with those of its active profiles: the text, and findings that point
+//! into it and hide its secrets.
 
 use std::path::Path;
 
@@ -7,28 +8,60 @@ use crate::properties::{Document, Encoding, Entry, FileText, Sourced, Span};
 
 use super::public_text;
 
-/// A file's document and everything that must not be shown of it.
+/// The document of a file and its profiles, and everything that must not be shown of it.
 #[derive(Debug)]
 pub(super) struct View {
     document: Document,
     secrets: Vec<Span>,
     public: Public,
-    encoding: Encoding,
-    mark: bool,
-    mode: Option<u32>,
+    files: Vec<About>,
+}
+
+/// What is to be known of one file besides its text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About {
+    /// The first byte of its text.
+    pub(super) start: usize,
+    pub(super) is_latin1: bool,
+    pub(super) has_mark: bool,
+    pub(super) mode: Option<u32>,
 }
 
 impl View {
-    pub(super) fn new(path: &Path, text: &FileText) -> Self {
-        let document = Document::parse(path, text.text());
+    /// Takes the main file, then those of its profiles.
+    pub(super) fn new(files: &[(&Path, &FileText)]) -> Self {
+        let mut files = files.iter();
+        let mut about = Vec::new();
+        let mut note = |start: usize, text: &FileText| {
+            about.push(About {
+                start,
+                is_latin1: text.encoding() == Encoding::Latin1,
+                has_mark: text.has_mark(),
+                mode: text.mode(),
+            });
+        };
+        let mut document = match files.next() {
+            Some((path, text)) => {
+                note(0, text);
+                Document::parse(path, text.text())
+            }
+            None => Document::parse(Path::new(""), ""),
+        };
+        for (path, text) in files {
+            document.append(path, text.text());
+            note(document.file_starts().last().unwrap_or_default(), text);
+        }
         Self {
             public: public_text::of(document.entries()),
             document,
             secrets: Vec::new(),
-            encoding: text.encoding(),
-            mark: text.has_mark(),
-            mode: text.mode(),
+            files: about,
         }
+    }
+
+    /// Returns what is to be known of each file besides its text.
+    pub(super) fn files(&self) -> &[About] {
+        &self.files
     }
 
     pub(super) fn document(&self) -> &Document {
@@ -41,18 +74,6 @@ impl View {
 
     pub(super) fn entry(&self, at: usize) -> Option<&Entry> {
         self.entries().get(at)
-    }
-
-    pub(super) fn is_latin1(&self) -> bool {
-        self.encoding == Encoding::Latin1
-    }
-
-    pub(super) fn has_mark(&self) -> bool {
-        self.mark
-    }
-
-    pub(super) fn mode(&self) -> Option<u32> {
-        self.mode
     }
 
     /// Returns what of the file is proved to be public.
@@ -81,9 +102,14 @@ impl View {
         self.document.snippet(span, &self.secrets, &self.public)
     }
 
-    /// Reports `message` about the file as a whole.
-    pub(super) fn about_file(&self, code: Code, message: impl Into<String>) -> Finding {
-        Finding::new(code, self.document.origin(0), message)
+    /// Reports `message` about a file as a whole: the one whose text begins at `start`.
+    pub(super) fn about_file(
+        &self,
+        start: usize,
+        code: Code,
+        message: impl Into<String>,
+    ) -> Finding {
+        Finding::new(code, self.document.origin(start), message)
     }
 }
 

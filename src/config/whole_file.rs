@@ -15,13 +15,13 @@ pub(super) fn no_key(view: &View, gathered: &Gathered, purpose: Purpose) -> Find
         let kind = looks_like(view);
         let message = format!("there is no setting of ours in this file{kind}");
         let help = "name the module's `etc/application.properties`";
-        return view.about_file(Code::Cs0301, message).with_help(help);
+        return view.about_file(0, Code::Cs0301, message).with_help(help);
     }
     let message = format!(
         "this module has no key of its own: `{}` is missing",
         own_key::NAME
     );
-    view.about_file(Code::Cs0301, message)
+    view.about_file(0, Code::Cs0301, message)
         .with_severity(purpose.strict())
         .with_key(own_key::NAME)
         .with_help("`countersign pair` makes a key and writes it")
@@ -50,12 +50,14 @@ pub(super) fn about_text(
 ) {
     text_check::file(view, findings);
     text_check::values(view, &gathered.ours, findings);
-    let private = gathered
-        .ours
-        .iter()
-        .find(|(_, placed)| placed.setting.is_private());
-    if let Some(entry) = private.and_then(|(at, _)| view.entry(*at)) {
-        text_check::permissions(view, entry.key_span(), findings);
+    let mut told = Vec::new();
+    let private = gathered.ours.iter();
+    for (at, _) in private.filter(|(_, placed)| placed.setting.is_private()) {
+        let file = view.document().file_of_entry(*at);
+        if let Some(entry) = view.entry(*at).filter(|_| !told.contains(&file)) {
+            text_check::permissions(view, entry.key_span(), findings);
+            told.push(file);
+        }
     }
     if purpose == Purpose::Run {
         return;

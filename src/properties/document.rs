@@ -1,4 +1,5 @@
-//! One file's text with its entries, and the way from a byte to line and column.
+//! The texts of one or more files with their entries, and the way from a byte to file, line and
+//! column.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,31 +8,95 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::parse::{self, Entry, Parsed, Span, SyntaxFault};
+use super::entry::{Entry, Span};
+use super::parse::{self, Parsed, SyntaxFault};
 use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
 
-/// The entries of one `.properties` text, in the file's order, each with its place.
+/// The entries of a `.properties` text, in the file's order, each with its place.
+///
+/// Made of several files, it holds one text after the other: places are bytes of all of them, and
+/// each belongs to one file.
 pub struct Document {
-    path: Arc<Path>,
+    files: Vec<Part>,
     text: Zeroizing<String>,
     line_starts: Vec<usize>,
     parsed: Parsed,
 }
 
+/// One of the files.
+struct Part {
+    path: Arc<Path>,
+    start: usize,
+    first_line: usize,
+    first_entry: usize,
+}
+
 impl Document {
     /// Reads `text` as the content of `path`. Never fails: see [`findings`](Self::findings).
     pub fn parse(path: &Path, text: &str) -> Self {
-        Self {
-            path: path.into(),
-            text: Zeroizing::new(text.to_owned()),
-            line_starts: line_starts(text),
-            parsed: parse::parse(text),
-        }
+        let mut document = Self {
+            files: Vec::new(),
+            text: Zeroizing::new(String::new()),
+            line_starts: Vec::new(),
+            parsed: Parsed::default(),
+        };
+        document.append(path, text);
+        document
     }
 
-    /// Returns the file, as the user named it.
+    /// Adds `text` as the content of another file, `path`.
+    pub fn append(&mut self, path: &Path, text: &str) {
+        let mut base = self.text.len();
+        let mut whole = Zeroizing::new(String::with_capacity(
+            base.saturating_add(text.len()).saturating_add(1),
+        ));
+        whole.push_str(&self.text);
+        if !self.files.is_empty() {
+            // The end of one file is no place in the next.
+            whole.push('\n');
+            base = whole.len();
+        }
+        whole.push_str(text);
+        // What held the text before is wiped; it was not grown in place.
+        self.text = whole;
+        self.files.push(Part {
+            path: path.into(),
+            start: base,
+            first_line: self.line_starts.len(),
+            first_entry: self.parsed.entries.len(),
+        });
+        let starts = line_starts(text).map(|start| start.saturating_add(base));
+        self.line_starts.extend(starts);
+        self.parsed.append(parse::parse(text), base);
+    }
+
+    /// Returns the first file, as the user named it.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.files
+            .first()
+            .map_or_else(|| Path::new(""), |file| &file.path)
+    }
+
+    /// Returns the file that byte `offset` stands in.
+    pub fn path_at(&self, offset: usize) -> &Path {
+        self.part_at(offset)
+            .map_or_else(|| Path::new(""), |file| &file.path)
+    }
+
+    /// Returns the number of the file that entry `at` stands in.
+    pub fn file_of_entry(&self, at: usize) -> usize {
+        let files = self.files.partition_point(|file| file.first_entry <= at);
+        files.saturating_sub(1)
+    }
+
+    /// Returns the first byte of each file.
+    pub fn file_starts(&self) -> impl Iterator<Item = usize> {
+        self.files.iter().map(|file| file.start)
+    }
+
+    fn part_at(&self, offset: usize) -> Option<&Part> {
+        let files = self.files.partition_point(|file| file.start <= offset);
+        self.files.get(files.saturating_sub(1))
     }
 
     /// Returns the entries, duplicates included.
@@ -54,7 +119,9 @@ impl Document {
         let (line, start) = self.line_of(offset);
         let before = self.text.get(start..offset).unwrap_or_default();
         Origin::File {
-            path: Arc::clone(&self.path),
+            path: self
+                .part_at(offset)
+                .map_or_else(|| Path::new("").into(), |file| Arc::clone(&file.path)),
             line: count(line),
             column: count(before.chars().count().saturating_add(1)),
         }
@@ -105,10 +172,12 @@ impl Document {
         self.parsed.faults.iter().map(finding).collect()
     }
 
-    /// Returns the line number of `offset`, counted from 1, and where that line starts.
+    /// Returns the line number of `offset` in its file, counted from 1, and where that line starts.
     fn line_of(&self, offset: usize) -> (usize, usize) {
         let line = self.line_starts.partition_point(|start| *start <= offset);
         let start = line.checked_sub(1).and_then(|n| self.line_starts.get(n));
+        let before = self.part_at(offset).map_or(0, |file| file.first_line);
+        let line = line.saturating_sub(before);
         (line.max(1), start.copied().unwrap_or(0))
     }
 }
@@ -116,20 +185,20 @@ impl Document {
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document")
-            .field("path", &self.path)
+            .field("path", &self.path())
             .field("entries", &self.parsed.entries.len())
             .finish_non_exhaustive()
     }
 }
 
-fn line_starts(text: &str) -> Vec<usize> {
+fn line_starts(text: &str) -> impl Iterator<Item = usize> + '_ {
     let bytes = text.as_bytes();
     let ends = bytes.iter().enumerate().filter_map(|(at, byte)| {
         let next = at.saturating_add(1);
         let lone_return = *byte == b'\r' && bytes.get(next) != Some(&b'\n');
         (*byte == b'\n' || lone_return).then_some(next)
     });
-    std::iter::once(0).chain(ends).collect()
+    std::iter::once(0).chain(ends)
 }
 
 fn count(n: usize) -> u32 {

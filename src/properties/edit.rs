@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use zeroize::Zeroizing;
 
+use super::entry::{Entry, Span};
 use super::name::Name;
-use super::parse::{self, Entry, Span};
+use super::parse;
 use crate::secret::Secret;
 
 /// Settings to write into a text.

@@ -4,6 +4,7 @@
 pub mod bind;
 mod document;
 mod edit;
+mod entry;
 mod file;
 pub mod name;
 mod parse;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use document::Document;
 pub use edit::{Change, Edit, Edited, Outcome};
+pub use entry::{Entry, Escapes, Span};
 pub use file::{Encoding, FileText, ReadError, ReadFault};
-pub use parse::{Entry, Escapes, Span, SyntaxFault};
+pub use parse::SyntaxFault;
 pub use source::{Content, IndexError, Layer, Layered, Level, MAX_INDEX, Path, Sourced, indexed};

@@ -1,95 +1,11 @@
 //! The grammar of `java.util.Properties.load(Reader)`, with the place of every byte kept.
 
-use std::fmt;
 use std::iter::Peekable;
 use std::str::CharIndices;
 
 use zeroize::Zeroizing;
 
-/// A part of the text, in bytes.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Span {
-    /// The first byte.
-    pub start: usize,
-    /// The byte after the last.
-    pub end: usize,
-}
-
-/// One logical line: a key and its value, unescaped, and where they stand.
-///
-/// `Debug` shows the key's place only: a value may be a private key.
-#[derive(Clone)]
-pub struct Entry {
-    key: Zeroizing<String>,
-    value: Zeroizing<String>,
-    key_span: Span,
-    value_span: Span,
-    line_span: Span,
-    /// `(offset in value, offset in text)` where the distance between the two changes.
-    steps: Vec<(usize, usize)>,
-    escapes: Escapes,
-}
-
-/// What the backslashes of a value were.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Escapes {
-    /// `\t`, `\n`, `\r` or `\f`: a control character now stands there.
-    pub control: bool,
-    /// A line end after a backslash: the value goes on in the next line.
-    pub continued: bool,
-}
-
-impl Entry {
-    /// Returns the key, unescaped.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// Returns the value, unescaped; trailing blanks belong to it.
-    pub fn value(&self) -> &str {
-        &self.value
-    }
-
-    /// Returns where the key stands.
-    pub fn key_span(&self) -> Span {
-        self.key_span
-    }
-
-    /// Returns where the value stands; over all of its lines if it is continued.
-    pub fn value_span(&self) -> Span {
-        self.value_span
-    }
-
-    /// Returns all lines that the entry takes, the last one's end included.
-    pub fn line_span(&self) -> Span {
-        self.line_span
-    }
-
-    /// Returns what the backslashes of the value were.
-    pub fn escapes(&self) -> Escapes {
-        self.escapes
-    }
-
-    /// Returns where byte `offset` of the value stands in the text.
-    ///
-    /// For a character that was written as an escape that is its backslash.
-    pub fn place_in_text(&self, offset: usize) -> usize {
-        let steps = self.steps.partition_point(|(value, _)| *value <= offset);
-        let step = steps.checked_sub(1).and_then(|last| self.steps.get(last));
-        let (value, text) = step.copied().unwrap_or((0, self.value_span.start));
-        let place = text.saturating_add(offset.saturating_sub(value));
-        place.min(self.value_span.end)
-    }
-}
-
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("key_span", &self.key_span)
-            .field("value_span", &self.value_span)
-            .finish_non_exhaustive()
-    }
-}
+use super::entry::{Entry, Escapes, Span};
 
 /// A place where the text does not follow the grammar.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,6 +23,31 @@ pub(crate) struct Parsed {
     pub(crate) faults: Vec<SyntaxFault>,
     /// Lines of the form `#---`, which separate documents for Spring.
     pub(crate) separators: Vec<Span>,
+}
+
+impl Parsed {
+    /// Adds what another text holds that stands from byte `base` on.
+    pub(crate) fn append(&mut self, other: Self, base: usize) {
+        let Self {
+            mut entries,
+            faults,
+            separators,
+        } = other;
+        for entry in &mut entries {
+            entry.shift(base);
+        }
+        self.entries.append(&mut entries);
+        self.faults
+            .extend(faults.into_iter().map(|fault| match fault {
+                SyntaxFault::MalformedEscape(span) => {
+                    SyntaxFault::MalformedEscape(span.shifted(base))
+                }
+                SyntaxFault::LoneSurrogate(span) => SyntaxFault::LoneSurrogate(span.shifted(base)),
+            }));
+        let separators = separators.into_iter();
+        self.separators
+            .extend(separators.map(|span| span.shifted(base)));
+    }
 }
 
 /// Reads `text`. Never fails: an escape that cannot be read stays in its value as written.

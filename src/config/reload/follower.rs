@@ -1,6 +1,7 @@
 //! One step of a reload: from what the files hold to what is in force, or why not.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub(super) struct Follower {
     revoked: Revoked,
     /// The own keys before the one in force, the latest last.
     earlier: VecDeque<Fingerprint>,
+    /// The files, those of active profiles that are not there included.
+    paths: Vec<PathBuf>,
     seen: Seen,
     /// The content that cannot be used and was told.
     told: Option<Digest>,
@@ -86,6 +89,7 @@ impl Follower {
             since_start: settings.clone(),
             revoked,
             earlier: VecDeque::new(),
+            paths: settings.source.paths.clone(),
             seen: Seen {
                 // The files may have changed since they were read.
                 stamps: Vec::new(),
@@ -104,7 +108,12 @@ impl Follower {
 
     /// Names the files.
     pub(super) fn files(&self) -> String {
-        self.in_force.home.file.display().to_string()
+        let names: Vec<_> = self
+            .paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        names.join(", ")
     }
 
     /// Looks at the files, and puts them in force where they changed and are whole. Blocks.
@@ -145,6 +154,10 @@ impl Follower {
     /// Puts `read` in force, all of it or nothing.
     pub(super) fn step(&mut self, read: Result<Texts, ReadError>) -> Looked {
         let digest = digest(&read);
+        if let Ok(texts) = &read {
+            // Whatever comes of it, these files are what decides from now on.
+            texts.paths().clone_into(&mut self.paths);
+        }
         let settings = read
             .map_err(LoadError::Read)
             .and_then(|texts| Settings::from_texts(&self.in_force, &texts));
@@ -202,11 +215,11 @@ impl Follower {
     }
 
     fn read(&self) -> Result<Texts, ReadError> {
-        Texts::read(&self.in_force.home.file)
+        Texts::read(&self.in_force.home.file, &self.in_force.source.asked)
     }
 
     fn stamps(&self) -> Vec<Stamp> {
-        vec![Stamp::of(&self.in_force.home.file)]
+        self.paths.iter().map(|path| Stamp::of(path)).collect()
     }
 }
 

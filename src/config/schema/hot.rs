@@ -10,11 +10,12 @@ pub(in crate::config) fn is_hot(path: &[String]) -> bool {
     HOT.iter().any(is_below)
 }
 
-const HOT: [&str; 6] = [
+const HOT: [&str; 7] = [
     "ataccama.one.platform.deployments",
     "ataccama.authentication.internal.jwt.generator.key",
     "countersign.deployment.name",
     "countersign.deployments",
     "countersign.reload",
     "countersign.rotation",
+    "spring.profiles.active",
 ];

@@ -311,6 +311,11 @@ const OWN: &[Setting] = &[
     )
     .or("10s"),
     Setting::new(
+        "spring.profiles.active",
+        Takes::List,
+        "the profiles whose files `application-<profile>.properties` are read; the last wins",
+    ),
+    Setting::new(
         "countersign.registry.max-engines",
         Takes::Integer(1, 1_000_000),
         "how many engines are kept",

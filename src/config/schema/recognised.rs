@@ -89,7 +89,6 @@ pub(super) static SETTINGS: &[Setting] = &[
     unused("server.ssl.**", STORES),
     unused("security.require-ssl", STORES),
     unused("spring.lifecycle.timeout-per-shutdown-phase", SPRING),
-    unused("spring.profiles.active", SPRING),
     unused("spring.config.import", SPRING),
     unused("root.level", SPRING),
 ];

@@ -120,44 +120,6 @@ fn cs0304_own_name_is_a_peers() {
 }
 
 #[test]
-fn cs0305_file_of_an_active_profile() {
-    let unread = |text: &str, environment: &[(String, String)]| {
-        let folder = Folder::new();
-        let file = folder.write("application.properties", good() + text);
-        folder.write("application-prod.properties", "server.port=1\n");
-        let report = check(std::slice::from_ref(&file), environment).unwrap();
-        let sets: &[(String, String)] = &[];
-        let loaded = Settings::load(&file, &ModuleKind::Dpm, environment.to_vec(), sets);
-        let errors = loaded.map_err(|error| rows(error.findings().unwrap()));
-        (rows(&report.findings), errors.err())
-    };
-    let active = "spring.profiles.active=dev, prod\n";
-    let variable = [("SPRING_PROFILES_ACTIVE".to_owned(), "prod".to_owned())];
-    let unused = (Code::Cs0305, Note, 8, 1);
-
-    assert_eq!(
-        unread(active, &[]),
-        (
-            vec![unused, (Code::Cs0305, Warning, 8, 24)],
-            Some(vec![(Code::Cs0305, Error, 8, 24)])
-        )
-    );
-    assert_eq!(
-        unread("", &variable),
-        (
-            vec![(Code::Cs0305, Warning, 0, 0)],
-            Some(vec![(Code::Cs0305, Error, 0, 0)])
-        )
-    );
-    for harmless in [
-        "spring.profiles.active=dev\n",
-        "spring.profiles.active=../x\n",
-    ] {
-        assert_eq!(unread(harmless, &[]), (vec![unused], None));
-    }
-}
-
-#[test]
 fn connection_that_leads_to_nobody_trusted() {
     let named = "countersign.client.connection.dpe.deployment=nope\n";
     assert_eq!(with(named), [(Code::Cs0106, Error, 8, 46)]);

@@ -10,6 +10,7 @@ mod key_rows;
 mod loading;
 mod names;
 mod own_key_rows;
+mod profiles;
 mod rotation;
 mod secrets;
 mod seed;

@@ -202,3 +202,46 @@ fn huge_texts_end_quickly() {
         5_999_997
     );
 }
+
+#[test]
+fn places_in_several_files_are_each_files_own() {
+    let mut document = Document::parse(Path::new("a"), "x=1\n\ny=2\n");
+    document.append(Path::new("b"), "  z=\\\n 3\n#---\n");
+    document.append(Path::new("c"), "\\u00g=4");
+
+    let places: Vec<_> = document
+        .entries()
+        .iter()
+        .map(|entry| {
+            let at = entry.value_span().start;
+            (entry.value(), document.origin(at).to_string())
+        })
+        .collect();
+
+    let expected = [
+        ("1", "a:1:3"),
+        ("2", "a:3:3"),
+        ("3", "b:2:2"),
+        ("4", "c:1:7"),
+    ];
+    assert_eq!(places, expected.map(|(value, at)| (value, at.to_owned())));
+    let z = &document.entries()[2];
+    assert_eq!(document.origin(z.place_in_text(0)).to_string(), "b:2:2");
+    assert_eq!(document.written(z.key_span()), "z");
+    let separators = document.separators().iter();
+    let separators: Vec<_> = separators
+        .map(|s| document.origin(s.start).to_string())
+        .collect();
+    assert_eq!(separators, ["b:3:1"]);
+    let faults: Vec<_> = document
+        .findings()
+        .iter()
+        .map(|f| f.origin().to_string())
+        .collect();
+    assert_eq!(faults, ["c:1:1"]);
+    assert_eq!(
+        [0, 1, 2, 3].map(|at| document.file_of_entry(at)),
+        [0, 0, 1, 2]
+    );
+    assert_eq!(document.path_at(z.value_span().start), Path::new("b"));
+}

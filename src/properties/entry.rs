@@ -1,0 +1,114 @@
+//! One logical line of a text, and where it stands.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A part of the text, in bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// The byte after the last.
+    pub end: usize,
+}
+
+impl Span {
+    /// Returns the span of the same text where it begins at byte `base` of a larger one.
+    pub(super) fn shifted(self, base: usize) -> Self {
+        Self {
+            start: self.start.saturating_add(base),
+            end: self.end.saturating_add(base),
+        }
+    }
+}
+
+/// One logical line: a key and its value, unescaped, and where they stand.
+///
+/// `Debug` shows the key's place only: a value may be a private key.
+#[derive(Clone)]
+pub struct Entry {
+    pub(super) key: Zeroizing<String>,
+    pub(super) value: Zeroizing<String>,
+    pub(super) key_span: Span,
+    pub(super) value_span: Span,
+    pub(super) line_span: Span,
+    /// `(offset in value, offset in text)` where the distance between the two changes.
+    pub(super) steps: Vec<(usize, usize)>,
+    pub(super) escapes: Escapes,
+}
+
+/// What the backslashes of a value were.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Escapes {
+    /// `\t`, `\n`, `\r` or `\f`: a control character now stands there.
+    pub control: bool,
+    /// A line end after a backslash: the value goes on in the next line.
+    pub continued: bool,
+}
+
+impl Entry {
+    /// Returns the key, unescaped.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Returns the value, unescaped; trailing blanks belong to it.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Returns where the key stands.
+    pub fn key_span(&self) -> Span {
+        self.key_span
+    }
+
+    /// Returns where the value stands; over all of its lines if it is continued.
+    pub fn value_span(&self) -> Span {
+        self.value_span
+    }
+
+    /// Returns all lines that the entry takes, the last one's end included.
+    pub fn line_span(&self) -> Span {
+        self.line_span
+    }
+
+    /// Returns what the backslashes of the value were.
+    pub fn escapes(&self) -> Escapes {
+        self.escapes
+    }
+
+    /// Moves it to where its text stands in a larger one.
+    pub(super) fn shift(&mut self, base: usize) {
+        for span in [
+            &mut self.key_span,
+            &mut self.value_span,
+            &mut self.line_span,
+        ] {
+            *span = span.shifted(base);
+        }
+        for (_, text) in &mut self.steps {
+            *text = text.saturating_add(base);
+        }
+    }
+
+    /// Returns where byte `offset` of the value stands in the text.
+    ///
+    /// For a character that was written as an escape that is its backslash.
+    pub fn place_in_text(&self, offset: usize) -> usize {
+        let steps = self.steps.partition_point(|(value, _)| *value <= offset);
+        let step = steps.checked_sub(1).and_then(|last| self.steps.get(last));
+        let (value, text) = step.copied().unwrap_or((0, self.value_span.start));
+        let place = text.saturating_add(offset.saturating_sub(value));
+        place.min(self.value_span.end)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("key_span", &self.key_span)
+            .field("value_span", &self.value_span)
+            .finish_non_exhaustive()
+    }
+}
