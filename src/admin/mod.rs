@@ -7,10 +7,12 @@ mod edited;
 mod error;
 pub mod pairing;
 pub mod rejection;
+pub mod revocation;
 pub mod rotation;
 pub mod write;
 
 pub use demo::DemoError;
 pub use edited::{ChangeKind, EditedFile, SettingChange};
 pub use error::{PairError, WriteError};
+pub use revocation::RevokeError;
 pub use rotation::RotateError;

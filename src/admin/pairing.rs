@@ -7,7 +7,7 @@ mod draft;
 mod names;
 mod settle;
 mod tls;
-mod view;
+pub(super) mod view;
 
 use std::fs;
 use std::path::{Path, PathBuf};

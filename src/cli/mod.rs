@@ -14,6 +14,7 @@ mod key;
 mod output;
 mod pair;
 mod render;
+mod revoke;
 mod rotate;
 mod run;
 mod signals;
@@ -87,6 +88,8 @@ enum Command {
     /// Change a module's key while it runs, and refuse no call on the way
     #[command(subcommand)]
     Rotate(rotate::Command),
+    /// Take a key back at once
+    Revoke(revoke::Arguments),
     /// Ask the DPM for its engines
     #[command(subcommand)]
     Engines(engines::Command),
@@ -134,6 +137,7 @@ fn run() -> Exit {
         Command::Dpe(command) => run::run_dpe(&command, &console),
         Command::Engines(command) => engines::run(&command, &console),
         Command::Doctor(arguments) => doctor::run(&arguments, &console),
+        Command::Revoke(arguments) => revoke::run(&arguments, &console),
         Command::Rotate(command) => rotate::run(&command, &console),
         Command::Key(command) => key::run(command, &console),
         Command::Jws(command) => jws::run(&command, &console),

@@ -20,6 +20,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
 use shown::Report;
+pub(super) use shown::{File, changes};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -247,11 +248,7 @@ fn confirm(plan: &Plan, arguments: &StepArguments, console: &Console) -> Result<
     if arguments.dry_run || arguments.yes {
         return Ok(());
     }
-    console.present(
-        shown::changes(plan.files())
-            .trim_start_matches('\n')
-            .trim_end(),
-    );
+    console.present(changes(plan.files()).trim_start_matches('\n').trim_end());
     pair::ask(console)
 }
 

@@ -6,6 +6,7 @@ use crate::proto::identity as wire;
 use crate::proto::identity::identity_service_server::IdentityService as Service;
 
 use super::{Module, verified_token};
+use crate::trust::KeySet;
 
 /// Serves `countersign.identity.v1.IdentityService` for a module.
 #[derive(Clone, Debug)]
@@ -44,6 +45,24 @@ impl Service for IdentityService {
             callee_fingerprint: own.key_id.to_string(),
             server_time: Some(self.module.clock().now().into()),
             token_expires_at: Some(token.expires_at().into()),
+            trusted_keys: if token.deployment().is_none() {
+                trusted_keys(&self.module.trust().current())
+            } else {
+                Vec::new()
+            },
         }))
     }
+}
+
+/// Lists the keys in force, for the module's own operator.
+fn trusted_keys(trust: &KeySet) -> Vec<wire::TrustedKey> {
+    let deployments = trust.deployments().iter();
+    let keys = deployments.flat_map(|deployment| {
+        deployment.keys.iter().map(|key| wire::TrustedKey {
+            deployment: deployment.name.to_string(),
+            fingerprint: key.key_id.to_string(),
+            revoked: key.revoked,
+        })
+    });
+    keys.collect()
 }

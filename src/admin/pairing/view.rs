@@ -13,44 +13,44 @@ use crate::properties::name::{Match, Name, uniform};
 
 /// The part of a file that pairing is about.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(in crate::admin) struct View {
     /// This module's own private key; none where the setting is absent or a stand-in.
-    pub(super) key: Option<(SigningKey, KeyId)>,
-    pub(super) name: Option<String>,
-    pub(super) port: Option<u16>,
+    pub(in crate::admin) key: Option<(SigningKey, KeyId)>,
+    pub(in crate::admin) name: Option<String>,
+    pub(in crate::admin) port: Option<u16>,
     pub(super) tls: TlsView,
     /// By their names in the form in which spellings agree.
-    pub(super) deployments: BTreeMap<String, Trusted>,
+    pub(in crate::admin) deployments: BTreeMap<String, Trusted>,
 }
 
 /// A deployment as the file describes it.
 #[derive(Debug, Default)]
-pub(super) struct Trusted {
+pub(in crate::admin) struct Trusted {
     /// The name as written.
-    pub(super) name: String,
-    pub(super) module: Option<String>,
-    pub(super) environment: Option<String>,
-    pub(super) roles: Vec<String>,
+    pub(in crate::admin) name: String,
+    pub(in crate::admin) module: Option<String>,
+    pub(in crate::admin) environment: Option<String>,
+    pub(in crate::admin) roles: Vec<String>,
     /// The first index that is free.
-    pub(super) next_role: usize,
+    pub(in crate::admin) next_role: usize,
     /// Whether the roles stand in one setting, separated by commas.
-    pub(super) roles_in_one: bool,
+    pub(in crate::admin) roles_in_one: bool,
     /// By their names in the form in which spellings agree.
-    pub(super) keys: BTreeMap<String, TrustedKey>,
+    pub(in crate::admin) keys: BTreeMap<String, TrustedKey>,
 }
 
 /// A key of a deployment, as the file describes it.
 #[derive(Debug, Default)]
-pub(super) struct TrustedKey {
-    pub(super) name: String,
-    pub(super) fingerprint: Option<String>,
-    pub(super) content: Option<String>,
-    pub(super) is_revoked: Option<String>,
+pub(in crate::admin) struct TrustedKey {
+    pub(in crate::admin) name: String,
+    pub(in crate::admin) fingerprint: Option<String>,
+    pub(in crate::admin) content: Option<String>,
+    pub(in crate::admin) is_revoked: Option<String>,
 }
 
 impl View {
     /// Reads `text`, the content of `path`.
-    pub(super) fn read(path: &Path, text: &str) -> Result<Self, PairError> {
+    pub(in crate::admin) fn read(path: &Path, text: &str) -> Result<Self, PairError> {
         let document = Document::parse(path, text);
         let findings = document.findings();
         if findings.errors() > 0 {
@@ -84,6 +84,16 @@ impl View {
         Ok(view)
     }
 
+    /// Reads what `text` says of the deployments alone, whatever else may be wrong with it.
+    pub(in crate::admin) fn of_deployments(path: &Path, text: &str) -> Self {
+        let patterns = Patterns::new();
+        let mut view = Self::default();
+        for entry in Document::parse(path, text).entries() {
+            view.take_deployment(&patterns, &Name::parse(entry.key()), entry.value().trim());
+        }
+        view
+    }
+
     fn take_deployment(&mut self, patterns: &Patterns, name: &Name, value: &str) {
         let value = || Some(value.to_owned());
         if let Some(found) = patterns.module.matches(name) {
@@ -114,12 +124,12 @@ impl View {
     }
 
     /// Finds the deployment called `name`, in whatever spelling.
-    pub(super) fn find(&self, name: &DeploymentName) -> Option<&Trusted> {
+    pub(in crate::admin) fn find(&self, name: &DeploymentName) -> Option<&Trusted> {
         self.deployments.get(&uniform(name.as_str()))
     }
 
     /// Finds the deployment that has this key.
-    pub(super) fn owner_of(&self, key: &VerifyingKey) -> Option<&Trusted> {
+    pub(in crate::admin) fn owner_of(&self, key: &VerifyingKey) -> Option<&Trusted> {
         let mut deployments = self.deployments.values();
         deployments.find(|deployment| deployment.keys.values().any(|known| known.is(key)))
     }
@@ -145,13 +155,13 @@ impl View {
 
 impl TrustedKey {
     /// Returns the key and its `kid`, if `content` holds a valid one.
-    pub(super) fn read(&self) -> Option<PublicJwk> {
+    pub(in crate::admin) fn read(&self) -> Option<PublicJwk> {
         PublicJwk::parse(self.content.as_deref()?).ok()
     }
 
     /// Tells whether this is `key`: by its content, or by its fingerprint where there is no
     /// valid content.
-    pub(super) fn is(&self, key: &VerifyingKey) -> bool {
+    pub(in crate::admin) fn is(&self, key: &VerifyingKey) -> bool {
         match self.read() {
             Some(jwk) => jwk.key == *key,
             None => self.fingerprint.as_deref() == Some(&key.fingerprint().to_string()),
@@ -159,7 +169,7 @@ impl TrustedKey {
     }
 
     /// Tells whether the file takes the key back: anything but a plain "no".
-    pub(super) fn is_revoked(&self) -> bool {
+    pub(in crate::admin) fn is_revoked(&self) -> bool {
         let word = self.is_revoked.as_deref().unwrap_or("false");
         !["false", "no", "off", "0"]
             .iter()

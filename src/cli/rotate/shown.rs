@@ -12,10 +12,10 @@ use crate::jose::Fingerprint;
 use crate::trust::TrustedKey;
 
 /// Writes what would change, or changed, in each file.
-pub(in crate::cli) fn changes(files: &[EditedFile]) -> String {
+pub(in crate::cli) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    for file in files.iter().filter(|file| !file.is_empty()) {
+    for file in files.into_iter().filter(|file| !file.is_empty()) {
         let state = if file.is_there() {
             "changed"
         } else {
@@ -215,8 +215,8 @@ impl Report {
 }
 
 impl File {
-    pub(in crate::cli) fn all(files: &[EditedFile]) -> Vec<Self> {
-        let changed = files.iter().filter(|file| !file.is_empty());
+    pub(in crate::cli) fn all<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> Vec<Self> {
+        let changed = files.into_iter().filter(|file| !file.is_empty());
         let file = |file: &EditedFile| Self {
             file: file.path().display().to_string(),
             changes: file.changes().iter().map(Change::of).collect(),

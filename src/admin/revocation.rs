@@ -1,0 +1,269 @@
+//! Taking keys back at once: what would stop working, the change, and whether it is in force.
+
+use std::path::{Path, PathBuf};
+
+use super::edited::{EditedFile, Setting, write_all};
+use super::error::WriteError;
+use super::pairing::view::{Trusted, TrustedKey, View};
+use super::rotation::live::{Answer, ask_own_module};
+use crate::config::{LoadError, ModuleKind, Settings, environment};
+use crate::identity::DeploymentName;
+use crate::jose::{Fingerprint, KeyMaterial};
+use crate::properties::name::{Pattern, uniform};
+use crate::properties::{Document, FileText, ReadError};
+
+const IS_REVOKED: &str =
+    "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
+const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
+
+/// Which keys are taken back.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// Those of a deployment: all of them, or the one that the file calls so.
+    Deployment(DeploymentName, Option<String>),
+    /// The one with this fingerprint, configured or computed.
+    Fingerprint(String),
+}
+
+/// What revoking would change.
+#[derive(Debug)]
+pub struct Revocation {
+    files: Vec<RevokedFile>,
+}
+
+/// What revoking would change in one file.
+#[derive(Debug)]
+pub struct RevokedFile {
+    edited: EditedFile,
+    /// The keys that are meant, those that are revoked already too.
+    pub keys: Vec<RevokedKey>,
+}
+
+/// A key that is taken back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RevokedKey {
+    /// The deployment, as the file has it.
+    pub deployment: String,
+    /// What the file calls the key.
+    pub name: String,
+    /// The configured fingerprint.
+    pub fingerprint: String,
+    /// Whether the file has it revoked already.
+    pub was_revoked: bool,
+    /// The names of the deployment's keys that are still trusted then.
+    pub left: Vec<String>,
+}
+
+/// Why nothing was revoked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RevokeError {
+    /// A file cannot be read.
+    #[error("cannot read {0}")]
+    Read(#[from] ReadError),
+    /// No file has such a key.
+    #[error("{what} is in none of the files; trusted are: {known}")]
+    NotThere {
+        /// What was looked for.
+        what: String,
+        /// The deployments and keys that are there.
+        known: String,
+    },
+    /// It is the module's own key, which its peers would have to revoke.
+    #[error("that is the own key of `{}`: it is its peers that trust it", .0.display())]
+    OwnKey(PathBuf),
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Whether a file's revocations hold in the module that runs.
+#[derive(Debug)]
+pub enum InForce {
+    /// A reload, or a start, takes the file.
+    Loads,
+    /// It does not.
+    Refused(LoadError),
+    /// The file says that changes of it take no effect.
+    NoReload,
+}
+
+/// Plans to revoke keys in `files`. Nothing is written.
+///
+/// A file with faults is changed all the same: see [`RevokedFile::in_force`].
+///
+/// # Errors
+///
+/// When a file cannot be read, or none has such a key.
+pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError> {
+    let mut planned = Vec::new();
+    let mut known = Vec::new();
+    for path in files {
+        let text = FileText::read(path)?;
+        let view = View::of_deployments(path, text.text());
+        let keys: Vec<_> = view
+            .deployments
+            .values()
+            .flat_map(|deployment| meant(deployment, which))
+            .collect();
+        if keys.is_empty() && is_own(path, &text, which) {
+            return Err(RevokeError::OwnKey(path.clone()));
+        }
+        known.extend(view.deployments.values().flat_map(names));
+        let open = keys.iter().filter(|key| !key.was_revoked);
+        let settings: Vec<_> = open.map(RevokedKey::setting).collect();
+        planned.push(RevokedFile {
+            edited: EditedFile::plan(path, Some(text), &settings, None),
+            keys,
+        });
+    }
+    if planned.iter().all(|file| file.keys.is_empty()) {
+        known.sort();
+        known.dedup();
+        let known = match known.as_slice() {
+            [] => "none".to_owned(),
+            known => known.join(", "),
+        };
+        let what = match which {
+            Which::Deployment(name, None) => format!("deployment `{name}`"),
+            Which::Deployment(name, Some(key)) => format!("key `{key}` of `{name}`"),
+            Which::Fingerprint(fingerprint) => format!("key `{fingerprint}`"),
+        };
+        return Err(RevokeError::NotThere { what, known });
+    }
+    Ok(Revocation { files: planned })
+}
+
+fn names(deployment: &Trusted) -> Vec<String> {
+    let keys = deployment.keys.values();
+    let named = |key: &TrustedKey| {
+        let fingerprint = key.fingerprint.clone().unwrap_or_default();
+        format!("`{}` of `{}` ({fingerprint})", key.name, deployment.name)
+    };
+    keys.map(named).collect()
+}
+
+/// Finds the keys of a deployment that are meant.
+fn meant(deployment: &Trusted, which: &Which) -> Vec<RevokedKey> {
+    let is_meant = |key: &TrustedKey| match which {
+        Which::Deployment(name, wanted) => {
+            uniform(&deployment.name) == name.uniform()
+                && wanted
+                    .as_ref()
+                    .is_none_or(|wanted| uniform(wanted) == uniform(&key.name))
+        }
+        Which::Fingerprint(wanted) => {
+            let computed = key.read().map(|jwk| jwk.key.fingerprint().to_string());
+            key.fingerprint.as_ref() == Some(wanted) || computed.as_ref() == Some(wanted)
+        }
+    };
+    let all = deployment.keys.values();
+    let (taken, kept): (Vec<_>, Vec<_>) = all.partition(|key| is_meant(key));
+    let kept = kept.into_iter().filter(|key| !key.is_revoked());
+    let left: Vec<_> = kept.map(|key| key.name.clone()).collect();
+    let revoked = |key: &TrustedKey| RevokedKey {
+        deployment: deployment.name.clone(),
+        name: key.name.clone(),
+        fingerprint: key.fingerprint.clone().unwrap_or_default(),
+        // Anything but a plain `true` is written anew.
+        was_revoked: key.is_revoked.as_deref() == Some("true"),
+        left: left.clone(),
+    };
+    taken.into_iter().map(revoked).collect()
+}
+
+/// Tells whether the key that is meant is the file's own.
+fn is_own(path: &Path, text: &FileText, which: &Which) -> bool {
+    let Which::Fingerprint(wanted) = which else {
+        return false;
+    };
+    let pattern = Pattern::new(OWN_KEY);
+    let document = Document::parse(path, text.text());
+    let own = document.entries().iter().rfind(|entry| {
+        let name = crate::properties::name::Name::parse(entry.key());
+        pattern
+            .matches(&name)
+            .is_some_and(|found| found.rest.is_empty())
+    });
+    let own = own.and_then(|own| KeyMaterial::read(own.value().trim().as_bytes()).ok());
+    let own = own.map(|(material, _)| material.verifying_key().fingerprint());
+    own.as_ref().map(Fingerprint::to_string).as_ref() == Some(wanted)
+}
+
+impl Revocation {
+    /// Returns the files.
+    pub fn files(&self) -> &[RevokedFile] {
+        &self.files
+    }
+
+    /// Tells whether all keys are revoked already.
+    pub fn is_empty(&self) -> bool {
+        self.files.iter().all(|file| file.edited.is_empty())
+    }
+
+    /// Writes the files, or none of them; removes what a killed run left beside them.
+    ///
+    /// # Errors
+    ///
+    /// When a file was changed since the plan was made, another countersign writes in the same
+    /// folder, or the system refuses.
+    pub fn carry_out(self) -> Result<Vec<RevokedFile>, RevokeError> {
+        let (edited, keys): (Vec<_>, Vec<_>) = self
+            .files
+            .into_iter()
+            .map(|file| (file.edited, file.keys))
+            .unzip();
+        write_all(&edited)?;
+        let files = edited.into_iter().zip(keys);
+        Ok(files
+            .map(|(edited, keys)| RevokedFile { edited, keys })
+            .collect())
+    }
+}
+
+impl RevokedFile {
+    /// Returns what changes.
+    pub fn edited(&self) -> &EditedFile {
+        &self.edited
+    }
+
+    /// Tells whether a reload takes the file as it is now.
+    pub fn in_force(&self, kind: &ModuleKind) -> InForce {
+        match Settings::load(self.edited.path(), kind, environment(), &[]) {
+            Ok(settings) if settings.reload => InForce::Loads,
+            Ok(_) => InForce::NoReload,
+            Err(error) => InForce::Refused(error),
+        }
+    }
+
+    /// Asks the running module whether it refuses the keys.
+    pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
+        let settings = match Settings::load(self.edited.path(), kind, environment(), &[]) {
+            Ok(settings) => settings,
+            Err(error) => return Answer::NotReached(crate::grpc::cause(&error)),
+        };
+        let (target, answer) = match ask_own_module(&settings).await {
+            Ok(answer) => answer,
+            Err(answer) => return answer,
+        };
+        let mut trusted = answer.trusted_keys.iter().filter(|key| !key.revoked);
+        let is_taken = |fingerprint: &str| {
+            let mut keys = self.keys.iter();
+            keys.any(|key| key.fingerprint == fingerprint)
+        };
+        match trusted.find(|key| is_taken(&key.fingerprint)) {
+            None => Answer::Accepted(format!("asked at {target}")),
+            Some(_) => Answer::Refused(format!("the module at {target} still accepts the key")),
+        }
+    }
+}
+
+impl RevokedKey {
+    fn setting(&self) -> Setting {
+        let keys = [self.deployment.clone(), self.name.clone()];
+        Setting::new(Pattern::new(IS_REVOKED).with_keys(&keys), "true")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! `countersign revoke`: a key is taken back at once.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::home::kind_of;
+use super::output::{Console, Exit, Failure, Format, chain};
+use super::rotate::{File, changes, seconds};
+use super::run::runtime;
+use super::{Answer, key, pair};
+use crate::admin::RevokeError;
+use crate::admin::revocation::{self, InForce, Revocation, RevokedFile, Which};
+use crate::admin::rotation::live::Answer as Said;
+use crate::config::{Home, ModuleKind};
+use crate::identity::DeploymentName;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = EXAMPLES,
+    group(ArgGroup::new("which").required(true).args(["deployment", "fingerprint"]))
+)]
+pub(super) struct Arguments {
+    /// A file, or a home, that trusts the key; may be repeated
+    #[arg(long, required = true, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// The deployment whose keys are taken back
+    #[arg(long, value_name = "NAME")]
+    deployment: Option<DeploymentName>,
+    /// Only the key that the file calls so
+    #[arg(long, value_name = "NAME", requires = "deployment")]
+    key: Option<String>,
+    /// The key with this fingerprint, whoever it belongs to
+    #[arg(long, value_name = "FINGERPRINT")]
+    fingerprint: Option<String>,
+    /// Wait until the running module of each file confirms it
+    #[arg(long)]
+    watch: bool,
+    /// How long to wait for that, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    timeout: Duration,
+    /// Show what would stop working, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Change the files without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  $ countersign revoke --file dpm --deployment dpe-dev --key key --yes
+  $ countersign revoke --file dpm --deployment dpe-dev --dry-run
+
+A running module follows its file within 2 s; `--watch` waits for that. A revoked key stays revoked.";
+
+pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
+    let which = match (&arguments.deployment, &arguments.fingerprint) {
+        (Some(name), _) => Which::Deployment(name.clone(), arguments.key.clone()),
+        (None, Some(fingerprint)) => Which::Fingerprint(fingerprint.clone()),
+        (None, None) => return Err(Failure::new(Exit::Usage, "say which key is meant")),
+    };
+    let files = arguments.file.iter().map(|file| Home::new(file).file);
+    let plan = revocation::plan(&files.collect::<Vec<_>>(), &which);
+    let plan = plan.map_err(|error| not_revoked(&error))?;
+    if !plan.is_empty() {
+        console.present(consequences(&plan).trim_end());
+        if !arguments.dry_run && !arguments.yes {
+            pair::ask(console)?;
+        }
+    }
+    let is_empty = plan.is_empty();
+    let written = !arguments.dry_run && !is_empty;
+    let mut report = Report {
+        written,
+        in_force: None,
+        keys: Key::all(&plan),
+        files: plan
+            .files()
+            .iter()
+            .flat_map(|file| File::all([file.edited()]))
+            .collect(),
+    };
+    let mut text: String = plan
+        .files()
+        .iter()
+        .map(|file| changes([file.edited()]))
+        .collect();
+    text = text.trim_start_matches('\n').to_owned();
+    if is_empty {
+        text += "nothing to do\n";
+    }
+    if arguments.dry_run {
+        text += "\nnothing was written (--dry-run)\n";
+    }
+    let ended = if arguments.dry_run {
+        Ok(None)
+    } else {
+        let files = plan.carry_out().map_err(|error| not_revoked(&error))?;
+        in_force(&files, arguments, console).map(Some)
+    };
+    report.in_force = match &ended {
+        Ok(None) => None,
+        Ok(Some(confirmed)) => *confirmed,
+        Err(_) => Some(false),
+    };
+    match console.format() {
+        Format::Text => console.answer(text)?,
+        Format::Json => console.json(&report)?,
+    }
+    ended.map(|_| Exit::Done)
+}
+
+/// Tells whether the files are in force: so confirmed, or likely; else why not.
+fn in_force(
+    files: &[RevokedFile],
+    arguments: &Arguments,
+    console: &Console,
+) -> Result<Option<bool>, Failure> {
+    let mut confirmed = None;
+    let mut refused = None;
+    for file in files.iter().filter(|file| !file.keys.is_empty()) {
+        let path = file.edited().path();
+        let kind = kind_of(&Home::new(path).dir);
+        let not = |why: &str| Failure::new(Exit::No, format!("written, NOT in force: {why}"));
+        let failure = match file.in_force(&kind) {
+            InForce::Loads if arguments.watch => {
+                let seen = runtime()?.block_on(watch(file, &kind, arguments.timeout));
+                match seen {
+                    Ok(at) => {
+                        console.say(&format!("{}: in force, {at}", path.display()));
+                        confirmed = Some(true);
+                        continue;
+                    }
+                    Err(why) => not(&why).with_help(
+                        "start the module anew, or see its log for `configReloadFailed`",
+                    ),
+                }
+            }
+            InForce::Loads => continue,
+            InForce::NoReload => {
+                let path = path.display();
+                not(&format!("`{path}` says `countersign.reload=false`"))
+                    .with_help("start the module anew")
+            }
+            InForce::Refused(error) => {
+                for finding in error.findings().into_iter().flatten() {
+                    console.finding(finding);
+                }
+                let path = path.display();
+                not(&format!(
+                    "a module does not take `{path}` as it is: {}",
+                    chain(&error)
+                ))
+                .with_help("mend the file; the module follows it then")
+            }
+        };
+        refused = refused.or(Some(failure));
+    }
+    refused.map_or(Ok(confirmed), Err)
+}
+
+/// How often the running module is asked.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Waits until the running module refuses the keys.
+async fn watch(file: &RevokedFile, kind: &ModuleKind, timeout: Duration) -> Result<String, String> {
+    let start = Instant::now();
+    loop {
+        let why = match file.confirmed(kind).await {
+            Said::Accepted(at) => return Ok(at),
+            Said::Refused(why) | Said::NotReached(why) => why,
+        };
+        if start.elapsed() >= timeout {
+            return Err(why);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Writes what stops working, file by file.
+fn consequences(plan: &Revocation) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    for file in plan.files() {
+        let open = file.keys.iter().filter(|key| !key.was_revoked);
+        let open: Vec<_> = open.collect();
+        if open.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "{}  stops working:", file.edited().path().display());
+        for key in &open {
+            let (deployment, name, fingerprint) = (&key.deployment, &key.name, &key.fingerprint);
+            let _ = writeln!(
+                text,
+                "  calls and replies that `{name}` of {deployment} signed, {fingerprint}: KEY_REVOKED"
+            );
+        }
+        let names: BTreeSet<_> = open
+            .iter()
+            .map(|key| (&key.deployment, &key.left))
+            .collect();
+        for (deployment, left) in names {
+            let _ = match left.as_slice() {
+                [] => writeln!(
+                    text,
+                    "  all of {deployment}: no other key of it is trusted here; its engines are \
+                     DISCONNECTED"
+                ),
+                left => writeln!(text, "  {deployment} goes on with {}", left.join(", ")),
+            };
+        }
+    }
+    text
+}
+
+fn not_revoked(error: &RevokeError) -> Failure {
+    let no = |exit| Failure::new(exit, chain(error));
+    match error {
+        RevokeError::Read(_) => no(Exit::Unreadable),
+        RevokeError::NotThere { .. } => no(Exit::No),
+        RevokeError::OwnKey(_) => no(Exit::No).with_help(
+            "name the peers' files with `--file`; for another own key: `countersign rotate`",
+        ),
+        RevokeError::Write(error) => key::not_written(error),
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    written: bool,
+    /// Whether it is; none where nobody was asked.
+    in_force: Option<bool>,
+    keys: Vec<Key>,
+    files: Vec<File>,
+}
+
+#[derive(Serialize)]
+struct Key {
+    file: String,
+    deployment: String,
+    key: String,
+    fingerprint: String,
+    was_revoked: bool,
+    left: Vec<String>,
+}
+
+impl Key {
+    fn all(plan: &Revocation) -> Vec<Self> {
+        let keys = plan.files().iter().flat_map(|file| {
+            let path = file.edited().path().display();
+            file.keys.iter().map(move |key| Self {
+                file: path.to_string(),
+                deployment: key.deployment.clone(),
+                key: key.name.clone(),
+                fingerprint: key.fingerprint.clone(),
+                was_revoked: key.was_revoked,
+                left: key.left.clone(),
+            })
+        });
+        keys.collect()
+    }
+}

@@ -1,0 +1,177 @@
+//! `countersign revoke`.
+
+#[cfg(unix)]
+use super::modules::{Running, free_port};
+use super::support::Folder;
+
+const DPM: &str = "dpm/etc/application.properties";
+const DPE: &str = "dpe/etc/application.properties";
+
+fn paired() -> Folder {
+    let folder = Folder::new();
+    folder.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
+    folder
+}
+
+#[test]
+fn a_key_is_revoked_and_what_stops_working_is_said_before() {
+    let folder = paired();
+    let before = folder.read(DPM);
+
+    let dry = folder
+        .run("revoke --file dpm --deployment dpe-dev --dry-run")
+        .exits(0);
+    let unasked = folder
+        .run("revoke --file dpm --deployment dpe-dev")
+        .exits(2);
+    assert_eq!(folder.read(DPM), before);
+    let run = folder
+        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .exits(0);
+    let again = folder
+        .run("revoke --file dpm --deployment dpe-dev -o json")
+        .exits(0);
+
+    for run in [dry, unasked, run] {
+        assert!(
+            run.stderr.contains("all of dpe-dev: no other key of it"),
+            "{run:?}"
+        );
+        assert!(run.stderr.contains("KEY_REVOKED"), "{run:?}");
+    }
+    assert_eq!(
+        folder.read(DPM),
+        before.replace("is-revoked=false", "is-revoked=true")
+    );
+    let report = again.json();
+    assert_eq!(
+        (&report["written"], &report["keys"][0]["was_revoked"]),
+        (&false.into(), &true.into())
+    );
+}
+
+#[test]
+fn one_key_of_several_is_revoked_by_name_or_fingerprint() {
+    let folder = paired();
+    let rotate = "--file dpe --peer-file dpm --yes";
+    folder.run(&format!("rotate prepare {rotate}")).exits(0);
+    folder.run(&format!("rotate activate {rotate}")).exits(0);
+    let status = folder
+        .run("rotate status --file dpe --peer-file dpm -o json")
+        .json();
+    let old = status["previous_fingerprint"].as_str().unwrap();
+
+    let run = folder
+        .run(&format!("revoke --file dpm --fingerprint {old} --yes"))
+        .exits(0);
+
+    assert!(run.stderr.contains("dpe-dev goes on with key2"), "{run:?}");
+    let changed =
+        "  ~ ataccama.one.platform.deployments.dpe-dev.security.jwt-keys.key.is-revoked=true\n";
+    assert!(run.stdout.ends_with(changed), "{run:?}");
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+}
+
+#[test]
+fn keys_that_are_not_there_and_own_keys_are_told_apart() {
+    let folder = paired();
+    let status = folder
+        .run("rotate status --file dpe --peer-file dpm -o json")
+        .json();
+    let own = status["fingerprint"].as_str().unwrap();
+
+    let missing = folder
+        .run("revoke --file dpm --deployment dpe-prod --yes")
+        .exits(1);
+    let own = folder
+        .run(&format!("revoke --file dpe --fingerprint {own} --yes"))
+        .exits(1);
+    folder.run("revoke --file dpm --yes").exits(2);
+    folder
+        .run("revoke --file nowhere --deployment dpe-dev --yes")
+        .exits(3);
+
+    assert!(
+        missing.stderr.contains("trusted are: `key` of `dpe-dev`"),
+        "{missing:?}"
+    );
+    assert!(
+        own.stderr.contains("it is its peers that trust it"),
+        "{own:?}"
+    );
+}
+
+#[test]
+fn a_file_that_a_reload_refuses_is_written_and_not_in_force() {
+    let folder = paired();
+    let faulty = folder.read(DPM) + "ataccama.one.platform.deployments.dpe-dev.modul=x\n";
+    folder.write(DPM, &faulty);
+
+    let run = folder
+        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .exits(1);
+
+    assert!(
+        run.stderr.contains("error: written, NOT in force: "),
+        "{run:?}"
+    );
+    assert!(run.stderr.contains("error[CS0106]"), "{run:?}");
+    assert_eq!(
+        folder.read(DPM),
+        faulty.replace("is-revoked=false", "is-revoked=true")
+    );
+    folder.write(
+        DPM,
+        faulty.replace("modul=x", "uri=x") + "countersign.reload=false\n",
+    );
+    let run = folder
+        .run("revoke --file dpm --deployment dpe-dev --yes -o json")
+        .exits(1);
+    assert!(
+        run.stderr
+            .contains("NOT in force: `dpm/etc/application.properties` says"),
+        "{run:?}"
+    );
+    assert_eq!(run.json()["in_force"], false);
+}
+
+#[cfg(unix)]
+#[test]
+fn watch_waits_until_the_running_module_confirms() {
+    let folder = Folder::new();
+    let port = free_port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let start = |more: &str| {
+        let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {more}"));
+        dpm.until(" startup ");
+        dpm
+    };
+    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
+
+    let nobody = revoke("--yes --watch --timeout 0").exits(1);
+    folder.write(
+        DPM,
+        folder
+            .read(DPM)
+            .replace("is-revoked=true", "is-revoked=false"),
+    );
+    let deaf = start("--set countersign.reload=false");
+    let unheard = revoke("--yes --watch --timeout 1").exits(1);
+    drop(deaf);
+    let _dpm = start("");
+    let confirmed = revoke("--watch").exits(0);
+
+    assert!(
+        nobody.stderr.contains("written, NOT in force: 127.0.0.1:"),
+        "{nobody:?}"
+    );
+    assert!(
+        unheard.stderr.contains("still accepts the key"),
+        "{unheard:?}"
+    );
+    let told = format!("in force, asked at 127.0.0.1:{port}\n");
+    assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
+}
