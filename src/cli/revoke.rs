@@ -86,12 +86,12 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
             .flat_map(|file| File::all([file.edited()]))
             .collect(),
     };
-    let mut text: String = plan
+    let text: String = plan
         .files()
         .iter()
         .map(|file| changes([file.edited()]))
         .collect();
-    text = text.trim_start_matches('\n').to_owned();
+    let mut text = text.trim_start_matches('\n').to_owned();
     if is_empty {
         text += "nothing to do\n";
     }
@@ -244,7 +244,8 @@ struct Report {
 struct Key {
     file: String,
     deployment: String,
-    key: String,
+    #[serde(rename = "key")]
+    name: String,
     fingerprint: String,
     was_revoked: bool,
     left: Vec<String>,
@@ -257,7 +258,7 @@ impl Key {
             file.keys.iter().map(move |key| Self {
                 file: path.to_string(),
                 deployment: key.deployment.clone(),
-                key: key.name.clone(),
+                name: key.name.clone(),
                 fingerprint: key.fingerprint.clone(),
                 was_revoked: key.was_revoked,
                 left: key.left.clone(),
