@@ -3,6 +3,8 @@
 
 #[path = "it/catalogue/mod.rs"]
 mod catalogue;
+#[path = "it/clock_skew.rs"]
+mod clock_skew;
 #[path = "it/dial_back.rs"]
 mod dial_back;
 #[path = "it/dial_policy.rs"]

@@ -14,7 +14,7 @@ use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
-    Target, cause, is_proved, reason_of,
+    Target, callee_time, cause, is_proved, reason_of,
 };
 use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
@@ -356,7 +356,11 @@ fn explain(status: &Status, key: &str) -> (String, &'static str) {
             "{summary}{} (this engine's key is {key})",
             Untrusted(detail)
         );
-        return (text, reason.help());
+        let help = match callee_time(status) {
+            Some(_) => "the two clocks differ: `countersign doctor` measures by how much",
+            None => reason.help(),
+        };
+        return (text, help);
     }
     let text = format!("{}: {}", status.code(), Untrusted(status.message()));
     (text, "the DPM's log says more")

@@ -12,6 +12,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::token::{IssueError, IssuedToken, TokenIssuer};
 use crate::trust::{Deployment, OwnDeployment, TrustStore};
 
+use super::clock_skew::ClockSkews;
 use super::metadata;
 
 /// Whom the tokens of a layer are for.
@@ -35,6 +36,7 @@ pub(super) struct CallerTokens {
     current: ArcSwapOption<CallerToken>,
     renewing: Mutex<()>,
     metrics: Arc<OnceLock<Arc<Metrics>>>,
+    skews: Option<Arc<ClockSkews>>,
 }
 
 /// A token, ready to be sent.
@@ -74,12 +76,24 @@ impl CallerTokens {
             current: ArcSwapOption::empty(),
             renewing: Mutex::new(()),
             metrics: Arc::default(),
+            skews: None,
         }
     }
 
     /// Counts the tokens in `metrics`, once there are any.
     pub(super) fn counted(self, metrics: Arc<OnceLock<Arc<Metrics>>>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Notes in `skews` what proofs show of the callee's clock.
+    pub(super) fn watching(self, skews: Arc<ClockSkews>) -> Self {
+        let skews = Some(skews);
+        Self { skews, ..self }
+    }
+
+    /// Returns where the callee's clock is noted.
+    pub(super) fn skews(&self) -> Option<&Arc<ClockSkews>> {
+        self.skews.as_ref()
     }
 
     /// Returns a token for the next call.

@@ -110,6 +110,8 @@ impl<S> AttachIdentity<S> {
             token: Arc::clone(&token),
             nonce,
             path: path.to_owned(),
+            sent: required.verifier.clock().now(),
+            skews: self.tokens.skews().cloned(),
         }));
         Ok(Attached { token, expected })
     }

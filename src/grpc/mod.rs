@@ -5,6 +5,7 @@ mod authorize;
 mod caller_tokens;
 mod catch_panic;
 mod client;
+mod clock_skew;
 mod connect;
 mod identity_service;
 mod listener;

@@ -15,6 +15,7 @@ use crate::token::{Policy, Replay, ReplayGuard, TokenIssuer, TokenVerifier};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
 use super::caller_tokens::{Callee, CallerTokens};
+use super::clock_skew::ClockSkews;
 use super::required_proof::RequiredProof;
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError};
 use super::{
@@ -35,6 +36,7 @@ pub struct Module {
     replay: Option<Arc<ReplayGuard>>,
     health: Health,
     metrics: Arc<OnceLock<Arc<Metrics>>>,
+    skews: Arc<ClockSkews>,
     clock: Arc<dyn Clock>,
 }
 
@@ -147,7 +149,9 @@ impl ModuleBuilder {
             Replay::Off => None,
             Replay::Strict => Some(ReplayGuard::new(self.policy, Arc::clone(&self.clock))),
         };
+        let metrics = Arc::default();
         Ok(Module {
+            skews: Arc::new(ClockSkews::new(Arc::clone(&metrics))),
             replay: replay.map(Arc::new),
             trust: Arc::new(TrustStore::new(keys)),
             policy: self.policy,
@@ -155,7 +159,7 @@ impl ModuleBuilder {
             tokens: self.tokens,
             proof_mode: self.proof_mode,
             health: Health::default(),
-            metrics: Arc::default(),
+            metrics,
             clock: self.clock,
         })
     }
@@ -336,6 +340,8 @@ impl Module {
 
     fn tokens_for(&self, callee: Callee) -> CallerTokens {
         let (trust, clock) = (Arc::clone(&self.trust), Arc::clone(&self.clock));
-        CallerTokens::new(self.issuer(), trust, clock, callee).counted(Arc::clone(&self.metrics))
+        CallerTokens::new(self.issuer(), trust, clock, callee)
+            .counted(Arc::clone(&self.metrics))
+            .watching(Arc::clone(&self.skews))
     }
 }

@@ -1,6 +1,7 @@
 //! What a caller asks of a reply: the proof of who answered.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::header::HeaderValue;
@@ -9,6 +10,7 @@ use crate::token::proof::{EngineClaim, Exchange, ProofVerifier};
 use crate::token::{Nonce, Reason, Refusal};
 
 use super::caller_tokens::CallerToken;
+use super::clock_skew::{ClockSkews, Measured, Whose};
 use super::metadata;
 
 /// Which replies a callee must prove: `countersign.proof.mode`. The caller's policy alone; nothing
@@ -58,6 +60,10 @@ pub(super) struct Expected {
     pub(super) token: Arc<CallerToken>,
     pub(super) nonce: Nonce,
     pub(super) path: String,
+    /// When the call was made.
+    pub(super) sent: SystemTime,
+    /// Where the callee's clock is noted.
+    pub(super) skews: Option<Arc<ClockSkews>>,
 }
 
 impl Expected {
@@ -81,8 +87,25 @@ impl Expected {
         };
         let engine = self.required.engine.as_ref();
         let verifier = &self.required.verifier;
-        verifier.verify(proof, &exchange, callee, engine)?;
-        Ok(value.clone())
+        let judged = verifier.verify(proof, &exchange, callee, engine);
+        let signed = match &judged {
+            Ok(signed) => Some(*signed),
+            // Its times alone do not hold: that is the skew.
+            Err(refusal) => refusal.callee_time,
+        };
+        if let Some((signed, skews)) = signed.zip(self.skews.as_ref()) {
+            let whose = Whose {
+                deployment: callee.name.as_str(),
+                engine: engine.map(|engine| engine.id.as_str()),
+            };
+            let measured = Measured {
+                sent: self.sent,
+                received: verifier.clock().now(),
+                signed,
+            };
+            skews.note(whose, measured, verifier.leeway());
+        }
+        judged.map(|_signed| value.clone())
     }
 }
 

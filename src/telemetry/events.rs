@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
@@ -19,6 +20,7 @@ const STATUS_CHECKER: &str = "com.ataccama.dpe.service.StatusChecker";
 
 const MONITOR: &str = "countersign::dpm::monitor";
 const AUTHENTICATION: &str = "countersign::grpc::server";
+const CLOCK: &str = "countersign::grpc::clock_skew";
 const SERVER: &str = "countersign::server";
 
 /// `registerEngine`: an engine was registered, or came back, and is NEW.
@@ -273,6 +275,36 @@ pub fn engine_not_ready(engine: EngineId, dpm_url: impl Display, status: EngineS
         reason = %UntrustedReason(why),
         message = "The DPM does not see this engine as ready."
     );
+}
+
+/// `clockSkewed`: the clock of a callee differs from this one by over half of the leeway; told once,
+/// until it is in step again. `ahead` is in seconds.
+pub fn clock_skewed(deployment: &str, ahead: f64, leeway: Duration) {
+    let (seconds, which) = (ahead.abs(), direction(ahead));
+    let limit = leeway.as_secs();
+    warn!(
+        target: CLOCK,
+        eventId = "clockSkewed",
+        deployment,
+        skewSeconds = %format_args!("{ahead:.1}"),
+        leewaySeconds = limit,
+        message = format_args!("The clock of {deployment} is {seconds:.1} s {which} this one; from {limit} s on tokens and proofs are refused. Check NTP on both hosts.")
+    );
+}
+
+/// `clockInStep`: the clock of a callee that differed is in step again.
+pub fn clock_in_step(deployment: &str, ahead: f64) {
+    info!(
+        target: CLOCK,
+        eventId = "clockInStep",
+        deployment,
+        skewSeconds = %format_args!("{ahead:.1}"),
+        message = "The clock is in step again."
+    );
+}
+
+fn direction(ahead: f64) -> &'static str {
+    if ahead < 0.0 { "behind" } else { "ahead of" }
 }
 
 /// `registryFailed`: the registry's store failed; what was asked of it was not done.

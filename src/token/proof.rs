@@ -196,8 +196,11 @@ impl ProofVerifier {
         }
         // Whole seconds, rounded down: without leeway, too, a proof is up to a second old.
         if issued - now > leeway || now - issued >= leeway + 1.0 || now >= expires + leeway {
-            let skew = issued - now;
-            let detail = format!("its clock differs from this one by {skew:+.0} s");
+            let ahead = issued - now;
+            let which = if ahead < 0.0 { "behind" } else { "ahead of" };
+            let seconds = ahead.abs();
+            let detail =
+                format!("its clock is {seconds:.0} s {which} this one; check NTP on both hosts");
             return Err(invalid(detail).with_callee_time(time(issued)));
         }
         Ok(time(issued))

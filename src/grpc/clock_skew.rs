@@ -1,0 +1,164 @@
+//! By how much the clocks of callees differ from this one, as their proofs show.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::telemetry::events;
+use crate::telemetry::metrics::Metrics;
+
+/// Watches the clocks of a module's callees: a metric for each deployment, an event when a clock
+/// differs by half of the leeway, and one when it does no longer.
+#[derive(Debug)]
+pub(super) struct ClockSkews {
+    metrics: Arc<OnceLock<Arc<Metrics>>>,
+    /// Those that were told of: deployment and engine.
+    told: Mutex<HashSet<(String, Option<String>)>>,
+}
+
+/// A proof's time, and when the call was made. The callee signed between the two, in a second that
+/// began at `signed`: what it shows is bounded, whatever a call takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    pub(super) sent: SystemTime,
+    pub(super) received: SystemTime,
+    pub(super) signed: SystemTime,
+}
+
+/// Whose clock it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whose<'a> {
+    pub(super) deployment: &'a str,
+    /// The engine, where it is one of several.
+    pub(super) engine: Option<&'a str>,
+}
+
+/// More clocks than this are not told of one by one.
+const MOST_TOLD: usize = 256;
+
+/// A call that took longer says little in one number.
+const LONGEST_SECONDS: f64 = 10.0;
+
+impl Measured {
+    /// Returns the least and the most by which the callee's clock can be ahead, in seconds.
+    fn bounds(self) -> (f64, f64) {
+        let least = seconds_after(self.signed, self.received);
+        let most = seconds_after(self.signed, self.sent) + 1.0;
+        (least, most)
+    }
+}
+
+impl ClockSkews {
+    /// Writes to `metrics`, once there are any.
+    pub(super) fn new(metrics: Arc<OnceLock<Arc<Metrics>>>) -> Self {
+        Self {
+            metrics,
+            told: Mutex::default(),
+        }
+    }
+
+    /// Notes what a verified proof shows.
+    pub(super) fn note(&self, whose: Whose<'_>, measured: Measured, leeway: Duration) {
+        let (least, most) = measured.bounds();
+        let ahead = f64::midpoint(least, most);
+        if let Some(metrics) = self
+            .metrics
+            .get()
+            .filter(|_| most - least < LONGEST_SECONDS)
+        {
+            metrics.clock_skew(whose.deployment, ahead);
+        }
+        let half = leeway.as_secs_f64() / 2.0;
+        let key = (whose.deployment.to_owned(), whose.engine.map(str::to_owned));
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if least > half || most < -half {
+            if told.len() < MOST_TOLD && told.insert(key) {
+                events::clock_skewed(whose.deployment, ahead, leeway);
+            }
+        // Somewhat less than what is told, so that a clock near the limit is not told in turns.
+        } else if least <= half / 2.0 && most >= -half / 2.0 && told.remove(&key) {
+            events::clock_in_step(whose.deployment, ahead);
+        }
+    }
+}
+
+/// By how many seconds `time` is after `other`.
+fn seconds_after(time: SystemTime, other: SystemTime) -> f64 {
+    match time.duration_since(other) {
+        Ok(after) => after.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::dispatcher::with_default;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::telemetry::{Format, capture};
+
+    const LEEWAY: Duration = Duration::from_secs(30);
+
+    fn at(milliseconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_000 + milliseconds)
+    }
+
+    /// A call of 20 ms whose callee's clock shows `signed` seconds.
+    fn measured(signed: u64) -> Measured {
+        Measured {
+            sent: at(100_000),
+            received: at(100_020),
+            signed: at(signed * 1000),
+        }
+    }
+
+    /// What is logged after each of `clocks` was seen.
+    fn told(clocks: &[u64], leeway: Duration) -> Vec<usize> {
+        let skews = ClockSkews::new(Arc::default());
+        let (dispatch, lines) = capture::subscriber(Format::Json, Arc::new(SystemClock));
+        let whose = Whose {
+            deployment: "dpm-dev",
+            engine: None,
+        };
+        let see = |clock: &u64| {
+            with_default(&dispatch, || skews.note(whose, measured(*clock), leeway));
+            lines.take().len()
+        };
+        clocks.iter().map(see).collect()
+    }
+
+    #[test]
+    fn skew_is_told_once_past_half_of_the_leeway_and_once_when_it_is_gone() {
+        // In step, near the limit, past it twice, near it again, in step twice; then behind.
+        let clocks = [100, 115, 117, 120, 114, 100, 100, 80, 99];
+
+        assert_eq!(told(&clocks, LEEWAY), [0, 0, 1, 0, 0, 1, 0, 1, 1]);
+    }
+
+    #[test]
+    fn second_in_which_a_proof_is_signed_is_no_skew_however_small_the_leeway() {
+        for leeway in [0, 1, 2] {
+            assert_eq!(told(&[99, 100, 99], Duration::from_secs(leeway)), [0; 3]);
+            assert_eq!(told(&[103, 100], Duration::from_secs(leeway)), [1, 1]);
+        }
+    }
+
+    #[test]
+    fn metric_shows_the_middle_of_what_it_can_be() {
+        let cell: Arc<OnceLock<Arc<Metrics>>> = Arc::default();
+        let metrics = Arc::new(Metrics::new([]));
+        assert!(cell.set(Arc::clone(&metrics)).is_ok());
+        let skews = ClockSkews::new(cell);
+        let whose = Whose {
+            deployment: "dpm-dev",
+            engine: None,
+        };
+
+        skews.note(whose, measured(107), LEEWAY);
+
+        let shown = metrics.render();
+        let line = r#"countersign_peer_clock_skew_seconds{deployment="dpm-dev"} 7.49"#;
+        assert!(shown.contains(line), "{shown}");
+    }
+}
