@@ -9,6 +9,7 @@ mod policy;
 pub mod proof;
 mod reason;
 mod replay;
+mod signer;
 mod story;
 mod verified;
 mod verifier;

@@ -7,7 +7,8 @@ use crate::identity::ServiceIdentity;
 use crate::jose::KeyId;
 use crate::trust::{Deployment, KeySet};
 
-use super::verifier::{Signer, not_revoked};
+use super::signer::Signer;
+use super::verifier::not_revoked;
 use super::{Reason, Refusal};
 
 /// A token that verified: who called, and with what.

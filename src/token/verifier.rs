@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::identity::{DeploymentName, Roles, ServiceIdentity};
-use crate::jose::{Compact, CompactError, Fingerprint, VerifyingKey, json};
-use crate::trust::{Deployment, Found, KeySet, OwnDeployment, TrustStore};
+use crate::identity::DeploymentName;
+use crate::jose::{Compact, CompactError, Fingerprint, json};
+use crate::trust::{Found, KeySet, OwnDeployment, TrustStore};
 
-use super::claims::{Claims, seconds, time};
+use super::claims::{Claims, seconds};
 use super::replay::{ReplayGuard, required_id};
+use super::signer::Signer;
 use super::verified::VerifiedToken;
 use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
 
@@ -19,8 +20,8 @@ use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
 /// taken once, replay. The payload's JSON is not parsed before the signature verifies, and an unknown
 /// key costs no cryptography.
 ///
-/// Does not check: the method, or roles (the layer does), and nothing of the request's body. The identity it gives comes from the deployment that owns the
-/// key; no claim adds to it.
+/// Does not check: the method or roles (the layer does), nor anything of the request's body. The
+/// identity it gives comes from the deployment that owns the key; no claim adds to it.
 #[derive(Clone, Debug)]
 pub struct TokenVerifier {
     pub(super) trust: Arc<TrustStore>,
@@ -36,12 +37,6 @@ pub enum Accept {
     Peers,
     /// Also those that this module issued to itself. Only for calls over loopback.
     PeersAndOwnModule,
-}
-
-/// The key that a token names: a trusted one, or this module's own.
-pub(super) enum Signer<'a> {
-    Peer(Found<'a>),
-    Own(&'a OwnDeployment),
 }
 
 impl TokenVerifier {
@@ -248,59 +243,6 @@ impl TokenVerifier {
             return Err(Refusal::new(Reason::TokenLifetimeTooLong, detail));
         }
         Ok(())
-    }
-}
-
-impl<'a> Signer<'a> {
-    fn key(&self) -> &'a VerifyingKey {
-        match self {
-            Self::Peer(found) => &found.key.key,
-            Self::Own(own) => own.key.verifying_key(),
-        }
-    }
-
-    pub(super) fn deployment(&self) -> Option<&'a Arc<Deployment>> {
-        match self {
-            Self::Peer(found) => Some(found.deployment),
-            Self::Own(_) => None,
-        }
-    }
-
-    pub(super) fn describe(&self, kid: &str) -> String {
-        match self {
-            Self::Peer(Found { deployment, key }) => {
-                format!("{kid} = deployment {}, key `{}`", deployment.name, key.name)
-            }
-            Self::Own(_) => format!("{kid} = this module's own key"),
-        }
-    }
-
-    /// The one place where an identity is made from outside input.
-    pub(super) fn verified(&self, claims: &Claims) -> VerifiedToken {
-        let (identity, key_id) = match self {
-            Self::Peer(Found { deployment, key }) => {
-                let Deployment {
-                    module,
-                    name,
-                    roles,
-                    ..
-                } = &***deployment;
-                let identity = ServiceIdentity::new(module.clone(), name.as_str(), roles.clone());
-                (identity, key.key_id.clone())
-            }
-            Self::Own(own) => {
-                let identity =
-                    ServiceIdentity::new(own.module.clone(), own.issuer(), Roles::default());
-                (identity, own.key_id.clone())
-            }
-        };
-        VerifiedToken {
-            identity,
-            deployment: self.deployment().cloned(),
-            key_id,
-            issuer: claims.issuer.clone(),
-            expires_at: time(claims.expires_at),
-        }
     }
 }
 
