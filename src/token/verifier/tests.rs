@@ -8,7 +8,7 @@ use crate::clock::ManualClock;
 use crate::identity::{DeploymentName, ModuleType, Role};
 use crate::jose::{KeyId, SigningKey, checks};
 use crate::token::{Check, RULES, TokenIssuer};
-use crate::trust::TrustedKey;
+use crate::trust::{Deployment, TrustedKey};
 
 const NOW: u64 = 1_800_000_000;
 
