@@ -32,6 +32,8 @@ mod pair;
 mod pair_tls;
 #[path = "cli/readme.rs"]
 mod readme;
+#[path = "cli/reload.rs"]
+mod reload;
 #[path = "cli/revoke.rs"]
 mod revoke;
 #[path = "cli/rotate.rs"]

@@ -29,6 +29,8 @@ mod proof;
 mod proxies;
 #[path = "it/registration.rs"]
 mod registration;
+#[path = "it/reload.rs"]
+mod reload;
 #[path = "it/replay.rs"]
 mod replay;
 #[path = "it/services.rs"]

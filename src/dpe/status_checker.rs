@@ -142,6 +142,7 @@ impl StatusChecker {
     }
 
     async fn keep(&mut self) {
+        let mut changes = self.module.trust().subscribe();
         loop {
             let registered = *self.state.borrow() != Registration::Absent;
             let pause = if registered && !self.in_doubt {
@@ -149,7 +150,12 @@ impl StatusChecker {
             } else {
                 self.register().await
             };
-            sleep(pause).await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                // What was refused may be accepted now; a file that changes without end is no reason
+                // to call without end.
+                _ = changes.changed() => sleep(FIRST_PAUSE.min(pause)).await,
+            }
         }
     }
 

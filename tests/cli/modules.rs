@@ -56,7 +56,7 @@ impl Running {
         std::thread::spawn(move || lines.lines().count());
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args([name, &pid]).status().unwrap();
         assert!(status.success());

@@ -75,9 +75,11 @@ impl ReloadHandle {
         self.asked.notify_one();
     }
 
-    /// Follows how reloads end.
+    /// Follows how reloads end from now on.
     pub fn status(&self) -> watch::Receiver<ReloadStatus> {
-        self.status.clone()
+        let mut status = self.status.clone();
+        status.mark_unchanged();
+        status
     }
 }
 

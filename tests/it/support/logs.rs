@@ -37,6 +37,14 @@ impl Logs {
         }
     }
 
+    /// Counts the lines so far that hold `part`.
+    pub(crate) fn count(&mut self, part: &str) -> usize {
+        while let Ok(line) = self.lines.try_recv() {
+            self.seen.push(line);
+        }
+        self.seen.iter().filter(|line| line.contains(part)).count()
+    }
+
     /// Returns the first line that holds all of `parts`.
     pub(crate) async fn line(&mut self, parts: &[impl AsRef<str> + std::fmt::Debug]) -> String {
         let mut next = 0;
