@@ -7,6 +7,8 @@ mod check;
 #[path = "cli/demo.rs"]
 mod demo;
 #[cfg(unix)]
+#[path = "cli/deployment.rs"]
+mod deployment;
 #[path = "cli/doctor.rs"]
 mod doctor;
 #[cfg(unix)]

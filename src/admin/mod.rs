@@ -2,6 +2,7 @@
 //! here prints.
 
 pub mod demo;
+pub mod deployments;
 pub mod doctor;
 mod edited;
 mod error;

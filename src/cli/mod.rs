@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod deployment;
 mod doctor;
 mod engines;
 mod explain;
@@ -73,6 +74,9 @@ enum Command {
     Pair(pair::Arguments),
     /// Find every mistake in properties files before a start
     Check(check::Arguments),
+    /// List, add and remove the modules that one file trusts
+    #[command(subcommand)]
+    Deployment(deployment::Command),
     /// Make, convert and name keys
     #[command(subcommand)]
     Key(key::Command),
@@ -131,6 +135,7 @@ fn run() -> Exit {
     let answer = match arguments.command {
         Command::Pair(arguments) => pair::run(&arguments, &console),
         Command::Check(arguments) => check::run(&arguments, &console),
+        Command::Deployment(command) => deployment::run(&command, &console),
         Command::Demo(arguments) => demo::run(&arguments, &console),
         Command::Token(command) => token::run(&command, &console),
         Command::Dpm(command) => run::run_dpm(&command, &console),

@@ -76,6 +76,7 @@ fn prepared() -> Folder {
     for line in [
         "countersign key export own.txt --to public-jwk --out public.jwk",
         "countersign key gen --out source.jwk",
+        "countersign key gen --out two.jwk --public-out dpe-two.jwk",
         "countersign key export source.jwk --to pem-sec1 --out ec256.pem",
         "countersign token issue --home dpe --audience dpm-dev > token.txt",
     ] {

@@ -1,0 +1,207 @@
+//! Which settings are about a deployment.
+
+use std::path::Path;
+
+use super::{Addition, DeploymentError, TrustFile, same};
+use crate::admin::edited::Setting;
+use crate::identity::{DeploymentName, Role};
+use crate::jose::PublicJwk;
+use crate::properties::name::{Name, Pattern};
+use crate::properties::{Document, FileText};
+use crate::trust::{Deployment, TrustedKey};
+
+const DEPLOYMENT: &str = "ataccama.one.platform.deployments.<name>";
+const KEY: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
+const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
+const EXTRAS: &str = "countersign.deployments.<name>";
+const CONNECTION: &str = "countersign.client.connection.<c>.deployment";
+
+/// What a new deployment may do where nothing is said: register its engines, as with `pair`.
+const DEFAULT_ROLE: &str = "IMPERSONATION";
+
+/// Returns what `file` must say to trust `addition`; `known` is what it says already.
+pub(super) fn adding(
+    file: &TrustFile,
+    known: Option<&Deployment>,
+    addition: &Addition,
+) -> Result<Vec<Setting>, DeploymentError> {
+    let name = known.map_or(&addition.name, |known| &known.name);
+    let prefix = Pattern::new(DEPLOYMENT).with_keys(&[name.to_string()]);
+    let mut settings = description(&prefix, known, addition)?;
+    settings.extend(key(known, addition)?);
+    let default = match known {
+        None => Role::new(DEFAULT_ROLE).ok(),
+        Some(_) => None,
+    };
+    let wanted = match addition.roles.as_slice() {
+        [] => default.iter().collect::<Vec<_>>(),
+        roles => roles.iter().collect(),
+    };
+    settings.extend(roles(file, known, name, &wanted));
+    Ok(settings)
+}
+
+fn description(
+    prefix: &str,
+    known: Option<&Deployment>,
+    addition: &Addition,
+) -> Result<Vec<Setting>, DeploymentError> {
+    let other = |what, found: &str| DeploymentError::Other {
+        name: addition.name.clone(),
+        what,
+        found: found.to_owned(),
+    };
+    let mut settings = Vec::new();
+    match known.map(|known| &known.module) {
+        Some(module) if *module != addition.module => {
+            return Err(other("module", module.as_str()));
+        }
+        Some(_) => {}
+        None => settings.push(Setting::new(
+            format!("{prefix}.module"),
+            addition.module.as_str(),
+        )),
+    }
+    let there = known.and_then(|known| known.environment.as_ref());
+    match (there, &addition.environment) {
+        (_, None) => {}
+        (Some(there), Some(wanted)) if there == wanted => {}
+        (Some(there), Some(_)) => return Err(other("environment", there.as_str())),
+        (None, Some(wanted)) => {
+            let key = format!("{prefix}.environment");
+            settings.push(Setting::new(key, wanted.as_str()));
+        }
+    }
+    Ok(settings)
+}
+
+fn key(known: Option<&Deployment>, addition: &Addition) -> Result<Vec<Setting>, DeploymentError> {
+    let keys: &[TrustedKey] = known.map_or(&[], |known| &known.keys);
+    if let Some(present) = keys.iter().find(|key| key.key == addition.key) {
+        let key = present.name.clone();
+        let name = addition.name.clone();
+        return match &addition.key_name {
+            _ if present.revoked => Err(DeploymentError::Revoked { name, key }),
+            Some(wanted) if !same(wanted, &key) => Err(DeploymentError::Other {
+                name,
+                what: "key under the name",
+                found: key,
+            }),
+            _ if present.key_id != addition.key_id => Err(DeploymentError::Other {
+                name,
+                what: "key with the fingerprint",
+                found: present.key_id.to_string(),
+            }),
+            _ => Ok(Vec::new()),
+        };
+    }
+    let name = match &addition.key_name {
+        Some(name) if keys.iter().any(|key| same(&key.name, name)) => {
+            return Err(DeploymentError::KeyNameTaken {
+                name: addition.name.clone(),
+                key: name.clone(),
+            });
+        }
+        Some(name) => name.as_str(),
+        None if keys.is_empty() => "key",
+        // A second key makes two modules one, unless it is the same one's: that must be said.
+        None => return Err(DeploymentError::OtherKey(addition.name.clone())),
+    };
+    let written = known.map_or(&addition.name, |known| &known.name);
+    let prefix = Pattern::new(KEY).with_keys(&[written.to_string(), name.to_owned()]);
+    let content = PublicJwk::write(&addition.key, &addition.key_id);
+    Ok(vec![
+        Setting::new(format!("{prefix}.fingerprint"), addition.key_id.as_str()),
+        Setting::new(format!("{prefix}.content"), content),
+        Setting::new(format!("{prefix}.is-revoked"), "false"),
+    ])
+}
+
+/// Returns the settings that give the deployment those of the roles that it does not have.
+fn roles(
+    file: &TrustFile,
+    known: Option<&Deployment>,
+    name: &DeploymentName,
+    wanted: &[&Role],
+) -> Vec<Setting> {
+    let has = |role: &Role| known.is_some_and(|known| known.roles.contains(role));
+    let missing: Vec<_> = wanted.iter().filter(|role| !has(role)).collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let prefix = Pattern::new(ROLES).with_keys(&[name.to_string()]);
+    let pattern = Pattern::new(ROLES);
+    let document = Document::parse(&file.path, file.text.text());
+    let mut next: usize = 0;
+    for entry in document.entries() {
+        let found = pattern.matches(&Name::parse(entry.key()));
+        let Some(found) = found.filter(|found| is_of(&found.keys, name)) else {
+            continue;
+        };
+        match found.rest.first().map(|index| index.parse::<usize>()) {
+            // All roles in one setting, separated by commas.
+            None => {
+                let all = std::iter::once(entry.value().trim());
+                let all = all.chain(missing.iter().map(|role| role.as_str()));
+                let all: Vec<_> = all.filter(|role| !role.is_empty()).collect();
+                return vec![Setting::new(prefix, all.join(","))];
+            }
+            Some(index) => next = next.max(index.unwrap_or_default().saturating_add(1)),
+        }
+    }
+    let numbered = missing.iter().zip(next..);
+    let setting =
+        |(role, at): (&&&Role, usize)| Setting::new(format!("{prefix}[{at}]"), role.as_str());
+    numbered.map(setting).collect()
+}
+
+/// Tells whether `key` gives roles.
+pub(super) fn is_role(key: &str) -> bool {
+    Pattern::new(ROLES).matches(&Name::parse(key)).is_some()
+}
+
+/// Tells whether the file says anything of the deployment.
+pub(super) fn mentions(path: &Path, text: &FileText, name: &DeploymentName) -> bool {
+    let pattern = Pattern::new(DEPLOYMENT);
+    let document = Document::parse(path, text.text());
+    let mut names = document.entries().iter().map(|e| Name::parse(e.key()));
+    names.any(|key| {
+        pattern
+            .matches(&key)
+            .is_some_and(|found| is_of(&found.keys, name))
+    })
+}
+
+/// Returns the settings that are about the deployment, as they are written, and the connections
+/// that name it.
+pub(super) fn about(
+    path: &Path,
+    text: &FileText,
+    name: &DeploymentName,
+) -> (Vec<String>, Vec<String>) {
+    let of_it = [Pattern::new(DEPLOYMENT), Pattern::new(EXTRAS)];
+    let connection = Pattern::new(CONNECTION);
+    let document = Document::parse(path, text.text());
+    let (mut keys, mut connections): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for entry in document.entries() {
+        let key = Name::parse(entry.key());
+        let is_about = |pattern: &Pattern| {
+            let found = pattern.matches(&key);
+            found.is_some_and(|found| is_of(&found.keys, name))
+        };
+        let named = connection.matches(&key);
+        let named = named.filter(|_| same(entry.value().trim(), name.as_str()));
+        if named.is_none() && !of_it.iter().any(is_about) {
+            continue;
+        }
+        if !keys.iter().any(|known| Name::parse(known) == key) {
+            keys.push(entry.key().to_owned());
+        }
+        connections.extend(named.and_then(|found| found.keys.first().cloned()));
+    }
+    (keys, connections)
+}
+
+fn is_of(keys: &[String], name: &DeploymentName) -> bool {
+    keys.first().is_some_and(|key| same(key, name.as_str()))
+}

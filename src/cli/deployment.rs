@@ -1,0 +1,297 @@
+//! `countersign deployment`: whom one file trusts.
+
+mod shown;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::output::{Console, Exit, Failure, Format, chain};
+use super::rotate::changes;
+use super::{Answer, input, key, pair};
+use crate::admin::deployments::{Addition, DeploymentError, Plan, Removed, TrustFile};
+use crate::config::Home;
+use crate::diagnostic::quote;
+use crate::identity::{DeploymentName, Environment, ModuleType, Role};
+use crate::jose::{KeyId, KeyMaterial, VerifyingKey};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Trust a module by its public key, whatever form that has
+    #[command(after_help = ADD)]
+    Add(Add),
+    /// List the modules that are trusted
+    #[command(after_help = LIST)]
+    List {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Show one of them
+    #[command(after_help = SHOW)]
+    Show {
+        #[command(flatten)]
+        of: Of,
+        /// The deployment
+        name: DeploymentName,
+    },
+    /// Trust a module no more
+    #[command(after_help = REMOVE)]
+    Remove {
+        #[command(flatten)]
+        of: Of,
+        /// The deployment
+        name: DeploymentName,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+const ADD: &str = "\
+Examples:
+  $ countersign deployment add dpe-two --home dpm --module dpe --public-key dpe-two.jwk --yes
+  $ countersign key export ec256.pem --to pem-spki | countersign deployment add dpe-three --home dpm --module dpe --public-key - --role READER --dry-run
+
+A deployment that is there keeps what it has. A second key of it needs a `--key-name`.";
+const LIST: &str = "\
+Examples:
+  $ countersign deployment list --home dpm
+  $ countersign deployment list --home dpm -o json";
+const SHOW: &str = "\
+Example:
+  $ countersign deployment show --home dpm dpe-dev";
+const REMOVE: &str = "\
+Example:
+  $ countersign deployment remove --home dpm dpe-two --yes
+
+To take back a key alone: `countersign revoke`.";
+
+/// The file that is meant.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("of").required(true).args(["home", "file"])))]
+pub(super) struct Of {
+    /// The module's home, with `etc/application.properties`
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Its properties file
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// How a change is made.
+#[derive(Args, Debug)]
+pub(super) struct How {
+    /// Show what would change, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Change the file without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Add {
+    #[command(flatten)]
+    of: Of,
+    /// What the deployment is called, here and in its own file
+    name: DeploymentName,
+    /// Its module type, such as `dpe`
+    #[arg(long)]
+    module: ModuleType,
+    /// Its environment
+    #[arg(long)]
+    environment: Option<Environment>,
+    /// Its public key, in any form; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    public_key: PathBuf,
+    /// What the key is called below `jwt-keys` [default: key]
+    #[arg(long, value_name = "NAME")]
+    key_name: Option<DeploymentName>,
+    /// A role it has here; may be repeated [default for a new one: IMPERSONATION]
+    #[arg(long, value_parser = Role::new)]
+    role: Vec<Role>,
+    #[command(flatten)]
+    how: How,
+}
+
+impl Of {
+    fn read(&self) -> Result<TrustFile, Failure> {
+        let home = self.home.as_deref().map(|home| Home::new(home).file);
+        let path = home.or_else(|| self.file.clone()).unwrap_or_default();
+        TrustFile::read(&path).map_err(|error| refused(&error, None))
+    }
+}
+
+pub(super) fn run(command: &Command, console: &Console) -> Answer {
+    match command {
+        Command::Add(arguments) => add(arguments, console),
+        Command::List { of } => shown::list(&of.read()?, console),
+        Command::Show { of, name } => shown::show(&of.read()?, name, console),
+        Command::Remove { of, name, how } => remove(&of.read()?, name, how, console),
+    }
+}
+
+fn add(arguments: &Add, console: &Console) -> Answer {
+    let file = arguments.of.read()?;
+    let (key, key_id) = public_key(&arguments.public_key, console)?;
+    let addition = Addition {
+        name: arguments.name.clone(),
+        module: arguments.module.clone(),
+        environment: arguments.environment.clone(),
+        key,
+        key_id,
+        key_name: arguments.key_name.as_ref().map(ToString::to_string),
+        roles: arguments.role.clone(),
+    };
+    let plan = file.plan_add(&addition);
+    let plan = plan.map_err(|error| refused(&error, Some(console)))?;
+    let heading = format!(
+        "{} ({}) is trusted by the key {}\n",
+        addition.name, addition.module, addition.key_id
+    );
+    carry_out(&plan, &arguments.how, &heading, console)
+}
+
+fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), Failure> {
+    match input::key(path)? {
+        (KeyMaterial::Private(..), _) => {
+            let file = input::name(path);
+            let message = format!("{file} holds a private key, which is its owner's alone");
+            Err(Failure::new(Exit::Unreadable, message).with_help(
+                "have its owner send the public half: countersign key export FILE --to public-jwk",
+            ))
+        }
+        (KeyMaterial::Public(key, kid), _) => {
+            let hash = KeyId::from(key.fingerprint());
+            let kid = kid.unwrap_or_else(|| hash.clone());
+            if kid != hash {
+                let kid = quote(kid.as_str());
+                console.note(&format!(
+                    "the key's `kid` is not its fingerprint {hash}: {kid}"
+                ));
+            }
+            Ok((key, kid))
+        }
+    }
+}
+
+fn remove(file: &TrustFile, name: &DeploymentName, how: &How, console: &Console) -> Answer {
+    let (plan, removed) = match file.plan_remove(name) {
+        Err(DeploymentError::NotThere { known, .. }) => {
+            let known = match known.as_slice() {
+                [] => "none is trusted".to_owned(),
+                known => format!("trusted are: {}", known.join(", ")),
+            };
+            return match console.format() {
+                Format::Text => {
+                    console.note(&format!("no deployment is called `{name}`; {known}"));
+                    console.answer("nothing to do\n").map(|()| Exit::Done)
+                }
+                Format::Json => console.json(&shown::Report::nothing()).map(|()| Exit::Done),
+            };
+        }
+        planned => planned.map_err(|error| refused(&error, Some(console)))?,
+    };
+    console.present(consequences(&removed).trim_end());
+    carry_out(&plan, how, "", console)
+}
+
+/// Says what stops working.
+fn consequences(removed: &Removed) -> String {
+    let Removed {
+        name,
+        keys,
+        connections,
+    } = removed;
+    let mut text = format!("without {name}:\n");
+    // Writing to a string cannot fail.
+    for key in keys {
+        let _ = writeln!(text, "  its calls are refused: KEY_UNKNOWN ({key})");
+    }
+    let _ = writeln!(
+        text,
+        "  it is not called any more, and its engines cannot become READY"
+    );
+    for connection in connections {
+        let _ = writeln!(
+            text,
+            "  the connection `{connection}` has nobody at its other end"
+        );
+    }
+    text
+}
+
+fn carry_out(plan: &Plan, how: &How, heading: &str, console: &Console) -> Answer {
+    let writes = !how.dry_run && !plan.is_empty();
+    if writes {
+        if !how.yes {
+            console.present(changes(std::slice::from_ref(plan.edited())).trim());
+            pair::ask(console)?;
+        }
+        plan.carry_out()
+            .map_err(|error| refused(&error, Some(console)))?;
+    }
+    for finding in plan.warnings() {
+        console.finding(finding);
+    }
+    match console.format() {
+        Format::Json => console.json(&shown::Report::of(plan, writes))?,
+        Format::Text => {
+            let ending = match (plan.is_empty(), how.dry_run) {
+                (true, _) => "nothing to do\n",
+                (false, true) => "\nnothing was written (--dry-run)\n",
+                (false, false) => "",
+            };
+            let text = format!(
+                "{heading}{}{ending}",
+                changes(std::slice::from_ref(plan.edited()))
+            );
+            console.answer(text.trim_start_matches('\n'))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn refused(error: &DeploymentError, console: Option<&Console>) -> Failure {
+    if let (DeploymentError::Faults(findings), Some(console)) = (error, console) {
+        for finding in findings {
+            console.finding(finding);
+        }
+    }
+    let no = |exit| Failure::new(exit, chain(error));
+    match error {
+        DeploymentError::Write(error) => key::not_written(error),
+        DeploymentError::Read(_) => no(Exit::Unreadable),
+        DeploymentError::Published => {
+            no(Exit::Unreadable).with_help("make another one: countersign key gen --out FILE")
+        }
+        DeploymentError::OwnKey => no(Exit::WouldOverwrite)
+            .with_help("name the other module's file, or give the other module's key"),
+        DeploymentError::OtherOwner(name) => no(Exit::WouldOverwrite).with_help(format!(
+            "use that name, or first: countersign deployment remove {name}"
+        )),
+        DeploymentError::Other { .. } => {
+            no(Exit::WouldOverwrite).with_help("give what is there, or remove the deployment first")
+        }
+        DeploymentError::OtherKey(_) => no(Exit::WouldOverwrite).with_help(
+            "another module? give it a name of its own. The same one with a second key? say so \
+             with `--key-name key2`",
+        ),
+        DeploymentError::KeyNameTaken { .. } => {
+            no(Exit::WouldOverwrite).with_help("choose another `--key-name`")
+        }
+        DeploymentError::Revoked { .. } => {
+            no(Exit::WouldOverwrite).with_help("a revoked key stays revoked: ask for another one")
+        }
+        DeploymentError::NotThere { known, .. } => match known.as_slice() {
+            [] => no(Exit::No).with_help("none is trusted"),
+            known => no(Exit::No).with_help(format!("trusted are: {}", known.join(", "))),
+        },
+        DeploymentError::Incomplete(_) => no(Exit::Unreadable)
+            .with_help("mend them first: countersign check FILE, or remove the deployment"),
+        DeploymentError::Faults(_) => {
+            no(Exit::No).with_help("nothing was written; `countersign explain CODE` says more")
+        }
+        _ => no(Exit::Bug),
+    }
+}
