@@ -1,7 +1,8 @@
 //! What a DPE tells over HTTP.
 
-use std::future::ready;
 use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
 
 use crate::grpc::Module;
 use crate::http::{About, Site};
@@ -9,12 +10,15 @@ use crate::http::{About, Site};
 /// Tells of `module`.
 pub(super) fn of(module: &Module) -> Site {
     let (own, counted) = (module.own(), module.clone());
-    Site {
-        about: About {
-            module: own.module.to_string(),
-            deployment: own.issuer().to_owned(),
-        },
-        health: module.health().clone(),
-        metrics: Arc::new(move || Box::pin(ready(counted.metrics_text()))),
-    }
+    let about = About {
+        module: own.module.to_string(),
+        deployment: own.issuer().to_owned(),
+    };
+    let metrics = move || {
+        let module = counted.clone();
+        let text = spawn_blocking(move || module.metrics_text());
+        // It fails where the runtime ends.
+        Box::pin(async { text.await.unwrap_or_default() }) as _
+    };
+    Site::new(about, module.health().clone(), Arc::new(metrics))
 }

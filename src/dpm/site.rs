@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::spawn_blocking;
+
 use crate::engine::{EngineId, EngineStatus};
 use crate::grpc::{Module, cause};
 use crate::http::{About, Site};
@@ -12,24 +14,24 @@ use crate::telemetry::metrics::EngineMetrics;
 /// Tells of `module`, and counts the engines of `registry` whenever somebody asks.
 pub(super) fn of(module: &Module, registry: &Arc<EngineRegistry>) -> Site {
     let (own, engines) = (module.own(), module.metrics().of_engines());
+    let about = About {
+        module: own.module.to_string(),
+        deployment: own.issuer().to_owned(),
+    };
     let (counted, registry) = (module.clone(), Arc::clone(registry));
-    Site {
-        about: About {
-            module: own.module.to_string(),
-            deployment: own.issuer().to_owned(),
-        },
-        health: module.health().clone(),
-        metrics: Arc::new(move || {
-            let (module, registry) = (counted.clone(), Arc::clone(&registry));
-            let engines = engines.clone();
-            Box::pin(async move {
-                if let Err(error) = count(&registry, &engines).await {
-                    events::registry_failed(&cause(&error));
-                }
-                module.metrics_text()
-            })
-        }),
-    }
+    let metrics = move || {
+        let (module, registry) = (counted.clone(), Arc::clone(&registry));
+        let engines = engines.clone();
+        Box::pin(async move {
+            if let Err(error) = count(&registry, &engines).await {
+                events::registry_failed(&cause(&error));
+            }
+            let text = spawn_blocking(move || module.metrics_text());
+            // It fails where the runtime ends.
+            text.await.unwrap_or_default()
+        }) as _
+    };
+    Site::new(about, module.health().clone(), Arc::new(metrics))
 }
 
 async fn count(registry: &EngineRegistry, metrics: &EngineMetrics) -> Result<(), RegistryError> {

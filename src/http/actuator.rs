@@ -6,22 +6,23 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 
 use super::answer::{Answer, of_json, of_metrics, refused};
 use crate::telemetry::health::{Health, Part, State};
 
-/// Writes the metrics of now.
+/// Writes the metrics of now; on a thread where it may take a while, as with a thousand deployments
+/// it takes.
 pub type MetricsText = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = String> + Send>> + Send + Sync>;
 
 /// What is told of a module.
 #[derive(Clone)]
 pub struct Site {
-    /// Who it is.
-    pub about: About,
-    /// How it is.
-    pub health: Health,
-    /// What it counted.
-    pub metrics: MetricsText,
+    about: About,
+    health: Health,
+    metrics: MetricsText,
+    /// Held while metrics are written: one scrape at a time, however many ask.
+    scraping: Arc<Mutex<()>>,
 }
 
 /// Who a module is.
@@ -50,6 +51,16 @@ impl fmt::Debug for Site {
 }
 
 impl Site {
+    /// Tells who the module is, how it is by `health`, and what it counted by `metrics`.
+    pub fn new(about: About, health: Health, metrics: MetricsText) -> Self {
+        Self {
+            about,
+            health,
+            metrics,
+            scraping: Arc::default(),
+        }
+    }
+
     pub(super) async fn answer(&self, method: &Method, path: &str, details: Details) -> Answer {
         let route = match path {
             "/actuator" => Route::Links,
@@ -74,7 +85,10 @@ impl Site {
             ),
             Route::Readiness => readiness(&self.health.current(), details),
             Route::Info => of_json(StatusCode::OK, &self.info(details)),
-            Route::Prometheus => of_metrics((self.metrics)().await),
+            Route::Prometheus => {
+                let _alone = self.scraping.lock().await;
+                of_metrics((self.metrics)().await)
+            }
         }
     }
 

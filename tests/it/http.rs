@@ -245,14 +245,12 @@ async fn module_that_stops_says_so_before_its_calls_end() {
 async fn beyond_loopback_nothing_is_told_but_the_status() {
     let module = Keys::new().dpm_module();
     let engine = module.health().required("engine");
-    let site = http::Site {
-        about: http::About {
-            module: "dpm".to_owned(),
-            deployment: "dpm-dev".to_owned(),
-        },
-        health: module.health().clone(),
-        metrics: Arc::new(move || Box::pin(std::future::ready("up 1\n".to_owned()))),
+    let about = http::About {
+        module: "dpm".to_owned(),
+        deployment: "dpm-dev".to_owned(),
     };
+    let metrics = || Box::pin(std::future::ready("up 1\n".to_owned())) as _;
+    let site = http::Site::new(about, module.health().clone(), Arc::new(metrics));
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let to = ([127, 0, 0, 1], port).into();

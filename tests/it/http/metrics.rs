@@ -9,14 +9,20 @@ use countersign::engine::EngineStatus;
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
 use countersign::proto::registry::ListEnginesRequest;
+use countersign::testing::{own_deployment, trusted};
+use countersign::trust::KeySet;
+use countersign::{MethodRules, Rule};
 use tonic::Code;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tower_layer::Layer as _;
 
 use crate::interop::peer::Peer;
-use crate::support::http::get;
+use crate::support::echo::{Client as EchoClient, Echo, SAY};
+use crate::support::http::{get, readiness_becomes};
 use crate::support::raw::call_registry;
 use crate::support::world::{
-    Keys, RunningDpe, RunningDpm, channel, fresh_id, registration_of, soon,
+    Keys, RunningDpe, RunningDpm, channel, free_port, fresh_id, registration_of, soon,
 };
 
 /// A scrape: every series, as written, with its value.
@@ -319,7 +325,7 @@ async fn one_call_that_is_answered_and_two_that_are_refused_are_counted() {
 #[tokio::test]
 async fn engine_of_another_owner_is_counted_with_its_callers_module() {
     let keys = Keys::new();
-    let other = countersign::testing::own_deployment("dpe", "dpe-other");
+    let other = own_deployment("dpe", "dpe-other");
     let module = crate::support::world::module(&keys.dpm, &[&keys.dpe, &other]);
     let dpm = RunningDpm::start(module).await;
     let id = fresh_id();
@@ -328,10 +334,7 @@ async fn engine_of_another_owner_is_counted_with_its_callers_module() {
         .register_engine(registration_of(id, dpm.address))
         .await
         .unwrap_err();
-    let free = crate::support::world::free_port()
-        .await
-        .local_addr()
-        .unwrap();
+    let free = free_port().await.local_addr().unwrap();
     owner
         .register_engine(registration_of(id, free))
         .await
@@ -393,24 +396,70 @@ async fn stream_is_one_call_with_many_messages_and_ends_when_its_caller_leaves()
 }
 
 #[tokio::test]
-async fn changed_trust_shows_in_the_next_scrape() {
+async fn server_of_ones_own_counts_with_one_layer_more() {
     let keys = Keys::new();
-    let module = keys.dpe_module();
-    let dpm = RunningDpm::start(keys.dpm_module()).await;
-    let dpe = RunningDpe::start(module.clone(), dpm.address);
-    let active = r#"countersign_trusted_keys{deployment="dpm-dev",state="active"}"#;
-    assert_eq!(Scrape::of(dpe.http).await.value(active), "1");
+    let callee = keys.dpm_module();
+    let rules = || MethodRules::deny_all().allow(SAY, Rule::any_identity());
+    let listener = free_port().await;
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder()
+        .layer(callee.metrics_layer(&rules(), &[]))
+        .layer(callee.server_layer(rules()))
+        .add_service(Echo)
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tokio::spawn(server);
+    let channel = channel(address).await;
+    let identity = keys.dpe_module().client_layer("dpm-dev").unwrap();
 
-    module.metrics().clock_skew("dpm-dev", 2.5);
+    let mut known = EchoClient::new(identity.layer(channel.clone()));
+    known.say("hello").await.unwrap();
+    let mut stranger = EchoClient::new(channel);
+    stranger.say("hello").await.unwrap_err();
+
+    let labels = r#"grpc_type="unknown",grpc_service="test.v1.Echo",grpc_method="Say""#;
+    let counted = async {
+        loop {
+            let text = callee.metrics_text();
+            let handled = |code| {
+                let series =
+                    format!(r#"grpc_server_handled_total{{{labels},grpc_code="{code}"}} 1"#);
+                text.contains(&series)
+            };
+            if handled("OK") && handled("Unauthenticated") {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("two calls", counted).await;
+}
+
+#[tokio::test]
+async fn changed_trust_shows_in_the_next_scrape_and_what_is_gone_shows_nothing() {
+    let keys = Keys::new();
+    let module = keys.dpm_module();
+    let dpm = RunningDpm::start(module.clone()).await;
+    let trusted_keys = |deployment: &str, state: &str| {
+        format!(r#"countersign_trusted_keys{{deployment="{deployment}",state="{state}"}}"#)
+    };
+    let before = Scrape::of(dpm.http).await;
+    assert_eq!(before.value(&trusted_keys("dpe-dev", "active")), "1");
+
+    let mut other = trusted(&own_deployment("dpe", "dpe-other"));
+    other.keys[0].revoked = true;
+    let changed = KeySet::new(vec![other], keys.dpm.clone()).unwrap();
+    module.trust().replace(changed);
     module.metrics().config_reload(false);
 
-    let scrape = Scrape::of(dpe.http).await;
-    let skew = r#"countersign_peer_clock_skew_seconds{deployment="dpm-dev"}"#;
-    assert_eq!(scrape.value(skew), "2.5");
-    assert_eq!(
-        scrape.value("countersign_config_last_reload_successful"),
-        "0"
-    );
+    let after = Scrape::of(dpm.http).await;
+    assert_eq!(after.value(&trusted_keys("dpe-dev", "active")), "0");
+    assert_eq!(after.value(&trusted_keys("dpe-other", "active")), "0");
+    assert_eq!(after.value(&trusted_keys("dpe-other", "revoked")), "1");
+    let reload = "countersign_config_last_reload_successful";
+    assert_eq!((before.value(reload), after.value(reload)), ("1", "0"));
+    let keys = readiness_becomes(dpm.http, 200).await;
+    let keys = &keys["components"]["keys"]["details"]["message"];
+    assert_eq!(keys, "trusted deployments: 1, their keys: 0, revoked: 1");
 }
 
 #[tokio::test]
