@@ -20,7 +20,7 @@ use crate::secret::Secret;
 
 use super::error::{PairError, WriteError};
 use super::write::{
-    FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, same_file,
+    FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, same_file, sweep,
 };
 use draft::{Draft, confirm, draft};
 use tls::{Certificate, NewFile, still_absent};
@@ -66,6 +66,7 @@ pub struct PlannedSide {
     fingerprint: Fingerprint,
     is_key_new: bool,
     before: Option<FileText>,
+    own_only: Option<Secret<String>>,
     after: Option<Secret<String>>,
     changes: Vec<PlannedChange>,
     port: u16,
@@ -157,7 +158,7 @@ impl Plan {
         sides.any(|side| side.before.is_some() && side.after.is_some())
     }
 
-    /// Writes both files, or neither.
+    /// Writes both files, or neither; removes what a killed run left beside them.
     ///
     /// # Errors
     ///
@@ -174,28 +175,38 @@ impl Plan {
             let folder = folder_of(&target);
             fs::create_dir_all(folder).map_err(WriteError::io(folder))?;
         }
-        let _locks = self.lock()?;
-        let mut staged = Vec::new();
-        for (side, text) in changed {
-            side.is_as_before()?;
-            let bytes = match &side.before {
-                Some(file) => file.encode(text.expose()),
-                None => text.expose().clone().into_bytes().into(),
-            };
-            staged.push(Staged::new(&side.path, &bytes, Privacy::Private)?);
+        let locks = self.lock();
+        let _locks = match locks {
+            // There is nothing to write, and maybe no folder.
+            Err(_) if changed.is_empty() => return Ok(()),
+            locks => locks?,
+        };
+        for side in &self.sides {
+            sweep(folder_of(&follow(&side.path)?));
         }
-        // The settings name them: they come first.
-        let mut all = Vec::new();
+        for (side, _) in &changed {
+            side.is_as_before()?;
+        }
+        // The settings name them: they come first, and a certificate after its key.
+        let mut staged = Vec::new();
         for side in &self.sides {
             let files = side.new_files();
             still_absent(files)?;
-            for file in files {
+            for file in files.iter().rev() {
                 let text = file.text.expose().as_bytes();
-                all.push(Staged::new(&file.path, text, file.privacy)?);
+                staged.push(Staged::new(&file.path, text, file.privacy)?);
             }
         }
-        all.extend(staged);
-        let staged = all;
+        // No file names a key that could still be lost: the first side's new key is written before
+        // the second file, which trusts it, and that one's before the first file trusts it.
+        let [first, second] = &self.sides;
+        for (side, text) in [
+            (first, &first.own_only),
+            (second, &second.after),
+            (first, &first.after),
+        ] {
+            staged.extend(text.as_ref().map(|text| side.staged(text)).transpose()?);
+        }
         commit_all(staged)?;
         Ok(())
     }
@@ -278,6 +289,14 @@ impl PlannedSide {
 
     fn new_text(&self) -> Option<(&Self, &Secret<String>)> {
         self.after.as_ref().map(|text| (self, text))
+    }
+
+    fn staged(&self, text: &Secret<String>) -> Result<Staged, WriteError> {
+        let bytes = match &self.before {
+            Some(file) => file.encode(text.expose()),
+            None => text.expose().clone().into_bytes().into(),
+        };
+        Staged::new(&self.path, &bytes, Privacy::Private)
     }
 
     /// Makes sure that nobody changed the file since it was read.

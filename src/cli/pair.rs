@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         tls: arguments.tls,
     };
     let plan = pairing::plan(&members, &options).map_err(|error| not_paired(&error, console))?;
-    if !arguments.dry_run && !plan.is_empty() {
+    if !arguments.dry_run {
         if plan.touches_existing() && !arguments.yes {
             console.present(text(&plan).trim_end());
             ask(console)?;

@@ -210,7 +210,7 @@ fn half_a_certificate_and_another_pin_are_refused() {
     folder.write(DPE, folder.read(DPE).replace(&pinned, &other));
 
     let other_pin = refused(&folder, 6);
-    for file in [DPM, DPE, "dpm/etc/dpm-dev-tls.pem"] {
+    for file in [DPM, DPE, "dpm/etc/dpm-dev-tls-key.pem"] {
         fs::remove_file(folder.path(file)).unwrap();
     }
     let half = refused(&folder, 6);
@@ -227,11 +227,7 @@ fn half_a_certificate_and_another_pin_are_refused() {
         "{}",
         other_pin.stderr
     );
-    assert!(
-        half.stderr.contains("dpm-dev-tls-key.pem"),
-        "{}",
-        half.stderr
-    );
+    assert!(half.stderr.contains("dpm-dev-tls.pem"), "{}", half.stderr);
 }
 
 fn own_pin_of_the_dpe(folder: &Folder) -> String {

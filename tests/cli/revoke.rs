@@ -161,8 +161,14 @@ fn watch_waits_until_the_running_module_confirms() {
     let deaf = start("--set countersign.reload=false");
     let unheard = revoke("--yes --watch --timeout 1").exits(1);
     drop(deaf);
+    folder.write(
+        DPM,
+        folder
+            .read(DPM)
+            .replace("is-revoked=true", "is-revoked=false"),
+    );
     let _dpm = start("");
-    let confirmed = revoke("--watch").exits(0);
+    let confirmed = revoke("--yes --watch").exits(0);
 
     assert!(
         nobody.stderr.contains("written, NOT in force: 127.0.0.1:"),

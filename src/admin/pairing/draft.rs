@@ -16,6 +16,8 @@ pub(super) struct Draft<'a> {
     tls: TlsView,
     settings: Vec<Setting>,
     pub(super) outcome: Outcome,
+    /// The text with the side's new key alone; none where it has its key.
+    pub(super) own_only: Option<Secret<String>>,
 }
 
 impl Draft<'_> {
@@ -49,6 +51,7 @@ impl Draft<'_> {
             port: self.side.port,
             name: self.side.name,
             before: None,
+            own_only: self.own_only,
             after: None,
             certificate: None,
         }
@@ -75,8 +78,10 @@ pub(super) fn draft<'a>(
         return Err(PairError::SameName(one.name));
     }
     let mut first_settings = one.own_settings(first, &first_view)?;
+    let first_own = own_only(&one, &first_settings, first_text);
     first_settings.extend(other.trusted_by(&first.path, &first_view, options)?);
     let mut second_settings = other.own_settings(second, &second_view)?;
+    let second_own = own_only(&other, &second_settings, second_text);
     second_settings.extend(one.trusted_by(&second.path, &second_view, options)?);
     if let [Some(mine), Some(theirs)] = certificates {
         first_settings.extend(mine.own_settings(&first_view.tls, &other.module));
@@ -88,6 +93,7 @@ pub(super) fn draft<'a>(
         Draft {
             member: first,
             outcome: apply(&first_settings, first_text),
+            own_only: first_own,
             side: one,
             tls: first_view.tls,
             settings: first_settings,
@@ -95,11 +101,19 @@ pub(super) fn draft<'a>(
         Draft {
             member: second,
             outcome: apply(&second_settings, second_text),
+            own_only: second_own,
             side: other,
             tls: second_view.tls,
             settings: second_settings,
         },
     ])
+}
+
+fn own_only(side: &Side, settings: &[Setting], text: &str) -> Option<Secret<String>> {
+    match apply(settings, text) {
+        Outcome::Changed(edited) if side.is_key_new => Some(Secret::new(edited.text().to_owned())),
+        _ => None,
+    }
 }
 
 fn apply(settings: &[Setting], text: &str) -> Outcome {

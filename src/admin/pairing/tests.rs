@@ -1,4 +1,6 @@
 use super::*;
+use crate::admin::write::kill;
+use crate::config;
 
 const OPTIONS_ROLE: &str = "IMPERSONATION";
 
@@ -95,4 +97,60 @@ fn encoding_and_byte_order_mark_are_kept() {
         assert!(fs::read(path).unwrap().starts_with(text));
     }
     assert!(plan(&members, &options()).unwrap().is_empty());
+}
+
+/// Tells a child that it is to pair with TLS.
+const TLS: &str = "tls";
+
+fn pair_in(folder: &Path) -> Plan {
+    let tls = folder.join(TLS).exists();
+    let options = Options { tls, ..options() };
+    let made = plan(&members(folder), &options).unwrap();
+    made.carry_out().unwrap();
+    made
+}
+
+#[test]
+#[ignore = "is run by another test, which kills it"]
+fn child() {
+    pair_in(&kill::folder().unwrap());
+}
+
+#[test]
+fn killed_between_any_two_writes_pairing_is_completed_by_the_next_run() {
+    for (tls, files) in [(false, 3), (true, 8)] {
+        let set_up = |folder: &Path| {
+            for member in members(folder) {
+                fs::create_dir(member.path.parent().unwrap()).unwrap();
+                fs::write(&member.path, "# mine\nserver.port=0\n").unwrap();
+            }
+            if tls {
+                fs::write(folder.join(TLS), "").unwrap();
+            }
+        };
+        let look = |folder: &Path, at: u32| {
+            for Member { path, .. } in members(folder) {
+                let text = fs::read_to_string(&path).unwrap();
+                assert!(text.starts_with("# mine\nserver.port=0\n"), "{at}: {text}");
+                let report = config::check(&[path], &[]).unwrap();
+                let errors: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+                assert_eq!(report.findings.errors(), 0, "{at}: {errors:?}");
+            }
+            pair_in(folder);
+            assert!(pair_in(folder).is_empty(), "{at}");
+            let paths = members(folder).map(|member| member.path);
+            assert_eq!(
+                config::check(&paths, &[]).unwrap().findings.errors(),
+                0,
+                "{at}"
+            );
+            let left = ["dpm", "dpe"].map(|name| fs::read_dir(folder.join(name)).unwrap().count());
+            let each = if tls { 3 } else { 1 };
+            assert_eq!(left, [each, each], "{at}");
+        };
+
+        let killed = kill::at_every_point("admin::pairing::tests::child", set_up, look);
+
+        assert!(killed > files * 2, "it was killed {killed} times");
+    }
 }

@@ -18,6 +18,7 @@ use crate::config::Home;
 use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint};
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
+use crate::properties::FileText;
 use crate::properties::name::{Name, uniform};
 use crate::secret::Secret;
 
@@ -143,7 +144,10 @@ impl Certificate {
         let [cert_chain, private_key] = files;
         match (is_there(&cert_chain), is_there(&private_key)) {
             (false, false) => {
-                let (certificate, key, fingerprint) = generate(name)?;
+                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+                let key = key.map_err(|error| PairError::NewCertificate(error.into()))?;
+                let (certificate, fingerprint) = certify(name, &key)?;
+                let key = Secret::new(key.serialize_pem());
                 let new = vec![
                     NewFile {
                         path: cert_chain,
@@ -168,7 +172,23 @@ impl Certificate {
                 new: Vec::new(),
             }),
             (true, false) => Err(PairError::HalfCertificate(cert_chain)),
-            (false, true) => Err(PairError::HalfCertificate(private_key)),
+            // The key is written first: an earlier run was killed before the certificate.
+            (false, true) => {
+                let key = FileText::read(&private_key).map_err(PairError::Read)?;
+                let key = KeyPair::from_pem(key.text());
+                let key = key.map_err(|_error| PairError::HalfCertificate(private_key))?;
+                let (certificate, fingerprint) = certify(name, &key)?;
+                let new = NewFile {
+                    path: cert_chain,
+                    text: Secret::new(certificate),
+                    privacy: Privacy::Public,
+                };
+                Ok(Self {
+                    fingerprint,
+                    values,
+                    new: vec![new],
+                })
+            }
         }
     }
 
@@ -287,15 +307,14 @@ fn fingerprint(
     })
 }
 
-/// Makes a certificate that vouches for itself, with a P-256 key of its own.
+/// Makes a certificate for `key` that vouches for itself.
 ///
 /// It names the deployment and `localhost` for tools that ask for a name, and has no end of its own
 /// ([RFC 5280, 4.1.2.5]): a pin ends when it is taken out.
 ///
 /// [RFC 5280, 4.1.2.5]: https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.5
-fn generate(name: &DeploymentName) -> Result<(String, Secret<String>, Fingerprint), PairError> {
+fn certify(name: &DeploymentName, key: &KeyPair) -> Result<(String, Fingerprint), PairError> {
     let failed = |error: rcgen::Error| PairError::NewCertificate(error.into());
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let names = [name.as_str(), "localhost"].map(str::to_owned);
     let mut params = CertificateParams::new(names).map_err(failed)?;
     params
@@ -309,14 +328,10 @@ fn generate(name: &DeploymentName) -> Result<(String, Secret<String>, Fingerprin
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
-    let certificate = params.self_signed(&key).map_err(failed)?;
+    let certificate = params.self_signed(key).map_err(failed)?;
     let fingerprint = certificate_fingerprint(certificate.der());
     let fingerprint = fingerprint.map_err(|error| PairError::NewCertificate(error.into()))?;
-    Ok((
-        certificate.pem(),
-        Secret::new(key.serialize_pem()),
-        fingerprint,
-    ))
+    Ok((certificate.pem(), fingerprint))
 }
 
 /// Makes sure that none of `files` came up since the plan was made.

@@ -12,7 +12,11 @@ fn deployment(name: &str, keys: &[(&str, &SigningKey)]) -> String {
         let id = KeyId::from(signing.fingerprint());
         let content = PublicJwk::write(signing.verifying_key(), &id);
         let prefix = format!("{D}.{name}.security.jwt-keys.{key}");
-        text += &format!("{prefix}.fingerprint={id}\n{prefix}.content={content}\n");
+        let lines = [
+            format!("{prefix}.fingerprint={id}\n"),
+            format!("{prefix}.content={content}\n"),
+        ];
+        text.extend(lines);
     }
     text + &format!("{D}.{name}.security.roles[0]=IMPERSONATION\n")
 }
