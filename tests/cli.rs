@@ -16,6 +16,8 @@ mod doctor;
 mod examples;
 #[path = "cli/explain.rs"]
 mod explain;
+#[path = "cli/fix.rs"]
+mod fix;
 #[cfg(target_os = "linux")]
 #[path = "cli/flood.rs"]
 mod flood;

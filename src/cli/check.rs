@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::Answer;
 use super::output::{Console, Exit, Failure, Format};
-use crate::config::{self, Report};
+use crate::admin::WriteError;
+use crate::admin::mending::Mending;
+use crate::config::{self, CheckError, Repair, Report};
 use crate::diagnostic::{Finding, Origin};
 
 #[derive(Args, Debug)]
@@ -16,9 +18,14 @@ use crate::diagnostic::{Finding, Origin};
 Examples:
   $ countersign check dpm/etc/application.properties
   $ countersign check dpm/etc/application.properties dpe/etc/application.properties -o json
+  $ countersign check --fix dpe/etc/application.properties
 
 One file is checked by itself; two or more are also held against each other. Exit code 1 where there
-is an error. `countersign explain CODE` says more about a finding.")]
+is an error. `countersign explain CODE` says more about a finding.
+
+--fix repairs what is whole again afterwards and means the same: the quotes that are missing in a key, a
+key that is broken over lines, blanks at the end of a value, a byte order mark. It shows each repair;
+the findings and the exit code are those of the repaired files.")]
 pub(super) struct Arguments {
     /// The files
     #[arg(required = true, value_name = "FILE")]
@@ -26,6 +33,12 @@ pub(super) struct Arguments {
     /// Also list the settings with foreign names, which are ignored
     #[arg(long)]
     list_ignored: bool,
+    /// Repair what can be repaired without a doubt
+    #[arg(long)]
+    fix: bool,
+    /// With --fix: show the repairs, and write nothing
+    #[arg(long, requires = "fix")]
+    dry_run: bool,
 }
 
 #[derive(Serialize)]
@@ -37,6 +50,22 @@ struct Answered<'a> {
     ignored: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored_names: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repairs: Option<Vec<ShownRepair<'a>>>,
+    /// Whether the repairs were written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct ShownRepair<'a> {
+    code: &'static str,
+    file: String,
+    line: u32,
+    key: &'a str,
+    what: &'static str,
+    before: &'a str,
+    after: &'a str,
 }
 
 #[derive(Serialize)]
@@ -53,18 +82,98 @@ struct Shown<'a> {
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let files = once_each(&arguments.files, console);
-    let report = config::check(&files, &config::environment());
-    let report =
-        report.map_err(|error| Failure::caused(Exit::Unreadable, "cannot check", &error))?;
+    let failed = |error: &CheckError| Failure::caused(Exit::Unreadable, "cannot check", error);
+    let environment = config::environment();
+    if arguments.fix {
+        let mending = Mending::plan(&files, &environment).map_err(|error| failed(&error))?;
+        return fix(&mending, arguments, console);
+    }
+    let report = config::check(&files, &environment).map_err(|error| failed(&error))?;
     match console.format() {
         Format::Text => in_words(&report, arguments, console)?,
         Format::Json => console.json(&answered(&report, arguments))?,
     }
-    Ok(if report.findings.errors() == 0 {
+    Ok(exit(&report))
+}
+
+/// Shows the repairs, writes them, and answers as for the repaired files.
+fn fix(mending: &Mending, arguments: &Arguments, console: &Console) -> Answer {
+    let report = mending.report();
+    let any = mending.repaired().next().is_some();
+    if any && !arguments.dry_run {
+        let written = mending.carry_out();
+        written.map_err(|error| {
+            let exit = match error {
+                WriteError::Changed(_) | WriteError::Busy(_) => Exit::WouldOverwrite,
+                _ => Exit::Unreadable,
+            };
+            Failure::caused(exit, "nothing was repaired", &error)
+        })?;
+    }
+    match console.format() {
+        Format::Text => {
+            console.answer(repairs_in_words(mending, arguments))?;
+            in_words(report, arguments, console)?;
+        }
+        Format::Json => {
+            let repairs = mending.repaired().flat_map(|file| {
+                let repairs = file.repairs.iter();
+                repairs.map(move |repair| ShownRepair {
+                    code: repair.code.as_str(),
+                    file: file.path.display().to_string(),
+                    line: repair.line,
+                    key: &repair.key,
+                    what: repair.what,
+                    before: &repair.before,
+                    after: &repair.after,
+                })
+            });
+            console.json(&Answered {
+                repairs: Some(repairs.collect()),
+                written: Some(any && !arguments.dry_run),
+                ..answered(report, arguments)
+            })?;
+        }
+    }
+    Ok(exit(report))
+}
+
+fn repairs_in_words(mending: &Mending, arguments: &Arguments) -> String {
+    let mut text = String::new();
+    let mut count: usize = 0;
+    // Writing to a string cannot fail.
+    for file in mending.repaired() {
+        let path = file.path.display();
+        for repair in file.repairs {
+            let Repair {
+                code, line, what, ..
+            } = repair;
+            let _ = writeln!(text, "{path}:{line}: {code}: {what}");
+            for (sign, side) in [('-', &repair.before), ('+', &repair.after)] {
+                for line in side.lines() {
+                    let _ = writeln!(text, "{sign} {line}");
+                }
+            }
+        }
+        if let Some((before, after)) = file.mode_change {
+            let _ = writeln!(text, "{path}: mode {before:04o} → {after:04o}");
+        }
+        count = count.saturating_add(file.repairs.len());
+    }
+    let done = match (count, arguments.dry_run) {
+        (0, _) => "nothing to repair\n\n".to_owned(),
+        (_, true) => format!("{}, not written\n\n", counted(count, "repair")),
+        (_, false) => format!("{} written\n\n", counted(count, "repair")),
+    };
+    text + &done
+}
+
+fn exit(report: &Report) -> Exit {
+    if report.findings.errors() == 0 {
         Exit::Done
     } else {
         Exit::No
-    })
+    }
 }
 
 /// Leaves out files that are named again, by whatever path: a file is not its own peer.
@@ -135,6 +244,8 @@ fn answered<'a>(report: &'a Report, arguments: &Arguments) -> Answered<'a> {
         settings: report.settings,
         ignored: report.ignored.len(),
         ignored_names: arguments.list_ignored.then(names),
+        repairs: None,
+        written: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod cross_tls;
 mod deployments;
 mod gather;
 mod load;
+mod mend;
 mod options;
 mod own;
 mod own_check;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use check::{CheckError, Checked, Ignored, Report, check, check_texts};
 pub use load::{LoadError, ModuleKind, Settings, environment, may_be_setting};
+pub use mend::{Mended, Repair, mend};
 pub use own::{
     ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings, PeerSettings,
     ProofMode, RegistrySettings, Replay, ServerSettings,

@@ -80,7 +80,12 @@ fn broken(view: &View, entry: &Entry, placed: &Placed, joined: Option<&str>) -> 
 }
 
 /// Finds the entries after `at` that are lines of its value.
-fn stray_lines(entries: &[Entry], known: &[Known], at: usize, placed: &Placed) -> Range<usize> {
+pub(super) fn stray_lines(
+    entries: &[Entry],
+    known: &[Known],
+    at: usize,
+    placed: &Placed,
+) -> Range<usize> {
     let none = at..at;
     let Some(entry) = entries.get(at) else {
         return none;

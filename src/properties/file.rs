@@ -158,6 +158,18 @@ impl FileText {
         self.mode
     }
 
+    /// Returns `text`, an edited form of this text, as a file with the permission bits `mode` and
+    /// without a byte order mark.
+    #[must_use]
+    pub fn edited(&self, text: &str, mode: Option<u32>) -> Self {
+        Self {
+            text: text.to_owned().into(),
+            encoding: self.encoding,
+            mark: false,
+            mode,
+        }
+    }
+
     /// Writes `text`, an edited form of this text, as the bytes of this file: same encoding, same
     /// byte order mark. A character the encoding lacks becomes an escape.
     pub fn encode(&self, text: &str) -> Zeroizing<Vec<u8>> {
