@@ -277,6 +277,21 @@ fn cases(cases: u32) -> ProptestConfig {
     }
 }
 
+#[test]
+fn every_input_that_was_kept_for_fuzzing_obeys_its_law() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let mut kept = 0;
+    for target in std::fs::read_dir(seeds).unwrap() {
+        let target = target.unwrap();
+        for file in std::fs::read_dir(target.path()).unwrap() {
+            let input = std::fs::read(file.unwrap().path()).unwrap();
+            law::input(target.file_name().to_str().unwrap(), &input);
+            kept += 1;
+        }
+    }
+    assert!(kept >= 12, "{kept} inputs");
+}
+
 proptest! {
     #![proptest_config(cases(2000))]
 

@@ -7,11 +7,4 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/laws/law.rs"]
 mod law;
 
-fuzz_target!(|input: &str| {
-    let mut parts = input.splitn(3, '\0');
-    let (Some(key), Some(value), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
-        return;
-    };
-    law::edit(text, key, value);
-    law::removal(text, key);
-});
+fuzz_target!(|input: &[u8]| law::input("edit", input));

@@ -7,7 +7,4 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/laws/law.rs"]
 mod law;
 
-fuzz_target!(|values: &[u8]| {
-    let values: Vec<&[u8]> = values.split(|byte| *byte == b'\n').collect();
-    law::metadata(&values);
-});
+fuzz_target!(|input: &[u8]| law::input("metadata", input));

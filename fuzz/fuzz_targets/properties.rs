@@ -7,4 +7,4 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/laws/law.rs"]
 mod law;
 
-fuzz_target!(|text: &str| law::properties(text));
+fuzz_target!(|input: &[u8]| law::input("properties", input));

@@ -8,10 +8,4 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/laws/law.rs"]
 mod law;
 
-fuzz_target!(|input: &[u8]| {
-    let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
-        return;
-    };
-    let (header, payload) = input.split_at(end);
-    law::token(header, payload);
-});
+fuzz_target!(|input: &[u8]| law::input("token", input));

@@ -157,7 +157,8 @@ impl TokenVerifier {
     ) -> Result<Signer<'a>, Refusal> {
         let kid = compact.header().kid();
         let found = compact.header().typ();
-        if found != Some(OWN_MODULE_TYPE) || accept != Accept::PeersAndOwnModule {
+        let is_peers = || trust.find(kid).is_some();
+        if found != Some(OWN_MODULE_TYPE) || accept != Accept::PeersAndOwnModule || is_peers() {
             typ(found)?;
             return Self::peer(kid, trust);
         }
@@ -233,6 +234,10 @@ impl TokenVerifier {
                 let refusal = Refusal::new(Reason::TokenNotYetValid, detail);
                 return Err(refusal.with_callee_time(time));
             }
+        }
+        if not_before.is_some_and(|from| from >= expires_at) {
+            let detail = "`nbf` is not before `exp`, so that it is never valid";
+            return Err(Refusal::new(Reason::TokenNotYetValid, detail));
         }
         let lifetime = expires_at - issued_at;
         if lifetime > max.as_secs_f64() {

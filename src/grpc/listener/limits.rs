@@ -35,7 +35,7 @@ pub struct ConnectionLimits {
 
 impl Default for ConnectionLimits {
     /// 1,024 connections, 128 from one address; 10 s for the first request, 5 s for the TLS
-    /// handshake; pings each 30 s, 10 s for an answer; an hour and 5 min more; 100 calls, 20 pending
+    /// handshake; pings each 30 s, 10 s for an answer; an hour and 5 min more; 100 calls, 128 pending
     /// resets and 16 KiB of headers.
     fn default() -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Default for ConnectionLimits {
             age: Duration::from_secs(60 * 60),
             age_grace: Duration::from_secs(5 * 60),
             concurrent_streams: 100,
-            pending_resets: 20,
+            pending_resets: 128,
             header_list_bytes: 16 * 1024,
         }
     }

@@ -641,6 +641,20 @@ fn own_module_token_is_accepted_only_where_the_method_says_so() {
 }
 
 #[test]
+fn peers_token_that_looks_like_the_own_modules_is_malformed() {
+    let world = World::new();
+    let kid = world.dpe.fingerprint().to_string();
+    let header = json!({"alg": "ES256", "typ": OWN_MODULE_TYPE, "kid": kid});
+    let claims =
+        json!({"iss": "dpe-dev", "sub": "dpe-dev", "aud": "dpm-dev", "iat": NOW, "exp": NOW + 30});
+
+    let token = sign(&header, claims.to_string().as_bytes(), &world.dpe.key);
+    let verified = world.verifier.verify(&token, Accept::PeersAndOwnModule);
+
+    assert_eq!(verified.unwrap_err().reason, Reason::TokenMalformed);
+}
+
+#[test]
 fn own_module_token_that_lives_long_is_refused() {
     let world = World::new();
     let kid = world.dpm.fingerprint().to_string();

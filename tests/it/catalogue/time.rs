@@ -196,6 +196,16 @@ fn several(peers: &Peers) -> Vec<Row> {
         ),
         refused("all zero", &lived(at(0), at(0)), TokenExpired),
         refused(
+            "nbf after exp, both within the leeway",
+            &peers.token(|draft| {
+                draft
+                    .claim("exp", at(NOW - 10))
+                    .claim("iat", at(NOW - 300))
+                    .claim("nbf", at(NOW + 10))
+            }),
+            TokenNotYetValid,
+        ),
+        refused(
             "both huge",
             &lived("1e308".into(), "1.1e308".into()),
             TokenNotYetValid,

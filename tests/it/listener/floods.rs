@@ -38,6 +38,24 @@ async fn rapid_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fifty_cancels_at_once_leave_the_other_calls_alone() {
+    survives(|dpm| {
+        let mut raw = Raw::http2(dpm.address, &[]);
+        let mut burst = frame(HEADERS, END_HEADERS, 1, &request(HEALTH));
+        for n in 1..=50 {
+            let stream = 2 * n + 1;
+            burst.extend(frame(HEADERS, END_HEADERS, stream, &request(HEALTH)));
+            burst.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+        }
+        burst.extend(frame(DATA, END_STREAM, 1, EMPTY));
+        raw.send(&burst);
+        let ended = raw.until(|frame| frame.goaway().is_some() || frame.ends(1));
+        assert_eq!((ended.kind, ended.stream), (HEADERS, 1));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_flood() {
     survives(|dpm| {
         let mut raw = Raw::http2(dpm.address, &[]);

@@ -98,6 +98,11 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// Whether it is the last of the reply on `stream`.
+    pub(super) fn ends(&self, stream: u32) -> bool {
+        self.stream == stream && self.kind != RST_STREAM && self.flags & END_STREAM != 0
+    }
+
     /// Returns the error of a GOAWAY.
     pub(super) fn goaway(&self) -> Option<u32> {
         let code = self.payload.get(4..8)?.try_into().unwrap();
