@@ -231,11 +231,8 @@ fn roles(reader: &mut Reader<'_>, keys: &[String; 1], impersonation: &Role) -> R
 }
 
 fn single_use_tokens(reader: &mut Reader<'_>, deployment: &str) -> bool {
-    let ours = "countersign.deployments";
-    let name = reader.names(ours).into_iter();
-    let name = name.filter(|name| uniform(name) == uniform(deployment));
     let mut single_use = false;
-    for name in name.collect::<Vec<_>>() {
+    for name in reader.additions(deployment) {
         let setting = "countersign.deployments.<name>.single-use-tokens";
         single_use |= reader.switch(setting, &[name]).unwrap_or(false);
     }

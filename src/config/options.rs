@@ -1,5 +1,6 @@
 //! Reads the options of a module from its settings.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -274,11 +275,10 @@ fn logging(reader: &mut Reader<'_>) -> LoggingSettings {
 
 fn peers(reader: &mut Reader<'_>) -> Vec<PeerSettings> {
     let trusted = reader.names(DEPLOYMENTS);
+    let by_name: HashMap<_, _> = trusted.iter().map(|name| (uniform(name), name)).collect();
     let mut peers = Vec::new();
     for name in reader.names("countersign.deployments") {
-        let meant = trusted
-            .iter()
-            .find(|other| uniform(other) == uniform(&name));
+        let meant = by_name.get(&uniform(&name)).copied();
         let Some(meant) = meant.cloned() else {
             let path = schema::path(
                 "countersign.deployments.<name>",

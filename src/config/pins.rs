@@ -6,7 +6,6 @@ use crate::diagnostic::{Code, Finding, Severity, quote};
 use crate::grpc::tls::{ClientAuth, OwnFiles, PemFile, TlsError};
 use crate::jose::Fingerprint;
 use crate::properties::Sourced;
-use crate::properties::name::uniform;
 
 use super::check::Purpose;
 use super::deployments::ReadDeployment;
@@ -34,10 +33,7 @@ impl ReadPin {
 /// Reads the pins of `deployment`, whatever spelling of its name they stand under.
 pub(super) fn read(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
     let mut pins = Vec::new();
-    for name in reader.names("countersign.deployments") {
-        if uniform(&name) != uniform(deployment) {
-            continue;
-        }
+    for name in reader.additions(deployment) {
         let mut path = schema::path("countersign.deployments", &[]);
         path.extend([name.clone(), "tls-keys".to_owned()]);
         for key in reader.names_at(&path) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
 use crate::properties::bind::{self, ValueError};
-use crate::properties::name::{Name, variable_for};
+use crate::properties::name::{Name, uniform, variable_for};
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
 use crate::properties::{Layered, Sourced};
 
@@ -33,6 +33,7 @@ pub(super) struct Reader<'a> {
     /// Settings whose placeholder cannot be resolved, and where: each is reported once.
     unresolved: HashSet<(String, Origin)>,
     first_below: OnceCell<HashMap<&'a [String], usize>>,
+    additions: OnceCell<HashMap<String, Vec<String>>>,
     pub(super) findings: Limited,
 }
 
@@ -47,6 +48,7 @@ impl<'a> Reader<'a> {
             by_name: OnceCell::new(),
             unresolved: HashSet::new(),
             first_below: OnceCell::new(),
+            additions: OnceCell::new(),
             findings: Limited::default(),
         }
     }
@@ -64,6 +66,21 @@ impl<'a> Reader<'a> {
     pub(super) fn names_at(&self, path: &[String]) -> Vec<String> {
         let names = self.layered.names(path).into_iter();
         names.map(str::to_owned).collect()
+    }
+
+    /// Returns the names under which we add something about `deployment`: every spelling of it.
+    pub(super) fn additions(&self, deployment: &str) -> Vec<String> {
+        let additions = self.additions.get_or_init(|| {
+            let mut additions: HashMap<_, Vec<String>> = HashMap::new();
+            for name in self.names("countersign.deployments") {
+                additions.entry(uniform(&name)).or_default().push(name);
+            }
+            additions
+        });
+        additions
+            .get(&uniform(deployment))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Returns the value as written, blanks and placeholders included.

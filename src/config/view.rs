@@ -1,6 +1,7 @@
 //! A file as the checks see it, with those of its active profiles: the text, and findings that point
 //! into it and hide its secrets.
 
+use std::cell::OnceCell;
 use std::path::Path;
 
 use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
@@ -13,7 +14,8 @@ use super::public_text;
 pub(super) struct View {
     document: Document,
     secrets: Vec<Span>,
-    public: Public,
+    /// Found when it is asked for: a file without findings shows nothing.
+    public: OnceCell<Public>,
     files: Vec<About>,
 }
 
@@ -52,7 +54,7 @@ impl View {
             note(document.file_starts().last().unwrap_or_default(), text);
         }
         Self {
-            public: public_text::of(document.entries()),
+            public: OnceCell::new(),
             document,
             secrets: Vec::new(),
             files: about,
@@ -78,7 +80,8 @@ impl View {
 
     /// Returns what of the file is proved to be public.
     pub(super) fn public(&self) -> &Public {
-        &self.public
+        self.public
+            .get_or_init(|| public_text::of(self.document.entries()))
     }
 
     /// Keeps the part `span` out of everything shown.
@@ -99,7 +102,7 @@ impl View {
 
     /// Shows the line of the part `span`.
     pub(super) fn snippet(&self, span: Span) -> Snippet {
-        self.document.snippet(span, &self.secrets, &self.public)
+        self.document.snippet(span, &self.secrets, self.public())
     }
 
     /// Reports `message` about a file as a whole: the one whose text begins at `start`.

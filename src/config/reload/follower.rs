@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::changes;
 use super::revoked::{Revoked, StillRevoked};
 use crate::config::load::{LoadError, Settings};
-use crate::config::sources::{Digest, Stamp, Texts, digest_of_error};
+use crate::config::sources::{Digest, Source, Stamp, Texts, digest_of_error};
 use crate::grpc::{Module, cause};
 use crate::jose::Fingerprint;
 use crate::properties::ReadError;
@@ -23,8 +23,9 @@ pub(super) struct Follower {
     module: Module,
     addresses: AddressBook,
     in_force: Settings,
-    /// What holds since the start, whatever the files say now.
-    since_start: Settings,
+    /// What holds since the start, whatever the files say now. Not the settings themselves: the own
+    /// key of the start is not to be kept.
+    since_start: Source,
     revoked: Revoked,
     /// The own keys before the one in force, the latest last.
     earlier: VecDeque<Fingerprint>,
@@ -86,7 +87,7 @@ impl Follower {
             module: module.clone(),
             addresses,
             in_force: settings.clone(),
-            since_start: settings.clone(),
+            since_start: settings.source.clone(),
             revoked,
             earlier: VecDeque::new(),
             paths: settings.source.paths.clone(),
@@ -194,7 +195,7 @@ impl Follower {
         let keys = KeySet::new(settings.deployments.clone(), settings.own.clone());
         let keys = keys.map_err(|error| cause(&error))?;
         let changes = changes::between(&self.in_force, &settings);
-        let restart = settings.source.differing(&self.since_start.source);
+        let restart = settings.source.differing(&self.since_start);
         let news = !restart.is_subset(&self.restart);
         // Where an engine may be dialled counts before its owner is looked at again.
         self.addresses.replace(settings.address_rules());
