@@ -1,4 +1,6 @@
+use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::follower::{Applied, Failed, Follower, Looked};
 use crate::config::sources::{Asked, Texts};
@@ -248,6 +250,35 @@ fn file_that_is_gone_or_cannot_be_read_keeps_what_is_in_force() {
     );
 
     assert!(Arc::ptr_eq(&before, &world.trust()));
+}
+
+#[test]
+fn file_that_is_being_written_is_left_for_a_later_look() {
+    let (text, more) = (good(), key());
+    let mut world = World::new(&text);
+    let path = world.folder.path().join(FILE);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let whole = text + &deployment("dpe-two", "dpe", &more);
+    let (began, begun) = std::sync::mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        let mut file = std::fs::File::create(path).unwrap();
+        file.write_all(whole.as_bytes()).unwrap();
+        began.send(()).unwrap();
+        while !stopped.load(Ordering::Relaxed) {
+            file.write_all(b"#\n").unwrap();
+        }
+    });
+    begun.recv().unwrap();
+
+    let meanwhile = world.follower.look(true);
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    assert!(matches!(meanwhile, Looked::Unsettled), "{meanwhile:?}");
+    assert!(!world.accepts(&more));
+
+    assert!(matches!(world.follower.look(false), Looked::Applied(_)));
+    assert!(world.accepts(&more));
 }
 
 #[test]
