@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
 use super::answer::{Answer, of_json, of_metrics, refused};
-use crate::telemetry::health::{Health, Part, State};
+use crate::telemetry::health::{Health, State};
 
 /// Writes the metrics of now; on a thread where it may take a while, as with a thousand deployments
 /// it takes.
@@ -135,7 +135,7 @@ fn links() -> Value {
 }
 
 fn health(state: &State, details: Details) -> Answer {
-    let mut parts = parts(state, |_| true);
+    let mut parts = parts(state);
     parts.extend([
         part(("livenessState", UP)),
         part(("readinessState", status(state))),
@@ -146,7 +146,7 @@ fn health(state: &State, details: Details) -> Answer {
 }
 
 fn readiness(state: &State, details: Details) -> Answer {
-    let mut parts = parts(state, |part| part.required);
+    let mut parts = parts(state);
     parts.extend([part(("readinessState", status(state)))]);
     probe(parts, status(state), details)
 }
@@ -179,9 +179,8 @@ fn part((name, status): (&str, &str)) -> (String, Value) {
     (name.to_owned(), json!({ "status": status }))
 }
 
-fn parts(state: &State, wanted: impl Fn(&Part) -> bool) -> Map<String, Value> {
-    let wanted = state.parts().iter().filter(|part| wanted(part));
-    let shown = wanted.map(|part| {
+fn parts(state: &State) -> Map<String, Value> {
+    let shown = state.parts().iter().map(|part| {
         let status = match (part.up, part.required) {
             (true, _) => UP,
             (false, true) => OUT_OF_SERVICE,

@@ -22,17 +22,25 @@ fn get(port: u16, path: &str) -> (u16, String) {
     (status.parse().unwrap(), body.to_owned())
 }
 
+/// Asks until there is an answer.
+#[track_caller]
+fn poll<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(30) {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+    }
+    panic!("waited in vain for: {what}");
+}
+
 /// Returns the body of the readiness probe once its status is `status`.
 #[track_caller]
 fn readiness_becomes(port: u16, status: u16) -> String {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(30) {
+    poll("readiness", || {
         let (now, body) = get(port, "/actuator/health/readiness");
-        if now == status {
-            return body;
-        }
-    }
-    panic!("readiness was never {status}");
+        (now == status).then_some(body)
+    })
 }
 
 /// Returns the number after `name` in a startup line.
@@ -83,6 +91,34 @@ fn engine_answers_its_probes_as_the_readme_shows() {
     let shown = README.split("```json\n").nth(1).unwrap();
     let shown = shown.split("\n```").next().unwrap();
     assert_eq!(settled(&ready), settled(shown));
+}
+
+#[test]
+fn file_with_faults_shows_in_readiness_and_metrics_until_it_is_mended() {
+    let folder = paired();
+    let file = "dpm/etc/application.properties";
+    let good = folder.read(file);
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let http = port(&dpm.until(" startup "), " http=127.0.0.1:");
+    let reload = |status: &str, value: &str| {
+        let series = format!("\ncountersign_config_last_reload_successful {value}\n");
+        poll("the reload's state", || {
+            let (code, ready) = get(http, "/actuator/health/readiness");
+            let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+            let part = &ready["components"]["configReload"];
+            let shown = get(http, "/actuator/prometheus").1.contains(&series);
+            assert_eq!(code, 200, "a fault of the file keeps nobody from calling");
+            (part["status"] == status && shown).then(|| part["details"]["message"].to_string())
+        })
+    };
+
+    reload("UP", "1");
+    folder.write(file, good.replace("content={", "content="));
+    let said = reload("UNKNOWN", "0");
+    folder.write(file, &good);
+    reload("UP", "1");
+
+    assert!(said.contains("CS0201"), "{said}");
 }
 
 #[test]

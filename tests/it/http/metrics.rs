@@ -457,9 +457,17 @@ async fn changed_trust_shows_in_the_next_scrape_and_what_is_gone_shows_nothing()
     assert_eq!(after.value(&trusted_keys("dpe-other", "revoked")), "1");
     let reload = "countersign_config_last_reload_successful";
     assert_eq!((before.value(reload), after.value(reload)), ("1", "0"));
-    let keys = readiness_becomes(dpm.http, 200).await;
-    let keys = &keys["components"]["keys"]["details"]["message"];
-    assert_eq!(keys, "trusted deployments: 1, their keys: 0, revoked: 1");
+    let told = async {
+        loop {
+            let ready = readiness_becomes(dpm.http, 200).await;
+            let keys = &ready["components"]["keys"]["details"]["message"];
+            if keys == "trusted deployments: 1, their keys: 0, revoked: 1" {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the keys of now", told).await;
 }
 
 #[tokio::test]
