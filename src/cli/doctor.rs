@@ -118,7 +118,22 @@ fn outcome(row: &Row) -> (State, String) {
 async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {
     let HomeArguments { home, sets } = &arguments.home;
     let load = |kind: &ModuleKind| Settings::load(home, kind, config::environment(), sets);
-    let settings = match load(&kind_of(home)) {
+    let kind = kind_of(home);
+    let settings = load(&kind).and_then(|settings| {
+        // Of a home with a name of its own, those that it trusts tell what it is.
+        let trusts = |module: &str| {
+            settings
+                .deployments
+                .iter()
+                .any(|d| d.module.as_str() == module)
+        };
+        match kind {
+            ModuleKind::Other(_) if trusts("dpm") => load(&ModuleKind::Dpe),
+            ModuleKind::Other(_) if trusts("dpe") => load(&ModuleKind::Dpm),
+            _ => Ok(settings),
+        }
+    });
+    let settings = match settings {
         Ok(settings) => settings,
         Err(error) => {
             let file = config::Home::new(home).file;

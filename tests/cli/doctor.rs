@@ -149,6 +149,33 @@ fn a_healthy_pair_passes_every_layer_from_both_sides() {
 }
 
 #[test]
+fn a_healthy_pair_with_tls_passes_every_layer_from_both_sides() {
+    let folder = Folder::new();
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --tls"))
+        .exits(0);
+    let mut world = World::of(folder, "");
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let _dpe = Running::start(&world.folder, &dpe);
+    world.dpm.until("newStatus=READY");
+    let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
+
+    let as_engine = world.doctor("dpe", "--peer dpm").exits(0);
+    let own = format!("--set ataccama.server.grpc.port={port}");
+    let as_registry = world.doctor("dpm", &own).exits(0);
+
+    for run in [&as_engine, &as_registry] {
+        let rows = layers(run);
+        let tls: Vec<_> = rows.iter().filter(|row| row["layer"] == "tls").collect();
+        for row in &tls {
+            assert_eq!(row["detail"], "TLS 1.3, the pinned certificate", "{run:#?}");
+        }
+        assert_eq!(tls.len(), run.json()["peers"].as_array().unwrap().len());
+    }
+    assert_eq!(as_registry.json()["peers"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn world_1_wrong_port_is_tcp() {
     let folder = paired();
 
@@ -177,7 +204,17 @@ fn world_2_http_port_in_place_of_grpc_is_grpc() {
         }
         let _ = stream.shutdown(Shutdown::Both);
     });
-    for port in [answers, ends] {
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let startup = dpm.until(" startup ");
+    let (_, http) = startup.split_once(" http=127.0.0.1:").unwrap();
+    let http = http
+        .split([' ', ','])
+        .next()
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    for port in [answers, ends, http] {
         let told = fails(folder.run(&to(port)), "grpc", "here", 5);
 
         says(&told, &["HTTP/1.1", "8531"]);
@@ -445,7 +482,8 @@ fn watching_tells_a_change_once_the_world_is_mended() {
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
 
     let broken = next();
-    let dpm = format!("dpm run --home dpm --set ataccama.server.grpc.port={port}");
+    let dpm =
+        format!("dpm run --home dpm --set server.port=0 --set ataccama.server.grpc.port={port}");
     let dpm = Running::start(&folder, &dpm);
     let mended = next();
 

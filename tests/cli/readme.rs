@@ -1,5 +1,7 @@
 //! The README's output is the program's.
 
+#[cfg(unix)]
+use super::modules::{ANY_PORT, Running, paired};
 use super::support::Folder;
 
 const README: &str = include_str!("../../README.md");
@@ -18,6 +20,9 @@ fn settled(text: &str) -> String {
         word if word.contains("countersign-demo-") => "FOLDER".to_owned(),
         word if word.ends_with('…') => "KEY".to_owned(),
         word if word.starts_with("127.0.0.1:") => "ADDRESS".to_owned(),
+        // A fingerprint, and the loopback address that only some machines have.
+        word if word.len() == 43 && !word.contains(['/', '.']) => "KEY".to_owned(),
+        "::1," => String::new(),
         word if word.len() == 36 && word.matches('-').count() == 4 => "ID".to_owned(),
         word if word.parse::<f64>().is_ok() => "N".to_owned(),
         word => word.to_owned(),
@@ -25,6 +30,7 @@ fn settled(text: &str) -> String {
     let line = |line: &str| {
         line.split_whitespace()
             .map(word)
+            .filter(|word| !word.is_empty())
             .collect::<Vec<_>>()
             .join(" ")
     };
@@ -72,6 +78,29 @@ fn the_readmes_commands_pair_two_modules_that_fit() {
         let arguments = line.strip_prefix("countersign ").unwrap();
         folder.run(arguments).exits(0);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn doctor_shows_what_the_readme_shows() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let port = dpm.port();
+    // An engine with the same name, and a key of its own.
+    folder
+        .run("pair dpm=other.properties dpe=stranger.properties")
+        .exits(0);
+    let stranger = folder.read("stranger.properties");
+    folder.write("dpe/etc/application.properties", stranger);
+
+    let run = folder
+        .run(&format!(
+            "doctor --home dpe --set ataccama.client.connection.dpm.grpc.port={port}"
+        ))
+        .exits(4);
+
+    let shown = block("$ countersign doctor --home dpe\n").split_once('\n');
+    assert_eq!(settled(&run.stdout), settled(shown.unwrap().1));
 }
 
 #[test]

@@ -120,11 +120,15 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
         Reason::KeyUnknown | Reason::KeyRevoked | Reason::SignatureInvalid => Side::Peer,
         _ => Side::Between,
     };
-    let local = matches!(reason, Reason::ProofMissing | Reason::ProofInvalid);
-    let unproved = if local || is_proved(status) {
-        ""
-    } else {
+    // No callee signs for a caller whose signature did not verify, and proofs are judged here.
+    let signable = !matches!(
+        reason,
+        Reason::KeyUnknown | Reason::SignatureInvalid | Reason::ProofMissing | Reason::ProofInvalid
+    );
+    let unproved = if signable && !is_proved(status) {
         " (unproved: the refusal is not signed)"
+    } else {
+        ""
     };
     let fault = Fault::new(side, format!("{code} {reason}: {what}{unproved}"));
     let fault = fault.help(format!("countersign explain {reason}"));

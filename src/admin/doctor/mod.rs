@@ -25,7 +25,6 @@ pub use own::{own_module, unusable};
 pub use report::{Diagnosis, Layer, Row, Side, State, Verdict, Visit};
 
 use crate::config::Settings;
-use crate::grpc::{Module, UnknownDeployment};
 
 /// How to look.
 #[derive(Clone, Debug)]
@@ -64,7 +63,7 @@ pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis
         }
         None => dpm_connection(settings),
     };
-    let is_dpm = is_dpm(settings, &module);
+    let is_dpm = settings.own.module.as_str() == "dpm";
     let visits = match connection {
         Some(connection) if !(is_dpm && connection.name == "dpm") => {
             let peer = peer::Peer::at(connection, settings, &module, options);
@@ -90,13 +89,4 @@ pub struct NoSuchPeer(String);
 fn dpm_connection(settings: &Settings) -> Option<&crate::config::ConnectionSettings> {
     let mut connections = settings.client.connections.iter();
     connections.find(|connection| connection.name == "dpm")
-}
-
-/// Tells whether the module is a DPM: it trusts none.
-fn is_dpm(settings: &Settings, module: &Module) -> bool {
-    let named = dpm_connection(settings).is_some_and(|dpm| dpm.deployment.is_some());
-    let dpm = module.deployment_of("dpm");
-    !named
-        && settings.own.module.as_str() != "dpe"
-        && matches!(dpm, Err(UnknownDeployment::Module(_)))
 }
