@@ -40,25 +40,25 @@ struct ExplainedCode {
 }
 
 #[derive(Serialize)]
-struct ExplainedReason<'a> {
+struct ExplainedReason {
     reason: &'static str,
     summary: &'static str,
     rule: &'static str,
     causes: &'static [&'static str],
     help: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    seen: Option<Seen<'a>>,
+    seen: Option<Seen>,
 }
 
 /// The members of a refusal in a log.
 #[derive(Serialize)]
-struct Seen<'a> {
+struct Seen {
     file: String,
-    time: Option<&'a str>,
-    fingerprint: Option<&'a str>,
-    peer: Option<&'a str>,
-    method: Option<&'a str>,
-    detail: Option<&'a str>,
+    time: Option<String>,
+    fingerprint: Option<String>,
+    peer: Option<String>,
+    method: Option<String>,
+    detail: Option<String>,
 }
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
@@ -99,13 +99,15 @@ fn explain_reason(
     let (word, summary, help) = (reason.as_str(), reason.summary(), reason.help());
     let Story { rule, causes } = reason.story();
     if console.format() == Format::Json {
+        // A log may hold anything, and a terminal must not obey it.
+        let harmless = |text: Option<&str>| text.map(|text| UntrustedReason(text).to_string());
         let seen = rejection.map(|rejection| Seen {
             file: rejection.file.display().to_string(),
-            time: rejection.text("@timestamp"),
-            fingerprint: rejection.text("fingerprint"),
-            peer: rejection.text("peer"),
-            method: rejection.text("method"),
-            detail: rejection.detail(),
+            time: harmless(rejection.text("@timestamp")),
+            fingerprint: harmless(rejection.text("fingerprint")),
+            peer: harmless(rejection.text("peer")),
+            method: harmless(rejection.text("method")),
+            detail: harmless(rejection.detail()),
         });
         return console.json(&ExplainedReason {
             reason: word,

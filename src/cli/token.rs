@@ -202,7 +202,7 @@ fn explained(check: &Check) -> ExplainedCheck {
         name: check.name,
         pass: check.passed(),
         unknown: matches!(check.outcome, Outcome::Unknown(_)),
-        detail,
+        detail: harmless(&detail),
         help: check.refusal().map(|refusal| refusal.reason.help()),
     }
 }
@@ -236,7 +236,7 @@ fn refused(refusal: &Refusal) -> Failure {
 
 /// What a token says may hold anything: a terminal must not obey it.
 fn harmless(text: &str) -> String {
-    crate::telemetry::Untrusted(text).to_string()
+    crate::telemetry::UntrustedReason(text).to_string()
 }
 
 fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), Failure> {

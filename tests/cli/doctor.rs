@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -467,6 +468,36 @@ fn engine_that_gives_its_dpm_no_role_is_named_from_the_dpm() {
         &engine[6].to_string(),
         &["deployments.dpm-dev.security.roles[0]=IMPERSONATION"],
     );
+}
+
+#[test]
+fn engine_id_that_was_copied_is_way_back() {
+    let mut world = World::new();
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let mut dpe = Running::start(&world.folder, &dpe);
+    dpe.until(" register ");
+    world.dpm.until("newStatus=READY");
+    // Another engine, whose home has a name of its own, with the first one's storage.
+    let second = "engine-two/etc/application.properties";
+    world
+        .folder
+        .run(&format!(
+            "pair dpm={DPM} dpe={second} --name dpe=dpe-two --key-name two --yes"
+        ))
+        .exits(0);
+    let id = world.folder.read("dpe/storage/engine-id");
+    world.folder.write("engine-two/storage/engine-id", id);
+    let look = || world.doctor("engine-two", "");
+    let mut seen = look();
+    // The DPM follows its file within 2 s.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while seen.code == 4 && Instant::now() < deadline {
+        seen = look();
+    }
+
+    let told = fails(seen, "way back", "here", 1);
+
+    says(&told, &["ENGINE_NOT_OWNED", "belongs to dpe-dev"]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::dpe::{EngineIdFileError, stored_engine_id};
 use crate::engine::EngineId;
 use crate::grpc::Connection;
+use crate::identity::DeploymentName;
 use crate::proto::registry::{Engine, EngineStatus};
 use crate::telemetry::{Untrusted, UntrustedReason};
 
@@ -38,6 +39,9 @@ pub(super) async fn judge(
         let detail = format!("this engine has not run yet; {start}");
         return Ok(Found::skipped((), detail));
     };
+    if let Some(engine) = &record {
+        check_owner(engine, peer)?;
+    }
     let registered = record.filter(|engine| engine.status() != EngineStatus::Inactive);
     match registered {
         Some(engine) => {
@@ -55,6 +59,24 @@ pub(super) async fn judge(
             Ok(Found::skipped((), detail))
         }
     }
+}
+
+/// Makes sure that the engine is this module's: its id may have been copied with its folder.
+fn check_owner(engine: &Engine, peer: &Peer) -> Result<(), Fault> {
+    let own = peer.module.own();
+    // Without a name of its own, only the DPM knows what it calls this module.
+    let named = own.name.as_ref().map(DeploymentName::as_str);
+    if named.is_none_or(|name| name == engine.deployment) {
+        return Ok(());
+    }
+    let detail = format!(
+        "ENGINE_NOT_OWNED: at {} engine {} belongs to {}",
+        peer.name,
+        Untrusted(&engine.id),
+        Untrusted(&engine.deployment)
+    );
+    let fault = Fault::new(Side::Here, detail);
+    Err(fault.help("countersign explain ENGINE_NOT_OWNED"))
 }
 
 /// Waits while an engine that has just registered is dialled back for the first time.
