@@ -25,6 +25,7 @@ use super::reach;
 use super::read::{Inputs, Reader};
 use super::rotation::{self, RotationSettings};
 use super::schema::{self, Fallback, Known};
+use super::swallowed;
 use super::text_check;
 use super::trusted_key;
 use super::view::{Limited, View};
@@ -327,6 +328,7 @@ fn layers(
     let known: Vec<Known> = names.map(|name| schema::find(&name)).collect();
     text_check::hide_secrets(view, &known);
     let skipped = text_check::broken_values(view, &known, findings);
+    swallowed::check(view, &known, findings);
     let private = |at: &usize| matches!(known.get(*at), Some(Known::Setting(placed)) if placed.setting.is_private());
     let broken_key = skipped.iter().any(private);
     let (files, gathered) = gather::files(view, known, &skipped);

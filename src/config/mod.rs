@@ -22,6 +22,7 @@ mod reload;
 mod rotation;
 mod schema;
 mod sources;
+mod swallowed;
 mod text_check;
 mod tls;
 mod trusted_key;

@@ -241,6 +241,32 @@ pub(super) fn find(name: &Name) -> Known {
     }
 }
 
+/// What a name claims to be, spelling mistakes aside.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Claim {
+    /// A setting with an effect that holds a private key.
+    Private,
+    /// Anything under one of our strict prefixes.
+    Strict,
+    /// Another setting with an effect.
+    Setting,
+}
+
+/// Tells whether `name` is of a setting with an effect, or under one of our strict prefixes.
+pub(super) fn claim(name: &Name) -> Option<Claim> {
+    let used = closed(name).filter(|placed| placed.setting.is_used());
+    if used
+        .as_ref()
+        .is_some_and(|placed| placed.setting.is_private())
+    {
+        return Some(Claim::Private);
+    }
+    if STRICT_PATTERNS.iter().any(|p| p.matches(name).is_some()) {
+        return Some(Claim::Strict);
+    }
+    used.map(|_| Claim::Setting)
+}
+
 fn closed(name: &Name) -> Option<Placed> {
     ROWS.iter().filter(|row| !row.open).find_map(|row| {
         let found = row.pattern.matches(name)?;

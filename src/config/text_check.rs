@@ -208,15 +208,7 @@ pub(super) fn values(view: &View, ours: &[(usize, Placed)], findings: &mut Limit
         if let Some(found) = blanks(view, entry, placed) {
             findings.push(found.with_key(name.clone()));
         }
-        if swallowed(entry) {
-            let message =
-                format!("a backslash at the end of its line made the next line part of `{name}`");
-            findings.push(
-                view.finding(Code::Cs0104, entry.value_span(), message)
-                    .with_key(name)
-                    .with_help("remove the backslash"),
-            );
-        } else if entry.escapes().control {
+        if entry.escapes().control {
             let message =
                 format!("backslashes in the value of `{name}` were read as control characters");
             findings.push(
@@ -226,11 +218,6 @@ pub(super) fn values(view: &View, ours: &[(usize, Placed)], findings: &mut Limit
             );
         }
     }
-}
-
-fn swallowed(entry: &Entry) -> bool {
-    let ours = ["ataccama.", "countersign."];
-    entry.escapes().continued && ours.iter().any(|prefix| entry.value().contains(prefix))
 }
 
 fn blanks(view: &View, entry: &Entry, placed: &Placed) -> Option<Finding> {

@@ -86,6 +86,74 @@ fn cs0104_backslash_that_swallows_the_next_line() {
 }
 
 #[test]
+fn cs0104_backslash_of_another_line_that_swallows_one_of_ours() {
+    let revoked = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
+    for before in [
+        "legacy.dir=C:\\data\\\n",
+        "foo\\\n",
+        "foo.bar=\\\n",
+        "spring.x=a\\\n",
+        "foo=C:\\\\\\\n",
+        "foo=\\\n  bar,\\\r\n  \t",
+        "ataccama.authentication.keycloak.server-url=C:\\x\\\n",
+        "logging.file.path=C:\\x\\\r\n",
+    ] {
+        let found = with(&format!("{before}{revoked}"));
+        let line = u32::try_from(8 + before.lines().count()).unwrap();
+        let line = if before.ends_with('\t') {
+            line - 1
+        } else {
+            line
+        };
+        let column = if before.ends_with('\t') { 4 } else { 1 };
+        assert!(
+            found.contains(&(Code::Cs0104, Error, line, column)),
+            "{before:?} {found:?}"
+        );
+    }
+    for spelling in [
+        format!("{D}.dpe-dev.security.jwtKeys.key.isRevoked true\n"),
+        "ATACCAMA.ONE.platform.deploy\\u006dents.x.module\\\n".to_owned(),
+        "countersign.anything\n".to_owned(),
+        "server.port: 1\n".to_owned(),
+    ] {
+        let found = with(&format!("foo=a\\\n{spelling}"));
+        assert_eq!(found, [(Code::Cs0104, Error, 9, 1)], "{spelling}");
+    }
+}
+
+#[test]
+fn cs0104_names_what_is_lost_and_not_the_key_in_it() {
+    let line = own_line(&key());
+    let report = Folder::new().check(format!("legacy.dir=C:\\data\\\n{line}"));
+
+    let mut found = report.findings.iter();
+    let found = found.find(|f| f.code() == Code::Cs0104).unwrap();
+    assert_eq!(found.key(), Some(KEY));
+    assert!(found.message().contains("`legacy.dir`"), "{found}");
+    let hidden = line.split_once('=').unwrap().1.trim();
+    let shown = found.snippet().unwrap().text();
+    assert!(
+        shown.contains("«hidden") && !shown.contains(hidden),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_backslash_that_swallows_nothing_of_ours_is_nobody_s_business() {
+    for lines in [
+        "foo=a,\\\n  b,\\\n  ataccama.one\n",
+        "foo=a\\\\\nserver.port=1\n",
+        "# comment \\\nserver.port=1\n",
+        "\\\nserver.port=1\n",
+        "foo=a\\\n# countersign.reload=true\n",
+        "foo=a\\\n\nserver.port=1\n",
+    ] {
+        assert_eq!(with(lines), [], "{lines:?}");
+    }
+}
+
+#[test]
 fn cs0105_trailing_blank_and_inline_comment() {
     let found = after(|text| text.replace(".module=dpe\n", ".module=dpe  \n"));
     assert_eq!(found, [(Code::Cs0105, Warning, 2, 53)]);
