@@ -89,6 +89,9 @@ pub enum LoadError {
     /// The file has faults.
     #[error("{}", summary(.0))]
     Findings(Findings),
+    /// The file of a profile was read before and is not there any more, and the profile is active.
+    #[error("`{}` is gone, and its profile is still active", .0.display())]
+    Gone(PathBuf),
     /// The file is in order, but no module can be made of it; a fault of this program.
     #[error("no module can be made of these settings")]
     Module(#[from] ModuleError),
@@ -179,6 +182,9 @@ impl Settings {
 
     /// Loads settings from what the files of `before` hold now, all else as it was.
     pub(super) fn from_texts(before: &Self, texts: &Texts) -> Result<Self, LoadError> {
+        if let Some(gone) = texts.gone_since(&before.source) {
+            return Err(LoadError::Gone(gone.to_owned()));
+        }
         Self::of(before.home.clone(), &before.source.asked, texts)
     }
 

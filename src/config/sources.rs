@@ -30,6 +30,8 @@ pub(super) struct Source {
     pub(super) digest: Digest,
     /// The files to look at, whether they are there or not.
     pub(super) paths: Vec<PathBuf>,
+    /// Those of them that were.
+    read: Vec<PathBuf>,
     /// Every value that only a restart changes, by name.
     cold: BTreeMap<String, String>,
     /// The keys that the files say are not revoked, in so many words.
@@ -44,6 +46,7 @@ impl Source {
             asked,
             digest: texts.digest(),
             paths: texts.paths().to_owned(),
+            read: texts.files.iter().map(|(path, _)| path.clone()).collect(),
             cold: inspected.cold.clone(),
             cleared: cleared.map(|key| key.key.fingerprint()).collect(),
         }
@@ -110,6 +113,14 @@ impl Texts {
     /// Names the files to look at, those of active profiles that are not there included.
     pub(super) fn paths(&self) -> &[PathBuf] {
         &self.paths
+    }
+
+    /// Finds the file of a profile that is active, was read for `before` and is not there any more.
+    pub(super) fn gone_since<'a>(&'a self, before: &Source) -> Option<&'a Path> {
+        let is_there = |path: &&PathBuf| self.files.iter().any(|(file, _)| file == *path);
+        let mut active = self.paths.iter();
+        let gone = active.find(|path| before.read.contains(path) && !is_there(path));
+        gone.map(PathBuf::as_path)
     }
 
     /// Returns what differs where any byte or permission bit does.

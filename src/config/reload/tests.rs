@@ -253,6 +253,41 @@ fn file_that_is_gone_or_cannot_be_read_keeps_what_is_in_force() {
 }
 
 #[test]
+fn profiles_come_and_go_but_the_file_of_an_active_one_must_not_vanish() {
+    let (text, more) = (good(), key());
+    let mut world = World::new(&text);
+    let active = text.clone() + "spring.profiles.active=dev\n";
+    assert!(world.applied(&active).changes.is_empty());
+    assert_eq!(world.follower.files().matches("application").count(), 2);
+
+    let profile = "dpm/etc/application-dev.properties";
+    let peer = deployment("dpe-two", "dpe", &more);
+    world.folder.write(profile, &peer);
+    assert!(matches!(world.follower.look(false), Looked::Applied(_)));
+    assert!(world.accepts(&more));
+    world
+        .folder
+        .write(profile, peer + "countersign.nonsense=1\n");
+    let Looked::Failed(failed) = world.follower.look(false) else {
+        panic!("not noticed");
+    };
+    assert!(
+        failed.error.contains("application-dev.properties:7:1"),
+        "{failed:?}"
+    );
+
+    std::fs::remove_file(world.folder.path().join(profile)).unwrap();
+    let Looked::Failed(failed) = world.follower.look(false) else {
+        panic!("not noticed");
+    };
+    assert!(failed.error.contains("is gone"), "{failed:?}");
+    assert!(world.accepts(&more));
+    let inactive = world.applied(&text);
+    assert_eq!(inactive.changes, ["deployment dpe-two removed"]);
+    assert_eq!(inactive.restart, None);
+}
+
+#[test]
 fn file_that_is_being_written_is_left_for_a_later_look() {
     let (text, more) = (good(), key());
     let mut world = World::new(&text);
@@ -260,11 +295,11 @@ fn file_that_is_being_written_is_left_for_a_later_look() {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let whole = text + &deployment("dpe-two", "dpe", &more);
-    let (began, begun) = std::sync::mpsc::channel();
+    let (ready, begun) = std::sync::mpsc::channel();
     let writer = std::thread::spawn(move || {
         let mut file = std::fs::File::create(path).unwrap();
         file.write_all(whole.as_bytes()).unwrap();
-        began.send(()).unwrap();
+        ready.send(()).unwrap();
         while !stopped.load(Ordering::Relaxed) {
             file.write_all(b"#\n").unwrap();
         }
