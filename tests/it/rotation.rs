@@ -124,13 +124,7 @@ struct Calls {
 
 /// Calls its peer 500 times a second as the module `caller`, which follows its file as the process
 /// does, and has every reply proved; until `stop`.
-async fn call(
-    world: &World,
-    caller: &str,
-    peer: usize,
-    calls: Arc<Calls>,
-    stop: Arc<AtomicBool>,
-) {
+async fn call(world: &World, caller: &str, peer: usize, calls: Arc<Calls>, stop: Arc<AtomicBool>) {
     let kind = if caller == "dpm" {
         ModuleKind::Dpm
     } else {
