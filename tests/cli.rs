@@ -30,6 +30,8 @@ mod key;
 #[cfg(unix)]
 #[path = "cli/modules.rs"]
 mod modules;
+#[path = "cli/one_side.rs"]
+mod one_side;
 #[path = "cli/pair.rs"]
 mod pair;
 #[path = "cli/pair_tls.rs"]

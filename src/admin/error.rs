@@ -175,6 +175,16 @@ pub enum PairError {
         /// The deployment.
         name: DeploymentName,
     },
+    /// The file does not trust the key that hands over another.
+    #[error("`{}` does not trust `{signs}` as a key of `{name}`", path.display())]
+    OtherSigner {
+        /// The file.
+        path: PathBuf,
+        /// The deployment.
+        name: DeploymentName,
+        /// The key that signs there.
+        signs: Fingerprint,
+    },
     /// The certificate that the file names cannot be used.
     #[error("the TLS certificate of `{}` cannot be used", path.display())]
     Certificate {

@@ -6,6 +6,7 @@ pub mod deployments;
 pub mod doctor;
 mod edited;
 mod error;
+pub mod handover;
 pub mod mending;
 pub mod pairing;
 pub mod rejection;

@@ -5,6 +5,7 @@
 
 mod draft;
 mod names;
+mod one_side;
 mod settle;
 mod tls;
 pub(super) mod view;
@@ -22,6 +23,8 @@ use super::error::{PairError, WriteError};
 use super::write::{
     FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, same_file, sweep,
 };
+pub use one_side::{OneSide, plan_accept, plan_own};
+
 use draft::{Draft, confirm, draft};
 use tls::{Certificate, NewFile, still_absent};
 

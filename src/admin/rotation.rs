@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::edited::{EditedFile, write_all};
+use super::handover::{HandOver, Purpose};
 use super::write::same_file;
 use crate::config::{self, Checked, RotationSettings, check_texts};
 use crate::identity::{DeploymentName, ModuleType};
@@ -20,6 +21,7 @@ use crate::jose::{Fingerprint, KeyId, SigningKey, VerifyingKey};
 use crate::properties::FileText;
 use crate::trust::{Deployment, TrustedKey};
 
+pub(super) use edits::trusting;
 pub use error::RotateError;
 use phase::{Action, Contents};
 pub use phase::{OutOfTurn, Phase, Step, Trust};
@@ -141,6 +143,19 @@ impl Rotation {
     /// Returns the key that signed before, until it is revoked.
     pub fn previous(&self) -> Option<Fingerprint> {
         self.rotation().previous
+    }
+
+    /// Returns what another machine needs to trust the next key; none where there is none.
+    pub fn hand_over(&self) -> Option<HandOver> {
+        let (key, key_id) = self.next()?;
+        Some(HandOver {
+            purpose: Purpose::Rotate {
+                signs: self.key.fingerprint(),
+            },
+            deployment: self.name()?.clone(),
+            key_id: key_id.clone(),
+            key: key.verifying_key().clone(),
+        })
     }
 
     /// Returns since when the key signs, until the one before it is revoked.

@@ -1,5 +1,8 @@
 //! `countersign pair`: the guide's procedure for two modules, in one command.
 
+mod one_side;
+mod report;
+
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -8,7 +11,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::check::counted;
 use super::output::{Console, Exit, Failure, Format, chain};
@@ -18,13 +20,27 @@ use crate::admin::pairing::{self, Member, Options, Plan, PlannedSide};
 use crate::diagnostic::Severity;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, SigningKey, published};
+use report::Report;
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four switches of the command line"
+)]
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    accept: Option<one_side::Command>,
     /// The two modules: type and properties file, which need not be there yet
-    #[arg(num_args = 2, required = true, value_name = "MODULE=FILE")]
+    #[arg(num_args = 1..=2, required = true, value_name = "MODULE=FILE")]
     modules: Vec<Of<PathBuf>>,
+    /// Only one file is here: print what the other machine needs, for `pair accept` there
+    #[arg(long, conflicts_with = "tls")]
+    one_side: bool,
     /// The environment both belong to [default: what the files say, else dev]
     #[arg(long)]
     environment: Option<Environment>,
@@ -56,7 +72,8 @@ Examples:
   $ countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties
   $ countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties --tls
   $ countersign pair dpm=dpm.properties dpe=dpe.properties --environment test --dry-run
-  $ countersign pair dpm=dpm.properties dpe=dpe.properties --key dpm=dpm.jwk --yes";
+  $ countersign pair dpm=dpm.properties dpe=dpe.properties --key dpm=dpm.jwk --yes
+  $ countersign pair --one-side dpm=dpm.properties > dpm.block";
 
 /// `module=value`.
 #[derive(Clone, Debug)]
@@ -83,6 +100,12 @@ impl<T: FromStr<Err: std::fmt::Display>> FromStr for Of<T> {
 }
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
+    if let Some(one_side::Command::Accept(accept)) = &arguments.accept {
+        return one_side::accept(accept, console);
+    }
+    if arguments.one_side {
+        return one_side::hand_over(arguments, console);
+    }
     let members = members(arguments)?;
     let options = Options {
         environment: arguments.environment.clone(),
@@ -126,7 +149,9 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 fn members(arguments: &Arguments) -> Result<[Member; 2], Failure> {
     let wrong = |what: String| Failure::new(Exit::Usage, what);
     let [one, other] = arguments.modules.as_slice() else {
-        return Err(wrong("two modules are paired".to_owned()));
+        return Err(wrong(
+            "two modules are paired; for one of them there is `--one-side`".to_owned(),
+        ));
     };
     if one.module == other.module {
         let module = &one.module;
@@ -213,6 +238,8 @@ fn not_paired(error: &PairError, console: &Console) -> Failure {
             "another module? give this one a name of its own with `--name`. The same one with a \
              second key? say so with `--key-name key2`",
         ),
+        PairError::OtherSigner { .. } => cannot(Exit::No)
+            .with_help("pair the two first; a key is handed over by the module that is trusted"),
         PairError::KeyNameTaken { .. } => {
             cannot(Exit::WouldOverwrite).with_help("choose another `--key-name`")
         }
@@ -335,58 +362,5 @@ fn home(path: &Path) -> Option<String> {
         Some(home) if !home.is_empty() => Some(home.to_owned()),
         Some(_) => None,
         None => home.is_empty().then(|| ".".to_owned()),
-    }
-}
-
-#[derive(Serialize)]
-struct Report<'a> {
-    written: bool,
-    deployments: Vec<Paired<'a>>,
-}
-
-#[derive(Serialize)]
-struct Paired<'a> {
-    name: &'a str,
-    fingerprint: String,
-    new_key: bool,
-    file: String,
-    new_file: bool,
-    changes: Vec<Change<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls_fingerprint: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Change<'a> {
-    key: &'a str,
-    value: &'a str,
-    replaces: bool,
-}
-
-impl<'a> Report<'a> {
-    fn of(plan: &'a Plan, is_dry: bool) -> Self {
-        let paired = |side: &'a PlannedSide| Paired {
-            name: side.name().as_str(),
-            fingerprint: side.fingerprint().to_string(),
-            new_key: side.is_key_new(),
-            file: side.path().display().to_string(),
-            new_file: side.is_file_new(),
-            changes: side.changes().iter().map(Change::of).collect(),
-            tls_fingerprint: side.tls_fingerprint().map(|pin| pin.to_string()),
-        };
-        Self {
-            written: !is_dry && !plan.is_empty(),
-            deployments: plan.sides().iter().map(paired).collect(),
-        }
-    }
-}
-
-impl<'a> Change<'a> {
-    fn of(change: &'a pairing::PlannedChange) -> Self {
-        Self {
-            key: &change.key,
-            value: &change.shown,
-            replaces: change.replaces,
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::home::kind_of;
 use super::output::{Console, Exit, Failure, Format, chain};
@@ -64,6 +64,7 @@ It goes on from wherever the files are, also after it was interrupted.")]
 }
 
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("peers").required(true).args(["peer_file", "one_side"])))]
 pub(super) struct FileArguments {
     /// The file, or the home, of the module whose key changes
     #[arg(long, value_name = "FILE")]
@@ -71,6 +72,9 @@ pub(super) struct FileArguments {
     /// The file, or the home, of a module that trusts it; may be repeated
     #[arg(long, value_name = "FILE")]
     peer_file: Vec<PathBuf>,
+    /// No peer's file is here: `prepare` prints a block for `pair accept` over there
+    #[arg(long)]
+    one_side: bool,
 }
 
 #[expect(
@@ -158,7 +162,11 @@ impl FileArguments {
     fn command(&self, step: &str) -> String {
         let peers = self.peer_file.iter();
         let peers = peers.map(|peer| format!(" --peer-file {}", peer.display()));
-        let (file, peers) = (self.file.display(), peers.collect::<String>());
+        let mut peers: String = peers.collect();
+        if self.one_side {
+            peers += " --one-side";
+        }
+        let file = self.file.display();
         format!("countersign rotate {step} --file {file}{peers}")
     }
 }
@@ -191,6 +199,20 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
         plan.carry_out().map_err(|error| failed(&error))?;
     }
     let after = files.read(console)?;
+    if let (Step::Finish, true, Some(old)) = (step, files.one_side, rotation.previous()) {
+        console.note(&format!(
+            "the peers trust the old key until each revokes it: countersign revoke --file FILE \
+             --fingerprint {old}"
+        ));
+    }
+    if let (Step::Prepare, true, Some(block)) = (step, files.one_side, after.hand_over())
+        && console.format() == Format::Text
+    {
+        console.present(&shown::step(&plan, &after, arguments));
+        console.present(&format!("words   {}", block.words()));
+        console.answer(block.block())?;
+        return Ok(Exit::Done);
+    }
     match console.format() {
         Format::Text => console.answer(shown::step(&plan, &after, arguments))?,
         Format::Json => console.json(&Report::step(&plan, &after, arguments))?,

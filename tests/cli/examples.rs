@@ -102,15 +102,23 @@ fn every_example_of_the_help_runs() {
             .any(|word| line.contains(word))
     });
 
+    // These change the keys that the others use.
+    let changing = prepared();
     for line in keys.into_iter().chain(rest) {
         // Each example makes its file as if it were the first.
         for out in line.split("--out ").skip(1) {
             let _ = std::fs::remove_file(folder.path(out.split(' ').next().unwrap()));
         }
-        if line.contains(" pair ") {
+        if line.contains(" rotate ") || line.contains(" revoke ") {
+            shell(&changing, line).exits(0);
+        } else if line.contains(" pair ") {
             // Each pairs two modules that know nothing of each other yet.
             let fresh = Folder::new();
             fresh.write("dpm.jwk", folder.read("source.jwk"));
+            if line.contains(" accept ") {
+                let made = "countersign pair --one-side dpm=dpm.properties > dpm.block";
+                shell(&fresh, made).exits(0);
+            }
             shell(&fresh, line).exits(0);
         } else {
             shell(&folder, line).exits(0);

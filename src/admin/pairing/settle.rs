@@ -7,9 +7,10 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use super::names::{OWN_KEY, OWN_NAME};
 use super::view::{Trusted, TrustedKey, View};
 use super::{Member, Options};
+use crate::admin::edited;
 use crate::admin::error::PairError;
 use crate::identity::{DeploymentName, Environment};
-use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey};
+use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use crate::properties::name::uniform;
 use crate::secret::Secret;
 
@@ -46,9 +47,28 @@ pub(super) struct Side {
     pub(super) key: SigningKey,
     pub(super) is_key_new: bool,
     pub(super) port: u16,
-    key_id: KeyId,
+    pub(super) key_id: KeyId,
     pub(super) module: String,
-    environment: Environment,
+    pub(super) environment: Environment,
+}
+
+/// What a file must say of a module that it trusts.
+pub(super) struct Peer {
+    pub(super) name: DeploymentName,
+    pub(super) key: VerifyingKey,
+    pub(super) key_id: KeyId,
+    pub(super) module: String,
+    pub(super) environment: Environment,
+}
+
+impl From<Setting> for edited::Setting {
+    fn from(setting: Setting) -> Self {
+        if setting.is_private {
+            Self::private(setting.key, setting.value)
+        } else {
+            Self::new(setting.key, setting.value.expose().clone())
+        }
+    }
 }
 
 impl Side {
@@ -119,9 +139,28 @@ impl Side {
         view: &View,
         options: &Options,
     ) -> Result<Vec<Setting>, PairError> {
+        let peer = Peer {
+            name: self.name.clone(),
+            key: self.key.verifying_key().clone(),
+            key_id: self.key_id.clone(),
+            module: self.module.clone(),
+            environment: self.environment.clone(),
+        };
+        peer.trusted_by(path, view, options)
+    }
+}
+
+impl Peer {
+    /// Returns what a file must say, so that it trusts this module.
+    pub(super) fn trusted_by(
+        &self,
+        path: &Path,
+        view: &View,
+        options: &Options,
+    ) -> Result<Vec<Setting>, PairError> {
         let nobody = Trusted::default();
         let known = view.find(&self.name).unwrap_or(&nobody);
-        if let Some(owner) = view.owner_of(self.key.verifying_key())
+        if let Some(owner) = view.owner_of(&self.key)
             && uniform(&owner.name) != self.name.uniform()
         {
             return Err(PairError::OtherOwner {
@@ -182,7 +221,7 @@ impl Side {
         options: &Options,
         prefix: &str,
     ) -> Result<Vec<Setting>, PairError> {
-        let public = self.key.verifying_key();
+        let public = &self.key;
         let nothing = TrustedKey::default();
         let present = known.keys.values().find(|key| key.is(public));
         let name = match present {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{RotateError, Rotation, Source, Step, Trust};
 use crate::admin::edited::{EditedFile, Setting};
-use crate::jose::{Fingerprint, KeyId, PrivateJwk, PublicJwk, SigningKey};
+use crate::jose::{Fingerprint, KeyId, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use crate::properties::name::{Pattern, uniform};
 use crate::secret::Secret;
 use crate::trust::Deployment;
@@ -49,7 +49,7 @@ fn prepare(rotation: &Rotation) -> Result<Edits, RotateError> {
         let deployment = known(peer, rotation)?;
         let settings = match peer.trust(rotation, next.verifying_key()) {
             Trust::Trusted => Vec::new(),
-            Trust::Absent => trusting(deployment, &next, &key_id),
+            Trust::Absent => trusting(deployment, next.verifying_key(), &key_id),
             Trust::Revoked => {
                 return Err(RotateError::NextRevoked {
                     path: peer.path.clone(),
@@ -146,7 +146,11 @@ fn prefix(deployment: &Deployment, key: &str) -> String {
 }
 
 /// The settings with which a file trusts `key` too.
-pub(super) fn trusting(deployment: &Deployment, key: &SigningKey, key_id: &KeyId) -> Vec<Setting> {
+pub(in crate::admin) fn trusting(
+    deployment: &Deployment,
+    key: &VerifyingKey,
+    key_id: &KeyId,
+) -> Vec<Setting> {
     let taken: Vec<_> = deployment
         .keys
         .iter()
@@ -158,10 +162,7 @@ pub(super) fn trusting(deployment: &Deployment, key: &SigningKey, key_id: &KeyId
     let prefix = prefix(deployment, &free.unwrap_or_default());
     vec![
         Setting::new(format!("{prefix}.fingerprint"), key_id.as_str()),
-        Setting::new(
-            format!("{prefix}.content"),
-            PublicJwk::write(key.verifying_key(), key_id),
-        ),
+        Setting::new(format!("{prefix}.content"), PublicJwk::write(key, key_id)),
         Setting::new(format!("{prefix}.is-revoked"), "false"),
     ]
 }

@@ -163,7 +163,7 @@ fn a_second_engine_s_key_under_the_same_name_is_left_alone() {
     let deployment = rotation.peers[0].deployment(&rotation).unwrap();
     let id = KeyId::from(other.fingerprint());
     let source = &rotation.peers[0];
-    let settings = edits::trusting(deployment, &other, &id);
+    let settings = trusting(deployment, other.verifying_key(), &id);
     let added = EditedFile::plan(&source.path, Some(source.text.clone()), &settings, None);
     write_all(&[added]).unwrap();
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{FileArguments, StepArguments, left};
+use crate::admin::handover::HandOver;
 use crate::admin::rotation::{Phase, Plan, Rotation, Standing};
 use crate::admin::{ChangeKind, EditedFile};
 use crate::clock::{Clock as _, SystemClock};
@@ -145,6 +146,10 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     files: Vec<File>,
     peers: Vec<Peer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<String>,
     next_command: Option<String>,
 }
 
@@ -179,6 +184,7 @@ struct Key {
 
 impl Report {
     pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> Self {
+        let hand_over = rotation.hand_over().filter(|_| files.one_side);
         let next = next(rotation, files);
         let next = next.trim_start_matches("next").split("      in ").next();
         let next = next.map(|next| next.trim().to_owned());
@@ -200,6 +206,8 @@ impl Report {
                 .iter()
                 .map(|s| peer(rotation, s))
                 .collect(),
+            block: hand_over.as_ref().map(HandOver::block),
+            words: hand_over.as_ref().map(HandOver::words),
             next_command: next.filter(|next| !next.is_empty()),
         }
     }

@@ -1,0 +1,295 @@
+//! What one machine tells the other so that they can be paired, or a key changed, without either
+//! seeing the other's file: public data only, and words to compare by voice.
+
+mod words;
+
+use std::str::{FromStr as _, Lines};
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::identity::{DeploymentName, Environment, ModuleType, Role};
+use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
+
+const BEGIN: &str = "-----BEGIN COUNTERSIGN HAND-OVER-----";
+const END: &str = "-----END COUNTERSIGN HAND-OVER-----";
+
+/// The longest text that is read, in bytes.
+pub const MAX_BYTES: usize = 16 * 1024;
+
+/// How many bytes of the hash are told in words: whoever wants to hand over another key that has
+/// the same words has 2^64 to try.
+const WORDS: usize = 8;
+
+/// A module's public key and what it is called, for the other machine.
+#[derive(Clone, Debug)]
+pub struct HandOver {
+    /// What the key is for.
+    pub purpose: Purpose,
+    /// The module's name.
+    pub deployment: DeploymentName,
+    /// The `kid` of its tokens.
+    pub key_id: KeyId,
+    /// Its public key.
+    pub key: VerifyingKey,
+}
+
+/// What a handed over key is for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Purpose {
+    /// To trust the module.
+    Pair {
+        /// Its type.
+        module: ModuleType,
+        /// Its environment.
+        environment: Environment,
+        /// The role that it is to have.
+        role: Role,
+    },
+    /// To trust the key beside the one that signs now.
+    Rotate {
+        /// The one that signs now.
+        signs: Fingerprint,
+    },
+}
+
+/// Why a text is no hand-over.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandOverError {
+    /// Larger than 16 KiB.
+    #[error("it is larger than 16 KiB")]
+    TooLarge,
+    /// There is no block, or something beside it.
+    #[error("it is not one block from `{BEGIN}` to `{END}`")]
+    NoBlock,
+    /// A line is missing, or another stands in its place.
+    #[error("the line `{0}: …` is not where it belongs")]
+    Line(&'static str),
+    /// Another version wrote it.
+    #[error("it is of a version that this countersign does not know")]
+    Version,
+    /// A value is none.
+    #[error("the value of `{0}` cannot be used")]
+    Value(&'static str),
+    /// The key and its fingerprint do not belong together.
+    #[error("the fingerprint is not that of the key")]
+    Fingerprint,
+    /// A key that the public guide prints.
+    #[error("its key is printed in a public guide and protects nothing")]
+    Published,
+    /// It was cut or altered on its way.
+    #[error("its checksum is another: it was cut or altered on its way")]
+    Checksum,
+}
+
+impl HandOver {
+    /// Writes the block.
+    pub fn block(&self) -> String {
+        let lines = self.lines();
+        let checksum = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&lines));
+        format!("{BEGIN}\n{lines}checksum: {checksum}\n{END}\n")
+    }
+
+    /// Tells it in words: 64 bits of the hash of all that it says.
+    pub fn words(&self) -> String {
+        let hash = Sha256::digest(self.lines());
+        words::words(hash.get(..WORDS).unwrap_or_default())
+    }
+
+    /// Tells whether `heard` are its words, whatever is between them.
+    pub fn has_words(&self, heard: &str) -> bool {
+        let is_letter = |c: char| c.is_ascii_alphabetic();
+        let heard = heard
+            .split(|c| !is_letter(c))
+            .filter(|word| !word.is_empty());
+        let heard: Vec<_> = heard.map(str::to_ascii_lowercase).collect();
+        heard.join(" ") == self.words()
+    }
+
+    fn lines(&self) -> String {
+        let Self {
+            deployment, key_id, ..
+        } = self;
+        let key = PublicJwk::write(&self.key, key_id);
+        let purpose = match &self.purpose {
+            Purpose::Pair {
+                module,
+                environment,
+                role,
+            } => format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}"),
+            Purpose::Rotate { signs } => format!("rotate\nsigns: {signs}"),
+        };
+        format!(
+            "version: 1\npurpose: {purpose}\ndeployment: {deployment}\nfingerprint: {key_id}\n\
+             key: {key}\n"
+        )
+    }
+
+    /// Reads a block; nothing but blank lines may stand around it.
+    ///
+    /// # Errors
+    ///
+    /// When it is no block of ours, byte for byte as one was written.
+    pub fn parse(text: &str) -> Result<Self, HandOverError> {
+        if text.len() > MAX_BYTES {
+            return Err(HandOverError::TooLarge);
+        }
+        let text = text.replace("\r\n", "\n");
+        let inner = text.trim().strip_prefix(BEGIN);
+        let inner = inner.and_then(|text| text.strip_suffix(END));
+        let inner = inner.and_then(|text| text.strip_prefix('\n'));
+        let mut lines = inner.ok_or(HandOverError::NoBlock)?.lines();
+        if line(&mut lines, "version")? != "1" {
+            return Err(HandOverError::Version);
+        }
+        let purpose = match line(&mut lines, "purpose")? {
+            "pair" => Purpose::Pair {
+                module: value(&mut lines, "module", ModuleType::new)?,
+                environment: value(&mut lines, "environment", Environment::new)?,
+                role: value(&mut lines, "role", Role::new)?,
+            },
+            "rotate" => Purpose::Rotate {
+                signs: value(&mut lines, "signs", Fingerprint::from_str)?,
+            },
+            _ => return Err(HandOverError::Value("purpose")),
+        };
+        let deployment = value(&mut lines, "deployment", DeploymentName::new)?;
+        let key_id = value(&mut lines, "fingerprint", KeyId::new)?;
+        let jwk = value(&mut lines, "key", PublicJwk::parse)?;
+        line(&mut lines, "checksum")?;
+        if lines.next().is_some() {
+            return Err(HandOverError::NoBlock);
+        }
+        if jwk.kid.as_ref() != Some(&key_id) {
+            return Err(HandOverError::Fingerprint);
+        }
+        if published(jwk.key.fingerprint()) {
+            return Err(HandOverError::Published);
+        }
+        let read = Self {
+            purpose,
+            deployment,
+            key_id,
+            key: jwk.key,
+        };
+        // What was read must be all that there is: nothing is left to be read in another way.
+        if read.block().trim_end() == text.trim() {
+            Ok(read)
+        } else {
+            Err(HandOverError::Checksum)
+        }
+    }
+}
+
+fn line<'a>(lines: &mut Lines<'a>, name: &'static str) -> Result<&'a str, HandOverError> {
+    let line = lines.next().and_then(|line| line.strip_prefix(name));
+    let line = line.and_then(|line| line.strip_prefix(": "));
+    line.ok_or(HandOverError::Line(name))
+}
+
+fn value<T, E>(
+    lines: &mut Lines<'_>,
+    name: &'static str,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, HandOverError> {
+    read(line(lines, name)?).map_err(|_error| HandOverError::Value(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jose::SigningKey;
+
+    fn pair() -> HandOver {
+        let key = SigningKey::generate().unwrap();
+        HandOver {
+            purpose: Purpose::Pair {
+                module: ModuleType::new("dpe").unwrap(),
+                environment: Environment::new("dev").unwrap(),
+                role: Role::impersonation(),
+            },
+            deployment: DeploymentName::new("dpe-dev").unwrap(),
+            key_id: KeyId::from(key.fingerprint()),
+            key: key.verifying_key().clone(),
+        }
+    }
+
+    fn rotate() -> HandOver {
+        let signs = SigningKey::generate().unwrap().fingerprint();
+        HandOver {
+            purpose: Purpose::Rotate { signs },
+            ..pair()
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for written in [pair(), rotate()] {
+            let block = written.block();
+            let on_its_way = format!("\n{}\n\n", block.replace('\n', "\r\n"));
+
+            let read = HandOver::parse(&on_its_way).unwrap();
+
+            assert_eq!(read.block(), block);
+            assert_eq!(read.purpose, written.purpose);
+            assert_eq!(read.words().split(' ').count(), 8);
+            assert!(written.has_words(&read.words().to_uppercase().replace(' ', " - ")));
+            assert!(!written.has_words(&pair().words()));
+        }
+    }
+
+    #[test]
+    fn a_block_with_any_byte_altered_or_cut_is_refused() {
+        for written in [pair(), rotate()] {
+            let block = written.block();
+            let block = block.trim_end();
+            for at in 0..block.len() {
+                let (start, rest) = block.split_at(at);
+                assert!(HandOver::parse(start).is_err(), "cut at {at}");
+                let skipped: String = rest.chars().skip(1).collect();
+                for other in ["", "x", "\u{1b}", "\n", "é"] {
+                    let altered = format!("{start}{other}{skipped}");
+                    assert!(
+                        altered == block || HandOver::parse(&altered).is_err(),
+                        "{altered}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn everything_that_is_no_block_is_refused_with_its_reason() {
+        let block = pair().block();
+        let huge = format!("{block}{}", "\n".repeat(MAX_BYTES));
+        for (text, reason) in [
+            (String::new(), "it is not one block"),
+            (huge, "it is larger than 16 KiB"),
+            (format!("{block}{block}"), "it is not one block"),
+            (
+                block.replace("version: 1", "version: 2"),
+                "it is of a version",
+            ),
+            (
+                block.replace("deployment: ", "name: "),
+                "the line `deployment",
+            ),
+            (
+                block.replace("dpe-dev", "\u{1b}[2Jdpe"),
+                "the value of `deployment`",
+            ),
+            (
+                block.replace("dpe-dev", "dpe-tst"),
+                "its checksum is another",
+            ),
+            (
+                block.replace("fingerprint: ", "fingerprint: x"),
+                "the fingerprint is not that",
+            ),
+        ] {
+            let told = HandOver::parse(&text).unwrap_err().to_string();
+            assert!(told.starts_with(reason), "{told}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Two machines, each with its own file: `pair --one-side`, `rotate prepare --one-side`,
+//! `pair accept`.
+
+use super::support::{Folder, Run};
+
+const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
+
+/// Returns the words that a run said.
+#[track_caller]
+fn words(run: &Run) -> String {
+    let line = run
+        .stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("words   "));
+    line.unwrap_or_else(|| panic!("{run:?}")).replace(' ', "-")
+}
+
+fn own_key(folder: &Folder, file: &str) -> String {
+    let text = folder.read(file);
+    let key = text.lines().find_map(|line| line.strip_prefix(OWN_KEY));
+    key.unwrap().to_owned()
+}
+
+/// Pairs `dpm.properties` of one machine with `dpe.properties` of another.
+fn paired() -> [Folder; 2] {
+    let (here, there) = (Folder::new(), Folder::new());
+    let ours = here.run("pair --one-side dpm=dpm.properties").exits(0);
+    let accept = format!("pair accept dpe=dpe.properties --words {}", words(&ours));
+    let theirs = there.run_with(&accept, ours.stdout.as_bytes()).exits(0);
+    let accept = format!("pair accept dpm=dpm.properties --words {}", words(&theirs));
+    here.run_with(&accept, theirs.stdout.as_bytes()).exits(0);
+    [here, there]
+}
+
+#[test]
+fn two_machines_pair_without_seeing_each_others_file() {
+    let [here, there] = paired();
+
+    let both = Folder::new();
+    both.write("dpm.properties", here.read("dpm.properties"));
+    both.write("dpe.properties", there.read("dpe.properties"));
+    both.run("check dpm.properties dpe.properties").exits(0);
+    let pairing = "pair dpm=dpm.properties dpe=dpe.properties";
+    assert!(
+        both.run(pairing)
+            .exits(0)
+            .stdout
+            .ends_with("nothing to do\n")
+    );
+    for folder in [&here, &there] {
+        assert_eq!(folder.names("").len(), 1, "{:?}", folder.names(""));
+    }
+}
+
+#[test]
+fn a_second_time_changes_nothing_and_prints_the_same_block() {
+    let folder = Folder::new();
+    let first = folder.run("pair --one-side dpm=dpm.properties").exits(0);
+    let text = folder.read("dpm.properties");
+
+    let second = folder.run("pair --one-side dpm=dpm.properties").exits(0);
+
+    assert_eq!(second.stdout, first.stdout);
+    assert_eq!(folder.read("dpm.properties"), text);
+    let shown = format!("{}{}", first.stdout, first.stderr);
+    let key = own_key(&folder, "dpm.properties");
+    assert!(!shown.contains(key.get(120..160).unwrap()), "{shown}");
+    assert!(!first.stdout.contains("\"d\""), "{}", first.stdout);
+}
+
+#[test]
+fn other_words_and_altered_blocks_are_refused_and_nothing_is_written() {
+    let folder = Folder::new();
+    let ours = folder.run("pair --one-side dpm=dpm.properties").exits(0);
+    let other = folder.run("pair --one-side dpm=other.properties").exits(0);
+    let accept = "pair accept dpe=dpe.properties";
+
+    let mismatch = format!("{accept} --words {}", words(&ours));
+    let mismatch = folder.run_with(&mismatch, other.stdout.as_bytes()).exits(1);
+    let altered = ours.stdout.replace("role: IMPERSONATION", "role: ADMIN");
+    let altered = folder
+        .run_with(&format!("{accept} --yes"), altered.as_bytes())
+        .exits(1);
+    let escapes = ours.stdout.replace("dpm-dev", "\u{1b}[2Jdpm");
+    let escapes = folder
+        .run_with(&format!("{accept} --yes"), escapes.as_bytes())
+        .exits(1);
+    let unasked = folder.run_with(accept, ours.stdout.as_bytes()).exits(2);
+
+    assert!(
+        mismatch
+            .stderr
+            .contains("refused: the words of this block are others")
+    );
+    assert!(
+        altered.stderr.contains("it was cut or altered on its way"),
+        "{altered:?}"
+    );
+    assert!(!escapes.stderr.contains('\u{1b}'), "{escapes:?}");
+    assert!(unasked.stderr.contains("--words"), "{unasked:?}");
+    assert!(!folder.path("dpe.properties").exists());
+}
+
+#[test]
+fn a_key_is_changed_across_two_machines() {
+    let [here, there] = paired();
+    let rotate = |step: &str| {
+        let run = format!("rotate {step} --file dpm.properties --one-side --yes");
+        here.run(&run)
+    };
+
+    let prepared = rotate("prepare").exits(0);
+    let again = rotate("prepare").exits(0);
+    assert_eq!(prepared.stdout, again.stdout);
+    let unseen = rotate("activate").exits(1);
+    assert!(
+        unseen
+            .stderr
+            .contains("`dpe-dev` is not shown to accept the new key"),
+        "{unseen:?}"
+    );
+
+    let accept = format!(
+        "pair accept dpe=dpe.properties --words {}",
+        words(&prepared)
+    );
+    there.run_with(&accept, prepared.stdout.as_bytes()).exits(0);
+    let text = there.read("dpe.properties");
+    there.run_with(&accept, prepared.stdout.as_bytes()).exits(0);
+    assert_eq!(there.read("dpe.properties"), text);
+    here.run("rotate activate --file dpm.properties --one-side --except dpe-dev --yes")
+        .exits(0);
+    let finished = here
+        .run("rotate finish --file dpm.properties --one-side --now --yes")
+        .exits(0);
+
+    let (_, command) = finished
+        .stderr
+        .split_once("countersign revoke --file FILE ")
+        .unwrap();
+    there
+        .run(&format!(
+            "revoke --file dpe.properties {} --yes",
+            command.trim()
+        ))
+        .exits(0);
+    let both = Folder::new();
+    both.write("dpm.properties", here.read("dpm.properties"));
+    both.write("dpe.properties", there.read("dpe.properties"));
+    both.run("check dpm.properties dpe.properties").exits(0);
+}
+
+#[test]
+fn a_stranger_cannot_hand_over_a_key_of_somebody_else() {
+    let [_, there] = paired();
+    let [stranger, _] = paired();
+    let block = stranger
+        .run("rotate prepare --file dpm.properties --one-side --yes")
+        .exits(0);
+    let before = there.read("dpe.properties");
+
+    let accept = "pair accept dpe=dpe.properties --yes";
+    let refused = there.run_with(accept, block.stdout.as_bytes()).exits(1);
+
+    assert!(
+        refused.stderr.contains("as a key of `dpm-dev`"),
+        "{refused:?}"
+    );
+    assert_eq!(there.read("dpe.properties"), before);
+}
