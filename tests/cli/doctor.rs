@@ -5,7 +5,6 @@ use std::net::{Shutdown, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -487,15 +486,9 @@ fn engine_id_that_was_copied_is_way_back() {
         .exits(0);
     let id = world.folder.read("dpe/storage/engine-id");
     world.folder.write("engine-two/storage/engine-id", id);
-    let look = || world.doctor("engine-two", "");
-    let mut seen = look();
-    // The DPM follows its file within 2 s.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while seen.code == 4 && Instant::now() < deadline {
-        seen = look();
-    }
+    world.dpm.until("configReloaded");
 
-    let told = fails(seen, "way back", "here", 1);
+    let told = fails(world.doctor("engine-two", ""), "way back", "here", 1);
 
     says(&told, &["ENGINE_NOT_OWNED", "belongs to dpe-dev"]);
 }
