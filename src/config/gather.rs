@@ -320,6 +320,10 @@ fn in_order(
         Err(faults) => {
             let name = placed.name();
             let fault = |(at, error): (usize, IndexError)| {
+                if error == IndexError::Twice {
+                    // That is CS0103.
+                    return None;
+                }
                 let (index, value) = elements.get(at)?;
                 let message = format!("index {} of `{name}` {error}", quote(index));
                 let found = finding(view, Code::Cs0109, value, Part::Name, message);
@@ -346,11 +350,17 @@ fn duplicates(placed: &Placed, given: &[Given], view: Option<&View>) -> Vec<Find
     for Given { index, value } in given {
         let earlier = seen.insert(index.as_deref(), value);
         let mixed = whole.filter(|_| index.is_some()).map(|whole| &whole.value);
-        // An index given twice is CS0109.
-        let Some(other) = earlier.filter(|_| index.is_none()).or(mixed) else {
+        let Some(other) = earlier.or(mixed) else {
             continue;
         };
-        let message = format!("`{name}` is also given at {}", other.origin());
+        let message = match index {
+            Some(index) if earlier.is_some() => format!(
+                "element {} of `{name}` is also given at {}",
+                quote(index),
+                other.origin()
+            ),
+            _ => format!("`{name}` is also given at {}", other.origin()),
+        };
         let found_here = finding(view, Code::Cs0103, value, Part::Name, message);
         found.push(
             found_here

@@ -117,9 +117,13 @@ impl Setting {
         matches!(self.takes, Takes::PrivateKey)
     }
 
-    /// Tells whether it decides who is trusted with what: a duplicate is an error then.
+    /// Tells whether it decides who is trusted with what, or who can reach it: a duplicate is an
+    /// error then.
     pub fn decides_trust(&self) -> bool {
-        self.is_used() && (strict_prefix(self.name) || self.name.contains(".internal.jwt."))
+        let parts = [".internal.jwt.", ".tls."];
+        let is_part = parts.iter().any(|part| self.name.contains(part));
+        let is_listed = strict_prefix(self.name) || self.name == "server.address";
+        self.is_used() && (is_part || is_listed)
     }
 
     /// Returns the name it is kept under: its own, or that of the setting it is a spelling of.

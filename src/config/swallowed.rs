@@ -28,6 +28,13 @@ pub(super) fn check(view: &mut View, known: &[Known], findings: &mut Limited) {
         let Some(entry) = view.entry(at) else {
             continue;
         };
+        if findings.is_full(Code::Cs0104) {
+            let is_one = !lost.is_empty() || (placed.is_some() && names_ours(entry));
+            if is_one {
+                findings.one_more(Code::Cs0104);
+            }
+            continue;
+        }
         let found = match (placed, lost.first()) {
             (Some(placed), Some(_)) => by_ours(view, entry, placed),
             (Some(placed), None) if names_ours(entry) => by_ours(view, entry, placed),

@@ -261,7 +261,7 @@ fn list_indices_count_from_zero_once() {
         ("2^32", "[4294967296]", Code::Cs0109),
         ("letter", "[a]", Code::Cs0109),
         ("over the most", "[1024]", Code::Cs0109),
-        ("twice", "[0]", Code::Cs0109),
+        ("twice", "[0]", Code::Cs0103),
         // Spring takes an empty index for none: the list is given in two ways.
         ("empty", "[]", Code::Cs0103),
     ] {

@@ -39,6 +39,66 @@ fn cs0103_duplicate_is_an_error_where_it_decides_trust() {
     );
     let both = format!("{D}.dpe-dev.security.roles=A,IMPERSONATION\n");
     assert_eq!(with(&both), [(Code::Cs0103, Error, 7, 1)]);
+    let element = format!("{D}.dpe-dev.security.roles[0]=A\n");
+    let found = with(&element);
+    assert!(found.contains(&(Code::Cs0103, Error, 8, 1)), "{found:?}");
+    assert!(found.iter().all(|row| row.0 != Code::Cs0109), "{found:?}");
+}
+
+#[test]
+fn cs0103_every_setting_that_decides_trust_or_exposure() {
+    let tls = [
+        "ataccama.server.grpc.tls",
+        "ataccama.server.tls",
+        "ataccama.client.connection.dpm.grpc.tls",
+        "ataccama.client.connection.dpm.tls",
+        "ataccama.client.grpc.tls",
+        "ataccama.client.tls",
+    ];
+    let mut pairs = Vec::new();
+    for prefix in tls {
+        for (one, other) in [
+            ("enabled=true", "enabled=false"),
+            ("on=false", "enabled=true"),
+            ("mtls=require", "mtls=none"),
+            ("cert-chain=a.pem", "certChain=b.pem"),
+            ("private-key=a.pem", "private-key=b.pem"),
+            ("trust-cert-collection=a", "trust-cert-collection=b"),
+        ] {
+            pairs.push((format!("{prefix}.{one}"), format!("{prefix}.{other}")));
+        }
+    }
+    let role = "ataccama.authentication.internal.jwt.impersonation-role";
+    let enable = "ataccama.authentication.grpc.internal.jwt.enable";
+    let peer = "countersign.deployments.dpe-dev";
+    for (name, one, other) in [
+        ("server.address", "127.0.0.1", "0.0.0.0"),
+        (role, "A", "B"),
+        (enable, "true", "false"),
+        ("countersign.deployment.name", "a", "b"),
+        ("countersign.client.connection.dpm.deployment", "a", "b"),
+        ("countersign.client.allow-plaintext", "false", "true"),
+        ("countersign.server.address", "127.0.0.1", "0.0.0.0"),
+        ("countersign.server.allow-plaintext", "false", "true"),
+        (&format!("{peer}.allowed-addresses"), "10.0.0.0/8", "::/0"),
+        (&format!("{peer}.allow-low-ports"), "false", "true"),
+        (&format!("{peer}.single-use-tokens"), "true", "false"),
+        (&format!("{peer}.tls-keys.k.fingerprint"), "a", "b"),
+        ("countersign.token.leeway", "30s", "300s"),
+        ("countersign.token.max-lifetime", "900s", "9000s"),
+        ("countersign.token.replay", "strict", "off"),
+        ("countersign.proof.mode", "every-call", "off"),
+        ("countersign.rotation.previous-fingerprint", "a", "b"),
+    ] {
+        pairs.push((format!("{name}={one}"), format!("{name}={other}")));
+    }
+    for (one, other) in pairs {
+        let found = with(&format!("{one}\n{other}\n"));
+        assert!(
+            found.contains(&(Code::Cs0103, Error, 9, 1)),
+            "{one} {other} {found:?}"
+        );
+    }
 }
 
 #[test]
@@ -238,7 +298,7 @@ fn cs0108_private_key_that_others_can_read_or_write() {
 
 #[test]
 fn cs0109_list_index() {
-    for index in ["2", "-1", "1024", "4294967296", "a", "0"] {
+    for index in ["2", "-1", "1024", "4294967296", "a"] {
         let line = format!("{D}.dpe-dev.security.roles[{index}]=A\n");
         let found = with(&line);
         assert!(
