@@ -198,7 +198,7 @@ fn consequences(plan: &Revocation) -> String {
             let (deployment, name, fingerprint) = (&key.deployment, &key.name, &key.fingerprint);
             let _ = writeln!(
                 text,
-                "  calls and replies that `{name}` of {deployment} signed, {fingerprint}: KEY_REVOKED"
+                "  KEY_REVOKED for calls and replies that `{name}` of {deployment} signed: {fingerprint}"
             );
         }
         let names: BTreeSet<_> = open

@@ -145,3 +145,23 @@ fn no_part_of_a_private_key_is_shown_by_the_demo() {
         }
     }
 }
+
+#[test]
+fn rotate_and_revoke_show_what_the_readme_shows() {
+    let folder = Folder::new();
+    folder
+        .run("pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties")
+        .exits(0);
+    for step in ["prepare", "activate"] {
+        let step = format!("rotate {step} --file dpe --peer-file dpm --offline --yes");
+        folder.run(&step).exits(0);
+    }
+
+    for start in ["$ countersign rotate status", "$ countersign revoke"] {
+        let (command, shown) = block(start).split_once('\n').unwrap();
+        let command = command.strip_prefix("$ countersign ").unwrap();
+        let run = folder.run(command).exits(0);
+        let said = settled(&run.stderr) + "\n" + &settled(&run.stdout);
+        assert_eq!(said.trim_start(), settled(shown));
+    }
+}
