@@ -136,6 +136,11 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
         let help = "where that is intended, this module needs a new key: countersign rotate";
         return fault.help(help);
     }
+    let fault = if reason == Reason::KeyUnknown {
+        fault.help(peer.words.list.clone())
+    } else {
+        fault
+    };
     let fault = fault.help(peer.words.check.clone());
     fault.help(peer.words.pair.clone())
 }

@@ -34,6 +34,8 @@ pub(super) struct Words {
     pub(super) port: String,
     /// How it is started.
     pub(super) start: String,
+    /// How it says whom it trusts.
+    pub(super) list: String,
     /// How both files are held against each other.
     pub(super) check: String,
     /// How both are paired.
@@ -99,6 +101,7 @@ impl Peer {
                 host: format!("`countersign.server.address` in {file} says where it listens"),
                 port: format!("`ataccama.server.grpc.port` in {file} says where it listens"),
                 start: format!("start it with: countersign {kind} run --home {home}"),
+                list: format!("countersign deployment list --home {home}"),
                 check: format!("countersign check {file}"),
                 pair: format!("countersign pair {kind}={file} …"),
             },
@@ -133,6 +136,7 @@ impl Peer {
                     .to_owned(),
                 port: "the engine advertises it: `ataccama.one.dpe.service.port` there".to_owned(),
                 start: "start it with: countersign dpe run --home <its home>".to_owned(),
+                list: "countersign deployment list --home <its home>".to_owned(),
                 check: format!("countersign check {file} <the engine's file>"),
                 pair: format!("countersign pair {kind}={file} dpe=<the engine's file>"),
             },
@@ -184,16 +188,15 @@ fn words_of_connection(
         "dpe" => "; a DPE listens on 8532 where its file says nothing else",
         _ => "",
     };
+    let shown = shown_home(&home);
     Words {
         host: format!("`ataccama.client.connection.{name}.host` in {own} names it"),
         port: format!(
             "`ataccama.client.connection.{name}.grpc.port` in {own} must be the peer's \
              `ataccama.server.grpc.port`{usual}"
         ),
-        start: format!(
-            "start it with: countersign {name} run --home {}",
-            shown_home(&home)
-        ),
+        start: format!("start it with: countersign {name} run --home {shown}"),
+        list: format!("countersign deployment list --home {shown}"),
         check: format!("countersign check {own} {theirs}"),
         pair: format!("countersign pair {name}={theirs} {kind}={own}"),
     }
