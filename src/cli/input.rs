@@ -42,6 +42,11 @@ pub(super) fn key(path: &Path) -> Result<(KeyMaterial, KeyFormat), Failure> {
     })
 }
 
+/// Drops the line ends after a token. A blank is no part of one, and what is left is malformed.
+pub(super) fn token(text: &str) -> &str {
+    text.trim_end_matches(['\n', '\r'])
+}
+
 /// Tells whether `path` means stdin.
 pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")

@@ -35,13 +35,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     let Command::Verify { jwk } = command;
     let key = public_key(jwk)?;
     let jws = input::bytes(Path::new("-"), compact::MAX_TOKEN_BYTES + 2)?;
-    let verdict = std::str::from_utf8(jws.trim_ascii())
-        .map_err(|_cause| "it is not text".to_owned())
-        .and_then(|jws| compact::verify(jws, &key.key).map_err(|error| error.to_string()))
-        .and_then(|signed| {
-            let refusal = "its signature does not verify";
-            signed.then_some(()).ok_or_else(|| refusal.to_owned())
-        });
+    let verdict = key.and_then(|key| verify(&jws, &key));
     match console.format() {
         Format::Text => match &verdict {
             Ok(()) => console.answer("verified\n")?,
@@ -59,10 +53,22 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     })
 }
 
-fn public_key(path: &Path) -> Result<PublicJwk, Failure> {
+fn verify(jws: &[u8], key: &PublicJwk) -> Result<(), String> {
+    let jws = std::str::from_utf8(jws).map_err(|_cause| "it is not text".to_owned())?;
+    let signed = compact::verify(input::token(jws), &key.key);
+    let refusal = "its signature does not verify";
+    let signed = signed.map_err(|error| error.to_string())?;
+    signed.then_some(()).ok_or_else(|| refusal.to_owned())
+}
+
+/// Reads the key; the inner error says why it is none.
+fn public_key(path: &Path) -> Result<Result<PublicJwk, String>, Failure> {
     /// One more than a JWK may have is read, so that its parser can say so.
     const LIMIT: usize = 16 * 1024;
-    let what = || format!("cannot read a public JWK from {}", input::name(path));
+    let none = |why: &dyn std::error::Error| {
+        let name = input::name(path);
+        format!("{name} is no public P-256 JWK: {why}")
+    };
     if input::is_stdin(path) {
         return Err(Failure::new(
             Exit::Usage,
@@ -70,7 +76,7 @@ fn public_key(path: &Path) -> Result<PublicJwk, Failure> {
         ));
     }
     let bytes = input::bytes(path, LIMIT)?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| Failure::caused(Exit::Unreadable, &what(), &error))?;
-    PublicJwk::parse(text).map_err(|error| Failure::caused(Exit::Unreadable, &what(), &error))
+    Ok(std::str::from_utf8(&bytes)
+        .map_err(|error| none(&error))
+        .and_then(|text| PublicJwk::parse(text).map_err(|error| none(&error))))
 }

@@ -255,6 +255,6 @@ fn read(path: &Path, most: usize) -> Result<String, Failure> {
             format!("refused: {} holds no text", input::name(path)),
         )
     })?;
-    let text = text.trim();
+    let text = input::token(text);
     Ok(text.strip_prefix("Bearer ").unwrap_or(text).to_owned())
 }

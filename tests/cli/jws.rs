@@ -96,16 +96,33 @@ fn json_says_the_same() {
 #[test]
 fn a_key_file_that_cannot_be_read_is_exit_3_with_path_and_cause() {
     let folder = Folder::new();
-    let key = SigningKey::generate().unwrap();
-    let private = PrivateJwk::write(&key, &KeyId::from(key.fingerprint()));
-    folder.write("private.jwk", private.expose());
-    folder.write("binary.jwk", [0xff, 0xfe, 0]);
-    folder.write("large.jwk", vec![b'a'; 10_000_000]);
-    folder.write("p384.jwk", A3_KEY.replace("P-256", "P-384"));
     for (file, cause) in [
         ("missing.jwk", "there is no such file"),
         (".", "it is a directory"),
+    ] {
+        let run = folder
+            .run_with(&format!("jws verify --jwk {file}"), A3_JWS.as_bytes())
+            .exits(3);
+        assert_eq!(run.stdout, "", "{file}");
+        assert!(run.stderr.contains(&format!("`{file}`")), "{}", run.stderr);
+        assert!(run.stderr.contains(cause), "{}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_key_that_is_none_verifies_nothing() {
+    let folder = Folder::new();
+    folder.write("binary.jwk", [0xff, 0xfe, 0]);
+    folder.write("off.jwk", A3_KEY.replace("\"x\":\"f", "\"x\":\"g"));
+    let key = SigningKey::generate().unwrap();
+    let private = PrivateJwk::write(&key, &KeyId::from(key.fingerprint()));
+    folder.write("private.jwk", private.expose());
+    folder.write("large.jwk", vec![b'a'; 10_000_000]);
+    folder.write("p384.jwk", A3_KEY.replace("P-256", "P-384"));
+    for (file, cause) in [
         ("binary.jwk", "invalid utf-8"),
+        ("off.jwk", "curve"),
         ("large.jwk", "it has 16385 bytes"),
         (
             "private.jwk",
@@ -115,10 +132,28 @@ fn a_key_file_that_cannot_be_read_is_exit_3_with_path_and_cause() {
     ] {
         let run = folder
             .run_with(&format!("jws verify --jwk {file}"), A3_JWS.as_bytes())
-            .exits(3);
-        assert_eq!(run.stdout, "", "{file}");
-        assert!(run.stderr.contains(&format!("`{file}`")), "{}", run.stderr);
-        assert!(run.stderr.contains(cause), "{}", run.stderr);
-        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+            .exits(1);
+        let refused = format!("refused: `{file}` is no public P-256 JWK: ");
+        assert!(run.stdout.starts_with(&refused), "{}", run.stdout);
+        assert!(run.stdout.contains(cause), "{}", run.stdout);
+        assert_eq!(run.stderr, "", "{file}");
+    }
+}
+
+#[test]
+fn line_ends_after_a_jws_are_dropped_and_blanks_are_not() {
+    let folder = Folder::new();
+    folder.write("public.jwk", A3_KEY);
+    let verify = |jws: String| folder.run_with("jws verify --jwk public.jwk", jws.as_bytes());
+
+    for end in ["", "\n", "\r\n"] {
+        verify(format!("{A3_JWS}{end}")).exits(0);
+    }
+    for wrong in [
+        format!(" {A3_JWS}"),
+        format!("{A3_JWS} "),
+        format!("\n{A3_JWS}"),
+    ] {
+        verify(wrong).exits(1);
     }
 }
