@@ -100,13 +100,21 @@ pub struct Ignored {
 ///
 /// # Errors
 ///
-/// When a file cannot be read; what is wrong inside of one is a finding.
+/// When a file cannot be read; what is wrong inside of one is a finding, bytes that are no text
+/// included.
 pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Report, CheckError> {
     let mut texts = Vec::new();
+    let mut no_text = Findings::default();
     for file in files {
-        texts.push((file.clone(), FileText::read(file)?));
+        match FileText::read(file) {
+            Ok(text) => texts.push((file.clone(), text)),
+            Err(error) => no_text.push(whole_file::no_text(error)?),
+        }
     }
-    check_texts(&texts, environment, &[])
+    let mut report = check_texts(&texts, environment, &[])?;
+    report.findings.extend(no_text.iter().cloned());
+    report.findings.sort();
+    Ok(report)
 }
 
 /// Checks texts as [`check`] does, before they are written to the files they are for; `assumed`

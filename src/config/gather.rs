@@ -7,6 +7,7 @@ use crate::properties::name::{Name, Variable};
 use crate::properties::{Content, IndexError, Layer, Level, Path, Sourced, Span, bind, indexed};
 
 use super::schema::{self, Known, Placed, Setting, Takes};
+use super::swallowed;
 use super::view::{Limited, Part, View, finding};
 
 /// What was found on the way.
@@ -65,7 +66,11 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
                     .push(report(view, entry.key_span(), found));
                 gathered.ignored.push(at);
             }
-            Known::Foreign => gathered.ignored.push(at),
+            Known::Foreign => {
+                let found = swallowed::behind_a_word(view, entry);
+                gathered.findings.extend(found);
+                gathered.ignored.push(at);
+            }
         }
     }
     let level = |file| {

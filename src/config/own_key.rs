@@ -84,6 +84,8 @@ struct Place {
     at: Sourced,
 }
 
+const BLANKS: &str = "a text with blanks in it";
+
 /// Names what stands there instead of a key, where the first characters tell.
 fn other_kind(text: &str) -> Option<&'static str> {
     let starts = |prefix: &str| {
@@ -97,6 +99,7 @@ fn other_kind(text: &str) -> Option<&'static str> {
         _ if starts("crypted:") || starts("ENC(") => Some("an encrypted value"),
         _ if starts("file:") => Some("a file name"),
         _ if starts("-----BEGIN") => Some("PEM"),
+        _ if !text.starts_with('{') && text.contains(char::is_whitespace) => Some(BLANKS),
         _ => None,
     }
 }
@@ -110,6 +113,7 @@ fn another_kind(reader: &Reader<'_>, at: &Place, kind: &str) -> Finding {
         "PEM" => {
             "import it with `countersign key import FILE --out key.jwk`, then write the output of `base64 -w0 key.jwk`"
         }
+        BLANKS => "write the key on one line and without blanks, as `base64 -w0 key.jwk` prints it",
         "a placeholder" if at.name == NAME => {
             "set the environment variable `ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY` instead"
         }

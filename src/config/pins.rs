@@ -1,6 +1,9 @@
 //! `countersign.deployments.<name>.tls-keys`, and what TLS needs to know before a module runs.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use zeroize::Zeroizing;
 
 use crate::diagnostic::{Code, Finding, Severity, quote};
 use crate::grpc::tls::{ClientAuth, OwnFiles, PemFile, TlsError};
@@ -157,12 +160,45 @@ fn unusable(reader: &mut Reader<'_>, error: &TlsError, purpose: Purpose) {
         Severity::Error
     };
     let at = place(reader, &file.setting);
+    if let TlsError::NoPrivateKey(file)
+    | TlsError::Pem { file, .. }
+    | TlsError::PrivateKey { file, .. } = error
+        && is_encrypted(file)
+    {
+        let found = reader.finding(
+            Code::Cs0306,
+            &at,
+            format!("the private key in {file} is encrypted"),
+        );
+        let path = file.path.display();
+        let help = format!(
+            "decrypt it: `openssl pkey -in {path} -out key.pem && chmod 600 key.pem`, and name that file"
+        );
+        reader
+            .findings
+            .push(found.with_key(&file.setting).with_help(help));
+        return;
+    }
     let message = crate::grpc::cause(error);
     let found = reader.finding(Code::Cs0306, &at, message);
     let found = found.with_severity(severity).with_key(&file.setting);
     reader
         .findings
         .push(found.with_help("name a PEM file; a relative path starts at the module's home"));
+}
+
+/// Tells whether a PEM file holds a private key that a passphrase protects.
+fn is_encrypted(file: &PemFile) -> bool {
+    /// A key is shorter, and TLS reads no larger file.
+    const MOST: u64 = 1024 * 1024;
+    let mut text = Zeroizing::new(Vec::new());
+    let read = File::open(&file.path).and_then(|open| open.take(MOST).read_to_end(&mut text));
+    let marks = [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+        "Proc-Type: 4,ENCRYPTED",
+    ];
+    let text = String::from_utf8_lossy(&text);
+    read.is_ok() && marks.iter().any(|mark| text.contains(mark))
 }
 
 /// Reports a private key that others may read or change.

@@ -1,5 +1,6 @@
 //! The table of settings: what we own, what we recognise, and everything else.
 
+mod disguise;
 mod hot;
 mod nearly;
 mod owned;
@@ -139,6 +140,9 @@ pub(super) const STRICT: [&str; 3] = [
     "countersign",
 ];
 
+/// What no other program's names have.
+const DEPLOYMENT_PARTS: [&str; 1] = [".security.jwtkeys."];
+
 fn strict_prefix(name: &str) -> bool {
     STRICT.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -235,7 +239,7 @@ pub(super) fn find(name: &Name) -> Known {
         return Known::Unknown;
     }
     // Before the open families: a misspelt port must not pass for a part of one.
-    if let Some(meant) = nearly::near_miss(name) {
+    if let Some(meant) = disguise::meant(name).or_else(|| nearly::near_miss(name)) {
         return Known::NearMiss(meant);
     }
     let open = ROWS.iter().filter(|row| row.open);

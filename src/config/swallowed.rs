@@ -1,4 +1,5 @@
-//! A backslash at the end of a line: the next line is a part of its value, whatever it looks like.
+//! Settings of ours that are part of another value: behind a backslash at the end of the line before,
+//! or behind a word such as `export`.
 
 use std::path::Path;
 
@@ -109,6 +110,35 @@ fn claim(line: &str) -> Option<(usize, Claim)> {
     // Without a value it is one of ours only where nothing else can be meant.
     let counts = end.is_some() || matches!(claim, Claim::Private | Claim::Strict);
     counts.then_some((length, claim))
+}
+
+/// Reports a name of ours that is read as the value of a word before it: `export name=value`.
+pub(super) fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
+    let (key, value) = (entry.key_span(), entry.value_span());
+    let between = Span {
+        start: key.end,
+        end: value.start,
+    };
+    let between = view.document().written(between);
+    if between.is_empty() || !between.trim().is_empty() {
+        return None;
+    }
+    let written = view.document().written(value);
+    let (length, claim) = claim(written)?;
+    let name = written.get(..length)?;
+    let message = format!(
+        "the name ends at the blank: this sets {}",
+        quote(entry.key())
+    );
+    let end = value.start.saturating_add(length);
+    let span = Span { end, ..value };
+    let found = Finding::new(Code::Cs0107, view.document().origin(span.start), message)
+        .with_key(redact(name))
+        .with_help(format!("write {} at the start of its line", quote(name)));
+    Some(match claim {
+        Claim::Private => found,
+        Claim::Strict | Claim::Setting => found.with_snippet(Some(view.snippet(span))),
+    })
 }
 
 /// Tells whether a name of ours stands anywhere in a value of several lines.

@@ -66,8 +66,15 @@ pub(super) fn broken_values(
 fn broken(view: &View, entry: &Entry, placed: &Placed, joined: Option<&str>) -> Finding {
     let name = placed.name();
     let message = format!("the value of `{name}` ends here, its other lines are lost");
+    let is_pem = entry.value().trim_start().starts_with("-----BEGIN");
     let help = match joined {
         Some(joined) => format!("write it on one line: `{name}={joined}`"),
+        None if is_pem && placed.setting.is_private() => {
+            "PEM is not read here: `countersign key import FILE --out key.jwk` makes a JWK of it, then write what `base64 -w0 key.jwk` prints".to_owned()
+        }
+        None if is_pem => {
+            "PEM is not read here: `countersign key import FILE` makes a JWK of it".to_owned()
+        }
         None if placed.setting.is_private() => {
             "write the key on one line, as `base64 -w0 key.jwk` prints it".to_owned()
         }

@@ -1,13 +1,13 @@
 //! TLS of the server and of each connection: every property of its own from the most specific
 //! place that has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Severity};
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions};
 use crate::properties::Sourced;
-use crate::properties::name::Name;
+use crate::properties::name::{Name, uniform};
 
 use super::own::Home;
 use super::read::Reader;
@@ -66,6 +66,7 @@ pub(super) fn read(reader: &mut Reader<'_>, connections: &[String]) -> Tls {
             clients.insert(name.to_owned(), settings.client(name));
         }
     }
+    settings.without_effect();
     Tls { server, clients }
 }
 
@@ -86,6 +87,10 @@ struct Settings<'a, 'b> {
     switches: BTreeMap<String, bool>,
     words: BTreeMap<String, Option<ClientAuth>>,
     files: BTreeMap<String, Option<PemFile>>,
+    /// Settings of an end that uses TLS.
+    in_effect: BTreeSet<String>,
+    /// Settings of an end that does not.
+    idle: BTreeMap<String, Found>,
 }
 
 impl<'a, 'b> Settings<'a, 'b> {
@@ -97,6 +102,8 @@ impl<'a, 'b> Settings<'a, 'b> {
             switches: BTreeMap::new(),
             words: BTreeMap::new(),
             files: BTreeMap::new(),
+            in_effect: BTreeSet::new(),
+            idle: BTreeMap::new(),
         }
     }
 
@@ -160,11 +167,53 @@ impl<'a, 'b> Settings<'a, 'b> {
         let on = self.find(chain, "enabled");
         let cert_chain = self.find(chain, "cert-chain");
         let raw = |found: &Found| self.reader.raw(&found.pattern, &found.keys).cloned();
+        let (at, cert_chain_at) = (on.as_ref().and_then(raw), cert_chain.as_ref().and_then(raw));
+        let on = on.is_some_and(|found| self.switch(&found));
+        for property in ["mtls", "cert-chain", "private-key"] {
+            let Some(found) = self.find(chain, property) else {
+                continue;
+            };
+            if on {
+                self.in_effect.insert(found.setting);
+            } else {
+                self.idle.insert(found.setting.clone(), found);
+            }
+        }
         Side {
-            at: on.as_ref().and_then(raw),
-            cert_chain_at: cert_chain.as_ref().and_then(raw),
-            on: on.is_some_and(|found| self.switch(&found)),
+            at,
+            cert_chain_at,
+            on,
             options: None,
+        }
+    }
+
+    /// Warns of what would have an effect only with TLS, where no end that it is for uses it.
+    fn without_effect(&mut self) {
+        let idle = std::mem::take(&mut self.idle);
+        for (setting, found) in idle {
+            let Some(at) = self.reader.raw(&found.pattern, &found.keys) else {
+                continue;
+            };
+            let asks_nothing = matches!(uniform(at.text().trim()).as_str(), "none" | "false");
+            let (start, property) = setting.rsplit_once('.').unwrap_or(("", &setting));
+            let is_mtls = property == "mtls";
+            if self.in_effect.contains(&setting) || (is_mtls && asks_nothing) {
+                continue;
+            }
+            let end = if setting.starts_with("ataccama.server.") {
+                "the listener speaks plaintext"
+            } else {
+                "the connection is plaintext"
+            };
+            let message = format!("`{setting}` has no effect without TLS: {end}");
+            let help = format!("set `{start}.enabled=true`, or remove this");
+            let finding = self.reader.finding(Code::Cs0305, at, message);
+            self.reader.findings.push(
+                finding
+                    .with_severity(Severity::Warning)
+                    .with_help(help)
+                    .with_key(setting),
+            );
         }
     }
 

@@ -59,6 +59,15 @@ fn required(reader: &mut Reader<'_>, name: &str, keys: &[String]) -> Option<Sour
         return value;
     }
     let (at, part) = match (value, reader.is_set(name, keys)) {
+        (Some(value), _) if name == CONTENT => {
+            let message = format!("`{setting}` is not a valid public P-256 JWK: it is empty");
+            let found = reader.finding(Code::Cs0201, &value, message);
+            let help = "copy the peer's public key: JSON on one line, without `d` and `use`";
+            reader
+                .findings
+                .push(found.with_key(setting).with_help(help));
+            return None;
+        }
         (Some(value), _) => (value, Part::Value),
         // A placeholder that cannot be resolved is reported already.
         (None, true) => return None,

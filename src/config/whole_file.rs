@@ -1,15 +1,16 @@
 //! What is to be said of a file as a whole.
 
-use crate::diagnostic::{Code, Finding, redact, redact_name};
+use crate::diagnostic::{Code, Finding, Origin, Severity, redact, redact_name};
+use crate::properties::ReadError;
 
 use super::check::{Ignored, Purpose};
-use super::gather::Gathered;
+use super::gather::{DEPLOYMENTS, Gathered};
 use super::own_key;
 use super::text_check;
 use super::view::{Limited, View};
 
-/// Reports that a module without its own key cannot run; for a person, who may check a part of a
-/// file, that is a warning.
+/// Reports that a module without its own key cannot run. Where the file says nothing but whom to
+/// trust, it may be a part of one that a person wants to have checked: a warning then.
 pub(super) fn no_key(view: &View, gathered: &Gathered, purpose: Purpose) -> Finding {
     if gathered.ours.is_empty() {
         let kind = looks_like(view);
@@ -21,10 +22,32 @@ pub(super) fn no_key(view: &View, gathered: &Gathered, purpose: Purpose) -> Find
         "this module has no key of its own: `{}` is missing",
         own_key::NAME
     );
+    let mut ours = gathered.ours.iter();
+    let is_part = ours.all(|(_, placed)| placed.name().starts_with(DEPLOYMENTS));
+    let severity = if is_part {
+        purpose.strict()
+    } else {
+        Severity::Error
+    };
     view.about_file(0, Code::Cs0301, message)
-        .with_severity(purpose.strict())
+        .with_severity(severity)
         .with_key(own_key::NAME)
         .with_help("`countersign pair` makes a key and writes it")
+}
+
+/// Reports a file whose bytes are no text, or returns why it cannot be read at all.
+pub(super) fn no_text(error: ReadError) -> Result<Finding, ReadError> {
+    let Some((line, column)) = error.fault().no_text() else {
+        return Err(error);
+    };
+    let origin = Origin::File {
+        path: error.path().into(),
+        line,
+        column,
+    };
+    let message = format!("the file is not read: {}", error.fault());
+    Ok(Finding::new(Code::Cs0101, origin, message)
+        .with_help("save it as UTF-8 text; Java reads a file of settings byte by byte"))
 }
 
 fn looks_like(view: &View) -> &'static str {

@@ -51,12 +51,32 @@ pub enum ReadFault {
     /// UTF-16 or UTF-32.
     #[error("it is UTF-16 or UTF-32 text; save it as UTF-8")]
     Wide,
-    /// Holds a zero byte.
+    /// Text with a zero byte at this line and column, both counted from 1.
+    #[error("it holds a zero byte in line {line}, column {column}, which is no text")]
+    Zero {
+        /// The line.
+        line: u32,
+        /// The character within the line.
+        column: u32,
+    },
+    /// Holds zero bytes, and little or no text.
     #[error("it is a binary file, not text")]
     Binary,
     /// Anything else the system says.
     #[error("{0}")]
     Io(io::Error),
+}
+
+impl ReadFault {
+    /// Returns line and column of the first byte that is no text, in a file that is meant to be
+    /// text; none where it is anything else that keeps the file from being read.
+    pub fn no_text(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Wide => Some((1, 1)),
+            Self::Zero { line, column } => Some((*line, *column)),
+            _ => None,
+        }
+    }
 }
 
 /// The text of a file, and what is needed to write it back unchanged.
@@ -117,8 +137,11 @@ impl FileText {
         if matches!(bytes, [0, a, 0, b, ..] | [a, 0, b, 0, ..] if *a != 0 && *b != 0) {
             return Err(ReadFault::Wide);
         }
-        if bytes.contains(&0) {
-            return Err(ReadFault::Binary);
+        if matches!(bytes, [0, 0, 0, a, 0, ..] | [a, 0, 0, 0, ..] if *a >= b'\t') {
+            return Err(ReadFault::Wide);
+        }
+        if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+            return Err(zero(bytes, at));
         }
         let body = bytes.strip_prefix(MARK);
         let mark = body.is_some();
@@ -191,6 +214,25 @@ impl FileText {
             }
         }
         bytes
+    }
+}
+
+/// Tells whether a zero byte at `at` stands in a text or in something else.
+fn zero(bytes: &[u8], at: usize) -> ReadFault {
+    let odd = |byte: &&u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    let is_most = bytes.iter().filter(odd).count() > bytes.len() / 4;
+    let (Ok(_), false) = (std::str::from_utf8(bytes), is_most) else {
+        return ReadFault::Binary;
+    };
+    let before = bytes.get(..at).unwrap_or_default();
+    let before = before.strip_prefix(MARK).unwrap_or(before);
+    let before = String::from_utf8_lossy(before).replace("\r\n", "\n");
+    let mut lines = before.split(['\n', '\r']);
+    let last = lines.next_back().unwrap_or_default();
+    let place = |count: usize| u32::try_from(count.saturating_add(1)).unwrap_or(u32::MAX);
+    ReadFault::Zero {
+        line: place(lines.count()),
+        column: place(last.chars().count()),
     }
 }
 

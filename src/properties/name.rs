@@ -68,6 +68,12 @@ impl Name {
 }
 
 impl Name {
+    /// Returns the name as written, dots between the segments and no brackets.
+    pub fn written(&self) -> String {
+        let segments: Vec<_> = self.segments.iter().map(|s| s.written.as_str()).collect();
+        segments.join(".")
+    }
+
     /// Returns the form in which spellings agree: lower case, dots between the segments.
     pub fn uniform(&self) -> String {
         let segments: Vec<_> = self.segments.iter().map(|s| s.uniform.as_str()).collect();

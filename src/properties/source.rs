@@ -295,7 +295,9 @@ pub fn indexed<T>(elements: Vec<(&str, T)>) -> Result<Vec<T>, Vec<(usize, IndexE
     let mut faults = Vec::new();
     let mut ordered: BTreeMap<usize, (usize, T)> = BTreeMap::new();
     for (n, (index, element)) in elements.into_iter().enumerate() {
-        let digits = !index.is_empty() && index.chars().all(|c| c.is_ascii_digit());
+        // To Spring, `[00]` is not the `[0]` that it looks for.
+        let padded = index.len() > 1 && index.starts_with('0');
+        let digits = !index.is_empty() && !padded && index.chars().all(|c| c.is_ascii_digit());
         match index.parse::<usize>() {
             _ if !digits => faults.push((n, IndexError::NotAnIndex)),
             Ok(index) if index <= MAX_INDEX => {

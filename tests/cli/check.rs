@@ -121,6 +121,41 @@ fn a_file_that_cannot_be_read_is_exit_3_with_path_and_one_cause() {
 }
 
 #[test]
+fn bytes_that_are_no_text_are_a_finding_with_its_place() {
+    let folder = Folder::new();
+    folder
+        .run("pair dpm=dpm.properties dpe=dpe.properties")
+        .exits(0);
+    let text = folder.read("dpm.properties");
+    let lines = text.lines().count();
+    let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    folder.write("wide", wide);
+    folder.write("zero", format!("{text}# \0\n"));
+    folder.write("zero.value", format!("{text}a=\0\n"));
+
+    for (file, line, column) in [
+        ("wide", 1, 1),
+        ("zero", lines + 1, 3),
+        ("zero.value", lines + 1, 3),
+    ] {
+        let json = folder.run(&format!("check {file} -o json")).exits(1).json();
+
+        let found = &json["findings"][0];
+        assert_eq!(found["code"], "CS0101", "{json}");
+        assert_eq!(found["severity"], "error");
+        assert_eq!(found["file"], file);
+        assert_eq!(
+            (&found["line"], &found["column"]),
+            (&line.into(), &column.into())
+        );
+        assert_eq!(json["errors"], 1);
+        let run = folder.run(&format!("check dpe.properties {file}")).exits(1);
+        assert!(run.stdout.contains("error[CS0101]"), "{}", run.stdout);
+        assert_eq!(run.stderr, "");
+    }
+}
+
+#[test]
 fn a_file_named_twice_is_checked_once() {
     let folder = Folder::new();
     folder.write("dpe.properties", SEED_DPE);

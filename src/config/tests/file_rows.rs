@@ -60,16 +60,26 @@ fn files_that_are_none_cannot_be_read() {
     for (name, bytes, cause) in [
         ("UTF-16 LE", utf16(u16::to_le_bytes), wide),
         ("UTF-16 BE", utf16(u16::to_be_bytes), wide),
-        ("NUL", [good().as_bytes(), b"a=\0\n"].concat(), "binary"),
+        ("NUL", [good().as_bytes(), b"a=\0\n"].concat(), "zero byte"),
         ("binary", vec![0x7f, b'E', b'L', b'F', 0, 0, 1], "binary"),
         ("a line of 10 MB", vec![b'a'; 10 << 20], "larger than 8 MiB"),
     ] {
         let file = folder.write(name, bytes);
-        let checked = check(std::slice::from_ref(&file), &[]).unwrap_err();
-        let loaded = load(&file).unwrap_err();
-        for shown in [checked.to_string(), loaded.to_string()] {
-            assert!(shown.contains(cause), "{name}: {shown}");
-        }
+        let loaded = load(&file).unwrap_err().to_string();
+        assert!(loaded.contains(cause), "{name}: {loaded}");
+        let shown = match check(std::slice::from_ref(&file), &[]) {
+            Ok(report) => {
+                let found = report.findings.iter().next().unwrap();
+                assert_eq!(found.code(), Code::Cs0101, "{name}");
+                assert_eq!(found.severity(), Severity::Error, "{name}");
+                found.message().to_owned()
+            }
+            Err(error) => {
+                assert!(["binary", "larger than 8 MiB"].contains(&cause), "{name}");
+                error.to_string()
+            }
+        };
+        assert!(shown.contains(cause), "{name}: {shown}");
     }
 }
 
@@ -137,7 +147,12 @@ fn missing_and_empty_parts_are_refused() {
             _ => format!("{line}\n"),
         });
         let emptied: String = emptied.collect();
-        assert_eq!(error_codes(emptied), [Code::Cs0301], "{name} empty");
+        let code = if name.ends_with(".content") {
+            Code::Cs0201
+        } else {
+            Code::Cs0301
+        };
+        assert_eq!(error_codes(emptied), [code], "{name} empty");
     }
     let no_role = replaced(".roles[0]=IMPERSONATION", ".roles[0]=");
     assert_eq!(error_codes(no_role), [Code::Cs0306], "role empty");
@@ -264,6 +279,8 @@ fn list_indices_count_from_zero_once() {
         ("twice", "[0]", Code::Cs0103),
         // Spring takes an empty index for none: the list is given in two ways.
         ("empty", "[]", Code::Cs0103),
+        // Spring looks for `[1]` and finds none.
+        ("with a zero before it", "[01]", Code::Cs0109),
     ] {
         let found = error_codes(good() + &format!("{roles}{index}=A\n"));
         assert_eq!(found, [code], "{name}");

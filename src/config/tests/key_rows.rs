@@ -275,7 +275,7 @@ fn content_of_other_shapes_has_a_code_of_its_own() {
     let fingerprint = kid(&peer);
     let private = || Jwk::private(&peer);
     for (name, content, code) in [
-        ("empty", String::new(), Code::Cs0301),
+        ("empty", String::new(), Code::Cs0201),
         ("d present", private().text(), Code::Cs0203),
         (
             "d null",

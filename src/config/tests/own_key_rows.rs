@@ -35,12 +35,16 @@ fn wrong_own_values(own: &SigningKey) -> Vec<(&'static str, String, Code)> {
     let good = Jwk::private(own).text();
     let twice = BASE64_STANDARD.encode(BASE64_STANDARD.encode(&good));
     let cut = BASE64_STANDARD.encode(&good).split_at(101).0.to_owned();
+    let whole = BASE64_STANDARD.encode(&good);
+    let (head, tail) = whole.split_at(52);
     let pem = own.to_pkcs8_pem().unwrap().expose().replace('\n', "\\n");
     vec![
         ("empty", String::new(), Code::Cs0206),
         ("not base64", "%%%".to_owned(), Code::Cs0206),
         ("base64 twice", twice, Code::Cs0204),
         ("base64 cut", cut, Code::Cs0206),
+        ("blank inside", format!("{head} {tail}"), Code::Cs0206),
+        ("line end inside", format!("{head}\\n{tail}"), Code::Cs0206),
         ("template", "<generated_key>".to_owned(), Code::Cs0206),
         ("PEM", pem, Code::Cs0206),
         ("placeholder", "${OWN_KEY}".to_owned(), Code::Cs0206),

@@ -138,6 +138,33 @@ fn cs0104_key_broken_over_lines() {
 }
 
 #[test]
+fn cs0104_pem_over_lines_names_the_command_that_reads_it() {
+    let pem = key().verifying_key().to_spki_pem();
+    let report = Folder::new().check(after_content(&pem));
+
+    let mut found = report.findings.iter();
+    let found = found.find(|f| f.code() == Code::Cs0104).unwrap();
+    assert!(
+        found
+            .help()
+            .unwrap()
+            .contains("`countersign key import FILE`"),
+        "{found}"
+    );
+}
+
+/// A good file with another content of its key.
+fn after_content(content: &str) -> String {
+    let good = good();
+    let line = good
+        .lines()
+        .find(|line| line.contains(".content="))
+        .unwrap();
+    let (name, _) = line.split_once('=').unwrap();
+    good.replace(line, &format!("{name}={}", content.trim_end()))
+}
+
+#[test]
 fn cs0104_backslash_that_swallows_the_next_line() {
     let found = after(|text| text.replace(".module=dpe\n", ".module=dpe\\\n"));
 
@@ -214,6 +241,25 @@ fn a_backslash_that_swallows_nothing_of_ours_is_nobody_s_business() {
 }
 
 #[test]
+fn cs0301_own_key_missing_is_an_error_where_the_file_is_no_mere_list_of_peers() {
+    let peer = deployment("dpe-dev", "dpe", &key());
+    let alone = Folder::new().check(&peer);
+    assert_eq!(rows(&alone.findings), [(Code::Cs0301, Warning, 1, 1)]);
+    for line in [
+        "countersign.deployment.name=dpm-dev",
+        "ataccama.server.grpc.port=8531",
+        "ataccama.authentication.internal.jwt.generator.token-expiration=300",
+    ] {
+        let report = Folder::new().check(format!("{peer}{line}\n"));
+        assert_eq!(
+            rows(&report.findings),
+            [(Code::Cs0301, Error, 1, 1)],
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn cs0105_trailing_blank_and_inline_comment() {
     let found = after(|text| text.replace(".module=dpe\n", ".module=dpe  \n"));
     assert_eq!(found, [(Code::Cs0105, Warning, 2, 53)]);
@@ -272,6 +318,61 @@ fn cs0107_name_that_may_be_ours() {
     }
 }
 
+#[test]
+fn cs0107_name_of_ours_in_disguise() {
+    let tail = "dpe-dev.security.jwt-keys.key.is-revoked";
+    for (line, column, right) in [
+        (format!("\u{feff}{D}.{tail}=true\n"), 1, "is-revoked"),
+        (format!("\u{200b}{D}.{tail}=true\n"), 1, "is-revoked"),
+        (format!("\"{D}.{tail}\"=true\n"), 1, D),
+        (format!("//{D}.{tail}=true\n"), 1, "is-revoked"),
+        (format!(";{D}.{tail}=true\n"), 1, "is-revoked"),
+        (format!("ataccama.platform.deployments.{tail}=true\n"), 1, D),
+        (format!("one.platform.deployments.{tail}=true\n"), 1, D),
+        (format!("ataccama.deployments.{tail}=true\n"), 1, D),
+        (format!("export {D}.{tail}=true\n"), 8, "is-revoked"),
+        (format!("- {D}.{tail}: true\n"), 3, "is-revoked"),
+        ("export server.port=1\n".to_owned(), 8, "server.port"),
+        (
+            format!("{}_{}=true\n", D.replace('.', "_"), tail.replace('.', "_")),
+            1,
+            D,
+        ),
+        (
+            "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPEDEV_MODULE=x\n".to_owned(),
+            1,
+            D,
+        ),
+        ("SERVER_PORT=1\n".to_owned(), 1, "server.port"),
+        ("COUNTERSIGN_TOKEN_LEEWAY=1s\n".to_owned(), 1, "countersign"),
+    ] {
+        let report = Folder::new().check(good() + &line);
+        let found = rows(&report.findings);
+        assert_eq!(found, [(Code::Cs0107, Warning, 8, column)], "{line}");
+        let found = report.findings.iter().next().unwrap();
+        assert!(found.help().unwrap().contains(right), "{found}");
+    }
+    for line in [
+        "export FOO=bar\n",
+        "say hello=server.port\n",
+        "a server.port\n",
+        "some_other_name=1\n",
+        "\"some.name\"=1\n",
+    ] {
+        assert_eq!(with(line), [], "{line}");
+    }
+}
+
+#[test]
+fn cs0107_private_key_behind_a_word_is_not_shown() {
+    let line = own_line(&key());
+    let report = Folder::new().check(format!("{}export {line}", good()));
+
+    let shown = format!("{:?}", report.findings);
+    assert!(shown.contains("Cs0107"), "{shown}");
+    assert!(!shown.contains(line.split_once('=').unwrap().1.trim()));
+}
+
 #[cfg(unix)]
 #[test]
 fn cs0108_private_key_that_others_can_read_or_write() {
@@ -312,7 +413,7 @@ fn cs0109_list_index() {
 fn cs0110_backslashes() {
     assert_eq!(
         with("ataccama.server.grpc.tls.private-key=C:\\tls\\new.pem\n"),
-        [(Code::Cs0110, Note, 8, 38)]
+        [(Code::Cs0305, Warning, 8, 38), (Code::Cs0110, Note, 8, 38)]
     );
     let found = after(|text| {
         text.replace("content={\"", "content={\\\\\"")

@@ -267,6 +267,48 @@ fn cs0305_what_is_not_done_for_a_certificate_is_explained() {
 }
 
 #[test]
+fn cs0305_settings_without_effect_are_warned_of() {
+    let folder = Folder::new();
+    folder.certificate("a");
+    for (lines, found) in [
+        (format!("{SERVER}.mtls=require\n"), 1),
+        (format!("{SERVER}.enabled=false\n{SERVER}.mtls=true\n"), 1),
+        (format!("{SERVER}.mtls=none\n{CLIENT}.mtls=false\n"), 0),
+        (
+            format!("{SERVER}.cert-chain=a.pem\n{SERVER}.private-key=a-key.pem\n"),
+            2,
+        ),
+        ("ataccama.client.tls.cert-chain=a.pem\n".to_owned(), 1),
+    ] {
+        let report = folder.check(good() + &lines);
+        let mut rows = rows(&report.findings);
+        rows.retain(|row| (row.0, row.1) == (Code::Cs0305, Warning));
+        assert_eq!(rows.len(), found, "{lines} {}", report.findings.len());
+        assert_eq!(report.findings.errors(), 0, "{lines}");
+    }
+}
+
+#[test]
+fn cs0306_encrypted_private_key_comes_with_the_command_that_decrypts_it() {
+    let folder = Folder::new();
+    folder.certificate("a");
+    for text in [
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    ] {
+        folder.write("a-key.pem", text);
+        let report = folder.check(good() + &named(SERVER, "a"));
+        let mut found = report.findings.iter();
+        let found = found.find(|f| f.code() == Code::Cs0306).unwrap();
+        assert!(found.message().ends_with("is encrypted"), "{found}");
+        assert!(
+            found.help().unwrap().contains("`openssl pkey -in "),
+            "{found}"
+        );
+    }
+}
+
+#[test]
 fn cs0306_tls_that_would_trust_nobody() {
     let folder = Folder::new();
     folder.certificate("a");
