@@ -1,6 +1,8 @@
 //! TLS of the server and of each connection: every property of its own from the most specific
 //! place that has it.
 
+mod chain;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,7 @@ use crate::properties::name::{Name, uniform};
 
 use super::own::Home;
 use super::read::Reader;
-use super::schema;
+use chain::{Chain, Found};
 
 /// Most specific first.
 const SERVER: &[&str] = &["ataccama.server.grpc.tls", "ataccama.server.tls"];
@@ -68,16 +70,6 @@ pub(super) fn read(reader: &mut Reader<'_>, connections: &[String]) -> Tls {
     }
     settings.without_effect();
     Tls { server, clients }
-}
-
-/// A property where it is set.
-#[derive(Clone, Debug)]
-struct Found {
-    /// The name with `<c>`, as the table of settings has it.
-    pattern: String,
-    keys: [String; 1],
-    /// The name in full.
-    setting: String,
 }
 
 /// Reads each setting once, however many connections fall back to it.
@@ -355,33 +347,6 @@ impl<'a, 'b> Settings<'a, 'b> {
 
 /// A finding says why.
 struct Reported;
-
-/// Where the properties of one end of a connection may stand.
-struct Chain {
-    prefixes: &'static [&'static str],
-    connection: String,
-}
-
-impl Chain {
-    fn places<'c>(&'c self, property: &'c str) -> impl Iterator<Item = Found> + 'c {
-        self.prefixes.iter().map(move |prefix| {
-            let pattern = format!("{prefix}.{property}");
-            let keys = [self.connection.clone()];
-            let setting = schema::path(&pattern, &keys).join(".");
-            Found {
-                pattern,
-                keys,
-                setting,
-            }
-        })
-    }
-
-    /// Returns the common start of the most specific settings.
-    fn start(&self) -> String {
-        let first = self.prefixes.first().copied().unwrap_or_default();
-        first.replace("<c>", &self.connection)
-    }
-}
 
 /// Reads the path of a PEM file; the error goes on from the value.
 fn path(text: &str) -> Result<&Path, &'static str> {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::admin::write::kill;
 use crate::config;
+use crate::diagnostic::{Code, Severity};
 
 const OPTIONS_ROLE: &str = "IMPERSONATION";
 
@@ -133,8 +134,12 @@ fn killed_between_any_two_writes_pairing_is_completed_by_the_next_run() {
                 let text = fs::read_to_string(&path).unwrap();
                 assert!(text.starts_with("# mine\nserver.port=0\n"), "{at}: {text}");
                 let report = config::check(&[path], &[]).unwrap();
-                let errors: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
-                assert_eq!(report.findings.errors(), 0, "{at}: {errors:?}");
+                // The file that is not written yet has no key.
+                let errors = report.findings.iter().filter(|found| {
+                    found.severity() == Severity::Error && found.code() != Code::Cs0301
+                });
+                let errors: Vec<_> = errors.map(ToString::to_string).collect();
+                assert!(errors.is_empty(), "{at}: {errors:?}");
             }
             pair_in(folder);
             assert!(pair_in(folder).is_empty(), "{at}");

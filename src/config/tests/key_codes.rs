@@ -132,7 +132,7 @@ fn cs0206_another_thing_in_place_of_the_own_key() {
         ("-----BEGIN PRIVATE KEY-----", "PEM"),
         (&set, "set of keys"),
         (&rsa, "RSA"),
-        ("not base64!", "something else"),
+        ("no-base64!", "something else"),
     ] {
         let rest = deployment("dpe-dev", "dpe", &key());
         let report = Folder::new().check(format!("{KEY}={text}\n{rest}"));

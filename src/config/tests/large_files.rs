@@ -1,0 +1,43 @@
+//! Files of a size that nobody writes by hand.
+
+use std::fmt::Write as _;
+
+use super::*;
+
+#[test]
+fn thousand_deployments_with_keys_of_their_own_are_accepted() {
+    let mut text = own_line(&key());
+    for n in 0..1000 {
+        text += &deployment(&format!("d{n}"), "dpe", &key());
+    }
+    let folder = Folder::new();
+    let file = folder.write("a", text);
+
+    let settings = load(&file).unwrap();
+
+    assert_eq!(settings.deployments.len(), 1000);
+}
+
+#[test]
+fn two_hundred_thousand_lines_are_read() {
+    let lines = "some.foreign.name=value\n".repeat(200_000);
+
+    let report = Folder::new().check(good() + &lines);
+
+    assert_eq!(report.findings.errors(), 0);
+}
+
+/// Every line may be at fault; finding out where must not take the square of their number.
+#[test]
+fn fifty_thousand_broken_deployments_end_quickly() {
+    let mut text = own_line(&key());
+    for n in 0..50_000 {
+        writeln!(text, "{D}.d{n}.module=dpe").unwrap();
+    }
+
+    let report = Folder::new().check(text);
+
+    // Up to the limit for each, and one that counts the rest.
+    let of = |code| report.findings.iter().filter(|f| f.code() == code).count();
+    assert_eq!((of(Code::Cs0301), of(Code::Cs0303)), (201, 201));
+}
