@@ -42,6 +42,22 @@ impl Running {
         }
     }
 
+    /// Reads on until each of `texts` was in a line, in whatever order; returns those lines.
+    #[track_caller]
+    pub(super) fn until_each<const N: usize>(&mut self, texts: [&str; N]) -> [String; N] {
+        let mut found = [const { None }; N];
+        while found.iter().any(Option::is_none) {
+            let line = self.until("");
+            let wanted = texts.iter().zip(&mut found);
+            for (_, found) in
+                wanted.filter(|(text, found)| found.is_none() && line.contains(**text))
+            {
+                *found = Some(line.clone());
+            }
+        }
+        found.map(Option::unwrap)
+    }
+
     /// Returns the port it listens on, from its first line.
     #[track_caller]
     pub(super) fn port(&mut self) -> u16 {

@@ -20,9 +20,9 @@ fn running_modules_follow_their_files() {
     assert!(text.contains(no), "{text}");
 
     fs::write(&path, text.replace(no, yes)).unwrap();
-    let line = dpm.until("configReloaded");
+    // What follows a change may be told before the change.
+    let [line, _] = dpm.until_each(["configReloaded", "newStatus=DISCONNECTED"]);
     assert!(line.contains("dpe-dev revoked"), "{line}");
-    dpm.until("newStatus=DISCONNECTED");
 
     // A file without the line does not take it back.
     let lines = text.lines().filter(|line| !line.ends_with(no));
@@ -34,9 +34,8 @@ fn running_modules_follow_their_files() {
     fs::copy(&path, &next).unwrap();
     fs::write(&next, &text).unwrap();
     fs::rename(&next, &path).unwrap();
-    let line = dpm.until("no longer revoked");
+    let [line, _] = dpm.until_each(["no longer revoked", "newStatus=READY"]);
     assert!(line.contains("configReloaded"), "{line}");
-    dpm.until("newStatus=READY");
 
     // What was not written to its end is not in force, and a signal is answered each time.
     let end = text.find(".content=").unwrap() + 60;
