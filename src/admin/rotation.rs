@@ -7,6 +7,7 @@
 mod edits;
 mod error;
 pub mod live;
+mod peers;
 mod phase;
 
 use std::path::{Path, PathBuf};
@@ -182,16 +183,6 @@ impl Rotation {
         self.peers.iter().map(standing).collect()
     }
 
-    /// Returns the deployments that the owner trusts, each with the peer's file where it was named.
-    pub fn peers(&self) -> Vec<(&Deployment, Option<&Path>)> {
-        let trusted = self.owner.checked.deployments.iter();
-        let with_file = |deployment| {
-            let file = self.peers.iter().find(|peer| peer.is_of(deployment));
-            (deployment, file.map(|file| file.path.as_path()))
-        };
-        trusted.map(with_file).collect()
-    }
-
     /// Tells how the file at `path` stands to `key`.
     pub fn trust_at(&self, path: &Path, key: &VerifyingKey) -> Trust {
         let peer = self.peers.iter().find(|peer| peer.path == path);
@@ -281,19 +272,6 @@ impl Source {
             Some(key) if key.revoked => Trust::Revoked,
             Some(_) => Trust::Trusted,
         }
-    }
-
-    /// Tells whether this is the file of `deployment`.
-    fn is_of(&self, deployment: &Deployment) -> bool {
-        let own = self.checked.own.as_ref();
-        let next = self.checked.rotation.next.as_ref();
-        let mut keys = own.into_iter().chain(next);
-        keys.any(|(key, _)| {
-            deployment
-                .keys
-                .iter()
-                .any(|k| k.key == *key.verifying_key())
-        })
     }
 }
 

@@ -94,7 +94,8 @@ pub(super) struct StepArguments {
     /// Where a peer listens, if neither file says so; may be repeated
     #[arg(long, value_name = "NAME=HOST:PORT", value_parser = address)]
     peer_address: Vec<(DeploymentName, (String, u16))>,
-    /// Do without a peer: it refuses the new key until its file trusts it; may be repeated
+    /// Do without a peer: it refuses the new key, or trusts the old one, until its own file is
+    /// changed; may be repeated
     #[arg(long, value_name = "NAME")]
     except: Vec<DeploymentName>,
     /// How long to wait for a running module to follow its file, in seconds
@@ -191,6 +192,9 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
     let plan = rotation.plan(step, SystemClock.now());
     let plan = plan.map_err(|error| failed(&error))?;
     if !plan.is_empty() {
+        if step == Step::Finish {
+            reaches_all(&rotation, arguments).map_err(|error| failed(&error))?;
+        }
         let may = runtime()?.block_on(may_take(step, &rotation, arguments, console));
         may.map_err(|error| failed(&error))?;
         confirm(&plan, arguments, console)?;
@@ -199,11 +203,8 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
         plan.carry_out().map_err(|error| failed(&error))?;
     }
     let after = files.read(console)?;
-    if let (Step::Finish, true, Some(old)) = (step, files.one_side, rotation.previous()) {
-        console.note(&format!(
-            "the peers trust the old key until each revokes it: countersign revoke --file FILE \
-             --fingerprint {old}"
-        ));
+    if step == Step::Finish {
+        still_trusting(&rotation, files, console);
     }
     if let (Step::Prepare, true, Some(block)) = (step, files.one_side, after.hand_over())
         && console.format() == Format::Text
@@ -218,6 +219,31 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
         Format::Json => console.json(&Report::step(&plan, &after, arguments))?,
     }
     Ok(Exit::Done)
+}
+
+/// Tells whether the old key goes at every peer; of those without a file here, `--one-side` and
+/// `--except` say that somebody else sees to it.
+fn reaches_all(rotation: &Rotation, arguments: &StepArguments) -> Result<(), RotateError> {
+    if arguments.files.one_side {
+        return Ok(());
+    }
+    rotation.reaches_all(&arguments.except)
+}
+
+/// Says how the peers without a file here are to revoke the old key.
+fn still_trusting(rotation: &Rotation, files: &FileArguments, console: &Console) {
+    let Some(old) = rotation.previous() else {
+        return;
+    };
+    let names: Vec<_> = rotation.left_out().map(ToString::to_string).collect();
+    let who = match names.as_slice() {
+        _ if files.one_side => "the peers trust the old key until each revokes it".to_owned(),
+        [] => return,
+        names => format!("it may be trusted still by {}", names.join(", ")),
+    };
+    console.note(&format!(
+        "{who}: countersign revoke --file FILE --fingerprint {old}"
+    ));
 }
 
 /// Tells whether running modules and the time let the step be taken.
@@ -311,6 +337,9 @@ fn not_taken(error: &RotateError, files: &FileArguments, console: &Console) -> F
         RotateError::TooEarly { .. } => no(Exit::No)
             .with_help("wait, or revoke the old key at once with `--now`: its callers are refused"),
         RotateError::NotShown { help, .. } => no(Exit::No).with_help(help),
+        RotateError::NotNamed(name) => no(Exit::No).with_help(format!(
+            "name its file with `--peer-file`, or leave the old key to it: `--except {name}`"
+        )),
         RotateError::StillOld(_) => no(Exit::No).with_help(
             "wait for its reload, or see its log for `configReloadFailed`; `--now` does not wait",
         ),

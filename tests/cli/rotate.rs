@@ -194,6 +194,43 @@ fn a_peer_that_nothing_is_known_of_is_not_cut_off() {
     folder.run(&format!("rotate status {both}")).exits(0);
 }
 
+#[test]
+fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
+    let folder = paired();
+    let third = "x/etc/application.properties";
+    folder
+        .run(&format!(
+            "pair dpm={DPM} other={third} --name other=other-dev --yes"
+        ))
+        .exits(0);
+    let all = "--file dpm --peer-file dpe --peer-file x";
+    folder.run(&format!("rotate prepare {all} --yes")).exits(0);
+    folder.run(&format!("rotate activate {all} --yes")).exits(0);
+    let few = "--file dpm --peer-file dpe";
+    let before = [DPM, DPE, third].map(|file| folder.read(file));
+
+    let finish = folder.run(&format!("rotate finish {few} --now --yes"));
+    let dry = folder.run(&format!("rotate finish {few} --now --dry-run"));
+    let whole = folder.run(&format!("rotate run {few} --now --yes"));
+    let other = folder.run(&format!("rotate finish {few} --now --yes --except dpe-dev"));
+
+    for run in [finish, dry, whole, other] {
+        let run = run.exits(1);
+        let told = "`other-dev` may still trust the old key, and its file is not named";
+        assert!(run.stderr.contains(told), "{run:?}");
+        assert!(run.stderr.contains("--except other-dev"), "{run:?}");
+    }
+    assert_eq!([DPM, DPE, third].map(|file| folder.read(file)), before);
+    let left = folder
+        .run(&format!(
+            "rotate finish {few} --now --yes --except other-dev"
+        ))
+        .exits(0);
+    let told = "it may be trusted still by other-dev: countersign revoke --file FILE";
+    assert!(left.stderr.contains(told), "{left:?}");
+    assert_eq!(folder.read(third), before[2]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_running_peer_has_the_last_word() {

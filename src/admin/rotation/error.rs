@@ -78,6 +78,9 @@ pub enum RotateError {
         /// What mends it.
         help: String,
     },
+    /// The file of a peer that may trust the old key is not named.
+    #[error("`{0}` may still trust the old key, and its file is not named")]
+    NotNamed(DeploymentName),
     /// The owner's running module still signs with the old key.
     #[error("the running module still signs with its old key: {0}")]
     StillOld(String),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::shown::{self, Report};
-use super::{StepArguments, confirm, left, not_taken};
+use super::{StepArguments, confirm, left, not_taken, reaches_all, still_trusting};
 use crate::admin::RotateError;
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
 use crate::admin::rotation::{Rotation, Step};
@@ -28,6 +28,8 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         console.answer(shown::step(&opening, &first, arguments))?;
         return Ok(Exit::Done);
     }
+    // Else the last step could not be taken.
+    reaches_all(&first, arguments).map_err(|error| failed(&error))?;
     confirm(&opening, arguments, console)?;
     loop {
         let rotation = files.read(console)?;
@@ -36,7 +38,11 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
             .block_on(wait_for(step, &rotation, (arguments, &kind), console))
             .map_err(|error| failed(&error))?;
         // The files may have changed while it waited.
-        let plan = files.read(console)?.plan(step, SystemClock.now());
+        let rotation = files.read(console)?;
+        if step == Step::Finish {
+            reaches_all(&rotation, arguments).map_err(|error| failed(&error))?;
+        }
+        let plan = rotation.plan(step, SystemClock.now());
         let plan = plan.map_err(|error| failed(&error))?;
         plan.carry_out().map_err(|error| failed(&error))?;
         let key = plan.key().map_or_else(String::new, |key| key.to_string());
@@ -48,6 +54,7 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         if step != Step::Finish {
             continue;
         }
+        still_trusting(&rotation, files, console);
         let after = files.read(console)?;
         match console.format() {
             Format::Text => console.answer(shown::step(&plan, &after, arguments))?,
