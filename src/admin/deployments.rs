@@ -118,6 +118,7 @@ impl TrustFile {
     /// a fault that the file does not have.
     pub fn plan_add(&self, addition: &Addition) -> Result<Plan, DeploymentError> {
         let (key, name) = (&addition.key, &addition.name);
+        settings::is_in_main_file(self, name, false)?;
         if published(key.fingerprint()) {
             return Err(DeploymentError::Published);
         }
@@ -153,6 +154,7 @@ impl TrustFile {
     /// When nothing in the file is about it, or the new text has a fault that the file does not
     /// have.
     pub fn plan_remove(&self, name: &DeploymentName) -> Result<(Plan, Removed), DeploymentError> {
+        settings::is_in_main_file(self, name, true)?;
         let (keys, connections) = settings::about(&self.path, &self.text, name);
         if keys.is_empty() {
             let names = self.deployments().iter().map(|d| d.name.to_string());

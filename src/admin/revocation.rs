@@ -1,16 +1,19 @@
 //! Taking keys back at once: what would stop working, the change, and whether it is in force.
 
+mod in_force;
+
 use std::path::{Path, PathBuf};
 
 use super::edited::{EditedFile, Setting, write_all};
 use super::error::WriteError;
 use super::pairing::view::{Trusted, TrustedKey, View};
-use super::rotation::live::{Answer, ask_own_module};
-use crate::config::{LoadError, ModuleKind, Settings, environment};
+use crate::config;
 use crate::identity::DeploymentName;
 use crate::jose::{Fingerprint, KeyMaterial};
 use crate::properties::name::{Pattern, uniform};
 use crate::properties::{Document, FileText, ReadError};
+
+pub use in_force::InForce;
 
 const IS_REVOKED: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
@@ -35,6 +38,7 @@ pub struct Revocation {
 #[derive(Debug)]
 pub struct RevokedFile {
     edited: EditedFile,
+    which: Which,
     /// The keys that are meant, those that are revoked already too.
     pub keys: Vec<RevokedKey>,
 }
@@ -69,6 +73,14 @@ pub enum RevokeError {
         /// The deployments and keys that are there.
         known: String,
     },
+    /// The key is in the file of an active profile, and in its main file it is not.
+    #[error("{what} is in `{}`, the file of an active profile", path.display())]
+    InProfile {
+        /// What was looked for.
+        what: String,
+        /// The file of the profile.
+        path: PathBuf,
+    },
     /// It is the module's own key, which its peers would have to revoke.
     #[error("that is the own key of `{}`: it is its peers that trust it", .0.display())]
     OwnKey(PathBuf),
@@ -77,24 +89,14 @@ pub enum RevokeError {
     Write(#[from] WriteError),
 }
 
-/// Whether a file's revocations hold in the module that runs.
-#[derive(Debug)]
-pub enum InForce {
-    /// A reload, or a start, takes the file.
-    Loads,
-    /// It does not.
-    Refused(LoadError),
-    /// The file says that changes of it take no effect.
-    NoReload,
-}
-
 /// Plans to revoke keys in `files`. Nothing is written.
 ///
 /// A file with faults is changed all the same: see [`RevokedFile::in_force`].
 ///
 /// # Errors
 ///
-/// When a file cannot be read, or none has such a key.
+/// When a file cannot be read, or none has such a key, or the file of an active profile has it in
+/// place of its main file.
 pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError> {
     let mut planned = Vec::new();
     let mut known = Vec::new();
@@ -109,11 +111,15 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
         if keys.is_empty() && is_own(path, &text, which) {
             return Err(RevokeError::OwnKey(path.clone()));
         }
+        if keys.is_empty() {
+            in_profile(path, &text, which, files)?;
+        }
         known.extend(view.deployments.values().flat_map(names));
         let open = keys.iter().filter(|key| !key.was_revoked);
         let settings: Vec<_> = open.map(RevokedKey::setting).collect();
         planned.push(RevokedFile {
             edited: EditedFile::plan(path, Some(text), &settings, None),
+            which: which.clone(),
             keys,
         });
     }
@@ -124,14 +130,30 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
             [] => "none".to_owned(),
             known => known.join(", "),
         };
-        let what = match which {
-            Which::Deployment(name, None) => format!("deployment `{name}`"),
-            Which::Deployment(name, Some(key)) => format!("key `{key}` of `{name}`"),
-            Which::Fingerprint(fingerprint) => format!("key `{fingerprint}`"),
-        };
+        let what = which.described();
         return Err(RevokeError::NotThere { what, known });
     }
     Ok(Revocation { files: planned })
+}
+
+/// Refuses where only the file of an active profile, none of `given`, has the keys that are meant.
+fn in_profile(
+    main: &Path,
+    text: &FileText,
+    which: &Which,
+    given: &[PathBuf],
+) -> Result<(), RevokeError> {
+    let profiles = config::active_files(main, text, &config::environment())?;
+    for (path, text) in profiles {
+        let view = View::of_deployments(&path, text.text());
+        let mut deployments = view.deployments.values();
+        let is_there = deployments.any(|deployment| !meant(deployment, which).is_empty());
+        if is_there && !given.contains(&path) {
+            let what = which.described();
+            return Err(RevokeError::InProfile { what, path });
+        }
+    }
+    Ok(())
 }
 
 fn names(deployment: &Trusted) -> Vec<String> {
@@ -208,16 +230,29 @@ impl Revocation {
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(self) -> Result<Vec<RevokedFile>, RevokeError> {
-        let (edited, keys): (Vec<_>, Vec<_>) = self
+        let (edited, rest): (Vec<_>, Vec<_>) = self
             .files
             .into_iter()
-            .map(|file| (file.edited, file.keys))
+            .map(|file| (file.edited, (file.which, file.keys)))
             .unzip();
         write_all(&edited)?;
-        let files = edited.into_iter().zip(keys);
-        Ok(files
-            .map(|(edited, keys)| RevokedFile { edited, keys })
-            .collect())
+        let files = edited.into_iter().zip(rest);
+        let file = |(edited, (which, keys))| RevokedFile {
+            edited,
+            which,
+            keys,
+        };
+        Ok(files.map(file).collect())
+    }
+}
+
+impl Which {
+    fn described(&self) -> String {
+        match self {
+            Self::Deployment(name, None) => format!("deployment `{name}`"),
+            Self::Deployment(name, Some(key)) => format!("key `{key}` of `{name}`"),
+            Self::Fingerprint(fingerprint) => format!("key `{fingerprint}`"),
+        }
     }
 }
 
@@ -225,36 +260,6 @@ impl RevokedFile {
     /// Returns what changes.
     pub fn edited(&self) -> &EditedFile {
         &self.edited
-    }
-
-    /// Tells whether a reload takes the file as it is now.
-    pub fn in_force(&self, kind: &ModuleKind) -> InForce {
-        match Settings::load(self.edited.path(), kind, environment(), &[]) {
-            Ok(settings) if settings.reload => InForce::Loads,
-            Ok(_) => InForce::NoReload,
-            Err(error) => InForce::Refused(error),
-        }
-    }
-
-    /// Asks the running module whether it refuses the keys.
-    pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
-        let settings = match Settings::load(self.edited.path(), kind, environment(), &[]) {
-            Ok(settings) => settings,
-            Err(error) => return Answer::NotReached(crate::grpc::cause(&error)),
-        };
-        let (target, answer) = match ask_own_module(&settings).await {
-            Ok(answer) => answer,
-            Err(answer) => return answer,
-        };
-        let mut trusted = answer.trusted_keys.iter().filter(|key| !key.revoked);
-        let is_taken = |fingerprint: &str| {
-            let mut keys = self.keys.iter();
-            keys.any(|key| key.fingerprint == fingerprint)
-        };
-        match trusted.find(|key| is_taken(&key.fingerprint)) {
-            None => Answer::Accepted(format!("asked at {target}")),
-            Some(_) => Answer::Refused(format!("the module at {target} still accepts the key")),
-        }
     }
 }
 

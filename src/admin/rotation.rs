@@ -196,8 +196,10 @@ impl Rotation {
     ///
     /// # Errors
     ///
-    /// When it is not the time for the step, or a file stands in its way.
+    /// When it is not the time for the step, or a file stands in its way: also that of an active
+    /// profile, where it sets what the step would change.
     pub fn plan(&self, step: Step, now: SystemTime) -> Result<Plan, RotateError> {
+        self.is_in_main_files()?;
         let (files, key) = match step.in_phase(self.phase()) {
             Action::Refuse(why) => return Err(why.into()),
             Action::Nothing => {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::output::{Console, Exit, Failure, Format, chain};
-use super::rotate::changes;
+use super::rotate::{changes, moved};
 use super::{Answer, input, key, pair};
 use crate::admin::deployments::{Addition, DeploymentError, Plan, Removed, TrustFile};
 use crate::config::Home;
@@ -287,6 +287,7 @@ fn refused(error: &DeploymentError, console: Option<&Console>) -> Failure {
             [] => no(Exit::No).with_help("none is trusted"),
             known => no(Exit::No).with_help(format!("trusted are: {}", known.join(", "))),
         },
+        DeploymentError::InProfile { main, by } => no(Exit::No).with_help(moved(main, &by.path)),
         DeploymentError::Incomplete(_) => no(Exit::Unreadable)
             .with_help("mend them first: countersign check FILE, or remove the deployment"),
         DeploymentError::Faults(_) => {

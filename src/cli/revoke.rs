@@ -148,6 +148,23 @@ fn in_force(
                 not(&format!("`{path}` says `countersign.reload=false`"))
                     .with_help("start the module anew")
             }
+            InForce::Overridden {
+                deployment,
+                key,
+                by,
+            } => {
+                let by = by.as_ref();
+                let place = by.map(|by| format!("{}:{}", by.path.display(), by.line));
+                let place = place.unwrap_or_else(|| "a variable of the environment".to_owned());
+                let where_to = by.map_or_else(
+                    || "change it there".to_owned(),
+                    |by| format!("revoke it there too: `--file {}`", by.path.display()),
+                );
+                not(&format!(
+                    "`{key}` of `{deployment}` is still trusted, by {place}"
+                ))
+                .with_help(where_to)
+            }
             InForce::Refused(error) => {
                 for finding in error.findings().into_iter().flatten() {
                     console.finding(finding);
@@ -224,6 +241,9 @@ fn not_revoked(error: &RevokeError) -> Failure {
     match error {
         RevokeError::Read(_) => no(Exit::Unreadable),
         RevokeError::NotThere { .. } => no(Exit::No),
+        RevokeError::InProfile { path, .. } => {
+            no(Exit::No).with_help(format!("give that file: `--file {}`", path.display()))
+        }
         RevokeError::OwnKey(_) => no(Exit::No).with_help(
             "name the peers' files with `--file`; for another own key: `countersign rotate`",
         ),

@@ -4,7 +4,7 @@ mod shown;
 mod whole;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -300,6 +300,15 @@ fn confirm(plan: &Plan, arguments: &StepArguments, console: &Console) -> Result<
     pair::ask(console)
 }
 
+/// Says how settings come where they can be changed.
+pub(super) fn moved(main: &Path, profile: &Path) -> String {
+    format!(
+        "move these settings from `{}` into `{}`",
+        profile.display(),
+        main.display()
+    )
+}
+
 /// Says why a step was not taken, and what mends it.
 fn not_taken(error: &RotateError, files: &FileArguments, console: &Console) -> Failure {
     if let RotateError::Faults { findings, .. } | RotateError::Unsound { findings, .. } = error {
@@ -337,6 +346,7 @@ fn not_taken(error: &RotateError, files: &FileArguments, console: &Console) -> F
         RotateError::TooEarly { .. } => no(Exit::No)
             .with_help("wait, or revoke the old key at once with `--now`: its callers are refused"),
         RotateError::NotShown { help, .. } => no(Exit::No).with_help(help),
+        RotateError::InProfile { main, by } => no(Exit::No).with_help(moved(main, &by.path)),
         RotateError::NotNamed(name) => no(Exit::No).with_help(format!(
             "name its file with `--peer-file`, or leave the old key to it: `--except {name}`"
         )),

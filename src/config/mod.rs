@@ -39,6 +39,7 @@ pub use own::{
     ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings, PeerSettings,
     ProofMode, RegistrySettings, Replay, ServerSettings,
 };
+pub use profiles::{active_files, main_of};
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use schema::{Fallback, Setting, Takes, settings};

@@ -37,6 +37,34 @@ pub(super) fn files(main: &Path, text: &FileText, above: Above<'_>) -> Vec<PathB
     files
 }
 
+/// Reads the files of the profiles that are active beside `main`, which holds `text`: those that are
+/// there, the one that wins last.
+///
+/// # Errors
+///
+/// When one is there and cannot be read.
+pub fn active_files(
+    main: &Path,
+    text: &FileText,
+    environment: &[(String, String)],
+) -> Result<Vec<(PathBuf, FileText)>, ReadError> {
+    let sets = &[];
+    read(&files(main, text, Above { environment, sets }))
+}
+
+/// Finds the main file that `file` belongs to as the file of an active profile.
+pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf> {
+    let sets = &[];
+    let above = Above { environment, sets };
+    let stem = file.file_stem()?.to_str()?;
+    let stems = stem.match_indices('-').filter_map(|(at, _)| stem.get(..at));
+    let mut mains = stems.map(|stem| file.with_file_name(format!("{stem}.properties")));
+    mains.find(|main| {
+        let text = FileText::read(main);
+        text.is_ok_and(|text| files(main, &text, above).iter().any(|path| path == file))
+    })
+}
+
 /// Reads those of `files` that are there.
 ///
 /// # Errors

@@ -135,6 +135,74 @@ fn a_file_that_a_reload_refuses_is_written_and_not_in_force() {
     assert_eq!(run.json()["in_force"], false);
 }
 
+const DEV: &str = "dpm/etc/application-dev.properties";
+const KEYS: &str = "ataccama.one.platform.deployments.dpe-dev.security.jwt-keys";
+
+/// Pairs two modules, and makes a profile active in the file of the DPM.
+fn with_profile(text: &str) -> Folder {
+    let folder = paired();
+    folder.write(DPM, folder.read(DPM) + "spring.profiles.active=dev\n");
+    folder.write(DEV, text);
+    folder
+}
+
+#[test]
+fn a_key_that_an_active_profile_trusts_is_not_revoked_by_the_main_file_alone() {
+    let folder = with_profile(&format!("# more\n{KEYS}.key.is-revoked=false\n"));
+    let revoke = |file: &str| {
+        let run = format!("revoke --file {file} --deployment dpe-dev --yes");
+        folder.run(&run)
+    };
+
+    let first = revoke("dpm").exits(1);
+    let again = revoke("dpm").exits(1);
+
+    for run in [first, again] {
+        let told =
+            format!("written, NOT in force: `key` of `dpe-dev` is still trusted, by {DEV}:2");
+        assert!(run.stderr.contains(&told), "{run:?}");
+        assert!(run.stderr.contains(&format!("--file {DEV}")), "{run:?}");
+    }
+    assert!(folder.read(DPM).contains("is-revoked=true"));
+    revoke(DEV).exits(0);
+    revoke("dpm").exits(0);
+    assert!(folder.read(DEV).contains("is-revoked=true"));
+}
+
+#[test]
+fn both_files_are_revoked_in_one_go() {
+    let folder = with_profile(&format!("{KEYS}.key.is-revoked=false\n"));
+
+    let both = format!("revoke --file dpm --file {DEV} --deployment dpe-dev --yes");
+    folder.run(&both).exits(0);
+
+    assert!(folder.read(DPM).contains("is-revoked=true"));
+    assert!(folder.read(DEV).contains("is-revoked=true"));
+}
+
+#[test]
+fn a_key_that_only_an_active_profile_has_is_looked_for_there() {
+    let folder = paired();
+    let text = folder.read(DPM);
+    let (keys, rest): (Vec<_>, Vec<_>) = text.lines().partition(|l| l.contains(".deployments."));
+    folder.write(DPM, rest.join("\n") + "\nspring.profiles.active=dev\n");
+    folder.write(DEV, keys.join("\n"));
+    let before = folder.read(DPM);
+
+    let main = folder
+        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .exits(1);
+    folder
+        .run(&format!("revoke --file {DEV} --deployment dpe-dev --yes"))
+        .exits(0);
+
+    let told = format!("deployment `dpe-dev` is in `{DEV}`, the file of an active profile");
+    assert!(main.stderr.contains(&told), "{main:?}");
+    assert!(main.stderr.contains(&format!("--file {DEV}")), "{main:?}");
+    assert_eq!(folder.read(DPM), before);
+    assert!(folder.read(DEV).contains("is-revoked=true"));
+}
+
 #[cfg(unix)]
 #[test]
 fn watch_waits_until_the_running_module_confirms() {

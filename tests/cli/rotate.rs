@@ -231,6 +231,50 @@ fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
     assert_eq!(folder.read(third), before[2]);
 }
 
+#[test]
+fn settings_of_a_rotation_in_the_file_of_an_active_profile_are_refused_before_any_write() {
+    let key = "ataccama.authentication.internal.jwt.generator.key";
+    for (module, line) in [
+        ("dpe", key),
+        ("dpe", "countersign.rotation.next-key"),
+        (
+            "dpm",
+            "ataccama.one.platform.deployments.dpe-dev.security.jwt-keys.key.is-revoked",
+        ),
+    ] {
+        let folder = paired();
+        let own = folder.read(DPE);
+        let own = own.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let value = if module == "dpe" { own } else { "=false" };
+        let profile = format!("{module}/etc/application-dev.properties");
+        let main = format!("{module}/etc/application.properties");
+        if line.ends_with("next-key") {
+            rotate(&folder, "prepare", "--yes").exits(0);
+        }
+        let next = folder.read(DPE);
+        let mut lines = next.lines();
+        let next = lines.find_map(|text| text.strip_prefix("countersign.rotation.next-key"));
+        let value = next.filter(|_| line.ends_with("next-key")).unwrap_or(value);
+        folder.write(&profile, format!("# dev\n{line}{value}\n"));
+        let before = [DPM, DPE].map(|file| folder.read(file));
+        rotate(&folder, "status", "").exits(0);
+        folder.write(&main, folder.read(&main) + "\nspring.profiles.active=dev\n");
+        let active = [DPM, DPE].map(|file| folder.read(file));
+        assert_ne!(active, before);
+
+        for step in ["prepare", "activate", "finish", "abort", "run"] {
+            let run = rotate(&folder, step, "--offline --yes").exits(1);
+            let told = format!("`{line}` is set at {profile}:2, in the file of an active profile");
+            assert!(run.stderr.contains(&told), "{run:?}");
+            let help = format!("move these settings from `{profile}` into `{main}`");
+            assert!(run.stderr.contains(&help), "{run:?}");
+        }
+
+        assert_eq!([DPM, DPE].map(|file| folder.read(file)), active);
+        rotate(&folder, "status", "").exits(0);
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_running_peer_has_the_last_word() {

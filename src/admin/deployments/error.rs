@@ -1,6 +1,9 @@
 //! Why the trusted deployments of a file were not changed.
 
+use std::path::PathBuf;
+
 use crate::admin::error::WriteError;
+use crate::admin::overrides::Overriding;
 use crate::config::CheckError;
 use crate::diagnostic::Findings;
 use crate::identity::DeploymentName;
@@ -67,6 +70,14 @@ pub enum DeploymentError {
         name: DeploymentName,
         /// Those that are there.
         known: Vec<String>,
+    },
+    /// The file of an active profile says something of the deployment.
+    #[error("{by}, where this changes the main file alone")]
+    InProfile {
+        /// The main file.
+        main: PathBuf,
+        /// What stands above it.
+        by: Overriding,
     },
     /// The file could not be written.
     #[error(transparent)]

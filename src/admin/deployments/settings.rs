@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Addition, DeploymentError, TrustFile, same};
 use crate::admin::edited::Setting;
+use crate::admin::overrides;
 use crate::identity::{DeploymentName, Role};
 use crate::jose::PublicJwk;
 use crate::properties::name::{Name, Pattern};
@@ -170,6 +171,32 @@ pub(super) fn mentions(path: &Path, text: &FileText, name: &DeploymentName) -> b
             .matches(&key)
             .is_some_and(|found| is_of(&found.keys, name))
     })
+}
+
+/// Makes sure that the files of active profiles say nothing of the deployment: only the main file is
+/// changed. Of what is of us alone only a removal makes sure.
+pub(super) fn is_in_main_file(
+    file: &TrustFile,
+    name: &DeploymentName,
+    removes: bool,
+) -> Result<(), DeploymentError> {
+    let (deployment, extras) = (Pattern::new(DEPLOYMENT), Pattern::new(EXTRAS));
+    let connection = Pattern::new(CONNECTION);
+    let is_about = |key: &Name, value: &str| {
+        let has = |pattern: &Pattern| {
+            let found = pattern.matches(key);
+            found.is_some_and(|found| is_of(&found.keys, name))
+        };
+        let calls = || connection.matches(key).is_some() && same(value.trim(), name.as_str());
+        has(&deployment) || removes && (has(&extras) || calls())
+    };
+    match overrides::find(&file.path, &file.text, &is_about)? {
+        None => Ok(()),
+        Some(by) => Err(DeploymentError::InProfile {
+            main: file.path.clone(),
+            by,
+        }),
+    }
 }
 
 /// Returns the settings that are about the deployment, as they are written, and the connections

@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::admin::write::kill;
+use crate::config::ModuleKind;
 use crate::jose::{KeyId, PublicJwk, SigningKey};
 
 const D: &str = "ataccama.one.platform.deployments";

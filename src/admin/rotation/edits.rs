@@ -12,7 +12,7 @@ use crate::properties::name::{Pattern, uniform};
 use crate::secret::Secret;
 use crate::trust::Deployment;
 
-const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
+pub(super) const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 const NEXT_KEY: &str = "countersign.rotation.next-key";
 const ACTIVATED_AT: &str = "countersign.rotation.activated-at";
 const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::phase::OutOfTurn;
 use crate::admin::error::WriteError;
+use crate::admin::overrides::Overriding;
 use crate::config::CheckError;
 use crate::diagnostic::Findings;
 use crate::identity::DeploymentName;
@@ -77,6 +78,14 @@ pub enum RotateError {
         why: String,
         /// What mends it.
         help: String,
+    },
+    /// The file of an active profile sets what a step reads or writes.
+    #[error("{by}, where this changes the main file alone")]
+    InProfile {
+        /// The main file.
+        main: PathBuf,
+        /// What stands above it.
+        by: Overriding,
     },
     /// The file of a peer that may trust the old key is not named.
     #[error("`{0}` may still trust the old key, and its file is not named")]

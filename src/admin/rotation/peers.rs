@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use super::edits::OWN_KEY;
 use super::{RotateError, Rotation, Source};
+use crate::admin::overrides::{self, Meant};
 use crate::identity::DeploymentName;
+use crate::properties::name::{Name, Pattern, uniform};
 use crate::trust::Deployment;
 
 impl Rotation {
@@ -37,7 +40,45 @@ impl Rotation {
     }
 }
 
+impl Rotation {
+    /// Makes sure that the files of active profiles set nothing that a step reads or writes: only
+    /// the main files are changed.
+    pub(super) fn is_in_main_files(&self) -> Result<(), RotateError> {
+        let (own, state) = (Pattern::new(OWN_KEY), Pattern::new("countersign.rotation"));
+        let is_state = |name: &Name, _: &str| {
+            let own = own.matches(name).is_some_and(|found| found.rest.is_empty());
+            own || state.matches(name).is_some()
+        };
+        self.owner.is_all_of(&is_state)?;
+        let pattern = Pattern::new("ataccama.one.platform.deployments.<name>");
+        for peer in &self.peers {
+            let Some(deployment) = peer.deployment(self) else {
+                continue;
+            };
+            let wanted = deployment.name.uniform();
+            let is_of_owner = |name: &Name, _: &str| {
+                let found = pattern.matches(name);
+                let called = found.and_then(|found| found.keys.into_iter().next());
+                called.is_some_and(|called| uniform(&called) == wanted)
+            };
+            peer.is_all_of(&is_of_owner)?;
+        }
+        Ok(())
+    }
+}
+
 impl Source {
+    /// Makes sure that no active profile's file has a setting that `is_meant`.
+    fn is_all_of(&self, is_meant: &Meant<'_>) -> Result<(), RotateError> {
+        match overrides::find(&self.path, &self.text, is_meant)? {
+            None => Ok(()),
+            Some(by) => Err(RotateError::InProfile {
+                main: self.path.clone(),
+                by,
+            }),
+        }
+    }
+
     /// Tells whether this is the file of `deployment`.
     fn is_of(&self, deployment: &Deployment) -> bool {
         let own = self.checked.own.as_ref();
