@@ -191,7 +191,10 @@ async fn watch(file: &RevokedFile, kind: &ModuleKind, timeout: Duration) -> Resu
     loop {
         let why = match file.confirmed(kind).await {
             Said::Accepted(at) => return Ok(at),
-            Said::Refused(why) | Said::NotReached(why) => why,
+            Said::Refused(why)
+            | Said::Silent(why)
+            | Said::NotReached(why)
+            | Said::NotAsked(why) => why,
         };
         if start.elapsed() >= timeout {
             return Err(why);

@@ -277,7 +277,7 @@ async fn may_take(
             }
             match live::own_in_force(rotation, &kind).await {
                 Said::Refused(why) => Err(RotateError::StillOld(why)),
-                Said::Accepted(_) | Said::NotReached(_) => Ok(()),
+                _ => Ok(()),
             }
         }
     }

@@ -275,6 +275,37 @@ fn settings_of_a_rotation_in_the_file_of_an_active_profile_are_refused_before_an
     }
 }
 
+#[test]
+fn a_peer_that_takes_the_connection_and_does_not_answer_is_not_taken_for_absent() {
+    let folder = Folder::new();
+    // Nothing accepts: the system completes the connection, and nobody answers.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = deaf.local_addr().unwrap().port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder.write(
+        DPE,
+        format!(
+            "ataccama.client.connection.dpm.host=127.0.0.1\n\
+             ataccama.client.connection.dpm.grpc.port={port}\n"
+        ),
+    );
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    rotate(&folder, "prepare", "--yes").exits(0);
+
+    let silent = rotate(&folder, "activate", "--yes").exits(1);
+    drop(deaf);
+    let absent = rotate(&folder, "activate", "--dry-run").exits(0);
+    let offline = rotate(&folder, "activate", "--offline --yes").exits(0);
+
+    let told = format!("trusts it, but 127.0.0.1:{port} did not answer");
+    assert!(silent.stderr.contains(&told), "{silent:?}");
+    assert!(silent.stderr.contains("--offline"), "{silent:?}");
+    assert!(absent.stderr.contains(": not reached; `"), "{absent:?}");
+    assert!(offline.stderr.contains(": not asked; `"), "{offline:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_running_peer_has_the_last_word() {

@@ -53,7 +53,7 @@ impl RevokedFile {
     pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
         let settings = match Settings::load(&self.main(), kind, environment(), &[]) {
             Ok(settings) => settings,
-            Err(error) => return Answer::NotReached(crate::grpc::cause(&error)),
+            Err(error) => return Answer::NotAsked(crate::grpc::cause(&error)),
         };
         let (target, answer) = match ask_own_module(&settings).await {
             Ok(answer) => answer,

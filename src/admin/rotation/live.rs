@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
@@ -29,6 +30,9 @@ use crate::trust::{Deployment, OwnDeployment};
 /// Longer than any module takes that answers at all.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long it may take to find out whether anybody listens at all.
+const PROBE: Duration = Duration::from_secs(1);
+
 /// What a running module said.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
@@ -36,8 +40,12 @@ pub enum Answer {
     Accepted(String),
     /// Somebody is there, and does not accept the key or is not who was meant.
     Refused(String),
-    /// Nobody is there, or it is not known where.
+    /// Somebody is there, and does not answer.
+    Silent(String),
+    /// Nobody is there.
     NotReached(String),
+    /// Nobody was asked, or it is not known where.
+    NotAsked(String),
 }
 
 /// What shows that a peer accepts the next key, or that it does not.
@@ -76,9 +84,20 @@ impl Evidence {
             (Answer::Accepted(at), _) => {
                 return Ok(format!("the running module accepts it, {at}"));
             }
-            (Answer::NotReached(_), Some((path, Trust::Trusted))) => {
+            (Answer::NotAsked(_), Some((path, Trust::Trusted))) => {
                 return Ok(format!("not asked; `{}` trusts it", path.display()));
             }
+            (Answer::NotReached(why), Some((path, Trust::Trusted))) => {
+                let path = path.display();
+                return Ok(format!("not reached; `{path}` trusts it ({why})"));
+            }
+            (Answer::Silent(why), Some((path, Trust::Trusted))) => (
+                format!("`{}` trusts it, but {why}", path.display()),
+                format!(
+                    "mend or stop that module, go by its file with `--offline`, or do without it: \
+                     `--except {name}`"
+                ),
+            ),
             (Answer::Refused(why), Some((path, Trust::Trusted))) => (
                 format!(
                     "`{}` trusts it: written, not yet in force; {why}",
@@ -90,11 +109,14 @@ impl Evidence {
                 why.clone(),
                 format!("let the file of `{name}` trust the key: `countersign rotate prepare`"),
             ),
-            (Answer::NotReached(why), Some((path, _))) => (
+            (
+                Answer::Silent(why) | Answer::NotReached(why) | Answer::NotAsked(why),
+                Some((path, _)),
+            ) => (
                 format!("`{}` does not trust it, and {why}", path.display()),
                 "write the key there: `countersign rotate prepare`".to_owned(),
             ),
-            (Answer::NotReached(why), None) => (
+            (Answer::Silent(why) | Answer::NotReached(why) | Answer::NotAsked(why), None) => (
                 why.clone(),
                 format!(
                     "name its file with `--peer-file`, where it listens with `--peer-address \
@@ -120,13 +142,13 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
             continue;
         }
         let live = match (&settings, key) {
-            _ if asking.offline => Answer::NotReached("nobody was asked".to_owned()),
+            _ if asking.offline => Answer::NotAsked("nobody was asked".to_owned()),
             (Ok(settings), Some(key)) => match address(settings, deployment, file, asking) {
                 Ok(place) => ask_peer(settings, key, deployment, place).await,
-                Err(why) => Answer::NotReached(why),
+                Err(why) => Answer::NotAsked(why),
             },
-            (Err(why), _) => Answer::NotReached(why.clone()),
-            (Ok(_), None) => Answer::NotReached("there is no key".to_owned()),
+            (Err(why), _) => Answer::NotAsked(why.clone()),
+            (Ok(_), None) => Answer::NotAsked("there is no key".to_owned()),
         };
         let trust = |path: &Path| {
             let key = key.map(|(key, _)| key.verifying_key());
@@ -145,7 +167,7 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
 pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
     let settings = match load(&rotation.owner.path, kind) {
         Ok(settings) => settings,
-        Err(why) => return Answer::NotReached(why),
+        Err(why) => return Answer::NotAsked(why),
     };
     match ask_own_module(&settings).await {
         Ok((at, answer)) if answer.callee_fingerprint == settings.own.key_id.as_str() => {
@@ -163,7 +185,7 @@ pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
 pub(in crate::admin) async fn ask_own_module(
     settings: &Settings,
 ) -> Result<(Target, WhoAmIResponse), Answer> {
-    let unusable = |error: &dyn Error| Answer::NotReached(cause(error));
+    let unusable = |error: &dyn Error| Answer::NotAsked(cause(error));
     let address = match settings.server.address {
         address if address.is_loopback() => address,
         IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -171,7 +193,7 @@ pub(in crate::admin) async fn ask_own_module(
     };
     if settings.server.port == 0 {
         let why = "the module takes a free port at each start";
-        return Err(Answer::NotReached(why.to_owned()));
+        return Err(Answer::NotAsked(why.to_owned()));
     }
     let target = Target::new(&address.to_string(), settings.server.port);
     let module = settings.module().map_err(|error| unusable(&error))?;
@@ -255,7 +277,7 @@ async fn ask_peer(
     let caller = caller(settings, own, deployment, tls);
     let (layer, options) = match caller {
         Ok(caller) => caller,
-        Err(error) => return Answer::NotReached(cause(error.as_ref())),
+        Err(error) => return Answer::NotAsked(cause(error.as_ref())),
     };
     match who_am_i(&target, options, &layer).await {
         Ok(answer) if answer.fingerprint == key_id.as_str() => {
@@ -298,7 +320,10 @@ async fn who_am_i(
 ) -> Result<WhoAmIResponse, Answer> {
     let call = async {
         let connection = Connection::open(target, options).await;
-        let connection = connection.map_err(|error| not_connected(target, error.as_ref()))?;
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => return Err(not_connected(target, error.as_ref()).await),
+        };
         let mut client = IdentityServiceClient::new(layer.layer(connection.channel()));
         let answer = client.who_am_i(WhoAmIRequest {}).await;
         let answer = answer.map_err(|status| not_answered(target, &status))?;
@@ -306,21 +331,31 @@ async fn who_am_i(
     };
     let answer = timeout(PATIENCE, call).await;
     answer.unwrap_or_else(|_elapsed| {
-        let why = format!("{target} does not answer within {PATIENCE:?}");
-        Err(Answer::NotReached(why))
+        // Connecting has a shorter time-out of its own.
+        let why = format!("{target} did not answer within {PATIENCE:?}");
+        Err(Answer::Silent(why))
     })
 }
 
-fn not_connected(target: &Target, error: &(dyn Error + 'static)) -> Answer {
-    let causes = std::iter::successors(Some(error), |error| (**error).source());
-    let mut failed = causes.filter_map(|error| error.downcast_ref::<ConnectError>());
-    let is_there = failed.any(|error| matches!(error, ConnectError::Tls { .. }));
+async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'static)) -> Answer {
     let why = format!("{target} cannot be reached: {}", cause(error));
-    if is_there {
-        Answer::Refused(why)
-    } else {
-        Answer::NotReached(why)
+    let (mut is_tls, mut is_late) = (false, false);
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let failed = error.downcast_ref::<ConnectError>();
+        is_tls |= matches!(failed, Some(ConnectError::Tls { .. }));
+        is_late |= matches!(failed, Some(ConnectError::Timeout(_)));
+        next = error.source();
     }
+    if is_tls {
+        return Answer::Refused(why);
+    }
+    // A handshake that nobody answers is another thing than a host that is down.
+    let place = (target.host(), target.port());
+    if is_late && matches!(timeout(PROBE, TcpStream::connect(place)).await, Ok(Ok(_))) {
+        return Answer::Silent(format!("{target} did not answer: {}", cause(error)));
+    }
+    Answer::NotReached(why)
 }
 
 fn not_answered(target: &Target, status: &Status) -> Answer {
@@ -332,7 +367,7 @@ fn not_answered(target: &Target, status: &Status) -> Answer {
         }
         Some(_) => Answer::Refused(format!("the module at {target} answers {message}")),
         None if matches!(code, Code::Unavailable | Code::DeadlineExceeded) => {
-            Answer::NotReached(format!("{target} does not answer: {message}"))
+            Answer::Silent(format!("{target} did not answer: {message}"))
         }
         None => {
             let code = code_name(code);

@@ -81,7 +81,8 @@ async fn wait_for(
     if step == Step::Activate {
         loop {
             let evidence = live::evidence(rotation, kind, &asking).await;
-            let may_come = |evidence: &Evidence| matches!(evidence.live, Said::Refused(_));
+            let may_come =
+                |evidence: &Evidence| matches!(evidence.live, Said::Refused(_) | Said::Silent(_));
             let verdicts = evidence.iter().map(|one| (one, one.verdict()));
             let mut open = verdicts.filter_map(|(one, verdict)| Some((one, verdict.err()?)));
             match open.next() {
