@@ -17,6 +17,7 @@ use super::edited::{EditedFile, write_all};
 use super::handover::{HandOver, Purpose};
 use super::write::same_file;
 use crate::config::{self, Checked, RotationSettings, check_texts};
+use crate::diagnostic::Findings;
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey, VerifyingKey};
 use crate::properties::FileText;
@@ -44,6 +45,8 @@ struct Source {
     path: PathBuf,
     text: FileText,
     checked: Checked,
+    /// What is wrong with the next key, where nothing else is wrong.
+    damage: Option<Findings>,
 }
 
 /// What a step would change.
@@ -83,7 +86,14 @@ impl Rotation {
             named.push(peer);
         }
         for path in named {
-            sources.push(Source::new(path, FileText::read(path)?)?);
+            let source = Source::new(path, FileText::read(path)?)?;
+            match source.damage {
+                Some(findings) if !sources.is_empty() => {
+                    let path = source.path;
+                    return Err(RotateError::Faults { path, findings });
+                }
+                _ => sources.push(source),
+            }
         }
         Self::of(sources)
     }
@@ -138,7 +148,13 @@ impl Rotation {
 
     /// Returns the key that is to sign next, and its `kid`.
     pub fn next(&self) -> Option<&(SigningKey, KeyId)> {
-        self.rotation().next.as_ref()
+        let next = self.rotation().next.as_ref();
+        next.filter(|_| self.damage().is_none())
+    }
+
+    /// Returns what is wrong with the next key, where it is damaged: it can only be forgotten.
+    pub fn damage(&self) -> Option<&Findings> {
+        self.owner.damage.as_ref()
     }
 
     /// Returns the key that signed before, until it is revoked.
@@ -200,6 +216,9 @@ impl Rotation {
     /// profile, where it sets what the step would change.
     pub fn plan(&self, step: Step, now: SystemTime) -> Result<Plan, RotateError> {
         self.is_in_main_files()?;
+        if let Some(findings) = self.damage() {
+            return edits::forget_damaged(self, step, findings);
+        }
         let (files, key) = match step.in_phase(self.phase()) {
             Action::Refuse(why) => return Err(why.into()),
             Action::Nothing => {
@@ -242,10 +261,11 @@ impl Source {
         let [(path, text)] = texts;
         let mut files = report.files.into_iter();
         match files.next() {
-            Some(checked) if report.findings.errors() == 0 => Ok(Self {
+            Some(checked) if edits::only_next_key(&report.findings) => Ok(Self {
                 path,
                 text,
                 checked,
+                damage: Some(report.findings).filter(|findings| findings.errors() > 0),
             }),
             _ => Err(RotateError::Faults {
                 path,

@@ -134,6 +134,9 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::Run(arguments) => whole::run(arguments, console),
         Command::Status(files) => {
             let rotation = files.read(console)?;
+            for finding in rotation.damage().into_iter().flatten() {
+                console.finding(finding);
+            }
             match console.format() {
                 Format::Text => console.answer(shown::status(&rotation, files))?,
                 Format::Json => console.json(&Report::status(&rotation, files))?,

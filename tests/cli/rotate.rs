@@ -306,6 +306,41 @@ fn a_peer_that_takes_the_connection_and_does_not_answer_is_not_taken_for_absent(
     assert!(offline.stderr.contains(": not asked; `"), "{offline:?}");
 }
 
+#[test]
+fn a_damaged_next_key_is_shown_and_forgotten() {
+    let folder = paired();
+    let own = folder.read(DPE);
+    let key = own
+        .lines()
+        .find_map(|line| line.split_once("generator.key="));
+    // No key at all, and the own one, which peers must not lose.
+    for damaged in ["eyJrdHkiOiJFQyI", key.unwrap().1] {
+        let next = format!("countersign.rotation.next-key={damaged}\n");
+        folder.write(DPE, format!("{own}{next}"));
+        let peer = folder.read(DPM);
+
+        let shown = rotate(&folder, "status", "").exits(0);
+        let prepare = rotate(&folder, "prepare", "--yes").exits(3);
+        let dry = rotate(&folder, "abort", "--dry-run").exits(0);
+        assert_eq!(folder.read(DPE), format!("{own}{next}"));
+        rotate(&folder, "abort", "--yes").exits(0);
+
+        let told = "next key    damaged; it can only be forgotten\n";
+        assert!(shown.stdout.contains(told), "{shown:?}");
+        let help = "next    countersign rotate abort --file dpe --peer-file dpm\n";
+        assert!(shown.stdout.ends_with(help), "{shown:?}");
+        for run in [&shown, &prepare] {
+            assert!(run.stderr.contains("error[CS020"), "{run:?}");
+        }
+        assert!(
+            dry.stdout.contains("- countersign.rotation.next-key"),
+            "{dry:?}"
+        );
+        assert_eq!((folder.read(DPE), folder.read(DPM)), (own.clone(), peer));
+    }
+    rotate(&folder, "prepare", "--yes").exits(0);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_running_peer_has_the_last_word() {

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use jiff::Timestamp;
 
-use super::{RotateError, Rotation, Source, Step, Trust};
+use super::{Plan, RotateError, Rotation, Source, Step, Trust};
 use crate::admin::edited::{EditedFile, Setting};
+use crate::diagnostic::{Findings, Severity};
 use crate::jose::{Fingerprint, KeyId, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use crate::properties::name::{Pattern, uniform};
 use crate::secret::Secret;
@@ -121,6 +122,32 @@ fn abort(rotation: &Rotation) -> Edits {
     }
     files.push(edited(&rotation.owner, &[Setting::removed(NEXT_KEY)]));
     (files, None)
+}
+
+/// Tells whether nothing has faults but the next key.
+pub(super) fn only_next_key(findings: &Findings) -> bool {
+    let mut errors = findings.iter().filter(|f| f.severity() == Severity::Error);
+    errors.all(|found| found.key() == Some(NEXT_KEY))
+}
+
+/// Plans to take a damaged next key out of the owner's file. Which keys peers got for it cannot be
+/// told from it, so they keep theirs.
+pub(super) fn forget_damaged(
+    rotation: &Rotation,
+    step: Step,
+    findings: &Findings,
+) -> Result<Plan, RotateError> {
+    if step != Step::Abort {
+        return Err(RotateError::Faults {
+            path: rotation.owner.path.clone(),
+            findings: findings.clone(),
+        });
+    }
+    Ok(Plan {
+        step,
+        files: vec![edited(&rotation.owner, &[Setting::removed(NEXT_KEY)])],
+        key: None,
+    })
 }
 
 fn known<'a>(peer: &'a Source, rotation: &Rotation) -> Result<&'a Deployment, RotateError> {

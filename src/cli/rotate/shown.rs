@@ -58,6 +58,12 @@ fn heading(rotation: &Rotation) -> String {
     if let Some((next, _)) = rotation.next() {
         let _ = writeln!(text, "{blank}  next key    {}", next.fingerprint());
     }
+    if rotation.damage().is_some() {
+        let _ = writeln!(
+            text,
+            "{blank}  next key    damaged; it can only be forgotten"
+        );
+    }
     if let Some(previous) = rotation.previous() {
         let _ = writeln!(text, "{blank}  before      {previous}");
     }
@@ -66,6 +72,9 @@ fn heading(rotation: &Rotation) -> String {
 
 /// Writes the command that goes on from here; none where nothing is under way.
 fn next(rotation: &Rotation, files: &FileArguments) -> String {
+    if rotation.damage().is_some() {
+        return format!("next    {}\n", files.command("abort"));
+    }
     match (rotation.phase(), left(rotation)) {
         (Phase::Idle, _) => String::new(),
         (Phase::Activated, Some(left)) => format!(
