@@ -287,15 +287,34 @@ fn world_6_unpaired_key_is_token() {
         .run("pair dpm=other.properties dpe=stranger/etc/application.properties")
         .exits(0);
 
-    let told = fails(world.doctor("stranger", ""), "token", "peer", 4);
+    let told = fails(world.doctor("stranger", ""), "token", "between", 4);
 
-    says(
-        &told,
-        &["UNAUTHENTICATED KEY_UNKNOWN", "dpm-dev does not know key"],
-    );
+    says(&told, &["UNAUTHENTICATED KEY_UNKNOWN", "does not know key"]);
     says(
         &told,
         &["countersign pair dpm=dpm/etc/application.properties"],
+    );
+}
+
+#[test]
+fn whoever_does_not_know_the_key_is_not_taken_for_the_dpm() {
+    // The DPM of another pair, where this one's should be.
+    let world = World::of(paired(), "");
+    let folder = paired();
+    let port = world.to_dpm.rsplit('=').next().unwrap();
+    let doctor = format!("doctor --home dpe -o json {}", world.to_dpm);
+
+    let told = fails(folder.run(&doctor), "token", "between", 4);
+
+    let unproved = format!("127.0.0.1:{port} did not prove to be dpm-dev");
+    let told = told.replace("localhost", "127.0.0.1");
+    says(&told, &[&unproved, "KEY_UNKNOWN", "countersign pair dpm="]);
+    says(
+        &told,
+        &[
+            "`ataccama.client.connection.dpm.grpc.port`",
+            "`ataccama.client.connection.dpm.host`",
+        ],
     );
 }
 
@@ -308,6 +327,24 @@ fn world_7_revoked_key_is_token() {
     let told = fails(world.doctor("dpe", ""), "token", "peer", 4);
 
     says(&told, &["UNAUTHENTICATED KEY_REVOKED", "as revoked"]);
+}
+
+#[test]
+fn dpm_whose_every_key_is_revoked_here_is_mended_here() {
+    let world = World::new();
+    let text = world.folder.read(DPE);
+    let revoked = text.replace("is-revoked=false", "is-revoked=true");
+    world.folder.write(DPE, revoked);
+
+    let told = fails(world.doctor("dpe", ""), "token", "here", 4);
+
+    says(
+        &told,
+        &[
+            "every key of `dpm-dev` is revoked in dpe/etc/application.properties",
+            "deployments.dpm-dev.security.jwt-keys.key.is-revoked=false",
+        ],
+    );
 }
 
 #[test]

@@ -19,7 +19,9 @@ fn settled(text: &str) -> String {
     let word = |word: &str| match word {
         word if word.contains("countersign-demo-") => "FOLDER".to_owned(),
         word if word.ends_with('…') => "KEY".to_owned(),
-        word if word.starts_with("127.0.0.1:") => "ADDRESS".to_owned(),
+        word if word.starts_with("127.0.0.1:") || word.starts_with("localhost:") => {
+            "ADDRESS".to_owned()
+        }
         // A fingerprint, and the loopback address that only some machines have.
         word if word.len() == 43 && !word.contains(['/', '.']) => "KEY".to_owned(),
         "::1," => String::new(),

@@ -73,6 +73,9 @@ pub(super) fn judge(peer: &Peer, asked: Asked) -> Result<Found<Known>, Fault> {
         Ok(answer) => return Ok(known(peer, answer)),
         Err(status) => status,
     };
+    if let Some(keys) = peer.revoked_keys() {
+        return Err(revoked_here(peer, &keys));
+    }
     Err(match reason_of(&status) {
         Some(reason) => refused(peer, reason, &status),
         None if status.code() == Code::Unimplemented => {
@@ -87,6 +90,21 @@ pub(super) fn judge(peer: &Peer, asked: Asked) -> Result<Found<Known>, Fault> {
             fault.help("look for a proxy between the two, and into the peer's log")
         }
     })
+}
+
+/// Says that this module's own file lets it call nobody there.
+fn revoked_here(peer: &Peer, keys: &[String]) -> Fault {
+    let (name, file) = (&peer.name, &peer.words.file);
+    let detail = format!("not called: every key of `{name}` is revoked in {file}");
+    let fault = Fault::new(Side::Here, detail);
+    let setting = format!("ataccama.one.platform.deployments.{name}.security.jwt-keys");
+    let fault = keys.iter().fold(fault, |fault, key| {
+        fault.help(format!(
+            "revoked by mistake? write in {file}: {setting}.{key}.is-revoked=false"
+        ))
+    });
+    let fault = fault.help(format!("else {name} needs a new key that is trusted here:"));
+    fault.help("countersign rotate")
 }
 
 fn known(peer: &Peer, answer: wire::WhoAmIResponse) -> Found<Known> {
@@ -106,9 +124,11 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
     let key = &own.key_id;
     let code = code_name(status.code());
     let what = match reason {
-        Reason::KeyUnknown => format!("{name} does not know key {key} of this module"),
+        Reason::KeyUnknown => format!("{} does not know key {key} of this module", who(peer)),
         Reason::KeyRevoked => format!("{name} lists key {key} of this module as revoked"),
-        Reason::SignatureInvalid => format!("{name} holds another key under the name {key}"),
+        Reason::SignatureInvalid => {
+            format!("{} holds another key under the name {key}", who(peer))
+        }
         _ => {
             let start = format!("{reason}: ");
             let message = status.message();
@@ -117,7 +137,8 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
         }
     };
     let side = match reason {
-        Reason::KeyUnknown | Reason::KeyRevoked | Reason::SignatureInvalid => Side::Peer,
+        Reason::KeyRevoked => Side::Peer,
+        Reason::KeyUnknown | Reason::SignatureInvalid if peer.side() == Side::Here => Side::Here,
         _ => Side::Between,
     };
     // No callee signs for a caller whose signature did not verify, and proofs are judged here.
@@ -136,11 +157,24 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
         let help = "where that is intended, this module needs a new key: countersign rotate";
         return fault.help(help);
     }
-    let fault = if reason == Reason::KeyUnknown {
-        fault.help(peer.words.list.clone())
-    } else {
-        fault
+    let fault = match reason {
+        Reason::KeyUnknown | Reason::SignatureInvalid => {
+            let port = &peer.words.port;
+            let fault = fault.help(format!("either another module answers there: {port}"));
+            let fault = fault.help(peer.words.host.clone());
+            let fault = fault.help(format!("or {name} does not trust this key:"));
+            fault.help(peer.words.list.clone())
+        }
+        _ => fault,
     };
     let fault = fault.help(peer.words.check.clone());
     fault.help(peer.words.pair.clone())
+}
+
+/// Calls whoever refused a key that it cannot sign for: nothing shows that it is the peer.
+fn who(peer: &Peer) -> String {
+    format!(
+        "whoever answers at {} did not prove to be {} (unproved) and",
+        peer.target, peer.name
+    )
 }

@@ -40,6 +40,8 @@ pub(super) struct Words {
     pub(super) check: String,
     /// How both are paired.
     pub(super) pair: String,
+    /// This module's file.
+    pub(super) file: String,
 }
 
 impl Peer {
@@ -104,6 +106,7 @@ impl Peer {
                 list: format!("countersign deployment list --home {home}"),
                 check: format!("countersign check {file}"),
                 pair: format!("countersign pair {kind}={file} …"),
+                file: file.to_string(),
             },
             deployment: None,
         })
@@ -139,6 +142,7 @@ impl Peer {
                 list: "countersign deployment list --home <its home>".to_owned(),
                 check: format!("countersign check {file} <the engine's file>"),
                 pair: format!("countersign pair {kind}={file} dpe=<the engine's file>"),
+                file: file.to_string(),
             },
             deployment: Some(owner.clone()),
         })
@@ -155,6 +159,19 @@ impl Peer {
             Some(_) => Side::Peer,
             None => Side::Here,
         }
+    }
+
+    /// Returns its keys where each of them is revoked here: then no call can be made.
+    pub(super) fn revoked_keys(&self) -> Option<Vec<String>> {
+        let name = self.deployment.as_ref()?;
+        let trust = self.module.trust().load();
+        let deployment = trust.deployment(name.as_str())?;
+        let names = deployment.keys.iter().map(|key| key.name.clone());
+        deployment
+            .active_keys()
+            .next()
+            .is_none()
+            .then(|| names.collect())
     }
 
     /// Tells whether its certificate is pinned; the module's own is.
@@ -199,6 +216,7 @@ fn words_of_connection(
         list: format!("countersign deployment list --home {shown}"),
         check: format!("countersign check {own} {theirs}"),
         pair: format!("countersign pair {name}={theirs} {kind}={own}"),
+        file: own.to_string(),
     }
 }
 
