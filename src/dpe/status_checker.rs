@@ -83,6 +83,7 @@ pub struct StatusChecker {
     options: StatusCheckerOptions,
     client: EngineRegistryServiceClient<AttachIdentity<Channel>>,
     connection: Connection,
+    identity: AttachIdentityLayer,
     module: Module,
     pause: Duration,
     /// The DPM may hold a registration, as after a call whose answer never came.
@@ -111,6 +112,7 @@ impl StatusChecker {
             engine,
             client: EngineRegistryServiceClient::new(identity.layer(connection.channel())),
             connection,
+            identity: identity.clone(),
             health: module.health().required("engine"),
             module: module.clone(),
             pause: FIRST_PAUSE,
@@ -268,7 +270,10 @@ impl StatusChecker {
             }
         } else if let Trouble::Refused(status) = trouble {
             self.maybe_registered &= !is_proved(status);
-            let (reason, help) = explain(status, self.module.own().key_id.as_str());
+            let (reason, help) = match self.identity.hindrance() {
+                Some(here) => (format!("not called: {here}"), MEND_HERE),
+                None => explain(status, self.module.own().key_id.as_str()),
+            };
             if !self.in_doubt {
                 self.health
                     .down(format!("the DPM {dpm} does not register it: {reason}"));
@@ -298,6 +303,7 @@ impl StatusChecker {
     }
 }
 
+const MEND_HERE: &str = "`is-revoked=false` in this engine's file trusts a key again";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const FAREWELL: Duration = Duration::from_secs(2);
 

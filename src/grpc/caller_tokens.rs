@@ -119,6 +119,21 @@ impl CallerTokens {
         current.map_or_else(|| self.mint(), Ok)
     }
 
+    /// Says why there can be no token, where the own file is why.
+    pub(super) fn hindrance(&self) -> Option<TokenError> {
+        let Callee::Deployment(name) = &self.callee else {
+            return None;
+        };
+        let trust = self.trust.current();
+        match trust.deployment(name.as_str()) {
+            None => Some(TokenError::NotTrusted(name.clone())),
+            Some(callee) if callee.active_keys().next().is_none() => {
+                Some(TokenError::Revoked(name.clone()))
+            }
+            Some(_) => None,
+        }
+    }
+
     fn reusable(&self, now: SystemTime) -> Option<Arc<CallerToken>> {
         let current = self.current.load();
         let current = (*current).as_ref()?;

@@ -59,6 +59,11 @@ impl AttachIdentityLayer {
         }
     }
 
+    /// Says why no call is made at all, where this module's own file is why.
+    pub(crate) fn hindrance(&self) -> Option<String> {
+        self.tokens.hindrance().map(|error| error.to_string())
+    }
+
     /// Requires the callee's proof on every call, and that it is `engine` where one is given.
     #[must_use]
     pub fn require_proof(&self, verifier: ProofVerifier, engine: Option<EngineClaim>) -> Self {
