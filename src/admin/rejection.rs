@@ -40,18 +40,23 @@ impl Rejection {
 ///
 /// When `file` cannot be read.
 pub fn newest(file: &Path) -> io::Result<Option<Rejection>> {
+    newest_of(file, &["authRejected"])
+}
+
+/// As [`newest`], but finds the newest line with any of `events`.
+pub(super) fn newest_of(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
     let file = if file.is_dir() {
         file.join("spring-boot-logger.json.log")
     } else {
         file.to_owned()
     };
-    if let Some(found) = newest_in(&file)? {
+    if let Some(found) = newest_in(&file, events)? {
         return Ok(Some(found));
     }
     for n in 1..=MOST_ROLLED {
         let mut name = file.clone().into_os_string();
         name.push(format!(".{n}"));
-        match newest_in(Path::new(&name)) {
+        match newest_in(Path::new(&name), events) {
             Ok(None) => {}
             Ok(found) => return Ok(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -67,7 +72,7 @@ const CHUNK: u64 = 64 * 1024;
 /// A log line has 8192 characters and a few members more; what is longer is none.
 const LONGEST_LINE: usize = 256 * 1024;
 
-fn newest_in(path: &Path) -> io::Result<Option<Rejection>> {
+fn newest_in(path: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
     // To open a pipe would wait for its writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -87,13 +92,13 @@ fn newest_in(path: &Path) -> io::Result<Option<Rejection>> {
         let mut lines = chunk.split(|byte| *byte == b'\n');
         // Its beginning may stand in the chunk before.
         let cut = lines.next().unwrap_or_default().to_vec();
-        if let Some(members) = lines.rev().find_map(rejection) {
+        if let Some(members) = lines.rev().find_map(|line| told(line, events)) {
             let file = path.to_owned();
             return Ok(Some(Rejection { file, members }));
         }
         if start == 0 {
             let file = path.to_owned();
-            return Ok(rejection(&cut).map(|members| Rejection { file, members }));
+            return Ok(told(&cut, events).map(|members| Rejection { file, members }));
         }
         rest = cut;
         if rest.len() > LONGEST_LINE {
@@ -103,10 +108,13 @@ fn newest_in(path: &Path) -> io::Result<Option<Rejection>> {
     Ok(None)
 }
 
-fn rejection(line: &[u8]) -> Option<Map<String, Value>> {
+fn told(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
     // Most lines are others: those are not parsed.
-    let word = b"authRejected";
-    if line.len() > LONGEST_LINE || !line.windows(word.len()).any(|part| part == word) {
+    let holds = |word: &&str| {
+        let mut parts = line.windows(word.len());
+        parts.any(|part| part == word.as_bytes())
+    };
+    if line.len() > LONGEST_LINE || !events.iter().any(holds) {
         return None;
     }
     let value: Value = serde_json::from_slice(line).ok()?;
@@ -114,7 +122,9 @@ fn rejection(line: &[u8]) -> Option<Map<String, Value>> {
         return None;
     };
     let event = members.get("eventId").and_then(Value::as_str);
-    (event == Some("authRejected")).then_some(members)
+    event
+        .is_some_and(|event| events.contains(&event))
+        .then_some(members)
 }
 
 #[cfg(test)]

@@ -429,6 +429,31 @@ fn world_10_blocked_way_back_is_way_back() {
 }
 
 #[test]
+fn address_that_the_dpm_does_not_allow_is_mended_in_the_dpms_file() {
+    let elsewhere = "--set countersign.deployments.dpe-dev.allowed-addresses=10.0.0.0/8";
+    let world = World::of(paired(), elsewhere);
+    let port = free_port();
+    let own = format!("--set ataccama.server.grpc.port={port}");
+    let dpe = format!(
+        "dpe run --home dpe {own} --set server.port=0 {}",
+        world.to_dpm
+    );
+    let mut dpe = Running::start(&world.folder, &dpe);
+    dpe.until(" registerRefused ");
+
+    let told = fails(world.doctor("dpe", &own), "way back", "peer", 4);
+
+    says(
+        &told,
+        &[
+            "the engine runs, but dpm-dev does not hold it: ADDRESS_NOT_ALLOWED",
+            "file of dpm-dev",
+            "`countersign.deployments.dpe-dev.allowed-addresses`",
+        ],
+    );
+}
+
+#[test]
 fn files_that_cannot_be_used_are_config_or_own_key() {
     let folder = paired();
     let whole = folder.read(DPE);

@@ -124,6 +124,8 @@ pub struct Row {
     pub side: Option<Side>,
     /// How, one sentence or command each.
     pub help: Vec<String>,
+    /// Whether it failed because one side refuses the other, whatever the layer.
+    pub refused: bool,
     /// How long it took, where that tells something.
     pub took: Option<Duration>,
 }
@@ -136,6 +138,7 @@ impl Row {
             detail: detail.into(),
             side: None,
             help: Vec::new(),
+            refused: false,
             took: None,
         }
     }
@@ -144,6 +147,7 @@ impl Row {
         Self {
             side: Some(fault.side),
             help: fault.help,
+            refused: fault.refused,
             ..Self::new(layer, State::Fail, fault.detail)
         }
     }
@@ -155,6 +159,7 @@ pub(super) struct Fault {
     side: Side,
     detail: String,
     help: Vec<String>,
+    refused: bool,
 }
 
 impl Fault {
@@ -163,7 +168,14 @@ impl Fault {
             side,
             detail: detail.into(),
             help: Vec::new(),
+            refused: false,
         }
+    }
+
+    /// Says that one side refuses the other.
+    pub(super) fn refused(mut self) -> Self {
+        self.refused = true;
+        self
     }
 
     /// Adds what to do.
@@ -304,6 +316,9 @@ impl Diagnosis {
     /// Returns what it comes to: the first failure decides.
     pub fn verdict(&self) -> Verdict {
         let failed = self.rows().find(|row| row.state == State::Fail);
+        if failed.is_some_and(|row| row.refused) {
+            return Verdict::Refused;
+        }
         match failed.map(|row| row.layer) {
             None => Verdict::Healthy,
             Some(Layer::Config | Layer::OwnKey) => Verdict::Unusable,

@@ -10,6 +10,7 @@ use super::Options;
 use super::peer::Peer;
 use super::report::{Fault, Found, Side};
 use super::role::{self, Record};
+use crate::admin::rejection::newest_of;
 use crate::config::Settings;
 use crate::dpe::{EngineIdFileError, stored_engine_id};
 use crate::engine::EngineId;
@@ -48,17 +49,46 @@ pub(super) async fn judge(
             let engine = checked(engine, peer, connection, id, options.timeout).await;
             seen(&engine, &peer.name)
         }
-        None if listens(settings, options.timeout).await => {
-            let detail = format!("the engine runs, but {} does not hold it", peer.name);
-            let fault = Fault::new(Side::Here, detail);
-            let log = settings.home.log.display();
-            Err(fault.help(format!("its log says why: {log}")))
-        }
+        None if listens(settings, options.timeout).await => Err(not_held(peer, settings)),
         None => {
             let detail = format!("the engine does not run; {start}");
             Ok(Found::skipped((), detail))
         }
     }
+}
+
+/// Says why the DPM does not hold an engine that runs, as that engine's log tells it.
+fn not_held(peer: &Peer, settings: &Settings) -> Fault {
+    let log = &settings.home.log;
+    let events = ["registerRefused", "register", "waitingForDpm"];
+    let told = newest_of(log, &events).ok().flatten();
+    let refused = told.filter(|line| line.text("eventId") == Some("registerRefused"));
+    let reason = refused.as_ref().and_then(|line| line.text("reason"));
+    let reason = reason.map_or_else(String::new, |why| format!(": {}", UntrustedReason(why)));
+    let detail = format!(
+        "the engine runs, but {} does not hold it{reason}",
+        peer.name
+    );
+    if reason.contains(NOT_ALLOWED) {
+        let own = peer.module.own();
+        return not_allowed(detail, own.issuer(), &peer.name);
+    }
+    let fault = Fault::new(Side::Here, detail);
+    fault.help(format!("its log says why: {}", log.display()))
+}
+
+const NOT_ALLOWED: &str = "ADDRESS_NOT_ALLOWED";
+
+/// Says that the DPM called `dpm` dials the engines of `owner` elsewhere alone.
+fn not_allowed(detail: String, owner: &str, dpm: &str) -> Fault {
+    let fault = Fault::new(Side::Peer, detail).refused();
+    let fault = fault.help(format!(
+        "the file of {dpm} says where it may be dialled: `countersign.deployments.{owner}.allowed-addresses`"
+    ));
+    let fault = fault.help(
+        "the engine advertises `ataccama.one.dpe.service.hostname` and `.port` of its own file",
+    );
+    fault.help("countersign explain ADDRESS_NOT_ALLOWED")
 }
 
 /// Makes sure that the engine is this module's: its id may have been copied with its folder.
@@ -114,7 +144,11 @@ pub(super) fn seen(engine: &Engine, dpm: &str) -> Result<Found<()>, Fault> {
         "" => "it was not dialled back yet".to_owned(),
         reason => UntrustedReason(reason).to_string(),
     };
-    let fault = Fault::new(Side::Between, format!("{way}, {status}: {reason}"));
+    let detail = format!("{way}, {status}: {reason}");
+    if reason.contains(NOT_ALLOWED) {
+        return Err(not_allowed(detail, &engine.deployment, dpm));
+    }
+    let fault = Fault::new(Side::Between, detail);
     Err(fault.help(
         "the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there",
     ))
