@@ -454,6 +454,52 @@ fn address_that_the_dpm_does_not_allow_is_mended_in_the_dpms_file() {
 }
 
 #[test]
+fn engine_that_does_not_run_is_way_back() {
+    let mut world = World::new();
+
+    let never = fails(world.doctor("dpe", ""), "way back", "here", 1);
+
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let mut dpe = Running::start(&world.folder, &dpe);
+    dpe.until(" register ");
+    world.dpm.until("newStatus=READY");
+    dpe.signal("-TERM");
+    let _ = dpe.child.wait();
+    let stopped = fails(world.doctor("dpe", ""), "way back", "here", 1);
+
+    for told in [never, stopped] {
+        says(
+            &told,
+            &["the engine does not run", "countersign dpe run --home dpe"],
+        );
+    }
+}
+
+#[test]
+fn dpm_without_an_engine_of_a_dpe_that_it_trusts_says_so() {
+    let mut world = World::new();
+    let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
+    let own = format!("--set ataccama.server.grpc.port={port}");
+
+    let never = world.doctor("dpm", &own).exits(1);
+    let asked = world
+        .doctor("dpm", &format!("{own} --peer dpe-dev"))
+        .exits(1);
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let mut dpe = Running::start(&world.folder, &dpe);
+    world.dpm.until("newStatus=READY");
+    dpe.signal("-TERM");
+    let _ = dpe.child.wait();
+    let left = world.doctor("dpm", &own).exits(1);
+
+    for run in [&never, &asked, &left] {
+        says(&run.stdout, &["registered engines: 0; none of dpe-dev"]);
+        assert_eq!(run.json()["healthy"], false);
+    }
+    says(&left.stdout, &["of dpe-dev is INACTIVE"]);
+}
+
+#[test]
 fn files_that_cannot_be_used_are_config_or_own_key() {
     let folder = paired();
     let whole = folder.read(DPE);
@@ -571,11 +617,19 @@ fn watching_tells_a_change_once_the_world_is_mended() {
     let dpm =
         format!("dpm run --home dpm --set server.port=0 --set ataccama.server.grpc.port={port}");
     let dpm = Running::start(&folder, &dpm);
-    let mended = next();
+    let stopped = next();
+    let dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
+    let mended = loop {
+        let told = next();
+        if told["healthy"] == true {
+            break told;
+        }
+    };
 
     let _ = watching.kill();
     let _ = watching.wait();
-    drop(dpm);
+    drop((dpm, dpe));
+    assert_eq!(stopped["exit"], 1);
     assert_eq!(
         (&broken["healthy"], &broken["exit"]),
         (&false.into(), &5.into())

@@ -10,6 +10,7 @@ use tower_layer::Layer as _;
 
 use super::peer::Peer;
 use super::report::{Fault, Found, Layer, Side, Visit};
+use super::roll::{Roll, dpes};
 use super::{NoSuchPeer, Options, role, visit, way_back};
 use crate::config::Settings;
 use crate::engine::EngineAddress;
@@ -51,7 +52,9 @@ pub(super) async fn visits(
         visits.push(of_engine(engine, settings, module, options).await);
     }
     match wanted {
-        Some(name) if visits.len() == 1 => Err(NoSuchPeer(name.to_owned())),
+        Some(name) if visits.len() == 1 && !dpes(settings).any(|known| known == name) => {
+            Err(NoSuchPeer(name.to_owned()))
+        }
         _ => Ok(visits),
     }
 }
@@ -74,26 +77,24 @@ async fn itself(
         Layer::Role,
         Ok(Found::skipped((), "a module needs none to ask itself")),
     )?;
-    let listed = list(peer, &connection, limit).await.map_err(|status| {
-        let detail = format!(
-            "the engines cannot be listed: {}",
-            Untrusted(status.message())
-        );
-        Fault::new(Side::Here, detail)
-    });
-    let listed = listed.map(|engines| {
-        let count = engines.len();
-        let more = if count > MOST {
-            format!("; the first {MOST} are looked at, others with --peer ID")
-        } else {
-            String::new()
-        };
-        Found::skipped(engines, format!("registered engines: {count}{more}"))
-    });
-    visit.note(Layer::WayBack, listed)
+    let engines = match list(peer, &connection, limit).await {
+        Ok(engines) => engines,
+        Err(status) => {
+            let message = Untrusted(status.message());
+            let fault = Fault::new(
+                Side::Here,
+                format!("the engines cannot be listed: {message}"),
+            );
+            return visit.note(Layer::WayBack, Err(fault));
+        }
+    };
+    let roll = Roll::of(engines, settings);
+    // Those that are registered are looked at whatever is missing.
+    let _: Option<()> = visit.note(Layer::WayBack, roll.judge(options.peer.as_deref(), MOST));
+    Some(roll.active)
 }
 
-/// Lists the engines in service.
+/// Lists all engines that the registry knows.
 async fn list(
     peer: &Peer,
     connection: &Connection,
@@ -111,8 +112,7 @@ async fn list(
         let page = timeout(limit, client.list_engines(request)).await;
         let late = |_elapsed| Status::deadline_exceeded("no answer in time");
         let page = page.map_err(late)??.into_inner();
-        let active = |engine: &wire::Engine| engine.status() != wire::EngineStatus::Inactive;
-        engines.extend(page.engines.into_iter().filter(active));
+        engines.extend(page.engines);
         page_token = page.next_page_token;
         if page_token.is_empty() {
             return Ok(engines);
@@ -136,8 +136,13 @@ async fn of_engine(
     options: &Options,
 ) -> Visit {
     let address = engine.address.clone().unwrap_or_default();
+    let status = engine.status().as_str_name();
+    let status = match status.strip_prefix("ENGINE_STATUS_").unwrap_or(status) {
+        "READY" => String::new(),
+        other => format!(", {other}"),
+    };
     let mut visit = Visit::to(format!(
-        "engine {} of {} at {}:{}",
+        "engine {} of {} at {}:{}{status}",
         Untrusted(&engine.id),
         Untrusted(&engine.deployment),
         Untrusted(&address.hostname),

@@ -13,6 +13,7 @@ mod own;
 mod peer;
 mod report;
 mod role;
+mod roll;
 mod tcp;
 mod tls;
 mod visit;

@@ -37,8 +37,8 @@ pub(super) async fn judge(
     let home = options.home.display();
     let start = format!("start it with: countersign dpe run --home {home}");
     let Some(id) = id else {
-        let detail = format!("this engine has not run yet; {start}");
-        return Ok(Found::skipped((), detail));
+        let fault = Fault::new(Side::Here, "the engine does not run, and never has");
+        return Err(fault.help(start));
     };
     if let Some(engine) = &record {
         check_owner(engine, peer)?;
@@ -51,8 +51,11 @@ pub(super) async fn judge(
         }
         None if listens(settings, options.timeout).await => Err(not_held(peer, settings)),
         None => {
-            let detail = format!("the engine does not run; {start}");
-            Ok(Found::skipped((), detail))
+            let detail = match settings.server.port {
+                0 => "the DPM does not hold the engine, which takes a free port: it may not run",
+                _ => "the engine does not run",
+            };
+            Err(Fault::new(Side::Here, detail).help(start))
         }
     }
 }
