@@ -156,13 +156,19 @@ impl ProofVerifier {
             let typ = compact.header().typ().unwrap_or("none");
             return Err(invalid(format!("its `typ` is `{typ}`, expected `{TYPE}`")));
         }
-        let key = callee.active_keys().find(|key| key.key_id.as_str() == kid);
-        let key = key.ok_or_else(|| {
-            let name = &callee.name;
+        let name = &callee.name;
+        let mut keys = callee.keys.iter();
+        let key = keys.find(|key| key.key_id.as_str() == kid).ok_or_else(|| {
             invalid(format!(
                 "it is signed by `{kid}`, which is no active key of `{name}`"
             ))
         })?;
+        if key.revoked {
+            let still = format!("`{name}` still signs with `{kid}`, which is revoked here");
+            return Err(invalid(format!(
+                "{still}: `rotate` there, or `is-revoked=false` here"
+            )));
+        }
         if !key
             .key
             .verify(compact.signing_input().as_bytes(), compact.signature())

@@ -348,6 +348,25 @@ fn dpm_whose_every_key_is_revoked_here_is_mended_here() {
 }
 
 #[test]
+fn engine_that_revoked_every_key_of_its_dpm_says_so_in_its_log() {
+    let world = World::new();
+    let revoked =
+        "--set ataccama.one.platform.deployments.dpm-dev.security.jwt-keys.key.is-revoked=true";
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {revoked} {}", world.to_dpm);
+    let mut dpe = Running::start(&world.folder, &dpe);
+
+    let told = dpe.until(" registerRefused ");
+
+    says(
+        &told,
+        &[
+            "not called: every key of deployment `dpm-dev` is revoked here",
+            "`is-revoked=false` in this engine's file",
+        ],
+    );
+}
+
+#[test]
 fn world_8_missing_role_is_role() {
     let other = "--set ataccama.one.platform.deployments.dpe-dev.security.roles[0]=VIEWER";
     let world = World::of(paired(), other);
@@ -497,6 +516,31 @@ fn dpm_without_an_engine_of_a_dpe_that_it_trusts_says_so() {
         assert_eq!(run.json()["healthy"], false);
     }
     says(&left.stdout, &["of dpe-dev is INACTIVE"]);
+}
+
+#[test]
+fn engine_that_still_signs_with_a_revoked_key_is_named_with_it() {
+    let mut world = World::new();
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let _dpe = Running::start(&world.folder, &dpe);
+    world.dpm.until("newStatus=READY");
+    let prepare = format!("rotate prepare --file {DPE} --peer-file {DPM} --yes");
+    world.folder.run(&prepare).exits(0);
+    let revoke = "revoke --file dpm --deployment dpe-dev --key key --yes";
+    world.folder.run(revoke).exits(0);
+    let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
+
+    let own = format!("--set ataccama.server.grpc.port={port}");
+    let run = world.doctor("dpm", &own).exits(4);
+
+    says(
+        &run.stdout,
+        &[
+            "PROOF_INVALID",
+            "`dpe-dev` still signs with `",
+            "`rotate` there, or `is-revoked=false` here",
+        ],
+    );
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn proof_by_an_unknown_or_revoked_key_does_not_hold() {
     assert!(
         world
             .detail(&proof, &world.exchange(), None)
-            .contains("no active key of `dpe-dev`")
+            .contains("`dpe-dev` still signs with `")
     );
 }
 
