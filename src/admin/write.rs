@@ -158,7 +158,7 @@ impl Committed {
 /// A folder in which no other countersign writes until this is dropped.
 #[derive(Debug)]
 pub struct FolderLock {
-    _folder: Option<File>,
+    folder: Option<File>,
 }
 
 impl FolderLock {
@@ -171,15 +171,23 @@ impl FolderLock {
         let target = follow(path)?;
         let folder = folder_of(&target);
         if cfg!(not(unix)) {
-            return Ok(Self { _folder: None });
+            return Ok(Self { folder: None });
         }
         let file = File::open(folder).map_err(WriteError::io(&target))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self {
-                _folder: Some(file),
-            }),
+            Ok(()) => Ok(Self { folder: Some(file) }),
             Err(fs::TryLockError::WouldBlock) => Err(WriteError::Busy(folder.to_owned())),
             Err(fs::TryLockError::Error(error)) => Err(WriteError::io(&target)(error)),
+        }
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // A process that was just started shares the file until it runs its own program.
+        if let Some(folder) = &self.folder {
+            // Closing it says the same, if later.
+            let _ = folder.unlock();
         }
     }
 }
