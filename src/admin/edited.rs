@@ -197,6 +197,15 @@ fn shown(change: &Change, settings: &[Setting]) -> SettingChange {
 /// What an earlier run left behind when it was killed is removed, also where nothing is to be
 /// written.
 pub(super) fn write_all(files: &[EditedFile]) -> Result<(), WriteError> {
+    let files: Vec<_> = files.iter().collect();
+    write_after(|| Ok(Vec::new()), &files)
+}
+
+/// Writes what `first` stages, then `files`, as [`write_all`] does.
+pub(super) fn write_after(
+    first: impl FnOnce() -> Result<Vec<Staged>, WriteError>,
+    files: &[&EditedFile],
+) -> Result<(), WriteError> {
     let changes = files.iter().any(|file| !file.is_empty());
     let mut folders = Vec::new();
     for file in files {
@@ -222,10 +231,12 @@ pub(super) fn write_all(files: &[EditedFile]) -> Result<(), WriteError> {
     for folder in &folders {
         sweep(folder);
     }
-    let mut staged = Vec::new();
+    let mut edited = Vec::new();
     for file in files {
-        staged.extend(file.staged()?);
+        edited.extend(file.staged()?);
     }
+    let mut staged = first()?;
+    staged.extend(edited);
     commit_all(staged)
 }
 

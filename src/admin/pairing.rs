@@ -10,23 +10,22 @@ mod settle;
 mod tls;
 pub(super) mod view;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::Report;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
-use crate::properties::{FileText, Outcome, ReadFault};
-use crate::secret::Secret;
 
+use super::edited::{EditedFile, read, write_after};
 use super::error::{PairError, WriteError};
-use super::write::{
-    FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, same_file, sweep,
-};
+use super::write::{Staged, same_file};
 pub use one_side::{OneSide, plan_accept, plan_own};
 
-use draft::{Draft, confirm, draft};
+use draft::{confirm, draft};
 use tls::{Certificate, NewFile, still_absent};
+
+const HEADING: &str =
+    "Written by `countersign pair`: this module's key, and the modules it trusts.";
 
 /// One of the two modules.
 #[derive(Clone, Debug)]
@@ -64,27 +63,14 @@ pub struct Plan {
 /// What pairing would change in one file.
 #[derive(Debug)]
 pub struct PlannedSide {
-    path: PathBuf,
     name: DeploymentName,
     fingerprint: Fingerprint,
     is_key_new: bool,
-    before: Option<FileText>,
-    own_only: Option<Secret<String>>,
-    after: Option<Secret<String>>,
-    changes: Vec<PlannedChange>,
     port: u16,
+    file: EditedFile,
+    /// The first file with its new key alone; none where it has its key.
+    own_only: Option<EditedFile>,
     certificate: Option<Certificate>,
-}
-
-/// A setting that would change.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PlannedChange {
-    /// The setting.
-    pub key: String,
-    /// Its new value; a private key is replaced by a remark.
-    pub shown: String,
-    /// Whether it was there with another value.
-    pub replaces: bool,
 }
 
 /// Plans the pairing of two modules. Nothing is written.
@@ -100,41 +86,20 @@ pub fn plan(members: &[Member; 2], options: &Options) -> Result<Plan, PairError>
     if same_file(&first.path, &second.path)? {
         return Err(PairError::SameFile);
     }
-    let before = [read(&first.path)?, read(&second.path)?];
-    let texts = before
-        .each_ref()
-        .map(|file| file.as_ref().map_or("", FileText::text));
+    let before = |member: &Member| read(&member.path).map_err(PairError::Read);
+    let before = [before(first)?, before(second)?];
     let certificates = if options.tls {
-        let [first, second] = draft(members, options, texts, &[None, None])?;
+        let [first, second] = draft(members, options, &before, &[None, None])?;
         [Some(first.certificate()?), Some(second.certificate()?)]
     } else {
         [None, None]
     };
-    let drafts = draft(members, options, texts, &certificates)?;
-    let after = drafts.each_ref().map(|draft| match &draft.outcome {
-        Outcome::Changed(edited) => Some(Secret::new(edited.text().to_owned())),
-        Outcome::Unchanged => None,
-    });
-    let report = confirm(members, options, texts, (&after, &certificates))?;
-    let [left, right] = drafts.map(Draft::shown);
-    let [left_certificate, right_certificate] = certificates;
-    let [left_before, right_before] = before;
-    let [left_after, right_after] = after;
+    let drafts = draft(members, options, &before, &certificates)?;
+    let report = confirm(members, options, &drafts, &certificates)?;
+    let [one, other] = drafts;
+    let [mine, theirs] = certificates;
     Ok(Plan {
-        sides: [
-            PlannedSide {
-                before: left_before,
-                after: left_after,
-                certificate: left_certificate,
-                ..left
-            },
-            PlannedSide {
-                before: right_before,
-                after: right_after,
-                certificate: right_certificate,
-                ..right
-            },
-        ],
+        sides: [one.planned(mine), other.planned(theirs)],
         report,
     })
 }
@@ -152,13 +117,13 @@ impl Plan {
 
     /// Tells whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.sides.iter().all(|side| side.after.is_none())
+        self.sides.iter().all(|side| side.file.is_empty())
     }
 
     /// Tells whether a file that is there already would change.
     pub fn touches_existing(&self) -> bool {
         let mut sides = self.sides.iter();
-        sides.any(|side| side.before.is_some() && side.after.is_some())
+        sides.any(|side| side.file.is_there() && !side.file.is_empty())
     }
 
     /// Writes both files, or neither; removes what a killed run left beside them.
@@ -168,29 +133,16 @@ impl Plan {
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(&self) -> Result<(), PairError> {
-        let changed: Vec<_> = self
-            .sides
-            .iter()
-            .filter_map(PlannedSide::new_text)
-            .collect();
-        for (side, _) in &changed {
-            let target = follow(&side.path)?;
-            let folder = folder_of(&target);
-            fs::create_dir_all(folder).map_err(WriteError::io(folder))?;
-        }
-        let locks = self.lock();
-        let _locks = match locks {
-            // There is nothing to write, and maybe no folder.
-            Err(_) if changed.is_empty() => return Ok(()),
-            locks => locks?,
-        };
-        for side in &self.sides {
-            sweep(folder_of(&follow(&side.path)?));
-        }
-        for (side, _) in &changed {
-            side.is_as_before()?;
-        }
-        // The settings name them: they come first, and a certificate after its key.
+        let [first, second] = &self.sides;
+        // No file names a key that could still be lost: the first side's new key is written before
+        // the second file, which trusts it, and that one's before the first file trusts it.
+        let own_only = first.own_only.iter();
+        let files: Vec<_> = own_only.chain([&second.file, &first.file]).collect();
+        Ok(write_after(|| self.new_files(), &files)?)
+    }
+
+    /// Stages the TLS files. The settings name them: they come first, and a certificate after its key.
+    fn new_files(&self) -> Result<Vec<Staged>, WriteError> {
         let mut staged = Vec::new();
         for side in &self.sides {
             let files = side.new_files();
@@ -200,41 +152,14 @@ impl Plan {
                 staged.push(Staged::new(&file.path, text, file.privacy)?);
             }
         }
-        // No file names a key that could still be lost: the first side's new key is written before
-        // the second file, which trusts it, and that one's before the first file trusts it.
-        let [first, second] = &self.sides;
-        for (side, text) in [
-            (first, &first.own_only),
-            (second, &second.after),
-            (first, &first.after),
-        ] {
-            staged.extend(text.as_ref().map(|text| side.staged(text)).transpose()?);
-        }
-        commit_all(staged)?;
-        Ok(())
-    }
-
-    /// Locks the folders of both files, each once.
-    fn lock(&self) -> Result<Vec<FolderLock>, PairError> {
-        let mut folders = Vec::new();
-        for side in &self.sides {
-            let target = follow(&side.path)?;
-            let folder = fs::canonicalize(folder_of(&target));
-            folders.push(folder.map_err(WriteError::io(&side.path))?);
-        }
-        folders.sort();
-        folders.dedup();
-        let locks = folders
-            .iter()
-            .map(|folder| FolderLock::acquire(&folder.join("x")));
-        Ok(locks.collect::<Result<_, _>>()?)
+        Ok(staged)
     }
 }
 
 impl PlannedSide {
-    /// Returns the file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Returns what changes in its file.
+    pub fn file(&self) -> &EditedFile {
+        &self.file
     }
 
     /// Returns the deployment's name.
@@ -250,16 +175,6 @@ impl PlannedSide {
     /// Tells whether the key is made by this plan.
     pub fn is_key_new(&self) -> bool {
         self.is_key_new
-    }
-
-    /// Tells whether the file is made by this plan.
-    pub fn is_file_new(&self) -> bool {
-        self.before.is_none()
-    }
-
-    /// Returns what would change, in the order in which it is written.
-    pub fn changes(&self) -> &[PlannedChange] {
-        &self.changes
     }
 
     /// Returns the fingerprint of its TLS certificate, where it gets one or the other side its pin.
@@ -281,51 +196,6 @@ impl PlannedSide {
     /// Returns the gRPC port that the module listens on.
     pub fn port(&self) -> u16 {
         self.port
-    }
-
-    /// Returns the permission bits before and after, if writing takes some away.
-    pub fn mode_change(&self) -> Option<(u32, u32)> {
-        let before = self.before.as_ref()?.mode()? & 0o777;
-        let after = mode_after(before, Privacy::Private);
-        (before != after && self.after.is_some()).then_some((before, after))
-    }
-
-    fn new_text(&self) -> Option<(&Self, &Secret<String>)> {
-        self.after.as_ref().map(|text| (self, text))
-    }
-
-    fn staged(&self, text: &Secret<String>) -> Result<Staged, WriteError> {
-        let bytes = match &self.before {
-            Some(file) => file.encode(text.expose()),
-            None => text.expose().clone().into_bytes().into(),
-        };
-        Staged::new(&self.path, &bytes, Privacy::Private)
-    }
-
-    /// Makes sure that nobody changed the file since it was read.
-    fn is_as_before(&self) -> Result<(), PairError> {
-        let now = read(&self.path)?;
-        let unchanged = match (&self.before, &now) {
-            (None, None) => true,
-            (Some(before), Some(now)) => {
-                before.text() == now.text() && before.has_mark() == now.has_mark()
-            }
-            _ => false,
-        };
-        if unchanged {
-            Ok(())
-        } else {
-            Err(WriteError::Changed(self.path.clone()).into())
-        }
-    }
-}
-
-/// Reads a file that need not be there.
-fn read(path: &Path) -> Result<Option<FileText>, PairError> {
-    match FileText::read(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok(None),
-        Err(error) => Err(PairError::Read(error)),
     }
 }
 

@@ -128,12 +128,11 @@ fn dpm(
             Ok((target, layer, options.towards(&deployment)))
         }
         (Err(UnknownDeployment::Module(_)), _) => {
-            if settings.server.port == 0 {
+            let Some(target) = settings.server.own_target() else {
                 let message = "this DPM takes a free port at each start";
                 return Err(Failure::new(Exit::Unreadable, message)
                     .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT"));
-            }
-            let target = Target::new("127.0.0.1", settings.server.port);
+            };
             let tls = settings.server.tls.clone();
             let tls = tls.map(|server| module.own_module_tls(server)).transpose();
             let options = ConnectionOptions {

@@ -15,8 +15,8 @@ use clap::Args;
 use super::check::counted;
 use super::output::{Console, Exit, Failure, Format, chain};
 use super::{Answer, input, key};
-use crate::admin::PairError;
 use crate::admin::pairing::{self, Member, Options, Plan, PlannedSide};
+use crate::admin::{ChangeKind, PairError};
 use crate::diagnostic::Severity;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, SigningKey, published};
@@ -261,13 +261,13 @@ fn not_paired(error: &PairError, console: &Console) -> Failure {
 
 /// Warns of what the change means for this side's file and process.
 fn remark(side: &PlannedSide, console: &Console) {
-    let path = side.path().display();
-    if let Some((before, after)) = side.mode_change() {
+    let path = side.file().path().display();
+    if let Some((before, after)) = side.file().mode_change() {
         console.note(&format!(
             "`{path}` holds a private key: its mode goes from {before:04o} to {after:04o}"
         ));
     }
-    if !side.is_file_new() && !side.changes().is_empty() && listens(side.port()) {
+    if side.file().is_there() && !side.file().changes().is_empty() && listens(side.port()) {
         let port = side.port();
         console.warn(&format!(
             "something listens on port {port}; if it is this module, start it anew"
@@ -308,17 +308,20 @@ fn text(plan: &Plan) -> String {
         }
     }
     for side in plan.sides() {
-        if side.changes().is_empty() {
+        if side.file().changes().is_empty() {
             continue;
         }
-        let state = if side.is_file_new() {
-            "new, mode 0600"
-        } else {
+        let state = if side.file().is_there() {
             "changed"
+        } else {
+            "new, mode 0600"
         };
-        let _ = writeln!(text, "\n{}  ({state})", side.path().display());
-        for change in side.changes() {
-            let sign = if change.replaces { '~' } else { '+' };
+        let _ = writeln!(text, "\n{}  ({state})", side.file().path().display());
+        for change in side.file().changes() {
+            let sign = match change.kind {
+                ChangeKind::Added => '+',
+                _ => '~',
+            };
             let _ = writeln!(text, "  {sign} {}={}", change.key, change.shown);
         }
         for (file, mode) in side.tls_files().iter().zip(["0644", "0600"]) {

@@ -1,10 +1,11 @@
 //! What a module needs to know to run, as plain values.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::grpc::ProofMode;
+use crate::grpc::Target;
 use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
 use crate::identity::DeploymentName;
 use crate::registry::AddressRules;
@@ -31,6 +32,25 @@ pub struct ServerSettings {
     pub http_port: u16,
     /// TLS of the gRPC port, where it is on.
     pub tls: Option<ServerTlsOptions>,
+}
+
+impl ServerSettings {
+    /// Returns the loopback address at which this machine reaches the gRPC port: a module's own
+    /// operator may call it there alone.
+    pub fn own_host(&self) -> IpAddr {
+        match self.address {
+            address if address.is_loopback() => address,
+            IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            _ => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// Returns where the module's own operator calls it; none where it takes a free port at each
+    /// start.
+    pub fn own_target(&self) -> Option<Target> {
+        let host = self.own_host().to_string();
+        (self.port != 0).then(|| Target::new(&host, self.port))
+    }
 }
 
 /// A connection to another module, `ataccama.client.connection.<c>`.

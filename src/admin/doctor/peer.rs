@@ -82,12 +82,7 @@ impl Peer {
         module: &Module,
         options: &Options,
     ) -> Result<Self, Fault> {
-        let address = settings.server.address;
-        let host = if address.is_loopback() {
-            address.to_string()
-        } else {
-            "127.0.0.1".to_owned()
-        };
+        let host = settings.server.own_host().to_string();
         let tls = settings.server.tls.clone();
         let tls = tls.map(|server| module.own_module_tls(server)).transpose();
         let (home, file) = (options.home.display(), settings.home.file.display());

@@ -1,23 +1,22 @@
 //! What would be written into each of the two files.
 
-use super::settle::{Setting, Side};
+use super::settle::Side;
 use super::tls::{Certificate, TlsView};
 use super::view::View;
-use super::{Member, Options, PlannedChange, PlannedSide};
+use super::{HEADING, Member, Options, PlannedSide};
+use crate::admin::edited::{EditedFile, Setting};
 use crate::admin::error::PairError;
 use crate::config::{self, Report};
-use crate::properties::{Change, Edit, FileText, Outcome};
-use crate::secret::Secret;
+use crate::properties::FileText;
 
 /// What would be written into one file.
 pub(super) struct Draft<'a> {
     member: &'a Member,
     side: Side,
     tls: TlsView,
-    settings: Vec<Setting>,
-    pub(super) outcome: Outcome,
-    /// The text with the side's new key alone; none where it has its key.
-    pub(super) own_only: Option<Secret<String>>,
+    pub(super) file: EditedFile,
+    /// The first file with its new key alone; none where it has its key.
+    own_only: Option<EditedFile>,
 }
 
 impl Draft<'_> {
@@ -26,34 +25,15 @@ impl Draft<'_> {
         Certificate::settle(self.member, &self.side.name, &self.tls)
     }
 
-    pub(super) fn shown(self) -> PlannedSide {
-        let changes = match &self.outcome {
-            Outcome::Unchanged => &[],
-            Outcome::Changed(edited) => edited.changes(),
-        };
-        let shown = |change: &Change| {
-            let (key, replaces) = match change {
-                Change::Added(key) => (key, false),
-                Change::Replaced(key) | Change::Removed(key) => (key, true),
-            };
-            let setting = self.settings.iter().find(|setting| setting.key == *key);
-            PlannedChange {
-                key: key.clone(),
-                shown: setting.map_or_else(String::new, Setting::shown),
-                replaces,
-            }
-        };
+    pub(super) fn planned(self, certificate: Option<Certificate>) -> PlannedSide {
         PlannedSide {
-            path: self.member.path.clone(),
-            changes: changes.iter().map(shown).collect(),
             fingerprint: self.side.key.fingerprint(),
             is_key_new: self.side.is_key_new,
             port: self.side.port,
             name: self.side.name,
-            before: None,
+            file: self.file,
             own_only: self.own_only,
-            after: None,
-            certificate: None,
+            certificate,
         }
     }
 }
@@ -62,13 +42,13 @@ impl Draft<'_> {
 pub(super) fn draft<'a>(
     members: &'a [Member; 2],
     options: &Options,
-    texts: [&str; 2],
+    before: &[Option<FileText>; 2],
     certificates: &[Option<Certificate>; 2],
 ) -> Result<[Draft<'a>; 2], PairError> {
     let [first, second] = members;
-    let [first_text, second_text] = texts;
-    let first_view = View::read(&first.path, first_text)?;
-    let second_view = View::read(&second.path, second_text)?;
+    let [first_before, second_before] = before.each_ref().map(Option::as_ref);
+    let first_view = View::read(&first.path, text(first_before))?;
+    let second_view = View::read(&second.path, text(second_before))?;
     let one = Side::settle(first, &first_view, &second_view, options)?;
     let other = Side::settle(second, &second_view, &first_view, options)?;
     if one.key.verifying_key() == other.key.verifying_key() {
@@ -78,10 +58,9 @@ pub(super) fn draft<'a>(
         return Err(PairError::SameName(one.name));
     }
     let mut first_settings = one.own_settings(first, &first_view)?;
-    let first_own = own_only(&one, &first_settings, first_text);
+    let first_own = own_only(&one, first, first_before, &first_settings);
     first_settings.extend(other.trusted_by(&first.path, &first_view, options)?);
     let mut second_settings = other.own_settings(second, &second_view)?;
-    let second_own = own_only(&other, &second_settings, second_text);
     second_settings.extend(one.trusted_by(&second.path, &second_view, options)?);
     if let [Some(mine), Some(theirs)] = certificates {
         first_settings.extend(mine.own_settings(&first_view.tls, &other.module));
@@ -92,37 +71,36 @@ pub(super) fn draft<'a>(
     Ok([
         Draft {
             member: first,
-            outcome: apply(&first_settings, first_text),
+            file: edited(first, first_before, &first_settings),
             own_only: first_own,
             side: one,
             tls: first_view.tls,
-            settings: first_settings,
         },
         Draft {
             member: second,
-            outcome: apply(&second_settings, second_text),
-            own_only: second_own,
+            file: edited(second, second_before, &second_settings),
+            own_only: None,
             side: other,
             tls: second_view.tls,
-            settings: second_settings,
         },
     ])
 }
 
-fn own_only(side: &Side, settings: &[Setting], text: &str) -> Option<Secret<String>> {
-    match apply(settings, text) {
-        Outcome::Changed(edited) if side.is_key_new => Some(Secret::new(edited.text().to_owned())),
-        _ => None,
-    }
+fn text(file: Option<&FileText>) -> &str {
+    file.map_or("", FileText::text)
 }
 
-fn apply(settings: &[Setting], text: &str) -> Outcome {
-    let mut edit = Edit::new();
-    edit.heading("Written by `countersign pair`: this module's key, and the modules it trusts.");
-    for setting in settings {
-        edit.set(&setting.key, setting.value.expose());
-    }
-    edit.apply(text)
+fn own_only(
+    side: &Side,
+    member: &Member,
+    before: Option<&FileText>,
+    settings: &[Setting],
+) -> Option<EditedFile> {
+    side.is_key_new.then(|| edited(member, before, settings))
+}
+
+fn edited(member: &Member, before: Option<&FileText>, settings: &[Setting]) -> EditedFile {
+    EditedFile::plan(&member.path, before.cloned(), settings, Some(HEADING))
 }
 
 /// Reads both new texts as if they were the files: pairing them again must change nothing, and
@@ -130,25 +108,22 @@ fn apply(settings: &[Setting], text: &str) -> Outcome {
 pub(super) fn confirm(
     members: &[Member; 2],
     options: &Options,
-    before: [&str; 2],
-    (after, certificates): (&[Option<Secret<String>>; 2], &[Option<Certificate>; 2]),
+    drafts: &[Draft<'_>; 2],
+    certificates: &[Option<Certificate>; 2],
 ) -> Result<Report, PairError> {
-    let [first, second] = before;
-    let [first_after, second_after] = after;
-    let text = |after: &'_ Option<Secret<String>>| after.as_ref().map(|text| text.expose().clone());
-    let first_text = text(first_after).unwrap_or_else(|| first.to_owned());
-    let second_text = text(second_after).unwrap_or_else(|| second.to_owned());
-    for draft in draft(members, options, [&first_text, &second_text], certificates)? {
-        if matches!(draft.outcome, Outcome::Changed(_)) {
+    let after = |draft: &Draft<'_>| {
+        let text = FileText::from_bytes(draft.file.text().as_bytes());
+        text.map_err(|_fault| PairError::Internal(draft.member.path.clone()))
+    };
+    let [first, second] = drafts;
+    let texts = [Some(after(first)?), Some(after(second)?)];
+    for draft in draft(members, options, &texts, certificates)? {
+        if !draft.file.is_empty() {
             return Err(PairError::Internal(draft.member.path.clone()));
         }
     }
-    let mut files = Vec::new();
-    for (member, text) in members.iter().zip([first_text, second_text]) {
-        let text = FileText::from_bytes(text.as_bytes());
-        let text = text.map_err(|_fault| PairError::Internal(member.path.clone()))?;
-        files.push((member.path.clone(), text));
-    }
+    let paths = members.iter().map(|member| member.path.clone());
+    let files: Vec<_> = paths.zip(texts.into_iter().flatten()).collect();
     let made = certificates.iter().flatten();
     let made: Vec<_> = made.flat_map(Certificate::paths).collect();
     Ok(config::check_texts(&files, &config::environment(), &made)?)

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::settle::{Peer, Side};
 use super::view::View;
-use super::{Member, Options};
-use crate::admin::edited::{EditedFile, Setting, read, write_all};
+use super::{HEADING, Member, Options};
+use crate::admin::edited::{EditedFile, read, write_all};
 use crate::admin::error::PairError;
 use crate::admin::handover::{HandOver, Purpose};
 use crate::admin::rotation::trusting;
@@ -97,9 +97,7 @@ fn plan(
         key_id: own.key_id.clone(),
         key: own.key.verifying_key().clone(),
     };
-    let heading = "Written by `countersign pair`: this module's key, and the modules it trusts.";
-    let settings: Vec<_> = settings.into_iter().map(Setting::from).collect();
-    let file = EditedFile::plan(path, before, &settings, Some(heading));
+    let file = EditedFile::plan(path, before, &settings, Some(HEADING));
     Ok(OneSide {
         report: report(&file)?,
         hand_over: Some(hand_over),

@@ -7,39 +7,12 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use super::names::{OWN_KEY, OWN_NAME};
 use super::view::{Trusted, TrustedKey, View};
 use super::{Member, Options};
-use crate::admin::edited;
+use crate::admin::edited::Setting;
 use crate::admin::error::PairError;
 use crate::identity::{DeploymentName, Environment};
 use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use crate::properties::name::uniform;
 use crate::secret::Secret;
-
-/// A setting with the value it must have.
-#[derive(Debug)]
-pub(super) struct Setting {
-    pub(super) key: String,
-    pub(super) value: Secret<String>,
-    is_private: bool,
-}
-
-impl Setting {
-    pub(super) fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            value: Secret::new(value.into()),
-            is_private: false,
-        }
-    }
-
-    /// Returns the value as it may be shown.
-    pub(super) fn shown(&self) -> String {
-        if self.is_private {
-            format!("«private key, {} chars»", self.value.expose().len())
-        } else {
-            self.value.expose().clone()
-        }
-    }
-}
 
 /// One side of the pair: its name and key, wherever they came from.
 pub(super) struct Side {
@@ -59,16 +32,6 @@ pub(super) struct Peer {
     pub(super) key_id: KeyId,
     pub(super) module: String,
     pub(super) environment: Environment,
-}
-
-impl From<Setting> for edited::Setting {
-    fn from(setting: Setting) -> Self {
-        if setting.is_private {
-            Self::private(setting.key, setting.value)
-        } else {
-            Self::new(setting.key, setting.value.expose().clone())
-        }
-    }
 }
 
 impl Side {
@@ -112,11 +75,8 @@ impl Side {
         let mut settings = Vec::new();
         if view.key.is_none() {
             let jwk = PrivateJwk::write(&self.key, &self.key_id);
-            settings.push(Setting {
-                key: OWN_KEY.to_owned(),
-                value: Secret::new(BASE64_STANDARD.encode(jwk.expose())),
-                is_private: true,
-            });
+            let value = Secret::new(BASE64_STANDARD.encode(jwk.expose()));
+            settings.push(Setting::private(OWN_KEY, value));
         }
         match &view.name {
             Some(found) if found != self.name.as_str() => Err(PairError::OtherName {

@@ -1,5 +1,7 @@
+use std::fs;
+
 use super::*;
-use crate::admin::write::kill;
+use crate::admin::write::{FolderLock, kill};
 use crate::config;
 use crate::diagnostic::{Code, Severity};
 

@@ -10,8 +10,9 @@ use rcgen::{
 };
 
 use super::names::Patterns;
-use super::settle::{Setting, Side};
+use super::settle::Side;
 use super::{Member, Options};
+use crate::admin::edited::Setting;
 use crate::admin::error::{PairError, WriteError};
 use crate::admin::write::{Privacy, folder_of};
 use crate::config::Home;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -186,16 +186,10 @@ pub(in crate::admin) async fn ask_own_module(
     settings: &Settings,
 ) -> Result<(Target, WhoAmIResponse), Answer> {
     let unusable = |error: &dyn Error| Answer::NotAsked(cause(error));
-    let address = match settings.server.address {
-        address if address.is_loopback() => address,
-        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        _ => Ipv4Addr::LOCALHOST.into(),
-    };
-    if settings.server.port == 0 {
+    let Some(target) = settings.server.own_target() else {
         let why = "the module takes a free port at each start";
         return Err(Answer::NotAsked(why.to_owned()));
-    }
-    let target = Target::new(&address.to_string(), settings.server.port);
+    };
     let module = settings.module().map_err(|error| unusable(&error))?;
     let tls = settings.server.tls.clone();
     let tls = tls.map(|server| module.own_module_tls(server)).transpose();

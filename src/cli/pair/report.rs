@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::admin::pairing::{self, Plan, PlannedSide};
+use crate::admin::pairing::{Plan, PlannedSide};
+use crate::admin::{ChangeKind, SettingChange};
 
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
@@ -35,9 +36,9 @@ impl<'a> Report<'a> {
             name: side.name().as_str(),
             fingerprint: side.fingerprint().to_string(),
             new_key: side.is_key_new(),
-            file: side.path().display().to_string(),
-            new_file: side.is_file_new(),
-            changes: side.changes().iter().map(Change::of).collect(),
+            file: side.file().path().display().to_string(),
+            new_file: !side.file().is_there(),
+            changes: side.file().changes().iter().map(Change::of).collect(),
             tls_fingerprint: side.tls_fingerprint().map(|pin| pin.to_string()),
         };
         Self {
@@ -48,11 +49,11 @@ impl<'a> Report<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn of(change: &'a pairing::PlannedChange) -> Self {
+    fn of(change: &'a SettingChange) -> Self {
         Self {
             key: &change.key,
             value: &change.shown,
-            replaces: change.replaces,
+            replaces: change.kind != ChangeKind::Added,
         }
     }
 }
