@@ -12,6 +12,7 @@ mod overrides;
 pub mod pairing;
 pub mod rejection;
 pub mod revocation;
+pub mod roster;
 pub mod rotation;
 pub mod write;
 

@@ -14,10 +14,11 @@ use super::Answer;
 use super::home::HomeArguments;
 use super::output::{Console, Exit, Failure, Format};
 use super::run::{connection, no_tls, runtime};
+use crate::admin::roster::{self, Client};
 use crate::config::ModuleKind;
 use crate::grpc::{
-    AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target,
-    UnknownDeployment, cause, code_name, reason_of,
+    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
+    cause, code_name, reason_of,
 };
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
@@ -45,8 +46,6 @@ pub(super) struct Show {
     #[command(flatten)]
     home: HomeArguments,
 }
-
-type Client = EngineRegistryServiceClient<AttachIdentity<tonic::transport::Channel>>;
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     let home = match command {
@@ -150,24 +149,9 @@ fn dpm(
 }
 
 async fn list(mut client: Client) -> Result<Vec<Shown>, Failure> {
-    let mut engines = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = wire::ListEnginesRequest {
-            page_size: 1000,
-            page_token,
-        };
-        let page = client
-            .list_engines(request)
-            .await
-            .map_err(|status| failed(&status))?;
-        let page = page.into_inner();
-        engines.extend(page.engines.into_iter().map(Shown::from));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(engines);
-        }
-    }
+    let engines = roster::list(&mut client).await;
+    let engines = engines.map_err(|status| failed(&status))?;
+    Ok(engines.into_iter().map(Shown::from).collect())
 }
 
 async fn get(mut client: Client, id: &str) -> Result<Shown, Failure> {

@@ -12,6 +12,7 @@ use super::peer::Peer;
 use super::report::{Fault, Found, Layer, Side, Visit};
 use super::roll::{Roll, dpes};
 use super::{NoSuchPeer, Options, role, visit, way_back};
+use crate::admin::roster;
 use crate::config::Settings;
 use crate::engine::EngineAddress;
 use crate::grpc::{Connection, Module, Target, cause};
@@ -102,22 +103,8 @@ async fn list(
 ) -> Result<Vec<wire::Engine>, Status> {
     let channel = peer.identity.layer(connection.channel());
     let mut client = EngineRegistryServiceClient::new(channel);
-    let mut engines = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = wire::ListEnginesRequest {
-            page_size: 1000,
-            page_token,
-        };
-        let page = timeout(limit, client.list_engines(request)).await;
-        let late = |_elapsed| Status::deadline_exceeded("no answer in time");
-        let page = page.map_err(late)??.into_inner();
-        engines.extend(page.engines);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(engines);
-        }
-    }
+    let engines = timeout(limit, roster::list(&mut client)).await;
+    engines.unwrap_or_else(|_late| Err(Status::deadline_exceeded("no answer in time")))
 }
 
 fn is_meant(engine: &wire::Engine, wanted: Option<&str>) -> bool {
