@@ -270,7 +270,7 @@ fn remark(side: &PlannedSide, console: &Console) {
     if side.file().is_there() && !side.file().changes().is_empty() && listens(side.port()) {
         let port = side.port();
         console.warn(&format!(
-            "something listens on port {port}; if it is this module, start it anew"
+            "something listens on port {port}; if it is this module, it follows its file within 2 s, but for TLS, which needs a restart"
         ));
     }
 }
