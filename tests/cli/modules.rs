@@ -206,6 +206,48 @@ fn a_pair_with_tls_becomes_ready_and_a_wrong_pin_is_named() {
 }
 
 #[test]
+fn a_killed_engine_is_disconnected_and_ready_again_when_it_is_back() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let to_dpm = format!(
+        "--set ataccama.client.connection.dpm.grpc.port={}",
+        dpm.port()
+    );
+    let engine = format!("dpe run --home dpe {ANY_PORT} {to_dpm}");
+    let dpe = Running::start(&folder, &engine);
+    dpm.until("newStatus=READY");
+
+    dpe.signal("-KILL");
+    assert_eq!(dpe.ends(), None);
+    dpm.until("newStatus=DISCONNECTED");
+
+    let _dpe = Running::start(&folder, &engine);
+    dpm.until("newStatus=READY");
+}
+
+#[test]
+fn an_engine_registers_anew_at_a_dpm_that_was_killed_and_is_back() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let port = dpm.port();
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+    // It looks for its DPM every 5 s unless told otherwise.
+    let often = "--set ataccama.one.dpe.service.dpm.check-connection-interval=100";
+    let engine = format!("dpe run --home dpe {ANY_PORT} {to_dpm} {often}");
+    let mut dpe = Running::start(&folder, &engine);
+    dpm.until("newStatus=READY");
+    dpe.drain();
+
+    dpm.signal("-KILL");
+    assert_eq!(dpm.ends(), None);
+    let at_port = format!("--set ataccama.server.grpc.port={port} --set server.port=0");
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {at_port}"));
+
+    dpm.until(" registerEngine ");
+    dpm.until("newStatus=READY");
+}
+
+#[test]
 fn an_engine_may_start_first_and_says_once_that_it_waits() {
     let folder = paired();
     let dpe = "dpe run --home dpe --set ataccama.client.connection.dpm.grpc.port=1";
