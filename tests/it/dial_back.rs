@@ -1,6 +1,7 @@
 //! READY means that the owner's key answered for this very engine.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use countersign::engine::{EngineId, EngineStatus};
 use countersign::grpc::{ConnectionOptions, PROOF};
@@ -250,6 +251,35 @@ async fn real_key_behind_another_address_is_proved_only_for_its_own() {
 }
 
 #[tokio::test]
+async fn ready_engine_is_asked_for_a_new_proof_now_and_then_and_not_each_time() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.monitor.proof_interval = Duration::from_millis(200);
+    });
+    let id = fresh_id();
+    let own = Some(keys.dpe.clone());
+    let (address, _task, mut asked) = Impostor::serve_told(&id.to_string(), own).await;
+    let mut client = dpm.client(&keys.dpe_module()).await;
+    let registration = registration_of(id, address);
+    client.register_engine(registration).await.unwrap();
+    dpm.engine_is(id, EngineStatus::Ready).await;
+
+    let (mut with, mut without) = (0, 0);
+    while with < 3 || without < 3 {
+        if asked.recv().await.unwrap() {
+            with += 1;
+        } else {
+            without += 1;
+        }
+        assert!(
+            with + without < 1000,
+            "{with} with a proof, {without} without"
+        );
+    }
+    dpm.engine_is(id, EngineStatus::Ready).await;
+}
+
+#[tokio::test]
 async fn silent_reconnect_to_an_impostor_is_noticed() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
@@ -308,7 +338,7 @@ async fn engine_whose_owner_is_revoked_here_leaves_ready() {
 async fn address_that_accepts_and_says_nothing_times_out() {
     let keys = Keys::new();
     let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
-        options.monitor.checker_timeout = std::time::Duration::from_millis(50);
+        options.monitor.checker_timeout = Duration::from_millis(50);
     });
     let silent = free_port().await;
     let id = fresh_id();

@@ -9,6 +9,7 @@ use countersign::proto::engine as wire;
 use countersign::proto::engine::engine_service_server::{EngineService, EngineServiceServer};
 use countersign::token::proof::{EngineClaim, Exchange, ProofSigner};
 use countersign::trust::{OwnDeployment, TrustStore};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -23,6 +24,8 @@ pub(crate) struct Impostor {
     pub(crate) claim: EngineClaim,
     /// The key that it signs a proof with; without one it gives none.
     pub(crate) key: Option<OwnDeployment>,
+    /// Told of each call whether it asks for a proof.
+    asked: UnboundedSender<bool>,
 }
 
 impl Impostor {
@@ -31,6 +34,16 @@ impl Impostor {
         id: &str,
         key: Option<OwnDeployment>,
     ) -> (SocketAddr, JoinHandle<()>) {
+        let (address, task, _asked) = Self::serve_told(id, key).await;
+        (address, task)
+    }
+
+    /// Serves likewise, and tells of each call whether it asks for a proof.
+    pub(crate) async fn serve_told(
+        id: &str,
+        key: Option<OwnDeployment>,
+    ) -> (SocketAddr, JoinHandle<()>, UnboundedReceiver<bool>) {
+        let (asked, calls) = unbounded_channel();
         let listener = free_port().await;
         let address = listener.local_addr().unwrap();
         let claim = EngineClaim {
@@ -40,12 +53,12 @@ impl Impostor {
         };
         let task = tokio::spawn(async move {
             Server::builder()
-                .add_service(EngineServiceServer::new(Self { claim, key }))
+                .add_service(EngineServiceServer::new(Self { claim, key, asked }))
                 .serve_with_incoming(TcpIncoming::from(listener))
                 .await
                 .unwrap();
         });
-        (address, task)
+        (address, task, calls)
     }
 }
 
@@ -56,6 +69,8 @@ impl EngineService for Impostor {
         request: Request<wire::CheckStatusRequest>,
     ) -> Result<Response<wire::CheckStatusResponse>, Status> {
         let header = |name: &str| request.metadata().get(name)?.to_str().ok();
+        // Most tests do not listen.
+        let _ = self.asked.send(header(NONCE).is_some());
         let mut response = Response::new(wire::CheckStatusResponse {
             engine_id: self.claim.id.clone(),
         });
