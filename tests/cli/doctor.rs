@@ -522,10 +522,12 @@ fn dpm_without_an_engine_of_a_dpe_that_it_trusts_says_so() {
 fn engine_that_still_signs_with_a_revoked_key_is_named_with_it() {
     let mut world = World::new();
     let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
-    let _dpe = Running::start(&world.folder, &dpe);
+    let mut dpe = Running::start(&world.folder, &dpe);
     world.dpm.until("newStatus=READY");
     let prepare = format!("rotate prepare --file {DPE} --peer-file {DPM} --yes");
     world.folder.run(&prepare).exits(0);
+    // Until the engine knows its next key, a token that is addressed to that key is not for it.
+    dpe.until("configReloaded");
     let revoke = "revoke --file dpm --deployment dpe-dev --key key --yes";
     world.folder.run(revoke).exits(0);
     let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
