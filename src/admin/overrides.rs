@@ -20,7 +20,7 @@ pub struct Overriding {
 }
 
 /// Which settings are meant, by name and value.
-pub(super) type Meant<'a> = dyn Fn(&Name, &str) -> bool + 'a;
+pub(super) type Meant<'a> = dyn Fn(&Name<'_>, &str) -> bool + 'a;
 
 /// Finds the first setting that `is_meant` in the files of the profiles that are active beside
 /// `main`, which holds `text`.

@@ -1,5 +1,6 @@
 //! Everything that can be told from one file; the door of `check`, of a start and of a reload.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -318,10 +319,14 @@ fn set_at(reader: &mut Reader<'_>, name: &str) -> Option<Sourced> {
 fn cold(layered: &Layered, reader: &Reader<'_>) -> BTreeMap<String, String> {
     let paths = layered.paths().filter(|path| !schema::is_hot(path));
     paths
-        .filter_map(|path| {
-            let text = layered.value(path)?.text();
-            let text = reader.resolve(text).unwrap_or_else(|| text.to_owned());
-            Some((path.join("."), text))
+        .map(|path| {
+            let one = layered.value(path).map(|one| vec![one]);
+            let values = one.or_else(|| layered.list(path)).unwrap_or_default();
+            let texts = values.iter().map(|value| {
+                let text = reader.resolve(value.text());
+                text.unwrap_or_else(|| value.text().to_owned())
+            });
+            (path.join("."), texts.collect::<Vec<_>>().join(", "))
         })
         .collect()
 }
@@ -366,7 +371,8 @@ fn defaults(kind: Option<&ModuleKind>) -> Layer {
             (Fallback::None | Fallback::PerModule(..), _) => continue,
         };
         let value = Sourced::new(text, Origin::Default);
-        layer.set(schema::path(setting.name(), &[]), Content::One(value));
+        let path = setting.name().split('.').map(Cow::Borrowed).collect();
+        layer.set(path, Content::One(value));
     }
     layer
 }

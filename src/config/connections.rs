@@ -82,7 +82,7 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeplo
         ),
     };
     let mut path = schema::path("ataccama.client.connection", &[]);
-    path.push(connection.to_owned());
+    path.push(connection);
     let at = reader.first_below(&path);
     let found = finding(reader.view(), Code::Cs0301, &at, Part::Name, message);
     reader.findings.push(

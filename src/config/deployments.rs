@@ -54,7 +54,7 @@ pub(super) fn read(
 }
 
 /// Reports names that are one to everything but the eye.
-fn colliding(reader: &mut Reader<'_>, place: &[String], names: &[String]) {
+fn colliding(reader: &mut Reader<'_>, place: &[&str], names: &[String]) {
     let mut seen: HashMap<String, &String> = HashMap::new();
     for name in names {
         let first = match seen.entry(uniform(name)) {
@@ -65,7 +65,7 @@ fn colliding(reader: &mut Reader<'_>, place: &[String], names: &[String]) {
             Entry::Occupied(first) => *first.get(),
         };
         let mut path = place.to_vec();
-        path.push(name.clone());
+        path.push(name);
         let at = reader.first_below(&path);
         let message = format!(
             "{} and {} differ only in case or dashes: they are one name",
@@ -124,14 +124,14 @@ fn trusted(key: &ReadKey) -> TrustedKey {
     }
 }
 
-fn place(name: &str) -> Vec<String> {
+fn place(name: &str) -> Vec<&str> {
     let mut path = schema::path(DEPLOYMENTS, &[]);
-    path.push(name.to_owned());
+    path.push(name);
     path
 }
 
 /// Reports what is missing in a deployment, at the first line of it.
-fn missing(reader: &mut Reader<'_>, path: &[String], message: String, help: String) {
+fn missing(reader: &mut Reader<'_>, path: &[&str], message: String, help: String) {
     let at = reader.first_below(path);
     let found = finding(reader.view(), Code::Cs0301, &at, Part::Name, message);
     reader
@@ -241,7 +241,7 @@ fn single_use_tokens(reader: &mut Reader<'_>, deployment: &str) -> bool {
 
 fn trusted_keys(reader: &mut Reader<'_>, deployment: &str, purpose: Purpose) -> Vec<ReadKey> {
     let mut path = place(deployment);
-    path.extend(["security".to_owned(), "jwt-keys".to_owned()]);
+    path.extend(["security", "jwt-keys"]);
     let names = reader.names_at(&path);
     if names.is_empty() {
         let message = format!("deployment {} has no key", quote(deployment));

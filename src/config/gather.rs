@@ -1,6 +1,7 @@
 //! From a file's entries, the environment and `--set` to layers of our settings.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote};
 use crate::properties::name::{Name, Variable};
@@ -204,8 +205,10 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(ours: &[(usize, Placed)]) -> Self {
-        let paths = ours.iter().map(|(_, placed)| placed.path.clone()).collect();
-        Self { paths }
+        let paths = ours.iter().map(|(_, placed)| Arc::clone(&placed.path));
+        Self {
+            paths: paths.collect(),
+        }
     }
 
     /// Lists the map keys at the place of `pattern`'s next angle bracket, after `keys`.
@@ -230,9 +233,10 @@ impl Names {
             found.push("dpm".to_owned());
         }
         for path in &self.paths {
-            let key = path.get(depth).filter(|_| path.starts_with(before));
-            if let Some(key) = key.filter(|key| !found.contains(key)) {
-                found.push(key.clone());
+            let is_below = path.iter().zip(before).all(|(one, other)| one == other);
+            let key = path.get(depth).filter(|_| is_below);
+            if let Some(key) = key.filter(|key| !found.iter().any(|other| other == *key)) {
+                found.push(key.to_string());
             }
         }
         found
@@ -257,7 +261,7 @@ struct Given {
 impl Values {
     fn add(&mut self, placed: Placed, value: Sourced) {
         let next = self.places.len();
-        let at = *self.by_path.entry(placed.path.clone()).or_insert(next);
+        let at = *self.by_path.entry(Arc::clone(&placed.path)).or_insert(next);
         let index = placed.index.clone();
         let given = Given { index, value };
         match self.places.get_mut(at) {
@@ -269,10 +273,11 @@ impl Values {
     fn into_layer(self, level: Level, view: Option<&View>, findings: &mut Limited) -> Layer {
         let mut layer = Layer::new(level);
         for (placed, given) in self.places {
-            findings.extend(duplicates(&placed, &given, view));
+            if given.len() > 1 {
+                findings.extend(duplicates(&placed, &given, view));
+            }
             let is_list = matches!(placed.setting.takes(), Takes::List);
             let content = match whole(given) {
-                Whole::One(value) if placed.setting.is_private() => Content::Private(value),
                 Whole::One(value) if is_list => Content::List(split(&value)),
                 Whole::One(value) => Content::One(value),
                 Whole::Elements(elements) => {

@@ -38,7 +38,7 @@ pub(super) fn read(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
     let mut pins = Vec::new();
     for name in reader.additions(deployment) {
         let mut path = schema::path("countersign.deployments", &[]);
-        path.extend([name.clone(), "tls-keys".to_owned()]);
+        path.extend([name.as_str(), "tls-keys"]);
         for key in reader.names_at(&path) {
             let keys = [name.clone(), key];
             let Some(at) = reader.text(FINGERPRINT, &keys) else {
@@ -230,7 +230,7 @@ fn readable_by_others(_: &mut Reader<'_>, _: &PemFile) {}
 
 /// Finds the value of a setting by its full name.
 fn place(reader: &Reader<'_>, setting: &str) -> Sourced {
-    let path: Vec<_> = setting.split('.').map(str::to_owned).collect();
+    let path: Vec<_> = setting.split('.').collect();
     let here = reader.value_at(&path).cloned();
     here.unwrap_or_else(|| reader.first_below(&path))
 }

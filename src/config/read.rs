@@ -1,5 +1,6 @@
 //! Typed reads of layered settings. Faults are collected, not returned: one run shows them all.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -32,7 +33,7 @@ pub(super) struct Reader<'a> {
     by_name: OnceCell<HashMap<String, usize>>,
     /// Settings whose placeholder cannot be resolved, and where: each is reported once.
     unresolved: HashSet<(String, Origin)>,
-    first_below: OnceCell<HashMap<&'a [String], usize>>,
+    first_below: OnceCell<HashMap<&'a [Cow<'static, str>], usize>>,
     additions: OnceCell<HashMap<String, Vec<String>>>,
     pub(super) findings: Limited,
 }
@@ -63,7 +64,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the names below `path`, cut into its segments.
-    pub(super) fn names_at(&self, path: &[String]) -> Vec<String> {
+    pub(super) fn names_at(&self, path: &[&str]) -> Vec<String> {
         let names = self.layered.names(path).into_iter();
         names.map(str::to_owned).collect()
     }
@@ -89,7 +90,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the value at a place, as written.
-    pub(super) fn value_at(&self, path: &[String]) -> Option<&'a Sourced> {
+    pub(super) fn value_at(&self, path: &[&str]) -> Option<&'a Sourced> {
         self.layered.value(path)
     }
 
@@ -101,24 +102,29 @@ impl<'a> Reader<'a> {
 
     /// Returns the value with placeholders resolved and blanks around it dropped.
     pub(super) fn text(&mut self, name: &str, keys: &[String]) -> Option<Sourced> {
-        let value = self.raw(name, keys)?;
-        self.resolved(&schema::path(name, keys), value)
+        let path = schema::path(name, keys);
+        let value = self.layered.value(&path)?;
+        self.resolved(value, || path.join("."))
     }
 
-    fn resolved(&mut self, path: &[String], value: &Sourced) -> Option<Sourced> {
-        let text = if placeholder::has_placeholder(value.text()) {
-            match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
-                Ok(text) => text,
-                Err(error) => {
-                    self.cannot_resolve(path.join("."), value, &error);
-                    return None;
-                }
+    /// Resolves the placeholders of a `value`, whose setting is called `name`.
+    fn resolved(&mut self, value: &Sourced, name: impl FnOnce() -> String) -> Option<Sourced> {
+        let trimmed = |text: &str| value.clone().with_text(text.trim().to_owned().into());
+        if !placeholder::has_placeholder(value.text()) {
+            let is_trimmed = value.text().trim().len() == value.text().len();
+            return Some(if is_trimmed {
+                value.clone()
+            } else {
+                trimmed(value.text())
+            });
+        }
+        match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
+            Ok(text) => Some(trimmed(&text)),
+            Err(error) => {
+                self.cannot_resolve(name(), value, &error);
+                None
             }
-        } else {
-            value.text().to_owned().into()
-        };
-        let trimmed = text.trim().to_owned();
-        Some(value.clone().with_text(trimmed.into()))
+        }
     }
 
     fn cannot_resolve(&mut self, name: String, value: &Sourced, error: &PlaceholderError) {
@@ -165,7 +171,7 @@ impl<'a> Reader<'a> {
         self.folder(name)
     }
 
-    fn named_entry(&self, name: &Name) -> Option<Looked> {
+    fn named_entry(&self, name: &Name<'_>) -> Option<Looked> {
         let view = self.view?;
         let by_name = self.by_name.get_or_init(|| {
             let entries = view.entries().iter().enumerate();
@@ -241,7 +247,7 @@ impl<'a> Reader<'a> {
         let elements = self.layered.list(&path).unwrap_or_default();
         let elements = elements.into_iter();
         elements
-            .filter_map(|element| self.resolved(&path, element))
+            .filter_map(|element| self.resolved(element, || path.join(".")))
             .collect()
     }
 
@@ -252,7 +258,7 @@ impl<'a> Reader<'a> {
             let list = self.layered.list(&placed.path).unwrap_or_default();
             let values = self.layered.value(&placed.path).into_iter().chain(list);
             for value in values.filter(|_| !placed.setting.is_private()) {
-                self.resolved(&placed.path, value);
+                self.resolved(value, || placed.name());
             }
         }
         for at in foreign {
@@ -328,9 +334,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the place where anything below `path` is set first.
-    pub(super) fn first_below(&self, path: &[String]) -> Sourced {
+    pub(super) fn first_below(&self, path: &[&str]) -> Sourced {
         let first_below = self.first_below.get_or_init(|| first_below(self.ours));
-        let place = first_below.get(path).and_then(|at| {
+        let path: Vec<_> = path.iter().copied().map(Cow::Borrowed).collect();
+        let place = first_below.get(path.as_slice()).and_then(|at| {
             let span = self.view?.entry(*at)?.key_span();
             let origin = self.view?.document().origin(span.start);
             Some(Sourced::new("", origin).with_entry(*at))
@@ -340,7 +347,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Finds the first entry below each path: a file may have as many faults as it has entries.
-fn first_below(entries: &[(usize, Placed)]) -> HashMap<&[String], usize> {
+fn first_below(entries: &[(usize, Placed)]) -> HashMap<&[Cow<'static, str>], usize> {
     let mut first = HashMap::new();
     for (at, placed) in entries {
         for length in 1..=placed.path.len() {

@@ -9,9 +9,11 @@ mod rotation;
 
 pub(super) use hot::is_hot;
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::properties::Path;
 use crate::properties::bind::TimeUnit;
 use crate::properties::name::{Name, Pattern, uniform};
 
@@ -200,16 +202,21 @@ pub(super) enum Known {
 pub(super) struct Placed {
     pub(super) setting: &'static Setting,
     /// The canonical name, cut into segments, with the map keys as written.
-    pub(super) path: Vec<String>,
+    pub(super) path: Path,
     /// The list index, as written.
     pub(super) index: Option<String>,
 }
 
 impl Placed {
     fn new(setting: &'static Setting, keys: &[String], index: Option<String>) -> Self {
+        let mut keys = keys.iter();
+        let fill = |segment: &'static str| match segment.strip_prefix('<') {
+            Some(_) => Cow::Owned(keys.next().cloned().unwrap_or_default()),
+            None => Cow::Borrowed(segment),
+        };
         Self {
             setting,
-            path: path(setting.canonical(), keys),
+            path: setting.canonical().split('.').map(fill).collect(),
             index,
         }
     }
@@ -221,17 +228,17 @@ impl Placed {
 }
 
 /// Cuts `name` into segments, with `keys` for its map keys.
-pub(super) fn path(name: &str, keys: &[String]) -> Vec<String> {
+pub(super) fn path<'a>(name: &'a str, keys: &'a [String]) -> Vec<&'a str> {
     let mut keys = keys.iter();
-    let fill = |segment: &str| match segment.strip_prefix('<') {
-        Some(_) => keys.next().cloned().unwrap_or_default(),
-        None => segment.to_owned(),
+    let fill = |segment: &'a str| match segment.strip_prefix('<') {
+        Some(_) => keys.next().map_or("", String::as_str),
+        None => segment,
     };
     name.split('.').map(fill).collect()
 }
 
 /// Tells what `name` is to us.
-pub(super) fn find(name: &Name) -> Known {
+pub(super) fn find(name: &Name<'_>) -> Known {
     if let Some(placed) = closed(name) {
         return Known::Setting(placed);
     }
@@ -262,7 +269,7 @@ pub(super) enum Claim {
 }
 
 /// Tells whether `name` is of a setting with an effect, or under one of our strict prefixes.
-pub(super) fn claim(name: &Name) -> Option<Claim> {
+pub(super) fn claim(name: &Name<'_>) -> Option<Claim> {
     let used = closed(name).filter(|placed| placed.setting.is_used());
     if used
         .as_ref()
@@ -276,8 +283,10 @@ pub(super) fn claim(name: &Name) -> Option<Claim> {
     used.map(|_| Claim::Setting)
 }
 
-fn closed(name: &Name) -> Option<Placed> {
-    ROWS.iter().filter(|row| !row.open).find_map(|row| {
+fn closed(name: &Name<'_>) -> Option<Placed> {
+    let is_as_long = |row: &&Row| matches!(row.pattern.more_in(name), Some(0 | 1));
+    let rows = ROWS.iter().filter(is_as_long);
+    rows.filter(|row| !row.open).find_map(|row| {
         let found = row.pattern.matches(name)?;
         let index = match found.rest.as_slice() {
             [] => None,
@@ -303,7 +312,7 @@ pub(super) fn placed(setting: &'static Setting, keys: &[String], index: Option<S
 }
 
 /// Finds the setting that `name` most probably means.
-pub(super) fn nearest(name: &Name) -> Option<String> {
+pub(super) fn nearest(name: &Name<'_>) -> Option<String> {
     let used = ROWS.iter().filter(|row| row.setting.is_used());
     let near = used.filter_map(|row| {
         let distance = row.pattern.distance(name)?;

@@ -97,20 +97,23 @@ pub(super) fn stray_lines(
     let Some(entry) = entries.get(at) else {
         return none;
     };
-    let whole = match placed.setting.takes() {
-        Takes::PublicKey => PublicJwk::parse(entry.value()).is_ok(),
-        Takes::PrivateKey => KeyMaterial::read(entry.value().trim().as_bytes()).is_ok(),
-        _ => true,
-    };
-    if whole {
-        return none;
-    }
     let start = at.saturating_add(1);
     let rest = entries.iter().zip(known).skip(start);
     let count = rest
         .take_while(|(entry, known)| !matches!(known, Known::Setting(_)) && is_stray(entry))
         .count();
-    start..start.saturating_add(count)
+    let whole = match placed.setting.takes() {
+        // Keys take long to read.
+        _ if count == 0 => true,
+        Takes::PublicKey => PublicJwk::parse(entry.value()).is_ok(),
+        Takes::PrivateKey => KeyMaterial::read(entry.value().trim().as_bytes()).is_ok(),
+        _ => true,
+    };
+    if whole {
+        none
+    } else {
+        start..start.saturating_add(count)
+    }
 }
 
 /// Tells whether a line looks like a part of JSON or of base64 rather than a setting.
@@ -211,11 +214,11 @@ pub(super) fn values(view: &View, ours: &[(usize, Placed)], findings: &mut Limit
         let Some(entry) = view.entry(*at) else {
             continue;
         };
-        let name = placed.name();
         if let Some(found) = blanks(view, entry, placed) {
-            findings.push(found.with_key(name.clone()));
+            findings.push(found.with_key(placed.name()));
         }
         if entry.escapes().control {
+            let name = placed.name();
             let message =
                 format!("backslashes in the value of `{name}` were read as control characters");
             findings.push(

@@ -53,11 +53,11 @@ pub(super) fn read(
 }
 
 fn required(reader: &mut Reader<'_>, name: &str, keys: &[String]) -> Option<Sourced> {
-    let setting = schema::path(name, keys).join(".");
     let value = reader.text(name, keys);
     if value.as_ref().is_some_and(|value| !value.text().is_empty()) {
         return value;
     }
+    let setting = schema::path(name, keys).join(".");
     let (at, part) = match (value, reader.is_set(name, keys)) {
         (Some(value), _) if name == CONTENT => {
             let message = format!("`{setting}` is not a valid public P-256 JWK: it is empty");
@@ -176,11 +176,13 @@ fn fits(
     (key_id, at): (&KeyId, &Sourced),
     jwk: &PublicJwk,
 ) -> bool {
+    if jwk.kid.as_ref() == Some(key_id) {
+        return true;
+    }
     let computed = jwk.key.fingerprint().to_string();
     let thumbprint = jwk.key.thumbprint();
     let configured = key_id.as_str();
     let (expected, what) = match &jwk.kid {
-        Some(kid) if kid == key_id => return true,
         Some(kid) => (kid.as_str(), "the `kid` of `content`"),
         None if configured == computed || configured == thumbprint => return true,
         None => (computed.as_str(), "the fingerprint of `content`"),
@@ -225,13 +227,15 @@ fn report_unusual(
 ) {
     let mut notes = Vec::new();
     let computed = jwk.key.fingerprint().to_string();
-    if key_id.as_str() == jwk.key.thumbprint() {
+    if key_id.as_str() != computed {
+        let is_thumbprint = key_id.as_str() == jwk.key.thumbprint();
+        let what = if is_thumbprint {
+            "the RFC 7638 thumbprint"
+        } else {
+            "free text"
+        };
         notes.push(format!(
-            "the fingerprint is the RFC 7638 thumbprint; the SHA-256 of the key is `{computed}`"
-        ));
-    } else if key_id.as_str() != computed {
-        notes.push(format!(
-            "the fingerprint is free text; the SHA-256 of the key is `{computed}`"
+            "the fingerprint is {what}; the SHA-256 of the key is `{computed}`"
         ));
     }
     if jwk.kid.is_none() {
@@ -240,11 +244,11 @@ fn report_unusual(
     if !jwk.alg_present {
         notes.push("`alg` is absent".to_owned());
     }
-    let setting = schema::path(CONTENT, keys).join(".");
     for note in notes {
+        let setting = schema::path(CONTENT, keys).join(".");
         let found = reader.finding(Code::Cs0205, at, format!("this key is unusual: {note}"));
         let found = found.with_help("nothing has to be done");
-        reader.findings.push(found.with_key(setting.clone()));
+        reader.findings.push(found.with_key(setting));
     }
 }
 

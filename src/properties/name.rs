@@ -1,5 +1,6 @@
 //! Names: which spellings are one, and which environment variable means which.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Returns the form in which spellings of one name agree: lower case, no dashes or underscores.
@@ -10,35 +11,45 @@ pub fn uniform(text: &str) -> String {
         .collect()
 }
 
+/// Does what [`uniform`] does; most segments of names are in that form as written.
+fn uniform_of(text: &str) -> Cow<'_, str> {
+    let is_kept = |byte: u8| byte.is_ascii() && !matches!(byte, b'-' | b'_' | b'A'..=b'Z');
+    if text.bytes().all(is_kept) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(uniform(text))
+    }
+}
+
 /// A name as a file has it, cut at its dots and brackets.
 ///
 /// Two names are equal where Spring Boot binds them to one: `jwt-keys`, `jwtKeys` and `JWT_KEYS`;
 /// `roles[0]` and `roles.0`; `[key]` and `key`. A dot inside brackets belongs to the segment.
 #[derive(Clone, Debug)]
-pub struct Name {
-    segments: Vec<Segment>,
+pub struct Name<'a> {
+    segments: Vec<Segment<'a>>,
 }
 
 #[derive(Clone, Debug)]
-struct Segment {
-    written: String,
-    uniform: String,
+struct Segment<'a> {
+    written: &'a str,
+    uniform: Cow<'a, str>,
     bracketed: bool,
 }
 
-impl Segment {
-    fn new(written: &str, bracketed: bool) -> Self {
+impl<'a> Segment<'a> {
+    fn new(written: &'a str, bracketed: bool) -> Self {
         Self {
-            written: written.to_owned(),
-            uniform: uniform(written),
+            written,
+            uniform: uniform_of(written),
             bracketed,
         }
     }
 }
 
-impl Name {
+impl<'a> Name<'a> {
     /// Cuts `text`. A bracket that is never closed is part of its segment.
-    pub fn parse(text: &str) -> Self {
+    pub fn parse(text: &'a str) -> Self {
         let mut segments = Vec::new();
         let mut rest = text;
         loop {
@@ -65,18 +76,16 @@ impl Name {
         }
         Self { segments }
     }
-}
 
-impl Name {
     /// Returns the name as written, dots between the segments and no brackets.
     pub fn written(&self) -> String {
-        let segments: Vec<_> = self.segments.iter().map(|s| s.written.as_str()).collect();
+        let segments: Vec<_> = self.segments.iter().map(|s| s.written).collect();
         segments.join(".")
     }
 
     /// Returns the form in which spellings agree: lower case, dots between the segments.
     pub fn uniform(&self) -> String {
-        let segments: Vec<_> = self.segments.iter().map(|s| s.uniform.as_str()).collect();
+        let segments: Vec<_> = self.segments.iter().map(|s| s.uniform.as_ref()).collect();
         segments.join(".")
     }
 }
@@ -85,14 +94,14 @@ fn closes(text: &str, bracket: usize) -> bool {
     text.get(bracket..).is_some_and(|rest| rest.contains(']'))
 }
 
-impl PartialEq for Name {
+impl PartialEq for Name<'_> {
     fn eq(&self, other: &Self) -> bool {
         let mine = self.segments.iter().map(|s| &s.uniform);
         mine.eq(other.segments.iter().map(|s| &s.uniform))
     }
 }
 
-impl Eq for Name {}
+impl Eq for Name<'_> {}
 
 /// The shape of a setting's name, such as `deployments.<name>.module`: literal segments, and map
 /// keys in angle brackets.
@@ -137,19 +146,25 @@ impl Pattern {
     }
 
     /// Tells how `name` fits, with what is left of it; none where it does not.
-    pub fn matches(&self, name: &Name) -> Option<Match> {
-        let segments = name.segments.get(..self.parts.len())?;
-        let mut keys = Vec::new();
-        for (part, segment) in self.parts.iter().zip(segments) {
-            match part {
-                Part::Literal(text) if *text == segment.uniform && !segment.bracketed => {}
-                Part::Literal(_) => return None,
-                Part::Key => keys.push(segment.written.clone()),
-            }
+    pub fn matches(&self, name: &Name<'_>) -> Option<Match> {
+        let (segments, rest) = name.segments.split_at_checked(self.parts.len())?;
+        let fits = |(part, segment): (&Part, &Segment<'_>)| match part {
+            Part::Literal(text) => *text == segment.uniform && !segment.bracketed,
+            Part::Key => true,
+        };
+        if !self.parts.iter().zip(segments).all(fits) {
+            return None;
         }
-        let rest = name.segments.iter().skip(self.parts.len());
-        let rest = rest.map(|segment| segment.written.clone()).collect();
-        Some(Match { keys, rest })
+        let written = |segment: &Segment<'_>| segment.written.to_owned();
+        Some(Match {
+            keys: self.keys_of(name),
+            rest: rest.iter().map(written).collect(),
+        })
+    }
+
+    /// Counts the segments that `name` has more than this; none where it has fewer.
+    pub fn more_in(&self, name: &Name<'_>) -> Option<usize> {
+        name.segments.len().checked_sub(self.parts.len())
     }
 
     /// Writes the name with `keys` in place of its map keys.
@@ -180,7 +195,7 @@ impl Pattern {
     }
 
     /// Counts the letters to change until `name` fits, map keys aside; none where it is far off.
-    pub fn distance(&self, name: &Name) -> Option<usize> {
+    pub fn distance(&self, name: &Name<'_>) -> Option<usize> {
         if name.segments.len() != self.parts.len() {
             return None;
         }
@@ -197,10 +212,10 @@ impl Pattern {
     }
 
     /// Returns the map keys `name` has where it is as long as the pattern.
-    pub fn keys_of(&self, name: &Name) -> Vec<String> {
+    pub fn keys_of(&self, name: &Name<'_>) -> Vec<String> {
         let pairs = self.parts.iter().zip(&name.segments);
         let keys = pairs.filter(|(part, _)| matches!(part, Part::Key));
-        keys.map(|(_, segment)| segment.written.clone()).collect()
+        keys.map(|(_, segment)| segment.written.to_owned()).collect()
     }
 }
 

@@ -1,7 +1,9 @@
 //! Layers of values, each with its origin, put on top of each other by the `config` crate.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 use zeroize::Zeroizing;
@@ -24,9 +26,10 @@ pub enum Level {
 }
 
 /// A text and where it comes from. `Debug` shows the origin only: the text may be a private key.
+/// Cloning is cheap.
 #[derive(Clone)]
 pub struct Sourced {
-    text: Zeroizing<String>,
+    text: Arc<Zeroizing<String>>,
     origin: Origin,
     entry: Option<usize>,
 }
@@ -35,7 +38,7 @@ impl Sourced {
     /// Takes `text`, which comes from `origin`.
     pub fn new(text: &str, origin: Origin) -> Self {
         Self {
-            text: Zeroizing::new(text.to_owned()),
+            text: Arc::new(Zeroizing::new(text.to_owned())),
             origin,
             entry: None,
         }
@@ -51,7 +54,7 @@ impl Sourced {
     /// Gives it another text of the same origin, such as one with its placeholders resolved.
     #[must_use]
     pub fn with_text(mut self, text: Zeroizing<String>) -> Self {
-        self.text = text;
+        self.text = Arc::new(text);
         self
     }
 
@@ -79,25 +82,19 @@ impl fmt::Debug for Sourced {
     }
 }
 
-/// The path of a value: canonical segments and map keys, as `["server", "port"]`.
-pub type Path = Vec<String>;
+/// The path of a value: canonical segments and map keys, as `["server", "port"]`. Cloning is cheap.
+pub type Path = Arc<[Cow<'static, str>]>;
 
 /// What a layer holds at a path.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// One value.
     One(Sourced),
-    /// One value that stays out of the `config` crate's hands, which would print it in errors and
-    /// not wipe it.
-    Private(Sourced),
     /// A whole list: it replaces whatever list an earlier layer has there.
     List(Vec<Sourced>),
 }
 
-/// The values of one origin. A source for the `config` crate.
-///
-/// Its values carry their origin; lists replace lists, where that crate by itself would keep the
-/// tail of a longer one, and with it a role somebody meant to take away.
+/// The values of one origin.
 #[derive(Clone, Debug)]
 pub struct Layer {
     level: Level,
@@ -117,14 +114,36 @@ impl Layer {
     pub fn set(&mut self, path: Path, content: Content) {
         self.contents.push((path, content));
     }
+}
 
-    /// Returns where the layer stands.
-    pub fn level(&self) -> Level {
-        self.level
+/// A layer as the `config` crate gets it: the numbers of its values. A text may be a private key,
+/// which that crate would print in errors and not wipe.
+#[derive(Clone, Debug)]
+struct Numbered(Vec<(Path, Value)>);
+
+impl Numbered {
+    /// Takes the values of `layer` to `values` and keeps their numbers.
+    fn new(layer: Layer, values: &mut Vec<Sourced>) -> Self {
+        let mut take = |one: Sourced| {
+            let number = u64::try_from(values.len()).unwrap_or(u64::MAX);
+            values.push(one);
+            Value::new(None, number)
+        };
+        let contents = layer.contents.into_iter().map(|(path, content)| {
+            let value = match content {
+                Content::One(one) => take(one),
+                Content::List(list) => {
+                    let elements: Vec<_> = list.into_iter().map(&mut take).collect();
+                    Value::new(None, elements)
+                }
+            };
+            (path, value)
+        });
+        Self(contents.collect())
     }
 }
 
-impl Source for Layer {
+impl Source for Numbered {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
         Box::new(self.clone())
     }
@@ -135,30 +154,20 @@ impl Source for Layer {
         cache.into_table()
     }
 
+    /// Lists replace lists, where the `config` crate by itself would keep the tail of a longer one,
+    /// and with it a role somebody meant to take away.
     fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
-        for (path, content) in &self.contents {
-            let value = match content {
-                Content::One(one) => value(one, one.text()),
-                Content::Private(one) => value(one, ""),
-                Content::List(list) => {
-                    let elements = list.iter().map(|one| value(one, one.text()));
-                    Value::new(None, elements.collect::<Vec<_>>())
-                }
-            };
+        for (path, value) in &self.0 {
             if let Some(place) = place(cache, path) {
-                *place = value;
+                *place = value.clone();
             }
         }
         Ok(())
     }
 }
 
-fn value(one: &Sourced, text: &str) -> Value {
-    Value::new(Some(&one.origin.to_string()), text)
-}
-
 /// Finds or makes the place of `path` in `tree`.
-fn place<'a>(tree: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
+fn place<'a>(tree: &'a mut Value, path: &[Cow<'static, str>]) -> Option<&'a mut Value> {
     let mut place = tree;
     for segment in path {
         if !matches!(place.kind, ValueKind::Table(_)) {
@@ -167,7 +176,10 @@ fn place<'a>(tree: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
         let ValueKind::Table(table) = &mut place.kind else {
             return None;
         };
-        place = table.entry(segment.clone()).or_default();
+        if !table.contains_key(segment.as_ref()) {
+            table.insert(segment.to_string(), Value::default());
+        }
+        place = table.get_mut(segment.as_ref())?;
     }
     Some(place)
 }
@@ -176,7 +188,8 @@ fn place<'a>(tree: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
 #[derive(Clone)]
 pub struct Layered {
     config: Config,
-    texts: BTreeMap<(Path, String), Sourced>,
+    values: Vec<Sourced>,
+    paths: Vec<Path>,
 }
 
 impl Layered {
@@ -186,80 +199,74 @@ impl Layered {
     ///
     /// When the `config` crate refuses a layer, which ours give no reason for.
     pub fn new(mut layers: Vec<Layer>) -> Result<Self, ConfigError> {
-        layers.sort_by_key(Layer::level);
-        let mut texts = BTreeMap::new();
-        for (path, content) in layers.iter().flat_map(|layer| &layer.contents) {
-            let list = match content {
-                Content::One(one) | Content::Private(one) => std::slice::from_ref(one),
-                Content::List(list) => list,
-            };
-            for (n, one) in list.iter().enumerate() {
-                let mut path = path.clone();
-                if matches!(content, Content::List(_)) {
-                    path.push(n.to_string());
-                }
-                texts.insert((path, one.origin.to_string()), one.clone());
-            }
-        }
-        let builder = layers
-            .into_iter()
-            .fold(Config::builder(), |builder, layer| {
-                builder.add_source(layer)
-            });
+        layers.sort_by_key(|layer| layer.level);
+        let contents = layers.iter().flat_map(|layer| &layer.contents);
+        let paths = contents.map(|(path, _)| Arc::clone(path)).collect();
+        let mut values = Vec::new();
+        let layers = layers.into_iter();
+        let builder = layers.fold(Config::builder(), |builder, layer| {
+            builder.add_source(Numbered::new(layer, &mut values))
+        });
         let config = builder.build()?;
-        Ok(Self { config, texts })
+        Ok(Self {
+            config,
+            values,
+            paths,
+        })
     }
 
     /// Returns the value at `path`.
-    pub fn value(&self, path: &[String]) -> Option<&Sourced> {
-        let value = self.node(path)?;
-        self.sourced(path.to_vec(), value)
+    pub fn value<S: AsRef<str>>(&self, path: &[S]) -> Option<&Sourced> {
+        self.numbered(self.node(path)?)
     }
 
     /// Returns the list at `path`, the elements in order.
-    pub fn list(&self, path: &[String]) -> Option<Vec<&Sourced>> {
+    pub fn list<S: AsRef<str>>(&self, path: &[S]) -> Option<Vec<&Sourced>> {
         let ValueKind::Array(elements) = &self.node(path)?.kind else {
             return None;
         };
-        let element = |(n, value): (usize, &Value)| {
-            let mut path = path.to_vec();
-            path.push(n.to_string());
-            self.sourced(path, value)
-        };
-        elements.iter().enumerate().map(element).collect()
+        elements.iter().map(|value| self.numbered(value)).collect()
     }
 
     /// Returns the names below `path`, in the order of the layers and of the file.
-    pub fn names(&self, path: &[String]) -> Vec<&str> {
+    pub fn names<S: AsRef<str>>(&self, path: &[S]) -> Vec<&str> {
         match self.node(path).map(|value| &value.kind) {
             Some(ValueKind::Table(table)) => table.keys().map(String::as_str).collect(),
             _ => Vec::new(),
         }
     }
 
-    /// Goes through the paths of all values, overridden ones too; a list's elements have their own.
+    /// Goes through the paths that are set, one that several layers set as often.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.texts.keys().map(|(path, _)| path)
+        self.paths.iter()
     }
 
-    fn node(&self, path: &[String]) -> Option<&Value> {
+    #[cfg(test)]
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn node<S: AsRef<str>>(&self, path: &[S]) -> Option<&Value> {
         path.iter().try_fold(&self.config.cache, |value, segment| {
             let ValueKind::Table(table) = &value.kind else {
                 return None;
             };
-            table.get(segment)
+            table.get(segment.as_ref())
         })
     }
 
-    fn sourced(&self, path: Path, value: &Value) -> Option<&Sourced> {
-        self.texts.get(&(path, value.origin()?.to_owned()))
+    fn numbered(&self, value: &Value) -> Option<&Sourced> {
+        let ValueKind::U64(number) = value.kind else {
+            return None;
+        };
+        self.values.get(usize::try_from(number).ok()?)
     }
 }
 
 impl fmt::Debug for Layered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layered")
-            .field("values", &self.texts.len())
+            .field("values", &self.values.len())
             .finish_non_exhaustive()
     }
 }

@@ -182,7 +182,7 @@ pub(super) fn is_in_main_file(
 ) -> Result<(), DeploymentError> {
     let (deployment, extras) = (Pattern::new(DEPLOYMENT), Pattern::new(EXTRAS));
     let connection = Pattern::new(CONNECTION);
-    let is_about = |key: &Name, value: &str| {
+    let is_about = |key: &Name<'_>, value: &str| {
         let has = |pattern: &Pattern| {
             let found = pattern.matches(key);
             found.is_some_and(|found| is_of(&found.keys, name))

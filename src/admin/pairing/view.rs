@@ -94,7 +94,7 @@ impl View {
         view
     }
 
-    fn take_deployment(&mut self, patterns: &Patterns, name: &Name, value: &str) {
+    fn take_deployment(&mut self, patterns: &Patterns, name: &Name<'_>, value: &str) {
         let value = || Some(value.to_owned());
         if let Some(found) = patterns.module.matches(name) {
             self.deployment(&found).module = value();

@@ -97,7 +97,7 @@ impl RevokedFile {
         let names = [uniform(deployment.name.as_str()), uniform(&key.name)];
         let winning = |pattern: &'static str| {
             let pattern = Pattern::new(pattern);
-            let is_meant = |name: &Name, _: &str| {
+            let is_meant = |name: &Name<'_>, _: &str| {
                 let found = pattern.matches(name).map(|found| found.keys);
                 found.is_some_and(|keys| keys.iter().map(|key| uniform(key)).eq(names.clone()))
             };

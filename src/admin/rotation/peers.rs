@@ -45,7 +45,7 @@ impl Rotation {
     /// the main files are changed.
     pub(super) fn is_in_main_files(&self) -> Result<(), RotateError> {
         let (own, state) = (Pattern::new(OWN_KEY), Pattern::new("countersign.rotation"));
-        let is_state = |name: &Name, _: &str| {
+        let is_state = |name: &Name<'_>, _: &str| {
             let own = own.matches(name).is_some_and(|found| found.rest.is_empty());
             own || state.matches(name).is_some()
         };
@@ -56,7 +56,7 @@ impl Rotation {
                 continue;
             };
             let wanted = deployment.name.uniform();
-            let is_of_owner = |name: &Name, _: &str| {
+            let is_of_owner = |name: &Name<'_>, _: &str| {
                 let found = pattern.matches(name);
                 let called = found.and_then(|found| found.keys.into_iter().next());
                 called.is_some_and(|called| uniform(&called) == wanted)

@@ -5,7 +5,7 @@ use crate::properties::name::{Name, uniform};
 
 /// Finds what is meant by a name of ours with marks around it, with underscores for its dots, or
 /// without one of its first segments.
-pub(super) fn meant(name: &Name) -> Option<String> {
+pub(super) fn meant(name: &Name<'_>) -> Option<String> {
     let written = name.written();
     bare(&written)
         .or_else(|| with_underscores(&written))

@@ -6,7 +6,7 @@ use super::{ROWS, STRICT};
 
 /// Finds what a name outside our prefixes may mean: a prefix two letters off, or one of our names
 /// one letter off.
-pub(super) fn near_miss(name: &Name) -> Option<String> {
+pub(super) fn near_miss(name: &Name<'_>) -> Option<String> {
     let written = name.uniform();
     for prefix in STRICT {
         let length = prefix.split('.').count();
