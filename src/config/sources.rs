@@ -75,6 +75,7 @@ impl fmt::Debug for Source {
 pub(super) struct Texts {
     files: Vec<(PathBuf, FileText)>,
     paths: Vec<PathBuf>,
+    digest: Digest,
 }
 
 /// Tells one content of the files from another.
@@ -101,7 +102,11 @@ impl Texts {
         files.extend(profiles::read(&profiles)?);
         let mut paths = vec![main.to_owned()];
         paths.extend(profiles);
-        Ok(Self { files, paths })
+        Ok(Self {
+            digest: digest(&files),
+            files,
+            paths,
+        })
     }
 
     /// Returns the files with their texts, the main one first.
@@ -125,13 +130,17 @@ impl Texts {
 
     /// Returns what differs where any byte or permission bit does.
     pub(super) fn digest(&self) -> Digest {
-        let mut all = Sha256::new();
-        for (path, text) in &self.files {
-            all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
-            add(&mut all, text);
-        }
-        all.finalize().into()
+        self.digest
     }
+}
+
+fn digest(files: &[(PathBuf, FileText)]) -> Digest {
+    let mut all = Sha256::new();
+    for (path, text) in files {
+        all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
+        add(&mut all, text);
+    }
+    all.finalize().into()
 }
 
 fn add(all: &mut Sha256, text: &FileText) {

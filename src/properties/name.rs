@@ -215,7 +215,8 @@ impl Pattern {
     pub fn keys_of(&self, name: &Name<'_>) -> Vec<String> {
         let pairs = self.parts.iter().zip(&name.segments);
         let keys = pairs.filter(|(part, _)| matches!(part, Part::Key));
-        keys.map(|(_, segment)| segment.written.to_owned()).collect()
+        keys.map(|(_, segment)| segment.written.to_owned())
+            .collect()
     }
 }
 

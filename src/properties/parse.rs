@@ -1,11 +1,11 @@
 //! The grammar of `java.util.Properties.load(Reader)`, with the place of every byte kept.
 
-use std::iter::Peekable;
-use std::str::CharIndices;
-
 use zeroize::Zeroizing;
 
+use self::unescape::unescape;
 use super::entry::{Entry, Escapes, Span};
+
+mod unescape;
 
 /// A place where the text does not follow the grammar.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,13 +54,17 @@ impl Parsed {
 pub(crate) fn parse(text: &str) -> Parsed {
     let mut lines = Lines {
         text,
-        characters: text.char_indices().peekable(),
+        next: 0,
         separators: Vec::new(),
         begins: None,
     };
     let mut parsed = Parsed::default();
     let mut line = Vec::new();
-    while lines.next_logical(&mut line) {
+    loop {
+        while lines.next_plain(&mut parsed.entries) {}
+        if !lines.next_logical(&mut line) {
+            break;
+        }
         let mut entry = entry(&line, &mut parsed.faults);
         entry.line_span = lines.span();
         parsed.entries.push(entry);
@@ -75,13 +79,56 @@ type Placed = (usize, char);
 /// Cuts the text into logical lines, as the JDK's `LineReader` does.
 struct Lines<'a> {
     text: &'a str,
-    characters: Peekable<CharIndices<'a>>,
+    /// The byte to go on at.
+    next: usize,
     separators: Vec<Span>,
     /// Where the logical line has its first character, which may be a backslash alone.
     begins: Option<usize>,
 }
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    /// Takes the line that begins here, if it has no backslash and so nothing to decode, as almost
+    /// all have; false at any other line.
+    fn next_plain(&mut self, entries: &mut Vec<Entry>) -> bool {
+        let rest = self.rest();
+        let end = rest.bytes().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        if rest.is_empty() || line.contains('\\') {
+            return false;
+        }
+        let length = line.len();
+        let line = line.trim_start_matches(is_blank);
+        let begins = self.next.saturating_add(length.saturating_sub(line.len()));
+        self.next = self.next.saturating_add(length);
+        if line.starts_with(['#', '!']) {
+            self.comment(begins);
+        }
+        self.take();
+        if !line.is_empty() && !line.starts_with(['#', '!']) {
+            self.begins = Some(begins);
+            entries.push(Entry {
+                line_span: self.span(),
+                ..plain(line, begins)
+            });
+        }
+        true
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.next..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn take(&mut self) -> Option<Placed> {
+        let at = self.next;
+        let character = self.peek()?;
+        self.next = at.saturating_add(character.len_utf8());
+        Some((at, character))
+    }
+
     /// Fills `line` with the next logical line, without its line ends; false at the end.
     fn next_logical(&mut self, line: &mut Vec<Placed>) -> bool {
         line.clear();
@@ -89,7 +136,7 @@ impl Lines<'_> {
         let mut escaped = false;
         let mut at_margin = true;
         let mut continued = false;
-        while let Some((at, character)) = self.characters.next() {
+        while let Some((at, character)) = self.take() {
             if at_margin {
                 let line_end = is_line_end(character) && !continued;
                 if is_blank(character) || line_end {
@@ -111,7 +158,7 @@ impl Lines<'_> {
                 at_margin = true;
             } else if escaped {
                 line.pop();
-                if line.is_empty() && self.characters.peek().is_none() {
+                if line.is_empty() && self.peek().is_none() {
                     return true;
                 }
                 self.skip_second_half(character);
@@ -129,13 +176,16 @@ impl Lines<'_> {
     }
 
     fn skip_comment(&mut self, start: usize) {
-        let mut end = self.text.len();
-        for (at, character) in self.characters.by_ref() {
-            if is_line_end(character) {
-                end = at;
-                break;
-            }
-        }
+        let rest = self.rest();
+        let length = rest.find(is_line_end).unwrap_or(rest.len());
+        self.next = self.next.saturating_add(length);
+        self.comment(start);
+        self.take();
+    }
+
+    /// Notes what a comment says that begins at `start` and ends here.
+    fn comment(&mut self, start: usize) {
+        let end = self.next;
         let comment = self.text.get(start..end).unwrap_or_default();
         if matches!(comment.trim_end(), "#---" | "!---") {
             self.separators.push(Span { start, end });
@@ -143,11 +193,8 @@ impl Lines<'_> {
     }
 
     /// Returns the lines that were read last, from their margin to the end of the last.
-    fn span(&mut self) -> Span {
-        let next = self
-            .characters
-            .peek()
-            .map_or(self.text.len(), |(at, _)| *at);
+    fn span(&self) -> Span {
+        let next = self.next;
         let before = self.text.get(..self.begins.unwrap_or(next));
         let start = before.map_or(next, |text| text.trim_end_matches(is_blank).len());
         let after = self.text.get(next..).unwrap_or_default();
@@ -160,8 +207,8 @@ impl Lines<'_> {
     }
 
     fn skip_second_half(&mut self, first: char) {
-        if first == '\r' {
-            self.characters.next_if(|(_, character)| *character == '\n');
+        if first == '\r' && self.peek() == Some('\n') {
+            self.take();
         }
     }
 }
@@ -172,6 +219,34 @@ fn is_blank(character: char) -> bool {
 
 fn is_line_end(character: char) -> bool {
     matches!(character, '\n' | '\r')
+}
+
+/// Splits a line without backslashes that begins at byte `from`.
+fn plain(line: &str, from: usize) -> Entry {
+    let separates = |c: char| matches!(c, '=' | ':');
+    let key = line.find(|c| is_blank(c) || separates(c));
+    let (key, rest) = line
+        .split_at_checked(key.unwrap_or(line.len()))
+        .unwrap_or((line, ""));
+    let value = rest.trim_start_matches(is_blank);
+    let value = value.strip_prefix(separates).unwrap_or(value);
+    let value = value.trim_start_matches(is_blank);
+    let end = from.saturating_add(line.len());
+    Entry {
+        key: Zeroizing::new(key.to_owned()),
+        value: Zeroizing::new(value.to_owned()),
+        key_span: Span {
+            start: from,
+            end: from.saturating_add(key.len()),
+        },
+        value_span: Span {
+            start: end.saturating_sub(value.len()),
+            end,
+        },
+        line_span: Span::default(),
+        steps: Vec::new(),
+        escapes: Escapes::default(),
+    }
 }
 
 /// Splits a logical line into key and value.
@@ -220,122 +295,4 @@ fn span(part: &[Placed], empty_at: usize) -> Span {
     let start = part.first().map_or(empty_at, |(at, _)| *at);
     let end = part.last().map_or(empty_at, after);
     Span { start, end }
-}
-
-#[derive(Default)]
-struct Unescaped {
-    text: Zeroizing<String>,
-    steps: Vec<(usize, usize)>,
-    escapes: Escapes,
-    /// Where the next unescaped character would stand without a step.
-    expected: usize,
-}
-
-impl Unescaped {
-    fn push(&mut self, character: char, at: usize, end: usize) {
-        if at != self.expected || self.steps.is_empty() {
-            self.steps.push((self.text.len(), at));
-        }
-        self.text.push(character);
-        // An escape is longer than its character: the next one starts a step of its own.
-        self.expected = if end.saturating_sub(at) == character.len_utf8() {
-            end
-        } else {
-            usize::MAX
-        };
-    }
-}
-
-fn unescape(part: &[Placed], faults: &mut Vec<SyntaxFault>) -> Unescaped {
-    let bytes = part.iter().map(|(_, c)| c.len_utf8()).sum();
-    let mut out = Unescaped {
-        text: Zeroizing::new(String::with_capacity(bytes)),
-        ..Unescaped::default()
-    };
-    let mut rest = part;
-    let mut end = part.first().map_or(0, |(at, _)| *at);
-    while let [first, tail @ ..] = rest {
-        out.escapes.continued |= first.0 != end;
-        end = after(first);
-        rest = tail;
-        let (at, character) = *first;
-        if character != '\\' {
-            out.push(character, at, end);
-            continue;
-        }
-        let [second, tail @ ..] = tail else { break };
-        out.escapes.continued |= second.0 != end;
-        end = after(second);
-        rest = tail;
-        match second.1 {
-            'u' => {
-                let (taken, read) = unicode(rest, Span { start: at, end });
-                let (digits, tail) = rest.split_at(taken);
-                end = digits.last().map_or(end, after);
-                rest = tail;
-                match read {
-                    Ok(character) => out.push(character, at, end),
-                    Err(fault) => {
-                        faults.push(fault);
-                        for placed in [first, second].into_iter().chain(digits) {
-                            out.push(placed.1, placed.0, after(placed));
-                        }
-                    }
-                }
-            }
-            letter => {
-                let character = control(letter);
-                out.escapes.control |= character != letter;
-                out.push(character, at, end);
-            }
-        }
-    }
-    out
-}
-
-fn control(letter: char) -> char {
-    match letter {
-        't' => '\t',
-        'n' => '\n',
-        'r' => '\r',
-        'f' => '\u{c}',
-        other => other,
-    }
-}
-
-/// Reads what follows `\u`, the second half of a surrogate pair included: how many characters that
-/// takes, and what they are.
-fn unicode(rest: &[Placed], escape: Span) -> (usize, Result<char, SyntaxFault>) {
-    let Some(unit) = hex4(rest) else {
-        let end = rest
-            .iter()
-            .take(4)
-            .take_while(|(_, c)| c.is_ascii_hexdigit())
-            .last()
-            .map_or(escape.end, after);
-        let span = Span { end, ..escape };
-        return (0, Err(SyntaxFault::MalformedEscape(span)));
-    };
-    if let Some(character) = char::from_u32(unit) {
-        return (4, Ok(character));
-    }
-    let second = match rest.get(4..) {
-        Some([(_, '\\'), (_, 'u'), tail @ ..]) => hex4(tail),
-        _ => None,
-    };
-    let pair = second.and_then(|low| {
-        let units = [u16::try_from(unit).ok()?, u16::try_from(low).ok()?];
-        char::decode_utf16(units).next()?.ok()
-    });
-    if let Some(character) = pair {
-        return (10, Ok(character));
-    }
-    let end = rest.get(3).map_or(escape.end, after);
-    (4, Err(SyntaxFault::LoneSurrogate(Span { end, ..escape })))
-}
-
-fn hex4(rest: &[Placed]) -> Option<u32> {
-    rest.get(..4)?.iter().try_fold(0_u32, |unit, (_, digit)| {
-        Some(unit.wrapping_mul(16).wrapping_add(digit.to_digit(16)?))
-    })
 }

@@ -49,7 +49,13 @@ struct Pins {
 }
 
 impl TlsView {
-    pub(super) fn take(&mut self, patterns: &Patterns, name: &Name<'_>, written: &str, value: &str) {
+    pub(super) fn take(
+        &mut self,
+        patterns: &Patterns,
+        name: &Name<'_>,
+        written: &str,
+        value: &str,
+    ) {
         if let Some(found) = patterns.tls_pin.matches(name) {
             let [deployment, key] = found.keys.as_slice() else {
                 return;
