@@ -6,26 +6,23 @@
 
 mod engines;
 mod method;
+mod peers;
 mod samples;
 
 pub use engines::{EngineMetrics, Registered};
 pub use method::{GrpcMethod, MethodMetrics};
 pub use samples::Samples;
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
+use peers::Peers;
 use samples::Upkeep;
 
-const AUTH_REQUESTS: &str = "countersign_auth_requests_total";
 const AUTH_SECONDS: &str = "countersign_auth_verify_duration_seconds";
-const TOKENS_ISSUED: &str = "countersign_tokens_issued_total";
-const TRUSTED_KEYS: &str = "countersign_trusted_keys";
-const CLOCK_SKEW: &str = "countersign_peer_clock_skew_seconds";
 const RELOAD: &str = "countersign_config_last_reload_successful";
 const READY: &str = "countersign_ready";
 const BUILD: &str = "countersign_build_info";
@@ -36,19 +33,10 @@ const BUILD: &str = "countersign_build_info";
 pub struct Metrics {
     recorder: PrometheusRecorder,
     upkeep: Arc<Upkeep>,
-    reasons: Vec<&'static str>,
-    /// By the module type of the caller's deployment; empty where nobody is known to call.
-    requests: RwLock<HashMap<Box<str>, Arc<Requests>>>,
+    peers: Peers,
     verification: Samples,
     reload: Gauge,
     ready: Gauge,
-    deployments: Mutex<HashSet<String>>,
-}
-
-/// The calls of one kind of callers.
-struct Requests {
-    accepted: Counter,
-    refused: HashMap<&'static str, Counter>,
 }
 
 /// The keys of a trusted deployment, for [`Metrics::trusted`].
@@ -76,23 +64,22 @@ impl Metrics {
             ready: gauge(&recorder, &Key::from_name(READY)),
             recorder,
             upkeep,
-            reasons: reasons.into_iter().collect(),
-            requests: RwLock::default(),
-            deployments: Mutex::default(),
+            peers: Peers::new(reasons),
         };
         metrics.reload.set(1);
-        metrics.of_module("");
         metrics
     }
 
     /// Writes all of them in Prometheus's text format, version 0.0.4, sorted by name.
     pub fn render(&self) -> String {
-        sorted(&self.upkeep.render())
+        let mut text = self.upkeep.render();
+        self.peers.write(&mut text);
+        sorted(&text)
     }
 
     /// `countersign_build_info`: what runs here. The module may call itself.
     pub fn build_info(&self, module: &str) {
-        self.of_module(module);
+        self.peers.always(module);
         let version = Label::new("version", env!("CARGO_PKG_VERSION"));
         let labels = vec![version, Label::new("module", module.to_owned())];
         gauge(&self.recorder, &Key::from_parts(BUILD, labels)).set(1);
@@ -101,17 +88,13 @@ impl Metrics {
     /// `countersign_auth_requests_total{result="accepted"}`: a call of a deployment of the module
     /// type `module` was let in.
     pub fn accepted(&self, module: &str) {
-        self.of_module(module).accepted.increment(1);
+        self.peers.accepted(module);
     }
 
     /// `countersign_auth_requests_total{result="refused"}`: a call was refused for `reason`.
     /// `module` is the type of the caller's deployment, where its signature verified.
     pub fn refused(&self, reason: &str, module: Option<&str>) {
-        let requests = self.of_module(module.unwrap_or_default());
-        // Of a closed list: any other word is a fault of ours, and no label.
-        if let Some(counter) = requests.refused.get(reason) {
-            counter.increment(1);
-        }
+        self.peers.refused(reason, module.unwrap_or_default());
     }
 
     /// `countersign_auth_verify_duration_seconds`: how long it took to look at a token.
@@ -121,13 +104,13 @@ impl Metrics {
 
     /// `countersign_tokens_issued_total`: a token was signed for `deployment`, one of the file's.
     pub fn token_issued(&self, deployment: &str) {
-        self.issued(deployment).increment(1);
+        self.peers.token_issued(deployment);
     }
 
     /// `countersign_peer_clock_skew_seconds`: by how much the clock of `deployment`, one of the
     /// file's, is ahead of this machine's.
     pub fn clock_skew(&self, deployment: &str, seconds: f64) {
-        self.skew(deployment).set(seconds);
+        self.peers.clock_skew(deployment, seconds);
     }
 
     /// `countersign_config_last_reload_successful`: whether what the files say is in force.
@@ -140,91 +123,12 @@ impl Metrics {
         self.ready.set(u8::from(ready));
     }
 
-    /// `countersign_trusted_keys`, and the series of each deployment that is not there yet. Those
-    /// of a deployment that is trusted no more show no keys and no clock.
+    /// `countersign_trusted_keys`: `deployments` are all that are trusted. Each has its series from
+    /// then on, and no other deployment has any; nor has a module type that none of them is of, but
+    /// the module's own.
     pub fn trusted<'a>(&self, deployments: impl IntoIterator<Item = TrustedKeys<'a>>) {
-        let known = self.deployments.lock();
-        let mut known = known.unwrap_or_else(PoisonError::into_inner);
-        let mut gone = known.clone();
-        for trusted in deployments {
-            let name = trusted.deployment;
-            gone.remove(name);
-            self.of_module(trusted.module);
-            self.keys(name, "active").set(count(trusted.active));
-            self.keys(name, "revoked").set(count(trusted.revoked));
-            if known.insert(name.to_owned()) {
-                drop(self.issued(name));
-                // Nothing is measured yet, which is not the same as no difference.
-                self.skew(name).set(f64::NAN);
-            }
-        }
-        for name in gone {
-            self.keys(&name, "active").set(0);
-            self.keys(&name, "revoked").set(0);
-            self.skew(&name).set(f64::NAN);
-            known.remove(&name);
-        }
-    }
-
-    fn of_module(&self, module: &str) -> Arc<Requests> {
-        let known = self.requests.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(requests) = known.get(module) {
-            return Arc::clone(requests);
-        }
-        drop(known);
-        let mut known = self
-            .requests
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let requests = known
-            .entry(module.into())
-            .or_insert_with(|| Arc::new(self.requests_of(module)));
-        Arc::clone(requests)
-    }
-
-    fn requests_of(&self, module: &str) -> Requests {
-        let request = |result: &'static str, reason: &'static str| {
-            let labels = vec![
-                Label::new("result", result),
-                Label::new("reason", reason),
-                Label::new("module", module.to_owned()),
-            ];
-            counter(&self.recorder, &Key::from_parts(AUTH_REQUESTS, labels))
-        };
-        // Nobody unknown is let in.
-        let accepted = match module {
-            "" => Counter::noop(),
-            _ => request("accepted", ""),
-        };
-        let reasons = self.reasons.iter();
-        Requests {
-            accepted,
-            refused: reasons
-                .map(|reason| (*reason, request("refused", reason)))
-                .collect(),
-        }
-    }
-
-    fn issued(&self, deployment: &str) -> Counter {
-        counter(
-            &self.recorder,
-            &labelled(TOKENS_ISSUED, "audience", deployment),
-        )
-    }
-
-    fn skew(&self, deployment: &str) -> Gauge {
-        gauge(
-            &self.recorder,
-            &labelled(CLOCK_SKEW, "deployment", deployment),
-        )
-    }
-
-    fn keys(&self, deployment: &str, state: &'static str) -> Gauge {
-        let labels = vec![
-            Label::new("deployment", deployment.to_owned()),
-            Label::new("state", state),
-        ];
-        gauge(&self.recorder, &Key::from_parts(TRUSTED_KEYS, labels))
+        let deployments: Vec<_> = deployments.into_iter().collect();
+        self.peers.trusted(&deployments);
     }
 }
 
@@ -256,29 +160,14 @@ fn builder() -> PrometheusBuilder {
 }
 
 fn describe(recorder: &PrometheusRecorder) {
-    let counters = [
-        (
-            AUTH_REQUESTS,
-            "Calls by whether they were let in, why not, and the caller's module type.",
-        ),
-        (
-            TOKENS_ISSUED,
-            "Tokens signed, by the deployment they are for.",
-        ),
-        (
-            engines::REGISTRATIONS,
-            "Calls of RegisterEngine by what came of them.",
-        ),
-    ];
-    for (name, help) in counters.into_iter().chain(method::COUNTERS) {
+    let registrations = (
+        engines::REGISTRATIONS,
+        "Calls of RegisterEngine by what came of them.",
+    );
+    for (name, help) in method::COUNTERS.into_iter().chain([registrations]) {
         recorder.describe_counter(name.into(), None, help.into());
     }
     let gauges = [
-        (TRUSTED_KEYS, "Keys of each trusted deployment."),
-        (
-            CLOCK_SKEW,
-            "Seconds by which a peer's clock is ahead; NaN until it is measured.",
-        ),
         (
             RELOAD,
             "1 while what the files say is in force, 0 while they have faults.",
@@ -344,7 +233,7 @@ fn gauge(recorder: &PrometheusRecorder, key: &Key) -> Gauge {
     recorder.register_gauge(key, &METADATA)
 }
 
-/// A file does not hold as many keys as an f64 cannot count.
+/// There are not as many engines as an f64 cannot count.
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

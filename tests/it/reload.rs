@@ -23,6 +23,7 @@ use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use crate::support::echo::{Client, Echo};
+use crate::support::http::get;
 use crate::support::logs::Logs;
 use crate::support::world::{
     RunningDpe, RunningDpm, channel, free_port, fresh_id, registration_of, soon,
@@ -199,6 +200,31 @@ async fn key_that_is_added_is_accepted_and_one_that_is_removed_is_not() {
     home.in_force().await;
     let refused = who_am_i(&caller, running.address).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::KeyUnknown));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn series_of_a_deployment_come_and_go_with_it() {
+    let (dpm, dpe) = pair();
+    let home = Home::start(&file(&dpm, &[]));
+    let running = RunningDpm::start(home.module.clone()).await;
+    let series = async || {
+        let scraped = get(running.http, "/actuator/prometheus").await.body;
+        let lines = scraped.lines().filter(|line| !line.starts_with('#'));
+        let of_it = lines.filter(|line| line.contains("\"dpe-dev\"") || line.contains("\"dpe\""));
+        of_it.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(series().await, [""; 0]);
+
+    home.now(&file(&dpm, &[Peer::of(&dpe)]));
+    home.in_force().await;
+    let added = series().await;
+    let issued = r#"countersign_tokens_issued_total{audience="dpe-dev"} 0"#;
+    assert!(added.iter().any(|line| line == issued), "{added:#?}");
+
+    home.now(&file(&dpm, &[]));
+    home.in_force().await;
+    assert_eq!(series().await, [""; 0]);
     running.stop().await;
 }
 

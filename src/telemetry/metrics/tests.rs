@@ -80,18 +80,55 @@ fn word_that_is_no_reason_makes_no_series() {
 }
 
 #[test]
-fn deployment_that_is_gone_shows_no_keys_and_no_clock() {
+fn series_of_a_deployment_go_with_it_and_come_with_it() {
     let metrics = metrics();
+    let mentioned = || metrics.render().contains("dpe-dev");
     metrics.trusted([KEYS]);
     metrics.clock_skew("dpe-dev", -3.5);
+    metrics.token_issued("dpe-dev");
     let skew = r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#;
     assert_eq!(value(&metrics, skew).as_deref(), Some("-3.5"));
 
     metrics.trusted([]);
+    assert!(!mentioned());
+    // A call that began before is counted late.
+    metrics.token_issued("dpe-dev");
+    assert!(mentioned());
+    metrics.trusted([]);
+    assert!(!mentioned());
 
-    let keys = r#"countersign_trusted_keys{deployment="dpe-dev",state="active"}"#;
-    assert_eq!(value(&metrics, keys).as_deref(), Some("0"));
+    metrics.trusted([KEYS]);
+    let issued = r#"countersign_tokens_issued_total{audience="dpe-dev"}"#;
+    assert_eq!(value(&metrics, issued).as_deref(), Some("0"));
     assert_eq!(value(&metrics, skew).as_deref(), Some("NaN"));
+}
+
+#[test]
+fn series_of_a_module_type_stay_while_a_deployment_or_the_module_itself_is_of_it() {
+    let metrics = metrics();
+    metrics.build_info("dpm");
+    let other = TrustedKeys {
+        deployment: "dpe-two",
+        ..KEYS
+    };
+    let accepted = |module| {
+        let series = format!(
+            r#"countersign_auth_requests_total{{result="accepted",reason="",module="{module}"}}"#
+        );
+        value(&metrics, &series)
+    };
+    metrics.trusted([KEYS, other]);
+    metrics.accepted("dpe");
+
+    metrics.trusted([other]);
+    assert_eq!(accepted("dpe").as_deref(), Some("1"));
+    metrics.trusted([]);
+
+    assert_eq!(accepted("dpe"), None);
+    assert_eq!(accepted("dpm").as_deref(), Some("0"));
+    let stranger =
+        r#"countersign_auth_requests_total{result="refused",reason="TOKEN_MISSING",module=""}"#;
+    assert_eq!(value(&metrics, stranger).as_deref(), Some("0"));
 }
 
 #[test]

@@ -435,7 +435,7 @@ async fn server_of_ones_own_counts_with_one_layer_more() {
 }
 
 #[tokio::test]
-async fn changed_trust_shows_in_the_next_scrape_and_what_is_gone_shows_nothing() {
+async fn changed_trust_shows_in_the_next_scrape_and_what_is_gone_is_not_in_it() {
     let keys = Keys::new();
     let module = keys.dpm_module();
     let dpm = RunningDpm::start(module.clone()).await;
@@ -445,16 +445,19 @@ async fn changed_trust_shows_in_the_next_scrape_and_what_is_gone_shows_nothing()
     let before = Scrape::of(dpm.http).await;
     assert_eq!(before.value(&trusted_keys("dpe-dev", "active")), "1");
 
-    let mut other = trusted(&own_deployment("dpe", "dpe-other"));
+    let mut other = trusted(&own_deployment("mmm", "mmm-dev"));
     other.keys[0].revoked = true;
     let changed = KeySet::new(vec![other], keys.dpm.clone()).unwrap();
     module.trust().replace(changed);
     module.metrics().config_reload(false);
 
     let after = Scrape::of(dpm.http).await;
-    assert_eq!(after.value(&trusted_keys("dpe-dev", "active")), "0");
-    assert_eq!(after.value(&trusted_keys("dpe-other", "active")), "0");
-    assert_eq!(after.value(&trusted_keys("dpe-other", "revoked")), "1");
+    assert_eq!(after.value(&trusted_keys("mmm-dev", "active")), "0");
+    assert_eq!(after.value(&trusted_keys("mmm-dev", "revoked")), "1");
+    let renamed = |series: &&str| series.replace("dpe-dev", "mmm-dev").replace("dpe", "mmm");
+    let expected: BTreeSet<_> = before.names().iter().map(renamed).collect();
+    let found: BTreeSet<_> = after.names().iter().map(|s| (*s).to_owned()).collect();
+    assert_eq!(found, expected, "the old series go, the new ones are there");
     let reload = "countersign_config_last_reload_successful";
     assert_eq!((before.value(reload), after.value(reload)), ("1", "0"));
     let told = async {
