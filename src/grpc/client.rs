@@ -1,6 +1,7 @@
 //! The caller's side: every call carries this module's identity, and the callee may have to prove
 //! its own.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use tonic::Status;
+use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -16,6 +18,7 @@ use crate::token::proof::{EngineClaim, ProofVerifier};
 
 use super::caller_tokens::{CallerToken, CallerTokens};
 use super::metadata;
+use super::metrics::{CountedFuture, CountedReply, MetricsLayer, MetricsService};
 use super::reply::{ReplyBody, receive};
 use super::required_proof::{Expected, ProofMode, RequiredProof};
 
@@ -29,10 +32,13 @@ use super::required_proof::{Expected, ProofMode, RequiredProof};
 /// An OK reply without a proof that was asked for becomes `PROOF_MISSING`, one whose proof does not
 /// hold `PROOF_INVALID`, before its first message is handed over. A refusal without a proof is
 /// passed on as it is, and is not [proved](super::is_proved): nothing should be concluded from it.
+///
+/// The module counts the calls by what came of them here (`grpc_client_…`).
 #[derive(Clone, Debug)]
 pub struct AttachIdentityLayer {
     tokens: Arc<CallerTokens>,
     proof: Option<Arc<RequiredProof>>,
+    calls: MetricsLayer,
 }
 
 /// The reply's proof held. Found in the extensions of a response.
@@ -52,10 +58,15 @@ pub struct CallToken {
 }
 
 impl AttachIdentityLayer {
-    pub(super) fn new(tokens: CallerTokens, proof: Option<RequiredProof>) -> Self {
+    pub(super) fn new(
+        tokens: CallerTokens,
+        proof: Option<RequiredProof>,
+        calls: MetricsLayer,
+    ) -> Self {
         Self {
             tokens: Arc::new(tokens),
             proof: proof.map(Arc::new),
+            calls,
         }
     }
 
@@ -73,8 +84,8 @@ impl AttachIdentityLayer {
             engine,
         };
         Self {
-            tokens: Arc::clone(&self.tokens),
             proof: Some(Arc::new(proof)),
+            ..self.clone()
         }
     }
 }
@@ -84,9 +95,11 @@ impl<S> Layer<S> for AttachIdentityLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         AttachIdentity {
-            inner,
-            tokens: Arc::clone(&self.tokens),
-            proof: self.proof.clone(),
+            counted: self.calls.layer(Attach {
+                inner,
+                tokens: Arc::clone(&self.tokens),
+                proof: self.proof.clone(),
+            }),
         }
     }
 }
@@ -94,12 +107,37 @@ impl<S> Layer<S> for AttachIdentityLayer {
 /// Attaches the identity, then calls `inner`.
 #[derive(Clone, Debug)]
 pub struct AttachIdentity<S> {
+    counted: MetricsService<Attach<S>>,
+}
+
+impl<S, R> Service<Request<Body>> for AttachIdentity<S>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>,
+{
+    type Response = Response<CountedReply<ReplyBody<R>>>;
+    type Error = Status;
+    type Future = CountedFuture<AttachFuture<S::Future>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.counted.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.counted.call(request)
+    }
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// [`AttachIdentity`] without the counting.
+#[derive(Clone, Debug)]
+struct Attach<S> {
     inner: S,
     tokens: Arc<CallerTokens>,
     proof: Option<Arc<RequiredProof>>,
 }
 
-impl<S> AttachIdentity<S> {
+impl<S> Attach<S> {
     fn attach(&self, path: &str, headers: &mut HeaderMap) -> Result<Attached, Status> {
         let token = self.tokens.get().map_err(|error| not_called(&error))?;
         headers.insert(AUTHORIZATION, token.value.clone());
@@ -129,23 +167,28 @@ struct Attached {
     expected: Option<Box<Expected>>,
 }
 
-fn not_called(error: &dyn std::error::Error) -> Status {
+/// Makes the status that tonic makes of the same error.
+fn no_reply(error: impl Into<BoxError>) -> Status {
+    Status::from_error(error.into())
+}
+
+fn not_called(error: &dyn Error) -> Status {
     Status::failed_precondition(format!("not called: {}", super::cause(error)))
 }
 
-impl<S, B, R> Service<Request<B>> for AttachIdentity<S>
+impl<S, R> Service<Request<Body>> for Attach<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>,
 {
     type Response = Response<ReplyBody<R>>;
-    type Error = S::Error;
+    type Error = Status;
     type Future = AttachFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.inner.poll_ready(cx).map_err(no_reply)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let state = match self.attach(metadata::path(&head.uri), &mut head.headers) {
             Ok(attached) => {
@@ -182,13 +225,14 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for AttachFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
 {
-    type Output = Result<Response<ReplyBody<R>>, E>;
+    type Output = Result<Response<ReplyBody<R>>, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProjection::Called { future, attached } => {
-                let mut response = ready!(future.poll(cx))?;
+                let mut response = ready!(future.poll(cx)).map_err(no_reply)?;
                 let attached = attached.take();
                 if let Some(Attached { token, .. }) = &attached {
                     response.extensions_mut().insert(CallToken {

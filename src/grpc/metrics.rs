@@ -1,8 +1,11 @@
-//! Counts calls and messages by method.
+//! Counts calls and messages by method: those that arrive and those that are made.
 
+mod messages;
+
+use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -11,14 +14,15 @@ use http_body::{Frame, SizeHint};
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tokio::time::Instant;
-use tonic::Code;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::proto;
-use crate::telemetry::metrics::{GrpcMethod, MethodMetrics, Metrics};
+use crate::telemetry::metrics::{GrpcMethod, GrpcSide, MethodMetrics, Metrics};
 
+use self::messages::Messages;
 use super::{MethodRules, metadata};
 
 /// Counts the calls of a server, as go-grpc-prometheus does; see [`Module::metrics_layer`].
@@ -30,8 +34,8 @@ use super::{MethodRules, metadata};
 /// [`Module::metrics_layer`]: super::Module::metrics_layer
 #[derive(Clone, Debug, Default)]
 pub struct MetricsLayer {
-    /// None counts nothing.
-    methods: Option<Arc<Methods>>,
+    /// Without any, nothing is counted yet.
+    methods: Arc<OnceLock<Methods>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +55,7 @@ impl MetricsLayer {
             let set = FileDescriptorSet::decode(*set).unwrap_or_default();
             for (path, method) in described(&set) {
                 if rules.find(&path).is_some() {
-                    by_path.insert(path, Arc::new(metrics.of_method(&method)));
+                    by_path.insert(path, method);
                 }
             }
         }
@@ -59,13 +63,35 @@ impl MetricsLayer {
             if !by_path.contains_key(path)
                 && let Some(method) = undescribed(path)
             {
-                by_path.insert(path.to_owned(), Arc::new(metrics.of_method(&method)));
+                by_path.insert(path.to_owned(), method);
             }
         }
-        let other = Arc::new(metrics.of_method(&GrpcMethod::other()));
-        Self {
-            methods: Some(Arc::new(Methods { by_path, other })),
-        }
+        let layer = Self::default();
+        layer.count(metrics, GrpcSide::Server, by_path);
+        layer
+    }
+
+    /// Has this layer, and all clones of it, count in `metrics` the calls that this module makes:
+    /// the methods of this crate's own services, and all others as `other`.
+    pub(super) fn count_calls(&self, metrics: &Metrics) {
+        let own = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap_or_default();
+        self.count(metrics, GrpcSide::Client, described(&own));
+    }
+
+    fn count(
+        &self,
+        metrics: &Metrics,
+        side: GrpcSide,
+        methods: impl IntoIterator<Item = (String, GrpcMethod)>,
+    ) {
+        let of = |method: &GrpcMethod| Arc::new(metrics.of_method(side, method));
+        let methods = methods.into_iter();
+        let methods = Methods {
+            by_path: methods.map(|(path, method)| (path, of(&method))).collect(),
+            other: of(&GrpcMethod::other()),
+        };
+        // An error gives back the second ones: where it counts already, that stays so.
+        let _ = self.methods.set(methods);
     }
 }
 
@@ -121,21 +147,21 @@ impl<S> Layer<S> for MetricsLayer {
     fn layer(&self, inner: S) -> Self::Service {
         MetricsService {
             inner,
-            methods: self.methods.clone(),
+            methods: Arc::clone(&self.methods),
         }
     }
 }
 
-/// Calls `inner`; see [`MetricsLayer`].
+/// Calls `inner` and counts; see [`MetricsLayer`].
 #[derive(Clone, Debug)]
 pub struct MetricsService<S> {
     inner: S,
-    methods: Option<Arc<Methods>>,
+    methods: Arc<OnceLock<Methods>>,
 }
 
 impl<S, R> Service<Request<Body>> for MetricsService<S>
 where
-    S: Service<Request<Body>, Response = Response<R>>,
+    S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
 {
     type Response = Response<CountedReply<R>>;
     type Error = S::Error;
@@ -146,7 +172,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(methods) = &self.methods else {
+        let Some(methods) = self.methods.get() else {
             return CountedFuture {
                 future: self.inner.call(request),
                 call: None,
@@ -184,9 +210,15 @@ struct Call {
 impl Call {
     /// Notes the status, where `headers` have one.
     fn note(&mut self, headers: &HeaderMap) {
-        if let Some(status) = headers.get("grpc-status") {
+        if let Some(status) = headers.get(Status::GRPC_STATUS) {
             self.code = Some(Code::from_bytes(status.as_bytes()));
         }
+    }
+
+    /// Notes the status, where `error` is one.
+    fn note_error(&mut self, error: &dyn Any) {
+        let status = error.downcast_ref::<Status>();
+        self.code = status.map(Status::code).or(self.code);
     }
 }
 
@@ -212,21 +244,27 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for CountedFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    E: 'static,
 {
     type Output = Result<Response<CountedReply<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.future.poll(cx))?;
+        let answer = ready!(this.future.poll(cx));
         let mut call = this.call.take();
         if let Some(call) = &mut call {
-            call.note(response.headers());
+            match &answer {
+                Ok(response) => call.note(response.headers()),
+                Err(error) => call.note_error(error),
+            }
         }
-        Poll::Ready(Ok(response.map(|body| CountedReply {
-            inner: body,
-            messages: Messages::default(),
-            call,
-        })))
+        Poll::Ready(answer.map(|response| {
+            response.map(|inner| CountedReply {
+                inner,
+                messages: Messages::default(),
+                call,
+            })
+        }))
     }
 }
 
@@ -241,7 +279,10 @@ pin_project_lite::pin_project! {
     }
 }
 
-impl<R: http_body::Body<Data = Bytes>> http_body::Body for CountedReply<R> {
+impl<R> http_body::Body for CountedReply<R>
+where
+    R: http_body::Body<Data = Bytes, Error: 'static>,
+{
     type Data = Bytes;
     type Error = R::Error;
 
@@ -251,14 +292,21 @@ impl<R: http_body::Body<Data = Bytes>> http_body::Body for CountedReply<R> {
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
-        if let (Some(Ok(frame)), Some(call)) = (&frame, &mut *this.call) {
-            if let Some(data) = frame.data_ref() {
-                let messages = this.messages.count(data);
-                if messages > 0 {
-                    call.method.sent(messages);
+        if let Some(call) = &mut *this.call {
+            match &frame {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        let messages = this.messages.count(data);
+                        if messages > 0 {
+                            call.method.replies(messages);
+                        }
+                    } else if let Some(trailers) = frame.trailers_ref() {
+                        call.note(trailers);
+                    }
                 }
-            } else if let Some(trailers) = frame.trailers_ref() {
-                call.note(trailers);
+                Some(Err(error)) => call.note_error(error),
+                // It broke no rule of HTTP/2, and is no answer.
+                None => call.code = call.code.or(Some(Code::Unknown)),
             }
         }
         if !matches!(frame, Some(Ok(_))) {
@@ -289,12 +337,12 @@ pin_project_lite::pin_project! {
 
 impl http_body::Body for CountedRequest {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = Status;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
         if let Some(Ok(frame)) = &frame
@@ -302,7 +350,7 @@ impl http_body::Body for CountedRequest {
         {
             let messages = this.messages.count(data);
             if messages > 0 {
-                this.method.received(messages);
+                this.method.requests(messages);
             }
         }
         Poll::Ready(frame)
@@ -317,73 +365,9 @@ impl http_body::Body for CountedRequest {
     }
 }
 
-/// Finds messages in a body: each has a byte for its compression, four for its length, and so many.
-#[derive(Debug, Default)]
-struct Messages {
-    prefix: [u8; 5],
-    /// How much of the prefix is there; all of it while a message is being read.
-    read: usize,
-    /// How much of the message is to come.
-    left: usize,
-}
-
-impl Messages {
-    /// Returns how many messages end within `bytes`.
-    fn count(&mut self, mut bytes: &[u8]) -> u64 {
-        let mut ended = 0;
-        while !bytes.is_empty() {
-            if let Some(missing) = self.prefix.get_mut(self.read..).filter(|m| !m.is_empty()) {
-                let length = missing.len().min(bytes.len());
-                let (head, rest) = bytes.split_at(length);
-                for (to, from) in missing.iter_mut().zip(head) {
-                    *to = *from;
-                }
-                self.read += length;
-                bytes = rest;
-                if self.read < self.prefix.len() {
-                    break;
-                }
-                let [_, a, b, c, d] = self.prefix;
-                self.left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-            }
-            let length = self.left.min(bytes.len());
-            let (_, rest) = bytes.split_at(length);
-            self.left -= length;
-            bytes = rest;
-            if self.left == 0 {
-                ended += 1;
-                self.read = 0;
-            }
-        }
-        ended
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_are_found_however_they_are_cut() {
-        // Three bytes, none, one.
-        let body = [
-            0, 0, 0, 0, 3, b'a', b'b', b'c', 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, b'd',
-        ];
-        for size in 1..=body.len() {
-            let mut messages = Messages::default();
-
-            let ended: u64 = body.chunks(size).map(|part| messages.count(part)).sum();
-
-            assert_eq!(ended, 3, "in parts of {size}");
-        }
-    }
-
-    #[test]
-    fn message_that_is_cut_short_does_not_count() {
-        let mut messages = Messages::default();
-
-        assert_eq!(messages.count(&[0, 0, 0, 0, 2, b'a']), 0);
-    }
 
     #[test]
     fn methods_of_the_rules_alone_are_told_apart() {
@@ -394,7 +378,7 @@ mod tests {
 
         let layer = MetricsLayer::new(&metrics, &rules, &[b"no descriptor"]);
 
-        let by_path = &layer.methods.as_ref().unwrap().by_path;
+        let by_path = &layer.methods.get().unwrap().by_path;
         let mut paths: Vec<_> = by_path.keys().map(String::as_str).collect();
         paths.sort_unstable();
         assert_eq!(

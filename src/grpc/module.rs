@@ -19,7 +19,8 @@ use super::clock_skew::ClockSkews;
 use super::required_proof::RequiredProof;
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError};
 use super::{
-    AttachIdentityLayer, IdentityService, MethodRules, ProofMode, Tokens, VerifyIdentityLayer,
+    AttachIdentityLayer, IdentityService, MethodRules, MetricsLayer, ProofMode, Tokens,
+    VerifyIdentityLayer,
 };
 
 /// One service's identity: who it is, whom it trusts, and the layers that carry both.
@@ -36,6 +37,7 @@ pub struct Module {
     replay: Option<Arc<ReplayGuard>>,
     health: Health,
     metrics: Arc<OnceLock<Arc<Metrics>>>,
+    calls: MetricsLayer,
     skews: Arc<ClockSkews>,
     clock: Arc<dyn Clock>,
 }
@@ -160,6 +162,7 @@ impl ModuleBuilder {
             proof_mode: self.proof_mode,
             health: Health::default(),
             metrics,
+            calls: MetricsLayer::default(),
             clock: self.clock,
         })
     }
@@ -300,14 +303,16 @@ impl Module {
             engine: None,
         };
         let tokens = self.tokens_for(Callee::Deployment(deployment.name.clone()));
-        Ok(AttachIdentityLayer::new(tokens, Some(proof)))
+        let calls = self.calls.clone();
+        Ok(AttachIdentityLayer::new(tokens, Some(proof), calls))
     }
 
     /// Returns the layer with which this module's operator calls the module itself, over loopback.
     ///
     /// It asks for no proof: the module would only prove that it has its own key.
     pub fn own_module_layer(&self) -> AttachIdentityLayer {
-        AttachIdentityLayer::new(self.tokens_for(Callee::OwnModule), None)
+        let tokens = self.tokens_for(Callee::OwnModule);
+        AttachIdentityLayer::new(tokens, None, self.calls.clone())
     }
 
     /// Returns the one trusted deployment whose module type is `module`.

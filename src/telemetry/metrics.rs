@@ -10,7 +10,7 @@ mod peers;
 mod samples;
 
 pub use engines::{EngineMetrics, Registered};
-pub use method::{GrpcMethod, MethodMetrics};
+pub use method::{GrpcMethod, GrpcSide, MethodMetrics};
 pub use samples::Samples;
 
 use std::fmt;
@@ -149,9 +149,10 @@ const OF_A_CALL: &[f64] = &[
 ];
 
 fn builder() -> PrometheusBuilder {
-    let buckets = [(AUTH_SECONDS, OF_A_TOKEN), (method::SECONDS, OF_A_CALL)];
-    buckets
+    let calls = method::HISTOGRAMS.map(|(name, _)| (name, OF_A_CALL));
+    calls
         .into_iter()
+        .chain([(AUTH_SECONDS, OF_A_TOKEN)])
         .try_fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
             builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
         })
@@ -182,16 +183,11 @@ fn describe(recorder: &PrometheusRecorder) {
     for (name, help) in gauges {
         recorder.describe_gauge(name.into(), None, help.into());
     }
-    for (name, help) in [
-        (
-            AUTH_SECONDS,
-            "Seconds to verify a token, whatever came of it.",
-        ),
-        (
-            method::SECONDS,
-            "Seconds from a call to the end of its reply.",
-        ),
-    ] {
+    let verification = (
+        AUTH_SECONDS,
+        "Seconds to verify a token, whatever came of it.",
+    );
+    for (name, help) in method::HISTOGRAMS.into_iter().chain([verification]) {
         recorder.describe_histogram(name.into(), None, help.into());
     }
 }

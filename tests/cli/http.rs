@@ -78,6 +78,7 @@ fn engine_answers_its_probes_as_the_readme_shows() {
 
     let ready = readiness_becomes(engine, 200);
     let (status, metrics) = get(http, "/actuator/prometheus");
+    let (_, calls) = get(engine, "/actuator/prometheus");
     dpm.child.kill().unwrap();
     let lost = readiness_becomes(engine, 503);
 
@@ -86,6 +87,8 @@ fn engine_answers_its_probes_as_the_readme_shows() {
         metrics.contains("\ngrpc_server_handled_total{"),
         "{metrics}"
     );
+    let registered = r#"grpc_method="RegisterEngine",grpc_code="OK"} 1"#;
+    assert!(calls.contains(registered), "{calls}");
     assert!(lost.contains(r#""status":"OUT_OF_SERVICE""#), "{lost}");
     assert_eq!(get(engine, "/actuator/health/liveness").0, 200);
     let shown = README.split("```json\n").nth(1).unwrap();

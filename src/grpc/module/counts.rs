@@ -17,6 +17,7 @@ impl Module {
             let metrics = Metrics::new(reasons.map(|reason| reason.as_str()));
             metrics.build_info(self.own().module.as_str());
             self.count_trust(&metrics);
+            self.calls.count_calls(&metrics);
             Arc::new(metrics)
         })
     }

@@ -1,21 +1,68 @@
-//! What a server counts of each gRPC method, named as go-grpc-prometheus names it.
+//! What is counted of each gRPC method, named as go-grpc-prometheus names it.
 
 use metrics::{Counter, Key, Label};
 
 use super::{Metrics, Samples, counter};
 
-const STARTED: &str = "grpc_server_started_total";
-const HANDLED: &str = "grpc_server_handled_total";
-const RECEIVED: &str = "grpc_server_msg_received_total";
-const SENT: &str = "grpc_server_msg_sent_total";
-pub(super) const SECONDS: &str = "grpc_server_handling_seconds";
+/// Which side of a call counts it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum GrpcSide {
+    /// The callee: `grpc_server_…`.
+    Server,
+    /// The caller: `grpc_client_…`.
+    Client,
+}
+
+/// What a side's families are called.
+struct Names {
+    started: &'static str,
+    handled: &'static str,
+    requests: &'static str,
+    replies: &'static str,
+    seconds: &'static str,
+}
+
+const SERVER: Names = Names {
+    started: "grpc_server_started_total",
+    handled: "grpc_server_handled_total",
+    requests: "grpc_server_msg_received_total",
+    replies: "grpc_server_msg_sent_total",
+    seconds: "grpc_server_handling_seconds",
+};
+
+const CLIENT: Names = Names {
+    started: "grpc_client_started_total",
+    handled: "grpc_client_handled_total",
+    requests: "grpc_client_msg_sent_total",
+    replies: "grpc_client_msg_received_total",
+    seconds: "grpc_client_handling_seconds",
+};
 
 /// The counters and their help texts.
-pub(super) const COUNTERS: [(&str, &str); 4] = [
-    (STARTED, "Calls that arrived."),
-    (HANDLED, "Calls that ended, by their status."),
-    (RECEIVED, "Messages received."),
-    (SENT, "Messages sent."),
+pub(super) const COUNTERS: [(&str, &str); 8] = [
+    (SERVER.started, "Calls that arrived."),
+    (SERVER.handled, "Calls that ended, by their status."),
+    (SERVER.requests, "Messages received."),
+    (SERVER.replies, "Messages sent."),
+    (CLIENT.started, "Calls of other modules that began."),
+    (
+        CLIENT.handled,
+        "Calls of other modules that ended, by the status that the caller got.",
+    ),
+    (CLIENT.requests, "Messages sent to other modules."),
+    (CLIENT.replies, "Messages received from other modules."),
+];
+
+/// The histograms and their help texts.
+pub(super) const HISTOGRAMS: [(&str, &str); 2] = [
+    (
+        SERVER.seconds,
+        "Seconds from a call to the end of its reply.",
+    ),
+    (
+        CLIENT.seconds,
+        "Seconds from a call of another module to the end of its reply.",
+    ),
 ];
 
 /// The status codes by their number, spelt as Go does and dashboards expect.
@@ -51,7 +98,7 @@ pub struct GrpcMethod {
 }
 
 impl GrpcMethod {
-    /// Stands for every method that is not served: anybody can make up names.
+    /// Stands for every method that is not one of those told apart: anybody can make up names.
     pub fn other() -> Self {
         Self {
             kind: "other",
@@ -66,29 +113,31 @@ impl GrpcMethod {
 pub struct MethodMetrics {
     started: Counter,
     handled: [Counter; CODES.len()],
-    received: Counter,
-    sent: Counter,
+    requests: Counter,
+    replies: Counter,
     seconds: Samples,
 }
 
 impl MethodMetrics {
-    /// `grpc_server_started_total`: a call arrived.
+    /// `grpc_…_started_total`: a call began.
     pub fn started(&self) {
         self.started.increment(1);
     }
 
-    /// `grpc_server_msg_received_total`: messages of the caller arrived.
-    pub fn received(&self, messages: u64) {
-        self.received.increment(messages);
+    /// `grpc_server_msg_received_total`, `grpc_client_msg_sent_total`: so many messages of the
+    /// caller.
+    pub fn requests(&self, messages: u64) {
+        self.requests.increment(messages);
     }
 
-    /// `grpc_server_msg_sent_total`: messages of the reply are on their way.
-    pub fn sent(&self, messages: u64) {
-        self.sent.increment(messages);
+    /// `grpc_server_msg_sent_total`, `grpc_client_msg_received_total`: so many messages of the
+    /// callee.
+    pub fn replies(&self, messages: u64) {
+        self.replies.increment(messages);
     }
 
-    /// `grpc_server_handled_total` and `grpc_server_handling_seconds`: a call ended with the
-    /// status `code`, `seconds` after it arrived. No such code is `Unknown`.
+    /// `grpc_…_handled_total` and `grpc_…_handling_seconds`: a call ended with the status `code`,
+    /// `seconds` after it began. No such code is `Unknown`.
     pub fn handled(&self, code: usize, seconds: f64) {
         let [_, _, unknown, ..] = &self.handled;
         self.handled.get(code).unwrap_or(unknown).increment(1);
@@ -97,8 +146,12 @@ impl MethodMetrics {
 }
 
 impl Metrics {
-    /// Returns the metrics of `method`, all of them 0 where they are new.
-    pub fn of_method(&self, method: &GrpcMethod) -> MethodMetrics {
+    /// Returns what `side` counts of `method`, all of it 0 where it is new.
+    pub fn of_method(&self, side: GrpcSide, method: &GrpcMethod) -> MethodMetrics {
+        let names = match side {
+            GrpcSide::Server => SERVER,
+            GrpcSide::Client => CLIENT,
+        };
         let labels = || {
             vec![
                 Label::new("grpc_type", method.kind),
@@ -108,18 +161,18 @@ impl Metrics {
         };
         let count = |name| counter(&self.recorder, &Key::from_parts(name, labels()));
         MethodMetrics {
-            started: count(STARTED),
-            received: count(RECEIVED),
-            sent: count(SENT),
+            started: count(names.started),
+            requests: count(names.requests),
+            replies: count(names.replies),
             handled: CODES.map(|code| {
                 let mut labels = labels();
                 labels.push(Label::new("grpc_code", code));
-                counter(&self.recorder, &Key::from_parts(HANDLED, labels))
+                counter(&self.recorder, &Key::from_parts(names.handled, labels))
             }),
             seconds: Samples::new(
                 &self.recorder,
                 &self.upkeep,
-                &Key::from_parts(SECONDS, labels()),
+                &Key::from_parts(names.seconds, labels()),
             ),
         }
     }

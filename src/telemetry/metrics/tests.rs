@@ -159,7 +159,7 @@ fn samples_do_not_pile_up_where_nobody_asks() {
 #[test]
 fn code_that_is_none_counts_as_unknown() {
     let metrics = metrics();
-    let method = metrics.of_method(&GrpcMethod::other());
+    let method = metrics.of_method(GrpcSide::Server, &GrpcMethod::other());
 
     method.handled(16, 0.1);
     method.handled(99, 0.1);
@@ -202,7 +202,9 @@ fn every_family_has_help_and_type_and_stands_in_order() {
     let metrics = metrics();
     metrics.trusted([KEYS]);
     drop(metrics.of_engines());
-    drop(metrics.of_method(&GrpcMethod::other()));
+    for side in [GrpcSide::Server, GrpcSide::Client] {
+        drop(metrics.of_method(side, &GrpcMethod::other()));
+    }
     metrics.build_info("dpm");
 
     let text = metrics.render();
@@ -213,7 +215,7 @@ fn every_family_has_help_and_type_and_stands_in_order() {
         .collect();
 
     assert!(families.is_sorted(), "{families:?}");
-    assert_eq!(families.len(), 15, "{families:?}");
+    assert_eq!(families.len(), 20, "{families:?}");
     for family in families {
         assert!(text.contains(&format!("# HELP {family} ")), "{family}");
     }

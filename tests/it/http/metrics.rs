@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use countersign::engine::EngineStatus;
+use countersign::grpc::PROOF;
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
 use countersign::proto::registry::ListEnginesRequest;
@@ -20,6 +21,7 @@ use tower_layer::Layer as _;
 use crate::interop::peer::Peer;
 use crate::support::echo::{Client as EchoClient, Echo, SAY};
 use crate::support::http::{get, readiness_becomes};
+use crate::support::middlebox::Middlebox;
 use crate::support::raw::call_registry;
 use crate::support::world::{
     Keys, RunningDpe, RunningDpm, channel, free_port, fresh_id, registration_of, soon,
@@ -117,7 +119,7 @@ const PROMTOOL: Peer = Peer {
     script: "",
 };
 
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 20] = [
     "countersign_auth_requests_total",
     "countersign_auth_verify_duration_seconds",
     "countersign_build_info",
@@ -128,6 +130,11 @@ const FAMILIES: [&str; 15] = [
     "countersign_ready",
     "countersign_tokens_issued_total",
     "countersign_trusted_keys",
+    "grpc_client_handled_total",
+    "grpc_client_handling_seconds",
+    "grpc_client_msg_received_total",
+    "grpc_client_msg_sent_total",
+    "grpc_client_started_total",
     "grpc_server_handled_total",
     "grpc_server_handling_seconds",
     "grpc_server_msg_received_total",
@@ -167,6 +174,17 @@ const METHODS: [(&str, &str, &str); 8] = [
     ("server_stream", "grpc.health.v1.Health", "Watch"),
 ];
 
+/// The methods of this crate's own services, which a module calls.
+const CALLED: [&str; 7] = [
+    "CheckStatus",
+    "DeregisterEngine",
+    "GetEngine",
+    "Heartbeat",
+    "ListEngines",
+    "RegisterEngine",
+    "WhoAmI",
+];
+
 fn families(scrape: &Scrape) -> Vec<&str> {
     let lines = scrape.text.lines();
     let types = lines.filter_map(|line| line.strip_prefix("# TYPE "));
@@ -178,6 +196,11 @@ fn handled(method: &str, code: &str) -> String {
     format!(
         r#"grpc_server_handled_total{{grpc_type="{kind}",grpc_service="{service}",grpc_method="{method}",grpc_code="{code}"}}"#
     )
+}
+
+fn method_of(series: &str) -> &str {
+    let (_, rest) = series.split_once("grpc_method=\"").unwrap();
+    rest.split('"').next().unwrap()
 }
 
 /// Scrapes until `wanted` holds: a call is counted when its reply has ended at the server.
@@ -215,6 +238,18 @@ async fn every_series_is_there_from_the_start() {
             .keys()
             .filter(|series| series.starts_with(&own));
         assert_eq!(of_method.count(), 17, "{method}");
+    }
+    let called = |series: &&&str| series.starts_with("grpc_client_started_total{");
+    let names = scrape.names();
+    let mut called: Vec<_> = names.iter().filter(called).map(|s| method_of(s)).collect();
+    called.sort_unstable();
+    assert_eq!(called, [&CALLED[..], &["other"]].concat());
+    for method in called {
+        let codes = names
+            .iter()
+            .filter(|series| series.starts_with("grpc_client_handled_total{"))
+            .filter(|series| method_of(series) == method);
+        assert_eq!(codes.count(), 17, "{method}");
     }
     for reason in countersign::Reason::ALL {
         for module in ["", "dpe", "dpm"] {
@@ -319,6 +354,80 @@ async fn one_call_that_is_answered_and_two_that_are_refused_are_counted() {
     assert_eq!(
         scrape.value("countersign_auth_verify_duration_seconds_count"),
         "2"
+    );
+}
+
+#[tokio::test]
+async fn calls_that_a_module_makes_are_counted_by_what_came_of_them() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
+    dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+    let series = |family: &str, service: &str, method: &str| {
+        format!(
+            r#"grpc_client_{family}{{grpc_type="unary",grpc_service="countersign.{service}",grpc_method="{method}""#
+        )
+    };
+    let ended = |service, method, code| {
+        let handled = series("handled_total", service, method);
+        format!(r#"{handled},grpc_code="{code}"}}"#)
+    };
+    let (registry, engine) = (
+        "registry.v1.EngineRegistryService",
+        "engine.v1.EngineService",
+    );
+
+    let calls = scrape_until(dpe.http, "a heartbeat", |scrape| {
+        scrape.value(&ended(registry, "Heartbeat", "OK")) != "0"
+    })
+    .await;
+    assert_eq!(calls.value(&ended(registry, "RegisterEngine", "OK")), "1");
+    for family in [
+        "started_total",
+        "msg_sent_total",
+        "msg_received_total",
+        "handling_seconds_count",
+    ] {
+        let series = format!("{}}}", series(family, registry, "RegisterEngine"));
+        assert_eq!(calls.value(&series), "1", "{family}");
+    }
+    let dial_back = Scrape::of(dpm.http).await;
+    assert_ne!(dial_back.value(&ended(engine, "CheckStatus", "OK")), "0");
+
+    dpm.stop().await;
+    scrape_until(dpe.http, "a heartbeat that fails", |scrape| {
+        scrape.value(&ended(registry, "RegisterEngine", "Unavailable")) != "0"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn callee_that_is_not_believed_counts_as_the_refusal_that_its_caller_gets() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let without_proof = Middlebox::before(dpm.address, |_request, reply| {
+        reply.headers_mut().remove(PROOF);
+    });
+    let without_proof = without_proof.await.address;
+    let echo = Echo::serve(&keys.dpm_module()).await;
+    let dpe = keys.dpe_module();
+    let before = dpe.metrics_text();
+
+    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let mut client = IdentityServiceClient::new(layer.layer(channel(without_proof).await));
+    client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+    let mut client = EchoClient::new(layer.layer(channel(echo).await));
+    client.say("hello").await.unwrap();
+
+    let after = dpe.metrics_text();
+    let names = |text: &str| parse(text).into_keys().collect::<BTreeSet<_>>();
+    assert_eq!(names(&before), names(&after));
+    let who = r#"grpc_client_handled_total{grpc_type="unary",grpc_service="countersign.identity.v1.IdentityService",grpc_method="WhoAmI",grpc_code="Unauthenticated"} 1"#;
+    assert!(after.contains(who), "{after}");
+    let other = r#"grpc_client_handled_total{grpc_type="other",grpc_service="other",grpc_method="other",grpc_code="OK"} 1"#;
+    assert!(
+        after.contains(other),
+        "a method of somebody else's: {after}"
     );
 }
 
