@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue};
 
 use crate::clock::Clock;
 use crate::identity::DeploymentName;
@@ -94,6 +94,13 @@ impl CallerTokens {
     /// Returns where the callee's clock is noted.
     pub(super) fn skews(&self) -> Option<&Arc<ClockSkews>> {
         self.skews.as_ref()
+    }
+
+    /// Shows what an answer with `headers` to a call with `token` tells of the callee's clock.
+    pub(super) fn heed(&self, token: &CallerToken, headers: &HeaderMap) {
+        if let Some((skews, callee)) = self.skews.as_ref().zip(token.callee.as_ref()) {
+            skews.heed(callee.name.as_str(), headers, self.clock.as_ref());
+        }
     }
 
     /// Returns a token for the next call.

@@ -142,8 +142,7 @@ impl<S> Attach<S> {
         let token = self.tokens.get().map_err(|error| not_called(&error))?;
         headers.insert(AUTHORIZATION, token.value.clone());
         let Some(required) = self.proof.as_ref().filter(|proof| proof.covers(path)) else {
-            let expected = None;
-            return Ok(Attached { token, expected });
+            return Ok(self.attached(token, None));
         };
         let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
         let value = HeaderValue::try_from(nonce.to_string()).map_err(|error| not_called(&error))?;
@@ -156,13 +155,22 @@ impl<S> Attach<S> {
             sent: required.verifier.clock().now(),
             skews: self.tokens.skews().cloned(),
         }));
-        Ok(Attached { token, expected })
+        Ok(self.attached(token, expected))
+    }
+
+    fn attached(&self, token: Arc<CallerToken>, expected: Option<Box<Expected>>) -> Attached {
+        Attached {
+            tokens: Arc::clone(&self.tokens),
+            token,
+            expected,
+        }
     }
 }
 
 /// What went with a call, and what must come back.
 #[derive(Debug)]
 struct Attached {
+    tokens: Arc<CallerTokens>,
     token: Arc<CallerToken>,
     expected: Option<Box<Expected>>,
 }
@@ -233,8 +241,10 @@ where
         match self.project().state.project() {
             StateProjection::Called { future, attached } => {
                 let mut response = ready!(future.poll(cx)).map_err(no_reply)?;
+                metadata::drop_broken_details(response.headers_mut());
                 let attached = attached.take();
-                if let Some(Attached { token, .. }) = &attached {
+                if let Some(Attached { tokens, token, .. }) = &attached {
+                    tokens.heed(token, response.headers());
                     response.extensions_mut().insert(CallToken {
                         renewed_at: token.token.renewed_at(),
                         expires_at: token.token.expires_at(),

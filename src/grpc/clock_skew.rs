@@ -1,11 +1,18 @@
-//! By how much the clocks of callees differ from this one, as their proofs show.
+//! By how much the clocks of callees differ from this one, as their proofs show and their refusals
+//! tell.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
+use tonic::Status;
+
+use crate::clock::Clock;
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
+
+use super::callee_time;
 
 /// Watches the clocks of a module's callees: a metric for each deployment, an event when a clock
 /// differs by half of the leeway, and one when it does no longer.
@@ -54,6 +61,24 @@ impl ClockSkews {
         Self {
             metrics,
             told: Mutex::default(),
+        }
+    }
+
+    /// Shows an operator what an answer of `deployment` with `headers` tells: a refusal because of
+    /// times has the callee's time in it. Nobody signed that, so it is no more than shown, and until
+    /// an answer that is no refusal.
+    pub(super) fn heed(&self, deployment: &str, headers: &HeaderMap, clock: &dyn Clock) {
+        let Some(metrics) = self.metrics.get() else {
+            return;
+        };
+        match headers.get(Status::GRPC_STATUS) {
+            Some(code) if code != "0" => {
+                let status = Status::from_header_map(headers);
+                if let Some(time) = status.and_then(|status| callee_time(&status)) {
+                    metrics.clock_told(deployment, seconds_after(time, clock.now()));
+                }
+            }
+            _ => metrics.clock_fits(deployment),
         }
     }
 

@@ -44,12 +44,11 @@ enum Trust {
     },
 }
 
-/// Judges the headers of a reply and prepares its body to be judged.
+/// Judges the headers of a reply, whose details are not broken, and prepares its body to be judged.
 pub(super) fn receive<R>(
     expected: Option<Box<Expected>>,
     mut response: Response<R>,
 ) -> Response<ReplyBody<R>> {
-    metadata::drop_broken_details(response.headers_mut());
     let Some(expected) = expected else {
         // Whoever finds a proof in the metadata may rely on it: one that nobody judged goes.
         response.headers_mut().remove(metadata::PROOF);
@@ -76,7 +75,7 @@ pub(super) fn receive<R>(
 }
 
 fn not_believed(refusal: &Refusal) -> Status {
-    refuse_at(refusal.reason, &refusal.detail, refusal.callee_time)
+    refuse_at(refusal.reason, &refusal.detail, refusal.callee_time())
 }
 
 /// What `grpc-status` says.

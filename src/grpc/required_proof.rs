@@ -91,7 +91,7 @@ impl Expected {
         let signed = match &judged {
             Ok(signed) => Some(*signed),
             // Its times alone do not hold: that is the skew.
-            Err(refusal) => refusal.callee_time,
+            Err(refusal) => refusal.callee_time(),
         };
         if let Some((signed, skews)) = signed.zip(self.skews.as_ref()) {
             let whose = Whose {

@@ -206,8 +206,30 @@ impl Gate {
         let verified = self.verifier.verify_over(token, accept, certificate);
         if let Some(metrics) = self.metrics.get() {
             metrics.verified_in(started.elapsed().as_secs_f64());
+            note_clock(metrics, &verified);
         }
         verified
+    }
+}
+
+/// Notes what a token tells of its caller's clock. One that was meant for another module may come
+/// from anybody who was sent it, and tells nothing.
+fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
+    match verified {
+        Ok(token) => {
+            if let Some(caller) = token.deployment() {
+                metrics.clock_fits(caller.name.as_str());
+            }
+        }
+        Err(refusal) => {
+            let caller = refusal.deployment.as_ref();
+            let caller = caller.filter(|_| refusal.issuer.is_some());
+            let clocks = refusal.clocks.as_ref();
+            let ahead = clocks.and_then(|clocks| clocks.caller_ahead);
+            if let Some((caller, ahead)) = caller.zip(ahead) {
+                metrics.clock_told(caller.as_str(), ahead);
+            }
+        }
     }
 }
 
@@ -242,7 +264,7 @@ impl Gate {
             detail,
         });
         let status = match &refusal.deployment {
-            Some(_) => refuse_at(*reason, detail, refusal.callee_time),
+            Some(_) => refuse_at(*reason, detail, refusal.callee_time()),
             None => refuse(*reason, None),
         };
         Refused {

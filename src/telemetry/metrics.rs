@@ -108,9 +108,22 @@ impl Metrics {
     }
 
     /// `countersign_peer_clock_skew_seconds`: by how much the clock of `deployment`, one of the
-    /// file's, is ahead of this machine's.
+    /// file's, was measured to be ahead of this machine's.
     pub fn clock_skew(&self, deployment: &str, seconds: f64) {
         self.peers.clock_skew(deployment, seconds);
+    }
+
+    /// `countersign_peer_clock_skew_seconds`: a refusal because of times tells that the clock of
+    /// `deployment`, one of the file's, is ahead by `seconds`. It counts until the clock is measured
+    /// or [fits](Self::clock_fits).
+    pub fn clock_told(&self, deployment: &str, seconds: f64) {
+        self.peers.clock_told(deployment, seconds);
+    }
+
+    /// A call between this module and `deployment` was not refused because of times: what a refusal
+    /// told of its clock holds no more.
+    pub fn clock_fits(&self, deployment: &str) {
+        self.peers.clock_fits(deployment);
     }
 
     /// `countersign_config_last_reload_successful`: whether what the files say is in force.

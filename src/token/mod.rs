@@ -18,7 +18,7 @@ pub use explain::{Check, Outcome, RULES, Verdict, rules_of};
 pub use issuer::{IssueError, IssuedToken, TokenIssuer};
 pub use nonce::{NoRandomness, Nonce, NonceError};
 pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
-pub use reason::{Reason, Refusal, UnknownReason};
+pub use reason::{Clocks, Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
 pub use story::Story;
 pub use verified::VerifiedToken;

@@ -207,7 +207,7 @@ impl ProofVerifier {
             let seconds = ahead.abs();
             let detail =
                 format!("its clock is {seconds:.0} s {which} this one; check NTP on both hosts");
-            return Err(invalid(detail).with_callee_time(time(issued)));
+            return Err(invalid(detail).with_clocks(time(issued), None));
         }
         Ok(time(issued))
     }

@@ -148,8 +148,18 @@ pub struct Refusal {
     /// The token's `iss`, where an active key signed it and it is meant for this module: whom a proof
     /// of the refusal may address.
     pub issuer: Option<String>,
-    /// The callee's time, where the two clocks may be why.
-    pub callee_time: Option<SystemTime>,
+    /// What is known of the two clocks, where they may be why.
+    pub clocks: Option<Box<Clocks>>,
+}
+
+/// The clocks of a caller and its callee, as a refusal because of times shows them.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// The callee's time.
+    pub callee_time: SystemTime,
+    /// By how many seconds the caller's clock is ahead at the least, negative where it is behind: if
+    /// its token was sent in time, and where the token tells.
+    pub caller_ahead: Option<f64>,
 }
 
 impl Refusal {
@@ -161,17 +171,26 @@ impl Refusal {
             key_id: None,
             deployment: None,
             issuer: None,
-            callee_time: None,
+            clocks: None,
         }
     }
 
-    /// Adds what the callee's clock shows, for a refusal because of times.
+    /// Adds what the clocks show, for a refusal because of times.
     #[must_use]
-    pub fn with_callee_time(self, time: SystemTime) -> Self {
+    pub fn with_clocks(self, callee_time: SystemTime, caller_ahead: Option<f64>) -> Self {
+        let clocks = Clocks {
+            callee_time,
+            caller_ahead,
+        };
         Self {
-            callee_time: Some(time),
+            clocks: Some(Box::new(clocks)),
             ..self
         }
+    }
+
+    /// Returns the callee's time, where the two clocks may be why.
+    pub fn callee_time(&self) -> Option<SystemTime> {
+        Some(self.clocks.as_ref()?.callee_time)
     }
 }
 

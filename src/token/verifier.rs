@@ -218,21 +218,22 @@ impl TokenVerifier {
             let detail = format!(
                 "expired {ago:.0} s ago, leeway {leeway} s; if it was sent in time, the caller's clock is at least {ago:.0} s behind this one"
             );
-            return Err(Refusal::new(Reason::TokenExpired, detail).with_callee_time(time));
+            return Err(Refusal::new(Reason::TokenExpired, detail).with_clocks(time, Some(-ago)));
         }
         for (name, from) in [("iat", Some(issued_at)), ("nbf", not_before)] {
             let ahead = from.unwrap_or(now) - now;
             if ahead > lead {
-                let why = if name == "iat" {
+                // A token may be meant for later; nobody signs one before it is made.
+                let caller_ahead = (name == "iat").then_some(ahead);
+                let why = caller_ahead.map(|ahead| {
                     format!(": the caller's clock is at least {ahead:.0} s ahead of this one")
-                } else {
-                    String::new()
-                };
+                });
+                let why = why.unwrap_or_default();
                 let detail = format!(
                     "`{name}` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts{why}"
                 );
                 let refusal = Refusal::new(Reason::TokenNotYetValid, detail);
-                return Err(refusal.with_callee_time(time));
+                return Err(refusal.with_clocks(time, caller_ahead));
             }
         }
         if not_before.is_some_and(|from| from >= expires_at) {

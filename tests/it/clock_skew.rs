@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use countersign::clock::{Clock, ManualClock};
+use countersign::engine::EngineStatus;
 use countersign::grpc::{AttachIdentity, ProofMode, callee_time, reason_of};
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
@@ -13,8 +14,9 @@ use tonic::Status;
 use tonic::transport::Channel;
 use tower_layer::Layer as _;
 
+use crate::support::http::get;
 use crate::support::logs::Logs;
-use crate::support::world::{RunningDpm, channel};
+use crate::support::world::{RunningDpe, RunningDpm, channel, soon};
 
 /// What the DPM's clock shows.
 const NOW: u64 = 1_800_000_000;
@@ -58,13 +60,23 @@ impl World {
         self.client.who_am_i(WhoAmIRequest {}).await.map(drop)
     }
 
-    /// What the DPE's metric shows.
+    /// What the DPE's metric shows of the DPM's clock.
     fn metric(&self) -> f64 {
-        let text = self.dpe.metrics().render();
-        let name = r#"countersign_peer_clock_skew_seconds{deployment="dpm-dev"} "#;
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap().parse().unwrap()
+        skew(&self.dpe.metrics().render(), "dpm-dev")
     }
+
+    /// What the DPM's metric shows of the DPE's clock.
+    async fn metric_of_dpm(&self) -> f64 {
+        let scraped = get(self.dpm.http, "/actuator/prometheus").await;
+        skew(&scraped.body, "dpe-dev")
+    }
+}
+
+/// Reads the skew of `deployment` from a module's metrics.
+fn skew(text: &str, deployment: &str) -> f64 {
+    let name = format!(r#"countersign_peer_clock_skew_seconds{{deployment="{deployment}"}} "#);
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    line.unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -130,6 +142,80 @@ async fn proof_whose_times_alone_fail_tells_the_signed_skew() {
     assert_eq!(callee_time(&refused), Some(time));
     assert!((world.metric() - 600.0).abs() <= 1.0);
     logs.line(&["clockSkewed"]).await;
+}
+
+#[tokio::test]
+async fn refusal_because_of_times_shows_in_the_metrics_of_both_sides_until_a_call_is_accepted() {
+    let mut world = World::new(ProofMode::Off).await;
+
+    // What a token shows of its caller is the least: it lives for 300 s.
+    for (ahead, of_callee, of_caller) in [(-600, -600.0, 600.0), (600, 600.0, -300.0)] {
+        world.call(ahead).await.unwrap_err();
+
+        let shown = (world.metric(), world.metric_of_dpm().await);
+        let off = (shown.0 - of_callee).abs() + (shown.1 - of_caller).abs();
+        assert!(off < 0.1, "{shown:?}, {ahead}");
+    }
+    world.call(0).await.unwrap();
+
+    assert!(world.metric_of_dpm().await.is_nan(), "nothing is measured");
+    assert!(world.metric().is_nan(), "nothing is measured");
+}
+
+#[tokio::test]
+async fn token_that_was_meant_for_another_module_shows_nobodys_clock() {
+    let mut world = World::new(ProofMode::Off).await;
+    world.call(0).await.unwrap();
+    let other = testing::own_deployment("mmm", "mmm-dev");
+    let late = Arc::new(ManualClock::at_unix(NOW - 600));
+    let dpe = Module::builder(world.dpe.own())
+        .trust(trusted(&other))
+        .clock(late)
+        .build()
+        .unwrap();
+    let layer = dpe.client_layer("mmm-dev").unwrap();
+    let mut client = IdentityServiceClient::new(layer.layer(channel(world.dpm.address).await));
+
+    let refused = client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+
+    assert_eq!(reason_of(&refused), Some(Reason::TokenExpired));
+    assert!(world.metric_of_dpm().await.is_nan());
+}
+
+#[tokio::test]
+async fn engine_whose_clock_is_wrong_shows_at_both_modules_until_it_is_right() {
+    let Pair { dpm, dpe, .. } = testing::pair();
+    let clock = Arc::new(ManualClock::at_unix(NOW + 600));
+    let dpe = Module::builder(dpe.own())
+        .trust(trusted(&dpm.own()))
+        .clock(Arc::clone(&clock) as Arc<dyn Clock>)
+        .build()
+        .unwrap();
+    let dpm = RunningDpm::start(dpm).await;
+    let dpe = RunningDpe::start(dpe, dpm.address);
+    let both_show = async |expected: f64| {
+        let shown = async {
+            loop {
+                let of = async |http, name| {
+                    let scraped = get(http, "/actuator/prometheus").await;
+                    skew(&scraped.body, name)
+                };
+                let engine = of(dpm.http, "dpe-dev").await;
+                let registry = of(dpe.http, "dpm-dev").await;
+                if (engine - expected).abs() <= 1.0 && (registry + expected).abs() <= 1.0 {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the skew at both", shown).await;
+    };
+
+    both_show(600.0).await;
+    clock.set(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW));
+
+    dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+    both_show(0.0).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -19,6 +19,8 @@ const CLOCK_SKEW: &str = "countersign_peer_clock_skew_seconds";
 pub(super) struct Peers {
     reasons: Box<[&'static str]>,
     known: ArcSwap<Known>,
+    /// Whether a refusal ever told of a clock.
+    told: AtomicBool,
 }
 
 /// What has series now.
@@ -46,7 +48,10 @@ struct Peer {
     active: AtomicU64,
     revoked: AtomicU64,
     issued: AtomicU64,
-    skew: Seconds,
+    /// By how much its clock is ahead, as a proof showed.
+    measured: Seconds,
+    /// The same, as a refusal tells that came later.
+    told: Seconds,
 }
 
 /// A number of seconds that may not be known: then it is NaN.
@@ -75,6 +80,7 @@ impl Peers {
         let peers = Self {
             reasons: reasons.into_iter().collect(),
             known: ArcSwap::default(),
+            told: AtomicBool::new(false),
         };
         peers.always("");
         peers
@@ -108,7 +114,21 @@ impl Peers {
     }
 
     pub(super) fn clock_skew(&self, deployment: &str, seconds: f64) {
-        self.peer(deployment).skew.set(seconds);
+        let peer = self.peer(deployment);
+        peer.measured.set(seconds);
+        peer.told.set(f64::NAN);
+    }
+
+    pub(super) fn clock_told(&self, deployment: &str, seconds: f64) {
+        self.peer(deployment).told.set(seconds);
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn clock_fits(&self, deployment: &str) {
+        // Where clocks agree, a call costs no more than this.
+        if self.told.load(Ordering::Relaxed) {
+            self.peer(deployment).told.set(f64::NAN);
+        }
     }
 
     /// Gives series to `trusted` and takes them from everybody else.
@@ -227,10 +247,12 @@ impl Peers {
             }
         }
         keys.end();
-        let help = "Seconds by which a peer's clock is ahead; NaN until it is measured.";
+        let help = "Seconds by which a peer's clock is ahead, as its last proof shows or a later refusal tells; NaN where neither does.";
         let mut skews = Family::new(text, CLOCK_SKEW, "gauge", help);
         for (name, peer) in &known.deployments {
-            skews.series(&[("deployment", name)], peer.skew.get());
+            let told = Some(peer.told.get()).filter(|told| !told.is_nan());
+            let ahead = told.unwrap_or_else(|| peer.measured.get());
+            skews.series(&[("deployment", name)], ahead);
         }
         skews.end();
     }

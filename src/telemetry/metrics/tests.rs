@@ -144,6 +144,31 @@ fn trust_that_stays_keeps_what_was_measured() {
 }
 
 #[test]
+fn what_a_refusal_tells_of_a_clock_shows_until_it_fits_or_is_measured() {
+    let metrics = metrics();
+    let skew = || {
+        let series = r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#;
+        value(&metrics, series).unwrap()
+    };
+    metrics.trusted([KEYS]);
+
+    metrics.clock_told("dpe-dev", 600.0);
+    assert_eq!(skew(), "600");
+    metrics.clock_fits("dpe-dev");
+    assert_eq!(skew(), "NaN");
+
+    metrics.clock_skew("dpe-dev", 0.5);
+    metrics.clock_told("dpe-dev", -90.0);
+    assert_eq!(skew(), "-90");
+    metrics.clock_fits("dpe-dev");
+    assert_eq!(skew(), "0.5", "what was measured still holds");
+
+    metrics.clock_told("dpe-dev", -90.0);
+    metrics.clock_skew("dpe-dev", -91.5);
+    assert_eq!(skew(), "-91.5");
+}
+
+#[test]
 fn samples_do_not_pile_up_where_nobody_asks() {
     let metrics = metrics();
     for _ in 0..10_000 {
