@@ -33,8 +33,6 @@ mod registration;
 mod reload;
 #[path = "it/replay.rs"]
 mod replay;
-#[path = "it/rotation.rs"]
-mod rotation;
 #[path = "it/services.rs"]
 mod services;
 #[path = "it/shutdown.rs"]
