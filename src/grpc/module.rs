@@ -11,7 +11,7 @@ use crate::proto::identity::identity_service_server::IdentityServiceServer;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::token::proof::{ProofSigner, ProofVerifier};
-use crate::token::{Policy, Replay, ReplayGuard, TokenIssuer, TokenVerifier};
+use crate::token::{Policy, Replay, ReplayGuard, TokenIssuer, TokenVerifier, VerifiedCache};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
 use super::caller_tokens::{Callee, CallerTokens};
@@ -35,6 +35,7 @@ pub struct Module {
     tokens: Tokens,
     proof_mode: ProofMode,
     replay: Option<Arc<ReplayGuard>>,
+    verified: Arc<VerifiedCache>,
     health: Health,
     metrics: Arc<OnceLock<Arc<Metrics>>>,
     calls: MetricsLayer,
@@ -155,6 +156,7 @@ impl ModuleBuilder {
         Ok(Module {
             skews: Arc::new(ClockSkews::new(Arc::clone(&metrics))),
             replay: replay.map(Arc::new),
+            verified: Arc::default(),
             trust: Arc::new(TrustStore::new(keys)),
             policy: self.policy,
             impersonation_role,
@@ -282,7 +284,8 @@ impl Module {
     /// callers that ask.
     pub fn server_layer(&self, rules: MethodRules) -> VerifyIdentityLayer {
         let signer = ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock));
-        VerifyIdentityLayer::new(Arc::new(self.verifier()), rules, self.tokens)
+        let verifier = self.verifier().remembering(Arc::clone(&self.verified));
+        VerifyIdentityLayer::new(Arc::new(verifier), rules, self.tokens)
             .with_proofs(signer)
             .with_metrics(Arc::clone(self.metrics()))
     }

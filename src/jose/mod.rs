@@ -18,7 +18,7 @@ mod pem;
 mod repair;
 mod unverified;
 
-pub use compact::Compact;
+pub use compact::{Compact, Header};
 pub use error::{
     CompactError, FingerprintError, JwkError, JwkProblem, KeyError, KeyIdError, Shown,
 };

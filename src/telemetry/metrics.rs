@@ -23,6 +23,7 @@ use peers::Peers;
 use samples::Upkeep;
 
 const AUTH_SECONDS: &str = "countersign_auth_verify_duration_seconds";
+const LOOKUPS: &str = "countersign_token_cache_lookups_total";
 const RELOAD: &str = "countersign_config_last_reload_successful";
 const READY: &str = "countersign_ready";
 const BUILD: &str = "countersign_build_info";
@@ -34,7 +35,9 @@ pub struct Metrics {
     recorder: PrometheusRecorder,
     upkeep: Arc<Upkeep>,
     peers: Peers,
-    verification: Samples,
+    /// Of tokens that are remembered, and of others.
+    verification: [Samples; 2],
+    lookups: [Counter; 2],
     reload: Gauge,
     ready: Gauge,
 }
@@ -58,8 +61,11 @@ impl Metrics {
         let recorder = builder().build_recorder();
         describe(&recorder);
         let upkeep = Arc::new(Upkeep::new(recorder.handle()));
+        let verification = CACHE.map(|cache| labelled(AUTH_SECONDS, "cache", cache));
+        let lookups = CACHE.map(|result| labelled(LOOKUPS, "result", result));
         let metrics = Self {
-            verification: Samples::new(&recorder, &upkeep, &Key::from_name(AUTH_SECONDS)),
+            verification: verification.map(|key| Samples::new(&recorder, &upkeep, &key)),
+            lookups: lookups.map(|key| counter(&recorder, &key)),
             reload: gauge(&recorder, &Key::from_name(RELOAD)),
             ready: gauge(&recorder, &Key::from_name(READY)),
             recorder,
@@ -97,9 +103,18 @@ impl Metrics {
         self.peers.refused(reason, module.unwrap_or_default());
     }
 
-    /// `countersign_auth_verify_duration_seconds`: how long it took to look at a token.
-    pub fn verified_in(&self, seconds: f64) {
-        self.verification.record(seconds);
+    /// `countersign_auth_verify_duration_seconds`: how long it took to look at a token, one that was
+    /// `remembered` or another.
+    pub fn verified_in(&self, seconds: f64, remembered: bool) {
+        let [hit, miss] = &self.verification;
+        (if remembered { hit } else { miss }).record(seconds);
+    }
+
+    /// `countersign_token_cache_lookups_total`: a token was looked for among those that verified, and
+    /// was `remembered` or not.
+    pub fn token_looked_up(&self, remembered: bool) {
+        let [hit, miss] = &self.lookups;
+        (if remembered { hit } else { miss }).increment(1);
     }
 
     /// `countersign_tokens_issued_total`: a token was signed for `deployment`, one of the file's.
@@ -151,9 +166,24 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Seconds of a signature's check and what is around it: some 100 µs.
+const CACHE: [&str; 2] = ["hit", "miss"];
+
+/// Seconds of a signature's check and what is around it: some 100 µs, or 1 µs where the token is
+/// remembered.
 const OF_A_TOKEN: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01,
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
 ];
 
 /// Seconds of a call.
@@ -178,7 +208,11 @@ fn describe(recorder: &PrometheusRecorder) {
         engines::REGISTRATIONS,
         "Calls of RegisterEngine by what came of them.",
     );
-    for (name, help) in method::COUNTERS.into_iter().chain([registrations]) {
+    let lookups = (
+        LOOKUPS,
+        "Tokens looked for among those that verified before, whose signature is not checked again.",
+    );
+    for (name, help) in method::COUNTERS.into_iter().chain([registrations, lookups]) {
         recorder.describe_counter(name.into(), None, help.into());
     }
     let gauges = [

@@ -5,9 +5,10 @@ use crate::jose::{Compact, CompactError, Unverified};
 use crate::trust::KeySet;
 
 use super::claims::{Claims, seconds};
+use super::rules::{audience, issuer, malformed, not_revoked, signature, typ};
 use super::signer::Signer;
 use super::verified::VerifiedToken;
-use super::verifier::{TokenVerifier, audience, issuer, malformed, not_revoked, signature, typ};
+use super::verifier::TokenVerifier;
 use super::{Reason, Refusal};
 
 /// One rule of [`TokenVerifier::explain`] and what it said.

@@ -9,9 +9,11 @@ mod policy;
 pub mod proof;
 mod reason;
 mod replay;
+mod rules;
 mod signer;
 mod story;
 mod verified;
+mod verified_cache;
 mod verifier;
 
 pub use explain::{Check, Outcome, RULES, Verdict, rules_of};
@@ -22,6 +24,7 @@ pub use reason::{Clocks, Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
 pub use story::Story;
 pub use verified::VerifiedToken;
+pub use verified_cache::VerifiedCache;
 pub use verifier::{Accept, TokenVerifier};
 
 /// The `typ` of a token that a module issues to itself: accepted over loopback, on methods that say

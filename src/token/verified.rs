@@ -7,8 +7,8 @@ use crate::identity::ServiceIdentity;
 use crate::jose::KeyId;
 use crate::trust::{Deployment, KeySet};
 
+use super::rules::not_revoked;
 use super::signer::Signer;
-use super::verifier::not_revoked;
 use super::{Reason, Refusal};
 
 /// A token that verified: who called, and with what.
@@ -19,6 +19,7 @@ pub struct VerifiedToken {
     pub(super) key_id: KeyId,
     pub(super) issuer: String,
     pub(super) expires_at: SystemTime,
+    pub(super) remembered: bool,
 }
 
 impl VerifiedToken {
@@ -65,6 +66,18 @@ impl VerifiedToken {
             return Err(Refusal::new(Reason::KeyUnknown, detail));
         };
         not_revoked(&Signer::Peer(found))
+    }
+
+    pub(super) fn remembered(self) -> Self {
+        Self {
+            remembered: true,
+            ..self
+        }
+    }
+
+    /// Tells whether its signature was verified at an earlier use.
+    pub fn is_remembered(&self) -> bool {
+        self.remembered
     }
 
     /// Returns when the token expires, without leeway.

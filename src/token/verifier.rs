@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::identity::DeploymentName;
-use crate::jose::{Compact, CompactError, Fingerprint, json};
-use crate::trust::{Found, KeySet, OwnDeployment, TrustStore};
+use crate::jose::{Compact, Fingerprint, Header, json};
+use crate::trust::{KeySet, OwnDeployment, TrustStore};
 
 use super::claims::{Claims, seconds};
 use super::replay::{ReplayGuard, required_id};
+use super::rules::{audience, issuer, malformed, not_revoked, owned, signature, typ};
 use super::signer::Signer;
 use super::verified::VerifiedToken;
+use super::verified_cache::{Signed, VerifiedCache};
 use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
 
 /// Decides whether a token proves who calls.
@@ -28,6 +29,7 @@ pub struct TokenVerifier {
     pub(super) policy: Policy,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) replay: Option<Arc<ReplayGuard>>,
+    cache: Option<Arc<VerifiedCache>>,
 }
 
 /// Whose tokens are accepted.
@@ -48,7 +50,23 @@ impl TokenVerifier {
             policy,
             clock,
             replay: None,
+            cache: None,
         }
+    }
+
+    /// Checks the signature of a token that is used again only once, as long as `cache` remembers it.
+    /// Without effect where each token is taken once.
+    #[must_use]
+    pub fn remembering(self, cache: Arc<VerifiedCache>) -> Self {
+        Self {
+            cache: Some(cache),
+            ..self
+        }
+    }
+
+    /// Returns the tokens that it remembers, where it does.
+    pub fn cache(&self) -> Option<&VerifiedCache> {
+        self.cache.as_deref().filter(|_| self.replay.is_none())
     }
 
     /// Takes each token once, as `replay` remembers.
@@ -93,7 +111,18 @@ impl TokenVerifier {
         accept: Accept,
         certificate: Option<Fingerprint>,
     ) -> Result<VerifiedToken, Refusal> {
-        self.judge(token, accept, certificate, self.replay.as_deref())
+        let Some(cache) = self.cache() else {
+            let judged = self.judge(token, accept, certificate, self.replay.as_deref())?;
+            return Ok(judged.0);
+        };
+        let digest = VerifiedCache::digest(token);
+        let remembered = cache.find(&digest);
+        if let Some(judged) = remembered.and_then(|it| self.judge_again(&it, accept, certificate)) {
+            return judged.map(VerifiedToken::remembered);
+        }
+        let (verified, content) = self.judge(token, accept, certificate, None)?;
+        cache.add(digest, Arc::new(content));
+        Ok(verified)
     }
 
     /// Applies every rule to `token` but whether it was used before, and does not count it as used:
@@ -103,7 +132,7 @@ impl TokenVerifier {
     ///
     /// As [`verify`](Self::verify).
     pub fn examine(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        self.judge(token, accept, None, None)
+        Ok(self.judge(token, accept, None, None)?.0)
     }
 
     fn judge(
@@ -112,51 +141,81 @@ impl TokenVerifier {
         accept: Accept,
         certificate: Option<Fingerprint>,
         replay: Option<&ReplayGuard>,
-    ) -> Result<VerifiedToken, Refusal> {
+    ) -> Result<(VerifiedToken, Signed), Refusal> {
         let compact = Compact::parse(token).map_err(|error| malformed(&error))?;
         let trust = self.trust.current();
+        let header = compact.header();
         let named = |refusal: Refusal| Refusal {
-            key_id: Some(compact.header().kid().to_owned()),
+            key_id: Some(header.kid().to_owned()),
             ..refusal
         };
-        let signer = Self::signer(&compact, &trust, accept).map_err(named)?;
+        let signer = Self::signer(header, &trust, accept).map_err(named)?;
         signature(&compact, &signer).map_err(named)?;
-        let owned = |refusal: Refusal| Refusal {
-            deployment: signer
-                .deployment()
-                .map(|deployment| deployment.name.clone()),
-            ..named(refusal)
+        let claims = not_revoked(&signer).and_then(|()| self.claims_of(compact.payload()));
+        let content = Signed {
+            claims: claims.map_err(|refusal| owned(refusal, header, &signer))?,
+            header: header.clone(),
+            key: signer.key().clone(),
         };
-        not_revoked(&signer).map_err(owned)?;
-        let claims = self.claims_of(compact.payload()).map_err(owned)?;
+        let verified = self.admit(&content, &signer, trust.own(), certificate)?;
+        if let Some(replay) = replay {
+            let deployment = signer.deployment().map(|deployment| &deployment.name);
+            replay
+                .take(deployment, &content.claims)
+                .map_err(|refusal| Refusal {
+                    issuer: Some(content.claims.issuer.clone()),
+                    ..owned(refusal, header, &signer)
+                })?;
+        }
+        Ok((verified, content))
+    }
+
+    /// Judges a token again whose signature verified with the key that its `kid` named then; none
+    /// where that is another now.
+    fn judge_again(
+        &self,
+        content: &Signed,
+        accept: Accept,
+        certificate: Option<Fingerprint>,
+    ) -> Option<Result<VerifiedToken, Refusal>> {
+        let trust = self.trust.current();
+        let signer = Self::signer(&content.header, &trust, accept).ok();
+        let signer = signer.filter(|signer| *signer.key() == content.key)?;
+        Some(self.admit(content, &signer, trust.own(), certificate))
+    }
+
+    /// Judges everything that may be another at a token's next use.
+    fn admit(
+        &self,
+        content: &Signed,
+        signer: &Signer<'_>,
+        own: &OwnDeployment,
+        certificate: Option<Fingerprint>,
+    ) -> Result<VerifiedToken, Refusal> {
+        let Signed { claims, header, .. } = content;
+        not_revoked(signer).map_err(|refusal| owned(refusal, header, signer))?;
         let issued = |refusal: Refusal| Refusal {
-            issuer: audience(&claims, trust.own())
-                .is_ok()
-                .then(|| claims.issuer.clone()),
-            ..owned(refusal)
+            issuer: audience(claims, own).is_ok().then(|| claims.issuer.clone()),
+            ..owned(refusal, header, signer)
         };
-        self.times(&claims, Some(&signer)).map_err(issued)?;
-        issuer(&claims, &signer).map_err(issued)?;
-        audience(&claims, trust.own()).map_err(issued)?;
-        let verified = signer.verified(&claims);
+        self.times(claims, Some(signer)).map_err(issued)?;
+        issuer(claims, signer).map_err(issued)?;
+        audience(claims, own).map_err(issued)?;
+        let verified = signer.verified(claims);
         if let Some(certificate) = certificate {
             self.check_certificate(&verified, certificate)
                 .map_err(issued)?;
         }
-        if let Some(replay) = replay {
-            let deployment = signer.deployment().map(|deployment| &deployment.name);
-            replay.take(deployment, &claims).map_err(issued)?;
-        }
         Ok(verified)
     }
 
-    pub(super) fn signer<'a>(
-        compact: &Compact<'_>,
+    fn signer<'a>(
+        header: &Header,
         trust: &'a KeySet,
         accept: Accept,
     ) -> Result<Signer<'a>, Refusal> {
-        let kid = compact.header().kid();
-        let found = compact.header().typ();
+        let kid = header.kid();
+        let found = header.typ();
         let is_peers = || trust.find(kid).is_some();
         if found != Some(OWN_MODULE_TYPE) || accept != Accept::PeersAndOwnModule || is_peers() {
             typ(found)?;
@@ -250,103 +309,6 @@ impl TokenVerifier {
         }
         Ok(())
     }
-}
-
-/// Judges the `typ` of a peer's token.
-pub(super) fn typ(found: Option<&str>) -> Result<(), Refusal> {
-    match found {
-        Some(typ) if !typ.eq_ignore_ascii_case("JWT") => {
-            let detail = format!("`typ` is `{typ}`, expected `JWT` or none");
-            Err(Refusal::new(Reason::TokenMalformed, detail))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn malformed(error: &CompactError) -> Refusal {
-    let reason = match error {
-        CompactError::Algorithm => Reason::AlgorithmNotAllowed,
-        _ => Reason::TokenMalformed,
-    };
-    Refusal::new(reason, error.to_string())
-}
-
-pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<(), Refusal> {
-    let signature = compact.signature();
-    if signature.len() != 64 {
-        let detail = format!("the signature has {} bytes, not 64", signature.len());
-        return Err(Refusal::new(Reason::SignatureInvalid, detail));
-    }
-    if signer
-        .key()
-        .verify(compact.signing_input().as_bytes(), signature)
-    {
-        return Ok(());
-    }
-    let detail = "it was altered, or signed with another key than its `kid` names";
-    Err(Refusal::new(Reason::SignatureInvalid, detail))
-}
-
-pub(super) fn not_revoked(signer: &Signer<'_>) -> Result<(), Refusal> {
-    match signer {
-        Signer::Peer(Found { deployment, key }) if key.revoked => {
-            let detail = format!("key `{}` of deployment `{}`", key.name, deployment.name);
-            Err(Refusal::new(Reason::KeyRevoked, detail))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {
-    let (name, key_id) = match signer {
-        Signer::Peer(Found { deployment, key }) => (deployment.name.as_str(), &key.key_id),
-        Signer::Own(own) => (own.issuer(), &own.key_id),
-    };
-    if [name, key_id.as_str()]
-        .iter()
-        .any(|own| claims.issuer == *own && claims.subject == *own)
-    {
-        return Ok(());
-    }
-    let detail = format!(
-        "`iss` is `{}` and `sub` is `{}`, but the key belongs to `{name}`",
-        claims.issuer, claims.subject
-    );
-    Err(Refusal::new(Reason::IssuerMismatch, detail))
-}
-
-pub(super) fn audience(claims: &Claims, own: &OwnDeployment) -> Result<(), Refusal> {
-    if own.is_named_in(&claims.audience) {
-        return Ok(());
-    }
-    let hashes = claims
-        .audience
-        .iter()
-        .any(|value| has_form_of_a_hash(value));
-    let name = own.name.as_ref().map(DeploymentName::as_str);
-    if !hashes
-        && claims
-            .audience
-            .iter()
-            .any(|value| Some(value.as_str()) == name)
-    {
-        return Ok(());
-    }
-    let own = own.fingerprint();
-    let expected = match (hashes, name) {
-        (false, Some(name)) => format!("`{own}` or `{name}`"),
-        _ => format!("`{own}`"),
-    };
-    let detail = format!(
-        "`aud` is [{}], expected {expected}",
-        claims.audience.join(", ")
-    );
-    Err(Refusal::new(Reason::AudienceMismatch, detail))
-}
-
-fn has_form_of_a_hash(value: &str) -> bool {
-    let base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    value.len() == 43 && value.bytes().all(base64url)
 }
 
 #[cfg(test)]

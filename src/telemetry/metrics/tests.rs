@@ -41,7 +41,14 @@ fn series_are_there_before_anything_is_counted() {
             r#"countersign_auth_requests_total{result="accepted",reason="",module="dpe"}"#,
             "0",
         ),
-        ("countersign_auth_verify_duration_seconds_count", "0"),
+        (
+            r#"countersign_auth_verify_duration_seconds_count{cache="hit"}"#,
+            "0",
+        ),
+        (
+            r#"countersign_token_cache_lookups_total{result="miss"}"#,
+            "0",
+        ),
         (
             r#"countersign_tokens_issued_total{audience="dpe-dev"}"#,
             "0",
@@ -172,11 +179,12 @@ fn what_a_refusal_tells_of_a_clock_shows_until_it_fits_or_is_measured() {
 fn samples_do_not_pile_up_where_nobody_asks() {
     let metrics = metrics();
     for _ in 0..10_000 {
-        metrics.verified_in(0.000_07);
+        metrics.verified_in(0.000_07, false);
     }
 
-    let bucket =
-        |bound| format!(r#"countersign_auth_verify_duration_seconds_bucket{{le="{bound}"}}"#);
+    let bucket = |bound| {
+        format!(r#"countersign_auth_verify_duration_seconds_bucket{{cache="miss",le="{bound}"}}"#)
+    };
     assert_eq!(value(&metrics, &bucket("0.00005")).as_deref(), Some("0"));
     assert_eq!(value(&metrics, &bucket("0.0001")).as_deref(), Some("10000"));
 }

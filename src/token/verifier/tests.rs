@@ -1,6 +1,7 @@
 mod explained;
 mod header;
 mod own_module;
+mod remembered;
 
 use std::time::Duration;
 

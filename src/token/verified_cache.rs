@@ -1,0 +1,62 @@
+//! Tokens that verified before: using one again costs no signature check.
+
+use std::fmt;
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+use sha2::{Digest as _, Sha256};
+
+use crate::jose::{Header, VerifyingKey};
+
+use super::claims::Claims;
+
+/// Remembers tokens that were accepted, 10,000 of them.
+///
+/// What is remembered is what the bytes of a token say, and whose signature it has; neither can
+/// change. Everything that can is judged at every use: whether the key is still trusted and not
+/// revoked, the times, issuer, audience and certificate. So a revocation has nothing to flush here.
+///
+/// A token is found by its SHA-256 and is not itself kept. Nobody adds to this who cannot sign.
+pub struct VerifiedCache(Cache<TokenDigest, Arc<Signed>>);
+
+/// The SHA-256 of a whole token.
+pub(super) type TokenDigest = [u8; 32];
+
+/// What a token says, and whose signature it has.
+#[derive(Debug)]
+pub(super) struct Signed {
+    pub(super) header: Header,
+    pub(super) key: VerifyingKey,
+    pub(super) claims: Claims,
+}
+
+/// Tokens live 15 minutes at most and are reused: one for each of as many callers.
+const CAPACITY: usize = 10_000;
+
+impl VerifiedCache {
+    pub(super) fn digest(token: &str) -> TokenDigest {
+        Sha256::digest(token.as_bytes()).into()
+    }
+
+    pub(super) fn find(&self, token: &TokenDigest) -> Option<Arc<Signed>> {
+        self.0.get(token)
+    }
+
+    pub(super) fn add(&self, token: TokenDigest, signed: Arc<Signed>) {
+        self.0.insert(token, signed);
+    }
+}
+
+impl Default for VerifiedCache {
+    fn default() -> Self {
+        Self(Cache::new(CAPACITY))
+    }
+}
+
+impl fmt::Debug for VerifiedCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedCache")
+            .field("tokens", &self.0.len())
+            .finish()
+    }
+}
