@@ -193,6 +193,14 @@ impl Rotation {
             .checked_add(RELOAD)
     }
 
+    /// Returns how long the module may take at `now` to sign with the key in its file: it would tell
+    /// a question that the key signs as a refusal.
+    pub fn follows_in(&self, now: SystemTime) -> Duration {
+        let since = self.rotation().activated_at;
+        let since = since.and_then(|at| now.duration_since(at).ok());
+        since.map_or(Duration::ZERO, |since| RELOAD.saturating_sub(since))
+    }
+
     /// Returns how each peer's file stands to the module's keys.
     pub fn standings(&self) -> Vec<Standing<'_>> {
         let standing = |peer| standing(peer, self);

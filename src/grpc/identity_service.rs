@@ -6,6 +6,7 @@ use crate::proto::identity as wire;
 use crate::proto::identity::identity_service_server::IdentityService as Service;
 
 use super::{Module, verified_token};
+use crate::token::VerifiedToken;
 use crate::trust::KeySet;
 
 /// Serves `countersign.identity.v1.IdentityService` for a module.
@@ -45,19 +46,17 @@ impl Service for IdentityService {
             callee_fingerprint: own.key_id.to_string(),
             server_time: Some(self.module.clock().now().into()),
             token_expires_at: Some(token.expires_at().into()),
-            trusted_keys: if token.deployment().is_none() {
-                trusted_keys(&self.module.trust().current())
-            } else {
-                Vec::new()
-            },
+            trusted_keys: trusted_keys(&self.module.trust().current(), token),
         }))
     }
 }
 
-/// Lists the keys in force, for the module's own operator.
-fn trusted_keys(trust: &KeySet) -> Vec<wire::TrustedKey> {
+/// Lists the keys in force: those of the caller's own deployment, for the module's own operator all.
+fn trusted_keys(trust: &KeySet, token: &VerifiedToken) -> Vec<wire::TrustedKey> {
+    let caller = token.deployment().map(|deployment| &deployment.name);
     let deployments = trust.deployments().iter();
-    let keys = deployments.flat_map(|deployment| {
+    let told = deployments.filter(|deployment| caller.is_none_or(|name| *name == deployment.name));
+    let keys = told.flat_map(|deployment| {
         deployment.keys.iter().map(|key| wire::TrustedKey {
             deployment: deployment.name.to_string(),
             fingerprint: key.key_id.to_string(),

@@ -10,6 +10,8 @@ use super::support::{Folder, Run};
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
+#[cfg(unix)]
+const DPM_LOG: &str = "dpm/log/spring-boot-logger.json.log";
 const FILES: &str = "--file dpe --peer-file dpm";
 
 fn paired() -> Folder {
@@ -370,6 +372,7 @@ fn a_running_peer_has_the_last_word() {
         assert!(run.stderr.contains(told), "{run:?}");
     }
     assert_eq!(status(&folder)["phase"], "prepared");
+    assert!(!folder.read(DPM_LOG).contains("authRejected"));
     drop(dpm);
     let _dpm = start();
     let accepted = rotate(&folder, "activate", "--yes").exits(0);
@@ -396,4 +399,41 @@ fn the_old_key_stays_while_the_running_module_signs_with_it() {
     let told = "the running module still signs with its old key";
     assert!(waited.stderr.contains(told), "{waited:?}");
     assert_eq!(status(&folder)["phase"], "activated");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_whole_rotation_is_no_refusal_in_any_log() {
+    let folder = Folder::new();
+    let (registry, engine) = (free_port(), free_port());
+    let short = "ataccama.authentication.internal.jwt.generator.token-expiration=1\n\
+                 countersign.token.leeway=0\nserver.port=0\n";
+    folder.write(
+        DPM,
+        format!("{short}ataccama.server.grpc.port={registry}\n"),
+    );
+    folder.write(
+        DPE,
+        format!(
+            "{short}ataccama.server.grpc.port={engine}\n\
+             ataccama.client.connection.dpm.grpc.port={registry}\n"
+        ),
+    );
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let mut dpm = Running::start(&folder, "dpm run --home dpm");
+    dpm.until(" startup ");
+    let mut dpe = Running::start(&folder, "dpe run --home dpe");
+    dpm.until("newStatus=READY");
+    dpm.drain();
+    dpe.drain();
+
+    rotate(&folder, "run", "--yes").exits(0);
+
+    for log in [DPM_LOG, "dpe/log/spring-boot-logger.json.log"] {
+        let log = folder.read(log);
+        assert!(log.contains("configReloaded"), "{log}");
+        assert!(!log.contains("authRejected"), "{log}");
+    }
 }

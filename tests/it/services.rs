@@ -3,6 +3,7 @@
 use countersign::grpc::reason_of;
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
+use countersign::testing::own_deployment;
 use countersign::{Module, Reason};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -11,12 +12,13 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 use tower_layer::Layer as _;
 
-use crate::support::world::{Keys, RunningDpe, RunningDpm, channel, free_port, soon};
+use crate::support::world::{Keys, RunningDpe, RunningDpm, channel, free_port, module, soon};
 
 #[tokio::test]
 async fn caller_sees_itself_as_the_callee_does() {
     let keys = Keys::new();
-    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let other = own_deployment("dpe", "dpe-other");
+    let dpm = RunningDpm::start(module(&keys.dpm, &[&keys.dpe, &other])).await;
     let dpe_module = keys.dpe_module();
     let identity = dpe_module.client_layer("dpm-dev").unwrap();
     let mut client = IdentityServiceClient::new(identity.layer(channel(dpm.address).await));
@@ -36,6 +38,10 @@ async fn caller_sees_itself_as_the_callee_does() {
     assert_eq!(answer.fingerprint, keys.dpe.key_id.as_str());
     assert_eq!(answer.callee_deployment, "dpm-dev");
     assert_eq!(answer.callee_fingerprint, keys.dpm.key_id.as_str());
+    // Of the keys that are trusted there it learns its own.
+    let told: Vec<_> = answer.trusted_keys.iter().collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].fingerprint, keys.dpe.key_id.as_str());
 }
 
 #[tokio::test]

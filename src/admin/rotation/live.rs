@@ -1,10 +1,12 @@
 //! What running modules say: whether a peer accepts a key, and whether the module signs with its
 //! own.
 
+mod evidence;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -12,7 +14,8 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
-use super::{RotateError, Rotation, Trust};
+pub use self::evidence::Evidence;
+use super::{Rotation, Trust};
 use crate::config::{self, ModuleKind, Settings};
 use crate::grpc::tls::ClientTlsOptions;
 use crate::grpc::{
@@ -48,17 +51,6 @@ pub enum Answer {
     NotAsked(String),
 }
 
-/// What shows that a peer accepts the next key, or that it does not.
-#[derive(Clone, Debug)]
-pub struct Evidence {
-    /// The peer.
-    pub deployment: DeploymentName,
-    /// How its file stands to the next key, where it was named.
-    pub file: Option<(PathBuf, Trust)>,
-    /// What the running module said.
-    pub live: Answer,
-}
-
 /// Where and how running modules are asked.
 #[derive(Clone, Debug, Default)]
 pub struct Asking {
@@ -68,68 +60,6 @@ pub struct Asking {
     pub except: Vec<DeploymentName>,
     /// Whether nobody is asked at all.
     pub offline: bool,
-}
-
-impl Evidence {
-    /// Tells how the peer is known to accept the key.
-    ///
-    /// A running module has the last word: a file that it has not read yet is not in force.
-    ///
-    /// # Errors
-    ///
-    /// When it is not known to.
-    pub fn verdict(&self) -> Result<String, RotateError> {
-        let name = &self.deployment;
-        let (why, help) = match (&self.live, &self.file) {
-            (Answer::Accepted(at), _) => {
-                return Ok(format!("the running module accepts it, {at}"));
-            }
-            (Answer::NotAsked(_), Some((path, Trust::Trusted))) => {
-                return Ok(format!("not asked; `{}` trusts it", path.display()));
-            }
-            (Answer::NotReached(why), Some((path, Trust::Trusted))) => {
-                let path = path.display();
-                return Ok(format!("not reached; `{path}` trusts it ({why})"));
-            }
-            (Answer::Silent(why), Some((path, Trust::Trusted))) => (
-                format!("`{}` trusts it, but {why}", path.display()),
-                format!(
-                    "mend or stop that module, go by its file with `--offline`, or do without it: \
-                     `--except {name}`"
-                ),
-            ),
-            (Answer::Refused(why), Some((path, Trust::Trusted))) => (
-                format!(
-                    "`{}` trusts it: written, not yet in force; {why}",
-                    path.display()
-                ),
-                "wait for the module's reload, or see its log for `configReloadFailed`".to_owned(),
-            ),
-            (Answer::Refused(why), _) => (
-                why.clone(),
-                format!("let the file of `{name}` trust the key: `countersign rotate prepare`"),
-            ),
-            (
-                Answer::Silent(why) | Answer::NotReached(why) | Answer::NotAsked(why),
-                Some((path, _)),
-            ) => (
-                format!("`{}` does not trust it, and {why}", path.display()),
-                "write the key there: `countersign rotate prepare`".to_owned(),
-            ),
-            (Answer::Silent(why) | Answer::NotReached(why) | Answer::NotAsked(why), None) => (
-                why.clone(),
-                format!(
-                    "name its file with `--peer-file`, where it listens with `--peer-address \
-                     {name}=HOST:PORT`, or do without it: `--except {name}`"
-                ),
-            ),
-        };
-        Err(RotateError::NotShown {
-            deployment: name.clone(),
-            why,
-            help,
-        })
-    }
 }
 
 /// Asks every peer whether it accepts the next key, or the own one where that signs already.
@@ -256,24 +186,28 @@ fn load(file: &Path, kind: &ModuleKind) -> Result<Settings, String> {
     })
 }
 
-/// Calls `deployment` with a token that `key` signed, and has it prove that it is the one.
+/// Asks `deployment` whether it accepts `key`, and has it prove who it is.
+///
+/// The key that signs now asks first which keys are trusted there: a call of a key that is not yet
+/// would be told there as a refusal. What counts is the call that `key` itself signs.
 async fn ask_peer(
     settings: &Settings,
-    (key, key_id): &(SigningKey, KeyId),
+    key: &(SigningKey, KeyId),
     deployment: &Deployment,
-    (target, tls): Place,
+    place: Place,
 ) -> Answer {
-    let own = OwnDeployment {
-        key: key.clone(),
-        key_id: key_id.clone(),
-        ..settings.own.clone()
-    };
-    let caller = caller(settings, own, deployment, tls);
-    let (layer, options) = match caller {
-        Ok(caller) => caller,
-        Err(error) => return Answer::NotAsked(cause(error.as_ref())),
-    };
-    match who_am_i(&target, options, &layer).await {
+    let (own, key_id) = (&settings.own, &key.1);
+    if own.key_id != *key_id {
+        let current = (own.key.clone(), own.key_id.clone());
+        match call_peer(settings, &current, deployment, &place).await {
+            Ok(answer) if is_left_out(&answer, key_id) => return unknown_at(&place.0),
+            // Which keys are trusted there only the call itself tells.
+            Ok(_) | Err(Answer::Refused(_)) => {}
+            Err(answer) => return answer,
+        }
+    }
+    let target = &place.0;
+    match call_peer(settings, key, deployment, &place).await {
         Ok(answer) if answer.fingerprint == key_id.as_str() => {
             Answer::Accepted(format!("asked at {target}"))
         }
@@ -283,6 +217,34 @@ async fn ask_peer(
         }
         Err(answer) => answer,
     }
+}
+
+/// Tells whether a module that says which of the caller's keys it has does not accept `key_id`.
+fn is_left_out(answer: &WhoAmIResponse, key_id: &KeyId) -> bool {
+    let known = &answer.trusted_keys;
+    let mut accepted = known.iter().filter(|key| !key.revoked);
+    !known.is_empty() && !accepted.any(|key| key.fingerprint == key_id.as_str())
+}
+
+fn unknown_at(target: &Target) -> Answer {
+    Answer::Refused(format!("the module at {target} does not know the key"))
+}
+
+/// Calls `deployment` with a token that `key` signed, and has it prove that it is the one.
+async fn call_peer(
+    settings: &Settings,
+    (key, key_id): &(SigningKey, KeyId),
+    deployment: &Deployment,
+    (target, tls): &Place,
+) -> Result<WhoAmIResponse, Answer> {
+    let own = OwnDeployment {
+        key: key.clone(),
+        key_id: key_id.clone(),
+        ..settings.own.clone()
+    };
+    let caller = caller(settings, own, deployment, tls.clone());
+    let (layer, options) = caller.map_err(|error| Answer::NotAsked(cause(error.as_ref())))?;
+    who_am_i(target, options, &layer).await
 }
 
 /// Makes what calls `deployment` as `own`.
@@ -356,9 +318,7 @@ fn not_answered(target: &Target, status: &Status) -> Answer {
     let code = status.code();
     let message = Untrusted(status.message());
     match reason_of(status) {
-        Some(Reason::KeyUnknown) => {
-            Answer::Refused(format!("the module at {target} does not know the key"))
-        }
+        Some(Reason::KeyUnknown) => unknown_at(target),
         Some(_) => Answer::Refused(format!("the module at {target} answers {message}")),
         None if matches!(code, Code::Unavailable | Code::DeadlineExceeded) => {
             Answer::Silent(format!("{target} did not answer: {message}"))

@@ -64,8 +64,8 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     }
 }
 
-/// How often running modules are asked while something is waited for.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Between two questions to running modules while something is waited for: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// Waits until the step may be taken; for a running module that does not follow its file, no
 /// longer than the time-out.
@@ -78,6 +78,13 @@ async fn wait_for(
     let asking = arguments.asking();
     let start = Instant::now();
     let is_patient = || start.elapsed() < arguments.timeout;
+    let (mut pause, longest) = PAUSES;
+    // Each question may be a refusal in a log: not more of them than it takes to see a reload.
+    let mut again = async || {
+        let left = arguments.timeout.saturating_sub(start.elapsed());
+        tokio::time::sleep(pause.min(left)).await;
+        pause = pause.saturating_mul(2).min(longest);
+    };
     if step == Step::Activate {
         loop {
             let evidence = live::evidence(rotation, kind, &asking).await;
@@ -90,11 +97,14 @@ async fn wait_for(
                 Some((one, _)) if may_come(one) && is_patient() => {}
                 Some((_, error)) => return Err(error),
             }
-            tokio::time::sleep(PAUSE).await;
+            again().await;
         }
     }
     if step != Step::Finish || arguments.now {
         return Ok(());
+    }
+    if !arguments.offline {
+        tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
     }
     while !arguments.offline
         && let Said::Refused(why) = live::own_in_force(rotation, kind).await
@@ -102,7 +112,7 @@ async fn wait_for(
         if !is_patient() {
             return Err(RotateError::StillOld(why));
         }
-        tokio::time::sleep(PAUSE).await;
+        again().await;
     }
     let mut told = None;
     while let Some(left) = left(rotation) {
