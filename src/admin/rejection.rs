@@ -1,10 +1,12 @@
-//! The newest `authRejected` of a JSON log: read from its end, bounded, whatever stands in it.
+//! The newest refusal of a JSON log: read from its end, bounded, whatever stands in it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+
+use crate::token::Reason;
 
 /// A refusal that a module logged. Every text in it may be a stranger's.
 #[derive(Clone, Debug)]
@@ -20,6 +22,39 @@ impl Rejection {
         self.members.get(member).and_then(Value::as_str)
     }
 
+    /// Returns the first word of its `reason` that is one of the list; none where a log tells of
+    /// something else, such as a limit.
+    pub fn reason(&self) -> Option<Reason> {
+        word(&self.members)
+    }
+
+    /// Tells on which side it was refused, as seen from the module that wrote the log, and who
+    /// refused what.
+    pub fn side(&self) -> (Side, &'static str) {
+        let proof = matches!(
+            self.reason(),
+            Some(Reason::ProofMissing | Reason::ProofInvalid)
+        );
+        let own = self
+            .text("reason")
+            .is_some_and(|why| why.starts_with("not called"));
+        match self.text("eventId") {
+            Some("registerRefused") if proof || own => {
+                (Side::Here, "this engine does not accept the DPM")
+            }
+            Some("registerRefused") => (Side::Peer, "the DPM does not register this engine"),
+            Some("engineNotReady") if proof => {
+                (Side::Peer, "the DPM does not accept this engine's answer")
+            }
+            Some("engineNotReady") => (Side::Here, "this engine refuses the DPM's call"),
+            Some("engineCheckFailed") if proof => {
+                (Side::Here, "this DPM does not accept the engine's answer")
+            }
+            Some("engineCheckFailed") => (Side::Peer, "the engine refuses this DPM's call"),
+            _ => (Side::Here, "this module refused a call"),
+        }
+    }
+
     /// Returns what exactly was wrong, as the module wrote it.
     pub fn detail(&self) -> Option<&str> {
         let message = self.text("message")?;
@@ -28,6 +63,25 @@ impl Rejection {
                 .split_once("message=")
                 .map_or(message, |(_, text)| text),
         )
+    }
+}
+
+/// A side of a refused call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    /// The module that wrote the log.
+    Here,
+    /// The other one.
+    Peer,
+}
+
+impl Side {
+    /// Returns its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Peer => "peer",
+        }
     }
 }
 
@@ -42,6 +96,20 @@ impl Rejection {
 pub fn newest(file: &Path) -> io::Result<Option<Rejection>> {
     newest_of(file, &["authRejected"])
 }
+
+/// As [`newest`], but also finds refusals that a module was told: `registerRefused`, and
+/// `engineNotReady` and `engineCheckFailed` where their reason is one of the list.
+///
+/// # Errors
+///
+/// When `file` cannot be read.
+pub fn newest_of_either_side(file: &Path) -> io::Result<Option<Rejection>> {
+    let [ready, check] = DIAL_BACK;
+    newest_of(file, &["authRejected", "registerRefused", ready, check])
+}
+
+/// The events of a dial-back that failed: not always because of a refusal.
+const DIAL_BACK: [&str; 2] = ["engineNotReady", "engineCheckFailed"];
 
 /// As [`newest`], but finds the newest line with any of `events`.
 pub(super) fn newest_of(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
@@ -121,10 +189,15 @@ fn told(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
     let Value::Object(members) = value else {
         return None;
     };
-    let event = members.get("eventId").and_then(Value::as_str);
-    event
-        .is_some_and(|event| events.contains(&event))
-        .then_some(members)
+    let event = members.get("eventId").and_then(Value::as_str)?;
+    let refused = !DIAL_BACK.contains(&event) || word(&members).is_some();
+    (events.contains(&event) && refused).then_some(members)
+}
+
+fn word(members: &Map<String, Value>) -> Option<Reason> {
+    let reason = members.get("reason").and_then(Value::as_str)?;
+    let mut words = reason.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+    words.find_map(|word| word.parse().ok())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `countersign explain`: what a code or a reason means, without a network.
 
 use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -20,7 +21,8 @@ pub(super) struct Arguments {
     /// A finding's code or a refusal's reason
     #[arg(value_name = "CODE|REASON", required_unless_present = "log")]
     word: Option<String>,
-    /// A module's JSON log, or its folder: explains the newest refusal that it tells of
+    /// A module's JSON log, or its folder: explains the newest refusal that it tells of, by the
+    /// module or of it
     #[arg(long, value_name = "FILE", conflicts_with = "word")]
     log: Option<PathBuf>,
 }
@@ -54,7 +56,13 @@ struct ExplainedReason {
 #[derive(Serialize)]
 struct Seen {
     file: String,
+    side: &'static str,
+    refused: &'static str,
+    event: Option<String>,
     time: Option<String>,
+    reason: Option<String>,
+    dpm: Option<String>,
+    engine: Option<String>,
     fingerprint: Option<String>,
     peer: Option<String>,
     method: Option<String>,
@@ -63,8 +71,15 @@ struct Seen {
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(log) = &arguments.log {
-        let rejection = newest(log)?;
-        explain_reason(reason(&rejection)?, Some(&rejection), console)?;
+        let rejection = found(log, rejection::newest_of_either_side)?;
+        match rejection.reason() {
+            Some(reason) => explain_reason(reason, Some(&rejection), console)?,
+            // A registration may be refused for other reasons, and its line says what to do.
+            None if rejection.text("eventId") == Some("registerRefused") => {
+                show(&rejection, console)?;
+            }
+            None => return Err(no_reason(&rejection)),
+        }
         return Ok(Exit::Done);
     }
     let word = arguments.word.as_deref().unwrap_or_default();
@@ -99,16 +114,7 @@ fn explain_reason(
     let (word, summary, help) = (reason.as_str(), reason.summary(), reason.help());
     let Story { rule, causes } = reason.story();
     if console.format() == Format::Json {
-        // A log may hold anything, and a terminal must not obey it.
-        let harmless = |text: Option<&str>| text.map(|text| UntrustedReason(text).to_string());
-        let seen = rejection.map(|rejection| Seen {
-            file: rejection.file.display().to_string(),
-            time: harmless(rejection.text("@timestamp")),
-            fingerprint: harmless(rejection.text("fingerprint")),
-            peer: harmless(rejection.text("peer")),
-            method: harmless(rejection.text("method")),
-            detail: harmless(rejection.detail()),
-        });
+        let seen = rejection.map(Seen::of);
         return console.json(&ExplainedReason {
             reason: word,
             summary,
@@ -135,10 +141,48 @@ fn explain_reason(
     console.answer(text)
 }
 
-/// Finds the newest refusal of a log.
+/// Shows a refusal whose reason is none of the list.
+fn show(rejection: &Rejection, console: &Console) -> Result<(), Failure> {
+    match console.format() {
+        Format::Text => console.answer(seen(rejection)),
+        Format::Json => console.json(&serde_json::json!({ "seen": Seen::of(rejection) })),
+    }
+}
+
+impl Seen {
+    fn of(rejection: &Rejection) -> Self {
+        // A log may hold anything, and a terminal must not obey it.
+        let harmless = |text: Option<&str>| text.map(|text| UntrustedReason(text).to_string());
+        let member = |name| harmless(rejection.text(name));
+        let (side, refused) = rejection.side();
+        Self {
+            file: rejection.file.display().to_string(),
+            side: side.as_str(),
+            refused,
+            event: member("eventId"),
+            time: member("@timestamp"),
+            reason: member("reason"),
+            dpm: member("dpmUrl"),
+            engine: member("engine"),
+            fingerprint: member("fingerprint"),
+            peer: member("peer"),
+            method: member("method"),
+            detail: harmless(rejection.detail()),
+        }
+    }
+}
+
+/// Finds the newest call that the module of a log refused.
 pub(super) fn newest(log: &Path) -> Result<Rejection, Failure> {
+    found(log, rejection::newest)
+}
+
+fn found(
+    log: &Path,
+    newest: fn(&Path) -> io::Result<Option<Rejection>>,
+) -> Result<Rejection, Failure> {
     let shown = log.display();
-    let found = rejection::newest(log).map_err(|error| {
+    let found = newest(log).map_err(|error| {
         Failure::caused(Exit::Unreadable, &format!("cannot read `{shown}`"), &error)
     })?;
     found.ok_or_else(|| Failure::new(Exit::No, format!("`{shown}` tells of no refusal")))
@@ -146,31 +190,37 @@ pub(super) fn newest(log: &Path) -> Result<Rejection, Failure> {
 
 /// Returns the reason of a refusal in a log.
 pub(super) fn reason(rejection: &Rejection) -> Result<Reason, Failure> {
+    rejection.reason().ok_or_else(|| no_reason(rejection))
+}
+
+fn no_reason(rejection: &Rejection) -> Failure {
     let word = rejection.text("reason").unwrap_or_default();
-    word.parse().map_err(|_unknown| {
-        let message = format!(
-            "the log's newest refusal has the reason {}, which is none",
-            quote(word)
-        );
-        Failure::new(Exit::No, message).with_help("another version may have written it")
-    })
+    let message = format!(
+        "the log's newest refusal has the reason {}, which is none",
+        quote(word)
+    );
+    Failure::new(Exit::No, message).with_help("another version may have written it")
 }
 
 /// Writes what a log says of a refusal, a member per line.
 pub(super) fn seen(rejection: &Rejection) -> String {
-    let mut text = format!("the newest refusal in {}\n", rejection.file.display());
+    let seen = Seen::of(rejection);
+    let mut text = format!("the newest refusal in {}\n", seen.file);
     let members = [
-        ("time", rejection.text("@timestamp")),
-        ("reason", rejection.text("reason")),
-        ("fingerprint", rejection.text("fingerprint")),
-        ("peer", rejection.text("peer")),
-        ("method", rejection.text("method")),
-        ("detail", rejection.detail()),
+        ("refused", Some(format!("{}: {}", seen.side, seen.refused))),
+        ("time", seen.time),
+        ("reason", seen.reason),
+        ("dpm", seen.dpm),
+        ("engine", seen.engine),
+        ("fingerprint", seen.fingerprint),
+        ("peer", seen.peer),
+        ("method", seen.method),
+        ("detail", seen.detail),
     ];
     for (name, value) in members {
         if let Some(value) = value {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {name:<12} {}", UntrustedReason(value));
+            let _ = writeln!(text, "  {name:<12} {value}");
         }
     }
     text

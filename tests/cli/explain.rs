@@ -167,3 +167,89 @@ fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
     folder.run("explain --log nowhere").exits(3);
     folder.run("explain").exits(2);
 }
+
+#[test]
+fn a_refusal_is_explained_from_the_log_of_either_side() {
+    let folder = paired();
+    let stranger = "pair dpm=other.properties dpe=stranger/etc/application.properties";
+    folder.run(stranger).exits(0);
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let to_dpm = format!(
+        "--set ataccama.client.connection.dpm.grpc.port={}",
+        dpm.port()
+    );
+    let mut dpe = Running::start(
+        &folder,
+        &format!("dpe run --home stranger {ANY_PORT} {to_dpm}"),
+    );
+    dpe.until(" registerRefused ");
+
+    let text = folder.run("explain --log stranger/log").exits(0).stdout;
+    let there = folder.run("explain --log stranger/log -o json").exits(0);
+    let here = folder.run("explain --log dpm/log -o json").exits(0);
+
+    let told = "  refused      peer: the DPM does not register this engine\n";
+    assert!(text.contains(told), "{text}");
+    assert!(text.contains("\nKEY_UNKNOWN: "), "{text}");
+    for (run, side, event) in [
+        (&there, "peer", "registerRefused"),
+        (&here, "here", "authRejected"),
+    ] {
+        let told = run.json();
+        assert_eq!(told["reason"], "KEY_UNKNOWN", "{run:?}");
+        let seen = &told["seen"];
+        assert_eq!(
+            (&seen["side"], &seen["event"]),
+            (&side.into(), &event.into())
+        );
+    }
+    // The log of the one that was refused has nothing for the rules of this module's file.
+    folder
+        .run("token explain --home stranger --log stranger/log")
+        .exits(1);
+}
+
+#[test]
+fn the_newest_refusal_counts_whoever_refused_and_says_who() {
+    let folder = Folder::new();
+    let line = |event: &str, reason: &str| {
+        format!("{{\"eventId\":\"{event}\",\"reason\":\"{reason}\",\"message\":\"m\"}}\n")
+    };
+    let (mine, full) = ("not called: all keys", "RESOURCE_EXHAUSTED: 10000 engines");
+    let refused = "the engine refused our token: ROLE_MISSING: x";
+    for (event, reason, word, side) in [
+        ("authRejected", "KEY_UNKNOWN", "KEY_UNKNOWN", "here"),
+        ("registerRefused", "KEY_REVOKED: x", "KEY_REVOKED", "peer"),
+        (
+            "registerRefused",
+            "PROOF_INVALID: x",
+            "PROOF_INVALID",
+            "here",
+        ),
+        ("registerRefused", mine, "", "here"),
+        ("registerRefused", full, "", "peer"),
+        ("engineNotReady", refused, "ROLE_MISSING", "here"),
+        ("engineNotReady", "PROOF_INVALID", "PROOF_INVALID", "peer"),
+        ("engineCheckFailed", refused, "ROLE_MISSING", "peer"),
+        (
+            "engineCheckFailed",
+            "PROOF_MISSING",
+            "PROOF_MISSING",
+            "here",
+        ),
+    ] {
+        let log = line("authRejected", "TOKEN_EXPIRED")
+            + &line("registerRefused", "TOKEN_EXPIRED: x")
+            + &line(event, reason)
+            + &line("engineNotReady", "connection refused")
+            + &line("register", "");
+        folder.write("log", log);
+
+        let told = folder.run("explain --log log -o json").exits(0).json();
+        let text = folder.run("explain --log log").exits(0).stdout;
+
+        assert_eq!(told["reason"].as_str().unwrap_or_default(), word, "{told}");
+        assert_eq!(told["seen"]["side"], side, "{told}");
+        assert!(text.contains(&format!("  refused      {side}: ")), "{text}");
+    }
+}
