@@ -473,6 +473,30 @@ fn address_that_the_dpm_does_not_allow_is_mended_in_the_dpms_file() {
 }
 
 #[test]
+fn engine_that_the_running_dpm_does_not_dial_is_not_dialled_by_its_doctor_either() {
+    let mut world = World::new();
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let _dpe = Running::start(&world.folder, &dpe);
+    world.dpm.until("newStatus=READY");
+    let rule = "countersign.deployments.dpe-dev.allowed-addresses";
+    let text = world.folder.read(DPM) + &format!("{rule}=10.0.0.0/8\n");
+    world.folder.write(DPM, text);
+    world.dpm.until("engineCheckFailed");
+    let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
+
+    let own = format!("--set ataccama.server.grpc.port={port} --set {rule}=127.0.0.0/8");
+    let run = world.doctor("dpm", &own).exits(4);
+
+    let engine = &run.json()["peers"][1]["layers"];
+    assert_eq!(
+        (&engine[0]["layer"], &engine[0]["state"]),
+        (&"name".into(), &"fail".into())
+    );
+    says(&engine[0].to_string(), &["ADDRESS_NOT_ALLOWED", rule]);
+    assert_eq!(engine[1]["state"], "not reached");
+}
+
+#[test]
 fn engine_that_does_not_run_is_way_back() {
     let mut world = World::new();
 

@@ -20,10 +20,7 @@ use crate::identity::DeploymentName;
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::registry::{AddressPolicy, Destination};
-use crate::telemetry::Untrusted;
-
-/// More engines than this are not visited unasked: each may take its time.
-const MOST: usize = 50;
+use crate::telemetry::{Untrusted, UntrustedReason};
 
 /// Visits the running DPM, then its engines, as the dial-back does.
 pub(super) async fn visits(
@@ -40,16 +37,13 @@ pub(super) async fn visits(
         }
     };
     let mut own = Visit::to(format!("{} itself at {}", peer.name, peer.target));
-    let engines = itself(&mut own, &peer, settings, options).await;
+    let roll = itself(&mut own, &peer, settings, options).await;
     let mut visits = vec![own.end()];
-    let Some(engines) = engines else {
+    let Some(roll) = roll else {
         return Ok(visits);
     };
     let wanted = options.peer.as_deref();
-    for engine in engines.iter().filter(|engine| is_meant(engine, wanted)) {
-        if visits.len() > MOST {
-            break;
-        }
+    for engine in roll.visited(wanted) {
         visits.push(of_engine(engine, settings, module, options).await);
     }
     match wanted {
@@ -65,7 +59,7 @@ async fn itself(
     peer: &Peer,
     settings: &Settings,
     options: &Options,
-) -> Option<Vec<wire::Engine>> {
+) -> Option<Roll> {
     if settings.server.port == 0 {
         let fault = Fault::new(Side::Here, "this DPM takes a free port at each start");
         let fault = fault.help("name the one in its log: --set ataccama.server.grpc.port=PORT");
@@ -91,8 +85,8 @@ async fn itself(
     };
     let roll = Roll::of(engines, settings);
     // Those that are registered are looked at whatever is missing.
-    let _: Option<()> = visit.note(Layer::WayBack, roll.judge(options.peer.as_deref(), MOST));
-    Some(roll.active)
+    let _: Option<()> = visit.note(Layer::WayBack, roll.judge(options.peer.as_deref()));
+    Some(roll)
 }
 
 /// Lists all engines that the registry knows.
@@ -105,15 +99,6 @@ async fn list(
     let mut client = EngineRegistryServiceClient::new(channel);
     let engines = timeout(limit, roster::list(&mut client)).await;
     engines.unwrap_or_else(|_late| Err(Status::deadline_exceeded("no answer in time")))
-}
-
-fn is_meant(engine: &wire::Engine, wanted: Option<&str>) -> bool {
-    let Some(wanted) = wanted else {
-        return true;
-    };
-    let address = engine.address.clone().unwrap_or_default();
-    let address = format!("{}:{}", address.hostname, address.port);
-    [&engine.id, &engine.deployment, &address].contains(&&wanted.to_owned())
 }
 
 async fn of_engine(
@@ -150,6 +135,12 @@ async fn judged(
     module: &Module,
 ) -> Result<Peer, Fault> {
     let here = |error: &dyn std::error::Error| Fault::new(Side::Here, cause(error));
+    // The registry knows whence the engine registered, and has the last word.
+    if engine.status_reason.contains(way_back::NOT_ALLOWED) {
+        let reason = UntrustedReason(&engine.status_reason).to_string();
+        let dpm = settings.own.issuer();
+        return Err(way_back::not_allowed(reason, &engine.deployment, dpm));
+    }
     let address = engine.address.clone().unwrap_or_default();
     let address =
         EngineAddress::new(&address.hostname, address.port.into()).map_err(|error| here(&error))?;
@@ -171,7 +162,7 @@ async fn judged(
     let destination = Destination {
         deployment: owner.as_str(),
         address: &address,
-        // Who asks sits on the registry's own machine; only the registry knows who registered.
+        // Only the registry knows, and it did not refuse.
         over_loopback: true,
     };
     let judged = policy.check(&destination, &resolved, |_| false);

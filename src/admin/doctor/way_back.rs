@@ -80,10 +80,10 @@ fn not_held(peer: &Peer, settings: &Settings) -> Fault {
     fault.help(format!("its log says why: {}", log.display()))
 }
 
-const NOT_ALLOWED: &str = "ADDRESS_NOT_ALLOWED";
+pub(super) const NOT_ALLOWED: &str = "ADDRESS_NOT_ALLOWED";
 
 /// Says that the DPM called `dpm` dials the engines of `owner` elsewhere alone.
-fn not_allowed(detail: String, owner: &str, dpm: &str) -> Fault {
+pub(super) fn not_allowed(detail: String, owner: &str, dpm: &str) -> Fault {
     let fault = Fault::new(Side::Peer, detail).refused();
     let fault = fault.help(format!(
         "the file of {dpm} says where it may be dialled: `countersign.deployments.{owner}.allowed-addresses`"
