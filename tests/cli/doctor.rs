@@ -497,6 +497,44 @@ fn engine_that_the_running_dpm_does_not_dial_is_not_dialled_by_its_doctor_either
 }
 
 #[test]
+fn whatever_else_has_the_port_of_a_dpm_is_named_by_its_doctor() {
+    let folder = paired();
+    let own =
+        |port: u16| format!("doctor --home dpm --set ataccama.server.grpc.port={port} -o json");
+    let stranger = "pair dpm=other/etc/application.properties dpe=o/etc/application.properties";
+    folder.run(stranger).exits(0);
+
+    let free = folder.run(&own(free_port()));
+    let web = listener(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let web = folder.run(&own(web));
+    let mut dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT}"));
+    let dpe = folder.run(&own(dpe.port()));
+    let mut other = Running::start(&folder, &format!("dpm run --home other {ANY_PORT}"));
+    let other = folder.run(&own(other.port()));
+
+    let told = fails(free, "tcp", "here", 5);
+    says(&told, &["countersign dpm run --home dpm"]);
+    let told = fails(web, "grpc", "here", 5);
+    says(
+        &told,
+        &["`ataccama.server.grpc.port` in dpm/etc/application.properties"],
+    );
+    for run in [dpe, other] {
+        let told = fails(run, "token", "here", 4);
+        says(
+            &told,
+            &[
+                "another module",
+                "`ataccama.server.grpc.port` in dpm/etc/application.properties",
+            ],
+        );
+    }
+}
+
+#[test]
 fn engine_that_does_not_run_is_way_back() {
     let mut world = World::new();
 

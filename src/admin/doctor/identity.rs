@@ -77,6 +77,9 @@ pub(super) fn judge(peer: &Peer, asked: Asked) -> Result<Found<Known>, Fault> {
         return Err(revoked_here(peer, &keys));
     }
     Err(match reason_of(&status) {
+        Some(reason) if peer.side() == Side::Here && !is_proved(&status) => {
+            not_itself(peer, reason, &status)
+        }
         Some(reason) => refused(peer, reason, &status),
         None if status.code() == Code::Unimplemented => {
             let detail = format!("{} serves gRPC, but no IdentityService", peer.target);
@@ -119,6 +122,22 @@ fn known(peer: &Peer, answer: wire::WhoAmIResponse) -> Found<Known> {
     Found::new(Known { identity }, detail)
 }
 
+/// Says that a module which asked itself was refused by somebody who did not prove to be it.
+fn not_itself(peer: &Peer, reason: Reason, status: &Status) -> Fault {
+    let code = code_name(status.code());
+    let detail = format!("{code} {reason}: {} does not take its key", who(peer));
+    let words = &peer.words;
+    let fault = Fault::new(Side::Here, detail).help(format!("countersign explain {reason}"));
+    let fault = fault.help(format!(
+        "either another module answers there: {}",
+        words.port
+    ));
+    let fault = fault.help(words.host.clone());
+    let fault = fault.help(format!("or it runs with another key than {}:", words.file));
+    let fault = fault.help("its log says at `startup` and `configReloaded` with which");
+    fault.help(words.start.clone())
+}
+
 fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
     let (name, own) = (&peer.name, peer.module.own());
     let key = &own.key_id;
@@ -138,7 +157,6 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
     };
     let side = match reason {
         Reason::KeyRevoked => Side::Peer,
-        Reason::KeyUnknown | Reason::SignatureInvalid if peer.side() == Side::Here => Side::Here,
         _ => Side::Between,
     };
     // No callee signs for a caller whose signature did not verify, and proofs are judged here.
