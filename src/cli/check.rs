@@ -6,26 +6,30 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::Answer;
 use super::output::{Console, Exit, Failure, Format};
+use super::{Answer, pair};
 use crate::admin::WriteError;
 use crate::admin::mending::Mending;
 use crate::config::{self, CheckError, Repair, Report};
 use crate::diagnostic::{Finding, Origin};
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four switches of the command line"
+)]
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   $ countersign check dpm/etc/application.properties
   $ countersign check dpm/etc/application.properties dpe/etc/application.properties -o json
-  $ countersign check --fix dpe/etc/application.properties
+  $ countersign check --fix dpe/etc/application.properties --yes
 
 One file is checked by itself; two or more are also held against each other. Exit code 1 where there
 is an error. `countersign explain CODE` says more about a finding.
 
 --fix repairs what is whole again afterwards and means the same: the quotes that are missing in a key, a
-key that is broken over lines, blanks at the end of a value, a byte order mark. It shows each repair;
-the findings and the exit code are those of the repaired files.")]
+key that is broken over lines, blanks at the end of a value, a byte order mark. It shows each repair and
+asks before it writes; the findings and the exit code are those of the repaired files.")]
 pub(super) struct Arguments {
     /// The files
     #[arg(required = true, value_name = "FILE")]
@@ -39,6 +43,9 @@ pub(super) struct Arguments {
     /// With --fix: show the repairs, and write nothing
     #[arg(long, requires = "fix")]
     dry_run: bool,
+    /// With --fix: change the files without asking
+    #[arg(long, requires = "fix")]
+    yes: bool,
 }
 
 #[derive(Serialize)]
@@ -101,6 +108,10 @@ fn fix(mending: &Mending, arguments: &Arguments, console: &Console) -> Answer {
     let report = mending.report();
     let any = mending.repaired().next().is_some();
     if any && !arguments.dry_run {
+        if !arguments.yes {
+            console.present(repairs_in_words(mending).trim_end());
+            pair::ask(console)?;
+        }
         let written = mending.carry_out();
         written.map_err(|error| {
             let exit = match error {
@@ -112,7 +123,7 @@ fn fix(mending: &Mending, arguments: &Arguments, console: &Console) -> Answer {
     }
     match console.format() {
         Format::Text => {
-            console.answer(repairs_in_words(mending, arguments))?;
+            console.answer(repairs_in_words(mending) + &done(mending, arguments))?;
             in_words(report, arguments, console)?;
         }
         Format::Json => {
@@ -138,9 +149,8 @@ fn fix(mending: &Mending, arguments: &Arguments, console: &Console) -> Answer {
     Ok(exit(report))
 }
 
-fn repairs_in_words(mending: &Mending, arguments: &Arguments) -> String {
+fn repairs_in_words(mending: &Mending) -> String {
     let mut text = String::new();
-    let mut count: usize = 0;
     // Writing to a string cannot fail.
     for file in mending.repaired() {
         let path = file.path.display();
@@ -158,14 +168,18 @@ fn repairs_in_words(mending: &Mending, arguments: &Arguments) -> String {
         if let Some((before, after)) = file.mode_change {
             let _ = writeln!(text, "{path}: mode {before:04o} → {after:04o}");
         }
-        count = count.saturating_add(file.repairs.len());
     }
-    let done = match (count, arguments.dry_run) {
+    text
+}
+
+/// Says what became of the repairs.
+fn done(mending: &Mending, arguments: &Arguments) -> String {
+    let count = mending.repaired().map(|file| file.repairs.len()).sum();
+    match (count, arguments.dry_run) {
         (0, _) => "nothing to repair\n\n".to_owned(),
         (_, true) => format!("{}, not written\n\n", counted(count, "repair")),
         (_, false) => format!("{} written\n\n", counted(count, "repair")),
-    };
-    text + &done
+    }
 }
 
 fn exit(report: &Report) -> Exit {

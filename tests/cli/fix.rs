@@ -16,7 +16,7 @@ fn paired() -> Folder {
 }
 
 fn fix(folder: &Folder) -> Run {
-    folder.run(&format!("check --fix {DPE} -o json"))
+    folder.run(&format!("check --fix {DPE} --yes -o json"))
 }
 
 /// Breaks a line after every 40 characters.
@@ -41,10 +41,10 @@ fn quotes_of_the_seeds_own_file_are_put_back_and_a_second_run_changes_nothing() 
     let seed = include_str!("../data/seed-dpe.properties");
     folder.write(DPE, seed);
 
-    let shown = folder.run(&format!("check --fix {DPE}"));
+    let shown = folder.run(&format!("check --fix {DPE} --yes"));
     let after = folder.read(DPE);
     let written = fs::metadata(folder.path(DPE)).unwrap().modified().unwrap();
-    let again = folder.run(&format!("check --fix {DPE}"));
+    let again = folder.run(&format!("check --fix {DPE} --yes"));
 
     assert_eq!(
         after,
@@ -155,6 +155,27 @@ fn dry_run_shows_the_repairs_and_writes_nothing() {
 }
 
 #[test]
+fn without_a_yes_the_repairs_are_shown_and_not_written() {
+    let folder = paired();
+    let whole = folder.read(DPE);
+    folder.write(DPE, whole.replace("{\"kty\"", "{kty\""));
+    let broken = folder.read(DPE);
+
+    let run = folder.run(&format!("check --fix {DPE}")).exits(2);
+
+    let shown = format!("{DPE}:7: CS0201: the missing quotes are put back\n- ");
+    assert!(run.stderr.contains(&shown), "{run:?}");
+    let help = "help: `--yes` changes them, `--dry-run` only shows how\n";
+    assert!(run.stderr.ends_with(help), "{run:?}");
+    assert_eq!((folder.read(DPE), &*run.stdout), (broken, ""));
+    folder.run(&format!("check --fix {DPE} --yes")).exits(0);
+    assert_eq!(folder.read(DPE), whole);
+    // Nothing is asked where there is nothing to write.
+    folder.run(&format!("check --fix {DPE}")).exits(0);
+    folder.run(&format!("check --yes {DPE}")).exits(2);
+}
+
+#[test]
 fn what_is_not_whole_afterwards_is_left_alone() {
     let folder = paired();
     let whole = folder.read(DPE);
@@ -203,7 +224,7 @@ fn a_repaired_file_with_a_private_key_is_closed_to_others_and_a_link_stays_one()
     fs::remove_file(folder.path(DPE)).unwrap();
     symlink(folder.path("real"), folder.path(DPE)).unwrap();
 
-    let run = folder.run(&format!("check --fix {DPE}")).exits(0);
+    let run = folder.run(&format!("check --fix {DPE} --yes")).exits(0);
 
     assert!(
         run.stdout.contains(": mode 0644 → 0640\n"),
