@@ -36,7 +36,8 @@ pub(super) struct Arguments {
     /// `host:port`
     #[arg(long, value_name = "NAME")]
     peer: Option<String>,
-    /// How long each layer may take
+    /// How long a question of each layer may take; a look, also of --watch, takes as long as its
+    /// layers together
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time)]
     timeout: Duration,
     /// Look again every 2 s until interrupted

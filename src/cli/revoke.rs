@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::home::kind_of;
 use super::output::{Console, Exit, Failure, Format, chain};
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     /// Wait until the running module of each file confirms it
     #[arg(long)]
     watch: bool,
-    /// How long to wait for that, in seconds
+    /// How long to wait for all of that, in seconds; a module is asked once in any case
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
     /// Show what would stop working, and write nothing
@@ -57,7 +57,8 @@ Examples:
   $ countersign revoke --file dpm --deployment dpe-dev --key key --yes
   $ countersign revoke --file dpm --deployment dpe-dev --dry-run
 
-A running module follows its file within 2 s; `--watch` waits for that. A revoked key stays revoked.";
+A running module follows its file within 2 s; `--watch` waits for that. One that runs with
+`countersign.reload=false` follows it at SIGHUP (`kill -HUP PID`). A revoked key stays revoked.";
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let which = match (&arguments.deployment, &arguments.fingerprint) {
@@ -122,6 +123,7 @@ fn in_force(
     arguments: &Arguments,
     console: &Console,
 ) -> Result<Option<bool>, Failure> {
+    let end = Instant::now() + arguments.timeout;
     let mut confirmed = None;
     let mut refused = None;
     for file in files.iter().filter(|file| !file.keys.is_empty()) {
@@ -130,23 +132,22 @@ fn in_force(
         let not = |why: &str| Failure::new(Exit::No, format!("written, NOT in force: {why}"));
         let failure = match file.in_force(&kind) {
             InForce::Loads if arguments.watch => {
-                let seen = runtime()?.block_on(watch(file, &kind, arguments.timeout));
+                let seen = runtime()?.block_on(watch(file, &kind, end));
                 match seen {
                     Ok(at) => {
                         console.say(&format!("{}: in force, {at}", path.display()));
                         confirmed = Some(true);
                         continue;
                     }
-                    Err(why) => not(&why).with_help(
-                        "start the module anew, or see its log for `configReloadFailed`",
-                    ),
+                    Err(why) => not(&why).with_help(format!(
+                        "see its log for `configReloadFailed`; or {BY_SIGNAL}"
+                    )),
                 }
             }
             InForce::Loads => continue,
             InForce::NoReload => {
                 let path = path.display();
-                not(&format!("`{path}` says `countersign.reload=false`"))
-                    .with_help("start the module anew")
+                not(&format!("`{path}` says `countersign.reload=false`")).with_help(BY_SIGNAL)
             }
             InForce::Overridden {
                 deployment,
@@ -182,21 +183,29 @@ fn in_force(
     refused.map_or(Ok(confirmed), Err)
 }
 
-/// How often the running module is asked.
-const PAUSE: Duration = Duration::from_millis(100);
+/// What puts a file in force where a module does not follow it by itself.
+const BY_SIGNAL: &str = "have a module with `countersign.reload=false` look at once: `kill -HUP PID`; or start it \
+     anew";
 
-/// Waits until the running module refuses the keys.
-async fn watch(file: &RevokedFile, kind: &ModuleKind, timeout: Duration) -> Result<String, String> {
-    let start = Instant::now();
+/// Between two questions to the running module, and how long the last one may take at least.
+const PAUSE: Duration = Duration::from_millis(100);
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Waits until `end`, or a moment longer, for the running module to refuse the keys.
+async fn watch(file: &RevokedFile, kind: &ModuleKind, end: Instant) -> Result<String, String> {
     loop {
-        let why = match file.confirmed(kind).await {
-            Said::Accepted(at) => return Ok(at),
-            Said::Refused(why)
-            | Said::Silent(why)
-            | Said::NotReached(why)
-            | Said::NotAsked(why) => why,
+        let limit = end.saturating_duration_since(Instant::now()).max(LEAST);
+        let why = match timeout(limit, file.confirmed(kind)).await {
+            Ok(Said::Accepted(at)) => return Ok(at),
+            Ok(
+                Said::Refused(why)
+                | Said::Silent(why)
+                | Said::NotReached(why)
+                | Said::NotAsked(why),
+            ) => why,
+            Err(_elapsed) => "the running module did not answer in time".to_owned(),
         };
-        if start.elapsed() >= timeout {
+        if Instant::now() >= end {
             return Err(why);
         }
         tokio::time::sleep(PAUSE).await;

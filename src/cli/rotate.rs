@@ -98,7 +98,8 @@ pub(super) struct StepArguments {
     /// changed; may be repeated
     #[arg(long, value_name = "NAME")]
     except: Vec<DeploymentName>,
-    /// How long to wait for a running module to follow its file, in seconds
+    /// How long to wait for a running module to follow its file, in seconds; the last question may
+    /// take 5 s more
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
     /// Show what would change, and write nothing

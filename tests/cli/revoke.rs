@@ -132,6 +132,7 @@ fn a_file_that_a_reload_refuses_is_written_and_not_in_force() {
             .contains("NOT in force: `dpm/etc/application.properties` says"),
         "{run:?}"
     );
+    assert!(run.stderr.contains("`kill -HUP PID`"), "{run:?}");
     assert_eq!(run.json()["in_force"], false);
 }
 
@@ -248,4 +249,25 @@ fn watch_waits_until_the_running_module_confirms() {
     );
     let told = format!("in force, asked at 127.0.0.1:{port}\n");
     assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
+}
+
+#[test]
+fn watch_takes_no_longer_than_it_was_told_where_nobody_answers() {
+    let folder = Folder::new();
+    // Nothing accepts: the system completes the connection, and nobody answers.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = deaf.local_addr().unwrap().port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let start = tokio::time::Instant::now();
+
+    let run = folder
+        .run("revoke --file dpm --deployment dpe-dev --yes --watch --timeout 2")
+        .exits(1);
+
+    // Without a limit of its own a question takes 5 s.
+    assert!(start.elapsed().as_secs() < 4, "{run:?}");
+    assert!(run.stderr.contains("did not answer in time"), "{run:?}");
 }
