@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::DeploymentError;
 
-use super::edited::{ChangeKind, EditedFile, Setting, write_all};
+use super::edited::{ADDED, ChangeKind, EditedFile, Setting, write_all};
 use crate::config::{self, Checked, Report, check_texts};
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -136,7 +136,7 @@ impl TrustFile {
             return Err(DeploymentError::Incomplete(name.clone()));
         }
         let settings = settings::adding(self, known, addition)?;
-        let plan = self.plan(&settings, Some(HEADING))?;
+        let plan = self.plan(&settings, Some(ADDED))?;
         // What cannot be read may be another key, or may be this one: that is for a person to say.
         let mut replaced = plan.edited.changes().iter();
         if replaced
@@ -147,7 +147,8 @@ impl TrustFile {
         Ok(plan)
     }
 
-    /// Plans to trust the deployment called `name` no more. Nothing is written. Comments stay.
+    /// Plans to trust the deployment called `name` no more. Nothing is written. Comments stay, but
+    /// those that this program wrote above what goes.
     ///
     /// # Errors
     ///
@@ -225,5 +226,3 @@ impl Plan {
 fn same(one: &str, other: &str) -> bool {
     uniform(one) == uniform(other)
 }
-
-const HEADING: &str = "Written by `countersign deployment add`: a module that this one trusts.";

@@ -8,6 +8,14 @@ use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, m
 use crate::properties::{Change, Edit, FileText, Outcome, ReadError, ReadFault};
 use crate::secret::Secret;
 
+/// What stands above the settings that pairing writes.
+pub(super) const PAIRED: &str =
+    "Written by `countersign pair`: this module's key, and the modules it trusts.";
+
+/// What stands above a deployment that is added.
+pub(super) const ADDED: &str =
+    "Written by `countersign deployment add`: a module that this one trusts.";
+
 /// A setting with the value that it must have.
 #[derive(Debug)]
 pub(super) struct Setting {
@@ -96,6 +104,8 @@ impl EditedFile {
         if let Some(heading) = heading {
             edit.heading(heading);
         }
+        // What this program wrote above settings goes with the last of them.
+        edit.forget_heading(PAIRED).forget_heading(ADDED);
         for setting in settings {
             match &setting.value {
                 Some(value) => edit.set(&setting.key, value.expose()),

@@ -24,9 +24,6 @@ pub use one_side::{OneSide, plan_accept, plan_own};
 use draft::{confirm, draft};
 use tls::{Certificate, NewFile, still_absent};
 
-const HEADING: &str =
-    "Written by `countersign pair`: this module's key, and the modules it trusts.";
-
 /// One of the two modules.
 #[derive(Clone, Debug)]
 pub struct Member {

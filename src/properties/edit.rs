@@ -14,7 +14,7 @@ use crate::secret::Secret;
 /// A setting that is there, in whatever spelling, keeps its line and gets the new value; where it
 /// is there twice, the last one, which counts. One that is not there is appended, in the order
 /// given. One that is removed loses its lines, all of them where it is there more than once; comments
-/// stay. Every other line stays byte for byte as it is. Applying the same edit again changes
+/// stay, but for a [forgotten heading](Self::forget_heading). Every other line stays byte for byte as it is. Applying the same edit again changes
 /// nothing.
 ///
 /// ```
@@ -31,6 +31,7 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, Default)]
 pub struct Edit {
     heading: Option<String>,
+    forgotten: Vec<String>,
     /// None for what is to be removed.
     settings: Vec<(String, Option<Secret<String>>)>,
 }
@@ -86,6 +87,13 @@ impl Edit {
         self
     }
 
+    /// Takes away each line that is `# heading`, byte for byte, and the blank line above it, where
+    /// every line below it up to a blank one is removed.
+    pub fn forget_heading(&mut self, heading: &str) -> &mut Self {
+        self.forgotten.push(format!("# {heading}"));
+        self
+    }
+
     /// Gives the setting `key` the value `value`; a value given before for it is forgotten.
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.give(key, Some(value.to_owned().into()))
@@ -108,15 +116,14 @@ impl Edit {
     pub fn apply(&self, text: &str) -> Outcome {
         let entries = parse::parse(text).entries;
         let mut replaced: Vec<(Span, Zeroizing<String>)> = Vec::new();
+        let mut removed: Vec<Span> = Vec::new();
         let mut added: Vec<(&str, &str)> = Vec::new();
         let mut changes = Vec::new();
         for (key, value) in &self.settings {
             let Some(value) = value else {
-                let lines =
-                    all(&entries, key).map(|entry| (entry.line_span(), Zeroizing::default()));
-                let there = replaced.len();
-                replaced.extend(lines);
-                if replaced.len() > there {
+                let there = removed.len();
+                removed.extend(all(&entries, key).map(Entry::line_span));
+                if removed.len() > there {
                     changes.push(Change::Removed(key.clone()));
                 }
                 continue;
@@ -137,12 +144,42 @@ impl Edit {
         if changes.is_empty() {
             return Outcome::Unchanged;
         }
+        let orphans = self.orphans(text, &entries, &removed);
+        let gone = removed.into_iter().chain(orphans);
+        replaced.extend(gone.map(|span| (span, Zeroizing::default())));
         let mut edited = replace(text, replaced);
         self.append(&mut edited, &added, line_end(text));
         Outcome::Changed(Edited {
             text: std::mem::take(&mut *edited).into(),
             changes,
         })
+    }
+
+    /// Finds the forgotten headings that head nothing once the lines `removed` are gone.
+    fn orphans(&self, text: &str, entries: &[Entry], removed: &[Span]) -> Vec<Span> {
+        let in_entry = |at: usize| {
+            let mut spans = entries.iter().map(Entry::line_span);
+            spans.any(|span| (span.start..span.end).contains(&at))
+        };
+        let is_start = |at: usize| text.get(..at).is_some_and(ends_line) && !in_entry(at);
+        let headings = self.forgotten.iter();
+        let found = headings.flat_map(|heading| text.match_indices(heading.as_str()));
+        let headed = found.filter(|(start, _)| is_start(*start));
+        let orphan = headed.filter_map(|(start, heading)| {
+            let end = start.saturating_add(heading.len());
+            let end = end.saturating_add(line_end_at(text, end)?);
+            let mut below = end;
+            while let Some(span) = removed.iter().find(|span| span.start == below) {
+                below = span.end;
+            }
+            let is_bare = below == text.len() || line_end_at(text, below).is_some();
+            let blank = text.get(..start)?;
+            let blank = blank.strip_suffix('\n').unwrap_or(blank);
+            let blank = blank.strip_suffix('\r').unwrap_or(blank).len();
+            let start = if is_start(blank) { blank } else { start };
+            (below > end && is_bare).then_some(Span { start, end })
+        });
+        orphan.collect()
     }
 
     fn append(&self, text: &mut String, added: &[(&str, &str)], line_end: &str) {
@@ -206,6 +243,19 @@ fn replace(text: &str, mut replaced: Vec<(Span, Zeroizing<String>)>) -> Zeroizin
     }
     edited.push_str(text.get(at..).unwrap_or_default());
     edited
+}
+
+/// Tells whether a line begins after `text`.
+fn ends_line(text: &str) -> bool {
+    text.is_empty() || text.ends_with(['\n', '\r'])
+}
+
+/// Returns the length of the line end that stands at byte `at`; none where another character does.
+fn line_end_at(text: &str, at: usize) -> Option<usize> {
+    let rest = text.get(at..)?;
+    let ends = ["\r\n", "\n", "\r"].into_iter();
+    ends.map(|end| (rest.starts_with(end), end.len()))
+        .find_map(|(is_there, length)| is_there.then_some(length))
 }
 
 /// Returns the line end this text uses.

@@ -3,8 +3,8 @@
 use super::settle::Side;
 use super::tls::{Certificate, TlsView};
 use super::view::View;
-use super::{HEADING, Member, Options, PlannedSide};
-use crate::admin::edited::{EditedFile, Setting};
+use super::{Member, Options, PlannedSide};
+use crate::admin::edited::{EditedFile, PAIRED, Setting};
 use crate::admin::error::PairError;
 use crate::config::{self, Report};
 use crate::properties::FileText;
@@ -100,7 +100,7 @@ fn own_only(
 }
 
 fn edited(member: &Member, before: Option<&FileText>, settings: &[Setting]) -> EditedFile {
-    EditedFile::plan(&member.path, before.cloned(), settings, Some(HEADING))
+    EditedFile::plan(&member.path, before.cloned(), settings, Some(PAIRED))
 }
 
 /// Reads both new texts as if they were the files: pairing them again must change nothing, and

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::settle::{Peer, Side};
 use super::view::View;
-use super::{HEADING, Member, Options};
-use crate::admin::edited::{EditedFile, read, write_all};
+use super::{Member, Options};
+use crate::admin::edited::{EditedFile, PAIRED, read, write_all};
 use crate::admin::error::PairError;
 use crate::admin::handover::{HandOver, Purpose};
 use crate::admin::rotation::trusting;
@@ -97,7 +97,7 @@ fn plan(
         key_id: own.key_id.clone(),
         key: own.key.verifying_key().clone(),
     };
-    let file = EditedFile::plan(path, before, &settings, Some(HEADING));
+    let file = EditedFile::plan(path, before, &settings, Some(PAIRED));
     Ok(OneSide {
         report: report(&file)?,
         hand_over: Some(hand_over),
