@@ -75,7 +75,7 @@ pub enum PairError {
     #[error("cannot check what would be written")]
     Check(#[from] CheckError),
     /// A file cannot be read.
-    #[error("cannot read {0}")]
+    #[error(transparent)]
     Read(ReadError),
     /// A file holds escapes that cannot be read.
     #[error("a file has faults that must be mended first")]

@@ -63,7 +63,7 @@ pub struct RevokedKey {
 #[non_exhaustive]
 pub enum RevokeError {
     /// A file cannot be read.
-    #[error("cannot read {0}")]
+    #[error(transparent)]
     Read(#[from] ReadError),
     /// No file has such a key.
     #[error("{what} is in none of the files; trusted are: {known}")]

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 
 /// Why a file could not be read. Names the path and one cause.
 #[derive(Debug, thiserror::Error)]
-#[error("`{}`: {fault}", path.display())]
+#[error("cannot read `{}`: {fault}", path.display())]
 pub struct ReadError {
     path: PathBuf,
     fault: ReadFault,

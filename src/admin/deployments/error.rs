@@ -14,7 +14,7 @@ use crate::properties::ReadError;
 #[non_exhaustive]
 pub enum DeploymentError {
     /// The file cannot be read.
-    #[error("cannot read {0}")]
+    #[error(transparent)]
     Read(#[from] ReadError),
     /// The texts cannot be checked.
     #[error("cannot check what would be written")]

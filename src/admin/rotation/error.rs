@@ -17,7 +17,7 @@ use crate::properties::ReadError;
 #[non_exhaustive]
 pub enum RotateError {
     /// A file cannot be read.
-    #[error("cannot read {0}")]
+    #[error(transparent)]
     Read(#[from] ReadError),
     /// A file has faults.
     #[error("`{}` has faults that must be mended first", path.display())]

@@ -152,7 +152,10 @@ fn placeholders_reach_foreign_names_variables_and_folders() {
 fn missing_home_is_named() {
     let error = load(Path::new("/nowhere/dpm")).unwrap_err();
 
-    assert_eq!(error.to_string(), "`/nowhere/dpm`: there is no such file");
+    assert_eq!(
+        error.to_string(),
+        "cannot read `/nowhere/dpm`: there is no such file"
+    );
 }
 
 #[test]
