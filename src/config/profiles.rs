@@ -7,14 +7,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{Code, Severity};
+use crate::diagnostic::{Code, Origin, Severity, quote};
 use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked};
 use crate::properties::{Document, FileText, ReadError, ReadFault, Sourced, bind, indexed};
 
 use super::read::Reader;
 use super::schema::{self, Known};
-use super::view::{Part, finding};
+use super::view::{Part, View, finding};
 
 const ACTIVE: &str = "spring.profiles.active";
 
@@ -82,11 +82,13 @@ pub(super) fn read(files: &[PathBuf]) -> Result<Vec<(PathBuf, FileText)>, ReadEr
     Ok(texts)
 }
 
-/// Reports where a profile's file would make profiles active, which it cannot.
+/// Reports where a profile's file would make profiles active, which it cannot, and notes the active
+/// profiles without a file.
 pub(super) fn check(reader: &mut Reader<'_>) {
     let Some(view) = reader.view() else {
         return;
     };
+    absent(reader, view);
     for (at, entry) in view.entries().iter().enumerate() {
         if view.document().file_of_entry(at) == 0 || !is_active(entry.key()) {
             continue;
@@ -105,6 +107,51 @@ pub(super) fn check(reader: &mut Reader<'_>) {
                 )),
         );
     }
+}
+
+/// Notes the active profiles whose file is not there: that is allowed, and often a mistake.
+fn absent(reader: &mut Reader<'_>, view: &View) {
+    let document = view.document();
+    let starts = document.file_starts();
+    let read: Vec<_> = starts.map(|start| document.path_at(start)).collect();
+    for (profile, at) in listed(reader).iter().take(MOST) {
+        let file = file_of(document.path(), profile);
+        let Some(file) = file.filter(|file| !read.contains(&file.as_path())) else {
+            continue;
+        };
+        let (profile, file) = (quote(profile), file.display());
+        let message = format!("profile {profile} is active and `{file}` is not there");
+        let found = finding(Some(view), Code::Cs0305, at, Part::Value, message);
+        reader.findings.push(
+            found
+                .with_key(ACTIVE)
+                .with_help("write that file, correct the profile's name, or take it from the list"),
+        );
+    }
+}
+
+/// Lists the active profiles and where each is named: for `check` a variable is in no layer.
+fn listed(reader: &mut Reader<'_>) -> Vec<(String, Sourced)> {
+    let mut values = reader.list(ACTIVE, &[]);
+    let file_of = |value: &Sourced| {
+        let entry = value.entry()?;
+        Some(reader.view()?.document().file_of_entry(entry))
+    };
+    let variable = variable_for(ACTIVE);
+    let set = reader.resolve(&format!("${{{variable}:}}"));
+    if let Some(set) = set.filter(|set| !set.is_empty())
+        && values.iter().all(|value| file_of(value).is_some())
+    {
+        let origin = Origin::Environment(variable.into());
+        values = vec![Sourced::new(&set, origin)];
+    }
+    // The file of a profile activates none.
+    values.retain(|value| file_of(value).is_none_or(|file| file == 0));
+    let listed = values.iter().flat_map(|value| {
+        let profiles = bind::list(value.text()).into_iter();
+        profiles.map(|profile| (profile.to_owned(), value.clone()))
+    });
+    listed.collect()
 }
 
 /// Lists the active profiles: those of `--set`, else of the environment, else of the file.

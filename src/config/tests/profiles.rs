@@ -193,3 +193,53 @@ fn placeholder_in_the_list_never_shows_a_private_key() {
         [(Code::Cs0111, Severity::Error, 8, 24)]
     );
 }
+
+#[test]
+fn active_profile_without_a_file_is_noted_where_it_is_named() {
+    let noted = |active: &str, environment: &[(&str, &str)]| {
+        let folder = folder(&format!("{}{ACTIVE}{active}\n", good()));
+        let file = folder.path().join(FILE);
+        let report = check(std::slice::from_ref(&file), &owned(environment)).unwrap();
+        assert_eq!(
+            (report.findings.errors(), report.findings.warnings()),
+            (0, 0)
+        );
+        let notes = report.findings.iter().map(|found| {
+            assert_eq!(
+                (found.code(), found.severity()),
+                (Code::Cs0305, Severity::Note)
+            );
+            let message = found
+                .message()
+                .replace(&*folder.path().to_string_lossy(), "");
+            let column = match found.origin() {
+                Origin::File { column, .. } => column.to_string(),
+                other => other.to_string(),
+            };
+            format!("{column}: {message}")
+        });
+        notes.collect::<Vec<_>>()
+    };
+    let note = |at: &str, name: &str| {
+        format!(
+            "{at}: profile `{name}` is active and `/application-{name}.properties` is not there"
+        )
+    };
+    let variable = "SPRING_PROFILES_ACTIVE";
+
+    for there in ["=dev", "=", "=dev,prod", "=../x, a b"] {
+        assert!(noted(there, &[]).is_empty(), "{there}");
+    }
+    assert_eq!(noted("=x", &[]), [note("24", "x")]);
+    assert_eq!(
+        noted("[0]=dev\nspring.profiles.active[1]=x", &[]),
+        [note("27", "x")]
+    );
+    assert_eq!(noted("=${STAGE:x}", &[]), [note("24", "x")]);
+    assert_eq!(noted("=x,dev,y", &[]).len(), 2);
+    assert_eq!(
+        noted("=dev", &[(variable, "x")]),
+        [note("environment variable SPRING_PROFILES_ACTIVE", "x")]
+    );
+    assert!(noted("=x", &[(variable, "dev")]).is_empty());
+}
