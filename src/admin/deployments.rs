@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 pub use error::DeploymentError;
 
 use super::edited::{ADDED, ChangeKind, EditedFile, Setting, write_all};
+use super::overrides::is_main;
 use crate::config::{self, Checked, Report, check_texts};
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -67,8 +68,9 @@ impl TrustFile {
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// When it cannot be read, or is the file of an active profile.
     pub fn read(path: &Path) -> Result<Self, DeploymentError> {
+        is_main(path)?;
         Self::of(path, FileText::read(path)?)
     }
 

@@ -19,6 +19,6 @@ pub mod write;
 pub use demo::DemoError;
 pub use edited::{ChangeKind, EditedFile, SettingChange};
 pub use error::{PairError, WriteError};
-pub use overrides::Overriding;
+pub use overrides::{OfProfile, Overriding};
 pub use revocation::RevokeError;
 pub use rotation::RotateError;

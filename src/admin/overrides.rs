@@ -19,6 +19,27 @@ pub struct Overriding {
     pub setting: String,
 }
 
+/// A file is an active profile's, where that of a module is asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` is the file of an active profile of `{}`", path.display(), main.display())]
+pub struct OfProfile {
+    /// The file.
+    pub path: PathBuf,
+    /// The main file that it stands above.
+    pub main: PathBuf,
+}
+
+/// Makes sure that `path` is no file of an active profile.
+pub(super) fn is_main(path: &Path) -> Result<(), OfProfile> {
+    match config::main_of(path, &config::environment()) {
+        None => Ok(()),
+        Some(main) => Err(OfProfile {
+            path: path.to_owned(),
+            main,
+        }),
+    }
+}
+
 /// Which settings are meant, by name and value.
 pub(super) type Meant<'a> = dyn Fn(&Name<'_>, &str) -> bool + 'a;
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::edited::{EditedFile, Setting, write_all};
 use super::error::WriteError;
+use super::overrides::{OfProfile, is_main};
 use super::pairing::view::{Trusted, TrustedKey, View};
 use crate::config;
 use crate::identity::DeploymentName;
@@ -73,6 +74,9 @@ pub enum RevokeError {
         /// The deployments and keys that are there.
         known: String,
     },
+    /// None is, and the file of an active profile is named in place of its main one.
+    #[error(transparent)]
+    OfProfile(#[from] OfProfile),
     /// The key is in the file of an active profile, and in its main file it is not.
     #[error("{what} is in `{}`, the file of an active profile", path.display())]
     InProfile {
@@ -130,6 +134,9 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
             [] => "none".to_owned(),
             known => known.join(", "),
         };
+        for path in files {
+            is_main(path)?;
+        }
         let what = which.described();
         return Err(RevokeError::NotThere { what, known });
     }

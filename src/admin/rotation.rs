@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use super::edited::{EditedFile, write_all};
 use super::handover::{HandOver, Purpose};
+use super::overrides::is_main;
 use super::write::same_file;
 use crate::config::{self, Checked, RotationSettings, check_texts};
 use crate::diagnostic::Findings;
@@ -73,7 +74,7 @@ impl Rotation {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, has faults, or is named twice, or `file` has no key.
+    /// When a file cannot be read, has faults, is an active profile's, or is named twice, or `file` has no key.
     pub fn read(file: &Path, peers: &[PathBuf]) -> Result<Self, RotateError> {
         let mut named = vec![file];
         let mut sources = Vec::new();
@@ -86,6 +87,7 @@ impl Rotation {
             named.push(peer);
         }
         for path in named {
+            is_main(path)?;
             let source = Source::new(path, FileText::read(path)?)?;
             match source.damage {
                 Some(findings) if !sources.is_empty() => {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::output::{Console, Exit, Failure, Format, chain};
-use super::rotate::{changes, moved};
+use super::rotate::{changes, moved, name_main};
 use super::{Answer, input, key, pair};
+use crate::admin::OfProfile;
 use crate::admin::deployments::{Addition, DeploymentError, Plan, Removed, TrustFile};
 use crate::config::Home;
 use crate::diagnostic::quote;
@@ -287,6 +288,7 @@ fn refused(error: &DeploymentError, console: Option<&Console>) -> Failure {
             [] => no(Exit::No).with_help("none is trusted"),
             known => no(Exit::No).with_help(format!("trusted are: {}", known.join(", "))),
         },
+        DeploymentError::OfProfile(OfProfile { main, .. }) => name_main(no(Exit::Usage), main),
         DeploymentError::InProfile { main, by } => no(Exit::No).with_help(moved(main, &by.path)),
         DeploymentError::Incomplete(_) => no(Exit::Unreadable)
             .with_help("mend them first: countersign check FILE, or remove the deployment"),

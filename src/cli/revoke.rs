@@ -11,12 +11,12 @@ use tokio::time::{Instant, timeout};
 
 use super::home::kind_of;
 use super::output::{Console, Exit, Failure, Format, chain};
-use super::rotate::{File, changes, seconds};
+use super::rotate::{File, changes, name_main, seconds};
 use super::run::runtime;
 use super::{Answer, key, pair};
-use crate::admin::RevokeError;
 use crate::admin::revocation::{self, InForce, Revocation, RevokedFile, Which};
 use crate::admin::rotation::live::Answer as Said;
+use crate::admin::{OfProfile, RevokeError};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
 
@@ -253,6 +253,7 @@ fn not_revoked(error: &RevokeError) -> Failure {
     match error {
         RevokeError::Read(_) => no(Exit::Unreadable),
         RevokeError::NotThere { .. } => no(Exit::No),
+        RevokeError::OfProfile(OfProfile { main, .. }) => name_main(no(Exit::No), main),
         RevokeError::InProfile { path, .. } => {
             no(Exit::No).with_help(format!("give that file: `--file {}`", path.display()))
         }

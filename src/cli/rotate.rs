@@ -13,9 +13,9 @@ use super::home::kind_of;
 use super::output::{Console, Exit, Failure, Format, chain};
 use super::run::runtime;
 use super::{Answer, key, pair};
-use crate::admin::RotateError;
 use crate::admin::rotation::live::{self, Answer as Said, Asking};
 use crate::admin::rotation::{OutOfTurn, Plan, Rotation, Step};
+use crate::admin::{OfProfile, RotateError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
@@ -304,6 +304,11 @@ fn confirm(plan: &Plan, arguments: &StepArguments, console: &Console) -> Result<
     pair::ask(console)
 }
 
+/// Says which file is to be named in place of an active profile's.
+pub(super) fn name_main(failure: Failure, main: &Path) -> Failure {
+    failure.with_help(format!("name the main file: `{}`", main.display()))
+}
+
 /// Says how settings come where they can be changed.
 pub(super) fn moved(main: &Path, profile: &Path) -> String {
     format!(
@@ -350,6 +355,7 @@ fn not_taken(error: &RotateError, files: &FileArguments, console: &Console) -> F
         RotateError::TooEarly { .. } => no(Exit::No)
             .with_help("wait, or revoke the old key at once with `--now`: its callers are refused"),
         RotateError::NotShown { help, .. } => no(Exit::No).with_help(help),
+        RotateError::OfProfile(OfProfile { main, .. }) => name_main(no(Exit::Usage), main),
         RotateError::InProfile { main, by } => no(Exit::No).with_help(moved(main, &by.path)),
         RotateError::NotNamed(name) => no(Exit::No).with_help(format!(
             "name its file with `--peer-file`, or leave the old key to it: `--except {name}`"

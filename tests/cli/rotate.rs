@@ -278,6 +278,43 @@ fn settings_of_a_rotation_in_the_file_of_an_active_profile_are_refused_before_an
 }
 
 #[test]
+fn file_of_a_profile_is_not_taken_for_a_modules() {
+    let folder = paired();
+    let profile = "dpe/etc/application-dev.properties";
+    folder.write(DPE, folder.read(DPE) + "\nspring.profiles.active=dev\n");
+    folder.write(profile, "server.port=0\n");
+    let before = folder.read(profile);
+
+    for (command, code) in [
+        (format!("rotate status --file {profile} --peer-file dpm"), 2),
+        (
+            format!("rotate prepare --file dpm --peer-file {profile} --yes"),
+            2,
+        ),
+        (format!("deployment list --home {profile}"), 2),
+        (
+            format!("deployment remove dpm-dev --home {profile} --yes"),
+            2,
+        ),
+        (
+            format!("revoke --file {profile} --deployment dpm-dev --yes"),
+            1,
+        ),
+    ] {
+        let run = folder.run(&command).exits(code);
+        let told = format!("error: `{profile}` is the file of an active profile of `{DPE}`\n");
+        assert!(run.stderr.contains(&told), "{command}: {run:?}");
+        let help = format!("help: name the main file: `{DPE}`\n");
+        assert!(run.stderr.ends_with(&help), "{command}: {run:?}");
+    }
+    assert_eq!(folder.read(profile), before);
+    assert_eq!(
+        folder.names("dpe/etc"),
+        ["application-dev.properties", "application.properties"]
+    );
+}
+
+#[test]
 fn a_peer_that_takes_the_connection_and_does_not_answer_is_not_taken_for_absent() {
     let folder = Folder::new();
     // Nothing accepts: the system completes the connection, and nobody answers.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::admin::error::WriteError;
-use crate::admin::overrides::Overriding;
+use crate::admin::overrides::{OfProfile, Overriding};
 use crate::config::CheckError;
 use crate::diagnostic::Findings;
 use crate::identity::DeploymentName;
@@ -71,6 +71,9 @@ pub enum DeploymentError {
         /// Those that are there.
         known: Vec<String>,
     },
+    /// The main file is to be named.
+    #[error(transparent)]
+    OfProfile(#[from] OfProfile),
     /// The file of an active profile says something of the deployment.
     #[error("{by}, where this changes the main file alone")]
     InProfile {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::phase::OutOfTurn;
 use crate::admin::error::WriteError;
-use crate::admin::overrides::Overriding;
+use crate::admin::overrides::{OfProfile, Overriding};
 use crate::config::CheckError;
 use crate::diagnostic::Findings;
 use crate::identity::DeploymentName;
@@ -79,6 +79,9 @@ pub enum RotateError {
         /// What mends it.
         help: String,
     },
+    /// The main file is to be named.
+    #[error(transparent)]
+    OfProfile(#[from] OfProfile),
     /// The file of an active profile sets what a step reads or writes.
     #[error("{by}, where this changes the main file alone")]
     InProfile {
