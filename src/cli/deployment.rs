@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::output::{Console, Exit, Failure, Format, chain};
-use super::rotate::{changes, moved, name_main};
+use super::rotate::{changes, moved, name_main, warn_of_variables};
 use super::{Answer, input, key, pair};
 use crate::admin::OfProfile;
 use crate::admin::deployments::{Addition, DeploymentError, Plan, Removed, TrustFile};
@@ -224,6 +224,7 @@ fn consequences(removed: &Removed) -> String {
 
 fn carry_out(plan: &Plan, how: &How, heading: &str, console: &Console) -> Answer {
     let writes = !how.dry_run && !plan.is_empty();
+    warn_of_variables([plan.edited()], console);
     if writes {
         if !how.yes {
             console.present(changes(std::slice::from_ref(plan.edited())).trim());

@@ -20,7 +20,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
 use shown::Report;
-pub(super) use shown::{File, changes};
+pub(super) use shown::{File, changes, warn_of_variables};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -297,6 +297,7 @@ fn left(rotation: &Rotation) -> Option<Duration> {
 
 /// Shows the plan and asks, where nobody said yes yet.
 fn confirm(plan: &Plan, arguments: &StepArguments, console: &Console) -> Result<(), Failure> {
+    warn_of_variables(plan.files(), console);
     if arguments.dry_run || arguments.yes {
         return Ok(());
     }

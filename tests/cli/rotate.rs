@@ -6,7 +6,7 @@ use serde_json::Value;
 
 #[cfg(unix)]
 use super::modules::{Running, free_port};
-use super::support::{Folder, Run};
+use super::support::{Folder, Run, command};
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
@@ -312,6 +312,37 @@ fn file_of_a_profile_is_not_taken_for_a_modules() {
         folder.names("dpe/etc"),
         ["application-dev.properties", "application.properties"]
     );
+}
+
+#[test]
+fn variable_that_stands_above_what_changes_is_named_and_not_shown() {
+    let folder = paired();
+    let run = |arguments: &str, variable: &str| {
+        let output = command(&folder.path(""))
+            .args(arguments.split_whitespace())
+            .env(variable, "IN-THE-VARIABLE")
+            .output()
+            .unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let roles = "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPE_DEV_SECURITY_ROLES";
+    let own = "ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY";
+
+    let prepared = run(&format!("rotate prepare {FILES} --yes"), own);
+    let activated = run(&format!("rotate activate {FILES} --offline --dry-run"), own);
+    let removed = run("deployment remove dpe-dev --home dpm --dry-run", roles);
+
+    assert!(!prepared.contains("warning: the variable"), "{prepared}");
+    for (told, variable, setting) in [
+        (&activated, own, "generator.key` in `dpe/"),
+        (&removed, roles, "security.roles[0]` in `dpm/"),
+    ] {
+        let warning =
+            format!("warning: the variable `{variable}` of this environment stands above `");
+        assert!(told.contains(&warning), "{told}");
+        assert!(told.contains(setting), "{told}");
+        assert!(!told.contains("IN-THE-VARIABLE"), "{told}");
+    }
 }
 
 #[test]

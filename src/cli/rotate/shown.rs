@@ -8,6 +8,7 @@ use super::{FileArguments, StepArguments, left};
 use crate::admin::handover::HandOver;
 use crate::admin::rotation::{Phase, Plan, Rotation, Standing};
 use crate::admin::{ChangeKind, EditedFile};
+use crate::cli::output::Console;
 use crate::clock::{Clock as _, SystemClock};
 use crate::jose::Fingerprint;
 use crate::trust::TrustedKey;
@@ -33,6 +34,22 @@ pub(in crate::cli) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile
         }
     }
     text
+}
+
+/// Warns of variables of this environment that stand above what changes in `files`.
+pub(in crate::cli) fn warn_of_variables<'a>(
+    files: impl IntoIterator<Item = &'a EditedFile>,
+    console: &Console,
+) {
+    for file in files {
+        for (variable, setting) in file.overridden_by() {
+            let path = file.path().display();
+            console.warn(&format!(
+                "the variable `{variable}` of this environment stands above `{setting}` in \
+                 `{path}`: a module that is started with it does not follow the file there"
+            ));
+        }
+    }
 }
 
 pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> String {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::shown::{self, Report};
-use super::{StepArguments, confirm, left, not_taken, reaches_all, still_trusting};
+use super::{
+    StepArguments, confirm, left, not_taken, reaches_all, still_trusting, warn_of_variables,
+};
 use crate::admin::RotateError;
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
 use crate::admin::rotation::{Rotation, Step};
@@ -44,6 +46,9 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         }
         let plan = rotation.plan(step, SystemClock.now());
         let plan = plan.map_err(|error| failed(&error))?;
+        if step != opening.step() {
+            warn_of_variables(plan.files(), console);
+        }
         plan.carry_out().map_err(|error| failed(&error))?;
         let key = plan.key().map_or_else(String::new, |key| key.to_string());
         console.say(&match step {
