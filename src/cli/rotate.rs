@@ -246,7 +246,13 @@ fn still_trusting(rotation: &Rotation, files: &FileArguments, console: &Console)
         names => format!("it may be trusted still by {}", names.join(", ")),
     };
     console.note(&format!(
-        "{who}: countersign revoke --file FILE --fingerprint {old}"
+        "{who}; nothing here remembers that. At each of them, with its home for HOME:"
+    ));
+    let name = rotation.name().map_or("NAME", DeploymentName::as_str);
+    console.say(&format!(
+        "  countersign revoke --file HOME --fingerprint {old} --watch --yes\n  \
+         countersign deployment show {name} --home HOME\n\
+         It is done where the first says `in force` and the second `{old}  revoked`."
     ));
 }
 

@@ -134,16 +134,22 @@ fn a_key_is_changed_across_two_machines() {
         .run("rotate finish --file dpm.properties --one-side --now --yes")
         .exits(0);
 
-    let (_, command) = finished
-        .stderr
-        .split_once("countersign revoke --file FILE ")
-        .unwrap();
-    there
-        .run(&format!(
-            "revoke --file dpe.properties {} --yes",
-            command.trim()
-        ))
-        .exits(0);
+    // It says what is to be done there, and how that is seen.
+    let lines = finished.stderr.lines();
+    let commands = lines.filter_map(|line| line.strip_prefix("  countersign "));
+    let commands: Vec<_> = commands
+        .map(|command| command.replace("HOME", "dpe.properties"))
+        .collect();
+    let [revoke, show] = commands.as_slice() else {
+        panic!("{finished:?}");
+    };
+    assert!(revoke.contains(" --watch "), "{finished:?}");
+    // Nothing runs there that would say `in force`.
+    there.run(&revoke.replace(" --watch", "")).exits(0);
+    let shown = there.run(show).exits(0);
+    let (_, sign) = finished.stderr.rsplit_once("the second `").unwrap();
+    let (sign, _) = sign.split_once('`').unwrap();
+    assert!(shown.stdout.contains(sign), "{sign}: {shown:?}");
     let both = Folder::new();
     both.write("dpm.properties", here.read("dpm.properties"));
     both.write("dpe.properties", there.read("dpe.properties"));
