@@ -370,6 +370,16 @@ pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
     );
 }
 
+/// `configUnsettled`: the files have changed without pause `since`; told once, until they stand still.
+pub fn config_unsettled(files: &str, since: Duration) {
+    warn!(
+        target: SERVER,
+        eventId = "configUnsettled",
+        files,
+        message = format_args!("The files have not stood still for {} s: what they hold is not in force. See who writes them.", since.as_secs())
+    );
+}
+
 /// `configReloadFailed`: changed files cannot be used, what was in force stays; told once for each
 /// cause.
 pub fn config_reload_failed(files: &str, cause: &str) {

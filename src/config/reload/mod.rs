@@ -3,6 +3,7 @@
 mod changes;
 mod follower;
 mod revoked;
+mod unsettled;
 
 #[cfg(test)]
 mod tests;
@@ -13,9 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::follower::{Applied, Failed, Follower, Looked};
+use self::unsettled::{PATIENCE, Unsettled};
 use super::Settings;
 use crate::grpc::Module;
 use crate::registry::AddressBook;
@@ -29,7 +31,8 @@ use crate::telemetry::health::Setter;
 /// apart are checked as at a start, environment and `--set` on top. With any error in them nothing
 /// changes and `configReloadFailed` says why, once for each content; else the module's own key, the
 /// deployments it trusts, their keys, roles and rules are in force at once, as one, and
-/// `configReloaded` says what changed. Settings that need a restart are named there.
+/// `configReloaded` says what changed. Settings that need a restart are named there. Files that do not
+/// stand still for 5 s are told once, `configUnsettled`, and shown in the health until they do.
 ///
 /// A key that was revoked once stays revoked until a file says `is-revoked=false` for it, in so many
 /// words. Files are read and checked on a thread that may block, not on one of the runtime's workers.
@@ -117,16 +120,20 @@ impl Reloader {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // An answer that is still owed: the files were being written.
         let mut owed = false;
+        let mut unsettled = Unsettled::default();
         loop {
             let asked = tokio::select! {
                 () = self.asked.notified() => true,
                 _ = ticks.tick() => owed,
             };
-            owed = matches!(self.look(asked).await, Looked::Unsettled) && asked;
+            let (looked, files) = self.look(asked).await;
+            owed = matches!(looked, Looked::Unsettled) && asked;
+            self.tell(&looked, &files, asked, &mut unsettled);
         }
     }
 
-    async fn look(&self, asked: bool) -> Looked {
+    /// Looks at the files, and names them.
+    async fn look(&self, asked: bool) -> (Looked, String) {
         let follower = Arc::clone(&self.follower);
         let looked = spawn_blocking(move || {
             let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,16 +142,29 @@ impl Reloader {
             }
             (follower.look(asked), follower.files())
         });
-        let (looked, files) = looked.await.unwrap_or_else(|died| {
+        looked.await.unwrap_or_else(|died| {
             let error = format!("a fault of this program: {died}");
             let is_news = true;
             (Looked::Failed(Failed { error, is_news }), String::new())
-        });
-        match &looked {
+        })
+    }
+
+    /// Says in log, health and metrics what a look came to.
+    fn tell(&self, looked: &Looked, files: &str, asked: bool, unsettled: &mut Unsettled) {
+        let was_unsettled = !matches!(looked, Looked::Unsettled) && unsettled.end();
+        match looked {
+            Looked::Unsettled if unsettled.go_on(Instant::now()) => {
+                events::config_unsettled(files, PATIENCE);
+                self.health.down(UNSETTLED);
+            }
+            Looked::Same if was_unsettled => match &self.status.borrow().failure {
+                Some(error) => self.health.down(error.clone()),
+                None => self.health.up(IN_FORCE),
+            },
             Looked::Same | Looked::Unsettled => {}
             Looked::Applied(applied) => {
-                tell(&files, applied);
-                self.health.up("the files are in force");
+                tell(files, applied);
+                self.health.up(IN_FORCE);
                 self.module.metrics().config_reload(true);
                 self.status.send_replace(ReloadStatus {
                     succeeded_at: Some(self.module.clock().now()),
@@ -153,7 +173,7 @@ impl Reloader {
             }
             Looked::Failed(failed) => {
                 if failed.is_news || asked {
-                    events::config_reload_failed(&files, &failed.error);
+                    events::config_reload_failed(files, &failed.error);
                 }
                 self.health.down(failed.error.clone());
                 self.module.metrics().config_reload(false);
@@ -162,7 +182,6 @@ impl Reloader {
                 });
             }
         }
-        looked
     }
 }
 
@@ -181,6 +200,10 @@ fn tell(files: &str, applied: &Applied) {
         events::restart_needed(files, &restart.join(", "));
     }
 }
+
+const IN_FORCE: &str = "the files are in force";
+const UNSETTLED: &str =
+    "the files change without pause: what they hold is not in force until they stand still";
 
 /// Between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(250);

@@ -1,8 +1,12 @@
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use super::Reloader;
 use super::follower::{Applied, Failed, Follower, Looked};
+use super::unsettled::Unsettled;
+use crate::clock::SystemClock;
 use crate::config::sources::{Asked, Texts};
 use crate::config::tests::{D, Folder, deployment, good, key, kid, own_line};
 use crate::config::{ModuleKind, Settings};
@@ -10,6 +14,7 @@ use crate::grpc::Module;
 use crate::jose::SigningKey;
 use crate::properties::FileText;
 use crate::registry::AddressBook;
+use crate::telemetry::{Format, capture};
 use crate::trust::KeySet;
 
 const FILE: &str = "dpm/etc/application.properties";
@@ -430,4 +435,67 @@ fn key_that_was_revoked_at_the_start_stays_so() {
     ));
 
     assert!(!world.accepts(&revoked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_are_written_without_pause_are_told_and_shown_until_they_stand_still() {
+    let world = World::new(&good());
+    let settings = Settings::load(
+        &world.folder.path().join("dpm"),
+        &ModuleKind::Dpm,
+        Vec::new(),
+        &[],
+    );
+    let reloader = Reloader::new(&settings.unwrap(), &world.module);
+    let (log, lines) = capture::subscriber(Format::Json, Arc::new(SystemClock));
+    let mut unsettled = Unsettled::default();
+    let mut tell = |looked: Looked| {
+        tracing::dispatcher::with_default(&log, || {
+            reloader.tell(&looked, "the files", false, &mut unsettled);
+        });
+    };
+    let shown = || {
+        let health = world.module.health().current();
+        let part = health
+            .parts()
+            .iter()
+            .find(|part| part.name == "configReload")
+            .unwrap();
+        (part.up, part.detail.to_string())
+    };
+    let failed = || {
+        let error = "CS0106".to_owned();
+        Looked::Failed(Failed {
+            error,
+            is_news: true,
+        })
+    };
+
+    for settled in [Looked::Same, failed(), Looked::Same] {
+        let before = shown();
+        tell(Looked::Unsettled);
+        tokio::time::advance(Duration::from_millis(4_999)).await;
+        tell(Looked::Unsettled);
+        assert_eq!((shown(), lines.take().len()), (before.clone(), 0));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        tell(Looked::Unsettled);
+        tell(Looked::Unsettled);
+
+        let told = lines.take();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("\"eventId\":\"configUnsettled\""),
+            "{told:?}"
+        );
+        let (up, detail) = shown();
+        assert!(!up && detail.contains("without pause"), "{detail}");
+        let expected = match &settled {
+            Looked::Failed(failed) => (false, failed.error.clone()),
+            _ if before.0 => (true, "the files are in force".to_owned()),
+            _ => before,
+        };
+        tell(settled);
+        assert_eq!(shown(), expected);
+        lines.take();
+    }
 }

@@ -1,0 +1,62 @@
+//! Files that do not stand still.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// For how long files may change without pause before that is told.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Since when files have not stood still.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+impl Unsettled {
+    /// Notes that they were being written at `now`; tells once, after [`PATIENCE`], that it is to be
+    /// told.
+    pub(super) fn go_on(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let is_long = now.saturating_duration_since(since) >= PATIENCE;
+        is_long && !std::mem::replace(&mut self.is_told, is_long)
+    }
+
+    /// Notes that they stood still; tells whether it was told that they did not.
+    pub(super) fn end(&mut self) -> bool {
+        std::mem::take(self).is_told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_never_settle_are_told_once_and_again_after_they_did() {
+        let mut unsettled = Unsettled::default();
+        let start = Instant::now();
+        let mut told = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
+
+        let first: Vec<_> = [0.0, 2.5, 4.9, 5.0, 5.1, 60.0].map(&mut told).to_vec();
+        assert_eq!(first, [false, false, false, true, false, false]);
+        assert!(unsettled.end());
+        assert!(!unsettled.end());
+
+        let mut told = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
+        assert_eq!([61.0, 65.9, 66.0].map(&mut told), [false, false, true]);
+    }
+
+    #[test]
+    fn files_that_settle_now_and_then_are_not_told() {
+        let mut unsettled = Unsettled::default();
+        let start = Instant::now();
+        for second in 0..60 {
+            assert!(!unsettled.go_on(start + Duration::from_secs(second)));
+            if second % 4 == 3 {
+                assert!(!unsettled.end());
+            }
+        }
+    }
+}
