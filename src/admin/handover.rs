@@ -14,6 +14,9 @@ use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
 const BEGIN: &str = "-----BEGIN COUNTERSIGN HAND-OVER-----";
 const END: &str = "-----END COUNTERSIGN HAND-OVER-----";
 
+/// The line that is there only where the module talks TLS.
+const TLS: &str = "tls-fingerprint";
+
 /// The longest text that is read, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
 
@@ -45,6 +48,8 @@ pub enum Purpose {
         environment: Environment,
         /// The role that it is to have.
         role: Role,
+        /// The fingerprint of its TLS certificate's key, where it talks TLS.
+        tls: Option<Fingerprint>,
     },
     /// To trust the key beside the one that signs now.
     Rotate {
@@ -117,7 +122,11 @@ impl HandOver {
                 module,
                 environment,
                 role,
-            } => format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}"),
+                tls,
+            } => {
+                let tls = tls.map(|tls| format!("\n{TLS}: {tls}")).unwrap_or_default();
+                format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}{tls}")
+            }
             Purpose::Rotate { signs } => format!("rotate\nsigns: {signs}"),
         };
         format!(
@@ -148,6 +157,12 @@ impl HandOver {
                 module: value(&mut lines, "module", ModuleType::new)?,
                 environment: value(&mut lines, "environment", Environment::new)?,
                 role: value(&mut lines, "role", Role::new)?,
+                tls: lines
+                    .clone()
+                    .next()
+                    .filter(|next| next.starts_with(TLS))
+                    .map(|_| value(&mut lines, TLS, Fingerprint::from_str))
+                    .transpose()?,
             },
             "rotate" => Purpose::Rotate {
                 signs: value(&mut lines, "signs", Fingerprint::from_str)?,
@@ -208,6 +223,7 @@ mod tests {
                 module: ModuleType::new("dpe").unwrap(),
                 environment: Environment::new("dev").unwrap(),
                 role: Role::impersonation(),
+                tls: None,
             },
             deployment: DeploymentName::new("dpe-dev").unwrap(),
             key_id: KeyId::from(key.fingerprint()),
@@ -223,9 +239,18 @@ mod tests {
         }
     }
 
+    fn with_tls() -> HandOver {
+        let tls = Some(SigningKey::generate().unwrap().fingerprint());
+        let mut pair = pair();
+        if let Purpose::Pair { tls: of_pair, .. } = &mut pair.purpose {
+            *of_pair = tls;
+        }
+        pair
+    }
+
     #[test]
     fn what_is_written_is_read_back() {
-        for written in [pair(), rotate()] {
+        for written in [pair(), with_tls(), rotate()] {
             let block = written.block();
             let on_its_way = format!("\n{}\n\n", block.replace('\n', "\r\n"));
 
@@ -241,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_block_with_any_byte_altered_or_cut_is_refused() {
-        for written in [pair(), rotate()] {
+        for written in [pair(), with_tls(), rotate()] {
             let block = written.block();
             let block = block.trim_end();
             for at in 0..block.len() {

@@ -22,7 +22,7 @@ use super::write::{Staged, same_file};
 pub use one_side::{OneSide, plan_accept, plan_own};
 
 use draft::{confirm, draft};
-use tls::{Certificate, NewFile, still_absent};
+use tls::{Certificate, NewFile, stage};
 
 /// One of the two modules.
 #[derive(Clone, Debug)]
@@ -138,18 +138,10 @@ impl Plan {
         Ok(write_after(|| self.new_files(), &files)?)
     }
 
-    /// Stages the TLS files. The settings name them: they come first, and a certificate after its key.
+    /// Stages the TLS files. The settings name them: they come first.
     fn new_files(&self) -> Result<Vec<Staged>, WriteError> {
-        let mut staged = Vec::new();
-        for side in &self.sides {
-            let files = side.new_files();
-            still_absent(files)?;
-            for file in files.iter().rev() {
-                let text = file.text.expose().as_bytes();
-                staged.push(Staged::new(&file.path, text, file.privacy)?);
-            }
-        }
-        Ok(staged)
+        let [first, second] = self.sides.each_ref().map(|side| stage(side.new_files()));
+        Ok([first?, second?].into_iter().flatten().collect())
     }
 }
 

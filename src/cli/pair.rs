@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     #[arg(num_args = 1..=2, required = true, value_name = "MODULE=FILE")]
     modules: Vec<Of<PathBuf>>,
     /// Only one file is here: print what the other machine needs, for `pair accept` there
-    #[arg(long, conflicts_with = "tls")]
+    #[arg(long)]
     one_side: bool,
     /// The environment both belong to [default: what the files say, else dev]
     #[arg(long)]
@@ -73,7 +73,7 @@ Examples:
   $ countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties --tls
   $ countersign pair dpm=dpm.properties dpe=dpe.properties --environment test --dry-run
   $ countersign pair dpm=dpm.properties dpe=dpe.properties --key dpm=dpm.jwk --yes
-  $ countersign pair --one-side dpm=dpm.properties > dpm.block";
+  $ countersign pair --one-side dpm=dpm.properties --tls > dpm.block";
 
 /// `module=value`.
 #[derive(Clone, Debug)]
@@ -324,9 +324,17 @@ fn text(plan: &Plan) -> String {
             };
             let _ = writeln!(text, "  {sign} {}={}", change.key, change.shown);
         }
-        for (file, mode) in side.tls_files().iter().zip(["0644", "0600"]) {
-            let _ = writeln!(text, "{}  (new, mode {mode})", file.display());
-        }
+        text.push_str(&new_files(&side.tls_files()));
+    }
+    text
+}
+
+/// Names the TLS files that are made: a certificate and its key.
+fn new_files(files: &[&Path]) -> String {
+    let mut text = String::new();
+    for (file, mode) in files.iter().zip(["0644", "0600"]) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}  (new, mode {mode})", file.display());
     }
     text
 }

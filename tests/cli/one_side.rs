@@ -1,6 +1,8 @@
 //! Two machines, each with its own file: `pair --one-side`, `rotate prepare --one-side`,
 //! `pair accept`.
 
+#[cfg(unix)]
+use super::modules::{ANY_PORT, Running};
 use super::support::{Folder, Run};
 
 const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
@@ -50,6 +52,47 @@ fn two_machines_pair_without_seeing_each_others_file() {
     for folder in [&here, &there] {
         assert_eq!(folder.names("").len(), 1, "{:?}", folder.names(""));
     }
+}
+
+/// The hand-over of pins is what two machines need most: beyond loopback nothing is sent in clear.
+#[cfg(unix)]
+#[test]
+fn two_machines_that_talk_tls_pin_each_other_and_reach_ready() {
+    let (here, there) = (Folder::new(), Folder::new());
+    let one_side = "pair --one-side dpm=dpm/etc/application.properties --tls";
+    let ours = here.run(one_side).exits(0);
+    let accept = format!(
+        "pair accept dpe=dpe/etc/application.properties --words {}",
+        words(&ours)
+    );
+    let theirs = there.run_with(&accept, ours.stdout.as_bytes()).exits(0);
+    let accept = format!(
+        "pair accept dpm=dpm/etc/application.properties --words {}",
+        words(&theirs)
+    );
+    let done = here.run_with(&accept, theirs.stdout.as_bytes()).exits(0);
+    let again = here.run_with(&accept, theirs.stdout.as_bytes()).exits(0);
+
+    assert!(ours.stdout.contains("\ntls-fingerprint: "), "{ours:?}");
+    assert!(ours.stderr.contains("dpm-dev-tls-key.pem"), "{ours:?}");
+    assert!(again.stderr.contains("nothing to do"), "{again:?}");
+    assert_eq!(again.stdout, done.stdout);
+    for shown in [&ours, &theirs, &done] {
+        let shown = format!("{shown:?}");
+        assert!(!shown.contains("PRIVATE"), "{shown}");
+    }
+    let both = [(&here, "dpm"), (&there, "dpe")];
+    for (folder, module) in both {
+        let etc = format!("{module}/etc");
+        assert_eq!(folder.names(&etc).len(), 3, "{:?}", folder.names(&etc));
+    }
+    let mut dpm = Running::start(&here, &format!("dpm run --home dpm {ANY_PORT}"));
+    let to_dpm = format!(
+        "--set ataccama.client.connection.dpm.grpc.port={}",
+        dpm.port()
+    );
+    let _dpe = Running::start(&there, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
+    dpm.until("newStatus=READY");
 }
 
 #[test]

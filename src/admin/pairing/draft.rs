@@ -63,10 +63,14 @@ pub(super) fn draft<'a>(
     let mut second_settings = other.own_settings(second, &second_view)?;
     second_settings.extend(one.trusted_by(&second.path, &second_view, options)?);
     if let [Some(mine), Some(theirs)] = certificates {
-        first_settings.extend(mine.own_settings(&first_view.tls, &other.module));
-        first_settings.extend(theirs.pin(&other, &first.path, &first_view.tls, options)?);
-        second_settings.extend(theirs.own_settings(&second_view.tls, &one.module));
-        second_settings.extend(mine.pin(&one, &second.path, &second_view.tls, options)?);
+        let pin = |view: &View, side: &Side, certificate: &Certificate, member: &Member| {
+            view.tls
+                .pin(&side.name, certificate.fingerprint, &member.path, options)
+        };
+        first_settings.extend(mine.own_settings(&first_view.tls, Some(&other.module)));
+        first_settings.extend(pin(&first_view, &other, theirs, first)?);
+        second_settings.extend(theirs.own_settings(&second_view.tls, Some(&one.module)));
+        second_settings.extend(pin(&second_view, &one, mine, second)?);
     }
     Ok([
         Draft {

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use super::settle::{Peer, Side};
+use super::tls::{Certificate, NewFile, stage};
 use super::view::View;
 use super::{Member, Options};
-use crate::admin::edited::{EditedFile, PAIRED, read, write_all};
+use crate::admin::edited::{EditedFile, PAIRED, Setting, read, write_after};
 use crate::admin::error::PairError;
 use crate::admin::handover::{HandOver, Purpose};
 use crate::admin::rotation::trusting;
 use crate::config::{self, Report, check_texts};
+use crate::identity::ModuleType;
 use crate::jose::Fingerprint;
 use crate::properties::FileText;
 
@@ -17,6 +19,7 @@ use crate::properties::FileText;
 #[derive(Debug)]
 pub struct OneSide {
     file: EditedFile,
+    certificate: Option<Certificate>,
     /// What the other machine needs; none where it waits for nothing.
     pub hand_over: Option<HandOver>,
     /// What `check` finds in the file as it will be.
@@ -68,30 +71,30 @@ fn plan(
     };
     let own = Side::settle(member, &view, &View::default(), &options)?;
     let mut settings = own.own_settings(member, &view)?;
+    let mut peer = None;
+    let mut is_tls = options.tls;
     if let Some(theirs) = theirs {
-        let Purpose::Pair { module, .. } = &theirs.purpose else {
+        let Purpose::Pair { module, tls, .. } = &theirs.purpose else {
             return Err(PairError::Internal(path.clone()));
         };
-        if own.key.verifying_key() == &theirs.key {
-            return Err(PairError::SharedKey);
+        settings.extend(trust(theirs, module, &own, (path, &view), &options)?);
+        if let Some(tls) = tls {
+            settings.extend(view.tls.pin(&theirs.deployment, *tls, path, &options)?);
+            is_tls = true;
         }
-        if own.name.uniform() == theirs.deployment.uniform() {
-            return Err(PairError::SameName(own.name));
-        }
-        let peer = Peer {
-            name: theirs.deployment.clone(),
-            key: theirs.key.clone(),
-            key_id: theirs.key_id.clone(),
-            module: module.to_string(),
-            environment: own.environment.clone(),
-        };
-        settings.extend(peer.trusted_by(path, &view, &options)?);
+        peer = Some(module.as_str());
+    }
+    let certificate = is_tls.then(|| Certificate::settle(member, &own.name, &view.tls));
+    let certificate = certificate.transpose()?;
+    if let Some(certificate) = &certificate {
+        settings.extend(certificate.own_settings(&view.tls, peer));
     }
     let hand_over = HandOver {
         purpose: Purpose::Pair {
             module: member.module.clone(),
             environment: own.environment.clone(),
             role: options.role,
+            tls: certificate.as_ref().map(|own| own.fingerprint),
         },
         deployment: own.name.clone(),
         key_id: own.key_id.clone(),
@@ -99,10 +102,35 @@ fn plan(
     };
     let file = EditedFile::plan(path, before, &settings, Some(PAIRED));
     Ok(OneSide {
-        report: report(&file)?,
+        report: report(&file, certificate.as_ref())?,
         hand_over: Some(hand_over),
         file,
+        certificate,
     })
+}
+
+/// Returns what the file at `path` must say, so that it trusts the module that handed over.
+fn trust(
+    theirs: &HandOver,
+    module: &ModuleType,
+    own: &Side,
+    (path, view): (&Path, &View),
+    options: &Options,
+) -> Result<Vec<Setting>, PairError> {
+    if own.key.verifying_key() == &theirs.key {
+        return Err(PairError::SharedKey);
+    }
+    if own.name.uniform() == theirs.deployment.uniform() {
+        return Err(PairError::SameName(own.name.clone()));
+    }
+    let peer = Peer {
+        name: theirs.deployment.clone(),
+        key: theirs.key.clone(),
+        key_id: theirs.key_id.clone(),
+        module: module.to_string(),
+        environment: own.environment.clone(),
+    };
+    peer.trusted_by(path, view, options)
 }
 
 fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<OneSide, PairError> {
@@ -133,18 +161,23 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<OneS
     };
     let file = EditedFile::plan(path, Some(text), &settings, None);
     Ok(OneSide {
-        report: report(&file)?,
+        report: report(&file, None)?,
         hand_over: None,
         file,
+        certificate: None,
     })
 }
 
-/// Reads the new text as if it were the file.
-fn report(file: &EditedFile) -> Result<Report, PairError> {
+/// Reads the new text as if it were the file, and the files of `certificate` were there.
+fn report(file: &EditedFile, certificate: Option<&Certificate>) -> Result<Report, PairError> {
     let path = file.path().to_owned();
     let text = FileText::from_bytes(file.text().as_bytes());
     let text = text.map_err(|_fault| PairError::Internal(path.clone()))?;
-    Ok(check_texts(&[(path, text)], &config::environment(), &[])?)
+    let made: Vec<_> = certificate
+        .into_iter()
+        .flat_map(Certificate::paths)
+        .collect();
+    Ok(check_texts(&[(path, text)], &config::environment(), &made)?)
 }
 
 impl OneSide {
@@ -153,13 +186,24 @@ impl OneSide {
         &self.file
     }
 
-    /// Writes the file; removes what a killed run left beside it.
+    /// Returns the TLS files that would be made, the certificate first.
+    pub fn tls_files(&self) -> Vec<&Path> {
+        let files = self.new_files().iter();
+        files.map(|file| file.path.as_path()).collect()
+    }
+
+    fn new_files(&self) -> &[NewFile] {
+        let certificate = self.certificate.as_ref();
+        certificate.map_or(&[], |certificate| &certificate.new)
+    }
+
+    /// Writes the file, after the TLS files that it names; removes what a killed run left beside it.
     ///
     /// # Errors
     ///
     /// When the file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(&self) -> Result<(), PairError> {
-        Ok(write_all(std::slice::from_ref(&self.file))?)
+        Ok(write_after(|| stage(self.new_files()), &[&self.file])?)
     }
 }

@@ -10,11 +10,10 @@ use rcgen::{
 };
 
 use super::names::Patterns;
-use super::settle::Side;
 use super::{Member, Options};
 use crate::admin::edited::Setting;
 use crate::admin::error::{PairError, WriteError};
-use crate::admin::write::{Privacy, folder_of};
+use crate::admin::write::{Privacy, Staged, folder_of};
 use crate::config::Home;
 use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint};
 use crate::identity::DeploymentName;
@@ -100,6 +99,41 @@ impl TlsView {
         let written = switch(first).into_iter().flatten().next();
         let key = written.map_or_else(|| format!("{first}.enabled"), |(key, _)| key.clone());
         Some(Setting::new(key, "true"))
+    }
+
+    /// Returns the pin of the peer `name` that the file at `path` must have, unless it has it.
+    pub(super) fn pin(
+        &self,
+        name: &DeploymentName,
+        fingerprint: Fingerprint,
+        path: &Path,
+        options: &Options,
+    ) -> Result<Option<Setting>, PairError> {
+        let none = Pins::default();
+        let known = self.pins.get(&name.uniform()).unwrap_or(&none);
+        let text = fingerprint.to_string();
+        if known.fingerprints.values().any(|known| *known == text) {
+            return Ok(None);
+        }
+        let wanted = options.key_name.as_deref();
+        let key = match wanted {
+            _ if known.fingerprints.is_empty() => wanted.unwrap_or("key"),
+            Some(wanted) if !known.fingerprints.contains_key(&uniform(wanted)) => wanted,
+            _ => {
+                return Err(PairError::OtherPin {
+                    path: path.to_owned(),
+                    name: name.clone(),
+                    fingerprint,
+                });
+            }
+        };
+        let deployment = if known.deployment.is_empty() {
+            name.as_str()
+        } else {
+            &known.deployment
+        };
+        let setting = format!("countersign.deployments.{deployment}.tls-keys.{key}.fingerprint");
+        Ok(Some(Setting::new(setting, text)))
     }
 }
 
@@ -221,10 +255,14 @@ impl Certificate {
         })
     }
 
-    /// Returns what the side's own file must say, which calls a module of type `peer`.
-    pub(super) fn own_settings(&self, view: &TlsView, peer: &str) -> Vec<Setting> {
+    /// Returns what the side's own file must say, which calls a module of type `peer`, where that is
+    /// known.
+    pub(super) fn own_settings(&self, view: &TlsView, peer: Option<&str>) -> Vec<Setting> {
         let mut settings = Vec::new();
-        for chain in [server_chain(), client_chain(peer)] {
+        for chain in [Some(server_chain()), peer.map(client_chain)]
+            .into_iter()
+            .flatten()
+        {
             settings.extend(view.turned_on(&chain));
             let Some(first) = chain.first() else { continue };
             let properties = ["cert-chain", "private-key"];
@@ -235,47 +273,14 @@ impl Certificate {
             }
         }
         let server = server_chain();
-        if view.find(&server, "mtls").is_none()
+        // Nobody's certificate would be accepted before there is a peer.
+        if peer.is_some()
+            && view.find(&server, "mtls").is_none()
             && let Some(first) = server.first()
         {
             settings.push(Setting::new(format!("{first}.mtls"), "require"));
         }
         settings
-    }
-
-    /// Returns the pin that the other side's file must have, unless it has it.
-    pub(super) fn pin(
-        &self,
-        side: &Side,
-        path: &Path,
-        view: &TlsView,
-        options: &Options,
-    ) -> Result<Option<Setting>, PairError> {
-        let none = Pins::default();
-        let known = view.pins.get(&side.name.uniform()).unwrap_or(&none);
-        let text = self.fingerprint.to_string();
-        if known.fingerprints.values().any(|known| *known == text) {
-            return Ok(None);
-        }
-        let wanted = options.key_name.as_deref();
-        let key = match wanted {
-            _ if known.fingerprints.is_empty() => wanted.unwrap_or("key"),
-            Some(wanted) if !known.fingerprints.contains_key(&uniform(wanted)) => wanted,
-            _ => {
-                return Err(PairError::OtherPin {
-                    path: path.to_owned(),
-                    name: side.name.clone(),
-                    fingerprint: self.fingerprint,
-                });
-            }
-        };
-        let deployment = if known.deployment.is_empty() {
-            side.name.as_str()
-        } else {
-            &known.deployment
-        };
-        let setting = format!("countersign.deployments.{deployment}.tls-keys.{key}.fingerprint");
-        Ok(Some(Setting::new(setting, text)))
     }
 
     /// Returns the files that are made with the plan.
@@ -341,10 +346,14 @@ fn certify(name: &DeploymentName, key: &KeyPair) -> Result<(String, Fingerprint)
     Ok((certificate.pem(), fingerprint))
 }
 
-/// Makes sure that none of `files` came up since the plan was made.
-pub(super) fn still_absent(files: &[NewFile]) -> Result<(), WriteError> {
-    match files.iter().find(|file| is_there(&file.path)) {
-        Some(file) => Err(WriteError::Exists(file.path.clone())),
-        None => Ok(()),
+/// Stages `files`, the last one first: a certificate comes after its key. None of them may have come
+/// up since the plan was made.
+pub(super) fn stage(files: &[NewFile]) -> Result<Vec<Staged>, WriteError> {
+    if let Some(file) = files.iter().find(|file| is_there(&file.path)) {
+        return Err(WriteError::Exists(file.path.clone()));
     }
+    let files = files.iter().rev();
+    files
+        .map(|file| Staged::new(&file.path, file.text.expose().as_bytes(), file.privacy))
+        .collect()
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Arguments, Of, ask, member, not_paired};
+use super::{Arguments, Of, ask, member, new_files, not_paired};
 use crate::admin::handover::{HandOver, HandOverError, MAX_BYTES, Purpose};
 use crate::admin::pairing::{Member, OneSide, Options, plan_accept, plan_own};
 use crate::cli::check::counted;
@@ -69,12 +69,12 @@ pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         environment: arguments.environment.clone(),
         role: arguments.role.clone(),
         key_name: None,
-        tls: false,
+        tls: arguments.tls,
     };
     let member = member(only, arguments)?;
     let plan = plan_own(&member, &options).map_err(|error| not_paired(&error, console))?;
     if !plan.file().is_empty() {
-        console.present(changes([plan.file()]).trim());
+        present(&plan, console);
         if plan.file().is_there() && !arguments.yes && !arguments.dry_run {
             ask(console)?;
         }
@@ -103,9 +103,15 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
     if plan.file().is_empty() {
         console.present("nothing to do");
     } else {
-        console.present(changes([plan.file()]).trim());
+        present(&plan, console);
     }
     finish(&plan, arguments.dry_run, console)
+}
+
+fn present(plan: &OneSide, console: &Console) {
+    let changes = changes([plan.file()]);
+    let made = new_files(&plan.tls_files());
+    console.present(format!("{}\n{made}", changes.trim()).trim_end());
 }
 
 fn read(path: &Path) -> Result<HandOver, Failure> {
