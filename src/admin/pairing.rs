@@ -22,7 +22,7 @@ use super::write::{Staged, same_file};
 pub use one_side::{OneSide, plan_accept, plan_own};
 
 use draft::{confirm, draft};
-use tls::{Certificate, NewFile, stage};
+use tls::{Certificate, made, stage};
 
 /// One of the two modules.
 #[derive(Clone, Debug)]
@@ -140,7 +140,10 @@ impl Plan {
 
     /// Stages the TLS files. The settings name them: they come first.
     fn new_files(&self) -> Result<Vec<Staged>, WriteError> {
-        let [first, second] = self.sides.each_ref().map(|side| stage(side.new_files()));
+        let [first, second] = self
+            .sides
+            .each_ref()
+            .map(|side| stage(made(side.certificate.as_ref())));
         Ok([first?, second?].into_iter().flatten().collect())
     }
 }
@@ -173,13 +176,8 @@ impl PlannedSide {
 
     /// Returns the TLS files that would be made, the certificate first.
     pub fn tls_files(&self) -> Vec<&Path> {
-        let files = self.new_files().iter();
+        let files = made(self.certificate.as_ref()).iter();
         files.map(|file| file.path.as_path()).collect()
-    }
-
-    fn new_files(&self) -> &[NewFile] {
-        let certificate = self.certificate.as_ref();
-        certificate.map_or(&[], |certificate| &certificate.new)
     }
 
     /// Returns the gRPC port that the module listens on.

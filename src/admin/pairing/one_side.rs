@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::settle::{Peer, Side};
-use super::tls::{Certificate, NewFile, stage};
+use super::tls::{Certificate, made, stage};
 use super::view::View;
 use super::{Member, Options};
 use crate::admin::edited::{EditedFile, PAIRED, Setting, read, write_after};
@@ -188,13 +188,8 @@ impl OneSide {
 
     /// Returns the TLS files that would be made, the certificate first.
     pub fn tls_files(&self) -> Vec<&Path> {
-        let files = self.new_files().iter();
+        let files = made(self.certificate.as_ref()).iter();
         files.map(|file| file.path.as_path()).collect()
-    }
-
-    fn new_files(&self) -> &[NewFile] {
-        let certificate = self.certificate.as_ref();
-        certificate.map_or(&[], |certificate| &certificate.new)
     }
 
     /// Writes the file, after the TLS files that it names; removes what a killed run left beside it.
@@ -204,6 +199,9 @@ impl OneSide {
     /// When the file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(&self) -> Result<(), PairError> {
-        Ok(write_after(|| stage(self.new_files()), &[&self.file])?)
+        Ok(write_after(
+            || stage(made(self.certificate.as_ref())),
+            &[&self.file],
+        )?)
     }
 }

@@ -346,6 +346,11 @@ fn certify(name: &DeploymentName, key: &KeyPair) -> Result<(String, Fingerprint)
     Ok((certificate.pem(), fingerprint))
 }
 
+/// Returns the files that are made with `certificate`, which comes first.
+pub(super) fn made(certificate: Option<&Certificate>) -> &[NewFile] {
+    certificate.map_or(&[], |certificate| &certificate.new)
+}
+
 /// Stages `files`, the last one first: a certificate comes after its key. None of them may have come
 /// up since the plan was made.
 pub(super) fn stage(files: &[NewFile]) -> Result<Vec<Staged>, WriteError> {
