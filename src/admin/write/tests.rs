@@ -74,6 +74,26 @@ fn a_replaced_file_keeps_its_mode_but_a_private_key_hides_from_others() {
 
 #[test]
 #[cfg(unix)]
+fn a_replaced_file_keeps_its_owner_and_group() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    let folder = folder();
+    let path = folder.path().join("application.properties");
+    fs::write(&path, b"a=1").unwrap();
+    if chown(&path, Some(4711), Some(4712)).is_err() {
+        println!("skipped: only root gives a file to somebody else");
+        return;
+    }
+
+    write(&path, b"d=2", Privacy::Private, Existing::Replace).unwrap();
+
+    let about = fs::metadata(&path).unwrap();
+    assert_eq!((about.uid(), about.gid()), (4711, 4712));
+    assert_eq!(fs::read(&path).unwrap(), b"d=2");
+}
+
+#[test]
+#[cfg(unix)]
 fn a_symbolic_link_stays_and_its_file_is_written() {
     let folder = folder();
     fs::create_dir(folder.path().join("real")).unwrap();
