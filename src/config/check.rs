@@ -278,7 +278,10 @@ pub(super) fn inspect(
     let replay_at = reader.raw("countersign.token.replay", &[]).cloned();
     connections::check(&mut reader, &deployments);
     own_check::check(&mut reader, &options, &deployments);
-    profiles::check(&mut reader);
+    let Question {
+        environment, sets, ..
+    } = *question;
+    profiles::check(&mut reader, Above { environment, sets });
     let unused = gathered.unused.iter().map(|(at, _)| *at);
     reader.rest(unused.chain(gathered.ignored.iter().copied()));
     let lifetime_at = set_at(&mut reader, own_check::LIFETIME);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::{Code, Origin, Severity, quote};
 use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked};
-use crate::properties::{Document, FileText, ReadError, ReadFault, Sourced, bind, indexed};
+use crate::properties::{Document, Entry, FileText, ReadError, ReadFault, Sourced, bind, indexed};
 
 use super::read::Reader;
 use super::schema::{self, Known};
@@ -29,7 +29,11 @@ pub(super) struct Above<'a> {
 /// one that wins last, whether they are there or not.
 pub(super) fn files(main: &Path, text: &FileText, above: Above<'_>) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
-    for profile in active(text, above).iter().take(MOST) {
+    if above.given().is_none() && !may_name_profiles(text.text()) {
+        return files;
+    }
+    let document = Document::parse(main, text.text());
+    for (profile, _) in active(&document, above).iter().take(MOST) {
         if let Some(file) = file_of(main, profile).filter(|file| !files.contains(file)) {
             files.push(file);
         }
@@ -84,11 +88,11 @@ pub(super) fn read(files: &[PathBuf]) -> Result<Vec<(PathBuf, FileText)>, ReadEr
 
 /// Reports where a profile's file would make profiles active, which it cannot, and notes the active
 /// profiles without a file.
-pub(super) fn check(reader: &mut Reader<'_>) {
+pub(super) fn check(reader: &mut Reader<'_>, above: Above<'_>) {
     let Some(view) = reader.view() else {
         return;
     };
-    absent(reader, view);
+    absent(reader, view, above);
     for (at, entry) in view.entries().iter().enumerate() {
         if view.document().file_of_entry(at) == 0 || !is_active(entry.key()) {
             continue;
@@ -110,18 +114,26 @@ pub(super) fn check(reader: &mut Reader<'_>) {
 }
 
 /// Notes the active profiles whose file is not there: that is allowed, and often a mistake.
-fn absent(reader: &mut Reader<'_>, view: &View) {
+fn absent(reader: &mut Reader<'_>, view: &View, above: Above<'_>) {
     let document = view.document();
     let starts = document.file_starts();
     let read: Vec<_> = starts.map(|start| document.path_at(start)).collect();
-    for (profile, at) in listed(reader).iter().take(MOST) {
+    for (profile, given) in active(document, above).iter().take(MOST) {
         let file = file_of(document.path(), profile);
         let Some(file) = file.filter(|file| !read.contains(&file.as_path())) else {
             continue;
         };
+        let at = match *given {
+            Given::Set => Sourced::new("", Origin::SetOption),
+            Given::Variable(name) => Sourced::new("", Origin::Environment(name.into())),
+            Given::Entry(at) => {
+                let span = view.entry(at).map(Entry::value_span).unwrap_or_default();
+                Sourced::new("", document.origin(span.start)).with_entry(at)
+            }
+        };
         let (profile, file) = (quote(profile), file.display());
         let message = format!("profile {profile} is active and `{file}` is not there");
-        let found = finding(Some(view), Code::Cs0305, at, Part::Value, message);
+        let found = finding(Some(view), Code::Cs0305, &at, Part::Value, message);
         reader.findings.push(
             found
                 .with_key(ACTIVE)
@@ -130,66 +142,81 @@ fn absent(reader: &mut Reader<'_>, view: &View) {
     }
 }
 
-/// Lists the active profiles and where each is named: for `check` a variable is in no layer.
-fn listed(reader: &mut Reader<'_>) -> Vec<(String, Sourced)> {
-    let mut values = reader.list(ACTIVE, &[]);
-    let file_of = |value: &Sourced| {
-        let entry = value.entry()?;
-        Some(reader.view()?.document().file_of_entry(entry))
-    };
-    let variable = variable_for(ACTIVE);
-    let set = reader.resolve(&format!("${{{variable}:}}"));
-    if let Some(set) = set.filter(|set| !set.is_empty())
-        && values.iter().all(|value| file_of(value).is_some())
-    {
-        let origin = Origin::Environment(variable.into());
-        values = vec![Sourced::new(&set, origin)];
-    }
-    // The file of a profile activates none.
-    values.retain(|value| file_of(value).is_none_or(|file| file == 0));
-    let listed = values.iter().flat_map(|value| {
-        let profiles = bind::list(value.text()).into_iter();
-        profiles.map(|profile| (profile.to_owned(), value.clone()))
-    });
-    listed.collect()
+/// Where a profile is made active.
+#[derive(Clone, Copy, Debug)]
+enum Given<'a> {
+    Set,
+    /// The variable, as it is written.
+    Variable(&'a str),
+    /// The number of the main file's entry.
+    Entry(usize),
 }
 
-/// Lists the active profiles: those of `--set`, else of the environment, else of the file.
-fn active(text: &FileText, above: Above<'_>) -> Vec<String> {
-    let Above { environment, sets } = above;
-    let set = sets.iter().rev().find(|(name, _)| is_active(name));
-    let variable = variable_for(ACTIVE);
-    let mut variables = environment.iter();
-    let variable = variables.find(|(name, _)| name.eq_ignore_ascii_case(&variable));
-    let word = text.text().contains("profiles");
-    if set.is_none() && variable.is_none() && !word {
-        return Vec::new();
-    }
-    let document = Document::parse(Path::new(""), text.text());
-    let given = match set.or(variable) {
-        Some((_, value)) => vec![value.as_str()],
-        None => in_file(&document),
+/// Lists the active profiles, and where each is named: those of `--set`, else of the environment,
+/// else of the main file.
+fn active<'a>(document: &Document, above: Above<'a>) -> Vec<(String, Given<'a>)> {
+    let given = match above.given() {
+        Some((given, value)) => vec![(given, value)],
+        None => in_file(document),
     };
-    let look_up = |name: &str| look_up(&document, environment, name);
-    let resolved = |value: &str| placeholder::resolve(value, &look_up).ok();
-    let texts: Vec<_> = given.into_iter().filter_map(resolved).collect();
-    let profiles = texts.iter().flat_map(|text| bind::list(text));
-    profiles.map(str::to_owned).collect()
+    let look_up = |name: &str| look_up(document, above.environment, name);
+    let mut profiles = Vec::new();
+    for (given, value) in given {
+        let text = placeholder::resolve(value, &look_up).unwrap_or_default();
+        let names = bind::list(&text).into_iter();
+        profiles.extend(names.map(|name| (name.to_owned(), given)));
+    }
+    profiles
+}
+
+impl<'a> Above<'a> {
+    /// Returns what stands above the file and names the active profiles.
+    fn given(self) -> Option<(Given<'a>, &'a str)> {
+        let mut sets = self.sets.iter().rev();
+        if let Some((_, value)) = sets.find(|(name, _)| is_active(name)) {
+            return Some((Given::Set, value));
+        }
+        let wanted = variable_for(ACTIVE);
+        let mut variables = self.environment.iter();
+        let (name, value) = variables.find(|(name, _)| name.eq_ignore_ascii_case(&wanted))?;
+        Some((Given::Variable(name), value))
+    }
+}
+
+/// Tells whether a text may name active profiles, in any spelling. Most do not, and are not parsed
+/// for it.
+fn may_name_profiles(text: &str) -> bool {
+    const WORD: &[u8] = b"profiles";
+    let mut matched = 0;
+    let letters = text.bytes().filter(|byte| !matches!(byte, b'-' | b'_'));
+    let mut letters = letters.map(|byte| byte.to_ascii_lowercase());
+    text.contains('\\')
+        || letters.any(|letter| {
+            matched = match WORD.get(matched) {
+                Some(next) if *next == letter => matched.saturating_add(1),
+                _ => usize::from(letter == b'p'),
+            };
+            matched == WORD.len()
+        })
 }
 
 fn is_active(name: &str) -> bool {
     matches!(schema::find(&Name::parse(name)), Known::Setting(placed) if placed.setting.name() == ACTIVE)
 }
 
-/// Returns what the file says: the last value, or the elements of a list in their order.
-fn in_file(document: &Document) -> Vec<&str> {
+/// Returns what the main file says: the last value, or the elements of a list in their order.
+fn in_file<'a>(document: &Document) -> Vec<(Given<'a>, &str)> {
     let mut elements = Vec::new();
     let mut last = None;
-    for entry in document.entries() {
+    for (at, entry) in document.entries().iter().enumerate() {
+        if document.file_of_entry(at) > 0 {
+            break;
+        }
+        let value = (Given::Entry(at), entry.value());
         match schema::find(&Name::parse(entry.key())) {
             Known::Setting(placed) if placed.setting.name() == ACTIVE => match placed.index {
-                Some(index) => elements.push((index, entry.value())),
-                None => last = Some(entry.value()),
+                Some(index) => elements.push((index, value)),
+                None => last = Some(value),
             },
             _ => {}
         }
@@ -216,8 +243,10 @@ fn look_up(document: &Document, environment: &[(String, String)], name: &str) ->
     if let Some((_, value)) = environment.iter().find(named) {
         return Some(Looked::Text(value.clone()));
     }
-    let mut entries = document.entries().iter().rev();
-    let entry = entries.find(|entry| Name::parse(entry.key()).uniform() == parsed.uniform())?;
+    let entries = document.entries().iter().enumerate().rev();
+    let mut entries = entries.filter(|(at, _)| document.file_of_entry(*at) == 0);
+    let is_named = |entry: &Entry| Name::parse(entry.key()) == parsed;
+    let (_, entry) = entries.find(|(_, entry)| is_named(entry))?;
     Some(Looked::Text(entry.value().to_owned()))
 }
 

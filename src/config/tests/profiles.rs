@@ -47,6 +47,20 @@ fn files_of_active_profiles_stand_above_the_main_one_and_the_later_wins() {
 }
 
 #[test]
+fn profiles_are_active_in_every_spelling_of_the_setting() {
+    for name in [
+        "spring.PROFILES.active",
+        "spring.pro-files.active",
+        "Spring.Pro_Files.ACTIVE",
+        "spring.\\u0070rofiles.active",
+        "# pprofile\nspring.profiles.active",
+    ] {
+        let file = format!("{}server.port=9\n{name}=prod\n", good());
+        assert_eq!(port(&file, &[], &[]), 2, "{name}");
+    }
+}
+
+#[test]
 fn variable_overrides_the_list_of_the_file_and_an_option_both() {
     let file = format!("{}server.port=9\n{ACTIVE}=dev\n", good());
     let variable = ("SPRING_PROFILES_ACTIVE", "prod");
@@ -242,4 +256,6 @@ fn active_profile_without_a_file_is_noted_where_it_is_named() {
         [note("environment variable SPRING_PROFILES_ACTIVE", "x")]
     );
     assert!(noted("=x", &[(variable, "dev")]).is_empty());
+    assert!(noted("=x", &[("spring_profiles_active", "dev")]).is_empty());
+    assert_eq!(noted("=${STAGE:dev,y}", &[]), [note("24", "y")]);
 }
