@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use config::{ConfigError, Map, Source, Value, ValueKind};
+use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 use zeroize::Zeroizing;
 
 use crate::diagnostic::Origin;
@@ -187,7 +187,7 @@ fn place<'a>(tree: &'a mut Value, path: &[Cow<'static, str>]) -> Option<&'a mut 
 /// Layers on top of each other: for every path the value that counts, with its origin.
 #[derive(Clone)]
 pub struct Layered {
-    tree: Value,
+    config: Config,
     values: Vec<Sourced>,
     paths: Vec<Path>,
 }
@@ -203,13 +203,12 @@ impl Layered {
         let contents = layers.iter().flat_map(|layer| &layer.contents);
         let paths = contents.map(|(path, _)| Arc::clone(path)).collect();
         let mut values = Vec::new();
-        // Not the crate's builder, which copies the whole tree once more.
-        let mut tree = Value::from(Map::<String, Value>::new());
-        for layer in layers {
-            Numbered::new(layer, &mut values).collect_to(&mut tree)?;
-        }
+        let layers = layers.into_iter();
+        let builder = layers.fold(Config::builder(), |builder, layer| {
+            builder.add_source(Numbered::new(layer, &mut values))
+        });
         Ok(Self {
-            tree,
+            config: builder.build()?,
             values,
             paths,
         })
@@ -242,12 +241,12 @@ impl Layered {
     }
 
     #[cfg(test)]
-    pub(super) fn tree(&self) -> &Value {
-        &self.tree
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     fn node<S: AsRef<str>>(&self, path: &[S]) -> Option<&Value> {
-        path.iter().try_fold(&self.tree, |value, segment| {
+        path.iter().try_fold(&self.config.cache, |value, segment| {
             let ValueKind::Table(table) = &value.kind else {
                 return None;
             };

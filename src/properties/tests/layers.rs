@@ -100,7 +100,7 @@ fn no_text_is_given_to_the_config_crate_or_shown_by_debug() {
 
     let layered = Layered::new(vec![file.clone()]).unwrap();
 
-    let shown = format!("{file:?} {layered:?} {:?}", layered.tree());
+    let shown = format!("{file:?} {layered:?} {:?}", layered.config());
     assert!(!shown.contains("c2VjcmV0"), "{shown}");
     let value = layered.value(&path("generator/key")).unwrap();
     assert_eq!((value.text(), value.origin()), ("c2VjcmV0", &at(1)));
