@@ -82,8 +82,9 @@ fn verify(criterion: &mut Criterion) {
     });
     group.bench_function("verify again", |b| {
         b.iter(|| {
-            let verified = remembering.verify(black_box(&inputs.token), Accept::Peers);
-            assert!(verified.unwrap().is_remembered());
+            remembering
+                .verify(black_box(&inputs.token), Accept::Peers)
+                .unwrap()
         });
     });
     group.finish();

@@ -103,18 +103,19 @@ impl Metrics {
         self.peers.refused(reason, module.unwrap_or_default());
     }
 
-    /// `countersign_auth_verify_duration_seconds`: how long it took to look at a token, one that was
-    /// `remembered` or another.
-    pub fn verified_in(&self, seconds: f64, remembered: bool) {
+    /// `countersign_auth_verify_duration_seconds`: how long it took to look at a token; and, where it
+    /// was looked for among those that verified, `countersign_token_cache_lookups_total`: whether it
+    /// was `remembered`.
+    pub fn verified_in(&self, seconds: f64, remembered: Option<bool>) {
         let [hit, miss] = &self.verification;
-        (if remembered { hit } else { miss }).record(seconds);
-    }
-
-    /// `countersign_token_cache_lookups_total`: a token was looked for among those that verified, and
-    /// was `remembered` or not.
-    pub fn token_looked_up(&self, remembered: bool) {
+        let samples = if remembered == Some(true) { hit } else { miss };
+        samples.record(seconds);
         let [hit, miss] = &self.lookups;
-        (if remembered { hit } else { miss }).increment(1);
+        match remembered {
+            Some(true) => hit.increment(1),
+            Some(false) => miss.increment(1),
+            None => {}
+        }
     }
 
     /// `countersign_tokens_issued_total`: a token was signed for `deployment`, one of the file's.

@@ -64,7 +64,6 @@ impl<'a> Signer<'a> {
             key_id,
             issuer: claims.issuer.clone(),
             expires_at: time(claims.expires_at),
-            remembered: false,
         }
     }
 }

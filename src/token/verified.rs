@@ -19,7 +19,6 @@ pub struct VerifiedToken {
     pub(super) key_id: KeyId,
     pub(super) issuer: String,
     pub(super) expires_at: SystemTime,
-    pub(super) remembered: bool,
 }
 
 impl VerifiedToken {
@@ -66,18 +65,6 @@ impl VerifiedToken {
             return Err(Refusal::new(Reason::KeyUnknown, detail));
         };
         not_revoked(&Signer::Peer(found))
-    }
-
-    pub(super) fn remembered(self) -> Self {
-        Self {
-            remembered: true,
-            ..self
-        }
-    }
-
-    /// Tells whether its signature was verified at an earlier use.
-    pub fn is_remembered(&self) -> bool {
-        self.remembered
     }
 
     /// Returns when the token expires, without leeway.

@@ -10,7 +10,7 @@ use crate::jose::{Header, VerifyingKey};
 
 use super::claims::Claims;
 
-/// Remembers tokens that were accepted, 10,000 of them.
+/// Remembers tokens that were accepted: some 8,000 of at most 2 KiB each.
 ///
 /// What is remembered is what the bytes of a token say, and whose signature it has; neither can
 /// change. Everything that can is judged at every use: whether the key is still trusted and not
@@ -30,12 +30,17 @@ pub(super) struct Signed {
     pub(super) claims: Claims,
 }
 
-/// Tokens live 15 minutes at most and are reused: one for each of as many callers.
-const CAPACITY: usize = 10_000;
+/// Tokens live 15 minutes at most and are reused: one for each of as many callers. A power of two is
+/// what it is on any number of processors.
+const CAPACITY: usize = 8192;
+
+/// The longest token that is remembered, in bytes. Our own have some 400.
+const LONGEST: usize = 2048;
 
 impl VerifiedCache {
-    pub(super) fn digest(token: &str) -> TokenDigest {
-        Sha256::digest(token.as_bytes()).into()
+    /// Returns what `token` is found by; none where it is too long.
+    pub(super) fn digest(token: &str) -> Option<TokenDigest> {
+        (token.len() <= LONGEST).then(|| Sha256::digest(token.as_bytes()).into())
     }
 
     pub(super) fn find(&self, token: &TokenDigest) -> Option<Arc<Signed>> {

@@ -19,7 +19,8 @@ use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
 /// Checks, in this order, and stops at the first that fails: size and form, header, key known,
 /// signature, key not revoked, form of the claims, times, issuer, audience and, where each token is
 /// taken once, replay. The payload's JSON is not parsed before the signature verifies, and an unknown
-/// key costs no cryptography.
+/// key costs no cryptography. A token that it [remembers](Self::remembering) was of good form and had a
+/// good signature: the rules after those are applied.
 ///
 /// Does not check: the method or roles (the layer does), nor anything of the request's body. The
 /// identity it gives comes from the deployment that owns the key; no claim adds to it.
@@ -111,18 +112,33 @@ impl TokenVerifier {
         accept: Accept,
         certificate: Option<Fingerprint>,
     ) -> Result<VerifiedToken, Refusal> {
-        let Some(cache) = self.cache() else {
-            let judged = self.judge(token, accept, certificate, self.replay.as_deref())?;
-            return Ok(judged.0);
+        self.verify_noting(token, accept, certificate).0
+    }
+
+    /// Does what [`verify_over`](Self::verify_over) does, and tells whether `token` was remembered,
+    /// where it was looked for.
+    pub(crate) fn verify_noting(
+        &self,
+        token: &str,
+        accept: Accept,
+        certificate: Option<Fingerprint>,
+    ) -> (Result<VerifiedToken, Refusal>, Option<bool>) {
+        let known = self.cache();
+        let known = known.and_then(|cache| Some((cache, VerifiedCache::digest(token)?)));
+        let Some((cache, digest)) = known else {
+            let judged = self.judge(token, accept, certificate, self.replay.as_deref());
+            return (judged.map(|(verified, _)| verified), None);
         };
-        let digest = VerifiedCache::digest(token);
         let remembered = cache.find(&digest);
         if let Some(judged) = remembered.and_then(|it| self.judge_again(&it, accept, certificate)) {
-            return judged.map(VerifiedToken::remembered);
+            return (judged, Some(true));
         }
-        let (verified, content) = self.judge(token, accept, certificate, None)?;
-        cache.add(digest, Arc::new(content));
-        Ok(verified)
+        let judged = self.judge(token, accept, certificate, None);
+        let verified = judged.map(|(verified, content)| {
+            cache.add(digest, Arc::new(content));
+            verified
+        });
+        (verified, Some(false))
     }
 
     /// Applies every rule to `token` but whether it was used before, and does not count it as used:
@@ -151,6 +167,7 @@ impl TokenVerifier {
         };
         let signer = Self::signer(header, &trust, accept).map_err(named)?;
         signature(&compact, &signer).map_err(named)?;
+        // Before the payload is read, and again with whatever may change.
         let claims = not_revoked(&signer).and_then(|()| self.claims_of(compact.payload()));
         let content = Signed {
             claims: claims.map_err(|refusal| owned(refusal, header, &signer))?,

@@ -179,7 +179,7 @@ fn what_a_refusal_tells_of_a_clock_shows_until_it_fits_or_is_measured() {
 fn samples_do_not_pile_up_where_nobody_asks() {
     let metrics = metrics();
     for _ in 0..10_000 {
-        metrics.verified_in(0.000_07, false);
+        metrics.verified_in(0.000_07, Some(false));
     }
 
     let bucket = |bound| {
