@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use http::header::{HeaderMap, HeaderValue};
+use http::Response;
+use http::header::HeaderValue;
 
 use crate::clock::Clock;
 use crate::identity::DeploymentName;
@@ -96,10 +97,10 @@ impl CallerTokens {
         self.skews.as_ref()
     }
 
-    /// Shows what an answer with `headers` to a call with `token` tells of the callee's clock.
-    pub(super) fn heed(&self, token: &CallerToken, headers: &HeaderMap) {
+    /// Shows what the `answer` to a call with `token` tells of the callee's clock.
+    pub(super) fn heed<R>(&self, token: &CallerToken, answer: &Response<R>) {
         if let Some((skews, callee)) = self.skews.as_ref().zip(token.callee.as_ref()) {
-            skews.heed(callee.name.as_str(), headers, self.clock.as_ref());
+            skews.heed(callee.name.as_str(), answer, self.clock.as_ref());
         }
     }
 

@@ -244,7 +244,7 @@ where
                 metadata::drop_broken_details(response.headers_mut());
                 let attached = attached.take();
                 if let Some(Attached { tokens, token, .. }) = &attached {
-                    tokens.heed(token, response.headers());
+                    tokens.heed(token, &response);
                     response.extensions_mut().insert(CallToken {
                         renewed_at: token.token.renewed_at(),
                         expires_at: token.token.expires_at(),

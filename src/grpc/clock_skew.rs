@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{Response, StatusCode};
 use tonic::Status;
 
 use crate::clock::Clock;
@@ -64,14 +64,17 @@ impl ClockSkews {
         }
     }
 
-    /// Shows an operator what an answer of `deployment` with `headers` tells: a refusal because of
+    /// Shows an operator what the `answer` of `deployment` tells: a refusal because of
     /// times has the callee's time in it. Nobody signed that, so it is no more than shown, and until
     /// an answer that is no refusal.
-    pub(super) fn heed(&self, deployment: &str, headers: &HeaderMap, clock: &dyn Clock) {
+    pub(super) fn heed<R>(&self, deployment: &str, answer: &Response<R>, clock: &dyn Clock) {
         let Some(metrics) = self.metrics.get() else {
             return;
         };
+        let headers = answer.headers();
         match headers.get(Status::GRPC_STATUS) {
+            // Somebody between: nobody judged the token.
+            None if answer.status() != StatusCode::OK => {}
             Some(code) if code != "0" => {
                 let status = Status::from_header_map(headers);
                 if let Some(time) = status.and_then(|status| callee_time(&status)) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
@@ -222,6 +222,22 @@ impl Call {
     }
 }
 
+/// The status of a reply that has none but HTTP's, as gRPC's `http-grpc-status-mapping` has it: a
+/// proxy's.
+fn code_of_http(status: StatusCode) -> Code {
+    match status {
+        StatusCode::BAD_REQUEST => Code::Internal,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::Unimplemented,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
+        _ => Code::Unknown,
+    }
+}
+
 impl Drop for Call {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
@@ -254,7 +270,12 @@ where
         let mut call = this.call.take();
         if let Some(call) = &mut call {
             match &answer {
-                Ok(response) => call.note(response.headers()),
+                Ok(response) => {
+                    if response.status() != StatusCode::OK {
+                        call.code = Some(code_of_http(response.status()));
+                    }
+                    call.note(response.headers());
+                }
                 Err(error) => call.note_error(error),
             }
         }

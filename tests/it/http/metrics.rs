@@ -13,9 +13,11 @@ use countersign::proto::registry::ListEnginesRequest;
 use countersign::testing::{own_deployment, trusted};
 use countersign::trust::KeySet;
 use countersign::{MethodRules, Rule};
-use tonic::Code;
+use http::StatusCode;
+use tonic::body::Body;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use crate::interop::peer::Peer;
@@ -428,6 +430,30 @@ async fn callee_that_is_not_believed_counts_as_the_refusal_that_its_caller_gets(
         after.contains(other),
         "a method of somebody else's: {after}"
     );
+}
+
+#[tokio::test]
+async fn answer_of_a_proxy_counts_as_the_status_that_the_caller_gets() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let proxy = Middlebox::before(dpm.address, |_request, reply| {
+        *reply.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        reply.headers_mut().remove(Status::GRPC_STATUS);
+        *reply.body_mut() = Body::empty();
+    });
+    let proxy = proxy.await.address;
+    let dpe = keys.dpe_module();
+    // Counts from the first look on.
+    dpe.metrics_text();
+    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let mut client = IdentityServiceClient::new(layer.layer(channel(proxy).await));
+
+    let status = client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+
+    assert_eq!(status.code(), Code::Unavailable);
+    let counted = r#"grpc_method="WhoAmI",grpc_code="Unavailable"} 1"#;
+    let text = dpe.metrics_text();
+    assert!(text.contains(counted), "{text}");
 }
 
 #[tokio::test]
