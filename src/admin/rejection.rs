@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::dpm::NOT_DIALLED;
 use crate::token::Reason;
 
 /// A refusal that a module logged. Every text in it may be a stranger's.
@@ -35,9 +36,9 @@ impl Rejection {
             self.reason(),
             Some(Reason::ProofMissing | Reason::ProofInvalid)
         );
-        let own = self
-            .text("reason")
-            .is_some_and(|why| why.starts_with("not called"));
+        let reason = self.text("reason").unwrap_or_default();
+        let own = reason.starts_with("not called");
+        let not_dialled = reason.starts_with(NOT_DIALLED);
         match self.text("eventId") {
             Some("registerRefused") if proof || own => {
                 (Side::Here, "this engine does not accept the DPM")
@@ -46,9 +47,15 @@ impl Rejection {
             Some("engineNotReady") if proof => {
                 (Side::Peer, "the DPM does not accept this engine's answer")
             }
+            Some("engineNotReady") if not_dialled => {
+                (Side::Peer, "the DPM does not dial this engine")
+            }
             Some("engineNotReady") => (Side::Here, "this engine refuses the DPM's call"),
             Some("engineCheckFailed") if proof => {
                 (Side::Here, "this DPM does not accept the engine's answer")
+            }
+            Some("engineCheckFailed") if not_dialled => {
+                (Side::Here, "this DPM does not dial the engine")
             }
             Some("engineCheckFailed") => (Side::Peer, "the engine refuses this DPM's call"),
             _ => (Side::Here, "this module refused a call"),

@@ -236,21 +236,24 @@ fn check_owner(
     let owner = &engine.owner.deployment;
     let deployment = trust
         .deployment(owner)
-        .ok_or_else(|| format!("the engine is not dialled: `{owner}` is not trusted here"))?;
+        .ok_or_else(|| format!("{NOT_DIALLED}`{owner}` is not trusted here"))?;
     if deployment.active_keys().next().is_none() {
         return Err(format!(
-            "the engine is not dialled: every key of `{owner}` is revoked here"
+            "{NOT_DIALLED}every key of `{owner}` is revoked here"
         ));
     }
     let role = module.impersonation_role();
     if !deployment.roles.contains(role) {
         return Err(format!(
-            "the engine is not dialled: {}: `{owner}` lacks the role {role} here",
+            "{NOT_DIALLED}{}: `{owner}` lacks the role {role} here",
             Reason::RoleMissing
         ));
     }
     Ok(Arc::clone(deployment))
 }
+
+/// How the text begins where this module itself declined to dial.
+pub(crate) const NOT_DIALLED: &str = "the engine is not dialled: ";
 
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Of everything that the far side sends from one check to the next, framing included.
@@ -295,10 +298,9 @@ impl Failure {
 
 fn not_dialled(error: &DialError, engine: &Engine) -> String {
     match error {
-        DialError::Refused(refusal) => format!(
-            "the engine is not dialled: {}: {refusal}",
-            Reason::AddressNotAllowed
-        ),
+        DialError::Refused(refusal) => {
+            format!("{NOT_DIALLED}{}: {refusal}", Reason::AddressNotAllowed)
+        }
         DialError::Connect(error) => not_connected(&**error, engine),
         DialError::Resolve(_) | DialError::Slow(_) => format!(
             "the engine cannot be reached: `{}`: {}",
@@ -314,7 +316,7 @@ fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> String {
     while let Some(error) = next {
         match error.downcast_ref::<ConnectError>() {
             Some(plaintext @ ConnectError::Plaintext(_)) => {
-                return format!("the engine is not dialled: {plaintext}");
+                return format!("{NOT_DIALLED}{plaintext}");
             }
             Some(ConnectError::Tls { failure, .. }) => return no_tls(failure, engine),
             Some(error) => {

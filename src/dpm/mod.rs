@@ -8,6 +8,7 @@ mod server;
 mod service;
 mod site;
 
+pub(crate) use check::NOT_DIALLED;
 pub use dialer::Resolver;
 pub use error::StartError;
 pub use monitor::{Monitor, MonitorOptions};

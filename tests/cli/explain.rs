@@ -217,6 +217,8 @@ fn the_newest_refusal_counts_whoever_refused_and_says_who() {
     };
     let (mine, full) = ("not called: all keys", "RESOURCE_EXHAUSTED: 10000 engines");
     let refused = "the engine refused our token: ROLE_MISSING: x";
+    let no_role = "the engine is not dialled: ROLE_MISSING: x";
+    let elsewhere = "the engine is not dialled: ADDRESS_NOT_ALLOWED: 10.0.0.1";
     for (event, reason, word, side) in [
         ("authRejected", "KEY_UNKNOWN", "KEY_UNKNOWN", "here"),
         ("registerRefused", "KEY_REVOKED: x", "KEY_REVOKED", "peer"),
@@ -230,7 +232,14 @@ fn the_newest_refusal_counts_whoever_refused_and_says_who() {
         ("registerRefused", full, "", "peer"),
         ("engineNotReady", refused, "ROLE_MISSING", "here"),
         ("engineNotReady", "PROOF_INVALID", "PROOF_INVALID", "peer"),
+        ("engineNotReady", no_role, "ROLE_MISSING", "peer"),
         ("engineCheckFailed", refused, "ROLE_MISSING", "peer"),
+        (
+            "engineCheckFailed",
+            elsewhere,
+            "ADDRESS_NOT_ALLOWED",
+            "here",
+        ),
         (
             "engineCheckFailed",
             "PROOF_MISSING",
