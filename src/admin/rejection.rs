@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::dpm::NOT_DIALLED;
+use crate::dpm::Refused;
 use crate::token::Reason;
 
 /// A refusal that a module logged. Every text in it may be a stranger's.
@@ -23,41 +23,43 @@ impl Rejection {
         self.members.get(member).and_then(Value::as_str)
     }
 
-    /// Returns the first word of its `reason` that is one of the list; none where a log tells of
-    /// something else, such as a limit.
+    /// Returns its reason where that is one of the list; none where a log tells of something else,
+    /// such as a limit.
     pub fn reason(&self) -> Option<Reason> {
-        word(&self.members)
+        reason(&self.members)
     }
 
     /// Tells on which side it was refused, as seen from the module that wrote the log, and who
     /// refused what.
     pub fn side(&self) -> (Side, &'static str) {
-        let proof = matches!(
-            self.reason(),
-            Some(Reason::ProofMissing | Reason::ProofInvalid)
-        );
-        let reason = self.text("reason").unwrap_or_default();
-        let own = reason.starts_with("not called");
-        let not_dialled = reason.starts_with(NOT_DIALLED);
-        match self.text("eventId") {
-            Some("registerRefused") if proof || own => {
+        let text = self.text("reason").unwrap_or_default();
+        let event = self.text("eventId").unwrap_or_default();
+        if event == "registerRefused" {
+            let proof = matches!(
+                self.reason(),
+                Some(Reason::ProofMissing | Reason::ProofInvalid)
+            );
+            return if proof || text.starts_with("not called") {
                 (Side::Here, "this engine does not accept the DPM")
-            }
-            Some("registerRefused") => (Side::Peer, "the DPM does not register this engine"),
-            Some("engineNotReady") if proof => {
-                (Side::Peer, "the DPM does not accept this engine's answer")
-            }
-            Some("engineNotReady") if not_dialled => {
+            } else {
+                (Side::Peer, "the DPM does not register this engine")
+            };
+        }
+        match (event, Refused::read(text).map(|(refused, _)| refused)) {
+            (NOT_READY, Some(Refused::Undialled)) => {
                 (Side::Peer, "the DPM does not dial this engine")
             }
-            Some("engineNotReady") => (Side::Here, "this engine refuses the DPM's call"),
-            Some("engineCheckFailed") if proof => {
-                (Side::Here, "this DPM does not accept the engine's answer")
+            (NOT_READY, Some(Refused::Answer)) => {
+                (Side::Peer, "the DPM does not accept this engine's answer")
             }
-            Some("engineCheckFailed") if not_dialled => {
+            (NOT_READY, _) => (Side::Here, "this engine refuses the DPM's call"),
+            (CHECK_FAILED, Some(Refused::Undialled)) => {
                 (Side::Here, "this DPM does not dial the engine")
             }
-            Some("engineCheckFailed") => (Side::Peer, "the engine refuses this DPM's call"),
+            (CHECK_FAILED, Some(Refused::Answer)) => {
+                (Side::Here, "this DPM does not accept the engine's answer")
+            }
+            (CHECK_FAILED, _) => (Side::Peer, "the engine refuses this DPM's call"),
             _ => (Side::Here, "this module refused a call"),
         }
     }
@@ -111,12 +113,13 @@ pub fn newest(file: &Path) -> io::Result<Option<Rejection>> {
 ///
 /// When `file` cannot be read.
 pub fn newest_of_either_side(file: &Path) -> io::Result<Option<Rejection>> {
-    let [ready, check] = DIAL_BACK;
-    newest_of(file, &["authRejected", "registerRefused", ready, check])
+    let events = ["authRejected", "registerRefused", NOT_READY, CHECK_FAILED];
+    newest_of(file, &events)
 }
 
-/// The events of a dial-back that failed: not always because of a refusal.
-const DIAL_BACK: [&str; 2] = ["engineNotReady", "engineCheckFailed"];
+// The events of a dial-back that failed: not always because of a refusal.
+const NOT_READY: &str = "engineNotReady";
+const CHECK_FAILED: &str = "engineCheckFailed";
 
 /// As [`newest`], but finds the newest line with any of `events`.
 pub(super) fn newest_of(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
@@ -197,14 +200,19 @@ fn told(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
         return None;
     };
     let event = members.get("eventId").and_then(Value::as_str)?;
-    let refused = !DIAL_BACK.contains(&event) || word(&members).is_some();
+    let refused = !matches!(event, NOT_READY | CHECK_FAILED) || reason(&members).is_some();
     (events.contains(&event) && refused).then_some(members)
 }
 
-fn word(members: &Map<String, Value>) -> Option<Reason> {
-    let reason = members.get("reason").and_then(Value::as_str)?;
-    let mut words = reason.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
-    words.find_map(|word| word.parse().ok())
+/// Reads the reason from where the module itself wrote it; the rest may be a stranger's.
+fn reason(members: &Map<String, Value>) -> Option<Reason> {
+    let member = |name| members.get(name).and_then(Value::as_str);
+    let text = member("reason")?;
+    match member("eventId")? {
+        NOT_READY | CHECK_FAILED => Refused::read(text).map(|(_, reason)| reason),
+        "registerRefused" => text.split_once(": ")?.0.parse().ok(),
+        _ => text.parse().ok(),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Status};
 use tower_layer::Layer as _;
 
+use super::dial_back::{ANSWERS, NOT_DIALLED, NOT_PROVED, REFUSED};
 use super::dialer::{DialError, Dialer};
 use crate::engine::{Engine, EngineAddress, EngineStatus};
 use crate::grpc::tls::ClientFailure;
@@ -252,9 +253,6 @@ fn check_owner(
     Ok(Arc::clone(deployment))
 }
 
-/// How the text begins where this module itself declined to dial.
-pub(crate) const NOT_DIALLED: &str = "the engine is not dialled: ";
-
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Of everything that the far side sends from one check to the next, framing included.
 const MAX_READ_BYTES: u64 = 1024 * 1024;
@@ -363,7 +361,7 @@ fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) ->
         // The help of a role that is missing.
         _ => reason.help().replace("<caller>", own.issuer()),
     };
-    format!("the engine refused our token: {reason}: {what}{unproved}; {help}")
+    format!("{REFUSED}{reason}: {what}{unproved}; {help}")
 }
 
 /// This module's half of the pair: what answered is not the owner as this file knows it.
@@ -376,10 +374,11 @@ fn not_proved(reason: Reason, status: &Status, engine: &Engine, module: &Module)
         .flat_map(|deployment| deployment.active_keys())
         .map(|key| key.key_id.as_str())
         .collect();
+    let (message, start) = (status.message(), format!("{reason}: "));
     format!(
-        "what answers at {} is not proved to be this engine: {}; keys of `{owner}` here: {}; {}",
+        "{ANSWERS}{}{NOT_PROVED}{start}{}; keys of `{owner}` here: {}; {}",
         engine.address.authority(),
-        Untrusted(status.message()),
+        Untrusted(message.strip_prefix(&start).unwrap_or(message)),
         keys.join(", "),
         reason.help()
     )

@@ -1,6 +1,7 @@
 //! The DPM: the registry's gRPC service, the dial-back to its engines, start and stop.
 
 mod check;
+mod dial_back;
 mod dialer;
 mod error;
 mod monitor;
@@ -8,7 +9,7 @@ mod server;
 mod service;
 mod site;
 
-pub(crate) use check::NOT_DIALLED;
+pub(crate) use dial_back::Refused;
 pub use dialer::Resolver;
 pub use error::StartError;
 pub use monitor::{Monitor, MonitorOptions};

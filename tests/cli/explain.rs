@@ -209,16 +209,19 @@ fn a_refusal_is_explained_from_the_log_of_either_side() {
         .exits(1);
 }
 
+fn line(event: &str, reason: &str) -> String {
+    format!("{{\"eventId\":\"{event}\",\"reason\":\"{reason}\",\"message\":\"m\"}}\n")
+}
+
 #[test]
 fn the_newest_refusal_counts_whoever_refused_and_says_who() {
     let folder = Folder::new();
-    let line = |event: &str, reason: &str| {
-        format!("{{\"eventId\":\"{event}\",\"reason\":\"{reason}\",\"message\":\"m\"}}\n")
-    };
     let (mine, full) = ("not called: all keys", "RESOURCE_EXHAUSTED: 10000 engines");
     let refused = "the engine refused our token: ROLE_MISSING: x";
     let no_role = "the engine is not dialled: ROLE_MISSING: x";
     let elsewhere = "the engine is not dialled: ADDRESS_NOT_ALLOWED: 10.0.0.1";
+    let unproved = "what answers at h:1 is not proved to be this engine: PROOF_INVALID: x";
+    let missing = "what answers at h:1 is not proved to be this engine: PROOF_MISSING: x";
     for (event, reason, word, side) in [
         ("authRejected", "KEY_UNKNOWN", "KEY_UNKNOWN", "here"),
         ("registerRefused", "KEY_REVOKED: x", "KEY_REVOKED", "peer"),
@@ -231,7 +234,7 @@ fn the_newest_refusal_counts_whoever_refused_and_says_who() {
         ("registerRefused", mine, "", "here"),
         ("registerRefused", full, "", "peer"),
         ("engineNotReady", refused, "ROLE_MISSING", "here"),
-        ("engineNotReady", "PROOF_INVALID", "PROOF_INVALID", "peer"),
+        ("engineNotReady", unproved, "PROOF_INVALID", "peer"),
         ("engineNotReady", no_role, "ROLE_MISSING", "peer"),
         ("engineCheckFailed", refused, "ROLE_MISSING", "peer"),
         (
@@ -240,12 +243,7 @@ fn the_newest_refusal_counts_whoever_refused_and_says_who() {
             "ADDRESS_NOT_ALLOWED",
             "here",
         ),
-        (
-            "engineCheckFailed",
-            "PROOF_MISSING",
-            "PROOF_MISSING",
-            "here",
-        ),
+        ("engineCheckFailed", missing, "PROOF_MISSING", "here"),
     ] {
         let log = line("authRejected", "TOKEN_EXPIRED")
             + &line("registerRefused", "TOKEN_EXPIRED: x")
@@ -260,5 +258,36 @@ fn the_newest_refusal_counts_whoever_refused_and_says_who() {
         assert_eq!(told["reason"].as_str().unwrap_or_default(), word, "{told}");
         assert_eq!(told["seen"]["side"], side, "{told}");
         assert!(text.contains(&format!("  refused      {side}: ")), "{text}");
+    }
+}
+
+#[test]
+fn a_word_that_a_stranger_chose_is_no_reason() {
+    let folder = Folder::new();
+    let status = "it is not the time: no such PROOF_INVALID thing; KEY_REVOKED: x";
+    let proxied = "no engine answered: h:1 says KEY_REVOKED: x";
+    let mimic = "it says the engine refused our token: KEY_REVOKED: x";
+    for (event, reason, told) in [
+        ("authRejected", "hello KEY_UNKNOWN", None),
+        ("registerRefused", status, Some(status)),
+        // These are no refusals: the line before counts.
+        ("engineCheckFailed", proxied, Some("before")),
+        ("engineNotReady", mimic, Some("before")),
+    ] {
+        let log = line("registerRefused", "before") + &line(event, reason);
+        folder.write("log", log);
+
+        let run = folder.run("explain --log log -o json");
+
+        if let Some(told) = told {
+            let told_of = run.exits(0).json();
+            assert_eq!(told_of["seen"]["reason"], told, "{told_of}");
+            assert_eq!(told_of["seen"]["side"], "peer", "{told_of}");
+            assert_eq!(told_of["reason"], serde_json::Value::Null);
+        } else {
+            let said = run.exits(1).stderr;
+            let none = format!("`{reason}`, which is none");
+            assert!(said.contains(&none), "{said}");
+        }
     }
 }
