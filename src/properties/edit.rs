@@ -144,6 +144,7 @@ impl Edit {
         if changes.is_empty() {
             return Outcome::Unchanged;
         }
+        removed.sort_by_key(|span| span.start);
         let orphans = self.orphans(text, &entries, &removed);
         let gone = removed.into_iter().chain(orphans);
         replaced.extend(gone.map(|span| (span, Zeroizing::default())));
@@ -155,11 +156,13 @@ impl Edit {
         })
     }
 
-    /// Finds the forgotten headings that head nothing once the lines `removed` are gone.
+    /// Finds the forgotten headings that head nothing once the lines `removed` are gone. Both lists
+    /// are in the order of the text.
     fn orphans(&self, text: &str, entries: &[Entry], removed: &[Span]) -> Vec<Span> {
         let in_entry = |at: usize| {
-            let mut spans = entries.iter().map(Entry::line_span);
-            spans.any(|span| (span.start..span.end).contains(&at))
+            let begun = entries.partition_point(|entry| entry.line_span().start <= at);
+            let last = entries.get(..begun).and_then(<[_]>::last);
+            last.is_some_and(|entry| at < entry.line_span().end)
         };
         let is_start = |at: usize| text.get(..at).is_some_and(ends_line) && !in_entry(at);
         let headings = self.forgotten.iter();
@@ -169,7 +172,11 @@ impl Edit {
             let end = start.saturating_add(heading.len());
             let end = end.saturating_add(line_end_at(text, end)?);
             let mut below = end;
-            while let Some(span) = removed.iter().find(|span| span.start == below) {
+            let first = removed.partition_point(|span| span.start < below);
+            for span in removed.iter().skip(first) {
+                if span.start != below {
+                    break;
+                }
                 below = span.end;
             }
             let is_bare = below == text.len() || line_end_at(text, below).is_some();

@@ -121,6 +121,21 @@ fn a_forgotten_heading_goes_with_the_last_line_below_it() {
     }
 }
 
+/// To look each up in all others would take a minute here.
+#[test]
+fn headings_are_found_among_however_many_lines_are_removed_or_stay() {
+    let mut edit = Edit::new();
+    edit.forget_heading("Ours").remove("a");
+    let (foreign, ours) = ("# Ours\nx=1\n", "# Ours\na=1\n\n");
+    let n = 20_000;
+
+    let Outcome::Changed(edited) = edit.apply(&(foreign.repeat(n) + &ours.repeat(n))) else {
+        panic!()
+    };
+
+    assert_eq!(edited.text(), foreign.repeat(n) + "\n");
+}
+
 #[test]
 fn values_come_back_as_they_were_given() {
     for value in [
