@@ -99,7 +99,7 @@ pub(super) struct StepArguments {
     #[arg(long, value_name = "NAME")]
     except: Vec<DeploymentName>,
     /// How long to wait for a running module to follow its file, in seconds; the last question may
-    /// take 5 s more
+    /// take 5 s more for each peer
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
     /// Show what would change, and write nothing

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
@@ -30,7 +30,7 @@ use crate::telemetry::Untrusted;
 use crate::token::Reason;
 use crate::trust::{Deployment, OwnDeployment};
 
-/// Longer than any module takes that answers at all.
+/// Longer than any module takes that answers at all; of a peer, over all calls of one question.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long it may take to find out whether anybody listens at all.
@@ -127,7 +127,8 @@ pub(in crate::admin) async fn ask_own_module(
         tls: tls.map_err(|error| unusable(&error))?,
         ..ConnectionOptions::default()
     };
-    let answer = who_am_i(&target, options, &module.own_module_layer()).await?;
+    let (layer, deadline) = (module.own_module_layer(), Instant::now() + PATIENCE);
+    let answer = who_am_i(&target, options, &layer, deadline).await?;
     Ok((target, answer))
 }
 
@@ -197,9 +198,10 @@ async fn ask_peer(
     place: Place,
 ) -> Answer {
     let (own, key_id) = (&settings.own, &key.1);
+    let deadline = Instant::now() + PATIENCE;
     if own.key_id != *key_id {
         let current = (own.key.clone(), own.key_id.clone());
-        match call_peer(settings, &current, deployment, &place).await {
+        match call_peer(settings, &current, deployment, &place, deadline).await {
             Ok(answer) if is_left_out(&answer, key_id) => return unknown_at(&place.0),
             // Which keys are trusted there only the call itself tells.
             Ok(_) | Err(Answer::Refused(_)) => {}
@@ -207,7 +209,7 @@ async fn ask_peer(
         }
     }
     let target = &place.0;
-    match call_peer(settings, key, deployment, &place).await {
+    match call_peer(settings, key, deployment, &place, deadline).await {
         Ok(answer) if answer.fingerprint == key_id.as_str() => {
             Answer::Accepted(format!("asked at {target}"))
         }
@@ -236,6 +238,7 @@ async fn call_peer(
     (key, key_id): &(SigningKey, KeyId),
     deployment: &Deployment,
     (target, tls): &Place,
+    deadline: Instant,
 ) -> Result<WhoAmIResponse, Answer> {
     let own = OwnDeployment {
         key: key.clone(),
@@ -244,7 +247,7 @@ async fn call_peer(
     };
     let caller = caller(settings, own, deployment, tls.clone());
     let (layer, options) = caller.map_err(|error| Answer::NotAsked(cause(error.as_ref())))?;
-    who_am_i(target, options, &layer).await
+    who_am_i(target, options, &layer, deadline).await
 }
 
 /// Makes what calls `deployment` as `own`.
@@ -273,6 +276,7 @@ async fn who_am_i(
     target: &Target,
     options: ConnectionOptions,
     layer: &AttachIdentityLayer,
+    deadline: Instant,
 ) -> Result<WhoAmIResponse, Answer> {
     let call = async {
         let connection = Connection::open(target, options).await;
@@ -285,7 +289,7 @@ async fn who_am_i(
         let answer = answer.map_err(|status| not_answered(target, &status))?;
         Ok(answer.into_inner())
     };
-    let answer = timeout(PATIENCE, call).await;
+    let answer = timeout_at(deadline, call).await;
     answer.unwrap_or_else(|_elapsed| {
         // Connecting has a shorter time-out of its own.
         let why = format!("{target} did not answer within {PATIENCE:?}");
