@@ -527,7 +527,9 @@ fn whatever_else_has_the_port_of_a_dpm_is_named_by_its_doctor() {
         says(
             &told,
             &[
-                "another module",
+                "(unproved) and does not take its token",
+                "either another module",
+                "or it runs with another key",
                 "`ataccama.server.grpc.port` in dpm/etc/application.properties",
             ],
         );

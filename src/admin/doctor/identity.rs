@@ -77,9 +77,7 @@ pub(super) fn judge(peer: &Peer, asked: Asked) -> Result<Found<Known>, Fault> {
         return Err(revoked_here(peer, &keys));
     }
     Err(match reason_of(&status) {
-        Some(reason) if peer.side() == Side::Here && !is_proved(&status) => {
-            not_itself(peer, reason, &status)
-        }
+        Some(reason) if peer.side() == Side::Here => not_itself(peer, reason, &status),
         Some(reason) => refused(peer, reason, &status),
         None if status.code() == Code::Unimplemented => {
             let detail = format!("{} serves gRPC, but no IdentityService", peer.target);
@@ -122,10 +120,11 @@ fn known(peer: &Peer, answer: wire::WhoAmIResponse) -> Found<Known> {
     Found::new(Known { identity }, detail)
 }
 
-/// Says that a module which asked itself was refused by somebody who did not prove to be it.
+/// Says that a module which asked itself was refused: it asks itself for no proof, so nothing
+/// shows who answered.
 fn not_itself(peer: &Peer, reason: Reason, status: &Status) -> Fault {
     let code = code_name(status.code());
-    let detail = format!("{code} {reason}: {} does not take its key", who(peer));
+    let detail = format!("{code} {reason}: {} does not take its token", who(peer));
     let words = &peer.words;
     let fault = Fault::new(Side::Here, detail).help(format!("countersign explain {reason}"));
     let fault = fault.help(format!(
