@@ -136,7 +136,7 @@ async fn judged(
 ) -> Result<Peer, Fault> {
     let here = |error: &dyn std::error::Error| Fault::new(Side::Here, cause(error));
     // The registry knows whence the engine registered, and has the last word.
-    if engine.status_reason.contains(way_back::NOT_ALLOWED) {
+    if way_back::is_not_allowed(engine) {
         let reason = UntrustedReason(&engine.status_reason).to_string();
         let dpm = settings.own.issuer();
         return Err(way_back::not_allowed(reason, &engine.deployment, dpm));

@@ -10,14 +10,16 @@ use super::Options;
 use super::peer::Peer;
 use super::report::{Fault, Found, Side};
 use super::role::{self, Record};
-use crate::admin::rejection::newest_of;
+use crate::admin::rejection::{Rejection, newest_of};
 use crate::config::Settings;
 use crate::dpe::{EngineIdFileError, stored_engine_id};
+use crate::dpm::Refused;
 use crate::engine::EngineId;
 use crate::grpc::Connection;
 use crate::identity::DeploymentName;
 use crate::proto::registry::{Engine, EngineStatus};
 use crate::telemetry::{Untrusted, UntrustedReason};
+use crate::token::Reason;
 
 /// Returns the id that this engine registers with, where it ever ran.
 pub(super) fn engine_id(settings: &Settings) -> Result<Option<EngineId>, EngineIdFileError> {
@@ -66,13 +68,14 @@ fn not_held(peer: &Peer, settings: &Settings) -> Fault {
     let events = ["registerRefused", "register", "waitingForDpm"];
     let told = newest_of(log, &events).ok().flatten();
     let refused = told.filter(|line| line.text("eventId") == Some("registerRefused"));
+    let word = refused.as_ref().and_then(Rejection::reason);
     let reason = refused.as_ref().and_then(|line| line.text("reason"));
     let reason = reason.map_or_else(String::new, |why| format!(": {}", UntrustedReason(why)));
     let detail = format!(
         "the engine runs, but {} does not hold it{reason}",
         peer.name
     );
-    if reason.contains(NOT_ALLOWED) {
+    if word == Some(Reason::AddressNotAllowed) {
         let own = peer.module.own();
         return not_allowed(detail, own.issuer(), &peer.name);
     }
@@ -80,7 +83,10 @@ fn not_held(peer: &Peer, settings: &Settings) -> Fault {
     fault.help(format!("its log says why: {}", log.display()))
 }
 
-pub(super) const NOT_ALLOWED: &str = "ADDRESS_NOT_ALLOWED";
+/// Tells whether the DPM may not dial `engine` where it is.
+pub(super) fn is_not_allowed(engine: &Engine) -> bool {
+    Refused::read(&engine.status_reason) == Some((Refused::Undialled, Reason::AddressNotAllowed))
+}
 
 /// Says that the DPM called `dpm` dials the engines of `owner` elsewhere alone.
 pub(super) fn not_allowed(detail: String, owner: &str, dpm: &str) -> Fault {
@@ -148,7 +154,7 @@ pub(super) fn seen(engine: &Engine, dpm: &str) -> Result<Found<()>, Fault> {
         reason => UntrustedReason(reason).to_string(),
     };
     let detail = format!("{way}, {status}: {reason}");
-    if reason.contains(NOT_ALLOWED) {
+    if is_not_allowed(engine) {
         return Err(not_allowed(detail, &engine.deployment, dpm));
     }
     let fault = Fault::new(Side::Between, detail);
@@ -169,4 +175,38 @@ async fn listens(settings: &Settings, limit: Duration) -> bool {
     }
     let connecting = TcpStream::connect(SocketAddr::new(address, server.port));
     matches!(timeout(limit, connecting).await, Ok(Ok(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::doctor::report::{Layer, Row};
+
+    #[test]
+    fn only_what_the_dpm_itself_says_of_an_address_is_mended_in_its_file() {
+        for (reason, side) in [
+            (
+                "the engine is not dialled: ADDRESS_NOT_ALLOWED: x",
+                Side::Peer,
+            ),
+            (
+                "what answers at h:1 is not proved to be this engine: PROOF_INVALID: \
+              ADDRESS_NOT_ALLOWED: x",
+                Side::Between,
+            ),
+            (
+                "the engine is not dialled: ROLE_MISSING: ADDRESS_NOT_ALLOWED: x",
+                Side::Between,
+            ),
+        ] {
+            let engine = Engine {
+                status_reason: reason.to_owned(),
+                ..Engine::default()
+            };
+
+            let row = Row::fail(Layer::WayBack, seen(&engine, "dpm-dev").unwrap_err());
+
+            assert_eq!(row.side, Some(side), "{reason}");
+        }
+    }
 }
