@@ -74,7 +74,8 @@ impl Rotation {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, has faults, is an active profile's, or is named twice, or `file` has no key.
+    /// When a file cannot be read, has faults, is an active profile's, or is named twice, or `file`
+    /// has no key.
     pub fn read(file: &Path, peers: &[PathBuf]) -> Result<Self, RotateError> {
         let mut named = vec![file];
         let mut sources = Vec::new();
