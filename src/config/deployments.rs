@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::diagnostic::{Code, quote};
+use crate::diagnostic::{Code, Origin, quote};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role, Roles};
 use crate::jose::{KeyId, VerifyingKey};
 use crate::properties::Sourced;
@@ -36,9 +36,17 @@ pub(super) struct ReadKey {
     pub(super) key: VerifyingKey,
     pub(super) key_id: KeyId,
     pub(super) revoked: bool,
-    /// Whether that is written out, not the default.
-    pub(super) says_so: bool,
+    /// Where that is written; none where it is the default.
+    pub(super) said: Option<Said>,
     pub(super) at: Sourced,
+}
+
+/// Where it is written whether a key is revoked.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub(super) origin: Origin,
+    /// Whether the word itself stands there, not a placeholder.
+    pub(super) literally: bool,
 }
 
 /// Reads every deployment.

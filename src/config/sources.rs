@@ -1,6 +1,6 @@
 //! The files that settings are read from, and what tells that they changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,10 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::check::Inspected;
+use super::deployments::Said;
 use super::load::ModuleKind;
 use super::profiles::{self, Above};
+use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
 use crate::properties::{Encoding, FileText, ReadError};
 
@@ -34,21 +36,30 @@ pub(super) struct Source {
     read: Vec<PathBuf>,
     /// Every value that only a restart changes, by name.
     cold: BTreeMap<String, String>,
-    /// The keys that the files say are not revoked, in so many words.
-    pub(super) cleared: HashSet<Fingerprint>,
+    /// Where it is written whether a key is revoked.
+    pub(super) said: HashMap<Fingerprint, Said>,
 }
 
 impl Source {
     pub(super) fn new(asked: Arc<Asked>, texts: &Texts, inspected: &Inspected) -> Self {
         let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
-        let cleared = keys.filter(|key| key.says_so && !key.revoked);
+        let said = keys.filter_map(|key| Some((key.key.fingerprint(), key.said.clone()?)));
         Self {
             asked,
             digest: texts.digest(),
             paths: texts.paths().to_owned(),
             read: texts.files.iter().map(|(path, _)| path.clone()).collect(),
             cold: inspected.cold.clone(),
-            cleared: cleared.map(|key| key.key.fingerprint()).collect(),
+            said: said.collect(),
+        }
+    }
+
+    /// Tells how high `origin` stands among what was read: its file, or above all files; none where
+    /// that was not read.
+    pub(super) fn rank(&self, origin: &Origin) -> Option<usize> {
+        match origin {
+            Origin::File { path, .. } => self.read.iter().position(|read| **read == **path),
+            _ => Some(usize::MAX),
         }
     }
 

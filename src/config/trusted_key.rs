@@ -7,9 +7,10 @@ use crate::jose::{
     JwkError, JwkProblem, KeyId, PublicJwk, VerifyingKey, missing_quotes, published, repair,
 };
 use crate::properties::Sourced;
+use crate::properties::placeholder::has_placeholder;
 
 use super::check::Purpose;
-use super::deployments::{ReadDeployment, ReadKey};
+use super::deployments::{ReadDeployment, ReadKey, Said};
 use super::own_key::OwnKey;
 use super::public_text;
 use super::read::Reader;
@@ -47,7 +48,10 @@ pub(super) fn read(
         key_id,
         // One that cannot be read is an error, and nothing runs on a file with errors.
         revoked: revoked.unwrap_or(false),
-        says_so: reader.is_set(REVOKED, &keys),
+        said: reader.raw(REVOKED, &keys).map(|value| Said {
+            origin: value.origin().clone(),
+            literally: !has_placeholder(value.text()),
+        }),
         at,
     })
 }

@@ -82,7 +82,7 @@ impl Follower {
     pub(super) fn new(settings: &Settings, module: &Module, addresses: AddressBook) -> Self {
         let mut revoked = Revoked::default();
         let mut deployments = settings.deployments.clone();
-        revoked.apply(&mut deployments, &settings.source.cleared);
+        revoked.apply(&mut deployments, &settings.source);
         Self {
             module: module.clone(),
             addresses,
@@ -181,7 +181,7 @@ impl Follower {
 
     fn apply(&mut self, mut settings: Settings) -> Result<Applied, String> {
         let mut revoked = self.revoked.clone();
-        let still_revoked = revoked.apply(&mut settings.deployments, &settings.source.cleared);
+        let still_revoked = revoked.apply(&mut settings.deployments, &settings.source);
         let own = &self.in_force.own;
         let mut earlier = self.earlier.clone();
         if own.key.verifying_key() != settings.own.key.verifying_key() {

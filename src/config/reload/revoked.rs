@@ -1,16 +1,20 @@
 //! The keys that were revoked in this process's life.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
+use crate::config::sources::Source;
+use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
 use crate::trust::Deployment;
 
-/// Remembers every key that was ever revoked, whatever its file says or leaves out later.
+/// Remembers every key that was ever revoked, and where that was said, whatever the files say or
+/// leave out later.
 ///
 /// A file that was cut off, or restored from before the revocation, holds the key without its
-/// `is-revoked=true`. Only `is-revoked=false`, written out, takes a revocation back.
+/// `is-revoked=true`, and lets that of a lower file or a placeholder's default come through. Only
+/// `is-revoked=false`, written out where the revocation was or above it, takes it back.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Revoked(HashSet<Fingerprint>);
+pub(super) struct Revoked(HashMap<Fingerprint, Option<Origin>>);
 
 /// A key that stays revoked although its file does not say so any more.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,22 +25,28 @@ pub(super) struct StillRevoked {
 }
 
 impl Revoked {
-    /// Notes what `deployments` revoke and take back, the latter for the keys `cleared`; revokes
-    /// what they forget to.
+    /// Notes what `deployments` revoke and take back, as `source` says; revokes what they forget to.
     pub(super) fn apply(
         &mut self,
         deployments: &mut [Deployment],
-        cleared: &HashSet<Fingerprint>,
+        source: &Source,
     ) -> Vec<StillRevoked> {
         let mut kept = Vec::new();
         for deployment in deployments {
             for key in &mut deployment.keys {
                 let fingerprint = key.key.fingerprint();
+                let said = source.said.get(&fingerprint);
                 if key.revoked {
-                    self.0.insert(fingerprint);
-                } else if cleared.contains(&fingerprint) {
-                    self.0.remove(&fingerprint);
-                } else if self.0.contains(&fingerprint) {
+                    let origin = said.map(|said| said.origin.clone());
+                    self.0.insert(fingerprint, origin);
+                } else if let Some(revoked) = self.0.get(&fingerprint) {
+                    let revoked = revoked.as_ref().and_then(|origin| source.rank(origin));
+                    let said = said.filter(|said| said.literally);
+                    let said = said.and_then(|said| source.rank(&said.origin));
+                    if said.is_some_and(|said| said >= revoked.unwrap_or(usize::MAX)) {
+                        self.0.remove(&fingerprint);
+                        continue;
+                    }
                     key.revoked = true;
                     kept.push(StillRevoked {
                         deployment: deployment.name.to_string(),

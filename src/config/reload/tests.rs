@@ -18,6 +18,7 @@ use crate::telemetry::{Format, capture};
 use crate::trust::KeySet;
 
 const FILE: &str = "dpm/etc/application.properties";
+const PROFILE: &str = "dpm/etc/application-prod.properties";
 
 /// A module and the follower of its file, which the test looks with.
 struct World {
@@ -415,6 +416,52 @@ fn cut_off_file_never_takes_a_revocation_back() {
     assert!(world.accepts(&revoked));
     // And once it was taken back, the default holds again.
     assert!(world.applied(&lost).still_revoked.is_empty());
+    assert!(world.accepts(&revoked));
+}
+
+#[test]
+fn revocation_is_not_taken_back_by_what_comes_through_from_below() {
+    let revoked = key();
+    let peer = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
+    let profile = |world: &World, word: &str| {
+        let text = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked={word}\n");
+        world.folder.write(PROFILE, text);
+    };
+    let main = format!("{peer}spring.profiles.active=prod\n");
+    let mut world = World::new(&main);
+    profile(&world, "true");
+    world.applied(format!("{main}# revoked\n"));
+    assert!(!world.accepts(&revoked));
+
+    world.step(peer.as_bytes());
+    assert!(!world.accepts(&revoked), "no profile is active");
+    world.folder.write(PROFILE, "");
+    world.applied(format!("{main}# empty\n"));
+    assert!(!world.accepts(&revoked), "the profile says nothing");
+    profile(&world, "${x:false}");
+    world.applied(format!("{main}# default\n"));
+    assert!(
+        !world.accepts(&revoked),
+        "a placeholder's default is no word"
+    );
+    profile(&world, "false");
+    world.applied(&main);
+    assert!(world.accepts(&revoked));
+}
+
+#[test]
+fn revocation_by_a_placeholder_is_not_taken_back_by_its_default() {
+    let revoked = key();
+    let peer = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
+    let by_name = peer.replace("is-revoked=false", "is-revoked=${peers.revoked:false}");
+    let mut world = World::new(&format!("{by_name}peers.revoked=true\n"));
+    assert!(!world.accepts(&revoked));
+
+    let applied = world.applied(&by_name);
+
+    assert_eq!(applied.still_revoked.len(), 1);
+    assert!(!world.accepts(&revoked));
+    world.applied(&peer);
     assert!(world.accepts(&revoked));
 }
 
