@@ -366,7 +366,7 @@ pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
         deployment,
         key = %Untrusted(key),
         fingerprint = %fingerprint,
-        message = "This key was revoked and stays revoked: its `is-revoked` is gone from the file. Write `is-revoked=false` to take the revocation back, or put `is-revoked=true` back."
+        message = "This key was revoked and stays revoked: its `is-revoked=true` is gone. Write `is-revoked=false` itself where that was, or put it back."
     );
 }
 

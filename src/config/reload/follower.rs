@@ -66,6 +66,8 @@ pub(super) struct Applied {
     pub(super) still_revoked: Vec<StillRevoked>,
     /// Settings that differ from those in force and need a restart, where they are news.
     pub(super) restart: Option<Vec<String>>,
+    /// How many of those there are, news or not.
+    pub(super) waiting: usize,
     pub(super) warnings: usize,
 }
 
@@ -210,6 +212,7 @@ impl Follower {
         Ok(Applied {
             changes,
             still_revoked,
+            waiting: restart.len(),
             restart: news.then(|| restart.into_iter().collect()),
             warnings,
         })

@@ -164,7 +164,11 @@ impl Reloader {
             Looked::Same | Looked::Unsettled => {}
             Looked::Applied(applied) => {
                 tell(files, applied);
-                self.health.up(IN_FORCE);
+                self.health.up(match applied.waiting {
+                    0 => IN_FORCE.to_owned(),
+                    1 => format!("{IN_FORCE} but for 1 setting, which needs a restart"),
+                    more => format!("{IN_FORCE} but for {more} settings, which need a restart"),
+                });
                 self.module.metrics().config_reload(true);
                 self.status.send_replace(ReloadStatus {
                     succeeded_at: Some(self.module.clock().now()),

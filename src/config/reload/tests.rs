@@ -339,6 +339,8 @@ fn settings_that_need_a_restart_are_named_once() {
     let both = ["ataccama.server.grpc.port", "countersign.token.leeway"];
     assert_eq!(more.restart, named(&both));
     assert_eq!(back.restart, None);
+    let waiting = [first, again, more, back].map(|applied| applied.waiting);
+    assert_eq!(waiting, [1, 1, 2, 0]);
     assert_eq!(world.module.policy(), crate::token::Policy::default());
 }
 
@@ -545,4 +547,29 @@ async fn files_that_are_written_without_pause_are_told_and_shown_until_they_stan
         assert_eq!(shown(), expected);
         lines.take();
     }
+}
+
+#[test]
+fn health_says_that_settings_wait_for_a_restart() {
+    let world = World::new(&good());
+    let home = world.folder.path().join("dpm");
+    let settings = Settings::load(&home, &ModuleKind::Dpm, Vec::new(), &[]).unwrap();
+    let reloader = Reloader::new(&settings, &world.module);
+    let applied = Applied {
+        waiting: 1,
+        ..Applied::default()
+    };
+
+    reloader.tell(
+        &Looked::Applied(applied),
+        "the files",
+        false,
+        &mut Unsettled::default(),
+    );
+
+    let health = world.module.health().current();
+    let mut parts = health.parts().iter();
+    let part = parts.find(|part| part.name == "configReload").unwrap();
+    let but = "the files are in force but for 1 setting, which needs a restart";
+    assert_eq!((part.up, &*part.detail), (true, but));
 }
