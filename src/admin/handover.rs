@@ -66,7 +66,9 @@ pub enum HandOverError {
     #[error("it is larger than 16 KiB")]
     TooLarge,
     /// There is no block, or something beside it.
-    #[error("it is not one block from `{BEGIN}` to `{END}`")]
+    #[error(
+        "it is not one block from `BEGIN COUNTERSIGN HAND-OVER` to `END COUNTERSIGN HAND-OVER`"
+    )]
     NoBlock,
     /// A line is missing, or another stands in its place.
     #[error("the line `{0}: …` is not where it belongs")]

@@ -200,6 +200,10 @@ fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Failure> {
 
 /// Asks whether to go on; without a terminal that is what `--yes` says.
 pub(super) fn ask(console: &Console) -> Result<(), Failure> {
+    confirm("Write these changes? [y/N]", console)
+}
+
+fn confirm(question: &str, console: &Console) -> Result<(), Failure> {
     let stdin = io::stdin();
     if !stdin.is_terminal() || !io::stderr().is_terminal() {
         return Err(
@@ -207,7 +211,7 @@ pub(super) fn ask(console: &Console) -> Result<(), Failure> {
                 .with_help("`--yes` changes them, `--dry-run` only shows how"),
         );
     }
-    console.say("Write these changes? [y/N]");
+    console.say(question);
     let mut answer = String::new();
     let read = stdin.lock().read_line(&mut answer);
     match read {

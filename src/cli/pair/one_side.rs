@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Arguments, Of, ask, member, new_files, not_paired};
+use super::{Arguments, Of, ask, confirm, member, new_files, not_paired};
 use crate::admin::handover::{HandOver, HandOverError, MAX_BYTES, Purpose};
 use crate::admin::pairing::{Member, OneSide, Options, plan_accept, plan_own};
 use crate::cli::check::counted;
@@ -151,8 +151,8 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
                 return Err(Failure::new(Exit::Usage, message)
                     .with_help("`--words \"…\"` compares them, `--yes` takes the block unseen"));
             }
-            console.present("Does the other side read out the same words?");
-            ask(console)
+            let question = "Does the other side read out the same words? [y/N]";
+            confirm(question, console)
         }
     }
 }
