@@ -9,6 +9,7 @@ use super::error::WriteError;
 use super::overrides::{OfProfile, is_main};
 use super::pairing::view::{Trusted, TrustedKey, View};
 use crate::config;
+use crate::diagnostic::redact;
 use crate::identity::DeploymentName;
 use crate::jose::{Fingerprint, KeyMaterial};
 use crate::properties::name::{Pattern, uniform};
@@ -51,7 +52,7 @@ pub struct RevokedKey {
     pub deployment: String,
     /// What the file calls the key.
     pub name: String,
-    /// The configured fingerprint.
+    /// The configured fingerprint, without anything that looks like a private key.
     pub fingerprint: String,
     /// Whether the file has it revoked already.
     pub was_revoked: bool,
@@ -166,10 +167,15 @@ fn in_profile(
 fn names(deployment: &Trusted) -> Vec<String> {
     let keys = deployment.keys.values();
     let named = |key: &TrustedKey| {
-        let fingerprint = key.fingerprint.clone().unwrap_or_default();
+        let fingerprint = shown(key);
         format!("`{}` of `{}` ({fingerprint})", key.name, deployment.name)
     };
     keys.map(named).collect()
+}
+
+/// Returns the configured fingerprint: somebody may have put a private key in its place.
+fn shown(key: &TrustedKey) -> String {
+    redact(key.fingerprint.as_deref().unwrap_or_default())
 }
 
 /// Finds the keys of a deployment that are meant.
@@ -193,7 +199,7 @@ fn meant(deployment: &Trusted, which: &Which) -> Vec<RevokedKey> {
     let revoked = |key: &TrustedKey| RevokedKey {
         deployment: deployment.name.clone(),
         name: key.name.clone(),
-        fingerprint: key.fingerprint.clone().unwrap_or_default(),
+        fingerprint: shown(key),
         // Anything but a plain `true` is written anew.
         was_revoked: key.is_revoked.as_deref() == Some("true"),
         left: left.clone(),

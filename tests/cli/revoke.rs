@@ -2,7 +2,7 @@
 
 #[cfg(unix)]
 use super::modules::{Running, free_port};
-use super::support::Folder;
+use super::support::{Folder, private_part};
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
@@ -99,6 +99,31 @@ fn keys_that_are_not_there_and_own_keys_are_told_apart() {
         own.stderr.contains("it is its peers that trust it"),
         "{own:?}"
     );
+}
+
+#[test]
+fn a_private_key_in_place_of_a_fingerprint_is_not_shown() {
+    let folder = paired();
+    let text = folder.read(DPM);
+    let jwk = folder.run("key gen").exits(0).stdout;
+    let private = private_part(&jwk);
+    let place = format!("{KEYS}.key.fingerprint=");
+    let one_line: String = jwk.lines().map(str::trim).collect();
+    folder.write(DPM, text.replace(&place, &format!("{place}{one_line}")));
+
+    for more in [
+        "--deployment dpe-dev --dry-run",
+        "--deployment dpe-dev --dry-run -o json",
+        "--deployment dpe-prod --yes",
+        "--deployment dpe-dev --yes",
+    ] {
+        let run = folder.run(&format!("revoke --file dpm {more}"));
+
+        let told = run.stdout + &run.stderr;
+        assert!(told.contains("dpe-dev"), "{told}");
+        assert!(!told.contains(&private), "{more}: {told}");
+    }
+    assert!(folder.read(DPM).contains("is-revoked=true"));
 }
 
 #[test]
