@@ -1,25 +1,24 @@
 //! Taking keys back at once: what would stop working, the change, and whether it is in force.
 
 mod in_force;
+mod meant;
 
 use std::path::{Path, PathBuf};
 
 use super::edited::{EditedFile, Setting, write_all};
 use super::error::WriteError;
 use super::overrides::{OfProfile, is_main};
-use super::pairing::view::{Trusted, TrustedKey, View};
+use super::pairing::view::View;
 use crate::config;
-use crate::diagnostic::redact;
 use crate::identity::DeploymentName;
-use crate::jose::{Fingerprint, KeyMaterial};
-use crate::properties::name::{Pattern, uniform};
-use crate::properties::{Document, FileText, ReadError};
+use crate::properties::name::Pattern;
+use crate::properties::{FileText, ReadError};
 
 pub use in_force::InForce;
+use meant::Resolved;
 
 const IS_REVOKED: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
-const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
 /// Which keys are taken back.
 #[derive(Clone, Debug)]
@@ -52,7 +51,7 @@ pub struct RevokedKey {
     pub deployment: String,
     /// What the file calls the key.
     pub name: String,
-    /// The configured fingerprint, without anything that looks like a private key.
+    /// The configured fingerprint, its placeholders resolved, without anything that looks like a private key.
     pub fingerprint: String,
     /// Whether the file has it revoked already.
     pub was_revoked: bool,
@@ -107,19 +106,20 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
     let mut known = Vec::new();
     for path in files {
         let text = FileText::read(path)?;
+        let resolved = Resolved::of(path, &text);
         let view = View::of_deployments(path, text.text());
-        let keys: Vec<_> = view
-            .deployments
-            .values()
-            .flat_map(|deployment| meant(deployment, which))
+        let deployments = view.deployments.values();
+        let keys: Vec<_> = deployments
+            .clone()
+            .flat_map(|deployment| resolved.meant(deployment, which))
             .collect();
-        if keys.is_empty() && is_own(path, &text, which) {
+        if keys.is_empty() && resolved.is_own(which) {
             return Err(RevokeError::OwnKey(path.clone()));
         }
         if keys.is_empty() {
             in_profile(path, &text, which, files)?;
         }
-        known.extend(view.deployments.values().flat_map(names));
+        known.extend(deployments.flat_map(|deployment| resolved.names(deployment)));
         let open = keys.iter().filter(|key| !key.was_revoked);
         let settings: Vec<_> = open.map(RevokedKey::setting).collect();
         planned.push(RevokedFile {
@@ -153,76 +153,16 @@ fn in_profile(
 ) -> Result<(), RevokeError> {
     let profiles = config::active_files(main, text, &config::environment())?;
     for (path, text) in profiles {
+        let resolved = Resolved::of(&path, &text);
         let view = View::of_deployments(&path, text.text());
         let mut deployments = view.deployments.values();
-        let is_there = deployments.any(|deployment| !meant(deployment, which).is_empty());
+        let is_there = deployments.any(|deployment| !resolved.meant(deployment, which).is_empty());
         if is_there && !given.contains(&path) {
             let what = which.described();
             return Err(RevokeError::InProfile { what, path });
         }
     }
     Ok(())
-}
-
-fn names(deployment: &Trusted) -> Vec<String> {
-    let keys = deployment.keys.values();
-    let named = |key: &TrustedKey| {
-        let fingerprint = shown(key);
-        format!("`{}` of `{}` ({fingerprint})", key.name, deployment.name)
-    };
-    keys.map(named).collect()
-}
-
-/// Returns the configured fingerprint: somebody may have put a private key in its place.
-fn shown(key: &TrustedKey) -> String {
-    redact(key.fingerprint.as_deref().unwrap_or_default())
-}
-
-/// Finds the keys of a deployment that are meant.
-fn meant(deployment: &Trusted, which: &Which) -> Vec<RevokedKey> {
-    let is_meant = |key: &TrustedKey| match which {
-        Which::Deployment(name, wanted) => {
-            uniform(&deployment.name) == name.uniform()
-                && wanted
-                    .as_ref()
-                    .is_none_or(|wanted| uniform(wanted) == uniform(&key.name))
-        }
-        Which::Fingerprint(wanted) => {
-            let computed = key.read().map(|jwk| jwk.key.fingerprint().to_string());
-            key.fingerprint.as_ref() == Some(wanted) || computed.as_ref() == Some(wanted)
-        }
-    };
-    let all = deployment.keys.values();
-    let (taken, kept): (Vec<_>, Vec<_>) = all.partition(|key| is_meant(key));
-    let kept = kept.into_iter().filter(|key| !key.is_revoked());
-    let left: Vec<_> = kept.map(|key| key.name.clone()).collect();
-    let revoked = |key: &TrustedKey| RevokedKey {
-        deployment: deployment.name.clone(),
-        name: key.name.clone(),
-        fingerprint: shown(key),
-        // Anything but a plain `true` is written anew.
-        was_revoked: key.is_revoked.as_deref() == Some("true"),
-        left: left.clone(),
-    };
-    taken.into_iter().map(revoked).collect()
-}
-
-/// Tells whether the key that is meant is the file's own.
-fn is_own(path: &Path, text: &FileText, which: &Which) -> bool {
-    let Which::Fingerprint(wanted) = which else {
-        return false;
-    };
-    let pattern = Pattern::new(OWN_KEY);
-    let document = Document::parse(path, text.text());
-    let own = document.entries().iter().rfind(|entry| {
-        let name = crate::properties::name::Name::parse(entry.key());
-        pattern
-            .matches(&name)
-            .is_some_and(|found| found.rest.is_empty())
-    });
-    let own = own.and_then(|own| KeyMaterial::read(own.value().trim().as_bytes()).ok());
-    let own = own.map(|(material, _)| material.verifying_key().fingerprint());
-    own.as_ref().map(Fingerprint::to_string).as_ref() == Some(wanted)
 }
 
 impl Revocation {

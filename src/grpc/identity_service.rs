@@ -61,6 +61,7 @@ fn trusted_keys(trust: &KeySet, token: &VerifiedToken) -> Vec<wire::TrustedKey> 
             deployment: deployment.name.to_string(),
             fingerprint: key.key_id.to_string(),
             revoked: key.revoked,
+            computed_fingerprint: key.key.fingerprint().to_string(),
         })
     });
     keys.collect()

@@ -276,6 +276,93 @@ fn watch_waits_until_the_running_module_confirms() {
     assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
 }
 
+/// Writes the key of `dpe-dev` by placeholders, its fingerprint as free text, and returns that and
+/// the computed one.
+fn with_placeholders(folder: &Folder) -> [String; 2] {
+    let text = folder.read(DPM);
+    let computed = configured(&text);
+    let text = text.replace(&computed, "free-text");
+    let name = format!("{KEYS}.key.fingerprint=");
+    let text = text.replace(&name, &format!("{name}${{dpe.fp}}\ndpe.fp="));
+    let name = format!("{KEYS}.key.content=");
+    let text = text.replace(&name, &format!("{name}${{dpe.jwk}}\ndpe.jwk="));
+    folder.write(DPM, text);
+    ["free-text".to_owned(), computed]
+}
+
+/// Returns the fingerprint that a DPM's file has for the DPE.
+fn configured(text: &str) -> String {
+    let name = format!("{KEYS}.key.fingerprint=");
+    let mut lines = text.lines();
+    let found = lines.find_map(|line| line.strip_prefix(&name));
+    found.unwrap().to_owned()
+}
+
+#[test]
+fn a_key_behind_placeholders_is_found_by_either_fingerprint() {
+    let folder = paired();
+    let fingerprints = with_placeholders(&folder);
+    folder.run(&format!("check {DPM}")).exits(0);
+
+    for fingerprint in fingerprints {
+        let run = format!("revoke --file dpm --fingerprint {fingerprint} --dry-run");
+        let run = folder.run(&run).exits(0);
+
+        let told = "`key` of dpe-dev signed: free-text\n";
+        assert!(run.stderr.contains(told), "{run:?}");
+        assert!(run.stdout.contains("is-revoked=true"), "{run:?}");
+    }
+}
+
+#[test]
+fn a_fingerprint_that_an_active_profile_overrides_is_nobodys() {
+    let folder = with_profile("");
+    let text = folder.read(DPM);
+    let lines = text.lines().filter(|line| line.starts_with(KEYS));
+    folder.write(DEV, lines.collect::<Vec<_>>().join("\n"));
+    let key = configured(&text);
+    folder.write(DPM, text.replace(&key, "former"));
+    let revoke = |key: &str, more: &str| {
+        folder.run(&format!("revoke --file dpm --fingerprint {key} {more}"))
+    };
+
+    let former = revoke("former", "--dry-run").exits(1);
+    revoke(&key, &format!("--file {DEV} --yes")).exits(0);
+
+    let told = format!("trusted are: `key` of `dpe-dev` ({key})");
+    assert!(former.stderr.contains(&told), "{former:?}");
+    assert!(folder.read(DPM).contains("is-revoked=true"));
+    assert!(folder.read(DEV).contains("is-revoked=true"));
+}
+
+#[cfg(unix)]
+#[test]
+fn watch_asks_for_the_key_that_placeholders_stand_for() {
+    let folder = Folder::new();
+    let port = free_port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let [name, computed] = with_placeholders(&folder);
+    let mut dpm = Running::start(&folder, "dpm run --home dpm --set countersign.reload=false");
+    dpm.until(" startup ");
+    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
+
+    let unheard = revoke("--yes --watch --timeout 0").exits(1);
+    // A key is the same, whatever the file calls it by now.
+    folder.write(DPM, folder.read(DPM).replace(&name, &computed));
+    let renamed = revoke("--key key --watch --timeout 0").exits(1);
+    dpm.signal("-HUP");
+    let confirmed = revoke("--watch").exits(0);
+
+    for run in [unheard, renamed] {
+        assert!(run.stderr.contains("still accepts the key"), "{run:?}");
+    }
+    let told = format!("in force, asked at 127.0.0.1:{port}\n");
+    assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
+}
+
 #[test]
 fn watch_takes_no_longer_than_it_was_told_where_nobody_answers() {
     let folder = Folder::new();

@@ -42,6 +42,8 @@ async fn caller_sees_itself_as_the_callee_does() {
     let told: Vec<_> = answer.trusted_keys.iter().collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].fingerprint, keys.dpe.key_id.as_str());
+    let computed = keys.dpe.key.fingerprint().to_string();
+    assert_eq!(told[0].computed_fingerprint, computed);
 }
 
 #[tokio::test]

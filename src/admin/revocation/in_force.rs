@@ -7,6 +7,7 @@ use crate::admin::overrides::{self, Overriding};
 use crate::admin::rotation::live::{Answer, ask_own_module};
 use crate::config::{LoadError, ModuleKind, Settings, environment, main_of};
 use crate::properties::name::{Name, Pattern, uniform};
+use crate::proto::identity as wire;
 use crate::trust::{Deployment, TrustedKey};
 
 /// Whether a file's revocations hold in the module that runs.
@@ -29,6 +30,16 @@ pub enum InForce {
     },
 }
 
+/// How a running module stands to the keys that were to be revoked.
+enum Standing {
+    /// It refuses all of them.
+    Refused,
+    /// It still accepts one.
+    Accepted,
+    /// It does not say.
+    Unknown,
+}
+
 const KEY: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
 
 impl RevokedFile {
@@ -39,7 +50,8 @@ impl RevokedFile {
             Ok(settings) => settings,
             Err(error) => return InForce::Refused(error),
         };
-        if let Some((deployment, key)) = self.trusted(&settings) {
+        let mut trusted = self.meant(&settings).filter(|(_, key)| !key.revoked);
+        if let Some((deployment, key)) = trusted.next() {
             return self.overridden(deployment, key);
         }
         if settings.reload {
@@ -49,7 +61,8 @@ impl RevokedFile {
         }
     }
 
-    /// Asks the running module whether it refuses the keys.
+    /// Asks the running module whether it refuses the keys: it has to list them as revoked, or every
+    /// key that it knows and none of them.
     pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
         let settings = match Settings::load(&self.main(), kind, environment(), &[]) {
             Ok(settings) => settings,
@@ -59,14 +72,47 @@ impl RevokedFile {
             Ok(answer) => answer,
             Err(answer) => return answer,
         };
-        let mut trusted = answer.trusted_keys.iter().filter(|key| !key.revoked);
-        let is_taken = |fingerprint: &str| {
-            let mut keys = self.keys.iter();
-            keys.any(|key| key.fingerprint == fingerprint)
+        match self.standing(&settings, &answer.trusted_keys) {
+            Standing::Refused => Answer::Accepted(format!("asked at {target}")),
+            Standing::Accepted => {
+                Answer::Refused(format!("the module at {target} still accepts the key"))
+            }
+            Standing::Unknown => {
+                let why = "does not say whether it accepts the key";
+                Answer::Refused(format!("the module at {target} {why}"))
+            }
+        }
+    }
+
+    /// Tells how a module that lists the keys `told` stands to those that were to be revoked.
+    fn standing(&self, settings: &Settings, told: &[wire::TrustedKey]) -> Standing {
+        let keys: Vec<_> = self.meant(settings).map(|(_, key)| key).collect();
+        let is = |told: &wire::TrustedKey, key: &TrustedKey| {
+            told.fingerprint == key.key_id.as_str()
+                || told.computed_fingerprint == key.key.fingerprint().to_string()
         };
-        match trusted.find(|key| is_taken(&key.fingerprint)) {
-            None => Answer::Accepted(format!("asked at {target}")),
-            Some(_) => Answer::Refused(format!("the module at {target} still accepts the key")),
+        let is_meant = |told: &wire::TrustedKey| {
+            let by_itself = match &self.which {
+                Which::Deployment(name, None) => uniform(&told.deployment) == name.uniform(),
+                Which::Deployment(..) => false,
+                Which::Fingerprint(wanted) => {
+                    told.fingerprint == *wanted || told.computed_fingerprint == *wanted
+                }
+            };
+            by_itself || keys.iter().any(|key| is(told, key))
+        };
+        if told.iter().any(|told| !told.revoked && is_meant(told)) {
+            return Standing::Accepted;
+        }
+        let is_listed = |key: &&TrustedKey| told.iter().any(|told| is(told, key));
+        let are_listed = !keys.is_empty() && keys.iter().all(is_listed);
+        let tells_all = told
+            .iter()
+            .all(|told| !told.computed_fingerprint.is_empty());
+        if are_listed || tells_all && !told.is_empty() {
+            Standing::Refused
+        } else {
+            Standing::Unknown
         }
     }
 
@@ -76,20 +122,14 @@ impl RevokedFile {
         main_of(path, &environment()).unwrap_or_else(|| path.to_owned())
     }
 
-    /// Finds a key that was to be revoked and that a module with these settings trusts.
-    fn trusted<'a>(&self, settings: &'a Settings) -> Option<(&'a Deployment, &'a TrustedKey)> {
+    /// Finds the keys that were to be revoked, as a module with these settings has them.
+    fn meant<'a>(
+        &self,
+        settings: &'a Settings,
+    ) -> impl Iterator<Item = (&'a Deployment, &'a TrustedKey)> {
         let deployments = settings.deployments.iter();
-        let mut active = deployments.flat_map(|d| d.active_keys().map(move |key| (d, key)));
-        active.find(|(deployment, key)| match &self.which {
-            Which::Deployment(name, wanted) => {
-                let wanted = wanted.as_ref().map(|wanted| uniform(wanted));
-                deployment.name.uniform() == name.uniform()
-                    && wanted.is_none_or(|wanted| wanted == uniform(&key.name))
-            }
-            Which::Fingerprint(wanted) => {
-                key.key_id.as_str() == wanted || key.key.fingerprint().to_string() == *wanted
-            }
-        })
+        let all = deployments.flat_map(|d| d.keys.iter().map(move |key| (d, key)));
+        all.filter(|(deployment, key)| self.which.is(deployment.name.as_str(), key))
     }
 
     fn overridden(&self, deployment: &Deployment, key: &TrustedKey) -> InForce {
