@@ -42,6 +42,9 @@ mod readme;
 mod reload;
 #[path = "cli/revoke.rs"]
 mod revoke;
+#[cfg(unix)]
+#[path = "cli/revoke_watch.rs"]
+mod revoke_watch;
 #[path = "cli/rotate.rs"]
 mod rotate;
 #[path = "cli/secrets.rs"]

@@ -124,63 +124,71 @@ fn in_force(
     console: &Console,
 ) -> Result<Option<bool>, Failure> {
     let end = Instant::now() + arguments.timeout;
+    let watched = arguments.watch.then_some(end);
     let mut confirmed = None;
     let mut refused = None;
     for file in files.iter().filter(|file| !file.keys.is_empty()) {
-        let path = file.edited().path();
-        let kind = kind_of(&Home::new(path).dir);
-        let not = |why: &str| Failure::new(Exit::No, format!("written, NOT in force: {why}"));
-        let failure = match file.in_force(&kind) {
-            InForce::Loads if arguments.watch => {
-                let seen = runtime()?.block_on(watch(file, &kind, end));
-                match seen {
-                    Ok(at) => {
-                        console.say(&format!("{}: in force, {at}", path.display()));
-                        confirmed = Some(true);
-                        continue;
-                    }
-                    Err(why) => not(&why).with_help(format!(
-                        "see its log for `configReloadFailed`; or {BY_SIGNAL}"
-                    )),
-                }
+        match is_in_force(file, watched, console) {
+            Ok(seen) => confirmed = seen.or(confirmed),
+            Err(failure) => refused = refused.or(Some(failure)),
+        }
+    }
+    refused.map_or(Ok(confirmed), Err)
+}
+
+/// Tells as much of one file, whose running module is asked until the end of `watched`.
+fn is_in_force(
+    file: &RevokedFile,
+    watched: Option<Instant>,
+    console: &Console,
+) -> Result<Option<bool>, Failure> {
+    let path = file.edited().path().display();
+    let kind = kind_of(&Home::new(file.edited().path()).dir);
+    let not = |why: &str| Failure::new(Exit::No, format!("written, NOT in force: {why}"));
+    let in_force = file.in_force(&kind);
+    let takes_no_reload = format!("`{path}` says `countersign.reload=false`");
+    match (in_force, watched) {
+        (takes @ (InForce::Loads | InForce::NoReload), Some(end)) => {
+            if matches!(takes, InForce::NoReload) {
+                console.say(&format!("{takes_no_reload}: {BY_SIGNAL}"));
             }
-            InForce::Loads => continue,
-            InForce::NoReload => {
-                let path = path.display();
-                not(&format!("`{path}` says `countersign.reload=false`")).with_help(BY_SIGNAL)
-            }
+            let seen = runtime()?.block_on(watch(file, &kind, end));
+            let at = seen.map_err(|why| {
+                let help = format!("see its log for `configReloadFailed`; or {BY_SIGNAL}");
+                not(&why).with_help(help)
+            })?;
+            console.say(&format!("{path}: in force, {at}"));
+            Ok(Some(true))
+        }
+        (InForce::Loads, None) => Ok(None),
+        (InForce::NoReload, None) => Err(not(&takes_no_reload).with_help(BY_SIGNAL)),
+        (
             InForce::Overridden {
                 deployment,
                 key,
                 by,
-            } => {
-                let by = by.as_ref();
-                let place = by.map(|by| format!("{}:{}", by.path.display(), by.line));
-                let place = place.unwrap_or_else(|| "a variable of the environment".to_owned());
-                let where_to = by.map_or_else(
-                    || "change it there".to_owned(),
-                    |by| format!("revoke it there too: `--file {}`", by.path.display()),
-                );
-                not(&format!(
-                    "`{key}` of `{deployment}` is still trusted, by {place}"
-                ))
-                .with_help(where_to)
+            },
+            _,
+        ) => {
+            let by = by.as_ref();
+            let place = by.map(|by| format!("{}:{}", by.path.display(), by.line));
+            let place = place.unwrap_or_else(|| "a variable of the environment".to_owned());
+            let where_to = by.map_or_else(
+                || "change it there".to_owned(),
+                |by| format!("revoke it there too: `--file {}`", by.path.display()),
+            );
+            let why = format!("`{key}` of `{deployment}` is still trusted, by {place}");
+            Err(not(&why).with_help(where_to))
+        }
+        (InForce::Refused(error), _) => {
+            for finding in error.findings().into_iter().flatten() {
+                console.finding(finding);
             }
-            InForce::Refused(error) => {
-                for finding in error.findings().into_iter().flatten() {
-                    console.finding(finding);
-                }
-                let path = path.display();
-                not(&format!(
-                    "a module does not take `{path}` as it is: {}",
-                    chain(&error)
-                ))
-                .with_help("mend the file; the module follows it then")
-            }
-        };
-        refused = refused.or(Some(failure));
+            let error = chain(&error);
+            let why = format!("a module does not take `{path}` as it is: {error}");
+            Err(not(&why).with_help("mend the file; the module follows it then"))
+        }
     }
-    refused.map_or(Ok(confirmed), Err)
 }
 
 /// What puts a file in force where a module does not follow it by itself.

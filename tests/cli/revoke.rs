@@ -1,11 +1,9 @@
 //! `countersign revoke`.
 
-#[cfg(unix)]
-use super::modules::{Running, free_port};
 use super::support::{Folder, private_part};
 
-const DPM: &str = "dpm/etc/application.properties";
-const DPE: &str = "dpe/etc/application.properties";
+pub(super) const DPM: &str = "dpm/etc/application.properties";
+pub(super) const DPE: &str = "dpe/etc/application.properties";
 
 fn paired() -> Folder {
     let folder = Folder::new();
@@ -229,56 +227,9 @@ fn a_key_that_only_an_active_profile_has_is_looked_for_there() {
     assert!(folder.read(DEV).contains("is-revoked=true"));
 }
 
-#[cfg(unix)]
-#[test]
-fn watch_waits_until_the_running_module_confirms() {
-    let folder = Folder::new();
-    let port = free_port();
-    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
-    folder
-        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
-        .exits(0);
-    let start = |more: &str| {
-        let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {more}"));
-        dpm.until(" startup ");
-        dpm
-    };
-    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
-
-    let nobody = revoke("--yes --watch --timeout 0").exits(1);
-    folder.write(
-        DPM,
-        folder
-            .read(DPM)
-            .replace("is-revoked=true", "is-revoked=false"),
-    );
-    let deaf = start("--set countersign.reload=false");
-    let unheard = revoke("--yes --watch --timeout 1").exits(1);
-    drop(deaf);
-    folder.write(
-        DPM,
-        folder
-            .read(DPM)
-            .replace("is-revoked=true", "is-revoked=false"),
-    );
-    let _dpm = start("");
-    let confirmed = revoke("--yes --watch").exits(0);
-
-    assert!(
-        nobody.stderr.contains("written, NOT in force: 127.0.0.1:"),
-        "{nobody:?}"
-    );
-    assert!(
-        unheard.stderr.contains("still accepts the key"),
-        "{unheard:?}"
-    );
-    let told = format!("in force, asked at 127.0.0.1:{port}\n");
-    assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
-}
-
 /// Writes the key of `dpe-dev` by placeholders, its fingerprint as free text, and returns that and
 /// the computed one.
-fn with_placeholders(folder: &Folder) -> [String; 2] {
+pub(super) fn with_placeholders(folder: &Folder) -> [String; 2] {
     let text = folder.read(DPM);
     let computed = configured(&text);
     let text = text.replace(&computed, "free-text");
@@ -333,53 +284,4 @@ fn a_fingerprint_that_an_active_profile_overrides_is_nobodys() {
     assert!(former.stderr.contains(&told), "{former:?}");
     assert!(folder.read(DPM).contains("is-revoked=true"));
     assert!(folder.read(DEV).contains("is-revoked=true"));
-}
-
-#[cfg(unix)]
-#[test]
-fn watch_asks_for_the_key_that_placeholders_stand_for() {
-    let folder = Folder::new();
-    let port = free_port();
-    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
-    folder
-        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
-        .exits(0);
-    let [name, computed] = with_placeholders(&folder);
-    let mut dpm = Running::start(&folder, "dpm run --home dpm --set countersign.reload=false");
-    dpm.until(" startup ");
-    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
-
-    let unheard = revoke("--yes --watch --timeout 0").exits(1);
-    // A key is the same, whatever the file calls it by now.
-    folder.write(DPM, folder.read(DPM).replace(&name, &computed));
-    let renamed = revoke("--key key --watch --timeout 0").exits(1);
-    dpm.signal("-HUP");
-    let confirmed = revoke("--watch").exits(0);
-
-    for run in [unheard, renamed] {
-        assert!(run.stderr.contains("still accepts the key"), "{run:?}");
-    }
-    let told = format!("in force, asked at 127.0.0.1:{port}\n");
-    assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
-}
-
-#[test]
-fn watch_takes_no_longer_than_it_was_told_where_nobody_answers() {
-    let folder = Folder::new();
-    // Nothing accepts: the system completes the connection, and nobody answers.
-    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = deaf.local_addr().unwrap().port();
-    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
-    folder
-        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
-        .exits(0);
-    let start = tokio::time::Instant::now();
-
-    let run = folder
-        .run("revoke --file dpm --deployment dpe-dev --yes --watch --timeout 2")
-        .exits(1);
-
-    // Without a limit of its own a question takes 5 s.
-    assert!(start.elapsed().as_secs() < 4, "{run:?}");
-    assert!(run.stderr.contains("did not answer in time"), "{run:?}");
 }

@@ -1,0 +1,125 @@
+//! `countersign revoke --watch`.
+
+use super::modules::{Running, free_port};
+use super::revoke::{DPE, DPM, with_placeholders};
+use super::support::Folder;
+
+#[test]
+fn watch_waits_until_the_running_module_confirms() {
+    let folder = Folder::new();
+    let port = free_port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let start = |more: &str| {
+        let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {more}"));
+        dpm.until(" startup ");
+        dpm
+    };
+    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
+
+    let nobody = revoke("--yes --watch --timeout 0").exits(1);
+    folder.write(
+        DPM,
+        folder
+            .read(DPM)
+            .replace("is-revoked=true", "is-revoked=false"),
+    );
+    let deaf = start("--set countersign.reload=false");
+    let unheard = revoke("--yes --watch --timeout 1").exits(1);
+    drop(deaf);
+    folder.write(
+        DPM,
+        folder
+            .read(DPM)
+            .replace("is-revoked=true", "is-revoked=false"),
+    );
+    let _dpm = start("");
+    let confirmed = revoke("--yes --watch").exits(0);
+
+    assert!(
+        nobody.stderr.contains("written, NOT in force: 127.0.0.1:"),
+        "{nobody:?}"
+    );
+    assert!(
+        unheard.stderr.contains("still accepts the key"),
+        "{unheard:?}"
+    );
+    let told = format!("in force, asked at 127.0.0.1:{port}\n");
+    assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
+}
+
+#[test]
+fn watch_asks_also_a_module_whose_file_takes_no_reload() {
+    let folder = Folder::new();
+    let port = free_port();
+    let settings = format!("ataccama.server.grpc.port={port}\ncountersign.reload=false\n");
+    folder.write(DPM, settings);
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let mut dpm = Running::start(&folder, "dpm run --home dpm");
+    dpm.until(" startup ");
+    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
+
+    let waiting = revoke("--yes --watch --timeout 0").exits(1);
+    dpm.signal("-HUP");
+    let confirmed = revoke("--watch -o json").exits(0);
+
+    let told = format!("`{DPM}` says `countersign.reload=false`: have a module");
+    assert!(waiting.stderr.contains(&told), "{waiting:?}");
+    assert!(
+        waiting.stderr.contains("still accepts the key"),
+        "{waiting:?}"
+    );
+    assert_eq!(confirmed.json()["in_force"], true);
+}
+
+#[test]
+fn watch_asks_for_the_key_that_placeholders_stand_for() {
+    let folder = Folder::new();
+    let port = free_port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let [name, computed] = with_placeholders(&folder);
+    let mut dpm = Running::start(&folder, "dpm run --home dpm --set countersign.reload=false");
+    dpm.until(" startup ");
+    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
+
+    let unheard = revoke("--yes --watch --timeout 0").exits(1);
+    // A key is the same, whatever the file calls it by now.
+    folder.write(DPM, folder.read(DPM).replace(&name, &computed));
+    let renamed = revoke("--key key --watch --timeout 0").exits(1);
+    dpm.signal("-HUP");
+    let confirmed = revoke("--watch").exits(0);
+
+    for run in [unheard, renamed] {
+        assert!(run.stderr.contains("still accepts the key"), "{run:?}");
+    }
+    let told = format!("in force, asked at 127.0.0.1:{port}\n");
+    assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
+}
+
+#[test]
+fn watch_takes_no_longer_than_it_was_told_where_nobody_answers() {
+    let folder = Folder::new();
+    // Nothing accepts: the system completes the connection, and nobody answers.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = deaf.local_addr().unwrap().port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+    let start = tokio::time::Instant::now();
+
+    let run = folder
+        .run("revoke --file dpm --deployment dpe-dev --yes --watch --timeout 2")
+        .exits(1);
+
+    // Without a limit of its own a question takes 5 s.
+    assert!(start.elapsed().as_secs() < 4, "{run:?}");
+    assert!(run.stderr.contains("did not answer in time"), "{run:?}");
+}
