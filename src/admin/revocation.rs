@@ -104,6 +104,7 @@ pub enum RevokeError {
 pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError> {
     let mut planned = Vec::new();
     let mut known = Vec::new();
+    let mut own = None;
     for path in files {
         let text = FileText::read(path)?;
         let resolved = Resolved::of(path, &text);
@@ -113,10 +114,9 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
             .clone()
             .flat_map(|deployment| resolved.meant(deployment, which))
             .collect();
-        if keys.is_empty() && resolved.is_own(which) {
-            return Err(RevokeError::OwnKey(path.clone()));
-        }
-        if keys.is_empty() {
+        if resolved.is_own(which) {
+            own = own.or_else(|| Some(path.clone()));
+        } else if keys.is_empty() {
             in_profile(path, &text, which, files)?;
         }
         known.extend(deployments.flat_map(|deployment| resolved.names(deployment)));
@@ -129,6 +129,9 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
         });
     }
     if planned.iter().all(|file| file.keys.is_empty()) {
+        if let Some(own) = own {
+            return Err(RevokeError::OwnKey(own));
+        }
         known.sort();
         known.dedup();
         let known = match known.as_slice() {

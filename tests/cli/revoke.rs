@@ -125,6 +125,20 @@ fn a_private_key_in_place_of_a_fingerprint_is_not_shown() {
 }
 
 #[test]
+fn an_own_key_is_taken_back_by_the_peers_that_are_named_with_it() {
+    let folder = paired();
+    let own = configured(&folder.read(DPM));
+
+    for files in ["--file dpe --file dpm", "--file dpm --file dpe"] {
+        let run = folder.run(&format!("revoke {files} --fingerprint {own} --dry-run"));
+
+        let run = run.exits(0);
+        assert!(run.stderr.contains("`key` of dpe-dev"), "{run:?}");
+        assert!(!run.stdout.contains(&format!("{DPE}  (")), "{run:?}");
+    }
+}
+
+#[test]
 fn a_file_that_a_reload_refuses_is_written_and_not_in_force() {
     let folder = paired();
     let faulty = folder.read(DPM) + "ataccama.one.platform.deployments.dpe-dev.modul=x\n";
