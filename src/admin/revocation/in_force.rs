@@ -31,7 +31,8 @@ pub enum InForce {
 }
 
 /// How a running module stands to the keys that were to be revoked.
-enum Standing {
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Standing {
     /// It refuses all of them.
     Refused,
     /// It still accepts one.
@@ -85,7 +86,7 @@ impl RevokedFile {
     }
 
     /// Tells how a module that lists the keys `told` stands to those that were to be revoked.
-    fn standing(&self, settings: &Settings, told: &[wire::TrustedKey]) -> Standing {
+    pub(super) fn standing(&self, settings: &Settings, told: &[wire::TrustedKey]) -> Standing {
         let keys: Vec<_> = self.meant(settings).map(|(_, key)| key).collect();
         let is = |told: &wire::TrustedKey, key: &TrustedKey| {
             told.fingerprint == key.key_id.as_str()

@@ -1,9 +1,11 @@
 use std::fs;
 
+use super::in_force::Standing;
 use super::*;
 use crate::admin::write::kill;
-use crate::config::ModuleKind;
-use crate::jose::{KeyId, PublicJwk, SigningKey};
+use crate::config::{ModuleKind, Settings};
+use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey};
+use crate::proto::identity as wire;
 
 const D: &str = "ataccama.one.platform.deployments";
 
@@ -97,6 +99,49 @@ fn files_with_faults_are_changed_and_only_where_the_key_is() {
     let in_force = written[0].in_force(&ModuleKind::Dpm);
     assert!(matches!(in_force, InForce::Refused(_)), "{in_force:?}");
     assert!(plan(&[file], &which("dpe-dev", None)).unwrap().is_empty());
+}
+
+#[test]
+fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.properties");
+    let (own, one, other) = (key(), key(), key());
+    let own = PrivateJwk::write(&own, &own.fingerprint().into());
+    let own = format!(
+        "ataccama.authentication.internal.jwt.generator.key={}\n",
+        own.expose()
+    );
+    let text = own + &deployment("dpe-dev", &[("key", &one)]);
+    fs::write(&file, text).unwrap();
+    let planned = plan(std::slice::from_ref(&file), &which("dpe-dev", Some("key"))).unwrap();
+    let planned = &planned.files()[0];
+    let settings = Settings::load(&file, &ModuleKind::Dpm, [], &[]).unwrap();
+    let told = |fingerprint: &str, computed_fingerprint: &str, revoked| wire::TrustedKey {
+        deployment: "dpe-dev".to_owned(),
+        fingerprint: fingerprint.to_owned(),
+        computed_fingerprint: computed_fingerprint.to_owned(),
+        revoked,
+    };
+    let (one, other) = (
+        &*one.fingerprint().to_string(),
+        &*other.fingerprint().to_string(),
+    );
+
+    for (told, expected) in [
+        (vec![], Standing::Unknown),
+        (vec![told(one, "", true)], Standing::Refused),
+        (vec![told(one, "", false)], Standing::Accepted),
+        (vec![told("name", one, true)], Standing::Refused),
+        (vec![told("name", one, false)], Standing::Accepted),
+        (vec![told(other, other, false)], Standing::Refused),
+        (vec![told(other, "", false)], Standing::Unknown),
+        (
+            vec![told(one, one, true), told("name", one, false)],
+            Standing::Accepted,
+        ),
+    ] {
+        assert_eq!(planned.standing(&settings, &told), expected, "{told:?}");
+    }
 }
 
 const FILES: [&str; 2] = ["one.properties", "two.properties"];
