@@ -49,6 +49,8 @@ pub struct RevokedFile {
 pub struct RevokedKey {
     /// The deployment, as the file has it.
     pub deployment: String,
+    /// Whether that is an engine.
+    pub is_engine: bool,
     /// What the file calls the key.
     pub name: String,
     /// The configured fingerprint, its placeholders resolved, without anything that looks like a private key.

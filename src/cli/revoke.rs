@@ -238,16 +238,20 @@ fn consequences(plan: &Revocation) -> String {
                 "  KEY_REVOKED for calls and replies that `{name}` of {deployment} signed: {fingerprint}"
             );
         }
-        let names: BTreeSet<_> = open
+        let deployments: BTreeSet<_> = open
             .iter()
-            .map(|key| (&key.deployment, &key.left))
+            .map(|key| (&key.deployment, key.is_engine, &key.left))
             .collect();
-        for (deployment, left) in names {
+        for (deployment, is_engine, left) in deployments {
+            let engines = if is_engine {
+                "; its engines are DISCONNECTED"
+            } else {
+                ""
+            };
             let _ = match left.as_slice() {
                 [] => writeln!(
                     text,
-                    "  all of {deployment}: no other key of it is trusted here; its engines are \
-                     DISCONNECTED"
+                    "  all of {deployment}: no other key of it is trusted here{engines}"
                 ),
                 left => writeln!(text, "  {deployment} goes on with {}", left.join(", ")),
             };

@@ -49,6 +49,20 @@ fn a_key_is_revoked_and_what_stops_working_is_said_before() {
 }
 
 #[test]
+fn only_an_engine_has_engines_that_are_disconnected() {
+    let folder = paired();
+    let dry = |more: &str| folder.run(&format!("revoke --dry-run {more}")).exits(0);
+
+    let engine = dry("--file dpm --deployment dpe-dev");
+    let registry = dry("--file dpe --deployment dpm-dev");
+
+    let all = "all of dpe-dev: no other key of it is trusted here; its engines are DISCONNECTED\n";
+    assert!(engine.stderr.contains(all), "{engine:?}");
+    let all = "all of dpm-dev: no other key of it is trusted here\n";
+    assert!(registry.stderr.contains(all), "{registry:?}");
+}
+
+#[test]
 fn one_key_of_several_is_revoked_by_name_or_fingerprint() {
     let folder = paired();
     let rotate = "--file dpe --peer-file dpm --yes";

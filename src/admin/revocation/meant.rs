@@ -49,6 +49,7 @@ impl Resolved {
         let left: Vec<_> = kept.map(|key| key.name.clone()).collect();
         let revoked = |key: &TrustedKey| RevokedKey {
             deployment: deployment.name.clone(),
+            is_engine: deployment.module.as_deref() == Some("dpe"),
             name: key.name.clone(),
             fingerprint: self.fingerprint(deployment, key),
             // Anything but a plain `true` is written anew.
