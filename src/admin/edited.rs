@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::WriteError;
+use super::overrides::variable_above;
 use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
-use crate::properties::name::variable_for;
 use crate::properties::{Change, Edit, FileText, Outcome, ReadError, ReadFault};
 use crate::secret::Secret;
 
@@ -153,15 +153,9 @@ impl EditedFile {
     /// Names the variables of this process's environment that stand above what would change, each
     /// with the setting.
     pub fn overridden_by(&self) -> Vec<(String, &str)> {
-        // An underscore may stand for a dash, which a variable may also leave out.
-        let plain = |name: &str| name.replace('_', "").to_ascii_uppercase();
-        let environment = crate::config::environment();
         let overriding = self.changes.iter().filter_map(|change| {
-            let list = change.key.split('[').next().unwrap_or_default();
-            let wanted = [&*change.key, list].map(|name| plain(&variable_for(name)));
-            let mut variables = environment.iter().map(|(name, _)| name);
-            let found = variables.find(|name| wanted.contains(&plain(name)));
-            found.map(|name| (name.clone(), change.key.as_str()))
+            let variable = variable_above(&change.key)?;
+            Some((variable, change.key.as_str()))
         });
         overriding.collect()
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::diagnostic::{Origin, redact_name};
-use crate::properties::name::Name;
+use crate::properties::name::{Name, variable_for};
 use crate::properties::{Document, FileText, ReadError};
 
 /// A setting, and where it stands.
@@ -38,6 +38,18 @@ pub(super) fn is_main(path: &Path) -> Result<(), OfProfile> {
             main,
         }),
     }
+}
+
+/// Names a variable of this process's environment that stands above `setting` in any file.
+pub(super) fn variable_above(setting: &str) -> Option<String> {
+    // An underscore may stand for a dash, which a variable may also leave out.
+    let plain = |name: &str| name.replace('_', "").to_ascii_uppercase();
+    let list = setting.split('[').next().unwrap_or_default();
+    let wanted = [setting, list].map(|name| plain(&variable_for(name)));
+    let environment = config::environment();
+    let mut variables = environment.iter().map(|(name, _)| name);
+    let found = variables.find(|name| wanted.contains(&plain(name)));
+    found.cloned()
 }
 
 /// Which settings are meant, by name and value.

@@ -224,7 +224,7 @@ impl Rotation {
     /// # Errors
     ///
     /// When it is not the time for the step, or a file stands in its way: also that of an active
-    /// profile, where it sets what the step would change.
+    /// profile, where it sets what the step would change; or a variable stands above the key.
     pub fn plan(&self, step: Step, now: SystemTime) -> Result<Plan, RotateError> {
         self.is_in_main_files()?;
         if let Some(findings) = self.damage() {
@@ -238,7 +238,13 @@ impl Rotation {
                 let untouched = self.sources().map(|source| edits::edited(source, &[]));
                 (untouched.collect(), settled.then_some(key))
             }
-            Action::Do => edits::edits(self, step, now)?,
+            Action::Do => {
+                // A next key that nobody signs with can be forgotten in any case.
+                if step != Step::Abort {
+                    self.is_in_file()?;
+                }
+                edits::edits(self, step, now)?
+            }
         };
         let plan = Plan { step, files, key };
         if !plan.is_empty() {

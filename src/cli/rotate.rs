@@ -364,11 +364,16 @@ fn not_taken(error: &RotateError, files: &FileArguments, console: &Console) -> F
         RotateError::NotShown { help, .. } => no(Exit::No).with_help(help),
         RotateError::OfProfile(OfProfile { main, .. }) => name_main(no(Exit::Usage), main),
         RotateError::InProfile { main, by } => no(Exit::No).with_help(moved(main, &by.path)),
+        RotateError::InVariable { variable, .. } => no(Exit::No).with_help(format!(
+            "start the module without it, with its key in the file; then go on with `env -u \
+             {variable} countersign rotate …`"
+        )),
         RotateError::NotNamed(name) => no(Exit::No).with_help(format!(
             "name its file with `--peer-file`, or leave the old key to it: `--except {name}`"
         )),
         RotateError::StillOld(_) => no(Exit::No).with_help(
-            "wait for its reload, or see its log for `configReloadFailed`; `--now` does not wait",
+            "wait for its reload, or see its log for `configReloadFailed`; it does not follow the \
+             file where a variable stands above `generator.key`: start it without",
         ),
         _ => no(Exit::Bug),
     }

@@ -18,8 +18,18 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn start(folder: &Folder, arguments: &str) -> Self {
+        Self::start_with(folder, arguments, [])
+    }
+
+    /// Starts it with `variables` in its environment.
+    pub(super) fn start_with<const N: usize>(
+        folder: &Folder,
+        arguments: &str,
+        variables: [(&str, &str); N],
+    ) -> Self {
         let mut child = command(&folder.path(""))
             .args(arguments.split_whitespace())
+            .envs(variables)
             .spawn()
             .unwrap();
         let lines = Some(BufReader::new(child.stderr.take().unwrap()));

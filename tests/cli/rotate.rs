@@ -330,23 +330,54 @@ fn variable_that_stands_above_what_changes_is_named_and_not_shown() {
         String::from_utf8(output.stderr).unwrap()
     };
     let roles = "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPE_DEV_SECURITY_ROLES";
-    let own = "ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY";
 
-    let prepared = run(&format!("rotate prepare {FILES} --yes"), own);
-    let activated = run(&format!("rotate activate {FILES} --offline --dry-run"), own);
     let removed = run("deployment remove dpe-dev --home dpm --dry-run", roles);
 
-    assert!(!prepared.contains("warning: the variable"), "{prepared}");
-    for (told, variable, setting) in [
-        (&activated, own, "generator.key` in `dpe/"),
-        (&removed, roles, "security.roles[0]` in `dpm/"),
-    ] {
-        let warning =
-            format!("warning: the variable `{variable}` of this environment stands above `");
-        assert!(told.contains(&warning), "{told}");
-        assert!(told.contains(setting), "{told}");
-        assert!(!told.contains("IN-THE-VARIABLE"), "{told}");
+    let warning = format!("warning: the variable `{roles}` of this environment stands above `");
+    assert!(removed.contains(&warning), "{removed}");
+    assert!(
+        removed.contains("security.roles[0]` in `dpm/"),
+        "{removed}"
+    );
+    assert!(!removed.contains("IN-THE-VARIABLE"), "{removed}");
+}
+
+#[test]
+fn a_key_that_a_variable_stands_above_is_not_changed() {
+    let folder = paired();
+    let own = "ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY";
+    let run = |step: &str| {
+        let arguments = format!("rotate {step} {FILES} --offline --now --yes");
+        let output = command(&folder.path(""))
+            .args(arguments.split_whitespace())
+            .env(own, "IN-THE-VARIABLE")
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let refused = |step: &str| {
+        let before = [DPM, DPE].map(|file| folder.read(file));
+        let (code, told) = run(step);
+        assert_eq!(code, Some(1), "{step}: {told}");
+        let why = format!(
+            "error: the variable `{own}` of this environment stands above `generator.key` in `{DPE}`"
+        );
+        assert!(told.starts_with(&why), "{step}: {told}");
+        assert!(told.contains(&format!("`env -u {own} ")), "{step}: {told}");
+        assert!(!told.contains("IN-THE-VARIABLE"), "{step}: {told}");
+        assert_eq!([DPM, DPE].map(|file| folder.read(file)), before, "{step}");
+    };
+
+    for step in ["prepare", "activate", "finish"] {
+        refused(step);
+        refused("run");
+        rotate(&folder, step, "--offline --now --yes").exits(0);
     }
+    rotate(&folder, "prepare", "--yes").exits(0);
+    assert_eq!(run("abort").0, Some(0));
 }
 
 #[test]
@@ -461,16 +492,24 @@ fn the_old_key_stays_while_the_running_module_signs_with_it() {
     folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(0);
-    let mut dpe = Running::start(&folder, "dpe run --home dpe --set countersign.reload=false");
-    dpe.until(" startup ");
-    rotate(&folder, "prepare", "--yes").exits(0);
-    rotate(&folder, "activate", "--offline --yes").exits(0);
+    let key = private_keys(&folder).remove(0);
+    let own = "ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY";
+    for variable in [("COUNTERSIGN_RELOAD", "false"), (own, &key)] {
+        let mut dpe = Running::start_with(&folder, "dpe run --home dpe", [variable]);
+        dpe.until(" startup ");
+        if status(&folder)["phase"] == "idle" {
+            rotate(&folder, "prepare", "--yes").exits(0);
+            rotate(&folder, "activate", "--offline --yes").exits(0);
+        }
 
-    let waited = rotate(&folder, "run", "--yes --timeout 1").exits(1);
+        let waited = rotate(&folder, "run", "--yes --timeout 1").exits(1);
 
-    let told = "the running module still signs with its old key";
-    assert!(waited.stderr.contains(told), "{waited:?}");
-    assert_eq!(status(&folder)["phase"], "activated");
+        let told = "the running module still signs with its old key";
+        assert!(waited.stderr.contains(told), "{waited:?}");
+        let help = "where a variable stands above `generator.key`: start it without";
+        assert!(waited.stderr.contains(help), "{waited:?}");
+        assert_eq!(status(&folder)["phase"], "activated");
+    }
 }
 
 #[cfg(unix)]

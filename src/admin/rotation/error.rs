@@ -90,6 +90,18 @@ pub enum RotateError {
         /// What stands above it.
         by: Overriding,
     },
+    /// A variable of the environment stands above the key that a step reads or writes.
+    #[error(
+        "the variable `{variable}` of this environment stands above `generator.key` in `{}`: a \
+         module that is started with it signs with the variable's key, whatever the file says",
+        path.display()
+    )]
+    InVariable {
+        /// The owner's file.
+        path: PathBuf,
+        /// Its name.
+        variable: String,
+    },
     /// The file of a peer that may trust the old key is not named.
     #[error("`{0}` may still trust the old key, and its file is not named")]
     NotNamed(DeploymentName),

@@ -41,6 +41,18 @@ impl Rotation {
 }
 
 impl Rotation {
+    /// Makes sure that no variable of the environment stands above the key: the module would sign
+    /// with that one, also where the peers have revoked it.
+    pub(super) fn is_in_file(&self) -> Result<(), RotateError> {
+        match overrides::variable_above(OWN_KEY) {
+            None => Ok(()),
+            Some(variable) => Err(RotateError::InVariable {
+                path: self.owner.path.clone(),
+                variable,
+            }),
+        }
+    }
+
     /// Makes sure that the files of active profiles set nothing that a step reads or writes: only
     /// the main files are changed.
     pub(super) fn is_in_main_files(&self) -> Result<(), RotateError> {
