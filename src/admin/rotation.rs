@@ -230,6 +230,10 @@ impl Rotation {
         if let Some(findings) = self.damage() {
             return edits::forget_damaged(self, step, findings);
         }
+        // Peers take the next key from a block, which goes by the name.
+        if step == Step::Prepare && self.peers.is_empty() && self.name().is_none() {
+            return Err(RotateError::NoName(self.owner.path.clone()));
+        }
         let (files, key) = match step.in_phase(self.phase()) {
             Action::Refuse(why) => return Err(why.into()),
             Action::Nothing => {

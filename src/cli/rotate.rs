@@ -337,6 +337,9 @@ fn not_taken(error: &RotateError, files: &FileArguments, console: &Console) -> F
         RotateError::Write(error) => key::not_written(error),
         RotateError::SameFile(_) => no(Exit::Usage),
         RotateError::Read(_) | RotateError::NoKey(_) => no(Exit::Unreadable),
+        RotateError::NoName(_) => no(Exit::Unreadable).with_help(
+            "write there what the peers call this module: `countersign.deployment.name=NAME`",
+        ),
         RotateError::Faults { .. } => {
             no(Exit::Unreadable).with_help("`countersign explain CODE` says more about a finding")
         }

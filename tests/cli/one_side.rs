@@ -200,6 +200,31 @@ fn a_key_is_changed_across_two_machines() {
 }
 
 #[test]
+fn a_key_of_a_module_without_a_name_is_not_handed_over() {
+    let [here, _] = paired();
+    let prepare = "rotate prepare --file dpm.properties --one-side --yes";
+    let name = "countersign.deployment.name=dpm-dev\n";
+    let nameless = here.read("dpm.properties").replace(name, "");
+    here.write("dpm.properties", &nameless);
+
+    let refused = here.run(prepare).exits(3);
+    assert_eq!(here.read("dpm.properties"), nameless);
+    here.write("dpm.properties", nameless + name);
+    here.run(prepare).exits(0);
+    let prepared = here.read("dpm.properties").replace(name, "");
+    here.write("dpm.properties", prepared);
+    let again = here.run(prepare).exits(3);
+
+    for run in [refused, again] {
+        let told = "`dpm.properties` has no `countersign.deployment.name`";
+        assert!(run.stderr.contains(told), "{run:?}");
+        let help = "what the peers call this module: `countersign.deployment.name=NAME`";
+        assert!(run.stderr.contains(help), "{run:?}");
+        assert_eq!(run.stdout, "");
+    }
+}
+
+#[test]
 fn a_stranger_cannot_hand_over_a_key_of_somebody_else() {
     let [_, there] = paired();
     let [stranger, _] = paired();

@@ -335,10 +335,7 @@ fn variable_that_stands_above_what_changes_is_named_and_not_shown() {
 
     let warning = format!("warning: the variable `{roles}` of this environment stands above `");
     assert!(removed.contains(&warning), "{removed}");
-    assert!(
-        removed.contains("security.roles[0]` in `dpm/"),
-        "{removed}"
-    );
+    assert!(removed.contains("security.roles[0]` in `dpm/"), "{removed}");
     assert!(!removed.contains("IN-THE-VARIABLE"), "{removed}");
 }
 

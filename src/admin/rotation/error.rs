@@ -33,6 +33,12 @@ pub enum RotateError {
     /// The owner's file has no key.
     #[error("`{}` has no `generator.key`; there is nothing to rotate", .0.display())]
     NoKey(PathBuf),
+    /// The next key is to be handed over, and the owner's file does not say whose it is.
+    #[error(
+        "`{}` has no `countersign.deployment.name`, so no block can say whose the next key is",
+        .0.display()
+    )]
+    NoName(PathBuf),
     /// One file is named twice.
     #[error("`{}` is named twice", .0.display())]
     SameFile(PathBuf),
