@@ -1,6 +1,10 @@
 //! `countersign rotate`.
 
 use std::fs;
+#[cfg(target_os = "linux")]
+use std::io::Write as _;
+#[cfg(target_os = "linux")]
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -117,6 +121,42 @@ fn run_takes_all_steps_of_either_side_and_goes_on_from_any() {
         }
     }
     folder.run(&format!("check {DPM} {DPE}")).exits(0);
+}
+
+/// Reads what follows `before` in the first line of `text` that has it.
+#[cfg(target_os = "linux")]
+fn after<'a>(text: &'a str, before: &str) -> &'a str {
+    let mut found = text.lines().filter_map(|line| line.split_once(before));
+    let (_, rest) = found.next().unwrap_or_else(|| panic!("{before}: {text}"));
+    rest.split_whitespace().next().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn run_writes_the_key_that_it_showed() {
+    let folder = paired();
+    let line = format!(
+        "{} rotate run {FILES} --now",
+        env!("CARGO_BIN_EXE_countersign")
+    );
+    let Ok(mut terminal) = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .current_dir(folder.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+    else {
+        println!("skipped: there is no `script` on this machine");
+        return;
+    };
+    terminal.stdin.take().unwrap().write_all(b"y\n").unwrap();
+    let output = terminal.wait_with_output().unwrap();
+
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}");
+    let shown = after(&told, "key2.fingerprint=");
+    assert_eq!(after(&told, "files trust "), shown, "{told}");
+    assert_eq!(status(&folder)["fingerprint"], shown, "{told}");
 }
 
 #[test]

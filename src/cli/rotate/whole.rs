@@ -10,7 +10,7 @@ use super::{
 };
 use crate::admin::RotateError;
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
-use crate::admin::rotation::{Rotation, Step};
+use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::cli::Answer;
 use crate::cli::output::{Console, Exit, Format};
 use crate::cli::run::runtime;
@@ -33,6 +33,11 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     // Else the last step could not be taken.
     reaches_all(&first, arguments).map_err(|error| failed(&error))?;
     confirm(&opening, arguments, console)?;
+    if opening.step() == Step::Prepare {
+        // The key that was shown is the one that is written.
+        opening.carry_out().map_err(|error| failed(&error))?;
+        took(&opening, console);
+    }
     loop {
         let rotation = files.read(console)?;
         let step = rotation.phase().next_step();
@@ -50,12 +55,7 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
             warn_of_variables(plan.files(), console);
         }
         plan.carry_out().map_err(|error| failed(&error))?;
-        let key = plan.key().map_or_else(String::new, |key| key.to_string());
-        console.say(&match step {
-            Step::Prepare => format!("prepared   every peer's file trusts {key}"),
-            Step::Activate => format!("activated  {key} signs"),
-            Step::Finish | Step::Abort => format!("finished   the key before {key} is revoked"),
-        });
+        took(&plan, console);
         if step != Step::Finish {
             continue;
         }
@@ -67,6 +67,16 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         }
         return Ok(Exit::Done);
     }
+}
+
+/// Says what a step has done.
+fn took(plan: &Plan, console: &Console) {
+    let key = plan.key().map_or_else(String::new, |key| key.to_string());
+    console.say(&match plan.step() {
+        Step::Prepare => format!("prepared   the named peers' files trust {key}"),
+        Step::Activate => format!("activated  {key} signs"),
+        Step::Finish | Step::Abort => format!("finished   the key before {key} is revoked"),
+    });
 }
 
 /// Between two questions to running modules while something is waited for: at first, and at most.
