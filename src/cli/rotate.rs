@@ -72,7 +72,8 @@ pub(super) struct FileArguments {
     /// The file, or the home, of a module that trusts it; may be repeated
     #[arg(long, value_name = "FILE")]
     peer_file: Vec<PathBuf>,
-    /// No peer's file is here: `prepare` prints a block for `pair accept` over there
+    /// No peer's file is here: `prepare` prints a block for `pair accept` over there; `run` is for
+    /// files that are here
     #[arg(long)]
     one_side: bool,
 }

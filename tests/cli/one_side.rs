@@ -163,6 +163,11 @@ fn a_key_is_changed_across_two_machines() {
         "{unseen:?}"
     );
 
+    let whole = rotate("run").exits(2);
+    let help = "take the steps one by one: countersign rotate activate --file dpm.properties \
+                --one-side\n";
+    assert!(whole.stderr.ends_with(help), "{whole:?}");
+
     let accept = format!(
         "pair accept dpe=dpe.properties --words {}",
         words(&prepared)

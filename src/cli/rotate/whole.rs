@@ -12,7 +12,7 @@ use crate::admin::RotateError;
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::cli::Answer;
-use crate::cli::output::{Console, Exit, Format};
+use crate::cli::output::{Console, Exit, Failure, Format};
 use crate::cli::run::runtime;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ModuleKind;
@@ -23,6 +23,12 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     let runtime = runtime()?;
     let failed = |error: &RotateError| not_taken(error, files, console);
     let first = files.read(console)?;
+    if files.one_side {
+        let step = files.command(first.phase().next_step().as_str());
+        let why = "`rotate run` waits for peers whose files it changes; `--one-side` changes none";
+        let help = format!("take the steps one by one: {step}");
+        return Err(Failure::new(Exit::Usage, why).with_help(help));
+    }
     let kind = files.kind(&first);
     let opening = first.plan(first.phase().next_step(), SystemClock.now());
     let opening = opening.map_err(|error| failed(&error))?;
