@@ -1,5 +1,6 @@
 //! `countersign rotate`: another key for a module, while it and its peers run.
 
+mod finished;
 mod shown;
 mod whole;
 
@@ -208,8 +209,12 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
         plan.carry_out().map_err(|error| failed(&error))?;
     }
     let after = files.read(console)?;
+    let mut ended = Ok(());
     if step == Step::Finish {
-        still_trusting(&rotation, files, console);
+        if !arguments.dry_run {
+            ended = finished::in_force(&rotation, arguments);
+        }
+        finished::still_trusting(&rotation, files, console);
     }
     if let (Step::Prepare, true, Some(block)) = (step, files.one_side, after.hand_over())
         && console.format() == Format::Text
@@ -223,7 +228,7 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
         Format::Text => console.answer(shown::step(&plan, &after, arguments))?,
         Format::Json => console.json(&Report::step(&plan, &after, arguments))?,
     }
-    Ok(Exit::Done)
+    ended.map(|()| Exit::Done)
 }
 
 /// Tells whether the old key goes at every peer; of those without a file here, `--one-side` and
@@ -233,28 +238,6 @@ fn reaches_all(rotation: &Rotation, arguments: &StepArguments) -> Result<(), Rot
         return Ok(());
     }
     rotation.reaches_all(&arguments.except)
-}
-
-/// Says how the peers without a file here are to revoke the old key.
-fn still_trusting(rotation: &Rotation, files: &FileArguments, console: &Console) {
-    let Some(old) = rotation.previous() else {
-        return;
-    };
-    let names: Vec<_> = rotation.left_out().map(ToString::to_string).collect();
-    let who = match names.as_slice() {
-        _ if files.one_side => "the peers trust the old key until each revokes it".to_owned(),
-        [] => return,
-        names => format!("it may be trusted still by {}", names.join(", ")),
-    };
-    console.note(&format!(
-        "{who}; nothing here remembers that. At each of them, with its home for HOME:"
-    ));
-    let name = rotation.name().map_or("NAME", DeploymentName::as_str);
-    console.say(&format!(
-        "  countersign revoke --file HOME --fingerprint {old} --watch --yes\n  \
-         countersign deployment show {name} --home HOME\n\
-         It is done where the first says `in force` and the second `{old}  revoked`."
-    ));
 }
 
 /// Tells whether running modules and the time let the step be taken.

@@ -514,10 +514,26 @@ fn a_running_peer_has_the_last_word() {
     assert_eq!(status(&folder)["phase"], "prepared");
     assert!(!folder.read(DPM_LOG).contains("authRejected"));
     drop(dpm);
-    let _dpm = start();
+    let dpm = start();
     let accepted = rotate(&folder, "activate", "--yes").exits(0);
     let told = format!("the running module accepts it, asked at localhost:{port}");
     assert!(accepted.stderr.contains(&told), "{accepted:?}");
+
+    // The file has revoked the old key, and the module does not follow it.
+    let held = rotate(&folder, "run", "--now --yes --timeout 1").exits(1);
+    let at = format!("written, NOT in force: the module at localhost:{port} still accepts the key");
+    assert!(held.stderr.contains(&at), "{held:?}");
+    assert!(held.stderr.contains("kill -HUP PID"), "{held:?}");
+    assert!(!held.stderr.contains("is revoked"), "{held:?}");
+    assert!(held.stdout.contains("is-revoked=true"), "{held:?}");
+    drop(dpm);
+    folder.write(DPM, folder.read(DPM) + "\ncountersign.reload=false\n");
+    for step in ["prepare", "activate"] {
+        rotate(&folder, step, "--yes").exits(0);
+    }
+    let unseen = rotate(&folder, "finish", "--now --yes").exits(1);
+    let told = format!("written, NOT in force: `{DPM}` says `countersign.reload=false`");
+    assert!(unseen.stderr.contains(&told), "{unseen:?}");
 }
 
 #[cfg(unix)]

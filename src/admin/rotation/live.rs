@@ -2,6 +2,7 @@
 //! own.
 
 mod evidence;
+mod revoked;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -15,6 +16,7 @@ use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 pub use self::evidence::Evidence;
+pub use self::revoked::{Holdout, holdout};
 use super::{Rotation, Trust};
 use crate::config::{self, ModuleKind, Settings};
 use crate::grpc::tls::ClientTlsOptions;

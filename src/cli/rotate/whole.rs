@@ -5,9 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::shown::{self, Report};
-use super::{
-    StepArguments, confirm, left, not_taken, reaches_all, still_trusting, warn_of_variables,
-};
+use super::{StepArguments, confirm, finished, left, not_taken, reaches_all, warn_of_variables};
 use crate::admin::RotateError;
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
 use crate::admin::rotation::{Plan, Rotation, Step};
@@ -61,17 +59,21 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
             warn_of_variables(plan.files(), console);
         }
         plan.carry_out().map_err(|error| failed(&error))?;
-        took(&plan, console);
         if step != Step::Finish {
+            took(&plan, console);
             continue;
         }
-        still_trusting(&rotation, files, console);
+        let ended = finished::in_force(&rotation, arguments);
+        if ended.is_ok() {
+            took(&plan, console);
+        }
+        finished::still_trusting(&rotation, files, console);
         let after = files.read(console)?;
         match console.format() {
             Format::Text => console.answer(shown::step(&plan, &after, arguments))?,
             Format::Json => console.json(&Report::step(&plan, &after, arguments))?,
         }
-        return Ok(Exit::Done);
+        return ended.map(|()| Exit::Done);
     }
 }
 

@@ -1,0 +1,73 @@
+//! Whether the running peers let the old key go once their files have revoked it.
+
+use tokio::time::Instant;
+
+use super::{Asking, PATIENCE, address, call_peer, kind_of, load};
+use crate::admin::rotation::{Rotation, Source};
+use crate::config::ModuleKind;
+use crate::jose::KeyId;
+use crate::trust::Deployment;
+
+/// A peer that may go on accepting a key that its file has revoked.
+#[derive(Clone, Debug)]
+pub struct Holdout {
+    /// What was found.
+    pub why: String,
+    /// Whether a reload may change it.
+    pub may_follow: bool,
+}
+
+/// Finds a peer whose file revoked the previous key of `rotation`, as it was before that, and that
+/// may accept it still: it says so, or it does not say and its file says that it follows no change.
+pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Option<Holdout> {
+    let previous = rotation.previous()?;
+    for peer in &rotation.peers {
+        let keys = &peer.deployment(rotation)?.keys;
+        let old = keys.iter().find(|key| key.key.fingerprint() == previous);
+        let Some(old) = old else {
+            continue;
+        };
+        let peers = rotation.peers().into_iter();
+        let mut named = peers.filter(|(_, file)| *file == Some(peer.path.as_path()));
+        let known = named.next().map(|(deployment, _)| deployment);
+        let said = match known.filter(|peer| !asking.offline && !asking.except.contains(&peer.name))
+        {
+            Some(known) => accepts(rotation, kind, asking, (known, peer), &old.key_id).await,
+            None => None,
+        };
+        let module = known.map(|known| kind_of(&known.module));
+        let settings = module.and_then(|module| load(&peer.path, &module).ok());
+        let reloads = settings.is_none_or(|settings| settings.reload);
+        let why = match said {
+            Some((true, at)) => format!("the module at {at} still accepts the key"),
+            None if !reloads => {
+                format!("`{}` says `countersign.reload=false`", peer.path.display())
+            }
+            Some((false, _)) | None => continue,
+        };
+        return Some(Holdout {
+            why,
+            may_follow: reloads,
+        });
+    }
+    None
+}
+
+/// Asks a running peer whether it accepts `old`, and where it was asked; none where it does not say.
+async fn accepts(
+    rotation: &Rotation,
+    kind: &ModuleKind,
+    asking: &Asking,
+    (deployment, peer): (&Deployment, &Source),
+    old: &KeyId,
+) -> Option<(bool, String)> {
+    let settings = load(&rotation.owner.path, kind).ok()?;
+    let key = rotation.owner.checked.own.as_ref()?;
+    let place = address(&settings, deployment, Some(&peer.path), asking).ok()?;
+    let deadline = Instant::now() + PATIENCE;
+    let answer = call_peer(&settings, key, deployment, &place, deadline).await;
+    let known = answer.ok()?.trusted_keys;
+    let mut accepted = known.iter().filter(|key| !key.revoked);
+    let accepts = accepted.any(|key| key.fingerprint == old.as_str());
+    (!known.is_empty()).then(|| (accepts, place.0.to_string()))
+}

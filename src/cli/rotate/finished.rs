@@ -1,0 +1,64 @@
+//! What is left of the old key once the files have revoked it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{FileArguments, StepArguments};
+use crate::admin::rotation::Rotation;
+use crate::admin::rotation::live;
+use crate::cli::output::{Console, Exit, Failure};
+use crate::cli::run::runtime;
+use crate::identity::DeploymentName;
+
+/// Between two questions to a running peer.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Waits until the running peers follow their files, no longer than the time-out. `rotation` is as
+/// it was before the last step.
+pub(super) fn in_force(rotation: &Rotation, arguments: &StepArguments) -> Result<(), Failure> {
+    let kind = arguments.files.kind(rotation);
+    let asking = arguments.asking();
+    let why = runtime()?.block_on(async {
+        let end = Instant::now() + arguments.timeout;
+        while let Some(holdout) = live::holdout(rotation, &kind, &asking).await {
+            if !holdout.may_follow || Instant::now() >= end {
+                return Err(holdout.why);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    });
+    why.map_err(|why| {
+        let old = rotation.previous();
+        let old = old.map_or_else(String::new, |key| key.to_string());
+        Failure::new(Exit::No, format!("written, NOT in force: {why}")).with_help(format!(
+            "see its log for `configReloadFailed`; have a module with `countersign.reload=false` \
+             look at once: `kill -HUP PID`; or start it anew. It is done where `countersign revoke \
+             --file HOME --fingerprint {old} --watch --yes`, with its home for HOME, says `in \
+             force`"
+        ))
+    })
+}
+
+/// Says how the peers without a file here are to revoke the old key.
+pub(super) fn still_trusting(rotation: &Rotation, files: &FileArguments, console: &Console) {
+    let Some(old) = rotation.previous() else {
+        return;
+    };
+    let names: Vec<_> = rotation.left_out().map(ToString::to_string).collect();
+    let who = match names.as_slice() {
+        _ if files.one_side => "the peers trust the old key until each revokes it".to_owned(),
+        [] => return,
+        names => format!("it may be trusted still by {}", names.join(", ")),
+    };
+    console.note(&format!(
+        "{who}; nothing here remembers that. At each of them, with its home for HOME:"
+    ));
+    let name = rotation.name().map_or("NAME", DeploymentName::as_str);
+    console.say(&format!(
+        "  countersign revoke --file HOME --fingerprint {old} --watch --yes\n  \
+         countersign deployment show {name} --home HOME\n\
+         It is done where the first says `in force` and the second `{old}  revoked`."
+    ));
+}
