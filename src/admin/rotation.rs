@@ -184,14 +184,16 @@ impl Rotation {
     }
 
     /// Returns from when on no token of the previous key can be accepted any more: the longest life
-    /// of a token, the largest leeway and a reload after the change.
+    /// of a token that a file accepts, the largest leeway and a reload after the change.
+    ///
+    /// How long tokens live that the owner's file issues does not tell: the module may run with what
+    /// it said before.
     pub fn finish_after(&self) -> Option<SystemTime> {
         let at = self.rotation().activated_at?;
-        let policies = self.peers.iter().map(|peer| peer.checked.policy);
-        let owner = self.owner.checked.policy;
-        let leeway = policies.map(|policy| policy.leeway());
-        let leeway = leeway.fold(owner.leeway(), Duration::max);
-        at.checked_add(owner.lifetime())?
+        let policies = || self.sources().map(|source| source.checked.policy);
+        let lifetime = policies().map(|policy| policy.max_lifetime()).max()?;
+        let leeway = policies().map(|policy| policy.leeway()).max()?;
+        at.checked_add(lifetime.max(self.owner.checked.policy.lifetime()))?
             .checked_add(leeway)?
             .checked_add(RELOAD)
     }

@@ -75,7 +75,7 @@ fn a_key_is_changed_in_three_steps() {
     assert_eq!(status(&folder)["previous_fingerprint"], old);
 
     let early = rotate(&folder, "finish", "--yes").exits(1);
-    assert!(early.stderr.contains("may be accepted for 33"), "{early:?}");
+    assert!(early.stderr.contains("may be accepted for 93"), "{early:?}");
     let finished = rotate(&folder, "finish", "--now --yes -o json")
         .exits(0)
         .json();
@@ -571,7 +571,7 @@ fn a_whole_rotation_is_no_refusal_in_any_log() {
     let folder = Folder::new();
     let (registry, engine) = (free_port(), free_port());
     let short = "ataccama.authentication.internal.jwt.generator.token-expiration=1\n\
-                 countersign.token.leeway=0\nserver.port=0\n";
+                 countersign.token.max-lifetime=1\ncountersign.token.leeway=0\nserver.port=0\n";
     folder.write(
         DPM,
         format!("{short}ataccama.server.grpc.port={registry}\n"),
