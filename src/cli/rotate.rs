@@ -179,6 +179,24 @@ impl FileArguments {
 }
 
 impl StepArguments {
+    /// Makes sure that options name peers.
+    fn names_peers(&self, rotation: &Rotation) -> Result<(), Failure> {
+        let peers = rotation.peers().into_iter();
+        let peers: Vec<_> = peers.map(|(deployment, _)| &deployment.name).collect();
+        let addresses = self.peer_address.iter().map(|(name, _)| name);
+        let mut named = addresses.chain(&self.except);
+        let Some(stranger) = named.find(|name| !peers.contains(name)) else {
+            return Ok(());
+        };
+        let path = rotation.path().display();
+        let known: Vec<_> = peers.iter().map(|name| format!("`{name}`")).collect();
+        let known = known.join(", ");
+        Err(
+            Failure::new(Exit::Usage, format!("`{path}` trusts no `{stranger}`"))
+                .with_help(format!("the peers there: {known}")),
+        )
+    }
+
     fn asking(&self) -> Asking {
         let addresses = self.peer_address.iter();
         let addresses = addresses.map(|(name, place)| (name.to_string(), place.clone()));
@@ -194,6 +212,7 @@ impl StepArguments {
 fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
     let files = &arguments.files;
     let rotation = files.read(console)?;
+    arguments.names_peers(&rotation)?;
     let failed = |error: &RotateError| not_taken(error, files, console);
     let plan = rotation.plan(step, SystemClock.now());
     let plan = plan.map_err(|error| failed(&error))?;

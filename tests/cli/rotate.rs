@@ -237,6 +237,21 @@ fn a_peer_that_nothing_is_known_of_is_not_cut_off() {
 }
 
 #[test]
+fn an_option_for_a_peer_that_is_none_is_refused() {
+    let folder = paired();
+    let before = [DPM, DPE].map(|file| folder.read(file));
+    for step in ["prepare", "run"] {
+        for option in ["--except dpm-prod", "--peer-address dpm-prod=localhost:1"] {
+            let run = rotate(&folder, step, &format!("{option} --yes")).exits(2);
+            let told =
+                format!("error: `{DPE}` trusts no `dpm-prod`\nhelp: the peers there: `dpm-dev`\n");
+            assert!(run.stderr.ends_with(&told), "{run:?}");
+        }
+    }
+    assert_eq!([DPM, DPE].map(|file| folder.read(file)), before);
+}
+
+#[test]
 fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
     let folder = paired();
     let third = "x/etc/application.properties";

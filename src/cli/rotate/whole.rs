@@ -21,6 +21,7 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     let runtime = runtime()?;
     let failed = |error: &RotateError| not_taken(error, files, console);
     let first = files.read(console)?;
+    arguments.names_peers(&first)?;
     if files.one_side {
         let step = files.command(first.phase().next_step().as_str());
         let why = "`rotate run` waits for peers whose files it changes; `--one-side` changes none";
