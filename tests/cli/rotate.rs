@@ -525,6 +525,11 @@ fn a_running_peer_has_the_last_word() {
     for run in [refused, waited] {
         let told = "`dpm/etc/application.properties` trusts it: written, not yet in force";
         assert!(run.stderr.contains(told), "{run:?}");
+        assert!(run.stderr.contains("`configReloadFailed`"), "{run:?}");
+        assert!(
+            run.stderr.contains("`countersign doctor --home HOME`"),
+            "{run:?}"
+        );
     }
     assert_eq!(status(&folder)["phase"], "prepared");
     assert!(!folder.read(DPM_LOG).contains("authRejected"));

@@ -50,7 +50,9 @@ impl Evidence {
                     "`{}` trusts it: written, not yet in force; {why}",
                     path.display()
                 ),
-                "wait for the module's reload, or see its log for `configReloadFailed`".to_owned(),
+                "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \
+                 between the two says `countersign doctor --home HOME`, with this module's home"
+                    .to_owned(),
             ),
             (Answer::Refused(why), _) => (
                 why.clone(),
