@@ -498,6 +498,25 @@ fn a_damaged_next_key_is_shown_and_forgotten() {
     rotate(&folder, "prepare", "--yes").exits(0);
 }
 
+#[test]
+fn a_next_key_that_a_peer_has_revoked_is_to_be_forgotten() {
+    let folder = paired();
+    rotate(&folder, "prepare", "--yes").exits(0);
+    let next = status(&folder)["next_fingerprint"].clone();
+    let next = next.as_str().unwrap();
+    folder
+        .run(&format!("revoke --file dpm --fingerprint {next} --yes"))
+        .exits(0);
+
+    let told = status(&folder)["next_command"].clone();
+    let abort = "countersign rotate abort --file dpe --peer-file dpm";
+    assert_eq!(told, abort);
+    let refused = rotate(&folder, "prepare", "--yes").exits(1);
+    assert!(refused.stderr.contains(abort), "{refused:?}");
+    rotate(&folder, "abort", "--yes").exits(0);
+    rotate(&folder, "run", "--now --yes").exits(0);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_running_peer_has_the_last_word() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::edits::OWN_KEY;
-use super::{RotateError, Rotation, Source};
+use super::{RotateError, Rotation, Source, Trust};
 use crate::admin::overrides::{self, Meant};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Name, Pattern, uniform};
@@ -31,6 +31,14 @@ impl Rotation {
             Some(name) => Err(RotateError::NotNamed(name.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Tells whether the next key can only be forgotten: it is damaged, or a peer has revoked it.
+    pub fn must_abort(&self) -> bool {
+        let next = self.next().map(|(key, _)| key.verifying_key());
+        let mut peers = self.peers.iter();
+        let revoked = next.is_some_and(|next| peers.any(|p| p.trust(self, next) == Trust::Revoked));
+        self.damage().is_some() || (revoked && self.activated_at().is_none())
     }
 
     /// Goes through the peers whose files are not named.

@@ -89,7 +89,7 @@ fn heading(rotation: &Rotation) -> String {
 
 /// Writes the command that goes on from here; none where nothing is under way.
 fn next(rotation: &Rotation, files: &FileArguments) -> String {
-    if rotation.damage().is_some() {
+    if rotation.must_abort() {
         return format!("next    {}\n", files.command("abort"));
     }
     match (rotation.phase(), left(rotation)) {
