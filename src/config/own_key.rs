@@ -84,6 +84,9 @@ struct Place {
     at: Sourced,
 }
 
+/// Nobody makes a next key by hand.
+const BEGIN_ANEW: &str = "forget it, and begin anew: `countersign rotate abort`";
+
 const BLANKS: &str = "a text with blanks in it";
 
 /// Names what stands there instead of a key, where the first characters tell.
@@ -110,11 +113,12 @@ fn another_kind(reader: &Reader<'_>, at: &Place, kind: &str) -> Finding {
         at.name
     );
     let help = match kind {
+        _ if at.name != NAME => BEGIN_ANEW,
         "PEM" => {
             "import it with `countersign key import FILE --out key.jwk`, then write the output of `base64 -w0 key.jwk`"
         }
         BLANKS => "write the key on one line and without blanks, as `base64 -w0 key.jwk` prints it",
-        "a placeholder" if at.name == NAME => {
+        "a placeholder" => {
             "set the environment variable `ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY` instead"
         }
         _ => {
@@ -128,10 +132,19 @@ fn another_kind(reader: &Reader<'_>, at: &Place, kind: &str) -> Finding {
 }
 
 fn unusable(reader: &Reader<'_>, at: &Place, why: &str) -> Finding {
+    let help = if at.name == NAME {
+        "copy the whole \"Public and Private Keypair\" again, or make a key with `countersign key gen --out key.jwk`"
+    } else {
+        BEGIN_ANEW
+    };
     reader
-        .finding(Code::Cs0204, &at.at, format!("`{}` cannot sign: {why}", at.name))
+        .finding(
+            Code::Cs0204,
+            &at.at,
+            format!("`{}` cannot sign: {why}", at.name),
+        )
         .with_key(at.name)
-        .with_help("copy the whole \"Public and Private Keypair\" again, or make a key with `countersign key gen --out key.jwk`")
+        .with_help(help)
 }
 
 fn refused(reader: &Reader<'_>, at: &Place, error: &KeyError) -> Finding {

@@ -488,6 +488,7 @@ fn a_damaged_next_key_is_shown_and_forgotten() {
         assert!(shown.stdout.ends_with(help), "{shown:?}");
         for run in [&shown, &prepare] {
             assert!(run.stderr.contains("error[CS020"), "{run:?}");
+            assert!(run.stderr.contains("`countersign rotate "), "{run:?}");
         }
         assert!(
             dry.stdout.contains("- countersign.rotation.next-key"),
