@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::WriteError;
 use super::overrides::variable_above;
 use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
+use crate::diagnostic::redact_name;
 use crate::properties::{Change, Edit, FileText, Outcome, ReadError, ReadFault};
 use crate::secret::Secret;
 
@@ -74,7 +75,7 @@ pub struct EditedFile {
 /// A setting that would change.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SettingChange {
-    /// The setting.
+    /// The setting, without anything that looks like a private key.
     pub key: String,
     /// Its new value; a private key is replaced by a remark. Empty where it is removed.
     pub shown: String,
@@ -207,7 +208,7 @@ fn shown(change: &Change, settings: &[Setting]) -> SettingChange {
     };
     let setting = settings.iter().find(|setting| setting.key == *key);
     SettingChange {
-        key: key.clone(),
+        key: redact_name(key),
         shown: setting.map_or_else(String::new, Setting::shown),
         kind,
     }

@@ -11,7 +11,6 @@ use super::overrides::{OfProfile, is_main};
 use super::pairing::view::View;
 use crate::config;
 use crate::identity::DeploymentName;
-use crate::properties::name::Pattern;
 use crate::properties::{FileText, ReadError};
 
 pub use in_force::InForce;
@@ -44,16 +43,18 @@ pub struct RevokedFile {
     pub keys: Vec<RevokedKey>,
 }
 
-/// A key that is taken back.
+/// A key that is taken back. Nothing in its texts looks like a private key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RevokedKey {
+    /// What says that it is, as the file spells it.
+    setting: String,
     /// The deployment, as the file has it.
     pub deployment: String,
     /// Whether that is an engine.
     pub is_engine: bool,
     /// What the file calls the key.
     pub name: String,
-    /// The configured fingerprint, its placeholders resolved, without anything that looks like a private key.
+    /// The configured fingerprint, its placeholders resolved.
     pub fingerprint: String,
     /// Whether the file has it revoked already.
     pub was_revoked: bool,
@@ -123,7 +124,8 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
         }
         known.extend(deployments.flat_map(|deployment| resolved.names(deployment)));
         let open = keys.iter().filter(|key| !key.was_revoked);
-        let settings: Vec<_> = open.map(RevokedKey::setting).collect();
+        let settings = open.map(|key| Setting::new(&key.setting, "true"));
+        let settings: Vec<_> = settings.collect();
         planned.push(RevokedFile {
             edited: EditedFile::plan(path, Some(text), &settings, None),
             which: which.clone(),
@@ -218,13 +220,6 @@ impl RevokedFile {
     /// Returns what changes.
     pub fn edited(&self) -> &EditedFile {
         &self.edited
-    }
-}
-
-impl RevokedKey {
-    fn setting(&self) -> Setting {
-        let keys = [self.deployment.clone(), self.name.clone()];
-        Setting::new(Pattern::new(IS_REVOKED).with_keys(&keys), "true")
     }
 }
 

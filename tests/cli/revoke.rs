@@ -139,6 +139,29 @@ fn a_private_key_in_place_of_a_fingerprint_is_not_shown() {
 }
 
 #[test]
+fn a_private_key_in_place_of_a_name_is_not_shown() {
+    let folder = paired();
+    let text = folder.read(DPM);
+    let place = "generator.key=";
+    let private = text.lines().find_map(|line| line.split_once(place));
+    let private = private.unwrap().1.trim_end_matches('=');
+    let fingerprint = configured(&text);
+
+    for name in ["deployments.dpe-dev.", "jwt-keys.key."] {
+        let (before, _) = name.split_once('.').unwrap();
+        folder.write(DPM, text.replace(name, &format!("{before}.{private}.")));
+        for more in ["", " -o json"] {
+            let run = format!("revoke --file dpm --fingerprint {fingerprint} --dry-run{more}");
+            let run = folder.run(&run).exits(0);
+
+            let told = run.stdout + &run.stderr;
+            assert!(told.contains("is-revoked"), "{told}");
+            assert!(!told.contains(private.get(20..60).unwrap()), "{told}");
+        }
+    }
+}
+
+#[test]
 fn an_own_key_is_taken_back_by_the_peers_that_are_named_with_it() {
     let folder = paired();
     let own = configured(&folder.read(DPM));

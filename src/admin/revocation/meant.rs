@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::{RevokedKey, Which};
+use super::{IS_REVOKED, RevokedKey, Which};
 use crate::admin::pairing::view::{Trusted, TrustedKey};
 use crate::config::{self, Checked};
 use crate::diagnostic::redact;
 use crate::properties::FileText;
-use crate::properties::name::uniform;
+use crate::properties::name::{Pattern, uniform};
 use crate::trust;
 
 /// What a module reads in a file: placeholders are resolved, and the files of active profiles stand
@@ -46,11 +46,13 @@ impl Resolved {
             known.map_or_else(|| key.is_revoked(), |known| known.revoked)
         };
         let kept = kept.into_iter().filter(|key| !is_revoked(key));
-        let left: Vec<_> = kept.map(|key| key.name.clone()).collect();
+        let left: Vec<_> = kept.map(|key| redact(&key.name)).collect();
         let revoked = |key: &TrustedKey| RevokedKey {
-            deployment: deployment.name.clone(),
+            setting: Pattern::new(IS_REVOKED)
+                .with_keys(&[deployment.name.clone(), key.name.clone()]),
+            deployment: redact(&deployment.name),
             is_engine: deployment.module.as_deref() == Some("dpe"),
-            name: key.name.clone(),
+            name: redact(&key.name),
             fingerprint: self.fingerprint(deployment, key),
             // Anything but a plain `true` is written anew.
             was_revoked: key.is_revoked.as_deref() == Some("true"),
@@ -64,7 +66,8 @@ impl Resolved {
         let keys = deployment.keys.values();
         let named = |key: &TrustedKey| {
             let fingerprint = self.fingerprint(deployment, key);
-            format!("`{}` of `{}` ({fingerprint})", key.name, deployment.name)
+            let (name, deployment) = (redact(&key.name), redact(&deployment.name));
+            format!("`{name}` of `{deployment}` ({fingerprint})")
         };
         keys.map(named).collect()
     }
