@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::modules::{ANY_PORT, Running, free_port, paired};
 use super::support::{Folder, Run, command};
 
+#[path = "doctor_mends.rs"]
+mod mends;
+
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
 const LAYERS: [&str; 10] = [

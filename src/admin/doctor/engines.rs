@@ -120,12 +120,40 @@ async fn of_engine(
         Untrusted(&address.hostname),
         address.port
     ));
+    if let Some(fault) = stranger(engine, settings, module) {
+        for layer in Layer::ALL {
+            if (Layer::Name..Layer::Token).contains(&layer) {
+                let nothing =
+                    Found::skipped((), "an engine of nobody who is trusted is not dialled");
+                let _: Option<()> = visit.note(layer, Ok(nothing));
+            }
+        }
+        let _: Option<()> = visit.note(Layer::Token, Err(fault));
+        return visit.end();
+    }
     match judged(engine, settings, module).await {
         // None says that a layer failed, which is noted.
         Ok(peer) => drop(dial(&mut visit, &peer, engine, options).await),
         Err(fault) => drop(visit.note::<()>(Layer::Name, Err(fault))),
     }
     visit.end()
+}
+
+/// Says that nobody is trusted under the name of the engine's deployment.
+fn stranger(engine: &wire::Engine, settings: &Settings, module: &Module) -> Option<Fault> {
+    let owner = DeploymentName::new(&engine.deployment).ok()?;
+    if module.trust().load().deployment(owner.as_str()).is_some() {
+        return None;
+    }
+    let (file, kind) = (settings.home.file.display(), &settings.own.module);
+    let detail = format!("no trusted deployment is called `{owner}` in {file}");
+    let fault = Fault::new(Side::Here, detail);
+    let fault = fault.help(format!(
+        "countersign pair {kind}={file} dpe=<the engine's file>"
+    ));
+    Some(fault.help(format!(
+        "or, with its public key alone: countersign deployment add {owner} --file {file} --module dpe --public-key <its key>"
+    )))
 }
 
 /// Takes the engine for a peer if it may be dialled.
