@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Status};
 use tower_layer::Layer as _;
 
-use super::dial_back::{ANSWERS, NOT_DIALLED, NOT_PROVED, REFUSED};
+use super::dial_back::{ANSWERS, NOT_DIALLED, NOT_PROVED, REFUSED, UNREACHED};
 use super::dialer::{DialError, Dialer};
 use crate::engine::{Engine, EngineAddress, EngineStatus};
 use crate::grpc::tls::ClientFailure;
@@ -301,7 +301,7 @@ fn not_dialled(error: &DialError, engine: &Engine) -> String {
         }
         DialError::Connect(error) => not_connected(&**error, engine),
         DialError::Resolve(_) | DialError::Slow(_) => format!(
-            "the engine cannot be reached: `{}`: {}",
+            "{UNREACHED}`{}`: {}",
             engine.address.hostname(),
             cause(error)
         ),
@@ -319,20 +319,20 @@ fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> String {
             Some(ConnectError::Tls { failure, .. }) => return no_tls(failure, engine),
             Some(error) => {
                 return format!(
-                    "the engine cannot be reached: {}; is it running, and is {authority} where it listens?",
+                    "{UNREACHED}{}; is it running, and is {authority} where it listens?",
                     cause(error)
                 );
             }
             None => next = error.source(),
         }
     }
-    format!("the engine cannot be reached: no connection to {authority}")
+    format!("{UNREACHED}no connection to {authority}")
 }
 
 fn no_tls(failure: &ClientFailure, engine: &Engine) -> String {
     let authority = engine.address.authority();
     let why = failure.in_own_words();
-    format!("the engine cannot be reached: no TLS with {authority}: {why}")
+    format!("{UNREACHED}no TLS with {authority}: {why}")
 }
 
 /// The engine's half of the pair: it does not accept this module.

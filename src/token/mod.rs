@@ -20,6 +20,7 @@ pub use explain::{Check, Outcome, RULES, Verdict, rules_of};
 pub use issuer::{IssueError, IssuedToken, TokenIssuer};
 pub use nonce::{NoRandomness, Nonce, NonceError};
 pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
+pub use proof::is_of_clocks;
 pub use reason::{Clocks, Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
 pub use story::Story;

@@ -206,7 +206,7 @@ impl ProofVerifier {
             let which = if ahead < 0.0 { "behind" } else { "ahead of" };
             let seconds = ahead.abs();
             let detail =
-                format!("its clock is {seconds:.0} s {which} this one; check NTP on both hosts");
+                format!("{OF_CLOCKS}{seconds:.0} s {which} this one; check NTP on both hosts");
             return Err(invalid(detail).with_clocks(time(issued), None));
         }
         Ok(time(issued))
@@ -269,6 +269,15 @@ fn expect(claims: &Map<String, Value>, name: &'static str, expected: &str) -> Re
     }
     Err(invalid(format!("its `{name}` is not this call's")))
 }
+
+/// Tells whether `detail`, what a [`ProofVerifier`] said against a proof, is that the clocks differ.
+///
+/// No callee can choose how a detail begins.
+pub fn is_of_clocks(detail: &str) -> bool {
+    detail.starts_with(OF_CLOCKS)
+}
+
+const OF_CLOCKS: &str = "its clock is ";
 
 fn invalid(detail: String) -> Refusal {
     Refusal::new(Reason::ProofInvalid, detail)

@@ -1,7 +1,7 @@
 //! What `doctor` prints to mend a world does mend it.
 
-use super::super::modules::{ANY_PORT, Running};
-use super::{DPE, DPM, World, says, without};
+use super::super::modules::{ANY_PORT, Running, free_port};
+use super::{DPE, DPM, World, fails, says, without};
 
 /// The layer of the first engine that failed, as the DPM's doctor tells it.
 #[track_caller]
@@ -53,4 +53,73 @@ fn engine_whose_deployment_is_trusted_no_more_is_token_and_the_printed_pair_mend
     world.dpm.until("configReloaded");
     world.dpm.until("newStatus=READY");
     world.doctor("dpm", &own).exits(0);
+}
+
+#[test]
+fn role_that_the_dpm_does_not_give_its_engine_is_a_line_in_the_dpms_file() {
+    let mut world = World::new();
+    let (_dpe, own) = world.with_engine();
+    let whole = world.folder.read(DPM);
+    without(&world.folder, DPM, "deployments.dpe-dev.security.roles");
+    world.dpm.until("engineCheckFailed");
+
+    let failed = failed_at_engine(&world, &own, 4);
+
+    let line = "ataccama.one.platform.deployments.dpe-dev.security.roles[0]=IMPERSONATION";
+    assert_eq!(
+        (&failed["layer"], &failed["side"]),
+        (&"way back".into(), &"here".into())
+    );
+    assert_eq!(
+        failed["help"],
+        serde_json::json!([format!("write into {DPM}: {line}")])
+    );
+    assert!(whole.contains(line));
+    world
+        .folder
+        .write(DPM, world.folder.read(DPM) + line + "\n");
+    world.dpm.until("newStatus=READY");
+    world.doctor("dpm", &own).exits(0);
+}
+
+#[test]
+fn role_that_an_engine_does_not_give_its_dpm_is_a_line_in_the_engines_file() {
+    let mut world = World::new();
+    let (_dpe, _) = world.with_engine();
+    without(&world.folder, DPE, "deployments.dpm-dev.security.roles");
+    world.dpm.until("engineCheckFailed");
+
+    let told = fails(world.doctor("dpe", ""), "way back", "here", 4);
+
+    let line = "ataccama.one.platform.deployments.dpm-dev.security.roles[0]=IMPERSONATION";
+    says(&told, &[&format!("write into {DPE}: {line}")]);
+    world
+        .folder
+        .write(DPE, world.folder.read(DPE) + line + "\n");
+    world.dpm.until("newStatus=READY");
+    world.doctor("dpe", "").exits(0);
+}
+
+#[test]
+fn engine_that_was_killed_is_to_be_started() {
+    let mut world = World::new();
+    let port = free_port();
+    let own = format!("--set ataccama.server.grpc.port={port} --set server.port=0");
+    let start = format!("dpe run --home dpe {own} {}", world.to_dpm);
+    let mut dpe = Running::start(&world.folder, &start);
+    world.dpm.until("newStatus=READY");
+    dpe.child.kill().unwrap();
+    let _ = dpe.child.wait();
+    world.dpm.until("newStatus=DISCONNECTED");
+    let doctor = format!("--set ataccama.server.grpc.port={port}");
+
+    let told = fails(world.doctor("dpe", &doctor), "way back", "here", 1);
+
+    says(
+        &told,
+        &["the engine does not run", "countersign dpe run --home dpe"],
+    );
+    let _dpe = Running::start(&world.folder, &start);
+    world.dpm.until("newStatus=READY");
+    world.doctor("dpe", &doctor).exits(0);
 }

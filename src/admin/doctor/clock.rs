@@ -55,10 +55,11 @@ fn differs(peer: &Peer, detail: String, reason: Option<Reason>) -> Fault {
         Some(reason) => format!("{detail}: {reason}"),
         None => detail,
     };
-    let fault = Fault::new(Side::Between, detail);
-    let fault = fault.help(format!(
-        "compare `date -u` here and on the host of {}",
-        peer.name
-    ));
+    compare(Fault::new(Side::Between, detail), &peer.name)
+}
+
+/// Adds how the clock here is held against that of `name`.
+pub(super) fn compare(fault: Fault, name: &str) -> Fault {
+    let fault = fault.help(format!("compare `date -u` here and on the host of {name}"));
     fault.help("where it is wrong: timedatectl set-ntp true")
 }

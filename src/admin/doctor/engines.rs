@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use tower_layer::Layer as _;
 
+use super::not_ready::{self, Ends};
 use super::peer::Peer;
 use super::report::{Fault, Found, Layer, Side, Visit};
 use super::roll::{Roll, dpes};
@@ -164,10 +165,10 @@ async fn judged(
 ) -> Result<Peer, Fault> {
     let here = |error: &dyn std::error::Error| Fault::new(Side::Here, cause(error));
     // The registry knows whence the engine registered, and has the last word.
-    if way_back::is_not_allowed(engine) {
+    if not_ready::is_not_allowed(engine) {
         let reason = UntrustedReason(&engine.status_reason).to_string();
-        let dpm = settings.own.issuer();
-        return Err(way_back::not_allowed(reason, &engine.deployment, dpm));
+        let (owner, file) = (&engine.deployment, settings.home.file.display().to_string());
+        return Err(not_ready::not_allowed(reason, owner, Side::Here, &file));
     }
     let address = engine.address.clone().unwrap_or_default();
     let address =
@@ -214,7 +215,7 @@ async fn dial(
     let asking = role::of_engine(peer, &connection, limit);
     let id = visit.look(Layer::Role, asking).await?;
     let seen = if id == engine.id {
-        way_back::seen(engine, peer.module.own().issuer())
+        way_back::seen(engine, &Ends::of_engine(peer))
     } else {
         let detail = format!("engine {} answers there", Untrusted(&id));
         Err(Fault::new(Side::Peer, detail).help(peer.words.host.clone()))

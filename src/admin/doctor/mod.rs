@@ -9,6 +9,7 @@ mod health;
 mod http2;
 mod identity;
 mod name;
+mod not_ready;
 mod own;
 mod peer;
 mod report;

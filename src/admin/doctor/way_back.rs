@@ -7,13 +7,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Options;
+use super::not_ready::{self, Ends};
 use super::peer::Peer;
 use super::report::{Fault, Found, Side};
 use super::role::{self, Record};
 use crate::admin::rejection::{Rejection, newest_of};
 use crate::config::Settings;
 use crate::dpe::{EngineIdFileError, stored_engine_id};
-use crate::dpm::Refused;
 use crate::engine::EngineId;
 use crate::grpc::Connection;
 use crate::identity::DeploymentName;
@@ -49,7 +49,18 @@ pub(super) async fn judge(
     match registered {
         Some(engine) => {
             let engine = checked(engine, peer, connection, id, options.timeout).await;
-            seen(&engine, &peer.name)
+            // Another port than its file's was set when it was started, or is forwarded.
+            let port = engine.address.as_ref().map(|address| address.port);
+            let is_own = port == Some(settings.server.port.into());
+            if is_own
+                && not_ready::is_unreached(&engine)
+                && !listens(settings, options.timeout).await
+            {
+                let name = &peer.name;
+                let detail = format!("the engine does not run, and {name} does not know that yet");
+                return Err(Fault::new(Side::Here, detail).help(start));
+            }
+            seen(&engine, &Ends::of_callee(peer))
         }
         None if listens(settings, options.timeout).await => Err(not_held(peer, settings)),
         None => {
@@ -77,27 +88,11 @@ fn not_held(peer: &Peer, settings: &Settings) -> Fault {
     );
     if word == Some(Reason::AddressNotAllowed) {
         let own = peer.module.own();
-        return not_allowed(detail, own.issuer(), &peer.name);
+        let file = format!("the file of {}", peer.name);
+        return not_ready::not_allowed(detail, own.issuer(), Side::Peer, &file);
     }
     let fault = Fault::new(Side::Here, detail);
     fault.help(format!("its log says why: {}", log.display()))
-}
-
-/// Tells whether the DPM may not dial `engine` where it is.
-pub(super) fn is_not_allowed(engine: &Engine) -> bool {
-    Refused::read(&engine.status_reason) == Some((Refused::Undialled, Reason::AddressNotAllowed))
-}
-
-/// Says that the DPM called `dpm` dials the engines of `owner` elsewhere alone.
-pub(super) fn not_allowed(detail: String, owner: &str, dpm: &str) -> Fault {
-    let fault = Fault::new(Side::Peer, detail).refused();
-    let fault = fault.help(format!(
-        "the file of {dpm} says where it may be dialled: `countersign.deployments.{owner}.allowed-addresses`"
-    ));
-    let fault = fault.help(
-        "the engine advertises `ataccama.one.dpe.service.hostname` and `.port` of its own file",
-    );
-    fault.help("countersign explain ADDRESS_NOT_ALLOWED")
 }
 
 /// Makes sure that the engine is this module's: its id may have been copied with its folder.
@@ -140,12 +135,13 @@ async fn checked(
     engine
 }
 
-/// Says how the DPM called `dpm` sees `engine`.
-pub(super) fn seen(engine: &Engine, dpm: &str) -> Result<Found<()>, Fault> {
+/// Says how the DPM sees `engine`.
+pub(super) fn seen(engine: &Engine, ends: &Ends<'_>) -> Result<Found<()>, Fault> {
     let status = engine.status().as_str_name();
     let status = status.strip_prefix("ENGINE_STATUS_").unwrap_or(status);
     let address = engine.address.clone().unwrap_or_default();
-    let way = format!("{dpm} → {}:{}", Untrusted(&address.hostname), address.port);
+    let (dpm, host) = (&ends.dpm, Untrusted(&address.hostname));
+    let way = format!("{dpm} → {host}:{}", address.port);
     if engine.status() == EngineStatus::Ready {
         return Ok(Found::new((), format!("{way}, {status}")));
     }
@@ -154,13 +150,7 @@ pub(super) fn seen(engine: &Engine, dpm: &str) -> Result<Found<()>, Fault> {
         reason => UntrustedReason(reason).to_string(),
     };
     let detail = format!("{way}, {status}: {reason}");
-    if is_not_allowed(engine) {
-        return Err(not_allowed(detail, &engine.deployment, dpm));
-    }
-    let fault = Fault::new(Side::Between, detail);
-    Err(fault.help(
-        "the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there",
-    ))
+    Err(not_ready::fault(detail, engine, ends))
 }
 
 /// Tells whether something listens where this engine would.
@@ -175,38 +165,4 @@ async fn listens(settings: &Settings, limit: Duration) -> bool {
     }
     let connecting = TcpStream::connect(SocketAddr::new(address, server.port));
     matches!(timeout(limit, connecting).await, Ok(Ok(_)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::admin::doctor::report::{Layer, Row};
-
-    #[test]
-    fn only_what_the_dpm_itself_says_of_an_address_is_mended_in_its_file() {
-        for (reason, side) in [
-            (
-                "the engine is not dialled: ADDRESS_NOT_ALLOWED: x",
-                Side::Peer,
-            ),
-            (
-                "what answers at h:1 is not proved to be this engine: PROOF_INVALID: \
-              ADDRESS_NOT_ALLOWED: x",
-                Side::Between,
-            ),
-            (
-                "the engine is not dialled: ROLE_MISSING: ADDRESS_NOT_ALLOWED: x",
-                Side::Between,
-            ),
-        ] {
-            let engine = Engine {
-                status_reason: reason.to_owned(),
-                ..Engine::default()
-            };
-
-            let row = Row::fail(Layer::WayBack, seen(&engine, "dpm-dev").unwrap_err());
-
-            assert_eq!(row.side, Some(side), "{reason}");
-        }
-    }
 }
