@@ -113,14 +113,15 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         key_name: arguments.key_name.as_ref().map(ToString::to_string),
         tls: arguments.tls,
     };
-    let plan = pairing::plan(&members, &options).map_err(|error| not_paired(&error, console))?;
+    let plan = pairing::plan(&members, &options)
+        .map_err(|error| not_paired(&error, &arguments.modules, console))?;
     if !arguments.dry_run {
         if plan.touches_existing() && !arguments.yes {
             console.present(text(&plan).trim_end());
             ask(console)?;
         }
         plan.carry_out()
-            .map_err(|error| not_paired(&error, console))?;
+            .map_err(|error| not_paired(&error, &arguments.modules, console))?;
     }
     for side in plan.sides() {
         remark(side, console);
@@ -220,7 +221,7 @@ fn confirm(question: &str, console: &Console) -> Result<(), Failure> {
     }
 }
 
-fn not_paired(error: &PairError, console: &Console) -> Failure {
+fn not_paired(error: &PairError, modules: &[Of<PathBuf>], console: &Console) -> Failure {
     if let PairError::Syntax(findings) = error {
         for finding in findings {
             console.finding(finding);
@@ -236,7 +237,8 @@ fn not_paired(error: &PairError, console: &Console) -> Failure {
             cannot(Exit::WouldOverwrite).with_help("give the name that is there with `--name`")
         }
         PairError::OtherOwner { found, .. } => cannot(Exit::WouldOverwrite).with_help(format!(
-            "use `--name <module>={found}`, or remove that deployment"
+            "write `countersign.deployment.name={found}` into its own file, or where that has none \
+             use `--name <module>={found}`; or remove that deployment"
         )),
         PairError::NameTaken { .. } => cannot(Exit::WouldOverwrite).with_help(
             "another module? give this one a name of its own with `--name`. The same one with a \
@@ -247,8 +249,18 @@ fn not_paired(error: &PairError, console: &Console) -> Failure {
         PairError::KeyNameTaken { .. } => {
             cannot(Exit::WouldOverwrite).with_help("choose another `--key-name`")
         }
-        PairError::Revoked { .. } => cannot(Exit::WouldOverwrite)
-            .with_help("a revoked key stays revoked: remove it from its own file to get a new one"),
+        PairError::Revoked { path, name } => {
+            let mut others = modules.iter().filter(|of| of.value != *path);
+            let own = match (others.next(), others.next()) {
+                (Some(own), None) => own.value.display().to_string(),
+                _ => format!("<the file of {name}>"),
+            };
+            cannot(Exit::WouldOverwrite).with_help(format!(
+                "revoked by mistake? write `is-revoked=false` there; else give it a new key: \
+                 countersign rotate run --file {own} --peer-file {} --now",
+                path.display()
+            ))
+        }
         PairError::OtherPin { .. } => cannot(Exit::WouldOverwrite).with_help(
             "the certificate was renewed? pin the new one beside the old with `--key-name key2`",
         ),

@@ -77,9 +77,14 @@ fn trusts(this: &Inspected, other: &Inspected) -> bool {
 fn known_there(this: &Inspected, other: &Inspected, meant: bool) -> Option<Finding> {
     let own = this.own.as_ref()?;
     let there = path(other);
+    // Who has a key there already gets another beside it only where that is said.
+    let name = this.options.name.as_ref().map(|(name, _)| name.as_str());
+    let mut known = other.deployments.iter();
+    let known = known.any(|d| Some(&*d.name) == name && !d.keys.is_empty());
     let fix = format!(
-        "pair the two files: `countersign pair <module>={} <module>={there}`",
-        path(this)
+        "pair the two files: `countersign pair <module>={} <module>={there}{}`",
+        path(this),
+        if known { " --key-name key2" } else { "" }
     );
     let Some((deployment, key)) = trusted(other, own) else {
         if !meant || shares_key(this, other) {
@@ -108,7 +113,11 @@ fn known_there(this: &Inspected, other: &Inspected, meant: bool) -> Option<Findi
     };
     if key.revoked {
         let message = format!("{there} trusts this key, `{}`, as revoked", own.key_id);
-        let help = "make a new key for this module; a revoked one stays revoked";
+        let help = format!(
+            "give this module a new key: `countersign rotate run --file {} --peer-file {there} --now`; \
+             or, where that is a mistake, write `is-revoked=false` there",
+            path(this)
+        );
         return Some(at_key(this, Code::Cs0402, own, message).with_help(help));
     }
     (key.key_id != own.key_id).then(|| {

@@ -352,7 +352,7 @@ fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) ->
         _ => reason.summary().to_owned(),
     };
     let help = match reason {
-        Reason::KeyUnknown | Reason::KeyRevoked | Reason::SignatureInvalid => {
+        Reason::KeyUnknown | Reason::SignatureInvalid => {
             format!(
                 "on the engine's host run: countersign check over both modules' files, or countersign pair {}=FILE {}=FILE",
                 own.module, engine.owner.module

@@ -67,7 +67,7 @@ reasons! {
     /// The key is revoked.
     KeyRevoked = "KEY_REVOKED":
         "the key that signed the token is revoked here",
-        "The callee's file says `is-revoked=true` for this key. If that is intended, the caller needs a new key: remove its old one and pair again. A revoked key that is still in use may be in the wrong hands.";
+        "The callee's file says `is-revoked=true` for this key. If that is a mistake, write `is-revoked=false` there. If it is intended, give the caller a new key: `countersign rotate run --file CALLER --peer-file CALLEE --now`, with the two files or homes. A revoked key that is still in use may be in the wrong hands.";
     /// `exp` has passed, or is not after `iat`.
     TokenExpired = "TOKEN_EXPIRED":
         "the token has expired",

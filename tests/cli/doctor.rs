@@ -620,7 +620,10 @@ fn files_that_cannot_be_used_are_config_or_own_key() {
     let told = fails(folder.run("doctor --home dpe -o json"), "config", "here", 3);
     says(
         &told,
-        &["CS0201", "countersign check dpe/etc/application.properties"],
+        &[
+            "countersign explain CS0201",
+            "countersign check dpe/etc/application.properties",
+        ],
     );
 
     folder.write(DPE, whole.replace("generator.key=", "generator.key=x"));

@@ -1,6 +1,7 @@
 //! What `doctor` prints to mend a world does mend it.
 
-use super::super::modules::{ANY_PORT, Running, free_port};
+use super::super::modules::{ANY_PORT, Running, free_port, paired};
+use super::super::support::{Folder, Run};
 use super::{DPE, DPM, World, fails, says, without};
 
 /// The layer of the first engine that failed, as the DPM's doctor tells it.
@@ -122,4 +123,154 @@ fn engine_that_was_killed_is_to_be_started() {
     let _dpe = Running::start(&world.folder, &start);
     world.dpm.until("newStatus=READY");
     world.doctor("dpe", &doctor).exits(0);
+}
+
+/// Two modules whose files name their ports.
+fn with_ports() -> Folder {
+    let folder = paired();
+    let (dpm, dpe) = (free_port(), free_port());
+    let port = |file: &str, lines: String| folder.write(file, folder.read(file) + &lines);
+    port(DPM, format!("ataccama.server.grpc.port={dpm}\n"));
+    let to_dpm = format!("ataccama.client.connection.dpm.grpc.port={dpm}");
+    port(DPE, format!("ataccama.server.grpc.port={dpe}\n{to_dpm}\n"));
+    folder
+}
+
+fn replace(folder: &Folder, file: &str, old: &str, new: &str) {
+    let text = folder.read(file);
+    assert!(text.contains(old), "{text}");
+    folder.write(file, text.replace(old, new));
+}
+
+/// Carries out the command that `told` prints, which begins as `start`.
+#[track_caller]
+fn carry_out(folder: &Folder, told: &str, start: &str) -> Run {
+    let (_, rest) = told
+        .split_once(start)
+        .unwrap_or_else(|| panic!("{start} is not in {told}"));
+    let rest = rest.split(['"', '`', '\n', ';']).next().unwrap();
+    let command = format!("{start}{rest} --yes");
+    folder.run(command.strip_prefix("countersign ").unwrap())
+}
+
+/// Puts another key in the place of a module's own.
+fn replace_key(folder: &Folder, file: &str) {
+    folder.run("key gen --out new.jwk").exits(0);
+    let new = folder.run("key export new.jwk --to base64").exits(0);
+    let text = folder.read(file);
+    let (before, rest) = text.split_once("generator.key=").unwrap();
+    let (_, after) = rest.split_once('\n').unwrap();
+    let new = new.stdout.trim();
+    folder.write(file, format!("{before}generator.key={new}\n{after}"));
+}
+
+#[test]
+fn revoked_key_is_replaced_by_the_rotation_that_is_printed() {
+    let folder = with_ports();
+    replace(&folder, DPM, "is-revoked=false", "is-revoked=true");
+    let mut dpm = Running::start(&folder, "dpm run --home dpm --set server.port=0");
+    dpm.until(" startup ");
+    let mut dpe = Running::start(&folder, "dpe run --home dpe --set server.port=0");
+    dpe.until(" registerRefused ");
+    let rotate = format!("countersign rotate run --file {DPE} --peer-file {DPM} --now");
+
+    let told = fails(folder.run("doctor --home dpe -o json"), "token", "peer", 4);
+    let pair = folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(6);
+    let check = folder.run(&format!("check {DPM} {DPE}")).exits(1);
+
+    says(&told, &[&rotate, "`is-revoked=false`"]);
+    says(&pair.stderr, &[&rotate, "`is-revoked=false`"]);
+    says(&check.stdout, &[&rotate, "`is-revoked=false`"]);
+    carry_out(&folder, &told, "countersign rotate run").exits(0);
+    dpm.until("newStatus=READY");
+    folder.run("doctor --home dpe").exits(0);
+}
+
+#[test]
+fn peer_whose_every_key_is_revoked_here_is_mended_by_the_rotation_that_is_printed() {
+    let folder = with_ports();
+    let mut dpm = Running::start(&folder, "dpm run --home dpm --set server.port=0");
+    dpm.until(" startup ");
+    let mut dpe = Running::start(&folder, "dpe run --home dpe --set server.port=0");
+    dpm.until("newStatus=READY");
+    replace(&folder, DPE, "is-revoked=false", "is-revoked=true");
+    dpe.until("configReloaded");
+
+    let told = fails(folder.run("doctor --home dpe -o json"), "token", "here", 4);
+
+    carry_out(&folder, &told, "countersign rotate run").exits(0);
+    dpm.until("newStatus=READY");
+    folder.run("doctor --home dpe").exits(0);
+}
+
+#[test]
+fn key_that_was_replaced_is_trusted_beside_the_old_one_by_the_pair_that_is_printed() {
+    for (file, reason) in [(DPE, "KEY_UNKNOWN"), (DPM, "AUDIENCE_MISMATCH")] {
+        let world = World::of(paired(), "");
+        let World { folder, dpm, .. } = world;
+        drop(dpm);
+        replace_key(&folder, file);
+        let world = World::of(folder, "");
+
+        let told = fails(world.doctor("dpe", ""), "token", "between", 4);
+        let check = world.folder.run(&format!("check {DPM} {DPE}")).exits(1);
+
+        says(
+            &told,
+            &[reason, "if it is the same module with another key"],
+        );
+        says(&check.stdout, &["--key-name key2`"]);
+        carry_out(&world.folder, &told, "countersign pair").exits(0);
+        world.folder.run(&format!("check {DPM} {DPE}")).exits(0);
+    }
+}
+
+#[test]
+fn own_name_that_the_other_file_does_not_have_is_mended_by_the_line_that_is_printed() {
+    let world = World::new();
+    let folder = &world.folder;
+    let (mine, theirs) = ("deployment.name=dpe-x", "deployment.name=dpe-dev");
+    replace(folder, DPE, theirs, mine);
+
+    let told = fails(world.doctor("dpe", ""), "token", "between", 4);
+    let pair = folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(6);
+
+    let line = "countersign.deployment.name=dpe-dev";
+    says(
+        &told,
+        &["ISSUER_MISMATCH", &format!("write into {DPE}: {line}")],
+    );
+    says(
+        &pair.stderr,
+        &[&format!("write `{line}` into its own file")],
+    );
+    replace(folder, DPE, mine, theirs);
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+}
+
+#[test]
+fn pin_of_another_certificate_is_mended_by_the_pair_that_is_printed() {
+    let folder = Folder::new();
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --tls"))
+        .exits(0);
+    let text = folder.read(DPE);
+    let (before, rest) = text.split_once("tls-keys.key.fingerprint=").unwrap();
+    let (_, after) = rest.split_once('\n').unwrap();
+    let wrong = "vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI";
+    folder.write(
+        DPE,
+        format!("{before}tls-keys.key.fingerprint={wrong}\n{after}"),
+    );
+    let world = World::of(folder, "");
+
+    let told = fails(world.doctor("dpe", ""), "tls", "between", 5);
+
+    says(&told, &["--tls --key-name key2"]);
+    carry_out(&world.folder, &told, "countersign pair").exits(0);
+    world.doctor("dpe", "").exits(1);
 }

@@ -105,7 +105,7 @@ fn revoked_here(peer: &Peer, keys: &[String]) -> Fault {
         ))
     });
     let fault = fault.help(format!("else {name} needs a new key that is trusted here:"));
-    fault.help("countersign rotate")
+    fault.help(peer.words.both.rotate_peer())
 }
 
 fn known(peer: &Peer, answer: wire::WhoAmIResponse) -> Found<Known> {
@@ -171,8 +171,11 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
     let fault = Fault::new(side, format!("{code} {reason}: {what}{unproved}"));
     let fault = fault.help(format!("countersign explain {reason}"));
     if reason == Reason::KeyRevoked {
-        let help = "where that is intended, this module needs a new key: countersign rotate";
-        return fault.help(help);
+        let fault = fault.help(format!(
+            "revoked by mistake? write into the file of {name}: `is-revoked=false` for that key"
+        ));
+        let fault = fault.help("where it is intended, this module needs a new key:");
+        return fault.help(peer.words.both.rotate_own());
     }
     let fault = match reason {
         Reason::KeyUnknown | Reason::SignatureInvalid => {
@@ -185,7 +188,7 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
         _ => fault,
     };
     let fault = fault.help(peer.words.check.clone());
-    fault.help(peer.words.pair.clone())
+    fault.help(peer.words.both.pair(false))
 }
 
 /// Calls whoever refused a key that it cannot sign for: nothing shows that it is the peer.

@@ -3,6 +3,7 @@
 //! Each layer is looked at by code of its own, so that the one that fails can be named: a channel
 //! folds name, TCP, TLS and HTTP/2 into one text.
 
+mod both_files;
 mod clock;
 mod engines;
 mod health;

@@ -134,8 +134,10 @@ fn no_role(detail: String, ends: &Ends<'_>, side: Side, [at, of]: [&str; 2]) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::both_files::BothFiles;
     use super::super::report::{Layer, Row};
     use super::*;
+    use crate::identity::ModuleType;
 
     fn row(reason: &str, dpm_side: Side) -> Row {
         let words = |text: &str| text.to_owned();
@@ -145,7 +147,11 @@ mod tests {
             start: words("start"),
             list: words("list"),
             check: words("check"),
-            pair: words("pair"),
+            both: BothFiles {
+                own: (ModuleType::new("dpe").unwrap(), "here.properties".into()),
+                peer: ("dpm".to_owned(), "there.properties".to_owned()),
+                at_hand: None,
+            },
             file: words("here.properties"),
         };
         let engine = Engine {

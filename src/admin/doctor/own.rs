@@ -27,12 +27,16 @@ pub fn own_module(settings: &Settings) -> Vec<Row> {
 
 /// Returns the diagnosis of a module whose settings cannot be used: `file` is theirs.
 pub fn unusable(error: &LoadError, file: &std::path::Path) -> Diagnosis {
-    let file = file.display();
     let Some(findings) = error.findings() else {
-        let fault = Fault::new(Side::Here, cause(error))
-            .help("--home takes a module's folder, with `etc/application.properties` in it");
+        let fault = Fault::new(Side::Here, cause(error));
+        let fault = fault.help(if file.is_file() {
+            format!("let this user read it: ls -l {}", file.display())
+        } else {
+            "--home takes a module's folder, with `etc/application.properties` in it".to_owned()
+        });
         return Diagnosis::of_own(vec![Row::fail(Layer::Config, fault)]);
     };
+    let file = file.display();
     let errors = findings
         .iter()
         .filter(|found| found.severity() == Severity::Error);
@@ -45,9 +49,11 @@ pub fn unusable(error: &LoadError, file: &std::path::Path) -> Diagnosis {
         [] => (Layer::OwnKey, key),
         _ => (Layer::Config, other),
     };
-    let fault = Fault::new(Side::Here, told(&shown))
-        .help(format!("countersign check {file}"))
-        .help("countersign explain CODE");
+    let fault = Fault::new(Side::Here, told(&shown)).help(format!("countersign check {file}"));
+    let fault = match shown.first() {
+        Some(first) => fault.help(format!("countersign explain {}", first.code())),
+        None => fault,
+    };
     rows.push(Row::fail(layer, fault));
     Diagnosis::of_own(rows)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::both_files::BothFiles;
 use super::report::{Layer, Row};
 use super::{Options, tls};
 use crate::config::{ConnectionSettings, Settings};
@@ -38,8 +39,8 @@ pub(super) struct Words {
     pub(super) list: String,
     /// How both files are held against each other.
     pub(super) check: String,
-    /// How both are paired.
-    pub(super) pair: String,
+    /// Whose files `pair` and `rotate` change.
+    pub(super) both: BothFiles,
     /// This module's file.
     pub(super) file: String,
 }
@@ -54,7 +55,7 @@ impl Peer {
     ) -> Result<Self, Row> {
         let unusable = |error: &dyn std::error::Error| {
             let words = words_of_connection(connection, settings, options);
-            let fault = Fault::new(Side::Here, cause(error)).help(words.pair);
+            let fault = Fault::new(Side::Here, cause(error)).help(words.both.pair(false));
             Row::fail(Layer::Config, fault)
         };
         let named = connection.deployment.clone();
@@ -100,7 +101,11 @@ impl Peer {
                 start: format!("start it with: countersign {kind} run --home {home}"),
                 list: format!("countersign deployment list --home {home}"),
                 check: format!("countersign check {file}"),
-                pair: format!("countersign pair {kind}={file} …"),
+                both: BothFiles {
+                    own: (kind.clone(), settings.home.file.clone()),
+                    peer: ("<its peer>".to_owned(), "<the peer's file>".to_owned()),
+                    at_hand: None,
+                },
                 file: file.to_string(),
             },
             deployment: None,
@@ -136,7 +141,11 @@ impl Peer {
                 start: "start it with: countersign dpe run --home <its home>".to_owned(),
                 list: "countersign deployment list --home <its home>".to_owned(),
                 check: format!("countersign check {file} <the engine's file>"),
-                pair: format!("countersign pair {kind}={file} dpe=<the engine's file>"),
+                both: BothFiles {
+                    own: (kind.clone(), settings.home.file.clone()),
+                    peer: ("dpe".to_owned(), "<the engine's file>".to_owned()),
+                    at_hand: None,
+                },
                 file: file.to_string(),
             },
             deployment: Some(owner.clone()),
@@ -190,10 +199,10 @@ fn words_of_connection(
     let home = options.home.with_file_name(name);
     let theirs = home.join("etc/application.properties");
     // The other home often lies beside this one; else it is on another machine.
-    let theirs = if theirs.is_file() {
-        theirs.display().to_string()
-    } else {
-        format!("<the {name}'s file>")
+    let at_hand = theirs.is_file().then_some(theirs);
+    let theirs = match &at_hand {
+        Some(file) => file.display().to_string(),
+        None => format!("<the {name}'s file>"),
     };
     let usual = match name.as_str() {
         "dpm" => "; a DPM listens on 8531 where its file says nothing else",
@@ -210,7 +219,11 @@ fn words_of_connection(
         start: format!("start it with: countersign {name} run --home {shown}"),
         list: format!("countersign deployment list --home {shown}"),
         check: format!("countersign check {own} {theirs}"),
-        pair: format!("countersign pair {name}={theirs} {kind}={own}"),
+        both: BothFiles {
+            own: (kind.clone(), settings.home.file.clone()),
+            peer: (name.clone(), theirs),
+            at_hand,
+        },
         file: own.to_string(),
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn fault(peer: &Peer, failure: &ClientFailure) -> Fault {
         }
         ClientFailure::NotPinned { .. } | ClientFailure::CertificateRefused { .. } => {
             let fault = fault.help(peer.words.check.clone());
-            fault.help(format!("{} --tls", peer.words.pair))
+            fault.help(peer.words.both.pair(true))
         }
         _ => fault,
     }

@@ -72,7 +72,7 @@ pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         tls: arguments.tls,
     };
     let member = member(only, arguments)?;
-    let plan = plan_own(&member, &options).map_err(|error| not_paired(&error, console))?;
+    let plan = plan_own(&member, &options).map_err(|error| not_paired(&error, &[], console))?;
     if !plan.file().is_empty() {
         present(&plan, console);
         if plan.file().is_there() && !arguments.yes && !arguments.dry_run {
@@ -99,7 +99,7 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
         key: None,
     };
     let plan = plan_accept(&member, &options, &theirs);
-    let plan = plan.map_err(|error| not_paired(&error, console))?;
+    let plan = plan.map_err(|error| not_paired(&error, &[], console))?;
     if plan.file().is_empty() {
         console.present("nothing to do");
     } else {
@@ -161,7 +161,7 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
 fn finish(plan: &OneSide, is_dry: bool, console: &Console) -> Answer {
     if !is_dry {
         plan.carry_out()
-            .map_err(|error| not_paired(&error, console))?;
+            .map_err(|error| not_paired(&error, &[], console))?;
     }
     for finding in &plan.report.findings {
         if finding.severity() == Severity::Error {
