@@ -1,7 +1,7 @@
 //! Reads the options of a module from its settings.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::diagnostic::{Code, quote};
@@ -191,7 +191,7 @@ fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSetting
     } else {
         (None, None)
     };
-    let host = host.map(|host| host.text().to_owned());
+    let host = host.map(|host| unbracketed(host.text()).to_owned());
     Some(ConnectionSettings {
         host: host.or_else(|| default_host.map(str::to_owned))?,
         port: port.or(default_port)?,
@@ -199,6 +199,15 @@ fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSetting
         deployment,
         tls: None,
     })
+}
+
+/// Returns an IPv6 address without the brackets that it has in a URL.
+fn unbracketed(host: &str) -> &str {
+    let inner = host.strip_prefix('[');
+    let inner = inner.and_then(|host| host.strip_suffix(']'));
+    inner
+        .filter(|host| host.parse::<Ipv6Addr>().is_ok())
+        .unwrap_or(host)
 }
 
 fn registry(reader: &mut Reader<'_>) -> RegistrySettings {
@@ -254,7 +263,7 @@ fn engine(reader: &mut Reader<'_>) -> EngineSettings {
     let interval = reader.time("ataccama.one.dpe.service.dpm.check-connection-interval");
     let hostname = reader.text("ataccama.one.dpe.service.hostname", &[]);
     EngineSettings {
-        hostname: hostname.map(|name| name.text().to_owned()),
+        hostname: hostname.map(|name| unbracketed(name.text()).to_owned()),
         port: reader.port("ataccama.one.dpe.service.port", &[]),
         check_connection: interval.unwrap_or(Duration::from_secs(5)),
     }

@@ -56,6 +56,17 @@ fn settings_of_a_minimal_file_have_the_defaults() {
 }
 
 #[test]
+fn ipv6_host_is_an_address_with_and_without_brackets() {
+    for host in ["::1", "[::1]"] {
+        let text = good() + "ataccama.client.connection.dpm.host=" + host + "\n";
+
+        let settings = loaded(&text, &[], &[]).unwrap();
+
+        assert_eq!(settings.client.connections[0].host, "::1");
+    }
+}
+
+#[test]
 fn environment_overrides_the_file_and_options_override_both() {
     let text = good() + "ataccama.server.grpc.port=1\nserver.port=1\n";
     let settings = loaded(
