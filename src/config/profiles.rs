@@ -5,9 +5,10 @@
 //! active by `spring.profiles.active` in the main file, the environment or `--set`, whichever
 //! stands highest; one profile's file activates no other.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{Code, Origin, Severity, quote};
+use crate::diagnostic::{Code, Origin, Severity, quote, redact};
 use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked};
 use crate::properties::{Document, Entry, FileText, ReadError, ReadFault, Sourced, bind, indexed};
@@ -34,7 +35,10 @@ pub(super) fn files(main: &Path, text: &FileText, above: Above<'_>) -> Vec<PathB
     }
     let document = Document::parse(main, text.text());
     for (profile, _) in active(&document, above).iter().take(MOST) {
-        if let Some(file) = file_of(main, profile).filter(|file| !files.contains(file)) {
+        let file = file_of(main, profile).filter(|file| !files.contains(file));
+        // No system has a file with a longer name.
+        let length = |file: &PathBuf| file.file_name().map_or(0, OsStr::len);
+        if let Some(file) = file.filter(|file| length(file) <= 255) {
             files.push(file);
         }
     }
@@ -131,7 +135,15 @@ fn absent(reader: &mut Reader<'_>, view: &View, above: Above<'_>) {
                 Sourced::new("", document.origin(span.start)).with_entry(at)
             }
         };
-        let (profile, file) = (quote(profile), file.display());
+        let shown = redact(profile);
+        let file = if shown == *profile {
+            file.display().to_string()
+        } else {
+            file.with_file_name(format!("…-{shown}.properties"))
+                .display()
+                .to_string()
+        };
+        let profile = quote(profile);
         let message = format!("profile {profile} is active and `{file}` is not there");
         let found = finding(Some(view), Code::Cs0305, &at, Part::Value, message);
         reader.findings.push(

@@ -209,6 +209,21 @@ fn placeholder_in_the_list_never_shows_a_private_key() {
 }
 
 #[test]
+fn key_in_the_list_of_profiles_is_shown_neither_as_a_name_nor_in_a_path() {
+    let key = "eyJrdHkiOiJFQyIsImNydiI6IlAtMjU2IiwieCI6IkpoT3BmRkVqZzlPdkRiVjhCd2x5Mm9ZRWp";
+    for active in [key.to_owned(), key.repeat(4)] {
+        let text = good() + ACTIVE + "=" + &active + "\n";
+        let folder = folder(&text);
+
+        let report = check(&[folder.path().join(FILE)], &[]).unwrap();
+
+        let told: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+        assert_eq!((told.len(), report.findings.errors()), (1, 0), "{told:?}");
+        assert!(!told.concat().contains("eyJrdHkiOiJFQyIs"), "{told:?}");
+    }
+}
+
+#[test]
 fn active_profile_without_a_file_is_noted_where_it_is_named() {
     let noted = |active: &str, environment: &[(&str, &str)]| {
         let folder = folder(&format!("{}{ACTIVE}{active}\n", good()));
