@@ -29,6 +29,15 @@ impl Rejection {
         reason(&self.members)
     }
 
+    /// Returns what follows the reason, where a module was told one.
+    pub fn after_reason(&self) -> &str {
+        let text = self.text("reason").unwrap_or_default();
+        match self.text("eventId") {
+            Some(NOT_READY | CHECK_FAILED) => Refused::detail(text),
+            _ => text.split_once(": ").map_or("", |(_, rest)| rest),
+        }
+    }
+
     /// Tells on which side it was refused, as seen from the module that wrote the log, and who
     /// refused what.
     pub fn side(&self) -> (Side, &'static str) {

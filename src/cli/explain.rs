@@ -111,7 +111,8 @@ fn explain_reason(
     rejection: Option<&Rejection>,
     console: &Console,
 ) -> Result<(), Failure> {
-    let (word, summary, help) = (reason.as_str(), reason.summary(), reason.help());
+    let detail = rejection.map_or("", Rejection::after_reason);
+    let (word, summary, help) = (reason.as_str(), reason.summary(), reason.help_for(detail));
     let Story { rule, causes } = reason.story();
     if console.format() == Format::Json {
         let seen = rejection.map(Seen::of);

@@ -375,12 +375,13 @@ fn not_proved(reason: Reason, status: &Status, engine: &Engine, module: &Module)
         .map(|key| key.key_id.as_str())
         .collect();
     let (message, start) = (status.message(), format!("{reason}: "));
+    let message = message.strip_prefix(&start).unwrap_or(message);
     format!(
         "{ANSWERS}{}{NOT_PROVED}{start}{}; keys of `{owner}` here: {}; {}",
         engine.address.authority(),
-        Untrusted(message.strip_prefix(&start).unwrap_or(message)),
+        Untrusted(message),
         keys.join(", "),
-        reason.help()
+        reason.help_for(message)
     )
 }
 

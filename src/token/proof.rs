@@ -270,11 +270,13 @@ fn expect(claims: &Map<String, Value>, name: &'static str, expected: &str) -> Re
     Err(invalid(format!("its `{name}` is not this call's")))
 }
 
-/// Tells whether `detail`, what a [`ProofVerifier`] said against a proof, is that the clocks differ.
-///
-/// No callee can choose how a detail begins.
+/// Tells whether `detail`, what a [`ProofVerifier`] said against a proof, with or without the
+/// reason's summary before it, is that the clocks differ.
 pub fn is_of_clocks(detail: &str) -> bool {
-    detail.starts_with(OF_CLOCKS)
+    let summary = Reason::ProofInvalid.summary();
+    let rest = detail.strip_prefix(summary);
+    let rest = rest.and_then(|rest| rest.strip_prefix(": "));
+    rest.unwrap_or(detail).starts_with(OF_CLOCKS)
 }
 
 const OF_CLOCKS: &str = "its clock is ";

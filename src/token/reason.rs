@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
+use super::proof::is_of_clocks;
 use crate::identity::DeploymentName;
 
 macro_rules! reasons {
@@ -112,6 +113,17 @@ reasons! {
     ProofInvalid = "PROOF_INVALID":
         "the callee's proof does not hold",
         "What answered is not the deployment that was called, or not this call's reply: another module listens at that address, an old reply was replayed, or the callee's key in the caller's file is out of date. Run `countersign check` over both files.";
+}
+
+impl Reason {
+    /// Returns what to do about a refusal of which `detail` is known.
+    pub fn help_for(self, detail: &str) -> &'static str {
+        if self == Self::ProofInvalid && is_of_clocks(detail) {
+            "The clocks of the two modules differ by more than the leeway (`countersign.token.leeway`, 30 s): `countersign doctor` measures by how much. Check NTP on both hosts."
+        } else {
+            self.help()
+        }
+    }
 }
 
 impl fmt::Display for Reason {

@@ -1,8 +1,10 @@
 //! What `doctor` prints to mend a world does mend it.
 
+use std::process::Command;
+
 use super::super::modules::{ANY_PORT, Running, free_port, paired};
-use super::super::support::{Folder, Run};
-use super::{DPE, DPM, World, fails, says, without};
+use super::super::support::{Folder, Run, command};
+use super::{DPE, DPM, World, fails, has_faketime, says, without};
 
 /// The layer of the first engine that failed, as the DPM's doctor tells it.
 #[track_caller]
@@ -273,4 +275,34 @@ fn pin_of_another_certificate_is_mended_by_the_pair_that_is_printed() {
     says(&told, &["--tls --key-name key2"]);
     carry_out(&world.folder, &told, "countersign pair").exits(0);
     world.doctor("dpe", "").exits(1);
+}
+
+#[test]
+fn engine_whose_clock_is_off_gets_the_mend_of_a_clock() {
+    if !has_faketime() {
+        return;
+    }
+    let mut world = World::new();
+    let binary = command(&world.folder.path(""));
+    let mut dpe = Command::new("faketime")
+        .args(["-f", "-100s"])
+        .arg(binary.get_program())
+        .args(format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm).split_whitespace())
+        .current_dir(world.folder.path(""))
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .spawn()
+        .unwrap();
+
+    let line = world.dpm.until("engineCheckFailed");
+
+    let _ = dpe.kill();
+    let _ = dpe.wait();
+    says(
+        &line,
+        &["PROOF_INVALID", "The clocks of the two modules differ"],
+    );
+    assert!(!line.contains("another module"), "{line}");
+    let told = world.folder.run("explain --log dpm/log").exits(0).stdout;
+    says(&told, &["Check NTP on"]);
+    assert!(!told.contains("What answered is not"), "{told}");
 }

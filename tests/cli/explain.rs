@@ -262,6 +262,26 @@ fn the_newest_refusal_counts_whoever_refused_and_says_who() {
 }
 
 #[test]
+fn proof_that_is_refused_for_its_time_is_mended_at_the_clocks() {
+    let folder = Folder::new();
+    let clock =
+        "PROOF_INVALID: the callee's proof does not hold: its clock is 100 s behind this one";
+    let other = "PROOF_INVALID: the callee's proof does not hold: its `nonce` is not this call's";
+    let answers = "what answers at h:1 is not proved to be this engine: ";
+    for (reason, is_of_clocks) in [(clock, true), (other, false)] {
+        for (event, start) in [("registerRefused", ""), ("engineCheckFailed", answers)] {
+            folder.write("log", line(event, &format!("{start}{reason}")));
+
+            let told = folder.run("explain --log log -o json").exits(0).json();
+
+            let help = told["help"].as_str().unwrap();
+            assert_eq!(help.contains("NTP on both hosts"), is_of_clocks, "{help}");
+            assert_eq!(help.contains("another module"), !is_of_clocks, "{help}");
+        }
+    }
+}
+
+#[test]
 fn a_word_that_a_stranger_chose_is_no_reason() {
     let folder = Folder::new();
     let status = "it is not the time: no such PROOF_INVALID thing; KEY_REVOKED: x";

@@ -227,7 +227,10 @@ mod tests {
     fn clocks_are_compared_only_where_the_dpm_measured_them() {
         let answers = "what answers at h:1 is not proved to be this engine: PROOF_INVALID: ";
         for (detail, is_meant) in [
-            ("its clock is 100 s behind this one; check NTP", true),
+            (
+                "the callee's proof does not hold: its clock is 100 s behind this one; check NTP",
+                true,
+            ),
             ("its `iss` is `its clock is 9 s`", false),
         ] {
             let told = row(&format!("{answers}{detail}"), Side::Peer)
