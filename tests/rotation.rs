@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,9 +65,15 @@ fn file(folder: &Path, module: &str) -> PathBuf {
     folder.join(module).join("etc/application.properties")
 }
 
+/// Finds a port for a server to be started.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    let address = listener.local_addr().unwrap();
+    let mut caller = TcpStream::connect(address).unwrap();
+    drop(listener.accept().unwrap());
+    // The side that closes first keeps the port for a minute: it is given to nobody who asks for any.
+    assert_eq!(caller.read(&mut [0]).unwrap(), 0);
+    address.port()
 }
 
 impl World {

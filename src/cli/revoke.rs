@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME", requires = "deployment")]
     key: Option<String>,
     /// The key with this fingerprint, whoever it belongs to
-    #[arg(long, value_name = "FINGERPRINT")]
+    #[arg(long, value_name = "FINGERPRINT", allow_hyphen_values = true)]
     fingerprint: Option<String>,
     /// Wait until the running module of each file confirms it
     #[arg(long)]

@@ -132,9 +132,15 @@ fn with_ports() -> Folder {
     let folder = paired();
     let (dpm, dpe) = (free_port(), free_port());
     let port = |file: &str, lines: String| folder.write(file, folder.read(file) + &lines);
-    port(DPM, format!("ataccama.server.grpc.port={dpm}\n"));
+    port(
+        DPM,
+        format!("ataccama.server.grpc.port={dpm}\nserver.port=0\n"),
+    );
     let to_dpm = format!("ataccama.client.connection.dpm.grpc.port={dpm}");
-    port(DPE, format!("ataccama.server.grpc.port={dpe}\n{to_dpm}\n"));
+    port(
+        DPE,
+        format!("ataccama.server.grpc.port={dpe}\nserver.port=0\n{to_dpm}\n"),
+    );
     folder
 }
 

@@ -1,7 +1,7 @@
 //! `dpm run`, `dpe run` and `engines`, as processes.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, Command};
 
 use tonic::transport::Endpoint;
@@ -319,9 +319,15 @@ fn a_home_that_cannot_be_used_is_exit_3() {
     folder.run("dpm run --home dpm --set nonsense").exits(2);
 }
 
+/// Finds a port for a server to be started.
 pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    let address = listener.local_addr().unwrap();
+    let mut caller = TcpStream::connect(address).unwrap();
+    drop(listener.accept().unwrap());
+    // The side that closes first keeps the port for a minute: it is given to nobody who asks for any.
+    assert_eq!(caller.read(&mut [0]).unwrap(), 0);
+    address.port()
 }
 
 #[test]

@@ -317,6 +317,19 @@ fn a_key_behind_placeholders_is_found_by_either_fingerprint() {
 }
 
 #[test]
+fn a_fingerprint_that_begins_with_a_dash_is_no_option() {
+    let folder = paired();
+    let text = folder.read(DPM);
+    folder.write(DPM, text.replace(&configured(&text), "-free-text"));
+
+    let run = folder
+        .run("revoke --file dpm --fingerprint -free-text --dry-run")
+        .exits(0);
+
+    assert!(run.stdout.contains("is-revoked=true"), "{run:?}");
+}
+
+#[test]
 fn a_fingerprint_that_an_active_profile_overrides_is_nobodys() {
     let folder = with_profile("");
     let text = folder.read(DPM);

@@ -8,7 +8,10 @@ use super::support::Folder;
 fn watch_waits_until_the_running_module_confirms() {
     let folder = Folder::new();
     let port = free_port();
-    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder.write(
+        DPM,
+        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
+    );
     folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(0);
@@ -54,7 +57,8 @@ fn watch_waits_until_the_running_module_confirms() {
 fn watch_asks_also_a_module_whose_file_takes_no_reload() {
     let folder = Folder::new();
     let port = free_port();
-    let settings = format!("ataccama.server.grpc.port={port}\ncountersign.reload=false\n");
+    let settings =
+        format!("ataccama.server.grpc.port={port}\nserver.port=0\ncountersign.reload=false\n");
     folder.write(DPM, settings);
     folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
@@ -80,7 +84,10 @@ fn watch_asks_also_a_module_whose_file_takes_no_reload() {
 fn watch_asks_for_the_key_that_placeholders_stand_for() {
     let folder = Folder::new();
     let port = free_port();
-    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder.write(
+        DPM,
+        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
+    );
     folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(0);
@@ -109,7 +116,10 @@ fn watch_takes_no_longer_than_it_was_told_where_nobody_answers() {
     // Nothing accepts: the system completes the connection, and nobody answers.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = deaf.local_addr().unwrap().port();
-    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder.write(
+        DPM,
+        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
+    );
     folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(0);

@@ -438,7 +438,10 @@ fn a_peer_that_takes_the_connection_and_does_not_answer_is_not_taken_for_absent(
     // Nothing accepts: the system completes the connection, and nobody answers.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = deaf.local_addr().unwrap().port();
-    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder.write(
+        DPM,
+        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
+    );
     folder.write(
         DPE,
         format!(
@@ -523,7 +526,10 @@ fn a_next_key_that_a_peer_has_revoked_is_to_be_forgotten() {
 fn a_running_peer_has_the_last_word() {
     let folder = Folder::new();
     let port = free_port();
-    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n"));
+    folder.write(
+        DPM,
+        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
+    );
     folder.write(
         DPE,
         format!("ataccama.client.connection.dpm.grpc.port={port}\n"),
@@ -581,7 +587,10 @@ fn a_running_peer_has_the_last_word() {
 fn the_old_key_stays_while_the_running_module_signs_with_it() {
     let folder = Folder::new();
     let port = free_port();
-    folder.write(DPE, format!("ataccama.server.grpc.port={port}\n"));
+    folder.write(
+        DPE,
+        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
+    );
     folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(0);
@@ -614,12 +623,12 @@ fn a_whole_rotation_is_no_refusal_in_any_log() {
                  countersign.token.max-lifetime=1\ncountersign.token.leeway=0\nserver.port=0\n";
     folder.write(
         DPM,
-        format!("{short}ataccama.server.grpc.port={registry}\n"),
+        format!("{short}ataccama.server.grpc.port={registry}\nserver.port=0\n"),
     );
     folder.write(
         DPE,
         format!(
-            "{short}ataccama.server.grpc.port={engine}\n\
+            "{short}ataccama.server.grpc.port={engine}\nserver.port=0\n\
              ataccama.client.connection.dpm.grpc.port={registry}\n"
         ),
     );
