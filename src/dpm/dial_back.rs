@@ -1,5 +1,6 @@
 //! How the text of a dial-back that failed begins, for who writes it and who reads it again.
 
+#[cfg(feature = "cli")]
 use crate::token::Reason;
 
 pub(super) const NOT_DIALLED: &str = "the engine is not dialled: ";
@@ -9,6 +10,7 @@ pub(super) const UNREACHED: &str = "the engine cannot be reached: ";
 pub(super) const NOT_PROVED: &str = " is not proved to be this engine: ";
 
 /// Who refused whom in a dial-back.
+#[cfg(feature = "cli")]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Refused {
     /// The DPM did not dial the engine.
@@ -19,6 +21,7 @@ pub(crate) enum Refused {
     Answer,
 }
 
+#[cfg(feature = "cli")]
 impl Refused {
     /// Reads why an engine is not READY, as the DPM says it; none where it is no refusal.
     ///

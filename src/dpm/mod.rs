@@ -9,6 +9,7 @@ mod server;
 mod service;
 mod site;
 
+#[cfg(feature = "cli")]
 pub(crate) use dial_back::Refused;
 pub use dialer::Resolver;
 pub use error::StartError;
