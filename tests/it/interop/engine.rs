@@ -29,6 +29,9 @@ async fn python_engine_registers_and_knows_who_answers() {
         "fingerprint": key_id,
         "calleeDeployment": "dpm-dev",
         "calleeFingerprint": own_key_id,
+        "trustedKeys": [{
+            "deployment": "dpe-dev", "fingerprint": key_id, "computedFingerprint": key_id,
+        }],
     });
     assert_eq!(answer["seen"], expected);
     let expected = json!({
