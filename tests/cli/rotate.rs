@@ -619,16 +619,17 @@ fn the_old_key_stays_while_the_running_module_signs_with_it() {
 fn a_whole_rotation_is_no_refusal_in_any_log() {
     let folder = Folder::new();
     let (registry, engine) = (free_port(), free_port());
-    let short = "ataccama.authentication.internal.jwt.generator.token-expiration=1\n\
-                 countersign.token.max-lifetime=1\ncountersign.token.leeway=0\nserver.port=0\n";
+    // A token may reach its last second on its way: without a leeway that is a refusal.
+    let short = "ataccama.authentication.internal.jwt.generator.token-expiration=2\n\
+                 countersign.token.max-lifetime=2\ncountersign.token.leeway=1s\nserver.port=0\n";
     folder.write(
         DPM,
-        format!("{short}ataccama.server.grpc.port={registry}\nserver.port=0\n"),
+        format!("{short}ataccama.server.grpc.port={registry}\n"),
     );
     folder.write(
         DPE,
         format!(
-            "{short}ataccama.server.grpc.port={engine}\nserver.port=0\n\
+            "{short}ataccama.server.grpc.port={engine}\n\
              ataccama.client.connection.dpm.grpc.port={registry}\n"
         ),
     );
