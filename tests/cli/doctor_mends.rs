@@ -289,20 +289,21 @@ fn engine_whose_clock_is_off_gets_the_mend_of_a_clock() {
         return;
     }
     let mut world = World::new();
-    let binary = command(&world.folder.path(""));
-    let mut dpe = Command::new("faketime")
-        .args(["-f", "-100s"])
-        .arg(binary.get_program())
-        .args(format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm).split_whitespace())
-        .current_dir(world.folder.path(""))
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .spawn()
-        .unwrap();
+    // Who ends the program `faketime` leaves running what it started: only its library is used.
+    let library = Command::new("faketime")
+        .args(["-f", "-100s", "printenv", "LD_PRELOAD"])
+        .output();
+    let library = String::from_utf8(library.unwrap().stdout).unwrap();
+    let slow = [
+        ("LD_PRELOAD", library.trim()),
+        ("FAKETIME", "-100s"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let _dpe = Running::start_with(&world.folder, &dpe, slow);
 
     let line = world.dpm.until("engineCheckFailed");
 
-    let _ = dpe.kill();
-    let _ = dpe.wait();
     says(
         &line,
         &["PROOF_INVALID", "The clocks of the two modules differ"],
