@@ -21,6 +21,8 @@ mod fix;
 #[cfg(target_os = "linux")]
 #[path = "cli/flood.rs"]
 mod flood;
+#[path = "cli/free_port.rs"]
+mod free_port;
 #[path = "cli/http.rs"]
 mod http;
 #[path = "cli/jws.rs"]

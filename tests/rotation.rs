@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +21,11 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 use tower_layer::Layer as _;
+
+use free_port::free_port;
+
+#[path = "cli/free_port.rs"]
+mod free_port;
 
 /// A second file of each module, which no rotation writes.
 const PROFILE: &str = "application-load.properties";
@@ -63,17 +67,6 @@ impl Drop for World {
 
 fn file(folder: &Path, module: &str) -> PathBuf {
     folder.join(module).join("etc/application.properties")
-}
-
-/// Finds a port for a server to be started.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut caller = TcpStream::connect(address).unwrap();
-    drop(listener.accept().unwrap());
-    // The side that closes first keeps the port for a minute: it is given to nobody who asks for any.
-    assert_eq!(caller.read(&mut [0]).unwrap(), 0);
-    address.port()
 }
 
 impl World {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::home::kind_of;
 use super::output::{Console, Exit, Failure, Format, chain};
-use super::rotate::{File, changes, name_main, seconds};
+use super::rotate::{BY_SIGNAL, File, changes, name_main, seconds};
 use super::run::runtime;
 use super::{Answer, key, pair};
 use crate::admin::revocation::{self, InForce, Revocation, RevokedFile, Which};
@@ -190,10 +190,6 @@ fn is_in_force(
         }
     }
 }
-
-/// What puts a file in force where a module does not follow it by itself.
-const BY_SIGNAL: &str = "have a module with `countersign.reload=false` look at once: `kill -HUP PID`; or start it \
-     anew";
 
 /// Between two questions to the running module, and how long the last one may take at least.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -20,6 +20,7 @@ use crate::admin::{OfProfile, RotateError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
+pub(super) use finished::BY_SIGNAL;
 use shown::Report;
 pub(super) use shown::{File, changes, warn_of_variables};
 

@@ -8,7 +8,8 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::modules::{ANY_PORT, Running, free_port, paired};
+use super::free_port::free_port;
+use super::modules::{ANY_PORT, Running, paired};
 use super::support::{Folder, Run, command};
 
 #[path = "doctor_mends.rs"]

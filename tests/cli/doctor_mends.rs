@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use super::super::modules::{ANY_PORT, Running, free_port, paired};
+use super::super::free_port::free_port;
+use super::super::modules::{ANY_PORT, Running, paired};
 use super::super::support::{Folder, Run, command};
 use super::{DPE, DPM, World, fails, has_faketime, says, without};
 

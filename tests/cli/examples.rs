@@ -4,7 +4,8 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 
-use super::modules::{Running, free_port};
+use super::free_port::free_port;
+use super::modules::Running;
 use super::support::{Folder, Run};
 
 /// The engine whose id stands in an example.

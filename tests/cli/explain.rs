@@ -120,8 +120,8 @@ fn only_the_key_fails(rules: &Run) {
     );
 }
 
-#[test]
-fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
+/// A DPM that runs, how to get there, and beside its engine a `stranger` that it does not know.
+fn with_stranger() -> (Folder, Running, String) {
     let folder = paired();
     let stranger = "pair dpm=other.properties dpe=stranger/etc/application.properties";
     folder.run(stranger).exits(0);
@@ -130,6 +130,12 @@ fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
         "--set ataccama.client.connection.dpm.grpc.port={}",
         dpm.port()
     );
+    (folder, dpm, to_dpm)
+}
+
+#[test]
+fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
+    let (folder, mut dpm, to_dpm) = with_stranger();
     let none = folder.run("explain --log dpm/log").exits(1);
     folder
         .run(&format!("engines list --home stranger {to_dpm}"))
@@ -170,14 +176,7 @@ fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
 
 #[test]
 fn a_refusal_is_explained_from_the_log_of_either_side() {
-    let folder = paired();
-    let stranger = "pair dpm=other.properties dpe=stranger/etc/application.properties";
-    folder.run(stranger).exits(0);
-    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
-    let to_dpm = format!(
-        "--set ataccama.client.connection.dpm.grpc.port={}",
-        dpm.port()
-    );
+    let (folder, _dpm, to_dpm) = with_stranger();
     let mut dpe = Running::start(
         &folder,
         &format!("dpe run --home stranger {ANY_PORT} {to_dpm}"),

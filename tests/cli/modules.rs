@@ -1,13 +1,14 @@
 //! `dpm run`, `dpe run` and `engines`, as processes.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command};
 
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::free_port::free_port;
 use super::support::{Folder, command};
 
 /// A module that runs until it is dropped.
@@ -102,12 +103,19 @@ impl Drop for Running {
 
 pub(super) const ANY_PORT: &str = "--set ataccama.server.grpc.port=0 --set server.port=0";
 
-pub(super) fn paired() -> Folder {
+/// Two modules that are paired, whose files said so much before.
+pub(super) fn paired_with(files: &[(&str, &str)]) -> Folder {
     let folder = Folder::new();
+    for (file, settings) in files {
+        folder.write(file, settings);
+    }
+    let pair = "pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties --yes";
+    folder.run(pair).exits(0);
     folder
-        .run("pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties")
-        .exits(0);
-    folder
+}
+
+pub(super) fn paired() -> Folder {
+    paired_with(&[])
 }
 
 #[test]
@@ -317,17 +325,6 @@ fn a_home_that_cannot_be_used_is_exit_3() {
     assert!(run.stderr.contains("error[CS0201]"), "{}", run.stderr);
     folder.run("dpm run").exits(2);
     folder.run("dpm run --home dpm --set nonsense").exits(2);
-}
-
-/// Finds a port for a server to be started.
-pub(super) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut caller = TcpStream::connect(address).unwrap();
-    drop(listener.accept().unwrap());
-    // The side that closes first keeps the port for a minute: it is given to nobody who asks for any.
-    assert_eq!(caller.read(&mut [0]).unwrap(), 0);
-    address.port()
 }
 
 #[test]

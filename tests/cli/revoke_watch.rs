@@ -1,20 +1,20 @@
 //! `countersign revoke --watch`.
 
-use super::modules::{Running, free_port};
-use super::revoke::{DPE, DPM, with_placeholders};
+use super::free_port::free_port;
+use super::modules::{Running, paired_with};
+use super::revoke::{DPM, with_placeholders};
 use super::support::Folder;
+
+/// Two modules that are paired, and a DPM that listens on `port`.
+fn paired_at(port: u16, more: &str) -> Folder {
+    let settings = format!("ataccama.server.grpc.port={port}\nserver.port=0\n{more}");
+    paired_with(&[(DPM, &settings)])
+}
 
 #[test]
 fn watch_waits_until_the_running_module_confirms() {
-    let folder = Folder::new();
     let port = free_port();
-    folder.write(
-        DPM,
-        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
-    );
-    folder
-        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
-        .exits(0);
+    let folder = paired_at(port, "");
     let start = |more: &str| {
         let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {more}"));
         dpm.until(" startup ");
@@ -55,14 +55,7 @@ fn watch_waits_until_the_running_module_confirms() {
 
 #[test]
 fn watch_asks_also_a_module_whose_file_takes_no_reload() {
-    let folder = Folder::new();
-    let port = free_port();
-    let settings =
-        format!("ataccama.server.grpc.port={port}\nserver.port=0\ncountersign.reload=false\n");
-    folder.write(DPM, settings);
-    folder
-        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
-        .exits(0);
+    let folder = paired_at(free_port(), "countersign.reload=false\n");
     let mut dpm = Running::start(&folder, "dpm run --home dpm");
     dpm.until(" startup ");
     let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
@@ -82,15 +75,8 @@ fn watch_asks_also_a_module_whose_file_takes_no_reload() {
 
 #[test]
 fn watch_asks_for_the_key_that_placeholders_stand_for() {
-    let folder = Folder::new();
     let port = free_port();
-    folder.write(
-        DPM,
-        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
-    );
-    folder
-        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
-        .exits(0);
+    let folder = paired_at(port, "");
     let [name, computed] = with_placeholders(&folder);
     let mut dpm = Running::start(&folder, "dpm run --home dpm --set countersign.reload=false");
     dpm.until(" startup ");
@@ -112,17 +98,9 @@ fn watch_asks_for_the_key_that_placeholders_stand_for() {
 
 #[test]
 fn watch_takes_no_longer_than_it_was_told_where_nobody_answers() {
-    let folder = Folder::new();
     // Nothing accepts: the system completes the connection, and nobody answers.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = deaf.local_addr().unwrap().port();
-    folder.write(
-        DPM,
-        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
-    );
-    folder
-        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
-        .exits(0);
+    let folder = paired_at(deaf.local_addr().unwrap().port(), "");
     let start = tokio::time::Instant::now();
 
     let run = folder

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 #[cfg(unix)]
-use super::modules::{Running, free_port};
+use super::free_port::free_port;
+use super::modules::{Running, paired_with};
 use super::support::{Folder, Run, command};
 
 const DPM: &str = "dpm/etc/application.properties";
@@ -585,15 +586,9 @@ fn a_running_peer_has_the_last_word() {
 #[cfg(unix)]
 #[test]
 fn the_old_key_stays_while_the_running_module_signs_with_it() {
-    let folder = Folder::new();
     let port = free_port();
-    folder.write(
-        DPE,
-        format!("ataccama.server.grpc.port={port}\nserver.port=0\n"),
-    );
-    folder
-        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
-        .exits(0);
+    let settings = format!("ataccama.server.grpc.port={port}\nserver.port=0\n");
+    let folder = paired_with(&[(DPE, &settings)]);
     let key = private_keys(&folder).remove(0);
     let own = "ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY";
     for variable in [("COUNTERSIGN_RELOAD", "false"), (own, &key)] {

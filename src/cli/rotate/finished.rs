@@ -11,6 +11,10 @@ use crate::cli::output::{Console, Exit, Failure};
 use crate::cli::run::runtime;
 use crate::identity::DeploymentName;
 
+/// What puts a file in force where a module does not follow it by itself.
+pub(in crate::cli) const BY_SIGNAL: &str = "have a module with `countersign.reload=false` look at once: `kill -HUP PID`; or start it \
+     anew";
+
 /// Between two questions to a running peer.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -33,8 +37,7 @@ pub(super) fn in_force(rotation: &Rotation, arguments: &StepArguments) -> Result
         let old = rotation.previous();
         let old = old.map_or_else(String::new, |key| key.to_string());
         Failure::new(Exit::No, format!("written, NOT in force: {why}")).with_help(format!(
-            "see its log for `configReloadFailed`; have a module with `countersign.reload=false` \
-             look at once: `kill -HUP PID`; or start it anew. It is done where `countersign revoke \
+            "see its log for `configReloadFailed`; {BY_SIGNAL}. It is done where `countersign revoke \
              --file HOME --fingerprint {old} --watch --yes`, with its home for HOME, says `in \
              force`"
         ))

@@ -62,6 +62,8 @@ pub struct ReloadStatus {
     pub succeeded_at: Option<SystemTime>,
     /// Why what the files hold now is not in force, where it is not: one line, no secret in it.
     pub failure: Option<String>,
+    /// How many settings of the files need a restart to be in force.
+    pub waiting: usize,
 }
 
 /// Asks a [`Reloader`] to look at once, as SIGHUP does. Cloning is cheap.
@@ -159,20 +161,17 @@ impl Reloader {
             }
             Looked::Same if was_unsettled => match &self.status.borrow().failure {
                 Some(error) => self.health.down(error.clone()),
-                None => self.health.up(IN_FORCE),
+                None => self.health.up(in_force(self.status.borrow().waiting)),
             },
             Looked::Same | Looked::Unsettled => {}
             Looked::Applied(applied) => {
                 tell(files, applied);
-                self.health.up(match applied.waiting {
-                    0 => IN_FORCE.to_owned(),
-                    1 => format!("{IN_FORCE} but for 1 setting, which needs a restart"),
-                    more => format!("{IN_FORCE} but for {more} settings, which need a restart"),
-                });
+                self.health.up(in_force(applied.waiting));
                 self.module.metrics().config_reload(true);
                 self.status.send_replace(ReloadStatus {
                     succeeded_at: Some(self.module.clock().now()),
                     failure: None,
+                    waiting: applied.waiting,
                 });
             }
             Looked::Failed(failed) => {
@@ -205,9 +204,18 @@ fn tell(files: &str, applied: &Applied) {
     }
 }
 
-const IN_FORCE: &str = "the files are in force";
 const UNSETTLED: &str =
     "the files change without pause: what they hold is not in force until they stand still";
+
+/// Says that files are in force, but for so many settings.
+fn in_force(waiting: usize) -> String {
+    let files = "the files are in force";
+    match waiting {
+        0 => files.to_owned(),
+        1 => format!("{files} but for 1 setting, which needs a restart"),
+        more => format!("{files} but for {more} settings, which need a restart"),
+    }
+}
 
 /// Between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(250);
