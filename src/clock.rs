@@ -1,7 +1,7 @@
 //! Time as a value: whoever needs the time takes a [`Clock`], so that tests can set it.
 
-use std::fmt::Debug;
-use std::time::SystemTime;
+use std::fmt::{self, Debug};
+use std::time::{Duration, SystemTime};
 
 /// Tells the time of day.
 ///
@@ -23,6 +23,32 @@ impl Clock for SystemClock {
     )]
     fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+}
+
+/// How long ago something was, for people: in the largest unit of which it was one, rounded down.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Age(Duration);
+
+impl Age {
+    /// Takes the time from `then` to `now`; none where `then` is still to come.
+    pub fn between(then: SystemTime, now: SystemTime) -> Option<Self> {
+        now.duration_since(then).ok().map(Self)
+    }
+
+    /// Returns the whole seconds.
+    pub fn seconds(self) -> u64 {
+        self.0.as_secs()
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
+        let seconds = self.seconds();
+        let largest = units.into_iter().find(|(unit, _)| seconds >= *unit);
+        let (unit, name) = largest.unwrap_or((1, "s"));
+        write!(f, "{} {name}", seconds / unit)
     }
 }
 
@@ -66,5 +92,27 @@ mod manual {
         fn now(&self) -> SystemTime {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_is_told_in_its_largest_unit() {
+        let then = SystemTime::UNIX_EPOCH;
+        let told = |seconds| {
+            let age = Age::between(then, then + Duration::from_secs(seconds));
+            age.unwrap().to_string()
+        };
+
+        let all = [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 90 * 86_400].map(told);
+
+        let expected = [
+            "0 s", "59 s", "1 min", "59 min", "1 h", "23 h", "1 d", "90 d",
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(Age::between(then + Duration::from_secs(1), then), None);
     }
 }

@@ -15,6 +15,7 @@ use child::{ChildModule, text};
 
 use super::PairError;
 use super::pairing::{self, Member, Options};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{CheckError, LoadError, ModuleKind, Settings, check};
 use crate::grpc::Target;
 use crate::identity::{ModuleType, NameError, Role, RoleError};
@@ -157,6 +158,7 @@ impl Demo<'_> {
             role,
             key_name: None,
             tls: false,
+            now: SystemClock.now(),
         };
         let plan = pairing::plan(&members, &options)?;
         plan.carry_out()?;

@@ -11,6 +11,7 @@ mod tls;
 pub(super) mod view;
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::config::Report;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -48,6 +49,8 @@ pub struct Options {
     pub key_name: Option<String>,
     /// Whether both sides talk TLS: each gets a certificate, and the other one's pin.
     pub tls: bool,
+    /// What time it is: a new key tells when it was made.
+    pub now: SystemTime,
 }
 
 /// What pairing two modules would change.

@@ -17,6 +17,7 @@ use super::output::{Console, Exit, Failure, Format, chain};
 use super::{Answer, input, key};
 use crate::admin::pairing::{self, Member, Options, Plan, PlannedSide};
 use crate::admin::{ChangeKind, PairError};
+use crate::clock::{Clock as _, SystemClock};
 use crate::diagnostic::Severity;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, SigningKey, published};
@@ -112,6 +113,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         role: arguments.role.clone(),
         key_name: arguments.key_name.as_ref().map(ToString::to_string),
         tls: arguments.tls,
+        now: SystemClock.now(),
     };
     let plan = pairing::plan(&members, &options)
         .map_err(|error| not_paired(&error, &arguments.modules, console))?;

@@ -3,7 +3,11 @@
 //! [RFC 7517]: https://www.rfc-editor.org/rfc/rfc7517
 //! [RFC 7518, 6.2]: https://www.rfc-editor.org/rfc/rfc7518#section-6.2
 
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -39,7 +43,10 @@ pub struct PublicJwk {
 /// A private key as a JWK, and which of the members that may be absent were there.
 ///
 /// Checked like [`PublicJwk`], but `d` is required, in range, and must belong to `x` and `y`;
-/// `key_ops` must allow `sign` if present.
+/// `key_ops` must allow `sign` if present. A member `iat`, when the key was made ([OpenID
+/// Federation 1.0, 8.7.2]), is taken where it is a `NumericDate` from 1970 to 9999, else ignored.
+///
+/// [OpenID Federation 1.0, 8.7.2]: https://openid.net/specs/openid-federation-1_0.html
 #[derive(Clone, Debug)]
 pub struct PrivateJwk {
     /// The key.
@@ -84,12 +91,12 @@ impl PublicJwk {
     /// Writes `key` on one line in mkjwk's member order without `d` and `use`:
     /// `kty`, `crv`, `kid`, `x`, `y`, `alg`, as the guide tells to write `content`.
     pub fn write(key: &VerifyingKey, kid: &KeyId) -> String {
-        object(&public_members(key, kid), Layout::Line)
+        public_text(key, kid, Layout::Line)
     }
 
     /// Writes `key` like [`PublicJwk::write`], one member a line, indented by four.
     pub fn write_pretty(key: &VerifyingKey, kid: &KeyId) -> String {
-        object(&public_members(key, kid), Layout::Pretty)
+        public_text(key, kid, Layout::Pretty)
     }
 }
 
@@ -132,7 +139,10 @@ impl PrivateJwk {
             return Err(JwkProblem::PrivateMismatch);
         }
         Ok(Self {
-            key,
+            key: match members.get("iat").and_then(moment) {
+                Some(made_at) => key.with_made_at(made_at),
+                None => key,
+            },
             kid: common.kid,
             alg_present: common.alg_present,
             use_present: common.use_present,
@@ -141,7 +151,7 @@ impl PrivateJwk {
     }
 
     /// Writes `key` on one line in mkjwk's member order:
-    /// `kty`, `d`, `use`, `crv`, `kid`, `x`, `y`, `alg`.
+    /// `kty`, `d`, `use`, `crv`, `kid`, `x`, `y`, `alg`, then `iat` where it is known.
     pub fn write(key: &SigningKey, kid: &KeyId) -> Secret<String> {
         private_text(key, kid, Layout::Line)
     }
@@ -301,55 +311,78 @@ enum Layout {
     Pretty,
 }
 
-fn public_members(key: &VerifyingKey, kid: &KeyId) -> [(&'static str, String); 6] {
-    [
-        ("kty", "EC".to_owned()),
-        ("crv", "P-256".to_owned()),
-        ("kid", kid.to_string()),
-        ("x", key.x()),
-        ("y", key.y()),
-        ("alg", "ES256".to_owned()),
-    ]
+/// A member's value.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Member<'a> {
+    Text(&'a str),
+    Number(u64),
+}
+
+fn public_text(key: &VerifyingKey, kid: &KeyId, layout: Layout) -> String {
+    let members = [
+        ("kty", "EC"),
+        ("crv", "P-256"),
+        ("kid", kid.as_str()),
+        ("x", &key.x()),
+        ("y", &key.y()),
+        ("alg", "ES256"),
+    ];
+    object(
+        members.map(|(name, text)| (name, Member::Text(text))),
+        layout,
+    )
 }
 
 fn private_text(key: &SigningKey, kid: &KeyId, layout: Layout) -> Secret<String> {
     let public = key.verifying_key();
-    let mut members = [
-        ("kty", "EC".to_owned()),
-        ("d", BASE64_URL_SAFE_NO_PAD.encode(key.scalar().as_slice())),
-        ("use", "sig".to_owned()),
-        ("crv", "P-256".to_owned()),
-        ("kid", kid.to_string()),
-        ("x", public.x()),
-        ("y", public.y()),
-        ("alg", "ES256".to_owned()),
+    let d = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(key.scalar().as_slice()));
+    let members = [
+        ("kty", "EC"),
+        ("d", &d),
+        ("use", "sig"),
+        ("crv", "P-256"),
+        ("kid", kid.as_str()),
+        ("x", &public.x()),
+        ("y", &public.y()),
+        ("alg", "ES256"),
     ];
-    let text = Secret::new(object(&members, layout));
-    for (name, value) in &mut members {
-        if *name == "d" {
-            drop(Zeroizing::new(std::mem::take(value)));
-        }
-    }
-    text
+    let members = members.map(|(name, text)| (name, Member::Text(text)));
+    let made_at = key
+        .made_at()
+        .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let iat = made_at.map(|since| ("iat", Member::Number(since.as_secs())));
+    Secret::new(object(members.into_iter().chain(iat), layout))
 }
 
-/// Writes an object of texts; room is made first, so that no copy of a secret is left behind.
-fn object(members: &[(&'static str, String)], layout: Layout) -> String {
+/// Writes an object; room is made first, so that no copy of a secret is left behind.
+fn object<'a>(
+    members: impl IntoIterator<Item = (&'static str, Member<'a>)>,
+    layout: Layout,
+) -> String {
     let (open, between, colon, close) = match layout {
         Layout::Line => ("{", ",", ":", "}"),
         Layout::Pretty => ("{\n    ", ",\n    ", ": ", "\n}"),
     };
-    let mut text = String::with_capacity(1024);
-    for (n, (name, value)) in members.iter().enumerate() {
-        text.push_str(if n == 0 { open } else { between });
-        text.push('"');
-        text.push_str(name);
-        text.push('"');
-        text.push_str(colon);
-        text.push_str(&Value::from(value.as_str()).to_string());
+    let mut text = Vec::with_capacity(1024);
+    for (n, (name, value)) in members.into_iter().enumerate() {
+        let before = if n == 0 { open } else { between };
+        // Writing to a vector cannot fail.
+        let _ = write!(text, "{before}\"{name}\"{colon}");
+        let _ = serde_json::to_writer(&mut text, &value);
     }
-    text.push_str(close);
-    text
+    text.extend_from_slice(close.as_bytes());
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Returns what a `NumericDate` ([RFC 7519, 2]) tells, up to the year 9999.
+///
+/// [RFC 7519, 2]: https://www.rfc-editor.org/rfc/rfc7519#section-2
+fn moment(date: &Value) -> Option<SystemTime> {
+    let seconds = date
+        .as_f64()
+        .filter(|seconds| (0.0..253_402_300_800.0).contains(seconds))?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs_f64(seconds))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
@@ -31,7 +32,10 @@ const SIGNATURE_BYTES: usize = 64;
 /// fingerprint only. Whichever way it was made, it has proved itself once: it signed, verified,
 /// and refused an altered signature.
 #[derive(Clone)]
-pub struct SigningKey(Arc<Private>);
+pub struct SigningKey {
+    private: Arc<Private>,
+    made_at: Option<SystemTime>,
+}
 
 struct Private {
     secret: p256::SecretKey,
@@ -84,13 +88,29 @@ impl SigningKey {
         let public = VerifyingKey::from_public(secret.public_key())?;
         let der = secret.to_pkcs8_der().map_err(|_cause| KeyError::Encode)?;
         let encoding = EncodingKey::from_ec_der(der.as_bytes());
-        let key = Self(Arc::new(Private {
+        let private = Private {
             secret,
             encoding,
             public,
-        }));
+        };
+        let key = Self {
+            private: Arc::new(private),
+            made_at: None,
+        };
         key.prove()?;
         Ok(key)
+    }
+
+    /// Says when the key was made; a JWK tells it in whole seconds, PEM and DER do not.
+    #[must_use]
+    pub fn with_made_at(self, made_at: SystemTime) -> Self {
+        let made_at = Some(made_at);
+        Self { made_at, ..self }
+    }
+
+    /// Returns when the key was made, where that is known: as whoever wrote it says.
+    pub fn made_at(&self) -> Option<SystemTime> {
+        self.made_at
     }
 
     /// Signs, verifies, and sees an altered signature refused.
@@ -115,7 +135,7 @@ impl SigningKey {
     ///
     /// When the signing library fails, which it does only without random numbers.
     pub fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE_BYTES], KeyError> {
-        let signer = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::ES256, &self.0.encoding)
+        let signer = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::ES256, &self.private.encoding)
             .map_err(|_cause| KeyError::Sign)?;
         let signature = signer.try_sign(message).map_err(|_cause| KeyError::Sign)?;
         signature.try_into().map_err(|_bytes| KeyError::Sign)
@@ -123,22 +143,22 @@ impl SigningKey {
 
     /// Returns the public half.
     pub fn verifying_key(&self) -> &VerifyingKey {
-        &self.0.public
+        &self.private.public
     }
 
     /// Returns the public half's fingerprint.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.0.public.fingerprint()
+        self.private.public.fingerprint()
     }
 
     /// Returns the 32 bytes of `d`.
     pub(super) fn scalar(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0.secret.to_bytes().into())
+        Zeroizing::new(self.private.secret.to_bytes().into())
     }
 
     /// Writes PKCS#8 DER.
     pub fn to_pkcs8_der(&self) -> Secret<Vec<u8>> {
-        Secret::new(self.0.encoding.as_bytes().to_vec())
+        Secret::new(self.private.encoding.as_bytes().to_vec())
     }
 
     /// Writes PKCS#8 PEM, `PRIVATE KEY`.
@@ -147,7 +167,7 @@ impl SigningKey {
     ///
     /// When the key cannot be encoded, which no P-256 key causes.
     pub fn to_pkcs8_pem(&self) -> Result<Secret<String>, KeyError> {
-        let pem = self.0.secret.to_pkcs8_pem(LineEnding::LF);
+        let pem = self.private.secret.to_pkcs8_pem(LineEnding::LF);
         let pem = pem.map_err(|_cause| KeyError::Encode)?;
         Ok(Secret::new(String::clone(&pem)))
     }
@@ -158,7 +178,7 @@ impl SigningKey {
     ///
     /// When the key cannot be encoded, which no P-256 key causes.
     pub fn to_sec1_der(&self) -> Result<Secret<Vec<u8>>, KeyError> {
-        let der = self.0.secret.to_sec1_der();
+        let der = self.private.secret.to_sec1_der();
         let der = der.map_err(|_cause| KeyError::Encode)?;
         Ok(Secret::new(Vec::clone(&der)))
     }
@@ -169,7 +189,7 @@ impl SigningKey {
     ///
     /// When the key cannot be encoded, which no P-256 key causes.
     pub fn to_sec1_pem(&self) -> Result<Secret<String>, KeyError> {
-        let pem = self.0.secret.to_sec1_pem(LineEnding::LF);
+        let pem = self.private.secret.to_sec1_pem(LineEnding::LF);
         let pem = pem.map_err(|_cause| KeyError::Encode)?;
         Ok(Secret::new(String::clone(&pem)))
     }

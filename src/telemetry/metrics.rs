@@ -5,7 +5,9 @@
 //! signature verified.
 
 mod engines;
+mod family;
 mod method;
+mod own_key;
 mod peers;
 mod samples;
 
@@ -15,10 +17,12 @@ pub use samples::Samples;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
+use own_key::OwnKey;
 use peers::Peers;
 use samples::Upkeep;
 
@@ -35,6 +39,7 @@ pub struct Metrics {
     recorder: PrometheusRecorder,
     upkeep: Arc<Upkeep>,
     peers: Peers,
+    own_key: OwnKey,
     /// Of tokens that are remembered, and of others.
     verification: [Samples; 2],
     lookups: [Counter; 2],
@@ -71,6 +76,7 @@ impl Metrics {
             recorder,
             upkeep,
             peers: Peers::new(reasons),
+            own_key: OwnKey::default(),
         };
         metrics.reload.set(1);
         metrics
@@ -80,6 +86,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = self.upkeep.render();
         self.peers.write(&mut text);
+        self.own_key.write(&mut text);
         sorted(&text)
     }
 
@@ -150,6 +157,12 @@ impl Metrics {
     /// `countersign_ready`: whether the module is ready, as its readiness probe tells.
     pub fn ready(&self, ready: bool) {
         self.ready.set(u8::from(ready));
+    }
+
+    /// `countersign_signing_key_created_timestamp_seconds`: the module signs with the key `kid` from
+    /// now on, which was made at `made_at`, as far as is known.
+    pub fn signs_with(&self, kid: &str, made_at: Option<SystemTime>) {
+        self.own_key.set(kid, made_at);
     }
 
     /// `countersign_trusted_keys`: `deployments` are all that are trusted. Each has its series from

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::super::free_port::free_port;
 use super::super::modules::{ANY_PORT, Running, paired};
-use super::super::support::{Folder, Run, command};
+use super::super::support::{Folder, Run};
 use super::{DPE, DPM, World, fails, has_faketime, says, without};
 
 /// The layer of the first engine that failed, as the DPM's doctor tells it.

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -122,6 +122,38 @@ fn file_with_faults_shows_in_readiness_and_metrics_until_it_is_mended() {
     reload("UP", "1");
 
     assert!(said.contains("CS0201"), "{said}");
+}
+
+#[test]
+fn metrics_tell_when_the_key_was_made_that_signs() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let http = port(&dpm.until(" startup "), " http=127.0.0.1:");
+    let created = || {
+        let text = get(http, "/actuator/prometheus").1;
+        let name = "\ncountersign_signing_key_created_timestamp_seconds{kid=\"";
+        let (_, rest) = text.split_once(name).unwrap();
+        assert!(!rest.contains(name), "{text}");
+        let (kid, rest) = rest.split_once("\"} ").unwrap();
+        let seconds = rest.lines().next().unwrap().to_owned();
+        (kid.to_owned(), seconds)
+    };
+    let (first, made_at) = created();
+    for step in ["prepare", "activate"] {
+        let step = format!("rotate {step} --file dpm --peer-file dpe --offline --yes");
+        folder.run(&step).exits(0);
+    }
+
+    dpm.until("configReloaded");
+    dpm.until("configReloaded");
+    let (second, made_again_at) = created();
+
+    let made_at: u64 = made_at.parse().unwrap();
+    let since = Duration::from_secs(made_at);
+    let age = (SystemTime::UNIX_EPOCH + since).elapsed().unwrap();
+    assert!(age < Duration::from_secs(600), "{age:?}");
+    assert_ne!(first, second);
+    assert!(made_again_at.parse::<u64>().unwrap() >= made_at);
 }
 
 #[test]

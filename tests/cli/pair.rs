@@ -95,7 +95,7 @@ fn two_fresh_modules_trust_each_other_after_one_command() {
         value(&folder, DPE, "countersign.deployment.name"),
         "dpe-dev"
     );
-    assert_eq!(value(&folder, DPM, OWN_KEY).len(), 340);
+    assert_eq!(value(&folder, DPM, OWN_KEY).len(), 364);
     assert!(
         run.stdout.contains(&format!(
             "dpm-dev  new key  {}",
@@ -106,7 +106,7 @@ fn two_fresh_modules_trust_each_other_after_one_command() {
     );
     assert!(
         run.stdout
-            .contains("generator.key=«private key, 340 chars»"),
+            .contains("generator.key=«private key, 364 chars»"),
         "{}",
         run.stdout
     );
@@ -200,7 +200,7 @@ fn a_dry_run_shows_the_change_and_writes_nothing() {
     let change = &json["deployments"][0]["changes"][0];
     assert_eq!(
         (&change["key"], &change["value"]),
-        (&OWN_KEY.into(), &"«private key, 340 chars»".into())
+        (&OWN_KEY.into(), &"«private key, 364 chars»".into())
     );
     assert_eq!(folder.read(DPM), "a=1\n");
     assert_eq!(folder.names(""), ["dpm"]);

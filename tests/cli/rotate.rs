@@ -61,7 +61,7 @@ fn a_key_is_changed_in_three_steps() {
     assert!(
         prepared
             .stdout
-            .contains("next-key=«private key, 340 chars»")
+            .contains("next-key=«private key, 364 chars»")
     );
     let next = "\nnext    countersign rotate activate --file dpe --peer-file dpm\n";
     assert!(prepared.stdout.ends_with(next), "{}", prepared.stdout);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::admin::error::PairError;
 use crate::admin::pairing::{self, Member, Options};
+use crate::clock::{Clock as _, SystemClock};
 use crate::identity::{ModuleType, Role};
 
 /// This module's file and the peer's, as commands name them.
@@ -36,6 +37,7 @@ impl BothFiles {
                 role: Role::impersonation(),
                 key_name: key.map(str::to_owned),
                 tls,
+                now: SystemClock.now(),
             };
             match (pairing::plan(&members, &options), key) {
                 (Ok(_), Some(key)) => {

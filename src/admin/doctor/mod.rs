@@ -27,6 +27,7 @@ use std::time::Duration;
 pub use own::{own_module, unusable};
 pub use report::{Diagnosis, Layer, Row, Side, State, Verdict, Visit};
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::Settings;
 
 /// How to look.
@@ -50,7 +51,7 @@ pub struct Options {
 ///
 /// When no peer fits [`Options::peer`].
 pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis, NoSuchPeer> {
-    let mut own = own_module(settings);
+    let mut own = own_module(settings, SystemClock.now());
     let module = match settings.module() {
         Ok(module) => module,
         Err(error) => {

@@ -1,6 +1,9 @@
 //! Config and own key: what can be told without a network.
 
+use std::time::SystemTime;
+
 use super::report::{Diagnosis, Fault, Layer, Row, Side, State};
+use crate::clock::Age;
 use crate::config::{LoadError, Settings};
 use crate::diagnostic::{Finding, Severity};
 use crate::grpc::{ModuleError, cause};
@@ -8,7 +11,7 @@ use crate::grpc::{ModuleError, cause};
 const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
 /// Returns the two rows of a module whose settings can be used.
-pub fn own_module(settings: &Settings) -> Vec<Row> {
+pub fn own_module(settings: &Settings, now: SystemTime) -> Vec<Row> {
     let file = settings.home.file.display();
     let warnings = settings.findings.warnings();
     let problems = match warnings {
@@ -19,9 +22,16 @@ pub fn own_module(settings: &Settings) -> Vec<Row> {
     let own = &settings.own;
     let name = own.name.as_ref();
     let name = name.map_or_else(String::new, |name| format!(" of {name}"));
+    let made_at = own.key.made_at();
+    let age = made_at.and_then(|then| Age::between(then, now));
+    let age = age.map_or_else(String::new, |age| format!(" (age {age})"));
     vec![
         Row::new(Layer::Config, State::Ok, format!("{file}, {problems}")),
-        Row::new(Layer::OwnKey, State::Ok, format!("{}{name}", own.key_id)),
+        Row::new(
+            Layer::OwnKey,
+            State::Ok,
+            format!("{}{name}{age}", own.key_id),
+        ),
     ]
 }
 

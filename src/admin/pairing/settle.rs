@@ -1,6 +1,7 @@
 //! What one side is, and what either file must say about it.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
@@ -42,7 +43,7 @@ impl Side {
         peer: &View,
         options: &Options,
     ) -> Result<Self, PairError> {
-        let (key, key_id, is_key_new) = settle_key(member, own)?;
+        let (key, key_id, is_key_new) = settle_key(member, own, options.now)?;
         let owner = peer.owner_of(key.verifying_key());
         let environment = options
             .environment
@@ -239,7 +240,11 @@ impl Peer {
     }
 }
 
-fn settle_key(member: &Member, own: &View) -> Result<(SigningKey, KeyId, bool), PairError> {
+fn settle_key(
+    member: &Member,
+    own: &View,
+    now: SystemTime,
+) -> Result<(SigningKey, KeyId, bool), PairError> {
     match (&member.key, &own.key) {
         (Some((wanted, _)), Some((found, _)))
             if wanted.verifying_key() != found.verifying_key() =>
@@ -249,6 +254,7 @@ fn settle_key(member: &Member, own: &View) -> Result<(SigningKey, KeyId, bool), 
         (_, Some((key, kid))) | (Some((key, kid)), None) => Ok((key.clone(), kid.clone(), false)),
         (None, None) => {
             let key = SigningKey::generate().map_err(PairError::NewKey)?;
+            let key = key.with_made_at(now);
             let kid = KeyId::from(key.fingerprint());
             Ok((key, kid, true))
         }

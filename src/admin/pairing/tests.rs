@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::admin::write::{FolderLock, kill};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::diagnostic::{Code, Severity};
 
@@ -22,6 +23,7 @@ fn options() -> Options {
         role: Role::new(OPTIONS_ROLE).unwrap(),
         key_name: None,
         tls: false,
+        now: SystemClock.now(),
     }
 }
 

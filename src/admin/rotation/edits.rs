@@ -27,7 +27,7 @@ pub(super) fn edits(
     now: SystemTime,
 ) -> Result<Edits, RotateError> {
     match step {
-        Step::Prepare => prepare(rotation),
+        Step::Prepare => prepare(rotation, now),
         Step::Activate => activate(rotation, now),
         Step::Finish => finish(rotation),
         Step::Abort => Ok(abort(rotation)),
@@ -35,12 +35,13 @@ pub(super) fn edits(
 }
 
 /// The owner's file comes first: a next key that peers trust must not be lost.
-fn prepare(rotation: &Rotation) -> Result<Edits, RotateError> {
+fn prepare(rotation: &Rotation, now: SystemTime) -> Result<Edits, RotateError> {
     let mut owner = Vec::new();
     let (next, key_id) = if let Some(next) = rotation.next() {
         next.clone()
     } else {
         let key = SigningKey::generate().map_err(RotateError::NewKey)?;
+        let key = key.with_made_at(now);
         let key_id = KeyId::from(key.fingerprint());
         owner.push(Setting::private(NEXT_KEY, encoded(&key, &key_id)));
         (key, key_id)

@@ -35,6 +35,7 @@ fn pair(folder: &Path) {
         role: Role::impersonation(),
         key_name: None,
         tls: false,
+        now: SystemClock.now(),
     };
     pairing::plan(&members, &options)
         .unwrap()
@@ -100,6 +101,28 @@ fn three_steps_change_the_key_and_nothing_else() {
         lines.map(str::to_owned).collect()
     };
     assert_eq!(lines(&after), lines(&dpe));
+}
+
+#[test]
+fn new_keys_tell_when_they_were_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = SystemClock.now() - Duration::from_secs(1);
+    pair(folder.path());
+    let first = read(folder.path()).key().made_at().unwrap();
+    assert!((before..=SystemClock.now()).contains(&first), "{first:?}");
+
+    let day = Duration::from_secs(86_400);
+    let step = |step, days| {
+        let plan = read(folder.path()).plan(step, before + day * days).unwrap();
+        plan.carry_out().unwrap();
+    };
+    step(Step::Prepare, 1);
+    step(Step::Activate, 2);
+
+    let second = read(folder.path()).key().made_at().unwrap();
+    // In whole seconds.
+    let age = (before + day).duration_since(second).unwrap();
+    assert!(age < Duration::from_secs(1), "{age:?}");
 }
 
 #[test]

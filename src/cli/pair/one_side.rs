@@ -13,6 +13,7 @@ use crate::cli::check::counted;
 use crate::cli::output::{Console, Exit, Failure, Format};
 use crate::cli::rotate::{File, changes};
 use crate::cli::{Answer, input};
+use crate::clock::{Clock as _, SystemClock};
 use crate::diagnostic::Severity;
 use crate::identity::{DeploymentName, Environment, Role};
 
@@ -70,6 +71,7 @@ pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         role: arguments.role.clone(),
         key_name: None,
         tls: arguments.tls,
+        now: SystemClock.now(),
     };
     let member = member(only, arguments)?;
     let plan = plan_own(&member, &options).map_err(|error| not_paired(&error, &[], console))?;
@@ -91,6 +93,7 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
         role: arguments.role.clone(),
         key_name: arguments.key_name.as_ref().map(ToString::to_string),
         tls: false,
+        now: SystemClock.now(),
     };
     let member = Member {
         module: arguments.module.module.clone(),

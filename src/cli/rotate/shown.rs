@@ -9,8 +9,8 @@ use crate::admin::handover::HandOver;
 use crate::admin::rotation::{Phase, Plan, Rotation, Standing};
 use crate::admin::{ChangeKind, EditedFile};
 use crate::cli::output::Console;
-use crate::clock::{Clock as _, SystemClock};
-use crate::jose::Fingerprint;
+use crate::clock::{Age, Clock as _, SystemClock};
+use crate::jose::{Fingerprint, SigningKey};
 use crate::trust::TrustedKey;
 
 /// Writes what would change, or changed, in each file.
@@ -69,11 +69,11 @@ pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> 
 fn heading(rotation: &Rotation) -> String {
     let name = rotation.name().map(ToString::to_string);
     let name = name.unwrap_or_else(|| rotation.path().display().to_string());
-    let mut text = format!("{name}  signs with  {}\n", rotation.key().fingerprint());
+    let mut text = format!("{name}  signs with  {}\n", aged(rotation.key()));
     let blank = " ".repeat(name.chars().count());
     // Writing to a string cannot fail.
     if let Some((next, _)) = rotation.next() {
-        let _ = writeln!(text, "{blank}  next key    {}", next.fingerprint());
+        let _ = writeln!(text, "{blank}  next key    {}", aged(next));
     }
     if rotation.damage().is_some() {
         let _ = writeln!(
@@ -85,6 +85,16 @@ fn heading(rotation: &Rotation) -> String {
         let _ = writeln!(text, "{blank}  before      {previous}");
     }
     text
+}
+
+/// Writes a key's fingerprint, and its age where it is known.
+fn aged(key: &SigningKey) -> String {
+    let age = age(key).map(|age| format!("  (age {age})"));
+    format!("{}{}", key.fingerprint(), age.unwrap_or_default())
+}
+
+fn age(key: &SigningKey) -> Option<Age> {
+    Age::between(key.made_at()?, SystemClock.now())
 }
 
 /// Writes the command that goes on from here; none where nothing is under way.
@@ -137,8 +147,7 @@ pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
 }
 
 fn activated_ago(rotation: &Rotation) -> Option<u64> {
-    let ago = SystemClock.now().duration_since(rotation.activated_at()?);
-    ago.ok().map(|ago| ago.as_secs())
+    Age::between(rotation.activated_at()?, SystemClock.now()).map(Age::seconds)
 }
 
 /// Says what a key is to the module.
@@ -165,6 +174,7 @@ pub(super) struct Report {
     written: Option<bool>,
     deployment: Option<String>,
     fingerprint: String,
+    age_seconds: Option<u64>,
     next_fingerprint: Option<String>,
     previous_fingerprint: Option<String>,
     activated_seconds_ago: Option<u64>,
@@ -220,6 +230,7 @@ impl Report {
             written: None,
             deployment: rotation.name().map(ToString::to_string),
             fingerprint: rotation.key().fingerprint().to_string(),
+            age_seconds: age(rotation.key()).map(Age::seconds),
             next_fingerprint: rotation
                 .next()
                 .map(|(key, _)| key.fingerprint().to_string()),

@@ -16,21 +16,23 @@ impl Module {
             let reasons = Reason::ALL.iter().filter(|r| !by_callees.contains(r));
             let metrics = Metrics::new(reasons.map(|reason| reason.as_str()));
             metrics.build_info(self.own().module.as_str());
-            self.count_trust(&metrics);
+            self.count_keys(&metrics);
             self.calls.count_calls(&metrics);
             Arc::new(metrics)
         })
     }
 
-    /// Writes all metrics in Prometheus's text format, with the trust and the health of now.
+    /// Writes all metrics in Prometheus's text format, with the keys and the health of now.
     pub fn metrics_text(&self) -> String {
         let metrics = self.metrics();
-        self.count_trust(metrics);
+        self.count_keys(metrics);
         metrics.ready(self.health.is_ready());
         metrics.render()
     }
 
-    fn count_trust(&self, metrics: &Metrics) {
+    fn count_keys(&self, metrics: &Metrics) {
+        let own = self.own();
+        metrics.signs_with(own.key_id.as_str(), own.key.made_at());
         let trust = self.trust.load();
         metrics.trusted(trust.deployments().iter().map(|deployment| {
             let active = deployment.active_keys().count();

@@ -507,6 +507,35 @@ fn what_is_written_reads_back_in_mkjwks_order() {
 }
 
 #[test]
+fn iat_of_a_private_key_is_when_it_was_made_and_is_written_last() {
+    let with = |iat: &str| private(&quoted(D)).replace("\"ES256\"}", &format!("\"ES256\"{iat}}}"));
+    let made_at = |iat: &str| PrivateJwk::parse(&with(iat)).unwrap().key.made_at();
+    let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds));
+
+    assert_eq!(made_at(r#","iat":1763769600"#), at(1_763_769_600.0));
+    assert_eq!(made_at(r#","iat":1763769600.5"#), at(1_763_769_600.5));
+    assert_eq!(made_at(r#","iat":0"#), at(0.0));
+    // Whoever wrote something else there had a reason, which is not ours.
+    for other in [
+        "",
+        r#","iat":"1763769600""#,
+        r#","iat":-1"#,
+        r#","iat":1e300"#,
+        r#","iat":253402300800"#,
+    ] {
+        assert_eq!(made_at(other), None, "{other}");
+    }
+
+    let key = PrivateJwk::parse(&with(r#","iat":1763769600.5"#))
+        .unwrap()
+        .key;
+    let kid = KeyId::new("k").unwrap();
+    let written = PrivateJwk::write(&key, &kid);
+    assert_eq!(written.expose(), &with(r#","iat":1763769600"#));
+    assert!(!PublicJwk::write(key.verifying_key(), &kid).contains("iat"));
+}
+
+#[test]
 fn a_kid_that_cannot_name_a_key_says_why() {
     let error = PublicJwk::parse(&with("kid", "\"\"")).unwrap_err();
 

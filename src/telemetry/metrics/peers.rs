@@ -1,13 +1,13 @@
-//! Series that come and go with whom the module trusts: an exporter's registry drops none.
+//! Series that come and go with whom the module trusts.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
 use super::TrustedKeys;
+use super::family::Family;
 
 const AUTH_REQUESTS: &str = "countersign_auth_requests_total";
 const TOKENS_ISSUED: &str = "countersign_tokens_issued_total";
@@ -255,33 +255,6 @@ impl Peers {
             skews.series(&[("deployment", name)], ahead);
         }
         skews.end();
-    }
-}
-
-/// Writes one family in Prometheus's text format.
-struct Family<'a> {
-    text: &'a mut String,
-    name: &'static str,
-}
-
-impl<'a> Family<'a> {
-    fn new(text: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        Self { text, name }
-    }
-
-    fn series(&mut self, labels: &[(&str, &str)], value: impl Display) {
-        self.text.push_str(self.name);
-        for (n, (label, of)) in labels.iter().enumerate() {
-            let before = if n == 0 { '{' } else { ',' };
-            let of = of.escape_default();
-            let _ = write!(self.text, "{before}{label}=\"{of}\"");
-        }
-        let _ = writeln!(self.text, "}} {value}");
-    }
-
-    fn end(self) {
-        self.text.push('\n');
     }
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::engine::EngineStatus;
 
@@ -239,6 +241,7 @@ fn every_family_has_help_and_type_and_stands_in_order() {
         drop(metrics.of_method(side, &GrpcMethod::other()));
     }
     metrics.build_info("dpm");
+    metrics.signs_with("k", None);
 
     let text = metrics.render();
     let families: Vec<_> = text
@@ -248,8 +251,27 @@ fn every_family_has_help_and_type_and_stands_in_order() {
         .collect();
 
     assert!(families.is_sorted(), "{families:?}");
-    assert_eq!(families.len(), 21, "{families:?}");
+    assert_eq!(families.len(), 22, "{families:?}");
     for family in families {
         assert!(text.contains(&format!("# HELP {family} ")), "{family}");
     }
+}
+
+#[test]
+fn signing_key_has_one_series_which_tells_when_it_was_made() {
+    const CREATED: &str = "countersign_signing_key_created_timestamp_seconds";
+    let metrics = metrics();
+    let series = || {
+        let text = metrics.render();
+        let lines = text.lines().filter(|line| line.starts_with(CREATED));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    metrics.signs_with("old", None);
+    assert_eq!(series(), [format!("{CREATED}{{kid=\"old\"}} NaN")]);
+    let made_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_763_769_600);
+    metrics.signs_with(r#"the "new" \ é"#, Some(made_at));
+
+    let expected = format!(r#"{CREATED}{{kid="the \"new\" \\ é"}} 1763769600"#);
+    assert_eq!(series(), [expected]);
 }

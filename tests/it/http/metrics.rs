@@ -121,7 +121,7 @@ const PROMTOOL: Peer = Peer {
     script: "",
 };
 
-const FAMILIES: [&str; 21] = [
+const FAMILIES: [&str; 22] = [
     "countersign_auth_requests_total",
     "countersign_auth_verify_duration_seconds",
     "countersign_build_info",
@@ -130,6 +130,7 @@ const FAMILIES: [&str; 21] = [
     "countersign_engines",
     "countersign_peer_clock_skew_seconds",
     "countersign_ready",
+    "countersign_signing_key_created_timestamp_seconds",
     "countersign_token_cache_lookups_total",
     "countersign_tokens_issued_total",
     "countersign_trusted_keys",
