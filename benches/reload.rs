@@ -166,7 +166,7 @@ async fn connect(world: &World, module: &Module) -> Client {
     let server = Server::builder()
         .layer(module.server_layer(rules))
         .add_service(module.identity_service())
-        .serve_with_incoming(TcpIncoming::from(listener));
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::spawn(server);
     let caller = Module::builder(world.caller.clone()).trust(trusted(&world.own));
     let caller = caller.build().unwrap();

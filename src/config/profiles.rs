@@ -198,22 +198,19 @@ impl<'a> Above<'a> {
 /// Tells whether a text may name active profiles, in any spelling. Most do not, and are not parsed
 /// for it.
 fn may_name_profiles(text: &str) -> bool {
-    const WORD: &[u8] = b"profiles";
-    let mut matched = 0;
-    let letters = text.bytes().filter(|byte| !matches!(byte, b'-' | b'_'));
-    let mut letters = letters.map(|byte| byte.to_ascii_lowercase());
-    text.contains('\\')
-        || letters.any(|letter| {
-            matched = match WORD.get(matched) {
-                Some(next) if *next == letter => matched.saturating_add(1),
-                _ => usize::from(letter == b'p'),
-            };
-            matched == WORD.len()
-        })
+    let mut lines = text.split('\n').flat_map(|line| line.split('\r'));
+    text.contains('\\') || lines.any(|line| may_be_active(line.trim_start()))
+}
+
+/// Tells, at little cost, that a name is not that of the active profiles: most are not.
+fn may_be_active(name: &str) -> bool {
+    let letters = name.trim_start_matches(['-', '_']);
+    letters.starts_with(['s', 'S'])
 }
 
 fn is_active(name: &str) -> bool {
-    matches!(schema::find(&Name::parse(name)), Known::Setting(placed) if placed.setting.name() == ACTIVE)
+    may_be_active(name)
+        && matches!(schema::find(&Name::parse(name)), Known::Setting(placed) if placed.setting.name() == ACTIVE)
 }
 
 /// Returns what the main file says: the last value, or the elements of a list in their order.
@@ -225,6 +222,9 @@ fn in_file<'a>(document: &Document) -> Vec<(Given<'a>, &str)> {
             break;
         }
         let value = (Given::Entry(at), entry.value());
+        if !may_be_active(entry.key()) {
+            continue;
+        }
         match schema::find(&Name::parse(entry.key())) {
             Known::Setting(placed) if placed.setting.name() == ACTIVE => match placed.index {
                 Some(index) => elements.push((index, value)),

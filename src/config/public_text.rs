@@ -1,7 +1,7 @@
 //! Which texts of a file are proved to be public, and may be shown of a key with a typo.
 
 use crate::diagnostic::Public;
-use crate::jose::{Fingerprint, PublicJwk, VerifyingKey, repair};
+use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, repair};
 use crate::properties::Entry;
 
 /// Characters of a coordinate, and of a fingerprint.
@@ -38,6 +38,10 @@ fn add(public: &mut Public, value: &str, pairs: &mut usize) {
     if value.len() < LENGTH {
         return;
     }
+    if let Ok(jwk) = PublicJwk::parse(value) {
+        add_key(public, &jwk.key, jwk.kid.as_ref());
+        return;
+    }
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let runs = value.split(|c| !is_base64(c));
     let texts: Vec<_> = runs
@@ -51,7 +55,9 @@ fn add(public: &mut Public, value: &str, pairs: &mut usize) {
                 return;
             }
             if let Some(key) = point(x, y) {
-                add_key(public, value, &key);
+                let mended = repair(value).and_then(|mended| PublicJwk::parse(&mended).ok());
+                let kid = mended.and_then(|jwk| jwk.kid);
+                add_key(public, &key, kid.as_ref());
             }
         }
     }
@@ -62,7 +68,7 @@ fn point(x: &str, y: &str) -> Option<VerifyingKey> {
     PublicJwk::parse(&jwk).ok().map(|jwk| jwk.key)
 }
 
-fn add_key(public: &mut Public, value: &str, key: &VerifyingKey) {
+fn add_key(public: &mut Public, key: &VerifyingKey, kid: Option<&KeyId>) {
     let fingerprint = key.fingerprint();
     public.extend([
         key.x(),
@@ -72,11 +78,7 @@ fn add_key(public: &mut Public, value: &str, key: &VerifyingKey) {
         fingerprint.to_hex(),
         fingerprint.to_hex().to_uppercase(),
     ]);
-    let jwk = PublicJwk::parse(value).or_else(|error| {
-        let mended = repair(value).ok_or(error)?;
-        PublicJwk::parse(&mended)
-    });
-    if let Some(kid) = jwk.ok().and_then(|jwk| jwk.kid) {
+    if let Some(kid) = kid {
         public.insert(kid.as_str());
     }
 }

@@ -254,7 +254,13 @@ impl<'a> Reader<'a> {
     /// Resolves the placeholders of settings that nobody reads, and finds copies of a private key
     /// under any other name: in the entries `foreign`.
     pub(super) fn rest(&mut self, foreign: impl Iterator<Item = usize>) {
-        for (_, placed) in self.ours {
+        let mut values = self.layered.values();
+        let ours = if values.any(|value| placeholder::has_placeholder(value.text())) {
+            self.ours
+        } else {
+            &[]
+        };
+        for (_, placed) in ours {
             let list = self.layered.list(&placed.path).unwrap_or_default();
             let values = self.layered.value(&placed.path).into_iter().chain(list);
             for value in values.filter(|_| !placed.setting.is_private()) {

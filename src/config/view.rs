@@ -14,7 +14,7 @@ use super::public_text;
 pub(super) struct View {
     document: Document,
     secrets: Vec<Span>,
-    /// Found when it is asked for: a file without findings shows nothing.
+    /// Found when it is asked for: most findings show nothing that could be secret.
     public: OnceCell<Public>,
     files: Vec<About>,
 }
@@ -102,6 +102,11 @@ impl View {
 
     /// Shows the line of the part `span`.
     pub(super) fn snippet(&self, span: Span) -> Snippet {
+        let nothing = Public::default();
+        let shown = self.document.snippet(span, &self.secrets, &nothing);
+        if !shown.hides() {
+            return shown;
+        }
         self.document.snippet(span, &self.secrets, self.public())
     }
 

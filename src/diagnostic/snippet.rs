@@ -10,6 +10,7 @@ pub struct Snippet {
     line: u32,
     text: String,
     marked: Range<usize>,
+    hides: bool,
 }
 
 impl Snippet {
@@ -31,7 +32,17 @@ impl Snippet {
         hidden.sort_by_key(|range| range.start);
         let pieces = pieces(&characters, &hidden);
         let (text, marked) = cut(&pieces, &marked);
-        Self { line, text, marked }
+        Self {
+            line,
+            text,
+            marked,
+            hides: !hidden.is_empty(),
+        }
+    }
+
+    /// Tells whether anything was left out: what else is public makes no difference where not.
+    pub fn hides(&self) -> bool {
+        self.hides
     }
 
     /// Returns the line number, counted from 1.

@@ -50,7 +50,8 @@ impl<'a> Segment<'a> {
 impl<'a> Name<'a> {
     /// Cuts `text`. A bracket that is never closed is part of its segment.
     pub fn parse(text: &'a str) -> Self {
-        let mut segments = Vec::new();
+        let dots = text.bytes().filter(|byte| *byte == b'.').count();
+        let mut segments = Vec::with_capacity(dots.saturating_add(1));
         let mut rest = text;
         loop {
             if let Some((inside, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {

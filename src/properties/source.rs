@@ -203,12 +203,13 @@ impl Layered {
         let contents = layers.iter().flat_map(|layer| &layer.contents);
         let paths = contents.map(|(path, _)| Arc::clone(path)).collect();
         let mut values = Vec::new();
-        let layers = layers.into_iter();
-        let builder = layers.fold(Config::builder(), |builder, layer| {
-            builder.add_source(Numbered::new(layer, &mut values))
-        });
+        // Not the crate's builder, which copies the tree twice more.
+        let mut config = Config::default();
+        for layer in layers {
+            Numbered::new(layer, &mut values).collect_to(&mut config.cache)?;
+        }
         Ok(Self {
-            config: builder.build()?,
+            config,
             values,
             paths,
         })
@@ -233,6 +234,11 @@ impl Layered {
             Some(ValueKind::Table(table)) => table.keys().map(String::as_str).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Goes through all values, those that others override included.
+    pub fn values(&self) -> impl Iterator<Item = &Sourced> {
+        self.values.iter()
     }
 
     /// Goes through the paths that are set, one that several layers set as often.

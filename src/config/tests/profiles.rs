@@ -54,6 +54,8 @@ fn profiles_are_active_in_every_spelling_of_the_setting() {
         "Spring.Pro_Files.ACTIVE",
         "spring.\\u0070rofiles.active",
         "# pprofile\nspring.profiles.active",
+        "_s-PRING.profiles.active",
+        "x=1\r\x0c\tspring.profiles.active",
     ] {
         let file = format!("{}server.port=9\n{name}=prod\n", good());
         assert_eq!(port(&file, &[], &[]), 2, "{name}");
