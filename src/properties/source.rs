@@ -1,4 +1,4 @@
-//! Layers of values, each with its origin, put on top of each other by the `config` crate.
+//! Layers of values, each with its origin, put on top of each other in a tree of the `config` crate.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
