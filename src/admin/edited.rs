@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::WriteError;
 use super::overrides::variable_above;
 use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
+use crate::config::holds_private_key;
 use crate::diagnostic::redact_name;
 use crate::properties::{Change, Edit, FileText, Outcome, ReadError, ReadFault};
 use crate::secret::Secret;
@@ -164,7 +165,7 @@ impl EditedFile {
     /// Returns the permission bits before and after, if writing takes some away.
     pub fn mode_change(&self) -> Option<(u32, u32)> {
         let before = self.before.as_ref()?.mode()? & 0o777;
-        let after = mode_after(before, Privacy::Private);
+        let after = mode_after(before, self.privacy());
         (before != after && self.after.is_some()).then_some((before, after))
     }
 
@@ -196,7 +197,19 @@ impl EditedFile {
             Some(file) => file.encode(after.expose()),
             None => after.expose().clone().into_bytes().into(),
         };
-        Staged::new(&self.path, &bytes, Privacy::Private).map(Some)
+        Staged::new(&self.path, &bytes, self.privacy()).map(Some)
+    }
+
+    /// A file that is there keeps its mode, unless its first private key goes in.
+    fn privacy(&self) -> Privacy {
+        let Some(before) = &self.before else {
+            return Privacy::Private;
+        };
+        if holds_private_key(self.text()) && !holds_private_key(before.text()) {
+            Privacy::Private
+        } else {
+            Privacy::Public
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::WriteError;
-use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after};
+use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow};
 use crate::config::{self, CheckError, Mended, Repair, Report};
 use crate::properties::FileText;
 
@@ -22,8 +22,6 @@ pub struct MendedFile<'a> {
     pub path: &'a PathBuf,
     /// Its repairs, in the order of the lines.
     pub repairs: &'a [Repair],
-    /// The permission bits before and after, if writing takes some away.
-    pub mode_change: Option<(u32, u32)>,
 }
 
 impl Mending {
@@ -65,14 +63,11 @@ impl Mending {
     /// Returns the files with repairs.
     pub fn repaired(&self) -> impl Iterator<Item = MendedFile<'_>> {
         let files = self.files.iter();
-        files.filter_map(|(path, text, mended)| {
+        files.filter_map(|(path, _, mended)| {
             let mended = mended.as_ref()?;
-            let before = text.mode().map(|mode| mode & 0o777);
-            let after = before.map(|mode| mode_after(mode, privacy(mended)));
             Some(MendedFile {
                 path,
                 repairs: mended.repairs(),
-                mode_change: before.zip(after).filter(|(before, after)| before != after),
             })
         })
     }
@@ -109,24 +104,15 @@ impl Mending {
                 return Err(WriteError::Changed(path.clone()));
             }
             let new = repaired(text, mended);
-            staged.push(Staged::new(path, &new.encode(new.text()), privacy(mended))?);
+            staged.push(Staged::new(path, &new.encode(new.text()), Privacy::Public)?);
         }
         commit_all(staged)
     }
 }
 
-fn privacy(mended: &Mended) -> Privacy {
-    if mended.holds_key() {
-        Privacy::Private
-    } else {
-        Privacy::Public
-    }
-}
-
 /// Returns the file as it will be.
 fn repaired(text: &FileText, mended: &Mended) -> FileText {
-    let mode = text.mode().map(|mode| mode_after(mode, privacy(mended)));
-    text.edited(mended.text(), mode)
+    text.edited(mended.text())
 }
 
 /// Tells whether the repairs remove what they are for, and bring nothing new.

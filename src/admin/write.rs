@@ -14,7 +14,7 @@ use super::error::WriteError;
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Privacy {
-    /// It holds settings with a private key: a new file is 0600; an old one keeps what its group may
+    /// A private key goes in among its settings: a new file is 0600; an old one keeps what its group may
     /// read, and loses what its group may write and what others may do with it.
     Private,
     /// It is a private key: 0600, whatever an old one was.

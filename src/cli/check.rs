@@ -165,9 +165,6 @@ fn repairs_in_words(mending: &Mending) -> String {
                 }
             }
         }
-        if let Some((before, after)) = file.mode_change {
-            let _ = writeln!(text, "{path}: mode {before:04o} → {after:04o}");
-        }
     }
     text
 }

@@ -16,7 +16,6 @@ use super::text_check;
 pub struct Mended {
     text: Secret<String>,
     repairs: Vec<Repair>,
-    holds_key: bool,
 }
 
 /// One repair, as it may be shown: private keys are left out.
@@ -45,11 +44,6 @@ impl Mended {
     /// Returns what was repaired, in the order of the lines.
     pub fn repairs(&self) -> &[Repair] {
         &self.repairs
-    }
-
-    /// Tells whether the text holds a private key.
-    pub fn holds_key(&self) -> bool {
-        self.holds_key
     }
 }
 
@@ -80,13 +74,11 @@ pub fn mend(path: &Path, text: &FileText) -> Option<Mended> {
             after: String::new(),
         });
     }
-    let mut holds_key = false;
     let mut skipped = 0;
     for (at, found) in known.iter().enumerate() {
         let (Known::Setting(placed), Some(entry)) = (found, document.entries().get(at)) else {
             continue;
         };
-        holds_key |= placed.setting.is_private();
         if at < skipped {
             continue;
         }
@@ -100,7 +92,6 @@ pub fn mend(path: &Path, text: &FileText) -> Option<Mended> {
     (!repairs.is_empty()).then(|| Mended {
         text: edited,
         repairs,
-        holds_key,
     })
 }
 

@@ -43,3 +43,4 @@ pub use profiles::{active_files, main_of};
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use schema::{Fallback, Setting, Takes, settings};
+pub use whole_file::holds_private_key;

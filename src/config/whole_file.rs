@@ -1,11 +1,15 @@
 //! What is to be said of a file as a whole.
 
+use std::path::Path;
+
 use crate::diagnostic::{Code, Finding, Origin, Severity, redact, redact_name};
-use crate::properties::ReadError;
+use crate::properties::name::Name;
+use crate::properties::{Document, Entry, ReadError};
 
 use super::check::{Ignored, Purpose};
 use super::gather::{DEPLOYMENTS, Gathered};
 use super::own_key;
+use super::schema::{self, Known};
 use super::text_check;
 use super::view::{Limited, View};
 
@@ -93,6 +97,16 @@ pub(super) fn about_text(
         let found = view.finding(Code::Cs0305, entry.key_span(), message);
         findings.push(found.with_key(redact(entry.key())));
     }
+}
+
+/// Tells whether a private key stands in `text`, the content of a settings file.
+pub fn holds_private_key(text: &str) -> bool {
+    let document = Document::parse(Path::new(""), text);
+    let mut names = document.entries().iter().map(Entry::key);
+    names.any(|name| {
+        let known = schema::find(&Name::parse(name));
+        matches!(known, Known::Setting(placed) if placed.setting.is_private())
+    })
 }
 
 /// Lists the entries with foreign names.

@@ -181,15 +181,14 @@ impl FileText {
         self.mode
     }
 
-    /// Returns `text`, an edited form of this text, as a file with the permission bits `mode` and
-    /// without a byte order mark.
+    /// Returns `text`, an edited form of this text, as this file without a byte order mark.
     #[must_use]
-    pub fn edited(&self, text: &str, mode: Option<u32>) -> Self {
+    pub fn edited(&self, text: &str) -> Self {
         Self {
             text: text.to_owned().into(),
             encoding: self.encoding,
             mark: false,
-            mode,
+            mode: self.mode,
         }
     }
 

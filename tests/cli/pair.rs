@@ -443,6 +443,34 @@ fn a_file_that_gets_a_private_key_is_closed_to_others_and_that_is_said() {
 
 #[test]
 #[cfg(unix)]
+fn a_file_that_is_there_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    folder.run(PAIR).exits(0);
+    let modes = || [DPM, DPE].map(|file| mode(&folder.path(file)));
+    for file in [DPM, DPE] {
+        fs::set_permissions(folder.path(file), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    folder.run("key gen --out k --public-out p").exits(0);
+
+    for step in ["prepare", "abort", "prepare", "activate", "finish --now"] {
+        let offline = if step == "abort" { "" } else { "--offline" };
+        let step = format!("rotate {step} --file dpe --peer-file dpm {offline} --yes");
+        folder.run(&step).exits(0);
+        assert_eq!(modes(), [0o644; 2], "{step}");
+    }
+    for command in [
+        "deployment add two --module dpe --public-key p --role IMPERSONATION --home dpm --yes",
+        "revoke --file dpm --deployment two --yes",
+        "deployment remove two --home dpm --yes",
+    ] {
+        folder.run(command).exits(0);
+        assert_eq!(modes(), [0o644; 2], "{command}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
 fn a_symbolic_link_is_followed() {
     let folder = Folder::new();
     folder.write("real.properties", "a=1\n");

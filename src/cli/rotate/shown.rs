@@ -18,10 +18,10 @@ pub(in crate::cli) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile
     let mut text = String::new();
     // Writing to a string cannot fail.
     for file in files.into_iter().filter(|file| !file.is_empty()) {
-        let state = if file.is_there() {
-            "changed"
-        } else {
-            "new, mode 0600"
+        let state = match (file.is_there(), file.mode_change()) {
+            (false, _) => "new, mode 0600".to_owned(),
+            (true, None) => "changed".to_owned(),
+            (true, Some((before, after))) => format!("changed, mode {before:04o} → {after:04o}"),
         };
         let _ = writeln!(text, "\n{}  ({state})", file.path().display());
         for change in file.changes() {
