@@ -18,7 +18,7 @@ use super::{Answer, input, key};
 use crate::admin::pairing::{self, Member, Options, Plan, PlannedSide};
 use crate::admin::{ChangeKind, PairError};
 use crate::clock::{Clock as _, SystemClock};
-use crate::diagnostic::Severity;
+use crate::diagnostic::{Severity, redact};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, SigningKey, published};
 use report::Report;
@@ -175,10 +175,22 @@ fn member(of: &Of<PathBuf>, arguments: &Arguments) -> Result<Member, Failure> {
     let key = arguments.key.iter().rfind(|key| key.module == of.module);
     Ok(Member {
         module: of.module.clone(),
-        path: of.value.clone(),
+        path: settings_file(of)?,
         name: name.map(|name| name.value.clone()),
         key: key.map(|key| private_key(&key.value)).transpose()?,
     })
+}
+
+/// Returns the file that is named; one that is not there is made, and is not to be called by a key.
+fn settings_file(of: &Of<PathBuf>) -> Result<PathBuf, Failure> {
+    let name = of.value.file_name().unwrap_or_default().to_string_lossy();
+    if redact(&name) == name {
+        return Ok(of.value.clone());
+    }
+    let module = &of.module;
+    let what = format!("what stands after `{module}=` looks like a key, not like a file");
+    let help = "name the module's file, such as `etc/application.properties`";
+    Err(Failure::new(Exit::Usage, what).with_help(help))
 }
 
 fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Failure> {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::report::{Diagnosis, Fault, Layer, Row, Side, State};
 use crate::clock::Age;
 use crate::config::{LoadError, Settings};
-use crate::diagnostic::{Finding, Severity};
+use crate::diagnostic::{Finding, Severity, redact};
 use crate::grpc::{ModuleError, cause};
 
 const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
@@ -37,29 +37,30 @@ pub fn own_module(settings: &Settings, now: SystemTime) -> Vec<Row> {
 
 /// Returns the diagnosis of a module whose settings cannot be used: `file` is theirs.
 pub fn unusable(error: &LoadError, file: &std::path::Path) -> Diagnosis {
+    // Whoever puts a key in place of the home does not see it again.
+    let name = redact(&file.display().to_string());
     let Some(findings) = error.findings() else {
-        let fault = Fault::new(Side::Here, cause(error));
+        let fault = Fault::new(Side::Here, redact(&cause(error)));
         let fault = fault.help(if file.is_file() {
-            format!("let this user read it: ls -l {}", file.display())
+            format!("let this user read it: ls -l {name}")
         } else {
             "--home takes a module's folder, with `etc/application.properties` in it".to_owned()
         });
         return Diagnosis::of_own(vec![Row::fail(Layer::Config, fault)]);
     };
-    let file = file.display();
     let errors = findings
         .iter()
         .filter(|found| found.severity() == Severity::Error);
     let (key, other): (Vec<_>, Vec<_>) = errors.partition(|found| found.key() == Some(OWN_KEY));
     let mut rows = Vec::new();
     if other.is_empty() {
-        rows.push(Row::new(Layer::Config, State::Ok, format!("{file}")));
+        rows.push(Row::new(Layer::Config, State::Ok, name.clone()));
     }
     let (layer, shown) = match other.as_slice() {
         [] => (Layer::OwnKey, key),
         _ => (Layer::Config, other),
     };
-    let fault = Fault::new(Side::Here, told(&shown)).help(format!("countersign check {file}"));
+    let fault = Fault::new(Side::Here, told(&shown)).help(format!("countersign check {name}"));
     let fault = match shown.first() {
         Some(first) => fault.help(format!("countersign explain {}", first.code())),
         None => fault,

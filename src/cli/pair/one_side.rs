@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Arguments, Of, ask, confirm, member, new_files, not_paired};
+use super::{Arguments, Of, ask, confirm, member, new_files, not_paired, settings_file};
 use crate::admin::handover::{HandOver, HandOverError, MAX_BYTES, Purpose};
 use crate::admin::pairing::{Member, OneSide, Options, plan_accept, plan_own};
 use crate::cli::check::counted;
@@ -97,7 +97,7 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
     };
     let member = Member {
         module: arguments.module.module.clone(),
-        path: arguments.module.value.clone(),
+        path: settings_file(&arguments.module)?,
         name: arguments.name.clone(),
         key: None,
     };
