@@ -18,6 +18,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -32,7 +33,7 @@ use countersign::{MethodRules, Rule};
 use criterion::{Criterion, criterion_group};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep_until;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -192,7 +193,7 @@ async fn connect(world: &World, module: &Module) -> Client {
 }
 
 async fn measure() -> ExitCode {
-    let world = World::new();
+    let world = Arc::new(World::new());
     let settings = world.load();
     let module = settings.module().unwrap();
     let reloader = Reloader::new(&settings, &module);
@@ -209,10 +210,10 @@ async fn measure() -> ExitCode {
     let mut differences = Vec::new();
     for _ in 0..5 {
         let alone = p99(&client).await;
-        let (world, handle) = (&world, &handle);
-        let reloading = async move {
+        let reloading = async {
             for version in 0.. {
-                world.write(version);
+                let world = Arc::clone(&world);
+                spawn_blocking(move || world.write(version)).await.unwrap();
                 handle.reload();
                 tokio::time::sleep(BETWEEN).await;
             }

@@ -10,7 +10,7 @@ use crate::diagnostic::{Findings, Origin, Severity};
 use crate::identity::{DeploymentName, Role};
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::name::Name;
-use crate::properties::{Content, FileText, Layer, Layered, Level, ReadError, Sourced};
+use crate::properties::{Content, FileText, Layer, Layered, Level, ReadError, Sourced, Turns};
 use crate::token::Policy;
 use crate::trust::Deployment;
 
@@ -341,7 +341,10 @@ fn layers(
     findings: &mut Limited,
 ) -> (Vec<Layer>, Gathered, bool) {
     let names = view.entries().iter().map(|entry| Name::parse(entry.key()));
-    let known: Vec<Known> = names.map(|name| schema::find(&name)).collect();
+    let known: Vec<Known> = Turns::new(64)
+        .through(names)
+        .map(|name| schema::find(&name))
+        .collect();
     text_check::hide_secrets(view, &known);
     let skipped = text_check::broken_values(view, &known, findings);
     swallowed::check(view, &known, findings);

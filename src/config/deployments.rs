@@ -6,8 +6,8 @@ use std::collections::hash_map::Entry;
 use crate::diagnostic::{Code, Origin, quote};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role, Roles};
 use crate::jose::{KeyId, VerifyingKey};
-use crate::properties::Sourced;
 use crate::properties::name::uniform;
+use crate::properties::{Sourced, Turns};
 use crate::trust::{Deployment, TrustedKey};
 
 use super::check::Purpose;
@@ -58,7 +58,7 @@ pub(super) fn read(
     let names = reader.names(DEPLOYMENTS);
     colliding(reader, &schema::path(DEPLOYMENTS, &[]), &names);
     let read = |name: &String| deployment(reader, name, impersonation, purpose);
-    names.iter().map(read).collect()
+    Turns::new(8).through(&names).map(read).collect()
 }
 
 /// Reports names that are one to everything but the eye.

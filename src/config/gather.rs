@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote};
 use crate::properties::name::{Name, Variable};
-use crate::properties::{Content, IndexError, Layer, Level, Path, Sourced, Span, bind, indexed};
+use crate::properties::{
+    Content, IndexError, Layer, Level, Path, Sourced, Span, Turns, bind, indexed,
+};
 
 use super::schema::{self, Known, Placed, Setting, Takes};
 use super::swallowed;
@@ -29,7 +31,8 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
     let mut gathered = Gathered::default();
     let files = view.document().file_starts();
     let mut values: Vec<_> = files.map(|_| Values::default()).collect();
-    for (at, (entry, known)) in view.entries().iter().zip(known).enumerate() {
+    let entries = Turns::new(128).through(view.entries().iter().zip(known));
+    for (at, (entry, known)) in entries.enumerate() {
         if skipped.contains(&at) {
             continue;
         }

@@ -10,6 +10,7 @@ pub mod name;
 mod parse;
 pub mod placeholder;
 mod source;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -20,3 +21,4 @@ pub use entry::{Entry, Escapes, Span};
 pub use file::{Encoding, FileText, ReadError, ReadFault};
 pub use parse::SyntaxFault;
 pub use source::{Content, IndexError, Layer, Layered, Level, MAX_INDEX, Path, Sourced, indexed};
+pub use turns::Turns;

@@ -4,6 +4,7 @@ use zeroize::Zeroizing;
 
 use self::unescape::unescape;
 use super::entry::{Entry, Escapes, Span};
+use super::turns::Turns;
 
 mod unescape;
 
@@ -60,8 +61,11 @@ pub(crate) fn parse(text: &str) -> Parsed {
     };
     let mut parsed = Parsed::default();
     let mut line = Vec::new();
+    let mut turns = Turns::new(128);
     loop {
-        while lines.next_plain(&mut parsed.entries) {}
+        while lines.next_plain(&mut parsed.entries) {
+            turns.step();
+        }
         if !lines.next_logical(&mut line) {
             break;
         }

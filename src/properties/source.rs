@@ -8,6 +8,7 @@ use std::sync::Arc;
 use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 use zeroize::Zeroizing;
 
+use super::turns::Turns;
 use crate::diagnostic::Origin;
 
 /// Where a layer stands: a later one overrides an earlier one.
@@ -157,7 +158,7 @@ impl Source for Numbered {
     /// Lists replace lists, where the `config` crate by itself would keep the tail of a longer one,
     /// and with it a role somebody meant to take away.
     fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
-        for (path, value) in &self.0 {
+        for (path, value) in Turns::new(128).through(&self.0) {
             if let Some(place) = place(cache, path) {
                 *place = value.clone();
             }
