@@ -234,7 +234,11 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
         if !arguments.dry_run {
             ended = finished::in_force(&rotation, arguments);
         }
-        finished::still_trusting(&rotation, files, console);
+        finished::still_trusting(&rotation, ("old", rotation.previous()), files, console);
+    }
+    if step == Step::Abort {
+        let next = rotation.next().map(|(key, _)| key.fingerprint());
+        finished::still_trusting(&rotation, ("next", next), files, console);
     }
     if let (Step::Prepare, true, Some(block)) = (step, files.one_side, after.hand_over())
         && console.format() == Format::Text

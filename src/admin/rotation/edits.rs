@@ -30,7 +30,7 @@ pub(super) fn edits(
         Step::Prepare => prepare(rotation, now),
         Step::Activate => activate(rotation, now),
         Step::Finish => finish(rotation),
-        Step::Abort => Ok(abort(rotation)),
+        Step::Abort => abort(rotation),
     }
 }
 
@@ -104,13 +104,12 @@ fn finish(rotation: &Rotation) -> Result<Edits, RotateError> {
 }
 
 /// The peers' files come first: the owner's says which key is to be forgotten. It was never used.
-fn abort(rotation: &Rotation) -> Edits {
+fn abort(rotation: &Rotation) -> Result<Edits, RotateError> {
     let next = rotation.next().map(|(key, _)| key.verifying_key());
     let mut files = Vec::new();
     for peer in &rotation.peers {
-        let Some(deployment) = peer.deployment(rotation) else {
-            continue;
-        };
+        // A file that does not know the module is not the one that got the key.
+        let deployment = known(peer, rotation)?;
         let unused = deployment
             .active_keys()
             .filter(|key| Some(&key.key) == next);
@@ -122,7 +121,7 @@ fn abort(rotation: &Rotation) -> Edits {
         files.push(edited(peer, &settings.collect::<Vec<_>>()));
     }
     files.push(edited(&rotation.owner, &[Setting::removed(NEXT_KEY)]));
-    (files, None)
+    Ok((files, None))
 }
 
 /// Tells whether nothing has faults but the next key.

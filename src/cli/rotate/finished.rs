@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::{FileArguments, StepArguments};
 use crate::admin::rotation::Rotation;
-use crate::admin::rotation::live;
+use crate::admin::rotation::live::{self, Holdout};
 use crate::cli::output::{Console, Exit, Failure};
 use crate::cli::run::runtime;
 use crate::identity::DeploymentName;
+use crate::jose::Fingerprint;
 
 /// What puts a file in force where a module does not follow it by itself.
 pub(in crate::cli) const BY_SIGNAL: &str = "have a module with `countersign.reload=false` look at once: `kill -HUP PID`; or start it \
@@ -23,19 +24,17 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) fn in_force(rotation: &Rotation, arguments: &StepArguments) -> Result<(), Failure> {
     let kind = arguments.files.kind(rotation);
     let asking = arguments.asking();
-    let why = runtime()?.block_on(async {
+    let held = runtime()?.block_on(async {
         let end = Instant::now() + arguments.timeout;
         while let Some(holdout) = live::holdout(rotation, &kind, &asking).await {
             if !holdout.may_follow || Instant::now() >= end {
-                return Err(holdout.why);
+                return Err(holdout);
             }
             tokio::time::sleep(PAUSE).await;
         }
         Ok(())
     });
-    why.map_err(|why| {
-        let old = rotation.previous();
-        let old = old.map_or_else(String::new, |key| key.to_string());
+    held.map_err(|Holdout { why, key: old, .. }| {
         Failure::new(Exit::No, format!("written, NOT in force: {why}")).with_help(format!(
             "see its log for `configReloadFailed`; {BY_SIGNAL}. It is done where `countersign revoke \
              --file HOME --fingerprint {old} --watch --yes`, with its home for HOME, says `in \
@@ -44,24 +43,32 @@ pub(super) fn in_force(rotation: &Rotation, arguments: &StepArguments) -> Result
     })
 }
 
-/// Says how the peers without a file here are to revoke the old key.
-pub(super) fn still_trusting(rotation: &Rotation, files: &FileArguments, console: &Console) {
-    let Some(old) = rotation.previous() else {
+/// Says how the peers without a file here are to revoke `key`, which is `what` of the module's.
+pub(super) fn still_trusting(
+    rotation: &Rotation,
+    (what, key): (&str, Option<Fingerprint>),
+    files: &FileArguments,
+    console: &Console,
+) {
+    let Some(key) = key else {
         return;
     };
     let names: Vec<_> = rotation.left_out().map(ToString::to_string).collect();
     let who = match names.as_slice() {
-        _ if files.one_side => "the peers trust the old key until each revokes it".to_owned(),
+        _ if files.one_side => format!("the peers trust the {what} key until each revokes it"),
         [] => return,
-        names => format!("it may be trusted still by {}", names.join(", ")),
+        names => format!(
+            "the {what} key may be trusted still by {}",
+            names.join(", ")
+        ),
     };
     console.note(&format!(
         "{who}; nothing here remembers that. At each of them, with its home for HOME:"
     ));
     let name = rotation.name().map_or("NAME", DeploymentName::as_str);
     console.say(&format!(
-        "  countersign revoke --file HOME --fingerprint {old} --watch --yes\n  \
+        "  countersign revoke --file HOME --fingerprint {key} --watch --yes\n  \
          countersign deployment show {name} --home HOME\n\
-         It is done where the first says `in force` and the second `{old}  revoked`."
+         It is done where the first says `in force` and the second `{key}  revoked`."
     ));
 }

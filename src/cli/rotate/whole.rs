@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         if ended.is_ok() {
             took(&plan, console);
         }
-        finished::still_trusting(&rotation, files, console);
+        finished::still_trusting(&rotation, ("old", rotation.previous()), files, console);
         let after = files.read(console)?;
         match console.format() {
             Format::Text => console.answer(shown::step(&plan, &after, arguments))?,

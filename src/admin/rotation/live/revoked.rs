@@ -5,8 +5,8 @@ use tokio::time::Instant;
 use super::{Asking, PATIENCE, address, call_peer, kind_of, load};
 use crate::admin::rotation::{Rotation, Source};
 use crate::config::ModuleKind;
-use crate::jose::KeyId;
-use crate::trust::Deployment;
+use crate::jose::Fingerprint;
+use crate::trust::{Deployment, TrustedKey};
 
 /// A peer that may go on accepting a key that its file has revoked.
 #[derive(Clone, Debug)]
@@ -15,16 +15,24 @@ pub struct Holdout {
     pub why: String,
     /// Whether a reload may change it.
     pub may_follow: bool,
+    /// The key, or one of the keys.
+    pub key: Fingerprint,
 }
 
 /// Finds a peer whose file revoked the previous key of `rotation`, as it was before that, and that
 /// may accept it still: it says so, or it does not say and its file says that it follows no change.
+///
+/// Where no key is before the one that signs, a peer is found that says it of any revoked one.
 pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Option<Holdout> {
-    let previous = rotation.previous()?;
+    let previous = rotation.previous();
     for peer in &rotation.peers {
-        let keys = &peer.deployment(rotation)?.keys;
-        let old = keys.iter().find(|key| key.key.fingerprint() == previous);
-        let Some(old) = old else {
+        let keys = peer.deployment(rotation)?.keys.iter();
+        let old = keys.filter(|key| match previous {
+            Some(previous) => key.key.fingerprint() == previous,
+            None => key.revoked,
+        });
+        let old: Vec<_> = old.collect();
+        let Some(one) = old.first() else {
             continue;
         };
         let peers = rotation.peers().into_iter();
@@ -32,7 +40,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let known = named.next().map(|(deployment, _)| deployment);
         let said = match known.filter(|peer| !asking.offline && !asking.except.contains(&peer.name))
         {
-            Some(known) => accepts(rotation, kind, asking, (known, peer), &old.key_id).await,
+            Some(known) => accepts(rotation, kind, asking, (known, peer), &old).await,
             None => None,
         };
         let module = known.map(|known| kind_of(&known.module));
@@ -40,7 +48,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let reloads = settings.is_none_or(|settings| settings.reload);
         let why = match said {
             Some((true, at)) => format!("the module at {at} still accepts the key"),
-            None if !reloads => {
+            None if !reloads && previous.is_some() => {
                 format!("`{}` says `countersign.reload=false`", peer.path.display())
             }
             Some((false, _)) | None => continue,
@@ -48,18 +56,19 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         return Some(Holdout {
             why,
             may_follow: reloads,
+            key: one.key.fingerprint(),
         });
     }
     None
 }
 
-/// Asks a running peer whether it accepts `old`, and where it was asked; none where it does not say.
+/// Asks a running peer whether it accepts one of `old`, and where it was asked; none where it does not say.
 async fn accepts(
     rotation: &Rotation,
     kind: &ModuleKind,
     asking: &Asking,
     (deployment, peer): (&Deployment, &Source),
-    old: &KeyId,
+    old: &[&TrustedKey],
 ) -> Option<(bool, String)> {
     let settings = load(&rotation.owner.path, kind).ok()?;
     let key = rotation.owner.checked.own.as_ref()?;
@@ -68,6 +77,7 @@ async fn accepts(
     let answer = call_peer(&settings, key, deployment, &place, deadline).await;
     let known = answer.ok()?.trusted_keys;
     let mut accepted = known.iter().filter(|key| !key.revoked);
-    let accepts = accepted.any(|key| key.fingerprint == old.as_str());
+    let is_old = |told: &str| old.iter().any(|old| old.key_id.as_str() == told);
+    let accepts = accepted.any(|key| is_old(&key.fingerprint));
     (!known.is_empty()).then(|| (accepts, place.0.to_string()))
 }
