@@ -50,6 +50,9 @@ fn own(before: &OwnDeployment, after: &OwnDeployment) -> Vec<String> {
             shown(&before.key_id),
             shown(&after.key_id)
         ));
+    } else if before.key.made_at() != after.key.made_at() {
+        let key = shown(&after.key_id);
+        changes.push(format!("own key {key} tells another time of its making"));
     }
     if before.name != after.name {
         let name = |own: &OwnDeployment| {
