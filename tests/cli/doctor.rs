@@ -723,11 +723,9 @@ fn watching_tells_a_change_once_the_world_is_mended() {
     let folder = paired();
     let port = free_port();
     let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
-    let mut watching = command(&folder.path(""))
-        .args(format!("doctor --home dpe {to_dpm} --watch -o json").split_whitespace())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let doctor = format!("doctor --home dpe {to_dpm} --watch -o json");
+    let mut watching = Running::start(&folder, &doctor);
+    let mut lines = BufReader::new(watching.child.stdout.take().unwrap()).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
 
     let broken = next();
@@ -743,9 +741,7 @@ fn watching_tells_a_change_once_the_world_is_mended() {
         }
     };
 
-    let _ = watching.kill();
-    let _ = watching.wait();
-    drop((dpm, dpe));
+    drop((watching, dpm, dpe));
     assert_eq!(stopped["exit"], 1);
     assert_eq!(
         (&broken["healthy"], &broken["exit"]),
