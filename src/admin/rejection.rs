@@ -130,13 +130,18 @@ pub fn newest_of_either_side(file: &Path) -> io::Result<Option<Rejection>> {
 const NOT_READY: &str = "engineNotReady";
 const CHECK_FAILED: &str = "engineCheckFailed";
 
+/// Names the log at `path`: of a folder, the one that modules write there.
+pub fn log_of(path: &Path) -> PathBuf {
+    if path.is_dir() {
+        path.join("spring-boot-logger.json.log")
+    } else {
+        path.to_owned()
+    }
+}
+
 /// As [`newest`], but finds the newest line with any of `events`.
 pub(super) fn newest_of(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
-    let file = if file.is_dir() {
-        file.join("spring-boot-logger.json.log")
-    } else {
-        file.to_owned()
-    };
+    let file = log_of(file);
     if let Some(found) = newest_in(&file, events)? {
         return Ok(Some(found));
     }
@@ -209,7 +214,11 @@ fn told(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
         return None;
     };
     let event = members.get("eventId").and_then(Value::as_str)?;
-    let refused = !matches!(event, NOT_READY | CHECK_FAILED) || reason(&members).is_some();
+    let refused = match event {
+        NOT_READY | CHECK_FAILED => reason(&members).is_some(),
+        // One that says nothing hides none that does.
+        _ => members.get("reason").is_some_and(Value::is_string),
+    };
     (events.contains(&event) && refused).then_some(members)
 }
 
@@ -235,6 +244,21 @@ mod tests {
         let line =
             serde_json::json!({"eventId": "authRejected", "reason": reason, "message": message});
         format!("{line}\n")
+    }
+
+    #[test]
+    fn line_without_a_reason_hides_no_refusal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        fs::write(
+            &path,
+            line("KEY_REVOKED") + "{\"eventId\":\"authRejected\"}\n",
+        )
+        .unwrap();
+
+        let found = newest(&path).unwrap().unwrap();
+
+        assert_eq!(found.reason(), Some(Reason::KeyRevoked));
     }
 
     #[test]

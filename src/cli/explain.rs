@@ -182,11 +182,15 @@ fn found(
     log: &Path,
     newest: fn(&Path) -> io::Result<Option<Rejection>>,
 ) -> Result<Rejection, Failure> {
+    let log = rejection::log_of(log);
     let shown = log.display();
-    let found = newest(log).map_err(|error| {
+    let found = newest(&log).map_err(|error| {
         Failure::caused(Exit::Unreadable, &format!("cannot read `{shown}`"), &error)
     })?;
-    found.ok_or_else(|| Failure::new(Exit::No, format!("`{shown}` tells of no refusal")))
+    found.ok_or_else(|| {
+        Failure::new(Exit::No, format!("`{shown}` tells of no refusal"))
+            .with_help("read were the last 16 MiB of it, and of each file rolled away from it")
+    })
 }
 
 /// Returns the reason of a refusal in a log.
