@@ -204,6 +204,29 @@ fn nothing_is_written_by_a_dry_run_nor_without_a_yes_nor_twice() {
 }
 
 #[test]
+fn both_sides_may_rotate_at_once() {
+    let folder = paired();
+    for round in 1..=3 {
+        let both = ["--file dpe --peer-file dpm", "--file dpm --peer-file dpe"].map(|files| {
+            let mut run = command(&folder.path(""));
+            run.args(["rotate", "run", "--now", "--offline", "--yes"]);
+            run.args(files.split(' ')).spawn().unwrap()
+        });
+
+        for one in both {
+            let output = one.wait_with_output().unwrap();
+            assert!(output.status.success(), "{round}: {output:?}");
+        }
+
+        folder.run(&format!("check {DPM} {DPE}")).exits(0);
+        for file in [DPM, DPE] {
+            let revoked = folder.read(file).matches("is-revoked=true").count();
+            assert_eq!(revoked, round, "{file}");
+        }
+    }
+}
+
+#[test]
 fn abort_with_another_module_s_file_forgets_nothing() {
     let folder = paired();
     let other = "pair dpm=other/etc/application.properties dpe=another.properties";

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::shown::{self, Report};
 use super::{StepArguments, confirm, finished, left, not_taken, reaches_all, warn_of_variables};
-use crate::admin::RotateError;
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
 use crate::admin::rotation::{Plan, Rotation, Step};
+use crate::admin::{RotateError, WriteError};
 use crate::cli::Answer;
 use crate::cli::output::{Console, Exit, Failure, Format};
 use crate::cli::run::runtime;
@@ -18,7 +18,6 @@ use crate::config::ModuleKind;
 /// Takes the steps that are left, and waits between them.
 pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     let files = &arguments.files;
-    let runtime = runtime()?;
     let failed = |error: &RotateError| not_taken(error, files, console);
     let first = files.read(console)?;
     arguments.names_peers(&first)?;
@@ -28,7 +27,6 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         let help = format!("take the steps one by one: {step}");
         return Err(Failure::new(Exit::Usage, why).with_help(help));
     }
-    let kind = files.kind(&first);
     let opening = first.plan(first.phase().next_step(), SystemClock.now());
     let opening = opening.map_err(|error| failed(&error))?;
     if arguments.dry_run {
@@ -40,14 +38,33 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     confirm(&opening, arguments, console)?;
     if opening.step() == Step::Prepare {
         // The key that was shown is the one that is written.
-        opening.carry_out().map_err(|error| failed(&error))?;
-        took(&opening, console);
+        match carry_out(&opening, arguments.timeout) {
+            Err(RotateError::Write(WriteError::Changed(_))) if arguments.yes => {}
+            done => {
+                done.map_err(|error| failed(&error))?;
+                took(&opening, console);
+            }
+        }
     }
+    go_on(&opening, &files.kind(&first), arguments, console)
+}
+
+/// Takes the steps that are left after the one that was shown, if that was the first.
+fn go_on(
+    opening: &Plan,
+    kind: &ModuleKind,
+    arguments: &StepArguments,
+    console: &Console,
+) -> Answer {
+    let files = &arguments.files;
+    let runtime = runtime()?;
+    let failed = |error: &RotateError| not_taken(error, files, console);
+    let mut tries = TRIES;
     loop {
         let rotation = files.read(console)?;
         let step = rotation.phase().next_step();
         runtime
-            .block_on(wait_for(step, &rotation, (arguments, &kind), console))
+            .block_on(wait_for(step, &rotation, (arguments, kind), console))
             .map_err(|error| failed(&error))?;
         // The files may have changed while it waited.
         let rotation = files.read(console)?;
@@ -59,7 +76,16 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         if step != opening.step() {
             warn_of_variables(plan.files(), console);
         }
-        plan.carry_out().map_err(|error| failed(&error))?;
+        match carry_out(&plan, arguments.timeout) {
+            // Somebody rotates the other side, say. Whoever finished this one ends it.
+            Err(RotateError::Write(WriteError::Changed(_)))
+                if tries > 0 && files.read(console)?.phase() == rotation.phase() =>
+            {
+                tries = tries.saturating_sub(1);
+                continue;
+            }
+            done => done.map_err(|error| failed(&error))?,
+        }
         if step != Step::Finish {
             took(&plan, console);
             continue;
@@ -75,6 +101,22 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
             Format::Json => console.json(&Report::step(&plan, &after, arguments))?,
         }
         return ended.map(|()| Exit::Done);
+    }
+}
+
+/// How often files may change under a plan.
+const TRIES: u32 = 20;
+
+/// Carries `plan` out once nobody else writes there.
+fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), RotateError> {
+    let start = Instant::now();
+    loop {
+        let done = plan.carry_out();
+        let busy = matches!(done, Err(RotateError::Write(WriteError::Busy(_))));
+        if !busy || start.elapsed() >= timeout {
+            return done;
+        }
+        std::thread::sleep(PAUSES.0);
     }
 }
 
