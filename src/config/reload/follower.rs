@@ -42,8 +42,9 @@ pub(super) struct Follower {
 struct Seen {
     stamps: Vec<Stamp>,
     digest: Digest,
-    /// None once a change would show in the stamps.
-    recheck_until: Option<Instant>,
+    /// When contents are to be compared though the stamps are the same, the next time last: empty once
+    /// a change would show in the stamps.
+    rechecks: Vec<Instant>,
 }
 
 /// What a look at the files came to.
@@ -97,7 +98,7 @@ impl Follower {
                 // The files may have changed since they were read.
                 stamps: Vec::new(),
                 digest: settings.source.digest,
-                recheck_until: None,
+                rechecks: Vec::new(),
             },
             told: None,
             restart: BTreeSet::new(),
@@ -124,35 +125,30 @@ impl Follower {
     /// They are read twice, [`SETTLE`] apart, and count where both times agree in every byte and in
     /// what the system says of the files. `asked` wants an answer even where nothing changed.
     pub(super) fn look(&mut self, asked: bool) -> Looked {
-        let now = self.stamps();
-        let rechecks = self.seen.recheck_until.is_some();
-        if !asked && now == self.seen.stamps && !rechecks {
+        let (now, time) = (self.stamps(), Instant::now());
+        let unchanged = now == self.seen.stamps;
+        let is_due = |next: &Instant| *next <= time;
+        if !asked && unchanged && !self.seen.rechecks.last().is_some_and(is_due) {
             return Looked::Same;
         }
+        self.seen.rechecks.retain(|next| !is_due(next));
         let first = digest(&self.read());
-        if !asked && now == self.seen.stamps && first == self.seen.digest {
-            let over = |until: &mut Instant| Instant::now() >= *until;
-            self.seen.recheck_until.take_if(over);
+        if !asked && unchanged && first == self.seen.digest {
             return Looked::Same;
         }
         thread::sleep(SETTLE);
         let second = self.read();
         let digest = digest(&second);
         if first != digest || now != self.stamps() {
+            self.seen.stamps.clear();
             return Looked::Unsettled;
         }
-        let until = if now == self.seen.stamps {
-            let until = self.seen.recheck_until;
-            until.filter(|until| Instant::now() < *until)
-        } else {
-            Some(Instant::now() + RECHECK)
-        };
         let same = digest == self.seen.digest;
-        self.seen = Seen {
-            stamps: now,
-            digest,
-            recheck_until: until,
-        };
+        if !unchanged {
+            self.seen.rechecks = RECHECKS.map(|after| time + after).to_vec();
+        }
+        self.seen.stamps = now;
+        self.seen.digest = digest;
         if same && !asked {
             return Looked::Same;
         }
@@ -258,7 +254,12 @@ fn told(error: &LoadError) -> String {
 
 /// For how long nothing may change between the two reads of a file.
 pub(super) const SETTLE: Duration = Duration::from_millis(50);
-/// For how long after a change contents are compared too: a file system's clock may be coarse.
-const RECHECK: Duration = Duration::from_secs(2);
+/// How long after a change contents are compared too, the next time last: a file system's clock may be
+/// coarse.
+const RECHECKS: [Duration; 3] = [
+    Duration::from_secs(2),
+    Duration::from_secs(1),
+    Duration::ZERO,
+];
 const MOST_TOLD: usize = 10;
 const MOST_EARLIER: usize = 32;
