@@ -46,7 +46,7 @@ impl Mending {
         let mut after = Vec::new();
         for (path, text, mended) in &planned {
             let mended = mended.as_ref();
-            let text = mended.map_or_else(|| text.clone(), |mended| repaired(text, mended));
+            let text = mended.map_or_else(|| text.clone(), |mended| text.edited(mended.text()));
             after.push((path.clone(), text));
         }
         Ok(Self {
@@ -103,16 +103,11 @@ impl Mending {
             if !now.as_ref().is_some_and(same) {
                 return Err(WriteError::Changed(path.clone()));
             }
-            let new = repaired(text, mended);
+            let new = text.edited(mended.text());
             staged.push(Staged::new(path, &new.encode(new.text()), Privacy::Public)?);
         }
         commit_all(staged)
     }
-}
-
-/// Returns the file as it will be.
-fn repaired(text: &FileText, mended: &Mended) -> FileText {
-    text.edited(mended.text())
 }
 
 /// Tells whether the repairs remove what they are for, and bring nothing new.
@@ -126,5 +121,5 @@ fn is_better(
         let report = config::check_texts(&[(path.to_owned(), text)], environment, &[]);
         report.map(|report| report.findings.errors())
     };
-    Ok(errors(repaired(text, mended))? <= errors(text.clone())?)
+    Ok(errors(text.edited(mended.text()))? <= errors(text.clone())?)
 }

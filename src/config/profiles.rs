@@ -14,7 +14,7 @@ use crate::properties::placeholder::{self, Looked};
 use crate::properties::{Document, Entry, FileText, ReadError, ReadFault, Sourced, bind, indexed};
 
 use super::read::Reader;
-use super::schema::{self, Known};
+use super::schema::{self, Known, Placed};
 use super::view::{Part, View, finding};
 
 const ACTIVE: &str = "spring.profiles.active";
@@ -208,9 +208,19 @@ fn may_be_active(name: &str) -> bool {
     letters.starts_with(['s', 'S'])
 }
 
+/// Takes `name` for the list of the active profiles, or an element of it.
+fn as_active(name: &str) -> Option<Placed> {
+    if !may_be_active(name) {
+        return None;
+    }
+    match schema::find(&Name::parse(name)) {
+        Known::Setting(placed) if placed.setting.name() == ACTIVE => Some(placed),
+        _ => None,
+    }
+}
+
 fn is_active(name: &str) -> bool {
-    may_be_active(name)
-        && matches!(schema::find(&Name::parse(name)), Known::Setting(placed) if placed.setting.name() == ACTIVE)
+    as_active(name).is_some()
 }
 
 /// Returns what the main file says: the last value, or the elements of a list in their order.
@@ -222,15 +232,10 @@ fn in_file<'a>(document: &Document) -> Vec<(Given<'a>, &str)> {
             break;
         }
         let value = (Given::Entry(at), entry.value());
-        if !may_be_active(entry.key()) {
-            continue;
-        }
-        match schema::find(&Name::parse(entry.key())) {
-            Known::Setting(placed) if placed.setting.name() == ACTIVE => match placed.index {
-                Some(index) => elements.push((index, value)),
-                None => last = Some(value),
-            },
-            _ => {}
+        match as_active(entry.key()).map(|placed| placed.index) {
+            Some(Some(index)) => elements.push((index, value)),
+            Some(None) => last = Some(value),
+            None => {}
         }
     }
     let elements = elements

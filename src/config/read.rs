@@ -255,12 +255,9 @@ impl<'a> Reader<'a> {
     /// under any other name: in the entries `foreign`.
     pub(super) fn rest(&mut self, foreign: impl Iterator<Item = usize>) {
         let mut values = self.layered.values();
-        let ours = if values.any(|value| placeholder::has_placeholder(value.text())) {
-            self.ours
-        } else {
-            &[]
-        };
-        for (_, placed) in ours {
+        // Most files have none at all.
+        let any = values.any(|value| placeholder::has_placeholder(value.text()));
+        for (_, placed) in self.ours.iter().filter(|_| any) {
             let list = self.layered.list(&placed.path).unwrap_or_default();
             let values = self.layered.value(&placed.path).into_iter().chain(list);
             for value in values.filter(|_| !placed.setting.is_private()) {

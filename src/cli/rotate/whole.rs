@@ -46,16 +46,11 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
             }
         }
     }
-    go_on(&opening, &files.kind(&first), arguments, console)
+    go_on(opening.step(), &files.kind(&first), arguments, console)
 }
 
-/// Takes the steps that are left after the one that was shown, if that was the first.
-fn go_on(
-    opening: &Plan,
-    kind: &ModuleKind,
-    arguments: &StepArguments,
-    console: &Console,
-) -> Answer {
+/// Takes the steps that are left; `asked` is the one that somebody was asked about.
+fn go_on(asked: Step, kind: &ModuleKind, arguments: &StepArguments, console: &Console) -> Answer {
     let files = &arguments.files;
     let runtime = runtime()?;
     let failed = |error: &RotateError| not_taken(error, files, console);
@@ -73,7 +68,7 @@ fn go_on(
         }
         let plan = rotation.plan(step, SystemClock.now());
         let plan = plan.map_err(|error| failed(&error))?;
-        if step != opening.step() {
+        if step != asked {
             warn_of_variables(plan.files(), console);
         }
         match carry_out(&plan, arguments.timeout) {

@@ -31,9 +31,9 @@ impl Module {
     }
 
     fn count_keys(&self, metrics: &Metrics) {
-        let own = self.own();
-        metrics.signs_with(own.key_id.as_str(), own.key.made_at());
         let trust = self.trust.load();
+        let own = trust.own();
+        metrics.signs_with(own.key_id.as_str(), own.key.made_at());
         metrics.trusted(trust.deployments().iter().map(|deployment| {
             let active = deployment.active_keys().count();
             TrustedKeys {
