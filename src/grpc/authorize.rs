@@ -105,7 +105,14 @@ impl MethodRules {
         self
     }
 
+    /// Returns the rule for `path`, the whole `:path` of a call.
+    ///
+    /// A path with a query has no rule: routers ignore the query, so a service's rule must not
+    /// stand in for the rule of the method that they would call.
     pub(super) fn find(&self, path: &str) -> Option<&Rule> {
+        if path.contains('?') {
+            return None;
+        }
         self.methods.get(path).or_else(|| {
             let (service, _) = path.rsplit_once('/')?;
             self.services.get(service)
@@ -153,6 +160,17 @@ mod tests {
             "*",
             "",
         ] {
+            assert_eq!(rules.find(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn path_with_a_query_has_no_rule_of_its_service() {
+        let rules = MethodRules::deny_all()
+            .allow("/a.B/*", Rule::everyone())
+            .allow("/a.B/Get", Rule::any_identity());
+
+        for path in ["/a.B/Get?", "/a.B/Get?x", "/a.B/?Get", "/a.B/Get?/../Get"] {
             assert_eq!(rules.find(path), None, "{path}");
         }
     }

@@ -15,8 +15,10 @@ pub const NONCE: &str = "countersign-nonce";
 /// The callee's proof, in the initial metadata or the trailers of a trailers-only reply.
 pub const PROOF: &str = "countersign-proof";
 
-/// Returns the `:path` of a call, with its query if it has one: such a path is no method's, though
-/// routers take it for one.
+/// Returns the `:path` of a call, including its query.
+///
+/// Rules, metrics and proofs all use this text. Routers ignore the query, so a path that has one
+/// never gets a rule (see `MethodRules::find`).
 pub(super) fn path(uri: &Uri) -> &str {
     uri.path_and_query().map_or("", PathAndQuery::as_str)
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::grpc::{Module, Proved, Tokens, reason_of};
+use countersign::identity::Role;
 use countersign::testing::{self, Pair};
 use countersign::token::proof::EngineClaim;
 use countersign::{MethodRules, Reason, Rule};
+use http::uri::PathAndQuery;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
@@ -87,6 +90,39 @@ async fn serve(pair: &Pair, rules: MethodRules, engine: Option<EngineClaim>) -> 
 
 fn any_identity() -> MethodRules {
     MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity())
+}
+
+/// Calls `path` as it stands, with the layer of `module` around the channel.
+async fn greet_at(path: &'static str, module: &Module, channel: Channel) -> Result<(), Status> {
+    let mut client = Grpc::new(module.client_layer("dpm-dev").unwrap().layer(channel));
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<GreetRequest, GreetResponse>::default();
+    let path = PathAndQuery::from_static(path);
+    let reply = client.unary(Request::new(GreetRequest {}), path, codec);
+    reply.await.map(|_| ())
+}
+
+#[tokio::test]
+async fn query_in_a_path_does_not_replace_the_methods_rule_by_its_services() {
+    let pair = testing::pair();
+    let admin = Rule::role(Role::new("ADMIN").unwrap());
+    for all in [Rule::any_identity(), Rule::everyone()] {
+        let rules = MethodRules::deny_all()
+            .allow("/greeter.v1.GreeterService/*", all)
+            .allow(GREET, admin.clone());
+        let channel = serve(&pair, rules, None).await;
+
+        let plain = greet_at(GREET, &pair.dpe, channel.clone()).await;
+        assert_eq!(plain.unwrap_err().code(), Code::PermissionDenied);
+        for path in [
+            "/greeter.v1.GreeterService/Greet?",
+            "/greeter.v1.GreeterService/Greet?x",
+            "/greeter.v1.GreeterService/Greet?/Greet",
+        ] {
+            let queried = greet_at(path, &pair.dpe, channel.clone()).await;
+            assert_eq!(queried.unwrap_err().code(), Code::Unimplemented, "{path}");
+        }
+    }
 }
 
 fn bearer(token: &str) -> Request<GreetRequest> {
@@ -195,7 +231,7 @@ async fn method_without_a_rule_is_unimplemented_to_the_known_and_refused_to_stra
 #[tokio::test]
 async fn caller_without_the_role_is_denied() {
     let pair = testing::pair();
-    let admin = Rule::role(countersign::identity::Role::new("ADMIN").unwrap());
+    let admin = Rule::role(Role::new("ADMIN").unwrap());
     let channel = serve(&pair, MethodRules::deny_all().allow(GREET, admin), None).await;
     let mut client = Client::new(pair.dpe.client_layer("dpm-dev").unwrap().layer(channel));
 
