@@ -356,7 +356,11 @@ fn layers(
     if question.purpose == Purpose::Run {
         let names = Names::new(&gathered.ours);
         layers.push(gather::environment(question.environment, &names, findings));
-        layers.push(gather::options(question.sets, findings));
+        layers.push(gather::options(
+            question.sets,
+            &gathered.spellings,
+            findings,
+        ));
     }
     (layers, gathered, broken_key)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote};
-use crate::properties::name::{Name, Variable};
+use crate::properties::name::{Name, Variable, uniform};
 use crate::properties::{
     Content, IndexError, Layer, Level, Path, Sourced, Span, Turns, bind, indexed,
 };
@@ -23,6 +23,8 @@ pub(super) struct Gathered {
     pub(super) ignored: Vec<usize>,
     /// Every entry of ours and the setting it is of.
     pub(super) ours: Vec<(usize, Placed)>,
+    /// How the file spells the deployments that it trusts.
+    pub(super) spellings: Spellings,
 }
 
 /// Sorts the entries of `view`, without those in `skipped`, into what is ours and what is not; each
@@ -31,12 +33,13 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
     let mut gathered = Gathered::default();
     let files = view.document().file_starts();
     let mut values: Vec<_> = files.map(|_| Values::default()).collect();
+    let spellings = Spellings::of(&known, skipped);
     let entries = Turns::new(128).through(view.entries().iter().zip(known));
     for (at, (entry, known)) in entries.enumerate() {
         if skipped.contains(&at) {
             continue;
         }
-        match known {
+        match spellings.canonical(known) {
             Known::Setting(placed) if !placed.setting.is_used() => {
                 gathered.unused.push((at, placed.setting));
             }
@@ -77,6 +80,7 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
             }
         }
     }
+    gathered.spellings = spellings;
     let level = |file| {
         if file == 0 {
             Level::File
@@ -88,6 +92,58 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
     let layers = values
         .map(|(file, values)| values.into_layer(level(file), Some(view), &mut gathered.findings));
     (layers.collect(), gathered)
+}
+
+/// The trusted deployments as the vendor's part of the file spells them.
+///
+/// Settings under `countersign.deployments` are filed under that spelling, whatever their own: two
+/// spellings of one setting are one setting given twice.
+#[derive(Debug, Default)]
+pub(super) struct Spellings(HashMap<String, String>);
+
+impl Spellings {
+    fn of(known: &[Known], skipped: &[usize]) -> Self {
+        let mut spellings = HashMap::new();
+        let depth = DEPLOYMENTS.split('.').count();
+        for (at, known) in known.iter().enumerate() {
+            let Known::Setting(placed) = known else {
+                continue;
+            };
+            if skipped.contains(&at) || !placed.setting.canonical().starts_with(DEPLOYMENTS) {
+                continue;
+            }
+            if let Some(name) = placed.path.get(depth) {
+                spellings
+                    .entry(uniform(name))
+                    .or_insert_with(|| name.to_string());
+            }
+        }
+        Self(spellings)
+    }
+
+    /// Returns the spelling of the trusted deployment that `name` matches.
+    pub(super) fn find(&self, name: &str) -> Option<&str> {
+        self.0.get(&uniform(name)).map(String::as_str)
+    }
+
+    fn canonical(&self, known: Known) -> Known {
+        match known {
+            Known::Setting(placed) => Known::Setting(self.placed(placed)),
+            other => other,
+        }
+    }
+
+    fn placed(&self, placed: Placed) -> Placed {
+        const OURS: &str = "countersign.deployments.<name>.";
+        if !placed.setting.canonical().starts_with(OURS) {
+            return placed;
+        }
+        let spelled = placed.path.get(2).and_then(|name| self.find(name));
+        match spelled {
+            Some(name) => placed.with_key(2, name),
+            None => placed,
+        }
+    }
 }
 
 fn unknown(name: &str, meant: Option<&str>) -> Finding {
@@ -168,7 +224,11 @@ fn claims_ours(variable: &Variable) -> bool {
 }
 
 /// Reads `name=value` options.
-pub(super) fn options(sets: &[(String, String)], findings: &mut Limited) -> Layer {
+pub(super) fn options(
+    sets: &[(String, String)],
+    spellings: &Spellings,
+    findings: &mut Limited,
+) -> Layer {
     let mut values = Values::default();
     for (name, value) in sets {
         match schema::find(&Name::parse(name)) {
@@ -176,7 +236,8 @@ pub(super) fn options(sets: &[(String, String)], findings: &mut Limited) -> Laye
                 findings.push(readable_by_all(&placed.name()));
             }
             Known::Setting(placed) if placed.setting.is_used() => {
-                values.add(placed, Sourced::new(value, Origin::SetOption));
+                let value = Sourced::new(value, Origin::SetOption);
+                values.add(spellings.placed(placed), value);
             }
             Known::Unknown => {
                 let meant = schema::nearest(&Name::parse(name));

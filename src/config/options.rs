@@ -182,7 +182,8 @@ fn client(reader: &mut Reader<'_>) -> ClientSettings {
 fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSettings> {
     let keys = [name];
     let deployment = "countersign.client.connection.<c>.deployment";
-    let deployment = deployment_name(reader, deployment, &keys).map(|(name, _)| name);
+    let deployment = deployment_name(reader, deployment, &keys);
+    let deployment = deployment.map(|(name, _)| as_trusted(reader, name));
     let host = reader.text("ataccama.client.connection.<c>.host", &keys);
     let port = reader.port("ataccama.client.connection.<c>.grpc.port", &keys);
     let [name] = keys;
@@ -199,6 +200,15 @@ fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSetting
         deployment,
         tls: None,
     })
+}
+
+/// Returns the trusted deployment that `name` matches, as its own settings spell it.
+fn as_trusted(reader: &Reader<'_>, name: DeploymentName) -> DeploymentName {
+    let trusted = reader.names(DEPLOYMENTS).into_iter();
+    let mut spelled = trusted.filter(|trusted| uniform(trusted) == uniform(name.as_str()));
+    spelled
+        .find_map(|trusted| DeploymentName::new(&trusted).ok())
+        .unwrap_or(name)
 }
 
 /// Returns an IPv6 address without the brackets that it has in a URL.

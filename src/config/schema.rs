@@ -130,7 +130,7 @@ impl Setting {
     }
 
     /// Returns the name it is kept under: its own, or that of the setting it is a spelling of.
-    fn canonical(&self) -> &'static str {
+    pub(super) fn canonical(&self) -> &'static str {
         self.same_as.unwrap_or(self.name)
     }
 }
@@ -218,6 +218,18 @@ impl Placed {
             setting,
             path: setting.canonical().split('.').map(fill).collect(),
             index,
+        }
+    }
+
+    /// Returns the same setting with `key` as the segment at `depth`.
+    pub(super) fn with_key(self, depth: usize, key: &str) -> Self {
+        let mut path = self.path.to_vec();
+        if let Some(segment) = path.get_mut(depth) {
+            *segment = Cow::Owned(key.to_owned());
+        }
+        Self {
+            path: path.into(),
+            ..self
         }
     }
 

@@ -1,5 +1,65 @@
+use super::{Folder, ModuleKind, Settings, error_codes, good};
 use crate::config::schema::{Known, Setting, find, settings};
+use crate::diagnostic::Code;
 use crate::properties::name::Name;
+
+/// Loads a good file, which trusts `dpe-dev`, with `lines` and `--set` options added.
+fn load(lines: &str, sets: &[(String, String)]) -> Settings {
+    let file = Folder::new();
+    let path = file.write("application.properties", good() + lines);
+    Settings::load(&path, &ModuleKind::Dpm, [], sets).unwrap()
+}
+
+#[test]
+fn different_settings_of_two_spellings_of_a_deployment_are_merged() {
+    let other = "countersign.deployments.dpeDev.single-use-tokens=true\n";
+    let addresses = "countersign.deployments.dpe-dev.allowed-addresses=10.0.0.0/8\n";
+
+    for lines in [format!("{addresses}{other}"), format!("{other}{addresses}")] {
+        let settings = load(&lines, &[]);
+
+        assert_eq!(settings.peers.len(), 1, "{lines}");
+        assert_eq!(settings.peers[0].addresses.allowed.len(), 1, "{lines}");
+        assert!(settings.deployments[0].single_use_tokens, "{lines}");
+    }
+}
+
+#[test]
+fn option_in_a_different_spelling_keeps_the_other_settings_of_a_deployment() {
+    let lines = "countersign.deployments.dpe-dev.allowed-addresses=10.0.0.0/8\n";
+    let set = ("countersign.deployments.DPE_DEV.allow-low-ports", "true");
+    let set = (set.0.to_owned(), set.1.to_owned());
+
+    let settings = load(lines, &[set]);
+
+    assert_eq!(settings.peers.len(), 1);
+    assert_eq!(settings.peers[0].addresses.allowed.len(), 1);
+    assert!(settings.peers[0].addresses.allow_low_ports);
+}
+
+#[test]
+fn one_setting_in_two_spellings_of_a_deployment_is_a_duplicate() {
+    let twice = "countersign.deployments.dpeDev.allow-low-ports=true\n\
+                 countersign.deployments.dpe-dev.allow-low-ports=false\n";
+
+    assert_eq!(error_codes(good() + twice), [Code::Cs0103]);
+}
+
+#[test]
+fn connection_names_its_deployment_in_any_spelling() {
+    let lines = "countersign.client.connection.dpe.deployment=DPEDev\n\
+                 ataccama.client.connection.dpe.host=localhost\n\
+                 ataccama.client.connection.dpe.grpc.port=8532\n";
+
+    let settings = load(lines, &[]);
+
+    let connections = settings.client.connections.iter();
+    let named = connections.filter_map(|c| c.deployment.as_ref());
+    assert_eq!(
+        named.map(|name| name.as_str()).collect::<Vec<_>>(),
+        ["dpe-dev"]
+    );
+}
 
 /// Every name that is one letter off: another letter, a doubled one, a dropped one. Map keys are
 /// anybody's choice; case and dashes are spelling.
