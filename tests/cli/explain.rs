@@ -29,6 +29,30 @@ fn every_code_and_every_reason_is_explained() {
 }
 
 #[test]
+fn commands_of_a_leaked_key_show_no_private_key() {
+    let folder = Folder::new();
+    let text = folder.run("explain CS0203").exits(0).stdout;
+    let lines = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("    countersign "));
+    let commands: Vec<_> = lines.collect();
+
+    let runs: Vec<_> = commands
+        .iter()
+        .map(|command| folder.run(command).exits(0))
+        .collect();
+
+    assert!(runs.len() > 1, "{text}");
+    for run in &runs {
+        assert!(!run.stdout.contains("\"d\""), "{run:#?}");
+    }
+    assert!(
+        runs.iter().any(|run| run.stdout.contains("\"x\"")),
+        "{runs:#?}"
+    );
+}
+
+#[test]
 fn case_and_dashes_do_not_matter() {
     let folder = Folder::new();
 
