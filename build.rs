@@ -1,30 +1,34 @@
-//! Compiles `proto/` with protox: no `protoc` is needed to build countersign.
+//! Generates the messages and services from the committed descriptor sets: building countersign
+//! needs neither `protoc` nor a compiler of `.proto` files.
+//!
+//! After a change in `proto/` or `examples/proto/`, write the descriptor sets again, before the code
+//! uses what is new:
+//!
+//! ```sh
+//! UPDATE_DESCRIPTORS=1 cargo test --test descriptors
+//! ```
 
-use std::path::PathBuf;
 use std::{env, fs};
 
 use prost::Message as _;
-
-const FILES: &[&str] = &[
-    "countersign/engine/v1/engine.proto",
-    "countersign/identity/v1/identity.proto",
-    "countersign/registry/v1/registry.proto",
-];
-
-/// The service of `examples/`: what a user's own service would be.
-const EXAMPLE: &str = "greeter/v1/greeter.proto";
+use prost_types::FileDescriptorSet;
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "cargo tells a build script where to write"
+    reason = "cargo tells a build script its features in the environment"
 )]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto");
-    println!("cargo:rerun-if-changed=examples/proto");
-    let descriptors = protox::compile(FILES, ["proto"])?;
-    let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    generate("proto/descriptors.bin")?;
+    // The service of `examples/`, which tests use too: both are built with the feature `testing`.
+    if env::var_os("CARGO_FEATURE_TESTING").is_some() {
+        generate("examples/proto/descriptors.bin")?;
+    }
+    Ok(())
+}
+
+fn generate(path: &str) -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed={path}");
+    let descriptors = FileDescriptorSet::decode(fs::read(path)?.as_slice())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
-    tonic_prost_build::configure().compile_fds(protox::compile([EXAMPLE], ["examples/proto"])?)?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 pub mod convert;
 
 /// The compiled `proto/` files, for server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("../../proto/descriptors.bin");
 
 macro_rules! generated {
     ($(#[$doc:meta])* $module:ident, $package:literal) => {
