@@ -11,7 +11,7 @@ use super::Answer;
 use super::output::{Console, Exit, Failure, Format};
 use crate::admin::rejection::{self, Rejection};
 use crate::diagnostic::{Code, quote};
-use crate::properties::name::distance;
+use crate::properties::name::distance_up_to;
 use crate::telemetry::UntrustedReason;
 use crate::token::{Reason, Story};
 
@@ -237,9 +237,8 @@ fn unknown(word: &str) -> Failure {
         .map(|code| code.as_str())
         .chain(Reason::ALL.iter().map(|reason| reason.as_str()));
     let nearest = known
-        .map(|known| (distance(word, known), known))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, known)| *distance <= known.len() / 3);
+        .filter_map(|known| Some((distance_up_to(known.len() / 3, word, known)?, known)))
+        .min_by_key(|(distance, _)| *distance);
     let failure = Failure::new(
         Exit::Usage,
         format!("{} is neither a code nor a reason", quote(word)),

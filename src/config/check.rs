@@ -4,13 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use config::ConfigError;
-
 use crate::diagnostic::{Findings, Origin, Severity};
 use crate::identity::{DeploymentName, Role};
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::name::Name;
-use crate::properties::{Content, FileText, Layer, Layered, Level, ReadError, Sourced, Turns};
+use crate::properties::{Content, FileText, Layer, Layered, ReadError, Sourced, give_way};
 use crate::token::Policy;
 use crate::trust::Deployment;
 
@@ -191,9 +189,6 @@ pub enum CheckError {
     /// A file cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The layers could not be put together; a fault of this program.
-    #[error("the settings cannot be put together")]
-    Layers(#[from] ConfigError),
 }
 
 /// What to look at, and for what.
@@ -255,7 +250,7 @@ pub(super) fn inspect(
     let mut view = View::new(files);
     let mut findings = Limited::default();
     let (layers, gathered, broken_key) = layers(&mut view, question, &mut findings);
-    let layered = Layered::new(layers)?;
+    let layered = Layered::new(layers);
     let inputs = Inputs {
         view: Some(&view),
         environment: question.environment,
@@ -320,11 +315,12 @@ fn set_at(reader: &mut Reader<'_>, name: &str) -> Option<Sourced> {
 
 /// Lists what only a restart changes.
 fn cold(layered: &Layered, reader: &Reader<'_>) -> BTreeMap<String, String> {
-    let paths = layered.paths().filter(|path| !schema::is_hot(path));
+    let paths = layered.contents().map(|(path, _)| path);
     paths
+        .filter(|path| !schema::is_hot(path))
         .map(|path| {
-            let one = layered.value(path).map(|one| vec![one]);
-            let values = one.or_else(|| layered.list(path)).unwrap_or_default();
+            let content = layered.content(path);
+            let values = content.map(Content::values).unwrap_or_default();
             let texts = values.iter().map(|value| {
                 let text = reader.resolve(value.text());
                 text.unwrap_or_else(|| value.text().to_owned())
@@ -340,10 +336,10 @@ fn layers(
     question: &Question<'_>,
     findings: &mut Limited,
 ) -> (Vec<Layer>, Gathered, bool) {
-    let names = view.entries().iter().map(|entry| Name::parse(entry.key()));
-    let known: Vec<Known> = Turns::new(64)
-        .through(names)
-        .map(|name| schema::find(&name))
+    let entries = view.entries().iter().enumerate();
+    let known: Vec<Known> = entries
+        .inspect(|(at, _)| give_way(*at))
+        .map(|(_, entry)| schema::find(&Name::parse(entry.key())))
         .collect();
     text_check::hide_secrets(view, &known);
     let skipped = text_check::broken_values(view, &known, findings);
@@ -372,7 +368,7 @@ const MESSAGE_BYTES: [&str; 2] = [
 ];
 
 fn defaults(kind: Option<&ModuleKind>) -> Layer {
-    let mut layer = Layer::new(Level::Defaults);
+    let mut layer = Layer::new();
     for setting in schema::settings().filter(|setting| !setting.name().contains('<')) {
         let text = match (setting.fallback(), kind) {
             (Fallback::Text(text), _)
@@ -382,7 +378,7 @@ fn defaults(kind: Option<&ModuleKind>) -> Layer {
         };
         let value = Sourced::new(text, Origin::Default);
         let path = setting.name().split('.').map(Cow::Borrowed).collect();
-        layer.set(path, Content::One(value));
+        layer.push((path, Content::One(value)));
     }
     layer
 }

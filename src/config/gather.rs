@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote};
 use crate::properties::name::{Name, Variable, uniform};
 use crate::properties::{
-    Content, IndexError, Layer, Level, Path, Sourced, Span, Turns, bind, indexed,
+    Content, IndexError, Layer, Path, Sourced, Span, bind, give_way, indexed,
 };
 
 use super::schema::{self, Known, Placed, Setting, Takes};
@@ -34,8 +34,8 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
     let files = view.document().file_starts();
     let mut values: Vec<_> = files.map(|_| Values::default()).collect();
     let spellings = Spellings::of(&known, skipped);
-    let entries = Turns::new(128).through(view.entries().iter().zip(known));
-    for (at, (entry, known)) in entries.enumerate() {
+    for (at, (entry, known)) in view.entries().iter().zip(known).enumerate() {
+        give_way(at);
         if skipped.contains(&at) {
             continue;
         }
@@ -81,16 +81,9 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
         }
     }
     gathered.spellings = spellings;
-    let level = |file| {
-        if file == 0 {
-            Level::File
-        } else {
-            Level::Profile
-        }
-    };
-    let values = values.into_iter().enumerate();
     let layers = values
-        .map(|(file, values)| values.into_layer(level(file), Some(view), &mut gathered.findings));
+        .into_iter()
+        .map(|values| values.into_layer(Some(view), &mut gathered.findings));
     (layers.collect(), gathered)
 }
 
@@ -185,7 +178,7 @@ pub(super) fn environment(
             );
         }
     }
-    values.into_layer(Level::Environment, None, findings)
+    values.into_layer(None, findings)
 }
 
 fn overridden(variable: &Variable, file: &Names) -> Option<Placed> {
@@ -249,7 +242,7 @@ pub(super) fn options(
             _ => findings.push(unknown(name, None).with_origin(Origin::SetOption)),
         }
     }
-    values.into_layer(Level::SetOptions, None, findings)
+    values.into_layer(None, findings)
 }
 
 /// Refuses a private key among the arguments, which every process of the machine can read.
@@ -334,8 +327,8 @@ impl Values {
         }
     }
 
-    fn into_layer(self, level: Level, view: Option<&View>, findings: &mut Limited) -> Layer {
-        let mut layer = Layer::new(level);
+    fn into_layer(self, view: Option<&View>, findings: &mut Limited) -> Layer {
+        let mut layer = Layer::new();
         for (placed, given) in self.places {
             if given.len() > 1 {
                 findings.extend(duplicates(&placed, &given, view));
@@ -350,7 +343,7 @@ impl Values {
                     Content::List(list)
                 }
             };
-            layer.set(placed.path, content);
+            layer.push((placed.path, content));
         }
         layer
     }

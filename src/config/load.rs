@@ -122,10 +122,8 @@ fn summary(findings: &Findings) -> String {
 
 impl From<CheckError> for LoadError {
     fn from(error: CheckError) -> Self {
-        match error {
-            CheckError::Read(error) => Self::Read(error),
-            CheckError::Layers(error) => Self::Internal(error.into()),
-        }
+        let CheckError::Read(error) = error;
+        Self::Read(error)
     }
 }
 

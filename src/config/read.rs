@@ -10,7 +10,7 @@ use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
 use crate::properties::bind::{self, ValueError};
 use crate::properties::name::{Name, uniform, variable_for};
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
-use crate::properties::{Layered, Sourced};
+use crate::properties::{Content, Layered, Sourced};
 
 use super::schema::{self, Known, Placed, Takes};
 use super::view::{Limited, Part, View, finding};
@@ -245,8 +245,8 @@ impl<'a> Reader<'a> {
     pub(super) fn list(&mut self, name: &str, keys: &[String]) -> Vec<Sourced> {
         let path = schema::path(name, keys);
         let elements = self.layered.list(&path).unwrap_or_default();
-        let elements = elements.into_iter();
         elements
+            .iter()
             .filter_map(|element| self.resolved(element, || path.join(".")))
             .collect()
     }
@@ -254,13 +254,14 @@ impl<'a> Reader<'a> {
     /// Resolves the placeholders of settings that nobody reads, and finds copies of a private key
     /// under any other name: in the entries `foreign`.
     pub(super) fn rest(&mut self, foreign: impl Iterator<Item = usize>) {
-        let mut values = self.layered.values();
+        let contents = self.layered.contents();
+        let mut values = contents.flat_map(|(_, content)| content.values());
         // Most files have none at all.
         let any = values.any(|value| placeholder::has_placeholder(value.text()));
-        for (_, placed) in self.ours.iter().filter(|_| any) {
-            let list = self.layered.list(&placed.path).unwrap_or_default();
-            let values = self.layered.value(&placed.path).into_iter().chain(list);
-            for value in values.filter(|_| !placed.setting.is_private()) {
+        let ours = self.ours.iter().map(|(_, placed)| placed);
+        for placed in ours.filter(|placed| any && !placed.setting.is_private()) {
+            let content = self.layered.content(&placed.path);
+            for value in content.map(Content::values).unwrap_or_default() {
                 self.resolved(value, || placed.name());
             }
         }

@@ -10,7 +10,6 @@ pub mod name;
 mod parse;
 pub mod placeholder;
 mod source;
-mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -20,5 +19,6 @@ pub use edit::{Change, Edit, Edited, Outcome};
 pub use entry::{Entry, Escapes, Span};
 pub use file::{Encoding, FileText, ReadError, ReadFault};
 pub use parse::SyntaxFault;
-pub use source::{Content, IndexError, Layer, Layered, Level, MAX_INDEX, Path, Sourced, indexed};
-pub use turns::Turns;
+pub use source::{
+    Content, IndexError, Layer, Layered, MAX_INDEX, Path, Sourced, give_way, indexed,
+};

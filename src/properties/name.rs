@@ -203,10 +203,7 @@ impl Pattern {
         let pairs = self.parts.iter().zip(&name.segments);
         pairs
             .map(|(part, segment)| match part {
-                Part::Literal(text) => {
-                    let distance = distance(text, &segment.uniform);
-                    (distance <= text.len().div_ceil(3)).then_some(distance)
-                }
+                Part::Literal(text) => distance_up_to(text.len().div_ceil(3), text, &segment.uniform),
                 Part::Key => Some(0),
             })
             .sum()
@@ -312,32 +309,12 @@ fn take<'a>(text: &str, words: &'a [String]) -> Option<&'a [String]> {
     Some(rest)
 }
 
-/// Counts the letters to insert, drop, change or swap between two words.
-pub fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().take(MAX_COMPARED).collect();
-    let b: Vec<char> = b.chars().take(MAX_COMPARED).collect();
-    let mut above: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut next = vec![i.saturating_add(1)];
-        for (j, y) in b.iter().enumerate() {
-            let at = |line: &[usize], n: usize| line.get(n).copied().unwrap_or(usize::MAX);
-            let right = j.saturating_add(1);
-            let change = at(&row, j).saturating_add(usize::from(x != y));
-            let drop = at(&row, right).saturating_add(1);
-            let insert = at(&next, j).saturating_add(1);
-            let mut best = change.min(drop).min(insert);
-            let before =
-                |line: &[char], n: usize| n.checked_sub(1).and_then(|n| line.get(n).copied());
-            if before(&a, i) == Some(*y) && before(&b, j) == Some(*x) {
-                best = best.min(at(&above, j.saturating_sub(1)).saturating_add(1));
-            }
-            next.push(best);
-        }
-        above = std::mem::replace(&mut row, next);
+/// Counts the letters to insert, drop, change or swap between two words; `None` if they are more
+/// than `most`. A word of any length costs little.
+pub fn distance_up_to(most: usize, a: &str, b: &str) -> Option<usize> {
+    // A character has at most four bytes.
+    if a.len().abs_diff(b.len()) > most.saturating_mul(4) {
+        return None;
     }
-    row.last().copied().unwrap_or(0)
+    Some(strsim::osa_distance(a, b)).filter(|distance| *distance <= most)
 }
-
-/// Names of ours are shorter; whatever is longer is far off anyway.
-const MAX_COMPARED: usize = 64;

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use self::unescape::unescape;
 use super::entry::{Entry, Escapes, Span};
-use super::turns::Turns;
+use super::source::give_way;
 
 mod unescape;
 
@@ -61,10 +61,9 @@ pub(crate) fn parse(text: &str) -> Parsed {
     };
     let mut parsed = Parsed::default();
     let mut line = Vec::new();
-    let mut turns = Turns::new(128);
     loop {
         while lines.next_plain(&mut parsed.entries) {
-            turns.step();
+            give_way(parsed.entries.len());
         }
         if !lines.next_logical(&mut line) {
             break;

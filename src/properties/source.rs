@@ -1,30 +1,16 @@
-//! Layers of values, each with its origin, put on top of each other in a tree of the `config` crate.
+//! Layers of values, each with its origin, and the tree that holds the current value of each path.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::slice;
 use std::sync::Arc;
+use std::thread;
 
-use config::{Config, ConfigError, Map, Source, Value, ValueKind};
+use indexmap::IndexMap;
 use zeroize::Zeroizing;
 
-use super::turns::Turns;
 use crate::diagnostic::Origin;
-
-/// Where a layer stands: a later one overrides an earlier one.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Level {
-    /// What holds where nobody sets anything.
-    Defaults,
-    /// The main file.
-    File,
-    /// The file of a profile, beside the main one.
-    Profile,
-    /// The environment.
-    Environment,
-    /// The options `--set`.
-    SetOptions,
-}
 
 /// A text and where it comes from. `Debug` shows the origin only: the text may be a private key.
 /// Cloning is cheap.
@@ -91,189 +77,113 @@ pub type Path = Arc<[Cow<'static, str>]>;
 pub enum Content {
     /// One value.
     One(Sourced),
-    /// A whole list: it replaces whatever list an earlier layer has there.
+    /// A whole list: it replaces the list that an earlier layer has there.
     List(Vec<Sourced>),
 }
 
-/// The values of one origin.
-#[derive(Clone, Debug)]
-pub struct Layer {
-    level: Level,
-    contents: Vec<(Path, Content)>,
-}
-
-impl Layer {
-    /// Starts an empty layer.
-    pub fn new(level: Level) -> Self {
-        Self {
-            level,
-            contents: Vec::new(),
+impl Content {
+    /// Returns the value, or the elements of the list in order.
+    pub fn values(&self) -> &[Sourced] {
+        match self {
+            Self::One(value) => slice::from_ref(value),
+            Self::List(list) => list,
         }
     }
-
-    /// Sets what stands at `path`; what was set there before is forgotten.
-    pub fn set(&mut self, path: Path, content: Content) {
-        self.contents.push((path, content));
-    }
 }
 
-/// A layer as the `config` crate gets it: the numbers of its values. A text may be a private key,
-/// which that crate would print in errors and not wipe.
-#[derive(Clone, Debug)]
-struct Numbered(Vec<(Path, Value)>);
+/// The values of one origin, each with its path.
+pub type Layer = Vec<(Path, Content)>;
 
-impl Numbered {
-    /// Takes the values of `layer` to `values` and keeps their numbers.
-    fn new(layer: Layer, values: &mut Vec<Sourced>) -> Self {
-        let mut take = |one: Sourced| {
-            let number = u64::try_from(values.len()).unwrap_or(u64::MAX);
-            values.push(one);
-            Value::new(None, number)
-        };
-        let contents = layer.contents.into_iter().map(|(path, content)| {
-            let value = match content {
-                Content::One(one) => take(one),
-                Content::List(list) => {
-                    let elements: Vec<_> = list.into_iter().map(&mut take).collect();
-                    Value::new(None, elements)
-                }
-            };
-            (path, value)
-        });
-        Self(contents.collect())
-    }
-}
-
-impl Source for Numbered {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        let mut cache = Value::from(Map::<String, Value>::new());
-        self.collect_to(&mut cache)?;
-        cache.into_table()
-    }
-
-    /// Lists replace lists, where the `config` crate by itself would keep the tail of a longer one,
-    /// and with it a role somebody meant to take away.
-    fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
-        for (path, value) in Turns::new(128).through(&self.0) {
-            if let Some(place) = place(cache, path) {
-                *place = value.clone();
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Finds or makes the place of `path` in `tree`.
-fn place<'a>(tree: &'a mut Value, path: &[Cow<'static, str>]) -> Option<&'a mut Value> {
-    let mut place = tree;
-    for segment in path {
-        if !matches!(place.kind, ValueKind::Table(_)) {
-            place.kind = ValueKind::Table(Map::new());
-        }
-        let ValueKind::Table(table) = &mut place.kind else {
-            return None;
-        };
-        if !table.contains_key(segment.as_ref()) {
-            table.insert(segment.to_string(), Value::default());
-        }
-        place = table.get_mut(segment.as_ref())?;
-    }
-    Some(place)
-}
-
-/// Layers on top of each other: for every path the value that counts, with its origin.
+/// Layers on top of each other: the current value of each path, with its origin.
 #[derive(Clone)]
 pub struct Layered {
-    config: Config,
-    values: Vec<Sourced>,
-    paths: Vec<Path>,
+    contents: Vec<(Path, Content)>,
+    root: Node,
+}
+
+/// A place in the tree of paths. It has a content or places below it, never both.
+#[derive(Clone, Default)]
+struct Node {
+    /// The number of the content.
+    content: Option<usize>,
+    below: IndexMap<Cow<'static, str>, Node>,
 }
 
 impl Layered {
-    /// Puts `layers` on top of each other, in order of their levels.
+    /// Puts `layers` on top of each other: a later one overrides an earlier one.
     ///
-    /// # Errors
-    ///
-    /// When the `config` crate refuses a layer, which ours give no reason for.
-    pub fn new(mut layers: Vec<Layer>) -> Result<Self, ConfigError> {
-        layers.sort_by_key(|layer| layer.level);
-        let contents = layers.iter().flat_map(|layer| &layer.contents);
-        let paths = contents.map(|(path, _)| Arc::clone(path)).collect();
-        let mut values = Vec::new();
-        // Not the crate's builder, which copies the tree twice more.
-        let mut config = Config::default();
-        for layer in layers {
-            Numbered::new(layer, &mut values).collect_to(&mut config.cache)?;
+    /// A list replaces a list. If it were merged with a longer one, a role that was removed would
+    /// stay.
+    pub fn new(layers: Vec<Layer>) -> Self {
+        let contents: Vec<_> = layers.into_iter().flatten().collect();
+        let mut root = Node::default();
+        for (at, (path, _)) in contents.iter().enumerate() {
+            give_way(at);
+            let mut node = &mut root;
+            for segment in path.iter() {
+                node.content = None;
+                node = node.below.entry(segment.clone()).or_default();
+            }
+            node.content = Some(at);
+            node.below.clear();
         }
-        Ok(Self {
-            config,
-            values,
-            paths,
-        })
+        Self { contents, root }
+    }
+
+    /// Returns the content at `path`.
+    pub fn content<S: AsRef<str>>(&self, path: &[S]) -> Option<&Content> {
+        let (_, content) = self.contents.get(self.node(path)?.content?)?;
+        Some(content)
     }
 
     /// Returns the value at `path`.
     pub fn value<S: AsRef<str>>(&self, path: &[S]) -> Option<&Sourced> {
-        self.numbered(self.node(path)?)
+        match self.content(path)? {
+            Content::One(value) => Some(value),
+            Content::List(_) => None,
+        }
     }
 
     /// Returns the list at `path`, the elements in order.
-    pub fn list<S: AsRef<str>>(&self, path: &[S]) -> Option<Vec<&Sourced>> {
-        let ValueKind::Array(elements) = &self.node(path)?.kind else {
-            return None;
-        };
-        elements.iter().map(|value| self.numbered(value)).collect()
+    pub fn list<S: AsRef<str>>(&self, path: &[S]) -> Option<&[Sourced]> {
+        match self.content(path)? {
+            Content::One(_) => None,
+            Content::List(list) => Some(list),
+        }
     }
 
     /// Returns the names below `path`, in the order of the layers and of the file.
     pub fn names<S: AsRef<str>>(&self, path: &[S]) -> Vec<&str> {
-        match self.node(path).map(|value| &value.kind) {
-            Some(ValueKind::Table(table)) => table.keys().map(String::as_str).collect(),
-            _ => Vec::new(),
-        }
+        let below = self.node(path).into_iter().flat_map(|node| &node.below);
+        below.map(|(name, _)| name.as_ref()).collect()
     }
 
-    /// Goes through all values, those that others override included.
-    pub fn values(&self) -> impl Iterator<Item = &Sourced> {
-        self.values.iter()
+    /// Iterates over the contents of all layers, those that others override included.
+    pub fn contents(&self) -> impl Iterator<Item = &(Path, Content)> {
+        self.contents.iter()
     }
 
-    /// Goes through the paths that are set, one that several layers set as often.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.paths.iter()
-    }
-
-    #[cfg(test)]
-    pub(super) fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn node<S: AsRef<str>>(&self, path: &[S]) -> Option<&Value> {
-        path.iter().try_fold(&self.config.cache, |value, segment| {
-            let ValueKind::Table(table) = &value.kind else {
-                return None;
-            };
-            table.get(segment.as_ref())
-        })
-    }
-
-    fn numbered(&self, value: &Value) -> Option<&Sourced> {
-        let ValueKind::U64(number) = value.kind else {
-            return None;
-        };
-        self.values.get(usize::try_from(number).ok()?)
+    fn node<S: AsRef<str>>(&self, path: &[S]) -> Option<&Node> {
+        let mut segments = path.iter();
+        segments.try_fold(&self.root, |node, segment| node.below.get(segment.as_ref()))
     }
 }
 
 impl fmt::Debug for Layered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layered")
-            .field("values", &self.values.len())
+            .field("contents", &self.contents)
             .finish_non_exhaustive()
+    }
+}
+
+/// Lets other threads run after every 64th step of a long loop.
+///
+/// When all processors are busy, a thread runs for milliseconds before the system takes its turn
+/// away, and a call that arrives while a thousand deployments are read waits as long.
+pub fn give_way(step: usize) {
+    if step % 64 == 63 {
+        thread::yield_now();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which of our names somebody meant who wrote another.
 
-use crate::properties::name::{Name, distance};
+use crate::properties::name::{Name, distance_up_to};
 
 use super::{ROWS, STRICT};
 
@@ -34,7 +34,7 @@ fn distance_up_to_2(a: &str, b: &str) -> usize {
     } else if a.len().abs_diff(b.len()) > 2 || letters_of_one(a, b) > 2 {
         3
     } else {
-        distance(a, b)
+        distance_up_to(2, a, b).unwrap_or(3)
     }
 }
 

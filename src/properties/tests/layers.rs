@@ -1,7 +1,7 @@
 use std::path::Path as FilePath;
 
 use crate::diagnostic::Origin;
-use crate::properties::{Content, IndexError, Layer, Layered, Level, Path, Sourced, indexed};
+use crate::properties::{Content, IndexError, Layer, Layered, Path, Sourced, indexed};
 
 fn path(text: &str) -> Path {
     text.split('/').map(|s| s.to_owned().into()).collect()
@@ -25,22 +25,22 @@ fn list(texts: &[&str], origin: &Origin) -> Content {
     Content::List(texts.iter().map(element).collect())
 }
 
-fn texts<'a>(list: &[&'a Sourced]) -> Vec<&'a str> {
-    list.iter().map(|one| one.text()).collect()
+fn texts(list: &[Sourced]) -> Vec<&str> {
+    list.iter().map(Sourced::text).collect()
 }
 
 #[test]
-fn later_level_wins_whatever_the_order_given() {
-    let mut defaults = Layer::new(Level::Defaults);
-    defaults.set(path("server/port"), one("8031", Origin::Default));
-    defaults.set(path("server/address"), one("127.0.0.1", Origin::Default));
-    let mut file = Layer::new(Level::File);
-    file.set(path("server/port"), one("1", at(3)));
-    let mut environment = Layer::new(Level::Environment);
+fn later_layer_overrides_an_earlier_one() {
+    let mut defaults = Layer::new();
+    defaults.push((path("server/port"), one("8031", Origin::Default)));
+    defaults.push((path("server/address"), one("127.0.0.1", Origin::Default)));
+    let mut file = Layer::new();
+    file.push((path("server/port"), one("1", at(3))));
+    let mut environment = Layer::new();
     let variable = Origin::Environment("SERVER_PORT".into());
-    environment.set(path("server/port"), one("2", variable.clone()));
+    environment.push((path("server/port"), one("2", variable.clone())));
 
-    let layered = Layered::new(vec![environment, defaults, file]).unwrap();
+    let layered = Layered::new(vec![defaults, file, environment]);
 
     let port = layered.value(&path("server/port")).unwrap();
     assert_eq!((port.text(), port.origin()), ("2", &variable));
@@ -49,30 +49,28 @@ fn later_level_wins_whatever_the_order_given() {
     assert!(layered.value(&path("server/none")).is_none());
 }
 
-/// The `config` crate alone would make `[C, B]` of it.
+/// Merged element by element they would be `[C, B]`.
 #[test]
-fn list_of_a_later_level_replaces_the_whole_list() {
-    let mut file = Layer::new(Level::File);
-    file.set(path("d/roles"), list(&["A", "B"], &at(1)));
-    let mut options = Layer::new(Level::SetOptions);
-    options.set(path("d/roles"), list(&["C"], &Origin::SetOption));
+fn list_of_a_later_layer_replaces_the_whole_list() {
+    let mut file = Layer::new();
+    file.push((path("d/roles"), list(&["A", "B"], &at(1))));
+    let mut options = Layer::new();
+    options.push((path("d/roles"), list(&["C"], &Origin::SetOption)));
 
-    let layered = Layered::new(vec![file, options]).unwrap();
+    let layered = Layered::new(vec![file, options]);
 
-    assert_eq!(texts(&layered.list(&path("d/roles")).unwrap()), ["C"]);
+    assert_eq!(texts(layered.list(&path("d/roles")).unwrap()), ["C"]);
 }
 
 #[test]
 fn names_keep_the_order_of_the_file_and_their_spelling() {
-    let mut file = Layer::new(Level::File);
+    let mut file = Layer::new();
     for name in ["zeta", "DPE-1", "1dpe", "a b"] {
-        file.set(
-            path(&format!("deployments/{name}/module")),
-            one("dpe", at(1)),
-        );
+        let place = path(&format!("deployments/{name}/module"));
+        file.push((place, one("dpe", at(1))));
     }
 
-    let layered = Layered::new(vec![file]).unwrap();
+    let layered = Layered::new(vec![file]);
 
     assert_eq!(
         layered.names(&path("deployments")),
@@ -83,24 +81,24 @@ fn names_keep_the_order_of_the_file_and_their_spelling() {
 #[test]
 fn value_and_subtree_at_one_name_do_not_depend_on_chance() {
     for _ in 0..20 {
-        let mut file = Layer::new(Level::File);
-        file.set(path("x"), one("1", at(1)));
-        file.set(path("x/y"), one("2", at(2)));
+        let mut file = Layer::new();
+        file.push((path("x"), one("1", at(1))));
+        file.push((path("x/y"), one("2", at(2))));
 
-        let layered = Layered::new(vec![file]).unwrap();
+        let layered = Layered::new(vec![file]);
 
         assert_eq!(layered.value(&path("x/y")).unwrap().text(), "2");
     }
 }
 
 #[test]
-fn no_text_is_given_to_the_config_crate_or_shown_by_debug() {
-    let mut file = Layer::new(Level::File);
-    file.set(path("generator/key"), one("c2VjcmV0", at(1)));
+fn debug_shows_no_text() {
+    let mut file = Layer::new();
+    file.push((path("generator/key"), one("c2VjcmV0", at(1))));
 
-    let layered = Layered::new(vec![file.clone()]).unwrap();
+    let layered = Layered::new(vec![file.clone()]);
 
-    let shown = format!("{file:?} {layered:?} {:?}", layered.config());
+    let shown = format!("{file:?} {layered:?}");
     assert!(!shown.contains("c2VjcmV0"), "{shown}");
     let value = layered.value(&path("generator/key")).unwrap();
     assert_eq!((value.text(), value.origin()), ("c2VjcmV0", &at(1)));
