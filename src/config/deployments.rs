@@ -7,8 +7,8 @@ use std::thread;
 use crate::diagnostic::{Code, Origin, quote};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role, Roles};
 use crate::jose::{KeyId, VerifyingKey};
-use crate::properties::name::uniform;
 use crate::properties::Sourced;
+use crate::properties::name::uniform;
 use crate::trust::{Deployment, TrustedKey};
 
 use super::check::Purpose;

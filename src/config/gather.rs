@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote};
 use crate::properties::name::{Name, Variable, uniform};
-use crate::properties::{
-    Content, IndexError, Layer, Path, Sourced, Span, bind, give_way, indexed,
-};
+use crate::properties::{Content, IndexError, Layer, Path, Sourced, Span, bind, give_way, indexed};
 
 use super::schema::{self, Known, Placed, Setting, Takes};
 use super::swallowed;

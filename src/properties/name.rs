@@ -203,7 +203,9 @@ impl Pattern {
         let pairs = self.parts.iter().zip(&name.segments);
         pairs
             .map(|(part, segment)| match part {
-                Part::Literal(text) => distance_up_to(text.len().div_ceil(3), text, &segment.uniform),
+                Part::Literal(text) => {
+                    distance_up_to(text.len().div_ceil(3), text, &segment.uniform)
+                }
                 Part::Key => Some(0),
             })
             .sum()

@@ -1,4 +1,6 @@
-use crate::properties::name::{Match, Name, Pattern, Variable, distance_up_to, uniform, variable_for};
+use crate::properties::name::{
+    Match, Name, Pattern, Variable, distance_up_to, uniform, variable_for,
+};
 
 fn fit(pattern: &'static str, name: &str) -> Option<Match> {
     Pattern::new(pattern).matches(&Name::parse(name))
@@ -141,7 +143,12 @@ fn distance_counts_inserted_dropped_changed_and_swapped_letters() {
     ] {
         assert_eq!(distance_up_to(3, a, b), Some(letters), "{a} {b}");
     }
-    for (a, b) in [("", "abcd"), ("kitten", "kit"), ("é", "ëêèf"), ("a", &"b".repeat(99))] {
+    for (a, b) in [
+        ("", "abcd"),
+        ("kitten", "kit"),
+        ("é", "ëêèf"),
+        ("a", &"b".repeat(99)),
+    ] {
         assert_eq!(distance_up_to(2, a, b), None, "{a} {b}");
     }
     assert_eq!(uniform("JWT_Keys-1"), "jwtkeys1");
