@@ -13,7 +13,7 @@ use crate::admin::rejection::{self, Rejection};
 use crate::diagnostic::{Code, quote};
 use crate::properties::name::distance_up_to;
 use crate::telemetry::UntrustedReason;
-use crate::token::{Reason, Story};
+use crate::token::{Reason, Story, is_of_clocks};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -112,7 +112,11 @@ fn explain_reason(
     console: &Console,
 ) -> Result<(), Failure> {
     let detail = rejection.map_or("", Rejection::after_reason);
-    let (word, summary, help) = (reason.as_str(), reason.summary(), reason.help_for(detail));
+    let (word, summary, help) = (
+        reason.as_str(),
+        reason.summary(),
+        reason.help_for(is_of_clocks(detail)),
+    );
     let Story { rule, causes } = reason.story();
     if console.format() == Format::Json {
         let seen = rejection.map(Seen::of);

@@ -13,7 +13,7 @@ use super::dialer::{DialError, Dialer};
 use crate::engine::{Engine, EngineAddress, EngineStatus};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, Module, cause, is_proved, reason_of,
+    AttachIdentityLayer, ConnectError, Connection, Module, callee_time, cause, is_proved, reason_of,
 };
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
@@ -381,7 +381,7 @@ fn not_proved(reason: Reason, status: &Status, engine: &Engine, module: &Module)
         engine.address.authority(),
         Untrusted(message),
         keys.join(", "),
-        reason.help_for(message)
+        reason.help_for(callee_time(status).is_some())
     )
 }
 

@@ -8,9 +8,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::monitor::Monitor;
 use crate::engine::{Engine, EngineAddress, EngineStatus};
-use crate::grpc::{
-    PeerInfo, RefusedCall, RefusedCaller, Rejections, cause, reason_of, refuse, verified_token,
-};
+use crate::grpc::{PeerInfo, RefusedCall, Rejections, cause, reason_of, refuse, verified_token};
 use crate::proto::convert::{ConvertError, engine_id};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
@@ -69,7 +67,7 @@ impl EngineRegistryService {
         let module = caller.token.identity().module().as_str();
         self.metrics.refused(reason.as_str(), Some(module));
         self.rejections.tell(&RefusedCall {
-            caller: RefusedCaller::Peer,
+            is_verified: true,
             reason,
             key_id: Some(caller.token.key_id().as_str()),
             peer: caller.peer,

@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::status::trailers;
 use crate::telemetry::events;
 
 /// Answers INTERNAL where anything behind it panics, before the reply or within it.
@@ -119,7 +120,7 @@ impl<R: Body> Body for CaughtBody<R> {
             Err(panic) => {
                 told(panic, this.path);
                 this.body.set(None);
-                Poll::Ready(Some(Ok(Frame::trailers(trailers()))))
+                Poll::Ready(Some(Ok(Frame::trailers(trailers(&status())))))
             }
         }
     }
@@ -146,13 +147,6 @@ fn internal<R>() -> Response<CaughtBody<R>> {
         body: None,
         path: String::new(),
     })
-}
-
-fn trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    // A status of our own words always fits into headers.
-    let _ = status().add_header(&mut trailers);
-    trailers
 }
 
 fn status() -> Status {

@@ -41,10 +41,6 @@ pub struct AttachIdentityLayer {
     calls: MetricsLayer,
 }
 
-/// The reply's proof held. Found in the extensions of a response.
-#[derive(Clone, Copy, Debug)]
-pub struct Proved;
-
 /// When the token of a call ends. Found in the extensions of a response.
 ///
 /// A callee ends a stream 10 s after the token with which it was opened expired; whoever follows a

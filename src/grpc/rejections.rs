@@ -24,7 +24,8 @@ const MOST_OF_STRANGERS: usize = 32;
 /// A refused call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RefusedCall<'a> {
-    pub(crate) caller: RefusedCaller,
+    /// Whether the caller's signature verified: what any other says of itself may be made up.
+    pub(crate) is_verified: bool,
     pub(crate) reason: Reason,
     /// The token's `kid`, where the token had one.
     pub(crate) key_id: Option<&'a str>,
@@ -32,15 +33,6 @@ pub(crate) struct RefusedCall<'a> {
     pub(crate) method: &'a str,
     /// What exactly is wrong, never the token.
     pub(crate) detail: &'a str,
-}
-
-/// Who caused a refusal.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum RefusedCaller {
-    /// Somebody whose signature verified.
-    Peer,
-    /// Anybody else: what it says of itself may be made up.
-    Stranger,
 }
 
 /// What makes two refusals of one kind.
@@ -80,7 +72,7 @@ impl Rejections {
             peer: call.peer.map(|peer| peer.ip()),
             method: call.method,
         };
-        if let Some(suppressed) = self.admit(call.caller, &kind, Instant::now()) {
+        if let Some(suppressed) = self.admit(call.is_verified, &kind, Instant::now()) {
             events::auth_rejected(&events::RejectedCall {
                 reason: call.reason.as_str(),
                 fingerprint: call.key_id,
@@ -95,10 +87,11 @@ impl Rejections {
 
     /// Tells whether a refusal at `now` is to be logged, and how many of its kind were not since
     /// the last that was.
-    fn admit(&self, caller: RefusedCaller, kind: &Kind<'_>, now: Instant) -> Option<u64> {
-        let ledger = match caller {
-            RefusedCaller::Peer => &self.peers,
-            RefusedCaller::Stranger => &self.strangers,
+    fn admit(&self, is_verified: bool, kind: &Kind<'_>, now: Instant) -> Option<u64> {
+        let ledger = if is_verified {
+            &self.peers
+        } else {
+            &self.strangers
         };
         let kind = self.hasher.hash_one(kind);
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,7 +185,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| {
             let now = start + Duration::from_secs(seconds);
-            rejections.admit(RefusedCaller::Stranger, &WRONG_KEY, now)
+            rejections.admit(false, &WRONG_KEY, now)
         };
 
         let told: Vec<_> = (0..=130).step_by(5).filter_map(at).collect();
@@ -225,8 +218,8 @@ mod tests {
         ];
 
         for kind in &other {
-            assert_eq!(rejections.admit(RefusedCaller::Peer, kind, now), Some(0));
-            assert_eq!(rejections.admit(RefusedCaller::Peer, kind, now), None);
+            assert_eq!(rejections.admit(true, kind, now), Some(0));
+            assert_eq!(rejections.admit(true, kind, now), None);
         }
     }
 
@@ -234,11 +227,11 @@ mod tests {
     fn strangers_share_a_budget_that_leaves_peers_theirs() {
         let rejections = Rejections::default();
         let start = Instant::now();
-        let tell = |caller, number: u64, now| {
+        let tell = |is_verified, number: u64, now| {
             let key_id = number.to_string();
             let key_id = Some(key_id.as_str());
             rejections.admit(
-                caller,
+                is_verified,
                 &Kind {
                     key_id,
                     ..WRONG_KEY
@@ -248,12 +241,12 @@ mod tests {
         };
 
         let first: Vec<_> = (0..10_000)
-            .filter_map(|number| tell(RefusedCaller::Stranger, number, start))
+            .filter_map(|number| tell(false, number, start))
             .collect();
-        let of_peer = tell(RefusedCaller::Peer, 0, start);
+        let of_peer = tell(true, 0, start);
         let later = start + SILENCE;
         let second: Vec<_> = (20_000..30_000)
-            .filter_map(|number| tell(RefusedCaller::Stranger, number, later))
+            .filter_map(|number| tell(false, number, later))
             .collect();
 
         assert_eq!(first.len(), MOST_OF_STRANGERS + 1);
@@ -273,7 +266,7 @@ mod tests {
         let (dispatch, lines) = capture::subscriber(Format::Console, clock);
         let rejections = Rejections::default();
         let call = RefusedCall {
-            caller: RefusedCaller::Stranger,
+            is_verified: false,
             reason: Reason::KeyUnknown,
             key_id: Some("1iCc"),
             peer: None,

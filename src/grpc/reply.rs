@@ -11,10 +11,9 @@ use tonic::Status;
 
 use crate::token::{Reason, Refusal};
 
-use super::client::Proved;
 use super::metadata;
 use super::required_proof::{Expected, missing};
-use super::status::refuse_at;
+use super::status::{refuse_in_full, trailers};
 
 pin_project_lite::pin_project! {
     /// The body of a reply to a call of [`AttachIdentity`](super::AttachIdentity).
@@ -28,6 +27,10 @@ pin_project_lite::pin_project! {
         trust: Trust,
     }
 }
+
+/// The reply's proof held. Found in the extensions of a response.
+#[derive(Clone, Copy, Debug)]
+pub struct Proved;
 
 /// What is known of who answers.
 #[derive(Debug)]
@@ -61,7 +64,7 @@ pub(super) fn receive<R>(
         }
         Err(refusal) if refusal.reason == Reason::ProofMissing => {
             match Answer::of(response.headers()) {
-                Answer::Ok => ReplyBody::instead(not_believed(&refusal)),
+                Answer::Ok => ReplyBody::instead(refuse_in_full(&refusal)),
                 Answer::Refused => response.map(|inner| ReplyBody::new(inner, Trust::Unasked)),
                 Answer::Unknown => {
                     let refused = response.status() != StatusCode::OK;
@@ -70,12 +73,8 @@ pub(super) fn receive<R>(
                 }
             }
         }
-        Err(refusal) => ReplyBody::instead(not_believed(&refusal)),
+        Err(refusal) => ReplyBody::instead(refuse_in_full(&refusal)),
     }
-}
-
-fn not_believed(refusal: &Refusal) -> Status {
-    refuse_at(refusal.reason, &refusal.detail, refusal.callee_time())
 }
 
 /// What `grpc-status` says.
@@ -179,10 +178,7 @@ impl<R: Body> Body for ReplyBody<R> {
         Poll::Ready(verdict.unwrap_or_else(|refusal| {
             // Dropping the reply cancels the call.
             this.inner.set(None);
-            let mut trailers = HeaderMap::new();
-            // Our own text is always a header value.
-            let _ = not_believed(&refusal).add_header(&mut trailers);
-            Some(Ok(Frame::trailers(trailers)))
+            Some(Ok(Frame::trailers(trailers(&refuse_in_full(&refusal)))))
         }))
     }
 

@@ -87,7 +87,7 @@ impl Expected {
         };
         let engine = self.required.engine.as_ref();
         let verifier = &self.required.verifier;
-        let judged = verifier.verify(proof, &exchange, callee, engine);
+        let judged = verifier.verify(proof, &exchange, callee, engine, self.sent);
         let signed = match &judged {
             Ok(signed) => Some(*signed),
             // Its times alone do not hold: that is the skew.

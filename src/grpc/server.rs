@@ -14,19 +14,15 @@ use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::identity::{DeploymentName, ModuleType};
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
 use crate::token::proof::{EngineClaim, ProofSigner};
-use crate::token::{Accept, Reason, Refusal, TokenVerifier, VerifiedToken};
+use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
 use super::pending_proof::{PendingProof, Proofs};
 use super::session::{RequestBody, Session, SessionBody};
-use super::status::refuse_at;
-use super::{
-    MethodRules, MetricsLayer, RefusedCall, RefusedCaller, Rejections, listener, metadata, peer,
-    refuse,
-};
+use super::status::refuse_in_full;
+use super::{MethodRules, MetricsLayer, RefusedCall, Rejections, listener, metadata, peer, refuse};
 
 /// Whether a call needs a token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -164,8 +160,11 @@ impl Gate {
             Accept::Peers
         };
         let token = self.verify(head, accept).map_err(|refusal| {
-            let module = self.module_of(refusal.deployment.as_ref());
-            self.rejected(refusal, module.as_ref(), path, peer)
+            let status = match refusal.caller {
+                Caller::Deployment(_) => refuse_in_full(&refusal),
+                Caller::Unverified | Caller::OwnModule => refuse(refusal.reason, None),
+            };
+            self.rejected(refusal, status, path, peer)
         })?;
         let Some(rule) = rule else {
             if self.rules.is_first_miss(path) {
@@ -178,12 +177,15 @@ impl Gate {
         };
         if !(own_module && token.deployment().is_none()) {
             rule.check(token.identity()).map_err(|refusal| {
+                let caller = token.deployment().map(|caller| caller.name.clone());
                 let refusal = Refusal {
                     key_id: Some(token.key_id().to_string()),
+                    caller: caller.map_or(Caller::OwnModule, Caller::Deployment),
                     issuer: Some(token.issuer().to_owned()),
                     ..refusal
                 };
-                self.rejected(refusal, Some(token.identity().module()), path, peer)
+                let status = refuse(refusal.reason, None);
+                self.rejected(refusal, status, path, peer)
             })?;
         }
         listener::verified(&head.extensions);
@@ -191,12 +193,6 @@ impl Gate {
             metrics.accepted(token.identity().module().as_str());
         }
         Ok(Some(token))
-    }
-
-    fn module_of(&self, deployment: Option<&DeploymentName>) -> Option<ModuleType> {
-        let trust = self.verifier.trust().current();
-        let deployment = trust.deployment(deployment?.as_str())?;
-        Some(deployment.module.clone())
     }
 
     fn verify(&self, head: &Parts, accept: Accept) -> Result<VerifiedToken, Refusal> {
@@ -222,8 +218,7 @@ fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
             }
         }
         Err(refusal) => {
-            let caller = refusal.deployment.as_ref();
-            let caller = caller.filter(|_| refusal.issuer.is_some());
+            let caller = refusal.deployment().filter(|_| refusal.issuer.is_some());
             let clocks = refusal.clocks.as_ref();
             let ahead = clocks.and_then(|clocks| clocks.caller_ahead);
             if let Some((caller, ahead)) = caller.zip(ahead) {
@@ -234,39 +229,30 @@ fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
 }
 
 impl Gate {
-    /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with what
-    /// the caller may know: the detail only once its signature verified.
-    ///
-    /// `module` is the caller's type, where its signature verified.
+    /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with
+    /// `status`, which says what the caller may know.
     fn rejected(
         &self,
         refusal: Refusal,
-        module: Option<&ModuleType>,
+        status: Status,
         path: &str,
         peer: Option<SocketAddr>,
     ) -> Refused {
-        let Refusal { reason, detail, .. } = &refusal;
         if let Some(metrics) = self.metrics.get() {
-            metrics.refused(reason.as_str(), module.map(ModuleType::as_str));
+            let trust = self.verifier.trust().current();
+            let caller = refusal.deployment();
+            let caller = caller.and_then(|name| trust.deployment(name.as_str()));
+            let module = caller.map(|caller| caller.module.as_str());
+            metrics.refused(refusal.reason.as_str(), module);
         }
-        // A role is looked for only once the signature verified.
-        let verified = refusal.deployment.is_some() || *reason == Reason::RoleMissing;
         self.rejections.tell(&RefusedCall {
-            caller: if verified {
-                RefusedCaller::Peer
-            } else {
-                RefusedCaller::Stranger
-            },
-            reason: *reason,
+            is_verified: refusal.deployment().is_some(),
+            reason: refusal.reason,
             key_id: refusal.key_id.as_deref(),
             peer,
             method: path,
-            detail,
+            detail: &refusal.detail,
         });
-        let status = match &refusal.deployment {
-            Some(_) => refuse_at(*reason, detail, refusal.callee_time()),
-            None => refuse(*reason, None),
-        };
         Refused {
             status,
             caller: refusal.issuer,

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
@@ -16,7 +15,7 @@ use crate::telemetry::events;
 use crate::token::{Reason, Refusal, TokenVerifier, VerifiedToken};
 use crate::trust::TrustStore;
 
-use super::refuse;
+use super::status::{refuse_in_full, trailers};
 
 /// For how long a stream may outlive the token with which it was opened.
 pub const STREAM_GRACE: Duration = Duration::from_secs(10);
@@ -105,10 +104,10 @@ impl Session {
                 method: &self.path,
                 suppressed: 0,
                 detail: &refusal.detail,
-                help: refusal.reason.help(),
+                help: refusal.help(),
             });
         }
-        refuse(refusal.reason, Some(&refusal.detail))
+        refuse_in_full(refusal)
     }
 }
 
@@ -224,9 +223,7 @@ impl<R: Body> Body for SessionBody<R> {
             Ok(answer) => return Poll::Ready(answer),
             Err(refusal) => refusal,
         };
-        let mut trailers = HeaderMap::new();
-        // Our own text is always a header value.
-        let _ = watch.session.status(&refusal).add_header(&mut trailers);
+        let trailers = trailers(&watch.session.status(&refusal));
         this.inner.set(None);
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
+use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::token::Reason;
+use crate::token::{Reason, Refusal};
 
 /// The `domain` of every `google.rpc.ErrorInfo` of ours.
 pub const DOMAIN: &str = "countersign";
@@ -16,54 +17,79 @@ pub const DOMAIN: &str = "countersign";
 /// `detail` goes to the peer as well: pass only what it may know. Without one, the message is the
 /// reason's own summary.
 pub fn refuse(reason: Reason, detail: Option<&str>) -> Status {
-    refuse_with(reason, detail, HashMap::new())
+    refuse_at(reason, detail, None)
 }
 
-/// Refuses as [`refuse`] does, and tells the callee's time to a caller whose clock may be why.
+/// Refuses as [`refuse`] does, and gives the callee's time to a caller whose clock may be why.
 ///
 /// Only for callers whose signature verified; see [`callee_time`].
-pub(super) fn refuse_at(reason: Reason, detail: &str, callee_time: Option<SystemTime>) -> Status {
-    let time = callee_time.and_then(|time| jiff::Timestamp::try_from(time).ok());
-    let metadata = time.map(|time| (CALLEE_TIME.to_owned(), format!("{time:.3}")));
-    refuse_with(reason, Some(detail), metadata.into_iter().collect())
+pub(super) fn refuse_at(
+    reason: Reason,
+    detail: Option<&str>,
+    callee_time: Option<SystemTime>,
+) -> Status {
+    let mut metadata = HashMap::new();
+    if let Some(time) = callee_time.and_then(|time| jiff::Timestamp::try_from(time).ok()) {
+        metadata.insert(CALLEE_TIME.to_owned(), format!("{time:.3}"));
+    }
+    let mut message = format!("{reason}: {}", reason.summary());
+    if let Some(detail) = detail {
+        message = format!("{message}: {detail}");
+        let end = detail.floor_char_boundary(MOST_DETAIL_BYTES);
+        let (detail, _rest) = detail.split_at(end);
+        metadata.insert(DETAIL.to_owned(), detail.to_owned());
+    }
+    let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
+    Status::with_error_details(reason.status(), message, details)
 }
 
-/// Returns the callee's time, where a refusal because of times tells it.
-///
-/// A hint for an operator: nothing shows that it is the callee's.
-pub fn callee_time(status: &Status) -> Option<SystemTime> {
-    let info = status.get_details_error_info()?;
-    let time = info
-        .metadata
-        .get(CALLEE_TIME)
-        .filter(|_| info.domain == DOMAIN)?;
-    Some(time.parse::<jiff::Timestamp>().ok()?.into())
+/// Refuses as `refusal` does, with everything that the peer may know of it.
+pub(super) fn refuse_in_full(refusal: &Refusal) -> Status {
+    let detail = Some(refusal.detail.as_str());
+    refuse_at(refusal.reason, detail, refusal.callee_time())
+}
+
+/// Makes the trailers that end a reply with `status`.
+pub(super) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // Our own text is always a header value.
+    let _ = status.add_header(&mut trailers);
+    trailers
 }
 
 const CALLEE_TIME: &str = "calleeTime";
+const DETAIL: &str = "detail";
 
-fn refuse_with(reason: Reason, detail: Option<&str>, metadata: HashMap<String, String>) -> Status {
-    let code = match reason {
-        Reason::RoleMissing | Reason::EngineNotOwned | Reason::AddressNotAllowed => {
-            Code::PermissionDenied
-        }
-        _ => Code::Unauthenticated,
-    };
-    let summary = reason.summary();
-    let message = match detail {
-        Some(detail) => format!("{reason}: {summary}: {detail}"),
-        None => format!("{reason}: {summary}"),
-    };
-    let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
-    Status::with_error_details(code, message, details)
+/// The message repeats the detail, and both must fit into a caller's limit of headers.
+const MOST_DETAIL_BYTES: usize = 1024;
+
+/// Returns the refusal that a status carries, where it is one of ours: its reason, its detail, and
+/// the callee's time where the clocks may be why.
+///
+/// The detail is what the far side wrote: escape it before it is printed.
+pub fn refusal_of(status: &Status) -> Option<Refusal> {
+    let info = status.get_details_error_info()?;
+    let reason = info.reason.parse().ok().filter(|_| info.domain == DOMAIN)?;
+    let detail = info.metadata.get(DETAIL).cloned().unwrap_or_default();
+    let refusal = Refusal::new(reason, detail);
+    let time = info.metadata.get(CALLEE_TIME);
+    let time = time.and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    Some(match time {
+        Some(time) => refusal.with_clocks(time.into(), None),
+        None => refusal,
+    })
 }
 
 /// Returns the reason that a status carries, where it is one of ours.
 pub fn reason_of(status: &Status) -> Option<Reason> {
-    let info = status.get_details_error_info()?;
-    (info.domain == DOMAIN)
-        .then(|| info.reason.parse().ok())
-        .flatten()
+    refusal_of(status).map(|refusal| refusal.reason)
+}
+
+/// Returns the callee's time, where a refusal because of times carries it.
+///
+/// A hint for an operator: nothing shows that it is the callee's.
+pub fn callee_time(status: &Status) -> Option<SystemTime> {
+    refusal_of(status)?.callee_time()
 }
 
 /// Returns a status code's name as the gRPC specification writes it.
@@ -107,12 +133,32 @@ mod tests {
     #[test]
     fn the_callees_time_survives_the_wire() {
         let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_800_000_000_250);
-        let status = refuse_at(Reason::TokenExpired, "expired", Some(time));
+        let status = refuse_at(Reason::TokenExpired, Some("expired"), Some(time));
 
         let back = Status::from_header_map(status.into_http::<()>().headers()).unwrap();
 
         assert_eq!(callee_time(&back), Some(time));
         assert_eq!(callee_time(&refuse(Reason::TokenExpired, None)), None);
+    }
+
+    #[test]
+    fn the_detail_survives_the_wire_as_a_value_and_is_bounded() {
+        let long = "ü".repeat(700);
+        for (detail, kept) in [("`aud` is [x: y]", 15), (long.as_str(), 1024)] {
+            let status = refuse(Reason::AudienceMismatch, Some(detail));
+
+            let back = Status::from_header_map(status.into_http::<()>().headers()).unwrap();
+
+            let refusal = refusal_of(&back).unwrap();
+            assert_eq!(refusal.reason, Reason::AudienceMismatch);
+            assert_eq!(refusal.detail, detail[..kept]);
+        }
+        assert_eq!(
+            refusal_of(&refuse(Reason::KeyUnknown, None))
+                .unwrap()
+                .detail,
+            ""
+        );
     }
 
     #[test]

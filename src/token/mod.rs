@@ -1,32 +1,31 @@
 //! Service-identity tokens: issue, verify, and the callee's proof.
 
-mod certificate;
 mod claims;
-mod explain;
 mod issuer;
 mod nonce;
+mod parsed;
 mod policy;
 pub mod proof;
 mod reason;
 mod replay;
 mod rules;
 mod signer;
-mod story;
 mod verified;
 mod verified_cache;
 mod verifier;
+mod walk;
 
-pub use explain::{Check, Outcome, RULES, Verdict, rules_of};
 pub use issuer::{IssueError, IssuedToken, TokenIssuer};
 pub use nonce::{NoRandomness, Nonce, NonceError};
 pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
 pub use proof::is_of_clocks;
-pub use reason::{Clocks, Reason, Refusal, UnknownReason};
+pub use reason::{Caller, Clocks, Reason, Refusal, Story, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
-pub use story::Story;
+pub use signer::Accept;
 pub use verified::VerifiedToken;
 pub use verified_cache::VerifiedCache;
-pub use verifier::{Accept, TokenVerifier};
+pub use verifier::TokenVerifier;
+pub use walk::{Check, Outcome, RULES, Verdict, rules_of};
 
 /// The `typ` of a token that a module issues to itself: accepted over loopback, on methods that say
 /// so, and nowhere else.

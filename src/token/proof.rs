@@ -130,8 +130,9 @@ impl ProofVerifier {
     /// signed by the callee's clock, in whole seconds rounded down.
     ///
     /// Checks size, form, `typ`, key, signature, issuer, audience, nonce, token hash, method, times
-    /// and, where `engine` is given, that the callee is that engine. Does not check the reply's
-    /// body, nor that nobody relays.
+    /// and, where `engine` is given, that the callee is that engine. `sent` is when the call was
+    /// made: a reply that is merely late is not a wrong clock, since the nonce shows that it is
+    /// this call's. Does not check the reply's body, nor that the reply was not relayed.
     ///
     /// # Errors
     ///
@@ -143,6 +144,7 @@ impl ProofVerifier {
         exchange: &Exchange<'_>,
         callee: &Deployment,
         engine: Option<&EngineClaim>,
+        sent: SystemTime,
     ) -> Result<SystemTime, Refusal> {
         if proof.len() > MAX_BYTES {
             return Err(invalid(format!(
@@ -186,13 +188,18 @@ impl ProofVerifier {
         expect(&claims, "th", &token_hash(exchange.token))?;
         expect(&claims, "m", exchange.path)?;
         engine.map_or(Ok(()), |engine| check_engine(&claims, engine))?;
-        self.check_times(&claims)
+        self.check_times(&claims, sent)
     }
 
-    fn check_times(&self, claims: &Map<String, Value>) -> Result<SystemTime, Refusal> {
+    /// The callee signed between `sent` and now.
+    fn check_times(
+        &self,
+        claims: &Map<String, Value>,
+        sent: SystemTime,
+    ) -> Result<SystemTime, Refusal> {
         let issued = required_number(claims, "iat").map_err(as_proof)?;
         let expires = required_number(claims, "exp").map_err(as_proof)?;
-        let now = seconds(self.clock.now());
+        let now = self.clock.now();
         let leeway = self.policy.leeway().as_secs_f64();
         let life = expires - issued;
         if !(0.0..=30.0).contains(&life) {
@@ -200,16 +207,20 @@ impl ProofVerifier {
                 "it lives {life:.0} s, at most 30 s are accepted"
             )));
         }
+        let ahead = issued - seconds(now);
+        // This clock may have stepped back since the call was sent.
+        let sent = seconds(sent.min(now));
+        let behind = sent - issued;
+        let (off, which) = if ahead > leeway {
+            (ahead, "ahead of")
         // Whole seconds, rounded down: without leeway, too, a proof is up to a second old.
-        if issued - now > leeway || now - issued >= leeway + 1.0 || now >= expires + leeway {
-            let ahead = issued - now;
-            let which = if ahead < 0.0 { "behind" } else { "ahead of" };
-            let seconds = ahead.abs();
-            let detail =
-                format!("{OF_CLOCKS}{seconds:.0} s {which} this one; check NTP on both hosts");
-            return Err(invalid(detail).with_clocks(time(issued), None));
-        }
-        Ok(time(issued))
+        } else if behind >= leeway + 1.0 || sent >= expires + leeway {
+            (behind, "behind")
+        } else {
+            return Ok(time(issued));
+        };
+        let detail = format!("{OF_CLOCKS}{off:.0} s {which} this one; check NTP on both hosts");
+        Err(invalid(detail).with_clocks(time(issued), None))
     }
 
     /// Returns the clock that proofs are held against.

@@ -1,17 +1,31 @@
-//! Why a call is refused: a closed list.
+//! Why a call is refused: a closed list, with all that is known of each reason in one table.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use super::proof::is_of_clocks;
+use tonic::Code;
+
 use crate::identity::DeploymentName;
 
+/// What is known of one [`Reason`]: a row of the table below. A reason without one of these does not
+/// compile.
+struct Entry {
+    word: &'static str,
+    status: Code,
+    is_raised_by_caller: bool,
+    summary: &'static str,
+    rule: &'static str,
+    causes: &'static [&'static str],
+    help: &'static str,
+}
+
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $word:literal: $summary:literal, $help:literal;)*) => {
+    ($($(#[$doc:meta])* $variant:ident $entry:tt)*) => {
         /// Why a call is refused. The same word travels in the reply's `ErrorInfo`, stands in the
         /// log and in metrics, and is what `countersign explain` takes.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        #[non_exhaustive]
         pub enum Reason {
             $($(#[$doc])* $variant,)*
         }
@@ -20,24 +34,9 @@ macro_rules! reasons {
             /// Every reason, in the order in which they are checked.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Returns the word: upper case, stable.
-            pub fn as_str(self) -> &'static str {
+            fn entry(self) -> &'static Entry {
                 match self {
-                    $(Self::$variant => $word,)*
-                }
-            }
-
-            /// Returns one sentence that gives nothing away about which keys exist.
-            pub fn summary(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $summary,)*
-                }
-            }
-
-            /// Returns what to do about it.
-            pub fn help(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $help,)*
+                    $(Self::$variant => &Entry $entry,)*
                 }
             }
         }
@@ -46,79 +45,274 @@ macro_rules! reasons {
 
 reasons! {
     /// No `authorization` value.
-    TokenMissing = "TOKEN_MISSING":
-        "the call carries no token",
-        "Send one metadata value `authorization: Bearer <token>`. A countersign client layer does; a plain client takes a token from `countersign token issue`.";
+    TokenMissing {
+        word: "TOKEN_MISSING",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the call carries no token",
+        rule: "Every method except grpc.health.v1 and reflection needs one `authorization` value.",
+        causes: &[
+            "the client was made without the countersign layer",
+            "a proxy between the two drops the `authorization` header",
+        ],
+        help: "Send one metadata value `authorization: Bearer <token>`. A countersign client layer does; a plain client takes a token from `countersign token issue`.",
+    }
     /// Not one well-formed Bearer token.
-    TokenMalformed = "TOKEN_MALFORMED":
-        "the authorization value is not one well-formed Bearer token",
-        "Something between the caller and here changed the token, or another kind of token was sent. Exactly one `authorization` value, scheme Bearer, a compact JWS of at most 8 KiB with canonical base64url, no duplicate JSON members, `typ` JWT or none, a `kid`, and the claims iss, sub, aud, iat, exp. `countersign token explain` names the part.";
+    TokenMalformed {
+        word: "TOKEN_MALFORMED",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the authorization value is not one well-formed Bearer token",
+        rule: "Size, three canonical base64url parts, strict JSON, `typ`, `kid`, and every required claim of its type.",
+        causes: &[
+            "another product's token was sent, such as that of a signed-in user",
+            "two `authorization` values: the client's own and one that a proxy added",
+            "the token was cut or wrapped when it was copied",
+        ],
+        help: "Something between the caller and here changed the token, or another kind of token was sent. Exactly one `authorization` value, scheme Bearer, a compact JWS of at most 8 KiB with canonical base64url, no duplicate JSON members, `typ` JWT or none, a `kid`, and the claims iss, sub, aud, iat, exp. `countersign token explain` names the part.",
+    }
     /// `alg` is not `ES256`.
-    AlgorithmNotAllowed = "ALGORITHM_NOT_ALLOWED":
-        "the token is not signed with ES256",
-        "Only ES256 with P-256 deployment keys is accepted. An identity provider's RS256 token, or one with `alg` none or HS256, is never a service identity here.";
+    AlgorithmNotAllowed {
+        word: "ALGORITHM_NOT_ALLOWED",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token is not signed with ES256",
+        rule: "The header's `alg` is the string `ES256`.",
+        causes: &[
+            "a token of an identity provider (RS256) was sent in place of the module's own",
+            "somebody tries `none` or HS256",
+        ],
+        help: "Only ES256 with P-256 deployment keys is accepted. An identity provider's RS256 token, or one with `alg` none or HS256, is never a service identity here.",
+    }
     /// No such `kid`.
-    KeyUnknown = "KEY_UNKNOWN":
-        "the token names a key that is not trusted here",
-        "The callee's file has no `jwt-keys.*.fingerprint` equal to the token's `kid`. Compare `countersign key fingerprint` of the caller's key with the callee's file, run `countersign check` over both files, or pair the two modules: `countersign pair dpm=FILE dpe=FILE`.";
+    KeyUnknown {
+        word: "KEY_UNKNOWN",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token names a key that is not trusted here",
+        rule: "The header's `kid` equals, byte for byte, a `jwt-keys.*.fingerprint` of the callee's file.",
+        causes: &[
+            "the two modules were never paired, or with other files than they run on",
+            "the caller has a new key and the callee's file does not have it yet",
+            "the caller calls a DPM of another environment",
+        ],
+        help: "The callee's file has no `jwt-keys.*.fingerprint` equal to the token's `kid`. Compare `countersign key fingerprint` of the caller's key with the callee's file, run `countersign check` over both files, or pair the two modules: `countersign pair dpm=FILE dpe=FILE`.",
+    }
     /// The signature does not verify.
-    SignatureInvalid = "SIGNATURE_INVALID":
-        "the token's signature does not verify",
-        "The token was altered, or it was signed with another key than the one its `kid` names. If the key was replaced at the caller under the same fingerprint, pair the two modules again.";
+    SignatureInvalid {
+        word: "SIGNATURE_INVALID",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token's signature does not verify",
+        rule: "The 64-byte signature verifies with the key that `kid` selects.",
+        causes: &[
+            "the caller's key was replaced and keeps the old `kid`",
+            "`content` and `fingerprint` in the callee's file belong to two keys; `check` says so",
+            "something between the two changed the token",
+        ],
+        help: "The token was altered, or it was signed with another key than the one its `kid` names. If the key was replaced at the caller under the same fingerprint, pair the two modules again.",
+    }
     /// The key is revoked.
-    KeyRevoked = "KEY_REVOKED":
-        "the key that signed the token is revoked here",
-        "The callee's file says `is-revoked=true` for this key. If that is a mistake, write `is-revoked=false` there. If it is intended, give the caller a new key: `countersign rotate run --file CALLER --peer-file CALLEE --now`, with the two files or homes. A revoked key that is still in use may be in the wrong hands.";
+    KeyRevoked {
+        word: "KEY_REVOKED",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the key that signed the token is revoked here",
+        rule: "The key that signed has no `is-revoked=true` in the callee's file.",
+        causes: &[
+            "a rotation ended, and this caller still runs on its old key",
+            "the key was revoked on purpose: its holder may not be who it was made for",
+        ],
+        help: "The callee's file says `is-revoked=true` for this key. If that is a mistake, write `is-revoked=false` there. If it is intended, give the caller a new key: `countersign rotate run --file CALLER --peer-file CALLEE --now`, with the two files or homes. A revoked key that is still in use may be in the wrong hands.",
+    }
     /// `exp` has passed, or is not after `iat`.
-    TokenExpired = "TOKEN_EXPIRED":
-        "the token has expired",
-        "Tokens live for `ataccama.authentication.internal.jwt.generator.token-expiration` seconds (300) and a leeway of 30 s is granted. If the token is fresh, the clocks differ: check NTP on both hosts.";
+    TokenExpired {
+        word: "TOKEN_EXPIRED",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token has expired",
+        rule: "`exp` is after `iat`, and the callee's clock is before `exp` plus the leeway.",
+        causes: &[
+            "the caller's clock is behind: `countersign doctor` measures by how much",
+            "a token was kept and sent again after its time",
+        ],
+        help: "Tokens live for `ataccama.authentication.internal.jwt.generator.token-expiration` seconds (300) and a leeway of 30 s is granted. If the token is fresh, the clocks differ: check NTP on both hosts.",
+    }
     /// `iat` or `nbf` lies ahead.
-    TokenNotYetValid = "TOKEN_NOT_YET_VALID":
-        "the token is not valid yet",
-        "The caller's clock is ahead of the callee's by more than the leeway (`countersign.token.leeway`, 30 s). Check NTP on both hosts.";
+    TokenNotYetValid {
+        word: "TOKEN_NOT_YET_VALID",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token is not valid yet",
+        rule: "`iat`, and `nbf` where there is one, are not ahead of the callee's clock by more than the leeway.",
+        causes: &[
+            "the caller's clock is ahead: `countersign doctor` measures by how much",
+        ],
+        help: "The caller's clock is ahead of the callee's by more than the leeway (`countersign.token.leeway`, 30 s). Check NTP on both hosts.",
+    }
     /// `exp - iat` is over the accepted maximum.
-    TokenLifetimeTooLong = "TOKEN_LIFETIME_TOO_LONG":
-        "the token lives longer than is accepted here",
-        "`exp - iat` is over the callee's `countersign.token.max-lifetime` (900 s). Lower the caller's token-expiration or raise that setting.";
+    TokenLifetimeTooLong {
+        word: "TOKEN_LIFETIME_TOO_LONG",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token lives longer than is accepted here",
+        rule: "`exp` minus `iat` is at most `countersign.token.max-lifetime` of the callee.",
+        causes: &[
+            "the caller's `token-expiration` is over what this callee accepts",
+        ],
+        help: "`exp - iat` is over the callee's `countersign.token.max-lifetime` (900 s). Lower the caller's token-expiration or raise that setting.",
+    }
     /// `iss` and `sub` are not the key owner's.
-    IssuerMismatch = "ISSUER_MISMATCH":
-        "the token's issuer is not the owner of the key that signed it",
-        "`iss` and `sub` must both be the name under which the callee's file lists the key, or both the token's `kid`. The two files call the caller by different names: compare `countersign.deployment.name` at the caller with `deployments.<name>` at the callee, or run `countersign check` over both files. Over TLS with pins, the connection's certificate must be the caller's own: compare `countersign.deployments.<name>.tls-keys` at the callee.";
+    IssuerMismatch {
+        word: "ISSUER_MISMATCH",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token's issuer is not the owner of the key that signed it",
+        rule: "`iss` and `sub` are both the name of the deployment that owns the key, or both the token's `kid`.",
+        causes: &[
+            "the caller calls itself by another name than the callee's file does",
+            "with TLS: the connection's certificate belongs to another deployment than the token",
+        ],
+        help: "`iss` and `sub` must both be the name under which the callee's file lists the key, or both the token's `kid`. The two files call the caller by different names: compare `countersign.deployment.name` at the caller with `deployments.<name>` at the callee, or run `countersign check` over both files. Over TLS with pins, the connection's certificate must be the caller's own: compare `countersign.deployments.<name>.tls-keys` at the callee.",
+    }
     /// `aud` does not name this module.
-    AudienceMismatch = "AUDIENCE_MISMATCH":
-        "the token is meant for another module",
-        "No `aud` value is the fingerprint of the callee's own key, nor its name in a token without fingerprints. The caller dialled the wrong module, or its file holds an old key of this one: run `countersign check` over both files.";
+    AudienceMismatch {
+        word: "AUDIENCE_MISMATCH",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token is meant for another module",
+        rule: "One `aud` value is the fingerprint of the callee's own key; its name counts where no value is a fingerprint.",
+        causes: &[
+            "the caller's file holds an old key of this callee",
+            "the caller dialled another module than it meant, or a proxy routed it there",
+        ],
+        help: "No `aud` value is the fingerprint of the callee's own key, nor its name in a token without fingerprints. The caller dialled the wrong module, or its file holds an old key of this one: run `countersign check` over both files.",
+    }
     /// The token was used before.
-    TokenReplayed = "TOKEN_REPLAYED":
-        "the token was used before",
-        "The callee takes each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the caller does set it and this goes on, its clock is behind, or somebody replays its tokens.";
+    TokenReplayed {
+        word: "TOKEN_REPLAYED",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: false,
+        summary: "the token was used before",
+        rule: "With `countersign.token.replay=strict` each `jti` is taken once.",
+        causes: &[
+            "the caller reuses its token: `single-use-tokens` is not set there",
+            "the callee has just started and refuses every token for the leeway",
+            "somebody replays a token that was read on the way",
+        ],
+        help: "The callee takes each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the caller does set it and this goes on, its clock is behind, or somebody replays its tokens.",
+    }
     /// The identity lacks the role that the method asks for.
-    RoleMissing = "ROLE_MISSING":
-        "the caller's deployment lacks the role that this method needs",
-        "Roles come from the callee's file alone: add `ataccama.one.platform.deployments.<caller>.security.roles[0]=IMPERSONATION` there. A role claim in the token is never read.";
+    RoleMissing {
+        word: "ROLE_MISSING",
+        status: Code::PermissionDenied,
+        is_raised_by_caller: false,
+        summary: "the caller's deployment lacks the role that this method needs",
+        rule: "The caller's deployment has, in the callee's file, the role that the method asks for.",
+        causes: &[
+            "`security.roles[0]` is missing in the callee's file, or holds another role",
+            "the callee asks for another role: `….internal.jwt.impersonation-role`",
+        ],
+        help: "Roles come from the callee's file alone: add `ataccama.one.platform.deployments.<caller>.security.roles[0]=IMPERSONATION` there. A role claim in the token is never read.",
+    }
     /// Another deployment owns the engine.
-    EngineNotOwned = "ENGINE_NOT_OWNED":
-        "the engine belongs to another deployment",
-        "An engine id belongs to the deployment that registered it first. Two engines share one storage folder, or one was copied: remove `storage/engine-id` of the copy and start it again.";
+    EngineNotOwned {
+        word: "ENGINE_NOT_OWNED",
+        status: Code::PermissionDenied,
+        is_raised_by_caller: false,
+        summary: "the engine belongs to another deployment",
+        rule: "An engine is changed only by the deployment that registered it first.",
+        causes: &[
+            "a storage folder was copied together with its `engine-id`",
+        ],
+        help: "An engine id belongs to the deployment that registered it first. Two engines share one storage folder, or one was copied: remove `storage/engine-id` of the copy and start it again.",
+    }
     /// The advertised address may not be dialled.
-    AddressNotAllowed = "ADDRESS_NOT_ALLOWED":
-        "the advertised address may not be dialled",
-        "The address is in a range that is never dialled, or outside of what the registry's file allows for this deployment. Set `ataccama.one.dpe.service.hostname` and `.port` at the engine.";
+    AddressNotAllowed {
+        word: "ADDRESS_NOT_ALLOWED",
+        status: Code::PermissionDenied,
+        is_raised_by_caller: false,
+        summary: "the advertised address may not be dialled",
+        rule: "The advertised address resolves to nothing in a refused range, and is among `allowed-addresses` where those are set.",
+        causes: &[
+            "the engine advertises `localhost` to a DPM on another machine",
+            "its port is under 1024, or its network is not listed at the DPM",
+        ],
+        help: "The address is in a range that is never dialled, or outside of what the registry's file allows for this deployment. Set `ataccama.one.dpe.service.hostname` and `.port` at the engine.",
+    }
     /// Raised by the caller: no proof where one was required.
-    ProofMissing = "PROOF_MISSING":
-        "the callee did not prove who it is",
-        "The reply carries no `countersign-proof`. What answered is not a countersign module, or something between removes metadata.";
+    ProofMissing {
+        word: "PROOF_MISSING",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: true,
+        summary: "the callee did not prove who it is",
+        rule: "Where the caller asked for it, the reply carries one `countersign-proof`. Raised by the caller itself.",
+        causes: &[
+            "another program listens at that address",
+            "a proxy between the two drops the header",
+        ],
+        help: "The reply carries no `countersign-proof`. What answered is not a countersign module, or something between removes metadata.",
+    }
     /// Raised by the caller: a proof that does not hold.
-    ProofInvalid = "PROOF_INVALID":
-        "the callee's proof does not hold",
-        "What answered is not the deployment that was called, or not this call's reply: another module listens at that address, an old reply was replayed, or the callee's key in the caller's file is out of date. Run `countersign check` over both files.";
+    ProofInvalid {
+        word: "PROOF_INVALID",
+        status: Code::Unauthenticated,
+        is_raised_by_caller: true,
+        summary: "the callee's proof does not hold",
+        rule: "The proof is signed by an active key of the deployment that was meant, for this nonce, token, method and time. Raised by the caller itself.",
+        causes: &[
+            "another module listens at that address",
+            "the callee's key in the caller's file is out of date",
+            "the clocks differ by more than the leeway: `countersign doctor` tells",
+        ],
+        help: "What answered is not the deployment that was called, or not this call's reply: another module listens at that address, an old reply was replayed, or the callee's key in the caller's file is out of date. Run `countersign check` over both files.",
+    }
+}
+
+/// Why a caller may meet a [`Reason`].
+#[derive(Clone, Copy, Debug)]
+pub struct Story {
+    /// The rule that did not hold.
+    pub rule: &'static str,
+    /// What usually causes it, the most frequent first.
+    pub causes: &'static [&'static str],
 }
 
 impl Reason {
-    /// Returns what to do about a refusal of which `detail` is known.
-    pub fn help_for(self, detail: &str) -> &'static str {
-        if self == Self::ProofInvalid && is_of_clocks(detail) {
+    /// Returns the word: upper case, stable.
+    pub fn as_str(self) -> &'static str {
+        self.entry().word
+    }
+
+    /// Returns the gRPC status code of a call that is refused for this reason.
+    pub fn status(self) -> Code {
+        self.entry().status
+    }
+
+    /// Returns `true` if the caller raises it about the callee's reply, and no callee sends it.
+    pub fn is_raised_by_caller(self) -> bool {
+        self.entry().is_raised_by_caller
+    }
+
+    /// Returns one sentence that gives nothing away about which keys exist.
+    pub fn summary(self) -> &'static str {
+        self.entry().summary
+    }
+
+    /// Returns the rule and the usual causes.
+    pub fn story(self) -> Story {
+        let Entry { rule, causes, .. } = *self.entry();
+        Story { rule, causes }
+    }
+
+    /// Returns what to do about it.
+    pub fn help(self) -> &'static str {
+        self.entry().help
+    }
+
+    /// Returns what to do about a refusal, where it is known whether the two clocks caused it.
+    pub fn help_for(self, clocks_differ: bool) -> &'static str {
+        if self == Self::ProofInvalid && clocks_differ {
             "The clocks of the two modules differ by more than the leeway (`countersign.token.leeway`, 30 s): `countersign doctor` measures by how much. Check NTP on both hosts."
         } else {
             self.help()
@@ -155,13 +349,25 @@ pub struct Refusal {
     pub detail: String,
     /// The `kid` as the caller sent it, where the header could be read.
     pub key_id: Option<String>,
-    /// Whose key it is, once the signature verified.
-    pub deployment: Option<DeploymentName>,
+    /// Who called.
+    pub caller: Caller,
     /// The token's `iss`, where an active key signed it and it is meant for this module: whom a proof
     /// of the refusal may address.
     pub issuer: Option<String>,
     /// What is known of the two clocks, where they may be why.
     pub clocks: Option<Box<Clocks>>,
+}
+
+/// Who made a refused call, as far as its signature shows.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Caller {
+    /// No signature verified: whatever the call says of its caller may be made up.
+    #[default]
+    Unverified,
+    /// This module itself.
+    OwnModule,
+    /// The deployment whose key verified the signature.
+    Deployment(DeploymentName),
 }
 
 /// The clocks of a caller and its callee, as a refusal because of times shows them.
@@ -170,7 +376,7 @@ pub struct Clocks {
     /// The callee's time.
     pub callee_time: SystemTime,
     /// By how many seconds the caller's clock is ahead at the least, negative where it is behind: if
-    /// its token was sent in time, and where the token tells.
+    /// its token was sent in time, and where the token shows it.
     pub caller_ahead: Option<f64>,
 }
 
@@ -181,7 +387,7 @@ impl Refusal {
             reason,
             detail: detail.into(),
             key_id: None,
-            deployment: None,
+            caller: Caller::Unverified,
             issuer: None,
             clocks: None,
         }
@@ -200,9 +406,22 @@ impl Refusal {
         }
     }
 
+    /// Returns the deployment that called, where its signature verified.
+    pub fn deployment(&self) -> Option<&DeploymentName> {
+        match &self.caller {
+            Caller::Deployment(name) => Some(name),
+            Caller::Unverified | Caller::OwnModule => None,
+        }
+    }
+
     /// Returns the callee's time, where the two clocks may be why.
     pub fn callee_time(&self) -> Option<SystemTime> {
         Some(self.clocks.as_ref()?.callee_time)
+    }
+
+    /// Returns what to do about it.
+    pub fn help(&self) -> &'static str {
+        self.reason.help_for(self.clocks.is_some())
     }
 }
 
@@ -213,3 +432,53 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_the_status_that_the_contract_gives_it() {
+        let denied = ["ROLE_MISSING", "ENGINE_NOT_OWNED", "ADDRESS_NOT_ALLOWED"];
+        let unauthenticated = [
+            "TOKEN_MISSING",
+            "TOKEN_MALFORMED",
+            "ALGORITHM_NOT_ALLOWED",
+            "KEY_UNKNOWN",
+            "SIGNATURE_INVALID",
+            "KEY_REVOKED",
+            "TOKEN_EXPIRED",
+            "TOKEN_NOT_YET_VALID",
+            "TOKEN_LIFETIME_TOO_LONG",
+            "ISSUER_MISMATCH",
+            "AUDIENCE_MISMATCH",
+            "TOKEN_REPLAYED",
+            "PROOF_MISSING",
+            "PROOF_INVALID",
+        ];
+        for reason in Reason::ALL {
+            let word = reason.as_str();
+            let lists = [unauthenticated.contains(&word), denied.contains(&word)];
+            let expected = match reason.status() {
+                Code::Unauthenticated => [true, false],
+                Code::PermissionDenied => [false, true],
+                other => panic!("{reason} has the status {other}"),
+            };
+            assert_eq!(lists, expected, "{reason}");
+            let by_caller = word.starts_with("PROOF_");
+            assert_eq!(reason.is_raised_by_caller(), by_caller, "{reason}");
+        }
+        assert_eq!(Reason::ALL.len(), denied.len() + unauthenticated.len());
+    }
+
+    #[test]
+    fn every_reason_has_a_rule_of_its_own_and_a_cause() {
+        let mut rules = Vec::new();
+        for reason in Reason::ALL {
+            let story = reason.story();
+            assert!(!story.causes.is_empty(), "{reason}");
+            assert!(!rules.contains(&story.rule), "{reason}");
+            rules.push(story.rule);
+        }
+    }
+}

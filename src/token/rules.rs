@@ -1,22 +1,14 @@
-//! The rules of a token that need no more than the token and its signer.
+//! The rules of a token that need no more than the token, its signer and the time.
 
-use crate::identity::DeploymentName;
-use crate::jose::{Compact, CompactError, Header};
-use crate::trust::{Found, OwnDeployment};
+use std::time::SystemTime;
 
-use super::claims::Claims;
+use crate::identity::{DeploymentName, Role};
+use crate::jose::{Compact, Fingerprint};
+use crate::trust::{Deployment, Found, KeySet, OwnDeployment};
+
+use super::claims::{Claims, seconds};
 use super::signer::Signer;
-use super::{Reason, Refusal};
-
-/// Adds whose token is refused, whose signature verified.
-pub(super) fn owned(refusal: Refusal, header: &Header, signer: &Signer<'_>) -> Refusal {
-    let deployment = signer.deployment();
-    Refusal {
-        key_id: Some(header.kid().to_owned()),
-        deployment: deployment.map(|deployment| deployment.name.clone()),
-        ..refusal
-    }
-}
+use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
 
 /// Judges the `typ` of a peer's token.
 pub(super) fn typ(found: Option<&str>) -> Result<(), Refusal> {
@@ -27,14 +19,6 @@ pub(super) fn typ(found: Option<&str>) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn malformed(error: &CompactError) -> Refusal {
-    let reason = match error {
-        CompactError::Algorithm => Reason::AlgorithmNotAllowed,
-        _ => Reason::TokenMalformed,
-    };
-    Refusal::new(reason, error.to_string())
 }
 
 pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<(), Refusal> {
@@ -53,14 +37,73 @@ pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<()
     Err(Refusal::new(Reason::SignatureInvalid, detail))
 }
 
-pub(super) fn not_revoked(signer: &Signer<'_>) -> Result<(), Refusal> {
-    match signer {
-        Signer::Peer(Found { deployment, key }) if key.revoked => {
-            let detail = format!("key `{}` of deployment `{}`", key.name, deployment.name);
-            Err(Refusal::new(Reason::KeyRevoked, detail))
-        }
-        _ => Ok(()),
+/// Judges the times; a signer that is not known counts as a peer.
+pub(super) fn times(
+    claims: &Claims,
+    signer: Option<&Signer<'_>>,
+    policy: &Policy,
+    time: SystemTime,
+) -> Result<(), Refusal> {
+    let now = seconds(time);
+    let leeway = policy.leeway().as_secs_f64();
+    let (max, lead) = match signer {
+        // Both times are of one machine's clock.
+        Some(Signer::Own(_)) => (MAX_OWN_MODULE_LIFETIME, 0.0),
+        Some(Signer::Peer(_)) | None => (policy.max_lifetime(), leeway),
+    };
+    let Claims {
+        issued_at,
+        expires_at,
+        not_before,
+        ..
+    } = *claims;
+    if expires_at <= issued_at {
+        let detail = "`exp` is not after `iat`";
+        return Err(Refusal::new(Reason::TokenExpired, detail));
     }
+    if now >= expires_at + leeway {
+        let ago = now - expires_at;
+        let detail = format!(
+            "expired {ago:.0} s ago, leeway {leeway} s; if it was sent in time, the caller's clock is at least {ago:.0} s behind this one"
+        );
+        return Err(Refusal::new(Reason::TokenExpired, detail).with_clocks(time, Some(-ago)));
+    }
+    if issued_at - now > lead {
+        let ahead = issued_at - now;
+        let detail = format!(
+            "`iat` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts: the caller's clock is at least {ahead:.0} s ahead of this one"
+        );
+        let refusal = Refusal::new(Reason::TokenNotYetValid, detail);
+        return Err(refusal.with_clocks(time, Some(ahead)));
+    }
+    // A token may be meant for later: this shows nothing of the caller's clock.
+    if let Some(ahead) = not_before
+        .map(|from| from - now)
+        .filter(|ahead| *ahead > lead)
+    {
+        let detail = format!(
+            "`nbf` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts"
+        );
+        return Err(Refusal::new(Reason::TokenNotYetValid, detail).with_clocks(time, None));
+    }
+    if not_before.is_some_and(|from| from >= expires_at) {
+        let detail = "`nbf` is not before `exp`, so that it is never valid";
+        return Err(Refusal::new(Reason::TokenNotYetValid, detail));
+    }
+    let lifetime = expires_at - issued_at;
+    if lifetime > max.as_secs_f64() {
+        let max = max.as_secs();
+        let detail = format!("lives {lifetime:.0} s, at most {max} s are accepted");
+        return Err(Refusal::new(Reason::TokenLifetimeTooLong, detail));
+    }
+    Ok(())
+}
+
+pub(super) fn describe_times(claims: &Claims, policy: &Policy, time: SystemTime) -> String {
+    let now = seconds(time);
+    let (age, left) = (now - claims.issued_at, claims.expires_at - now);
+    let leeway = policy.leeway().as_secs();
+    format!("issued {age:.0} s ago, expires in {left:.0} s (leeway {leeway} s)")
 }
 
 pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {
@@ -113,4 +156,50 @@ pub(super) fn audience(claims: &Claims, own: &OwnDeployment) -> Result<(), Refus
 fn has_form_of_a_hash(value: &str) -> bool {
     let base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     value.len() == 43 && value.bytes().all(base64url)
+}
+
+/// Judges whether a token of `caller` may come over a connection whose client certificate has the
+/// key `certificate`; `None` is this module itself.
+///
+/// It may not where that key is pinned for another deployment, nor where the caller has pins and
+/// this is none of them: a stolen token is of no use on another deployment's connection. A
+/// certificate without a pin, of a caller without pins, says nothing about tokens.
+pub(super) fn certificate(
+    certificate: Fingerprint,
+    caller: Option<&Deployment>,
+    trust: &KeySet,
+) -> Result<(), Refusal> {
+    let name = caller.map(|caller| caller.name.as_str());
+    let owner = trust
+        .pin_owner(certificate)
+        .map(|owner| owner.name.as_str());
+    let fits = match owner {
+        Some(owner) => name == Some(owner),
+        None => caller.is_none_or(|caller| caller.tls_pins.is_empty()),
+    };
+    if fits {
+        return Ok(());
+    }
+    let detail = format!(
+        "the token is by `{}`, the connection's certificate by {}",
+        name.unwrap_or("this module itself"),
+        owner.map_or_else(
+            || format!("nobody who is pinned (`{certificate}`)"),
+            |owner| format!("`{owner}`"),
+        ),
+    );
+    Err(Refusal::new(Reason::IssuerMismatch, detail))
+}
+
+/// Judges whether the signer has `role`; this module itself needs none.
+pub(super) fn has_role(signer: &Signer<'_>, role: &Role) -> Result<(), Refusal> {
+    let Some(deployment) = signer.deployment() else {
+        return Ok(());
+    };
+    let roles = &deployment.roles;
+    if roles.contains(role) {
+        return Ok(());
+    }
+    let detail = format!("the deployment's roles are {roles}, `{role}` is not among them");
+    Err(Refusal::new(Reason::RoleMissing, detail))
 }

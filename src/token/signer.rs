@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::identity::{Roles, ServiceIdentity};
-use crate::jose::VerifyingKey;
-use crate::trust::{Deployment, Found, OwnDeployment};
+use crate::jose::{Header, VerifyingKey};
+use crate::trust::{Deployment, Found, KeySet, OwnDeployment};
 
-use super::claims::{Claims, time};
-use super::verified::VerifiedToken;
+use super::{Caller, OWN_MODULE_TYPE, Reason, Refusal};
+
+/// Whose tokens are accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Accept {
+    /// Trusted deployments' only.
+    Peers,
+    /// Also those that this module issued to itself. Only for calls over loopback.
+    PeersAndOwnModule,
+}
 
 /// The key that a token names: a trusted one, or this module's own.
 pub(super) enum Signer<'a> {
@@ -15,7 +22,33 @@ pub(super) enum Signer<'a> {
     Own(&'a OwnDeployment),
 }
 
+impl Accept {
+    /// Returns `true` if `header` is of a token that this module issued to itself, and such a token
+    /// is accepted.
+    pub(super) fn is_own(self, header: &Header, trust: &KeySet) -> bool {
+        self == Self::PeersAndOwnModule
+            && header.typ() == Some(OWN_MODULE_TYPE)
+            && trust.find(header.kid()).is_none()
+    }
+}
+
 impl<'a> Signer<'a> {
+    /// Finds the key that `kid` names: this module's own where the token `is_own`, else a peer's.
+    pub(super) fn find(kid: &str, trust: &'a KeySet, is_own: bool) -> Result<Self, Refusal> {
+        let own = trust.own();
+        let detail = if !is_own {
+            if let Some(found) = trust.find(kid) {
+                return Ok(Self::Peer(found));
+            }
+            format!("no trusted key has the fingerprint `{kid}`")
+        } else if kid == own.key_id.as_str() {
+            return Ok(Self::Own(own));
+        } else {
+            format!("`{kid}` is not this module's own key")
+        };
+        Err(Refusal::new(Reason::KeyUnknown, detail))
+    }
+
     pub(super) fn key(&self) -> &'a VerifyingKey {
         match self {
             Self::Peer(found) => &found.key.key,
@@ -30,40 +63,31 @@ impl<'a> Signer<'a> {
         }
     }
 
-    pub(super) fn describe(&self, kid: &str) -> String {
+    /// Returns who calls, where the signature verified with this key.
+    pub(super) fn caller(&self) -> Caller {
         match self {
-            Self::Peer(Found { deployment, key }) => {
-                format!("{kid} = deployment {}, key `{}`", deployment.name, key.name)
-            }
-            Self::Own(_) => format!("{kid} = this module's own key"),
+            Self::Peer(found) => Caller::Deployment(found.deployment.name.clone()),
+            Self::Own(_) => Caller::OwnModule,
         }
     }
 
-    /// The one place where an identity is made from outside input.
-    pub(super) fn verified(&self, claims: &Claims) -> VerifiedToken {
-        let (identity, key_id) = match self {
-            Self::Peer(Found { deployment, key }) => {
-                let Deployment {
-                    module,
-                    name,
-                    roles,
-                    ..
-                } = &***deployment;
-                let identity = ServiceIdentity::new(module.clone(), name.as_str(), roles.clone());
-                (identity, key.key_id.clone())
+    pub(super) fn not_revoked(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Peer(Found { deployment, key }) if key.revoked => {
+                let detail = format!("key `{}` of deployment `{}`", key.name, deployment.name);
+                Err(Refusal::new(Reason::KeyRevoked, detail))
             }
-            Self::Own(own) => {
-                let identity =
-                    ServiceIdentity::new(own.module.clone(), own.issuer(), Roles::default());
-                (identity, own.key_id.clone())
-            }
-        };
-        VerifiedToken {
-            identity,
-            deployment: self.deployment().cloned(),
-            key_id,
-            issuer: claims.issuer.clone(),
-            expires_at: time(claims.expires_at),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Peer(Found { deployment, key }) => format!(
+                "{} = deployment {}, key `{}`",
+                key.key_id, deployment.name, key.name
+            ),
+            Self::Own(own) => format!("{} = this module's own key", own.key_id),
         }
     }
 }

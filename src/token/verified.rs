@@ -3,25 +3,49 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::identity::ServiceIdentity;
+use crate::identity::{Roles, ServiceIdentity};
 use crate::jose::KeyId;
-use crate::trust::{Deployment, KeySet};
+use crate::trust::{Deployment, Found, KeySet};
 
-use super::rules::not_revoked;
+use super::claims::{Claims, time};
 use super::signer::Signer;
 use super::{Reason, Refusal};
 
 /// A token that verified: who called, and with what.
 #[derive(Clone, Debug)]
 pub struct VerifiedToken {
-    pub(super) identity: ServiceIdentity,
-    pub(super) deployment: Option<Arc<Deployment>>,
-    pub(super) key_id: KeyId,
-    pub(super) issuer: String,
-    pub(super) expires_at: SystemTime,
+    identity: ServiceIdentity,
+    deployment: Option<Arc<Deployment>>,
+    key_id: KeyId,
+    issuer: String,
+    expires_at: SystemTime,
 }
 
 impl VerifiedToken {
+    /// The one place where an identity is made from outside input: of the deployment that owns the
+    /// key, never of a claim.
+    pub(super) fn new(signer: &Signer<'_>, claims: &Claims) -> Self {
+        let (identity, key_id) = match signer {
+            Signer::Peer(Found { deployment, key }) => {
+                let (module, roles) = (deployment.module.clone(), deployment.roles.clone());
+                let identity = ServiceIdentity::new(module, deployment.name.as_str(), roles);
+                (identity, key.key_id.clone())
+            }
+            Signer::Own(own) => {
+                let (module, roles) = (own.module.clone(), Roles::default());
+                let identity = ServiceIdentity::new(module, own.issuer(), roles);
+                (identity, own.key_id.clone())
+            }
+        };
+        Self {
+            identity,
+            deployment: signer.deployment().cloned(),
+            key_id,
+            issuer: claims.issuer.clone(),
+            expires_at: time(claims.expires_at),
+        }
+    }
+
     /// Returns who called.
     pub fn identity(&self) -> &ServiceIdentity {
         &self.identity
@@ -64,7 +88,7 @@ impl VerifiedToken {
             let detail = format!("`{}` is not trusted any more", self.key_id);
             return Err(Refusal::new(Reason::KeyUnknown, detail));
         };
-        not_revoked(&Signer::Peer(found))
+        Signer::Peer(found).not_revoked()
     }
 
     /// Returns when the token expires, without leeway.

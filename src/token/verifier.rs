@@ -3,16 +3,24 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::jose::{Compact, Fingerprint, Header, json};
-use crate::trust::{KeySet, OwnDeployment, TrustStore};
+use crate::identity::Role;
+use crate::jose::{Fingerprint, json};
+use crate::trust::{KeySet, TrustStore};
 
-use super::claims::{Claims, seconds};
+use super::claims::Claims;
+use super::parsed::Parsed;
 use super::replay::{ReplayGuard, required_id};
-use super::rules::{audience, issuer, malformed, not_revoked, owned, signature, typ};
-use super::signer::Signer;
+use super::rules::{
+    audience, certificate, describe_times, has_role, issuer, signature, times, typ,
+};
+use super::signer::{Accept, Signer};
 use super::verified::VerifiedToken;
 use super::verified_cache::{Signed, VerifiedCache};
-use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
+use super::walk::{
+    AUDIENCE, CLAIMS, Check, ISSUER, KEY, Miss, REPLAY, REVOKED, ROLE, SIGNATURE, TIMES, TYPE,
+    Verdict, Walk,
+};
+use super::{Policy, Reason, Refusal};
 
 /// Decides whether a token proves who calls.
 ///
@@ -26,20 +34,23 @@ use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy, Reason, Refusal};
 /// identity it gives comes from the deployment that owns the key; no claim adds to it.
 #[derive(Clone, Debug)]
 pub struct TokenVerifier {
-    pub(super) trust: Arc<TrustStore>,
-    pub(super) policy: Policy,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) replay: Option<Arc<ReplayGuard>>,
+    trust: Arc<TrustStore>,
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+    replay: Option<Arc<ReplayGuard>>,
     cache: Option<Arc<VerifiedCache>>,
 }
 
-/// Whose tokens are accepted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Accept {
-    /// Trusted deployments' only.
-    Peers,
-    /// Also those that this module issued to itself. Only for calls over loopback.
-    PeersAndOwnModule,
+/// How one token came, and what is asked of it.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    accept: Accept,
+    /// The key of the connection's client certificate, where it has one.
+    certificate: Option<Fingerprint>,
+    /// Whether the token counts as used.
+    is_use: bool,
+    /// The role that the caller needs, where the rules shall include it.
+    role: Option<&'a Role>,
 }
 
 impl TokenVerifier {
@@ -99,9 +110,12 @@ impl TokenVerifier {
     }
 
     /// Verifies `token` as it came over a connection whose client certificate has the key
-    /// `certificate`, where it has one; see [`check_certificate`](Self::check_certificate).
+    /// `certificate`, where it has one.
     ///
-    /// A token that came over a connection of somebody else's is not counted as used.
+    /// The token is refused where that key is pinned for another deployment, and where the token's
+    /// deployment has pins and this is none of them: a stolen token is of no use on another
+    /// deployment's connection. Such a token is not counted as used. A certificate without a pin, of
+    /// a deployment without pins, says nothing about tokens.
     ///
     /// # Errors
     ///
@@ -115,26 +129,30 @@ impl TokenVerifier {
         self.verify_noting(token, accept, certificate).0
     }
 
-    /// Does what [`verify_over`](Self::verify_over) does, and tells whether `token` was remembered,
-    /// where it was looked for.
+    /// Does what [`verify_over`](Self::verify_over) does, and returns whether `token` was
+    /// remembered, where it was looked for.
     pub(crate) fn verify_noting(
         &self,
         token: &str,
         accept: Accept,
         certificate: Option<Fingerprint>,
     ) -> (Result<VerifiedToken, Refusal>, Option<bool>) {
+        let call = Call {
+            accept,
+            certificate,
+            is_use: true,
+            role: None,
+        };
         let known = self.cache();
         let known = known.and_then(|cache| Some((cache, VerifiedCache::digest(token)?)));
         let Some((cache, digest)) = known else {
-            let judged = self.judge(token, accept, certificate, self.replay.as_deref());
-            return (judged.map(|(verified, _)| verified), None);
+            return (self.judge(token, call).map(|(verified, _)| verified), None);
         };
         let remembered = cache.find(&digest);
-        if let Some(judged) = remembered.and_then(|it| self.judge_again(&it, accept, certificate)) {
+        if let Some(judged) = remembered.and_then(|it| self.judge_again(&it, call)) {
             return (judged, Some(true));
         }
-        let judged = self.judge(token, accept, certificate, None);
-        let verified = judged.map(|(verified, content)| {
+        let verified = self.judge(token, call).map(|(verified, content)| {
             cache.add(digest, Arc::new(content));
             verified
         });
@@ -148,115 +166,212 @@ impl TokenVerifier {
     ///
     /// As [`verify`](Self::verify).
     pub fn examine(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        Ok(self.judge(token, accept, None, None)?.0)
+        let call = Call {
+            accept,
+            certificate: None,
+            is_use: false,
+            role: None,
+        };
+        Ok(self.judge(token, call)?.0)
     }
 
-    fn judge(
-        &self,
-        token: &str,
-        accept: Accept,
-        certificate: Option<Fingerprint>,
-        replay: Option<&ReplayGuard>,
-    ) -> Result<(VerifiedToken, Signed), Refusal> {
-        let compact = Compact::parse(token).map_err(|error| malformed(&error))?;
-        let trust = self.trust.current();
-        let header = compact.header();
-        let named = |refusal: Refusal| Refusal {
-            key_id: Some(header.kid().to_owned()),
-            ..refusal
+    /// Applies every rule to `token` and goes on where one fails, for an operator who asks why.
+    ///
+    /// Claims are looked at even where no signature vouches for them: the rows say so. With `role`,
+    /// the last rule is that the caller has it.
+    pub fn explain(&self, token: &str, role: Option<&Role>) -> Verdict {
+        let call = Call {
+            accept: Accept::Peers,
+            certificate: None,
+            is_use: false,
+            role,
         };
-        let signer = Self::signer(header, &trust, accept).map_err(named)?;
-        signature(&compact, &signer).map_err(named)?;
-        // Before the payload is read, and again with whatever may change.
-        let claims = not_revoked(&signer).and_then(|()| self.claims_of(compact.payload()));
-        let content = Signed {
-            claims: claims.map_err(|refusal| owned(refusal, header, &signer))?,
-            header: header.clone(),
-            key: signer.key().clone(),
-        };
-        let verified = self.admit(&content, &signer, trust.own(), certificate)?;
-        if let Some(replay) = replay {
-            let deployment = signer.deployment().map(|deployment| &deployment.name);
-            replay
-                .take(deployment, &content.claims)
-                .map_err(|refusal| Refusal {
-                    issuer: Some(content.claims.issuer.clone()),
-                    ..owned(refusal, header, &signer)
-                })?;
+        let mut checks = Vec::new();
+        let judged = self.walk(&mut Walk::Through(&mut checks), token, call);
+        let all_passed = checks.iter().all(Check::passed);
+        let verified = judged.ok().flatten().filter(|_| all_passed);
+        Verdict {
+            checks,
+            accepted: verified.map(|(verified, _)| verified),
         }
-        Ok((verified, content))
     }
 
-    /// Judges a token again whose signature verified with the key that its `kid` named then; none
-    /// where that is another now.
+    /// Applies the rules up to the first that fails.
+    fn judge(&self, token: &str, call: Call<'_>) -> Result<(VerifiedToken, Signed), Refusal> {
+        let judged = self.walk(&mut Walk::ToFirstFailure, token, call)?;
+        judged.ok_or_else(not_applied)
+    }
+
+    /// Applies the rules in their order.
+    fn walk(
+        &self,
+        walk: &mut Walk<'_>,
+        token: &str,
+        call: Call<'_>,
+    ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
+        let parsed = Parsed::read(walk, token)?;
+        let judged = self.walk_header(walk, &parsed, call);
+        judged.map_err(|refusal| Refusal {
+            key_id: parsed.kid().ok().map(str::to_owned),
+            ..refusal
+        })
+    }
+
+    /// Applies the rules that a token of good form still has to pass.
+    fn walk_header(
+        &self,
+        walk: &mut Walk<'_>,
+        parsed: &Parsed<'_>,
+        call: Call<'_>,
+    ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
+        let trust = self.trust.current();
+        let is_own = parsed
+            .header()
+            .is_some_and(|header| call.accept.is_own(header, &trust));
+        let found = parsed.typ().and_then(|found| {
+            if !is_own {
+                typ(found)?;
+            }
+            Ok(found)
+        });
+        walk.rule(TYPE, found, |found| {
+            found.map_or_else(|| "none".to_owned(), |found| format!("`{found}`"))
+        })?;
+        let found = parsed.kid();
+        let found = found.and_then(|kid| Ok(Signer::find(kid, &trust, is_own)?));
+        let signer = walk.rule(KEY, found, Signer::describe)?;
+        let signer = signer.as_ref();
+        let found = parsed
+            .whole()
+            .and_then(|compact| Ok(signature(compact, known(signer)?)?));
+        walk.rule(SIGNATURE, found, |()| "verifies with that key".to_owned())?;
+        let judged = self.walk_signed(walk, parsed, signer, &trust, call);
+        judged.map_err(|refusal| Refusal {
+            caller: signer.map(Signer::caller).unwrap_or_default(),
+            ..refusal
+        })
+    }
+
+    /// Applies the rules that only a caller whose signature verified may know of.
+    fn walk_signed(
+        &self,
+        walk: &mut Walk<'_>,
+        parsed: &Parsed<'_>,
+        signer: Option<&Signer<'_>>,
+        trust: &KeySet,
+        call: Call<'_>,
+    ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
+        let found = known(signer).and_then(|signer| Ok(signer.not_revoked()?));
+        walk.rule(REVOKED, found, |()| "is-revoked=false".to_owned())?;
+        let found = parsed
+            .payload()
+            .and_then(|payload| Ok(self.claims_of(payload)?));
+        let claims = walk.rule(CLAIMS, found, |_| {
+            "iss, sub, aud, iat and exp are there, each of its type".to_owned()
+        })?;
+        let verified = self.walk_claims(walk, claims.as_ref(), signer, trust, call)?;
+        if let Some(role) = call.role {
+            let found = known(signer).and_then(|signer| Ok(has_role(signer, role)?));
+            walk.rule(ROLE, found, |()| role.to_string())?;
+        }
+        let content = signer
+            .zip(claims)
+            .zip(parsed.header())
+            .map(|((signer, claims), header)| Signed {
+                claims,
+                header: header.clone(),
+                key: signer.key().clone(),
+            });
+        Ok(verified.zip(content))
+    }
+
+    /// Applies the rules that are judged at each use of a token.
+    fn walk_claims(
+        &self,
+        walk: &mut Walk<'_>,
+        claims: Option<&Claims>,
+        signer: Option<&Signer<'_>>,
+        trust: &KeySet,
+        call: Call<'_>,
+    ) -> Result<Option<VerifiedToken>, Refusal> {
+        let judged = self.walk_values(walk, claims, signer, trust, call);
+        // Only a caller that is known to mean this module gets a proof of the refusal.
+        judged.map_err(|refusal| Refusal {
+            issuer: claims
+                .filter(|claims| audience(claims, trust.own()).is_ok())
+                .map(|claims| claims.issuer.clone()),
+            ..refusal
+        })
+    }
+
+    fn walk_values(
+        &self,
+        walk: &mut Walk<'_>,
+        claims: Option<&Claims>,
+        signer: Option<&Signer<'_>>,
+        trust: &KeySet,
+        call: Call<'_>,
+    ) -> Result<Option<VerifiedToken>, Refusal> {
+        let now = self.clock.now();
+        let found = readable(claims).and_then(|it| Ok((it, times(it, signer, &self.policy, now)?)));
+        walk.rule(TIMES, found, |(it, ())| {
+            describe_times(it, &self.policy, now)
+        })?;
+        let found = readable(claims).and_then(|it| Ok((it, issuer(it, known(signer)?)?)));
+        walk.rule(ISSUER, found, |(it, ())| it.issuer.clone())?;
+        let found = readable(claims).and_then(|it| Ok((it, audience(it, trust.own())?)));
+        walk.rule(AUDIENCE, found, |(it, ())| it.audience.join(", "))?;
+        let (Some(claims), Some(signer)) = (claims, signer) else {
+            return Ok(None);
+        };
+        let owner = signer.deployment();
+        if let Some(shown) = call.certificate {
+            certificate(shown, owner.map(|owner| &**owner), trust)?;
+        }
+        if let Some(replay) = &self.replay {
+            let found = if call.is_use {
+                replay.take(owner.map(|owner| &owner.name), claims)
+            } else {
+                Ok(())
+            };
+            walk.rule(REPLAY, found.map_err(Miss::from), |()| {
+                "taken once; whether it was used, only the running module knows".to_owned()
+            })?;
+        }
+        Ok(Some(VerifiedToken::new(signer, claims)))
+    }
+
+    /// Judges a token again whose signature verified with the key that its `kid` named then; `None`
+    /// where the `kid` names another key now.
     fn judge_again(
         &self,
         content: &Signed,
-        accept: Accept,
-        certificate: Option<Fingerprint>,
+        call: Call<'_>,
     ) -> Option<Result<VerifiedToken, Refusal>> {
         let trust = self.trust.current();
-        let signer = Self::signer(&content.header, &trust, accept).ok();
+        let header = &content.header;
+        let is_own = call.accept.is_own(header, &trust);
+        if !is_own {
+            typ(header.typ()).ok()?;
+        }
+        let signer = Signer::find(header.kid(), &trust, is_own).ok();
         let signer = signer.filter(|signer| *signer.key() == content.key)?;
-        Some(self.admit(content, &signer, trust.own(), certificate))
+        let admitted = signer.not_revoked().and_then(|()| {
+            let walk = &mut Walk::ToFirstFailure;
+            self.walk_claims(walk, Some(&content.claims), Some(&signer), &trust, call)
+        });
+        let admitted = admitted.and_then(|verified| verified.ok_or_else(not_applied));
+        Some(admitted.map_err(|refusal| Refusal {
+            key_id: Some(header.kid().to_owned()),
+            caller: signer.caller(),
+            ..refusal
+        }))
     }
 
-    /// Judges everything that may be another at a token's next use.
-    fn admit(
-        &self,
-        content: &Signed,
-        signer: &Signer<'_>,
-        own: &OwnDeployment,
-        certificate: Option<Fingerprint>,
-    ) -> Result<VerifiedToken, Refusal> {
-        let Signed { claims, header, .. } = content;
-        not_revoked(signer).map_err(|refusal| owned(refusal, header, signer))?;
-        let issued = |refusal: Refusal| Refusal {
-            issuer: audience(claims, own).is_ok().then(|| claims.issuer.clone()),
-            ..owned(refusal, header, signer)
-        };
-        self.times(claims, Some(signer)).map_err(issued)?;
-        issuer(claims, signer).map_err(issued)?;
-        audience(claims, own).map_err(issued)?;
-        let verified = signer.verified(claims);
-        if let Some(certificate) = certificate {
-            self.check_certificate(&verified, certificate)
-                .map_err(issued)?;
-        }
-        Ok(verified)
-    }
-
-    fn signer<'a>(
-        header: &Header,
-        trust: &'a KeySet,
-        accept: Accept,
-    ) -> Result<Signer<'a>, Refusal> {
-        let kid = header.kid();
-        let found = header.typ();
-        let is_peers = || trust.find(kid).is_some();
-        if found != Some(OWN_MODULE_TYPE) || accept != Accept::PeersAndOwnModule || is_peers() {
-            typ(found)?;
-            return Self::peer(kid, trust);
-        }
-        if kid != trust.own().key_id.as_str() {
-            let detail = format!("`{kid}` is not this module's own key");
-            return Err(Refusal::new(Reason::KeyUnknown, detail));
-        }
-        Ok(Signer::Own(trust.own()))
-    }
-
-    pub(super) fn peer<'a>(kid: &str, trust: &'a KeySet) -> Result<Signer<'a>, Refusal> {
-        let found = trust.find(kid).map(Signer::Peer);
-        let unknown = || format!("no trusted key has the fingerprint `{kid}`");
-        found.ok_or_else(|| Refusal::new(Reason::KeyUnknown, unknown()))
-    }
-
-    pub(super) fn claims_of(&self, payload: &[u8]) -> Result<Claims, Refusal> {
+    fn claims_of(&self, payload: &[u8]) -> Result<Claims, Refusal> {
         let members = json::object(payload).map_err(|error| {
-            Refusal::new(
-                Reason::TokenMalformed,
-                format!("the payload is no JSON object: {error}"),
-            )
+            let detail = format!("the payload is no JSON object: {error}");
+            Refusal::new(Reason::TokenMalformed, detail)
         })?;
         let claims = Claims::from_members(&members)?;
         if self.replay.is_some() {
@@ -264,68 +379,19 @@ impl TokenVerifier {
         }
         Ok(claims)
     }
+}
 
-    /// Judges the times; a signer that is not known is taken for a peer.
-    pub(super) fn times(
-        &self,
-        claims: &Claims,
-        signer: Option<&Signer<'_>>,
-    ) -> Result<(), Refusal> {
-        let time = self.clock.now();
-        let now = seconds(time);
-        let leeway = self.policy.leeway().as_secs_f64();
-        let (max, lead) = match signer {
-            // Both times are of one machine's clock.
-            Some(Signer::Own(_)) => (MAX_OWN_MODULE_LIFETIME, 0.0),
-            Some(Signer::Peer(_)) | None => (self.policy.max_lifetime(), leeway),
-        };
-        let Claims {
-            issued_at,
-            expires_at,
-            not_before,
-            ..
-        } = *claims;
-        if expires_at <= issued_at {
-            let detail = "`exp` is not after `iat`";
-            return Err(Refusal::new(Reason::TokenExpired, detail));
-        }
-        if now >= expires_at + leeway {
-            let ago = now - expires_at;
-            let detail = format!(
-                "expired {ago:.0} s ago, leeway {leeway} s; if it was sent in time, the caller's clock is at least {ago:.0} s behind this one"
-            );
-            return Err(Refusal::new(Reason::TokenExpired, detail).with_clocks(time, Some(-ago)));
-        }
-        for (name, from) in [("iat", Some(issued_at)), ("nbf", not_before)] {
-            let ahead = from.unwrap_or(now) - now;
-            if ahead > lead {
-                // A token may be meant for later; nobody signs one before it is made.
-                let caller_ahead = (name == "iat").then_some(ahead);
-                let why = caller_ahead.map(|ahead| {
-                    format!(": the caller's clock is at least {ahead:.0} s ahead of this one")
-                });
-                let why = why.unwrap_or_default();
-                let detail = format!(
-                    "`{name}` is {ahead:.0} s in the future, leeway {lead} s; check NTP on both hosts{why}"
-                );
-                let refusal = Refusal::new(Reason::TokenNotYetValid, detail);
-                return Err(refusal.with_clocks(time, caller_ahead));
-            }
-        }
-        if not_before.is_some_and(|from| from >= expires_at) {
-            let detail = "`nbf` is not before `exp`, so that it is never valid";
-            return Err(Refusal::new(Reason::TokenNotYetValid, detail));
-        }
-        let lifetime = expires_at - issued_at;
-        if lifetime > max.as_secs_f64() {
-            let detail = format!(
-                "lives {lifetime:.0} s, at most {} s are accepted",
-                max.as_secs()
-            );
-            return Err(Refusal::new(Reason::TokenLifetimeTooLong, detail));
-        }
-        Ok(())
-    }
+/// Refuses where a rule could not be applied and no rule failed, which cannot happen.
+fn not_applied() -> Refusal {
+    Refusal::new(Reason::TokenMalformed, "a rule could not be applied")
+}
+
+fn known<'s, 'a>(signer: Option<&'s Signer<'a>>) -> Result<&'s Signer<'a>, Miss> {
+    signer.ok_or(Miss::Unknown("the key is not known"))
+}
+
+fn readable(claims: Option<&Claims>) -> Result<&Claims, Miss> {
+    claims.ok_or(Miss::Unknown("the claims cannot be read"))
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl World {
     fn detail(&self, proof: &str, exchange: &Exchange<'_>, engine: Option<&EngineClaim>) -> String {
         let refusal = self
             .verifier
-            .verify(proof, exchange, &self.callee, engine)
+            .verify(proof, exchange, &self.callee, engine, self.clock.now())
             .unwrap_err();
         assert_eq!(refusal.reason, Reason::ProofInvalid);
         refusal.detail
@@ -92,15 +92,17 @@ fn proof_of_this_very_call_holds() {
     let world = World::new();
 
     let proof = world.proof(Some(&engine("e1")));
+    let now = world.clock.now();
 
     let verified = world
         .verifier
-        .verify(&proof, &world.exchange(), &world.callee, None);
+        .verify(&proof, &world.exchange(), &world.callee, None, now);
     assert!(verified.is_ok());
     let engine = engine("e1");
-    let verified = world
-        .verifier
-        .verify(&proof, &world.exchange(), &world.callee, Some(&engine));
+    let verified =
+        world
+            .verifier
+            .verify(&proof, &world.exchange(), &world.callee, Some(&engine), now);
     assert!(verified.is_ok());
 }
 
@@ -193,6 +195,27 @@ fn proof_with_another_clock_says_how_far_it_is_off() {
         world.detail(&proof, &world.exchange(), None),
         "its clock is 31 s behind this one; check NTP on both hosts"
     );
+}
+
+#[test]
+fn reply_that_is_late_is_no_wrong_clock() {
+    let world = World::new();
+    let sent = world.clock.now();
+    let proof = world.proof(None);
+
+    world.clock.advance(Duration::from_secs(600));
+
+    let (exchange, callee) = (world.exchange(), &world.callee);
+    let late = world.verifier.verify(&proof, &exchange, callee, None, sent);
+    assert_eq!(late.unwrap(), sent);
+    // The proof of a callee whose clock is behind was signed before the call was sent.
+    let behind = sent + Duration::from_secs(31);
+    let refused = world
+        .verifier
+        .verify(&proof, &exchange, callee, None, behind);
+    let refusal = refused.unwrap_err();
+    assert!(refusal.detail.starts_with("its clock is 31 s behind"));
+    assert_eq!(refusal.callee_time(), Some(sent));
 }
 
 #[test]

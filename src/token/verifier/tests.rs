@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::identity::{DeploymentName, ModuleType, Role};
-use crate::jose::{KeyId, SigningKey, checks};
-use crate::token::{Check, RULES, TokenIssuer};
-use crate::trust::{Deployment, TrustedKey};
+use crate::identity::{DeploymentName, ModuleType};
+use crate::jose::{Compact, KeyId, SigningKey, checks};
+use crate::token::{OWN_MODULE_TYPE, RULES, TokenIssuer};
+use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 
 const NOW: u64 = 1_800_000_000;
 

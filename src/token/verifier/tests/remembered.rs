@@ -1,7 +1,6 @@
 //! Tokens that are used again: no signature check, and every other rule as at their first use.
 
 use super::*;
-use crate::jose::Fingerprint;
 
 /// A world whose verifier remembers tokens.
 fn world() -> World {

@@ -1,0 +1,187 @@
+//! How the rules of a token are walked: up to the first failure, or all of them.
+
+use super::{Reason, Refusal, VerifiedToken};
+
+pub(super) const FORM: &str = "well formed";
+pub(super) const ALGORITHM: &str = "algorithm";
+pub(super) const TYPE: &str = "type";
+pub(super) const KEY: &str = "key known";
+pub(super) const SIGNATURE: &str = "signature";
+pub(super) const REVOKED: &str = "not revoked";
+pub(super) const CLAIMS: &str = "claims";
+pub(super) const TIMES: &str = "times";
+pub(super) const ISSUER: &str = "issuer";
+pub(super) const AUDIENCE: &str = "audience";
+pub(super) const REPLAY: &str = "replay";
+pub(super) const ROLE: &str = "role";
+
+/// The rules' names, in their order.
+pub const RULES: [&str; 12] = [
+    FORM, ALGORITHM, TYPE, KEY, SIGNATURE, REVOKED, CLAIMS, TIMES, ISSUER, AUDIENCE, REPLAY, ROLE,
+];
+
+/// The rules about what the payload says, for which only the signature vouches.
+const OF_PAYLOAD: [&str; 4] = [CLAIMS, TIMES, ISSUER, AUDIENCE];
+
+/// One rule of [`TokenVerifier::explain`](super::TokenVerifier::explain) and what it found.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The rule, in words.
+    pub name: &'static str,
+    /// What it found.
+    pub outcome: Outcome,
+}
+
+/// What a rule found.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It holds: what was found.
+    Passed(String),
+    /// It does not.
+    Failed(Refusal),
+    /// It cannot be applied: why not.
+    Unknown(String),
+}
+
+impl Check {
+    /// Returns `true` if the rule holds.
+    pub fn passed(&self) -> bool {
+        matches!(self.outcome, Outcome::Passed(_))
+    }
+
+    /// Returns why it does not hold.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.outcome {
+            Outcome::Failed(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+/// What [`TokenVerifier::explain`](super::TokenVerifier::explain) found: what every rule found.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The rules in their order.
+    pub checks: Vec<Check>,
+    /// The identity, where every rule passed.
+    pub accepted: Option<VerifiedToken>,
+}
+
+impl Verdict {
+    /// Returns the first failure: the one that a callee answers with.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.checks.iter().find_map(Check::refusal)
+    }
+}
+
+/// Why a rule does not hold.
+pub(super) enum Miss {
+    /// The token breaks it.
+    Failed(Refusal),
+    /// It cannot be applied, because an earlier rule does not hold.
+    Unknown(&'static str),
+}
+
+impl From<Refusal> for Miss {
+    fn from(refusal: Refusal) -> Self {
+        Self::Failed(refusal)
+    }
+}
+
+/// One walk through the rules, in the order in which they are handed in.
+#[derive(Debug)]
+pub(super) enum Walk<'a> {
+    /// Ends at the first rule that does not hold.
+    ToFirstFailure,
+    /// Goes on, and keeps what each rule found.
+    Through(&'a mut Vec<Check>),
+}
+
+impl Walk<'_> {
+    /// Returns `true` if a failure does not end it.
+    pub(super) fn goes_on(&self) -> bool {
+        matches!(self, Self::Through(_))
+    }
+
+    /// Takes what the rule `name` found; `describe` puts it into words.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, where this walk ends at the first: also for a rule that cannot be applied.
+    pub(super) fn rule<T>(
+        &mut self,
+        name: &'static str,
+        found: Result<T, Miss>,
+        describe: impl FnOnce(&T) -> String,
+    ) -> Result<Option<T>, Refusal> {
+        let Self::Through(checks) = self else {
+            return match found {
+                Ok(value) => Ok(Some(value)),
+                Err(Miss::Failed(refusal)) => Err(refusal),
+                Err(Miss::Unknown(why)) => Err(Refusal::new(Reason::TokenMalformed, why)),
+            };
+        };
+        let (outcome, value) = match found {
+            Ok(value) => {
+                let vouched = checks.iter().any(|c| c.name == SIGNATURE && c.passed());
+                let doubt = if OF_PAYLOAD.contains(&name) && !vouched {
+                    " (not vouched for by a signature)"
+                } else {
+                    ""
+                };
+                (
+                    Outcome::Passed(format!("{}{doubt}", describe(&value))),
+                    Some(value),
+                )
+            }
+            Err(Miss::Failed(refusal)) => (Outcome::Failed(refusal), None),
+            Err(Miss::Unknown(why)) => (Outcome::Unknown(why.to_owned()), None),
+        };
+        checks.push(Check { name, outcome });
+        Ok(value)
+    }
+}
+
+/// Returns what the rules found in a token that was refused for `reason`, as far as that shows: each
+/// rule before the one that failed held, and those after it were not applied.
+pub fn rules_of(refusal: &Refusal) -> Vec<Check> {
+    let failed = match refusal.reason {
+        Reason::TokenMissing | Reason::TokenMalformed => FORM,
+        Reason::AlgorithmNotAllowed => ALGORITHM,
+        Reason::KeyUnknown => KEY,
+        Reason::SignatureInvalid => SIGNATURE,
+        Reason::KeyRevoked => REVOKED,
+        Reason::TokenExpired | Reason::TokenNotYetValid | Reason::TokenLifetimeTooLong => TIMES,
+        Reason::IssuerMismatch => ISSUER,
+        Reason::AudienceMismatch => AUDIENCE,
+        Reason::TokenReplayed => REPLAY,
+        Reason::RoleMissing => ROLE,
+        // Those come after the token's rules, or are the caller's own.
+        Reason::EngineNotOwned
+        | Reason::AddressNotAllowed
+        | Reason::ProofMissing
+        | Reason::ProofInvalid => "after the token",
+    };
+    let before = RULES.iter().take_while(|name| **name != failed).count();
+    let mut checks: Vec<_> = RULES
+        .into_iter()
+        .enumerate()
+        .map(|(at, name)| Check {
+            name,
+            outcome: if at < before {
+                Outcome::Passed("held: a later rule was looked at".to_owned())
+            } else if at == before {
+                Outcome::Failed(refusal.clone())
+            } else {
+                Outcome::Unknown("not looked at after a failure".to_owned())
+            },
+        })
+        .collect();
+    if before == RULES.len() {
+        checks.push(Check {
+            name: failed,
+            outcome: Outcome::Failed(refusal.clone()),
+        });
+    }
+    checks
+}
