@@ -1,4 +1,4 @@
-//! Layers of values, each with its origin, and the tree that holds the current value of each path.
+//! Layers of values, each with its origin, on top of each other in a tree of the `config` crate.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::slice;
 use std::sync::Arc;
 use std::thread;
 
-use indexmap::IndexMap;
+use config::{Map, Value, ValueKind};
 use zeroize::Zeroizing;
 
 use crate::diagnostic::Origin;
@@ -95,18 +95,13 @@ impl Content {
 pub type Layer = Vec<(Path, Content)>;
 
 /// Layers on top of each other: the current value of each path, with its origin.
+///
+/// The tree holds the numbers of the contents. A text may be a private key, which the `config` crate
+/// would print in errors and not wipe.
 #[derive(Clone)]
 pub struct Layered {
     contents: Vec<(Path, Content)>,
-    root: Node,
-}
-
-/// A place in the tree of paths. It has a content or places below it, never both.
-#[derive(Clone, Default)]
-struct Node {
-    /// The number of the content.
-    content: Option<usize>,
-    below: IndexMap<Cow<'static, str>, Node>,
+    tree: Value,
 }
 
 impl Layered {
@@ -116,23 +111,22 @@ impl Layered {
     /// stay.
     pub fn new(layers: Vec<Layer>) -> Self {
         let contents: Vec<_> = layers.into_iter().flatten().collect();
-        let mut root = Node::default();
+        let mut tree = Value::from(Map::<String, Value>::new());
         for (at, (path, _)) in contents.iter().enumerate() {
             give_way(at);
-            let mut node = &mut root;
-            for segment in path.iter() {
-                node.content = None;
-                node = node.below.entry(segment.clone()).or_default();
+            if let Some(place) = place(&mut tree, path) {
+                place.kind = u64::try_from(at).map_or(ValueKind::Nil, ValueKind::U64);
             }
-            node.content = Some(at);
-            node.below.clear();
         }
-        Self { contents, root }
+        Self { contents, tree }
     }
 
     /// Returns the content at `path`.
     pub fn content<S: AsRef<str>>(&self, path: &[S]) -> Option<&Content> {
-        let (_, content) = self.contents.get(self.node(path)?.content?)?;
+        let ValueKind::U64(number) = self.node(path)?.kind else {
+            return None;
+        };
+        let (_, content) = self.contents.get(usize::try_from(number).ok()?)?;
         Some(content)
     }
 
@@ -154,8 +148,10 @@ impl Layered {
 
     /// Returns the names below `path`, in the order of the layers and of the file.
     pub fn names<S: AsRef<str>>(&self, path: &[S]) -> Vec<&str> {
-        let below = self.node(path).into_iter().flat_map(|node| &node.below);
-        below.map(|(name, _)| name.as_ref()).collect()
+        match self.node(path).map(|value| &value.kind) {
+            Some(ValueKind::Table(table)) => table.keys().map(String::as_str).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Iterates over the contents of all layers, those that others override included.
@@ -163,10 +159,32 @@ impl Layered {
         self.contents.iter()
     }
 
-    fn node<S: AsRef<str>>(&self, path: &[S]) -> Option<&Node> {
-        let mut segments = path.iter();
-        segments.try_fold(&self.root, |node, segment| node.below.get(segment.as_ref()))
+    fn node<S: AsRef<str>>(&self, path: &[S]) -> Option<&Value> {
+        path.iter().try_fold(&self.tree, |value, segment| {
+            let ValueKind::Table(table) = &value.kind else {
+                return None;
+            };
+            table.get(segment.as_ref())
+        })
     }
+}
+
+/// Finds or makes the place of `path` in `tree`.
+fn place<'a>(tree: &'a mut Value, path: &[Cow<'static, str>]) -> Option<&'a mut Value> {
+    let mut place = tree;
+    for segment in path {
+        if !matches!(place.kind, ValueKind::Table(_)) {
+            place.kind = ValueKind::Table(Map::new());
+        }
+        let ValueKind::Table(table) = &mut place.kind else {
+            return None;
+        };
+        if !table.contains_key(segment.as_ref()) {
+            table.insert(segment.to_string(), Value::default());
+        }
+        place = table.get_mut(segment.as_ref())?;
+    }
+    Some(place)
 }
 
 impl fmt::Debug for Layered {
