@@ -4,11 +4,12 @@
 //! callee's key to the caller's nonce, the request's token and the method. It arrives after the
 //! request was sent, covers no byte of the bodies, and a pure relay passes it: TLS does those.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
@@ -43,7 +44,7 @@ pub struct Exchange<'a> {
 }
 
 /// The engine that answers a dial-back, as it advertises itself: the claim `engine`.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct EngineClaim {
     /// The engine's id, lower case.
     pub id: String,
@@ -51,6 +52,13 @@ pub struct EngineClaim {
     pub hostname: String,
     /// The advertised port.
     pub port: u16,
+}
+
+impl fmt::Display for EngineClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, hostname, port } = self;
+        write!(f, "engine {id} at {hostname}:{port}")
+    }
 }
 
 #[derive(Serialize)]
@@ -255,23 +263,14 @@ fn check_issuer(
 }
 
 fn check_engine(claims: &Map<String, Value>, expected: &EngineClaim) -> Result<(), Refusal> {
-    let engine = claims.get("engine").and_then(Value::as_object);
-    let engine = engine.ok_or_else(|| invalid("it names no engine".to_owned()))?;
-    let id = text(engine, "id").map_err(as_proof)?;
-    let hostname = text(engine, "hostname").map_err(as_proof)?;
-    let port = engine.get("port").and_then(Value::as_u64);
-    if id == expected.id && hostname == expected.hostname && port == Some(expected.port.into()) {
+    let found = claims.get("engine").map(EngineClaim::deserialize);
+    let Some(Ok(found)) = found else {
+        return Err(invalid("it names no engine".to_owned()));
+    };
+    if found == *expected {
         return Ok(());
     }
-    let port = port.map_or_else(|| "?".to_owned(), |port| port.to_string());
-    let EngineClaim {
-        id: expected_id,
-        hostname: expected_host,
-        port: expected_port,
-    } = expected;
-    Err(invalid(format!(
-        "engine {id} at {hostname}:{port} answered, expected engine {expected_id} at {expected_host}:{expected_port}"
-    )))
+    Err(invalid(format!("{found} answered, expected {expected}")))
 }
 
 fn expect(claims: &Map<String, Value>, name: &'static str, expected: &str) -> Result<(), Refusal> {

@@ -11,17 +11,22 @@ use crate::identity::DeploymentName;
 /// What is known of one [`Reason`]: a row of the table below. A reason without one of these does not
 /// compile.
 struct Entry {
-    word: &'static str,
-    status: Code,
-    is_raised_by_caller: bool,
     summary: &'static str,
     rule: &'static str,
     causes: &'static [&'static str],
     help: &'static str,
 }
 
+/// Who refuses, and with which status.
+enum Kind {
+    Unauthenticated,
+    Denied,
+    /// The caller refuses the callee's reply: no callee sends such a reason.
+    ByCaller,
+}
+
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident $entry:tt)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal, $kind:ident $entry:tt)*) => {
         /// Why a call is refused. The same word travels in the reply's `ErrorInfo`, stands in the
         /// log and in metrics, and is what `countersign explain` takes.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -34,9 +39,9 @@ macro_rules! reasons {
             /// Every reason, in the order in which they are checked.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            fn entry(self) -> &'static Entry {
+            fn row(self) -> (&'static str, Kind, &'static Entry) {
                 match self {
-                    $(Self::$variant => &Entry $entry,)*
+                    $(Self::$variant => ($word, Kind::$kind, &Entry $entry),)*
                 }
             }
         }
@@ -45,10 +50,7 @@ macro_rules! reasons {
 
 reasons! {
     /// No `authorization` value.
-    TokenMissing {
-        word: "TOKEN_MISSING",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    TokenMissing = "TOKEN_MISSING", Unauthenticated {
         summary: "the call carries no token",
         rule: "Every method except grpc.health.v1 and reflection needs one `authorization` value.",
         causes: &[
@@ -58,10 +60,7 @@ reasons! {
         help: "Send one metadata value `authorization: Bearer <token>`. A countersign client layer does; a plain client takes a token from `countersign token issue`.",
     }
     /// Not one well-formed Bearer token.
-    TokenMalformed {
-        word: "TOKEN_MALFORMED",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    TokenMalformed = "TOKEN_MALFORMED", Unauthenticated {
         summary: "the authorization value is not one well-formed Bearer token",
         rule: "Size, three canonical base64url parts, strict JSON, `typ`, `kid`, and every required claim of its type.",
         causes: &[
@@ -72,10 +71,7 @@ reasons! {
         help: "Something between the caller and here changed the token, or another kind of token was sent. Exactly one `authorization` value, scheme Bearer, a compact JWS of at most 8 KiB with canonical base64url, no duplicate JSON members, `typ` JWT or none, a `kid`, and the claims iss, sub, aud, iat, exp. `countersign token explain` names the part.",
     }
     /// `alg` is not `ES256`.
-    AlgorithmNotAllowed {
-        word: "ALGORITHM_NOT_ALLOWED",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    AlgorithmNotAllowed = "ALGORITHM_NOT_ALLOWED", Unauthenticated {
         summary: "the token is not signed with ES256",
         rule: "The header's `alg` is the string `ES256`.",
         causes: &[
@@ -85,10 +81,7 @@ reasons! {
         help: "Only ES256 with P-256 deployment keys is accepted. An identity provider's RS256 token, or one with `alg` none or HS256, is never a service identity here.",
     }
     /// No such `kid`.
-    KeyUnknown {
-        word: "KEY_UNKNOWN",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    KeyUnknown = "KEY_UNKNOWN", Unauthenticated {
         summary: "the token names a key that is not trusted here",
         rule: "The header's `kid` equals, byte for byte, a `jwt-keys.*.fingerprint` of the callee's file.",
         causes: &[
@@ -99,10 +92,7 @@ reasons! {
         help: "The callee's file has no `jwt-keys.*.fingerprint` equal to the token's `kid`. Compare `countersign key fingerprint` of the caller's key with the callee's file, run `countersign check` over both files, or pair the two modules: `countersign pair dpm=FILE dpe=FILE`.",
     }
     /// The signature does not verify.
-    SignatureInvalid {
-        word: "SIGNATURE_INVALID",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    SignatureInvalid = "SIGNATURE_INVALID", Unauthenticated {
         summary: "the token's signature does not verify",
         rule: "The 64-byte signature verifies with the key that `kid` selects.",
         causes: &[
@@ -113,10 +103,7 @@ reasons! {
         help: "The token was altered, or it was signed with another key than the one its `kid` names. If the key was replaced at the caller under the same fingerprint, pair the two modules again.",
     }
     /// The key is revoked.
-    KeyRevoked {
-        word: "KEY_REVOKED",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    KeyRevoked = "KEY_REVOKED", Unauthenticated {
         summary: "the key that signed the token is revoked here",
         rule: "The key that signed has no `is-revoked=true` in the callee's file.",
         causes: &[
@@ -126,10 +113,7 @@ reasons! {
         help: "The callee's file says `is-revoked=true` for this key. If that is a mistake, write `is-revoked=false` there. If it is intended, give the caller a new key: `countersign rotate run --file CALLER --peer-file CALLEE --now`, with the two files or homes. A revoked key that is still in use may be in the wrong hands.",
     }
     /// `exp` has passed, or is not after `iat`.
-    TokenExpired {
-        word: "TOKEN_EXPIRED",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    TokenExpired = "TOKEN_EXPIRED", Unauthenticated {
         summary: "the token has expired",
         rule: "`exp` is after `iat`, and the callee's clock is before `exp` plus the leeway.",
         causes: &[
@@ -139,10 +123,7 @@ reasons! {
         help: "Tokens live for `ataccama.authentication.internal.jwt.generator.token-expiration` seconds (300) and a leeway of 30 s is granted. If the token is fresh, the clocks differ: check NTP on both hosts.",
     }
     /// `iat` or `nbf` lies ahead.
-    TokenNotYetValid {
-        word: "TOKEN_NOT_YET_VALID",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    TokenNotYetValid = "TOKEN_NOT_YET_VALID", Unauthenticated {
         summary: "the token is not valid yet",
         rule: "`iat`, and `nbf` where there is one, are not ahead of the callee's clock by more than the leeway.",
         causes: &[
@@ -151,10 +132,7 @@ reasons! {
         help: "The caller's clock is ahead of the callee's by more than the leeway (`countersign.token.leeway`, 30 s). Check NTP on both hosts.",
     }
     /// `exp - iat` is over the accepted maximum.
-    TokenLifetimeTooLong {
-        word: "TOKEN_LIFETIME_TOO_LONG",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    TokenLifetimeTooLong = "TOKEN_LIFETIME_TOO_LONG", Unauthenticated {
         summary: "the token lives longer than is accepted here",
         rule: "`exp` minus `iat` is at most `countersign.token.max-lifetime` of the callee.",
         causes: &[
@@ -163,10 +141,7 @@ reasons! {
         help: "`exp - iat` is over the callee's `countersign.token.max-lifetime` (900 s). Lower the caller's token-expiration or raise that setting.",
     }
     /// `iss` and `sub` are not the key owner's.
-    IssuerMismatch {
-        word: "ISSUER_MISMATCH",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    IssuerMismatch = "ISSUER_MISMATCH", Unauthenticated {
         summary: "the token's issuer is not the owner of the key that signed it",
         rule: "`iss` and `sub` are both the name of the deployment that owns the key, or both the token's `kid`.",
         causes: &[
@@ -176,10 +151,7 @@ reasons! {
         help: "`iss` and `sub` must both be the name under which the callee's file lists the key, or both the token's `kid`. The two files call the caller by different names: compare `countersign.deployment.name` at the caller with `deployments.<name>` at the callee, or run `countersign check` over both files. Over TLS with pins, the connection's certificate must be the caller's own: compare `countersign.deployments.<name>.tls-keys` at the callee.",
     }
     /// `aud` does not name this module.
-    AudienceMismatch {
-        word: "AUDIENCE_MISMATCH",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    AudienceMismatch = "AUDIENCE_MISMATCH", Unauthenticated {
         summary: "the token is meant for another module",
         rule: "One `aud` value is the fingerprint of the callee's own key; its name counts where no value is a fingerprint.",
         causes: &[
@@ -189,10 +161,7 @@ reasons! {
         help: "No `aud` value is the fingerprint of the callee's own key, nor its name in a token without fingerprints. The caller dialled the wrong module, or its file holds an old key of this one: run `countersign check` over both files.",
     }
     /// The token was used before.
-    TokenReplayed {
-        word: "TOKEN_REPLAYED",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: false,
+    TokenReplayed = "TOKEN_REPLAYED", Unauthenticated {
         summary: "the token was used before",
         rule: "With `countersign.token.replay=strict` each `jti` is taken once.",
         causes: &[
@@ -203,10 +172,7 @@ reasons! {
         help: "The callee takes each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the caller does set it and this goes on, its clock is behind, or somebody replays its tokens.",
     }
     /// The identity lacks the role that the method asks for.
-    RoleMissing {
-        word: "ROLE_MISSING",
-        status: Code::PermissionDenied,
-        is_raised_by_caller: false,
+    RoleMissing = "ROLE_MISSING", Denied {
         summary: "the caller's deployment lacks the role that this method needs",
         rule: "The caller's deployment has, in the callee's file, the role that the method asks for.",
         causes: &[
@@ -216,10 +182,7 @@ reasons! {
         help: "Roles come from the callee's file alone: add `ataccama.one.platform.deployments.<caller>.security.roles[0]=IMPERSONATION` there. A role claim in the token is never read.",
     }
     /// Another deployment owns the engine.
-    EngineNotOwned {
-        word: "ENGINE_NOT_OWNED",
-        status: Code::PermissionDenied,
-        is_raised_by_caller: false,
+    EngineNotOwned = "ENGINE_NOT_OWNED", Denied {
         summary: "the engine belongs to another deployment",
         rule: "An engine is changed only by the deployment that registered it first.",
         causes: &[
@@ -228,10 +191,7 @@ reasons! {
         help: "An engine id belongs to the deployment that registered it first. Two engines share one storage folder, or one was copied: remove `storage/engine-id` of the copy and start it again.",
     }
     /// The advertised address may not be dialled.
-    AddressNotAllowed {
-        word: "ADDRESS_NOT_ALLOWED",
-        status: Code::PermissionDenied,
-        is_raised_by_caller: false,
+    AddressNotAllowed = "ADDRESS_NOT_ALLOWED", Denied {
         summary: "the advertised address may not be dialled",
         rule: "The advertised address resolves to nothing in a refused range, and is among `allowed-addresses` where those are set.",
         causes: &[
@@ -241,10 +201,7 @@ reasons! {
         help: "The address is in a range that is never dialled, or outside of what the registry's file allows for this deployment. Set `ataccama.one.dpe.service.hostname` and `.port` at the engine.",
     }
     /// Raised by the caller: no proof where one was required.
-    ProofMissing {
-        word: "PROOF_MISSING",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: true,
+    ProofMissing = "PROOF_MISSING", ByCaller {
         summary: "the callee did not prove who it is",
         rule: "Where the caller asked for it, the reply carries one `countersign-proof`. Raised by the caller itself.",
         causes: &[
@@ -254,10 +211,7 @@ reasons! {
         help: "The reply carries no `countersign-proof`. What answered is not a countersign module, or something between removes metadata.",
     }
     /// Raised by the caller: a proof that does not hold.
-    ProofInvalid {
-        word: "PROOF_INVALID",
-        status: Code::Unauthenticated,
-        is_raised_by_caller: true,
+    ProofInvalid = "PROOF_INVALID", ByCaller {
         summary: "the callee's proof does not hold",
         rule: "The proof is signed by an active key of the deployment that was meant, for this nonce, token, method and time. Raised by the caller itself.",
         causes: &[
@@ -281,33 +235,36 @@ pub struct Story {
 impl Reason {
     /// Returns the word: upper case, stable.
     pub fn as_str(self) -> &'static str {
-        self.entry().word
+        self.row().0
     }
 
     /// Returns the gRPC status code of a call that is refused for this reason.
     pub fn status(self) -> Code {
-        self.entry().status
+        match self.row().1 {
+            Kind::Unauthenticated | Kind::ByCaller => Code::Unauthenticated,
+            Kind::Denied => Code::PermissionDenied,
+        }
     }
 
     /// Returns `true` if the caller raises it about the callee's reply, and no callee sends it.
     pub fn is_raised_by_caller(self) -> bool {
-        self.entry().is_raised_by_caller
+        matches!(self.row().1, Kind::ByCaller)
     }
 
     /// Returns one sentence that gives nothing away about which keys exist.
     pub fn summary(self) -> &'static str {
-        self.entry().summary
+        self.row().2.summary
     }
 
     /// Returns the rule and the usual causes.
     pub fn story(self) -> Story {
-        let Entry { rule, causes, .. } = *self.entry();
+        let Entry { rule, causes, .. } = *self.row().2;
         Story { rule, causes }
     }
 
     /// Returns what to do about it.
     pub fn help(self) -> &'static str {
-        self.entry().help
+        self.row().2.help
     }
 
     /// Returns what to do about a refusal, where it is known whether the two clocks caused it.

@@ -1,6 +1,5 @@
 //! Takes each token once, and forgets none.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -10,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::clock::Clock;
 use crate::identity::DeploymentName;
 
-use super::claims::{Claims, seconds};
+use super::claims::{Claims, seconds, time};
 use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
 
 /// Whether a token is accepted more than once: `countersign.token.replay`.
@@ -50,37 +49,13 @@ pub struct ReplayGuard {
 #[derive(Debug)]
 struct Uses {
     /// Tokens issued at this time or before are refused.
-    watermark: IssuedAt,
-    by_id: HashMap<TokenId, IssuedAt>,
-    by_age: BTreeSet<(IssuedAt, TokenId)>,
+    watermark: SystemTime,
+    by_id: HashMap<TokenId, SystemTime>,
+    by_age: BTreeSet<(SystemTime, TokenId)>,
 }
 
 /// The beginning of the SHA-256 of a `jti`: of one size, whatever callers send.
 type TokenId = [u8; 16];
-
-/// A token's `iat`: finite, in seconds since 1970.
-#[derive(Clone, Copy, Debug)]
-struct IssuedAt(f64);
-
-impl Ord for IssuedAt {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-impl PartialOrd for IssuedAt {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for IssuedAt {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for IssuedAt {}
 
 /// How many uses are remembered for each issuer: 300 calls a second of tokens that live 300 s.
 const CAPACITY: usize = 100_000;
@@ -120,7 +95,7 @@ impl ReplayGuard {
         claims: &Claims,
     ) -> Result<(), Refusal> {
         let id = required_id(claims)?;
-        let at = IssuedAt(claims.issued_at);
+        let at = time(claims.issued_at);
         let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
         let uses = match issuers.get_mut(&issuer.cloned()) {
             Some(uses) => uses,
@@ -134,24 +109,24 @@ impl ReplayGuard {
     }
 
     /// Returns when the newest token was issued that may have been used before the start.
-    fn watermark(&self, issuer: Option<&DeploymentName>) -> IssuedAt {
+    fn watermark(&self, issuer: Option<&DeploymentName>) -> SystemTime {
         let ahead = match issuer {
             Some(_) => self.policy.leeway(),
             // The module's own tokens are timed by this very clock.
             None => Duration::ZERO,
         };
-        IssuedAt(seconds(self.started + ahead))
+        self.started + ahead
     }
 
     /// Returns when a token was issued that has expired by now, leeway included, however long it
     /// lived.
-    fn horizon(&self, issuer: Option<&DeploymentName>, now: SystemTime) -> IssuedAt {
+    fn horizon(&self, issuer: Option<&DeploymentName>, now: SystemTime) -> SystemTime {
         let life = match issuer {
             Some(_) => self.policy.max_lifetime(),
             None => MAX_OWN_MODULE_LIFETIME,
         };
         let past = life + self.policy.leeway();
-        IssuedAt(seconds(now) - past.as_secs_f64())
+        now.checked_sub(past).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
@@ -173,7 +148,7 @@ pub(super) fn required_id(claims: &Claims) -> Result<TokenId, Refusal> {
 }
 
 impl Uses {
-    fn since(watermark: IssuedAt) -> Self {
+    fn since(watermark: SystemTime) -> Self {
         Self {
             watermark,
             by_id: HashMap::new(),
@@ -184,7 +159,7 @@ impl Uses {
     fn take(
         &mut self,
         id: TokenId,
-        issued: IssuedAt,
+        issued: SystemTime,
         now: SystemTime,
         capacity: usize,
     ) -> Result<(), Refusal> {
@@ -205,7 +180,7 @@ impl Uses {
     }
 
     fn describe_watermark(&self, now: SystemTime) -> String {
-        let ahead = self.watermark.0 - seconds(now);
+        let ahead = seconds(self.watermark) - seconds(now);
         if ahead > 0.0 {
             return format!(
                 "this module started a moment ago and takes no token issued within the next {ahead:.0} s"
@@ -217,7 +192,7 @@ impl Uses {
         )
     }
 
-    fn forget_before(&mut self, horizon: IssuedAt) {
+    fn forget_before(&mut self, horizon: SystemTime) {
         while self.by_age.first().is_some_and(|(at, _)| *at <= horizon) {
             self.forget_oldest();
         }

@@ -10,10 +10,10 @@ use super::claims::{Claims, seconds};
 use super::signer::Signer;
 use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
 
-/// Judges the `typ` of a peer's token.
-pub(super) fn typ(found: Option<&str>) -> Result<(), Refusal> {
+/// Judges the `typ`: a peer's is `JWT`, that of a token which `is_own` was read already.
+pub(super) fn typ(found: Option<&str>, is_own: bool) -> Result<(), Refusal> {
     match found {
-        Some(typ) if !typ.eq_ignore_ascii_case("JWT") => {
+        Some(typ) if !is_own && !typ.eq_ignore_ascii_case("JWT") => {
             let detail = format!("`typ` is `{typ}`, expected `JWT` or none");
             Err(Refusal::new(Reason::TokenMalformed, detail))
         }

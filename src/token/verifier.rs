@@ -53,6 +53,18 @@ struct Call<'a> {
     role: Option<&'a Role>,
 }
 
+impl Call<'_> {
+    /// An operator's question.
+    fn asked(accept: Accept) -> Self {
+        Self {
+            accept,
+            certificate: None,
+            is_use: false,
+            role: None,
+        }
+    }
+}
+
 impl TokenVerifier {
     /// Verifies for the module of `trust`, against what is in force there at the time, with the
     /// leeway and maximum of `policy`.
@@ -138,10 +150,9 @@ impl TokenVerifier {
         certificate: Option<Fingerprint>,
     ) -> (Result<VerifiedToken, Refusal>, Option<bool>) {
         let call = Call {
-            accept,
             certificate,
             is_use: true,
-            role: None,
+            ..Call::asked(accept)
         };
         let known = self.cache();
         let known = known.and_then(|cache| Some((cache, VerifiedCache::digest(token)?)));
@@ -166,13 +177,7 @@ impl TokenVerifier {
     ///
     /// As [`verify`](Self::verify).
     pub fn examine(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        let call = Call {
-            accept,
-            certificate: None,
-            is_use: false,
-            role: None,
-        };
-        Ok(self.judge(token, call)?.0)
+        Ok(self.judge(token, Call::asked(accept))?.0)
     }
 
     /// Applies every rule to `token` and goes on where one fails, for an operator who asks why.
@@ -181,10 +186,8 @@ impl TokenVerifier {
     /// the last rule is that the caller has it.
     pub fn explain(&self, token: &str, role: Option<&Role>) -> Verdict {
         let call = Call {
-            accept: Accept::Peers,
-            certificate: None,
-            is_use: false,
             role,
+            ..Call::asked(Accept::Peers)
         };
         let mut checks = Vec::new();
         let judged = self.walk(&mut Walk::Through(&mut checks), token, call);
@@ -210,101 +213,60 @@ impl TokenVerifier {
         call: Call<'_>,
     ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
         let parsed = Parsed::read(walk, token)?;
-        let judged = self.walk_header(walk, &parsed, call);
-        judged.map_err(|refusal| Refusal {
-            key_id: parsed.kid().ok().map(str::to_owned),
-            ..refusal
-        })
+        let trust = self.trust.current();
+        let mut shown = Shown::default();
+        let judged = self.walk_parsed(walk, &parsed, &mut shown, &trust, call);
+        let signer = shown.signer.as_ref().filter(|_| shown.is_signed);
+        let (kid, claims) = (parsed.kid().ok(), shown.claims.as_ref());
+        judged.map_err(|refusal| of_caller(refusal, kid, signer, claims, &trust))
     }
 
-    /// Applies the rules that a token of good form still has to pass.
-    fn walk_header(
+    fn walk_parsed<'a>(
         &self,
         walk: &mut Walk<'_>,
         parsed: &Parsed<'_>,
+        shown: &mut Shown<'a>,
+        trust: &'a KeySet,
         call: Call<'_>,
     ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
-        let trust = self.trust.current();
-        let is_own = parsed
-            .header()
-            .is_some_and(|header| call.accept.is_own(header, &trust));
-        let found = parsed.typ().and_then(|found| {
-            if !is_own {
-                typ(found)?;
-            }
-            Ok(found)
-        });
-        walk.rule(TYPE, found, |found| {
-            found.map_or_else(|| "none".to_owned(), |found| format!("`{found}`"))
+        let header = parsed.header();
+        let is_own = header.is_some_and(|header| call.accept.is_own(header, trust));
+        let found = parsed.typ();
+        let found = found.and_then(|it| Ok((it, typ(it, is_own)?)));
+        walk.rule(TYPE, found, |(it, ())| {
+            it.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"))
         })?;
         let found = parsed.kid();
-        let found = found.and_then(|kid| Ok(Signer::find(kid, &trust, is_own)?));
-        let signer = walk.rule(KEY, found, Signer::describe)?;
-        let signer = signer.as_ref();
-        let found = parsed
-            .whole()
-            .and_then(|compact| Ok(signature(compact, known(signer)?)?));
+        let found = found.and_then(|kid| Ok(Signer::find(kid, trust, is_own)?));
+        shown.signer = walk.rule(KEY, found, Signer::describe)?;
+        let signer = shown.signer.as_ref();
+        let found = parsed.whole();
+        let found = found.and_then(|compact| Ok(signature(compact, known(signer)?)?));
         walk.rule(SIGNATURE, found, |()| "verifies with that key".to_owned())?;
-        let judged = self.walk_signed(walk, parsed, signer, &trust, call);
-        judged.map_err(|refusal| Refusal {
-            caller: signer.map(Signer::caller).unwrap_or_default(),
-            ..refusal
-        })
-    }
-
-    /// Applies the rules that only a caller whose signature verified may know of.
-    fn walk_signed(
-        &self,
-        walk: &mut Walk<'_>,
-        parsed: &Parsed<'_>,
-        signer: Option<&Signer<'_>>,
-        trust: &KeySet,
-        call: Call<'_>,
-    ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
+        shown.is_signed = true;
         let found = known(signer).and_then(|signer| Ok(signer.not_revoked()?));
         walk.rule(REVOKED, found, |()| "is-revoked=false".to_owned())?;
-        let found = parsed
-            .payload()
-            .and_then(|payload| Ok(self.claims_of(payload)?));
-        let claims = walk.rule(CLAIMS, found, |_| {
+        let found = parsed.payload();
+        let found = found.and_then(|payload| Ok(self.claims_of(payload)?));
+        shown.claims = walk.rule(CLAIMS, found, |_| {
             "iss, sub, aud, iat and exp are there, each of its type".to_owned()
         })?;
-        let verified = self.walk_claims(walk, claims.as_ref(), signer, trust, call)?;
+        let verified = self.walk_claims(walk, shown.claims.as_ref(), signer, trust, call)?;
         if let Some(role) = call.role {
             let found = known(signer).and_then(|signer| Ok(has_role(signer, role)?));
             walk.rule(ROLE, found, |()| role.to_string())?;
         }
-        let content = signer
-            .zip(claims)
-            .zip(parsed.header())
-            .map(|((signer, claims), header)| Signed {
-                claims,
-                header: header.clone(),
-                key: signer.key().clone(),
-            });
+        let content = header.zip(signer).zip(shown.claims.take());
+        let content = content.map(|((header, signer), claims)| Signed {
+            claims,
+            header: header.clone(),
+            key: signer.key().clone(),
+        });
         Ok(verified.zip(content))
     }
 
     /// Applies the rules that are judged at each use of a token.
     fn walk_claims(
-        &self,
-        walk: &mut Walk<'_>,
-        claims: Option<&Claims>,
-        signer: Option<&Signer<'_>>,
-        trust: &KeySet,
-        call: Call<'_>,
-    ) -> Result<Option<VerifiedToken>, Refusal> {
-        let judged = self.walk_values(walk, claims, signer, trust, call);
-        // Only a caller that is known to mean this module gets a proof of the refusal.
-        judged.map_err(|refusal| Refusal {
-            issuer: claims
-                .filter(|claims| audience(claims, trust.own()).is_ok())
-                .map(|claims| claims.issuer.clone()),
-            ..refusal
-        })
-    }
-
-    fn walk_values(
         &self,
         walk: &mut Walk<'_>,
         claims: Option<&Claims>,
@@ -351,21 +313,18 @@ impl TokenVerifier {
         let trust = self.trust.current();
         let header = &content.header;
         let is_own = call.accept.is_own(header, &trust);
-        if !is_own {
-            typ(header.typ()).ok()?;
-        }
+        typ(header.typ(), is_own).ok()?;
         let signer = Signer::find(header.kid(), &trust, is_own).ok();
         let signer = signer.filter(|signer| *signer.key() == content.key)?;
-        let admitted = signer.not_revoked().and_then(|()| {
-            let walk = &mut Walk::ToFirstFailure;
-            self.walk_claims(walk, Some(&content.claims), Some(&signer), &trust, call)
-        });
-        let admitted = admitted.and_then(|verified| verified.ok_or_else(not_applied));
-        Some(admitted.map_err(|refusal| Refusal {
-            key_id: Some(header.kid().to_owned()),
-            caller: signer.caller(),
-            ..refusal
-        }))
+        let (kid, signer) = (Some(header.kid()), Some(&signer));
+        if let Err(refusal) = signer?.not_revoked() {
+            return Some(Err(of_caller(refusal, kid, signer, None, &trust)));
+        }
+        let claims = Some(&content.claims);
+        let walk = &mut Walk::ToFirstFailure;
+        let judged = self.walk_claims(walk, claims, signer, &trust, call);
+        let judged = judged.and_then(|verified| verified.ok_or_else(not_applied));
+        Some(judged.map_err(|refusal| of_caller(refusal, kid, signer, claims, &trust)))
     }
 
     fn claims_of(&self, payload: &[u8]) -> Result<Claims, Refusal> {
@@ -378,6 +337,33 @@ impl TokenVerifier {
             required_id(&claims)?;
         }
         Ok(claims)
+    }
+}
+
+/// What a token has shown so far of its caller.
+#[derive(Default)]
+struct Shown<'a> {
+    signer: Option<Signer<'a>>,
+    /// Whether that signer's key verified the signature.
+    is_signed: bool,
+    claims: Option<Claims>,
+}
+
+/// Adds to a refusal what is known of the caller: the key that it names, who it is once the
+/// signature verified, and whom a proof may address once the token is known to be for this module.
+fn of_caller(
+    refusal: Refusal,
+    kid: Option<&str>,
+    signer: Option<&Signer<'_>>,
+    claims: Option<&Claims>,
+    trust: &KeySet,
+) -> Refusal {
+    let claims = claims.filter(|claims| audience(claims, trust.own()).is_ok());
+    Refusal {
+        key_id: kid.map(str::to_owned),
+        caller: signer.map(Signer::caller).unwrap_or_default(),
+        issuer: claims.map(|claims| claims.issuer.clone()),
+        ..refusal
     }
 }
 

@@ -123,16 +123,12 @@ impl Walk<'_> {
         };
         let (outcome, value) = match found {
             Ok(value) => {
+                let mut text = describe(&value);
                 let vouched = checks.iter().any(|c| c.name == SIGNATURE && c.passed());
-                let doubt = if OF_PAYLOAD.contains(&name) && !vouched {
-                    " (not vouched for by a signature)"
-                } else {
-                    ""
-                };
-                (
-                    Outcome::Passed(format!("{}{doubt}", describe(&value))),
-                    Some(value),
-                )
+                if OF_PAYLOAD.contains(&name) && !vouched {
+                    text.push_str(" (not vouched for by a signature)");
+                }
+                (Outcome::Passed(text), Some(value))
             }
             Err(Miss::Failed(refusal)) => (Outcome::Failed(refusal), None),
             Err(Miss::Unknown(why)) => (Outcome::Unknown(why.to_owned()), None),
@@ -163,25 +159,20 @@ pub fn rules_of(refusal: &Refusal) -> Vec<Check> {
         | Reason::ProofInvalid => "after the token",
     };
     let before = RULES.iter().take_while(|name| **name != failed).count();
-    let mut checks: Vec<_> = RULES
-        .into_iter()
-        .enumerate()
-        .map(|(at, name)| Check {
+    let held = RULES.iter().take(before).map(|name| Check {
+        name,
+        outcome: Outcome::Passed("held: a later rule was looked at".to_owned()),
+    });
+    let failure = Check {
+        name: failed,
+        outcome: Outcome::Failed(refusal.clone()),
+    };
+    let others = RULES
+        .iter()
+        .skip(before.saturating_add(1))
+        .map(|name| Check {
             name,
-            outcome: if at < before {
-                Outcome::Passed("held: a later rule was looked at".to_owned())
-            } else if at == before {
-                Outcome::Failed(refusal.clone())
-            } else {
-                Outcome::Unknown("not looked at after a failure".to_owned())
-            },
-        })
-        .collect();
-    if before == RULES.len() {
-        checks.push(Check {
-            name: failed,
-            outcome: Outcome::Failed(refusal.clone()),
+            outcome: Outcome::Unknown("not looked at after a failure".to_owned()),
         });
-    }
-    checks
+    held.chain([failure]).chain(others).collect()
 }
