@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{Console, Exit, Failure, Format};
-use super::{Answer, pair};
+use super::confirm::ask_to_write;
+use super::output::{Answer, Console, Exit, Failure, counted};
 use crate::admin::WriteError;
 use crate::admin::mending::Mending;
 use crate::config::{self, CheckError, Repair, Report};
@@ -96,11 +96,9 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         return fix(&mending, arguments, console);
     }
     let report = config::check(&files, &environment).map_err(|error| failed(&error))?;
-    match console.format() {
-        Format::Text => in_words(&report, arguments, console)?,
-        Format::Json => console.json(&answered(&report, arguments))?,
-    }
-    Ok(exit(&report))
+    let text = in_words(&report, arguments, console);
+    console.reply(text, &answered(&report, arguments))?;
+    Ok(Exit::yes(report.findings.errors() == 0))
 }
 
 /// Shows the repairs, writes them, and answers as for the repaired files.
@@ -110,7 +108,7 @@ fn fix(mending: &Mending, arguments: &Arguments, console: &Console) -> Answer {
     if any && !arguments.dry_run {
         if !arguments.yes {
             console.present(repairs_in_words(mending).trim_end());
-            pair::ask(console)?;
+            ask_to_write(console)?;
         }
         let written = mending.carry_out();
         written.map_err(|error| {
@@ -121,32 +119,25 @@ fn fix(mending: &Mending, arguments: &Arguments, console: &Console) -> Answer {
             Failure::caused(exit, "nothing was repaired", &error)
         })?;
     }
-    match console.format() {
-        Format::Text => {
-            console.answer(repairs_in_words(mending) + &done(mending, arguments))?;
-            in_words(report, arguments, console)?;
-        }
-        Format::Json => {
-            let repairs = mending.repaired().flat_map(|file| {
-                let repairs = file.repairs.iter();
-                repairs.map(move |repair| ShownRepair {
-                    code: repair.code.as_str(),
-                    file: file.path.display().to_string(),
-                    line: repair.line,
-                    key: &repair.key,
-                    what: repair.what,
-                    before: &repair.before,
-                    after: &repair.after,
-                })
-            });
-            console.json(&Answered {
-                repairs: Some(repairs.collect()),
-                written: Some(any && !arguments.dry_run),
-                ..answered(report, arguments)
-            })?;
-        }
-    }
-    Ok(exit(report))
+    let repairs = mending.repaired().flat_map(|file| {
+        file.repairs.iter().map(move |repair| ShownRepair {
+            code: repair.code.as_str(),
+            file: file.path.display().to_string(),
+            line: repair.line,
+            key: &repair.key,
+            what: repair.what,
+            before: &repair.before,
+            after: &repair.after,
+        })
+    });
+    let answer = Answered {
+        repairs: Some(repairs.collect()),
+        written: Some(any && !arguments.dry_run),
+        ..answered(report, arguments)
+    };
+    let text = repairs_in_words(mending) + &done(mending, arguments);
+    console.reply(text + &in_words(report, arguments, console), &answer)?;
+    Ok(Exit::yes(report.findings.errors() == 0))
 }
 
 fn repairs_in_words(mending: &Mending) -> String {
@@ -179,14 +170,6 @@ fn done(mending: &Mending, arguments: &Arguments) -> String {
     }
 }
 
-fn exit(report: &Report) -> Exit {
-    if report.findings.errors() == 0 {
-        Exit::Done
-    } else {
-        Exit::No
-    }
-}
-
 /// Leaves out files that are named again, by whatever path: a file is not its own peer.
 fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
     let mut seen = Vec::new();
@@ -205,7 +188,7 @@ fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
     once
 }
 
-fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> Result<(), Failure> {
+fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     for finding in &report.findings {
@@ -231,30 +214,20 @@ fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> Result
         counted(warnings, "warning"),
         counted(report.settings, "setting"),
     );
-    console.answer(text)
-}
-
-/// `1 error`, `2 errors`.
-pub(super) fn counted(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
+    text
 }
 
 fn answered<'a>(report: &'a Report, arguments: &Arguments) -> Answered<'a> {
-    let names = || {
-        report
-            .ignored
-            .iter()
-            .map(|ignored| ignored.name.as_str())
-            .collect()
-    };
+    let ignored = &report.ignored;
     Answered {
         findings: report.findings.iter().map(shown).collect(),
         errors: report.findings.errors(),
         warnings: report.findings.warnings(),
         settings: report.settings,
-        ignored: report.ignored.len(),
-        ignored_names: arguments.list_ignored.then(names),
+        ignored: ignored.len(),
+        ignored_names: arguments
+            .list_ignored
+            .then(|| ignored.iter().map(|one| one.name.as_str()).collect()),
         repairs: None,
         written: None,
     }

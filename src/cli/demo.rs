@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::Answer;
-use super::key::not_written;
-use super::output::{Console, Exit, Failure, Format};
-use super::run::runtime;
+use super::change::not_written;
+use super::output::{Answer, Console, Exit, Failure, Format};
+use super::runtime::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, DemoOptions, Outcome, Step};
 use crate::admin::{DemoError, PairError};

@@ -1,21 +1,21 @@
 //! `countersign deployment`: whom one file trusts.
 
-mod shown;
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
 
-use super::output::{Console, Exit, Failure, Format, chain};
-use super::rotate::{changes, moved, name_main, warn_of_variables};
-use super::{Answer, input, key, pair};
+use super::change::{File, How, changes, moved, name_main, not_written, warn_of_variables};
+use super::input;
+use super::output::{Answer, Console, Exit, Failure, Format, counted, table};
 use crate::admin::OfProfile;
 use crate::admin::deployments::{Addition, DeploymentError, Plan, Removed, TrustFile};
 use crate::config::Home;
 use crate::diagnostic::quote;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, VerifyingKey};
+use crate::trust::{Deployment, TrustedKey};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -79,17 +79,6 @@ pub(super) struct Of {
     file: Option<PathBuf>,
 }
 
-/// How a change is made.
-#[derive(Args, Debug)]
-pub(super) struct How {
-    /// Show what would change, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Change the file without asking
-    #[arg(long)]
-    yes: bool,
-}
-
 #[derive(Args, Debug)]
 pub(super) struct Add {
     #[command(flatten)]
@@ -126,8 +115,8 @@ impl Of {
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
         Command::Add(arguments) => add(arguments, console),
-        Command::List { of } => shown::list(&of.read()?, console),
-        Command::Show { of, name } => shown::show(&of.read()?, name, console),
+        Command::List { of } => list(&of.read()?, console),
+        Command::Show { of, name } => show(&of.read()?, name, console),
         Command::Remove { of, name, how } => remove(&of.read()?, name, how, console),
     }
 }
@@ -179,17 +168,12 @@ fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), F
 fn remove(file: &TrustFile, name: &DeploymentName, how: &How, console: &Console) -> Answer {
     let (plan, removed) = match file.plan_remove(name) {
         Err(DeploymentError::NotThere { known, .. }) => {
-            let known = match known.as_slice() {
-                [] => "none is trusted".to_owned(),
-                known => format!("trusted are: {}", known.join(", ")),
-            };
-            return match console.format() {
-                Format::Text => {
-                    console.note(&format!("no deployment is called `{name}`; {known}"));
-                    console.answer("nothing to do\n").map(|()| Exit::Done)
-                }
-                Format::Json => console.json(&shown::Report::nothing()).map(|()| Exit::Done),
-            };
+            let known = trusted(&known);
+            if console.format() == Format::Text {
+                console.note(&format!("no deployment is called `{name}`; {known}"));
+            }
+            console.reply("nothing to do\n", &Report::default())?;
+            return Ok(Exit::Done);
         }
         planned => planned.map_err(|error| refused(&error, Some(console)))?,
     };
@@ -223,46 +207,28 @@ fn consequences(removed: &Removed) -> String {
 }
 
 fn carry_out(plan: &Plan, how: &How, heading: &str, console: &Console) -> Answer {
-    let writes = !how.dry_run && !plan.is_empty();
+    let written = how.writes(plan.is_empty());
     warn_of_variables([plan.edited()], console);
-    if writes {
-        if !how.yes {
-            console.present(changes(std::slice::from_ref(plan.edited())).trim());
-            pair::ask(console)?;
-        }
+    let changes = changes([plan.edited()]);
+    if written {
+        how.confirm(&changes, console)?;
         plan.carry_out()
             .map_err(|error| refused(&error, Some(console)))?;
     }
-    for finding in plan.warnings() {
-        console.finding(finding);
-    }
-    match console.format() {
-        Format::Json => console.json(&shown::Report::of(plan, writes))?,
-        Format::Text => {
-            let ending = match (plan.is_empty(), how.dry_run) {
-                (true, _) => "nothing to do\n",
-                (false, true) => "\nnothing was written (--dry-run)\n",
-                (false, false) => "",
-            };
-            let text = format!(
-                "{heading}{}{ending}",
-                changes(std::slice::from_ref(plan.edited()))
-            );
-            console.answer(text.trim_start_matches('\n'))?;
-        }
-    }
+    console.findings(plan.warnings());
+    let text = format!("{heading}{changes}{}", how.ending(plan.is_empty()));
+    let files = File::all([plan.edited()]);
+    console.reply(text.trim_start_matches('\n'), &Report { written, files })?;
     Ok(Exit::Done)
 }
 
 fn refused(error: &DeploymentError, console: Option<&Console>) -> Failure {
     if let (DeploymentError::Faults(findings), Some(console)) = (error, console) {
-        for finding in findings {
-            console.finding(finding);
-        }
+        console.findings(findings);
     }
-    let no = |exit| Failure::new(exit, chain(error));
+    let no = |exit| Failure::of(exit, error);
     match error {
-        DeploymentError::Write(error) => key::not_written(error),
+        DeploymentError::Write(error) => not_written(error),
         DeploymentError::Read(_) => no(Exit::Unreadable),
         DeploymentError::Published => {
             no(Exit::Unreadable).with_help("make another one: countersign key gen --out FILE")
@@ -285,11 +251,10 @@ fn refused(error: &DeploymentError, console: Option<&Console>) -> Failure {
         DeploymentError::Revoked { .. } => {
             no(Exit::WouldOverwrite).with_help("a revoked key stays revoked: ask for another one")
         }
-        DeploymentError::NotThere { known, .. } => match known.as_slice() {
-            [] => no(Exit::No).with_help("none is trusted"),
-            known => no(Exit::No).with_help(format!("trusted are: {}", known.join(", "))),
-        },
-        DeploymentError::OfProfile(OfProfile { main, .. }) => name_main(no(Exit::Usage), main),
+        DeploymentError::NotThere { known, .. } => no(Exit::No).with_help(trusted(known)),
+        DeploymentError::OfProfile(OfProfile { main, .. }) => {
+            no(Exit::Usage).with_help(name_main(main))
+        }
         DeploymentError::InProfile { main, by } => no(Exit::No).with_help(moved(main, &by.path)),
         DeploymentError::Incomplete(_) => no(Exit::Unreadable)
             .with_help("mend them first: countersign check FILE, or remove the deployment"),
@@ -298,4 +263,151 @@ fn refused(error: &DeploymentError, console: Option<&Console>) -> Failure {
         }
         _ => no(Exit::Bug),
     }
+}
+
+/// Names the deployments that are trusted.
+fn trusted(known: &[String]) -> String {
+    match known {
+        [] => "none is trusted".to_owned(),
+        known => format!("trusted are: {}", known.join(", ")),
+    }
+}
+
+fn list(file: &TrustFile, console: &Console) -> Answer {
+    incomplete(file, console);
+    let trusted = file.deployments();
+    let text = match trusted {
+        [] => "no deployment is trusted; `countersign pair` or `deployment add`\n".to_owned(),
+        trusted => in_columns(trusted),
+    };
+    let deployments = trusted.iter().map(Shown::of).collect();
+    console.reply(text, &Listed { deployments })?;
+    Ok(Exit::Done)
+}
+
+fn show(file: &TrustFile, name: &DeploymentName, console: &Console) -> Answer {
+    incomplete(file, console);
+    let Some(deployment) = file.find(name) else {
+        let names = file.deployments().iter().map(|d| d.name.to_string());
+        let known = names.collect();
+        let name = name.clone();
+        let error = DeploymentError::NotThere { name, known };
+        return Err(refused(&error, None));
+    };
+    let shown = Shown::of(deployment);
+    let mut lines = vec![
+        ("name", shown.name.to_owned()),
+        ("module", shown.module.to_owned()),
+        ("environment", shown.environment.unwrap_or("-").to_owned()),
+        ("roles", joined(&shown.roles)),
+    ];
+    lines.extend(deployment.keys.iter().map(|key| ("key", described(key))));
+    let pins = deployment.tls_pins.iter();
+    lines.extend(pins.map(|pin| ("TLS key", pin.to_string())));
+    if deployment.single_use_tokens {
+        lines.push(("tokens", "taken once each".to_owned()));
+    }
+    let lines = lines.into_iter();
+    let text: String = lines
+        .map(|(name, value)| format!("{name:<12} {value}\n"))
+        .collect();
+    console.reply(text, &shown)?;
+    Ok(Exit::Done)
+}
+
+fn described(key: &TrustedKey) -> String {
+    let mut text = format!("{}  {}", key.name, key.key_id);
+    let hash = key.key.fingerprint().to_string();
+    if hash != key.key_id.as_str() {
+        let _ = write!(text, "  (SPKI hash {hash})");
+    }
+    if key.revoked {
+        text.push_str("  revoked");
+    }
+    text
+}
+
+fn in_columns(trusted: &[Deployment]) -> String {
+    let mut rows = vec![["NAME", "MODULE", "ENVIRONMENT", "ROLES", "KEYS"].map(str::to_owned)];
+    rows.extend(trusted.iter().map(|deployment| {
+        let shown = Shown::of(deployment);
+        let active = deployment.active_keys().count();
+        let keys = match shown.keys.len().saturating_sub(active) {
+            0 => active.to_string(),
+            revoked => format!("{active}, {revoked} revoked"),
+        };
+        [
+            shown.name.to_owned(),
+            shown.module.to_owned(),
+            shown.environment.unwrap_or("-").to_owned(),
+            joined(&shown.roles),
+            keys,
+        ]
+    }));
+    table(&rows)
+}
+
+fn joined(roles: &[&str]) -> String {
+    match roles {
+        [] => "-".to_owned(),
+        roles => roles.join(","),
+    }
+}
+
+/// Says that there may be more in the file than is shown.
+fn incomplete(file: &TrustFile, console: &Console) {
+    let errors = file.findings().errors();
+    if errors > 0 {
+        let path = file.path().display();
+        let count = counted(errors, "error");
+        console.warn(&format!(
+            "{count} in `{path}`: what is wrong is not shown here; see countersign check {path}"
+        ));
+    }
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    deployments: Vec<Shown<'a>>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    module: &'a str,
+    environment: Option<&'a str>,
+    roles: Vec<&'a str>,
+    keys: Vec<Key<'a>>,
+}
+
+#[derive(Serialize)]
+struct Key<'a> {
+    name: &'a str,
+    fingerprint: &'a str,
+    revoked: bool,
+}
+
+impl<'a> Shown<'a> {
+    fn of(deployment: &'a Deployment) -> Self {
+        let key = |key: &'a TrustedKey| Key {
+            name: &key.name,
+            fingerprint: key.key_id.as_str(),
+            revoked: key.revoked,
+        };
+        let environment = deployment.environment.as_ref();
+        Self {
+            name: deployment.name.as_str(),
+            module: deployment.module.as_str(),
+            environment: environment.map(Environment::as_str),
+            roles: deployment.roles.iter().map(Role::as_str).collect(),
+            keys: deployment.keys.iter().map(key).collect(),
+        }
+    }
+}
+
+/// What a change did.
+#[derive(Default, Serialize)]
+struct Report {
+    written: bool,
+    files: Vec<File>,
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::Answer;
 use super::home::{HomeArguments, kind_of};
-use super::output::{Console, Exit, Failure, Format};
-use super::run::runtime;
+use super::output::{Answer, Console, Exit, Failure, Format};
+use super::runtime::runtime;
 use crate::admin::doctor::{self, Diagnosis, Options, Row, State, Verdict};
 use crate::config::{self, ModuleKind, Settings};
 use crate::properties::bind::{TimeUnit, duration};

@@ -1,6 +1,5 @@
 //! `countersign engines`: what the DPM knows of its engines.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -10,10 +9,10 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
-use super::Answer;
 use super::home::HomeArguments;
-use super::output::{Console, Exit, Failure, Format};
-use super::run::{connection, no_tls, runtime};
+use super::output::{Answer, Console, Exit, Failure, table};
+use super::run::{connection, no_tls};
+use super::runtime::runtime;
 use crate::admin::roster::{self, Client};
 use crate::config::ModuleKind;
 use crate::grpc::{
@@ -71,17 +70,11 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         match command {
             Command::List(_) => {
                 let engines = within(&target, list(client)).await??;
-                match console.format() {
-                    Format::Json => console.json(&Engines { engines })?,
-                    Format::Text => console.answer(table(&engines))?,
-                }
+                console.reply(in_columns(&engines), &Engines { engines })?;
             }
             Command::Show(show) => {
                 let engine = within(&target, get(client, &show.id)).await??;
-                match console.format() {
-                    Format::Json => console.json(&engine)?,
-                    Format::Text => console.answer(engine.in_words())?,
-                }
+                console.reply(engine.in_words(), &engine)?;
             }
         }
         Ok(Exit::Done)
@@ -233,32 +226,29 @@ impl From<wire::Engine> for Shown {
 
 impl Shown {
     fn in_words(&self) -> String {
-        let never = || "never".to_owned();
-        let mut text = String::new();
-        let mut line = |name: &str, value: &str| {
-            if !value.is_empty() {
-                // Writing to a string cannot fail.
-                let _ = writeln!(text, "{name:<14} {value}");
-            }
-        };
-        line("id", &self.id);
-        line("address", &format!("{}:{}", self.hostname, self.port));
-        line("status", self.status);
-        line("why", &self.status_reason);
-        line("deployment", &self.deployment);
-        line("module", &self.module);
-        line("environment", &self.environment);
-        line("fingerprint", &self.fingerprint);
-        line(
-            "registered",
-            &self.registered_at.clone().unwrap_or_else(never),
-        );
-        line("last seen", &self.last_seen.clone().unwrap_or_else(never));
-        text
+        let lines = [
+            ("id", self.id.as_str()),
+            ("address", &format!("{}:{}", self.hostname, self.port)),
+            ("status", self.status),
+            ("why", &self.status_reason),
+            ("deployment", &self.deployment),
+            ("module", &self.module),
+            ("environment", &self.environment),
+            ("fingerprint", &self.fingerprint),
+            (
+                "registered",
+                self.registered_at.as_deref().unwrap_or("never"),
+            ),
+            ("last seen", self.last_seen.as_deref().unwrap_or("never")),
+        ];
+        let lines = lines.iter().filter(|(_, value)| !value.is_empty());
+        lines
+            .map(|(name, value)| format!("{name:<14} {value}\n"))
+            .collect()
     }
 }
 
-fn table(engines: &[Shown]) -> String {
+fn in_columns(engines: &[Shown]) -> String {
     if engines.is_empty() {
         return "no engines; start one with: countersign dpe run --home dpe\n".to_owned();
     }
@@ -283,23 +273,7 @@ fn table(engines: &[Shown]) -> String {
             engine.last_seen.clone().unwrap_or_default(),
         ]
     }));
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
+    table(&rows)
 }
 
 fn time(time: &Timestamp) -> Option<String> {

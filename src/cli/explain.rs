@@ -1,14 +1,13 @@
 //! `countersign explain`: what a code or a reason means, without a network.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Formatter, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::Answer;
-use super::output::{Console, Exit, Failure, Format};
+use super::output::{Answer, Console, Exit, Failure};
 use crate::admin::rejection::{self, Rejection};
 use crate::diagnostic::{Code, quote};
 use crate::properties::name::distance_up_to;
@@ -54,7 +53,7 @@ struct ExplainedReason {
 
 /// The members of a refusal in a log.
 #[derive(Serialize)]
-struct Seen {
+pub(super) struct Seen {
     file: String,
     side: &'static str,
     refused: &'static str,
@@ -95,15 +94,13 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 }
 
 fn explain_code(code: Code, console: &Console) -> Result<(), Failure> {
-    match console.format() {
-        Format::Text => console.answer(format!("{}\n", code.explanation().trim_end())),
-        Format::Json => console.json(&ExplainedCode {
-            code: code.as_str(),
-            severity: code.severity().as_str(),
-            title: code.title(),
-            explanation: code.explanation(),
-        }),
-    }
+    let json = ExplainedCode {
+        code: code.as_str(),
+        severity: code.severity().as_str(),
+        title: code.title(),
+        explanation: code.explanation(),
+    };
+    console.reply(format!("{}\n", code.explanation().trim_end()), &json)
 }
 
 fn explain_reason(
@@ -112,50 +109,41 @@ fn explain_reason(
     console: &Console,
 ) -> Result<(), Failure> {
     let detail = rejection.map_or("", Rejection::after_reason);
-    let (word, summary, help) = (
-        reason.as_str(),
-        reason.summary(),
-        reason.help_for(is_of_clocks(detail)),
-    );
     let Story { rule, causes } = reason.story();
-    if console.format() == Format::Json {
-        let seen = rejection.map(Seen::of);
-        return console.json(&ExplainedReason {
-            reason: word,
-            summary,
-            rule,
-            causes,
-            help,
-            seen,
-        });
-    }
-    let mut text = String::new();
-    if let Some(rejection) = rejection {
-        text = format!("{}\n", seen(rejection));
-    }
+    let json = ExplainedReason {
+        reason: reason.as_str(),
+        summary: reason.summary(),
+        rule,
+        causes,
+        help: reason.help_for(is_of_clocks(detail)),
+        seen: rejection.map(Seen::of),
+    };
+    let mut text = json
+        .seen
+        .as_ref()
+        .map_or_else(String::new, |seen| format!("{seen}\n"));
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{word}: {summary}\n\nThe rule:\n{}\n\nUsual causes:",
+        "{reason}: {}\n\nThe rule:\n{}\n\nUsual causes:",
+        json.summary,
         wrap(rule)
     );
     for cause in causes {
         let _ = writeln!(text, "  - {cause}");
     }
-    let _ = writeln!(text, "\nWhat to do:\n{}", wrap(help));
-    console.answer(text)
+    let _ = writeln!(text, "\nWhat to do:\n{}", wrap(json.help));
+    console.reply(text, &json)
 }
 
 /// Shows a refusal whose reason is none of the list.
 fn show(rejection: &Rejection, console: &Console) -> Result<(), Failure> {
-    match console.format() {
-        Format::Text => console.answer(seen(rejection)),
-        Format::Json => console.json(&serde_json::json!({ "seen": Seen::of(rejection) })),
-    }
+    let seen = Seen::of(rejection);
+    console.reply(seen.to_string(), &serde_json::json!({ "seen": seen }))
 }
 
 impl Seen {
-    fn of(rejection: &Rejection) -> Self {
+    pub(super) fn of(rejection: &Rejection) -> Self {
         // A log may hold anything, and a terminal must not obey it.
         let harmless = |text: Option<&str>| text.map(|text| UntrustedReason(text).to_string());
         let member = |name| harmless(rejection.text(name));
@@ -211,28 +199,28 @@ fn no_reason(rejection: &Rejection) -> Failure {
     Failure::new(Exit::No, message).with_help("another version may have written it")
 }
 
-/// Writes what a log says of a refusal, a member per line.
-pub(super) fn seen(rejection: &Rejection) -> String {
-    let seen = Seen::of(rejection);
-    let mut text = format!("the newest refusal in {}\n", seen.file);
-    let members = [
-        ("refused", Some(format!("{}: {}", seen.side, seen.refused))),
-        ("time", seen.time),
-        ("reason", seen.reason),
-        ("dpm", seen.dpm),
-        ("engine", seen.engine),
-        ("fingerprint", seen.fingerprint),
-        ("peer", seen.peer),
-        ("method", seen.method),
-        ("detail", seen.detail),
-    ];
-    for (name, value) in members {
-        if let Some(value) = value {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {name:<12} {value}");
+impl Display for Seen {
+    /// Writes what a log says of a refusal, a member per line.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the newest refusal in {}", self.file)?;
+        writeln!(f, "  {:<12} {}: {}", "refused", self.side, self.refused)?;
+        let members = [
+            ("time", &self.time),
+            ("reason", &self.reason),
+            ("dpm", &self.dpm),
+            ("engine", &self.engine),
+            ("fingerprint", &self.fingerprint),
+            ("peer", &self.peer),
+            ("method", &self.method),
+            ("detail", &self.detail),
+        ];
+        for (name, value) in members {
+            if let Some(value) = value {
+                writeln!(f, "  {name:<12} {value}")?;
+            }
         }
+        Ok(())
     }
-    text
 }
 
 fn unknown(word: &str) -> Failure {

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::check::counted;
-use super::output::{Console, Exit, Failure};
+use super::output::{Console, Exit, Failure, counted};
 use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::diagnostic::Severity;
 use crate::identity::ModuleType;
@@ -27,13 +26,8 @@ impl HomeArguments {
     pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Failure> {
         match Settings::load(&self.home, kind, config::environment(), &self.sets) {
             Ok(settings) => {
-                for finding in settings
-                    .findings
-                    .iter()
-                    .filter(|found| found.severity() == Severity::Warning)
-                {
-                    console.finding(finding);
-                }
+                let found = settings.findings.iter();
+                console.findings(found.filter(|f| f.severity() == Severity::Warning));
                 Ok(settings)
             }
             Err(error) => Err(unusable(&error, &self.home, console)),
@@ -42,13 +36,11 @@ impl HomeArguments {
 }
 
 /// Shows the findings and says how to see them again.
-pub(super) fn unusable(error: &LoadError, home: &Path, console: &Console) -> Failure {
+fn unusable(error: &LoadError, home: &Path, console: &Console) -> Failure {
     let Some(findings) = error.findings() else {
         return Failure::caused(Exit::Unreadable, "cannot load the settings", error);
     };
-    for finding in findings {
-        console.finding(finding);
-    }
+    console.findings(findings);
     let count = counted(findings.errors(), "error");
     let message = format!("{count} in the settings of `{}`", home.display());
     Failure::new(Exit::Unreadable, message)

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::output::{Exit, Failure};
+use super::output::{Exit, Failure, chain};
 use crate::jose::{KeyFormat, KeyMaterial};
 
 /// Reads at most `limit` bytes and one, so that the reader can tell that it is too long.
@@ -17,17 +18,15 @@ pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fai
         File::open(path).and_then(|file| read_limited(file, limit))
     };
     read.map_err(|error| {
-        let cause: &dyn std::error::Error = &error;
-        let what = format!("cannot read {}", name(path));
-        match error.kind() {
-            io::ErrorKind::NotFound => {
-                Failure::new(Exit::Unreadable, format!("{what}: there is no such file"))
-            }
-            io::ErrorKind::IsADirectory => {
-                Failure::new(Exit::Unreadable, format!("{what}: it is a directory"))
-            }
-            _ => Failure::caused(Exit::Unreadable, &what, cause),
-        }
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file".to_owned(),
+            io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+            _ => chain(&error),
+        };
+        Failure::new(
+            Exit::Unreadable,
+            format!("cannot read {}: {why}", name(path)),
+        )
     })
 }
 
@@ -47,7 +46,24 @@ pub(super) fn token(text: &str) -> &str {
     text.trim_end_matches(['\n', '\r'])
 }
 
-/// Tells whether `path` means stdin.
+/// Reads a token; blanks and a `Bearer ` before it, as from a copied header, are dropped.
+pub(super) fn bearer(path: &Path, most: usize) -> Result<String, Failure> {
+    let bytes = bytes(path, most.saturating_add(16))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_binary| {
+        Failure::new(Exit::No, format!("refused: {} holds no text", name(path)))
+    })?;
+    let text = token(text);
+    Ok(text.strip_prefix("Bearer ").unwrap_or(text).to_owned())
+}
+
+/// Parses a number of seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse();
+    let seconds: u64 = seconds.map_err(|_error| "it is a number of seconds, such as `30`")?;
+    Ok(Duration::from_secs(seconds.min(86_400)))
+}
+
+/// Returns `true` if `path` means stdin.
 pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }

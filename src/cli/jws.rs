@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::output::{Console, Exit, Failure, Format};
-use super::{Answer, input};
+use super::input;
+use super::output::{Answer, Console, Exit, Failure};
 use crate::jose::{PublicJwk, compact};
 
 #[derive(Debug, Subcommand)]
@@ -36,21 +36,14 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     let key = public_key(jwk)?;
     let jws = input::bytes(Path::new("-"), compact::MAX_TOKEN_BYTES + 2)?;
     let verdict = key.and_then(|key| verify(&jws, &key));
-    match console.format() {
-        Format::Text => match &verdict {
-            Ok(()) => console.answer("verified\n")?,
-            Err(reason) => console.answer(format!("refused: {reason}\n"))?,
-        },
-        Format::Json => console.json(&Verdict {
-            verified: verdict.is_ok(),
-            reason: verdict.clone().err(),
-        })?,
-    }
-    Ok(if verdict.is_ok() {
-        Exit::Done
-    } else {
-        Exit::No
-    })
+    let text = match &verdict {
+        Ok(()) => "verified\n".to_owned(),
+        Err(reason) => format!("refused: {reason}\n"),
+    };
+    let verified = verdict.is_ok();
+    let reason = verdict.err();
+    console.reply(text, &Verdict { verified, reason })?;
+    Ok(Exit::yes(verified))
 }
 
 fn verify(jws: &[u8], key: &PublicJwk) -> Result<(), String> {

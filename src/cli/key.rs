@@ -7,8 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::output::{Console, Exit, Failure, Format, chain};
-use super::{Answer, input};
+use super::change::not_written;
+use super::input;
+use super::output::{Answer, Console, Exit, Failure};
 use crate::admin::WriteError;
 use crate::admin::write::{Existing, Privacy, same_file, write};
 use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
@@ -298,18 +299,6 @@ fn existing(force: bool) -> Existing {
     }
 }
 
-/// Says why a file was not written.
-pub(super) fn not_written(error: &WriteError) -> Failure {
-    match error {
-        WriteError::Exists(_) => Failure::new(Exit::WouldOverwrite, chain(error))
-            .with_help("`--force` replaces it; a private key that is replaced is lost"),
-        WriteError::Busy(_) | WriteError::Changed(_) => {
-            Failure::new(Exit::WouldOverwrite, chain(error)).with_help("run the command again")
-        }
-        _ => Failure::new(Exit::Unreadable, chain(error)),
-    }
-}
-
 #[derive(Serialize)]
 struct Names {
     fingerprint: String,
@@ -319,18 +308,15 @@ struct Names {
 fn name(key: &VerifyingKey, console: &Console) -> Result<(), Failure> {
     let fingerprint = key.fingerprint().to_string();
     let rfc7638 = key.thumbprint();
-    match console.format() {
-        Format::Text => console.answer(format!(
-            "fingerprint (SHA-256 of the public key; mkjwk's \"SHA-256\", a token's kid)  \
-             {fingerprint}\n\
-             RFC 7638 thumbprint (what other JOSE tools print)                          \
-             {rfc7638}\n"
-        )),
-        Format::Json => console.json(&Names {
-            fingerprint,
-            rfc7638,
-        }),
-    }
+    let text = format!(
+        "fingerprint (SHA-256 of the public key; mkjwk's \"SHA-256\", a token's kid)  {fingerprint}\n\
+         RFC 7638 thumbprint (what other JOSE tools print)                          {rfc7638}\n"
+    );
+    let names = Names {
+        fingerprint,
+        rfc7638,
+    };
+    console.reply(text, &names)
 }
 
 /// Remarks on a `kid` that is not the fingerprint.

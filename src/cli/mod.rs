@@ -2,7 +2,9 @@
 //!
 //! stdout carries the answer, stderr everything else.
 
+mod change;
 mod check;
+mod confirm;
 mod demo;
 mod deployment;
 mod doctor;
@@ -18,6 +20,7 @@ mod render;
 mod revoke;
 mod rotate;
 mod run;
+mod runtime;
 mod signals;
 mod token;
 
@@ -27,10 +30,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 pub use output::Exit;
-use output::{Colour, Console, Failure, Format};
-
-/// What a command ends with.
-type Answer = Result<Exit, Failure>;
+use output::{Colour, Console, Format};
 
 /// Two services that prove to each other who they are, on every gRPC call.
 #[derive(Debug, Parser)]

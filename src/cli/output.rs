@@ -12,6 +12,9 @@ use serde::Serialize;
 use super::render;
 use crate::diagnostic::{Finding, redact};
 
+/// What a command ends with.
+pub(super) type Answer = Result<Exit, Failure>;
+
 /// How a command ends. The numbers are stable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
@@ -36,6 +39,13 @@ pub enum Exit {
     Interrupted = 130,
     /// Ended by SIGTERM before it was done.
     Terminated = 143,
+}
+
+impl Exit {
+    /// Returns the end of a command whose answer is yes or no.
+    pub(super) fn yes(is_yes: bool) -> Self {
+        if is_yes { Self::Done } else { Self::No }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -85,6 +95,11 @@ impl Failure {
         Self::new(exit, format!("{what}: {}", chain(error)))
     }
 
+    /// Ends with `exit`, and with `error` and its causes as the message.
+    pub(super) fn of(exit: Exit, error: &dyn Error) -> Self {
+        Self::new(exit, chain(error))
+    }
+
     /// Says what to do about it.
     pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -100,6 +115,30 @@ pub(super) fn chain(error: &dyn Error) -> String {
         // Writing to a string cannot fail.
         let _ = write!(text, ": {error}");
         cause = error.source();
+    }
+    text
+}
+
+/// Returns `1 error`, `2 errors`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// Writes `rows` in columns, the first of them as the head.
+pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths);
+        let line = cells.map(|(cell, width)| format!("{cell:<width$}  "));
+        text += line.collect::<String>().trim_end();
+        text.push('\n');
     }
     text
 }
@@ -169,6 +208,18 @@ impl Console {
         self.answer(text)
     }
 
+    /// Writes the answer in the form that was asked for.
+    pub(super) fn reply(
+        &self,
+        text: impl AsRef<[u8]>,
+        json: &impl Serialize,
+    ) -> Result<(), Failure> {
+        match self.format {
+            Format::Text => self.answer(text),
+            Format::Json => self.json(json),
+        }
+    }
+
     /// Says `line` beside the answer, redacted: arguments and causes may have a key in them.
     pub(super) fn say(&self, line: &str) {
         self.present(&redact(line));
@@ -199,9 +250,11 @@ impl Console {
         render::finding(finding, self.answer_coloured)
     }
 
-    /// Shows a finding beside the answer.
-    pub(super) fn finding(&self, finding: &Finding) {
-        self.present(&render::finding(finding, self.coloured));
+    /// Shows findings beside the answer.
+    pub(super) fn findings<'a>(&self, findings: impl IntoIterator<Item = &'a Finding>) {
+        for finding in findings {
+            self.present(&render::finding(finding, self.coloured));
+        }
     }
 
     /// Says why the command ended early.

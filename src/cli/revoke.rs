@@ -9,11 +9,12 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
+use super::change::{BY_SIGNAL, File, How, changes, name_main, not_written};
+use super::confirm::ask_to_write;
 use super::home::kind_of;
-use super::output::{Console, Exit, Failure, Format, chain};
-use super::rotate::{BY_SIGNAL, File, changes, name_main, seconds};
-use super::run::runtime;
-use super::{Answer, key, pair};
+use super::input::seconds;
+use super::output::{Answer, Console, Exit, Failure, chain};
+use super::runtime::runtime;
 use crate::admin::revocation::{self, InForce, Revocation, RevokedFile, Which};
 use crate::admin::rotation::live::Answer as Said;
 use crate::admin::{OfProfile, RevokeError};
@@ -44,12 +45,8 @@ pub(super) struct Arguments {
     /// How long to wait for all of that, in seconds; a module is asked once in any case
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
-    /// Show what would stop working, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Change the files without asking
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 const EXAMPLES: &str = "\
@@ -69,52 +66,38 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let files = arguments.file.iter().map(|file| Home::new(file).file);
     let plan = revocation::plan(&files.collect::<Vec<_>>(), &which);
     let plan = plan.map_err(|error| not_revoked(&error))?;
+    let how = &arguments.how;
     if !plan.is_empty() {
         console.present(consequences(&plan).trim_end());
-        if !arguments.dry_run && !arguments.yes {
-            pair::ask(console)?;
+        if !how.dry_run && !how.yes {
+            ask_to_write(console)?;
         }
     }
-    let is_empty = plan.is_empty();
-    let written = !arguments.dry_run && !is_empty;
-    let mut report = Report {
-        written,
-        in_force: None,
-        keys: Key::all(&plan),
-        files: plan
-            .files()
-            .iter()
-            .flat_map(|file| File::all([file.edited()]))
-            .collect(),
-    };
-    let text: String = plan
-        .files()
-        .iter()
-        .map(|file| changes([file.edited()]))
-        .collect();
-    let mut text = text.trim_start_matches('\n').to_owned();
-    if is_empty {
+    let edited = plan.files().iter().map(RevokedFile::edited);
+    let mut text = changes(edited.clone()).trim_start_matches('\n').to_owned();
+    if plan.is_empty() {
         text += "nothing to do\n";
     }
-    if arguments.dry_run {
-        text += "\nnothing was written (--dry-run)\n";
-    }
-    let ended = if arguments.dry_run {
-        Ok(None)
-    } else {
+    text += how.ending(false);
+    let mut report = Report {
+        written: how.writes(plan.is_empty()),
+        in_force: None,
+        keys: Key::all(&plan),
+        files: File::all(edited),
+    };
+    let mut ended = Ok(Exit::Done);
+    if !how.dry_run {
         let files = plan.carry_out().map_err(|error| not_revoked(&error))?;
-        in_force(&files, arguments, console).map(Some)
-    };
-    report.in_force = match &ended {
-        Ok(None) => None,
-        Ok(Some(confirmed)) => *confirmed,
-        Err(_) => Some(false),
-    };
-    match console.format() {
-        Format::Text => console.answer(text)?,
-        Format::Json => console.json(&report)?,
+        match in_force(&files, arguments, console) {
+            Ok(confirmed) => report.in_force = confirmed,
+            Err(failure) => {
+                report.in_force = Some(false);
+                ended = Err(failure);
+            }
+        }
     }
-    ended.map(|_| Exit::Done)
+    console.reply(text, &report)?;
+    ended
 }
 
 /// Tells whether the files are in force: so confirmed, or likely; else why not.
@@ -181,9 +164,7 @@ fn is_in_force(
             Err(not(&why).with_help(where_to))
         }
         (InForce::Refused(error), _) => {
-            for finding in error.findings().into_iter().flatten() {
-                console.finding(finding);
-            }
+            console.findings(error.findings().into_iter().flatten());
             let error = chain(&error);
             let why = format!("a module does not take `{path}` as it is: {error}");
             Err(not(&why).with_help("mend the file; the module follows it then"))
@@ -221,8 +202,8 @@ fn consequences(plan: &Revocation) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     for file in plan.files() {
-        let open = file.keys.iter().filter(|key| !key.was_revoked);
-        let open: Vec<_> = open.collect();
+        let keys = file.keys.iter();
+        let open: Vec<_> = keys.filter(|key| !key.was_revoked).collect();
         if open.is_empty() {
             continue;
         }
@@ -257,18 +238,18 @@ fn consequences(plan: &Revocation) -> String {
 }
 
 fn not_revoked(error: &RevokeError) -> Failure {
-    let no = |exit| Failure::new(exit, chain(error));
+    let no = |exit| Failure::of(exit, error);
     match error {
         RevokeError::Read(_) => no(Exit::Unreadable),
         RevokeError::NotThere { .. } => no(Exit::No),
-        RevokeError::OfProfile(OfProfile { main, .. }) => name_main(no(Exit::No), main),
+        RevokeError::OfProfile(OfProfile { main, .. }) => no(Exit::No).with_help(name_main(main)),
         RevokeError::InProfile { path, .. } => {
             no(Exit::No).with_help(format!("give that file: `--file {}`", path.display()))
         }
         RevokeError::OwnKey(_) => no(Exit::No).with_help(
             "name the peers' files with `--file`; for another own key: `countersign rotate`",
         ),
-        RevokeError::Write(error) => key::not_written(error),
+        RevokeError::Write(error) => not_written(error),
     }
 }
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::Answer;
 use super::home::HomeArguments;
-use super::output::{Console, Exit, Failure};
+use super::output::{Answer, Console, Exit, Failure};
+use super::runtime::runtime;
 use super::signals::{self, Signals};
 use crate::clock::SystemClock;
 use crate::config::{ModuleKind, Reloader, Settings};
@@ -164,16 +163,6 @@ fn long_run(
 
 /// Completes when a module is asked to end.
 type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Makes the runtime of a long-running command.
-pub(super) fn runtime() -> Result<Runtime, Failure> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder
-        .enable_all()
-        .thread_name("grpc-default-executor")
-        .build();
-    runtime.map_err(|error| Failure::caused(Exit::Bug, "cannot start the runtime", &error))
-}
 
 fn start_log(settings: &Settings) -> Result<Guard, Failure> {
     let from = settings.logging;

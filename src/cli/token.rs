@@ -10,8 +10,8 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::home::{HomeArguments, kind_of};
-use super::output::{Console, Exit, Failure, Format};
-use super::{Answer, input};
+use super::input;
+use super::output::{Answer, Console, Exit, Failure};
 use crate::config::Settings;
 use crate::grpc::{Module, cause};
 use crate::jose::{Compact, compact, json};
@@ -126,7 +126,7 @@ fn issue(arguments: &Issue, console: &Console) -> Answer {
 
 fn verify(arguments: &Judge, console: &Console) -> Answer {
     let (_, module) = load(&arguments.home, console)?;
-    let token = read(&arguments.token_file, compact::MAX_TOKEN_BYTES)?;
+    let token = input::bearer(&arguments.token_file, compact::MAX_TOKEN_BYTES)?;
     if let Err(refusal) = module.verifier().examine(&token, Accept::Peers) {
         return Err(refused(&refusal));
     }
@@ -141,7 +141,7 @@ fn verify(arguments: &Judge, console: &Console) -> Answer {
 
 fn explain(arguments: &Judge, console: &Console) -> Answer {
     let (settings, module) = load(&arguments.home, console)?;
-    let token = read(&arguments.token_file, compact::MAX_TOKEN_BYTES)?;
+    let token = input::bearer(&arguments.token_file, compact::MAX_TOKEN_BYTES)?;
     let verdict = module
         .verifier()
         .explain(&token, Some(&settings.impersonation_role));
@@ -149,19 +149,13 @@ fn explain(arguments: &Judge, console: &Console) -> Answer {
 }
 
 fn answer(verdict: &Verdict, console: &Console) -> Answer {
-    match console.format() {
-        Format::Text => console.answer(in_words(verdict))?,
-        Format::Json => console.json(&Explanation {
-            accepted: verdict.accepted.is_some(),
-            reason: verdict.refusal().map(|refusal| refusal.reason.as_str()),
-            checks: verdict.checks.iter().map(explained).collect(),
-        })?,
-    }
-    Ok(if verdict.accepted.is_some() {
-        Exit::Done
-    } else {
-        Exit::No
-    })
+    let explanation = Explanation {
+        accepted: verdict.accepted.is_some(),
+        reason: verdict.refusal().map(|refusal| refusal.reason.as_str()),
+        checks: verdict.checks.iter().map(explained).collect(),
+    };
+    console.reply(in_words(verdict), &explanation)?;
+    Ok(Exit::yes(explanation.accepted))
 }
 
 /// Explains the newest refusal of a log: which rule failed then, and what the file says now.
@@ -169,7 +163,7 @@ fn explain_logged(log: &Path, home: &HomeArguments, console: &Console) -> Answer
     let (_, module) = load(home, console)?;
     let rejection = super::explain::newest(log)?;
     let reason = super::explain::reason(&rejection)?;
-    console.present(&super::explain::seen(&rejection));
+    console.present(&super::explain::Seen::of(&rejection).to_string());
     let detail = rejection.detail().unwrap_or_default();
     let refusal = Refusal::new(reason, detail);
     let verdict = Verdict {
@@ -244,17 +238,4 @@ fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), F
     let module = settings.module();
     let module = module.map_err(|error| Failure::new(Exit::Unreadable, cause(&error)))?;
     Ok((settings, module))
-}
-
-/// Reads a token; blanks and a `Bearer ` before it are forgiven to whoever copied it.
-fn read(path: &Path, most: usize) -> Result<String, Failure> {
-    let bytes = input::bytes(path, most.saturating_add(16))?;
-    let text = std::str::from_utf8(&bytes).map_err(|_binary| {
-        Failure::new(
-            Exit::No,
-            format!("refused: {} holds no text", input::name(path)),
-        )
-    })?;
-    let text = input::token(text);
-    Ok(text.strip_prefix("Bearer ").unwrap_or(text).to_owned())
 }

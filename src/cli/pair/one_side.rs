@@ -1,64 +1,19 @@
 //! Pairing, and taking another key, where only one of the two files is here.
 
-use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Arguments, Of, ask, confirm, member, new_files, not_paired, settings_file};
+use super::arguments::{Accept, Arguments};
+use super::refused::not_paired;
 use crate::admin::handover::{HandOver, HandOverError, MAX_BYTES, Purpose};
 use crate::admin::pairing::{Member, OneSide, Options, plan_accept, plan_own};
-use crate::cli::check::counted;
-use crate::cli::output::{Console, Exit, Failure, Format};
-use crate::cli::rotate::{File, changes};
-use crate::cli::{Answer, input};
+use crate::cli::change::{File, changes, ended, new_files};
+use crate::cli::confirm::{ask, ask_to_write};
+use crate::cli::input;
+use crate::cli::output::{Answer, Console, Exit, Failure, Format};
 use crate::clock::{Clock as _, SystemClock};
 use crate::diagnostic::Severity;
-use crate::identity::{DeploymentName, Environment, Role};
-
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum Command {
-    /// Take what another machine handed over, of `pair --one-side` or `rotate prepare --one-side`
-    #[command(after_help = "\
-Example:
-  $ countersign pair accept dpe=dpe.properties --block dpm.block --yes > dpe.block
-
-Compare the words by voice, or have them compared: --words \"…\". --yes takes the block unseen.
-It prints this side's own block in return, for `pair accept` over there.")]
-    Accept(Accept),
-}
-
-#[derive(Args, Debug)]
-pub(in crate::cli) struct Accept {
-    /// The module whose file is here: type and properties file, which need not be there yet
-    #[arg(value_name = "MODULE=FILE")]
-    module: Of<PathBuf>,
-    /// The block that the other machine printed; `-` is stdin
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    block: PathBuf,
-    /// The words that the other side was told; others are refused
-    #[arg(long, value_name = "WORDS")]
-    words: Option<String>,
-    /// What this module is called [default: what its file says, else <module>-<environment>]
-    #[arg(long)]
-    name: Option<DeploymentName>,
-    /// The environment [default: that of the block]
-    #[arg(long)]
-    environment: Option<Environment>,
-    /// The role each gives the other
-    #[arg(long, default_value = "IMPERSONATION", value_parser = Role::new)]
-    role: Role,
-    /// What the key is called below `jwt-keys` [default: key]
-    #[arg(long, value_name = "NAME")]
-    key_name: Option<DeploymentName>,
-    /// Show what would change, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Take the block without comparing words
-    #[arg(long)]
-    yes: bool,
-}
 
 /// Writes this side's part, and prints what the other machine needs.
 pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
@@ -66,22 +21,19 @@ pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         let message = "with `--one-side` one module is named, whose file is here";
         return Err(Failure::new(Exit::Usage, message));
     };
+    let member = arguments.member(only)?;
     let options = Options {
-        environment: arguments.environment.clone(),
-        role: arguments.role.clone(),
         key_name: None,
-        tls: arguments.tls,
-        now: SystemClock.now(),
+        ..arguments.options()
     };
-    let member = member(only, arguments)?;
     let plan = plan_own(&member, &options).map_err(|error| not_paired(&error, &[], console))?;
     if !plan.file().is_empty() {
         present(&plan, console);
-        if plan.file().is_there() && !arguments.yes && !arguments.dry_run {
-            ask(console)?;
+        if plan.file().is_there() && !arguments.how.yes && !arguments.how.dry_run {
+            ask_to_write(console)?;
         }
     }
-    finish(&plan, arguments.dry_run, console)
+    finish(&plan, arguments.how.dry_run, console)
 }
 
 /// Takes what the other machine handed over.
@@ -97,7 +49,7 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
     };
     let member = Member {
         module: arguments.module.module.clone(),
-        path: settings_file(&arguments.module)?,
+        path: arguments.module.settings_file()?,
         name: arguments.name.clone(),
         key: None,
     };
@@ -149,13 +101,10 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
             if arguments.yes || arguments.dry_run {
                 return Ok(());
             }
-            if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-                let message = "nobody is here to compare the words";
-                return Err(Failure::new(Exit::Usage, message)
-                    .with_help("`--words \"…\"` compares them, `--yes` takes the block unseen"));
-            }
+            let unasked = Failure::new(Exit::Usage, "nobody is here to compare the words")
+                .with_help("`--words \"…\"` compares them, `--yes` takes the block unseen");
             let question = "Does the other side read out the same words? [y/N]";
-            confirm(question, console)
+            ask(question, unasked, console)
         }
     }
 }
@@ -166,11 +115,8 @@ fn finish(plan: &OneSide, is_dry: bool, console: &Console) -> Answer {
         plan.carry_out()
             .map_err(|error| not_paired(&error, &[], console))?;
     }
-    for finding in &plan.report.findings {
-        if finding.severity() == Severity::Error {
-            console.finding(finding);
-        }
-    }
+    let findings = &plan.report.findings;
+    console.findings(findings.iter().filter(|f| f.severity() == Severity::Error));
     let block = plan.hand_over.as_ref().map(HandOver::block);
     let words = plan.hand_over.as_ref().map(HandOver::words);
     match console.format() {
@@ -187,14 +133,7 @@ fn finish(plan: &OneSide, is_dry: bool, console: &Console) -> Answer {
             files: File::all([plan.file()]),
         })?,
     }
-    match plan.report.findings.errors() {
-        0 => Ok(Exit::Done),
-        errors => {
-            let count = counted(errors, "error");
-            let message = format!("written, but {count} would keep the module from starting");
-            Err(Failure::new(Exit::No, message))
-        }
-    }
+    ended("written", "the", findings)
 }
 
 #[derive(Serialize)]

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{FileArguments, StepArguments};
+use super::arguments::{FileArguments, StepArguments};
 use crate::admin::rotation::Rotation;
 use crate::admin::rotation::live::{self, Holdout};
+use crate::cli::change::BY_SIGNAL;
 use crate::cli::output::{Console, Exit, Failure};
-use crate::cli::run::runtime;
+use crate::cli::runtime::runtime;
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
-
-/// What puts a file in force where a module does not follow it by itself.
-pub(in crate::cli) const BY_SIGNAL: &str = "have a module with `countersign.reload=false` look at once: `kill -HUP PID`; or start it \
-     anew";
 
 /// Between two questions to a running peer.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -1,56 +1,16 @@
 //! What a step changed and how far the rotation is, in words and in JSON.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Formatter, Write as _};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{FileArguments, StepArguments, left};
+use super::arguments::{FileArguments, StepArguments};
 use crate::admin::handover::HandOver;
-use crate::admin::rotation::{Phase, Plan, Rotation, Standing};
-use crate::admin::{ChangeKind, EditedFile};
-use crate::cli::output::Console;
+use crate::admin::rotation::{Phase, Plan, Rotation, Standing, Step};
+use crate::cli::change::{File, changes};
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::jose::{Fingerprint, SigningKey};
-use crate::trust::TrustedKey;
-
-/// Writes what would change, or changed, in each file.
-pub(in crate::cli) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    for file in files.into_iter().filter(|file| !file.is_empty()) {
-        let state = match (file.is_there(), file.mode_change()) {
-            (false, _) => "new, mode 0600".to_owned(),
-            (true, None) => "changed".to_owned(),
-            (true, Some((before, after))) => format!("changed, mode {before:04o} → {after:04o}"),
-        };
-        let _ = writeln!(text, "\n{}  ({state})", file.path().display());
-        for change in file.changes() {
-            let (key, shown) = (&change.key, &change.shown);
-            let _ = match change.kind {
-                ChangeKind::Added => writeln!(text, "  + {key}={shown}"),
-                ChangeKind::Replaced => writeln!(text, "  ~ {key}={shown}"),
-                ChangeKind::Removed => writeln!(text, "  - {key}"),
-            };
-        }
-    }
-    text
-}
-
-/// Warns of variables of this environment that stand above what changes in `files`.
-pub(in crate::cli) fn warn_of_variables<'a>(
-    files: impl IntoIterator<Item = &'a EditedFile>,
-    console: &Console,
-) {
-    for file in files {
-        for (variable, setting) in file.overridden_by() {
-            let path = file.path().display();
-            console.warn(&format!(
-                "the variable `{variable}` of this environment stands above `{setting}` in \
-                 `{path}`: a module that is started with it does not follow the file there"
-            ));
-        }
-    }
-}
 
 pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> String {
     let mut text = heading(after);
@@ -58,31 +18,37 @@ pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> 
     text.push('\n');
     if plan.is_empty() {
         text += "nothing to do\n";
-    } else if arguments.dry_run {
+    } else if arguments.how.dry_run {
         text += "nothing was written (--dry-run)\n";
         return text;
     }
-    text + &next(after, &arguments.files)
+    if let Some(next) = Next::of(after, &arguments.files) {
+        text += &next.to_string();
+    }
+    text
 }
 
 /// Writes the module's keys.
 fn heading(rotation: &Rotation) -> String {
     let name = rotation.name().map(ToString::to_string);
     let name = name.unwrap_or_else(|| rotation.path().display().to_string());
+    let next = rotation.next().map(|(key, _)| aged(key));
+    let damaged = "damaged; it can only be forgotten".to_owned();
+    let lines = [
+        ("next key    ", next),
+        ("next key    ", rotation.damage().map(|_| damaged)),
+        (
+            "before      ",
+            rotation.previous().map(|key| key.to_string()),
+        ),
+    ];
     let mut text = format!("{name}  signs with  {}\n", aged(rotation.key()));
-    let blank = " ".repeat(name.chars().count());
-    // Writing to a string cannot fail.
-    if let Some((next, _)) = rotation.next() {
-        let _ = writeln!(text, "{blank}  next key    {}", aged(next));
-    }
-    if rotation.damage().is_some() {
-        let _ = writeln!(
-            text,
-            "{blank}  next key    damaged; it can only be forgotten"
-        );
-    }
-    if let Some(previous) = rotation.previous() {
-        let _ = writeln!(text, "{blank}  before      {previous}");
+    let width = name.chars().count();
+    for (what, key) in lines {
+        if let Some(key) = key {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{:width$}  {what}{key}", "");
+        }
     }
     text
 }
@@ -97,34 +63,59 @@ fn age(key: &SigningKey) -> Option<Age> {
     Age::between(key.made_at()?, SystemClock.now())
 }
 
-/// Writes the command that goes on from here; none where nothing is under way.
-fn next(rotation: &Rotation, files: &FileArguments) -> String {
-    if rotation.must_abort() {
-        return format!("next    {}\n", files.command("abort"));
+/// The command that goes on from here, and after how many seconds.
+struct Next {
+    command: String,
+    wait: Option<u64>,
+}
+
+impl Next {
+    /// Returns `None` if no rotation is under way.
+    fn of(rotation: &Rotation, files: &FileArguments) -> Option<Self> {
+        let (step, wait) = match rotation.phase() {
+            _ if rotation.must_abort() => (Step::Abort, None),
+            Phase::Idle => return None,
+            phase @ Phase::Activated => (phase.next_step(), left(rotation)),
+            phase => (phase.next_step(), None),
+        };
+        Some(Self {
+            command: files.command(step.as_str()),
+            wait: wait.map(|wait| wait.as_secs()),
+        })
     }
-    match (rotation.phase(), left(rotation)) {
-        (Phase::Idle, _) => String::new(),
-        (Phase::Activated, Some(left)) => format!(
-            "next    {}      in {} s\n",
-            files.command("finish"),
-            left.as_secs()
-        ),
-        (phase, _) => format!("next    {}\n", files.command(phase.next_step().as_str())),
+}
+
+impl Display for Next {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "next    {}", self.command)?;
+        if let Some(wait) = self.wait {
+            write!(f, "      in {wait} s")?;
+        }
+        writeln!(f)
     }
+}
+
+/// Returns how long tokens of the old key may be in use, rounded up to a second.
+pub(super) fn left(rotation: &Rotation) -> Option<Duration> {
+    let left = rotation.finish_after()?.duration_since(SystemClock.now());
+    let left = left.ok().filter(|left| !left.is_zero())?;
+    let more = u64::from(left.subsec_nanos() > 0);
+    Some(Duration::from_secs(left.as_secs().saturating_add(more)))
 }
 
 pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
     let mut text = heading(rotation);
-    let mut phase = rotation.phase().as_str().to_owned();
+    let ago = activated_ago(rotation).map(|ago| format!(", {ago} s ago"));
     // Writing to a string cannot fail.
-    if let Some(ago) = activated_ago(rotation) {
-        let _ = write!(phase, ", {ago} s ago");
-    }
-    let _ = writeln!(text, "phase   {phase}");
+    let _ = writeln!(
+        text,
+        "phase   {}{}",
+        rotation.phase().as_str(),
+        ago.unwrap_or_default()
+    );
     for standing in rotation.standings() {
         let path = standing.path.display();
-        let name = standing.deployment.map(ToString::to_string);
-        let Some(name) = name else {
+        let Some(name) = standing.deployment else {
             let _ = writeln!(text, "\n{path}  trusts none of its keys");
             continue;
         };
@@ -139,11 +130,10 @@ pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
     for (deployment, _) in rotation.peers().iter().filter(|(_, file)| file.is_none()) {
         let _ = writeln!(text, "\n{}  its file is not named", deployment.name);
     }
-    let next = next(rotation, files);
-    if !next.is_empty() {
-        text.push('\n');
+    if let Some(next) = Next::of(rotation, files) {
+        let _ = write!(text, "\n{next}");
     }
-    text + &next
+    text
 }
 
 fn activated_ago(rotation: &Rotation) -> Option<u64> {
@@ -190,20 +180,6 @@ pub(super) struct Report {
 }
 
 #[derive(Serialize)]
-pub(in crate::cli) struct File {
-    file: String,
-    changes: Vec<Change>,
-}
-
-#[derive(Serialize)]
-struct Change {
-    key: String,
-    value: String,
-    #[serde(rename = "change")]
-    kind: &'static str,
-}
-
-#[derive(Serialize)]
 struct Peer {
     file: String,
     deployment: Option<String>,
@@ -221,9 +197,9 @@ struct Key {
 impl Report {
     pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> Self {
         let hand_over = rotation.hand_over().filter(|_| files.one_side);
-        let next = next(rotation, files);
-        let next = next.trim_start_matches("next").split("      in ").next();
-        let next = next.map(|next| next.trim().to_owned());
+        let next = rotation.next().map(|(key, _)| key.fingerprint());
+        let standings = rotation.standings();
+        let peers = standings.iter().map(|peer| Peer::of(rotation, peer));
         Self {
             phase: rotation.phase().as_str(),
             step: None,
@@ -231,69 +207,40 @@ impl Report {
             deployment: rotation.name().map(ToString::to_string),
             fingerprint: rotation.key().fingerprint().to_string(),
             age_seconds: age(rotation.key()).map(Age::seconds),
-            next_fingerprint: rotation
-                .next()
-                .map(|(key, _)| key.fingerprint().to_string()),
+            next_fingerprint: next.map(|key| key.to_string()),
             previous_fingerprint: rotation.previous().map(|key| key.to_string()),
             activated_seconds_ago: activated_ago(rotation),
             finish_in_seconds: left(rotation).map(|left| left.as_secs()),
             files: Vec::new(),
-            peers: rotation
-                .standings()
-                .iter()
-                .map(|s| peer(rotation, s))
-                .collect(),
+            peers: peers.collect(),
             block: hand_over.as_ref().map(HandOver::block),
             words: hand_over.as_ref().map(HandOver::words),
-            next_command: next.filter(|next| !next.is_empty()),
+            next_command: Next::of(rotation, files).map(|next| next.command),
         }
     }
 
     pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> Self {
         Self {
             step: Some(plan.step().as_str()),
-            written: Some(!arguments.dry_run && !plan.is_empty()),
+            written: Some(arguments.how.writes(plan.is_empty())),
             files: File::all(plan.files()),
             ..Self::status(after, &arguments.files)
         }
     }
 }
 
-impl File {
-    pub(in crate::cli) fn all<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> Vec<Self> {
-        let changed = files.into_iter().filter(|file| !file.is_empty());
-        let file = |file: &EditedFile| Self {
-            file: file.path().display().to_string(),
-            changes: file.changes().iter().map(Change::of).collect(),
-        };
-        changed.map(file).collect()
-    }
-}
-
-impl Change {
-    fn of(change: &crate::admin::SettingChange) -> Self {
+impl Peer {
+    fn of(rotation: &Rotation, standing: &Standing<'_>) -> Self {
+        let keys = standing.keys.iter().map(|key| Key {
+            name: key.name.clone(),
+            fingerprint: key.key.fingerprint().to_string(),
+            revoked: key.revoked,
+            role: role(rotation, key.key.fingerprint()),
+        });
         Self {
-            key: change.key.clone(),
-            value: change.shown.clone(),
-            kind: match change.kind {
-                ChangeKind::Added => "added",
-                ChangeKind::Replaced => "replaced",
-                ChangeKind::Removed => "removed",
-            },
+            file: standing.path.display().to_string(),
+            deployment: standing.deployment.map(ToString::to_string),
+            keys: keys.collect(),
         }
-    }
-}
-
-fn peer(rotation: &Rotation, standing: &Standing<'_>) -> Peer {
-    let key = |key: &TrustedKey| Key {
-        name: key.name.clone(),
-        fingerprint: key.key.fingerprint().to_string(),
-        revoked: key.revoked,
-        role: role(rotation, key.key.fingerprint()),
-    };
-    Peer {
-        file: standing.path.display().to_string(),
-        deployment: standing.deployment.map(ToString::to_string),
-        keys: standing.keys.iter().map(key).collect(),
     }
 }

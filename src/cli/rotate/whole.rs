@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::shown::{self, Report};
-use super::{StepArguments, confirm, finished, left, not_taken, reaches_all, warn_of_variables};
+use super::arguments::StepArguments;
+use super::finished;
+use super::shown::{self, Report, left};
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::admin::{RotateError, WriteError};
-use crate::cli::Answer;
-use crate::cli::output::{Console, Exit, Failure, Format};
-use crate::cli::run::runtime;
+use crate::cli::change::warn_of_variables;
+use crate::cli::output::{Answer, Console, Exit, Failure};
+use crate::cli::runtime::runtime;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ModuleKind;
 
 /// Takes the steps that are left, and waits between them.
 pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     let files = &arguments.files;
-    let failed = |error: &RotateError| not_taken(error, files, console);
     let first = files.read(console)?;
     arguments.names_peers(&first)?;
     if files.one_side {
@@ -28,20 +28,22 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         return Err(Failure::new(Exit::Usage, why).with_help(help));
     }
     let opening = first.plan(first.phase().next_step(), SystemClock.now());
-    let opening = opening.map_err(|error| failed(&error))?;
-    if arguments.dry_run {
+    let opening = opening.map_err(|error| files.not_taken(&error, console))?;
+    if arguments.how.dry_run {
         console.answer(shown::step(&opening, &first, arguments))?;
         return Ok(Exit::Done);
     }
     // Else the last step could not be taken.
-    reaches_all(&first, arguments).map_err(|error| failed(&error))?;
-    confirm(&opening, arguments, console)?;
+    arguments
+        .reaches_all(&first)
+        .map_err(|error| files.not_taken(&error, console))?;
+    arguments.confirm(&opening, console)?;
     if opening.step() == Step::Prepare {
         // The key that was shown is the one that is written.
         match carry_out(&opening, arguments.timeout) {
-            Err(RotateError::Write(WriteError::Changed(_))) if arguments.yes => {}
+            Err(RotateError::Write(WriteError::Changed(_))) if arguments.how.yes => {}
             done => {
-                done.map_err(|error| failed(&error))?;
+                done.map_err(|error| files.not_taken(&error, console))?;
                 took(&opening, console);
             }
         }
@@ -53,21 +55,22 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
 fn go_on(asked: Step, kind: &ModuleKind, arguments: &StepArguments, console: &Console) -> Answer {
     let files = &arguments.files;
     let runtime = runtime()?;
-    let failed = |error: &RotateError| not_taken(error, files, console);
     let mut tries = TRIES;
     loop {
         let rotation = files.read(console)?;
         let step = rotation.phase().next_step();
         runtime
             .block_on(wait_for(step, &rotation, (arguments, kind), console))
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| files.not_taken(&error, console))?;
         // The files may have changed while it waited.
         let rotation = files.read(console)?;
         if step == Step::Finish {
-            reaches_all(&rotation, arguments).map_err(|error| failed(&error))?;
+            arguments
+                .reaches_all(&rotation)
+                .map_err(|error| files.not_taken(&error, console))?;
         }
         let plan = rotation.plan(step, SystemClock.now());
-        let plan = plan.map_err(|error| failed(&error))?;
+        let plan = plan.map_err(|error| files.not_taken(&error, console))?;
         if step != asked {
             warn_of_variables(plan.files(), console);
         }
@@ -79,7 +82,7 @@ fn go_on(asked: Step, kind: &ModuleKind, arguments: &StepArguments, console: &Co
                 tries = tries.saturating_sub(1);
                 continue;
             }
-            done => done.map_err(|error| failed(&error))?,
+            done => done.map_err(|error| files.not_taken(&error, console))?,
         }
         if step != Step::Finish {
             took(&plan, console);
@@ -91,10 +94,8 @@ fn go_on(asked: Step, kind: &ModuleKind, arguments: &StepArguments, console: &Co
         }
         finished::still_trusting(&rotation, ("old", rotation.previous()), files, console);
         let after = files.read(console)?;
-        match console.format() {
-            Format::Text => console.answer(shown::step(&plan, &after, arguments))?,
-            Format::Json => console.json(&Report::step(&plan, &after, arguments))?,
-        }
+        let report = Report::step(&plan, &after, arguments);
+        console.reply(shown::step(&plan, &after, arguments), &report)?;
         return ended.map(|()| Exit::Done);
     }
 }

@@ -7,9 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::read;
-use crate::cli::Answer;
-use crate::cli::output::{Console, Exit, Failure};
+use crate::cli::input;
+use crate::cli::output::{Answer, Console, Exit, Failure};
 use crate::jose::{MAX_UNVERIFIED_BYTES, Unverified, json};
 use crate::telemetry::misleads;
 
@@ -30,7 +29,7 @@ struct Inspected<'a> {
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     console.present("NOT VERIFIED: anybody could have written this token");
-    let token = read(&arguments.token_file, MAX_UNVERIFIED_BYTES)?;
+    let token = input::bearer(&arguments.token_file, MAX_UNVERIFIED_BYTES)?;
     let token = Unverified::read(&token).map_err(|error| {
         let failure = Failure::caused(Exit::No, "this is no signed token", &error);
         match token.split('.').count() {
