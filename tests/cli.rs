@@ -51,6 +51,8 @@ mod revoke_watch;
 mod rotate;
 #[path = "cli/secrets.rs"]
 mod secrets;
+#[path = "cli/snapshots.rs"]
+mod snapshots;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/token.rs"]
