@@ -99,6 +99,8 @@ impl World {
         let files =
             ["dpm", "dpe"].map(|module| format!("{module}={module}/etc/application.properties"));
         world.succeeds(&["pair", &files[0], &files[1], "--yes"]);
+        // `rotate` names the third deployment: its file is there however late the first change is.
+        world.write_third("IMPERSONATION");
         for module in ["dpm", "dpe"] {
             let mut child = world
                 .command(&[module, "run", "--home", module])
@@ -135,14 +137,19 @@ impl World {
         assert!(output.status.success(), "{arguments:?}: {output:#?}");
     }
 
-    /// Changes what a file of each module says of a third one, and has both modules reload at once.
-    fn change(&self, roles: &str) {
+    /// Writes what a file of each module says of a third one.
+    fn write_third(&self, roles: &str) {
         for module in ["dpm", "dpe"] {
             let file = file(self.folder.path(), module).with_file_name(PROFILE);
             let beside = file.with_extension("new");
             fs::write(&beside, self.third.replace("ROLES", roles)).unwrap();
             fs::rename(beside, file).unwrap();
         }
+    }
+
+    /// Changes what a file of each module says of a third one, and has both modules reload at once.
+    fn change(&self, roles: &str) {
+        self.write_third(roles);
         let ids = self.running.iter().map(|(child, _)| child.id().to_string());
         let sent = Command::new("kill").arg("-HUP").args(ids).status();
         assert!(sent.unwrap().success());
