@@ -100,7 +100,7 @@ impl TrustFile {
         &self.findings
     }
 
-    /// Returns whom it trusts, in its order.
+    /// Returns the trusted deployments, in the order of the file.
     pub fn deployments(&self) -> &[Deployment] {
         &self.checked.deployments
     }

@@ -1,4 +1,4 @@
-//! `countersign deployment`: whom one file trusts.
+//! `countersign deployment`: the deployments that one file trusts.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

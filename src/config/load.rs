@@ -50,7 +50,7 @@ pub struct Settings {
     pub own: OwnDeployment,
     /// How far the change of its own key is.
     pub rotation: RotationSettings,
-    /// Whom it trusts.
+    /// The deployments that it trusts.
     pub deployments: Vec<Deployment>,
     /// What we add about those.
     pub peers: Vec<PeerSettings>,

@@ -137,7 +137,7 @@ impl IssuedToken {
         self.text.expose()
     }
 
-    /// Returns its `iss`, whom a proof of the reply addresses.
+    /// Returns its `iss`, which a proof of the reply names as its audience.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }

@@ -61,7 +61,7 @@ impl VerifiedToken {
         &self.key_id
     }
 
-    /// Returns the token's `iss`, whom a proof addresses.
+    /// Returns the token's `iss`, which a proof names as its audience.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }

@@ -1,4 +1,4 @@
-//! Whom this module trusts, and who it is itself.
+//! The deployments that this module trusts, and its own identity.
 
 mod deployment;
 mod error;
