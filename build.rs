@@ -13,10 +13,6 @@ use std::{env, fs};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "cargo tells a build script its features in the environment"
-)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     generate("proto/descriptors.bin")?;
     // The service of `examples/`, which tests use too: both are built with the feature `testing`.
