@@ -83,9 +83,8 @@ pub(super) fn changes_in(file: &EditedFile, state: &str) -> String {
 /// Names the TLS files that are made: a certificate and its key.
 pub(super) fn new_files(files: &[&Path]) -> String {
     let files = files.iter().zip(["0644", "0600"]);
-    files
-        .map(|(file, mode)| format!("{}  (new, mode {mode})\n", file.display()))
-        .collect()
+    let lines = files.map(|(file, mode)| format!("{}  (new, mode {mode})\n", file.display()));
+    lines.collect::<Vec<_>>().concat()
 }
 
 /// Warns of variables of this environment that stand above what changes in `files`.
@@ -153,7 +152,8 @@ pub(super) struct File {
 struct Change {
     key: String,
     value: String,
-    change: &'static str,
+    #[serde(rename = "change")]
+    kind: &'static str,
 }
 
 impl File {
@@ -167,7 +167,7 @@ impl File {
         let changes = file.changes().iter().map(|change| Change {
             key: change.key.clone(),
             value: change.shown.clone(),
-            change: match change.kind {
+            kind: match change.kind {
                 ChangeKind::Added => "added",
                 ChangeKind::Replaced => "replaced",
                 ChangeKind::Removed => "removed",

@@ -308,10 +308,10 @@ fn show(file: &TrustFile, name: &DeploymentName, console: &Console) -> Answer {
         lines.push(("tokens", "taken once each".to_owned()));
     }
     let lines = lines.into_iter();
-    let text: String = lines
+    let lines: Vec<_> = lines
         .map(|(name, value)| format!("{name:<12} {value}\n"))
         .collect();
-    console.reply(text, &shown)?;
+    console.reply(lines.concat(), &shown)?;
     Ok(Exit::Done)
 }
 

@@ -244,7 +244,8 @@ impl Shown {
         let lines = lines.iter().filter(|(_, value)| !value.is_empty());
         lines
             .map(|(name, value)| format!("{name:<14} {value}\n"))
-            .collect()
+            .collect::<Vec<_>>()
+            .concat()
     }
 }
 

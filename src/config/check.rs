@@ -156,7 +156,7 @@ pub fn check_texts(
             sets: &[],
             assumed,
         };
-        inspected.push(inspect(&question, &files)?);
+        inspected.push(inspect(&question, &files));
     }
     let mut all = Limited::default();
     all.extend(cross_check::check(&inspected));
@@ -243,10 +243,7 @@ impl Inspected {
 }
 
 /// Reads one file and everything that overrides it.
-pub(super) fn inspect(
-    question: &Question<'_>,
-    files: &[(&Path, &FileText)],
-) -> Result<Inspected, CheckError> {
+pub(super) fn inspect(question: &Question<'_>, files: &[(&Path, &FileText)]) -> Inspected {
     let mut view = View::new(files);
     let mut findings = Limited::default();
     let (layers, gathered, broken_key) = layers(&mut view, question, &mut findings);
@@ -290,7 +287,7 @@ pub(super) fn inspect(
     let settings = gathered.ours.len();
     let ignored = whole_file::ignored(&view, &gathered);
     findings.extend(gathered.findings.finish());
-    Ok(Inspected {
+    Inspected {
         own,
         rotation,
         impersonation,
@@ -304,7 +301,7 @@ pub(super) fn inspect(
         settings,
         ignored,
         view,
-    })
+    }
 }
 
 /// Returns what `name` is set to, unless that is its default.

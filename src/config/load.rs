@@ -195,7 +195,7 @@ impl Settings {
             sets: &asked.sets,
             assumed: &[],
         };
-        let inspected = inspect(&question, &texts.files())?;
+        let inspected = inspect(&question, &texts.files());
         let source = Source::new(Arc::clone(asked), texts, &inspected);
         let mut findings = inspected.findings;
         let own = inspected.own.filter(|_| findings.errors() == 0);

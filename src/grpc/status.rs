@@ -35,9 +35,10 @@ pub(super) fn refuse_at(
     let mut message = format!("{reason}: {}", reason.summary());
     if let Some(detail) = detail {
         message = format!("{message}: {detail}");
-        let end = detail.floor_char_boundary(MOST_DETAIL_BYTES);
-        let (detail, _rest) = detail.split_at(end);
-        metadata.insert(DETAIL.to_owned(), detail.to_owned());
+        let ends = detail.char_indices().map(|(at, c)| at + c.len_utf8());
+        let fitting = ends.take_while(|end| *end <= MOST_DETAIL_BYTES).count();
+        let shown = detail.chars().take(fitting).collect();
+        metadata.insert(DETAIL.to_owned(), shown);
     }
     let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
     Status::with_error_details(reason.status(), message, details)

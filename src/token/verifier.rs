@@ -221,6 +221,10 @@ impl TokenVerifier {
         judged.map_err(|refusal| of_caller(refusal, kid, signer, claims, &trust))
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of the walk, called from one place"
+    )]
     fn walk_parsed<'a>(
         &self,
         walk: &mut Walk<'_>,
@@ -266,6 +270,7 @@ impl TokenVerifier {
     }
 
     /// Applies the rules that are judged at each use of a token.
+    #[expect(clippy::too_many_arguments, reason = "the last step of two walks")]
     fn walk_claims(
         &self,
         walk: &mut Walk<'_>,
