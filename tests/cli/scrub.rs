@@ -45,7 +45,7 @@ static RULES: LazyLock<Vec<(Regex, Placeholder)>> = LazyLock::new(|| {
             Numbered("port"),
         ),
         (r#"port(?:=|": | +)(?P<v>\d{4,5}\b)"#, Numbered("port")),
-        (r#"process (?P<v>\d+)"#, Fixed("«pid»")),
+        (r"process (?P<v>\d+)", Fixed("«pid»")),
         (r#"pid(?:=|": )(?P<v>\d+)"#, Fixed("«pid»")),
         (
             r"localhost → (?P<v>.*?)(?:  |\n|\x22)",

@@ -58,7 +58,10 @@ impl Transcript {
         let mut shown = format!("$ countersign {arguments}\nexit {}\n", run.code);
         for (stream, printed) in [("stdout", &run.stdout), ("stderr", &run.stderr)] {
             if !printed.is_empty() {
-                shown += &format!("--- {stream}\n{printed}");
+                shown += "--- ";
+                shown += stream;
+                shown.push('\n');
+                shown += printed;
                 if !printed.ends_with('\n') {
                     shown += "«no newline»\n";
                 }

@@ -1,6 +1,7 @@
 use super::{Folder, ModuleKind, Settings, error_codes, good};
 use crate::config::schema::{Known, Setting, find, settings};
 use crate::diagnostic::Code;
+use crate::identity::DeploymentName;
 use crate::properties::name::Name;
 
 /// Loads a good file, which trusts `dpe-dev`, with `lines` and `--set` options added.
@@ -56,7 +57,7 @@ fn connection_names_its_deployment_in_any_spelling() {
     let connections = settings.client.connections.iter();
     let named = connections.filter_map(|c| c.deployment.as_ref());
     assert_eq!(
-        named.map(|name| name.as_str()).collect::<Vec<_>>(),
+        named.map(DeploymentName::as_str).collect::<Vec<_>>(),
         ["dpe-dev"]
     );
 }

@@ -31,11 +31,11 @@ fn texts(list: &[Sourced]) -> Vec<&str> {
 
 #[test]
 fn later_layer_overrides_an_earlier_one() {
-    let mut defaults = Layer::new();
-    defaults.push((path("server/port"), one("8031", Origin::Default)));
-    defaults.push((path("server/address"), one("127.0.0.1", Origin::Default)));
-    let mut file = Layer::new();
-    file.push((path("server/port"), one("1", at(3))));
+    let defaults: Layer = vec![
+        (path("server/port"), one("8031", Origin::Default)),
+        (path("server/address"), one("127.0.0.1", Origin::Default)),
+    ];
+    let file: Layer = vec![(path("server/port"), one("1", at(3)))];
     let mut environment = Layer::new();
     let variable = Origin::Environment("SERVER_PORT".into());
     environment.push((path("server/port"), one("2", variable.clone())));
@@ -52,10 +52,8 @@ fn later_layer_overrides_an_earlier_one() {
 /// Merged element by element they would be `[C, B]`.
 #[test]
 fn list_of_a_later_layer_replaces_the_whole_list() {
-    let mut file = Layer::new();
-    file.push((path("d/roles"), list(&["A", "B"], &at(1))));
-    let mut options = Layer::new();
-    options.push((path("d/roles"), list(&["C"], &Origin::SetOption)));
+    let file: Layer = vec![(path("d/roles"), list(&["A", "B"], &at(1)))];
+    let options: Layer = vec![(path("d/roles"), list(&["C"], &Origin::SetOption))];
 
     let layered = Layered::new(vec![file, options]);
 
@@ -81,9 +79,7 @@ fn names_keep_the_order_of_the_file_and_their_spelling() {
 #[test]
 fn value_and_subtree_at_one_name_do_not_depend_on_chance() {
     for _ in 0..20 {
-        let mut file = Layer::new();
-        file.push((path("x"), one("1", at(1))));
-        file.push((path("x/y"), one("2", at(2))));
+        let file: Layer = vec![(path("x"), one("1", at(1))), (path("x/y"), one("2", at(2)))];
 
         let layered = Layered::new(vec![file]);
 
@@ -93,8 +89,7 @@ fn value_and_subtree_at_one_name_do_not_depend_on_chance() {
 
 #[test]
 fn debug_shows_no_text() {
-    let mut file = Layer::new();
-    file.push((path("generator/key"), one("c2VjcmV0", at(1))));
+    let file: Layer = vec![(path("generator/key"), one("c2VjcmV0", at(1)))];
 
     let layered = Layered::new(vec![file.clone()]);
 
