@@ -31,7 +31,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admin", 6866),
     ("cli", 4650),
     ("clock", 64),
-    ("config", 6478),
+    ("config", 6455),
     ("diagnostic", 625),
     ("dpe", 664),
     ("dpm", 1329),
@@ -47,12 +47,12 @@ const BUDGETS: &[(&str, usize)] = &[
     ("storage", 74),
     ("telemetry", 1707),
     ("testing", 75),
-    ("token", 2010),
+    ("token", 1908),
     ("trust", 271),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 35715;
+const TOTAL: usize = 35441;
 
 /// Most occurrences of `let x = x…`: the aim is 2 per 1,000 code lines.
 const MAX_SHADOWING: usize = 328;

@@ -307,11 +307,10 @@ fn show(file: &TrustFile, name: &DeploymentName, console: &Console) -> Answer {
     if deployment.single_use_tokens {
         lines.push(("tokens", "taken once each".to_owned()));
     }
-    let lines = lines.into_iter();
-    let lines: Vec<_> = lines
-        .map(|(name, value)| format!("{name:<12} {value}\n"))
-        .collect();
-    console.reply(lines.concat(), &shown)?;
+    let rows = lines
+        .iter()
+        .map(|(name, value)| format!("{name:<12} {value}\n"));
+    console.reply(rows.collect::<Vec<_>>().concat(), &shown)?;
     Ok(Exit::Done)
 }
 

@@ -15,7 +15,7 @@ use crate::trust::Deployment;
 use super::connections;
 use super::cross_check;
 use super::deployments::{self, ReadDeployment};
-use super::gather::{self, Gathered, Names};
+use super::gather::{self, Gathered, Names, Spellings};
 use super::load::ModuleKind;
 use super::options::{self, Options};
 use super::own_key::{self, OwnKey};
@@ -343,17 +343,14 @@ fn layers(
     swallowed::check(view, &known, findings);
     let private = |at: &usize| matches!(known.get(*at), Some(Known::Setting(placed)) if placed.setting.is_private());
     let broken_key = skipped.iter().any(private);
-    let (files, gathered) = gather::files(view, known, &skipped);
+    let spellings = Spellings::of(&known, &skipped, question.sets);
+    let (files, gathered) = gather::files(view, known, &skipped, &spellings);
     let mut layers = vec![defaults(question.kind)];
     layers.extend(files);
     if question.purpose == Purpose::Run {
         let names = Names::new(&gathered.ours);
         layers.push(gather::environment(question.environment, &names, findings));
-        layers.push(gather::options(
-            question.sets,
-            &gathered.spellings,
-            findings,
-        ));
+        layers.push(gather::options(question.sets, &spellings, findings));
     }
     (layers, gathered, broken_key)
 }

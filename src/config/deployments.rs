@@ -244,12 +244,9 @@ fn roles(reader: &mut Reader<'_>, keys: &[String; 1], impersonation: &Role) -> R
 }
 
 fn single_use_tokens(reader: &mut Reader<'_>, deployment: &str) -> bool {
-    let mut single_use = false;
-    for name in reader.additions(deployment) {
-        let setting = "countersign.deployments.<name>.single-use-tokens";
-        single_use |= reader.switch(setting, &[name]).unwrap_or(false);
-    }
-    single_use
+    let setting = "countersign.deployments.<name>.single-use-tokens";
+    let keys = [deployment.to_owned()];
+    reader.switch(setting, &keys).unwrap_or(false)
 }
 
 fn trusted_keys(reader: &mut Reader<'_>, deployment: &str, purpose: Purpose) -> Vec<ReadKey> {

@@ -21,17 +21,19 @@ pub(super) struct Gathered {
     pub(super) ignored: Vec<usize>,
     /// Every entry of ours and the setting it is of.
     pub(super) ours: Vec<(usize, Placed)>,
-    /// How the file spells the deployments that it trusts.
-    pub(super) spellings: Spellings,
 }
 
 /// Sorts the entries of `view`, without those in `skipped`, into what is ours and what is not; each
 /// file is a layer.
-pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<Layer>, Gathered) {
+pub(super) fn files(
+    view: &View,
+    known: Vec<Known>,
+    skipped: &[usize],
+    spellings: &Spellings,
+) -> (Vec<Layer>, Gathered) {
     let mut gathered = Gathered::default();
     let files = view.document().file_starts();
     let mut values: Vec<_> = files.map(|_| Values::default()).collect();
-    let spellings = Spellings::of(&known, skipped);
     for (at, (entry, known)) in view.entries().iter().zip(known).enumerate() {
         give_way(at);
         if skipped.contains(&at) {
@@ -78,14 +80,13 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
             }
         }
     }
-    gathered.spellings = spellings;
     let layers = values
         .into_iter()
         .map(|values| values.into_layer(Some(view), &mut gathered.findings));
     (layers.collect(), gathered)
 }
 
-/// The trusted deployments as the vendor's part of the file spells them.
+/// The trusted deployments, each as the vendor's part of the settings spells it.
 ///
 /// Settings under `countersign.deployments` are filed under that spelling, whatever their own: two
 /// spellings of one setting are one setting given twice.
@@ -93,28 +94,31 @@ pub(super) fn files(view: &View, known: Vec<Known>, skipped: &[usize]) -> (Vec<L
 pub(super) struct Spellings(HashMap<String, String>);
 
 impl Spellings {
-    fn of(known: &[Known], skipped: &[usize]) -> Self {
-        let mut spellings = HashMap::new();
-        let depth = DEPLOYMENTS.split('.').count();
+    /// Collects the spellings of a file's entries, without those in `skipped`, and of `--set`.
+    pub(super) fn of(known: &[Known], skipped: &[usize], sets: &[(String, String)]) -> Self {
+        let mut spellings = Self::default();
         for (at, known) in known.iter().enumerate() {
-            let Known::Setting(placed) = known else {
-                continue;
-            };
-            if skipped.contains(&at) || !placed.setting.canonical().starts_with(DEPLOYMENTS) {
-                continue;
-            }
-            if let Some(name) = placed.path.get(depth) {
-                spellings
-                    .entry(uniform(name))
-                    .or_insert_with(|| name.to_string());
+            if !skipped.contains(&at) {
+                spellings.note(known);
             }
         }
-        Self(spellings)
+        for (name, _) in sets {
+            spellings.note(&schema::find(&Name::parse(name)));
+        }
+        spellings
     }
 
-    /// Returns the spelling of the trusted deployment that `name` matches.
-    pub(super) fn find(&self, name: &str) -> Option<&str> {
-        self.0.get(&uniform(name)).map(String::as_str)
+    fn note(&mut self, known: &Known) {
+        let Known::Setting(placed) = known else {
+            return;
+        };
+        if !placed.setting.canonical().starts_with(DEPLOYMENTS) {
+            return;
+        }
+        if let Some(name) = placed.path.get(DEPLOYMENTS.split('.').count()) {
+            let spelled = self.0.entry(uniform(name));
+            spelled.or_insert_with(|| name.to_string());
+        }
     }
 
     fn canonical(&self, known: Known) -> Known {
@@ -126,12 +130,13 @@ impl Spellings {
 
     fn placed(&self, placed: Placed) -> Placed {
         const OURS: &str = "countersign.deployments.<name>.";
+        const NAME: usize = 2;
         if !placed.setting.canonical().starts_with(OURS) {
             return placed;
         }
-        let spelled = placed.path.get(2).and_then(|name| self.find(name));
-        match spelled {
-            Some(name) => placed.with_key(2, name),
+        let trusted = placed.path.get(NAME).map(|name| uniform(name));
+        match trusted.and_then(|name| self.0.get(&name)) {
+            Some(name) => placed.with_key(NAME, name),
             None => placed,
         }
     }

@@ -1,6 +1,6 @@
 //! Reads the options of a module from its settings.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -294,11 +294,10 @@ fn logging(reader: &mut Reader<'_>) -> LoggingSettings {
 
 fn peers(reader: &mut Reader<'_>) -> Vec<PeerSettings> {
     let trusted = reader.names(DEPLOYMENTS);
-    let by_name: HashMap<_, _> = trusted.iter().map(|name| (uniform(name), name)).collect();
+    let known: HashSet<_> = trusted.iter().collect();
     let mut peers = Vec::new();
     for name in reader.names("countersign.deployments") {
-        let meant = by_name.get(&uniform(&name)).copied();
-        let Some(meant) = meant.cloned() else {
+        if !known.contains(&name) {
             let path = schema::path(
                 "countersign.deployments.<name>",
                 std::slice::from_ref(&name),
@@ -313,16 +312,15 @@ fn peers(reader: &mut Reader<'_>) -> Vec<PeerSettings> {
                 .findings
                 .push(found.with_help(format!("trusted are: {names}")));
             continue;
-        };
+        }
         let keys = [name];
         let low = "countersign.deployments.<name>.allow-low-ports";
-        peers.push(PeerSettings {
-            addresses: AddressRules {
-                allow_low_ports: reader.switch(low, &keys).unwrap_or(false),
-                allowed: allowed(reader, &keys),
-            },
-            name: meant,
-        });
+        let addresses = AddressRules {
+            allow_low_ports: reader.switch(low, &keys).unwrap_or(false),
+            allowed: allowed(reader, &keys),
+        };
+        let [name] = keys;
+        peers.push(PeerSettings { name, addresses });
     }
     peers
 }

@@ -33,30 +33,27 @@ impl ReadPin {
     }
 }
 
-/// Reads the pins of `deployment`, whatever spelling of its name they stand under.
+/// Reads the pins of `deployment`.
 pub(super) fn read(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
     let mut pins = Vec::new();
-    for name in reader.additions(deployment) {
-        let mut path = schema::path("countersign.deployments", &[]);
-        path.extend([name.as_str(), "tls-keys"]);
-        for key in reader.names_at(&path) {
-            let keys = [name.clone(), key];
-            let Some(at) = reader.text(FINGERPRINT, &keys) else {
-                continue;
-            };
-            match at.text().parse() {
-                Ok(fingerprint) => pins.push(ReadPin {
-                    fingerprint,
-                    at,
-                    setting: schema::path(FINGERPRINT, &keys).join("."),
-                }),
-                Err(_) => reader.wrong(
-                    FINGERPRINT,
-                    &keys,
-                    &at,
-                    "is no fingerprint: the SHA-256 of a certificate's public key, 43 base64url characters",
-                ),
-            }
+    let path = ["countersign", "deployments", deployment, "tls-keys"];
+    for key in reader.names_at(&path) {
+        let keys = [deployment.to_owned(), key];
+        let Some(at) = reader.text(FINGERPRINT, &keys) else {
+            continue;
+        };
+        match at.text().parse() {
+            Ok(fingerprint) => pins.push(ReadPin {
+                fingerprint,
+                at,
+                setting: schema::path(FINGERPRINT, &keys).join("."),
+            }),
+            Err(_) => reader.wrong(
+                FINGERPRINT,
+                &keys,
+                &at,
+                "is no fingerprint: the SHA-256 of a certificate's public key, 43 base64url characters",
+            ),
         }
     }
     pins

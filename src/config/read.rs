@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
 use crate::properties::bind::{self, ValueError};
-use crate::properties::name::{Name, uniform, variable_for};
+use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
 use crate::properties::{Content, Layered, Sourced};
 
@@ -34,7 +34,6 @@ pub(super) struct Reader<'a> {
     /// Settings whose placeholder cannot be resolved, and where: each is reported once.
     unresolved: HashSet<(String, Origin)>,
     first_below: OnceCell<HashMap<&'a [Cow<'static, str>], usize>>,
-    additions: OnceCell<HashMap<String, Vec<String>>>,
     pub(super) findings: Limited,
 }
 
@@ -49,7 +48,6 @@ impl<'a> Reader<'a> {
             by_name: OnceCell::new(),
             unresolved: HashSet::new(),
             first_below: OnceCell::new(),
-            additions: OnceCell::new(),
             findings: Limited::default(),
         }
     }
@@ -67,21 +65,6 @@ impl<'a> Reader<'a> {
     pub(super) fn names_at(&self, path: &[&str]) -> Vec<String> {
         let names = self.layered.names(path).into_iter();
         names.map(str::to_owned).collect()
-    }
-
-    /// Returns the names under which we add something about `deployment`: every spelling of it.
-    pub(super) fn additions(&self, deployment: &str) -> Vec<String> {
-        let additions = self.additions.get_or_init(|| {
-            let mut additions: HashMap<_, Vec<String>> = HashMap::new();
-            for name in self.names("countersign.deployments") {
-                additions.entry(uniform(&name)).or_default().push(name);
-            }
-            additions
-        });
-        additions
-            .get(&uniform(deployment))
-            .cloned()
-            .unwrap_or_default()
     }
 
     /// Returns the value as written, blanks and placeholders included.

@@ -37,8 +37,7 @@ pub(super) fn refuse_at(
         message = format!("{message}: {detail}");
         let ends = detail.char_indices().map(|(at, c)| at + c.len_utf8());
         let fitting = ends.take_while(|end| *end <= MOST_DETAIL_BYTES).count();
-        let shown = detail.chars().take(fitting).collect();
-        metadata.insert(DETAIL.to_owned(), shown);
+        metadata.insert(DETAIL.to_owned(), detail.chars().take(fitting).collect());
     }
     let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
     Status::with_error_details(reason.status(), message, details)

@@ -1,4 +1,4 @@
-use super::{Folder, ModuleKind, Settings, error_codes, good};
+use super::{Folder, ModuleKind, Settings, deployment, error_codes, good, key};
 use crate::config::schema::{Known, Setting, find, settings};
 use crate::diagnostic::Code;
 use crate::identity::DeploymentName;
@@ -34,6 +34,25 @@ fn option_in_a_different_spelling_keeps_the_other_settings_of_a_deployment() {
     let settings = load(lines, &[set]);
 
     assert_eq!(settings.peers.len(), 1);
+    assert_eq!(settings.peers[0].addresses.allowed.len(), 1);
+    assert!(settings.peers[0].addresses.allow_low_ports);
+}
+
+#[test]
+fn option_that_adds_a_deployment_decides_how_it_is_spelled() {
+    let trusted = deployment("dpe-two", "dpe", &key());
+    let lines = trusted.lines().filter_map(|line| line.split_once('='));
+    let mut sets: Vec<_> = lines
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let low = "countersign.deployments.DPE_TWO.allow-low-ports";
+    sets.push((low.to_owned(), "true".to_owned()));
+    let lines = "countersign.deployments.dpeTwo.allowed-addresses=10.0.0.0/8\n";
+
+    let settings = load(lines, &sets);
+
+    assert_eq!(settings.peers.len(), 1);
+    assert_eq!(settings.peers[0].name, "dpe-two");
     assert_eq!(settings.peers[0].addresses.allowed.len(), 1);
     assert!(settings.peers[0].addresses.allow_low_ports);
 }
