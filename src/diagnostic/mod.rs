@@ -1,6 +1,6 @@
-//! A finding: what is wrong with a file or setting, where, why, and how to mend it.
+//! A finding: what is wrong with a file or setting, where, why, and how to fix it.
 //!
-//! Rendering with colours belongs to the command line; here is only the one-line form.
+//! This module has only the one-line form. The command line renders findings with colours.
 
 mod code;
 mod finding;

@@ -27,15 +27,6 @@ impl Extend<String> for Public {
     }
 }
 
-impl IntoIterator for Public {
-    type Item = String;
-    type IntoIter = std::collections::hash_set::IntoIter<String>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
 /// Hides the parts of `text` that may belong to a private key or a token.
 ///
 /// These are: the member `d`; a run of base64 characters that is longer than a fingerprint and is
@@ -98,15 +89,7 @@ const TOKEN_PART: usize = 20;
 
 /// What keys hold, in JSON, PEM and base64; the last three are DER in base64.
 const MARKS: [&str; 9] = [
-    "kty",
-    "crv",
-    "\"d\"",
-    "\",\"",
-    "-----BEGIN",
-    "eyJ",
-    "MHcCAQ",
-    "MIGHAg",
-    "MIGTAg",
+    "kty", "crv", "\"d\"", "\",\"", "--BEGIN", "eyJ", "MHcCAQ", "MIGHAg", "MIGTAg",
 ];
 
 pub(super) fn is_odd(character: char) -> bool {

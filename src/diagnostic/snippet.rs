@@ -72,11 +72,8 @@ fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>
     let last = pieces
         .partition_point(|(_, at)| *at < marked.end)
         .max(first);
-    let from = if pieces.len() <= WIDEST {
-        0
-    } else {
-        first.saturating_sub(WIDEST / 4)
-    };
+    let latest = pieces.len().saturating_sub(WIDEST);
+    let from = first.saturating_sub(WIDEST / 4).min(latest);
     let to = pieces.len().min(from.saturating_add(WIDEST));
     let mut text = String::new();
     if from > 0 {

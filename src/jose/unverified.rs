@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde_json::{Map, Value};
 
+use super::compact::part;
 use super::error::CompactError;
 use super::json;
 
@@ -37,14 +37,10 @@ impl Unverified {
         let [header, payload, signature] = parts.as_slice() else {
             return Err(CompactError::Parts(token.split('.').count()));
         };
-        let decode = |name, text: &str| {
-            let decoded = BASE64_URL_SAFE_NO_PAD.decode(text);
-            decoded.map_err(|_cause| CompactError::Encoding(name))
-        };
-        let header = decode("header", header)?;
+        let header = part("header", header)?;
         Ok(Self {
-            payload: decode("payload", payload)?,
-            signature: decode("signature", signature)?,
+            payload: part("payload", payload)?,
+            signature: part("signature", signature)?,
             header: json::object(&header).map_err(CompactError::Header)?,
         })
     }
@@ -76,6 +72,8 @@ impl fmt::Debug for Unverified {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
     use super::*;
 
     fn token(header: &str) -> String {
