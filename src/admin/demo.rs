@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use child::{ChildModule, text};
 
-use super::PairError;
+use super::Refused;
 use super::pairing::{self, Member, Options};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{CheckError, LoadError, ModuleKind, Settings, check};
@@ -58,7 +58,7 @@ pub struct Outcome {
 pub enum DemoError {
     /// The two homes cannot be paired.
     #[error("cannot pair the two homes")]
-    Pair(#[from] PairError),
+    Pair(#[from] Refused),
     /// A name of the demo's own is none: a bug.
     #[error("a name of the demo is none")]
     Name(#[from] NameError),

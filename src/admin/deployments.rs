@@ -1,13 +1,11 @@
 //! The deployments that one file trusts: added from a public key, removed, listed.
 
-mod error;
 mod settings;
 
 use std::path::{Path, PathBuf};
 
-pub use error::DeploymentError;
-
 use super::edited::{ADDED, ChangeKind, EditedFile, Setting, write_all};
+use super::error::{Kind, Refused};
 use super::overrides::is_main;
 use crate::config::{self, Checked, Report, check_texts};
 use crate::diagnostic::{Findings, Severity};
@@ -69,12 +67,12 @@ impl TrustFile {
     /// # Errors
     ///
     /// When it cannot be read, or is the file of an active profile.
-    pub fn read(path: &Path) -> Result<Self, DeploymentError> {
-        is_main(path)?;
+    pub fn read(path: &Path) -> Result<Self, Refused> {
+        is_main(path, Kind::Usage)?;
         Self::of(path, FileText::read(path)?)
     }
 
-    fn of(path: &Path, text: FileText) -> Result<Self, DeploymentError> {
+    fn of(path: &Path, text: FileText) -> Result<Self, Refused> {
         let texts = [(path.to_owned(), text)];
         let Report {
             findings, files, ..
@@ -84,7 +82,7 @@ impl TrustFile {
         Ok(Self {
             path,
             text,
-            checked: checked.ok_or(DeploymentError::Internal)?,
+            checked: checked.ok_or_else(internal)?,
             findings,
         })
     }
@@ -118,24 +116,32 @@ impl TrustFile {
     ///
     /// When something else is there in its place, its key is somebody else's, or the new text has
     /// a fault that the file does not have.
-    pub fn plan_add(&self, addition: &Addition) -> Result<Plan, DeploymentError> {
+    pub fn plan_add(&self, addition: &Addition) -> Result<Plan, Refused> {
         let (key, name) = (&addition.key, &addition.name);
         settings::is_in_main_file(self, name, false)?;
         if published(key.fingerprint()) {
-            return Err(DeploymentError::Published);
+            let message = "the key is printed in a public guide, and so is its private half";
+            return Err(Refused::new(Kind::Unreadable, message)
+                .with_help("make another one: countersign key gen --out FILE"));
         }
         let own = self.checked.own.as_ref();
         if own.is_some_and(|(own, _)| own.verifying_key() == key) {
-            return Err(DeploymentError::OwnKey);
+            let message = "the key is this module's own; its peers are to trust it";
+            return Err(Refused::new(Kind::Taken, message)
+                .with_help("name the other module's file, or give the other module's key"));
         }
         let has_key = |deployment: &&Deployment| deployment.keys.iter().any(|k| k.key == *key);
         let owner = self.deployments().iter().find(has_key);
         if let Some(owner) = owner.filter(|owner| owner.name.uniform() != name.uniform()) {
-            return Err(DeploymentError::OtherOwner(owner.name.clone()));
+            let owner = &owner.name;
+            let message = format!("the key belongs to the deployment `{owner}`");
+            return Err(Refused::new(Kind::Taken, message).with_help(format!(
+                "use that name, or first: countersign deployment remove {owner}"
+            )));
         }
         let known = self.find(name);
         if known.is_none() && settings::mentions(&self.path, &self.text, name) {
-            return Err(DeploymentError::Incomplete(name.clone()));
+            return Err(incomplete(name));
         }
         let settings = settings::adding(self, known, addition)?;
         let plan = self.plan(&settings, Some(ADDED))?;
@@ -144,7 +150,7 @@ impl TrustFile {
         if replaced
             .any(|change| change.kind == ChangeKind::Replaced && !settings::is_role(&change.key))
         {
-            return Err(DeploymentError::Incomplete(name.clone()));
+            return Err(incomplete(name));
         }
         Ok(plan)
     }
@@ -156,15 +162,11 @@ impl TrustFile {
     ///
     /// When nothing in the file is about it, or the new text has a fault that the file does not
     /// have.
-    pub fn plan_remove(&self, name: &DeploymentName) -> Result<(Plan, Removed), DeploymentError> {
+    pub fn plan_remove(&self, name: &DeploymentName) -> Result<(Plan, Removed), Refused> {
         settings::is_in_main_file(self, name, true)?;
         let (keys, connections) = settings::about(&self.path, &self.text, name);
         if keys.is_empty() {
-            let names = self.deployments().iter().map(|d| d.name.to_string());
-            return Err(DeploymentError::NotThere {
-                name: name.clone(),
-                known: names.collect(),
-            });
+            return Err(self.not_there(name));
         }
         let known = self.find(name);
         let removed = Removed {
@@ -180,14 +182,28 @@ impl TrustFile {
         Ok((self.plan(&settings, None)?, removed))
     }
 
-    fn plan(&self, settings: &[Setting], heading: Option<&str>) -> Result<Plan, DeploymentError> {
+    /// Refuses a deployment that does not exist.
+    pub fn not_there(&self, name: &DeploymentName) -> Refused {
+        let known = self.deployments().iter().map(|d| d.name.to_string());
+        let known: Vec<_> = known.collect();
+        let help = match known.as_slice() {
+            [] => "none is trusted".to_owned(),
+            known => format!("trusted are: {}", known.join(", ")),
+        };
+        let message = format!("no deployment is called `{name}`");
+        Refused::new(Kind::NotThere, message).with_help(help)
+    }
+
+    fn plan(&self, settings: &[Setting], heading: Option<&str>) -> Result<Plan, Refused> {
         let before = Some(self.text.clone());
         let edited = EditedFile::plan(&self.path, before, settings, heading);
         let text = FileText::from_bytes(edited.text().as_bytes());
-        let text = text.map_err(|_fault| DeploymentError::Internal)?;
+        let text = text.map_err(|_fault| internal())?;
         let after = Self::of(&self.path, text)?;
         if after.findings.errors() > self.findings.errors() {
-            return Err(DeploymentError::Faults(after.findings));
+            return Err(Refused::new(Kind::Conflict, "the file would have faults")
+                .with_help("nothing was written; `countersign explain CODE` says more")
+                .with_findings(after.findings));
         }
         Ok(Plan {
             edited,
@@ -219,9 +235,19 @@ impl Plan {
     ///
     /// When the file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
-    pub fn carry_out(&self) -> Result<(), DeploymentError> {
+    pub fn carry_out(&self) -> Result<(), Refused> {
         Ok(write_all(std::slice::from_ref(&self.edited))?)
     }
+}
+
+fn internal() -> Refused {
+    Refused::new(Kind::Internal, "the file would not be as it was planned")
+}
+
+fn incomplete(name: &DeploymentName) -> Refused {
+    let message = format!("the deployment `{name}` is there, and has faults");
+    Refused::new(Kind::Unreadable, message)
+        .with_help("mend them first: countersign check FILE, or remove the deployment")
 }
 
 /// Tells whether two names of a file mean the same.

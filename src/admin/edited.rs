@@ -2,12 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::error::WriteError;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
+use super::error::{Kind, Refused, WriteError};
 use super::overrides::variable_above;
 use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
 use crate::config::holds_private_key;
 use crate::diagnostic::redact_name;
+use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
+use crate::properties::name::Pattern;
 use crate::properties::{Change, Edit, FileText, Outcome, ReadError, ReadFault};
 use crate::secret::Secret;
 
@@ -18,6 +23,68 @@ pub(super) const PAIRED: &str =
 /// What stands above a deployment that is added.
 pub(super) const ADDED: &str =
     "Written by `countersign deployment add`: a module that this one trusts.";
+
+/// How to add a second key, where a deployment is trusted by a different one.
+pub(super) const SECOND_KEY: &str = "another module? give it a name of its own. The same one with \
+    a second key? say so with `--key-name key2`";
+
+/// What to do where the name for a key is taken.
+pub(super) const OTHER_KEY_NAME: &str = "choose another `--key-name`";
+
+/// A key of a trusted deployment in a file.
+pub(super) const TRUSTED_KEY: &str =
+    "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
+
+/// Returns the settings with which a file trusts `key`, called `name`, of `deployment`.
+pub(super) fn trusted_key(
+    deployment: &str,
+    name: &str,
+    key: &VerifyingKey,
+    key_id: &KeyId,
+) -> [Setting; 3] {
+    let [fingerprint, content, is_revoked] = key_settings(deployment, name);
+    [
+        Setting::new(fingerprint, key_id.as_str()),
+        Setting::new(content, PublicJwk::write(key, key_id)),
+        Setting::new(is_revoked, "false"),
+    ]
+}
+
+/// Returns the settings with which a file no longer mentions the key called `name`.
+pub(super) fn untrusted_key(deployment: &str, name: &str) -> [Setting; 3] {
+    key_settings(deployment, name).map(Setting::removed)
+}
+
+/// Returns the setting that revokes the key called `name` of `deployment`.
+pub(super) fn revoked_key(deployment: &str, name: &str) -> Setting {
+    let [.., is_revoked] = key_settings(deployment, name);
+    Setting::new(is_revoked, "true")
+}
+
+/// Names the settings of a trusted key: `fingerprint`, `content`, `is-revoked`.
+pub(super) fn key_settings(deployment: &str, name: &str) -> [String; 3] {
+    let prefix = Pattern::new(TRUSTED_KEY).with_keys(&[deployment.to_owned(), name.to_owned()]);
+    ["fingerprint", "content", "is-revoked"].map(|tail| format!("{prefix}.{tail}"))
+}
+
+/// Returns the setting `name` that holds a private key of this module.
+pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
+    let jwk = PrivateJwk::write(key, key_id);
+    let value = BASE64_STANDARD.encode(jwk.expose());
+    Setting {
+        key: name.to_owned(),
+        value: Some(Secret::new(value)),
+        is_private: true,
+    }
+}
+
+/// Makes a key at `now`.
+pub(super) fn new_key(now: SystemTime) -> Result<SigningKey, Refused> {
+    let key = SigningKey::generate();
+    let key =
+        key.map_err(|error| Refused::new(Kind::Internal, "cannot make a key").caused_by(error))?;
+    Ok(key.with_made_at(now))
+}
 
 /// A setting with the value that it must have.
 #[derive(Debug)]
@@ -34,14 +101,6 @@ impl Setting {
             key: key.into(),
             value: Some(Secret::new(value.into())),
             is_private: false,
-        }
-    }
-
-    pub(super) fn private(key: impl Into<String>, value: Secret<String>) -> Self {
-        Self {
-            key: key.into(),
-            value: Some(value),
-            is_private: true,
         }
     }
 
@@ -71,6 +130,8 @@ pub struct EditedFile {
     before: Option<FileText>,
     after: Option<Secret<String>>,
     changes: Vec<SettingChange>,
+    /// None where the texts decide.
+    privacy: Option<Privacy>,
 }
 
 /// A setting that would change.
@@ -129,6 +190,18 @@ impl EditedFile {
             before,
             after,
             changes,
+            privacy: None,
+        }
+    }
+
+    /// Plans that the file at `path`, which is `before`, has the text `after` and keeps its mode.
+    pub(super) fn replaced(path: &Path, before: FileText, after: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            before: Some(before),
+            after: Some(Secret::new(after.to_owned())),
+            changes: Vec::new(),
+            privacy: Some(Privacy::Public),
         }
     }
 
@@ -202,6 +275,9 @@ impl EditedFile {
 
     /// A file that is there keeps its mode, unless its first private key goes in.
     fn privacy(&self) -> Privacy {
+        if let Some(privacy) = self.privacy {
+            return privacy;
+        }
         let Some(before) = &self.before else {
             return Privacy::Private;
         };

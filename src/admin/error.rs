@@ -1,13 +1,14 @@
 //! Why a procedure did not do what was asked.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::overrides::Overriding;
+use super::rotation::OutOfTurn;
 use crate::config::CheckError;
 use crate::diagnostic::Findings;
-use crate::grpc::tls::TlsError;
-use crate::identity::{DeploymentName, NameError};
-use crate::jose::{Fingerprint, KeyError};
 use crate::properties::ReadError;
 
 /// Why a file was not written. The file is as it was before.
@@ -51,179 +52,171 @@ pub enum WriteError {
 impl WriteError {
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |error| Self::Io {
-            path,
-            source: unnamed(error),
-        }
+        move |source| Self::Io { path, source }
     }
 }
 
-/// Takes the name of a temporary file, which means nothing to anybody, out of `error`.
-fn unnamed(error: io::Error) -> io::Error {
-    // The crate that makes them gives the cause in no other way.
-    match error.to_string().split_once(" at path \"") {
-        Some((cause, _)) => io::Error::new(error.kind(), cause),
-        None => error,
-    }
+/// Why a procedure was refused. All files are as they were before.
+#[derive(Debug)]
+pub struct Refused {
+    kind: Kind,
+    /// None where the cause says everything.
+    message: Option<String>,
+    help: Option<String>,
+    findings: Findings,
+    cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// Why two modules were not paired. Both files are as they were before.
-#[derive(Debug, thiserror::Error)]
+/// What kind of reason a procedure was refused for.
+#[derive(Debug)]
 #[non_exhaustive]
-pub enum PairError {
-    /// The new texts cannot be checked.
-    #[error("cannot check what would be written")]
-    Check(#[from] CheckError),
-    /// A file cannot be read.
-    #[error(transparent)]
-    Read(ReadError),
-    /// A file holds escapes that cannot be read.
-    #[error("a file has faults that must be mended first")]
-    Syntax(Findings),
-    /// Both arguments name one file.
-    #[error("both modules have the same file")]
-    SameFile,
-    /// Both sides would be called the same.
-    #[error("both deployments would be called `{0}`")]
-    SameName(DeploymentName),
-    /// Both sides have the same private key.
-    #[error("both modules have the same private key; each needs its own")]
-    SharedKey,
-    /// `generator.key` cannot be read.
-    #[error("the module's own key in `{}` cannot be read", path.display())]
-    OwnKey {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: KeyError,
-    },
-    /// `generator.key` holds a public key.
-    #[error("the module's own key in `{}` is a public key", .0.display())]
-    PublicOnly(PathBuf),
-    /// `generator.key` refers to another setting.
-    #[error("the module's own key in `{}` is a placeholder, which only the module resolves", .0.display())]
-    Placeholder(PathBuf),
-    /// A key that the public guide prints.
-    #[error("the module's own key in `{}` is printed in a public guide and protects nothing", .0.display())]
-    Published(PathBuf),
-    /// A name in a file is none.
-    #[error("`countersign.deployment.name` in `{}` is not a name", path.display())]
-    Name {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: NameError,
-    },
-    /// `--key` names another key than the file has.
-    #[error("`{}` has a private key already, and it is another one", .0.display())]
-    OtherKey(PathBuf),
-    /// The file calls the module something else.
-    #[error("`{}` says that it is called `{found}`, not `{wanted}`", path.display())]
-    OtherName {
-        /// The file.
-        path: PathBuf,
-        /// The name it has.
-        found: String,
-        /// The name it was to have.
-        wanted: DeploymentName,
-    },
-    /// The other file has the deployment with something else in it.
-    #[error("`{}` has `{name}` as a `{found}`, not a `{wanted}`", path.display())]
-    OtherModule {
-        /// The file.
-        path: PathBuf,
-        /// The deployment.
-        name: DeploymentName,
-        /// The module it has.
-        found: String,
-        /// The module it was to have.
-        wanted: String,
-    },
-    /// The other file knows this key under another name.
-    #[error("`{}` trusts this key as `{found}`, not as `{wanted}`", path.display())]
+pub enum Kind {
+    /// The arguments do not fit together.
+    Usage,
+    /// The files, or running modules, do not allow it now.
+    Conflict,
+    /// It would replace something that only a person may replace.
+    Taken,
+    /// As [`Taken`](Self::Taken): the file trusts a different key or certificate under this name.
+    OtherKey,
+    /// As [`Taken`](Self::Taken): the file at `path` trusts the key under the name `found`.
     OtherOwner {
         /// The file.
         path: PathBuf,
         /// The deployment that has the key.
         found: String,
-        /// The deployment that was to have it.
-        wanted: DeploymentName,
     },
-    /// The other file trusts another key under this name.
-    #[error("`{}` trusts another key as `{name}`", path.display())]
-    NameTaken {
-        /// The file.
-        path: PathBuf,
-        /// The deployment.
-        name: DeploymentName,
-    },
-    /// The name for the key is taken by another key.
-    #[error("`{}` has another key called `{key}` for `{name}`", path.display())]
-    KeyNameTaken {
-        /// The file.
-        path: PathBuf,
-        /// The deployment.
-        name: DeploymentName,
-        /// The name of the key.
-        key: String,
-    },
-    /// The other file has revoked the key.
-    #[error("`{}` has revoked the key of `{name}`", path.display())]
+    /// As [`Taken`](Self::Taken): the file at `path` has revoked the key of `name`.
     Revoked {
         /// The file.
         path: PathBuf,
         /// The deployment.
-        name: DeploymentName,
+        name: String,
     },
-    /// The file does not trust the key that hands over another.
-    #[error("`{}` does not trust `{signs}` as a key of `{name}`", path.display())]
-    OtherSigner {
-        /// The file.
-        path: PathBuf,
-        /// The deployment.
-        name: DeploymentName,
-        /// The key that signs there.
-        signs: Fingerprint,
-    },
-    /// The certificate that the file names cannot be used.
-    #[error("the TLS certificate of `{}` cannot be used", path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<TlsError>,
-    },
-    /// A TLS setting refers to another setting.
-    #[error("`{setting}` in `{}` is a placeholder, which only the module resolves", path.display())]
-    TlsPlaceholder {
-        /// The file.
-        path: PathBuf,
-        /// The setting.
-        setting: String,
-    },
-    /// One of certificate and key is there, the other is not.
-    #[error("`{}` is there, and what belongs to it is not", .0.display())]
-    HalfCertificate(PathBuf),
-    /// The other file pins another certificate under this name.
-    #[error("`{}` pins another TLS key for `{name}`, not `{fingerprint}`", path.display())]
-    OtherPin {
-        /// The file.
-        path: PathBuf,
-        /// The deployment.
-        name: DeploymentName,
-        /// The key of the deployment's certificate.
-        fingerprint: Fingerprint,
-    },
-    /// No certificate could be made.
-    #[error("cannot make a certificate")]
-    NewCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No key could be made.
-    #[error("cannot make a key")]
-    NewKey(#[source] KeyError),
-    /// What would be written does not hold together. A fault of this program.
-    #[error("the new text of `{}` does not hold together", .0.display())]
-    Internal(PathBuf),
+    /// The deployment does not exist.
+    NotThere,
+    /// A peer's file has revoked the next key of a rotation.
+    NextRevoked,
+    /// A peer's file would trust no key of the module after the rotation.
+    CutOff,
+    /// The step of a rotation is not the next one.
+    OutOfTurn(OutOfTurn),
+    /// A file cannot be read, or has faults.
+    Unreadable,
     /// A file could not be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
+    Write(WriteError),
+    /// A bug in this program.
+    Internal,
+}
+
+impl Refused {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            message: Some(message.into()),
+            ..Self::of(kind)
+        }
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            message: None,
+            help: None,
+            findings: Findings::default(),
+            cause: None,
+        }
+    }
+
+    /// What would be written is not what was planned: a bug.
+    pub(super) fn internal(path: &Path) -> Self {
+        let path = path.display();
+        let message = format!("the new text of `{path}` does not hold together");
+        Self::new(Kind::Internal, message)
+    }
+
+    /// The file of an active profile sets what would be changed in the file `main`.
+    pub(super) fn in_profile(main: &Path, by: &Overriding) -> Self {
+        let message = format!("{by}, where this changes the main file alone");
+        Self::new(Kind::Conflict, message).with_help(format!(
+            "move these settings from `{}` into `{}`",
+            by.path.display(),
+            main.display()
+        ))
+    }
+
+    /// Adds what fixes it.
+    pub(crate) fn with_help(self, help: impl Into<String>) -> Self {
+        Self {
+            help: Some(help.into()),
+            ..self
+        }
+    }
+
+    /// Adds what is wrong with a file.
+    pub(super) fn with_findings(self, findings: Findings) -> Self {
+        Self { findings, ..self }
+    }
+
+    /// Adds the error that caused it.
+    pub(super) fn caused_by(self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..self
+        }
+    }
+
+    /// Returns the kind of reason.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Returns what fixes it, if that is the same in every command.
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// Returns what is wrong with a file.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.kind, &self.message, &self.cause) {
+            (Kind::Write(error), ..) => error.fmt(f),
+            (_, Some(message), _) => f.write_str(message),
+            (_, None, Some(cause)) => cause.fmt(f),
+            (_, None, None) => f.write_str("refused"),
+        }
+    }
+}
+
+impl Error for Refused {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
+        match (&self.kind, &self.message) {
+            (Kind::Write(error), _) => error.source(),
+            (_, Some(_)) => cause,
+            (_, None) => cause?.source(),
+        }
+    }
+}
+
+impl From<WriteError> for Refused {
+    fn from(error: WriteError) -> Self {
+        Self::of(Kind::Write(error))
+    }
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        Self::of(Kind::Unreadable).caused_by(error)
+    }
+}
+
+impl From<CheckError> for Refused {
+    fn from(error: CheckError) -> Self {
+        Self::new(Kind::Internal, "cannot check what would be written").caused_by(error)
+    }
 }

@@ -1,10 +1,9 @@
 //! `check --fix`: repairs that verify, shown before they are written, all files or none.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::edited::{EditedFile, write_all};
 use super::error::WriteError;
-use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow};
 use crate::config::{self, CheckError, Mended, Repair, Report};
 use crate::properties::FileText;
 
@@ -79,34 +78,11 @@ impl Mending {
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(&self) -> Result<(), WriteError> {
-        let files = self.files.iter();
-        let changed: Vec<_> = files
-            .filter_map(|(path, text, mended)| Some((path, text, mended.as_ref()?)))
-            .collect();
-        let mut folders = Vec::new();
-        for (path, ..) in &changed {
-            let target = follow(path)?;
-            let folder = fs::canonicalize(folder_of(&target));
-            folders.push(folder.map_err(WriteError::io(&target))?);
-        }
-        folders.sort();
-        folders.dedup();
-        let locks = folders
-            .iter()
-            .map(|folder| FolderLock::acquire(&folder.join("x")));
-        let _locks: Vec<_> = locks.collect::<Result<_, _>>()?;
-        let mut staged = Vec::new();
-        for (path, text, mended) in changed {
-            let now = FileText::read(path).ok();
-            let same =
-                |now: &FileText| now.text() == text.text() && now.has_mark() == text.has_mark();
-            if !now.as_ref().is_some_and(same) {
-                return Err(WriteError::Changed(path.clone()));
-            }
-            let new = text.edited(mended.text());
-            staged.push(Staged::new(path, &new.encode(new.text()), Privacy::Public)?);
-        }
-        commit_all(staged)
+        let repaired = self.files.iter().filter_map(|(path, text, mended)| {
+            let mended = mended.as_ref()?;
+            Some(EditedFile::replaced(path, text.clone(), mended.text()))
+        });
+        write_all(&repaired.collect::<Vec<_>>())
     }
 }
 

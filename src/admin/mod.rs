@@ -18,7 +18,5 @@ pub mod write;
 
 pub use demo::DemoError;
 pub use edited::{ChangeKind, EditedFile, SettingChange};
-pub use error::{PairError, WriteError};
-pub use overrides::{OfProfile, Overriding};
-pub use revocation::RevokeError;
-pub use rotation::RotateError;
+pub use error::{Kind, Refused, WriteError};
+pub use overrides::Overriding;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::error::{Kind, Refused};
 use crate::config;
 use crate::diagnostic::{Origin, redact_name};
 use crate::properties::name::{Name, variable_for};
@@ -19,25 +20,14 @@ pub struct Overriding {
     pub setting: String,
 }
 
-/// A file is an active profile's, where that of a module is asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("`{}` is the file of an active profile of `{}`", path.display(), main.display())]
-pub struct OfProfile {
-    /// The file.
-    pub path: PathBuf,
-    /// The main file that it stands above.
-    pub main: PathBuf,
-}
-
-/// Makes sure that `path` is no file of an active profile.
-pub(super) fn is_main(path: &Path) -> Result<(), OfProfile> {
-    match config::main_of(path, &config::environment()) {
-        None => Ok(()),
-        Some(main) => Err(OfProfile {
-            path: path.to_owned(),
-            main,
-        }),
-    }
+/// Makes sure that `path` is no file of an active profile; refuses it as `kind`.
+pub(super) fn is_main(path: &Path, kind: Kind) -> Result<(), Refused> {
+    let Some(main) = config::main_of(path, &config::environment()) else {
+        return Ok(());
+    };
+    let (path, main) = (path.display(), main.display());
+    let message = format!("`{path}` is the file of an active profile of `{main}`");
+    Err(Refused::new(kind, message).with_help(format!("name the main file: `{main}`")))
 }
 
 /// Names a variable of this process's environment that stands above `setting` in any file.

@@ -18,7 +18,7 @@ use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 
 use super::edited::{EditedFile, read, write_after};
-use super::error::{PairError, WriteError};
+use super::error::{Kind, Refused, WriteError};
 use super::write::{Staged, same_file};
 pub use one_side::{OneSide, plan_accept, plan_own};
 
@@ -75,19 +75,19 @@ pub struct PlannedSide {
 
 /// Plans the pairing of two modules. Nothing is written.
 ///
-/// New keys are made only where there is none. See [`PairError`] for what stands in the way; a
+/// New keys are made only where there is none. See [`Refused`] for what stands in the way; a
 /// private key, a name, or a trusted key that is there already is never replaced.
 ///
 /// # Errors
 ///
 /// When a file cannot be read, or holds something that pairing would have to replace.
-pub fn plan(members: &[Member; 2], options: &Options) -> Result<Plan, PairError> {
+pub fn plan(members: &[Member; 2], options: &Options) -> Result<Plan, Refused> {
     let [first, second] = members;
     if same_file(&first.path, &second.path)? {
-        return Err(PairError::SameFile);
+        let message = "both modules have the same file";
+        return Err(Refused::new(Kind::Usage, message));
     }
-    let before = |member: &Member| read(&member.path).map_err(PairError::Read);
-    let before = [before(first)?, before(second)?];
+    let before = [read(&first.path)?, read(&second.path)?];
     let certificates = if options.tls {
         let [first, second] = draft(members, options, &before, &[None, None])?;
         [Some(first.certificate()?), Some(second.certificate()?)]
@@ -132,7 +132,7 @@ impl Plan {
     ///
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
-    pub fn carry_out(&self) -> Result<(), PairError> {
+    pub fn carry_out(&self) -> Result<(), Refused> {
         let [first, second] = &self.sides;
         // No file names a key that could still be lost: the first side's new key is written before
         // the second file, which trusts it, and that one's before the first file trusts it.

@@ -6,12 +6,12 @@ mod meant;
 use std::path::{Path, PathBuf};
 
 use super::edited::{EditedFile, Setting, write_all};
-use super::error::WriteError;
-use super::overrides::{OfProfile, is_main};
+use super::error::{Kind, Refused};
+use super::overrides::is_main;
 use super::pairing::view::View;
 use crate::config;
 use crate::identity::DeploymentName;
-use crate::properties::{FileText, ReadError};
+use crate::properties::FileText;
 
 pub use in_force::InForce;
 use meant::Resolved;
@@ -62,40 +62,6 @@ pub struct RevokedKey {
     pub left: Vec<String>,
 }
 
-/// Why nothing was revoked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RevokeError {
-    /// A file cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// No file has such a key.
-    #[error("{what} is in none of the files; trusted are: {known}")]
-    NotThere {
-        /// What was looked for.
-        what: String,
-        /// The deployments and keys that are there.
-        known: String,
-    },
-    /// None is, and the file of an active profile is named in place of its main one.
-    #[error(transparent)]
-    OfProfile(#[from] OfProfile),
-    /// The key is in the file of an active profile, and in its main file it is not.
-    #[error("{what} is in `{}`, the file of an active profile", path.display())]
-    InProfile {
-        /// What was looked for.
-        what: String,
-        /// The file of the profile.
-        path: PathBuf,
-    },
-    /// It is the module's own key, which its peers would have to revoke.
-    #[error("that is the own key of `{}`: it is its peers that trust it", .0.display())]
-    OwnKey(PathBuf),
-    /// A file could not be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
-
 /// Plans to revoke keys in `files`. Nothing is written.
 ///
 /// A file with faults is changed all the same: see [`RevokedFile::in_force`].
@@ -104,7 +70,7 @@ pub enum RevokeError {
 ///
 /// When a file cannot be read, or none has such a key, or the file of an active profile has it in
 /// place of its main file.
-pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError> {
+pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
     let mut planned = Vec::new();
     let mut known = Vec::new();
     let mut own = None;
@@ -134,7 +100,11 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
     }
     if planned.iter().all(|file| file.keys.is_empty()) {
         if let Some(own) = own {
-            return Err(RevokeError::OwnKey(own));
+            let own = own.display();
+            let message = format!("that is the own key of `{own}`: it is its peers that trust it");
+            return Err(Refused::new(Kind::Conflict, message).with_help(
+                "name the peers' files with `--file`; for another own key: `countersign rotate`",
+            ));
         }
         known.sort();
         known.dedup();
@@ -143,10 +113,11 @@ pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, RevokeError>
             known => known.join(", "),
         };
         for path in files {
-            is_main(path)?;
+            is_main(path, Kind::Conflict)?;
         }
         let what = which.described();
-        return Err(RevokeError::NotThere { what, known });
+        let message = format!("{what} is in none of the files; trusted are: {known}");
+        return Err(Refused::new(Kind::Conflict, message));
     }
     Ok(Revocation { files: planned })
 }
@@ -157,7 +128,7 @@ fn in_profile(
     text: &FileText,
     which: &Which,
     given: &[PathBuf],
-) -> Result<(), RevokeError> {
+) -> Result<(), Refused> {
     let profiles = config::active_files(main, text, &config::environment())?;
     for (path, text) in profiles {
         let resolved = Resolved::of(&path, &text);
@@ -166,7 +137,10 @@ fn in_profile(
         let is_there = deployments.any(|deployment| !resolved.meant(deployment, which).is_empty());
         if is_there && !given.contains(&path) {
             let what = which.described();
-            return Err(RevokeError::InProfile { what, path });
+            let path = path.display();
+            let message = format!("{what} is in `{path}`, the file of an active profile");
+            return Err(Refused::new(Kind::Conflict, message)
+                .with_help(format!("give that file: `--file {path}`")));
         }
     }
     Ok(())
@@ -189,7 +163,7 @@ impl Revocation {
     ///
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
-    pub fn carry_out(self) -> Result<Vec<RevokedFile>, RevokeError> {
+    pub fn carry_out(self) -> Result<Vec<RevokedFile>, Refused> {
         let (edited, rest): (Vec<_>, Vec<_>) = self
             .files
             .into_iter()

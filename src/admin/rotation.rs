@@ -5,7 +5,6 @@
 //! between two files it leaves a key that both sides have, and made again it is completed.
 
 mod edits;
-mod error;
 pub mod live;
 mod peers;
 mod phase;
@@ -14,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::edited::{EditedFile, write_all};
+use super::error::{Kind, Refused};
 use super::handover::{HandOver, Purpose};
 use super::overrides::is_main;
 use super::write::same_file;
@@ -25,7 +25,6 @@ use crate::properties::FileText;
 use crate::trust::{Deployment, TrustedKey};
 
 pub(super) use edits::trusting;
-pub use error::RotateError;
 use phase::{Action, Contents};
 pub use phase::{OutOfTurn, Phase, Step, Trust};
 
@@ -76,24 +75,24 @@ impl Rotation {
     ///
     /// When a file cannot be read, has faults, is an active profile's, or is named twice, or `file`
     /// has no key.
-    pub fn read(file: &Path, peers: &[PathBuf]) -> Result<Self, RotateError> {
+    pub fn read(file: &Path, peers: &[PathBuf]) -> Result<Self, Refused> {
         let mut named = vec![file];
         let mut sources = Vec::new();
         for peer in peers {
             for other in &named {
                 if same_file(other, peer)? {
-                    return Err(RotateError::SameFile(peer.clone()));
+                    let message = format!("`{}` is named twice", peer.display());
+                    return Err(Refused::new(Kind::Usage, message));
                 }
             }
             named.push(peer);
         }
         for path in named {
-            is_main(path)?;
+            is_main(path, Kind::Usage)?;
             let source = Source::new(path, FileText::read(path)?)?;
             match source.damage {
                 Some(findings) if !sources.is_empty() => {
-                    let path = source.path;
-                    return Err(RotateError::Faults { path, findings });
+                    return Err(faults(&source.path, findings));
                 }
                 _ => sources.push(source),
             }
@@ -102,14 +101,18 @@ impl Rotation {
     }
 
     /// Takes the first of `sources` for the owner.
-    fn of(mut sources: Vec<Source>) -> Result<Self, RotateError> {
+    fn of(mut sources: Vec<Source>) -> Result<Self, Refused> {
         if sources.is_empty() {
-            return Err(RotateError::Internal);
+            return Err(internal());
         }
         let peers = sources.split_off(1);
-        let owner = sources.pop().ok_or(RotateError::Internal)?;
+        let owner = sources.pop().ok_or_else(internal)?;
         let own = owner.checked.own.as_ref();
-        let (key, _) = own.ok_or_else(|| RotateError::NoKey(owner.path.clone()))?;
+        let (key, _) = own.ok_or_else(|| {
+            let path = owner.path.display();
+            let message = format!("`{path}` has no `generator.key`; there is nothing to rotate");
+            Refused::new(Kind::Unreadable, message)
+        })?;
         Ok(Self {
             key: key.clone(),
             owner,
@@ -227,17 +230,24 @@ impl Rotation {
     ///
     /// When it is not the time for the step, or a file stands in its way: also that of an active
     /// profile, where it sets what the step would change; or a variable stands above the key.
-    pub fn plan(&self, step: Step, now: SystemTime) -> Result<Plan, RotateError> {
+    pub fn plan(&self, step: Step, now: SystemTime) -> Result<Plan, Refused> {
         self.is_in_main_files()?;
         if let Some(findings) = self.damage() {
             return edits::forget_damaged(self, step, findings);
         }
         // Peers take the next key from a block, which goes by the name.
         if step == Step::Prepare && self.peers.is_empty() && self.name().is_none() {
-            return Err(RotateError::NoName(self.owner.path.clone()));
+            let path = self.owner.path.display();
+            let message = format!(
+                "`{path}` has no `countersign.deployment.name`, so no block can say whose the \
+                 next key is"
+            );
+            return Err(Refused::new(Kind::Unreadable, message).with_help(
+                "write there what the peers call this module: `countersign.deployment.name=NAME`",
+            ));
         }
         let (files, key) = match step.in_phase(self.phase()) {
-            Action::Refuse(why) => return Err(why.into()),
+            Action::Refuse(why) => return Err(Refused::new(Kind::OutOfTurn(why), why.to_string())),
             Action::Nothing => {
                 let settled = step != Step::Abort;
                 let key = self.next().map_or(&self.key, |(key, _)| key).fingerprint();
@@ -268,6 +278,19 @@ impl Rotation {
     }
 }
 
+fn faults(path: &Path, findings: Findings) -> Refused {
+    let path = path.display();
+    let message = format!("`{path}` has faults that must be mended first");
+    Refused::new(Kind::Unreadable, message)
+        .with_help("`countersign explain CODE` says more about a finding")
+        .with_findings(findings)
+}
+
+fn internal() -> Refused {
+    let message = "the files would not be in the phase that the step ends in";
+    Refused::new(Kind::Internal, message)
+}
+
 fn standing<'a>(peer: &'a Source, rotation: &Rotation) -> Standing<'a> {
     let deployment = peer.deployment(rotation);
     Standing {
@@ -278,7 +301,7 @@ fn standing<'a>(peer: &'a Source, rotation: &Rotation) -> Standing<'a> {
 }
 
 impl Source {
-    fn new(path: &Path, text: FileText) -> Result<Self, RotateError> {
+    fn new(path: &Path, text: FileText) -> Result<Self, Refused> {
         let texts = [(path.to_owned(), text)];
         let report = check_texts(&texts, &config::environment(), &[])?;
         let [(path, text)] = texts;
@@ -290,10 +313,7 @@ impl Source {
                 checked,
                 damage: Some(report.findings).filter(|findings| findings.errors() > 0),
             }),
-            _ => Err(RotateError::Faults {
-                path,
-                findings: report.findings,
-            }),
+            _ => Err(faults(&path, report.findings)),
         }
     }
 
@@ -347,19 +367,20 @@ impl Plan {
     ///
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
-    pub fn carry_out(&self) -> Result<(), RotateError> {
+    pub fn carry_out(&self) -> Result<(), Refused> {
         Ok(write_all(&self.files)?)
     }
 
     /// Reads the new texts as if they were the files: they are in the phase that the step ends in,
     /// and none has a fault that it did not have.
-    fn confirm(&self, rotation: &Rotation) -> Result<(), RotateError> {
+    fn confirm(&self, rotation: &Rotation) -> Result<(), Refused> {
         let mut after = Vec::new();
         for source in rotation.sources() {
             let edited = self.files.iter().find(|file| file.path() == source.path);
             let text = match edited {
-                Some(file) => FileText::from_bytes(file.text().as_bytes())
-                    .map_err(|_fault| RotateError::Internal)?,
+                Some(file) => {
+                    FileText::from_bytes(file.text().as_bytes()).map_err(|_fault| internal())?
+                }
                 None => source.text.clone(),
             };
             after.push((source.path.clone(), text));
@@ -375,12 +396,10 @@ impl Plan {
             let had = check_texts(&pair(&before), &environment, &[])?.findings;
             let has = check_texts(&pair(&after), &environment, &[])?.findings;
             if has.errors() > had.errors() {
-                return Err(RotateError::Unsound {
-                    path: before
-                        .get(at)
-                        .map_or_else(PathBuf::new, |(path, _)| path.clone()),
-                    findings: has,
-                });
+                let path = before.get(at).map(|(path, _)| path.display().to_string());
+                let path = path.unwrap_or_default();
+                let message = format!("the new text of `{path}` would have faults");
+                return Err(Refused::new(Kind::Internal, message).with_findings(has));
             }
         }
         let sources = after.into_iter();
@@ -389,7 +408,7 @@ impl Plan {
         if ends.phase() == self.step.ends_in() {
             Ok(())
         } else {
-            Err(RotateError::Internal)
+            Err(internal())
         }
     }
 }

@@ -97,7 +97,8 @@ impl Staged {
         let target = follow(path)?;
         let io = || WriteError::io(&target);
         let mut new = beside(&target).map_err(io())?;
-        new.write_all(bytes).map_err(io())?;
+        // Not by way of `NamedTempFile`, which adds its own path to errors.
+        new.as_file_mut().write_all(bytes).map_err(io())?;
         take_over(new.as_file(), &target, privacy).map_err(io())?;
         new.as_file().sync_all().map_err(io())?;
         kill_point();
@@ -245,9 +246,29 @@ fn place(path: &Path) -> PathBuf {
 
 /// Makes an empty file in the folder of `target`, readable by its owner alone.
 fn beside(target: &Path) -> io::Result<NamedTempFile> {
+    named_beside(target, |name| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(name)
+    })
+}
+
+/// Makes something with a new name in the folder of `target`.
+///
+/// The error is the system's: the one of `tempfile` names a file that does not exist.
+fn named_beside<T>(
+    target: &Path,
+    mut make: impl FnMut(&Path) -> io::Result<T>,
+) -> io::Result<NamedTempFile<T>> {
+    let mut failed = None;
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).rand_bytes(RANDOM);
-    builder.tempfile_in(folder_of(target))
+    let made = builder.make_in(folder_of(target), |name| {
+        make(name).inspect_err(|error| failed = error.raw_os_error())
+    });
+    made.map_err(|error| failed.map_or(error, io::Error::from_raw_os_error))
 }
 
 /// Gives the file at `target` a second name, so that it outlives being replaced.
@@ -257,9 +278,7 @@ fn keep(target: &Path) -> io::Result<Option<TempPath>> {
         Err(error) => return Err(error),
         Ok(_) => {}
     }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX).rand_bytes(RANDOM);
-    let second = builder.make_in(folder_of(target), |name| fs::hard_link(target, name))?;
+    let second = named_beside(target, |name| fs::hard_link(target, name))?;
     Ok(Some(second.into_temp_path()))
 }
 

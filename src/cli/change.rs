@@ -127,20 +127,6 @@ pub(super) fn not_written(error: &WriteError) -> Failure {
     }
 }
 
-/// Says which file is to be named in place of an active profile's.
-pub(super) fn name_main(main: &Path) -> String {
-    format!("name the main file: `{}`", main.display())
-}
-
-/// Says how settings come where they can be changed.
-pub(super) fn moved(main: &Path, profile: &Path) -> String {
-    format!(
-        "move these settings from `{}` into `{}`",
-        profile.display(),
-        main.display()
-    )
-}
-
 /// A changed file in JSON.
 #[derive(Serialize)]
 pub(super) struct File {

@@ -11,7 +11,7 @@ use super::output::{Answer, Console, Exit, Failure, Format};
 use super::runtime::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, DemoOptions, Outcome, Step};
-use crate::admin::{DemoError, PairError};
+use crate::admin::{DemoError, Kind};
 use crate::diagnostic::redact;
 
 #[derive(Args, Debug)]
@@ -106,10 +106,14 @@ fn refuse_homes_in(folder: &Path) -> Result<(), Failure> {
 
 /// Says why the demo could not go on.
 fn not_gone_on(error: &DemoError) -> Failure {
-    match error {
-        DemoError::Pair(PairError::Write(error)) => not_written(error),
-        DemoError::Pair(error @ PairError::Read(_)) => {
-            Failure::caused(Exit::Unreadable, "cannot make the two homes", error)
+    let refused = match error {
+        DemoError::Pair(refused) => Some((refused, refused.kind())),
+        _ => None,
+    };
+    match refused {
+        Some((_, Kind::Write(error))) => not_written(error),
+        Some((refused, Kind::Unreadable)) => {
+            Failure::caused(Exit::Unreadable, "cannot make the two homes", refused)
         }
         _ => Failure::caused(Exit::No, "the demo could not go on", error),
     }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
-use super::change::{File, How, changes, moved, name_main, not_written, warn_of_variables};
+use super::change::{File, How, changes, warn_of_variables};
 use super::input;
 use super::output::{Answer, Console, Exit, Failure, Format, counted, table};
-use crate::admin::OfProfile;
-use crate::admin::deployments::{Addition, DeploymentError, Plan, Removed, TrustFile};
+use super::refused::refused;
+use crate::admin::Kind;
+use crate::admin::deployments::{Addition, Plan, Removed, TrustFile};
 use crate::config::Home;
 use crate::diagnostic::quote;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -105,24 +106,24 @@ pub(super) struct Add {
 }
 
 impl Of {
-    fn read(&self) -> Result<TrustFile, Failure> {
+    fn read(&self, console: &Console) -> Result<TrustFile, Failure> {
         let home = self.home.as_deref().map(|home| Home::new(home).file);
         let path = home.or_else(|| self.file.clone()).unwrap_or_default();
-        TrustFile::read(&path).map_err(|error| refused(&error, None))
+        TrustFile::read(&path).map_err(|error| refused("", &error, console))
     }
 }
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
         Command::Add(arguments) => add(arguments, console),
-        Command::List { of } => list(&of.read()?, console),
-        Command::Show { of, name } => show(&of.read()?, name, console),
-        Command::Remove { of, name, how } => remove(&of.read()?, name, how, console),
+        Command::List { of } => list(&of.read(console)?, console),
+        Command::Show { of, name } => show(&of.read(console)?, name, console),
+        Command::Remove { of, name, how } => remove(&of.read(console)?, name, how, console),
     }
 }
 
 fn add(arguments: &Add, console: &Console) -> Answer {
-    let file = arguments.of.read()?;
+    let file = arguments.of.read(console)?;
     let (key, key_id) = public_key(&arguments.public_key, console)?;
     let addition = Addition {
         name: arguments.name.clone(),
@@ -134,7 +135,7 @@ fn add(arguments: &Add, console: &Console) -> Answer {
         roles: arguments.role.clone(),
     };
     let plan = file.plan_add(&addition);
-    let plan = plan.map_err(|error| refused(&error, Some(console)))?;
+    let plan = plan.map_err(|error| refused("", &error, console))?;
     let heading = format!(
         "{} ({}) is trusted by the key {}\n",
         addition.name, addition.module, addition.key_id
@@ -167,15 +168,15 @@ fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), F
 
 fn remove(file: &TrustFile, name: &DeploymentName, how: &How, console: &Console) -> Answer {
     let (plan, removed) = match file.plan_remove(name) {
-        Err(DeploymentError::NotThere { known, .. }) => {
-            let known = trusted(&known);
+        Err(error) if matches!(error.kind(), Kind::NotThere) => {
             if console.format() == Format::Text {
-                console.note(&format!("no deployment is called `{name}`; {known}"));
+                let known = error.help().unwrap_or_default();
+                console.note(&format!("{error}; {known}"));
             }
             console.reply("nothing to do\n", &Report::default())?;
             return Ok(Exit::Done);
         }
-        planned => planned.map_err(|error| refused(&error, Some(console)))?,
+        planned => planned.map_err(|error| refused("", &error, console))?,
     };
     console.present(consequences(&removed).trim_end());
     carry_out(&plan, how, "", console)
@@ -213,64 +214,13 @@ fn carry_out(plan: &Plan, how: &How, heading: &str, console: &Console) -> Answer
     if written {
         how.confirm(&changes, console)?;
         plan.carry_out()
-            .map_err(|error| refused(&error, Some(console)))?;
+            .map_err(|error| refused("", &error, console))?;
     }
     console.findings(plan.warnings());
     let text = format!("{heading}{changes}{}", how.ending(plan.is_empty()));
     let files = File::all([plan.edited()]);
     console.reply(text.trim_start_matches('\n'), &Report { written, files })?;
     Ok(Exit::Done)
-}
-
-fn refused(error: &DeploymentError, console: Option<&Console>) -> Failure {
-    if let (DeploymentError::Faults(findings), Some(console)) = (error, console) {
-        console.findings(findings);
-    }
-    let no = |exit| Failure::of(exit, error);
-    match error {
-        DeploymentError::Write(error) => not_written(error),
-        DeploymentError::Read(_) => no(Exit::Unreadable),
-        DeploymentError::Published => {
-            no(Exit::Unreadable).with_help("make another one: countersign key gen --out FILE")
-        }
-        DeploymentError::OwnKey => no(Exit::WouldOverwrite)
-            .with_help("name the other module's file, or give the other module's key"),
-        DeploymentError::OtherOwner(name) => no(Exit::WouldOverwrite).with_help(format!(
-            "use that name, or first: countersign deployment remove {name}"
-        )),
-        DeploymentError::Other { .. } => {
-            no(Exit::WouldOverwrite).with_help("give what is there, or remove the deployment first")
-        }
-        DeploymentError::OtherKey(_) => no(Exit::WouldOverwrite).with_help(
-            "another module? give it a name of its own. The same one with a second key? say so \
-             with `--key-name key2`",
-        ),
-        DeploymentError::KeyNameTaken { .. } => {
-            no(Exit::WouldOverwrite).with_help("choose another `--key-name`")
-        }
-        DeploymentError::Revoked { .. } => {
-            no(Exit::WouldOverwrite).with_help("a revoked key stays revoked: ask for another one")
-        }
-        DeploymentError::NotThere { known, .. } => no(Exit::No).with_help(trusted(known)),
-        DeploymentError::OfProfile(OfProfile { main, .. }) => {
-            no(Exit::Usage).with_help(name_main(main))
-        }
-        DeploymentError::InProfile { main, by } => no(Exit::No).with_help(moved(main, &by.path)),
-        DeploymentError::Incomplete(_) => no(Exit::Unreadable)
-            .with_help("mend them first: countersign check FILE, or remove the deployment"),
-        DeploymentError::Faults(_) => {
-            no(Exit::No).with_help("nothing was written; `countersign explain CODE` says more")
-        }
-        _ => no(Exit::Bug),
-    }
-}
-
-/// Names the deployments that are trusted.
-fn trusted(known: &[String]) -> String {
-    match known {
-        [] => "none is trusted".to_owned(),
-        known => format!("trusted are: {}", known.join(", ")),
-    }
 }
 
 fn list(file: &TrustFile, console: &Console) -> Answer {
@@ -288,11 +238,7 @@ fn list(file: &TrustFile, console: &Console) -> Answer {
 fn show(file: &TrustFile, name: &DeploymentName, console: &Console) -> Answer {
     incomplete(file, console);
     let Some(deployment) = file.find(name) else {
-        let names = file.deployments().iter().map(|d| d.name.to_string());
-        let known = names.collect();
-        let name = name.clone();
-        let error = DeploymentError::NotThere { name, known };
-        return Err(refused(&error, None));
+        return Err(refused("", &file.not_there(name), console));
     };
     let shown = Shown::of(deployment);
     let mut lines = vec![

@@ -16,6 +16,7 @@ mod jws;
 mod key;
 mod output;
 mod pair;
+mod refused;
 mod render;
 mod revoke;
 mod rotate;

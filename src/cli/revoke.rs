@@ -9,15 +9,15 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::change::{BY_SIGNAL, File, How, changes, name_main, not_written};
+use super::change::{BY_SIGNAL, File, How, changes};
 use super::confirm::ask_to_write;
 use super::home::kind_of;
 use super::input::seconds;
 use super::output::{Answer, Console, Exit, Failure, chain};
+use super::refused::refused;
 use super::runtime::runtime;
 use crate::admin::revocation::{self, InForce, Revocation, RevokedFile, Which};
 use crate::admin::rotation::live::Answer as Said;
-use crate::admin::{OfProfile, RevokeError};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
 
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     };
     let files = arguments.file.iter().map(|file| Home::new(file).file);
     let plan = revocation::plan(&files.collect::<Vec<_>>(), &which);
-    let plan = plan.map_err(|error| not_revoked(&error))?;
+    let plan = plan.map_err(|error| refused("", &error, console))?;
     let how = &arguments.how;
     if !plan.is_empty() {
         console.present(consequences(&plan).trim_end());
@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     };
     let mut ended = Ok(Exit::Done);
     if !how.dry_run {
-        let files = plan.carry_out().map_err(|error| not_revoked(&error))?;
+        let files = plan.carry_out().map_err(|error| refused("", &error, console))?;
         match in_force(&files, arguments, console) {
             Ok(confirmed) => report.in_force = confirmed,
             Err(failure) => {
@@ -235,22 +235,6 @@ fn consequences(plan: &Revocation) -> String {
         }
     }
     text
-}
-
-fn not_revoked(error: &RevokeError) -> Failure {
-    let no = |exit| Failure::of(exit, error);
-    match error {
-        RevokeError::Read(_) => no(Exit::Unreadable),
-        RevokeError::NotThere { .. } => no(Exit::No),
-        RevokeError::OfProfile(OfProfile { main, .. }) => no(Exit::No).with_help(name_main(main)),
-        RevokeError::InProfile { path, .. } => {
-            no(Exit::No).with_help(format!("give that file: `--file {}`", path.display()))
-        }
-        RevokeError::OwnKey(_) => no(Exit::No).with_help(
-            "name the peers' files with `--file`; for another own key: `countersign rotate`",
-        ),
-        RevokeError::Write(error) => not_written(error),
-    }
 }
 
 #[derive(Serialize)]

@@ -7,12 +7,12 @@ mod whole;
 
 use super::output::{Answer, Console, Exit, Failure, Format};
 use super::runtime::runtime;
-use crate::admin::RotateError;
+use crate::admin::Refused;
 use crate::admin::rotation::live::{self, Answer as Said};
 use crate::admin::rotation::{Rotation, Step};
 use crate::clock::{Clock as _, SystemClock};
 pub(super) use arguments::Command;
-use arguments::StepArguments;
+use arguments::{StepArguments, still_old, too_early};
 use shown::{Report, left};
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
@@ -79,7 +79,7 @@ fn may_take(
     rotation: &Rotation,
     arguments: &StepArguments,
     console: &Console,
-) -> Result<Result<(), RotateError>, Failure> {
+) -> Result<Result<(), Refused>, Failure> {
     let kind = arguments.files.kind(rotation);
     let runtime = runtime()?;
     Ok(match step {
@@ -98,12 +98,12 @@ fn may_take(
         Step::Finish => arguments.reaches_all(rotation).and_then(|()| {
             match left(rotation) {
                 _ if arguments.now => return Ok(()),
-                Some(left) => return Err(RotateError::TooEarly { left }),
+                Some(left) => return Err(too_early(left)),
                 None if arguments.offline => return Ok(()),
                 None => {}
             }
             match runtime.block_on(live::own_in_force(rotation, &kind)) {
-                Said::Refused(why) => Err(RotateError::StillOld(why)),
+                Said::Refused(why) => Err(still_old(&why)),
                 _ => Ok(()),
             }
         }),

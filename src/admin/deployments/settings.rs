@@ -1,18 +1,18 @@
 //! Which settings are about a deployment.
 
+use std::fmt;
 use std::path::Path;
 
-use super::{Addition, DeploymentError, TrustFile, same};
-use crate::admin::edited::Setting;
+use super::{Addition, TrustFile, same};
+use crate::admin::edited::{OTHER_KEY_NAME, SECOND_KEY, Setting, trusted_key};
+use crate::admin::error::{Kind, Refused};
 use crate::admin::overrides;
 use crate::identity::{DeploymentName, Role};
-use crate::jose::PublicJwk;
 use crate::properties::name::{Name, Pattern};
 use crate::properties::{Document, FileText};
 use crate::trust::{Deployment, TrustedKey};
 
 const DEPLOYMENT: &str = "ataccama.one.platform.deployments.<name>";
-const KEY: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
 const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
 const EXTRAS: &str = "countersign.deployments.<name>";
 const CONNECTION: &str = "countersign.client.connection.<c>.deployment";
@@ -25,7 +25,7 @@ pub(super) fn adding(
     file: &TrustFile,
     known: Option<&Deployment>,
     addition: &Addition,
-) -> Result<Vec<Setting>, DeploymentError> {
+) -> Result<Vec<Setting>, Refused> {
     let name = known.map_or(&addition.name, |known| &known.name);
     let prefix = Pattern::new(DEPLOYMENT).with_keys(&[name.to_string()]);
     let mut settings = description(&prefix, known, addition)?;
@@ -46,16 +46,12 @@ fn description(
     prefix: &str,
     known: Option<&Deployment>,
     addition: &Addition,
-) -> Result<Vec<Setting>, DeploymentError> {
-    let other = |what, found: &str| DeploymentError::Other {
-        name: addition.name.clone(),
-        what,
-        found: found.to_owned(),
-    };
+) -> Result<Vec<Setting>, Refused> {
+    let name = &addition.name;
     let mut settings = Vec::new();
     match known.map(|known| &known.module) {
         Some(module) if *module != addition.module => {
-            return Err(other("module", module.as_str()));
+            return Err(other(name, "module", module));
         }
         Some(_) => {}
         None => settings.push(Setting::new(
@@ -67,7 +63,7 @@ fn description(
     match (there, &addition.environment) {
         (_, None) => {}
         (Some(there), Some(wanted)) if there == wanted => {}
-        (Some(there), Some(_)) => return Err(other("environment", there.as_str())),
+        (Some(there), Some(_)) => return Err(other(name, "environment", there)),
         (None, Some(wanted)) => {
             let key = format!("{prefix}.environment");
             settings.push(Setting::new(key, wanted.as_str()));
@@ -76,46 +72,46 @@ fn description(
     Ok(settings)
 }
 
-fn key(known: Option<&Deployment>, addition: &Addition) -> Result<Vec<Setting>, DeploymentError> {
+fn key(known: Option<&Deployment>, addition: &Addition) -> Result<Vec<Setting>, Refused> {
     let keys: &[TrustedKey] = known.map_or(&[], |known| &known.keys);
     if let Some(present) = keys.iter().find(|key| key.key == addition.key) {
-        let key = present.name.clone();
-        let name = addition.name.clone();
+        let (name, key) = (&addition.name, &present.name);
         return match &addition.key_name {
-            _ if present.revoked => Err(DeploymentError::Revoked { name, key }),
-            Some(wanted) if !same(wanted, &key) => Err(DeploymentError::Other {
-                name,
-                what: "key under the name",
-                found: key,
-            }),
-            _ if present.key_id != addition.key_id => Err(DeploymentError::Other {
-                name,
-                what: "key with the fingerprint",
-                found: present.key_id.to_string(),
-            }),
+            _ if present.revoked => {
+                let message = format!("the key `{key}` of `{name}` is revoked");
+                Err(Refused::new(Kind::Taken, message)
+                    .with_help("a revoked key stays revoked: ask for another one"))
+            }
+            Some(wanted) if !same(wanted, key) => Err(other(name, "key under the name", key)),
+            _ if present.key_id != addition.key_id => {
+                Err(other(name, "key with the fingerprint", &present.key_id))
+            }
             _ => Ok(Vec::new()),
         };
     }
     let name = match &addition.key_name {
         Some(name) if keys.iter().any(|key| same(&key.name, name)) => {
-            return Err(DeploymentError::KeyNameTaken {
-                name: addition.name.clone(),
-                key: name.clone(),
-            });
+            let deployment = &addition.name;
+            let message = format!("the deployment `{deployment}` has another key called `{name}`");
+            return Err(Refused::new(Kind::Taken, message).with_help(OTHER_KEY_NAME));
         }
         Some(name) => name.as_str(),
         None if keys.is_empty() => "key",
         // A second key makes two modules one, unless it is the same one's: that must be said.
-        None => return Err(DeploymentError::OtherKey(addition.name.clone())),
+        None => {
+            let deployment = &addition.name;
+            let message = format!("the deployment `{deployment}` is trusted by another key");
+            return Err(Refused::new(Kind::Taken, message).with_help(SECOND_KEY));
+        }
     };
     let written = known.map_or(&addition.name, |known| &known.name);
-    let prefix = Pattern::new(KEY).with_keys(&[written.to_string(), name.to_owned()]);
-    let content = PublicJwk::write(&addition.key, &addition.key_id);
-    Ok(vec![
-        Setting::new(format!("{prefix}.fingerprint"), addition.key_id.as_str()),
-        Setting::new(format!("{prefix}.content"), content),
-        Setting::new(format!("{prefix}.is-revoked"), "false"),
-    ])
+    Ok(trusted_key(written.as_str(), name, &addition.key, &addition.key_id).into())
+}
+
+fn other(name: &DeploymentName, what: &str, found: &dyn fmt::Display) -> Refused {
+    let message = format!("the deployment `{name}` has the {what} `{found}`");
+    Refused::new(Kind::Taken, message)
+        .with_help("give what is there, or remove the deployment first")
 }
 
 /// Returns the settings that give the deployment those of the roles that it does not have.
@@ -179,7 +175,7 @@ pub(super) fn is_in_main_file(
     file: &TrustFile,
     name: &DeploymentName,
     removes: bool,
-) -> Result<(), DeploymentError> {
+) -> Result<(), Refused> {
     let (deployment, extras) = (Pattern::new(DEPLOYMENT), Pattern::new(EXTRAS));
     let connection = Pattern::new(CONNECTION);
     let is_about = |key: &Name<'_>, value: &str| {
@@ -192,10 +188,7 @@ pub(super) fn is_in_main_file(
     };
     match overrides::find(&file.path, &file.text, &is_about)? {
         None => Ok(()),
-        Some(by) => Err(DeploymentError::InProfile {
-            main: file.path.clone(),
-            by,
-        }),
+        Some(by) => Err(Refused::in_profile(&file.path, &by)),
     }
 }
 

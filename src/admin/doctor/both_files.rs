@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::admin::error::PairError;
+use crate::admin::error::{Kind, Refused};
 use crate::admin::pairing::{self, Member, Options};
 use crate::clock::{Clock as _, SystemClock};
 use crate::identity::{ModuleType, Role};
@@ -39,23 +39,17 @@ impl BothFiles {
                 tls,
                 now: SystemClock.now(),
             };
-            match (pairing::plan(&members, &options), key) {
+            let plan = pairing::plan(&members, &options);
+            match (plan.as_ref().map_err(Refused::kind), key) {
                 (Ok(_), Some(key)) => {
                     return format!(
                         "if it is the same module with another key: {command} --key-name {key}"
                     );
                 }
-                (
-                    Err(
-                        PairError::NameTaken { .. }
-                        | PairError::KeyNameTaken { .. }
-                        | PairError::OtherPin { .. },
-                    ),
-                    _,
-                ) => {}
-                (Err(PairError::OtherOwner { path, found, .. }), _) => {
+                (Err(Kind::OtherKey), _) => {}
+                (Err(Kind::OtherOwner { path, found }), _) => {
                     let [peer, this] = &members;
-                    let named = if path == this.path { peer } else { this };
+                    let named = if *path == this.path { peer } else { this };
                     let named = named.path.display();
                     return format!("write into {named}: countersign.deployment.name={found}");
                 }

@@ -5,7 +5,7 @@ use super::tls::{Certificate, TlsView};
 use super::view::View;
 use super::{Member, Options, PlannedSide};
 use crate::admin::edited::{EditedFile, PAIRED, Setting};
-use crate::admin::error::PairError;
+use crate::admin::error::Refused;
 use crate::config::{self, Report};
 use crate::properties::FileText;
 
@@ -21,7 +21,7 @@ pub(super) struct Draft<'a> {
 
 impl Draft<'_> {
     /// Finds or makes the side's certificate.
-    pub(super) fn certificate(&self) -> Result<Certificate, PairError> {
+    pub(super) fn certificate(&self) -> Result<Certificate, Refused> {
         Certificate::settle(self.member, &self.side.name, &self.tls)
     }
 
@@ -44,19 +44,14 @@ pub(super) fn draft<'a>(
     options: &Options,
     before: &[Option<FileText>; 2],
     certificates: &[Option<Certificate>; 2],
-) -> Result<[Draft<'a>; 2], PairError> {
+) -> Result<[Draft<'a>; 2], Refused> {
     let [first, second] = members;
     let [first_before, second_before] = before.each_ref().map(Option::as_ref);
     let first_view = View::read(&first.path, text(first_before))?;
     let second_view = View::read(&second.path, text(second_before))?;
     let one = Side::settle(first, &first_view, &second_view, options)?;
     let other = Side::settle(second, &second_view, &first_view, options)?;
-    if one.key.verifying_key() == other.key.verifying_key() {
-        return Err(PairError::SharedKey);
-    }
-    if one.name.uniform() == other.name.uniform() {
-        return Err(PairError::SameName(one.name));
-    }
+    one.differs_from(&other.name, other.key.verifying_key())?;
     let mut first_settings = one.own_settings(first, &first_view)?;
     let first_own = own_only(&one, first, first_before, &first_settings);
     first_settings.extend(other.trusted_by(&first.path, &first_view, options)?);
@@ -114,16 +109,16 @@ pub(super) fn confirm(
     options: &Options,
     drafts: &[Draft<'_>; 2],
     certificates: &[Option<Certificate>; 2],
-) -> Result<Report, PairError> {
+) -> Result<Report, Refused> {
     let after = |draft: &Draft<'_>| {
         let text = FileText::from_bytes(draft.file.text().as_bytes());
-        text.map_err(|_fault| PairError::Internal(draft.member.path.clone()))
+        text.map_err(|_fault| Refused::internal(&draft.member.path))
     };
     let [first, second] = drafts;
     let texts = [Some(after(first)?), Some(after(second)?)];
     for draft in draft(members, options, &texts, certificates)? {
         if !draft.file.is_empty() {
-            return Err(PairError::Internal(draft.member.path.clone()));
+            return Err(Refused::internal(&draft.member.path));
         }
     }
     let paths = members.iter().map(|member| member.path.clone());

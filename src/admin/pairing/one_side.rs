@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::settle::{Peer, Side};
+use super::settle::{Peer, Side, revoked};
 use super::tls::{Certificate, made, stage};
 use super::view::View;
 use super::{Member, Options};
 use crate::admin::edited::{EditedFile, PAIRED, Setting, read, write_after};
-use crate::admin::error::PairError;
+use crate::admin::error::{Kind, Refused};
 use crate::admin::handover::{HandOver, Purpose};
 use crate::admin::rotation::trusting;
 use crate::config::{self, Report, check_texts};
@@ -31,7 +31,7 @@ pub struct OneSide {
 /// # Errors
 ///
 /// As [`plan`](super::plan()).
-pub fn plan_own(member: &Member, options: &Options) -> Result<OneSide, PairError> {
+pub fn plan_own(member: &Member, options: &Options) -> Result<OneSide, Refused> {
     plan(member, options, None)
 }
 
@@ -45,20 +45,16 @@ pub fn plan_accept(
     member: &Member,
     options: &Options,
     theirs: &HandOver,
-) -> Result<OneSide, PairError> {
+) -> Result<OneSide, Refused> {
     match &theirs.purpose {
         Purpose::Pair { .. } => plan(member, options, Some(theirs)),
         Purpose::Rotate { signs } => accept_key(&member.path, theirs, *signs),
     }
 }
 
-fn plan(
-    member: &Member,
-    options: &Options,
-    theirs: Option<&HandOver>,
-) -> Result<OneSide, PairError> {
+fn plan(member: &Member, options: &Options, theirs: Option<&HandOver>) -> Result<OneSide, Refused> {
     let path = &member.path;
-    let before = read(path).map_err(PairError::Read)?;
+    let before = read(path)?;
     let text = before.as_ref().map_or("", FileText::text);
     let view = View::read(path, text)?;
     let environment = theirs.and_then(|theirs| match &theirs.purpose {
@@ -75,7 +71,7 @@ fn plan(
     let mut is_tls = options.tls;
     if let Some(theirs) = theirs {
         let Purpose::Pair { module, tls, .. } = &theirs.purpose else {
-            return Err(PairError::Internal(path.clone()));
+            return Err(Refused::internal(path));
         };
         settings.extend(trust(theirs, module, &own, (path, &view), &options)?);
         if let Some(tls) = tls {
@@ -116,13 +112,8 @@ fn trust(
     own: &Side,
     (path, view): (&Path, &View),
     options: &Options,
-) -> Result<Vec<Setting>, PairError> {
-    if own.key.verifying_key() == &theirs.key {
-        return Err(PairError::SharedKey);
-    }
-    if own.name.uniform() == theirs.deployment.uniform() {
-        return Err(PairError::SameName(own.name.clone()));
-    }
+) -> Result<Vec<Setting>, Refused> {
+    own.differs_from(&theirs.deployment, &theirs.key)?;
     let peer = Peer {
         name: theirs.deployment.clone(),
         key: theirs.key.clone(),
@@ -133,8 +124,8 @@ fn trust(
     peer.trusted_by(path, view, options)
 }
 
-fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<OneSide, PairError> {
-    let text = FileText::read(path).map_err(PairError::Read)?;
+fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<OneSide, Refused> {
+    let text = FileText::read(path)?;
     let texts = [(path.to_owned(), text.clone())];
     let checked = check_texts(&texts, &config::environment(), &[])?;
     let deployments = checked.files.iter().flat_map(|file| &file.deployments);
@@ -143,20 +134,16 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<OneS
         let mut keys = known.active_keys();
         keys.any(|key| key.key.fingerprint() == signs)
     });
-    let deployment = deployment.ok_or_else(|| PairError::OtherSigner {
-        path: path.to_owned(),
-        name: theirs.deployment.clone(),
-        signs,
+    let deployment = deployment.ok_or_else(|| {
+        let (path, name) = (path.display(), &theirs.deployment);
+        let message = format!("`{path}` does not trust `{signs}` as a key of `{name}`");
+        Refused::new(Kind::Conflict, message)
+            .with_help("pair the two first; a key is handed over by the module that is trusted")
     })?;
     let known = deployment.keys.iter().find(|key| key.key == theirs.key);
     let settings = match known {
         None => trusting(deployment, &theirs.key, &theirs.key_id),
-        Some(key) if key.revoked => {
-            return Err(PairError::Revoked {
-                path: path.to_owned(),
-                name: theirs.deployment.clone(),
-            });
-        }
+        Some(key) if key.revoked => return Err(revoked(path, &theirs.deployment)),
         Some(_) => Vec::new(),
     };
     let file = EditedFile::plan(path, Some(text), &settings, None);
@@ -169,10 +156,10 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<OneS
 }
 
 /// Reads the new text as if it were the file, and the files of `certificate` were there.
-fn report(file: &EditedFile, certificate: Option<&Certificate>) -> Result<Report, PairError> {
+fn report(file: &EditedFile, certificate: Option<&Certificate>) -> Result<Report, Refused> {
     let path = file.path().to_owned();
     let text = FileText::from_bytes(file.text().as_bytes());
-    let text = text.map_err(|_fault| PairError::Internal(path.clone()))?;
+    let text = text.map_err(|_fault| Refused::internal(&path))?;
     let made: Vec<_> = certificate
         .into_iter()
         .flat_map(Certificate::paths)
@@ -198,7 +185,7 @@ impl OneSide {
     ///
     /// When the file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
-    pub fn carry_out(&self) -> Result<(), PairError> {
+    pub fn carry_out(&self) -> Result<(), Refused> {
         Ok(write_after(
             || stage(made(self.certificate.as_ref())),
             &[&self.file],

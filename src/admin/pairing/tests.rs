@@ -51,7 +51,8 @@ fn a_file_that_somebody_else_changed_meanwhile_is_left_alone() {
 
     let result = made.carry_out();
 
-    assert!(matches!(result, Err(PairError::Write(WriteError::Changed(path))) if path == *dpe));
+    let error = result.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Write(WriteError::Changed(path)) if path == dpe));
     assert_eq!(fs::read_to_string(dpe).unwrap(), "mine=1\n");
     assert!(!dpm.exists());
 }
@@ -67,7 +68,8 @@ fn two_pairings_do_not_write_at_once() {
 
     let result = made.carry_out();
 
-    assert!(matches!(result, Err(PairError::Write(WriteError::Busy(_)))));
+    let error = result.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Write(WriteError::Busy(_))));
     drop(other);
     made.carry_out().unwrap();
 }

@@ -1,6 +1,7 @@
 //! A certificate for each side, and each side's pin in the other's file.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use rcgen::{
 use super::names::Patterns;
 use super::{Member, Options};
 use crate::admin::edited::Setting;
-use crate::admin::error::{PairError, WriteError};
+use crate::admin::error::{Kind, Refused, WriteError};
 use crate::admin::write::{Privacy, Staged, folder_of};
 use crate::config::Home;
 use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint};
@@ -108,7 +109,7 @@ impl TlsView {
         fingerprint: Fingerprint,
         path: &Path,
         options: &Options,
-    ) -> Result<Option<Setting>, PairError> {
+    ) -> Result<Option<Setting>, Refused> {
         let none = Pins::default();
         let known = self.pins.get(&name.uniform()).unwrap_or(&none);
         let text = fingerprint.to_string();
@@ -120,11 +121,13 @@ impl TlsView {
             _ if known.fingerprints.is_empty() => wanted.unwrap_or("key"),
             Some(wanted) if !known.fingerprints.contains_key(&uniform(wanted)) => wanted,
             _ => {
-                return Err(PairError::OtherPin {
-                    path: path.to_owned(),
-                    name: name.clone(),
-                    fingerprint,
-                });
+                let path = path.display();
+                let message =
+                    format!("`{path}` pins another TLS key for `{name}`, not `{fingerprint}`");
+                return Err(Refused::new(Kind::OtherKey, message).with_help(
+                    "the certificate was renewed? pin the new one beside the old with \
+                     `--key-name key2`",
+                ));
             }
         };
         let deployment = if known.deployment.is_empty() {
@@ -172,7 +175,7 @@ impl Certificate {
         member: &Member,
         name: &DeploymentName,
         view: &TlsView,
-    ) -> Result<Self, PairError> {
+    ) -> Result<Self, Refused> {
         let home = Home::new(&member.path).dir;
         let chain = server_chain();
         let named = ["cert-chain", "private-key"].map(|property| view.find(&chain, property));
@@ -186,7 +189,7 @@ impl Certificate {
         match (is_there(&cert_chain), is_there(&private_key)) {
             (false, false) => {
                 let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
-                let key = key.map_err(|error| PairError::NewCertificate(error.into()))?;
+                let key = key.map_err(not_made)?;
                 let (certificate, fingerprint) = certify(name, &key)?;
                 let key = Secret::new(key.serialize_pem());
                 let new = vec![
@@ -212,12 +215,12 @@ impl Certificate {
                 values,
                 new: Vec::new(),
             }),
-            (true, false) => Err(PairError::HalfCertificate(cert_chain)),
+            (true, false) => Err(half(&cert_chain)),
             // The key is written first: an earlier run was killed before the certificate.
             (false, true) => {
-                let key = FileText::read(&private_key).map_err(PairError::Read)?;
+                let key = FileText::read(&private_key)?;
                 let key = KeyPair::from_pem(key.text());
-                let key = key.map_err(|_error| PairError::HalfCertificate(private_key))?;
+                let key = key.map_err(|_error| half(&private_key))?;
                 let (certificate, fingerprint) = certify(name, &key)?;
                 let new = NewFile {
                     path: cert_chain,
@@ -237,12 +240,12 @@ impl Certificate {
         member: &Member,
         home: &Path,
         settings: [&(String, String); 2],
-    ) -> Result<Self, PairError> {
+    ) -> Result<Self, Refused> {
         if let Some((setting, _)) = settings.iter().find(|(_, value)| value.contains("${")) {
-            return Err(PairError::TlsPlaceholder {
-                path: member.path.clone(),
-                setting: setting.clone(),
-            });
+            let path = member.path.display();
+            let message =
+                format!("`{setting}` in `{path}` is a placeholder, which only the module resolves");
+            return Err(Refused::new(Kind::Unreadable, message));
         }
         let [cert_chain, private_key] = settings.map(|(_, value)| {
             let path = value.strip_prefix("file:").unwrap_or(value);
@@ -303,7 +306,7 @@ fn fingerprint(
     member: &Member,
     cert_chain: PathBuf,
     private_key: PathBuf,
-) -> Result<Fingerprint, PairError> {
+) -> Result<Fingerprint, Refused> {
     let [server, _] = SERVER;
     let file = |path, property| PemFile {
         path,
@@ -313,10 +316,22 @@ fn fingerprint(
         cert_chain: file(cert_chain, "cert-chain"),
         private_key: file(private_key, "private-key"),
     };
-    files.check().map_err(|source| PairError::Certificate {
-        path: member.path.clone(),
-        source: Box::new(source),
+    files.check().map_err(|error| {
+        let path = member.path.display();
+        let message = format!("the TLS certificate of `{path}` cannot be used");
+        Refused::new(Kind::Unreadable, message).caused_by(error)
     })
+}
+
+/// One of certificate and key is there, the other is not.
+fn half(path: &Path) -> Refused {
+    let path = path.display();
+    let message = format!("`{path}` is there, and what belongs to it is not");
+    Refused::new(Kind::Taken, message).with_help("remove it, or put the missing file beside it")
+}
+
+fn not_made(error: impl Into<Box<dyn Error + Send + Sync>>) -> Refused {
+    Refused::new(Kind::Internal, "cannot make a certificate").caused_by(error)
 }
 
 /// Makes a certificate for `key` that vouches for itself.
@@ -325,10 +340,9 @@ fn fingerprint(
 /// ([RFC 5280, 4.1.2.5]): a pin ends when it is taken out.
 ///
 /// [RFC 5280, 4.1.2.5]: https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.5
-fn certify(name: &DeploymentName, key: &KeyPair) -> Result<(String, Fingerprint), PairError> {
-    let failed = |error: rcgen::Error| PairError::NewCertificate(error.into());
+fn certify(name: &DeploymentName, key: &KeyPair) -> Result<(String, Fingerprint), Refused> {
     let names = [name.as_str(), "localhost"].map(str::to_owned);
-    let mut params = CertificateParams::new(names).map_err(failed)?;
+    let mut params = CertificateParams::new(names).map_err(not_made)?;
     params
         .distinguished_name
         .push(DnType::CommonName, name.as_str());
@@ -340,10 +354,9 @@ fn certify(name: &DeploymentName, key: &KeyPair) -> Result<(String, Fingerprint)
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
-    let certificate = params.self_signed(key).map_err(failed)?;
+    let certificate = params.self_signed(key).map_err(not_made)?;
     let fingerprint = certificate_fingerprint(certificate.der());
-    let fingerprint = fingerprint.map_err(|error| PairError::NewCertificate(error.into()))?;
-    Ok((certificate.pem(), fingerprint))
+    Ok((certificate.pem(), fingerprint.map_err(not_made)?))
 }
 
 /// Returns the files that are made with `certificate`, which comes first.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::names::Patterns;
 use super::tls::TlsView;
-use crate::admin::error::PairError;
+use crate::admin::error::{Kind, Refused};
 use crate::identity::DeploymentName;
 use crate::jose::{KeyId, KeyMaterial, PublicJwk, SigningKey, VerifyingKey, published};
 use crate::properties::Document;
@@ -50,11 +50,12 @@ pub(in crate::admin) struct TrustedKey {
 
 impl View {
     /// Reads `text`, the content of `path`.
-    pub(in crate::admin) fn read(path: &Path, text: &str) -> Result<Self, PairError> {
+    pub(in crate::admin) fn read(path: &Path, text: &str) -> Result<Self, Refused> {
         let document = Document::parse(path, text);
         let findings = document.findings();
         if findings.errors() > 0 {
-            return Err(PairError::Syntax(findings));
+            let message = "a file has faults that must be mended first";
+            return Err(Refused::new(Kind::Unreadable, message).with_findings(findings));
         }
         let patterns = Patterns::new();
         let mut view = Self::default();
@@ -178,27 +179,33 @@ impl TrustedKey {
 }
 
 /// Reads `generator.key`; none where it is empty or the guide's `<generated_key>`.
-fn own_key(path: &Path, value: &str) -> Result<Option<(SigningKey, KeyId)>, PairError> {
+fn own_key(path: &Path, value: &str) -> Result<Option<(SigningKey, KeyId)>, Refused> {
     if value.is_empty() || value.starts_with('<') {
         return Ok(None);
     }
-    let path = || path.to_owned();
     if value.contains("${") {
-        return Err(PairError::Placeholder(path()));
+        return Err(unusable(
+            path,
+            "is a placeholder, which only the module resolves",
+        ));
     }
-    let (material, _) =
-        KeyMaterial::read(value.as_bytes()).map_err(|source| PairError::OwnKey {
-            path: path(),
-            source,
-        })?;
+    let (material, _) = KeyMaterial::read(value.as_bytes())
+        .map_err(|error| unusable(path, "cannot be read").caused_by(error))?;
     match material {
-        KeyMaterial::Private(key, _) if published(key.fingerprint()) => {
-            Err(PairError::Published(path()))
-        }
+        KeyMaterial::Private(key, _) if published(key.fingerprint()) => Err(unusable(
+            path,
+            "is printed in a public guide and protects nothing",
+        )),
         KeyMaterial::Private(key, kid) => {
             let kid = kid.unwrap_or_else(|| key.fingerprint().into());
             Ok(Some((key, kid)))
         }
-        KeyMaterial::Public(..) => Err(PairError::PublicOnly(path())),
+        KeyMaterial::Public(..) => Err(unusable(path, "is a public key")),
     }
+}
+
+fn unusable(path: &Path, why: &str) -> Refused {
+    let path = path.display();
+    let message = format!("the module's own key in `{path}` {why}");
+    Refused::new(Kind::Unreadable, message)
 }

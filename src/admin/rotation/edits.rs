@@ -2,15 +2,16 @@
 
 use std::time::SystemTime;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use jiff::Timestamp;
 
-use super::{Plan, RotateError, Rotation, Source, Step, Trust};
-use crate::admin::edited::{EditedFile, Setting};
+use super::{Plan, Rotation, Source, Step, Trust, faults, internal};
+use crate::admin::edited::{
+    EditedFile, Setting, new_key, own_key, revoked_key, trusted_key, untrusted_key,
+};
+use crate::admin::error::{Kind, Refused};
 use crate::diagnostic::{Findings, Severity};
-use crate::jose::{Fingerprint, KeyId, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
-use crate::properties::name::{Pattern, uniform};
-use crate::secret::Secret;
+use crate::jose::{Fingerprint, KeyId, VerifyingKey};
+use crate::properties::name::uniform;
 use crate::trust::Deployment;
 
 pub(super) const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
@@ -21,11 +22,7 @@ const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
 /// The files to write in their order, and the key that signs in the end.
 type Edits = (Vec<EditedFile>, Option<Fingerprint>);
 
-pub(super) fn edits(
-    rotation: &Rotation,
-    step: Step,
-    now: SystemTime,
-) -> Result<Edits, RotateError> {
+pub(super) fn edits(rotation: &Rotation, step: Step, now: SystemTime) -> Result<Edits, Refused> {
     match step {
         Step::Prepare => prepare(rotation, now),
         Step::Activate => activate(rotation, now),
@@ -35,15 +32,14 @@ pub(super) fn edits(
 }
 
 /// The owner's file comes first: a next key that peers trust must not be lost.
-fn prepare(rotation: &Rotation, now: SystemTime) -> Result<Edits, RotateError> {
+fn prepare(rotation: &Rotation, now: SystemTime) -> Result<Edits, Refused> {
     let mut owner = Vec::new();
     let (next, key_id) = if let Some(next) = rotation.next() {
         next.clone()
     } else {
-        let key = SigningKey::generate().map_err(RotateError::NewKey)?;
-        let key = key.with_made_at(now);
+        let key = new_key(now)?;
         let key_id = KeyId::from(key.fingerprint());
-        owner.push(Setting::private(NEXT_KEY, encoded(&key, &key_id)));
+        owner.push(own_key(NEXT_KEY, &key, &key_id));
         (key, key_id)
     };
     let mut files = vec![edited(&rotation.owner, &owner)];
@@ -53,10 +49,9 @@ fn prepare(rotation: &Rotation, now: SystemTime) -> Result<Edits, RotateError> {
             Trust::Trusted => Vec::new(),
             Trust::Absent => trusting(deployment, next.verifying_key(), &key_id),
             Trust::Revoked => {
-                return Err(RotateError::NextRevoked {
-                    path: peer.path.clone(),
-                    key: next.fingerprint(),
-                });
+                let (path, key) = (peer.path.display(), next.fingerprint());
+                let message = format!("`{path}` has revoked the next key `{key}`");
+                return Err(Refused::new(Kind::NextRevoked, message));
             }
         };
         files.push(edited(peer, &settings));
@@ -65,11 +60,11 @@ fn prepare(rotation: &Rotation, now: SystemTime) -> Result<Edits, RotateError> {
 }
 
 /// One file, written at once: the next key takes the own key's place.
-fn activate(rotation: &Rotation, now: SystemTime) -> Result<Edits, RotateError> {
-    let (next, key_id) = rotation.next().ok_or(RotateError::Internal)?;
-    let now = Timestamp::try_from(now).map_err(|_range| RotateError::Internal)?;
+fn activate(rotation: &Rotation, now: SystemTime) -> Result<Edits, Refused> {
+    let (next, key_id) = rotation.next().ok_or_else(internal)?;
+    let now = Timestamp::try_from(now).map_err(|_range| internal())?;
     let settings = [
-        Setting::private(OWN_KEY, encoded(next, key_id)),
+        own_key(OWN_KEY, next, key_id),
         Setting::removed(NEXT_KEY),
         Setting::new(ACTIVATED_AT, format!("{now:.3}")),
         Setting::new(PREVIOUS, rotation.key.fingerprint().to_string()),
@@ -79,23 +74,19 @@ fn activate(rotation: &Rotation, now: SystemTime) -> Result<Edits, RotateError> 
 }
 
 /// The peers' files come first: the owner's says that there is something to finish.
-fn finish(rotation: &Rotation) -> Result<Edits, RotateError> {
+fn finish(rotation: &Rotation) -> Result<Edits, Refused> {
     let mut files = Vec::new();
     for peer in &rotation.peers {
         let deployment = known(peer, rotation)?;
         if peer.trust(rotation, rotation.key.verifying_key()) != Trust::Trusted {
-            return Err(RotateError::CutOff {
-                path: peer.path.clone(),
-                key: rotation.key.fingerprint(),
-            });
+            let (path, key) = (peer.path.display(), rotation.key.fingerprint());
+            let message = format!("`{path}` does not trust the key that signs now, `{key}`");
+            return Err(Refused::new(Kind::CutOff, message));
         }
         let previous = rotation.previous();
         let keys = deployment.active_keys();
         let old = keys.filter(|key| Some(key.key.fingerprint()) == previous);
-        let settings = old.map(|key| {
-            let prefix = prefix(deployment, &key.name);
-            Setting::new(format!("{prefix}.is-revoked"), "true")
-        });
+        let settings = old.map(|key| revoked_key(deployment.name.as_str(), &key.name));
         files.push(edited(peer, &settings.collect::<Vec<_>>()));
     }
     let settings = [Setting::removed(ACTIVATED_AT), Setting::removed(PREVIOUS)];
@@ -104,7 +95,7 @@ fn finish(rotation: &Rotation) -> Result<Edits, RotateError> {
 }
 
 /// The peers' files come first: the owner's says which key is to be forgotten. It was never used.
-fn abort(rotation: &Rotation) -> Result<Edits, RotateError> {
+fn abort(rotation: &Rotation) -> Result<Edits, Refused> {
     let next = rotation.next().map(|(key, _)| key.verifying_key());
     let mut files = Vec::new();
     for peer in &rotation.peers {
@@ -113,11 +104,7 @@ fn abort(rotation: &Rotation) -> Result<Edits, RotateError> {
         let unused = deployment
             .active_keys()
             .filter(|key| Some(&key.key) == next);
-        let settings = unused.flat_map(|key| {
-            let prefix = prefix(deployment, &key.name);
-            let tails = ["fingerprint", "content", "is-revoked"];
-            tails.map(|tail| Setting::removed(format!("{prefix}.{tail}")))
-        });
+        let settings = unused.flat_map(|key| untrusted_key(deployment.name.as_str(), &key.name));
         files.push(edited(peer, &settings.collect::<Vec<_>>()));
     }
     files.push(edited(&rotation.owner, &[Setting::removed(NEXT_KEY)]));
@@ -136,12 +123,9 @@ pub(super) fn forget_damaged(
     rotation: &Rotation,
     step: Step,
     findings: &Findings,
-) -> Result<Plan, RotateError> {
+) -> Result<Plan, Refused> {
     if step != Step::Abort {
-        return Err(RotateError::Faults {
-            path: rotation.owner.path.clone(),
-            findings: findings.clone(),
-        });
+        return Err(faults(&rotation.owner.path, findings.clone()));
     }
     Ok(Plan {
         step,
@@ -150,26 +134,18 @@ pub(super) fn forget_damaged(
     })
 }
 
-fn known<'a>(peer: &'a Source, rotation: &Rotation) -> Result<&'a Deployment, RotateError> {
+fn known<'a>(peer: &'a Source, rotation: &Rotation) -> Result<&'a Deployment, Refused> {
     let deployment = peer.deployment(rotation);
-    deployment.ok_or_else(|| RotateError::Stranger {
-        path: peer.path.clone(),
-        key: rotation.key.fingerprint(),
+    deployment.ok_or_else(|| {
+        let (path, key) = (peer.path.display(), rotation.key.fingerprint());
+        let message = format!("`{path}` does not trust this module's key `{key}`");
+        Refused::new(Kind::Conflict, message)
+            .with_help("pair the two modules first, or name another file: `countersign pair`")
     })
 }
 
 pub(super) fn edited(source: &Source, settings: &[Setting]) -> EditedFile {
     EditedFile::plan(&source.path, Some(source.text.clone()), settings, None)
-}
-
-fn encoded(key: &SigningKey, key_id: &KeyId) -> Secret<String> {
-    let jwk = PrivateJwk::write(key, key_id);
-    Secret::new(BASE64_STANDARD.encode(jwk.expose()))
-}
-
-fn prefix(deployment: &Deployment, key: &str) -> String {
-    let key_of = Pattern::new("ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>");
-    key_of.with_keys(&[deployment.name.to_string(), key.to_owned()])
 }
 
 /// The settings with which a file trusts `key` too.
@@ -186,10 +162,6 @@ pub(in crate::admin) fn trusting(
     let names = (2..).map(|number: u32| format!("key{number}"));
     let mut names = std::iter::once("key".to_owned()).chain(names);
     let free = names.find(|name| !taken.contains(&uniform(name)));
-    let prefix = prefix(deployment, &free.unwrap_or_default());
-    vec![
-        Setting::new(format!("{prefix}.fingerprint"), key_id.as_str()),
-        Setting::new(format!("{prefix}.content"), PublicJwk::write(key, key_id)),
-        Setting::new(format!("{prefix}.is-revoked"), "false"),
-    ]
+    let name = free.unwrap_or_default();
+    trusted_key(deployment.name.as_str(), &name, key, key_id).into()
 }

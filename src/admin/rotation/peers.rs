@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::edits::OWN_KEY;
-use super::{RotateError, Rotation, Source, Trust};
+use super::{Rotation, Source, Trust};
+use crate::admin::error::{Kind, Refused};
 use crate::admin::overrides::{self, Meant};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Name, Pattern, uniform};
@@ -26,9 +27,15 @@ impl Rotation {
     /// # Errors
     ///
     /// When the file of another peer is not named.
-    pub fn reaches_all(&self, except: &[DeploymentName]) -> Result<(), RotateError> {
+    pub fn reaches_all(&self, except: &[DeploymentName]) -> Result<(), Refused> {
         match self.left_out().find(|name| !except.contains(name)) {
-            Some(name) => Err(RotateError::NotNamed(name.clone())),
+            Some(name) => {
+                let message =
+                    format!("`{name}` may still trust the old key, and its file is not named");
+                Err(Refused::new(Kind::Conflict, message).with_help(format!(
+                    "name its file with `--peer-file`, or leave the old key to it: `--except {name}`"
+                )))
+            }
             None => Ok(()),
         }
     }
@@ -51,19 +58,27 @@ impl Rotation {
 impl Rotation {
     /// Makes sure that no variable of the environment stands above the key: the module would sign
     /// with that one, also where the peers have revoked it.
-    pub(super) fn is_in_file(&self) -> Result<(), RotateError> {
+    pub(super) fn is_in_file(&self) -> Result<(), Refused> {
         match overrides::variable_above(OWN_KEY) {
             None => Ok(()),
-            Some(variable) => Err(RotateError::InVariable {
-                path: self.owner.path.clone(),
-                variable,
-            }),
+            Some(variable) => {
+                let path = self.owner.path.display();
+                let message = format!(
+                    "the variable `{variable}` of this environment stands above `generator.key` \
+                     in `{path}`: a module that is started with it signs with the variable's key, \
+                     whatever the file says"
+                );
+                Err(Refused::new(Kind::Conflict, message).with_help(format!(
+                    "start the module without it, with its key in the file; then go on with \
+                     `env -u {variable} countersign rotate …`"
+                )))
+            }
         }
     }
 
     /// Makes sure that the files of active profiles set nothing that a step reads or writes: only
     /// the main files are changed.
-    pub(super) fn is_in_main_files(&self) -> Result<(), RotateError> {
+    pub(super) fn is_in_main_files(&self) -> Result<(), Refused> {
         let (own, state) = (Pattern::new(OWN_KEY), Pattern::new("countersign.rotation"));
         let is_state = |name: &Name<'_>, _: &str| {
             let own = own.matches(name).is_some_and(|found| found.rest.is_empty());
@@ -89,13 +104,10 @@ impl Rotation {
 
 impl Source {
     /// Makes sure that no active profile's file has a setting that `is_meant`.
-    fn is_all_of(&self, is_meant: &Meant<'_>) -> Result<(), RotateError> {
+    fn is_all_of(&self, is_meant: &Meant<'_>) -> Result<(), Refused> {
         match overrides::find(&self.path, &self.text, is_meant)? {
             None => Ok(()),
-            Some(by) => Err(RotateError::InProfile {
-                main: self.path.clone(),
-                by,
-            }),
+            Some(by) => Err(Refused::in_profile(&self.path, &by)),
         }
     }
 

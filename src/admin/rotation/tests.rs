@@ -165,7 +165,10 @@ fn steps_out_of_turn_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     pair(folder.path());
     let refused = |step| match read(folder.path()).plan(step, SystemClock.now()) {
-        Err(RotateError::OutOfTurn(why)) => why,
+        Err(error) => match error.kind() {
+            Kind::OutOfTurn(why) => *why,
+            other => panic!("{step:?}: {other:?}"),
+        },
         other => panic!("{step:?}: {other:?}"),
     };
 
@@ -251,15 +254,15 @@ fn files_that_do_not_belong_together_are_refused() {
     fs::write(&dpm, "ataccama.one.platform.deployments.x.modul=dpe\n").unwrap();
     let faulty = Rotation::read(&dpe, &[dpm]);
 
-    assert!(matches!(twice, Err(RotateError::SameFile(_))), "{twice:?}");
-    assert!(
-        matches!(foreign, Err(RotateError::Stranger { .. })),
-        "{foreign:?}"
-    );
-    assert!(
-        matches!(faulty, Err(RotateError::Faults { .. })),
-        "{faulty:?}"
-    );
+    let (twice, foreign) = (twice.unwrap_err(), foreign.unwrap_err());
+    assert!(matches!(twice.kind(), Kind::Usage), "{twice:?}");
+    assert!(twice.to_string().ends_with("is named twice"), "{twice}");
+    assert!(matches!(foreign.kind(), Kind::Conflict), "{foreign:?}");
+    let wanted = "does not trust this module's key";
+    assert!(foreign.to_string().contains(wanted), "{foreign}");
+    let faulty = faulty.unwrap_err();
+    assert!(matches!(faulty.kind(), Kind::Unreadable), "{faulty:?}");
+    assert!(faulty.findings().errors() > 0, "{faulty:?}");
 }
 
 /// The step that a child is to take is in a file, since its arguments are the harness's.

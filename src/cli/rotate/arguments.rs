@@ -9,11 +9,12 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use crate::admin::rotation::live::{self, Asking};
 use crate::admin::rotation::{OutOfTurn, Plan, Rotation};
-use crate::admin::{OfProfile, RotateError};
-use crate::cli::change::{How, changes, moved, name_main, not_written, warn_of_variables};
+use crate::admin::{Kind, Refused};
+use crate::cli::change::{How, changes, warn_of_variables};
 use crate::cli::home::kind_of;
 use crate::cli::input::seconds;
 use crate::cli::output::{Console, Exit, Failure};
+use crate::cli::refused::refused;
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
 
@@ -134,61 +135,47 @@ impl FileArguments {
         command
     }
 
-    /// Says why a step was not taken, and what mends it.
-    pub(super) fn not_taken(&self, error: &RotateError, console: &Console) -> Failure {
-        if let RotateError::Faults { findings, .. } | RotateError::Unsound { findings, .. } = error
-        {
-            console.findings(findings);
-        }
-        let no = |exit| Failure::of(exit, error);
-        match error {
-            RotateError::Write(error) => not_written(error),
-            RotateError::SameFile(_) => no(Exit::Usage),
-            RotateError::Read(_) | RotateError::NoKey(_) => no(Exit::Unreadable),
-            RotateError::NoName(_) => no(Exit::Unreadable).with_help(
-                "write there what the peers call this module: `countersign.deployment.name=NAME`",
-            ),
-            RotateError::Faults { .. } => {
-                no(Exit::Unreadable).with_help("`countersign explain CODE` says more about a finding")
+    /// Says why a step was not taken, and what to do about it.
+    pub(super) fn not_taken(&self, error: &Refused, console: &Console) -> Failure {
+        let failure = refused("", error, console);
+        match error.kind() {
+            Kind::NextRevoked => {
+                let abort = self.command("abort");
+                failure.with_help(format!("a revoked key stays revoked; begin again: {abort}"))
             }
-            RotateError::Stranger { .. } => no(Exit::No)
-                .with_help("pair the two modules first, or name another file: `countersign pair`"),
-            RotateError::NextRevoked { .. } => no(Exit::No).with_help(format!(
-                "a revoked key stays revoked; begin anew: {}",
-                self.command("abort")
-            )),
-            RotateError::CutOff { .. } => {
-                no(Exit::No).with_help(format!("see who trusts what: {}", self.command("status")))
+            Kind::CutOff => {
+                failure.with_help(format!("see who trusts what: {}", self.command("status")))
             }
-            RotateError::OutOfTurn(OutOfTurn::NotPrepared | OutOfTurn::NotTrusted) => {
-                no(Exit::No).with_help(format!("first: {}", self.command("prepare")))
+            Kind::OutOfTurn(OutOfTurn::NotPrepared | OutOfTurn::NotTrusted) => {
+                failure.with_help(format!("first: {}", self.command("prepare")))
             }
-            RotateError::OutOfTurn(OutOfTurn::NotActivated) => {
-                no(Exit::No).with_help(format!("first: {}", self.command("activate")))
+            Kind::OutOfTurn(OutOfTurn::NotActivated) => {
+                failure.with_help(format!("first: {}", self.command("activate")))
             }
-            RotateError::OutOfTurn(_) => no(Exit::No).with_help(format!(
+            Kind::OutOfTurn(_) => failure.with_help(format!(
                 "go on with it: {}; to get rid of this key too, rotate once more",
                 self.command("finish")
             )),
-            RotateError::TooEarly { .. } => no(Exit::No)
-                .with_help("wait, or revoke the old key at once with `--now`: its callers are refused"),
-            RotateError::NotShown { help, .. } => no(Exit::No).with_help(help),
-            RotateError::OfProfile(OfProfile { main, .. }) => no(Exit::Usage).with_help(name_main(main)),
-            RotateError::InProfile { main, by } => no(Exit::No).with_help(moved(main, &by.path)),
-            RotateError::InVariable { variable, .. } => no(Exit::No).with_help(format!(
-                "start the module without it, with its key in the file; then go on with `env -u \
-                 {variable} countersign rotate …`"
-            )),
-            RotateError::NotNamed(name) => no(Exit::No).with_help(format!(
-                "name its file with `--peer-file`, or leave the old key to it: `--except {name}`"
-            )),
-            RotateError::StillOld(_) => no(Exit::No).with_help(
-                "wait for its reload, or see its log for `configReloadFailed`; it does not follow the \
-                 file where a variable stands above `generator.key`: start it without",
-            ),
-            _ => no(Exit::Bug),
+            _ => failure,
         }
     }
+}
+
+/// The running module still signs with the old key, for the reason `why`.
+pub(super) fn still_old(why: &str) -> Refused {
+    let message = format!("the running module still signs with its old key: {why}");
+    Refused::new(Kind::Conflict, message).with_help(
+        "wait for its reload, or see its log for `configReloadFailed`; it does not follow the \
+         file where a variable stands above `generator.key`: start it without",
+    )
+}
+
+/// Tokens of the old key may be accepted for as long as `left`.
+pub(super) fn too_early(left: Duration) -> Refused {
+    let seconds = left.as_secs();
+    let message = format!("tokens that the old key signed may be accepted for {seconds} s more");
+    Refused::new(Kind::Conflict, message)
+        .with_help("wait, or revoke the old key at once with `--now`: its callers are refused")
 }
 
 impl StepArguments {
@@ -220,7 +207,7 @@ impl StepArguments {
 
     /// Makes sure that the old key goes at every peer. Of those without a file here, `--one-side`
     /// and `--except` say that somebody else sees to it.
-    pub(super) fn reaches_all(&self, rotation: &Rotation) -> Result<(), RotateError> {
+    pub(super) fn reaches_all(&self, rotation: &Rotation) -> Result<(), Refused> {
         if self.files.one_side {
             return Ok(());
         }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::arguments::StepArguments;
+use super::arguments::{StepArguments, still_old};
 use super::finished;
 use super::shown::{self, Report, left};
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
 use crate::admin::rotation::{Plan, Rotation, Step};
-use crate::admin::{RotateError, WriteError};
+use crate::admin::{Kind, Refused, WriteError};
 use crate::cli::change::warn_of_variables;
 use crate::cli::output::{Answer, Console, Exit, Failure};
 use crate::cli::runtime::runtime;
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     if opening.step() == Step::Prepare {
         // The key that was shown is the one that is written.
         match carry_out(&opening, arguments.timeout) {
-            Err(RotateError::Write(WriteError::Changed(_))) if arguments.how.yes => {}
+            Err(error) if arguments.how.yes && is_changed(&error) => {}
             done => {
                 done.map_err(|error| files.not_taken(&error, console))?;
                 took(&opening, console);
@@ -76,8 +76,10 @@ fn go_on(asked: Step, kind: &ModuleKind, arguments: &StepArguments, console: &Co
         }
         match carry_out(&plan, arguments.timeout) {
             // Somebody rotates the other side, say. Whoever finished this one ends it.
-            Err(RotateError::Write(WriteError::Changed(_)))
-                if tries > 0 && files.read(console)?.phase() == rotation.phase() =>
+            Err(error)
+                if tries > 0
+                    && is_changed(&error)
+                    && files.read(console)?.phase() == rotation.phase() =>
             {
                 tries = tries.saturating_sub(1);
                 continue;
@@ -103,12 +105,18 @@ fn go_on(asked: Step, kind: &ModuleKind, arguments: &StepArguments, console: &Co
 /// How often files may change under a plan.
 const TRIES: u32 = 20;
 
-/// Carries `plan` out once nobody else writes there.
-fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), RotateError> {
+/// Returns `true` if a file changed after the plan was made.
+fn is_changed(error: &Refused) -> bool {
+    matches!(error.kind(), Kind::Write(WriteError::Changed(_)))
+}
+
+/// Carries `plan` out once no other process writes there.
+fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refused> {
     let start = Instant::now();
     loop {
         let done = plan.carry_out();
-        let busy = matches!(done, Err(RotateError::Write(WriteError::Busy(_))));
+        let kind = done.as_ref().map_err(Refused::kind);
+        let busy = matches!(kind, Err(Kind::Write(WriteError::Busy(_))));
         if !busy || start.elapsed() >= timeout {
             return done;
         }
@@ -136,7 +144,7 @@ async fn wait_for(
     rotation: &Rotation,
     (arguments, kind): (&StepArguments, &ModuleKind),
     console: &Console,
-) -> Result<(), RotateError> {
+) -> Result<(), Refused> {
     let asking = arguments.asking();
     let start = Instant::now();
     let is_patient = || start.elapsed() < arguments.timeout;
@@ -172,7 +180,7 @@ async fn wait_for(
         && let Said::Refused(why) = live::own_in_force(rotation, kind).await
     {
         if !is_patient() {
-            return Err(RotateError::StillOld(why));
+            return Err(still_old(&why));
         }
         again().await;
     }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::Answer;
-use crate::admin::rotation::{RotateError, Trust};
+use crate::admin::error::{Kind, Refused};
+use crate::admin::rotation::Trust;
 use crate::identity::DeploymentName;
 
 /// What shows that a peer accepts the next key, or that it does not.
@@ -25,7 +26,7 @@ impl Evidence {
     /// # Errors
     ///
     /// When it is not known to.
-    pub fn verdict(&self) -> Result<String, RotateError> {
+    pub fn verdict(&self) -> Result<String, Refused> {
         let name = &self.deployment;
         let (why, help) = match (&self.live, &self.file) {
             (Answer::Accepted(at), _) => {
@@ -73,10 +74,7 @@ impl Evidence {
                 ),
             ),
         };
-        Err(RotateError::NotShown {
-            deployment: name.clone(),
-            why,
-            help,
-        })
+        let message = format!("`{name}` is not shown to accept the new key: {why}");
+        Err(Refused::new(Kind::Conflict, message).with_help(help))
     }
 }
