@@ -87,7 +87,9 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     };
     let mut ended = Ok(Exit::Done);
     if !how.dry_run {
-        let files = plan.carry_out().map_err(|error| refused("", &error, console))?;
+        let files = plan
+            .carry_out()
+            .map_err(|error| refused("", &error, console))?;
         match in_force(&files, arguments, console) {
             Ok(confirmed) => report.in_force = confirmed,
             Err(failure) => {
