@@ -140,13 +140,6 @@ const CYCLES: &[&[&str]] = &[
     &["jose::error", "jose::json"],
     &["jose::jwk", "jose::jwk::text", "jose::repair"],
     &["properties::parse", "properties::parse::unescape"],
-    &[
-        "telemetry::metrics",
-        "telemetry::metrics::engines",
-        "telemetry::metrics::method",
-        "telemetry::metrics::peers",
-        "telemetry::metrics::samples",
-    ],
 ];
 
 /// Words that plain English has shorter or clearer ones for, with the most occurrences: the aim

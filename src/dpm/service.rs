@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::monitor::Monitor;
 use crate::engine::{Engine, EngineAddress, EngineStatus};
-use crate::grpc::{PeerInfo, RefusedCall, Rejections, cause, reason_of, refuse, verified_token};
+use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
 use crate::proto::convert::{ConvertError, engine_id};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
@@ -66,14 +66,15 @@ impl EngineRegistryService {
     fn denied(&self, reason: Reason, detail: &str, caller: &Caller, method: &str) -> Status {
         let module = caller.token.identity().module().as_str();
         self.metrics.refused(reason.as_str(), Some(module));
-        self.rejections.tell(&RefusedCall {
-            is_verified: true,
-            reason,
-            key_id: Some(caller.token.key_id().as_str()),
+        let call = events::RejectedCall {
+            reason: reason.as_str(),
+            fingerprint: Some(caller.token.key_id().as_str()),
             peer: caller.peer,
             method,
             detail: &format!("{}: {detail}", caller.token.identity()),
-        });
+            help: reason.help(),
+        };
+        self.rejections.log(true, &call);
         refuse(reason, Some(detail))
     }
 

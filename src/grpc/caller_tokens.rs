@@ -1,6 +1,6 @@
 //! The tokens of a caller towards one callee.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -36,7 +36,7 @@ pub(super) struct CallerTokens {
     callee: Callee,
     current: ArcSwapOption<CallerToken>,
     renewing: Mutex<()>,
-    metrics: Arc<OnceLock<Arc<Metrics>>>,
+    metrics: Option<Arc<Metrics>>,
     skews: Option<Arc<ClockSkews>>,
 }
 
@@ -76,13 +76,14 @@ impl CallerTokens {
             callee,
             current: ArcSwapOption::empty(),
             renewing: Mutex::new(()),
-            metrics: Arc::default(),
+            metrics: None,
             skews: None,
         }
     }
 
-    /// Counts the tokens in `metrics`, once there are any.
-    pub(super) fn counted(self, metrics: Arc<OnceLock<Arc<Metrics>>>) -> Self {
+    /// Counts the tokens in `metrics`.
+    pub(super) fn counted(self, metrics: Arc<Metrics>) -> Self {
+        let metrics = Some(metrics);
         Self { metrics, ..self }
     }
 
@@ -177,7 +178,7 @@ impl CallerTokens {
                     return Err(TokenError::Revoked(name.clone()));
                 }
                 let token = self.issuer.issue(callee)?;
-                if let Some(metrics) = self.metrics.get() {
+                if let Some(metrics) = &self.metrics {
                     metrics.token_issued(callee.name.as_str());
                 }
                 (token, Some(Arc::clone(callee)))

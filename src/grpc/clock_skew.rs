@@ -2,7 +2,7 @@
 //! tell.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::{Response, StatusCode};
@@ -18,7 +18,7 @@ use super::callee_time;
 /// differs by half of the leeway, and one when it does no longer.
 #[derive(Debug)]
 pub(super) struct ClockSkews {
-    metrics: Arc<OnceLock<Arc<Metrics>>>,
+    metrics: Arc<Metrics>,
     /// Those that were told of: deployment and engine.
     told: Mutex<HashSet<(String, Option<String>)>>,
 }
@@ -56,8 +56,8 @@ impl Measured {
 }
 
 impl ClockSkews {
-    /// Writes to `metrics`, once there are any.
-    pub(super) fn new(metrics: Arc<OnceLock<Arc<Metrics>>>) -> Self {
+    /// Writes to `metrics`.
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
             told: Mutex::default(),
@@ -68,9 +68,6 @@ impl ClockSkews {
     /// times has the callee's time in it. Nobody signed that, so it is no more than shown, and until
     /// an answer that is no refusal.
     pub(super) fn heed<R>(&self, deployment: &str, answer: &Response<R>, clock: &dyn Clock) {
-        let Some(metrics) = self.metrics.get() else {
-            return;
-        };
         let headers = answer.headers();
         match headers.get(Status::GRPC_STATUS) {
             // Somebody between: nobody judged the token.
@@ -78,10 +75,11 @@ impl ClockSkews {
             Some(code) if code != "0" => {
                 let status = Status::from_header_map(headers);
                 if let Some(time) = status.and_then(|status| callee_time(&status)) {
-                    metrics.clock_told(deployment, seconds_after(time, clock.now()));
+                    self.metrics
+                        .clock_estimated(deployment, seconds_after(time, clock.now()));
                 }
             }
-            _ => metrics.clock_fits(deployment),
+            _ => self.metrics.clock_agrees(deployment),
         }
     }
 
@@ -89,12 +87,8 @@ impl ClockSkews {
     pub(super) fn note(&self, whose: Whose<'_>, measured: Measured, leeway: Duration) {
         let (least, most) = measured.bounds();
         let ahead = f64::midpoint(least, most);
-        if let Some(metrics) = self
-            .metrics
-            .get()
-            .filter(|_| most - least < LONGEST_SECONDS)
-        {
-            metrics.clock_skew(whose.deployment, ahead);
+        if most - least < LONGEST_SECONDS {
+            self.metrics.clock_measured(whose.deployment, ahead);
         }
         let half = leeway.as_secs_f64() / 2.0;
         let key = (whose.deployment.to_owned(), whose.engine.map(str::to_owned));
@@ -143,7 +137,7 @@ mod tests {
 
     /// What is logged after each of `clocks` was seen.
     fn told(clocks: &[u64], leeway: Duration) -> Vec<usize> {
-        let skews = ClockSkews::new(Arc::default());
+        let skews = ClockSkews::new(Arc::new(Metrics::new("dpe", []).unwrap()));
         let (dispatch, lines) = capture::subscriber(Format::Json, Arc::new(SystemClock));
         let whose = Whose {
             deployment: "dpm-dev",
@@ -174,10 +168,8 @@ mod tests {
 
     #[test]
     fn metric_shows_the_middle_of_what_it_can_be() {
-        let cell: Arc<OnceLock<Arc<Metrics>>> = Arc::default();
-        let metrics = Arc::new(Metrics::new([]));
-        assert!(cell.set(Arc::clone(&metrics)).is_ok());
-        let skews = ClockSkews::new(cell);
+        let metrics = Arc::new(Metrics::new("dpe", []).unwrap());
+        let skews = ClockSkews::new(Arc::clone(&metrics));
         let whose = Whose {
             deployment: "dpm-dev",
             engine: None,

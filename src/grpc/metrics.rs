@@ -5,7 +5,7 @@ mod messages;
 use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -34,8 +34,8 @@ use super::{MethodRules, metadata};
 /// [`Module::metrics_layer`]: super::Module::metrics_layer
 #[derive(Clone, Debug, Default)]
 pub struct MetricsLayer {
-    /// Without any, nothing is counted yet.
-    methods: Arc<OnceLock<Methods>>,
+    /// `None` counts nothing.
+    methods: Option<Arc<Methods>>,
 }
 
 #[derive(Debug)]
@@ -66,32 +66,29 @@ impl MetricsLayer {
                 by_path.insert(path.to_owned(), method);
             }
         }
-        let layer = Self::default();
-        layer.count(metrics, GrpcSide::Server, by_path);
-        layer
+        Self::of(metrics, GrpcSide::Server, by_path)
     }
 
-    /// Has this layer, and all clones of it, count in `metrics` the calls that this module makes:
-    /// the methods of this crate's own services, and all others as `other`.
-    pub(super) fn count_calls(&self, metrics: &Metrics) {
+    /// Counts in `metrics` the calls that a module makes: the methods of this crate's own services,
+    /// and all others as `other`.
+    pub(super) fn of_calls(metrics: &Metrics) -> Self {
         let own = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap_or_default();
-        self.count(metrics, GrpcSide::Client, described(&own));
+        Self::of(metrics, GrpcSide::Client, described(&own))
     }
 
-    fn count(
-        &self,
+    fn of(
         metrics: &Metrics,
         side: GrpcSide,
         methods: impl IntoIterator<Item = (String, GrpcMethod)>,
-    ) {
-        let of = |method: &GrpcMethod| Arc::new(metrics.of_method(side, method));
-        let methods = methods.into_iter();
-        let methods = Methods {
-            by_path: methods.map(|(path, method)| (path, of(&method))).collect(),
-            other: of(&GrpcMethod::other()),
-        };
-        // An error gives back the second ones: where it counts already, that stays so.
-        let _ = self.methods.set(methods);
+    ) -> Self {
+        let by_path = methods
+            .into_iter()
+            .map(|(path, method)| (path, Arc::new(metrics.of_method(side, &method))))
+            .collect();
+        let other = Arc::new(metrics.of_method(side, &GrpcMethod::other()));
+        Self {
+            methods: Some(Arc::new(Methods { by_path, other })),
+        }
     }
 }
 
@@ -147,7 +144,7 @@ impl<S> Layer<S> for MetricsLayer {
     fn layer(&self, inner: S) -> Self::Service {
         MetricsService {
             inner,
-            methods: Arc::clone(&self.methods),
+            methods: self.methods.clone(),
         }
     }
 }
@@ -156,7 +153,7 @@ impl<S> Layer<S> for MetricsLayer {
 #[derive(Clone, Debug)]
 pub struct MetricsService<S> {
     inner: S,
-    methods: Arc<OnceLock<Methods>>,
+    methods: Option<Arc<Methods>>,
 }
 
 impl<S, R> Service<Request<Body>> for MetricsService<S>
@@ -172,7 +169,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(methods) = self.methods.get() else {
+        let Some(methods) = &self.methods else {
             return CountedFuture {
                 future: self.inner.call(request),
                 call: None,
@@ -392,14 +389,14 @@ mod tests {
 
     #[test]
     fn methods_of_the_rules_alone_are_told_apart() {
-        let metrics = Metrics::new([]);
+        let metrics = Metrics::new("dpm", []).unwrap();
         let rules = MethodRules::deny_all()
             .allow("/grpc.health.v1.Health/*", super::super::Rule::everyone())
             .allow("/a.B/Get", super::super::Rule::any_identity());
 
         let layer = MetricsLayer::new(&metrics, &rules, &[b"no descriptor"]);
 
-        let by_path = &layer.methods.get().unwrap().by_path;
+        let by_path = &layer.methods.unwrap().by_path;
         let mut paths: Vec<_> = by_path.keys().map(String::as_str).collect();
         paths.sort_unstable();
         assert_eq!(
@@ -411,7 +408,7 @@ mod tests {
             ]
         );
         let text = metrics.render();
-        let watch = r#"grpc_server_started_total{grpc_type="server_stream",grpc_service="grpc.health.v1.Health",grpc_method="Watch"} 0"#;
+        let watch = r#"grpc_server_started_total{grpc_method="Watch",grpc_service="grpc.health.v1.Health",grpc_type="server_stream"} 0"#;
         assert!(text.contains(watch), "{text}");
     }
 }

@@ -36,7 +36,7 @@ pub use metrics::{CountedFuture, CountedReply, MetricsLayer, MetricsService};
 pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
 pub use peer::{PeerInfo, caller, verified_token};
 pub use readiness::Readiness;
-pub(crate) use rejections::{RefusedCall, Rejections};
+pub(crate) use rejections::Rejections;
 pub use reply::{Proved, ReplyBody};
 pub use required_proof::ProofMode;
 pub use serve::{Drained, ServeError, ServerOptions, serve};

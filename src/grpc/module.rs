@@ -2,7 +2,8 @@
 
 mod counts;
 
-use std::sync::{Arc, OnceLock};
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
@@ -37,7 +38,7 @@ pub struct Module {
     replay: Option<Arc<ReplayGuard>>,
     verified: Arc<VerifiedCache>,
     health: Health,
-    metrics: Arc<OnceLock<Arc<Metrics>>>,
+    metrics: Arc<Metrics>,
     calls: MetricsLayer,
     skews: Arc<ClockSkews>,
     clock: Arc<dyn Clock>,
@@ -53,6 +54,9 @@ pub enum ModuleError {
     /// The impersonation role is no role.
     #[error("the impersonation role cannot be used")]
     Role(#[from] RoleError),
+    /// The metrics cannot be registered.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[source] Box<dyn Error + Send + Sync>),
 }
 
 /// No trusted deployment fits.
@@ -141,8 +145,9 @@ impl ModuleBuilder {
     ///
     /// # Errors
     ///
-    /// When a key or name stands twice among the deployments, or one holds the module's own key.
+    /// If a key or name occurs twice among the deployments, or one holds the module's own key.
     pub fn build(self) -> Result<Module, ModuleError> {
+        let metrics = Arc::new(counts::metrics_of(&self.own)?);
         let keys = KeySet::new(self.deployments, self.own)?;
         let impersonation_role = match self.impersonation_role {
             Some(role) => role,
@@ -152,8 +157,7 @@ impl ModuleBuilder {
             Replay::Off => None,
             Replay::Strict => Some(ReplayGuard::new(self.policy, Arc::clone(&self.clock))),
         };
-        let metrics = Arc::default();
-        Ok(Module {
+        let module = Module {
             skews: Arc::new(ClockSkews::new(Arc::clone(&metrics))),
             replay: replay.map(Arc::new),
             verified: Arc::default(),
@@ -163,10 +167,12 @@ impl ModuleBuilder {
             tokens: self.tokens,
             proof_mode: self.proof_mode,
             health: Health::default(),
+            calls: MetricsLayer::of_calls(&metrics),
             metrics,
-            calls: MetricsLayer::default(),
             clock: self.clock,
-        })
+        };
+        module.count_keys();
+        Ok(module)
     }
 }
 

@@ -1,53 +1,38 @@
-//! Which refused calls are told: the first of its kind, then one a minute.
+//! Which refused calls are logged: the first of its kind, then one a minute.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::telemetry::events;
-use crate::token::Reason;
+use crate::telemetry::events::{self, RejectedCall};
 
-/// How long a kind of refusal is silent once it was told.
+/// How long a kind of refusal is not logged again.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// How many kinds are told apart of callers whose signature verified.
+/// How many kinds are kept of callers whose signature verified.
 const MOST_OF_PEERS: usize = 512;
 
-/// How many kinds are told apart of all others together. Whoever makes up keys and methods fills a
+/// How many kinds are kept of all others together. A caller that makes up keys and methods fills a
 /// log with no more than this many lines a minute and one.
 const MOST_OF_STRANGERS: usize = 32;
-
-/// A refused call.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RefusedCall<'a> {
-    /// Whether the caller's signature verified: what any other says of itself may be made up.
-    pub(crate) is_verified: bool,
-    pub(crate) reason: Reason,
-    /// The token's `kid`, where the token had one.
-    pub(crate) key_id: Option<&'a str>,
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) method: &'a str,
-    /// What exactly is wrong, never the token.
-    pub(crate) detail: &'a str,
-}
 
 /// What makes two refusals of one kind.
 #[derive(Clone, Copy, Debug, Hash)]
 struct Kind<'a> {
-    reason: Reason,
+    reason: &'a str,
     key_id: Option<&'a str>,
     peer: Option<IpAddr>,
     method: &'a str,
 }
 
-/// Remembers what was told. Its size is bounded, whatever callers send.
+/// Remembers what was logged. Its size is bounded, whatever callers send.
 #[derive(Debug)]
 pub(crate) struct Rejections {
-    /// Randomly keyed, so that nobody can make two kinds fall together.
+    /// Randomly keyed, so that no caller can make two kinds fall together.
     hasher: RandomState,
     peers: Mutex<Ledger>,
     strangers: Mutex<Ledger>,
@@ -64,29 +49,22 @@ impl Default for Rejections {
 }
 
 impl Rejections {
-    /// Logs `call`, unless one of its kind was logged a moment ago.
-    pub(crate) fn tell(&self, call: &RefusedCall<'_>) {
+    /// Logs `call`, unless one of its kind was logged a moment ago. `is_verified` says whether the
+    /// caller's signature verified: what any other says of itself may be made up.
+    pub(crate) fn log(&self, is_verified: bool, call: &RejectedCall<'_>) {
         let kind = Kind {
             reason: call.reason,
-            key_id: call.key_id,
+            key_id: call.fingerprint,
             peer: call.peer.map(|peer| peer.ip()),
             method: call.method,
         };
-        if let Some(suppressed) = self.admit(call.is_verified, &kind, Instant::now()) {
-            events::auth_rejected(&events::RejectedCall {
-                reason: call.reason.as_str(),
-                fingerprint: call.key_id,
-                peer: call.peer,
-                method: call.method,
-                suppressed,
-                detail: call.detail,
-                help: call.reason.help(),
-            });
+        if let Some(suppressed) = self.admit(is_verified, &kind, Instant::now()) {
+            events::auth_rejected(call, suppressed);
         }
     }
 
-    /// Tells whether a refusal at `now` is to be logged, and how many of its kind were not since
-    /// the last that was.
+    /// If a refusal at `now` is to be logged, returns how many of its kind were not since the last
+    /// that was.
     fn admit(&self, is_verified: bool, kind: &Kind<'_>, now: Instant) -> Option<u64> {
         let ledger = if is_verified {
             &self.peers
@@ -102,13 +80,13 @@ impl Rejections {
 #[derive(Debug)]
 struct Ledger {
     most: usize,
-    kinds: HashMap<u64, Told>,
+    kinds: HashMap<u64, Logged>,
     /// All kinds for which there is no room.
-    others: Option<Told>,
+    others: Option<Logged>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct Logged {
     at: Instant,
     suppressed: u64,
 }
@@ -123,28 +101,28 @@ impl Ledger {
     }
 
     fn admit(&mut self, kind: u64, now: Instant) -> Option<u64> {
-        if let Some(told) = self.kinds.get_mut(&kind) {
-            return told.again(now);
+        if let Some(logged) = self.kinds.get_mut(&kind) {
+            return logged.again(now);
         }
         if self.kinds.len() >= self.most {
-            // The oldest make room once they would be told again.
-            self.kinds.retain(|_, told| !told.is_over(now));
+            // The oldest make room once they would be logged again.
+            self.kinds.retain(|_, logged| !logged.is_over(now));
         }
         if self.kinds.len() < self.most {
-            self.kinds.insert(kind, Told::first(now));
+            self.kinds.insert(kind, Logged::first(now));
             return Some(0);
         }
         match &mut self.others {
-            Some(told) => told.again(now),
+            Some(logged) => logged.again(now),
             none => {
-                *none = Some(Told::first(now));
+                *none = Some(Logged::first(now));
                 Some(0)
             }
         }
     }
 }
 
-impl Told {
+impl Logged {
     fn first(at: Instant) -> Self {
         Self { at, suppressed: 0 }
     }
@@ -171,9 +149,10 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::telemetry::{Format, capture};
+    use crate::token::Reason;
 
     const WRONG_KEY: Kind<'_> = Kind {
-        reason: Reason::KeyUnknown,
+        reason: "KEY_UNKNOWN",
         key_id: Some("1iCc"),
         peer: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
         method: "/a.B/Get",
@@ -200,7 +179,7 @@ mod tests {
         let other = [
             WRONG_KEY,
             Kind {
-                reason: Reason::KeyRevoked,
+                reason: "KEY_REVOKED",
                 ..WRONG_KEY
             },
             Kind {
@@ -265,18 +244,18 @@ mod tests {
         let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
         let (dispatch, lines) = capture::subscriber(Format::Console, clock);
         let rejections = Rejections::default();
-        let call = RefusedCall {
-            is_verified: false,
-            reason: Reason::KeyUnknown,
-            key_id: Some("1iCc"),
+        let call = RejectedCall {
+            reason: "KEY_UNKNOWN",
+            fingerprint: Some("1iCc"),
             peer: None,
             method: "/a.B/Get",
             detail: "no trusted key has the fingerprint `1iCc`",
+            help: Reason::KeyUnknown.help(),
         };
 
         tracing::dispatcher::with_default(&dispatch, || {
             for _ in 0..1000 {
-                rejections.tell(&call);
+                rejections.log(false, &call);
             }
         });
 

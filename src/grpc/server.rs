@@ -22,7 +22,7 @@ use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 use super::pending_proof::{PendingProof, Proofs};
 use super::session::{RequestBody, Session, SessionBody};
 use super::status::refuse_in_full;
-use super::{MethodRules, MetricsLayer, RefusedCall, Rejections, listener, metadata, peer, refuse};
+use super::{MethodRules, MetricsLayer, Rejections, listener, metadata, peer, refuse};
 
 /// Whether a call needs a token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -214,7 +214,7 @@ fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
     match verified {
         Ok(token) => {
             if let Some(caller) = token.deployment() {
-                metrics.clock_fits(caller.name.as_str());
+                metrics.clock_agrees(caller.name.as_str());
             }
         }
         Err(refusal) => {
@@ -222,7 +222,7 @@ fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
             let clocks = refusal.clocks.as_ref();
             let ahead = clocks.and_then(|clocks| clocks.caller_ahead);
             if let Some((caller, ahead)) = caller.zip(ahead) {
-                metrics.clock_told(caller.as_str(), ahead);
+                metrics.clock_estimated(caller.as_str(), ahead);
             }
         }
     }
@@ -245,14 +245,15 @@ impl Gate {
             let module = caller.map(|caller| caller.module.as_str());
             metrics.refused(refusal.reason.as_str(), module);
         }
-        self.rejections.tell(&RefusedCall {
-            is_verified: refusal.deployment().is_some(),
-            reason: refusal.reason,
-            key_id: refusal.key_id.as_deref(),
+        let call = events::RejectedCall {
+            reason: refusal.reason.as_str(),
+            fingerprint: refusal.key_id.as_deref(),
             peer,
             method: path,
             detail: &refusal.detail,
-        });
+            help: refusal.reason.help(),
+        };
+        self.rejections.log(refusal.deployment().is_some(), &call);
         Refused {
             status,
             caller: refusal.issuer,

@@ -97,15 +97,15 @@ impl Session {
     /// Makes the status that ends the call; logs it once.
     fn status(&self, refusal: &Refusal) -> Status {
         if !self.told.swap(true, Ordering::Relaxed) {
-            events::auth_rejected(&events::RejectedCall {
+            let call = events::RejectedCall {
                 reason: refusal.reason.as_str(),
                 fingerprint: Some(self.token.key_id().as_str()),
                 peer: self.peer,
                 method: &self.path,
-                suppressed: 0,
                 detail: &refusal.detail,
                 help: refusal.help(),
-            });
+            };
+            events::auth_rejected(&call, 0);
         }
         refuse_in_full(refusal)
     }

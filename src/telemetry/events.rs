@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tracing::field;
 use tracing::{error, info, warn};
 
 use super::{Untrusted, UntrustedReason};
@@ -133,7 +134,7 @@ pub fn register_refused(engine: EngineId, dpm_url: impl Display, reason: &str, h
     );
 }
 
-/// A refused call, for [`auth_rejected`]. Every text in it may be a stranger's.
+/// A refused call, for [`auth_rejected`]. Any text in it may come from a stranger.
 #[derive(Clone, Copy, Debug)]
 pub struct RejectedCall<'a> {
     /// The refusal's word, such as `KEY_UNKNOWN`.
@@ -144,24 +145,23 @@ pub struct RejectedCall<'a> {
     pub peer: Option<SocketAddr>,
     /// The call's `:path`.
     pub method: &'a str,
-    /// How many refusals like this one were not told since the last that was.
-    pub suppressed: u64,
     /// What exactly is wrong, never the token.
     pub detail: &'a str,
-    /// What to do about it; our own text.
+    /// How to fix it; our own text.
     pub help: &'a str,
 }
 
-/// `authRejected`: a call was refused; told when such refusals begin, then once a minute.
-pub fn auth_rejected(call: &RejectedCall<'_>) {
+/// `authRejected`: a call was refused. Logged when such refusals begin, then once a minute;
+/// `suppressed` counts those since the last line.
+pub fn auth_rejected(call: &RejectedCall<'_>, suppressed: u64) {
     warn!(
         target: AUTHENTICATION,
         eventId = "authRejected",
         reason = %Untrusted(call.reason),
-        fingerprint = call.fingerprint.map(|kid| tracing::field::display(Untrusted(kid))),
-        peer = call.peer.map(tracing::field::display),
+        fingerprint = call.fingerprint.map(|kid| field::display(Untrusted(kid))),
+        peer = call.peer.map(field::display),
         method = %Untrusted(call.method),
-        suppressed = (call.suppressed > 0).then_some(call.suppressed),
+        suppressed = (suppressed > 0).then_some(suppressed),
         message = format_args!("{}. {}", Untrusted(call.detail), call.help)
     );
 }
@@ -247,8 +247,8 @@ pub fn startup(started: &StartedModule<'_>) {
         deployment = started.deployment,
         fingerprint = started.fingerprint,
         address = %started.address,
-        http = started.http.map(tracing::field::display),
-        advertised = started.advertised.map(|address| tracing::field::display(address.authority())),
+        http = started.http.map(field::display),
+        advertised = started.advertised.map(|address| field::display(address.authority())),
         version = env!("CARGO_PKG_VERSION"),
         message = "Started."
     );
@@ -286,7 +286,7 @@ pub fn clock_skewed(deployment: &str, ahead: f64, leeway: Duration) {
         target: CLOCK,
         eventId = "clockSkewed",
         deployment,
-        skewSeconds = %format_args!("{ahead:.1}"),
+        skewSeconds = tenths(ahead),
         leewaySeconds = limit,
         message = format_args!("The clock of {deployment} is {seconds:.1} s {which} this one; from {limit} s on tokens and proofs are refused. Check NTP on both hosts.")
     );
@@ -298,9 +298,14 @@ pub fn clock_in_step(deployment: &str, ahead: f64) {
         target: CLOCK,
         eventId = "clockInStep",
         deployment,
-        skewSeconds = %format_args!("{ahead:.1}"),
+        skewSeconds = tenths(ahead),
         message = "The clock is in step again."
     );
+}
+
+/// Rounds to tenths of a second.
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
 }
 
 fn direction(ahead: f64) -> &'static str {

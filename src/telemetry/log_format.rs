@@ -80,13 +80,15 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         for (format, write) in &self.outputs {
             let line = match format {
                 Format::Json => record.json(&now, event.metadata()),
-                Format::Plain => record.plain(&now, "%Y-%m-%dT%H:%M:%S%.3f%:z", event.metadata()),
+                Format::Plain => record.plain(&now, DATE_TIME, event.metadata()),
                 Format::Console => record.plain(&now, "%H:%M:%S%.3f", event.metadata()),
             };
             write(&line);
         }
     }
 }
+
+const DATE_TIME: &str = "%Y-%m-%dT%H:%M:%S%.3f%:z";
 
 /// An event's members, in the order in which it gave them.
 #[derive(Default)]
@@ -101,30 +103,21 @@ struct Record {
 impl Record {
     fn json(&self, now: &Zoned, metadata: &Metadata<'_>) -> String {
         let thread = std::thread::current();
-        let thread = thread.name().unwrap_or("unnamed");
-        let timestamp = now.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
         let mut line = Members::default();
-        line.push("@timestamp", &timestamp.into());
-        line.push("@version", &"1".into());
-        line.push("message", &self.composed().into());
-        line.push("logger_name", &metadata.target().into());
-        line.push("thread_name", &thread.into());
-        line.push("severity", &metadata.level().as_str().into());
-        line.push("level_value", &level_value(*metadata.level()).into());
-        let named = [
-            ("authenticatedUser", &self.user),
-            ("correlationId", &self.correlation),
-            ("eventId", &self.event_id),
-        ];
-        for (name, text) in named {
-            if let Some(text) = text {
-                line.push(name, &text.as_str().into());
-            }
-        }
+        line.push("@timestamp", now.strftime(DATE_TIME).to_string());
+        line.push("@version", "1");
+        line.push("message", self.composed());
+        line.push("logger_name", metadata.target());
+        line.push("thread_name", thread.name().unwrap_or("unnamed"));
+        line.push("severity", metadata.level().as_str());
+        line.push("level_value", level_value(*metadata.level()));
+        line.push_some("authenticatedUser", self.user.as_deref());
+        line.push_some("correlationId", self.correlation.as_deref());
+        line.push_some("eventId", self.event_id.as_deref());
         for (name, value) in &self.members {
             line.push_own(name, value);
         }
-        line.push("application", &"oneApplication".into());
+        line.push("application", "oneApplication");
         line.finish()
     }
 
@@ -198,6 +191,10 @@ impl Visit for Record {
         self.members.push((field.name(), value.into()));
     }
 
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.members.push((field.name(), value.into()));
+    }
+
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.members.push((field.name(), value.into()));
     }
@@ -242,21 +239,31 @@ struct Members {
 
 impl Members {
     /// Adds a member of ours.
-    fn push(&mut self, name: &str, value: &Value) {
-        self.line
-            .push(if self.names.is_empty() { '{' } else { ',' });
+    fn push(&mut self, name: &str, value: impl Into<Value>) {
+        let separator = if self.names.is_empty() { '{' } else { ',' };
         // Writing to a `String` cannot fail.
-        let _ = write!(self.line, "{}:{value}", Value::from(name));
+        let _ = write!(
+            self.line,
+            "{separator}{}:{}",
+            Value::from(name),
+            value.into()
+        );
         self.names.push(name.to_owned());
     }
 
-    /// Adds a member of the event; where the name is taken, or one of ours, `_` is appended.
-    fn push_own(&mut self, name: &str, value: &Value) {
-        let mut name = name.to_owned();
-        while OURS.contains(&name.as_str()) || self.names.contains(&name) {
-            name.push('_');
+    fn push_some(&mut self, name: &str, text: Option<&str>) {
+        if let Some(text) = text {
+            self.push(name, text);
         }
-        self.push(&name, value);
+    }
+
+    /// Adds a member of the event; `_` is appended to a name that is taken or reserved.
+    fn push_own(&mut self, name: &str, value: &Value) {
+        let mut free = name.to_owned();
+        while RESERVED.contains(&&*free) || self.names.contains(&free) {
+            free.push('_');
+        }
+        self.push(&free, value.clone());
     }
 
     fn finish(mut self) -> String {
@@ -265,14 +272,8 @@ impl Members {
     }
 }
 
-const OURS: [&str; 11] = [
-    "@timestamp",
-    "@version",
-    "message",
-    "logger_name",
-    "thread_name",
-    "severity",
-    "level_value",
+/// The names of ours that are not in every line, or only at its end.
+const RESERVED: [&str; 4] = [
     "authenticatedUser",
     "correlationId",
     "eventId",

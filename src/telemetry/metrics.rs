@@ -1,50 +1,51 @@
-//! What is counted: every metric's name, its help text, its labels, and a function that counts.
+//! The metrics: every name, its help text, its labels, and a method that counts.
 //!
-//! Nothing is installed process-wide: a [`Metrics`] belongs to one module. Label values come from
-//! closed lists and from the module's own file, never from a call; `module` is empty until a
-//! signature verified.
+//! Nothing is registered for the whole process: a [`Metrics`] belongs to one module. Label values
+//! come from closed lists and from the module's own file, never from a call; `module` is empty
+//! until a signature verified.
 
 mod engines;
-mod family;
+mod families;
 mod method;
-mod own_key;
-mod peers;
-mod samples;
 
 pub use engines::{EngineMetrics, Registered};
 pub use method::{GrpcMethod, GrpcSide, MethodMetrics};
-pub use samples::Samples;
 
-use std::fmt;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use own_key::OwnKey;
-use peers::Peers;
-use samples::Upkeep;
-
-const AUTH_SECONDS: &str = "countersign_auth_verify_duration_seconds";
-const LOOKUPS: &str = "countersign_token_cache_lookups_total";
-const RELOAD: &str = "countersign_config_last_reload_successful";
-const READY: &str = "countersign_ready";
-const BUILD: &str = "countersign_build_info";
+use families::{Families, count, retain};
+use method::MethodFamilies;
 
 /// The metrics of one module, in Prometheus's sense.
-///
-/// Making one calibrates a clock, once a process: a millisecond, 0.2 s on a machine that is busy.
+#[derive(Debug)]
 pub struct Metrics {
-    recorder: PrometheusRecorder,
-    upkeep: Arc<Upkeep>,
-    peers: Peers,
-    own_key: OwnKey,
+    families: Families,
+    /// The module's own type.
+    module: Box<str>,
+    reasons: Box<[&'static str]>,
+    requests: IntCounterVec,
     /// Of tokens that are remembered, and of others.
-    verification: [Samples; 2],
-    lookups: [Counter; 2],
-    reload: Gauge,
-    ready: Gauge,
+    verification: [Histogram; 2],
+    lookups: [IntCounter; 2],
+    tokens_issued: IntCounterVec,
+    trusted_keys: IntGaugeVec,
+    clock_skew: GaugeVec,
+    /// By deployment: the skew that its last proof showed, or NaN.
+    measured_skew: Mutex<BTreeMap<Box<str>, f64>>,
+    /// Whether a skew was ever estimated from a refusal.
+    any_estimate: AtomicBool,
+    reload: IntGauge,
+    ready: IntGauge,
+    signing_key: GaugeVec,
+    engines: EngineMetrics,
+    server: MethodFamilies,
+    client: MethodFamilies,
 }
 
 /// The keys of a trusted deployment, for [`Metrics::trusted`].
@@ -61,130 +62,251 @@ pub struct TrustedKeys<'a> {
 }
 
 impl Metrics {
-    /// Starts to count. `reasons` are the words with which calls may be refused.
-    pub fn new(reasons: impl IntoIterator<Item = &'static str>) -> Self {
-        let recorder = builder().build_recorder();
-        describe(&recorder);
-        let upkeep = Arc::new(Upkeep::new(recorder.handle()));
-        let verification = CACHE.map(|cache| labelled(AUTH_SECONDS, "cache", cache));
-        let lookups = CACHE.map(|result| labelled(LOOKUPS, "result", result));
+    /// Creates the metrics of a module of the type `module`. `reasons` are the words with which it
+    /// may refuse calls.
+    ///
+    /// # Errors
+    ///
+    /// If a name or a label is invalid or is used twice, which no caller can cause.
+    pub fn new(
+        module: &str,
+        reasons: impl IntoIterator<Item = &'static str>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let families = Families::default();
+        let requests = families.counters(
+            "countersign_auth_requests_total",
+            "Calls by whether they were let in, why not, and the caller's module type.",
+            &["module", "result", "reason"],
+        )?;
+        let verification = families.histograms(
+            "countersign_auth_verify_duration_seconds",
+            "Seconds to verify a token, whatever came of it.",
+            &["cache"],
+            TOKEN_SECONDS,
+        )?;
+        let lookups = families.counters(
+            "countersign_token_cache_lookups_total",
+            "Tokens looked for among those that verified before, whose signature is not checked \
+             again.",
+            &["result"],
+        )?;
+        let build = families.gauges(
+            "countersign_build_info",
+            "1, labelled with what runs here.",
+            &["version", "module"],
+        )?;
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), module])
+            .set(1);
         let metrics = Self {
-            verification: verification.map(|key| Samples::new(&recorder, &upkeep, &key)),
-            lookups: lookups.map(|key| counter(&recorder, &key)),
-            reload: gauge(&recorder, &Key::from_name(RELOAD)),
-            ready: gauge(&recorder, &Key::from_name(READY)),
-            recorder,
-            upkeep,
-            peers: Peers::new(reasons),
-            own_key: OwnKey::default(),
+            module: module.into(),
+            reasons: reasons.into_iter().collect(),
+            requests,
+            verification: CACHE.map(|cache| verification.with_label_values(&[cache])),
+            lookups: CACHE.map(|result| lookups.with_label_values(&[result])),
+            tokens_issued: families.counters(
+                "countersign_tokens_issued_total",
+                "Tokens signed, by the deployment they are for.",
+                &["audience"],
+            )?,
+            trusted_keys: families.gauges(
+                "countersign_trusted_keys",
+                "Keys of each trusted deployment.",
+                &["deployment", "state"],
+            )?,
+            clock_skew: families.fractions(
+                "countersign_peer_clock_skew_seconds",
+                "Seconds by which a peer's clock is ahead, as its last proof shows or a \
+                 later refusal tells; NaN where neither does.",
+                &["deployment"],
+            )?,
+            measured_skew: Mutex::default(),
+            any_estimate: AtomicBool::new(false),
+            reload: families
+                .gauges(
+                    "countersign_config_last_reload_successful",
+                    "1 while what the files say is in force, 0 while they have faults.",
+                    &[],
+                )?
+                .with_label_values::<&str>(&[]),
+            ready: families
+                .gauges(
+                    "countersign_ready",
+                    "1 while the module is ready, as /actuator/health/readiness.",
+                    &[],
+                )?
+                .with_label_values::<&str>(&[]),
+            signing_key: families.fractions(
+                "countersign_signing_key_created_timestamp_seconds",
+                "When the key was made that signs, in seconds since 1970; NaN where it does not \
+                 tell.",
+                &["kid"],
+            )?,
+            engines: EngineMetrics::new(&families)?,
+            server: MethodFamilies::new(&families, GrpcSide::Server)?,
+            client: MethodFamilies::new(&families, GrpcSide::Client)?,
+            families,
         };
-        metrics.reload.set(1);
-        metrics
+        metrics.config_reload(true);
+        metrics.trusted([]);
+        Ok(metrics)
     }
 
-    /// Writes all of them in Prometheus's text format, version 0.0.4, sorted by name.
+    /// Writes all metrics in Prometheus's text format, version 0.0.4, sorted by name.
     pub fn render(&self) -> String {
-        let mut text = self.upkeep.render();
-        self.peers.write(&mut text);
-        self.own_key.write(&mut text);
-        sorted(&text)
+        self.families.render()
     }
 
-    /// `countersign_build_info`: what runs here. The module may call itself.
-    pub fn build_info(&self, module: &str) {
-        self.peers.always(module);
-        let version = Label::new("version", env!("CARGO_PKG_VERSION"));
-        let labels = vec![version, Label::new("module", module.to_owned())];
-        gauge(&self.recorder, &Key::from_parts(BUILD, labels)).set(1);
-    }
-
-    /// `countersign_auth_requests_total{result="accepted"}`: a call of a deployment of the module
-    /// type `module` was let in.
+    /// `countersign_auth_requests_total{result="accepted"}`: accepted a call from a deployment of
+    /// the module type `module`.
     pub fn accepted(&self, module: &str) {
-        self.peers.accepted(module);
+        self.requests
+            .with_label_values(&[module, "accepted", ""])
+            .inc();
     }
 
     /// `countersign_auth_requests_total{result="refused"}`: a call was refused for `reason`.
-    /// `module` is the type of the caller's deployment, where its signature verified.
+    /// `module` is the type of the caller's deployment, if its signature verified.
     pub fn refused(&self, reason: &str, module: Option<&str>) {
-        self.peers.refused(reason, module.unwrap_or_default());
+        // Any word outside the closed list is a bug, and no label.
+        if self.reasons.contains(&reason) {
+            let labels = [module.unwrap_or_default(), "refused", reason];
+            self.requests.with_label_values(&labels).inc();
+        }
     }
 
-    /// `countersign_auth_verify_duration_seconds`: how long it took to look at a token; and, where it
-    /// was looked for among those that verified, `countersign_token_cache_lookups_total`: whether it
-    /// was `remembered`.
+    /// `countersign_auth_verify_duration_seconds`: how long it took to verify a token; and, if it
+    /// was looked up among those that verified before, `countersign_token_cache_lookups_total`:
+    /// whether it was `remembered`.
     pub fn verified_in(&self, seconds: f64, remembered: Option<bool>) {
-        let [hit, miss] = &self.verification;
-        let samples = if remembered == Some(true) { hit } else { miss };
-        samples.record(seconds);
-        let [hit, miss] = &self.lookups;
+        let ([hit, miss], [hits, misses]) = (&self.verification, &self.lookups);
+        let histogram = if remembered == Some(true) { hit } else { miss };
+        histogram.observe(seconds);
         match remembered {
-            Some(true) => hit.increment(1),
-            Some(false) => miss.increment(1),
+            Some(true) => hits.inc(),
+            Some(false) => misses.inc(),
             None => {}
         }
     }
 
-    /// `countersign_tokens_issued_total`: a token was signed for `deployment`, one of the file's.
+    /// `countersign_tokens_issued_total`: a token was signed for `deployment`, one from the file.
     pub fn token_issued(&self, deployment: &str) {
-        self.peers.token_issued(deployment);
+        self.tokens_issued.with_label_values(&[deployment]).inc();
     }
 
-    /// `countersign_peer_clock_skew_seconds`: by how much the clock of `deployment`, one of the
-    /// file's, was measured to be ahead of this machine's.
-    pub fn clock_skew(&self, deployment: &str, seconds: f64) {
-        self.peers.clock_skew(deployment, seconds);
+    /// `countersign_peer_clock_skew_seconds`: a proof shows that the clock of `deployment`, one
+    /// from the file, is ahead by `seconds`.
+    pub fn clock_measured(&self, deployment: &str, seconds: f64) {
+        self.update_clock(deployment, |measured| {
+            *measured = seconds;
+            seconds
+        });
     }
 
-    /// `countersign_peer_clock_skew_seconds`: a refusal because of times tells that the clock of
-    /// `deployment`, one of the file's, is ahead by `seconds`. It counts until the clock is measured
-    /// or [fits](Self::clock_fits).
-    pub fn clock_told(&self, deployment: &str, seconds: f64) {
-        self.peers.clock_told(deployment, seconds);
+    /// `countersign_peer_clock_skew_seconds`: a refusal because of times suggests that the clock of
+    /// `deployment`, one from the file, is ahead by `seconds`. The estimate is shown until the
+    /// clock is [measured](Self::clock_measured) or [agrees](Self::clock_agrees).
+    pub fn clock_estimated(&self, deployment: &str, seconds: f64) {
+        self.any_estimate.store(true, Ordering::Relaxed);
+        self.update_clock(deployment, |_| seconds);
     }
 
-    /// A call between this module and `deployment` was not refused because of times: what a refusal
-    /// told of its clock holds no more.
-    pub fn clock_fits(&self, deployment: &str) {
-        self.peers.clock_fits(deployment);
+    /// A call between this module and `deployment` was not refused because of times: drops what an
+    /// earlier refusal suggested.
+    pub fn clock_agrees(&self, deployment: &str) {
+        // Without any estimate, a call costs no more than this.
+        if self.any_estimate.load(Ordering::Relaxed) {
+            self.update_clock(deployment, |measured| *measured);
+        }
     }
 
-    /// `countersign_config_last_reload_successful`: whether what the files say is in force.
+    /// `countersign_config_last_reload_successful`: whether the files are valid and active.
     pub fn config_reload(&self, successful: bool) {
-        self.reload.set(u8::from(successful));
+        self.reload.set(i64::from(successful));
     }
 
-    /// `countersign_ready`: whether the module is ready, as its readiness probe tells.
+    /// `countersign_ready`: whether the module is ready, as in its readiness probe.
     pub fn ready(&self, ready: bool) {
-        self.ready.set(u8::from(ready));
+        self.ready.set(i64::from(ready));
     }
 
-    /// `countersign_signing_key_created_timestamp_seconds`: the module signs with the key `kid` from
-    /// now on, which was made at `made_at`, as far as is known.
-    pub fn signs_with(&self, kid: &str, made_at: Option<SystemTime>) {
-        self.own_key.set(kid, made_at);
+    /// `countersign_signing_key_created_timestamp_seconds`: the module now signs with the key `kid`,
+    /// which was created at `created`, if that is known.
+    pub fn signs_with(&self, kid: &str, created: Option<SystemTime>) {
+        let since = created.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let seconds = since.map_or(f64::NAN, |since| since.as_secs_f64());
+        self.signing_key.with_label_values(&[kid]).set(seconds);
+        retain(&self.signing_key, "kid", &BTreeSet::from([kid]));
     }
 
-    /// `countersign_trusted_keys`: `deployments` are all that are trusted. Each has its series from
-    /// then on, and no other deployment has any; nor has a module type that none of them is of, but
+    /// `countersign_trusted_keys`: `deployments` are all that are trusted. From then on each has its
+    /// series, and no other deployment has any; nor does a module type that none of them has, except
     /// the module's own.
     pub fn trusted<'a>(&self, deployments: impl IntoIterator<Item = TrustedKeys<'a>>) {
-        let deployments: Vec<_> = deployments.into_iter().collect();
-        self.peers.trusted(&deployments);
+        let mut modules = BTreeSet::from(["", &self.module]);
+        let mut names = BTreeSet::new();
+        for keys in deployments {
+            let name = keys.deployment;
+            for (state, number) in [("active", keys.active), ("revoked", keys.revoked)] {
+                let gauge = self.trusted_keys.with_label_values(&[name, state]);
+                gauge.set(count(number));
+            }
+            self.tokens_issued.with_label_values(&[name]);
+            if names.insert(name) && !self.measured().contains_key(name) {
+                self.update_clock(name, |measured| *measured);
+            }
+            modules.insert(keys.module);
+        }
+        for module in &modules {
+            // No unknown caller is accepted.
+            if !module.is_empty() {
+                self.requests.with_label_values(&[module, "accepted", ""]);
+            }
+            for reason in &self.reasons {
+                self.requests
+                    .with_label_values(&[*module, "refused", *reason]);
+            }
+        }
+        retain(&self.requests, "module", &modules);
+        retain(&self.tokens_issued, "audience", &names);
+        retain(&self.trusted_keys, "deployment", &names);
+        retain(&self.clock_skew, "deployment", &names);
+        self.measured().retain(|name, _| names.contains(&**name));
     }
-}
 
-impl fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
+    /// Returns the metrics of a registry, all of them 0 if they are new.
+    pub fn of_engines(&self) -> EngineMetrics {
+        self.engines.begin();
+        self.engines.clone()
+    }
+
+    /// Returns what `side` counts of `method`, all of it 0 if it is new.
+    pub fn of_method(&self, side: GrpcSide, method: &GrpcMethod) -> MethodMetrics {
+        match side {
+            GrpcSide::Server => self.server.of(method),
+            GrpcSide::Client => self.client.of(method),
+        }
+    }
+
+    /// Passes the measured skew of `deployment` to `update`, and shows what that returns.
+    fn update_clock(&self, deployment: &str, update: impl FnOnce(&mut f64) -> f64) {
+        let mut measured = self.measured();
+        let skew = measured.entry(deployment.into()).or_insert(f64::NAN);
+        let shown = update(skew);
+        self.clock_skew.with_label_values(&[deployment]).set(shown);
+    }
+
+    fn measured(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, f64>> {
+        self.measured_skew
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 const CACHE: [&str; 2] = ["hit", "miss"];
 
-/// Seconds of a signature's check and what is around it: some 100 µs, or 1 µs where the token is
-/// remembered.
-const OF_A_TOKEN: &[f64] = &[
+/// Bounds for the verification of a token: about 100 µs, or 1 µs if the token is remembered.
+const TOKEN_SECONDS: &[f64] = &[
     0.000_001,
     0.000_002_5,
     0.000_005,
@@ -199,103 +321,6 @@ const OF_A_TOKEN: &[f64] = &[
     0.005,
     0.01,
 ];
-
-/// Seconds of a call.
-const OF_A_CALL: &[f64] = &[
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-
-fn builder() -> PrometheusBuilder {
-    let calls = method::HISTOGRAMS.map(|(name, _)| (name, OF_A_CALL));
-    calls
-        .into_iter()
-        .chain([(AUTH_SECONDS, OF_A_TOKEN)])
-        .try_fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
-            builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
-        })
-        // An error would say that there are no bounds.
-        .unwrap_or_default()
-}
-
-fn describe(recorder: &PrometheusRecorder) {
-    let registrations = (
-        engines::REGISTRATIONS,
-        "Calls of RegisterEngine by what came of them.",
-    );
-    let lookups = (
-        LOOKUPS,
-        "Tokens looked for among those that verified before, whose signature is not checked again.",
-    );
-    for (name, help) in method::COUNTERS.into_iter().chain([registrations, lookups]) {
-        recorder.describe_counter(name.into(), None, help.into());
-    }
-    let gauges = [
-        (
-            RELOAD,
-            "1 while what the files say is in force, 0 while they have faults.",
-        ),
-        (
-            READY,
-            "1 while the module is ready, as /actuator/health/readiness.",
-        ),
-        (BUILD, "1, labelled with what runs here."),
-        (engines::ENGINES, "Engines by status."),
-    ];
-    for (name, help) in gauges {
-        recorder.describe_gauge(name.into(), None, help.into());
-    }
-    let verification = (
-        AUTH_SECONDS,
-        "Seconds to verify a token, whatever came of it.",
-    );
-    for (name, help) in method::HISTOGRAMS.into_iter().chain([verification]) {
-        recorder.describe_histogram(name.into(), None, help.into());
-    }
-}
-
-/// Sorts the families, and the series within, except where their order is that of buckets.
-fn sorted(text: &str) -> String {
-    let mut families: Vec<&str> = text
-        .split("\n\n")
-        .filter(|family| !family.is_empty())
-        .collect();
-    // Each starts with `# HELP name`.
-    families.sort_unstable();
-    let mut sorted = String::with_capacity(text.len());
-    for family in families {
-        let mut lines: Vec<&str> = family.lines().collect();
-        if !family.contains("_bucket{") {
-            let series = lines.partition_point(|line| line.starts_with('#'));
-            if let Some(series) = lines.get_mut(series..) {
-                series.sort_unstable();
-            }
-        }
-        for line in lines {
-            sorted.push_str(line);
-            sorted.push('\n');
-        }
-    }
-    sorted
-}
-
-fn labelled(name: &'static str, label: &'static str, value: &str) -> Key {
-    Key::from_parts(name, vec![Label::new(label, value.to_owned())])
-}
-
-fn counter(recorder: &PrometheusRecorder, key: &Key) -> Counter {
-    recorder.register_counter(key, &METADATA)
-}
-
-fn gauge(recorder: &PrometheusRecorder, key: &Key) -> Gauge {
-    recorder.register_gauge(key, &METADATA)
-}
-
-/// There are not as many engines as an f64 cannot count.
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-const METADATA: Metadata<'static> = Metadata::new("countersign", Level::INFO, None);
 
 #[cfg(test)]
 mod tests;

@@ -39,8 +39,6 @@ impl World {
             .clock(Arc::clone(&clock) as Arc<dyn Clock>)
             .build()
             .unwrap();
-        // Nothing is counted before somebody asks for it.
-        let _ = dpe.metrics();
         let dpm = RunningDpm::start(dpm).await;
         let identity = dpe.client_layer("dpm-dev").unwrap();
         let client = IdentityServiceClient::new(identity.layer(channel(dpm.address).await));

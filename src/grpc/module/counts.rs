@@ -1,48 +1,50 @@
-//! What a module counts.
+//! The metrics of a module.
 
 use std::sync::Arc;
 
-use super::Module;
+use super::{Module, ModuleError};
 use crate::grpc::{MethodRules, MetricsLayer};
 use crate::telemetry::metrics::{Metrics, TrustedKeys};
 use crate::token::Reason;
+use crate::trust::OwnDeployment;
+
+/// Creates the metrics of a module that is `own`.
+pub(super) fn metrics_of(own: &OwnDeployment) -> Result<Metrics, ModuleError> {
+    let by_callees = [Reason::ProofMissing, Reason::ProofInvalid];
+    let reasons = Reason::ALL.iter().filter(|r| !by_callees.contains(r));
+    let metrics = Metrics::new(own.module.as_str(), reasons.map(|reason| reason.as_str()));
+    metrics.map_err(ModuleError::Metrics)
+}
 
 impl Module {
-    /// Returns what it counts, which all clones share. Counting begins when this, or
-    /// [`server_layer`](Self::server_layer), is first asked for.
+    /// Returns the metrics, which all clones share.
     pub fn metrics(&self) -> &Arc<Metrics> {
-        self.metrics.get_or_init(|| {
-            let by_callees = [Reason::ProofMissing, Reason::ProofInvalid];
-            let reasons = Reason::ALL.iter().filter(|r| !by_callees.contains(r));
-            let metrics = Metrics::new(reasons.map(|reason| reason.as_str()));
-            metrics.build_info(self.own().module.as_str());
-            self.count_keys(&metrics);
-            self.calls.count_calls(&metrics);
-            Arc::new(metrics)
-        })
+        &self.metrics
     }
 
-    /// Writes all metrics in Prometheus's text format, with the keys and the health of now.
+    /// Writes all metrics in Prometheus's text format, with the current keys and health.
     pub fn metrics_text(&self) -> String {
-        let metrics = self.metrics();
-        self.count_keys(metrics);
-        metrics.ready(self.health.is_ready());
-        metrics.render()
+        self.count_keys();
+        self.metrics.ready(self.health.is_ready());
+        self.metrics.render()
     }
 
-    fn count_keys(&self, metrics: &Metrics) {
+    /// Updates the series of its own key and of those that it trusts.
+    pub(super) fn count_keys(&self) {
         let trust = self.trust.load();
         let own = trust.own();
-        metrics.signs_with(own.key_id.as_str(), own.key.made_at());
-        metrics.trusted(trust.deployments().iter().map(|deployment| {
-            let active = deployment.active_keys().count();
-            TrustedKeys {
-                deployment: deployment.name.as_str(),
-                module: deployment.module.as_str(),
-                active,
-                revoked: deployment.keys.len().saturating_sub(active),
-            }
-        }));
+        self.metrics
+            .signs_with(own.key_id.as_str(), own.key.made_at());
+        self.metrics
+            .trusted(trust.deployments().iter().map(|deployment| {
+                let active = deployment.active_keys().count();
+                TrustedKeys {
+                    deployment: deployment.name.as_str(),
+                    module: deployment.module.as_str(),
+                    active,
+                    revoked: deployment.keys.len().saturating_sub(active),
+                }
+            }));
     }
 
     /// Returns the layer that counts the calls of a server with `rules`. Put it before the
@@ -51,6 +53,6 @@ impl Module {
     /// `descriptors` are encoded `FileDescriptorSet`s of the services that are served; methods that
     /// they do not describe count with the type `unknown`.
     pub fn metrics_layer(&self, rules: &MethodRules, descriptors: &[&[u8]]) -> MetricsLayer {
-        MetricsLayer::new(self.metrics(), rules, descriptors)
+        MetricsLayer::new(&self.metrics, rules, descriptors)
     }
 }

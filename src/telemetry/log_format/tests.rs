@@ -147,7 +147,6 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
         fingerprint: Some(&text),
         peer: None,
         method: &text,
-        suppressed: 3,
         detail: &text,
         help: "Pair the two modules.",
     };
@@ -155,7 +154,7 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
     for format in [Format::Json, Format::Plain, Format::Console] {
         let lines = logged(format, NOON, || {
             events::register_engine(&seed_caller(), &engine);
-            events::auth_rejected(&call);
+            events::auth_rejected(&call, 3);
             events::engine_check_failed(&engine, &text);
             events::set_engine_status(
                 &engine,

@@ -1,39 +1,36 @@
-//! What a registry counts.
+//! The metrics of a registry.
 
-use metrics::{Counter, Gauge};
+use prometheus::{IntCounterVec, IntGaugeVec};
 
-use super::{Metrics, count, counter, gauge, labelled};
+use super::families::{Families, count};
 use crate::engine::EngineStatus;
-
-pub(super) const ENGINES: &str = "countersign_engines";
-pub(super) const REGISTRATIONS: &str = "countersign_engine_registrations_total";
 
 /// The metrics of a registry of engines. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct EngineMetrics {
-    by_status: [Gauge; EngineStatus::ALL.len()],
-    registrations: [Counter; Registered::ALL.len()],
+    by_status: IntGaugeVec,
+    registrations: IntCounterVec,
 }
 
-/// What came of a call of `RegisterEngine`.
+/// The outcome of a call of `RegisterEngine`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Registered {
     /// The engine is registered.
     Done,
     /// Another deployment owns it.
     NotOwned,
-    /// Its address may not be dialled.
+    /// Its address is not allowed.
     AddressNotAllowed,
-    /// There is no room for it, or they come too fast.
+    /// There are too many engines, or they register too fast.
     LimitReached,
-    /// The call makes no sense.
+    /// The request is invalid.
     Invalid,
     /// The store failed.
     Failed,
 }
 
 impl Registered {
-    /// Every one.
+    /// Every outcome.
     pub const ALL: [Self; 6] = [
         Self::Done,
         Self::NotOwned,
@@ -43,7 +40,7 @@ impl Registered {
         Self::Failed,
     ];
 
-    /// Returns the word that is the label.
+    /// Returns the value of the label `result`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Done => "registered",
@@ -57,37 +54,35 @@ impl Registered {
 }
 
 impl EngineMetrics {
+    pub(super) fn new(families: &Families) -> prometheus::Result<Self> {
+        Ok(Self {
+            by_status: families.gauges("countersign_engines", "Engines by status.", &["status"])?,
+            registrations: families.counters(
+                "countersign_engine_registrations_total",
+                "Calls of RegisterEngine by what came of them.",
+                &["result"],
+            )?,
+        })
+    }
+
+    /// Creates all series, 0 if they are new.
+    pub(super) fn begin(&self) {
+        for status in EngineStatus::ALL {
+            self.by_status.with_label_values(&[status.as_str()]);
+        }
+        for result in Registered::ALL {
+            self.registrations.with_label_values(&[result.as_str()]);
+        }
+    }
+
     /// `countersign_engine_registrations_total`: a call of `RegisterEngine` ended.
     pub fn registered(&self, how: Registered) {
-        let mut all = Registered::ALL.iter().zip(&self.registrations);
-        if let Some((_, counter)) = all.find(|(result, _)| **result == how) {
-            counter.increment(1);
-        }
+        self.registrations.with_label_values(&[how.as_str()]).inc();
     }
 
     /// `countersign_engines`: how many there are with `status`.
     pub fn engines(&self, status: EngineStatus, number: usize) {
-        let mut all = EngineStatus::ALL.iter().zip(&self.by_status);
-        if let Some((_, gauge)) = all.find(|(known, _)| **known == status) {
-            gauge.set(count(number));
-        }
-    }
-}
-
-impl Metrics {
-    /// Returns the metrics of a registry, all of them 0 where they are new.
-    pub fn of_engines(&self) -> EngineMetrics {
-        EngineMetrics {
-            by_status: EngineStatus::ALL.map(|status| {
-                gauge(
-                    &self.recorder,
-                    &labelled(ENGINES, "status", status.as_str()),
-                )
-            }),
-            registrations: Registered::ALL.map(|result| {
-                let key = labelled(REGISTRATIONS, "result", result.as_str());
-                counter(&self.recorder, &key)
-            }),
-        }
+        let gauge = self.by_status.with_label_values(&[status.as_str()]);
+        gauge.set(count(number));
     }
 }

@@ -1,8 +1,8 @@
-//! What is counted of each gRPC method, named as go-grpc-prometheus names it.
+//! The metrics of each gRPC method, with the names of go-grpc-prometheus.
 
-use metrics::{Counter, Key, Label};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
-use super::{Metrics, Samples, counter};
+use super::families::Families;
 
 /// Which side of a call counts it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -13,57 +13,80 @@ pub enum GrpcSide {
     Client,
 }
 
-/// What a side's families are called.
-struct Names {
-    started: &'static str,
-    handled: &'static str,
-    requests: &'static str,
-    replies: &'static str,
-    seconds: &'static str,
+/// The families of one side.
+#[derive(Debug)]
+pub(super) struct MethodFamilies {
+    started: IntCounterVec,
+    handled: IntCounterVec,
+    requests: IntCounterVec,
+    replies: IntCounterVec,
+    seconds: HistogramVec,
 }
 
-const SERVER: Names = Names {
-    started: "grpc_server_started_total",
-    handled: "grpc_server_handled_total",
-    requests: "grpc_server_msg_received_total",
-    replies: "grpc_server_msg_sent_total",
-    seconds: "grpc_server_handling_seconds",
-};
-
-const CLIENT: Names = Names {
-    started: "grpc_client_started_total",
-    handled: "grpc_client_handled_total",
-    requests: "grpc_client_msg_sent_total",
-    replies: "grpc_client_msg_received_total",
-    seconds: "grpc_client_handling_seconds",
-};
-
-/// The counters and their help texts.
-pub(super) const COUNTERS: [(&str, &str); 8] = [
-    (SERVER.started, "Calls that arrived."),
-    (SERVER.handled, "Calls that ended, by their status."),
-    (SERVER.requests, "Messages received."),
-    (SERVER.replies, "Messages sent."),
-    (CLIENT.started, "Calls of other modules that began."),
-    (
-        CLIENT.handled,
-        "Calls of other modules that ended, by the status that the caller got.",
-    ),
-    (CLIENT.requests, "Messages sent to other modules."),
-    (CLIENT.replies, "Messages received from other modules."),
+/// Help texts in the order of the fields of [`MethodFamilies`].
+const SERVER_HELP: [&str; 5] = [
+    "Calls that arrived.",
+    "Calls that ended, by their status.",
+    "Messages received.",
+    "Messages sent.",
+    "Seconds from a call to the end of its reply.",
 ];
 
-/// The histograms and their help texts.
-pub(super) const HISTOGRAMS: [(&str, &str); 2] = [
-    (
-        SERVER.seconds,
-        "Seconds from a call to the end of its reply.",
-    ),
-    (
-        CLIENT.seconds,
-        "Seconds from a call of another module to the end of its reply.",
-    ),
+const CLIENT_HELP: [&str; 5] = [
+    "Calls of other modules that began.",
+    "Calls of other modules that ended, by the status that the caller got.",
+    "Messages sent to other modules.",
+    "Messages received from other modules.",
+    "Seconds from a call of another module to the end of its reply.",
 ];
+
+/// Bounds for a call.
+const CALL_SECONDS: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+impl MethodFamilies {
+    pub(super) fn new(families: &Families, side: GrpcSide) -> prometheus::Result<Self> {
+        let (side, requests, replies, help) = match side {
+            GrpcSide::Server => ("grpc_server", "msg_received", "msg_sent", SERVER_HELP),
+            GrpcSide::Client => ("grpc_client", "msg_sent", "msg_received", CLIENT_HELP),
+        };
+        let [of_started, of_handled, of_requests, of_replies, of_seconds] = help;
+        let labels = ["grpc_service", "grpc_type", "grpc_method", "grpc_code"];
+        let [method @ .., _] = &labels;
+        let (handled, seconds) = (
+            format!("{side}_handled_total"),
+            format!("{side}_handling_seconds"),
+        );
+        Ok(Self {
+            started: families.counters(&format!("{side}_started_total"), of_started, method)?,
+            handled: families.counters(&handled, of_handled, &labels)?,
+            requests: families.counters(
+                &format!("{side}_{requests}_total"),
+                of_requests,
+                method,
+            )?,
+            replies: families.counters(&format!("{side}_{replies}_total"), of_replies, method)?,
+            seconds: families.histograms(&seconds, of_seconds, method, CALL_SECONDS)?,
+        })
+    }
+
+    /// Returns the series of `method`, all of them 0 if they are new.
+    pub(super) fn of(&self, method: &GrpcMethod) -> MethodMetrics {
+        let labels = [&*method.service, method.kind, &*method.method];
+        let [service, kind, name] = labels;
+        MethodMetrics {
+            started: self.started.with_label_values(&labels),
+            requests: self.requests.with_label_values(&labels),
+            replies: self.replies.with_label_values(&labels),
+            handled: CODES.map(|code| {
+                let of_code = [service, kind, name, code];
+                self.handled.with_label_values(&of_code)
+            }),
+            seconds: self.seconds.with_label_values(&labels),
+        }
+    }
+}
 
 /// The status codes by their number, spelt as Go does and dashboards expect.
 const CODES: [&str; 17] = [
@@ -98,7 +121,8 @@ pub struct GrpcMethod {
 }
 
 impl GrpcMethod {
-    /// Stands for every method that is not one of those told apart: anybody can make up names.
+    /// Returns the labels of every method that has no series of its own, since anyone can invent
+    /// names.
     pub fn other() -> Self {
         Self {
             kind: "other",
@@ -111,69 +135,36 @@ impl GrpcMethod {
 /// The metrics of one method.
 #[derive(Clone, Debug)]
 pub struct MethodMetrics {
-    started: Counter,
-    handled: [Counter; CODES.len()],
-    requests: Counter,
-    replies: Counter,
-    seconds: Samples,
+    started: IntCounter,
+    handled: [IntCounter; CODES.len()],
+    requests: IntCounter,
+    replies: IntCounter,
+    seconds: Histogram,
 }
 
 impl MethodMetrics {
     /// `grpc_…_started_total`: a call began.
     pub fn started(&self) {
-        self.started.increment(1);
+        self.started.inc();
     }
 
-    /// `grpc_server_msg_received_total`, `grpc_client_msg_sent_total`: so many messages of the
-    /// caller.
+    /// `grpc_server_msg_received_total`, `grpc_client_msg_sent_total`: the caller sent
+    /// `messages`.
     pub fn requests(&self, messages: u64) {
-        self.requests.increment(messages);
+        self.requests.inc_by(messages);
     }
 
-    /// `grpc_server_msg_sent_total`, `grpc_client_msg_received_total`: so many messages of the
-    /// callee.
+    /// `grpc_server_msg_sent_total`, `grpc_client_msg_received_total`: the callee sent
+    /// `messages`.
     pub fn replies(&self, messages: u64) {
-        self.replies.increment(messages);
+        self.replies.inc_by(messages);
     }
 
     /// `grpc_…_handled_total` and `grpc_…_handling_seconds`: a call ended with the status `code`,
-    /// `seconds` after it began. No such code is `Unknown`.
+    /// `seconds` after it began. A code that does not exist counts as `Unknown`.
     pub fn handled(&self, code: usize, seconds: f64) {
         let [_, _, unknown, ..] = &self.handled;
-        self.handled.get(code).unwrap_or(unknown).increment(1);
-        self.seconds.record(seconds);
-    }
-}
-
-impl Metrics {
-    /// Returns what `side` counts of `method`, all of it 0 where it is new.
-    pub fn of_method(&self, side: GrpcSide, method: &GrpcMethod) -> MethodMetrics {
-        let names = match side {
-            GrpcSide::Server => SERVER,
-            GrpcSide::Client => CLIENT,
-        };
-        let labels = || {
-            vec![
-                Label::new("grpc_type", method.kind),
-                Label::new("grpc_service", method.service.clone()),
-                Label::new("grpc_method", method.method.clone()),
-            ]
-        };
-        let count = |name| counter(&self.recorder, &Key::from_parts(name, labels()));
-        MethodMetrics {
-            started: count(names.started),
-            requests: count(names.requests),
-            replies: count(names.replies),
-            handled: CODES.map(|code| {
-                let mut labels = labels();
-                labels.push(Label::new("grpc_code", code));
-                counter(&self.recorder, &Key::from_parts(names.handled, labels))
-            }),
-            seconds: Samples::new(
-                &self.recorder,
-                &self.upkeep,
-                &Key::from_parts(names.seconds, labels()),
-            ),
-        }
+        self.handled.get(code).unwrap_or(unknown).inc();
+        self.seconds.observe(seconds);
     }
 }

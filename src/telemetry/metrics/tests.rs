@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::EngineStatus;
 
 fn metrics() -> Metrics {
-    Metrics::new(["TOKEN_MISSING", "KEY_REVOKED"])
+    Metrics::new("dpm", ["TOKEN_MISSING", "KEY_REVOKED"]).unwrap()
 }
 
 /// Returns the value of the series that is written `series`.
@@ -32,15 +32,15 @@ fn series_are_there_before_anything_is_counted() {
 
     for (series, expected) in [
         (
-            r#"countersign_auth_requests_total{result="refused",reason="TOKEN_MISSING",module=""}"#,
+            r#"countersign_auth_requests_total{module="",reason="TOKEN_MISSING",result="refused"}"#,
             "0",
         ),
         (
-            r#"countersign_auth_requests_total{result="refused",reason="KEY_REVOKED",module="dpe"}"#,
+            r#"countersign_auth_requests_total{module="dpe",reason="KEY_REVOKED",result="refused"}"#,
             "0",
         ),
         (
-            r#"countersign_auth_requests_total{result="accepted",reason="",module="dpe"}"#,
+            r#"countersign_auth_requests_total{module="dpe",reason="",result="accepted"}"#,
             "0",
         ),
         (
@@ -93,7 +93,7 @@ fn series_of_a_deployment_go_with_it_and_come_with_it() {
     let metrics = metrics();
     let mentioned = || metrics.render().contains("dpe-dev");
     metrics.trusted([KEYS]);
-    metrics.clock_skew("dpe-dev", -3.5);
+    metrics.clock_measured("dpe-dev", -3.5);
     metrics.token_issued("dpe-dev");
     let skew = r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#;
     assert_eq!(value(&metrics, skew).as_deref(), Some("-3.5"));
@@ -115,14 +115,13 @@ fn series_of_a_deployment_go_with_it_and_come_with_it() {
 #[test]
 fn series_of_a_module_type_stay_while_a_deployment_or_the_module_itself_is_of_it() {
     let metrics = metrics();
-    metrics.build_info("dpm");
     let other = TrustedKeys {
         deployment: "dpe-two",
         ..KEYS
     };
     let accepted = |module| {
         let series = format!(
-            r#"countersign_auth_requests_total{{result="accepted",reason="",module="{module}"}}"#
+            r#"countersign_auth_requests_total{{module="{module}",reason="",result="accepted"}}"#
         );
         value(&metrics, &series)
     };
@@ -136,7 +135,7 @@ fn series_of_a_module_type_stay_while_a_deployment_or_the_module_itself_is_of_it
     assert_eq!(accepted("dpe"), None);
     assert_eq!(accepted("dpm").as_deref(), Some("0"));
     let stranger =
-        r#"countersign_auth_requests_total{result="refused",reason="TOKEN_MISSING",module=""}"#;
+        r#"countersign_auth_requests_total{module="",reason="TOKEN_MISSING",result="refused"}"#;
     assert_eq!(value(&metrics, stranger).as_deref(), Some("0"));
 }
 
@@ -144,7 +143,7 @@ fn series_of_a_module_type_stay_while_a_deployment_or_the_module_itself_is_of_it
 fn trust_that_stays_keeps_what_was_measured() {
     let metrics = metrics();
     metrics.trusted([KEYS]);
-    metrics.clock_skew("dpe-dev", 12.0);
+    metrics.clock_measured("dpe-dev", 12.0);
 
     metrics.trusted([KEYS]);
 
@@ -161,24 +160,24 @@ fn what_a_refusal_tells_of_a_clock_shows_until_it_fits_or_is_measured() {
     };
     metrics.trusted([KEYS]);
 
-    metrics.clock_told("dpe-dev", 600.0);
+    metrics.clock_estimated("dpe-dev", 600.0);
     assert_eq!(skew(), "600");
-    metrics.clock_fits("dpe-dev");
+    metrics.clock_agrees("dpe-dev");
     assert_eq!(skew(), "NaN");
 
-    metrics.clock_skew("dpe-dev", 0.5);
-    metrics.clock_told("dpe-dev", -90.0);
+    metrics.clock_measured("dpe-dev", 0.5);
+    metrics.clock_estimated("dpe-dev", -90.0);
     assert_eq!(skew(), "-90");
-    metrics.clock_fits("dpe-dev");
+    metrics.clock_agrees("dpe-dev");
     assert_eq!(skew(), "0.5", "what was measured still holds");
 
-    metrics.clock_told("dpe-dev", -90.0);
-    metrics.clock_skew("dpe-dev", -91.5);
+    metrics.clock_estimated("dpe-dev", -90.0);
+    metrics.clock_measured("dpe-dev", -91.5);
     assert_eq!(skew(), "-91.5");
 }
 
 #[test]
-fn samples_do_not_pile_up_where_nobody_asks() {
+fn samples_are_counted_in_every_bucket_that_holds_them() {
     let metrics = metrics();
     for _ in 0..10_000 {
         metrics.verified_in(0.000_07, Some(false));
@@ -192,7 +191,7 @@ fn samples_do_not_pile_up_where_nobody_asks() {
 }
 
 #[test]
-fn code_that_is_none_counts_as_unknown() {
+fn code_that_does_not_exist_counts_as_unknown() {
     let metrics = metrics();
     let method = metrics.of_method(GrpcSide::Server, &GrpcMethod::other());
 
@@ -201,7 +200,7 @@ fn code_that_is_none_counts_as_unknown() {
 
     let handled = |code| {
         format!(
-            r#"grpc_server_handled_total{{grpc_type="other",grpc_service="other",grpc_method="other",grpc_code="{code}"}}"#
+            r#"grpc_server_handled_total{{grpc_code="{code}",grpc_method="other",grpc_service="other",grpc_type="other"}}"#
         )
     };
     assert_eq!(
@@ -210,6 +209,35 @@ fn code_that_is_none_counts_as_unknown() {
     );
     assert_eq!(value(&metrics, &handled("Unknown")).as_deref(), Some("1"));
     assert_eq!(value(&metrics, &handled("OK")).as_deref(), Some("0"));
+}
+
+#[test]
+fn methods_whose_names_run_together_are_counted_apart() {
+    let metrics = metrics();
+    let of = |service: &str, method: &str| {
+        let (kind, service, method) = ("unary", service.to_owned(), method.to_owned());
+        let method = GrpcMethod {
+            kind,
+            service,
+            method,
+        };
+        metrics.of_method(GrpcSide::Server, &method)
+    };
+    of("a.B", "Get").started();
+    of("a.BG", "et").started();
+
+    let started = |labels: &str| {
+        let series = format!(r#"grpc_server_started_total{{{labels},grpc_type="unary"}}"#);
+        value(&metrics, &series)
+    };
+    let (first, second) = (
+        started(r#"grpc_method="Get",grpc_service="a.B""#),
+        started(r#"grpc_method="et",grpc_service="a.BG""#),
+    );
+    assert_eq!(
+        (first.as_deref(), second.as_deref()),
+        (Some("1"), Some("1"))
+    );
 }
 
 #[test]
@@ -240,7 +268,6 @@ fn every_family_has_help_and_type_and_stands_in_order() {
     for side in [GrpcSide::Server, GrpcSide::Client] {
         drop(metrics.of_method(side, &GrpcMethod::other()));
     }
-    metrics.build_info("dpm");
     metrics.signs_with("k", None);
 
     let text = metrics.render();

@@ -198,7 +198,7 @@ fn families(scrape: &Scrape) -> Vec<&str> {
 fn handled(method: &str, code: &str) -> String {
     let (kind, service, method) = METHODS.iter().find(|(_, _, m)| *m == method).unwrap();
     format!(
-        r#"grpc_server_handled_total{{grpc_type="{kind}",grpc_service="{service}",grpc_method="{method}",grpc_code="{code}"}}"#
+        r#"grpc_server_handled_total{{grpc_code="{code}",grpc_method="{method}",grpc_service="{service}",grpc_type="{kind}"}}"#
     )
 }
 
@@ -231,16 +231,16 @@ async fn every_series_is_there_from_the_start() {
     assert_eq!(families(&scrape), FAMILIES);
     for (kind, service, method) in METHODS {
         let labels =
-            format!(r#"{{grpc_type="{kind}",grpc_service="{service}",grpc_method="{method}"}}"#);
+            format!(r#"grpc_method="{method}",grpc_service="{service}",grpc_type="{kind}"}}"#);
         for family in ["started", "msg_received", "msg_sent"] {
-            let series = format!("grpc_server_{family}_total{labels}");
+            let series = format!("grpc_server_{family}_total{{{labels}");
             assert_eq!(scrape.value(&series), "0", "{series}");
         }
-        let own = format!("grpc_server_handled_total{}", labels.trim_end_matches('}'));
         let of_method = scrape
             .series
             .keys()
-            .filter(|series| series.starts_with(&own));
+            .filter(|series| series.starts_with("grpc_server_handled_total{"))
+            .filter(|series| series.ends_with(&labels));
         assert_eq!(of_method.count(), 17, "{method}");
     }
     let called = |series: &&&str| series.starts_with("grpc_client_started_total{");
@@ -258,7 +258,7 @@ async fn every_series_is_there_from_the_start() {
     for reason in countersign::Reason::ALL {
         for module in ["", "dpe", "dpm"] {
             let series = format!(
-                r#"countersign_auth_requests_total{{result="refused",reason="{reason}",module="{module}"}}"#
+                r#"countersign_auth_requests_total{{module="{module}",reason="{reason}",result="refused"}}"#
             );
             // A caller's own words never come from a server.
             let expected = !reason.as_str().starts_with("PROOF_");
@@ -268,7 +268,7 @@ async fn every_series_is_there_from_the_start() {
     let skew = r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#;
     assert_eq!(scrape.value(skew), "NaN", "nothing was measured yet");
     let version = env!("CARGO_PKG_VERSION");
-    let build = format!(r#"countersign_build_info{{version="{version}",module="dpm"}}"#);
+    let build = format!(r#"countersign_build_info{{module="dpm",version="{version}"}}"#);
     assert_eq!(scrape.value(&build), "1");
     assert_eq!(scrape.value("countersign_ready"), "1");
     assert_eq!(
@@ -341,13 +341,13 @@ async fn one_call_that_is_answered_and_two_that_are_refused_are_counted() {
     assert_eq!(scrape.sum("grpc_server_msg_received_total", who), 1);
     assert_eq!(scrape.sum("grpc_server_msg_sent_total", who), 1);
     assert_eq!(scrape.sum("grpc_server_handling_seconds_count", who), 2);
-    let sum = r#"grpc_server_handling_seconds_sum{grpc_type="unary",grpc_service="countersign.identity.v1.IdentityService",grpc_method="WhoAmI"}"#;
+    let sum = r#"grpc_server_handling_seconds_sum{grpc_method="WhoAmI",grpc_service="countersign.identity.v1.IdentityService",grpc_type="unary"}"#;
     let seconds: f64 = scrape.value(sum).parse().unwrap();
     assert!(seconds > 0.0 && seconds < 30.0, "{seconds}");
 
     let requests = |result: &str, reason: &str, module: &str| {
         scrape.value(&format!(
-            r#"countersign_auth_requests_total{{result="{result}",reason="{reason}",module="{module}"}}"#
+            r#"countersign_auth_requests_total{{module="{module}",reason="{reason}",result="{result}"}}"#
         ))
     };
     assert_eq!(requests("accepted", "", "dpe"), "1");
@@ -365,14 +365,14 @@ async fn calls_that_a_module_makes_are_counted_by_what_came_of_them() {
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
     dpm.engine_is(dpe.id, EngineStatus::Ready).await;
-    let series = |family: &str, service: &str, method: &str| {
+    let labels = |service: &str, method: &str| {
         format!(
-            r#"grpc_client_{family}{{grpc_type="unary",grpc_service="countersign.{service}",grpc_method="{method}""#
+            r#"grpc_method="{method}",grpc_service="countersign.{service}",grpc_type="unary"}}"#
         )
     };
     let ended = |service, method, code| {
-        let handled = series("handled_total", service, method);
-        format!(r#"{handled},grpc_code="{code}"}}"#)
+        let labels = labels(service, method);
+        format!(r#"grpc_client_handled_total{{grpc_code="{code}",{labels}"#)
     };
     let (registry, engine) = (
         "registry.v1.EngineRegistryService",
@@ -390,7 +390,8 @@ async fn calls_that_a_module_makes_are_counted_by_what_came_of_them() {
         "msg_received_total",
         "handling_seconds_count",
     ] {
-        let series = format!("{}}}", series(family, registry, "RegisterEngine"));
+        let labels = labels(registry, "RegisterEngine");
+        let series = format!("grpc_client_{family}{{{labels}");
         assert_eq!(calls.value(&series), "1", "{family}");
     }
     let dial_back = Scrape::of(dpm.http).await;
@@ -424,9 +425,9 @@ async fn callee_that_is_not_believed_counts_as_the_refusal_that_its_caller_gets(
     let after = dpe.metrics_text();
     let names = |text: &str| parse(text).into_keys().collect::<BTreeSet<_>>();
     assert_eq!(names(&before), names(&after));
-    let who = r#"grpc_client_handled_total{grpc_type="unary",grpc_service="countersign.identity.v1.IdentityService",grpc_method="WhoAmI",grpc_code="Unauthenticated"} 1"#;
+    let who = r#"grpc_client_handled_total{grpc_code="Unauthenticated",grpc_method="WhoAmI",grpc_service="countersign.identity.v1.IdentityService",grpc_type="unary"} 1"#;
     assert!(after.contains(who), "{after}");
-    let other = r#"grpc_client_handled_total{grpc_type="other",grpc_service="other",grpc_method="other",grpc_code="OK"} 1"#;
+    let other = r#"grpc_client_handled_total{grpc_code="OK",grpc_method="other",grpc_service="other",grpc_type="other"} 1"#;
     assert!(
         after.contains(other),
         "a method of somebody else's: {after}"
@@ -444,15 +445,13 @@ async fn answer_of_a_proxy_counts_as_the_status_that_the_caller_gets() {
     });
     let proxy = proxy.await.address;
     let dpe = keys.dpe_module();
-    // Counts from the first look on.
-    dpe.metrics_text();
     let layer = dpe.client_layer("dpm-dev").unwrap();
     let mut client = IdentityServiceClient::new(layer.layer(channel(proxy).await));
 
     let status = client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
 
     assert_eq!(status.code(), Code::Unavailable);
-    let counted = r#"grpc_method="WhoAmI",grpc_code="Unavailable"} 1"#;
+    let counted = r#"grpc_client_handled_total{grpc_code="Unavailable",grpc_method="WhoAmI",grpc_service="countersign.identity.v1.IdentityService",grpc_type="unary"} 1"#;
     let text = dpe.metrics_text();
     assert!(text.contains(counted), "{text}");
 }
@@ -498,7 +497,7 @@ async fn engine_of_another_owner_is_counted_with_its_callers_module() {
     assert_eq!(result("registered"), "1");
     assert_eq!(result("not_owned"), "1");
     assert_eq!(result("address_not_allowed"), "1");
-    let refused = r#"countersign_auth_requests_total{result="refused",reason="ENGINE_NOT_OWNED",module="dpe"}"#;
+    let refused = r#"countersign_auth_requests_total{module="dpe",reason="ENGINE_NOT_OWNED",result="refused"}"#;
     assert_eq!(scrape.value(refused), "1");
     assert_eq!(
         scrape.value(&handled("RegisterEngine", "PermissionDenied")),
@@ -551,13 +550,13 @@ async fn server_of_ones_own_counts_with_one_layer_more() {
     let mut stranger = EchoClient::new(channel);
     stranger.say("hello").await.unwrap_err();
 
-    let labels = r#"grpc_type="unknown",grpc_service="test.v1.Echo",grpc_method="Say""#;
+    let labels = r#"grpc_method="Say",grpc_service="test.v1.Echo",grpc_type="unknown""#;
     let counted = async {
         loop {
             let text = callee.metrics_text();
             let handled = |code| {
                 let series =
-                    format!(r#"grpc_server_handled_total{{{labels},grpc_code="{code}"}} 1"#);
+                    format!(r#"grpc_server_handled_total{{grpc_code="{code}",{labels}}} 1"#);
                 text.contains(&series)
             };
             if handled("OK") && handled("Unauthenticated") {
