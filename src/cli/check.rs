@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::confirm::ask_to_write;
 use super::output::{Answer, Console, Exit, Failure, counted};
 use crate::admin::WriteError;
-use crate::admin::mending::Mending;
+use crate::admin::fix::Fix;
 use crate::config::{self, CheckError, Repair, Report};
 use crate::diagnostic::{Finding, Origin};
 
@@ -92,8 +92,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let failed = |error: &CheckError| Failure::caused(Exit::Unreadable, "cannot check", error);
     let environment = config::environment();
     if arguments.fix {
-        let mending = Mending::plan(&files, &environment).map_err(|error| failed(&error))?;
-        return fix(&mending, arguments, console);
+        let planned = Fix::plan(&files, &environment).map_err(|error| failed(&error))?;
+        return fix(&planned, arguments, console);
     }
     let report = config::check(&files, &environment).map_err(|error| failed(&error))?;
     let text = in_words(&report, arguments, console);
@@ -102,16 +102,15 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 }
 
 /// Shows the repairs, writes them, and answers as for the repaired files.
-fn fix(mending: &Mending, arguments: &Arguments, console: &Console) -> Answer {
-    let report = mending.report();
-    let any = mending.repaired().next().is_some();
+fn fix(fix: &Fix, arguments: &Arguments, console: &Console) -> Answer {
+    let report = fix.report();
+    let any = !fix.repairs().is_empty();
     if any && !arguments.dry_run {
         if !arguments.yes {
-            console.present(repairs_in_words(mending).trim_end());
+            console.present(repairs_in_words(fix.repairs()).trim_end());
             ask_to_write(console)?;
         }
-        let written = mending.carry_out();
-        written.map_err(|error| {
+        fix.carry_out().map_err(|error| {
             let exit = match error {
                 WriteError::Changed(_) | WriteError::Busy(_) => Exit::WouldOverwrite,
                 _ => Exit::Unreadable,
@@ -119,55 +118,45 @@ fn fix(mending: &Mending, arguments: &Arguments, console: &Console) -> Answer {
             Failure::caused(exit, "nothing was repaired", &error)
         })?;
     }
-    let repairs = mending.repaired().flat_map(|file| {
-        file.repairs.iter().map(move |repair| ShownRepair {
-            code: repair.code.as_str(),
-            file: file.path.display().to_string(),
-            line: repair.line,
-            key: &repair.key,
-            what: repair.what,
-            before: &repair.before,
-            after: &repair.after,
-        })
+    let repairs = fix.repairs().iter().map(|repair| ShownRepair {
+        code: repair.code.as_str(),
+        file: repair.path.display().to_string(),
+        line: repair.line,
+        key: &repair.key,
+        what: repair.what,
+        before: &repair.before,
+        after: &repair.after,
     });
     let answer = Answered {
         repairs: Some(repairs.collect()),
         written: Some(any && !arguments.dry_run),
         ..answered(report, arguments)
     };
-    let text = repairs_in_words(mending) + &done(mending, arguments);
+    let done = match (fix.repairs().len(), arguments.dry_run) {
+        (0, _) => "nothing to repair\n\n".to_owned(),
+        (count, true) => format!("{}, not written\n\n", counted(count, "repair")),
+        (count, false) => format!("{} written\n\n", counted(count, "repair")),
+    };
+    let text = repairs_in_words(fix.repairs()) + &done;
     console.reply(text + &in_words(report, arguments, console), &answer)?;
     Ok(Exit::yes(report.findings.errors() == 0))
 }
 
-fn repairs_in_words(mending: &Mending) -> String {
+fn repairs_in_words(repairs: &[Repair]) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    for file in mending.repaired() {
-        let path = file.path.display();
-        for repair in file.repairs {
-            let Repair {
-                code, line, what, ..
-            } = repair;
-            let _ = writeln!(text, "{path}:{line}: {code}: {what}");
-            for (sign, side) in [('-', &repair.before), ('+', &repair.after)] {
-                for line in side.lines() {
-                    let _ = writeln!(text, "{sign} {line}");
-                }
+    for repair in repairs {
+        let Repair {
+            path, line, code, ..
+        } = repair;
+        let _ = writeln!(text, "{}:{line}: {code}: {}", path.display(), repair.what);
+        for (sign, side) in [('-', &repair.before), ('+', &repair.after)] {
+            for line in side.lines() {
+                let _ = writeln!(text, "{sign} {line}");
             }
         }
     }
     text
-}
-
-/// Says what became of the repairs.
-fn done(mending: &Mending, arguments: &Arguments) -> String {
-    let count = mending.repaired().map(|file| file.repairs.len()).sum();
-    match (count, arguments.dry_run) {
-        (0, _) => "nothing to repair\n\n".to_owned(),
-        (_, true) => format!("{}, not written\n\n", counted(count, "repair")),
-        (_, false) => format!("{} written\n\n", counted(count, "repair")),
-    }
 }
 
 /// Leaves out files that are named again, by whatever path: a file is not its own peer.

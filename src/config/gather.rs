@@ -7,8 +7,8 @@ use crate::diagnostic::{Code, Finding, Origin, Severity, quote};
 use crate::properties::name::{Name, Variable, uniform};
 use crate::properties::{Content, IndexError, Layer, Path, Sourced, Span, bind, give_way, indexed};
 
+use super::rules::lost;
 use super::schema::{self, Known, Placed, Setting, Takes};
-use super::swallowed;
 use super::view::{Limited, Part, View, finding};
 
 /// What was found on the way.
@@ -51,16 +51,11 @@ pub(super) fn files(
                 }
                 gathered.ours.push((at, placed));
             }
-            Known::Unknown if gathered.findings.is_full(Code::Cs0106) => {
-                gathered.findings.one_more(Code::Cs0106);
-            }
-            Known::Unknown => {
+            Known::Unknown => gathered.findings.add(Code::Cs0106, || {
                 let meant = schema::nearest(&Name::parse(entry.key()));
                 let found = unknown(entry.key(), meant.as_deref());
-                gathered
-                    .findings
-                    .push(report(view, entry.key_span(), found));
-            }
+                report(view, entry.key_span(), found)
+            }),
             Known::NearMiss(meant) => {
                 let message = format!("{} is not a setting of ours", quote(entry.key()));
                 let found = Finding::new(Code::Cs0107, Origin::Default, message)
@@ -74,7 +69,7 @@ pub(super) fn files(
                 gathered.ignored.push(at);
             }
             Known::Foreign => {
-                let found = swallowed::behind_a_word(view, entry);
+                let found = lost::behind_a_word(view, entry);
                 gathered.findings.extend(found);
                 gathered.ignored.push(at);
             }
@@ -82,7 +77,7 @@ pub(super) fn files(
     }
     let layers = values
         .into_iter()
-        .map(|values| values.into_layer(Some(view), &mut gathered.findings));
+        .map(|values| values.into_layer(view, &mut gathered.findings));
     (layers.collect(), gathered)
 }
 
@@ -163,6 +158,7 @@ fn report(view: &View, span: Span, found: Finding) -> Finding {
 
 /// Finds the variables that override a setting; map keys are those in `file`.
 pub(super) fn environment(
+    view: &View,
     environment: &[(String, String)],
     file: &Names,
     findings: &mut Limited,
@@ -181,7 +177,7 @@ pub(super) fn environment(
             );
         }
     }
-    values.into_layer(None, findings)
+    values.into_layer(view, findings)
 }
 
 fn overridden(variable: &Variable, file: &Names) -> Option<Placed> {
@@ -221,6 +217,7 @@ fn claims_ours(variable: &Variable) -> bool {
 
 /// Reads `name=value` options.
 pub(super) fn options(
+    view: &View,
     sets: &[(String, String)],
     spellings: &Spellings,
     findings: &mut Limited,
@@ -245,7 +242,7 @@ pub(super) fn options(
             _ => findings.push(unknown(name, None).with_origin(Origin::SetOption)),
         }
     }
-    values.into_layer(None, findings)
+    values.into_layer(view, findings)
 }
 
 /// Refuses a private key among the arguments, which every process of the machine can read.
@@ -323,6 +320,7 @@ impl Values {
         let next = self.places.len();
         let at = *self.by_path.entry(Arc::clone(&placed.path)).or_insert(next);
         let index = placed.index.clone();
+        let value = value.of(&placed.path);
         let given = Given { index, value };
         match self.places.get_mut(at) {
             Some((_, all)) => all.push(given),
@@ -330,7 +328,7 @@ impl Values {
         }
     }
 
-    fn into_layer(self, view: Option<&View>, findings: &mut Limited) -> Layer {
+    fn into_layer(self, view: &View, findings: &mut Limited) -> Layer {
         let mut layer = Layer::new();
         for (placed, given) in self.places {
             if given.len() > 1 {
@@ -379,7 +377,7 @@ fn split(value: &Sourced) -> Vec<Sourced> {
 fn in_order(
     placed: &Placed,
     elements: &[(String, Sourced)],
-    view: Option<&View>,
+    view: &View,
 ) -> (Vec<Sourced>, Vec<Finding>) {
     let indices: Vec<_> = elements
         .iter()
@@ -397,7 +395,7 @@ fn in_order(
                 let (index, value) = elements.get(at)?;
                 let message = format!("index {} of `{name}` {error}", quote(index));
                 let found = finding(view, Code::Cs0109, value, Part::Name, message);
-                Some(found.with_key(name.clone()).with_help(format!(
+                Some(found.with_help(format!(
                     "number the elements `{name}[0]`, `{name}[1]` and so on, or write `{name}=A,B`"
                 )))
             };
@@ -407,7 +405,7 @@ fn in_order(
 }
 
 /// Reports every value that a later one of the same name overrules.
-fn duplicates(placed: &Placed, given: &[Given], view: Option<&View>) -> Vec<Finding> {
+fn duplicates(placed: &Placed, given: &[Given], view: &View) -> Vec<Finding> {
     let mut seen: BTreeMap<Option<&str>, &Sourced> = BTreeMap::new();
     let mut found = Vec::new();
     let name = placed.name();
@@ -435,7 +433,6 @@ fn duplicates(placed: &Placed, given: &[Given], view: Option<&View>) -> Vec<Find
         found.push(
             found_here
                 .with_severity(severity)
-                .with_key(name.clone())
                 .with_help("keep one of the two"),
         );
     }

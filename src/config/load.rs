@@ -12,34 +12,15 @@ use crate::registry::AddressRules;
 use crate::token::Policy;
 use crate::trust::{Deployment, OwnDeployment};
 
-use super::check::{CheckError, Purpose, Question, inspect};
+use super::check::CheckError;
+use super::inspect::inspect;
 use super::own::{
     ClientSettings, EngineSettings, Home, LoggingSettings, PeerSettings, ProofMode,
     RegistrySettings, Replay, ServerSettings,
 };
+use super::question::{ModuleKind, Purpose, Question};
 use super::rotation::RotationSettings;
 use super::sources::{Asked, Source, Texts};
-
-/// Which defaults hold.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ModuleKind {
-    /// The registry: gRPC port 8531, HTTP port 8031.
-    Dpm,
-    /// An engine: gRPC port 8532, HTTP port 8034.
-    Dpe,
-    /// Any other module; it has no default ports.
-    Other(ModuleType),
-}
-
-impl ModuleKind {
-    fn module_type(&self) -> Result<ModuleType, crate::identity::NameError> {
-        match self {
-            Self::Dpm => ModuleType::new("dpm"),
-            Self::Dpe => ModuleType::new("dpe"),
-            Self::Other(module) => Ok(module.clone()),
-        }
-    }
-}
 
 /// A module's settings, complete and checked.
 #[derive(Clone, Debug)]

@@ -19,7 +19,6 @@ use super::own::{
 use super::read::Reader;
 use super::schema;
 use super::tls::{self, Tls};
-use super::view::{Part, finding};
 
 /// Everything of [`own`](super::own).
 #[derive(Clone, Debug)]
@@ -302,15 +301,9 @@ fn peers(reader: &mut Reader<'_>) -> Vec<PeerSettings> {
                 "countersign.deployments.<name>",
                 std::slice::from_ref(&name),
             );
-            let at = reader.first_below(&path);
-            let quoted = quote(&name);
-            let message = format!("there is no trusted deployment {quoted}");
-            let found = finding(reader.view(), Code::Cs0106, &at, Part::Name, message);
-            let found = found.with_key(path.join("."));
-            let names = trusted.join(", ");
-            reader
-                .findings
-                .push(found.with_help(format!("trusted are: {names}")));
+            let message = format!("there is no trusted deployment {}", quote(&name));
+            let help = format!("trusted are: {}", trusted.join(", "));
+            reader.report_below(Code::Cs0106, &path, message, help);
             continue;
         }
         let keys = [name];

@@ -93,9 +93,7 @@ pub(super) fn read(files: &[PathBuf]) -> Result<Vec<(PathBuf, FileText)>, ReadEr
 /// Reports where a profile's file would make profiles active, which it cannot, and notes the active
 /// profiles without a file.
 pub(super) fn check(reader: &mut Reader<'_>, above: Above<'_>) {
-    let Some(view) = reader.view() else {
-        return;
-    };
+    let view = reader.view();
     absent(reader, view, above);
     for (at, entry) in view.entries().iter().enumerate() {
         if view.document().file_of_entry(at) == 0 || !is_active(entry.key()) {
@@ -104,7 +102,7 @@ pub(super) fn check(reader: &mut Reader<'_>, above: Above<'_>) {
         let origin = view.document().origin(entry.value_span().start);
         let value = Sourced::new(entry.value(), origin).with_entry(at);
         let message = "the file of a profile makes no profile active";
-        let found = finding(Some(view), Code::Cs0305, &value, Part::Name, message);
+        let found = finding(view, Code::Cs0305, &value, Part::Name, message);
         reader.findings.push(
             found
                 .with_severity(Severity::Warning)
@@ -145,7 +143,7 @@ fn absent(reader: &mut Reader<'_>, view: &View, above: Above<'_>) {
         };
         let profile = quote(profile);
         let message = format!("profile {profile} is active and `{file}` is not there");
-        let found = finding(Some(view), Code::Cs0305, &at, Part::Value, message);
+        let found = finding(view, Code::Cs0305, &at, Part::Value, message);
         reader.findings.push(
             found
                 .with_key(ACTIVE)

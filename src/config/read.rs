@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::time::Duration;
 
 use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
@@ -12,23 +11,15 @@ use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
 use crate::properties::{Content, Layered, Sourced};
 
+use super::question::Question;
 use super::schema::{self, Known, Placed, Takes};
 use super::view::{Limited, Part, View, finding};
-
-/// What stands behind the layers.
-pub(super) struct Inputs<'a> {
-    pub(super) view: Option<&'a View>,
-    pub(super) environment: &'a [(String, String)],
-    pub(super) home: Option<&'a Path>,
-    pub(super) ours: &'a [(usize, Placed)],
-}
 
 /// Where placeholders find their values, and where values find their types.
 pub(super) struct Reader<'a> {
     layered: &'a Layered,
-    view: Option<&'a View>,
-    environment: &'a [(String, String)],
-    home: Option<&'a Path>,
+    view: &'a View,
+    pub(super) question: &'a Question<'a>,
     ours: &'a [(usize, Placed)],
     by_name: OnceCell<HashMap<String, usize>>,
     /// Settings whose placeholder cannot be resolved, and where: each is reported once.
@@ -38,13 +29,18 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(layered: &'a Layered, inputs: &Inputs<'a>) -> Self {
+    /// Reads `layered`; `ours` are the entries of `view` that are settings of ours.
+    pub(super) fn new(
+        layered: &'a Layered,
+        view: &'a View,
+        ours: &'a [(usize, Placed)],
+        question: &'a Question<'a>,
+    ) -> Self {
         Self {
             layered,
-            view: inputs.view,
-            environment: inputs.environment,
-            home: inputs.home,
-            ours: inputs.ours,
+            view,
+            question,
+            ours,
             by_name: OnceCell::new(),
             unresolved: HashSet::new(),
             first_below: OnceCell::new(),
@@ -52,7 +48,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn view(&self) -> Option<&'a View> {
+    pub(super) fn view(&self) -> &'a View {
         self.view
     }
 
@@ -145,7 +141,7 @@ impl<'a> Reader<'a> {
         }
         let variable = variable_for(name);
         let named = |(other, _): &&(String, String)| other == name || *other == variable;
-        if let Some((_, value)) = self.environment.iter().find(named) {
+        if let Some((_, value)) = self.question.environment.iter().find(named) {
             return Some(Looked::Text(value.clone()));
         }
         if let Some(entry) = self.named_entry(&parsed) {
@@ -155,7 +151,7 @@ impl<'a> Reader<'a> {
     }
 
     fn named_entry(&self, name: &Name<'_>) -> Option<Looked> {
-        let view = self.view?;
+        let view = self.view;
         let by_name = self.by_name.get_or_init(|| {
             let entries = view.entries().iter().enumerate();
             entries
@@ -177,7 +173,7 @@ impl<'a> Reader<'a> {
             "ataccama.path.storage" => "storage",
             _ => return None,
         };
-        let path = self.home?.join(folder);
+        let path = self.question.home?.join(folder);
         Some(Looked::Text(
             path.to_str()?.trim_end_matches('/').to_owned(),
         ))
@@ -249,15 +245,16 @@ impl<'a> Reader<'a> {
             }
         }
         for at in foreign {
-            let entry = self.view.and_then(|view| Some((view, view.entry(at)?)));
-            let Some((view, entry)) = entry else { continue };
+            let Some(entry) = self.view.entry(at) else {
+                continue;
+            };
             // A copy of a copy is found at the first of the two.
             let names = placeholder::names(entry.value());
             let mut private =
                 names.filter(|name| matches!(self.look_up(name), Some(Looked::Private)));
             if let Some(name) = private.next() {
                 let error = PlaceholderError::PrivateKey(name.to_owned());
-                let origin = view.document().origin(entry.value_span().start);
+                let origin = self.view.document().origin(entry.value_span().start);
                 let value = Sourced::new(entry.value(), origin).with_entry(at);
                 self.cannot_resolve(redact_name(entry.key()), &value, &error);
             }
@@ -290,12 +287,28 @@ impl<'a> Reader<'a> {
     pub(super) fn wrong(&mut self, name: &str, keys: &[String], value: &Sourced, why: &str) {
         let setting = schema::path(name, keys).join(".");
         let message = format!("the value {} of `{setting}` {why}", quote(value.text()));
-        let found = finding(self.view, Code::Cs0306, value, Part::Value, message);
-        self.findings
-            .push(found.with_key(setting).with_help(advice(name, value)));
+        let found = self.finding(Code::Cs0306, value, message).with_key(setting);
+        self.findings.push(found.with_help(advice(name, value)));
     }
 
-    /// Starts a finding about a value.
+    /// Reads a value with `parse`, whose error goes on from the value; reports what is wrong.
+    pub(super) fn parsed<T>(
+        &mut self,
+        name: &str,
+        keys: &[String],
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<(T, Sourced)> {
+        let value = self.text(name, keys)?;
+        match parse(value.text()) {
+            Ok(parsed) => Some((parsed, value)),
+            Err(why) => {
+                self.wrong(name, keys, &value, &why);
+                None
+            }
+        }
+    }
+
+    /// Starts a finding about a value and its setting.
     pub(super) fn finding(
         &self,
         code: Code,
@@ -305,9 +318,38 @@ impl<'a> Reader<'a> {
         finding(self.view, code, value, Part::Value, message)
     }
 
+    pub(super) fn push(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// Reports `message` about a value and its setting; `help` says how to fix it.
+    pub(super) fn report(
+        &mut self,
+        code: Code,
+        value: &Sourced,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let found = self.finding(code, value, message);
+        self.findings.push(found.with_help(help));
+    }
+
+    /// Reports `message` about all that is below `path`, at the name that is written first.
+    pub(super) fn report_below(
+        &mut self,
+        code: Code,
+        path: &[&str],
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let at = self.first_below(path);
+        let found = finding(self.view, code, &at, Part::Name, message);
+        self.findings.push(found.with_help(help));
+    }
+
     /// Tells whether an offset in the value is one in the file: no placeholder changed it.
     pub(super) fn stands_as_written(&self, value: &Sourced) -> bool {
-        let entry = self.view.and_then(|view| view.entry(value.entry()?));
+        let entry = value.entry().and_then(|at| self.view.entry(at));
         entry.is_some_and(|entry| entry.value().starts_with(value.text()))
     }
 
@@ -323,13 +365,15 @@ impl<'a> Reader<'a> {
     /// Returns the place where anything below `path` is set first.
     pub(super) fn first_below(&self, path: &[&str]) -> Sourced {
         let first_below = self.first_below.get_or_init(|| first_below(self.ours));
-        let path: Vec<_> = path.iter().copied().map(Cow::Borrowed).collect();
-        let place = first_below.get(path.as_slice()).and_then(|at| {
-            let span = self.view?.entry(*at)?.key_span();
-            let origin = self.view?.document().origin(span.start);
+        let path = path.iter().map(|segment| Cow::Owned((*segment).to_owned()));
+        let path: crate::properties::Path = path.collect();
+        let place = first_below.get(&*path).and_then(|at| {
+            let span = self.view.entry(*at)?.key_span();
+            let origin = self.view.document().origin(span.start);
             Some(Sourced::new("", origin).with_entry(*at))
         });
-        place.unwrap_or_else(|| Sourced::new("", Origin::SetOption))
+        let place = place.unwrap_or_else(|| Sourced::new("", Origin::SetOption));
+        place.of(&path)
     }
 }
 

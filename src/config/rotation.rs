@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use crate::diagnostic::Code;
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 
-use super::check::Purpose;
-use super::deployments::ReadDeployment;
-use super::own_key::{self, OwnKey};
+use super::parts::{OwnKey, ReadDeployment};
 use super::read::Reader;
+use super::rules::keys;
 
 const NEXT_KEY: &str = "countersign.rotation.next-key";
 const ACTIVATED_AT: &str = "countersign.rotation.activated-at";
 const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
+const REMOVE: &str = "remove it, and let `countersign rotate prepare` make one";
 
 /// How far the change of a module's own key is, as `countersign rotate` left it.
 #[derive(Clone, Debug, Default)]
@@ -41,16 +41,23 @@ pub(super) fn read(
     reader: &mut Reader<'_>,
     own: Option<&OwnKey>,
     deployments: &[ReadDeployment],
-    purpose: Purpose,
 ) -> RotationSettings {
-    let next = own_key::private_key(reader, NEXT_KEY, purpose);
+    let next = keys::private(reader, NEXT_KEY);
     if let Some(next) = &next {
         unfit(reader, own, next, deployments);
     }
+    let activated_at = reader.parsed(ACTIVATED_AT, &[], |text| {
+        let why = "is no time such as `2026-01-31T12:00:00Z`";
+        text.parse::<Timestamp>().map_err(|_error| why.to_owned())
+    });
+    let previous = reader.parsed(PREVIOUS, &[], |text| {
+        let why = "is no fingerprint, 43 characters of base64url";
+        text.parse().map_err(|_error| why.to_owned())
+    });
     RotationSettings {
         next: next.map(|next| (next.key, next.key_id)),
-        activated_at: activated_at(reader),
-        previous: previous(reader),
+        activated_at: activated_at.map(|(time, _)| time.into()),
+        previous: previous.map(|(fingerprint, _)| fingerprint),
     }
 }
 
@@ -63,43 +70,11 @@ fn unfit(
     let public = next.key.verifying_key();
     if own.is_some_and(|own| own.key.verifying_key() == public) {
         let message = "the next key is the own key; nothing would change";
-        let found = reader.finding(Code::Cs0204, &next.at, message);
-        let help = "remove it, and let `countersign rotate prepare` make one";
-        reader
-            .findings
-            .push(found.with_key(NEXT_KEY).with_help(help));
+        reader.report(Code::Cs0204, &next.at, message, REMOVE);
     }
     let mut keys = deployments.iter().flat_map(|deployment| &deployment.keys);
-    if let Some(key) = keys.find(|key| key.key == *public) {
+    if let Some(key) = keys.find(|key| key.trusted.key == *public) {
         let message = format!("the next key is a peer's, at {}", key.at.origin());
-        let found = reader.finding(Code::Cs0207, &next.at, message);
-        let help = "remove it, and let `countersign rotate prepare` make one";
-        reader
-            .findings
-            .push(found.with_key(NEXT_KEY).with_help(help));
-    }
-}
-
-fn activated_at(reader: &mut Reader<'_>) -> Option<SystemTime> {
-    let value = reader.text(ACTIVATED_AT, &[])?;
-    match value.text().parse::<Timestamp>() {
-        Ok(time) => Some(time.into()),
-        Err(_error) => {
-            let why = "is no time such as `2026-01-31T12:00:00Z`";
-            reader.wrong(ACTIVATED_AT, &[], &value, why);
-            None
-        }
-    }
-}
-
-fn previous(reader: &mut Reader<'_>) -> Option<Fingerprint> {
-    let value = reader.text(PREVIOUS, &[])?;
-    match value.text().parse() {
-        Ok(fingerprint) => Some(fingerprint),
-        Err(_error) => {
-            let why = "is no fingerprint, 43 characters of base64url";
-            reader.wrong(PREVIOUS, &[], &value, why);
-            None
-        }
+        reader.report(Code::Cs0207, &next.at, message, REMOVE);
     }
 }

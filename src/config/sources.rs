@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::check::Inspected;
-use super::deployments::Said;
-use super::load::ModuleKind;
+use super::inspect::Inspected;
 use super::profiles::{self, Above};
+use super::question::ModuleKind;
 use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
-use crate::properties::{Encoding, FileText, ReadError};
+use crate::properties::{Encoding, FileText, ReadError, Sourced};
 
 /// How settings are loaded: what stands above and below the files, the same for the life of a
 /// process.
@@ -36,21 +35,22 @@ pub(super) struct Source {
     read: Vec<PathBuf>,
     /// Every value that only a restart changes, by name.
     cold: BTreeMap<String, String>,
-    /// Where it is written whether a key is revoked.
-    pub(super) said: HashMap<Fingerprint, Said>,
+    /// The value that decides whether a key is revoked, as written.
+    pub(super) revoked_at: HashMap<Fingerprint, Sourced>,
 }
 
 impl Source {
     pub(super) fn new(asked: Arc<Asked>, texts: &Texts, inspected: &Inspected) -> Self {
         let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
-        let said = keys.filter_map(|key| Some((key.key.fingerprint(), key.said.clone()?)));
+        let revoked_at = keys
+            .filter_map(|read| Some((read.trusted.key.fingerprint(), read.revoked_at.clone()?)));
         Self {
             asked,
             digest: texts.digest(),
             paths: texts.paths().to_owned(),
             read: texts.files.iter().map(|(path, _)| path.clone()).collect(),
             cold: inspected.cold.clone(),
-            said: said.collect(),
+            revoked_at: revoked_at.collect(),
         }
     }
 

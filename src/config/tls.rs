@@ -87,9 +87,8 @@ struct Settings<'a, 'b> {
 
 impl<'a, 'b> Settings<'a, 'b> {
     fn new(reader: &'a mut Reader<'b>) -> Self {
-        let file = reader.view().map(|view| view.document().path());
         Self {
-            folder: file.map_or_else(PathBuf::new, |file| Home::new(file).dir),
+            folder: Home::new(reader.view().document().path()).dir,
             reader,
             switches: BTreeMap::new(),
             words: BTreeMap::new(),
@@ -337,10 +336,7 @@ impl<'a, 'b> Settings<'a, 'b> {
             .places("key-store")
             .map(|place| Name::parse(&place.setting).uniform())
             .collect();
-        let Some(view) = self.reader.view() else {
-            return false;
-        };
-        let mut entries = view.entries().iter();
+        let mut entries = self.reader.view().entries().iter();
         entries.any(|entry| names.contains(&Name::parse(entry.key()).uniform()))
     }
 }

@@ -2,12 +2,12 @@
 //! into it and hide its secrets.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
+use crate::jose::{Fingerprint, PublicJwk, repair};
 use crate::properties::{Document, Encoding, Entry, FileText, Sourced, Span};
-
-use super::public_text;
 
 /// The document of a file and its profiles, and everything that must not be shown of it.
 #[derive(Debug)]
@@ -78,10 +78,19 @@ impl View {
         self.entries().get(at)
     }
 
-    /// Returns what of the file is proved to be public.
+    /// Returns what identifies the public keys in the files, and their fingerprints.
     pub(super) fn public(&self) -> &Public {
-        self.public
-            .get_or_init(|| public_text::of(self.document.entries()))
+        self.public.get_or_init(|| {
+            let mut public = Public::default();
+            for entry in self.entries() {
+                let value = entry.value().trim();
+                if entry.key().ends_with("fingerprint") && value.parse::<Fingerprint>().is_ok() {
+                    public.insert(value);
+                }
+                add_public_parts(&mut public, value);
+            }
+            public
+        })
     }
 
     /// Keeps the part `span` out of everything shown.
@@ -121,6 +130,27 @@ impl View {
     }
 }
 
+/// Adds the coordinates and names of the public key in `text`, also if only quotes are missing
+/// in it.
+pub(super) fn add_public_parts(public: &mut Public, text: &str) {
+    if !text.contains('{') {
+        return;
+    }
+    let parsed = PublicJwk::parse(text).ok();
+    if let Some(jwk) = parsed.or_else(|| PublicJwk::parse(&repair(text)?).ok()) {
+        let fingerprint = jwk.key.fingerprint();
+        public.extend([
+            jwk.key.x(),
+            jwk.key.y(),
+            jwk.key.thumbprint(),
+            fingerprint.to_string(),
+            fingerprint.to_hex(),
+            fingerprint.to_hex().to_uppercase(),
+        ]);
+        public.extend(jwk.kid.map(|kid| kid.as_str().to_owned()));
+    }
+}
+
 /// A place to point at: a value, or a part of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Part {
@@ -132,30 +162,33 @@ pub(super) enum Part {
     Offset(usize),
 }
 
-/// Reports `message` about a value, wherever it comes from.
+/// Reports `message` about a value and its setting, wherever it comes from.
 pub(super) fn finding(
-    view: Option<&View>,
+    view: &View,
     code: Code,
     value: &Sourced,
     part: Part,
     message: impl Into<String>,
 ) -> Finding {
-    let entry = view.and_then(|view| Some((view, view.entry(value.entry()?)?)));
-    let Some((view, entry)) = entry else {
-        return Finding::new(code, value.origin().clone(), message);
-    };
-    let span = match part {
-        Part::Value => trimmed(view, entry),
-        Part::Name => entry.key_span(),
-        Part::Offset(offset) => {
-            let start = entry.place_in_text(offset);
-            Span {
-                start,
-                end: start.saturating_add(1),
-            }
+    let found = match value.entry().and_then(|at| view.entry(at)) {
+        None => Finding::new(code, value.origin().clone(), message),
+        Some(entry) => {
+            let span = match part {
+                Part::Value => trimmed(view, entry),
+                Part::Name => entry.key_span(),
+                Part::Offset(offset) => {
+                    let start = entry.place_in_text(offset);
+                    let end = start.saturating_add(1);
+                    Span { start, end }
+                }
+            };
+            view.finding(code, span, message)
         }
     };
-    view.finding(code, span, message)
+    match value.setting() {
+        Some(setting) => found.with_key(setting),
+        None => found,
+    }
 }
 
 /// Leaves the trailing blanks of a value out of its mark.
@@ -172,11 +205,12 @@ fn trimmed(view: &View, entry: &Entry) -> Span {
 #[derive(Debug, Default)]
 pub(super) struct Limited {
     findings: Findings,
-    counts: std::collections::BTreeMap<Code, usize>,
-    overflow: Vec<(Code, Origin, usize)>,
+    counts: BTreeMap<Code, usize>,
+    /// Where the first finding beyond the limit is, and how many there are.
+    overflow: BTreeMap<Code, (Origin, usize)>,
 }
 
-/// More findings of one code than anybody reads.
+/// The most findings of one code that are shown.
 const MOST_OF_A_CODE: usize = 200;
 
 impl Limited {
@@ -187,28 +221,21 @@ impl Limited {
             self.findings.push(finding);
             return;
         }
-        let code = finding.code();
-        match self.overflow.iter_mut().find(|(other, ..)| *other == code) {
-            Some((_, _, more)) => *more = more.saturating_add(1),
-            None => self.overflow.push((code, finding.origin().clone(), 1)),
-        }
+        let origin = || (finding.origin().clone(), 0);
+        let (_, more) = self.overflow.entry(finding.code()).or_insert_with(origin);
+        *more = more.saturating_add(1);
     }
 
-    /// Tells whether findings of `code` are counted only from here on.
-    pub(super) fn is_full(&self, code: Code) -> bool {
-        self.overflow.iter().any(|(other, ..)| *other == code)
-    }
-
-    /// Counts a finding of a code that is full.
-    pub(super) fn one_more(&mut self, code: Code) {
-        let mut overflow = self.overflow.iter_mut();
-        if let Some((_, _, more)) = overflow.find(|(other, ..)| *other == code) {
-            *more = more.saturating_add(1);
+    /// Adds a finding of `code`; beyond the limit it is counted and not made.
+    pub(super) fn add(&mut self, code: Code, finding: impl FnOnce() -> Finding) {
+        match self.overflow.get_mut(&code) {
+            Some((_, more)) => *more = more.saturating_add(1),
+            None => self.push(finding()),
         }
     }
 
     pub(super) fn finish(mut self) -> Findings {
-        for (code, origin, more) in self.overflow {
+        for (code, (origin, more)) in self.overflow {
             let message = format!("{more} more findings like this from here on");
             self.findings.push(Finding::new(code, origin, message));
         }

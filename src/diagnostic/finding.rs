@@ -1,18 +1,17 @@
 //! One finding, and all of them.
 
 use std::fmt;
-use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{Code, Snippet};
 
-/// The severity of a finding.
+/// How much a finding matters.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
     /// Worth knowing.
     Note,
-    /// Works, but probably not as intended.
+    /// Works, but probably not as meant.
     Warning,
     /// Refused by `run`.
     Error,
@@ -51,7 +50,7 @@ pub enum Origin {
     Environment(Arc<str>),
     /// The option `--set`.
     SetOption,
-    /// Not set: the built-in default.
+    /// Nobody set it: the built-in default.
     Default,
 }
 
@@ -70,8 +69,8 @@ impl fmt::Display for Origin {
 
 /// One thing that `check`, the start of a module or a reload found.
 ///
-/// Prints in one line: ``error[CS0202]: what (dpm.properties:3:78); how to fix it``. It never
-/// contains a part of a private key.
+/// Prints in one line: ``error[CS0202]: what (dpm.properties:3:78); how to mend it``. No part of a
+/// private key is in it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
     code: Code,
@@ -99,42 +98,42 @@ impl Finding {
         }
     }
 
-    /// Sets a severity other than the code's own.
+    /// Gives it another severity than the code's own.
     #[must_use]
     pub fn with_severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
         self
     }
 
-    /// Sets the origin.
+    /// Moves it to `origin`.
     #[must_use]
     pub fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
         self
     }
 
-    /// Sets the name of the setting.
+    /// Names the setting it is about.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Sets the help: the corrected line, or the command that writes it.
+    /// Says how to mend it: the corrected line, or the command that writes it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Sets the label of the marked place.
+    /// Says what is at the marked place.
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
 
-    /// Sets the source line to show.
+    /// Shows the line.
     #[must_use]
     pub fn with_snippet(mut self, snippet: Option<Snippet>) -> Self {
         self.snippet = snippet;
@@ -146,12 +145,12 @@ impl Finding {
         self.code
     }
 
-    /// Returns the severity.
+    /// Returns how much it matters.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// Returns the origin.
+    /// Returns where it is.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -161,22 +160,22 @@ impl Finding {
         &self.message
     }
 
-    /// Returns the name of the setting.
+    /// Returns the setting it is about.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// Returns the help: how to fix it.
+    /// Returns how to mend it.
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
     }
 
-    /// Returns the label of the marked place.
+    /// Returns what is at the marked place.
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
     }
 
-    /// Returns the source line, with private keys hidden.
+    /// Returns the source line, with private keys left out.
     pub fn snippet(&self) -> Option<&Snippet> {
         self.snippet.as_ref()
     }
@@ -184,8 +183,14 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (severity, code, origin) = (self.severity, self.code, &self.origin);
-        write!(f, "{severity}[{code}]: {} ({origin})", self.message)?;
+        let Self {
+            code,
+            severity,
+            origin,
+            message,
+            ..
+        } = self;
+        write!(f, "{severity}[{code}]: {message} ({origin})")?;
         match &self.help {
             Some(help) => write!(f, "; {help}"),
             None => Ok(()),
@@ -198,36 +203,48 @@ impl fmt::Display for Finding {
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Adds a finding.
+    /// Starts without any.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one.
     pub fn push(&mut self, finding: Finding) {
         self.0.push(finding);
     }
 
-    /// Sorts by file, line and column. Findings of the same place keep their order.
+    /// Puts them in order of file, line and column; equal places keep the order of finding.
     pub fn sort(&mut self) {
         self.0.sort_by(|a, b| a.origin.cmp(&b.origin));
     }
 
-    /// Returns the number of errors. `run` refuses a file with any.
+    /// Counts those that `run` refuses.
     pub fn errors(&self) -> usize {
         self.count(Severity::Error)
     }
 
-    /// Returns the number of warnings.
+    /// Counts the warnings.
     pub fn warnings(&self) -> usize {
         self.count(Severity::Warning)
     }
 
+    /// Tells whether there is none at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns how many there are, notes included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Goes through them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+        self.0.iter()
+    }
+
     fn count(&self, severity: Severity) -> usize {
         self.0.iter().filter(|f| f.severity == severity).count()
-    }
-}
-
-impl Deref for Findings {
-    type Target = [Finding];
-
-    fn deref(&self) -> &[Finding] {
-        &self.0
     }
 }
 

@@ -1,6 +1,6 @@
-//! A finding: what is wrong with a file or setting, where, why, and how to fix it.
+//! A finding: what is wrong with a file or setting, where, why, and how to mend it.
 //!
-//! This module has only the one-line form. The command line renders findings with colours.
+//! Rendering with colours belongs to the command line; here is only the one-line form.
 
 mod code;
 mod finding;

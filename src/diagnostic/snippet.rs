@@ -1,4 +1,4 @@
-//! The source line that a finding shows.
+//! The one source line that a finding shows.
 
 use std::ops::Range;
 
@@ -14,11 +14,11 @@ pub struct Snippet {
 }
 
 impl Snippet {
-    /// Makes a snippet of line `line` (counted from 1) that marks the bytes `marked` of `text` and
-    /// hides the bytes `secret`.
+    /// Makes a snippet of line `line` (counted from 1) that marks the characters `marked` (counted
+    /// from 0) of `text`, without the characters `secret`.
     ///
-    /// Every other part that may belong to a private key is hidden too, unless it is known to be
-    /// `public`. A long line is cut around the mark, control characters become `·`.
+    /// Whatever may be a part of a private key is left out too, wherever it stands, unless it is
+    /// known to be `public`. A long line is cut around the mark, control characters become `·`.
     pub fn new(
         line: u32,
         text: &str,
@@ -26,10 +26,12 @@ impl Snippet {
         secret: &[Range<usize>],
         public: &Public,
     ) -> Self {
-        let mut hidden = secret.to_vec();
-        hidden.extend(hidden_in_line(text, public));
+        let characters: Vec<char> = text.chars().map(visible).collect();
+        let mut hidden: Vec<Range<usize>> = secret.to_vec();
+        hidden.extend(hidden_in_line(&characters, public));
         hidden.sort_by_key(|range| range.start);
-        let (text, marked) = cut(&pieces(text, &hidden), &marked);
+        let pieces = pieces(&characters, &hidden);
+        let (text, marked) = cut(&pieces, &marked);
         Self {
             line,
             text,
@@ -38,7 +40,7 @@ impl Snippet {
         }
     }
 
-    /// Returns `true` if anything is hidden.
+    /// Tells whether anything was left out: what else is public makes no difference where not.
     pub fn hides(&self) -> bool {
         self.hides
     }
@@ -53,7 +55,7 @@ impl Snippet {
         &self.text
     }
 
-    /// Returns the marked characters of [`text`](Self::text), counted from 0.
+    /// Returns which characters of [`text`](Self::text) are meant, counted from 0.
     pub fn marked(&self) -> Range<usize> {
         self.marked.clone()
     }
@@ -72,8 +74,11 @@ fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>
     let last = pieces
         .partition_point(|(_, at)| *at < marked.end)
         .max(first);
-    let latest = pieces.len().saturating_sub(WIDEST);
-    let from = first.saturating_sub(WIDEST / 4).min(latest);
+    let from = if pieces.len() <= WIDEST {
+        0
+    } else {
+        first.saturating_sub(WIDEST / 4)
+    };
     let to = pieces.len().min(from.saturating_add(WIDEST));
     let mut text = String::new();
     if from > 0 {
@@ -81,7 +86,7 @@ fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>
     }
     let lead = usize::from(from > 0);
     let shown = pieces.get(from..to).unwrap_or_default();
-    text.extend(shown.iter().map(|(character, _)| visible(*character)));
+    text.extend(shown.iter().map(|(character, _)| character));
     if to < pieces.len() {
         text.push('…');
     }
@@ -104,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn snippet_hides_the_given_secret() {
+    fn snippet_leaves_out_what_it_is_told_to() {
         let key = 4..11;
 
         let snippet = Snippet::new(

@@ -214,7 +214,7 @@ fn split(token: &str) -> Result<(&str, [&str; 3]), CompactError> {
     Ok((signing_input, [header, payload, signature]))
 }
 
-pub(super) fn part(name: &'static str, text: &str) -> Result<Vec<u8>, CompactError> {
+fn part(name: &'static str, text: &str) -> Result<Vec<u8>, CompactError> {
     BASE64_URL_SAFE_NO_PAD
         .decode(text)
         .map_err(|_cause| CompactError::Encoding(name))

@@ -6,7 +6,7 @@ use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
 
-use super::shown::Shown;
+use super::error::Shown;
 
 /// Why a text is no strict JSON object, and at which byte.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

@@ -11,12 +11,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::error::{JwkError, JwkProblem, KeyError};
+use super::error::{JwkError, JwkProblem, KeyError, Shown};
 use super::json;
 use super::key::{SigningKey, VerifyingKey};
 use super::key_id::KeyId;
-use super::repair::with_quotes;
-use super::shown::Shown;
 use crate::secret::Secret;
 use text::Text;
 
@@ -163,15 +161,6 @@ impl PrivateJwk {
     pub fn write_pretty(key: &SigningKey, kid: &KeyId) -> Secret<String> {
         private_text(key, kid, Layout::Pretty)
     }
-}
-
-/// Puts back the quotes that are missing around member names, as in `{kty":"EC",crv":…`.
-///
-/// Returns the repaired text only if it is a valid key; `None` also if nothing is missing.
-pub fn repair(json: &str) -> Option<String> {
-    let repaired = with_quotes(json)?;
-    let is_valid = PublicJwk::parse(&repaired).is_ok() || PrivateJwk::parse(&repaired).is_ok();
-    is_valid.then(|| repaired.to_string())
 }
 
 /// What public and private keys have in common.

@@ -4,12 +4,11 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::error::KeyError;
+use super::error::{KeyError, Shown};
 use super::jwk::{PrivateJwk, PublicJwk};
 use super::key::{SigningKey, VerifyingKey};
 use super::key_id::KeyId;
 use super::pem;
-use super::shown::Shown;
 
 /// A key that was read, and its `kid` if its form has one.
 #[derive(Clone, Debug)]
@@ -138,6 +137,16 @@ fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     BASE64.decode(&*plain).ok().map(Zeroizing::new)
 }
 
+/// Returns the JSON in `text`: the text itself, or what its base64 or base64url stands for.
+pub fn json_of(text: &str) -> Option<Zeroizing<String>> {
+    if text.starts_with('{') {
+        return Some(Zeroizing::new(text.to_owned()));
+    }
+    let bytes = decode(text.as_bytes())?;
+    let json = std::str::from_utf8(&bytes).ok()?;
+    Some(Zeroizing::new(json.to_owned()))
+}
+
 fn from_base64(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
     let inner = decode(text.as_bytes()).ok_or(KeyError::Unrecognised)?;
     if let Ok(text) = std::str::from_utf8(&inner)
@@ -193,14 +202,25 @@ fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
 }
 
 fn from_der(der: &[u8]) -> Option<(KeyMaterial, KeyFormat)> {
-    if let Ok(key) = SigningKey::from_pkcs8_der(der) {
-        return Some((private(key), KeyFormat::Pkcs8Der));
-    }
-    if let Ok(key) = SigningKey::from_sec1_der(der) {
-        return Some((private(key), KeyFormat::Sec1Der));
-    }
-    let key = VerifyingKey::from_spki_der(der).ok()?;
-    Some((public(key), KeyFormat::SpkiDer))
+    let pkcs8 = || {
+        Some((
+            private(SigningKey::from_pkcs8_der(der).ok()?),
+            KeyFormat::Pkcs8Der,
+        ))
+    };
+    let sec1 = || {
+        Some((
+            private(SigningKey::from_sec1_der(der).ok()?),
+            KeyFormat::Sec1Der,
+        ))
+    };
+    let spki = || {
+        Some((
+            public(VerifyingKey::from_spki_der(der).ok()?),
+            KeyFormat::SpkiDer,
+        ))
+    };
+    pkcs8().or_else(sec1).or_else(spki)
 }
 
 fn private(key: SigningKey) -> KeyMaterial {

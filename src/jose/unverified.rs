@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde_json::{Map, Value};
 
-use super::compact::part;
 use super::error::CompactError;
 use super::json;
 
@@ -37,10 +37,14 @@ impl Unverified {
         let [header, payload, signature] = parts.as_slice() else {
             return Err(CompactError::Parts(token.split('.').count()));
         };
-        let header = part("header", header)?;
+        let decode = |name, text: &str| {
+            let decoded = BASE64_URL_SAFE_NO_PAD.decode(text);
+            decoded.map_err(|_cause| CompactError::Encoding(name))
+        };
+        let header = decode("header", header)?;
         Ok(Self {
-            payload: part("payload", payload)?,
-            signature: part("signature", signature)?,
+            payload: decode("payload", payload)?,
+            signature: decode("signature", signature)?,
             header: json::object(&header).map_err(CompactError::Header)?,
         })
     }
@@ -72,8 +76,6 @@ impl fmt::Debug for Unverified {
 
 #[cfg(test)]
 mod tests {
-    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-
     use super::*;
 
     fn token(header: &str) -> String {

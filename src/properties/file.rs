@@ -131,13 +131,13 @@ impl FileText {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
             return Err(ReadFault::TooLarge);
         }
-        let is_wide = match bytes {
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] => true,
-            [0, a, 0, b, ..] | [a, 0, b, 0, ..] if *a != 0 && *b != 0 => true,
-            [0, 0, 0, a, 0, ..] | [a, 0, 0, 0, ..] => *a >= b'\t',
-            _ => false,
-        };
-        if is_wide {
+        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] = bytes {
+            return Err(ReadFault::Wide);
+        }
+        if matches!(bytes, [0, a, 0, b, ..] | [a, 0, b, 0, ..] if *a != 0 && *b != 0) {
+            return Err(ReadFault::Wide);
+        }
+        if matches!(bytes, [0, 0, 0, a, 0, ..] | [a, 0, 0, 0, ..] if *a >= b'\t') {
             return Err(ReadFault::Wide);
         }
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {

@@ -54,14 +54,21 @@ impl<'a> Name<'a> {
         let mut segments = Vec::with_capacity(dots.saturating_add(1));
         let mut rest = text;
         loop {
-            let bracketed = rest.strip_prefix('[').and_then(|r| r.split_once(']'));
-            let (segment, after) = bracketed.unwrap_or_else(|| {
-                let end = rest
-                    .char_indices()
-                    .find(|(at, c)| *c == '.' || (*c == '[' && *at > 0 && closes(rest, *at)));
-                rest.split_at(end.map_or(rest.len(), |(at, _)| at))
-            });
-            segments.push(Segment::new(segment, bracketed.is_some()));
+            if let Some((inside, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
+                segments.push(Segment::new(inside, true));
+                rest = match after.strip_prefix('.') {
+                    Some(next) => next,
+                    None if after.is_empty() => break,
+                    None => after,
+                };
+                continue;
+            }
+            let end = rest
+                .char_indices()
+                .find(|(at, c)| *c == '.' || (*c == '[' && *at > 0 && closes(rest, *at)))
+                .map_or(rest.len(), |(at, _)| at);
+            let (segment, after) = rest.split_at(end);
+            segments.push(Segment::new(segment, false));
             rest = match after.strip_prefix('.') {
                 Some(next) => next,
                 None if after.is_empty() => break,

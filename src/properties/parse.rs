@@ -26,16 +26,40 @@ pub(crate) struct Parsed {
     pub(crate) separators: Vec<Span>,
 }
 
-/// Reads `text` from byte `base` on and adds what it holds to `parsed`.
-///
-/// Never fails: an escape that cannot be read stays in its value as written.
-pub(crate) fn parse(text: &str, base: usize, parsed: &mut Parsed) {
+impl Parsed {
+    /// Adds what another text holds that stands from byte `base` on.
+    pub(crate) fn append(&mut self, other: Self, base: usize) {
+        let Self {
+            mut entries,
+            faults,
+            separators,
+        } = other;
+        for entry in &mut entries {
+            entry.shift(base);
+        }
+        self.entries.append(&mut entries);
+        self.faults
+            .extend(faults.into_iter().map(|fault| match fault {
+                SyntaxFault::MalformedEscape(span) => {
+                    SyntaxFault::MalformedEscape(span.shifted(base))
+                }
+                SyntaxFault::LoneSurrogate(span) => SyntaxFault::LoneSurrogate(span.shifted(base)),
+            }));
+        let separators = separators.into_iter();
+        self.separators
+            .extend(separators.map(|span| span.shifted(base)));
+    }
+}
+
+/// Reads `text`. Never fails: an escape that cannot be read stays in its value as written.
+pub(crate) fn parse(text: &str) -> Parsed {
     let mut lines = Lines {
         text,
-        next: base,
+        next: 0,
         separators: Vec::new(),
         begins: None,
     };
+    let mut parsed = Parsed::default();
     let mut line = Vec::new();
     loop {
         while lines.next_plain(&mut parsed.entries) {
@@ -48,7 +72,8 @@ pub(crate) fn parse(text: &str, base: usize, parsed: &mut Parsed) {
         entry.line_span = lines.span();
         parsed.entries.push(entry);
     }
-    parsed.separators.append(&mut lines.separators);
+    parsed.separators = lines.separators;
+    parsed
 }
 
 /// A character of a logical line and where it stands.

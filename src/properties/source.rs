@@ -19,6 +19,7 @@ pub struct Sourced {
     text: Arc<Zeroizing<String>>,
     origin: Origin,
     entry: Option<usize>,
+    setting: Option<Path>,
 }
 
 impl Sourced {
@@ -28,7 +29,15 @@ impl Sourced {
             text: Arc::new(Zeroizing::new(text.to_owned())),
             origin,
             entry: None,
+            setting: None,
         }
+    }
+
+    /// Remembers the setting it is of.
+    #[must_use]
+    pub fn of(mut self, setting: &Path) -> Self {
+        self.setting = Some(Arc::clone(setting));
+        self
     }
 
     /// Remembers the number of the file's entry it is from.
@@ -58,6 +67,11 @@ impl Sourced {
     /// Returns the number of the file's entry it is from.
     pub fn entry(&self) -> Option<usize> {
         self.entry
+    }
+
+    /// Returns the full name of its setting; `None` if it is not one of ours.
+    pub fn setting(&self) -> Option<String> {
+        self.setting.as_ref().map(|path| path.join("."))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::config::sources::Source;
 use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
+use crate::properties::placeholder::has_placeholder;
 use crate::trust::Deployment;
 
 /// Remembers every key that was ever revoked, and where that was said, whatever the files say or
@@ -35,15 +36,15 @@ impl Revoked {
         for deployment in deployments {
             for key in &mut deployment.keys {
                 let fingerprint = key.key.fingerprint();
-                let said = source.said.get(&fingerprint);
+                let at = source.revoked_at.get(&fingerprint);
                 if key.revoked {
-                    let origin = said.map(|said| said.origin.clone());
+                    let origin = at.map(|at| at.origin().clone());
                     self.0.insert(fingerprint, origin);
                 } else if let Some(revoked) = self.0.get(&fingerprint) {
                     let revoked = revoked.as_ref().and_then(|origin| source.rank(origin));
-                    let said = said.filter(|said| said.literally);
-                    let said = said.and_then(|said| source.rank(&said.origin));
-                    if said.is_some_and(|said| said >= revoked.unwrap_or(usize::MAX)) {
+                    let literal = at.filter(|at| !has_placeholder(at.text()));
+                    let rank = literal.and_then(|at| source.rank(at.origin()));
+                    if rank.is_some_and(|rank| rank >= revoked.unwrap_or(usize::MAX)) {
                         self.0.remove(&fingerprint);
                         continue;
                     }

@@ -1,0 +1,74 @@
+//! `check --fix`: repairs that verify, shown before they are written, all files or none.
+
+use std::path::{Path, PathBuf};
+
+use super::edited::{EditedFile, write_all};
+use super::error::WriteError;
+use crate::config::{self, CheckError, Repair, Report};
+use crate::properties::FileText;
+
+/// What would be repaired in some files, and what `check` reports of them afterwards.
+#[derive(Debug)]
+pub struct Fix {
+    edited: Vec<EditedFile>,
+    repairs: Vec<Repair>,
+    report: Report,
+}
+
+impl Fix {
+    /// Plans the repairs of `files`.
+    ///
+    /// A file whose repairs leave it with more errors than it had is left alone.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read.
+    pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, CheckError> {
+        let errors = |path: &Path, text: &FileText| {
+            let file = (path.to_owned(), text.clone());
+            let report = config::check_texts(&[file], environment, &[]);
+            report.map(|report| report.findings.errors())
+        };
+        let mut edited = Vec::new();
+        let mut repairs = Vec::new();
+        let mut texts = Vec::new();
+        for path in files {
+            let before = FileText::read(path)?;
+            let fixed = config::fix(path, &before);
+            let after = fixed.as_ref().map(|fixed| before.edited(fixed.text()));
+            match (fixed, after) {
+                (Some(fixed), Some(after)) if errors(path, &after)? <= errors(path, &before)? => {
+                    edited.push(EditedFile::replaced(path, before, fixed.text()));
+                    repairs.extend_from_slice(fixed.repairs());
+                    texts.push((path.clone(), after));
+                }
+                _ => texts.push((path.clone(), before)),
+            }
+        }
+        Ok(Self {
+            report: config::check_texts(&texts, environment, &[])?,
+            edited,
+            repairs,
+        })
+    }
+
+    /// Returns what `check` reports of the files as they will be.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Returns the repairs, in the order of the files and of their lines.
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
+    }
+
+    /// Writes the repaired files, or none.
+    ///
+    /// # Errors
+    ///
+    /// If a file was changed since the plan was made, another countersign writes in the same
+    /// folder, or the system refuses.
+    pub fn carry_out(&self) -> Result<(), WriteError> {
+        write_all(&self.edited)
+    }
+}

@@ -1,0 +1,207 @@
+//! What `check --fix` may repair: only what is whole again afterwards, and means the same.
+
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::{Code, Origin, redact};
+use crate::jose::{KeyMaterial, PublicJwk, repair};
+use crate::properties::name::Name;
+use crate::properties::{Document, Entry, FileText, Span};
+use crate::secret::Secret;
+
+use super::rules::file;
+use super::schema::{self, Known, Placed, Takes};
+
+/// A text with its repairs.
+#[derive(Debug)]
+pub struct Fixed {
+    text: Secret<String>,
+    repairs: Vec<Repair>,
+}
+
+/// One repair, as it may be shown: private keys are left out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Repair {
+    /// The finding that it removes.
+    pub code: Code,
+    /// The file.
+    pub path: PathBuf,
+    /// The line, counted from 1.
+    pub line: u32,
+    /// The setting; empty where it is about the file.
+    pub key: String,
+    /// What was done, in words.
+    pub what: &'static str,
+    /// The line as it was.
+    pub before: String,
+    /// The line as it is.
+    pub after: String,
+}
+
+impl Fixed {
+    /// Returns the text, without a byte order mark.
+    pub fn text(&self) -> &str {
+        self.text.expose()
+    }
+
+    /// Returns what was repaired, in the order of the lines.
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
+    }
+}
+
+/// Repairs `text`, the content of `path`; `None` if there is nothing to repair.
+///
+/// What is repaired: quotes that are missing in a key, a key that is broken over lines, blanks at
+/// the end of a value, and a byte order mark.
+///
+/// A repaired key is a valid key of its kind; every other line stays byte for byte as it is.
+pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
+    let document = Document::parse(path, text.text());
+    let entries = document.entries();
+    let names = entries.iter().map(|entry| Name::parse(entry.key()));
+    let known: Vec<_> = names.map(|name| schema::find(&name)).collect();
+    let mut repairs = Vec::new();
+    if text.has_mark() {
+        repairs.push(Repair {
+            code: Code::Cs0102,
+            path: path.to_owned(),
+            line: 1,
+            key: String::new(),
+            what: "the byte order mark is removed",
+            before: "«byte order mark»".to_owned(),
+            after: String::new(),
+        });
+    }
+    let mut edited = String::with_capacity(document.text().len().saturating_add(64));
+    let mut copied = 0;
+    let mut skipped = 0;
+    for (at, (entry, found)) in entries.iter().zip(&known).enumerate() {
+        let Known::Setting(placed) = found else {
+            continue;
+        };
+        if at < skipped {
+            continue;
+        }
+        let stray = file::stray_lines(entries, &known, at, placed);
+        skipped = stray.end;
+        let stray = entries.get(stray).unwrap_or_default();
+        if let Some(new) = replacement(&document, entry, placed.setting.takes(), stray) {
+            let untouched = document.text().get(copied..new.span.start);
+            edited.push_str(untouched.unwrap_or_default());
+            edited.push_str(new.text.expose());
+            copied = new.span.end;
+            let line = match document.origin(entry.key_span().start) {
+                Origin::File { line, .. } => line,
+                _ => 1,
+            };
+            let old = document.written(new.span);
+            repairs.push(Repair {
+                code: new.code,
+                path: path.to_owned(),
+                line,
+                key: entry.key().to_owned(),
+                what: new.what,
+                before: shown(entry.key(), old, placed),
+                after: shown(entry.key(), new.text.expose(), placed),
+            });
+        }
+    }
+    edited.push_str(document.text().get(copied..).unwrap_or_default());
+    let text = Secret::new(edited);
+    (!repairs.is_empty()).then_some(Fixed { text, repairs })
+}
+
+/// A part of the text and what comes in its place.
+struct Replacement {
+    code: Code,
+    what: &'static str,
+    span: Span,
+    text: Secret<String>,
+}
+
+/// Repairs one value, which goes on in the lines `stray`.
+fn replacement(
+    document: &Document,
+    entry: &Entry,
+    takes: Takes,
+    stray: &[Entry],
+) -> Option<Replacement> {
+    let span = entry.value_span();
+    if let Some(last) = stray.last() {
+        let text = file::joined(document, entry, stray);
+        let is_whole = !text.expose().contains('\\') && is_whole(text.expose(), takes);
+        let end = last.value_span().end;
+        return is_whole.then_some(Replacement {
+            code: Code::Cs0104,
+            what: "its lines are joined",
+            span: Span { end, ..span },
+            text,
+        });
+    }
+    let written = document.written(span);
+    // Where something is escaped, what is written and what is meant are two things.
+    if written == entry.value()
+        && let Some(text) = quoted(written, takes)
+    {
+        return Some(Replacement {
+            code: match takes {
+                Takes::PrivateKey => Code::Cs0206,
+                _ => Code::Cs0201,
+            },
+            what: "the missing quotes are put back",
+            span,
+            text,
+        });
+    }
+    let kept = written.trim_end_matches(BLANKS);
+    let has_blanks = kept.len() < written.len() && !kept.is_empty() && !kept.ends_with('\\');
+    has_blanks.then(|| Replacement {
+        code: Code::Cs0105,
+        what: "the blanks at its end are removed",
+        span,
+        text: Secret::new(kept.to_owned()),
+    })
+}
+
+const BLANKS: [char; 3] = [' ', '\t', '\u{c}'];
+
+/// Puts the missing quotes of a key back, if that makes it whole.
+fn quoted(written: &str, takes: Takes) -> Option<Secret<String>> {
+    let is_key = matches!(takes, Takes::PublicKey | Takes::PrivateKey);
+    if !is_key || is_whole(written, takes) {
+        return None;
+    }
+    let repaired = Secret::new(repair(written.trim_end())?);
+    is_whole(repaired.expose(), takes).then_some(repaired)
+}
+
+/// Returns `true` if `text` is a key of the kind that a setting takes.
+fn is_whole(text: &str, takes: Takes) -> bool {
+    match takes {
+        Takes::PublicKey => PublicJwk::parse(text).is_ok(),
+        Takes::PrivateKey => matches!(
+            KeyMaterial::read(text.trim().as_bytes()),
+            Ok((KeyMaterial::Private(..), _))
+        ),
+        _ => false,
+    }
+}
+
+/// Shows a setting; a blank at the end of a line as `·`.
+fn shown(key: &str, value: &str, placed: &Placed) -> String {
+    let setting = &placed.setting;
+    if setting.is_private() || setting.name().ends_with(".**") {
+        return format!("{key}=«private, {} chars»", value.len());
+    }
+    let lines = value.lines().map(|line| {
+        let kept = line.trim_end_matches(BLANKS);
+        let blanks = line.chars().count().saturating_sub(kept.chars().count());
+        format!("{kept}{}", "·".repeat(blanks))
+    });
+    let value = lines.collect::<Vec<_>>().join("\n");
+    // A repaired key is public, and so is what it was made of.
+    match setting.takes() {
+        Takes::PublicKey => format!("{key}={value}"),
+        _ => format!("{key}={}", redact(&value)),
+    }
+}

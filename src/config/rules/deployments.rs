@@ -1,0 +1,274 @@
+//! The trusted deployments of one file, the connections to them, and the module's own name and
+//! tokens among theirs.
+
+use std::collections::HashMap;
+use std::thread;
+
+use crate::config::gather::DEPLOYMENTS;
+use crate::config::options::Options;
+use crate::config::parts::{ReadDeployment, ReadKey};
+use crate::config::read::Reader;
+use crate::config::schema;
+use crate::config::tls::DIAL_BACK;
+use crate::config::view::{Part, finding};
+use crate::diagnostic::{Code, Severity, quote};
+use crate::identity::{DeploymentName, Environment, ModuleType, Role, Roles};
+use crate::properties::name::uniform;
+use crate::token::Policy;
+use crate::trust::Deployment;
+
+use super::{tls, trusted_keys};
+
+pub(super) const LIFETIME: &str = "ataccama.authentication.internal.jwt.generator.token-expiration";
+const MODULE: &str = "ataccama.one.platform.deployments.<name>.module";
+const ENVIRONMENT: &str = "ataccama.one.platform.deployments.<name>.environment";
+const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
+const SINGLE_USE: &str = "countersign.deployments.<name>.single-use-tokens";
+const CONNECTION: &str = "ataccama.client.connection";
+const CHOSEN: &str = "countersign.client.connection.<c>.deployment";
+
+/// Reads every deployment.
+pub(in crate::config) fn read(
+    reader: &mut Reader<'_>,
+    impersonation: &Role,
+) -> Vec<ReadDeployment> {
+    let names = reader.names(DEPLOYMENTS);
+    colliding(reader, &schema::path(DEPLOYMENTS, &[]), &names);
+    let mut read = Vec::new();
+    for name in names {
+        // Calls that arrive meanwhile go first.
+        thread::yield_now();
+        read.push(deployment(reader, name, impersonation));
+    }
+    read
+}
+
+/// Reports names that differ only in case or dashes.
+fn colliding(reader: &mut Reader<'_>, place: &[&str], names: &[String]) {
+    let mut seen: HashMap<String, &String> = HashMap::new();
+    for name in names {
+        let first = *seen.entry(uniform(name)).or_insert(name);
+        if first != name {
+            let (first, second) = (quote(first), quote(name));
+            let message =
+                format!("{first} and {second} differ only in case or dashes: they are one name");
+            let help = format!("write {first} everywhere, or rename one");
+            reader.report_below(Code::Cs0304, &[place, &[name]].concat(), message, help);
+        }
+    }
+}
+
+fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> ReadDeployment {
+    let keys = [name];
+    let [name] = &keys;
+    let place = [schema::path(DEPLOYMENTS, &[]).as_slice(), &[name]].concat();
+    let checked = DeploymentName::new(name).map_err(|error| {
+        let message = format!("{} is no deployment name: {error}", quote(name));
+        let help = "use 1 to 40 letters, digits and dashes, the same name in every file";
+        reader.report_below(Code::Cs0301, &place, message, help);
+    });
+    let module = module(reader, &keys, &place);
+    let parse = |text: &str| Environment::new(text).map_err(|e| format!("is no environment: {e}"));
+    let (environment, environment_at) = reader.parsed(ENVIRONMENT, &keys, parse).unzip();
+    let roles = roles(reader, &keys, &place, impersonation);
+    let jwt_keys = jwt_keys(reader, name, &place);
+    let pins = tls::pins(reader, name);
+    let single_use_tokens = reader.switch(SINGLE_USE, &keys).unwrap_or(false);
+    let deployment = checked.ok().zip(module).map(|(name, module)| Deployment {
+        name,
+        module,
+        environment,
+        roles,
+        keys: jwt_keys.iter().map(|read| read.trusted.clone()).collect(),
+        single_use_tokens,
+        tls_pins: pins.iter().map(|pin| pin.fingerprint).collect(),
+    });
+    let [name] = keys;
+    ReadDeployment {
+        name,
+        environment: environment_at,
+        keys: jwt_keys,
+        pins,
+        deployment,
+    }
+}
+
+fn module(reader: &mut Reader<'_>, keys: &[String; 1], place: &[&str]) -> Option<ModuleType> {
+    let [deployment] = keys;
+    let Some(value) = reader.text(MODULE, keys) else {
+        if !reader.is_set(MODULE, keys) {
+            let message = format!("deployment {} has no `module`", quote(deployment));
+            let help =
+                format!("add `{DEPLOYMENTS}.{deployment}.module=` and its type, such as `dpe`");
+            reader.report_below(Code::Cs0301, place, message, help);
+        }
+        return None;
+    };
+    let parsed = ModuleType::new(value.text()).map_err(|error| {
+        let message = format!("{} is no module type: {error}", quote(value.text()));
+        let help = "write the type alone, such as `dpm` or `dpe`";
+        reader.report(Code::Cs0301, &value, message, help);
+    });
+    parsed.ok()
+}
+
+fn roles(
+    reader: &mut Reader<'_>,
+    keys: &[String; 1],
+    place: &[&str],
+    impersonation: &Role,
+) -> Roles {
+    let [deployment] = keys;
+    let elements = reader.list(ROLES, keys);
+    let mut read = Vec::new();
+    for element in &elements {
+        match Role::new(element.text()) {
+            Ok(role) => read.push(role),
+            Err(error) => reader.wrong(ROLES, keys, element, &format!("is no role: {error}")),
+        }
+    }
+    let any_wrong = read.len() < elements.len();
+    let roles: Roles = read.into_iter().collect();
+    if any_wrong || roles.contains(impersonation) {
+        return roles;
+    }
+    let deployment = quote(deployment);
+    let setting = schema::path(ROLES, keys).join(".");
+    let help = format!("write `{setting}[0]={impersonation}`");
+    if let Some(at) = elements.first() {
+        let message = format!("deployment {deployment} lacks the role {impersonation}");
+        reader.report(Code::Cs0303, at, message, help);
+    } else {
+        let at = reader.first_below(place);
+        let message = format!("deployment {deployment} has no role");
+        let found = finding(reader.view(), Code::Cs0303, &at, Part::Name, message);
+        reader.push(found.with_key(setting).with_help(help));
+    }
+    roles
+}
+
+fn jwt_keys(reader: &mut Reader<'_>, deployment: &str, place: &[&str]) -> Vec<ReadKey> {
+    let path = [place, &["security", "jwt-keys"]].concat();
+    let names = reader.names_at(&path);
+    if names.is_empty() {
+        let message = format!("deployment {} has no key", quote(deployment));
+        let help = "add the peer's `security.jwt-keys.key.fingerprint` and `.content`, or let `countersign pair` write them";
+        reader.report_below(Code::Cs0301, place, message, help);
+        return Vec::new();
+    }
+    colliding(reader, &path, &names);
+    let mut keys = Vec::new();
+    for name in &names {
+        keys.extend(trusted_keys::read(reader, deployment, name));
+    }
+    if keys.len() == names.len()
+        && keys.iter().all(|key| key.trusted.revoked)
+        && let Some(first) = keys.first()
+    {
+        let message = format!("every key of deployment {} is revoked", quote(deployment));
+        let found = reader.finding(Code::Cs0302, &first.at, message);
+        let help = "add the deployment's new key, or remove the deployment";
+        reader.push(found.with_key(path.join(".")).with_help(help));
+    }
+    keys
+}
+
+/// Reports an own name that is a peer's too, tokens that peers refuse, and connections that do not
+/// lead to exactly one deployment: to use one of those would fail.
+pub(in crate::config) fn check(
+    reader: &mut Reader<'_>,
+    options: &Options,
+    deployments: &[ReadDeployment],
+) {
+    own(reader, options, deployments);
+    let mut names = reader.names(CONNECTION);
+    for name in reader.names("countersign.client.connection") {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    for name in names {
+        if reader.is_set(CHOSEN, std::slice::from_ref(&name)) {
+            chosen(reader, name, deployments);
+        } else if name != DIAL_BACK {
+            // Each engine is dialled back as its owner's.
+            of_module(reader, &name, deployments);
+        }
+    }
+}
+
+fn own(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
+    if let Some((name, at)) = &options.name {
+        let own = uniform(name.as_str());
+        if let Some(peer) = deployments.iter().find(|peer| uniform(&peer.name) == own) {
+            let peer = &peer.name;
+            let message =
+                format!("the module's own name `{name}` is also that of a deployment it trusts");
+            let help =
+                format!("write the name that the peers give this module; `{peer}` is a peer here");
+            reader.report(Code::Cs0304, at, message, help);
+        }
+    }
+    let accepted = Policy::default().max_lifetime();
+    let lifetime = options.policy.lifetime();
+    if lifetime > accepted
+        && let Some(at) = reader.text(LIFETIME, &[])
+    {
+        let (lifetime, accepted) = (lifetime.as_secs(), accepted.as_secs());
+        let message = format!(
+            "tokens would live {lifetime} s; peers accept {accepted} s at most, if they say nothing else"
+        );
+        let help = format!(
+            "write a number up to {accepted}, or raise `countersign.token.max-lifetime` of every peer"
+        );
+        let found = reader.finding(Code::Cs0306, &at, message).with_help(help);
+        reader.push(found.with_severity(Severity::Warning));
+    }
+}
+
+/// CS0106: the deployment that a connection names must be trusted.
+fn chosen(reader: &mut Reader<'_>, connection: String, deployments: &[ReadDeployment]) {
+    let Some(value) = reader.text(CHOSEN, &[connection]) else {
+        return;
+    };
+    let meant = uniform(value.text());
+    if !deployments.iter().any(|d| uniform(&d.name) == meant) {
+        let message = format!("there is no trusted deployment {}", quote(value.text()));
+        let trusted: Vec<_> = deployments.iter().map(|d| d.name.as_str()).collect();
+        let help = match trusted.as_slice() {
+            [] => "trusted are: none".to_owned(),
+            trusted => format!("trusted are: {}", trusted.join(", ")),
+        };
+        reader.report(Code::Cs0106, &value, message, help);
+    }
+}
+
+/// CS0301: a connection that names none must have exactly one of its module type.
+fn of_module(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeployment]) {
+    // One that cannot be read is reported already, and may be the one that is meant.
+    let read: Option<Vec<_>> = deployments.iter().map(|d| d.deployment.as_ref()).collect();
+    let Some(read) = read else { return };
+    let fits = read.iter().filter(|d| d.module.as_str() == connection);
+    let fits: Vec<_> = fits.map(|d| format!("`{}`", d.name)).collect();
+    let module = quote(connection);
+    let setting = CHOSEN.replace("<c>", connection);
+    let (message, help) = match fits.as_slice() {
+        [_] => return,
+        [] => (
+            format!("no trusted deployment has the module {module} of this connection"),
+            format!("pair the two modules with `countersign pair`, or name one: `{setting}=`"),
+        ),
+        several => (
+            format!(
+                "{} have the module {module} of this connection",
+                several.join(" and ")
+            ),
+            format!("name the one that is meant: `{setting}=`"),
+        ),
+    };
+    let path = [schema::path(CONNECTION, &[]).as_slice(), &[connection]].concat();
+    let at = reader.first_below(&path);
+    let found = finding(reader.view(), Code::Cs0301, &at, Part::Name, message);
+    let found = found.with_severity(Severity::Warning).with_help(help);
+    reader.push(found);
+}

@@ -1,0 +1,169 @@
+//! This module's own key, `generator.key`, and the next one: what it is, or what else it is.
+
+use zeroize::Zeroizing;
+
+use crate::config::parts::OwnKey;
+use crate::config::read::Reader;
+use crate::diagnostic::Code;
+use crate::jose::{
+    JwkProblem, KeyError, KeyFormat, KeyId, KeyMaterial, PrivateJwk, VerifyingKey, json_of,
+    published,
+};
+use crate::properties::Sourced;
+
+pub(in crate::config) const OWN: &str = "ataccama.authentication.internal.jwt.generator.key";
+
+const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or make a key with `countersign key gen --out key.jwk`";
+const IMPORT: &str = "import it with `countersign key import FILE --out key.jwk`, then write the output of `base64 -w0 key.jwk`";
+const MAKE: &str = "make a key with `countersign key gen --out key.jwk`, or pair the two modules with `countersign pair`";
+const ONE_LINE: &str =
+    "write the key on one line and without blanks, as `base64 -w0 key.jwk` prints it";
+const VARIABLE: &str =
+    "set the environment variable `ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY` instead";
+/// Nobody makes a next key by hand.
+const ABORT: &str = "discard it and start again: `countersign rotate abort`";
+
+/// Why a text is not a private key that can be used: the code, what is wrong, and the fix.
+struct Fault(Code, String, &'static str);
+
+/// Reads the private key in the setting `name`, and reports what is wrong or unusual with it;
+/// `None` if there is none.
+pub(in crate::config) fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
+    let at = reader.raw(name, &[])?.clone();
+    let text = Zeroizing::new(at.text().trim().to_owned());
+    match material(&text) {
+        Ok((KeyMaterial::Private(key, kid), format)) => {
+            let computed = || KeyId::new(&key.fingerprint().to_string()).ok();
+            let key_id = kid.or_else(computed)?;
+            let own = OwnKey { key, key_id, at };
+            let what = match name {
+                OWN => "the own key",
+                _ => "the next key",
+            };
+            report_unusual(reader, &own, what, (&text, format));
+            report_published(reader, own.key.verifying_key(), &own.at, what);
+            Some(own)
+        }
+        Ok((KeyMaterial::Public(..), format)) => {
+            let fault = match format {
+                KeyFormat::Jwk | KeyFormat::Base64Jwk => unusable("`d` is missing"),
+                _ => other("a public key", MAKE),
+            };
+            refuse(reader, &at, name, fault)
+        }
+        Err(fault) => refuse(reader, &at, name, fault),
+    }
+}
+
+fn refuse(reader: &mut Reader<'_>, at: &Sourced, name: &str, fault: Fault) -> Option<OwnKey> {
+    let Fault(code, what, help) = fault;
+    let help = if name == OWN { help } else { ABORT };
+    reader.report(code, at, format!("`{name}` {what}"), help);
+    None
+}
+
+fn other(kind: &str, help: &'static str) -> Fault {
+    let what = format!("holds {kind}, not the base64 of a private JWK");
+    Fault(Code::Cs0206, what, help)
+}
+
+fn unusable(why: &str) -> Fault {
+    Fault(Code::Cs0204, format!("cannot sign: {why}"), COPY)
+}
+
+fn material(text: &str) -> Result<(KeyMaterial, KeyFormat), Fault> {
+    let starts = |prefix: &str| {
+        let start = text.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    // The first characters show what stands there instead of a key.
+    Err(match text {
+        "" => other("nothing", MAKE),
+        _ if text.contains("${") => other("a placeholder", VARIABLE),
+        _ if text.starts_with('<') => other("the placeholder of a template", MAKE),
+        _ if starts("crypted:") || starts("ENC(") => other("an encrypted value", MAKE),
+        _ if starts("file:") => other("a file name", MAKE),
+        _ if starts("-----BEGIN") => other("PEM", IMPORT),
+        _ if !text.starts_with('{') && text.contains(char::is_whitespace) => {
+            other("a text with blanks in it", ONE_LINE)
+        }
+        _ => return KeyMaterial::read(text.as_bytes()).map_err(|error| refused(&error)),
+    })
+}
+
+fn refused(error: &KeyError) -> Fault {
+    match error {
+        KeyError::Jwk(jwk) => match jwk.problem() {
+            JwkProblem::KeySet => other("a set of keys", MAKE),
+            JwkProblem::Pem => other("PEM", IMPORT),
+            JwkProblem::KeyType(_)
+            | JwkProblem::Curve(_)
+            | JwkProblem::Algorithm(_)
+            | JwkProblem::Use(_) => other(&format!("another kind of key ({jwk})"), MAKE),
+            _ => unusable(&jwk.to_string()),
+        },
+        KeyError::Base64Twice => unusable("it was encoded in base64 twice"),
+        error => other(&format!("something else ({error})"), MAKE),
+    }
+}
+
+/// Notes what is allowed and yet not as the guide has it.
+fn report_unusual(
+    reader: &mut Reader<'_>,
+    own: &OwnKey,
+    what: &str,
+    (text, format): (&str, KeyFormat),
+) {
+    let mut notes = Vec::new();
+    if matches!(format, KeyFormat::Jwk) {
+        notes.push("it is JSON; other modules expect the base64 of it".to_owned());
+    }
+    if let Some(jwk) = json_of(text).and_then(|json| PrivateJwk::parse(&json).ok()) {
+        notes.extend(absent("kid", jwk.kid.is_some()));
+        notes.extend(absent("alg", jwk.alg_present));
+        notes.extend(absent("use", jwk.use_present));
+    }
+    notes.extend(other_name(&own.key_id, own.key.verifying_key(), "`kid`"));
+    unusual(reader, &own.at, what, notes);
+}
+
+/// Notes that the `member` of a JWK is absent.
+pub(super) fn absent(member: &str, present: bool) -> Option<String> {
+    (!present).then(|| format!("`{member}` is absent"))
+}
+
+/// Notes that a key has another name than the SHA-256 of it; `what` is where the name stands.
+pub(super) fn other_name(key_id: &KeyId, key: &VerifyingKey, what: &str) -> Option<String> {
+    let computed = key.fingerprint().to_string();
+    let kind = match key_id.as_str() {
+        name if name == computed => return None,
+        name if name == key.thumbprint() => "the RFC 7638 thumbprint",
+        _ => "free text",
+    };
+    Some(format!(
+        "the {what} is {kind}; the SHA-256 of the key is `{computed}`"
+    ))
+}
+
+pub(super) fn unusual(reader: &mut Reader<'_>, at: &Sourced, what: &str, notes: Vec<String>) {
+    for note in notes {
+        let message = format!("{what} is unusual: {note}");
+        reader.report(Code::Cs0205, at, message, "nothing has to be done");
+    }
+}
+
+/// Reports a key that everybody knows.
+pub(super) fn report_published(
+    reader: &mut Reader<'_>,
+    key: &VerifyingKey,
+    at: &Sourced,
+    what: &str,
+) {
+    if published(key.fingerprint()) {
+        let message = format!("{what} is printed in the vendor's guide: everybody knows it");
+        let found = reader.finding(Code::Cs0209, at, message);
+        let found = found.with_severity(reader.question.strict());
+        let help = "make your own keys: `countersign pair` writes them";
+        reader.push(found.with_help(help));
+    }
+}

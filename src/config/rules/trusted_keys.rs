@@ -1,0 +1,217 @@
+//! One trusted key: `fingerprint`, `content` and `is-revoked`, and how they fit.
+
+use std::collections::HashMap;
+
+use crate::config::parts::{OwnKey, ReadDeployment, ReadKey};
+use crate::config::read::Reader;
+use crate::config::schema;
+use crate::config::view::{Part, add_public_parts, finding};
+use crate::diagnostic::{Code, Public, quote, quote_except, redact_except};
+use crate::jose::{JwkError, JwkProblem, KeyId, PublicJwk, missing_quotes, repair};
+use crate::properties::Sourced;
+use crate::trust::TrustedKey;
+
+use super::keys;
+
+const FINGERPRINT: &str =
+    "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.fingerprint";
+const CONTENT: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.content";
+const REVOKED: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
+const COPY: &str = "JSON on one line, without `d` and `use`";
+
+/// Reads the key `name` of `deployment`; `None` if something required is missing or wrong.
+pub(super) fn read(reader: &mut Reader<'_>, deployment: &str, name: &str) -> Option<ReadKey> {
+    let keys = [deployment.to_owned(), name.to_owned()];
+    let revoked = reader.switch(REVOKED, &keys);
+    let fingerprint = required(reader, FINGERPRINT, &keys);
+    let content = required(reader, CONTENT, &keys);
+    let named = fingerprint.and_then(|_| {
+        let parse = |text: &str| KeyId::new(text).map_err(|why| format!("names no key: {why}"));
+        reader.parsed(FINGERPRINT, &keys, parse)
+    });
+    let jwk = public_key(reader, content.as_ref()?);
+    let (key_id, at) = named?;
+    let (jwk, content) = jwk.zip(content)?;
+    if fits(reader, &at, &key_id, &jwk) {
+        let mut notes = Vec::from_iter(keys::other_name(&key_id, &jwk.key, "fingerprint"));
+        notes.extend(keys::absent("kid", jwk.kid.is_some()));
+        notes.extend(keys::absent("alg", jwk.alg_present));
+        keys::unusual(reader, &content, "this key", notes);
+    }
+    keys::report_published(reader, &jwk.key, &content, "this key");
+    Some(ReadKey {
+        trusted: TrustedKey {
+            name: name.to_owned(),
+            key: jwk.key,
+            key_id,
+            // One that cannot be read is an error, and nothing runs on a file with errors.
+            revoked: revoked.unwrap_or(false),
+        },
+        at,
+        revoked_at: reader.raw(REVOKED, &keys).cloned(),
+    })
+}
+
+/// Returns a value that must not be empty, or reports that it is missing.
+fn required(reader: &mut Reader<'_>, name: &str, keys: &[String; 2]) -> Option<Sourced> {
+    let value = reader.text(name, keys);
+    if value.as_ref().is_some_and(|value| !value.text().is_empty()) {
+        return value;
+    }
+    let mut path = schema::path(name, keys);
+    let setting = path.join(".");
+    let [_, key] = keys;
+    let message = format!(
+        "key {} has no `{}`",
+        quote(key),
+        path.pop().unwrap_or_default()
+    );
+    let help = format!("add `{setting}=`, copied from the peer's key");
+    match value {
+        Some(value) if name == CONTENT => {
+            let message = format!("`{setting}` is not a valid public P-256 JWK: it is empty");
+            let help = format!("copy the peer's public key: {COPY}");
+            reader.report(Code::Cs0201, &value, message, help);
+        }
+        Some(value) => reader.report(Code::Cs0301, &value, message, help),
+        // A placeholder that cannot be resolved is reported already.
+        None if reader.is_set(name, keys) => {}
+        None => {
+            let at = reader.first_below(&path);
+            let found = finding(reader.view(), Code::Cs0301, &at, Part::Name, message);
+            reader.push(found.with_key(setting).with_help(help));
+        }
+    }
+    None
+}
+
+fn public_key(reader: &mut Reader<'_>, value: &Sourced) -> Option<PublicJwk> {
+    match PublicJwk::parse(value.text()) {
+        Ok(jwk) => {
+            if jwk.unescaped {
+                let message = "the quotes of this key are escaped with backslashes";
+                let found = reader.finding(Code::Cs0110, value, message);
+                reader.push(found);
+            }
+            Some(jwk)
+        }
+        Err(error) => {
+            refused(reader, value, &error);
+            None
+        }
+    }
+}
+
+/// Points at the place in the JSON and offers the corrected line.
+fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
+    let setting = value.setting().unwrap_or_default();
+    let repaired = repair(value.text());
+    let reparsed = repaired.as_deref().map(PublicJwk::parse);
+    let is_private = |error: &JwkError| matches!(error.problem(), JwkProblem::PrivatePart);
+    if is_private(error) || matches!(&reparsed, Some(Err(error)) if is_private(error)) {
+        let message = format!("`{setting}` holds a private key: the member `d` is there");
+        let found = reader.finding(Code::Cs0203, value, message);
+        let help = "treat the key as leaked: make a new one for the peer, and put only its public part here, without `d` and `use`";
+        reader.push(found.with_label("a private key").with_help(help));
+        return;
+    }
+    let part = match error.offset() {
+        Some(offset) if reader.stands_as_written(value) => Part::Offset(offset),
+        _ => Part::Value,
+    };
+    let message = format!("`{setting}` is not a valid public P-256 JWK: {error}");
+    let mut found = finding(reader.view(), Code::Cs0201, value, part, message);
+    if let [_, more @ ..] = missing_quotes(value.text()).as_slice() {
+        let columns = more.iter().map(|at| reader.column(value, *at));
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        found = found.with_label(match more {
+            [] => "a quote is missing before this".to_owned(),
+            _ => format!("a quote is missing before this, and in column {columns}"),
+        });
+    }
+    let help = match (reparsed, repaired, error.problem()) {
+        (Some(Ok(_)), Some(repaired), _) => {
+            let mut public = Public::default();
+            add_public_parts(&mut public, &repaired);
+            let shown = redact_except(&repaired, &public);
+            format!("write `{setting}={shown}`")
+        }
+        (_, _, JwkProblem::ShortCoordinate { member, padded, .. }) => {
+            format!("write `\"{member}\":\"{padded}\"` in it")
+        }
+        (_, _, JwkProblem::Pem) => {
+            "convert it with `countersign key import FILE`, and copy the public JWK".to_owned()
+        }
+        _ => format!("copy the peer's public key again: {COPY}"),
+    };
+    reader.push(found.with_help(help));
+}
+
+/// Compares the fingerprint with the key; returns `false` if they are of two keys.
+fn fits(reader: &mut Reader<'_>, at: &Sourced, key_id: &KeyId, jwk: &PublicJwk) -> bool {
+    let computed = jwk.key.fingerprint().to_string();
+    let is_thumbprint = key_id.as_str() == jwk.key.thumbprint();
+    let configured = key_id.as_str();
+    let (expected, what) = match &jwk.kid {
+        Some(kid) if kid == key_id => return true,
+        Some(kid) => (kid.as_str(), "the `kid` of `content`"),
+        None if configured == computed || is_thumbprint => return true,
+        None => (computed.as_str(), "the fingerprint of `content`"),
+    };
+    let equals = if configured == computed {
+        "it is the SHA-256 of that key, so the `kid` is another key's or free text"
+    } else if is_thumbprint {
+        "it is the RFC 7638 thumbprint of that key"
+    } else if configured.eq_ignore_ascii_case(&jwk.key.fingerprint().to_hex()) {
+        "it is the SHA-256 of that key in hexadecimal, base64url belongs here"
+    } else if expected == computed {
+        "it is the name of another key"
+    } else {
+        &*format!("the SHA-256 of that key is `{computed}`")
+    };
+    let public = reader.view().public();
+    let message = format!(
+        "`fingerprint` is {}, but {what} is {}; {equals}",
+        quote_except(configured, public),
+        quote_except(expected, public)
+    );
+    let setting = at.setting().unwrap_or_default();
+    let help = format!(
+        "if `content` is the peer's key write `{setting}={expected}`; else copy `content` again from the peer"
+    );
+    let found = reader.finding(Code::Cs0202, at, message);
+    reader.push(found.with_label("not this key's").with_help(help));
+    false
+}
+
+/// Reports keys and key ids that stand in two places, and the own key among the trusted ones.
+pub(in crate::config) fn ambiguous(
+    reader: &mut Reader<'_>,
+    own: Option<&OwnKey>,
+    deployments: &[ReadDeployment],
+) {
+    let mut by_key = HashMap::new();
+    let mut by_id = HashMap::new();
+    for ReadKey { trusted, at, .. } in deployments.iter().flat_map(|read| &read.keys) {
+        let is_own =
+            |own: &&OwnKey| *own.key.verifying_key() == trusted.key || own.key_id == trusted.key_id;
+        if let Some(own) = own.filter(is_own) {
+            let message = format!(
+                "this is the module's own key, whose private part stands at {}",
+                own.at.origin()
+            );
+            let help = "put the peer's public key here; were the two swapped?";
+            reader.report(Code::Cs0207, at, message, help);
+        }
+        let same_key = by_key.insert(&trusted.key, at);
+        let same_id = by_id.insert(&trusted.key_id, at);
+        let (what, other) = match (same_key, same_id) {
+            (Some(other), _) => ("key", other),
+            (None, Some(other)) => ("fingerprint", other),
+            (None, None) => continue,
+        };
+        let message = format!("this {what} also stands at {}", other.origin());
+        let help = "keep one of the two; each deployment has its own keys";
+        reader.report(Code::Cs0208, at, message, help);
+    }
+}
