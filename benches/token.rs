@@ -68,7 +68,7 @@ impl Inputs {
 
 fn verify(criterion: &mut Criterion) {
     let inputs = inputs();
-    let remembering = inputs.verifier.clone().remembering(Arc::default());
+    let remembering = inputs.verifier.clone().with_cache(Arc::default());
     remembering.verify(&inputs.token, Accept::Peers).unwrap();
     let mut group = criterion.benchmark_group("token");
     group.bench_function("signature alone", |b| b.iter(|| black_box(&inputs).bare()));

@@ -270,7 +270,7 @@ impl StatusChecker {
             }
         } else if let Trouble::Refused(status) = trouble {
             self.maybe_registered &= !is_proved(status);
-            let (reason, help) = match self.identity.hindrance() {
+            let (reason, help) = match self.identity.not_called() {
                 Some(here) => (format!("not called: {here}"), MEND_HERE),
                 None => explain(status, self.module.own().key_id.as_str()),
             };

@@ -1,7 +1,6 @@
 //! Which method asks for what. A method without a rule is not served.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use crate::identity::{Role, ServiceIdentity};
@@ -24,26 +23,22 @@ enum Who {
 impl Rule {
     /// Everyone may call, without a token. For health checks.
     pub fn everyone() -> Self {
-        Self {
-            who: Who::Everyone,
-            own_module: false,
-        }
+        Self::of(Who::Everyone)
     }
 
     /// Any trusted deployment may call.
     pub fn any_identity() -> Self {
-        Self {
-            who: Who::AnyIdentity,
-            own_module: false,
-        }
+        Self::of(Who::AnyIdentity)
     }
 
     /// A trusted deployment with `role` may call.
     pub fn role(role: Role) -> Self {
-        Self {
-            who: Who::WithRole(role),
-            own_module: false,
-        }
+        Self::of(Who::WithRole(role))
+    }
+
+    fn of(who: Who) -> Self {
+        let own_module = false;
+        Self { who, own_module }
     }
 
     /// Also the module itself may call, over loopback, with a token that it issued to itself.
@@ -124,7 +119,7 @@ impl MethodRules {
         self.methods.keys().map(String::as_str)
     }
 
-    /// Tells whether the missing rule of `path` is to be logged: true once for each path.
+    /// Returns `true` once for each path, so that its missing rule is logged once.
     pub(super) fn is_first_miss(&self, path: &str) -> bool {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         missing.len() < MAX_REMEMBERED && missing.insert(path.to_owned())

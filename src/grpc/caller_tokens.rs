@@ -7,11 +7,9 @@ use arc_swap::ArcSwapOption;
 use http::Response;
 use http::header::HeaderValue;
 
-use crate::clock::Clock;
 use crate::identity::DeploymentName;
-use crate::telemetry::metrics::Metrics;
 use crate::token::{IssueError, IssuedToken, TokenIssuer};
-use crate::trust::{Deployment, OwnDeployment, TrustStore};
+use crate::trust::{Deployment, KeySet, OwnDeployment};
 
 use super::clock_skew::ClockSkews;
 use super::metadata;
@@ -31,13 +29,10 @@ pub(super) enum Callee {
 #[derive(Debug)]
 pub(super) struct CallerTokens {
     issuer: TokenIssuer,
-    trust: Arc<TrustStore>,
-    clock: Arc<dyn Clock>,
+    skews: Arc<ClockSkews>,
     callee: Callee,
     current: ArcSwapOption<CallerToken>,
     renewing: Mutex<()>,
-    metrics: Option<Arc<Metrics>>,
-    skews: Option<Arc<ClockSkews>>,
 }
 
 /// A token, ready to be sent.
@@ -63,129 +58,96 @@ pub(super) enum TokenError {
 }
 
 impl CallerTokens {
-    pub(super) fn new(
-        issuer: TokenIssuer,
-        trust: Arc<TrustStore>,
-        clock: Arc<dyn Clock>,
-        callee: Callee,
-    ) -> Self {
+    /// Issues by `issuer`, and notes in `skews` what answers show of the callee's clock.
+    pub(super) fn new(issuer: TokenIssuer, skews: Arc<ClockSkews>, callee: Callee) -> Self {
         Self {
             issuer,
-            trust,
-            clock,
+            skews,
             callee,
             current: ArcSwapOption::empty(),
             renewing: Mutex::new(()),
-            metrics: None,
-            skews: None,
         }
     }
 
-    /// Counts the tokens in `metrics`.
-    pub(super) fn counted(self, metrics: Arc<Metrics>) -> Self {
-        let metrics = Some(metrics);
-        Self { metrics, ..self }
-    }
-
-    /// Notes in `skews` what proofs show of the callee's clock.
-    pub(super) fn watching(self, skews: Arc<ClockSkews>) -> Self {
-        let skews = Some(skews);
-        Self { skews, ..self }
-    }
-
     /// Returns where the callee's clock is noted.
-    pub(super) fn skews(&self) -> Option<&Arc<ClockSkews>> {
-        self.skews.as_ref()
+    pub(super) fn skews(&self) -> &Arc<ClockSkews> {
+        &self.skews
     }
 
-    /// Shows what the `answer` to a call with `token` tells of the callee's clock.
-    pub(super) fn heed<R>(&self, token: &CallerToken, answer: &Response<R>) {
-        if let Some((skews, callee)) = self.skews.as_ref().zip(token.callee.as_ref()) {
-            skews.heed(callee.name.as_str(), answer, self.clock.as_ref());
+    /// Notes the time of the callee that the `answer` to a call with `token` may carry.
+    pub(super) fn note_time<R>(&self, token: &CallerToken, answer: &Response<R>) {
+        if let Some(callee) = &token.callee {
+            let clock = self.issuer.clock().as_ref();
+            self.skews.note_answer(callee.name.as_str(), answer, clock);
         }
     }
 
     /// Returns a token for the next call.
     pub(super) fn get(&self) -> Result<Arc<CallerToken>, TokenError> {
-        let now = self.clock.now();
-        if let Some(current) = self.reusable(now) {
-            if !current.token.is_due_at(now) {
-                return Ok(current);
+        let now = self.issuer.clock().now();
+        let trust = self.issuer.trust();
+        if let Some(current) = self.reusable(&trust.current(), now) {
+            if current.token.is_due_at(now)
+                && let Ok(_alone) = self.renewing.try_lock()
+            {
+                return Ok(self.mint().unwrap_or(current));
             }
-            let renewed = self
-                .renewing
-                .try_lock()
-                .ok()
-                .and_then(|_alone| self.mint().ok());
-            return Ok(renewed.unwrap_or(current));
+            return Ok(current);
         }
-        if self.is_single_use() {
+        let callee = self.callee(&trust.current())?;
+        if callee.is_none_or(|callee| callee.single_use_tokens) {
             return self.mint();
         }
         let _alone = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have been first.
-        let current = self.reusable(now).filter(|t| !t.token.is_due_at(now));
+        // Another call may have been first.
+        let current = self.reusable(&trust.current(), now);
+        let current = current.filter(|current| !current.token.is_due_at(now));
         current.map_or_else(|| self.mint(), Ok)
     }
 
-    /// Says why there can be no token, where the own file is why.
-    pub(super) fn hindrance(&self) -> Option<TokenError> {
+    /// Returns why this module's own file allows no token, if it does not.
+    pub(super) fn not_issued(&self) -> Option<TokenError> {
+        self.callee(&self.issuer.trust().current()).err()
+    }
+
+    /// Returns the deployment that is called; `None` for this module itself.
+    fn callee(&self, trust: &KeySet) -> Result<Option<Arc<Deployment>>, TokenError> {
         let Callee::Deployment(name) = &self.callee else {
-            return None;
+            return Ok(None);
         };
-        let trust = self.trust.current();
         match trust.deployment(name.as_str()) {
-            None => Some(TokenError::NotTrusted(name.clone())),
+            None => Err(TokenError::NotTrusted(name.clone())),
             Some(callee) if callee.active_keys().next().is_none() => {
-                Some(TokenError::Revoked(name.clone()))
+                Err(TokenError::Revoked(name.clone()))
             }
-            Some(_) => None,
+            Some(callee) => Ok(Some(Arc::clone(callee))),
         }
     }
 
-    fn reusable(&self, now: SystemTime) -> Option<Arc<CallerToken>> {
+    fn reusable(&self, trust: &KeySet, now: SystemTime) -> Option<Arc<CallerToken>> {
         let current = self.current.load();
         let current = (*current).as_ref()?;
-        let trust = self.trust.current();
+        let callee = current.callee.as_ref()?;
         let unchanged = Arc::ptr_eq(&current.own, trust.own())
-            && current.callee.as_ref().is_some_and(|callee| {
-                let now = trust.deployment(callee.name.as_str());
-                now.is_some_and(|now| Arc::ptr_eq(callee, now))
-            });
+            && Arc::ptr_eq(callee, trust.deployment(callee.name.as_str())?);
         (unchanged && current.token.is_valid_at(now)).then(|| Arc::clone(current))
-    }
-
-    fn is_single_use(&self) -> bool {
-        match &self.callee {
-            Callee::OwnModule => true,
-            Callee::Deployment(name) => {
-                let trust = self.trust.current();
-                let callee = trust.deployment(name.as_str());
-                callee.is_some_and(|callee| callee.single_use_tokens)
-            }
-        }
     }
 
     /// Signs a token, and keeps it where it may be used again.
     fn mint(&self) -> Result<Arc<CallerToken>, TokenError> {
-        let trust = self.trust.load();
-        let (token, callee) = match &self.callee {
-            Callee::OwnModule => (self.issuer.issue_for_own_module()?, None),
-            Callee::Deployment(name) => {
-                let callee = trust.deployment(name.as_str());
-                let callee = callee.ok_or_else(|| TokenError::NotTrusted(name.clone()))?;
-                if callee.active_keys().next().is_none() {
-                    return Err(TokenError::Revoked(name.clone()));
-                }
-                let token = self.issuer.issue(callee)?;
-                if let Some(metrics) = &self.metrics {
-                    metrics.token_issued(callee.name.as_str());
-                }
-                (token, Some(Arc::clone(callee)))
-            }
+        let trust = self.issuer.trust().load();
+        let callee = self.callee(&trust)?;
+        let token = match &callee {
+            None => self.issuer.issue_for_own_module()?,
+            Some(callee) => self.issuer.issue(callee)?,
         };
+        if let Some(callee) = &callee {
+            self.skews.metrics().token_issued(callee.name.as_str());
+        }
         let value = metadata::authorization(token.expose()).ok_or(TokenError::Value)?;
-        let reused = callee.as_ref().is_some_and(|c| !c.single_use_tokens);
+        let reused = callee
+            .as_ref()
+            .is_some_and(|callee| !callee.single_use_tokens);
         let token = Arc::new(CallerToken {
             token,
             value,

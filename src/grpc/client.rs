@@ -18,9 +18,10 @@ use crate::token::proof::{EngineClaim, ProofVerifier};
 
 use super::caller_tokens::{CallerToken, CallerTokens};
 use super::metadata;
-use super::metrics::{CountedFuture, CountedReply, MetricsLayer, MetricsService};
-use super::reply::{ReplyBody, receive};
-use super::required_proof::{Expected, ProofMode, RequiredProof};
+use super::metrics::{MetricsLayer, MetricsService};
+use super::reply::{Call, Guard, ReplyBody};
+use super::required_proof::{Expected, ProofMode, RequiredProof, Trust};
+use super::status::refuse_in_full;
 
 /// Attaches this module's identity to every call of a client, for one named callee.
 ///
@@ -66,9 +67,9 @@ impl AttachIdentityLayer {
         }
     }
 
-    /// Says why no call is made at all, where this module's own file is why.
-    pub(crate) fn hindrance(&self) -> Option<String> {
-        self.tokens.hindrance().map(|error| error.to_string())
+    /// Returns why no call is made at all, if this module's own file is why.
+    pub(crate) fn not_called(&self) -> Option<String> {
+        self.tokens.not_issued().map(|error| error.to_string())
     }
 
     /// Requires the callee's proof on every call, and that it is `engine` where one is given.
@@ -90,44 +91,22 @@ impl<S> Layer<S> for AttachIdentityLayer {
     type Service = AttachIdentity<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AttachIdentity {
-            counted: self.calls.layer(Attach {
-                inner,
-                tokens: Arc::clone(&self.tokens),
-                proof: self.proof.clone(),
-            }),
-        }
+        self.calls.layer(Attach {
+            inner,
+            tokens: Arc::clone(&self.tokens),
+            proof: self.proof.clone(),
+        })
     }
 }
 
-/// Attaches the identity, then calls `inner`.
-#[derive(Clone, Debug)]
-pub struct AttachIdentity<S> {
-    counted: MetricsService<Attach<S>>,
-}
-
-impl<S, R> Service<Request<Body>> for AttachIdentity<S>
-where
-    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>,
-{
-    type Response = Response<CountedReply<ReplyBody<R>>>;
-    type Error = Status;
-    type Future = CountedFuture<AttachFuture<S::Future>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        self.counted.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.counted.call(request)
-    }
-}
+/// Attaches the identity, then calls the client's channel; counts the calls.
+pub type AttachIdentity<S> = MetricsService<Attach<S>>;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// [`AttachIdentity`] without the counting.
 #[derive(Clone, Debug)]
-struct Attach<S> {
+pub struct Attach<S> {
     inner: S,
     tokens: Arc<CallerTokens>,
     proof: Option<Arc<RequiredProof>>,
@@ -137,29 +116,28 @@ impl<S> Attach<S> {
     fn attach(&self, path: &str, headers: &mut HeaderMap) -> Result<Attached, Status> {
         let token = self.tokens.get().map_err(|error| not_called(&error))?;
         headers.insert(AUTHORIZATION, token.value.clone());
-        let Some(required) = self.proof.as_ref().filter(|proof| proof.covers(path)) else {
-            return Ok(self.attached(token, None));
-        };
-        let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
-        let value = HeaderValue::try_from(nonce.to_string()).map_err(|error| not_called(&error))?;
-        headers.insert(metadata::NONCE, value);
-        let expected = Some(Box::new(Expected {
-            required: Arc::clone(required),
-            token: Arc::clone(&token),
-            nonce,
-            path: path.to_owned(),
-            sent: required.verifier.clock().now(),
-            skews: self.tokens.skews().cloned(),
-        }));
-        Ok(self.attached(token, expected))
-    }
-
-    fn attached(&self, token: Arc<CallerToken>, expected: Option<Box<Expected>>) -> Attached {
-        Attached {
+        let required = self.proof.as_ref().filter(|proof| proof.covers(path));
+        let nonce = required.map(|_| Nonce::generate()).transpose();
+        let nonce = nonce.map_err(|error| not_called(&error))?;
+        if let Some(nonce) = nonce {
+            let value = HeaderValue::try_from(nonce.to_string());
+            headers.insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
+        }
+        let expected = required.zip(nonce).map(|(required, nonce)| {
+            Box::new(Expected {
+                required: Arc::clone(required),
+                token: Arc::clone(&token),
+                nonce,
+                path: path.to_owned(),
+                sent: required.verifier.clock().now(),
+                skews: Arc::clone(self.tokens.skews()),
+            })
+        });
+        Ok(Attached {
             tokens: Arc::clone(&self.tokens),
             token,
             expected,
-        }
+        })
     }
 }
 
@@ -194,17 +172,18 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        let state = match self.attach(metadata::path(&head.uri), &mut head.headers) {
-            Ok(attached) => {
-                let future = self.inner.call(Request::from_parts(head, body));
-                let attached = Some(attached);
-                State::Called { future, attached }
-            }
-            Err(status) => State::NotCalled {
-                status: Some(status),
+        match self.attach(metadata::path(&head.uri), &mut head.headers) {
+            Ok(attached) => AttachFuture {
+                call: Call::Made {
+                    future: self.inner.call(Request::from_parts(head, body)),
+                },
+                attached: Some(attached),
             },
-        };
-        AttachFuture { state }
+            Err(status) => AttachFuture {
+                call: Call::ended(status),
+                attached: None,
+            },
+        }
     }
 }
 
@@ -213,16 +192,8 @@ pin_project_lite::pin_project! {
     #[derive(Debug)]
     pub struct AttachFuture<F> {
         #[pin]
-        state: State<F>,
-    }
-}
-
-pin_project_lite::pin_project! {
-    #[derive(Debug)]
-    #[project = StateProjection]
-    enum State<F> {
-        Called { #[pin] future: F, attached: Option<Attached> },
-        NotCalled { status: Option<Status> },
+        call: Call<F>,
+        attached: Option<Attached>,
     }
 }
 
@@ -234,27 +205,24 @@ where
     type Output = Result<Response<ReplyBody<R>>, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Called { future, attached } => {
-                let mut response = ready!(future.poll(cx)).map_err(no_reply)?;
-                metadata::drop_broken_details(response.headers_mut());
-                let attached = attached.take();
-                if let Some(Attached { tokens, token, .. }) = &attached {
-                    tokens.heed(token, &response);
-                    response.extensions_mut().insert(CallToken {
-                        renewed_at: token.token.renewed_at(),
-                        expires_at: token.token.expires_at(),
-                    });
-                }
-                let expected = attached.and_then(|attached| attached.expected);
-                Poll::Ready(Ok(receive(expected, response)))
-            }
-            StateProjection::NotCalled { status } => {
-                let status = status
-                    .take()
-                    .unwrap_or_else(|| Status::internal("polled twice"));
-                Poll::Ready(Ok(ReplyBody::instead(status)))
-            }
+        let this = self.project();
+        let mut response = match ready!(this.call.poll_answer(cx)) {
+            Ok(answer) => answer.map_err(no_reply)?,
+            Err(status) => return Poll::Ready(Ok(ReplyBody::instead(status))),
+        };
+        metadata::drop_broken_details(response.headers_mut());
+        let attached = this.attached.take();
+        if let Some(Attached { tokens, token, .. }) = &attached {
+            tokens.note_time(token, &response);
+            response.extensions_mut().insert(CallToken {
+                renewed_at: token.token.renewed_at(),
+                expires_at: token.token.expires_at(),
+            });
         }
+        let expected = attached.and_then(|attached| attached.expected);
+        Poll::Ready(Ok(match Trust::of_headers(expected, &mut response) {
+            Ok(trust) => response.map(|inner| ReplyBody::new(inner, Guard::Caller(trust))),
+            Err(refusal) => ReplyBody::instead(refuse_in_full(&refusal)),
+        }))
     }
 }

@@ -46,15 +46,6 @@ const MOST_TOLD: usize = 256;
 /// A call that took longer says little in one number.
 const LONGEST_SECONDS: f64 = 10.0;
 
-impl Measured {
-    /// Returns the least and the most by which the callee's clock can be ahead, in seconds.
-    fn bounds(self) -> (f64, f64) {
-        let least = seconds_after(self.signed, self.received);
-        let most = seconds_after(self.signed, self.sent) + 1.0;
-        (least, most)
-    }
-}
-
 impl ClockSkews {
     /// Writes to `metrics`.
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
@@ -64,13 +55,17 @@ impl ClockSkews {
         }
     }
 
-    /// Shows an operator what the `answer` of `deployment` tells: a refusal because of
-    /// times has the callee's time in it. Nobody signed that, so it is no more than shown, and until
-    /// an answer that is no refusal.
-    pub(super) fn heed<R>(&self, deployment: &str, answer: &Response<R>, clock: &dyn Clock) {
+    /// Returns where the module counts.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Notes the callee's time in the `answer` of `deployment`: a refusal because of times has it.
+    /// It is not signed, so it is only shown, and until an answer that is no refusal.
+    pub(super) fn note_answer<R>(&self, deployment: &str, answer: &Response<R>, clock: &dyn Clock) {
         let headers = answer.headers();
         match headers.get(Status::GRPC_STATUS) {
-            // Somebody between: nobody judged the token.
+            // A proxy between the two: the callee did not judge the token.
             None if answer.status() != StatusCode::OK => {}
             Some(code) if code != "0" => {
                 let status = Status::from_header_map(headers);
@@ -85,7 +80,9 @@ impl ClockSkews {
 
     /// Notes what a verified proof shows.
     pub(super) fn note(&self, whose: Whose<'_>, measured: Measured, leeway: Duration) {
-        let (least, most) = measured.bounds();
+        // The least and the most by which the callee's clock can be ahead, in seconds.
+        let least = seconds_after(measured.signed, measured.received);
+        let most = seconds_after(measured.signed, measured.sent) + 1.0;
         let ahead = f64::midpoint(least, most);
         if most - least < LONGEST_SECONDS {
             self.metrics.clock_measured(whose.deployment, ahead);

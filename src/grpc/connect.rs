@@ -1,6 +1,6 @@
 //! The one place where a channel is made.
 
-mod budget;
+mod transport;
 
 use std::error::Error;
 use std::fmt;
@@ -8,20 +8,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
+use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use budget::{Budgeted, ReadBudget};
+use transport::{Link, Transport};
 
 use super::tls::{ClientFailure, ClientTls};
-use super::transport::{Fault, Transport};
 use crate::identity::DeploymentName;
 
 /// Where to connect: a DNS name or an IP address, and a port.
@@ -146,9 +146,7 @@ pub enum ConnectError {
 #[derive(Clone, Debug)]
 pub struct Connection {
     channel: Channel,
-    opened: Arc<AtomicU64>,
-    fault: Fault,
-    budget: ReadBudget,
+    link: Arc<Link>,
 }
 
 impl Connection {
@@ -161,9 +159,7 @@ impl Connection {
         let endpoint = endpoint(target, &options)?;
         let connector = Connector::new(target, options);
         Ok(Self {
-            opened: Arc::clone(&connector.opened),
-            fault: connector.fault.clone(),
-            budget: connector.budget.clone(),
+            link: Arc::clone(&connector.link),
             channel: endpoint.connect_with_connector_lazy(connector),
         })
     }
@@ -172,7 +168,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the name does not resolve, an address may not be dialled, nobody answers in time, or
+    /// When the name does not resolve, an address may not be dialled, nothing answers in time, or
     /// TLS fails.
     pub async fn open(
         target: &Target,
@@ -201,9 +197,7 @@ impl Connection {
     async fn connect(connector: Connector) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let endpoint = endpoint(&connector.target, &connector.options)?;
         Ok(Self {
-            opened: Arc::clone(&connector.opened),
-            fault: connector.fault.clone(),
-            budget: connector.budget.clone(),
+            link: Arc::clone(&connector.link),
             channel: endpoint.connect_with_connector(connector).await?,
         })
     }
@@ -212,12 +206,12 @@ impl Connection {
     ///
     /// A connection of which this was never said may read without end.
     pub fn allow_reading(&self, bytes: u64) {
-        self.budget.set(bytes);
+        self.link.readable.store(bytes, Ordering::Relaxed);
     }
 
-    /// Tells whether all that may be read was read.
+    /// Returns `true` if all that may be read was read.
     pub fn has_read_all(&self) -> bool {
-        self.budget.is_spent()
+        self.link.readable.load(Ordering::Relaxed) == 0
     }
 
     /// Returns the channel. Cloning is cheap.
@@ -227,7 +221,7 @@ impl Connection {
 
     /// Returns how many connections were opened so far.
     pub fn opened(&self) -> u64 {
-        self.opened.load(Ordering::SeqCst)
+        self.link.opened.load(Ordering::SeqCst)
     }
 
     /// Returns why TLS, or the want of it, broke the last connection that was opened.
@@ -235,23 +229,23 @@ impl Connection {
     /// In TLS 1.3 a server refuses a client's certificate only after the client's handshake is
     /// over: the call then fails with a text that says nothing of it.
     pub fn fault(&self) -> Option<Arc<ClientFailure>> {
-        self.fault.last()
+        self.link.fault.load_full()
     }
 }
 
 fn endpoint(target: &Target, options: &ConnectionOptions) -> Result<Endpoint, ConnectError> {
-    let invalid = |_| ConnectError::Address(target.to_string());
-    let mut endpoint = Endpoint::from_shared(format!("http://{target}")).map_err(invalid)?;
-    if options.tls.is_some() {
-        // The connector does the TLS; what the server sees is `https`.
-        let origin = Uri::try_from(format!("https://{target}"));
-        let origin = origin.map_err(|_invalid| ConnectError::Address(target.to_string()))?;
-        endpoint = endpoint.origin(origin);
-    }
+    // The connector does the TLS; what the server sees is `https`.
+    let origin = if options.tls.is_some() { "https" } else { "http" };
     // A hostile server must not fill this process with headers.
-    Ok(endpoint
+    Ok(Endpoint::from(uri("http", target)?)
+        .origin(uri(origin, target)?)
         .http2_max_header_list_size(16 * 1024)
         .tcp_nodelay(true))
+}
+
+fn uri(scheme: &str, target: &Target) -> Result<Uri, ConnectError> {
+    let uri = Uri::try_from(format!("{scheme}://{target}"));
+    uri.map_err(|_invalid| ConnectError::Address(target.to_string()))
 }
 
 /// Writes an error with all its causes: tonic's own text is only "transport error".
@@ -274,9 +268,7 @@ struct Connector {
     options: ConnectionOptions,
     /// What to dial in place of what `target` resolves to.
     addresses: Option<Arc<[SocketAddr]>>,
-    opened: Arc<AtomicU64>,
-    fault: Fault,
-    budget: ReadBudget,
+    link: Arc<Link>,
 }
 
 impl Connector {
@@ -285,32 +277,34 @@ impl Connector {
             target: target.clone(),
             options,
             addresses: None,
-            opened: Arc::default(),
-            fault: Fault::default(),
-            budget: ReadBudget::unlimited(),
+            link: Arc::default(),
         }
     }
 
-    async fn connect(self) -> Result<TokioIo<Budgeted<Transport>>, ConnectError> {
+    async fn connect(self) -> Result<TokioIo<Transport>, ConnectError> {
         let limit = self.options.connect_timeout;
         let stream = tokio::time::timeout(limit, self.secured()).await;
         let stream = stream.map_err(|_elapsed| ConnectError::Timeout(limit))??;
-        self.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(TokioIo::new(Budgeted::new(stream, self.budget)))
+        self.link.opened.fetch_add(1, Ordering::SeqCst);
+        Ok(TokioIo::new(stream))
     }
 
     async fn secured(&self) -> Result<Transport, ConnectError> {
         let (stream, address) = self.dial().await?;
-        self.fault.forget();
-        let Some(tls) = &self.options.tls else {
-            return Ok(Transport::plain(stream, self.fault.clone()));
+        self.link.fault.store(None);
+        let tls = self.options.tls.clone();
+        let io = match &tls {
+            None => Either::Left(stream),
+            Some(tls) => {
+                let stream = tls.connect(&self.target.host, stream).await;
+                let stream = stream.map_err(|failure| ConnectError::Tls {
+                    address,
+                    failure: Box::new(failure),
+                })?;
+                Either::Right(Box::new(stream))
+            }
         };
-        let stream = tls.connect(&self.target.host, stream).await;
-        let stream = stream.map_err(|failure| ConnectError::Tls {
-            address,
-            failure: Box::new(failure),
-        })?;
-        Ok(Transport::tls(stream, tls.clone(), self.fault.clone()))
+        Ok(Transport::new(io, tls, Arc::clone(&self.link)))
     }
 
     /// Judges every address, and dials only what was judged.
@@ -352,7 +346,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<Budgeted<Transport>>;
+    type Response = TokioIo<Transport>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 

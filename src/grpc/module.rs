@@ -254,7 +254,7 @@ impl Module {
         let (trust, clock) = (Arc::clone(&self.trust), Arc::clone(&self.clock));
         let verifier = TokenVerifier::new(trust, self.policy, clock);
         match &self.replay {
-            Some(replay) => verifier.taking_each_once(Arc::clone(replay)),
+            Some(replay) => verifier.with_replay_guard(Arc::clone(replay)),
             None => verifier,
         }
     }
@@ -290,7 +290,7 @@ impl Module {
     /// callers that ask.
     pub fn server_layer(&self, rules: MethodRules) -> VerifyIdentityLayer {
         let signer = ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock));
-        let verifier = self.verifier().remembering(Arc::clone(&self.verified));
+        let verifier = self.verifier().with_cache(Arc::clone(&self.verified));
         VerifyIdentityLayer::new(Arc::new(verifier), rules, self.tokens)
             .with_proofs(signer)
             .with_metrics(Arc::clone(self.metrics()))
@@ -311,17 +311,15 @@ impl Module {
             verifier: self.proof_verifier(),
             engine: None,
         };
-        let tokens = self.tokens_for(Callee::Deployment(deployment.name.clone()));
-        let calls = self.calls.clone();
-        Ok(AttachIdentityLayer::new(tokens, Some(proof), calls))
+        let callee = Callee::Deployment(deployment.name.clone());
+        Ok(self.calls(callee, Some(proof)))
     }
 
     /// Returns the layer with which this module's operator calls the module itself, over loopback.
     ///
     /// It asks for no proof: the module would only prove that it has its own key.
     pub fn own_module_layer(&self) -> AttachIdentityLayer {
-        let tokens = self.tokens_for(Callee::OwnModule);
-        AttachIdentityLayer::new(tokens, None, self.calls.clone())
+        self.calls(Callee::OwnModule, None)
     }
 
     /// Returns the one trusted deployment whose module type is `module`.
@@ -335,27 +333,29 @@ impl Module {
             .deployments()
             .iter()
             .filter(|d| d.module.as_str() == module);
-        let names: Vec<_> = fits.map(|d| d.name.clone()).collect();
+        let names: Vec<_> = fits.map(|d| &d.name).collect();
+        let module = module.to_owned();
         match names.as_slice() {
-            [one] => Ok(one.clone()),
-            [] => Err(UnknownDeployment::Module(module.to_owned())),
+            [one] => Ok(DeploymentName::clone(one)),
+            [] => Err(UnknownDeployment::Module(module)),
             several => {
                 let names: Vec<_> = several.iter().map(|name| format!("`{name}`")).collect();
-                let (module, names) = (module.to_owned(), names.join(", "));
+                let names = names.join(", ");
                 Err(UnknownDeployment::Several { module, names })
             }
         }
     }
 
-    /// Returns the service that tells callers how this module sees them.
+    /// Returns the service that shows callers how this module sees them.
     pub fn identity_service(&self) -> IdentityServiceServer<IdentityService> {
-        IdentityServiceServer::new(IdentityService::new(self.clone()))
+        IdentityServiceServer::new(IdentityService {
+            trust: Arc::clone(&self.trust),
+            clock: Arc::clone(&self.clock),
+        })
     }
 
-    fn tokens_for(&self, callee: Callee) -> CallerTokens {
-        let (trust, clock) = (Arc::clone(&self.trust), Arc::clone(&self.clock));
-        CallerTokens::new(self.issuer(), trust, clock, callee)
-            .counted(Arc::clone(&self.metrics))
-            .watching(Arc::clone(&self.skews))
+    fn calls(&self, callee: Callee, proof: Option<RequiredProof>) -> AttachIdentityLayer {
+        let tokens = CallerTokens::new(self.issuer(), Arc::clone(&self.skews), callee);
+        AttachIdentityLayer::new(tokens, proof, self.calls.clone())
     }
 }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::HeaderMap;
+use bytes::Buf as _;
 use http::header::HeaderValue;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body, Frame};
+use tonic::Status;
 
 use crate::token::proof::{EngineClaim, Exchange, ProofVerifier};
 use crate::token::{Nonce, Reason, Refusal};
@@ -12,6 +15,8 @@ use crate::token::{Nonce, Reason, Refusal};
 use super::caller_tokens::CallerToken;
 use super::clock_skew::{ClockSkews, Measured, Whose};
 use super::metadata;
+use super::session::Polled;
+use super::status::refuse_in_full;
 
 /// Which replies a callee must prove: `countersign.proof.mode`. The caller's policy alone; nothing
 /// is negotiated, so that nobody between can talk it down.
@@ -63,7 +68,7 @@ pub(super) struct Expected {
     /// When the call was made.
     pub(super) sent: SystemTime,
     /// Where the callee's clock is noted.
-    pub(super) skews: Option<Arc<ClockSkews>>,
+    pub(super) skews: Arc<ClockSkews>,
 }
 
 impl Expected {
@@ -93,7 +98,7 @@ impl Expected {
             // Its times alone do not hold: that is the skew.
             Err(refusal) => refusal.callee_time(),
         };
-        if let Some((signed, skews)) = signed.zip(self.skews.as_ref()) {
+        if let Some(signed) = signed {
             let whose = Whose {
                 deployment: callee.name.as_str(),
                 engine: engine.map(|engine| engine.id.as_str()),
@@ -103,13 +108,115 @@ impl Expected {
                 received: verifier.clock().now(),
                 signed,
             };
-            skews.note(whose, measured, verifier.leeway());
+            self.skews.note(whose, measured, verifier.leeway());
         }
         judged.map(|_signed| value.clone())
     }
 }
 
-pub(super) fn missing() -> Refusal {
+fn missing() -> Refusal {
     let detail = "the reply carries no `countersign-proof`";
     Refusal::new(Reason::ProofMissing, detail)
+}
+
+/// The reply's proof held. Found in the extensions of a response.
+#[derive(Clone, Copy, Debug)]
+pub struct Proved;
+
+/// What is known of who answers.
+#[derive(Debug)]
+pub(super) enum Trust {
+    /// Nothing, and nothing was asked.
+    Unasked,
+    /// The proof, which held.
+    Proved(HeaderValue),
+    /// Nothing yet: the proof was not among the headers, and may still be in the trailers of a
+    /// refusal without a message, which a proxy makes of a reply of trailers alone.
+    Awaited {
+        expected: Box<Expected>,
+        refused: bool,
+    },
+}
+
+impl Trust {
+    /// Judges the headers of a reply to a call that asked for a proof, or did not.
+    pub(super) fn of_headers<R>(
+        expected: Option<Box<Expected>>,
+        response: &mut Response<R>,
+    ) -> Result<Self, Refusal> {
+        let Some(expected) = expected else {
+            // Whatever finds a proof in the metadata may rely on it: one that was not judged goes.
+            response.headers_mut().remove(metadata::PROOF);
+            return Ok(Self::Unasked);
+        };
+        match expected.check(response.headers()) {
+            Ok(proof) => {
+                response.extensions_mut().insert(Proved);
+                Ok(Self::Proved(proof))
+            }
+            Err(refusal) if refusal.reason == Reason::ProofMissing => {
+                match refuses(response.headers()) {
+                    Some(false) => Err(refusal),
+                    Some(true) => Ok(Self::Unasked),
+                    None => Ok(Self::Awaited {
+                        expected,
+                        refused: response.status() != StatusCode::OK,
+                    }),
+                }
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    pub(super) fn awaits_proof(&self) -> bool {
+        matches!(self, Self::Awaited { .. })
+    }
+
+    /// Judges what the body of a reply gives next.
+    pub(super) fn judge<B: Body>(&self, polled: Polled<B>) -> Result<Polled<B>, Status> {
+        let judged = match polled {
+            Some(Ok(frame)) => match frame.into_trailers() {
+                Ok(mut trailers) => {
+                    metadata::drop_broken_details(&mut trailers);
+                    let judged = self.judge_end(&mut trailers);
+                    judged.map(|()| Some(Ok(Frame::trailers(trailers))))
+                }
+                Err(frame) => match frame.data_ref() {
+                    Some(data) if self.awaits_proof() && data.has_remaining() => Err(missing()),
+                    _ => Ok(Some(Ok(frame))),
+                },
+            },
+            None => self.judge_end(&mut HeaderMap::new()).map(|()| None),
+            error => Ok(error),
+        };
+        judged.map_err(|refusal| refuse_in_full(&refusal))
+    }
+
+    /// Decides at the end of a reply. Leaves a proof in the trailers of a refusal exactly where one
+    /// held: what [`is_proved`](super::is_proved) reads.
+    fn judge_end(&self, trailers: &mut HeaderMap) -> Result<(), Refusal> {
+        let refuses = refuses(trailers);
+        match self {
+            Self::Awaited { expected, refused } => match expected.check(trailers) {
+                Err(refusal)
+                    if refusal.reason != Reason::ProofMissing || !refuses.unwrap_or(*refused) =>
+                {
+                    return Err(refusal);
+                }
+                _ => {}
+            },
+            Self::Proved(proof) if refuses == Some(true) => {
+                trailers.insert(metadata::PROOF, proof.clone());
+            }
+            Self::Proved(_) | Self::Unasked => {
+                trailers.remove(metadata::PROOF);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether `grpc-status` refuses the call, where it is among `headers`.
+fn refuses(headers: &HeaderMap) -> Option<bool> {
+    headers.get(Status::GRPC_STATUS).map(|code| code != "0")
 }

@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::{Error as TransportError, Server};
+use tower_layer::layer_fn;
 
 use super::VerifyIdentityLayer;
-use super::catch_panic::CatchPanicLayer;
-use super::listener::{Acceptor, ArrivalLayer, ConnectionLimits, Connections};
+use super::catch_panic::CatchPanic;
+use super::listener::{Acceptor, Arrived, ConnectionLimits, Connections};
 use super::tls::ServerTls;
 
 /// How long connections that never sent a request may stay after a shutdown began: one may be on
@@ -94,9 +95,9 @@ pub async fn serve(
     let (stop, stopped) = oneshot::channel::<()>();
     let mut server = pin!(
         builder(&options)
-            .layer(ArrivalLayer)
+            .layer(layer_fn(Arrived))
             .layer(layer.metrics_layer())
-            .layer(CatchPanicLayer)
+            .layer(layer_fn(CatchPanic))
             .layer(layer)
             .add_routes(routes)
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async {

@@ -20,7 +20,8 @@ use crate::token::proof::{EngineClaim, ProofSigner};
 use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
 use super::pending_proof::{PendingProof, Proofs};
-use super::session::{RequestBody, Session, SessionBody};
+use super::reply::{Call, Guard, ReplyBody};
+use super::session::{RequestBody, Session, Watch};
 use super::status::refuse_in_full;
 use super::{MethodRules, MetricsLayer, Rejections, listener, metadata, peer, refuse};
 
@@ -199,7 +200,7 @@ impl Gate {
         let token = metadata::bearer(&head.headers)?;
         let started = Instant::now();
         let certificate = peer::certificate_in(&head.extensions).transpose()?;
-        let (verified, remembered) = self.verifier.verify_noting(token, accept, certificate);
+        let (verified, remembered) = self.verifier.verify_with_cache_status(token, accept, certificate);
         if let Some(metrics) = self.metrics.get() {
             metrics.verified_in(started.elapsed().as_secs_f64(), remembered);
             note_clock(metrics, &verified);
@@ -265,7 +266,7 @@ impl<S, R> Service<Request<Body>> for VerifyIdentity<S>
 where
     S: Service<Request<Body>, Response = Response<R>>,
 {
-    type Response = Response<SessionBody<R>>;
+    type Response = Response<ReplyBody<R>>;
     type Error = S::Error;
     type Future = VerifyFuture<S::Future>;
 
@@ -275,44 +276,31 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        let proofs = self.proofs.as_ref();
-        let token = match self.gate.decide(&head) {
-            Ok(token) => token,
-            Err(Refused { status, caller }) => {
-                let proof = proofs
-                    .zip(caller)
-                    .and_then(|(proofs, caller)| PendingProof::of(proofs, &head, &caller));
-                let status = Some(status);
-                return VerifyFuture {
-                    state: State::Refused { status },
-                    session: None,
-                    proof,
-                };
+        let decided = self.gate.decide(&head);
+        let issuer = match &decided {
+            Ok(token) => token.as_ref().map(VerifiedToken::issuer),
+            Err(refused) => refused.caller.as_deref(),
+        };
+        let proofs = self.proofs.as_ref().zip(issuer);
+        let proof = proofs.and_then(|(proofs, issuer)| PendingProof::of(proofs, &head, issuer));
+        let (call, session) = match decided {
+            Err(refused) => (Call::ended(refused.status), None),
+            Ok(None) => {
+                let future = self.inner.call(Request::from_parts(head, body));
+                (Call::Made { future }, None)
+            }
+            Ok(Some(token)) => {
+                let session = Arc::new(Session::new(&self.gate.verifier, &token, &head));
+                let body = Body::new(RequestBody::new(body, Arc::clone(&session)));
+                head.extensions.insert(token.identity().clone());
+                head.extensions.insert::<VerifiedToken>(token);
+                let future = self.inner.call(Request::from_parts(head, body));
+                (Call::Made { future }, Some(session))
             }
         };
-        let Some(token) = token else {
-            return VerifyFuture {
-                state: State::Admitted {
-                    future: self.inner.call(Request::from_parts(head, body)),
-                },
-                session: None,
-                proof: None,
-            };
-        };
-        let proof = proofs.and_then(|proofs| PendingProof::of(proofs, &head, token.issuer()));
-        let (path, peer) = (
-            metadata::path(&head.uri),
-            peer::address_in(&head.extensions),
-        );
-        let session = Arc::new(Session::new(&self.gate.verifier, &token, path, peer));
-        let body = Body::new(RequestBody::new(body, Arc::clone(&session)));
-        head.extensions.insert(token.identity().clone());
-        head.extensions.insert::<VerifiedToken>(token);
         VerifyFuture {
-            state: State::Admitted {
-                future: self.inner.call(Request::from_parts(head, body)),
-            },
-            session: Some(session),
+            call,
+            session,
             proof,
         }
     }
@@ -323,18 +311,9 @@ pin_project_lite::pin_project! {
     #[derive(Debug)]
     pub struct VerifyFuture<F> {
         #[pin]
-        state: State<F>,
+        call: Call<F>,
         session: Option<Arc<Session>>,
         proof: Option<PendingProof>,
-    }
-}
-
-pin_project_lite::pin_project! {
-    #[derive(Debug)]
-    #[project = StateProjection]
-    enum State<F> {
-        Admitted { #[pin] future: F },
-        Refused { status: Option<Status> },
     }
 }
 
@@ -342,32 +321,25 @@ impl<F, R, E> Future for VerifyFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
 {
-    type Output = Result<Response<SessionBody<R>>, E>;
+    type Output = Result<Response<ReplyBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = match this.state.project() {
-            StateProjection::Admitted { future } => {
-                let response = ready!(future.poll(cx))?;
-                let session = this.session.take();
-                // Whatever the handler made of the end of its request: it was cut short.
-                match session.as_ref().and_then(|session| session.cut()) {
-                    Some(status) => refusal(status),
-                    None => response.map(|body| SessionBody::new(body, session)),
-                }
-            }
-            StateProjection::Refused { status } => {
-                let status = status.take();
-                refusal(status.unwrap_or_else(|| Status::internal("polled twice")))
-            }
+        let answer = ready!(this.call.poll_answer(cx));
+        let session = this.session.take();
+        // Whatever the handler made of the end of its request: it was cut short.
+        let cut = session.as_ref().and_then(|session| session.cut());
+        let response = match (answer, cut) {
+            (Err(status), _) | (Ok(Ok(_)), Some(status)) => ReplyBody::instead(status),
+            (Ok(Err(error)), _) => return Poll::Ready(Err(error)),
+            (Ok(Ok(response)), None) => response.map(|body| {
+                let guard = session.map(|session| Guard::Session(Watch::of(session)));
+                ReplyBody::new(body, guard.unwrap_or(Guard::None))
+            }),
         };
         Poll::Ready(Ok(match this.proof.take() {
             Some(proof) => proof.countersign(response),
             None => response,
         }))
     }
-}
-
-fn refusal<R>(status: Status) -> Response<SessionBody<R>> {
-    status.into_http::<()>().map(|()| SessionBody::empty())
 }

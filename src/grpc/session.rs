@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
+use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
@@ -15,7 +16,8 @@ use crate::telemetry::events;
 use crate::token::{Reason, Refusal, TokenVerifier, VerifiedToken};
 use crate::trust::TrustStore;
 
-use super::status::{refuse_in_full, trailers};
+use super::status::refuse_in_full;
+use super::{metadata, peer};
 
 /// For how long a stream may outlive the token with which it was opened.
 pub const STREAM_GRACE: Duration = Duration::from_secs(10);
@@ -34,12 +36,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(
-        verifier: &TokenVerifier,
-        token: &VerifiedToken,
-        path: &str,
-        peer: Option<SocketAddr>,
-    ) -> Self {
+    pub(super) fn new(verifier: &TokenVerifier, token: &VerifiedToken, head: &Parts) -> Self {
         let now = verifier.clock().now();
         Self {
             trust: Arc::clone(verifier.trust()),
@@ -47,8 +44,8 @@ impl Session {
             // A call that was admitted within the leeway has its grace all the same.
             end: token.expires_at().max(now) + STREAM_GRACE,
             token: token.clone(),
-            path: path.to_owned(),
-            peer,
+            path: metadata::path(&head.uri).to_owned(),
+            peer: peer::address_in(&head.extensions),
             told: AtomicBool::new(false),
             cut: OnceLock::new(),
         }
@@ -95,7 +92,7 @@ impl Session {
     }
 
     /// Makes the status that ends the call; logs it once.
-    fn status(&self, refusal: &Refusal) -> Status {
+    pub(super) fn status(&self, refusal: &Refusal) -> Status {
         if !self.told.swap(true, Ordering::Relaxed) {
             let call = events::RejectedCall {
                 reason: refusal.reason.as_str(),
@@ -117,14 +114,14 @@ const MAX_UNCHECKED: Duration = Duration::from_secs(60);
 ///
 /// Nothing is armed before a body has made somebody wait or has passed a second message, so that a
 /// unary call costs neither timer nor lock. One that waits holds one future; there is no task.
-struct Watch {
+pub(super) struct Watch {
     session: Arc<Session>,
     over: Option<Pin<Box<dyn Future<Output = Refusal> + Send>>>,
     messages: bool,
 }
 
 impl Watch {
-    fn of(session: Arc<Session>) -> Self {
+    pub(super) fn of(session: Arc<Session>) -> Self {
         Self {
             session,
             over: None,
@@ -132,8 +129,12 @@ impl Watch {
         }
     }
 
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Polls `body`, unless the session is over.
-    fn poll_body<B: Body>(
+    pub(super) fn poll_body<B: Body>(
         &mut self,
         body: Pin<&mut B>,
         cx: &mut Context<'_>,
@@ -166,75 +167,13 @@ impl Watch {
 }
 
 /// What a body answers.
-type Polled<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+pub(super) type Polled<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Watch");
-        shown
-            .field("session", &self.session)
-            .finish_non_exhaustive()
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// The body of a reply, which ends with the session: `TOKEN_EXPIRED` or `KEY_REVOKED` in the
-    /// trailers. No message is taken from the handler after that.
-    #[derive(Debug)]
-    pub struct SessionBody<R> {
-        #[pin]
-        inner: Option<R>,
-        watch: Option<Watch>,
-    }
-}
-
-impl<R> SessionBody<R> {
-    pub(super) fn new(inner: R, session: Option<Arc<Session>>) -> Self {
-        Self {
-            inner: Some(inner),
-            watch: session.map(Watch::of),
-        }
-    }
-
-    pub(super) fn empty() -> Self {
-        Self {
-            inner: None,
-            watch: None,
-        }
-    }
-}
-
-impl<R: Body> Body for SessionBody<R> {
-    type Data = R::Data;
-    type Error = R::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
-        let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        let Some(watch) = this.watch else {
-            return inner.poll_frame(cx);
-        };
-        let refusal = match ready!(watch.poll_body(inner, cx)) {
-            Ok(answer) => return Poll::Ready(answer),
-            Err(refusal) => refusal,
-        };
-        let trailers = trailers(&watch.session.status(&refusal));
-        this.inner.set(None);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let inner = self.inner.as_ref();
-        inner.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        shown.field("session", &self.session);
+        shown.finish_non_exhaustive()
     }
 }
 

@@ -66,6 +66,14 @@ impl TokenIssuer {
         }
     }
 
+    pub(crate) fn trust(&self) -> &Arc<TrustStore> {
+        &self.trust
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// Issues a token for `callee`: its name and the fingerprints of its active keys.
     ///
     /// # Errors

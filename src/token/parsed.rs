@@ -2,45 +2,41 @@
 
 use crate::jose::{Compact, CompactError, Header, Unverified};
 
-use super::walk::{ALGORITHM, FORM, Miss, Walk};
+use super::walk::{ALGORITHM, FORM, Walk};
 use super::{Reason, Refusal};
 
 /// A token, and how much of it can be read.
-pub(super) enum Parsed<'a> {
-    /// Of good form.
-    Whole(Compact<'a>),
-    /// Taken apart for an operator who asks why it is refused.
-    Loose(Unverified),
-    /// Not even three parts.
-    Broken,
+pub(super) struct Parsed<'a> {
+    /// The token, if its form is good.
+    whole: Option<Compact<'a>>,
+    /// Else its parts, for an operator who asks why it is refused.
+    loose: Option<Unverified>,
 }
-
-const NOT_TAKEN_APART: Miss = Miss::Unknown("the token cannot be taken apart");
 
 impl<'a> Parsed<'a> {
     /// Applies the first rules to `token`: its form and its algorithm.
     pub(super) fn read(walk: &mut Walk<'_>, token: &'a str) -> Result<Self, Refusal> {
-        let (parsed, form) = match Compact::parse(token) {
-            Ok(compact) => (
-                Some(compact),
-                Ok("3 parts, canonical base64url, JSON header without surprises"),
-            ),
+        let parsed = Compact::parse(token);
+        let form = match &parsed {
+            Ok(_) => Ok("3 parts, canonical base64url, JSON header without surprises"),
             // A walk that goes on names another algorithm in the next row.
             Err(CompactError::Algorithm) if walk.goes_on() => {
-                (None, Ok("3 parts, canonical base64url, JSON header"))
+                Ok("3 parts, canonical base64url, JSON header")
             }
-            Err(error) => (None, Err(malformed(&error).into())),
+            Err(error) => Err(malformed(error)),
         };
-        walk.rule(FORM, form, |found| (*found).to_owned())?;
-        let parsed = match parsed {
-            Some(compact) => Self::Whole(compact),
-            None => Unverified::read(token).map_or(Self::Broken, Self::Loose),
+        walk.rule(FORM, Some(form), |found| (*found).to_owned())?;
+        let whole = parsed.ok();
+        let loose = match whole {
+            Some(_) => None,
+            None => Unverified::read(token).ok(),
         };
-        let algorithm = match &parsed {
-            Self::Whole(_) => Ok(()),
-            Self::Loose(token) if text(token, "alg") == Some("ES256") => Ok(()),
-            Self::Loose(_) => Err(malformed(&CompactError::Algorithm).into()),
-            Self::Broken => Err(NOT_TAKEN_APART),
+        let parsed = Self { whole, loose };
+        let algorithm = match (&parsed.whole, &parsed.loose) {
+            (Some(_), _) => Some(Ok(())),
+            (None, Some(_)) if parsed.member("alg") == Some("ES256") => Some(Ok(())),
+            (None, Some(_)) => Some(Err(malformed(&CompactError::Algorithm))),
+            (None, None) => None,
         };
         walk.rule(ALGORITHM, algorithm, |()| {
             "ES256, the only one allowed".to_owned()
@@ -48,46 +44,34 @@ impl<'a> Parsed<'a> {
         Ok(parsed)
     }
 
-    /// Returns the token, where it is of good form.
-    pub(super) fn whole(&self) -> Result<&Compact<'a>, Miss> {
-        match self {
-            Self::Whole(compact) => Ok(compact),
-            _ => Err(Miss::Unknown("only a well-formed ES256 token is verified")),
-        }
+    /// Returns the token, if its form is good: only such a token is verified.
+    pub(super) fn whole(&self) -> Option<&Compact<'a>> {
+        self.whole.as_ref()
     }
 
     pub(super) fn header(&self) -> Option<&Header> {
-        self.whole().ok().map(Compact::header)
+        self.whole().map(Compact::header)
     }
 
-    pub(super) fn typ(&self) -> Result<Option<&str>, Miss> {
-        match self {
-            Self::Whole(compact) => Ok(compact.header().typ()),
-            Self::Loose(token) => Ok(text(token, "typ")),
-            Self::Broken => Err(NOT_TAKEN_APART),
-        }
+    pub(super) fn typ(&self) -> Option<Option<&str>> {
+        let loose = self.loose.as_ref().map(|_| self.member("typ"));
+        self.header().map(Header::typ).or(loose)
     }
 
-    pub(super) fn kid(&self) -> Result<&str, Miss> {
-        let kid = match self {
-            Self::Whole(compact) => Some(compact.header().kid()),
-            Self::Loose(token) => text(token, "kid"),
-            Self::Broken => None,
-        };
-        kid.ok_or(Miss::Unknown("the token names no key"))
+    pub(super) fn kid(&self) -> Option<&str> {
+        let kid = self.header().map(Header::kid);
+        kid.or_else(|| self.member("kid"))
     }
 
-    pub(super) fn payload(&self) -> Result<&[u8], Miss> {
-        match self {
-            Self::Whole(compact) => Ok(compact.payload()),
-            Self::Loose(token) => Ok(token.payload()),
-            Self::Broken => Err(NOT_TAKEN_APART),
-        }
+    pub(super) fn payload(&self) -> Option<&[u8]> {
+        let payload = self.whole().map(Compact::payload);
+        payload.or_else(|| self.loose.as_ref().map(Unverified::payload))
     }
-}
 
-fn text<'a>(token: &'a Unverified, member: &str) -> Option<&'a str> {
-    token.header().get(member)?.as_str()
+    /// Returns a member of the header of a token whose form is not good.
+    fn member(&self, name: &str) -> Option<&str> {
+        self.loose.as_ref()?.header().get(name)?.as_str()
+    }
 }
 
 fn malformed(error: &CompactError) -> Refusal {

@@ -1,10 +1,11 @@
 //! Verifies a caller's token: each rule once, in a fixed order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::identity::Role;
-use crate::jose::{Fingerprint, json};
+use crate::jose::{Fingerprint, Header, json};
 use crate::trust::{KeySet, TrustStore};
 
 use super::claims::Claims;
@@ -17,8 +18,8 @@ use super::signer::{Accept, Signer};
 use super::verified::VerifiedToken;
 use super::verified_cache::{Signed, VerifiedCache};
 use super::walk::{
-    AUDIENCE, CLAIMS, Check, ISSUER, KEY, Miss, REPLAY, REVOKED, ROLE, SIGNATURE, TIMES, TYPE,
-    Verdict, Walk,
+    AUDIENCE, CLAIMS, Check, ISSUER, KEY, REPLAY, REVOKED, ROLE, SIGNATURE, TIMES, TYPE, Verdict,
+    Walk, not_applied,
 };
 use super::{Policy, Reason, Refusal};
 
@@ -27,7 +28,7 @@ use super::{Policy, Reason, Refusal};
 /// Checks, in this order, and stops at the first that fails: size and form, header, key known,
 /// signature, key not revoked, form of the claims, times, issuer, audience and, where each token is
 /// taken once, replay. The payload's JSON is not parsed before the signature verifies, and an unknown
-/// key costs no cryptography. A token that it [remembers](Self::remembering) was of good form and had a
+/// key costs no cryptography. A token that it [remembers](Self::with_cache) was of good form and had a
 /// good signature: the rules after those are applied.
 ///
 /// Does not check: the method or roles (the layer does), nor anything of the request's body. The
@@ -53,18 +54,6 @@ struct Call<'a> {
     role: Option<&'a Role>,
 }
 
-impl Call<'_> {
-    /// An operator's question.
-    fn asked(accept: Accept) -> Self {
-        Self {
-            accept,
-            certificate: None,
-            is_use: false,
-            role: None,
-        }
-    }
-}
-
 impl TokenVerifier {
     /// Verifies for the module of `trust`, against what is in force there at the time, with the
     /// leeway and maximum of `policy`.
@@ -81,7 +70,7 @@ impl TokenVerifier {
     /// Checks the signature of a token that is used again only once, as long as `cache` remembers it.
     /// Without effect where each token is taken once.
     #[must_use]
-    pub fn remembering(self, cache: Arc<VerifiedCache>) -> Self {
+    pub fn with_cache(self, cache: Arc<VerifiedCache>) -> Self {
         Self {
             cache: Some(cache),
             ..self
@@ -95,7 +84,7 @@ impl TokenVerifier {
 
     /// Takes each token once, as `replay` remembers.
     #[must_use]
-    pub fn taking_each_once(self, replay: Arc<ReplayGuard>) -> Self {
+    pub fn with_replay_guard(self, replay: Arc<ReplayGuard>) -> Self {
         Self {
             replay: Some(replay),
             ..self
@@ -138,21 +127,22 @@ impl TokenVerifier {
         accept: Accept,
         certificate: Option<Fingerprint>,
     ) -> Result<VerifiedToken, Refusal> {
-        self.verify_noting(token, accept, certificate).0
+        self.verify_with_cache_status(token, accept, certificate).0
     }
 
-    /// Does what [`verify_over`](Self::verify_over) does, and returns whether `token` was
-    /// remembered, where it was looked for.
-    pub(crate) fn verify_noting(
+    /// Like [`verify_over`](Self::verify_over), but also returns whether the cache held `token`;
+    /// `None` if it was not looked up.
+    pub(crate) fn verify_with_cache_status(
         &self,
         token: &str,
         accept: Accept,
         certificate: Option<Fingerprint>,
     ) -> (Result<VerifiedToken, Refusal>, Option<bool>) {
         let call = Call {
+            accept,
             certificate,
             is_use: true,
-            ..Call::asked(accept)
+            role: None,
         };
         let known = self.cache();
         let known = known.and_then(|cache| Some((cache, VerifiedCache::digest(token)?)));
@@ -177,7 +167,13 @@ impl TokenVerifier {
     ///
     /// As [`verify`](Self::verify).
     pub fn examine(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        Ok(self.judge(token, Call::asked(accept))?.0)
+        let call = Call {
+            accept,
+            certificate: None,
+            is_use: false,
+            role: None,
+        };
+        Ok(self.judge(token, call)?.0)
     }
 
     /// Applies every rule to `token` and goes on where one fails, for an operator who asks why.
@@ -186,8 +182,10 @@ impl TokenVerifier {
     /// the last rule is that the caller has it.
     pub fn explain(&self, token: &str, role: Option<&Role>) -> Verdict {
         let call = Call {
+            accept: Accept::Peers,
+            certificate: None,
+            is_use: false,
             role,
-            ..Call::asked(Accept::Peers)
         };
         let mut checks = Vec::new();
         let judged = self.walk(&mut Walk::Through(&mut checks), token, call);
@@ -214,98 +212,19 @@ impl TokenVerifier {
     ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
         let parsed = Parsed::read(walk, token)?;
         let trust = self.trust.current();
-        let mut shown = Shown::default();
-        let judged = self.walk_parsed(walk, &parsed, &mut shown, &trust, call);
-        let signer = shown.signer.as_ref().filter(|_| shown.is_signed);
-        let (kid, claims) = (parsed.kid().ok(), shown.claims.as_ref());
-        judged.map_err(|refusal| of_caller(refusal, kid, signer, claims, &trust))
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one step of the walk, called from one place"
-    )]
-    fn walk_parsed<'a>(
-        &self,
-        walk: &mut Walk<'_>,
-        parsed: &Parsed<'_>,
-        shown: &mut Shown<'a>,
-        trust: &'a KeySet,
-        call: Call<'_>,
-    ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
-        let header = parsed.header();
-        let is_own = header.is_some_and(|header| call.accept.is_own(header, trust));
-        let found = parsed.typ();
-        let found = found.and_then(|it| Ok((it, typ(it, is_own)?)));
-        walk.rule(TYPE, found, |(it, ())| {
-            it.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"))
-        })?;
-        let found = parsed.kid();
-        let found = found.and_then(|kid| Ok(Signer::find(kid, trust, is_own)?));
-        shown.signer = walk.rule(KEY, found, Signer::describe)?;
-        let signer = shown.signer.as_ref();
-        let found = parsed.whole();
-        let found = found.and_then(|compact| Ok(signature(compact, known(signer)?)?));
-        walk.rule(SIGNATURE, found, |()| "verifies with that key".to_owned())?;
-        shown.is_signed = true;
-        let found = known(signer).and_then(|signer| Ok(signer.not_revoked()?));
-        walk.rule(REVOKED, found, |()| "is-revoked=false".to_owned())?;
-        let found = parsed.payload();
-        let found = found.and_then(|payload| Ok(self.claims_of(payload)?));
-        shown.claims = walk.rule(CLAIMS, found, |_| {
-            "iss, sub, aud, iat and exp are there, each of its type".to_owned()
-        })?;
-        let verified = self.walk_claims(walk, shown.claims.as_ref(), signer, trust, call)?;
-        if let Some(role) = call.role {
-            let found = known(signer).and_then(|signer| Ok(has_role(signer, role)?));
-            walk.rule(ROLE, found, |()| role.to_string())?;
-        }
-        let content = header.zip(signer).zip(shown.claims.take());
-        let content = content.map(|((header, signer), claims)| Signed {
-            claims,
-            header: header.clone(),
-            key: signer.key().clone(),
-        });
-        Ok(verified.zip(content))
-    }
-
-    /// Applies the rules that are judged at each use of a token.
-    #[expect(clippy::too_many_arguments, reason = "the last step of two walks")]
-    fn walk_claims(
-        &self,
-        walk: &mut Walk<'_>,
-        claims: Option<&Claims>,
-        signer: Option<&Signer<'_>>,
-        trust: &KeySet,
-        call: Call<'_>,
-    ) -> Result<Option<VerifiedToken>, Refusal> {
-        let now = self.clock.now();
-        let found = readable(claims).and_then(|it| Ok((it, times(it, signer, &self.policy, now)?)));
-        walk.rule(TIMES, found, |(it, ())| {
-            describe_times(it, &self.policy, now)
-        })?;
-        let found = readable(claims).and_then(|it| Ok((it, issuer(it, known(signer)?)?)));
-        walk.rule(ISSUER, found, |(it, ())| it.issuer.clone())?;
-        let found = readable(claims).and_then(|it| Ok((it, audience(it, trust.own())?)));
-        walk.rule(AUDIENCE, found, |(it, ())| it.audience.join(", "))?;
-        let (Some(claims), Some(signer)) = (claims, signer) else {
-            return Ok(None);
+        let mut case = Case {
+            verifier: self,
+            trust: &trust,
+            call,
+            kid: parsed.kid(),
+            signer: None,
+            is_signed: false,
+            claims: None,
         };
-        let owner = signer.deployment();
-        if let Some(shown) = call.certificate {
-            certificate(shown, owner.map(|owner| &**owner), trust)?;
+        match case.judge(walk, &parsed) {
+            Ok(verified) => Ok(verified.zip(case.signed(parsed.header()))),
+            Err(refusal) => Err(case.refused(refusal)),
         }
-        if let Some(replay) = &self.replay {
-            let found = if call.is_use {
-                replay.take(owner.map(|owner| &owner.name), claims)
-            } else {
-                Ok(())
-            };
-            walk.rule(REPLAY, found.map_err(Miss::from), |()| {
-                "taken once; whether it was used, only the running module knows".to_owned()
-            })?;
-        }
-        Ok(Some(VerifiedToken::new(signer, claims)))
     }
 
     /// Judges a token again whose signature verified with the key that its `kid` named then; `None`
@@ -321,15 +240,22 @@ impl TokenVerifier {
         typ(header.typ(), is_own).ok()?;
         let signer = Signer::find(header.kid(), &trust, is_own).ok();
         let signer = signer.filter(|signer| *signer.key() == content.key)?;
-        let (kid, signer) = (Some(header.kid()), Some(&signer));
-        if let Err(refusal) = signer?.not_revoked() {
-            return Some(Err(of_caller(refusal, kid, signer, None, &trust)));
-        }
-        let claims = Some(&content.claims);
-        let walk = &mut Walk::ToFirstFailure;
-        let judged = self.walk_claims(walk, claims, signer, &trust, call);
-        let judged = judged.and_then(|verified| verified.ok_or_else(not_applied));
-        Some(judged.map_err(|refusal| of_caller(refusal, kid, signer, claims, &trust)))
+        let not_revoked = signer.not_revoked();
+        let mut case = Case {
+            verifier: self,
+            trust: &trust,
+            call,
+            kid: Some(header.kid()),
+            signer: Some(signer),
+            is_signed: true,
+            claims: None,
+        };
+        let judged = not_revoked.and_then(|()| {
+            case.claims = Some(Cow::Borrowed(&content.claims));
+            let verified = case.judge_claims(&mut Walk::ToFirstFailure)?;
+            verified.ok_or_else(not_applied)
+        });
+        Some(judged.map_err(|refusal| case.refused(refusal)))
     }
 
     fn claims_of(&self, payload: &[u8]) -> Result<Claims, Refusal> {
@@ -345,44 +271,107 @@ impl TokenVerifier {
     }
 }
 
-/// What a token has shown so far of its caller.
-#[derive(Default)]
-struct Shown<'a> {
+/// One token on its way through the rules, and what it has shown so far.
+struct Case<'a> {
+    verifier: &'a TokenVerifier,
+    trust: &'a KeySet,
+    call: Call<'a>,
+    /// The key that it names.
+    kid: Option<&'a str>,
     signer: Option<Signer<'a>>,
     /// Whether that signer's key verified the signature.
     is_signed: bool,
-    claims: Option<Claims>,
+    claims: Option<Cow<'a, Claims>>,
 }
 
-/// Adds to a refusal what is known of the caller: the key that it names, who it is once the
-/// signature verified, and whom a proof may address once the token is known to be for this module.
-fn of_caller(
-    refusal: Refusal,
-    kid: Option<&str>,
-    signer: Option<&Signer<'_>>,
-    claims: Option<&Claims>,
-    trust: &KeySet,
-) -> Refusal {
-    let claims = claims.filter(|claims| audience(claims, trust.own()).is_ok());
-    Refusal {
-        key_id: kid.map(str::to_owned),
-        caller: signer.map(Signer::caller).unwrap_or_default(),
-        issuer: claims.map(|claims| claims.issuer.clone()),
-        ..refusal
+impl Case<'_> {
+    fn judge(
+        &mut self,
+        walk: &mut Walk<'_>,
+        parsed: &Parsed<'_>,
+    ) -> Result<Option<VerifiedToken>, Refusal> {
+        let accept = self.call.accept;
+        let is_own = parsed.header().is_some_and(|it| accept.is_own(it, self.trust));
+        let found = parsed.typ().map(|it| typ(it, is_own).map(|()| it));
+        walk.rule(TYPE, found, |it| {
+            it.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"))
+        })?;
+        let found = self.kid.map(|it| Signer::find(it, self.trust, is_own));
+        self.signer = walk.rule(KEY, found, Signer::describe)?;
+        let signer = self.signer.as_ref();
+        let found = parsed.whole().zip(signer);
+        let found = found.map(|(compact, signer)| signature(compact, signer));
+        walk.rule(SIGNATURE, found, |()| "verifies with that key".to_owned())?;
+        self.is_signed = true;
+        let found = signer.map(Signer::not_revoked);
+        walk.rule(REVOKED, found, |()| "is-revoked=false".to_owned())?;
+        let found = parsed.payload().map(|it| self.verifier.claims_of(it));
+        let claims = walk.rule(CLAIMS, found, |_| {
+            "iss, sub, aud, iat and exp are there, each of its type".to_owned()
+        })?;
+        self.claims = claims.map(Cow::Owned);
+        let verified = self.judge_claims(walk)?;
+        if let Some(role) = self.call.role {
+            let found = self.signer.as_ref().map(|signer| has_role(signer, role));
+            walk.rule(ROLE, found, |()| role.to_string())?;
+        }
+        Ok(verified)
     }
-}
 
-/// Refuses where a rule could not be applied and no rule failed, which cannot happen.
-fn not_applied() -> Refusal {
-    Refusal::new(Reason::TokenMalformed, "a rule could not be applied")
-}
+    /// Applies the rules that are judged at each use of a token.
+    fn judge_claims(&self, walk: &mut Walk<'_>) -> Result<Option<VerifiedToken>, Refusal> {
+        let (policy, now) = (&self.verifier.policy, self.verifier.clock.now());
+        let (claims, signer) = (self.claims.as_deref(), self.signer.as_ref());
+        let found = claims.map(|it| times(it, signer, policy, now).map(|()| it));
+        walk.rule(TIMES, found, |it| describe_times(it, policy, now))?;
+        let both = claims.zip(signer);
+        let found = both.map(|(it, signer)| issuer(it, signer).map(|()| it));
+        walk.rule(ISSUER, found, |it| it.issuer.clone())?;
+        let found = claims.map(|it| audience(it, self.trust.own()).map(|()| it));
+        walk.rule(AUDIENCE, found, |it| it.audience.join(", "))?;
+        let Some((claims, signer)) = both else {
+            return Ok(None);
+        };
+        let owner = signer.deployment();
+        if let Some(shown) = self.call.certificate {
+            certificate(shown, owner.map(|owner| &**owner), self.trust)?;
+        }
+        if let Some(replay) = &self.verifier.replay {
+            let found = if self.call.is_use {
+                replay.take(owner.map(|owner| &owner.name), claims)
+            } else {
+                Ok(())
+            };
+            walk.rule(REPLAY, Some(found), |()| {
+                "taken once; whether it was used, only the running module knows".to_owned()
+            })?;
+        }
+        Ok(Some(VerifiedToken::new(signer, claims)))
+    }
 
-fn known<'s, 'a>(signer: Option<&'s Signer<'a>>) -> Result<&'s Signer<'a>, Miss> {
-    signer.ok_or(Miss::Unknown("the key is not known"))
-}
+    /// Adds to a refusal what is known of the caller: the key that it names, who it is once the
+    /// signature verified, and whom a proof may address once the token is known to be for this
+    /// module.
+    fn refused(&self, refusal: Refusal) -> Refusal {
+        let signer = self.signer.as_ref().filter(|_| self.is_signed);
+        let claims = self.claims.as_deref();
+        let claims = claims.filter(|claims| audience(claims, self.trust.own()).is_ok());
+        Refusal {
+            key_id: self.kid.map(str::to_owned),
+            caller: signer.map(Signer::caller).unwrap_or_default(),
+            issuer: claims.map(|claims| claims.issuer.clone()),
+            ..refusal
+        }
+    }
 
-fn readable(claims: Option<&Claims>) -> Result<&Claims, Miss> {
-    claims.ok_or(Miss::Unknown("the claims cannot be read"))
+    /// Returns what is remembered of it.
+    fn signed(self, header: Option<&Header>) -> Option<Signed> {
+        Some(Signed {
+            header: header?.clone(),
+            key: self.signer?.key().clone(),
+            claims: self.claims?.into_owned(),
+        })
+    }
 }
 
 #[cfg(test)]

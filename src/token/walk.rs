@@ -74,18 +74,12 @@ impl Verdict {
     }
 }
 
-/// Why a rule does not hold.
-pub(super) enum Miss {
-    /// The token breaks it.
-    Failed(Refusal),
-    /// It cannot be applied, because an earlier rule does not hold.
-    Unknown(&'static str),
-}
+/// Why a rule is not applied.
+const NOT_APPLIED: &str = "an earlier rule does not hold";
 
-impl From<Refusal> for Miss {
-    fn from(refusal: Refusal) -> Self {
-        Self::Failed(refusal)
-    }
+/// Refuses where a rule could not be applied and no rule failed, which cannot happen.
+pub(super) fn not_applied() -> Refusal {
+    Refusal::new(Reason::TokenMalformed, NOT_APPLIED)
 }
 
 /// One walk through the rules, in the order in which they are handed in.
@@ -103,7 +97,8 @@ impl Walk<'_> {
         matches!(self, Self::Through(_))
     }
 
-    /// Takes what the rule `name` found; `describe` puts it into words.
+    /// Takes what the rule `name` found, or `None` where it cannot be applied because an earlier
+    /// rule does not hold; `describe` puts it into words.
     ///
     /// # Errors
     ///
@@ -111,18 +106,14 @@ impl Walk<'_> {
     pub(super) fn rule<T>(
         &mut self,
         name: &'static str,
-        found: Result<T, Miss>,
+        found: Option<Result<T, Refusal>>,
         describe: impl FnOnce(&T) -> String,
     ) -> Result<Option<T>, Refusal> {
         let Self::Through(checks) = self else {
-            return match found {
-                Ok(value) => Ok(Some(value)),
-                Err(Miss::Failed(refusal)) => Err(refusal),
-                Err(Miss::Unknown(why)) => Err(Refusal::new(Reason::TokenMalformed, why)),
-            };
+            return found.unwrap_or_else(|| Err(not_applied())).map(Some);
         };
         let (outcome, value) = match found {
-            Ok(value) => {
+            Some(Ok(value)) => {
                 let mut text = describe(&value);
                 let vouched = checks.iter().any(|c| c.name == SIGNATURE && c.passed());
                 if OF_PAYLOAD.contains(&name) && !vouched {
@@ -130,8 +121,8 @@ impl Walk<'_> {
                 }
                 (Outcome::Passed(text), Some(value))
             }
-            Err(Miss::Failed(refusal)) => (Outcome::Failed(refusal), None),
-            Err(Miss::Unknown(why)) => (Outcome::Unknown(why.to_owned()), None),
+            Some(Err(refusal)) => (Outcome::Failed(refusal), None),
+            None => (Outcome::Unknown(NOT_APPLIED.to_owned()), None),
         };
         checks.push(Check { name, outcome });
         Ok(value)
@@ -158,21 +149,18 @@ pub fn rules_of(refusal: &Refusal) -> Vec<Check> {
         | Reason::ProofMissing
         | Reason::ProofInvalid => "after the token",
     };
-    let before = RULES.iter().take_while(|name| **name != failed).count();
-    let held = RULES.iter().take(before).map(|name| Check {
-        name,
-        outcome: Outcome::Passed("held: a later rule was looked at".to_owned()),
+    let at = RULES.iter().position(|name| *name == failed);
+    let (held, others) = RULES.split_at(at.unwrap_or(RULES.len()));
+    let held = held.iter().map(|name| {
+        let held = "held: a later rule was looked at".to_owned();
+        (*name, Outcome::Passed(held))
     });
-    let failure = Check {
-        name: failed,
-        outcome: Outcome::Failed(refusal.clone()),
-    };
-    let others = RULES
-        .iter()
-        .skip(before.saturating_add(1))
-        .map(|name| Check {
-            name,
-            outcome: Outcome::Unknown("not looked at after a failure".to_owned()),
-        });
-    held.chain([failure]).chain(others).collect()
+    let others = others.iter().skip(1).map(|name| {
+        let others = "not looked at after a failure".to_owned();
+        (*name, Outcome::Unknown(others))
+    });
+    held.chain([(failed, Outcome::Failed(refusal.clone()))])
+        .chain(others)
+        .map(|(name, outcome)| Check { name, outcome })
+        .collect()
 }

@@ -1,6 +1,7 @@
 //! The accept loop.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 
 use super::ConnectionLimits;
 use super::connections::Connections;
 use super::crowd::{Crowd, Crowding};
-use super::stream::{Cuttable, Stream};
+use super::stream::{Stream, cut};
 use crate::grpc::connect::cause;
 use crate::grpc::tls::{ServerFailure, ServerTls};
 use crate::telemetry::events;
@@ -94,22 +96,26 @@ impl Acceptor {
         if let Some(crowding) = admission.crowding {
             self.crowd.note(crowding, 1, now);
         }
-        let Some(place) = admission.place else {
+        let Some(mut seat) = admission.seat else {
             return;
         };
         let _ = tcp.set_nodelay(true);
         let patience = self.limits.keepalive_interval + self.limits.keepalive_timeout;
-        let stream = Cuttable::new(tcp, peer, patience, place);
         match &self.tls {
-            None => hand_over(ready, Stream::Plain(stream)).await,
+            None => hand_over(ready, Stream::new(Either::Left(tcp), seat, peer, patience)).await,
             Some(tls) => {
-                let tls = tls.clone();
-                let deadline = self.limits.tls_handshake;
+                let (tls, deadline) = (tls.clone(), self.limits.tls_handshake);
                 self.handshakes.spawn(async move {
                     // Looks at files, for which the next connection need not wait.
                     let acceptor = TlsAcceptor::from(tls.current());
-                    match timeout(deadline, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+                    let accepted = tokio::select! {
+                        done = timeout(deadline, acceptor.accept(tcp)) => done,
+                        () = poll_fn(|cx| seat.poll_cut(cx)) => Ok(Err(cut())),
+                    };
+                    match accepted {
+                        Ok(Ok(tls)) => {
+                            Ok(Stream::new(Either::Right(Box::new(tls)), seat, peer, patience))
+                        }
                         Ok(Err(error)) => Err((peer, ServerFailure::of(&error).to_string())),
                         Err(elapsed) => Err((peer, cause(&elapsed))),
                     }

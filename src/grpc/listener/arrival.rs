@@ -6,13 +6,12 @@ use std::task::{Context, Poll};
 
 use http::{Extensions, Request};
 use tonic::transport::server::TcpConnectInfo;
-use tower_layer::Layer;
 use tower_service::Service;
 
 use super::connections::Place;
 use crate::grpc::PeerInfo;
 
-/// What a connection's requests carry from the listener to [`ArrivalLayer`].
+/// What a connection's requests carry from the listener to [`Arrived`].
 #[derive(Clone, Debug)]
 pub(in crate::grpc) struct Arrival {
     pub(super) place: Arc<Place>,
@@ -20,36 +19,19 @@ pub(in crate::grpc) struct Arrival {
     pub(super) local: Option<SocketAddr>,
 }
 
-/// The connection that a request came over.
-#[derive(Clone, Debug)]
-struct Guest(Arc<Place>);
-
-/// Tells the listener, where it is ours, that a request's token verified.
+/// Notes in the listener, where it is ours, that a request's token verified.
 pub(in crate::grpc) fn verified(extensions: &Extensions) {
-    if let Some(Guest(place)) = extensions.get::<Guest>() {
+    if let Some(place) = extensions.get::<Arc<Place>>() {
         place.known();
     }
 }
 
-/// Tells the listener that a connection is not silent, and the services where a call came from.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::grpc) struct ArrivalLayer;
-
-impl<S> Layer<S> for ArrivalLayer {
-    type Service = ArrivalService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        ArrivalService { inner }
-    }
-}
-
-/// Calls `inner`; see [`ArrivalLayer`].
+/// Notes in the listener that a connection is not silent, and in the request where the call came
+/// from; then calls the service that it wraps.
 #[derive(Clone, Debug)]
-pub(in crate::grpc) struct ArrivalService<S> {
-    inner: S,
-}
+pub(in crate::grpc) struct Arrived<S>(pub(in crate::grpc) S);
 
-impl<S, B> Service<Request<B>> for ArrivalService<S>
+impl<S, B> Service<Request<B>> for Arrived<S>
 where
     S: Service<Request<B>>,
 {
@@ -58,7 +40,7 @@ where
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+        self.0.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
@@ -71,8 +53,8 @@ where
                 remote_addr: Some(arrival.peer.address),
             });
             extensions.insert(arrival.peer);
-            extensions.insert(Guest(arrival.place));
+            extensions.insert(arrival.place);
         }
-        self.inner.call(request)
+        self.0.call(request)
     }
 }

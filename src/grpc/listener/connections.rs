@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -57,11 +59,18 @@ pub(super) struct Place {
     standing: AtomicU8,
 }
 
+/// The hold of a connection on its place: dropped once its socket is closed, which frees the place.
+#[derive(Debug)]
+pub(super) struct Seat {
+    place: Arc<Place>,
+    cut: oneshot::Receiver<()>,
+}
+
 /// What became of a new connection.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// Its place and the word to leave; none where it is refused.
-    pub(super) place: Option<(Arc<Place>, oneshot::Receiver<()>)>,
+    /// Its place; none where it is refused.
+    pub(super) seat: Option<Seat>,
     /// Why a connection is closed: one that gave way, or the new one where none would.
     pub(super) crowding: Option<Crowding>,
 }
@@ -81,15 +90,15 @@ impl Connections {
             Some(Crowding::Address(_)) => table.cut_lowest(|from| from == address),
             Some(_) => table.cut_lowest(|_| true),
         };
-        let place = made_room.then(|| {
+        let seat = made_room.then(|| {
             let key = table.next;
             table.next += 1;
-            let (cut, told) = oneshot::channel();
+            let (sender, cut) = oneshot::channel();
             let entry = Entry {
                 address,
                 since: now,
                 standing: Standing::Silent,
-                cut,
+                cut: sender,
             };
             table.open.insert(key, entry);
             let place = Place {
@@ -97,9 +106,12 @@ impl Connections {
                 connections: Arc::clone(self),
                 standing: AtomicU8::new(Standing::Silent as u8),
             };
-            (Arc::new(place), told)
+            Seat {
+                place: Arc::new(place),
+                cut,
+            }
         });
-        Admission { place, crowding }
+        Admission { seat, crowding }
     }
 
     /// Cuts up to `count` connections that give way; returns how many.
@@ -224,14 +236,27 @@ impl Place {
             entry.standing = entry.standing.max(standing);
         }
     }
+}
 
-    /// Frees the place: the socket is closed.
-    pub(super) fn leave(&self) {
-        let mut table = self.connections.table();
-        if table.open.remove(&self.key).is_none() {
+impl Seat {
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// Completes once the connection has to be closed.
+    pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.cut).poll(cx).map(drop)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let connections = &self.place.connections;
+        let mut table = connections.table();
+        if table.open.remove(&self.place.key).is_none() {
             table.leaving = table.leaving.saturating_sub(1);
         }
         drop(table);
-        self.connections.left.notify_waiters();
+        connections.left.notify_waiters();
     }
 }

@@ -9,228 +9,155 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
 use super::arrival::Arrival;
-use super::connections::Place;
+use super::connections::Seat;
 use crate::grpc::PeerInfo;
 
-/// A TCP connection that fails to read and write once it is cut: whoever serves it ends.
+/// TCP, or TLS over it.
+pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// What tonic serves: a connection that fails to read and write once it is cut, so that its task
+/// ends.
 ///
 /// It is cut by the word of [`Connections`](super::Connections), or because its peer leaves
 /// written bytes unread. HTTP/2's keepalive does not see to that: it ends a connection once a last
 /// frame is written, for which such a peer leaves no room.
 #[derive(Debug)]
-pub(in crate::grpc) struct Cuttable {
-    tcp: Option<TcpStream>,
-    told: oneshot::Receiver<()>,
-    place: Arc<Place>,
-    peer: SocketAddr,
+pub(in crate::grpc) struct Stream {
+    /// None once it is cut. The socket is closed before its seat is free.
+    open: Option<(Io, Seat)>,
+    arrival: Arrival,
     /// How long written bytes may wait for the peer to read on.
     patience: Duration,
     /// Runs from the first byte that had to wait until all bytes are flushed.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Cuttable {
-    pub(super) fn new(
-        tcp: TcpStream,
-        peer: SocketAddr,
-        patience: Duration,
-        (place, told): (Arc<Place>, oneshot::Receiver<()>),
-    ) -> Self {
+impl Stream {
+    pub(super) fn new(io: Io, seat: Seat, peer: SocketAddr, patience: Duration) -> Self {
+        let shown = match &io {
+            Either::Left(_) => None,
+            Either::Right(tls) => tls.get_ref().1.peer_certificates(),
+        };
+        let arrival = Arrival {
+            place: Arc::clone(seat.place()),
+            peer: PeerInfo {
+                address: peer,
+                certificate: shown.and_then(<[_]>::first).map(|der| Arc::from(der.as_ref())),
+            },
+            local: tcp(&io).local_addr().ok(),
+        };
         Self {
-            tcp: Some(tcp),
-            told,
-            place,
-            peer,
+            open: Some((io, seat)),
+            arrival,
             patience,
             stalled: None,
         }
     }
 
-    /// Returns the socket, or closes it and fails once it is cut.
-    fn socket(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
-        if self.tcp.is_some() && Pin::new(&mut self.told).poll(cx).is_ready() {
-            self.close();
+    /// Returns the connection, or closes it and fails once it is cut.
+    fn io(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut Io>> {
+        if let Some((_, seat)) = &mut self.open
+            && seat.poll_cut(cx).is_ready()
+        {
+            self.open = None;
         }
-        self.tcp.as_mut().map(Pin::new).ok_or_else(cut)
+        let open = self.open.as_mut().ok_or_else(cut)?;
+        Ok(Pin::new(&mut open.0))
     }
 
     /// Passes on what became of a write; fails where writes have been waiting for too long.
-    fn written(
+    fn patiently<T>(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if written.is_pending() {
-            let patience = self.patience;
-            let stalled = self
-                .stalled
-                .get_or_insert_with(|| Box::pin(sleep(patience)));
-            if stalled.as_mut().poll(cx).is_ready() {
-                // Else the system would keep the bytes for a peer that never reads them.
-                let _ = self.tcp.as_ref().map(TcpStream::set_zero_linger);
-                self.close();
-                return Poll::Ready(Err(cut()));
-            }
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            return written;
         }
-        written
-    }
-
-    fn close(&mut self) {
-        if self.tcp.take().is_some() {
-            self.place.leave();
+        let patience = self.patience;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        if stalled.as_mut().poll(cx).is_pending() {
+            return written;
         }
-    }
-
-    fn arrival(&self, certificate: Option<Arc<[u8]>>) -> Arrival {
-        Arrival {
-            place: Arc::clone(&self.place),
-            peer: PeerInfo {
-                address: self.peer,
-                certificate,
-            },
-            local: self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()),
+        if let Some((io, _)) = self.open.take() {
+            // Else the system would keep the bytes for a peer that never reads them.
+            let _ = tcp(&io).set_zero_linger();
         }
+        Poll::Ready(Err(cut()))
     }
 }
 
-fn cut() -> io::Error {
+fn tcp(io: &Io) -> &TcpStream {
+    match io {
+        Either::Left(tcp) => tcp,
+        Either::Right(tls) => tls.get_ref().0,
+    }
+}
+
+pub(super) fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the listener")
-}
-
-impl Drop for Cuttable {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl AsyncRead for Cuttable {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.socket(cx)?.poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Cuttable {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = self.socket(cx)?.poll_write(cx, bytes);
-        self.written(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = self.socket(cx)?.poll_write_vectored(cx, parts);
-        self.written(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.as_ref().is_some_and(TcpStream::is_write_vectored)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = self.socket(cx)?.poll_flush(cx);
-        if flushed.is_ready() {
-            self.stalled = None;
-        }
-        flushed
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket(cx)?.poll_shutdown(cx)
-    }
-}
-
-/// What tonic serves: a connection, plain or after its TLS handshake.
-#[derive(Debug)]
-pub(in crate::grpc) enum Stream {
-    Plain(Cuttable),
-    Tls(Box<TlsStream<Cuttable>>),
 }
 
 impl Connected for Stream {
     type ConnectInfo = Arrival;
 
     fn connect_info(&self) -> Arrival {
-        match self {
-            Self::Plain(stream) => stream.arrival(None),
-            Self::Tls(stream) => {
-                let (stream, session) = stream.get_ref();
-                let shown = session.peer_certificates().and_then(<[_]>::first);
-                stream.arrival(shown.map(|der| Arc::from(der.as_ref())))
-            }
-        }
+        self.arrival.clone()
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+        self.io(cx)?.poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        let written = self.io(cx)?.poll_write(cx, bytes);
+        self.patiently(cx, written)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-        }
+        let written = self.io(cx)?.poll_write_vectored(cx, parts);
+        self.patiently(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.open
+            .as_ref()
+            .is_some_and(|(io, _)| io.is_write_vectored())
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.io(cx)?.poll_flush(cx);
+        if flushed.is_ready() {
+            self.stalled = None;
         }
+        self.patiently(cx, flushed)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io(cx)?.poll_shutdown(cx)
     }
 }

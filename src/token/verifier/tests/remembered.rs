@@ -5,7 +5,7 @@ use super::*;
 /// A world whose verifier remembers tokens.
 fn world() -> World {
     let mut world = World::new();
-    world.verifier = world.verifier.clone().remembering(Arc::default());
+    world.verifier = world.verifier.clone().with_cache(Arc::default());
     world
 }
 
@@ -14,7 +14,7 @@ impl World {
     /// signatures were checked for that.
     fn counted(&self, token: &str, accept: Accept) -> (Result<bool, Reason>, u64) {
         checks::during(|| {
-            let (verified, remembered) = self.verifier.verify_noting(token, accept, None);
+            let (verified, remembered) = self.verifier.verify_with_cache_status(token, accept, None);
             let remembered = remembered.unwrap_or_default();
             verified
                 .map(|_| remembered)
@@ -149,7 +149,7 @@ fn remembered_token_is_not_taken_over_a_connection_of_somebody_else() {
 
     let over = |tls: &SigningKey| {
         let pin = Some(pin(tls));
-        let (verified, remembered) = world.verifier.verify_noting(&token, Accept::Peers, pin);
+        let (verified, remembered) = world.verifier.verify_with_cache_status(&token, Accept::Peers, pin);
         assert_eq!(remembered, Some(true));
         verified.map(drop).map_err(|refusal| refusal.reason)
     };
@@ -177,7 +177,7 @@ fn nothing_is_remembered_where_each_token_is_taken_once() {
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     let guard = ReplayGuard::new(Policy::default(), clock);
     world.clock.advance(Duration::from_secs(60));
-    world.verifier = world.verifier.clone().taking_each_once(Arc::new(guard));
+    world.verifier = world.verifier.clone().with_replay_guard(Arc::new(guard));
     let token = world.with(&json!({"iat": NOW + 60}));
 
     assert!(world.verifier.cache().is_none());
