@@ -235,7 +235,11 @@ impl Connection {
 
 fn endpoint(target: &Target, options: &ConnectionOptions) -> Result<Endpoint, ConnectError> {
     // The connector does the TLS; what the server sees is `https`.
-    let origin = if options.tls.is_some() { "https" } else { "http" };
+    let origin = if options.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     // A hostile server must not fill this process with headers.
     Ok(Endpoint::from(uri("http", target)?)
         .origin(uri(origin, target)?)

@@ -200,7 +200,9 @@ impl Gate {
         let token = metadata::bearer(&head.headers)?;
         let started = Instant::now();
         let certificate = peer::certificate_in(&head.extensions).transpose()?;
-        let (verified, remembered) = self.verifier.verify_with_cache_status(token, accept, certificate);
+        let (verified, remembered) =
+            self.verifier
+                .verify_with_cache_status(token, accept, certificate);
         if let Some(metrics) = self.metrics.get() {
             metrics.verified_in(started.elapsed().as_secs_f64(), remembered);
             note_clock(metrics, &verified);

@@ -291,7 +291,9 @@ impl Case<'_> {
         parsed: &Parsed<'_>,
     ) -> Result<Option<VerifiedToken>, Refusal> {
         let accept = self.call.accept;
-        let is_own = parsed.header().is_some_and(|it| accept.is_own(it, self.trust));
+        let is_own = parsed
+            .header()
+            .is_some_and(|it| accept.is_own(it, self.trust));
         let found = parsed.typ().map(|it| typ(it, is_own).map(|()| it));
         walk.rule(TYPE, found, |it| {
             it.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"))

@@ -47,9 +47,9 @@ impl Link {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
         // The closure never declines, so there is no other outcome.
-        let _ = self.readable.fetch_update(set, get, |left| {
-            Some(left.saturating_sub(bytes))
-        });
+        let _ = self
+            .readable
+            .fetch_update(set, get, |left| Some(left.saturating_sub(bytes)));
     }
 }
 
@@ -143,7 +143,8 @@ impl AsyncRead for Transport {
         }
         let before = buffer.filled().len();
         ready!(self.read(cx, buffer))?;
-        self.link.spend(buffer.filled().len().saturating_sub(before));
+        self.link
+            .spend(buffer.filled().len().saturating_sub(before));
         Poll::Ready(Ok(()))
     }
 }

@@ -113,9 +113,12 @@ impl Acceptor {
                         () = poll_fn(|cx| seat.poll_cut(cx)) => Ok(Err(cut())),
                     };
                     match accepted {
-                        Ok(Ok(tls)) => {
-                            Ok(Stream::new(Either::Right(Box::new(tls)), seat, peer, patience))
-                        }
+                        Ok(Ok(tls)) => Ok(Stream::new(
+                            Either::Right(Box::new(tls)),
+                            seat,
+                            peer,
+                            patience,
+                        )),
                         Ok(Err(error)) => Err((peer, ServerFailure::of(&error).to_string())),
                         Err(elapsed) => Err((peer, cause(&elapsed))),
                     }

@@ -48,7 +48,9 @@ impl Stream {
             place: Arc::clone(seat.place()),
             peer: PeerInfo {
                 address: peer,
-                certificate: shown.and_then(<[_]>::first).map(|der| Arc::from(der.as_ref())),
+                certificate: shown
+                    .and_then(<[_]>::first)
+                    .map(|der| Arc::from(der.as_ref())),
             },
             local: tcp(&io).local_addr().ok(),
         };
