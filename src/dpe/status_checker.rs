@@ -14,7 +14,7 @@ use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
-    Target, callee_time, cause, is_proved, reason_of,
+    Target, cause, is_proved, refusal_of, summary_and_detail,
 };
 use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
@@ -361,14 +361,13 @@ impl Trouble {
 
 /// Says why the DPM refuses, and what to do.
 fn explain(status: &Status, key: &str) -> (String, &'static str) {
-    if let Some(reason) = reason_of(status) {
-        let summary = format!("{reason}: {}", reason.summary());
-        let detail = status.message().strip_prefix(&summary).unwrap_or_default();
+    if let Some(refusal) = refusal_of(status) {
+        let reason = refusal.reason;
         let text = format!(
-            "{summary}{} (this engine's key is {key})",
-            Untrusted(detail)
+            "{reason}: {} (this engine's key is {key})",
+            summary_and_detail(&refusal)
         );
-        let help = match callee_time(status) {
+        let help = match refusal.callee_time() {
             Some(_) => "the two clocks differ: `countersign doctor` measures by how much",
             None => reason.help(),
         };

@@ -13,14 +13,14 @@ use super::dialer::{DialError, Dialer};
 use crate::engine::{Engine, EngineAddress, EngineStatus};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, Module, callee_time, cause, is_proved, reason_of,
+    AttachIdentityLayer, ConnectError, Connection, Module, cause, is_proved, refusal_of,
+    summary_and_detail,
 };
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::registry::{AddressRules, CheckOutcome};
-use crate::telemetry::Untrusted;
-use crate::token::Reason;
+use crate::token::{Reason, Refusal};
 use crate::token::proof::EngineClaim;
 use crate::trust::{Deployment, KeySet, OwnDeployment};
 
@@ -283,11 +283,13 @@ impl Failure {
             Self::TooMuch => format!(
                 "no engine answered: {authority} sends more than {MAX_READ_BYTES} bytes in place of an answer"
             ),
-            Self::Refused(status) => match reason_of(status) {
-                Some(reason @ (Reason::ProofMissing | Reason::ProofInvalid)) => {
-                    not_proved(reason, status, engine, module)
-                }
-                Some(reason) => refused(reason, status, engine, module),
+            Self::Refused(status) => match refusal_of(status) {
+                Some(refusal) => match refusal.reason {
+                    Reason::ProofMissing | Reason::ProofInvalid => {
+                        not_proved(&refusal, engine, module)
+                    }
+                    reason => refused(reason, status, engine, module),
+                },
                 None => not_answered(status, &authority),
             },
         }
@@ -365,7 +367,7 @@ fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) ->
 }
 
 /// This module's half of the pair: what answered is not the owner as this file knows it.
-fn not_proved(reason: Reason, status: &Status, engine: &Engine, module: &Module) -> String {
+fn not_proved(refusal: &Refusal, engine: &Engine, module: &Module) -> String {
     let owner = &engine.owner.deployment;
     let trust = module.trust().current();
     let keys: Vec<_> = trust
@@ -374,14 +376,13 @@ fn not_proved(reason: Reason, status: &Status, engine: &Engine, module: &Module)
         .flat_map(|deployment| deployment.active_keys())
         .map(|key| key.key_id.as_str())
         .collect();
-    let (message, start) = (status.message(), format!("{reason}: "));
-    let message = message.strip_prefix(&start).unwrap_or(message);
+    let reason = refusal.reason;
     format!(
-        "{ANSWERS}{}{NOT_PROVED}{start}{}; keys of `{owner}` here: {}; {}",
+        "{ANSWERS}{}{NOT_PROVED}{reason}: {}; keys of `{owner}` here: {}; {}",
         engine.address.authority(),
-        Untrusted(message),
+        summary_and_detail(refusal),
         keys.join(", "),
-        reason.help_for(callee_time(status).is_some())
+        reason.help_for(refusal.callee_time().is_some())
     )
 }
 

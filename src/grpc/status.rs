@@ -7,6 +7,7 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::telemetry::Untrusted;
 use crate::token::{Reason, Refusal};
 
 /// The `domain` of every `google.rpc.ErrorInfo` of ours.
@@ -83,6 +84,15 @@ pub fn refusal_of(status: &Status) -> Option<Refusal> {
 /// Returns the reason that a status carries, where it is one of ours.
 pub fn reason_of(status: &Status) -> Option<Reason> {
     refusal_of(status).map(|refusal| refusal.reason)
+}
+
+/// Words a refusal without its reason: the reason's summary, then the detail, escaped.
+pub(crate) fn summary_and_detail(refusal: &Refusal) -> String {
+    let summary = refusal.reason.summary();
+    match refusal.detail.as_str() {
+        "" => summary.to_owned(),
+        detail => format!("{summary}: {}", Untrusted(detail)),
+    }
 }
 
 /// Returns the callee's time, where a refusal because of times carries it.

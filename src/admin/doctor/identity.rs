@@ -8,11 +8,13 @@ use tower_layer::Layer as _;
 
 use super::peer::Peer;
 use super::report::{Fault, Found, Side};
-use crate::grpc::{Connection, callee_time, code_name, is_proved, reason_of};
+use crate::grpc::{
+    Connection, callee_time, code_name, is_proved, refusal_of, summary_and_detail,
+};
 use crate::proto::identity as wire;
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::telemetry::Untrusted;
-use crate::token::Reason;
+use crate::token::{Reason, Refusal};
 
 /// What `WhoAmI` came to.
 #[derive(Debug)]
@@ -76,9 +78,9 @@ pub(super) fn judge(peer: &Peer, asked: Asked) -> Result<Found<Known>, Fault> {
     if let Some(keys) = peer.revoked_keys() {
         return Err(revoked_here(peer, &keys));
     }
-    Err(match reason_of(&status) {
-        Some(reason) if peer.side() == Side::Here => not_itself(peer, reason, &status),
-        Some(reason) => refused(peer, reason, &status),
+    Err(match refusal_of(&status) {
+        Some(refusal) if peer.side() == Side::Here => not_itself(peer, refusal.reason, &status),
+        Some(refusal) => refused(peer, &refusal, &status),
         None if status.code() == Code::Unimplemented => {
             let detail = format!("{} serves gRPC, but no IdentityService", peer.target);
             let fault = Fault::new(Side::Here, detail);
@@ -137,7 +139,8 @@ fn not_itself(peer: &Peer, reason: Reason, status: &Status) -> Fault {
     fault.help(words.start.clone())
 }
 
-fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
+fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Fault {
+    let reason = refusal.reason;
     let (name, own) = (&peer.name, peer.module.own());
     let key = &own.key_id;
     let code = code_name(status.code());
@@ -147,12 +150,7 @@ fn refused(peer: &Peer, reason: Reason, status: &Status) -> Fault {
         Reason::SignatureInvalid => {
             format!("{} holds another key under the name {key}", who(peer))
         }
-        _ => {
-            let start = format!("{reason}: ");
-            let message = status.message();
-            let message = message.strip_prefix(&start).unwrap_or(message);
-            Untrusted(message).to_string()
-        }
+        _ => summary_and_detail(refusal),
     };
     let side = match reason {
         Reason::KeyRevoked => Side::Peer,
