@@ -1,21 +1,35 @@
-//! The newest refusal of a JSON log: read from its end, bounded, whatever stands in it.
+//! The newest refusal of a JSON log: bounded, whatever the log holds.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::dpm::Refused;
+use crate::engine::FailureKind;
 use crate::token::Reason;
 
 /// A refusal that a module logged. Every text in it may be a stranger's.
 #[derive(Clone, Debug)]
 pub struct Rejection {
-    /// The file that tells it.
+    /// The file that holds it.
     pub file: PathBuf,
     members: Map<String, Value>,
 }
+
+/// The event of a call that the module refused.
+pub const REJECTED: &[&str] = &["authRejected"];
+
+/// The events of a refusal by either side. A failed dial-back is one only if its line has a reason.
+pub const REFUSED: &[&str] = &[
+    "authRejected",
+    REGISTER_REFUSED,
+    "engineNotReady",
+    "engineCheckFailed",
+];
+
+const REGISTER_REFUSED: &str = "registerRefused";
 
 impl Rejection {
     /// Returns a member of the log line, such as `reason` or `fingerprint`.
@@ -23,114 +37,44 @@ impl Rejection {
         self.members.get(member).and_then(Value::as_str)
     }
 
-    /// Returns its reason where that is one of the list; none where a log tells of something else,
-    /// such as a limit.
+    /// Returns its reason; `None` if a registration is refused because of something else, such as a
+    /// limit.
     pub fn reason(&self) -> Option<Reason> {
-        reason(&self.members)
+        self.text("reason")?.parse().ok()
     }
 
-    /// Returns what follows the reason, where a module was told one.
-    pub fn after_reason(&self) -> &str {
-        let text = self.text("reason").unwrap_or_default();
-        match self.text("eventId") {
-            Some(NOT_READY | CHECK_FAILED) => Refused::detail(text),
-            _ => text.split_once(": ").map_or("", |(_, rest)| rest),
-        }
+    /// Returns `true` if the engine was refused a registration.
+    pub fn is_of_registration(&self) -> bool {
+        self.text("eventId") == Some(REGISTER_REFUSED)
     }
 
-    /// Tells on which side it was refused, as seen from the module that wrote the log, and who
-    /// refused what.
-    pub fn side(&self) -> (Side, &'static str) {
-        let text = self.text("reason").unwrap_or_default();
+    /// Returns `true` if the two clocks are why.
+    pub fn clocks_differ(&self) -> bool {
+        self.text("kind") == Some(FailureKind::ClocksDiffer.as_str())
+    }
+
+    /// Returns the side that refused, as seen from the module that wrote the log, and what it refused.
+    pub fn side(&self) -> (&'static str, &'static str) {
         let event = self.text("eventId").unwrap_or_default();
-        if event == "registerRefused" {
-            let proof = matches!(
-                self.reason(),
-                Some(Reason::ProofMissing | Reason::ProofInvalid)
-            );
-            return if proof || text.starts_with("not called") {
-                (Side::Here, "this engine does not accept the DPM")
-            } else {
-                (Side::Peer, "the DPM does not register this engine")
+        if self.text("side") == Some("peer") {
+            let refused = match event {
+                REGISTER_REFUSED => "the DPM does not register this engine",
+                "engineNotReady" => "the DPM does not accept this engine",
+                _ => "the engine refuses this DPM's call",
             };
+            return ("peer", refused);
         }
-        match (event, Refused::read(text).map(|(refused, _)| refused)) {
-            (NOT_READY, Some(Refused::Undialled)) => {
-                (Side::Peer, "the DPM does not dial this engine")
-            }
-            (NOT_READY, Some(Refused::Answer)) => {
-                (Side::Peer, "the DPM does not accept this engine's answer")
-            }
-            (NOT_READY, _) => (Side::Here, "this engine refuses the DPM's call"),
-            (CHECK_FAILED, Some(Refused::Undialled)) => {
-                (Side::Here, "this DPM does not dial the engine")
-            }
-            (CHECK_FAILED, Some(Refused::Answer)) => {
-                (Side::Here, "this DPM does not accept the engine's answer")
-            }
-            (CHECK_FAILED, _) => (Side::Peer, "the engine refuses this DPM's call"),
-            _ => (Side::Here, "this module refused a call"),
-        }
-    }
-
-    /// Returns what exactly was wrong, as the module wrote it.
-    pub fn detail(&self) -> Option<&str> {
-        let message = self.text("message")?;
-        Some(
-            message
-                .split_once("message=")
-                .map_or(message, |(_, text)| text),
-        )
+        let refused = match event {
+            REGISTER_REFUSED => "this engine does not accept the DPM",
+            "engineNotReady" => "this engine refuses the DPM's call",
+            "engineCheckFailed" => "this DPM does not accept the engine",
+            _ => "this module refused a call",
+        };
+        ("here", refused)
     }
 }
 
-/// A side of a refused call.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Side {
-    /// The module that wrote the log.
-    Here,
-    /// The other one.
-    Peer,
-}
-
-impl Side {
-    /// Returns its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Here => "here",
-            Self::Peer => "peer",
-        }
-    }
-}
-
-/// Finds the newest `authRejected` in the log `file` or in those that were rolled away from it
-/// (`<file>.1` to `<file>.7`); of a folder, in the log that modules write there.
-///
-/// Reads at most the last 16 MiB of each file. Lines that are no JSON are passed over.
-///
-/// # Errors
-///
-/// When `file` cannot be read.
-pub fn newest(file: &Path) -> io::Result<Option<Rejection>> {
-    newest_of(file, &["authRejected"])
-}
-
-/// As [`newest`], but also finds refusals that a module was told: `registerRefused`, and
-/// `engineNotReady` and `engineCheckFailed` where their reason is one of the list.
-///
-/// # Errors
-///
-/// When `file` cannot be read.
-pub fn newest_of_either_side(file: &Path) -> io::Result<Option<Rejection>> {
-    let events = ["authRejected", "registerRefused", NOT_READY, CHECK_FAILED];
-    newest_of(file, &events)
-}
-
-// The events of a dial-back that failed: not always because of a refusal.
-const NOT_READY: &str = "engineNotReady";
-const CHECK_FAILED: &str = "engineCheckFailed";
-
-/// Names the log at `path`: of a folder, the one that modules write there.
+/// Returns the log at `path`: of a folder, the one that modules write there.
 pub fn log_of(path: &Path) -> PathBuf {
     if path.is_dir() {
         path.join("spring-boot-logger.json.log")
@@ -139,68 +83,52 @@ pub fn log_of(path: &Path) -> PathBuf {
     }
 }
 
-/// As [`newest`], but finds the newest line with any of `events`.
-pub(super) fn newest_of(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
+/// Finds the newest line of one of `events` in the log `file`, or in those that were rolled away from
+/// it (`<file>.1` to `<file>.7`); of a folder, in the log that modules write there.
+///
+/// Reads at most the last 16 MiB of each file. Lines that are not JSON are skipped.
+///
+/// # Errors
+///
+/// When `file` cannot be read.
+pub fn newest(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
     let file = log_of(file);
-    if let Some(found) = newest_in(&file, events)? {
-        return Ok(Some(found));
-    }
-    for n in 1..=MOST_ROLLED {
+    let rolled = (1..=MOST_ROLLED).map(|n| {
         let mut name = file.clone().into_os_string();
         name.push(format!(".{n}"));
-        match newest_in(Path::new(&name), events) {
-            Ok(None) => {}
-            Ok(found) => return Ok(found),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
+        PathBuf::from(name)
+    });
+    iter::once(file.clone())
+        .chain(rolled.filter(|file| file.exists()))
+        .find_map(|file| newest_in(file, events).transpose())
+        .transpose()
 }
 
 const MOST_ROLLED: u32 = 7;
 const MOST_READ: u64 = 16 * 1024 * 1024;
-const CHUNK: u64 = 64 * 1024;
-/// A log line has 8192 characters and a few members more; what is longer is none.
+/// A log line has 8192 characters and a few members more: what is longer is not one.
 const LONGEST_LINE: usize = 256 * 1024;
 
-fn newest_in(path: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
+fn newest_in(file: PathBuf, events: &[&str]) -> io::Result<Option<Rejection>> {
     // To open a pipe would wait for its writer.
-    if !std::fs::metadata(path)?.is_file() {
+    if !fs::metadata(&file)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let mut file = File::open(path)?;
-    let mut end = file.metadata()?.len();
-    let first = end.saturating_sub(MOST_READ);
-    // The beginning of a line whose rest was read before.
-    let mut rest: Vec<u8> = Vec::new();
-    while end > first {
-        let start = end.saturating_sub(CHUNK).max(first);
-        file.seek(SeekFrom::Start(start))?;
-        let mut chunk = Vec::new();
-        file.by_ref().take(end - start).read_to_end(&mut chunk)?;
-        end = start;
-        chunk.append(&mut rest);
-        let mut lines = chunk.split(|byte| *byte == b'\n');
-        // Its beginning may stand in the chunk before.
-        let cut = lines.next().unwrap_or_default().to_vec();
-        if let Some(members) = lines.rev().find_map(|line| told(line, events)) {
-            let file = path.to_owned();
-            return Ok(Some(Rejection { file, members }));
-        }
-        if start == 0 {
-            let file = path.to_owned();
-            return Ok(told(&cut, events).map(|members| Rejection { file, members }));
-        }
-        rest = cut;
-        if rest.len() > LONGEST_LINE {
-            rest = Vec::new();
-        }
+    let mut log = File::open(&file)?;
+    let start = log.metadata()?.len().saturating_sub(MOST_READ);
+    log.seek(SeekFrom::Start(start))?;
+    let mut text = Vec::new();
+    log.take(MOST_READ).read_to_end(&mut text)?;
+    let mut lines = text.split(|byte| *byte == b'\n');
+    if start > 0 {
+        // Its beginning was not read.
+        lines.next();
     }
-    Ok(None)
+    let found = lines.rev().find_map(|line| refusal(line, events));
+    Ok(found.map(|members| Rejection { file, members }))
 }
 
-fn told(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
+fn refusal(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
     // Most lines are others: those are not parsed.
     let holds = |word: &&str| {
         let mut parts = line.windows(word.len());
@@ -209,28 +137,12 @@ fn told(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
     if line.len() > LONGEST_LINE || !events.iter().any(holds) {
         return None;
     }
-    let value: Value = serde_json::from_slice(line).ok()?;
-    let Value::Object(members) = value else {
-        return None;
-    };
+    let members: Map<String, Value> = serde_json::from_slice(line).ok()?;
     let event = members.get("eventId").and_then(Value::as_str)?;
-    let refused = match event {
-        NOT_READY | CHECK_FAILED => reason(&members).is_some(),
-        // One that says nothing hides none that does.
-        _ => members.get("reason").is_some_and(Value::is_string),
-    };
-    (events.contains(&event) && refused).then_some(members)
-}
-
-/// Reads the reason from where the module itself wrote it; the rest may be a stranger's.
-fn reason(members: &Map<String, Value>) -> Option<Reason> {
-    let member = |name| members.get(name).and_then(Value::as_str);
-    let text = member("reason")?;
-    match member("eventId")? {
-        NOT_READY | CHECK_FAILED => Refused::read(text).map(|(_, reason)| reason),
-        "registerRefused" => text.split_once(": ")?.0.parse().ok(),
-        _ => text.parse().ok(),
-    }
+    // A line that says nothing hides none that does.
+    let says = |member| members.get(member).is_some_and(Value::is_string);
+    let is_refusal = says("reason") || event == REGISTER_REFUSED && says("detail");
+    (events.contains(&event) && is_refusal).then_some(members)
 }
 
 #[cfg(test)]
@@ -240,9 +152,9 @@ mod tests {
     use super::*;
 
     fn line(reason: &str) -> String {
-        let message = format!("eventId=authRejected reason={reason}, message=why {reason}");
+        let detail = format!("why {reason}");
         let line =
-            serde_json::json!({"eventId": "authRejected", "reason": reason, "message": message});
+            serde_json::json!({"eventId": "authRejected", "reason": reason, "detail": detail});
         format!("{line}\n")
     }
 
@@ -256,7 +168,7 @@ mod tests {
         )
         .unwrap();
 
-        let found = newest(&path).unwrap().unwrap();
+        let found = newest(&path, REJECTED).unwrap().unwrap();
 
         assert_eq!(found.reason(), Some(Reason::KeyRevoked));
     }
@@ -271,10 +183,10 @@ mod tests {
             let text = line("OLD") + &line("NEW") + &other.repeat(lines);
             fs::write(&path, text).unwrap();
 
-            let found = newest(&path).unwrap().unwrap();
+            let found = newest(&path, REJECTED).unwrap().unwrap();
 
             assert_eq!(found.text("reason"), Some("NEW"), "{lines}");
-            assert_eq!(found.detail(), Some("why NEW"));
+            assert_eq!(found.text("detail"), Some("why NEW"));
         }
     }
 
@@ -289,7 +201,7 @@ mod tests {
         )
         .unwrap();
 
-        let found = newest(folder.path()).unwrap().unwrap();
+        let found = newest(folder.path(), REJECTED).unwrap().unwrap();
 
         assert_eq!(found.text("reason"), Some("ROLLED"));
         assert!(found.file.ends_with("spring-boot-logger.json.log.3"));
@@ -301,12 +213,15 @@ mod tests {
         let path = folder.path().join("log");
         fs::write(&path, line("ONLY").trim_end()).unwrap();
 
-        assert_eq!(newest(&path).unwrap().unwrap().text("reason"), Some("ONLY"));
+        assert_eq!(
+            newest(&path, REJECTED).unwrap().unwrap().text("reason"),
+            Some("ONLY")
+        );
 
         fs::write(&path, "x".repeat(3 * 1024 * 1024)).unwrap();
-        assert!(newest(&path).unwrap().is_none());
+        assert!(newest(&path, REJECTED).unwrap().is_none());
         fs::write(&path, "").unwrap();
-        assert!(newest(&path).unwrap().is_none());
-        assert!(newest(&folder.path().join("nothing")).is_err());
+        assert!(newest(&path, REJECTED).unwrap().is_none());
+        assert!(newest(&folder.path().join("nothing"), REJECTED).is_err());
     }
 }

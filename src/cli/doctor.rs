@@ -94,7 +94,7 @@ async fn watch(arguments: &Arguments, console: &Console) -> Answer {
     let mut told = Vec::new();
     loop {
         let diagnosis = diagnose(arguments).await?;
-        let now: Vec<_> = diagnosis.rows().map(outcome).collect();
+        let now: Vec<_> = diagnosis.rows().map(Row::outcome).collect();
         if on_screen {
             let text = shown(&diagnosis, console, false)?;
             console.answer(format!("\u{1b}[2J\u{1b}[H{text}"))?;
@@ -104,17 +104,6 @@ async fn watch(arguments: &Arguments, console: &Console) -> Answer {
         told = now;
         tokio::time::sleep(WATCH_EVERY).await;
     }
-}
-
-/// What of a row is news when it changes: not how long it took, nor by how much clocks differ.
-fn outcome(row: &Row) -> (State, String) {
-    let detail = match row.state {
-        State::Fail => row
-            .detail
-            .replace(|c: char| c.is_ascii_digit() || c == '.', ""),
-        _ => String::new(),
-    };
-    (row.state, detail)
 }
 
 async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {

@@ -1,7 +1,6 @@
 //! `countersign explain`: what a code or a reason means, without a network.
 
 use std::fmt::{self, Display, Formatter, Write as _};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,7 +11,7 @@ use crate::admin::rejection::{self, Rejection};
 use crate::diagnostic::{Code, quote};
 use crate::properties::name::distance_up_to;
 use crate::telemetry::UntrustedReason;
-use crate::token::{Reason, Story, is_of_clocks};
+use crate::token::{Reason, Story};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -70,12 +69,13 @@ pub(super) struct Seen {
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(log) = &arguments.log {
-        let rejection = found(log, rejection::newest_of_either_side)?;
+        let rejection = newest(log, rejection::REFUSED)?;
         match rejection.reason() {
             Some(reason) => explain_reason(reason, Some(&rejection), console)?,
             // A registration may be refused for other reasons, and its line says what to do.
-            None if rejection.text("eventId") == Some("registerRefused") => {
-                show(&rejection, console)?;
+            None if rejection.is_of_registration() => {
+                let seen = Seen::of(&rejection);
+                console.reply(seen.to_string(), &serde_json::json!({ "seen": seen }))?;
             }
             None => return Err(no_reason(&rejection)),
         }
@@ -108,14 +108,13 @@ fn explain_reason(
     rejection: Option<&Rejection>,
     console: &Console,
 ) -> Result<(), Failure> {
-    let detail = rejection.map_or("", Rejection::after_reason);
     let Story { rule, causes } = reason.story();
     let json = ExplainedReason {
         reason: reason.as_str(),
         summary: reason.summary(),
         rule,
         causes,
-        help: reason.help_for(is_of_clocks(detail)),
+        help: reason.help_for(rejection.is_some_and(Rejection::clocks_differ)),
         seen: rejection.map(Seen::of),
     };
     let mut text = json
@@ -136,21 +135,14 @@ fn explain_reason(
     console.reply(text, &json)
 }
 
-/// Shows a refusal whose reason is none of the list.
-fn show(rejection: &Rejection, console: &Console) -> Result<(), Failure> {
-    let seen = Seen::of(rejection);
-    console.reply(seen.to_string(), &serde_json::json!({ "seen": seen }))
-}
-
 impl Seen {
     pub(super) fn of(rejection: &Rejection) -> Self {
         // A log may hold anything, and a terminal must not obey it.
-        let harmless = |text: Option<&str>| text.map(|text| UntrustedReason(text).to_string());
-        let member = |name| harmless(rejection.text(name));
+        let member = |name| Some(UntrustedReason(rejection.text(name)?).to_string());
         let (side, refused) = rejection.side();
         Self {
             file: rejection.file.display().to_string(),
-            side: side.as_str(),
+            side,
             refused,
             event: member("eventId"),
             time: member("@timestamp"),
@@ -160,23 +152,16 @@ impl Seen {
             fingerprint: member("fingerprint"),
             peer: member("peer"),
             method: member("method"),
-            detail: harmless(rejection.detail()),
+            detail: member("detail"),
         }
     }
 }
 
-/// Finds the newest call that the module of a log refused.
-pub(super) fn newest(log: &Path) -> Result<Rejection, Failure> {
-    found(log, rejection::newest)
-}
-
-fn found(
-    log: &Path,
-    newest: fn(&Path) -> io::Result<Option<Rejection>>,
-) -> Result<Rejection, Failure> {
+/// Finds the newest refusal in a log that is one of `events`.
+pub(super) fn newest(log: &Path, events: &[&str]) -> Result<Rejection, Failure> {
     let log = rejection::log_of(log);
     let shown = log.display();
-    let found = newest(&log).map_err(|error| {
+    let found = rejection::newest(&log, events).map_err(|error| {
         Failure::caused(Exit::Unreadable, &format!("cannot read `{shown}`"), &error)
     })?;
     found.ok_or_else(|| {
@@ -193,7 +178,7 @@ pub(super) fn reason(rejection: &Rejection) -> Result<Reason, Failure> {
 fn no_reason(rejection: &Rejection) -> Failure {
     let word = rejection.text("reason").unwrap_or_default();
     let message = format!(
-        "the log's newest refusal has the reason {}, which is none",
+        "the log's newest refusal has the reason {}, which is not in the list",
         quote(word)
     );
     Failure::new(Exit::No, message).with_help("another version may have written it")

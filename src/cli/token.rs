@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::home::{HomeArguments, kind_of};
 use super::input;
 use super::output::{Answer, Console, Exit, Failure};
+use crate::admin::rejection::REJECTED;
 use crate::config::Settings;
 use crate::grpc::{Module, cause};
 use crate::jose::{Compact, compact, json};
@@ -161,10 +162,10 @@ fn answer(verdict: &Verdict, console: &Console) -> Answer {
 /// Explains the newest refusal of a log: which rule failed then, and what the file says now.
 fn explain_logged(log: &Path, home: &HomeArguments, console: &Console) -> Answer {
     let (_, module) = load(home, console)?;
-    let rejection = super::explain::newest(log)?;
+    let rejection = super::explain::newest(log, REJECTED)?;
     let reason = super::explain::reason(&rejection)?;
     console.present(&super::explain::Seen::of(&rejection).to_string());
-    let detail = rejection.detail().unwrap_or_default();
+    let detail = rejection.text("detail").unwrap_or_default();
     let refusal = Refusal::new(reason, detail);
     let verdict = Verdict {
         checks: rules_of(&refusal),

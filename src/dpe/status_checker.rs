@@ -10,17 +10,18 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tower_layer::Layer as _;
 
-use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus};
+use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
-    Target, cause, is_proved, refusal_of, summary_and_detail,
+    Target, cause, code_name, is_proved, refusal_of, summary_and_detail,
 };
-use crate::proto::convert::engine_status;
+use crate::proto::convert::{dial_back_failure, engine_status};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::telemetry::health::Setter;
 use crate::telemetry::{Untrusted, events};
+use crate::token::Reason;
 
 /// How an engine keeps registered.
 #[derive(Clone, Debug)]
@@ -90,7 +91,7 @@ pub struct StatusChecker {
     maybe_registered: bool,
     /// A heartbeat was refused: whether the engine is still registered, the next registration tells.
     in_doubt: bool,
-    told: Option<String>,
+    logged: Option<Logged>,
     state: watch::Sender<Registration>,
     health: Setter,
 }
@@ -118,7 +119,7 @@ impl StatusChecker {
             pause: FIRST_PAUSE,
             maybe_registered: false,
             in_doubt: false,
-            told: None,
+            logged: None,
             state: watch::Sender::new(Registration::Absent),
             options,
         })
@@ -186,7 +187,7 @@ impl StatusChecker {
         };
         self.in_doubt = false;
         events::register(self.engine.id, &self.options.dpm);
-        self.told = None;
+        self.logged = None;
         self.pause = FIRST_PAUSE;
         // Why it is not READY right now, the next heartbeat tells: the dial-back is on its way.
         let status = engine_status(engine.status).unwrap_or(EngineStatus::New);
@@ -205,7 +206,7 @@ impl StatusChecker {
             Ok(answer) => {
                 let status = engine_status(answer.status).unwrap_or(EngineStatus::New);
                 self.set_registration(Registration::Present(status));
-                self.tell_readiness(status, &answer.status_reason);
+                self.log_readiness(status, &answer);
                 self.options.check_connection_interval
             }
             Err(trouble) => {
@@ -259,7 +260,7 @@ impl StatusChecker {
             self.maybe_registered &= trouble.connect_error().is_none();
             self.health
                 .down(format!("waiting for the DPM at {dpm}: {cause}"));
-            if self.is_news(&cause) {
+            if self.is_news(Logged::Waiting(cause.clone())) {
                 let help = match trouble.connect_error() {
                     Some(ConnectError::Plaintext(_)) => "until then it is not dialled",
                     Some(ConnectError::Tls { .. }) => "until then it is not called",
@@ -270,17 +271,28 @@ impl StatusChecker {
             }
         } else if let Trouble::Refused(status) = trouble {
             self.maybe_registered &= !is_proved(status);
-            let (reason, help) = match self.identity.not_called() {
-                Some(here) => (format!("not called: {here}"), MEND_HERE),
-                None => explain(status, self.module.own().key_id.as_str()),
+            let Refused {
+                kind,
+                reason,
+                detail,
+                help,
+            } = match self.identity.not_called() {
+                Some(here) => Refused {
+                    kind: FailureKind::NotDialled,
+                    reason: None,
+                    detail: format!("not called: {here}"),
+                    help: TRUST_AGAIN,
+                },
+                None => Refused::by(status, self.module.own().key_id.as_str()),
             };
+            let word = reason.map(Reason::as_str);
             if !self.in_doubt {
+                let why = word.map_or_else(|| detail.clone(), |word| format!("{word}: {detail}"));
                 self.health
-                    .down(format!("the DPM {dpm} does not register it: {reason}"));
+                    .down(format!("the DPM {dpm} does not register it: {why}"));
             }
-            // Numbers, as of seconds, may differ from one attempt to the next.
-            if self.is_news(&reason.replace(|c: char| c.is_ascii_digit(), "")) {
-                events::register_refused(self.engine.id, &dpm, &reason, help);
+            if self.is_news(Logged::Refused(kind, reason, status.code())) {
+                events::register_refused(self.engine.id, &dpm, kind, word, &detail, help);
             }
         }
         let pause = self.pause;
@@ -288,22 +300,93 @@ impl StatusChecker {
         pause
     }
 
-    fn tell_readiness(&mut self, status: EngineStatus, reason: &str) {
+    fn log_readiness(&mut self, status: EngineStatus, answer: &wire::HeartbeatResponse) {
         if status == EngineStatus::Ready {
-            self.told = None;
-        } else if self.is_news(&format!("{status} {reason}")) {
-            events::engine_not_ready(self.engine.id, &self.options.dpm, status, reason);
+            self.logged = None;
+            return;
+        }
+        let failure = answer.dial_back_failure.as_ref();
+        let failure = failure.and_then(dial_back_failure);
+        // Only the words of the list count: the rest is the peer's text.
+        let reason = failure
+            .as_ref()
+            .and_then(|failure| failure.reason.as_deref());
+        let reason = reason.and_then(|word| word.parse::<Reason>().ok());
+        let kind = failure.as_ref().map(|failure| failure.kind);
+        let detail = match &failure {
+            Some(failure) => &*failure.detail,
+            None => answer.status_reason.as_str(),
+        };
+        // The text of a refusal may hold numbers that change, as of seconds.
+        let text = match reason {
+            Some(reason) => reason.as_str().to_owned(),
+            None => detail.to_owned(),
+        };
+        if self.is_news(Logged::NotReady(status, kind, text)) {
+            let failure = kind.map(|kind| (kind, reason.map(Reason::as_str)));
+            let dpm = &self.options.dpm;
+            events::engine_not_ready(self.engine.id, dpm, status, failure, detail);
         }
     }
 
-    fn is_news(&mut self, text: &str) -> bool {
-        let news = self.told.as_deref() != Some(text);
-        self.told = Some(text.to_owned());
+    fn is_news(&mut self, now: Logged) -> bool {
+        let news = self.logged.as_ref() != Some(&now);
+        self.logged = Some(now);
         news
     }
 }
 
-const MEND_HERE: &str = "`is-revoked=false` in this engine's file trusts a key again";
+/// What was logged last: the same again is not logged.
+#[derive(Debug, Eq, PartialEq)]
+enum Logged {
+    Waiting(String),
+    Refused(FailureKind, Option<Reason>, Code),
+    NotReady(EngineStatus, Option<FailureKind>, String),
+}
+
+/// Why the engine is not registered, although the DPM answers.
+#[derive(Debug)]
+struct Refused {
+    kind: FailureKind,
+    reason: Option<Reason>,
+    detail: String,
+    help: &'static str,
+}
+
+impl Refused {
+    /// Reads the refusal `status` of a call that this engine signed with `key`.
+    fn by(status: &Status, key: &str) -> Self {
+        let Some(refusal) = refusal_of(status) else {
+            let code = code_name(status.code());
+            return Self {
+                kind: FailureKind::Refused,
+                reason: None,
+                detail: format!("{code}: {}", Untrusted(status.message())),
+                help: "the DPM's log says more",
+            };
+        };
+        let (reason, clocks_differ) = (refusal.reason, refusal.clocks.is_some());
+        Self {
+            kind: match (reason.is_raised_by_caller(), clocks_differ) {
+                (true, true) => FailureKind::ClocksDiffer,
+                (true, false) => FailureKind::NotProved,
+                (false, _) => FailureKind::Refused,
+            },
+            reason: Some(reason),
+            detail: format!(
+                "{} (this engine's key is {key})",
+                summary_and_detail(&refusal)
+            ),
+            help: if clocks_differ {
+                "the two clocks differ: `countersign doctor` measures by how much"
+            } else {
+                reason.help()
+            },
+        }
+    }
+}
+
+const TRUST_AGAIN: &str = "`is-revoked=false` in this engine's file trusts a key again";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -348,33 +431,8 @@ impl Trouble {
         let Self::Refused(status) = self else {
             return None;
         };
-        let mut next = status.source();
-        while let Some(error) = next {
-            if let Some(error) = error.downcast_ref() {
-                return Some(error);
-            }
-            next = error.source();
-        }
-        None
+        ConnectError::find_in(status.source()?)
     }
-}
-
-/// Says why the DPM refuses, and what to do.
-fn explain(status: &Status, key: &str) -> (String, &'static str) {
-    if let Some(refusal) = refusal_of(status) {
-        let reason = refusal.reason;
-        let text = format!(
-            "{reason}: {} (this engine's key is {key})",
-            summary_and_detail(&refusal)
-        );
-        let help = match refusal.callee_time() {
-            Some(_) => "the two clocks differ: `countersign doctor` measures by how much",
-            None => reason.help(),
-        };
-        return (text, help);
-    }
-    let text = format!("{}: {}", status.code(), Untrusted(status.message()));
-    (text, "the DPM's log says more")
 }
 
 fn bounded<T>(message: T, limit: Duration) -> Request<T> {
@@ -411,7 +469,6 @@ mod tests {
     use crate::grpc::refuse;
     use crate::telemetry::{Format, LogLayer, capture, levels};
     use crate::testing;
-    use crate::token::Reason;
 
     /// A checker at work, and the lines that it logs.
     struct World {
@@ -503,47 +560,66 @@ mod tests {
 
     #[test]
     fn refusal_names_reason_key_and_help() {
-        let (text, help) = explain(&refuse(Reason::KeyUnknown, None), "1iCc");
+        let refused = Refused::by(&refuse(Reason::KeyUnknown, None), "1iCc");
 
+        assert_eq!(refused.kind, FailureKind::Refused);
+        assert_eq!(refused.reason, Some(Reason::KeyUnknown));
         assert_eq!(
-            text,
-            "KEY_UNKNOWN: the token names a key that is not trusted here (this engine's key is 1iCc)"
+            refused.detail,
+            "the token names a key that is not trusted here (this engine's key is 1iCc)"
         );
-        assert!(help.contains("countersign pair"), "{help}");
+        assert!(refused.help.contains("countersign pair"), "{refused:?}");
     }
 
     #[test]
-    fn refused_address_is_told_with_the_rule_and_what_to_set() {
+    fn refused_address_is_reported_with_the_rule_and_what_to_set() {
         let refused = refuse(
             Reason::AddressNotAllowed,
             Some("127.0.0.1:8532: 127.0.0.1 is loopback\n"),
         );
 
-        let (text, help) = explain(&refused, "1iCc");
+        let refused = Refused::by(&refused, "1iCc");
 
+        assert_eq!(refused.reason, Some(Reason::AddressNotAllowed));
         assert_eq!(
-            text,
-            r"ADDRESS_NOT_ALLOWED: the advertised address may not be dialled: 127.0.0.1:8532: 127.0.0.1 is loopback\u{a} (this engine's key is 1iCc)"
+            refused.detail,
+            r"the advertised address may not be dialled: 127.0.0.1:8532: 127.0.0.1 is loopback\u{a} (this engine's key is 1iCc)"
         );
         assert!(
-            help.contains("`ataccama.one.dpe.service.hostname` and `.port`"),
-            "{help}"
+            refused
+                .help
+                .contains("`ataccama.one.dpe.service.hostname` and `.port`"),
+            "{refused:?}"
         );
     }
 
     #[test]
-    fn clock_that_is_ahead_is_told_by_how_much() {
+    fn clock_that_is_ahead_is_reported_by_how_much() {
         let detail = "`iat` is 600 s in the future, leeway 30 s; check NTP on both hosts";
 
-        let (text, _) = explain(&refuse(Reason::TokenNotYetValid, Some(detail)), "1iCc");
+        let refused = Refused::by(&refuse(Reason::TokenNotYetValid, Some(detail)), "1iCc");
 
-        assert!(text.contains(detail), "{text}");
+        assert!(refused.detail.contains(detail), "{refused:?}");
+    }
+
+    #[test]
+    fn reply_that_is_refused_here_is_of_another_kind_than_a_refused_call() {
+        for (reason, kind) in [
+            (Reason::KeyRevoked, FailureKind::Refused),
+            (Reason::ProofMissing, FailureKind::NotProved),
+            (Reason::ProofInvalid, FailureKind::NotProved),
+        ] {
+            let refused = Refused::by(&refuse(reason, None), "1iCc");
+
+            assert_eq!(refused.kind, kind, "{reason}");
+        }
     }
 
     #[test]
     fn other_answers_are_shown_escaped() {
-        let (text, _) = explain(&Status::resource_exhausted("full\n\u{1b}[2J"), "1iCc");
+        let refused = Refused::by(&Status::resource_exhausted("full\n\u{1b}[2J"), "1iCc");
 
-        assert!(text.ends_with(r"full\u{a}\u{1b}[2J"), "{text}");
+        assert_eq!(refused.reason, None);
+        assert_eq!(refused.detail, r"RESOURCE_EXHAUSTED: full\u{a}\u{1b}[2J");
     }
 }

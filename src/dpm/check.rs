@@ -8,20 +8,19 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Status};
 use tower_layer::Layer as _;
 
-use super::dial_back::{ANSWERS, NOT_DIALLED, NOT_PROVED, REFUSED, UNREACHED};
 use super::dialer::{DialError, Dialer};
-use crate::engine::{Engine, EngineAddress, EngineStatus};
+use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus, FailureKind};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, Module, cause, is_proved, refusal_of,
-    summary_and_detail,
+    AttachIdentityLayer, ConnectError, Connection, Module, OwnKey, cause, code_name, is_proved,
+    refusal_of, summary_and_detail,
 };
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::registry::{AddressRules, CheckOutcome};
-use crate::token::{Reason, Refusal};
 use crate::token::proof::EngineClaim;
+use crate::token::{Reason, Refusal};
 use crate::trust::{Deployment, KeySet, OwnDeployment};
 
 /// The bounds of a dial-back.
@@ -54,6 +53,8 @@ struct Link {
     /// What the connection's address was judged by.
     rules: AddressRules,
     proved: Option<Proved>,
+    /// Whether the connection has TLS.
+    has_tls: bool,
 }
 
 /// What the proof of an engine was given for; once one of it changes, it has to prove itself again.
@@ -82,16 +83,14 @@ impl Checker {
     /// old. An answer without proof counts only on the connection that was proved; asking for it
     /// waits for nobody, while all else waits for its deployment's turn to dial.
     pub(super) async fn check(&mut self, engine: &Engine) -> CheckOutcome {
-        let outcome = self.attempt(engine).await;
-        if let Err(reason) = outcome {
+        self.attempt(engine).await.unwrap_or_else(|failure| {
             // Whatever answered, the next check begins with a connection and a proof of its own.
             self.link = None;
-            return CheckOutcome::Failed(reason.into());
-        }
-        outcome.unwrap_or(CheckOutcome::Alive)
+            CheckOutcome::Failed(failure)
+        })
     }
 
-    async fn attempt(&mut self, engine: &Engine) -> Result<CheckOutcome, String> {
+    async fn attempt(&mut self, engine: &Engine) -> Result<CheckOutcome, DialBackFailure> {
         let (limit, proof_interval) = (self.options.timeout, self.options.proof_interval);
         let module = self.module.clone();
         let trust = module.trust().load();
@@ -138,7 +137,11 @@ impl Checker {
     }
 
     /// Returns the link to `engine`, connecting where there is none to its address.
-    async fn link(&mut self, engine: &Engine, owner: &Deployment) -> Result<&mut Link, String> {
+    async fn link(
+        &mut self,
+        engine: &Engine,
+        owner: &Deployment,
+    ) -> Result<&mut Link, DialBackFailure> {
         let link = match self.link.take() {
             Some(link) if link.leads_to(engine, owner, &self.dialer) => link,
             _ => self.connect(engine, owner).await?,
@@ -146,16 +149,16 @@ impl Checker {
         Ok(self.link.insert(link))
     }
 
-    async fn connect(&self, engine: &Engine, owner: &Deployment) -> Result<Link, String> {
+    async fn connect(&self, engine: &Engine, owner: &Deployment) -> Result<Link, DialBackFailure> {
         let deployment = Arc::clone(&engine.owner.deployment);
         let identity = self
             .module
             .client_layer(&deployment)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| not_dialled(error.to_string()))?;
         // Rules that change from here on have it judged anew.
         let rules = self.dialer.rules_of(&deployment);
         let connection = self.dialer.dial(engine, &owner.name).await;
-        let connection = connection.map_err(|error| not_dialled(&error, engine))?;
+        let connection = connection.map_err(|error| no_connection(&error, engine))?;
         Ok(Link {
             address: engine.address.clone(),
             deployment,
@@ -164,6 +167,7 @@ impl Checker {
             tls_pins: owner.tls_pins.clone(),
             rules,
             proved: None,
+            has_tls: self.dialer.has_tls(),
         })
     }
 }
@@ -189,13 +193,13 @@ impl Link {
         })
     }
 
-    /// Says why a call failed: TLS may have broken the connection with a word of its own.
-    fn explain(&self, failure: &Failure, engine: &Engine, module: &Module) -> String {
+    /// Says why a call failed: TLS may have broken the connection for a reason of its own.
+    fn explain(&self, failure: &Failure, engine: &Engine, module: &Module) -> DialBackFailure {
         match (failure, self.connection.fault()) {
             (Failure::Refused(status), Some(fault)) if status.source().is_some() => {
                 no_tls(&fault, engine)
             }
-            _ => failure.explain(engine, module),
+            _ => failure.explain(engine, module, self.has_tls),
         }
     }
 
@@ -233,24 +237,30 @@ fn check_owner(
     trust: &KeySet,
     engine: &Engine,
     module: &Module,
-) -> Result<Arc<Deployment>, String> {
+) -> Result<Arc<Deployment>, DialBackFailure> {
     let owner = &engine.owner.deployment;
     let deployment = trust
         .deployment(owner)
-        .ok_or_else(|| format!("{NOT_DIALLED}`{owner}` is not trusted here"))?;
+        .ok_or_else(|| not_dialled(format!("`{owner}` is not trusted here")))?;
     if deployment.active_keys().next().is_none() {
-        return Err(format!(
-            "{NOT_DIALLED}every key of `{owner}` is revoked here"
-        ));
+        return Err(not_dialled(format!(
+            "every key of `{owner}` is revoked here"
+        )));
     }
     let role = module.impersonation_role();
     if !deployment.roles.contains(role) {
-        return Err(format!(
-            "{NOT_DIALLED}{}: `{owner}` lacks the role {role} here",
-            Reason::RoleMissing
-        ));
+        let lacks = not_dialled(format!("`{owner}` lacks the role {role} here"));
+        return Err(lacks.with_reason(Reason::RoleMissing.as_str()));
     }
     Ok(Arc::clone(deployment))
+}
+
+fn not_dialled(detail: impl Into<Arc<str>>) -> DialBackFailure {
+    DialBackFailure::new(FailureKind::NotDialled, detail)
+}
+
+fn not_reached(detail: impl Into<Arc<str>>) -> DialBackFailure {
+    DialBackFailure::new(FailureKind::NotReached, detail)
 }
 
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -267,107 +277,100 @@ enum Failure {
 }
 
 impl Failure {
-    /// Says what failed, on whose side, and what to do: `<summary>: <rest>`.
+    /// Says what failed and what to do.
     ///
     /// Of what the far side sent only our own words come back, since the text reaches whoever
     /// chose the address.
-    fn explain(&self, engine: &Engine, module: &Module) -> String {
+    fn explain(&self, engine: &Engine, module: &Module, has_tls: bool) -> DialBackFailure {
         let authority = engine.address.authority();
-        match self {
-            Self::Late(limit) => {
-                format!(
-                    "the engine did not answer in time: nothing from {authority} within {limit:?}"
-                )
-            }
-            Self::OtherEngine => format!("another engine answered: {authority} has another id"),
-            Self::TooMuch => format!(
-                "no engine answered: {authority} sends more than {MAX_READ_BYTES} bytes in place of an answer"
+        let (kind, detail) = match self {
+            Self::Late(limit) => (
+                FailureKind::TimedOut,
+                format!("nothing from {authority} within {limit:?}"),
+            ),
+            Self::OtherEngine => (
+                FailureKind::OtherEngine,
+                format!("{authority} has another id"),
+            ),
+            Self::TooMuch => (
+                FailureKind::NoEngine,
+                format!("{authority} sends more than {MAX_READ_BYTES} bytes in place of an answer"),
             ),
             Self::Refused(status) => match refusal_of(status) {
-                Some(refusal) => match refusal.reason {
-                    Reason::ProofMissing | Reason::ProofInvalid => {
-                        not_proved(&refusal, engine, module)
-                    }
-                    reason => refused(reason, status, engine, module),
-                },
-                None => not_answered(status, &authority),
+                Some(refusal) if refusal.reason.is_raised_by_caller() => {
+                    return not_proved(&refusal, engine, module);
+                }
+                Some(refusal) => return refused(refusal.reason, status, engine, module),
+                None => not_answered(status, &authority, has_tls),
             },
-        }
+        };
+        DialBackFailure::new(kind, detail)
     }
 }
 
-fn not_dialled(error: &DialError, engine: &Engine) -> String {
+fn no_connection(error: &DialError, engine: &Engine) -> DialBackFailure {
     match error {
         DialError::Refused(refusal) => {
-            format!("{NOT_DIALLED}{}: {refusal}", Reason::AddressNotAllowed)
+            not_dialled(refusal.to_string()).with_reason(Reason::AddressNotAllowed.as_str())
         }
         DialError::Connect(error) => not_connected(&**error, engine),
-        DialError::Resolve(_) | DialError::Slow(_) => format!(
-            "{UNREACHED}`{}`: {}",
-            engine.address.hostname(),
-            cause(error)
-        ),
-    }
-}
-
-fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> String {
-    let authority = engine.address.authority();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        match error.downcast_ref::<ConnectError>() {
-            Some(plaintext @ ConnectError::Plaintext(_)) => {
-                return format!("{NOT_DIALLED}{plaintext}");
-            }
-            Some(ConnectError::Tls { failure, .. }) => return no_tls(failure, engine),
-            Some(error) => {
-                return format!(
-                    "{UNREACHED}{}; is it running, and is {authority} where it listens?",
-                    cause(error)
-                );
-            }
-            None => next = error.source(),
+        DialError::Resolve(_) | DialError::Slow(_) => {
+            not_reached(format!("`{}`: {}", engine.address.hostname(), cause(error)))
         }
     }
-    format!("{UNREACHED}no connection to {authority}")
 }
 
-fn no_tls(failure: &ClientFailure, engine: &Engine) -> String {
+fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> DialBackFailure {
+    let authority = engine.address.authority();
+    match ConnectError::find_in(error) {
+        Some(plaintext @ ConnectError::Plaintext(_)) => not_dialled(plaintext.to_string()),
+        Some(ConnectError::Tls { failure, .. }) => no_tls(failure, engine),
+        Some(error) => not_reached(format!(
+            "{}; is it running, and is {authority} where it listens?",
+            cause(error)
+        )),
+        None => not_reached(format!("no connection to {authority}")),
+    }
+}
+
+fn no_tls(failure: &ClientFailure, engine: &Engine) -> DialBackFailure {
     let authority = engine.address.authority();
     let why = failure.in_own_words();
-    format!("{UNREACHED}no TLS with {authority}: {why}")
+    not_reached(format!("no TLS with {authority}: {why}"))
 }
 
 /// The engine's half of the pair: it does not accept this module.
-fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) -> String {
+fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) -> DialBackFailure {
     let unproved = if is_proved(status) {
         ""
     } else {
         " (unproved: the refusal is not signed)"
     };
-    let (own, key) = (module.own(), &module.own().key_id);
-    let owner = &engine.owner.deployment;
-    let what = match reason {
-        Reason::KeyUnknown => format!("`{owner}` does not trust key {key} of this module"),
-        Reason::KeyRevoked => format!("`{owner}` lists key {key} of this module as revoked"),
-        Reason::SignatureInvalid => format!("`{owner}` holds another key under the name {key}"),
-        Reason::RoleMissing => format!("`{owner}` gives this module no impersonation role"),
-        _ => reason.summary().to_owned(),
+    let (own, owner) = (module.own(), &engine.owner.deployment);
+    let own_key = OwnKey::refused_for(reason);
+    let what = match own_key {
+        Some(key) => key.describe(&format!("`{owner}`"), own.key_id.as_str()),
+        None if reason == Reason::RoleMissing => {
+            format!("`{owner}` gives this module no impersonation role")
+        }
+        None => reason.summary().to_owned(),
     };
-    let help = match reason {
-        Reason::KeyUnknown | Reason::SignatureInvalid => {
+    let help = match own_key {
+        Some(OwnKey::Unknown | OwnKey::Differs) => {
             format!(
                 "on the engine's host run: countersign check over both modules' files, or countersign pair {}=FILE {}=FILE",
                 own.module, engine.owner.module
             )
         }
         // The help of a role that is missing.
-        _ => reason.help().replace("<caller>", own.issuer()),
+        Some(OwnKey::Revoked) | None => reason.help().replace("<caller>", own.issuer()),
     };
-    format!("{REFUSED}{reason}: {what}{unproved}; {help}")
+    DialBackFailure::new(FailureKind::Refused, format!("{what}{unproved}; {help}"))
+        .with_reason(reason.as_str())
 }
 
 /// This module's half of the pair: what answered is not the owner as this file knows it.
-fn not_proved(refusal: &Refusal, engine: &Engine, module: &Module) -> String {
+fn not_proved(refusal: &Refusal, engine: &Engine, module: &Module) -> DialBackFailure {
     let owner = &engine.owner.deployment;
     let trust = module.trust().current();
     let keys: Vec<_> = trust
@@ -376,26 +379,33 @@ fn not_proved(refusal: &Refusal, engine: &Engine, module: &Module) -> String {
         .flat_map(|deployment| deployment.active_keys())
         .map(|key| key.key_id.as_str())
         .collect();
-    let reason = refusal.reason;
-    format!(
-        "{ANSWERS}{}{NOT_PROVED}{reason}: {}; keys of `{owner}` here: {}; {}",
-        engine.address.authority(),
+    let kind = match refusal.clocks {
+        Some(_) => FailureKind::ClocksDiffer,
+        None => FailureKind::NotProved,
+    };
+    let detail = format!(
+        "{}; {} answered; keys of `{owner}` here: {}; {}",
         summary_and_detail(refusal),
+        engine.address.authority(),
         keys.join(", "),
-        reason.help_for(refusal.callee_time().is_some())
-    )
+        refusal.help()
+    );
+    DialBackFailure::new(kind, detail).with_reason(refusal.reason.as_str())
 }
 
-fn not_answered(status: &Status, authority: &str) -> String {
-    match status.code() {
-        Code::Unimplemented => {
-            format!("no engine answered: {authority} serves gRPC, but no EngineService")
-        }
-        code if status.source().is_some() => {
-            format!(
-                "the connection broke before an answer: {authority} ({code}); a gRPC engine without TLS is expected there"
-            )
-        }
-        code => format!("no engine answered: {authority} says {code} (unproved)"),
+fn not_answered(status: &Status, authority: &str, has_tls: bool) -> (FailureKind, String) {
+    let code = code_name(status.code());
+    if status.code() == Code::Unimplemented {
+        let detail = format!("{authority} serves gRPC, but no EngineService");
+        (FailureKind::NoEngine, detail)
+    } else if status.source().is_some() {
+        let tls = if has_tls { "with" } else { "without" };
+        let detail = format!("{authority} ({code}); a gRPC engine {tls} TLS is expected there");
+        (FailureKind::ConnectionLost, detail)
+    } else {
+        (
+            FailureKind::NoEngine,
+            format!("{authority} says {code} (unproved)"),
+        )
     }
 }

@@ -84,6 +84,11 @@ impl Dialer {
         }
     }
 
+    /// Returns `true` if engines are dialled with TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.connection.tls.is_some()
+    }
+
     /// Returns the rules by which addresses of `deployment` are judged now.
     pub(super) fn rules_of(&self, deployment: &str) -> AddressRules {
         self.policy.rules_of(deployment)

@@ -1,7 +1,6 @@
 //! The DPM: the registry's gRPC service, the dial-back to its engines, start and stop.
 
 mod check;
-mod dial_back;
 mod dialer;
 mod error;
 mod monitor;
@@ -9,8 +8,6 @@ mod server;
 mod service;
 mod site;
 
-#[cfg(feature = "cli")]
-pub(crate) use dial_back::Refused;
 pub use dialer::Resolver;
 pub use error::StartError;
 pub use monitor::{Monitor, MonitorOptions};

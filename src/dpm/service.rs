@@ -7,7 +7,7 @@ use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
 use super::monitor::Monitor;
-use crate::engine::{Engine, EngineAddress, EngineStatus};
+use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus};
 use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
 use crate::proto::convert::{ConvertError, engine_id};
 use crate::proto::registry as wire;
@@ -184,9 +184,11 @@ impl Caller {
 
     fn view(&self, engine: &Engine) -> wire::Engine {
         let mut view = wire::Engine::from(engine);
-        if !self.sees_all_of(engine) {
-            let summary = view.status_reason.split(": ").next().unwrap_or_default();
-            view.status_reason = summary.to_owned();
+        if let Some(failure) = &engine.dial_back_failure
+            && !self.sees_all_of(engine)
+        {
+            failure.kind.summary().clone_into(&mut view.status_reason);
+            view.dial_back_failure = Some((&DialBackFailure::new(failure.kind, "")).into());
         }
         view
     }
@@ -219,6 +221,7 @@ impl Service for EngineRegistryService {
         Ok(Response::new(wire::HeartbeatResponse {
             status: view.status,
             status_reason: view.status_reason,
+            dial_back_failure: view.dial_back_failure,
         }))
     }
 

@@ -3,12 +3,14 @@
 mod address;
 mod constraints;
 mod error;
+mod failure;
 mod id;
 pub mod status;
 
 pub use address::EngineAddress;
 pub use constraints::EngineConstraints;
 pub use error::{AddressError, ConstraintsError, EngineIdError};
+pub use failure::{DialBackFailure, FailureKind};
 pub use id::EngineId;
 pub use status::EngineStatus;
 
@@ -32,6 +34,8 @@ pub struct Engine {
     pub status: EngineStatus,
     /// Why it is not READY; `None` when it is.
     pub status_reason: Option<Arc<str>>,
+    /// The failed dial-back that [`status_reason`](Self::status_reason) is about, if it is about one.
+    pub dial_back_failure: Option<DialBackFailure>,
     /// The deployment that owns it.
     pub owner: Owner,
     /// Whether it last registered over loopback: only then may it be dialled there. Not told on

@@ -142,6 +142,20 @@ pub enum ConnectError {
     Timeout(Duration),
 }
 
+impl ConnectError {
+    /// Finds the error of this type in `error` and its sources.
+    pub(crate) fn find_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
 /// A channel that counts its connections, so that a silent reconnect can be noticed.
 #[derive(Clone, Debug)]
 pub struct Connection {

@@ -42,5 +42,5 @@ pub use serve::{Drained, ServeError, ServerOptions, serve};
 pub use server::{Tokens, VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
 pub use session::STREAM_GRACE;
 pub use standard::{Health, Reflection, StandardServices};
-pub(crate) use status::summary_and_detail;
 pub use status::{DOMAIN, callee_time, code_name, reason_of, refusal_of, refuse};
+pub(crate) use status::{OwnKey, summary_and_detail};

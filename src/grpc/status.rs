@@ -95,6 +95,51 @@ pub(crate) fn summary_and_detail(refusal: &Refusal) -> String {
     }
 }
 
+/// What a callee says of the key that its caller signed with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum OwnKey {
+    /// The callee does not trust it.
+    Unknown,
+    /// The callee has revoked it.
+    Revoked,
+    /// The callee has a different key of the same name.
+    Differs,
+}
+
+impl OwnKey {
+    /// Returns what is wrong with the caller's key, if that is why it is refused.
+    pub(crate) fn refused_for(reason: Reason) -> Option<Self> {
+        match reason {
+            Reason::KeyUnknown => Some(Self::Unknown),
+            Reason::KeyRevoked => Some(Self::Revoked),
+            Reason::SignatureInvalid => Some(Self::Differs),
+            Reason::TokenMissing
+            | Reason::TokenMalformed
+            | Reason::AlgorithmNotAllowed
+            | Reason::TokenExpired
+            | Reason::TokenNotYetValid
+            | Reason::TokenLifetimeTooLong
+            | Reason::IssuerMismatch
+            | Reason::AudienceMismatch
+            | Reason::TokenReplayed
+            | Reason::RoleMissing
+            | Reason::EngineNotOwned
+            | Reason::AddressNotAllowed
+            | Reason::ProofMissing
+            | Reason::ProofInvalid => None,
+        }
+    }
+
+    /// Says what `callee` does with `key`, the key of this module.
+    pub(crate) fn describe(self, callee: &str, key: &str) -> String {
+        match self {
+            Self::Unknown => format!("{callee} does not trust key {key} of this module"),
+            Self::Revoked => format!("{callee} lists key {key} of this module as revoked"),
+            Self::Differs => format!("{callee} holds another key under the name {key}"),
+        }
+    }
+}
+
 /// Returns the callee's time, where a refusal because of times carries it.
 ///
 /// A hint for an operator: nothing shows that it is the callee's.

@@ -1,14 +1,12 @@
 //! Between wire and engine: everything a peer sent is checked on its way in.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
 
 use super::registry as wire;
 use crate::engine::{
-    AddressError, ConstraintsError, Engine, EngineAddress, EngineConstraints, EngineId,
-    EngineIdError, EngineStatus, Owner,
+    AddressError, ConstraintsError, DialBackFailure, Engine, EngineAddress, EngineConstraints,
+    EngineId, EngineIdError, EngineStatus, FailureKind,
 };
-use crate::identity::{DeploymentName, Environment, ModuleType, NameError};
 
 /// Why a message is not accepted: which field, and what is wrong with it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -17,44 +15,18 @@ pub enum ConvertError {
     /// A field that must be there is not.
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    /// An id that is none.
-    #[error("`{field}`: {source}")]
-    Id {
-        /// The field.
-        field: &'static str,
-        /// What is wrong with it.
-        source: EngineIdError,
-    },
+    /// Not an engine id.
+    #[error("`engine_id`: {0}")]
+    Id(EngineIdError),
     /// An address that cannot be dialled.
     #[error("`address`: {0}")]
     Address(AddressError),
     /// Constraints over their limit.
     #[error("`constraints`: {0}")]
     Constraints(ConstraintsError),
-    /// A name that is none.
-    #[error("`{field}`: {source}")]
-    Name {
-        /// The field.
-        field: &'static str,
-        /// What is wrong with it.
-        source: NameError,
-    },
     /// A number outside of the enumeration.
-    #[error("`status`: {0} is no engine status")]
+    #[error("`status`: {0} is not an engine status")]
     Status(i32),
-    /// A time that this machine cannot express.
-    #[error("`{0}`: it is no time")]
-    Time(&'static str),
-    /// A text over its limit.
-    #[error("`{field}`: it has {length} bytes, at most {limit} are allowed")]
-    TooLong {
-        /// The field.
-        field: &'static str,
-        /// How long it is.
-        length: usize,
-        /// How long it may be.
-        limit: usize,
-    },
 }
 
 /// Reads `engine_id`.
@@ -63,12 +35,7 @@ pub enum ConvertError {
 ///
 /// When `text` is not a hyphenated UUID.
 pub fn engine_id(text: &str) -> Result<EngineId, ConvertError> {
-    id("engine_id", text)
-}
-
-fn id(field: &'static str, text: &str) -> Result<EngineId, ConvertError> {
-    text.parse()
-        .map_err(|source| ConvertError::Id { field, source })
+    text.parse().map_err(ConvertError::Id)
 }
 
 impl TryFrom<&wire::EngineAddress> for EngineAddress {
@@ -129,13 +96,50 @@ impl From<EngineStatus> for wire::EngineStatus {
 ///
 /// When `number` is unspecified or outside of the enumeration.
 pub fn engine_status(number: i32) -> Result<EngineStatus, ConvertError> {
-    match wire::EngineStatus::try_from(number) {
-        Ok(wire::EngineStatus::New) => Ok(EngineStatus::New),
-        Ok(wire::EngineStatus::Ready) => Ok(EngineStatus::Ready),
-        Ok(wire::EngineStatus::Disconnected) => Ok(EngineStatus::Disconnected),
-        Ok(wire::EngineStatus::Inactive) => Ok(EngineStatus::Inactive),
-        Ok(wire::EngineStatus::Unspecified) | Err(_) => Err(ConvertError::Status(number)),
+    EngineStatus::ALL
+        .into_iter()
+        .find(|status| wire::EngineStatus::from(*status) as i32 == number)
+        .ok_or(ConvertError::Status(number))
+}
+
+impl From<FailureKind> for wire::DialBackFailureKind {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::NotDialled => Self::NotDialled,
+            FailureKind::NotReached => Self::NotReached,
+            FailureKind::TimedOut => Self::TimedOut,
+            FailureKind::ConnectionLost => Self::ConnectionLost,
+            FailureKind::NoEngine => Self::NoEngine,
+            FailureKind::OtherEngine => Self::OtherEngine,
+            FailureKind::Refused => Self::Refused,
+            FailureKind::NotProved => Self::NotProved,
+            FailureKind::ClocksDiffer => Self::ClocksDiffer,
+        }
     }
+}
+
+impl From<&DialBackFailure> for wire::DialBackFailure {
+    fn from(failure: &DialBackFailure) -> Self {
+        Self {
+            kind: wire::DialBackFailureKind::from(failure.kind).into(),
+            reason: failure.reason.as_deref().unwrap_or_default().into(),
+            detail: failure.detail.as_ref().into(),
+        }
+    }
+}
+
+/// Reads `dial_back_failure`; returns `None` if its kind is unknown to this version.
+///
+/// Reason and detail are what the peer sent: check or escape them before they are used.
+pub fn dial_back_failure(failure: &wire::DialBackFailure) -> Option<DialBackFailure> {
+    let kind = FailureKind::ALL
+        .into_iter()
+        .find(|kind| wire::DialBackFailureKind::from(*kind) as i32 == failure.kind)?;
+    let read = DialBackFailure::new(kind, failure.detail.as_str());
+    Some(match failure.reason.as_str() {
+        "" => read,
+        reason => read.with_reason(reason),
+    })
 }
 
 impl From<&Engine> for wire::Engine {
@@ -153,106 +157,14 @@ impl From<&Engine> for wire::Engine {
             fingerprint: owner.fingerprint.as_ref().into(),
             registered_at: Some(engine.registered_at.into()),
             last_seen_at: Some(engine.last_seen_at.into()),
+            dial_back_failure: engine.dial_back_failure.as_ref().map(Into::into),
         }
     }
-}
-
-impl TryFrom<wire::Engine> for Engine {
-    type Error = ConvertError;
-
-    fn try_from(engine: wire::Engine) -> Result<Self, ConvertError> {
-        let address = engine.address.ok_or(ConvertError::Missing("address"))?;
-        let name = |field, source| ConvertError::Name { field, source };
-        let environment = match engine.environment.as_str() {
-            "" => None,
-            text => Some(Environment::new(text).map_err(|e| name("environment", e))?),
-        };
-        let deployment =
-            DeploymentName::new(&engine.deployment).map_err(|e| name("deployment", e))?;
-        let module = ModuleType::new(&engine.module).map_err(|e| name("module", e))?;
-        bounded("fingerprint", &engine.fingerprint, 512)?;
-        bounded("status_reason", &engine.status_reason, 8192)?;
-        Ok(Self {
-            id: id("id", &engine.id)?,
-            address: EngineAddress::try_from(&address)?,
-            constraints: engine.constraints.unwrap_or_default().try_into()?,
-            status: engine_status(engine.status)?,
-            status_reason: (!engine.status_reason.is_empty()).then(|| engine.status_reason.into()),
-            owner: Owner {
-                deployment: deployment.as_str().into(),
-                module: module.as_str().into(),
-                environment: environment.map(|e| e.as_str().into()),
-                fingerprint: engine.fingerprint.into(),
-            },
-            over_loopback: false,
-            registered_at: time("registered_at", engine.registered_at)?,
-            last_seen_at: time("last_seen_at", engine.last_seen_at)?,
-        })
-    }
-}
-
-fn bounded(field: &'static str, text: &str, limit: usize) -> Result<(), ConvertError> {
-    let length = text.len();
-    if length > limit {
-        return Err(ConvertError::TooLong {
-            field,
-            length,
-            limit,
-        });
-    }
-    Ok(())
-}
-
-fn time(
-    field: &'static str,
-    time: Option<prost_types::Timestamp>,
-) -> Result<SystemTime, ConvertError> {
-    let time = time.ok_or(ConvertError::Missing(field))?;
-    SystemTime::try_from(time).or(Err(ConvertError::Time(field)))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::time::Duration;
-
     use super::*;
-
-    fn engine() -> Engine {
-        let map = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-        Engine {
-            id: EngineId::from_random([7; 16]),
-            address: EngineAddress::new("user-VirtualBox", 8532).unwrap(),
-            constraints: EngineConstraints::new(map.clone(), map, vec!["c".into()]).unwrap(),
-            status: EngineStatus::Disconnected,
-            status_reason: Some("timed out".into()),
-            owner: Owner {
-                deployment: "dpe-dev".into(),
-                module: "dpe".into(),
-                environment: Some("dev".into()),
-                fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
-            },
-            registered_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234),
-            over_loopback: false,
-            last_seen_at: SystemTime::UNIX_EPOCH + Duration::from_millis(5_678),
-        }
-    }
-
-    #[test]
-    fn engine_comes_back_from_the_wire_as_it_went() {
-        let bare = Engine {
-            status_reason: None,
-            status: EngineStatus::Ready,
-            owner: Owner {
-                environment: None,
-                ..engine().owner
-            },
-            ..engine()
-        };
-        for engine in [engine(), bare] {
-            assert_eq!(Engine::try_from(wire::Engine::from(&engine)), Ok(engine));
-        }
-    }
 
     #[test]
     fn every_status_comes_back_as_it_went() {
@@ -266,35 +178,52 @@ mod tests {
     }
 
     #[test]
+    fn every_failure_comes_back_as_it_went() {
+        for kind in FailureKind::ALL {
+            let bare = DialBackFailure::new(kind, "x");
+            for failure in [bare.clone().with_reason("KEY_UNKNOWN"), bare] {
+                let message = wire::DialBackFailure::from(&failure);
+                let name = message.kind().as_str_name();
+
+                assert_eq!(dial_back_failure(&message), Some(failure));
+                assert_eq!(name, format!("DIAL_BACK_FAILURE_KIND_{kind}"));
+            }
+        }
+        for kind in [0, 10, -1] {
+            let unknown = wire::DialBackFailure {
+                kind,
+                ..Default::default()
+            };
+            assert_eq!(dial_back_failure(&unknown), None);
+        }
+    }
+
+    #[test]
     fn error_names_the_field() {
-        type Spoil = fn(&mut wire::Engine);
-        let rows: [(Spoil, &str); 9] = [
-            (|e| e.id = "x".into(), "`id`: "),
-            (|e| e.address = None, "`address` is missing"),
+        let address = |hostname: &str, port| wire::EngineAddress {
+            hostname: hostname.to_owned(),
+            port,
+        };
+        let constraints = wire::EngineConstraints {
+            priorities: vec!["x".repeat(65_537)],
+            ..Default::default()
+        };
+        for (error, expected) in [
+            (engine_id("x").unwrap_err(), "`engine_id`: "),
             (
-                |e| e.address.as_mut().unwrap().port = 0,
+                EngineAddress::try_from(&address("a", 0)).unwrap_err(),
                 "`address`: the port is 0",
             ),
             (
-                |e| e.address.as_mut().unwrap().hostname.clear(),
+                EngineAddress::try_from(&address("", 1)).unwrap_err(),
                 "`address`: the host name is",
             ),
             (
-                |e| e.constraints.as_mut().unwrap().priorities = vec!["x".repeat(65_537)],
+                EngineConstraints::try_from(constraints).unwrap_err(),
                 "`constraints`: ",
             ),
-            (|e| e.deployment = "a b".into(), "`deployment`: "),
-            (|e| e.module.clear(), "`module`: "),
-            (|e| e.fingerprint = "x".repeat(513), "`fingerprint`: "),
-            (|e| e.registered_at = None, "`registered_at` is missing"),
-        ];
-        for (spoil, expected) in rows {
-            let mut message = wire::Engine::from(&engine());
-            spoil(&mut message);
-
-            let error = Engine::try_from(message).unwrap_err().to_string();
-
-            assert!(error.starts_with(expected), "{error}");
+        ] {
+            assert!(error.to_string().starts_with(expected), "{error}");
         }
     }
 

@@ -13,7 +13,9 @@ use super::registrant::Registrant;
 use super::store::{EngineStore, Expected};
 use crate::clock::Clock;
 use crate::engine::status::{Event, transition};
-use crate::engine::{Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus};
+use crate::engine::{
+    DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus,
+};
 use crate::telemetry::events;
 
 /// How a dial-back ended.
@@ -23,8 +25,8 @@ pub enum CheckOutcome {
     Proved,
     /// It answered on a connection that was proved before.
     Alive,
-    /// It did not; why, for operators.
-    Failed(Arc<str>),
+    /// It failed.
+    Failed(DialBackFailure),
 }
 
 /// An engine was registered, or its status or the reason for it changed.
@@ -95,6 +97,7 @@ impl EngineRegistry {
             constraints,
             status: EngineStatus::New,
             status_reason: Some(NOT_CHECKED.into()),
+            dial_back_failure: None,
             owner: caller.as_owner(),
             over_loopback: caller.over_loopback,
             registered_at: now,
@@ -220,6 +223,7 @@ impl EngineRegistry {
                     _ if !same => return Ok(None),
                     CheckOutcome::Proved => {
                         engine.status_reason = None;
+                        engine.dial_back_failure = None;
                         engine.last_seen_at = now;
                         Event::Proved
                     }
@@ -227,8 +231,9 @@ impl EngineRegistry {
                         engine.last_seen_at = now;
                         Event::Alive
                     }
-                    CheckOutcome::Failed(reason) => {
-                        engine.status_reason = Some(Arc::clone(reason));
+                    CheckOutcome::Failed(failure) => {
+                        engine.status_reason = Some(failure.to_string().into());
+                        engine.dial_back_failure = Some(failure.clone());
                         Event::CheckFailed
                     }
                 };
@@ -242,9 +247,9 @@ impl EngineRegistry {
             self.announce(Some(updated.before.status), &updated.after);
         }
         if updated.reason_changed()
-            && let Some(reason) = &updated.after.status_reason
+            && let Some(failure) = &updated.after.dial_back_failure
         {
-            events::engine_check_failed(&updated.after, reason);
+            events::engine_check_failed(&updated.after, failure);
         }
         Ok(updated.after)
     }
@@ -296,6 +301,9 @@ impl EngineRegistry {
                 if !begins_anew(engine, new) {
                     renewed.status = engine.status;
                     renewed.status_reason.clone_from(&engine.status_reason);
+                    renewed
+                        .dial_back_failure
+                        .clone_from(&engine.dial_back_failure);
                     renewed.registered_at = engine.registered_at;
                 }
                 Ok(Some(renewed))
@@ -377,6 +385,7 @@ fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {
     transition(engine.status, event).map(|status| Engine {
         status,
         status_reason: Some(reason.into()),
+        dial_back_failure: None,
         ..engine.clone()
     })
 }

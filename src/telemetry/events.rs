@@ -12,7 +12,7 @@ use tracing::field;
 use tracing::{error, info, warn};
 
 use super::{Untrusted, UntrustedReason};
-use crate::engine::{Engine, EngineAddress, EngineId, EngineStatus};
+use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineId, EngineStatus, FailureKind};
 use crate::identity::ServiceIdentity;
 
 // The seed's own logger names: whoever searches an existing log finds these lines.
@@ -40,12 +40,12 @@ pub fn register_engine(caller: &ServiceIdentity, engine: &Engine) {
 
 /// `setEngineStatus`: an engine went from one status to another.
 ///
-/// `reason` is told where the change has no line of its own that does, as for INACTIVE.
+/// `detail` says why, where no other line does, as for INACTIVE.
 pub fn set_engine_status(
     engine: &Engine,
     old: EngineStatus,
     new: EngineStatus,
-    reason: Option<&str>,
+    detail: Option<&str>,
 ) {
     info!(
         target: REGISTRY,
@@ -54,7 +54,7 @@ pub fn set_engine_status(
         engine = %engine,
         oldStatus = old.as_str(),
         newStatus = new.as_str(),
-        reason
+        detail
     );
 }
 
@@ -83,19 +83,27 @@ pub fn forget_engine(engine: &Engine) {
     );
 }
 
-/// `engineCheckFailed`: why an engine is not READY, told when the reason changes.
+/// `engineCheckFailed`: why an engine is not READY; logged when the reason changes.
 ///
-/// The reason is the monitor's own text; what it quotes of a peer is escaped there.
-pub fn engine_check_failed(engine: &Engine, reason: &str) {
+/// The detail is the monitor's own text; what it quotes of a peer is escaped there.
+pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure) {
     warn!(
         target: MONITOR,
         correlationId = %engine.id,
         eventId = "engineCheckFailed",
         engine = %engine,
         status = engine.status.as_str(),
-        reason,
-        message = "Engine is not ready."
+        kind = failure.kind.as_str(),
+        side = side(failure.kind == FailureKind::Refused),
+        reason = failure.reason.as_deref(),
+        detail = &*failure.detail,
+        message = format_args!("Engine is not ready: {}.", failure.kind.summary())
     );
+}
+
+/// Names the side that refused, as the module that logs it sees it.
+fn side(is_peer: bool) -> &'static str {
+    if is_peer { "peer" } else { "here" }
 }
 
 /// `register`: this engine is registered at the DPM.
@@ -121,15 +129,25 @@ pub fn waiting_for_dpm(engine: EngineId, dpm_url: impl Display, cause: &str, hel
     );
 }
 
-/// `registerRefused`: the DPM answered, but does not register this engine; told once for each
-/// cause.
-pub fn register_refused(engine: EngineId, dpm_url: impl Display, reason: &str, help: &str) {
+/// `registerRefused`: the DPM does not register this engine, or this engine does not accept the DPM;
+/// logged once for each kind and reason.
+pub fn register_refused(
+    engine: EngineId,
+    dpm_url: impl Display,
+    kind: FailureKind,
+    reason: Option<&str>,
+    detail: &str,
+    help: &str,
+) {
     error!(
         target: STATUS_CHECKER,
         correlationId = %engine,
         eventId = "registerRefused",
         dpmUrl = %dpm_url,
+        kind = kind.as_str(),
+        side = side(kind == FailureKind::Refused),
         reason,
+        detail,
         message = format_args!("the DPM does not register this engine; {help}")
     );
 }
@@ -158,11 +176,12 @@ pub fn auth_rejected(call: &RejectedCall<'_>, suppressed: u64) {
         target: AUTHENTICATION,
         eventId = "authRejected",
         reason = %Untrusted(call.reason),
+        detail = %Untrusted(call.detail),
         fingerprint = call.fingerprint.map(|kid| field::display(Untrusted(kid))),
         peer = call.peer.map(field::display),
         method = %Untrusted(call.method),
         suppressed = (suppressed > 0).then_some(suppressed),
-        message = format_args!("{}. {}", Untrusted(call.detail), call.help)
+        message = call.help
     );
 }
 
@@ -264,15 +283,26 @@ pub fn shutdown(module: &str, detail: &str) {
     );
 }
 
-/// `engineNotReady`: the DPM tells this engine why it is not READY; told when that changes.
-pub fn engine_not_ready(engine: EngineId, dpm_url: impl Display, status: EngineStatus, why: &str) {
+/// `engineNotReady`: the DPM says why it does not see this engine as READY; logged when that changes.
+///
+/// `detail` is the DPM's text. It says more than the reason of `failure`, the dial-back that failed.
+pub fn engine_not_ready(
+    engine: EngineId,
+    dpm_url: impl Display,
+    status: EngineStatus,
+    failure: Option<(FailureKind, Option<&str>)>,
+    detail: &str,
+) {
     warn!(
         target: STATUS_CHECKER,
         correlationId = %engine,
         eventId = "engineNotReady",
         dpmUrl = %dpm_url,
         status = status.as_str(),
-        reason = %UntrustedReason(why),
+        kind = failure.map(|(kind, _)| kind.as_str()),
+        side = failure.map(|(kind, _)| side(kind != FailureKind::Refused)),
+        reason = failure.and_then(|(_, reason)| reason),
+        detail = %UntrustedReason(detail),
         message = "The DPM does not see this engine as ready."
     );
 }

@@ -18,7 +18,6 @@ mod walk;
 pub use issuer::{IssueError, IssuedToken, TokenIssuer};
 pub use nonce::{NoRandomness, Nonce, NonceError};
 pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
-pub use proof::is_of_clocks;
 pub use reason::{Caller, Clocks, Reason, Refusal, Story, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
 pub use signer::Accept;

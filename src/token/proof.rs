@@ -231,7 +231,7 @@ impl ProofVerifier {
         } else {
             return Ok(time(issued));
         };
-        let detail = format!("{OF_CLOCKS}{off:.0} s {which} this one; check NTP on both hosts");
+        let detail = format!("its clock is {off:.0} s {which} this one; check NTP on both hosts");
         Err(invalid(detail).with_clocks(time(issued), None))
     }
 
@@ -283,17 +283,6 @@ fn expect(claims: &Map<String, Value>, name: &'static str, expected: &str) -> Re
     }
     Err(invalid(format!("its `{name}` is not this call's")))
 }
-
-/// Tells whether `detail`, what a [`ProofVerifier`] said against a proof, with or without the
-/// reason's summary before it, is that the clocks differ.
-pub fn is_of_clocks(detail: &str) -> bool {
-    let summary = Reason::ProofInvalid.summary();
-    let rest = detail.strip_prefix(summary);
-    let rest = rest.and_then(|rest| rest.strip_prefix(": "));
-    rest.unwrap_or(detail).starts_with(OF_CLOCKS)
-}
-
-const OF_CLOCKS: &str = "its clock is ";
 
 fn invalid(detail: String) -> Refusal {
     Refusal::new(Reason::ProofInvalid, detail)

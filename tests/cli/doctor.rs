@@ -293,7 +293,10 @@ fn world_6_unpaired_key_is_token() {
 
     let told = fails(world.doctor("stranger", ""), "token", "between", 4);
 
-    says(&told, &["UNAUTHENTICATED KEY_UNKNOWN", "does not know key"]);
+    says(
+        &told,
+        &["UNAUTHENTICATED KEY_UNKNOWN", "does not trust key"],
+    );
     says(
         &told,
         &["countersign pair dpm=dpm/etc/application.properties"],

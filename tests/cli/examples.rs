@@ -68,7 +68,7 @@ fn prepared() -> Folder {
     let key = own
         .lines()
         .find_map(|line| line.split_once("generator.key="));
-    let refused = r#"{"eventId":"authRejected","reason":"KEY_UNKNOWN","message":"message=why"}"#;
+    let refused = r#"{"eventId":"authRejected","reason":"KEY_UNKNOWN","detail":"why"}"#;
     folder.write(
         "dpm/log/spring-boot-logger.json.log",
         format!("{refused}\n"),

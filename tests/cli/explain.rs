@@ -232,72 +232,75 @@ fn a_refusal_is_explained_from_the_log_of_either_side() {
         .exits(1);
 }
 
-fn line(event: &str, reason: &str) -> String {
-    format!("{{\"eventId\":\"{event}\",\"reason\":\"{reason}\",\"message\":\"m\"}}\n")
+/// A line of a log; members that are empty are left out.
+fn line(event: &str, members: &[(&str, &str)]) -> String {
+    let mut line = serde_json::json!({"eventId": event, "message": "m"});
+    for (name, value) in members.iter().filter(|(_, value)| !value.is_empty()) {
+        line[name] = (*value).into();
+    }
+    format!("{line}\n")
+}
+
+/// A line of a failed call between an engine and its DPM.
+fn failed(event: &str, kind: &str, side: &str, reason: &str) -> String {
+    let members = [("kind", kind), ("side", side), ("reason", reason)];
+    line(
+        event,
+        &[&members[..], &[("detail", "KEY_REVOKED: x")]].concat(),
+    )
 }
 
 #[test]
-fn the_newest_refusal_counts_whoever_refused_and_says_who() {
+fn the_newest_refusal_counts_of_either_side_and_says_which() {
     let folder = Folder::new();
-    let (mine, full) = ("not called: all keys", "RESOURCE_EXHAUSTED: 10000 engines");
-    let refused = "the engine refused our token: ROLE_MISSING: x";
-    let no_role = "the engine is not dialled: ROLE_MISSING: x";
-    let elsewhere = "the engine is not dialled: ADDRESS_NOT_ALLOWED: 10.0.0.1";
-    let unproved = "what answers at h:1 is not proved to be this engine: PROOF_INVALID: x";
-    let missing = "what answers at h:1 is not proved to be this engine: PROOF_MISSING: x";
-    for (event, reason, word, side) in [
-        ("authRejected", "KEY_UNKNOWN", "KEY_UNKNOWN", "here"),
-        ("registerRefused", "KEY_REVOKED: x", "KEY_REVOKED", "peer"),
-        (
-            "registerRefused",
-            "PROOF_INVALID: x",
-            "PROOF_INVALID",
-            "here",
-        ),
-        ("registerRefused", mine, "", "here"),
-        ("registerRefused", full, "", "peer"),
-        ("engineNotReady", refused, "ROLE_MISSING", "here"),
-        ("engineNotReady", unproved, "PROOF_INVALID", "peer"),
-        ("engineNotReady", no_role, "ROLE_MISSING", "peer"),
-        ("engineCheckFailed", refused, "ROLE_MISSING", "peer"),
+    for (event, kind, side, word) in [
+        ("authRejected", "", "here", "KEY_UNKNOWN"),
+        ("registerRefused", "REFUSED", "peer", "KEY_REVOKED"),
+        ("registerRefused", "NOT_PROVED", "here", "PROOF_INVALID"),
+        ("registerRefused", "NOT_DIALLED", "here", ""),
+        ("registerRefused", "REFUSED", "peer", ""),
+        ("engineNotReady", "REFUSED", "here", "ROLE_MISSING"),
+        ("engineNotReady", "NOT_PROVED", "peer", "PROOF_INVALID"),
+        ("engineNotReady", "NOT_DIALLED", "peer", "ROLE_MISSING"),
+        ("engineCheckFailed", "REFUSED", "peer", "ROLE_MISSING"),
         (
             "engineCheckFailed",
-            elsewhere,
-            "ADDRESS_NOT_ALLOWED",
+            "NOT_DIALLED",
             "here",
+            "ADDRESS_NOT_ALLOWED",
         ),
-        ("engineCheckFailed", missing, "PROOF_MISSING", "here"),
+        ("engineCheckFailed", "NOT_PROVED", "here", "PROOF_MISSING"),
     ] {
-        let log = line("authRejected", "TOKEN_EXPIRED")
-            + &line("registerRefused", "TOKEN_EXPIRED: x")
-            + &line(event, reason)
-            + &line("engineNotReady", "connection refused")
-            + &line("register", "");
+        let log = line("authRejected", &[("reason", "TOKEN_EXPIRED")])
+            + &failed("registerRefused", "REFUSED", "peer", "TOKEN_EXPIRED")
+            + &failed(event, kind, side, word)
+            + &failed("engineNotReady", "NOT_REACHED", "peer", "")
+            + &line("register", &[]);
         folder.write("log", log);
 
-        let told = folder.run("explain --log log -o json").exits(0).json();
+        let shown = folder.run("explain --log log -o json").exits(0).json();
         let text = folder.run("explain --log log").exits(0).stdout;
 
-        assert_eq!(told["reason"].as_str().unwrap_or_default(), word, "{told}");
-        assert_eq!(told["seen"]["side"], side, "{told}");
+        assert_eq!(
+            shown["reason"].as_str().unwrap_or_default(),
+            word,
+            "{shown}"
+        );
+        assert_eq!(shown["seen"]["side"], side, "{shown}");
         assert!(text.contains(&format!("  refused      {side}: ")), "{text}");
     }
 }
 
 #[test]
-fn proof_that_is_refused_for_its_time_is_mended_at_the_clocks() {
+fn proof_that_is_refused_for_its_time_is_corrected_at_the_clocks() {
     let folder = Folder::new();
-    let clock =
-        "PROOF_INVALID: the callee's proof does not hold: its clock is 100 s behind this one";
-    let other = "PROOF_INVALID: the callee's proof does not hold: its `nonce` is not this call's";
-    let answers = "what answers at h:1 is not proved to be this engine: ";
-    for (reason, is_of_clocks) in [(clock, true), (other, false)] {
-        for (event, start) in [("registerRefused", ""), ("engineCheckFailed", answers)] {
-            folder.write("log", line(event, &format!("{start}{reason}")));
+    for (kind, is_of_clocks) in [("CLOCKS_DIFFER", true), ("NOT_PROVED", false)] {
+        for event in ["registerRefused", "engineCheckFailed", "engineNotReady"] {
+            folder.write("log", failed(event, kind, "here", "PROOF_INVALID"));
 
-            let told = folder.run("explain --log log -o json").exits(0).json();
+            let shown = folder.run("explain --log log -o json").exits(0).json();
 
-            let help = told["help"].as_str().unwrap();
+            let help = shown["help"].as_str().unwrap();
             assert_eq!(help.contains("NTP on both hosts"), is_of_clocks, "{help}");
             assert_eq!(help.contains("another module"), !is_of_clocks, "{help}");
         }
@@ -307,30 +310,28 @@ fn proof_that_is_refused_for_its_time_is_mended_at_the_clocks() {
 #[test]
 fn a_word_that_a_stranger_chose_is_no_reason() {
     let folder = Folder::new();
-    let status = "it is not the time: no such PROOF_INVALID thing; KEY_REVOKED: x";
-    let proxied = "no engine answered: h:1 says KEY_REVOKED: x";
     let mimic = "it says the engine refused our token: KEY_REVOKED: x";
-    for (event, reason, told) in [
-        ("authRejected", "hello KEY_UNKNOWN", None),
-        ("registerRefused", status, Some(status)),
-        // These are no refusals: the line before counts.
-        ("engineCheckFailed", proxied, Some("before")),
-        ("engineNotReady", mimic, Some("before")),
+    let of = |event, member| line(event, &[(member, mimic), ("side", "peer")]);
+    for (log, detail) in [
+        (of("authRejected", "reason"), None),
+        (of("registerRefused", "detail"), Some(mimic)),
+        // These are not refusals: the line before counts.
+        (of("engineCheckFailed", "detail"), Some("before")),
+        (of("engineNotReady", "detail"), Some("before")),
     ] {
-        let log = line("registerRefused", "before") + &line(event, reason);
-        folder.write("log", log);
+        let before = [("detail", "before"), ("side", "peer")];
+        folder.write("log", line("registerRefused", &before) + &log);
 
         let run = folder.run("explain --log log -o json");
 
-        if let Some(told) = told {
-            let told_of = run.exits(0).json();
-            assert_eq!(told_of["seen"]["reason"], told, "{told_of}");
-            assert_eq!(told_of["seen"]["side"], "peer", "{told_of}");
-            assert_eq!(told_of["reason"], serde_json::Value::Null);
+        if let Some(detail) = detail {
+            let shown = run.exits(0).json();
+            assert_eq!(shown["seen"]["detail"], detail, "{shown}");
+            assert_eq!(shown["seen"]["side"], "peer", "{shown}");
+            assert_eq!(shown["reason"], serde_json::Value::Null);
         } else {
             let said = run.exits(1).stderr;
-            let none = format!("`{reason}`, which is none");
-            assert!(said.contains(&none), "{said}");
+            assert!(said.contains(&format!("`{mimic}`")), "{said}");
         }
     }
 }

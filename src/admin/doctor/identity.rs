@@ -9,7 +9,7 @@ use tower_layer::Layer as _;
 use super::peer::Peer;
 use super::report::{Fault, Found, Side};
 use crate::grpc::{
-    Connection, callee_time, code_name, is_proved, refusal_of, summary_and_detail,
+    Connection, OwnKey, callee_time, code_name, is_proved, refusal_of, summary_and_detail,
 };
 use crate::proto::identity as wire;
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
@@ -144,23 +144,18 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Fault {
     let (name, own) = (&peer.name, peer.module.own());
     let key = &own.key_id;
     let code = code_name(status.code());
-    let what = match reason {
-        Reason::KeyUnknown => format!("{} does not know key {key} of this module", who(peer)),
-        Reason::KeyRevoked => format!("{name} lists key {key} of this module as revoked"),
-        Reason::SignatureInvalid => {
-            format!("{} holds another key under the name {key}", who(peer))
-        }
-        _ => summary_and_detail(refusal),
+    let own_key = OwnKey::refused_for(reason);
+    let what = match own_key {
+        Some(OwnKey::Revoked) => OwnKey::Revoked.describe(name, key.as_str()),
+        Some(unknown) => unknown.describe(&who(peer), key.as_str()),
+        None => summary_and_detail(refusal),
     };
-    let side = match reason {
-        Reason::KeyRevoked => Side::Peer,
-        _ => Side::Between,
+    let side = match own_key {
+        Some(OwnKey::Revoked) => Side::Peer,
+        Some(OwnKey::Unknown | OwnKey::Differs) | None => Side::Between,
     };
     // No callee signs for a caller whose signature did not verify, and proofs are judged here.
-    let signable = !matches!(
-        reason,
-        Reason::KeyUnknown | Reason::SignatureInvalid | Reason::ProofMissing | Reason::ProofInvalid
-    );
+    let signable = matches!(own_key, Some(OwnKey::Revoked) | None) && !reason.is_raised_by_caller();
     let unproved = if signable && !is_proved(status) {
         " (unproved: the refusal is not signed)"
     } else {
@@ -168,22 +163,21 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Fault {
     };
     let fault = Fault::new(side, format!("{code} {reason}: {what}{unproved}"));
     let fault = fault.help(format!("countersign explain {reason}"));
-    if reason == Reason::KeyRevoked {
+    if own_key == Some(OwnKey::Revoked) {
         let fault = fault.help(format!(
             "revoked by mistake? write into the file of {name}: `is-revoked=false` for that key"
         ));
         let fault = fault.help("where it is intended, this module needs a new key:");
         return fault.help(peer.words.both.rotate_own());
     }
-    let fault = match reason {
-        Reason::KeyUnknown | Reason::SignatureInvalid => {
-            let port = &peer.words.port;
-            let fault = fault.help(format!("either another module answers there: {port}"));
-            let fault = fault.help(peer.words.host.clone());
-            let fault = fault.help(format!("or {name} does not trust this key:"));
-            fault.help(peer.words.list.clone())
-        }
-        _ => fault,
+    let fault = if own_key.is_some() {
+        let port = &peer.words.port;
+        let fault = fault.help(format!("either another module answers there: {port}"));
+        let fault = fault.help(peer.words.host.clone());
+        let fault = fault.help(format!("or {name} does not trust this key:"));
+        fault.help(peer.words.list.clone())
+    } else {
+        fault
     };
     let fault = fault.help(peer.words.check.clone());
     fault.help(peer.words.both.pair(false))

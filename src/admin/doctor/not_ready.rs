@@ -3,9 +3,10 @@
 use super::clock;
 use super::peer::{Peer, Words};
 use super::report::{Fault, Side};
-use crate::dpm::Refused;
+use crate::engine::{DialBackFailure, FailureKind};
+use crate::proto::convert::dial_back_failure;
 use crate::proto::registry::Engine;
-use crate::token::{Reason, is_of_clocks};
+use crate::token::Reason;
 
 /// The two ends of a dial-back, as the module that is examined sees them.
 #[derive(Debug)]
@@ -56,14 +57,21 @@ impl<'a> Ends<'a> {
     }
 }
 
-/// Tells whether the DPM may not dial `engine` where it is.
-pub(super) fn is_not_allowed(engine: &Engine) -> bool {
-    Refused::read(&engine.status_reason) == Some((Refused::Undialled, Reason::AddressNotAllowed))
+/// Returns why the last dial-back to `engine` failed: what failed, and the reason if one side refused.
+pub(super) fn failure_of(engine: &Engine) -> Option<(FailureKind, Option<Reason>)> {
+    let DialBackFailure { kind, reason, .. } =
+        dial_back_failure(engine.dial_back_failure.as_ref()?)?;
+    Some((kind, reason.and_then(|word| word.parse().ok())))
 }
 
-/// Tells whether nobody answered where the DPM dialled `engine`.
+/// Returns `true` if the DPM may not dial `engine` where it is.
+pub(super) fn is_not_allowed(engine: &Engine) -> bool {
+    failure_of(engine) == Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed)))
+}
+
+/// Returns `true` if nothing answered where the DPM dialled `engine`.
 pub(super) fn is_unreached(engine: &Engine) -> bool {
-    Refused::is_unreached(&engine.status_reason)
+    failure_of(engine).is_some_and(|(kind, _)| kind == FailureKind::NotReached)
 }
 
 /// Says that the DPM, whose `file` is on `side`, dials the engines of `owner` elsewhere alone.
@@ -82,34 +90,34 @@ pub(super) fn not_allowed(detail: String, owner: &str, side: Side, file: &str) -
 ///
 /// What to do follows the DPM's own words alone: a peer may have chosen the rest of them.
 pub(super) fn fault(detail: String, engine: &Engine, ends: &Ends<'_>) -> Fault {
-    let (text, owner) = (&engine.status_reason, &engine.deployment);
-    match Refused::read(text) {
-        Some((Refused::Undialled, Reason::AddressNotAllowed)) => {
+    let owner = &engine.deployment;
+    match failure_of(engine) {
+        Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) => {
             let file = ends.file(ends.dpm_side, &ends.dpm);
             not_allowed(detail, owner, ends.dpm_side, &file)
         }
-        Some((Refused::Undialled, Reason::RoleMissing)) => {
+        Some((FailureKind::NotDialled, Some(Reason::RoleMissing))) => {
             no_role(detail, ends, ends.dpm_side, [&ends.dpm, owner])
         }
-        Some((Refused::Call, Reason::RoleMissing)) => {
+        Some((FailureKind::Refused, Some(Reason::RoleMissing))) => {
             no_role(detail, ends, ends.engine_side(), [owner, &ends.dpm])
         }
-        Some((Refused::Answer, Reason::ProofInvalid)) if is_of_clocks(Refused::detail(text)) => {
+        Some((FailureKind::ClocksDiffer, _)) => {
             let other = match ends.dpm_side {
                 Side::Here => owner,
                 _ => &ends.dpm,
             };
             clock::compare(Fault::new(Side::Between, detail), other)
         }
-        Some((_, reason)) => {
+        Some((_, Some(reason))) => {
             let fault = Fault::new(Side::Between, detail).refused();
             let fault = fault.help(format!("countersign explain {reason}"));
             fault.help(ends.words.check.clone())
         }
-        None if Refused::is_undialled(text) => {
+        Some((FailureKind::NotDialled, None)) => {
             Fault::new(ends.dpm_side, detail).help(ends.words.check.clone())
         }
-        None if Refused::is_unreached(text) => {
+        Some((FailureKind::NotReached, None)) => {
             let fault = Fault::new(Side::Between, detail).help(
                 "does the engine run? start it with: countersign dpe run --home <its home>",
             );
@@ -117,7 +125,7 @@ pub(super) fn fault(detail: String, engine: &Engine, ends: &Ends<'_>) -> Fault {
                 "the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there",
             )
         }
-        None => Fault::new(Side::Between, detail).help(
+        _ => Fault::new(Side::Between, detail).help(
             "look at it again once the DPM has dialled it again; what it says then stands in its log, at `engineCheckFailed`",
         ),
     }
@@ -138,8 +146,9 @@ mod tests {
     use super::super::report::{Layer, Row};
     use super::*;
     use crate::identity::ModuleType;
+    use crate::proto::registry as wire;
 
-    fn row(reason: &str, dpm_side: Side) -> Row {
+    fn row(kind: FailureKind, reason: Option<Reason>, dpm_side: Side) -> Row {
         let words = |text: &str| text.to_owned();
         let words = Words {
             host: words("host"),
@@ -154,8 +163,13 @@ mod tests {
             },
             file: words("here.properties"),
         };
+        let failure = wire::DialBackFailure {
+            kind: wire::DialBackFailureKind::from(kind).into(),
+            reason: reason.map_or_else(String::new, |reason| reason.to_string()),
+            detail: "ADDRESS_NOT_ALLOWED: x; its clock is 9 s".to_owned(),
+        };
         let engine = Engine {
-            status_reason: reason.to_owned(),
+            dial_back_failure: Some(failure),
             deployment: "dpe-dev".to_owned(),
             ..Engine::default()
         };
@@ -170,20 +184,13 @@ mod tests {
 
     #[test]
     fn only_what_the_dpm_itself_says_of_an_address_is_mended_in_its_file() {
-        for (reason, is_meant) in [
-            ("the engine is not dialled: ADDRESS_NOT_ALLOWED: x", true),
-            (
-                "what answers at h:1 is not proved to be this engine: PROOF_INVALID: \
-                 ADDRESS_NOT_ALLOWED: x",
-                false,
-            ),
-            (
-                "the engine is not dialled: ROLE_MISSING: ADDRESS_NOT_ALLOWED: x",
-                false,
-            ),
+        for (kind, reason, is_meant) in [
+            (FailureKind::NotDialled, Reason::AddressNotAllowed, true),
+            (FailureKind::NotProved, Reason::ProofInvalid, false),
+            (FailureKind::NotDialled, Reason::RoleMissing, false),
         ] {
             for side in [Side::Peer, Side::Here] {
-                let row = row(reason, side);
+                let row = row(kind, Some(reason), side);
 
                 let told = row.help.join("; ");
                 assert_eq!(told.contains("allowed-addresses"), is_meant, "{told}");
@@ -194,9 +201,8 @@ mod tests {
 
     #[test]
     fn role_that_is_missing_is_written_where_it_is_missing() {
-        let here = "the engine is not dialled: ROLE_MISSING: `dpe-dev` lacks the role";
-        let there = "the engine refused our token: ROLE_MISSING: `dpe-dev` gives no role";
-        for (reason, dpm, side, file, of) in [
+        let (here, there) = (FailureKind::NotDialled, FailureKind::Refused);
+        for (kind, dpm, side, file, of) in [
             (here, Side::Here, Side::Here, "here.properties", "dpe-dev"),
             (
                 here,
@@ -214,7 +220,7 @@ mod tests {
                 "dpm-dev",
             ),
         ] {
-            let row = row(reason, dpm);
+            let row = row(kind, Some(Reason::RoleMissing), dpm);
 
             let line = format!("ataccama.one.platform.deployments.{of}.security.roles[0]");
             let help = format!("write into {file}: {line}=IMPERSONATION");
@@ -225,28 +231,19 @@ mod tests {
 
     #[test]
     fn clocks_are_compared_only_where_the_dpm_measured_them() {
-        let answers = "what answers at h:1 is not proved to be this engine: PROOF_INVALID: ";
-        for (detail, is_meant) in [
-            (
-                "the callee's proof does not hold: its clock is 100 s behind this one; check NTP",
-                true,
-            ),
-            ("its `iss` is `its clock is 9 s`", false),
+        for (kind, is_meant) in [
+            (FailureKind::ClocksDiffer, true),
+            (FailureKind::NotProved, false),
         ] {
-            let told = row(&format!("{answers}{detail}"), Side::Peer)
-                .help
-                .join("; ");
+            let help = row(kind, Some(Reason::ProofInvalid), Side::Peer).help;
 
-            assert_eq!(told.contains("date -u"), is_meant, "{told}");
+            assert_eq!(help.join("; ").contains("date -u"), is_meant, "{help:?}");
         }
     }
 
     #[test]
     fn engine_that_nobody_reaches_is_to_be_started_or_to_advertise_another_address() {
-        let row = row(
-            "the engine cannot be reached: connection refused",
-            Side::Peer,
-        );
+        let row = row(FailureKind::NotReached, None, Side::Peer);
 
         assert!(row.help.iter().any(|help| help.contains("dpe run")));
         assert!(

@@ -131,6 +131,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Returns what is news when it changes: not how long it took, nor by how much clocks differ.
+    pub fn outcome(&self) -> (State, Option<Side>, Vec<String>) {
+        (self.state, self.side, self.help.clone())
+    }
+
     pub(super) fn new(layer: Layer, state: State, detail: impl Into<String>) -> Self {
         Self {
             layer,

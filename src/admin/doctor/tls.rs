@@ -75,13 +75,10 @@ pub(super) fn fault(peer: &Peer, failure: &ClientFailure) -> Fault {
         | ClientFailure::Closed => Side::Peer,
         _ => Side::Between,
     };
-    let told = failure.to_string();
-    // What is wrong stands before the semicolon, what to do after it.
-    let (what, help) = told.split_once("; ").unwrap_or((told.as_str(), ""));
-    let fault = Fault::new(side, what);
-    let fault = match help {
-        "" => fault,
-        help => fault.help(help),
+    let fault = Fault::new(side, failure.what());
+    let fault = match failure.help() {
+        Some(help) => fault.help(help),
+        None => fault,
     };
     match failure {
         ClientFailure::NotTls { .. } | ClientFailure::TlsExpected => {

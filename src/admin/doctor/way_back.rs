@@ -11,7 +11,7 @@ use super::not_ready::{self, Ends};
 use super::peer::Peer;
 use super::report::{Fault, Found, Side};
 use super::role::{self, Record};
-use crate::admin::rejection::{Rejection, newest_of};
+use crate::admin::rejection::{Rejection, newest};
 use crate::config::Settings;
 use crate::dpe::{EngineIdFileError, stored_engine_id};
 use crate::engine::EngineId;
@@ -77,11 +77,14 @@ pub(super) async fn judge(
 fn not_held(peer: &Peer, settings: &Settings) -> Fault {
     let log = &settings.home.log;
     let events = ["registerRefused", "register", "waitingForDpm"];
-    let told = newest_of(log, &events).ok().flatten();
-    let refused = told.filter(|line| line.text("eventId") == Some("registerRefused"));
+    let newest = newest(log, &events).ok().flatten();
+    let refused = newest.filter(Rejection::is_of_registration);
     let word = refused.as_ref().and_then(Rejection::reason);
-    let reason = refused.as_ref().and_then(|line| line.text("reason"));
-    let reason = reason.map_or_else(String::new, |why| format!(": {}", UntrustedReason(why)));
+    let why = refused.as_ref().and_then(|line| line.text("detail"));
+    let why = word.map(Reason::as_str).into_iter().chain(why);
+    let reason: String = why
+        .map(|text| format!(": {}", UntrustedReason(text)))
+        .collect();
     let detail = format!(
         "the engine runs, but {} does not hold it{reason}",
         peer.name

@@ -21,6 +21,7 @@ fn engine(hostname: &str, port: u16) -> Engine {
         constraints: EngineConstraints::default(),
         status: EngineStatus::New,
         status_reason: None,
+        dial_back_failure: None,
         owner: Owner {
             deployment: "dpe-dev".into(),
             module: "dpe".into(),

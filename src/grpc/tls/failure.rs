@@ -1,5 +1,6 @@
 //! Why a handshake failed, in words: what is wrong, on which side, and which setting to look at.
 
+use std::fmt;
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
@@ -9,42 +10,27 @@ use super::pins::NotPinned;
 use crate::jose::Fingerprint;
 
 /// Why a client has no TLS with a server. `settings` is the common start of the client's settings.
-#[derive(Debug, thiserror::Error)]
+///
+/// Prints what is wrong and, after a semicolon, what to do about it.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum ClientFailure {
     /// The own files cannot be used.
-    #[error(transparent)]
-    Setup(#[from] TlsError),
-    /// The host is no name that a certificate could be for.
-    #[error("`{0}` is no name for a certificate")]
+    Setup(TlsError),
+    /// The host is not a name that a certificate could be for.
     Name(String),
-    /// What answered is no TLS.
-    #[error(
-        "the peer does not speak TLS on this port; set `ataccama.server.grpc.tls.enabled=true` there, or `{settings}.enabled=false` here"
-    )]
+    /// What answered is not TLS.
     NotTls {
         /// The client's settings.
         settings: String,
     },
     /// What answered is TLS, on a connection without.
-    #[error(
-        "the peer speaks TLS on this port and this connection does not; set `ataccama.client.connection.<c>.grpc.tls.enabled=true` for it"
-    )]
     TlsExpected,
     /// The server's certificate has expired.
-    #[error(
-        "the server's certificate has expired; renew the server's `ataccama.server.grpc.tls.cert-chain`"
-    )]
     Expired,
     /// The server's certificate is not valid yet.
-    #[error(
-        "the server's certificate is not valid yet; check both clocks, and the server's `ataccama.server.grpc.tls.cert-chain`"
-    )]
     NotYetValid,
     /// The server's certificate is for other names.
-    #[error(
-        "the server's certificate is for {presented}, not for `{host}`; correct the connection's `host`, or the server's `ataccama.server.grpc.tls.cert-chain`"
-    )]
     WrongName {
         /// The host that was dialled.
         host: String,
@@ -52,17 +38,11 @@ pub enum ClientFailure {
         presented: String,
     },
     /// No configured authority vouches for the server's certificate.
-    #[error(
-        "the server's certificate is by an authority that is not in `{settings}.trust-cert-collection`"
-    )]
     UnknownAuthority {
         /// The client's settings.
         settings: String,
     },
     /// The key of the server's certificate is not the pinned one.
-    #[error(
-        "the server's certificate has the key `{fingerprint}`, which is not pinned for {whose}; if it is the peer's new one, write it into `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
-    )]
     NotPinned {
         /// Whose pins do not hold it.
         whose: String,
@@ -70,26 +50,17 @@ pub enum ClientFailure {
         fingerprint: Fingerprint,
     },
     /// The server's certificate is refused for another reason.
-    #[error("the server's certificate is refused: {0}")]
     Certificate(CertificateError),
     /// The server does not speak HTTP/2.
-    #[error("the peer speaks TLS, but not HTTP/2 (ALPN `h2`) on this port: it is no gRPC server")]
     NotHttp2,
     /// No common TLS version or cipher.
-    #[error("the two sides have no TLS version in common; a pinned certificate needs TLS 1.3")]
     Version,
     /// The server wants a certificate and got none.
-    #[error(
-        "the server requires a client certificate; set `{settings}.cert-chain` and `{settings}.private-key`"
-    )]
     CertificateRequired {
         /// The client's settings.
         settings: String,
     },
     /// The server does not accept the certificate shown.
-    #[error(
-        "the server refuses the certificate of `{settings}.cert-chain` ({alert:?}); the server's `trust-cert-collection` or `tls-keys` must name it"
-    )]
     CertificateRefused {
         /// The client's settings.
         settings: String,
@@ -97,22 +68,131 @@ pub enum ClientFailure {
         alert: AlertDescription,
     },
     /// The server broke off with another word.
-    #[error("the server broke off the TLS handshake ({0:?})")]
     Alert(AlertDescription),
     /// The connection ended during the handshake.
-    #[error(
-        "the peer closed the connection during the TLS handshake; does it speak TLS on this port?"
-    )]
     Closed,
     /// TLS failed otherwise.
-    #[error("TLS failed: {0}")]
     Tls(Error),
     /// The connection failed.
-    #[error("the connection failed during the TLS handshake: {0}")]
     Io(io::ErrorKind),
 }
 
+impl fmt::Display for ClientFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what())?;
+        match self.help() {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ClientFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Setup(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<TlsError> for ClientFailure {
+    fn from(error: TlsError) -> Self {
+        Self::Setup(error)
+    }
+}
+
 impl ClientFailure {
+    /// Returns what is wrong.
+    pub fn what(&self) -> String {
+        let what = match self {
+            Self::Setup(error) => return error.to_string(),
+            Self::Name(name) => return format!("`{name}` is not a name for a certificate"),
+            Self::NotTls { .. } => "the peer does not speak TLS on this port",
+            Self::TlsExpected => "the peer speaks TLS on this port and this connection does not",
+            Self::Expired => "the server's certificate has expired",
+            Self::NotYetValid => "the server's certificate is not valid yet",
+            Self::WrongName { host, presented } => {
+                return format!("the server's certificate is for {presented}, not for `{host}`");
+            }
+            Self::UnknownAuthority { settings } => {
+                return format!(
+                    "the server's certificate is by an authority that is not in `{settings}.trust-cert-collection`"
+                );
+            }
+            Self::NotPinned { whose, fingerprint } => {
+                return format!(
+                    "the server's certificate has the key `{fingerprint}`, which is not pinned for {whose}"
+                );
+            }
+            Self::Certificate(error) => {
+                return format!("the server's certificate is refused: {error}");
+            }
+            Self::NotHttp2 => {
+                "the peer speaks TLS, but not HTTP/2 (ALPN `h2`) on this port: it is not a gRPC server"
+            }
+            Self::Version => "the two sides have no TLS version in common",
+            Self::CertificateRequired { .. } => "the server requires a client certificate",
+            Self::CertificateRefused { settings, alert } => {
+                return format!(
+                    "the server refuses the certificate of `{settings}.cert-chain` ({alert:?})"
+                );
+            }
+            Self::Alert(alert) => {
+                return format!("the server broke off the TLS handshake ({alert:?})");
+            }
+            Self::Closed => "the peer closed the connection during the TLS handshake",
+            Self::Tls(error) => return format!("TLS failed: {error}"),
+            Self::Io(kind) => {
+                return format!("the connection failed during the TLS handshake: {kind}");
+            }
+        };
+        what.to_owned()
+    }
+
+    /// Returns what to do about it, where that is known.
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::NotTls { settings } => {
+                return Some(format!(
+                    "set `ataccama.server.grpc.tls.enabled=true` there, or `{settings}.enabled=false` here"
+                ));
+            }
+            Self::TlsExpected => {
+                "set `ataccama.client.connection.<c>.grpc.tls.enabled=true` for it"
+            }
+            Self::Expired => "renew the server's `ataccama.server.grpc.tls.cert-chain`",
+            Self::NotYetValid => {
+                "check both clocks, and the server's `ataccama.server.grpc.tls.cert-chain`"
+            }
+            Self::WrongName { .. } => {
+                "correct the connection's `host`, or the server's `ataccama.server.grpc.tls.cert-chain`"
+            }
+            Self::NotPinned { .. } => {
+                "if it is the peer's new one, write it into `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+            }
+            Self::Version => "a pinned certificate needs TLS 1.3",
+            Self::CertificateRequired { settings } => {
+                return Some(format!(
+                    "set `{settings}.cert-chain` and `{settings}.private-key`"
+                ));
+            }
+            Self::CertificateRefused { .. } => {
+                "the server's `trust-cert-collection` or `tls-keys` must name it"
+            }
+            Self::Closed => "does it speak TLS on this port?",
+            Self::Setup(_)
+            | Self::Name(_)
+            | Self::UnknownAuthority { .. }
+            | Self::Certificate(_)
+            | Self::NotHttp2
+            | Self::Alert(_)
+            | Self::Tls(_)
+            | Self::Io(_) => return None,
+        };
+        Some(help.to_owned())
+    }
+
     /// Says the same without anything that the server sent: for whoever may have chosen where to
     /// connect, and must not learn what is there.
     pub fn in_own_words(&self) -> String {

@@ -2,6 +2,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::engine::FailureKind;
 use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
 use crate::registry::store::MemoryStore;
 use crate::telemetry::{Format, capture};
@@ -67,8 +68,13 @@ fn caller(deployment: &str) -> Registrant {
     }
 }
 
-fn failed(reason: &str) -> CheckOutcome {
-    CheckOutcome::Failed(reason.into())
+fn failed(detail: &str) -> CheckOutcome {
+    CheckOutcome::Failed(DialBackFailure::new(FailureKind::NotReached, detail))
+}
+
+/// What the record says of the dial-back that failed.
+fn detail(engine: &Engine) -> Option<&str> {
+    Some(&engine.dial_back_failure.as_ref()?.detail)
 }
 
 /// Runs `scene` and returns the ids of the events that it logs, with two members of interest.
@@ -79,7 +85,7 @@ async fn logged(scene: impl Future<Output = ()>) -> Vec<String> {
     let words = |line: &String| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         let member = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        let words = ["eventId", "oldStatus", "newStatus", "reason"].map(member);
+        let words = ["eventId", "oldStatus", "newStatus", "detail"].map(member);
         words.join(" ").trim().to_owned()
     };
     lines.take().iter().map(words).collect()
@@ -329,10 +335,12 @@ async fn failed_check_of_a_new_engine_keeps_it_new_with_the_reason() {
         for reason in ["a", "a", "b"] {
             let checked = world.checked(&engine, failed(reason)).await;
             assert_eq!(checked.status, EngineStatus::New);
-            assert_eq!(checked.status_reason.as_deref(), Some(reason));
+            assert_eq!(detail(&checked), Some(reason));
         }
         let kept = world.register("dpe-dev", 1).await.unwrap();
-        assert_eq!(kept.status_reason.as_deref(), Some("b"));
+        assert_eq!(detail(&kept), Some("b"));
+        let text = kept.status_reason.as_deref();
+        assert_eq!(text, Some("the engine cannot be reached: b"));
     })
     .await;
 
@@ -358,8 +366,8 @@ async fn lost_engine_is_disconnected_once_and_comes_back() {
         }
         let back = world.checked(&ready, CheckOutcome::Proved).await;
         assert_eq!(
-            (back.status, &back.status_reason),
-            (EngineStatus::Ready, &None)
+            (back.status, &back.status_reason, detail(&back)),
+            (EngineStatus::Ready, &None, None)
         );
     })
     .await;
@@ -390,7 +398,7 @@ async fn answer_without_proof_makes_no_engine_ready() {
 
     let lost = world.checked(&new, CheckOutcome::Alive).await;
     assert_eq!(lost.status, EngineStatus::Disconnected);
-    assert_eq!(lost.status_reason.as_deref(), Some("lost"));
+    assert_eq!(detail(&lost), Some("lost"));
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Counts, EngineStore, Expected, Revision};
-use crate::engine::{Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus, Owner};
+use crate::engine::{
+    DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind,
+    Owner,
+};
 
 /// Holds the stores that `empty` makes to the contract of [`EngineStore`].
 pub(super) async fn check<F>(empty: F)
@@ -32,6 +35,7 @@ fn engine(n: u8, deployment: &str) -> Engine {
         constraints: EngineConstraints::new(pair("a"), pair("b"), vec!["c".into()]).unwrap(),
         status: EngineStatus::Disconnected,
         status_reason: Some("refused".into()),
+        dial_back_failure: Some(DialBackFailure::new(FailureKind::Refused, "välue")),
         owner: Owner {
             deployment: deployment.into(),
             module: "dpe".into(),
@@ -48,6 +52,7 @@ async fn a_record_comes_back_as_it_was_written(store: &dyn EngineStore) {
     let bare = Engine {
         constraints: EngineConstraints::default(),
         status_reason: None,
+        dial_back_failure: None,
         over_loopback: false,
         owner: Owner {
             environment: None,

@@ -6,7 +6,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::engine::{Engine, EngineAddress, EngineConstraints, EngineStatus, Owner};
+use crate::engine::{
+    DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus, FailureKind, Owner,
+};
 use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
 use crate::telemetry::{capture, events};
 
@@ -61,6 +63,7 @@ fn seed_engine(constraints: EngineConstraints) -> Engine {
         constraints,
         status: EngineStatus::New,
         status_reason: None,
+        dial_back_failure: None,
         owner: Owner {
             deployment: "dpe-dev".into(),
             module: "dpe".into(),
@@ -150,12 +153,13 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
         detail: &text,
         help: "Pair the two modules.",
     };
+    let failure = DialBackFailure::new(FailureKind::NotProved, &*text).with_reason(&*text);
 
     for format in [Format::Json, Format::Plain, Format::Console] {
         let lines = logged(format, NOON, || {
             events::register_engine(&seed_caller(), &engine);
             events::auth_rejected(&call, 3);
-            events::engine_check_failed(&engine, &text);
+            events::engine_check_failed(&engine, &failure);
             events::set_engine_status(
                 &engine,
                 EngineStatus::New,
@@ -163,7 +167,7 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
                 Some(&text),
             );
             events::waiting_for_dpm(engine.id, &text, &text, &text);
-            events::register_refused(engine.id, &text, &text, &text);
+            events::register_refused(engine.id, &text, failure.kind, Some(&text), &text, &text);
             tracing::warn!(odd = %text, "{text}");
         });
 
@@ -250,7 +254,15 @@ fn refused_registration_says_its_reason_once() {
     let engine = "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap();
 
     let lines = logged(Format::Console, NOON, || {
-        events::register_refused(engine, "localhost:8531", "KEY_UNKNOWN: no such key", "pair");
+        let (kind, reason) = (FailureKind::Refused, Some("KEY_UNKNOWN"));
+        events::register_refused(
+            engine,
+            "localhost:8531",
+            kind,
+            reason,
+            "no such key",
+            "pair",
+        );
     });
 
     assert_eq!(lines.len(), 1);
