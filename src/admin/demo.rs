@@ -16,10 +16,11 @@ use child::{ChildModule, text};
 use super::Refused;
 use super::pairing::{self, Member, Options};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{CheckError, LoadError, ModuleKind, Settings, check};
+use crate::config::{LoadError, ModuleKind, Settings, check};
 use crate::grpc::Target;
 use crate::identity::{ModuleType, NameError, Role, RoleError};
 use crate::jose::Fingerprint;
+use crate::properties::ReadError;
 
 /// How the demo runs.
 #[derive(Clone, Debug)]
@@ -70,7 +71,7 @@ pub enum DemoError {
     Load(#[from] LoadError),
     /// What was paired cannot be checked.
     #[error("cannot check what was paired")]
-    Check(#[from] CheckError),
+    Check(#[from] ReadError),
     /// A child cannot be run.
     #[error("cannot run {name}")]
     Start {

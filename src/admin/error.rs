@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use super::overrides::Overriding;
 use super::rotation::OutOfTurn;
-use crate::config::CheckError;
 use crate::diagnostic::Findings;
 use crate::properties::ReadError;
 
@@ -212,11 +211,5 @@ impl From<WriteError> for Refused {
 impl From<ReadError> for Refused {
     fn from(error: ReadError) -> Self {
         Self::of(Kind::Unreadable).caused_by(error)
-    }
-}
-
-impl From<CheckError> for Refused {
-    fn from(error: CheckError) -> Self {
-        Self::new(Kind::Internal, "cannot check what would be written").caused_by(error)
     }
 }

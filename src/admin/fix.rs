@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::edited::{EditedFile, write_all};
 use super::error::WriteError;
-use crate::config::{self, CheckError, Repair, Report};
-use crate::properties::FileText;
+use crate::config::{self, Repair, Report};
+use crate::properties::{FileText, ReadError};
 
 /// What would be repaired in some files, and what `check` reports of them afterwards.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Fix {
     /// # Errors
     ///
     /// If a file cannot be read.
-    pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, CheckError> {
+    pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, ReadError> {
         let errors = |path: &Path, text: &FileText| {
             let file = (path.to_owned(), text.clone());
             let report = config::check_texts(&[file], environment, &[]);
@@ -35,11 +35,13 @@ impl Fix {
         for path in files {
             let before = FileText::read(path)?;
             let fixed = config::fix(path, &before);
-            let after = fixed.as_ref().map(|fixed| before.edited(fixed.text()));
+            let after = fixed
+                .as_ref()
+                .map(|fixed| before.edited(fixed.text.expose()));
             match (fixed, after) {
                 (Some(fixed), Some(after)) if errors(path, &after)? <= errors(path, &before)? => {
-                    edited.push(EditedFile::replaced(path, before, fixed.text()));
-                    repairs.extend_from_slice(fixed.repairs());
+                    edited.push(EditedFile::replaced(path, before, fixed.text.expose()));
+                    repairs.extend(fixed.repairs);
                     texts.push((path.clone(), after));
                 }
                 _ => texts.push((path.clone(), before)),

@@ -10,8 +10,9 @@ use super::confirm::ask_to_write;
 use super::output::{Answer, Console, Exit, Failure, counted};
 use crate::admin::WriteError;
 use crate::admin::fix::Fix;
-use crate::config::{self, CheckError, Repair, Report};
+use crate::config::{self, Repair, Report};
 use crate::diagnostic::{Finding, Origin};
+use crate::properties::ReadError;
 
 #[expect(
     clippy::struct_excessive_bools,
@@ -89,7 +90,7 @@ struct Shown<'a> {
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let files = once_each(&arguments.files, console);
-    let failed = |error: &CheckError| Failure::caused(Exit::Unreadable, "cannot check", error);
+    let failed = |error: &ReadError| Failure::caused(Exit::Unreadable, "cannot check", error);
     let environment = config::environment();
     if arguments.fix {
         let planned = Fix::plan(&files, &environment).map_err(|error| failed(&error))?;

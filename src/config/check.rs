@@ -47,15 +47,6 @@ pub struct Checked {
     pub deployments: Vec<Deployment>,
 }
 
-/// Why files could not be checked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckError {
-    /// A file cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
 /// Checks `files`, each by itself and, if there are several, compared with each other.
 ///
 /// Placeholders may name variables of `environment`; the settings it overrides are not looked at.
@@ -64,7 +55,7 @@ pub enum CheckError {
 ///
 /// If a file cannot be read. What is wrong inside of one is a finding, bytes that are no text
 /// included.
-pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Report, CheckError> {
+pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Report, ReadError> {
     let mut texts = Vec::new();
     let mut no_text = Vec::new();
     for path in files {
@@ -89,7 +80,7 @@ pub fn check_texts(
     texts: &[(PathBuf, FileText)],
     environment: &[(String, String)],
     assumed: &[PathBuf],
-) -> Result<Report, CheckError> {
+) -> Result<Report, ReadError> {
     let sets = &[];
     let question = Question {
         home: None,

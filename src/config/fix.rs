@@ -14,8 +14,10 @@ use super::schema::{self, Known, Placed, Takes};
 /// A text with its repairs.
 #[derive(Debug)]
 pub struct Fixed {
-    text: Secret<String>,
-    repairs: Vec<Repair>,
+    /// The text, without a byte order mark.
+    pub text: Secret<String>,
+    /// What was repaired, in the order of the lines.
+    pub repairs: Vec<Repair>,
 }
 
 /// One repair, as it may be shown: private keys are left out.
@@ -35,18 +37,6 @@ pub struct Repair {
     pub before: String,
     /// The line as it is.
     pub after: String,
-}
-
-impl Fixed {
-    /// Returns the text, without a byte order mark.
-    pub fn text(&self) -> &str {
-        self.text.expose()
-    }
-
-    /// Returns what was repaired, in the order of the lines.
-    pub fn repairs(&self) -> &[Repair] {
-        &self.repairs
-    }
 }
 
 /// Repairs `text`, the content of `path`; `None` if there is nothing to repair.

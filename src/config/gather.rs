@@ -57,11 +57,11 @@ pub(super) fn files(
                 report(view, entry.key_span(), found)
             }),
             Known::NearMiss(meant) => {
-                let message = format!("{} is not a setting of ours", quote(entry.key()));
+                let message = format!("{} is not a countersign setting", quote(entry.key()));
                 let found = Finding::new(Code::Cs0107, Origin::Default, message)
                     .with_key(crate::diagnostic::redact(entry.key()))
                     .with_help(format!(
-                        "if `{meant}` is meant, write that; else ignore this"
+                        "if you mean `{meant}`, write that; otherwise ignore this"
                     ));
                 gathered
                     .findings
@@ -138,7 +138,7 @@ impl Spellings {
 }
 
 fn unknown(name: &str, meant: Option<&str>) -> Finding {
-    let message = format!("there is no setting {}", quote(name));
+    let message = format!("unknown setting {}", quote(name));
     let help = meant.map_or_else(
         || "remove it, or correct its name".to_owned(),
         |meant| format!("write `{meant}`"),
@@ -170,10 +170,10 @@ pub(super) fn environment(
         if let Some(placed) = overridden(&variable, file) {
             values.add(placed, Sourced::new(value, origin));
         } else if claims_ours(&variable) {
-            let message = format!("there is no setting for the variable {}", quote(name));
+            let message = format!("no setting matches the variable {}", quote(name));
             findings.push(
                 Finding::new(Code::Cs0106, origin, message)
-                    .with_help("variables override settings and deployments of the file; they never add a deployment or key"),
+                    .with_help("variables override settings and deployments of the file; they cannot add a deployment or a key"),
             );
         }
     }
@@ -247,11 +247,12 @@ pub(super) fn options(
 
 /// Refuses a private key among the arguments, which every process of the machine can read.
 fn readable_by_all(name: &str) -> Finding {
-    let message = format!("`{name}` is not taken from `--set`: everybody can read a command line");
+    let message =
+        format!("`{name}` cannot be given with `--set`: every user can read a command line");
     Finding::new(Code::Cs0108, Origin::SetOption, message)
         .with_severity(Severity::Error)
         .with_key(name)
-        .with_help("give the key in the file or in an environment variable")
+        .with_help("put the key in the file or in an environment variable")
 }
 
 /// The map keys of a layer.
@@ -423,11 +424,11 @@ fn duplicates(placed: &Placed, given: &[Given], view: &View) -> Vec<Finding> {
         };
         let message = match index {
             Some(index) if earlier.is_some() => format!(
-                "element {} of `{name}` is also given at {}",
+                "element {} of `{name}` is also set at {}",
                 quote(index),
                 other.origin()
             ),
-            _ => format!("`{name}` is also given at {}", other.origin()),
+            _ => format!("`{name}` is also set at {}", other.origin()),
         };
         let found_here = finding(view, Code::Cs0103, value, Part::Name, message);
         found.push(

@@ -87,7 +87,7 @@ pub(super) fn inspect(question: &Question<'_>, files: &[(&Path, &FileText)]) -> 
     let mut reader = Reader::new(&layered, &view, &gathered.ours, question);
     let own = keys::private(&mut reader, keys::OWN);
     let impersonation = reader.parsed(IMPERSONATION, &[], |text| {
-        Role::new(text).map_err(|error| format!("is no role: {error}"))
+        Role::new(text).map_err(|error| format!("is not a role: {error}"))
     });
     let impersonation = impersonation.map_or_else(Role::impersonation, |(role, _)| role);
     let options = options::read(&mut reader);

@@ -12,7 +12,6 @@ use crate::registry::AddressRules;
 use crate::token::Policy;
 use crate::trust::{Deployment, OwnDeployment};
 
-use super::check::CheckError;
 use super::inspect::inspect;
 use super::own::{
     ClientSettings, EngineSettings, Home, LoggingSettings, PeerSettings, ProofMode,
@@ -98,13 +97,6 @@ fn summary(findings: &Findings) -> String {
         (Some(first), 1) => first.to_string(),
         (Some(first), _) => format!("{first} (and {} more errors)", errors.saturating_sub(1)),
         (None, _) => "the settings cannot be used".to_owned(),
-    }
-}
-
-impl From<CheckError> for LoadError {
-    fn from(error: CheckError) -> Self {
-        let CheckError::Read(error) = error;
-        Self::Read(error)
     }
 }
 

@@ -23,7 +23,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use check::{CheckError, Checked, Report, check, check_texts};
+pub use check::{Checked, Report, check, check_texts};
 pub use fix::{Fixed, Repair, fix};
 pub use load::{LoadError, Settings, environment, may_be_setting};
 pub use own::{

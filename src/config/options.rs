@@ -83,7 +83,7 @@ fn deployment_name(
                 name,
                 keys,
                 &value,
-                &format!("is no deployment name: {error}"),
+                &format!("is not a deployment name: {error}"),
             );
             None
         }
@@ -152,7 +152,7 @@ fn address(reader: &mut Reader<'_>, name: &str) -> IpAddr {
             name,
             &[],
             &value,
-            "is no IP address, such as `127.0.0.1` or `0.0.0.0`",
+            "is not an IP address such as `127.0.0.1` or `0.0.0.0`",
         );
         loopback
     })
@@ -263,7 +263,7 @@ fn url(reader: &mut Reader<'_>) -> Option<String> {
         name,
         &[],
         &value,
-        "starts with none of `memory:`, `file:`, `etcd://`",
+        "does not start with `memory:`, `file:` or `etcd://`",
     );
     None
 }
@@ -302,7 +302,7 @@ fn peers(reader: &mut Reader<'_>) -> Vec<PeerSettings> {
                 std::slice::from_ref(&name),
             );
             let message = format!("there is no trusted deployment {}", quote(&name));
-            let help = format!("trusted are: {}", trusted.join(", "));
+            let help = format!("trusted deployments: {}", trusted.join(", "));
             reader.report_below(Code::Cs0106, &path, message, help);
             continue;
         }
@@ -328,7 +328,7 @@ fn allowed(reader: &mut Reader<'_>, keys: &[String]) -> Vec<AllowedAddress> {
                 name,
                 keys,
                 &element,
-                "is no host name, IP address or network",
+                "is not a host name, IP address or network",
             ),
         }
     }

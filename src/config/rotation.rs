@@ -47,11 +47,11 @@ pub(super) fn read(
         unfit(reader, own, next, deployments);
     }
     let activated_at = reader.parsed(ACTIVATED_AT, &[], |text| {
-        let why = "is no time such as `2026-01-31T12:00:00Z`";
+        let why = "is not a time such as `2026-01-31T12:00:00Z`";
         text.parse::<Timestamp>().map_err(|_error| why.to_owned())
     });
     let previous = reader.parsed(PREVIOUS, &[], |text| {
-        let why = "is no fingerprint, 43 characters of base64url";
+        let why = "is not a fingerprint: 43 characters of base64url";
         text.parse().map_err(|_error| why.to_owned())
     });
     RotationSettings {

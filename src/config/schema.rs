@@ -8,6 +8,7 @@ mod recognised;
 mod rotation;
 
 pub(super) use hot::is_hot;
+pub(super) use recognised::why_unused;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;

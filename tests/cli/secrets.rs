@@ -125,7 +125,7 @@ fn a_private_key_is_not_taken_from_an_option() {
         let run = folder.run(&format!("dpm run --home home --set {setting}={key}"));
 
         let run = run.exits(3);
-        let expected = format!("error[CS0108]: `{setting}` is not taken from `--set`");
+        let expected = format!("error[CS0108]: `{setting}` cannot be given with `--set`");
         assert!(run.stderr.contains(&expected), "{}", run.stderr);
         assert!(
             !run.stderr.contains(key.get(40..60).unwrap()),

@@ -35,7 +35,7 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
             Severity::Error,
             &[ADDRESS],
             &format!("the gRPC port would be open on {address} without TLS"),
-            "turn TLS on (`countersign pair --tls`), write `countersign.server.address=127.0.0.1`, or, where the network is trusted, `countersign.server.allow-plaintext=true`",
+            "turn TLS on (`countersign pair --tls`), write `countersign.server.address=127.0.0.1`, or, on a trusted network, `countersign.server.allow-plaintext=true`",
         );
     } else if plaintext && is_run {
         report(
@@ -43,7 +43,7 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
             Severity::Warning,
             &[PLAINTEXT],
             &format!("the gRPC port is open on {address} without TLS"),
-            "everybody on that network can read and use the tokens; use TLS where it is not trusted",
+            "anyone on that network can read and use the tokens; use TLS unless you trust the network",
         );
     }
     if beyond && !server.authenticate {
@@ -51,15 +51,15 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
             reader,
             Severity::Error,
             &[AUTHENTICATE, ADDRESS],
-            &format!("the gRPC port would be open to everybody on {address}"),
-            "write `true`, or listen on `127.0.0.1` alone",
+            &format!("the gRPC port would accept calls without authentication on {address}"),
+            "write `true`, or listen on `127.0.0.1` only",
         );
     } else if !server.authenticate && is_run {
         report(
             reader,
             Severity::Warning,
             &[AUTHENTICATE],
-            "callers need not prove who they are: every process of this machine may call",
+            "callers are not authenticated: every process on this machine can call",
             "write `true`, or remove the setting",
         );
     }
@@ -80,7 +80,7 @@ fn advertised(reader: &mut Reader<'_>, options: &Options) {
         && !serves(address, at.text())
     {
         let host = quote(at.text());
-        let message = format!("{host} is advertised, but the gRPC port is open on {address} only");
+        let message = format!("{host} is advertised, but the gRPC port listens on {address} only");
         let help =
             "set `countersign.server.address` to an address that serves it, such as `0.0.0.0`";
         reader.report(Code::Cs0307, &at, message, help);
@@ -92,7 +92,7 @@ fn advertised(reader: &mut Reader<'_>, options: &Options) {
     {
         let bound = server.port;
         let message = format!("port {port} is advertised, but the gRPC port is {bound}");
-        let help = "remove the setting: the bound port is advertised by itself";
+        let help = "remove the setting: countersign advertises the port that it listens on";
         reader.report(Code::Cs0307, &at, message, help);
     }
 }
@@ -126,7 +126,7 @@ fn dialled(reader: &mut Reader<'_>, options: &Options) {
         };
         let host = quote(&connection.host);
         let message = format!("{host} would be dialled without TLS");
-        let help = "turn TLS on (`countersign pair --tls`), or, where the network is trusted, write `countersign.client.allow-plaintext=true`";
+        let help = "turn TLS on (`countersign pair --tls`), or, on a trusted network, write `countersign.client.allow-plaintext=true`";
         let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
         reader.push(found.with_severity(severity));
     }

@@ -50,16 +50,16 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
     };
     let key = &key.trusted;
     if key.revoked {
-        let message = format!("{there} trusts this key, `{id}`, as revoked");
+        let message = format!("{there} has this key, `{id}`, as revoked");
         let help = format!(
             "give this module a new key: `countersign rotate run --file {here} --peer-file {there} --now`; \
-             or, where that is a mistake, write `is-revoked=false` there"
+             or, if it was revoked by mistake, write `is-revoked=false` there"
         );
         return Some(this.report(Code::Cs0402, &own.at, message, help));
     }
     (key.key_id != *id).then(|| {
         let message = format!(
-            "{there} knows this key as `{}`, but its tokens name it `{id}`",
+            "{there} has this key as `{}`, but its tokens name it `{id}`",
             key.key_id
         );
         let setting = format!(
@@ -108,7 +108,7 @@ fn name_there(this: &Inspected, other: &Inspected) -> Option<Finding> {
         return None;
     }
     let message = format!(
-        "this module calls itself `{name}`, {there} calls it `{called}`, at {}",
+        "this module's name is `{name}`, but {there} calls it `{called}`, at {}",
         key.at.origin()
     );
     let help = format!("write `countersign.deployment.name={called}`");
@@ -147,7 +147,7 @@ fn shared_key(this: &Inspected, other: &Inspected) -> Option<Finding> {
     if !shares_key(this, other) {
         return None;
     }
-    let message = format!("the same private key stands at {}", theirs.at.origin());
+    let message = format!("the same private key is at {}", theirs.at.origin());
     let help = "make a new key for one of the two: `countersign key gen --out key.jwk`";
     Some(this.report(Code::Cs0404, &own.at, message, help))
 }
@@ -162,7 +162,7 @@ fn lifetimes(this: &Inspected, other: &Inspected) -> Option<Finding> {
         return None;
     }
     let message = format!(
-        "tokens would live {lifetime} s; {} accepts {accepted} s at most and refuses them",
+        "tokens would live {lifetime} s; {} accepts at most {accepted} s and would refuse them",
         other.shown_path()
     );
     let help =
@@ -198,8 +198,9 @@ fn single_use(this: &Inspected, other: &Inspected) -> Option<Finding> {
     }
     let at = other.set("countersign.token.replay")?;
     let here = this.shown_path();
-    let message =
-        format!("this module takes each token once, but {here} would send it the same one again");
+    let message = format!(
+        "this module accepts each token once, but {here} would send it the same token again"
+    );
     let name = &callee.name;
     let help = format!("in {here} write `countersign.deployments.{name}.single-use-tokens=true`");
     Some(other.report(Code::Cs0306, at, message, help))

@@ -42,11 +42,11 @@ fn one_side(
         (other, &other.options.tls.server.at, "without", "with")
     };
     let message = format!(
-        "connection `{connection}` of {} is {calls} TLS, the server of {} {serves} it",
+        "connection `{connection}` of {} is {calls} TLS, but the server of {} is {serves} it",
         this.shown_path(),
         other.shown_path()
     );
-    let help = "turn TLS on, or off, on both sides; `countersign pair --tls` does it for both";
+    let help = "turn TLS on or off on both sides; `countersign pair --tls` turns it on for both";
     Some(file.report(Code::Cs0405, at.as_ref()?, message, help))
 }
 
@@ -87,7 +87,7 @@ fn client_pin(
         }
         None if is_asked && server.client_auth != Some(ClientAuth::Optional) => {
             let message = format!(
-                "the server of {there} requires a client certificate, and connection `{connection}` shows none"
+                "the server of {there} requires a client certificate, but connection `{connection}` does not present one"
             );
             let at = side.cert_chain_at.as_ref().or(side.at.as_ref())?;
             let start = &client.settings;

@@ -50,8 +50,9 @@ fn colliding(reader: &mut Reader<'_>, place: &[&str], names: &[String]) {
         let first = *seen.entry(uniform(name)).or_insert(name);
         if first != name {
             let (first, second) = (quote(first), quote(name));
-            let message =
-                format!("{first} and {second} differ only in case or dashes: they are one name");
+            let message = format!(
+                "{first} and {second} differ only in case or dashes, so they are the same name"
+            );
             let help = format!("write {first} everywhere, or rename one");
             reader.report_below(Code::Cs0304, &[place, &[name]].concat(), message, help);
         }
@@ -63,12 +64,13 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
     let [name] = &keys;
     let place = [schema::path(DEPLOYMENTS, &[]).as_slice(), &[name]].concat();
     let checked = DeploymentName::new(name).map_err(|error| {
-        let message = format!("{} is no deployment name: {error}", quote(name));
-        let help = "use 1 to 40 letters, digits and dashes, the same name in every file";
+        let message = format!("{} is not a deployment name: {error}", quote(name));
+        let help = "use 1 to 40 letters, digits and dashes, and the same name in every file";
         reader.report_below(Code::Cs0301, &place, message, help);
     });
     let module = module(reader, &keys, &place);
-    let parse = |text: &str| Environment::new(text).map_err(|e| format!("is no environment: {e}"));
+    let parse =
+        |text: &str| Environment::new(text).map_err(|e| format!("is not an environment: {e}"));
     let (environment, environment_at) = reader.parsed(ENVIRONMENT, &keys, parse).unzip();
     let roles = roles(reader, &keys, &place, impersonation);
     let jwt_keys = jwt_keys(reader, name, &place);
@@ -105,8 +107,8 @@ fn module(reader: &mut Reader<'_>, keys: &[String; 1], place: &[&str]) -> Option
         return None;
     };
     let parsed = ModuleType::new(value.text()).map_err(|error| {
-        let message = format!("{} is no module type: {error}", quote(value.text()));
-        let help = "write the type alone, such as `dpm` or `dpe`";
+        let message = format!("{} is not a module type: {error}", quote(value.text()));
+        let help = "write only the type, such as `dpm` or `dpe`";
         reader.report(Code::Cs0301, &value, message, help);
     });
     parsed.ok()
@@ -124,7 +126,7 @@ fn roles(
     for element in &elements {
         match Role::new(element.text()) {
             Ok(role) => read.push(role),
-            Err(error) => reader.wrong(ROLES, keys, element, &format!("is no role: {error}")),
+            Err(error) => reader.wrong(ROLES, keys, element, &format!("is not a role: {error}")),
         }
     }
     let any_wrong = read.len() < elements.len();
@@ -202,10 +204,12 @@ fn own(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment
         let own = uniform(name.as_str());
         if let Some(peer) = deployments.iter().find(|peer| uniform(&peer.name) == own) {
             let peer = &peer.name;
-            let message =
-                format!("the module's own name `{name}` is also that of a deployment it trusts");
-            let help =
-                format!("write the name that the peers give this module; `{peer}` is a peer here");
+            let message = format!(
+                "the module's own name `{name}` is also the name of a deployment that it trusts"
+            );
+            let help = format!(
+                "write the name that the peers use for this module; `{peer}` is one of its peers"
+            );
             reader.report(Code::Cs0304, at, message, help);
         }
     }
@@ -216,10 +220,10 @@ fn own(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment
     {
         let (lifetime, accepted) = (lifetime.as_secs(), accepted.as_secs());
         let message = format!(
-            "tokens would live {lifetime} s; peers accept {accepted} s at most, if they say nothing else"
+            "tokens would live {lifetime} s; by default, peers accept at most {accepted} s"
         );
         let help = format!(
-            "write a number up to {accepted}, or raise `countersign.token.max-lifetime` of every peer"
+            "write a number up to {accepted}, or raise `countersign.token.max-lifetime` at every peer"
         );
         let found = reader.finding(Code::Cs0306, &at, message).with_help(help);
         reader.push(found.with_severity(Severity::Warning));
@@ -236,8 +240,8 @@ fn chosen(reader: &mut Reader<'_>, connection: String, deployments: &[ReadDeploy
         let message = format!("there is no trusted deployment {}", quote(value.text()));
         let trusted: Vec<_> = deployments.iter().map(|d| d.name.as_str()).collect();
         let help = match trusted.as_slice() {
-            [] => "trusted are: none".to_owned(),
-            trusted => format!("trusted are: {}", trusted.join(", ")),
+            [] => "no deployment is trusted".to_owned(),
+            trusted => format!("trusted deployments: {}", trusted.join(", ")),
         };
         reader.report(Code::Cs0106, &value, message, help);
     }
@@ -256,14 +260,14 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeplo
         [_] => return,
         [] => (
             format!("no trusted deployment has the module {module} of this connection"),
-            format!("pair the two modules with `countersign pair`, or name one: `{setting}=`"),
+            format!("pair the two modules with `countersign pair`, or choose one: `{setting}=`"),
         ),
         several => (
             format!(
                 "{} have the module {module} of this connection",
                 several.join(" and ")
             ),
-            format!("name the one that is meant: `{setting}=`"),
+            format!("choose one: `{setting}=`"),
         ),
     };
     let path = [schema::path(CONNECTION, &[]).as_slice(), &[connection]].concat();

@@ -68,7 +68,7 @@ pub(in crate::config) fn broken_values(
 
 fn broken(view: &View, entry: &Entry, placed: &Placed, stray: &[Entry]) -> Finding {
     let name = placed.name();
-    let message = format!("the value of `{name}` ends here, its other lines are lost");
+    let message = format!("the value of `{name}` ends here; its other lines are lost");
     let joined = joined(view.document(), entry, stray);
     let jwk = PublicJwk::parse(joined.expose()).ok();
     let is_private = placed.setting.is_private();
@@ -76,9 +76,11 @@ fn broken(view: &View, entry: &Entry, placed: &Placed, stray: &[Entry]) -> Findi
     let help = match jwk.and_then(|jwk| Some(PublicJwk::write(&jwk.key, &jwk.kid?))) {
         Some(joined) => &*format!("write it on one line: `{name}={joined}`"),
         None if is_pem && is_private => {
-            "PEM is not read here: `countersign key import FILE --out key.jwk` makes a JWK of it, then write what `base64 -w0 key.jwk` prints"
+            "PEM is not supported here: `countersign key import FILE --out key.jwk` converts it to a JWK, then write what `base64 -w0 key.jwk` prints"
         }
-        None if is_pem => "PEM is not read here: `countersign key import FILE` makes a JWK of it",
+        None if is_pem => {
+            "PEM is not supported here: `countersign key import FILE` converts it to a JWK"
+        }
         None if is_private => "write the key on one line, as `base64 -w0 key.jwk` prints it",
         None => "write the key on one line, as `jq -c . key.jwk` prints it",
     };
@@ -163,7 +165,10 @@ pub(in crate::config) fn check(
     }
     for (at, setting) in &gathered.unused {
         if let Some(entry) = view.entry(*at) {
-            let message = format!("this setting is not used: {}", setting.what());
+            let message = format!(
+                "this setting is not used: {}",
+                schema::why_unused(setting, entry.key())
+            );
             let found = view.finding(Code::Cs0305, entry.key_span(), message);
             findings.push(found.with_key(redact(entry.key())));
         }
@@ -184,11 +189,12 @@ fn text(view: &View, findings: &mut Limited) {
             let message =
                 "the file starts with a byte order mark, which Java makes part of the first name";
             let found = view.about_file(file.start, Code::Cs0102, message);
-            findings.push(found.with_help("save it as UTF-8 without byte order mark"));
+            findings.push(found.with_help("save it as UTF-8 without a byte order mark"));
         }
     }
     for span in view.document().separators() {
-        let message = "`#---` starts a new document for Spring; here the whole file is one";
+        let message =
+            "`#---` starts a new document for Spring; countersign reads the whole file as one";
         let found = view.finding(Code::Cs0305, *span, message);
         findings.push(found.with_help("remove the line, or keep one file per profile"));
     }
@@ -211,8 +217,8 @@ fn permissions(view: &View, file: usize, private: Span, findings: &mut Limited) 
 pub(super) fn open_to_others(mode: u32) -> Option<(Severity, &'static str)> {
     match (mode & 0o022, mode & 0o004) {
         (0, 0) => None,
-        (0, _) => Some((Severity::Warning, "everybody on this machine can read")),
-        _ => Some((Severity::Error, "others may write")),
+        (0, _) => Some((Severity::Warning, "every user of this machine can read")),
+        _ => Some((Severity::Error, "other users can write")),
     }
 }
 
@@ -225,12 +231,12 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
     let blanks = match comment.filter(|_| !is_key) {
         Some(at) => Some((
             at.saturating_add(1),
-            "this is no comment but part of the value",
+            "this is part of the value, not a comment",
             "put the comment on a line of its own",
         )),
         None if kept.len() < value.len() && !kept.is_empty() => Some((
             kept.len(),
-            "the value ends in blanks, which Java keeps and countersign drops",
+            "the value ends in blanks, which Java keeps and countersign removes",
             "remove them",
         )),
         None => None,
@@ -262,10 +268,10 @@ pub(in crate::config) fn no_key(
 ) -> Finding {
     if gathered.ours.is_empty() {
         let message = format!(
-            "there is no setting of ours in this file{}",
+            "no countersign or Ataccama identity settings found in this file{}",
             looks_like(view)
         );
-        let help = "name the module's `etc/application.properties`";
+        let help = "use the module's `etc/application.properties`";
         return view.about_file(0, Code::Cs0301, message).with_help(help);
     }
     let message = format!(

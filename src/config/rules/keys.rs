@@ -102,7 +102,7 @@ fn refused(error: &KeyError) -> Fault {
             | JwkProblem::Use(_) => other(&format!("another kind of key ({jwk})"), MAKE),
             _ => unusable(&jwk.to_string()),
         },
-        KeyError::Base64Twice => unusable("it was encoded in base64 twice"),
+        KeyError::Base64Twice => unusable("it is encoded in base64 twice"),
         error => other(&format!("something else ({error})"), MAKE),
     }
 }
@@ -160,7 +160,7 @@ pub(super) fn report_published(
     what: &str,
 ) {
     if published(key.fingerprint()) {
-        let message = format!("{what} is printed in the vendor's guide: everybody knows it");
+        let message = format!("{what} is printed in the vendor's guide, so it is not secret");
         let found = reader.finding(Code::Cs0209, at, message);
         let found = found.with_severity(reader.question.strict());
         let help = "make your own keys: `countersign pair` writes them";

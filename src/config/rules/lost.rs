@@ -113,7 +113,7 @@ pub(in crate::config) fn behind_a_word(view: &View, entry: &Entry) -> Option<Fin
         ..value
     };
     let message = format!(
-        "the name ends at the blank: this sets {}",
+        "the name ends at the blank, so this sets {}",
         quote(entry.key())
     );
     let found = view
@@ -144,11 +144,11 @@ fn by_another(view: &View, entry: &Entry, lost: &Lost) -> Finding {
     let written = view.document().written(entry.key_span());
     let first_line = written.split(['\n', '\r']).next().unwrap_or_default();
     let message = format!(
-        "this setting is lost: a backslash at the end of the line before makes it a part of {}",
+        "this setting is lost: a backslash at the end of the line before makes it part of {}",
         quote(first_line.trim_end_matches('\\'))
     );
     view.finding(Code::Cs0104, lost.name, message)
         .with_key(redact(view.document().written(lost.name)))
-        .with_label("no line of its own")
+        .with_label("not on its own line")
         .with_help("remove the backslash at the end of the line before, or double it")
 }

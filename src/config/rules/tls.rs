@@ -24,7 +24,7 @@ pub(super) fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
     let pins = names.into_iter().filter_map(|key| {
         let keys = [deployment.to_owned(), key];
         let (fingerprint, at) = reader.parsed(FINGERPRINT, &keys, |text| {
-            let why = "is no fingerprint: the SHA-256 of a certificate's public key, 43 base64url characters";
+            let why = "is not a fingerprint: the SHA-256 of a certificate's public key, 43 base64url characters";
             text.parse().map_err(|_error| why.to_owned())
         })?;
         Some(ReadPin { fingerprint, at })
@@ -97,7 +97,7 @@ fn unusable(reader: &mut Reader<'_>, error: &TlsError) {
         let path = file.path.display();
         let message = format!("the private key in {file} is encrypted");
         let help = format!(
-            "decrypt it: `openssl pkey -in {path} -out key.pem && chmod 600 key.pem`, and name that file"
+            "decrypt it: `openssl pkey -in {path} -out key.pem && chmod 600 key.pem`, and set the path of that file"
         );
         reader.report(Code::Cs0306, &at, message, help);
         return;
@@ -109,7 +109,7 @@ fn unusable(reader: &mut Reader<'_>, error: &TlsError) {
         _ => Severity::Error,
     };
     let found = reader.finding(Code::Cs0306, &at, crate::grpc::cause(error));
-    let help = "name a PEM file; a relative path starts at the module's home";
+    let help = "set the path of a PEM file; a relative path starts at the module's home";
     reader.push(found.with_severity(severity).with_help(help));
 }
 
@@ -170,7 +170,7 @@ fn ambiguous(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDepl
                 let help = "pin the peer's certificate here; were the two swapped?";
                 reader.report(Code::Cs0207, &pin.at, message, help);
             } else if let Some((_, other)) = other {
-                let message = format!("this pin also stands at {}", other.at.origin());
+                let message = format!("this pin is also at {}", other.at.origin());
                 let help = "keep one of the two; each deployment has its own certificate";
                 reader.report(Code::Cs0208, &pin.at, message, help);
             }

@@ -26,7 +26,7 @@ pub(super) fn read(reader: &mut Reader<'_>, deployment: &str, name: &str) -> Opt
     let fingerprint = required(reader, FINGERPRINT, &keys);
     let content = required(reader, CONTENT, &keys);
     let named = fingerprint.and_then(|_| {
-        let parse = |text: &str| KeyId::new(text).map_err(|why| format!("names no key: {why}"));
+        let parse = |text: &str| KeyId::new(text).map_err(|why| format!("is not a key id: {why}"));
         reader.parsed(FINGERPRINT, &keys, parse)
     });
     let jwk = public_key(reader, content.as_ref()?);
@@ -109,7 +109,7 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
     let reparsed = repaired.as_deref().map(PublicJwk::parse);
     let is_private = |error: &JwkError| matches!(error.problem(), JwkProblem::PrivatePart);
     if is_private(error) || matches!(&reparsed, Some(Err(error)) if is_private(error)) {
-        let message = format!("`{setting}` holds a private key: the member `d` is there");
+        let message = format!("`{setting}` holds a private key: it has the member `d`");
         let found = reader.finding(Code::Cs0203, value, message);
         let help = "treat the key as leaked: make a new one for the peer, and put only its public part here, without `d` and `use`";
         reader.push(found.with_label("a private key").with_help(help));
@@ -163,7 +163,7 @@ fn fits(reader: &mut Reader<'_>, at: &Sourced, key_id: &KeyId, jwk: &PublicJwk) 
     } else if is_thumbprint {
         "it is the RFC 7638 thumbprint of that key"
     } else if configured.eq_ignore_ascii_case(&jwk.key.fingerprint().to_hex()) {
-        "it is the SHA-256 of that key in hexadecimal, base64url belongs here"
+        "it is the SHA-256 of that key in hexadecimal; write it in base64url"
     } else if expected == computed {
         "it is the name of another key"
     } else {
@@ -177,7 +177,7 @@ fn fits(reader: &mut Reader<'_>, at: &Sourced, key_id: &KeyId, jwk: &PublicJwk) 
     );
     let setting = at.setting().unwrap_or_default();
     let help = format!(
-        "if `content` is the peer's key write `{setting}={expected}`; else copy `content` again from the peer"
+        "if `content` is the peer's key, write `{setting}={expected}`; otherwise copy `content` again from the peer"
     );
     let found = reader.finding(Code::Cs0202, at, message);
     reader.push(found.with_label("not this key's").with_help(help));
@@ -197,7 +197,7 @@ pub(in crate::config) fn ambiguous(
             |own: &&OwnKey| *own.key.verifying_key() == trusted.key || own.key_id == trusted.key_id;
         if let Some(own) = own.filter(is_own) {
             let message = format!(
-                "this is the module's own key, whose private part stands at {}",
+                "this is the module's own key; its private part is at {}",
                 own.at.origin()
             );
             let help = "put the peer's public key here; were the two swapped?";
@@ -210,7 +210,7 @@ pub(in crate::config) fn ambiguous(
             (None, Some(other)) => ("fingerprint", other),
             (None, None) => continue,
         };
-        let message = format!("this {what} also stands at {}", other.origin());
+        let message = format!("this {what} is also at {}", other.origin());
         let help = "keep one of the two; each deployment has its own keys";
         reader.report(Code::Cs0208, at, message, help);
     }

@@ -1,6 +1,7 @@
 //! Settings of this family of files that have no effect here. `.**` stands for every name below.
 
 use super::{Setting, Takes};
+use crate::properties::name::uniform;
 
 const KEYCLOAK: &str = "people sign in with Keycloak; countersign knows services only";
 const CONFIG_SERVICE: &str = "the Configuration Service is not asked; this file is the whole truth";
@@ -26,36 +27,6 @@ pub(super) static SETTINGS: &[Setting] = &[
     unused("ataccama.authentication.http.**", HTTP),
     unused("ataccama.client.connection.<c>.name", OTHERS),
     unused("ataccama.client.connection.<c>.http.**", HTTP),
-    unused(
-        "ataccama.client.connection.<c>.grpc.tls.allow-generate",
-        GENERATED,
-    ),
-    unused(
-        "ataccama.client.connection.<c>.grpc.tls.hostname",
-        GENERATED,
-    ),
-    unused(
-        "ataccama.client.connection.<c>.grpc.tls.trust-all",
-        TRUST_ALL,
-    ),
-    unused(
-        "ataccama.client.connection.<c>.tls.allow-generate",
-        GENERATED,
-    ),
-    unused("ataccama.client.connection.<c>.tls.hostname", GENERATED),
-    unused("ataccama.client.connection.<c>.tls.trust-all", TRUST_ALL),
-    unused("ataccama.client.grpc.tls.allow-generate", GENERATED),
-    unused("ataccama.client.grpc.tls.hostname", GENERATED),
-    unused("ataccama.client.grpc.tls.trust-all", TRUST_ALL),
-    unused("ataccama.client.tls.allow-generate", GENERATED),
-    unused("ataccama.client.tls.hostname", GENERATED),
-    unused("ataccama.client.tls.trust-all", TRUST_ALL),
-    unused("ataccama.server.grpc.tls.allow-generate", GENERATED),
-    unused("ataccama.server.grpc.tls.hostname", GENERATED),
-    unused("ataccama.server.grpc.tls.trust-all", TRUST_ALL),
-    unused("ataccama.server.tls.allow-generate", GENERATED),
-    unused("ataccama.server.tls.hostname", GENERATED),
-    unused("ataccama.server.tls.trust-all", TRUST_ALL),
     unused("ataccama.client.connection.<c>.grpc.tls.**", STORES),
     unused("ataccama.client.connection.<c>.tls.**", STORES),
     unused("ataccama.client.connection.<c>.grpc.**", OTHERS),
@@ -92,3 +63,14 @@ pub(super) static SETTINGS: &[Setting] = &[
     unused("spring.config.import", SPRING),
     unused("root.level", SPRING),
 ];
+
+/// Returns why `setting`, written as `name`, has no effect.
+pub(in crate::config) fn why_unused(setting: &Setting, name: &str) -> &'static str {
+    let name = uniform(name);
+    match name.rsplit('.').next() {
+        _ if setting.what != STORES || !name.contains(".tls.") => setting.what,
+        Some("allowgenerate" | "hostname") => GENERATED,
+        Some("trustall") => TRUST_ALL,
+        _ => setting.what,
+    }
+}

@@ -69,7 +69,7 @@ fn cs0405_caller_without_the_certificate_that_is_asked_for() {
         &found,
         "dpe",
         (Code::Cs0405, Error, 12, 52),
-        "requires a client certificate, and connection `dpm` shows none",
+        "requires a client certificate, but connection `dpm` does not present one",
     );
 }
 

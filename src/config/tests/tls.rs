@@ -356,12 +356,12 @@ fn pins_that_leave_open_who_is_who_are_errors() {
         (Code::Cs0208, Error, 19, 58),
     );
 
-    assert!(no_pin.contains("is no fingerprint"), "{no_pin}");
+    assert!(no_pin.contains("is not a fingerprint"), "{no_pin}");
     assert!(
         own_pin.contains("the module's own certificate"),
         "{own_pin}"
     );
-    assert!(twice.contains("also stands at"), "{twice}");
+    assert!(twice.contains("is also at"), "{twice}");
 }
 
 #[test]
