@@ -111,19 +111,6 @@ const CYCLES: &[&[&str]] = &[
         "config::schema::recognised",
         "config::schema::rotation",
     ],
-    &["diagnostic::code", "diagnostic::finding"],
-    &[
-        "grpc::connect",
-        "grpc::tls::client",
-        "grpc::tls::server",
-        "grpc::tls::watched",
-        "grpc::transport",
-    ],
-    &["grpc::identity_service", "grpc::module"],
-    &["grpc::tls::error", "grpc::tls::files"],
-    &["jose::error", "jose::json"],
-    &["jose::jwk", "jose::jwk::text", "jose::repair"],
-    &["properties::parse", "properties::parse::unescape"],
 ];
 
 /// Words that plain English has shorter or clearer ones for, with the most occurrences: the aim

@@ -108,7 +108,7 @@ fn explain_reason(
     rejection: Option<&Rejection>,
     console: &Console,
 ) -> Result<(), Failure> {
-    let Story { rule, causes } = reason.story();
+    let Story { rule, causes, .. } = *reason.story();
     let json = ExplainedReason {
         reason: reason.as_str(),
         summary: reason.summary(),

@@ -109,7 +109,7 @@ pub fn check_texts(
     let mut findings = Limited::default();
     findings.extend(cross::check(&inspected));
     let mut report = Report {
-        findings: Findings::new(),
+        findings: Findings::default(),
         files: inspected.iter().map(checked).collect(),
         settings: inspected.iter().map(|file| file.settings).sum(),
         ignored: Vec::new(),

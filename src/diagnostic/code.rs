@@ -1,11 +1,37 @@
-//! The closed list of codes. Their long explanations stand in `explain/`, one file each.
+//! The closed list of codes. Their long explanations are in `explain/`, one file each.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::Severity;
+/// The severity of a finding.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// Works, but probably not as intended.
+    Warning,
+    /// Refused by `run`.
+    Error,
+}
 
-/// A text that names no code.
+impl Severity {
+    /// Returns `note`, `warning` or `error`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text is not a known code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("there is no such code; codes run from CS0101 to CS0406")]
 pub struct UnknownCode;
@@ -19,7 +45,7 @@ struct Entry {
 
 macro_rules! codes {
     ($($name:ident $text:literal $severity:ident $title:literal;)*) => {
-        /// What a finding found. The codes are stable: scripts and searches rely on them.
+        /// The kind of a finding. Codes are stable: scripts and searches rely on them.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         pub enum Code {
             $(#[doc = $title] $name,)*
@@ -85,7 +111,7 @@ impl Code {
         self.entry().text
     }
 
-    /// Returns the severity of a finding that says nothing else.
+    /// Returns the default severity of a finding with this code.
     pub const fn severity(self) -> Severity {
         self.entry().severity
     }
@@ -95,7 +121,7 @@ impl Code {
         self.entry().title
     }
 
-    /// Returns what it means, why it matters, how to mend it, and an example.
+    /// Returns what it means, why it matters, how to fix it, and an example.
     pub const fn explanation(self) -> &'static str {
         self.entry().explanation
     }

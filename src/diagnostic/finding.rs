@@ -1,38 +1,11 @@
 //! One finding, and all of them.
 
 use std::fmt;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Code, Snippet};
-
-/// How much a finding matters.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Severity {
-    /// Worth knowing.
-    Note,
-    /// Works, but probably not as meant.
-    Warning,
-    /// Refused by `run`.
-    Error,
-}
-
-impl Severity {
-    /// Returns `note`, `warning` or `error`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Note => "note",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use super::{Code, Severity, Snippet};
 
 /// Where a value comes from.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -50,7 +23,7 @@ pub enum Origin {
     Environment(Arc<str>),
     /// The option `--set`.
     SetOption,
-    /// Nobody set it: the built-in default.
+    /// Not set: the built-in default.
     Default,
 }
 
@@ -69,8 +42,8 @@ impl fmt::Display for Origin {
 
 /// One thing that `check`, the start of a module or a reload found.
 ///
-/// Prints in one line: ``error[CS0202]: what (dpm.properties:3:78); how to mend it``. No part of a
-/// private key is in it.
+/// Prints in one line: ``error[CS0202]: what (dpm.properties:3:78); how to fix it``. It never
+/// contains a part of a private key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
     code: Code,
@@ -98,42 +71,42 @@ impl Finding {
         }
     }
 
-    /// Gives it another severity than the code's own.
+    /// Sets a severity other than the code's own.
     #[must_use]
     pub fn with_severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
         self
     }
 
-    /// Moves it to `origin`.
+    /// Sets the origin.
     #[must_use]
     pub fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
         self
     }
 
-    /// Names the setting it is about.
+    /// Sets the name of the setting.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Says how to mend it: the corrected line, or the command that writes it.
+    /// Sets the help: the corrected line, or the command that writes it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Says what is at the marked place.
+    /// Sets the label of the marked place.
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
 
-    /// Shows the line.
+    /// Sets the source line to show.
     #[must_use]
     pub fn with_snippet(mut self, snippet: Option<Snippet>) -> Self {
         self.snippet = snippet;
@@ -145,12 +118,12 @@ impl Finding {
         self.code
     }
 
-    /// Returns how much it matters.
+    /// Returns the severity.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// Returns where it is.
+    /// Returns the origin.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -160,22 +133,22 @@ impl Finding {
         &self.message
     }
 
-    /// Returns the setting it is about.
+    /// Returns the name of the setting.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// Returns how to mend it.
+    /// Returns the help: how to fix it.
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
     }
 
-    /// Returns what is at the marked place.
+    /// Returns the label of the marked place.
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
     }
 
-    /// Returns the source line, with private keys left out.
+    /// Returns the source line, with private keys hidden.
     pub fn snippet(&self) -> Option<&Snippet> {
         self.snippet.as_ref()
     }
@@ -183,14 +156,8 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            code,
-            severity,
-            origin,
-            message,
-            ..
-        } = self;
-        write!(f, "{severity}[{code}]: {message} ({origin})")?;
+        let (severity, code, origin) = (self.severity, self.code, &self.origin);
+        write!(f, "{severity}[{code}]: {} ({origin})", self.message)?;
         match &self.help {
             Some(help) => write!(f, "; {help}"),
             None => Ok(()),
@@ -203,48 +170,36 @@ impl fmt::Display for Finding {
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Starts without any.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds one.
+    /// Adds a finding.
     pub fn push(&mut self, finding: Finding) {
         self.0.push(finding);
     }
 
-    /// Puts them in order of file, line and column; equal places keep the order of finding.
+    /// Sorts by file, line and column. Findings of the same place keep their order.
     pub fn sort(&mut self) {
         self.0.sort_by(|a, b| a.origin.cmp(&b.origin));
     }
 
-    /// Counts those that `run` refuses.
+    /// Returns the number of errors. `run` refuses a file with any.
     pub fn errors(&self) -> usize {
         self.count(Severity::Error)
     }
 
-    /// Counts the warnings.
+    /// Returns the number of warnings.
     pub fn warnings(&self) -> usize {
         self.count(Severity::Warning)
     }
 
-    /// Tells whether there is none at all.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Returns how many there are, notes included.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Goes through them.
-    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
-        self.0.iter()
-    }
-
     fn count(&self, severity: Severity) -> usize {
         self.0.iter().filter(|f| f.severity == severity).count()
+    }
+}
+
+impl Deref for Findings {
+    type Target = [Finding];
+
+    fn deref(&self) -> &[Finding] {
+        &self.0
     }
 }
 

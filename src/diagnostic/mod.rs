@@ -1,13 +1,13 @@
-//! A finding: what is wrong with a file or setting, where, why, and how to mend it.
+//! A finding: what is wrong with a file or setting, where, why, and how to fix it.
 //!
-//! Rendering with colours belongs to the command line; here is only the one-line form.
+//! This module has only the one-line form. The command line renders findings with colours.
 
 mod code;
 mod finding;
 mod redact;
 mod snippet;
 
-pub use code::{Code, UnknownCode};
-pub use finding::{Finding, Findings, Origin, Severity};
+pub use code::{Code, Severity, UnknownCode};
+pub use finding::{Finding, Findings, Origin};
 pub use redact::{Public, quote, quote_except, redact, redact_except, redact_name};
 pub use snippet::Snippet;

@@ -1,10 +1,9 @@
-//! Which parts of a text may be of a private key, and how such a text is shown.
+//! Finds the parts of a text that may belong to a private key or token, and hides them.
 //!
-//! A key with a typo is still a key, so nothing here asks whether the text is well-formed. What
-//! could be a part of one is left out, unless it is known to be public.
+//! A key with a typo is still a key, so the text does not have to be well-formed. Every part that
+//! could belong to a key is hidden, unless it is known to be public.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::ops::Range;
 
 /// Texts that are known to be public, such as the coordinates of a key and its fingerprint.
@@ -17,8 +16,8 @@ impl Public {
         self.0.insert(text.into());
     }
 
-    fn has(&self, characters: &[char]) -> bool {
-        !self.0.is_empty() && self.0.contains(&characters.iter().collect::<String>())
+    fn has(&self, text: &str) -> bool {
+        self.0.contains(text)
     }
 }
 
@@ -28,46 +27,29 @@ impl Extend<String> for Public {
     }
 }
 
-impl IntoIterator for Public {
-    type Item = String;
-    type IntoIter = std::collections::hash_set::IntoIter<String>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-/// Leaves out of `text` whatever may be a part of a private key or a token.
+/// Hides the parts of `text` that may belong to a private key or a token.
 ///
-/// That is the member `d`; a run of base64 characters that is longer than a fingerprint, if it
-/// does not look like a path or a name; the parts of a token; and in a text that has something of
-/// a JWK, of PEM or of base64 in it every run of 12 characters and more that is not a plain word.
+/// These are: the member `d`; a run of base64 characters that is longer than a fingerprint and is
+/// not a path or a name; the parts of a token; and, in a text with anything of a JWK, of PEM or of
+/// long base64, every run of 12 or more characters that is not a plain word.
 pub fn redact(text: &str) -> String {
     redact_except(text, &Public::default())
 }
 
-/// Redacts `text` as [`redact`] does, but leaves in what is known to be public.
+/// Redacts `text` like [`redact`], but shows what is known to be public.
 pub fn redact_except(text: &str, public: &Public) -> String {
     if is_harmless(text) {
         return text.to_owned();
     }
-    let characters: Vec<char> = text.chars().collect();
-    let shown = pieces(&characters, &hidden(&characters, public));
+    let shown = pieces(text, &hidden(text, public));
     shown.into_iter().map(|(character, _)| character).collect()
 }
 
-/// Redacts the name of a setting: one without a dot that looks random is no name but a line of a
-/// broken key.
+/// Redacts the name of a setting. A name without a dot that looks random is a line of a broken key.
 pub fn redact_name(name: &str) -> String {
-    if is_harmless(name) {
-        return name.to_owned();
-    }
-    let characters: Vec<char> = name.chars().collect();
-    let mut words = characters.chunk_by(|_, next| !next.is_ascii_uppercase());
-    let mut is_camel_case = || words.all(|word| word.len() >= 3 && is_wordy(word));
-    let all_base64 = characters.iter().all(|c| is_base64(*c) || *c == '=');
-    if characters.len() >= TOKEN_PART && all_base64 && !is_path(&characters) && !is_camel_case() {
-        return format!("«hidden, {} chars»", characters.len());
+    let all_base64 = name.chars().all(|c| is_base64(c) || c == '=');
+    if name.len() >= TOKEN_PART && all_base64 && !is_path(name) && !is_camel_case(name) {
+        return label(name.len());
     }
     redact(name)
 }
@@ -99,23 +81,15 @@ pub fn quote_except(text: &str, public: &Public) -> String {
 /// Longer than any fingerprint (43) and any coordinate (43).
 const LONG_RUN: usize = 44;
 
-/// What is too short to be of use to anybody ends below this.
+/// Shorter parts of a key are of no use.
 const SHORT_RUN: usize = 12;
 
 /// The least length of each part of a token.
 const TOKEN_PART: usize = 20;
 
-/// What keys hold, in JSON, PEM and base64; the last but two are DER in base64.
+/// What keys hold, in JSON, PEM and base64; the last three are DER in base64.
 const MARKS: [&str; 9] = [
-    "kty",
-    "crv",
-    "\"d\"",
-    "\",\"",
-    "-----BEGIN",
-    "eyJ",
-    "MHcCAQ",
-    "MIGHAg",
-    "MIGTAg",
+    "kty", "crv", "\"d\"", "\",\"", "--BEGIN", "eyJ", "MHcCAQ", "MIGHAg", "MIGTAg",
 ];
 
 pub(super) fn is_odd(character: char) -> bool {
@@ -123,139 +97,125 @@ pub(super) fn is_odd(character: char) -> bool {
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Finds the parts of a line of a properties file that may be of a private key. The setting's name
-/// and its value are two texts: a key in the value is no reason to hide words of the name.
-pub(super) fn hidden_in_line(characters: &[char], public: &Public) -> Vec<Range<usize>> {
-    let is_name = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']');
-    let blanks = characters.iter().take_while(|c| c.is_whitespace()).count();
-    let rest = characters.iter().skip(blanks);
-    let length = rest.take_while(|c| is_name(c)).count();
-    let (name, value) = characters.split_at(blanks.saturating_add(length).min(characters.len()));
-    // A key, even one with a dot too many, is no name.
-    if name.iter().filter(|c| **c == '.').count() < 2 {
-        return hidden(characters, public);
+/// Finds the parts of a line of a properties file that may belong to a private key. The setting's
+/// name and its value are two texts: a key in the value does not hide words of the name.
+pub(super) fn hidden_in_line(line: &str, public: &Public) -> Vec<Range<usize>> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']');
+    let value = line.trim_start().trim_start_matches(is_name);
+    let (name, value) = line.split_at(line.len().saturating_sub(value.len()));
+    // A key, even one with a dot too many, is not a name.
+    if name.matches('.').count() < 2 {
+        return hidden(line, public);
     }
     let mut found = hidden(name, public);
-    let moved = |range: Range<usize>| {
-        range.start.saturating_add(name.len())..range.end.saturating_add(name.len())
-    };
-    found.extend(hidden(value, public).into_iter().map(moved));
+    found.extend(
+        hidden(value, public)
+            .iter()
+            .map(|at| shifted(at, name.len())),
+    );
     found
 }
 
-/// Finds the parts of a text that may be of a private key or a token, in order.
-fn hidden(characters: &[char], public: &Public) -> Vec<Range<usize>> {
-    let runs: Vec<_> = runs(characters)
-        .filter(|run| !public.has(part(characters, run)))
+/// Finds the parts of a text that may belong to a private key or a token, in order.
+fn hidden(text: &str, public: &Public) -> Vec<Range<usize>> {
+    let runs: Vec<_> = runs(text, is_base64)
+        .filter(|run| !public.has(part(text, run)))
         .collect();
-    let is_key = |run: &Range<usize>| run.len() >= LONG_RUN && !is_path(part(characters, run));
-    let delicate = has_mark(characters) || runs.iter().any(is_key);
-    let mut found = d_members(characters);
-    for run in &runs {
-        let (least, is_word): (_, fn(&[char]) -> bool) = match (delicate, run.len()) {
-            (true, _) => (SHORT_RUN, is_plain),
-            (false, LONG_RUN..) => (SHORT_RUN, is_wordy),
-            (false, _) => continue,
-        };
-        let segments = segments(characters, run);
-        found.extend(
-            segments
-                .filter(|segment| segment.len() >= least && !is_word(part(characters, segment))),
-        );
+    let is_key = |run: &Range<usize>| run.len() >= LONG_RUN && !is_path(part(text, run));
+    let mut found = d_members(text);
+    if has_mark(text) || runs.iter().any(is_key) {
+        for run in &runs {
+            let segments =
+                self::runs(part(text, run), |c| c != '/').map(|at| shifted(&at, run.start));
+            found.extend(segments.filter(|at| at.len() >= SHORT_RUN && !is_plain(part(text, at))));
+        }
     }
-    found.extend(tokens(characters, &runs));
+    found.extend(tokens(text, &runs));
     found.sort_by_key(|range| range.start);
     found
 }
 
-/// Tells, at little cost, that a text has no part of a key: most names in most files have not.
+/// Returns `true`, at little cost, for a text without any part of a key: most names in most files.
 fn is_harmless(text: &str) -> bool {
-    let long = |run: &[u8]| run.len() >= SHORT_RUN;
-    let runs = text.as_bytes();
-    !text.contains(':') && !runs.split(|b| !is_base64(char::from(*b))).any(long)
+    !text.contains(':') && runs(text, is_base64).all(|run| run.len() < SHORT_RUN)
 }
 
-fn part<'a>(characters: &'a [char], range: &Range<usize>) -> &'a [char] {
-    characters.get(range.clone()).unwrap_or_default()
+fn part<'a>(text: &'a str, range: &Range<usize>) -> &'a str {
+    text.get(range.clone()).unwrap_or_default()
+}
+
+fn shifted(range: &Range<usize>, by: usize) -> Range<usize> {
+    range.start.saturating_add(by)..range.end.saturating_add(by)
 }
 
 fn is_base64(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '-' | '_')
 }
 
-/// Finds the longest runs of base64 characters, those of a path included.
-fn runs(characters: &[char]) -> impl Iterator<Item = Range<usize>> {
-    ranges(characters, 0, |c| is_base64(*c))
+/// Finds the longest runs of characters that `belongs` accepts.
+fn runs(text: &str, belongs: fn(char) -> bool) -> impl Iterator<Item = Range<usize>> {
+    let mut end = 0_usize;
+    let pieces = text.split_inclusive(move |c| !belongs(c));
+    let runs = pieces.map(move |piece| {
+        let start = end;
+        end = start.saturating_add(piece.len());
+        let run = piece.trim_end_matches(|c| !belongs(c));
+        start..start.saturating_add(run.len())
+    });
+    runs.filter(|run| !run.is_empty())
 }
 
-/// Cuts a run at its slashes.
-fn segments(characters: &[char], run: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    ranges(part(characters, run), run.start, |c| *c != '/')
-}
-
-fn ranges(
-    characters: &[char],
-    offset: usize,
-    belongs: fn(&char) -> bool,
-) -> impl Iterator<Item = Range<usize>> {
-    let mut at = 0_usize;
-    std::iter::from_fn(move || {
-        let rest = characters.get(at..)?;
-        let start = at.saturating_add(rest.iter().position(belongs)?);
-        let rest = characters.get(start..)?;
-        let length = rest.iter().take_while(|c| belongs(c)).count();
-        at = start.saturating_add(length);
-        Some(start.saturating_add(offset)..at.saturating_add(offset))
-    })
-}
-
-/// Tells whether a text has something of a key in it. A brace after `$` is of a placeholder.
-fn has_mark(characters: &[char]) -> bool {
-    let object = |pair: &[char]| matches!(pair, [before, '{'] if *before != '$');
-    let text: String = characters.iter().collect();
-    characters.first() == Some(&'{')
-        || characters.windows(2).any(object)
+/// Returns `true` if a text has anything of a key in it. A brace after `$` belongs to a placeholder.
+fn has_mark(text: &str) -> bool {
+    let mut before_braces = text.rsplit('{').skip(1);
+    before_braces.any(|before| !before.ends_with('$'))
         || MARKS.iter().any(|mark| text.contains(mark))
 }
 
-fn is_path(characters: &[char]) -> bool {
-    let mut segments = characters.split(|c| *c == '/');
+fn is_path(text: &str) -> bool {
+    let mut segments = text.split('/');
     segments.all(|segment| segment.len() < SHORT_RUN || is_wordy(segment))
 }
 
-/// Tells whether these are words, such as `check-connected` or `MY_KEY1`, and not random.
-fn is_wordy(characters: &[char]) -> bool {
-    let mut words = characters.split(|c| matches!(c, '-' | '_' | '+'));
-    words.all(|word| {
-        let digits = word.iter().rev().take_while(|c| c.is_ascii_digit()).count();
-        let letters = word.get(..word.len().saturating_sub(digits));
-        let letters = letters.unwrap_or_default();
-        let tail = letters.get(1..).unwrap_or_default();
-        let one_case = letters.iter().all(char::is_ascii_uppercase)
-            || tail.iter().all(char::is_ascii_lowercase)
-                && letters.iter().all(char::is_ascii_alphabetic);
-        one_case && digits <= 4 && letters.len() <= 20
+/// Returns `true` for words such as `check-connected` or `MY_KEY1`, and `false` for random text.
+fn is_wordy(text: &str) -> bool {
+    text.split(['-', '_', '+']).all(|word| {
+        let letters = word.trim_end_matches(|c: char| c.is_ascii_digit());
+        let lower = letters.trim_start_matches(|c: char| c.is_ascii_uppercase());
+        let is_one_case = lower.is_empty()
+            || letters.len().saturating_sub(lower.len()) <= 1
+                && lower.bytes().all(|byte| byte.is_ascii_lowercase());
+        is_one_case && word.len().saturating_sub(letters.len()) <= 4 && letters.len() <= 20
     })
 }
 
-/// Tells whether these are words of one case without a digit, such as `check-connected`.
-fn is_plain(characters: &[char]) -> bool {
-    let lower = |c: &char| c.is_ascii_lowercase() || *c == '-';
-    let upper = |c: &char| c.is_ascii_uppercase() || *c == '_';
-    is_wordy(characters) && (characters.iter().all(lower) || characters.iter().all(upper))
+/// Returns `true` for words of one case without a digit, such as `check-connected`.
+fn is_plain(text: &str) -> bool {
+    let lower = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+    let upper = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+    is_wordy(text) && (text.bytes().all(lower) || text.bytes().all(upper))
+}
+
+/// Returns `true` for words such as `serverPort`, each of three or more letters.
+fn is_camel_case(text: &str) -> bool {
+    let starts = text.match_indices(|c: char| c.is_ascii_uppercase());
+    let mut word_start = 0;
+    let mut words = starts.map(|(at, _)| at).chain([text.len()]);
+    words.all(|end| {
+        let word = part(text, &(word_start..end));
+        word_start = end;
+        end == 0 || word.len() >= 3 && is_wordy(word)
+    })
 }
 
 /// Finds the parts of tokens: three long runs with a dot between them.
-fn tokens(characters: &[char], runs: &[Range<usize>]) -> Vec<Range<usize>> {
+fn tokens(text: &str, runs: &[Range<usize>]) -> Vec<Range<usize>> {
+    let is_joined = |a: &Range<usize>, b: &Range<usize>| part(text, &(a.end..b.start)) == ".";
     let mut found = Vec::new();
     for parts in runs.windows(3) {
-        let [a, b, c] = parts else { continue };
-        let joined = |left: &Range<usize>, right: &Range<usize>| {
-            characters.get(left.end) == Some(&'.') && right.start == left.end.saturating_add(1)
-        };
-        let long = parts.iter().all(|run| run.len() >= TOKEN_PART);
-        let words = parts.iter().all(|run| is_path(part(characters, run)));
-        if long && !words && joined(a, b) && joined(b, c) {
+        let are_long = parts.iter().all(|run| run.len() >= TOKEN_PART);
+        let are_words = parts.iter().all(|run| is_path(part(text, run)));
+        if are_long && !are_words && parts.is_sorted_by(is_joined) {
             found.extend(parts.iter().cloned());
         }
     }
@@ -263,57 +223,49 @@ fn tokens(characters: &[char], runs: &[Range<usize>]) -> Vec<Range<usize>> {
 }
 
 /// Finds the values of members named `d`, also where quotes are missing or escaped.
-fn d_members(characters: &[char]) -> Vec<Range<usize>> {
-    let is_filler = |c: &char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\');
+fn d_members(text: &str) -> Vec<Range<usize>> {
+    let is_filler = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\');
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '/');
     let mut found = Vec::new();
-    for (at, pair) in characters.windows(2).enumerate() {
-        let [before, 'd'] = pair else { continue };
-        if before.is_alphanumeric() || matches!(before, '-' | '_' | '.' | '+' | '/') {
+    for (at, name) in text.match_indices('d') {
+        let (before, member) = text.split_at(at);
+        let after = member.strip_prefix(name).unwrap_or_default();
+        let Some(value) = after.trim_start_matches(is_filler).strip_prefix(':') else {
+            continue;
+        };
+        if before.is_empty() || before.ends_with(is_word) {
             continue;
         }
-        let rest = characters.get(at.saturating_add(2)..).unwrap_or_default();
-        let gap = rest.iter().take_while(|c| is_filler(c)).count();
-        if rest.get(gap) != Some(&':') {
-            continue;
-        }
-        let value = rest.get(gap.saturating_add(1)..).unwrap_or_default();
-        let quote = value.iter().take_while(|c| is_filler(c)).count();
-        let length = value
-            .iter()
-            .skip(quote)
-            .take_while(|c| is_base64(**c) || **c == '=')
-            .count();
-        let start = at
-            .saturating_add(gap)
-            .saturating_add(quote)
-            .saturating_add(3);
-        if length > 0 {
-            found.push(start..start.saturating_add(length));
+        let value = value.trim_start_matches(is_filler);
+        let rest = value.trim_start_matches(|c| is_base64(c) || c == '=');
+        let start = text.len().saturating_sub(value.len());
+        let end = text.len().saturating_sub(rest.len());
+        if start < end {
+            found.push(start..end);
         }
     }
     found
 }
 
-/// Replaces the hidden ranges, which are in order; every character keeps its place in the original.
-pub(super) fn pieces(characters: &[char], hidden: &[Range<usize>]) -> Vec<(char, usize)> {
-    let mut shown = Vec::with_capacity(characters.len());
+fn label(characters: usize) -> String {
+    format!("«hidden, {characters} chars»")
+}
+
+/// Replaces the hidden ranges, which are in order. Every character comes with its place in `text`.
+pub(super) fn pieces(text: &str, hidden: &[Range<usize>]) -> Vec<(char, usize)> {
+    let mut shown = Vec::with_capacity(text.len());
     let mut at = 0;
-    for range in hidden {
+    for range in hidden.iter().chain([&(text.len()..text.len())]) {
         let start = range.start.max(at);
-        let end = range.end.min(characters.len());
-        if start >= end {
-            continue;
+        let open = part(text, &(at..start)).char_indices();
+        shown.extend(open.map(|(place, character)| (character, place.saturating_add(at))));
+        let secret = part(text, &(start..range.end.max(start)));
+        if !secret.is_empty() {
+            let label = label(secret.chars().count());
+            shown.extend(label.chars().map(|character| (character, start)));
         }
-        let open = characters.get(at..start).unwrap_or_default();
-        shown.extend(open.iter().copied().zip(at..));
-        let mut label = String::new();
-        // Writing to a string cannot fail.
-        let _ = write!(label, "«hidden, {} chars»", end.saturating_sub(start));
-        shown.extend(label.chars().map(|character| (character, start)));
-        at = end;
+        at = start.max(range.end);
     }
-    let open = characters.get(at..).unwrap_or_default();
-    shown.extend(open.iter().copied().zip(at..));
     shown
 }
 

@@ -1,4 +1,4 @@
-//! The one source line that a finding shows.
+//! The source line that a finding shows.
 
 use std::ops::Range;
 
@@ -14,11 +14,11 @@ pub struct Snippet {
 }
 
 impl Snippet {
-    /// Makes a snippet of line `line` (counted from 1) that marks the characters `marked` (counted
-    /// from 0) of `text`, without the characters `secret`.
+    /// Makes a snippet of line `line` (counted from 1) that marks the bytes `marked` of `text` and
+    /// hides the bytes `secret`.
     ///
-    /// Whatever may be a part of a private key is left out too, wherever it stands, unless it is
-    /// known to be `public`. A long line is cut around the mark, control characters become `·`.
+    /// Every other part that may belong to a private key is hidden too, unless it is known to be
+    /// `public`. A long line is cut around the mark, control characters become `·`.
     pub fn new(
         line: u32,
         text: &str,
@@ -26,12 +26,10 @@ impl Snippet {
         secret: &[Range<usize>],
         public: &Public,
     ) -> Self {
-        let characters: Vec<char> = text.chars().map(visible).collect();
-        let mut hidden: Vec<Range<usize>> = secret.to_vec();
-        hidden.extend(hidden_in_line(&characters, public));
+        let mut hidden = secret.to_vec();
+        hidden.extend(hidden_in_line(text, public));
         hidden.sort_by_key(|range| range.start);
-        let pieces = pieces(&characters, &hidden);
-        let (text, marked) = cut(&pieces, &marked);
+        let (text, marked) = cut(&pieces(text, &hidden), &marked);
         Self {
             line,
             text,
@@ -40,7 +38,7 @@ impl Snippet {
         }
     }
 
-    /// Tells whether anything was left out: what else is public makes no difference where not.
+    /// Returns `true` if anything is hidden.
     pub fn hides(&self) -> bool {
         self.hides
     }
@@ -55,7 +53,7 @@ impl Snippet {
         &self.text
     }
 
-    /// Returns which characters of [`text`](Self::text) are meant, counted from 0.
+    /// Returns the marked characters of [`text`](Self::text), counted from 0.
     pub fn marked(&self) -> Range<usize> {
         self.marked.clone()
     }
@@ -74,11 +72,8 @@ fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>
     let last = pieces
         .partition_point(|(_, at)| *at < marked.end)
         .max(first);
-    let from = if pieces.len() <= WIDEST {
-        0
-    } else {
-        first.saturating_sub(WIDEST / 4)
-    };
+    let latest = pieces.len().saturating_sub(WIDEST);
+    let from = first.saturating_sub(WIDEST / 4).min(latest);
     let to = pieces.len().min(from.saturating_add(WIDEST));
     let mut text = String::new();
     if from > 0 {
@@ -86,7 +81,7 @@ fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>
     }
     let lead = usize::from(from > 0);
     let shown = pieces.get(from..to).unwrap_or_default();
-    text.extend(shown.iter().map(|(character, _)| character));
+    text.extend(shown.iter().map(|(character, _)| visible(*character)));
     if to < pieces.len() {
         text.push('…');
     }
@@ -109,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn snippet_leaves_out_what_it_is_told_to() {
+    fn snippet_hides_the_given_secret() {
         let key = 4..11;
 
         let snippet = Snippet::new(

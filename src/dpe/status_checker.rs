@@ -411,7 +411,9 @@ impl Trouble {
                 _ => source.to_string(),
             }),
             Some(error) => Some(cause(error)),
-            None if status.source().is_some() && fault.is_some() => fault.map(ToString::to_string),
+            None if status.source().is_some() && fault.is_some() => {
+                fault.map(ClientFailure::in_full)
+            }
             None if status.source().is_some() => Some("the connection was lost".to_owned()),
             None if status.code() == Code::DeadlineExceeded => Some("no answer in time".to_owned()),
             None => None,

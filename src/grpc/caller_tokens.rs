@@ -14,7 +14,7 @@ use crate::trust::{Deployment, KeySet, OwnDeployment};
 use super::clock_skew::ClockSkews;
 use super::metadata;
 
-/// Whom the tokens of a layer are for.
+/// The callee that the tokens of a layer are for.
 #[derive(Clone, Debug)]
 pub(super) enum Callee {
     Deployment(DeploymentName),

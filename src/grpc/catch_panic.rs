@@ -1,4 +1,4 @@
-//! A panic ends one call, and the caller is told so.
+//! A panic ends one call, and the caller gets a status.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! By how much the clocks of callees differ from this one, as their proofs show and their refusals
-//! tell.
+//! By how much the clocks of callees differ from this one, as their proofs and their refusals
+//! show.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +19,8 @@ use super::callee_time;
 #[derive(Debug)]
 pub(super) struct ClockSkews {
     metrics: Arc<Metrics>,
-    /// Those that were told of: deployment and engine.
-    told: Mutex<HashSet<(String, Option<String>)>>,
+    /// The clocks that were reported: deployment and engine.
+    reported: Mutex<HashSet<(String, Option<String>)>>,
 }
 
 /// A proof's time, and when the call was made. The callee signed between the two, in a second that
@@ -40,8 +40,8 @@ pub(super) struct Whose<'a> {
     pub(super) engine: Option<&'a str>,
 }
 
-/// More clocks than this are not told of one by one.
-const MOST_TOLD: usize = 256;
+/// More clocks than this are not reported one by one.
+const MOST_REPORTED: usize = 256;
 
 /// A call that took longer says little in one number.
 const LONGEST_SECONDS: f64 = 10.0;
@@ -51,7 +51,7 @@ impl ClockSkews {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
-            told: Mutex::default(),
+            reported: Mutex::default(),
         }
     }
 
@@ -89,13 +89,13 @@ impl ClockSkews {
         }
         let half = leeway.as_secs_f64() / 2.0;
         let key = (whose.deployment.to_owned(), whose.engine.map(str::to_owned));
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if least > half || most < -half {
-            if told.len() < MOST_TOLD && told.insert(key) {
+            if reported.len() < MOST_REPORTED && reported.insert(key) {
                 events::clock_skewed(whose.deployment, ahead, leeway);
             }
-        // Somewhat less than what is told, so that a clock near the limit is not told in turns.
-        } else if least <= half / 2.0 && most >= -half / 2.0 && told.remove(&key) {
+        // Less than what is reported, so that a clock near the limit is not reported in turns.
+        } else if least <= half / 2.0 && most >= -half / 2.0 && reported.remove(&key) {
             events::clock_in_step(whose.deployment, ahead);
         }
     }

@@ -74,7 +74,7 @@ pub struct ConnectionOptions {
 }
 
 impl Default for ConnectionOptions {
-    /// 2 s; plaintext on loopback alone, since whoever reads a token can use it until it expires.
+    /// 2 s; plaintext on loopback alone, since anyone who reads a token can use it until it expires.
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(2),
@@ -100,7 +100,7 @@ impl ConnectionOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The host and port make no URI.
+    /// The host and port are not a valid URI.
     #[error("`{0}` is no address")]
     Address(String),
     /// The name does not resolve.
@@ -120,7 +120,7 @@ pub enum ConnectError {
         "{0} is not loopback and the connection has no TLS; turn TLS on, or set `countersign.client.allow-plaintext=true` where the network is trusted"
     )]
     Plaintext(SocketAddr),
-    /// Nobody accepts.
+    /// Nothing accepts the connection.
     #[error("cannot connect to {address}")]
     Connect {
         /// The address tried last.
@@ -129,15 +129,15 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
-    /// Somebody accepts, but there is no TLS.
-    #[error("no TLS with {address}: {failure}")]
+    /// The connection is accepted, but there is no TLS.
+    #[error("no TLS with {address}: {}", failure.in_full())]
     Tls {
         /// The address.
         address: SocketAddr,
         /// Why not.
         failure: Box<ClientFailure>,
     },
-    /// Nobody answers.
+    /// Nothing answers.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
 }
@@ -168,7 +168,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When `target` makes no URI.
+    /// When `target` is not a valid URI.
     pub fn lazy(target: &Target, options: ConnectionOptions) -> Result<Self, ConnectError> {
         let endpoint = endpoint(target, &options)?;
         let connector = Connector::new(target, options);
@@ -238,7 +238,7 @@ impl Connection {
         self.link.opened.load(Ordering::SeqCst)
     }
 
-    /// Returns why TLS, or the want of it, broke the last connection that was opened.
+    /// Returns why TLS, or the lack of it, broke the last connection that was opened.
     ///
     /// In TLS 1.3 a server refuses a client's certificate only after the client's handshake is
     /// over: the call then fails with a text that says nothing of it.
@@ -264,20 +264,6 @@ fn endpoint(target: &Target, options: &ConnectionOptions) -> Result<Endpoint, Co
 fn uri(scheme: &str, target: &Target) -> Result<Uri, ConnectError> {
     let uri = Uri::try_from(format!("{scheme}://{target}"));
     uri.map_err(|_invalid| ConnectError::Address(target.to_string()))
-}
-
-/// Writes an error with all its causes: tonic's own text is only "transport error".
-pub fn cause(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[derive(Clone, Debug)]

@@ -23,11 +23,11 @@ pub(super) fn path(uri: &Uri) -> &str {
     uri.path_and_query().map_or("", PathAndQuery::as_str)
 }
 
-/// Tells whether the callee proved that it is who refused.
+/// Returns `true` if the callee proved that the refusal is its own.
 ///
 /// True only for a status that came through an [`AttachIdentityLayer`](super::AttachIdentityLayer)
 /// which asked for the proof: the layer removes every proof that it did not verify. Nothing should
-/// be given up, forgotten or changed because of a refusal that is not proved: anybody on the way
+/// be given up, forgotten or changed because of a refusal that is not proved: anything on the way
 /// can send one.
 pub fn is_proved(status: &Status) -> bool {
     status.metadata().contains_key(PROOF)

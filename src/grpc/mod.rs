@@ -4,6 +4,7 @@
 mod authorize;
 mod caller_tokens;
 mod catch_panic;
+mod cause;
 mod client;
 mod clock_skew;
 mod connect;
@@ -26,8 +27,9 @@ mod status;
 pub mod tls;
 
 pub use authorize::{MethodRules, Rule};
+pub use cause::cause;
 pub use client::{Attach, AttachFuture, AttachIdentity, AttachIdentityLayer, CallToken};
-pub use connect::{ConnectError, Connection, ConnectionOptions, Target, cause};
+pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
 pub use identity_service::IdentityService;
 pub use listener::ConnectionLimits;
 pub use metadata::{NONCE, PROOF, is_proved};

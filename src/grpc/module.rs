@@ -12,7 +12,9 @@ use crate::proto::identity::identity_service_server::IdentityServiceServer;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::token::proof::{ProofSigner, ProofVerifier};
-use crate::token::{Policy, Replay, ReplayGuard, TokenIssuer, TokenVerifier, VerifiedCache};
+use crate::token::{
+    Policy, Reason, Replay, ReplayGuard, TokenIssuer, TokenVerifier, VerifiedCache,
+};
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
 use super::caller_tokens::{Callee, CallerTokens};
@@ -24,7 +26,7 @@ use super::{
     VerifyIdentityLayer,
 };
 
-/// One service's identity: who it is, whom it trusts, and the layers that carry both.
+/// One service's identity: who it is, which deployments it trusts, and the layers that carry both.
 ///
 /// Made from a file by `Module::load`, or from keys by [`Module::builder`]. Cloning is cheap, and
 /// all clones share one trust store.
@@ -147,7 +149,11 @@ impl ModuleBuilder {
     ///
     /// If a key or name occurs twice among the deployments, or one holds the module's own key.
     pub fn build(self) -> Result<Module, ModuleError> {
-        let metrics = Arc::new(counts::metrics_of(&self.own)?);
+        let sent = Reason::ALL
+            .iter()
+            .filter(|reason| !reason.is_raised_by_caller());
+        let metrics = Metrics::new(self.own.module.as_str(), sent.map(|reason| reason.as_str()));
+        let metrics = Arc::new(metrics.map_err(ModuleError::Metrics)?);
         let keys = KeySet::new(self.deployments, self.own)?;
         let impersonation_role = match self.impersonation_role {
             Some(role) => role,
@@ -177,7 +183,7 @@ impl ModuleBuilder {
 }
 
 impl Module {
-    /// Starts a module that is `own` and trusts nobody yet.
+    /// Starts a module that is `own` and trusts no deployment yet.
     pub fn builder(own: impl Into<Arc<OwnDeployment>>) -> ModuleBuilder {
         ModuleBuilder {
             own: own.into(),
@@ -196,12 +202,12 @@ impl Module {
         self.trust.own()
     }
 
-    /// Returns who it is and whom it trusts; a change is in force for every layer at once.
+    /// Returns who it is and which deployments it trusts; a change applies to every layer at once.
     pub fn trust(&self) -> &TrustStore {
         &self.trust
     }
 
-    /// Returns its health, which all clones share: whoever runs a part of it says how that is.
+    /// Returns its health, which all clones share: the code that runs a part reports how that part is.
     pub fn health(&self) -> &Health {
         &self.health
     }

@@ -9,7 +9,7 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame};
 use tonic::Status;
 
-use crate::token::proof::{EngineClaim, Exchange, ProofVerifier};
+use crate::token::proof::{EngineClaim, Exchange, ExpectedProof, ProofVerifier};
 use crate::token::{Nonce, Reason, Refusal};
 
 use super::caller_tokens::CallerToken;
@@ -19,7 +19,7 @@ use super::session::Polled;
 use super::status::refuse_in_full;
 
 /// Which replies a callee must prove: `countersign.proof.mode`. The caller's policy alone; nothing
-/// is negotiated, so that nobody between can talk it down.
+/// is negotiated, so that nothing between the two can weaken it.
 ///
 /// The dial-back asks in every mode. A module asks itself for no proof: it would only show that it
 /// has its own key.
@@ -84,15 +84,20 @@ impl Expected {
         let proof = proof.ok_or_else(|| invalid("it is no text"))?;
         let callee = self.token.callee.as_ref();
         let callee = callee.ok_or_else(|| invalid("a module asks itself for no proof"))?;
-        let exchange = Exchange {
-            caller: self.token.token.issuer(),
-            nonce: self.nonce,
-            token: self.token.token.expose(),
-            path: &self.path,
-        };
         let engine = self.required.engine.as_ref();
         let verifier = &self.required.verifier;
-        let judged = verifier.verify(proof, &exchange, callee, engine, self.sent);
+        let expected = ExpectedProof {
+            exchange: Exchange {
+                caller: self.token.token.issuer(),
+                nonce: self.nonce,
+                token: self.token.token.expose(),
+                path: &self.path,
+            },
+            callee,
+            engine,
+            sent: self.sent,
+        };
+        let judged = verifier.verify(proof, &expected);
         let signed = match &judged {
             Ok(signed) => Some(*signed),
             // Its times alone do not hold: that is the skew.

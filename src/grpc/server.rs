@@ -1,4 +1,4 @@
-//! The callee's side: nobody reaches a handler without a verified identity.
+//! The callee's side: no call reaches a handler without a verified identity.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -76,7 +76,7 @@ impl VerifyIdentityLayer {
         }
     }
 
-    /// Counts in `metrics` whom it lets in and whom not. Where it counts already, that stays so.
+    /// Records accepted and rejected calls in `metrics`. Has no effect if metrics are already set.
     #[must_use]
     pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
         // An error gives back the second one.
@@ -136,7 +136,7 @@ struct Gate {
 /// A call that is not admitted.
 struct Refused {
     status: Status,
-    /// The token's `iss`, where its signature verified: whom a proof of the refusal addresses.
+    /// The token's `iss`, where its signature verified: the audience of a proof of the refusal.
     caller: Option<String>,
 }
 
@@ -211,8 +211,8 @@ impl Gate {
     }
 }
 
-/// Notes what a token tells of its caller's clock. One that was meant for another module may come
-/// from anybody who was sent it, and tells nothing.
+/// Notes what a token shows of its caller's clock. One that was meant for a different module may
+/// come from any module that received it, and shows nothing.
 fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
     match verified {
         Ok(token) => {

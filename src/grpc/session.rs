@@ -31,7 +31,7 @@ pub(super) struct Session {
     end: SystemTime,
     path: String,
     peer: Option<SocketAddr>,
-    told: AtomicBool,
+    logged: AtomicBool,
     cut: OnceLock<Refusal>,
 }
 
@@ -46,7 +46,7 @@ impl Session {
             token: token.clone(),
             path: metadata::path(&head.uri).to_owned(),
             peer: peer::address_in(&head.extensions),
-            told: AtomicBool::new(false),
+            logged: AtomicBool::new(false),
             cut: OnceLock::new(),
         }
     }
@@ -93,7 +93,7 @@ impl Session {
 
     /// Makes the status that ends the call; logs it once.
     pub(super) fn status(&self, refusal: &Refusal) -> Status {
-        if !self.told.swap(true, Ordering::Relaxed) {
+        if !self.logged.swap(true, Ordering::Relaxed) {
             let call = events::RejectedCall {
                 reason: refusal.reason.as_str(),
                 fingerprint: Some(self.token.key_id().as_str()),
@@ -112,7 +112,7 @@ const MAX_UNCHECKED: Duration = Duration::from_secs(60);
 
 /// Watches a session while one of its bodies is open.
 ///
-/// Nothing is armed before a body has made somebody wait or has passed a second message, so that a
+/// Nothing is armed before a body has made its reader wait or has passed a second message, so that a
 /// unary call costs neither timer nor lock. One that waits holds one future; there is no task.
 pub(super) struct Watch {
     session: Arc<Session>,

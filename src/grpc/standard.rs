@@ -90,7 +90,7 @@ fn descriptors() -> Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// The health of a module and its services, as `grpc.health.v1` tells it.
+/// The health of a module and its services, as `grpc.health.v1` reports it.
 #[derive(Clone, Debug)]
 pub struct Health {
     reporter: HealthReporter,
@@ -98,7 +98,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Also tells of the service `S`.
+    /// Also reports the service `S`.
     #[must_use]
     pub fn of<S: NamedService>(mut self) -> Self {
         self.services.push(S::NAME);

@@ -54,7 +54,7 @@ impl<'a> Compact<'a> {
         })
     }
 
-    /// Tells whether `key` signed this token.
+    /// Returns `true` if `key` signed this token.
     pub fn verify(&self, key: &VerifyingKey) -> bool {
         key.verify(self.signing_input.as_bytes(), &self.signature)
     }
@@ -64,7 +64,7 @@ impl<'a> Compact<'a> {
         &self.header
     }
 
-    /// Returns the decoded payload, which nobody vouches for before [`Compact::verify`].
+    /// Returns the decoded payload, which is not trustworthy before [`Compact::verify`].
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -80,7 +80,7 @@ impl<'a> Compact<'a> {
     }
 }
 
-/// Shows the header only: the whole would be a token that somebody could use.
+/// Shows the header only: the whole would be a usable token.
 impl fmt::Debug for Compact<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Compact")
@@ -108,7 +108,7 @@ impl Header {
     }
 }
 
-/// Tells whether `jws` is a compact JWS that `key` signed with ES256: [`Compact`]'s checks, except
+/// Returns `true` if `jws` is a compact JWS that `key` signed with ES256: [`Compact`]'s checks, except
 /// that `kid` may be absent.
 ///
 /// # Errors
@@ -214,7 +214,7 @@ fn split(token: &str) -> Result<(&str, [&str; 3]), CompactError> {
     Ok((signing_input, [header, payload, signature]))
 }
 
-fn part(name: &'static str, text: &str) -> Result<Vec<u8>, CompactError> {
+pub(super) fn part(name: &'static str, text: &str) -> Result<Vec<u8>, CompactError> {
     BASE64_URL_SAFE_NO_PAD
         .decode(text)
         .map_err(|_cause| CompactError::Encoding(name))

@@ -1,40 +1,7 @@
 //! What can be wrong with keys, JWKs and compact signatures.
 
-use std::fmt;
-
 use super::json::JsonError;
-
-/// A foreign text in a message: quoted, escaped, and left out when it is long enough to be a key.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Shown(Box<str>);
-
-/// Longest foreign text that a message repeats; a P-256 private part has 43 characters.
-const MAX_SHOWN: usize = 32;
-
-impl Shown {
-    pub(super) fn new(text: &str) -> Self {
-        let characters = text.chars().count();
-        if characters > MAX_SHOWN {
-            return Self(format!("a text of {characters} characters").into());
-        }
-        let escaped: String = text
-            .chars()
-            .flat_map(|c| {
-                let printable = c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
-                let escape = (!printable).then(|| c.escape_unicode());
-                let plain = printable.then_some(c);
-                escape.into_iter().flatten().chain(plain)
-            })
-            .collect();
-        Self(format!("`{escaped}`").into())
-    }
-}
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use super::shown::Shown;
 
 /// Why a text cannot name a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -56,7 +23,7 @@ pub enum KeyIdError {
 #[error("a fingerprint is 43 characters of base64url, the SHA-256 of a public key")]
 pub struct FingerprintError;
 
-/// Why a text is no usable JWK: what is wrong and, where it can be told, at which byte of the text.
+/// Why a text is not a usable JWK: what is wrong and, if known, at which byte of the text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{problem}")]
 pub struct JwkError {
@@ -117,22 +84,20 @@ pub enum JwkProblem {
         /// The JSON type it must have.
         expected: &'static str,
     },
-    /// `kty` is not `EC`.
-    #[error("`kty` is {0}; only `EC` keys are used")]
-    KeyType(Shown),
-    /// `crv` is not `P-256`.
-    #[error("`crv` is {0}; only `P-256` is used")]
-    Curve(Shown),
-    /// `alg` is not `ES256`.
-    #[error("`alg` is {0}; only `ES256` is used")]
-    Algorithm(Shown),
-    /// `use` is not `sig`.
-    #[error("`use` is {0}; only `sig` is used")]
-    Use(Shown),
+    /// `kty`, `crv`, `alg` or `use` is another text than the one that is used here.
+    #[error("`{member}` is {found}; only `{only}` is used")]
+    Value {
+        /// The member.
+        member: &'static str,
+        /// The text it has.
+        found: Shown,
+        /// The text it must have.
+        only: &'static str,
+    },
     /// `key_ops` does not allow what the key is for, or allows more than signatures.
     #[error("`key_ops` must allow `{0}` and nothing but signatures")]
     KeyOperations(&'static str),
-    /// `d` in a public key: whoever wrote it there gave the private key away.
+    /// `d` in a public key: the private key is no longer secret.
     #[error("`d` is present: this is a private key where a public one belongs")]
     PrivatePart,
     /// A private key was expected and `d` is absent.
@@ -189,14 +154,11 @@ impl JwkProblem {
         Some(match self {
             Self::Missing(member)
             | Self::Type { member, .. }
+            | Self::Value { member, .. }
             | Self::Encoding { member, .. }
             | Self::ShortCoordinate { member, .. }
             | Self::Length { member, .. } => member,
             Self::KeySet => "keys",
-            Self::KeyType(_) => "kty",
-            Self::Curve(_) => "crv",
-            Self::Algorithm(_) => "alg",
-            Self::Use(_) => "use",
             Self::KeyOperations(_) => "key_ops",
             Self::PrivatePart | Self::PublicOnly | Self::PrivateRange | Self::PrivateMismatch => {
                 "d"

@@ -57,13 +57,13 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// The two key pairs printed in Ataccama's guide, by fingerprint: everybody may know them.
+/// The two key pairs printed in Ataccama's guide, by fingerprint: they are public.
 const PUBLISHED: [&str; 2] = [
     "vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI",
     "KBv0lrEO88ISAnmwXn6Y5jYjG9TvemuZA0yQlq7QpG0",
 ];
 
-/// Tells whether this is one of the keys printed in the public guide, which protect nothing.
+/// Returns `true` if this is one of the keys printed in the public guide, which protect nothing.
 pub fn published(fingerprint: Fingerprint) -> bool {
     PUBLISHED
         .iter()

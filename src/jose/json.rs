@@ -6,7 +6,7 @@ use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
 
-use super::error::Shown;
+use super::shown::Shown;
 
 /// Why a text is no strict JSON object, and at which byte.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -86,7 +86,7 @@ pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
 }
 
 /// Names the JSON type of `value`.
-pub(super) fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

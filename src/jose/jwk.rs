@@ -11,25 +11,22 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::error::{JwkError, JwkProblem, KeyError, Shown};
+use super::error::{JwkError, JwkProblem, KeyError};
 use super::json;
 use super::key::{SigningKey, VerifyingKey};
 use super::key_id::KeyId;
+use super::repair::with_quotes;
+use super::shown::Shown;
 use crate::secret::Secret;
 use text::Text;
 
 mod text;
 
-/// A public key as a JWK, and which of the members that may be absent were there.
-///
-/// *Checked*: strict JSON (see [`json::object`]); `kty` `EC`; `crv` `P-256`; `x` and `y` canonical
-/// base64url of exactly 32 bytes and a point of the curve; no `d`; `use` absent or `sig`;
-/// `key_ops` absent or `verify` alone; `alg` absent or `ES256`; `kid` absent or a [`KeyId`].
-/// *Not checked*: that `kid` is the fingerprint of the key. Other members are ignored.
+/// A key as a JWK, and which of the members that may be absent were there.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PublicJwk {
+pub struct Jwk<K> {
     /// The key.
-    pub key: VerifyingKey,
+    pub key: K,
     /// The member `kid`.
     pub kid: Option<KeyId>,
     /// Whether `alg` was there.
@@ -40,26 +37,22 @@ pub struct PublicJwk {
     pub unescaped: bool,
 }
 
-/// A private key as a JWK, and which of the members that may be absent were there.
+/// A public key as a JWK.
+///
+/// *Checked*: strict JSON (see [`json::object`]); `kty` `EC`; `crv` `P-256`; `x` and `y` canonical
+/// base64url of exactly 32 bytes and a point of the curve; no `d`; `use` absent or `sig`;
+/// `key_ops` absent or `verify` alone; `alg` absent or `ES256`; `kid` absent or a [`KeyId`].
+/// *Not checked*: that `kid` is the fingerprint of the key. Other members are ignored.
+pub type PublicJwk = Jwk<VerifyingKey>;
+
+/// A private key as a JWK.
 ///
 /// Checked like [`PublicJwk`], but `d` is required, in range, and must belong to `x` and `y`;
 /// `key_ops` must allow `sign` if present. A member `iat`, when the key was made ([OpenID
 /// Federation 1.0, 8.7.2]), is taken where it is a `NumericDate` from 1970 to 9999, else ignored.
 ///
 /// [OpenID Federation 1.0, 8.7.2]: https://openid.net/specs/openid-federation-1_0.html
-#[derive(Clone, Debug)]
-pub struct PrivateJwk {
-    /// The key.
-    pub key: SigningKey,
-    /// The member `kid`.
-    pub kid: Option<KeyId>,
-    /// Whether `alg` was there.
-    pub alg_present: bool,
-    /// Whether `use` was there.
-    pub use_present: bool,
-    /// Whether backslashes before the quotes had to be taken off first.
-    pub unescaped: bool,
-}
+pub type PrivateJwk = Jwk<SigningKey>;
 
 impl PublicJwk {
     /// Parses a public JWK.
@@ -78,18 +71,11 @@ impl PublicJwk {
             wipe(private);
             return Err(JwkProblem::PrivatePart);
         }
-        let common = Common::read(&members, "verify")?;
-        Ok(Self {
-            key: common.key,
-            kid: common.kid,
-            alg_present: common.alg_present,
-            use_present: common.use_present,
-            unescaped: text.unescaped(),
-        })
+        common(&members, "verify", text)
     }
 
     /// Writes `key` on one line in mkjwk's member order without `d` and `use`:
-    /// `kty`, `crv`, `kid`, `x`, `y`, `alg`, as the guide tells to write `content`.
+    /// `kty`, `crv`, `kid`, `x`, `y`, `alg`, as the guide writes `content`.
     pub fn write(key: &VerifyingKey, kid: &KeyId) -> String {
         public_text(key, kid, Layout::Line)
     }
@@ -118,12 +104,12 @@ impl PrivateJwk {
             None => return Err(JwkProblem::Missing("kty")),
             Some(private) => private,
         };
-        let common = Common::read(&members, "sign");
+        let public = common(&members, "sign", text);
         let d = match private {
             Value::String(d) => Zeroizing::new(d),
             other => return Err(wrong_type("d", &other, "text")),
         };
-        let common = common?;
+        let public = public?;
         let bytes = Zeroizing::new(decode("d", &d)?);
         let d: &[u8; 32] = bytes
             .as_slice()
@@ -135,7 +121,7 @@ impl PrivateJwk {
         let key = SigningKey::from_scalar(d)
             .ok_or(JwkProblem::PrivateRange)?
             .map_err(|_cause| JwkProblem::SelfTest)?;
-        if *key.verifying_key() != common.key {
+        if *key.verifying_key() != public.key {
             return Err(JwkProblem::PrivateMismatch);
         }
         Ok(Self {
@@ -143,10 +129,10 @@ impl PrivateJwk {
                 Some(made_at) => key.with_made_at(made_at),
                 None => key,
             },
-            kid: common.kid,
-            alg_present: common.alg_present,
-            use_present: common.use_present,
-            unescaped: text.unescaped(),
+            kid: public.kid,
+            alg_present: public.alg_present,
+            use_present: public.use_present,
+            unescaped: public.unescaped,
         })
     }
 
@@ -163,54 +149,56 @@ impl PrivateJwk {
     }
 }
 
-/// What public and private keys have in common.
-struct Common {
-    key: VerifyingKey,
-    kid: Option<KeyId>,
-    alg_present: bool,
-    use_present: bool,
+/// Puts back the quotes that are missing around member names, as in `{kty":"EC",crv":…`.
+///
+/// Returns the repaired text only if it is a valid key; `None` also if nothing is missing.
+pub fn repair(json: &str) -> Option<String> {
+    let repaired = with_quotes(json)?;
+    let is_valid = PublicJwk::parse(&repaired).is_ok() || PrivateJwk::parse(&repaired).is_ok();
+    is_valid.then(|| repaired.to_string())
 }
 
-impl Common {
-    fn read(members: &Map<String, Value>, operation: &'static str) -> Result<Self, JwkProblem> {
-        if required(members, "kty")? != "EC" {
-            return Err(JwkProblem::KeyType(shown(members, "kty")));
+/// Reads what public and private keys have in common.
+fn common(
+    members: &Map<String, Value>,
+    operation: &'static str,
+    text: &Text<'_>,
+) -> Result<PublicJwk, JwkProblem> {
+    for (member, only) in [
+        ("kty", "EC"),
+        ("crv", "P-256"),
+        ("alg", "ES256"),
+        ("use", "sig"),
+    ] {
+        let is_required = matches!(member, "kty" | "crv");
+        match optional(members, member)? {
+            None if is_required => return Err(JwkProblem::Missing(member)),
+            Some(found) if found != only => {
+                let found = Shown::new(found);
+                return Err(JwkProblem::Value {
+                    member,
+                    found,
+                    only,
+                });
+            }
+            _ => {}
         }
-        if required(members, "crv")? != "P-256" {
-            return Err(JwkProblem::Curve(shown(members, "crv")));
-        }
-        let alg = optional(members, "alg")?;
-        if alg.is_some_and(|alg| alg != "ES256") {
-            return Err(JwkProblem::Algorithm(shown(members, "alg")));
-        }
-        let used = optional(members, "use")?;
-        if used.is_some_and(|used| used != "sig") {
-            return Err(JwkProblem::Use(shown(members, "use")));
-        }
-        operations(members, operation)?;
-        let kid = optional(members, "kid")?.map(KeyId::new).transpose();
-        let kid = kid.map_err(JwkProblem::KeyId)?;
-        let x = coordinate(members, "x")?;
-        let y = coordinate(members, "y")?;
-        let key = VerifyingKey::from_coordinates(&x, &y)
-            .ok_or(JwkProblem::NotOnCurve)?
-            .map_err(|_cause: KeyError| JwkProblem::SelfTest)?;
-        Ok(Self {
-            key,
-            kid,
-            alg_present: members.contains_key("alg"),
-            use_present: members.contains_key("use"),
-        })
     }
-}
-
-fn shown(members: &Map<String, Value>, member: &str) -> Shown {
-    Shown::new(
-        members
-            .get(member)
-            .and_then(Value::as_str)
-            .unwrap_or_default(),
-    )
+    operations(members, operation)?;
+    let kid = optional(members, "kid")?.map(KeyId::new).transpose();
+    let kid = kid.map_err(JwkProblem::KeyId)?;
+    let x = coordinate(members, "x")?;
+    let y = coordinate(members, "y")?;
+    let key = VerifyingKey::from_coordinates(&x, &y)
+        .ok_or(JwkProblem::NotOnCurve)?
+        .map_err(|_cause: KeyError| JwkProblem::SelfTest)?;
+    Ok(Jwk {
+        key,
+        kid,
+        alg_present: members.contains_key("alg"),
+        use_present: members.contains_key("use"),
+        unescaped: text.unescaped(),
+    })
 }
 
 fn wrong_type(member: &'static str, found: &Value, expected: &'static str) -> JwkProblem {
@@ -375,7 +363,7 @@ fn object<'a>(
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// Returns what a `NumericDate` ([RFC 7519, 2]) tells, up to the year 9999.
+/// Returns the time of a `NumericDate` ([RFC 7519, 2]), up to the year 9999.
 ///
 /// [RFC 7519, 2]: https://www.rfc-editor.org/rfc/rfc7519#section-2
 fn moment(date: &Value) -> Option<SystemTime> {

@@ -101,14 +101,14 @@ impl SigningKey {
         Ok(key)
     }
 
-    /// Says when the key was made; a JWK tells it in whole seconds, PEM and DER do not.
+    /// Sets when the key was made; a JWK has it in whole seconds, PEM and DER do not.
     #[must_use]
     pub fn with_made_at(self, made_at: SystemTime) -> Self {
         let made_at = Some(made_at);
         Self { made_at, ..self }
     }
 
-    /// Returns when the key was made, where that is known: as whoever wrote it says.
+    /// Returns when the key was made, where that is known: as its file says.
     pub fn made_at(&self) -> Option<SystemTime> {
         self.made_at
     }
@@ -248,7 +248,7 @@ impl VerifyingKey {
         })))
     }
 
-    /// Tells whether `signature` is this key's ES256 signature of `message`.
+    /// Returns `true` if `signature` is this key's ES256 signature of `message`.
     ///
     /// Checks: 64 bytes, r and s in range, the equation. High and low `s` are both accepted.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {

@@ -4,11 +4,12 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::error::{KeyError, Shown};
+use super::error::KeyError;
 use super::jwk::{PrivateJwk, PublicJwk};
 use super::key::{SigningKey, VerifyingKey};
 use super::key_id::KeyId;
 use super::pem;
+use super::shown::Shown;
 
 /// A key that was read, and its `kid` if its form has one.
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ pub enum KeyFormat {
 const MAX_BYTES: usize = 64 * 1024;
 
 impl KeyMaterial {
-    /// Reads a key and tells in which form it was.
+    /// Reads a key and returns in which form it was.
     ///
     /// Read are: a JWK; base64 or base64url of a JWK, padded or not, on one line or wrapped;
     /// PKCS#8, SEC1 and `SubjectPublicKeyInfo`, each in PEM or DER. Of PEM an `EC PARAMETERS`
@@ -202,25 +203,14 @@ fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
 }
 
 fn from_der(der: &[u8]) -> Option<(KeyMaterial, KeyFormat)> {
-    let pkcs8 = || {
-        Some((
-            private(SigningKey::from_pkcs8_der(der).ok()?),
-            KeyFormat::Pkcs8Der,
-        ))
-    };
-    let sec1 = || {
-        Some((
-            private(SigningKey::from_sec1_der(der).ok()?),
-            KeyFormat::Sec1Der,
-        ))
-    };
-    let spki = || {
-        Some((
-            public(VerifyingKey::from_spki_der(der).ok()?),
-            KeyFormat::SpkiDer,
-        ))
-    };
-    pkcs8().or_else(sec1).or_else(spki)
+    if let Ok(key) = SigningKey::from_pkcs8_der(der) {
+        return Some((private(key), KeyFormat::Pkcs8Der));
+    }
+    if let Ok(key) = SigningKey::from_sec1_der(der) {
+        return Some((private(key), KeyFormat::Sec1Der));
+    }
+    let key = VerifyingKey::from_spki_der(der).ok()?;
+    Some((public(key), KeyFormat::SpkiDer))
 }
 
 fn private(key: SigningKey) -> KeyMaterial {

@@ -16,17 +16,17 @@ mod key_id;
 mod material;
 mod pem;
 mod repair;
+mod shown;
 mod unverified;
 
 pub use compact::{Compact, Header};
-pub use error::{
-    CompactError, FingerprintError, JwkError, JwkProblem, KeyError, KeyIdError, Shown,
-};
+pub use error::{CompactError, FingerprintError, JwkError, JwkProblem, KeyError, KeyIdError};
 pub use fingerprint::{Fingerprint, published};
 pub use json::{JsonError, JsonProblem};
-pub use jwk::{PrivateJwk, PublicJwk};
+pub use jwk::{Jwk, PrivateJwk, PublicJwk, repair};
 pub use key::{SigningKey, VerifyingKey};
 pub use key_id::KeyId;
 pub use material::{KeyFormat, KeyMaterial, json_of};
-pub use repair::{missing_quotes, repair};
+pub use repair::missing_quotes;
+pub use shown::Shown;
 pub use unverified::{MAX_UNVERIFIED_BYTES, Unverified};

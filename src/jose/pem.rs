@@ -15,7 +15,7 @@ pub(super) struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Tells whether the body is encrypted the old way ([RFC 1421] headers).
+    /// Returns `true` if the body is encrypted the old way ([RFC 1421] headers).
     ///
     /// [RFC 1421]: https://www.rfc-editor.org/rfc/rfc1421
     pub(super) fn is_encrypted(&self) -> bool {

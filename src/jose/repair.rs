@@ -2,25 +2,20 @@
 
 use zeroize::Zeroizing;
 
-use super::jwk::{PrivateJwk, PublicJwk};
-
-/// Puts back the quotes that are missing around member names, as in `{kty":"EC",crv":…`.
-///
-/// Returns the mended text only if it then is a valid key; `None` also where nothing is missing.
-pub fn repair(json: &str) -> Option<String> {
+/// Puts back the quotes that are missing around member names; `None` if none is missing.
+pub(super) fn with_quotes(json: &str) -> Option<Zeroizing<String>> {
     let quotes = missing_quotes(json);
     if quotes.is_empty() {
         return None;
     }
-    let mut mended = String::with_capacity(json.len() + quotes.len());
+    let mut repaired = Zeroizing::new(String::with_capacity(json.len() + quotes.len()));
     for (at, c) in json.char_indices() {
         if quotes.contains(&at) {
-            mended.push('"');
+            repaired.push('"');
         }
-        mended.push(c);
+        repaired.push(c);
     }
-    let valid = PublicJwk::parse(&mended).is_ok() || PrivateJwk::parse(&mended).is_ok();
-    valid.then_some(mended)
+    Some(repaired)
 }
 
 /// Finds the byte offsets before which a quote of a member name is missing.

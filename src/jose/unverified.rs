@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde_json::{Map, Value};
 
+use super::compact::part;
 use super::error::CompactError;
 use super::json;
 
@@ -37,14 +37,10 @@ impl Unverified {
         let [header, payload, signature] = parts.as_slice() else {
             return Err(CompactError::Parts(token.split('.').count()));
         };
-        let decode = |name, text: &str| {
-            let decoded = BASE64_URL_SAFE_NO_PAD.decode(text);
-            decoded.map_err(|_cause| CompactError::Encoding(name))
-        };
-        let header = decode("header", header)?;
+        let header = part("header", header)?;
         Ok(Self {
-            payload: decode("payload", payload)?,
-            signature: decode("signature", signature)?,
+            payload: part("payload", payload)?,
+            signature: part("signature", signature)?,
             header: json::object(&header).map_err(CompactError::Header)?,
         })
     }
@@ -65,7 +61,7 @@ impl Unverified {
     }
 }
 
-/// Shows the header only: the whole would be a token that somebody could use.
+/// Shows the header only: the whole would be a usable token.
 impl fmt::Debug for Unverified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Unverified")
@@ -76,6 +72,8 @@ impl fmt::Debug for Unverified {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
     use super::*;
 
     fn token(header: &str) -> String {

@@ -256,7 +256,7 @@ pub fn size(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
         .ok_or_else(|| ValueError::Range(least.to_string(), most.to_string()))
 }
 
-/// Tells whether `text` is a size without a unit, which other modules may read as kilobytes.
+/// Returns `true` if `text` is a size without a unit, which other modules may read as kilobytes.
 pub fn is_unitless(text: &str) -> bool {
     let text = text.trim();
     !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
@@ -274,7 +274,7 @@ pub fn list(text: &str) -> Vec<&str> {
 ///
 /// # Errors
 ///
-/// When it is none of them.
+/// When it is not one of them.
 pub fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, ValueError> {
     let wanted = super::name::uniform(text.trim());
     if wanted.is_empty() {

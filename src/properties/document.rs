@@ -2,7 +2,6 @@
 //! column.
 
 use std::fmt;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -67,7 +66,7 @@ impl Document {
         });
         let starts = line_starts(text).map(|start| start.saturating_add(base));
         self.line_starts.extend(starts);
-        self.parsed.append(parse::parse(text), base);
+        parse::parse(&self.text, base, &mut self.parsed);
     }
 
     /// Returns the first file, as the user named it.
@@ -132,26 +131,20 @@ impl Document {
         self.text.get(span.start..span.end).unwrap_or_default()
     }
 
-    /// Shows the line on which `span` starts, without the parts `secret` and whatever else may be
-    /// private and is not known to be `public`.
+    /// Shows the line on which `span` starts. The parts `secret` are hidden, and everything else
+    /// that may be private and is not known to be `public`.
     pub fn snippet(&self, span: Span, secret: &[Span], public: &Public) -> Snippet {
         let (line, start) = self.line_of(span.start);
         let rest = self.text.get(start..).unwrap_or_default();
         let text = rest.split(['\n', '\r']).next().unwrap_or_default();
         let end = start.saturating_add(text.len());
-        let characters = |span: &Span| -> Range<usize> {
-            let count = |to: usize| {
-                let upto = self.text.get(start..to.clamp(start, end));
-                upto.unwrap_or_default().chars().count()
-            };
-            count(span.start)..count(span.end)
+        let in_line = |span: &Span| {
+            let place = |at: usize| at.clamp(start, end).saturating_sub(start);
+            place(span.start)..place(span.end)
         };
-        let hidden: Vec<_> = secret
-            .iter()
-            .filter(|s| s.start < end && s.end > start)
-            .map(characters)
-            .collect();
-        Snippet::new(count(line), text, characters(&span), &hidden, public)
+        let overlapping = secret.iter().filter(|s| s.start < end && s.end > start);
+        let hidden: Vec<_> = overlapping.map(in_line).collect();
+        Snippet::new(count(line), text, in_line(&span), &hidden, public)
     }
 
     /// Returns what is wrong with the text itself: escapes that cannot be read.

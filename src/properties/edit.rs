@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::entry::{Entry, Span};
 use super::name::Name;
-use super::parse;
+use super::parse::{Parsed, parse};
 use crate::secret::Secret;
 
 /// Settings to write into a text.
@@ -114,7 +114,9 @@ impl Edit {
 
     /// Applies the edit to `text`.
     pub fn apply(&self, text: &str) -> Outcome {
-        let entries = parse::parse(text).entries;
+        let mut parsed = Parsed::default();
+        parse(text, 0, &mut parsed);
+        let entries = parsed.entries;
         let mut replaced: Vec<(Span, Zeroizing<String>)> = Vec::new();
         let mut removed: Vec<Span> = Vec::new();
         let mut added: Vec<(&str, &str)> = Vec::new();
@@ -252,27 +254,29 @@ fn replace(text: &str, mut replaced: Vec<(Span, Zeroizing<String>)>) -> Zeroizin
     edited
 }
 
-/// Tells whether a line begins after `text`.
+/// Returns `true` if a line begins after `text`.
 fn ends_line(text: &str) -> bool {
     text.is_empty() || text.ends_with(['\n', '\r'])
 }
 
-/// Returns the length of the line end that stands at byte `at`; none where another character does.
+/// Returns the length of the line end at byte `at`; `None` if another character stands there.
 fn line_end_at(text: &str, at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
-    let ends = ["\r\n", "\n", "\r"].into_iter();
-    ends.map(|end| (rest.starts_with(end), end.len()))
-        .find_map(|(is_there, length)| is_there.then_some(length))
+    let mut ends = LINE_ENDS.iter();
+    ends.find(|end| rest.starts_with(**end))
+        .map(|end| end.len())
 }
 
-/// Returns the line end this text uses.
+/// Returns the line end that this text uses.
 fn line_end(text: &str) -> &'static str {
-    match text.find(['\n', '\r']).map(|at| text.get(at..)) {
-        Some(Some(rest)) if rest.starts_with("\r\n") => "\r\n",
-        Some(Some(rest)) if rest.starts_with('\r') => "\r",
-        _ => "\n",
-    }
+    let first = text.find(['\n', '\r']).and_then(|at| text.get(at..));
+    let mut ends = LINE_ENDS.iter();
+    let used = ends.find(|end| first.is_some_and(|rest| rest.starts_with(**end)));
+    used.unwrap_or(&"\n")
 }
+
+/// The line ends, a longer one before its parts.
+const LINE_ENDS: [&str; 3] = ["\r\n", "\n", "\r"];
 
 /// Ends the last line, so that an appended one is a line of its own.
 fn close_last_line(text: &mut String, line_end: &str) {
@@ -297,34 +301,29 @@ fn close_last_line(text: &mut String, line_end: &str) {
     }
 }
 
-fn escape_key(key: &str) -> String {
-    let mut escaped = String::with_capacity(key.len());
-    for character in key.chars() {
-        match character {
-            ' ' | '=' | ':' | '#' | '!' | '\\' => {
-                escaped.push('\\');
-                escaped.push(character);
-            }
-            other => push_escaped(&mut escaped, other),
-        }
-    }
-    escaped
+fn escape_key(key: &str) -> Zeroizing<String> {
+    escape_all(key, |_, character| {
+        matches!(character, ' ' | '=' | ':' | '#' | '!')
+    })
 }
 
+/// A blank at the start would be taken for the one before a value. Where only a blank separates key
+/// and value, `=` and `:` at the start would be separators.
 fn escape_value(value: &str) -> Zeroizing<String> {
-    let mut escaped = Zeroizing::new(String::with_capacity(value.len().saturating_mul(2)));
-    for (n, character) in value.chars().enumerate() {
-        match character {
-            // Only the first: it would be taken for the blank before a value.
-            ' ' if n == 0 => escaped.push_str("\\ "),
-            // Where only a blank separates key and value, these would be separators.
-            '=' | ':' if n == 0 => {
-                escaped.push('\\');
-                escaped.push(character);
-            }
-            '\\' => escaped.push_str("\\\\"),
-            other => push_escaped(&mut escaped, other),
+    escape_all(value, |at, character| {
+        at == 0 && matches!(character, ' ' | '=' | ':')
+    })
+}
+
+/// Puts a backslash before every backslash and every character that `is_special` names by its
+/// position.
+fn escape_all(text: &str, is_special: fn(usize, char) -> bool) -> Zeroizing<String> {
+    let mut escaped = Zeroizing::new(String::with_capacity(text.len().saturating_mul(2)));
+    for (at, character) in text.char_indices() {
+        if character == '\\' || is_special(at, character) {
+            escaped.push('\\');
         }
+        push_escaped(&mut escaped, character);
     }
     escaped
 }

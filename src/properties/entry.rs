@@ -13,16 +13,6 @@ pub struct Span {
     pub end: usize,
 }
 
-impl Span {
-    /// Returns the span of the same text where it begins at byte `base` of a larger one.
-    pub(super) fn shifted(self, base: usize) -> Self {
-        Self {
-            start: self.start.saturating_add(base),
-            end: self.end.saturating_add(base),
-        }
-    }
-}
-
 /// One logical line: a key and its value, unescaped, and where they stand.
 ///
 /// `Debug` shows the key's place only: a value may be a private key.
@@ -76,20 +66,6 @@ impl Entry {
     /// Returns what the backslashes of the value were.
     pub fn escapes(&self) -> Escapes {
         self.escapes
-    }
-
-    /// Moves it to where its text stands in a larger one.
-    pub(super) fn shift(&mut self, base: usize) {
-        for span in [
-            &mut self.key_span,
-            &mut self.value_span,
-            &mut self.line_span,
-        ] {
-            *span = span.shifted(base);
-        }
-        for (_, text) in &mut self.steps {
-            *text = text.saturating_add(base);
-        }
     }
 
     /// Returns where byte `offset` of the value stands in the text.

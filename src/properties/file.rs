@@ -131,13 +131,13 @@ impl FileText {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
             return Err(ReadFault::TooLarge);
         }
-        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] = bytes {
-            return Err(ReadFault::Wide);
-        }
-        if matches!(bytes, [0, a, 0, b, ..] | [a, 0, b, 0, ..] if *a != 0 && *b != 0) {
-            return Err(ReadFault::Wide);
-        }
-        if matches!(bytes, [0, 0, 0, a, 0, ..] | [a, 0, 0, 0, ..] if *a >= b'\t') {
+        let is_wide = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] => true,
+            [0, a, 0, b, ..] | [a, 0, b, 0, ..] if *a != 0 && *b != 0 => true,
+            [0, 0, 0, a, 0, ..] | [a, 0, 0, 0, ..] => *a >= b'\t',
+            _ => false,
+        };
+        if is_wide {
             return Err(ReadFault::Wide);
         }
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
@@ -171,7 +171,7 @@ impl FileText {
         self.encoding
     }
 
-    /// Tells whether a byte order mark was stripped.
+    /// Returns `true` if a byte order mark was stripped.
     pub fn has_mark(&self) -> bool {
         self.mark
     }
@@ -216,7 +216,7 @@ impl FileText {
     }
 }
 
-/// Tells whether a zero byte at `at` stands in a text or in something else.
+/// Names the fault of a zero byte at `at`: in a text, or in something else.
 fn zero(bytes: &[u8], at: usize) -> ReadFault {
     let odd = |byte: &&u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
     let is_most = bytes.iter().filter(odd).count() > bytes.len() / 4;

@@ -54,21 +54,14 @@ impl<'a> Name<'a> {
         let mut segments = Vec::with_capacity(dots.saturating_add(1));
         let mut rest = text;
         loop {
-            if let Some((inside, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
-                segments.push(Segment::new(inside, true));
-                rest = match after.strip_prefix('.') {
-                    Some(next) => next,
-                    None if after.is_empty() => break,
-                    None => after,
-                };
-                continue;
-            }
-            let end = rest
-                .char_indices()
-                .find(|(at, c)| *c == '.' || (*c == '[' && *at > 0 && closes(rest, *at)))
-                .map_or(rest.len(), |(at, _)| at);
-            let (segment, after) = rest.split_at(end);
-            segments.push(Segment::new(segment, false));
+            let bracketed = rest.strip_prefix('[').and_then(|r| r.split_once(']'));
+            let (segment, after) = bracketed.unwrap_or_else(|| {
+                let end = rest
+                    .char_indices()
+                    .find(|(at, c)| *c == '.' || (*c == '[' && *at > 0 && closes(rest, *at)));
+                rest.split_at(end.map_or(rest.len(), |(at, _)| at))
+            });
+            segments.push(Segment::new(segment, bracketed.is_some()));
             rest = match after.strip_prefix('.') {
                 Some(next) => next,
                 None if after.is_empty() => break,
@@ -146,7 +139,7 @@ impl Pattern {
         self.text
     }
 
-    /// Tells how `name` fits, with what is left of it; none where it does not.
+    /// Returns how `name` fits, with what is left of it; `None` if it does not.
     pub fn matches(&self, name: &Name<'_>) -> Option<Match> {
         let (segments, rest) = name.segments.split_at_checked(self.parts.len())?;
         let fits = |(part, segment): (&Part, &Segment<'_>)| match part {
@@ -184,7 +177,7 @@ impl Pattern {
             .join(".")
     }
 
-    /// Tells how an environment variable fits, where `known` lists the map keys that are there,
+    /// Returns how an environment variable fits, where `known` lists the map keys that are there,
     /// given those already found. A variable never names a new map key.
     pub fn matches_variable(&self, variable: &Variable, known: &Known<'_>) -> Option<Match> {
         let mut keys = Vec::new();

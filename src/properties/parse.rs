@@ -2,20 +2,13 @@
 
 use zeroize::Zeroizing;
 
-use self::unescape::unescape;
+use self::unescape::{Placed, after, unescape};
 use super::entry::{Entry, Escapes, Span};
 use super::source::give_way;
 
 mod unescape;
 
-/// A place where the text does not follow the grammar.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SyntaxFault {
-    /// `\u` without four hexadecimal digits. Java refuses the file.
-    MalformedEscape(Span),
-    /// `\ud800` to `\udfff` without its other half. Java keeps it; it is no text.
-    LoneSurrogate(Span),
-}
+pub use unescape::SyntaxFault;
 
 /// What a text holds, in its order, duplicates included.
 #[derive(Debug, Default)]
@@ -26,202 +19,72 @@ pub(crate) struct Parsed {
     pub(crate) separators: Vec<Span>,
 }
 
-impl Parsed {
-    /// Adds what another text holds that stands from byte `base` on.
-    pub(crate) fn append(&mut self, other: Self, base: usize) {
-        let Self {
-            mut entries,
-            faults,
-            separators,
-        } = other;
-        for entry in &mut entries {
-            entry.shift(base);
-        }
-        self.entries.append(&mut entries);
-        self.faults
-            .extend(faults.into_iter().map(|fault| match fault {
-                SyntaxFault::MalformedEscape(span) => {
-                    SyntaxFault::MalformedEscape(span.shifted(base))
-                }
-                SyntaxFault::LoneSurrogate(span) => SyntaxFault::LoneSurrogate(span.shifted(base)),
-            }));
-        let separators = separators.into_iter();
-        self.separators
-            .extend(separators.map(|span| span.shifted(base)));
-    }
-}
-
-/// Reads `text`. Never fails: an escape that cannot be read stays in its value as written.
-pub(crate) fn parse(text: &str) -> Parsed {
-    let mut lines = Lines {
-        text,
-        next: 0,
-        separators: Vec::new(),
-        begins: None,
-    };
-    let mut parsed = Parsed::default();
+/// Reads `text` from byte `base` on and adds what it holds to `parsed`.
+///
+/// Cuts it into logical lines as the JDK's `LineReader` does. Never fails: an escape that cannot be
+/// read stays in its value as written.
+pub(crate) fn parse(text: &str, base: usize, parsed: &mut Parsed) {
+    let mut next = base;
+    // Where the logical line begins, and what it holds so far if a backslash ended its lines.
+    let mut begins = None;
     let mut line = Vec::new();
-    loop {
-        while lines.next_plain(&mut parsed.entries) {
-            give_way(parsed.entries.len());
+    while let Some((whole, content)) = natural_line(text, next) {
+        next = whole.end;
+        let written = text.get(content.start..content.end).unwrap_or_default();
+        if line.is_empty() && (written.is_empty() || written.starts_with(['#', '!'])) {
+            if matches!(written.trim_end(), "#---" | "!---") {
+                parsed.separators.push(content);
+            }
+            begins = None;
+            continue;
         }
-        if !lines.next_logical(&mut line) {
-            break;
-        }
-        let mut entry = entry(&line, &mut parsed.faults);
-        entry.line_span = lines.span();
-        parsed.entries.push(entry);
-    }
-    parsed.separators = lines.separators;
-    parsed
-}
-
-/// A character of a logical line and where it stands.
-type Placed = (usize, char);
-
-/// Cuts the text into logical lines, as the JDK's `LineReader` does.
-struct Lines<'a> {
-    text: &'a str,
-    /// The byte to go on at.
-    next: usize,
-    separators: Vec<Span>,
-    /// Where the logical line has its first character, which may be a backslash alone.
-    begins: Option<usize>,
-}
-
-impl<'a> Lines<'a> {
-    /// Takes the line that begins here, if it has no backslash and so nothing to decode, as almost
-    /// all have; false at any other line.
-    fn next_plain(&mut self, entries: &mut Vec<Entry>) -> bool {
-        let rest = self.rest();
-        let end = rest.bytes().position(|byte| matches!(byte, b'\n' | b'\r'));
-        let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-        if rest.is_empty() || line.contains('\\') {
-            return false;
-        }
-        let length = line.len();
-        let line = line.trim_start_matches(is_blank);
-        let begins = self.next.saturating_add(length.saturating_sub(line.len()));
-        self.next = self.next.saturating_add(length);
-        if line.starts_with(['#', '!']) {
-            self.comment(begins);
-        }
-        self.take();
-        if !line.is_empty() && !line.starts_with(['#', '!']) {
-            self.begins = Some(begins);
-            entries.push(Entry {
-                line_span: self.span(),
-                ..plain(line, begins)
-            });
-        }
-        true
-    }
-
-    fn rest(&self) -> &'a str {
-        self.text.get(self.next..).unwrap_or_default()
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn take(&mut self) -> Option<Placed> {
-        let at = self.next;
-        let character = self.peek()?;
-        self.next = at.saturating_add(character.len_utf8());
-        Some((at, character))
-    }
-
-    /// Fills `line` with the next logical line, without its line ends; false at the end.
-    fn next_logical(&mut self, line: &mut Vec<Placed>) -> bool {
-        line.clear();
-        self.begins = None;
-        let mut escaped = false;
-        let mut at_margin = true;
-        let mut continued = false;
-        while let Some((at, character)) = self.take() {
-            if at_margin {
-                let line_end = is_line_end(character) && !continued;
-                if is_blank(character) || line_end {
+        let start = *begins.get_or_insert(whole.start);
+        let mut entry = if line.is_empty() && !written.contains('\\') {
+            plain(written, content.start)
+        } else {
+            let characters = written.char_indices();
+            line.extend(characters.map(|(at, c)| (content.start.saturating_add(at), c)));
+            let backslashes = written.bytes().rev().take_while(|byte| *byte == b'\\');
+            if backslashes.count() % 2 == 1 {
+                line.pop();
+                if next < text.len() {
                     continue;
                 }
-                at_margin = false;
-                continued = false;
             }
-            if line.is_empty() && matches!(character, '#' | '!') {
-                self.skip_comment(at);
-                self.begins = None;
-                at_margin = true;
-            } else if !is_line_end(character) {
-                self.begins = self.begins.or(Some(at));
-                line.push((at, character));
-                escaped = character == '\\' && !escaped;
-            } else if line.is_empty() {
-                self.begins = None;
-                at_margin = true;
-            } else if escaped {
-                line.pop();
-                if line.is_empty() && self.peek().is_none() {
-                    return true;
-                }
-                self.skip_second_half(character);
-                escaped = false;
-                at_margin = true;
-                continued = true;
-            } else {
-                return true;
-            }
-        }
-        if escaped {
-            line.pop();
-        }
-        !line.is_empty() || escaped
+            entry(&line, &mut parsed.faults)
+        };
+        entry.line_span = Span { start, end: next };
+        parsed.entries.push(entry);
+        give_way(parsed.entries.len());
+        begins = None;
+        line.clear();
     }
+}
 
-    fn skip_comment(&mut self, start: usize) {
-        let rest = self.rest();
-        let length = rest.find(is_line_end).unwrap_or(rest.len());
-        self.next = self.next.saturating_add(length);
-        self.comment(start);
-        self.take();
-    }
-
-    /// Notes what a comment says that begins at `start` and ends here.
-    fn comment(&mut self, start: usize) {
-        let end = self.next;
-        let comment = self.text.get(start..end).unwrap_or_default();
-        if matches!(comment.trim_end(), "#---" | "!---") {
-            self.separators.push(Span { start, end });
-        }
-    }
-
-    /// Returns the lines that were read last, from their margin to the end of the last.
-    fn span(&self) -> Span {
-        let next = self.next;
-        let before = self.text.get(..self.begins.unwrap_or(next));
-        let start = before.map_or(next, |text| text.trim_end_matches(is_blank).len());
-        let after = self.text.get(next..).unwrap_or_default();
-        let read = self.text.get(start..next).unwrap_or_default();
-        let second_half = usize::from(read.ends_with('\r') && after.starts_with('\n'));
-        Span {
-            start,
-            end: next.saturating_add(second_half),
-        }
-    }
-
-    fn skip_second_half(&mut self, first: char) {
-        if first == '\r' && self.peek() == Some('\n') {
-            self.take();
-        }
-    }
+/// Returns the line that begins at byte `start`, with its line end, and what stands between its
+/// margin and its line end; `None` at the end of the text.
+fn natural_line(text: &str, start: usize) -> Option<(Span, Span)> {
+    let rest = text.get(start..).filter(|rest| !rest.is_empty())?;
+    let length = rest.bytes().position(|byte| matches!(byte, b'\n' | b'\r'));
+    let (line, after) = rest.split_at_checked(length.unwrap_or(rest.len()))?;
+    let margin = line
+        .len()
+        .saturating_sub(line.trim_start_matches(is_blank).len());
+    let end = start.saturating_add(line.len());
+    let line_end = if after.starts_with("\r\n") { 2 } else { 1 };
+    let whole = Span {
+        start,
+        end: end.saturating_add(line_end.min(after.len())),
+    };
+    let content = Span {
+        start: start.saturating_add(margin),
+        end,
+    };
+    Some((whole, content))
 }
 
 fn is_blank(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\u{c}')
-}
-
-fn is_line_end(character: char) -> bool {
-    matches!(character, '\n' | '\r')
 }
 
 /// Splits a line without backslashes that begins at byte `from`.
@@ -288,10 +151,6 @@ fn entry(line: &[Placed], faults: &mut Vec<SyntaxFault>) -> Entry {
         steps: value.steps,
         escapes: value.escapes,
     }
-}
-
-fn after((at, character): &Placed) -> usize {
-    at.saturating_add(character.len_utf8())
 }
 
 fn span(part: &[Placed], empty_at: usize) -> Span {

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlaceholderError {
-    /// Nobody sets the name, and there is no default.
+    /// The name is not set, and there is no default.
     #[error("nobody sets {}", crate::diagnostic::quote(.0))]
     Unresolved(String),
     /// The names lead back to where they started.
@@ -32,10 +32,10 @@ pub enum Looked {
     Private,
 }
 
-/// Finds the value of a name; none where nobody sets it.
+/// Finds the value of a name; `None` if it is not set.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<Looked> + 'a;
 
-/// Tells whether `value` has a placeholder.
+/// Returns `true` if `value` has a placeholder.
 pub fn has_placeholder(value: &str) -> bool {
     value
         .split_once("${")
@@ -88,7 +88,7 @@ impl Resolver<'_> {
         let mut out = Zeroizing::new(String::new());
         let mut rest = value;
         while let Some((before, after)) = rest.split_once("${") {
-            let Some((inner, tail)) = split_at_end(after) else {
+            let Some((inner, tail)) = split_outside(after, '}') else {
                 break;
             };
             self.push(&mut out, before)?;
@@ -117,7 +117,10 @@ impl Resolver<'_> {
     ) -> Result<Zeroizing<String>, PlaceholderError> {
         self.left = self.left.checked_sub(1).ok_or(PlaceholderError::TooLarge)?;
         let below = depth.saturating_add(1);
-        let (name, default) = split_at_default(inner);
+        let (name, default) = match split_outside(inner, ':') {
+            Some((name, default)) => (name, Some(default)),
+            None => (inner, None),
+        };
         let name = self.resolve(name, below)?;
         if let Some(value) = self.look_up(&name, below)? {
             return Ok(value);
@@ -148,33 +151,16 @@ impl Resolver<'_> {
     }
 }
 
-/// Splits at the colon before a default; one inside an inner placeholder is its own.
-fn split_at_default(inner: &str) -> (&str, Option<&str>) {
-    let mut open: usize = 0;
-    for (at, character) in inner.char_indices() {
-        match character {
-            '{' => open = open.saturating_add(1),
-            '}' => open = open.saturating_sub(1),
-            ':' if open == 0 => {
-                let (name, default) = inner.split_at(at);
-                return (name, default.strip_prefix(':'));
-            }
-            _ => {}
-        }
-    }
-    (inner, None)
-}
-
-/// Splits after the brace that closes a placeholder; inner braces count.
-fn split_at_end(text: &str) -> Option<(&str, &str)> {
+/// Splits `text` around the first `mark` that is not inside inner braces.
+fn split_outside(text: &str, mark: char) -> Option<(&str, &str)> {
     let mut open: usize = 0;
     for (at, character) in text.char_indices() {
         match character {
-            '{' => open = open.saturating_add(1),
-            '}' if open == 0 => {
-                let (inner, rest) = text.split_at(at);
-                return Some((inner, rest.strip_prefix('}')?));
+            _ if open == 0 && character == mark => {
+                let (before, after) = text.split_at(at);
+                return Some((before, after.strip_prefix(mark)?));
             }
+            '{' => open = open.saturating_add(1),
             '}' => open = open.saturating_sub(1),
             _ => {}
         }

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
+use crate::jose::json;
+
 use super::{Reason, Refusal};
 
 /// The claims of a received token, each of the right type. Values are not judged here.
@@ -64,38 +66,39 @@ fn malformed(detail: String) -> Refusal {
     Refusal::new(Reason::TokenMalformed, detail)
 }
 
+fn wrong_type(name: &str, found: &Value, expected: &str) -> Refusal {
+    let found = json::kind(found);
+    malformed(format!("claim `{name}` is {found}, not {expected}"))
+}
+
+fn missing(name: &str) -> Refusal {
+    malformed(format!("claim `{name}` is missing"))
+}
+
 pub(super) fn text<'a>(
     members: &'a Map<String, Value>,
     name: &'static str,
 ) -> Result<&'a str, Refusal> {
-    match members.get(name) {
-        None => Err(malformed(format!("claim `{name}` is missing"))),
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(malformed(format!(
-            "claim `{name}` is {}, not a string",
-            kind(other)
-        ))),
-    }
+    let value = members.get(name).ok_or_else(|| missing(name))?;
+    let text = value.as_str();
+    text.ok_or_else(|| wrong_type(name, value, "text"))
 }
 
 pub(super) fn required_number(
     members: &Map<String, Value>,
     name: &'static str,
 ) -> Result<f64, Refusal> {
-    number(members, name)?.ok_or_else(|| malformed(format!("claim `{name}` is missing")))
+    number(members, name)?.ok_or_else(|| missing(name))
 }
 
 fn number(members: &Map<String, Value>, name: &'static str) -> Result<Option<f64>, Refusal> {
-    match members.get(name) {
-        None => Ok(None),
-        Some(Value::Number(number)) => match number.as_f64() {
-            Some(number) if number.is_finite() => Ok(Some(number)),
-            _ => Err(malformed(format!("claim `{name}` is no finite number"))),
-        },
-        Some(other) => Err(malformed(format!(
-            "claim `{name}` is {}, not a number",
-            kind(other)
-        ))),
+    let Some(value) = members.get(name) else {
+        return Ok(None);
+    };
+    match value.as_f64() {
+        Some(number) if number.is_finite() => Ok(Some(number)),
+        Some(_) => Err(malformed(format!("claim `{name}` is no finite number"))),
+        None => Err(wrong_type(name, value, "a number")),
     }
 }
 
@@ -116,29 +119,15 @@ fn audience(members: &Map<String, Value>) -> Result<Vec<String>, Refusal> {
     let Some(Value::Array(values)) = members.get("aud") else {
         return Ok(vec![text(members, "aud")?.to_owned()]);
     };
-    if values.len() > MAX_AUDIENCES {
+    let count = values.len();
+    if count > MAX_AUDIENCES {
         return Err(malformed(format!(
-            "claim `aud` has {} values, at most 8",
-            values.len()
+            "claim `aud` has {count} values, at most 8"
         )));
     }
-    let text = |value: &Value| match value {
+    let texts = values.iter().map(|value| match value {
         Value::String(text) => Ok(text.clone()),
-        other => Err(malformed(format!(
-            "claim `aud` holds {}, not a string",
-            kind(other)
-        ))),
-    };
-    values.iter().map(text).collect()
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
+        other => Err(wrong_type("aud", other, "a list of texts")),
+    });
+    texts.collect()
 }

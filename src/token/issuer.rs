@@ -14,9 +14,9 @@ use crate::trust::{Deployment, OwnDeployment, TrustStore};
 use super::claims::whole_seconds;
 use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy};
 
-/// Signs tokens with this module's key, the one in force at the time.
+/// Signs tokens with this module's current key.
 ///
-/// Each call signs anew; [`AttachIdentityLayer`](crate::grpc::AttachIdentityLayer) reuses a token
+/// Each call signs a new one; [`AttachIdentityLayer`](crate::grpc::AttachIdentityLayer) reuses a token
 /// until half of its life is over.
 #[derive(Clone, Debug)]
 pub struct TokenIssuer {
@@ -125,13 +125,8 @@ impl TokenIssuer {
             exp: expires,
             jti: Uuid::new_v4(),
         };
-        let header = compact::HeaderSpec {
-            typ,
-            kid: &own.key_id,
-        };
-        let text = compact::sign(&header, &serde_json::to_vec(&claims)?, &own.key)?;
         Ok(IssuedToken {
-            text: Secret::new(text),
+            text: Secret::new(sign(own, typ, &claims)?),
             issuer: issuer.to_owned(),
             issued_at: SystemTime::UNIX_EPOCH + Duration::from_secs(now),
             expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(expires),
@@ -139,8 +134,23 @@ impl TokenIssuer {
     }
 }
 
+/// Signs `claims` with the key of `own`.
+pub(super) fn sign(
+    own: &OwnDeployment,
+    typ: &str,
+    claims: &impl Serialize,
+) -> Result<String, IssueError> {
+    let kid = &own.key_id;
+    let header = compact::HeaderSpec { typ, kid };
+    Ok(compact::sign(
+        &header,
+        &serde_json::to_vec(claims)?,
+        &own.key,
+    )?)
+}
+
 impl IssuedToken {
-    /// Lends the token. Whoever holds it can call as this module until it expires.
+    /// Lends the token. Anyone who holds it can call as this module until it expires.
     pub fn expose(&self) -> &str {
         self.text.expose()
     }
@@ -155,7 +165,7 @@ impl IssuedToken {
         self.expires_at
     }
 
-    /// Tells whether it may be sent at `now`. A clock that stepped back behind `iat` says no.
+    /// Returns `true` if it may be sent at `now`: not where the clock stepped back behind `iat`.
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         self.issued_at <= now && now < self.expires_at
     }
@@ -166,7 +176,7 @@ impl IssuedToken {
         self.issued_at + life.unwrap_or_default() / 2
     }
 
-    /// Tells whether half of its life is over at `now`.
+    /// Returns `true` if half of its life is over at `now`.
     pub fn is_due_at(&self, now: SystemTime) -> bool {
         now >= self.renewed_at()
     }

@@ -1,6 +1,6 @@
 //! The callee's proof: a countersignature over one call.
 //!
-//! A bearer token tells the callee who calls; the proof tells the caller who answered. It binds the
+//! A bearer token shows the callee who calls; the proof shows the caller who answered. It binds the
 //! callee's key to the caller's nonce, the request's token and the method. It arrives after the
 //! request was sent, covers no byte of the bodies, and a pure relay passes it: TLS does those.
 
@@ -14,10 +14,11 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
-use crate::jose::{Compact, compact, json};
+use crate::jose::{Compact, json};
 use crate::trust::{Deployment, TrustStore};
 
 use super::claims::{required_number, seconds, text, time, whole_seconds};
+use super::issuer::sign;
 use super::{IssueError, Nonce, Policy, Reason, Refusal};
 
 /// The `typ` of a proof. Never accepted as a token, as a token's is never accepted here.
@@ -74,7 +75,7 @@ struct Claims<'a> {
     engine: Option<&'a EngineClaim>,
 }
 
-/// The callee's half: signs proofs with this module's key, the one in force at the time.
+/// The callee's half: signs proofs with this module's current key.
 #[derive(Clone, Debug)]
 pub struct ProofSigner {
     trust: Arc<TrustStore>,
@@ -109,16 +110,22 @@ impl ProofSigner {
             exp: now.saturating_add(LIFETIME_SECONDS),
             engine,
         };
-        let header = compact::HeaderSpec {
-            typ: TYPE,
-            kid: &own.key_id,
-        };
-        Ok(compact::sign(
-            &header,
-            &serde_json::to_vec(&claims)?,
-            &own.key,
-        )?)
+        sign(&own, TYPE, &claims)
     }
+}
+
+/// What the proof of one reply has to show.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectedProof<'a> {
+    /// The call.
+    pub exchange: Exchange<'a>,
+    /// The deployment that was called.
+    pub callee: &'a Deployment,
+    /// The engine that the callee must be, if it is one of several.
+    pub engine: Option<&'a EngineClaim>,
+    /// When the call was made: a reply that is merely late is not a wrong clock, since the nonce
+    /// shows that it is this call's.
+    pub sent: SystemTime,
 }
 
 /// The caller's half: accepts proofs of the deployment that it meant to call.
@@ -134,73 +141,65 @@ impl ProofVerifier {
         Self { policy, clock }
     }
 
-    /// Verifies that an active key of `callee` signed `proof` for `exchange`; returns when it was
+    /// Verifies that an active key of the callee signed `proof` for the call; returns when it was
     /// signed by the callee's clock, in whole seconds rounded down.
     ///
     /// Checks size, form, `typ`, key, signature, issuer, audience, nonce, token hash, method, times
-    /// and, where `engine` is given, that the callee is that engine. `sent` is when the call was
-    /// made: a reply that is merely late is not a wrong clock, since the nonce shows that it is
-    /// this call's. Does not check the reply's body, nor that the reply was not relayed.
+    /// and, where one is expected, the engine. Does not check the reply's body, nor that the reply
+    /// was not relayed.
     ///
     /// # Errors
     ///
     /// Always with [`Reason::ProofInvalid`]; the detail says what does not hold. Where all but the
     /// times holds, the callee's time is in it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the call, its callee and the time it was made are independent"
-    )]
-    pub fn verify(
-        &self,
-        proof: &str,
-        exchange: &Exchange<'_>,
-        callee: &Deployment,
-        engine: Option<&EngineClaim>,
-        sent: SystemTime,
-    ) -> Result<SystemTime, Refusal> {
+    pub fn verify(&self, proof: &str, expected: &ExpectedProof<'_>) -> Result<SystemTime, Refusal> {
+        // A fault of form in a proof is the proof's fault, not a token's.
+        self.judge(proof, expected).map_err(|refusal| Refusal {
+            reason: Reason::ProofInvalid,
+            ..refusal
+        })
+    }
+
+    fn judge(&self, proof: &str, expected: &ExpectedProof<'_>) -> Result<SystemTime, Refusal> {
+        let ExpectedProof {
+            exchange, callee, ..
+        } = expected;
         if proof.len() > MAX_BYTES {
+            let bytes = proof.len();
             return Err(invalid(format!(
-                "it has {} bytes, at most {MAX_BYTES}",
-                proof.len()
+                "it has {bytes} bytes, at most {MAX_BYTES}"
             )));
         }
         let compact = Compact::parse(proof).map_err(|error| invalid(error.to_string()))?;
-        let kid = compact.header().kid();
-        if compact.header().typ() != Some(TYPE) {
-            let typ = compact.header().typ().unwrap_or("none");
-            return Err(invalid(format!("its `typ` is `{typ}`, expected `{TYPE}`")));
-        }
-        let name = &callee.name;
-        let mut keys = callee.keys.iter();
-        let key = keys.find(|key| key.key_id.as_str() == kid).ok_or_else(|| {
-            invalid(format!(
-                "it is signed by `{kid}`, which is no active key of `{name}`"
-            ))
-        })?;
-        if key.revoked {
-            let still = format!("`{name}` still signs with `{kid}`, which is revoked here");
+        let kid = signed_by(&compact, callee)?;
+        let claims = json::object(compact.payload()).map_err(|error| invalid(error.to_string()))?;
+        let issuer = text(&claims, "iss")?;
+        if issuer != callee.name.as_str() && issuer != kid {
+            let name = &callee.name;
             return Err(invalid(format!(
-                "{still}: `rotate` there, or `is-revoked=false` here"
+                "its `iss` is `{issuer}`, expected `{name}`"
             )));
         }
-        if !key
-            .key
-            .verify(compact.signing_input().as_bytes(), compact.signature())
-        {
-            return Err(invalid(format!("its signature by `{kid}` does not verify")));
+        for (name, expected) in [
+            ("aud", format!("{AUDIENCE_PREFIX}{}", exchange.caller)),
+            ("nonce", exchange.nonce.to_string()),
+            ("th", token_hash(exchange.token)),
+            ("m", exchange.path.to_owned()),
+        ] {
+            if text(&claims, name)? != expected {
+                return Err(invalid(format!("its `{name}` is not this call's")));
+            }
         }
-        let claims = json::object(compact.payload()).map_err(|error| invalid(error.to_string()))?;
-        check_issuer(&claims, callee, kid)?;
-        expect(
-            &claims,
-            "aud",
-            &format!("{AUDIENCE_PREFIX}{}", exchange.caller),
-        )?;
-        expect(&claims, "nonce", &exchange.nonce.to_string())?;
-        expect(&claims, "th", &token_hash(exchange.token))?;
-        expect(&claims, "m", exchange.path)?;
-        engine.map_or(Ok(()), |engine| check_engine(&claims, engine))?;
-        self.check_times(&claims, sent)
+        if let Some(expected) = expected.engine {
+            match claims.get("engine").map(EngineClaim::deserialize) {
+                Some(Ok(found)) if found == *expected => {}
+                Some(Ok(found)) => {
+                    return Err(invalid(format!("{found} answered, expected {expected}")));
+                }
+                _ => return Err(invalid("it names no engine".to_owned())),
+            }
+        }
+        self.check_times(&claims, expected.sent)
     }
 
     /// The callee signed between `sent` and now.
@@ -209,8 +208,8 @@ impl ProofVerifier {
         claims: &Map<String, Value>,
         sent: SystemTime,
     ) -> Result<SystemTime, Refusal> {
-        let issued = required_number(claims, "iat").map_err(as_proof)?;
-        let expires = required_number(claims, "exp").map_err(as_proof)?;
+        let issued = required_number(claims, "iat")?;
+        let expires = required_number(claims, "exp")?;
         let now = self.clock.now();
         let leeway = self.policy.leeway().as_secs_f64();
         let life = expires - issued;
@@ -235,7 +234,7 @@ impl ProofVerifier {
         Err(invalid(detail).with_clocks(time(issued), None))
     }
 
-    /// Returns the clock that proofs are held against.
+    /// Returns the clock with which the times of proofs are compared.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
@@ -251,49 +250,28 @@ fn token_hash(token: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(token.as_bytes()))
 }
 
-fn check_issuer(
-    claims: &Map<String, Value>,
-    callee: &Deployment,
-    kid: &str,
-) -> Result<(), Refusal> {
-    let issuer = text(claims, "iss").map_err(as_proof)?;
-    if issuer == callee.name.as_str() || issuer == kid {
-        return Ok(());
+/// Checks that an active key of `callee` signed a proof; returns its `kid`.
+fn signed_by<'a>(compact: &'a Compact<'_>, callee: &Deployment) -> Result<&'a str, Refusal> {
+    let (typ, kid) = (compact.header().typ(), compact.header().kid());
+    if typ != Some(TYPE) {
+        let typ = typ.unwrap_or("none");
+        return Err(invalid(format!("its `typ` is `{typ}`, expected `{TYPE}`")));
     }
-    Err(invalid(format!(
-        "its `iss` is `{issuer}`, expected `{}`",
-        callee.name
-    )))
-}
-
-fn check_engine(claims: &Map<String, Value>, expected: &EngineClaim) -> Result<(), Refusal> {
-    let found = claims.get("engine").map(EngineClaim::deserialize);
-    let Some(Ok(found)) = found else {
-        return Err(invalid("it names no engine".to_owned()));
+    let name = &callee.name;
+    let key = callee.keys.iter().find(|key| key.key_id.as_str() == kid);
+    let fault = match key {
+        None => format!("it is signed by `{kid}`, which is no active key of `{name}`"),
+        Some(key) if key.revoked => format!(
+            "`{name}` still signs with `{kid}`, which is revoked here: `rotate` there, or `is-revoked=false` here"
+        ),
+        Some(key) if compact.verify(&key.key) => return Ok(kid),
+        Some(_) => format!("its signature by `{kid}` does not verify"),
     };
-    if found == *expected {
-        return Ok(());
-    }
-    Err(invalid(format!("{found} answered, expected {expected}")))
-}
-
-fn expect(claims: &Map<String, Value>, name: &'static str, expected: &str) -> Result<(), Refusal> {
-    if text(claims, name).map_err(as_proof)? == expected {
-        return Ok(());
-    }
-    Err(invalid(format!("its `{name}` is not this call's")))
+    Err(invalid(fault))
 }
 
 fn invalid(detail: String) -> Refusal {
     Refusal::new(Reason::ProofInvalid, detail)
-}
-
-/// A fault of form in a proof is the proof's fault, not a token's.
-fn as_proof(refusal: Refusal) -> Refusal {
-    Refusal {
-        reason: Reason::ProofInvalid,
-        ..refusal
-    }
 }
 
 #[cfg(test)]

@@ -10,11 +10,17 @@ use crate::identity::DeploymentName;
 
 /// What is known of one [`Reason`]: a row of the table below. A reason without one of these does not
 /// compile.
-struct Entry {
-    summary: &'static str,
-    rule: &'static str,
-    causes: &'static [&'static str],
-    help: &'static str,
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Story {
+    /// One sentence that gives nothing away about which keys exist.
+    pub summary: &'static str,
+    /// The rule that did not hold.
+    pub rule: &'static str,
+    /// What usually causes it, the most frequent first.
+    pub causes: &'static [&'static str],
+    /// What to do about it.
+    pub help: &'static str,
 }
 
 /// Who refuses, and with which status.
@@ -39,9 +45,9 @@ macro_rules! reasons {
             /// Every reason, in the order in which they are checked.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            fn row(self) -> (&'static str, Kind, &'static Entry) {
+            fn row(self) -> (&'static str, Kind, &'static Story) {
                 match self {
-                    $(Self::$variant => ($word, Kind::$kind, &Entry $entry),)*
+                    $(Self::$variant => ($word, Kind::$kind, &Story $entry),)*
                 }
             }
         }
@@ -223,15 +229,6 @@ reasons! {
     }
 }
 
-/// Why a caller may meet a [`Reason`].
-#[derive(Clone, Copy, Debug)]
-pub struct Story {
-    /// The rule that did not hold.
-    pub rule: &'static str,
-    /// What usually causes it, the most frequent first.
-    pub causes: &'static [&'static str],
-}
-
 impl Reason {
     /// Returns the word: upper case, stable.
     pub fn as_str(self) -> &'static str {
@@ -256,10 +253,9 @@ impl Reason {
         self.row().2.summary
     }
 
-    /// Returns the rule and the usual causes.
-    pub fn story(self) -> Story {
-        let Entry { rule, causes, .. } = *self.row().2;
-        Story { rule, causes }
+    /// Returns all that is known of it.
+    pub fn story(self) -> &'static Story {
+        self.row().2
     }
 
     /// Returns what to do about it.
@@ -308,8 +304,8 @@ pub struct Refusal {
     pub key_id: Option<String>,
     /// Who called.
     pub caller: Caller,
-    /// The token's `iss`, where an active key signed it and it is meant for this module: whom a proof
-    /// of the refusal may address.
+    /// The token's `iss`, where an active key signed it and it is meant for this module: the
+    /// audience that a proof of the refusal may have.
     pub issuer: Option<String>,
     /// What is known of the two clocks, where they may be why.
     pub clocks: Option<Box<Clocks>>,

@@ -27,7 +27,7 @@ pub enum Replay {
 ///
 /// A use is an issuer and a `jti`, never the token's bytes: a signature has two spellings. The uses
 /// of each issuer are bounded in number. Whatever is forgotten, because it is old, because there is
-/// no room, or because the process started anew, raises the issuer's watermark: a token issued up to
+/// no room, or because the process restarted, raises the issuer's watermark: a token issued up to
 /// then is refused, used or not, so that no second use is ever taken for the first. The caller's next
 /// token is newer.
 ///
@@ -97,12 +97,8 @@ impl ReplayGuard {
         let id = required_id(claims)?;
         let at = time(claims.issued_at);
         let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
-        let uses = match issuers.get_mut(&issuer.cloned()) {
-            Some(uses) => uses,
-            None => issuers
-                .entry(issuer.cloned())
-                .or_insert_with(|| Uses::since(self.watermark(issuer))),
-        };
+        let uses = issuers.entry(issuer.cloned());
+        let uses = uses.or_insert_with(|| Uses::since(self.watermark(issuer)));
         let now = self.clock.now();
         uses.forget_before(self.horizon(issuer, now));
         uses.take(id, at, now, self.capacity)
@@ -110,21 +106,15 @@ impl ReplayGuard {
 
     /// Returns when the newest token was issued that may have been used before the start.
     fn watermark(&self, issuer: Option<&DeploymentName>) -> SystemTime {
-        let ahead = match issuer {
-            Some(_) => self.policy.leeway(),
-            // The module's own tokens are timed by this very clock.
-            None => Duration::ZERO,
-        };
+        // The module's own tokens are timed by this very clock.
+        let ahead = issuer.map_or(Duration::ZERO, |_| self.policy.leeway());
         self.started + ahead
     }
 
     /// Returns when a token was issued that has expired by now, leeway included, however long it
     /// lived.
     fn horizon(&self, issuer: Option<&DeploymentName>, now: SystemTime) -> SystemTime {
-        let life = match issuer {
-            Some(_) => self.policy.max_lifetime(),
-            None => MAX_OWN_MODULE_LIFETIME,
-        };
+        let life = issuer.map_or(MAX_OWN_MODULE_LIFETIME, |_| self.policy.max_lifetime());
         let past = life + self.policy.leeway();
         now.checked_sub(past).unwrap_or(SystemTime::UNIX_EPOCH)
     }
@@ -180,16 +170,15 @@ impl Uses {
     }
 
     fn describe_watermark(&self, now: SystemTime) -> String {
-        let ahead = seconds(self.watermark) - seconds(now);
-        if ahead > 0.0 {
-            return format!(
+        match seconds(self.watermark) - seconds(now) {
+            ahead if ahead > 0.0 => format!(
                 "this module started a moment ago and takes no token issued within the next {ahead:.0} s"
-            );
+            ),
+            ahead => format!(
+                "uses of tokens issued over {:.0} s ago are not remembered any more; send a newer one",
+                -ahead
+            ),
         }
-        let past = -ahead;
-        format!(
-            "uses of tokens issued over {past:.0} s ago are not remembered any more; send a newer one"
-        )
     }
 
     fn forget_before(&mut self, horizon: SystemTime) {

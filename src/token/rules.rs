@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::identity::{DeploymentName, Role};
 use crate::jose::{Compact, Fingerprint};
-use crate::trust::{Deployment, Found, KeySet, OwnDeployment};
+use crate::trust::{Deployment, KeySet, OwnDeployment};
 
 use super::claims::{Claims, seconds};
 use super::signer::Signer;
@@ -107,14 +107,9 @@ pub(super) fn describe_times(claims: &Claims, policy: &Policy, time: SystemTime)
 }
 
 pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal> {
-    let (name, key_id) = match signer {
-        Signer::Peer(Found { deployment, key }) => (deployment.name.as_str(), &key.key_id),
-        Signer::Own(own) => (own.issuer(), &own.key_id),
-    };
-    if [name, key_id.as_str()]
-        .iter()
-        .any(|own| claims.issuer == *own && claims.subject == *own)
-    {
+    let name = signer.name();
+    let own = [name, signer.key_id().as_str()];
+    if claims.issuer == claims.subject && own.contains(&claims.issuer.as_str()) {
         return Ok(());
     }
     let detail = format!(
@@ -125,31 +120,22 @@ pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal
 }
 
 pub(super) fn audience(claims: &Claims, own: &OwnDeployment) -> Result<(), Refusal> {
-    if own.is_named_in(&claims.audience) {
-        return Ok(());
-    }
-    let hashes = claims
-        .audience
-        .iter()
-        .any(|value| has_form_of_a_hash(value));
+    let values = &claims.audience;
+    // The name counts only where no value has the form of a hash.
+    let hashes = values.iter().any(|value| has_form_of_a_hash(value));
     let name = own.name.as_ref().map(DeploymentName::as_str);
-    if !hashes
-        && claims
-            .audience
-            .iter()
-            .any(|value| Some(value.as_str()) == name)
-    {
+    let name = name.filter(|_| !hashes);
+    let is_named = name.is_some_and(|name| values.iter().any(|value| value == name));
+    if is_named || own.is_named_in(values) {
         return Ok(());
     }
     let own = own.fingerprint();
-    let expected = match (hashes, name) {
-        (false, Some(name)) => format!("`{own}` or `{name}`"),
-        _ => format!("`{own}`"),
+    let expected = match name {
+        Some(name) => format!("`{own}` or `{name}`"),
+        None => format!("`{own}`"),
     };
-    let detail = format!(
-        "`aud` is [{}], expected {expected}",
-        claims.audience.join(", ")
-    );
+    let values = values.join(", ");
+    let detail = format!("`aud` is [{values}], expected {expected}");
     Err(Refusal::new(Reason::AudienceMismatch, detail))
 }
 
@@ -180,14 +166,12 @@ pub(super) fn certificate(
     if fits {
         return Ok(());
     }
-    let detail = format!(
-        "the token is by `{}`, the connection's certificate by {}",
-        name.unwrap_or("this module itself"),
-        owner.map_or_else(
-            || format!("nobody who is pinned (`{certificate}`)"),
-            |owner| format!("`{owner}`"),
-        ),
-    );
+    let name = name.unwrap_or("this module itself");
+    let owner = match owner {
+        Some(owner) => format!("`{owner}`"),
+        None => format!("nobody who is pinned (`{certificate}`)"),
+    };
+    let detail = format!("the token is by `{name}`, the connection's certificate by {owner}");
     Err(Refusal::new(Reason::IssuerMismatch, detail))
 }
 

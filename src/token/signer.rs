@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::jose::{Header, VerifyingKey};
+use crate::identity::{Roles, ServiceIdentity};
+use crate::jose::{Header, KeyId, VerifyingKey};
 use crate::trust::{Deployment, Found, KeySet, OwnDeployment};
 
 use super::{Caller, OWN_MODULE_TYPE, Reason, Refusal};
@@ -56,6 +57,31 @@ impl<'a> Signer<'a> {
         }
     }
 
+    pub(super) fn key_id(&self) -> &'a KeyId {
+        match self {
+            Self::Peer(found) => &found.key.key_id,
+            Self::Own(own) => &own.key_id,
+        }
+    }
+
+    /// Returns the deployment's name; this module's own may be its key's id.
+    pub(super) fn name(&self) -> &'a str {
+        match self {
+            Self::Peer(found) => found.deployment.name.as_str(),
+            Self::Own(own) => own.issuer(),
+        }
+    }
+
+    /// Returns who calls. The one place where an identity is made from outside input: from the
+    /// deployment that owns the key, never from a claim.
+    pub(super) fn identity(&self) -> ServiceIdentity {
+        let (module, roles) = match self {
+            Self::Peer(Found { deployment, .. }) => (&deployment.module, deployment.roles.clone()),
+            Self::Own(own) => (&own.module, Roles::default()),
+        };
+        ServiceIdentity::new(module.clone(), self.name(), roles)
+    }
+
     pub(super) fn deployment(&self) -> Option<&'a Arc<Deployment>> {
         match self {
             Self::Peer(found) => Some(found.deployment),
@@ -83,10 +109,10 @@ impl<'a> Signer<'a> {
 
     pub(super) fn describe(&self) -> String {
         match self {
-            Self::Peer(Found { deployment, key }) => format!(
-                "{} = deployment {}, key `{}`",
-                key.key_id, deployment.name, key.name
-            ),
+            Self::Peer(Found { deployment, key }) => {
+                let (name, key_id) = (&deployment.name, &key.key_id);
+                format!("{key_id} = deployment {name}, key `{}`", key.name)
+            }
             Self::Own(own) => format!("{} = this module's own key", own.key_id),
         }
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::identity::{Roles, ServiceIdentity};
+use crate::identity::ServiceIdentity;
 use crate::jose::KeyId;
-use crate::trust::{Deployment, Found, KeySet};
+use crate::trust::{Deployment, KeySet};
 
 use super::claims::{Claims, time};
 use super::signer::Signer;
@@ -22,25 +22,11 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
-    /// The one place where an identity is made from outside input: of the deployment that owns the
-    /// key, never of a claim.
     pub(super) fn new(signer: &Signer<'_>, claims: &Claims) -> Self {
-        let (identity, key_id) = match signer {
-            Signer::Peer(Found { deployment, key }) => {
-                let (module, roles) = (deployment.module.clone(), deployment.roles.clone());
-                let identity = ServiceIdentity::new(module, deployment.name.as_str(), roles);
-                (identity, key.key_id.clone())
-            }
-            Signer::Own(own) => {
-                let (module, roles) = (own.module.clone(), Roles::default());
-                let identity = ServiceIdentity::new(module, own.issuer(), roles);
-                (identity, own.key_id.clone())
-            }
-        };
         Self {
-            identity,
+            identity: signer.identity(),
             deployment: signer.deployment().cloned(),
-            key_id,
+            key_id: signer.key_id().clone(),
             issuer: claims.issuer.clone(),
             expires_at: time(claims.expires_at),
         }

@@ -16,7 +16,7 @@ use super::claims::Claims;
 /// change. Everything that can is judged at every use: whether the key is still trusted and not
 /// revoked, the times, issuer, audience and certificate. So a revocation has nothing to flush here.
 ///
-/// A token is found by its SHA-256 and is not itself kept. Nobody adds to this who cannot sign.
+/// A token is found by its SHA-256 and is not itself kept. Only tokens that a trusted key signed are added.
 pub struct VerifiedCache(Cache<TokenDigest, Arc<Signed>>);
 
 /// The SHA-256 of a whole token.

@@ -54,8 +54,16 @@ struct Call<'a> {
     role: Option<&'a Role>,
 }
 
+/// An operator's question about a peer's token.
+const QUESTION: Call<'static> = Call {
+    accept: Accept::Peers,
+    certificate: None,
+    is_use: false,
+    role: None,
+};
+
 impl TokenVerifier {
-    /// Verifies for the module of `trust`, against what is in force there at the time, with the
+    /// Verifies for the module of `trust`, with the deployments and keys that it has at the time, with the
     /// leeway and maximum of `policy`.
     pub fn new(trust: Arc<TrustStore>, policy: Policy, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -142,7 +150,7 @@ impl TokenVerifier {
             accept,
             certificate,
             is_use: true,
-            role: None,
+            ..QUESTION
         };
         let known = self.cache();
         let known = known.and_then(|cache| Some((cache, VerifiedCache::digest(token)?)));
@@ -167,12 +175,7 @@ impl TokenVerifier {
     ///
     /// As [`verify`](Self::verify).
     pub fn examine(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        let call = Call {
-            accept,
-            certificate: None,
-            is_use: false,
-            role: None,
-        };
+        let call = Call { accept, ..QUESTION };
         Ok(self.judge(token, call)?.0)
     }
 
@@ -181,12 +184,7 @@ impl TokenVerifier {
     /// Claims are looked at even where no signature vouches for them: the rows say so. With `role`,
     /// the last rule is that the caller has it.
     pub fn explain(&self, token: &str, role: Option<&Role>) -> Verdict {
-        let call = Call {
-            accept: Accept::Peers,
-            certificate: None,
-            is_use: false,
-            role,
-        };
+        let call = Call { role, ..QUESTION };
         let mut checks = Vec::new();
         let judged = self.walk(&mut Walk::Through(&mut checks), token, call);
         let all_passed = checks.iter().all(Check::passed);
@@ -212,15 +210,7 @@ impl TokenVerifier {
     ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
         let parsed = Parsed::read(walk, token)?;
         let trust = self.trust.current();
-        let mut case = Case {
-            verifier: self,
-            trust: &trust,
-            call,
-            kid: parsed.kid(),
-            signer: None,
-            is_signed: false,
-            claims: None,
-        };
+        let mut case = Case::new(self, &trust, call, parsed.kid());
         match case.judge(walk, &parsed) {
             Ok(verified) => Ok(verified.zip(case.signed(parsed.header()))),
             Err(refusal) => Err(case.refused(refusal)),
@@ -241,15 +231,9 @@ impl TokenVerifier {
         let signer = Signer::find(header.kid(), &trust, is_own).ok();
         let signer = signer.filter(|signer| *signer.key() == content.key)?;
         let not_revoked = signer.not_revoked();
-        let mut case = Case {
-            verifier: self,
-            trust: &trust,
-            call,
-            kid: Some(header.kid()),
-            signer: Some(signer),
-            is_signed: true,
-            claims: None,
-        };
+        let mut case = Case::new(self, &trust, call, Some(header.kid()));
+        case.signer = Some(signer);
+        case.is_signed = true;
         let judged = not_revoked.and_then(|()| {
             case.claims = Some(Cow::Borrowed(&content.claims));
             let verified = case.judge_claims(&mut Walk::ToFirstFailure)?;
@@ -284,7 +268,24 @@ struct Case<'a> {
     claims: Option<Cow<'a, Claims>>,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    fn new(
+        verifier: &'a TokenVerifier,
+        trust: &'a KeySet,
+        call: Call<'a>,
+        kid: Option<&'a str>,
+    ) -> Self {
+        Self {
+            verifier,
+            trust,
+            call,
+            kid,
+            signer: None,
+            is_signed: false,
+            claims: None,
+        }
+    }
+
     fn judge(
         &mut self,
         walk: &mut Walk<'_>,
@@ -352,7 +353,7 @@ impl Case<'_> {
     }
 
     /// Adds to a refusal what is known of the caller: the key that it names, who it is once the
-    /// signature verified, and whom a proof may address once the token is known to be for this
+    /// signature verified, and the audience of a proof once the token is known to be for this
     /// module.
     fn refused(&self, refusal: Refusal) -> Refusal {
         let signer = self.signer.as_ref().filter(|_| self.is_signed);

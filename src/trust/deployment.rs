@@ -12,7 +12,7 @@ pub struct TrustedKey {
     pub key_id: KeyId,
     /// The key itself.
     pub key: VerifyingKey,
-    /// A revoked key stays listed, so that its use can be told from an unknown key's.
+    /// A revoked key stays listed, so that its use differs from an unknown key's.
     pub revoked: bool,
 }
 
@@ -83,7 +83,7 @@ impl OwnDeployment {
         self.key.fingerprint()
     }
 
-    /// Tells whether `other` is the same in all that others see.
+    /// Returns `true` if `other` is the same in all that others see.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.module == other.module
             && self.name == other.name
@@ -92,8 +92,8 @@ impl OwnDeployment {
             && self.accepted == other.accepted
     }
 
-    /// Tells whether one of `audience` is the computed fingerprint of a key of its own: the one in
-    /// force, the next, or an earlier one.
+    /// Returns `true` if one of `audience` is the computed fingerprint of a key of its own: the
+    /// current one, the next, or an earlier one.
     pub fn is_named_in(&self, audience: &[String]) -> bool {
         let accepted = self.accepted.iter().copied();
         std::iter::once(self.fingerprint())

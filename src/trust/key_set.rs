@@ -8,7 +8,7 @@ use crate::jose::{Fingerprint, VerifyingKey};
 
 use super::{Deployment, OwnDeployment, TrustError, TrustedKey};
 
-/// Who this module is and whom it trusts at one moment, indexed by key id. Never changes; a reload
+/// Who this module is and which deployments it trusts at one moment, indexed by key id. Never changes; a reload
 /// makes another.
 #[derive(Debug)]
 pub struct KeySet {
@@ -88,7 +88,7 @@ impl KeySet {
         })
     }
 
-    /// Makes the set of a module that trusts nobody.
+    /// Makes the set of a module that trusts no deployment.
     pub fn alone(own: impl Into<Arc<OwnDeployment>>) -> Self {
         Self {
             own: own.into(),
@@ -108,7 +108,7 @@ impl KeySet {
         Self::new(deployments, Arc::clone(&self.own))
     }
 
-    /// Takes over from `before` what is the same in both, so that whoever remembers it by its
+    /// Takes over from `before` what is the same in both, so that code that remembers it by its
     /// pointer sees that it did not change.
     pub(super) fn continuing(mut self, before: &Self) -> Self {
         if self.own.is_same(&before.own) {

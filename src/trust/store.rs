@@ -1,4 +1,4 @@
-//! The trust that is in force now.
+//! The current trust.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{KeySet, OwnDeployment};
 
-/// Holds the [`KeySet`] in force: who this module is and whom it trusts. Readers never wait; a change
+/// Holds the current [`KeySet`]: who this module is and which deployments it trusts. Readers never wait; a change
 /// is seen whole or not at all.
 #[derive(Debug)]
 pub struct TrustStore {
@@ -24,17 +24,17 @@ impl TrustStore {
         }
     }
 
-    /// Starts with a module that trusts nobody.
+    /// Starts with a module that trusts no deployment.
     pub fn alone(own: impl Into<Arc<OwnDeployment>>) -> Self {
         Self::new(KeySet::alone(own))
     }
 
-    /// Borrows the set in force for a short look.
+    /// Borrows the current set for a short look.
     pub fn current(&self) -> Guard<Arc<KeySet>> {
         self.keys.load()
     }
 
-    /// Returns the set in force, to be kept.
+    /// Returns the current set, to be kept.
     pub fn load(&self) -> Arc<KeySet> {
         self.keys.load_full()
     }
@@ -44,7 +44,7 @@ impl TrustStore {
         Arc::clone(self.current().own())
     }
 
-    /// Puts `keys` in force for every later look, then wakes those who subscribed.
+    /// Makes `keys` the current set, then wakes those who subscribed.
     ///
     /// A deployment that is the same as before keeps its `Arc`, and so does the module itself.
     pub fn replace(&self, keys: KeySet) {

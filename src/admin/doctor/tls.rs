@@ -75,11 +75,10 @@ pub(super) fn fault(peer: &Peer, failure: &ClientFailure) -> Fault {
         | ClientFailure::Closed => Side::Peer,
         _ => Side::Between,
     };
-    let fault = Fault::new(side, failure.what());
-    let fault = match failure.help() {
-        Some(help) => fault.help(help),
-        None => fault,
-    };
+    let mut fault = Fault::new(side, failure.to_string());
+    if let Some(help) = failure.help() {
+        fault = fault.help(help);
+    }
     match failure {
         ClientFailure::NotTls { .. } | ClientFailure::TlsExpected => {
             fault.help(peer.words.check.clone())

@@ -96,10 +96,7 @@ fn refused(error: &KeyError) -> Fault {
         KeyError::Jwk(jwk) => match jwk.problem() {
             JwkProblem::KeySet => other("a set of keys", MAKE),
             JwkProblem::Pem => other("PEM", IMPORT),
-            JwkProblem::KeyType(_)
-            | JwkProblem::Curve(_)
-            | JwkProblem::Algorithm(_)
-            | JwkProblem::Use(_) => other(&format!("another kind of key ({jwk})"), MAKE),
+            JwkProblem::Value { .. } => other(&format!("another kind of key ({jwk})"), MAKE),
             _ => unusable(&jwk.to_string()),
         },
         KeyError::Base64Twice => unusable("it is encoded in base64 twice"),

@@ -38,7 +38,7 @@ impl Default for Link {
 impl Link {
     /// Keeps `failure`, and returns the error for the layers above.
     fn keep(&self, failure: ClientFailure) -> io::Error {
-        let error = io::Error::new(io::ErrorKind::InvalidData, failure.to_string());
+        let error = io::Error::new(io::ErrorKind::InvalidData, failure.in_full());
         self.fault.store(Some(Arc::new(failure)));
         error
     }

@@ -18,7 +18,7 @@ use super::ConnectionLimits;
 use super::connections::Connections;
 use super::crowd::{Crowd, Crowding};
 use super::stream::{Stream, cut};
-use crate::grpc::connect::cause;
+use crate::grpc::cause;
 use crate::grpc::tls::{ServerFailure, ServerTls};
 use crate::telemetry::events;
 
@@ -44,7 +44,7 @@ pub(in crate::grpc) struct Acceptor {
     last_failure: String,
 }
 
-/// A stream, or whom it failed with and why.
+/// A stream, or the peer that it failed with and why.
 type Handshake = Result<Stream, (SocketAddr, String)>;
 
 impl Acceptor {
@@ -164,7 +164,7 @@ impl Acceptor {
 }
 
 async fn hand_over(ready: &Ready, stream: Stream) {
-    // Nobody takes it any more once the server ended: it is closed.
+    // Once the server ended, nothing takes it: it is closed.
     let _ = ready.send(Ok(stream)).await;
 }
 

@@ -15,8 +15,8 @@ use super::crowd::Crowding;
 
 /// The open connections of one listener, oldest first.
 ///
-/// Where room is short the oldest of the lowest [`Standing`] gives way, so that whoever opens
-/// connections without a key keeps nobody out who has one.
+/// Where room is short the oldest of the lowest [`Standing`] gives way, so that a peer that
+/// opens connections without a key keeps out none that has one.
 #[derive(Debug, Default)]
 pub(in crate::grpc) struct Connections {
     table: Mutex<Table>,
@@ -201,7 +201,7 @@ impl Table {
         for key in keys {
             if let Some(entry) = self.open.remove(key) {
                 self.leaving += 1;
-                // Nobody listens any more where its socket is being closed already.
+                // Its socket may be closing already.
                 let _ = entry.cut.send(());
             }
         }

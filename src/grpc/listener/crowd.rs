@@ -1,4 +1,4 @@
-//! How crowded a listener is, told when it changes.
+//! How crowded a listener is, logged when it changes.
 
 use std::fmt;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl fmt::Display for Crowding {
 /// Counts what is closed for want of room.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
-    told: Vec<Crowding>,
+    logged: Vec<Crowding>,
     closed: u64,
     last: Option<Instant>,
 }
@@ -44,9 +44,9 @@ impl Crowd {
     pub(super) fn note(&mut self, crowding: Crowding, closed: usize, now: Instant) {
         self.last = Some(now);
         self.closed = self.closed.saturating_add(closed as u64);
-        if !self.told.contains(&crowding) {
+        if !self.logged.contains(&crowding) {
             events::listener_crowded(&crowding);
-            self.told.push(crowding);
+            self.logged.push(crowding);
         }
     }
 
@@ -55,7 +55,7 @@ impl Crowd {
         self.last.map(|last| last + CALM)
     }
 
-    /// Tells that the listener is calm again, where it now is.
+    /// Logs that the listener is calm again, if it is.
     pub(super) fn settle(&mut self, now: Instant) {
         if self.calm_at().is_some_and(|calm| calm <= now) {
             events::listener_calm(self.closed);

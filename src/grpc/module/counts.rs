@@ -2,19 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Module, ModuleError};
+use super::Module;
 use crate::grpc::{MethodRules, MetricsLayer};
 use crate::telemetry::metrics::{Metrics, TrustedKeys};
-use crate::token::Reason;
-use crate::trust::OwnDeployment;
-
-/// Creates the metrics of a module that is `own`.
-pub(super) fn metrics_of(own: &OwnDeployment) -> Result<Metrics, ModuleError> {
-    let by_callees = [Reason::ProofMissing, Reason::ProofInvalid];
-    let reasons = Reason::ALL.iter().filter(|r| !by_callees.contains(r));
-    let metrics = Metrics::new(own.module.as_str(), reasons.map(|reason| reason.as_str()));
-    metrics.map_err(ModuleError::Metrics)
-}
 
 impl Module {
     /// Returns the metrics, which all clones share.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::files::{Content, Own, roots};
+use super::files::{Content, Own, list, parse};
 use super::pins::{Pinned, PinnedServer};
 use super::watched::Watched;
 use super::{
@@ -32,7 +32,7 @@ pub struct ClientTlsOptions {
     pub settings: String,
 }
 
-/// A client's TLS, which follows its files and the pins in force. Cloning is cheap.
+/// A client's TLS, which follows its files and the current pins. Cloning is cheap.
 ///
 /// A callee whose certificate is pinned is accepted by that alone, with TLS 1.3 alone: no authority
 /// and no name is asked. Any other callee must show a certificate of its name by one of the
@@ -72,11 +72,7 @@ impl ClientTls {
     ///
     /// When a file cannot be read or used.
     pub fn load(options: ClientTlsOptions, trust: Arc<TrustStore>) -> Result<Self, TlsError> {
-        let mut files = Vec::new();
-        if let Some(own) = &options.own {
-            files.extend([own.cert_chain.clone(), own.private_key.clone()]);
-        }
-        files.extend(options.trust.clone());
+        let files = list(options.own.as_ref(), options.trust.as_ref());
         let settings = options.settings.clone();
         let make = move |contents: &[Content]| Material::make(&options, contents);
         let source = Source {
@@ -205,25 +201,14 @@ impl std::fmt::Display for Callee {
 
 impl Material {
     fn make(options: &ClientTlsOptions, contents: &[Content]) -> Result<Self, TlsError> {
-        let mut contents = contents.iter();
-        let mut next = || contents.next().map_or(&[][..], |content| content);
-        let own = match &options.own {
-            Some(files) => {
-                let (cert_chain, private_key) = (next(), next());
-                Some(Own::parse(files, cert_chain, private_key)?)
-            }
-            None => None,
-        };
-        let authorities = match &options.trust {
-            Some(file) => {
-                let roots = roots(file, next())?;
-                let built = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
-                Some(built.map_err(|error| {
-                    TlsError::Internal(rustls::Error::General(error.to_string()))
-                })?)
-            }
-            None => None,
-        };
-        Ok(Self { own, authorities })
+        let (own, roots) = parse(options.own.as_ref(), options.trust.as_ref(), contents)?;
+        let authorities = roots.map(|roots| {
+            let built = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
+            built.map_err(|error| TlsError::Internal(rustls::Error::General(error.to_string())))
+        });
+        Ok(Self {
+            own,
+            authorities: authorities.transpose()?,
+        })
     }
 }

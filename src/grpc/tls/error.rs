@@ -1,10 +1,25 @@
 //! Why certificates and keys cannot be used.
 
+use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use rustls::pki_types::pem;
 
-use super::PemFile;
+/// A PEM file, and the setting that names it: every error says both.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PemFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The full name of the setting.
+    pub setting: String,
+}
+
+impl fmt::Display for PemFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` (`{}`)", self.path.display(), self.setting)
+    }
+}
 
 /// Why TLS cannot be set up from these files; each names the setting that names the file.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Why a handshake failed, in words: what is wrong, on which side, and which setting to look at.
+//! Why a handshake failed: what is wrong, and which setting to look at.
 
 use std::fmt;
 use std::io;
@@ -9,192 +9,141 @@ use super::TlsError;
 use super::pins::NotPinned;
 use crate::jose::Fingerprint;
 
-/// Why a client has no TLS with a server. `settings` is the common start of the client's settings.
-///
-/// Prints what is wrong and, after a semicolon, what to do about it.
-#[derive(Debug)]
+/// Why one side has no TLS with the other, most of it in a client's words. `settings` is the common
+/// start of the own settings.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientFailure {
     /// The own files cannot be used.
-    Setup(TlsError),
+    #[error(transparent)]
+    Setup(#[from] TlsError),
     /// The host is not a name that a certificate could be for.
+    #[error("`{0}` is not a name for a certificate")]
     Name(String),
     /// What answered is not TLS.
+    #[error("the peer does not speak TLS on this port")]
     NotTls {
         /// The client's settings.
         settings: String,
     },
     /// What answered is TLS, on a connection without.
+    #[error("the peer speaks TLS on this port and this connection does not")]
     TlsExpected,
     /// The server's certificate has expired.
+    #[error("the server's certificate has expired")]
     Expired,
     /// The server's certificate is not valid yet.
+    #[error("the server's certificate is not valid yet")]
     NotYetValid,
     /// The server's certificate is for other names.
+    #[error("the server's certificate is for {presented}, not for `{host}`")]
     WrongName {
         /// The host that was dialled.
         host: String,
         /// The names in the certificate.
         presented: String,
     },
-    /// No configured authority vouches for the server's certificate.
+    /// No configured authority vouches for the certificate.
+    #[error(
+        "the server's certificate is by an authority that is not in `{settings}.trust-cert-collection`"
+    )]
     UnknownAuthority {
-        /// The client's settings.
+        /// The own settings.
         settings: String,
     },
-    /// The key of the server's certificate is not the pinned one.
+    /// The key of the certificate is not the pinned one.
+    #[error(
+        "the server's certificate has the key `{fingerprint}`, which is not pinned for {whose}"
+    )]
     NotPinned {
         /// Whose pins do not hold it.
         whose: String,
         /// The key.
         fingerprint: Fingerprint,
     },
-    /// The server's certificate is refused for another reason.
+    /// The certificate is refused for another reason.
+    #[error("the server's certificate is refused: {0}")]
     Certificate(CertificateError),
-    /// The server does not speak HTTP/2.
+    /// The other side does not speak HTTP/2.
+    #[error(
+        "the peer speaks TLS, but not HTTP/2 (ALPN `h2`) on this port: it is not a gRPC server"
+    )]
     NotHttp2,
     /// No common TLS version or cipher.
+    #[error("the two sides have no TLS version in common")]
     Version,
-    /// The server wants a certificate and got none.
+    /// One side requires a certificate and the other shows none.
+    #[error("the server requires a client certificate")]
     CertificateRequired {
-        /// The client's settings.
+        /// The own settings.
         settings: String,
     },
-    /// The server does not accept the certificate shown.
+    /// The other side does not accept the certificate shown.
+    #[error("the server refuses the certificate of `{settings}.cert-chain` ({alert:?})")]
     CertificateRefused {
-        /// The client's settings.
+        /// The own settings.
         settings: String,
-        /// The server's word.
+        /// The other side's word.
         alert: AlertDescription,
     },
-    /// The server broke off with another word.
+    /// The other side broke off with another word.
+    #[error("the server broke off the TLS handshake ({0:?})")]
     Alert(AlertDescription),
     /// The connection ended during the handshake.
+    #[error("the peer closed the connection during the TLS handshake")]
     Closed,
     /// TLS failed otherwise.
+    #[error("TLS failed: {0}")]
     Tls(Error),
     /// The connection failed.
+    #[error("the connection failed during the TLS handshake: {0}")]
     Io(io::ErrorKind),
 }
 
-impl fmt::Display for ClientFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what())?;
-        match self.help() {
-            Some(help) => write!(f, "; {help}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for ClientFailure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Setup(error) => error.source(),
-            _ => None,
-        }
-    }
-}
-
-impl From<TlsError> for ClientFailure {
-    fn from(error: TlsError) -> Self {
-        Self::Setup(error)
-    }
-}
-
 impl ClientFailure {
-    /// Returns what is wrong.
-    pub fn what(&self) -> String {
-        let what = match self {
-            Self::Setup(error) => return error.to_string(),
-            Self::Name(name) => return format!("`{name}` is not a name for a certificate"),
-            Self::NotTls { .. } => "the peer does not speak TLS on this port",
-            Self::TlsExpected => "the peer speaks TLS on this port and this connection does not",
-            Self::Expired => "the server's certificate has expired",
-            Self::NotYetValid => "the server's certificate is not valid yet",
-            Self::WrongName { host, presented } => {
-                return format!("the server's certificate is for {presented}, not for `{host}`");
-            }
-            Self::UnknownAuthority { settings } => {
-                return format!(
-                    "the server's certificate is by an authority that is not in `{settings}.trust-cert-collection`"
-                );
-            }
-            Self::NotPinned { whose, fingerprint } => {
-                return format!(
-                    "the server's certificate has the key `{fingerprint}`, which is not pinned for {whose}"
-                );
-            }
-            Self::Certificate(error) => {
-                return format!("the server's certificate is refused: {error}");
-            }
-            Self::NotHttp2 => {
-                "the peer speaks TLS, but not HTTP/2 (ALPN `h2`) on this port: it is not a gRPC server"
-            }
-            Self::Version => "the two sides have no TLS version in common",
-            Self::CertificateRequired { .. } => "the server requires a client certificate",
-            Self::CertificateRefused { settings, alert } => {
-                return format!(
-                    "the server refuses the certificate of `{settings}.cert-chain` ({alert:?})"
-                );
-            }
-            Self::Alert(alert) => {
-                return format!("the server broke off the TLS handshake ({alert:?})");
-            }
-            Self::Closed => "the peer closed the connection during the TLS handshake",
-            Self::Tls(error) => return format!("TLS failed: {error}"),
-            Self::Io(kind) => {
-                return format!("the connection failed during the TLS handshake: {kind}");
-            }
-        };
-        what.to_owned()
-    }
-
-    /// Returns what to do about it, where that is known.
+    /// Returns what to do about it, if more is known than what is wrong.
     pub fn help(&self) -> Option<String> {
-        let help = match self {
-            Self::NotTls { settings } => {
-                return Some(format!(
-                    "set `ataccama.server.grpc.tls.enabled=true` there, or `{settings}.enabled=false` here"
-                ));
-            }
+        Some(match self {
+            Self::NotTls { settings } => format!(
+                "set `ataccama.server.grpc.tls.enabled=true` there, or `{settings}.enabled=false` here"
+            ),
             Self::TlsExpected => {
-                "set `ataccama.client.connection.<c>.grpc.tls.enabled=true` for it"
+                "set `ataccama.client.connection.<c>.grpc.tls.enabled=true` for it".to_owned()
             }
-            Self::Expired => "renew the server's `ataccama.server.grpc.tls.cert-chain`",
+            Self::Expired => "renew the server's `ataccama.server.grpc.tls.cert-chain`".to_owned(),
             Self::NotYetValid => {
-                "check both clocks, and the server's `ataccama.server.grpc.tls.cert-chain`"
+                "check both clocks, and the server's `ataccama.server.grpc.tls.cert-chain`".to_owned()
             }
             Self::WrongName { .. } => {
                 "correct the connection's `host`, or the server's `ataccama.server.grpc.tls.cert-chain`"
+                    .to_owned()
             }
             Self::NotPinned { .. } => {
                 "if it is the peer's new one, write it into `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+                    .to_owned()
             }
-            Self::Version => "a pinned certificate needs TLS 1.3",
+            Self::Version => "a pinned certificate needs TLS 1.3".to_owned(),
             Self::CertificateRequired { settings } => {
-                return Some(format!(
-                    "set `{settings}.cert-chain` and `{settings}.private-key`"
-                ));
+                format!("set `{settings}.cert-chain` and `{settings}.private-key`")
             }
             Self::CertificateRefused { .. } => {
-                "the server's `trust-cert-collection` or `tls-keys` must name it"
+                "the server's `trust-cert-collection` or `tls-keys` must name it".to_owned()
             }
-            Self::Closed => "does it speak TLS on this port?",
-            Self::Setup(_)
-            | Self::Name(_)
-            | Self::UnknownAuthority { .. }
-            | Self::Certificate(_)
-            | Self::NotHttp2
-            | Self::Alert(_)
-            | Self::Tls(_)
-            | Self::Io(_) => return None,
-        };
-        Some(help.to_owned())
+            Self::Closed => "does it speak TLS on this port?".to_owned(),
+            _ => return None,
+        })
     }
 
-    /// Says the same without anything that the server sent: for whoever may have chosen where to
-    /// connect, and must not learn what is there.
+    /// Returns what is wrong, then what to do about it.
+    pub fn in_full(&self) -> String {
+        match self.help() {
+            Some(help) => format!("{self}; {help}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// Like [`in_full`](Self::in_full), but without anything that the server sent: for a reader who
+    /// may have chosen where to connect, and must not learn what is there.
     pub fn in_own_words(&self) -> String {
         match self {
             Self::WrongName { host, .. } => {
@@ -205,28 +154,30 @@ impl ClientFailure {
             }
             Self::Certificate(_) => "the server's certificate is refused".to_owned(),
             Self::Tls(_) => "TLS failed".to_owned(),
-            other => other.to_string(),
+            other => other.in_full(),
         }
     }
 
     pub(super) fn of(error: &io::Error, settings: &str) -> Self {
         Self::of_tls(error, settings).unwrap_or(match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Self::Closed,
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => Self::Closed,
             kind => Self::Io(kind),
         })
     }
 
     /// Says what `error` means where it is TLS's.
     pub(super) fn of_tls(error: &io::Error, settings: &str) -> Option<Self> {
-        let settings = || settings.to_owned();
-        Some(match tls_error(error)? {
-            Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls {
-                settings: settings(),
-            },
-            Error::InvalidCertificate(error) => Self::certificate(error, settings()),
+        let error: &Error = error.get_ref()?.downcast_ref()?;
+        let settings = settings.to_owned();
+        Some(match error {
+            Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls { settings },
+            Error::InvalidCertificate(error) => Self::certificate(error, settings),
+            Error::NoCertificatesPresented => Self::CertificateRequired { settings },
             Error::NoApplicationProtocol => Self::NotHttp2,
             Error::PeerIncompatible(_) => Self::Version,
-            Error::AlertReceived(alert) => Self::alert(*alert, settings()),
+            Error::AlertReceived(alert) => Self::alert(*alert, settings),
             other => Self::Tls(other.clone()),
         })
     }
@@ -245,12 +196,12 @@ impl ClientFailure {
                 presented: names(presented),
             },
             CertificateError::UnknownIssuer => Self::UnknownAuthority { settings },
-            CertificateError::Other(other) => match not_pinned(other) {
-                Some(error) => Self::NotPinned {
-                    whose: error.whose.clone(),
-                    fingerprint: error.fingerprint,
+            CertificateError::Other(OtherError(other)) => match other.downcast_ref() {
+                Some(NotPinned { whose, fingerprint }) => Self::NotPinned {
+                    whose: whose.clone(),
+                    fingerprint: *fingerprint,
                 },
-                None => Self::Certificate(CertificateError::Other(other.clone())),
+                None => Self::Certificate(error.clone()),
             },
             other => Self::Certificate(other.clone()),
         }
@@ -276,92 +227,60 @@ impl ClientFailure {
 }
 
 /// Why a server has no TLS with a client, for its log.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServerFailure {
-    /// What came is no TLS.
-    #[error("the caller does not speak TLS; this port has `ataccama.server.grpc.tls.enabled=true`")]
-    NotTls,
-    /// The caller showed no certificate.
-    #[error("the caller shows no certificate, and `ataccama.server.grpc.tls.mtls` requires one")]
-    NoCertificate,
-    /// The caller's certificate has expired.
-    #[error("the caller's certificate has expired")]
-    Expired,
-    /// No configured authority vouches for the caller's certificate.
-    #[error(
-        "the caller's certificate is by an authority that is not in `ataccama.server.grpc.tls.trust-cert-collection`"
-    )]
-    UnknownAuthority,
-    /// The key of the caller's certificate is not pinned.
-    #[error(
-        "the caller's certificate has the key `{0}`, which no `countersign.deployments.<name>.tls-keys` names"
-    )]
-    NotPinned(Fingerprint),
-    /// The caller's certificate is refused for another reason.
-    #[error("the caller's certificate is refused: {0}")]
-    Certificate(String),
-    /// The caller does not speak HTTP/2.
-    #[error("the caller does not ask for HTTP/2 (ALPN `h2`)")]
-    NotHttp2,
-    /// No common TLS version or cipher.
-    #[error("the caller's TLS is too old; with pinned certificates it is TLS 1.3 alone")]
-    Version,
-    /// The caller does not accept this server's certificate.
-    #[error("the caller refuses the certificate of `ataccama.server.grpc.tls.cert-chain` ({0:?})")]
-    CertificateRefused(AlertDescription),
-    /// The caller went away.
-    #[error("the caller closed the connection during the TLS handshake")]
-    Closed,
-    /// TLS failed otherwise.
-    #[error("TLS failed: {0}")]
-    Tls(String),
-}
+#[derive(Debug)]
+pub struct ServerFailure(ClientFailure);
 
 impl ServerFailure {
     /// Says what the error of a TLS accept means.
     pub fn of(error: &io::Error) -> Self {
-        let Some(error) = tls_error(error) else {
-            return match error.kind() {
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe => Self::Closed,
-                kind => Self::Tls(kind.to_string()),
-            };
-        };
-        match error {
-            Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
-            Error::NoCertificatesPresented => Self::NoCertificate,
-            Error::NoApplicationProtocol => Self::NotHttp2,
-            Error::PeerIncompatible(_) => Self::Version,
-            Error::InvalidCertificate(error) => match error {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    Self::Expired
-                }
-                CertificateError::UnknownIssuer => Self::UnknownAuthority,
-                CertificateError::Other(other) => match not_pinned(other) {
-                    Some(error) => Self::NotPinned(error.fingerprint),
-                    None => Self::Certificate(other.to_string()),
-                },
-                other => Self::Certificate(other.to_string()),
-            },
-            Error::AlertReceived(
-                alert @ (AlertDescription::BadCertificate
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA),
-            ) => Self::CertificateRefused(*alert),
-            other => Self::Tls(other.to_string()),
-        }
+        Self(ClientFailure::of(error, "ataccama.server.grpc.tls"))
     }
 }
 
-fn tls_error(error: &io::Error) -> Option<&Error> {
-    error.get_ref()?.downcast_ref()
-}
-
-fn not_pinned(error: &OtherError) -> Option<&NotPinned> {
-    error.0.downcast_ref()
+impl fmt::Display for ServerFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            ClientFailure::NotTls { settings } => write!(
+                f,
+                "the caller does not speak TLS; this port has `{settings}.enabled=true`"
+            ),
+            ClientFailure::CertificateRequired { settings } => write!(
+                f,
+                "the caller shows no certificate, and `{settings}.mtls` requires one"
+            ),
+            ClientFailure::Expired => f.write_str("the caller's certificate has expired"),
+            ClientFailure::NotYetValid => f.write_str("the caller's certificate is not valid yet"),
+            ClientFailure::UnknownAuthority { settings } => write!(
+                f,
+                "the caller's certificate is by an authority that is not in `{settings}.trust-cert-collection`"
+            ),
+            ClientFailure::NotPinned { fingerprint, .. } => write!(
+                f,
+                "the caller's certificate has the key `{fingerprint}`, which no `countersign.deployments.<name>.tls-keys` names"
+            ),
+            ClientFailure::Certificate(error) => {
+                write!(f, "the caller's certificate is refused: {error}")
+            }
+            ClientFailure::NotHttp2 => {
+                f.write_str("the caller does not ask for HTTP/2 (ALPN `h2`)")
+            }
+            ClientFailure::Version => f.write_str(
+                "the caller's TLS is too old; with pinned certificates it is TLS 1.3 alone",
+            ),
+            ClientFailure::CertificateRefused { settings, alert } => write!(
+                f,
+                "the caller refuses the certificate of `{settings}.cert-chain` ({alert:?})"
+            ),
+            ClientFailure::Alert(alert) => {
+                write!(f, "the caller broke off the TLS handshake ({alert:?})")
+            }
+            ClientFailure::Closed => {
+                f.write_str("the caller closed the connection during the TLS handshake")
+            }
+            ClientFailure::Io(kind) => write!(f, "TLS failed: {kind}"),
+            other => write!(f, "{other}"),
+        }
+    }
 }
 
 fn names(presented: &[String]) -> String {

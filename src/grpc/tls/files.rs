@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -13,23 +12,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
 use zeroize::Zeroizing;
 
-use super::{TlsError, certificate_fingerprint};
+use super::error::{PemFile, TlsError};
+use super::pins::certificate_fingerprint;
 use crate::jose::Fingerprint;
-
-/// A PEM file, and the setting that names it: every error says both.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PemFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// The full name of the setting.
-    pub setting: String,
-}
-
-impl fmt::Display for PemFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` (`{}`)", self.path.display(), self.setting)
-    }
-}
 
 /// A certificate chain, the own certificate first, and the private key of the first.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -94,6 +79,32 @@ impl PemFile {
     }
 }
 
+/// Lists the files of one side's TLS, in the order in which [`parse`] takes their contents.
+pub(super) fn list(own: Option<&OwnFiles>, trust: Option<&PemFile>) -> Vec<PemFile> {
+    let own = own.map(|own| [own.cert_chain.clone(), own.private_key.clone()]);
+    let own = own.into_iter().flatten();
+    own.chain(trust.cloned()).collect()
+}
+
+/// The own certificate, and the authorities that are trusted.
+type Parsed = (Option<Own>, Option<Arc<RootCertStore>>);
+
+pub(super) fn parse(
+    own: Option<&OwnFiles>,
+    trust: Option<&PemFile>,
+    contents: &[Content],
+) -> Result<Parsed, TlsError> {
+    let mut contents = contents.iter().map(|content| content.as_slice());
+    let mut next = || contents.next().unwrap_or_default();
+    let own = own.map(|files| {
+        let (cert_chain, private_key) = (next(), next());
+        Own::parse(files, cert_chain, private_key)
+    });
+    let own = own.transpose()?;
+    let trust = trust.map(|file| roots(file, next()));
+    Ok((own, trust.transpose()?))
+}
+
 /// The own certificate with its key, ready to be shown.
 pub(super) struct Own {
     pub(super) key: Arc<CertifiedKey>,
@@ -101,11 +112,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    pub(super) fn parse(
-        files: &OwnFiles,
-        cert_chain: &[u8],
-        private_key: &[u8],
-    ) -> Result<Self, TlsError> {
+    fn parse(files: &OwnFiles, cert_chain: &[u8], private_key: &[u8]) -> Result<Self, TlsError> {
         let chain = certificates(&files.cert_chain, cert_chain)?;
         let fingerprint = first_fingerprint(&files.cert_chain, &chain)?;
         let file = &files.private_key;
@@ -167,7 +174,7 @@ fn first_fingerprint(
 }
 
 /// Reads a file of trusted certificates.
-pub(super) fn roots(file: &PemFile, content: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
+fn roots(file: &PemFile, content: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file, content)? {
         let added = roots.add(certificate);

@@ -16,9 +16,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::version::TLS13;
 
 pub use client::{ClientTls, ClientTlsOptions};
-pub use error::TlsError;
+pub use error::{PemFile, TlsError};
 pub use failure::{ClientFailure, ServerFailure};
-pub use files::{OwnFiles, PemFile};
+pub use files::OwnFiles;
 pub use pins::certificate_fingerprint;
 pub use server::{ClientAuth, ServerTls, ServerTlsOptions};
 

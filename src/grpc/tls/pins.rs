@@ -38,7 +38,7 @@ pub(super) enum Pinned {
     Key(Fingerprint),
 }
 
-/// A certificate with a key that is pinned for nobody who is meant.
+/// A certificate with a key that is not pinned for the deployment that is meant.
 #[derive(Debug, thiserror::Error)]
 #[error("the key `{fingerprint}` is not pinned for {whose}")]
 pub(super) struct NotPinned {

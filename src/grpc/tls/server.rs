@@ -7,7 +7,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::files::{Content, Own, roots};
+use super::files::{Content, Own, list, parse};
 use super::pins::PinnedClients;
 use super::watched::Watched;
 use super::{ALPN, ONLY_TLS13, OwnFiles, PemFile, TlsError, provider};
@@ -20,7 +20,7 @@ pub enum ClientAuth {
     None,
     /// They are asked; who shows none is let in, who shows a wrong one is not.
     Optional,
-    /// Without a right one nobody is let in.
+    /// A caller without an accepted one is not let in.
     Require,
 }
 
@@ -38,7 +38,7 @@ pub struct ServerTlsOptions {
     pub settings: String,
 }
 
-/// A server's TLS, which follows its files and the pins in force. Cloning is cheap.
+/// A server's TLS, which follows its files and the current pins. Cloning is cheap.
 ///
 /// TLS 1.2 and 1.3, HTTP/2 alone, no resumption: each connection shows its certificate, so that one
 /// taken out of the trust opens no connection any more. While any trusted deployment's certificate
@@ -75,11 +75,7 @@ impl ServerTls {
     /// When a file cannot be read or used, or clients must show a certificate and none would be
     /// accepted.
     pub fn load(options: ServerTlsOptions, trust: Arc<TrustStore>) -> Result<Self, TlsError> {
-        let mut files = vec![
-            options.own.cert_chain.clone(),
-            options.own.private_key.clone(),
-        ];
-        files.extend(options.trust.clone());
+        let files = list(Some(&options.own), options.trust.as_ref());
         let pins = Arc::clone(&trust);
         let settings = options.settings.clone();
         let make = move |contents: &[Content]| Configs::make(&options, &pins, contents);
@@ -94,7 +90,7 @@ impl ServerTls {
     /// Returns what the next connection is served with.
     ///
     /// Looks at the files first: a replaced one is read at once, and once a second their contents
-    /// are compared. Files that cannot be used leave the old ones in force, with one
+    /// are compared. Files that cannot be used leave the old ones in use, with one
     /// `configReloadFailed` in the log.
     pub fn current(&self) -> Arc<ServerConfig> {
         match &self.0 {
@@ -128,53 +124,48 @@ impl Configs {
         trust: &Arc<TrustStore>,
         contents: &[Content],
     ) -> Result<Self, TlsError> {
-        let content = |at: usize| contents.get(at).map_or(&[][..], |content| content);
-        let own = Own::parse(&options.own, content(0), content(1))?;
-        let authorities = match &options.trust {
-            Some(file) => Some(roots(file, content(2))?),
-            None => None,
+        let (own, roots) = parse(Some(&options.own), options.trust.as_ref(), contents)?;
+        // The own files were asked for.
+        let own = own.ok_or_else(|| TlsError::NoCertificate(options.own.cert_chain.clone()))?;
+        let roots = roots.as_ref();
+        let unpinned = match options.client_auth {
+            None | Some(ClientAuth::None) => Some(None),
+            Some(ClientAuth::Optional) => Some(verifier(roots, ClientAuth::Optional)?),
+            Some(ClientAuth::Require) => verifier(roots, ClientAuth::Require)?.map(Some),
         };
-        let by_authority = |auth: ClientAuth| match &authorities {
-            Some(roots) => verifier(roots, auth).map(Some),
-            None => Ok(None),
-        };
-        let unpinned = match options.client_auth.unwrap_or(ClientAuth::None) {
-            ClientAuth::None => Some(None),
-            ClientAuth::Optional => Some(by_authority(ClientAuth::Optional)?),
-            ClientAuth::Require => by_authority(ClientAuth::Require)?.map(Some),
-        };
-        let auth = options.client_auth.unwrap_or(ClientAuth::Require);
-        let pinned = match auth {
-            ClientAuth::None => None,
-            ClientAuth::Optional | ClientAuth::Require => Some(Arc::new(PinnedClients {
+        let unpinned = unpinned.map(|clients| config(&own, clients, ALL_VERSIONS));
+        let pinned: Option<Arc<dyn ClientCertVerifier>> = match options.client_auth {
+            Some(ClientAuth::None) => None,
+            auth => Some(Arc::new(PinnedClients {
                 trust: Arc::clone(trust),
                 own: own.fingerprint,
-                otherwise: by_authority(ClientAuth::Require)?,
-                mandatory: auth == ClientAuth::Require,
-            })
-                as Arc<dyn ClientCertVerifier>),
+                otherwise: verifier(roots, ClientAuth::Require)?,
+                mandatory: auth != Some(ClientAuth::Optional),
+            })),
         };
         Ok(Self {
             pinned: config(&own, pinned, ONLY_TLS13)?,
-            unpinned: match unpinned {
-                Some(clients) => Some(config(&own, clients, ALL_VERSIONS)?),
-                None => None,
-            },
+            unpinned: unpinned.transpose()?,
         })
     }
 }
 
+/// Accepts certificates by the authorities `roots`, if there are any.
 fn verifier(
-    roots: &Arc<RootCertStore>,
+    roots: Option<&Arc<RootCertStore>>,
     auth: ClientAuth,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let Some(roots) = roots else {
+        return Ok(None);
+    };
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
     let builder = match auth {
         ClientAuth::Require => builder,
         ClientAuth::None | ClientAuth::Optional => builder.allow_unauthenticated(),
     };
     let built = builder.build();
-    built.map_err(|error| TlsError::Internal(rustls::Error::General(error.to_string())))
+    let built = built.map_err(|error| rustls::Error::General(error.to_string()));
+    Ok(Some(built.map_err(TlsError::Internal)?))
 }
 
 fn config(

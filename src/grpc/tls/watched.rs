@@ -1,4 +1,4 @@
-//! Something made of files, made anew when they change.
+//! A value made of files, and made again when they change.
 
 use std::fmt;
 use std::fs;
@@ -11,15 +11,16 @@ use tokio::time::Instant;
 
 use super::files::Content;
 use super::{PemFile, TlsError};
+use crate::grpc::cause;
 use crate::telemetry::events;
 
 type Make<T> = dyn Fn(&[Content]) -> Result<T, TlsError> + Send + Sync;
 
 /// A value made of the contents of `files`.
 ///
-/// Whoever asks for it looks at the files first: at once where one was replaced or rewritten, and
+/// Each access looks at the files first: at once where one was replaced or rewritten, and
 /// once a second at the contents themselves. Contents that make no value leave the old one in
-/// force, and are told once.
+/// use, and are logged once.
 pub(super) struct Watched<T> {
     files: Vec<PemFile>,
     make: Box<Make<T>>,
@@ -34,11 +35,11 @@ struct Seen {
     /// None where a file could not be read.
     digest: Option<[u8; 32]>,
     read_at: Instant,
-    /// The fault that was told, while it lasts.
-    told: Option<String>,
+    /// The fault that was logged, while it lasts.
+    logged: Option<String>,
 }
 
-/// What changes with a file, as the system tells it without reading the file.
+/// What changes with a file, as the system reports it without reading the file.
 type Stamp = (Option<SystemTime>, u64, u64);
 
 const RECHECK: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ impl<T> Watched<T> {
             stamps,
             digest: Some(digest(&contents)),
             read_at: Instant::now(),
-            told: None,
+            logged: None,
         };
         Ok(Self {
             files,
@@ -65,9 +66,9 @@ impl<T> Watched<T> {
         })
     }
 
-    /// Returns the value in force, after a look at the files.
+    /// Returns the current value, after a look at the files.
     pub(super) fn current(&self) -> Arc<T> {
-        // Whoever finds another one looking takes what is there.
+        // While another call is looking, this one takes what is there.
         if let Ok(mut seen) = self.seen.try_lock() {
             let stamps = stamps(&self.files);
             if stamps != seen.stamps || seen.read_at.elapsed() >= RECHECK {
@@ -86,24 +87,24 @@ impl<T> Watched<T> {
     fn look(&self, seen: &mut Seen, stamps: Vec<Option<Stamp>>) {
         seen.stamps = stamps;
         seen.read_at = Instant::now();
-        match self.make_anew(seen) {
+        match self.remake(seen) {
             Ok(true) => {
-                seen.told = None;
+                seen.logged = None;
                 events::config_reloaded(&self.names());
             }
             Ok(false) => {}
             Err(error) => {
-                let fault = super::super::cause(&error);
-                if seen.told.as_deref() != Some(&fault) {
+                let fault = cause(&error);
+                if seen.logged.as_deref() != Some(&fault) {
                     events::config_reload_failed(&self.names(), &fault);
-                    seen.told = Some(fault);
+                    seen.logged = Some(fault);
                 }
             }
         }
     }
 
-    /// Makes the value anew where the contents are others than those seen last.
-    fn make_anew(&self, seen: &mut Seen) -> Result<bool, TlsError> {
+    /// Makes the value again if the contents differ from those seen last.
+    fn remake(&self, seen: &mut Seen) -> Result<bool, TlsError> {
         let before = seen.digest.take();
         let contents = read(&self.files)?;
         let now = Some(digest(&contents));
@@ -158,7 +159,7 @@ fn stamps(files: &[PemFile]) -> Vec<Option<Stamp>> {
     files.iter().map(stamp).collect()
 }
 
-/// Tells a replaced file from the one before it.
+/// Distinguishes a replaced file from the one before it.
 #[cfg(unix)]
 fn number(about: &fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(about)
@@ -254,7 +255,7 @@ mod tests {
         let path = folder.path().join("a.pem");
         let made = |path: &Path| {
             let made = Watched::new(vec![file(path)], |_| Ok(()));
-            crate::grpc::cause(&made.unwrap_err())
+            cause(&made.unwrap_err())
         };
 
         let missing = made(&path);

@@ -3,7 +3,22 @@
 use zeroize::Zeroizing;
 
 use super::super::entry::{Escapes, Span};
-use super::{Placed, SyntaxFault, after};
+
+/// A place where the text does not follow the grammar.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SyntaxFault {
+    /// `\u` without four hexadecimal digits. Java refuses the file.
+    MalformedEscape(Span),
+    /// `\ud800` to `\udfff` without its other half. Java keeps it; it is no text.
+    LoneSurrogate(Span),
+}
+
+/// A character of a logical line and where it stands.
+pub(super) type Placed = (usize, char);
+
+pub(super) fn after((at, character): &Placed) -> usize {
+    at.saturating_add(character.len_utf8())
+}
 
 #[derive(Default)]
 pub(super) struct Unescaped {

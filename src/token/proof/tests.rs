@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::ManualClock;
 use crate::identity::{DeploymentName, ModuleType, Roles};
-use crate::jose::{KeyId, SigningKey};
+use crate::jose::{KeyId, SigningKey, compact};
 use crate::trust::{Deployment, OwnDeployment, TrustStore, TrustedKey};
 
 struct World {
@@ -70,12 +70,26 @@ impl World {
     }
 
     fn detail(&self, proof: &str, exchange: &Exchange<'_>, engine: Option<&EngineClaim>) -> String {
-        let refusal = self
-            .verifier
-            .verify(proof, exchange, &self.callee, engine, self.clock.now())
-            .unwrap_err();
+        let refused = self.verify(proof, exchange, engine, self.clock.now());
+        let refusal = refused.unwrap_err();
         assert_eq!(refusal.reason, Reason::ProofInvalid);
         refusal.detail
+    }
+
+    fn verify(
+        &self,
+        proof: &str,
+        exchange: &Exchange<'_>,
+        engine: Option<&EngineClaim>,
+        sent: SystemTime,
+    ) -> Result<SystemTime, Refusal> {
+        let expected = ExpectedProof {
+            exchange: *exchange,
+            callee: &self.callee,
+            engine,
+            sent,
+        };
+        self.verifier.verify(proof, &expected)
     }
 }
 
@@ -94,15 +108,10 @@ fn proof_of_this_very_call_holds() {
     let proof = world.proof(Some(&engine("e1")));
     let now = world.clock.now();
 
-    let verified = world
-        .verifier
-        .verify(&proof, &world.exchange(), &world.callee, None, now);
+    let verified = world.verify(&proof, &world.exchange(), None, now);
     assert!(verified.is_ok());
     let engine = engine("e1");
-    let verified =
-        world
-            .verifier
-            .verify(&proof, &world.exchange(), &world.callee, Some(&engine), now);
+    let verified = world.verify(&proof, &world.exchange(), Some(&engine), now);
     assert!(verified.is_ok());
 }
 
@@ -205,14 +214,12 @@ fn reply_that_is_late_is_no_wrong_clock() {
 
     world.clock.advance(Duration::from_secs(600));
 
-    let (exchange, callee) = (world.exchange(), &world.callee);
-    let late = world.verifier.verify(&proof, &exchange, callee, None, sent);
+    let exchange = world.exchange();
+    let late = world.verify(&proof, &exchange, None, sent);
     assert_eq!(late.unwrap(), sent);
     // The proof of a callee whose clock is behind was signed before the call was sent.
     let behind = sent + Duration::from_secs(31);
-    let refused = world
-        .verifier
-        .verify(&proof, &exchange, callee, None, behind);
+    let refused = world.verify(&proof, &exchange, None, behind);
     let refusal = refused.unwrap_err();
     assert!(refusal.detail.starts_with("its clock is 31 s behind"));
     assert_eq!(refusal.callee_time(), Some(sent));

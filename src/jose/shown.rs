@@ -1,0 +1,35 @@
+//! Foreign text in messages.
+
+use std::fmt;
+
+/// A foreign text in a message: quoted and escaped, or only its length if it could be a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shown(Box<str>);
+
+/// Longest foreign text that a message repeats; a P-256 private part has 43 characters.
+const MAX_SHOWN: usize = 32;
+
+impl Shown {
+    pub(super) fn new(text: &str) -> Self {
+        let characters = text.chars().count();
+        if characters > MAX_SHOWN {
+            return Self(format!("a text of {characters} characters").into());
+        }
+        let escaped: String = text
+            .chars()
+            .flat_map(|c| {
+                let printable = c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
+                let escape = (!printable).then(|| c.escape_unicode());
+                let plain = printable.then_some(c);
+                escape.into_iter().flatten().chain(plain)
+            })
+            .collect();
+        Self(format!("`{escaped}`").into())
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
