@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use countersign::config::{ModuleKind, ReloadHandle, Reloader, Settings};
 use countersign::grpc::{Connection, ConnectionOptions, Module, Target};
 use countersign::jose::{PrivateJwk, PublicJwk};
 use countersign::proto::identity::WhoAmIRequest;
@@ -30,6 +29,7 @@ use countersign::proto::identity::identity_service_client::IdentityServiceClient
 use countersign::testing::{own_deployment, trusted};
 use countersign::trust::OwnDeployment;
 use countersign::{MethodRules, Rule};
+use countersign::{ModuleKind, ReloadHandle, Reloader, Settings};
 use criterion::{Criterion, criterion_group};
 use tempfile::TempDir;
 use tokio::net::TcpListener;

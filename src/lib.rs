@@ -34,35 +34,52 @@
 //! ARCHITECTURE.md. Modules stand on floors: each uses only those below it.
 
 #[cfg(feature = "cli")]
-pub mod admin;
+mod admin;
 #[cfg(feature = "cli")]
-pub mod cli;
+mod cli;
 pub mod clock;
-pub mod config;
-pub mod diagnostic;
+mod config;
+mod diagnostic;
 pub mod dpe;
 pub mod dpm;
 pub mod engine;
 pub mod grpc;
-pub mod http;
+mod http;
 pub mod identity;
 pub mod jose;
-pub mod properties;
+mod properties;
 pub mod proto;
 pub mod registry;
-pub mod secret;
+mod secret;
 pub mod storage;
-pub mod telemetry;
+mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod token;
 pub mod trust;
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use cli::main;
+pub use config::{LoadError, ModuleKind, ReloadHandle, ReloadStatus, Reloader, Settings};
 pub use grpc::{AttachIdentityLayer, MethodRules, Module, Rule, VerifyIdentityLayer};
 pub use identity::ServiceIdentity;
 pub use token::Reason;
 
 /// The README's Rust code, compiled by `cargo test`.
+/// Parts that the package's own tests and fuzz targets drive directly. Not an interface.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod internals {
+    #[cfg(feature = "cli")]
+    pub use crate::admin::demo::{DemoOptions, run as run_demo};
+    pub use crate::diagnostic::{Code, Finding};
+    pub use crate::http::{About, Site, serve as serve_site};
+    pub use crate::properties::name::Name;
+    pub use crate::properties::{Document, Edit, Entry, Outcome};
+    pub use crate::telemetry::{Format, LogLayer};
+}
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use countersign::diagnostic::Finding;
-use countersign::properties::Document;
+use countersign::internals::Document;
+use countersign::internals::Finding;
 
 /// Different texts that are read.
 const TEXTS: usize = 140_000;

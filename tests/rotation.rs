@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::config::{ModuleKind, Reloader, Settings};
 use countersign::grpc::{Connection, ConnectionOptions, Target};
 use countersign::jose::PublicJwk;
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
 use countersign::testing;
+use countersign::{ModuleKind, Reloader, Settings};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};

@@ -19,4 +19,3 @@ pub mod write;
 pub use demo::DemoError;
 pub use edited::{ChangeKind, EditedFile, SettingChange};
 pub use error::{Kind, Refused, WriteError};
-pub use overrides::Overriding;

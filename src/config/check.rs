@@ -33,8 +33,6 @@ pub struct Report {
 /// What one file says, as far as it could be read.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// The file, as the user named it.
-    pub path: PathBuf,
     /// Its own key and the `kid` of its tokens.
     pub own: Option<(SigningKey, KeyId)>,
     /// How far the change of its own key is.
@@ -131,7 +129,6 @@ fn checked(file: &Inspected) -> Checked {
     let own = file.own.as_ref();
     let deployments = file.deployments.iter();
     Checked {
-        path: file.view.document().path().to_owned(),
         own: own.map(|own| (own.key.clone(), own.key_id.clone())),
         rotation: file.rotation.clone(),
         name: file.options.name.as_ref().map(|(name, _)| name.clone()),

@@ -24,16 +24,11 @@ mod view;
 mod tests;
 
 pub use check::{Checked, Report, check, check_texts};
-pub use fix::{Fixed, Repair, fix};
+pub use fix::{Repair, fix};
 pub use load::{LoadError, Settings, environment, may_be_setting};
-pub use own::{
-    ClientSettings, ConnectionSettings, EngineSettings, Home, LoggingSettings, PeerSettings,
-    ProofMode, RegistrySettings, Replay, ServerSettings,
-};
-pub use parts::Ignored;
+pub use own::{ConnectionSettings, Home};
 pub use profiles::{active_files, main_of};
 pub use question::ModuleKind;
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use rules::file::holds_private_key;
-pub use schema::{Fallback, Setting, Takes, settings};

@@ -107,6 +107,7 @@ impl Setting {
     }
 
     /// Returns what it is for, in one line.
+    #[cfg(test)]
     pub fn what(&self) -> &'static str {
         self.what
     }

@@ -7,7 +7,7 @@ mod finding;
 mod redact;
 mod snippet;
 
-pub use code::{Code, Severity, UnknownCode};
+pub use code::{Code, Severity};
 pub use finding::{Finding, Findings, Origin};
 pub use redact::{Public, quote, quote_except, redact, redact_except, redact_name};
 pub use snippet::Snippet;

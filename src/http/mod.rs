@@ -4,5 +4,5 @@ mod actuator;
 mod answer;
 mod server;
 
-pub use actuator::{About, MetricsText, Site};
+pub use actuator::{About, Site};
 pub use server::serve;

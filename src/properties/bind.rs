@@ -256,12 +256,6 @@ pub fn size(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
         .ok_or_else(|| ValueError::Range(least.to_string(), most.to_string()))
 }
 
-/// Returns `true` if `text` is a size without a unit, which other modules may read as kilobytes.
-pub fn is_unitless(text: &str) -> bool {
-    let text = text.trim();
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
-}
-
 /// Splits a list at its commas and drops the blanks around its elements; empty ones stay.
 pub fn list(text: &str) -> Vec<&str> {
     if text.is_empty() {

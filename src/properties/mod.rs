@@ -15,10 +15,7 @@ mod source;
 mod tests;
 
 pub use document::Document;
-pub use edit::{Change, Edit, Edited, Outcome};
-pub use entry::{Entry, Escapes, Span};
+pub use edit::{Change, Edit, Outcome};
+pub use entry::{Entry, Span};
 pub use file::{Encoding, FileText, ReadError, ReadFault};
-pub use parse::SyntaxFault;
-pub use source::{
-    Content, IndexError, Layer, Layered, MAX_INDEX, Path, Sourced, give_way, indexed,
-};
+pub use source::{Content, IndexError, Layer, Layered, Path, Sourced, give_way, indexed};

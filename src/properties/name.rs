@@ -134,11 +134,6 @@ impl Pattern {
         Self { text, parts }
     }
 
-    /// Returns the pattern as written.
-    pub fn as_str(&self) -> &'static str {
-        self.text
-    }
-
     /// Returns how `name` fits, with what is left of it; `None` if it does not.
     pub fn matches(&self, name: &Name<'_>) -> Option<Match> {
         let (segments, rest) = name.segments.split_at_checked(self.parts.len())?;

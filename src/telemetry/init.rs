@@ -33,23 +33,6 @@ pub struct Logging {
     pub dir: PathBuf,
 }
 
-impl Logging {
-    /// Logs plain lines to the console and JSON lines to a file in `dir`.
-    pub fn new(dir: PathBuf) -> Self {
-        Self {
-            console: Appenders {
-                plain: true,
-                json: false,
-            },
-            file: Appenders {
-                plain: false,
-                json: true,
-            },
-            dir,
-        }
-    }
-}
-
 /// The open log files.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
@@ -57,7 +40,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Opens every log file anew, for whoever moved one away and sent SIGHUP.
+    /// Opens every log file again, after one was moved away and SIGHUP was sent.
     pub fn reopen(&self) {
         for file in &self.files {
             file.reopen();

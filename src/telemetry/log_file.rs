@@ -73,7 +73,7 @@ impl LogFile {
         }
     }
 
-    /// Opens the file anew at the next line.
+    /// Opens the file again at the next line.
     pub fn reopen(&self) {
         self.state
             .lock()
@@ -82,6 +82,7 @@ impl LogFile {
     }
 
     /// Returns how many lines could not be written.
+    #[cfg(test)]
     pub fn lost_lines(&self) -> u64 {
         self.state
             .lock()

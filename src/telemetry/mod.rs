@@ -14,7 +14,7 @@ mod untrusted;
 pub use error::LoggingError;
 #[cfg(test)]
 pub(crate) use init::levels;
-pub use init::{Appenders, Guard, Logging, init, layer};
+pub use init::{Appenders, Guard, Logging, init};
 pub use log_file::LogFile;
 pub use log_format::{Format, LogLayer};
 pub use untrusted::{Untrusted, UntrustedReason, misleads};

@@ -108,7 +108,7 @@ fn demo_leaves_homes_alone_that_are_there_and_says_where_it_cannot_write() {
 async fn step_that_does_not_come_as_it_must_is_told_and_nothing_holds() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use countersign::admin::demo::{DemoOptions, run};
+    use countersign::internals::{DemoOptions, run_demo};
 
     let folder = Folder::new();
     // Modules that do all they must, but end with another exit code.
@@ -125,7 +125,7 @@ async fn step_that_does_not_come_as_it_must_is_told_and_nothing_holds() {
     };
     let mut steps = Vec::new();
 
-    let outcome = run(&options, &mut |step| steps.push((step.name, step.held))).await;
+    let outcome = run_demo(&options, &mut |step| steps.push((step.name, step.held))).await;
 
     assert!(!outcome.unwrap().held);
     let fallen: Vec<_> = steps.iter().filter(|(_, held)| !held).collect();
@@ -134,7 +134,7 @@ async fn step_that_does_not_come_as_it_must_is_told_and_nothing_holds() {
 
 #[tokio::test]
 async fn demo_without_a_program_does_not_go_on() {
-    use countersign::admin::demo::{DemoOptions, run};
+    use countersign::internals::{DemoOptions, run_demo};
 
     let folder = Folder::new();
     let options = DemoOptions {
@@ -142,7 +142,7 @@ async fn demo_without_a_program_does_not_go_on() {
         folder: folder.path("homes"),
     };
 
-    let error = run(&options, &mut |_| ()).await.unwrap_err();
+    let error = run_demo(&options, &mut |_| ()).await.unwrap_err();
 
     assert_eq!(error.to_string(), "cannot run dpm");
 }

@@ -1,7 +1,7 @@
 //! `countersign explain`.
 
 use countersign::Reason;
-use countersign::diagnostic::Code;
+use countersign::internals::Code;
 
 use super::modules::{ANY_PORT, Running, paired};
 use super::support::{Folder, Run};

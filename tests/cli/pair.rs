@@ -2,8 +2,8 @@
 
 use std::fs;
 
+use countersign::internals::Document;
 use countersign::jose::{KeyMaterial, PublicJwk};
-use countersign::properties::Document;
 
 #[cfg(unix)]
 use super::support::mode;

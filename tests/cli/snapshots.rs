@@ -4,7 +4,7 @@
 //! diff of the `.snap` files.
 
 use countersign::Reason;
-use countersign::diagnostic::Code;
+use countersign::internals::Code;
 
 use super::free_port::free_port;
 #[cfg(unix)]

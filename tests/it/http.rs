@@ -8,12 +8,13 @@ mod metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign::Module;
 use countersign::clock::{Clock, ManualClock};
 use countersign::engine::EngineStatus;
 use countersign::grpc::Drained;
+use countersign::internals::{About, Site, serve_site};
 use countersign::testing::trusted;
 use countersign::token::Replay;
-use countersign::{Module, http};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tonic_health::pb::HealthCheckRequest;
@@ -245,16 +246,16 @@ async fn module_that_stops_says_so_before_its_calls_end() {
 async fn beyond_loopback_nothing_is_told_but_the_status() {
     let module = Keys::new().dpm_module();
     let engine = module.health().required("engine");
-    let about = http::About {
+    let about = About {
         module: "dpm".to_owned(),
         deployment: "dpm-dev".to_owned(),
     };
     let metrics = || Box::pin(std::future::ready("up 1\n".to_owned())) as _;
-    let site = http::Site::new(about, module.health().clone(), Arc::new(metrics));
+    let site = Site::new(about, module.health().clone(), Arc::new(metrics));
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let to = ([127, 0, 0, 1], port).into();
-    let served = tokio::spawn(http::serve(listener, site));
+    let served = tokio::spawn(serve_site(listener, site));
 
     engine.down("waiting for the DPM at inside.example:8531");
     let down = get(to, "/actuator/health").await;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use countersign::config::{ModuleKind, ReloadHandle, Reloader, Settings};
 use countersign::engine::EngineStatus;
 use countersign::grpc::reason_of;
 use countersign::jose::{PrivateJwk, PublicJwk};
@@ -16,6 +15,7 @@ use countersign::registry::AddressBook;
 use countersign::testing::own_deployment;
 use countersign::trust::OwnDeployment;
 use countersign::{Module, Reason};
+use countersign::{ModuleKind, ReloadHandle, Reloader, Settings};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

@@ -12,11 +12,10 @@ use countersign::clock::{Clock, ManualClock};
 use countersign::engine::EngineAddress;
 use countersign::grpc::Module;
 use countersign::identity::ServiceIdentity;
+use countersign::internals::{Document, Edit, Entry, Name, Outcome};
 use countersign::jose::{
     Compact, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey,
 };
-use countersign::properties::name::Name;
-use countersign::properties::{Document, Edit, Entry, Outcome};
 use countersign::registry::{AddressPolicy, AddressRules, AllowedAddress, Destination};
 use countersign::testing::{own_deployment, trusted};
 use countersign::token::Accept;

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use own::{own_module, unusable};
-pub use report::{Diagnosis, Layer, Row, Side, State, Verdict, Visit};
+pub use report::{Diagnosis, Row, Side, State, Verdict};
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Settings;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use countersign::clock::SystemClock;
-use countersign::telemetry::{Format, LogLayer};
+use countersign::internals::{Format, LogLayer};
 use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 use tracing::Dispatch;
