@@ -59,21 +59,10 @@ struct Answered<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored_names: Option<Vec<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    repairs: Option<Vec<ShownRepair<'a>>>,
+    repairs: Option<&'a [Repair]>,
     /// Whether the repairs were written.
     #[serde(skip_serializing_if = "Option::is_none")]
     written: Option<bool>,
-}
-
-#[derive(Serialize)]
-struct ShownRepair<'a> {
-    code: &'static str,
-    file: String,
-    line: u32,
-    key: &'a str,
-    what: &'static str,
-    before: &'a str,
-    after: &'a str,
 }
 
 #[derive(Serialize)]
@@ -119,17 +108,8 @@ fn fix(fix: &Fix, arguments: &Arguments, console: &Console) -> Answer {
             Failure::caused(exit, "nothing was repaired", &error)
         })?;
     }
-    let repairs = fix.repairs().iter().map(|repair| ShownRepair {
-        code: repair.code.as_str(),
-        file: repair.path.display().to_string(),
-        line: repair.line,
-        key: &repair.key,
-        what: repair.what,
-        before: &repair.before,
-        after: &repair.after,
-    });
     let answer = Answered {
-        repairs: Some(repairs.collect()),
+        repairs: Some(fix.repairs()),
         written: Some(any && !arguments.dry_run),
         ..answered(report, arguments)
     };
@@ -148,9 +128,13 @@ fn repairs_in_words(repairs: &[Repair]) -> String {
     // Writing to a string cannot fail.
     for repair in repairs {
         let Repair {
-            path, line, code, ..
+            code,
+            file,
+            line,
+            what,
+            ..
         } = repair;
-        let _ = writeln!(text, "{}:{line}: {code}: {}", path.display(), repair.what);
+        let _ = writeln!(text, "{file}:{line}: {code}: {what}");
         for (sign, side) in [('-', &repair.before), ('+', &repair.after)] {
             for line in side.lines() {
                 let _ = writeln!(text, "{sign} {line}");

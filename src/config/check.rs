@@ -12,7 +12,7 @@ use crate::trust::Deployment;
 use super::inspect::{Inspected, inspect};
 use super::parts::Ignored;
 use super::profiles::{self, Above};
-use super::question::{Purpose, Question};
+use super::question::Question;
 use super::rotation::RotationSettings;
 use super::rules::{cross, file};
 use super::view::Limited;
@@ -83,7 +83,6 @@ pub fn check_texts(
     let question = Question {
         home: None,
         kind: None,
-        purpose: Purpose::Check,
         environment,
         sets,
         assumed,

@@ -1,6 +1,8 @@
 //! What `check --fix` may repair: only what is whole again afterwards, and means the same.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use serde::Serialize;
 
 use crate::diagnostic::{Code, Origin, redact};
 use crate::jose::{KeyMaterial, PublicJwk, repair};
@@ -21,12 +23,12 @@ pub struct Fixed {
 }
 
 /// One repair, as it may be shown: private keys are left out.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Repair {
     /// The finding that it removes.
     pub code: Code,
-    /// The file.
-    pub path: PathBuf,
+    /// The file, as the user named it.
+    pub file: String,
     /// The line, counted from 1.
     pub line: u32,
     /// The setting; empty where it is about the file.
@@ -54,7 +56,7 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
     if text.has_mark() {
         repairs.push(Repair {
             code: Code::Cs0102,
-            path: path.to_owned(),
+            file: path.display().to_string(),
             line: 1,
             key: String::new(),
             what: "the byte order mark is removed",
@@ -87,7 +89,7 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
             let old = document.written(new.span);
             repairs.push(Repair {
                 code: new.code,
-                path: path.to_owned(),
+                file: path.display().to_string(),
                 line,
                 key: entry.key().to_owned(),
                 what: new.what,

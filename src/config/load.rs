@@ -17,7 +17,7 @@ use super::own::{
     ClientSettings, EngineSettings, Home, LoggingSettings, PeerSettings, ProofMode,
     RegistrySettings, Replay, ServerSettings,
 };
-use super::question::{ModuleKind, Purpose, Question};
+use super::question::{ModuleKind, Question};
 use super::rotation::RotationSettings;
 use super::sources::{Asked, Source, Texts};
 
@@ -163,7 +163,6 @@ impl Settings {
         let question = Question {
             home: Some(&home.dir),
             kind: Some(&asked.kind),
-            purpose: Purpose::Run,
             environment: &asked.environment,
             sets: &asked.sets,
             assumed: &[],

@@ -5,21 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::Severity;
 use crate::identity::{ModuleType, NameError};
 
-/// What the findings are for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Purpose {
-    /// To report on a file, which may be a part of one.
-    Check,
-    /// To run on it.
-    Run,
-}
-
-/// What to look at, and for what.
+/// What to look at, and for what: a check of files, which may be parts of one, or a run on them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question<'a> {
     pub(super) home: Option<&'a Path>,
+    /// The kind of the module that is about to run; `None` for a check.
     pub(super) kind: Option<&'a ModuleKind>,
-    pub(super) purpose: Purpose,
     pub(super) environment: &'a [(String, String)],
     pub(super) sets: &'a [(String, String)],
     /// Files that will exist by the time they are read.
@@ -29,15 +20,16 @@ pub(super) struct Question<'a> {
 impl Question<'_> {
     /// Returns `true` if a module is about to run on the answer.
     pub(super) fn is_run(&self) -> bool {
-        self.purpose == Purpose::Run
+        self.kind.is_some()
     }
 
     /// Returns the severity of what stops a start but not a check: a warning for a check, an error
     /// for a start.
     pub(super) fn strict(&self) -> Severity {
-        match self.purpose {
-            Purpose::Check => Severity::Warning,
-            Purpose::Run => Severity::Error,
+        if self.is_run() {
+            Severity::Error
+        } else {
+            Severity::Warning
         }
     }
 }

@@ -86,20 +86,17 @@ fn required(reader: &mut Reader<'_>, name: &str, keys: &[String; 2]) -> Option<S
 }
 
 fn public_key(reader: &mut Reader<'_>, value: &Sourced) -> Option<PublicJwk> {
-    match PublicJwk::parse(value.text()) {
-        Ok(jwk) => {
-            if jwk.unescaped {
-                let message = "the quotes of this key are escaped with backslashes";
-                let found = reader.finding(Code::Cs0110, value, message);
-                reader.push(found);
-            }
-            Some(jwk)
+    let parsed = PublicJwk::parse(value.text());
+    match &parsed {
+        Ok(jwk) if jwk.unescaped => {
+            let message = "the quotes of this key are escaped with backslashes";
+            let found = reader.finding(Code::Cs0110, value, message);
+            reader.push(found);
         }
-        Err(error) => {
-            refused(reader, value, &error);
-            None
-        }
+        Ok(_) => {}
+        Err(error) => refused(reader, value, error),
     }
+    parsed.ok()
 }
 
 /// Points at the place in the JSON and offers the corrected line.
