@@ -43,6 +43,7 @@ mod diagnostic;
 pub mod dpe;
 pub mod dpm;
 pub mod engine;
+mod failure;
 pub mod grpc;
 mod http;
 pub mod identity;

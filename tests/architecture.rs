@@ -12,7 +12,7 @@ use regex::Regex;
 
 /// Lowest floor first; modules on one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "secret", "diagnostic"],
+    &["clock", "secret", "diagnostic", "failure"],
     &["properties", "jose", "identity", "engine"],
     &["trust", "telemetry", "proto", "storage"],
     &["token", "registry"],
@@ -36,6 +36,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("dpe", 664),
     ("dpm", 1329),
     ("engine", 289),
+    ("failure", 84),
     ("grpc", 5131),
     ("http", 277),
     ("identity", 198),
@@ -64,22 +65,6 @@ const MAX_NAMED_CLOSURES: usize = 221;
 const CYCLES: &[&[&str]] = &[
     &["admin::demo", "admin::demo::child", "admin::demo::refused"],
     &["admin::deployments", "admin::deployments::settings"],
-    &[
-        "admin::doctor",
-        "admin::doctor::clock",
-        "admin::doctor::engines",
-        "admin::doctor::health",
-        "admin::doctor::http2",
-        "admin::doctor::identity",
-        "admin::doctor::name",
-        "admin::doctor::not_ready",
-        "admin::doctor::peer",
-        "admin::doctor::role",
-        "admin::doctor::tcp",
-        "admin::doctor::tls",
-        "admin::doctor::visit",
-        "admin::doctor::way_back",
-    ],
     &[
         "admin::pairing",
         "admin::pairing::draft",

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::home::{HomeArguments, kind_of};
 use super::output::{Answer, Console, Exit, Failure, Format};
 use super::runtime::runtime;
-use crate::admin::doctor::{self, Diagnosis, Options, Row, State, Verdict};
+use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State, Visit};
 use crate::config::{self, ModuleKind, Settings};
 use crate::properties::bind::{TimeUnit, duration};
 
@@ -45,27 +45,11 @@ pub(super) struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct Shown<'a> {
     healthy: bool,
     exit: u8,
-    own: Vec<ToldRow<'a>>,
-    peers: Vec<ToldPeer<'a>>,
-}
-
-#[derive(Serialize)]
-struct ToldPeer<'a> {
-    peer: &'a str,
-    layers: Vec<ToldRow<'a>>,
-}
-
-#[derive(Serialize)]
-struct ToldRow<'a> {
-    layer: &'static str,
-    state: &'static str,
-    detail: &'a str,
-    side: Option<&'static str>,
-    help: &'a [String],
-    milliseconds: Option<f64>,
+    own: &'a [Row],
+    peers: &'a [Visit],
 }
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -91,17 +75,17 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 /// Looks again and again; tells all of it on a screen, and changes alone elsewhere.
 async fn watch(arguments: &Arguments, console: &Console) -> Answer {
     let on_screen = std::io::stdout().is_terminal() && console.format() == Format::Text;
-    let mut told = Vec::new();
+    let mut last = Vec::new();
     loop {
         let diagnosis = diagnose(arguments).await?;
         let now: Vec<_> = diagnosis.rows().map(Row::outcome).collect();
         if on_screen {
             let text = shown(&diagnosis, console, false)?;
             console.answer(format!("\u{1b}[2J\u{1b}[H{text}"))?;
-        } else if now != told {
+        } else if now != last {
             console.answer(shown(&diagnosis, console, false)?)?;
         }
-        told = now;
+        last = now;
         tokio::time::sleep(WATCH_EVERY).await;
     }
 }
@@ -140,13 +124,17 @@ async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {
     examined.map_err(|error| Failure::new(Exit::Usage, error.to_string()))
 }
 
+/// Returns the exit code: the first layer that failed decides.
 fn exit(diagnosis: &Diagnosis) -> Exit {
-    match diagnosis.verdict() {
-        Verdict::Healthy => Exit::Done,
-        Verdict::Unusable => Exit::Unreadable,
-        Verdict::Unreachable => Exit::Unreachable,
-        Verdict::Refused => Exit::Refused,
-        Verdict::Unwell => Exit::No,
+    let Some(failed) = diagnosis.failed() else {
+        return Exit::Done;
+    };
+    match failed.layer {
+        _ if failed.refused => Exit::Refused,
+        Layer::Config | Layer::OwnKey => Exit::Unreadable,
+        Layer::Name | Layer::Tcp | Layer::Tls | Layer::Grpc => Exit::Unreachable,
+        Layer::Token | Layer::Role => Exit::Refused,
+        Layer::Clock | Layer::WayBack => Exit::No,
     }
 }
 
@@ -155,44 +143,19 @@ fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String
     if console.format() == Format::Text {
         return Ok(in_words(diagnosis));
     }
-    let answer = Told {
-        healthy: diagnosis.verdict() == Verdict::Healthy,
+    let shown = Shown {
+        healthy: diagnosis.failed().is_none(),
         exit: exit(diagnosis) as u8,
-        own: diagnosis.own.iter().map(told).collect(),
-        peers: diagnosis
-            .visits
-            .iter()
-            .map(|visit| ToldPeer {
-                peer: &visit.peer,
-                layers: visit.rows.iter().map(told).collect(),
-            })
-            .collect(),
+        own: &diagnosis.own,
+        peers: &diagnosis.visits,
     };
     let text = if whole {
-        serde_json::to_string_pretty(&answer)
+        serde_json::to_string_pretty(&shown)
     } else {
-        serde_json::to_string(&answer)
+        serde_json::to_string(&shown)
     };
     let text = text.map_err(|error| Failure::caused(Exit::Bug, "cannot write JSON", &error))?;
     Ok(format!("{text}\n"))
-}
-
-fn told(row: &Row) -> ToldRow<'_> {
-    ToldRow {
-        layer: row.layer.as_str(),
-        state: match row.state {
-            State::Ok => "ok",
-            State::Fail => "fail",
-            State::Skip => "skip",
-            State::NotReached => "not reached",
-        },
-        detail: &row.detail,
-        side: row.side.map(doctor::Side::as_str),
-        help: &row.help,
-        milliseconds: row
-            .took
-            .map(|took| (took.as_secs_f64() * 1e5).round() / 100.0),
-    }
 }
 
 fn in_words(diagnosis: &Diagnosis) -> String {
@@ -218,33 +181,34 @@ fn in_words(diagnosis: &Diagnosis) -> String {
 const INDENT: usize = 21;
 
 fn line(text: &mut String, row: &Row) {
-    let (number, layer, state) = (row.layer.number(), row.layer.as_str(), row.state.as_str());
-    let took = row.took.map_or_else(String::new, |took| {
-        format!("  {:.1} ms", took.as_secs_f64() * 1e3)
-    });
-    let detail = &row.detail;
+    let (number, layer, detail) = (row.layer.number(), row.layer.as_str(), &row.detail);
+    let state = match row.state {
+        State::Ok => "ok",
+        State::Fail => "FAIL",
+        State::Skip => "skip",
+        State::NotReached => "-",
+    };
     // Writing to a string cannot fail.
-    let _ = if took.is_empty() {
-        writeln!(text, "{number:>2} {layer:<11} {state:<5} {detail}")
-    } else {
-        writeln!(
-            text,
-            "{number:>2} {layer:<11} {state:<5} {detail:<50}{took:>12}"
-        )
+    let _ = match row.milliseconds {
+        None => writeln!(text, "{number:>2} {layer:<11} {state:<5} {detail}"),
+        Some(took) => {
+            let took = format!("  {took:.1} ms");
+            writeln!(
+                text,
+                "{number:>2} {layer:<11} {state:<5} {detail:<50}{took:>12}"
+            )
+        }
     };
     if let Some(side) = row.side {
-        let _ = writeln!(text, "{:INDENT$}{}:", "", place(side));
+        let place = match side {
+            Side::Here => "fix it on this side",
+            Side::Peer => "fix it at the peer",
+            Side::Between => "compare both sides",
+        };
+        let _ = writeln!(text, "{:INDENT$}{place}:", "");
     }
     for help in &row.help {
         let _ = writeln!(text, "{:INDENT$}  {help}", "");
-    }
-}
-
-fn place(side: doctor::Side) -> &'static str {
-    match side {
-        doctor::Side::Here => "mend it on this side",
-        doctor::Side::Peer => "mend it at the peer",
-        doctor::Side::Between => "compare both sides",
     }
 }
 

@@ -34,25 +34,17 @@ pub fn stored_engine_id(storage: &Path) -> Result<Option<EngineId>, EngineIdFile
 ///
 /// When the file cannot be read or written, or holds something else than an id.
 pub fn load_or_create(storage: &Path) -> Result<EngineId, EngineIdFileError> {
+    if let Some(id) = stored_engine_id(storage)? {
+        return Ok(id);
+    }
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| EngineIdFileError::Random(io::Error::other(error.to_string())))?;
+    let id = EngineId::from_random(random);
     let path = storage.join("engine-id");
-    let failed = |source| EngineIdFileError::Io {
-        path: path.clone(),
-        source,
-    };
-    match read(&path) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|source| EngineIdFileError::Broken { path, source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut random = [0; 16];
-            getrandom::fill(&mut random)
-                .map_err(|error| EngineIdFileError::Random(io::Error::other(error.to_string())))?;
-            let id = EngineId::from_random(random);
-            write(storage, &path, id).map_err(failed)?;
-            Ok(id)
-        }
-        Err(error) => Err(failed(error)),
+    match write(storage, &path, id) {
+        Ok(()) => Ok(id),
+        Err(source) => Err(EngineIdFileError::Io { path, source }),
     }
 }
 

@@ -5,18 +5,17 @@ use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind};
-use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
-    Target, cause, code_name, is_proved, refusal_of, summary_and_detail,
+    Target, call, cause, code_name, failure_of, is_proved, kind_of, refusal_of, summary_and_detail,
 };
-use crate::proto::convert::{dial_back_failure, engine_status};
+use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::telemetry::health::Setter;
@@ -176,16 +175,15 @@ impl StatusChecker {
         };
         self.maybe_registered = true;
         let limit = self.options.call_timeout;
-        let answer = within(limit, self.client.register_engine(bounded(request, limit))).await;
+        let answer = call(limit, request, |call| self.client.register_engine(call)).await;
+        self.in_doubt = false;
         let engine = match answer {
             Ok(answer) => answer.engine.unwrap_or_default(),
-            Err(trouble) => {
-                self.in_doubt = false;
+            Err(status) => {
                 self.set_registration(Registration::Absent);
-                return self.not_registered(&trouble);
+                return self.not_registered(&status);
             }
         };
-        self.in_doubt = false;
         events::register(self.engine.id, &self.options.dpm);
         self.logged = None;
         self.pause = FIRST_PAUSE;
@@ -201,23 +199,23 @@ impl StatusChecker {
         let engine_id = self.engine.id.to_string();
         let request = wire::HeartbeatRequest { engine_id };
         let limit = self.options.call_timeout;
-        let answer = within(limit, self.client.heartbeat(bounded(request, limit))).await;
-        match answer {
+        match call(limit, request, |call| self.client.heartbeat(call)).await {
             Ok(answer) => {
                 let status = engine_status(answer.status).unwrap_or(EngineStatus::New);
                 self.set_registration(Registration::Present(status));
                 self.log_readiness(status, &answer);
                 self.options.check_connection_interval
             }
-            Err(trouble) => {
-                self.in_doubt = trouble.is_unproved_refusal();
+            Err(status) => {
+                // An answer that does not prove to be the DPM's.
+                self.in_doubt = self.unreachable(&status).is_none() && !is_proved(&status);
                 if !self.in_doubt {
                     self.set_registration(Registration::Absent);
                 }
-                match &trouble {
-                    Trouble::Refused(status) if status.code() == Code::NotFound => Duration::ZERO,
-                    _ => self.not_registered(&trouble),
+                if status.code() == Code::NotFound {
+                    return Duration::ZERO;
                 }
+                self.not_registered(&status)
             }
         }
     }
@@ -241,35 +239,53 @@ impl StatusChecker {
         }
     }
 
-    async fn deregister(&mut self) -> Result<(), Trouble> {
+    async fn deregister(&mut self) -> Result<(), Status> {
         let engine_id = self.engine.id.to_string();
         let request = wire::DeregisterEngineRequest { engine_id };
-        let limit = self.options.call_timeout.min(FAREWELL);
-        within(
-            limit,
-            self.client.deregister_engine(bounded(request, limit)),
-        )
-        .await?;
+        let limit = self.options.call_timeout.min(DEREGISTER_TIMEOUT);
+        call(limit, request, |call| self.client.deregister_engine(call)).await?;
         Ok(())
     }
 
-    fn not_registered(&mut self, trouble: &Trouble) -> Duration {
+    /// Says why the DPM cannot be reached; `None` if it answered.
+    fn unreachable(&self, status: &Status) -> Option<String> {
+        match connect_error(status) {
+            Some(ConnectError::Connect { source, .. })
+                if source.kind() == io::ErrorKind::ConnectionRefused =>
+            {
+                Some("connection refused".to_owned())
+            }
+            Some(ConnectError::Connect { source, .. }) => Some(source.to_string()),
+            Some(error) => Some(cause(error)),
+            None if status.source().is_some() => Some(match self.connection.fault() {
+                Some(fault) => fault.in_full(),
+                None => "the connection was lost".to_owned(),
+            }),
+            None if status.code() == Code::DeadlineExceeded => {
+                Some(format!("no answer within {:?}", self.options.call_timeout))
+            }
+            None => None,
+        }
+    }
+
+    fn not_registered(&mut self, status: &Status) -> Duration {
         let dpm = self.options.dpm.to_string();
-        let fault = self.connection.fault();
-        if let Some(cause) = trouble.unreachable(fault.as_deref()) {
-            self.maybe_registered &= trouble.connect_error().is_none();
+        if let Some(cause) = self.unreachable(status) {
+            let connect_error = connect_error(status);
+            // Without a connection the call never reached the DPM.
+            self.maybe_registered &= connect_error.is_none();
             self.health
                 .down(format!("waiting for the DPM at {dpm}: {cause}"));
             if self.is_news(Logged::Waiting(cause.clone())) {
-                let help = match trouble.connect_error() {
+                let help = match connect_error {
                     Some(ConnectError::Plaintext(_)) => "until then it is not dialled",
                     Some(ConnectError::Tls { .. }) => "until then it is not called",
-                    None if fault.is_some() => "until then it is not called",
+                    None if self.connection.fault().is_some() => "until then it is not called",
                     _ => &self.options.start_hint,
                 };
                 events::waiting_for_dpm(self.engine.id, &dpm, &cause, help);
             }
-        } else if let Trouble::Refused(status) = trouble {
+        } else {
             self.maybe_registered &= !is_proved(status);
             let Refused {
                 kind,
@@ -306,26 +322,17 @@ impl StatusChecker {
             return;
         }
         let failure = answer.dial_back_failure.as_ref();
-        let failure = failure.and_then(dial_back_failure);
-        // Only the words of the list count: the rest is the peer's text.
-        let reason = failure
-            .as_ref()
-            .and_then(|failure| failure.reason.as_deref());
-        let reason = reason.and_then(|word| word.parse::<Reason>().ok());
-        let kind = failure.as_ref().map(|failure| failure.kind);
-        let detail = match &failure {
-            Some(failure) => &*failure.detail,
-            None => answer.status_reason.as_str(),
+        let known = failure.and_then(failure_of);
+        let detail = failure.map_or(&answer.status_reason, |failure| &failure.detail);
+        let text = match known {
+            // The text of a refusal may hold numbers that change, as of seconds.
+            Some((_, Some(reason))) => reason.as_str(),
+            Some((_, None)) | None => detail,
         };
-        // The text of a refusal may hold numbers that change, as of seconds.
-        let text = match reason {
-            Some(reason) => reason.as_str().to_owned(),
-            None => detail.to_owned(),
-        };
-        if self.is_news(Logged::NotReady(status, kind, text)) {
-            let failure = kind.map(|kind| (kind, reason.map(Reason::as_str)));
+        if self.is_news(Logged::NotReady(status, known, text.to_owned())) {
+            let known = known.map(|(kind, reason)| (kind, reason.map(Reason::as_str)));
             let dpm = &self.options.dpm;
-            events::engine_not_ready(self.engine.id, dpm, status, failure, detail);
+            events::engine_not_ready(self.engine.id, dpm, status, known, detail);
         }
     }
 
@@ -341,7 +348,7 @@ impl StatusChecker {
 enum Logged {
     Waiting(String),
     Refused(FailureKind, Option<Reason>, Code),
-    NotReady(EngineStatus, Option<FailureKind>, String),
+    NotReady(EngineStatus, Option<(FailureKind, Option<Reason>)>, String),
 }
 
 /// Why the engine is not registered, although the DPM answers.
@@ -365,22 +372,14 @@ impl Refused {
                 help: "the DPM's log says more",
             };
         };
-        let (reason, clocks_differ) = (refusal.reason, refusal.clocks.is_some());
+        let what = summary_and_detail(&refusal);
         Self {
-            kind: match (reason.is_raised_by_caller(), clocks_differ) {
-                (true, true) => FailureKind::ClocksDiffer,
-                (true, false) => FailureKind::NotProved,
-                (false, _) => FailureKind::Refused,
-            },
-            reason: Some(reason),
-            detail: format!(
-                "{} (this engine's key is {key})",
-                summary_and_detail(&refusal)
-            ),
-            help: if clocks_differ {
-                "the two clocks differ: `countersign doctor` measures by how much"
-            } else {
-                reason.help()
+            kind: kind_of(&refusal),
+            reason: Some(refusal.reason),
+            detail: format!("{what} (this engine's key is {key})"),
+            help: match refusal.clocks {
+                Some(_) => "the two clocks differ: `countersign doctor` measures by how much",
+                None => refusal.reason.help(),
             },
         }
     }
@@ -388,70 +387,11 @@ impl Refused {
 
 const TRUST_AGAIN: &str = "`is-revoked=false` in this engine's file trusts a key again";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const FAREWELL: Duration = Duration::from_secs(2);
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a call did not succeed.
-#[derive(Debug)]
-enum Trouble {
-    Late(Duration),
-    Refused(Box<Status>),
-}
-
-impl Trouble {
-    /// Says why the DPM cannot be reached; `None` where it answered. `fault` is what TLS says of
-    /// the last connection.
-    fn unreachable(&self, fault: Option<&ClientFailure>) -> Option<String> {
-        let status = match self {
-            Self::Late(limit) => return Some(format!("no answer within {limit:?}")),
-            Self::Refused(status) => status,
-        };
-        match self.connect_error() {
-            Some(ConnectError::Connect { source, .. }) => Some(match source.kind() {
-                io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-                _ => source.to_string(),
-            }),
-            Some(error) => Some(cause(error)),
-            None if status.source().is_some() && fault.is_some() => {
-                fault.map(ClientFailure::in_full)
-            }
-            None if status.source().is_some() => Some("the connection was lost".to_owned()),
-            None if status.code() == Code::DeadlineExceeded => Some("no answer in time".to_owned()),
-            None => None,
-        }
-    }
-
-    /// Tells whether somebody answered who did not prove to be the DPM.
-    fn is_unproved_refusal(&self) -> bool {
-        let Self::Refused(status) = self else {
-            return false;
-        };
-        self.unreachable(None).is_none() && !is_proved(status)
-    }
-
-    /// Returns why there was no connection, which also says that the call never reached the DPM.
-    fn connect_error(&self) -> Option<&ConnectError> {
-        let Self::Refused(status) = self else {
-            return None;
-        };
-        ConnectError::find_in(status.source()?)
-    }
-}
-
-fn bounded<T>(message: T, limit: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(limit);
-    request
-}
-
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Trouble> {
-    match timeout(limit, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(Trouble::Refused(Box::new(status))),
-        Err(_elapsed) => Err(Trouble::Late(limit)),
-    }
+/// Returns why there was no connection.
+fn connect_error(status: &Status) -> Option<&ConnectError> {
+    ConnectError::find_in(status.source()?)
 }
 
 #[cfg(test)]

@@ -4,16 +4,16 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-use tonic::{Code, Request, Status};
+use tokio::time::Instant;
+use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use super::dialer::{DialError, Dialer};
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus, FailureKind};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, Module, OwnKey, cause, code_name, is_proved,
-    refusal_of, summary_and_detail,
+    AttachIdentityLayer, ConnectError, Connection, Module, OwnKey, call, cause, code_name,
+    is_proved, kind_of, refusal_of, summary_and_detail,
 };
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
@@ -23,21 +23,15 @@ use crate::token::proof::EngineClaim;
 use crate::token::{Reason, Refusal};
 use crate::trust::{Deployment, KeySet, OwnDeployment};
 
-/// The bounds of a dial-back.
-#[derive(Clone, Debug)]
-pub(super) struct CheckOptions {
-    /// How long an engine may take to answer on an open connection; connecting has its own time.
-    pub(super) timeout: Duration,
-    /// How long one proof holds on one connection.
-    pub(super) proof_interval: Duration,
-}
-
 /// Dials one engine back, over a connection that it keeps between checks.
 #[derive(Debug)]
 pub(super) struct Checker {
     module: Module,
     dialer: Arc<Dialer>,
-    options: CheckOptions,
+    /// How long an engine may take to answer on an open connection; connecting has its own time.
+    timeout: Duration,
+    /// How long one proof holds on one connection.
+    proof_interval: Duration,
     link: Option<Link>,
 }
 
@@ -68,11 +62,17 @@ struct Proved {
 }
 
 impl Checker {
-    pub(super) fn new(module: Module, dialer: Arc<Dialer>, options: CheckOptions) -> Self {
+    pub(super) fn new(
+        module: Module,
+        dialer: Arc<Dialer>,
+        timeout: Duration,
+        proof_interval: Duration,
+    ) -> Self {
         Self {
             module,
             dialer,
-            options,
+            timeout,
+            proof_interval,
             link: None,
         }
     }
@@ -91,7 +91,7 @@ impl Checker {
     }
 
     async fn attempt(&mut self, engine: &Engine) -> Result<CheckOutcome, DialBackFailure> {
-        let (limit, proof_interval) = (self.options.timeout, self.options.proof_interval);
+        let (limit, proof_interval) = (self.timeout, self.proof_interval);
         let module = self.module.clone();
         let trust = module.trust().load();
         let owner = check_owner(&trust, engine, &module)?;
@@ -104,9 +104,8 @@ impl Checker {
             && link.is_proved(&parties, proof_interval)
         {
             let opened = link.connection.opened();
-            link.call(engine, link.identity.clone(), limit)
-                .await
-                .map_err(|failure| link.explain(&failure, engine, &module))?;
+            link.call(engine, link.identity.clone(), &module, limit)
+                .await?;
             // Only the proved connection may vouch: a reconnect in between is proved below.
             if link.connection.opened() == opened {
                 return Ok(CheckOutcome::Alive);
@@ -124,14 +123,11 @@ impl Checker {
         let proving = link
             .identity
             .require_proof(module.proof_verifier(), Some(claim));
-        link.call(engine, proving, limit)
-            .await
-            .map_err(|failure| link.explain(&failure, engine, &module))?;
-        let at = Instant::now();
+        link.call(engine, proving, &module, limit).await?;
         link.proved = Some(Proved {
             opened,
             parties,
-            at,
+            at: Instant::now(),
         });
         Ok(CheckOutcome::Proved)
     }
@@ -193,41 +189,74 @@ impl Link {
         })
     }
 
-    /// Says why a call failed: TLS may have broken the connection for a reason of its own.
-    fn explain(&self, failure: &Failure, engine: &Engine, module: &Module) -> DialBackFailure {
-        match (failure, self.connection.fault()) {
-            (Failure::Refused(status), Some(fault)) if status.source().is_some() => {
-                no_tls(&fault, engine)
-            }
-            _ => failure.explain(engine, module, self.has_tls),
-        }
-    }
-
     async fn call(
         &self,
         engine: &Engine,
         identity: AttachIdentityLayer,
+        module: &Module,
         limit: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DialBackFailure> {
         let channel = identity.layer(self.connection.channel());
         let mut client =
             EngineServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         self.connection.allow_reading(MAX_READ_BYTES);
-        let mut request = Request::new(CheckStatusRequest {});
-        request.set_timeout(limit);
-        let answer = timeout(limit, client.check_status(request)).await;
-        let answer = answer.map_err(|_elapsed| Failure::Late(limit))?;
-        let answer = answer.map_err(|status| {
-            if self.connection.has_read_all() {
-                Failure::TooMuch
-            } else {
-                Failure::Refused(Box::new(status))
+        let request = CheckStatusRequest {};
+        let answer = call(limit, request, |request| client.check_status(request)).await;
+        let authority = engine.address.authority();
+        let (kind, detail) = match answer {
+            Ok(answer) if answer.engine_id == engine.id.to_string() => return Ok(()),
+            Ok(_) => (
+                FailureKind::OtherEngine,
+                format!("{authority} has another id"),
+            ),
+            Err(_) if self.connection.has_read_all() => (
+                FailureKind::NoEngine,
+                format!("{authority} sends more than {MAX_READ_BYTES} bytes in place of an answer"),
+            ),
+            Err(status) => match (refusal_of(&status), self.connection.fault()) {
+                // TLS may have broken the connection for a reason of its own.
+                (_, Some(fault)) if status.source().is_some() => {
+                    return Err(no_tls(&fault, engine));
+                }
+                (Some(refusal), _) if refusal.reason.is_raised_by_caller() => {
+                    return Err(not_proved(&refusal, engine, module));
+                }
+                (Some(refusal), _) => {
+                    return Err(refused(refusal.reason, &status, engine, module));
+                }
+                (None, _) => self.not_answered(&status, &authority, limit),
+            },
+        };
+        Err(DialBackFailure::new(kind, detail))
+    }
+
+    /// Says what is wrong with an answer that is not a module's.
+    fn not_answered(
+        &self,
+        status: &Status,
+        authority: &str,
+        limit: Duration,
+    ) -> (FailureKind, String) {
+        let code = code_name(status.code());
+        match status.code() {
+            Code::DeadlineExceeded => (
+                FailureKind::TimedOut,
+                format!("nothing from {authority} within {limit:?}"),
+            ),
+            Code::Unimplemented => (
+                FailureKind::NoEngine,
+                format!("{authority} serves gRPC, but no EngineService"),
+            ),
+            _ if status.source().is_some() => {
+                let tls = if self.has_tls { "with" } else { "without" };
+                let detail =
+                    format!("{authority} ({code}); a gRPC engine {tls} TLS is expected there");
+                (FailureKind::ConnectionLost, detail)
             }
-        })?;
-        if answer.into_inner().engine_id == engine.id.to_string() {
-            Ok(())
-        } else {
-            Err(Failure::OtherEngine)
+            _ => (
+                FailureKind::NoEngine,
+                format!("{authority} says {code} (unproved)"),
+            ),
         }
     }
 }
@@ -267,46 +296,8 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Of everything that the far side sends from one check to the next, framing included.
 const MAX_READ_BYTES: u64 = 1024 * 1024;
 
-/// Why an engine's answer is none.
-#[derive(Debug)]
-enum Failure {
-    Late(Duration),
-    OtherEngine,
-    TooMuch,
-    Refused(Box<Status>),
-}
-
-impl Failure {
-    /// Says what failed and what to do.
-    ///
-    /// Of what the far side sent only our own words come back, since the text reaches whoever
-    /// chose the address.
-    fn explain(&self, engine: &Engine, module: &Module, has_tls: bool) -> DialBackFailure {
-        let authority = engine.address.authority();
-        let (kind, detail) = match self {
-            Self::Late(limit) => (
-                FailureKind::TimedOut,
-                format!("nothing from {authority} within {limit:?}"),
-            ),
-            Self::OtherEngine => (
-                FailureKind::OtherEngine,
-                format!("{authority} has another id"),
-            ),
-            Self::TooMuch => (
-                FailureKind::NoEngine,
-                format!("{authority} sends more than {MAX_READ_BYTES} bytes in place of an answer"),
-            ),
-            Self::Refused(status) => match refusal_of(status) {
-                Some(refusal) if refusal.reason.is_raised_by_caller() => {
-                    return not_proved(&refusal, engine, module);
-                }
-                Some(refusal) => return refused(refusal.reason, status, engine, module),
-                None => not_answered(status, &authority, has_tls),
-            },
-        };
-        DialBackFailure::new(kind, detail)
-    }
-}
+// Of what the far side sent only our own words come back in a failure: its text reaches the caller who
+// chose the address.
 
 fn no_connection(error: &DialError, engine: &Engine) -> DialBackFailure {
     match error {
@@ -379,10 +370,6 @@ fn not_proved(refusal: &Refusal, engine: &Engine, module: &Module) -> DialBackFa
         .flat_map(|deployment| deployment.active_keys())
         .map(|key| key.key_id.as_str())
         .collect();
-    let kind = match refusal.clocks {
-        Some(_) => FailureKind::ClocksDiffer,
-        None => FailureKind::NotProved,
-    };
     let detail = format!(
         "{}; {} answered; keys of `{owner}` here: {}; {}",
         summary_and_detail(refusal),
@@ -390,22 +377,5 @@ fn not_proved(refusal: &Refusal, engine: &Engine, module: &Module) -> DialBackFa
         keys.join(", "),
         refusal.help()
     );
-    DialBackFailure::new(kind, detail).with_reason(refusal.reason.as_str())
-}
-
-fn not_answered(status: &Status, authority: &str, has_tls: bool) -> (FailureKind, String) {
-    let code = code_name(status.code());
-    if status.code() == Code::Unimplemented {
-        let detail = format!("{authority} serves gRPC, but no EngineService");
-        (FailureKind::NoEngine, detail)
-    } else if status.source().is_some() {
-        let tls = if has_tls { "with" } else { "without" };
-        let detail = format!("{authority} ({code}); a gRPC engine {tls} TLS is expected there");
-        (FailureKind::ConnectionLost, detail)
-    } else {
-        (
-            FailureKind::NoEngine,
-            format!("{authority} says {code} (unproved)"),
-        )
-    }
+    DialBackFailure::new(kind_of(refusal), detail).with_reason(refusal.reason.as_str())
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::check::{CheckOptions, Checker};
+use super::check::Checker;
 use super::dialer::{Dialer, Resolver};
 use crate::engine::{Engine, EngineId, EngineStatus};
 use crate::grpc::{ConnectionOptions, Module, cause};
@@ -197,10 +197,8 @@ impl Keeper {
         let mut checker = Checker::new(
             context.module.clone(),
             Arc::clone(&context.dialer),
-            CheckOptions {
-                timeout: options.checker_timeout,
-                proof_interval: options.proof_interval,
-            },
+            options.checker_timeout,
+            options.proof_interval,
         );
         let mut failures = 0;
         loop {

@@ -72,26 +72,18 @@ const ENTRY_BYTES: usize = 8;
 
 impl fmt::Display for EngineConstraints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(requirements: ")?;
-        braced(f, self.requirements())?;
-        f.write_str(" capabilities: ")?;
-        braced(f, self.capabilities())?;
-        f.write_str(" priorities: [")?;
-        for (n, priority) in self.priorities().iter().enumerate() {
-            let comma = if n == 0 { "" } else { ", " };
-            write!(f, "{comma}{priority}")?;
-        }
-        f.write_str("])")
+        let (requirements, capabilities) = (pairs(self.requirements()), pairs(self.capabilities()));
+        let priorities = self.priorities().join(", ");
+        write!(
+            f,
+            "(requirements: {{{requirements}}} capabilities: {{{capabilities}}} priorities: [{priorities}])"
+        )
     }
 }
 
-fn braced(f: &mut fmt::Formatter<'_>, map: &BTreeMap<String, String>) -> fmt::Result {
-    f.write_str("{")?;
-    for (n, (name, value)) in map.iter().enumerate() {
-        let comma = if n == 0 { "" } else { ", " };
-        write!(f, "{comma}{name}: {value}")?;
-    }
-    f.write_str("}")
+fn pairs(map: &BTreeMap<String, String>) -> String {
+    let pairs = map.iter().map(|(name, value)| format!("{name}: {value}"));
+    pairs.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

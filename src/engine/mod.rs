@@ -3,16 +3,16 @@
 mod address;
 mod constraints;
 mod error;
-mod failure;
 mod id;
 pub mod status;
 
 pub use address::EngineAddress;
 pub use constraints::EngineConstraints;
 pub use error::{AddressError, ConstraintsError, EngineIdError};
-pub use failure::{DialBackFailure, FailureKind};
 pub use id::EngineId;
 pub use status::EngineStatus;
+
+pub use crate::failure::{DialBackFailure, FailureKind};
 
 use std::fmt;
 use std::sync::Arc;

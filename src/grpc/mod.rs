@@ -2,6 +2,7 @@
 //! are put together.
 
 mod authorize;
+mod call;
 mod caller_tokens;
 mod catch_panic;
 mod cause;
@@ -27,6 +28,7 @@ mod status;
 pub mod tls;
 
 pub use authorize::{MethodRules, Rule};
+pub(crate) use call::call;
 pub use cause::cause;
 pub use client::{Attach, AttachFuture, AttachIdentity, AttachIdentityLayer, CallToken};
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
@@ -45,4 +47,4 @@ pub use server::{Tokens, VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
 pub use session::STREAM_GRACE;
 pub use standard::{Health, Reflection, StandardServices};
 pub use status::{DOMAIN, callee_time, code_name, reason_of, refusal_of, refuse};
-pub(crate) use status::{OwnKey, summary_and_detail};
+pub(crate) use status::{OwnKey, failure_of, kind_of, summary_and_detail};

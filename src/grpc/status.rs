@@ -7,6 +7,9 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::failure::FailureKind;
+use crate::proto::convert::failure_kind;
+use crate::proto::registry::DialBackFailure;
 use crate::telemetry::Untrusted;
 use crate::token::{Reason, Refusal};
 
@@ -93,6 +96,22 @@ pub(crate) fn summary_and_detail(refusal: &Refusal) -> String {
         "" => summary.to_owned(),
         detail => format!("{summary}: {}", Untrusted(detail)),
     }
+}
+
+/// Returns what failed in a call that was refused: a caller refuses an answer, a callee the call.
+pub(crate) fn kind_of(refusal: &Refusal) -> FailureKind {
+    match (refusal.reason.is_raised_by_caller(), &refusal.clocks) {
+        (true, Some(_)) => FailureKind::ClocksDiffer,
+        (true, None) => FailureKind::NotProved,
+        (false, _) => FailureKind::Refused,
+    }
+}
+
+/// Reads what failed in a dial-back, and the reason if one side refused the other.
+///
+/// Only words of this version's lists count: the rest is the peer's text.
+pub(crate) fn failure_of(failure: &DialBackFailure) -> Option<(FailureKind, Option<Reason>)> {
+    Some((failure_kind(failure.kind)?, failure.reason.parse().ok()))
 }
 
 /// What a callee says of the key that its caller signed with.

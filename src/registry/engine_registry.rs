@@ -130,9 +130,7 @@ impl EngineRegistry {
         let now = self.clock.now();
         let updated = self
             .update(id, |engine| {
-                if !caller.owns(engine) {
-                    return Err(RegistryError::EngineNotOwned(id));
-                }
+                caller.check_owns(engine)?;
                 if engine.status == EngineStatus::Inactive {
                     return Err(RegistryError::NotFound(id));
                 }
@@ -158,9 +156,7 @@ impl EngineRegistry {
     ) -> Result<Arc<Engine>, RegistryError> {
         let updated = self
             .update(id, |engine| {
-                if !caller.owns(engine) {
-                    return Err(RegistryError::EngineNotOwned(id));
-                }
+                caller.check_owns(engine)?;
                 Ok(inactive(
                     engine,
                     Event::Deregistered,
@@ -241,13 +237,10 @@ impl EngineRegistry {
                 Ok(Some(engine))
             })
             .await?;
-        if updated.status_changed() {
-            self.tell_status(&updated, None);
-        } else if updated.reason_changed() {
-            self.announce(Some(updated.before.status), &updated.after);
-        }
-        if updated.reason_changed()
-            && let Some(failure) = &updated.after.dial_back_failure
+        let reason_changed = updated.before.status_reason != updated.after.status_reason;
+        self.tell_change(&updated, reason_changed);
+        if let Some(failure) = &updated.after.dial_back_failure
+            && reason_changed
         {
             events::engine_check_failed(&updated.after, failure);
         }
@@ -276,10 +269,7 @@ impl EngineRegistry {
             after = Some(last.id);
             for engine in page.iter().filter(|engine| not_seen(engine)) {
                 let late = |engine: &Engine| {
-                    let late = not_seen(engine);
-                    Ok(late
-                        .then(|| inactive(engine, Event::NotSeen, &reason))
-                        .flatten())
+                    Ok(inactive(engine, Event::NotSeen, &reason).filter(|_| not_seen(engine)))
                 };
                 let updated = self.update(engine.id, late).await?;
                 if updated.status_changed() {
@@ -294,9 +284,7 @@ impl EngineRegistry {
     async fn renew(&self, caller: &Registrant, new: &Engine) -> Result<Arc<Engine>, RegistryError> {
         let updated = self
             .update(new.id, |engine| {
-                if !caller.owns(engine) {
-                    return Err(RegistryError::EngineNotOwned(new.id));
-                }
+                caller.check_owns(engine)?;
                 let mut renewed = new.clone();
                 if !begins_anew(engine, new) {
                     renewed.status = engine.status;
@@ -311,11 +299,7 @@ impl EngineRegistry {
             .await?;
         if begins_anew(&updated.before, new) {
             events::register_engine(&caller.identity, &updated.after);
-            if updated.status_changed() {
-                self.tell_status(&updated, None);
-            } else {
-                self.announce(Some(updated.before.status), &updated.after);
-            }
+            self.tell_change(&updated, true);
         }
         Ok(updated.after)
     }
@@ -348,6 +332,15 @@ impl EngineRegistry {
         self.announce(Some(before.status), after);
     }
 
+    /// Logs and announces a change of status; announces any other where something `changed`.
+    fn tell_change(&self, updated: &Updated, changed: bool) {
+        if updated.status_changed() {
+            self.tell_status(updated, None);
+        } else if changed {
+            self.announce(Some(updated.before.status), &updated.after);
+        }
+    }
+
     fn announce(&self, old: Option<EngineStatus>, engine: &Arc<Engine>) {
         let engine = Arc::clone(engine);
         // Nobody listening is no fault.
@@ -365,20 +358,11 @@ impl Updated {
     fn status_changed(&self) -> bool {
         self.before.status != self.after.status
     }
-
-    fn reason_changed(&self) -> bool {
-        self.before.status_reason != self.after.status_reason
-    }
 }
 
 /// Tells whether registering `new` over `engine` leads back to NEW.
 fn begins_anew(engine: &Engine, new: &Engine) -> bool {
-    let event = if engine.address == new.address {
-        Event::Registered
-    } else {
-        Event::Moved
-    };
-    event == Event::Moved || transition(engine.status, event).is_some()
+    engine.address != new.address || transition(engine.status, Event::Registered).is_some()
 }
 
 fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {

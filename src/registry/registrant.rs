@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::error::RegistryError;
 use crate::engine::{Engine, Owner};
 use crate::identity::{Environment, ServiceIdentity};
 
@@ -19,8 +20,12 @@ pub struct Registrant {
 }
 
 impl Registrant {
-    pub(super) fn owns(&self, engine: &Engine) -> bool {
-        *engine.owner.deployment == *self.identity.id()
+    /// Makes sure that the caller owns `engine`.
+    pub(super) fn check_owns(&self, engine: &Engine) -> Result<(), RegistryError> {
+        if *engine.owner.deployment == *self.identity.id() {
+            return Ok(());
+        }
+        Err(RegistryError::EngineNotOwned(engine.id))
     }
 
     pub(super) fn as_owner(&self) -> Owner {

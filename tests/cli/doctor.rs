@@ -313,7 +313,7 @@ fn whoever_does_not_know_the_key_is_not_taken_for_the_dpm() {
 
     let told = fails(folder.run(&doctor), "token", "between", 4);
 
-    let unproved = format!("127.0.0.1:{port} did not prove to be dpm-dev");
+    let unproved = format!("127.0.0.1:{port}, which did not prove to be dpm-dev");
     let told = told.replace("localhost", "127.0.0.1");
     says(&told, &[&unproved, "KEY_UNKNOWN", "countersign pair dpm="]);
     says(
@@ -534,7 +534,7 @@ fn whatever_else_has_the_port_of_a_dpm_is_named_by_its_doctor() {
         says(
             &told,
             &[
-                "(unproved) and does not take its token",
+                "(unproved), does not take its token",
                 "either another module",
                 "or it runs with another key",
                 "`ataccama.server.grpc.port` in dpm/etc/application.properties",
@@ -772,7 +772,7 @@ fn text_names_layer_side_and_command_and_ends_with_the_exit_code() {
     says(
         &run.stdout,
         &[
-            "mend it at the peer:",
+            "fix it at the peer:",
             "10 way back    -     not reached\nexit 5\n",
         ],
     );

@@ -4,24 +4,34 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tonic::Status;
 use tower_layer::Layer as _;
 
-use super::not_ready::{self, Ends};
-use super::peer::Peer;
-use super::report::{Fault, Found, Layer, Side, Visit};
-use super::roll::{Roll, dpes};
-use super::{NoSuchPeer, Options, role, visit, way_back};
+use super::identity;
+use super::peer::{Peer, unusable};
+use super::probe;
+use super::remedy::Options;
+use super::report::{Layer, Outcome, Row, Side, Visit};
+use super::way_back::{self, failure_of, not_allowed, status_of};
 use crate::admin::roster;
 use crate::config::Settings;
-use crate::engine::EngineAddress;
-use crate::grpc::{Connection, Module, Target, cause};
+use crate::engine::{EngineAddress, FailureKind};
+use crate::grpc::{Module, Target, call};
 use crate::identity::DeploymentName;
-use crate::proto::registry as wire;
+use crate::proto::engine::CheckStatusRequest;
+use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use crate::proto::registry::{Engine, EngineStatus};
 use crate::registry::{AddressPolicy, Destination};
 use crate::telemetry::{Untrusted, UntrustedReason};
+use crate::token::Reason;
+
+/// No peer has that name.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("no connection or engine `{0}` is known")]
+pub struct NoSuchPeer(pub(super) String);
 
 /// Visits the running DPM, then its engines, as the dial-back does.
 pub(super) async fn visits(
@@ -31,20 +41,16 @@ pub(super) async fn visits(
 ) -> Result<Vec<Visit>, NoSuchPeer> {
     let peer = match Peer::itself(settings, module, options) {
         Ok(peer) => peer,
-        Err(fault) => {
-            let mut visit = Visit::to("this module itself");
-            let _: Option<()> = visit.note(Layer::Name, Err(fault));
-            return Ok(vec![visit.end()]);
-        }
+        Err(row) => return Ok(vec![not_visited("this module itself", row)]),
     };
     let mut own = Visit::to(format!("{} itself at {}", peer.name, peer.target));
-    let roll = itself(&mut own, &peer, settings, options).await;
+    let roster = itself(&mut own, &peer, settings, options).await;
     let mut visits = vec![own.end()];
-    let Some(roll) = roll else {
+    let Some(roster) = roster else {
         return Ok(visits);
     };
     let wanted = options.peer.as_deref();
-    for engine in roll.visited(wanted) {
+    for engine in roster.visited(wanted) {
         visits.push(of_engine(engine, settings, module, options).await);
     }
     match wanted {
@@ -55,135 +61,130 @@ pub(super) async fn visits(
     }
 }
 
+/// The visit of a peer that cannot even be looked up.
+fn not_visited(peer: impl Into<String>, row: Row) -> Visit {
+    let mut visit = Visit::to(peer);
+    let layer = Layer::Name;
+    let _: Option<()> = visit.note(Err(Row { layer, ..row }));
+    visit.end()
+}
+
 async fn itself(
     visit: &mut Visit,
     peer: &Peer,
     settings: &Settings,
     options: &Options,
-) -> Option<Roll> {
+) -> Option<Roster> {
     if settings.server.port == 0 {
-        let fault = Fault::new(Side::Here, "this DPM takes a free port at each start");
-        let fault = fault.help("name the one in its log: --set ataccama.server.grpc.port=PORT");
-        return visit.note(Layer::Name, Err(fault));
+        let detail = "this DPM takes a free port at each start";
+        let row = Row::fail(Layer::Name, Side::Here, detail)
+            .help("name the one in its log: --set ataccama.server.grpc.port=PORT");
+        return visit.note(Err(row));
     }
-    let limit = options.timeout;
-    let connection = visit::reach(visit, peer, limit).await?;
-    visit::acquaint(visit, peer, &connection, limit).await?;
-    visit.note(
-        Layer::Role,
-        Ok(Found::skipped((), "a module needs none to ask itself")),
-    )?;
-    let engines = match list(peer, &connection, limit).await {
-        Ok(engines) => engines,
-        Err(status) => {
-            let message = Untrusted(status.message());
-            let fault = Fault::new(
-                Side::Here,
-                format!("the engines cannot be listed: {message}"),
-            );
-            return visit.note(Layer::WayBack, Err(fault));
-        }
-    };
-    let roll = Roll::of(engines, settings);
-    // Those that are registered are looked at whatever is missing.
-    let _: Option<()> = visit.note(Layer::WayBack, roll.judge(options.peer.as_deref()));
-    Some(roll)
-}
-
-/// Lists all engines that the registry knows.
-async fn list(
-    peer: &Peer,
-    connection: &Connection,
-    limit: Duration,
-) -> Result<Vec<wire::Engine>, Status> {
+    let connection = probe::reach(visit, peer).await?;
+    identity::acquaint(visit, peer, &connection).await?;
+    let no_role = Row::skip(Layer::Role, "a module needs none to ask itself");
+    visit.note(Ok(((), no_role)))?;
     let channel = peer.identity.layer(connection.channel());
     let mut client = EngineRegistryServiceClient::new(channel);
-    let engines = timeout(limit, roster::list(&mut client)).await;
-    engines.unwrap_or_else(|_late| Err(Status::deadline_exceeded("no answer in time")))
+    let listed = timeout(peer.limit, roster::list(&mut client)).await;
+    let listed = listed.unwrap_or_else(|_late| Err(Status::deadline_exceeded("no answer in time")));
+    match listed {
+        Ok(engines) => {
+            let roster = Roster::new(engines, dpes(settings).map(str::to_owned).collect());
+            // Those that are registered are examined whatever is missing.
+            let _: Option<()> = visit.note(roster.judge(options.peer.as_deref()));
+            Some(roster)
+        }
+        Err(status) => {
+            let message = Untrusted(status.message());
+            let detail = format!("the engines cannot be listed: {message}");
+            visit.note(Err(Row::fail(Layer::WayBack, Side::Here, detail)))
+        }
+    }
 }
 
 async fn of_engine(
-    engine: &wire::Engine,
+    engine: &Engine,
     settings: &Settings,
     module: &Module,
     options: &Options,
 ) -> Visit {
     let address = engine.address.clone().unwrap_or_default();
-    let status = engine.status().as_str_name();
-    let status = match status.strip_prefix("ENGINE_STATUS_").unwrap_or(status) {
+    let status = match status_of(engine) {
         "READY" => String::new(),
         other => format!(", {other}"),
     };
-    let mut visit = Visit::to(format!(
+    let title = format!(
         "engine {} of {} at {}:{}{status}",
         Untrusted(&engine.id),
         Untrusted(&engine.deployment),
         Untrusted(&address.hostname),
         address.port
-    ));
-    if let Some(fault) = stranger(engine, settings, module) {
+    );
+    let mut visit = Visit::to(title.as_str());
+    if let Some(row) = not_trusted(engine, settings, module) {
         for layer in Layer::ALL {
             if (Layer::Name..Layer::Token).contains(&layer) {
-                let nothing =
-                    Found::skipped((), "an engine of nobody who is trusted is not dialled");
-                let _: Option<()> = visit.note(layer, Ok(nothing));
+                let skipped = Row::skip(layer, "an engine of an untrusted owner is not dialled");
+                let _: Option<()> = visit.note(Ok(((), skipped)));
             }
         }
-        let _: Option<()> = visit.note(Layer::Token, Err(fault));
+        let _: Option<()> = visit.note(Err(row));
         return visit.end();
     }
-    match judged(engine, settings, module).await {
-        // None says that a layer failed, which is noted.
-        Ok(peer) => drop(dial(&mut visit, &peer, engine, options).await),
-        Err(fault) => drop(visit.note::<()>(Layer::Name, Err(fault))),
+    match allowed(engine, settings, module, options).await {
+        Ok(peer) => {
+            // `None` says that a layer failed, which is noted.
+            let _ = dial(&mut visit, &peer, engine).await;
+            visit.end()
+        }
+        Err(row) => not_visited(title, row),
     }
-    visit.end()
 }
 
-/// Says that nobody is trusted under the name of the engine's deployment.
-fn stranger(engine: &wire::Engine, settings: &Settings, module: &Module) -> Option<Fault> {
+/// Says that the engine's deployment is not trusted.
+fn not_trusted(engine: &Engine, settings: &Settings, module: &Module) -> Option<Row> {
     let owner = DeploymentName::new(&engine.deployment).ok()?;
     if module.trust().load().deployment(owner.as_str()).is_some() {
         return None;
     }
     let (file, kind) = (settings.home.file.display(), &settings.own.module);
     let detail = format!("no trusted deployment is called `{owner}` in {file}");
-    let fault = Fault::new(Side::Here, detail);
-    let fault = fault.help(format!(
-        "countersign pair {kind}={file} dpe=<the engine's file>"
-    ));
-    Some(fault.help(format!(
-        "or, with its public key alone: countersign deployment add {owner} --file {file} --module dpe --public-key <its key>"
-    )))
+    let row = Row::fail(Layer::Token, Side::Here, detail)
+        .help(format!("countersign pair {kind}={file} dpe=<the engine's file>"))
+        .help(format!(
+            "or, with its public key alone: countersign deployment add {owner} --file {file} --module dpe --public-key <its key>"
+        ));
+    Some(row)
 }
 
-/// Takes the engine for a peer if it may be dialled.
-async fn judged(
-    engine: &wire::Engine,
+/// Returns the engine as a peer if it may be dialled.
+async fn allowed(
+    engine: &Engine,
     settings: &Settings,
     module: &Module,
-) -> Result<Peer, Fault> {
-    let here = |error: &dyn std::error::Error| Fault::new(Side::Here, cause(error));
-    // The registry knows whence the engine registered, and has the last word.
-    if not_ready::is_not_allowed(engine) {
+    options: &Options,
+) -> Result<Peer, Row> {
+    // The registry knows from where the engine registered, and has the last word.
+    if failure_of(engine) == Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) {
         let reason = UntrustedReason(&engine.status_reason).to_string();
-        let (owner, file) = (&engine.deployment, settings.home.file.display().to_string());
-        return Err(not_ready::not_allowed(reason, owner, Side::Here, &file));
+        let row = Row::fail(Layer::Name, Side::Here, reason);
+        let file = settings.home.file.display().to_string();
+        return Err(not_allowed(row, &engine.deployment, &file));
     }
     let address = engine.address.clone().unwrap_or_default();
-    let address =
-        EngineAddress::new(&address.hostname, address.port.into()).map_err(|error| here(&error))?;
-    let owner = DeploymentName::new(&engine.deployment).map_err(|error| here(&error))?;
+    let address = EngineAddress::new(&address.hostname, address.port.into())
+        .map_err(|error| unusable(&error))?;
+    let owner = DeploymentName::new(&engine.deployment).map_err(|error| unusable(&error))?;
     let rules: HashMap<_, _> = settings
         .peers
         .iter()
         .map(|peer| (peer.name.clone(), peer.addresses.clone()))
         .collect();
     let own = SocketAddr::new(settings.server.address, settings.server.port);
-    let policy = AddressPolicy::new(vec![own], rules);
     let host = (address.hostname(), address.port());
-    let resolved = timeout(Duration::from_secs(2), tokio::net::lookup_host(host)).await;
-    let resolved: Vec<_> = match resolved {
+    let resolved: Vec<_> = match timeout(Duration::from_secs(2), lookup_host(host)).await {
         Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
         // The name's own layer says so.
         _ => Vec::new(),
@@ -194,31 +195,173 @@ async fn judged(
         // Only the registry knows, and it did not refuse.
         over_loopback: true,
     };
-    let judged = policy.check(&destination, &resolved, |_| false);
-    judged.map_err(|refusal| {
-        let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");
-        Fault::new(Side::Between, detail).help("countersign explain ADDRESS_NOT_ALLOWED")
-    })?;
+    AddressPolicy::new(vec![own], rules)
+        .check(&destination, &resolved, |_| false)
+        .map_err(|refusal| {
+            let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");
+            Row::fail(Layer::Name, Side::Between, detail)
+                .help("countersign explain ADDRESS_NOT_ALLOWED")
+        })?;
     let target = Target::new(address.hostname(), address.port());
-    Peer::engine(&owner, target, settings, module)
+    Peer::engine(&owner, target, settings, module, options)
 }
 
-async fn dial(
-    visit: &mut Visit,
-    peer: &Peer,
-    engine: &wire::Engine,
-    options: &Options,
-) -> Option<()> {
-    let limit = options.timeout;
-    let connection = visit::reach(visit, peer, limit).await?;
-    visit::acquaint(visit, peer, &connection, limit).await?;
-    let asking = role::of_engine(peer, &connection, limit);
-    let id = visit.look(Layer::Role, asking).await?;
-    let seen = if id == engine.id {
-        way_back::seen(engine, &Ends::of_engine(peer))
+async fn dial(visit: &mut Visit, peer: &Peer, engine: &Engine) -> Option<()> {
+    let connection = probe::reach(visit, peer).await?;
+    identity::acquaint(visit, peer, &connection).await?;
+    let channel = peer.identity.layer(connection.channel());
+    let mut client = EngineServiceClient::new(channel).max_decoding_message_size(64 * 1024);
+    let request = CheckStatusRequest {};
+    let asking = call(peer.limit, request, |request| client.check_status(request));
+    let answer = visit
+        .look(async { identity::role(peer, asking.await) })
+        .await?;
+    let seen = if answer.engine_id == engine.id {
+        way_back::seen(engine, peer)
     } else {
-        let detail = format!("engine {} answers there", Untrusted(&id));
-        Err(Fault::new(Side::Peer, detail).help(peer.words.host.clone()))
+        let detail = format!("engine {} answers there", Untrusted(&answer.engine_id));
+        Err(Row::fail(Layer::WayBack, Side::Peer, detail).help(&peer.remedy.host))
     };
-    visit.note(Layer::WayBack, seen)
+    visit.note(seen)
+}
+
+/// More engines than this are not visited: each may take its time.
+const MOST_VISITED: usize = 50;
+
+/// More engines than this that left are not named.
+const MOST_NAMED: usize = 8;
+
+/// Which engines the registry lists, and which deployments have none.
+#[derive(Debug)]
+struct Roster {
+    /// Those that are registered: first those that are not READY.
+    active: Vec<Engine>,
+    /// Those that left.
+    gone: Vec<Engine>,
+    /// The trusted deployments of DPEs without a registered engine.
+    without: Vec<String>,
+}
+
+impl Roster {
+    fn new(engines: Vec<Engine>, mut without: Vec<String>) -> Self {
+        let (gone, mut active): (Vec<_>, Vec<_>) = engines
+            .into_iter()
+            .partition(|engine| engine.status() == EngineStatus::Inactive);
+        active.sort_by_key(is_ready);
+        without.retain(|name| !active.iter().any(|engine| engine.deployment == *name));
+        Self {
+            active,
+            gone,
+            without,
+        }
+    }
+
+    /// Goes through the engines to visit: the first of those that are `wanted`.
+    fn visited(&self, wanted: Option<&str>) -> impl Iterator<Item = &Engine> {
+        self.wanted(wanted).take(MOST_VISITED)
+    }
+
+    fn wanted(&self, wanted: Option<&str>) -> impl Iterator<Item = &Engine> {
+        let active = self.active.iter();
+        active.filter(move |engine| wanted.is_none_or(|name| is_called(engine, name)))
+    }
+
+    /// Fails if no engine is registered at all, or none of the `wanted` deployment.
+    fn judge(&self, wanted: Option<&str>) -> Outcome<()> {
+        let detail = self.detail(wanted);
+        let lacks = match wanted {
+            Some(wanted) => self.without.iter().any(|name| name == wanted),
+            None => self.active.is_empty() && !self.without.is_empty(),
+        };
+        if !lacks {
+            return Ok(((), Row::skip(Layer::WayBack, detail)));
+        }
+        Err(Row::fail(Layer::WayBack, Side::Peer, detail)
+            .help("start the engine: countersign dpe run --home <its home>")
+            .help("where it runs, it says more: countersign doctor --home <its home>"))
+    }
+
+    fn detail(&self, wanted: Option<&str>) -> String {
+        let mut parts = vec![format!("registered engines: {}", self.active.len())];
+        let left: Vec<_> = self.wanted(wanted).skip(MOST_VISITED).collect();
+        if !left.is_empty() {
+            let (count, ready) = (left.len(), left.iter().filter(|e| is_ready(e)).count());
+            parts.push(format!(
+                "{MOST_VISITED} of them are examined, {count} are not, {ready} of which are READY: \
+                 name one with --peer ID"
+            ));
+        }
+        if !self.without.is_empty() {
+            parts.push(format!("none of {}", self.without.join(", ")));
+        }
+        parts.extend(self.gone.iter().take(MOST_NAMED).map(|engine| {
+            let (id, owner) = (Untrusted(&engine.id), Untrusted(&engine.deployment));
+            format!("engine {id} of {owner} is INACTIVE")
+        }));
+        let more = self.gone.len().saturating_sub(MOST_NAMED);
+        if more > 0 {
+            parts.push(format!("{more} more are INACTIVE"));
+        }
+        parts.join("; ")
+    }
+}
+
+fn is_ready(engine: &Engine) -> bool {
+    engine.status() == EngineStatus::Ready
+}
+
+/// Returns `true` if `name` is the engine's id, deployment or `host:port`.
+fn is_called(engine: &Engine, name: &str) -> bool {
+    let address = engine.address.clone().unwrap_or_default();
+    let address = format!("{}:{}", address.hostname, address.port);
+    [&*engine.id, &*engine.deployment, &*address].contains(&name)
+}
+
+/// Goes through the trusted deployments whose engines may register.
+fn dpes(settings: &Settings) -> impl Iterator<Item = &str> {
+    let trusted = settings.deployments.iter();
+    let dpes = trusted.filter(|deployment| deployment.module.as_str() == "dpe");
+    dpes.map(|deployment| deployment.name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine(id: usize, status: EngineStatus) -> Engine {
+        Engine {
+            id: id.to_string(),
+            deployment: "dpe-dev".to_owned(),
+            status: status.into(),
+            ..Engine::default()
+        }
+    }
+
+    #[test]
+    fn engines_that_are_not_ready_come_first_and_the_rest_is_counted() {
+        let status = |id| match id {
+            70.. => EngineStatus::Disconnected,
+            _ => EngineStatus::Ready,
+        };
+        let engines = (0..80).map(|id| engine(id, status(id)));
+        let roster = Roster::new(engines.collect(), Vec::new());
+
+        let visited: Vec<_> = roster.visited(None).map(|engine| &*engine.id).collect();
+        let one: Vec<_> = roster.visited(Some("42")).collect();
+
+        assert_eq!(visited.len(), 50);
+        assert_eq!(
+            visited[..11],
+            [
+                "70", "71", "72", "73", "74", "75", "76", "77", "78", "79", "0"
+            ]
+        );
+        let detail = "registered engines: 80; 50 of them are examined, 30 are not, 30 of which are READY: name one with --peer ID";
+        assert_eq!(roster.detail(None), detail);
+        assert_eq!(roster.detail(Some("dpe-dev")), detail);
+        assert_eq!(
+            (one.len(), &*roster.detail(Some("42"))),
+            (1, "registered engines: 80")
+        );
+    }
 }

@@ -1,29 +1,33 @@
 //! What the doctor found, as values.
 
-use std::time::Duration;
+use serde::Serialize;
+use tokio::time::Instant;
 
 /// One of the ten layers, in their order.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Layer {
     /// The file can be used.
     Config,
     /// The module has a key of its own.
+    #[serde(rename = "own key")]
     OwnKey,
     /// The peer's name resolves.
     Name,
-    /// Somebody accepts there.
+    /// The peer accepts connections.
     Tcp,
-    /// Both sides have the same idea of TLS.
+    /// Both sides agree on TLS.
     Tls,
     /// It speaks HTTP/2, and gRPC.
     Grpc,
     /// The clocks agree.
     Clock,
-    /// The peer knows this module, and is who it should be.
+    /// The peer knows this module, and is the expected one.
     Token,
     /// The peer gives this module the role that it needs.
     Role,
     /// The DPM reaches the engine.
+    #[serde(rename = "way back")]
     WayBack,
 }
 
@@ -60,37 +64,28 @@ impl Layer {
 
     /// Returns its number, from 1.
     pub fn number(self) -> usize {
-        Self::ALL.iter().take_while(|other| **other < self).count() + 1
+        self as usize + 1
     }
 }
 
 /// What a layer's examination ended with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It is in order.
+    /// It works.
     Ok,
-    /// It is not, and what follows could not be looked at.
+    /// It does not, and what follows could not be examined.
     Fail,
-    /// There is nothing to look at.
+    /// There is nothing to examine.
     Skip,
     /// A layer before it failed.
+    #[serde(rename = "not reached")]
     NotReached,
 }
 
-impl State {
-    /// Returns its word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Fail => "FAIL",
-            Self::Skip => "skip",
-            Self::NotReached => "-",
-        }
-    }
-}
-
 /// Which side has to act.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The module whose home was given.
     Here,
@@ -100,19 +95,9 @@ pub enum Side {
     Between,
 }
 
-impl Side {
-    /// Returns its word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Here => "here",
-            Self::Peer => "peer",
-            Self::Between => "between",
-        }
-    }
-}
-
 /// A layer and what was found there. Text of a peer in it is escaped.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Row {
     /// The layer.
     pub layer: Layer,
@@ -120,108 +105,84 @@ pub struct Row {
     pub state: State,
     /// What was found.
     pub detail: String,
-    /// Where it is to be mended, for a failure.
+    /// Where it is to be fixed, for a failure.
     pub side: Option<Side>,
     /// How, one sentence or command each.
     pub help: Vec<String>,
+    /// How long it took, where that is of interest.
+    pub milliseconds: Option<f64>,
     /// Whether it failed because one side refuses the other, whatever the layer.
+    #[serde(skip)]
     pub refused: bool,
-    /// How long it took, where that tells something.
-    pub took: Option<Duration>,
 }
 
-impl Row {
-    /// Returns what is news when it changes: not how long it took, nor by how much clocks differ.
-    pub fn outcome(&self) -> (State, Option<Side>, Vec<String>) {
-        (self.state, self.side, self.help.clone())
-    }
+/// What the examination of a layer ends with: what the next layers need, and the row to show.
+pub(super) type Outcome<T> = Result<(T, Row), Row>;
 
-    pub(super) fn new(layer: Layer, state: State, detail: impl Into<String>) -> Self {
+impl Row {
+    fn new(layer: Layer, state: State, detail: impl Into<String>) -> Self {
         Self {
             layer,
             state,
             detail: detail.into(),
             side: None,
             help: Vec::new(),
+            milliseconds: None,
             refused: false,
-            took: None,
         }
     }
 
-    pub(super) fn fail(layer: Layer, fault: Fault) -> Self {
-        Self {
-            side: Some(fault.side),
-            help: fault.help,
-            refused: fault.refused,
-            ..Self::new(layer, State::Fail, fault.detail)
-        }
+    /// Says that `layer` works.
+    pub(super) fn ok(layer: Layer, detail: impl Into<String>) -> Self {
+        Self::new(layer, State::Ok, detail)
     }
-}
 
-/// Why a layer is not in order.
-#[derive(Clone, Debug)]
-pub(super) struct Fault {
-    side: Side,
-    detail: String,
-    help: Vec<String>,
-    refused: bool,
-}
+    /// Says that there is nothing to examine at `layer`.
+    pub(super) fn skip(layer: Layer, detail: impl Into<String>) -> Self {
+        Self::new(layer, State::Skip, detail)
+    }
 
-impl Fault {
-    pub(super) fn new(side: Side, detail: impl Into<String>) -> Self {
+    /// Says that `layer` does not work, and on which side that is to be fixed.
+    pub(super) fn fail(layer: Layer, side: Side, detail: impl Into<String>) -> Self {
         Self {
-            side,
-            detail: detail.into(),
-            help: Vec::new(),
-            refused: false,
+            side: Some(side),
+            ..Self::new(layer, State::Fail, detail)
         }
     }
 
     /// Says that one side refuses the other.
-    pub(super) fn refused(mut self) -> Self {
-        self.refused = true;
-        self
+    pub(super) fn refused(self) -> Self {
+        Self {
+            refused: true,
+            ..self
+        }
     }
 
     /// Adds what to do.
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help.push(help.into());
+    pub(super) fn help(self, help: impl Into<String>) -> Self {
+        self.helps([help.into()])
+    }
+
+    /// Adds several things to do.
+    pub(super) fn helps(mut self, help: impl IntoIterator<Item = String>) -> Self {
+        self.help.extend(help);
         self
     }
-}
 
-/// What is in order.
-#[derive(Clone, Debug)]
-pub(super) struct Found<T> {
-    pub(super) value: T,
-    detail: String,
-    state: State,
-}
-
-impl<T> Found<T> {
-    pub(super) fn new(value: T, detail: impl Into<String>) -> Self {
-        Self {
-            value,
-            detail: detail.into(),
-            state: State::Ok,
-        }
-    }
-
-    /// Says that there was nothing to look at.
-    pub(super) fn skipped(value: T, detail: impl Into<String>) -> Self {
-        Self {
-            state: State::Skip,
-            ..Self::new(value, detail)
-        }
+    /// Returns what is news when it changes: neither how long it took, nor by how much clocks differ.
+    pub fn outcome(&self) -> (State, Option<Side>, Vec<String>) {
+        (self.state, self.side, self.help.clone())
     }
 }
 
 /// A peer and its layers, from the name on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Visit {
-    /// Who, and where.
+    /// Which peer, and where.
     pub peer: String,
     /// The layers.
+    #[serde(rename = "layers")]
     pub rows: Vec<Row>,
 }
 
@@ -233,64 +194,48 @@ impl Visit {
         }
     }
 
-    /// Notes how `layer` is; returns what the next ones need.
-    pub(super) fn note<T>(&mut self, layer: Layer, seen: Result<Found<T>, Fault>) -> Option<T> {
-        match seen {
-            Ok(found) => {
-                self.rows.push(Row::new(layer, found.state, found.detail));
-                Some(found.value)
-            }
-            Err(fault) => {
-                self.rows.push(Row::fail(layer, fault));
-                None
-            }
-        }
+    /// Adds a row, in place of an earlier one of its layer; returns what the next layers need, if it
+    /// did not fail.
+    pub(super) fn note<T>(&mut self, outcome: Outcome<T>) -> Option<T> {
+        let (value, row) = match outcome {
+            Ok((value, row)) => (Some(value), row),
+            Err(row) => (None, row),
+        };
+        self.rows.retain(|earlier| earlier.layer != row.layer);
+        self.rows.push(row);
+        value
     }
 
-    /// Looks at `layer` and notes how long that took.
-    pub(super) async fn look<T>(
-        &mut self,
-        layer: Layer,
-        looking: impl Future<Output = Result<Found<T>, Fault>>,
-    ) -> Option<T> {
-        let start = tokio::time::Instant::now();
-        let seen = looking.await;
-        let took = start.elapsed();
-        let skipped = seen.as_ref().is_ok_and(|found| found.state == State::Skip);
-        let value = self.note(layer, seen);
-        if let Some(row) = self.rows.last_mut().filter(|_| !skipped) {
-            row.took = Some(took);
+    /// As [`note`](Self::note), with the time since `start`.
+    pub(super) fn note_since<T>(&mut self, start: Instant, outcome: Outcome<T>) -> Option<T> {
+        let milliseconds = (start.elapsed().as_secs_f64() * 1e5).round() / 100.0;
+        let value = self.note(outcome);
+        if let Some(row) = self.rows.last_mut().filter(|row| row.state != State::Skip) {
+            row.milliseconds = Some(milliseconds);
         }
         value
+    }
+
+    /// Examines a layer, and notes how long that took.
+    pub(super) async fn look<T>(&mut self, looking: impl Future<Output = Outcome<T>>) -> Option<T> {
+        let start = Instant::now();
+        let outcome = looking.await;
+        self.note_since(start, outcome)
     }
 
     /// Adds the layers that were not reached.
     pub(super) fn end(mut self) -> Self {
         let last = self.rows.last().map_or(Layer::OwnKey, |row| row.layer);
         let rest = Layer::ALL.into_iter().filter(|layer| *layer > last);
-        let rest = rest.map(|layer| Row::new(layer, State::NotReached, "not reached"));
-        self.rows.extend(rest);
+        self.rows
+            .extend(rest.map(|layer| Row::new(layer, State::NotReached, "not reached")));
         self
     }
 }
 
-/// What all of it comes to; the exit code of `doctor`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// No layer failed.
-    Healthy,
-    /// The file or the own key cannot be used.
-    Unusable,
-    /// The peer cannot be reached.
-    Unreachable,
-    /// One of the two does not accept the other.
-    Refused,
-    /// Something else is wrong: the clocks, or the way back.
-    Unwell,
-}
-
 /// The own layers, and those of each peer.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Diagnosis {
     /// Config and own key.
     pub own: Vec<Row>,
@@ -300,14 +245,13 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// The diagnosis of a module that gets no further than to itself.
-    pub(super) fn of_own(own: Vec<Row>) -> Self {
-        let mut all = Visit {
-            peer: String::new(),
-            rows: own,
+    pub(super) fn of_own(rows: Vec<Row>) -> Self {
+        let own = Visit {
+            rows,
+            ..Visit::to("")
         };
-        all = all.end();
         Self {
-            own: all.rows,
+            own: own.end().rows,
             visits: Vec::new(),
         }
     }
@@ -318,19 +262,9 @@ impl Diagnosis {
         self.own.iter().chain(visited)
     }
 
-    /// Returns what it comes to: the first failure decides.
-    pub fn verdict(&self) -> Verdict {
-        let failed = self.rows().find(|row| row.state == State::Fail);
-        if failed.is_some_and(|row| row.refused) {
-            return Verdict::Refused;
-        }
-        match failed.map(|row| row.layer) {
-            None => Verdict::Healthy,
-            Some(Layer::Config | Layer::OwnKey) => Verdict::Unusable,
-            Some(Layer::Name | Layer::Tcp | Layer::Tls | Layer::Grpc) => Verdict::Unreachable,
-            Some(Layer::Token | Layer::Role) => Verdict::Refused,
-            Some(Layer::Clock | Layer::WayBack) => Verdict::Unwell,
-        }
+    /// Returns the first row that failed: it decides what all of it comes to.
+    pub fn failed(&self) -> Option<&Row> {
+        self.rows().find(|row| row.state == State::Fail)
     }
 }
 
@@ -346,19 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn layers_and_states_are_named_alike_in_text_and_json() {
+        for layer in Layer::ALL {
+            assert_eq!(serde_json::json!(layer), layer.as_str());
+        }
+        assert_eq!(serde_json::json!(State::NotReached), "not reached");
+    }
+
+    #[test]
     fn layers_after_the_first_failure_are_not_reached_and_it_decides() {
         let mut visit = Visit::to("dpm-dev");
-        visit.note(Layer::Name, Ok(Found::new((), "localhost")));
-        let failed: Result<Found<()>, Fault> = Err(Fault::new(Side::Peer, "refused"));
-        visit.note(Layer::Tcp, failed);
+        visit.note(Ok(((), Row::ok(Layer::Name, "localhost"))));
+        visit.note::<()>(Err(Row::fail(Layer::Tcp, Side::Peer, "refused")));
         let visit = visit.end();
-        let states: Vec<_> = visit.rows.iter().map(|row| row.state.as_str()).collect();
+        let mut states = vec![State::Ok, State::Fail];
+        states.extend([State::NotReached; 6]);
+        let found: Vec<_> = visit.rows.iter().map(|row| row.state).collect();
         let diagnosis = Diagnosis {
             own: Vec::new(),
             visits: vec![visit],
         };
 
-        assert_eq!(states, ["ok", "FAIL", "-", "-", "-", "-", "-", "-"]);
-        assert_eq!(diagnosis.verdict(), Verdict::Unreachable);
+        assert_eq!(found, states);
+        assert_eq!(diagnosis.failed().unwrap().layer, Layer::Tcp);
     }
 }

@@ -19,10 +19,8 @@ impl EngineRegistry {
         caller: &Registrant,
         id: EngineId,
     ) -> Result<(), RegistryError> {
-        match self.find(id).await? {
-            Some(engine) if !caller.owns(&engine) => Err(RegistryError::EngineNotOwned(id)),
-            _ => Ok(()),
-        }
+        let found = self.find(id).await?;
+        found.map_or(Ok(()), |engine| caller.check_owns(&engine))
     }
 
     /// Creates `new` within the limits; returns `None` where it is there already.

@@ -1,11 +1,11 @@
-//! Why an engine's dial-back failed, as a value.
+//! Why a call from one module to another failed, as a value.
 
 use std::fmt;
 use std::sync::Arc;
 
 /// Why a dial-back failed: kept in the engine's record, sent on the wire and logged.
 ///
-/// Prints as the sentence that is [`Engine::status_reason`](super::Engine::status_reason).
+/// Prints as the sentence that is [`Engine::status_reason`](crate::engine::Engine::status_reason).
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct DialBackFailure {
@@ -87,12 +87,14 @@ impl FailureKind {
 
     /// Returns the word: upper case, stable.
     pub fn as_str(self) -> &'static str {
-        self.texts().0
+        let (word, _) = self.texts();
+        word
     }
 
     /// Returns what failed in a dial-back, without any detail.
     pub fn summary(self) -> &'static str {
-        self.texts().1
+        let (_, summary) = self.texts();
+        summary
     }
 
     fn texts(self) -> (&'static str, &'static str) {
@@ -110,12 +112,6 @@ impl FailureKind {
                 "the clocks of the engine and the DPM differ",
             ),
         }
-    }
-}
-
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
