@@ -47,7 +47,9 @@ pub(crate) fn parse(text: &str, base: usize, parsed: &mut Parsed) {
             let backslashes = written.bytes().rev().take_while(|byte| *byte == b'\\');
             if backslashes.count() % 2 == 1 {
                 line.pop();
-                if next < text.len() {
+                // Java takes a backslash alone at the end for an entry, but not before `\r\n`.
+                let is_crlf = whole.end.saturating_sub(content.end) == 2;
+                if next < text.len() || (line.is_empty() && is_crlf) {
                     continue;
                 }
             }
