@@ -62,7 +62,9 @@ pub mod trust;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub use cli::main;
-pub use config::{LoadError, ModuleKind, ReloadHandle, ReloadStatus, Reloader, Settings};
+pub use config::{
+    LoadError, ModuleKind, ReloadHandle, ReloadStatus, Reloader, Settings, StartError,
+};
 pub use grpc::{AttachIdentityLayer, MethodRules, Module, Rule, VerifyIdentityLayer};
 pub use identity::ServiceIdentity;
 pub use token::Reason;

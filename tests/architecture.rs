@@ -88,14 +88,6 @@ const CYCLES: &[&[&str]] = &[
         "cli::token",
         "cli::token::inspect",
     ],
-    &[
-        "config::schema",
-        "config::schema::disguise",
-        "config::schema::nearly",
-        "config::schema::owned",
-        "config::schema::recognised",
-        "config::schema::rotation",
-    ],
 ];
 
 /// Words that plain English has shorter or clearer ones for, with the most occurrences: the aim

@@ -11,10 +11,10 @@ use tower_layer::Layer as _;
 
 use super::home::HomeArguments;
 use super::output::{Answer, Console, Exit, Failure, table};
-use super::run::{connection, no_tls};
 use super::runtime::runtime;
 use crate::admin::roster::{self, Client};
 use crate::config::ModuleKind;
+use crate::grpc::tls::TlsError;
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
     cause, code_name, reason_of,
@@ -108,14 +108,15 @@ fn dpm(
     let settings = home.load(&ModuleKind::Dpm, console)?;
     let unusable = |error: &dyn std::error::Error| Failure::new(Exit::Unreadable, cause(error));
     let module = settings.module().map_err(|error| unusable(&error))?;
-    let dpm = settings.client.connections.iter().find(|c| c.name == "dpm");
+    let dpm = settings.client.connection("dpm");
     let named = dpm.and_then(|dpm| dpm.deployment.clone());
     let deployment = named.map_or_else(|| module.deployment_of("dpm"), Ok);
     match (deployment, dpm) {
         (Ok(deployment), Some(dpm)) => {
             let layer = module.client_layer(deployment.as_str());
             let layer = layer.map_err(|error| unusable(&error))?;
-            let options = connection(&settings, &module, dpm.tls.as_ref())?;
+            let options = settings.connection(&module, dpm.tls.as_ref());
+            let options = options.map_err(|error| no_tls(&error))?;
             let target = Target::new(&dpm.host, dpm.port);
             Ok((target, layer, options.towards(&deployment)))
         }
@@ -125,12 +126,8 @@ fn dpm(
                 return Err(Failure::new(Exit::Unreadable, message)
                     .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT"));
             };
-            let tls = settings.server.tls.clone();
-            let tls = tls.map(|server| module.own_module_tls(server)).transpose();
-            let options = ConnectionOptions {
-                tls: tls.map_err(|error| no_tls(&error))?,
-                ..ConnectionOptions::default()
-            };
+            let options = settings.own_connection(&module);
+            let options = options.map_err(|error| no_tls(&error))?;
             Ok((target, module.own_module_layer(), options))
         }
         (Err(error), _) => Err(unusable(&error)),
@@ -139,6 +136,10 @@ fn dpm(
             "no connection to a DPM is set",
         )),
     }
+}
+
+fn no_tls(error: &TlsError) -> Failure {
+    Failure::caused(Exit::Unreadable, "cannot set up TLS", error)
 }
 
 async fn list(mut client: Client) -> Result<Vec<Shown>, Failure> {

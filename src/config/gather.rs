@@ -39,11 +39,12 @@ pub(super) fn files(
         if skipped.contains(&at) {
             continue;
         }
-        match spellings.canonical(known) {
+        match known {
             Known::Setting(placed) if !placed.setting.is_used() => {
                 gathered.unused.push((at, placed.setting));
             }
             Known::Setting(placed) => {
+                let placed = spellings.placed(placed);
                 let origin = view.document().origin(entry.value_span().start);
                 let value = Sourced::new(entry.value(), origin).with_entry(at);
                 if let Some(values) = values.get_mut(view.document().file_of_entry(at)) {
@@ -116,13 +117,6 @@ impl Spellings {
         }
     }
 
-    fn canonical(&self, known: Known) -> Known {
-        match known {
-            Known::Setting(placed) => Known::Setting(self.placed(placed)),
-            other => other,
-        }
-    }
-
     fn placed(&self, placed: Placed) -> Placed {
         const OURS: &str = "countersign.deployments.<name>.";
         const NAME: usize = 2;
@@ -156,18 +150,18 @@ fn report(view: &View, span: Span, found: Finding) -> Finding {
         .with_snippet(Some(view.snippet(span)))
 }
 
-/// Finds the variables that override a setting; map keys are those in `file`.
+/// Finds the variables that override a setting; map keys are those of `ours`.
 pub(super) fn environment(
     view: &View,
     environment: &[(String, String)],
-    file: &Names,
+    ours: &[(usize, Placed)],
     findings: &mut Limited,
 ) -> Layer {
     let mut values = Values::default();
     for (name, value) in environment {
         let variable = Variable::parse(name);
         let origin = Origin::Environment(name.as_str().into());
-        if let Some(placed) = overridden(&variable, file) {
+        if let Some(placed) = overridden(&variable, ours) {
             values.add(placed, Sourced::new(value, origin));
         } else if claims_ours(&variable) {
             let message = format!("no setting matches the variable {}", quote(name));
@@ -180,21 +174,20 @@ pub(super) fn environment(
     values.into_layer(view, findings)
 }
 
-fn overridden(variable: &Variable, file: &Names) -> Option<Placed> {
+fn overridden(variable: &Variable, ours: &[(usize, Placed)]) -> Option<Placed> {
     schema::overridable().find_map(|(pattern, setting)| {
-        let known = |keys: &[String]| file.keys(setting.name(), keys);
+        let known = |keys: &[String]| names(ours, setting.name(), keys);
         let found = pattern.matches_variable(variable, &known)?;
-        match found.rest.as_slice() {
-            [] => Some(schema::placed(setting, &found.keys, None)),
-            [index] if matches!(setting.takes(), Takes::List) => {
-                Some(schema::placed(setting, &found.keys, Some(index.clone())))
-            }
-            _ => None,
-        }
+        let index = match found.rest.as_slice() {
+            [] => None,
+            [index] if matches!(setting.takes(), Takes::List) => Some(index.clone()),
+            _ => return None,
+        };
+        Some(Placed::new(setting, &found.keys, index))
     })
 }
 
-/// Tells whether an unknown variable must be meant for us. Kubernetes makes variables such as
+/// Returns `true` if an unknown variable must be meant for us. Kubernetes makes variables such as
 /// `COUNTERSIGN_SERVICE_HOST` for a service of our name; those are not.
 fn claims_ours(variable: &Variable) -> bool {
     let joined: Vec<_> = variable.words().iter().map(String::as_str).collect();
@@ -224,23 +217,20 @@ pub(super) fn options(
 ) -> Layer {
     let mut values = Values::default();
     for (name, value) in sets {
-        match schema::find(&Name::parse(name)) {
+        let found = match schema::find(&Name::parse(name)) {
             Known::Setting(placed) if placed.setting.is_private() => {
-                findings.push(readable_by_all(&placed.name()));
+                readable_by_all(&placed.name())
             }
             Known::Setting(placed) if placed.setting.is_used() => {
                 let value = Sourced::new(value, Origin::SetOption);
                 values.add(spellings.placed(placed), value);
+                continue;
             }
-            Known::Unknown => {
-                let meant = schema::nearest(&Name::parse(name));
-                findings.push(unknown(name, meant.as_deref()).with_origin(Origin::SetOption));
-            }
-            Known::NearMiss(meant) => {
-                findings.push(unknown(name, Some(&meant)).with_origin(Origin::SetOption));
-            }
-            _ => findings.push(unknown(name, None).with_origin(Origin::SetOption)),
-        }
+            Known::Unknown => unknown(name, schema::nearest(&Name::parse(name)).as_deref()),
+            Known::NearMiss(meant) => unknown(name, Some(&meant)),
+            _ => unknown(name, None),
+        };
+        findings.push(found.with_origin(Origin::SetOption));
     }
     values.into_layer(view, findings)
 }
@@ -255,50 +245,35 @@ fn readable_by_all(name: &str) -> Finding {
         .with_help("put the key in the file or in an environment variable")
 }
 
-/// The map keys of a layer.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    paths: Vec<Path>,
-}
-
-impl Names {
-    pub(super) fn new(ours: &[(usize, Placed)]) -> Self {
-        let paths = ours.iter().map(|(_, placed)| Arc::clone(&placed.path));
-        Self {
-            paths: paths.collect(),
+/// Lists the map keys of `ours` at the place of `pattern`'s next angle bracket, after `keys`.
+fn names(ours: &[(usize, Placed)], pattern: &str, keys: &[String]) -> Vec<String> {
+    // What we add about a deployment is about one of the vendor's part of the file.
+    let pattern = match keys {
+        [] => pattern.replace("countersign.deployments", DEPLOYMENTS),
+        _ => pattern.to_owned(),
+    };
+    let mut places = pattern.match_indices('<');
+    let Some((end, _)) = places.nth(keys.len()) else {
+        return Vec::new();
+    };
+    let before = pattern.get(..end).unwrap_or_default().trim_end_matches('.');
+    let before = schema::path(before, keys);
+    let mut found: Vec<String> = Vec::new();
+    if pattern.contains("client.connection.<c>") {
+        found.push("dpm".to_owned());
+    }
+    for (_, placed) in ours {
+        let is_below = placed
+            .path
+            .iter()
+            .zip(&before)
+            .all(|(one, other)| one == other);
+        let key = placed.path.get(before.len()).filter(|_| is_below);
+        if let Some(key) = key.filter(|key| !found.iter().any(|other| other == *key)) {
+            found.push(key.to_string());
         }
     }
-
-    /// Lists the map keys at the place of `pattern`'s next angle bracket, after `keys`.
-    fn keys(&self, pattern: &str, keys: &[String]) -> Vec<String> {
-        // What we add about a deployment is about one of the vendor's part of the file.
-        let pattern = if keys.is_empty() {
-            pattern.replace("countersign.deployments", DEPLOYMENTS)
-        } else {
-            pattern.to_owned()
-        };
-        let mut places = pattern.split('.').enumerate();
-        let mut places = places
-            .by_ref()
-            .filter(|(_, segment)| segment.starts_with('<'));
-        let Some((depth, _)) = places.nth(keys.len()) else {
-            return Vec::new();
-        };
-        let place = schema::path(&pattern, keys);
-        let before = place.get(..depth).unwrap_or_default();
-        let mut found: Vec<String> = Vec::new();
-        if pattern.contains("client.connection.<c>") {
-            found.push("dpm".to_owned());
-        }
-        for path in &self.paths {
-            let is_below = path.iter().zip(before).all(|(one, other)| one == other);
-            let key = path.get(depth).filter(|_| is_below);
-            if let Some(key) = key.filter(|key| !found.iter().any(|other| other == *key)) {
-                found.push(key.to_string());
-            }
-        }
-        found
-    }
+    found
 }
 
 pub(super) const DEPLOYMENTS: &str = "ataccama.one.platform.deployments";
@@ -333,17 +308,15 @@ impl Values {
         let mut layer = Layer::new();
         for (placed, given) in self.places {
             if given.len() > 1 {
-                findings.extend(duplicates(&placed, &given, view));
+                duplicates(&placed, &given, view, findings);
             }
             let is_list = matches!(placed.setting.takes(), Takes::List);
-            let content = match whole(given) {
-                Whole::One(value) if is_list => Content::List(split(&value)),
-                Whole::One(value) => Content::One(value),
-                Whole::Elements(elements) => {
-                    let (list, faults) = in_order(&placed, &elements, view);
-                    findings.extend(faults);
-                    Content::List(list)
-                }
+            // The last value without an index wins, also over elements: `roles` over `roles[0]`.
+            let whole = given.iter().rev().find(|given| given.index.is_none());
+            let content = match whole {
+                Some(whole) if is_list => Content::List(split(&whole.value)),
+                Some(whole) => Content::One(whole.value.clone()),
+                None => Content::List(in_order(&placed, &given, view, findings)),
             };
             layer.push((placed.path, content));
         }
@@ -351,64 +324,39 @@ impl Values {
     }
 }
 
-/// What counts of everything given for one setting.
-enum Whole {
-    One(Sourced),
-    Elements(Vec<(String, Sourced)>),
-}
-
-/// Takes the last value without an index, else the elements: `roles` wins over `roles[0]`.
-fn whole(given: Vec<Given>) -> Whole {
-    let mut elements = Vec::new();
-    let mut last = None;
-    for Given { index, value } in given {
-        match index {
-            Some(index) => elements.push((index, value)),
-            None => last = Some(value),
-        }
-    }
-    last.map_or(Whole::Elements(elements), Whole::One)
-}
-
 fn split(value: &Sourced) -> Vec<Sourced> {
     let element = |text: &str| value.clone().with_text(text.to_owned().into());
     bind::list(value.text()).into_iter().map(element).collect()
 }
 
-fn in_order(
-    placed: &Placed,
-    elements: &[(String, Sourced)],
-    view: &View,
-) -> (Vec<Sourced>, Vec<Finding>) {
-    let indices: Vec<_> = elements
-        .iter()
-        .map(|(i, v)| (i.as_str(), v.clone()))
-        .collect();
-    match indexed(indices) {
-        Ok(list) => (list, Vec::new()),
-        Err(faults) => {
-            let name = placed.name();
-            let fault = |(at, error): (usize, IndexError)| {
-                if error == IndexError::Twice {
-                    // That is CS0103.
-                    return None;
-                }
-                let (index, value) = elements.get(at)?;
-                let message = format!("index {} of `{name}` {error}", quote(index));
-                let found = finding(view, Code::Cs0109, value, Part::Name, message);
-                Some(found.with_help(format!(
-                    "number the elements `{name}[0]`, `{name}[1]` and so on, or write `{name}=A,B`"
-                )))
-            };
-            (Vec::new(), faults.into_iter().filter_map(fault).collect())
+/// Puts the elements of a list in order, or reports why it cannot.
+fn in_order(placed: &Placed, given: &[Given], view: &View, findings: &mut Limited) -> Vec<Sourced> {
+    let elements = given.iter();
+    let elements = elements.filter_map(|g| Some((g.index.as_deref()?, g.value.clone())));
+    let faults = match indexed(elements.collect()) {
+        Ok(list) => return list,
+        Err(faults) => faults,
+    };
+    let name = placed.name();
+    for (at, error) in faults {
+        // An index that is given twice is CS0103.
+        let at = given.get(at).filter(|_| error != IndexError::Twice);
+        if let Some(Given { index, value }) = at {
+            let index = quote(index.as_deref().unwrap_or_default());
+            let message = format!("index {index} of `{name}` {error}");
+            let help = format!(
+                "number the elements `{name}[0]`, `{name}[1]` and so on, or write `{name}=A,B`"
+            );
+            let found = finding(view, Code::Cs0109, value, Part::Name, message);
+            findings.push(found.with_help(help));
         }
     }
+    Vec::new()
 }
 
 /// Reports every value that a later one of the same name overrules.
-fn duplicates(placed: &Placed, given: &[Given], view: &View) -> Vec<Finding> {
+fn duplicates(placed: &Placed, given: &[Given], view: &View, findings: &mut Limited) {
     let mut seen: BTreeMap<Option<&str>, &Sourced> = BTreeMap::new();
-    let mut found = Vec::new();
     let name = placed.name();
     let severity = if placed.setting.decides_trust() {
         Severity::Error
@@ -422,20 +370,16 @@ fn duplicates(placed: &Placed, given: &[Given], view: &View) -> Vec<Finding> {
         let Some(other) = earlier.or(mixed) else {
             continue;
         };
-        let message = match index {
-            Some(index) if earlier.is_some() => format!(
-                "element {} of `{name}` is also set at {}",
-                quote(index),
-                other.origin()
-            ),
-            _ => format!("`{name}` is also set at {}", other.origin()),
+        let what = match index {
+            Some(index) if earlier.is_some() => format!("element {} of `{name}`", quote(index)),
+            _ => format!("`{name}`"),
         };
-        let found_here = finding(view, Code::Cs0103, value, Part::Name, message);
-        found.push(
-            found_here
+        let message = format!("{what} is also set at {}", other.origin());
+        let found = finding(view, Code::Cs0103, value, Part::Name, message);
+        findings.push(
+            found
                 .with_severity(severity)
                 .with_help("keep one of the two"),
         );
     }
-    found
 }

@@ -9,7 +9,7 @@ use crate::identity::Role;
 use crate::properties::name::Name;
 use crate::properties::{Content, FileText, Layer, Layered, Sourced, give_way};
 
-use super::gather::{self, Gathered, Names, Spellings};
+use super::gather::{self, Gathered, Spellings};
 use super::options::{self, Options};
 use super::parts::{Ignored, OwnKey, ReadDeployment, ReadKey};
 use super::profiles::{self, Above};
@@ -136,10 +136,7 @@ fn cold(layered: &Layered, reader: &Reader<'_>) -> BTreeMap<String, String> {
         .map(|path| {
             let content = layered.content(path);
             let values = content.map(Content::values).unwrap_or_default();
-            let texts = values.iter().map(|value| {
-                let text = reader.resolve(value.text());
-                text.unwrap_or_else(|| value.text().to_owned())
-            });
+            let texts = values.iter().map(|value| reader.resolve(value.text()));
             (path.join("."), texts.collect::<Vec<_>>().join(", "))
         })
         .collect()
@@ -166,9 +163,8 @@ fn layers(
     let mut layers = vec![defaults(question.kind)];
     layers.extend(files);
     if question.is_run() {
-        let names = Names::new(&gathered.ours);
-        let environment = gather::environment(view, question.environment, &names, findings);
-        layers.push(environment);
+        let (environment, ours) = (question.environment, &gathered.ours);
+        layers.push(gather::environment(view, environment, ours, findings));
         layers.push(gather::options(view, question.sets, &spellings, findings));
     }
     (layers, gathered, broken_key)

@@ -1,63 +1,19 @@
 //! From a module's home to everything it needs to run.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diagnostic::{Findings, Severity};
-use crate::grpc::{Module, ModuleError, Tokens};
-use crate::identity::{ModuleType, Role};
+use crate::grpc::{Module, ModuleError};
+use crate::identity::ModuleType;
 use crate::properties::ReadError;
-use crate::registry::AddressRules;
-use crate::token::Policy;
-use crate::trust::{Deployment, OwnDeployment};
+use crate::telemetry::Logging;
+use crate::trust::OwnDeployment;
 
 use super::inspect::inspect;
-use super::own::{
-    ClientSettings, EngineSettings, Home, LoggingSettings, PeerSettings, ProofMode,
-    RegistrySettings, Replay, ServerSettings,
-};
 use super::question::{ModuleKind, Question};
-use super::rotation::RotationSettings;
+use super::settings::{Home, Settings};
 use super::sources::{Asked, Source, Texts};
-
-/// A module's settings, complete and checked.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its folders.
-    pub home: Home,
-    /// Who it is.
-    pub own: OwnDeployment,
-    /// How far the change of its own key is.
-    pub rotation: RotationSettings,
-    /// The deployments that it trusts.
-    pub deployments: Vec<Deployment>,
-    /// What we add about those.
-    pub peers: Vec<PeerSettings>,
-    /// The role that the registry and the engine ask for.
-    pub impersonation_role: Role,
-    /// Times of tokens.
-    pub policy: Policy,
-    /// Whether a token is taken only once.
-    pub replay: Replay,
-    /// Which replies must be signed.
-    pub proof: ProofMode,
-    /// What its server does.
-    pub server: ServerSettings,
-    /// What its clients do.
-    pub client: ClientSettings,
-    /// What a DPM does with its engines.
-    pub registry: RegistrySettings,
-    /// What a DPE tells its DPM.
-    pub engine: EngineSettings,
-    /// Which log lines go where.
-    pub logging: LoggingSettings,
-    /// Whether a changed file takes effect at once.
-    pub reload: bool,
-    /// Warnings and notes; errors end in a [`LoadError`].
-    pub findings: Findings,
-    pub(super) source: Source,
-}
 
 /// Why settings could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -97,31 +53,6 @@ fn summary(findings: &Findings) -> String {
         (Some(first), 1) => first.to_string(),
         (Some(first), _) => format!("{first} (and {} more errors)", errors.saturating_sub(1)),
         (None, _) => "the settings cannot be used".to_owned(),
-    }
-}
-
-impl Home {
-    /// Takes `path` for a home if it is a folder, else for the file of one.
-    pub fn new(path: &Path) -> Self {
-        if path.is_dir() {
-            return Self::around(path.to_owned(), path.join("etc/application.properties"));
-        }
-        let etc = path.parent();
-        let dir = match etc.and_then(Path::file_name) {
-            Some(name) if name == "etc" => etc.and_then(Path::parent),
-            _ => etc,
-        };
-        let dir = dir.map_or_else(PathBuf::new, Path::to_owned);
-        Self::around(dir, path.to_owned())
-    }
-
-    fn around(dir: PathBuf, file: PathBuf) -> Self {
-        Self {
-            log: dir.join("log"),
-            storage: dir.join("storage"),
-            dir,
-            file,
-        }
     }
 }
 
@@ -168,7 +99,21 @@ impl Settings {
             assumed: &[],
         };
         let inspected = inspect(&question, &texts.files());
-        let source = Source::new(Arc::clone(asked), texts, &inspected);
+        let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
+        let revoked_at = keys
+            .filter_map(|read| Some((read.trusted.key.fingerprint(), read.revoked_at.clone()?)));
+        let source = Source {
+            asked: Arc::clone(asked),
+            digest: texts.digest(),
+            paths: texts.paths().to_owned(),
+            read: texts
+                .files()
+                .iter()
+                .map(|(path, _)| (*path).to_owned())
+                .collect(),
+            revoked_at: revoked_at.collect(),
+            cold: inspected.cold,
+        };
         let mut findings = inspected.findings;
         let own = inspected.own.filter(|_| findings.errors() == 0);
         let Some(own) = own else {
@@ -182,7 +127,6 @@ impl Settings {
             .map_err(|error| LoadError::Internal(error.into()))?;
         let deployments = inspected.deployments.into_iter();
         Ok(Self {
-            home,
             own: OwnDeployment {
                 module,
                 name: options.name.map(|(name, _)| name),
@@ -192,19 +136,24 @@ impl Settings {
             },
             rotation: inspected.rotation,
             deployments: deployments.filter_map(|read| read.deployment).collect(),
-            peers: options.peers,
+            addresses: options.addresses,
             impersonation_role: inspected.impersonation,
             policy: options.policy,
             replay: options.replay,
             proof: options.proof,
             server: options.server,
             client: options.client,
-            registry: options.registry,
+            limits: options.limits,
+            monitor: options.monitor,
             engine: options.engine,
-            logging: options.logging,
+            logging: Logging {
+                dir: home.log.clone(),
+                ..options.logging
+            },
             reload: options.reload,
             findings,
             source,
+            home,
         })
     }
 
@@ -214,37 +163,6 @@ impl Settings {
         warnings
             .filter(|found| found.severity() == Severity::Warning)
             .count()
-    }
-
-    /// Returns where the engines of each deployment may be dialled.
-    pub fn address_rules(&self) -> HashMap<String, AddressRules> {
-        let peers = self.peers.iter();
-        peers
-            .map(|peer| (peer.name.clone(), peer.addresses.clone()))
-            .collect()
-    }
-
-    /// Makes the module of these settings.
-    ///
-    /// # Errors
-    ///
-    /// When the deployments are ambiguous, which loading has ruled out.
-    pub fn module(&self) -> Result<Module, ModuleError> {
-        let tokens = if self.server.authenticate {
-            Tokens::Required
-        } else {
-            Tokens::OptionalOnLoopback
-        };
-        let start = Module::builder(self.own.clone())
-            .dangerous_tokens(tokens)
-            .policy(self.policy)
-            .proof_mode(self.proof)
-            .replay(self.replay)
-            .impersonation_role(self.impersonation_role.clone());
-        let trusting = self.deployments.iter().cloned();
-        trusting
-            .fold(start, crate::grpc::ModuleBuilder::trust)
-            .build()
     }
 }
 
@@ -257,7 +175,7 @@ pub fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Tells whether the environment's `variable` may be read as a setting, ours or Spring's.
+/// Returns `true` if the environment's `variable` may be read as a setting, ours or Spring's.
 pub fn may_be_setting(variable: &str) -> bool {
     let variable = variable.to_ascii_lowercase();
     let families = ["ataccama", "countersign", "spring"];
@@ -268,7 +186,7 @@ impl Module {
     /// Loads a module from `home`: a folder with `etc/application.properties`, or such a file.
     ///
     /// Variables of the environment override settings of the file, as in Spring Boot. The module
-    /// type is the folder's name, such as `dpm`; it is told to nobody but in `WhoAmI`.
+    /// type is the folder's name, such as `dpm`; only `WhoAmI` shows it.
     ///
     /// # Errors
     ///

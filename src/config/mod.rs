@@ -1,13 +1,13 @@
 //! From `application.properties`, the environment and `--set` to everything a module needs, and
 //! every finding on the way.
 
+mod build;
 mod check;
 mod fix;
 mod gather;
 mod inspect;
 mod load;
 mod options;
-mod own;
 mod parts;
 mod profiles;
 mod question;
@@ -16,6 +16,7 @@ mod reload;
 mod rotation;
 mod rules;
 mod schema;
+mod settings;
 mod sources;
 mod tls;
 mod view;
@@ -23,12 +24,13 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use build::StartError;
 pub use check::{Checked, Report, check, check_texts};
 pub use fix::{Repair, fix};
-pub use load::{LoadError, Settings, environment, may_be_setting};
-pub use own::{ConnectionSettings, Home};
+pub use load::{LoadError, environment, may_be_setting};
 pub use profiles::{active_files, main_of};
 pub use question::ModuleKind;
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use rules::file::holds_private_key;
+pub use settings::{ConnectionSettings, Home, Settings};

@@ -96,22 +96,15 @@ pub(super) fn check(reader: &mut Reader<'_>, above: Above<'_>) {
     let view = reader.view();
     absent(reader, view, above);
     for (at, entry) in view.entries().iter().enumerate() {
-        if view.document().file_of_entry(at) == 0 || !is_active(entry.key()) {
-            continue;
+        if view.document().file_of_entry(at) > 0 && is_active(entry.key()) {
+            let at = at_entry(view.document(), at, entry);
+            let message = "the file of a profile makes no profile active";
+            let found = finding(view, Code::Cs0305, &at, Part::Name, message);
+            let main = view.document().path().display();
+            let help = format!("write it into `{main}`, or set it as an environment variable");
+            let found = found.with_severity(Severity::Warning).with_key(ACTIVE);
+            reader.push(found.with_help(help));
         }
-        let origin = view.document().origin(entry.value_span().start);
-        let value = Sourced::new(entry.value(), origin).with_entry(at);
-        let message = "the file of a profile makes no profile active";
-        let found = finding(view, Code::Cs0305, &value, Part::Name, message);
-        reader.findings.push(
-            found
-                .with_severity(Severity::Warning)
-                .with_key(ACTIVE)
-                .with_help(format!(
-                    "write it into `{}`, or set it as an environment variable",
-                    view.document().path().display()
-                )),
-        );
     }
 }
 
@@ -120,87 +113,63 @@ fn absent(reader: &mut Reader<'_>, view: &View, above: Above<'_>) {
     let document = view.document();
     let starts = document.file_starts();
     let read: Vec<_> = starts.map(|start| document.path_at(start)).collect();
-    for (profile, given) in active(document, above).iter().take(MOST) {
+    for (profile, at) in active(document, above).iter().take(MOST) {
         let file = file_of(document.path(), profile);
         let Some(file) = file.filter(|file| !read.contains(&file.as_path())) else {
             continue;
         };
-        let at = match *given {
-            Given::Set => Sourced::new("", Origin::SetOption),
-            Given::Variable(name) => Sourced::new("", Origin::Environment(name.into())),
-            Given::Entry(at) => {
-                let span = view.entry(at).map(Entry::value_span).unwrap_or_default();
-                Sourced::new("", document.origin(span.start)).with_entry(at)
-            }
-        };
-        let shown = redact(profile);
-        let file = if shown == *profile {
-            file.display().to_string()
-        } else {
-            file.with_file_name(format!("…-{shown}.properties"))
-                .display()
-                .to_string()
-        };
+        let file = file.display().to_string();
+        let file = file.replace(profile.as_str(), &redact(profile));
         let profile = quote(profile);
         let message = format!("profile {profile} is active and `{file}` is not there");
-        let found = finding(view, Code::Cs0305, &at, Part::Value, message);
-        reader.findings.push(
-            found
-                .with_key(ACTIVE)
-                .with_help("write that file, correct the profile's name, or take it from the list"),
-        );
+        let found = finding(view, Code::Cs0305, at, Part::Value, message).with_key(ACTIVE);
+        let help = "write that file, correct the profile's name, or take it from the list";
+        reader.push(found.with_help(help));
     }
-}
-
-/// Where a profile is made active.
-#[derive(Clone, Copy, Debug)]
-enum Given<'a> {
-    Set,
-    /// The variable, as it is written.
-    Variable(&'a str),
-    /// The number of the main file's entry.
-    Entry(usize),
 }
 
 /// Lists the active profiles, and where each is named: those of `--set`, else of the environment,
 /// else of the main file.
-fn active<'a>(document: &Document, above: Above<'a>) -> Vec<(String, Given<'a>)> {
+fn active(document: &Document, above: Above<'_>) -> Vec<(String, Sourced)> {
     let given = match above.given() {
-        Some((given, value)) => vec![(given, value)],
+        Some(given) => vec![given],
         None => in_file(document),
     };
     let look_up = |name: &str| look_up(document, above.environment, name);
     let mut profiles = Vec::new();
-    for (given, value) in given {
-        let text = placeholder::resolve(value, &look_up).unwrap_or_default();
+    for given in given {
+        let text = placeholder::resolve(given.text(), &look_up).unwrap_or_default();
         let names = bind::list(&text).into_iter();
-        profiles.extend(names.map(|name| (name.to_owned(), given)));
+        profiles.extend(names.map(|name| (name.to_owned(), given.clone())));
     }
     profiles
 }
 
-impl<'a> Above<'a> {
+impl Above<'_> {
     /// Returns what stands above the file and names the active profiles.
-    fn given(self) -> Option<(Given<'a>, &'a str)> {
+    fn given(self) -> Option<Sourced> {
         let mut sets = self.sets.iter().rev();
         if let Some((_, value)) = sets.find(|(name, _)| is_active(name)) {
-            return Some((Given::Set, value));
+            return Some(Sourced::new(value, Origin::SetOption));
         }
         let wanted = variable_for(ACTIVE);
         let mut variables = self.environment.iter();
         let (name, value) = variables.find(|(name, _)| name.eq_ignore_ascii_case(&wanted))?;
-        Some((Given::Variable(name), value))
+        Some(Sourced::new(
+            value,
+            Origin::Environment(name.as_str().into()),
+        ))
     }
 }
 
-/// Tells whether a text may name active profiles, in any spelling. Most do not, and are not parsed
+/// Returns `true` if a text may name active profiles, in any spelling. Most do not, and are not parsed
 /// for it.
 fn may_name_profiles(text: &str) -> bool {
     let mut lines = text.split('\n').flat_map(|line| line.split('\r'));
     text.contains('\\') || lines.any(|line| may_be_active(line.trim_start()))
 }
 
-/// Tells, at little cost, that a name is not that of the active profiles: most are not.
+/// Returns `false`, at little cost, for most names that are not that of the active profiles.
 fn may_be_active(name: &str) -> bool {
     let letters = name.trim_start_matches(['-', '_']);
     letters.starts_with(['s', 'S'])
@@ -222,28 +191,31 @@ fn is_active(name: &str) -> bool {
 }
 
 /// Returns what the main file says: the last value, or the elements of a list in their order.
-fn in_file<'a>(document: &Document) -> Vec<(Given<'a>, &str)> {
+fn in_file(document: &Document) -> Vec<Sourced> {
     let mut elements = Vec::new();
     let mut last = None;
     for (at, entry) in document.entries().iter().enumerate() {
         if document.file_of_entry(at) > 0 {
             break;
         }
-        let value = (Given::Entry(at), entry.value());
         match as_active(entry.key()).map(|placed| placed.index) {
-            Some(Some(index)) => elements.push((index, value)),
-            Some(None) => last = Some(value),
+            Some(Some(index)) => elements.push((index, at_entry(document, at, entry))),
+            Some(None) => last = Some(at_entry(document, at, entry)),
             None => {}
         }
     }
-    let elements = elements
-        .iter()
-        .map(|(index, value)| (index.as_str(), *value));
+    let elements = elements.iter();
+    let elements = elements.map(|(index, value)| (index.as_str(), value.clone()));
     match last {
         Some(value) => vec![value],
         // Where the indices are wrong, that is CS0109.
         None => indexed(elements.collect()).unwrap_or_default(),
     }
+}
+
+fn at_entry(document: &Document, at: usize, entry: &Entry) -> Sourced {
+    let origin = document.origin(entry.value_span().start);
+    Sourced::new(entry.value(), origin).with_entry(at)
 }
 
 /// Finds what a placeholder in the list of profiles stands for: a variable, or a value of the main
@@ -275,5 +247,5 @@ fn file_of(file: &Path, profile: &str) -> Option<PathBuf> {
     Some(file.with_file_name(format!("{stem}-{profile}.properties")))
 }
 
-/// More profiles than anybody activates.
+/// The most profiles that are read.
 const MOST: usize = 64;

@@ -12,7 +12,7 @@ use crate::properties::placeholder::{self, Looked, PlaceholderError};
 use crate::properties::{Content, Layered, Sourced};
 
 use super::question::Question;
-use super::schema::{self, Known, Placed, Takes};
+use super::schema::{self, Fallback, Known, Placed, Setting, Takes};
 use super::view::{Limited, Part, View, finding};
 
 /// Where placeholders find their values, and where values find their types.
@@ -22,8 +22,8 @@ pub(super) struct Reader<'a> {
     pub(super) question: &'a Question<'a>,
     ours: &'a [(usize, Placed)],
     by_name: OnceCell<HashMap<String, usize>>,
-    /// Settings whose placeholder cannot be resolved, and where: each is reported once.
-    unresolved: HashSet<(String, Origin)>,
+    /// What was reported of values, and where: each once, however often a value is read.
+    reported: HashSet<(String, Origin)>,
     first_below: OnceCell<HashMap<&'a [Cow<'static, str>], usize>>,
     pub(super) findings: Limited,
 }
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
             question,
             ours,
             by_name: OnceCell::new(),
-            unresolved: HashSet::new(),
+            reported: HashSet::new(),
             first_below: OnceCell::new(),
             findings: Limited::default(),
         }
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
         self.layered.value(path)
     }
 
-    /// Tells whether somebody set it: the file, the environment or `--set`.
+    /// Returns `true` if it is set by the file, the environment or `--set`.
     pub(super) fn is_set(&self, name: &str, keys: &[String]) -> bool {
         self.raw(name, keys)
             .is_some_and(|value| *value.origin() != Origin::Default)
@@ -88,17 +88,12 @@ impl<'a> Reader<'a> {
 
     /// Resolves the placeholders of a `value`, whose setting is called `name`.
     fn resolved(&mut self, value: &Sourced, name: impl FnOnce() -> String) -> Option<Sourced> {
-        let trimmed = |text: &str| value.clone().with_text(text.trim().to_owned().into());
-        if !placeholder::has_placeholder(value.text()) {
-            let is_trimmed = value.text().trim().len() == value.text().len();
-            return Some(if is_trimmed {
-                value.clone()
-            } else {
-                trimmed(value.text())
-            });
+        let has_none = !placeholder::has_placeholder(value.text());
+        if has_none && value.text().trim().len() == value.text().len() {
+            return Some(value.clone());
         }
         match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
-            Ok(text) => Some(trimmed(&text)),
+            Ok(text) => Some(value.clone().with_text(text.trim().to_owned().into())),
             Err(error) => {
                 self.cannot_resolve(name(), value, &error);
                 None
@@ -107,12 +102,6 @@ impl<'a> Reader<'a> {
     }
 
     fn cannot_resolve(&mut self, name: String, value: &Sourced, error: &PlaceholderError) {
-        if !self
-            .unresolved
-            .insert((name.clone(), value.origin().clone()))
-        {
-            return;
-        }
         let help = match error {
             PlaceholderError::Unresolved(_) => {
                 "set that name, or give a default: `${name:default}`"
@@ -121,8 +110,22 @@ impl<'a> Reader<'a> {
             _ => "write the value itself",
         };
         let message = format!("the placeholder in `{name}` cannot be resolved: {error}");
-        let found = finding(self.view, Code::Cs0111, value, Part::Value, message);
-        self.findings.push(found.with_key(name).with_help(help));
+        self.report_once(Code::Cs0111, name, value, message, help.to_owned());
+    }
+
+    fn report_once(
+        &mut self,
+        code: Code,
+        name: String,
+        value: &Sourced,
+        message: String,
+        help: String,
+    ) {
+        let report = (message.clone(), value.origin().clone());
+        if self.reported.insert(report) {
+            let found = self.finding(code, value, message);
+            self.push(found.with_key(name).with_help(help));
+        }
     }
 
     /// Finds what a name in a placeholder stands for: a setting, any name of the file, a variable,
@@ -179,45 +182,43 @@ impl<'a> Reader<'a> {
         ))
     }
 
-    pub(super) fn switch(&mut self, name: &str, keys: &[String]) -> Option<bool> {
-        self.typed(name, keys, bind::switch)
+    /// Returns the value of a switch; one without a default is off.
+    pub(super) fn switch(&mut self, name: &str, keys: &[String]) -> bool {
+        self.typed(name, keys, bind::switch).unwrap_or_default()
     }
 
-    pub(super) fn integer(&mut self, name: &str) -> Option<u64> {
-        let (least, most) = match takes(name) {
-            Some(Takes::Integer(least, most)) => (least, most),
-            _ => (0, u64::MAX),
-        };
-        self.typed(name, &[], |text| bind::integer(text, least, most))
+    pub(super) fn integer<T: TryFrom<u64> + Default>(&mut self, name: &str) -> T {
+        self.number(name, &[]).unwrap_or_default()
     }
 
     pub(super) fn port(&mut self, name: &str, keys: &[String]) -> Option<u16> {
-        let least = match takes(name) {
-            Some(Takes::Integer(least, _)) => least,
-            _ => 0,
-        };
-        let port = self.typed(name, keys, |text| bind::integer(text, least, 65_535))?;
-        u16::try_from(port).ok()
+        self.number(name, keys)
     }
 
-    pub(super) fn time(&mut self, name: &str) -> Option<Duration> {
-        let Some(Takes::Time(unit, least, most)) = takes(name) else {
+    fn number<T: TryFrom<u64>>(&mut self, name: &str, keys: &[String]) -> Option<T> {
+        let Some(Takes::Integer(least, most)) = takes(name) else {
             return None;
         };
+        let number = self.typed(name, keys, |text| bind::integer(text, least, most))?;
+        T::try_from(number).ok()
+    }
+
+    pub(super) fn time(&mut self, name: &str) -> Duration {
+        let Some(Takes::Time(unit, least, most)) = takes(name) else {
+            return Duration::ZERO;
+        };
         self.typed(name, &[], |text| bind::duration(text, unit, least, most))
+            .unwrap_or_default()
     }
 
-    pub(super) fn size(&mut self, name: &str) -> Option<u64> {
-        self.typed(name, &[], |text| bind::size(text, 1, u64::from(u32::MAX)))
+    pub(super) fn size(&mut self, name: &str) -> usize {
+        let size = self.typed(name, &[], |text| bind::size(text, 1, u64::from(u32::MAX)));
+        usize::try_from(size.unwrap_or_default()).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn word<T: Copy>(
-        &mut self,
-        name: &str,
-        keys: &[String],
-        words: &[(&str, T)],
-    ) -> Option<T> {
-        self.typed(name, keys, |text| bind::choice(text, words))
+    pub(super) fn word<T: Copy + Default>(&mut self, name: &str, words: &[(&str, T)]) -> T {
+        let word = self.typed(name, &[], |text| bind::choice(text, words));
+        word.unwrap_or_default()
     }
 
     /// Returns the elements of a list, placeholders resolved, blanks dropped.
@@ -230,7 +231,7 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// Resolves the placeholders of settings that nobody reads, and finds copies of a private key
+    /// Resolves the placeholders of settings that are not read, and finds copies of a private key
     /// under any other name: in the entries `foreign`.
     pub(super) fn rest(&mut self, foreign: impl Iterator<Item = usize>) {
         let contents = self.layered.contents();
@@ -261,25 +262,29 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Resolves a text that is no setting of ours; none where that cannot be done.
-    pub(super) fn resolve(&self, text: &str) -> Option<String> {
+    /// Returns a text with its placeholders resolved if that can be done.
+    pub(super) fn resolve(&self, text: &str) -> String {
         let resolved = placeholder::resolve(text, &|name| self.look_up(name));
-        Some(resolved.ok()?.to_string())
+        resolved.map_or_else(|_error| text.to_owned(), |resolved| resolved.to_string())
     }
 
+    /// Reads a value. Without a valid one, the default of the table of settings applies, if there
+    /// is one for every module.
     fn typed<T>(
         &mut self,
         name: &str,
         keys: &[String],
-        read: impl FnOnce(&str) -> Result<T, ValueError>,
+        read: impl Fn(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
-        let value = self.text(name, keys)?;
-        match read(value.text()) {
-            Ok(read) => Some(read),
-            Err(error) => {
-                self.wrong(name, keys, &value, &error.to_string());
-                None
+        if let Some(value) = self.text(name, keys) {
+            match read(value.text()) {
+                Ok(read) => return Some(read),
+                Err(error) => self.wrong(name, keys, &value, &error.to_string()),
             }
+        }
+        match setting(name).filter(|_| keys.is_empty())?.fallback() {
+            Fallback::Text(text) => read(text).ok(),
+            _ => None,
         }
     }
 
@@ -287,8 +292,7 @@ impl<'a> Reader<'a> {
     pub(super) fn wrong(&mut self, name: &str, keys: &[String], value: &Sourced, why: &str) {
         let setting = schema::path(name, keys).join(".");
         let message = format!("the value {} of `{setting}` {why}", quote(value.text()));
-        let found = self.finding(Code::Cs0306, value, message).with_key(setting);
-        self.findings.push(found.with_help(advice(name, value)));
+        self.report_once(Code::Cs0306, setting, value, message, advice(name, value));
     }
 
     /// Reads a value with `parse`, whose error goes on from the value; reports what is wrong.
@@ -347,7 +351,7 @@ impl<'a> Reader<'a> {
         self.findings.push(found.with_help(help));
     }
 
-    /// Tells whether an offset in the value is one in the file: no placeholder changed it.
+    /// Returns `true` if an offset in the value is one in the file: no placeholder changed it.
     pub(super) fn stands_as_written(&self, value: &Sourced) -> bool {
         let entry = value.entry().and_then(|at| self.view.entry(at));
         entry.is_some_and(|entry| entry.value().starts_with(value.text()))
@@ -390,9 +394,12 @@ fn first_below(entries: &[(usize, Placed)]) -> HashMap<&[Cow<'static, str>], usi
     first
 }
 
+fn setting(name: &str) -> Option<&'static Setting> {
+    schema::settings().find(|setting| setting.name() == name)
+}
+
 fn takes(name: &str) -> Option<Takes> {
-    let setting = schema::settings().find(|setting| setting.name() == name)?;
-    Some(setting.takes())
+    setting(name).map(Setting::takes)
 }
 
 /// Says what to write instead.

@@ -1,4 +1,4 @@
-//! The files that settings are read from, and what tells that they changed.
+//! The files that settings are read from, and how changes of them are noticed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::inspect::Inspected;
 use super::profiles::{self, Above};
 use super::question::ModuleKind;
 use crate::diagnostic::Origin;
@@ -32,30 +31,16 @@ pub(super) struct Source {
     /// The files to look at, whether they are there or not.
     pub(super) paths: Vec<PathBuf>,
     /// Those of them that were.
-    read: Vec<PathBuf>,
+    pub(super) read: Vec<PathBuf>,
     /// Every value that only a restart changes, by name.
-    cold: BTreeMap<String, String>,
+    pub(super) cold: BTreeMap<String, String>,
     /// The value that decides whether a key is revoked, as written.
     pub(super) revoked_at: HashMap<Fingerprint, Sourced>,
 }
 
 impl Source {
-    pub(super) fn new(asked: Arc<Asked>, texts: &Texts, inspected: &Inspected) -> Self {
-        let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
-        let revoked_at = keys
-            .filter_map(|read| Some((read.trusted.key.fingerprint(), read.revoked_at.clone()?)));
-        Self {
-            asked,
-            digest: texts.digest(),
-            paths: texts.paths().to_owned(),
-            read: texts.files.iter().map(|(path, _)| path.clone()).collect(),
-            cold: inspected.cold.clone(),
-            revoked_at: revoked_at.collect(),
-        }
-    }
-
-    /// Tells how high `origin` stands among what was read: its file, or above all files; none where
-    /// that was not read.
+    /// Returns the position of `origin` among what was read, the lowest first: its file, or above all
+    /// files; `None` if its file was not read.
     pub(super) fn rank(&self, origin: &Origin) -> Option<usize> {
         match origin {
             Origin::File { path, .. } => self.read.iter().position(|read| **read == **path),
@@ -89,7 +74,7 @@ pub(super) struct Texts {
     digest: Digest,
 }
 
-/// Tells one content of the files from another.
+/// Identifies one content of the files.
 pub(super) type Digest = [u8; 32];
 
 impl Texts {
@@ -166,7 +151,7 @@ pub(super) fn digest_of_error(error: &ReadError) -> Digest {
     Sha256::digest(error.to_string().as_bytes()).into()
 }
 
-/// What the system tells of a file without reading it; a link is followed.
+/// The metadata of a file that changes with its content; a link is followed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Stamp(Option<[i128; 5]>);
 

@@ -1,27 +1,27 @@
 //! TLS of the server and of each connection: every property of its own from the most specific
 //! place that has it.
 
-mod chain;
+mod end;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Code, Severity};
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions};
-use crate::properties::Sourced;
 use crate::properties::name::{Name, uniform};
+use crate::properties::{Sourced, bind};
 
-use super::own::Home;
 use super::read::Reader;
-use chain::{Chain, Found};
+use super::settings::Home;
+use end::{Place, TlsEnd};
 
-/// Most specific first.
-const SERVER: &[&str] = &["ataccama.server.grpc.tls", "ataccama.server.tls"];
-const CLIENT: &[&str] = &[
-    "ataccama.client.connection.<c>.grpc.tls",
-    "ataccama.client.connection.<c>.tls",
-    "ataccama.client.grpc.tls",
-    "ataccama.client.tls",
+const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
+    ("none", ClientAuth::None),
+    ("optional", ClientAuth::Optional),
+    ("require", ClientAuth::Require),
+    ("required", ClientAuth::Require),
+    ("false", ClientAuth::None),
+    ("true", ClientAuth::Require),
 ];
 
 /// The connection whose TLS dialled-back engines get.
@@ -36,7 +36,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Tells whether the connection `name` uses TLS.
+    /// Returns `true` if the connection `name` uses TLS.
     pub(super) fn is_on(&self, name: &str) -> bool {
         self.clients.get(name).is_some_and(|side| side.on)
     }
@@ -60,88 +60,81 @@ pub(super) struct Side<T> {
 
 /// Reads TLS of the server and of `connections`.
 pub(super) fn read(reader: &mut Reader<'_>, connections: &[String]) -> Tls {
-    let mut settings = Settings::new(reader);
-    let server = settings.server();
+    let mut ends = Ends {
+        folder: Home::new(reader.view().document().path()).dir,
+        used: BTreeMap::new(),
+        reader,
+    };
+    let server = ends.server();
     let mut clients = BTreeMap::new();
     for name in connections.iter().map(String::as_str).chain([DIAL_BACK]) {
         if !clients.contains_key(name) {
-            clients.insert(name.to_owned(), settings.client(name));
+            clients.insert(name.to_owned(), ends.client(name));
         }
     }
-    settings.without_effect();
+    ends.without_effect();
     Tls { server, clients }
 }
 
-/// Reads each setting once, however many connections fall back to it.
-struct Settings<'a, 'b> {
+/// Reads one end after the other.
+struct Ends<'a, 'b> {
     reader: &'a mut Reader<'b>,
+    /// Where the relative paths of PEM files start.
     folder: PathBuf,
-    switches: BTreeMap<String, bool>,
-    words: BTreeMap<String, Option<ClientAuth>>,
-    files: BTreeMap<String, Option<PemFile>>,
-    /// Settings of an end that uses TLS.
-    in_effect: BTreeSet<String>,
-    /// Settings of an end that does not.
-    idle: BTreeMap<String, Found>,
+    /// Settings that have an effect with TLS only, and whether an end that they are for uses it.
+    used: BTreeMap<String, (&'b Sourced, bool)>,
 }
 
-impl<'a, 'b> Settings<'a, 'b> {
-    fn new(reader: &'a mut Reader<'b>) -> Self {
-        Self {
-            folder: Home::new(reader.view().document().path()).dir,
-            reader,
-            switches: BTreeMap::new(),
-            words: BTreeMap::new(),
-            files: BTreeMap::new(),
-            in_effect: BTreeSet::new(),
-            idle: BTreeMap::new(),
-        }
-    }
+/// A property as it is set.
+struct Found<'b> {
+    place: Place,
+    at: &'b Sourced,
+}
 
+impl<'b> Ends<'_, 'b> {
     fn server(&mut self) -> Side<ServerTlsOptions> {
-        let chain = Chain {
-            prefixes: SERVER,
-            connection: String::new(),
-        };
-        let mut side = self.side(&chain);
+        let end = TlsEnd::Server;
+        let mut side = self.side(end);
         if !side.on {
             return side;
         }
-        let client_auth = self.client_auth(&chain);
-        let trust = self.file(&chain, "trust-cert-collection");
-        match self.own(&chain) {
+        let client_auth = self.client_auth(end);
+        let trust = self.file(end, "trust-cert-collection");
+        match self.own(end) {
             Ok(Some(own)) => {
                 side.options = Some(ServerTlsOptions {
                     own,
-                    client_auth: client_auth.and_then(|(auth, _)| auth),
+                    client_auth: client_auth.map(|(auth, _)| auth),
                     trust,
-                    settings: chain.start(),
+                    settings: end.start(),
                 });
             }
-            Ok(None) => self.no_certificate(&chain, side.at.as_ref()),
+            Ok(None) => self.no_certificate(end, side.at.as_ref()),
             Err(Reported) => {}
         }
         side
     }
 
     fn client(&mut self, name: &str) -> Side<ClientTlsOptions> {
-        let chain = Chain {
-            prefixes: CLIENT,
-            connection: name.to_owned(),
-        };
-        let mut side = self.side(&chain);
+        let end = TlsEnd::Client(name);
+        let mut side = self.side(end);
         if !side.on {
             return side;
         }
-        let auth = self.client_auth(&chain);
-        let trust = self.file(&chain, "trust-cert-collection");
-        let Ok(own) = self.own(&chain) else {
+        let auth = self.client_auth(end);
+        let trust = self.file(end, "trust-cert-collection");
+        let Ok(own) = self.own(end) else {
             return side;
         };
+        let settings = end.start();
         let own = match (own, auth) {
-            (_, Some((Some(ClientAuth::None), _))) => None,
-            (None, Some((Some(ClientAuth::Require), found))) => {
-                self.no_client_certificate(&chain, &found);
+            (_, Some((ClientAuth::None, _))) => None,
+            (None, Some((ClientAuth::Require, at))) => {
+                let message = format!(
+                    "a client certificate is to be shown, but `{settings}.cert-chain` and `.private-key` are missing"
+                );
+                let help = "name the two PEM files, or write `false`";
+                self.reader.report(Code::Cs0306, at, message, help);
                 return side;
             }
             (own, _) => own,
@@ -149,30 +142,30 @@ impl<'a, 'b> Settings<'a, 'b> {
         side.options = Some(ClientTlsOptions {
             own,
             trust,
-            settings: chain.start(),
+            settings,
         });
         side
     }
 
-    fn side<T>(&mut self, chain: &Chain) -> Side<T> {
-        let on = self.find(chain, "enabled");
-        let cert_chain = self.find(chain, "cert-chain");
-        let raw = |found: &Found| self.reader.raw(&found.pattern, &found.keys).cloned();
-        let (at, cert_chain_at) = (on.as_ref().and_then(raw), cert_chain.as_ref().and_then(raw));
-        let on = on.is_some_and(|found| self.switch(&found));
+    fn side<T>(&mut self, end: TlsEnd<'_>) -> Side<T> {
+        let enabled = self.find(end, "enabled");
+        let at = enabled.as_ref().map(|found| found.at.clone());
+        // What is no word is an error, and nothing runs on a file with errors.
+        let on = enabled
+            .is_some_and(|Found { place, .. }| self.reader.switch(&place.pattern, &place.keys));
         for property in ["mtls", "cert-chain", "private-key"] {
-            let Some(found) = self.find(chain, property) else {
-                continue;
-            };
-            if on {
-                self.in_effect.insert(found.setting);
-            } else {
-                self.idle.insert(found.setting.clone(), found);
+            if let Some(found) = self.find(end, property) {
+                let (_, used) = self
+                    .used
+                    .entry(found.place.setting)
+                    .or_insert((found.at, on));
+                *used |= on;
             }
         }
+        let cert_chain = self.find(end, "cert-chain");
         Side {
             at,
-            cert_chain_at,
+            cert_chain_at: cert_chain.map(|found| found.at.clone()),
             on,
             options: None,
         }
@@ -180,15 +173,10 @@ impl<'a, 'b> Settings<'a, 'b> {
 
     /// Warns of what would have an effect only with TLS, where no end that it is for uses it.
     fn without_effect(&mut self) {
-        let idle = std::mem::take(&mut self.idle);
-        for (setting, found) in idle {
-            let Some(at) = self.reader.raw(&found.pattern, &found.keys) else {
-                continue;
-            };
+        for (setting, (at, used)) in std::mem::take(&mut self.used) {
             let asks_nothing = matches!(uniform(at.text().trim()).as_str(), "none" | "false");
             let (start, property) = setting.rsplit_once('.').unwrap_or(("", &setting));
-            let is_mtls = property == "mtls";
-            if self.in_effect.contains(&setting) || (is_mtls && asks_nothing) {
+            if used || (property == "mtls" && asks_nothing) {
                 continue;
             }
             let end = if setting.starts_with("ataccama.server.") {
@@ -198,146 +186,86 @@ impl<'a, 'b> Settings<'a, 'b> {
             };
             let message = format!("`{setting}` has no effect without TLS: {end}");
             let help = format!("set `{start}.enabled=true`, or remove this");
-            let finding = self.reader.finding(Code::Cs0305, at, message);
-            self.reader.findings.push(
-                finding
-                    .with_severity(Severity::Warning)
-                    .with_help(help)
-                    .with_key(setting),
-            );
+            let found = self.reader.finding(Code::Cs0305, at, message);
+            let found = found.with_severity(Severity::Warning).with_help(help);
+            self.reader.push(found);
         }
     }
 
     /// Finds the most specific place where `property` is set, and not to nothing.
-    fn find(&self, chain: &Chain, property: &str) -> Option<Found> {
-        chain.places(property).find(|found| {
-            let raw = self.reader.raw(&found.pattern, &found.keys);
-            raw.is_some_and(|value| !value.text().trim().is_empty())
+    fn find(&self, end: TlsEnd<'_>, property: &str) -> Option<Found<'b>> {
+        end.places(property).find_map(|place| {
+            let at = self.reader.raw(&place.pattern, &place.keys)?;
+            (!at.text().trim().is_empty()).then_some(Found { place, at })
         })
     }
 
-    fn switch(&mut self, found: &Found) -> bool {
-        if let Some(known) = self.switches.get(&found.setting) {
-            return *known;
-        }
-        let on = self.reader.switch(&found.pattern, &found.keys);
-        // What is no word is an error, and nothing runs on a file with errors.
-        let on = on.unwrap_or(false);
-        self.switches.insert(found.setting.clone(), on);
-        on
-    }
-
-    fn client_auth(&mut self, chain: &Chain) -> Option<(Option<ClientAuth>, Found)> {
-        let words = [
-            ("none", ClientAuth::None),
-            ("optional", ClientAuth::Optional),
-            ("require", ClientAuth::Require),
-            ("required", ClientAuth::Require),
-            ("false", ClientAuth::None),
-            ("true", ClientAuth::Require),
-        ];
-        let found = self.find(chain, "mtls")?;
-        if let Some(known) = self.words.get(&found.setting) {
-            return Some((*known, found));
-        }
-        let auth = self.reader.word(&found.pattern, &found.keys, &words);
-        self.words.insert(found.setting.clone(), auth);
-        Some((auth, found))
+    fn client_auth(&mut self, end: TlsEnd<'_>) -> Option<(ClientAuth, &'b Sourced)> {
+        let Found { place, at } = self.find(end, "mtls")?;
+        let (auth, _) = self.reader.parsed(&place.pattern, &place.keys, |text| {
+            bind::choice(text, CLIENT_AUTH).map_err(|error| error.to_string())
+        })?;
+        Some((auth, at))
     }
 
     /// Reads the own certificate and key; the error is reported already.
-    fn own(&mut self, chain: &Chain) -> Result<Option<OwnFiles>, Reported> {
-        let set = ["cert-chain", "private-key"].map(|property| self.find(chain, property));
-        match set {
-            [None, None] => Ok(None),
-            [Some(one), None] => Err(self.half(chain, &one, "private-key")),
-            [None, Some(other)] => Err(self.half(chain, &other, "cert-chain")),
+    fn own(&mut self, end: TlsEnd<'_>) -> Result<Option<OwnFiles>, Reported> {
+        let set = ["cert-chain", "private-key"].map(|property| self.find(end, property));
+        let (found, missing) = match set {
+            [None, None] => return Ok(None),
             [Some(_), Some(_)] => {
-                let files = ["cert-chain", "private-key"].map(|p| self.file(chain, p));
+                let files = ["cert-chain", "private-key"].map(|p| self.file(end, p));
                 let [Some(cert_chain), Some(private_key)] = files else {
                     return Err(Reported);
                 };
-                Ok(Some(OwnFiles {
+                return Ok(Some(OwnFiles {
                     cert_chain,
                     private_key,
-                }))
+                }));
             }
-        }
-    }
-
-    fn half(&mut self, chain: &Chain, found: &Found, missing: &str) -> Reported {
-        let place = chain.places(missing).next();
-        let missing = place.map(|place| place.setting).unwrap_or_default();
-        if let Some(at) = self.reader.raw(&found.pattern, &found.keys) {
-            let message = format!("`{missing}` is missing beside this");
-            let finding = self.reader.finding(Code::Cs0306, at, message);
-            self.reader.findings.push(
-                finding
-                    .with_key(found.setting.clone())
-                    .with_help("a certificate and its private key go together"),
-            );
-        }
-        Reported
+            [Some(one), None] => (one, "private-key"),
+            [None, Some(other)] => (other, "cert-chain"),
+        };
+        let message = format!("`{}` is missing beside this", end.setting(missing));
+        let help = "a certificate and its private key go together";
+        self.reader.report(Code::Cs0306, found.at, message, help);
+        Err(Reported)
     }
 
     /// Reads a PEM file's path. None where it is not set or was reported.
-    fn file(&mut self, chain: &Chain, property: &str) -> Option<PemFile> {
-        let found = self.find(chain, property)?;
-        if let Some(known) = self.files.get(&found.setting) {
-            return known.clone();
-        }
-        let value = self.reader.text(&found.pattern, &found.keys);
-        let file = value.and_then(|value| match path(value.text()) {
-            Ok(path) => Some(PemFile {
-                path: self.folder.join(path),
-                setting: found.setting.clone(),
-            }),
-            Err(why) => {
-                self.reader.wrong(&found.pattern, &found.keys, &value, why);
-                None
-            }
-        });
-        self.files.insert(found.setting, file.clone());
-        file
+    fn file(&mut self, end: TlsEnd<'_>, property: &str) -> Option<PemFile> {
+        let Found { place, .. } = self.find(end, property)?;
+        let (path, _) = self.reader.parsed(&place.pattern, &place.keys, |text| {
+            let path = path(text).map_err(str::to_owned)?;
+            Ok(self.folder.join(path))
+        })?;
+        Some(PemFile {
+            path,
+            setting: place.setting,
+        })
     }
 
-    fn no_certificate(&mut self, chain: &Chain, at: Option<&Sourced>) {
+    fn no_certificate(&mut self, end: TlsEnd<'_>, at: Option<&Sourced>) {
         let Some(at) = at else { return };
-        let start = chain.start();
+        let start = end.start();
         let message = format!("TLS is on, but `{start}.cert-chain` and `.private-key` are missing");
-        let help = if self.has_key_store(chain) {
+        let help = if self.has_key_store(end) {
             "Java key stores are not read: `openssl pkcs12 -in store.p12 -nodes` writes the certificates and the key as PEM"
         } else {
             "name the two PEM files; `countersign pair --tls` makes a certificate and writes both settings"
         };
         let found = self.reader.finding(Code::Cs0306, at, message);
         let found = found.with_key(format!("{start}.cert-chain"));
-        self.reader.findings.push(found.with_help(help));
+        self.reader.push(found.with_help(help));
     }
 
-    fn no_client_certificate(&mut self, chain: &Chain, found: &Found) {
-        let Some(at) = self.reader.raw(&found.pattern, &found.keys) else {
-            return;
-        };
-        let start = chain.start();
-        let message = format!(
-            "a client certificate is to be shown, but `{start}.cert-chain` and `.private-key` are missing"
-        );
-        let finding = self.reader.finding(Code::Cs0306, at, message);
-        self.reader.findings.push(
-            finding
-                .with_key(found.setting.clone())
-                .with_help("name the two PEM files, or write `false`"),
-        );
-    }
-
-    fn has_key_store(&self, chain: &Chain) -> bool {
-        let names: Vec<_> = chain
-            .places("key-store")
+    fn has_key_store(&self, end: TlsEnd<'_>) -> bool {
+        let stores = end.places("key-store");
+        let stores: Vec<_> = stores
             .map(|place| Name::parse(&place.setting).uniform())
             .collect();
         let mut entries = self.reader.view().entries().iter();
-        entries.any(|entry| names.contains(&Name::parse(entry.key()).uniform()))
+        entries.any(|entry| stores.contains(&Name::parse(entry.key()).uniform()))
     }
 }
 

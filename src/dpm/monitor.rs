@@ -40,6 +40,8 @@ pub struct MonitorOptions {
     pub proof_interval: Duration,
     /// After which time unseen an engine becomes INACTIVE. Default: 2 d.
     pub inactivate_not_seen_for: Duration,
+    /// Between two looks for engines that were not seen for that long. Default: 10 min.
+    pub inactivate_period: Duration,
 }
 
 impl Default for MonitorOptions {
@@ -54,6 +56,7 @@ impl Default for MonitorOptions {
             connection: ConnectionOptions::default(),
             proof_interval: Duration::from_secs(600),
             inactivate_not_seen_for: Duration::from_secs(2 * 24 * 3600),
+            inactivate_period: Duration::from_secs(600),
         }
     }
 }
@@ -369,7 +372,8 @@ async fn follow_trust(
 /// Makes engines INACTIVE that were not seen for long.
 async fn inactivate(context: Arc<Context>) {
     let limit = context.options.inactivate_not_seen_for;
-    let mut ticks = interval(SCAN_INTERVAL.min(limit).max(MIN_PAUSE));
+    let period = context.options.inactivate_period;
+    let mut ticks = interval(period.min(limit).max(MIN_PAUSE));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -381,7 +385,6 @@ async fn inactivate(context: Arc<Context>) {
 
 const PAGE: usize = 1000;
 const MIN_PAUSE: Duration = Duration::from_millis(100);
-const SCAN_INTERVAL: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,5 @@
 //! A DPM's peers: itself, and the engines that it knows.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -177,12 +176,8 @@ async fn allowed(
     let address = EngineAddress::new(&address.hostname, address.port.into())
         .map_err(|error| unusable(&error))?;
     let owner = DeploymentName::new(&engine.deployment).map_err(|error| unusable(&error))?;
-    let rules: HashMap<_, _> = settings
-        .peers
-        .iter()
-        .map(|peer| (peer.name.clone(), peer.addresses.clone()))
-        .collect();
     let own = SocketAddr::new(settings.server.address, settings.server.port);
+    let policy = AddressPolicy::new(vec![own], settings.addresses.clone());
     let host = (address.hostname(), address.port());
     let resolved: Vec<_> = match timeout(Duration::from_secs(2), lookup_host(host)).await {
         Ok(Ok(found)) => found.map(|address| address.ip()).collect(),

@@ -1,14 +1,13 @@
 //! What a reload changed, by name and fingerprint.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::config::Settings;
 use crate::diagnostic::quote;
 use crate::jose::KeyId;
-use crate::registry::AddressRules;
 use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 
-/// Lists what is another in `after` than in `before`: this module first, then its peers in the
+/// Lists what differs in `after` from `before`: this module first, then its peers in the
 /// files' order. Each line names what changed; none holds a private key.
 pub(super) fn between(before: &Settings, after: &Settings) -> Vec<String> {
     let mut changes = own(&before.own, &after.own);
@@ -52,7 +51,7 @@ fn own(before: &OwnDeployment, after: &OwnDeployment) -> Vec<String> {
         ));
     } else if before.key.made_at() != after.key.made_at() {
         let key = shown(&after.key_id);
-        changes.push(format!("own key {key} tells another time of its making"));
+        changes.push(format!("own key {key} has a different creation time"));
     }
     if before.name != after.name {
         let name = |own: &OwnDeployment| {
@@ -79,32 +78,33 @@ fn of_deployment(before: &Deployment, after: &Deployment) -> Vec<String> {
     if before == after {
         return Vec::new();
     }
-    let name = &after.name;
     let mut changes = keys(before, after);
-    if before.roles != after.roles {
-        changes.push(format!(
-            "roles of {name} {} → {}",
-            before.roles, after.roles
-        ));
-    }
-    if before.module != after.module {
-        changes.push(format!(
-            "module of {name} {} → {}",
-            before.module, after.module
-        ));
-    }
-    if before.environment != after.environment {
-        changes.push(format!("environment of {name}"));
-    }
-    if before.single_use_tokens != after.single_use_tokens {
-        let value = after.single_use_tokens;
-        changes.push(format!("single-use-tokens of {name} {value}"));
-    }
-    if before.tls_pins != after.tls_pins {
-        let pins: Vec<_> = after.tls_pins.iter().map(ToString::to_string).collect();
-        changes.push(format!("tls-keys of {name} [{}]", pins.join(", ")));
+    for ((what, was), (_, now)) in facts(before).into_iter().zip(facts(after)) {
+        if was != now {
+            changes.push(format!("{what} of {} {was} → {now}", after.name));
+        }
     }
     changes
+}
+
+/// Returns what a deployment has besides its keys.
+fn facts(deployment: &Deployment) -> [(&'static str, String); 5] {
+    let pins = deployment.tls_pins.iter().map(ToString::to_string);
+    let pins = pins.collect::<Vec<_>>().join(", ");
+    let environment = deployment.environment.as_ref().map(ToString::to_string);
+    [
+        ("roles", deployment.roles.to_string()),
+        ("module", deployment.module.to_string()),
+        (
+            "environment",
+            environment.unwrap_or_else(|| "none".to_owned()),
+        ),
+        (
+            "single-use-tokens",
+            deployment.single_use_tokens.to_string(),
+        ),
+        ("tls-keys", format!("[{pins}]")),
+    ]
 }
 
 fn keys(before: &Deployment, after: &Deployment) -> Vec<String> {
@@ -134,7 +134,7 @@ fn key(key: &TrustedKey) -> String {
     format!("{} {}", quote(&key.name), shown(&key.key_id))
 }
 
-/// A fingerprint as it is; another `kid`, which may hold anything, in quotes.
+/// A fingerprint as it is; any other `kid`, which may hold anything, in quotes.
 fn shown(key_id: &KeyId) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if key_id.as_str().chars().all(plain) {
@@ -145,16 +145,13 @@ fn shown(key_id: &KeyId) -> String {
 }
 
 fn addresses(before: &Settings, after: &Settings) -> Vec<String> {
-    let (before, after) = (before.address_rules(), after.address_rules());
-    let mut names: Vec<_> = before.keys().chain(after.keys()).collect();
-    names.sort();
-    names.dedup();
-    names
-        .into_iter()
-        .filter(|name| {
-            let rules = |of: &HashMap<String, AddressRules>| of.get(*name).cloned();
-            rules(&before).unwrap_or_default() != rules(&after).unwrap_or_default()
-        })
+    let names = before.addresses.keys().chain(after.addresses.keys());
+    let names: BTreeSet<_> = names.collect();
+    let rules = |of: &Settings, name: &str| of.addresses.get(name).cloned().unwrap_or_default();
+    let differ = names
+        .iter()
+        .filter(|name| rules(before, name) != rules(after, name));
+    differ
         .map(|name| format!("addresses allowed for {name}"))
         .collect()
 }

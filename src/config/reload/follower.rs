@@ -1,4 +1,4 @@
-//! One step of a reload: from what the files hold to what is in force, or why not.
+//! One step of a reload: from what the files hold to what is current, or why not.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::changes;
 use super::revoked::{Revoked, StillRevoked};
-use crate::config::load::{LoadError, Settings};
+use crate::config::load::LoadError;
+use crate::config::settings::Settings;
 use crate::config::sources::{Digest, Source, Stamp, Texts, digest_of_error};
 use crate::grpc::{Module, cause};
 use crate::jose::Fingerprint;
@@ -22,18 +23,18 @@ use crate::trust::KeySet;
 pub(super) struct Follower {
     module: Module,
     addresses: AddressBook,
-    in_force: Settings,
+    current: Settings,
     /// What holds since the start, whatever the files say now. Not the settings themselves: the own
     /// key of the start is not to be kept.
     since_start: Source,
     revoked: Revoked,
-    /// The own keys before the one in force, the latest last.
+    /// The own keys before the current one, the latest last.
     earlier: VecDeque<Fingerprint>,
     /// The files, those of active profiles that are not there included.
     paths: Vec<PathBuf>,
     seen: Seen,
-    /// The content that cannot be used and was told.
-    told: Option<Digest>,
+    /// The content that cannot be used and was reported.
+    reported: Option<Digest>,
     restart: BTreeSet<String>,
 }
 
@@ -54,7 +55,7 @@ pub(super) enum Looked {
     Same,
     /// They are being written.
     Unsettled,
-    /// They are in force, if they were not before.
+    /// They are applied.
     Applied(Applied),
     /// They cannot be used.
     Failed(Failed),
@@ -65,7 +66,7 @@ pub(super) enum Looked {
 pub(super) struct Applied {
     pub(super) changes: Vec<String>,
     pub(super) still_revoked: Vec<StillRevoked>,
-    /// Settings that differ from those in force and need a restart, where they are news.
+    /// Settings that differ from the current ones and need a restart, if they are news.
     pub(super) restart: Option<Vec<String>>,
     /// How many of those there are, news or not.
     pub(super) waiting: usize,
@@ -76,7 +77,7 @@ pub(super) struct Applied {
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: String,
-    /// The same content has not been told before.
+    /// The same content has not been reported before.
     pub(super) is_news: bool,
 }
 
@@ -89,7 +90,7 @@ impl Follower {
         Self {
             module: module.clone(),
             addresses,
-            in_force: settings.clone(),
+            current: settings.clone(),
             since_start: settings.source.clone(),
             revoked,
             earlier: VecDeque::new(),
@@ -100,14 +101,14 @@ impl Follower {
                 digest: settings.source.digest,
                 rechecks: Vec::new(),
             },
-            told: None,
+            reported: None,
             restart: BTreeSet::new(),
         }
     }
 
-    /// Tells whether changes take effect without being asked for.
+    /// Returns `true` if changes take effect without being asked for.
     pub(super) fn is_watching(&self) -> bool {
-        self.in_force.reload
+        self.current.reload
     }
 
     /// Names the files.
@@ -120,7 +121,7 @@ impl Follower {
         names.join(", ")
     }
 
-    /// Looks at the files, and puts them in force where they changed and are whole. Blocks.
+    /// Looks at the files, and applies them if they changed and are whole. Blocks.
     ///
     /// They are read twice, [`SETTLE`] apart, and count where both times agree in every byte and in
     /// what the system says of the files. `asked` wants an answer even where nothing changed.
@@ -155,37 +156,34 @@ impl Follower {
         self.step(second)
     }
 
-    /// Puts `read` in force, all of it or nothing.
+    /// Applies `read`, all of it or nothing.
     pub(super) fn step(&mut self, read: Result<Texts, ReadError>) -> Looked {
         let digest = digest(&read);
         if let Ok(texts) = &read {
             // Whatever comes of it, these files are what decides from now on.
             texts.paths().clone_into(&mut self.paths);
         }
-        let settings = read
+        let applied = read
             .map_err(LoadError::Read)
-            .and_then(|texts| Settings::from_texts(&self.in_force, &texts));
-        match settings.map_err(|error| told(&error)) {
-            Ok(settings) => match self.apply(settings) {
-                Ok(applied) => {
-                    self.told = None;
-                    Looked::Applied(applied)
-                }
-                Err(error) => self.failed(digest, error),
-            },
-            Err(error) => self.failed(digest, error),
+            .and_then(|texts| Settings::from_texts(&self.current, &texts))
+            .map_err(|error| reasons(&error))
+            .and_then(|settings| self.apply(settings));
+        match applied {
+            Ok(applied) => {
+                self.reported = None;
+                Looked::Applied(applied)
+            }
+            Err(error) => {
+                let is_news = self.reported.replace(digest) != Some(digest);
+                Looked::Failed(Failed { error, is_news })
+            }
         }
-    }
-
-    fn failed(&mut self, digest: Digest, error: String) -> Looked {
-        let is_news = self.told.replace(digest) != Some(digest);
-        Looked::Failed(Failed { error, is_news })
     }
 
     fn apply(&mut self, mut settings: Settings) -> Result<Applied, String> {
         let mut revoked = self.revoked.clone();
         let still_revoked = revoked.apply(&mut settings.deployments, &settings.source);
-        let own = &self.in_force.own;
+        let own = &self.current.own;
         let mut earlier = self.earlier.clone();
         if own.key.verifying_key() != settings.own.key.verifying_key() {
             earlier.retain(|key| *key != own.fingerprint());
@@ -197,16 +195,16 @@ impl Follower {
         settings.own.accepted.extend(&earlier);
         let keys = KeySet::new(settings.deployments.clone(), settings.own.clone());
         let keys = keys.map_err(|error| cause(&error))?;
-        let changes = changes::between(&self.in_force, &settings);
+        let changes = changes::between(&self.current, &settings);
         let restart = settings.source.differing(&self.since_start);
         let news = !restart.is_subset(&self.restart);
         // Where an engine may be dialled counts before its owner is looked at again.
-        self.addresses.replace(settings.address_rules());
+        self.addresses.replace(settings.addresses.clone());
         if !changes.is_empty() {
             self.module.trust().replace(keys);
         }
         let warnings = settings.warnings();
-        self.in_force = settings;
+        self.current = settings;
         self.revoked = revoked;
         self.earlier = earlier;
         self.restart.clone_from(&restart);
@@ -220,7 +218,7 @@ impl Follower {
     }
 
     fn read(&self) -> Result<Texts, ReadError> {
-        Texts::read(&self.in_force.home.file, &self.in_force.source.asked)
+        Texts::read(&self.current.home.file, &self.current.source.asked)
     }
 
     fn stamps(&self) -> Vec<Stamp> {
@@ -235,21 +233,21 @@ fn digest(read: &Result<Texts, ReadError>) -> Digest {
     }
 }
 
-/// Says why settings cannot be used: every error finding, up to a number that somebody reads.
-fn told(error: &LoadError) -> String {
+/// Returns why settings cannot be used: every error finding, up to a readable number.
+fn reasons(error: &LoadError) -> String {
     let Some(findings) = error.findings() else {
         return cause(error);
     };
     let errors = findings
         .iter()
         .filter(|found| found.severity() == crate::diagnostic::Severity::Error);
-    let mut told: Vec<_> = errors.map(ToString::to_string).collect();
-    let more = told.len().saturating_sub(MOST_TOLD);
-    told.truncate(MOST_TOLD);
+    let mut shown: Vec<_> = errors.map(ToString::to_string).collect();
+    let more = shown.len().saturating_sub(MOST_TOLD);
+    shown.truncate(MOST_TOLD);
     if more > 0 {
-        told.push(format!("and {more} more errors"));
+        shown.push(format!("and {more} more errors"));
     }
-    told.join("; ")
+    shown.join("; ")
 }
 
 /// For how long nothing may change between the two reads of a file.

@@ -1,4 +1,4 @@
-//! Changes of a module's files, put in force while it runs.
+//! Changes of a module's files, applied while it runs.
 
 mod changes;
 mod follower;
@@ -30,18 +30,18 @@ use crate::telemetry::health::Setter;
 /// swap of a link on the way to it all count. Files that were found the same in two reads 50 ms
 /// apart are checked as at a start, environment and `--set` on top. With any error in them nothing
 /// changes and `configReloadFailed` says why, once for each content; else the module's own key, the
-/// deployments it trusts, their keys, roles and rules are in force at once, as one, and
+/// deployments it trusts, their keys, roles and rules are current at once, as one, and
 /// `configReloaded` says what changed. Settings that need a restart are named there. Files that do not
-/// stand still for 5 s are told once, `configUnsettled`, and shown in the health until they do.
+/// stand still for 5 s are reported once, `configUnsettled`, and shown in the health until they do.
 ///
 /// A key that was revoked once stays revoked until a file says `is-revoked=false` for it, in so many
 /// words. Files are read and checked on a thread that may block, not on one of the runtime's workers.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// use countersign::config::{ModuleKind, Reloader, Settings, environment};
+/// use countersign::{ModuleKind, Reloader, Settings};
 ///
-/// let settings = Settings::load("greeter".as_ref(), &ModuleKind::Dpe, environment(), &[])?;
+/// let settings = Settings::load("greeter".as_ref(), &ModuleKind::Dpe, std::env::vars(), &[])?;
 /// let module = settings.module()?;
 /// tokio::spawn(Reloader::new(&settings, &module).run());
 /// # Ok(()) }
@@ -58,11 +58,11 @@ pub struct Reloader {
 /// How the last look at the files ended that had something to say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ReloadStatus {
-    /// When files were put in force last; none since the start.
+    /// When files were applied last; `None` since the start.
     pub succeeded_at: Option<SystemTime>,
-    /// Why what the files hold now is not in force, where it is not: one line, no secret in it.
+    /// Why what the files hold now is not applied, if it is not: one line, no secret in it.
     pub failure: Option<String>,
-    /// How many settings of the files need a restart to be in force.
+    /// How many settings of the files need a restart.
     pub waiting: usize,
 }
 
@@ -207,7 +207,7 @@ fn tell(files: &str, applied: &Applied) {
 const UNSETTLED: &str =
     "the files change without pause: what they hold is not in force until they stand still";
 
-/// Says that files are in force, but for so many settings.
+/// Returns the health's text for applied files with so many settings that need a restart.
 fn in_force(waiting: usize) -> String {
     let files = "the files are in force";
     match waiting {

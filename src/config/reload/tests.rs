@@ -51,7 +51,7 @@ impl World {
         let settings = Settings::load(&home, &ModuleKind::Dpm, owned(environment), &sets);
         let settings = settings.unwrap();
         let module = settings.module().unwrap();
-        let addresses = AddressBook::new(settings.address_rules());
+        let addresses = AddressBook::new(settings.addresses.clone());
         Self {
             follower: Follower::new(&settings, &module, addresses.clone()),
             asked: Arc::clone(&settings.source.asked),
@@ -146,7 +146,7 @@ fn everything_that_decides_trust_changes_at_once_and_is_named() {
         "own name none → dpm-dev".to_owned(),
         format!("key `key` {} of stays revoked", kid(&stays)),
         "roles of stays [IMPERSONATION] → [IMPERSONATION, READER]".to_owned(),
-        "single-use-tokens of stays true".to_owned(),
+        "single-use-tokens of stays false → true".to_owned(),
         format!(
             "deployment comes added: module dpe, roles [IMPERSONATION], keys `key` {}",
             kid(&comes)

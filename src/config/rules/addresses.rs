@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::config::options::Options;
-use crate::config::own::is_loopback;
 use crate::config::read::Reader;
+use crate::config::settings::is_loopback;
 use crate::diagnostic::{Code, Severity, quote};
 
 const ADDRESS: &str = "countersign.server.address";

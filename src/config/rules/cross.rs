@@ -1,8 +1,8 @@
 //! What only two files together show: whether each knows the other.
 
 use crate::config::inspect::Inspected;
-use crate::config::own::Replay;
 use crate::config::parts::OwnKey;
+use crate::config::settings::Replay;
 use crate::diagnostic::{Code, Finding, Severity};
 
 use super::cross_tls;
@@ -178,7 +178,7 @@ fn lifetimes(this: &Inspected, other: &Inspected) -> Option<Finding> {
 fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     this.leads_to(other)?;
     let client = this.options.client.max_message_bytes;
-    let server = other.options.server.max_message_bytes;
+    let server = other.options.server.options.max_message_bytes;
     if client == server {
         return None;
     }

@@ -75,7 +75,7 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
     let roles = roles(reader, &keys, &place, impersonation);
     let jwt_keys = jwt_keys(reader, name, &place);
     let pins = tls::pins(reader, name);
-    let single_use_tokens = reader.switch(SINGLE_USE, &keys).unwrap_or(false);
+    let single_use_tokens = reader.switch(SINGLE_USE, &keys);
     let deployment = checked.ok().zip(module).map(|(name, module)| Deployment {
         name,
         module,

@@ -165,10 +165,7 @@ pub(in crate::config) fn check(
     }
     for (at, setting) in &gathered.unused {
         if let Some(entry) = view.entry(*at) {
-            let message = format!(
-                "this setting is not used: {}",
-                schema::why_unused(setting, entry.key())
-            );
+            let message = format!("this setting is not used: {}", setting.why_unused());
             let found = view.finding(Code::Cs0305, entry.key_span(), message);
             findings.push(found.with_key(redact(entry.key())));
         }

@@ -44,8 +44,7 @@ pub(super) fn read(reader: &mut Reader<'_>, deployment: &str, name: &str) -> Opt
             name: name.to_owned(),
             key: jwk.key,
             key_id,
-            // One that cannot be read is an error, and nothing runs on a file with errors.
-            revoked: revoked.unwrap_or(false),
+            revoked,
         },
         at,
         revoked_at: reader.raw(REVOKED, &keys).cloned(),

@@ -2,392 +2,245 @@
 
 use std::time::Duration;
 
-use super::rotation::ROTATION;
-use super::{Setting, Takes};
+use super::setting::Takes::{Integer, List, PrivateKey, PublicKey, Size, Switch, Text, Words};
+use super::setting::{Fallback, Setting, Takes};
 use crate::properties::bind::TimeUnit;
 
+/// A setting: its name after the prefix of its group, what it takes, its default.
+type Row = (&'static str, Takes, Fallback);
+
+/// The settings with an effect, in the order of the documentation.
+const GROUPS: &[(&str, &[Row])] = &[
+    ("ataccama.authentication.internal.jwt", TOKENS),
+    ("ataccama.authentication.grpc.internal.jwt", AUTHENTICATION),
+    ("ataccama.one.platform.deployments.<name>", DEPLOYMENT),
+    ("ataccama.server.grpc", SERVER),
+    ("server", HTTP),
+    ("ataccama.client.grpc.properties", CLIENT),
+    ("ataccama.client.connection.<c>", CONNECTION),
+    ("ataccama.one.dpm.registry", REGISTRY),
+    ("ataccama.one.dpe.service", ENGINE),
+    ("ataccama.logging", LOGGING),
+    ("countersign", OWN),
+    ("countersign.deployments.<name>", PEER),
+    ("countersign.rotation", ROTATION),
+    ("spring", SPRING),
+];
+
+/// Where TLS may be set.
+pub(super) const TLS_PREFIXES: [&str; 6] = [
+    "ataccama.server.grpc.tls",
+    "ataccama.server.tls",
+    "ataccama.client.connection.<c>.grpc.tls",
+    "ataccama.client.connection.<c>.tls",
+    "ataccama.client.grpc.tls",
+    "ataccama.client.tls",
+];
+
 const DAY: u64 = 86_400;
-const PORT: Takes = Takes::Integer(0, 65_535);
-const MTLS: Takes = Takes::Words(&["none", "optional", "require", "required", "true", "false"]);
+const PORT: Takes = Integer(0, 65_535);
+const COUNT: Takes = Integer(1, 1_000_000);
+const INTERVAL: Takes = millis(10, DAY * 1000);
+const MTLS: &[&str] = &["none", "optional", "require", "required", "true", "false"];
+const PROOFS: &[&str] = &["off", "handshake", "every-call"];
+const NONE: Fallback = Fallback::None;
+
+const fn or(text: &'static str) -> Fallback {
+    Fallback::Text(text)
+}
 
 const fn seconds(least: u64, most: u64) -> Takes {
-    Takes::Time(
-        TimeUnit::Seconds,
-        Duration::from_secs(least),
-        Duration::from_secs(most),
-    )
+    let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
+    Takes::Time(TimeUnit::Seconds, least, most)
 }
 
 const fn millis(least: u64, most: u64) -> Takes {
-    Takes::Time(
-        TimeUnit::Millis,
-        Duration::from_millis(least),
-        Duration::from_millis(most),
-    )
+    let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+    Takes::Time(TimeUnit::Millis, least, most)
 }
 
-macro_rules! deployment {
-    ($tail:literal) => {
-        concat!("ataccama.one.platform.deployments.<name>.", $tail)
-    };
+const TOKENS: &[Row] = &[
+    // This module's own key: base64 of the private JWK.
+    ("generator.key", PrivateKey, NONE),
+    // How long issued tokens live.
+    ("generator.token-expiration", seconds(1, DAY), or("300")),
+    // The role a caller needs for the registry and the engine.
+    ("impersonation-role", Text, or("IMPERSONATION")),
+];
+
+const AUTHENTICATION: &[Row] = &[
+    // Whether callers must prove who they are; `false` on loopback only.
+    ("enable", Switch, or("true")),
+];
+
+const DEPLOYMENT: &[Row] = &[
+    // The module type, such as `dpe`.
+    ("module", Text, NONE),
+    // The environment, such as `dev`.
+    ("environment", Text, NONE),
+    // The peer's address; read and not used.
+    ("uri", Text, NONE),
+    // The `kid` that selects this key.
+    ("security.jwt-keys.<key>.fingerprint", Text, NONE),
+    // The public JWK, on one line.
+    ("security.jwt-keys.<key>.content", PublicKey, NONE),
+    // Whether the key is no longer accepted.
+    ("security.jwt-keys.<key>.is-revoked", Switch, or("false")),
+    // The roles of this deployment here.
+    ("security.roles", List, NONE),
+];
+
+const SERVER: &[Row] = &[
+    // The gRPC port.
+    ("port", PORT, Fallback::PerModule("8531", "8532")),
+    // The largest message accepted by the server.
+    ("max-message-size", Size, or("4MB")),
+];
+
+const HTTP: &[Row] = &[
+    // The HTTP port.
+    ("port", PORT, Fallback::PerModule("8031", "8034")),
+    // The address of the HTTP port.
+    ("address", Text, or("127.0.0.1")),
+];
+
+const CLIENT: &[Row] = &[
+    // The largest message accepted by the client.
+    ("max-message-size", Size, or("4MB")),
+];
+
+const CONNECTION: &[Row] = &[
+    // Where `<c>` is.
+    ("host", Text, NONE),
+    // The gRPC port of `<c>`.
+    ("grpc.port", PORT, NONE),
+];
+
+const REGISTRY: &[Row] = &[
+    // How often a READY engine is checked.
+    ("check-connected-interval", INTERVAL, or("1s")),
+    // The first wait after an engine was lost, by how much it grows each time, and up to what.
+    ("check-disconnected-interval", INTERVAL, or("1s")),
+    (MULTIPLIER, Integer(1, 100), or("2")),
+    ("check-disconnected-interval-max", INTERVAL, or("10m")),
+    // How long a check may take.
+    ("grpc-checker-timeout", millis(1, 60_000), or("200")),
+    // After which time without a sign an engine is INACTIVE, and how often that is looked at.
+    (INACTIVATE, seconds(1, 3650 * DAY), or("2d")),
+    ("inactivate-scheduler-period", INTERVAL, or("600000")),
+];
+const MULTIPLIER: &str = "check-disconnected-interval-multiplier";
+const INACTIVATE: &str = "automatically-inactivate-engines-not-seen-for";
+
+const ENGINE: &[Row] = &[
+    // The host and port advertised to the DPM.
+    ("hostname", Text, NONE),
+    ("port", Integer(1, 65_535), NONE),
+    // How often the DPE checks that it is registered.
+    ("dpm.check-connection-interval", INTERVAL, or("5000")),
+];
+
+const LOGGING: &[Row] = &[
+    // Lines on standard error.
+    ("plain-text-console-appender", Switch, or("true")),
+    ("json-console-appender", Switch, or("false")),
+    // Lines in files.
+    ("plain-text-file-appender", Switch, or("false")),
+    ("json-file-appender", Switch, or("true")),
+];
+
+const OWN: &[Row] = &[
+    // This module's own deployment name.
+    ("deployment.name", Text, NONE),
+    // The deployment that is meant by connection `<c>`.
+    ("client.connection.<c>.deployment", Text, NONE),
+    // Whether a connection beyond loopback may do without TLS.
+    ("client.allow-plaintext", Switch, or("false")),
+    // The address of the gRPC port.
+    ("server.address", Text, or("127.0.0.1")),
+    // Whether an address beyond loopback may do without TLS.
+    ("server.allow-plaintext", Switch, or("false")),
+    // How long open calls may take at the end.
+    ("server.shutdown-deadline", seconds(0, 3600), or("10s")),
+    // How many engines are kept, how many of one deployment, how many new ones in a second.
+    ("registry.max-engines", COUNT, or("10000")),
+    ("registry.max-engines-per-deployment", COUNT, or("1000")),
+    ("registry.max-new-engines-per-second", COUNT, or("100")),
+    // Where the registry keeps its engines.
+    ("registry.url", Text, NONE),
+    // How far clocks may differ.
+    ("token.leeway", seconds(0, 300), or("30s")),
+    // The longest life of an accepted token.
+    ("token.max-lifetime", seconds(1, DAY), or("900s")),
+    // Whether a token is taken only once.
+    ("token.replay", Words(&["off", "strict"]), or("off")),
+    // Which replies must be signed.
+    ("proof.mode", Words(PROOFS), or("handshake")),
+    // Whether a changed file takes effect at once.
+    ("reload", Switch, or("true")),
+];
+
+const PEER: &[Row] = &[
+    // Hosts and networks that may be dialled back, and whether on ports below 1024.
+    ("allowed-addresses", List, NONE),
+    ("allow-low-ports", Switch, or("false")),
+    // Whether this peer takes each token once.
+    ("single-use-tokens", Switch, or("false")),
+    // The key of the peer's certificate.
+    ("tls-keys.<key>.fingerprint", Text, NONE),
+];
+
+/// Where `rotate` keeps how far it is.
+const ROTATION: &[Row] = &[
+    // The next private key until it signs.
+    ("next-key", PrivateKey, NONE),
+    // Since when the own key signs, until the one before it is revoked.
+    ("activated-at", Text, NONE),
+    // The key that signed before, until it is revoked.
+    ("previous-fingerprint", Text, NONE),
+];
+
+const SPRING: &[Row] = &[
+    // The profiles whose files `application-<profile>.properties` are read; the last wins.
+    ("profiles.active", List, NONE),
+];
+
+const TLS: &[Row] = &[
+    // Whether this connection uses TLS.
+    ("enabled", Switch, NONE),
+    // Whether the client shows a certificate too.
+    ("mtls", Words(MTLS), NONE),
+    // PEM files: the own certificate chain, its private key, the trusted certificates.
+    ("cert-chain", Text, NONE),
+    ("private-key", Text, NONE),
+    ("trust-cert-collection", Text, NONE),
+];
+
+/// Ends of names that have another spelling, and the end of that.
+const SPELLINGS: &[(&str, &str)] = &[
+    (".tls.enabled", ".tls.on"),
+    (
+        "server.grpc.max-message-size",
+        "server.grpc.properties.max-message-size",
+    ),
+];
+
+/// Lists the settings with an effect.
+pub(super) fn settings() -> Vec<Setting> {
+    let tls = TLS_PREFIXES.iter().map(|prefix| (*prefix, TLS));
+    let groups = GROUPS.iter().copied().chain(tls);
+    let rows = groups.flat_map(|(prefix, rows)| rows.iter().map(move |row| (prefix, row)));
+    let mut settings = Vec::new();
+    for (prefix, (name, takes, fallback)) in rows {
+        let name = format!("{prefix}.{name}");
+        let setting = Setting::new(name.clone(), *takes, *fallback);
+        settings.push(setting);
+        for (end, other) in SPELLINGS {
+            if let Some(start) = name.strip_suffix(end) {
+                let spelling = Setting::new(format!("{start}{other}"), *takes, NONE);
+                settings.push(spelling.same_as(&name));
+            }
+        }
+    }
+    settings
 }
-
-macro_rules! peer {
-    ($tail:literal) => {
-        concat!("countersign.deployments.<name>.", $tail)
-    };
-}
-
-macro_rules! registry {
-    ($tail:literal) => {
-        concat!("ataccama.one.dpm.registry.", $tail)
-    };
-}
-
-macro_rules! tls {
-    ($($prefix:literal)*) => {
-        [$([
-            Setting::new(concat!($prefix, ".enabled"), Takes::Switch, "whether this connection uses TLS"),
-            Setting::new(concat!($prefix, ".on"), Takes::Switch, "another spelling of `enabled`")
-                .same_as(concat!($prefix, ".enabled")),
-            Setting::new(concat!($prefix, ".mtls"), MTLS, "whether the client shows a certificate too"),
-            Setting::new(concat!($prefix, ".cert-chain"), Takes::Text, "PEM file of the own certificate chain"),
-            Setting::new(concat!($prefix, ".private-key"), Takes::Text, "PEM file of the certificate's private key"),
-            Setting::new(concat!($prefix, ".trust-cert-collection"), Takes::Text, "PEM file of the trusted certificates"),
-        ],)*]
-    };
-}
-
-const TLS: [[Setting; 6]; 6] = tls!(
-    "ataccama.server.grpc.tls"
-    "ataccama.server.tls"
-    "ataccama.client.connection.<c>.grpc.tls"
-    "ataccama.client.connection.<c>.tls"
-    "ataccama.client.grpc.tls"
-    "ataccama.client.tls"
-);
-
-/// The settings with an effect, in the order of the documentation.
-pub(super) static GROUPS: &[&[Setting]] = &[
-    IDENTITY,
-    DEPLOYMENTS,
-    NETWORK,
-    REGISTRY,
-    ENGINE,
-    LOGGING,
-    OWN,
-    ROTATION,
-    TLS.as_flattened(),
-];
-
-const IDENTITY: &[Setting] = &[
-    Setting::new(
-        "ataccama.authentication.internal.jwt.generator.key",
-        Takes::PrivateKey,
-        "this module's own key: base64 of the private JWK",
-    ),
-    Setting::new(
-        "ataccama.authentication.internal.jwt.generator.token-expiration",
-        seconds(1, DAY),
-        "how long issued tokens live",
-    )
-    .or("300"),
-    Setting::new(
-        "ataccama.authentication.internal.jwt.impersonation-role",
-        Takes::Text,
-        "the role a caller needs for the registry and the engine",
-    )
-    .or("IMPERSONATION"),
-    Setting::new(
-        "ataccama.authentication.grpc.internal.jwt.enable",
-        Takes::Switch,
-        "whether callers must prove who they are; `false` on loopback only",
-    )
-    .or("true"),
-];
-
-const DEPLOYMENTS: &[Setting] = &[
-    Setting::new(
-        deployment!("module"),
-        Takes::Text,
-        "the module type, such as `dpe`",
-    ),
-    Setting::new(
-        deployment!("environment"),
-        Takes::Text,
-        "the environment, such as `dev`",
-    ),
-    Setting::new(
-        deployment!("uri"),
-        Takes::Text,
-        "the peer's address; read and not used",
-    ),
-    Setting::new(
-        deployment!("security.jwt-keys.<key>.fingerprint"),
-        Takes::Text,
-        "the `kid` that selects this key",
-    ),
-    Setting::new(
-        deployment!("security.jwt-keys.<key>.content"),
-        Takes::PublicKey,
-        "the public JWK, on one line",
-    ),
-    Setting::new(
-        deployment!("security.jwt-keys.<key>.is-revoked"),
-        Takes::Switch,
-        "whether the key is no longer accepted",
-    )
-    .or("false"),
-    Setting::new(
-        deployment!("security.roles"),
-        Takes::List,
-        "the roles of this deployment here",
-    ),
-];
-
-const NETWORK: &[Setting] = &[
-    Setting::new("ataccama.server.grpc.port", PORT, "the gRPC port").per_module("8531", "8532"),
-    Setting::new("server.port", PORT, "the HTTP port").per_module("8031", "8034"),
-    Setting::new(
-        "server.address",
-        Takes::Text,
-        "the address of the HTTP port",
-    )
-    .or("127.0.0.1"),
-    Setting::new(
-        "ataccama.server.grpc.max-message-size",
-        Takes::Size,
-        "the largest message accepted by the server",
-    )
-    .or("4MB"),
-    Setting::new(
-        "ataccama.server.grpc.properties.max-message-size",
-        Takes::Size,
-        "another spelling of `ataccama.server.grpc.max-message-size`",
-    )
-    .same_as("ataccama.server.grpc.max-message-size"),
-    Setting::new(
-        "ataccama.client.grpc.properties.max-message-size",
-        Takes::Size,
-        "the largest message accepted by the client",
-    )
-    .or("4MB"),
-    Setting::new(
-        "ataccama.client.connection.<c>.host",
-        Takes::Text,
-        "where `<c>` is",
-    ),
-    Setting::new(
-        "ataccama.client.connection.<c>.grpc.port",
-        PORT,
-        "the gRPC port of `<c>`",
-    ),
-];
-
-const REGISTRY: &[Setting] = &[
-    Setting::new(
-        registry!("check-connected-interval"),
-        millis(10, DAY * 1000),
-        "how often a READY engine is checked",
-    )
-    .or("1s"),
-    Setting::new(
-        registry!("check-disconnected-interval"),
-        millis(10, DAY * 1000),
-        "the first wait after an engine was lost",
-    )
-    .or("1s"),
-    Setting::new(
-        registry!("check-disconnected-interval-multiplier"),
-        Takes::Integer(1, 100),
-        "by how much that wait grows each time",
-    )
-    .or("2"),
-    Setting::new(
-        registry!("check-disconnected-interval-max"),
-        millis(10, DAY * 1000),
-        "the longest wait",
-    )
-    .or("10m"),
-    Setting::new(
-        registry!("grpc-checker-timeout"),
-        millis(1, 60_000),
-        "how long a check may take",
-    )
-    .or("200"),
-    Setting::new(
-        registry!("automatically-inactivate-engines-not-seen-for"),
-        seconds(1, 3650 * DAY),
-        "after which time without a sign an engine is INACTIVE",
-    )
-    .or("2d"),
-    Setting::new(
-        registry!("inactivate-scheduler-period"),
-        millis(10, DAY * 1000),
-        "how often that is looked at",
-    )
-    .or("600000"),
-];
-
-const ENGINE: &[Setting] = &[
-    Setting::new(
-        "ataccama.one.dpe.service.hostname",
-        Takes::Text,
-        "the host advertised to the DPM",
-    ),
-    Setting::new(
-        "ataccama.one.dpe.service.port",
-        Takes::Integer(1, 65_535),
-        "the port advertised to the DPM",
-    ),
-    Setting::new(
-        "ataccama.one.dpe.service.dpm.check-connection-interval",
-        millis(10, DAY * 1000),
-        "how often the DPE checks that it is registered",
-    )
-    .or("5000"),
-];
-
-const LOGGING: &[Setting] = &[
-    Setting::new(
-        "ataccama.logging.plain-text-console-appender",
-        Takes::Switch,
-        "plain lines on standard error",
-    )
-    .or("true"),
-    Setting::new(
-        "ataccama.logging.json-console-appender",
-        Takes::Switch,
-        "JSON lines on standard error",
-    )
-    .or("false"),
-    Setting::new(
-        "ataccama.logging.plain-text-file-appender",
-        Takes::Switch,
-        "plain lines in a file",
-    )
-    .or("false"),
-    Setting::new(
-        "ataccama.logging.json-file-appender",
-        Takes::Switch,
-        "JSON lines in a file",
-    )
-    .or("true"),
-];
-
-const OWN: &[Setting] = &[
-    Setting::new(
-        "countersign.deployment.name",
-        Takes::Text,
-        "this module's own deployment name",
-    ),
-    Setting::new(
-        "countersign.client.connection.<c>.deployment",
-        Takes::Text,
-        "the deployment that is meant by connection `<c>`",
-    ),
-    Setting::new(
-        "countersign.client.allow-plaintext",
-        Takes::Switch,
-        "whether a connection beyond loopback may do without TLS",
-    )
-    .or("false"),
-    Setting::new(
-        "countersign.server.address",
-        Takes::Text,
-        "the address of the gRPC port",
-    )
-    .or("127.0.0.1"),
-    Setting::new(
-        "countersign.server.allow-plaintext",
-        Takes::Switch,
-        "whether an address beyond loopback may do without TLS",
-    )
-    .or("false"),
-    Setting::new(
-        "countersign.server.shutdown-deadline",
-        seconds(0, 3600),
-        "how long open calls may take at the end",
-    )
-    .or("10s"),
-    Setting::new(
-        "spring.profiles.active",
-        Takes::List,
-        "the profiles whose files `application-<profile>.properties` are read; the last wins",
-    ),
-    Setting::new(
-        "countersign.registry.max-engines",
-        Takes::Integer(1, 1_000_000),
-        "how many engines are kept",
-    )
-    .or("10000"),
-    Setting::new(
-        "countersign.registry.max-engines-per-deployment",
-        Takes::Integer(1, 1_000_000),
-        "how many engines one deployment may have",
-    )
-    .or("1000"),
-    Setting::new(
-        "countersign.registry.max-new-engines-per-second",
-        Takes::Integer(1, 1_000_000),
-        "how many engines one deployment may add in a second",
-    )
-    .or("100"),
-    Setting::new(
-        "countersign.registry.url",
-        Takes::Text,
-        "where the registry keeps its engines",
-    ),
-    Setting::new(
-        peer!("allowed-addresses"),
-        Takes::List,
-        "hosts and networks that may be dialled back",
-    ),
-    Setting::new(
-        peer!("allow-low-ports"),
-        Takes::Switch,
-        "whether ports below 1024 may be dialled back",
-    )
-    .or("false"),
-    Setting::new(
-        peer!("single-use-tokens"),
-        Takes::Switch,
-        "whether this peer takes each token once",
-    )
-    .or("false"),
-    Setting::new(
-        peer!("tls-keys.<key>.fingerprint"),
-        Takes::Text,
-        "the key of the peer's certificate",
-    ),
-    Setting::new(
-        "countersign.token.leeway",
-        seconds(0, 300),
-        "how far clocks may differ",
-    )
-    .or("30s"),
-    Setting::new(
-        "countersign.token.max-lifetime",
-        seconds(1, DAY),
-        "the longest life of an accepted token",
-    )
-    .or("900s"),
-    Setting::new(
-        "countersign.token.replay",
-        Takes::Words(&["off", "strict"]),
-        "whether a token is taken only once",
-    )
-    .or("off"),
-    Setting::new(
-        "countersign.proof.mode",
-        Takes::Words(&["off", "handshake", "every-call"]),
-        "which replies must be signed",
-    )
-    .or("handshake"),
-    Setting::new(
-        "countersign.reload",
-        Takes::Switch,
-        "whether a changed file takes effect at once",
-    )
-    .or("true"),
-];

@@ -1,8 +1,9 @@
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::*;
+use crate::config::schema::settings;
 
 fn loaded(
     text: &str,
@@ -28,21 +29,18 @@ fn settings_of_a_minimal_file_have_the_defaults() {
     assert_eq!(settings.server.port, 8531);
     assert_eq!(settings.server.http_port, 8031);
     assert_eq!(settings.server.address, Ipv4Addr::LOCALHOST);
-    assert_eq!(settings.server.max_message_bytes, 4 << 20);
+    assert_eq!(settings.server.options.max_message_bytes, 4 << 20);
     assert_eq!(settings.policy, crate::token::Policy::default());
+    assert_eq!(settings.monitor.checker_timeout, Duration::from_millis(200));
     assert_eq!(
-        settings.registry.checker_timeout,
-        Duration::from_millis(200)
-    );
-    assert_eq!(
-        settings.registry.inactivate_not_seen_for,
+        settings.monitor.inactivate_not_seen_for,
         Duration::from_secs(172_800)
     );
     assert_eq!(settings.engine.check_connection, Duration::from_secs(5));
     assert_eq!(settings.impersonation_role.as_str(), "IMPERSONATION");
     let dpm = &settings.client.connections[0];
     assert_eq!((dpm.host.as_str(), dpm.port), ("localhost", 8531));
-    assert!(settings.logging.plain_console && settings.logging.json_file);
+    assert!(settings.logging.console.plain && settings.logging.file.json);
     assert!(settings.home.log.ends_with("dpm/log"));
     assert_eq!(
         settings.own.issuer(),
@@ -149,14 +147,59 @@ fn placeholders_reach_foreign_names_variables_and_folders() {
     let text = good()
         + "my.port=9000\nataccama.server.grpc.port=${my.port}\n\
            ataccama.client.connection.dpm.host=${DPM_HOST:localhost}\n\
-           countersign.registry.url=file:${ataccama.path.storage}/r\n";
+           server.address=${HTTP_HOST}\n";
 
-    let settings = loaded(&text, &[("DPM_HOST", "127.0.0.1")], &[]).unwrap();
+    let settings = loaded(
+        &text,
+        &[("DPM_HOST", "127.0.0.1"), ("HTTP_HOST", "::1")],
+        &[],
+    )
+    .unwrap();
 
     assert_eq!(settings.server.port, 9000);
     assert_eq!(settings.client.connections[0].host, "127.0.0.1");
-    let url = settings.registry.url.unwrap();
-    assert!(url.ends_with("dpm/storage/r"), "{url}");
+    assert_eq!(settings.server.http_address, Ipv6Addr::LOCALHOST);
+
+    let folder = good() + "server.port=${ataccama.path.storage}\n";
+    let error = loaded(&folder, &[], &[]).unwrap_err().to_string();
+    assert!(error.contains("dpm/storage` of `server.port`"), "{error}");
+}
+
+#[test]
+fn every_option_of_the_monitor_comes_from_its_setting() {
+    let lines = "ataccama.one.dpm.registry.inactivate-scheduler-period=3s\n\
+                 ataccama.one.dpm.registry.check-disconnected-interval-multiplier=3\n";
+
+    let settings = loaded(&(good() + lines), &[], &[]).unwrap();
+
+    assert_eq!(settings.monitor.inactivate_period, Duration::from_secs(3));
+    assert!((settings.monitor.check_disconnected_multiplier - 3.0).abs() < f64::EPSILON);
+}
+
+/// For each setting and each of a few values: a file that `check` accepts is one to run on.
+#[test]
+fn check_refuses_what_a_start_refuses() {
+    let values = ["x y", "file:/x"];
+    let folder = Folder::new();
+    let good = good();
+    for setting in settings().filter(|setting| setting.is_used() && !setting.is_private()) {
+        let name = setting.name().replace("<name>", "dpe-dev");
+        let name = name.replace("<key>", "key").replace("<c>", "dpm");
+        for value in values {
+            let file = folder.write("application.properties", format!("{good}{name}={value}\n"));
+            let report = check(std::slice::from_ref(&file), &[]).unwrap();
+            let loaded = load(&file);
+            let refused = loaded.as_ref().is_err();
+            let why = loaded.as_ref().err().map(ToString::to_string);
+            assert_eq!(
+                report.findings.errors() > 0,
+                refused,
+                "{name}={value}: {why:?}"
+            );
+            let made = loaded.ok().map(|settings| settings.module());
+            assert!(made.is_none_or(|module| module.is_ok()), "{name}={value}");
+        }
+    }
 }
 
 #[test]

@@ -19,8 +19,8 @@ fn different_settings_of_two_spellings_of_a_deployment_are_merged() {
     for lines in [format!("{addresses}{other}"), format!("{other}{addresses}")] {
         let settings = load(&lines, &[]);
 
-        assert_eq!(settings.peers.len(), 1, "{lines}");
-        assert_eq!(settings.peers[0].addresses.allowed.len(), 1, "{lines}");
+        assert_eq!(settings.addresses.len(), 1, "{lines}");
+        assert_eq!(settings.addresses["dpe-dev"].allowed.len(), 1, "{lines}");
         assert!(settings.deployments[0].single_use_tokens, "{lines}");
     }
 }
@@ -33,9 +33,9 @@ fn option_in_a_different_spelling_keeps_the_other_settings_of_a_deployment() {
 
     let settings = load(lines, &[set]);
 
-    assert_eq!(settings.peers.len(), 1);
-    assert_eq!(settings.peers[0].addresses.allowed.len(), 1);
-    assert!(settings.peers[0].addresses.allow_low_ports);
+    assert_eq!(settings.addresses.len(), 1);
+    assert_eq!(settings.addresses["dpe-dev"].allowed.len(), 1);
+    assert!(settings.addresses["dpe-dev"].allow_low_ports);
 }
 
 #[test]
@@ -51,10 +51,9 @@ fn option_that_adds_a_deployment_decides_how_it_is_spelled() {
 
     let settings = load(lines, &sets);
 
-    assert_eq!(settings.peers.len(), 1);
-    assert_eq!(settings.peers[0].name, "dpe-two");
-    assert_eq!(settings.peers[0].addresses.allowed.len(), 1);
-    assert!(settings.peers[0].addresses.allow_low_ports);
+    assert_eq!(settings.addresses.len(), 1);
+    assert_eq!(settings.addresses["dpe-two"].allowed.len(), 1);
+    assert!(settings.addresses["dpe-two"].allow_low_ports);
 }
 
 #[test]
@@ -147,12 +146,12 @@ fn names_of_other_programs_are_not_mistaken_for_ours() {
 }
 
 #[test]
-fn settings_have_one_name_each_and_say_what_they_are_for() {
+fn settings_have_one_name_each_and_say_why_they_have_no_effect() {
     let mut names: Vec<_> = settings().map(Setting::name).collect();
     let count = names.len();
     names.sort_unstable();
     names.dedup();
 
     assert_eq!(names.len(), count);
-    assert!(settings().all(|setting| !setting.what().is_empty()));
+    assert!(settings().all(|s| s.is_used() == s.why_unused().is_empty()));
 }

@@ -1,15 +1,63 @@
-//! What a module needs to know to run, as plain values.
+//! What a module runs with, as plain values.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::rotation::RotationSettings;
+use super::sources::Source;
+use crate::diagnostic::Findings;
+use crate::dpm::MonitorOptions;
 pub use crate::grpc::ProofMode;
-use crate::grpc::Target;
 use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
-use crate::identity::DeploymentName;
-use crate::registry::AddressRules;
+use crate::grpc::{ServerOptions, Target};
+use crate::identity::{DeploymentName, Role};
+use crate::registry::{AddressRules, Limits};
+use crate::telemetry::Logging;
+use crate::token::Policy;
 pub use crate::token::Replay;
+use crate::trust::{Deployment, OwnDeployment};
+
+/// A module's settings, complete and checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its folders.
+    pub home: Home,
+    /// Who it is.
+    pub own: OwnDeployment,
+    /// How far the change of its own key is.
+    pub rotation: RotationSettings,
+    /// The deployments that it trusts.
+    pub deployments: Vec<Deployment>,
+    /// Where the engines of each deployment may be dialled back, by its name.
+    pub addresses: HashMap<String, AddressRules>,
+    /// The role that the registry and the engine ask for.
+    pub impersonation_role: Role,
+    /// Times of tokens.
+    pub policy: Policy,
+    /// Whether a token is taken only once.
+    pub replay: Replay,
+    /// Which replies must be signed.
+    pub proof: ProofMode,
+    /// What its server does.
+    pub server: ServerSettings,
+    /// What its clients do.
+    pub client: ClientSettings,
+    /// How many engines a DPM keeps.
+    pub limits: Limits,
+    /// When a DPM dials its engines back; [`dpm`](Self::dpm) adds how.
+    pub monitor: MonitorOptions,
+    /// How a DPE registers.
+    pub engine: EngineSettings,
+    /// Where the log goes.
+    pub logging: Logging,
+    /// Whether a changed file takes effect at once.
+    pub reload: bool,
+    /// Warnings and notes; errors end in a [`LoadError`].
+    pub findings: Findings,
+    pub(super) source: Source,
+}
 
 /// What the server of a module does.
 #[derive(Clone, Debug)]
@@ -22,10 +70,8 @@ pub struct ServerSettings {
     pub allow_plaintext: bool,
     /// Whether callers must prove who they are. `false` on loopback only.
     pub authenticate: bool,
-    /// How long open calls may take at the end.
-    pub shutdown_deadline: Duration,
-    /// The largest message accepted, in bytes.
-    pub max_message_bytes: u64,
+    /// The bounds of the gRPC server; [`Settings::dpm`] and [`Settings::dpe`] add TLS.
+    pub options: ServerOptions,
     /// The address of the HTTP port.
     pub http_address: IpAddr,
     /// The HTTP port.
@@ -76,39 +122,19 @@ pub struct ClientSettings {
     /// Whether a connection beyond loopback may do without TLS.
     pub allow_plaintext: bool,
     /// The largest message accepted, in bytes.
-    pub max_message_bytes: u64,
+    pub max_message_bytes: usize,
     /// TLS towards the engines that a DPM dials back, where it is on: that of connection `dpe`.
     pub dial_back_tls: Option<ClientTlsOptions>,
 }
 
-/// What a DPM does with its engines.
-#[derive(Clone, Debug)]
-pub struct RegistrySettings {
-    /// How often a READY engine is checked.
-    pub check_connected: Duration,
-    /// The first wait after an engine was lost.
-    pub check_disconnected: Duration,
-    /// By how much that wait grows each time.
-    pub multiplier: u32,
-    /// The longest wait.
-    pub check_disconnected_max: Duration,
-    /// How long a check may take on an open connection.
-    pub checker_timeout: Duration,
-    /// After which time without a sign an engine is INACTIVE.
-    pub inactivate_not_seen_for: Duration,
-    /// How often that is looked at.
-    pub inactivate_period: Duration,
-    /// How many engines are kept.
-    pub max_engines: usize,
-    /// How many engines one deployment may have.
-    pub max_engines_per_deployment: usize,
-    /// How many engines one deployment may add in a second.
-    pub max_new_engines_per_second: usize,
-    /// Where they are kept; none for `file:<home>/storage/registry.redb`.
-    pub url: Option<String>,
+impl ClientSettings {
+    /// Returns the connection called `name`.
+    pub fn connection(&self, name: &str) -> Option<&ConnectionSettings> {
+        self.connections.iter().find(|known| known.name == name)
+    }
 }
 
-/// What a DPE tells its DPM, and how often it looks.
+/// How a DPE registers with its DPM.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
     /// The advertised host, where one is configured.
@@ -119,30 +145,7 @@ pub struct EngineSettings {
     pub check_connection: Duration,
 }
 
-/// Which log lines go where.
-#[expect(clippy::struct_excessive_bools, reason = "four switches of the file")]
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct LoggingSettings {
-    /// Plain lines on standard error.
-    pub plain_console: bool,
-    /// JSON lines on standard error.
-    pub json_console: bool,
-    /// Plain lines in a file.
-    pub plain_file: bool,
-    /// JSON lines in a file.
-    pub json_file: bool,
-}
-
-/// What we add about a trusted deployment, `countersign.deployments.<name>`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PeerSettings {
-    /// The deployment.
-    pub name: String,
-    /// Where its engines may be dialled back.
-    pub addresses: AddressRules,
-}
-
-/// Tells whether `host` is this machine for sure.
+/// Returns `true` if `host` is surely this machine.
 pub(super) fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     if host.eq_ignore_ascii_case("localhost") {
@@ -166,4 +169,29 @@ pub struct Home {
     pub log: PathBuf,
     /// `storage` in it.
     pub storage: PathBuf,
+}
+
+impl Home {
+    /// Takes `path` for a home if it is a folder, else for the file of one.
+    pub fn new(path: &Path) -> Self {
+        if path.is_dir() {
+            return Self::around(path.to_owned(), path.join("etc/application.properties"));
+        }
+        let etc = path.parent();
+        let dir = match etc.and_then(Path::file_name) {
+            Some(name) if name == "etc" => etc.and_then(Path::parent),
+            _ => etc,
+        };
+        let dir = dir.map_or_else(PathBuf::new, Path::to_owned);
+        Self::around(dir, path.to_owned())
+    }
+
+    fn around(dir: PathBuf, file: PathBuf) -> Self {
+        Self {
+            log: dir.join("log"),
+            storage: dir.join("storage"),
+            dir,
+            file,
+        }
+    }
 }
