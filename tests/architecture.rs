@@ -63,17 +63,6 @@ const MAX_NAMED_CLOSURES: usize = 221;
 
 /// Groups of files that use each other: remove an entry once its cycle is gone, never add one.
 const CYCLES: &[&[&str]] = &[
-    &["admin::demo", "admin::demo::child", "admin::demo::refused"],
-    &["admin::deployments", "admin::deployments::settings"],
-    &[
-        "admin::pairing",
-        "admin::pairing::draft",
-        "admin::pairing::settle",
-        "admin::pairing::tls",
-        "admin::pairing::view",
-    ],
-    &["admin::revocation", "admin::revocation::meant"],
-    &["admin::rotation", "admin::rotation::edits"],
     &[
         "cli",
         "cli::pair",

@@ -4,23 +4,22 @@
 mod child;
 mod refused;
 
-use std::io;
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 
-use child::{ChildModule, text};
+use child::{ChildModule, ended_early, text};
 
-use super::Refused;
+use super::error::{Kind, Refused};
 use super::pairing::{self, Member, Options};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{LoadError, ModuleKind, Settings, check};
+use crate::config::{ModuleKind, Settings, check};
 use crate::grpc::Target;
-use crate::identity::{ModuleType, NameError, Role, RoleError};
+use crate::identity::{ModuleType, Role};
 use crate::jose::Fingerprint;
-use crate::properties::ReadError;
 
 /// How the demo runs.
 #[derive(Clone, Debug)]
@@ -53,55 +52,6 @@ pub struct Outcome {
     pub held: bool,
 }
 
-/// Why the demo could not go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DemoError {
-    /// The two homes cannot be paired.
-    #[error("cannot pair the two homes")]
-    Pair(#[from] Refused),
-    /// A name of the demo's own is none: a bug.
-    #[error("a name of the demo is none")]
-    Name(#[from] NameError),
-    /// A role of the demo's own is none: a bug.
-    #[error("a role of the demo is none")]
-    Role(#[from] RoleError),
-    /// The homes that were just paired cannot be read.
-    #[error("cannot read what was paired")]
-    Load(#[from] LoadError),
-    /// What was paired cannot be checked.
-    #[error("cannot check what was paired")]
-    Check(#[from] ReadError),
-    /// A child cannot be run.
-    #[error("cannot run {name}")]
-    Start {
-        /// Which.
-        name: &'static str,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// A child ended or fell silent.
-    #[error("{name} ended early; its last line: {last}")]
-    Silent {
-        /// Which.
-        name: &'static str,
-        /// What it said last.
-        last: String,
-    },
-    /// A child did not do what it must in 20 seconds.
-    #[error("no `{event}` from {name} within 20 s")]
-    Late {
-        /// Which.
-        name: &'static str,
-        /// What did not come.
-        event: &'static str,
-    },
-    /// A call that must be refused could not be made.
-    #[error("cannot call the DPM")]
-    Call(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
 /// Runs the demo and hands each step to `report` when it is over.
 ///
 /// Where the returned future is dropped before its end, the modules are killed. What is in the
@@ -113,7 +63,7 @@ pub enum DemoError {
 pub async fn run(
     options: &DemoOptions,
     report: &mut (dyn FnMut(&Step) + Send),
-) -> Result<Outcome, DemoError> {
+) -> Result<Outcome, Refused> {
     let started = Instant::now();
     let mut demo = Demo {
         options,
@@ -143,43 +93,44 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    fn pair(&mut self) -> Result<(), DemoError> {
-        let member = |module: &str| -> Result<Member, DemoError> {
+    fn pair(&mut self) -> Result<(), Refused> {
+        let member = |module: &str| -> Result<Member, Refused> {
             Ok(Member {
-                module: ModuleType::new(module)?,
+                module: ModuleType::new(module).map_err(failed)?,
                 path: self.file(module),
                 name: None,
                 key: None,
             })
         };
         let members = [member("dpm")?, member("dpe")?];
-        let role = Role::new("IMPERSONATION")?;
         let options = Options {
             environment: None,
-            role,
+            role: Role::impersonation(),
             key_name: None,
             tls: false,
             now: SystemClock.now(),
         };
-        let plan = pairing::plan(&members, &options)?;
-        plan.carry_out()?;
-        let sides = plan.sides().each_ref();
+        let plan = pairing::plan(&members, None, &options)?;
+        plan.change().carry_out().map_err(Refused::from)?;
+        let sides = plan.sides().iter();
         let keys = sides.map(|side| format!("{} {}", side.name(), short(side.fingerprint())));
+        let keys: Vec<_> = keys.collect();
         self.step("pair", vec![keys.join("   ")], true);
         Ok(())
     }
 
-    fn check(&mut self) -> Result<(), DemoError> {
+    fn check(&mut self) -> Result<(), Refused> {
         let report = check(&[self.file("dpm"), self.file("dpe")], &[])?;
         let (errors, warnings) = (report.findings.errors(), report.findings.warnings());
-        let line = format!("2 files held against each other: {errors} errors, {warnings} warnings");
+        let line =
+            format!("2 files compared with each other: {errors} errors, {warnings} warnings");
         let found = report.findings.iter().map(ToString::to_string);
         let lines = std::iter::once(line).chain(found).collect();
         self.step("check", lines, errors == 0 && warnings == 0);
         Ok(())
     }
 
-    async fn start_dpm(&mut self) -> Result<(ChildModule, Target), DemoError> {
+    async fn start_dpm(&mut self) -> Result<(ChildModule, Target), Refused> {
         let settings = ANY_PORT.map(str::to_owned);
         let home = self.options.folder.join("dpm");
         let mut dpm = ChildModule::start(&self.options.binary, "dpm", &home, &settings)?;
@@ -188,10 +139,7 @@ impl Demo<'_> {
         let port = address
             .rsplit_once(':')
             .and_then(|(_, port)| port.parse().ok());
-        let port = port.ok_or(DemoError::Silent {
-            name: "dpm",
-            last: address.clone(),
-        })?;
+        let port = port.ok_or_else(|| ended_early("dpm", &address))?;
         self.step("dpm", vec![format!("listens on {address}")], true);
         Ok((dpm, Target::new("127.0.0.1", port)))
     }
@@ -200,19 +148,13 @@ impl Demo<'_> {
         &mut self,
         dpm: &mut ChildModule,
         address: &Target,
-    ) -> Result<ChildModule, DemoError> {
-        let settings = [
+    ) -> Result<ChildModule, Refused> {
+        let port = address.port();
+        let mut settings = vec![
             "ataccama.client.connection.dpm.host=127.0.0.1".to_owned(),
-            format!(
-                "ataccama.client.connection.dpm.grpc.port={}",
-                address.port()
-            ),
+            format!("ataccama.client.connection.dpm.grpc.port={port}"),
         ];
-        let settings: Vec<_> = ANY_PORT
-            .map(str::to_owned)
-            .into_iter()
-            .chain(settings)
-            .collect();
+        settings.extend(ANY_PORT.map(str::to_owned));
         let home = self.options.folder.join("dpe");
         let dpe = ChildModule::start(&self.options.binary, "dpe", &home, &settings)?;
         let registered = dpm.event("registerEngine", |_| true).await?;
@@ -227,7 +169,7 @@ impl Demo<'_> {
         Ok(dpe)
     }
 
-    async fn ready(&mut self, dpm: &mut ChildModule) -> Result<(), DemoError> {
+    async fn ready(&mut self, dpm: &mut ChildModule) -> Result<(), Refused> {
         let ready = |event: &Value| text(event, "newStatus") == "READY";
         let event = dpm.event("setEngineStatus", ready).await?;
         let change = format!("{} → READY", text(&event, "oldStatus"));
@@ -236,18 +178,16 @@ impl Demo<'_> {
         Ok(())
     }
 
-    async fn refused(&mut self, address: &Target) -> Result<(), DemoError> {
+    async fn refused(&mut self, address: &Target) -> Result<(), Refused> {
         let home = self.options.folder.join("dpe");
-        let dpe = Settings::load(&home, &ModuleKind::Dpe, [], &[])?;
-        let dpe = dpe.module().map_err(LoadError::from)?;
-        let calls = refused::calls(&dpe, address).await?;
-        let held = calls.iter().all(refused::Refused::as_expected);
-        let lines = calls.iter().map(ToString::to_string).collect();
+        let dpe = Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(failed)?;
+        let dpe = dpe.module().map_err(failed)?;
+        let (lines, held) = refused::calls(&dpe, address).await?;
         self.step("refused", lines, held);
         Ok(())
     }
 
-    async fn stop(&mut self, dpe: ChildModule, mut dpm: ChildModule) -> Result<(), DemoError> {
+    async fn stop(&mut self, dpe: ChildModule, mut dpm: ChildModule) -> Result<(), Refused> {
         let dpe = dpe.stop().await?;
         dpm.event("deregisterEngine", |_| true).await?;
         let dpm = dpm.stop().await?;
@@ -257,11 +197,8 @@ impl Demo<'_> {
     }
 
     fn file(&self, module: &str) -> PathBuf {
-        self.options
-            .folder
-            .join(module)
-            .join("etc")
-            .join("application.properties")
+        let home = self.options.folder.join(module);
+        home.join("etc/application.properties")
     }
 
     fn step(&mut self, name: &'static str, lines: Vec<String>, held: bool) {
@@ -278,11 +215,15 @@ impl Demo<'_> {
     }
 }
 
-/// The modules of a demo are nobody else's.
+/// A demo takes ports that are free.
 const ANY_PORT: [&str; 2] = ["ataccama.server.grpc.port=0", "server.port=0"];
 
 /// The beginning of a fingerprint: enough to tell two apart.
 fn short(fingerprint: Fingerprint) -> String {
     let text: String = fingerprint.to_string().chars().take(12).collect();
     format!("{text}…")
+}
+
+fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Refused {
+    Refused::new(Kind::Conflict, "cannot use what was paired").caused_by(error)
 }

@@ -1,14 +1,13 @@
 //! Changes to several settings files, shown before they are written.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::error::{Kind, Refused, WriteError};
-use super::overrides::variable_above;
-use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
+use super::profiles::variable_above;
+use super::write::{Privacy, Staged, mode_after};
 use crate::config::holds_private_key;
 use crate::diagnostic::redact_name;
 use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
@@ -24,14 +23,10 @@ pub(super) const PAIRED: &str =
 pub(super) const ADDED: &str =
     "Written by `countersign deployment add`: a module that this one trusts.";
 
-/// How to add a second key, where a deployment is trusted by a different one.
-pub(super) const SECOND_KEY: &str = "another module? give it a name of its own. The same one with \
-    a second key? say so with `--key-name key2`";
+/// The key of this module.
+pub(super) const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
-/// What to do where the name for a key is taken.
-pub(super) const OTHER_KEY_NAME: &str = "choose another `--key-name`";
-
-/// A key of a trusted deployment in a file.
+/// A key of a trusted deployment.
 pub(super) const TRUSTED_KEY: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
 
@@ -70,20 +65,18 @@ pub(super) fn key_settings(deployment: &str, name: &str) -> [String; 3] {
 /// Returns the setting `name` that holds a private key of this module.
 pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
     let jwk = PrivateJwk::write(key, key_id);
-    let value = BASE64_STANDARD.encode(jwk.expose());
     Setting {
-        key: name.to_owned(),
-        value: Some(Secret::new(value)),
         is_private: true,
+        ..Setting::new(name, BASE64_STANDARD.encode(jwk.expose()))
     }
 }
 
 /// Makes a key at `now`.
 pub(super) fn new_key(now: SystemTime) -> Result<SigningKey, Refused> {
-    let key = SigningKey::generate();
-    let key =
-        key.map_err(|error| Refused::new(Kind::Internal, "cannot make a key").caused_by(error))?;
-    Ok(key.with_made_at(now))
+    match SigningKey::generate() {
+        Ok(key) => Ok(key.with_made_at(now)),
+        Err(error) => Err(Refused::new(Kind::Internal, "cannot make a key").caused_by(error)),
+    }
 }
 
 /// A setting with the value that it must have.
@@ -98,9 +91,8 @@ pub(super) struct Setting {
 impl Setting {
     pub(super) fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
         Self {
-            key: key.into(),
             value: Some(Secret::new(value.into())),
-            is_private: false,
+            ..Self::removed(key)
         }
     }
 
@@ -130,8 +122,8 @@ pub struct EditedFile {
     before: Option<FileText>,
     after: Option<Secret<String>>,
     changes: Vec<SettingChange>,
-    /// None where the texts decide.
-    privacy: Option<Privacy>,
+    /// Whether it is a repair, which keeps the mode and removes a byte order mark.
+    is_fix: bool,
 }
 
 /// A setting that would change.
@@ -190,18 +182,19 @@ impl EditedFile {
             before,
             after,
             changes,
-            privacy: None,
+            is_fix: false,
         }
     }
 
-    /// Plans that the file at `path`, which is `before`, has the text `after` and keeps its mode.
-    pub(super) fn replaced(path: &Path, before: FileText, after: &str) -> Self {
+    /// Plans that the file at `path`, which is `before`, has the text `after`. It keeps its mode, and
+    /// has no byte order mark.
+    pub(super) fn fixed(path: &Path, before: FileText, after: &str) -> Self {
         Self {
             path: path.to_owned(),
             before: Some(before),
             after: Some(Secret::new(after.to_owned())),
             changes: Vec::new(),
-            privacy: Some(Privacy::Public),
+            is_fix: true,
         }
     }
 
@@ -215,12 +208,12 @@ impl EditedFile {
         &self.changes
     }
 
-    /// Tells whether nothing would change.
+    /// Returns `true` if nothing would change.
     pub fn is_empty(&self) -> bool {
         self.after.is_none()
     }
 
-    /// Tells whether the file is there already.
+    /// Returns `true` if the file exists already.
     pub fn is_there(&self) -> bool {
         self.before.is_some()
     }
@@ -242,8 +235,14 @@ impl EditedFile {
         (before != after && self.after.is_some()).then_some((before, after))
     }
 
+    /// Returns the file as it will be.
+    pub(super) fn after(&self) -> Result<FileText, Refused> {
+        let text = FileText::from_bytes(self.text().as_bytes());
+        text.map_err(|_fault| Refused::internal(&self.path))
+    }
+
     /// Returns the text as it will be.
-    pub(super) fn text(&self) -> &str {
+    fn text(&self) -> &str {
         match (&self.after, &self.before) {
             (Some(after), _) => after.expose(),
             (None, Some(before)) => before.text(),
@@ -251,7 +250,8 @@ impl EditedFile {
         }
     }
 
-    fn staged(&self) -> Result<Option<Staged>, WriteError> {
+    /// Writes the new text beside the file, if it changes.
+    pub(super) fn staged(&self) -> Result<Option<Staged>, WriteError> {
         let Some(after) = &self.after else {
             return Ok(None);
         };
@@ -267,6 +267,7 @@ impl EditedFile {
             return Err(WriteError::Changed(self.path.clone()));
         }
         let bytes = match &self.before {
+            Some(file) if self.is_fix => file.edited("").encode(after.expose()),
             Some(file) => file.encode(after.expose()),
             None => after.expose().clone().into_bytes().into(),
         };
@@ -275,16 +276,12 @@ impl EditedFile {
 
     /// A file that is there keeps its mode, unless its first private key goes in.
     fn privacy(&self) -> Privacy {
-        if let Some(privacy) = self.privacy {
-            return privacy;
-        }
-        let Some(before) = &self.before else {
-            return Privacy::Private;
-        };
-        if holds_private_key(self.text()) && !holds_private_key(before.text()) {
-            Privacy::Private
-        } else {
-            Privacy::Public
+        let is_first =
+            |before: &FileText| holds_private_key(self.text()) && !holds_private_key(before.text());
+        match &self.before {
+            Some(_) if self.is_fix => Privacy::Public,
+            Some(before) if !is_first(before) => Privacy::Public,
+            _ => Privacy::Private,
         }
     }
 }
@@ -301,54 +298,6 @@ fn shown(change: &Change, settings: &[Setting]) -> SettingChange {
         shown: setting.map_or_else(String::new, Setting::shown),
         kind,
     }
-}
-
-/// Writes `files` in their order, or none of them where one cannot be written.
-///
-/// What an earlier run left behind when it was killed is removed, also where nothing is to be
-/// written.
-pub(super) fn write_all(files: &[EditedFile]) -> Result<(), WriteError> {
-    let files: Vec<_> = files.iter().collect();
-    write_after(|| Ok(Vec::new()), &files)
-}
-
-/// Writes what `first` stages, then `files`, as [`write_all`] does.
-pub(super) fn write_after(
-    first: impl FnOnce() -> Result<Vec<Staged>, WriteError>,
-    files: &[&EditedFile],
-) -> Result<(), WriteError> {
-    let changes = files.iter().any(|file| !file.is_empty());
-    let mut folders = Vec::new();
-    for file in files {
-        let target = follow(&file.path)?;
-        let folder = folder_of(&target);
-        if !file.is_empty() {
-            fs::create_dir_all(folder).map_err(WriteError::io(folder))?;
-        }
-        if let Ok(folder) = fs::canonicalize(folder) {
-            folders.push(folder);
-        }
-    }
-    folders.sort();
-    folders.dedup();
-    let locks = folders
-        .iter()
-        .map(|folder| FolderLock::acquire(&folder.join("x")));
-    let _locks: Vec<_> = match locks.collect::<Result<_, _>>() {
-        // Somebody else is at work, and there is nothing to write.
-        Err(WriteError::Busy(_)) if !changes => return Ok(()),
-        locks => locks?,
-    };
-    for folder in &folders {
-        sweep(folder);
-    }
-    let mut edited = Vec::new();
-    for file in files {
-        edited.extend(file.staged()?);
-    }
-    let mut staged = first()?;
-    staged.extend(edited);
-    commit_all(staged)
 }
 
 /// Reads a file that need not be there.

@@ -1,13 +1,12 @@
 //! Why a procedure did not do what was asked.
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::overrides::Overriding;
-use super::rotation::OutOfTurn;
+use super::rotation::phase::OutOfTurn;
 use crate::diagnostic::Findings;
+use crate::grpc::cause;
 use crate::properties::ReadError;
 
 /// Why a file was not written. The file is as it was before.
@@ -21,7 +20,7 @@ pub enum WriteError {
     #[error("another countersign is writing in `{}`", .0.display())]
     Busy(PathBuf),
     /// It changed since it was read.
-    #[error("`{}` was changed by somebody else meanwhile", .0.display())]
+    #[error("`{}` was changed by another process meanwhile", .0.display())]
     Changed(PathBuf),
     /// A chain of symbolic links without an end.
     #[error("`{}` is a symbolic link that leads nowhere", .0.display())]
@@ -56,13 +55,14 @@ impl WriteError {
 }
 
 /// Why a procedure was refused. All files are as they were before.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct Refused {
-    kind: Kind,
-    /// None where the cause says everything.
-    message: Option<String>,
+    kind: Box<Kind>,
+    message: String,
     help: Option<String>,
     findings: Findings,
+    #[source]
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -111,15 +111,8 @@ pub enum Kind {
 impl Refused {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
-            message: Some(message.into()),
-            ..Self::of(kind)
-        }
-    }
-
-    fn of(kind: Kind) -> Self {
-        Self {
-            kind,
-            message: None,
+            kind: Box::new(kind),
+            message: message.into(),
             help: None,
             findings: Findings::default(),
             cause: None,
@@ -133,22 +126,10 @@ impl Refused {
         Self::new(Kind::Internal, message)
     }
 
-    /// The file of an active profile sets what would be changed in the file `main`.
-    pub(super) fn in_profile(main: &Path, by: &Overriding) -> Self {
-        let message = format!("{by}, where this changes the main file alone");
-        Self::new(Kind::Conflict, message).with_help(format!(
-            "move these settings from `{}` into `{}`",
-            by.path.display(),
-            main.display()
-        ))
-    }
-
     /// Adds what fixes it.
-    pub(crate) fn with_help(self, help: impl Into<String>) -> Self {
-        Self {
-            help: Some(help.into()),
-            ..self
-        }
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
     }
 
     /// Adds what is wrong with a file.
@@ -157,11 +138,9 @@ impl Refused {
     }
 
     /// Adds the error that caused it.
-    pub(super) fn caused_by(self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            cause: Some(cause.into()),
-            ..self
-        }
+    pub(super) fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
     }
 
     /// Returns the kind of reason.
@@ -180,36 +159,15 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.kind, &self.message, &self.cause) {
-            (Kind::Write(error), ..) => error.fmt(f),
-            (_, Some(message), _) => f.write_str(message),
-            (_, None, Some(cause)) => cause.fmt(f),
-            (_, None, None) => f.write_str("refused"),
-        }
-    }
-}
-
-impl Error for Refused {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
-        match (&self.kind, &self.message) {
-            (Kind::Write(error), _) => error.source(),
-            (_, Some(_)) => cause,
-            (_, None) => cause?.source(),
-        }
-    }
-}
-
 impl From<WriteError> for Refused {
     fn from(error: WriteError) -> Self {
-        Self::of(Kind::Write(error))
+        let message = cause(&error);
+        Self::new(Kind::Write(error), message)
     }
 }
 
 impl From<ReadError> for Refused {
     fn from(error: ReadError) -> Self {
-        Self::of(Kind::Unreadable).caused_by(error)
+        Self::new(Kind::Unreadable, cause(&error))
     }
 }

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::edited::{EditedFile, write_all};
-use super::error::WriteError;
+use super::change::Change;
+use super::edited::EditedFile;
 use crate::config::{self, Repair, Report};
 use crate::properties::{FileText, ReadError};
 
 /// What would be repaired in some files, and what `check` reports of them afterwards.
 #[derive(Debug)]
 pub struct Fix {
-    edited: Vec<EditedFile>,
+    change: Change,
     repairs: Vec<Repair>,
     report: Report,
 }
@@ -40,7 +40,7 @@ impl Fix {
                 .map(|fixed| before.edited(fixed.text.expose()));
             match (fixed, after) {
                 (Some(fixed), Some(after)) if errors(path, &after)? <= errors(path, &before)? => {
-                    edited.push(EditedFile::replaced(path, before, fixed.text.expose()));
+                    edited.push(EditedFile::fixed(path, before, fixed.text.expose()));
                     repairs.extend(fixed.repairs);
                     texts.push((path.clone(), after));
                 }
@@ -49,7 +49,7 @@ impl Fix {
         }
         Ok(Self {
             report: config::check_texts(&texts, environment, &[])?,
-            edited,
+            change: Change::of(edited),
             repairs,
         })
     }
@@ -64,13 +64,8 @@ impl Fix {
         &self.repairs
     }
 
-    /// Writes the repaired files, or none.
-    ///
-    /// # Errors
-    ///
-    /// If a file was changed since the plan was made, another countersign writes in the same
-    /// folder, or the system refuses.
-    pub fn carry_out(&self) -> Result<(), WriteError> {
-        write_all(&self.edited)
+    /// Returns what is written.
+    pub fn change(&self) -> &Change {
+        &self.change
     }
 }

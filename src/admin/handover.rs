@@ -1,13 +1,14 @@
-//! What one machine tells the other so that they can be paired, or a key changed, without either
+//! What one machine hands to the other so that they can be paired, or a key changed, without either
 //! seeing the other's file: public data only, and words to compare by voice.
 
 mod words;
 
-use std::str::{FromStr as _, Lines};
+use std::str::FromStr as _;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
+use super::error::{Kind, Refused};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
 
@@ -20,8 +21,8 @@ const TLS: &str = "tls-fingerprint";
 /// The longest text that is read, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
 
-/// How many bytes of the hash are told in words: whoever wants to hand over another key that has
-/// the same words has 2^64 to try.
+/// How many bytes of the hash the words stand for: a different key that has the
+/// same words takes 2^64 tries.
 const WORDS: usize = 8;
 
 /// A module's public key and what it is called, for the other machine.
@@ -41,16 +42,7 @@ pub struct HandOver {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Purpose {
     /// To trust the module.
-    Pair {
-        /// Its type.
-        module: ModuleType,
-        /// Its environment.
-        environment: Environment,
-        /// The role that it is to have.
-        role: Role,
-        /// The fingerprint of its TLS certificate's key, where it talks TLS.
-        tls: Option<Fingerprint>,
-    },
+    Pair(Introduction),
     /// To trust the key beside the one that signs now.
     Rotate {
         /// The one that signs now.
@@ -58,36 +50,17 @@ pub enum Purpose {
     },
 }
 
-/// Why a text is no hand-over.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HandOverError {
-    /// Larger than 16 KiB.
-    #[error("it is larger than 16 KiB")]
-    TooLarge,
-    /// There is no block, or something beside it.
-    #[error(
-        "it is not one block from `BEGIN COUNTERSIGN HAND-OVER` to `END COUNTERSIGN HAND-OVER`"
-    )]
-    NoBlock,
-    /// A line is missing, or another stands in its place.
-    #[error("the line `{0}: …` is not where it belongs")]
-    Line(&'static str),
-    /// Another version wrote it.
-    #[error("it is of a version that this countersign does not know")]
-    Version,
-    /// A value is none.
-    #[error("the value of `{0}` cannot be used")]
-    Value(&'static str),
-    /// The key and its fingerprint do not belong together.
-    #[error("the fingerprint is not that of the key")]
-    Fingerprint,
-    /// A key that the public guide prints.
-    #[error("its key is printed in a public guide and protects nothing")]
-    Published,
-    /// It was cut or altered on its way.
-    #[error("its checksum is another: it was cut or altered on its way")]
-    Checksum,
+/// What else a module is that is to be trusted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Introduction {
+    /// Its type.
+    pub module: ModuleType,
+    /// Its environment.
+    pub environment: Environment,
+    /// The role that it is to have.
+    pub role: Role,
+    /// The fingerprint of its TLS certificate's key, where it talks TLS.
+    pub tls: Option<Fingerprint>,
 }
 
 impl HandOver {
@@ -98,13 +71,21 @@ impl HandOver {
         format!("{BEGIN}\n{lines}checksum: {checksum}\n{END}\n")
     }
 
-    /// Tells it in words: 64 bits of the hash of all that it says.
+    /// Returns the module that is to be trusted; none for a rotation.
+    pub(super) fn introduction(&self) -> Option<&Introduction> {
+        match &self.purpose {
+            Purpose::Pair(introduction) => Some(introduction),
+            Purpose::Rotate { .. } => None,
+        }
+    }
+
+    /// Returns it in words: 64 bits of the hash of all that it says.
     pub fn words(&self) -> String {
         let hash = Sha256::digest(self.lines());
         words::words(hash.get(..WORDS).unwrap_or_default())
     }
 
-    /// Tells whether `heard` are its words, whatever is between them.
+    /// Returns `true` if `heard` are its words, whatever is between them.
     pub fn has_words(&self, heard: &str) -> bool {
         let is_letter = |c: char| c.is_ascii_alphabetic();
         let heard = heard
@@ -120,12 +101,12 @@ impl HandOver {
         } = self;
         let key = PublicJwk::write(&self.key, key_id);
         let purpose = match &self.purpose {
-            Purpose::Pair {
+            Purpose::Pair(Introduction {
                 module,
                 environment,
                 role,
                 tls,
-            } => {
+            }) => {
                 let tls = tls.map(|tls| format!("\n{TLS}: {tls}")).unwrap_or_default();
                 format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}{tls}")
             }
@@ -141,76 +122,91 @@ impl HandOver {
     ///
     /// # Errors
     ///
-    /// When it is no block of ours, byte for byte as one was written.
-    pub fn parse(text: &str) -> Result<Self, HandOverError> {
+    /// When it is not a block, byte for byte as one was written.
+    pub fn parse(text: &str) -> Result<Self, Refused> {
         if text.len() > MAX_BYTES {
-            return Err(HandOverError::TooLarge);
+            return Err(refused("it is larger than 16 KiB"));
         }
         let text = text.replace("\r\n", "\n");
         let inner = text.trim().strip_prefix(BEGIN);
         let inner = inner.and_then(|text| text.strip_suffix(END));
-        let inner = inner.and_then(|text| text.strip_prefix('\n'));
-        let mut lines = inner.ok_or(HandOverError::NoBlock)?.lines();
-        if line(&mut lines, "version")? != "1" {
-            return Err(HandOverError::Version);
+        let inner = inner.filter(|text| text.starts_with('\n') && !text.contains(BEGIN));
+        let lines = Lines(inner.ok_or_else(|| {
+            refused(
+                "it is not one block from `BEGIN COUNTERSIGN HAND-OVER` to `END COUNTERSIGN \
+                 HAND-OVER`",
+            )
+        })?);
+        if lines.text("version")? != "1" {
+            return Err(refused(
+                "it is of a version that this countersign does not know",
+            ));
         }
-        let purpose = match line(&mut lines, "purpose")? {
-            "pair" => Purpose::Pair {
-                module: value(&mut lines, "module", ModuleType::new)?,
-                environment: value(&mut lines, "environment", Environment::new)?,
-                role: value(&mut lines, "role", Role::new)?,
-                tls: lines
-                    .clone()
-                    .next()
-                    .filter(|next| next.starts_with(TLS))
-                    .map(|_| value(&mut lines, TLS, Fingerprint::from_str))
-                    .transpose()?,
-            },
+        let purpose = match lines.text("purpose")? {
+            "pair" => Purpose::Pair(Introduction {
+                module: lines.value("module", ModuleType::new)?,
+                environment: lines.value("environment", Environment::new)?,
+                role: lines.value("role", Role::new)?,
+                tls: match lines.find(TLS) {
+                    Some(_) => Some(lines.value(TLS, Fingerprint::from_str)?),
+                    None => None,
+                },
+            }),
             "rotate" => Purpose::Rotate {
-                signs: value(&mut lines, "signs", Fingerprint::from_str)?,
+                signs: lines.value("signs", Fingerprint::from_str)?,
             },
-            _ => return Err(HandOverError::Value("purpose")),
+            _ => return Err(refused("the value of `purpose` cannot be used")),
         };
-        let deployment = value(&mut lines, "deployment", DeploymentName::new)?;
-        let key_id = value(&mut lines, "fingerprint", KeyId::new)?;
-        let jwk = value(&mut lines, "key", PublicJwk::parse)?;
-        line(&mut lines, "checksum")?;
-        if lines.next().is_some() {
-            return Err(HandOverError::NoBlock);
-        }
+        let key_id = lines.value("fingerprint", KeyId::new)?;
+        let jwk = lines.value("key", PublicJwk::parse)?;
         if jwk.kid.as_ref() != Some(&key_id) {
-            return Err(HandOverError::Fingerprint);
+            return Err(refused("the fingerprint is not that of the key"));
         }
         if published(jwk.key.fingerprint()) {
-            return Err(HandOverError::Published);
+            let what = "its key is printed in a public guide and protects nothing";
+            return Err(refused(what));
         }
         let read = Self {
             purpose,
-            deployment,
+            deployment: lines.value("deployment", DeploymentName::new)?,
             key_id,
             key: jwk.key,
         };
         // What was read must be all that there is: nothing is left to be read in another way.
-        if read.block().trim_end() == text.trim() {
-            Ok(read)
-        } else {
-            Err(HandOverError::Checksum)
+        if read.block().trim_end() != text.trim() {
+            let what = "its checksum is another: it was cut or altered on its way";
+            return Err(refused(what));
         }
+        Ok(read)
     }
 }
 
-fn line<'a>(lines: &mut Lines<'a>, name: &'static str) -> Result<&'a str, HandOverError> {
-    let line = lines.next().and_then(|line| line.strip_prefix(name));
-    let line = line.and_then(|line| line.strip_prefix(": "));
-    line.ok_or(HandOverError::Line(name))
+fn refused(why: impl Into<String>) -> Refused {
+    Refused::new(Kind::Conflict, why)
 }
 
-fn value<T, E>(
-    lines: &mut Lines<'_>,
-    name: &'static str,
-    read: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, HandOverError> {
-    read(line(lines, name)?).map_err(|_error| HandOverError::Value(name))
+/// The lines of a block: a name and a value each.
+struct Lines<'a>(&'a str);
+
+impl<'a> Lines<'a> {
+    fn find(&self, name: &str) -> Option<&'a str> {
+        let mut lines = self.0.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str, Refused> {
+        let missing = || refused(format!("the line `{name}: …` is missing"));
+        self.find(name).ok_or_else(missing)
+    }
+
+    fn value<T, E>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, Refused> {
+        let unusable = |_error| refused(format!("the value of `{name}` cannot be used"));
+        read(self.text(name)?).map_err(unusable)
+    }
 }
 
 #[cfg(test)]
@@ -221,12 +217,12 @@ mod tests {
     fn pair() -> HandOver {
         let key = SigningKey::generate().unwrap();
         HandOver {
-            purpose: Purpose::Pair {
+            purpose: Purpose::Pair(Introduction {
                 module: ModuleType::new("dpe").unwrap(),
                 environment: Environment::new("dev").unwrap(),
                 role: Role::impersonation(),
                 tls: None,
-            },
+            }),
             deployment: DeploymentName::new("dpe-dev").unwrap(),
             key_id: KeyId::from(key.fingerprint()),
             key: key.verifying_key().clone(),
@@ -244,8 +240,8 @@ mod tests {
     fn with_tls() -> HandOver {
         let tls = Some(SigningKey::generate().unwrap().fingerprint());
         let mut pair = pair();
-        if let Purpose::Pair { tls: of_pair, .. } = &mut pair.purpose {
-            *of_pair = tls;
+        if let Purpose::Pair(introduction) = &mut pair.purpose {
+            introduction.tls = tls;
         }
         pair
     }

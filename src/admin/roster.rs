@@ -7,7 +7,7 @@ use crate::grpc::AttachIdentity;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::proto::registry::{Engine, ListEnginesRequest};
 
-/// Calls a registry as somebody whom it knows.
+/// Calls a registry as a caller that it knows.
 pub type Client = EngineRegistryServiceClient<AttachIdentity<Channel>>;
 
 /// Lists all engines that the caller may see. Its time is bounded by the caller alone.

@@ -218,7 +218,7 @@ pub fn follow(path: &Path) -> Result<PathBuf, WriteError> {
     Err(WriteError::Link(path.to_owned()))
 }
 
-/// Tells whether two paths lead to one file, which need not be there, nor its folder.
+/// Returns `true` if two paths lead to one file, which need not be there, nor its folder.
 ///
 /// # Errors
 ///
@@ -260,13 +260,13 @@ fn beside(target: &Path) -> io::Result<NamedTempFile> {
 /// The error is the system's: the one of `tempfile` names a file that does not exist.
 fn named_beside<T>(
     target: &Path,
-    mut make: impl FnMut(&Path) -> io::Result<T>,
+    mut create: impl FnMut(&Path) -> io::Result<T>,
 ) -> io::Result<NamedTempFile<T>> {
     let mut failed = None;
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).rand_bytes(RANDOM);
     let made = builder.make_in(folder_of(target), |name| {
-        make(name).inspect_err(|error| failed = error.raw_os_error())
+        create(name).inspect_err(|error| failed = error.raw_os_error())
     });
     made.map_err(|error| failed.map_or(error, io::Error::from_raw_os_error))
 }
@@ -291,7 +291,7 @@ const RANDOM: usize = 6;
 /// Removes what a process that was killed while it wrote in `folder` left behind: a new text that
 /// was not put in place, or the second name of an old one. Either may hold a private key.
 ///
-/// Whoever calls this holds the folder's lock. What cannot be removed stays.
+/// The caller holds the folder's lock. What cannot be removed stays.
 pub(super) fn sweep(folder: &Path) {
     if cfg!(not(unix)) {
         return;
@@ -368,6 +368,7 @@ fn kill_point() {}
 use kill::kill_point;
 
 #[cfg(test)]
+#[path = "write/tests/kill.rs"]
 pub(crate) mod kill;
 
 #[cfg(test)]

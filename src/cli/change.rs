@@ -81,8 +81,8 @@ pub(super) fn changes_in(file: &EditedFile, state: &str) -> String {
 }
 
 /// Names the TLS files that are made: a certificate and its key.
-pub(super) fn new_files(files: &[&Path]) -> String {
-    let files = files.iter().zip(["0644", "0600"]);
+pub(super) fn new_files<'a>(files: impl Iterator<Item = &'a Path>) -> String {
+    let files = files.zip(["0644", "0600"]);
     let lines = files.map(|(file, mode)| format!("{}  (new, mode {mode})\n", file.display()));
     lines.collect::<Vec<_>>().concat()
 }

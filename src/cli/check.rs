@@ -100,7 +100,7 @@ fn fix(fix: &Fix, arguments: &Arguments, console: &Console) -> Answer {
             console.present(repairs_in_words(fix.repairs()).trim_end());
             ask_to_write(console)?;
         }
-        fix.carry_out().map_err(|error| {
+        fix.change().carry_out().map_err(|error| {
             let exit = match error {
                 WriteError::Changed(_) | WriteError::Busy(_) => Exit::WouldOverwrite,
                 _ => Exit::Unreadable,

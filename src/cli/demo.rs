@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::change::not_written;
 use super::output::{Answer, Console, Exit, Failure, Format};
+use super::refused::refused;
 use super::runtime::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, DemoOptions, Outcome, Step};
-use crate::admin::{DemoError, Kind};
 use crate::diagnostic::redact;
 
 #[derive(Args, Debug)]
@@ -87,7 +86,7 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         });
     };
     let outcome = demo::run(&options, &mut report).await;
-    let outcome = outcome.map_err(|error| not_gone_on(&error))?;
+    let outcome = outcome.map_err(|error| refused("the demo cannot go on: ", &error, console))?;
     finish(outcome, steps, arguments, console)
 }
 
@@ -101,21 +100,6 @@ fn refuse_homes_in(folder: &Path) -> Result<(), Failure> {
             Err(Failure::new(Exit::WouldOverwrite, message)
                 .with_help("give `--keep` a folder that is not there yet"))
         }
-    }
-}
-
-/// Says why the demo could not go on.
-fn not_gone_on(error: &DemoError) -> Failure {
-    let refused = match error {
-        DemoError::Pair(refused) => Some((refused, refused.kind())),
-        _ => None,
-    };
-    match refused {
-        Some((_, Kind::Write(error))) => not_written(error),
-        Some((refused, Kind::Unreadable)) => {
-            Failure::caused(Exit::Unreadable, "cannot make the two homes", refused)
-        }
-        _ => Failure::caused(Exit::No, "the demo could not go on", error),
     }
 }
 

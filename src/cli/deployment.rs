@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
-use super::change::{File, How, changes, warn_of_variables};
+use super::change::{File, How, changes, not_written, warn_of_variables};
 use super::input;
 use super::output::{Answer, Console, Exit, Failure, Format, counted, table};
 use super::refused::refused;
-use crate::admin::Kind;
-use crate::admin::deployments::{Addition, Plan, Removed, TrustFile};
+use crate::admin::deployments::{self, Peer, Removed};
+use crate::admin::{Change, Kind, SettingsFile};
 use crate::config::Home;
-use crate::diagnostic::quote;
+use crate::diagnostic::{Severity, quote};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, VerifyingKey};
 use crate::trust::{Deployment, TrustedKey};
@@ -106,10 +106,10 @@ pub(super) struct Add {
 }
 
 impl Of {
-    fn read(&self, console: &Console) -> Result<TrustFile, Failure> {
+    fn read(&self, console: &Console) -> Result<SettingsFile, Failure> {
         let home = self.home.as_deref().map(|home| Home::new(home).file);
         let path = home.or_else(|| self.file.clone()).unwrap_or_default();
-        TrustFile::read(&path).map_err(|error| refused("", &error, console))
+        SettingsFile::read(&path).map_err(|error| refused("", &error, console))
     }
 }
 
@@ -125,22 +125,20 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 fn add(arguments: &Add, console: &Console) -> Answer {
     let file = arguments.of.read(console)?;
     let (key, key_id) = public_key(&arguments.public_key, console)?;
-    let addition = Addition {
-        name: arguments.name.clone(),
-        module: arguments.module.clone(),
-        environment: arguments.environment.clone(),
-        key,
-        key_id,
-        key_name: arguments.key_name.as_ref().map(ToString::to_string),
-        roles: arguments.role.clone(),
+    let (name, module) = (&arguments.name, &arguments.module);
+    let peer = Peer {
+        name,
+        module,
+        environment: arguments.environment.as_ref(),
+        key: &key,
+        key_id: &key_id,
+        key_name: arguments.key_name.as_ref().map(DeploymentName::as_str),
+        roles: &arguments.role,
     };
-    let plan = file.plan_add(&addition);
-    let plan = plan.map_err(|error| refused("", &error, console))?;
-    let heading = format!(
-        "{} ({}) is trusted by the key {}\n",
-        addition.name, addition.module, addition.key_id
-    );
-    carry_out(&plan, &arguments.how, &heading, console)
+    let change = deployments::add(&file, &peer);
+    let change = change.map_err(|error| refused("", &error, console))?;
+    let heading = format!("{name} ({module}) is trusted by the key {key_id}\n");
+    carry_out(&change, &arguments.how, &heading, console)
 }
 
 fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), Failure> {
@@ -166,8 +164,8 @@ fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), F
     }
 }
 
-fn remove(file: &TrustFile, name: &DeploymentName, how: &How, console: &Console) -> Answer {
-    let (plan, removed) = match file.plan_remove(name) {
+fn remove(file: &SettingsFile, name: &DeploymentName, how: &How, console: &Console) -> Answer {
+    let (change, removed) = match deployments::remove(file, name) {
         Err(error) if matches!(error.kind(), Kind::NotThere) => {
             if console.format() == Format::Text {
                 let known = error.help().unwrap_or_default();
@@ -179,7 +177,7 @@ fn remove(file: &TrustFile, name: &DeploymentName, how: &How, console: &Console)
         planned => planned.map_err(|error| refused("", &error, console))?,
     };
     console.present(consequences(&removed).trim_end());
-    carry_out(&plan, how, "", console)
+    carry_out(&change, how, "", console)
 }
 
 /// Says what stops working.
@@ -207,23 +205,23 @@ fn consequences(removed: &Removed) -> String {
     text
 }
 
-fn carry_out(plan: &Plan, how: &How, heading: &str, console: &Console) -> Answer {
-    let written = how.writes(plan.is_empty());
-    warn_of_variables([plan.edited()], console);
-    let changes = changes([plan.edited()]);
+fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> Answer {
+    let written = how.writes(change.is_empty());
+    warn_of_variables(change.files(), console);
+    let changes = changes(change.files());
     if written {
         how.confirm(&changes, console)?;
-        plan.carry_out()
-            .map_err(|error| refused("", &error, console))?;
+        change.carry_out().map_err(|error| not_written(&error))?;
     }
-    console.findings(plan.warnings());
-    let text = format!("{heading}{changes}{}", how.ending(plan.is_empty()));
-    let files = File::all([plan.edited()]);
+    let findings = change.findings().iter();
+    console.findings(findings.filter(|found| found.severity() == Severity::Warning));
+    let text = format!("{heading}{changes}{}", how.ending(change.is_empty()));
+    let files = File::all(change.files());
     console.reply(text.trim_start_matches('\n'), &Report { written, files })?;
     Ok(Exit::Done)
 }
 
-fn list(file: &TrustFile, console: &Console) -> Answer {
+fn list(file: &SettingsFile, console: &Console) -> Answer {
     incomplete(file, console);
     let trusted = file.deployments();
     let text = match trusted {
@@ -235,10 +233,10 @@ fn list(file: &TrustFile, console: &Console) -> Answer {
     Ok(Exit::Done)
 }
 
-fn show(file: &TrustFile, name: &DeploymentName, console: &Console) -> Answer {
+fn show(file: &SettingsFile, name: &DeploymentName, console: &Console) -> Answer {
     incomplete(file, console);
     let Some(deployment) = file.find(name) else {
-        return Err(refused("", &file.not_there(name), console));
+        return Err(refused("", &deployments::not_there(file, name), console));
     };
     let shown = Shown::of(deployment);
     let mut lines = vec![
@@ -300,7 +298,7 @@ fn joined(roles: &[&str]) -> String {
 }
 
 /// Says that there may be more in the file than is shown.
-fn incomplete(file: &TrustFile, console: &Console) {
+fn incomplete(file: &SettingsFile, console: &Console) {
     let errors = file.findings().errors();
     if errors > 0 {
         let path = file.path().display();

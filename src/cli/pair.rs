@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::change::{changes_in, ended, new_files};
+use super::change::{changes_in, ended, new_files, not_written};
 use super::output::{Answer, Console, counted};
-use crate::admin::pairing::{self, Member, Plan, PlannedSide};
-use crate::admin::{ChangeKind, SettingChange};
+use crate::admin::pairing::{self, Member, Plan, Side};
+use crate::admin::{ChangeKind, EditedFile, SettingChange};
 use crate::diagnostic::Severity;
 pub(super) use arguments::Arguments;
 use arguments::Command;
@@ -28,39 +28,44 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         return one_side::hand_over(arguments, console);
     }
     let members = arguments.members()?;
-    let plan = pairing::plan(&members, &arguments.options())
+    let plan = pairing::plan(&members, None, &arguments.options())
         .map_err(|error| not_paired(&error, &arguments.modules, console))?;
     if plan.touches_existing() {
         arguments.how.confirm(&text(&plan), console)?;
     }
     if !arguments.how.dry_run {
-        plan.carry_out()
-            .map_err(|error| not_paired(&error, &arguments.modules, console))?;
+        let done = plan.change().carry_out();
+        done.map_err(|error| not_written(&error))?;
     }
-    for side in plan.sides() {
-        remark(side, console);
+    for (side, file) in sides(&plan) {
+        remark(side, file, console);
     }
     let report = Report {
-        written: arguments.how.writes(plan.is_empty()),
-        deployments: plan.sides().iter().map(Paired::of).collect(),
+        written: arguments.how.writes(plan.change().is_empty()),
+        deployments: sides(&plan).map(Paired::of).collect(),
     };
     let ending = ending(&plan, &members, arguments);
     console.reply(text(&plan) + "\n" + &ending, &report)?;
-    let findings = &plan.report().findings;
+    let findings = plan.change().findings();
     console.findings(findings.iter().filter(|f| f.severity() != Severity::Note));
     ended("paired", "a", findings)
 }
 
+/// Goes through the sides, each with its file.
+fn sides(plan: &Plan) -> impl Iterator<Item = (&Side, &EditedFile)> {
+    plan.sides().iter().zip(plan.change().files())
+}
+
 /// Warns of what the change means for this side's file and process.
-fn remark(side: &PlannedSide, console: &Console) {
-    let path = side.file().path().display();
-    if let Some((before, after)) = side.file().mode_change() {
+fn remark(side: &Side, file: &EditedFile, console: &Console) {
+    let path = file.path().display();
+    if let Some((before, after)) = file.mode_change() {
         console.note(&format!(
             "`{path}` holds a private key: its mode goes from {before:04o} to {after:04o}"
         ));
     }
-    if side.file().is_there() && !side.file().changes().is_empty() && listens(side.port()) {
-        let port = side.port();
+    let port = side.port;
+    if file.is_there() && !file.changes().is_empty() && listens(port) {
         console.warn(&format!(
             "something listens on port {port}; if it is this module, it follows its file within 2 s, but for TLS, which needs a restart"
         ));
@@ -75,21 +80,20 @@ fn listens(port: u16) -> bool {
 /// Writes what is done: the two names and keys, then the changes of each file.
 fn text(plan: &Plan) -> String {
     let mut text = String::new();
-    let names = plan.sides().iter().map(|side| side.name().as_str().len());
+    let names = plan.sides().iter().map(|side| side.name().len());
     let width = names.max().unwrap_or_default();
     // Writing to a string cannot fail.
     for side in plan.sides() {
-        let age = if side.is_key_new() { "new" } else { "its" };
-        let (name, fingerprint) = (side.name().as_str(), side.fingerprint());
+        let age = if side.is_key_new { "new" } else { "its" };
+        let (name, fingerprint) = (side.name(), side.fingerprint());
         let _ = writeln!(text, "{name:<width$}  {age} key  {fingerprint}");
         if let Some(fingerprint) = side.tls_fingerprint() {
-            let is_new = !side.tls_files().is_empty();
+            let is_new = side.tls_files().next().is_some();
             let age = if is_new { "new" } else { "its" };
             let _ = writeln!(text, "{:<width$}  {age} TLS key {fingerprint}", "");
         }
     }
-    let files = plan.sides().iter().map(|side| (side, side.file()));
-    for (side, file) in files.filter(|(_, file)| !file.changes().is_empty()) {
+    for (side, file) in sides(plan).filter(|(_, file)| !file.changes().is_empty()) {
         let is_there = file.is_there();
         let state = if is_there {
             "changed"
@@ -97,7 +101,7 @@ fn text(plan: &Plan) -> String {
             "new, mode 0600"
         };
         text += &changes_in(file, state);
-        text += &new_files(&side.tls_files());
+        text += &new_files(side.tls_files());
     }
     text
 }
@@ -105,10 +109,10 @@ fn text(plan: &Plan) -> String {
 /// Writes what was checked, and what to run next.
 fn ending(plan: &Plan, members: &[Member; 2], arguments: &Arguments) -> String {
     let how = &arguments.how;
-    if plan.is_empty() || how.dry_run {
-        return how.ending(plan.is_empty()).trim_start().to_owned();
+    if plan.change().is_empty() || how.dry_run {
+        return how.ending(plan.change().is_empty()).trim_start().to_owned();
     }
-    let findings = &plan.report().findings;
+    let findings = plan.change().findings();
     let mut text = format!(
         "checked both files, each against the other: {}, {}\n",
         counted(findings.errors(), "error"),
@@ -164,14 +168,14 @@ struct Change<'a> {
 }
 
 impl<'a> Paired<'a> {
-    fn of(side: &'a PlannedSide) -> Self {
+    fn of((side, file): (&'a Side, &'a EditedFile)) -> Self {
         Self {
-            name: side.name().as_str(),
+            name: side.name(),
             fingerprint: side.fingerprint().to_string(),
-            new_key: side.is_key_new(),
-            file: side.file().path().display().to_string(),
-            new_file: !side.file().is_there(),
-            changes: side.file().changes().iter().map(Change::of).collect(),
+            new_key: side.is_key_new,
+            file: file.path().display().to_string(),
+            new_file: !file.is_there(),
+            changes: file.changes().iter().map(Change::of).collect(),
             tls_fingerprint: side.tls_fingerprint().map(|pin| pin.to_string()),
         }
     }

@@ -9,7 +9,7 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::change::{BY_SIGNAL, File, How, changes};
+use super::change::{BY_SIGNAL, File, How, changes, not_written};
 use super::confirm::ask_to_write;
 use super::home::kind_of;
 use super::input::seconds;
@@ -67,30 +67,28 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let plan = revocation::plan(&files.collect::<Vec<_>>(), &which);
     let plan = plan.map_err(|error| refused("", &error, console))?;
     let how = &arguments.how;
-    if !plan.is_empty() {
+    let change = plan.change();
+    if !change.is_empty() {
         console.present(consequences(&plan).trim_end());
         if !how.dry_run && !how.yes {
             ask_to_write(console)?;
         }
     }
-    let edited = plan.files().iter().map(RevokedFile::edited);
-    let mut text = changes(edited.clone()).trim_start_matches('\n').to_owned();
-    if plan.is_empty() {
+    let mut text = changes(change.files()).trim_start_matches('\n').to_owned();
+    if change.is_empty() {
         text += "nothing to do\n";
     }
     text += how.ending(false);
     let mut report = Report {
-        written: how.writes(plan.is_empty()),
+        written: how.writes(change.is_empty()),
         in_force: None,
         keys: Key::all(&plan),
-        files: File::all(edited),
+        files: File::all(change.files()),
     };
     let mut ended = Ok(Exit::Done);
     if !how.dry_run {
-        let files = plan
-            .carry_out()
-            .map_err(|error| refused("", &error, console))?;
-        match in_force(&files, arguments, console) {
+        change.carry_out().map_err(|error| not_written(&error))?;
+        match in_force(plan.files(), arguments, console) {
             Ok(confirmed) => report.in_force = confirmed,
             Err(failure) => {
                 report.in_force = Some(false);
@@ -127,8 +125,8 @@ fn is_in_force(
     watched: Option<Instant>,
     console: &Console,
 ) -> Result<Option<bool>, Failure> {
-    let path = file.edited().path().display();
-    let kind = kind_of(&Home::new(file.edited().path()).dir);
+    let path = file.path.display();
+    let kind = kind_of(&Home::new(&file.path).dir);
     let not = |why: &str| Failure::new(Exit::No, format!("written, NOT in force: {why}"));
     let in_force = file.in_force(&kind);
     let takes_no_reload = format!("`{path}` says `countersign.reload=false`");
@@ -156,11 +154,11 @@ fn is_in_force(
             _,
         ) => {
             let by = by.as_ref();
-            let place = by.map(|by| format!("{}:{}", by.path.display(), by.line));
+            let place = by.map(|(path, line)| format!("{}:{line}", path.display()));
             let place = place.unwrap_or_else(|| "a variable of the environment".to_owned());
             let where_to = by.map_or_else(
                 || "change it there".to_owned(),
-                |by| format!("revoke it there too: `--file {}`", by.path.display()),
+                |(path, _)| format!("revoke it there too: `--file {}`", path.display()),
             );
             let why = format!("`{key}` of `{deployment}` is still trusted, by {place}");
             Err(not(&why).with_help(where_to))
@@ -209,7 +207,7 @@ fn consequences(plan: &Revocation) -> String {
         if open.is_empty() {
             continue;
         }
-        let _ = writeln!(text, "{}  stops working:", file.edited().path().display());
+        let _ = writeln!(text, "{}  stops working:", file.path.display());
         for key in &open {
             let (deployment, name, fingerprint) = (&key.deployment, &key.name, &key.fingerprint);
             let _ = writeln!(
@@ -262,7 +260,7 @@ struct Key {
 impl Key {
     fn all(plan: &Revocation) -> Vec<Self> {
         let keys = plan.files().iter().flat_map(|file| {
-            let path = file.edited().path().display();
+            let path = file.path.display();
             file.keys.iter().map(move |key| Self {
                 file: path.to_string(),
                 deployment: key.deployment.clone(),

@@ -5,6 +5,7 @@ mod finished;
 mod shown;
 mod whole;
 
+use super::change::not_written;
 use super::output::{Answer, Console, Exit, Failure, Format};
 use super::runtime::runtime;
 use crate::admin::Refused;
@@ -39,14 +40,14 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
     arguments.names_peers(&rotation)?;
     let planned = rotation.plan(step, SystemClock.now());
     let plan = planned.map_err(|error| files.not_taken(&error, console))?;
-    if !plan.is_empty() {
+    if !plan.change.is_empty() {
         may_take(step, &rotation, arguments, console)?
             .map_err(|error| files.not_taken(&error, console))?;
         arguments.confirm(&plan, console)?;
     }
     if !arguments.how.dry_run {
-        let done = plan.carry_out();
-        done.map_err(|error| files.not_taken(&error, console))?;
+        let done = plan.change.carry_out();
+        done.map_err(|error| not_written(&error))?;
     }
     let after = files.read(console)?;
     let mut ended = Ok(());

@@ -1,6 +1,7 @@
 //! From `application.properties`, the environment and `--set` to everything a module needs, and
 //! every finding on the way.
 
+mod as_written;
 mod build;
 mod check;
 mod fix;
@@ -24,6 +25,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use as_written::AsWritten;
 pub use build::StartError;
 pub use check::{Checked, Report, check, check_texts};
 pub use fix::{Repair, fix};
@@ -34,3 +36,4 @@ pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use rules::file::holds_private_key;
 pub use settings::{ConnectionSettings, Home, Settings};
+pub use tls::TlsEnd;

@@ -8,10 +8,10 @@ mod table;
 
 pub use setting::{Fallback, Setting, Takes};
 pub use table::settings;
-pub(super) use table::{Claim, Placed, claim};
+pub(super) use table::{Claim, Placed, claim, exact};
 
 use crate::properties::name::{Name, Pattern};
-use table::{ROWS, Row, exact, is_strict};
+use table::{ROWS, Row, is_strict};
 
 /// What a name is to us.
 #[derive(Debug)]

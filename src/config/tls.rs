@@ -13,7 +13,8 @@ use crate::properties::{Sourced, bind};
 
 use super::read::Reader;
 use super::settings::Home;
-use end::{Place, TlsEnd};
+use end::Place;
+pub use end::TlsEnd;
 
 const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
     ("none", ClientAuth::None),

@@ -275,7 +275,11 @@ fn revoked_key_stays_revoked() {
 
     let run = folder.run(ADD).exits(6);
 
-    assert!(run.stderr.contains("is revoked"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("has revoked the key of `dpe-two`"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]

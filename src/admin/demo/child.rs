@@ -1,5 +1,6 @@
 //! A module as a child process, and the events that it logs.
 
+use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
-use super::DemoError;
+use crate::admin::error::{Kind, Refused};
 use crate::config;
 
 /// Longer than any step takes on a slow machine; a step that takes longer has failed.
@@ -33,7 +34,7 @@ impl ChildModule {
         name: &'static str,
         home: &Path,
         settings: &[String],
-    ) -> Result<Self, DemoError> {
+    ) -> Result<Self, Refused> {
         let console = [
             "ataccama.logging.json-console-appender=true",
             "ataccama.logging.plain-text-console-appender=false",
@@ -46,10 +47,8 @@ impl ChildModule {
                 command.env_remove(variable);
             }
         }
-        for setting in console
-            .into_iter()
-            .chain(settings.iter().map(String::as_str))
-        {
+        let settings = settings.iter().map(String::as_str);
+        for setting in console.into_iter().chain(settings) {
             command.arg("--set").arg(setting);
         }
         command
@@ -57,11 +56,8 @@ impl ChildModule {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let started = command.kill_on_drop(true).spawn();
-        let mut child = started.map_err(|source| DemoError::Start { name, source })?;
-        let log = child.stderr.take().ok_or(DemoError::Silent {
-            name,
-            last: String::new(),
-        })?;
+        let mut child = started.map_err(|error| cannot_run(name, error))?;
+        let log = child.stderr.take().ok_or_else(|| ended_early(name, ""))?;
         Ok(Self {
             name,
             child,
@@ -74,7 +70,7 @@ impl ChildModule {
         &mut self,
         event: &'static str,
         wanted: impl Fn(&Value) -> bool,
-    ) -> Result<Value, DemoError> {
+    ) -> Result<Value, Refused> {
         let name = self.name;
         let found = timeout(PATIENCE, async {
             let mut last = String::new();
@@ -85,13 +81,15 @@ impl ChildModule {
                 }
                 last = line;
             }
-            Err(DemoError::Silent { name, last })
+            Err(ended_early(name, &last))
         });
-        found.await.unwrap_or(Err(DemoError::Late { name, event }))
+        found
+            .await
+            .unwrap_or_else(|_elapsed| Err(late(name, event)))
     }
 
     /// Asks the process to stop and waits for it.
-    pub(super) async fn stop(mut self) -> Result<ExitStatus, DemoError> {
+    pub(super) async fn stop(mut self) -> Result<ExitStatus, Refused> {
         let name = self.name;
         if let Some(id) = self.id() {
             // A process that ended already cannot be asked; its status is still there.
@@ -102,11 +100,8 @@ impl ChildModule {
             while let Ok(Some(_)) = self.log.next_line().await {}
             self.child.wait().await
         });
-        let ended = ended.await.map_err(|_elapsed| DemoError::Late {
-            name,
-            event: "exit",
-        })?;
-        ended.map_err(|source| DemoError::Start { name, source })
+        let ended = ended.await.map_err(|_elapsed| late(name, "exit"))?;
+        ended.map_err(|error| cannot_run(name, error))
     }
 
     /// Returns the process's id, until it was waited for.
@@ -122,7 +117,7 @@ impl Drop for ChildModule {
         if let Some(id) = self.id()
             && self.child.start_kill().is_ok()
         {
-            // Left to be waited for by whoever started it.
+            // The status is left for the child handle to collect.
             let _ = waitid(
                 WaitId::Pid(id),
                 WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
@@ -137,4 +132,21 @@ pub(super) fn text<'a>(event: &'a Value, member: &str) -> &'a str {
         .get(member)
         .and_then(Value::as_str)
         .unwrap_or_default()
+}
+
+fn cannot_run(name: &str, error: io::Error) -> Refused {
+    Refused::new(Kind::Conflict, format!("cannot run {name}")).caused_by(error)
+}
+
+/// The child `name` ended or fell silent.
+pub(super) fn ended_early(name: &str, last: &str) -> Refused {
+    let message = format!("{name} ended early; its last line: {last}");
+    Refused::new(Kind::Conflict, message)
+}
+
+/// The child `name` did not do what it must in time.
+fn late(name: &str, event: &str) -> Refused {
+    let seconds = PATIENCE.as_secs();
+    let message = format!("no `{event}` from {name} within {seconds} s");
+    Refused::new(Kind::Conflict, message)
 }

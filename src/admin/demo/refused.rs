@@ -1,12 +1,12 @@
 //! Three calls that a DPM must refuse, and what it says.
 
-use std::fmt;
+use std::error::Error;
 use std::sync::Arc;
 
+use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::{Request, Status};
 
-use super::DemoError;
+use crate::admin::error::{Kind, Refused};
 use crate::grpc::{Connection, ConnectionOptions, Module, Target, code_name, reason_of};
 use crate::jose::{KeyId, SigningKey};
 use crate::proto::identity::WhoAmIRequest;
@@ -14,72 +14,47 @@ use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::token::{Reason, TokenIssuer};
 use crate::trust::{OwnDeployment, TrustStore};
 
-/// A call that was made, and the answer.
-pub(super) struct Refused {
-    what: &'static str,
-    expected: Reason,
-    answer: Result<(), Status>,
-}
-
-impl Refused {
-    /// Tells whether the answer is the refusal that it must be.
-    pub(super) fn as_expected(&self) -> bool {
-        self.answer.as_ref().err().and_then(reason_of) == Some(self.expected)
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.as_expected() { "ok" } else { "FAILED" };
-        let answer = match &self.answer {
-            Ok(()) => "accepted".to_owned(),
-            Err(status) => {
-                let reason = reason_of(status).map_or("no reason", Reason::as_str);
-                format!("{} {reason}", code_name(status.code()))
-            }
-        };
-        write!(f, "{:<28} {answer:<36} {verdict}", self.what)
-    }
-}
-
-/// Calls `WhoAmI` at `address` with three tokens made from the key of `dpe`.
-pub(super) async fn calls(dpe: &Module, address: &Target) -> Result<Vec<Refused>, DemoError> {
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| DemoError::Call(error);
+/// Calls `WhoAmI` at `address` with three tokens made from the key of `dpe`. Returns a line for each,
+/// and whether each was refused for the reason that it must be.
+pub(super) async fn calls(dpe: &Module, address: &Target) -> Result<(Vec<String>, bool), Refused> {
     let connection = Connection::open(address, ConnectionOptions::default()).await;
     let channel = connection.map_err(failed)?.channel();
     let mut client = IdentityServiceClient::new(channel);
-    let tokens = tokens(dpe).map_err(failed)?;
-    let mut refused = Vec::new();
-    for BadToken {
-        what,
-        expected,
-        bearer,
-    } in tokens
-    {
+    let (mut lines, mut held) = (Vec::new(), true);
+    for (what, expected, token) in tokens(dpe).map_err(failed)? {
+        let bearer = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
         let mut request = Request::new(WhoAmIRequest {});
+        let bearer = bearer.map_err(|error| failed(error.into()))?;
         request.metadata_mut().insert("authorization", bearer);
-        let answer = client.who_am_i(request).await.map(drop);
-        refused.push(Refused {
-            what,
-            expected,
-            answer,
-        });
+        let (answer, reason) = match client.who_am_i(request).await {
+            Ok(_) => ("accepted".to_owned(), None),
+            Err(status) => {
+                let reason = reason_of(&status);
+                let shown = reason.map_or("no reason", Reason::as_str);
+                (format!("{} {shown}", code_name(status.code())), reason)
+            }
+        };
+        let is_expected = reason == Some(expected);
+        let verdict = if is_expected { "ok" } else { "FAILED" };
+        lines.push(format!("{what:<28} {answer:<36} {verdict}"));
+        held &= is_expected;
     }
-    Ok(refused)
+    Ok((lines, held))
 }
 
-struct BadToken {
-    what: &'static str,
-    expected: Reason,
-    bearer: MetadataValue<Ascii>,
+fn failed(error: Box<dyn Error + Send + Sync>) -> Refused {
+    Refused::new(Kind::Conflict, "cannot call the DPM").caused_by(error)
 }
 
-fn tokens(dpe: &Module) -> Result<[BadToken; 3], Box<dyn std::error::Error + Send + Sync>> {
+/// What is wrong with a token, the reason for which it must be refused, and the token.
+type BadToken = (&'static str, Reason, String);
+
+fn tokens(dpe: &Module) -> Result<[BadToken; 3], Box<dyn Error + Send + Sync>> {
     let trust = dpe.trust().load();
     let dpm = trust
         .deployments()
         .first()
-        .ok_or("the demo's dpe trusts nobody")?;
+        .ok_or("the demo's dpe trusts no deployment")?;
     let good = dpe.issuer().issue(dpm)?;
     let (signed, signature) = good
         .expose()
@@ -105,29 +80,21 @@ fn tokens(dpe: &Module) -> Result<[BadToken; 3], Box<dyn std::error::Error + Sen
 
     let audience = ["dpm-elsewhere".to_owned()];
     let misdirected = dpe.issuer().issue_for(&audience, dpe.policy().lifetime())?;
-    let bad = |what, expected, token: &str| -> Result<BadToken, _> {
-        let bearer = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
-        bearer.map(|bearer| BadToken {
-            what,
-            expected,
-            bearer,
-        })
-    };
     Ok([
-        bad(
+        (
             "token with one byte changed",
             Reason::SignatureInvalid,
-            &altered,
-        )?,
-        bad(
+            altered,
+        ),
+        (
             "key that was never paired",
             Reason::KeyUnknown,
-            unpaired.expose(),
-        )?,
-        bad(
+            unpaired.expose().to_owned(),
+        ),
+        (
             "token for another module",
             Reason::AudienceMismatch,
-            misdirected.expose(),
-        )?,
+            misdirected.expose().to_owned(),
+        ),
     ])
 }

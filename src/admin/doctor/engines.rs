@@ -190,7 +190,7 @@ async fn allowed(
         // Only the registry knows, and it did not refuse.
         over_loopback: true,
     };
-    AddressPolicy::new(vec![own], rules)
+    policy
         .check(&destination, &resolved, |_| false)
         .map_err(|refusal| {
             let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");

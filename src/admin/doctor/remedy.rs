@@ -154,7 +154,7 @@ impl Remedy {
                 tls,
                 now: SystemClock.now(),
             };
-            let plan = pairing::plan(&members, &options);
+            let plan = pairing::plan(&members, None, &options);
             match (plan.as_ref().map_err(Refused::kind), key) {
                 (Ok(_), Some(key)) => {
                     return format!(

@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::admin::error::WriteError;
 use crate::admin::write::{FolderLock, kill};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config;
@@ -32,12 +33,17 @@ fn a_plan_writes_nothing_until_it_is_carried_out() {
     let folder = tempfile::tempdir().unwrap();
     let members = members(folder.path());
 
-    let made = plan(&members, &options()).unwrap();
+    let made = plan(&members, None, &options()).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    made.carry_out().unwrap();
+    made.change().carry_out().unwrap();
 
-    assert!(!made.is_empty() && !made.touches_existing());
-    assert!(plan(&members, &options()).unwrap().is_empty());
+    assert!(!made.change().is_empty() && !made.touches_existing());
+    assert!(
+        plan(&members, None, &options())
+            .unwrap()
+            .change()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -45,14 +51,14 @@ fn a_file_that_somebody_else_changed_meanwhile_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let members = members(folder.path());
     let [dpm, dpe] = members.each_ref().map(|member| &member.path);
-    let made = plan(&members, &options()).unwrap();
+    let made = plan(&members, None, &options()).unwrap();
     fs::create_dir(dpe.parent().unwrap()).unwrap();
     fs::write(dpe, "mine=1\n").unwrap();
 
-    let result = made.carry_out();
+    let result = made.change().carry_out();
 
     let error = result.unwrap_err();
-    assert!(matches!(error.kind(), Kind::Write(WriteError::Changed(path)) if path == dpe));
+    assert!(matches!(error, WriteError::Changed(path) if path == *dpe));
     assert_eq!(fs::read_to_string(dpe).unwrap(), "mine=1\n");
     assert!(!dpm.exists());
 }
@@ -62,16 +68,16 @@ fn a_file_that_somebody_else_changed_meanwhile_is_left_alone() {
 fn two_pairings_do_not_write_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let members = members(folder.path());
-    let made = plan(&members, &options()).unwrap();
+    let made = plan(&members, None, &options()).unwrap();
     fs::create_dir(members[1].path.parent().unwrap()).unwrap();
     let other = FolderLock::acquire(&members[1].path).unwrap();
 
-    let result = made.carry_out();
+    let result = made.change().carry_out();
 
     let error = result.unwrap_err();
-    assert!(matches!(error.kind(), Kind::Write(WriteError::Busy(_))));
+    assert!(matches!(error, WriteError::Busy(_)));
     drop(other);
-    made.carry_out().unwrap();
+    made.change().carry_out().unwrap();
 }
 
 #[test]
@@ -82,9 +88,18 @@ fn two_files_in_one_folder_need_one_lock() {
         member.path = folder.path().join(format!("{}.properties", member.module));
     }
 
-    plan(&members, &options()).unwrap().carry_out().unwrap();
+    plan(&members, None, &options())
+        .unwrap()
+        .change()
+        .carry_out()
+        .unwrap();
 
-    assert!(plan(&members, &options()).unwrap().is_empty());
+    assert!(
+        plan(&members, None, &options())
+            .unwrap()
+            .change()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -98,12 +113,21 @@ fn encoding_and_byte_order_mark_are_kept() {
         fs::write(path, text).unwrap();
     }
 
-    plan(&members, &options()).unwrap().carry_out().unwrap();
+    plan(&members, None, &options())
+        .unwrap()
+        .change()
+        .carry_out()
+        .unwrap();
 
     for (path, text) in [dpm, dpe].into_iter().zip(texts) {
         assert!(fs::read(path).unwrap().starts_with(text));
     }
-    assert!(plan(&members, &options()).unwrap().is_empty());
+    assert!(
+        plan(&members, None, &options())
+            .unwrap()
+            .change()
+            .is_empty()
+    );
 }
 
 /// Tells a child that it is to pair with TLS.
@@ -112,8 +136,8 @@ const TLS: &str = "tls";
 fn pair_in(folder: &Path) -> Plan {
     let tls = folder.join(TLS).exists();
     let options = Options { tls, ..options() };
-    let made = plan(&members(folder), &options).unwrap();
-    made.carry_out().unwrap();
+    let made = plan(&members(folder), None, &options).unwrap();
+    made.change().carry_out().unwrap();
     made
 }
 
@@ -148,7 +172,7 @@ fn killed_between_any_two_writes_pairing_is_completed_by_the_next_run() {
                 assert!(errors.is_empty(), "{at}: {errors:?}");
             }
             pair_in(folder);
-            assert!(pair_in(folder).is_empty(), "{at}");
+            assert!(pair_in(folder).change().is_empty(), "{at}");
             let paths = members(folder).map(|member| member.path);
             assert_eq!(
                 config::check(&paths, &[]).unwrap().findings.errors(),

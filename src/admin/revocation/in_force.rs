@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{IS_REVOKED, RevokedFile, Which};
-use crate::admin::overrides::{self, Overriding};
+use super::{RevokedFile, Which};
+use crate::admin::edited::TRUSTED_KEY;
+use crate::admin::profiles::{is_of, winning};
 use crate::admin::rotation::live::{Answer, ask_own_module};
 use crate::config::{LoadError, ModuleKind, Settings, environment, main_of};
-use crate::properties::name::{Name, Pattern, uniform};
+use crate::properties::name::uniform;
 use crate::proto::identity as wire;
 use crate::trust::{Deployment, TrustedKey};
 
@@ -25,27 +26,17 @@ pub enum InForce {
         deployment: String,
         /// What the key is called.
         key: String,
-        /// The setting that wins; none where that is a variable of the environment.
-        by: Option<Overriding>,
+        /// File and line of the setting that wins; none where that is a variable of the environment.
+        by: Option<(PathBuf, u32)>,
     },
 }
 
-/// How a running module stands to the keys that were to be revoked.
-#[derive(Debug, Eq, PartialEq)]
-pub(super) enum Standing {
-    /// It refuses all of them.
-    Refused,
-    /// It still accepts one.
-    Accepted,
-    /// It does not say.
-    Unknown,
-}
-
-const KEY: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
+const IS_REVOKED: &str =
+    "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
 
 impl RevokedFile {
-    /// Tells whether a reload takes the file as it is now, and with it and the files of active
-    /// profiles trusts the keys no more.
+    /// Returns whether a reload takes the file as it is now, and with it and the files of active
+    /// profiles no longer trusts the keys.
     pub fn in_force(&self, kind: &ModuleKind) -> InForce {
         let settings = match Settings::load(&self.main(), kind, environment(), &[]) {
             Ok(settings) => settings,
@@ -73,54 +64,47 @@ impl RevokedFile {
             Ok(answer) => answer,
             Err(answer) => return answer,
         };
-        match self.standing(&settings, &answer.trusted_keys) {
-            Standing::Refused => Answer::Accepted(format!("asked at {target}")),
-            Standing::Accepted => {
-                Answer::Refused(format!("the module at {target} still accepts the key"))
-            }
-            Standing::Unknown => {
+        match self.accepts(&settings, &answer.trusted_keys) {
+            Some(false) => Answer::Accepted(format!("asked at {target}")),
+            Some(true) => Answer::Refused(format!("the module at {target} still accepts the key")),
+            None => {
                 let why = "does not say whether it accepts the key";
                 Answer::Refused(format!("the module at {target} {why}"))
             }
         }
     }
 
-    /// Tells how a module that lists the keys `told` stands to those that were to be revoked.
-    pub(super) fn standing(&self, settings: &Settings, told: &[wire::TrustedKey]) -> Standing {
+    /// Returns whether a module that lists the keys `listed` accepts one of those that were to be
+    /// revoked; none where the list does not say.
+    pub(super) fn accepts(&self, settings: &Settings, listed: &[wire::TrustedKey]) -> Option<bool> {
         let keys: Vec<_> = self.meant(settings).map(|(_, key)| key).collect();
-        let is = |told: &wire::TrustedKey, key: &TrustedKey| {
-            told.fingerprint == key.key_id.as_str()
-                || told.computed_fingerprint == key.key.fingerprint().to_string()
+        let is = |listed: &wire::TrustedKey, key: &TrustedKey| {
+            listed.fingerprint == key.key_id.as_str()
+                || listed.computed_fingerprint == key.key.fingerprint().to_string()
         };
-        let is_meant = |told: &wire::TrustedKey| {
+        let is_meant = |listed: &wire::TrustedKey| {
             let by_itself = match &self.which {
-                Which::Deployment(name, None) => uniform(&told.deployment) == name.uniform(),
+                Which::Deployment(name, None) => uniform(&listed.deployment) == name.uniform(),
                 Which::Deployment(..) => false,
                 Which::Fingerprint(wanted) => {
-                    told.fingerprint == *wanted || told.computed_fingerprint == *wanted
+                    listed.fingerprint == *wanted || listed.computed_fingerprint == *wanted
                 }
             };
-            by_itself || keys.iter().any(|key| is(told, key))
+            by_itself || keys.iter().any(|key| is(listed, key))
         };
-        if told.iter().any(|told| !told.revoked && is_meant(told)) {
-            return Standing::Accepted;
+        if listed.iter().any(|key| !key.revoked && is_meant(key)) {
+            return Some(true);
         }
-        let is_listed = |key: &&TrustedKey| told.iter().any(|told| is(told, key));
+        let is_listed = |key: &&TrustedKey| listed.iter().any(|listed| is(listed, key));
         let are_listed = !keys.is_empty() && keys.iter().all(is_listed);
-        let tells_all = told
-            .iter()
-            .all(|told| !told.computed_fingerprint.is_empty());
-        if are_listed || tells_all && !told.is_empty() {
-            Standing::Refused
-        } else {
-            Standing::Unknown
-        }
+        let mut computed = listed.iter().map(|key| &key.computed_fingerprint);
+        let is_whole = !listed.is_empty() && computed.all(|computed| !computed.is_empty());
+        (are_listed || is_whole).then_some(false)
     }
 
     /// Returns the file that a module is started with: this one, unless it is an active profile's.
     fn main(&self) -> PathBuf {
-        let path = self.edited.path();
-        main_of(path, &environment()).unwrap_or_else(|| path.to_owned())
+        main_of(&self.path, &environment()).unwrap_or_else(|| self.path.clone())
     }
 
     /// Finds the keys that were to be revoked, as a module with these settings has them.
@@ -130,26 +114,25 @@ impl RevokedFile {
     ) -> impl Iterator<Item = (&'a Deployment, &'a TrustedKey)> {
         let deployments = settings.deployments.iter();
         let all = deployments.flat_map(|d| d.keys.iter().map(move |key| (d, key)));
-        all.filter(|(deployment, key)| self.which.is(deployment.name.as_str(), key))
+        all.filter(|(of, key)| {
+            let fingerprint = Some(key.key_id.as_str());
+            self.which
+                .is(of.name.as_str(), &key.name, fingerprint, Some(&key.key))
+        })
     }
 
     fn overridden(&self, deployment: &Deployment, key: &TrustedKey) -> InForce {
         let main = self.main();
-        let names = [uniform(deployment.name.as_str()), uniform(&key.name)];
-        let winning = |pattern: &'static str| {
-            let pattern = Pattern::new(pattern);
-            let is_meant = |name: &Name<'_>, _: &str| {
-                let found = pattern.matches(name).map(|found| found.keys);
-                found.is_some_and(|keys| keys.iter().map(|key| uniform(key)).eq(names.clone()))
-            };
-            overrides::winning(&main, &is_meant)
-        };
-        let by = winning(IS_REVOKED).or_else(|| winning(KEY));
+        let keys = [deployment.name.as_str(), key.name.as_str()];
+        let wins = |pattern| winning(&main, |entry| is_of(entry, pattern, &keys));
+        let by = wins(IS_REVOKED).or_else(|| wins(TRUSTED_KEY));
         InForce::Overridden {
             deployment: deployment.name.to_string(),
             key: key.name.clone(),
             // What the files say is not what holds.
-            by: by.filter(|(_, value)| value != "true").map(|(by, _)| by),
+            by: by
+                .filter(|(.., value)| value != "true")
+                .map(|(path, line, _)| (path, line)),
         }
     }
 }

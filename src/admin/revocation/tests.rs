@@ -1,6 +1,5 @@
 use std::fs;
 
-use super::in_force::Standing;
 use super::*;
 use crate::admin::write::kill;
 use crate::config::{ModuleKind, Settings};
@@ -92,13 +91,14 @@ fn files_with_faults_are_changed_and_only_where_the_key_is() {
     fs::write(&file, &text).unwrap();
 
     let planned = plan(std::slice::from_ref(&file), &which("dpe-dev", None)).unwrap();
-    let written = planned.carry_out().unwrap();
+    planned.change().carry_out().unwrap();
 
     let revoked = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
     assert_eq!(fs::read_to_string(&file).unwrap(), text + &revoked);
-    let in_force = written[0].in_force(&ModuleKind::Dpm);
+    let in_force = planned.files()[0].in_force(&ModuleKind::Dpm);
     assert!(matches!(in_force, InForce::Refused(_)), "{in_force:?}");
-    assert!(plan(&[file], &which("dpe-dev", None)).unwrap().is_empty());
+    let again = plan(&[file], &which("dpe-dev", None)).unwrap();
+    assert!(again.change().is_empty());
 }
 
 #[test]
@@ -128,19 +128,19 @@ fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() 
     );
 
     for (told, expected) in [
-        (vec![], Standing::Unknown),
-        (vec![told(one, "", true)], Standing::Refused),
-        (vec![told(one, "", false)], Standing::Accepted),
-        (vec![told("name", one, true)], Standing::Refused),
-        (vec![told("name", one, false)], Standing::Accepted),
-        (vec![told(other, other, false)], Standing::Refused),
-        (vec![told(other, "", false)], Standing::Unknown),
+        (vec![], None),
+        (vec![told(one, "", true)], Some(false)),
+        (vec![told(one, "", false)], Some(true)),
+        (vec![told("name", one, true)], Some(false)),
+        (vec![told("name", one, false)], Some(true)),
+        (vec![told(other, other, false)], Some(false)),
+        (vec![told(other, "", false)], None),
         (
             vec![told(one, one, true), told("name", one, false)],
-            Standing::Accepted,
+            Some(true),
         ),
     ] {
-        assert_eq!(planned.standing(&settings, &told), expected, "{told:?}");
+        assert_eq!(planned.accepts(&settings, &told), expected, "{told:?}");
     }
 }
 
@@ -150,6 +150,7 @@ fn revoke(folder: &Path) {
     let files = FILES.map(|file| folder.join(file));
     plan(&files, &which("dpe-dev", None))
         .unwrap()
+        .change()
         .carry_out()
         .unwrap();
 }

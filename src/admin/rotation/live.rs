@@ -18,11 +18,12 @@ use tower_layer::Layer as _;
 pub use self::evidence::Evidence;
 pub use self::revoked::{Holdout, holdout};
 use super::{Rotation, Trust};
+use crate::admin::source::SettingsFile;
 use crate::config::{self, ModuleKind, Settings};
 use crate::grpc::tls::ClientTlsOptions;
 use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module, ModuleBuilder,
-    ProofMode, Target, cause, code_name, reason_of,
+    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, ProofMode, Target, cause,
+    code_name, reason_of,
 };
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{KeyId, SigningKey};
@@ -30,7 +31,7 @@ use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
 use crate::telemetry::Untrusted;
 use crate::token::Reason;
-use crate::trust::{Deployment, OwnDeployment};
+use crate::trust::Deployment;
 
 /// Longer than any module takes that answers at all; of a peer, over all calls of one question.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,13 +44,13 @@ const PROBE: Duration = Duration::from_secs(1);
 pub enum Answer {
     /// It accepts the key, and proved who it is.
     Accepted(String),
-    /// Somebody is there, and does not accept the key or is not who was meant.
+    /// A server is there that does not accept the key, or is not the module that was meant.
     Refused(String),
-    /// Somebody is there, and does not answer.
+    /// A server is there, and does not answer.
     Silent(String),
-    /// Nobody is there.
+    /// No server is there.
     NotReached(String),
-    /// Nobody was asked, or it is not known where.
+    /// No module was asked, or it is not known where.
     NotAsked(String),
 }
 
@@ -58,9 +59,9 @@ pub enum Answer {
 pub struct Asking {
     /// Where peers listen, by the name of their deployment.
     pub addresses: BTreeMap<String, (String, u16)>,
-    /// Peers that nobody asks: they are cut off until their files trust the key.
+    /// Peers that are not asked: they are cut off until their files trust the key.
     pub except: Vec<DeploymentName>,
-    /// Whether nobody is asked at all.
+    /// Whether no module is asked at all.
     pub offline: bool,
 }
 
@@ -82,13 +83,13 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
             (Err(why), _) => Answer::NotAsked(why.clone()),
             (Ok(_), None) => Answer::NotAsked("there is no key".to_owned()),
         };
-        let trust = |path: &Path| {
-            let key = key.map(|(key, _)| key.verifying_key());
-            key.map_or(Trust::Absent, |key| rotation.trust_at(path, key))
+        let trust = |file: &SettingsFile| match key {
+            Some((key, _)) => rotation.trust(file, key.verifying_key()),
+            None => Trust::Absent,
         };
         all.push(Evidence {
             deployment: deployment.name.clone(),
-            file: file.map(|path| (path.to_owned(), trust(path))),
+            file: file.map(|file| (file.path.clone(), trust(file))),
             live,
         });
     }
@@ -117,16 +118,15 @@ pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
 pub(in crate::admin) async fn ask_own_module(
     settings: &Settings,
 ) -> Result<(Target, WhoAmIResponse), Answer> {
-    let unusable = |error: &dyn Error| Answer::NotAsked(cause(error));
     let Some(target) = settings.server.own_target() else {
         let why = "the module takes a free port at each start";
         return Err(Answer::NotAsked(why.to_owned()));
     };
-    let module = settings.module().map_err(|error| unusable(&error))?;
+    let module = settings.module().map_err(unusable)?;
     let tls = settings.server.tls.clone();
     let tls = tls.map(|server| module.own_module_tls(server)).transpose();
     let options = ConnectionOptions {
-        tls: tls.map_err(|error| unusable(&error))?,
+        tls: tls.map_err(unusable)?,
         ..ConnectionOptions::default()
     };
     let (layer, deadline) = (module.own_module_layer(), Instant::now() + PATIENCE);
@@ -141,7 +141,7 @@ type Place = (Target, Option<ClientTlsOptions>);
 fn address(
     settings: &Settings,
     deployment: &Deployment,
-    file: Option<&Path>,
+    file: Option<&SettingsFile>,
     asking: &Asking,
 ) -> Result<Place, String> {
     let connections = settings.client.connections.iter();
@@ -160,7 +160,7 @@ fn address(
         return Ok((Target::new(&connection.host, connection.port), tls));
     }
     let file = file.ok_or("nothing says where it listens")?;
-    let peer = load(file, &kind_of(&deployment.module))?;
+    let peer = load(&file.path, &kind_of(&deployment.module))?;
     if peer.server.port == 0 {
         return Err("it takes a free port at each start".to_owned());
     }
@@ -192,7 +192,7 @@ fn load(file: &Path, kind: &ModuleKind) -> Result<Settings, String> {
 /// Asks `deployment` whether it accepts `key`, and has it prove who it is.
 ///
 /// The key that signs now asks first which keys are trusted there: a call of a key that is not yet
-/// would be told there as a refusal. What counts is the call that `key` itself signs.
+/// would be reported there as a refusal. What counts is the call that `key` itself signs.
 async fn ask_peer(
     settings: &Settings,
     key: &(SigningKey, KeyId),
@@ -205,7 +205,7 @@ async fn ask_peer(
         let current = (own.key.clone(), own.key_id.clone());
         match call_peer(settings, &current, deployment, &place, deadline).await {
             Ok(answer) if is_left_out(&answer, key_id) => return unknown_at(&place.0),
-            // Which keys are trusted there only the call itself tells.
+            // Only the call itself shows which keys are trusted there.
             Ok(_) | Err(Answer::Refused(_)) => {}
             Err(answer) => return answer,
         }
@@ -223,7 +223,7 @@ async fn ask_peer(
     }
 }
 
-/// Tells whether a module that says which of the caller's keys it has does not accept `key_id`.
+/// Returns `true` if a module that says which of the caller's keys it has does not accept `key_id`.
 fn is_left_out(answer: &WhoAmIResponse, key_id: &KeyId) -> bool {
     let known = &answer.trusted_keys;
     let mut accepted = known.iter().filter(|key| !key.revoked);
@@ -242,36 +242,26 @@ async fn call_peer(
     (target, tls): &Place,
     deadline: Instant,
 ) -> Result<WhoAmIResponse, Answer> {
-    let own = OwnDeployment {
-        key: key.clone(),
-        key_id: key_id.clone(),
-        ..settings.own.clone()
-    };
-    let caller = caller(settings, own, deployment, tls.clone());
-    let (layer, options) = caller.map_err(|error| Answer::NotAsked(cause(error.as_ref())))?;
-    who_am_i(target, options, &layer, deadline).await
-}
-
-/// Makes what calls `deployment` as `own`.
-fn caller(
-    settings: &Settings,
-    own: OwnDeployment,
-    deployment: &Deployment,
-    tls: Option<ClientTlsOptions>,
-) -> Result<(AttachIdentityLayer, ConnectionOptions), Box<dyn Error>> {
-    let start = Module::builder(own)
-        .policy(settings.policy)
-        .proof_mode(ProofMode::EveryCall);
-    let trusting = settings.deployments.iter().cloned();
-    let module = trusting.fold(start, ModuleBuilder::trust).build()?;
-    let tls = tls.map(|options| module.client_tls(options)).transpose()?;
+    let mut settings = settings.clone();
+    settings.own.key = key.clone();
+    settings.own.key_id = key_id.clone();
+    settings.proof = ProofMode::EveryCall;
+    let module = settings.module().map_err(unusable)?;
+    let tls = tls.clone().map(|options| module.client_tls(options));
     let options = ConnectionOptions {
         allow_plaintext: settings.client.allow_plaintext,
-        tls,
+        tls: tls.transpose().map_err(unusable)?,
         ..ConnectionOptions::default()
     };
-    let layer = module.client_layer(deployment.name.as_str())?;
-    Ok((layer, options.towards(&deployment.name)))
+    let layer = module
+        .client_layer(deployment.name.as_str())
+        .map_err(unusable)?;
+    who_am_i(target, options.towards(&deployment.name), &layer, deadline).await
+}
+
+/// The settings cannot be used to ask.
+fn unusable(error: impl Error + 'static) -> Answer {
+    Answer::NotAsked(cause(&error))
 }
 
 async fn who_am_i(
@@ -312,7 +302,7 @@ async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'stat
     if is_tls {
         return Answer::Refused(why);
     }
-    // A handshake that nobody answers is another thing than a host that is down.
+    // A handshake that is not answered is another thing than a host that is down.
     let place = (target.host(), target.port());
     if is_late && matches!(timeout(PROBE, TcpStream::connect(place)).await, Ok(Ok(_))) {
         return Answer::Silent(format!("{target} did not answer: {}", cause(error)));

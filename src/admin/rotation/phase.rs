@@ -1,5 +1,4 @@
-//! How far a rotation is and what each step may do then: told by what the files say, and by nothing
-//! else.
+//! How far a rotation is and what each step may do then. Only the files decide that.
 
 /// How a peer's file stands to a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -10,17 +9,6 @@ pub enum Trust {
     Trusted,
     /// It is there, and revoked.
     Revoked,
-}
-
-/// What the files say, as far as it matters here.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Contents {
-    /// Whether the owner's file has a next key.
-    pub(super) has_next: bool,
-    /// Whether the owner's file says since when its key signs.
-    pub(super) is_activated: bool,
-    /// How each peer's file stands to the next key.
-    pub(super) next_at_peers: Vec<Trust>,
 }
 
 /// How far a rotation is.
@@ -47,17 +35,6 @@ pub enum Step {
     Finish,
     /// Forget the next key.
     Abort,
-}
-
-/// What a step does in a phase.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Action {
-    /// There is something to do.
-    Do,
-    /// It is done.
-    Nothing,
-    /// It is not the time for it.
-    Refuse(OutOfTurn),
 }
 
 /// Why a step is not the next one.
@@ -89,14 +66,15 @@ impl Phase {
         }
     }
 
-    /// Tells how far the rotation is.
-    pub(super) fn of(contents: &Contents) -> Self {
+    /// Returns how far a rotation is, by what the files say: whether the owner's has a next key,
+    /// whether it says since when its key signs, and how each peer's stands to the next key.
+    pub(super) fn of(has_next: bool, is_activated: bool, next_at_peers: &[Trust]) -> Self {
         let trusted = |trust: &Trust| *trust == Trust::Trusted;
-        if contents.is_activated {
+        if is_activated {
             Self::Activated
-        } else if !contents.has_next {
+        } else if !has_next {
             Self::Idle
-        } else if contents.next_at_peers.iter().all(trusted) {
+        } else if next_at_peers.iter().all(trusted) {
             Self::Prepared
         } else {
             Self::Preparing
@@ -124,22 +102,26 @@ impl Step {
         }
     }
 
-    /// Tells what the step does in `phase`.
-    pub(super) fn in_phase(self, phase: Phase) -> Action {
+    /// Returns whether the step has something to do in `phase`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the time for it.
+    pub(super) fn in_phase(self, phase: Phase) -> Result<bool, OutOfTurn> {
         use Phase::{Activated, Idle, Prepared, Preparing};
 
         match (self, phase) {
             (Self::Prepare, Idle | Preparing)
             | (Self::Activate, Prepared)
             | (Self::Finish, Activated)
-            | (Self::Abort, Preparing | Prepared) => Action::Do,
+            | (Self::Abort, Preparing | Prepared) => Ok(true),
             (Self::Prepare, Prepared)
             | (Self::Activate, Activated)
-            | (Self::Finish | Self::Abort, Idle) => Action::Nothing,
-            (Self::Activate, Idle) => Action::Refuse(OutOfTurn::NotPrepared),
-            (Self::Activate, Preparing) => Action::Refuse(OutOfTurn::NotTrusted),
-            (Self::Finish, Preparing | Prepared) => Action::Refuse(OutOfTurn::NotActivated),
-            (Self::Prepare | Self::Abort, Activated) => Action::Refuse(OutOfTurn::Activated),
+            | (Self::Finish | Self::Abort, Idle) => Ok(false),
+            (Self::Activate, Idle) => Err(OutOfTurn::NotPrepared),
+            (Self::Activate, Preparing) => Err(OutOfTurn::NotTrusted),
+            (Self::Finish, Preparing | Prepared) => Err(OutOfTurn::NotActivated),
+            (Self::Prepare | Self::Abort, Activated) => Err(OutOfTurn::Activated),
         }
     }
 
@@ -159,14 +141,6 @@ mod tests {
 
     use Trust::{Absent, Revoked, Trusted};
 
-    fn phase(has_next: bool, is_activated: bool, next_at_peers: &[Trust]) -> Phase {
-        Phase::of(&Contents {
-            has_next,
-            is_activated,
-            next_at_peers: next_at_peers.to_vec(),
-        })
-    }
-
     #[test]
     fn the_files_tell_the_phase() {
         for (has_next, is_activated, peers, expected) in [
@@ -182,15 +156,16 @@ mod tests {
             // Put there by hand: what is under way is finished first.
             (true, true, &[Trusted], Phase::Activated),
         ] {
-            let found = phase(has_next, is_activated, peers);
+            let found = Phase::of(has_next, is_activated, peers);
             assert_eq!(found, expected, "{has_next} {is_activated} {peers:?}");
         }
     }
 
     #[test]
     fn every_step_does_one_thing_in_every_phase() {
-        use Action::{Do, Nothing, Refuse};
         use OutOfTurn::{Activated, NotActivated, NotPrepared, NotTrusted};
+
+        let (open, done) = (Ok(true), Ok(false));
 
         let phases = [
             Phase::Idle,
@@ -199,16 +174,16 @@ mod tests {
             Phase::Activated,
         ];
         for (step, expected) in [
-            (Step::Prepare, [Do, Do, Nothing, Refuse(Activated)]),
+            (Step::Prepare, [open, open, done, Err(Activated)]),
             (
                 Step::Activate,
-                [Refuse(NotPrepared), Refuse(NotTrusted), Do, Nothing],
+                [Err(NotPrepared), Err(NotTrusted), open, done],
             ),
             (
                 Step::Finish,
-                [Nothing, Refuse(NotActivated), Refuse(NotActivated), Do],
+                [done, Err(NotActivated), Err(NotActivated), open],
             ),
-            (Step::Abort, [Nothing, Do, Do, Refuse(Activated)]),
+            (Step::Abort, [done, open, open, Err(Activated)]),
         ] {
             assert_eq!(
                 phases.map(|phase| step.in_phase(phase)),
@@ -224,9 +199,9 @@ mod tests {
         let mut steps = Vec::new();
         loop {
             let step = phase.next_step();
-            assert_eq!(step.in_phase(phase), Action::Do);
+            assert_eq!(step.in_phase(phase), Ok(true));
             phase = step.ends_in();
-            assert_eq!(step.in_phase(phase), Action::Nothing);
+            assert_eq!(step.in_phase(phase), Ok(false));
             steps.push(step.as_str());
             if phase == Phase::Idle {
                 break;

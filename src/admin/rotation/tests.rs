@@ -1,13 +1,17 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::UNIX_EPOCH;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
+use crate::admin::error::Kind;
 use crate::admin::pairing::{self, Member, Options};
+use crate::admin::trusts::trusting_too;
 use crate::admin::write::kill;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::check;
 use crate::identity::{Environment, ModuleType, Role};
+use crate::jose::{KeyId, SigningKey};
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
@@ -37,8 +41,9 @@ fn pair(folder: &Path) {
         tls: false,
         now: SystemClock.now(),
     };
-    pairing::plan(&members, &options)
+    pairing::plan(&members, None, &options)
         .unwrap()
+        .change()
         .carry_out()
         .unwrap();
 }
@@ -49,7 +54,7 @@ fn read(folder: &Path) -> Rotation {
 
 fn take(folder: &Path, step: Step) {
     let plan = read(folder).plan(step, SystemClock.now()).unwrap();
-    plan.carry_out().unwrap();
+    plan.change.carry_out().unwrap();
 }
 
 fn texts(folder: &Path) -> [String; 2] {
@@ -59,7 +64,7 @@ fn texts(folder: &Path) -> [String; 2] {
 /// Tells what each module's file says of the other's keys: names, and whether they are revoked.
 fn keys(folder: &Path) -> Vec<(String, bool)> {
     let rotation = read(folder);
-    let keys = rotation.standings()[0].keys.to_vec();
+    let keys = rotation.standings().next().unwrap().1.unwrap().keys.clone();
     keys.iter()
         .map(|key| (key.name.clone(), key.revoked))
         .collect()
@@ -114,7 +119,7 @@ fn new_keys_tell_when_they_were_made() {
     let day = Duration::from_secs(86_400);
     let step = |step, days| {
         let plan = read(folder.path()).plan(step, before + day * days).unwrap();
-        plan.carry_out().unwrap();
+        plan.change.carry_out().unwrap();
     };
     step(Step::Prepare, 1);
     step(Step::Activate, 2);
@@ -140,9 +145,9 @@ fn a_step_that_is_done_touches_nothing() {
         let before = ([DPM, DPE].map(stamp), texts(folder.path()));
 
         let plan = read(folder.path()).plan(step, SystemClock.now()).unwrap();
-        plan.carry_out().unwrap();
+        plan.change.carry_out().unwrap();
 
-        assert!(plan.is_empty(), "{step:?}");
+        assert!(plan.change.is_empty(), "{step:?}");
         assert_eq!(([DPM, DPE].map(stamp), texts(folder.path())), before);
     }
 }
@@ -186,12 +191,11 @@ fn a_second_engine_s_key_under_the_same_name_is_left_alone() {
     pair(folder.path());
     let other = SigningKey::generate().unwrap();
     let rotation = read(folder.path());
-    let deployment = rotation.peers[0].deployment(&rotation).unwrap();
+    let peer = &rotation.peers[0];
+    let deployment = rotation.deployment(peer).unwrap();
     let id = KeyId::from(other.fingerprint());
-    let source = &rotation.peers[0];
-    let settings = trusting(deployment, other.verifying_key(), &id);
-    let added = EditedFile::plan(&source.path, Some(source.text.clone()), &settings, None);
-    write_all(&[added]).unwrap();
+    let settings = trusting_too(deployment, other.verifying_key(), &id);
+    peer.change(&settings, None).unwrap().carry_out().unwrap();
 
     for step in [Step::Prepare, Step::Activate, Step::Finish] {
         take(folder.path(), step);
@@ -225,6 +229,7 @@ fn the_old_key_goes_when_its_last_token_can_have_expired() {
     read(folder.path())
         .plan(Step::Activate, at)
         .unwrap()
+        .change
         .carry_out()
         .unwrap();
 

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::arguments::{Accept, Arguments};
 use super::refused::not_paired;
-use crate::admin::handover::{HandOver, HandOverError, MAX_BYTES, Purpose};
-use crate::admin::pairing::{Member, OneSide, Options, plan_accept, plan_own};
-use crate::cli::change::{File, changes, ended, new_files};
+use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
+use crate::admin::pairing::{Member, Options, Plan, plan};
+use crate::cli::change::{File, changes, ended, new_files, not_written};
 use crate::cli::confirm::{ask, ask_to_write};
 use crate::cli::input;
 use crate::cli::output::{Answer, Console, Exit, Failure, Format};
@@ -26,10 +26,10 @@ pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         key_name: None,
         ..arguments.options()
     };
-    let plan = plan_own(&member, &options).map_err(|error| not_paired(&error, &[], console))?;
-    if !plan.file().is_empty() {
+    let plan = plan(&[member], None, &options).map_err(|error| not_paired(&error, &[], console))?;
+    if !plan.change().is_empty() {
         present(&plan, console);
-        if plan.file().is_there() && !arguments.how.yes && !arguments.how.dry_run {
+        if plan.touches_existing() && !arguments.how.yes && !arguments.how.dry_run {
             ask_to_write(console)?;
         }
     }
@@ -53,9 +53,9 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
         name: arguments.name.clone(),
         key: None,
     };
-    let plan = plan_accept(&member, &options, &theirs);
+    let plan = plan(&[member], Some(&theirs), &options);
     let plan = plan.map_err(|error| not_paired(&error, &[], console))?;
-    if plan.file().is_empty() {
+    if plan.change().is_empty() {
         console.present("nothing to do");
     } else {
         present(&plan, console);
@@ -63,26 +63,25 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
     finish(&plan, arguments.dry_run, console)
 }
 
-fn present(plan: &OneSide, console: &Console) {
-    let changes = changes([plan.file()]);
-    let made = new_files(&plan.tls_files());
+fn present(plan: &Plan, console: &Console) {
+    let changes = changes(plan.change().files());
+    let made = plan.sides().iter().map(|side| new_files(side.tls_files()));
+    let made = made.collect::<String>();
     console.present(format!("{}\n{made}", changes.trim()).trim_end());
 }
 
 fn read(path: &Path) -> Result<HandOver, Failure> {
-    let refused = |error: &HandOverError| {
+    let bytes = input::bytes(path, MAX_BYTES)?;
+    HandOver::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
         let what = format!("{} is no block to accept: {error}", input::name(path));
         Failure::new(Exit::No, what).with_help("have the other machine print it again")
-    };
-    let bytes = input::bytes(path, MAX_BYTES)?;
-    let text = str::from_utf8(&bytes).map_err(|_error| refused(&HandOverError::NoBlock))?;
-    HandOver::parse(text).map_err(|error| refused(&error))
+    })
 }
 
 /// Compares the words: as given, else by a person.
 fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(), Failure> {
     let what = match &theirs.purpose {
-        Purpose::Pair { module, .. } => format!("the {module} `{}`", theirs.deployment),
+        Purpose::Pair(of) => format!("the {} `{}`", of.module, theirs.deployment),
         Purpose::Rotate { .. } => format!("another key of `{}`", theirs.deployment),
     };
     let words = theirs.words();
@@ -110,15 +109,16 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
 }
 
 /// Writes the file, and answers with this side's block.
-fn finish(plan: &OneSide, is_dry: bool, console: &Console) -> Answer {
+fn finish(plan: &Plan, is_dry: bool, console: &Console) -> Answer {
     if !is_dry {
-        plan.carry_out()
-            .map_err(|error| not_paired(&error, &[], console))?;
+        let done = plan.change().carry_out();
+        done.map_err(|error| not_written(&error))?;
     }
-    let findings = &plan.report.findings;
+    let findings = plan.change().findings();
     console.findings(findings.iter().filter(|f| f.severity() == Severity::Error));
-    let block = plan.hand_over.as_ref().map(HandOver::block);
-    let words = plan.hand_over.as_ref().map(HandOver::words);
+    let side = plan.sides().first();
+    let block = side.map(|side| side.hand_over.block());
+    let words = side.map(|side| side.hand_over.words());
     match console.format() {
         Format::Text => {
             if let Some(words) = &words {
@@ -127,10 +127,10 @@ fn finish(plan: &OneSide, is_dry: bool, console: &Console) -> Answer {
             console.answer(block.unwrap_or_default())?;
         }
         Format::Json => console.json(&Report {
-            written: !is_dry && !plan.file().is_empty(),
+            written: !is_dry && !plan.change().is_empty(),
             block,
             words,
-            files: File::all([plan.file()]),
+            files: File::all(plan.change().files()),
         })?,
     }
     ended("written", "the", findings)

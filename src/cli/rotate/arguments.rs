@@ -216,7 +216,7 @@ impl StepArguments {
 
     /// Shows the plan and asks, unless the arguments answer already.
     pub(super) fn confirm(&self, plan: &Plan, console: &Console) -> Result<(), Failure> {
-        warn_of_variables(plan.files(), console);
-        self.how.confirm(&changes(plan.files()), console)
+        warn_of_variables(plan.change.files(), console);
+        self.how.confirm(&changes(plan.change.files()), console)
     }
 }

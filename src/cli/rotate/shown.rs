@@ -1,22 +1,24 @@
 //! What a step changed and how far the rotation is, in words and in JSON.
 
 use std::fmt::{self, Display, Formatter, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::arguments::{FileArguments, StepArguments};
 use crate::admin::handover::HandOver;
-use crate::admin::rotation::{Phase, Plan, Rotation, Standing, Step};
+use crate::admin::rotation::{Phase, Plan, Rotation, Step};
 use crate::cli::change::{File, changes};
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::jose::{Fingerprint, SigningKey};
+use crate::trust::Deployment;
 
 pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> String {
     let mut text = heading(after);
-    text += &changes(plan.files());
+    text += &changes(plan.change.files());
     text.push('\n');
-    if plan.is_empty() {
+    if plan.change.is_empty() {
         text += "nothing to do\n";
     } else if arguments.how.dry_run {
         text += "nothing was written (--dry-run)\n";
@@ -113,14 +115,14 @@ pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
         rotation.phase().as_str(),
         ago.unwrap_or_default()
     );
-    for standing in rotation.standings() {
-        let path = standing.path.display();
-        let Some(name) = standing.deployment else {
+    for (path, deployment) in rotation.standings() {
+        let path = path.display();
+        let Some(Deployment { name, keys, .. }) = deployment else {
             let _ = writeln!(text, "\n{path}  trusts none of its keys");
             continue;
         };
         let _ = writeln!(text, "\n{path}  calls it {name}");
-        for key in standing.keys {
+        for key in keys {
             let fingerprint = key.key.fingerprint();
             let state = if key.revoked { "revoked" } else { "trusted" };
             let what = role(rotation, fingerprint);
@@ -198,8 +200,8 @@ impl Report {
     pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> Self {
         let hand_over = rotation.hand_over().filter(|_| files.one_side);
         let next = rotation.next().map(|(key, _)| key.fingerprint());
-        let standings = rotation.standings();
-        let peers = standings.iter().map(|peer| Peer::of(rotation, peer));
+        let peers = rotation.standings();
+        let peers = peers.map(|(path, deployment)| Peer::of(rotation, path, deployment));
         Self {
             phase: rotation.phase().as_str(),
             step: None,
@@ -221,25 +223,26 @@ impl Report {
 
     pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> Self {
         Self {
-            step: Some(plan.step().as_str()),
-            written: Some(arguments.how.writes(plan.is_empty())),
-            files: File::all(plan.files()),
+            step: Some(plan.step.as_str()),
+            written: Some(arguments.how.writes(plan.change.is_empty())),
+            files: File::all(plan.change.files()),
             ..Self::status(after, &arguments.files)
         }
     }
 }
 
 impl Peer {
-    fn of(rotation: &Rotation, standing: &Standing<'_>) -> Self {
-        let keys = standing.keys.iter().map(|key| Key {
+    fn of(rotation: &Rotation, path: &Path, deployment: Option<&Deployment>) -> Self {
+        let keys = deployment.into_iter().flat_map(|known| &known.keys);
+        let keys = keys.map(|key| Key {
             name: key.name.clone(),
             fingerprint: key.key.fingerprint().to_string(),
             revoked: key.revoked,
             role: role(rotation, key.key.fingerprint()),
         });
         Self {
-            file: standing.path.display().to_string(),
-            deployment: standing.deployment.map(ToString::to_string),
+            file: path.display().to_string(),
+            deployment: deployment.map(|known| known.name.to_string()),
             keys: keys.collect(),
         }
     }

@@ -9,8 +9,8 @@ use super::finished;
 use super::shown::{self, Report, left};
 use crate::admin::rotation::live::{self, Answer as Said, Evidence};
 use crate::admin::rotation::{Plan, Rotation, Step};
-use crate::admin::{Kind, Refused, WriteError};
-use crate::cli::change::warn_of_variables;
+use crate::admin::{Refused, WriteError};
+use crate::cli::change::{not_written, warn_of_variables};
 use crate::cli::output::{Answer, Console, Exit, Failure};
 use crate::cli::runtime::runtime;
 use crate::clock::{Clock as _, SystemClock};
@@ -38,17 +38,17 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         .reaches_all(&first)
         .map_err(|error| files.not_taken(&error, console))?;
     arguments.confirm(&opening, console)?;
-    if opening.step() == Step::Prepare {
+    if opening.step == Step::Prepare {
         // The key that was shown is the one that is written.
         match carry_out(&opening, arguments.timeout) {
-            Err(error) if arguments.how.yes && is_changed(&error) => {}
+            Err(WriteError::Changed(_)) if arguments.how.yes => {}
             done => {
-                done.map_err(|error| files.not_taken(&error, console))?;
+                done.map_err(|error| not_written(&error))?;
                 took(&opening, console);
             }
         }
     }
-    go_on(opening.step(), &files.kind(&first), arguments, console)
+    go_on(opening.step, &files.kind(&first), arguments, console)
 }
 
 /// Takes the steps that are left; `asked` is the one that somebody was asked about.
@@ -72,19 +72,17 @@ fn go_on(asked: Step, kind: &ModuleKind, arguments: &StepArguments, console: &Co
         let plan = rotation.plan(step, SystemClock.now());
         let plan = plan.map_err(|error| files.not_taken(&error, console))?;
         if step != asked {
-            warn_of_variables(plan.files(), console);
+            warn_of_variables(plan.change.files(), console);
         }
         match carry_out(&plan, arguments.timeout) {
             // Somebody rotates the other side, say. Whoever finished this one ends it.
-            Err(error)
-                if tries > 0
-                    && is_changed(&error)
-                    && files.read(console)?.phase() == rotation.phase() =>
+            Err(WriteError::Changed(_))
+                if tries > 0 && files.read(console)?.phase() == rotation.phase() =>
             {
                 tries = tries.saturating_sub(1);
                 continue;
             }
-            done => done.map_err(|error| files.not_taken(&error, console))?,
+            done => done.map_err(|error| not_written(&error))?,
         }
         if step != Step::Finish {
             took(&plan, console);
@@ -105,19 +103,12 @@ fn go_on(asked: Step, kind: &ModuleKind, arguments: &StepArguments, console: &Co
 /// How often files may change under a plan.
 const TRIES: u32 = 20;
 
-/// Returns `true` if a file changed after the plan was made.
-fn is_changed(error: &Refused) -> bool {
-    matches!(error.kind(), Kind::Write(WriteError::Changed(_)))
-}
-
 /// Carries `plan` out once no other process writes there.
-fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refused> {
+fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), WriteError> {
     let start = Instant::now();
     loop {
-        let done = plan.carry_out();
-        let kind = done.as_ref().map_err(Refused::kind);
-        let busy = matches!(kind, Err(Kind::Write(WriteError::Busy(_))));
-        if !busy || start.elapsed() >= timeout {
+        let done = plan.change.carry_out();
+        if !matches!(done, Err(WriteError::Busy(_))) || start.elapsed() >= timeout {
             return done;
         }
         std::thread::sleep(PAUSES.0);
@@ -126,8 +117,8 @@ fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refused> {
 
 /// Says what a step has done.
 fn took(plan: &Plan, console: &Console) {
-    let key = plan.key().map_or_else(String::new, |key| key.to_string());
-    console.say(&match plan.step() {
+    let key = plan.key.map_or_else(String::new, |key| key.to_string());
+    console.say(&match plan.step {
         Step::Prepare => format!("prepared   the named peers' files trust {key}"),
         Step::Activate => format!("activated  {key} signs"),
         Step::Finish | Step::Abort => format!("finished   the key before {key} is revoked"),

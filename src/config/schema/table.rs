@@ -128,7 +128,7 @@ pub(in crate::config) fn claim(name: &Name<'_>) -> Option<Claim> {
 }
 
 /// Finds the setting that `name` is a spelling of; names below an open family are not settings.
-pub(super) fn exact(name: &Name<'_>) -> Option<Placed> {
+pub(in crate::config) fn exact(name: &Name<'_>) -> Option<Placed> {
     let is_as_long = |row: &&Row| matches!(row.pattern.more_in(name), Some(0 | 1));
     let rows = ROWS.iter().filter(is_as_long);
     rows.filter(|row| !row.open).find_map(|row| {

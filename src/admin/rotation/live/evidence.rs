@@ -19,9 +19,9 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Tells how the peer is known to accept the key.
+    /// Returns how the peer is known to accept the key.
     ///
-    /// A running module has the last word: a file that it has not read yet is not in force.
+    /// A running module has the last word: a file that it has not read yet is not active.
     ///
     /// # Errors
     ///

@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use super::{Asking, PATIENCE, address, call_peer, kind_of, load};
-use crate::admin::rotation::{Rotation, Source};
+use crate::admin::rotation::Rotation;
+use crate::admin::source::SettingsFile;
 use crate::config::ModuleKind;
 use crate::jose::Fingerprint;
 use crate::trust::{Deployment, TrustedKey};
@@ -26,7 +27,7 @@ pub struct Holdout {
 pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Option<Holdout> {
     let previous = rotation.previous();
     for peer in &rotation.peers {
-        let keys = peer.deployment(rotation)?.keys.iter();
+        let keys = rotation.deployment(peer)?.keys.iter();
         let old = keys.filter(|key| match previous {
             Some(previous) => key.key.fingerprint() == previous,
             None => key.revoked,
@@ -36,7 +37,8 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
             continue;
         };
         let peers = rotation.peers().into_iter();
-        let mut named = peers.filter(|(_, file)| *file == Some(peer.path.as_path()));
+        let is_its = |file: &SettingsFile| std::ptr::eq(file, peer);
+        let mut named = peers.filter(|(_, file)| file.is_some_and(is_its));
         let known = named.next().map(|(deployment, _)| deployment);
         let said = match known.filter(|peer| !asking.offline && !asking.except.contains(&peer.name))
         {
@@ -67,17 +69,17 @@ async fn accepts(
     rotation: &Rotation,
     kind: &ModuleKind,
     asking: &Asking,
-    (deployment, peer): (&Deployment, &Source),
+    (deployment, peer): (&Deployment, &SettingsFile),
     old: &[&TrustedKey],
 ) -> Option<(bool, String)> {
     let settings = load(&rotation.owner.path, kind).ok()?;
     let key = rotation.owner.checked.own.as_ref()?;
-    let place = address(&settings, deployment, Some(&peer.path), asking).ok()?;
+    let place = address(&settings, deployment, Some(peer), asking).ok()?;
     let deadline = Instant::now() + PATIENCE;
     let answer = call_peer(&settings, key, deployment, &place, deadline).await;
     let known = answer.ok()?.trusted_keys;
     let mut accepted = known.iter().filter(|key| !key.revoked);
-    let is_old = |told: &str| old.iter().any(|old| old.key_id.as_str() == told);
+    let is_old = |listed: &str| old.iter().any(|old| old.key_id.as_str() == listed);
     let accepts = accepted.any(|key| is_old(&key.fingerprint));
     (!known.is_empty()).then(|| (accepts, place.0.to_string()))
 }

@@ -28,7 +28,7 @@ pub(crate) fn folder() -> Option<PathBuf> {
 }
 
 /// Runs the ignored test `child` of this binary in a folder made by `set_up`, killed at its first
-/// point, then anew at its second, and so on until it comes through; after each `look` sees the
+/// point, then again at its second, and so on until it comes through; after each `look` sees the
 /// folder. Returns how often it was killed.
 pub(crate) fn at_every_point(
     child: &str,
