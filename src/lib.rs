@@ -33,6 +33,15 @@
 //! What a token protects and what it does not stands in the README; how the code is laid out in
 //! ARCHITECTURE.md. Modules stand on floors: each uses only those below it.
 
+#![cfg_attr(
+    not(feature = "cli"),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "some items are for the registry and the commands"
+    )
+)]
+
 #[cfg(feature = "cli")]
 mod admin;
 #[cfg(feature = "cli")]
@@ -40,11 +49,14 @@ mod cli;
 pub mod clock;
 mod config;
 mod diagnostic;
+#[cfg(feature = "registry")]
 pub mod dpe;
+#[cfg(feature = "registry")]
 pub mod dpm;
 pub mod engine;
 mod failure;
 pub mod grpc;
+#[cfg(feature = "actuator")]
 mod http;
 pub mod identity;
 pub mod jose;
@@ -69,7 +81,6 @@ pub use grpc::{AttachIdentityLayer, MethodRules, Module, Rule, VerifyIdentityLay
 pub use identity::ServiceIdentity;
 pub use token::Reason;
 
-/// The README's Rust code, compiled by `cargo test`.
 /// Parts that the package's own tests and fuzz targets drive directly. Not an interface.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -77,12 +88,15 @@ pub mod internals {
     #[cfg(feature = "cli")]
     pub use crate::admin::demo::{DemoOptions, run as run_demo};
     pub use crate::diagnostic::{Code, Finding};
+    #[cfg(feature = "actuator")]
     pub use crate::http::{About, Site, serve as serve_site};
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry, Outcome};
+    #[cfg(feature = "cli")]
     pub use crate::telemetry::{Format, LogLayer};
 }
 
+/// The README's Rust code, compiled by `cargo test`.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[derive(Debug)]
