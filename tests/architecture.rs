@@ -62,20 +62,7 @@ const MAX_SHADOWING: usize = 328;
 const MAX_NAMED_CLOSURES: usize = 221;
 
 /// Groups of files that use each other: remove an entry once its cycle is gone, never add one.
-const CYCLES: &[&[&str]] = &[&[
-    "cli",
-    "cli::pair",
-    "cli::pair::arguments",
-    "cli::pair::one_side",
-    "cli::pair::refused",
-    "cli::rotate",
-    "cli::rotate::arguments",
-    "cli::rotate::finished",
-    "cli::rotate::shown",
-    "cli::rotate::whole",
-    "cli::token",
-    "cli::token::inspect",
-]];
+const CYCLES: &[&[&str]] = &[];
 
 /// Words that plain English has shorter or clearer ones for, with the most occurrences: the aim
 /// is 0.

@@ -14,7 +14,7 @@ use crate::properties::ReadError;
 #[non_exhaustive]
 pub enum WriteError {
     /// It is there already, and was not to be replaced.
-    #[error("`{}` is there already", .0.display())]
+    #[error("`{}` already exists", .0.display())]
     Exists(PathBuf),
     /// Another process is writing in the same folder.
     #[error("another countersign is writing in `{}`", .0.display())]

@@ -177,12 +177,6 @@ impl Plan {
     pub fn change(&self) -> &Change {
         &self.change
     }
-
-    /// Returns `true` if a file that is there already would change.
-    pub fn touches_existing(&self) -> bool {
-        let mut files = self.change.files().iter();
-        files.any(|file| file.is_there() && !file.is_empty())
-    }
 }
 
 impl Side {

@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Args;
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::confirm::ask_to_write;
 use super::output::{Answer, Console, Exit, Failure, counted};
-use crate::admin::{ChangeKind, EditedFile, WriteError};
+use crate::admin::{Change, ChangeKind, EditedFile};
 use crate::diagnostic::Findings;
 
 /// How to load a file again in a module that does not watch it.
-pub(super) const BY_SIGNAL: &str = "have a module with `countersign.reload=false` look at once: `kill -HUP PID`; or start it \
-     anew";
+pub(super) const BY_SIGNAL: &str =
+    "a module that does not reload by itself reads its file at `kill -HUP PID` or a restart";
 
 /// How a change is made.
 #[derive(Args, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct How {
     /// Show what would change, and write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Change files without asking
+    /// Do not ask for confirmation
     #[arg(long)]
     pub(super) yes: bool,
 }
@@ -32,12 +32,37 @@ impl How {
         !self.dry_run && !is_empty
     }
 
-    /// Shows what would change and asks, unless the arguments answer already.
-    pub(super) fn confirm(&self, shown: &str, console: &Console) -> Result<(), Failure> {
-        if self.dry_run || self.yes {
+    /// Shows a change, asks unless the arguments answer already, and writes it.
+    ///
+    /// Returns `true` if something was written.
+    pub(super) fn apply(
+        &self,
+        change: &Change,
+        shown: &str,
+        console: &Console,
+    ) -> Result<bool, Failure> {
+        self.confirm(change, shown, console)?;
+        if !self.dry_run {
+            change.carry_out()?;
+        }
+        Ok(self.writes(change.is_empty()))
+    }
+
+    /// Shows a change and asks, if it modifies a file and the arguments do not answer already.
+    pub(super) fn confirm(
+        &self,
+        change: &Change,
+        shown: &str,
+        console: &Console,
+    ) -> Result<(), Failure> {
+        let mut files = change.files().iter();
+        let modifies = files.any(|file| file.is_there() && !file.is_empty());
+        if !modifies || self.dry_run || self.yes {
             return Ok(());
         }
-        console.present(shown.trim_start_matches('\n').trim_end());
+        if !shown.is_empty() {
+            console.present(shown.trim_start_matches('\n').trim_end());
+        }
         ask_to_write(console)
     }
 
@@ -60,24 +85,39 @@ pub(super) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> St
             (true, None) => "changed".to_owned(),
             (true, Some((before, after))) => format!("changed, mode {before:04o} → {after:04o}"),
         };
-        text += &changes_in(file, &state);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\n{}  ({state})", file.path().display());
+        for change in file.changes() {
+            let (sign, _) = sign_and_word(change.kind);
+            let _ = match change.kind {
+                ChangeKind::Removed => writeln!(text, "  {sign} {}", change.key),
+                _ => writeln!(text, "  {sign} {}={}", change.key, change.shown),
+            };
+        }
     }
     text
 }
 
-/// Writes what changes in one file, whose `state` stands beside its name.
-pub(super) fn changes_in(file: &EditedFile, state: &str) -> String {
-    let mut text = format!("\n{}  ({state})\n", file.path().display());
-    for change in file.changes() {
-        let (key, shown) = (&change.key, &change.shown);
-        // Writing to a string cannot fail.
-        let _ = match change.kind {
-            ChangeKind::Added => writeln!(text, "  + {key}={shown}"),
-            ChangeKind::Replaced => writeln!(text, "  ~ {key}={shown}"),
-            ChangeKind::Removed => writeln!(text, "  - {key}"),
-        };
+fn sign_and_word(kind: ChangeKind) -> (char, &'static str) {
+    match kind {
+        ChangeKind::Added => ('+', "added"),
+        ChangeKind::Replaced => ('~', "replaced"),
+        ChangeKind::Removed => ('-', "removed"),
     }
-    text
+}
+
+/// Returns those of `files` that change, in JSON.
+pub(super) fn files_in_json<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> Value {
+    let changed = files.into_iter().filter(|file| !file.is_empty());
+    let files = changed.map(|file| {
+        let settings = file.changes().iter().map(|change| {
+            let (_, word) = sign_and_word(change.kind);
+            json!({ "key": change.key, "value": change.shown, "change": word })
+        });
+        let path = file.path().display().to_string();
+        json!({ "file": path, "changes": settings.collect::<Value>() })
+    });
+    files.collect()
 }
 
 /// Names the TLS files that are made: a certificate and its key.
@@ -96,8 +136,8 @@ pub(super) fn warn_of_variables<'a>(
         for (variable, setting) in file.overridden_by() {
             let path = file.path().display();
             console.warn(&format!(
-                "the variable `{variable}` of this environment stands above `{setting}` in \
-                 `{path}`: a module that is started with it does not follow the file there"
+                "the environment variable `{variable}` overrides `{setting}` in `{path}`: a module \
+                 that is started with it ignores that setting of the file"
             ));
         }
     }
@@ -111,57 +151,6 @@ pub(super) fn ended(done: &str, whose: &str, findings: &Findings) -> Answer {
             let count = counted(errors, "error");
             let message = format!("{done}, but {count} would keep {whose} module from starting");
             Err(Failure::new(Exit::No, message))
-        }
-    }
-}
-
-/// Says why a file was not written.
-pub(super) fn not_written(error: &WriteError) -> Failure {
-    match error {
-        WriteError::Exists(_) => Failure::of(Exit::WouldOverwrite, error)
-            .with_help("`--force` replaces it; a private key that is replaced is lost"),
-        WriteError::Busy(_) | WriteError::Changed(_) => {
-            Failure::of(Exit::WouldOverwrite, error).with_help("run the command again")
-        }
-        _ => Failure::of(Exit::Unreadable, error),
-    }
-}
-
-/// A changed file in JSON.
-#[derive(Serialize)]
-pub(super) struct File {
-    file: String,
-    changes: Vec<Change>,
-}
-
-#[derive(Serialize)]
-struct Change {
-    key: String,
-    value: String,
-    #[serde(rename = "change")]
-    kind: &'static str,
-}
-
-impl File {
-    /// Returns those of `files` that change.
-    pub(super) fn all<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> Vec<Self> {
-        let changed = files.into_iter().filter(|file| !file.is_empty());
-        changed.map(Self::of).collect()
-    }
-
-    fn of(file: &EditedFile) -> Self {
-        let changes = file.changes().iter().map(|change| Change {
-            key: change.key.clone(),
-            value: change.shown.clone(),
-            kind: match change.kind {
-                ChangeKind::Added => "added",
-                ChangeKind::Replaced => "replaced",
-                ChangeKind::Removed => "removed",
-            },
-        });
-        Self {
-            file: file.path().display().to_string(),
-            changes: changes.collect(),
         }
     }
 }

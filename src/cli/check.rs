@@ -3,55 +3,42 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::confirm::ask_to_write;
+use super::change::How;
 use super::output::{Answer, Console, Exit, Failure, counted};
-use crate::admin::WriteError;
 use crate::admin::fix::Fix;
 use crate::config::{self, Repair, Report};
 use crate::diagnostic::{Finding, Origin};
 use crate::properties::ReadError;
 
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four switches of the command line"
-)]
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("writing").args(["dry_run", "yes"]).multiple(true).requires("fix")))]
 #[command(after_help = "\
 Examples:
   $ countersign check dpm/etc/application.properties
   $ countersign check dpm/etc/application.properties dpe/etc/application.properties -o json
-  $ countersign check --fix dpe/etc/application.properties --yes
-
-One file is checked by itself; two or more are also held against each other. Exit code 1 where there
-is an error. `countersign explain CODE` says more about a finding.
-
---fix repairs what is whole again afterwards and means the same: the quotes that are missing in a key, a
-key that is broken over lines, blanks at the end of a value, a byte order mark. It shows each repair and
-asks before it writes; the findings and the exit code are those of the repaired files.")]
+  $ countersign check --fix dpe/etc/application.properties --yes")]
 pub(super) struct Arguments {
     /// The files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Also list the settings with foreign names, which are ignored
+    /// Also list the ignored settings: those of other programs
     #[arg(long)]
     list_ignored: bool,
-    /// Repair what can be repaired without a doubt
+    /// Repair what has one safe repair
     #[arg(long)]
     fix: bool,
-    /// With --fix: show the repairs, and write nothing
-    #[arg(long, requires = "fix")]
-    dry_run: bool,
-    /// With --fix: change the files without asking
-    #[arg(long, requires = "fix")]
-    yes: bool,
+    #[command(flatten)]
+    how: How,
 }
 
+/// The answer in JSON; the last two members are about `--fix`.
 #[derive(Serialize)]
 struct Answered<'a> {
-    findings: Vec<Shown<'a>>,
+    findings: Vec<Value>,
     errors: usize,
     warnings: usize,
     settings: usize,
@@ -60,67 +47,62 @@ struct Answered<'a> {
     ignored_names: Option<Vec<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repairs: Option<&'a [Repair]>,
-    /// Whether the repairs were written.
     #[serde(skip_serializing_if = "Option::is_none")]
     written: Option<bool>,
 }
 
-#[derive(Serialize)]
-struct Shown<'a> {
-    code: &'static str,
-    severity: &'static str,
-    file: Option<String>,
-    line: Option<u32>,
-    column: Option<u32>,
-    key: Option<&'a str>,
-    message: &'a str,
-    help: Option<String>,
-}
-
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let files = once_each(&arguments.files, console);
-    let failed = |error: &ReadError| Failure::caused(Exit::Unreadable, "cannot check", error);
     let environment = config::environment();
     if arguments.fix {
-        let planned = Fix::plan(&files, &environment).map_err(|error| failed(&error))?;
-        return fix(&planned, arguments, console);
+        let fix = Fix::plan(&files, &environment).map_err(|error| cannot(&error))?;
+        let shown = repairs_in_words(fix.repairs());
+        let written = arguments.how.apply(fix.change(), &shown, console)?;
+        return answer(
+            fix.report(),
+            Some((fix.repairs(), written)),
+            arguments,
+            console,
+        );
     }
-    let report = config::check(&files, &environment).map_err(|error| failed(&error))?;
-    let text = in_words(&report, arguments, console);
-    console.reply(text, &answered(&report, arguments))?;
-    Ok(Exit::yes(report.findings.errors() == 0))
+    let report = config::check(&files, &environment).map_err(|error| cannot(&error))?;
+    answer(&report, None, arguments, console)
 }
 
-/// Shows the repairs, writes them, and answers as for the repaired files.
-fn fix(fix: &Fix, arguments: &Arguments, console: &Console) -> Answer {
-    let report = fix.report();
-    let any = !fix.repairs().is_empty();
-    if any && !arguments.dry_run {
-        if !arguments.yes {
-            console.present(repairs_in_words(fix.repairs()).trim_end());
-            ask_to_write(console)?;
-        }
-        fix.change().carry_out().map_err(|error| {
-            let exit = match error {
-                WriteError::Changed(_) | WriteError::Busy(_) => Exit::WouldOverwrite,
-                _ => Exit::Unreadable,
-            };
-            Failure::caused(exit, "nothing was repaired", &error)
-        })?;
+fn cannot(error: &ReadError) -> Failure {
+    Failure::caused(Exit::Unreadable, "cannot check", error)
+}
+
+/// Answers with the findings, and with the repairs and whether they were written.
+fn answer(
+    report: &Report,
+    fixed: Option<(&[Repair], bool)>,
+    arguments: &Arguments,
+    console: &Console,
+) -> Answer {
+    let ignored = report.ignored.iter().map(|one| one.name.as_str());
+    let answered = Answered {
+        findings: report.findings.iter().map(finding_in_json).collect(),
+        errors: report.findings.errors(),
+        warnings: report.findings.warnings(),
+        settings: report.settings,
+        ignored: report.ignored.len(),
+        ignored_names: arguments.list_ignored.then(|| ignored.collect()),
+        repairs: fixed.map(|(repairs, _)| repairs),
+        written: fixed.map(|(_, written)| written),
+    };
+    let mut text = String::new();
+    if let Some((repairs, written)) = fixed {
+        text += &repairs_in_words(repairs);
+        text += &match (counted(repairs.len(), "repair"), written) {
+            _ if repairs.is_empty() => "nothing to repair\n\n".to_owned(),
+            (count, true) => format!("{count} written\n\n"),
+            (count, false) => format!("{count}, not written\n\n"),
+        };
     }
-    let answer = Answered {
-        repairs: Some(fix.repairs()),
-        written: Some(any && !arguments.dry_run),
-        ..answered(report, arguments)
-    };
-    let done = match (fix.repairs().len(), arguments.dry_run) {
-        (0, _) => "nothing to repair\n\n".to_owned(),
-        (count, true) => format!("{}, not written\n\n", counted(count, "repair")),
-        (count, false) => format!("{} written\n\n", counted(count, "repair")),
-    };
-    let text = repairs_in_words(fix.repairs()) + &done;
-    console.reply(text + &in_words(report, arguments, console), &answer)?;
-    Ok(Exit::yes(report.findings.errors() == 0))
+    text += &in_words(report, &answered, arguments, console);
+    console.reply(text, &answered)?;
+    Ok(Exit::yes(answered.errors == 0))
 }
 
 fn repairs_in_words(repairs: &[Repair]) -> String {
@@ -128,13 +110,9 @@ fn repairs_in_words(repairs: &[Repair]) -> String {
     // Writing to a string cannot fail.
     for repair in repairs {
         let Repair {
-            code,
-            file,
-            line,
-            what,
-            ..
+            file, line, code, ..
         } = repair;
-        let _ = writeln!(text, "{file}:{line}: {code}: {what}");
+        let _ = writeln!(text, "{file}:{line}: {code}: {}", repair.what);
         for (sign, side) in [('-', &repair.before), ('+', &repair.after)] {
             for line in side.lines() {
                 let _ = writeln!(text, "{sign} {line}");
@@ -142,6 +120,23 @@ fn repairs_in_words(repairs: &[Repair]) -> String {
         }
     }
     text
+}
+
+fn finding_in_json(finding: &Finding) -> Value {
+    let place = match finding.origin() {
+        Origin::File { path, line, column } => Some((path.display().to_string(), *line, *column)),
+        _ => None,
+    };
+    json!({
+        "code": finding.code().as_str(),
+        "severity": finding.severity().as_str(),
+        "file": place.as_ref().map(|(path, ..)| path),
+        "line": place.as_ref().map(|(_, line, _)| line),
+        "column": place.as_ref().map(|(.., column)| column),
+        "key": finding.key(),
+        "message": finding.message(),
+        "help": finding.help(),
+    })
 }
 
 /// Leaves out files that are named again, by whatever path: a file is not its own peer.
@@ -153,7 +148,7 @@ fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
         let real = file.canonicalize().unwrap_or_else(|_| file.clone());
         if seen.contains(&real) {
             let name = file.display();
-            console.warn(&format!("`{name}` is named twice; it is checked once"));
+            console.warn(&format!("`{name}` is given twice; it is checked once"));
         } else {
             seen.push(real);
             once.push(file.clone());
@@ -162,64 +157,32 @@ fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
     once
 }
 
-fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> String {
+fn in_words(
+    report: &Report,
+    answered: &Answered<'_>,
+    arguments: &Arguments,
+    console: &Console,
+) -> String {
     let mut text = String::new();
-    // Writing to a string cannot fail.
     for finding in &report.findings {
         text += &console.shown(finding);
         text += "\n\n";
     }
-    if arguments.list_ignored {
-        for ignored in &report.ignored {
-            let _ = writeln!(text, "ignored {} ({})", ignored.name, ignored.origin);
-        }
+    // Writing to a string cannot fail.
+    for ignored in report.ignored.iter().filter(|_| arguments.list_ignored) {
+        let _ = writeln!(text, "ignored {} ({})", ignored.name, ignored.origin);
     }
-    let (errors, warnings) = (report.findings.errors(), report.findings.warnings());
-    let ignored = report.ignored.len();
-    let hint = if ignored > 0 && !arguments.list_ignored {
-        " (--list-ignored)"
-    } else {
-        ""
+    let hint = match answered.ignored_names {
+        None if answered.ignored > 0 => " (--list-ignored)",
+        _ => "",
     };
     let _ = writeln!(
         text,
-        "{}, {} · {} read, {ignored} with foreign names ignored{hint}",
-        counted(errors, "error"),
-        counted(warnings, "warning"),
-        counted(report.settings, "setting"),
+        "{}, {} · {} read, {} with foreign names ignored{hint}",
+        counted(answered.errors, "error"),
+        counted(answered.warnings, "warning"),
+        counted(answered.settings, "setting"),
+        answered.ignored,
     );
     text
-}
-
-fn answered<'a>(report: &'a Report, arguments: &Arguments) -> Answered<'a> {
-    let ignored = &report.ignored;
-    Answered {
-        findings: report.findings.iter().map(shown).collect(),
-        errors: report.findings.errors(),
-        warnings: report.findings.warnings(),
-        settings: report.settings,
-        ignored: ignored.len(),
-        ignored_names: arguments
-            .list_ignored
-            .then(|| ignored.iter().map(|one| one.name.as_str()).collect()),
-        repairs: None,
-        written: None,
-    }
-}
-
-fn shown(finding: &Finding) -> Shown<'_> {
-    let place = match finding.origin() {
-        Origin::File { path, line, column } => Some((path, *line, *column)),
-        _ => None,
-    };
-    Shown {
-        code: finding.code().as_str(),
-        severity: finding.severity().as_str(),
-        file: place.map(|(path, ..)| path.display().to_string()),
-        line: place.map(|(_, line, _)| line),
-        column: place.map(|(.., column)| column),
-        key: finding.key(),
-        message: finding.message(),
-        help: finding.help().map(str::to_owned),
-    }
 }

@@ -6,8 +6,11 @@ use super::output::{Console, Exit, Failure};
 
 /// Asks whether to write what was shown. Without a terminal, `--yes` is the only answer.
 pub(super) fn ask_to_write(console: &Console) -> Result<(), Failure> {
-    let unasked = Failure::new(Exit::Usage, "files that are there would change")
-        .with_help("`--yes` changes them, `--dry-run` only shows how");
+    let unasked = Failure::new(
+        Exit::Usage,
+        "would modify existing files, and there is no terminal to ask on",
+    )
+    .with_help("use `--yes` to apply or `--dry-run` to preview");
     ask("Write these changes? [y/N]", unasked, console)
 }
 

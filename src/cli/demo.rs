@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::output::{Answer, Console, Exit, Failure, Format};
-use super::refused::refused;
 use super::runtime::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, DemoOptions, Outcome, Step};
@@ -24,21 +24,6 @@ pub(super) struct Arguments {
     keep: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Report {
-    steps: Vec<ReportedStep>,
-    ready_after_ms: f64,
-    held: bool,
-}
-
-#[derive(Serialize)]
-struct ReportedStep {
-    name: &'static str,
-    lines: Vec<String>,
-    took_ms: f64,
-    held: bool,
-}
-
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let runtime = runtime()?;
     runtime.block_on(async {
@@ -52,9 +37,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 }
 
 async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
-    let failed =
-        |what: &str, error: &std::io::Error| Failure::caused(Exit::Unreadable, what, error);
-    // A folder that is not kept is removed when this function is left, in whatever way.
+    // A folder that is not kept is removed when this function returns, for whatever reason.
     let (folder, fate, _removed) = if let Some(folder) = &arguments.keep {
         refuse_homes_in(folder)?;
         (folder.clone(), "kept", None)
@@ -67,27 +50,35 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
     };
     let binary = std::env::current_exe();
     let binary = binary.map_err(|error| failed("cannot find this program", &error))?;
-    if console.format() == Format::Text {
+    let is_text = console.format() == Format::Text;
+    if is_text {
         let shown = redact(&folder.display().to_string());
         console.answer(format!("countersign demo · files in {shown} ({fate})\n\n"))?;
     }
     let options = DemoOptions { binary, folder };
     let mut steps = Vec::new();
-    let mut report = |step: &Step| {
-        if console.format() == Format::Text {
-            // What cannot be shown now is told at the end.
+    let outcome = demo::run(&options, &mut |step: &Step| {
+        if is_text {
+            // A step that cannot be shown now is part of the outcome all the same.
             let _ = console.answer(shown(steps.len() + 1, step));
         }
-        steps.push(ReportedStep {
-            name: step.name,
-            lines: step.lines.clone(),
-            took_ms: step.took.as_secs_f64() * 1000.0,
-            held: step.held,
-        });
-    };
-    let outcome = demo::run(&options, &mut report).await;
-    let outcome = outcome.map_err(|error| refused("the demo cannot go on: ", &error, console))?;
-    finish(outcome, steps, arguments, console)
+        steps.push(json!({
+            "name": step.name,
+            "lines": step.lines,
+            "took_ms": milliseconds(step.took),
+            "held": step.held,
+        }));
+    })
+    .await;
+    finish(outcome?, steps, arguments, console)
+}
+
+fn failed(what: &str, error: &std::io::Error) -> Failure {
+    Failure::caused(Exit::Unreadable, what, error)
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 /// Refuses to change homes that are there.
@@ -96,44 +87,40 @@ fn refuse_homes_in(folder: &Path) -> Result<(), Failure> {
     match homes.iter().find(|home| home.symlink_metadata().is_ok()) {
         None => Ok(()),
         Some(home) => {
-            let message = format!("`{}` is there already", home.display());
+            let message = format!("`{}` already exists", home.display());
             Err(Failure::new(Exit::WouldOverwrite, message)
-                .with_help("give `--keep` a folder that is not there yet"))
+                .with_help("give `--keep` a folder that does not exist yet"))
         }
     }
 }
 
-fn finish(
-    outcome: Outcome,
-    steps: Vec<ReportedStep>,
-    arguments: &Arguments,
-    console: &Console,
-) -> Answer {
-    let seconds = outcome.ready_after.as_secs_f64();
-    if console.format() == Format::Json {
-        let ready_after_ms = seconds * 1000.0;
-        console.json(&Report {
-            steps,
-            ready_after_ms,
-            held: outcome.held,
-        })?;
-    } else if outcome.held {
-        let next = match &arguments.keep {
-            Some(folder) => format!(
-                "countersign dpm run --home {}",
-                redact(&folder.join("dpm").display().to_string())
-            ),
-            None => "countersign pair --help".to_owned(),
-        };
-        console.answer(format!("\nREADY in {seconds:.2} s. Next: {next}\n"))?;
-    } else {
-        return Err(Failure::new(Exit::No, "not every step came as it must"));
+fn finish(outcome: Outcome, steps: Vec<Value>, arguments: &Arguments, console: &Console) -> Answer {
+    if console.format() == Format::Text && !outcome.held {
+        return Err(Failure::new(
+            Exit::No,
+            "a step did not give the expected result",
+        ));
     }
-    Ok(if outcome.held { Exit::Done } else { Exit::No })
+    let next = arguments.keep.as_ref().map(|folder| {
+        let home = redact(&folder.join("dpm").display().to_string());
+        format!("countersign dpm run --home {home}")
+    });
+    let text = format!(
+        "\nREADY in {:.2} s. Next: {}\n",
+        outcome.ready_after.as_secs_f64(),
+        next.as_deref().unwrap_or("countersign pair --help")
+    );
+    let report = json!({
+        "steps": steps,
+        "ready_after_ms": milliseconds(outcome.ready_after),
+        "held": outcome.held,
+    });
+    console.reply(text, &report)?;
+    Ok(Exit::yes(outcome.held))
 }
 
 fn shown(number: usize, step: &Step) -> String {
-    let took = step.took.as_secs_f64() * 1000.0;
+    let took = milliseconds(step.took);
     let mut text = String::new();
     for (at, line) in step.lines.iter().enumerate() {
         let verdict = if step.held { "" } else { "  FAILED" };
@@ -152,8 +139,6 @@ fn shown(number: usize, step: &Step) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::output::Colour;
     use super::*;
 

@@ -18,16 +18,7 @@ use crate::properties::bind::{TimeUnit, duration};
 #[command(after_help = "\
 Examples:
   $ countersign doctor --home dpe
-  $ countersign doctor --home dpm -o json
-
-Looks at ten layers in their order and stops at the first that fails: config, own key, name, TCP, TLS,
-gRPC, clock, token, role, way back. It connects and calls as the module does, and changes nothing. A
-DPE's peer is its DPM; a DPM's are itself and the engines that it knows.
-
-Exit code 0 where nothing fails; 3 for config and own key; 5 for name, TCP, TLS and gRPC; 4 for token
-and role, and for an address that the DPM does not allow; 1 for clock and way back. The way back fails,
-too, where the engine does not run; at a DPM that trusts a DPE, where no engine is registered, and at
-each registered engine that is not READY. Deployments without an engine and INACTIVE engines are listed.")]
+  $ countersign doctor --home dpm -o json")]
 pub(super) struct Arguments {
     #[command(flatten)]
     home: HomeArguments,

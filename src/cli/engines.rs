@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use serde::Serialize;
+use serde_json::json;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
@@ -70,7 +71,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         match command {
             Command::List(_) => {
                 let engines = within(&target, list(client)).await??;
-                console.reply(in_columns(&engines), &Engines { engines })?;
+                console.reply(in_columns(&engines), &json!({ "engines": engines }))?;
             }
             Command::Show(show) => {
                 let engine = within(&target, get(client, &show.id)).await??;
@@ -152,11 +153,11 @@ async fn get(mut client: Client, id: &str) -> Result<Shown, Failure> {
     let request = wire::GetEngineRequest {
         engine_id: id.to_owned(),
     };
-    let engine = client
-        .get_engine(request)
-        .await
-        .map_err(|status| failed(&status))?;
-    let engine = engine.into_inner().engine;
+    let answer = client.get_engine(request).await;
+    let engine = answer
+        .map_err(|status| failed(&status))?
+        .into_inner()
+        .engine;
     let engine = engine.ok_or_else(|| Failure::new(Exit::Refused, "the DPM sent no engine"))?;
     Ok(Shown::from(engine))
 }
@@ -168,12 +169,8 @@ fn failed(status: &Status) -> Failure {
         Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,
         _ => Exit::Refused,
     };
-    let message = format!(
-        "{}: {}",
-        code_name(status.code()),
-        harmless(status.message())
-    );
-    let failure = Failure::new(exit, message);
+    let (code, message) = (code_name(status.code()), harmless(status.message()));
+    let failure = Failure::new(exit, format!("{code}: {message}"));
     match reason_of(status) {
         Some(reason) => failure.with_help(reason.help()),
         None => failure,
@@ -183,11 +180,6 @@ fn failed(status: &Status) -> Failure {
 /// A DPM is a peer like any other: what it sends must not steer a terminal.
 fn harmless(text: &str) -> String {
     Untrusted(text).to_string()
-}
-
-#[derive(Serialize)]
-struct Engines {
-    engines: Vec<Shown>,
 }
 
 #[derive(Serialize)]
@@ -243,10 +235,8 @@ impl Shown {
             ("last seen", self.last_seen.as_deref().unwrap_or("never")),
         ];
         let lines = lines.iter().filter(|(_, value)| !value.is_empty());
-        lines
-            .map(|(name, value)| format!("{name:<14} {value}\n"))
-            .collect::<Vec<_>>()
-            .concat()
+        let lines = lines.map(|(name, value)| format!("{name:<14} {value}\n"));
+        lines.collect()
     }
 }
 

@@ -1,10 +1,10 @@
 //! `countersign explain`: what a code or a reason means, without a network.
 
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::output::{Answer, Console, Exit, Failure};
 use crate::admin::rejection::{self, Rejection};
@@ -14,7 +14,11 @@ use crate::telemetry::UntrustedReason;
 use crate::token::{Reason, Story};
 
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = "\
+Examples:
+  $ countersign explain CS0202
+  $ countersign explain KEY_UNKNOWN
+  $ countersign explain --log dpm/log")]
 pub(super) struct Arguments {
     /// A finding's code or a refusal's reason
     #[arg(value_name = "CODE|REASON", required_unless_present = "log")]
@@ -25,47 +29,18 @@ pub(super) struct Arguments {
     log: Option<PathBuf>,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  $ countersign explain CS0202
-  $ countersign explain KEY_UNKNOWN
-  $ countersign explain --log dpm/log";
-
-#[derive(Serialize)]
-struct ExplainedCode {
-    code: &'static str,
-    severity: &'static str,
-    title: &'static str,
-    explanation: &'static str,
-}
-
-#[derive(Serialize)]
-struct ExplainedReason {
-    reason: &'static str,
-    summary: &'static str,
-    rule: &'static str,
-    causes: &'static [&'static str],
-    help: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seen: Option<Seen>,
-}
-
-/// The members of a refusal in a log.
-#[derive(Serialize)]
-pub(super) struct Seen {
-    file: String,
-    side: &'static str,
-    refused: &'static str,
-    event: Option<String>,
-    time: Option<String>,
-    reason: Option<String>,
-    dpm: Option<String>,
-    engine: Option<String>,
-    fingerprint: Option<String>,
-    peer: Option<String>,
-    method: Option<String>,
-    detail: Option<String>,
-}
+/// The members of a refusal in the log that are shown, with the names under which they are.
+const MEMBERS: [(&str, &str); 9] = [
+    ("event", "eventId"),
+    ("time", "@timestamp"),
+    ("reason", "reason"),
+    ("dpm", "dpmUrl"),
+    ("engine", "engine"),
+    ("fingerprint", "fingerprint"),
+    ("peer", "peer"),
+    ("method", "method"),
+    ("detail", "detail"),
+];
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(log) = &arguments.log {
@@ -74,8 +49,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
             Some(reason) => explain_reason(reason, Some(&rejection), console)?,
             // A registration may be refused for other reasons, and its line says what to do.
             None if rejection.is_of_registration() => {
-                let seen = Seen::of(&rejection);
-                console.reply(seen.to_string(), &serde_json::json!({ "seen": seen }))?;
+                let json = json!({ "seen": seen_in_json(&rejection) });
+                console.reply(seen_in_words(&rejection), &json)?;
             }
             None => return Err(no_reason(&rejection)),
         }
@@ -94,12 +69,12 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 }
 
 fn explain_code(code: Code, console: &Console) -> Result<(), Failure> {
-    let json = ExplainedCode {
-        code: code.as_str(),
-        severity: code.severity().as_str(),
-        title: code.title(),
-        explanation: code.explanation(),
-    };
+    let json = json!({
+        "code": code.as_str(),
+        "severity": code.severity().as_str(),
+        "title": code.title(),
+        "explanation": code.explanation(),
+    });
     console.reply(format!("{}\n", code.explanation().trim_end()), &json)
 }
 
@@ -109,52 +84,63 @@ fn explain_reason(
     console: &Console,
 ) -> Result<(), Failure> {
     let Story { rule, causes, .. } = *reason.story();
-    let json = ExplainedReason {
-        reason: reason.as_str(),
-        summary: reason.summary(),
-        rule,
-        causes,
-        help: reason.help_for(rejection.is_some_and(Rejection::clocks_differ)),
-        seen: rejection.map(Seen::of),
-    };
-    let mut text = json
-        .seen
-        .as_ref()
-        .map_or_else(String::new, |seen| format!("{seen}\n"));
+    let help = reason.help_for(rejection.is_some_and(Rejection::clocks_differ));
+    let mut json = json!({
+        "reason": reason.as_str(),
+        "summary": reason.summary(),
+        "rule": rule,
+        "causes": causes,
+        "help": help,
+    });
+    let mut text = String::new();
+    if let Some(rejection) = rejection {
+        json["seen"] = seen_in_json(rejection);
+        text = seen_in_words(rejection) + "\n";
+    }
+    let (summary, rule) = (reason.summary(), wrap(rule));
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{reason}: {}\n\nThe rule:\n{}\n\nUsual causes:",
-        json.summary,
-        wrap(rule)
+        "{reason}: {summary}\n\nThe rule:\n{rule}\n\nUsual causes:"
     );
     for cause in causes {
         let _ = writeln!(text, "  - {cause}");
     }
-    let _ = writeln!(text, "\nWhat to do:\n{}", wrap(json.help));
+    let _ = writeln!(text, "\nWhat to do:\n{}", wrap(help));
     console.reply(text, &json)
 }
 
-impl Seen {
-    pub(super) fn of(rejection: &Rejection) -> Self {
-        // A log may hold anything, and a terminal must not obey it.
-        let member = |name| Some(UntrustedReason(rejection.text(name)?).to_string());
-        let (side, refused) = rejection.side();
-        Self {
-            file: rejection.file.display().to_string(),
-            side,
-            refused,
-            event: member("eventId"),
-            time: member("@timestamp"),
-            reason: member("reason"),
-            dpm: member("dpmUrl"),
-            engine: member("engine"),
-            fingerprint: member("fingerprint"),
-            peer: member("peer"),
-            method: member("method"),
-            detail: member("detail"),
+/// Returns the members of a refusal that the log has. A log may hold anything, and a terminal must
+/// not obey it.
+fn members(rejection: &Rejection) -> impl Iterator<Item = (&'static str, Option<String>)> {
+    MEMBERS.into_iter().map(|(name, member)| {
+        let value = rejection.text(member).map(UntrustedReason);
+        (name, value.map(|value| value.to_string()))
+    })
+}
+
+fn seen_in_json(rejection: &Rejection) -> Value {
+    let (side, refused) = rejection.side();
+    let file = rejection.file.display().to_string();
+    let mut json = json!({ "file": file, "side": side, "refused": refused });
+    for (name, value) in members(rejection) {
+        json[name] = value.into();
+    }
+    json
+}
+
+/// Writes what a log says of a refusal, a member per line.
+pub(super) fn seen_in_words(rejection: &Rejection) -> String {
+    let (side, refused) = rejection.side();
+    let file = rejection.file.display();
+    let mut text = format!("the newest refusal in {file}\n  refused      {side}: {refused}\n");
+    for (name, value) in members(rejection).filter(|(name, _)| *name != "event") {
+        if let Some(value) = value {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {name:<12} {value}");
         }
     }
+    text
 }
 
 /// Finds the newest refusal in a log that is one of `events`.
@@ -182,30 +168,6 @@ fn no_reason(rejection: &Rejection) -> Failure {
         quote(word)
     );
     Failure::new(Exit::No, message).with_help("another version may have written it")
-}
-
-impl Display for Seen {
-    /// Writes what a log says of a refusal, a member per line.
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the newest refusal in {}", self.file)?;
-        writeln!(f, "  {:<12} {}: {}", "refused", self.side, self.refused)?;
-        let members = [
-            ("time", &self.time),
-            ("reason", &self.reason),
-            ("dpm", &self.dpm),
-            ("engine", &self.engine),
-            ("fingerprint", &self.fingerprint),
-            ("peer", &self.peer),
-            ("method", &self.method),
-            ("detail", &self.detail),
-        ];
-        for (name, value) in members {
-            if let Some(value) = value {
-                writeln!(f, "  {name:<12} {value}")?;
-            }
-        }
-        Ok(())
-    }
 }
 
 fn unknown(word: &str) -> Failure {

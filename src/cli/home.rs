@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::output::{Console, Exit, Failure, counted};
+use crate::admin::rotation::live;
 use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::diagnostic::Severity;
 use crate::identity::ModuleType;
@@ -52,20 +53,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.to_owned()))
 }
 
-/// Guesses a module's kind from the name of its home; it decides about default ports alone.
+/// Guesses a module's kind from the name of its home; it only decides default ports.
 pub(super) fn kind_of(home: &Path) -> ModuleKind {
-    let folder = home.canonicalize();
-    let name = folder
-        .as_deref()
-        .ok()
-        .and_then(Path::file_name)
-        .and_then(OsStr::to_str);
-    match name {
-        Some("dpm") => ModuleKind::Dpm,
-        Some("dpe") => ModuleKind::Dpe,
-        other => match other.map(ModuleType::new) {
-            Some(Ok(module)) => ModuleKind::Other(module),
-            _ => ModuleKind::Dpe,
-        },
+    let folder = home.canonicalize().unwrap_or_default();
+    let name = folder.file_name().and_then(OsStr::to_str);
+    match name.map(ModuleType::new) {
+        Some(Ok(module)) => live::kind_of(&module),
+        _ => ModuleKind::Dpe,
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::output::{Exit, Failure, chain};
-use crate::jose::{KeyFormat, KeyMaterial};
+use crate::jose::KeyMaterial;
 
-/// Reads at most `limit` bytes and one, so that the reader can tell that it is too long.
+/// Reads at most `limit` bytes and one more, by which the caller sees that it is too long.
 pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let read = if is_stdin(path) {
         read_limited(io::stdin().lock(), limit)
@@ -23,25 +23,26 @@ pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fai
             io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
             _ => chain(&error),
         };
-        Failure::new(
-            Exit::Unreadable,
-            format!("cannot read {}: {why}", name(path)),
-        )
+        let message = format!("cannot read {}: {why}", name(path));
+        Failure::new(Exit::Unreadable, message)
     })
 }
 
 /// Reads a key.
-pub(super) fn key(path: &Path) -> Result<(KeyMaterial, KeyFormat), Failure> {
-    /// One more than [`KeyMaterial::read`] takes is read, so that it can say so.
+pub(super) fn key(path: &Path) -> Result<KeyMaterial, Failure> {
+    /// [`KeyMaterial::read`] reports a longer one.
     const LIMIT: usize = 64 * 1024;
     let bytes = bytes(path, LIMIT)?;
-    KeyMaterial::read(&bytes).map_err(|error| {
-        let what = format!("cannot read a key from {}", name(path));
-        Failure::caused(Exit::Unreadable, &what, &error)
-    })
+    match KeyMaterial::read(&bytes) {
+        Ok((key, _)) => Ok(key),
+        Err(error) => {
+            let what = format!("cannot read a key from {}", name(path));
+            Err(Failure::caused(Exit::Unreadable, &what, &error))
+        }
+    }
 }
 
-/// Drops the line ends after a token. A blank is no part of one, and what is left is malformed.
+/// Drops the line ends after a token. A token with a blank is malformed.
 pub(super) fn token(text: &str) -> &str {
     text.trim_end_matches(['\n', '\r'])
 }

@@ -1,9 +1,9 @@
-//! `countersign jws`: plumbing for other people's signatures.
+//! `countersign jws`: verifies signatures of other programs.
 
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use serde::Serialize;
+use serde_json::json;
 
 use super::input;
 use super::output::{Answer, Console, Exit, Failure};
@@ -24,52 +24,43 @@ const VERIFY: &str = "\
 Example:
   $ countersign jws verify --jwk public.jwk < token.txt";
 
-#[derive(Serialize)]
-struct Verdict {
-    verified: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     let Command::Verify { jwk } = command;
     let key = public_key(jwk)?;
     let jws = input::bytes(Path::new("-"), compact::MAX_TOKEN_BYTES + 2)?;
-    let verdict = key.and_then(|key| verify(&jws, &key));
-    let text = match &verdict {
-        Ok(()) => "verified\n".to_owned(),
-        Err(reason) => format!("refused: {reason}\n"),
-    };
-    let verified = verdict.is_ok();
-    let reason = verdict.err();
-    console.reply(text, &Verdict { verified, reason })?;
-    Ok(Exit::yes(verified))
+    match key.and_then(|key| verify(&jws, &key)) {
+        Ok(()) => {
+            console.reply("verified\n", &json!({ "verified": true }))?;
+            Ok(Exit::Done)
+        }
+        Err(reason) => {
+            let answer = json!({ "verified": false, "reason": reason });
+            console.reply(format!("refused: {reason}\n"), &answer)?;
+            Ok(Exit::No)
+        }
+    }
 }
 
 fn verify(jws: &[u8], key: &PublicJwk) -> Result<(), String> {
     let jws = std::str::from_utf8(jws).map_err(|_cause| "it is not text".to_owned())?;
-    let signed = compact::verify(input::token(jws), &key.key);
-    let refusal = "its signature does not verify";
-    let signed = signed.map_err(|error| error.to_string())?;
-    signed.then_some(()).ok_or_else(|| refusal.to_owned())
+    match compact::verify(input::token(jws), &key.key) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("its signature does not verify".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
-/// Reads the key; the inner error says why it is none.
+/// Reads the key; the inner error says why it cannot be used.
 fn public_key(path: &Path) -> Result<Result<PublicJwk, String>, Failure> {
-    /// One more than a JWK may have is read, so that its parser can say so.
+    /// The parser reports a longer one.
     const LIMIT: usize = 16 * 1024;
-    let none = |why: &dyn std::error::Error| {
-        let name = input::name(path);
-        format!("{name} is no public P-256 JWK: {why}")
-    };
     if input::is_stdin(path) {
-        return Err(Failure::new(
-            Exit::Usage,
-            "stdin carries the JWS; the key comes from a file",
-        ));
+        let why = "stdin carries the JWS; the key comes from a file";
+        return Err(Failure::new(Exit::Usage, why));
     }
     let bytes = input::bytes(path, LIMIT)?;
-    Ok(std::str::from_utf8(&bytes)
-        .map_err(|error| none(&error))
-        .and_then(|text| PublicJwk::parse(text).map_err(|error| none(&error))))
+    let key = std::str::from_utf8(&bytes)
+        .map_err(|error| error.to_string())
+        .and_then(|text| PublicJwk::parse(text).map_err(|error| error.to_string()));
+    Ok(key.map_err(|why| format!("{} is not a public P-256 JWK: {why}", input::name(path))))
 }

@@ -28,7 +28,7 @@ mod token;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 pub use output::Exit;
 use output::{Colour, Console, Format};
@@ -44,15 +44,7 @@ use output::{Colour, Console, Format};
     after_help = EXIT_CODES
 )]
 struct Arguments {
-    #[command(flatten)]
-    console: ConsoleArguments,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Args, Debug)]
-struct ConsoleArguments {
-    /// How to write the answer
+    /// The format of the output
     #[arg(
         short,
         long,
@@ -65,20 +57,29 @@ struct ConsoleArguments {
     /// When to use colours; `auto` also honours the variable `NO_COLOR`
     #[arg(long, value_enum, default_value_t, global = true, value_name = "WHEN")]
     color: Colour,
+    #[command(subcommand)]
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch two modules pair and reach READY, and refuse what they must
+    /// Run two modules that pair, reach READY and refuse bad calls
     Demo(demo::Arguments),
     /// Pair two modules: make their keys and let each trust the other
     Pair(pair::Arguments),
-    /// Find every mistake in properties files before a start
+    /// Check properties files before a start
+    ///
+    /// One file is checked on its own; two or more are also compared with each other. Exit code 1 if
+    /// there is an error. `countersign explain CODE` says more about a finding.
+    ///
+    /// --fix repairs what has one safe repair: missing quotes in a key, a key that is broken over
+    /// lines, blanks at the end of a value, a byte order mark. It shows each repair and asks before it
+    /// writes. The findings and the exit code are those of the repaired files.
     Check(check::Arguments),
     /// List, add and remove the modules that one file trusts
     #[command(subcommand)]
     Deployment(deployment::Command),
-    /// Make, convert and name keys
+    /// Make, convert and identify keys
     #[command(subcommand)]
     Key(key::Command),
     /// Issue, verify and explain tokens
@@ -90,15 +91,29 @@ enum Command {
     /// Run an engine
     #[command(subcommand)]
     Dpe(run::DpeCommand),
-    /// Change a module's key while it runs, and refuse no call on the way
+    /// Replace a module's key while it runs, without refusing a call
     #[command(subcommand)]
     Rotate(rotate::Command),
-    /// Take a key back at once
+    /// Revoke a key at once
+    ///
+    /// Before it writes, and with --dry-run, it shows what would stop working. A running module
+    /// follows its file within 2 s; `--watch` waits for that. One that runs with
+    /// `countersign.reload=false` follows it at SIGHUP (`kill -HUP PID`). A revoked key stays revoked.
     Revoke(revoke::Arguments),
-    /// Ask the DPM for its engines
+    /// Show the engines that the DPM knows
     #[command(subcommand)]
     Engines(engines::Command),
-    /// Find the layer that keeps two modules from talking, and what mends it
+    /// Find the layer that keeps two modules from communicating, and how to fix it
+    ///
+    /// It checks ten layers in order and stops at the first that fails: config, own key, name, TCP,
+    /// TLS, gRPC, clock, token, role, way back. It connects and calls as the module does, and changes
+    /// nothing. A DPE's peer is its DPM; a DPM's peers are itself and the engines that it knows.
+    ///
+    /// Exit code 0 if nothing fails; 3 for config and own key; 5 for name, TCP, TLS and gRPC; 4 for
+    /// token and role, and for an address that the DPM does not allow; 1 for clock and way back. The
+    /// way back also fails if the engine does not run; at a DPM that trusts a DPE, if no engine is
+    /// registered, and for each registered engine that is not READY. Deployments without an engine
+    /// and INACTIVE engines are listed.
     Doctor(doctor::Arguments),
     /// Verify a compact JWS against one key
     #[command(subcommand)]
@@ -109,15 +124,15 @@ enum Command {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0   done, or yes
+  0   success, or the answer is yes
   1   the answer is no: problems found, token refused
-  2   the command was used wrongly
+  2   wrong usage
   3   a file or setting cannot be read
   4   refused by the peer
   5   the peer cannot be reached
   6   would overwrite something
   70  a bug in countersign
-  130, 143  ended by SIGINT or SIGTERM before it was done";
+  130, 143  ended by SIGINT or SIGTERM before it finished";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -132,7 +147,7 @@ fn run() -> Exit {
         Ok(arguments) => arguments,
         Err(error) => return output::usage(&error),
     };
-    let console = Console::new(arguments.console.output, arguments.console.color);
+    let console = Console::new(arguments.output, arguments.color);
     let answer = match arguments.command {
         Command::Pair(arguments) => pair::run(&arguments, &console),
         Command::Check(arguments) => check::run(&arguments, &console),
@@ -145,7 +160,7 @@ fn run() -> Exit {
         Command::Doctor(arguments) => doctor::run(&arguments, &console),
         Command::Revoke(arguments) => revoke::run(&arguments, &console),
         Command::Rotate(command) => rotate::run(&command, &console),
-        Command::Key(command) => key::run(command, &console),
+        Command::Key(command) => key::run(&command, &console),
         Command::Jws(command) => jws::run(&command, &console),
         Command::Explain(arguments) => explain::run(&arguments, &console),
     };

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::render;
-use crate::diagnostic::{Finding, redact};
+use crate::diagnostic::{Finding, Findings, redact};
 
 /// What a command ends with.
 pub(super) type Answer = Result<Exit, Failure>;
@@ -78,6 +78,8 @@ pub(super) struct Failure {
     /// What happened, and its causes.
     message: String,
     help: Option<String>,
+    /// What is wrong with a file.
+    findings: Vec<Finding>,
 }
 
 impl Failure {
@@ -87,6 +89,7 @@ impl Failure {
             exit,
             message: message.into(),
             help: None,
+            findings: Vec::new(),
         }
     }
 
@@ -98,6 +101,12 @@ impl Failure {
     /// Ends with `exit`, and with `error` and its causes as the message.
     pub(super) fn of(exit: Exit, error: &dyn Error) -> Self {
         Self::new(exit, chain(error))
+    }
+
+    /// Shows `findings` before the message.
+    pub(super) fn with_findings(self, findings: &Findings) -> Self {
+        let findings = findings.iter().cloned().collect();
+        Self { findings, ..self }
     }
 
     /// Says what to do about it.
@@ -155,7 +164,7 @@ pub(super) struct Console {
 
 impl Console {
     pub(super) fn new(format: Format, colour: Colour) -> Self {
-        // The convention of no-color.org: set and not empty. It is no setting of ours.
+        // The convention of no-color.org: set and not empty. It is not a setting of this program.
         let no_color = std::env::var_os("NO_COLOR").unwrap_or_default();
         let coloured = |is_terminal: bool| match colour {
             Colour::Always => true,
@@ -174,29 +183,22 @@ impl Console {
         self.format
     }
 
-    /// Tells whether the answer goes to a person's screen.
+    /// Returns `true` if the answer goes to a terminal.
     pub(super) fn answer_is_seen() -> bool {
         io::stdout().is_terminal()
     }
 
-    /// Writes the answer. A reader that went away has read enough; the exit code is the command's.
-    #[expect(
-        clippy::unused_self,
-        reason = "whoever has the console may write to it"
-    )]
+    /// Writes the answer. A closed pipe is not a failure.
+    #[expect(clippy::unused_self, reason = "only a holder of the console writes")]
     pub(super) fn answer(&self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        let written = stdout
-            .write_all(text.as_ref())
-            .and_then(|()| stdout.flush());
-        match written {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            Err(error) => Err(Failure::caused(
-                Exit::Unreadable,
-                "cannot write the answer",
-                &error,
-            )),
+        let written = stdout.write_all(text.as_ref());
+        match written.and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                let what = "cannot write the answer";
+                Err(Failure::caused(Exit::Unreadable, what, &error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -225,12 +227,9 @@ impl Console {
         self.present(&redact(line));
     }
 
-    /// Says a text of ours that is safe as it is, such as one with public keys. What cannot be
-    /// said is not worth failing for.
-    #[expect(
-        clippy::unused_self,
-        reason = "whoever has the console may write to it"
-    )]
+    /// Prints a text that is safe without redaction, such as one with public keys. A failure to
+    /// print is ignored.
+    #[expect(clippy::unused_self, reason = "only a holder of the console writes")]
     pub(super) fn present(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
@@ -259,6 +258,7 @@ impl Console {
 
     /// Says why the command ended early.
     pub(super) fn fail(&self, failure: &Failure) -> Exit {
+        self.findings(&failure.findings);
         self.labelled("error:", "31;1", &failure.message);
         if let Some(help) = &failure.help {
             self.labelled("help:", "36;1", help);
@@ -281,31 +281,27 @@ impl Console {
 pub(super) fn usage(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     let safe = redact(&text);
-    // A reader that went away is no failure.
-    let _ = if error.use_stderr() && safe != text {
+    let is_usage = error.use_stderr();
+    // A closed pipe is not a failure.
+    let _ = if is_usage && safe != text {
         write!(io::stderr().lock(), "{safe}")
     } else {
         error.print()
     };
-    if error.use_stderr() {
-        Exit::Usage
-    } else {
-        Exit::Done
-    }
+    if is_usage { Exit::Usage } else { Exit::Done }
 }
 
 /// Says that countersign has a bug, and how to report it.
 pub(super) fn report_bug(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
-    let message = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    let place = panic
-        .location()
-        .map_or_else(String::new, |l| format!(" at {l}"));
-    let _ = write!(io::stderr().lock(), "{}", bug(&redact(message), &place));
+    let message = payload.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let place = panic.location().map(|place| format!(" at {place}"));
+    let text = bug(
+        &redact(message.unwrap_or("no message")),
+        &place.unwrap_or_default(),
+    );
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn bug(message: &str, place: &str) -> String {

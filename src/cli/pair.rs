@@ -2,23 +2,21 @@
 
 mod arguments;
 mod one_side;
-mod refused;
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::change::{changes_in, ended, new_files, not_written};
+use super::change::{changes, ended, new_files};
 use super::output::{Answer, Console, counted};
 use crate::admin::pairing::{self, Member, Plan, Side};
-use crate::admin::{ChangeKind, EditedFile, SettingChange};
+use crate::admin::{ChangeKind, EditedFile};
 use crate::diagnostic::Severity;
 pub(super) use arguments::Arguments;
-use arguments::Command;
-use refused::not_paired;
+use arguments::{Command, not_paired};
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(Command::Accept(accept)) = &arguments.accept {
@@ -28,46 +26,52 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         return one_side::hand_over(arguments, console);
     }
     let members = arguments.members()?;
-    let plan = pairing::plan(&members, None, &arguments.options())
-        .map_err(|error| not_paired(&error, &arguments.modules, console))?;
-    if plan.touches_existing() {
-        arguments.how.confirm(&text(&plan), console)?;
-    }
-    if !arguments.how.dry_run {
-        let done = plan.change().carry_out();
-        done.map_err(|error| not_written(&error))?;
-    }
+    let how = &arguments.common.how;
+    let plan = pairing::plan(&members, None, &arguments.common.options(arguments.tls))
+        .map_err(|error| not_paired(error, &members))?;
+    let change = plan.change();
+    let shown = text(&plan);
+    let written = how.apply(change, &shown, console)?;
     for (side, file) in sides(&plan) {
         remark(side, file, console);
     }
-    let report = Report {
-        written: arguments.how.writes(plan.change().is_empty()),
-        deployments: sides(&plan).map(Paired::of).collect(),
+    let findings = change.findings();
+    let ending = if written {
+        format!(
+            "checked both files, each against the other: {}, {}\n{}",
+            counted(findings.errors(), "error"),
+            counted(findings.warnings(), "warning"),
+            next(&members).unwrap_or_default()
+        )
+    } else {
+        how.ending(change.is_empty()).trim_start().to_owned()
     };
-    let ending = ending(&plan, &members, arguments);
-    console.reply(text(&plan) + "\n" + &ending, &report)?;
-    let findings = plan.change().findings();
+    let deployments: Value = sides(&plan).map(in_json).collect();
+    let report = json!({ "written": written, "deployments": deployments });
+    console.reply(format!("{shown}\n{ending}"), &report)?;
     console.findings(findings.iter().filter(|f| f.severity() != Severity::Note));
     ended("paired", "a", findings)
 }
 
-/// Goes through the sides, each with its file.
+/// Returns the sides, each with its file.
 fn sides(plan: &Plan) -> impl Iterator<Item = (&Side, &EditedFile)> {
     plan.sides().iter().zip(plan.change().files())
 }
 
 /// Warns of what the change means for this side's file and process.
 fn remark(side: &Side, file: &EditedFile, console: &Console) {
-    let path = file.path().display();
+    let port = side.port;
     if let Some((before, after)) = file.mode_change() {
+        let path = file.path().display();
         console.note(&format!(
-            "`{path}` holds a private key: its mode goes from {before:04o} to {after:04o}"
+            "`{path}` holds a private key: permissions tightened from {before:04o} to {after:04o}; \
+             the service's user must be able to read it"
         ));
     }
-    let port = side.port;
-    if file.is_there() && !file.changes().is_empty() && listens(port) {
+    if file.is_there() && !file.is_empty() && listens(port) {
         console.warn(&format!(
-            "something listens on port {port}; if it is this module, it follows its file within 2 s, but for TLS, which needs a restart"
+            "a process listens on port {port}; if it is this module, it follows its file within \
+             2 s, except for TLS, which needs a restart"
         ));
     }
 }
@@ -77,58 +81,41 @@ fn listens(port: u16) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
 }
 
-/// Writes what is done: the two names and keys, then the changes of each file.
+/// Writes the two names and keys, then the changes of each file.
 fn text(plan: &Plan) -> String {
     let mut text = String::new();
     let names = plan.sides().iter().map(|side| side.name().len());
     let width = names.max().unwrap_or_default();
     // Writing to a string cannot fail.
     for side in plan.sides() {
-        let age = if side.is_key_new { "new" } else { "its" };
         let (name, fingerprint) = (side.name(), side.fingerprint());
+        let age = new_or_its(side.is_key_new);
         let _ = writeln!(text, "{name:<width$}  {age} key  {fingerprint}");
         if let Some(fingerprint) = side.tls_fingerprint() {
-            let is_new = side.tls_files().next().is_some();
-            let age = if is_new { "new" } else { "its" };
+            let age = new_or_its(side.tls_files().next().is_some());
             let _ = writeln!(text, "{:<width$}  {age} TLS key {fingerprint}", "");
         }
     }
-    for (side, file) in sides(plan).filter(|(_, file)| !file.changes().is_empty()) {
-        let is_there = file.is_there();
-        let state = if is_there {
-            "changed"
-        } else {
-            "new, mode 0600"
-        };
-        text += &changes_in(file, state);
+    for (side, file) in sides(plan) {
+        text += &changes([file]);
         text += &new_files(side.tls_files());
     }
     text
 }
 
-/// Writes what was checked, and what to run next.
-fn ending(plan: &Plan, members: &[Member; 2], arguments: &Arguments) -> String {
-    let how = &arguments.how;
-    if plan.change().is_empty() || how.dry_run {
-        return how.ending(plan.change().is_empty()).trim_start().to_owned();
+fn new_or_its(is_new: bool) -> &'static str {
+    if is_new { "new" } else { "its" }
+}
+
+/// Writes the commands that start the two modules, where they are a DPM and a DPE at home.
+fn next([dpm, dpe]: &[Member; 2]) -> Option<String> {
+    if (dpm.module.as_str(), dpe.module.as_str()) != ("dpm", "dpe") {
+        return None;
     }
-    let findings = plan.change().findings();
-    let mut text = format!(
-        "checked both files, each against the other: {}, {}\n",
-        counted(findings.errors(), "error"),
-        counted(findings.warnings(), "warning")
-    );
-    let [one, other] = members;
-    if (one.module.as_str(), other.module.as_str()) == ("dpm", "dpe")
-        && let (Some(dpm), Some(dpe)) = (home(&one.path), home(&other.path))
-    {
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "next    countersign dpm run --home {dpm}      then      countersign dpe run --home {dpe}"
-        );
-    }
-    text
+    let (dpm, dpe) = (home(&dpm.path)?, home(&dpe.path)?);
+    Some(format!(
+        "next    countersign dpm run --home {dpm}      then      countersign dpe run --home {dpe}\n"
+    ))
 }
 
 /// Returns the home whose file this is, if it has the usual place.
@@ -141,52 +128,21 @@ fn home(path: &Path) -> Option<String> {
     }
 }
 
-/// The answer in JSON.
-#[derive(Serialize)]
-struct Report<'a> {
-    written: bool,
-    deployments: Vec<Paired<'a>>,
-}
-
-#[derive(Serialize)]
-struct Paired<'a> {
-    name: &'a str,
-    fingerprint: String,
-    new_key: bool,
-    file: String,
-    new_file: bool,
-    changes: Vec<Change<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls_fingerprint: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Change<'a> {
-    key: &'a str,
-    value: &'a str,
-    replaces: bool,
-}
-
-impl<'a> Paired<'a> {
-    fn of((side, file): (&'a Side, &'a EditedFile)) -> Self {
-        Self {
-            name: side.name(),
-            fingerprint: side.fingerprint().to_string(),
-            new_key: side.is_key_new,
-            file: file.path().display().to_string(),
-            new_file: !file.is_there(),
-            changes: file.changes().iter().map(Change::of).collect(),
-            tls_fingerprint: side.tls_fingerprint().map(|pin| pin.to_string()),
-        }
+fn in_json((side, file): (&Side, &EditedFile)) -> Value {
+    let changes = file.changes().iter().map(|change| {
+        let replaces = change.kind != ChangeKind::Added;
+        json!({ "key": change.key, "value": change.shown, "replaces": replaces })
+    });
+    let mut json = json!({
+        "name": side.name(),
+        "fingerprint": side.fingerprint().to_string(),
+        "new_key": side.is_key_new,
+        "file": file.path().display().to_string(),
+        "new_file": !file.is_there(),
+        "changes": changes.collect::<Value>(),
+    });
+    if let (Some(pin), Some(members)) = (side.tls_fingerprint(), json.as_object_mut()) {
+        members.insert("tls_fingerprint".to_owned(), pin.to_string().into());
     }
-}
-
-impl<'a> Change<'a> {
-    fn of(change: &'a SettingChange) -> Self {
-        Self {
-            key: &change.key,
-            value: &change.shown,
-            replaces: change.kind != ChangeKind::Added,
-        }
-    }
+    json
 }

@@ -1,27 +1,41 @@
 //! What a command says where a procedure was refused.
 
-use super::change::not_written;
-use super::output::{Console, Exit, Failure, chain};
-use crate::admin::{Kind, Refused};
+use super::output::{Exit, Failure};
+use crate::admin::{Kind, Refused, WriteError};
 
-/// Shows the findings of `error`, and makes a failure of it; its message begins with `prefix`.
-pub(super) fn refused(prefix: &str, error: &Refused, console: &Console) -> Failure {
-    console.findings(error.findings());
-    let exit = match error.kind() {
-        Kind::Write(error) => return not_written(error),
-        Kind::Usage => Exit::Usage,
-        Kind::Taken | Kind::OtherKey | Kind::OtherOwner { .. } | Kind::Revoked { .. } => {
-            Exit::WouldOverwrite
+impl From<Refused> for Failure {
+    fn from(error: Refused) -> Self {
+        let (exit, help) = match error.kind() {
+            Kind::Usage => (Exit::Usage, error.help()),
+            Kind::Taken | Kind::OtherKey | Kind::OtherOwner { .. } | Kind::Revoked { .. } => {
+                (Exit::WouldOverwrite, error.help())
+            }
+            Kind::Conflict
+            | Kind::NotThere
+            | Kind::NextRevoked
+            | Kind::CutOff
+            | Kind::OutOfTurn(_) => (Exit::No, error.help()),
+            Kind::Unreadable => (Exit::Unreadable, error.help()),
+            Kind::Internal => (Exit::Bug, error.help()),
+            Kind::Write(WriteError::Exists(_)) => {
+                let help = "`--force` replaces it; a private key that is replaced is lost";
+                (Exit::WouldOverwrite, Some(help))
+            }
+            Kind::Write(WriteError::Busy(_) | WriteError::Changed(_)) => {
+                (Exit::WouldOverwrite, Some("run the command again"))
+            }
+            Kind::Write(_) => (Exit::Unreadable, None),
+        };
+        let failure = Self::of(exit, &error).with_findings(error.findings());
+        match help {
+            Some(help) => failure.with_help(help),
+            None => failure,
         }
-        Kind::Conflict | Kind::NotThere | Kind::NextRevoked | Kind::CutOff | Kind::OutOfTurn(_) => {
-            Exit::No
-        }
-        Kind::Unreadable => Exit::Unreadable,
-        Kind::Internal => Exit::Bug,
-    };
-    let failure = Failure::new(exit, format!("{prefix}{}", chain(error)));
-    match error.help() {
-        Some(help) => failure.with_help(help),
-        None => failure,
+    }
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Refused::from(error).into()
     }
 }

@@ -1,19 +1,12 @@
 //! A finding as people read it, in the form of rustc's diagnostics.
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{
-    AnnotationKind, Group, Level, Origin as Place, Renderer, Snippet as Shown,
-};
+use annotate_snippets::{AnnotationKind, Level, Origin as Place, Renderer, Snippet as Shown};
 
 use crate::diagnostic::{Finding, Origin, Severity};
 
 /// Renders `finding`, over several lines, without a line end.
 pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
-    let renderer = if coloured {
-        Renderer::styled()
-    } else {
-        Renderer::plain()
-    };
     let level = match finding.severity() {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -29,29 +22,20 @@ pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
     if let Some(help) = finding.help() {
         group = group.element(Level::HELP.message(help));
     }
-    let report: [Group<'_>; 1] = [group];
-    let text = renderer.decor_style(DecorStyle::Ascii).render(&report);
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| visible(line).trim() != ":::")
-        .collect();
-    lines.join("\n")
-}
-
-/// Leaves out colours. A line that is shortened has another column than the file's, so place and
-/// line are two elements for the renderer, and it marks the second as another file with `:::`.
-fn visible(line: &str) -> String {
-    let mut coloured = false;
-    let shown = line.chars().filter(|c| {
-        let was_coloured = coloured;
-        match c {
-            '\u{1b}' => coloured = true,
-            'm' => coloured = false,
-            _ => {}
-        }
-        !was_coloured && !coloured
-    });
-    shown.collect()
+    let plain = Renderer::plain().decor_style(DecorStyle::Ascii);
+    let styled = Renderer::styled().decor_style(DecorStyle::Ascii);
+    let report = [group];
+    let plain = plain.render(&report);
+    let text = if coloured {
+        styled.render(&report)
+    } else {
+        plain.clone()
+    };
+    // A line that is shortened has another column than the file's, so place and line are two
+    // elements for the renderer, and it marks the second as another file with `:::`.
+    let lines = text.lines().zip(plain.lines());
+    let lines = lines.filter(|(_, plain)| plain.trim() != ":::");
+    lines.map(|(line, _)| line).collect::<Vec<_>>().join("\n")
 }
 
 fn place(origin: &Origin) -> Place<'static> {
@@ -116,8 +100,12 @@ mod tests {
   = help: put the quote back"#;
         assert_eq!(shown, expected);
         let coloured = finding(&found, true);
-        let uncoloured: Vec<_> = coloured.lines().map(visible).collect();
-        assert_eq!(uncoloured.join("\n"), expected);
+        let mut parts = coloured.split('\u{1b}');
+        let mut uncoloured = parts.next().unwrap().to_owned();
+        for part in parts {
+            uncoloured += part.split_once('m').unwrap().1;
+        }
+        assert_eq!(uncoloured, expected);
     }
 
     #[test]

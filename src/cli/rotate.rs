@@ -1,20 +1,17 @@
-//! `countersign rotate`: another key for a module, while it and its peers run.
+//! `countersign rotate`: a new key for a module, while it and its peers run.
 
 mod arguments;
-mod finished;
 mod shown;
-mod whole;
+mod wait;
 
-use super::change::not_written;
+use super::change::warn_of_variables;
 use super::output::{Answer, Console, Exit, Failure, Format};
 use super::runtime::runtime;
-use crate::admin::Refused;
-use crate::admin::rotation::live::{self, Answer as Said};
-use crate::admin::rotation::{Rotation, Step};
-use crate::clock::{Clock as _, SystemClock};
+use crate::admin::WriteError;
+use crate::admin::rotation::{Plan, Rotation, Step};
+use crate::identity::DeploymentName;
 pub(super) use arguments::Command;
-use arguments::{StepArguments, still_old, too_early};
-use shown::{Report, left};
+use arguments::{FileArguments, StepArguments};
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
@@ -22,11 +19,11 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::Activate(arguments) => step(Step::Activate, arguments, console),
         Command::Finish(arguments) => step(Step::Finish, arguments, console),
         Command::Abort(arguments) => step(Step::Abort, arguments, console),
-        Command::Run(arguments) => whole::run(arguments, console),
+        Command::Run(arguments) => all_steps(arguments, console),
         Command::Status(files) => {
-            let rotation = files.read(console)?;
+            let rotation = files.read()?;
             console.findings(rotation.damage().into_iter().flatten());
-            let report = Report::status(&rotation, files);
+            let report = shown::in_json(&rotation, files);
             console.reply(shown::status(&rotation, files), &report)?;
             Ok(Exit::Done)
         }
@@ -35,78 +32,147 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 
 /// Takes one step.
 fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
-    let files = &arguments.files;
-    let rotation = files.read(console)?;
+    let (files, how) = (&arguments.files, &arguments.how);
+    let rotation = files.read()?;
     arguments.names_peers(&rotation)?;
-    let planned = rotation.plan(step, SystemClock.now());
-    let plan = planned.map_err(|error| files.not_taken(&error, console))?;
+    let plan = files.plan(&rotation, step)?;
+    let runtime = runtime()?;
     if !plan.change.is_empty() {
-        may_take(step, &rotation, arguments, console)?
-            .map_err(|error| files.not_taken(&error, console))?;
+        runtime.block_on(wait::may_take(step, &rotation, (arguments, false), console))?;
         arguments.confirm(&plan, console)?;
     }
-    if !arguments.how.dry_run {
-        let done = plan.change.carry_out();
-        done.map_err(|error| not_written(&error))?;
-    }
-    let after = files.read(console)?;
     let mut ended = Ok(());
-    if step == Step::Finish {
-        if !arguments.how.dry_run {
-            ended = finished::in_force(&rotation, arguments);
+    if !how.dry_run {
+        plan.change.carry_out()?;
+        if step == Step::Finish {
+            ended = runtime.block_on(wait::in_force(&rotation, arguments));
         }
-        finished::still_trusting(&rotation, ("old", rotation.previous()), files, console);
     }
-    if step == Step::Abort {
-        let next = rotation.next().map(|(key, _)| key.fingerprint());
-        finished::still_trusting(&rotation, ("next", next), files, console);
-    }
-    let text = shown::step(&plan, &after, arguments);
-    if let (Step::Prepare, true, Some(block)) = (step, files.one_side, after.hand_over())
+    conclude(&plan, &rotation, arguments, ended, console)
+}
+
+/// Answers with what the last step changed. `rotation` is as it was before.
+fn conclude(
+    plan: &Plan,
+    rotation: &Rotation,
+    arguments: &StepArguments,
+    ended: Result<(), Failure>,
+    console: &Console,
+) -> Answer {
+    let files = &arguments.files;
+    still_trusting(plan.step, rotation, files, console);
+    let after = files.read()?;
+    let text = shown::step(plan, &after, arguments);
+    if let (Step::Prepare, true, Some(block)) = (plan.step, files.one_side, after.hand_over())
         && console.format() == Format::Text
     {
         console.present(&text);
         console.present(&format!("words   {}", block.words()));
         console.answer(block.block())?;
-        return Ok(Exit::Done);
+    } else {
+        console.reply(text, &shown::step_in_json(plan, &after, arguments))?;
     }
-    console.reply(text, &Report::step(&plan, &after, arguments))?;
     ended.map(|()| Exit::Done)
 }
 
-/// Asks the peers, running modules and the time whether the step may be taken.
-fn may_take(
-    step: Step,
-    rotation: &Rotation,
-    arguments: &StepArguments,
-    console: &Console,
-) -> Result<Result<(), Refused>, Failure> {
-    let kind = arguments.files.kind(rotation);
+/// How often files may change under a plan.
+const TRIES: u32 = 20;
+
+/// Takes the steps that are left, and waits between them.
+fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
+    let files = &arguments.files;
+    let first = files.read()?;
+    arguments.names_peers(&first)?;
+    if files.one_side {
+        let step = files.command(first.phase().next_step().as_str());
+        let why = "`rotate run` waits for peers whose files it changes; `--one-side` changes none";
+        let help = format!("take the steps one by one: {step}");
+        return Err(Failure::new(Exit::Usage, why).with_help(help));
+    }
+    let opening = files.plan(&first, first.phase().next_step())?;
+    if arguments.how.dry_run {
+        return conclude(&opening, &first, arguments, Ok(()), console);
+    }
+    // Otherwise the last step could not be taken.
+    arguments.reaches_all(&first)?;
+    arguments.confirm(&opening, console)?;
     let runtime = runtime()?;
-    Ok(match step {
-        Step::Prepare | Step::Abort => Ok(()),
-        Step::Activate => {
-            let evidence = runtime.block_on(live::evidence(rotation, &kind, &arguments.asking()));
-            let mut first = Ok(());
-            for evidence in &evidence {
-                match evidence.verdict() {
-                    Ok(how) => console.say(&format!("{}: {how}", evidence.deployment)),
-                    Err(error) => first = first.and(Err(error)),
-                }
-            }
-            first
+    if opening.step == Step::Prepare && !arguments.how.yes {
+        // The key that was shown is the one that is written.
+        runtime.block_on(wait::carry_out(&opening, arguments.timeout))?;
+        took(&opening, console);
+    }
+    let mut tries = TRIES;
+    loop {
+        let rotation = files.read()?;
+        let step = rotation.phase().next_step();
+        runtime.block_on(wait::may_take(step, &rotation, (arguments, true), console))?;
+        // The files may have changed while it waited.
+        let rotation = files.read()?;
+        if step == Step::Finish {
+            arguments.reaches_all(&rotation)?;
         }
-        Step::Finish => arguments.reaches_all(rotation).and_then(|()| {
-            match left(rotation) {
-                _ if arguments.now => return Ok(()),
-                Some(left) => return Err(too_early(left)),
-                None if arguments.offline => return Ok(()),
-                None => {}
+        let plan = files.plan(&rotation, step)?;
+        if step != opening.step {
+            warn_of_variables(plan.change.files(), console);
+        }
+        match runtime.block_on(wait::carry_out(&plan, arguments.timeout)) {
+            // Another process may rotate the other side. One that takes this step ends this one.
+            Err(WriteError::Changed(_))
+                if tries > 0 && files.read()?.phase() == rotation.phase() =>
+            {
+                tries = tries.saturating_sub(1);
+                continue;
             }
-            match runtime.block_on(live::own_in_force(rotation, &kind)) {
-                Said::Refused(why) => Err(still_old(&why)),
-                _ => Ok(()),
-            }
-        }),
-    })
+            done => done?,
+        }
+        if step != Step::Finish {
+            took(&plan, console);
+            continue;
+        }
+        let ended = runtime.block_on(wait::in_force(&rotation, arguments));
+        if ended.is_ok() {
+            took(&plan, console);
+        }
+        return conclude(&plan, &rotation, arguments, ended, console);
+    }
+}
+
+/// Says what a step has done.
+fn took(plan: &Plan, console: &Console) {
+    let key = plan.key.map(|key| key.to_string()).unwrap_or_default();
+    console.say(&match plan.step {
+        Step::Prepare => format!("prepared   the named peers' files trust {key}"),
+        Step::Activate => format!("activated  {key} signs"),
+        Step::Finish | Step::Abort => format!("finished   the key before {key} is revoked"),
+    });
+}
+
+/// Says how the peers without a file here are to revoke the key that `step` gave up. `rotation` is as
+/// it was before.
+fn still_trusting(step: Step, rotation: &Rotation, files: &FileArguments, console: &Console) {
+    let (what, key) = match step {
+        Step::Finish => ("old", rotation.previous()),
+        Step::Abort => ("next", rotation.next().map(|(key, _)| key.fingerprint())),
+        Step::Prepare | Step::Activate => return,
+    };
+    let names: Vec<_> = rotation.left_out().map(ToString::to_string).collect();
+    let names = names.join(", ");
+    let (Some(key), false) = (key, names.is_empty() && !files.one_side) else {
+        return;
+    };
+    let who = if files.one_side {
+        format!("the peers trust the {what} key until each revokes it")
+    } else {
+        format!("the {what} key may still be trusted by {names}")
+    };
+    console.note(&format!(
+        "{who}; nothing here remembers that. At each of them, with its home for HOME:"
+    ));
+    let name = rotation.name().map_or("NAME", DeploymentName::as_str);
+    console.say(&format!(
+        "  countersign revoke --file HOME --fingerprint {key} --watch --yes\n  \
+         countersign deployment show {name} --home HOME\n\
+         It is done where the first says `active` and the second `{key}  revoked`."
+    ));
 }

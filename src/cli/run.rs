@@ -21,26 +21,26 @@ use crate::telemetry;
 #[derive(Debug, Subcommand)]
 pub(super) enum DpmCommand {
     /// Run the registry: engines register here and are dialled back
+    ///
+    /// SIGTERM and SIGINT stop it: open calls may finish within
+    /// `countersign.server.shutdown-deadline`; a second signal ends it at once. Changed settings take
+    /// effect by themselves; SIGHUP reads them at once and reopens the log file.
     #[command(after_help = "\
 Example:
-  $ countersign dpm run --home dpm
-
-SIGTERM and SIGINT stop it: open calls may finish within `countersign.server.shutdown-deadline`;
-a second one ends it at once. Changed settings take effect by themselves; SIGHUP reads them at
-once, and opens the log file anew.")]
+  $ countersign dpm run --home dpm")]
     Run(RunArguments),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DpeCommand {
     /// Run an engine: it registers with its DPM and answers the dial-back
+    ///
+    /// It may start before its DPM. SIGTERM and SIGINT deregister and stop it; a second signal ends
+    /// it at once. Changed settings take effect by themselves; SIGHUP reads them at once and reopens
+    /// the log file.
     #[command(after_help = "\
 Example:
-  $ countersign dpe run --home dpe
-
-It may start before its DPM. SIGTERM and SIGINT deregister and stop it; a second one ends it at
-once. Changed settings take effect by themselves; SIGHUP reads them at once, and opens the log
-file anew.")]
+  $ countersign dpe run --home dpe")]
     Run(RunArguments),
 }
 

@@ -1,4 +1,4 @@
-//! `countersign token`: issue one, verify one, or ask rule by rule why one is refused.
+//! `countersign token`: issue one, verify one, or explain rule by rule why one is refused.
 
 mod inspect;
 
@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::home::{HomeArguments, kind_of};
@@ -15,46 +15,47 @@ use super::output::{Answer, Console, Exit, Failure};
 use crate::admin::rejection::REJECTED;
 use crate::config::Settings;
 use crate::grpc::{Module, cause};
-use crate::jose::{Compact, compact, json};
-use crate::token::{Accept, Check, Outcome, Reason, Refusal, Verdict, rules_of};
+use crate::jose::{self, Compact, compact};
+use crate::token::{Accept, Check, Outcome, Refusal, Verdict, rules_of};
+use inspect::inspect;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Issue a token of the module at --home for a deployment that it trusts
+    ///
+    /// The token is a secret until it expires: anyone who has it can call as this module.
     #[command(after_help = "\
 Example:
-  $ countersign token issue --home dpe --audience dpm-dev | countersign token explain --home dpm
-
-The token is a secret until it expires: whoever holds it can call as this module.")]
+  $ countersign token issue --home dpe --audience dpm-dev | countersign token explain --home dpm")]
     Issue(Issue),
-    /// Verify a token as the module at --home would: its claims and exit code 0, or 1
+    /// Verify a token as the module at --home would; print its claims
     #[command(after_help = "\
 Example:
   $ countersign token verify --home dpm < token.txt")]
     Verify(Judge),
-    /// Apply every rule to a token and say which fail, and how to mend them
+    /// Apply every rule to a token; show which fail and how to fix them
+    ///
+    /// Exit code 1 if the token is refused. With --log there is no token: it explains the newest
+    /// refusal in the log instead.
     #[command(after_help = "\
 Examples:
   $ countersign token explain --home dpm --token-file token.txt
-  $ countersign token explain --home dpm --log dpm/log
-
-Exit code 1 where the token is refused. With --log there is no token: the newest refusal of the log is
-taken apart instead.")]
+  $ countersign token explain --home dpm --log dpm/log")]
     Explain(Explain),
     /// Decode a token, of any algorithm, without verifying it
+    ///
+    /// The output is JSON and proves nothing: anyone could have written the token.
     #[command(after_help = "\
 Example:
-  $ countersign token inspect --token-file token.txt
-
-The answer is JSON and proves nothing: anybody could have written the token.")]
-    Inspect(inspect::Arguments),
+  $ countersign token inspect --token-file token.txt")]
+    Inspect(TokenFile),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Explain {
     #[command(flatten)]
     judge: Judge,
-    /// The JSON log, or its folder, whose newest refusal is to be explained in place of a token
+    /// The JSON log, or its folder: explains its newest refusal instead of a token
     #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
     log: Option<PathBuf>,
 }
@@ -63,7 +64,7 @@ pub(super) struct Explain {
 pub(super) struct Issue {
     #[command(flatten)]
     home: HomeArguments,
-    /// The deployment that is to be called
+    /// The deployment to call
     #[arg(long, value_name = "NAME")]
     audience: String,
 }
@@ -72,37 +73,26 @@ pub(super) struct Issue {
 pub(super) struct Judge {
     #[command(flatten)]
     home: HomeArguments,
-    /// The file with the token; stdin by default, since arguments are seen by everyone
+    #[command(flatten)]
+    file: TokenFile,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TokenFile {
+    /// The file with the token; stdin by default, since arguments are visible to everyone
     #[arg(long, value_name = "FILE", default_value = "-")]
     token_file: PathBuf,
-}
-
-#[derive(Serialize)]
-struct Explanation {
-    accepted: bool,
-    reason: Option<&'static str>,
-    checks: Vec<ExplainedCheck>,
-}
-
-#[derive(Serialize)]
-struct ExplainedCheck {
-    name: &'static str,
-    pass: bool,
-    /// Whether it could not be told.
-    unknown: bool,
-    detail: String,
-    help: Option<&'static str>,
 }
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
         Command::Issue(arguments) => issue(arguments, console),
         Command::Verify(arguments) => verify(arguments, console),
-        Command::Explain(arguments) => match &arguments.log {
-            Some(log) => explain_logged(log, &arguments.judge.home, console),
-            None => explain(&arguments.judge, console),
+        Command::Explain(Explain { judge, log }) => match log {
+            Some(log) => explain_logged(log, &judge.home, console),
+            None => explain(judge, console),
         },
-        Command::Inspect(arguments) => inspect::run(arguments, console),
+        Command::Inspect(file) => inspect(&file.token_file, console),
     }
 }
 
@@ -110,13 +100,10 @@ fn issue(arguments: &Issue, console: &Console) -> Answer {
     let (_, module) = load(&arguments.home, console)?;
     let trust = module.trust().load();
     let Some(callee) = trust.deployment(&arguments.audience) else {
-        let names: Vec<_> = trust
-            .deployments()
-            .iter()
-            .map(|d| format!("`{}`", d.name))
-            .collect();
+        let deployments = trust.deployments().iter();
+        let names: Vec<_> = deployments.map(|d| format!("`{}`", d.name)).collect();
         let message = format!("no trusted deployment is called `{}`", arguments.audience);
-        let help = format!("trusted there are: {}", names.join(", "));
+        let help = format!("trusted deployments: {}", names.join(", "));
         return Err(Failure::new(Exit::Usage, message).with_help(help));
     };
     let token = module.issuer().issue(callee);
@@ -127,14 +114,14 @@ fn issue(arguments: &Issue, console: &Console) -> Answer {
 
 fn verify(arguments: &Judge, console: &Console) -> Answer {
     let (_, module) = load(&arguments.home, console)?;
-    let token = input::bearer(&arguments.token_file, compact::MAX_TOKEN_BYTES)?;
+    let token = input::bearer(&arguments.file.token_file, compact::MAX_TOKEN_BYTES)?;
     if let Err(refusal) = module.verifier().examine(&token, Accept::Peers) {
         return Err(refused(&refusal));
     }
     // It verified, so that it can be taken apart again.
     let claims = Compact::parse(&token)
         .ok()
-        .and_then(|c| json::object(c.payload()).ok());
+        .and_then(|c| jose::json::object(c.payload()).ok());
     let claims = claims.ok_or_else(|| Failure::new(Exit::Bug, "a verified token has no claims"))?;
     console.json(&claims)?;
     Ok(Exit::Done)
@@ -142,7 +129,7 @@ fn verify(arguments: &Judge, console: &Console) -> Answer {
 
 fn explain(arguments: &Judge, console: &Console) -> Answer {
     let (settings, module) = load(&arguments.home, console)?;
-    let token = input::bearer(&arguments.token_file, compact::MAX_TOKEN_BYTES)?;
+    let token = input::bearer(&arguments.file.token_file, compact::MAX_TOKEN_BYTES)?;
     let verdict = module
         .verifier()
         .explain(&token, Some(&settings.impersonation_role));
@@ -150,13 +137,14 @@ fn explain(arguments: &Judge, console: &Console) -> Answer {
 }
 
 fn answer(verdict: &Verdict, console: &Console) -> Answer {
-    let explanation = Explanation {
-        accepted: verdict.accepted.is_some(),
-        reason: verdict.refusal().map(|refusal| refusal.reason.as_str()),
-        checks: verdict.checks.iter().map(explained).collect(),
-    };
+    let accepted = verdict.accepted.is_some();
+    let explanation = json!({
+        "accepted": accepted,
+        "reason": verdict.refusal().map(|refusal| refusal.reason.as_str()),
+        "checks": verdict.checks.iter().map(explained).collect::<Vec<_>>(),
+    });
     console.reply(in_words(verdict), &explanation)?;
-    Ok(Exit::yes(explanation.accepted))
+    Ok(Exit::yes(accepted))
 }
 
 /// Explains the newest refusal of a log: which rule failed then, and what the file says now.
@@ -164,7 +152,7 @@ fn explain_logged(log: &Path, home: &HomeArguments, console: &Console) -> Answer
     let (_, module) = load(home, console)?;
     let rejection = super::explain::newest(log, REJECTED)?;
     let reason = super::explain::reason(&rejection)?;
-    console.present(&super::explain::Seen::of(&rejection).to_string());
+    console.present(&super::explain::seen_in_words(&rejection));
     let detail = rejection.text("detail").unwrap_or_default();
     let refusal = Refusal::new(reason, detail);
     let verdict = Verdict {
@@ -188,18 +176,17 @@ fn explain_logged(log: &Path, home: &HomeArguments, console: &Console) -> Answer
     Ok(Exit::Done)
 }
 
-fn explained(check: &Check) -> ExplainedCheck {
-    let detail = match &check.outcome {
-        Outcome::Passed(detail) | Outcome::Unknown(detail) => detail.clone(),
-        Outcome::Failed(refusal) => refusal.detail.clone(),
-    };
-    ExplainedCheck {
-        name: check.name,
-        pass: check.passed(),
-        unknown: matches!(check.outcome, Outcome::Unknown(_)),
-        detail: harmless(&detail),
-        help: check.refusal().map(|refusal| refusal.reason.help()),
-    }
+fn explained(check: &Check) -> Value {
+    let (Outcome::Passed(detail)
+    | Outcome::Unknown(detail)
+    | Outcome::Failed(Refusal { detail, .. })) = &check.outcome;
+    json!({
+        "name": check.name,
+        "pass": check.passed(),
+        "unknown": matches!(check.outcome, Outcome::Unknown(_)),
+        "detail": harmless(detail),
+        "help": check.refusal().map(|refusal| refusal.reason.help()),
+    })
 }
 
 fn in_words(verdict: &Verdict) -> String {
@@ -208,12 +195,12 @@ fn in_words(verdict: &Verdict) -> String {
     for check in &verdict.checks {
         let (word, detail) = match &check.outcome {
             Outcome::Passed(detail) => ("PASS", detail.clone()),
-            Outcome::Unknown(why) => ("-   ", format!("cannot be told: {why}")),
+            Outcome::Unknown(why) => ("-   ", format!("unknown: {why}")),
             Outcome::Failed(refusal) => ("FAIL", refusal.to_string()),
         };
         let _ = writeln!(text, "{word}  {:<12}  {}", check.name, harmless(&detail));
         if let Some(refusal) = check.refusal() {
-            let _ = writeln!(text, "{:20}mend: {}", "", refusal.reason.help());
+            let _ = writeln!(text, "{:20}fix: {}", "", refusal.reason.help());
         }
     }
     let _ = match (&verdict.accepted, verdict.refusal()) {
@@ -226,10 +213,10 @@ fn in_words(verdict: &Verdict) -> String {
 
 fn refused(refusal: &Refusal) -> Failure {
     let message = format!("refused: {}", harmless(&refusal.to_string()));
-    Failure::new(Exit::No, message).with_help(Reason::help(refusal.reason))
+    Failure::new(Exit::No, message).with_help(refusal.reason.help())
 }
 
-/// What a token says may hold anything: a terminal must not obey it.
+/// Escapes text of a token: it may hold anything, and a terminal must not obey it.
 fn harmless(text: &str) -> String {
     crate::telemetry::UntrustedReason(text).to_string()
 }

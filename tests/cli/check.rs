@@ -166,6 +166,6 @@ fn a_file_named_twice_is_checked_once() {
     assert_eq!(twice.stdout, once.stdout);
     assert_eq!(
         twice.stderr,
-        "warning: `./dpe.properties` is named twice; it is checked once\n"
+        "warning: `./dpe.properties` is given twice; it is checked once\n"
     );
 }

@@ -165,7 +165,7 @@ fn without_a_yes_the_repairs_are_shown_and_not_written() {
 
     let shown = format!("{DPE}:7: CS0201: the missing quotes are put back\n- ");
     assert!(run.stderr.contains(&shown), "{run:?}");
-    let help = "help: `--yes` changes them, `--dry-run` only shows how\n";
+    let help = "help: use `--yes` to apply or `--dry-run` to preview\n";
     assert!(run.stderr.ends_with(help), "{run:?}");
     assert_eq!((folder.read(DPE), &*run.stdout), (broken, ""));
     folder.run(&format!("check --fix {DPE} --yes")).exits(0);

@@ -133,7 +133,7 @@ fn a_key_that_is_none_verifies_nothing() {
         let run = folder
             .run_with(&format!("jws verify --jwk {file}"), A3_JWS.as_bytes())
             .exits(1);
-        let refused = format!("refused: `{file}` is no public P-256 JWK: ");
+        let refused = format!("refused: `{file}` is not a public P-256 JWK: ");
         assert!(run.stdout.starts_with(&refused), "{}", run.stdout);
         assert!(run.stdout.contains(cause), "{}", run.stdout);
         assert_eq!(run.stderr, "", "{file}");

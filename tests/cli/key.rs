@@ -57,7 +57,7 @@ fn an_existing_key_is_replaced_only_by_force() {
     assert!(
         refused
             .stderr
-            .starts_with("error: `dpm.jwk` is there already\n"),
+            .starts_with("error: `dpm.jwk` already exists\n"),
         "{refused:?}"
     );
     assert_eq!(folder.read("dpm.jwk"), before);
@@ -187,7 +187,7 @@ fn a_kid_of_another_kind_is_kept_and_remarked_on() {
     assert_eq!(named.json(), name);
     assert_eq!(
         named.stderr,
-        "note: the key's `kid` is another text than its fingerprint: `my key`\n"
+        "note: the key's `kid` is not its fingerprint: `my key`\n"
     );
     assert!(
         thumb.stderr.contains("is its RFC 7638 thumbprint"),
@@ -289,7 +289,7 @@ fn both_halves_in_one_file_are_a_wrong_use_that_writes_nothing() {
     ] {
         let run = folder.run(command).exits(2);
 
-        assert!(run.stderr.contains("name one file"), "{}", run.stderr);
+        assert!(run.stderr.contains("name the same file"), "{}", run.stderr);
         assert_eq!(folder.names(""), [""; 0]);
     }
 }

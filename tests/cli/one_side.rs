@@ -133,7 +133,7 @@ fn other_words_and_altered_blocks_are_refused_and_nothing_is_written() {
     assert!(
         mismatch
             .stderr
-            .contains("refused: the words of this block are others")
+            .contains("refused: the words of this block are different")
     );
     assert!(
         altered.stderr.contains("it was cut or altered on its way"),
@@ -192,7 +192,7 @@ fn a_key_is_changed_across_two_machines() {
         panic!("{finished:?}");
     };
     assert!(revoke.contains(" --watch "), "{finished:?}");
-    // Nothing runs there that would say `in force`.
+    // Nothing runs there that would say `active`.
     there.run(&revoke.replace(" --watch", "")).exits(0);
     let shown = there.run(show).exits(0);
     let (_, sign) = finished.stderr.rsplit_once("the second `").unwrap();

@@ -169,7 +169,7 @@ fn existing_files_are_changed_only_when_somebody_says_so() {
 
     assert_eq!(refused.stdout, "");
     assert!(
-        refused.stderr.contains("`--yes` changes them"),
+        refused.stderr.contains("use `--yes` to apply"),
         "{}",
         refused.stderr
     );
@@ -435,7 +435,8 @@ fn a_file_that_gets_a_private_key_is_closed_to_others_and_that_is_said() {
 
     assert_eq!(mode(&folder.path(DPM)), 0o640);
     assert!(
-        run.stderr.contains("its mode goes from 0644 to 0640"),
+        run.stderr
+            .contains("permissions tightened from 0644 to 0640"),
         "{}",
         run.stderr
     );

@@ -186,7 +186,7 @@ fn a_file_that_a_reload_refuses_is_written_and_not_in_force() {
         .exits(1);
 
     assert!(
-        run.stderr.contains("error: written, NOT in force: "),
+        run.stderr.contains("error: written, but NOT active: "),
         "{run:?}"
     );
     assert!(run.stderr.contains("error[CS0106]"), "{run:?}");
@@ -203,7 +203,7 @@ fn a_file_that_a_reload_refuses_is_written_and_not_in_force() {
         .exits(1);
     assert!(
         run.stderr
-            .contains("NOT in force: `dpm/etc/application.properties` says"),
+            .contains("NOT active: `dpm/etc/application.properties` says"),
         "{run:?}"
     );
     assert!(run.stderr.contains("`kill -HUP PID`"), "{run:?}");
@@ -234,7 +234,7 @@ fn a_key_that_an_active_profile_trusts_is_not_revoked_by_the_main_file_alone() {
 
     for run in [first, again] {
         let told =
-            format!("written, NOT in force: `key` of `dpe-dev` is still trusted, by {DEV}:2");
+            format!("written, but NOT active: `key` of `dpe-dev` is still trusted, by {DEV}:2");
         assert!(run.stderr.contains(&told), "{run:?}");
         assert!(run.stderr.contains(&format!("--file {DEV}")), "{run:?}");
     }

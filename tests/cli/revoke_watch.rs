@@ -42,14 +42,16 @@ fn watch_waits_until_the_running_module_confirms() {
     let confirmed = revoke("--yes --watch").exits(0);
 
     assert!(
-        nobody.stderr.contains("written, NOT in force: 127.0.0.1:"),
+        nobody
+            .stderr
+            .contains("written, but NOT active: 127.0.0.1:"),
         "{nobody:?}"
     );
     assert!(
         unheard.stderr.contains("still accepts the key"),
         "{unheard:?}"
     );
-    let told = format!("in force, asked at 127.0.0.1:{port}\n");
+    let told = format!("active, asked at 127.0.0.1:{port}\n");
     assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
 }
 
@@ -64,7 +66,7 @@ fn watch_asks_also_a_module_whose_file_takes_no_reload() {
     dpm.signal("-HUP");
     let confirmed = revoke("--watch -o json").exits(0);
 
-    let told = format!("`{DPM}` says `countersign.reload=false`: have a module");
+    let told = format!("`{DPM}` says `countersign.reload=false`: a module");
     assert!(waiting.stderr.contains(&told), "{waiting:?}");
     assert!(
         waiting.stderr.contains("still accepts the key"),
@@ -92,7 +94,7 @@ fn watch_asks_for_the_key_that_placeholders_stand_for() {
     for run in [unheard, renamed] {
         assert!(run.stderr.contains("still accepts the key"), "{run:?}");
     }
-    let told = format!("in force, asked at 127.0.0.1:{port}\n");
+    let told = format!("active, asked at 127.0.0.1:{port}\n");
     assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
 }
 

@@ -268,7 +268,7 @@ fn a_step_out_of_turn_names_the_one_before_it() {
     );
     assert!(
         late.stderr
-            .contains("go on with it: countersign rotate finish"),
+            .contains("continue with: countersign rotate finish"),
         "{late:?}"
     );
 }
@@ -308,8 +308,9 @@ fn an_option_for_a_peer_that_is_none_is_refused() {
     for step in ["prepare", "run"] {
         for option in ["--except dpm-prod", "--peer-address dpm-prod=localhost:1"] {
             let run = rotate(&folder, step, &format!("{option} --yes")).exits(2);
-            let told =
-                format!("error: `{DPE}` trusts no `dpm-prod`\nhelp: the peers there: `dpm-dev`\n");
+            let told = format!(
+                "error: `{DPE}` does not trust a deployment `dpm-prod`\nhelp: the peers there: `dpm-dev`\n"
+            );
             assert!(run.stderr.ends_with(&told), "{run:?}");
         }
     }
@@ -349,7 +350,7 @@ fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
         ))
         .exits(0);
     for told in [
-        "the old key may be trusted still by other-dev; nothing here remembers that",
+        "the old key may still be trusted by other-dev; nothing here remembers that",
         "\n  countersign revoke --file HOME --fingerprint ",
     ] {
         assert!(left.stderr.contains(told), "{left:?}");
@@ -453,7 +454,7 @@ fn variable_that_stands_above_what_changes_is_named_and_not_shown() {
 
     let removed = run("deployment remove dpe-dev --home dpm --dry-run", roles);
 
-    let warning = format!("warning: the variable `{roles}` of this environment stands above `");
+    let warning = format!("warning: the environment variable `{roles}` overrides `");
     assert!(removed.contains(&warning), "{removed}");
     assert!(removed.contains("security.roles[0]` in `dpm/"), "{removed}");
     assert!(!removed.contains("IN-THE-VARIABLE"), "{removed}");
@@ -550,7 +551,7 @@ fn a_damaged_next_key_is_shown_and_forgotten() {
         assert_eq!(folder.read(DPE), format!("{own}{next}"));
         rotate(&folder, "abort", "--yes").exits(0);
 
-        let told = "next key    damaged; it can only be forgotten\n";
+        let told = "next key    damaged; only `abort` is possible\n";
         assert!(shown.stdout.contains(told), "{shown:?}");
         let help = "next    countersign rotate abort --file dpe --peer-file dpm\n";
         assert!(shown.stdout.ends_with(help), "{shown:?}");
@@ -632,7 +633,8 @@ fn a_running_peer_has_the_last_word() {
 
     // The file has revoked the old key, and the module does not follow it.
     let held = rotate(&folder, "run", "--now --yes --timeout 1").exits(1);
-    let at = format!("written, NOT in force: the module at localhost:{port} still accepts the key");
+    let at =
+        format!("written, but NOT active: the module at localhost:{port} still accepts the key");
     assert!(held.stderr.contains(&at), "{held:?}");
     assert!(held.stderr.contains("kill -HUP PID"), "{held:?}");
     assert!(!held.stderr.contains("is revoked"), "{held:?}");
@@ -648,7 +650,7 @@ fn a_running_peer_has_the_last_word() {
         rotate(&folder, step, "--yes").exits(0);
     }
     let unseen = rotate(&folder, "finish", "--now --yes").exits(1);
-    let told = format!("written, NOT in force: `{DPM}` says `countersign.reload=false`");
+    let told = format!("written, but NOT active: `{DPM}` says `countersign.reload=false`");
     assert!(unseen.stderr.contains(&told), "{unseen:?}");
 }
 
@@ -672,7 +674,7 @@ fn the_old_key_stays_while_the_running_module_signs_with_it() {
 
         let told = "the running module still signs with its old key";
         assert!(waited.stderr.contains(told), "{waited:?}");
-        let help = "where a variable stands above `generator.key`: start it without";
+        let help = "if a variable overrides `generator.key`: start it without";
         assert!(waited.stderr.contains(help), "{waited:?}");
         assert_eq!(status(&folder)["phase"], "activated");
     }

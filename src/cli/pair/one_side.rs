@@ -1,79 +1,62 @@
-//! Pairing, and taking another key, where only one of the two files is here.
+//! Pairing, and accepting a new key, where only one of the two files is here.
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde_json::json;
 
-use super::arguments::{Accept, Arguments};
-use super::refused::not_paired;
+use super::arguments::{Accept, Arguments, not_paired};
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
-use crate::admin::pairing::{Member, Options, Plan, plan};
-use crate::cli::change::{File, changes, ended, new_files, not_written};
-use crate::cli::confirm::{ask, ask_to_write};
+use crate::admin::pairing::{self, Options, Plan};
+use crate::cli::change::{How, changes, ended, files_in_json, new_files};
+use crate::cli::confirm::ask;
 use crate::cli::input;
-use crate::cli::output::{Answer, Console, Exit, Failure, Format};
-use crate::clock::{Clock as _, SystemClock};
+use crate::cli::output::{Answer, Console, Exit, Failure};
 use crate::diagnostic::Severity;
 
 /// Writes this side's part, and prints what the other machine needs.
 pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
     let [only] = arguments.modules.as_slice() else {
-        let message = "with `--one-side` one module is named, whose file is here";
+        let message = "with `--one-side`, name one module: the one whose file is here";
         return Err(Failure::new(Exit::Usage, message));
     };
-    let member = arguments.member(only)?;
     let options = Options {
         key_name: None,
-        ..arguments.options()
+        ..arguments.common.options(arguments.tls)
     };
-    let plan = plan(&[member], None, &options).map_err(|error| not_paired(&error, &[], console))?;
-    if !plan.change().is_empty() {
-        present(&plan, console);
-        if plan.touches_existing() && !arguments.how.yes && !arguments.how.dry_run {
-            ask_to_write(console)?;
-        }
-    }
-    finish(&plan, arguments.how.dry_run, console)
+    let plan = pairing::plan(&[arguments.member(only)?], None, &options);
+    let plan = plan.map_err(|error| not_paired(error, &[]))?;
+    let how = &arguments.common.how;
+    present(&plan, console);
+    how.confirm(plan.change(), "", console)?;
+    finish(&plan, how, console)
 }
 
-/// Takes what the other machine handed over.
+/// Accepts what the other machine handed over.
 pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
     let theirs = read(&arguments.block)?;
     compare(&theirs, arguments, console)?;
-    let options = Options {
-        environment: arguments.environment.clone(),
-        role: arguments.role.clone(),
-        key_name: arguments.key_name.as_ref().map(ToString::to_string),
-        tls: false,
-        now: SystemClock.now(),
-    };
-    let member = Member {
-        module: arguments.module.module.clone(),
-        path: arguments.module.settings_file()?,
-        name: arguments.name.clone(),
-        key: None,
-    };
-    let plan = plan(&[member], Some(&theirs), &options);
-    let plan = plan.map_err(|error| not_paired(&error, &[], console))?;
-    if plan.change().is_empty() {
-        console.present("nothing to do");
-    } else {
-        present(&plan, console);
-    }
-    finish(&plan, arguments.dry_run, console)
+    let member = arguments.module.member(arguments.name.clone())?;
+    let plan = pairing::plan(&[member], Some(&theirs), &arguments.common.options(false));
+    let plan = plan.map_err(|error| not_paired(error, &[]))?;
+    present(&plan, console);
+    finish(&plan, &arguments.common.how, console)
 }
 
 fn present(plan: &Plan, console: &Console) {
-    let changes = changes(plan.change().files());
-    let made = plan.sides().iter().map(|side| new_files(side.tls_files()));
-    let made = made.collect::<String>();
-    console.present(format!("{}\n{made}", changes.trim()).trim_end());
+    let mut text = changes(plan.change().files());
+    for side in plan.sides() {
+        text += &new_files(side.tls_files());
+    }
+    console.present(match text.trim() {
+        "" => "nothing to do",
+        text => text,
+    });
 }
 
 fn read(path: &Path) -> Result<HandOver, Failure> {
     let bytes = input::bytes(path, MAX_BYTES)?;
     HandOver::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
-        let what = format!("{} is no block to accept: {error}", input::name(path));
+        let what = format!("{} is not a block to accept: {error}", input::name(path));
         Failure::new(Exit::No, what).with_help("have the other machine print it again")
     })
 }
@@ -87,21 +70,20 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
     let words = theirs.words();
     match &arguments.words {
         Some(heard) if theirs.has_words(heard) => Ok(()),
-        Some(_) => Err(Failure::new(
-            Exit::No,
-            format!("refused: the words of this block are others: {words}"),
-        )
-        .with_help("it is not the block that the other side made; have it sent again")),
+        Some(_) => {
+            let message = format!("refused: the words of this block are different: {words}");
+            Err(Failure::new(Exit::No, message)
+                .with_help("it is not the block that the other side made; have it sent again"))
+        }
         None => {
-            console.present(&format!(
-                "block   {what}, {}\nwords   {words}",
-                theirs.key_id
-            ));
-            if arguments.yes || arguments.dry_run {
+            let key = &theirs.key_id;
+            console.present(&format!("block   {what}, {key}\nwords   {words}"));
+            let how = &arguments.common.how;
+            if how.yes || how.dry_run {
                 return Ok(());
             }
-            let unasked = Failure::new(Exit::Usage, "nobody is here to compare the words")
-                .with_help("`--words \"…\"` compares them, `--yes` takes the block unseen");
+            let unasked = Failure::new(Exit::Usage, "there is no terminal to compare the words on")
+                .with_help("`--words \"…\"` compares them, `--yes` accepts the block without");
             let question = "Does the other side read out the same words? [y/N]";
             ask(question, unasked, console)
         }
@@ -109,37 +91,25 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
 }
 
 /// Writes the file, and answers with this side's block.
-fn finish(plan: &Plan, is_dry: bool, console: &Console) -> Answer {
-    if !is_dry {
-        let done = plan.change().carry_out();
-        done.map_err(|error| not_written(&error))?;
+fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
+    let change = plan.change();
+    if !how.dry_run {
+        change.carry_out()?;
     }
-    let findings = plan.change().findings();
+    let findings = change.findings();
     console.findings(findings.iter().filter(|f| f.severity() == Severity::Error));
     let side = plan.sides().first();
     let block = side.map(|side| side.hand_over.block());
     let words = side.map(|side| side.hand_over.words());
-    match console.format() {
-        Format::Text => {
-            if let Some(words) = &words {
-                console.present(&format!("words   {words}"));
-            }
-            console.answer(block.unwrap_or_default())?;
-        }
-        Format::Json => console.json(&Report {
-            written: !is_dry && !plan.change().is_empty(),
-            block,
-            words,
-            files: File::all(plan.change().files()),
-        })?,
+    if let Some(words) = &words {
+        console.present(&format!("words   {words}"));
     }
+    let report = json!({
+        "written": how.writes(change.is_empty()),
+        "block": block,
+        "words": words,
+        "files": files_in_json(change.files()),
+    });
+    console.reply(block.unwrap_or_default(), &report)?;
     ended("written", "the", findings)
-}
-
-#[derive(Serialize)]
-struct Report {
-    written: bool,
-    block: Option<String>,
-    words: Option<String>,
-    files: Vec<File>,
 }

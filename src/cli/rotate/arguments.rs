@@ -8,91 +8,92 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand};
 
 use crate::admin::rotation::live::{self, Asking};
-use crate::admin::rotation::{OutOfTurn, Plan, Rotation};
+use crate::admin::rotation::{OutOfTurn, Plan, Rotation, Step};
 use crate::admin::{Kind, Refused};
 use crate::cli::change::{How, changes, warn_of_variables};
 use crate::cli::home::kind_of;
 use crate::cli::input::seconds;
 use crate::cli::output::{Console, Exit, Failure};
-use crate::cli::refused::refused;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
 
 #[derive(Debug, Subcommand)]
-pub(in crate::cli) enum Command {
-    /// Make the next key, and let the peers trust it beside the one that signs
+pub(crate) enum Command {
+    /// Make the next key and let the peers trust it in addition to the current one
     #[command(after_help = "\
 Example:
   $ countersign rotate prepare --file dpe --peer-file dpm --yes")]
     Prepare(StepArguments),
-    /// Sign with the next key, once every peer is shown to accept it
+    /// Sign with the next key, once every peer is known to accept it
+    ///
+    /// A running peer is asked by a call that the new key signs, and must prove who it is. If a peer
+    /// does not run, its file must trust the key.
     #[command(after_help = "\
 Example:
-  $ countersign rotate activate --file dpe --peer-file dpm --yes
-
-A peer is asked where it runs, by a call that the new key signs, and must prove who it is. Where it
-does not run, its file must trust the key.")]
+  $ countersign rotate activate --file dpe --peer-file dpm --yes")]
     Activate(StepArguments),
-    /// Revoke the old key at the peers, once none of its tokens can be in use
+    /// Revoke the old key at the peers, once all of its tokens have expired
+    ///
+    /// Without --now it does not wait: if tokens may still be valid, it prints the seconds left and
+    /// exits 1.
     #[command(after_help = "\
 Example:
-  $ countersign rotate finish --file dpe --peer-file dpm --now --yes
-
-Without --now it waits for nothing: it says how many seconds are left, and exits 1.")]
+  $ countersign rotate finish --file dpe --peer-file dpm --now --yes")]
     Finish(StepArguments),
-    /// Forget the next key, before it signs
+    /// Discard the next key before it signs
     #[command(after_help = "\
 Example:
   $ countersign rotate abort --file dpe --peer-file dpm --yes")]
     Abort(StepArguments),
-    /// Show how far it is, who trusts which key, and what comes next
+    /// Show the progress, which file trusts which key, and the next command
     #[command(after_help = "\
 Example:
   $ countersign rotate status --file dpe --peer-file dpm")]
     Status(FileArguments),
-    /// Take all steps, and wait between them as long as it takes
+    /// Take all steps, and wait between them as long as needed
+    ///
+    /// It continues from what the files say, also after an interruption.
     #[command(after_help = "\
 Example:
-  $ countersign rotate run --file dpe --peer-file dpm --now --yes
-
-It goes on from wherever the files are, also after it was interrupted.")]
+  $ countersign rotate run --file dpe --peer-file dpm --now --yes")]
     Run(StepArguments),
 }
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("peers").required(true).args(["peer_file", "one_side"])))]
-pub(in crate::cli) struct FileArguments {
+pub(crate) struct FileArguments {
     /// The file, or the home, of the module whose key changes
     #[arg(long, value_name = "FILE")]
     pub(super) file: PathBuf,
     /// The file, or the home, of a module that trusts it; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(super) peer_file: Vec<PathBuf>,
-    /// No peer's file is here: `prepare` prints a block for `pair accept` over there; `run` is for
-    /// files that are here
+    /// No peer's file is here: `prepare` prints a block for `pair accept` on the other machine; not
+    /// for `run`
     #[arg(long)]
     pub(super) one_side: bool,
 }
 
 #[derive(Args, Debug)]
-pub(in crate::cli) struct StepArguments {
+pub(crate) struct StepArguments {
     #[command(flatten)]
     pub(super) files: FileArguments,
     /// Revoke the old key at once: calls with its tokens are refused
     #[arg(long)]
     pub(super) now: bool,
-    /// Ask no running module; go by the files
+    /// Do not ask running modules; rely on the files
     #[arg(long)]
     pub(super) offline: bool,
-    /// Where a peer listens, if neither file says so; may be repeated
+    /// Where a peer listens, if no file says so; may be repeated
     #[arg(long, value_name = "NAME=HOST:PORT", value_parser = address)]
     pub(super) peer_address: Vec<(DeploymentName, (String, u16))>,
-    /// Do without a peer: it refuses the new key, or trusts the old one, until its own file is
-    /// changed; may be repeated
+    /// Skip this peer. Until its file is updated it rejects the new key and still trusts the old one;
+    /// may be repeated
     #[arg(long, value_name = "NAME")]
     pub(super) except: Vec<DeploymentName>,
-    /// How long to wait for a running module to follow its file, in seconds; the last question may
-    /// take 5 s more for each peer
+    /// How long to wait for a running module to follow its file, in seconds; up to 5 s more for each
+    /// peer
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(super) timeout: Duration,
     #[command(flatten)]
@@ -110,11 +111,10 @@ fn address(text: &str) -> Result<(DeploymentName, (String, u16)), String> {
 }
 
 impl FileArguments {
-    pub(super) fn read(&self, console: &Console) -> Result<Rotation, Failure> {
+    pub(super) fn read(&self) -> Result<Rotation, Refused> {
         let file = Home::new(&self.file).file;
         let peers = self.peer_file.iter().map(|peer| Home::new(peer).file);
         Rotation::read(&file, &peers.collect::<Vec<_>>())
-            .map_err(|error| self.not_taken(&error, console))
     }
 
     /// Guesses what the module is: what its peers call it, else by the name of its home.
@@ -135,47 +135,32 @@ impl FileArguments {
         command
     }
 
-    /// Says why a step was not taken, and what to do about it.
-    pub(super) fn not_taken(&self, error: &Refused, console: &Console) -> Failure {
-        let failure = refused("", error, console);
-        match error.kind() {
+    /// Plans `step`; a refusal says which command to run instead.
+    pub(super) fn plan(&self, rotation: &Rotation, step: Step) -> Result<Plan, Failure> {
+        let error = match rotation.plan(step, SystemClock.now()) {
+            Ok(plan) => return Ok(plan),
+            Err(error) => error,
+        };
+        let help = match error.kind() {
             Kind::NextRevoked => {
                 let abort = self.command("abort");
-                failure.with_help(format!("a revoked key stays revoked; begin again: {abort}"))
+                format!("a revoked key stays revoked; begin again: {abort}")
             }
-            Kind::CutOff => {
-                failure.with_help(format!("see who trusts what: {}", self.command("status")))
-            }
+            Kind::CutOff => format!("see who trusts what: {}", self.command("status")),
             Kind::OutOfTurn(OutOfTurn::NotPrepared | OutOfTurn::NotTrusted) => {
-                failure.with_help(format!("first: {}", self.command("prepare")))
+                format!("first: {}", self.command("prepare"))
             }
             Kind::OutOfTurn(OutOfTurn::NotActivated) => {
-                failure.with_help(format!("first: {}", self.command("activate")))
+                format!("first: {}", self.command("activate"))
             }
-            Kind::OutOfTurn(_) => failure.with_help(format!(
-                "go on with it: {}; to get rid of this key too, rotate once more",
+            Kind::OutOfTurn(_) => format!(
+                "continue with: {}; to replace this key too, rotate once more",
                 self.command("finish")
-            )),
-            _ => failure,
-        }
+            ),
+            _ => return Err(error.into()),
+        };
+        Err(Failure::from(error).with_help(help))
     }
-}
-
-/// The running module still signs with the old key, for the reason `why`.
-pub(super) fn still_old(why: &str) -> Refused {
-    let message = format!("the running module still signs with its old key: {why}");
-    Refused::new(Kind::Conflict, message).with_help(
-        "wait for its reload, or see its log for `configReloadFailed`; it does not follow the \
-         file where a variable stands above `generator.key`: start it without",
-    )
-}
-
-/// Tokens of the old key may be accepted for as long as `left`.
-pub(super) fn too_early(left: Duration) -> Refused {
-    let seconds = left.as_secs();
-    let message = format!("tokens that the old key signed may be accepted for {seconds} s more");
-    Refused::new(Kind::Conflict, message)
-        .with_help("wait, or revoke the old key at once with `--now`: its callers are refused")
 }
 
 impl StepArguments {
@@ -191,7 +176,7 @@ impl StepArguments {
         let path = rotation.path().display();
         let known: Vec<_> = peers.iter().map(|name| format!("`{name}`")).collect();
         let help = format!("the peers there: {}", known.join(", "));
-        let message = format!("`{path}` trusts no `{stranger}`");
+        let message = format!("`{path}` does not trust a deployment `{stranger}`");
         Err(Failure::new(Exit::Usage, message).with_help(help))
     }
 
@@ -205,8 +190,8 @@ impl StepArguments {
         }
     }
 
-    /// Makes sure that the old key goes at every peer. Of those without a file here, `--one-side`
-    /// and `--except` say that somebody else sees to it.
+    /// Makes sure that the old key is revoked at every peer, except those that `--one-side` and
+    /// `--except` leave to another operator.
     pub(super) fn reaches_all(&self, rotation: &Rotation) -> Result<(), Refused> {
         if self.files.one_side {
             return Ok(());
@@ -216,7 +201,8 @@ impl StepArguments {
 
     /// Shows the plan and asks, unless the arguments answer already.
     pub(super) fn confirm(&self, plan: &Plan, console: &Console) -> Result<(), Failure> {
-        warn_of_variables(plan.change.files(), console);
-        self.how.confirm(&changes(plan.change.files()), console)
+        let files = plan.change.files();
+        warn_of_variables(files, console);
+        self.how.confirm(&plan.change, &changes(files), console)
     }
 }

@@ -1,33 +1,26 @@
 //! What a step changed and how far the rotation is, in words and in JSON.
 
-use std::fmt::{self, Display, Formatter, Write as _};
-use std::path::Path;
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::arguments::{FileArguments, StepArguments};
-use crate::admin::handover::HandOver;
 use crate::admin::rotation::{Phase, Plan, Rotation, Step};
-use crate::cli::change::{File, changes};
+use crate::cli::change::{changes, files_in_json};
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::jose::{Fingerprint, SigningKey};
 use crate::trust::Deployment;
 
+/// Writes what a step changed, and what comes next.
 pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> String {
-    let mut text = heading(after);
-    text += &changes(plan.change.files());
-    text.push('\n');
+    let mut text = heading(after) + &changes(plan.change.files());
     if plan.change.is_empty() {
-        text += "nothing to do\n";
+        text += "\nnothing to do\n";
     } else if arguments.how.dry_run {
-        text += "nothing was written (--dry-run)\n";
-        return text;
+        return text + arguments.how.ending(false);
     }
-    if let Some(next) = Next::of(after, &arguments.files) {
-        text += &next.to_string();
-    }
-    text
+    text + &next(after, &arguments.files)
 }
 
 /// Writes the module's keys.
@@ -35,22 +28,21 @@ fn heading(rotation: &Rotation) -> String {
     let name = rotation.name().map(ToString::to_string);
     let name = name.unwrap_or_else(|| rotation.path().display().to_string());
     let next = rotation.next().map(|(key, _)| aged(key));
-    let damaged = "damaged; it can only be forgotten".to_owned();
+    let damaged = "damaged; only `abort` is possible".to_owned();
+    let previous = rotation.previous().map(|key| key.to_string());
     let lines = [
-        ("next key    ", next),
-        ("next key    ", rotation.damage().map(|_| damaged)),
-        (
-            "before      ",
-            rotation.previous().map(|key| key.to_string()),
-        ),
+        ("next key  ", next),
+        ("next key  ", rotation.damage().map(|_| damaged)),
+        ("before    ", previous),
     ];
     let mut text = format!("{name}  signs with  {}\n", aged(rotation.key()));
     let width = name.chars().count();
-    for (what, key) in lines {
-        if let Some(key) = key {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{:width$}  {what}{key}", "");
-        }
+    for (what, key) in lines
+        .iter()
+        .filter_map(|(what, key)| Some((what, key.as_ref()?)))
+    {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:width$}  {what}  {key}", "");
     }
     text
 }
@@ -65,35 +57,25 @@ fn age(key: &SigningKey) -> Option<Age> {
     Age::between(key.made_at()?, SystemClock.now())
 }
 
-/// The command that goes on from here, and after how many seconds.
-struct Next {
-    command: String,
-    wait: Option<u64>,
+/// Returns the command that continues the rotation; `None` if none is under way.
+fn next_command(rotation: &Rotation, files: &FileArguments) -> Option<String> {
+    let step = match rotation.phase() {
+        _ if rotation.must_abort() => Step::Abort,
+        Phase::Idle => return None,
+        phase => phase.next_step(),
+    };
+    Some(files.command(step.as_str()))
 }
 
-impl Next {
-    /// Returns `None` if no rotation is under way.
-    fn of(rotation: &Rotation, files: &FileArguments) -> Option<Self> {
-        let (step, wait) = match rotation.phase() {
-            _ if rotation.must_abort() => (Step::Abort, None),
-            Phase::Idle => return None,
-            phase @ Phase::Activated => (phase.next_step(), left(rotation)),
-            phase => (phase.next_step(), None),
-        };
-        Some(Self {
-            command: files.command(step.as_str()),
-            wait: wait.map(|wait| wait.as_secs()),
-        })
-    }
-}
-
-impl Display for Next {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "next    {}", self.command)?;
-        if let Some(wait) = self.wait {
-            write!(f, "      in {wait} s")?;
+/// Writes that command, and how long to wait before it.
+fn next(rotation: &Rotation, files: &FileArguments) -> String {
+    let wait = left(rotation).filter(|_| !rotation.must_abort());
+    match (next_command(rotation, files), wait) {
+        (None, _) => String::new(),
+        (Some(command), None) => format!("\nnext    {command}\n"),
+        (Some(command), Some(wait)) => {
+            format!("\nnext    {command}      in {} s\n", wait.as_secs())
         }
-        writeln!(f)
     }
 }
 
@@ -130,12 +112,9 @@ pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
         }
     }
     for (deployment, _) in rotation.peers().iter().filter(|(_, file)| file.is_none()) {
-        let _ = writeln!(text, "\n{}  its file is not named", deployment.name);
+        let _ = writeln!(text, "\n{}  its file is not given", deployment.name);
     }
-    if let Some(next) = Next::of(rotation, files) {
-        let _ = write!(text, "\n{next}");
-    }
-    text
+    text + &next(rotation, files)
 }
 
 fn activated_ago(rotation: &Rotation) -> Option<u64> {
@@ -156,94 +135,53 @@ fn role(rotation: &Rotation, key: Fingerprint) -> &'static str {
     }
 }
 
-/// The answer in JSON.
-#[derive(Serialize)]
-pub(super) struct Report {
-    phase: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    step: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    written: Option<bool>,
-    deployment: Option<String>,
-    fingerprint: String,
-    age_seconds: Option<u64>,
-    next_fingerprint: Option<String>,
-    previous_fingerprint: Option<String>,
-    activated_seconds_ago: Option<u64>,
-    finish_in_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    files: Vec<File>,
-    peers: Vec<Peer>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    block: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    words: Option<String>,
-    next_command: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Peer {
-    file: String,
-    deployment: Option<String>,
-    keys: Vec<Key>,
-}
-
-#[derive(Serialize)]
-struct Key {
-    name: String,
-    fingerprint: String,
-    revoked: bool,
-    role: &'static str,
-}
-
-impl Report {
-    pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> Self {
-        let hand_over = rotation.hand_over().filter(|_| files.one_side);
-        let next = rotation.next().map(|(key, _)| key.fingerprint());
-        let peers = rotation.standings();
-        let peers = peers.map(|(path, deployment)| Peer::of(rotation, path, deployment));
-        Self {
-            phase: rotation.phase().as_str(),
-            step: None,
-            written: None,
-            deployment: rotation.name().map(ToString::to_string),
-            fingerprint: rotation.key().fingerprint().to_string(),
-            age_seconds: age(rotation.key()).map(Age::seconds),
-            next_fingerprint: next.map(|key| key.to_string()),
-            previous_fingerprint: rotation.previous().map(|key| key.to_string()),
-            activated_seconds_ago: activated_ago(rotation),
-            finish_in_seconds: left(rotation).map(|left| left.as_secs()),
-            files: Vec::new(),
-            peers: peers.collect(),
-            block: hand_over.as_ref().map(HandOver::block),
-            words: hand_over.as_ref().map(HandOver::words),
-            next_command: Next::of(rotation, files).map(|next| next.command),
-        }
-    }
-
-    pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> Self {
-        Self {
-            step: Some(plan.step.as_str()),
-            written: Some(arguments.how.writes(plan.change.is_empty())),
-            files: File::all(plan.change.files()),
-            ..Self::status(after, &arguments.files)
-        }
-    }
-}
-
-impl Peer {
-    fn of(rotation: &Rotation, path: &Path, deployment: Option<&Deployment>) -> Self {
+/// Returns how far the rotation is, in JSON.
+pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
+    let next_key = rotation
+        .next()
+        .map(|(key, _)| key.fingerprint().to_string());
+    let peers = rotation.standings().map(|(path, deployment)| {
         let keys = deployment.into_iter().flat_map(|known| &known.keys);
-        let keys = keys.map(|key| Key {
-            name: key.name.clone(),
-            fingerprint: key.key.fingerprint().to_string(),
-            revoked: key.revoked,
-            role: role(rotation, key.key.fingerprint()),
+        let keys = keys.map(|key| {
+            json!({
+                "name": key.name,
+                "fingerprint": key.key.fingerprint().to_string(),
+                "revoked": key.revoked,
+                "role": role(rotation, key.key.fingerprint()),
+            })
         });
-        Self {
-            file: path.display().to_string(),
-            deployment: deployment.map(|known| known.name.to_string()),
-            keys: keys.collect(),
-        }
+        json!({
+            "file": path.display().to_string(),
+            "deployment": deployment.map(|known| known.name.to_string()),
+            "keys": keys.collect::<Value>(),
+        })
+    });
+    let mut json = json!({
+        "phase": rotation.phase().as_str(),
+        "deployment": rotation.name().map(ToString::to_string),
+        "fingerprint": rotation.key().fingerprint().to_string(),
+        "age_seconds": age(rotation.key()).map(Age::seconds),
+        "next_fingerprint": next_key,
+        "previous_fingerprint": rotation.previous().map(|key| key.to_string()),
+        "activated_seconds_ago": activated_ago(rotation),
+        "finish_in_seconds": left(rotation).map(|left| left.as_secs()),
+        "peers": peers.collect::<Value>(),
+        "next_command": next_command(rotation, files),
+    });
+    if let Some(block) = rotation.hand_over().filter(|_| files.one_side) {
+        json["block"] = block.block().into();
+        json["words"] = block.words().into();
     }
+    json
+}
+
+/// Returns what a step changed, in JSON.
+pub(super) fn step_in_json(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> Value {
+    let mut json = in_json(after, &arguments.files);
+    json["step"] = plan.step.as_str().into();
+    json["written"] = arguments.how.writes(plan.change.is_empty()).into();
+    if !plan.change.is_empty() {
+        json["files"] = files_in_json(plan.change.files());
+    }
+    json
 }

@@ -1,9 +1,8 @@
-//! `countersign token inspect`: what a token says, believed in nothing.
+//! `countersign token inspect`: what a token says, without verifying it.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 
-use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -11,13 +10,6 @@ use crate::cli::input;
 use crate::cli::output::{Answer, Console, Exit, Failure};
 use crate::jose::{MAX_UNVERIFIED_BYTES, Unverified, json};
 use crate::telemetry::misleads;
-
-#[derive(Args, Debug)]
-pub(in crate::cli) struct Arguments {
-    /// The file with the token; stdin by default, since arguments are seen by everyone
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    token_file: PathBuf,
-}
 
 #[derive(Serialize)]
 struct Inspected<'a> {
@@ -27,13 +19,14 @@ struct Inspected<'a> {
     signature_bytes: usize,
 }
 
-pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
-    console.present("NOT VERIFIED: anybody could have written this token");
-    let token = input::bearer(&arguments.token_file, MAX_UNVERIFIED_BYTES)?;
+pub(super) fn inspect(path: &Path, console: &Console) -> Answer {
+    console.present("NOT VERIFIED: anyone could have written this token");
+    let token = input::bearer(path, MAX_UNVERIFIED_BYTES)?;
     let token = Unverified::read(&token).map_err(|error| {
-        let failure = Failure::caused(Exit::No, "this is no signed token", &error);
+        let failure = Failure::caused(Exit::No, "this is not a signed token", &error);
         match token.split('.').count() {
-            5 => failure.with_help("five parts are an encrypted token: only its receiver reads it"),
+            5 => failure
+                .with_help("five parts make an encrypted token: only its receiver can read it"),
             _ => failure,
         }
     })?;
@@ -41,7 +34,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         Ok(members) => Value::Object(members),
         Err(error) => {
             console.warn(&format!(
-                "the payload is no JSON object, and shown as text: {error}"
+                "the payload is not a JSON object and is shown as text: {error}"
             ));
             Value::String(String::from_utf8_lossy(token.payload()).into_owned())
         }

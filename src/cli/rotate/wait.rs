@@ -1,0 +1,134 @@
+//! What a rotation waits for: peers, running modules and the time.
+
+use std::time::Duration;
+
+use super::arguments::StepArguments;
+use super::shown::left;
+use crate::admin::rotation::live::{self, Answer as Said, Holdout};
+use crate::admin::rotation::{Plan, Rotation, Step};
+use crate::admin::{Kind, Refused, WriteError};
+use crate::cli::change::BY_SIGNAL;
+use crate::cli::output::{Console, Exit, Failure};
+use crate::cli::runtime::Patience;
+use crate::clock::{Clock as _, SystemClock};
+
+/// Between two questions: at first, and at most. Each may be a refusal in a log: it asks no more
+/// often than it takes to see a reload.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Asks the peers, running modules and the clock whether `step` may be taken.
+///
+/// Where it `waits`, it asks until it may: running modules no longer than the time-out.
+pub(super) async fn may_take(
+    step: Step,
+    rotation: &Rotation,
+    (arguments, waits): (&StepArguments, bool),
+    console: &Console,
+) -> Result<(), Refused> {
+    let kind = arguments.files.kind(rotation);
+    let time = if waits {
+        arguments.timeout
+    } else {
+        Duration::ZERO
+    };
+    let mut patience = Patience::new(time, PAUSES.0, PAUSES.1);
+    match step {
+        Step::Prepare | Step::Abort => return Ok(()),
+        Step::Activate => loop {
+            let evidence = live::evidence(rotation, &kind, &arguments.asking()).await;
+            let mut open = None;
+            for one in &evidence {
+                match one.verdict() {
+                    Ok(how) if !waits => console.say(&format!("{}: {how}", one.deployment)),
+                    Ok(_) => {}
+                    Err(error) => open = open.or(Some((&one.live, error))),
+                }
+            }
+            match open {
+                None => return Ok(()),
+                Some((Said::Refused(_) | Said::Silent(_), _)) if patience.again().await => {}
+                Some((_, error)) => return Err(error),
+            }
+        },
+        Step::Finish => arguments.reaches_all(rotation)?,
+    }
+    match left(rotation) {
+        _ if arguments.now => return Ok(()),
+        Some(left) if !waits => return Err(too_early(left)),
+        _ => {}
+    }
+    if waits && !arguments.offline {
+        tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
+    }
+    while !arguments.offline
+        && let Said::Refused(why) = live::own_in_force(rotation, &kind).await
+    {
+        if !patience.again().await {
+            return Err(still_old(&why));
+        }
+    }
+    let mut is_first = true;
+    while let Some(left) = left(rotation) {
+        let seconds = left.as_secs();
+        // On change of the tens, and every second of the last five.
+        if is_first || seconds % 10 == 0 || seconds <= 5 {
+            console.say(&format!(
+                "waiting    {seconds} s until no token of the old key is left"
+            ));
+        }
+        is_first = false;
+        tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+    }
+    Ok(())
+}
+
+/// The running module still signs with the old key, for the reason `why`.
+fn still_old(why: &str) -> Refused {
+    let message = format!("the running module still signs with its old key: {why}");
+    Refused::new(Kind::Conflict, message).with_help(
+        "wait for its reload, or see its log for `configReloadFailed`; it does not \
+         follow the file if a variable overrides `generator.key`: start it without that variable",
+    )
+}
+
+/// Tokens of the old key may be accepted for as long as `left`.
+fn too_early(left: Duration) -> Refused {
+    let seconds = left.as_secs();
+    let message = format!("tokens that the old key signed may be accepted for {seconds} s more");
+    Refused::new(Kind::Conflict, message)
+        .with_help("wait, or revoke the old key at once with `--now`: its callers are refused")
+}
+
+/// Carries `plan` out once no other process writes there.
+pub(super) async fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), WriteError> {
+    let mut patience = Patience::new(timeout, PAUSES.0, PAUSES.0);
+    loop {
+        match plan.change.carry_out() {
+            Err(WriteError::Busy(_)) if patience.again().await => {}
+            done => return done,
+        }
+    }
+}
+
+/// Waits until the running peers follow their files, no longer than the time-out. `rotation` is as
+/// it was before the last step.
+pub(super) async fn in_force(
+    rotation: &Rotation,
+    arguments: &StepArguments,
+) -> Result<(), Failure> {
+    let kind = arguments.files.kind(rotation);
+    let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.0);
+    while let Some(holdout) = live::holdout(rotation, &kind, &arguments.asking()).await {
+        let Holdout { why, key: old, .. } = &holdout;
+        if !holdout.may_follow || !patience.again().await {
+            let message = format!("written, but NOT active: {why}");
+            let help = format!(
+                "see its log for `configReloadFailed`; {BY_SIGNAL}. It is done where `countersign \
+                 revoke --file HOME --fingerprint {old} --watch --yes`, with its home for HOME, \
+                 says `active`"
+            );
+            return Err(Failure::new(Exit::No, message).with_help(help));
+        }
+    }
+    Ok(())
+}
