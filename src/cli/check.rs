@@ -94,10 +94,14 @@ fn answer(
     let mut text = String::new();
     if let Some((repairs, written)) = fixed {
         text += &repairs_in_words(repairs);
-        text += &match (counted(repairs.len(), "repair"), written) {
-            _ if repairs.is_empty() => "nothing to repair\n\n".to_owned(),
-            (count, true) => format!("{count} written\n\n"),
-            (count, false) => format!("{count}, not written\n\n"),
+        let count = counted(repairs.len(), "repair");
+        // Writing to a string cannot fail.
+        let _ = if repairs.is_empty() {
+            writeln!(text, "nothing to repair\n")
+        } else if written {
+            writeln!(text, "{count} written\n")
+        } else {
+            writeln!(text, "{count}, not written\n")
         };
     }
     text += &in_words(report, &answered, arguments, console);

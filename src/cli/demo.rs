@@ -70,7 +70,7 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         }));
     })
     .await;
-    finish(outcome?, steps, arguments, console)
+    finish(outcome?, &steps, arguments, console)
 }
 
 fn failed(what: &str, error: &std::io::Error) -> Failure {
@@ -94,7 +94,7 @@ fn refuse_homes_in(folder: &Path) -> Result<(), Failure> {
     }
 }
 
-fn finish(outcome: Outcome, steps: Vec<Value>, arguments: &Arguments, console: &Console) -> Answer {
+fn finish(outcome: Outcome, steps: &[Value], arguments: &Arguments, console: &Console) -> Answer {
     if console.format() == Format::Text && !outcome.held {
         return Err(Failure::new(
             Exit::No,
@@ -156,7 +156,7 @@ mod tests {
         ] {
             let console = Console::new(format, Colour::Never);
 
-            let ended = finish(outcome(held), Vec::new(), &arguments, &console);
+            let ended = finish(outcome(held), &[], &arguments, &console);
 
             let exit = ended.unwrap_or_else(|failure| console.fail(&failure));
             assert_eq!(exit, expected, "{format:?} {held}");

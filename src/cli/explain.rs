@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{Answer, Console, Exit, Failure};
+use super::output::{Answer, Console, Exit, Failure, add};
 use crate::admin::rejection::{self, Rejection};
 use crate::diagnostic::{Code, quote};
 use crate::properties::name::distance_up_to;
@@ -94,7 +94,7 @@ fn explain_reason(
     });
     let mut text = String::new();
     if let Some(rejection) = rejection {
-        json["seen"] = seen_in_json(rejection);
+        add(&mut json, "seen", seen_in_json(rejection));
         text = seen_in_words(rejection) + "\n";
     }
     let (summary, rule) = (reason.summary(), wrap(rule));
@@ -124,7 +124,7 @@ fn seen_in_json(rejection: &Rejection) -> Value {
     let file = rejection.file.display().to_string();
     let mut json = json!({ "file": file, "side": side, "refused": refused });
     for (name, value) in members(rejection) {
-        json[name] = value.into();
+        add(&mut json, name, value);
     }
     json
 }

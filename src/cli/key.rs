@@ -238,12 +238,11 @@ fn encode_private(key: &SigningKey, kid: &KeyId, form: Form) -> Result<Encoded, 
 impl Destination {
     /// Writes to the file, or to stdout where that is safe.
     fn deliver(&self, encoded: &Encoded, console: &Console) -> Answer {
-        match self.out.as_deref().filter(|path| !input::is_stdin(path)) {
-            Some(path) => encoded.write(path, self.force, console)?,
-            None => {
-                refuse_terminal(encoded)?;
-                console.answer(&*encoded.bytes)?;
-            }
+        if let Some(path) = self.out.as_deref().filter(|path| !input::is_stdin(path)) {
+            encoded.write(path, self.force, console)?;
+        } else {
+            refuse_terminal(encoded)?;
+            console.answer(&*encoded.bytes)?;
         }
         Ok(Exit::Done)
     }

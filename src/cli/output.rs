@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::render;
 use crate::diagnostic::{Finding, Findings, redact};
@@ -289,6 +290,13 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
         error.print()
     };
     if is_usage { Exit::Usage } else { Exit::Done }
+}
+
+/// Adds a member to a JSON object.
+pub(super) fn add(json: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Some(members) = json.as_object_mut() {
+        members.insert(name.to_owned(), value.into());
+    }
 }
 
 /// Says that countersign has a bug, and how to report it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::change::{changes, ended, new_files};
-use super::output::{Answer, Console, counted};
+use super::output::{Answer, Console, add, counted};
 use crate::admin::pairing::{self, Member, Plan, Side};
 use crate::admin::{ChangeKind, EditedFile};
 use crate::diagnostic::Severity;
@@ -141,8 +141,8 @@ fn in_json((side, file): (&Side, &EditedFile)) -> Value {
         "new_file": !file.is_there(),
         "changes": changes.collect::<Value>(),
     });
-    if let (Some(pin), Some(members)) = (side.tls_fingerprint(), json.as_object_mut()) {
-        members.insert("tls_fingerprint".to_owned(), pin.to_string().into());
+    if let Some(pin) = side.tls_fingerprint() {
+        add(&mut json, "tls_fingerprint", pin.to_string());
     }
     json
 }

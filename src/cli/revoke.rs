@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::change::{BY_SIGNAL, How, changes, files_in_json};
 use super::home::kind_of;
 use super::input::seconds;
-use super::output::{Answer, Console, Exit, Failure, chain};
+use super::output::{Answer, Console, Exit, Failure, add, chain};
 use super::runtime::{Patience, runtime};
 use crate::admin::revocation::{self, InForce, Revocation, RevokedFile, Which};
 use crate::admin::rotation::live::Answer as Said;
@@ -72,7 +72,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let mut ended = Ok(None);
     if !how.dry_run {
         ended = in_force(plan.files(), arguments, console);
-        report["in_force"] = ended.as_ref().map_or(Some(false), |seen| *seen).into();
+        let active = ended.as_ref().map_or(Some(false), |seen| *seen);
+        add(&mut report, "in_force", active);
     }
     let text = changes + how.ending(change.is_empty());
     console.reply(text.trim_start_matches('\n'), &report)?;

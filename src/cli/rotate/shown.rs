@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::arguments::{FileArguments, StepArguments};
 use crate::admin::rotation::{Phase, Plan, Rotation, Step};
 use crate::cli::change::{changes, files_in_json};
+use crate::cli::output::add;
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::jose::{Fingerprint, SigningKey};
 use crate::trust::Deployment;
@@ -169,8 +170,8 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
         "next_command": next_command(rotation, files),
     });
     if let Some(block) = rotation.hand_over().filter(|_| files.one_side) {
-        json["block"] = block.block().into();
-        json["words"] = block.words().into();
+        add(&mut json, "block", block.block());
+        add(&mut json, "words", block.words());
     }
     json
 }
@@ -178,10 +179,11 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
 /// Returns what a step changed, in JSON.
 pub(super) fn step_in_json(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> Value {
     let mut json = in_json(after, &arguments.files);
-    json["step"] = plan.step.as_str().into();
-    json["written"] = arguments.how.writes(plan.change.is_empty()).into();
+    let written = arguments.how.writes(plan.change.is_empty());
+    add(&mut json, "step", plan.step.as_str());
+    add(&mut json, "written", written);
     if !plan.change.is_empty() {
-        json["files"] = files_in_json(plan.change.files());
+        add(&mut json, "files", files_in_json(plan.change.files()));
     }
     json
 }
