@@ -483,6 +483,7 @@ fn commands_that_find_modules_running() {
     all.run("doctor --home dpm -o json");
     all.run("doctor --home dpm --peer dpe-dev");
     all.run("rotate prepare --file dpe --peer-file dpm --yes");
+    dpm.until(" configReloaded ");
     all.run("rotate activate --file dpe --peer-file dpm --yes");
     all.run("rotate abort --file dpe --peer-file dpm --yes");
 
