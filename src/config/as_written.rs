@@ -52,7 +52,7 @@ impl AsWritten {
     /// Reads several files: each overrides those before it, as active profiles do.
     pub fn of<'t>(files: impl IntoIterator<Item = (&'t Path, &'t str)>) -> Self {
         let mut files = files.into_iter();
-        let (path, text) = files.next().unwrap_or((Path::new(""), ""));
+        let (path, text) = files.next().unwrap_or_else(|| (Path::new(""), ""));
         let mut document = Document::parse(path, text);
         for (path, text) in files {
             document.append(path, text);

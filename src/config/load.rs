@@ -90,6 +90,7 @@ impl Settings {
         Self::of(before.home.clone(), &before.source.asked, texts)
     }
 
+    #[expect(clippy::too_many_lines, reason = "one line for each setting")]
     fn of(home: Home, asked: &Arc<Asked>, texts: &Texts) -> Result<Self, LoadError> {
         let question = Question {
             home: Some(&home.dir),

@@ -158,7 +158,7 @@ fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSetting
             None if is_dpm => "localhost".to_owned(),
             None => return None,
         },
-        port: port.or(is_dpm.then_some(8531))?,
+        port: port.or_else(|| is_dpm.then_some(8531))?,
         name,
         deployment,
         tls: None,
@@ -274,12 +274,11 @@ fn allowed(reader: &mut Reader<'_>, keys: &[String]) -> Vec<AllowedAddress> {
     let name = "countersign.deployments.<name>.allowed-addresses";
     let mut allowed = Vec::new();
     for element in reader.list(name, keys) {
-        match AllowedAddress::parse(element.text()) {
-            Some(address) => allowed.push(address),
-            None => {
-                let why = "is not a host name, IP address or network";
-                reader.wrong(name, keys, &element, why);
-            }
+        if let Some(address) = AllowedAddress::parse(element.text()) {
+            allowed.push(address);
+        } else {
+            let why = "is not a host name, IP address or network";
+            reader.wrong(name, keys, &element, why);
         }
     }
     allowed

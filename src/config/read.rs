@@ -113,6 +113,7 @@ impl<'a> Reader<'a> {
         self.report_once(Code::Cs0111, name, value, message, help.to_owned());
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a finding has as many parts")]
     fn report_once(
         &mut self,
         code: Code,

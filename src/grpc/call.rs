@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 /// Calls `method` with `message`, and tells the callee the time limit too.
 ///
-/// An answer that does not come in time is DEADLINE_EXCEEDED.
+/// An answer that does not come in time is `DEADLINE_EXCEEDED`.
 pub(crate) async fn call<M, R, F>(
     limit: Duration,
     message: M,

@@ -13,15 +13,14 @@ mod registrant;
 #[cfg(feature = "registry")]
 pub mod store;
 
+#[cfg(feature = "registry")]
+pub use self::{
+    engine_registry::{CheckOutcome, EngineChange, EngineRegistry},
+    error::RegistryError,
+    limits::Limits,
+    registrant::Registrant,
+};
 pub use address_policy::{
     AddressBook, AddressPolicy, AddressRefusal, AddressRules, AllowedAddress, Destination, Network,
     RefusedRange,
 };
-#[cfg(feature = "registry")]
-pub use engine_registry::{CheckOutcome, EngineChange, EngineRegistry};
-#[cfg(feature = "registry")]
-pub use error::RegistryError;
-#[cfg(feature = "registry")]
-pub use limits::Limits;
-#[cfg(feature = "registry")]
-pub use registrant::Registrant;

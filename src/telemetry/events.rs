@@ -131,6 +131,10 @@ pub fn waiting_for_dpm(engine: EngineId, dpm_url: impl Display, cause: &str, hel
 
 /// `registerRefused`: the DPM does not register this engine, or this engine does not accept the DPM;
 /// logged once for each kind and reason.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a member of the log line"
+)]
 pub fn register_refused(
     engine: EngineId,
     dpm_url: impl Display,

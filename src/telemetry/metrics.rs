@@ -70,6 +70,7 @@ impl Metrics {
     /// # Errors
     ///
     /// If a name or a label is invalid or is used twice, which no caller can cause.
+    #[expect(clippy::too_many_lines, reason = "one table of the module's metrics")]
     pub fn new(
         module: &str,
         reasons: impl IntoIterator<Item = &'static str>,

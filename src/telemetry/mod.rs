@@ -1,6 +1,7 @@
 //! What the modules report to their operators: log events, the log itself, metrics, health.
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(feature = "cli")]
+#[cfg(test)]
 pub(crate) mod capture;
 #[cfg(feature = "cli")]
 mod error;
@@ -23,7 +24,8 @@ mod untrusted;
 
 #[cfg(feature = "cli")]
 pub use error::LoggingError;
-#[cfg(all(test, feature = "cli"))]
+#[cfg(feature = "cli")]
+#[cfg(test)]
 pub(crate) use init::levels;
 #[cfg(feature = "cli")]
 pub use init::{Appenders, Guard, Logging, init};

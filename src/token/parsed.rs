@@ -53,6 +53,10 @@ impl<'a> Parsed<'a> {
         self.whole().map(Compact::header)
     }
 
+    #[expect(
+        clippy::option_option,
+        reason = "no header at all, or a header without `typ`"
+    )]
     pub(super) fn typ(&self) -> Option<Option<&str>> {
         let loose = self.loose.as_ref().map(|_| self.member("typ"));
         self.header().map(Header::typ).or(loose)

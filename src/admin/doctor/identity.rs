@@ -81,15 +81,14 @@ fn clock(peer: &Peer, asked: &Asked) -> Outcome<()> {
         Err(compare_clocks(row, &peer.name))
     };
     let Some(ahead) = asked.peer_ahead else {
-        return match reason {
-            Some(Reason::TokenExpired | Reason::TokenNotYetValid) => {
-                differs(format!("the clocks differ{because}"))
-            }
-            _ => {
-                let detail = "unknown: the peer reports its clock only to authenticated callers";
-                Ok(((), Row::skip(Layer::Clock, detail)))
-            }
-        };
+        if matches!(
+            reason,
+            Some(Reason::TokenExpired | Reason::TokenNotYetValid)
+        ) {
+            return differs(format!("the clocks differ{because}"));
+        }
+        let detail = "unknown: the peer reports its clock only to authenticated callers";
+        return Ok(((), Row::skip(Layer::Clock, detail)));
     };
     let which = if ahead < 0.0 { "behind" } else { "ahead" };
     let seconds = ahead.abs();
@@ -122,7 +121,7 @@ pub(super) fn compare_clocks(row: Row, name: &str) -> Row {
 
 fn token(peer: &Peer, answer: Result<WhoAmIResponse, Status>) -> Outcome<String> {
     let status = match answer {
-        Ok(answer) => return Ok(known(peer, answer.identity.unwrap_or_default())),
+        Ok(answer) => return Ok(known(peer, &answer.identity.unwrap_or_default())),
         Err(status) => status,
     };
     if let Some(keys) = peer.revoked_keys() {
@@ -144,7 +143,7 @@ fn fail(side: Side, detail: String) -> Row {
     Row::fail(Layer::Token, side, detail)
 }
 
-fn known(peer: &Peer, identity: ServiceIdentity) -> (String, Row) {
+fn known(peer: &Peer, identity: &ServiceIdentity) -> (String, Row) {
     let (module, id) = (Untrusted(&identity.module), Untrusted(&identity.id));
     let roles = Untrusted(identity.roles.join(", ")).to_string();
     let detail = format!(

@@ -22,10 +22,10 @@ pub(super) fn usable(settings: &Settings, now: SystemTime) -> Vec<Row> {
     let own = &settings.own;
     let mut key = own.key_id.to_string();
     if let Some(name) = &own.name {
-        key += &format!(" of {name}");
+        key.extend([" of ", name.as_str()]);
     }
     if let Some(age) = own.key.made_at().and_then(|made| Age::between(made, now)) {
-        key += &format!(" (age {age})");
+        key.extend([" (age ", &age.to_string(), ")"]);
     }
     vec![
         Row::ok(Layer::Config, format!("{file}, {problems}")),
@@ -59,7 +59,8 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
     };
     let mut detail = shown.first().map_or_else(String::new, ToString::to_string);
     if shown.len() > 1 {
-        detail += &format!(" (and {} more)", shown.len() - 1);
+        let more = shown.len() - 1;
+        detail.extend([" (and ", &more.to_string(), " more)"]);
     }
     let explain = shown
         .first()

@@ -59,6 +59,10 @@ impl Peer {
         peer.with_tls(settings.client.dial_back_tls.as_ref())
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each comes from a different place"
+    )]
     fn unencrypted(
         name: &DeploymentName,
         target: Target,

@@ -93,6 +93,10 @@ async fn record(
 }
 
 /// Says what the DPM's record of this engine is, or why there is none.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each comes from a different place"
+)]
 async fn judge(
     id: EngineId,
     record: Option<Engine>,
@@ -140,10 +144,10 @@ fn not_held(peer: &Peer, settings: &Settings) -> Row {
     let reason = refused.as_ref().and_then(Rejection::reason);
     let mut detail = format!("the engine runs, but {name} does not hold it");
     if let Some(reason) = reason {
-        detail += &format!(": {reason}");
+        detail.extend([": ", reason.as_str()]);
     }
     if let Some(why) = refused.as_ref().and_then(|line| line.text("detail")) {
-        detail += &format!(": {}", UntrustedReason(why));
+        detail.extend([": ", &UntrustedReason(why).to_string()]);
     }
     if reason == Some(Reason::AddressNotAllowed) {
         let file = format!("the file of {name}");

@@ -184,7 +184,9 @@ fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     }
     let here = this.set("ataccama.client.grpc.properties.max-message-size");
     let there = other.set("ataccama.server.grpc.max-message-size");
-    let (file, at) = here.map(|at| (this, at)).or(there.map(|at| (other, at)))?;
+    let (file, at) = here
+        .map(|at| (this, at))
+        .or_else(|| there.map(|at| (other, at)))?;
     let message = format!("the client accepts {client} bytes, the server {server}");
     let help = "write the same size on both sides";
     Some(file.report(Code::Cs0406, at, message, help))

@@ -238,6 +238,7 @@ impl ServerFailure {
 }
 
 impl fmt::Display for ServerFailure {
+    #[expect(clippy::use_debug, reason = "rustls has no other name for an alert")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             ClientFailure::NotTls { settings } => write!(

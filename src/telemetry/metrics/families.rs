@@ -65,7 +65,11 @@ pub(super) fn retain<T: MetricVecBuilder>(
     label: &str,
     values: &BTreeSet<&str>,
 ) {
-    for series in family.collect().iter().flat_map(|f| f.get_metric()) {
+    for series in family
+        .collect()
+        .iter()
+        .flat_map(prometheus::proto::MetricFamily::get_metric)
+    {
         let labels = series.get_label().iter();
         let labels: HashMap<_, _> = labels.map(|l| (l.name(), l.value())).collect();
         if !labels
