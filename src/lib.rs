@@ -35,11 +35,7 @@
 
 #![cfg_attr(
     not(feature = "cli"),
-    expect(
-        dead_code,
-        unused_imports,
-        reason = "some items are for the registry and the commands"
-    )
+    expect(dead_code, unused_imports, reason = "some items are for the commands")
 )]
 
 #[cfg(feature = "cli")]
@@ -49,14 +45,11 @@ mod cli;
 pub mod clock;
 mod config;
 mod diagnostic;
-#[cfg(feature = "registry")]
 pub mod dpe;
-#[cfg(feature = "registry")]
 pub mod dpm;
 pub mod engine;
 mod failure;
 pub mod grpc;
-#[cfg(feature = "actuator")]
 mod http;
 pub mod identity;
 pub mod jose;
@@ -88,11 +81,9 @@ pub mod internals {
     #[cfg(feature = "cli")]
     pub use crate::admin::demo::{DemoOptions, run as run_demo};
     pub use crate::diagnostic::{Code, Finding};
-    #[cfg(feature = "actuator")]
     pub use crate::http::{About, Site, serve as serve_site};
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry, Outcome};
-    #[cfg(feature = "cli")]
     pub use crate::telemetry::{Format, LogLayer};
 }
 

@@ -9,9 +9,7 @@ mod families;
 mod method;
 
 pub use engines::{EngineMetrics, Registered};
-pub use method::MethodMetrics;
-
-pub use super::grpc_method::{GrpcMethod, GrpcSide};
+pub use method::{GrpcMethod, GrpcSide, MethodMetrics};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

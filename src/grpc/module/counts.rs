@@ -20,7 +20,7 @@ impl Module {
     }
 
     /// Updates the series of its own key and of those that it trusts.
-    fn count_keys(&self) {
+    pub(super) fn count_keys(&self) {
         let trust = self.trust.load();
         let own = trust.own();
         self.metrics
