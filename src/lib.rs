@@ -80,10 +80,12 @@ pub use token::Reason;
 pub mod internals {
     #[cfg(feature = "cli")]
     pub use crate::admin::demo::{DemoOptions, run as run_demo};
+    pub use crate::config::{AsWritten, TlsEnd};
     pub use crate::diagnostic::{Code, Finding};
     pub use crate::http::{About, Site, serve as serve_site};
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry, Outcome};
+    pub use crate::telemetry::health::Health;
     pub use crate::telemetry::{Format, LogLayer};
 }
 

@@ -17,7 +17,7 @@ use super::tls::TlsEnd;
 /// that is what [`Settings::load`](super::Settings::load) and [`check`](super::check()) do.
 ///
 /// ```
-/// use countersign::config::{AsWritten, TlsEnd};
+/// use countersign::internals::{AsWritten, TlsEnd};
 ///
 /// let text = "countersign.deployment.NAME=dpm-dev\nataccama.server.tls.on=true\n";
 /// let file = AsWritten::parse("application.properties".as_ref(), text);

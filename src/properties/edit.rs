@@ -18,7 +18,7 @@ use crate::secret::Secret;
 /// it is. Applying the same edit again changes nothing.
 ///
 /// ```
-/// use countersign::properties::{Edit, Outcome};
+/// use countersign::internals::{Edit, Outcome};
 ///
 /// let mut edit = Edit::new();
 /// edit.set("server.port", "8034");

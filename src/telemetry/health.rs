@@ -14,7 +14,7 @@ use tokio::sync::watch;
 /// [stopping](Self::stop).
 ///
 /// ```
-/// use countersign::telemetry::health::Health;
+/// use countersign::internals::Health;
 ///
 /// let health = Health::default();
 /// let engine = health.required("engine");
