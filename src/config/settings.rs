@@ -54,7 +54,7 @@ pub struct Settings {
     pub logging: Logging,
     /// Whether a changed file takes effect at once.
     pub reload: bool,
-    /// Warnings and notes; errors end in a [`LoadError`].
+    /// Warnings and notes; errors end in a [`LoadError`](super::LoadError).
     pub findings: Findings,
     pub(super) source: Source,
 }
