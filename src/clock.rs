@@ -1,9 +1,9 @@
-//! Time as a value: whoever needs the time takes a [`Clock`], so that tests can set it.
+//! Time as a value: code that needs the time takes a [`Clock`], so that tests can set it.
 
 use std::fmt::{self, Debug};
 use std::time::{Duration, SystemTime};
 
-/// Tells the time of day.
+/// Returns the time of day.
 ///
 /// Tokens carry wall-clock times, so a clock may step; nothing here assumes that it only moves
 /// forward. Intervals are measured elsewhere, with tokio's monotonic timers.
@@ -62,7 +62,7 @@ mod manual {
 
     use super::Clock;
 
-    /// A clock that stands still until it is told to move.
+    /// A clock that stands still until a test moves it.
     #[derive(Debug)]
     pub struct ManualClock(Mutex<SystemTime>);
 

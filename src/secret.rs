@@ -6,7 +6,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// A value that is wiped when dropped and never shown by `Debug`.
 ///
-/// There is no `Display` and no `Serialize`: whoever needs the value asks for it by name, with
+/// There is no `Display` and no `Serialize`: code that needs the value asks for it by name, with
 /// [`Secret::expose`], and a search for that name finds every use.
 #[derive(Clone)]
 pub struct Secret<T: Zeroize>(Zeroizing<T>);

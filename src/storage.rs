@@ -23,7 +23,7 @@ pub enum StorageError {
     InUse {
         /// The folder.
         folder: PathBuf,
-        /// The holder's process id, where its file tells it.
+        /// The holder's process ID, if its file has it.
         pid: Option<u32>,
     },
     /// The folder or its lock file cannot be made or read.

@@ -22,11 +22,11 @@ use crate::identity::{DeploymentName, ModuleType, Role, Roles, ServiceIdentity};
 use crate::jose::{KeyId, SigningKey};
 use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 
-/// Makes an identity that nobody verified.
+/// Makes an unverified identity.
 ///
 /// # Panics
 ///
-/// When a name or role is none.
+/// If a name or role is invalid.
 #[expect(
     clippy::unwrap_used,
     reason = "a test's own names; failing it is the right answer"
@@ -78,7 +78,7 @@ pub fn pair() -> Pair {
 ///
 /// # Panics
 ///
-/// When a name is none, or the operating system gives no random bytes.
+/// If a name is invalid, or the operating system gives no random bytes.
 #[expect(
     clippy::unwrap_used,
     reason = "a test's own names; failing it is the right answer"

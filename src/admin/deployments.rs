@@ -6,6 +6,7 @@ use super::error::{Kind, Refused};
 use super::profiles::{DEPLOYMENT, are_in_main, is_of};
 use super::source::SettingsFile;
 pub use super::trusts::Peer;
+use super::trusts::ROLES;
 use crate::identity::{DeploymentName, Role};
 use crate::jose::published;
 use crate::properties::name::{Name, Pattern, uniform};
@@ -14,7 +15,6 @@ use crate::trust::Deployment;
 
 const EXTRAS: &str = "countersign.deployments.<name>";
 const CONNECTION: &str = "countersign.client.connection.<c>.deployment";
-const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
 
 /// What a deployment is for, and would be missed for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,7 +52,10 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     }
     let trusts = file.trusts();
     let known = file.find(name);
-    if known.is_none() && trusts.find(name).is_some() {
+    // Misspelt settings count too: they were meant for this deployment.
+    let document = Document::parse(path, file.text.text());
+    let mut entries = document.entries().iter();
+    if known.is_none() && entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()])) {
         return Err(incomplete(name));
     }
     let default = [Role::impersonation()];
@@ -84,13 +87,19 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     Ok(change)
 }
 
-/// Refuses where the file has another environment, or has the key under another name.
+/// Refuses where the file has another environment, or has the key under another name or
+/// fingerprint.
 fn is_as_asked(known: &Deployment, peer: &Peer<'_>) -> Result<(), Refused> {
-    let named = known.keys.iter().find(|key| key.key == *peer.key);
+    // A revoked key is refused as such later.
+    let mut keys = known.keys.iter().filter(|key| !key.revoked);
+    let named = keys.find(|key| key.key == *peer.key);
     let (what, found) = match (&known.environment, peer.environment, named, peer.key_name) {
         (Some(found), Some(wanted), ..) if found != wanted => ("environment", found.as_str()),
         (.., Some(key), Some(wanted)) if uniform(&key.name) != uniform(wanted) => {
             ("key under the name", key.name.as_str())
+        }
+        (.., Some(key), _) if key.key_id != *peer.key_id => {
+            ("key with the fingerprint", key.key_id.as_str())
         }
         _ => return Ok(()),
     };

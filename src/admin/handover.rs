@@ -174,7 +174,7 @@ impl HandOver {
         };
         // What was read must be all that there is: nothing is left to be read in another way.
         if read.block().trim_end() != text.trim() {
-            let what = "its checksum is another: it was cut or altered on its way";
+            let what = "its checksum does not match: it was cut or altered on the way";
             return Err(refused(what));
         }
         Ok(read)
@@ -304,7 +304,7 @@ mod tests {
             ),
             (
                 block.replace("dpe-dev", "dpe-tst"),
-                "its checksum is another",
+                "its checksum does not match",
             ),
             (
                 block.replace("fingerprint: ", "fingerprint: x"),

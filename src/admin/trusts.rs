@@ -14,7 +14,7 @@ use crate::trust::Deployment;
 
 const DEPLOYMENTS: &str = "ataccama.one.platform.deployments";
 const KEYS: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys";
-const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
+pub(super) const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
 
 /// A deployment as a file describes it.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub(super) struct Trusted {
     pub(super) module: Option<String>,
     pub(super) environment: Option<String>,
     roles: Vec<String>,
+    /// The roles that a module reads there, with placeholders resolved.
+    held: Vec<String>,
     /// The first index that is free.
     next_role: usize,
     /// Whether the roles stand in one setting, separated by commas.
@@ -71,6 +73,8 @@ impl Trusts {
             known.module = Some(deployment.module.to_string());
             let environment = deployment.environment.as_ref();
             known.environment = environment.map(ToString::to_string);
+            let roles = deployment.roles.iter();
+            known.held = roles.map(|role| role.as_str().to_owned()).collect();
             for key in &deployment.keys {
                 if let Some(known) = known.keys.get_mut(&uniform(&key.name)) {
                     known.fingerprint = Some(key.key_id.to_string());
@@ -265,7 +269,7 @@ impl Peer<'_> {
     /// Returns the settings that give the deployment the roles that it does not have.
     fn role_settings(&self, known: &Trusted, prefix: &str) -> Vec<Setting> {
         let is_missing = |role: &&Role| {
-            let mut roles = known.roles.iter();
+            let mut roles = known.roles.iter().chain(&known.held);
             !roles.any(|known| known.eq_ignore_ascii_case(role.as_str()))
         };
         let missing = self.roles.iter().filter(is_missing).map(Role::as_str);

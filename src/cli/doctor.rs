@@ -1,4 +1,4 @@
-//! `countersign doctor`: which layer between two modules is wrong, on which side, and what mends it.
+//! `countersign doctor`: which layer between two modules fails, on which side, and how to fix it.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     answer
 }
 
-/// Looks again and again; tells all of it on a screen, and changes alone elsewhere.
+/// Examines the modules repeatedly. Prints everything on a terminal, and only changes elsewhere.
 async fn watch(arguments: &Arguments, console: &Console) -> Answer {
     let on_screen = std::io::stdout().is_terminal() && console.format() == Format::Text;
     let mut last = Vec::new();
@@ -86,7 +86,7 @@ async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {
     let load = |kind: &ModuleKind| Settings::load(home, kind, config::environment(), sets);
     let kind = kind_of(home);
     let settings = load(&kind).and_then(|settings| {
-        // Of a home with a name of its own, those that it trusts tell what it is.
+        // Of a home with a name of its own, the deployments that it trusts show what it is.
         let trusts = |module: &str| {
             settings
                 .deployments

@@ -20,6 +20,7 @@ use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
     cause, code_name, reason_of,
 };
+use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::telemetry::{Untrusted, UntrustedReason};
@@ -94,7 +95,7 @@ async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T
     })
 }
 
-/// Tells whether the DPM was there, and TLS failed.
+/// Returns `true` if the DPM was reached and TLS failed.
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut connect = causes.filter_map(|error| error.downcast_ref::<ConnectError>());
@@ -199,13 +200,12 @@ struct Shown {
 
 impl From<wire::Engine> for Shown {
     fn from(engine: wire::Engine) -> Self {
-        let status = engine.status().as_str_name();
         let address = engine.address.unwrap_or_default();
         Self {
             id: harmless(&engine.id),
             hostname: harmless(&address.hostname),
             port: address.port,
-            status: status.strip_prefix("ENGINE_STATUS_").unwrap_or(status),
+            status: status_word(engine.status),
             status_reason: UntrustedReason(&engine.status_reason).to_string(),
             deployment: harmless(&engine.deployment),
             module: harmless(&engine.module),

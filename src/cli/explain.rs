@@ -23,8 +23,8 @@ pub(super) struct Arguments {
     /// A finding's code or a refusal's reason
     #[arg(value_name = "CODE|REASON", required_unless_present = "log")]
     word: Option<String>,
-    /// A module's JSON log, or its folder: explains the newest refusal that it tells of, by the
-    /// module or of it
+    /// A module's JSON log, or its folder: explains the newest refusal in it, by this
+    /// module or by its peer
     #[arg(long, value_name = "FILE", conflicts_with = "word")]
     log: Option<PathBuf>,
 }
@@ -151,7 +151,7 @@ pub(super) fn newest(log: &Path, events: &[&str]) -> Result<Rejection, Failure> 
         Failure::caused(Exit::Unreadable, &format!("cannot read `{shown}`"), &error)
     })?;
     found.ok_or_else(|| {
-        Failure::new(Exit::No, format!("`{shown}` tells of no refusal"))
+        Failure::new(Exit::No, format!("`{shown}` has no refusal"))
             .with_help("read were the last 16 MiB of it, and of each file rolled away from it")
     })
 }

@@ -41,7 +41,7 @@ impl Signals {
     }
 
     /// Passes the first word to end on to `stop`, and completes at the second. Each SIGHUP opens `log`
-    /// anew and has `files` read again.
+    /// again and has `files` read again.
     ///
     /// `left_alone` is a word to end, too.
     pub(super) async fn obey(
@@ -66,7 +66,7 @@ impl Signals {
             };
             match (insisted, stop.take()) {
                 (Some(exit), None) => return exit,
-                // A module that has ended is not there to be told.
+                // A module that has ended needs no signal.
                 (Some(_), Some(first)) => drop(first.send(())),
                 (None, unused) => stop = unused,
             }
@@ -82,7 +82,7 @@ pub(super) async fn stdin_ends() {
         let mut ignored = [0; 256];
         let mut stdin = io::stdin().lock();
         while stdin.read(&mut ignored).is_ok_and(|read| read > 0) {}
-        // Whoever waited may have ended.
+        // The receiver may be gone.
         let _ = ended.send(());
     });
     if waiting.is_err() {

@@ -88,9 +88,13 @@ impl<'a> Reader<'a> {
 
     /// Resolves the placeholders of a `value`, whose setting is called `name`.
     fn resolved(&mut self, value: &Sourced, name: impl FnOnce() -> String) -> Option<Sourced> {
-        let has_none = !placeholder::has_placeholder(value.text());
-        if has_none && value.text().trim().len() == value.text().len() {
-            return Some(value.clone());
+        if !placeholder::has_placeholder(value.text()) {
+            let trimmed = value.text().trim();
+            return Some(if trimmed.len() == value.text().len() {
+                value.clone()
+            } else {
+                value.clone().with_text(trimmed.to_owned().into())
+            });
         }
         match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
             Ok(text) => Some(value.clone().with_text(text.trim().to_owned().into())),
@@ -110,22 +114,14 @@ impl<'a> Reader<'a> {
             _ => "write the value itself",
         };
         let message = format!("the placeholder in `{name}` cannot be resolved: {error}");
-        self.report_once(Code::Cs0111, name, value, message, help.to_owned());
+        let found = self.finding(Code::Cs0111, value, message);
+        self.report_once(value, found.with_key(name).with_help(help));
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a finding has as many parts")]
-    fn report_once(
-        &mut self,
-        code: Code,
-        name: String,
-        value: &Sourced,
-        message: String,
-        help: String,
-    ) {
-        let report = (message.clone(), value.origin().clone());
+    fn report_once(&mut self, value: &Sourced, found: Finding) {
+        let report = (found.message().to_owned(), value.origin().clone());
         if self.reported.insert(report) {
-            let found = self.finding(code, value, message);
-            self.push(found.with_key(name).with_help(help));
+            self.push(found);
         }
     }
 
@@ -283,7 +279,11 @@ impl<'a> Reader<'a> {
                 Err(error) => self.wrong(name, keys, &value, &error.to_string()),
             }
         }
-        match setting(name).filter(|_| keys.is_empty())?.fallback() {
+        // Settings of a map have no default of their own here, and there may be thousands.
+        if !keys.is_empty() {
+            return None;
+        }
+        match setting(name)?.fallback() {
             Fallback::Text(text) => read(text).ok(),
             _ => None,
         }
@@ -293,7 +293,9 @@ impl<'a> Reader<'a> {
     pub(super) fn wrong(&mut self, name: &str, keys: &[String], value: &Sourced, why: &str) {
         let setting = schema::path(name, keys).join(".");
         let message = format!("the value {} of `{setting}` {why}", quote(value.text()));
-        self.report_once(Code::Cs0306, setting, value, message, advice(name, value));
+        let found = self.finding(Code::Cs0306, value, message);
+        let found = found.with_key(setting).with_help(advice(name, value));
+        self.report_once(value, found);
     }
 
     /// Reads a value with `parse`, whose error goes on from the value; reports what is wrong.

@@ -22,7 +22,7 @@ pub(super) enum Known {
     Unknown,
     /// Nothing, but one of our names may be meant.
     NearMiss(String),
-    /// Somebody else's.
+    /// A setting of a different program.
     Foreign,
 }
 

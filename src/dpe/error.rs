@@ -45,13 +45,13 @@ pub enum StartError {
     /// The listener has no address.
     #[error("the listener's address is unknown")]
     Address(#[source] io::Error),
-    /// The advertised address is none.
+    /// The advertised address is invalid.
     #[error("the advertised address cannot be used")]
     Advertised(#[from] AddressError),
     /// The DPM's deployment is not among the trusted ones.
     #[error("the DPM's deployment is unknown")]
     Dpm(#[from] UnknownDeployment),
-    /// The DPM's address is none.
+    /// The DPM's address is invalid.
     #[error("the DPM's address cannot be used")]
     DpmAddress(#[from] ConnectError),
     /// The descriptors for reflection are broken.

@@ -78,7 +78,7 @@ impl Dpe {
     ///
     /// # Errors
     ///
-    /// When the engine's id cannot be read or made, the advertised address is none, or the DPM is
+    /// When the engine's id cannot be read or made, the advertised address is invalid, or the DPM is
     /// not trusted.
     pub fn new(
         module: Module,
@@ -189,7 +189,7 @@ impl Dpe {
         let begun = OnceLock::new();
         let (stop, stopped) = watch::channel(false);
         let mut checker = JoinSet::new();
-        checker.spawn(self.checker.run(told(stopped)));
+        checker.spawn(self.checker.run(signalled(stopped)));
         let stopping = async {
             shutdown.await;
             begun.get_or_init(Instant::now);
@@ -201,16 +201,16 @@ impl Dpe {
         let ended = serve(self.listener, layer, routes, self.server, stopping).await;
         stop.send_replace(true);
         let deadline = *begun.get_or_init(Instant::now) + deadline;
-        let farewell = timeout_at(deadline, checker.join_next()).await;
-        let deregistered = matches!(farewell, Ok(Some(Ok(true))));
+        let last_call = timeout_at(deadline, checker.join_next()).await;
+        let deregistered = matches!(last_call, Ok(Some(Ok(true))));
         events::shutdown(own.module.as_str(), &describe(&ended, deregistered));
         drop(self.storage);
         ended
     }
 }
 
-/// Completes once the word to stop is given, or nobody is left to give it.
-async fn told(mut stopped: watch::Receiver<bool>) {
+/// Completes when the signal to stop is sent, or when its sender is dropped.
+async fn signalled(mut stopped: watch::Receiver<bool>) {
     // An error says that the sender is gone.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
@@ -221,12 +221,12 @@ fn describe(ended: &Result<Drained, ServeError>, deregistered: bool) -> String {
         Ok(Drained::AtDeadline) => "Stopped at the deadline with open connections".to_owned(),
         Err(error) => cause(error),
     };
-    let farewell = if deregistered {
+    let registry = if deregistered {
         "the DPM holds no registration of this engine any more"
     } else {
-        "the DPM was not told"
+        "the DPM was not notified"
     };
-    format!("{how}; {farewell}.")
+    format!("{how}; {registry}.")
 }
 
 fn rules(standard: MethodRules, module: &Module) -> MethodRules {

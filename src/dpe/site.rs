@@ -1,4 +1,4 @@
-//! What a DPE tells over HTTP.
+//! What a DPE shows over HTTP.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use crate::grpc::Module;
 use crate::http::{About, Site};
 
-/// Tells of `module`.
+/// Shows the state of `module`.
 pub(super) fn of(module: &Module) -> Site {
     let (own, counted) = (module.own(), module.clone());
     let about = About {

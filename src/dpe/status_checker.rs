@@ -13,7 +13,8 @@ use tower_layer::Layer as _;
 use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind};
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
-    Target, call, cause, code_name, failure_of, is_proved, kind_of, refusal_of, summary_and_detail,
+    Target, call, cause, code_name, failure_of, is_late, is_proved, kind_of, refusal_of,
+    summary_and_detail,
 };
 use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
@@ -88,7 +89,7 @@ pub struct StatusChecker {
     pause: Duration,
     /// The DPM may hold a registration, as after a call whose answer never came.
     maybe_registered: bool,
-    /// A heartbeat was refused: whether the engine is still registered, the next registration tells.
+    /// A heartbeat was refused. The next registration shows if the engine is still registered.
     in_doubt: bool,
     logged: Option<Logged>,
     state: watch::Sender<Registration>,
@@ -100,7 +101,7 @@ impl StatusChecker {
     ///
     /// # Errors
     ///
-    /// When the DPM's address is none.
+    /// If the DPM's address is invalid.
     pub(super) fn new(
         engine: Registrant,
         identity: &AttachIdentityLayer,
@@ -187,7 +188,7 @@ impl StatusChecker {
         events::register(self.engine.id, &self.options.dpm);
         self.logged = None;
         self.pause = FIRST_PAUSE;
-        // Why it is not READY right now, the next heartbeat tells: the dial-back is on its way.
+        // The dial-back is on its way: the next heartbeat brings the reason why it is not READY.
         let status = engine_status(engine.status).unwrap_or(EngineStatus::New);
         self.state.send_replace(Registration::Present(status));
         self.tell_health(Registration::Present(status));
@@ -220,7 +221,7 @@ impl StatusChecker {
         }
     }
 
-    /// Tells those who follow the registration, where it changed.
+    /// Notifies the receivers of the registration if it changed.
     fn set_registration(&self, now: Registration) {
         let changed = |state: &mut Registration| std::mem::replace(state, now) != now;
         if self.state.send_if_modified(changed) {
@@ -257,10 +258,12 @@ impl StatusChecker {
             }
             Some(ConnectError::Connect { source, .. }) => Some(source.to_string()),
             Some(error) => Some(cause(error)),
-            None if status.source().is_some() => Some(match self.connection.fault() {
-                Some(fault) => fault.in_full(),
-                None => "the connection was lost".to_owned(),
-            }),
+            None if status.source().is_some() && !is_late(status) => {
+                Some(match self.connection.fault() {
+                    Some(fault) => fault.in_full(),
+                    None => "the connection was lost".to_owned(),
+                })
+            }
             None if status.code() == Code::DeadlineExceeded => {
                 Some(format!("no answer within {:?}", self.options.call_timeout))
             }
@@ -307,7 +310,8 @@ impl StatusChecker {
                 self.health
                     .down(format!("the DPM {dpm} does not register it: {why}"));
             }
-            if self.is_news(Logged::Refused(kind, reason, status.code())) {
+            let text = reason.is_none().then(|| detail.clone());
+            if self.is_news(Logged::Refused(kind, reason, text)) {
                 events::register_refused(self.engine.id, &dpm, kind, word, &detail, help);
             }
         }
@@ -323,7 +327,10 @@ impl StatusChecker {
         }
         let failure = answer.dial_back_failure.as_ref();
         let known = failure.and_then(failure_of);
-        let detail = failure.map_or(&answer.status_reason, |failure| &failure.detail);
+        // `status_reason` also names a kind that this version does not know.
+        let detail = known
+            .and(failure)
+            .map_or(&answer.status_reason, |failure| &failure.detail);
         let text = match known {
             // The text of a refusal may hold numbers that change, as of seconds.
             Some((_, Some(reason))) => reason.as_str(),
@@ -347,7 +354,8 @@ impl StatusChecker {
 #[derive(Debug, Eq, PartialEq)]
 enum Logged {
     Waiting(String),
-    Refused(FailureKind, Option<Reason>, Code),
+    /// The text is that of a failure without a reason: that of a refusal may hold numbers that change.
+    Refused(FailureKind, Option<Reason>, Option<String>),
     NotReady(EngineStatus, Option<(FailureKind, Option<Reason>)>, String),
 }
 

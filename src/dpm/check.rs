@@ -12,7 +12,7 @@ use super::dialer::{DialError, Dialer};
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus, FailureKind};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, Module, OwnKey, call, cause, code_name,
+    AttachIdentityLayer, ConnectError, Connection, Module, OwnKey, call, cause, code_name, is_late,
     is_proved, kind_of, refusal_of, summary_and_detail,
 };
 use crate::jose::Fingerprint;
@@ -42,7 +42,7 @@ struct Link {
     deployment: Arc<str>,
     identity: AttachIdentityLayer,
     connection: Connection,
-    /// What the connection's certificate was held against.
+    /// What the connection's certificate was compared with.
     tls_pins: Vec<Fingerprint>,
     /// What the connection's address was judged by.
     rules: AddressRules,
@@ -81,7 +81,7 @@ impl Checker {
     ///
     /// Asks for the proof on the way to READY, on every new connection and when the last proof is
     /// old. An answer without proof counts only on the connection that was proved; asking for it
-    /// waits for nobody, while all else waits for its deployment's turn to dial.
+    /// does not wait, while all else waits for its deployment's turn to dial.
     pub(super) async fn check(&mut self, engine: &Engine) -> CheckOutcome {
         self.attempt(engine).await.unwrap_or_else(|failure| {
             // Whatever answered, the next check begins with a connection and a proof of its own.
@@ -132,7 +132,7 @@ impl Checker {
         Ok(CheckOutcome::Proved)
     }
 
-    /// Returns the link to `engine`, connecting where there is none to its address.
+    /// Returns the link to `engine`, connecting if there is none to its address.
     async fn link(
         &mut self,
         engine: &Engine,
@@ -151,7 +151,7 @@ impl Checker {
             .module
             .client_layer(&deployment)
             .map_err(|error| not_dialled(error.to_string()))?;
-        // Rules that change from here on have it judged anew.
+        // If the rules change from here on, it is checked again.
         let rules = self.dialer.rules_of(&deployment);
         let connection = self.dialer.dial(engine, &owner.name).await;
         let connection = connection.map_err(|error| no_connection(&error, engine))?;
@@ -189,6 +189,10 @@ impl Link {
         })
     }
 
+    /// Asks the engine for its id.
+    ///
+    /// A failure quotes nothing that the far side sent: its text reaches the caller who chose the
+    /// address.
     async fn call(
         &self,
         engine: &Engine,
@@ -215,7 +219,7 @@ impl Link {
             ),
             Err(status) => match (refusal_of(&status), self.connection.fault()) {
                 // TLS may have broken the connection for a reason of its own.
-                (_, Some(fault)) if status.source().is_some() => {
+                (_, Some(fault)) if status.source().is_some() && !is_late(&status) => {
                     return Err(no_tls(&fault, engine));
                 }
                 (Some(refusal), _) if refusal.reason.is_raised_by_caller() => {
@@ -239,7 +243,7 @@ impl Link {
     ) -> (FailureKind, String) {
         let code = code_name(status.code());
         match status.code() {
-            Code::DeadlineExceeded => (
+            _ if is_late(status) => (
                 FailureKind::TimedOut,
                 format!("nothing from {authority} within {limit:?}"),
             ),
@@ -295,9 +299,6 @@ fn not_reached(detail: impl Into<Arc<str>>) -> DialBackFailure {
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Of everything that the far side sends from one check to the next, framing included.
 const MAX_READ_BYTES: u64 = 1024 * 1024;
-
-// Of what the far side sent only our own words come back in a failure: its text reaches the caller who
-// chose the address.
 
 fn no_connection(error: &DialError, engine: &Engine) -> DialBackFailure {
     match error {

@@ -191,12 +191,12 @@ impl Permits {
     }
 }
 
-/// Tells whether `address` is one of this machine's: no other can be bound.
+/// Returns `true` if `address` is one of this machine's: no other can be bound.
 fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// A name with more addresses than this is somebody's way to have many hosts dialled.
+/// A name with more addresses than this may be an attempt to have many hosts dialled.
 const MOST_DIALLED: usize = 8;
 const AT_ONCE: usize = 8;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);

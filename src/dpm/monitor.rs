@@ -284,7 +284,7 @@ impl Keeper {
         })
     }
 
-    /// Takes this task off the list, unless somebody has just asked for a check.
+    /// Takes this task off the list, unless a check was just requested.
     fn leave(&self) -> bool {
         let Some(tasks) = self.tasks.upgrade() else {
             return true;
@@ -297,7 +297,7 @@ impl Keeper {
         true
     }
 
-    /// Waits for `pause`, or until somebody asks for a check.
+    /// Waits for `pause`, or until a check is requested.
     async fn wait(&mut self, pause: Duration) {
         let now = Instant::now();
         tokio::select! {
@@ -335,7 +335,7 @@ fn is_kept(engine: &Engine) -> bool {
     engine.status != EngineStatus::Inactive
 }
 
-/// Tells whether a check of `before` still says something about the engine as it is `now`.
+/// Returns `true` if a check of `before` still applies to the engine as it is `now`.
 fn is_same(now: &Engine, before: &Engine) -> bool {
     is_kept(now)
         && now.address == before.address
@@ -344,7 +344,7 @@ fn is_same(now: &Engine, before: &Engine) -> bool {
         && now.registered_at == before.registered_at
 }
 
-/// Tells whether nothing changed for `engine` since `before`: its owner and this module.
+/// Returns `true` if nothing changed for `engine` since `before`: its owner and this module.
 fn is_trusted_as(engine: &Engine, before: &KeySet, module: &Module) -> bool {
     let now = module.trust().current();
     let owner = |trust: &KeySet| trust.deployment(&engine.owner.deployment).map(Arc::as_ptr);

@@ -20,7 +20,7 @@ use crate::token::{Reason, VerifiedToken};
 /// Serves `countersign.registry.v1.EngineRegistryService` over a registry.
 ///
 /// The layer before it has verified the caller and its role; who owns an engine is the registry's
-/// to decide. Why an engine is not READY is told in full to its owner and the DPM itself; others
+/// to decide. Only its owner and the DPM itself get the full reason why an engine is not READY; others
 /// get the summary.
 #[derive(Clone, Debug)]
 pub struct EngineRegistryService {
@@ -106,7 +106,7 @@ impl EngineRegistryService {
         let constraints = constraints.try_into().map_err(|error| invalid(&error))?;
         let registrant = caller.registrant();
         let refused = |error| self.status(&error, &caller, "RegisterEngine");
-        // Nobody has a name resolved for an engine that is not theirs.
+        // No caller has a name resolved for an engine that it does not own.
         let owner = self.registry.check_owner(&registrant, id).await;
         owner.map_err(refused)?;
         self.judge(&caller, &address).await?;
@@ -168,13 +168,13 @@ impl Caller {
         }
     }
 
-    /// Tells whether the call came over loopback.
+    /// Returns `true` if the call came over loopback.
     fn is_here(&self) -> bool {
         let ip = self.peer.map(|peer| peer.ip().to_canonical());
         ip.is_some_and(|ip| ip.is_loopback())
     }
 
-    /// Tells whether the caller may read all of `engine`: its owner, or this module itself.
+    /// Returns `true` if the caller may read all of `engine`: its owner, or this module itself.
     fn sees_all_of(&self, engine: &Engine) -> bool {
         match self.token.deployment() {
             Some(deployment) => *engine.owner.deployment == *deployment.name.as_str(),

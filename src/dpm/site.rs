@@ -1,4 +1,4 @@
-//! What a DPM tells over HTTP.
+//! What a DPM shows over HTTP.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::registry::{EngineRegistry, RegistryError};
 use crate::telemetry::events;
 use crate::telemetry::metrics::EngineMetrics;
 
-/// Tells of `module`, and counts the engines of `registry` whenever somebody asks.
+/// Shows the state of `module`, and counts the engines of `registry` at each request.
 pub(super) fn of(module: &Module, registry: &Arc<EngineRegistry>) -> Site {
     let (own, engines) = (module.own(), module.metrics().of_engines());
     let about = About {

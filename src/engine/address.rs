@@ -57,7 +57,7 @@ impl EngineAddress {
         }
     }
 
-    /// Tells whether the host is this machine by name or literal: `localhost`, 127/8 or `::1`.
+    /// Returns `true` if the host is this machine by name or literal: `localhost`, 127/8 or `::1`.
     pub fn is_loopback(&self) -> bool {
         match self.hostname.parse::<IpAddr>() {
             Ok(ip) => ip.is_loopback(),

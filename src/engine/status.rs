@@ -49,7 +49,7 @@ pub enum Event {
     Alive,
     /// A dial-back failed.
     CheckFailed,
-    /// Nobody saw it for the configured time.
+    /// It was not seen for the configured time.
     NotSeen,
     /// Its owner took it out of service.
     Deregistered,

@@ -1,13 +1,16 @@
 //! One call within a time limit.
 
+use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
-/// Calls `method` with `message`, and tells the callee the time limit too.
+/// Calls `method` with `message` and sends the time limit to the callee.
 ///
-/// An answer that does not come in time is `DEADLINE_EXCEEDED`.
+/// An answer that does not come in time is `DEADLINE_EXCEEDED`, and [`is_late`].
 pub(crate) async fn call<M, R, F>(
     limit: Duration,
     message: M,
@@ -19,7 +22,16 @@ where
     let mut request = Request::new(message);
     request.set_timeout(limit);
     let answer = timeout(limit, method(request)).await;
-    let answer = answer
-        .map_err(|_elapsed| Status::deadline_exceeded(format!("no answer within {limit:?}")))?;
+    let answer = answer.map_err(|elapsed| {
+        let mut late = Status::deadline_exceeded(format!("no answer within {limit:?}"));
+        late.set_source(Arc::new(elapsed));
+        late
+    })?;
     answer.map(Response::into_inner)
+}
+
+/// Returns `true` if [`call`] gave up waiting, and `false` if the callee itself answered
+/// `DEADLINE_EXCEEDED`.
+pub(crate) fn is_late(status: &Status) -> bool {
+    status.source().is_some_and(|source| source.is::<Elapsed>())
 }

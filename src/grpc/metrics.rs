@@ -29,7 +29,7 @@ use super::{MethodRules, metadata};
 ///
 /// Put it before every other layer: what those refuse counts, too. A call that nobody answers any
 /// more, since the caller left or the time was over, ends as `Canceled`. A method without a rule
-/// counts as `other`, so that nobody can make up series.
+/// counts as `other`, so that no caller can make up series.
 ///
 /// [`Module::metrics_layer`]: super::Module::metrics_layer
 #[derive(Clone, Debug, Default)]

@@ -28,7 +28,7 @@ mod status;
 pub mod tls;
 
 pub use authorize::{MethodRules, Rule};
-pub(crate) use call::call;
+pub(crate) use call::{call, is_late};
 pub use cause::cause;
 pub use client::{Attach, AttachFuture, AttachIdentity, AttachIdentityLayer, CallToken};
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target};

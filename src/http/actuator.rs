@@ -15,7 +15,7 @@ use crate::telemetry::health::{Health, State};
 /// it takes.
 pub type MetricsText = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = String> + Send>> + Send + Sync>;
 
-/// What is told of a module.
+/// What is shown of a module.
 #[derive(Clone)]
 pub struct Site {
     about: About,
@@ -34,12 +34,12 @@ pub struct About {
     pub deployment: String,
 }
 
-/// How much is told.
+/// How much is shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Details {
     /// All there is, on this machine alone.
     Shown,
-    /// The status, to everybody else.
+    /// The status, to all other callers.
     Hidden,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Debug for Site {
 }
 
 impl Site {
-    /// Tells who the module is, how it is by `health`, and what it counted by `metrics`.
+    /// Shows what the module is, its state from `health`, and its counts from `metrics`.
     pub fn new(about: About, health: Health, metrics: MetricsText) -> Self {
         Self {
             about,
@@ -77,7 +77,7 @@ impl Site {
         match route {
             Route::Links => of_json(StatusCode::OK, &links()),
             Route::Health => health(&self.health.current(), details),
-            // Whoever answers is alive.
+            // A module that answers is alive.
             Route::Liveness => probe(
                 Map::from_iter([("livenessState", UP)].map(part)),
                 UP,

@@ -40,7 +40,7 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 ///
 /// Each connection has one request, 5 s for its headers, and ends after 10 s whatever happens.
 /// There are 64 at most, fewer where the process has few file descriptors; the oldest gives way to
-/// a new one. What the parts of the health say of themselves is told where the listener is on
+/// a new one. The details of each part of the health are sent where the listener is on
 /// loopback, else only whether the module is ready.
 pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
     let loopback = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());

@@ -55,7 +55,7 @@ impl ServiceIdentity {
         }))
     }
 
-    /// Makes an identity that nobody verified, for the unit tests of handlers.
+    /// Makes an unverified identity, for the unit tests of handlers.
     #[cfg(feature = "testing")]
     pub fn for_tests(module: ModuleType, id: &DeploymentName, roles: Roles) -> Self {
         Self::new(module, id.as_str(), roles)

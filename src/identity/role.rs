@@ -72,7 +72,7 @@ impl fmt::Display for Role {
 pub struct Roles(Arc<[Role]>);
 
 impl Roles {
-    /// Tells whether `role` is among them, without regard to case.
+    /// Returns `true` if `role` is among them, ignoring case.
     pub fn contains(&self, role: &Role) -> bool {
         self.0.contains(role)
     }
@@ -82,7 +82,7 @@ impl Roles {
         self.0.iter()
     }
 
-    /// Tells whether there is none.
+    /// Returns `true` if there are no roles.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

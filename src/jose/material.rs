@@ -221,7 +221,7 @@ fn public(key: VerifyingKey) -> KeyMaterial {
     KeyMaterial::Public(key, None)
 }
 
-/// Object identifiers in DER that tell what a refused key is.
+/// Object identifiers in DER, to name the kind of a refused key.
 const KINDS: [(&[u8], &str); 7] = [
     (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", "RSA"),
     (b"\x06\x05\x2b\x81\x04\x00\x22", "EC P-384"),

@@ -25,7 +25,7 @@ pub enum ValueError {
     #[error("is not a size such as `4MB`, `512KB` or `4194304`")]
     Size,
     /// Not one of a few words.
-    #[error("is none of {0}")]
+    #[error("is not one of {0}")]
     Choice(String),
 }
 

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 #[non_exhaustive]
 pub enum PlaceholderError {
     /// The name is not set, and there is no default.
-    #[error("nobody sets {}", crate::diagnostic::quote(.0))]
+    #[error("{} is not set", crate::diagnostic::quote(.0))]
     Unresolved(String),
     /// The names lead back to where they started.
     #[error("{} leads back to itself", crate::diagnostic::quote(.0))]

@@ -24,9 +24,6 @@ pub enum ConvertError {
     /// Constraints over their limit.
     #[error("`constraints`: {0}")]
     Constraints(ConstraintsError),
-    /// A number outside of the enumeration.
-    #[error("`status`: {0} is not an engine status")]
-    Status(i32),
 }
 
 /// Reads `engine_id`.
@@ -90,16 +87,16 @@ impl From<EngineStatus> for wire::EngineStatus {
     }
 }
 
-/// Reads `status`.
-///
-/// # Errors
-///
-/// When `number` is unspecified or outside of the enumeration.
-pub fn engine_status(number: i32) -> Result<EngineStatus, ConvertError> {
+/// Reads a status; returns `None` if `number` is unspecified or unknown to this version.
+pub fn engine_status(number: i32) -> Option<EngineStatus> {
     EngineStatus::ALL
         .into_iter()
         .find(|status| wire::EngineStatus::from(*status) as i32 == number)
-        .ok_or(ConvertError::Status(number))
+}
+
+/// Returns the word of the status `number`; `UNSPECIFIED` if it is unknown to this version.
+pub fn status_word(number: i32) -> &'static str {
+    engine_status(number).map_or("UNSPECIFIED", EngineStatus::as_str)
 }
 
 impl From<FailureKind> for wire::DialBackFailureKind {
@@ -157,16 +154,21 @@ impl From<&Engine> for wire::Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::engine::Owner;
 
     #[test]
     fn every_status_comes_back_as_it_went() {
         for status in EngineStatus::ALL {
             let number = wire::EngineStatus::from(status).into();
-            assert_eq!(engine_status(number), Ok(status));
+            assert_eq!(engine_status(number), Some(status));
+            assert_eq!(status_word(number), status.as_str());
         }
         for number in [0, 5, -1] {
-            assert_eq!(engine_status(number), Err(ConvertError::Status(number)));
+            assert_eq!(engine_status(number), None);
+            assert_eq!(status_word(number), "UNSPECIFIED");
         }
     }
 
@@ -184,6 +186,38 @@ mod tests {
         for number in [0, 10, -1] {
             assert_eq!(failure_kind(number), None);
         }
+    }
+
+    #[test]
+    fn engine_goes_to_the_wire_field_by_field() {
+        let time = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let engine = Engine {
+            id: EngineId::from_random([7; 16]),
+            address: EngineAddress::new("user-VirtualBox", 8532).unwrap(),
+            constraints: EngineConstraints::default(),
+            status: EngineStatus::Disconnected,
+            status_reason: Some("timed out".into()),
+            dial_back_failure: Some(DialBackFailure::new(FailureKind::NotReached, "x")),
+            owner: Owner {
+                deployment: "dpe-dev".into(),
+                module: "dpe".into(),
+                environment: None,
+                fingerprint: "kHSz".into(),
+            },
+            registered_at: time(1_234),
+            over_loopback: false,
+            last_seen_at: time(5_678),
+        };
+
+        let sent = wire::Engine::from(&engine);
+
+        assert_eq!(sent.id, engine.id.to_string());
+        assert_eq!((&*sent.deployment, &*sent.module), ("dpe-dev", "dpe"));
+        assert_eq!((&*sent.environment, &*sent.fingerprint), ("", "kHSz"));
+        assert_eq!(sent.status_reason, "timed out");
+        assert_eq!(sent.registered_at, Some(time(1_234).into()));
+        assert_eq!(sent.last_seen_at, Some(time(5_678).into()));
+        assert_eq!(sent.dial_back_failure.unwrap().detail, "x");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which addresses may be dialled back, and for whom: rules alone, without I/O.
+//! Which addresses may be dialled back for which deployment: rules only, no I/O.
 
 mod allowed;
 mod book;
@@ -37,7 +37,7 @@ pub struct Destination<'a> {
 
 /// Which addresses may be dialled back.
 ///
-/// An engine says itself where it listens, so whoever holds a trusted key chooses what the
+/// An engine says itself where it listens, so the holder of a trusted key chooses what the
 /// registry connects to. The registry therefore dials no port below 1024, nothing that is no
 /// single host ([`RefusedRange`]), not itself, and its own machine only for engines that called
 /// from there. Private ranges are dialled: engines live in them.
@@ -64,10 +64,10 @@ impl AddressPolicy {
         self.rules.rules_of(deployment)
     }
 
-    /// Tells whether `destination`, which is `resolved`, may be dialled.
+    /// Checks whether `destination`, which is `resolved`, may be dialled.
     ///
     /// Judges the port and each of `resolved`; what is dialled must be one of these, not a second
-    /// answer of the resolver. `is_local` tells whether an address is one of this machine's: it is
+    /// answer of the resolver. `is_local` returns `true` for an address of this machine: it is
     /// asked where this process listens on every address at the destination's port.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What may be done to an engine, by whom, and what becomes of it.
+//! What a caller may do to an engine, and how the engine's record changes.
 
 mod create;
 
@@ -41,7 +41,7 @@ pub struct EngineChange {
 /// The engines and the rules of their life.
 ///
 /// Every change is one compare-and-set on the store, so callers may race. Each change of status
-/// is logged once and sent to whoever [subscribes](Self::subscribe). That a caller may write at
+/// is logged once and sent to every [subscriber](Self::subscribe). That a caller may write at
 /// all (its role) is decided before it gets here; that it owns the engine is decided here.
 #[derive(Debug)]
 pub struct EngineRegistry {
@@ -67,7 +67,7 @@ impl EngineRegistry {
 
     /// Receives every change from now on.
     ///
-    /// A receiver that falls more than 1024 changes behind misses the oldest, and is told so.
+    /// A receiver that falls more than 1024 changes behind misses the oldest, and gets an error that says so.
     pub fn subscribe(&self) -> broadcast::Receiver<EngineChange> {
         self.changes.subscribe()
     }
@@ -108,7 +108,7 @@ impl EngineRegistry {
                 Err(RegistryError::NotFound(_)) => {}
                 renewed => return renewed,
             }
-            // Whoever else creates it first owns it; then the renewal decides.
+            // If another caller creates it first, that caller owns it, and the renewal decides.
             if let Some(created) = self.create(&new).await? {
                 events::register_engine(&caller.identity, &created);
                 self.announce(None, &created);
@@ -197,7 +197,7 @@ impl EngineRegistry {
     /// Notes how the dial-back to `checked` ended; returns the record after it.
     ///
     /// `checked` is the record that the dial-back was made for. Where the engine has since been
-    /// registered anew, the outcome says nothing about it and is dropped.
+    /// registered again, the outcome does not apply to it and is dropped.
     ///
     /// # Errors
     ///
@@ -343,7 +343,7 @@ impl EngineRegistry {
 
     fn announce(&self, old: Option<EngineStatus>, engine: &Arc<Engine>) {
         let engine = Arc::clone(engine);
-        // Nobody listening is no fault.
+        // It is no fault if there is no receiver.
         let _ = self.changes.send(EngineChange { old, engine });
     }
 }
@@ -360,7 +360,7 @@ impl Updated {
     }
 }
 
-/// Tells whether registering `new` over `engine` leads back to NEW.
+/// Returns `true` if registering `new` over `engine` leads back to NEW.
 fn begins_anew(engine: &Engine, new: &Engine) -> bool {
     engine.address != new.address || transition(engine.status, Event::Registered).is_some()
 }

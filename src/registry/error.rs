@@ -7,7 +7,7 @@ use crate::engine::EngineId;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// The engine belongs to another deployment. Who it is, is not told.
+    /// The engine belongs to another deployment. Its owner is not named.
     #[error("engine {0} belongs to another deployment")]
     EngineNotOwned(EngineId),
     /// No such engine, or one that is INACTIVE and has to register again.

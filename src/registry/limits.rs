@@ -12,7 +12,7 @@ use super::store::Counts;
 /// INACTIVE ones count, since their owners are kept, but only as long as there is room: where a
 /// new engine finds none, the INACTIVE engine of the same deployment that was not seen for longest
 /// is forgotten, and its id is anybody's again. No deployment makes room at another's expense, so
-/// nobody can push out an id in order to take it.
+/// no deployment can push out an ID in order to take it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// The most engines in all. Default: 10000.

@@ -2,7 +2,7 @@
 //!
 //! An event carries its own name in `eventId`. `authenticatedUser` and `correlationId` stand
 //! before it in the JSON line and are left out of the composed text. Whatever a peer supplied goes
-//! through [`Untrusted`]. Events tell changes, not retries: whoever calls decides that.
+//! through [`Untrusted`]. Events report changes, not retries: the caller decides which is which.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use super::{Untrusted, UntrustedReason};
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineId, EngineStatus, FailureKind};
 use crate::identity::ServiceIdentity;
 
-// The seed's own logger names: whoever searches an existing log finds these lines.
+// The seed's own logger names, so that searches for them find these lines.
 const REGISTRY: &str = "com.ataccama.dpm.registry.EngineRegistryServiceImpl";
 const STATUS_CHECKER: &str = "com.ataccama.dpe.service.StatusChecker";
 
@@ -94,7 +94,7 @@ pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure) {
         engine = %engine,
         status = engine.status.as_str(),
         kind = failure.kind.as_str(),
-        side = side(failure.kind == FailureKind::Refused),
+        side = failure.reason.as_ref().map(|_| side(failure.kind == FailureKind::Refused)),
         reason = failure.reason.as_deref(),
         detail = &*failure.detail,
         message = format_args!("Engine is not ready: {}.", failure.kind.summary())
@@ -117,7 +117,7 @@ pub fn register(engine: EngineId, dpm_url: impl Display) {
     );
 }
 
-/// `waitingForDpm`: the DPM cannot be reached; told once for each cause.
+/// `waitingForDpm`: the DPM cannot be reached; logged once for each cause.
 pub fn waiting_for_dpm(engine: EngineId, dpm_url: impl Display, cause: &str, help: &str) {
     warn!(
         target: STATUS_CHECKER,
@@ -189,7 +189,7 @@ pub fn auth_rejected(call: &RejectedCall<'_>, suppressed: u64) {
     );
 }
 
-/// `methodWithoutRule`: a verified caller asked for a method that no rule allows; told once for each
+/// `methodWithoutRule`: a verified caller asked for a method that no rule allows; logged once for each
 /// method.
 pub fn method_without_rule(method: &str) {
     warn!(
@@ -210,7 +210,7 @@ pub fn handler_panicked(method: &str) {
     );
 }
 
-/// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any; told
+/// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any; logged
 /// once for each cause until it is calm again.
 pub fn listener_crowded(cause: impl Display) {
     warn!(
@@ -232,7 +232,7 @@ pub fn listener_calm(closed: u64) {
     );
 }
 
-/// `tlsHandshakeFailed`: somebody connected and did not complete a TLS handshake; told when the
+/// `tlsHandshakeFailed`: a caller connected and did not complete a TLS handshake; logged when the
 /// cause changes.
 pub fn tls_handshake_failed(peer: SocketAddr, cause: &str) {
     warn!(
@@ -304,14 +304,14 @@ pub fn engine_not_ready(
         dpmUrl = %dpm_url,
         status = status.as_str(),
         kind = failure.map(|(kind, _)| kind.as_str()),
-        side = failure.map(|(kind, _)| side(kind != FailureKind::Refused)),
+        side = failure.and_then(|(kind, reason)| reason.map(|_| side(kind != FailureKind::Refused))),
         reason = failure.and_then(|(_, reason)| reason),
         detail = %UntrustedReason(detail),
         message = "The DPM does not see this engine as ready."
     );
 }
 
-/// `clockSkewed`: the clock of a callee differs from this one by over half of the leeway; told once,
+/// `clockSkewed`: the clock of a callee differs from this one by over half of the leeway; logged once,
 /// until it is in step again. `ahead` is in seconds.
 pub fn clock_skewed(deployment: &str, ahead: f64, leeway: Duration) {
     let (seconds, which) = (ahead.abs(), direction(ahead));
@@ -356,17 +356,17 @@ pub fn registry_failed(cause: &str) {
     );
 }
 
-/// `configReloaded`: changed files are in force from now on.
+/// `configReloaded`: changed files are applied.
 pub fn config_reloaded(files: &str) {
     info!(
         target: SERVER,
         eventId = "configReloaded",
         files,
-        message = "Changed files are in force."
+        message = "The changed files are applied."
     );
 }
 
-/// `configReloaded`: a module's changed settings are in force from now on. `changes` names them;
+/// `configReloaded`: a module's changed settings are applied. `changes` names them;
 /// `warnings` counts what `check` would say of the files.
 pub fn settings_reloaded(files: &str, changes: &str, warnings: usize) {
     let nothing = changes.is_empty();
@@ -379,13 +379,13 @@ pub fn settings_reloaded(files: &str, changes: &str, warnings: usize) {
         message = if nothing {
             "The settings are in order; nothing changed that a reload changes."
         } else {
-            "Changed settings are in force."
+            "The changed settings are applied."
         }
     );
 }
 
-/// `configNeedsRestart`: the files hold `settings` that differ from those in force, which only a
-/// restart changes; told when more of them differ.
+/// `configNeedsRestart`: the files hold `settings` that differ from the current ones, which only a
+/// restart changes; logged when more of them differ.
 pub fn restart_needed(files: &str, settings: &str) {
     warn!(
         target: SERVER,
@@ -397,7 +397,7 @@ pub fn restart_needed(files: &str, settings: &str) {
 }
 
 /// `revocationKept`: a key was revoked before, its file does not say so any more, and does not say
-/// `is-revoked=false` either; told at each reload.
+/// `is-revoked=false` either; logged at each reload.
 pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
     warn!(
         target: SERVER,
@@ -409,17 +409,17 @@ pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
     );
 }
 
-/// `configUnsettled`: the files have changed without pause `since`; told once, until they stand still.
+/// `configUnsettled`: the files have changed without pause `since`; logged once, until they stop changing.
 pub fn config_unsettled(files: &str, since: Duration) {
     warn!(
         target: SERVER,
         eventId = "configUnsettled",
         files,
-        message = format_args!("The files have not stood still for {} s: what they hold is not in force. See who writes them.", since.as_secs())
+        message = format_args!("The files have changed for {} s without pause, so they are not applied. Check which program writes them.", since.as_secs())
     );
 }
 
-/// `configReloadFailed`: changed files cannot be used, what was in force stays; told once for each
+/// `configReloadFailed`: changed files cannot be used and the current settings stay; logged once for each
 /// cause.
 pub fn config_reload_failed(files: &str, cause: &str) {
     error!(
@@ -427,6 +427,6 @@ pub fn config_reload_failed(files: &str, cause: &str) {
         eventId = "configReloadFailed",
         files,
         cause,
-        message = "Changed files cannot be used; what was in force stays in force."
+        message = "The changed files cannot be used; the current settings stay."
     );
 }

@@ -74,7 +74,7 @@ impl Health {
             .send_if_modified(|state| !std::mem::replace(&mut state.stopping, true));
     }
 
-    /// Tells whether the module is ready.
+    /// Returns `true` if the module is ready.
     pub fn is_ready(&self) -> bool {
         self.state.borrow().is_ready()
     }
@@ -125,13 +125,13 @@ impl fmt::Debug for Health {
 }
 
 impl State {
-    /// Tells whether every required part is up, there is one, and the module is not stopping.
+    /// Returns `true` if there is a required part, all of them are up, and the module is not stopping.
     pub fn is_ready(&self) -> bool {
         let mut required = self.parts.iter().filter(|part| part.required).peekable();
         !self.stopping && required.peek().is_some() && required.all(|part| part.up)
     }
 
-    /// Tells whether the module is about to end.
+    /// Returns `true` if the module is about to end.
     pub fn is_stopping(&self) -> bool {
         self.stopping
     }

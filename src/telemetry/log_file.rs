@@ -1,4 +1,4 @@
-//! The log file: appended to, rolled, opened anew when somebody moves it away.
+//! The log file: appended to, rolled, opened again after it was moved away.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};

@@ -40,7 +40,7 @@ pub struct LogLayer {
 type Output = Box<dyn Fn(&str) + Send + Sync>;
 
 impl LogLayer {
-    /// Makes a layer without outputs that tells `clock`'s time in `zone`.
+    /// Makes a layer without outputs that writes the time of `clock` in `zone`.
     pub fn new(clock: Arc<dyn Clock>, zone: TimeZone) -> Self {
         Self {
             clock,

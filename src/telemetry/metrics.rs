@@ -38,7 +38,9 @@ pub struct Metrics {
     clock_skew: GaugeVec,
     /// By deployment: the skew that its last proof showed, or NaN.
     measured_skew: Mutex<BTreeMap<Box<str>, f64>>,
-    /// Whether a skew was ever estimated from a refusal.
+    /// The deployments whose skew is an estimate from a refusal.
+    estimates: Mutex<BTreeSet<Box<str>>>,
+    /// Whether there are any: without one, a call takes no lock.
     any_estimate: AtomicBool,
     reload: IntGauge,
     ready: IntGauge,
@@ -118,15 +120,16 @@ impl Metrics {
             clock_skew: families.fractions(
                 "countersign_peer_clock_skew_seconds",
                 "Seconds by which a peer's clock is ahead, as its last proof shows or a \
-                 later refusal tells; NaN where neither does.",
+                 later refusal shows; NaN if neither does.",
                 &["deployment"],
             )?,
             measured_skew: Mutex::default(),
+            estimates: Mutex::default(),
             any_estimate: AtomicBool::new(false),
             reload: families
                 .gauges(
                     "countersign_config_last_reload_successful",
-                    "1 while what the files say is in force, 0 while they have faults.",
+                    "1 while the files are applied, 0 while they have faults.",
                     &[],
                 )?
                 .with_label_values::<&str>(&[]),
@@ -139,8 +142,7 @@ impl Metrics {
                 .with_label_values::<&str>(&[]),
             signing_key: families.fractions(
                 "countersign_signing_key_created_timestamp_seconds",
-                "When the key was made that signs, in seconds since 1970; NaN where it does not \
-                 tell.",
+                "When the signing key was made, in seconds since 1970; NaN if that is unknown.",
                 &["kid"],
             )?,
             engines: EngineMetrics::new(&families)?,
@@ -208,6 +210,8 @@ impl Metrics {
     /// `deployment`, one from the file, is ahead by `seconds`. The estimate is shown until the
     /// clock is [measured](Self::clock_measured) or [agrees](Self::clock_agrees).
     pub fn clock_estimated(&self, deployment: &str, seconds: f64) {
+        let mut estimates = self.estimates();
+        estimates.insert(deployment.into());
         self.any_estimate.store(true, Ordering::Relaxed);
         self.update_clock(deployment, |_| seconds);
     }
@@ -216,7 +220,13 @@ impl Metrics {
     /// earlier refusal suggested.
     pub fn clock_agrees(&self, deployment: &str) {
         // Without any estimate, a call costs no more than this.
-        if self.any_estimate.load(Ordering::Relaxed) {
+        if !self.any_estimate.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut estimates = self.estimates();
+        if estimates.remove(deployment) {
+            self.any_estimate
+                .store(!estimates.is_empty(), Ordering::Relaxed);
             self.update_clock(deployment, |measured| *measured);
         }
     }
@@ -273,6 +283,10 @@ impl Metrics {
         retain(&self.trusted_keys, "deployment", &names);
         retain(&self.clock_skew, "deployment", &names);
         self.measured().retain(|name, _| names.contains(&**name));
+        let mut estimates = self.estimates();
+        estimates.retain(|name| names.contains(&**name));
+        self.any_estimate
+            .store(!estimates.is_empty(), Ordering::Relaxed);
     }
 
     /// Returns the metrics of a registry, all of them 0 if they are new.
@@ -295,6 +309,12 @@ impl Metrics {
         let skew = measured.entry(deployment.into()).or_insert(f64::NAN);
         let shown = update(skew);
         self.clock_skew.with_label_values(&[deployment]).set(shown);
+    }
+
+    fn estimates(&self) -> std::sync::MutexGuard<'_, BTreeSet<Box<str>>> {
+        self.estimates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn measured(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, f64>> {

@@ -64,7 +64,7 @@ pub(super) fn write_escaped(out: &mut impl fmt::Write, c: char) -> fmt::Result {
     }
 }
 
-/// Tells whether `c` breaks a line, moves the cursor, or reorders or hides its neighbours.
+/// Returns `true` if `c` breaks a line, moves the cursor, or reorders or hides its neighbours.
 pub fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -127,7 +127,10 @@ fn audience(members: &Map<String, Value>) -> Result<Vec<String>, Refusal> {
     }
     let texts = values.iter().map(|value| match value {
         Value::String(text) => Ok(text.clone()),
-        other => Err(wrong_type("aud", other, "a list of texts")),
+        other => {
+            let found = json::kind(other);
+            Err(malformed(format!("claim `aud` holds {found}, not text")))
+        }
     });
     texts.collect()
 }

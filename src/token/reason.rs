@@ -82,7 +82,7 @@ reasons! {
         rule: "The header's `alg` is the string `ES256`.",
         causes: &[
             "a token of an identity provider (RS256) was sent in place of the module's own",
-            "somebody tries `none` or HS256",
+            "an attacker tries `none` or HS256",
         ],
         help: "Only ES256 with P-256 deployment keys is accepted. An identity provider's RS256 token, or one with `alg` none or HS256, is never a service identity here.",
     }
@@ -173,9 +173,9 @@ reasons! {
         causes: &[
             "the caller reuses its token: `single-use-tokens` is not set there",
             "the callee has just started and refuses every token for the leeway",
-            "somebody replays a token that was read on the way",
+            "an attacker replays a token that was read on the way",
         ],
-        help: "The callee takes each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the caller does set it and this goes on, its clock is behind, or somebody replays its tokens.",
+        help: "The callee takes each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the caller does set it and this goes on, its clock is behind, or its tokens are replayed.",
     }
     /// The identity lacks the role that the method asks for.
     RoleMissing = "ROLE_MISSING", Denied {
@@ -223,7 +223,7 @@ reasons! {
         causes: &[
             "another module listens at that address",
             "the callee's key in the caller's file is out of date",
-            "the clocks differ by more than the leeway: `countersign doctor` tells",
+            "the clocks differ by more than the leeway: `countersign doctor` shows it",
         ],
         help: "What answered is not the deployment that was called, or not this call's reply: another module listens at that address, an old reply was replayed, or the callee's key in the caller's file is out of date. Run `countersign check` over both files.",
     }

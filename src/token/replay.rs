@@ -82,7 +82,7 @@ impl ReplayGuard {
         self.started + self.policy.leeway() + Duration::from_secs(1)
     }
 
-    /// Counts the use of a token that passed every other check; `issuer` is none for the module's
+    /// Counts the use of a token that passed every other check; `issuer` is `None` for the module's
     /// own.
     ///
     /// # Errors

@@ -148,7 +148,7 @@ fn has_form_of_a_hash(value: &str) -> bool {
 /// key `certificate`; `None` is this module itself.
 ///
 /// It may not where that key is pinned for another deployment, nor where the caller has pins and
-/// this is none of them: a stolen token is of no use on another deployment's connection. A
+/// this is not one of them: a stolen token is of no use on another deployment's connection. A
 /// certificate without a pin, of a caller without pins, says nothing about tokens.
 pub(super) fn certificate(
     certificate: Fingerprint,
@@ -168,10 +168,10 @@ pub(super) fn certificate(
     }
     let name = name.unwrap_or("this module itself");
     let owner = match owner {
-        Some(owner) => format!("`{owner}`"),
-        None => format!("nobody who is pinned (`{certificate}`)"),
+        Some(owner) => format!("is pinned for `{owner}`"),
+        None => format!("(`{certificate}`) is not pinned for any deployment"),
     };
-    let detail = format!("the token is by `{name}`, the connection's certificate by {owner}");
+    let detail = format!("the token is by `{name}`, but the connection's certificate {owner}");
     Err(Refusal::new(Reason::IssuerMismatch, detail))
 }
 

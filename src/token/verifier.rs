@@ -122,7 +122,7 @@ impl TokenVerifier {
     /// `certificate`, where it has one.
     ///
     /// The token is refused where that key is pinned for another deployment, and where the token's
-    /// deployment has pins and this is none of them: a stolen token is of no use on another
+    /// deployment has pins and this is not one of them: a stolen token is of no use on another
     /// deployment's connection. Such a token is not counted as used. A certificate without a pin, of
     /// a deployment without pins, says nothing about tokens.
     ///

@@ -82,6 +82,20 @@ pub(super) fn not_applied() -> Refusal {
     Refusal::new(Reason::TokenMalformed, NOT_APPLIED)
 }
 
+/// Names the rules that do not hold and that later rules build on.
+fn not_applied_after(checks: &[Check]) -> String {
+    let failed: Vec<_> = checks
+        .iter()
+        .filter(|check| check.refusal().is_some())
+        .filter(|check| [FORM, ALGORITHM, KEY, CLAIMS].contains(&check.name))
+        .map(|check| check.name)
+        .collect();
+    if failed.is_empty() {
+        return NOT_APPLIED.to_owned();
+    }
+    format!("{NOT_APPLIED}: {}", failed.join(", "))
+}
+
 /// One walk through the rules, in the order in which they are handed in.
 #[derive(Debug)]
 pub(super) enum Walk<'a> {
@@ -122,7 +136,7 @@ impl Walk<'_> {
                 (Outcome::Passed(text), Some(value))
             }
             Some(Err(refusal)) => (Outcome::Failed(refusal), None),
-            None => (Outcome::Unknown(NOT_APPLIED.to_owned()), None),
+            None => (Outcome::Unknown(not_applied_after(checks)), None),
         };
         checks.push(Check { name, outcome });
         Ok(value)

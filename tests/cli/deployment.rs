@@ -169,6 +169,9 @@ fn what_is_there_is_never_replaced() {
     let before = folder.read(DPM);
     export_own(&folder, DPM, "dpm.jwk");
     export_own(&folder, DPE, "dpe.jwk");
+    let mut renamed: serde_json::Value = serde_json::from_str(&folder.read("public.jwk")).unwrap();
+    renamed["kid"] = "another-fingerprint".into();
+    folder.write("renamed-public.jwk", renamed.to_string());
 
     for (what, arguments, word) in [
         (
@@ -197,6 +200,11 @@ fn what_is_there_is_never_replaced() {
             "another key called `key`",
         ),
         (
+            "the same key with another fingerprint",
+            "dpe-two --module dpe --public-key renamed-public.jwk",
+            "fingerprint",
+        ),
+        (
             "another environment",
             "dpe-dev --module dpe --environment prod --public-key dpe.jwk",
             "environment `dev`",
@@ -214,6 +222,18 @@ fn what_is_there_is_never_replaced() {
         assert!(run.stderr.contains(word), "{what}: {}", run.stderr);
         assert_eq!(folder.read(DPM), before, "{what}");
     }
+}
+
+#[test]
+fn deployment_under_misspelt_settings_is_there_and_has_faults() {
+    let folder = world();
+    let text = folder.read(DPM) + "\nataccama.one.platform.deployments.dpe-two.modul=dpe\n";
+    folder.write(DPM, &text);
+
+    let run = folder.run(ADD).exits(3);
+
+    assert!(run.stderr.contains("has faults"), "{}", run.stderr);
+    assert_eq!(folder.read(DPM), text);
 }
 
 #[test]

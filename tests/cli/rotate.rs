@@ -615,7 +615,7 @@ fn a_running_peer_has_the_last_word() {
     let waited = rotate(&folder, "run", "--yes --timeout 1").exits(1);
 
     for run in [refused, waited] {
-        let told = "`dpm/etc/application.properties` trusts it: written, not yet in force";
+        let told = "`dpm/etc/application.properties` trusts it: written, not yet active";
         assert!(run.stderr.contains(told), "{run:?}");
         assert!(run.stderr.contains("`configReloadFailed`"), "{run:?}");
         assert!(

@@ -172,10 +172,10 @@ fn explain_goes_on_after_a_failure_and_says_how_to_mend_each() {
     let lines: Vec<_> = run.stdout.lines().collect();
     for start in [
         "FAIL  key known     KEY_UNKNOWN: ",
-        "-     signature     unknown: ",
+        "-     signature     unknown: an earlier rule does not hold: key known",
         "PASS  times         ",
         "FAIL  audience      AUDIENCE_MISMATCH: ",
-        "-     role          unknown: ",
+        "-     role          unknown: an earlier rule does not hold: key known",
     ] {
         assert!(
             lines.iter().any(|line| line.starts_with(start)),

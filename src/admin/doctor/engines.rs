@@ -13,12 +13,13 @@ use super::peer::{Peer, unusable};
 use super::probe;
 use super::remedy::Options;
 use super::report::{Layer, Outcome, Row, Side, Visit};
-use super::way_back::{self, failure_of, not_allowed, status_of};
+use super::way_back::{self, failure_of, not_allowed};
 use crate::admin::roster;
 use crate::config::Settings;
 use crate::engine::{EngineAddress, FailureKind};
 use crate::grpc::{Module, Target, call};
 use crate::identity::DeploymentName;
+use crate::proto::convert::status_word;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
@@ -110,9 +111,9 @@ async fn of_engine(
     options: &Options,
 ) -> Visit {
     let address = engine.address.clone().unwrap_or_default();
-    let status = match status_of(engine) {
-        "READY" => String::new(),
-        other => format!(", {other}"),
+    let status = match engine.status() {
+        EngineStatus::Ready => String::new(),
+        _ => format!(", {}", status_word(engine.status)),
     };
     let title = format!(
         "engine {} of {} at {}:{}{status}",

@@ -170,8 +170,10 @@ impl Row {
     }
 
     /// Returns what is news when it changes: neither how long it took, nor by how much clocks differ.
-    pub fn outcome(&self) -> (State, Option<Side>, Vec<String>) {
-        (self.state, self.side, self.help.clone())
+    pub fn outcome(&self) -> (State, Option<Side>, Vec<String>, Option<String>) {
+        let is_fixed = self.state == State::Fail && self.layer < Layer::Clock;
+        let detail = is_fixed.then(|| self.detail.clone());
+        (self.state, self.side, self.help.clone(), detail)
     }
 }
 

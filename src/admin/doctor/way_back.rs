@@ -19,6 +19,7 @@ use crate::dpe::stored_engine_id;
 use crate::engine::{EngineId, FailureKind};
 use crate::grpc::{self, Connection, call, cause};
 use crate::identity::DeploymentName;
+use crate::proto::convert::status_word;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::proto::registry::{Engine, EngineStatus, GetEngineRequest};
 use crate::telemetry::{Untrusted, UntrustedReason};
@@ -92,7 +93,7 @@ async fn record(
     }
 }
 
-/// Says what the DPM's record of this engine is, or why there is none.
+/// Reports the DPM's record of this engine, or why there is no record.
 #[expect(
     clippy::too_many_arguments,
     reason = "each comes from a different place"
@@ -208,7 +209,7 @@ async fn listens(settings: &Settings, limit: Duration) -> bool {
 ///
 /// `peer` is the other one of the two, as the module that is examined sees it.
 pub(super) fn seen(engine: &Engine, peer: &Peer) -> Outcome<()> {
-    let status = status_of(engine);
+    let status = status_word(engine.status);
     let address = engine.address.clone().unwrap_or_default();
     let (dpm, host) = (dpm_of(peer), Untrusted(&address.hostname));
     let way = format!("{dpm} → {host}:{}, {status}", address.port);
@@ -230,12 +231,6 @@ fn dpm_of(peer: &Peer) -> String {
     } else {
         peer.name.clone()
     }
-}
-
-/// Returns the word of the engine's status.
-pub(super) fn status_of(engine: &Engine) -> &'static str {
-    let status = engine.status().as_str_name();
-    status.strip_prefix("ENGINE_STATUS_").unwrap_or(status)
 }
 
 /// Returns why the last dial-back to `engine` failed, as [`grpc::failure_of`](crate::grpc) does.

@@ -130,7 +130,7 @@ fn encoding_and_byte_order_mark_are_kept() {
     );
 }
 
-/// Tells a child that it is to pair with TLS.
+/// The file whose presence makes a child pair with TLS.
 const TLS: &str = "tls";
 
 fn pair_in(folder: &Path) -> Plan {

@@ -131,7 +131,7 @@ impl Rotation {
         self.rotation().activated_at
     }
 
-    /// Returns what another machine needs to trust the next key; none where there is none.
+    /// Returns what another machine needs to trust the next key; `None` if there is no next key.
     pub fn hand_over(&self) -> Option<HandOver> {
         let (key, key_id) = self.next()?;
         Some(HandOver {

@@ -75,7 +75,7 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
             continue;
         }
         let live = match (&settings, key) {
-            _ if asking.offline => Answer::NotAsked("nobody was asked".to_owned()),
+            _ if asking.offline => Answer::NotAsked("no module was asked".to_owned()),
             (Ok(settings), Some(key)) => match address(settings, deployment, file, asking) {
                 Ok(place) => ask_peer(settings, key, deployment, place).await,
                 Err(why) => Answer::NotAsked(why),

@@ -61,7 +61,7 @@ fn texts(folder: &Path) -> [String; 2] {
     [DPM, DPE].map(|file| fs::read_to_string(folder.join(file)).unwrap())
 }
 
-/// Tells what each module's file says of the other's keys: names, and whether they are revoked.
+/// Returns what each module's file says of the other's keys: names, and whether they are revoked.
 fn keys(folder: &Path) -> Vec<(String, bool)> {
     let rotation = read(folder);
     let keys = rotation.standings().next().unwrap().1.unwrap().keys.clone();

@@ -81,7 +81,7 @@ fn a_replaced_file_keeps_its_owner_and_group() {
     let path = folder.path().join("application.properties");
     fs::write(&path, b"a=1").unwrap();
     if chown(&path, Some(4711), Some(4712)).is_err() {
-        println!("skipped: only root gives a file to somebody else");
+        println!("skipped: only root gives a file to another user");
         return;
     }
 

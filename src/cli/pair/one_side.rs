@@ -83,7 +83,7 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
                 return Ok(());
             }
             let unasked = Failure::new(Exit::Usage, "there is no terminal to compare the words on")
-                .with_help("`--words \"…\"` compares them, `--yes` accepts the block without");
+                .with_help("`--words \"…\"` compares them, `--yes` accepts the block without comparing them");
             let question = "Does the other side read out the same words? [y/N]";
             ask(question, unasked, console)
         }

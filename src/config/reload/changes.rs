@@ -87,7 +87,7 @@ fn of_deployment(before: &Deployment, after: &Deployment) -> Vec<String> {
     changes
 }
 
-/// Returns what a deployment has besides its keys.
+/// Returns what a deployment has besides its keys; two different values have different texts.
 fn facts(deployment: &Deployment) -> [(&'static str, String); 5] {
     let pins = deployment.tls_pins.iter().map(ToString::to_string);
     let pins = pins.collect::<Vec<_>>().join(", ");
@@ -97,7 +97,8 @@ fn facts(deployment: &Deployment) -> [(&'static str, String); 5] {
         ("module", deployment.module.to_string()),
         (
             "environment",
-            environment.unwrap_or_else(|| "none".to_owned()),
+            // A name has no blank, so this text differs from every environment.
+            environment.unwrap_or_else(|| "not set".to_owned()),
         ),
         (
             "single-use-tokens",

@@ -30,7 +30,7 @@ use crate::telemetry::health::Setter;
 /// swap of a link on the way to it all count. Files that were found the same in two reads 50 ms
 /// apart are checked as at a start, environment and `--set` on top. With any error in them nothing
 /// changes and `configReloadFailed` says why, once for each content; else the module's own key, the
-/// deployments it trusts, their keys, roles and rules are current at once, as one, and
+/// deployments it trusts, their keys, roles and rules take effect together, and
 /// `configReloaded` says what changed. Settings that need a restart are named there. Files that do not
 /// stand still for 5 s are reported once, `configUnsettled`, and shown in the health until they do.
 ///
@@ -98,7 +98,7 @@ impl Reloader {
     pub fn with_addresses(settings: &Settings, module: &Module, addresses: AddressBook) -> Self {
         let follower = Follower::new(settings, module, addresses);
         let health = module.health().shown("configReload");
-        health.up("the files are in force since the start");
+        health.up("the files were applied at startup");
         Self {
             follower: Arc::new(Mutex::new(follower)),
             module: module.clone(),
@@ -161,12 +161,12 @@ impl Reloader {
             }
             Looked::Same if was_unsettled => match &self.status.borrow().failure {
                 Some(error) => self.health.down(error.clone()),
-                None => self.health.up(in_force(self.status.borrow().waiting)),
+                None => self.health.up(applied_text(self.status.borrow().waiting)),
             },
             Looked::Same | Looked::Unsettled => {}
             Looked::Applied(applied) => {
                 tell(files, applied);
-                self.health.up(in_force(applied.waiting));
+                self.health.up(applied_text(applied.waiting));
                 self.module.metrics().config_reload(true);
                 self.status.send_replace(ReloadStatus {
                     succeeded_at: Some(self.module.clock().now()),
@@ -204,16 +204,15 @@ fn tell(files: &str, applied: &Applied) {
     }
 }
 
-const UNSETTLED: &str =
-    "the files change without pause: what they hold is not in force until they stand still";
+const UNSETTLED: &str = "the files change without pause: they are applied once they stop changing";
 
 /// Returns the health's text for applied files with so many settings that need a restart.
-fn in_force(waiting: usize) -> String {
-    let files = "the files are in force";
+fn applied_text(waiting: usize) -> String {
+    let files = "the files are applied";
     match waiting {
         0 => files.to_owned(),
-        1 => format!("{files} but for 1 setting, which needs a restart"),
-        more => format!("{files} but for {more} settings, which need a restart"),
+        1 => format!("{files} except 1 setting, which needs a restart"),
+        more => format!("{files} except {more} settings, which need a restart"),
     }
 }
 

@@ -166,6 +166,18 @@ fn everything_that_decides_trust_changes_at_once_and_is_named() {
 }
 
 #[test]
+fn environment_called_none_is_a_change() {
+    let (own, peer) = (key(), key());
+    let text = own_line(&own) + &deployment("dpe-dev", "dpe", &peer);
+    let mut world = World::new(&text);
+    let environment = "ataccama.one.platform.deployments.dpe-dev.environment=none\n";
+
+    let applied = world.applied(text + environment);
+
+    assert_eq!(applied.changes, ["environment of dpe-dev not set → none"]);
+}
+
+#[test]
 fn keys_are_told_by_what_became_of_them() {
     let (own, first, second) = (own_line(&key()), key(), key());
     let two = |revoked: &str| {

@@ -256,7 +256,7 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
     }
 }
 
-/// Reports that a module without its own key cannot run. A file that only names whom to trust may
+/// Reports that a module without its own key cannot run. A file that only names trusted deployments may
 /// be a part of one that a person wants to have checked: a warning then.
 pub(in crate::config) fn no_key(
     view: &View,

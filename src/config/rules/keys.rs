@@ -20,7 +20,7 @@ const ONE_LINE: &str =
     "write the key on one line and without blanks, as `base64 -w0 key.jwk` prints it";
 const VARIABLE: &str =
     "set the environment variable `ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY` instead";
-/// Nobody makes a next key by hand.
+/// The fix for every fault of a next key, which only `rotate` makes.
 const ABORT: &str = "discard it and start again: `countersign rotate abort`";
 
 /// Why a text is not a private key that can be used: the code, what is wrong, and the fix.
@@ -149,7 +149,7 @@ pub(super) fn unusual(reader: &mut Reader<'_>, at: &Sourced, what: &str, notes: 
     }
 }
 
-/// Reports a key that everybody knows.
+/// Reports a key that is published in the vendor's guide.
 pub(super) fn report_published(
     reader: &mut Reader<'_>,
     key: &VerifyingKey,

@@ -87,7 +87,7 @@ fn near_miss(name: &Name<'_>) -> Option<String> {
         let mut pairs = written.split('.').zip(prefix.split('.'));
         let letters = pairs.try_fold((0_usize, 2_usize), |(count, left), (a, b)| {
             // Most names end here.
-            if a.len().abs_diff(b.len()) > left {
+            if a.len().abs_diff(b.len()) > 2 {
                 return None;
             }
             let left = left.checked_sub(distance_up_to(left, a, b)?)?;

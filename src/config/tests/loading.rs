@@ -176,7 +176,7 @@ fn every_option_of_the_monitor_comes_from_its_setting() {
     assert!((settings.monitor.check_disconnected_multiplier - 3.0).abs() < f64::EPSILON);
 }
 
-/// For each setting and each of a few values: a file that `check` accepts is one to run on.
+/// `check` reports an error for a value exactly if loading refuses it, for every setting.
 #[test]
 fn check_refuses_what_a_start_refuses() {
     let values = ["x y", "file:/x"];

@@ -160,6 +160,8 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io(cx)?.poll_shutdown(cx)
+        let ended = self.io(cx)?.poll_shutdown(cx);
+        // TLS writes its last record here.
+        self.patiently(cx, ended)
     }
 }

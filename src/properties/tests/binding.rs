@@ -150,6 +150,6 @@ fn words_are_compared_without_case_and_dashes() {
     assert_eq!(bind::choice("", &choices), Err(ValueError::Empty));
     assert_eq!(
         bind::choice("never", &choices).unwrap_err().to_string(),
-        "is none of `handshake`, `every-call`"
+        "is not one of `handshake`, `every-call`"
     );
 }

@@ -40,7 +40,7 @@ impl AllowedAddress {
         }
     }
 
-    /// Tells whether `hostname`, one of whose addresses is `address`, is listed by this.
+    /// Returns `true` if this lists `hostname`, which has the address `address`.
     pub(super) fn matches(&self, hostname: &str, address: IpAddr) -> bool {
         match self {
             Self::Host(host) => host.eq_ignore_ascii_case(hostname),
@@ -65,7 +65,7 @@ impl Network {
         })
     }
 
-    /// Tells whether `address`, in its canonical form, lies within.
+    /// Returns `true` if `address`, in its canonical form, is in this network.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (width, difference) = match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

@@ -1,4 +1,4 @@
-//! The address rules in force, which a reload may replace.
+//! The current address rules, which a reload may replace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ impl AddressBook {
         Self(Arc::new(ArcSwap::from_pointee(rules)))
     }
 
-    /// Puts `rules` in force for every later look.
+    /// Replaces the rules for every later check.
     pub fn replace(&self, rules: HashMap<String, AddressRules>) {
         self.0.store(Arc::new(rules));
     }

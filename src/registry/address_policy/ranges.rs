@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An address that is never dialled, whoever asks.
+/// An address that is never dialled for any deployment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RefusedRange {
     /// `0.0.0.0/8` and `::`: no destination ([RFC 1122, 3.2.1.3]); systems dial themselves instead.
@@ -16,7 +16,7 @@ pub enum RefusedRange {
     Multicast,
     /// `169.254.0.0/16` and `fe80::/10`.
     LinkLocal,
-    /// Where clouds serve credentials to whoever asks.
+    /// Where clouds serve credentials to any caller.
     Metadata,
     /// An IPv6 address that leads to a refused IPv4 address, by a tunnel or a translator.
     Embedded(Ipv4Addr),
@@ -30,7 +30,7 @@ pub enum RefusedRange {
 impl RefusedRange {
     /// Returns the range that `address` lies in, where that is a refused one.
     ///
-    /// Loopback is none of them: whether it may be dialled depends on who asks. An IPv4-mapped
+    /// Loopback is not one of them: whether it may be dialled depends on who asks. An IPv4-mapped
     /// address is judged as the IPv4 address that it is.
     pub fn of(address: IpAddr) -> Option<Self> {
         match address.to_canonical() {
@@ -68,7 +68,7 @@ fn of_v6(address: Ipv6Addr) -> Option<RefusedRange> {
         _ => {}
     }
     let inner = embedded(address)?;
-    // Loopback at the far end of a tunnel is nobody's engine.
+    // Loopback at the far end of a tunnel is not an engine.
     let refused = inner.is_loopback() || of_v4(inner).is_some();
     refused.then_some(RefusedRange::Embedded(inner))
 }

@@ -9,7 +9,7 @@ use crate::registry::{Registrant, RegistryError};
 use crate::telemetry::events;
 
 impl EngineRegistry {
-    /// Tells whether the caller may register `id`, as far as its owner is concerned.
+    /// Checks that the caller may register `id`, as far as its owner is concerned.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl EngineRegistry {
         Ok(created.map(|stored| stored.engine))
     }
 
-    /// Forgets the INACTIVE engine of `deployment` that was not seen for longest; tells whether
+    /// Forgets the INACTIVE engine of `deployment` that was not seen for longest. Returns `true` if
     /// there was one.
     async fn forget_one(&self, deployment: &str) -> Result<bool, RegistryError> {
         let mut oldest: Option<Stored> = None;

@@ -30,7 +30,7 @@ pub trait EngineStore: Debug + Send + Sync + 'static {
     /// Writes `engine` if its id is as `expected`; returns `None`, with nothing written, if not.
     fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>>;
 
-    /// Removes the record of `id` if it is at `revision`; tells whether it was.
+    /// Removes the record of `id` if it is at `revision`. Returns `true` if it was.
     fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool>;
 }
 
@@ -46,7 +46,7 @@ pub struct Stored {
     pub revision: Revision,
 }
 
-/// Tells one writing of a record from the next. Never used twice for one id.
+/// Identifies one version of a record. Never used twice for one ID.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Revision(pub u64);
 

@@ -274,3 +274,30 @@ fn refused_registration_says_its_reason_once() {
         lines[0]
     );
 }
+
+#[test]
+fn side_that_refused_is_named_as_the_module_that_logs_it_sees_it() {
+    let engine = seed_engine(EngineConstraints::default());
+    for kind in FailureKind::ALL {
+        let reason = Some("KEY_UNKNOWN");
+        let failure = DialBackFailure::new(kind, "x").with_reason("KEY_UNKNOWN");
+        let lines = logged(Format::Json, NOON, || {
+            events::engine_check_failed(&engine, &failure);
+            events::register_refused(engine.id, "localhost:8531", kind, reason, "x", "y");
+            let known = Some((kind, reason));
+            events::engine_not_ready(engine.id, "localhost:8531", EngineStatus::New, known, "x");
+        });
+
+        let sides: Vec<_> = lines
+            .iter()
+            .flat_map(|line| members(line))
+            .filter(|(name, _)| name == "side")
+            .map(|(_, side)| side)
+            .collect();
+        let expected = match kind {
+            FailureKind::Refused => ["peer", "peer", "here"],
+            _ => ["here", "here", "peer"],
+        };
+        assert_eq!(sides, expected, "{kind:?}");
+    }
+}

@@ -42,13 +42,13 @@ impl Evidence {
             (Answer::Silent(why), Some((path, Trust::Trusted))) => (
                 format!("`{}` trusts it, but {why}", path.display()),
                 format!(
-                    "mend or stop that module, go by its file with `--offline`, or do without it: \
+                    "fix or stop that module, rely on its file with `--offline`, or skip it: \
                      `--except {name}`"
                 ),
             ),
             (Answer::Refused(why), Some((path, Trust::Trusted))) => (
                 format!(
-                    "`{}` trusts it: written, not yet in force; {why}",
+                    "`{}` trusts it: written, not yet active; {why}",
                     path.display()
                 ),
                 "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \

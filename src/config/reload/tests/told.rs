@@ -56,7 +56,7 @@ async fn files_that_are_written_without_pause_are_told_and_shown_until_they_stan
         assert!(!up && detail.contains("without pause"), "{detail}");
         let expected = match &settled {
             Looked::Failed(failed) => (false, failed.error.clone()),
-            _ if before.0 => (true, "the files are in force".to_owned()),
+            _ if before.0 => (true, "the files are applied".to_owned()),
             _ => before,
         };
         tell(settled);
@@ -79,7 +79,7 @@ async fn health_says_that_settings_wait_for_a_restart() {
         let part = parts.find(|part| part.name == "configReload").unwrap();
         (part.up, part.detail.to_string())
     };
-    let but = "the files are in force but for 1 setting, which needs a restart";
+    let but = "the files are applied except 1 setting, which needs a restart";
     let applied = Applied {
         waiting: 1,
         ..Applied::default()
