@@ -53,6 +53,7 @@ pub mod grpc;
 mod http;
 pub mod identity;
 pub mod jose;
+mod program;
 mod properties;
 pub mod proto;
 pub mod registry;

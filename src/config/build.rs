@@ -98,7 +98,6 @@ impl Settings {
             },
             addresses,
             server: self.server_options(&module)?,
-            reflection: self.reflection(),
         };
         let (grpc, http) = self.listen().await?;
         let store = Arc::new(MemoryStore::default());
@@ -134,7 +133,6 @@ impl Settings {
         options.port = self.engine.port;
         options.dpm_deployment.clone_from(&dpm.deployment);
         options.server = self.server_options(&module)?;
-        options.reflection = self.reflection();
         let (grpc, http) = self.listen().await?;
         let dpe = Dpe::new(module, storage, grpc, options)?;
         Ok((dpe.with_http(http), reloader))
@@ -185,6 +183,7 @@ impl Settings {
         let tls = self.server.tls.clone();
         Ok(ServerOptions {
             tls: tls.map(|options| module.server_tls(options)).transpose()?,
+            reflection: self.reflection(),
             ..self.server.options.clone()
         })
     }

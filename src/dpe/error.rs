@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::engine::{AddressError, EngineIdError};
 use crate::grpc::{ConnectError, UnknownDeployment};
+use crate::program;
 
 /// Why the engine's id cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +43,9 @@ pub enum StartError {
     /// The engine's id cannot be read or made.
     #[error(transparent)]
     EngineId(#[from] EngineIdFileError),
-    /// The listener has no address.
-    #[error("the listener's address is unknown")]
-    Address(#[source] io::Error),
+    /// The servers are not set up.
+    #[error(transparent)]
+    Program(#[from] program::StartError),
     /// The advertised address is invalid.
     #[error("the advertised address cannot be used")]
     Advertised(#[from] AddressError),
@@ -54,7 +55,4 @@ pub enum StartError {
     /// The DPM's address is invalid.
     #[error("the DPM's address cannot be used")]
     DpmAddress(#[from] ConnectError),
-    /// The descriptors for reflection are broken.
-    #[error("the reflection service cannot be made")]
-    Reflection(#[from] tonic_reflection::server::Error),
 }

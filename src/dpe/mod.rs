@@ -4,7 +4,6 @@ mod engine_id;
 mod error;
 mod server;
 mod service;
-mod site;
 mod status_checker;
 
 pub use engine_id::{load_or_create, stored_engine_id};

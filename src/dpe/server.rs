@@ -1,5 +1,6 @@
 //! A DPE from start to stop.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
@@ -7,22 +8,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::engine_id;
 use super::error::StartError;
 use super::service::EngineService;
-use super::site;
 use super::status_checker::{Registrant, Registration, StatusChecker, StatusCheckerOptions};
 use crate::engine::{EngineAddress, EngineConstraints, EngineId};
-use crate::grpc::{
-    Drained, MethodRules, Module, Readiness, Reflection, Rule, ServeError, ServerOptions,
-    StandardServices, cause, serve,
-};
-use crate::http;
+use crate::grpc::{Drained, MethodRules, Module, Rule, ServeError, ServerOptions};
 use crate::identity::DeploymentName;
-use crate::proto::engine::engine_service_server::EngineServiceServer;
+use crate::program::{Program, site};
+use crate::proto::engine::engine_service_server as server;
 use crate::storage::Storage;
-use crate::telemetry::events;
 
 /// How a DPE runs.
 #[derive(Clone, Debug)]
@@ -39,12 +36,10 @@ pub struct Options {
     pub status_checker: StatusCheckerOptions,
     /// The bounds of the server.
     pub server: ServerOptions,
-    /// Whether reflection is served.
-    pub reflection: Reflection,
 }
 
 impl Options {
-    /// Takes the defaults: advertises `localhost` and the bound port, reflection off.
+    /// Takes the defaults: advertises `localhost` and the bound port.
     pub fn new(status_checker: StatusCheckerOptions) -> Self {
         Self {
             hostname: "localhost".to_owned(),
@@ -53,7 +48,6 @@ impl Options {
             dpm_deployment: None,
             status_checker,
             server: ServerOptions::default(),
-            reflection: Reflection::Off,
         }
     }
 }
@@ -61,15 +55,9 @@ impl Options {
 /// A DPE that is ready to serve.
 #[derive(Debug)]
 pub struct Dpe {
-    module: Module,
-    listener: TcpListener,
-    address: SocketAddr,
+    program: Program,
     engine: Registrant,
     checker: StatusChecker,
-    standard: StandardServices,
-    server: ServerOptions,
-    storage: Storage,
-    http: Option<TcpListener>,
 }
 
 impl Dpe {
@@ -87,50 +75,41 @@ impl Dpe {
         options: Options,
     ) -> Result<Self, StartError> {
         let id = engine_id::load_or_create(storage.folder())?;
-        let address = listener.local_addr().map_err(StartError::Address)?;
-        let port = options.port.unwrap_or_else(|| address.port());
-        let engine = Registrant {
-            id,
-            address: EngineAddress::new(&options.hostname, port.into())?,
-            constraints: options.constraints,
-        };
         let dpm = match options.dpm_deployment {
             Some(name) => name,
             None => module.deployment_of("dpm")?,
         };
         let identity = module.client_layer(dpm.as_str())?;
-        let mut status_checker = options.status_checker;
-        status_checker.connection = status_checker.connection.towards(&dpm);
-        let checker = StatusChecker::new(engine.clone(), &identity, &module, status_checker)?;
+        let service = server::SERVICE_NAME;
+        let mut program = Program::new(module, storage, listener, options.server, service)?;
+        let port = options.port.unwrap_or_else(|| program.address.port());
+        let engine = Registrant {
+            id,
+            address: EngineAddress::new(&options.hostname, port.into())?,
+            constraints: options.constraints,
+        };
+        program.advertised = Some(engine.address.clone());
+        let mut how = options.status_checker;
+        how.connection = how.connection.towards(&dpm);
+        let checker = StatusChecker::new(engine.clone(), &identity, &program.module, how)?;
         Ok(Self {
-            standard: StandardServices::new(
-                &module,
-                options.reflection,
-                options.server.max_message_bytes,
-            )?,
-            module,
-            listener,
-            address,
+            program,
             engine,
             checker,
-            server: options.server,
-            storage,
-            http: None,
         })
     }
 
     /// Also answers probes and scrapers on `listener`, over HTTP.
     #[must_use]
-    pub fn with_http(self, listener: TcpListener) -> Self {
-        Self {
-            http: Some(listener),
-            ..self
-        }
+    pub fn with_http(mut self, listener: TcpListener) -> Self {
+        let site = site(&self.program.module, || ready(()));
+        self.program.http = Some((listener, site));
+        self
     }
 
     /// Returns the bound address.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.program.address
     }
 
     /// Returns the engine's id.
@@ -155,83 +134,45 @@ impl Dpe {
     ///
     /// When the server stops by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
-        let health = self
-            .standard
-            .health
-            .of::<EngineServiceServer<EngineService>>();
-        let readiness = Readiness::new(&self.module, health.clone()).begin().await;
-        let service = EngineService::new(self.engine.id, &self.engine.address);
-        let layer = self
-            .module
-            .server_layer(rules(self.standard.rules, &self.module))
+        let Self {
+            mut program,
+            engine,
+            checker,
+        } = self;
+        let module = program.module.clone();
+        let service = EngineService::new(engine.id, &engine.address);
+        let standard_rules = std::mem::take(&mut program.standard.rules);
+        let layer = module
+            .server_layer(rules(standard_rules, &module))
             .as_engine(service.claim().clone());
-        let service = EngineServiceServer::new(service)
-            .max_decoding_message_size(self.server.max_message_bytes);
-        let routes = self.standard.routes.add_service(service);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(readiness.run());
-        let http = self.http.as_ref().and_then(|http| http.local_addr().ok());
-        if let Some(listener) = self.http {
-            let site = site::of(&self.module);
-            tasks.spawn(async { match http::serve(listener, site).await {} });
-        }
-        let own = self.module.own();
-        events::startup(&events::StartedModule {
-            module: own.module.as_str(),
-            deployment: own.issuer(),
-            fingerprint: own.key_id.as_str(),
-            address: self.address,
-            http,
-            advertised: Some(&self.engine.address),
-        });
+        let service = server::EngineServiceServer::new(service)
+            .max_decoding_message_size(program.server.max_message_bytes);
+        program.standard.routes = program.standard.routes.add_service(service);
+        program.start().await;
 
-        let deadline = self.server.shutdown_deadline;
+        let drain_within = program.server.shutdown_deadline;
         let begun = OnceLock::new();
-        let (stop, stopped) = watch::channel(false);
-        let mut checker = JoinSet::new();
-        checker.spawn(self.checker.run(signalled(stopped)));
+        let stop = CancellationToken::new();
+        let mut registered = JoinSet::new();
+        registered.spawn(checker.run(stop.clone().cancelled_owned()));
         let stopping = async {
             shutdown.await;
             begun.get_or_init(Instant::now);
-            self.module.health().stop();
-            health.not_serving().await;
-            // The engine deregisters while the server drains.
-            stop.send_replace(true);
         };
-        let ended = serve(self.listener, layer, routes, self.server, stopping).await;
-        stop.send_replace(true);
-        let deadline = *begun.get_or_init(Instant::now) + deadline;
-        let last_call = timeout_at(deadline, checker.join_next()).await;
-        let deregistered = matches!(last_call, Ok(Some(Ok(true))));
-        events::shutdown(own.module.as_str(), &describe(&ended, deregistered));
-        drop(self.storage);
-        ended
+        let last = async {
+            stop.cancel();
+            let deadline = *begun.get_or_init(Instant::now) + drain_within;
+            match timeout_at(deadline, registered.join_next()).await {
+                Ok(Some(Ok(true))) => "; the DPM holds no registration of this engine any more",
+                _ => "; the DPM was not notified",
+            }
+        };
+        // The engine deregisters while the server drains.
+        program.serve(layer, stopping, || stop.cancel(), last).await
     }
 }
 
-/// Completes when the signal to stop is sent, or when its sender is dropped.
-async fn signalled(mut stopped: watch::Receiver<bool>) {
-    // An error says that the sender is gone.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-fn describe(ended: &Result<Drained, ServeError>, deregistered: bool) -> String {
-    let how = match ended {
-        Ok(Drained::InTime) => "Stopped".to_owned(),
-        Ok(Drained::AtDeadline) => "Stopped at the deadline with open connections".to_owned(),
-        Err(error) => cause(error),
-    };
-    let registry = if deregistered {
-        "the DPM holds no registration of this engine any more"
-    } else {
-        "the DPM was not notified"
-    };
-    format!("{how}; {registry}.")
-}
-
 fn rules(standard: MethodRules, module: &Module) -> MethodRules {
-    standard.allow(
-        "/countersign.engine.v1.EngineService/CheckStatus",
-        Rule::role(module.impersonation_role().clone()),
-    )
+    let caller = Rule::role(module.impersonation_role().clone());
+    standard.allow(&format!("/{}/CheckStatus", server::SERVICE_NAME), caller)
 }

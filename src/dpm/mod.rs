@@ -2,14 +2,12 @@
 
 mod check;
 mod dialer;
-mod error;
 mod monitor;
 mod server;
 mod service;
-mod site;
 
+pub use crate::program::StartError;
 pub use dialer::Resolver;
-pub use error::StartError;
 pub use monitor::{Monitor, MonitorOptions};
 pub use server::{Dpm, Options};
 pub use service::EngineRegistryService;

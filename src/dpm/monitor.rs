@@ -140,17 +140,11 @@ impl Monitor {
     ///
     /// When the registry's store fails.
     pub async fn check_all(&self) -> Result<(), RegistryError> {
-        let mut after = None;
-        loop {
-            let page = self.context.registry.list(after, PAGE).await?;
-            let Some(last) = page.last() else {
-                return Ok(());
-            };
-            after = Some(last.id);
-            for engine in page.iter().filter(|engine| is_kept(engine)) {
-                self.check_now(engine.id);
-            }
+        let engines = self.context.registry.all().await?;
+        for engine in engines.iter().filter(|engine| is_kept(engine)) {
+            self.check_now(engine.id);
         }
+        Ok(())
     }
 
     /// Has `engine` checked as soon as its running check, if any, is over.
@@ -383,7 +377,6 @@ async fn inactivate(context: Arc<Context>) {
     }
 }
 
-const PAGE: usize = 1000;
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

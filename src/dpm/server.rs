@@ -4,25 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use super::error::StartError;
 use super::monitor::{Monitor, MonitorOptions};
 use super::service::EngineRegistryService;
-use super::site;
-use crate::grpc::{
-    Drained, Health, MethodRules, Module, Readiness, Reflection, Rule, ServeError, ServerOptions,
-    StandardServices, cause, serve,
-};
-use crate::http;
-use crate::proto::registry::engine_registry_service_server::EngineRegistryServiceServer;
+use crate::engine::EngineStatus;
+use crate::grpc::{Drained, Health, MethodRules, Module, Rule, ServeError, ServerOptions, cause};
+use crate::program::{Program, StartError, site};
+use crate::proto::registry::engine_registry_service_server as server;
 use crate::registry::store::EngineStore;
-use crate::registry::{AddressBook, AddressPolicy, EngineRegistry, Limits};
+use crate::registry::{AddressBook, AddressPolicy, EngineRegistry, Limits, RegistryError};
 use crate::storage::Storage;
 use crate::telemetry::events;
+use crate::telemetry::metrics::EngineMetrics;
 
 /// How a DPM runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// How many engines there may be.
     pub limits: Limits,
@@ -32,34 +28,15 @@ pub struct Options {
     pub addresses: AddressBook,
     /// The bounds of the server.
     pub server: ServerOptions,
-    /// Whether reflection is served.
-    pub reflection: Reflection,
-}
-
-impl Default for Options {
-    /// Each part's own defaults; reflection is off.
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            monitor: MonitorOptions::default(),
-            addresses: AddressBook::default(),
-            server: ServerOptions::default(),
-            reflection: Reflection::Off,
-        }
-    }
 }
 
 /// A DPM that is ready to serve.
 #[derive(Debug)]
 pub struct Dpm {
-    module: Module,
-    listener: TcpListener,
-    address: SocketAddr,
+    program: Program,
     registry: Arc<EngineRegistry>,
-    standard: StandardServices,
-    options: Options,
-    storage: Storage,
-    http: Option<TcpListener>,
+    addresses: AddressBook,
+    monitor: MonitorOptions,
 }
 
 impl Dpm {
@@ -75,36 +52,31 @@ impl Dpm {
         store: Arc<dyn EngineStore>,
         options: Options,
     ) -> Result<Self, StartError> {
-        let address = listener.local_addr().map_err(StartError::Address)?;
         let clock = Arc::clone(module.clock());
+        let service = server::SERVICE_NAME;
         Ok(Self {
+            program: Program::new(module, storage, listener, options.server, service)?,
             registry: Arc::new(EngineRegistry::new(store, clock, options.limits)),
-            standard: StandardServices::new(
-                &module,
-                options.reflection,
-                options.server.max_message_bytes,
-            )?,
-            module,
-            listener,
-            address,
-            options,
-            storage,
-            http: None,
+            addresses: options.addresses,
+            monitor: options.monitor,
         })
     }
 
     /// Also answers probes and scrapers on `listener`, over HTTP.
     #[must_use]
-    pub fn with_http(self, listener: TcpListener) -> Self {
-        Self {
-            http: Some(listener),
-            ..self
-        }
+    pub fn with_http(mut self, listener: TcpListener) -> Self {
+        let metrics = self.program.module.metrics().of_engines();
+        let registry = Arc::clone(&self.registry);
+        let site = site(&self.program.module, move || {
+            count(Arc::clone(&registry), metrics.clone())
+        });
+        self.program.http = Some((listener, site));
+        self
     }
 
     /// Returns the bound address.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.program.address
     }
 
     /// Returns the registry.
@@ -114,7 +86,7 @@ impl Dpm {
 
     /// Returns what the DPM says of its health.
     pub fn health(&self) -> &Health {
-        &self.standard.health
+        &self.program.standard.health
     }
 
     /// Serves until `shutdown` completes, then drains, for the shutdown deadline at most.
@@ -124,68 +96,60 @@ impl Dpm {
     /// When the server stops by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
         let Self {
-            module,
+            mut program,
             registry,
-            options,
-            ..
+            addresses,
+            monitor,
         } = self;
-        let policy = AddressPolicy::new(vec![self.address], options.addresses);
-        let (engines, how) = (Arc::clone(&registry), options.monitor);
-        let monitor = Monitor::new(module.clone(), engines, policy, how);
-        if let Err(error) = monitor.check_all().await {
-            events::registry_failed(&cause(&error));
-        }
-        let service = EngineRegistryService::new(Arc::clone(&registry), monitor.clone());
-        let service = EngineRegistryServiceServer::new(service)
-            .max_decoding_message_size(options.server.max_message_bytes);
-        let health = self
-            .standard
-            .health
-            .of::<EngineRegistryServiceServer<EngineRegistryService>>();
-        let layer = module.server_layer(rules(self.standard.rules, &module));
-        let routes = self.standard.routes.add_service(service);
-        let readiness = Readiness::new(&module, health.clone()).begin().await;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(readiness.run());
-        let http = self.http.as_ref().and_then(|http| http.local_addr().ok());
-        if let Some(listener) = self.http {
-            let site = site::of(&module, &registry);
-            tasks.spawn(async { match http::serve(listener, site).await {} });
-        }
-        events::startup(&events::StartedModule {
-            module: module.own().module.as_str(),
-            deployment: module.own().issuer(),
-            fingerprint: module.own().key_id.as_str(),
-            address: self.address,
-            http,
-            advertised: None,
-        });
-        let stopping = async {
-            shutdown.await;
-            module.health().stop();
-            health.not_serving().await;
-            monitor.stop();
+        let policy = AddressPolicy::new(vec![program.address], addresses);
+        let module = program.module.clone();
+        let engines = Monitor::new(module.clone(), Arc::clone(&registry), policy, monitor);
+        note(engines.check_all().await);
+        let service = EngineRegistryService::new(registry, engines.clone());
+        let service = server::EngineRegistryServiceServer::new(service)
+            .max_decoding_message_size(program.server.max_message_bytes);
+        program.standard.routes = program.standard.routes.add_service(service);
+        program.start().await;
+        let layer =
+            module.server_layer(rules(std::mem::take(&mut program.standard.rules), &module));
+        let last = async {
+            engines.stop();
+            ""
         };
-        let ended = serve(self.listener, layer, routes, options.server, stopping).await;
-        monitor.stop();
-        let how = match &ended {
-            Ok(Drained::InTime) => "Stopped.".to_owned(),
-            Ok(Drained::AtDeadline) => "Stopped at the deadline with open connections.".to_owned(),
-            Err(error) => cause(error),
-        };
-        events::shutdown(module.own().module.as_str(), &how);
-        drop(self.storage);
-        ended
+        program
+            .serve(layer, shutdown, || engines.stop(), last)
+            .await
     }
 }
 
+/// Logs that the registry's store failed, if it did.
+pub(super) fn note(done: Result<(), RegistryError>) {
+    if let Err(error) = done {
+        events::registry_failed(&cause(&error));
+    }
+}
+
+/// Counts the engines of `registry`, for the metrics.
+async fn count(registry: Arc<EngineRegistry>, metrics: EngineMetrics) {
+    let counted = registry.all().await.map(|engines| {
+        for status in EngineStatus::ALL {
+            let of_status = engines.iter().filter(|engine| engine.status == status);
+            metrics.engines(status, of_status.count());
+        }
+    });
+    note(counted);
+}
+
 fn rules(standard: MethodRules, module: &Module) -> MethodRules {
-    let impersonator = || Rule::role(module.impersonation_role().clone());
-    let method = |name: &str| format!("/countersign.registry.v1.EngineRegistryService/{name}");
-    standard
-        .allow(&method("RegisterEngine"), impersonator())
-        .allow(&method("Heartbeat"), impersonator())
-        .allow(&method("DeregisterEngine"), impersonator())
-        .allow(&method("GetEngine"), impersonator().or_own_module())
-        .allow(&method("ListEngines"), impersonator().or_own_module())
+    let caller = Rule::role(module.impersonation_role().clone());
+    let methods = [
+        ("RegisterEngine", caller.clone()),
+        ("Heartbeat", caller.clone()),
+        ("DeregisterEngine", caller.clone()),
+        ("GetEngine", caller.clone().or_own_module()),
+        ("ListEngines", caller.or_own_module()),
+    ];
+    methods.into_iter().fold(standard, |rules, (name, rule)| {
+        rules.allow(&format!("/{}/{name}", server::SERVICE_NAME), rule)
+    })
 }

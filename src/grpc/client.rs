@@ -210,7 +210,7 @@ where
             Ok(answer) => answer.map_err(no_reply)?,
             Err(status) => return Poll::Ready(Ok(ReplyBody::instead(status))),
         };
-        metadata::drop_broken_details(response.headers_mut());
+        metadata::drop_foreign_details(response.headers_mut());
         let attached = this.attached.take();
         if let Some(Attached { tokens, token, .. }) = &attached {
             tokens.note_time(token, &response);

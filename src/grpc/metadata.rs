@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 use tonic::Status;
 
+use super::status::reason_of;
 use crate::token::{Reason, Refusal};
 
 /// The caller's nonce: 22 base64url characters, fresh for each attempt.
@@ -59,12 +60,18 @@ pub(super) fn authorization(token: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Drops status details that are no base64, at which tonic would panic: the far side sends them.
-pub(super) fn drop_broken_details(headers: &mut HeaderMap) {
-    let broken = headers
-        .get(Status::GRPC_STATUS_DETAILS)
-        .is_some_and(|details| DETAILS.decode(details.as_bytes()).is_err());
-    if broken {
+/// Drops status details that the far side may not send: those that are no base64, at which tonic
+/// would panic, and those with a reason that only a caller raises.
+///
+/// A status with such a reason is therefore always the verdict of this module's own layer.
+pub(super) fn drop_foreign_details(headers: &mut HeaderMap) {
+    let Some(details) = headers.get(Status::GRPC_STATUS_DETAILS) else {
+        return;
+    };
+    let is_sound = DETAILS.decode(details.as_bytes()).is_ok();
+    let status = is_sound.then(|| Status::from_header_map(headers));
+    let reason = status.flatten().and_then(|status| reason_of(&status));
+    if !is_sound || reason.is_some_and(Reason::is_raised_by_caller) {
         headers.remove(Status::GRPC_STATUS_DETAILS);
     }
 }
@@ -138,7 +145,7 @@ mod tests {
             let details = (name.clone(), HeaderValue::from_static(details));
             let mut headers = HeaderMap::from_iter([status, details.clone()]);
 
-            drop_broken_details(&mut headers);
+            drop_foreign_details(&mut headers);
 
             assert_eq!(headers.contains_key(name), kept, "{details:?}");
             assert!(Status::from_header_map(&headers).is_some());

@@ -92,7 +92,8 @@ impl MetricsLayer {
     }
 }
 
-const OWN_DESCRIPTORS: [&[u8]; 4] = [
+/// What this crate's own services and those of gRPC are.
+pub(super) const OWN_DESCRIPTORS: [&[u8]; 4] = [
     proto::FILE_DESCRIPTOR_SET,
     tonic_health::pb::FILE_DESCRIPTOR_SET,
     tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,

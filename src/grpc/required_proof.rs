@@ -182,7 +182,7 @@ impl Trust {
         let judged = match polled {
             Some(Ok(frame)) => match frame.into_trailers() {
                 Ok(mut trailers) => {
-                    metadata::drop_broken_details(&mut trailers);
+                    metadata::drop_foreign_details(&mut trailers);
                     let judged = self.judge_end(&mut trailers);
                     judged.map(|()| Some(Ok(Frame::trailers(trailers))))
                 }

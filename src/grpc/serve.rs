@@ -24,7 +24,17 @@ const SILENT_GRACE: Duration = Duration::from_millis(250);
 /// How long a connection's task may take to notice that its socket is closed.
 const CUTTING: Duration = Duration::from_secs(1);
 
-/// The bounds of a server, and its TLS.
+/// Whether a server answers reflection requests, which everyone may send.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Reflection {
+    /// It does: clients such as grpcurl learn the services from it. For loopback listeners.
+    On,
+    /// It does not.
+    #[default]
+    Off,
+}
+
+/// The bounds of a server, its TLS and its reflection.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// How long open calls may take to finish after a shutdown began.
@@ -37,11 +47,13 @@ pub struct ServerOptions {
     pub connections: ConnectionLimits,
     /// TLS, where the server has it.
     pub tls: Option<ServerTls>,
+    /// Whether reflection is served.
+    pub reflection: Reflection,
 }
 
 impl Default for ServerOptions {
     /// 10 s, since one silent connection would hold the process for ever; 30 s for a reply; 4 MiB;
-    /// no TLS.
+    /// no TLS, no reflection.
     fn default() -> Self {
         Self {
             shutdown_deadline: Duration::from_secs(10),
@@ -49,6 +61,7 @@ impl Default for ServerOptions {
             max_message_bytes: 4 * 1024 * 1024,
             connections: ConnectionLimits::default(),
             tls: None,
+            reflection: Reflection::Off,
         }
     }
 }

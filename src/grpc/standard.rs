@@ -1,24 +1,13 @@
 //! What every module serves beside its own services: identity, health, reflection.
 
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 
-use crate::proto;
-
+use super::metrics::OWN_DESCRIPTORS;
+use super::serve::{Reflection, ServerOptions};
 use super::{MethodRules, Module, Rule};
-
-/// Whether a server answers reflection requests, which everyone may send.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Reflection {
-    /// It does: clients such as grpcurl learn the services from it. For loopback listeners.
-    On,
-    /// It does not.
-    #[default]
-    Off,
-}
 
 /// The services that every module has, and the rules for them.
 ///
@@ -35,17 +24,19 @@ pub struct StandardServices {
 }
 
 impl StandardServices {
-    /// Makes them for `module`; each takes messages of `max_message_bytes` at most. Nothing is
-    /// healthy yet.
+    /// Makes them for `module`, which also serves the services that `own` names. Nothing is healthy
+    /// yet.
     ///
     /// # Errors
     ///
     /// When the compiled-in descriptors cannot be served.
     pub fn new(
         module: &Module,
-        reflection: Reflection,
-        max_message_bytes: usize,
+        options: &ServerOptions,
+        own: &[&'static str],
     ) -> Result<Self, ReflectionError> {
+        let max_message_bytes = options.max_message_bytes;
+        let services = [&["", "countersign.identity.v1.IdentityService"], own].concat();
         let (reporter, health) = tonic_health::server::health_reporter();
         let identity = module.identity_service();
         let mut routes = Routes::new(identity.max_decoding_message_size(max_message_bytes))
@@ -56,15 +47,15 @@ impl StandardServices {
                 Rule::any_identity().or_own_module(),
             )
             .allow("/grpc.health.v1.Health/*", Rule::everyone());
-        if reflection == Reflection::On {
+        if options.reflection == Reflection::On {
             routes = routes
                 .add_service(
-                    descriptors()
+                    descriptors(&services)
                         .build_v1()?
                         .max_decoding_message_size(max_message_bytes),
                 )
                 .add_service(
-                    descriptors()
+                    descriptors(&services)
                         .build_v1alpha()?
                         .max_decoding_message_size(max_message_bytes),
                 );
@@ -76,18 +67,26 @@ impl StandardServices {
         Ok(Self {
             routes,
             rules,
-            health: Health {
-                reporter,
-                services: vec!["", "countersign.identity.v1.IdentityService"],
-            },
+            health: Health { reporter, services },
         })
     }
 }
 
-fn descriptors() -> Builder<'static> {
-    Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+/// Describes what is served: `services`, health and reflection itself.
+fn descriptors(services: &[&'static str]) -> Builder<'static> {
+    let described = OWN_DESCRIPTORS.into_iter().fold(
+        Builder::configure().include_reflection_service(false),
+        Builder::register_encoded_file_descriptor_set,
+    );
+    let standard = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ];
+    let named = services.iter().filter(|name| !name.is_empty());
+    named.chain(&standard).fold(described, |described, name| {
+        described.with_service_name(*name)
+    })
 }
 
 /// The health of a module and its services, as `grpc.health.v1` reports it.
@@ -98,13 +97,6 @@ pub struct Health {
 }
 
 impl Health {
-    /// Also reports the service `S`.
-    #[must_use]
-    pub fn of<S: NamedService>(mut self) -> Self {
-        self.services.push(S::NAME);
-        self
-    }
-
     /// Says `SERVING` for the module and each service.
     pub async fn serving(&self) {
         self.set(ServingStatus::Serving).await;

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, broadcast};
 use super::error::RegistryError;
 use super::limits::{Creations, Limits};
 use super::registrant::Registrant;
-use super::store::{EngineStore, Expected};
+use super::store::{EngineStore, Expected, Stored};
 use crate::clock::Clock;
 use crate::engine::status::{Event, transition};
 use crate::engine::{
@@ -166,7 +166,7 @@ impl EngineRegistry {
             .await?;
         if updated.status_changed() {
             events::deregister_engine(&caller.identity, &updated.after);
-            self.tell_status(&updated, None);
+            self.report_status(&updated, None);
         }
         Ok(updated.after)
     }
@@ -192,6 +192,28 @@ impl EngineRegistry {
     ) -> Result<Vec<Arc<Engine>>, RegistryError> {
         let page = self.store.page(after, limit).await?;
         Ok(page.into_iter().map(|stored| stored.engine).collect())
+    }
+
+    /// Returns every engine in the order of the ids, as each page of the store was when it was read.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub async fn all(&self) -> Result<Vec<Arc<Engine>>, RegistryError> {
+        let records = self.records().await?;
+        Ok(records.into_iter().map(|stored| stored.engine).collect())
+    }
+
+    async fn records(&self) -> Result<Vec<Stored>, RegistryError> {
+        let mut all: Vec<Stored> = Vec::new();
+        loop {
+            let after = all.last().map(|stored| stored.engine.id);
+            let page = self.store.page(after, PAGE).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
     }
 
     /// Notes how the dial-back to `checked` ended; returns the record after it.
@@ -238,7 +260,7 @@ impl EngineRegistry {
             })
             .await?;
         let reason_changed = updated.before.status_reason != updated.after.status_reason;
-        self.tell_change(&updated, reason_changed);
+        self.report_change(&updated, reason_changed);
         if let Some(failure) = &updated.after.dial_back_failure
             && reason_changed
         {
@@ -260,24 +282,18 @@ impl EngineRegistry {
         };
         let reason = format!("not seen for {} s", limit.as_secs());
         let mut changed = 0;
-        let mut after = None;
-        loop {
-            let page = self.list(after, PAGE).await?;
-            let Some(last) = page.last() else {
-                return Ok(changed);
+        let engines = self.all().await?;
+        for engine in engines.iter().filter(|engine| not_seen(engine)) {
+            let late = |engine: &Engine| {
+                Ok(inactive(engine, Event::NotSeen, &reason).filter(|_| not_seen(engine)))
             };
-            after = Some(last.id);
-            for engine in page.iter().filter(|engine| not_seen(engine)) {
-                let late = |engine: &Engine| {
-                    Ok(inactive(engine, Event::NotSeen, &reason).filter(|_| not_seen(engine)))
-                };
-                let updated = self.update(engine.id, late).await?;
-                if updated.status_changed() {
-                    self.tell_status(&updated, Some(&reason));
-                    changed += 1;
-                }
+            let updated = self.update(engine.id, late).await?;
+            if updated.status_changed() {
+                self.report_status(&updated, Some(&reason));
+                changed += 1;
             }
         }
+        Ok(changed)
     }
 
     /// Renews the registration of a known engine with what `new` says.
@@ -299,7 +315,7 @@ impl EngineRegistry {
             .await?;
         if begins_anew(&updated.before, new) {
             events::register_engine(&caller.identity, &updated.after);
-            self.tell_change(&updated, true);
+            self.report_change(&updated, true);
         }
         Ok(updated.after)
     }
@@ -326,16 +342,16 @@ impl EngineRegistry {
         }
     }
 
-    fn tell_status(&self, updated: &Updated, reason: Option<&str>) {
+    fn report_status(&self, updated: &Updated, reason: Option<&str>) {
         let Updated { before, after } = updated;
         events::set_engine_status(after, before.status, after.status, reason);
         self.announce(Some(before.status), after);
     }
 
     /// Logs and announces a change of status; announces any other where something `changed`.
-    fn tell_change(&self, updated: &Updated, changed: bool) {
+    fn report_change(&self, updated: &Updated, changed: bool) {
         if updated.status_changed() {
-            self.tell_status(updated, None);
+            self.report_status(updated, None);
         } else if changed {
             self.announce(Some(updated.before.status), &updated.after);
         }

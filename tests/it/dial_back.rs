@@ -8,7 +8,7 @@ use countersign::grpc::{ConnectionOptions, PROOF};
 use countersign::identity::Roles;
 use countersign::jose::KeyId;
 use countersign::testing::{own_deployment, trusted};
-use countersign::{Module, grpc};
+use countersign::{Module, Reason, grpc};
 use http::HeaderValue;
 
 use crate::support::impostor::Impostor;
@@ -229,6 +229,28 @@ async fn replayed_proof_makes_nobody_ready() {
 }
 
 #[tokio::test]
+async fn verdict_of_a_caller_is_not_taken_from_the_far_side() {
+    for reason in [Reason::ProofInvalid, Reason::ProofMissing] {
+        let keys = Keys::new();
+        let dpm = RunningDpm::start(keys.dpm_module()).await;
+        let proxy = Proxy::start().await;
+        let home = tempfile::tempdir().unwrap();
+        let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
+        let middlebox = Middlebox::before(dpe.address, move |_, reply| {
+            *reply = grpc::refuse(reason, Some("words of the far side")).into_http();
+        })
+        .await;
+        proxy.reroute(Some(middlebox.address));
+
+        let shown = dpm.reason(dpe.id, "says UNAUTHENTICATED (unproved)").await;
+
+        assert!(!shown.contains("words of the far side"), "{shown}");
+        assert!(!shown.contains(reason.as_str()), "{shown}");
+        dpe.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn real_key_behind_another_address_is_proved_only_for_its_own() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
@@ -408,5 +430,5 @@ async fn wrong_key_of_the_dpm_is_refused_at_registration() {
         .await;
 
     let reason = grpc::reason_of(&refused.unwrap_err());
-    assert_eq!(reason, Some(countersign::Reason::AudienceMismatch));
+    assert_eq!(reason, Some(Reason::AudienceMismatch));
 }

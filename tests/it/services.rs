@@ -1,10 +1,13 @@
 //! What every module serves.
 
+use std::net::SocketAddr;
+
 use countersign::grpc::reason_of;
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
 use countersign::testing::own_deployment;
 use countersign::{Module, Reason};
+use prost::Message as _;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -12,6 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 use tower_layer::Layer as _;
 
+use crate::support::raw::call_method;
 use crate::support::world::{Keys, RunningDpe, RunningDpm, channel, free_port, module, soon};
 
 #[tokio::test]
@@ -58,7 +62,7 @@ async fn stranger_is_told_nothing_but_the_refusal() {
     assert_eq!(reason_of(&refused), Some(Reason::TokenMissing));
 }
 
-async fn health(address: std::net::SocketAddr, service: &str) -> ServingStatus {
+async fn health(address: SocketAddr, service: &str) -> ServingStatus {
     let service = service.to_owned();
     let mut client = HealthClient::new(channel(address).await);
     let answer = client.check(HealthCheckRequest { service }).await.unwrap();
@@ -155,10 +159,75 @@ async fn reflection_lists_the_services_in_both_versions() {
 }
 
 #[tokio::test]
+async fn every_method_that_a_module_serves_has_a_rule() {
+    let keys = Keys::new();
+    let (dpm_module, dpe_module) = (keys.dpm_module(), keys.dpe_module());
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
+
+    for (caller, callee, address) in [
+        (&dpe_module, "dpm-dev", dpm.address),
+        (&dpm_module, "dpe-dev", dpe.address),
+    ] {
+        let methods = served_methods(address).await;
+        assert!(methods.len() >= 6, "{methods:?}");
+        for path in methods {
+            let answer = call_method(caller, callee, address, &path).await;
+            let code = answer.err().map(|status| status.code());
+            assert_ne!(code, Some(Code::Unimplemented), "{callee} {path}");
+        }
+    }
+    dpe.stop().await;
+}
+
+/// Asks the reflection service at `address` for the path of every method that is served there.
+async fn served_methods(address: SocketAddr) -> Vec<String> {
+    use v1::server_reflection_request::MessageRequest;
+    use v1::server_reflection_response::MessageResponse;
+
+    let mut client =
+        v1::server_reflection_client::ServerReflectionClient::new(channel(address).await);
+    let mut ask = async |question| {
+        let request = v1::ServerReflectionRequest {
+            message_request: Some(question),
+            ..Default::default()
+        };
+        let answers = client
+            .server_reflection_info(tokio_stream::once(request))
+            .await;
+        let answer = answers.unwrap().into_inner().message().await.unwrap();
+        answer.unwrap().message_response.unwrap()
+    };
+    let MessageResponse::ListServicesResponse(services) =
+        ask(MessageRequest::ListServices(String::new())).await
+    else {
+        panic!("not a list of services");
+    };
+    let mut paths = Vec::new();
+    for service in services.service {
+        let question = MessageRequest::FileContainingSymbol(service.name.clone());
+        let MessageResponse::FileDescriptorResponse(files) = ask(question).await else {
+            panic!("no file has {}", service.name);
+        };
+        for file in files.file_descriptor_proto {
+            let file = prost_types::FileDescriptorProto::decode(file.as_slice()).unwrap();
+            for found in &file.service {
+                let name = format!("{}.{}", file.package(), found.name());
+                if name == service.name {
+                    let methods = found.method.iter();
+                    paths.extend(methods.map(|method| format!("/{name}/{}", method.name())));
+                }
+            }
+        }
+    }
+    paths
+}
+
+#[tokio::test]
 async fn reflection_that_is_off_is_not_served() {
     let keys = Keys::new();
     let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
-        options.reflection = countersign::grpc::Reflection::Off;
+        options.server.reflection = countersign::grpc::Reflection::Off;
     });
     let channel = channel(dpm.address).await;
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{EngineRegistry, PAGE};
+use super::EngineRegistry;
 use crate::engine::{Engine, EngineId, EngineStatus};
-use crate::registry::store::{Expected, Stored};
+use crate::registry::store::Expected;
 use crate::registry::{Registrant, RegistryError};
 use crate::telemetry::events;
 
@@ -41,21 +41,12 @@ impl EngineRegistry {
     /// Forgets the INACTIVE engine of `deployment` that was not seen for longest. Returns `true` if
     /// there was one.
     async fn forget_one(&self, deployment: &str) -> Result<bool, RegistryError> {
-        let mut oldest: Option<Stored> = None;
-        let mut after = None;
-        loop {
-            let page = self.store.page(after, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.engine.id);
-            let inactive = page.into_iter().filter(|stored| {
-                let engine = &stored.engine;
-                engine.status == EngineStatus::Inactive && *engine.owner.deployment == *deployment
-            });
-            oldest = oldest
-                .into_iter()
-                .chain(inactive)
-                .min_by_key(|stored| stored.engine.last_seen_at);
-        }
+        let records = self.records().await?;
+        let inactive = records.into_iter().filter(|stored| {
+            let engine = &stored.engine;
+            engine.status == EngineStatus::Inactive && *engine.owner.deployment == *deployment
+        });
+        let oldest = inactive.min_by_key(|stored| stored.engine.last_seen_at);
         let Some(oldest) = oldest else {
             return Ok(false);
         };

@@ -107,11 +107,11 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance;
+    use super::super::tests::conforms;
     use super::*;
 
     #[tokio::test]
     async fn memory_store_conforms() {
-        conformance::check(|| Arc::new(MemoryStore::default())).await;
+        conforms(|| Arc::new(MemoryStore::default())).await;
     }
 }

@@ -1,8 +1,8 @@
 //! Where engines are kept.
 
-#[cfg(test)]
-mod conformance;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 pub use memory::MemoryStore;
 

@@ -1,5 +1,7 @@
 //! Messages as bytes, also such as no client would write.
 
+use std::net::SocketAddr;
+
 use bytes::{Buf as _, BufMut as _};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
@@ -21,6 +23,22 @@ pub(crate) async fn call_registry(
     let path = format!("/countersign.registry.v1.EngineRegistryService/{method}");
     let answer = client.unary(Request::new(message.to_vec()), path.parse().unwrap(), Bytes);
     answer.await.map(|_bytes| ())
+}
+
+/// Calls the method at `path` of the module at `address`, with an empty message, and returns the
+/// status that came with the first headers.
+pub(crate) async fn call_method(
+    module: &Module,
+    callee: &str,
+    address: SocketAddr,
+    path: &str,
+) -> Result<(), Status> {
+    let identity = module.client_layer(callee).unwrap();
+    let mut client = tonic::client::Grpc::new(identity.layer(channel(address).await));
+    client.ready().await.unwrap();
+    let request = Request::new(Vec::new());
+    let answer = client.server_streaming(request, path.parse().unwrap(), Bytes);
+    answer.await.map(|_messages| ())
 }
 
 /// Leaves messages as they are.

@@ -119,7 +119,6 @@ impl RunningDpm {
         let storage = Storage::lock(&home.path().join("storage")).unwrap();
         let mut options = dpm::Options {
             monitor: monitor(),
-            reflection: Reflection::On,
             server: short_drain(),
             ..dpm::Options::default()
         };
@@ -272,7 +271,6 @@ impl RunningDpe {
         checker.check_connection_interval = Duration::from_millis(50);
         let mut options = dpe::Options::new(checker);
         options.server = short_drain();
-        options.reflection = Reflection::On;
         change(&mut options);
         Self::run(module, port, home, options)
     }
@@ -348,6 +346,7 @@ fn http_port() -> (TcpListener, SocketAddr) {
 fn short_drain() -> ServerOptions {
     ServerOptions {
         shutdown_deadline: Duration::from_millis(500),
+        reflection: Reflection::On,
         ..ServerOptions::default()
     }
 }

@@ -10,8 +10,8 @@ use crate::engine::{
     Owner,
 };
 
-/// Holds the stores that `empty` makes to the contract of [`EngineStore`].
-pub(super) async fn check<F>(empty: F)
+/// Checks the stores that `empty` makes against the contract of [`EngineStore`].
+pub(super) async fn conforms<F>(empty: F)
 where
     F: Fn() -> Arc<dyn EngineStore>,
 {

@@ -1,0 +1,147 @@
+//! A module as a program: its gRPC and HTTP servers from start to stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::engine::EngineAddress;
+use crate::grpc::{
+    Drained, Module, Readiness, ServeError, ServerOptions, StandardServices, VerifyIdentityLayer,
+    cause, serve,
+};
+use crate::http::{self, About, Site};
+use crate::storage::Storage;
+use crate::telemetry::events;
+
+/// Why the servers of a module are not set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The listener has no address.
+    #[error("the listener's address is unknown")]
+    Address(#[source] io::Error),
+    /// The descriptors for reflection are broken.
+    #[error("the reflection service cannot be made")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A module that is ready to serve.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) module: Module,
+    /// The bound gRPC address.
+    pub(crate) address: SocketAddr,
+    /// The address that an engine advertises.
+    pub(crate) advertised: Option<EngineAddress>,
+    /// Every service that the module serves, and the rules of those that all modules have.
+    pub(crate) standard: StandardServices,
+    pub(crate) server: ServerOptions,
+    /// What is shown over HTTP, and where.
+    pub(crate) http: Option<(TcpListener, Site)>,
+    listener: TcpListener,
+    storage: Storage,
+    tasks: JoinSet<()>,
+}
+
+impl Program {
+    /// Makes the program of `module`, which holds `storage` and will serve `service` on `listener`.
+    pub(crate) fn new(
+        module: Module,
+        storage: Storage,
+        listener: TcpListener,
+        server: ServerOptions,
+        service: &'static str,
+    ) -> Result<Self, StartError> {
+        Ok(Self {
+            address: listener.local_addr().map_err(StartError::Address)?,
+            advertised: None,
+            standard: StandardServices::new(&module, &server, &[service])?,
+            server,
+            http: None,
+            listener,
+            module,
+            storage,
+            tasks: JoinSet::new(),
+        })
+    }
+
+    /// Starts to serve HTTP and to report the module's health.
+    pub(crate) async fn start(&mut self) {
+        let readiness = Readiness::new(&self.module, self.standard.health.clone());
+        self.tasks.spawn(readiness.begin().await.run());
+        let http = self.http.take();
+        let address = http.as_ref().and_then(|(http, _)| http.local_addr().ok());
+        if let Some((listener, site)) = http {
+            self.tasks
+                .spawn(async { match http::serve(listener, site).await {} });
+        }
+        let own = self.module.own();
+        events::startup(&events::StartedModule {
+            module: own.module.as_str(),
+            deployment: own.issuer(),
+            fingerprint: own.key_id.as_str(),
+            address: self.address,
+            http: address,
+            advertised: self.advertised.as_ref(),
+        });
+    }
+
+    /// Serves gRPC until `shutdown` completes, and calls `stop` while the server drains.
+    ///
+    /// Logs how it ended; `last` completes with what else the log says of the end.
+    ///
+    /// # Errors
+    ///
+    /// When the server stops by itself.
+    pub(crate) async fn serve(
+        self,
+        layer: VerifyIdentityLayer,
+        shutdown: impl Future<Output = ()>,
+        stop: impl FnOnce(),
+        last: impl Future<Output = &'static str>,
+    ) -> Result<Drained, ServeError> {
+        let stopping = async {
+            shutdown.await;
+            self.module.health().stop();
+            self.standard.health.not_serving().await;
+            stop();
+        };
+        let routes = self.standard.routes.clone();
+        let ended = serve(self.listener, layer, routes, self.server, stopping).await;
+        let last = last.await;
+        let how = match &ended {
+            Ok(Drained::InTime) => "Stopped".to_owned(),
+            Ok(Drained::AtDeadline) => "Stopped at the deadline with open connections".to_owned(),
+            Err(error) => cause(error),
+        };
+        let module = self.module.own();
+        events::shutdown(module.module.as_str(), &format!("{how}{last}."));
+        drop(self.storage);
+        ended
+    }
+}
+
+/// Returns what `module` shows over HTTP. `count` runs before each scrape of the metrics.
+pub(crate) fn site<F>(module: &Module, count: impl Fn() -> F + Send + Sync + 'static) -> Site
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (own, counted) = (module.own(), module.clone());
+    let about = About {
+        module: own.module.to_string(),
+        deployment: own.issuer().to_owned(),
+    };
+    let metrics = move || {
+        let (module, counting) = (counted.clone(), count());
+        Box::pin(async move {
+            counting.await;
+            let text = spawn_blocking(move || module.metrics_text());
+            // It fails where the runtime ends.
+            text.await.unwrap_or_default()
+        }) as _
+    };
+    Site::new(about, module.health().clone(), Arc::new(metrics))
+}
