@@ -35,33 +35,26 @@ impl StandardServices {
         options: &ServerOptions,
         own: &[&'static str],
     ) -> Result<Self, ReflectionError> {
-        let max_message_bytes = options.max_message_bytes;
-        let services = [&["", "countersign.identity.v1.IdentityService"], own].concat();
+        let bytes = options.max_message_bytes;
+        let services = [&["", IDENTITY], own].concat();
         let (reporter, health) = tonic_health::server::health_reporter();
         let identity = module.identity_service();
-        let mut routes = Routes::new(identity.max_decoding_message_size(max_message_bytes))
-            .add_service(health.max_decoding_message_size(max_message_bytes));
+        let mut routes = Routes::new(identity.max_decoding_message_size(bytes))
+            .add_service(health.max_decoding_message_size(bytes));
         let mut rules = MethodRules::deny_all()
             .allow(
-                "/countersign.identity.v1.IdentityService/WhoAmI",
+                &format!("/{IDENTITY}/WhoAmI"),
                 Rule::any_identity().or_own_module(),
             )
-            .allow("/grpc.health.v1.Health/*", Rule::everyone());
+            .allow(&format!("/{HEALTH}/*"), Rule::everyone());
         if options.reflection == Reflection::On {
+            let v1 = descriptors(&services).build_v1()?;
+            let v1alpha = descriptors(&services).build_v1alpha()?;
             routes = routes
-                .add_service(
-                    descriptors(&services)
-                        .build_v1()?
-                        .max_decoding_message_size(max_message_bytes),
-                )
-                .add_service(
-                    descriptors(&services)
-                        .build_v1alpha()?
-                        .max_decoding_message_size(max_message_bytes),
-                );
-            for service in ["v1", "v1alpha"] {
-                let methods = format!("/grpc.reflection.{service}.ServerReflection/*");
-                rules = rules.allow(&methods, Rule::everyone());
+                .add_service(v1.max_decoding_message_size(bytes))
+                .add_service(v1alpha.max_decoding_message_size(bytes));
+            for service in REFLECTION {
+                rules = rules.allow(&format!("/{service}/*"), Rule::everyone());
             }
         }
         Ok(Self {
@@ -72,21 +65,22 @@ impl StandardServices {
     }
 }
 
+const IDENTITY: &str = "countersign.identity.v1.IdentityService";
+const HEALTH: &str = "grpc.health.v1.Health";
+const REFLECTION: [&str; 2] = [
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
 /// Describes what is served: `services`, health and reflection itself.
 fn descriptors(services: &[&'static str]) -> Builder<'static> {
     let described = OWN_DESCRIPTORS.into_iter().fold(
         Builder::configure().include_reflection_service(false),
         Builder::register_encoded_file_descriptor_set,
     );
-    let standard = [
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1.ServerReflection",
-        "grpc.reflection.v1alpha.ServerReflection",
-    ];
     let named = services.iter().filter(|name| !name.is_empty());
-    named.chain(&standard).fold(described, |described, name| {
-        described.with_service_name(*name)
-    })
+    let all = named.chain(&REFLECTION).chain([&HEALTH]);
+    all.fold(described, |all, name| all.with_service_name(*name))
 }
 
 /// The health of a module and its services, as `grpc.health.v1` reports it.
