@@ -136,7 +136,7 @@ fn other_words_and_altered_blocks_are_refused_and_nothing_is_written() {
             .contains("refused: the words of this block are different")
     );
     assert!(
-        altered.stderr.contains("it was cut or altered on its way"),
+        altered.stderr.contains("it was cut or altered on the way"),
         "{altered:?}"
     );
     assert!(!escapes.stderr.contains('\u{1b}'), "{escapes:?}");

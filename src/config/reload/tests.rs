@@ -169,10 +169,11 @@ fn everything_that_decides_trust_changes_at_once_and_is_named() {
 fn environment_called_none_is_a_change() {
     let (own, peer) = (key(), key());
     let text = own_line(&own) + &deployment("dpe-dev", "dpe", &peer);
-    let mut world = World::new(&text);
-    let environment = "ataccama.one.platform.deployments.dpe-dev.environment=none\n";
+    let environment = "ataccama.one.platform.deployments.dpe-dev.environment=dev\n";
+    assert!(text.contains(environment));
+    let mut world = World::new(&text.replace(environment, ""));
 
-    let applied = world.applied(text + environment);
+    let applied = world.applied(text.replace("environment=dev", "environment=none"));
 
     assert_eq!(applied.changes, ["environment of dpe-dev not set → none"]);
 }
