@@ -35,7 +35,11 @@
 
 #![cfg_attr(
     not(feature = "cli"),
-    expect(dead_code, unused_imports, reason = "some items are for the commands")
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "some items are for the registry and the commands"
+    )
 )]
 
 #[cfg(feature = "cli")]
@@ -45,18 +49,28 @@ mod cli;
 pub mod clock;
 mod config;
 mod diagnostic;
+#[cfg(feature = "registry")]
 pub mod dpe;
+#[cfg(feature = "registry")]
 pub mod dpm;
+#[cfg(not(feature = "registry"))]
+#[path = "dpm/options.rs"]
+mod dpm;
 pub mod engine;
 mod failure;
 pub mod grpc;
+#[cfg(feature = "actuator")]
 mod http;
 pub mod identity;
 pub mod jose;
+#[cfg(feature = "registry")]
 mod program;
 mod properties;
 pub mod proto;
+#[cfg(feature = "registry")]
 pub mod registry;
+#[cfg(not(feature = "registry"))]
+mod registry;
 mod secret;
 pub mod storage;
 mod telemetry;
@@ -68,9 +82,9 @@ pub mod trust;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub use cli::main;
-pub use config::{
-    LoadError, ModuleKind, ReloadHandle, ReloadStatus, Reloader, Settings, StartError,
-};
+#[cfg(feature = "registry")]
+pub use config::StartError;
+pub use config::{LoadError, ModuleKind, ReloadHandle, ReloadStatus, Reloader, Settings};
 pub use grpc::{AttachIdentityLayer, MethodRules, Module, Rule, VerifyIdentityLayer};
 pub use identity::ServiceIdentity;
 pub use token::Reason;
@@ -83,10 +97,12 @@ pub mod internals {
     pub use crate::admin::demo::{DemoOptions, run as run_demo};
     pub use crate::config::{AsWritten, TlsEnd};
     pub use crate::diagnostic::{Code, Finding};
+    #[cfg(feature = "actuator")]
     pub use crate::http::{About, Site, serve as serve_site};
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry, Outcome};
     pub use crate::telemetry::health::Health;
+    #[cfg(feature = "cli")]
     pub use crate::telemetry::{Format, LogLayer};
 }
 

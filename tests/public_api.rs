@@ -73,17 +73,25 @@ fn public_api() -> String {
 
 /// Returns the paths of the items that stand in a module, so neither methods nor fields.
 fn items(api: &str) -> BTreeSet<&str> {
-    let item = Regex::new(r"^(?:#\[.*\] )?pub (?:const |unsafe |async |safe )*(\w+) ([\w:]+)").unwrap();
+    let item =
+        Regex::new(r"^(?:#\[.*\] )?pub (?:const |unsafe |async |safe )*(\w+) ([\w:]+)").unwrap();
     let found: Vec<_> = api
         .lines()
         .filter_map(|line| item.captures(line))
         .map(|parts| parts.extract::<2>().1)
         .collect();
-    let is_module = |path: &str| found.iter().any(|[kind, module]| *kind == "mod" && *module == path);
+    let is_module = |path: &str| {
+        found
+            .iter()
+            .any(|[kind, module]| *kind == "mod" && *module == path)
+    };
     found
         .iter()
         .map(|[_, path]| *path)
-        .filter(|path| path.rsplit_once("::").is_some_and(|(parent, _)| is_module(parent)))
+        .filter(|path| {
+            path.rsplit_once("::")
+                .is_some_and(|(parent, _)| is_module(parent))
+        })
         .collect()
 }
 

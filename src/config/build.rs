@@ -1,60 +1,10 @@
-//! From settings to the modules that run on them.
+//! From settings to a module, its connections and its server.
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use tokio::net::TcpListener;
-
-use super::reload::Reloader;
 use super::settings::Settings;
-use crate::dpe::{self, Dpe, StatusCheckerOptions};
-use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::{ClientTlsOptions, TlsError};
 use crate::grpc::{
-    ConnectionOptions, Module, ModuleBuilder, ModuleError, Reflection, ServerOptions, Target,
-    Tokens,
+    ConnectionOptions, Module, ModuleBuilder, ModuleError, Reflection, ServerOptions, Tokens,
 };
-use crate::registry::AddressBook;
-use crate::registry::store::MemoryStore;
-use crate::storage::{Storage, StorageError};
-
-/// Why no module can be started on its settings.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The deployments are ambiguous, which loading has ruled out.
-    #[error("cannot use the settings")]
-    Module(#[from] ModuleError),
-    /// The storage folder cannot be used, or another process uses it.
-    #[error("cannot start")]
-    Storage(#[from] StorageError),
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS")]
-    Tls(#[from] TlsError),
-    /// A port cannot be opened.
-    #[error("cannot listen on {place}")]
-    Listen {
-        /// The address and what it is for.
-        place: String,
-        /// What to do about it.
-        help: &'static str,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// No connection leads to a DPM.
-    #[error("no connection to a DPM is set")]
-    NoDpm,
-    /// The DPM cannot be made.
-    #[error("cannot start the DPM")]
-    Dpm(#[from] dpm::StartError),
-    /// The DPE cannot be made.
-    #[error("cannot start the DPE")]
-    Dpe(#[from] dpe::StartError),
-}
-
-const GRPC_HELP: &str = "set `ataccama.server.grpc.port` to a free port, or to 0 to have one chosen, and `countersign.server.address` to an address of this machine";
-const HTTP_HELP: &str = "set `server.port` to a free port, or to 0 to have one chosen, and `server.address` to an address of this machine";
 
 impl Settings {
     /// Makes the module of these settings.
@@ -76,66 +26,6 @@ impl Settings {
             .impersonation_role(self.impersonation_role.clone());
         let trusting = self.deployments.iter().cloned();
         trusting.fold(start, ModuleBuilder::trust).build()
-    }
-
-    /// Makes the DPM of these settings, which holds its storage folder and its ports, and what
-    /// follows its files.
-    ///
-    /// # Errors
-    ///
-    /// When the storage folder is in use, a port cannot be opened, or TLS cannot be set up.
-    pub async fn dpm(&self) -> Result<(Dpm, Reloader), StartError> {
-        let module = self.module()?;
-        let storage = Storage::lock(&self.home.storage)?;
-        let addresses = AddressBook::new(self.addresses.clone());
-        let reloader = Reloader::with_addresses(self, &module, addresses.clone());
-        let dial_back = self.client.dial_back_tls.as_ref();
-        let options = dpm::Options {
-            limits: self.limits,
-            monitor: MonitorOptions {
-                connection: self.connection(&module, dial_back)?,
-                ..self.monitor.clone()
-            },
-            addresses,
-            server: self.server_options(&module)?,
-        };
-        let (grpc, http) = self.listen().await?;
-        let store = Arc::new(MemoryStore::default());
-        let dpm = Dpm::new(module, storage, grpc, store, options)?;
-        Ok((dpm.with_http(http), reloader))
-    }
-
-    /// Makes the DPE of these settings, which holds its storage folder and its ports, and what
-    /// follows its files.
-    ///
-    /// # Errors
-    ///
-    /// When the storage folder is in use, a port cannot be opened, TLS cannot be set up, or the DPM
-    /// is not trusted.
-    pub async fn dpe(&self) -> Result<(Dpe, Reloader), StartError> {
-        let module = self.module()?;
-        let storage = Storage::lock(&self.home.storage)?;
-        let reloader = Reloader::new(self, &module);
-        let dpm = self.client.connection("dpm").ok_or(StartError::NoDpm)?;
-        let mut checker = StatusCheckerOptions::new(Target::new(&dpm.host, dpm.port));
-        checker.check_connection_interval = self.engine.check_connection;
-        checker.connection = self.connection(&module, dpm.tls.as_ref())?;
-        checker.start_hint = format!(
-            "start it with: countersign dpm run --home {}",
-            self.home.dir.with_file_name("dpm").display()
-        );
-        let mut options = dpe::Options::new(checker);
-        options.hostname = match &self.engine.hostname {
-            Some(hostname) => hostname.clone(),
-            None if self.server.address.is_loopback() => "localhost".to_owned(),
-            None => gethostname::gethostname().to_string_lossy().into_owned(),
-        };
-        options.port = self.engine.port;
-        options.dpm_deployment.clone_from(&dpm.deployment);
-        options.server = self.server_options(&module)?;
-        let (grpc, http) = self.listen().await?;
-        let dpe = Dpe::new(module, storage, grpc, options)?;
-        Ok((dpe.with_http(http), reloader))
     }
 
     /// Returns how `module` connects to others: with TLS by `tls`, where it is on.
@@ -170,16 +60,7 @@ impl Settings {
         })
     }
 
-    async fn listen(&self) -> Result<(TcpListener, TcpListener), StartError> {
-        let server = &self.server;
-        let grpc = SocketAddr::new(server.address, server.port);
-        let http = SocketAddr::new(server.http_address, server.http_port);
-        let grpc = open(grpc, grpc.to_string(), GRPC_HELP).await?;
-        let http = open(http, format!("{http} for HTTP"), HTTP_HELP).await?;
-        Ok((grpc, http))
-    }
-
-    fn server_options(&self, module: &Module) -> Result<ServerOptions, TlsError> {
+    pub(super) fn server_options(&self, module: &Module) -> Result<ServerOptions, TlsError> {
         let tls = self.server.tls.clone();
         Ok(ServerOptions {
             tls: tls.map(|options| module.server_tls(options)).transpose()?,
@@ -195,17 +76,4 @@ impl Settings {
             Reflection::Off
         }
     }
-}
-
-async fn open(
-    address: SocketAddr,
-    place: String,
-    help: &'static str,
-) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| StartError::Listen {
-        place,
-        help,
-        source,
-    })
 }

@@ -19,6 +19,8 @@ mod rules;
 mod schema;
 mod settings;
 mod sources;
+#[cfg(feature = "registry")]
+mod start;
 mod tls;
 mod view;
 
@@ -26,7 +28,6 @@ mod view;
 mod tests;
 
 pub use as_written::AsWritten;
-pub use build::StartError;
 pub use check::{Checked, Report, check, check_texts};
 pub use fix::{Repair, fix};
 pub use load::{LoadError, environment, may_be_setting};
@@ -36,4 +37,6 @@ pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use rules::file::holds_private_key;
 pub use settings::{ConnectionSettings, Home, Settings};
+#[cfg(feature = "registry")]
+pub use start::StartError;
 pub use tls::TlsEnd;

@@ -2,10 +2,9 @@
 
 use std::time::SystemTime;
 
-use jiff::Timestamp;
-
 use crate::diagnostic::Code;
 use crate::jose::{Fingerprint, KeyId, SigningKey};
+use crate::telemetry::from_rfc3339;
 
 use super::parts::{OwnKey, ReadDeployment};
 use super::read::Reader;
@@ -48,7 +47,7 @@ pub(super) fn read(
     }
     let activated_at = reader.parsed(ACTIVATED_AT, &[], |text| {
         let why = "is not a time such as `2026-01-31T12:00:00Z`";
-        text.parse::<Timestamp>().map_err(|_error| why.to_owned())
+        from_rfc3339(text).ok_or_else(|| why.to_owned())
     });
     let previous = reader.parsed(PREVIOUS, &[], |text| {
         let why = "is not a fingerprint: 43 characters of base64url";
@@ -56,7 +55,7 @@ pub(super) fn read(
     });
     RotationSettings {
         next: next.map(|next| (next.key, next.key_id)),
-        activated_at: activated_at.map(|(time, _)| time.into()),
+        activated_at: activated_at.map(|(time, _)| time),
         previous: previous.map(|(fingerprint, _)| fingerprint),
     }
 }

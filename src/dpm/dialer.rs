@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,39 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::options::Resolver;
 use crate::engine::{Engine, EngineAddress};
 use crate::grpc::{Connection, ConnectionOptions, Target};
 use crate::identity::DeploymentName;
 use crate::registry::{AddressPolicy, AddressRefusal, AddressRules, Destination};
-
-/// How names become addresses. Cloning is cheap.
-#[derive(Clone)]
-pub struct Resolver(Arc<Resolve>);
-
-type Resolve = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
-
-impl Resolver {
-    /// Asks `resolve`, which may block: it is called on a thread for such work.
-    pub fn new(resolve: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(resolve))
-    }
-}
-
-impl Default for Resolver {
-    /// Asks the system.
-    fn default() -> Self {
-        Self::new(|name| {
-            let found = (name, 0).to_socket_addrs()?;
-            Ok(found.map(|address| address.ip()).collect())
-        })
-    }
-}
-
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Resolver")
-    }
-}
 
 /// Resolves, judges and dials.
 #[derive(Debug)]
@@ -155,7 +126,7 @@ impl Dialer {
             let permit = self.resolving.take(deployment).await;
             // A resolver cannot be stopped: until it answers, it counts.
             let answer = spawn_blocking(move || {
-                let answer = resolver.0(&name);
+                let answer = resolver.resolve(&name);
                 drop(permit);
                 answer
             });

@@ -3,11 +3,12 @@
 mod check;
 mod dialer;
 mod monitor;
+mod options;
 mod server;
 mod service;
 
 pub use crate::program::StartError;
-pub use dialer::Resolver;
-pub use monitor::{Monitor, MonitorOptions};
+pub use monitor::Monitor;
+pub use options::{MonitorOptions, Resolver};
 pub use server::{Dpm, Options};
 pub use service::EngineRegistryService;

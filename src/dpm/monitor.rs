@@ -10,56 +10,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::check::Checker;
-use super::dialer::{Dialer, Resolver};
+use super::dialer::Dialer;
+use super::options::MonitorOptions;
 use crate::engine::{Engine, EngineId, EngineStatus};
-use crate::grpc::{ConnectionOptions, Module, cause};
+use crate::grpc::{Module, cause};
 use crate::registry::{
     AddressPolicy, AddressRefusal, CheckOutcome, Destination, EngineRegistry, RegistryError,
 };
 use crate::telemetry::events;
 use crate::trust::KeySet;
-
-/// When and how engines are dialled back.
-#[derive(Clone, Debug)]
-pub struct MonitorOptions {
-    /// Between two checks of a READY engine. Default: 1 s.
-    pub check_connected_interval: Duration,
-    /// Before the second check of an engine that is not READY. Default: 1 s.
-    pub check_disconnected_interval: Duration,
-    /// By what that interval grows from check to check. Default: 2.
-    pub check_disconnected_multiplier: f64,
-    /// How far it grows. Default: 10 min.
-    pub check_disconnected_max: Duration,
-    /// How long an engine may take to answer, counted on an open connection. Default: 200 ms.
-    pub checker_timeout: Duration,
-    /// How names become addresses. Default: the system's way.
-    pub resolver: Resolver,
-    /// How to connect. Default: within 2 s, without TLS on loopback alone.
-    pub connection: ConnectionOptions,
-    /// How long one proof holds on one connection. Default: 10 min.
-    pub proof_interval: Duration,
-    /// After which time unseen an engine becomes INACTIVE. Default: 2 d.
-    pub inactivate_not_seen_for: Duration,
-    /// Between two looks for engines that were not seen for that long. Default: 10 min.
-    pub inactivate_period: Duration,
-}
-
-impl Default for MonitorOptions {
-    fn default() -> Self {
-        Self {
-            check_connected_interval: Duration::from_secs(1),
-            check_disconnected_interval: Duration::from_secs(1),
-            check_disconnected_multiplier: 2.0,
-            check_disconnected_max: Duration::from_secs(600),
-            checker_timeout: Duration::from_millis(200),
-            resolver: Resolver::default(),
-            connection: ConnectionOptions::default(),
-            proof_interval: Duration::from_secs(600),
-            inactivate_not_seen_for: Duration::from_secs(2 * 24 * 3600),
-            inactivate_period: Duration::from_secs(600),
-        }
-    }
-}
 
 /// Dials engines back and keeps their status. Cloning is cheap; the tasks end with the last clone.
 ///
@@ -313,16 +272,6 @@ enum Checked {
     Overtaken,
     /// There is nothing to check.
     Left,
-}
-
-impl MonitorOptions {
-    fn back_off(&self, failures: i32) -> Duration {
-        let factor = self.check_disconnected_multiplier.powi(failures - 1);
-        let seconds = self.check_disconnected_interval.as_secs_f64() * factor;
-        Duration::try_from_secs_f64(seconds)
-            .unwrap_or(self.check_disconnected_max)
-            .min(self.check_disconnected_max)
-    }
 }
 
 fn is_kept(engine: &Engine) -> bool {

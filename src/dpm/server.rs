@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use super::monitor::{Monitor, MonitorOptions};
+use super::monitor::Monitor;
+use super::options::MonitorOptions;
 use super::service::EngineRegistryService;
 use crate::engine::EngineStatus;
 use crate::grpc::{Drained, Health, MethodRules, Module, Rule, ServeError, ServerOptions, cause};

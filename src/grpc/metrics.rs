@@ -49,7 +49,7 @@ impl MetricsLayer {
     /// tell whether they stream: each is an encoded `FileDescriptorSet`; one that is none is passed
     /// over. Of a rule for a whole service, only the methods described can be told apart.
     /// [`Default`] counts nothing.
-    pub fn new(metrics: &Metrics, rules: &MethodRules, descriptors: &[&[u8]]) -> Self {
+    pub(super) fn new(metrics: &Metrics, rules: &MethodRules, descriptors: &[&[u8]]) -> Self {
         let mut by_path = HashMap::new();
         for set in OWN_DESCRIPTORS.iter().chain(descriptors) {
             let set = FileDescriptorSet::decode(*set).unwrap_or_default();
@@ -93,6 +93,10 @@ impl MetricsLayer {
 }
 
 /// What this crate's own services and those of gRPC are.
+#[cfg(not(feature = "actuator"))]
+pub(super) const OWN_DESCRIPTORS: [&[u8]; 1] = [proto::FILE_DESCRIPTOR_SET];
+/// What this crate's own services and those of gRPC are.
+#[cfg(feature = "actuator")]
 pub(super) const OWN_DESCRIPTORS: [&[u8]; 4] = [
     proto::FILE_DESCRIPTOR_SET,
     tonic_health::pb::FILE_DESCRIPTOR_SET,

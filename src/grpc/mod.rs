@@ -16,6 +16,7 @@ mod metrics;
 mod module;
 mod peer;
 mod pending_proof;
+#[cfg(feature = "actuator")]
 mod readiness;
 mod rejections;
 mod reply;
@@ -23,6 +24,7 @@ mod required_proof;
 mod serve;
 mod server;
 mod session;
+#[cfg(feature = "actuator")]
 mod standard;
 mod status;
 pub mod tls;
@@ -38,6 +40,7 @@ pub use metadata::{NONCE, PROOF, is_proved};
 pub use metrics::{CountedFuture, CountedReply, MetricsLayer, MetricsService};
 pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
 pub use peer::{PeerInfo, caller, verified_token};
+#[cfg(feature = "actuator")]
 pub use readiness::Readiness;
 pub(crate) use rejections::Rejections;
 pub use reply::ReplyBody;
@@ -45,6 +48,8 @@ pub use required_proof::{ProofMode, Proved};
 pub use serve::{Drained, Reflection, ServeError, ServerOptions, serve};
 pub use server::{Tokens, VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
 pub use session::STREAM_GRACE;
+#[cfg(feature = "actuator")]
 pub use standard::{Health, StandardServices};
 pub use status::{DOMAIN, callee_time, code_name, reason_of, refusal_of, refuse};
+#[cfg(feature = "registry")]
 pub(crate) use status::{OwnKey, failure_of, kind_of, summary_and_detail};

@@ -1,5 +1,6 @@
 //! A module: its own key, those it trusts, and the layers made of them.
 
+#[cfg(feature = "actuator")]
 mod counts;
 
 use std::error::Error;
@@ -163,7 +164,7 @@ impl ModuleBuilder {
             Replay::Off => None,
             Replay::Strict => Some(ReplayGuard::new(self.policy, Arc::clone(&self.clock))),
         };
-        let module = Module {
+        Ok(Module {
             skews: Arc::new(ClockSkews::new(Arc::clone(&metrics))),
             replay: replay.map(Arc::new),
             verified: Arc::default(),
@@ -176,9 +177,7 @@ impl ModuleBuilder {
             calls: MetricsLayer::of_calls(&metrics),
             metrics,
             clock: self.clock,
-        };
-        module.count_keys();
-        Ok(module)
+        })
     }
 }
 
@@ -299,7 +298,7 @@ impl Module {
         let verifier = self.verifier().with_cache(Arc::clone(&self.verified));
         VerifyIdentityLayer::new(Arc::new(verifier), rules, self.tokens)
             .with_proofs(signer)
-            .with_metrics(Arc::clone(self.metrics()))
+            .with_metrics(Arc::clone(&self.metrics))
     }
 
     /// Returns the layer that attaches this module's identity to calls of the deployment `name`,
@@ -358,6 +357,11 @@ impl Module {
             trust: Arc::clone(&self.trust),
             clock: Arc::clone(&self.clock),
         })
+    }
+
+    /// Counts whether a reload of the files succeeded.
+    pub(crate) fn count_reload(&self, successful: bool) {
+        self.metrics.config_reload(successful);
     }
 
     fn calls(&self, callee: Callee, proof: Option<RequiredProof>) -> AttachIdentityLayer {

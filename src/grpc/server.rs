@@ -78,7 +78,7 @@ impl VerifyIdentityLayer {
 
     /// Records accepted and rejected calls in `metrics`. Has no effect if metrics are already set.
     #[must_use]
-    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
         // An error gives back the second one.
         let _ = self.gate.metrics.set(metrics);
         self

@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::failure::FailureKind;
 use crate::proto::convert::failure_kind;
 use crate::proto::registry::DialBackFailure;
-use crate::telemetry::Untrusted;
+use crate::telemetry::{Untrusted, from_rfc3339, to_rfc3339};
 use crate::token::{Reason, Refusal};
 
 /// The `domain` of every `google.rpc.ErrorInfo` of ours.
@@ -33,8 +33,8 @@ pub(super) fn refuse_at(
     callee_time: Option<SystemTime>,
 ) -> Status {
     let mut metadata = HashMap::new();
-    if let Some(time) = callee_time.and_then(|time| jiff::Timestamp::try_from(time).ok()) {
-        metadata.insert(CALLEE_TIME.to_owned(), format!("{time:.3}"));
+    if let Some(time) = callee_time.and_then(to_rfc3339) {
+        metadata.insert(CALLEE_TIME.to_owned(), time);
     }
     let mut message = format!("{reason}: {}", reason.summary());
     if let Some(detail) = detail {
@@ -77,9 +77,9 @@ pub fn refusal_of(status: &Status) -> Option<Refusal> {
     let detail = info.metadata.get(DETAIL).cloned().unwrap_or_default();
     let refusal = Refusal::new(reason, detail);
     let time = info.metadata.get(CALLEE_TIME);
-    let time = time.and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    let time = time.and_then(|time| from_rfc3339(time));
     Some(match time {
-        Some(time) => refusal.with_clocks(time.into(), None),
+        Some(time) => refusal.with_clocks(time, None),
         None => refusal,
     })
 }

@@ -1,7 +1,6 @@
 //! Where the log goes: consoles and files, as the settings say.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -10,28 +9,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::{Format, LogFile, LogLayer, LoggingError};
+use super::{Format, LogFile, LogLayer, Logging, LoggingError};
 use crate::clock::Clock;
-
-/// Which forms of the log go to one place.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Appenders {
-    /// Lines for people.
-    pub plain: bool,
-    /// JSON lines.
-    pub json: bool,
-}
-
-/// Where the log goes.
-#[derive(Clone, Debug)]
-pub struct Logging {
-    /// Standard error. Default: plain.
-    pub console: Appenders,
-    /// Files in `dir`: `spring-boot-logger.json.log` and `spring-boot-logger.log`. Default: JSON.
-    pub file: Appenders,
-    /// The folder of the files, made where it is missing.
-    pub dir: PathBuf,
-}
 
 /// The open log files.
 #[derive(Clone, Debug, Default)]

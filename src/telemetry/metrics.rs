@@ -9,7 +9,9 @@ mod families;
 mod method;
 
 pub use engines::{EngineMetrics, Registered};
-pub use method::{GrpcMethod, GrpcSide, MethodMetrics};
+pub use method::MethodMetrics;
+
+pub use super::grpc_method::{GrpcMethod, GrpcSide};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

@@ -1,20 +1,37 @@
-//! What the modules tell their operators: log events, the seed's JSON line, the log file.
+//! What the modules report to their operators: log events, the log itself, metrics, health.
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 pub(crate) mod capture;
+#[cfg(feature = "cli")]
 mod error;
 pub mod events;
+mod grpc_method;
 pub mod health;
+#[cfg(feature = "cli")]
 mod init;
+#[cfg(feature = "cli")]
 mod log_file;
+#[cfg(feature = "cli")]
 mod log_format;
+mod logging;
+#[cfg(feature = "actuator")]
 pub mod metrics;
+#[cfg(not(feature = "actuator"))]
+#[path = "no_metrics.rs"]
+pub mod metrics;
+mod rfc3339;
 mod untrusted;
 
+#[cfg(feature = "cli")]
 pub use error::LoggingError;
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 pub(crate) use init::levels;
-pub use init::{Appenders, Guard, Logging, init};
+#[cfg(feature = "cli")]
+pub use init::{Guard, init};
+#[cfg(feature = "cli")]
 pub use log_file::LogFile;
+#[cfg(feature = "cli")]
 pub use log_format::{Format, LogLayer};
+pub use logging::{Appenders, Logging};
+pub(crate) use rfc3339::{from_rfc3339, to_rfc3339};
 pub use untrusted::{Untrusted, UntrustedReason, misleads};

@@ -39,6 +39,10 @@ static RULES: LazyLock<Vec<(Regex, Placeholder)>> = LazyLock::new(|| {
             Fixed("«time»"),
         ),
         (r"(?P<v>\b20\d\d-\d\d-\d\d\b)", Fixed("«date»")),
+        (
+            r#""(?:age_seconds|\w*_seconds_ago|\w*_in_seconds|milliseconds|seconds|\w+_ms)": (?P<v>[\d.]+)"#,
+            Fixed("«number»"),
+        ),
         (r"(?P<v>\b(?:\d{10}|\d{13})\b)", Fixed("«epoch»")),
         (
             r"(?:127\.0\.0\.1|localhost|\[::1\]):(?P<v>\d{4,5}\b)",
@@ -60,10 +64,6 @@ static RULES: LazyLock<Vec<(Regex, Placeholder)>> = LazyLock::new(|| {
         (
             r"\b(?:within|in|for|issued) (?P<v>\d+(?:\.\d+)? s\b)",
             Fixed("«seconds»"),
-        ),
-        (
-            r#""(?:age_seconds|\w*_seconds_ago|\w*_in_seconds|milliseconds|seconds|\w+_ms)": (?P<v>[\d.]+)"#,
-            Fixed("«number»"),
         ),
     ];
     let compiled = rules.into_iter();

@@ -60,7 +60,7 @@ impl World {
 
     /// What the DPE's metric shows of the DPM's clock.
     fn metric(&self) -> f64 {
-        skew(&self.dpe.metrics().render(), "dpm-dev")
+        skew(&self.dpe.metrics_text(), "dpm-dev")
     }
 
     /// What the DPM's metric shows of the DPE's clock.

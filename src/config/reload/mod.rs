@@ -167,7 +167,7 @@ impl Reloader {
             Looked::Applied(applied) => {
                 tell(files, applied);
                 self.health.up(applied_text(applied.waiting));
-                self.module.metrics().config_reload(true);
+                self.module.count_reload(true);
                 self.status.send_replace(ReloadStatus {
                     succeeded_at: Some(self.module.clock().now()),
                     failure: None,
@@ -179,7 +179,7 @@ impl Reloader {
                     events::config_reload_failed(files, &failed.error);
                 }
                 self.health.down(failed.error.clone());
-                self.module.metrics().config_reload(false);
+                self.module.count_reload(false);
                 self.status.send_modify(|status| {
                     status.failure = Some(failed.error.clone());
                 });

@@ -20,7 +20,7 @@ impl Module {
     }
 
     /// Updates the series of its own key and of those that it trusts.
-    pub(super) fn count_keys(&self) {
+    fn count_keys(&self) {
         let trust = self.trust.load();
         let own = trust.own();
         self.metrics

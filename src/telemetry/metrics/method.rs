@@ -3,15 +3,7 @@
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::families::Families;
-
-/// Which side of a call counts it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum GrpcSide {
-    /// The callee: `grpc_server_…`.
-    Server,
-    /// The caller: `grpc_client_…`.
-    Client,
-}
+use super::{GrpcMethod, GrpcSide};
 
 /// The families of one side.
 #[derive(Debug)]
@@ -108,29 +100,6 @@ const CODES: [&str; 17] = [
     "DataLoss",
     "Unauthenticated",
 ];
-
-/// A method's labels.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct GrpcMethod {
-    /// `unary`, `client_stream`, `server_stream` or `bidi_stream`.
-    pub kind: &'static str,
-    /// The service with its package.
-    pub service: String,
-    /// The method.
-    pub method: String,
-}
-
-impl GrpcMethod {
-    /// Returns the labels of every method that has no series of its own, since anyone can invent
-    /// names.
-    pub fn other() -> Self {
-        Self {
-            kind: "other",
-            service: "other".to_owned(),
-            method: "other".to_owned(),
-        }
-    }
-}
 
 /// The metrics of one method.
 #[derive(Clone, Debug)]
