@@ -1,7 +1,6 @@
 //! Keeps this engine registered with its DPM.
 
 use std::error::Error as _;
-use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -190,8 +189,7 @@ impl StatusChecker {
         self.pause = FIRST_PAUSE;
         // The dial-back is on its way: the next heartbeat brings the reason why it is not READY.
         let status = engine_status(engine.status).unwrap_or(EngineStatus::New);
-        self.state.send_replace(Registration::Present(status));
-        self.tell_health(Registration::Present(status));
+        self.set_registration(Registration::Present(status));
         self.options.check_connection_interval
     }
 
@@ -221,21 +219,17 @@ impl StatusChecker {
         }
     }
 
-    /// Notifies the receivers of the registration if it changed.
+    /// Notifies the receivers of the registration and the module's health if it changed.
     fn set_registration(&self, now: Registration) {
-        let changed = |state: &mut Registration| std::mem::replace(state, now) != now;
-        if self.state.send_if_modified(changed) {
-            self.tell_health(now);
+        let changes = |state: &mut Registration| std::mem::replace(state, now) != now;
+        if !self.state.send_if_modified(changes) {
+            return;
         }
-    }
-
-    fn tell_health(&self, now: Registration) {
         let dpm = &self.options.dpm;
         match now {
-            Registration::Present(status) => {
-                self.health
-                    .up(format!("registered at the DPM {dpm}, {status} there"));
-            }
+            Registration::Present(status) => self
+                .health
+                .up(format!("registered at the DPM {dpm}, {status} there")),
             Registration::Absent => self.health.down(format!("not registered at the DPM {dpm}")),
         }
     }
@@ -251,12 +245,7 @@ impl StatusChecker {
     /// Says why the DPM cannot be reached; `None` if it answered.
     fn unreachable(&self, status: &Status) -> Option<String> {
         match connect_error(status) {
-            Some(ConnectError::Connect { source, .. })
-                if source.kind() == io::ErrorKind::ConnectionRefused =>
-            {
-                Some("connection refused".to_owned())
-            }
-            Some(ConnectError::Connect { source, .. }) => Some(source.to_string()),
+            Some(ConnectError::Connect { source, .. }) => Some(source.kind().to_string()),
             Some(error) => Some(cause(error)),
             None if status.source().is_some() && !is_late(status) => {
                 Some(match self.connection.fault() {

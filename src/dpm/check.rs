@@ -38,17 +38,23 @@ pub(super) struct Checker {
 /// A connection to an engine, and what was proved on it.
 #[derive(Debug)]
 struct Link {
-    address: EngineAddress,
-    deployment: Arc<str>,
+    route: Route,
     identity: AttachIdentityLayer,
     connection: Connection,
-    /// What the connection's certificate was compared with.
-    tls_pins: Vec<Fingerprint>,
-    /// What the connection's address was judged by.
-    rules: AddressRules,
     proved: Option<Proved>,
     /// Whether the connection has TLS.
     has_tls: bool,
+}
+
+/// What a connection was made for; once one of it changes, there has to be another one.
+#[derive(Debug, Eq, PartialEq)]
+struct Route {
+    address: EngineAddress,
+    deployment: Arc<str>,
+    /// What the connection's certificate is compared with.
+    tls_pins: Vec<Fingerprint>,
+    /// What the connection's address is judged by.
+    rules: AddressRules,
 }
 
 /// What the proof of an engine was given for; once one of it changes, it has to prove itself again.
@@ -96,10 +102,8 @@ impl Checker {
         let trust = module.trust().load();
         let owner = check_owner(&trust, engine, &module)?;
         let parties = (Arc::clone(&owner), Arc::clone(trust.own()));
-        if let Some(link) = self
-            .link
-            .as_ref()
-            .filter(|link| link.leads_to(engine, &owner, &self.dialer))
+        let route = self.route(engine, &owner);
+        if let Some(link) = self.link.as_ref().filter(|link| link.route == route)
             && engine.status == EngineStatus::Ready
             && link.is_proved(&parties, proof_interval)
         {
@@ -132,36 +136,44 @@ impl Checker {
         Ok(CheckOutcome::Proved)
     }
 
-    /// Returns the link to `engine`, connecting if there is none to its address.
+    fn route(&self, engine: &Engine, owner: &Deployment) -> Route {
+        let deployment = Arc::clone(&engine.owner.deployment);
+        Route {
+            address: engine.address.clone(),
+            tls_pins: owner.tls_pins.clone(),
+            rules: self.dialer.rules_of(&deployment),
+            deployment,
+        }
+    }
+
+    /// Returns the link to `engine`, connecting if it has no link to its address.
     async fn link(
         &mut self,
         engine: &Engine,
         owner: &Deployment,
     ) -> Result<&mut Link, DialBackFailure> {
+        // If the rules change from here on, it is checked again.
+        let route = self.route(engine, owner);
         let link = match self.link.take() {
-            Some(link) if link.leads_to(engine, owner, &self.dialer) => link,
-            _ => self.connect(engine, owner).await?,
+            Some(link) if link.route == route => link,
+            Some(_) | None => self.connect(engine, owner, route).await?,
         };
         Ok(self.link.insert(link))
     }
 
-    async fn connect(&self, engine: &Engine, owner: &Deployment) -> Result<Link, DialBackFailure> {
-        let deployment = Arc::clone(&engine.owner.deployment);
-        let identity = self
-            .module
-            .client_layer(&deployment)
-            .map_err(|error| not_dialled(error.to_string()))?;
-        // If the rules change from here on, it is checked again.
-        let rules = self.dialer.rules_of(&deployment);
+    async fn connect(
+        &self,
+        engine: &Engine,
+        owner: &Deployment,
+        route: Route,
+    ) -> Result<Link, DialBackFailure> {
+        let identity = self.module.client_layer(&route.deployment);
+        let identity = identity.map_err(|error| not_dialled(error.to_string()))?;
         let connection = self.dialer.dial(engine, &owner.name).await;
-        let connection = connection.map_err(|error| no_connection(&error, engine))?;
         Ok(Link {
-            address: engine.address.clone(),
-            deployment,
+            route,
             identity,
-            connection,
-            tls_pins: owner.tls_pins.clone(),
-            rules,
+            connection: connection.map_err(|error| no_connection(&error, engine))?,
             proved: None,
             has_tls: self.dialer.has_tls(),
         })
@@ -169,13 +181,6 @@ impl Checker {
 }
 
 impl Link {
-    fn leads_to(&self, engine: &Engine, owner: &Deployment, dialer: &Dialer) -> bool {
-        self.address == engine.address
-            && self.deployment == engine.owner.deployment
-            && self.tls_pins == owner.tls_pins
-            && self.rules == dialer.rules_of(&self.deployment)
-    }
-
     fn is_proved(
         &self,
         (owner, own): &(Arc<Deployment>, Arc<OwnDeployment>),
@@ -204,45 +209,40 @@ impl Link {
         let mut client =
             EngineServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         self.connection.allow_reading(MAX_READ_BYTES);
-        let request = CheckStatusRequest {};
-        let answer = call(limit, request, |request| client.check_status(request)).await;
+        let asking = call(limit, CheckStatusRequest {}, |request| {
+            client.check_status(request)
+        });
         let authority = engine.address.authority();
-        let (kind, detail) = match answer {
+        let status = match asking.await {
             Ok(answer) if answer.engine_id == engine.id.to_string() => return Ok(()),
-            Ok(_) => (
-                FailureKind::OtherEngine,
-                format!("{authority} has another id"),
-            ),
-            Err(_) if self.connection.has_read_all() => (
+            Ok(_) => {
+                let detail = format!("{authority} has another id");
+                return Err(DialBackFailure::new(FailureKind::OtherEngine, detail));
+            }
+            Err(status) => status,
+        };
+        // TLS may have broken the connection for a reason of its own.
+        let is_broken = status.source().is_some() && !is_late(&status);
+        let fault = self.connection.fault().filter(|_| is_broken);
+        Err(match (refusal_of(&status), fault) {
+            _ if self.connection.has_read_all() => DialBackFailure::new(
                 FailureKind::NoEngine,
                 format!("{authority} sends more than {MAX_READ_BYTES} bytes in place of an answer"),
             ),
-            Err(status) => match (refusal_of(&status), self.connection.fault()) {
-                // TLS may have broken the connection for a reason of its own.
-                (_, Some(fault)) if status.source().is_some() && !is_late(&status) => {
-                    return Err(no_tls(&fault, engine));
-                }
-                (Some(refusal), _) if refusal.reason.is_raised_by_caller() => {
-                    return Err(not_proved(&refusal, engine, module));
-                }
-                (Some(refusal), _) => {
-                    return Err(refused(refusal.reason, &status, engine, module));
-                }
-                (None, _) => self.not_answered(&status, &authority, limit),
-            },
-        };
-        Err(DialBackFailure::new(kind, detail))
+            (_, Some(fault)) => no_tls(&fault, engine),
+            // No far side sends such a reason: it is this module's own verdict.
+            (Some(refusal), None) if refusal.reason.is_raised_by_caller() => {
+                not_proved(&refusal, engine, module)
+            }
+            (Some(refusal), None) => refused(refusal.reason, &status, engine, module),
+            (None, None) => self.not_answered(&status, &authority, limit),
+        })
     }
 
     /// Says what is wrong with an answer that is not a module's.
-    fn not_answered(
-        &self,
-        status: &Status,
-        authority: &str,
-        limit: Duration,
-    ) -> (FailureKind, String) {
+    fn not_answered(&self, status: &Status, authority: &str, limit: Duration) -> DialBackFailure {
         let code = code_name(status.code());
-        match status.code() {
+        let (kind, detail) = match status.code() {
             _ if is_late(status) => (
                 FailureKind::TimedOut,
                 format!("nothing from {authority} within {limit:?}"),
@@ -253,15 +253,17 @@ impl Link {
             ),
             _ if status.source().is_some() => {
                 let tls = if self.has_tls { "with" } else { "without" };
-                let detail =
-                    format!("{authority} ({code}); a gRPC engine {tls} TLS is expected there");
-                (FailureKind::ConnectionLost, detail)
+                (
+                    FailureKind::ConnectionLost,
+                    format!("{authority} ({code}); a gRPC engine {tls} TLS is expected there"),
+                )
             }
             _ => (
                 FailureKind::NoEngine,
                 format!("{authority} says {code} (unproved)"),
             ),
-        }
+        };
+        DialBackFailure::new(kind, detail)
     }
 }
 

@@ -70,15 +70,24 @@ impl Dialer {
     /// A name that does not resolve now passes: an engine may come before its name. It is resolved
     /// and judged again each time before it is dialled.
     pub(super) async fn judge(&self, destination: &Destination<'_>) -> Result<(), AddressRefusal> {
+        match self.resolve_allowed(destination).await {
+            Err(DialError::Refused(refusal)) => Err(refusal),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Resolves `destination`, which may be dialled at each of the addresses.
+    async fn resolve_allowed(
+        &self,
+        destination: &Destination<'_>,
+    ) -> Result<Vec<IpAddr>, DialError> {
         // What needs no resolver is judged before it is asked.
         self.policy.check(destination, &[], is_local)?;
-        match self
+        let resolved = self
             .resolve(destination.deployment, destination.address)
-            .await
-        {
-            Ok(resolved) => self.policy.check(destination, &resolved, is_local),
-            Err(_unresolved) => Ok(()),
-        }
+            .await?;
+        self.policy.check(destination, &resolved, is_local)?;
+        Ok(resolved)
     }
 
     /// Waits until the deployment has fewer dial-backs under way than it may have.
@@ -97,11 +106,7 @@ impl Dialer {
             address: &engine.address,
             over_loopback: engine.over_loopback,
         };
-        self.policy.check(&destination, &[], is_local)?;
-        let resolved = self
-            .resolve(destination.deployment, destination.address)
-            .await?;
-        self.policy.check(&destination, &resolved, is_local)?;
+        let resolved = self.resolve_allowed(&destination).await?;
         let port = engine.address.port();
         let checked = resolved.iter().map(|ip| SocketAddr::new(*ip, port));
         let checked = checked.take(MOST_DIALLED);

@@ -160,36 +160,26 @@ impl Keeper {
         loop {
             self.woken.mark_unchanged();
             let began = Instant::now();
-            let pause = match self.check(&mut checker).await {
-                Ok(Checked::Holds) => {
-                    failures = 0;
-                    options.check_connected_interval
-                }
-                Ok(Checked::Lost) => {
-                    failures = 0;
-                    Duration::ZERO
-                }
-                Ok(Checked::Fails) => {
-                    failures += 1;
-                    options.back_off(failures)
-                }
-                Ok(Checked::Overtaken) => {
-                    failures = 0;
+            let checked = self.check(&mut checker).await.unwrap_or_else(|error| {
+                events::registry_failed(&cause(&error));
+                Checked::Fails
+            });
+            failures = match checked {
+                Checked::Fails => failures + 1,
+                Checked::Holds | Checked::Lost | Checked::Overtaken => 0,
+                Checked::Left => failures,
+            };
+            let pause = match checked {
+                Checked::Holds => options.check_connected_interval,
+                Checked::Lost => Duration::ZERO,
+                Checked::Fails => options.back_off(failures),
+                Checked::Overtaken => {
                     // An engine that moves without end is not dialled without end.
                     sleep_until(began + MIN_PAUSE).await;
                     continue;
                 }
-                Ok(Checked::Left) => {
-                    if self.leave() {
-                        return;
-                    }
-                    continue;
-                }
-                Err(error) => {
-                    events::registry_failed(&cause(&error));
-                    failures += 1;
-                    options.back_off(failures)
-                }
+                Checked::Left if self.leave() => return,
+                Checked::Left => continue,
             };
             self.wait(pause).await;
         }
@@ -216,9 +206,10 @@ impl Keeper {
                         }
                         asked_again = true;
                         let now = registry.find(self.engine).await?;
-                        let same = now.is_some_and(|now| is_same(&now, &engine));
-                        let trusted = is_trusted_as(&engine, &trust, &context.module);
-                        if !same || !trusted {
+                        let is_same = now.is_some_and(|now| {
+                            engine.is_still(&now) && engine.over_loopback == now.over_loopback
+                        });
+                        if !is_same || !is_trusted_as(&engine, &trust, &context.module) {
                             return Ok(Checked::Overtaken);
                         }
                     }
@@ -278,15 +269,6 @@ fn is_kept(engine: &Engine) -> bool {
     engine.status != EngineStatus::Inactive
 }
 
-/// Returns `true` if a check of `before` still applies to the engine as it is `now`.
-fn is_same(now: &Engine, before: &Engine) -> bool {
-    is_kept(now)
-        && now.address == before.address
-        && now.owner.deployment == before.owner.deployment
-        && now.over_loopback == before.over_loopback
-        && now.registered_at == before.registered_at
-}
-
 /// Returns `true` if nothing changed for `engine` since `before`: its owner and this module.
 fn is_trusted_as(engine: &Engine, before: &KeySet, module: &Module) -> bool {
     let now = module.trust().current();
@@ -306,9 +288,7 @@ async fn follow_trust(
         };
         let context = Arc::clone(&context);
         let monitor = Monitor { context, tasks };
-        if let Err(error) = monitor.check_all().await {
-            events::registry_failed(&cause(&error));
-        }
+        note(monitor.check_all().await);
     }
 }
 
@@ -320,9 +300,14 @@ async fn inactivate(context: Arc<Context>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = context.registry.inactivate_not_seen(limit).await {
-            events::registry_failed(&cause(&error));
-        }
+        note(context.registry.inactivate_not_seen(limit).await);
+    }
+}
+
+/// Logs that the registry's store failed, if it did.
+pub(super) fn note<T>(done: Result<T, RegistryError>) {
+    if let Err(error) = done {
+        events::registry_failed(&cause(&error));
     }
 }
 

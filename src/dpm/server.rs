@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use super::monitor::Monitor;
+use super::monitor::{Monitor, note};
 use super::options::MonitorOptions;
 use super::service::EngineRegistryService;
 use crate::engine::EngineStatus;
-use crate::grpc::{Drained, Health, MethodRules, Module, Rule, ServeError, ServerOptions, cause};
+use crate::grpc::{Drained, Health, MethodRules, Module, Rule, ServeError, ServerOptions};
 use crate::program::{Program, StartError, site};
 use crate::proto::registry::engine_registry_service_server as server;
 use crate::registry::store::EngineStore;
-use crate::registry::{AddressBook, AddressPolicy, EngineRegistry, Limits, RegistryError};
+use crate::registry::{AddressBook, AddressPolicy, EngineRegistry, Limits};
 use crate::storage::Storage;
-use crate::telemetry::events;
 use crate::telemetry::metrics::EngineMetrics;
 
 /// How a DPM runs.
@@ -120,13 +119,6 @@ impl Dpm {
         program
             .serve(layer, shutdown, || engines.stop(), last)
             .await
-    }
-}
-
-/// Logs that the registry's store failed, if it did.
-pub(super) fn note(done: Result<(), RegistryError>) {
-    if let Err(error) = done {
-        events::registry_failed(&cause(&error));
     }
 }
 

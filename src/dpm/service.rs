@@ -7,7 +7,7 @@ use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
 use super::monitor::Monitor;
-use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus};
+use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus};
 use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
 use crate::proto::convert::{ConvertError, engine_id};
 use crate::proto::registry as wire;
@@ -45,12 +45,10 @@ impl EngineRegistryService {
     }
 
     /// Says why a call was not done.
-    fn status(&self, error: &RegistryError, caller: &Caller, method: &str) -> Status {
+    fn status(&self, error: &RegistryError, caller: &Caller) -> Status {
         let text = error.to_string();
         match error {
-            RegistryError::EngineNotOwned(_) => {
-                self.denied(Reason::EngineNotOwned, &text, caller, method)
-            }
+            RegistryError::EngineNotOwned(_) => self.denied(Reason::EngineNotOwned, &text, caller),
             RegistryError::NotFound(_) => Status::not_found(text),
             RegistryError::RegistryFull(_)
             | RegistryError::DeploymentFull(_)
@@ -63,14 +61,14 @@ impl EngineRegistryService {
     }
 
     /// Refuses a verified caller, and says so in the log.
-    fn denied(&self, reason: Reason, detail: &str, caller: &Caller, method: &str) -> Status {
+    fn denied(&self, reason: Reason, detail: &str, caller: &Caller) -> Status {
         let module = caller.token.identity().module().as_str();
         self.metrics.refused(reason.as_str(), Some(module));
         let call = events::RejectedCall {
             reason: reason.as_str(),
             fingerprint: Some(caller.token.key_id().as_str()),
             peer: caller.peer,
-            method,
+            method: caller.method,
             detail: &format!("{}: {detail}", caller.token.identity()),
             help: reason.help(),
         };
@@ -87,7 +85,7 @@ impl EngineRegistryService {
         };
         self.monitor.judge(&destination).await.map_err(|refusal| {
             let detail = format!("{}: {refusal}", address.authority());
-            self.denied(Reason::AddressNotAllowed, &detail, caller, "RegisterEngine")
+            self.denied(Reason::AddressNotAllowed, &detail, caller)
         })
     }
 
@@ -95,26 +93,22 @@ impl EngineRegistryService {
         &self,
         request: Request<wire::RegisterEngineRequest>,
     ) -> Result<Response<wire::RegisterEngineResponse>, Status> {
-        let caller = Caller::of(&request)?;
+        let caller = Caller::of(&request, "RegisterEngine")?;
         let request = request.into_inner();
-        let id = engine_id(&request.engine_id).map_err(|error| invalid(&error))?;
-        let address = request.address.ok_or(ConvertError::Missing("address"));
-        let address = address
-            .and_then(|address| EngineAddress::try_from(&address))
-            .map_err(|error| invalid(&error))?;
-        let constraints = request.constraints.unwrap_or_default();
-        let constraints = constraints.try_into().map_err(|error| invalid(&error))?;
+        let id = engine_id(&request.engine_id)?;
+        let address = request.address.ok_or(ConvertError::Missing("address"))?;
+        let address = EngineAddress::try_from(&address)?;
+        let constraints = EngineConstraints::try_from(request.constraints.unwrap_or_default())?;
         let registrant = caller.registrant();
-        let refused = |error| self.status(&error, &caller, "RegisterEngine");
         // No caller has a name resolved for an engine that it does not own.
         let owner = self.registry.check_owner(&registrant, id).await;
-        owner.map_err(refused)?;
+        owner.map_err(|error| self.status(&error, &caller))?;
         self.judge(&caller, &address).await?;
         let engine = self
             .registry
             .register(&registrant, id, address, constraints)
             .await
-            .map_err(refused)?;
+            .map_err(|error| self.status(&error, &caller))?;
         self.notice(&engine);
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::RegisterEngineResponse { engine }))
@@ -146,16 +140,22 @@ fn outcome<T>(answer: &Result<T, Status>) -> Registered {
 struct Caller {
     token: VerifiedToken,
     peer: Option<SocketAddr>,
+    /// The method that it calls.
+    method: &'static str,
 }
 
 impl Caller {
-    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+    fn of<T>(request: &Request<T>, method: &'static str) -> Result<Self, Status> {
         let token = verified_token(request)?.clone();
         let peer = request.extensions().get::<PeerInfo>();
         let peer = peer.map(|peer| peer.address);
         // Over a server of tonic's own.
         let peer = peer.or_else(|| request.remote_addr());
-        Ok(Self { token, peer })
+        Ok(Self {
+            token,
+            peer,
+            method,
+        })
     }
 
     fn registrant(&self) -> Registrant {
@@ -209,13 +209,13 @@ impl Service for EngineRegistryService {
         &self,
         request: Request<wire::HeartbeatRequest>,
     ) -> Result<Response<wire::HeartbeatResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let id = engine_id(&request.get_ref().engine_id).map_err(|error| invalid(&error))?;
+        let caller = Caller::of(&request, "Heartbeat")?;
+        let id = engine_id(&request.get_ref().engine_id)?;
         let engine = self
             .registry
             .heartbeat(&caller.registrant(), id)
             .await
-            .map_err(|error| self.status(&error, &caller, "Heartbeat"))?;
+            .map_err(|error| self.status(&error, &caller))?;
         self.notice(&engine);
         let view = caller.view(&engine);
         Ok(Response::new(wire::HeartbeatResponse {
@@ -229,13 +229,13 @@ impl Service for EngineRegistryService {
         &self,
         request: Request<wire::DeregisterEngineRequest>,
     ) -> Result<Response<wire::DeregisterEngineResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let id = engine_id(&request.get_ref().engine_id).map_err(|error| invalid(&error))?;
+        let caller = Caller::of(&request, "DeregisterEngine")?;
+        let id = engine_id(&request.get_ref().engine_id)?;
         let engine = self
             .registry
             .deregister(&caller.registrant(), id)
             .await
-            .map_err(|error| self.status(&error, &caller, "DeregisterEngine"))?;
+            .map_err(|error| self.status(&error, &caller))?;
         // Its task looks, sees that it left, and ends.
         self.monitor.check_now(engine.id);
         Ok(Response::new(wire::DeregisterEngineResponse {}))
@@ -245,12 +245,12 @@ impl Service for EngineRegistryService {
         &self,
         request: Request<wire::GetEngineRequest>,
     ) -> Result<Response<wire::GetEngineResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let id = engine_id(&request.get_ref().engine_id).map_err(|error| invalid(&error))?;
+        let caller = Caller::of(&request, "GetEngine")?;
+        let id = engine_id(&request.get_ref().engine_id)?;
         let found = self.registry.find(id).await;
         let engine = found
             .and_then(|engine| engine.ok_or(RegistryError::NotFound(id)))
-            .map_err(|error| self.status(&error, &caller, "GetEngine"))?;
+            .map_err(|error| self.status(&error, &caller))?;
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::GetEngineResponse { engine }))
     }
@@ -259,7 +259,7 @@ impl Service for EngineRegistryService {
         &self,
         request: Request<wire::ListEnginesRequest>,
     ) -> Result<Response<wire::ListEnginesResponse>, Status> {
-        let caller = Caller::of(&request)?;
+        let caller = Caller::of(&request, "ListEngines")?;
         let request = request.into_inner();
         let size = match usize::try_from(request.page_size) {
             Ok(0) => 100,
@@ -273,7 +273,7 @@ impl Service for EngineRegistryService {
             })?),
         };
         let listed = self.registry.list(after, size + 1).await;
-        let listed = listed.map_err(|error| self.status(&error, &caller, "ListEngines"))?;
+        let listed = listed.map_err(|error| self.status(&error, &caller))?;
         let mut page = wire::ListEnginesResponse::default();
         let mut bytes = 0;
         for engine in listed {
@@ -293,6 +293,8 @@ impl Service for EngineRegistryService {
 /// Below the 4 MB that a gRPC client takes by default.
 const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-fn invalid(error: &ConvertError) -> Status {
-    Status::invalid_argument(error.to_string())
+impl From<ConvertError> for Status {
+    fn from(error: ConvertError) -> Self {
+        Self::invalid_argument(error.to_string())
+    }
 }

@@ -47,6 +47,17 @@ pub struct Engine {
     pub last_seen_at: SystemTime,
 }
 
+impl Engine {
+    /// Returns `true` if what was found out about `self` still holds for the engine as it is `now`:
+    /// it has not moved, and has not left.
+    pub fn is_still(&self, now: &Self) -> bool {
+        now.status != EngineStatus::Inactive
+            && now.address == self.address
+            && now.owner.deployment == self.owner.deployment
+            && now.registered_at == self.registered_at
+    }
+}
+
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, address, .. } = self;

@@ -102,7 +102,7 @@ impl ClockSkews {
 }
 
 /// By how many seconds `time` is after `other`.
-fn seconds_after(time: SystemTime, other: SystemTime) -> f64 {
+pub(crate) fn seconds_after(time: SystemTime, other: SystemTime) -> f64 {
     match time.duration_since(other) {
         Ok(after) => after.as_secs_f64(),
         Err(before) => -before.duration().as_secs_f64(),

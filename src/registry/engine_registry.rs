@@ -232,13 +232,11 @@ impl EngineRegistry {
         let now = self.clock.now();
         let updated = self
             .update(checked.id, |engine| {
-                let same = engine.address == checked.address
-                    && engine.owner.deployment == checked.owner.deployment
-                    && engine.registered_at == checked.registered_at
-                    && engine.status != EngineStatus::Inactive;
+                if !checked.is_still(engine) {
+                    return Ok(None);
+                }
                 let mut engine = engine.clone();
                 let event = match outcome {
-                    _ if !same => return Ok(None),
                     CheckOutcome::Proved => {
                         engine.status_reason = None;
                         engine.dial_back_failure = None;

@@ -1,30 +1,24 @@
 //! A DPM's peers: itself, and the engines that it knows.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tonic::Status;
 use tower_layer::Layer as _;
 
 use super::identity;
-use super::peer::{Peer, unusable};
+use super::peer::{Doctor, Peer, unusable};
 use super::probe;
-use super::remedy::Options;
-use super::report::{Layer, Outcome, Row, Side, Visit};
+use super::report::{Layer, Row, Side, Visit};
 use super::way_back::{self, failure_of, not_allowed};
 use crate::admin::roster;
 use crate::config::Settings;
 use crate::engine::{EngineAddress, FailureKind};
-use crate::grpc::{Module, Target, call};
+use crate::grpc::call;
 use crate::identity::DeploymentName;
 use crate::proto::convert::status_word;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::proto::registry::{Engine, EngineStatus};
-use crate::registry::{AddressPolicy, Destination};
 use crate::telemetry::{Untrusted, UntrustedReason};
 use crate::token::Reason;
 
@@ -33,83 +27,55 @@ use crate::token::Reason;
 #[error("no connection or engine `{0}` is known")]
 pub struct NoSuchPeer(pub(super) String);
 
-/// Visits the running DPM, then its engines, as the dial-back does.
-pub(super) async fn visits(
-    settings: &Settings,
-    module: &Module,
-    options: &Options,
-) -> Result<Vec<Visit>, NoSuchPeer> {
-    let peer = match Peer::itself(settings, module, options) {
-        Ok(peer) => peer,
-        Err(row) => return Ok(vec![not_visited("this module itself", row)]),
-    };
-    let mut own = Visit::to(format!("{} itself at {}", peer.name, peer.target));
-    let roster = itself(&mut own, &peer, settings, options).await;
-    let mut visits = vec![own.end()];
-    let Some(roster) = roster else {
+/// Visits the running DPM, which is `peer`, then its engines, as the dial-back does.
+pub(super) async fn visits(doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Visit>, NoSuchPeer> {
+    let wanted = doctor.options.peer.as_deref();
+    let mut known = None;
+    let title = format!("{} itself at {}", peer.name, peer.target);
+    let own = Visit::to(title, async |visit| {
+        let engines = list(visit, doctor, peer).await?;
+        let roster = known.insert(Roster::new(engines, dpes(doctor.settings)));
+        // Those that are registered are visited whatever is missing.
+        visit.add(roster.judge(wanted)?);
+        Ok(())
+    });
+    let mut visits = vec![own.await];
+    let Some(roster) = known else {
         return Ok(visits);
     };
-    let wanted = options.peer.as_deref();
-    for engine in roster.visited(wanted) {
-        visits.push(of_engine(engine, settings, module, options).await);
+    for engine in roster.wanted(wanted).take(MOST_VISITED) {
+        visits.push(of_engine(engine, doctor).await);
     }
     match wanted {
-        Some(name) if visits.len() == 1 && !dpes(settings).any(|known| known == name) => {
+        Some(name) if visits.len() == 1 && !dpes(doctor.settings).iter().any(|dpe| dpe == name) => {
             Err(NoSuchPeer(name.to_owned()))
         }
-        _ => Ok(visits),
+        Some(_) | None => Ok(visits),
     }
 }
 
-/// The visit of a peer that cannot even be looked up.
-fn not_visited(peer: impl Into<String>, row: Row) -> Visit {
-    let mut visit = Visit::to(peer);
-    let layer = Layer::Name;
-    let _: Option<()> = visit.note(Err(Row { layer, ..row }));
-    visit.end()
-}
-
-async fn itself(
-    visit: &mut Visit,
-    peer: &Peer,
-    settings: &Settings,
-    options: &Options,
-) -> Option<Roster> {
-    if settings.server.port == 0 {
+/// Asks the running DPM for its engines.
+async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Engine>, Row> {
+    if doctor.settings.server.port == 0 {
         let detail = "this DPM takes a free port at each start";
-        let row = Row::fail(Layer::Name, Side::Here, detail)
-            .help("name the one in its log: --set ataccama.server.grpc.port=PORT");
-        return visit.note(Err(row));
+        return Err(Row::fail(Layer::Name, Side::Here, detail)
+            .help("name the one in its log: --set ataccama.server.grpc.port=PORT"));
     }
     let connection = probe::reach(visit, peer).await?;
     identity::acquaint(visit, peer, &connection).await?;
-    let no_role = Row::skip(Layer::Role, "a module needs none to ask itself");
-    visit.note(Ok(((), no_role)))?;
+    visit.add(Row::skip(Layer::Role, "a module needs none to ask itself"));
     let channel = peer.identity.layer(connection.channel());
     let mut client = EngineRegistryServiceClient::new(channel);
-    let listed = timeout(peer.limit, roster::list(&mut client)).await;
+    let listed = timeout(peer.limit(), roster::list(&mut client)).await;
     let listed = listed.unwrap_or_else(|_late| Err(Status::deadline_exceeded("no answer in time")));
-    match listed {
-        Ok(engines) => {
-            let roster = Roster::new(engines, dpes(settings).map(str::to_owned).collect());
-            // Those that are registered are examined whatever is missing.
-            let _: Option<()> = visit.note(roster.judge(options.peer.as_deref()));
-            Some(roster)
-        }
-        Err(status) => {
-            let message = Untrusted(status.message());
-            let detail = format!("the engines cannot be listed: {message}");
-            visit.note(Err(Row::fail(Layer::WayBack, Side::Here, detail)))
-        }
-    }
+    listed.map_err(|status| {
+        let message = Untrusted(status.message());
+        let detail = format!("the engines cannot be listed: {message}");
+        Row::fail(Layer::WayBack, Side::Here, detail)
+    })
 }
 
-async fn of_engine(
-    engine: &Engine,
-    settings: &Settings,
-    module: &Module,
-    options: &Options,
-) -> Visit {
+async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
     let address = engine.address.clone().unwrap_or_default();
     let status = match engine.status() {
         EngineStatus::Ready => String::new(),
@@ -122,33 +88,40 @@ async fn of_engine(
         Untrusted(&address.hostname),
         address.port
     );
-    let mut visit = Visit::to(title.as_str());
-    if let Some(row) = not_trusted(engine, settings, module) {
-        for layer in Layer::ALL {
-            if (Layer::Name..Layer::Token).contains(&layer) {
-                let skipped = Row::skip(layer, "an engine of an untrusted owner is not dialled");
-                let _: Option<()> = visit.note(Ok(((), skipped)));
+    let examined = Visit::to(title, async |visit| {
+        if let Some(row) = not_trusted(engine, doctor) {
+            for layer in [
+                Layer::Name,
+                Layer::Tcp,
+                Layer::Tls,
+                Layer::Grpc,
+                Layer::Clock,
+            ] {
+                let detail = "an engine of an untrusted owner is not dialled";
+                visit.add(Row::skip(layer, detail));
             }
+            return Err(row);
         }
-        let _: Option<()> = visit.note(Err(row));
-        return visit.end();
-    }
-    match allowed(engine, settings, module, options).await {
-        Ok(peer) => {
-            // `None` says that a layer failed, which is noted.
-            let _ = dial(&mut visit, &peer, engine).await;
-            visit.end()
-        }
-        Err(row) => not_visited(title, row),
-    }
+        let layer = Layer::Name;
+        let peer = peer(engine, doctor).map_err(|row| Row { layer, ..row })?;
+        dial(visit, &peer, engine).await
+    });
+    examined.await
 }
 
 /// Says that the engine's deployment is not trusted.
-fn not_trusted(engine: &Engine, settings: &Settings, module: &Module) -> Option<Row> {
+fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     let owner = DeploymentName::new(&engine.deployment).ok()?;
-    if module.trust().load().deployment(owner.as_str()).is_some() {
+    if doctor
+        .module
+        .trust()
+        .load()
+        .deployment(owner.as_str())
+        .is_some()
+    {
         return None;
     }
+    let settings = doctor.settings;
     let (file, kind) = (settings.home.file.display(), &settings.own.module);
     let detail = format!("no trusted deployment is called `{owner}` in {file}");
     let row = Row::fail(Layer::Token, Side::Here, detail)
@@ -159,66 +132,40 @@ fn not_trusted(engine: &Engine, settings: &Settings, module: &Module) -> Option<
     Some(row)
 }
 
-/// Returns the engine as a peer if it may be dialled.
-async fn allowed(
-    engine: &Engine,
-    settings: &Settings,
-    module: &Module,
-    options: &Options,
-) -> Result<Peer, Row> {
+/// Returns the engine as a peer, unless the registry does not dial it.
+fn peer(engine: &Engine, doctor: &Doctor<'_>) -> Result<Peer, Row> {
     // The registry knows from where the engine registered, and has the last word.
     if failure_of(engine) == Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) {
         let reason = UntrustedReason(&engine.status_reason).to_string();
         let row = Row::fail(Layer::Name, Side::Here, reason);
-        let file = settings.home.file.display().to_string();
+        let file = doctor.settings.home.file.display().to_string();
         return Err(not_allowed(row, &engine.deployment, &file));
     }
-    let address = engine.address.clone().unwrap_or_default();
-    let address = EngineAddress::new(&address.hostname, address.port.into())
-        .map_err(|error| unusable(&error))?;
-    let owner = DeploymentName::new(&engine.deployment).map_err(|error| unusable(&error))?;
-    let own = SocketAddr::new(settings.server.address, settings.server.port);
-    let policy = AddressPolicy::new(vec![own], settings.addresses.clone());
-    let host = (address.hostname(), address.port());
-    let resolved: Vec<_> = match timeout(Duration::from_secs(2), lookup_host(host)).await {
-        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
-        // The name's own layer says so.
-        _ => Vec::new(),
-    };
-    let destination = Destination {
-        deployment: owner.as_str(),
-        address: &address,
-        // Only the registry knows, and it did not refuse.
-        over_loopback: true,
-    };
-    policy
-        .check(&destination, &resolved, |_| false)
-        .map_err(|refusal| {
-            let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");
-            Row::fail(Layer::Name, Side::Between, detail)
-                .help("countersign explain ADDRESS_NOT_ALLOWED")
-        })?;
-    let target = Target::new(address.hostname(), address.port());
-    Peer::engine(&owner, target, settings, module, options)
+    let address = EngineAddress::try_from(&engine.address.clone().unwrap_or_default());
+    let owner = DeploymentName::new(&engine.deployment);
+    doctor.engine(
+        owner.map_err(|error| unusable(&error))?,
+        address.map_err(|error| unusable(&error))?,
+    )
 }
 
-async fn dial(visit: &mut Visit, peer: &Peer, engine: &Engine) -> Option<()> {
+async fn dial(visit: &mut Visit, peer: &Peer, engine: &Engine) -> Result<(), Row> {
     let connection = probe::reach(visit, peer).await?;
     identity::acquaint(visit, peer, &connection).await?;
     let channel = peer.identity.layer(connection.channel());
     let mut client = EngineServiceClient::new(channel).max_decoding_message_size(64 * 1024);
-    let request = CheckStatusRequest {};
-    let asking = call(peer.limit, request, |request| client.check_status(request));
+    let asking = call(peer.limit(), CheckStatusRequest {}, |request| {
+        client.check_status(request)
+    });
     let answer = visit
         .look(async { identity::role(peer, asking.await) })
         .await?;
-    let seen = if answer.engine_id == engine.id {
-        way_back::seen(engine, peer)
-    } else {
+    if answer.engine_id != engine.id {
         let detail = format!("engine {} answers there", Untrusted(&answer.engine_id));
-        Err(Row::fail(Layer::WayBack, Side::Peer, detail).help(&peer.remedy.host))
-    };
-    visit.note(seen)
+        return Err(Row::fail(Layer::WayBack, Side::Peer, detail).help(&peer.remedy.host));
+    }
+    visit.add(way_back::seen(engine, peer)?);
+    Ok(())
 }
 
 /// More engines than this are not visited: each may take its time.
@@ -252,25 +199,21 @@ impl Roster {
         }
     }
 
-    /// Goes through the engines to visit: the first of those that are `wanted`.
-    fn visited(&self, wanted: Option<&str>) -> impl Iterator<Item = &Engine> {
-        self.wanted(wanted).take(MOST_VISITED)
-    }
-
+    /// Goes through the registered engines that `wanted` names.
     fn wanted(&self, wanted: Option<&str>) -> impl Iterator<Item = &Engine> {
         let active = self.active.iter();
         active.filter(move |engine| wanted.is_none_or(|name| is_called(engine, name)))
     }
 
     /// Fails if no engine is registered at all, or none of the `wanted` deployment.
-    fn judge(&self, wanted: Option<&str>) -> Outcome<()> {
+    fn judge(&self, wanted: Option<&str>) -> Result<Row, Row> {
         let detail = self.detail(wanted);
         let lacks = match wanted {
             Some(wanted) => self.without.iter().any(|name| name == wanted),
             None => self.active.is_empty() && !self.without.is_empty(),
         };
         if !lacks {
-            return Ok(((), Row::skip(Layer::WayBack, detail)));
+            return Ok(Row::skip(Layer::WayBack, detail));
         }
         Err(Row::fail(Layer::WayBack, Side::Peer, detail)
             .help("start the engine: countersign dpe run --home <its home>")
@@ -313,11 +256,11 @@ fn is_called(engine: &Engine, name: &str) -> bool {
     [&*engine.id, &*engine.deployment, &*address].contains(&name)
 }
 
-/// Goes through the trusted deployments whose engines may register.
-fn dpes(settings: &Settings) -> impl Iterator<Item = &str> {
+/// Returns the trusted deployments whose engines may register.
+fn dpes(settings: &Settings) -> Vec<String> {
     let trusted = settings.deployments.iter();
     let dpes = trusted.filter(|deployment| deployment.module.as_str() == "dpe");
-    dpes.map(|deployment| deployment.name.as_str())
+    dpes.map(|deployment| deployment.name.to_string()).collect()
 }
 
 #[cfg(test)]
@@ -342,8 +285,12 @@ mod tests {
         let engines = (0..80).map(|id| engine(id, status(id)));
         let roster = Roster::new(engines.collect(), Vec::new());
 
-        let visited: Vec<_> = roster.visited(None).map(|engine| &*engine.id).collect();
-        let one: Vec<_> = roster.visited(Some("42")).collect();
+        let visited: Vec<_> = roster
+            .wanted(None)
+            .take(MOST_VISITED)
+            .map(|engine| &*engine.id)
+            .collect();
+        let one: Vec<_> = roster.wanted(Some("42")).collect();
 
         assert_eq!(visited.len(), 50);
         assert_eq!(

@@ -13,13 +13,13 @@ mod report;
 mod way_back;
 
 pub use own::unusable;
-pub use remedy::Options;
+pub use peer::Options;
 pub use report::{Diagnosis, Layer, Row, Side, State, Visit};
-
-use engines::NoSuchPeer;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Settings;
+use engines::NoSuchPeer;
+use peer::Doctor;
 
 /// Examines what the module of `settings` can reach: its DPM, or, if it is one, itself and its
 /// engines.
@@ -30,30 +30,31 @@ use crate::config::Settings;
 ///
 /// When no peer fits [`Options::peer`].
 pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis, NoSuchPeer> {
-    let mut own = own::usable(settings, SystemClock.now());
     let module = match settings.module() {
         Ok(module) => module,
         Err(error) => {
-            own.push(own::no_module(&error));
-            return Ok(Diagnosis::of_own(own));
+            let rows = vec![own::config(settings), own::no_module(&error)];
+            return Ok(Diagnosis::of_own(rows));
         }
+    };
+    let doctor = Doctor {
+        settings,
+        module,
+        options,
     };
     let name = options.peer.as_deref().unwrap_or("dpm");
-    let mut connections = settings.client.connections.iter();
-    let connection = connections.find(|connection| connection.name == name);
     let is_dpm = settings.own.module.as_str() == "dpm";
-    let visits = match connection {
-        Some(connection) if !(is_dpm && name == "dpm") => {
-            match peer::Peer::at(connection, settings, &module, options) {
-                Ok(peer) => vec![way_back::visit(&peer, settings, options).await],
-                Err(row) => {
-                    own.push(row);
-                    return Ok(Diagnosis::of_own(own));
-                }
-            }
-        }
-        _ if is_dpm => engines::visits(settings, &module, options).await?,
-        _ => return Err(NoSuchPeer(name.to_owned())),
+    let connection = settings.client.connection(name);
+    let peer = match connection.filter(|_| !is_dpm || name != "dpm") {
+        Some(connection) => doctor.to(connection),
+        None if is_dpm => doctor.itself(),
+        None => return Err(NoSuchPeer(name.to_owned())),
     };
+    let visits = match peer {
+        Err(row) => return Ok(Diagnosis::of_own(vec![row])),
+        Ok(peer) if peer.deployment.is_none() => engines::visits(&doctor, &peer).await?,
+        Ok(peer) => vec![way_back::visit(&doctor, &peer).await],
+    };
+    let own = vec![own::config(settings), own::key(settings, SystemClock.now())];
     Ok(Diagnosis { own, visits })
 }

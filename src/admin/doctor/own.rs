@@ -11,14 +11,19 @@ use crate::grpc::{ModuleError, cause};
 
 const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
-/// Returns the two rows of a module whose settings can be used.
-pub(super) fn usable(settings: &Settings, now: SystemTime) -> Vec<Row> {
+/// Makes the row of settings that can be used.
+pub(super) fn config(settings: &Settings) -> Row {
     let file = settings.home.file.display();
     let problems = match settings.findings.warnings() {
         0 => "0 problems".to_owned(),
         1 => "1 warning".to_owned(),
         more => format!("{more} warnings"),
     };
+    Row::ok(Layer::Config, format!("{file}, {problems}"))
+}
+
+/// Makes the row of the key that the module signs with.
+pub(super) fn key(settings: &Settings, now: SystemTime) -> Row {
     let own = &settings.own;
     let mut key = own.key_id.to_string();
     if let Some(name) = &own.name {
@@ -27,10 +32,12 @@ pub(super) fn usable(settings: &Settings, now: SystemTime) -> Vec<Row> {
     if let Some(age) = own.key.made_at().and_then(|made| Age::between(made, now)) {
         key.extend([" (age ", &age.to_string(), ")"]);
     }
-    vec![
-        Row::ok(Layer::Config, format!("{file}, {problems}")),
-        Row::ok(Layer::OwnKey, key),
-    ]
+    Row::ok(Layer::OwnKey, key)
+}
+
+/// Makes the row of settings of which no module can be made.
+pub(super) fn no_module(error: &ModuleError) -> Row {
+    Row::fail(Layer::OwnKey, Side::Here, cause(error))
 }
 
 /// Returns the diagnosis of a module whose settings cannot be used: `file` holds them.
@@ -50,27 +57,18 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
         .iter()
         .filter(|found| found.severity() == Severity::Error);
     let (key, other): (Vec<_>, Vec<_>) = errors.partition(|found| found.key() == Some(OWN_KEY));
-    let mut rows = Vec::new();
-    let (layer, shown) = if other.is_empty() {
-        rows.push(Row::ok(Layer::Config, name.clone()));
-        (Layer::OwnKey, key)
-    } else {
-        (Layer::Config, other)
+    let (layer, shown) = match other.is_empty() {
+        true => (Layer::OwnKey, key),
+        false => (Layer::Config, other),
     };
     let mut detail = shown.first().map_or_else(String::new, ToString::to_string);
-    if shown.len() > 1 {
-        let more = shown.len() - 1;
+    if let Some(more) = shown.len().checked_sub(1).filter(|more| *more > 0) {
         detail.extend([" (and ", &more.to_string(), " more)"]);
     }
-    let explain = shown
-        .first()
-        .map(|first| format!("countersign explain {}", first.code()));
-    let failed = Row::fail(layer, Side::Here, detail).help(format!("countersign check {name}"));
-    rows.push(failed.helps(explain));
-    Diagnosis::of_own(rows)
-}
-
-/// Says that no module can be made of the settings.
-pub(super) fn no_module(error: &ModuleError) -> Row {
-    Row::fail(Layer::OwnKey, Side::Here, cause(error))
+    let explain = shown.first().map(|found| found.code());
+    let failed = Row::fail(layer, Side::Here, detail)
+        .help(format!("countersign check {name}"))
+        .helps(explain.map(|code| format!("countersign explain {code}")));
+    let config = (layer == Layer::OwnKey).then(|| Row::ok(Layer::Config, name));
+    Diagnosis::of_own(config.into_iter().chain([failed]).collect())
 }

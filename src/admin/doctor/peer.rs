@@ -1,118 +1,135 @@
 //! The module to call: where it should be, and which one it should be.
 
 use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::remedy::{Options, Remedy};
+use super::remedy::Remedy;
 use super::report::{Layer, Row, Side};
 use crate::config::{ConnectionSettings, Settings};
-use crate::grpc::tls::{ClientTls, ClientTlsOptions};
-use crate::grpc::{AttachIdentityLayer, Module, Target, cause};
+use crate::engine::EngineAddress;
+use crate::grpc::tls::ClientTlsOptions;
+use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Module, Target, cause};
 use crate::identity::DeploymentName;
+use crate::registry::{AddressPolicy, Destination};
+
+/// How to examine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The module's home, as the user named it: for the commands that the doctor suggests.
+    pub home: PathBuf,
+    /// The one peer to examine: a connection's name, or an engine's id, deployment or `host:port`.
+    /// All if it is `None`.
+    pub peer: Option<String>,
+    /// How long each layer may take.
+    pub timeout: Duration,
+}
+
+/// What an examination starts from.
+#[derive(Debug)]
+pub(super) struct Doctor<'a> {
+    pub(super) settings: &'a Settings,
+    /// The module of the settings.
+    pub(super) module: Module,
+    pub(super) options: &'a Options,
+}
 
 /// A module that is called.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: String,
-    pub(super) target: Target,
-    pub(super) tls: Option<ClientTls>,
-    pub(super) allow_plaintext: bool,
-    pub(super) identity: AttachIdentityLayer,
-    pub(super) module: Module,
-    pub(super) remedy: Remedy,
-    /// How long each layer may take.
-    pub(super) limit: Duration,
     /// Its deployment; `None` for this module itself.
     pub(super) deployment: Option<DeploymentName>,
+    pub(super) target: Target,
+    pub(super) connection: ConnectionOptions,
+    pub(super) identity: AttachIdentityLayer,
+    /// The module that calls.
+    pub(super) module: Module,
+    pub(super) remedy: Remedy,
+    /// Of an engine: what it advertises, and where it may be dialled.
+    pub(super) dial_back: Option<(EngineAddress, AddressPolicy)>,
+}
+
+impl Doctor<'_> {
+    /// Returns the peer of `connection`.
+    pub(super) fn to(&self, connection: &ConnectionSettings) -> Result<Peer, Row> {
+        let remedy = Remedy::of_connection(&connection.name, self.settings, &self.options.home);
+        let named = connection.deployment.clone();
+        let name = named.map_or_else(|| self.module.deployment_of(&connection.name), Ok);
+        let name = name.map_err(|error| unusable(&error).help(remedy.pair(false)))?;
+        let target = Target::new(&connection.host, connection.port);
+        self.peer(name, target, connection.tls.as_ref(), remedy)
+    }
+
+    /// Returns the engine of `owner` at `address`, as its DPM dials it back.
+    pub(super) fn engine(
+        &self,
+        owner: DeploymentName,
+        address: EngineAddress,
+    ) -> Result<Peer, Row> {
+        let (server, client) = (&self.settings.server, &self.settings.client);
+        let own = SocketAddr::new(server.address, server.port);
+        let policy = AddressPolicy::new(vec![own], self.settings.addresses.clone());
+        let target = Target::new(address.hostname(), address.port());
+        let remedy = Remedy::of_engine(self.settings);
+        let peer = self.peer(owner, target, client.dial_back_tls.as_ref(), remedy)?;
+        Ok(Peer {
+            dial_back: Some((address, policy)),
+            ..peer
+        })
+    }
+
+    fn peer(
+        &self,
+        name: DeploymentName,
+        target: Target,
+        tls: Option<&ClientTlsOptions>,
+        remedy: Remedy,
+    ) -> Result<Peer, Row> {
+        let identity = self.module.client_layer(name.as_str());
+        let connection = self.settings.connection(&self.module, tls);
+        let connection = connection.map_err(|error| unusable(&error))?;
+        Ok(Peer {
+            name: name.to_string(),
+            target,
+            connection: ConnectionOptions {
+                connect_timeout: self.options.timeout,
+                ..connection.towards(&name)
+            },
+            identity: identity.map_err(|error| unusable(&error).help(remedy.pair(false)))?,
+            module: self.module.clone(),
+            remedy,
+            deployment: Some(name),
+            dial_back: None,
+        })
+    }
+
+    /// Returns the module itself, as its operator calls it.
+    pub(super) fn itself(&self) -> Result<Peer, Row> {
+        let (own, server) = (&self.settings.own, &self.settings.server);
+        let connection = self.settings.own_connection(&self.module);
+        let connection = connection.map_err(|error| unusable(&error))?;
+        Ok(Peer {
+            name: own.issuer().to_owned(),
+            deployment: None,
+            target: Target::new(&server.own_host().to_string(), server.port),
+            connection: ConnectionOptions {
+                connect_timeout: self.options.timeout,
+                ..connection
+            },
+            identity: self.module.own_module_layer(),
+            module: self.module.clone(),
+            remedy: Remedy::of_itself(self.settings, &self.options.home),
+            dial_back: None,
+        })
+    }
 }
 
 impl Peer {
-    /// Returns the peer of `connection`.
-    pub(super) fn at(
-        connection: &ConnectionSettings,
-        settings: &Settings,
-        module: &Module,
-        options: &Options,
-    ) -> Result<Self, Row> {
-        let remedy = Remedy::of_connection(connection, settings, options);
-        let name = match &connection.deployment {
-            Some(name) => name.clone(),
-            None => module
-                .deployment_of(&connection.name)
-                .map_err(|error| unusable(&error).help(remedy.pair(false)))?,
-        };
-        let target = Target::new(&connection.host, connection.port);
-        let peer = Self::unencrypted(&name, target, remedy, settings, module, options)?;
-        peer.with_tls(connection.tls.as_ref())
-    }
-
-    /// Returns the engine of `owner` at `target`, as its DPM dials it back.
-    pub(super) fn engine(
-        owner: &DeploymentName,
-        target: Target,
-        settings: &Settings,
-        module: &Module,
-        options: &Options,
-    ) -> Result<Self, Row> {
-        let remedy = Remedy::of_engine(settings);
-        let peer = Self::unencrypted(owner, target, remedy, settings, module, options)?;
-        peer.with_tls(settings.client.dial_back_tls.as_ref())
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each comes from a different place"
-    )]
-    fn unencrypted(
-        name: &DeploymentName,
-        target: Target,
-        remedy: Remedy,
-        settings: &Settings,
-        module: &Module,
-        options: &Options,
-    ) -> Result<Self, Row> {
-        let identity = module.client_layer(name.as_str());
-        Ok(Self {
-            name: name.to_string(),
-            target,
-            tls: None,
-            allow_plaintext: settings.client.allow_plaintext,
-            identity: identity.map_err(|error| unusable(&error).help(remedy.pair(false)))?,
-            module: module.clone(),
-            remedy,
-            limit: options.timeout,
-            deployment: Some(name.clone()),
-        })
-    }
-
-    fn with_tls(mut self, tls: Option<&ClientTlsOptions>) -> Result<Self, Row> {
-        if let (Some(options), Some(name)) = (tls, &self.deployment) {
-            let tls = self.module.client_tls(options.clone());
-            self.tls = Some(tls.map_err(|error| unusable(&error))?.towards(name));
-        }
-        Ok(self)
-    }
-
-    /// Returns the module of `settings` itself, as its operator calls it.
-    pub(super) fn itself(
-        settings: &Settings,
-        module: &Module,
-        options: &Options,
-    ) -> Result<Self, Row> {
-        let host = settings.server.own_host().to_string();
-        let tls = settings.server.tls.clone();
-        let tls = tls.map(|server| module.own_module_tls(server)).transpose();
-        Ok(Self {
-            name: settings.own.issuer().to_owned(),
-            target: Target::new(&host, settings.server.port),
-            tls: tls.map_err(|error| unusable(&error))?,
-            allow_plaintext: true,
-            identity: module.own_module_layer(),
-            module: module.clone(),
-            remedy: Remedy::of_itself(settings, options),
-            limit: options.timeout,
-            deployment: None,
-        })
+    /// Returns how long each layer may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.connection.connect_timeout
     }
 
     /// Returns the side on which it is.
@@ -123,30 +140,47 @@ impl Peer {
         }
     }
 
+    /// Checks that a DPM with these settings may dial it at `resolved`.
+    pub(super) fn judge(&self, resolved: &[SocketAddr]) -> Result<(), Row> {
+        let Some((address, policy)) = &self.dial_back else {
+            return Ok(());
+        };
+        let destination = Destination {
+            deployment: &self.name,
+            address,
+            // Only the registry knows, and it did not refuse.
+            over_loopback: true,
+        };
+        let addresses: Vec<_> = resolved.iter().map(SocketAddr::ip).collect();
+        let judged = policy.check(&destination, &addresses, |_| false);
+        judged.map_err(|refusal| {
+            let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");
+            Row::fail(Layer::Name, Side::Between, detail)
+                .help("countersign explain ADDRESS_NOT_ALLOWED")
+        })
+    }
+
     /// Returns its keys if each of them is revoked here: then no call can be made.
     pub(super) fn revoked_keys(&self) -> Option<Vec<String>> {
         let name = self.deployment.as_ref()?;
         let trust = self.module.trust().load();
         let deployment = trust.deployment(name.as_str())?;
-        if deployment.active_keys().next().is_some() {
-            return None;
-        }
-        let names = deployment.keys.iter().map(|key| key.name.clone());
-        Some(names.collect())
+        let keys = deployment.keys.iter().map(|key| key.name.clone());
+        let is_usable = deployment.active_keys().next().is_some();
+        (!is_usable).then(|| keys.collect())
     }
 
     /// Returns `true` if its certificate is pinned; the module's own is.
     pub(super) fn is_pinned(&self) -> bool {
-        let Some(name) = &self.deployment else {
-            return true;
-        };
         let trust = self.module.trust().load();
-        let deployment = trust.deployment(name.as_str());
-        deployment.is_some_and(|found| !found.tls_pins.is_empty())
+        self.deployment.as_ref().is_none_or(|name| {
+            let deployment = trust.deployment(name.as_str());
+            deployment.is_some_and(|found| !found.tls_pins.is_empty())
+        })
     }
 }
 
-/// Says that settings of this module cannot be used.
+/// Makes the row of settings that cannot be used.
 pub(super) fn unusable(error: &(dyn Error + 'static)) -> Row {
     Row::fail(Layer::Config, Side::Here, cause(error))
 }

@@ -16,10 +16,10 @@ use tonic_health::pb::health_client::HealthClient;
 use super::peer::Peer;
 use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::grpc::tls::ClientFailure;
-use crate::grpc::{ConnectError, Connection, ConnectionOptions, call, cause, code_name};
+use crate::grpc::{ConnectError, Connection, call, cause, code_name};
 
 /// Examines the layers from the name to gRPC.
-pub(super) async fn reach(visit: &mut Visit, peer: &Peer) -> Option<Connection> {
+pub(super) async fn reach(visit: &mut Visit, peer: &Peer) -> Result<Connection, Row> {
     let addresses = visit.look(resolve(peer)).await?;
     let (stream, address) = visit.look(connect(peer, &addresses)).await?;
     let stream = visit.look(shake_hands(peer, stream, address)).await?;
@@ -30,62 +30,58 @@ pub(super) async fn reach(visit: &mut Visit, peer: &Peer) -> Option<Connection> 
 const MOST: usize = 8;
 
 async fn resolve(peer: &Peer) -> Outcome<Vec<SocketAddr>> {
-    let (host, port, limit) = (peer.target.host(), peer.target.port(), peer.limit);
-    let why = match timeout(limit, lookup_host((host, port))).await {
+    let (host, port, limit) = (peer.target.host(), peer.target.port(), peer.limit());
+    let found = timeout(limit, lookup_host((host, port))).await;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let why = match found {
         Err(_elapsed) => format!("does not resolve within {limit:?}"),
         Ok(Err(error)) => format!("does not resolve: {error}"),
         Ok(Ok(found)) => {
-            let mut addresses: Vec<SocketAddr> = Vec::new();
-            for address in found.take(MOST) {
-                if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
-            }
-            let shown: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
-            let detail = match shown.as_slice() {
-                [one] if one == host => one.clone(),
-                several => format!("{host} → {}", several.join(", ")),
-            };
-            if !addresses.is_empty() {
-                return Ok((addresses, Row::ok(Layer::Name, detail)));
-            }
+            addresses.extend(found);
             "has no address".to_owned()
         }
     };
-    Err(
-        Row::fail(Layer::Name, Side::Here, format!("`{host}` {why}"))
+    peer.judge(&addresses)?;
+    addresses.dedup();
+    addresses.truncate(MOST);
+    if addresses.is_empty() {
+        let detail = format!("`{host}` {why}");
+        return Err(Row::fail(Layer::Name, Side::Here, detail)
             .help(format!("getent ahosts {host}"))
-            .help(&peer.remedy.host),
-    )
+            .help(&peer.remedy.host));
+    }
+    let shown: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
+    let detail = match shown.join(", ") {
+        literal if literal == host => literal,
+        several => format!("{host} → {several}"),
+    };
+    Ok((addresses, Row::ok(Layer::Name, detail)))
 }
 
 async fn connect(peer: &Peer, addresses: &[SocketAddr]) -> Outcome<(TcpStream, SocketAddr)> {
     let mut failed = Vec::new();
     let mut all_refused = true;
     for address in addresses {
-        let why = match timeout(peer.limit, TcpStream::connect(address)).await {
+        let why = match timeout(peer.limit(), TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 let row = Row::ok(Layer::Tcp, address.to_string());
                 return Ok(((stream, *address), row));
             }
-            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
-                failed.push(format!("{address}: connection refused"));
-                continue;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => format!("no answer within {:?}", peer.limit),
+            Ok(Err(error)) => error.kind(),
+            Err(_elapsed) => ErrorKind::TimedOut,
         };
-        all_refused = false;
+        all_refused &= why == ErrorKind::ConnectionRefused;
         failed.push(format!("{address}: {why}"));
     }
-    let row = Row::fail(Layer::Tcp, peer.side(), failed.join("; "));
-    Err(if all_refused {
-        row.help(format!("nothing listens there; {}", peer.remedy.start()))
-            .help(&peer.remedy.port)
+    let (help, setting) = if all_refused {
+        let help = format!("nothing listens there; {}", peer.remedy.start());
+        (help, &peer.remedy.port)
     } else {
-        row.help("the host is down, or a firewall drops the connection")
-            .help(&peer.remedy.host)
-    })
+        let help = "the host is down, or a firewall drops the connection";
+        (help.to_owned(), &peer.remedy.host)
+    };
+    let row = Row::fail(Layer::Tcp, peer.side(), failed.join("; "));
+    Err(row.help(help).help(setting))
 }
 
 /// A connection on which HTTP/2 can begin.
@@ -98,10 +94,10 @@ async fn shake_hands(
     stream: TcpStream,
     address: SocketAddr,
 ) -> Outcome<Box<dyn Stream>> {
-    let Some(tls) = &peer.tls else {
+    let Some(tls) = &peer.connection.tls else {
         let detail = if address.ip().to_canonical().is_loopback() {
             "plaintext, loopback"
-        } else if peer.allow_plaintext {
+        } else if peer.connection.allow_plaintext {
             "plaintext, allowed by `countersign.client.allow-plaintext`"
         } else {
             let refused = ConnectError::Plaintext(address).to_string();
@@ -110,15 +106,13 @@ async fn shake_hands(
         };
         return Ok((Box::new(stream), Row::skip(Layer::Tls, detail)));
     };
-    let limit = peer.limit;
-    let stream = match timeout(limit, tls.connect(peer.target.host(), stream)).await {
-        Ok(shaken) => shaken.map_err(|failure| no_tls(peer, &failure))?,
-        Err(_elapsed) => {
-            let detail = format!("{address} does not answer the TLS handshake within {limit:?}");
-            let row = Row::fail(Layer::Tls, Side::Peer, detail);
-            return Err(row.help("does it speak TLS on this port?"));
-        }
-    };
+    let limit = peer.limit();
+    let shaken = timeout(limit, tls.connect(peer.target.host(), stream)).await;
+    let shaken = shaken.map_err(|_elapsed| {
+        let detail = format!("{address} does not answer the TLS handshake within {limit:?}");
+        Row::fail(Layer::Tls, Side::Peer, detail).help("does it speak TLS on this port?")
+    })?;
+    let stream = shaken.map_err(|failure| no_tls(peer, &failure))?;
     let version = match stream.get_ref().1.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
@@ -133,7 +127,7 @@ async fn shake_hands(
     Ok((Box::new(stream), row))
 }
 
-/// Says what is wrong with TLS, and on which side.
+/// Makes the row of a TLS failure: what is wrong, and on which side.
 fn no_tls(peer: &Peer, failure: &ClientFailure) -> Row {
     let side = match failure {
         ClientFailure::Setup(_)
@@ -166,91 +160,77 @@ async fn speak_grpc(
     address: SocketAddr,
 ) -> Outcome<Connection> {
     greet(peer, stream, address).await?;
-    let limit = peer.limit;
-    let options = ConnectionOptions {
-        connect_timeout: limit,
-        allow_plaintext: peer.allow_plaintext,
-        tls: peer.tls.clone(),
-    };
+    let limit = peer.limit();
     let lost = |why: String| {
         let detail = format!("{address} speaks HTTP/2, but gRPC does not come through: {why}");
         Row::fail(Layer::Grpc, Side::Between, detail).help("look for a proxy between the two")
     };
-    let opened = Connection::to_addresses(&peer.target, vec![address], options);
+    let opened = Connection::to_addresses(&peer.target, vec![address], peer.connection.clone());
     let connection = timeout(limit, opened)
         .await
         .map_err(|_elapsed| lost(format!("no channel within {limit:?}")))?
         .map_err(|error| lost(cause(error.as_ref())))?;
     let mut client = HealthClient::new(connection.channel()).max_decoding_message_size(64 * 1024);
     let request = HealthCheckRequest::default();
-    match call(limit, request, |request| client.check(request)).await {
-        Ok(answer) => {
-            let health = match answer.status() {
-                ServingStatus::Serving => "SERVING",
-                ServingStatus::NotServing => "NOT_SERVING (it starts, drains or is not registered)",
-                _ => "UNKNOWN",
-            };
-            let detail = format!("HTTP/2 settings received; health {health}");
-            Ok((connection, Row::ok(Layer::Grpc, detail)))
-        }
+    let health = match call(limit, request, |request| client.check(request)).await {
+        Ok(answer) => match answer.status() {
+            ServingStatus::Serving => "SERVING",
+            ServingStatus::NotServing => "NOT_SERVING (it starts, drains or is not registered)",
+            ServingStatus::Unknown | ServingStatus::ServiceUnknown => "UNKNOWN",
+        },
         Err(status) if status.code() == Code::Unimplemented => {
-            let detail = format!("{address} speaks HTTP/2, but it is not a countersign module");
-            Err(wrong_port(peer, detail))
+            let what = "speaks HTTP/2, but it is not a countersign module";
+            return Err(wrong_port(peer, address, what));
         }
-        Err(status) => Err(lost(code_name(status.code()).to_owned())),
-    }
+        Err(status) => return Err(lost(code_name(status.code()).to_owned())),
+    };
+    let detail = format!("HTTP/2 settings received; health {health}");
+    Ok((connection, Row::ok(Layer::Grpc, detail)))
 }
 
-fn wrong_port(peer: &Peer, detail: String) -> Row {
-    Row::fail(Layer::Grpc, Side::Here, detail).help(&peer.remedy.port)
+fn wrong_port(peer: &Peer, address: SocketAddr, what: &str) -> Row {
+    Row::fail(Layer::Grpc, Side::Here, format!("{address} {what}")).help(&peer.remedy.port)
 }
+
+const WEB_SERVER: &str = "speaks HTTP/1.1, not gRPC: it is a web server or an HTTP port";
 
 /// Greets as an HTTP/2 client and waits for the server's SETTINGS.
 async fn greet(peer: &Peer, mut stream: Box<dyn Stream>, address: SocketAddr) -> Result<(), Row> {
-    let limit = peer.limit;
-    let web_server = || {
-        let what = "speaks HTTP/1.1, not gRPC: it is a web server or an HTTP port";
-        wrong_port(peer, format!("{address} {what}"))
-    };
-    let error = match timeout(limit, settings(&mut stream)).await {
-        Ok(Ok(first)) => {
-            return match first {
-                // A SETTINGS frame of stream 0 ([RFC 9113, 6.5]), which comes before all others.
-                [_, _, _, 4, _, 0, 0, 0, 0] => Ok(()),
-                // A TLS record: an alert or a handshake.
-                [0x15 | 0x16, 3, ..] if peer.tls.is_none() => {
-                    Err(no_tls(peer, &ClientFailure::TlsExpected))
-                }
-                [b'H', b'T', b'T', b'P', b'/', ..] => Err(web_server()),
-                _ => {
-                    let detail = format!("{address} speaks another protocol than HTTP/2");
-                    Err(wrong_port(peer, detail))
-                }
-            };
+    let (limit, tls) = (peer.limit(), peer.connection.tls.as_ref());
+    let mut first = Vec::new();
+    let ended = timeout(limit, settings(&mut stream, &mut first)).await;
+    match first.as_slice() {
+        // A SETTINGS frame of stream 0 ([RFC 9113, 6.5]), which comes before all others.
+        [_, _, _, 4, _, 0, 0, 0, 0] => return Ok(()),
+        // A TLS record: an alert or a handshake.
+        [0x15 | 0x16, 3, ..] if tls.is_none() => {
+            return Err(no_tls(peer, &ClientFailure::TlsExpected));
         }
-        Ok(Err(error)) => Some(error),
-        Err(_elapsed) => None,
-    };
-    if let (Some(error), Some(tls)) = (&error, &peer.tls)
+        [b'H', b'T', b'T', b'P', b'/', ..] => return Err(wrong_port(peer, address, WEB_SERVER)),
+        // Two bytes say more than how the connection ended.
+        [_, _, ..] => {
+            let what = "speaks another protocol than HTTP/2";
+            return Err(wrong_port(peer, address, what));
+        }
+        [] | [_] => {}
+    }
+    if let (Ok(Err(error)), Some(tls)) = (&ended, tls)
         && let Some(failure) = tls.explain_later(error)
     {
         return Err(no_tls(peer, &failure));
     }
-    if peer.tls.is_none() && is_web_server(address, limit).await {
-        return Err(web_server());
+    if tls.is_none() && is_web_server(address, limit).await {
+        return Err(wrong_port(peer, address, WEB_SERVER));
     }
-    let (side, how, help) = match error.map(|error| error.kind()) {
-        None => (
+    let (side, how, help) = match ended {
+        Err(_elapsed) => (
             Side::Peer,
             format!("says nothing within {limit:?}"),
             "the module hangs, or something else listens there",
         ),
-        Some(kind) => (
+        Ok(_) => (
             Side::Between,
-            match kind {
-                ErrorKind::ConnectionReset => "resets the connection without a word".to_owned(),
-                _ => "closes the connection without a word".to_owned(),
-            },
+            "closes the connection without a word".to_owned(),
             "a proxy without an upstream, a full listener, or not a gRPC port",
         ),
     };
@@ -263,28 +243,16 @@ async fn greet(peer: &Peer, mut stream: Box<dyn Stream>, address: SocketAddr) ->
 /// [RFC 9113, 3.4]: https://www.rfc-editor.org/rfc/rfc9113#section-3.4
 const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Sends the greeting; returns the first bytes of the answer, as many as a frame's head has.
-async fn settings(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<[u8; 9]> {
+/// Sends the greeting and reads into `first` as many bytes of the answer as a frame's head has.
+async fn settings(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    first: &mut Vec<u8>,
+) -> io::Result<()> {
     // A server that refuses a connection may do so before it has read anything: its answer counts.
     let written = stream.write_all(GREETING).await;
     let flushed = stream.flush().await;
-    let mut first = [0; 9];
-    let mut filled = 0;
-    while let Some(rest) = first.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match stream.read(rest).await {
-            Ok(0) => break,
-            Ok(read) => filled = filled.saturating_add(read),
-            // What was read before says more than how it ended.
-            Err(_) if filled >= 2 => break,
-            Err(error) => return Err(error),
-        }
-    }
-    // A TLS alert has 7 bytes.
-    if filled >= 2 {
-        return Ok(first);
-    }
-    written.and(flushed)?;
-    Err(ErrorKind::UnexpectedEof.into())
+    stream.take(9).read_to_end(first).await?;
+    written.and(flushed)
 }
 
 /// Asks as a web client does; returns `true` if a web server answers.
@@ -292,14 +260,14 @@ async fn settings(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Res
 /// Many end a connection without a word when HTTP/2 greets them.
 async fn is_web_server(address: SocketAddr, limit: Duration) -> bool {
     let ask = async {
-        let mut stream = TcpStream::connect(address).await.ok()?;
+        let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
+        stream.write_all(request.as_bytes()).await?;
         let mut first = [0; 7];
-        stream.read_exact(&mut first).await.ok()?;
-        Some(&first == b"HTTP/1.")
+        stream.read_exact(&mut first).await?;
+        io::Result::Ok(&first == b"HTTP/1.")
     };
-    timeout(limit, ask).await.ok().flatten().unwrap_or(false)
+    matches!(timeout(limit, ask).await, Ok(Ok(true)))
 }
 
 #[cfg(test)]
@@ -308,24 +276,24 @@ mod tests {
 
     use super::*;
 
-    /// What is made of a server that answers `bytes` and ends.
-    async fn first_of(bytes: &[u8]) -> io::Result<[u8; 9]> {
+    /// The first bytes of a server that answers `bytes` and ends.
+    async fn first_of(bytes: &[u8]) -> Vec<u8> {
         let (mut client, mut server) = duplex(1024);
         server.write_all(bytes).await.unwrap();
         server.shutdown().await.unwrap();
-        let seen = settings(&mut client).await;
+        let mut first = Vec::new();
+        settings(&mut client, &mut first).await.unwrap();
         drop(server);
-        seen
+        first
     }
 
     #[tokio::test]
     async fn first_bytes_are_read_however_few_there_are() {
-        let alert = first_of(b"\x15\x03\x03\0\x02\x02\x46").await.unwrap();
-        let settings = first_of(b"\0\0\0\x04\0\0\0\0\0rest").await.unwrap();
-        let nothing = first_of(b"").await.unwrap_err();
+        let alert = b"\x15\x03\x03\0\x02\x02\x46";
 
-        assert_eq!(alert, *b"\x15\x03\x03\0\x02\x02\x46\0\0");
-        assert_eq!(settings, *b"\0\0\0\x04\0\0\0\0\0");
-        assert_eq!(nothing.kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(first_of(alert).await, alert);
+        let settings = first_of(b"\0\0\0\x04\0\0\0\0\0rest").await;
+        assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0");
+        assert_eq!(first_of(b"").await, b"");
     }
 }

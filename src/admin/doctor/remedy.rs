@@ -1,25 +1,12 @@
 //! The files and commands that correct what is wrong between this module and a peer.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use crate::admin::error::{Kind, Refused};
 use crate::admin::pairing::{self, Member};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{ConnectionSettings, Settings};
+use crate::config::Settings;
 use crate::identity::{ModuleType, Role};
-
-/// How to examine.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The module's home, as the user named it: for the commands that the doctor suggests.
-    pub home: PathBuf,
-    /// The one peer to examine: a connection's name, or an engine's id, deployment or `host:port`.
-    /// All if it is `None`.
-    pub peer: Option<String>,
-    /// How long each layer may take.
-    pub timeout: Duration,
-}
 
 /// This module's file and a peer's, and what an operator does about the peer.
 #[derive(Clone, Debug)]
@@ -43,71 +30,64 @@ pub(super) struct Remedy {
 }
 
 impl Remedy {
-    /// What to do about the peer of `connection`.
-    pub(super) fn of_connection(
-        connection: &ConnectionSettings,
-        settings: &Settings,
-        options: &Options,
-    ) -> Self {
-        let name = &connection.name;
+    /// What to do about the peer of the connection `name`.
+    pub(super) fn of_connection(name: &str, settings: &Settings, own_home: &Path) -> Self {
         let own = settings.home.file.display();
-        let home = options.home.with_file_name(name);
+        let home = own_home.with_file_name(name);
         // The other home often lies beside this one; else it is on another machine.
         let at_hand = home.join("etc/application.properties");
         let at_hand = at_hand.is_file().then_some(at_hand);
-        let usual = match name.as_str() {
+        let usual = match name {
             "dpm" => "; the default port of a DPM is 8531",
             "dpe" => "; the default port of a DPE is 8532",
             _ => "",
         };
+        let file = at_hand.as_ref().map(|file| file.display().to_string());
         Self {
             host: format!("`ataccama.client.connection.{name}.host` in {own} names it"),
             port: format!(
                 "`ataccama.client.connection.{name}.grpc.port` in {own} must be the peer's \
                  `ataccama.server.grpc.port`{usual}"
             ),
-            file: match &at_hand {
-                Some(file) => file.display().to_string(),
-                None => format!("<the {name}'s file>"),
-            },
+            kind: name.to_owned(),
+            file: file.unwrap_or_else(|| format!("<the {name}'s file>")),
             at_hand,
+            run: name.to_owned(),
             home: if home.is_dir() {
                 home.display().to_string()
             } else {
                 "<its home>".to_owned()
             },
-            run: name.clone(),
-            kind: name.clone(),
-            own: own_file(settings),
+            ..Self::of_itself(settings, own_home)
         }
     }
 
     /// What to do about the module itself.
-    pub(super) fn of_itself(settings: &Settings, options: &Options) -> Self {
-        let file = settings.home.file.display();
+    pub(super) fn of_itself(settings: &Settings, home: &Path) -> Self {
+        let (module, file) = (&settings.own.module, &settings.home.file);
+        let says = |setting| format!("`{setting}` in {} says where it listens", file.display());
         Self {
-            host: format!("`countersign.server.address` in {file} says where it listens"),
-            port: format!("`ataccama.server.grpc.port` in {file} says where it listens"),
-            own: own_file(settings),
+            host: says("countersign.server.address"),
+            port: says("ataccama.server.grpc.port"),
+            own: (module.clone(), file.clone()),
             kind: "<its peer>".to_owned(),
             file: "<the peer's file>".to_owned(),
             at_hand: None,
-            run: settings.own.module.to_string(),
-            home: options.home.display().to_string(),
+            run: module.to_string(),
+            home: home.display().to_string(),
         }
     }
 
     /// What to do about an engine.
     pub(super) fn of_engine(settings: &Settings) -> Self {
+        let says = |setting| format!("the engine advertises it: `{setting}` there");
         Self {
-            host: "the engine advertises it: `ataccama.one.dpe.service.hostname` there".to_owned(),
-            port: "the engine advertises it: `ataccama.one.dpe.service.port` there".to_owned(),
-            own: own_file(settings),
+            host: says("ataccama.one.dpe.service.hostname"),
+            port: says("ataccama.one.dpe.service.port"),
             kind: "dpe".to_owned(),
             file: "<the engine's file>".to_owned(),
-            at_hand: None,
             run: "dpe".to_owned(),
-            home: "<its home>".to_owned(),
+            ..Self::of_itself(settings, Path::new("<its home>"))
         }
     }
 
@@ -136,16 +116,25 @@ impl Remedy {
     ///
     /// Where both files are at hand it is planned first: what is printed is what `pair` accepts.
     pub(super) fn pair(&self, tls: bool) -> String {
-        let (kind, module) = (&self.kind, &self.own.0);
-        let tls_option = if tls { " --tls" } else { "" };
-        let command = format!(
-            "countersign pair {kind}={} {module}={}{tls_option}",
-            self.file,
-            self.own_file()
-        );
-        let Some(members) = self.members() else {
-            return command;
-        };
+        let ((module, own), kind) = (&self.own, &self.kind);
+        let (own, peer) = (own.display(), &self.file);
+        let option = if tls { " --tls" } else { "" };
+        let command = format!("countersign pair {kind}={peer} {module}={own}{option}");
+        self.planned(&command, tls).unwrap_or(command)
+    }
+
+    /// Returns what corrects the two files in place of the pairing `command`, if that is refused.
+    fn planned(&self, command: &str, tls: bool) -> Option<String> {
+        let members = [
+            (ModuleType::new(&self.kind).ok()?, self.at_hand.clone()?),
+            self.own.clone(),
+        ]
+        .map(|(module, path)| Member {
+            module,
+            path,
+            name: None,
+            key: None,
+        });
         for key in [None, Some("key2"), Some("key3"), Some("key4")] {
             let options = pairing::Options {
                 environment: None,
@@ -155,23 +144,26 @@ impl Remedy {
                 now: SystemClock.now(),
             };
             let plan = pairing::plan(&members, None, &options);
-            match (plan.as_ref().map_err(Refused::kind), key) {
-                (Ok(_), Some(key)) => {
-                    return format!(
-                        "if it is the same module with another key: {command} --key-name {key}"
-                    );
+            match plan.as_ref().map_err(Refused::kind) {
+                Ok(_) => {
+                    return key.map(|key| {
+                        format!(
+                            "if it is the same module with another key: {command} --key-name {key}"
+                        )
+                    });
                 }
-                (Err(Kind::OtherKey), _) => {}
-                (Err(Kind::OtherOwner { path, found }), _) => {
-                    let [peer, this] = &members;
-                    let named = if *path == this.path { peer } else { this };
+                Err(Kind::OtherKey) => {}
+                Err(Kind::OtherOwner { path, found }) => {
+                    let named = members.iter().find(|member| member.path != *path)?;
                     let named = named.path.display();
-                    return format!("write into {named}: countersign.deployment.name={found}");
+                    return Some(format!(
+                        "write into {named}: countersign.deployment.name={found}"
+                    ));
                 }
-                _ => return command,
+                Err(_) => return None,
             }
         }
-        command
+        None
     }
 
     /// Says how this module gets a new key.
@@ -183,23 +175,6 @@ impl Remedy {
     pub(super) fn rotate_peer(&self) -> String {
         rotate(&self.file, &self.own_file())
     }
-
-    fn members(&self) -> Option<[Member; 2]> {
-        let (module, own) = self.own.clone();
-        let peer = ModuleType::new(&self.kind).ok()?;
-        Some(
-            [(peer, self.at_hand.clone()?), (module, own)].map(|(module, path)| Member {
-                module,
-                path,
-                name: None,
-                key: None,
-            }),
-        )
-    }
-}
-
-fn own_file(settings: &Settings) -> (ModuleType, PathBuf) {
-    (settings.own.module.clone(), settings.home.file.clone())
 }
 
 /// No peer accepts the old key any more, so there is nothing to wait for.

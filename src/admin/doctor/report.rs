@@ -1,16 +1,14 @@
 //! What the doctor found, as values.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 /// One of the ten layers, in their order.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Layer {
     /// The file can be used.
     Config,
     /// The module has a key of its own.
-    #[serde(rename = "own key")]
     OwnKey,
     /// The peer's name resolves.
     Name,
@@ -27,44 +25,39 @@ pub enum Layer {
     /// The peer gives this module the role that it needs.
     Role,
     /// The DPM reaches the engine.
-    #[serde(rename = "way back")]
     WayBack,
 }
 
 impl Layer {
-    /// All layers, in their order.
-    pub const ALL: [Self; 10] = [
-        Self::Config,
-        Self::OwnKey,
-        Self::Name,
-        Self::Tcp,
-        Self::Tls,
-        Self::Grpc,
-        Self::Clock,
-        Self::Token,
-        Self::Role,
-        Self::WayBack,
+    /// All layers in their order, with their names.
+    pub const ALL: [(Self, &'static str); 10] = [
+        (Self::Config, "config"),
+        (Self::OwnKey, "own key"),
+        (Self::Name, "name"),
+        (Self::Tcp, "tcp"),
+        (Self::Tls, "tls"),
+        (Self::Grpc, "grpc"),
+        (Self::Clock, "clock"),
+        (Self::Token, "token"),
+        (Self::Role, "role"),
+        (Self::WayBack, "way back"),
     ];
 
     /// Returns its name, in words.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Config => "config",
-            Self::OwnKey => "own key",
-            Self::Name => "name",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Grpc => "grpc",
-            Self::Clock => "clock",
-            Self::Token => "token",
-            Self::Role => "role",
-            Self::WayBack => "way back",
-        }
+        let named = Self::ALL.iter().find(|(layer, _)| *layer == self);
+        named.map_or("", |(_, name)| name)
     }
 
     /// Returns its number, from 1.
     pub fn number(self) -> usize {
         self as usize + 1
+    }
+}
+
+impl Serialize for Layer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -116,7 +109,8 @@ pub struct Row {
     pub refused: bool,
 }
 
-/// What the examination of a layer ends with: what the next layers need, and the row to show.
+/// What the examination of a layer ends with: what the next layers need and the row to show, or the
+/// row of the failure.
 pub(super) type Outcome<T> = Result<(T, Row), Row>;
 
 impl Row {
@@ -132,17 +126,17 @@ impl Row {
         }
     }
 
-    /// Says that `layer` works.
+    /// Makes the row of a `layer` that works.
     pub(super) fn ok(layer: Layer, detail: impl Into<String>) -> Self {
         Self::new(layer, State::Ok, detail)
     }
 
-    /// Says that there is nothing to examine at `layer`.
+    /// Makes the row of a `layer` at which there is nothing to examine.
     pub(super) fn skip(layer: Layer, detail: impl Into<String>) -> Self {
         Self::new(layer, State::Skip, detail)
     }
 
-    /// Says that `layer` does not work, and on which side that is to be fixed.
+    /// Makes the row of a `layer` that fails and is to be fixed on `side`.
     pub(super) fn fail(layer: Layer, side: Side, detail: impl Into<String>) -> Self {
         Self {
             side: Some(side),
@@ -150,7 +144,7 @@ impl Row {
         }
     }
 
-    /// Says that one side refuses the other.
+    /// Marks that one side refuses the other.
     pub(super) fn refused(self) -> Self {
         Self {
             refused: true,
@@ -166,6 +160,13 @@ impl Row {
     /// Adds several things to do.
     pub(super) fn helps(mut self, help: impl IntoIterator<Item = String>) -> Self {
         self.help.extend(help);
+        self
+    }
+
+    /// Adds the time since `start`, if there was something to examine.
+    pub(super) fn since(mut self, start: Instant) -> Self {
+        let milliseconds = (start.elapsed().as_secs_f64() * 1e5).round() / 100.0;
+        self.milliseconds = (self.state != State::Skip).then_some(milliseconds);
         self
     }
 
@@ -189,50 +190,43 @@ pub struct Visit {
 }
 
 impl Visit {
-    pub(super) fn to(peer: impl Into<String>) -> Self {
-        Self {
-            peer: peer.into(),
-            rows: Vec::new(),
+    /// Visits `peer`: `examine` adds the rows of its layers, and returns the one that fails.
+    pub(super) async fn to(
+        peer: String,
+        examine: impl AsyncFnOnce(&mut Self) -> Result<(), Row>,
+    ) -> Self {
+        let rows = Vec::new();
+        let mut visit = Self { peer, rows };
+        if let Err(failed) = examine(&mut visit).await {
+            visit.add(failed);
         }
+        end(&mut visit.rows);
+        visit
     }
 
-    /// Adds a row, in place of an earlier one of its layer; returns what the next layers need, if it
-    /// did not fail.
-    pub(super) fn note<T>(&mut self, outcome: Outcome<T>) -> Option<T> {
-        let (value, row) = match outcome {
-            Ok((value, row)) => (Some(value), row),
-            Err(row) => (None, row),
-        };
+    /// Adds a row, in place of an earlier one of its layer.
+    pub(super) fn add(&mut self, row: Row) {
         self.rows.retain(|earlier| earlier.layer != row.layer);
         self.rows.push(row);
-        value
     }
 
-    /// As [`note`](Self::note), with the time since `start`.
-    pub(super) fn note_since<T>(&mut self, start: Instant, outcome: Outcome<T>) -> Option<T> {
-        let milliseconds = (start.elapsed().as_secs_f64() * 1e5).round() / 100.0;
-        let value = self.note(outcome);
-        if let Some(row) = self.rows.last_mut().filter(|row| row.state != State::Skip) {
-            row.milliseconds = Some(milliseconds);
-        }
-        value
-    }
-
-    /// Examines a layer, and notes how long that took.
-    pub(super) async fn look<T>(&mut self, looking: impl Future<Output = Outcome<T>>) -> Option<T> {
+    /// Examines a layer, and measures how long that takes.
+    pub(super) async fn look<T>(
+        &mut self,
+        looking: impl Future<Output = Outcome<T>>,
+    ) -> Result<T, Row> {
         let start = Instant::now();
-        let outcome = looking.await;
-        self.note_since(start, outcome)
+        let (value, row) = looking.await.map_err(|failed| failed.since(start))?;
+        self.add(row.since(start));
+        Ok(value)
     }
+}
 
-    /// Adds the layers that were not reached.
-    pub(super) fn end(mut self) -> Self {
-        let last = self.rows.last().map_or(Layer::OwnKey, |row| row.layer);
-        let rest = Layer::ALL.into_iter().filter(|layer| *layer > last);
-        self.rows
-            .extend(rest.map(|layer| Row::new(layer, State::NotReached, "not reached")));
-        self
-    }
+/// Adds the layers that were not reached.
+fn end(rows: &mut Vec<Row>) {
+    let last = rows.last().map_or(Layer::OwnKey, |row| row.layer);
+    let rest = Layer::ALL.iter().filter(|(layer, _)| *layer > last);
+    rows.extend(rest.map(|(layer, _)| Row::new(*layer, State::NotReached, "not reached")));
 }
 
 /// The own layers, and those of each peer.
@@ -246,16 +240,11 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// The diagnosis of a module that gets no further than to itself.
-    pub(super) fn of_own(rows: Vec<Row>) -> Self {
-        let own = Visit {
-            rows,
-            ..Visit::to("")
-        };
-        Self {
-            own: own.end().rows,
-            visits: Vec::new(),
-        }
+    /// Makes the diagnosis of a module that gets no further than to itself.
+    pub(super) fn of_own(mut own: Vec<Row>) -> Self {
+        end(&mut own);
+        let visits = Vec::new();
+        Self { own, visits }
     }
 
     /// Goes through all rows.
@@ -276,25 +265,27 @@ mod tests {
 
     #[test]
     fn layers_are_numbered_as_they_are_listed() {
-        let numbers = Layer::ALL.map(Layer::number);
+        let numbers = Layer::ALL.map(|(layer, _)| layer.number());
 
         assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 
     #[test]
-    fn layers_and_states_are_named_alike_in_text_and_json() {
-        for layer in Layer::ALL {
-            assert_eq!(serde_json::json!(layer), layer.as_str());
+    fn layers_and_states_have_the_same_names_in_text_and_json() {
+        for (layer, name) in Layer::ALL {
+            assert_eq!(serde_json::json!(layer), name);
+            assert_eq!(layer.as_str(), name);
         }
         assert_eq!(serde_json::json!(State::NotReached), "not reached");
     }
 
-    #[test]
-    fn layers_after_the_first_failure_are_not_reached_and_it_decides() {
-        let mut visit = Visit::to("dpm-dev");
-        visit.note(Ok(((), Row::ok(Layer::Name, "localhost"))));
-        visit.note::<()>(Err(Row::fail(Layer::Tcp, Side::Peer, "refused")));
-        let visit = visit.end();
+    #[tokio::test]
+    async fn layers_after_the_first_failure_are_not_reached_and_it_decides() {
+        let visit = Visit::to("dpm-dev".to_owned(), async |visit: &mut Visit| {
+            visit.add(Row::ok(Layer::Name, "localhost"));
+            Err(Row::fail(Layer::Tcp, Side::Peer, "refused"))
+        });
+        let visit = visit.await;
         let mut states = vec![State::Ok, State::Fail];
         states.extend([State::NotReached; 6]);
         let found: Vec<_> = visit.rows.iter().map(|row| row.state).collect();

@@ -8,16 +8,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
-use super::identity::{self, compare_clocks};
-use super::peer::Peer;
+use super::identity::{self, compare_clocks, grant_role};
+use super::peer::{Doctor, Peer};
 use super::probe;
-use super::remedy::Options;
-use super::report::{Layer, Outcome, Row, Side, Visit};
+use super::report::{Layer, Row, Side, Visit};
 use crate::admin::rejection::{Rejection, newest};
-use crate::config::Settings;
 use crate::dpe::stored_engine_id;
 use crate::engine::{EngineId, FailureKind};
-use crate::grpc::{self, Connection, call, cause};
+use crate::grpc::{self, Connection, Target, call, cause};
 use crate::identity::DeploymentName;
 use crate::proto::convert::status_word;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
@@ -26,51 +24,55 @@ use crate::telemetry::{Untrusted, UntrustedReason};
 use crate::token::Reason;
 
 /// Visits a module that this one calls: its DPM, or another one.
-pub(super) async fn visit(peer: &Peer, settings: &Settings, options: &Options) -> Visit {
-    let mut visit = Visit::to(format!("{} at {}", peer.name, peer.target));
-    // `None` says that a layer failed, which is noted.
-    let _ = examine(&mut visit, peer, settings, options).await;
-    visit.end()
+pub(super) async fn visit(doctor: &Doctor<'_>, peer: &Peer) -> Visit {
+    let title = format!("{} at {}", peer.name, peer.target);
+    Visit::to(title, async |visit| examine(visit, doctor, peer).await).await
 }
 
-async fn examine(
-    visit: &mut Visit,
-    peer: &Peer,
-    settings: &Settings,
-    options: &Options,
-) -> Option<()> {
+async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<(), Row> {
     let connection = probe::reach(visit, peer).await?;
     let roles = identity::acquaint(visit, peer, &connection).await?;
-    let is_registry = settings.client.connections.iter().any(|known| {
-        known.name == "dpm" && peer.target.host() == known.host && peer.target.port() == known.port
-    });
-    if !is_registry {
-        let roles = format!("roles there: [{roles}]");
-        visit.note(Ok(((), Row::skip(Layer::Role, roles))))?;
-        return visit.note(Ok(((), Row::skip(Layer::WayBack, "only a DPM dials back"))));
+    let registry = doctor.settings.client.connection("dpm");
+    if registry.is_none_or(|dpm| Target::new(&dpm.host, dpm.port) != peer.target) {
+        visit.add(Row::skip(Layer::Role, format!("roles there: [{roles}]")));
+        visit.add(Row::skip(Layer::WayBack, "only a DPM dials back"));
+        return Ok(());
     }
-    let id = stored_engine_id(&settings.home.storage);
+    let id = stored_engine_id(&doctor.settings.home.storage);
     let known = id.as_ref().ok().copied().flatten();
     let asking = async { identity::role(peer, record(peer, &connection, known).await) };
     let record = visit.look(asking).await?;
-    let judged = match id {
-        Err(error) => Err(fail(Side::Here, cause(&error))),
-        Ok(None) => {
-            let detail = "the engine does not run, and never has";
-            Err(fail(Side::Here, detail).help(start(options)))
-        }
-        Ok(Some(id)) => judge(id, record, peer, &connection, settings, options).await,
+    let Some(id) = id.map_err(|error| fail(Side::Here, cause(&error)))? else {
+        let detail = "the engine does not run, and never has";
+        return Err(not_running(doctor, detail));
     };
-    visit.note(judged)
+    let registered = match record {
+        Some(engine) => registered(engine, peer)?,
+        None => None,
+    };
+    let Some(engine) = registered else {
+        return Err(not_held(doctor, peer).await);
+    };
+    let engine = checked(engine, peer, &connection, id).await;
+    // A port that is not its file's was set when it was started, or is forwarded.
+    let port = engine.address.as_ref().map(|address| address.port);
+    let is_unreached = matches!(failure_of(&engine), Some((FailureKind::NotReached, _)));
+    if port == Some(doctor.settings.server.port.into()) && is_unreached && !listens(doctor).await {
+        let name = &peer.name;
+        let detail = format!("the engine does not run, and {name} does not know that yet");
+        return Err(not_running(doctor, detail));
+    }
+    visit.add(seen(&engine, peer)?);
+    Ok(())
 }
 
 fn fail(side: Side, detail: impl Into<String>) -> Row {
     Row::fail(Layer::WayBack, side, detail)
 }
 
-fn start(options: &Options) -> String {
-    let home = options.home.display();
-    format!("start it with: countersign dpe run --home {home}")
+fn not_running(doctor: &Doctor<'_>, detail: impl Into<String>) -> Row {
+    let home = doctor.options.home.display();
+    fail(Side::Here, detail).help(format!("start it with: countersign dpe run --home {home}"))
 }
 
 /// An id that no engine makes: asking for it needs the role, and changes nothing.
@@ -86,98 +88,68 @@ async fn record(
     let mut client = EngineRegistryServiceClient::new(channel);
     let engine_id = id.map_or_else(|| NO_ENGINE.to_owned(), |id| id.to_string());
     let request = GetEngineRequest { engine_id };
-    match call(peer.limit, request, |request| client.get_engine(request)).await {
+    match call(peer.limit(), request, |request| client.get_engine(request)).await {
         Ok(answer) => Ok(answer.engine),
         Err(status) if status.code() == Code::NotFound => Ok(None),
         Err(status) => Err(status),
     }
 }
 
-/// Reports the DPM's record of this engine, or why there is no record.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each comes from a different place"
-)]
-async fn judge(
-    id: EngineId,
-    record: Option<Engine>,
-    peer: &Peer,
-    connection: &Connection,
-    settings: &Settings,
-    options: &Options,
-) -> Outcome<()> {
-    if let Some(engine) = &record {
-        check_owner(engine, peer)?;
+/// Returns the engine if it is registered.
+///
+/// Fails if it is not this module's: its id may have been copied with its folder.
+fn registered(engine: Engine, peer: &Peer) -> Result<Option<Engine>, Row> {
+    // Without a name of its own, only the DPM knows what it calls this module.
+    let own = peer.module.own();
+    let named = own.name.as_ref().map(DeploymentName::as_str);
+    if named.is_some_and(|name| name != engine.deployment) {
+        let detail = format!(
+            "ENGINE_NOT_OWNED: at {} engine {} belongs to {}",
+            peer.name,
+            Untrusted(&engine.id),
+            Untrusted(&engine.deployment)
+        );
+        return Err(fail(Side::Here, detail).help("countersign explain ENGINE_NOT_OWNED"));
     }
-    let registered = record.filter(|engine| engine.status() != EngineStatus::Inactive);
-    let Some(engine) = registered else {
-        return Err(if listens(settings, options.timeout).await {
-            not_held(peer, settings)
-        } else {
-            let detail = match settings.server.port {
-                0 => "the DPM does not hold the engine, which takes a free port: it may not run",
-                _ => "the engine does not run",
-            };
-            fail(Side::Here, detail).help(start(options))
-        });
-    };
-    let engine = checked(engine, peer, connection, id).await;
-    // A port that is not its file's was set when it was started, or is forwarded.
-    let port = engine.address.as_ref().map(|address| address.port);
-    let is_unreached = matches!(failure_of(&engine), Some((FailureKind::NotReached, _)));
-    if port == Some(settings.server.port.into())
-        && is_unreached
-        && !listens(settings, options.timeout).await
-    {
-        let name = &peer.name;
-        let detail = format!("the engine does not run, and {name} does not know that yet");
-        return Err(fail(Side::Here, detail).help(start(options)));
-    }
-    seen(&engine, peer)
+    Ok(Some(engine).filter(|engine| engine.status() != EngineStatus::Inactive))
 }
 
-/// Says why the DPM does not hold an engine that runs, as that engine's log has it.
-fn not_held(peer: &Peer, settings: &Settings) -> Row {
-    let (name, log) = (&peer.name, &settings.home.log);
-    let events = ["registerRefused", "register", "waitingForDpm"];
-    let newest = newest(log, &events).ok().flatten();
-    let refused = newest.filter(Rejection::is_of_registration);
-    let reason = refused.as_ref().and_then(Rejection::reason);
+/// Says why the DPM does not hold the engine: it does not run, or its log has the reason.
+async fn not_held(doctor: &Doctor<'_>, peer: &Peer) -> Row {
+    let (settings, name) = (doctor.settings, &peer.name);
+    if !listens(doctor).await {
+        let detail = match settings.server.port {
+            0 => "the DPM does not hold the engine, which takes a free port: it may not run",
+            _ => "the engine does not run",
+        };
+        return not_running(doctor, detail);
+    }
+    let log = &settings.home.log;
+    let newest = newest(log, &["registerRefused", "register", "waitingForDpm"]);
+    let refused = newest.ok().flatten();
+    let refused = refused.as_ref().filter(|line| line.is_of_registration());
+    let reason = refused.and_then(Rejection::reason);
     let mut detail = format!("the engine runs, but {name} does not hold it");
     if let Some(reason) = reason {
         detail.extend([": ", reason.as_str()]);
     }
-    if let Some(why) = refused.as_ref().and_then(|line| line.text("detail")) {
+    if let Some(why) = refused.and_then(|line| line.text("detail")) {
         detail.extend([": ", &UntrustedReason(why).to_string()]);
     }
     if reason == Some(Reason::AddressNotAllowed) {
-        let file = format!("the file of {name}");
         let row = fail(Side::Peer, detail);
-        return not_allowed(row, peer.module.own().issuer(), &file);
+        return not_allowed(
+            row,
+            peer.module.own().issuer(),
+            &format!("the file of {name}"),
+        );
     }
     fail(Side::Here, detail).help(format!("its log says why: {}", log.display()))
 }
 
-/// Makes sure that the engine is this module's: its id may have been copied with its folder.
-fn check_owner(engine: &Engine, peer: &Peer) -> Result<(), Row> {
-    let own = peer.module.own();
-    // Without a name of its own, only the DPM knows what it calls this module.
-    let named = own.name.as_ref().map(DeploymentName::as_str);
-    if named.is_none_or(|name| name == engine.deployment) {
-        return Ok(());
-    }
-    let detail = format!(
-        "ENGINE_NOT_OWNED: at {} engine {} belongs to {}",
-        peer.name,
-        Untrusted(&engine.id),
-        Untrusted(&engine.deployment)
-    );
-    Err(fail(Side::Here, detail).help("countersign explain ENGINE_NOT_OWNED"))
-}
-
 /// Waits while an engine that has just registered is dialled back for the first time.
 async fn checked(mut engine: Engine, peer: &Peer, connection: &Connection, id: EngineId) -> Engine {
-    let end = Instant::now() + peer.limit;
+    let end = Instant::now() + peer.limit();
     while engine.status() == EngineStatus::New
         && engine.status_reason.is_empty()
         && Instant::now() < end
@@ -185,36 +157,33 @@ async fn checked(mut engine: Engine, peer: &Peer, connection: &Connection, id: E
         sleep(Duration::from_millis(50)).await;
         match record(peer, connection, Some(id)).await {
             Ok(Some(newer)) => engine = newer,
-            _ => break,
+            Ok(None) | Err(_) => break,
         }
     }
     engine
 }
 
 /// Returns `true` if something listens where this engine would.
-async fn listens(settings: &Settings, limit: Duration) -> bool {
-    let server = &settings.server;
-    if server.port == 0 {
-        return false;
-    }
-    let mut address = server.address;
-    if address.is_unspecified() {
-        address = Ipv4Addr::LOCALHOST.into();
-    }
+async fn listens(doctor: &Doctor<'_>) -> bool {
+    let server = &doctor.settings.server;
+    let address = match server.address {
+        any if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        address => address,
+    };
     let connecting = TcpStream::connect(SocketAddr::new(address, server.port));
-    matches!(timeout(limit, connecting).await, Ok(Ok(_)))
+    server.port != 0 && matches!(timeout(doctor.options.timeout, connecting).await, Ok(Ok(_)))
 }
 
 /// Says how the DPM sees `engine`.
 ///
 /// `peer` is the other one of the two, as the module that is examined sees it.
-pub(super) fn seen(engine: &Engine, peer: &Peer) -> Outcome<()> {
+pub(super) fn seen(engine: &Engine, peer: &Peer) -> Result<Row, Row> {
     let status = status_word(engine.status);
     let address = engine.address.clone().unwrap_or_default();
     let (dpm, host) = (dpm_of(peer), Untrusted(&address.hostname));
     let way = format!("{dpm} → {host}:{}, {status}", address.port);
     if engine.status() == EngineStatus::Ready {
-        return Ok(((), Row::ok(Layer::WayBack, way)));
+        return Ok(Row::ok(Layer::WayBack, way));
     }
     let reason = match engine.status_reason.as_str() {
         "" => "it was not dialled back yet".to_owned(),
@@ -223,11 +192,14 @@ pub(super) fn seen(engine: &Engine, peer: &Peer) -> Outcome<()> {
     Err(not_ready(engine, format!("{way}: {reason}"), peer))
 }
 
+fn is_dpm(peer: &Peer) -> bool {
+    peer.module.own().module.as_str() == "dpm"
+}
+
 /// Returns the name of the DPM: this module or `peer`.
 fn dpm_of(peer: &Peer) -> String {
-    let own = peer.module.own();
-    if own.module.as_str() == "dpm" {
-        own.issuer().to_owned()
+    if is_dpm(peer) {
+        peer.module.own().issuer().to_owned()
     } else {
         peer.name.clone()
     }
@@ -252,51 +224,54 @@ pub(super) fn not_allowed(row: Row, owner: &str, file: &str) -> Row {
 ///
 /// That follows from the DPM's own values alone: a peer may have chosen the text.
 fn not_ready(engine: &Engine, detail: String, peer: &Peer) -> Row {
-    let (owner, check) = (engine.deployment.as_str(), peer.remedy.check());
+    let owner = engine.deployment.as_str();
     let here = (Side::Here, peer.remedy.own_file());
     let there = (Side::Peer, format!("the file of {}", peer.name));
-    let is_dpm = peer.module.own().module.as_str() == "dpm";
-    let (at_dpm, at_engine) = if is_dpm { (here, there) } else { (there, here) };
+    let ((dpm, dpm_file), (dpe, dpe_file)) = if is_dpm(peer) {
+        (here, there)
+    } else {
+        (there, here)
+    };
+    let between = Side::Between;
     match failure_of(engine) {
         Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) => {
-            not_allowed(fail(at_dpm.0, detail), owner, &at_dpm.1)
+            not_allowed(fail(dpm, detail), owner, &dpm_file)
         }
         Some((FailureKind::NotDialled, Some(Reason::RoleMissing))) => {
-            no_role(detail, at_dpm, owner, peer)
+            grant_role(fail(dpm, detail).refused(), peer, &dpm_file, owner)
         }
         Some((FailureKind::Refused, Some(Reason::RoleMissing))) => {
-            no_role(detail, at_engine, &dpm_of(peer), peer)
+            grant_role(fail(dpe, detail).refused(), peer, &dpe_file, &dpm_of(peer))
         }
-        Some((FailureKind::ClocksDiffer, _)) => {
-            compare_clocks(fail(Side::Between, detail), &peer.name)
-        }
-        Some((_, Some(reason))) => fail(Side::Between, detail)
+        Some((FailureKind::ClocksDiffer, _)) => compare_clocks(fail(between, detail), &peer.name),
+        Some((_, Some(reason))) => fail(between, detail)
             .refused()
             .help(format!("countersign explain {reason}"))
-            .help(check),
-        Some((FailureKind::NotDialled, None)) => fail(at_dpm.0, detail).help(check),
-        Some((FailureKind::NotReached, None)) => fail(Side::Between, detail)
+            .help(peer.remedy.check()),
+        Some((FailureKind::NotDialled, None)) => fail(dpm, detail).help(peer.remedy.check()),
+        Some((FailureKind::NotReached, None)) => fail(between, detail)
             .help("does the engine run? start it with: countersign dpe run --home <its home>")
             .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there"),
-        _ => fail(Side::Between, detail).help(
+        None
+        | Some((
+            FailureKind::TimedOut
+            | FailureKind::ConnectionLost
+            | FailureKind::NoEngine
+            | FailureKind::OtherEngine
+            | FailureKind::Refused
+            | FailureKind::NotProved,
+            None,
+        )) => fail(between, detail).help(
             "run doctor again after the DPM has dialled it again; the DPM logs the result at `engineCheckFailed`",
         ),
     }
-}
-
-/// Says that a file does not give the role to `deployment`.
-fn no_role(detail: String, (side, file): (Side, String), deployment: &str, peer: &Peer) -> Row {
-    let role = peer.module.impersonation_role();
-    fail(side, detail).refused().help(format!(
-        "write into {file}: ataccama.one.platform.deployments.{deployment}.security.roles[0]={role}"
-    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::remedy::Remedy;
     use super::*;
-    use crate::grpc::Target;
+    use crate::grpc::ConnectionOptions;
     use crate::identity::ModuleType;
     use crate::proto::registry as wire;
     use crate::testing;
@@ -313,8 +288,7 @@ mod tests {
         let peer = Peer {
             name: words(name),
             target: Target::new("localhost", 1),
-            tls: None,
-            allow_plaintext: false,
+            connection: ConnectionOptions::default(),
             identity: module.client_layer(name).unwrap(),
             module,
             remedy: Remedy {
@@ -327,8 +301,8 @@ mod tests {
                 run: words("dpm"),
                 home: words("home"),
             },
-            limit: Duration::ZERO,
             deployment: Some(DeploymentName::new(name).unwrap()),
+            dial_back: None,
         };
         let failure = wire::DialBackFailure {
             kind: wire::DialBackFailureKind::from(kind).into(),
