@@ -111,14 +111,14 @@ impl Program {
         };
         let routes = self.standard.routes.clone();
         let ended = serve(self.listener, layer, routes, self.server, stopping).await;
-        let last = last.await;
+        let and = last.await;
         let how = match &ended {
             Ok(Drained::InTime) => "Stopped".to_owned(),
             Ok(Drained::AtDeadline) => "Stopped at the deadline with open connections".to_owned(),
             Err(error) => cause(error),
         };
         let module = self.module.own();
-        events::shutdown(module.module.as_str(), &format!("{how}{last}."));
+        events::shutdown(module.module.as_str(), &format!("{how}{and}."));
         drop(self.storage);
         ended
     }

@@ -11,7 +11,7 @@ use super::home::{HomeArguments, kind_of};
 use super::output::{Answer, Console, Exit, Failure, Format};
 use super::runtime::runtime;
 use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State, Visit};
-use crate::config::{self, ModuleKind, Settings};
+use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::properties::bind::{TimeUnit, duration};
 
 #[derive(Args, Debug)]
@@ -46,8 +46,8 @@ struct Shown<'a> {
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
-    let runtime = runtime()?;
-    let answer = runtime.block_on(async {
+    let waiting = runtime()?;
+    let answer = waiting.block_on(async {
         if !arguments.watch {
             let diagnosis = diagnose(arguments).await?;
             console.answer(shown(&diagnosis, console, true)?)?;
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         }
     });
     // A name that is being looked up cannot be called off.
-    runtime.shutdown_background();
+    waiting.shutdown_background();
     answer
 }
 
@@ -82,24 +82,8 @@ async fn watch(arguments: &Arguments, console: &Console) -> Answer {
 }
 
 async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {
-    let HomeArguments { home, sets } = &arguments.home;
-    let load = |kind: &ModuleKind| Settings::load(home, kind, config::environment(), sets);
-    let kind = kind_of(home);
-    let settings = load(&kind).and_then(|settings| {
-        // Of a home with a name of its own, the deployments that it trusts show what it is.
-        let trusts = |module: &str| {
-            settings
-                .deployments
-                .iter()
-                .any(|d| d.module.as_str() == module)
-        };
-        match kind {
-            ModuleKind::Other(_) if trusts("dpm") => load(&ModuleKind::Dpe),
-            ModuleKind::Other(_) if trusts("dpe") => load(&ModuleKind::Dpm),
-            _ => Ok(settings),
-        }
-    });
-    let settings = match settings {
+    let home = &arguments.home.home;
+    let settings = match load(&arguments.home) {
         Ok(settings) => settings,
         Err(error) => {
             let file = config::Home::new(home).file;
@@ -113,6 +97,20 @@ async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {
     };
     let examined = doctor::examine(&settings, &options).await;
     examined.map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+fn load(HomeArguments { home, sets }: &HomeArguments) -> Result<Settings, LoadError> {
+    let kind = kind_of(home);
+    let settings = Settings::load(home, &kind, config::environment(), sets)?;
+    // Of a home with a name of its own, the deployments that it trusts show what it is.
+    let trusted = settings.deployments.iter().map(|d| d.module.as_str());
+    let trusted: Vec<_> = trusted.collect();
+    let shown = match kind {
+        ModuleKind::Other(_) if trusted.contains(&"dpm") => ModuleKind::Dpe,
+        ModuleKind::Other(_) if trusted.contains(&"dpe") => ModuleKind::Dpm,
+        _ => return Ok(settings),
+    };
+    Settings::load(home, &shown, config::environment(), sets)
 }
 
 /// Returns the exit code: the first layer that failed decides.
@@ -145,8 +143,10 @@ fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String
     } else {
         serde_json::to_string(&shown)
     };
-    let text = text.map_err(|error| Failure::caused(Exit::Bug, "cannot write JSON", &error))?;
-    Ok(format!("{text}\n"))
+    match text {
+        Ok(text) => Ok(text + "\n"),
+        Err(error) => Err(Failure::caused(Exit::Bug, "cannot write JSON", &error)),
+    }
 }
 
 fn in_words(diagnosis: &Diagnosis) -> String {

@@ -1,5 +1,6 @@
 //! `countersign engines`: what the DPM knows of its engines.
 
+use std::error::Error;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -18,7 +19,7 @@ use crate::config::ModuleKind;
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
-    cause, code_name, reason_of,
+    code_name, reason_of,
 };
 use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
@@ -55,17 +56,13 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     };
     let (target, layer, options) = dpm(home, console)?;
     runtime()?.block_on(async {
-        let connection = within(&target, Connection::open(&target, options)).await?;
-        let connection = connection.map_err(|error| {
-            let message = format!(
-                "cannot reach the DPM at {target}: {}",
-                cause(error.as_ref())
-            );
-            let failure = Failure::new(Exit::Unreachable, message);
-            if is_tls(error.as_ref()) {
-                failure
-            } else {
-                failure.with_help("start it with: countersign dpm run --home <its home>")
+        let opened = within(&target, Connection::open(&target, options)).await?;
+        let connection = opened.map_err(|error| {
+            let message = format!("cannot reach the DPM at {target}");
+            let failure = Failure::caused(Exit::Unreachable, &message, error.as_ref());
+            match ConnectError::find_in(error.as_ref()) {
+                Some(ConnectError::Tls { .. }) => failure,
+                _ => failure.with_help("start it with: countersign dpm run --home <its home>"),
             }
         })?;
         let client = EngineRegistryServiceClient::new(layer.layer(connection.channel()));
@@ -95,20 +92,12 @@ async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T
     })
 }
 
-/// Returns `true` if the DPM was reached and TLS failed.
-fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let mut connect = causes.filter_map(|error| error.downcast_ref::<ConnectError>());
-    connect.any(|error| matches!(error, ConnectError::Tls { .. }))
-}
-
 /// Where the DPM is, and how to call it: as a module that trusts it, or as the DPM itself.
 fn dpm(
     home: &HomeArguments,
     console: &Console,
 ) -> Result<(Target, AttachIdentityLayer, ConnectionOptions), Failure> {
     let settings = home.load(&ModuleKind::Dpm, console)?;
-    let unusable = |error: &dyn std::error::Error| Failure::new(Exit::Unreadable, cause(error));
     let module = settings.module().map_err(|error| unusable(&error))?;
     let dpm = settings.client.connection("dpm");
     let named = dpm.and_then(|dpm| dpm.deployment.clone());
@@ -116,20 +105,21 @@ fn dpm(
     match (deployment, dpm) {
         (Ok(deployment), Some(dpm)) => {
             let layer = module.client_layer(deployment.as_str());
-            let layer = layer.map_err(|error| unusable(&error))?;
             let options = settings.connection(&module, dpm.tls.as_ref());
-            let options = options.map_err(|error| no_tls(&error))?;
             let target = Target::new(&dpm.host, dpm.port);
-            Ok((target, layer, options.towards(&deployment)))
+            Ok((
+                target,
+                layer.map_err(|error| unusable(&error))?,
+                options.map_err(no_tls)?.towards(&deployment),
+            ))
         }
         (Err(UnknownDeployment::Module(_)), _) => {
-            let Some(target) = settings.server.own_target() else {
+            let target = settings.server.own_target().ok_or_else(|| {
                 let message = "this DPM takes a free port at each start";
-                return Err(Failure::new(Exit::Unreadable, message)
-                    .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT"));
-            };
-            let options = settings.own_connection(&module);
-            let options = options.map_err(|error| no_tls(&error))?;
+                Failure::new(Exit::Unreadable, message)
+                    .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT")
+            })?;
+            let options = settings.own_connection(&module).map_err(no_tls)?;
             Ok((target, module.own_module_layer(), options))
         }
         (Err(error), _) => Err(unusable(&error)),
@@ -140,27 +130,30 @@ fn dpm(
     }
 }
 
-fn no_tls(error: &TlsError) -> Failure {
-    Failure::caused(Exit::Unreadable, "cannot set up TLS", error)
+fn unusable(error: &dyn Error) -> Failure {
+    Failure::of(Exit::Unreadable, error)
+}
+
+fn no_tls(error: TlsError) -> Failure {
+    Failure::caused(Exit::Unreadable, "cannot set up TLS", &error)
 }
 
 async fn list(mut client: Client) -> Result<Vec<Shown>, Failure> {
-    let engines = roster::list(&mut client).await;
-    let engines = engines.map_err(|status| failed(&status))?;
+    let listed = roster::list(&mut client).await;
+    let engines = listed.map_err(|status| failed(&status))?;
     Ok(engines.into_iter().map(Shown::from).collect())
 }
 
 async fn get(mut client: Client, id: &str) -> Result<Shown, Failure> {
-    let request = wire::GetEngineRequest {
-        engine_id: id.to_owned(),
-    };
-    let answer = client.get_engine(request).await;
-    let engine = answer
-        .map_err(|status| failed(&status))?
-        .into_inner()
-        .engine;
-    let engine = engine.ok_or_else(|| Failure::new(Exit::Refused, "the DPM sent no engine"))?;
-    Ok(Shown::from(engine))
+    let engine_id = id.to_owned();
+    let answer = client
+        .get_engine(wire::GetEngineRequest { engine_id })
+        .await;
+    let answer = answer.map_err(|status| failed(&status))?.into_inner();
+    match answer.engine {
+        Some(engine) => Ok(Shown::from(engine)),
+        None => Err(Failure::new(Exit::Refused, "the DPM sent no engine")),
+    }
 }
 
 fn failed(status: &Status) -> Failure {
@@ -234,8 +227,8 @@ impl Shown {
             ),
             ("last seen", self.last_seen.as_deref().unwrap_or("never")),
         ];
-        let lines = lines.iter().filter(|(_, value)| !value.is_empty());
-        let lines = lines.map(|(name, value)| format!("{name:<14} {value}\n"));
+        let known = lines.iter().filter(|(_, value)| !value.is_empty());
+        let lines = known.map(|(name, value)| format!("{name:<14} {value}\n"));
         lines.collect()
     }
 }

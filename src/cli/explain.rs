@@ -49,15 +49,15 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
             Some(reason) => explain_reason(reason, Some(&rejection), console)?,
             // A registration may be refused for other reasons, and its line says what to do.
             None if rejection.is_of_registration() => {
-                let json = json!({ "seen": seen_in_json(&rejection) });
-                console.reply(seen_in_words(&rejection), &json)?;
+                let seen = json!({ "seen": seen_in_json(&rejection) });
+                console.reply(seen_in_words(&rejection), &seen)?;
             }
             None => return Err(no_reason(&rejection)),
         }
         return Ok(Exit::Done);
     }
-    let word = arguments.word.as_deref().unwrap_or_default();
-    let word = word.trim().to_ascii_uppercase().replace('-', "_");
+    let named = arguments.word.as_deref().unwrap_or_default();
+    let word = named.trim().to_ascii_uppercase().replace('-', "_");
     if let Ok(code) = word.parse::<Code>() {
         explain_code(code, console)?;
     } else if let Ok(reason) = word.parse::<Reason>() {
@@ -69,13 +69,13 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 }
 
 fn explain_code(code: Code, console: &Console) -> Result<(), Failure> {
-    let json = json!({
+    let members = json!({
         "code": code.as_str(),
         "severity": code.severity().as_str(),
         "title": code.title(),
         "explanation": code.explanation(),
     });
-    console.reply(format!("{}\n", code.explanation().trim_end()), &json)
+    console.reply(format!("{}\n", code.explanation().trim_end()), &members)
 }
 
 fn explain_reason(
@@ -85,7 +85,7 @@ fn explain_reason(
 ) -> Result<(), Failure> {
     let Story { rule, causes, .. } = *reason.story();
     let help = reason.help_for(rejection.is_some_and(Rejection::clocks_differ));
-    let mut json = json!({
+    let mut story = json!({
         "reason": reason.as_str(),
         "summary": reason.summary(),
         "rule": rule,
@@ -94,7 +94,7 @@ fn explain_reason(
     });
     let mut text = String::new();
     if let Some(rejection) = rejection {
-        add(&mut json, "seen", seen_in_json(rejection));
+        add(&mut story, "seen", seen_in_json(rejection));
         text = seen_in_words(rejection) + "\n";
     }
     let (summary, rule) = (reason.summary(), wrap(rule));
@@ -107,7 +107,7 @@ fn explain_reason(
         let _ = writeln!(text, "  - {cause}");
     }
     let _ = writeln!(text, "\nWhat to do:\n{}", wrap(help));
-    console.reply(text, &json)
+    console.reply(text, &story)
 }
 
 /// Returns the members of a refusal that the log has. A log may hold anything, and a terminal must
@@ -122,11 +122,11 @@ fn members(rejection: &Rejection) -> impl Iterator<Item = (&'static str, Option<
 fn seen_in_json(rejection: &Rejection) -> Value {
     let (side, refused) = rejection.side();
     let file = rejection.file.display().to_string();
-    let mut json = json!({ "file": file, "side": side, "refused": refused });
+    let mut seen = json!({ "file": file, "side": side, "refused": refused });
     for (name, value) in members(rejection) {
-        add(&mut json, name, value);
+        add(&mut seen, name, value);
     }
-    json
+    seen
 }
 
 /// Writes what a log says of a refusal, a member per line.

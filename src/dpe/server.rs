@@ -102,8 +102,8 @@ impl Dpe {
     /// Also answers probes and scrapers on `listener`, over HTTP.
     #[must_use]
     pub fn with_http(mut self, listener: TcpListener) -> Self {
-        let site = site(&self.program.module, || ready(()));
-        self.program.http = Some((listener, site));
+        let shown = site(&self.program.module, || ready(()));
+        self.program.http = Some((listener, shown));
         self
     }
 

@@ -221,8 +221,10 @@ impl StatusChecker {
 
     /// Notifies the receivers of the registration and the module's health if it changed.
     fn set_registration(&self, now: Registration) {
-        let changes = |state: &mut Registration| std::mem::replace(state, now) != now;
-        if !self.state.send_if_modified(changes) {
+        let has_changed = self
+            .state
+            .send_if_modified(|state| std::mem::replace(state, now) != now);
+        if !has_changed {
             return;
         }
         let dpm = &self.options.dpm;
@@ -263,13 +265,13 @@ impl StatusChecker {
     fn not_registered(&mut self, status: &Status) -> Duration {
         let dpm = self.options.dpm.to_string();
         if let Some(cause) = self.unreachable(status) {
-            let connect_error = connect_error(status);
+            let no_connection = connect_error(status);
             // Without a connection the call never reached the DPM.
-            self.maybe_registered &= connect_error.is_none();
+            self.maybe_registered &= no_connection.is_none();
             self.health
                 .down(format!("waiting for the DPM at {dpm}: {cause}"));
             if self.is_news(Logged::Waiting(cause.clone())) {
-                let help = match connect_error {
+                let help = match no_connection {
                     Some(ConnectError::Plaintext(_)) => "until then it is not dialled",
                     Some(ConnectError::Tls { .. }) => "until then it is not called",
                     None if self.connection.fault().is_some() => "until then it is not called",
@@ -326,9 +328,9 @@ impl StatusChecker {
             Some((_, None)) | None => detail,
         };
         if self.is_news(Logged::NotReady(status, known, text.to_owned())) {
-            let known = known.map(|(kind, reason)| (kind, reason.map(Reason::as_str)));
+            let words = known.map(|(kind, reason)| (kind, reason.map(Reason::as_str)));
             let dpm = &self.options.dpm;
-            events::engine_not_ready(self.engine.id, dpm, status, known, detail);
+            events::engine_not_ready(self.engine.id, dpm, status, words, detail);
         }
     }
 

@@ -167,8 +167,8 @@ impl Checker {
         owner: &Deployment,
         route: Route,
     ) -> Result<Link, DialBackFailure> {
-        let identity = self.module.client_layer(&route.deployment);
-        let identity = identity.map_err(|error| not_dialled(error.to_string()))?;
+        let layer = self.module.client_layer(&route.deployment);
+        let identity = layer.map_err(|error| not_dialled(error.to_string()))?;
         let connection = self.dialer.dial(engine, &owner.name).await;
         Ok(Link {
             route,

@@ -108,11 +108,11 @@ impl Dialer {
         };
         let resolved = self.resolve_allowed(&destination).await?;
         let port = engine.address.port();
-        let checked = resolved.iter().map(|ip| SocketAddr::new(*ip, port));
-        let checked = checked.take(MOST_DIALLED);
+        let checked = resolved.iter().take(MOST_DIALLED);
         let options = self.connection.towards(owner);
         let target = Target::new(engine.address.hostname(), port);
-        Connection::to_addresses(&target, checked.collect(), options)
+        let addresses = checked.map(|ip| SocketAddr::new(*ip, port));
+        Connection::to_addresses(&target, addresses.collect(), options)
             .await
             .map_err(DialError::Connect)
     }

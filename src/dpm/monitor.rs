@@ -233,11 +233,11 @@ impl Keeper {
         let Some(tasks) = self.tasks.upgrade() else {
             return true;
         };
-        let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listed = tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if self.woken.has_changed().unwrap_or(false) {
             return false;
         }
-        tasks.wake.remove(&self.engine);
+        listed.wake.remove(&self.engine);
         true
     }
 
@@ -272,8 +272,9 @@ fn is_kept(engine: &Engine) -> bool {
 /// Returns `true` if nothing changed for `engine` since `before`: its owner and this module.
 fn is_trusted_as(engine: &Engine, before: &KeySet, module: &Module) -> bool {
     let now = module.trust().current();
-    let owner = |trust: &KeySet| trust.deployment(&engine.owner.deployment).map(Arc::as_ptr);
-    owner(&now) == owner(before) && Arc::ptr_eq(now.own(), before.own())
+    let [owner, owner_before] =
+        [&*now, before].map(|trust| trust.deployment(&engine.owner.deployment).map(Arc::as_ptr));
+    owner == owner_before && Arc::ptr_eq(now.own(), before.own())
 }
 
 /// Has every engine checked when the trust changed: whose key or role is gone leaves READY at once.

@@ -67,10 +67,10 @@ impl Dpm {
     pub fn with_http(mut self, listener: TcpListener) -> Self {
         let metrics = self.program.module.metrics().of_engines();
         let registry = Arc::clone(&self.registry);
-        let site = site(&self.program.module, move || {
+        let shown = site(&self.program.module, move || {
             count(Arc::clone(&registry), metrics.clone())
         });
-        self.program.http = Some((listener, site));
+        self.program.http = Some((listener, shown));
         self
     }
 

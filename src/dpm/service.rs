@@ -147,13 +147,11 @@ struct Caller {
 impl Caller {
     fn of<T>(request: &Request<T>, method: &'static str) -> Result<Self, Status> {
         let token = verified_token(request)?.clone();
-        let peer = request.extensions().get::<PeerInfo>();
-        let peer = peer.map(|peer| peer.address);
-        // Over a server of tonic's own.
-        let peer = peer.or_else(|| request.remote_addr());
+        let known = request.extensions().get::<PeerInfo>();
         Ok(Self {
             token,
-            peer,
+            // Over a server of tonic's own, it is not among the extensions.
+            peer: known.map_or_else(|| request.remote_addr(), |peer| Some(peer.address)),
             method,
         })
     }
@@ -273,10 +271,9 @@ impl Service for EngineRegistryService {
             })?),
         };
         let listed = self.registry.list(after, size + 1).await;
-        let listed = listed.map_err(|error| self.status(&error, &caller))?;
         let mut page = wire::ListEnginesResponse::default();
         let mut bytes = 0;
-        for engine in listed {
+        for engine in listed.map_err(|error| self.status(&error, &caller))? {
             let view = caller.view(&engine);
             bytes += view.encoded_len();
             let full = page.engines.len() >= size || bytes > MAX_PAGE_BYTES;

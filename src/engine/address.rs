@@ -83,8 +83,8 @@ fn check_host(host: &str) -> Result<(), AddressError> {
     if host.parse::<Ipv4Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() {
         return Ok(());
     }
-    let odd = |c: &char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.');
-    if let Some(odd) = host.chars().find(odd) {
+    let mut odd = host.chars();
+    if let Some(odd) = odd.find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.')) {
         return Err(AddressError::Character(odd));
     }
     let mut last = host;

@@ -55,8 +55,10 @@ impl AddressPolicy {
     /// Refuses `own`, where this process listens, and applies `rules` to the deployments that they
     /// are filed under; the others have [`AddressRules::default`].
     pub fn new(own: Vec<SocketAddr>, rules: impl Into<AddressBook>) -> Self {
-        let rules = rules.into();
-        Self { own, rules }
+        Self {
+            own,
+            rules: rules.into(),
+        }
     }
 
     /// Returns the rules of `deployment`, to be kept.
@@ -112,16 +114,15 @@ impl AddressPolicy {
     }
 
     fn is_own(&self, address: IpAddr, port: u16, is_local: impl Fn(IpAddr) -> bool) -> bool {
-        let listens = |own: &SocketAddr| {
+        self.own.iter().any(|own| {
             let ip = own.ip().to_canonical();
-            let here = if ip.is_unspecified() {
+            let is_here = if ip.is_unspecified() {
                 address.is_loopback() || is_local(address)
             } else {
                 ip == address
             };
-            own.port() == port && here
-        };
-        self.own.iter().any(listens)
+            own.port() == port && is_here
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 mod create;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, broadcast};
 
@@ -274,18 +274,18 @@ impl EngineRegistry {
     /// When the store fails; what was done until then stays done.
     pub async fn inactivate_not_seen(&self, limit: Duration) -> Result<usize, RegistryError> {
         let now = self.clock.now();
-        let not_seen = |engine: &Engine| {
-            now.duration_since(engine.last_seen_at)
-                .is_ok_and(|passed| passed >= limit)
-        };
         let reason = format!("not seen for {} s", limit.as_secs());
         let mut changed = 0;
         let engines = self.all().await?;
-        for engine in engines.iter().filter(|engine| not_seen(engine)) {
-            let late = |engine: &Engine| {
-                Ok(inactive(engine, Event::NotSeen, &reason).filter(|_| not_seen(engine)))
-            };
-            let updated = self.update(engine.id, late).await?;
+        for engine in engines
+            .iter()
+            .filter(|engine| is_unseen(engine, now, limit))
+        {
+            let inactivated = self.update(engine.id, |engine| {
+                let inactive = inactive(engine, Event::NotSeen, &reason);
+                Ok(inactive.filter(|_| is_unseen(engine, now, limit)))
+            });
+            let updated = inactivated.await?;
             if updated.status_changed() {
                 self.report_status(&updated, Some(&reason));
                 changed += 1;
@@ -325,8 +325,9 @@ impl EngineRegistry {
         change: impl Fn(&Engine) -> Result<Option<Engine>, RegistryError>,
     ) -> Result<Updated, RegistryError> {
         loop {
-            let found = self.store.find(id).await?;
-            let found = found.ok_or(RegistryError::NotFound(id))?;
+            let Some(found) = self.store.find(id).await? else {
+                return Err(RegistryError::NotFound(id));
+            };
             let before = found.engine;
             let Some(engine) = change(&before)?.filter(|after| *after != *before) else {
                 let after = Arc::clone(&before);
@@ -377,6 +378,12 @@ impl Updated {
 /// Returns `true` if registering `new` over `engine` leads back to NEW.
 fn begins_anew(engine: &Engine, new: &Engine) -> bool {
     engine.address != new.address || transition(engine.status, Event::Registered).is_some()
+}
+
+/// Returns `true` if `engine` was not seen for `limit`.
+fn is_unseen(engine: &Engine, now: SystemTime, limit: Duration) -> bool {
+    let passed = now.duration_since(engine.last_seen_at);
+    passed.is_ok_and(|passed| passed >= limit)
 }
 
 fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {

@@ -1,7 +1,6 @@
 //! A DPM's peers: itself, and the engines that it knows.
 
 use tokio::time::timeout;
-use tonic::Status;
 use tower_layer::Layer as _;
 
 use super::identity;
@@ -66,13 +65,13 @@ async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec
     visit.add(Row::skip(Layer::Role, "a module needs none to ask itself"));
     let channel = peer.identity.layer(connection.channel());
     let mut client = EngineRegistryServiceClient::new(channel);
-    let listed = timeout(peer.limit(), roster::list(&mut client)).await;
-    let listed = listed.unwrap_or_else(|_late| Err(Status::deadline_exceeded("no answer in time")));
-    listed.map_err(|status| {
-        let message = Untrusted(status.message());
-        let detail = format!("the engines cannot be listed: {message}");
-        Row::fail(Layer::WayBack, Side::Here, detail)
-    })
+    let why = match timeout(peer.limit(), roster::list(&mut client)).await {
+        Ok(Ok(engines)) => return Ok(engines),
+        Ok(Err(status)) => Untrusted(status.message()).to_string(),
+        Err(_late) => "no answer in time".to_owned(),
+    };
+    let detail = format!("the engines cannot be listed: {why}");
+    Err(Row::fail(Layer::WayBack, Side::Here, detail))
 }
 
 async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
@@ -103,8 +102,8 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
             return Err(row);
         }
         let layer = Layer::Name;
-        let peer = peer(engine, doctor).map_err(|row| Row { layer, ..row })?;
-        dial(visit, &peer, engine).await
+        let dialled = peer(engine, doctor).map_err(|row| Row { layer, ..row })?;
+        dial(visit, &dialled, engine).await
     });
     examined.await
 }

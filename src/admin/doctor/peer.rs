@@ -9,7 +9,7 @@ use super::remedy::Remedy;
 use super::report::{Layer, Row, Side};
 use crate::config::{ConnectionSettings, Settings};
 use crate::engine::EngineAddress;
-use crate::grpc::tls::ClientTlsOptions;
+use crate::grpc::tls::{ClientTlsOptions, TlsError};
 use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Module, Target, cause};
 use crate::identity::DeploymentName;
 use crate::registry::{AddressPolicy, Destination};
@@ -55,9 +55,13 @@ impl Doctor<'_> {
     /// Returns the peer of `connection`.
     pub(super) fn to(&self, connection: &ConnectionSettings) -> Result<Peer, Row> {
         let remedy = Remedy::of_connection(&connection.name, self.settings, &self.options.home);
-        let named = connection.deployment.clone();
-        let name = named.map_or_else(|| self.module.deployment_of(&connection.name), Ok);
-        let name = name.map_err(|error| unusable(&error).help(remedy.pair(false)))?;
+        let name = match &connection.deployment {
+            Some(name) => name.clone(),
+            None => self
+                .module
+                .deployment_of(&connection.name)
+                .map_err(|error| unusable(&error).help(remedy.pair(false)))?,
+        };
         let target = Target::new(&connection.host, connection.port);
         self.peer(name, target, connection.tls.as_ref(), remedy)
     }
@@ -88,15 +92,11 @@ impl Doctor<'_> {
         remedy: Remedy,
     ) -> Result<Peer, Row> {
         let identity = self.module.client_layer(name.as_str());
-        let connection = self.settings.connection(&self.module, tls);
-        let connection = connection.map_err(|error| unusable(&error))?;
+        let options = self.settings.connection(&self.module, tls);
         Ok(Peer {
             name: name.to_string(),
             target,
-            connection: ConnectionOptions {
-                connect_timeout: self.options.timeout,
-                ..connection.towards(&name)
-            },
+            connection: self.patient(options)?.towards(&name),
             identity: identity.map_err(|error| unusable(&error).help(remedy.pair(false)))?,
             module: self.module.clone(),
             remedy,
@@ -105,19 +105,26 @@ impl Doctor<'_> {
         })
     }
 
+    /// Has each layer take the time that it may.
+    fn patient(
+        &self,
+        options: Result<ConnectionOptions, TlsError>,
+    ) -> Result<ConnectionOptions, Row> {
+        Ok(ConnectionOptions {
+            connect_timeout: self.options.timeout,
+            ..options.map_err(|error| unusable(&error))?
+        })
+    }
+
     /// Returns the module itself, as its operator calls it.
     pub(super) fn itself(&self) -> Result<Peer, Row> {
         let (own, server) = (&self.settings.own, &self.settings.server);
-        let connection = self.settings.own_connection(&self.module);
-        let connection = connection.map_err(|error| unusable(&error))?;
+        let options = self.settings.own_connection(&self.module);
         Ok(Peer {
             name: own.issuer().to_owned(),
             deployment: None,
             target: Target::new(&server.own_host().to_string(), server.port),
-            connection: ConnectionOptions {
-                connect_timeout: self.options.timeout,
-                ..connection
-            },
+            connection: self.patient(options)?,
             identity: self.module.own_module_layer(),
             module: self.module.clone(),
             remedy: Remedy::of_itself(self.settings, &self.options.home),

@@ -108,11 +108,14 @@ async fn shake_hands(
     };
     let limit = peer.limit();
     let shaken = timeout(limit, tls.connect(peer.target.host(), stream)).await;
-    let shaken = shaken.map_err(|_elapsed| {
-        let detail = format!("{address} does not answer the TLS handshake within {limit:?}");
-        Row::fail(Layer::Tls, Side::Peer, detail).help("does it speak TLS on this port?")
-    })?;
-    let stream = shaken.map_err(|failure| no_tls(peer, &failure))?;
+    let stream = match shaken {
+        Ok(shaken) => shaken.map_err(|failure| no_tls(peer, &failure))?,
+        Err(_elapsed) => {
+            let detail = format!("{address} does not answer the TLS handshake within {limit:?}");
+            let row = Row::fail(Layer::Tls, Side::Peer, detail);
+            return Err(row.help("does it speak TLS on this port?"));
+        }
+    };
     let version = match stream.get_ref().1.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
@@ -161,15 +164,10 @@ async fn speak_grpc(
 ) -> Outcome<Connection> {
     greet(peer, stream, address).await?;
     let limit = peer.limit();
-    let lost = |why: String| {
-        let detail = format!("{address} speaks HTTP/2, but gRPC does not come through: {why}");
-        Row::fail(Layer::Grpc, Side::Between, detail).help("look for a proxy between the two")
-    };
     let opened = Connection::to_addresses(&peer.target, vec![address], peer.connection.clone());
-    let connection = timeout(limit, opened)
+    let connection = opened
         .await
-        .map_err(|_elapsed| lost(format!("no channel within {limit:?}")))?
-        .map_err(|error| lost(cause(error.as_ref())))?;
+        .map_err(|error| lost(address, &cause(error.as_ref())))?;
     let mut client = HealthClient::new(connection.channel()).max_decoding_message_size(64 * 1024);
     let request = HealthCheckRequest::default();
     let health = match call(limit, request, |request| client.check(request)).await {
@@ -182,10 +180,15 @@ async fn speak_grpc(
             let what = "speaks HTTP/2, but it is not a countersign module";
             return Err(wrong_port(peer, address, what));
         }
-        Err(status) => return Err(lost(code_name(status.code()).to_owned())),
+        Err(status) => return Err(lost(address, code_name(status.code()))),
     };
     let detail = format!("HTTP/2 settings received; health {health}");
     Ok((connection, Row::ok(Layer::Grpc, detail)))
+}
+
+fn lost(address: SocketAddr, why: &str) -> Row {
+    let detail = format!("{address} speaks HTTP/2, but gRPC does not come through: {why}");
+    Row::fail(Layer::Grpc, Side::Between, detail).help("look for a proxy between the two")
 }
 
 fn wrong_port(peer: &Peer, address: SocketAddr, what: &str) -> Row {

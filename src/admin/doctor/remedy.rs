@@ -35,8 +35,8 @@ impl Remedy {
         let own = settings.home.file.display();
         let home = own_home.with_file_name(name);
         // The other home often lies beside this one; else it is on another machine.
-        let at_hand = home.join("etc/application.properties");
-        let at_hand = at_hand.is_file().then_some(at_hand);
+        let beside = home.join("etc/application.properties");
+        let at_hand = beside.is_file().then_some(beside);
         let usual = match name {
             "dpm" => "; the default port of a DPM is 8531",
             "dpe" => "; the default port of a DPE is 8532",
@@ -65,10 +65,11 @@ impl Remedy {
     /// What to do about the module itself.
     pub(super) fn of_itself(settings: &Settings, home: &Path) -> Self {
         let (module, file) = (&settings.own.module, &settings.home.file);
-        let says = |setting| format!("`{setting}` in {} says where it listens", file.display());
+        let [host, port] = ["countersign.server.address", "ataccama.server.grpc.port"]
+            .map(|name| format!("`{name}` in {} says where it listens", file.display()));
         Self {
-            host: says("countersign.server.address"),
-            port: says("ataccama.server.grpc.port"),
+            host,
+            port,
             own: (module.clone(), file.clone()),
             kind: "<its peer>".to_owned(),
             file: "<the peer's file>".to_owned(),
@@ -80,10 +81,12 @@ impl Remedy {
 
     /// What to do about an engine.
     pub(super) fn of_engine(settings: &Settings) -> Self {
-        let says = |setting| format!("the engine advertises it: `{setting}` there");
+        let [host, port] = ["hostname", "port"].map(|name| {
+            format!("the engine advertises it: `ataccama.one.dpe.service.{name}` there")
+        });
         Self {
-            host: says("ataccama.one.dpe.service.hostname"),
-            port: says("ataccama.one.dpe.service.port"),
+            host,
+            port,
             kind: "dpe".to_owned(),
             file: "<the engine's file>".to_owned(),
             run: "dpe".to_owned(),
@@ -154,10 +157,10 @@ impl Remedy {
                 }
                 Err(Kind::OtherKey) => {}
                 Err(Kind::OtherOwner { path, found }) => {
-                    let named = members.iter().find(|member| member.path != *path)?;
-                    let named = named.path.display();
+                    let other = members.iter().find(|member| member.path != *path)?;
                     return Some(format!(
-                        "write into {named}: countersign.deployment.name={found}"
+                        "write into {}: countersign.deployment.name={found}",
+                        other.path.display()
                     ));
                 }
                 Err(_) => return None,

@@ -125,15 +125,14 @@ async fn not_held(doctor: &Doctor<'_>, peer: &Peer) -> Row {
         return not_running(doctor, detail);
     }
     let log = &settings.home.log;
-    let newest = newest(log, &["registerRefused", "register", "waitingForDpm"]);
-    let refused = newest.ok().flatten();
-    let refused = refused.as_ref().filter(|line| line.is_of_registration());
-    let reason = refused.and_then(Rejection::reason);
+    let line = newest(log, &["registerRefused", "register", "waitingForDpm"]);
+    let refused = line.ok().flatten().filter(Rejection::is_of_registration);
+    let reason = refused.as_ref().and_then(Rejection::reason);
     let mut detail = format!("the engine runs, but {name} does not hold it");
     if let Some(reason) = reason {
         detail.extend([": ", reason.as_str()]);
     }
-    if let Some(why) = refused.and_then(|line| line.text("detail")) {
+    if let Some(why) = refused.as_ref().and_then(|line| line.text("detail")) {
         detail.extend([": ", &UntrustedReason(why).to_string()]);
     }
     if reason == Some(Reason::AddressNotAllowed) {

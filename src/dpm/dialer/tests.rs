@@ -107,7 +107,7 @@ async fn resolver_that_hangs_holds_nobody_up_and_8_threads_at_most() {
         });
     }
 
-    // All give up after the same 2 s. Whoever cannot be judged now is judged before it is dialled.
+    // All give up after the same 2 s. An engine that cannot be judged now is judged before it is dialled.
     assert_eq!(waiting.join_all().await, vec![Ok(()); 20]);
     drop(release);
     drop(dialer);
@@ -139,7 +139,7 @@ async fn ninth_dial_back_of_a_deployment_waits_for_its_turn() {
 #[test]
 fn only_addresses_of_this_machine_are_local() {
     assert!(is_local(ip("127.0.0.1")));
-    // Documentation addresses (RFC 5737, RFC 3849) are nobody's.
+    // Documentation addresses (RFC 5737, RFC 3849) belong to no host.
     assert!(!is_local(ip("192.0.2.1")));
     assert!(!is_local(ip("2001:db8::1")));
 }

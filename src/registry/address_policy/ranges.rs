@@ -115,7 +115,7 @@ impl fmt::Display for RefusedRange {
                 None => write!(f, "a way to {inner}, which is loopback"),
             },
             Self::LocalTranslation => {
-                f.write_str("in 64:ff9b:1::/48, which does not tell what IPv4 address it leads to")
+                f.write_str("in 64:ff9b:1::/48, which hides the IPv4 address that it leads to")
             }
         }
     }
