@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::output::{Exit, Failure, chain};
+use super::output::{Exit, Failure};
+use crate::grpc::cause;
 use crate::jose::KeyMaterial;
 
 /// Reads at most `limit` bytes and one more, by which the caller sees that it is too long.
@@ -21,7 +22,7 @@ pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fai
         let why = match error.kind() {
             io::ErrorKind::NotFound => "there is no such file".to_owned(),
             io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-            _ => chain(&error),
+            _ => cause(&error),
         };
         let message = format!("cannot read {}: {why}", name(path));
         Failure::new(Exit::Unreadable, message)

@@ -1,7 +1,6 @@
 //! Where a command writes and how it ends: stdout is the answer, stderr is the rest.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
@@ -12,6 +11,7 @@ use serde_json::Value;
 
 use super::render;
 use crate::diagnostic::{Finding, Findings, redact};
+use crate::grpc::cause;
 
 /// What a command ends with.
 pub(super) type Answer = Result<Exit, Failure>;
@@ -96,12 +96,12 @@ impl Failure {
 
     /// Ends with `exit`, `what` was tried, and the causes of `error`.
     pub(super) fn caused(exit: Exit, what: &str, error: &dyn Error) -> Self {
-        Self::new(exit, format!("{what}: {}", chain(error)))
+        Self::new(exit, format!("{what}: {}", cause(error)))
     }
 
     /// Ends with `exit`, and with `error` and its causes as the message.
     pub(super) fn of(exit: Exit, error: &dyn Error) -> Self {
-        Self::new(exit, chain(error))
+        Self::new(exit, cause(error))
     }
 
     /// Shows `findings` before the message.
@@ -115,18 +115,6 @@ impl Failure {
         self.help = Some(help.into());
         self
     }
-}
-
-/// Writes an error and its causes in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Returns `1 error`, `2 errors`.
@@ -335,7 +323,7 @@ mod tests {
 
         let error = Outer(io::Error::other("disk on fire"));
 
-        assert_eq!(chain(&error), "cannot read `a`: disk on fire");
+        assert_eq!(cause(&error), "cannot read `a`: disk on fire");
     }
 
     #[test]

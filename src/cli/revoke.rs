@@ -12,11 +12,12 @@ use tokio::time::timeout;
 use super::change::{BY_SIGNAL, How, changes, files_in_json};
 use super::home::kind_of;
 use super::input::seconds;
-use super::output::{Answer, Console, Exit, Failure, add, chain};
+use super::output::{Answer, Console, Exit, Failure, add};
 use super::runtime::{Patience, runtime};
 use crate::admin::revocation::{self, InForce, Revocation, RevokedFile, Which};
 use crate::admin::rotation::live::Answer as Said;
 use crate::config::{Home, ModuleKind};
+use crate::grpc::cause;
 use crate::identity::DeploymentName;
 
 #[derive(Args, Debug)]
@@ -157,7 +158,7 @@ fn is_in_force(
             console.findings(error.findings().into_iter().flatten());
             let why = format!(
                 "a module does not accept `{path}` as it is: {}",
-                chain(&error)
+                cause(&error)
             );
             (
                 why,
