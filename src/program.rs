@@ -1,5 +1,6 @@
 //! A module as a program: its gRPC and HTTP servers from start to stop.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub enum StartError {
     Address(#[source] io::Error),
     /// The descriptors for reflection are broken.
     #[error("the reflection service cannot be made")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[source] Box<dyn Error + Send + Sync>),
 }
 
 /// A module that is ready to serve.
@@ -58,7 +59,8 @@ impl Program {
         Ok(Self {
             address: listener.local_addr().map_err(StartError::Address)?,
             advertised: None,
-            standard: StandardServices::new(&module, &server, &[service])?,
+            standard: StandardServices::new(&module, &server, &[service])
+                .map_err(|error| StartError::Reflection(error.into()))?,
             server,
             http: None,
             listener,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, ManualClock};
 use crate::grpc::{Module, ModuleBuilder};
 use crate::identity::{DeploymentName, ModuleType, Role, Roles, ServiceIdentity};
-use crate::jose::{KeyId, SigningKey};
+use crate::jose::SigningKey;
 use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 
 /// Makes an unverified identity.
@@ -39,6 +39,7 @@ pub fn identity(module: &str, id: &str, roles: &[&str]) -> ServiceIdentity {
 
 /// Two modules with fresh keys that trust each other, on one clock.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Pair {
     /// `dpm-dev`, of module type `dpm`.
     pub dpm: Module,
@@ -85,13 +86,8 @@ pub fn pair() -> Pair {
 )]
 pub fn own_deployment(module: &str, name: &str) -> OwnDeployment {
     let key = SigningKey::generate().unwrap();
-    OwnDeployment {
-        module: ModuleType::new(module).unwrap(),
-        name: Some(DeploymentName::new(name).unwrap()),
-        key_id: KeyId::new(&key.fingerprint().to_string()).unwrap(),
-        key,
-        accepted: Vec::new(),
-    }
+    let module = ModuleType::new(module).unwrap();
+    OwnDeployment::new(module, DeploymentName::new(name).unwrap(), key)
 }
 
 /// Makes what a peer's file holds about `own`: its public key and the role `IMPERSONATION`.
@@ -104,18 +100,10 @@ pub fn own_deployment(module: &str, name: &str) -> OwnDeployment {
     reason = "a test's own names; failing it is the right answer"
 )]
 pub fn trusted(own: &OwnDeployment) -> Deployment {
-    Deployment {
-        name: own.name.clone().unwrap(),
-        module: own.module.clone(),
-        environment: None,
-        roles: Roles::from_iter([Role::new("IMPERSONATION").unwrap()]),
-        keys: vec![TrustedKey {
-            name: "key".to_owned(),
-            key_id: own.key_id.clone(),
-            key: own.key.verifying_key().clone(),
-            revoked: false,
-        }],
-        single_use_tokens: false,
-        tls_pins: Vec::new(),
-    }
+    let mut key = TrustedKey::new("key", own.key.verifying_key().clone());
+    key.key_id = own.key_id.clone();
+    let name = own.name.clone().unwrap();
+    let mut deployment = Deployment::new(name, own.module.clone(), vec![key]);
+    deployment.roles = Roles::from_iter([Role::new("IMPERSONATION").unwrap()]);
+    deployment
 }

@@ -53,7 +53,14 @@ fn public_api_is_small_and_changes_on_purpose() {
 fn public_api() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let status = Command::new(env!("CARGO"))
-        .args(["rustdoc", "--lib", "--locked", "--quiet", "--all-features", "--"])
+        .args([
+            "rustdoc",
+            "--lib",
+            "--locked",
+            "--quiet",
+            "--all-features",
+            "--",
+        ])
         .args(["-Zunstable-options", "--output-format", "json"])
         .args(["--document-hidden-items", "--cap-lints", "allow"])
         .env("RUSTDOC", root.join("tests/public_api/rustdoc.sh"))

@@ -5,6 +5,7 @@ use crate::grpc::tls::{ClientTlsOptions, TlsError};
 use crate::grpc::{
     ConnectionOptions, Module, ModuleBuilder, ModuleError, Reflection, ServerOptions, Tokens,
 };
+use crate::registry::AddressBook;
 
 impl Settings {
     /// Makes the module of these settings.
@@ -26,6 +27,12 @@ impl Settings {
             .impersonation_role(self.impersonation_role.clone());
         let trusting = self.deployments.iter().cloned();
         trusting.fold(start, ModuleBuilder::trust).build()
+    }
+
+    /// Returns where the engines of each deployment may be dialled back, for a registry and the
+    /// [`Reloader`](super::Reloader) that follows the files.
+    pub fn address_book(&self) -> AddressBook {
+        AddressBook::new(self.addresses.clone())
     }
 
     /// Returns how `module` connects to others: with TLS by `tls`, where it is on.

@@ -21,41 +21,42 @@ use crate::trust::{Deployment, OwnDeployment};
 
 /// A module's settings, complete and checked.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// Its folders.
-    pub home: Home,
+    pub(crate) home: Home,
     /// Who it is.
-    pub own: OwnDeployment,
+    pub(crate) own: OwnDeployment,
     /// How far the change of its own key is.
-    pub rotation: RotationSettings,
+    pub(crate) rotation: RotationSettings,
     /// The deployments that it trusts.
-    pub deployments: Vec<Deployment>,
+    pub(crate) deployments: Vec<Deployment>,
     /// Where the engines of each deployment may be dialled back, by its name.
-    pub addresses: HashMap<String, AddressRules>,
+    pub(crate) addresses: HashMap<String, AddressRules>,
     /// The role that the registry and the engine ask for.
-    pub impersonation_role: Role,
+    pub(crate) impersonation_role: Role,
     /// Times of tokens.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// Whether a token is taken only once.
-    pub replay: Replay,
+    pub(crate) replay: Replay,
     /// Which replies must be signed.
-    pub proof: ProofMode,
+    pub(crate) proof: ProofMode,
     /// What its server does.
-    pub server: ServerSettings,
+    pub(crate) server: ServerSettings,
     /// What its clients do.
-    pub client: ClientSettings,
+    pub(crate) client: ClientSettings,
     /// How many engines a DPM keeps.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// When a DPM dials its engines back; [`dpm`](Self::dpm) adds how.
-    pub monitor: MonitorOptions,
+    pub(crate) monitor: MonitorOptions,
     /// How a DPE registers.
-    pub engine: EngineSettings,
+    pub(crate) engine: EngineSettings,
     /// Where the log goes.
-    pub logging: Logging,
+    pub(crate) logging: Logging,
     /// Whether a changed file takes effect at once.
-    pub reload: bool,
+    pub(crate) reload: bool,
     /// Warnings and notes; errors end in a [`LoadError`](super::LoadError).
-    pub findings: Findings,
+    pub(crate) findings: Findings,
     pub(super) source: Source,
 }
 

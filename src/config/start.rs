@@ -12,7 +12,6 @@ use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{ModuleError, Target};
-use crate::registry::AddressBook;
 use crate::registry::store::MemoryStore;
 use crate::storage::{Storage, StorageError};
 
@@ -63,7 +62,7 @@ impl Settings {
     pub async fn dpm(&self) -> Result<(Dpm, Reloader), StartError> {
         let module = self.module()?;
         let storage = Storage::lock(&self.home.storage)?;
-        let addresses = AddressBook::new(self.addresses.clone());
+        let addresses = self.address_book();
         let reloader = Reloader::with_addresses(self, &module, addresses.clone());
         let dial_back = self.client.dial_back_tls.as_ref();
         let options = dpm::Options {

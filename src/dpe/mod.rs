@@ -6,8 +6,8 @@ mod server;
 mod service;
 mod status_checker;
 
-pub use engine_id::{load_or_create, stored_engine_id};
-pub use error::{EngineIdFileError, StartError};
+pub(crate) use engine_id::stored_engine_id;
+pub use error::StartError;
 pub use server::{Dpe, Options};
 pub use service::EngineService;
 pub use status_checker::{Registration, StatusChecker, StatusCheckerOptions};

@@ -23,6 +23,7 @@ use crate::storage::Storage;
 
 /// How a DPE runs.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The advertised host.
     pub hostname: String,

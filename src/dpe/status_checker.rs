@@ -24,6 +24,7 @@ use crate::token::Reason;
 
 /// How an engine keeps registered.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StatusCheckerOptions {
     /// Where the DPM listens.
     pub dpm: Target,
@@ -60,6 +61,7 @@ pub(super) struct Registrant {
 
 /// How the DPM saw this engine last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Registration {
     /// Not registered, or the DPM does not answer.
     Absent,

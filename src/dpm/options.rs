@@ -10,6 +10,7 @@ use crate::grpc::ConnectionOptions;
 
 /// When and how engines are dialled back.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MonitorOptions {
     /// Between two checks of a READY engine. Default: 1 s.
     pub check_connected_interval: Duration,

@@ -19,6 +19,7 @@ use crate::telemetry::metrics::EngineMetrics;
 
 /// How a DPM runs.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// How many engines there may be.
     pub limits: Limits,

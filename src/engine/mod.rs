@@ -4,7 +4,7 @@ mod address;
 mod constraints;
 mod error;
 mod id;
-pub mod status;
+pub(crate) mod status;
 
 pub use address::EngineAddress;
 pub use constraints::EngineConstraints;
@@ -23,6 +23,7 @@ use std::time::SystemTime;
 /// Prints as in the seed's log line:
 /// `Engine(id=…, address=EngineAddress(hostname=…, port=…))`.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Engine {
     /// The engine's own id.
     pub id: EngineId,
@@ -69,6 +70,7 @@ impl fmt::Display for Engine {
 ///
 /// The texts are those of the registrant's verified identity; they were checked there.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Owner {
     /// The deployment's name, such as `dpe-dev`.
     pub deployment: Arc<str>,

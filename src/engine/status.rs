@@ -4,6 +4,7 @@ use std::fmt;
 
 /// Where an engine is in its life. The set is closed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum EngineStatus {
     /// Registered, not yet proved.
     New,
@@ -41,8 +42,6 @@ impl fmt::Display for EngineStatus {
 pub enum Event {
     /// Its owner registered it again, where it was.
     Registered,
-    /// Its owner registered it again, at another address.
-    Moved,
     /// A dial-back was answered with a valid proof.
     Proved,
     /// A dial-back was answered without a proof, on a connection that was proved before.
@@ -62,13 +61,11 @@ pub fn transition(status: EngineStatus, event: Event) -> Option<EngineStatus> {
     use EngineStatus::{Disconnected, Inactive, New, Ready};
 
     match (status, event) {
-        (Disconnected | Inactive, Event::Registered)
-        | (Ready | Disconnected | Inactive, Event::Moved) => Some(New),
+        (Disconnected | Inactive, Event::Registered) => Some(New),
         (New | Disconnected, Event::Proved) => Some(Ready),
         (Ready, Event::CheckFailed) => Some(Disconnected),
         (New | Ready | Disconnected, Event::NotSeen | Event::Deregistered) => Some(Inactive),
         (New | Ready, Event::Registered)
-        | (New, Event::Moved)
         | (Ready | Inactive, Event::Proved)
         | (_, Event::Alive)
         | (New | Disconnected | Inactive, Event::CheckFailed)
@@ -84,7 +81,6 @@ mod tests {
     /// Rows: the event, then what it makes of NEW, READY, DISCONNECTED and INACTIVE.
     const TABLE: &[(Event, [EngineStatus; 4])] = &[
         (Event::Registered, [New, Ready, New, New]),
-        (Event::Moved, [New, New, New, New]),
         (Event::Proved, [Ready, Ready, Ready, Inactive]),
         (Event::Alive, [New, Ready, Disconnected, Inactive]),
         (

@@ -47,6 +47,7 @@ pub struct AttachIdentityLayer {
 /// A callee ends a stream 10 s after the token with which it was opened expired; a client that follows a
 /// stream opens the next one between these two times. A call made then carries a new token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct CallToken {
     /// From then on the next call carries a new token: half of the life of this one is over.
     pub renewed_at: std::time::SystemTime,

@@ -64,6 +64,7 @@ impl fmt::Display for Target {
 
 /// How to connect.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ConnectionOptions {
     /// How long resolving, connecting and the TLS handshake may take together.
     pub connect_timeout: Duration,

@@ -32,25 +32,27 @@ pub mod tls;
 pub use authorize::{MethodRules, Rule};
 pub(crate) use call::{call, is_late};
 pub use cause::cause;
-pub use client::{Attach, AttachFuture, AttachIdentity, AttachIdentityLayer, CallToken};
 pub(crate) use clock_skew::seconds_after;
+pub use client::{Attach, AttachIdentity, AttachIdentityLayer, CallToken};
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
 pub use identity_service::IdentityService;
 pub use listener::ConnectionLimits;
 pub use metadata::{NONCE, PROOF, is_proved};
-pub use metrics::{CountedFuture, CountedReply, MetricsLayer, MetricsService};
+pub use metrics::{MetricsLayer, MetricsService};
 pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
 pub use peer::{PeerInfo, caller, verified_token};
 #[cfg(feature = "actuator")]
-pub use readiness::Readiness;
+pub(crate) use readiness::Readiness;
 pub(crate) use rejections::Rejections;
-pub use reply::ReplyBody;
 pub use required_proof::{ProofMode, Proved};
 pub use serve::{Drained, Reflection, ServeError, ServerOptions, serve};
-pub use server::{Tokens, VerifyFuture, VerifyIdentity, VerifyIdentityLayer};
+pub use server::{Tokens, VerifyIdentity, VerifyIdentityLayer};
 pub use session::STREAM_GRACE;
 #[cfg(feature = "actuator")]
-pub use standard::{Health, StandardServices};
-pub use status::{DOMAIN, callee_time, code_name, reason_of, refusal_of, refuse};
+pub use standard::Health;
+#[cfg(feature = "actuator")]
+pub(crate) use standard::StandardServices;
+pub(crate) use status::code_name;
+pub use status::{DOMAIN, callee_time, reason_of, refusal_of, refuse};
 #[cfg(feature = "registry")]
 pub(crate) use status::{OwnKey, failure_of, kind_of, summary_and_detail};

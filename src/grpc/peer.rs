@@ -19,12 +19,23 @@ use super::tls::certificate_fingerprint;
 /// Put there by [`serve`](super::serve). It says nothing about who calls: that is
 /// [`caller`]'s to say.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct PeerInfo {
     /// Its address.
     pub address: SocketAddr,
     /// The client certificate that the TLS handshake verified, in DER; none without TLS, or where
     /// the client showed none.
     pub certificate: Option<Arc<[u8]>>,
+}
+
+impl PeerInfo {
+    /// Returns a peer at `address` without a certificate.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            certificate: None,
+        }
+    }
 }
 
 /// Returns where a call came from: over [`serve`](super::serve), or over a server of tonic's own.

@@ -24,6 +24,7 @@ use super::status::refuse_in_full;
 /// The dial-back asks in every mode. A module asks itself for no proof: it would only show that it
 /// has its own key.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum ProofMode {
     /// None.
     Off,

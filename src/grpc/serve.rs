@@ -26,6 +26,7 @@ const CUTTING: Duration = Duration::from_secs(1);
 
 /// Whether a server answers reflection requests, which everyone may send.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Reflection {
     /// It does: clients such as grpcurl learn the services from it. For loopback listeners.
     On,
@@ -36,6 +37,7 @@ pub enum Reflection {
 
 /// The bounds of a server, its TLS and its reflection.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ServerOptions {
     /// How long open calls may take to finish after a shutdown began.
     pub shutdown_deadline: Duration,
@@ -68,6 +70,7 @@ impl Default for ServerOptions {
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Drained {
     /// Every call finished.
     InTime,

@@ -27,6 +27,7 @@ use super::{MethodRules, MetricsLayer, Rejections, listener, metadata, peer, ref
 
 /// Whether a call needs a token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Tokens {
     /// It does.
     #[default]

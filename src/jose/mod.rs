@@ -4,7 +4,7 @@
 //! signatures are made and verified by `jsonwebtoken`'s aws-lc backend, with keys already checked.
 
 pub mod compact;
-pub mod json;
+pub(crate) mod json;
 
 #[cfg(test)]
 pub(crate) mod checks;
@@ -19,14 +19,16 @@ mod repair;
 mod shown;
 mod unverified;
 
-pub use compact::{Compact, Header};
+pub(crate) use compact::{Compact, Header};
 pub use error::{CompactError, FingerprintError, JwkError, JwkProblem, KeyError, KeyIdError};
-pub use fingerprint::{Fingerprint, published};
+pub use fingerprint::Fingerprint;
+pub(crate) use fingerprint::published;
 pub use json::{JsonError, JsonProblem};
-pub use jwk::{Jwk, PrivateJwk, PublicJwk, repair};
+pub(crate) use jwk::repair;
+pub use jwk::{Jwk, PrivateJwk, PublicJwk};
 pub use key::{SigningKey, VerifyingKey};
 pub use key_id::KeyId;
-pub use material::{KeyFormat, KeyMaterial, json_of};
-pub use repair::missing_quotes;
-pub use shown::Shown;
-pub use unverified::{MAX_UNVERIFIED_BYTES, Unverified};
+pub use material::KeyMaterial;
+pub(crate) use material::{KeyFormat, json_of};
+pub(crate) use repair::missing_quotes;
+pub(crate) use unverified::{MAX_UNVERIFIED_BYTES, Unverified};

@@ -1,6 +1,6 @@
 //! The generated messages and services of `proto/`.
 
-pub mod convert;
+pub(crate) mod convert;
 
 /// The compiled `proto/` files, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("../../proto/descriptors.bin");

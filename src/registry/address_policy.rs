@@ -14,6 +14,7 @@ use crate::engine::EngineAddress;
 
 /// What the registry's file adds about where the engines of one deployment may be dialled.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct AddressRules {
     /// Where they may be dialled; everywhere outside the refused ranges where this is empty.
     ///

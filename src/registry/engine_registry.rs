@@ -20,6 +20,7 @@ use crate::telemetry::events;
 
 /// How a dial-back ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum CheckOutcome {
     /// The owner's key answered for this very engine.
     Proved,
@@ -31,6 +32,7 @@ pub enum CheckOutcome {
 
 /// An engine was registered, or its status or the reason for it changed.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EngineChange {
     /// The status before; `None` where the engine is new.
     pub old: Option<EngineStatus>,

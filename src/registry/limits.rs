@@ -14,6 +14,7 @@ use super::store::Counts;
 /// is forgotten, and its id is anybody's again. No deployment makes room at another's expense, so
 /// no deployment can push out an ID in order to take it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Limits {
     /// The most engines in all. Default: 10000.
     pub max_engines: usize,

@@ -8,6 +8,7 @@ use crate::identity::{Environment, ServiceIdentity};
 
 /// Who calls the registry: a verified identity, and what its deployment's entry adds.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Registrant {
     /// The caller's verified identity; its id is the deployment that will own the engine.
     pub identity: ServiceIdentity,

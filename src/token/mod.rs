@@ -16,15 +16,16 @@ mod verifier;
 mod walk;
 
 pub use issuer::{IssueError, IssuedToken, TokenIssuer};
-pub use nonce::{NoRandomness, Nonce, NonceError};
+pub use nonce::{Nonce, NonceError};
 pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
-pub use reason::{Caller, Clocks, Reason, Refusal, Story, UnknownReason};
+pub(crate) use reason::Story;
+pub use reason::{Caller, Clocks, Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
 pub use signer::Accept;
 pub use verified::VerifiedToken;
-pub use verified_cache::VerifiedCache;
+pub(crate) use verified_cache::VerifiedCache;
 pub use verifier::TokenVerifier;
-pub use walk::{Check, Outcome, RULES, Verdict, rules_of};
+pub(crate) use walk::{Check, Outcome, Verdict, rules_of};
 
 /// The `typ` of a token that a module issues to itself: accepted over loopback, on methods that say
 /// so, and nowhere else.

@@ -295,6 +295,7 @@ pub struct UnknownReason;
 
 /// A refusal: the reason for everyone, the rest for this module's own log.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
@@ -313,6 +314,7 @@ pub struct Refusal {
 
 /// Who made a refused call, as far as its signature shows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Caller {
     /// No signature verified: whatever the call says of its caller may be made up.
     #[default]
@@ -325,6 +327,7 @@ pub enum Caller {
 
 /// The clocks of a caller and its callee, as a refusal because of times shows them.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Clocks {
     /// The callee's time.
     pub callee_time: SystemTime,

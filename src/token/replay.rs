@@ -14,6 +14,7 @@ use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
 
 /// Whether a token is accepted more than once: `countersign.token.replay`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Replay {
     /// Until it expires. The default: callers reuse a token for half of its life.
     #[default]

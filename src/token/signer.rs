@@ -10,6 +10,7 @@ use super::{Caller, OWN_MODULE_TYPE, Reason, Refusal};
 
 /// Whose tokens are accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Accept {
     /// Trusted deployments' only.
     Peers,

@@ -5,6 +5,7 @@ use crate::jose::{Fingerprint, KeyId, SigningKey, VerifyingKey};
 
 /// A public key that a deployment may sign with.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct TrustedKey {
     /// What the file calls it, the `<key>` of `jwt-keys.<key>`.
     pub name: String,
@@ -16,8 +17,21 @@ pub struct TrustedKey {
     pub revoked: bool,
 }
 
+impl TrustedKey {
+    /// Returns `key`, not revoked, known by its computed fingerprint.
+    pub fn new(name: &str, key: VerifyingKey) -> Self {
+        Self {
+            name: name.to_owned(),
+            key_id: key.fingerprint().into(),
+            key,
+            revoked: false,
+        }
+    }
+}
+
 /// A module that this one trusts: who it is, its keys, and the roles it has here.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Deployment {
     /// Its name, the same in every module's file.
     pub name: DeploymentName,
@@ -36,6 +50,19 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// Returns a deployment with `keys`: without environment, roles and pins.
+    pub fn new(name: DeploymentName, module: ModuleType, keys: Vec<TrustedKey>) -> Self {
+        Self {
+            name,
+            module,
+            environment: None,
+            roles: Roles::default(),
+            keys,
+            single_use_tokens: false,
+            tls_pins: Vec::new(),
+        }
+    }
+
     /// Returns the keys that are not revoked.
     pub fn active_keys(&self) -> impl Iterator<Item = &TrustedKey> {
         self.keys.iter().filter(|key| !key.revoked)
@@ -56,6 +83,7 @@ impl Deployment {
 
 /// This module itself: its name and the key that it signs with.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct OwnDeployment {
     /// Its module type.
     pub module: ModuleType,
@@ -71,6 +99,17 @@ pub struct OwnDeployment {
 }
 
 impl OwnDeployment {
+    /// Returns a module that signs with `key`, known by its computed fingerprint.
+    pub fn new(module: ModuleType, name: DeploymentName, key: SigningKey) -> Self {
+        Self {
+            module,
+            name: Some(name),
+            key_id: key.fingerprint().into(),
+            key,
+            accepted: Vec::new(),
+        }
+    }
+
     /// Returns the `iss` and `sub` of this module's tokens: its name, or its key id.
     pub fn issuer(&self) -> &str {
         self.name

@@ -132,10 +132,8 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        request.extensions_mut().insert(PeerInfo {
-            address: self.peer.parse().unwrap(),
-            certificate: None,
-        });
+        let peer = PeerInfo::new(self.peer.parse().unwrap());
+        request.extensions_mut().insert(peer);
         self.inner.call(request)
     }
 }
@@ -280,10 +278,9 @@ async fn name_that_does_not_resolve_yet_is_registered_and_dialled_once_it_does()
 async fn listed_addresses_and_low_ports_are_the_deployments_own() {
     let keys = Keys::new();
     let other = own_deployment("dpe", "dpe-other");
-    let rules = AddressRules {
-        allowed: vec![AllowedAddress::parse("127.0.0.2/31").unwrap()],
-        allow_low_ports: true,
-    };
+    let mut rules = AddressRules::default();
+    rules.allowed = vec![AllowedAddress::parse("127.0.0.2/31").unwrap()];
+    rules.allow_low_ports = true;
     let dpm_module = module(&keys.dpm, &[&keys.dpe, &other]);
     let dpm = RunningDpm::start_with(dpm_module, free_port().await, |options| {
         options.addresses = HashMap::from([("dpe-dev".to_owned(), rules)]).into();

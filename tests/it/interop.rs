@@ -325,11 +325,10 @@ fn module_that_trusts(theirs: &OwnDeployment) -> Module {
 }
 
 fn own(module: &str, name: &str, key: &SigningKey) -> OwnDeployment {
-    OwnDeployment {
-        key: key.clone(),
-        key_id: key_id(key),
-        ..testing::own_deployment(module, name)
-    }
+    let mut own = testing::own_deployment(module, name);
+    own.key = key.clone();
+    own.key_id = key_id(key);
+    own
 }
 
 fn key_id(key: &SigningKey) -> KeyId {

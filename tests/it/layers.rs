@@ -410,10 +410,8 @@ async fn without_required_tokens_a_bad_one_is_still_refused() {
         .dangerous_tokens(Tokens::OptionalOnLoopback)
         .build()
         .unwrap();
-    let pair = Pair {
-        dpm: open,
-        ..strict
-    };
+    let mut pair = strict;
+    pair.dpm = open;
     let mut client = Client::new(serve(&pair, any_identity(), None).await);
 
     let nobody = client.greet(GreetRequest {}).await.unwrap();

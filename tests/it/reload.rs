@@ -108,7 +108,7 @@ impl Home {
         write(&path);
         let settings = Settings::load(folder.path(), &ModuleKind::Dpm, [], &[]).unwrap();
         let module = settings.module().unwrap();
-        let addresses = AddressBook::new(settings.addresses.clone());
+        let addresses = settings.address_book();
         let reloader = Reloader::with_addresses(&settings, &module, addresses.clone());
         Self {
             folder,

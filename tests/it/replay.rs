@@ -25,10 +25,9 @@ use crate::support::world::{Keys, RunningDpe, RunningDpm, channel, soon};
 
 /// What the other file says of a strict module.
 fn taking_each_once(own: &OwnDeployment) -> Deployment {
-    Deployment {
-        single_use_tokens: true,
-        ..trusted(own)
-    }
+    let mut deployment = trusted(own);
+    deployment.single_use_tokens = true;
+    deployment
 }
 
 /// Without leeway a strict module is ready a second after it started.

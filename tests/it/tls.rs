@@ -25,10 +25,9 @@ use super::support::world::{RunningDpm, free_port, soon};
 
 /// What a peer's file holds about `own`, with pins.
 fn pinning(own: &OwnDeployment, pins: &[Fingerprint]) -> Deployment {
-    Deployment {
-        tls_pins: pins.to_vec(),
-        ..trusted(own)
-    }
+    let mut deployment = trusted(own);
+    deployment.tls_pins = pins.to_vec();
+    deployment
 }
 
 /// A module that is `own` and trusts `peers`.
@@ -48,10 +47,8 @@ async fn dpm_with_tls(module: Module, tls: ServerTlsOptions) -> RunningDpm {
 
 /// How `module` connects to `dpm-dev`.
 fn options(module: &Module, tls: ClientTlsOptions) -> ConnectionOptions {
-    let options = ConnectionOptions {
-        tls: Some(module.client_tls(tls).unwrap()),
-        ..ConnectionOptions::default()
-    };
+    let mut options = ConnectionOptions::default();
+    options.tls = Some(module.client_tls(tls).unwrap());
     let trust = module.trust().load();
     options.towards(&trust.deployment("dpm-dev").unwrap().name)
 }

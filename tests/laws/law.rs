@@ -13,9 +13,8 @@ use countersign::engine::EngineAddress;
 use countersign::grpc::Module;
 use countersign::identity::ServiceIdentity;
 use countersign::internals::{Document, Edit, Entry, Name, Outcome};
-use countersign::jose::{
-    Compact, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey,
-};
+use countersign::jose::compact::Compact;
+use countersign::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use countersign::registry::{AddressPolicy, AddressRules, AllowedAddress, Destination};
 use countersign::testing::{own_deployment, trusted};
 use countersign::token::Accept;
@@ -39,11 +38,9 @@ struct World {
 }
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
-    let caller = OwnDeployment {
-        key: PrivateJwk::parse(KEY).unwrap().key,
-        key_id: KeyId::new(KID).unwrap(),
-        ..own_deployment("dpe", "dpe-dev")
-    };
+    let mut caller = own_deployment("dpe", "dpe-dev");
+    caller.key = PrivateJwk::parse(KEY).unwrap().key;
+    caller.key_id = KeyId::new(KID).unwrap();
     let clock = Arc::new(ManualClock::at_unix(NOW)) as Arc<dyn Clock>;
     let callee = Module::builder(own_deployment("dpm", "dpm-dev")).trust(trusted(&caller));
     World {
@@ -385,10 +382,8 @@ pub(crate) fn dial(port: u16, addresses: &[IpAddr], over_loopback: bool, network
     };
     let own = SocketAddr::from(([127, 0, 0, 1], 8531));
     let rules = |allowed: Option<AllowedAddress>| {
-        let rules = AddressRules {
-            allowed: allowed.into_iter().collect(),
-            allow_low_ports: false,
-        };
+        let mut rules = AddressRules::default();
+        rules.allowed.extend(allowed);
         AddressPolicy::new(vec![own], HashMap::from([("dpe-dev".to_owned(), rules)]))
     };
     let passes = |policy: &AddressPolicy, addresses: &[IpAddr]| {

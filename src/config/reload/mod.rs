@@ -57,6 +57,7 @@ pub struct Reloader {
 
 /// How the last look at the files ended that had something to say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ReloadStatus {
     /// When files were applied last; `None` since the start.
     pub succeeded_at: Option<SystemTime>,

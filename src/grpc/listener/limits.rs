@@ -6,6 +6,7 @@ use rustix::process::{Resource, getrlimit};
 
 /// The bounds of a server's connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ConnectionLimits {
     /// How many connections may be open. A quarter of the process's file descriptors, 32 at least,
     /// stays free for other uses, so that it can be fewer.

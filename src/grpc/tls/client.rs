@@ -22,6 +22,7 @@ use crate::trust::TrustStore;
 
 /// What a client's TLS is made of.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ClientTlsOptions {
     /// The certificate that the client shows where it is asked for one.
     pub own: Option<OwnFiles>,
@@ -30,6 +31,17 @@ pub struct ClientTlsOptions {
     /// The common start of the settings, such as `ataccama.client.connection.dpm.grpc.tls`, for
     /// messages.
     pub settings: String,
+}
+
+impl ClientTlsOptions {
+    /// Returns a client without certificate and authorities, for callees with a pin.
+    pub fn new(settings: &str) -> Self {
+        Self {
+            own: None,
+            trust: None,
+            settings: settings.to_owned(),
+        }
+    }
 }
 
 /// A client's TLS, which follows its files and the current pins. Cloning is cheap.

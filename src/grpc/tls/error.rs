@@ -8,11 +8,22 @@ use rustls::pki_types::pem;
 
 /// A PEM file, and the setting that names it: every error says both.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct PemFile {
     /// Where it is.
     pub path: PathBuf,
     /// The full name of the setting.
     pub setting: String,
+}
+
+impl PemFile {
+    /// Returns the file at `path`, which `setting` names.
+    pub fn new(path: impl Into<PathBuf>, setting: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            setting: setting.into(),
+        }
+    }
 }
 
 impl fmt::Display for PemFile {

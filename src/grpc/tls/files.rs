@@ -18,6 +18,7 @@ use crate::jose::Fingerprint;
 
 /// A certificate chain, the own certificate first, and the private key of the first.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct OwnFiles {
     /// The certificates.
     pub cert_chain: PemFile,
@@ -26,6 +27,14 @@ pub struct OwnFiles {
 }
 
 impl OwnFiles {
+    /// Returns the files of one certificate.
+    pub fn new(cert_chain: PemFile, private_key: PemFile) -> Self {
+        Self {
+            cert_chain,
+            private_key,
+        }
+    }
+
     /// Reads and checks both files; returns the fingerprint of the certificate's key, which is what
     /// peers pin.
     ///

@@ -17,7 +17,8 @@ use rustls::version::TLS13;
 
 pub use client::{ClientTls, ClientTlsOptions};
 pub use error::{PemFile, TlsError};
-pub use failure::{ClientFailure, ServerFailure};
+pub(crate) use failure::ClientFailure;
+pub use failure::ServerFailure;
 pub use files::OwnFiles;
 pub use pins::certificate_fingerprint;
 pub use server::{ClientAuth, ServerTls, ServerTlsOptions};

@@ -15,6 +15,7 @@ use crate::trust::{KeySet, TrustStore};
 
 /// Whether callers show a certificate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum ClientAuth {
     /// They are not asked for one.
     None,
@@ -26,6 +27,7 @@ pub enum ClientAuth {
 
 /// What a server's TLS is made of.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ServerTlsOptions {
     /// The server's certificate and key.
     pub own: OwnFiles,
@@ -36,6 +38,18 @@ pub struct ServerTlsOptions {
     pub trust: Option<PemFile>,
     /// The common start of the settings, such as `ataccama.server.grpc.tls`, for messages.
     pub settings: String,
+}
+
+impl ServerTlsOptions {
+    /// Returns a server that shows `own` and asks clients for no certificate.
+    pub fn new(own: OwnFiles, settings: &str) -> Self {
+        Self {
+            own,
+            client_auth: None,
+            trust: None,
+            settings: settings.to_owned(),
+        }
+    }
 }
 
 /// A server's TLS, which follows its files and the current pins. Cloning is cheap.

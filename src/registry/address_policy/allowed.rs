@@ -6,6 +6,7 @@ use crate::engine::EngineAddress;
 
 /// A host or network that may be dialled back.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum AllowedAddress {
     /// A DNS name in lower case: the very name that the engine gives, whatever it stands for.
     Host(String),

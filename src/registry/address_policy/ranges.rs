@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address that is never dialled for any deployment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum RefusedRange {
     /// `0.0.0.0/8` and `::`: no destination ([RFC 1122, 3.2.1.3]); systems dial themselves instead.
     ///

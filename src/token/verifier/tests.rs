@@ -12,7 +12,8 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Compact, KeyId, SigningKey, checks};
-use crate::token::{OWN_MODULE_TYPE, RULES, TokenIssuer};
+use crate::token::walk::RULES;
+use crate::token::{OWN_MODULE_TYPE, TokenIssuer};
 use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 
 const NOW: u64 = 1_800_000_000;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use countersign::clock::{Clock, ManualClock};
 use countersign::grpc::{Module, ModuleBuilder};
 use countersign::identity::{DeploymentName, ModuleType, Role, Roles};
-use countersign::jose::{KeyId, PublicJwk, SigningKey};
+use countersign::jose::{PublicJwk, SigningKey};
 use countersign::testing::{own_deployment, trusted};
 use countersign::trust::{Deployment, OwnDeployment, TrustedKey};
 use serde_json::Value;
@@ -87,17 +87,13 @@ impl Peers {
     /// The deployment whose signatures were made elsewhere.
     fn maker_of_vectors(&self) -> Deployment {
         let jwk = PublicJwk::parse(&self.vectors["jwk"].to_string()).unwrap();
-        Deployment {
-            name: DeploymentName::new("vectors").unwrap(),
-            module: ModuleType::new("vectors").unwrap(),
-            keys: vec![TrustedKey {
-                name: "key".to_owned(),
-                key_id: jwk.kid.unwrap(),
-                key: jwk.key,
-                revoked: false,
-            }],
-            ..trusted(&self.caller)
-        }
+        let mut key = TrustedKey::new("key", jwk.key);
+        key.key_id = jwk.kid.unwrap();
+        let mut deployment = trusted(&self.caller);
+        deployment.name = DeploymentName::new("vectors").unwrap();
+        deployment.module = ModuleType::new("vectors").unwrap();
+        deployment.keys = vec![key];
+        deployment
     }
 
     /// A token that is good in every respect.
@@ -138,19 +134,14 @@ impl Peers {
 }
 
 fn revoked_key(key: &SigningKey) -> TrustedKey {
-    TrustedKey {
-        name: "old".to_owned(),
-        key_id: KeyId::from(key.fingerprint()),
-        key: key.verifying_key().clone(),
-        revoked: true,
-    }
+    let mut old = TrustedKey::new("old", key.verifying_key().clone());
+    old.revoked = true;
+    old
 }
 
-fn with_role(deployment: Deployment, role: &str) -> Deployment {
-    Deployment {
-        roles: Roles::from_iter([Role::new(role).unwrap()]),
-        ..deployment
-    }
+fn with_role(mut deployment: Deployment, role: &str) -> Deployment {
+    deployment.roles = Roles::from_iter([Role::new(role).unwrap()]);
+    deployment
 }
 
 /// Listens, and hopes in vain.

@@ -81,13 +81,12 @@ impl Keys {
 
 /// Checks that follow each other fast, with patience for each.
 pub(crate) fn monitor() -> MonitorOptions {
-    MonitorOptions {
-        check_connected_interval: Duration::from_millis(20),
-        check_disconnected_interval: Duration::from_millis(20),
-        check_disconnected_max: Duration::from_millis(100),
-        checker_timeout: Duration::from_secs(10),
-        ..MonitorOptions::default()
-    }
+    let mut monitor = MonitorOptions::default();
+    monitor.check_connected_interval = Duration::from_millis(20);
+    monitor.check_disconnected_interval = Duration::from_millis(20);
+    monitor.check_disconnected_max = Duration::from_millis(100);
+    monitor.checker_timeout = Duration::from_secs(10);
+    monitor
 }
 
 /// Binds a free port of this machine.
@@ -117,11 +116,9 @@ impl RunningDpm {
     ) -> Self {
         let home = tempfile::tempdir().unwrap();
         let storage = Storage::lock(&home.path().join("storage")).unwrap();
-        let mut options = dpm::Options {
-            monitor: monitor(),
-            server: short_drain(),
-            ..dpm::Options::default()
-        };
+        let mut options = dpm::Options::default();
+        options.monitor = monitor();
+        options.server = short_drain();
         change(&mut options);
         let store = Arc::new(MemoryStore::default());
         let dpm = Dpm::new(module, storage, listener, store, options).unwrap();
@@ -344,11 +341,10 @@ fn http_port() -> (TcpListener, SocketAddr) {
 }
 
 fn short_drain() -> ServerOptions {
-    ServerOptions {
-        shutdown_deadline: Duration::from_millis(500),
-        reflection: Reflection::On,
-        ..ServerOptions::default()
-    }
+    let mut options = ServerOptions::default();
+    options.shutdown_deadline = Duration::from_millis(500);
+    options.reflection = Reflection::On;
+    options
 }
 
 async fn ended(stopped: oneshot::Receiver<()>) {

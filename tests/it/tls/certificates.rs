@@ -113,25 +113,16 @@ impl Files {
     }
 
     pub(crate) fn pem(&self, name: &str, text: &str, setting: &str) -> PemFile {
-        PemFile {
-            path: self.write(name, text),
-            setting: setting.to_owned(),
-        }
+        PemFile::new(self.write(name, text), setting)
     }
 
     pub(crate) fn own(&self, name: &str, pem: &Pem, settings: &str) -> OwnFiles {
-        OwnFiles {
-            cert_chain: self.pem(
-                &format!("{name}.pem"),
-                &pem.certificate,
-                &format!("{settings}.cert-chain"),
-            ),
-            private_key: self.pem(
-                &format!("{name}-key.pem"),
-                &pem.key,
-                &format!("{settings}.private-key"),
-            ),
-        }
+        let cert_chain = format!("{settings}.cert-chain");
+        let private_key = format!("{settings}.private-key");
+        OwnFiles::new(
+            self.pem(&format!("{name}.pem"), &pem.certificate, &cert_chain),
+            self.pem(&format!("{name}-key.pem"), &pem.key, &private_key),
+        )
     }
 
     pub(crate) fn server(
@@ -141,15 +132,13 @@ impl Files {
         client_auth: Option<ClientAuth>,
         trust: Option<&str>,
     ) -> ServerTlsOptions {
-        ServerTlsOptions {
-            own: self.own(name, pem, SERVER),
-            client_auth,
-            trust: trust.map(|trust| {
-                let setting = format!("{SERVER}.trust-cert-collection");
-                self.pem(&format!("{name}-trust.pem"), trust, &setting)
-            }),
-            settings: SERVER.to_owned(),
-        }
+        let mut options = ServerTlsOptions::new(self.own(name, pem, SERVER), SERVER);
+        options.client_auth = client_auth;
+        options.trust = trust.map(|trust| {
+            let setting = format!("{SERVER}.trust-cert-collection");
+            self.pem(&format!("{name}-trust.pem"), trust, &setting)
+        });
+        options
     }
 
     pub(crate) fn client(
@@ -158,14 +147,13 @@ impl Files {
         pem: Option<&Pem>,
         trust: Option<&str>,
     ) -> ClientTlsOptions {
-        ClientTlsOptions {
-            own: pem.map(|pem| self.own(name, pem, CLIENT)),
-            trust: trust.map(|trust| {
-                let setting = format!("{CLIENT}.trust-cert-collection");
-                self.pem(&format!("{name}-client-trust.pem"), trust, &setting)
-            }),
-            settings: CLIENT.to_owned(),
-        }
+        let mut options = ClientTlsOptions::new(CLIENT);
+        options.own = pem.map(|pem| self.own(name, pem, CLIENT));
+        options.trust = trust.map(|trust| {
+            let setting = format!("{CLIENT}.trust-cert-collection");
+            self.pem(&format!("{name}-client-trust.pem"), trust, &setting)
+        });
+        options
     }
 }
 
