@@ -14,7 +14,7 @@ use super::tls::TlsEnd;
 ///
 /// This is the reader for code that edits files: it returns entries with the names as they are
 /// written. Placeholders are not resolved, the environment is not read, and no value is checked;
-/// that is what [`Settings::load`](super::Settings::load) and [`check`](super::check()) do.
+/// that is what [`Settings::load`](super::Settings::load) does.
 ///
 /// ```
 /// use countersign::internals::{AsWritten, TlsEnd};

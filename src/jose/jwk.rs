@@ -39,7 +39,7 @@ pub struct Jwk<K> {
 
 /// A public key as a JWK.
 ///
-/// *Checked*: strict JSON (see [`json::object`]); `kty` `EC`; `crv` `P-256`; `x` and `y` canonical
+/// *Checked*: strict JSON, each member once; `kty` `EC`; `crv` `P-256`; `x` and `y` canonical
 /// base64url of exactly 32 bytes and a point of the curve; no `d`; `use` absent or `sig`;
 /// `key_ops` absent or `verify` alone; `alg` absent or `ES256`; `kid` absent or a [`KeyId`].
 /// *Not checked*: that `kid` is the fingerprint of the key. Other members are ignored.
