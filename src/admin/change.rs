@@ -29,6 +29,17 @@ pub(super) struct NewFile {
     pub(super) privacy: Privacy,
 }
 
+impl NewFile {
+    pub(super) fn new(path: PathBuf, text: String, privacy: Privacy) -> Self {
+        let text = Secret::new(text);
+        Self {
+            path,
+            text,
+            privacy,
+        }
+    }
+}
+
 impl Change {
     /// Plans to write `files`, without a look at what they would say.
     pub(super) fn of(files: Vec<EditedFile>) -> Self {

@@ -111,8 +111,8 @@ impl Demo<'_> {
             now: SystemClock.now(),
         };
         let plan = pairing::plan(&members, None, &options)?;
-        plan.change().carry_out().map_err(Refused::from)?;
-        let sides = plan.sides().iter();
+        plan.change.carry_out().map_err(Refused::from)?;
+        let sides = plan.sides.iter();
         let keys = sides.map(|side| format!("{} {}", side.name(), short(side.fingerprint())));
         let keys: Vec<_> = keys.collect();
         self.step("pair", vec![keys.join("   ")], true);

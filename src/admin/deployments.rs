@@ -7,6 +7,7 @@ use super::profiles::{DEPLOYMENT, are_in_main, is_of};
 use super::source::SettingsFile;
 pub use super::trusts::Peer;
 use super::trusts::ROLES;
+use crate::config::AsWritten;
 use crate::identity::{DeploymentName, Role};
 use crate::jose::published;
 use crate::properties::name::{Name, Pattern, uniform};
@@ -50,7 +51,6 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
         return Err(Refused::new(Kind::Taken, message)
             .with_help("name the other module's file, or give the other module's key"));
     }
-    let trusts = file.trusts();
     let known = file.find(name);
     // Misspelt settings count too: they were meant for this deployment.
     let document = Document::parse(path, file.text.text());
@@ -66,7 +66,8 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     if let Some(known) = known {
         is_as_asked(known, peer)?;
     }
-    let settings = Peer { roles, ..*peer }.trusted_by(path, &trusts);
+    let written = AsWritten::parse(path, file.text.text());
+    let settings = Peer { roles, ..*peer }.trusted_by(path, &written, file.deployments());
     let settings = settings.map_err(|refused| match refused.kind() {
         Kind::OtherOwner { found, .. } => {
             let help = format!("use that name, or first: countersign deployment remove {found}");
@@ -77,7 +78,8 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
         }
         _ => refused,
     })?;
-    let change = file.change(&settings, Some(ADDED))?;
+    let text = Some(file.text.clone());
+    let change = file.change(EditedFile::plan(path, text, &settings, Some(ADDED)))?;
     // What cannot be read may be another key, or may be this one: a person must decide that.
     let is_role = |key: &str| Pattern::new(ROLES).matches(&Name::parse(key)).is_some();
     let mut changes = change.files().iter().flat_map(EditedFile::changes);
@@ -143,7 +145,7 @@ pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Rem
         keys: keys.map(|key| key.key_id.to_string()).collect(),
         connections,
     };
-    Ok((file.change(&settings, None)?, removed))
+    Ok((file.change(file.edited(&settings))?, removed))
 }
 
 /// Refuses a deployment that `file` does not have.

@@ -10,7 +10,7 @@ use super::profiles::variable_above;
 use super::write::{Privacy, Staged, mode_after};
 use crate::config::holds_private_key;
 use crate::diagnostic::redact_name;
-use crate::jose::{KeyId, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
+use crate::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published};
 use crate::properties::name::Pattern;
 use crate::properties::{Change, Edit, FileText, Outcome, ReadError, ReadFault};
 use crate::secret::Secret;
@@ -71,16 +71,31 @@ pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
     }
 }
 
-/// Makes a key at `now`.
-pub(super) fn new_key(now: SystemTime) -> Result<SigningKey, Refused> {
-    match SigningKey::generate() {
-        Ok(key) => Ok(key.with_made_at(now)),
-        Err(error) => Err(Refused::new(Kind::Internal, "cannot make a key").caused_by(error)),
+/// Makes a key at `now`, with the `kid` of its tokens.
+pub(super) fn new_key(now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
+    let key = SigningKey::generate();
+    let key =
+        key.map_err(|error| Refused::new(Kind::Internal, "cannot make a key").caused_by(error))?;
+    let key_id = key.fingerprint().into();
+    Ok((key.with_made_at(now), key_id))
+}
+
+/// Returns a private key that a module may use, and its `kid`, or why it may not.
+pub fn private_key(material: KeyMaterial) -> Result<(SigningKey, KeyId), &'static str> {
+    match material {
+        KeyMaterial::Public(..) => Err("it is a public key"),
+        KeyMaterial::Private(key, _) if published(key.fingerprint()) => {
+            Err("it is printed in a public guide and protects nothing")
+        }
+        KeyMaterial::Private(key, kid) => {
+            let kid = kid.unwrap_or_else(|| key.fingerprint().into());
+            Ok((key, kid))
+        }
     }
 }
 
 /// A setting with the value that it must have.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Setting {
     key: String,
     /// None where it must not be there.

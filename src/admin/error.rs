@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::rotation::phase::OutOfTurn;
+use super::rotation::phase::Step;
 use crate::diagnostic::Findings;
 use crate::grpc::cause;
 use crate::properties::ReadError;
@@ -94,12 +94,10 @@ pub enum Kind {
     },
     /// The deployment does not exist.
     NotThere,
-    /// A peer's file has revoked the next key of a rotation.
-    NextRevoked,
     /// A peer's file would trust no key of the module after the rotation.
     CutOff,
-    /// The step of a rotation is not the next one.
-    OutOfTurn(OutOfTurn),
+    /// The step of a rotation is not possible now; this one is.
+    OutOfTurn(Step),
     /// A file cannot be read, or has faults.
     Unreadable,
     /// A file could not be written.

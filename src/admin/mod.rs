@@ -20,6 +20,6 @@ mod trusts;
 pub mod write;
 
 pub use change::Change;
-pub use edited::{ChangeKind, EditedFile};
+pub use edited::{ChangeKind, EditedFile, private_key};
 pub use error::{Kind, Refused, WriteError};
 pub use source::SettingsFile;

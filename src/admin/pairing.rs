@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::change::Change;
-use super::edited::{EditedFile, OWN_KEY, PAIRED, Setting, new_key, own_key, read};
+use super::edited::{EditedFile, OWN_KEY, PAIRED, Setting, new_key, own_key, private_key, read};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
 use super::source::SettingsFile;
-use super::trusts::{Peer, Trusts, revoked, trusting_too};
+use super::trusts::{ENVIRONMENT, Peer, keys, owner_of, revoked, trusting_too};
 use super::write::same_file;
 use crate::config::AsWritten;
 use crate::identity::{DeploymentName, Environment, ModuleType, NameError, Role};
-use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey, published};
+use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey};
 use crate::properties::FileText;
 use tls::Certificate;
 
@@ -58,8 +58,10 @@ pub struct Options {
 /// What pairing would change.
 #[derive(Debug)]
 pub struct Plan {
-    sides: Vec<Side>,
-    change: Change,
+    /// The sides, in the order of the arguments; none where only a key is accepted.
+    pub sides: Vec<Side>,
+    /// What would change: a file for each of the sides, in their order.
+    pub change: Change,
 }
 
 /// A module that is paired.
@@ -97,49 +99,42 @@ pub fn plan(
         return Err(Refused::new(Kind::Usage, message));
     }
     let mut options = options.clone();
-    match theirs.map(|theirs| (theirs, &theirs.purpose)) {
-        None => {}
-        Some((theirs, Purpose::Rotate { signs })) => {
-            if let Some(member) = members.first() {
-                return accept_key(&member.path, theirs, *signs);
-            }
+    match (theirs.map(|theirs| (theirs, &theirs.purpose)), members) {
+        (Some((theirs, Purpose::Rotate { signs })), [member]) => {
+            return accept_key(&member.path, theirs, *signs);
         }
-        Some((_, Purpose::Pair(theirs))) => {
+        (Some((_, Purpose::Pair(theirs))), _) => {
             let environment = || Some(theirs.environment.clone());
             options.environment = options.environment.or_else(environment);
             options.tls |= theirs.tls.is_some();
         }
+        _ => {}
     }
-    let views = members
+    let views: Vec<_> = members
         .iter()
-        .map(|member| View::read(member, read(&member.path)?));
-    let views: Vec<_> = views.collect::<Result<_, Refused>>()?;
-    let mut drafts = drafted(&views, &options)?;
-    for draft in &mut drafts {
-        draft.certify(&options)?;
-    }
+        .map(|member| View::read(member, read(&member.path)?))
+        .collect::<Result<_, Refused>>()?;
+    let drafts = drafted(&views, &options, &[])?;
     let files = edited(&drafts, theirs, &options)?;
-    let after = members.iter().zip(&files);
-    let after = after.map(|(member, file)| View::read(member, Some(file.after()?)));
-    let after: Vec<_> = after.collect::<Result<_, Refused>>()?;
-    let mut again = drafted(&after, &options)?;
-    for (again, draft) in again.iter_mut().zip(&drafts) {
-        again.take_certificate(draft.side.certificate.clone());
-    }
-    let again = edited(&again, theirs, &options)?;
-    if let Some(file) = again.iter().find(|file| !file.is_empty()) {
-        return Err(Refused::internal(file.path()));
-    }
     // No file names a key that could still be lost: the second side's new key is written before the
     // first file, which trusts it, and that side's before the second file trusts it.
     let first = match drafts.as_slice() {
-        [_, second] if second.side.is_key_new => Some(second.edited(&second.own_settings()?)),
+        [_, second] if second.side.is_key_new => Some(second.view.edited(&second.own)),
         _ => None,
     };
     let sides: Vec<_> = drafts.into_iter().map(|draft| draft.side).collect();
+    let views: Vec<_> = members
+        .iter()
+        .zip(&files)
+        .map(|(member, file)| View::read(member, Some(file.after()?)))
+        .collect::<Result<_, Refused>>()?;
+    let again = edited(&drafted(&views, &options, &sides)?, theirs, &options)?;
+    if let Some(file) = again.iter().find(|file| !file.is_empty()) {
+        return Err(Refused::internal(file.path()));
+    }
     let certificates = sides.iter().filter_map(|side| side.certificate.as_ref());
-    let new_files = certificates.flat_map(|own| own.new.clone());
-    let change = Change::checked(files, first, new_files.collect())?;
+    let new_files = certificates.flat_map(|own| own.new.clone()).collect();
+    let change = Change::checked(files, first, new_files)?;
     Ok(Plan { sides, change })
 }
 
@@ -155,28 +150,15 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
         Refused::new(Kind::Conflict, message)
             .with_help("pair the two first; a key is handed over by the module that is trusted")
     })?;
-    let known = deployment.keys.iter().find(|key| key.key == theirs.key);
-    let settings = match known {
+    let settings = match deployment.keys.iter().find(|key| key.key == theirs.key) {
         None => trusting_too(deployment, &theirs.key, &theirs.key_id),
         Some(key) if key.revoked => return Err(revoked(path, &theirs.deployment)),
         Some(_) => Vec::new(),
     };
     Ok(Plan {
         sides: Vec::new(),
-        change: file.change(&settings, None)?,
+        change: file.change(file.edited(&settings))?,
     })
-}
-
-impl Plan {
-    /// Returns the sides, in the order of the arguments; none where only a key is accepted.
-    pub fn sides(&self) -> &[Side] {
-        &self.sides
-    }
-
-    /// Returns what would change: a file for each of the sides, in their order.
-    pub fn change(&self) -> &Change {
-        &self.change
-    }
 }
 
 impl Side {
@@ -207,28 +189,33 @@ struct View<'a> {
     member: &'a Member,
     text: Option<FileText>,
     file: AsWritten,
-    trusts: Trusts,
     key: Option<(SigningKey, KeyId)>,
 }
 
 /// One side: its name and key, wherever they came from.
 struct Draft<'a> {
     view: &'a View<'a>,
-    key: SigningKey,
     side: Side,
+    /// What the file must say of the module itself.
+    own: Vec<Setting>,
 }
 
-/// Settles the names and keys of the sides with these files.
-fn drafted<'a>(views: &'a [View<'a>], options: &Options) -> Result<Vec<Draft<'a>>, Refused> {
+/// Settles the names and keys of the sides with these files; the certificates are those of the
+/// sides in `made`, if there are any.
+fn drafted<'a>(
+    views: &'a [View<'a>],
+    options: &Options,
+    made: &[Side],
+) -> Result<Vec<Draft<'a>>, Refused> {
     let drafts = views.iter().enumerate();
-    let drafts = drafts.map(|(at, view)| Draft::settle(view, other(views, at), options));
+    let drafts =
+        drafts.map(|(at, view)| Draft::settle(view, other(views, at), options, made.get(at)));
     drafts.collect()
 }
 
 /// Returns the one of two that is not at `at`.
 fn other<T>(both: &[T], at: usize) -> Option<&T> {
-    let mut all = both.iter().enumerate();
-    all.find_map(|(here, one)| (here != at).then_some(one))
+    both.get(1_usize.checked_sub(at)?)
 }
 
 /// Plans what the files of `drafts` must say, so that they trust each other, or what `theirs` says.
@@ -237,27 +224,28 @@ fn edited(
     theirs: Option<&HandOver>,
     options: &Options,
 ) -> Result<Vec<EditedFile>, Refused> {
-    let hand_overs: Vec<_> = drafts.iter().map(|draft| &draft.side.hand_over).collect();
     let mut files = Vec::new();
     for (at, draft) in drafts.iter().enumerate() {
-        let mut settings = draft.own_settings()?;
         let View { member, file, .. } = draft.view;
-        let peer = other(&hand_overs, at).copied().or(theirs);
+        let mut settings = draft.own.clone();
+        let peer = other(drafts, at)
+            .map(|peer| &peer.side.hand_over)
+            .or(theirs);
         let peer = peer.and_then(|peer| Some((peer, peer.introduction()?)));
         if let Some((peer, introduction)) = peer {
             settings.extend(draft.trusting(peer, introduction, options)?);
         }
-        let introduction = peer.map(|(_, introduction)| introduction);
         if let Some(own) = &draft.side.certificate {
-            let module = introduction.map(|of| of.module.as_str());
+            let module = peer.map(|(_, of)| of.module.as_str());
             settings.extend(own.settings(file, module));
         }
-        let pin = introduction.and_then(|of| of.tls);
-        if let (Some((peer, _)), Some(pin)) = (peer, pin) {
+        if let Some((peer, introduction)) = peer
+            && let Some(pin) = introduction.tls
+        {
             let name = options.key_name.as_deref();
             settings.extend(tls::pin(&member.path, file, &peer.deployment, pin, name)?);
         }
-        files.push(draft.edited(&settings));
+        files.push(draft.view.edited(&settings));
     }
     Ok(files)
 }
@@ -267,106 +255,70 @@ impl<'a> Draft<'a> {
         view: &'a View<'a>,
         peer: Option<&View<'_>>,
         options: &Options,
+        made: Option<&Side>,
     ) -> Result<Self, Refused> {
-        let (member, no_name) = (view.member, |error| no_name(&view.member.path, error));
-        let (key, key_id, is_key_new) = match (&member.key, &view.key) {
-            (Some((wanted, _)), Some((found, _)))
-                if wanted.verifying_key() != found.verifying_key() =>
-            {
-                let path = member.path.display();
-                let message = format!("`{path}` has a private key already, and it is another one");
-                return Err(Refused::new(Kind::Taken, message).with_help(
-                    "a private key is never replaced; leave out `--key`, or remove it by hand",
-                ));
-            }
-            (_, Some((key, kid))) | (Some((key, kid)), None) => (key.clone(), kid.clone(), false),
-            (None, None) => {
-                let key = new_key(options.now)?;
-                let kid = KeyId::from(key.fingerprint());
-                (key, kid, true)
-            }
-        };
-        let owner = peer.and_then(|peer| peer.trusts.owner_of(key.verifying_key()));
-        let known = owner.and_then(|owner| Environment::new(owner.environment.as_deref()?).ok());
+        let View { member, file, .. } = view;
+        let path = member.path.display();
+        let no_name = |error| no_name(&member.path, error);
+        let (key, key_id) = view.key_to_use(options)?;
+        let mut own = Vec::new();
+        if view.key.is_none() {
+            own.push(own_key(OWN_KEY, &key, &key_id));
+        }
+        let trusted = peer.map(|peer| keys(&peer.file, &[])).unwrap_or_default();
+        let owner = owner_of(&trusted, key.verifying_key());
+        let known = peer
+            .zip(owner)
+            .and_then(|(peer, owner)| peer.file.text(ENVIRONMENT, &[owner]));
+        let known = known.and_then(|known| Environment::new(known).ok());
         let environment = match options.environment.clone().or(known) {
             Some(environment) => environment,
             None => Environment::new("dev").map_err(no_name)?,
         };
-        let own = view.text(OWN_NAME);
-        let name = match (&member.name, own.or_else(|| Some(owner?.name.as_str()))) {
-            (Some(name), _) => name.clone(),
-            (None, Some(known)) => DeploymentName::new(known).map_err(no_name)?,
-            (None, None) => {
-                let name = format!("{}-{environment}", member.module);
-                DeploymentName::new(&name).map_err(no_name)?
+        let found = view.text(OWN_NAME);
+        let default = format!("{}-{environment}", member.module);
+        let deployment = match &member.name {
+            Some(name) => name.clone(),
+            None => DeploymentName::new(found.or(owner).unwrap_or(&default)).map_err(no_name)?,
+        };
+        match found {
+            Some(found) if found != deployment.as_str() => {
+                let message =
+                    format!("`{path}` says that it is called `{found}`, not `{deployment}`");
+                return Err(Refused::new(Kind::Taken, message)
+                    .with_help("give the name that is there with `--name`"));
             }
+            Some(_) => {}
+            None => own.push(Setting::new(OWN_NAME, deployment.as_str())),
+        }
+        let certificate = match made {
+            Some(made) => made.certificate.clone(),
+            None if options.tls => Some(Certificate::settle(&member.path, &deployment, file)?),
+            None => None,
         };
         let port = view.text(GRPC_PORT).and_then(|port| port.parse().ok());
         let default_port = match member.module.as_str() {
             "dpe" => 8532,
             _ => 8531,
         };
-        let hand_over = HandOver {
-            purpose: Purpose::Pair(Introduction {
-                module: member.module.clone(),
-                environment,
-                role: options.role.clone(),
-                tls: None,
-            }),
-            deployment: name,
-            key_id,
-            key: key.verifying_key().clone(),
+        let of = Introduction {
+            module: member.module.clone(),
+            environment,
+            role: options.role.clone(),
+            tls: certificate.as_ref().map(|own| own.fingerprint),
         };
         let side = Side {
-            hand_over,
-            is_key_new,
+            hand_over: HandOver {
+                purpose: Purpose::Pair(of),
+                deployment,
+                key_id,
+                key: key.verifying_key().clone(),
+            },
+            is_key_new: member.key.is_none() && view.key.is_none(),
             port: port.unwrap_or(default_port),
-            certificate: None,
+            certificate,
         };
-        Ok(Self { view, key, side })
-    }
-
-    /// Finds or makes the certificate, where the sides talk TLS.
-    fn certify(&mut self, options: &Options) -> Result<(), Refused> {
-        let View { member, file, .. } = self.view;
-        let name = &self.side.hand_over.deployment;
-        let own = options
-            .tls
-            .then(|| Certificate::settle(&member.path, name, file));
-        self.take_certificate(own.transpose()?);
-        Ok(())
-    }
-
-    fn take_certificate(&mut self, own: Option<Certificate>) {
-        if let Purpose::Pair(of) = &mut self.side.hand_over.purpose {
-            of.tls = own.as_ref().map(|own| own.fingerprint);
-        }
-        self.side.certificate = own;
-    }
-
-    fn edited(&self, settings: &[Setting]) -> EditedFile {
-        let View { member, text, .. } = self.view;
-        EditedFile::plan(&member.path, text.clone(), settings, Some(PAIRED))
-    }
-
-    /// Returns what the file must say of the module itself.
-    fn own_settings(&self) -> Result<Vec<Setting>, Refused> {
-        let own = &self.side.hand_over;
-        let mut settings = Vec::new();
-        if self.view.key.is_none() {
-            settings.push(own_key(OWN_KEY, &self.key, &own.key_id));
-        }
-        match self.view.text(OWN_NAME) {
-            Some(found) if found != own.deployment.as_str() => {
-                let (path, wanted) = (self.view.member.path.display(), &own.deployment);
-                let message = format!("`{path}` says that it is called `{found}`, not `{wanted}`");
-                return Err(Refused::new(Kind::Taken, message)
-                    .with_help("give the name that is there with `--name`"));
-            }
-            Some(_) => {}
-            None => settings.push(Setting::new(OWN_NAME, own.deployment.as_str())),
-        }
-        Ok(settings)
+        Ok(Self { view, side, own })
     }
 
     /// Returns what the file must say to trust the other side, which must have a name and a key of
@@ -386,23 +338,21 @@ impl<'a> Draft<'a> {
             let message = format!("both deployments would be called `{}`", own.deployment);
             return Err(Refused::new(Kind::Usage, message));
         }
-        let known = self.view.trusts.find(&peer.deployment);
-        let kept = known.is_some_and(|known| known.environment.is_some());
-        let environment = match &options.environment {
-            None if kept => None,
-            None => Some(&introduction.environment),
-            chosen => chosen.as_ref(),
-        };
+        let View { member, file, .. } = self.view;
+        let is_set = file
+            .text(ENVIRONMENT, &[peer.deployment.as_str()])
+            .is_some();
+        let given = (!is_set).then_some(&introduction.environment);
         let peer = Peer {
             name: &peer.deployment,
             module: &introduction.module,
-            environment,
+            environment: options.environment.as_ref().or(given),
             key: &peer.key,
             key_id: &peer.key_id,
             key_name: options.key_name.as_deref(),
             roles: std::slice::from_ref(&options.role),
         };
-        peer.trusted_by(&self.view.member.path, &self.view.trusts)
+        peer.trusted_by(&member.path, file, &[])
     }
 }
 
@@ -417,7 +367,6 @@ impl<'a> View<'a> {
             return Err(Refused::new(Kind::Unreadable, message).with_findings(findings));
         }
         let mut view = Self {
-            trusts: Trusts::read(&file),
             key: None,
             member,
             text,
@@ -427,10 +376,32 @@ impl<'a> View<'a> {
         Ok(view)
     }
 
+    /// Returns the key that the module is to use: the one in its file, the given one, or a new one.
+    fn key_to_use(&self, options: &Options) -> Result<(SigningKey, KeyId), Refused> {
+        match (&self.member.key, &self.key) {
+            (Some((wanted, _)), Some((found, _)))
+                if wanted.verifying_key() != found.verifying_key() =>
+            {
+                let path = self.member.path.display();
+                let message = format!("`{path}` has a private key already, and it is another one");
+                Err(Refused::new(Kind::Taken, message).with_help(
+                    "a private key is never replaced; leave out `--key`, or remove it by hand",
+                ))
+            }
+            (_, Some(key)) | (Some(key), None) => Ok(key.clone()),
+            (None, None) => new_key(options.now),
+        }
+    }
+
+    fn edited(&self, settings: &[Setting]) -> EditedFile {
+        EditedFile::plan(&self.member.path, self.text.clone(), settings, Some(PAIRED))
+    }
+
     /// Returns the value of `setting`, if it is set to anything.
     fn text(&self, setting: &str) -> Option<&str> {
-        let value = self.file.get(setting, &[])?.value().trim();
-        (!value.is_empty()).then_some(value)
+        self.file
+            .text(setting, &[])
+            .filter(|value| !value.is_empty())
     }
 
     /// Reads the module's own key; none where it is not set, or the guide's `<generated_key>`.
@@ -439,25 +410,18 @@ impl<'a> View<'a> {
         let Some(value) = value else {
             return Ok(None);
         };
-        let unusable = |why: &str| {
-            let path = self.member.path.display();
-            let message = format!("the module's own key in `{path}` {why}");
-            Refused::new(Kind::Unreadable, message)
-        };
-        if value.contains("${") {
-            return Err(unusable("is a placeholder, which only the module resolves"));
-        }
-        match KeyMaterial::read(value.as_bytes()) {
-            Err(error) => Err(unusable("cannot be read").caused_by(error)),
-            Ok((KeyMaterial::Public(..), _)) => Err(unusable("is a public key")),
-            Ok((KeyMaterial::Private(key, _), _)) if published(key.fingerprint()) => Err(unusable(
-                "is printed in a public guide and protects nothing",
-            )),
-            Ok((KeyMaterial::Private(key, kid), _)) => {
-                let kid = kid.unwrap_or_else(|| key.fingerprint().into());
-                Ok(Some((key, kid)))
+        let path = self.member.path.display();
+        let what = format!("cannot use the module's own key in `{path}`");
+        let why = if value.contains("${") {
+            "it is a placeholder, which only the module resolves"
+        } else {
+            match KeyMaterial::read(value.as_bytes()).map(|(key, _)| private_key(key)) {
+                Err(error) => return Err(Refused::new(Kind::Unreadable, what).caused_by(error)),
+                Ok(Err(why)) => why,
+                Ok(Ok(key)) => return Ok(Some(key)),
             }
-        }
+        };
+        Err(Refused::new(Kind::Unreadable, format!("{what}: {why}")))
     }
 }
 

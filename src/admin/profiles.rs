@@ -1,9 +1,9 @@
 //! Settings that stand above a file, or beside it: those of active profiles and of the environment.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::{Kind, Refused};
-use crate::config;
+use crate::config::{self, AsWritten};
 use crate::diagnostic::{Origin, redact_name};
 use crate::properties::name::{Name, Pattern, uniform, variable_for};
 use crate::properties::{Document, Entry, FileText};
@@ -30,40 +30,34 @@ pub(super) fn are_in_main(
         let Some(entry) = document.entries().iter().find(|entry| is_meant(entry)) else {
             continue;
         };
-        let (line, path, main) = (line(&document, entry), path.display(), main.display());
-        let setting = redact_name(entry.key());
+        let line = match document.origin(entry.key_span().start) {
+            Origin::File { line, .. } => line,
+            _ => 0,
+        };
+        let (setting, path) = (redact_name(entry.key()), path.display());
         let message = format!(
             "`{setting}` is set at {path}:{line}, in the file of an active profile, where this \
              changes the main file alone"
         );
-        return Err(Refused::new(Kind::Conflict, message)
-            .with_help(format!("move these settings from `{path}` into `{main}`")));
+        let help = format!(
+            "move these settings from `{path}` into `{}`",
+            main.display()
+        );
+        return Err(Refused::new(Kind::Conflict, message).with_help(help));
     }
     Ok(())
 }
 
-/// Returns file, line and value of the last setting that `is_meant` of the file `main` and those of
-/// its profiles.
-pub(super) fn winning(
-    main: &Path,
-    is_meant: impl Fn(&Entry) -> bool,
-) -> Option<(PathBuf, u32, String)> {
+/// Reads the file `main` and those of its active profiles; none where one cannot be read.
+pub(super) fn read_with_profiles(main: &Path) -> Option<AsWritten> {
     let text = FileText::read(main).ok()?;
-    let mut document = Document::parse(main, text.text());
-    for (path, text) in config::active_files(main, &text, &config::environment()).ok()? {
-        document.append(&path, text.text());
-    }
-    let entry = document.entries().iter().rfind(|entry| is_meant(entry))?;
-    let path = document.path_at(entry.key_span().start);
-    let value = entry.value().trim().to_owned();
-    Some((path.to_owned(), line(&document, entry), value))
-}
-
-fn line(document: &Document, entry: &Entry) -> u32 {
-    match document.origin(entry.key_span().start) {
-        Origin::File { line, .. } => line,
-        _ => 0,
-    }
+    let profiles = config::active_files(main, &text, &config::environment()).ok()?;
+    let profiles = profiles
+        .iter()
+        .map(|(path, text)| (path.as_path(), text.text()));
+    Some(AsWritten::of(
+        std::iter::once((main, text.text())).chain(profiles),
+    ))
 }
 
 /// Makes sure that `path` is not the file of an active profile; refuses it as `kind`.
@@ -78,11 +72,13 @@ pub(super) fn is_main(path: &Path, kind: Kind) -> Result<(), Refused> {
 
 /// Names a variable of this process's environment that stands above `setting` in any file.
 pub(super) fn variable_above(setting: &str) -> Option<String> {
-    // An underscore may stand for a dash, which a variable may also leave out.
-    let plain = |name: &str| name.replace('_', "").to_ascii_uppercase();
     let list = setting.split('[').next().unwrap_or_default();
-    let wanted = [setting, list].map(|name| plain(&variable_for(name)));
-    let environment = config::environment();
-    let mut variables = environment.into_iter().map(|(name, _)| name);
-    variables.find(|name| wanted.contains(&plain(name)))
+    let wanted = [setting, list].map(|name| without_underscores(&variable_for(name)));
+    let mut variables = config::environment().into_iter().map(|(name, _)| name);
+    variables.find(|name| wanted.contains(&without_underscores(name)))
+}
+
+/// An underscore may stand for a dash, which a variable may also leave out.
+fn without_underscores(name: &str) -> String {
+    name.replace('_', "").to_ascii_uppercase()
 }

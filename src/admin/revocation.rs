@@ -9,15 +9,13 @@ use super::edited::{EditedFile, revoked_key};
 use super::error::{Kind, Refused};
 use super::profiles::is_main;
 use super::source::SettingsFile;
-use super::trusts::{Trusted, TrustedKey, Trusts};
+use super::trusts::{MODULE, WrittenKey, keys};
 use crate::config::{self, AsWritten};
 use crate::diagnostic::redact;
 use crate::identity::DeploymentName;
 use crate::jose::VerifyingKey;
 use crate::properties::FileText;
 use crate::properties::name::uniform;
-
-pub use in_force::InForce;
 
 /// Which keys are taken back.
 #[derive(Clone, Debug)]
@@ -31,8 +29,10 @@ pub enum Which {
 /// What revoking would change.
 #[derive(Debug)]
 pub struct Revocation {
-    change: Change,
-    files: Vec<RevokedFile>,
+    /// What would change.
+    pub change: Change,
+    /// The files, with their keys.
+    pub files: Vec<RevokedFile>,
 }
 
 /// The keys of one file that are revoked.
@@ -70,46 +70,51 @@ pub struct RevokedKey {
 ///
 /// When a file cannot be read, or none has such a key, or the file of an active profile has it in
 /// place of its main file.
-pub fn plan(files: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
-    let (mut edited, mut planned) = (Vec::new(), Vec::new());
+pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
+    let (mut edited, mut files) = (Vec::new(), Vec::new());
     let mut known = Vec::new();
     let mut own = None;
-    for path in files {
+    for path in paths {
         let text = FileText::read(path)?;
-        let (checked, trusts) = read(path, &text);
-        let meant = which.meant(&trusts);
-        if checked.is_some_and(|file| which.is_own_key_of(&file)) {
+        let read = Trusting::read(path, &text);
+        let meant = read.meant(which);
+        if read
+            .checked
+            .as_ref()
+            .is_some_and(|file| which.is_own_key_of(file))
+        {
             own = own.or(Some(path));
         } else if meant.is_empty() {
-            is_in_no_profile(path, &text, which, files)?;
+            is_in_no_profile(path, &text, which, paths)?;
         }
-        known.extend(trusts.iter().flat_map(names));
+        known.extend(read.keys.iter().map(|key| {
+            let (name, deployment) = (redact(&key.name), redact(&key.deployment));
+            format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
+        }));
         // Anything but a plain `true` is written again.
-        let open = meant.iter().filter(|(_, key)| !is_plainly_revoked(key));
-        let settings = open.map(|(deployment, key)| revoked_key(&deployment.name, &key.name));
-        let settings: Vec<_> = settings.collect();
-        planned.push(RevokedFile {
+        let open = meant.iter().filter(|key| !is_plainly_revoked(key));
+        let settings: Vec<_> = open
+            .map(|key| revoked_key(&key.deployment, &key.name))
+            .collect();
+        files.push(RevokedFile {
             path: path.clone(),
             which: which.clone(),
-            keys: meant
-                .iter()
-                .map(|(of, key)| RevokedKey::new(of, key, &meant))
-                .collect(),
+            keys: meant.iter().map(|key| read.revoked(key, which)).collect(),
         });
         edited.push(EditedFile::plan(path, Some(text), &settings, None));
     }
-    if planned.iter().all(|file| file.keys.is_empty()) {
-        return Err(not_there(files, which, own, known));
+    if files.iter().all(|file| file.keys.is_empty()) {
+        return Err(not_there(paths, which, own, known));
     }
     Ok(Revocation {
         change: Change::of(edited),
-        files: planned,
+        files,
     })
 }
 
 /// Refuses because no file has the keys that are meant.
 fn not_there(
-    files: &[PathBuf],
+    paths: &[PathBuf],
     which: &Which,
     own: Option<&PathBuf>,
     mut known: Vec<String>,
@@ -121,19 +126,16 @@ fn not_there(
             "name the peers' files with `--file`; for another own key: `countersign rotate`",
         );
     }
-    let mut refused = files
-        .iter()
-        .filter_map(|path| is_main(path, Kind::Conflict).err());
-    if let Some(refused) = refused.next() {
+    let mut main = paths.iter().map(|path| is_main(path, Kind::Conflict));
+    if let Some(Err(refused)) = main.find(Result::is_err) {
         return refused;
     }
     known.sort();
     known.dedup();
-    let known = match known.as_slice() {
-        [] => "none".to_owned(),
-        known => known.join(", "),
-    };
-    let what = which.described();
+    if known.is_empty() {
+        known.push("none".to_owned());
+    }
+    let (what, known) = (which.described(), known.join(", "));
     let message = format!("{what} is in none of the files; trusted are: {known}");
     Refused::new(Kind::Conflict, message)
 }
@@ -146,8 +148,7 @@ fn is_in_no_profile(
     given: &[PathBuf],
 ) -> Result<(), Refused> {
     for (path, text) in config::active_files(main, text, &config::environment())? {
-        let (_, trusts) = read(&path, &text);
-        if !which.meant(&trusts).is_empty() && !given.contains(&path) {
+        if !given.contains(&path) && !Trusting::read(&path, &text).meant(which).is_empty() {
             let what = which.described();
             let path = path.display();
             let message = format!("{what} is in `{path}`, the file of an active profile");
@@ -158,46 +159,52 @@ fn is_in_no_profile(
     Ok(())
 }
 
-/// Reads the deployments of `text`, that of the file at `path`: as a module has them, which reads an
-/// active profile's with its main file, where that can be found out.
-fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
-    let main = config::main_of(path, &config::environment());
-    let main = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
-    let (whole, main) = main.unwrap_or_else(|| (text.clone(), path.to_owned()));
-    let checked = SettingsFile::of(&main, whole).ok();
-    let deployments = checked.as_ref().map_or(&[][..], SettingsFile::deployments);
-    let trusts = Trusts::read(&AsWritten::parse(path, text.text())).resolved(deployments);
-    (checked, trusts)
+/// The keys that a file trusts.
+struct Trusting {
+    file: AsWritten,
+    /// As a module has it, which reads an active profile's file with its main file; none where that
+    /// cannot be found out.
+    checked: Option<SettingsFile>,
+    keys: Vec<WrittenKey>,
 }
 
-/// Describes the keys of a deployment.
-fn names(deployment: &Trusted) -> Vec<String> {
-    let named = |key: &TrustedKey| {
-        let (name, deployment) = (redact(&key.name), redact(&deployment.name));
-        format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
-    };
-    deployment.keys.values().map(named).collect()
-}
-
-/// Returns the configured fingerprint, redacted: the file may have a private key in its place.
-fn shown_fingerprint(key: &TrustedKey) -> String {
-    redact(key.fingerprint.as_deref().unwrap_or_default())
-}
-
-fn is_plainly_revoked(key: &TrustedKey) -> bool {
-    key.is_revoked.as_deref() == Some("true")
-}
-
-impl RevokedKey {
-    fn new(of: &Trusted, key: &TrustedKey, meant: &[(&Trusted, &TrustedKey)]) -> Self {
-        let is_kept = |key: &&TrustedKey| {
-            let mut taken = meant.iter();
-            !key.revoked && !taken.any(|(_, taken)| std::ptr::eq(*taken, *key))
-        };
-        let kept = of.keys.values().filter(is_kept);
+impl Trusting {
+    /// Reads `text`, that of the file at `path`.
+    fn read(path: &Path, text: &FileText) -> Self {
+        let main = config::main_of(path, &config::environment());
+        let main = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
+        let (whole, main) = main.unwrap_or_else(|| (text.clone(), path.to_owned()));
+        let checked = SettingsFile::of(&main, whole).ok();
+        let deployments = checked.as_ref().map_or(&[][..], SettingsFile::deployments);
+        let file = AsWritten::parse(path, text.text());
         Self {
-            deployment: redact(&of.name),
-            is_engine: of.module.as_deref() == Some("dpe"),
+            keys: keys(&file, deployments),
+            file,
+            checked,
+        }
+    }
+
+    /// Finds the keys that are meant.
+    fn meant(&self, which: &Which) -> Vec<&WrittenKey> {
+        self.keys.iter().filter(|key| which.means(key)).collect()
+    }
+
+    /// Describes `key`, which is revoked with the others that are meant.
+    fn revoked(&self, key: &WrittenKey, which: &Which) -> RevokedKey {
+        let of = key.deployment.as_str();
+        let mut checked = self.checked.iter().flat_map(SettingsFile::deployments);
+        let taken = checked.find(|known| known.name.uniform() == uniform(of));
+        let module = match taken {
+            Some(known) => Some(known.module.as_str()),
+            None => self.file.text(MODULE, &[of]),
+        };
+        let kept = self
+            .keys
+            .iter()
+            .filter(|other| other.deployment == of && !other.revoked && !which.means(other));
+        RevokedKey {
+            deployment: redact(of),
+            is_engine: module == Some("dpe"),
             name: redact(&key.name),
             fingerprint: shown_fingerprint(key),
             was_revoked: is_plainly_revoked(key),
@@ -206,16 +213,13 @@ impl RevokedKey {
     }
 }
 
-impl Revocation {
-    /// Returns the files, with their keys.
-    pub fn files(&self) -> &[RevokedFile] {
-        &self.files
-    }
+/// Returns the configured fingerprint, redacted: the file may have a private key in its place.
+fn shown_fingerprint(key: &WrittenKey) -> String {
+    redact(key.fingerprint.as_deref().unwrap_or_default())
+}
 
-    /// Returns what would change.
-    pub fn change(&self) -> &Change {
-        &self.change
-    }
+fn is_plainly_revoked(key: &WrittenKey) -> bool {
+    key.is_revoked.as_deref() == Some("true")
 }
 
 impl Which {
@@ -227,16 +231,10 @@ impl Which {
         }
     }
 
-    /// Finds the keys that are meant.
-    fn meant<'a>(&self, trusts: &'a Trusts) -> Vec<(&'a Trusted, &'a TrustedKey)> {
-        let all = trusts.iter();
-        let all = all.flat_map(|of| of.keys.values().map(move |key| (of, key)));
-        let is_meant = |(of, key): &(&Trusted, &TrustedKey)| {
-            let fingerprint = key.fingerprint.as_deref();
-            let known = key.content.as_ref().map(|(key, _)| key);
-            self.is(&of.name, &key.name, fingerprint, known)
-        };
-        all.filter(is_meant).collect()
+    fn means(&self, key: &WrittenKey) -> bool {
+        let fingerprint = key.fingerprint.as_deref();
+        let known = key.content.as_ref().map(|(key, _)| key);
+        self.is(&key.deployment, &key.name, fingerprint, known)
     }
 
     /// Returns `true` if the key of `file` itself has the fingerprint.
@@ -259,8 +257,9 @@ impl Which {
         match self {
             Self::Fingerprint(_) => self.has_fingerprint(fingerprint, key),
             Self::Deployment(wanted, wanted_key) => {
-                let is_wanted = |wanted: &String| uniform(wanted) == uniform(name);
-                uniform(deployment) == wanted.uniform() && wanted_key.as_ref().is_none_or(is_wanted)
+                let wanted_key = wanted_key.as_ref();
+                uniform(deployment) == wanted.uniform()
+                    && wanted_key.is_none_or(|wanted| uniform(wanted) == uniform(name))
             }
         }
     }

@@ -10,7 +10,7 @@ pub(super) mod phase;
 mod plan;
 
 pub use files::Rotation;
-pub use phase::{OutOfTurn, Phase, Step, Trust};
+pub use phase::{Phase, Step};
 pub use plan::Plan;
 
 #[cfg(test)]

@@ -6,8 +6,7 @@ use super::change::Change;
 use super::edited::{EditedFile, Setting};
 use super::error::{Kind, Refused};
 use super::profiles::is_main;
-use super::trusts::Trusts;
-use crate::config::{self, AsWritten, Checked, check_texts};
+use crate::config::{self, Checked, check_texts};
 use crate::diagnostic::Findings;
 use crate::identity::DeploymentName;
 use crate::properties::FileText;
@@ -16,10 +15,13 @@ use crate::trust::Deployment;
 /// A settings file, and what a module reads in it.
 #[derive(Debug)]
 pub struct SettingsFile {
-    pub(super) path: PathBuf,
+    /// The file.
+    pub path: PathBuf,
     pub(super) text: FileText,
-    pub(super) checked: Checked,
-    findings: Findings,
+    /// What it says, as far as it can be read; a deployment with a fault is left out.
+    pub checked: Checked,
+    /// What is wrong with it.
+    pub findings: Findings,
 }
 
 impl SettingsFile {
@@ -47,17 +49,6 @@ impl SettingsFile {
         })
     }
 
-    /// Returns the file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Returns what is wrong with it; a deployment with a fault is not among the
-    /// [deployments](Self::deployments).
-    pub fn findings(&self) -> &Findings {
-        &self.findings
-    }
-
     /// Returns the trusted deployments, in the order of the file.
     pub fn deployments(&self) -> &[Deployment] {
         &self.checked.deployments
@@ -69,26 +60,14 @@ impl SettingsFile {
         all.find(|deployment| deployment.name.uniform() == name.uniform())
     }
 
-    /// Returns the trusted deployments as they are written, those with faults too, and resolved
-    /// where a module takes them.
-    pub(super) fn trusts(&self) -> Trusts {
-        let file = AsWritten::parse(&self.path, self.text.text());
-        Trusts::read(&file).resolved(self.deployments())
-    }
-
     /// Plans that the file says what `settings` say.
-    pub(super) fn edited(&self, settings: &[Setting], heading: Option<&str>) -> EditedFile {
-        EditedFile::plan(&self.path, Some(self.text.clone()), settings, heading)
+    pub(super) fn edited(&self, settings: &[Setting]) -> EditedFile {
+        EditedFile::plan(&self.path, Some(self.text.clone()), settings, None)
     }
 
-    /// As [`edited`](Self::edited), and refuses where the new text has a fault that the file does not
-    /// have.
-    pub(super) fn change(
-        &self,
-        settings: &[Setting],
-        heading: Option<&str>,
-    ) -> Result<Change, Refused> {
-        let file = self.edited(settings, heading);
+    /// Plans the change of `file`, this one with other settings; refuses where the new text has a
+    /// fault that the file does not have.
+    pub(super) fn change(&self, file: EditedFile) -> Result<Change, Refused> {
         let change = Change::checked(vec![file], None, Vec::new())?;
         if change.findings().errors() > self.findings.errors() {
             return Err(Refused::new(Kind::Conflict, "the file would have faults")

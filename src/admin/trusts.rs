@@ -1,6 +1,5 @@
 //! The modules that a file trusts, as it is written, and what it must say to trust another one.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::edited::{Setting, trusted_key};
@@ -10,34 +9,20 @@ use crate::config::AsWritten;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, PublicJwk, VerifyingKey};
 use crate::properties::name::{Pattern, uniform};
-use crate::trust::Deployment;
+use crate::trust::{Deployment, TrustedKey};
 
 const DEPLOYMENTS: &str = "ataccama.one.platform.deployments";
 const KEYS: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys";
+pub(super) const MODULE: &str = "ataccama.one.platform.deployments.<name>.module";
+pub(super) const ENVIRONMENT: &str = "ataccama.one.platform.deployments.<name>.environment";
 pub(super) const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
 
-/// A deployment as a file describes it.
-#[derive(Debug, Default)]
-pub(super) struct Trusted {
-    /// The name as written.
-    pub(super) name: String,
-    pub(super) module: Option<String>,
-    pub(super) environment: Option<String>,
-    roles: Vec<String>,
-    /// The roles that a module reads there, with placeholders resolved.
-    held: Vec<String>,
-    /// The first index that is free.
-    next_role: usize,
-    /// Whether the roles stand in one setting, separated by commas.
-    roles_in_one: bool,
-    /// By their names in the form in which spellings agree.
-    pub(super) keys: BTreeMap<String, TrustedKey>,
-}
-
-/// A key of a deployment, as a file describes it.
-#[derive(Debug, Default)]
-pub(super) struct TrustedKey {
-    /// The name as written.
+/// A trusted key as a file describes it.
+#[derive(Debug)]
+pub(super) struct WrittenKey {
+    /// The name of its deployment, as written.
+    pub(super) deployment: String,
+    /// Its own name, as written.
     pub(super) name: String,
     pub(super) fingerprint: Option<String>,
     /// The key and the `kid` in its content, if that can be read.
@@ -48,109 +33,55 @@ pub(super) struct TrustedKey {
     pub(super) revoked: bool,
 }
 
-/// The deployments of a file, by their names in the form in which spellings agree.
-#[derive(Debug, Default)]
-pub(super) struct Trusts(BTreeMap<String, Trusted>);
-
-impl Trusts {
-    /// Reads the deployments of `file`.
-    pub(super) fn read(file: &AsWritten) -> Self {
-        let names = file.names(DEPLOYMENTS, &[]).iter();
-        Self(
-            names
-                .map(|name| (uniform(name), Trusted::read(file, name)))
-                .collect(),
-        )
-    }
-
-    /// Puts what a module reads in place of what is written, where it takes the deployment:
-    /// placeholders are resolved, and the files of active profiles stand above the main file.
-    pub(super) fn resolved(mut self, checked: &[Deployment]) -> Self {
-        for deployment in checked {
-            let Some(known) = self.0.get_mut(&deployment.name.uniform()) else {
-                continue;
-            };
-            known.module = Some(deployment.module.to_string());
-            let environment = deployment.environment.as_ref();
-            known.environment = environment.map(ToString::to_string);
-            let roles = deployment.roles.iter();
-            known.held = roles.map(|role| role.as_str().to_owned()).collect();
-            for key in &deployment.keys {
-                if let Some(known) = known.keys.get_mut(&uniform(&key.name)) {
-                    known.fingerprint = Some(key.key_id.to_string());
-                    known.content = Some((key.key.clone(), None));
-                    known.revoked = key.revoked;
-                    known.is_revoked.get_or_insert_with(|| "false".to_owned());
-                }
-            }
+/// Reads the keys of all deployments in `file`, those with faults too, sorted by their names.
+///
+/// What a module reads, `checked`, replaces what is written where it takes the key: placeholders
+/// are resolved, and the files of active profiles stand above the main file.
+pub(super) fn keys(file: &AsWritten, checked: &[Deployment]) -> Vec<WrittenKey> {
+    let mut keys = Vec::new();
+    for deployment in file.names(DEPLOYMENTS, &[]) {
+        let known = checked
+            .iter()
+            .find(|known| known.name.uniform() == uniform(deployment));
+        for name in file.names(KEYS, &[deployment]) {
+            let mut taken = known.iter().flat_map(|known| &known.keys);
+            let taken = taken.find(|key| uniform(&key.name) == uniform(name));
+            keys.push(WrittenKey::read(file, deployment, name, taken));
         }
-        self
     }
-
-    /// Goes through the deployments.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Trusted> {
-        self.0.values()
-    }
-
-    /// Finds the deployment called `name`, in whatever spelling.
-    pub(super) fn find(&self, name: &DeploymentName) -> Option<&Trusted> {
-        self.0.get(&name.uniform())
-    }
-
-    /// Finds the deployment that has this key.
-    pub(super) fn owner_of(&self, key: &VerifyingKey) -> Option<&Trusted> {
-        let mut all = self.iter();
-        all.find(|deployment| deployment.keys.values().any(|known| known.is(key)))
-    }
+    keys.sort_by_cached_key(|key| (uniform(&key.deployment), uniform(&key.name)));
+    keys
 }
 
-impl Trusted {
-    fn read(file: &AsWritten, name: &str) -> Self {
-        let text = |member: &str| {
-            let entry = file.get(&format!("{DEPLOYMENT}.{member}"), &[name])?;
-            Some(entry.value().trim().to_owned())
-        };
-        let mut read = Self {
-            name: name.to_owned(),
-            module: text("module"),
-            environment: text("environment"),
-            ..Self::default()
-        };
-        for (index, entry) in file.all(ROLES, &[name]) {
-            match index.map(str::parse::<usize>) {
-                None => read.roles_in_one = true,
-                Some(index) => {
-                    let next = index.unwrap_or_default().saturating_add(1);
-                    read.next_role = read.next_role.max(next);
-                }
-            }
-            let roles = entry.value().split(',').map(|role| role.trim().to_owned());
-            read.roles.extend(roles.filter(|role| !role.is_empty()));
-        }
-        let keys = file.names(KEYS, &[name]).iter();
-        let keys = keys.map(|key| (uniform(key), TrustedKey::read(file, name, key)));
-        read.keys = keys.collect();
-        read
-    }
+/// Returns the name of the deployment in `keys` that has `key`, as written.
+pub(super) fn owner_of<'a>(keys: &'a [WrittenKey], key: &VerifyingKey) -> Option<&'a str> {
+    let owned = keys.iter().find(|known| known.is(key))?;
+    Some(&owned.deployment)
 }
 
-impl TrustedKey {
-    fn read(file: &AsWritten, deployment: &str, name: &str) -> Self {
-        let text = |member: &str| {
-            let entry = file.get(&format!("{KEYS}.<key>.{member}"), &[deployment, name])?;
-            Some(entry.value().trim().to_owned())
-        };
-        let content = text("content").and_then(|content| PublicJwk::parse(&content).ok());
-        let is_revoked = text("is-revoked");
+impl WrittenKey {
+    fn read(file: &AsWritten, deployment: &str, name: &str, checked: Option<&TrustedKey>) -> Self {
+        let members = ["fingerprint", "content", "is-revoked"];
+        let [fingerprint, content, is_revoked] =
+            members.map(|member| file.text(&format!("{KEYS}.<key>.{member}"), &[deployment, name]));
+        let content = content.and_then(|content| PublicJwk::parse(content).ok());
         let no = ["false", "no", "off", "0"];
-        let is_no = |word: &str| no.iter().any(|no| word.eq_ignore_ascii_case(no));
-        Self {
+        let mut read = Self {
+            deployment: deployment.to_owned(),
             name: name.to_owned(),
-            fingerprint: text("fingerprint"),
+            fingerprint: fingerprint.map(str::to_owned),
             content: content.map(|jwk| (jwk.key, jwk.kid)),
-            revoked: is_revoked.as_deref().is_some_and(|word| !is_no(word)),
-            is_revoked,
+            revoked: is_revoked
+                .is_some_and(|word| !no.iter().any(|no| word.eq_ignore_ascii_case(no))),
+            is_revoked: is_revoked.map(str::to_owned),
+        };
+        if let Some(key) = checked {
+            read.fingerprint = Some(key.key_id.to_string());
+            read.content = Some((key.key.clone(), None));
+            read.revoked = key.revoked;
+            read.is_revoked.get_or_insert_with(|| "false".to_owned());
         }
+        read
     }
 
     /// Returns `true` if this is `key`: by its content, or by its fingerprint where the content
@@ -183,22 +114,42 @@ pub struct Peer<'a> {
 }
 
 impl Peer<'_> {
-    /// Returns what the file at `path`, which says `trusts`, must say to trust this module. What it
-    /// says already is left out.
-    pub(super) fn trusted_by(&self, path: &Path, trusts: &Trusts) -> Result<Vec<Setting>, Refused> {
-        if let Some(owner) = trusts.owner_of(self.key)
-            && uniform(&owner.name) != self.name.uniform()
-        {
-            return Err(other_owner(path, &owner.name, self.name));
+    /// Returns what `file` at `path` must say to trust this module. What it says already, as written
+    /// or as a module reads it in `checked`, is left out.
+    pub(super) fn trusted_by(
+        &self,
+        path: &Path,
+        file: &AsWritten,
+        checked: &[Deployment],
+    ) -> Result<Vec<Setting>, Refused> {
+        let keys = keys(file, checked);
+        match owner_of(&keys, self.key) {
+            Some(owner) if uniform(owner) != self.name.uniform() => {
+                return Err(other_owner(path, owner, self.name));
+            }
+            _ => {}
         }
-        let new = Trusted {
-            name: self.name.to_string(),
-            ..Trusted::default()
+        let names = file.names(DEPLOYMENTS, &[]);
+        let written = names
+            .iter()
+            .find(|name| uniform(name) == self.name.uniform());
+        let written = written.map_or(self.name.as_str(), String::as_str);
+        let known = checked
+            .iter()
+            .find(|known| known.name.uniform() == self.name.uniform());
+        let (module, environment) = match known {
+            Some(known) => (
+                Some(known.module.as_str()),
+                known.environment.as_ref().map(Environment::as_str),
+            ),
+            None => (
+                file.text(MODULE, &[written]),
+                file.text(ENVIRONMENT, &[written]),
+            ),
         };
-        let known = trusts.find(self.name).unwrap_or(&new);
-        let prefix = Pattern::new(DEPLOYMENT).with_keys(std::slice::from_ref(&known.name));
+        let prefix = Pattern::new(DEPLOYMENT).with_keys(&[written.to_owned()]);
         let mut settings = Vec::new();
-        match known.module.as_deref().filter(|found| !found.is_empty()) {
+        match module.filter(|found| !found.is_empty()) {
             Some(found) if found == self.module.as_str() => {}
             Some(found) => {
                 let (path, name, wanted) = (path.display(), self.name, self.module);
@@ -208,27 +159,38 @@ impl Peer<'_> {
                     "choose another name for the new deployment, or remove that deployment first",
                 ));
             }
-            None => settings.push(Setting::new(
-                format!("{prefix}.module"),
-                self.module.as_str(),
-            )),
+            None => {
+                let module = self.module.as_str();
+                settings.push(Setting::new(format!("{prefix}.module"), module));
+            }
         }
-        if let Some(environment) = self.environment.map(Environment::as_str)
-            && known.environment.as_deref() != Some(environment)
+        if let Some(wanted) = self.environment.map(Environment::as_str)
+            && environment != Some(wanted)
         {
-            settings.push(Setting::new(format!("{prefix}.environment"), environment));
+            settings.push(Setting::new(format!("{prefix}.environment"), wanted));
         }
-        settings.extend(self.key_settings(path, known)?);
-        settings.extend(self.role_settings(known, &format!("{prefix}.security.roles")));
+        settings.extend(self.key_settings(path, written, &keys)?);
+        let roles = known.iter().flat_map(|known| known.roles.iter());
+        let held: Vec<_> = roles.map(Role::as_str).collect();
+        settings.extend(self.role_settings(file, written, &held));
         Ok(settings)
     }
 
-    /// Returns fingerprint, content and revocation of the key where they are not right yet.
-    fn key_settings(&self, path: &Path, known: &Trusted) -> Result<Vec<Setting>, Refused> {
-        let present = known.keys.values().find(|key| key.is(self.key));
-        let Some(present) = present else {
-            let name = self.new_key_name(path, known)?;
-            return Ok(trusted_key(&known.name, name, self.key, self.key_id).into());
+    /// Returns fingerprint, content and revocation of the key where they are not right yet in the
+    /// deployment `written`.
+    fn key_settings(
+        &self,
+        path: &Path,
+        written: &str,
+        keys: &[WrittenKey],
+    ) -> Result<Vec<Setting>, Refused> {
+        let known: Vec<_> = keys
+            .iter()
+            .filter(|key| key.deployment == written)
+            .collect();
+        let Some(present) = known.iter().find(|key| key.is(self.key)) else {
+            let name = self.new_key_name(path, &known)?;
+            return Ok(trusted_key(written, name, self.key, self.key_id).into());
         };
         if present.revoked {
             return Err(revoked(path, self.name));
@@ -239,52 +201,70 @@ impl Peer<'_> {
             kid.is_some_and(|kid| kid.is_none_or(|kid| kid == self.key_id)),
             present.is_revoked.is_some(),
         ];
-        let settings = trusted_key(&known.name, &present.name, self.key, self.key_id);
+        let settings = trusted_key(written, &present.name, self.key, self.key_id);
         let missing = settings.into_iter().zip(kept).filter(|(_, kept)| !kept);
         Ok(missing.map(|(setting, _)| setting).collect())
     }
 
-    /// Chooses the name of a key that the file does not have yet.
-    fn new_key_name(&self, path: &Path, known: &Trusted) -> Result<&str, Refused> {
+    /// Chooses the name of a key that the file does not have yet beside those that are `known`.
+    fn new_key_name(&self, path: &Path, known: &[&WrittenKey]) -> Result<&str, Refused> {
         let (path, name) = (path.display(), self.name);
-        match self.key_name {
-            Some(key) if known.keys.contains_key(&uniform(key)) => {
-                let message = format!("`{path}` has another key called `{key}` for `{name}`");
-                Err(Refused::new(Kind::OtherKey, message).with_help("choose another `--key-name`"))
+        let (message, help) = match self.key_name {
+            Some(key)
+                if known
+                    .iter()
+                    .any(|known| uniform(&known.name) == uniform(key)) =>
+            {
+                (
+                    format!("`{path}` has another key called `{key}` for `{name}`"),
+                    "choose another `--key-name`",
+                )
             }
-            Some(key) => Ok(key),
-            None if known.keys.is_empty() => Ok("key"),
+            Some(key) => return Ok(key),
+            None if known.is_empty() => return Ok("key"),
             // A second key makes two modules one, unless it is the same module's: the operator must
             // ask for that.
-            None => {
-                let message = format!("`{path}` trusts another key as `{name}`");
-                Err(Refused::new(Kind::OtherKey, message).with_help(
-                    "another module? give it a name of its own. The same one with a second key? \
-                     say so with `--key-name key2`",
-                ))
-            }
-        }
+            None => (
+                format!("`{path}` trusts another key as `{name}`"),
+                "another module? give it a name of its own. The same one with a second key? say so \
+                 with `--key-name key2`",
+            ),
+        };
+        Err(Refused::new(Kind::OtherKey, message).with_help(help))
     }
 
-    /// Returns the settings that give the deployment the roles that it does not have.
-    fn role_settings(&self, known: &Trusted, prefix: &str) -> Vec<Setting> {
-        let is_missing = |role: &&Role| {
-            let mut roles = known.roles.iter().chain(&known.held);
-            !roles.any(|known| known.eq_ignore_ascii_case(role.as_str()))
-        };
-        let missing = self.roles.iter().filter(is_missing).map(Role::as_str);
-        if !known.roles_in_one {
-            let numbered = missing.zip(known.next_role..);
+    /// Returns the settings that give the deployment `written` the roles that it does not have;
+    /// `held` are those that a module reads there.
+    fn role_settings(&self, file: &AsWritten, written: &str, held: &[&str]) -> Vec<Setting> {
+        let mut roles = Vec::new();
+        let mut is_one_setting = false;
+        // The first index that is free.
+        let mut next: usize = 0;
+        for (index, entry) in file.all(ROLES, &[written]) {
+            match index.map(str::parse::<usize>) {
+                None => is_one_setting = true,
+                Some(index) => next = next.max(index.unwrap_or_default().saturating_add(1)),
+            }
+            let listed = entry.value().split(',').map(str::trim);
+            roles.extend(listed.filter(|role| !role.is_empty()));
+        }
+        let all = [roles.as_slice(), held].concat();
+        let wanted = self.roles.iter().map(Role::as_str);
+        let missing: Vec<_> = wanted
+            .filter(|role| !all.iter().any(|known| known.eq_ignore_ascii_case(role)))
+            .collect();
+        let prefix = Pattern::new(ROLES).with_keys(&[written.to_owned()]);
+        if !is_one_setting {
+            let numbered = missing.into_iter().zip(next..);
             return numbered
                 .map(|(role, at)| Setting::new(format!("{prefix}[{at}]"), role))
                 .collect();
         }
-        let all: Vec<_> = known.roles.iter().map(String::as_str).collect();
-        let with_missing: Vec<_> = all.iter().copied().chain(missing).collect();
-        if with_missing.len() == all.len() {
+        if missing.is_empty() {
             return Vec::new();
         }
-        vec![Setting::new(prefix, with_missing.join(","))]
+        roles.extend(missing);
+        vec![Setting::new(prefix, roles.join(","))]
     }
 }
 
@@ -307,21 +287,15 @@ pub(super) fn trusting_too(
     key: &VerifyingKey,
     key_id: &KeyId,
 ) -> Vec<Setting> {
-    let taken: Vec<_> = deployment
-        .keys
-        .iter()
-        .map(|key| uniform(&key.name))
-        .collect();
-    let names = (2..).map(|number: u32| format!("key{number}"));
-    let mut names = std::iter::once("key".to_owned()).chain(names);
-    let free = names.find(|name| !taken.contains(&uniform(name)));
-    trusted_key(
-        deployment.name.as_str(),
-        &free.unwrap_or_default(),
-        key,
-        key_id,
-    )
-    .into()
+    let numbered = (2_u32..).map(|number| format!("key{number}"));
+    let free = std::iter::once("key".to_owned())
+        .chain(numbered)
+        .find(|name| {
+            let mut taken = deployment.keys.iter();
+            !taken.any(|key| uniform(&key.name) == *name)
+        });
+    let name = free.unwrap_or_default();
+    trusted_key(deployment.name.as_str(), &name, key, key_id).into()
 }
 
 /// The file at `path` has revoked the key of `name`.

@@ -280,9 +280,9 @@ fn deployment_in_json(deployment: &Deployment) -> Value {
 
 /// Warns that the file may have more deployments than are shown.
 fn warn_of_errors(file: &SettingsFile, console: &Console) {
-    let errors = file.findings().errors();
+    let errors = file.findings.errors();
     if errors > 0 {
-        let path = file.path().display();
+        let path = file.path.display();
         let count = counted(errors, "error");
         console.warn(&format!(
             "{count} in `{path}`: faulty entries are not shown; see countersign check {path}"

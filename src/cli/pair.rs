@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let how = &arguments.common.how;
     let plan = pairing::plan(&members, None, &arguments.common.options(arguments.tls))
         .map_err(|error| not_paired(error, &members))?;
-    let change = plan.change();
+    let change = &plan.change;
     let shown = text(&plan);
     let written = how.apply(change, &shown, console)?;
     for (side, file) in sides(&plan) {
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 
 /// Returns the sides, each with its file.
 fn sides(plan: &Plan) -> impl Iterator<Item = (&Side, &EditedFile)> {
-    plan.sides().iter().zip(plan.change().files())
+    plan.sides.iter().zip(plan.change.files())
 }
 
 /// Warns of what the change means for this side's file and process.
@@ -84,10 +84,10 @@ fn listens(port: u16) -> bool {
 /// Writes the two names and keys, then the changes of each file.
 fn text(plan: &Plan) -> String {
     let mut text = String::new();
-    let names = plan.sides().iter().map(|side| side.name().len());
+    let names = plan.sides.iter().map(|side| side.name().len());
     let width = names.max().unwrap_or_default();
     // Writing to a string cannot fail.
-    for side in plan.sides() {
+    for side in &plan.sides {
         let (name, fingerprint) = (side.name(), side.fingerprint());
         let age = new_or_its(side.is_key_new);
         let _ = writeln!(text, "{name:<width$}  {age} key  {fingerprint}");

@@ -10,11 +10,9 @@ impl From<Refused> for Failure {
             Kind::Taken | Kind::OtherKey | Kind::OtherOwner { .. } | Kind::Revoked { .. } => {
                 (Exit::WouldOverwrite, error.help())
             }
-            Kind::Conflict
-            | Kind::NotThere
-            | Kind::NextRevoked
-            | Kind::CutOff
-            | Kind::OutOfTurn(_) => (Exit::No, error.help()),
+            Kind::Conflict | Kind::NotThere | Kind::CutOff | Kind::OutOfTurn(_) => {
+                (Exit::No, error.help())
+            }
             Kind::Unreadable => (Exit::Unreadable, error.help()),
             Kind::Internal => (Exit::Bug, error.help()),
             Kind::Write(WriteError::Exists(_)) => {

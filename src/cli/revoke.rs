@@ -1,7 +1,7 @@
 //! `countersign revoke`: revokes keys at once.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,10 +14,8 @@ use super::home::kind_of;
 use super::input::seconds;
 use super::output::{Answer, Console, Exit, Failure, add};
 use super::runtime::{Patience, runtime};
-use crate::admin::revocation::{self, InForce, Revocation, RevokedFile, Which};
-use crate::admin::rotation::live::Answer as Said;
+use crate::admin::revocation::{self, Revocation, RevokedFile, Which};
 use crate::config::{Home, ModuleKind};
-use crate::grpc::cause;
 use crate::identity::DeploymentName;
 
 #[derive(Args, Debug)]
@@ -59,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let files = arguments.file.iter().map(|file| Home::new(file).file);
     let plan = revocation::plan(&files.collect::<Vec<_>>(), &which)?;
     let how = &arguments.how;
-    let change = plan.change();
+    let change = &plan.change;
     let changes = changes(change.files());
     if !change.is_empty() {
         console.present(consequences(&plan).trim_end());
@@ -72,7 +70,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     });
     let mut ended = Ok(None);
     if !how.dry_run {
-        ended = in_force(plan.files(), arguments, console);
+        ended = in_force(&plan.files, arguments, console);
         let active = ended.as_ref().map_or(Some(false), |seen| *seen);
         add(&mut report, "in_force", active);
     }
@@ -110,63 +108,33 @@ fn is_in_force(
 ) -> Result<Option<bool>, Failure> {
     let path = file.path.display();
     let kind = kind_of(&Home::new(&file.path).dir);
-    let (why, help) = match (file.in_force(&kind), patience) {
-        (InForce::Loads, None) => return Ok(None),
-        (InForce::NoReload, None) => {
-            let why = format!("`{path}` says `countersign.reload=false`");
-            (why, BY_SIGNAL.to_owned())
-        }
-        (takes @ (InForce::Loads | InForce::NoReload), Some(patience)) => {
-            if matches!(takes, InForce::NoReload) {
-                console.say(&format!(
-                    "`{path}` says `countersign.reload=false`: {BY_SIGNAL}"
-                ));
-            }
-            match runtime()?.block_on(watch(file, &kind, patience)) {
-                Ok(at) => {
-                    console.say(&format!("{path}: active, {at}"));
-                    return Ok(Some(true));
-                }
-                Err(why) => (
-                    why,
-                    format!("see its log for `configReloadFailed`; {BY_SIGNAL}"),
-                ),
-            }
-        }
-        (
-            InForce::Overridden {
-                deployment,
-                key,
-                by,
-            },
-            _,
-        ) => {
-            let (place, help) = match by {
-                None => (
-                    "a variable of the environment".to_owned(),
-                    "change it there".to_owned(),
-                ),
-                Some((path, line)) => (
-                    format!("{}:{line}", path.display()),
-                    format!("revoke it there too: `--file {}`", path.display()),
-                ),
-            };
-            let why = format!("`{key}` of `{deployment}` is still trusted, by {place}");
-            (why, help)
-        }
-        (InForce::Refused(error), _) => {
-            console.findings(error.findings().into_iter().flatten());
-            let why = format!(
-                "a module does not accept `{path}` as it is: {}",
-                cause(&error)
-            );
-            (
-                why,
-                "correct the file; the module then follows it".to_owned(),
-            )
-        }
+    let reloads = file.in_force(&kind).map_err(|error| {
+        console.findings(error.findings());
+        inactive(&error, error.help().unwrap_or_default())
+    })?;
+    let no_reload = format!("`{path}` says `countersign.reload=false`");
+    let Some(patience) = patience else {
+        return if reloads {
+            Ok(None)
+        } else {
+            Err(inactive(&no_reload, BY_SIGNAL))
+        };
     };
-    Err(Failure::new(Exit::No, format!("written, but NOT active: {why}")).with_help(help))
+    if !reloads {
+        console.say(&format!("{no_reload}: {BY_SIGNAL}"));
+    }
+    let at = runtime()?
+        .block_on(watch(file, &kind, patience))
+        .map_err(|why| {
+            let help = format!("see its log for `configReloadFailed`; {BY_SIGNAL}");
+            inactive(&why, &help)
+        })?;
+    console.say(&format!("{path}: active, {at}"));
+    Ok(Some(true))
+}
+
+fn inactive(why: &impl Display, help: &str) -> Failure {
+    Failure::new(Exit::No, format!("written, but NOT active: {why}")).with_help(help)
 }
 
 /// Between two questions to the running module, and how long the last one may take at least.
@@ -182,13 +150,8 @@ async fn watch(
     loop {
         let limit = patience.left().max(LEAST);
         let why = match timeout(limit, file.confirmed(kind)).await {
-            Ok(Said::Accepted(at)) => return Ok(at),
-            Ok(
-                Said::Refused(why)
-                | Said::Silent(why)
-                | Said::NotReached(why)
-                | Said::NotAsked(why),
-            ) => why,
+            Ok(Ok(at)) => return Ok(at),
+            Ok(Err(doubt)) => doubt.why,
             Err(_elapsed) => "the running module did not answer in time".to_owned(),
         };
         if !patience.again().await {
@@ -201,7 +164,7 @@ async fn watch(
 fn consequences(plan: &Revocation) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    for file in plan.files() {
+    for file in &plan.files {
         let keys = file.keys.iter();
         let open: Vec<_> = keys.filter(|key| !key.was_revoked).collect();
         if open.is_empty() {
@@ -238,7 +201,7 @@ fn consequences(plan: &Revocation) -> String {
 }
 
 fn keys_in_json(plan: &Revocation) -> Value {
-    let keys = plan.files().iter().flat_map(|file| {
+    let keys = plan.files.iter().flat_map(|file| {
         let path = file.path.display();
         file.keys.iter().map(move |key| {
             json!({

@@ -152,7 +152,7 @@ fn took(plan: &Plan, console: &Console) {
 /// it was before.
 fn still_trusting(step: Step, rotation: &Rotation, files: &FileArguments, console: &Console) {
     let (what, key) = match step {
-        Step::Finish => ("old", rotation.previous()),
+        Step::Finish => ("old", rotation.state().previous),
         Step::Abort => ("next", rotation.next().map(|(key, _)| key.fingerprint())),
         Step::Prepare | Step::Activate => return,
     };

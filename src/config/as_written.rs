@@ -98,6 +98,11 @@ impl AsWritten {
         whole.next_back().map(|(_, entry)| entry)
     }
 
+    /// Returns the value that decides `setting`, without the blanks around it.
+    pub fn text(&self, setting: &str, keys: &[&str]) -> Option<&str> {
+        Some(self.get(setting, keys)?.value().trim())
+    }
+
     /// Returns every entry of `setting` in the order of the files, each with the index in its name.
     pub fn all(
         &self,

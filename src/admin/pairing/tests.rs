@@ -35,15 +35,10 @@ fn a_plan_writes_nothing_until_it_is_carried_out() {
 
     let made = plan(&members, None, &options()).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    made.change().carry_out().unwrap();
+    made.change.carry_out().unwrap();
 
-    assert!(!made.change().is_empty() && made.change().files().iter().all(|file| !file.is_there()));
-    assert!(
-        plan(&members, None, &options())
-            .unwrap()
-            .change()
-            .is_empty()
-    );
+    assert!(!made.change.is_empty() && made.change.files().iter().all(|file| !file.is_there()));
+    assert!(plan(&members, None, &options()).unwrap().change.is_empty());
 }
 
 #[test]
@@ -55,7 +50,7 @@ fn a_file_that_somebody_else_changed_meanwhile_is_left_alone() {
     fs::create_dir(dpe.parent().unwrap()).unwrap();
     fs::write(dpe, "mine=1\n").unwrap();
 
-    let result = made.change().carry_out();
+    let result = made.change.carry_out();
 
     let error = result.unwrap_err();
     assert!(matches!(error, WriteError::Changed(path) if path == *dpe));
@@ -72,12 +67,12 @@ fn two_pairings_do_not_write_at_once() {
     fs::create_dir(members[1].path.parent().unwrap()).unwrap();
     let other = FolderLock::acquire(&members[1].path).unwrap();
 
-    let result = made.change().carry_out();
+    let result = made.change.carry_out();
 
     let error = result.unwrap_err();
     assert!(matches!(error, WriteError::Busy(_)));
     drop(other);
-    made.change().carry_out().unwrap();
+    made.change.carry_out().unwrap();
 }
 
 #[test]
@@ -90,16 +85,11 @@ fn two_files_in_one_folder_need_one_lock() {
 
     plan(&members, None, &options())
         .unwrap()
-        .change()
+        .change
         .carry_out()
         .unwrap();
 
-    assert!(
-        plan(&members, None, &options())
-            .unwrap()
-            .change()
-            .is_empty()
-    );
+    assert!(plan(&members, None, &options()).unwrap().change.is_empty());
 }
 
 #[test]
@@ -115,19 +105,14 @@ fn encoding_and_byte_order_mark_are_kept() {
 
     plan(&members, None, &options())
         .unwrap()
-        .change()
+        .change
         .carry_out()
         .unwrap();
 
     for (path, text) in [dpm, dpe].into_iter().zip(texts) {
         assert!(fs::read(path).unwrap().starts_with(text));
     }
-    assert!(
-        plan(&members, None, &options())
-            .unwrap()
-            .change()
-            .is_empty()
-    );
+    assert!(plan(&members, None, &options()).unwrap().change.is_empty());
 }
 
 /// The file whose presence makes a child pair with TLS.
@@ -137,7 +122,7 @@ fn pair_in(folder: &Path) -> Plan {
     let tls = folder.join(TLS).exists();
     let options = Options { tls, ..options() };
     let made = plan(&members(folder), None, &options).unwrap();
-    made.change().carry_out().unwrap();
+    made.change.carry_out().unwrap();
     made
 }
 
@@ -172,7 +157,7 @@ fn killed_between_any_two_writes_pairing_is_completed_by_the_next_run() {
                 assert!(errors.is_empty(), "{at}: {errors:?}");
             }
             pair_in(folder);
-            assert!(pair_in(folder).change().is_empty(), "{at}");
+            assert!(pair_in(folder).change.is_empty(), "{at}");
             let paths = members(folder).map(|member| member.path);
             assert_eq!(
                 config::check(&paths, &[]).unwrap().findings.errors(),

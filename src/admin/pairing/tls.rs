@@ -19,7 +19,6 @@ use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
 use crate::properties::name::{Pattern, uniform};
 use crate::properties::{Entry, FileText};
-use crate::secret::Secret;
 
 const PINS: &str = "countersign.deployments.<name>.tls-keys";
 const PIN: &str = "countersign.deployments.<name>.tls-keys.<key>.fingerprint";
@@ -29,11 +28,13 @@ const FILES: [&str; 2] = ["cert-chain", "private-key"];
 
 /// Returns what turns TLS on at `end`, unless it is on.
 fn turned_on(file: &AsWritten, end: TlsEnd<'_>) -> Option<Setting> {
-    let is_on = |entry: &Entry| {
-        let mut words = ["true", "yes", "on", "1"].iter();
-        words.any(|word| entry.value().trim().eq_ignore_ascii_case(word))
-    };
-    if file.tls(end, "enabled").is_some_and(is_on) {
+    let word = file
+        .tls(end, "enabled")
+        .map_or("", |entry| entry.value().trim());
+    if ["true", "yes", "on", "1"]
+        .iter()
+        .any(|on| word.eq_ignore_ascii_case(on))
+    {
         return None;
     }
     let setting = end.setting("enabled");
@@ -52,17 +53,15 @@ pub(super) fn pin(
 ) -> Result<Option<Setting>, Refused> {
     let known = file.names(PINS, &[name.as_str()]);
     let text = fingerprint.to_string();
-    let is_it = |key: &String| {
-        let entry = file.get(PIN, &[name.as_str(), key]);
-        entry.is_some_and(|entry| entry.value().trim() == text)
-    };
-    if known.iter().any(is_it) {
+    let mut pins = known
+        .iter()
+        .map(|key| file.text(PIN, &[name.as_str(), key]));
+    if pins.any(|pin| pin == Some(&text)) {
         return Ok(None);
     }
-    let is_taken = |wanted: &str| known.iter().any(|key| uniform(key) == uniform(wanted));
     let key = match wanted {
-        Some(wanted) if !is_taken(wanted) => wanted,
         None if known.is_empty() => "key",
+        Some(wanted) if !known.iter().any(|key| uniform(key) == uniform(wanted)) => wanted,
         _ => {
             let path = path.display();
             let message =
@@ -110,25 +109,26 @@ impl Certificate {
             format!("file:{}", below.display())
         });
         let [cert_chain, private_key] = paths;
-        let (fingerprint, new) = match (is_there(&cert_chain), is_there(&private_key)) {
-            (true, true) => (fingerprint(path, cert_chain, private_key)?, Vec::new()),
+        let mut new = Vec::new();
+        let fingerprint = match (is_there(&cert_chain), is_there(&private_key)) {
+            (true, true) => fingerprint(path, cert_chain, private_key)?,
             (true, false) => return Err(half(&cert_chain)),
-            // The key is written first: an earlier run was killed before the certificate.
-            (false, true) => {
-                let key = FileText::read(&private_key)?;
-                let key = KeyPair::from_pem(key.text()).map_err(|_error| half(&private_key))?;
-                let (certificate, fingerprint) = certify(name, cert_chain, &key)?;
-                (fingerprint, vec![certificate])
-            }
-            (false, false) => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(not_made)?;
-                let (certificate, fingerprint) = certify(name, cert_chain, &key)?;
-                let key = NewFile {
-                    path: private_key,
-                    text: Secret::new(key.serialize_pem()),
-                    privacy: Privacy::Owner,
+            (false, has_key) => {
+                // The key is written first: an earlier run was killed before the certificate.
+                let key = if has_key {
+                    let pem = FileText::read(&private_key)?;
+                    KeyPair::from_pem(pem.text()).map_err(|_error| half(&private_key))?
+                } else {
+                    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(not_made)?
                 };
-                (fingerprint, vec![certificate, key])
+                let certificate = certify(name, &key).map_err(not_made)?;
+                let pem = certificate.pem();
+                new.push(NewFile::new(cert_chain, pem, Privacy::Public));
+                if !has_key {
+                    let pem = key.serialize_pem();
+                    new.push(NewFile::new(private_key, pem, Privacy::Owner));
+                }
+                certificate_fingerprint(certificate.der()).map_err(not_made)?
             }
         };
         Ok(Self {
@@ -163,11 +163,11 @@ impl Certificate {
         let mut settings = Vec::new();
         for end in std::iter::once(TlsEnd::Server).chain(peer.map(TlsEnd::Client)) {
             settings.extend(turned_on(file, end));
-            let missing = FILES.iter().zip(&self.values);
-            let missing = missing.filter(|(property, _)| file.tls(end, property).is_none());
-            settings.extend(
-                missing.map(|(property, value)| Setting::new(end.setting(property), value)),
-            );
+            for (property, value) in FILES.iter().zip(&self.values) {
+                if file.tls(end, property).is_none() {
+                    settings.push(Setting::new(end.setting(property), value));
+                }
+            }
         }
         // Without a peer no certificate would be accepted.
         if peer.is_some() && file.tls(TlsEnd::Server, "mtls").is_none() {
@@ -208,19 +208,15 @@ fn not_made(error: impl Into<Box<dyn Error + Send + Sync>>) -> Refused {
     Refused::new(Kind::Internal, "cannot make a certificate").caused_by(error)
 }
 
-/// Makes a self-signed certificate for `key`, to be written to `path`.
+/// Makes a self-signed certificate for `key`.
 ///
 /// It names the deployment and `localhost` for tools that ask for a name, and does not expire
 /// ([RFC 5280, 4.1.2.5]): a pin ends when it is taken out.
 ///
 /// [RFC 5280, 4.1.2.5]: https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.5
-fn certify(
-    name: &DeploymentName,
-    path: PathBuf,
-    key: &KeyPair,
-) -> Result<(NewFile, Fingerprint), Refused> {
+fn certify(name: &DeploymentName, key: &KeyPair) -> Result<rcgen::Certificate, rcgen::Error> {
     let names = [name.as_str(), "localhost"].map(str::to_owned);
-    let mut params = CertificateParams::new(names).map_err(not_made)?;
+    let mut params = CertificateParams::new(names)?;
     params
         .distinguished_name
         .push(DnType::CommonName, name.as_str());
@@ -232,12 +228,5 @@ fn certify(
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
-    let certificate = params.self_signed(key).map_err(not_made)?;
-    let fingerprint = certificate_fingerprint(certificate.der()).map_err(not_made)?;
-    let certificate = NewFile {
-        path,
-        text: Secret::new(certificate.pem()),
-        privacy: Privacy::Public,
-    };
-    Ok((certificate, fingerprint))
+    params.self_signed(key)
 }

@@ -4,85 +4,90 @@ use std::path::PathBuf;
 
 use super::{RevokedFile, Which};
 use crate::admin::edited::TRUSTED_KEY;
-use crate::admin::profiles::{is_of, winning};
-use crate::admin::rotation::live::{Answer, ask_own_module};
+use crate::admin::error::{Kind, Refused};
+use crate::admin::profiles::read_with_profiles;
+use crate::admin::rotation::live::{Answer, DoubtKind, ask_own_module, load};
 use crate::config::{LoadError, ModuleKind, Settings, environment, main_of};
+use crate::diagnostic::Origin;
+use crate::grpc::cause;
 use crate::properties::name::uniform;
 use crate::proto::identity as wire;
 use crate::trust::{Deployment, TrustedKey};
 
-/// Whether a file's revocations hold in the module that runs.
-#[derive(Debug)]
-pub enum InForce {
-    /// A reload, or a start, takes the file.
-    Loads,
-    /// It does not.
-    Refused(LoadError),
-    /// The file says that changes of it take no effect.
-    NoReload,
-    /// A key is trusted still, by what stands above the file or beside it.
-    Overridden {
-        /// The deployment.
-        deployment: String,
-        /// What the key is called.
-        key: String,
-        /// File and line of the setting that wins; none where that is a variable of the environment.
-        by: Option<(PathBuf, u32)>,
-    },
-}
-
-const IS_REVOKED: &str =
-    "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
-
 impl RevokedFile {
-    /// Returns whether a reload takes the file as it is now, and with it and the files of active
-    /// profiles no longer trusts the keys.
-    pub fn in_force(&self, kind: &ModuleKind) -> InForce {
-        let settings = match Settings::load(&self.main(), kind, environment(), &[]) {
-            Ok(settings) => settings,
-            Err(error) => return InForce::Refused(error),
-        };
+    /// Makes sure that a module takes the file as it is now, and with it and the files of active
+    /// profiles no longer trusts the keys. Returns whether it reads changes of the file by itself.
+    ///
+    /// # Errors
+    ///
+    /// When it does not take the file, or still trusts one of the keys.
+    pub fn in_force(&self, kind: &ModuleKind) -> Result<bool, Refused> {
+        let settings = Settings::load(&self.main(), kind, environment(), &[]);
+        let settings = settings.map_err(|error| self.not_taken(&error))?;
         let mut trusted = self.meant(&settings).filter(|(_, key)| !key.revoked);
-        if let Some((deployment, key)) = trusted.next() {
-            return self.overridden(deployment, key);
+        match trusted.next() {
+            Some((deployment, key)) => Err(self.overridden(deployment, key)),
+            None => Ok(settings.reload),
         }
-        if settings.reload {
-            InForce::Loads
-        } else {
-            InForce::NoReload
-        }
+    }
+
+    fn not_taken(&self, error: &LoadError) -> Refused {
+        let (path, why) = (self.path.display(), cause(error));
+        let message = format!("a module does not accept `{path}` as it is: {why}");
+        Refused::new(Kind::Unreadable, message)
+            .with_help("correct the file; the module then follows it")
+            .with_findings(error.findings().cloned().unwrap_or_default())
+    }
+
+    /// A key is still trusted, by what stands above the file or beside it.
+    fn overridden(&self, deployment: &Deployment, key: &TrustedKey) -> Refused {
+        let files = read_with_profiles(&self.main());
+        let names = [deployment.name.as_str(), &key.name];
+        let decides = files.as_ref().and_then(|files| {
+            let [is_revoked, others @ ..] = ["is-revoked", "fingerprint", "content"]
+                .map(|member| files.get(&format!("{TRUSTED_KEY}.{member}"), &names));
+            let others = others.into_iter().flatten();
+            is_revoked.or_else(|| others.max_by_key(|entry| entry.key_span().start))
+        });
+        // What the files say is not what holds.
+        let decides = decides.filter(|entry| entry.value().trim() != "true");
+        let origin = files.as_ref().zip(decides);
+        let origin = origin.map(|(files, entry)| files.document().origin(entry.key_span().start));
+        let (place, help) = match origin {
+            Some(Origin::File { path, line, .. }) => {
+                let path = path.display();
+                let help = format!("revoke it there too: `--file {path}`");
+                (format!("{path}:{line}"), help)
+            }
+            _ => (
+                "a variable of the environment".to_owned(),
+                "change it there".to_owned(),
+            ),
+        };
+        let (key, deployment) = (&key.name, &deployment.name);
+        let message = format!("`{key}` of `{deployment}` is still trusted, by {place}");
+        Refused::new(Kind::Conflict, message).with_help(help)
     }
 
     /// Asks the running module whether it refuses the keys: it has to list them as revoked, or every
     /// key that it knows and none of them.
     pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
-        let settings = match Settings::load(&self.main(), kind, environment(), &[]) {
-            Ok(settings) => settings,
-            Err(error) => return Answer::NotAsked(crate::grpc::cause(&error)),
+        let settings = load(&self.main(), kind)?;
+        let (target, answer) = ask_own_module(&settings).await?;
+        let what = match self.accepts(&settings, &answer.trusted_keys) {
+            Some(false) => return Ok(format!("asked at {target}")),
+            Some(true) => "still accepts the key",
+            None => "does not say whether it accepts the key",
         };
-        let (target, answer) = match ask_own_module(&settings).await {
-            Ok(answer) => answer,
-            Err(answer) => return answer,
-        };
-        match self.accepts(&settings, &answer.trusted_keys) {
-            Some(false) => Answer::Accepted(format!("asked at {target}")),
-            Some(true) => Answer::Refused(format!("the module at {target} still accepts the key")),
-            None => {
-                let why = "does not say whether it accepts the key";
-                Answer::Refused(format!("the module at {target} {why}"))
-            }
-        }
+        Err(DoubtKind::Refused.because(format!("the module at {target} {what}")))
     }
 
     /// Returns whether a module that lists the keys `listed` accepts one of those that were to be
     /// revoked; none where the list does not say.
     pub(super) fn accepts(&self, settings: &Settings, listed: &[wire::TrustedKey]) -> Option<bool> {
         let keys: Vec<_> = self.meant(settings).map(|(_, key)| key).collect();
-        let is = |listed: &wire::TrustedKey, key: &TrustedKey| {
-            listed.fingerprint == key.key_id.as_str()
-                || listed.computed_fingerprint == key.key.fingerprint().to_string()
-        };
-        let is_meant = |listed: &wire::TrustedKey| {
+        let mut active = listed.iter().filter(|key| !key.revoked);
+        let is_accepted = active.any(|listed| {
             let by_itself = match &self.which {
                 Which::Deployment(name, None) => uniform(&listed.deployment) == name.uniform(),
                 Which::Deployment(..) => false,
@@ -90,13 +95,14 @@ impl RevokedFile {
                     listed.fingerprint == *wanted || listed.computed_fingerprint == *wanted
                 }
             };
-            by_itself || keys.iter().any(|key| is(listed, key))
-        };
-        if listed.iter().any(|key| !key.revoked && is_meant(key)) {
+            by_itself || keys.iter().any(|key| is_listed_as(key, listed))
+        });
+        if is_accepted {
             return Some(true);
         }
-        let is_listed = |key: &&TrustedKey| listed.iter().any(|listed| is(listed, key));
-        let are_listed = !keys.is_empty() && keys.iter().all(is_listed);
+        let mut all = keys.iter();
+        let are_listed = !keys.is_empty()
+            && all.all(|key| listed.iter().any(|listed| is_listed_as(key, listed)));
         let mut computed = listed.iter().map(|key| &key.computed_fingerprint);
         let is_whole = !listed.is_empty() && computed.all(|computed| !computed.is_empty());
         (are_listed || is_whole).then_some(false)
@@ -116,23 +122,13 @@ impl RevokedFile {
         let all = deployments.flat_map(|d| d.keys.iter().map(move |key| (d, key)));
         all.filter(|(of, key)| {
             let fingerprint = Some(key.key_id.as_str());
-            self.which
-                .is(of.name.as_str(), &key.name, fingerprint, Some(&key.key))
+            let (of, key, name) = (of.name.as_str(), &key.key, &key.name);
+            self.which.is(of, name, fingerprint, Some(key))
         })
     }
+}
 
-    fn overridden(&self, deployment: &Deployment, key: &TrustedKey) -> InForce {
-        let main = self.main();
-        let keys = [deployment.name.as_str(), key.name.as_str()];
-        let wins = |pattern| winning(&main, |entry| is_of(entry, pattern, &keys));
-        let by = wins(IS_REVOKED).or_else(|| wins(TRUSTED_KEY));
-        InForce::Overridden {
-            deployment: deployment.name.to_string(),
-            key: key.name.clone(),
-            // What the files say is not what holds.
-            by: by
-                .filter(|(.., value)| value != "true")
-                .map(|(path, line, _)| (path, line)),
-        }
-    }
+fn is_listed_as(key: &TrustedKey, listed: &wire::TrustedKey) -> bool {
+    listed.fingerprint == key.key_id.as_str()
+        || listed.computed_fingerprint == key.key.fingerprint().to_string()
 }

@@ -1,10 +1,11 @@
 //! The files of a module whose key changes, and of its peers: how far the change is, and who trusts
 //! which key.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::phase::{Phase, Trust};
+use super::phase::Phase;
 use crate::admin::error::{Kind, Refused};
 use crate::admin::handover::{HandOver, Purpose};
 use crate::admin::source::SettingsFile;
@@ -12,7 +13,7 @@ use crate::admin::write::same_file;
 use crate::config::RotationSettings;
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
-use crate::jose::{Fingerprint, KeyId, SigningKey, VerifyingKey};
+use crate::jose::{KeyId, SigningKey, VerifyingKey};
 use crate::trust::{Deployment, TrustedKey};
 
 pub(super) const NEXT_KEY: &str = "countersign.rotation.next-key";
@@ -23,9 +24,12 @@ const RELOAD: Duration = Duration::from_secs(2);
 /// The files of a module whose key changes, and of its peers.
 #[derive(Debug)]
 pub struct Rotation {
-    pub(super) owner: SettingsFile,
-    pub(super) peers: Vec<SettingsFile>,
-    pub(super) key: SigningKey,
+    /// The file of the module whose key changes.
+    pub owner: SettingsFile,
+    /// The files of the modules that trust it.
+    pub peers: Vec<SettingsFile>,
+    /// The key that signs, and its `kid`.
+    pub own: (SigningKey, KeyId),
 }
 
 impl Rotation {
@@ -36,15 +40,14 @@ impl Rotation {
     /// When a file cannot be read, has faults, is an active profile's, or is named twice, or `file`
     /// has no key.
     pub fn read(file: &Path, peers: &[PathBuf]) -> Result<Self, Refused> {
-        let mut named = vec![file];
-        for peer in peers {
-            for other in &named {
+        for (at, peer) in peers.iter().enumerate() {
+            let before = peers.iter().take(at).map(PathBuf::as_path);
+            for other in iter::once(file).chain(before) {
                 if same_file(other, peer)? {
                     let message = format!("`{}` is named twice", peer.display());
                     return Err(Refused::new(Kind::Usage, message));
                 }
             }
-            named.push(peer);
         }
         let owner = SettingsFile::read(file)?;
         let peers = peers.iter().map(|peer| SettingsFile::read(peer));
@@ -53,36 +56,32 @@ impl Rotation {
 
     /// Takes the files, of which only the owner's next key may have faults.
     pub(super) fn of(owner: SettingsFile, peers: Vec<SettingsFile>) -> Result<Self, Refused> {
-        if !only_next_key(owner.findings()) {
+        if !only_next_key(&owner.findings) {
             return Err(faults(&owner));
         }
-        if let Some(peer) = peers.iter().find(|peer| peer.findings().errors() > 0) {
+        if let Some(peer) = peers.iter().find(|peer| peer.findings.errors() > 0) {
             return Err(faults(peer));
         }
-        let own = owner.checked.own.as_ref();
-        let (key, _) = own.ok_or_else(|| {
+        let own = owner.checked.own.clone().ok_or_else(|| {
             let path = owner.path.display();
             let message = format!("`{path}` has no `generator.key`; there is nothing to rotate");
             Refused::new(Kind::Unreadable, message)
         })?;
-        Ok(Self {
-            key: key.clone(),
-            owner,
-            peers,
-        })
+        Ok(Self { owner, peers, own })
     }
 
     /// Returns how far the rotation is.
     pub fn phase(&self) -> Phase {
         let next = self.next().map(|(key, _)| key.verifying_key());
-        let trust = |peer| next.map(|next| self.trust(peer, next));
-        let at_peers: Vec<_> = self.peers.iter().filter_map(trust).collect();
-        Phase::of(next.is_some(), self.activated_at().is_some(), &at_peers)
+        let mut peers = self.peers.iter();
+        let all_trust_next = next.is_some_and(|next| peers.all(|peer| self.trusts(peer, next)));
+        let is_activated = self.state().activated_at.is_some();
+        Phase::of(next.is_some(), is_activated, all_trust_next)
     }
 
-    /// Returns the owner's file.
-    pub fn path(&self) -> &Path {
-        &self.owner.path
+    /// Returns what the owner's file says of the rotation.
+    pub fn state(&self) -> &RotationSettings {
+        &self.owner.checked.rotation
     }
 
     /// Returns what the module calls itself.
@@ -98,46 +97,35 @@ impl Rotation {
 
     /// Returns the key that signs.
     pub fn key(&self) -> &SigningKey {
-        &self.key
+        &self.own.0
     }
 
     /// Returns the key that is to sign next, and its `kid`.
     pub fn next(&self) -> Option<&(SigningKey, KeyId)> {
-        let next = self.rotation().next.as_ref();
+        let next = self.state().next.as_ref();
         next.filter(|_| self.damage().is_none())
     }
 
     /// Returns what is wrong with the next key, where it is damaged: it can only be forgotten.
     pub fn damage(&self) -> Option<&Findings> {
-        let findings = self.owner.findings();
+        let findings = &self.owner.findings;
         (findings.errors() > 0).then_some(findings)
     }
 
     /// Returns `true` if the next key can only be forgotten: it is damaged, or a peer has revoked it.
     pub fn must_abort(&self) -> bool {
         let next = self.next().map(|(key, _)| key.verifying_key());
-        let mut peers = self.peers.iter();
-        let revoked = next.is_some_and(|next| peers.any(|p| self.trust(p, next) == Trust::Revoked));
-        self.damage().is_some() || (revoked && self.activated_at().is_none())
-    }
-
-    /// Returns the key that signed before, until it is revoked.
-    pub fn previous(&self) -> Option<Fingerprint> {
-        self.rotation().previous
-    }
-
-    /// Returns since when the key signs, until the one before it is revoked.
-    pub fn activated_at(&self) -> Option<SystemTime> {
-        self.rotation().activated_at
+        let mut at_peers = self.peers.iter().filter_map(|p| self.found(p, next?));
+        let is_revoked = at_peers.any(|key| key.revoked);
+        self.damage().is_some() || (is_revoked && self.state().activated_at.is_none())
     }
 
     /// Returns what another machine needs to trust the next key; `None` if there is no next key.
     pub fn hand_over(&self) -> Option<HandOver> {
         let (key, key_id) = self.next()?;
+        let signs = self.key().fingerprint();
         Some(HandOver {
-            purpose: Purpose::Rotate {
-                signs: self.key.fingerprint(),
-            },
+            purpose: Purpose::Rotate { signs },
             deployment: self.name()?.clone(),
             key_id: key_id.clone(),
             key: key.verifying_key().clone(),
@@ -150,11 +138,14 @@ impl Rotation {
     /// The owner's file does not say how long the tokens live that the module issues: it may run
     /// with what the file said before.
     pub fn finish_after(&self) -> Option<SystemTime> {
-        let at = self.activated_at()?;
-        let policies = || self.files().map(|file| file.checked.policy);
-        let lifetime = policies().map(|policy| policy.max_lifetime()).max()?;
-        let leeway = policies().map(|policy| policy.leeway()).max()?;
-        at.checked_add(lifetime.max(self.owner.checked.policy.lifetime()))?
+        let policies: Vec<_> = self.files().map(|file| file.checked.policy).collect();
+        let lifetimes = policies.iter().map(|policy| policy.max_lifetime());
+        let own = self.owner.checked.policy.lifetime();
+        let leeway = policies.iter().map(|policy| policy.leeway()).max()?;
+        let lifetime = lifetimes.chain([own]).max()?;
+        let activated_at = self.state().activated_at?;
+        activated_at
+            .checked_add(lifetime)?
             .checked_add(leeway)?
             .checked_add(RELOAD)
     }
@@ -162,30 +153,25 @@ impl Rotation {
     /// Returns how long the module may take at `now` to sign with the key in its file: it would
     /// report a question that the key signs as a refusal.
     pub fn follows_in(&self, now: SystemTime) -> Duration {
-        let since = self.activated_at();
-        let since = since.and_then(|at| now.duration_since(at).ok());
-        since.map_or(Duration::ZERO, |since| RELOAD.saturating_sub(since))
-    }
-
-    /// Goes through the peers' files: what each calls the module, with the keys that it has for it.
-    pub fn standings(&self) -> impl Iterator<Item = (&Path, Option<&Deployment>)> {
-        let peers = self.peers.iter();
-        peers.map(|peer| (peer.path(), self.deployment(peer)))
+        let since = self.state().activated_at.map(|at| now.duration_since(at));
+        match since {
+            Some(Ok(since)) => RELOAD.saturating_sub(since),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Returns the deployments that the owner trusts, each with the peer's file where it was named.
-    pub fn peers(&self) -> Vec<(&Deployment, Option<&SettingsFile>)> {
-        let with_file = |deployment| {
-            let mut files = self.peers.iter();
-            (deployment, files.find(|peer| is_of(peer, deployment)))
-        };
-        self.owner.deployments().iter().map(with_file).collect()
+    pub fn deployments(&self) -> Vec<(&Deployment, Option<&SettingsFile>)> {
+        let all = self.owner.deployments().iter();
+        all.map(|one| (one, self.peers.iter().find(|peer| is_of(peer, one))))
+            .collect()
     }
 
     /// Goes through the peers whose files are not named.
     pub fn left_out(&self) -> impl Iterator<Item = &DeploymentName> {
-        let open = self.peers().into_iter().filter(|(_, file)| file.is_none());
-        open.map(|(deployment, _)| &deployment.name)
+        let all = self.deployments().into_iter();
+        all.filter(|(_, file)| file.is_none())
+            .map(|(deployment, _)| &deployment.name)
     }
 
     /// Makes sure that the old key can be revoked wherever it is trusted, but at the peers in
@@ -204,41 +190,40 @@ impl Rotation {
         )))
     }
 
-    fn rotation(&self) -> &RotationSettings {
-        &self.owner.checked.rotation
-    }
-
     /// Goes through all files, the owner's first.
     pub(super) fn files(&self) -> impl Iterator<Item = &SettingsFile> {
-        std::iter::once(&self.owner).chain(&self.peers)
+        iter::once(&self.owner).chain(&self.peers)
     }
 
     /// Finds what `peer` calls the owner: by the key that signs, else by another of its keys.
-    pub(super) fn deployment<'a>(&self, peer: &'a SettingsFile) -> Option<&'a Deployment> {
+    pub fn deployment<'a>(&self, peer: &'a SettingsFile) -> Option<&'a Deployment> {
         let next = self.next().map(|(key, _)| key.fingerprint());
-        let keys = [Some(self.key.fingerprint()), next, self.previous()];
+        let keys = [Some(self.key().fingerprint()), next, self.state().previous];
         keys.into_iter().flatten().find_map(|key| {
-            let has = |trusted: &TrustedKey| trusted.key.fingerprint() == key;
             let mut deployments = peer.deployments().iter();
-            deployments.find(|deployment| deployment.keys.iter().any(has))
+            deployments.find(|one| one.keys.iter().any(|known| known.key.fingerprint() == key))
         })
     }
 
-    /// Returns how `peer` stands to `key`.
-    pub(super) fn trust(&self, peer: &SettingsFile, key: &VerifyingKey) -> Trust {
-        let keys = self.deployment(peer).map(|deployment| &deployment.keys);
-        let found = keys.and_then(|keys| keys.iter().find(|trusted| trusted.key == *key));
-        match found {
-            None => Trust::Absent,
-            Some(key) if key.revoked => Trust::Revoked,
-            Some(_) => Trust::Trusted,
-        }
+    /// Finds `key` among those that `peer` has for the owner.
+    pub(super) fn found<'a>(
+        &self,
+        peer: &'a SettingsFile,
+        key: &VerifyingKey,
+    ) -> Option<&'a TrustedKey> {
+        let mut keys = self.deployment(peer)?.keys.iter();
+        keys.find(|trusted| trusted.key == *key)
+    }
+
+    /// Returns `true` if `peer` trusts `key`.
+    pub(super) fn trusts(&self, peer: &SettingsFile, key: &VerifyingKey) -> bool {
+        self.found(peer, key).is_some_and(|key| !key.revoked)
     }
 }
 
 /// Returns `true` if `file` is that of `deployment`.
 fn is_of(file: &SettingsFile, deployment: &Deployment) -> bool {
-    let next = file.checked.rotation.next.as_ref();
+    let next = &file.checked.rotation.next;
     let mut keys = file.checked.own.iter().chain(next);
     keys.any(|(key, _)| {
         let mut known = deployment.keys.iter();
@@ -257,5 +242,5 @@ pub(super) fn faults(file: &SettingsFile) -> Refused {
     let message = format!("`{path}` has faults that must be fixed first");
     Refused::new(Kind::Unreadable, message)
         .with_help("`countersign explain CODE` says more about a finding")
-        .with_findings(file.findings().clone())
+        .with_findings(file.findings.clone())
 }

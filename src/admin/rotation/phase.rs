@@ -1,16 +1,5 @@
 //! How far a rotation is and what each step may do then. Only the files decide that.
 
-/// How a peer's file stands to a key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Trust {
-    /// The key is not there.
-    Absent,
-    /// It is trusted.
-    Trusted,
-    /// It is there, and revoked.
-    Revoked,
-}
-
 /// How far a rotation is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
@@ -37,24 +26,6 @@ pub enum Step {
     Abort,
 }
 
-/// Why a step is not the next one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OutOfTurn {
-    /// No next key is there.
-    #[error("there is no next key yet")]
-    NotPrepared,
-    /// A peer would refuse the next key.
-    #[error("not every peer's file trusts the next key")]
-    NotTrusted,
-    /// The next key does not sign yet.
-    #[error("the next key does not sign yet")]
-    NotActivated,
-    /// The next key signs.
-    #[error("the new key signs already, and peers may have seen it")]
-    Activated,
-}
-
 impl Phase {
     /// Returns the phase's name.
     pub fn as_str(self) -> &'static str {
@@ -66,18 +37,15 @@ impl Phase {
         }
     }
 
-    /// Returns how far a rotation is, by what the files say: whether the owner's has a next key,
-    /// whether it says since when its key signs, and how each peer's stands to the next key.
-    pub(super) fn of(has_next: bool, is_activated: bool, next_at_peers: &[Trust]) -> Self {
-        let trusted = |trust: &Trust| *trust == Trust::Trusted;
-        if is_activated {
-            Self::Activated
-        } else if !has_next {
-            Self::Idle
-        } else if next_at_peers.iter().all(trusted) {
-            Self::Prepared
-        } else {
-            Self::Preparing
+    /// Returns how far a rotation is, by what the files say: whether the owner's file has a next
+    /// key, whether it says since when its key signs, and whether every peer's file trusts the next
+    /// key.
+    pub(super) fn of(has_next: bool, is_activated: bool, all_trust_next: bool) -> Self {
+        match (is_activated, has_next, all_trust_next) {
+            (true, ..) => Self::Activated,
+            (false, false, _) => Self::Idle,
+            (false, true, true) => Self::Prepared,
+            (false, true, false) => Self::Preparing,
         }
     }
 
@@ -106,8 +74,8 @@ impl Step {
     ///
     /// # Errors
     ///
-    /// When it is not the time for it.
-    pub(super) fn in_phase(self, phase: Phase) -> Result<bool, OutOfTurn> {
+    /// When it is not possible in that phase: why, and the step that is.
+    pub(super) fn in_phase(self, phase: Phase) -> Result<bool, (&'static str, Self)> {
         use Phase::{Activated, Idle, Prepared, Preparing};
 
         match (self, phase) {
@@ -118,10 +86,17 @@ impl Step {
             (Self::Prepare, Prepared)
             | (Self::Activate, Activated)
             | (Self::Finish | Self::Abort, Idle) => Ok(false),
-            (Self::Activate, Idle) => Err(OutOfTurn::NotPrepared),
-            (Self::Activate, Preparing) => Err(OutOfTurn::NotTrusted),
-            (Self::Finish, Preparing | Prepared) => Err(OutOfTurn::NotActivated),
-            (Self::Prepare | Self::Abort, Activated) => Err(OutOfTurn::Activated),
+            (Self::Activate, Idle) => Err(("there is no next key yet", Self::Prepare)),
+            (Self::Activate, Preparing) => {
+                Err(("not every peer's file trusts the next key", Self::Prepare))
+            }
+            (Self::Finish, Preparing | Prepared) => {
+                Err(("the next key does not sign yet", Self::Activate))
+            }
+            (Self::Prepare | Self::Abort, Activated) => {
+                let why = "the new key signs already, and peers may have seen it";
+                Err((why, Self::Finish))
+            }
         }
     }
 
@@ -139,32 +114,27 @@ impl Step {
 mod tests {
     use super::*;
 
-    use Trust::{Absent, Revoked, Trusted};
-
     #[test]
     fn the_files_tell_the_phase() {
-        for (has_next, is_activated, peers, expected) in [
-            (false, false, &[][..], Phase::Idle),
-            (false, false, &[Absent], Phase::Idle),
-            (true, false, &[Absent], Phase::Preparing),
-            (true, false, &[Trusted, Absent], Phase::Preparing),
-            (true, false, &[Trusted, Revoked], Phase::Preparing),
-            (true, false, &[Trusted, Trusted], Phase::Prepared),
-            // No peer's file is here: each takes the key from a hand-over.
-            (true, false, &[], Phase::Prepared),
-            (false, true, &[Absent], Phase::Activated),
+        for (has_next, is_activated, all_trust_next, expected) in [
+            (false, false, true, Phase::Idle),
+            (false, false, false, Phase::Idle),
+            (true, false, false, Phase::Preparing),
+            (true, false, true, Phase::Prepared),
+            (false, true, false, Phase::Activated),
             // Put there by hand: what is under way is finished first.
-            (true, true, &[Trusted], Phase::Activated),
+            (true, true, true, Phase::Activated),
         ] {
-            let found = Phase::of(has_next, is_activated, peers);
-            assert_eq!(found, expected, "{has_next} {is_activated} {peers:?}");
+            let found = Phase::of(has_next, is_activated, all_trust_next);
+            assert_eq!(
+                found, expected,
+                "{has_next} {is_activated} {all_trust_next}"
+            );
         }
     }
 
     #[test]
     fn every_step_does_one_thing_in_every_phase() {
-        use OutOfTurn::{Activated, NotActivated, NotPrepared, NotTrusted};
-
         let (open, done) = (Ok(true), Ok(false));
 
         let phases = [
@@ -174,22 +144,19 @@ mod tests {
             Phase::Activated,
         ];
         for (step, expected) in [
-            (Step::Prepare, [open, open, done, Err(Activated)]),
+            (Step::Prepare, [open, open, done, Err(Step::Finish)]),
             (
                 Step::Activate,
-                [Err(NotPrepared), Err(NotTrusted), open, done],
+                [Err(Step::Prepare), Err(Step::Prepare), open, done],
             ),
             (
                 Step::Finish,
-                [done, Err(NotActivated), Err(NotActivated), open],
+                [done, Err(Step::Activate), Err(Step::Activate), open],
             ),
-            (Step::Abort, [done, open, open, Err(Activated)]),
+            (Step::Abort, [done, open, open, Err(Step::Finish)]),
         ] {
-            assert_eq!(
-                phases.map(|phase| step.in_phase(phase)),
-                expected,
-                "{step:?}"
-            );
+            let found = phases.map(|phase| step.in_phase(phase).map_err(|(_, first)| first));
+            assert_eq!(found, expected, "{step:?}");
         }
     }
 

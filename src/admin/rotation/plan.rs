@@ -1,12 +1,13 @@
 //! What each step writes, and in which order.
 
+use std::iter;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 
 use super::files::{NEXT_KEY, Rotation, faults};
-use super::phase::{Phase, Step, Trust};
+use super::phase::{Phase, Step};
 use crate::admin::change::Change;
 use crate::admin::edited::{
     EditedFile, OWN_KEY, Setting, new_key, own_key, revoked_key, untrusted_key,
@@ -17,7 +18,7 @@ use crate::admin::source::SettingsFile;
 use crate::admin::trusts::trusting_too;
 use crate::config::{self, check_texts};
 use crate::diagnostic::Findings;
-use crate::jose::{Fingerprint, KeyId};
+use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::properties::FileText;
 use crate::trust::Deployment;
 
@@ -36,9 +37,6 @@ pub struct Plan {
     pub change: Change,
 }
 
-/// The files to write in their order, and the key that signs in the end.
-type Edits = (Vec<EditedFile>, Option<Fingerprint>);
-
 impl Rotation {
     /// Plans `step`. Nothing is written. A step that is done already has an empty plan.
     ///
@@ -55,7 +53,7 @@ impl Rotation {
                 return Err(faults(&self.owner));
             }
             // It does not say which keys peers got for it, so they keep theirs.
-            let forgotten = self.owner.edited(&[Setting::removed(NEXT_KEY)], None);
+            let forgotten = self.owner.edited(&[Setting::removed(NEXT_KEY)]);
             return Ok(Plan {
                 step,
                 key: None,
@@ -64,7 +62,7 @@ impl Rotation {
         }
         // Peers take the next key from a block, which goes by the name.
         if step == Step::Prepare && self.peers.is_empty() && self.name().is_none() {
-            let path = self.path().display();
+            let path = self.owner.path.display();
             let message = format!(
                 "`{path}` has no `countersign.deployment.name`, so no block can say whose the \
                  next key is"
@@ -74,21 +72,25 @@ impl Rotation {
             ));
         }
         let is_open = step.in_phase(self.phase());
-        let is_open = is_open.map_err(|why| Refused::new(Kind::OutOfTurn(why), why.to_string()))?;
+        let is_open = is_open.map_err(|(why, first)| Refused::new(Kind::OutOfTurn(first), why))?;
         // A next key that signs nothing can be forgotten in any case.
         if is_open && step != Step::Abort {
             self.is_in_file()?;
         }
-        let (files, key) = match step {
-            _ if !is_open => {
-                let key = self.next().map_or(&self.key, |(key, _)| key).fingerprint();
-                let untouched = self.files().map(|file| file.edited(&[], None));
-                (untouched.collect(), (step != Step::Abort).then_some(key))
-            }
-            Step::Prepare => self.prepare(now)?,
-            Step::Activate => self.activate(now)?,
-            Step::Finish => self.finish()?,
-            Step::Abort => self.abort()?,
+        let next = match self.next() {
+            Some(next) => next.clone(),
+            None if is_open && step == Step::Prepare => new_key(now)?,
+            None => self.own.clone(),
+        };
+        let key = match step {
+            Step::Prepare | Step::Activate => Some(next.0.fingerprint()),
+            Step::Finish => Some(self.key().fingerprint()),
+            Step::Abort => None,
+        };
+        let files = if is_open {
+            self.edited(step, &next, now)?
+        } else {
+            self.files().map(|file| file.edited(&[])).collect()
         };
         if files.iter().any(|file| !file.is_empty()) {
             self.ends_in(step.ends_in(), &files)?;
@@ -100,89 +102,84 @@ impl Rotation {
         })
     }
 
-    /// The owner's file comes first: a next key that peers trust must not be lost.
-    fn prepare(&self, now: SystemTime) -> Result<Edits, Refused> {
-        let mut owner = Vec::new();
-        let (next, key_id) = if let Some(next) = self.next() {
-            next.clone()
-        } else {
-            let key = new_key(now)?;
-            let key_id = KeyId::from(key.fingerprint());
-            owner.push(own_key(NEXT_KEY, &key, &key_id));
-            (key, key_id)
+    /// Returns the files as they are after `step`, in the order in which they are written.
+    fn edited(
+        &self,
+        step: Step,
+        next: &(SigningKey, KeyId),
+        now: SystemTime,
+    ) -> Result<Vec<EditedFile>, Refused> {
+        let (key, key_id) = next;
+        let owner = match step {
+            Step::Prepare if self.next().is_some() => Vec::new(),
+            Step::Prepare => vec![own_key(NEXT_KEY, key, key_id)],
+            Step::Activate => {
+                let now = Timestamp::try_from(now).map_err(|_range| internal())?;
+                vec![
+                    own_key(OWN_KEY, key, key_id),
+                    Setting::removed(NEXT_KEY),
+                    Setting::new(ACTIVATED_AT, format!("{now:.3}")),
+                    Setting::new(PREVIOUS, self.key().fingerprint().to_string()),
+                ]
+            }
+            Step::Finish => vec![Setting::removed(ACTIVATED_AT), Setting::removed(PREVIOUS)],
+            Step::Abort => vec![Setting::removed(NEXT_KEY)],
         };
-        let mut files = vec![self.owner.edited(&owner, None)];
-        for peer in &self.peers {
-            let deployment = self.known(peer)?;
-            let settings = match self.trust(peer, next.verifying_key()) {
-                Trust::Trusted => Vec::new(),
-                Trust::Absent => trusting_too(deployment, next.verifying_key(), &key_id),
-                Trust::Revoked => {
-                    let (path, key) = (peer.path.display(), next.fingerprint());
-                    let message = format!("`{path}` has revoked the next key `{key}`");
-                    return Err(Refused::new(Kind::NextRevoked, message));
-                }
-            };
-            files.push(peer.edited(&settings, None));
+        let owner = self.owner.edited(&owner);
+        let peers = self.peers.iter().map(|peer| {
+            let settings = self.peer_settings(peer, step, next)?;
+            Ok(peer.edited(&settings))
+        });
+        match step {
+            // A next key that peers trust must not be lost.
+            Step::Prepare => iter::once(Ok(owner)).chain(peers).collect(),
+            // One file, written at once.
+            Step::Activate => Ok(vec![owner]),
+            // The owner's file says that there is something to do.
+            Step::Finish | Step::Abort => peers.chain([Ok(owner)]).collect(),
         }
-        Ok((files, Some(next.fingerprint())))
     }
 
-    /// One file, written at once: the next key takes the own key's place.
-    fn activate(&self, now: SystemTime) -> Result<Edits, Refused> {
-        let (next, key_id) = self.next().ok_or_else(internal)?;
-        let now = Timestamp::try_from(now).map_err(|_range| internal())?;
-        let settings = [
-            own_key(OWN_KEY, next, key_id),
-            Setting::removed(NEXT_KEY),
-            Setting::new(ACTIVATED_AT, format!("{now:.3}")),
-            Setting::new(PREVIOUS, self.key.fingerprint().to_string()),
-        ];
-        let files = vec![self.owner.edited(&settings, None)];
-        Ok((files, Some(next.fingerprint())))
-    }
-
-    /// The peers' files come first: the owner's says that there is something to finish.
-    fn finish(&self) -> Result<Edits, Refused> {
-        let mut files = Vec::new();
-        for peer in &self.peers {
-            let deployment = self.known(peer)?;
-            if self.trust(peer, self.key.verifying_key()) != Trust::Trusted {
-                let (path, key) = (peer.path.display(), self.key.fingerprint());
+    /// Returns what `step` changes in the file of `peer`.
+    fn peer_settings(
+        &self,
+        peer: &SettingsFile,
+        step: Step,
+        (next, next_id): &(SigningKey, KeyId),
+    ) -> Result<Vec<Setting>, Refused> {
+        // A file that does not know the module is not the one that gets, or got, the key.
+        let deployment = self.known(peer)?;
+        let name = deployment.name.as_str();
+        let path = peer.path.display();
+        Ok(match (step, self.found(peer, next.verifying_key())) {
+            (Step::Prepare, Some(key)) if key.revoked => {
+                let key = next.fingerprint();
+                let message = format!("`{path}` has revoked the next key `{key}`");
+                return Err(Refused::new(Kind::OutOfTurn(Step::Abort), message));
+            }
+            (Step::Prepare, None) => trusting_too(deployment, next.verifying_key(), next_id),
+            (Step::Finish, _) if !self.trusts(peer, self.key().verifying_key()) => {
+                let key = self.key().fingerprint();
                 let message = format!("`{path}` does not trust the key that signs now, `{key}`");
                 return Err(Refused::new(Kind::CutOff, message));
             }
-            let keys = deployment.active_keys();
-            let old = keys.filter(|key| Some(key.key.fingerprint()) == self.previous());
-            let settings = old.map(|key| revoked_key(deployment.name.as_str(), &key.name));
-            files.push(peer.edited(&settings.collect::<Vec<_>>(), None));
-        }
-        let settings = [Setting::removed(ACTIVATED_AT), Setting::removed(PREVIOUS)];
-        files.push(self.owner.edited(&settings, None));
-        Ok((files, Some(self.key.fingerprint())))
-    }
-
-    /// The peers' files come first: the owner's says which key is to be forgotten. It was never used.
-    fn abort(&self) -> Result<Edits, Refused> {
-        let next = self.next().map(|(key, _)| key.verifying_key());
-        let mut files = Vec::new();
-        for peer in &self.peers {
-            // A file that does not know the module is not the one that got the key.
-            let deployment = self.known(peer)?;
-            let keys = deployment.active_keys();
-            let unused = keys.filter(|key| Some(&key.key) == next);
-            let name = deployment.name.as_str();
-            let settings = unused.flat_map(|key| untrusted_key(name, &key.name));
-            files.push(peer.edited(&settings.collect::<Vec<_>>(), None));
-        }
-        files.push(self.owner.edited(&[Setting::removed(NEXT_KEY)], None));
-        Ok((files, None))
+            (Step::Finish, _) => {
+                let previous = self.state().previous;
+                let keys = deployment.active_keys();
+                keys.filter(|key| Some(key.key.fingerprint()) == previous)
+                    .map(|key| revoked_key(name, &key.name))
+                    .collect()
+            }
+            // It was never used.
+            (Step::Abort, Some(key)) if !key.revoked => untrusted_key(name, &key.name).into(),
+            (Step::Prepare | Step::Activate | Step::Abort, _) => Vec::new(),
+        })
     }
 
     fn known<'a>(&self, peer: &'a SettingsFile) -> Result<&'a Deployment, Refused> {
         let deployment = self.deployment(peer);
         deployment.ok_or_else(|| {
-            let (path, key) = (peer.path.display(), self.key.fingerprint());
+            let (path, key) = (peer.path.display(), self.key().fingerprint());
             let message = format!("`{path}` does not trust this module's key `{key}`");
             Refused::new(Kind::Conflict, message)
                 .with_help("pair the two modules first, or name another file: `countersign pair`")
@@ -195,7 +192,7 @@ impl Rotation {
         let Some(variable) = variable_above(OWN_KEY) else {
             return Ok(());
         };
-        let path = self.path().display();
+        let path = self.owner.path.display();
         let message = format!(
             "the variable `{variable}` of this environment stands above `generator.key` in \
              `{path}`: a module that is started with it signs with the variable's key, whatever \
@@ -242,13 +239,12 @@ impl Rotation {
                 return Err(Refused::new(Kind::Internal, message).with_findings(has));
             }
         }
-        let files = after
+        let mut files = after
             .into_iter()
             .map(|(path, text)| SettingsFile::of(&path, text));
-        let mut files: Vec<_> = files.collect::<Result<_, _>>()?;
-        let peers = files.split_off(1);
-        let owner = files.pop().ok_or_else(internal)?;
-        if Self::of(owner, peers)?.phase() == phase {
+        let owner = files.next().ok_or_else(internal)??;
+        let after = Self::of(owner, files.collect::<Result<_, _>>()?)?;
+        if after.phase() == phase {
             Ok(())
         } else {
             Err(internal())

@@ -7,14 +7,14 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 
 use crate::admin::pairing::{Member, Options};
-use crate::admin::{Kind, Refused};
+use crate::admin::{self, Kind, Refused};
 use crate::cli::change::How;
 use crate::cli::input;
 use crate::cli::output::{Exit, Failure};
 use crate::clock::{Clock as _, SystemClock};
 use crate::diagnostic::redact;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
-use crate::jose::{KeyId, KeyMaterial, SigningKey, published};
+use crate::jose::{KeyId, SigningKey};
 
 #[derive(Args, Debug)]
 #[command(
@@ -185,18 +185,10 @@ impl Of<PathBuf> {
 }
 
 fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Failure> {
-    let why = match input::key(path)? {
-        KeyMaterial::Private(key, _) if published(key.fingerprint()) => {
-            "it is printed in a public guide and protects nothing"
-        }
-        KeyMaterial::Private(key, kid) => {
-            let kid = kid.unwrap_or_else(|| key.fingerprint().into());
-            return Ok((key, kid));
-        }
-        KeyMaterial::Public(..) => "it is a public key",
-    };
-    let what = format!("cannot use the key in {}: {why}", input::name(path));
-    Err(Failure::new(Exit::Unreadable, what))
+    admin::private_key(input::key(path)?).map_err(|why| {
+        let what = format!("cannot use the key in {}: {why}", input::name(path));
+        Failure::new(Exit::Unreadable, what)
+    })
 }
 
 /// Says why `members` are not paired.

@@ -27,7 +27,7 @@ pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
     let plan = plan.map_err(|error| not_paired(error, &[]))?;
     let how = &arguments.common.how;
     present(&plan, console);
-    how.confirm(plan.change(), "", console)?;
+    how.confirm(&plan.change, "", console)?;
     finish(&plan, how, console)
 }
 
@@ -43,8 +43,8 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
 }
 
 fn present(plan: &Plan, console: &Console) {
-    let mut text = changes(plan.change().files());
-    for side in plan.sides() {
+    let mut text = changes(plan.change.files());
+    for side in &plan.sides {
         text += &new_files(side.tls_files());
     }
     console.present(match text.trim() {
@@ -92,13 +92,13 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
 
 /// Writes the file, and answers with this side's block.
 fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
-    let change = plan.change();
+    let change = &plan.change;
     if !how.dry_run {
         change.carry_out()?;
     }
     let findings = change.findings();
     console.findings(findings.iter().filter(|f| f.severity() == Severity::Error));
-    let side = plan.sides().first();
+    let side = plan.sides.first();
     let block = side.map(|side| side.hand_over.block());
     let words = side.map(|side| side.hand_over.words());
     if let Some(words) = &words {

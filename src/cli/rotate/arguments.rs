@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand};
 
 use crate::admin::rotation::live::{self, Asking};
-use crate::admin::rotation::{OutOfTurn, Plan, Rotation, Step};
+use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::admin::{Kind, Refused};
 use crate::cli::change::{How, changes, warn_of_variables};
 use crate::cli::home::kind_of;
@@ -142,21 +142,18 @@ impl FileArguments {
             Err(error) => error,
         };
         let help = match error.kind() {
-            Kind::NextRevoked => {
-                let abort = self.command("abort");
-                format!("a revoked key stays revoked; begin again: {abort}")
-            }
             Kind::CutOff => format!("see who trusts what: {}", self.command("status")),
-            Kind::OutOfTurn(OutOfTurn::NotPrepared | OutOfTurn::NotTrusted) => {
-                format!("first: {}", self.command("prepare"))
+            Kind::OutOfTurn(first) => {
+                let command = self.command(first.as_str());
+                match first {
+                    Step::Prepare | Step::Activate => format!("first: {command}"),
+                    Step::Finish => {
+                        let again = "to replace this key too, rotate once more";
+                        format!("continue with: {command}; {again}")
+                    }
+                    Step::Abort => format!("a revoked key stays revoked; begin again: {command}"),
+                }
             }
-            Kind::OutOfTurn(OutOfTurn::NotActivated) => {
-                format!("first: {}", self.command("activate"))
-            }
-            Kind::OutOfTurn(_) => format!(
-                "continue with: {}; to replace this key too, rotate once more",
-                self.command("finish")
-            ),
             _ => return Err(error.into()),
         };
         Err(Failure::from(error).with_help(help))
@@ -166,14 +163,14 @@ impl FileArguments {
 impl StepArguments {
     /// Makes sure that options name peers.
     pub(super) fn names_peers(&self, rotation: &Rotation) -> Result<(), Failure> {
-        let peers = rotation.peers();
+        let peers = rotation.deployments();
         let peers: Vec<_> = peers.iter().map(|(peer, _)| &peer.name).collect();
         let addresses = self.peer_address.iter().map(|(name, _)| name);
         let mut named = addresses.chain(&self.except);
         let Some(stranger) = named.find(|name| !peers.contains(name)) else {
             return Ok(());
         };
-        let path = rotation.path().display();
+        let path = rotation.owner.path.display();
         let known: Vec<_> = peers.iter().map(|name| format!("`{name}`")).collect();
         let help = format!("the peers there: {}", known.join(", "));
         let message = format!("`{path}` does not trust a deployment `{stranger}`");

@@ -27,10 +27,10 @@ pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> 
 /// Writes the module's keys.
 fn heading(rotation: &Rotation) -> String {
     let name = rotation.name().map(ToString::to_string);
-    let name = name.unwrap_or_else(|| rotation.path().display().to_string());
+    let name = name.unwrap_or_else(|| rotation.owner.path.display().to_string());
     let next = rotation.next().map(|(key, _)| aged(key));
     let damaged = "damaged; only `abort` is possible".to_owned();
-    let previous = rotation.previous().map(|key| key.to_string());
+    let previous = rotation.state().previous.map(|key| key.to_string());
     let lines = [
         ("next key  ", next),
         ("next key  ", rotation.damage().map(|_| damaged)),
@@ -98,9 +98,9 @@ pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
         rotation.phase().as_str(),
         ago.unwrap_or_default()
     );
-    for (path, deployment) in rotation.standings() {
-        let path = path.display();
-        let Some(Deployment { name, keys, .. }) = deployment else {
+    for peer in &rotation.peers {
+        let path = peer.path.display();
+        let Some(Deployment { name, keys, .. }) = rotation.deployment(peer) else {
             let _ = writeln!(text, "\n{path}  trusts none of its keys");
             continue;
         };
@@ -112,14 +112,14 @@ pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
             let _ = writeln!(text, "  {state}  {fingerprint}  {}  {what}", key.name);
         }
     }
-    for (deployment, _) in rotation.peers().iter().filter(|(_, file)| file.is_none()) {
-        let _ = writeln!(text, "\n{}  its file is not given", deployment.name);
+    for name in rotation.left_out() {
+        let _ = writeln!(text, "\n{name}  its file is not given");
     }
     text + &next(rotation, files)
 }
 
 fn activated_ago(rotation: &Rotation) -> Option<u64> {
-    Age::between(rotation.activated_at()?, SystemClock.now()).map(Age::seconds)
+    Age::between(rotation.state().activated_at?, SystemClock.now()).map(Age::seconds)
 }
 
 /// Says what a key is to the module.
@@ -129,7 +129,7 @@ fn role(rotation: &Rotation, key: Fingerprint) -> &'static str {
         "signs"
     } else if Some(key) == next {
         "next"
-    } else if Some(key) == rotation.previous() {
+    } else if Some(key) == rotation.state().previous {
         "before"
     } else {
         "another"
@@ -141,7 +141,8 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
     let next_key = rotation
         .next()
         .map(|(key, _)| key.fingerprint().to_string());
-    let peers = rotation.standings().map(|(path, deployment)| {
+    let peers = rotation.peers.iter().map(|peer| {
+        let deployment = rotation.deployment(peer);
         let keys = deployment.into_iter().flat_map(|known| &known.keys);
         let keys = keys.map(|key| {
             json!({
@@ -152,7 +153,7 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
             })
         });
         json!({
-            "file": path.display().to_string(),
+            "file": peer.path.display().to_string(),
             "deployment": deployment.map(|known| known.name.to_string()),
             "keys": keys.collect::<Value>(),
         })
@@ -163,7 +164,7 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
         "fingerprint": rotation.key().fingerprint().to_string(),
         "age_seconds": age(rotation.key()).map(Age::seconds),
         "next_fingerprint": next_key,
-        "previous_fingerprint": rotation.previous().map(|key| key.to_string()),
+        "previous_fingerprint": rotation.state().previous.map(|key| key.to_string()),
         "activated_seconds_ago": activated_ago(rotation),
         "finish_in_seconds": left(rotation).map(|left| left.as_secs()),
         "peers": peers.collect::<Value>(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::arguments::StepArguments;
 use super::shown::left;
-use crate::admin::rotation::live::{self, Answer as Said, Holdout};
+use crate::admin::rotation::live::{self, Doubt, DoubtKind, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::admin::{Kind, Refused, WriteError};
 use crate::cli::change::BY_SIGNAL;
@@ -37,16 +37,16 @@ pub(super) async fn may_take(
         Step::Activate => loop {
             let evidence = live::evidence(rotation, &kind, &arguments.asking()).await;
             let mut open = None;
-            for one in &evidence {
-                match one.verdict() {
+            for one in evidence {
+                match one.verdict {
                     Ok(how) if !waits => console.say(&format!("{}: {how}", one.deployment)),
                     Ok(_) => {}
-                    Err(error) => open = open.or(Some((&one.live, error))),
+                    Err(error) => open = open.or(Some((one.may_follow, error))),
                 }
             }
             match open {
                 None => return Ok(()),
-                Some((Said::Refused(_) | Said::Silent(_), _)) if patience.again().await => {}
+                Some((true, _)) if patience.again().await => {}
                 Some((_, error)) => return Err(error),
             }
         },
@@ -61,7 +61,10 @@ pub(super) async fn may_take(
         tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
     }
     while !arguments.offline
-        && let Said::Refused(why) = live::own_in_force(rotation, &kind).await
+        && let Err(Doubt {
+            kind: DoubtKind::Refused,
+            why,
+        }) = live::own_in_force(rotation, &kind).await
     {
         if !patience.again().await {
             return Err(still_old(&why));

@@ -1,80 +1,164 @@
-//! Whether what a running module and its file say shows that it accepts a key.
+//! Whether what running modules and their files say shows that they accept a key, or no longer do.
 
-use std::path::PathBuf;
-
-use super::Answer;
+use super::{Answer, Asking, Callee, DoubtKind, kind_of, load};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::rotation::Trust;
+use crate::admin::rotation::Rotation;
+use crate::config::ModuleKind;
 use crate::identity::DeploymentName;
+use crate::jose::Fingerprint;
 
 /// What shows that a peer accepts the next key, or that it does not.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Evidence {
     /// The peer.
     pub deployment: DeploymentName,
-    /// How its file stands to the next key, where it was named.
-    pub file: Option<(PathBuf, Trust)>,
-    /// What the running module said.
-    pub live: Answer,
-}
-
-impl Evidence {
-    /// Returns how the peer is known to accept the key.
+    /// Whether a server is there that does not accept the key yet.
+    pub may_follow: bool,
+    /// How the peer is known to accept the key, or why it is not.
     ///
     /// A running module has the last word: a file that it has not read yet is not active.
-    ///
-    /// # Errors
-    ///
-    /// When it is not known to.
-    pub fn verdict(&self) -> Result<String, Refused> {
-        let name = &self.deployment;
-        let (why, help) = match (&self.live, &self.file) {
-            (Answer::Accepted(at), _) => {
-                return Ok(format!("the running module accepts it, {at}"));
-            }
-            (Answer::NotAsked(_), Some((path, Trust::Trusted))) => {
-                return Ok(format!("not asked; `{}` trusts it", path.display()));
-            }
-            (Answer::NotReached(why), Some((path, Trust::Trusted))) => {
-                let path = path.display();
-                return Ok(format!("not reached; `{path}` trusts it ({why})"));
-            }
-            (Answer::Silent(why), Some((path, Trust::Trusted))) => (
-                format!("`{}` trusts it, but {why}", path.display()),
-                format!(
-                    "fix or stop that module, rely on its file with `--offline`, or skip it: \
-                     `--except {name}`"
-                ),
-            ),
-            (Answer::Refused(why), Some((path, Trust::Trusted))) => (
-                format!(
-                    "`{}` trusts it: written, not yet active; {why}",
-                    path.display()
-                ),
-                "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \
-                 between the two says `countersign doctor --home HOME`, with this module's home"
-                    .to_owned(),
-            ),
-            (Answer::Refused(why), _) => (
-                why.clone(),
-                format!("let the file of `{name}` trust the key: `countersign rotate prepare`"),
-            ),
-            (
-                Answer::Silent(why) | Answer::NotReached(why) | Answer::NotAsked(why),
-                Some((path, _)),
-            ) => (
-                format!("`{}` does not trust it, and {why}", path.display()),
-                "write the key there: `countersign rotate prepare`".to_owned(),
-            ),
-            (Answer::Silent(why) | Answer::NotReached(why) | Answer::NotAsked(why), None) => (
-                why.clone(),
-                format!(
-                    "name its file with `--peer-file`, where it listens with `--peer-address \
-                     {name}=HOST:PORT`, or do without it: `--except {name}`"
-                ),
-            ),
+    pub verdict: Result<String, Refused>,
+}
+
+/// Asks every peer whether it accepts the next key, or the own one where that signs already.
+pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Vec<Evidence> {
+    let key = rotation.next().unwrap_or(&rotation.own);
+    let settings = if asking.offline {
+        Err(DoubtKind::NotAsked.because("no module was asked"))
+    } else {
+        load(&rotation.owner.path, kind)
+    };
+    let mut all = Vec::new();
+    for (deployment, file) in rotation.deployments() {
+        if asking.except.contains(&deployment.name) {
+            continue;
+        }
+        let path = file.map(|file| file.path.as_path());
+        let callee = match &settings {
+            Ok(settings) => Callee::find(settings, deployment, path, asking),
+            Err(doubt) => Err(doubt.clone()),
         };
-        let message = format!("`{name}` is not shown to accept the new key: {why}");
-        Err(Refused::new(Kind::Conflict, message).with_help(help))
+        let live = match callee {
+            Ok(callee) => callee.accepts(key).await,
+            Err(doubt) => Err(doubt),
+        };
+        let file = file.map(|file| {
+            let trusts = rotation.trusts(file, key.0.verifying_key());
+            (file.path.display().to_string(), trusts)
+        });
+        let kind = live.as_ref().err().map(|doubt| doubt.kind);
+        all.push(Evidence {
+            may_follow: matches!(kind, Some(DoubtKind::Refused | DoubtKind::Silent)),
+            verdict: verdict(&deployment.name, file, live),
+            deployment: deployment.name.clone(),
+        });
     }
+    all
+}
+
+/// Judges what the peer `name` said, whose `file` trusts the key or does not.
+fn verdict(
+    name: &DeploymentName,
+    file: Option<(String, bool)>,
+    live: Answer,
+) -> Result<String, Refused> {
+    let doubt = match live {
+        Ok(at) => return Ok(format!("the running module accepts it, {at}")),
+        Err(doubt) => doubt,
+    };
+    let why = doubt.why;
+    let (why, help) = match (doubt.kind, file) {
+        (DoubtKind::NotAsked, Some((path, true))) => {
+            return Ok(format!("not asked; `{path}` trusts it"));
+        }
+        (DoubtKind::NotReached, Some((path, true))) => {
+            return Ok(format!("not reached; `{path}` trusts it ({why})"));
+        }
+        (DoubtKind::Silent, Some((path, true))) => (
+            format!("`{path}` trusts it, but {why}"),
+            format!(
+                "fix or stop that module, rely on its file with `--offline`, or skip it: \
+                 `--except {name}`"
+            ),
+        ),
+        (DoubtKind::Refused, Some((path, true))) => (
+            format!("`{path}` trusts it: written, not yet active; {why}"),
+            "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \
+             between the two says `countersign doctor --home HOME`, with this module's home"
+                .to_owned(),
+        ),
+        (DoubtKind::Refused, _) => (
+            why,
+            format!("let the file of `{name}` trust the key: `countersign rotate prepare`"),
+        ),
+        (_, Some((path, _))) => (
+            format!("`{path}` does not trust it, and {why}"),
+            "write the key there: `countersign rotate prepare`".to_owned(),
+        ),
+        (_, None) => (
+            why,
+            format!(
+                "name its file with `--peer-file`, where it listens with `--peer-address \
+                 {name}=HOST:PORT`, or do without it: `--except {name}`"
+            ),
+        ),
+    };
+    let message = format!("`{name}` is not shown to accept the new key: {why}");
+    Err(Refused::new(Kind::Conflict, message).with_help(help))
+}
+
+/// A peer that may go on accepting a key that its file has revoked.
+#[derive(Clone, Debug)]
+pub struct Holdout {
+    /// What was found.
+    pub why: String,
+    /// Whether a reload may change it.
+    pub may_follow: bool,
+    /// The key, or one of the keys.
+    pub key: Fingerprint,
+}
+
+/// Finds a peer whose file revoked the previous key of `rotation`, as it was before that, and that
+/// may accept it still: it says so, or it does not say and its file says that it follows no change.
+///
+/// Where no key is before the one that signs, a peer is found that says it of any revoked one.
+pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Option<Holdout> {
+    let previous = rotation.state().previous;
+    let own = load(&rotation.owner.path, kind);
+    for peer in &rotation.peers {
+        let keys = rotation.deployment(peer)?.keys.iter();
+        let old: Vec<_> = keys
+            .filter(|key| previous.map_or(key.revoked, |old| key.key.fingerprint() == old))
+            .collect();
+        let Some(one) = old.first() else {
+            continue;
+        };
+        let mut known = rotation.deployments().into_iter();
+        let known = known.find(|(_, file)| file.is_some_and(|file| std::ptr::eq(file, peer)));
+        let mut said = None;
+        let mut reloads = true;
+        if let Some((known, _)) = known {
+            let settings = load(&peer.path, &kind_of(&known.module));
+            reloads = settings.map(|settings| settings.reload).unwrap_or(true);
+            let is_asked = !asking.offline && !asking.except.contains(&known.name);
+            if let (true, Ok(own)) = (is_asked, &own)
+                && let Ok(callee) = Callee::find(own, known, Some(&peer.path), asking)
+            {
+                said = callee.still_accepts(&rotation.own, &old).await;
+            }
+        }
+        let why = match said {
+            Some((true, at)) => format!("the module at {at} still accepts the key"),
+            None if !reloads && previous.is_some() => {
+                format!("`{}` says `countersign.reload=false`", peer.path.display())
+            }
+            Some((false, _)) | None => continue,
+        };
+        return Some(Holdout {
+            why,
+            may_follow: reloads,
+            key: one.key.fingerprint(),
+        });
+    }
+    None
 }
