@@ -1,32 +1,36 @@
 //! What a procedure changes: planned and shown first, then written whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::edited::EditedFile;
 use super::error::{Refused, WriteError};
-use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, sweep};
-use crate::config;
-use crate::diagnostic::Findings;
+use super::setting::{ADDED, PAIRED, Setting, variable_above};
+use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
+use crate::config::{self, holds_private_key};
+use crate::diagnostic::{Findings, redact_name};
+pub use crate::properties::ChangeKind;
+use crate::properties::{Edit, FileText, Outcome, ReadError, ReadFault};
 use crate::secret::Secret;
 
 /// What would change in some files.
 #[derive(Debug, Default)]
 pub struct Change {
-    /// In the order in which they are written.
-    files: Vec<EditedFile>,
+    /// The files, in the order in which they are written.
+    pub files: Vec<EditedFile>,
     /// One of the files with a part of its new text, which is written before the rest.
     first: Option<EditedFile>,
     new_files: Vec<NewFile>,
-    findings: Findings,
+    /// What `check` finds in the files as they will be; nothing where they were not checked.
+    pub findings: Findings,
 }
 
 /// A file that a change makes, and that its settings name.
 #[derive(Clone, Debug)]
 pub(super) struct NewFile {
     pub(super) path: PathBuf,
-    pub(super) text: Secret<String>,
-    pub(super) privacy: Privacy,
+    text: Secret<String>,
+    privacy: Privacy,
 }
 
 impl NewFile {
@@ -56,10 +60,10 @@ impl Change {
         first: Option<EditedFile>,
         new_files: Vec<NewFile>,
     ) -> Result<Self, Refused> {
-        let mut texts = Vec::new();
-        for file in &files {
-            texts.push((file.path().to_owned(), file.after()?));
-        }
+        let texts = files
+            .iter()
+            .map(|file| Ok((file.path.clone(), file.after()?)));
+        let texts: Vec<_> = texts.collect::<Result<_, Refused>>()?;
         let made: Vec<_> = new_files.iter().map(|file| file.path.clone()).collect();
         let report = config::check_texts(&texts, &config::environment(), &made)?;
         Ok(Self {
@@ -68,16 +72,6 @@ impl Change {
             new_files,
             findings: report.findings,
         })
-    }
-
-    /// Returns the files, in the order in which they are written.
-    pub fn files(&self) -> &[EditedFile] {
-        &self.files
-    }
-
-    /// Returns what `check` finds in the files as they will be; nothing where they were not checked.
-    pub fn findings(&self) -> &Findings {
-        &self.findings
     }
 
     /// Returns `true` if there is nothing to do.
@@ -95,23 +89,17 @@ impl Change {
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(&self) -> Result<(), WriteError> {
-        let mut folders = Vec::new();
+        let mut folders = BTreeSet::new();
         for file in &self.files {
-            let target = follow(file.path())?;
+            let target = follow(&file.path)?;
             let folder = folder_of(&target);
             if !file.is_empty() {
                 fs::create_dir_all(folder).map_err(WriteError::io(folder))?;
             }
-            if let Ok(folder) = fs::canonicalize(folder) {
-                folders.push(folder);
-            }
+            folders.extend(fs::canonicalize(folder));
         }
-        folders.sort();
-        folders.dedup();
-        let locks = folders
-            .iter()
-            .map(|folder| FolderLock::acquire(&folder.join("x")));
-        let _locks: Vec<_> = match locks.collect::<Result<_, _>>() {
+        let locks = folders.iter().map(|folder| FolderLock::acquire(folder));
+        let _locks = match locks.collect::<Result<Vec<_>, _>>() {
             // Another process is at work, and there is nothing to write.
             Err(WriteError::Busy(_)) if self.is_empty() => return Ok(()),
             locks => locks?,
@@ -119,12 +107,10 @@ impl Change {
         for folder in &folders {
             sweep(folder);
         }
-        let mut edited = Vec::new();
-        for file in self.first.iter().chain(&self.files) {
-            edited.extend(file.staged()?);
-        }
         let mut staged = self.staged_new_files()?;
-        staged.extend(edited);
+        for file in self.first.iter().chain(&self.files) {
+            staged.extend(file.staged()?);
+        }
         commit_all(staged)
     }
 
@@ -144,4 +130,161 @@ impl Change {
 /// Returns `true` if there is something at `path`, a link without an end too.
 pub(super) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
+}
+
+/// What would change in one file.
+#[derive(Debug)]
+pub struct EditedFile {
+    /// The file.
+    pub path: PathBuf,
+    before: Option<FileText>,
+    after: Option<Secret<String>>,
+    /// What would change, in the order in which it is written.
+    pub changes: Vec<SettingChange>,
+    /// Whether it is a repair, which keeps the mode and removes a byte order mark.
+    is_fix: bool,
+}
+
+/// A setting that would change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SettingChange {
+    /// The setting, without anything that looks like a private key.
+    pub key: String,
+    /// Its new value; a private key is replaced by a remark. Empty where it is removed.
+    pub shown: String,
+    /// What becomes of it.
+    pub kind: ChangeKind,
+}
+
+impl EditedFile {
+    /// Plans that the file at `path`, which is `before` or not there yet, says what `settings` say.
+    pub(super) fn plan(
+        path: &Path,
+        before: Option<FileText>,
+        settings: &[Setting],
+        heading: Option<&str>,
+    ) -> Self {
+        let mut edit = Edit::new();
+        if let Some(heading) = heading {
+            edit.heading(heading);
+        }
+        // What this program wrote above settings goes with the last of them.
+        edit.forget_heading(PAIRED).forget_heading(ADDED);
+        for setting in settings {
+            match &setting.value {
+                Some(value) => edit.set(&setting.key, value.expose()),
+                None => edit.remove(&setting.key),
+            };
+        }
+        let mut planned = Self {
+            path: path.to_owned(),
+            after: None,
+            changes: Vec::new(),
+            is_fix: false,
+            before,
+        };
+        if let Outcome::Changed(edited) = edit.apply(planned.text()) {
+            planned.after = Some(Secret::new(edited.text().to_owned()));
+            planned.changes = edited
+                .changes()
+                .iter()
+                .map(|change| SettingChange {
+                    key: redact_name(&change.key),
+                    shown: Setting::shown(settings, &change.key),
+                    kind: change.kind,
+                })
+                .collect();
+        }
+        planned
+    }
+
+    /// Plans that the file at `path`, which is `before`, becomes `after` by repairs.
+    pub(super) fn fixed(path: &Path, before: FileText, after: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            before: Some(before),
+            after: Some(Secret::new(after.to_owned())),
+            changes: Vec::new(),
+            is_fix: true,
+        }
+    }
+
+    /// Returns `true` if nothing would change.
+    pub fn is_empty(&self) -> bool {
+        self.after.is_none()
+    }
+
+    /// Returns `true` if the file exists already.
+    pub fn is_there(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Names the variables of this process's environment that stand above what would change, each
+    /// with the setting.
+    pub fn overridden_by(&self) -> impl Iterator<Item = (String, &str)> {
+        self.changes.iter().filter_map(|change| {
+            let variable = variable_above(&change.key)?;
+            Some((variable, change.key.as_str()))
+        })
+    }
+
+    /// Returns the permission bits before and after, if writing takes some away.
+    pub fn mode_change(&self) -> Option<(u32, u32)> {
+        let before = self.before.as_ref()?.mode()? & 0o777;
+        let after = mode_after(before, self.privacy());
+        (before != after && self.after.is_some()).then_some((before, after))
+    }
+
+    /// Returns the file as it will be.
+    pub(super) fn after(&self) -> Result<FileText, Refused> {
+        let text = FileText::from_bytes(self.text().as_bytes());
+        text.map_err(|_fault| Refused::internal(&self.path))
+    }
+
+    /// Returns the text as it will be.
+    fn text(&self) -> &str {
+        let before = self.before.as_ref().map_or("", FileText::text);
+        self.after.as_ref().map_or(before, |after| after.expose())
+    }
+
+    /// Writes the new text beside the file, if it changes.
+    fn staged(&self) -> Result<Option<Staged>, WriteError> {
+        let Some(after) = &self.after else {
+            return Ok(None);
+        };
+        let now = read(&self.path).ok();
+        let now = now.as_ref().map(|now| now.as_ref().map(content));
+        if now != Some(self.before.as_ref().map(content)) {
+            return Err(WriteError::Changed(self.path.clone()));
+        }
+        let bytes = match &self.before {
+            Some(file) if self.is_fix => file.edited("").encode(after.expose()),
+            Some(file) => file.encode(after.expose()),
+            None => after.expose().clone().into_bytes().into(),
+        };
+        Staged::new(&self.path, &bytes, self.privacy()).map(Some)
+    }
+
+    /// A file that is there keeps its mode, unless its first private key goes in.
+    fn privacy(&self) -> Privacy {
+        match &self.before {
+            Some(_) if self.is_fix || !holds_private_key(self.text()) => Privacy::Public,
+            Some(before) if holds_private_key(before.text()) => Privacy::Public,
+            _ => Privacy::Private,
+        }
+    }
+}
+
+/// Returns the text, and whether it has a byte order mark.
+fn content(file: &FileText) -> (&str, bool) {
+    (file.text(), file.has_mark())
+}
+
+/// Reads a file that need not be there.
+pub(super) fn read(path: &Path) -> Result<Option<FileText>, ReadError> {
+    match FileText::read(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

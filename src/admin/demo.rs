@@ -1,25 +1,51 @@
 //! The demo: two fresh homes, two real processes, from a pair of keys to READY, and three calls
 //! that are refused.
 
-mod child;
-mod refused;
-
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
-use tokio::time::Instant;
-
-use child::{ChildModule, ended_early, text};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::{Instant, timeout};
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
 
 use super::error::{Kind, Refused};
 use super::pairing::{self, Member, Options};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{ModuleKind, Settings, check};
-use crate::grpc::Target;
+use crate::config::{self, ModuleKind, Settings};
+use crate::grpc::{Connection, ConnectionOptions, Module, Target, code_name, reason_of};
 use crate::identity::{ModuleType, Role};
-use crate::jose::Fingerprint;
+use crate::jose::SigningKey;
+use crate::proto::identity::WhoAmIRequest;
+use crate::proto::identity::identity_service_client::IdentityServiceClient;
+use crate::token::{Reason, TokenIssuer};
+use crate::trust::{OwnDeployment, TrustStore};
+
+/// Longer than any step takes on a slow machine; a step that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The modules log JSON on their consoles, and take ports that are free.
+const SETTINGS: [&str; 4] = [
+    "ataccama.logging.json-console-appender=true",
+    "ataccama.logging.plain-text-console-appender=false",
+    "ataccama.server.grpc.port=0",
+    "server.port=0",
+];
+
+/// What is wrong with each of the [`bad_tokens`], and the reason for which it must be refused.
+const BAD_TOKENS: [(&str, Reason); 3] = [
+    ("token with one byte changed", Reason::SignatureInvalid),
+    ("key that was never paired", Reason::KeyUnknown),
+    ("token for another module", Reason::AudienceMismatch),
+];
+
+type AnyError = Box<dyn Error + Send + Sync>;
 
 /// How the demo runs.
 #[derive(Clone, Debug)]
@@ -93,16 +119,21 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
+    fn files(&self) -> [PathBuf; 2] {
+        let file = "etc/application.properties";
+        ["dpm", "dpe"].map(|module| self.options.folder.join(module).join(file))
+    }
+
     fn pair(&mut self) -> Result<(), Refused> {
-        let member = |module: &str| -> Result<Member, Refused> {
-            Ok(Member {
-                module: ModuleType::new(module).map_err(failed)?,
-                path: self.file(module),
+        let mut members = Vec::new();
+        for (module, path) in ["dpm", "dpe"].into_iter().zip(self.files()) {
+            members.push(Member {
+                module: ModuleType::new(module).map_err(unusable)?,
+                path,
                 name: None,
                 key: None,
-            })
-        };
-        let members = [member("dpm")?, member("dpe")?];
+            });
+        }
         let options = Options {
             environment: None,
             role: Role::impersonation(),
@@ -111,35 +142,36 @@ impl Demo<'_> {
             now: SystemClock.now(),
         };
         let plan = pairing::plan(&members, None, &options)?;
-        plan.change.carry_out().map_err(Refused::from)?;
-        let sides = plan.sides.iter();
-        let keys = sides.map(|side| format!("{} {}", side.name(), short(side.fingerprint())));
-        let keys: Vec<_> = keys.collect();
-        self.step("pair", vec![keys.join("   ")], true);
+        plan.change.carry_out()?;
+        let keys = plan.sides.iter().map(|side| {
+            // Enough to tell two apart.
+            let start: String = side.fingerprint().to_string().chars().take(12).collect();
+            format!("{} {start}…", side.name())
+        });
+        let line = keys.collect::<Vec<_>>().join("   ");
+        self.step("pair", vec![line], true);
         Ok(())
     }
 
     fn check(&mut self) -> Result<(), Refused> {
-        let report = check(&[self.file("dpm"), self.file("dpe")], &[])?;
-        let (errors, warnings) = (report.findings.errors(), report.findings.warnings());
-        let line =
-            format!("2 files compared with each other: {errors} errors, {warnings} warnings");
-        let found = report.findings.iter().map(ToString::to_string);
-        let lines = std::iter::once(line).chain(found).collect();
+        let found = config::check(&self.files(), &[])?.findings;
+        let (errors, warnings) = (found.errors(), found.warnings());
+        let mut lines = vec![format!(
+            "2 files compared with each other: {errors} errors, {warnings} warnings"
+        )];
+        lines.extend(found.iter().map(ToString::to_string));
         self.step("check", lines, errors == 0 && warnings == 0);
         Ok(())
     }
 
     async fn start_dpm(&mut self) -> Result<(ChildModule, Target), Refused> {
-        let settings = ANY_PORT.map(str::to_owned);
-        let home = self.options.folder.join("dpm");
-        let mut dpm = ChildModule::start(&self.options.binary, "dpm", &home, &settings)?;
-        let started = dpm.event("startup", |_| true).await?;
-        let address = text(&started, "address").to_owned();
+        let mut dpm = ChildModule::start(self.options, "dpm", &[])?;
+        let started = dpm.event("startup").await?;
+        let address = text(&started, "address");
         let port = address
             .rsplit_once(':')
             .and_then(|(_, port)| port.parse().ok());
-        let port = port.ok_or_else(|| ended_early("dpm", &address))?;
+        let port = port.ok_or_else(|| dpm.ended_early(address))?;
         self.step("dpm", vec![format!("listens on {address}")], true);
         Ok((dpm, Target::new("127.0.0.1", port)))
     }
@@ -150,61 +182,78 @@ impl Demo<'_> {
         address: &Target,
     ) -> Result<ChildModule, Refused> {
         let port = address.port();
-        let mut settings = vec![
+        let settings = [
             "ataccama.client.connection.dpm.host=127.0.0.1".to_owned(),
             format!("ataccama.client.connection.dpm.grpc.port={port}"),
         ];
-        settings.extend(ANY_PORT.map(str::to_owned));
-        let home = self.options.folder.join("dpe");
-        let dpe = ChildModule::start(&self.options.binary, "dpe", &home, &settings)?;
-        let registered = dpm.event("registerEngine", |_| true).await?;
+        let dpe = ChildModule::start(self.options, "dpe", &settings)?;
+        let registered = dpm.event("registerEngine").await?;
         let caller = text(&registered, "authenticatedUser");
-        let expected = "ServiceIdentity(module=dpe, id=dpe-dev, roles=[IMPERSONATION])";
         let lines = vec![
             format!("registered engine {}", text(&registered, "engineId")),
             format!("the dpm saw {caller}"),
         ];
-        let held = caller == expected;
-        self.step("dpe", lines, held);
+        let expected = "ServiceIdentity(module=dpe, id=dpe-dev, roles=[IMPERSONATION])";
+        self.step("dpe", lines, caller == expected);
         Ok(dpe)
     }
 
     async fn ready(&mut self, dpm: &mut ChildModule) -> Result<(), Refused> {
-        let ready = |event: &Value| text(event, "newStatus") == "READY";
-        let event = dpm.event("setEngineStatus", ready).await?;
-        let change = format!("{} → READY", text(&event, "oldStatus"));
-        let line = format!("{change}: the dpm dialled back, the dpe proved to be that engine");
-        self.step("status", vec![line], text(&event, "oldStatus") == "NEW");
+        let mut event = dpm.event("setEngineStatus").await?;
+        while text(&event, "newStatus") != "READY" {
+            event = dpm.event("setEngineStatus").await?;
+        }
+        let old = text(&event, "oldStatus");
+        let line = format!("{old} → READY: the dpm dialled back, the dpe proved to be that engine");
+        self.step("status", vec![line], old == "NEW");
         Ok(())
     }
 
+    /// Calls the DPM with each of the bad tokens.
     async fn refused(&mut self, address: &Target) -> Result<(), Refused> {
         let home = self.options.folder.join("dpe");
-        let dpe = Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(failed)?;
-        let dpe = dpe.module().map_err(failed)?;
-        let (lines, held) = refused::calls(&dpe, address).await?;
+        let settings = Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(unusable)?;
+        let dpe = settings.module().map_err(unusable)?;
+        let connection = Connection::open(address, ConnectionOptions::default()).await;
+        let channel = connection.map_err(not_called)?.channel();
+        let mut client = IdentityServiceClient::new(channel);
+        let (mut lines, mut held) = (Vec::new(), true);
+        let tokens = bad_tokens(&dpe).map_err(not_called)?;
+        for ((what, expected), token) in BAD_TOKENS.into_iter().zip(tokens) {
+            let bearer = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
+            let mut request = Request::new(WhoAmIRequest {});
+            let bearer = bearer.map_err(|error| not_called(error.into()))?;
+            request.metadata_mut().insert("authorization", bearer);
+            let status = client.who_am_i(request).await.err();
+            let reason = status.as_ref().and_then(reason_of);
+            let answer = status.map_or_else(
+                || "accepted".to_owned(),
+                |status| {
+                    let reason = reason.map_or("no reason", Reason::as_str);
+                    format!("{} {reason}", code_name(status.code()))
+                },
+            );
+            let is_expected = reason == Some(expected);
+            let verdict = if is_expected { "ok" } else { "FAILED" };
+            lines.push(format!("{what:<28} {answer:<36} {verdict}"));
+            held &= is_expected;
+        }
         self.step("refused", lines, held);
         Ok(())
     }
 
     async fn stop(&mut self, dpe: ChildModule, mut dpm: ChildModule) -> Result<(), Refused> {
         let dpe = dpe.stop().await?;
-        dpm.event("deregisterEngine", |_| true).await?;
+        dpm.event("deregisterEngine").await?;
         let dpm = dpm.stop().await?;
         let line = format!("dpe deregistered and ended ({dpe}), then dpm ({dpm})");
         self.step("stopped", vec![line], dpe.success() && dpm.success());
         Ok(())
     }
 
-    fn file(&self, module: &str) -> PathBuf {
-        let home = self.options.folder.join(module);
-        home.join("etc/application.properties")
-    }
-
     fn step(&mut self, name: &'static str, lines: Vec<String>, held: bool) {
-        let now = Instant::now();
-        let took = now - self.lap;
-        self.lap = now;
+        let took = self.lap.elapsed();
+        self.lap += took;
         self.held &= held;
         (self.report)(&Step {
             name,
@@ -215,15 +264,159 @@ impl Demo<'_> {
     }
 }
 
-/// A demo takes ports that are free.
-const ANY_PORT: [&str; 2] = ["ataccama.server.grpc.port=0", "server.port=0"];
+/// Makes a token of `dpe` for each of [`BAD_TOKENS`].
+fn bad_tokens(dpe: &Module) -> Result<[String; 3], AnyError> {
+    let trust = dpe.trust().load();
+    let dpm = trust.deployments().first();
+    let dpm = dpm.ok_or("the demo's dpe trusts no deployment")?;
+    let good = dpe.issuer().issue(dpm)?;
+    let parts = good.expose().rsplit_once('.');
+    let (signed, signature) = parts.ok_or("a token has three parts")?;
+    // Not the last character, whose low bits carry nothing.
+    let flipped = if signature.starts_with('A') { "B" } else { "A" };
+    let rest = signature.get(1..).unwrap_or_default();
 
-/// The beginning of a fingerprint: enough to tell two apart.
-fn short(fingerprint: Fingerprint) -> String {
-    let text: String = fingerprint.to_string().chars().take(12).collect();
-    format!("{text}…")
+    let key = SigningKey::generate()?;
+    let stranger = OwnDeployment {
+        key_id: key.fingerprint().into(),
+        key,
+        ..OwnDeployment::clone(&dpe.own())
+    };
+    let stranger = Arc::new(TrustStore::alone(stranger));
+    let unpaired = TokenIssuer::new(stranger, dpe.policy(), Arc::clone(dpe.clock())).issue(dpm)?;
+
+    let audience = ["dpm-elsewhere".to_owned()];
+    let misdirected = dpe.issuer().issue_for(&audience, dpe.policy().lifetime())?;
+    Ok([
+        format!("{signed}.{flipped}{rest}"),
+        unpaired.expose().to_owned(),
+        misdirected.expose().to_owned(),
+    ])
 }
 
-fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Refused {
-    Refused::new(Kind::Conflict, "cannot use what was paired").caused_by(error)
+/// A module as a child process. When this is dropped it is killed and has ended; when this process
+/// is killed it ends by itself.
+#[derive(Debug)]
+struct ChildModule {
+    name: &'static str,
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl ChildModule {
+    /// Starts the module `name` with `settings` on top, and without the settings of this process's
+    /// environment.
+    fn start(
+        options: &DemoOptions,
+        name: &'static str,
+        settings: &[String],
+    ) -> Result<Self, Refused> {
+        let mut command = Command::new(&options.binary);
+        command.args([name, "run", "--until-stdin-ends", "--home"]);
+        command.arg(options.folder.join(name));
+        for setting in SETTINGS
+            .into_iter()
+            .chain(settings.iter().map(String::as_str))
+        {
+            command.args(["--set", setting]);
+        }
+        for (variable, _) in config::environment() {
+            if config::may_be_setting(&variable) {
+                command.env_remove(variable);
+            }
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let started = command.kill_on_drop(true).spawn();
+        let cannot_run = format!("cannot run {name}");
+        let mut child = started.map_err(|error| failed(cannot_run.clone()).caused_by(error))?;
+        let log = child.stderr.take().ok_or_else(|| failed(cannot_run))?;
+        Ok(Self {
+            name,
+            child,
+            log: BufReader::new(log).lines(),
+        })
+    }
+
+    /// Waits for the next event called `event`.
+    async fn event(&mut self, event: &'static str) -> Result<Value, Refused> {
+        let mut last = String::new();
+        let found = timeout(PATIENCE, async {
+            while let Ok(Some(line)) = self.log.next_line().await {
+                let logged: Value = serde_json::from_str(&line).unwrap_or_default();
+                if text(&logged, "eventId") == event {
+                    return Some(logged);
+                }
+                last = line;
+            }
+            None
+        });
+        let found = found.await.map_err(|_elapsed| late(self.name, event))?;
+        found.ok_or_else(|| self.ended_early(&last))
+    }
+
+    /// Asks the process to stop and waits for it.
+    async fn stop(mut self) -> Result<ExitStatus, Refused> {
+        if let Some(id) = self.id() {
+            // A process that ended already cannot be asked; its status is still there.
+            let _ = kill_process(id, Signal::TERM);
+        }
+        let ended = timeout(PATIENCE, async {
+            // A full pipe must not keep the process from ending.
+            while let Ok(Some(_)) = self.log.next_line().await {}
+            self.child.wait().await
+        });
+        let ended = ended.await.map_err(|_elapsed| late(self.name, "exit"))?;
+        ended.map_err(|error| failed(format!("cannot run {}", self.name)).caused_by(error))
+    }
+
+    /// Returns the process's id, until it was waited for.
+    fn id(&self) -> Option<Pid> {
+        let id = self.child.id()?;
+        Pid::from_raw(i32::try_from(id).ok()?)
+    }
+
+    /// The process ended or fell silent.
+    fn ended_early(&self, last: &str) -> Refused {
+        failed(format!("{} ended early; its last line: {last}", self.name))
+    }
+}
+
+impl Drop for ChildModule {
+    /// Waits for the end, so that nothing is written into a folder that is about to be removed.
+    fn drop(&mut self) {
+        if let Some(id) = self.id()
+            && self.child.start_kill().is_ok()
+        {
+            // The status is left for the child handle to collect.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let _ = waitid(WaitId::Pid(id), options);
+        }
+    }
+}
+
+/// Returns a member's text.
+fn text<'a>(event: &'a Value, member: &str) -> &'a str {
+    let member = event.get(member).and_then(Value::as_str);
+    member.unwrap_or_default()
+}
+
+fn failed(message: impl Into<String>) -> Refused {
+    Refused::new(Kind::Conflict, message)
+}
+
+/// The module `name` did not do what it must in time.
+fn late(name: &str, event: &str) -> Refused {
+    let seconds = PATIENCE.as_secs();
+    failed(format!("no `{event}` from {name} within {seconds} s"))
+}
+
+fn unusable(error: impl Into<AnyError>) -> Refused {
+    failed("cannot use what was paired").caused_by(error)
+}
+
+fn not_called(error: AnyError) -> Refused {
+    failed("cannot call the DPM").caused_by(error)
 }

@@ -1,10 +1,9 @@
 //! The deployments that one file trusts: added from a public key, and removed.
 
-use super::change::Change;
-use super::edited::{ADDED, ChangeKind, EditedFile, Setting};
+use super::change::{Change, ChangeKind, EditedFile};
 use super::error::{Kind, Refused};
-use super::profiles::{DEPLOYMENT, are_in_main, is_of};
-use super::source::SettingsFile;
+use super::setting::{ADDED, DEPLOYMENT, Setting};
+use super::source::{SettingsFile, is_of};
 pub use super::trusts::Peer;
 use super::trusts::ROLES;
 use crate::config::AsWritten;
@@ -37,9 +36,7 @@ pub struct Removed {
 /// has a fault that the file does not have.
 pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     let (path, name) = (&file.path, peer.name);
-    are_in_main(path, &file.text, |entry| {
-        is_of(entry, DEPLOYMENT, &[name.as_str()])
-    })?;
+    file.alone_has(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]))?;
     if published(peer.key.fingerprint()) {
         let message = "the key is printed in a public guide, and so is its private half";
         return Err(Refused::new(Kind::Unreadable, message)
@@ -82,7 +79,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     let change = file.change(EditedFile::plan(path, text, &settings, Some(ADDED)))?;
     // What cannot be read may be another key, or may be this one: a person must decide that.
     let is_role = |key: &str| Pattern::new(ROLES).matches(&Name::parse(key)).is_some();
-    let mut changes = change.files().iter().flat_map(EditedFile::changes);
+    let mut changes = change.files.iter().flat_map(|file| &file.changes);
     if changes.any(|change| change.kind == ChangeKind::Replaced && !is_role(&change.key)) {
         return Err(incomplete(name));
     }
@@ -128,7 +125,7 @@ pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Rem
         let mut patterns = [DEPLOYMENT, EXTRAS].into_iter();
         patterns.any(|pattern| is_of(entry, pattern, &[name.as_str()])) || calls(entry).is_some()
     };
-    are_in_main(&file.path, &file.text, is_about)?;
+    file.alone_has(is_about)?;
     let (mut settings, mut connections) = (Vec::new(), Vec::new());
     let document = Document::parse(&file.path, file.text.text());
     for entry in document.entries().iter().filter(|entry| is_about(entry)) {

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::change::Change;
-use super::edited::EditedFile;
+use super::change::{Change, EditedFile};
 use crate::config::{self, Repair, Report};
 use crate::properties::{FileText, ReadError};
 

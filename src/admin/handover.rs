@@ -3,8 +3,6 @@
 
 mod words;
 
-use std::str::FromStr as _;
-
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
@@ -14,6 +12,9 @@ use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
 
 const BEGIN: &str = "-----BEGIN COUNTERSIGN HAND-OVER-----";
 const END: &str = "-----END COUNTERSIGN HAND-OVER-----";
+
+const NOT_ONE: &str = "it is not one block from `BEGIN COUNTERSIGN HAND-OVER` to `END \
+                       COUNTERSIGN HAND-OVER`";
 
 /// The line that is there only where the module talks TLS.
 const TLS: &str = "tls-fingerprint";
@@ -87,27 +88,28 @@ impl HandOver {
 
     /// Returns `true` if `heard` are its words, whatever is between them.
     pub fn has_words(&self, heard: &str) -> bool {
-        let is_letter = |c: char| c.is_ascii_alphabetic();
-        let heard = heard
-            .split(|c| !is_letter(c))
-            .filter(|word| !word.is_empty());
-        let heard: Vec<_> = heard.map(str::to_ascii_lowercase).collect();
-        heard.join(" ") == self.words()
+        let words = heard.split(|c: char| !c.is_ascii_alphabetic());
+        let words = words.filter(|word| !word.is_empty());
+        words
+            .map(str::to_ascii_lowercase)
+            .eq(self.words().split(' '))
     }
 
     fn lines(&self) -> String {
-        let Self {
-            deployment, key_id, ..
-        } = self;
+        let (deployment, key_id) = (&self.deployment, &self.key_id);
         let key = PublicJwk::write(&self.key, key_id);
         let purpose = match &self.purpose {
-            Purpose::Pair(Introduction {
-                module,
-                environment,
-                role,
-                tls,
-            }) => {
-                let tls = tls.map(|tls| format!("\n{TLS}: {tls}")).unwrap_or_default();
+            Purpose::Pair(of) => {
+                let Introduction {
+                    module,
+                    environment,
+                    role,
+                    ..
+                } = of;
+                let tls = of
+                    .tls
+                    .map(|tls| format!("\n{TLS}: {tls}"))
+                    .unwrap_or_default();
                 format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}{tls}")
             }
             Purpose::Rotate { signs } => format!("rotate\nsigns: {signs}"),
@@ -131,29 +133,23 @@ impl HandOver {
         let inner = text.trim().strip_prefix(BEGIN);
         let inner = inner.and_then(|text| text.strip_suffix(END));
         let inner = inner.filter(|text| text.starts_with('\n') && !text.contains(BEGIN));
-        let lines = Lines(inner.ok_or_else(|| {
-            refused(
-                "it is not one block from `BEGIN COUNTERSIGN HAND-OVER` to `END COUNTERSIGN \
-                 HAND-OVER`",
-            )
-        })?);
+        let lines = Lines(inner.ok_or_else(|| refused(NOT_ONE))?);
         if lines.text("version")? != "1" {
-            return Err(refused(
-                "it is of a version that this countersign does not know",
-            ));
+            let what = "it is of a version that this countersign does not know";
+            return Err(refused(what));
         }
         let purpose = match lines.text("purpose")? {
             "pair" => Purpose::Pair(Introduction {
                 module: lines.value("module", ModuleType::new)?,
                 environment: lines.value("environment", Environment::new)?,
                 role: lines.value("role", Role::new)?,
-                tls: match lines.find(TLS) {
-                    Some(_) => Some(lines.value(TLS, Fingerprint::from_str)?),
-                    None => None,
-                },
+                tls: lines
+                    .find(TLS)
+                    .map(|_| lines.value(TLS, str::parse))
+                    .transpose()?,
             }),
             "rotate" => Purpose::Rotate {
-                signs: lines.value("signs", Fingerprint::from_str)?,
+                signs: lines.value("signs", str::parse)?,
             },
             _ => return Err(refused("the value of `purpose` cannot be used")),
         };

@@ -11,10 +11,10 @@ mod tls;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::change::Change;
-use super::edited::{EditedFile, OWN_KEY, PAIRED, Setting, new_key, own_key, private_key, read};
+use super::change::{Change, EditedFile, read};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
+use super::setting::{OWN_KEY, PAIRED, Setting, new_key, own_key, private_key};
 use super::source::SettingsFile;
 use super::trusts::{ENVIRONMENT, Peer, keys, owner_of, revoked, trusting_too};
 use super::write::same_file;
@@ -130,7 +130,7 @@ pub fn plan(
         .collect::<Result<_, Refused>>()?;
     let again = edited(&drafted(&views, &options, &sides)?, theirs, &options)?;
     if let Some(file) = again.iter().find(|file| !file.is_empty()) {
-        return Err(Refused::internal(file.path()));
+        return Err(Refused::internal(&file.path));
     }
     let certificates = sides.iter().filter_map(|side| side.certificate.as_ref());
     let new_files = certificates.flat_map(|own| own.new.clone()).collect();

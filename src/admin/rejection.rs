@@ -56,21 +56,15 @@ impl Rejection {
     /// Returns the side that refused, as seen from the module that wrote the log, and what it refused.
     pub fn side(&self) -> (&'static str, &'static str) {
         let event = self.text("eventId").unwrap_or_default();
-        if self.text("side") == Some("peer") {
-            let refused = match event {
-                REGISTER_REFUSED => "the DPM does not register this engine",
-                "engineNotReady" => "the DPM does not accept this engine",
-                _ => "the engine refuses this DPM's call",
-            };
-            return ("peer", refused);
+        match (event, self.text("side") == Some("peer")) {
+            (REGISTER_REFUSED, true) => ("peer", "the DPM does not register this engine"),
+            ("engineNotReady", true) => ("peer", "the DPM does not accept this engine"),
+            (_, true) => ("peer", "the engine refuses this DPM's call"),
+            (REGISTER_REFUSED, false) => ("here", "this engine does not accept the DPM"),
+            ("engineNotReady", false) => ("here", "this engine refuses the DPM's call"),
+            ("engineCheckFailed", false) => ("here", "this DPM does not accept the engine"),
+            (_, false) => ("here", "this module refused a call"),
         }
-        let refused = match event {
-            REGISTER_REFUSED => "this engine does not accept the DPM",
-            "engineNotReady" => "this engine refuses the DPM's call",
-            "engineCheckFailed" => "this DPM does not accept the engine",
-            _ => "this module refused a call",
-        };
-        ("here", refused)
     }
 }
 
@@ -98,10 +92,12 @@ pub fn newest(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
         name.push(format!(".{n}"));
         PathBuf::from(name)
     });
-    iter::once(file.clone())
-        .chain(rolled.filter(|file| file.exists()))
-        .find_map(|file| newest_in(file, events).transpose())
-        .transpose()
+    for log in iter::once(file.clone()).chain(rolled.filter(|file| file.exists())) {
+        if let Some(found) = newest_in(log, events)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 const MOST_ROLLED: u32 = 7;
@@ -130,19 +126,18 @@ fn newest_in(file: PathBuf, events: &[&str]) -> io::Result<Option<Rejection>> {
 
 fn refusal(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
     // Most lines are others: those are not parsed.
-    let holds = |word: &&str| {
-        let mut parts = line.windows(word.len());
-        parts.any(|part| part == word.as_bytes())
-    };
-    if line.len() > LONGEST_LINE || !events.iter().any(holds) {
+    let mut words = events.iter().map(|event| event.as_bytes());
+    if line.len() > LONGEST_LINE
+        || !words.any(|word| line.windows(word.len()).any(|part| part == word))
+    {
         return None;
     }
     let members: Map<String, Value> = serde_json::from_slice(line).ok()?;
-    let event = members.get("eventId").and_then(Value::as_str)?;
+    let [event, reason, detail] =
+        ["eventId", "reason", "detail"].map(|member| members.get(member).and_then(Value::as_str));
     // A line that says nothing hides none that does.
-    let says = |member| members.get(member).is_some_and(Value::is_string);
-    let is_refusal = says("reason") || event == REGISTER_REFUSED && says("detail");
-    (events.contains(&event) && is_refusal).then_some(members)
+    let is_refusal = reason.is_some() || event == Some(REGISTER_REFUSED) && detail.is_some();
+    (events.contains(&event?) && is_refusal).then_some(members)
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! A settings file, and what a module reads in it.
+//! A settings file, what a module reads in it, and the files of active profiles beside it.
 
 use std::path::{Path, PathBuf};
 
-use super::change::Change;
-use super::edited::{EditedFile, Setting};
+use super::change::{Change, EditedFile};
 use super::error::{Kind, Refused};
-use super::profiles::is_main;
-use crate::config::{self, Checked, check_texts};
-use crate::diagnostic::Findings;
+use super::setting::Setting;
+use crate::config::{AsWritten, Checked, active_files, check_texts, environment, main_of};
+use crate::diagnostic::{Findings, Origin, redact_name};
 use crate::identity::DeploymentName;
-use crate::properties::FileText;
+use crate::properties::name::{Name, Pattern, uniform};
+use crate::properties::{Document, Entry, FileText};
 use crate::trust::Deployment;
 
 /// A settings file, and what a module reads in it.
@@ -38,7 +38,7 @@ impl SettingsFile {
     /// Reads `text` as if it were the file at `path`.
     pub(super) fn of(path: &Path, text: FileText) -> Result<Self, Refused> {
         let texts = [(path.to_owned(), text)];
-        let report = check_texts(&texts, &config::environment(), &[])?;
+        let report = check_texts(&texts, &environment(), &[])?;
         let [(path, text)] = texts;
         let checked = report.files.into_iter().next();
         Ok(Self {
@@ -69,11 +69,63 @@ impl SettingsFile {
     /// fault that the file does not have.
     pub(super) fn change(&self, file: EditedFile) -> Result<Change, Refused> {
         let change = Change::checked(vec![file], None, Vec::new())?;
-        if change.findings().errors() > self.findings.errors() {
+        if change.findings.errors() > self.findings.errors() {
             return Err(Refused::new(Kind::Conflict, "the file would have faults")
                 .with_help("nothing was written; `countersign explain CODE` says more")
-                .with_findings(change.findings().clone()));
+                .with_findings(change.findings));
         }
         Ok(change)
     }
+
+    /// Refuses where the file of an active profile has a setting that `is_meant`: only this file is
+    /// changed.
+    pub(super) fn alone_has(&self, is_meant: impl Fn(&Entry) -> bool) -> Result<(), Refused> {
+        for (path, text) in active_files(&self.path, &self.text, &environment())? {
+            let document = Document::parse(&path, text.text());
+            let Some(entry) = document.entries().iter().find(|entry| is_meant(entry)) else {
+                continue;
+            };
+            let line = match document.origin(entry.key_span().start) {
+                Origin::File { line, .. } => line,
+                _ => 0,
+            };
+            let (setting, path) = (redact_name(entry.key()), path.display());
+            let message = format!(
+                "`{setting}` is set at {path}:{line}, in the file of an active profile, where \
+                 this changes the main file alone"
+            );
+            let main = self.path.display();
+            return Err(Refused::new(Kind::Conflict, message)
+                .with_help(format!("move these settings from `{path}` into `{main}`")));
+        }
+        Ok(())
+    }
+}
+
+/// Returns `true` if the name of `entry` begins as `pattern` does, with the map keys `keys`.
+pub(super) fn is_of(entry: &Entry, pattern: &'static str, keys: &[&str]) -> bool {
+    let found = Pattern::new(pattern).matches(&Name::parse(entry.key()));
+    let wanted = keys.iter().map(|key| uniform(key));
+    found.is_some_and(|found| found.keys.iter().map(|key| uniform(key)).eq(wanted))
+}
+
+/// Reads the file `main` and those of its active profiles; none where one cannot be read.
+pub(super) fn read_with_profiles(main: &Path) -> Option<AsWritten> {
+    let text = FileText::read(main).ok()?;
+    let mut files = active_files(main, &text, &environment()).ok()?;
+    files.insert(0, (main.to_owned(), text));
+    let files = files
+        .iter()
+        .map(|(path, text)| (path.as_path(), text.text()));
+    Some(AsWritten::of(files))
+}
+
+/// Makes sure that `path` is not the file of an active profile; refuses it as `kind`.
+pub(super) fn is_main(path: &Path, kind: Kind) -> Result<(), Refused> {
+    let Some(main) = main_of(path, &environment()) else {
+        return Ok(());
+    };
+    let (path, main) = (path.display(), main.display());
+    let message = format!("`{path}` is the file of an active profile of `{main}`");
+    Err(Refused::new(kind, message).with_help(format!("name the main file: `{main}`")))
 }

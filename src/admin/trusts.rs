@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::edited::{Setting, trusted_key};
 use super::error::{Kind, Refused};
-use super::profiles::DEPLOYMENT;
+use super::setting::{DEPLOYMENT, Setting, trusted_key};
 use crate::config::AsWritten;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, PublicJwk, VerifyingKey};

@@ -3,8 +3,9 @@
 //! A new text is written to a file of its own beside the old one, mode 0600 before its first byte,
 //! flushed to the disk, then renamed over the old one; a crash leaves the old or the new text.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Component, Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
@@ -23,31 +24,21 @@ pub enum Privacy {
     Public,
 }
 
-/// What to do where a file is there already.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Existing {
-    /// Leave it and fail.
-    Refuse,
-    /// Put the new text in its place, keeping its owner, and its mode as far as [`Privacy`] lets it.
-    Replace,
-}
-
 /// Writes `bytes` to `path`, whole or not at all. Symbolic links are followed.
+///
+/// With `force` a file that is there is replaced, keeping its owner, and its mode as far as
+/// [`Privacy`] lets it.
 ///
 /// # Errors
 ///
 /// When the file is there and must not be replaced, or the system refuses.
-pub fn write(
-    path: &Path,
-    bytes: &[u8],
-    privacy: Privacy,
-    existing: Existing,
-) -> Result<(), WriteError> {
-    let _lock = FolderLock::acquire(path)?;
+pub fn write(path: &Path, bytes: &[u8], privacy: Privacy, force: bool) -> Result<(), WriteError> {
+    let _lock = FolderLock::acquire(folder_of(&follow(path)?))?;
     let staged = Staged::new(path, bytes, privacy)?;
-    match existing {
-        Existing::Refuse => staged.commit_new(),
-        Existing::Replace => staged.commit().map(drop),
+    if force {
+        staged.commit().map(drop)
+    } else {
+        staged.commit_new()
     }
 }
 
@@ -95,12 +86,7 @@ impl Staged {
     /// When the folder cannot be written to, or the file's owner cannot be kept.
     pub fn new(path: &Path, bytes: &[u8], privacy: Privacy) -> Result<Self, WriteError> {
         let target = follow(path)?;
-        let io = || WriteError::io(&target);
-        let mut new = beside(&target).map_err(io())?;
-        // Not by way of `NamedTempFile`, which adds its own path to errors.
-        new.as_file_mut().write_all(bytes).map_err(io())?;
-        take_over(new.as_file(), &target, privacy).map_err(io())?;
-        new.as_file().sync_all().map_err(io())?;
+        let new = write_beside(&target, bytes, privacy).map_err(WriteError::io(&target))?;
         kill_point();
         Ok(Self { target, new })
     }
@@ -109,7 +95,7 @@ impl Staged {
     fn commit_new(self) -> Result<(), WriteError> {
         let Self { target, new } = self;
         new.persist_noclobber(&target).map_err(|error| {
-            if error.error.kind() == io::ErrorKind::AlreadyExists {
+            if error.error.kind() == ErrorKind::AlreadyExists {
                 WriteError::Exists(target.clone())
             } else {
                 WriteError::io(&target)(error.error)
@@ -158,38 +144,29 @@ impl Committed {
 
 /// A folder in which no other countersign writes until this is dropped.
 #[derive(Debug)]
-pub struct FolderLock {
-    folder: Option<File>,
-}
+pub struct FolderLock(File);
 
 impl FolderLock {
-    /// Locks the folder that holds `path`, for as long as the value lives.
+    /// Locks `folder`, for as long as the value lives.
     ///
     /// # Errors
     ///
     /// When another process holds it, or the folder cannot be opened.
-    pub fn acquire(path: &Path) -> Result<Self, WriteError> {
-        let target = follow(path)?;
-        let folder = folder_of(&target);
-        if cfg!(not(unix)) {
-            return Ok(Self { folder: None });
-        }
-        let file = File::open(folder).map_err(WriteError::io(&target))?;
+    pub fn acquire(folder: &Path) -> Result<Self, WriteError> {
+        let file = File::open(folder).map_err(WriteError::io(folder))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { folder: Some(file) }),
-            Err(fs::TryLockError::WouldBlock) => Err(WriteError::Busy(folder.to_owned())),
-            Err(fs::TryLockError::Error(error)) => Err(WriteError::io(&target)(error)),
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(WriteError::Busy(folder.to_owned())),
+            Err(TryLockError::Error(error)) => Err(WriteError::io(folder)(error)),
         }
     }
 }
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
-        // A process that was just started shares the file until it runs its own program.
-        if let Some(folder) = &self.folder {
-            // Closing it says the same, if later.
-            let _ = folder.unlock();
-        }
+        // A process that was just started shares the file until it runs its own program. Closing it
+        // says the same, if later.
+        let _ = self.0.unlock();
     }
 }
 
@@ -244,15 +221,17 @@ fn place(path: &Path) -> PathBuf {
     place
 }
 
-/// Makes an empty file in the folder of `target`, readable by its owner alone.
-fn beside(target: &Path) -> io::Result<NamedTempFile> {
-    named_beside(target, |name| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(name)
-    })
+/// Writes `bytes` to a file in the folder of `target`, readable by its owner alone until it takes
+/// over the mode of the file at `target`.
+fn write_beside(target: &Path, bytes: &[u8], privacy: Privacy) -> io::Result<NamedTempFile> {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let mut new = named_beside(target, |name| options.open(name))?;
+    // Not by way of `NamedTempFile`, which adds its own path to errors.
+    new.as_file_mut().write_all(bytes)?;
+    take_over(new.as_file(), target, privacy)?;
+    new.as_file().sync_all()?;
+    Ok(new)
 }
 
 /// Makes something with a new name in the folder of `target`.
@@ -273,13 +252,11 @@ fn named_beside<T>(
 
 /// Gives the file at `target` a second name, so that it outlives being replaced.
 fn keep(target: &Path) -> io::Result<Option<TempPath>> {
-    match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-        Ok(_) => {}
+    match named_beside(target, |name| fs::hard_link(target, name)) {
+        Ok(second) => Ok(Some(second.into_temp_path())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
-    let second = named_beside(target, |name| fs::hard_link(target, name))?;
-    Ok(Some(second.into_temp_path()))
 }
 
 /// Prefix of the names that exist only while something is being written.
@@ -293,9 +270,6 @@ const RANDOM: usize = 6;
 ///
 /// The caller holds the folder's lock. What cannot be removed stays.
 pub(super) fn sweep(folder: &Path) {
-    if cfg!(not(unix)) {
-        return;
-    }
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
@@ -313,31 +287,20 @@ pub(super) fn sweep(folder: &Path) {
 }
 
 /// Gives `new` the owner and mode of the file at `target`, or the mode of a new file.
-#[cfg(unix)]
 fn take_over(new: &File, target: &Path, privacy: Privacy) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
-
-    let old = match fs::metadata(target) {
-        Ok(old) => old,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return match privacy {
-                Privacy::Private | Privacy::Owner => Ok(()),
-                Privacy::Public => new.set_permissions(Permissions::from_mode(0o644)),
-            };
+    let mode = match fs::metadata(target) {
+        Ok(old) => {
+            let own = new.metadata()?;
+            if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+                fchown(new, Some(old.uid()), Some(old.gid()))?;
+            }
+            mode_after(old.mode(), privacy)
         }
-        Err(error) => return Err(error),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Err(_) if privacy == Privacy::Public => 0o644,
+        Err(_) => 0o600,
     };
-    let own = new.metadata()?;
-    if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
-        fchown(new, Some(old.uid()), Some(old.gid()))?;
-    }
-    let mode = mode_after(old.mode(), privacy);
     new.set_permissions(Permissions::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn take_over(_: &File, _: &Path, _: Privacy) -> io::Result<()> {
-    Ok(())
 }
 
 /// Returns the permission bits of a file after it was written.
@@ -351,13 +314,7 @@ pub fn mode_after(mode: u32, privacy: Privacy) -> u32 {
 
 /// Makes the names in the folder of `target` survive a crash.
 fn sync_folder(target: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        OpenOptions::new()
-            .read(true)
-            .open(folder_of(target))?
-            .sync_all()?;
-    }
-    Ok(())
+    File::open(folder_of(target))?.sync_all()
 }
 
 /// Where a test may kill the process; nothing else can.

@@ -55,7 +55,7 @@ impl How {
         shown: &str,
         console: &Console,
     ) -> Result<(), Failure> {
-        let mut files = change.files().iter();
+        let mut files = change.files.iter();
         let modifies = files.any(|file| file.is_there() && !file.is_empty());
         if !modifies || self.dry_run || self.yes {
             return Ok(());
@@ -86,8 +86,8 @@ pub(super) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> St
             (true, Some((before, after))) => format!("changed, mode {before:04o} → {after:04o}"),
         };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "\n{}  ({state})", file.path().display());
-        for change in file.changes() {
+        let _ = writeln!(text, "\n{}  ({state})", file.path.display());
+        for change in &file.changes {
             let (sign, _) = sign_and_word(change.kind);
             let _ = match change.kind {
                 ChangeKind::Removed => writeln!(text, "  {sign} {}", change.key),
@@ -110,11 +110,11 @@ fn sign_and_word(kind: ChangeKind) -> (char, &'static str) {
 pub(super) fn files_in_json<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> Value {
     let changed = files.into_iter().filter(|file| !file.is_empty());
     let files = changed.map(|file| {
-        let settings = file.changes().iter().map(|change| {
+        let settings = file.changes.iter().map(|change| {
             let (_, word) = sign_and_word(change.kind);
             json!({ "key": change.key, "value": change.shown, "change": word })
         });
-        let path = file.path().display().to_string();
+        let path = file.path.display().to_string();
         json!({ "file": path, "changes": settings.collect::<Value>() })
     });
     files.collect()
@@ -134,7 +134,7 @@ pub(super) fn warn_of_variables<'a>(
 ) {
     for file in files {
         for (variable, setting) in file.overridden_by() {
-            let path = file.path().display();
+            let path = file.path.display();
             console.warn(&format!(
                 "the environment variable `{variable}` overrides `{setting}` in `{path}`: a module \
                  that is started with it ignores that setting of the file"

@@ -184,13 +184,13 @@ fn consequences(removed: &Removed) -> String {
 }
 
 fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> Answer {
-    warn_of_variables(change.files(), console);
-    let changes = changes(change.files());
+    warn_of_variables(&change.files, console);
+    let changes = changes(&change.files);
     let written = how.apply(change, &changes, console)?;
-    let findings = change.findings().iter();
+    let findings = change.findings.iter();
     console.findings(findings.filter(|found| found.severity() == Severity::Warning));
     let text = format!("{heading}{changes}{}", how.ending(change.is_empty()));
-    let report = json!({ "written": written, "files": files_in_json(change.files()) });
+    let report = json!({ "written": written, "files": files_in_json(&change.files) });
     console.reply(text.trim_start_matches('\n'), &report)?;
     Ok(Exit::Done)
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::input;
 use super::output::{Answer, Console, Exit, Failure};
 use crate::admin::WriteError;
-use crate::admin::write::{Existing, Privacy, same_file, write};
+use crate::admin::write::{Privacy, same_file, write};
 use crate::diagnostic::quote;
 use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use crate::secret::Secret;
@@ -181,12 +181,7 @@ impl Encoded {
     }
 
     fn write(&self, path: &Path, force: bool, console: &Console) -> Result<(), Failure> {
-        let existing = if force {
-            Existing::Replace
-        } else {
-            Existing::Refuse
-        };
-        write(path, &self.bytes, self.privacy, existing)?;
+        write(path, &self.bytes, self.privacy, force)?;
         let what = match self.privacy {
             Privacy::Public => "public",
             Privacy::Owner | Privacy::Private => "private, mode 0600",

@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     for (side, file) in sides(&plan) {
         remark(side, file, console);
     }
-    let findings = change.findings();
+    let findings = &change.findings;
     let ending = if written {
         format!(
             "checked both files, each against the other: {}, {}\n{}",
@@ -55,14 +55,14 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 
 /// Returns the sides, each with its file.
 fn sides(plan: &Plan) -> impl Iterator<Item = (&Side, &EditedFile)> {
-    plan.sides.iter().zip(plan.change.files())
+    plan.sides.iter().zip(&plan.change.files)
 }
 
 /// Warns of what the change means for this side's file and process.
 fn remark(side: &Side, file: &EditedFile, console: &Console) {
     let port = side.port;
     if let Some((before, after)) = file.mode_change() {
-        let path = file.path().display();
+        let path = file.path.display();
         console.note(&format!(
             "`{path}` holds a private key: permissions tightened from {before:04o} to {after:04o}; \
              the service's user must be able to read it"
@@ -129,7 +129,7 @@ fn home(path: &Path) -> Option<String> {
 }
 
 fn in_json((side, file): (&Side, &EditedFile)) -> Value {
-    let changes = file.changes().iter().map(|change| {
+    let changes = file.changes.iter().map(|change| {
         let replaces = change.kind != ChangeKind::Added;
         json!({ "key": change.key, "value": change.shown, "replaces": replaces })
     });
@@ -137,7 +137,7 @@ fn in_json((side, file): (&Side, &EditedFile)) -> Value {
         "name": side.name(),
         "fingerprint": side.fingerprint().to_string(),
         "new_key": side.is_key_new,
-        "file": file.path().display().to_string(),
+        "file": file.path.display().to_string(),
         "new_file": !file.is_there(),
         "changes": changes.collect::<Value>(),
     });

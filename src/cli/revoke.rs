@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let plan = revocation::plan(&files.collect::<Vec<_>>(), &which)?;
     let how = &arguments.how;
     let change = &plan.change;
-    let changes = changes(change.files());
+    let changes = changes(&change.files);
     if !change.is_empty() {
         console.present(consequences(&plan).trim_end());
     }
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         "written": how.apply(change, &changes, console)?,
         "in_force": null,
         "keys": keys_in_json(&plan),
-        "files": files_in_json(change.files()),
+        "files": files_in_json(&change.files),
     });
     let mut ended = Ok(None);
     if !how.dry_run {

@@ -114,7 +114,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
         }
         let plan = files.plan(&rotation, step)?;
         if step != opening.step {
-            warn_of_variables(plan.change.files(), console);
+            warn_of_variables(&plan.change.files, console);
         }
         match runtime.block_on(wait::carry_out(&plan, arguments.timeout)) {
             // Another process may rotate the other side. One that takes this step ends this one.

@@ -54,13 +54,22 @@ pub struct Edited {
 
 /// One setting that an [`Edit`] changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Change {
-    /// The setting was not there.
-    Added(String),
+pub struct Change {
+    /// The setting.
+    pub key: String,
+    /// What becomes of it.
+    pub kind: ChangeKind,
+}
+
+/// What becomes of a setting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ChangeKind {
+    /// It was not there.
+    Added,
     /// It was there with another value.
-    Replaced(String),
+    Replaced,
     /// It was there, and is there no more.
-    Removed(String),
+    Removed,
 }
 
 impl Edited {
@@ -122,26 +131,24 @@ impl Edit {
         let mut added: Vec<(&str, &str)> = Vec::new();
         let mut changes = Vec::new();
         for (key, value) in &self.settings {
-            let Some(value) = value else {
-                let there = removed.len();
-                removed.extend(all(&entries, key).map(Entry::line_span));
-                if removed.len() > there {
-                    changes.push(Change::Removed(key.clone()));
+            let kind = match (find(&entries, key), value) {
+                (None, None) => continue,
+                (Some(_), None) => {
+                    removed.extend(all(&entries, key).map(Entry::line_span));
+                    ChangeKind::Removed
                 }
-                continue;
+                (Some(entry), Some(value)) if entry.value() == value.expose() => continue,
+                (Some(entry), Some(value)) => {
+                    replaced.push(replacement(text, entry, value.expose()));
+                    ChangeKind::Replaced
+                }
+                (None, Some(value)) => {
+                    added.push((key, value.expose()));
+                    ChangeKind::Added
+                }
             };
-            let value = value.expose().as_str();
-            match find(&entries, key) {
-                Some(entry) if entry.value() == value => {}
-                Some(entry) => {
-                    replaced.push(replacement(text, entry, value));
-                    changes.push(Change::Replaced(key.clone()));
-                }
-                None => {
-                    added.push((key, value));
-                    changes.push(Change::Added(key.clone()));
-                }
-            }
+            let key = key.clone();
+            changes.push(Change { key, kind });
         }
         if changes.is_empty() {
             return Outcome::Unchanged;

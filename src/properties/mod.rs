@@ -15,7 +15,7 @@ mod source;
 mod tests;
 
 pub use document::Document;
-pub use edit::{Change, Edit, Outcome};
+pub use edit::{ChangeKind, Edit, Outcome};
 pub use entry::{Entry, Span};
 pub use file::{Encoding, FileText, ReadError, ReadFault};
 pub use source::{Content, IndexError, Layer, Layered, Path, Sourced, give_way, indexed};

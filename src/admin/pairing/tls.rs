@@ -9,8 +9,8 @@ use rcgen::{
 };
 
 use crate::admin::change::{NewFile, is_there};
-use crate::admin::edited::Setting;
 use crate::admin::error::{Kind, Refused};
+use crate::admin::setting::Setting;
 use crate::admin::write::{Privacy, folder_of};
 use crate::config::{AsWritten, Home, TlsEnd};
 use crate::diagnostic::redact_name;

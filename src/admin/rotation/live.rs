@@ -3,7 +3,6 @@
 
 mod evidence;
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -41,8 +40,7 @@ const PROBE: Duration = Duration::from_secs(1);
 pub type Answer = Result<String, Doubt>;
 
 /// Why nothing shows that a running module accepts a key.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{why}")]
+#[derive(Clone, Debug)]
 pub struct Doubt {
     /// What kind of reason it is.
     pub kind: DoubtKind,
@@ -74,7 +72,7 @@ impl DoubtKind {
 #[derive(Clone, Debug, Default)]
 pub struct Asking {
     /// Where peers listen, by the name of their deployment.
-    pub addresses: BTreeMap<String, (String, u16)>,
+    pub addresses: Vec<(DeploymentName, (String, u16))>,
     /// Peers that are not asked: they are cut off until their files trust the key.
     pub except: Vec<DeploymentName>,
     /// Whether no module is asked at all.
@@ -152,8 +150,9 @@ impl<'a> Callee<'a> {
             connection.name == deployment.module.as_str()
                 && named.is_none_or(|name| *name == deployment.name)
         });
-        let target = match (asking.addresses.get(deployment.name.as_str()), connection) {
-            (Some((host, port)), _) => Target::new(host, *port),
+        let mut said = asking.addresses.iter().rev();
+        let target = match (said.find(|(name, _)| *name == deployment.name), connection) {
+            (Some((_, (host, port))), _) => Target::new(host, *port),
             (None, Some(connection)) => Target::new(&connection.host, connection.port),
             (None, None) => listener_of(deployment, file)?,
         };

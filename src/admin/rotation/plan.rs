@@ -1,25 +1,22 @@
 //! What each step writes, and in which order.
 
 use std::iter;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 
 use super::files::{NEXT_KEY, Rotation, faults};
 use super::phase::{Phase, Step};
-use crate::admin::change::Change;
-use crate::admin::edited::{
-    EditedFile, OWN_KEY, Setting, new_key, own_key, revoked_key, untrusted_key,
-};
+use crate::admin::change::{Change, EditedFile};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::profiles::{DEPLOYMENT, are_in_main, is_of, variable_above};
-use crate::admin::source::SettingsFile;
+use crate::admin::setting::{
+    DEPLOYMENT, OWN_KEY, Setting, new_key, own_key, revoked_key, untrusted_key, variable_above,
+};
+use crate::admin::source::{SettingsFile, is_of};
 use crate::admin::trusts::trusting_too;
 use crate::config::{self, check_texts};
 use crate::diagnostic::Findings;
 use crate::jose::{Fingerprint, KeyId, SigningKey};
-use crate::properties::FileText;
 use crate::trust::Deployment;
 
 const STATE: &str = "countersign.rotation";
@@ -207,15 +204,12 @@ impl Rotation {
     /// Makes sure that the files of active profiles set nothing that a step reads or writes: only
     /// the main files are changed.
     fn is_in_main_files(&self) -> Result<(), Refused> {
-        are_in_main(&self.owner.path, &self.owner.text, |entry| {
-            is_of(entry, OWN_KEY, &[]) || is_of(entry, STATE, &[])
-        })?;
+        self.owner
+            .alone_has(|entry| is_of(entry, OWN_KEY, &[]) || is_of(entry, STATE, &[]))?;
         for peer in &self.peers {
             if let Some(deployment) = self.deployment(peer) {
                 let name = deployment.name.as_str();
-                are_in_main(&peer.path, &peer.text, |entry| {
-                    is_of(entry, DEPLOYMENT, &[name])
-                })?;
+                peer.alone_has(|entry| is_of(entry, DEPLOYMENT, &[name]))?;
             }
         }
         Ok(())
@@ -224,39 +218,33 @@ impl Rotation {
     /// Reads the new texts in `edited` as if they were the files: they are in `phase`, and none has a
     /// fault that it did not have.
     fn ends_in(&self, phase: Phase, edited: &[EditedFile]) -> Result<(), Refused> {
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        for file in self.files() {
-            let new = edited.iter().find(|new| new.path() == file.path);
+        let mut files = self.files().map(|file| {
+            let new = edited.iter().find(|new| new.path == file.path);
             let text = new.map_or_else(|| Ok(file.text.clone()), EditedFile::after)?;
-            before.push((file.path.clone(), file.text.clone()));
-            after.push((file.path.clone(), text));
-        }
+            SettingsFile::of(&file.path, text)
+        });
+        let owner = files.next().ok_or_else(internal)??;
+        let after = Self::of(owner, files.collect::<Result<_, _>>()?)?;
         // One peer at a time: `check` is stricter about two files than about more.
-        for peer in 1..before.len() {
-            let (had, has) = (with_peer(&before, peer)?, with_peer(&after, peer)?);
+        for (before, peer) in self.peers.iter().zip(&after.peers) {
+            let (had, has) = (self.findings_with(before)?, after.findings_with(peer)?);
             if has.errors() > had.errors() {
                 let message = "the new texts would have faults";
                 return Err(Refused::new(Kind::Internal, message).with_findings(has));
             }
         }
-        let mut files = after
-            .into_iter()
-            .map(|(path, text)| SettingsFile::of(&path, text));
-        let owner = files.next().ok_or_else(internal)??;
-        let after = Self::of(owner, files.collect::<Result<_, _>>()?)?;
         if after.phase() == phase {
             Ok(())
         } else {
             Err(internal())
         }
     }
-}
 
-/// Checks the owner's file, the first of `texts`, with that of the peer at `peer`.
-fn with_peer(texts: &[(PathBuf, FileText)], peer: usize) -> Result<Findings, Refused> {
-    let both = [texts.first(), texts.get(peer)];
-    let both: Vec<_> = both.into_iter().flatten().cloned().collect();
-    Ok(check_texts(&both, &config::environment(), &[])?.findings)
+    /// Checks the owner's file with that of `peer`.
+    fn findings_with(&self, peer: &SettingsFile) -> Result<Findings, Refused> {
+        let both = [&self.owner, peer].map(|file| (file.path.clone(), file.text.clone()));
+        Ok(check_texts(&both, &config::environment(), &[])?.findings)
+    }
 }
 
 fn internal() -> Refused {

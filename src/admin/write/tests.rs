@@ -13,15 +13,11 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-#[cfg(unix)]
 fn mode(path: &Path) -> u32 {
-    use std::os::unix::fs::PermissionsExt as _;
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-#[cfg(unix)]
 fn chmod(path: &Path, mode: u32) {
-    use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
@@ -29,53 +25,50 @@ fn chmod(path: &Path, mode: u32) {
 fn an_existing_file_is_left_alone_unless_told() {
     let folder = folder();
     let path = folder.path().join("key.jwk");
-    write(&path, b"old", Privacy::Private, Existing::Refuse).unwrap();
+    write(&path, b"old", Privacy::Private, false).unwrap();
 
-    let refused = write(&path, b"new", Privacy::Private, Existing::Refuse);
+    let refused = write(&path, b"new", Privacy::Private, false);
 
     assert!(matches!(refused, Err(WriteError::Exists(_))));
     assert_eq!(fs::read(&path).unwrap(), b"old");
-    write(&path, b"new", Privacy::Private, Existing::Replace).unwrap();
+    write(&path, b"new", Privacy::Private, true).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"new");
     assert_eq!(names(folder.path()), ["key.jwk"]);
 }
 
 #[test]
-#[cfg(unix)]
 fn a_new_private_file_is_readable_by_its_owner_alone() {
     let folder = folder();
     let private = folder.path().join("private");
     let public = folder.path().join("public");
 
-    write(&private, b"d", Privacy::Private, Existing::Refuse).unwrap();
-    write(&public, b"x", Privacy::Public, Existing::Refuse).unwrap();
+    write(&private, b"d", Privacy::Private, false).unwrap();
+    write(&public, b"x", Privacy::Public, false).unwrap();
 
     assert_eq!(mode(&private), 0o600);
     assert_eq!(mode(&public), 0o644);
 }
 
 #[test]
-#[cfg(unix)]
 fn a_replaced_file_keeps_its_mode_but_a_private_key_hides_from_others() {
     let folder = folder();
     let path = folder.path().join("application.properties");
     fs::write(&path, b"a=1").unwrap();
     chmod(&path, 0o664);
 
-    write(&path, b"a=2", Privacy::Public, Existing::Replace).unwrap();
+    write(&path, b"a=2", Privacy::Public, true).unwrap();
     assert_eq!(mode(&path), 0o664);
 
-    write(&path, b"d=2", Privacy::Private, Existing::Replace).unwrap();
+    write(&path, b"d=2", Privacy::Private, true).unwrap();
     assert_eq!(mode(&path), 0o640);
 
-    write(&path, b"d=3", Privacy::Owner, Existing::Replace).unwrap();
+    write(&path, b"d=3", Privacy::Owner, true).unwrap();
     assert_eq!(mode(&path), 0o600);
 }
 
 #[test]
-#[cfg(unix)]
 fn a_replaced_file_keeps_its_owner_and_group() {
-    use std::os::unix::fs::{MetadataExt as _, chown};
+    use std::os::unix::fs::chown;
 
     let folder = folder();
     let path = folder.path().join("application.properties");
@@ -85,7 +78,7 @@ fn a_replaced_file_keeps_its_owner_and_group() {
         return;
     }
 
-    write(&path, b"d=2", Privacy::Private, Existing::Replace).unwrap();
+    write(&path, b"d=2", Privacy::Private, true).unwrap();
 
     let about = fs::metadata(&path).unwrap();
     assert_eq!((about.uid(), about.gid()), (4711, 4712));
@@ -93,20 +86,19 @@ fn a_replaced_file_keeps_its_owner_and_group() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_symbolic_link_stays_and_its_file_is_written() {
     let folder = folder();
     fs::create_dir(folder.path().join("real")).unwrap();
     let link = folder.path().join("link");
     std::os::unix::fs::symlink("real/file", &link).unwrap();
 
-    write(&link, b"text", Privacy::Private, Existing::Replace).unwrap();
+    write(&link, b"text", Privacy::Private, true).unwrap();
 
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read(folder.path().join("real/file")).unwrap(), b"text");
     let circle = folder.path().join("circle");
     std::os::unix::fs::symlink("circle", &circle).unwrap();
-    let refused = write(&circle, b"x", Privacy::Private, Existing::Replace);
+    let refused = write(&circle, b"x", Privacy::Private, true);
     assert!(matches!(refused, Err(WriteError::Link(_))));
 }
 
@@ -150,17 +142,15 @@ fn a_staged_file_that_is_given_up_leaves_nothing() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_second_writer_is_told_that_the_folder_is_busy() {
     let folder = folder();
-    let path = folder.path().join("application.properties");
-    let first = FolderLock::acquire(&path).unwrap();
+    let first = FolderLock::acquire(folder.path()).unwrap();
 
-    let second = FolderLock::acquire(&path);
+    let second = FolderLock::acquire(folder.path());
 
     assert!(matches!(second, Err(WriteError::Busy(_))));
     drop(first);
-    FolderLock::acquire(&path).unwrap();
+    FolderLock::acquire(folder.path()).unwrap();
 }
 
 #[test]
@@ -168,7 +158,7 @@ fn a_folder_that_is_not_there_is_an_error_of_the_system() {
     let folder = folder();
 
     let path = folder.path().join("missing/file");
-    let result = write(&path, b"x", Privacy::Private, Existing::Refuse);
+    let result = write(&path, b"x", Privacy::Private, false);
 
     assert!(matches!(result, Err(WriteError::Io { .. })));
 }

@@ -43,7 +43,7 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
 }
 
 fn present(plan: &Plan, console: &Console) {
-    let mut text = changes(plan.change.files());
+    let mut text = changes(&plan.change.files);
     for side in &plan.sides {
         text += &new_files(side.tls_files());
     }
@@ -96,7 +96,7 @@ fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
     if !how.dry_run {
         change.carry_out()?;
     }
-    let findings = change.findings();
+    let findings = &change.findings;
     console.findings(findings.iter().filter(|f| f.severity() == Severity::Error));
     let side = plan.sides.first();
     let block = side.map(|side| side.hand_over.block());
@@ -108,7 +108,7 @@ fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
         "written": how.writes(change.is_empty()),
         "block": block,
         "words": words,
-        "files": files_in_json(change.files()),
+        "files": files_in_json(&change.files),
     });
     console.reply(block.unwrap_or_default(), &report)?;
     ended("written", "the", findings)

@@ -1,6 +1,5 @@
 //! What `rotate` is given, and why it does not do it.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -178,10 +177,8 @@ impl StepArguments {
     }
 
     pub(super) fn asking(&self) -> Asking {
-        let addresses = self.peer_address.iter();
-        let addresses = addresses.map(|(name, place)| (name.to_string(), place.clone()));
         Asking {
-            addresses: addresses.collect::<BTreeMap<_, _>>(),
+            addresses: self.peer_address.clone(),
             except: self.except.clone(),
             offline: self.offline,
         }
@@ -198,7 +195,7 @@ impl StepArguments {
 
     /// Shows the plan and asks, unless the arguments answer already.
     pub(super) fn confirm(&self, plan: &Plan, console: &Console) -> Result<(), Failure> {
-        let files = plan.change.files();
+        let files = &plan.change.files;
         warn_of_variables(files, console);
         self.how.confirm(&plan.change, &changes(files), console)
     }

@@ -15,7 +15,7 @@ use crate::trust::Deployment;
 
 /// Writes what a step changed, and what comes next.
 pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> String {
-    let mut text = heading(after) + &changes(plan.change.files());
+    let mut text = heading(after) + &changes(&plan.change.files);
     if plan.change.is_empty() {
         text += "\nnothing to do\n";
     } else if arguments.how.dry_run {
@@ -184,7 +184,7 @@ pub(super) fn step_in_json(plan: &Plan, after: &Rotation, arguments: &StepArgume
     add(&mut json, "step", plan.step.as_str());
     add(&mut json, "written", written);
     if !plan.change.is_empty() {
-        add(&mut json, "files", files_in_json(plan.change.files()));
+        add(&mut json, "files", files_in_json(&plan.change.files));
     }
     json
 }

@@ -1,6 +1,12 @@
 use std::path::Path;
 
-use crate::properties::{Change, Document, Edit, Outcome};
+use crate::properties::edit::Change;
+use crate::properties::{ChangeKind, Document, Edit, Outcome};
+
+fn change(key: &str, kind: ChangeKind) -> Change {
+    let key = key.to_owned();
+    Change { key, kind }
+}
 
 fn set(text: &str, settings: &[(&str, &str)]) -> String {
     let mut edit = Edit::new();
@@ -81,8 +87,8 @@ fn heading_stands_above_what_is_appended_and_only_then() {
     assert_eq!(
         edited.changes(),
         [
-            Change::Added("a".to_owned()),
-            Change::Replaced("b".to_owned())
+            change("a", ChangeKind::Added),
+            change("b", ChangeKind::Replaced)
         ]
     );
 
@@ -186,7 +192,7 @@ fn remove(text: &str, key: &str) -> String {
     match edit.apply(text) {
         Outcome::Unchanged => text.to_owned(),
         Outcome::Changed(edited) => {
-            assert_eq!(edited.changes(), [Change::Removed(key.to_owned())]);
+            assert_eq!(edited.changes(), [change(key, ChangeKind::Removed)]);
             assert!(matches!(edit.apply(edited.text()), Outcome::Unchanged));
             edited.text().to_owned()
         }
