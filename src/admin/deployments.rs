@@ -1,30 +1,308 @@
-//! The deployments that one file trusts: added from a public key, and removed.
+//! The deployments that one file trusts, as it is written: what it must say to trust another one,
+//! and to trust one no more.
+
+use std::path::{Path, PathBuf};
 
 use super::change::{Change, ChangeKind, EditedFile};
 use super::error::{Kind, Refused};
-use super::setting::{ADDED, DEPLOYMENT, Setting};
+use super::setting::{ADDED, DEPLOYMENT, Setting, trusted_key};
 use super::source::{SettingsFile, is_of};
-pub use super::trusts::Peer;
-use super::trusts::ROLES;
 use crate::config::AsWritten;
-use crate::identity::{DeploymentName, Role};
-use crate::jose::published;
-use crate::properties::name::{Name, Pattern, uniform};
-use crate::properties::{Document, Entry};
-use crate::trust::Deployment;
+use crate::identity::{DeploymentName, Environment, ModuleType, Role};
+use crate::jose::{KeyId, PublicJwk, VerifyingKey, published};
+use crate::properties::Entry;
+use crate::properties::name::{Name, Pattern, same, uniform};
+use crate::trust::{Deployment, TrustedKey};
 
+const DEPLOYMENTS: &str = "ataccama.one.platform.deployments";
+const KEYS: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys";
+const MODULE: &str = "ataccama.one.platform.deployments.<name>.module";
+const ENVIRONMENT: &str = "ataccama.one.platform.deployments.<name>.environment";
+const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
 const EXTRAS: &str = "countersign.deployments.<name>";
 const CONNECTION: &str = "countersign.client.connection.<c>.deployment";
 
-/// What a deployment is for, and would be missed for.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Removed {
-    /// The deployment.
-    pub name: DeploymentName,
-    /// The configured fingerprints of its keys that are not revoked.
-    pub keys: Vec<String>,
-    /// The connections of this module that name it.
-    pub connections: Vec<String>,
+/// A module that a file is to trust.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// What the file calls it.
+    pub name: &'a DeploymentName,
+    /// Its type.
+    pub module: &'a ModuleType,
+    /// Its environment; none where the file may say any or none.
+    pub environment: Option<&'a Environment>,
+    /// Its public key.
+    pub key: &'a VerifyingKey,
+    /// The `kid` of its tokens.
+    pub key_id: &'a KeyId,
+    /// What the key is called, where the file does not have it; by default `key`.
+    pub key_name: Option<&'a str>,
+    /// The roles that it is to have there.
+    pub roles: &'a [Role],
+}
+
+/// A trusted key as a file describes it.
+#[derive(Debug)]
+pub(super) struct WrittenKey {
+    /// The name of its deployment, as written.
+    pub(super) deployment: String,
+    /// Its own name, as written.
+    pub(super) name: String,
+    pub(super) fingerprint: Option<String>,
+    /// The key and the `kid` in its content, if that can be read.
+    pub(super) content: Option<(VerifyingKey, Option<KeyId>)>,
+    /// The word of `is-revoked`.
+    pub(super) is_revoked: Option<String>,
+    /// Whether a module takes the word for a revocation: anything but a plain "no".
+    pub(super) revoked: bool,
+}
+
+impl WrittenKey {
+    fn read(file: &AsWritten, deployment: &str, name: &str, taken: Option<&TrustedKey>) -> Self {
+        let members = ["fingerprint", "content", "is-revoked"];
+        let [fingerprint, content, is_revoked] =
+            members.map(|member| file.text(&format!("{KEYS}.<key>.{member}"), &[deployment, name]));
+        let jwk = content.and_then(|content| PublicJwk::parse(content).ok());
+        let no = ["false", "no", "off", "0"];
+        let mut read = Self {
+            deployment: deployment.to_owned(),
+            name: name.to_owned(),
+            fingerprint: fingerprint.map(str::to_owned),
+            content: jwk.map(|jwk| (jwk.key, jwk.kid)),
+            revoked: is_revoked
+                .is_some_and(|word| !no.iter().any(|no| word.eq_ignore_ascii_case(no))),
+            is_revoked: is_revoked.map(str::to_owned),
+        };
+        if let Some(key) = taken {
+            read.fingerprint = Some(key.key_id.to_string());
+            read.content = Some((key.key.clone(), None));
+            read.revoked = key.revoked;
+            read.is_revoked.get_or_insert_with(|| "false".to_owned());
+        }
+        read
+    }
+
+    /// Returns `true` if this is `key`: by its content, or by its fingerprint where the content
+    /// cannot be read.
+    fn is(&self, key: &VerifyingKey) -> bool {
+        match &self.content {
+            Some((known, _)) => known == key,
+            None => self.fingerprint.as_deref() == Some(&key.fingerprint().to_string()),
+        }
+    }
+}
+
+/// The deployments that a file trusts, those with faults too.
+///
+/// What a module reads replaces what is written where it takes the deployment: placeholders are
+/// resolved, and the files of active profiles stand above the main file.
+#[derive(Debug)]
+pub(super) struct Trusts {
+    path: PathBuf,
+    pub(super) file: AsWritten,
+    /// As a module reads them; none where only what is written counts.
+    taken: Vec<Deployment>,
+    /// The keys of all deployments, sorted by their names.
+    pub(super) keys: Vec<WrittenKey>,
+}
+
+impl Trusts {
+    /// Reads `text`, that of the file at `path`, of which a module reads `taken`.
+    pub(super) fn read(path: &Path, text: &str, taken: &[Deployment]) -> Self {
+        let file = AsWritten::parse(path, text);
+        let mut keys = Vec::new();
+        for deployment in file.names(DEPLOYMENTS, &[]) {
+            let known = taken
+                .iter()
+                .find(|known| same(known.name.as_str(), deployment));
+            for name in file.names(KEYS, &[deployment]) {
+                let mut taken = known.iter().flat_map(|known| &known.keys);
+                let taken = taken.find(|key| same(&key.name, name));
+                keys.push(WrittenKey::read(&file, deployment, name, taken));
+            }
+        }
+        keys.sort_by_cached_key(|key| (uniform(&key.deployment), uniform(&key.name)));
+        Self {
+            path: path.to_owned(),
+            taken: taken.to_vec(),
+            file,
+            keys,
+        }
+    }
+
+    fn taken(&self, name: &str) -> Option<&Deployment> {
+        let mut taken = self.taken.iter();
+        taken.find(|known| same(known.name.as_str(), name))
+    }
+
+    /// Returns the module type of the deployment `name`.
+    pub(super) fn module(&self, name: &str) -> Option<&str> {
+        match self.taken(name) {
+            Some(taken) => Some(taken.module.as_str()),
+            None => self.file.text(MODULE, &[name]),
+        }
+    }
+
+    /// Returns the environment of the deployment `name`.
+    pub(super) fn environment(&self, name: &str) -> Option<&str> {
+        match self.taken(name) {
+            Some(taken) => taken.environment.as_ref().map(Environment::as_str),
+            None => self.file.text(ENVIRONMENT, &[name]),
+        }
+    }
+
+    /// Returns the name of the deployment that has `key`, as written.
+    pub(super) fn owner_of(&self, key: &VerifyingKey) -> Option<&str> {
+        let owned = self.keys.iter().find(|known| known.is(key))?;
+        Some(&owned.deployment)
+    }
+
+    /// Returns what the file must say to trust `peer`. What it says already is left out.
+    pub(super) fn settings_for(&self, peer: &Peer<'_>) -> Result<Vec<Setting>, Refused> {
+        let (path, name) = (self.path.display(), peer.name.as_str());
+        let owner = self.owner_of(peer.key);
+        if let Some(owner) = owner.filter(|owner| !same(owner, name)) {
+            return Err(other_owner(&self.path, owner, peer.name));
+        }
+        let mut names = self.file.names(DEPLOYMENTS, &[]).iter();
+        let written = names.find(|written| same(written, name));
+        let written = written.map_or(name, String::as_str);
+        let prefix = Pattern::new(DEPLOYMENT).with_keys(&[written.to_owned()]);
+        let mut settings = Vec::new();
+        let module = peer.module.as_str();
+        match self.module(written).filter(|found| !found.is_empty()) {
+            Some(found) if found == module => {}
+            Some(found) => {
+                let message =
+                    format!("`{path}` has `{name}` with the module `{found}`, not `{module}`");
+                return Err(Refused::new(Kind::Taken, message).with_help(
+                    "choose another name for the new deployment, or remove that deployment first",
+                ));
+            }
+            None => settings.push(Setting::new(format!("{prefix}.module"), module)),
+        }
+        if let Some(wanted) = peer.environment.map(Environment::as_str)
+            && self.environment(written) != Some(wanted)
+        {
+            settings.push(Setting::new(format!("{prefix}.environment"), wanted));
+        }
+        settings.extend(self.key_settings(peer, written)?);
+        settings.extend(self.role_settings(peer, written));
+        Ok(settings)
+    }
+
+    /// Returns fingerprint, content and revocation of the key where they are not right yet in the
+    /// deployment `written`.
+    fn key_settings(&self, peer: &Peer<'_>, written: &str) -> Result<Vec<Setting>, Refused> {
+        let mut known = self.keys.iter().filter(|key| key.deployment == written);
+        let Some(present) = known.find(|key| key.is(peer.key)) else {
+            let name = self.new_key_name(peer, written)?;
+            return Ok(trusted_key(written, name, peer.key, peer.key_id).into());
+        };
+        if present.revoked {
+            return Err(revoked(&self.path, peer.name));
+        }
+        let kid = present.content.as_ref().map(|(_, kid)| kid.as_ref());
+        let kept = [
+            present.fingerprint.as_deref() == Some(peer.key_id.as_str()),
+            kid.is_some_and(|kid| kid.is_none_or(|kid| kid == peer.key_id)),
+            present.is_revoked.is_some(),
+        ];
+        let settings = trusted_key(written, &present.name, peer.key, peer.key_id);
+        let missing = settings.into_iter().zip(kept).filter(|(_, kept)| !kept);
+        Ok(missing.map(|(setting, _)| setting).collect())
+    }
+
+    /// Chooses the name of a key that the deployment `written` does not have yet.
+    fn new_key_name<'p>(&self, peer: &Peer<'p>, written: &str) -> Result<&'p str, Refused> {
+        let mut known = self.keys.iter().filter(|key| key.deployment == written);
+        let (path, name) = (self.path.display(), peer.name);
+        let (message, help) = match peer.key_name {
+            Some(key) if known.any(|known| same(&known.name, key)) => (
+                format!("`{path}` has another key called `{key}` for `{name}`"),
+                "choose another `--key-name`",
+            ),
+            Some(key) => return Ok(key),
+            None if known.next().is_none() => return Ok("key"),
+            // A second key makes two modules one, unless it is the same module's: the operator must
+            // ask for that.
+            None => (
+                format!("`{path}` trusts another key as `{name}`"),
+                "another module? give it a name of its own. The same one with a second key? say so \
+                 with `--key-name key2`",
+            ),
+        };
+        Err(Refused::new(Kind::OtherKey, message).with_help(help))
+    }
+
+    /// Returns the settings that give the deployment `written` the roles that it does not have.
+    fn role_settings(&self, peer: &Peer<'_>, written: &str) -> Vec<Setting> {
+        let mut roles = Vec::new();
+        let mut is_one_setting = false;
+        // The first index that is free.
+        let mut next: usize = 0;
+        for (index, entry) in self.file.all(ROLES, &[written]) {
+            match index.map(str::parse::<usize>) {
+                None => is_one_setting = true,
+                Some(index) => next = next.max(index.unwrap_or_default().saturating_add(1)),
+            }
+            let listed = entry.value().split(',').map(str::trim);
+            roles.extend(listed.filter(|role| !role.is_empty()));
+        }
+        let mut held = roles.clone();
+        let taken = self.taken(written).into_iter();
+        held.extend(taken.flat_map(|taken| taken.roles.iter().map(Role::as_str)));
+        let mut missing: Vec<_> = peer.roles.iter().map(Role::as_str).collect();
+        missing.retain(|role| !held.iter().any(|held| held.eq_ignore_ascii_case(role)));
+        let prefix = Pattern::new(ROLES).with_keys(&[written.to_owned()]);
+        if is_one_setting && !missing.is_empty() {
+            roles.append(&mut missing);
+            return vec![Setting::new(prefix, roles.join(","))];
+        }
+        let numbered = missing.into_iter().zip(next..);
+        numbered
+            .map(|(role, at)| Setting::new(format!("{prefix}[{at}]"), role))
+            .collect()
+    }
+}
+
+fn other_owner(path: &Path, found: &str, wanted: &DeploymentName) -> Refused {
+    let kind = Kind::OtherOwner {
+        path: path.to_owned(),
+        found: found.to_owned(),
+    };
+    let path = path.display();
+    let message = format!("`{path}` trusts this key as `{found}`, not as `{wanted}`");
+    Refused::new(kind, message).with_help(format!(
+        "write `countersign.deployment.name={found}` into its own file, or where that has none \
+         use `--name <module>={found}`; or remove that deployment"
+    ))
+}
+
+/// The file at `path` has revoked the key of `name`.
+pub(super) fn revoked(path: &Path, name: &DeploymentName) -> Refused {
+    let kind = Kind::Revoked {
+        path: path.to_owned(),
+        name: name.to_string(),
+    };
+    let path = path.display();
+    Refused::new(kind, format!("`{path}` has revoked the key of `{name}`"))
+}
+
+/// Returns the settings with which a file that trusts `deployment` trusts `key` of it too.
+pub(super) fn trusting_too(
+    deployment: &Deployment,
+    key: &VerifyingKey,
+    key_id: &KeyId,
+) -> Vec<Setting> {
+    let mut name = "key".to_owned();
+    for number in 2_u32.. {
+        if !deployment.keys.iter().any(|key| same(&key.name, &name)) {
+            break;
+        }
+        name = format!("key{number}");
+    }
+    trusted_key(deployment.name.as_str(), &name, key, key_id).into()
 }
 
 /// Plans that `file` trusts `peer`. Nothing is written; where it is trusted already, the plan is
@@ -48,39 +326,42 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
         return Err(Refused::new(Kind::Taken, message)
             .with_help("name the other module's file, or give the other module's key"));
     }
-    let known = file.find(name);
-    // Misspelt settings count too: they were meant for this deployment.
-    let document = Document::parse(path, file.text.text());
-    let mut entries = document.entries().iter();
-    if known.is_none() && entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()])) {
-        return Err(incomplete(name));
-    }
+    let trusts = Trusts::read(path, file.text.text(), file.deployments());
+    let mut peer = *peer;
     let default = [Role::impersonation()];
-    let roles = match (peer.roles, known) {
-        ([], None) => &default,
-        (roles, _) => roles,
-    };
-    if let Some(known) = known {
-        is_as_asked(known, peer)?;
+    if let Some(known) = file.find(name) {
+        is_as_asked(known, &peer)?;
+    } else {
+        // Misspelt settings count too: they were meant for this deployment.
+        let mut entries = trusts.file.document().entries().iter();
+        if entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()])) {
+            return Err(incomplete(name));
+        }
+        if peer.roles.is_empty() {
+            peer.roles = &default;
+        }
     }
-    let written = AsWritten::parse(path, file.text.text());
-    let settings = Peer { roles, ..*peer }.trusted_by(path, &written, file.deployments());
-    let settings = settings.map_err(|refused| match refused.kind() {
-        Kind::OtherOwner { found, .. } => {
-            let help = format!("use that name, or first: countersign deployment remove {found}");
-            refused.with_help(help)
-        }
-        Kind::Revoked { .. } => {
-            refused.with_help("a revoked key stays revoked: ask for another one")
-        }
-        _ => refused,
-    })?;
+    let settings = trusts
+        .settings_for(&peer)
+        .map_err(|refused| match refused.kind() {
+            Kind::OtherOwner { found, .. } => {
+                let help =
+                    format!("use that name, or first: countersign deployment remove {found}");
+                refused.with_help(help)
+            }
+            Kind::Revoked { .. } => {
+                refused.with_help("a revoked key stays revoked: ask for another one")
+            }
+            _ => refused,
+        })?;
     let text = Some(file.text.clone());
     let change = file.change(EditedFile::plan(path, text, &settings, Some(ADDED)))?;
     // What cannot be read may be another key, or may be this one: a person must decide that.
-    let is_role = |key: &str| Pattern::new(ROLES).matches(&Name::parse(key)).is_some();
+    let roles = Pattern::new(ROLES);
     let mut changes = change.files.iter().flat_map(|file| &file.changes);
-    if changes.any(|change| change.kind == ChangeKind::Replaced && !is_role(&change.key)) {
+    if changes.any(|change| {
+        change.kind == ChangeKind::Replaced && roles.matches(&Name::parse(&change.key)).is_none()
+    }) {
         return Err(incomplete(name));
     }
     Ok(change)
@@ -94,7 +375,7 @@ fn is_as_asked(known: &Deployment, peer: &Peer<'_>) -> Result<(), Refused> {
     let named = keys.find(|key| key.key == *peer.key);
     let (what, found) = match (&known.environment, peer.environment, named, peer.key_name) {
         (Some(found), Some(wanted), ..) if found != wanted => ("environment", found.as_str()),
-        (.., Some(key), Some(wanted)) if uniform(&key.name) != uniform(wanted) => {
+        (.., Some(key), Some(wanted)) if !same(&key.name, wanted) => {
             ("key under the name", key.name.as_str())
         }
         (.., Some(key), _) if key.key_id != *peer.key_id => {
@@ -108,6 +389,17 @@ fn is_as_asked(known: &Deployment, peer: &Peer<'_>) -> Result<(), Refused> {
         .with_help("give what is there, or remove the deployment first"))
 }
 
+/// What a deployment is for, and would be missed for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Removed {
+    /// The deployment.
+    pub name: DeploymentName,
+    /// The configured fingerprints of its keys that are not revoked.
+    pub keys: Vec<String>,
+    /// The connections of this module that name it.
+    pub connections: Vec<String>,
+}
+
 /// Plans that `file` no longer trusts the deployment called `name`. Nothing is written. Comments
 /// stay, but those that this program wrote above what goes.
 ///
@@ -115,22 +407,15 @@ fn is_as_asked(known: &Deployment, peer: &Peer<'_>) -> Result<(), Refused> {
 ///
 /// When nothing in the file is about it, or the new text has a fault that the file does not have.
 pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Removed), Refused> {
-    let calls = |entry: &Entry| {
-        let pattern = Pattern::new(CONNECTION);
-        let found = pattern.matches(&Name::parse(entry.key()))?;
-        let is_named = uniform(entry.value().trim()) == name.uniform();
-        found.keys.into_iter().next().filter(|_| is_named)
-    };
-    let is_about = |entry: &Entry| {
-        let mut patterns = [DEPLOYMENT, EXTRAS].into_iter();
-        patterns.any(|pattern| is_of(entry, pattern, &[name.as_str()])) || calls(entry).is_some()
-    };
-    file.alone_has(is_about)?;
+    file.alone_has(|entry| is_about(entry, name) || connection_to(entry, name).is_some())?;
     let (mut settings, mut connections) = (Vec::new(), Vec::new());
-    let document = Document::parse(&file.path, file.text.text());
-    for entry in document.entries().iter().filter(|entry| is_about(entry)) {
-        settings.push(Setting::removed(entry.key()));
-        connections.extend(calls(entry));
+    let written = AsWritten::parse(&file.path, file.text.text());
+    for entry in written.document().entries() {
+        let connection = connection_to(entry, name);
+        if connection.is_some() || is_about(entry, name) {
+            settings.push(Setting::removed(entry.key()));
+        }
+        connections.extend(connection);
     }
     if settings.is_empty() {
         return Err(not_there(file, name));
@@ -143,6 +428,18 @@ pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Rem
         connections,
     };
     Ok((file.change(file.edited(&settings))?, removed))
+}
+
+fn is_about(entry: &Entry, name: &DeploymentName) -> bool {
+    let mut patterns = [DEPLOYMENT, EXTRAS].into_iter();
+    patterns.any(|pattern| is_of(entry, pattern, &[name.as_str()]))
+}
+
+/// Returns the connection that `entry` leads to the deployment `name`.
+fn connection_to(entry: &Entry, name: &DeploymentName) -> Option<String> {
+    let found = Pattern::new(CONNECTION).matches(&Name::parse(entry.key()))?;
+    let is_named = same(entry.value().trim(), name.as_str());
+    found.keys.into_iter().next().filter(|_| is_named)
 }
 
 /// Refuses a deployment that `file` does not have.

@@ -9,9 +9,12 @@ use crate::properties::{FileText, ReadError};
 /// What would be repaired in some files, and what `check` reports of them afterwards.
 #[derive(Debug)]
 pub struct Fix {
-    change: Change,
-    repairs: Vec<Repair>,
-    report: Report,
+    /// What is written.
+    pub change: Change,
+    /// The repairs, in the order of the files and of their lines.
+    pub repairs: Vec<Repair>,
+    /// What `check` reports of the files as they will be.
+    pub report: Report,
 }
 
 impl Fix {
@@ -23,28 +26,19 @@ impl Fix {
     ///
     /// If a file cannot be read.
     pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, ReadError> {
-        let errors = |path: &Path, text: &FileText| {
-            let file = (path.to_owned(), text.clone());
-            let report = config::check_texts(&[file], environment, &[]);
-            report.map(|report| report.findings.errors())
-        };
-        let mut edited = Vec::new();
-        let mut repairs = Vec::new();
-        let mut texts = Vec::new();
+        let (mut edited, mut repairs, mut texts) = (Vec::new(), Vec::new(), Vec::new());
         for path in files {
             let before = FileText::read(path)?;
-            let fixed = config::fix(path, &before);
-            let after = fixed
-                .as_ref()
-                .map(|fixed| before.edited(fixed.text.expose()));
-            match (fixed, after) {
-                (Some(fixed), Some(after)) if errors(path, &after)? <= errors(path, &before)? => {
+            let mut text = before.clone();
+            if let Some(fixed) = config::fix(path, &before) {
+                let after = before.edited(fixed.text.expose());
+                if errors(path, &after, environment)? <= errors(path, &before, environment)? {
                     edited.push(EditedFile::fixed(path, before, fixed.text.expose()));
                     repairs.extend(fixed.repairs);
-                    texts.push((path.clone(), after));
+                    text = after;
                 }
-                _ => texts.push((path.clone(), before)),
             }
+            texts.push((path.clone(), text));
         }
         Ok(Self {
             report: config::check_texts(&texts, environment, &[])?,
@@ -52,19 +46,14 @@ impl Fix {
             repairs,
         })
     }
+}
 
-    /// Returns what `check` reports of the files as they will be.
-    pub fn report(&self) -> &Report {
-        &self.report
-    }
-
-    /// Returns the repairs, in the order of the files and of their lines.
-    pub fn repairs(&self) -> &[Repair] {
-        &self.repairs
-    }
-
-    /// Returns what is written.
-    pub fn change(&self) -> &Change {
-        &self.change
-    }
+fn errors(
+    path: &Path,
+    text: &FileText,
+    environment: &[(String, String)],
+) -> Result<usize, ReadError> {
+    let file = (path.to_owned(), text.clone());
+    let report = config::check_texts(&[file], environment, &[])?;
+    Ok(report.findings.errors())
 }

@@ -15,7 +15,6 @@ pub mod roster;
 pub mod rotation;
 mod setting;
 mod source;
-mod trusts;
 pub mod write;
 
 pub use change::{Change, ChangeKind, EditedFile};

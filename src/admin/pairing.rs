@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::change::{Change, EditedFile, read};
+use super::deployments::{Peer, Trusts, revoked, trusting_too};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
 use super::setting::{OWN_KEY, PAIRED, Setting, new_key, own_key, private_key};
 use super::source::SettingsFile;
-use super::trusts::{ENVIRONMENT, Peer, keys, owner_of, revoked, trusting_too};
 use super::write::same_file;
-use crate::config::AsWritten;
 use crate::identity::{DeploymentName, Environment, ModuleType, NameError, Role};
 use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey};
 use crate::properties::FileText;
@@ -188,7 +187,7 @@ impl Side {
 struct View<'a> {
     member: &'a Member,
     text: Option<FileText>,
-    file: AsWritten,
+    trusts: Trusts,
     key: Option<(SigningKey, KeyId)>,
 }
 
@@ -226,7 +225,8 @@ fn edited(
 ) -> Result<Vec<EditedFile>, Refused> {
     let mut files = Vec::new();
     for (at, draft) in drafts.iter().enumerate() {
-        let View { member, file, .. } = draft.view;
+        let View { member, trusts, .. } = draft.view;
+        let file = &trusts.file;
         let mut settings = draft.own.clone();
         let peer = other(drafts, at)
             .map(|peer| &peer.side.hand_over)
@@ -257,7 +257,7 @@ impl<'a> Draft<'a> {
         options: &Options,
         made: Option<&Side>,
     ) -> Result<Self, Refused> {
-        let View { member, file, .. } = view;
+        let member = view.member;
         let path = member.path.display();
         let no_name = |error| no_name(&member.path, error);
         let (key, key_id) = view.key_to_use(options)?;
@@ -265,12 +265,9 @@ impl<'a> Draft<'a> {
         if view.key.is_none() {
             own.push(own_key(OWN_KEY, &key, &key_id));
         }
-        let trusted = peer.map(|peer| keys(&peer.file, &[])).unwrap_or_default();
-        let owner = owner_of(&trusted, key.verifying_key());
-        let known = peer
-            .zip(owner)
-            .and_then(|(peer, owner)| peer.file.text(ENVIRONMENT, &[owner]));
-        let known = known.and_then(|known| Environment::new(known).ok());
+        let trusts = peer.map(|peer| &peer.trusts);
+        let owner = trusts.and_then(|trusts| trusts.owner_of(key.verifying_key()));
+        let known = trusts.and_then(|trusts| Environment::new(trusts.environment(owner?)?).ok());
         let environment = match options.environment.clone().or(known) {
             Some(environment) => environment,
             None => Environment::new("dev").map_err(no_name)?,
@@ -293,7 +290,11 @@ impl<'a> Draft<'a> {
         }
         let certificate = match made {
             Some(made) => made.certificate.clone(),
-            None if options.tls => Some(Certificate::settle(&member.path, &deployment, file)?),
+            None if options.tls => Some(Certificate::settle(
+                &member.path,
+                &deployment,
+                &view.trusts.file,
+            )?),
             None => None,
         };
         let port = view.text(GRPC_PORT).and_then(|port| port.parse().ok());
@@ -338,10 +339,8 @@ impl<'a> Draft<'a> {
             let message = format!("both deployments would be called `{}`", own.deployment);
             return Err(Refused::new(Kind::Usage, message));
         }
-        let View { member, file, .. } = self.view;
-        let is_set = file
-            .text(ENVIRONMENT, &[peer.deployment.as_str()])
-            .is_some();
+        let trusts = &self.view.trusts;
+        let is_set = trusts.environment(peer.deployment.as_str()).is_some();
         let given = (!is_set).then_some(&introduction.environment);
         let peer = Peer {
             name: &peer.deployment,
@@ -352,7 +351,7 @@ impl<'a> Draft<'a> {
             key_name: options.key_name.as_deref(),
             roles: std::slice::from_ref(&options.role),
         };
-        peer.trusted_by(&member.path, file, &[])
+        trusts.settings_for(&peer)
     }
 }
 
@@ -360,8 +359,8 @@ impl<'a> View<'a> {
     /// Reads `text`, that of the file of `member`, or the absence of it.
     fn read(member: &'a Member, text: Option<FileText>) -> Result<Self, Refused> {
         let content = text.as_ref().map_or("", FileText::text);
-        let file = AsWritten::parse(&member.path, content);
-        let findings = file.document().findings();
+        let trusts = Trusts::read(&member.path, content, &[]);
+        let findings = trusts.file.document().findings();
         if findings.errors() > 0 {
             let message = "a file has faults that must be fixed first";
             return Err(Refused::new(Kind::Unreadable, message).with_findings(findings));
@@ -370,7 +369,7 @@ impl<'a> View<'a> {
             key: None,
             member,
             text,
-            file,
+            trusts,
         };
         view.key = view.read_own_key()?;
         Ok(view)
@@ -399,7 +398,8 @@ impl<'a> View<'a> {
 
     /// Returns the value of `setting`, if it is set to anything.
     fn text(&self, setting: &str) -> Option<&str> {
-        self.file
+        self.trusts
+            .file
             .text(setting, &[])
             .filter(|value| !value.is_empty())
     }

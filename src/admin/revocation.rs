@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use super::change::{Change, EditedFile};
+use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::rotation::live::{Answer, DoubtKind, ask_own_module, load};
 use super::setting::{TRUSTED_KEY, revoked_key};
 use super::source::{SettingsFile, is_main, read_with_profiles};
-use super::trusts::{MODULE, WrittenKey, keys};
-use crate::config::{self, AsWritten, LoadError, ModuleKind, Settings, environment, main_of};
+use crate::config::{self, LoadError, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact};
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
 use crate::jose::VerifyingKey;
 use crate::properties::FileText;
-use crate::properties::name::uniform;
+use crate::properties::name::same;
 use crate::proto::identity as wire;
 use crate::trust::{Deployment, TrustedKey};
 
@@ -77,30 +77,26 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
     let mut own = None;
     for path in paths {
         let text = FileText::read(path)?;
-        let read = Trusting::read(path, &text);
-        let meant = read.meant(which);
-        if read
-            .checked
-            .as_ref()
-            .is_some_and(|file| which.is_own_key_of(file))
-        {
+        let (checked, trusts) = read(path, &text);
+        let meant: Vec<_> = trusts.keys.iter().filter(|key| which.means(key)).collect();
+        if checked.is_some_and(|file| which.is_own_key_of(&file)) {
             own = own.or(Some(path));
         } else if meant.is_empty() {
             is_in_no_profile(path, &text, which, paths)?;
         }
-        known.extend(read.keys.iter().map(|key| {
+        known.extend(trusts.keys.iter().map(|key| {
             let (name, deployment) = (redact(&key.name), redact(&key.deployment));
             format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
         }));
         // Anything but a plain `true` is written again.
         let open = meant.iter().filter(|key| !is_plainly_revoked(key));
-        let settings: Vec<_> = open
-            .map(|key| revoked_key(&key.deployment, &key.name))
-            .collect();
+        let settings = open.map(|key| revoked_key(&key.deployment, &key.name));
+        let settings: Vec<_> = settings.collect();
+        let keys = meant.iter().map(|key| described(key, &trusts, which));
         files.push(RevokedFile {
             path: path.clone(),
             which: which.clone(),
-            keys: meant.iter().map(|key| read.revoked(key, which)).collect(),
+            keys: keys.collect(),
         });
         edited.push(EditedFile::plan(path, Some(text), &settings, None));
     }
@@ -149,7 +145,8 @@ fn is_in_no_profile(
     given: &[PathBuf],
 ) -> Result<(), Refused> {
     for (path, text) in config::active_files(main, text, &environment())? {
-        if !given.contains(&path) && !Trusting::read(&path, &text).meant(which).is_empty() {
+        let (_, trusts) = read(&path, &text);
+        if !given.contains(&path) && trusts.keys.iter().any(|key| which.means(key)) {
             let what = which.described();
             let path = path.display();
             let message = format!("{what} is in `{path}`, the file of an active profile");
@@ -160,57 +157,34 @@ fn is_in_no_profile(
     Ok(())
 }
 
-/// The keys that a file trusts.
-struct Trusting {
-    file: AsWritten,
-    /// As a module has it, which reads an active profile's file with its main file; none where that
-    /// cannot be found out.
-    checked: Option<SettingsFile>,
-    keys: Vec<WrittenKey>,
+/// Reads the deployments of `text`, that of the file at `path`: as a module has them, which reads an
+/// active profile's with its main file, where that can be found out.
+fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
+    let main = main_of(path, &environment());
+    let main = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
+    let (whole, main) = main.unwrap_or_else(|| (text.clone(), path.to_owned()));
+    let checked = SettingsFile::of(&main, whole).ok();
+    let taken = checked.as_ref().map_or(&[][..], SettingsFile::deployments);
+    let trusts = Trusts::read(path, text.text(), taken);
+    (checked, trusts)
 }
 
-impl Trusting {
-    /// Reads `text`, that of the file at `path`.
-    fn read(path: &Path, text: &FileText) -> Self {
-        let main = main_of(path, &environment());
-        let main = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
-        let (whole, main) = main.unwrap_or_else(|| (text.clone(), path.to_owned()));
-        let checked = SettingsFile::of(&main, whole).ok();
-        let deployments = checked.as_ref().map_or(&[][..], SettingsFile::deployments);
-        let file = AsWritten::parse(path, text.text());
-        Self {
-            keys: keys(&file, deployments),
-            file,
-            checked,
+/// Describes `key`, one of those in `trusts` that are meant.
+fn described(key: &WrittenKey, trusts: &Trusts, which: &Which) -> RevokedKey {
+    let of = key.deployment.as_str();
+    let mut left = Vec::new();
+    for other in trusts.keys.iter().filter(|other| other.deployment == of) {
+        if !other.revoked && !which.means(other) {
+            left.push(redact(&other.name));
         }
     }
-
-    /// Finds the keys that are meant.
-    fn meant(&self, which: &Which) -> Vec<&WrittenKey> {
-        self.keys.iter().filter(|key| which.means(key)).collect()
-    }
-
-    /// Describes `key`, which is revoked with the others that are meant.
-    fn revoked(&self, key: &WrittenKey, which: &Which) -> RevokedKey {
-        let of = key.deployment.as_str();
-        let mut checked = self.checked.iter().flat_map(SettingsFile::deployments);
-        let taken = checked.find(|known| known.name.uniform() == uniform(of));
-        let module = match taken {
-            Some(known) => Some(known.module.as_str()),
-            None => self.file.text(MODULE, &[of]),
-        };
-        let kept = self
-            .keys
-            .iter()
-            .filter(|other| other.deployment == of && !other.revoked && !which.means(other));
-        RevokedKey {
-            deployment: redact(of),
-            is_engine: module == Some("dpe"),
-            name: redact(&key.name),
-            fingerprint: shown_fingerprint(key),
-            was_revoked: is_plainly_revoked(key),
-            left: kept.map(|key| redact(&key.name)).collect(),
-        }
+    RevokedKey {
+        deployment: redact(of),
+        is_engine: trusts.module(of) == Some("dpe"),
+        name: redact(&key.name),
+        fingerprint: shown_fingerprint(key),
+        was_revoked: is_plainly_revoked(key),
+        left,
     }
 }
 
@@ -298,7 +272,7 @@ impl RevokedFile {
         let mut active = listed.iter().filter(|key| !key.revoked);
         let is_accepted = active.any(|listed| {
             let by_itself = match &self.which {
-                Which::Deployment(name, None) => uniform(&listed.deployment) == name.uniform(),
+                Which::Deployment(name, None) => same(&listed.deployment, name.as_str()),
                 Which::Deployment(..) => false,
                 Which::Fingerprint(wanted) => {
                     listed.fingerprint == *wanted || listed.computed_fingerprint == *wanted
@@ -330,9 +304,9 @@ impl RevokedFile {
         let deployments = settings.deployments.iter();
         let all = deployments.flat_map(|d| d.keys.iter().map(move |key| (d, key)));
         all.filter(|(of, key)| {
-            let fingerprint = Some(key.key_id.as_str());
-            let (of, key, name) = (of.name.as_str(), &key.key, &key.name);
-            self.which.is(of, name, fingerprint, Some(key))
+            let names = Some((of.name.as_str(), key.name.as_str()));
+            self.which
+                .is(names, Some(key.key_id.as_str()), Some(&key.key))
         })
     }
 }
@@ -351,45 +325,37 @@ impl Which {
         }
     }
 
+    /// Returns `true` if a key is meant: by the names of its deployment and of itself, or by its
+    /// configured or computed fingerprint.
+    fn is(
+        &self,
+        names: Option<(&str, &str)>,
+        fingerprint: Option<&str>,
+        key: Option<&VerifyingKey>,
+    ) -> bool {
+        match (self, names) {
+            (Self::Fingerprint(wanted), _) => {
+                let computed = key.map(|key| key.fingerprint().to_string());
+                fingerprint == Some(wanted) || computed.as_ref() == Some(wanted)
+            }
+            (Self::Deployment(wanted, wanted_key), Some((deployment, name))) => {
+                let mut wanted_key = wanted_key.iter();
+                same(deployment, wanted.as_str()) && wanted_key.all(|wanted| same(wanted, name))
+            }
+            (Self::Deployment(..), None) => false,
+        }
+    }
+
     fn means(&self, key: &WrittenKey) -> bool {
-        let fingerprint = key.fingerprint.as_deref();
         let known = key.content.as_ref().map(|(key, _)| key);
-        self.is(&key.deployment, &key.name, fingerprint, known)
+        let names = Some((key.deployment.as_str(), key.name.as_str()));
+        self.is(names, key.fingerprint.as_deref(), known)
     }
 
     /// Returns `true` if the key of `file` itself has the fingerprint.
     fn is_own_key_of(&self, file: &SettingsFile) -> bool {
-        let own = file.checked.own.as_ref();
-        own.is_some_and(|(key, key_id)| {
-            self.has_fingerprint(Some(key_id.as_str()), Some(key.verifying_key()))
-        })
-    }
-
-    /// Returns `true` if a trusted key is meant: by names, or by its configured or computed
-    /// fingerprint.
-    fn is(
-        &self,
-        deployment: &str,
-        name: &str,
-        fingerprint: Option<&str>,
-        key: Option<&VerifyingKey>,
-    ) -> bool {
-        match self {
-            Self::Fingerprint(_) => self.has_fingerprint(fingerprint, key),
-            Self::Deployment(wanted, wanted_key) => {
-                let wanted_key = wanted_key.as_ref();
-                uniform(deployment) == wanted.uniform()
-                    && wanted_key.is_none_or(|wanted| uniform(wanted) == uniform(name))
-            }
-        }
-    }
-
-    fn has_fingerprint(&self, configured: Option<&str>, key: Option<&VerifyingKey>) -> bool {
-        let Self::Fingerprint(wanted) = self else {
-            return false;
-        };
-        configured == Some(wanted)
-            || key.is_some_and(|key| key.fingerprint().to_string() == *wanted)
+        let mut own = file.checked.own.iter();
+        own.any(|(key, id)| self.is(None, Some(id.as_str()), Some(key.verifying_key())))
     }
 }
 

@@ -56,11 +56,11 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let environment = config::environment();
     if arguments.fix {
         let fix = Fix::plan(&files, &environment).map_err(|error| cannot(&error))?;
-        let shown = repairs_in_words(fix.repairs());
-        let written = arguments.how.apply(fix.change(), &shown, console)?;
+        let shown = repairs_in_words(&fix.repairs);
+        let written = arguments.how.apply(&fix.change, &shown, console)?;
         return answer(
-            fix.report(),
-            Some((fix.repairs(), written)),
+            &fix.report,
+            Some((&fix.repairs, written)),
             arguments,
             console,
         );

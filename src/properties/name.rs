@@ -11,6 +11,11 @@ pub fn uniform(text: &str) -> String {
         .collect()
 }
 
+/// Returns `true` if `one` and `other` are spellings of one name.
+pub fn same(one: &str, other: &str) -> bool {
+    uniform(one) == uniform(other)
+}
+
 /// Does what [`uniform`] does; most segments of names are in that form as written.
 fn uniform_of(text: &str) -> Cow<'_, str> {
     let is_kept = |byte: u8| byte.is_ascii() && !matches!(byte, b'-' | b'_' | b'A'..=b'Z');

@@ -37,7 +37,7 @@ fn a_plan_writes_nothing_until_it_is_carried_out() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     made.change.carry_out().unwrap();
 
-    assert!(!made.change.is_empty() && made.change.files().iter().all(|file| !file.is_there()));
+    assert!(!made.change.is_empty() && made.change.files.iter().all(|file| !file.is_there()));
     assert!(plan(&members, None, &options()).unwrap().change.is_empty());
 }
 

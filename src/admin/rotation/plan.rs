@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use super::files::{NEXT_KEY, Rotation, faults};
 use super::phase::{Phase, Step};
 use crate::admin::change::{Change, EditedFile};
+use crate::admin::deployments::trusting_too;
 use crate::admin::error::{Kind, Refused};
 use crate::admin::setting::{
     DEPLOYMENT, OWN_KEY, Setting, new_key, own_key, revoked_key, untrusted_key, variable_above,
 };
 use crate::admin::source::{SettingsFile, is_of};
-use crate::admin::trusts::trusting_too;
 use crate::config::{self, check_texts};
 use crate::diagnostic::Findings;
 use crate::jose::{Fingerprint, KeyId, SigningKey};

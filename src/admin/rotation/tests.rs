@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
+use crate::admin::deployments::trusting_too;
 use crate::admin::error::Kind;
 use crate::admin::pairing::{self, Member, Options};
-use crate::admin::trusts::trusting_too;
 use crate::admin::write::kill;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::check;

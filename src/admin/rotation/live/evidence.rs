@@ -3,7 +3,7 @@
 use super::{Answer, Asking, Callee, DoubtKind, kind_of, load};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::rotation::Rotation;
-use crate::config::ModuleKind;
+use crate::config::{ModuleKind, Settings};
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
 
@@ -34,22 +34,20 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
             continue;
         }
         let path = file.map(|file| file.path.as_path());
-        let callee = match &settings {
-            Ok(settings) => Callee::find(settings, deployment, path, asking),
-            Err(doubt) => Err(doubt.clone()),
+        let live = async {
+            let settings = settings.as_ref().map_err(Clone::clone)?;
+            let callee = Callee::find(settings, deployment, path, asking)?;
+            callee.accepts(key).await
         };
-        let live = match callee {
-            Ok(callee) => callee.accepts(key).await,
-            Err(doubt) => Err(doubt),
-        };
+        let answer = live.await;
         let file = file.map(|file| {
             let trusts = rotation.trusts(file, key.0.verifying_key());
             (file.path.display().to_string(), trusts)
         });
-        let kind = live.as_ref().err().map(|doubt| doubt.kind);
+        let kind = answer.as_ref().err().map(|doubt| doubt.kind);
         all.push(Evidence {
             may_follow: matches!(kind, Some(DoubtKind::Refused | DoubtKind::Silent)),
-            verdict: verdict(&deployment.name, file, live),
+            verdict: verdict(&deployment.name, file, answer),
             deployment: deployment.name.clone(),
         });
     }
@@ -135,19 +133,16 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         };
         let mut known = rotation.deployments().into_iter();
         let known = known.find(|(_, file)| file.is_some_and(|file| std::ptr::eq(file, peer)));
-        let mut said = None;
-        let mut reloads = true;
-        if let Some((known, _)) = known {
-            let settings = load(&peer.path, &kind_of(&known.module));
-            reloads = settings.map(|settings| settings.reload).unwrap_or(true);
-            let is_asked = !asking.offline && !asking.except.contains(&known.name);
-            if let (true, Ok(own)) = (is_asked, &own)
-                && let Ok(callee) = Callee::find(own, known, Some(&peer.path), asking)
-            {
-                said = callee.still_accepts(&rotation.own, &old).await;
-            }
-        }
-        let why = match said {
+        let known = known.map(|(deployment, _)| deployment);
+        let settings = known.map(|known| load(&peer.path, &kind_of(&known.module)));
+        let reloads = !matches!(settings, Some(Ok(Settings { reload: false, .. })));
+        let said = async {
+            let known = known.filter(|known| !asking.except.contains(&known.name))?;
+            let own = own.as_ref().ok().filter(|_| !asking.offline)?;
+            let callee = Callee::find(own, known, Some(&peer.path), asking).ok()?;
+            callee.still_accepts(&rotation.own, &old).await
+        };
+        let why = match said.await {
             Some((true, at)) => format!("the module at {at} still accepts the key"),
             None if !reloads && previous.is_some() => {
                 format!("`{}` says `countersign.reload=false`", peer.path.display())
