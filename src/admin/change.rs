@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{Refused, WriteError};
+use super::error::{Kind, Refused};
 use super::setting::{ADDED, PAIRED, Setting, variable_above};
 use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
 use crate::config::{self, holds_private_key};
@@ -88,20 +88,20 @@ impl Change {
     ///
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
-    pub fn carry_out(&self) -> Result<(), WriteError> {
+    pub fn carry_out(&self) -> Result<(), Refused> {
         let mut folders = BTreeSet::new();
         for file in &self.files {
             let target = follow(&file.path)?;
             let folder = folder_of(&target);
             if !file.is_empty() {
-                fs::create_dir_all(folder).map_err(WriteError::io(folder))?;
+                fs::create_dir_all(folder).map_err(Refused::not_written(folder))?;
             }
             folders.extend(fs::canonicalize(folder));
         }
         let locks = folders.iter().map(|folder| FolderLock::acquire(folder));
         let _locks = match locks.collect::<Result<Vec<_>, _>>() {
             // Another process is at work, and there is nothing to write.
-            Err(WriteError::Busy(_)) if self.is_empty() => return Ok(()),
+            Err(error) if matches!(error.kind(), Kind::Busy) && self.is_empty() => return Ok(()),
             locks => locks?,
         };
         for folder in &folders {
@@ -116,9 +116,9 @@ impl Change {
 
     /// Stages the new files, the last one first: a certificate comes after its key. None of them may
     /// have come up since the plan was made.
-    fn staged_new_files(&self) -> Result<Vec<Staged>, WriteError> {
+    fn staged_new_files(&self) -> Result<Vec<Staged>, Refused> {
         if let Some(file) = self.new_files.iter().find(|file| is_there(&file.path)) {
-            return Err(WriteError::Exists(file.path.clone()));
+            return Err(Refused::exists(&file.path));
         }
         let files = self.new_files.iter().rev();
         files
@@ -185,15 +185,13 @@ impl EditedFile {
         };
         if let Outcome::Changed(edited) = edit.apply(planned.text()) {
             planned.after = Some(Secret::new(edited.text().to_owned()));
-            planned.changes = edited
-                .changes()
-                .iter()
-                .map(|change| SettingChange {
-                    key: redact_name(&change.key),
-                    shown: Setting::shown(settings, &change.key),
-                    kind: change.kind,
-                })
-                .collect();
+            let changes = edited.changes.iter();
+            let shown = changes.map(|(key, kind)| SettingChange {
+                key: redact_name(key),
+                shown: Setting::shown(settings, key),
+                kind: *kind,
+            });
+            planned.changes = shown.collect();
         }
         planned
     }
@@ -248,14 +246,15 @@ impl EditedFile {
     }
 
     /// Writes the new text beside the file, if it changes.
-    fn staged(&self) -> Result<Option<Staged>, WriteError> {
+    fn staged(&self) -> Result<Option<Staged>, Refused> {
         let Some(after) = &self.after else {
             return Ok(None);
         };
         let now = read(&self.path).ok();
-        let now = now.as_ref().map(|now| now.as_ref().map(content));
-        if now != Some(self.before.as_ref().map(content)) {
-            return Err(WriteError::Changed(self.path.clone()));
+        if now.is_none_or(|now| now.as_ref().map(content) != self.before.as_ref().map(content)) {
+            let path = self.path.display();
+            let message = format!("`{path}` was changed by another process meanwhile");
+            return Err(Refused::new(Kind::Changed, message));
         }
         let bytes = match &self.before {
             Some(file) if self.is_fix => file.edited("").encode(after.expose()),

@@ -168,11 +168,12 @@ impl Demo<'_> {
         let mut dpm = ChildModule::start(self.options, "dpm", &[])?;
         let started = dpm.event("startup").await?;
         let address = text(&started, "address");
-        let port = address
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse().ok());
-        let port = port.ok_or_else(|| dpm.ended_early(address))?;
-        self.step("dpm", vec![format!("listens on {address}")], true);
+        let listens = vec![format!("listens on {address}")];
+        let parts = address.rsplit_once(':');
+        let Some(Ok(port)) = parts.map(|(_, port)| port.parse()) else {
+            return Err(dpm.ended_early(address));
+        };
+        self.step("dpm", listens, true);
         Ok((dpm, Target::new("127.0.0.1", port)))
     }
 
@@ -220,19 +221,20 @@ impl Demo<'_> {
         let (mut lines, mut held) = (Vec::new(), true);
         let tokens = bad_tokens(&dpe).map_err(not_called)?;
         for ((what, expected), token) in BAD_TOKENS.into_iter().zip(tokens) {
-            let bearer = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
+            let bearer = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"));
             let mut request = Request::new(WhoAmIRequest {});
-            let bearer = bearer.map_err(|error| not_called(error.into()))?;
-            request.metadata_mut().insert("authorization", bearer);
-            let status = client.who_am_i(request).await.err();
-            let reason = status.as_ref().and_then(reason_of);
-            let answer = status.map_or_else(
-                || "accepted".to_owned(),
-                |status| {
-                    let reason = reason.map_or("no reason", Reason::as_str);
-                    format!("{} {reason}", code_name(status.code()))
-                },
+            request.metadata_mut().insert(
+                "authorization",
+                bearer.map_err(|error| not_called(error.into()))?,
             );
+            let (answer, reason) = match client.who_am_i(request).await {
+                Ok(_) => ("accepted".to_owned(), None),
+                Err(status) => {
+                    let reason = reason_of(&status);
+                    let word = reason.map_or("no reason", Reason::as_str);
+                    (format!("{} {word}", code_name(status.code())), reason)
+                }
+            };
             let is_expected = reason == Some(expected);
             let verdict = if is_expected { "ok" } else { "FAILED" };
             lines.push(format!("{what:<28} {answer:<36} {verdict}"));
@@ -243,11 +245,11 @@ impl Demo<'_> {
     }
 
     async fn stop(&mut self, dpe: ChildModule, mut dpm: ChildModule) -> Result<(), Refused> {
-        let dpe = dpe.stop().await?;
+        let first = dpe.stop().await?;
         dpm.event("deregisterEngine").await?;
-        let dpm = dpm.stop().await?;
-        let line = format!("dpe deregistered and ended ({dpe}), then dpm ({dpm})");
-        self.step("stopped", vec![line], dpe.success() && dpm.success());
+        let last = dpm.stop().await?;
+        let line = format!("dpe deregistered and ended ({first}), then dpm ({last})");
+        self.step("stopped", vec![line], first.success() && last.success());
         Ok(())
     }
 
@@ -267,8 +269,8 @@ impl Demo<'_> {
 /// Makes a token of `dpe` for each of [`BAD_TOKENS`].
 fn bad_tokens(dpe: &Module) -> Result<[String; 3], AnyError> {
     let trust = dpe.trust().load();
-    let dpm = trust.deployments().first();
-    let dpm = dpm.ok_or("the demo's dpe trusts no deployment")?;
+    let trusted = trust.deployments().first();
+    let dpm = trusted.ok_or("the demo's dpe trusts no deployment")?;
     let good = dpe.issuer().issue(dpm)?;
     let parts = good.expose().rsplit_once('.');
     let (signed, signature) = parts.ok_or("a token has three parts")?;
@@ -343,7 +345,7 @@ impl ChildModule {
     /// Waits for the next event called `event`.
     async fn event(&mut self, event: &'static str) -> Result<Value, Refused> {
         let mut last = String::new();
-        let found = timeout(PATIENCE, async {
+        let seen = timeout(PATIENCE, async {
             while let Ok(Some(line)) = self.log.next_line().await {
                 let logged: Value = serde_json::from_str(&line).unwrap_or_default();
                 if text(&logged, "eventId") == event {
@@ -353,7 +355,7 @@ impl ChildModule {
             }
             None
         });
-        let found = found.await.map_err(|_elapsed| late(self.name, event))?;
+        let found = seen.await.map_err(|_elapsed| late(self.name, event))?;
         found.ok_or_else(|| self.ended_early(&last))
     }
 
@@ -363,12 +365,12 @@ impl ChildModule {
             // A process that ended already cannot be asked; its status is still there.
             let _ = kill_process(id, Signal::TERM);
         }
-        let ended = timeout(PATIENCE, async {
+        let ending = timeout(PATIENCE, async {
             // A full pipe must not keep the process from ending.
             while let Ok(Some(_)) = self.log.next_line().await {}
             self.child.wait().await
         });
-        let ended = ended.await.map_err(|_elapsed| late(self.name, "exit"))?;
+        let ended = ending.await.map_err(|_elapsed| late(self.name, "exit"))?;
         ended.map_err(|error| failed(format!("cannot run {}", self.name)).caused_by(error))
     }
 

@@ -1,5 +1,4 @@
-//! The deployments that one file trusts, as it is written: what it must say to trust another one,
-//! and to trust one no more.
+//! The deployments that one file trusts: as they are written, added from a public key, and removed.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +28,7 @@ pub struct Peer<'a> {
     pub name: &'a DeploymentName,
     /// Its type.
     pub module: &'a ModuleType,
-    /// Its environment; none where the file may say any or none.
+    /// Its environment; `None` if the file may have any, or no environment.
     pub environment: Option<&'a Environment>,
     /// Its public key.
     pub key: &'a VerifyingKey,
@@ -100,7 +99,7 @@ impl WrittenKey {
 pub(super) struct Trusts {
     path: PathBuf,
     pub(super) file: AsWritten,
-    /// As a module reads them; none where only what is written counts.
+    /// As a module reads them; empty if only what is written counts.
     taken: Vec<Deployment>,
     /// The keys of all deployments, sorted by their names.
     pub(super) keys: Vec<WrittenKey>,
@@ -116,8 +115,8 @@ impl Trusts {
                 .iter()
                 .find(|known| same(known.name.as_str(), deployment));
             for name in file.names(KEYS, &[deployment]) {
-                let mut taken = known.iter().flat_map(|known| &known.keys);
-                let taken = taken.find(|key| same(&key.name, name));
+                let mut read = known.iter().flat_map(|known| &known.keys);
+                let taken = read.find(|key| same(&key.name, name));
                 keys.push(WrittenKey::read(&file, deployment, name, taken));
             }
         }
@@ -165,8 +164,8 @@ impl Trusts {
             return Err(other_owner(&self.path, owner, peer.name));
         }
         let mut names = self.file.names(DEPLOYMENTS, &[]).iter();
-        let written = names.find(|written| same(written, name));
-        let written = written.map_or(name, String::as_str);
+        let found = names.find(|written| same(written, name));
+        let written = found.map_or(name, String::as_str);
         let prefix = Pattern::new(DEPLOYMENT).with_keys(&[written.to_owned()]);
         let mut settings = Vec::new();
         let module = peer.module.as_str();
@@ -271,8 +270,8 @@ fn other_owner(path: &Path, found: &str, wanted: &DeploymentName) -> Refused {
         path: path.to_owned(),
         found: found.to_owned(),
     };
-    let path = path.display();
-    let message = format!("`{path}` trusts this key as `{found}`, not as `{wanted}`");
+    let what = format!("trusts this key as `{found}`, not as `{wanted}`");
+    let message = format!("`{}` {what}", path.display());
     Refused::new(kind, message).with_help(format!(
         "write `countersign.deployment.name={found}` into its own file, or where that has none \
          use `--name <module>={found}`; or remove that deployment"
@@ -285,8 +284,8 @@ pub(super) fn revoked(path: &Path, name: &DeploymentName) -> Refused {
         path: path.to_owned(),
         name: name.to_string(),
     };
-    let path = path.display();
-    Refused::new(kind, format!("`{path}` has revoked the key of `{name}`"))
+    let message = format!("`{}` has revoked the key of `{name}`", path.display());
+    Refused::new(kind, message)
 }
 
 /// Returns the settings with which a file that trusts `deployment` trusts `key` of it too.
@@ -327,33 +326,34 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
             .with_help("name the other module's file, or give the other module's key"));
     }
     let trusts = Trusts::read(path, file.text.text(), file.deployments());
-    let mut peer = *peer;
     let default = [Role::impersonation()];
+    let mut roles = peer.roles;
     if let Some(known) = file.find(name) {
-        is_as_asked(known, &peer)?;
+        is_as_asked(known, peer)?;
     } else {
         // Misspelt settings count too: they were meant for this deployment.
         let mut entries = trusts.file.document().entries().iter();
         if entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()])) {
             return Err(incomplete(name));
         }
-        if peer.roles.is_empty() {
-            peer.roles = &default;
+        if roles.is_empty() {
+            roles = &default;
         }
     }
-    let settings = trusts
-        .settings_for(&peer)
-        .map_err(|refused| match refused.kind() {
-            Kind::OtherOwner { found, .. } => {
-                let help =
-                    format!("use that name, or first: countersign deployment remove {found}");
-                refused.with_help(help)
-            }
-            Kind::Revoked { .. } => {
-                refused.with_help("a revoked key stays revoked: ask for another one")
-            }
-            _ => refused,
-        })?;
+    let settings =
+        trusts
+            .settings_for(&Peer { roles, ..*peer })
+            .map_err(|refused| match refused.kind() {
+                Kind::OtherOwner { found, .. } => {
+                    let help =
+                        format!("use that name, or first: countersign deployment remove {found}");
+                    refused.with_help(help)
+                }
+                Kind::Revoked { .. } => {
+                    refused.with_help("a revoked key stays revoked: ask for another one")
+                }
+                _ => refused,
+            })?;
     let text = Some(file.text.clone());
     let change = file.change(EditedFile::plan(path, text, &settings, Some(ADDED)))?;
     // What cannot be read may be another key, or may be this one: a person must decide that.

@@ -9,51 +9,6 @@ use crate::diagnostic::Findings;
 use crate::grpc::cause;
 use crate::properties::ReadError;
 
-/// Why a file was not written. The file is as it was before.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// It is there already, and was not to be replaced.
-    #[error("`{}` already exists", .0.display())]
-    Exists(PathBuf),
-    /// Another process is writing in the same folder.
-    #[error("another countersign is writing in `{}`", .0.display())]
-    Busy(PathBuf),
-    /// It changed since it was read.
-    #[error("`{}` was changed by another process meanwhile", .0.display())]
-    Changed(PathBuf),
-    /// A chain of symbolic links without an end.
-    #[error("`{}` is a symbolic link that leads nowhere", .0.display())]
-    Link(PathBuf),
-    /// The system said no.
-    #[error("cannot write `{}`", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The first of two files was replaced, the second could not be, and neither could the first
-    /// be put back.
-    #[error(
-        "`{}` was written, the other file could not be, and the old text could not be put back",
-        path.display()
-    )]
-    HalfDone {
-        /// The file that now has its new text.
-        path: PathBuf,
-        /// Why it could not be put back.
-        source: io::Error,
-    },
-}
-
-impl WriteError {
-    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::Io { path, source }
-    }
-}
-
 /// Why a procedure was refused. All files are as they were before.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -100,8 +55,14 @@ pub enum Kind {
     OutOfTurn(Step),
     /// A file cannot be read, or has faults.
     Unreadable,
+    /// A file is there already, and was not to be replaced.
+    Exists,
+    /// Another countersign is writing in the same folder.
+    Busy,
+    /// A file changed since it was read.
+    Changed,
     /// A file could not be written.
-    Write(WriteError),
+    NotWritten,
     /// A bug in this program.
     Internal,
 }
@@ -117,10 +78,24 @@ impl Refused {
         }
     }
 
+    /// The file at `path` is there already.
+    pub(crate) fn exists(path: &Path) -> Self {
+        let message = format!("`{}` already exists", path.display());
+        Self::new(Kind::Exists, message)
+    }
+
+    /// The system did not let the file at `path` be written.
+    pub(super) fn not_written(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let message = format!("cannot write `{}`", path.display());
+        move |error| Self::new(Kind::NotWritten, message).caused_by(error)
+    }
+
     /// What would be written is not what was planned: a bug.
     pub(super) fn internal(path: &Path) -> Self {
-        let path = path.display();
-        let message = format!("the new text of `{path}` does not hold together");
+        let message = format!(
+            "the new text of `{}` does not hold together",
+            path.display()
+        );
         Self::new(Kind::Internal, message)
     }
 
@@ -154,13 +129,6 @@ impl Refused {
     /// Returns what is wrong with a file.
     pub fn findings(&self) -> &Findings {
         &self.findings
-    }
-}
-
-impl From<WriteError> for Refused {
-    fn from(error: WriteError) -> Self {
-        let message = cause(&error);
-        Self::new(Kind::Write(error), message)
     }
 }
 

@@ -1,8 +1,6 @@
 //! What one machine hands to the other so that they can be paired, or a key changed, without either
 //! seeing the other's file: public data only, and words to compare by voice.
 
-mod words;
-
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
@@ -25,6 +23,9 @@ pub const MAX_BYTES: usize = 16 * 1024;
 /// How many bytes of the hash the words stand for: a different key that has the
 /// same words takes 2^64 tries.
 const WORDS: usize = 8;
+
+/// One word for each value of a byte, in order; short, common, and unlike each other.
+const LIST: &str = include_str!("handover/words.txt");
 
 /// A module's public key and what it is called, for the other machine.
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ impl HandOver {
         format!("{BEGIN}\n{lines}checksum: {checksum}\n{END}\n")
     }
 
-    /// Returns the module that is to be trusted; none for a rotation.
+    /// Returns the module that is to be trusted; `None` for a rotation.
     pub(super) fn introduction(&self) -> Option<&Introduction> {
         match &self.purpose {
             Purpose::Pair(introduction) => Some(introduction),
@@ -82,15 +83,14 @@ impl HandOver {
 
     /// Returns it in words: 64 bits of the hash of all that it says.
     pub fn words(&self) -> String {
-        let hash = Sha256::digest(self.lines());
-        words::words(hash.get(..WORDS).unwrap_or_default())
+        words(Sha256::digest(self.lines()).iter().take(WORDS))
     }
 
     /// Returns `true` if `heard` are its words, whatever is between them.
     pub fn has_words(&self, heard: &str) -> bool {
-        let words = heard.split(|c: char| !c.is_ascii_alphabetic());
-        let words = words.filter(|word| !word.is_empty());
-        words
+        let parts = heard.split(|c: char| !c.is_ascii_alphabetic());
+        let heard_words = parts.filter(|word| !word.is_empty());
+        heard_words
             .map(str::to_ascii_lowercase)
             .eq(self.words().split(' '))
     }
@@ -129,11 +129,12 @@ impl HandOver {
         if text.len() > MAX_BYTES {
             return Err(refused("it is larger than 16 KiB"));
         }
-        let text = text.replace("\r\n", "\n");
-        let inner = text.trim().strip_prefix(BEGIN);
-        let inner = inner.and_then(|text| text.strip_suffix(END));
-        let inner = inner.filter(|text| text.starts_with('\n') && !text.contains(BEGIN));
-        let lines = Lines(inner.ok_or_else(|| refused(NOT_ONE))?);
+        let block = text.replace("\r\n", "\n");
+        let opened = block.trim().strip_prefix(BEGIN);
+        let lines = match opened.and_then(|text| text.strip_suffix(END)) {
+            Some(inner) if inner.starts_with('\n') && !inner.contains(BEGIN) => Lines(inner),
+            _ => return Err(refused(NOT_ONE)),
+        };
         if lines.text("version")? != "1" {
             let what = "it is of a version that this countersign does not know";
             return Err(refused(what));
@@ -169,12 +170,18 @@ impl HandOver {
             key: jwk.key,
         };
         // What was read must be all that there is: nothing is left to be read in another way.
-        if read.block().trim_end() != text.trim() {
+        if read.block().trim_end() != block.trim() {
             let what = "its checksum does not match: it was cut or altered on the way";
             return Err(refused(what));
         }
         Ok(read)
     }
+}
+
+/// Returns one word for each of `bytes`.
+fn words<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
+    let words = bytes.filter_map(|byte| LIST.lines().nth(usize::from(*byte)));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn refused(why: impl Into<String>) -> Refused {
@@ -191,8 +198,8 @@ impl<'a> Lines<'a> {
     }
 
     fn text(&self, name: &str) -> Result<&'a str, Refused> {
-        let missing = || refused(format!("the line `{name}: …` is missing"));
-        self.find(name).ok_or_else(missing)
+        self.find(name)
+            .ok_or_else(|| refused(format!("the line `{name}: …` is missing")))
     }
 
     fn value<T, E>(
@@ -200,8 +207,8 @@ impl<'a> Lines<'a> {
         name: &str,
         read: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, Refused> {
-        let unusable = |_error| refused(format!("the value of `{name}` cannot be used"));
-        read(self.text(name)?).map_err(unusable)
+        read(self.text(name)?)
+            .map_err(|_error| refused(format!("the value of `{name}` cannot be used")))
     }
 }
 
@@ -307,8 +314,23 @@ mod tests {
                 "the fingerprint is not that",
             ),
         ] {
-            let told = HandOver::parse(&text).unwrap_err().to_string();
-            assert!(told.starts_with(reason), "{told}");
+            let shown = HandOver::parse(&text).unwrap_err().to_string();
+            assert!(shown.starts_with(reason), "{shown}");
         }
+    }
+
+    #[test]
+    fn every_byte_has_a_word_of_its_own() {
+        let list: Vec<_> = LIST.lines().collect();
+        assert_eq!(list.len(), 256);
+        assert!(list.windows(2).all(|pair| pair[0] < pair[1]));
+        for word in list {
+            let is_short = (4..=8).contains(&word.len());
+            assert!(
+                is_short && word.bytes().all(|byte| byte.is_ascii_lowercase()),
+                "{word}"
+            );
+        }
+        assert_eq!(words([0, 255].iter()), "acorn zebra");
     }
 }

@@ -18,6 +18,6 @@ mod source;
 pub mod write;
 
 pub use change::{Change, ChangeKind, EditedFile};
-pub use error::{Kind, Refused, WriteError};
+pub use error::{Kind, Refused};
 pub use setting::private_key;
 pub use source::SettingsFile;

@@ -57,7 +57,7 @@ pub struct Options {
 /// What pairing would change.
 #[derive(Debug)]
 pub struct Plan {
-    /// The sides, in the order of the arguments; none where only a key is accepted.
+    /// The sides, in the order of the arguments; empty if only a key is accepted.
     pub sides: Vec<Side>,
     /// What would change: a file for each of the sides, in their order.
     pub change: Change,
@@ -103,31 +103,22 @@ pub fn plan(
             return accept_key(&member.path, theirs, *signs);
         }
         (Some((_, Purpose::Pair(theirs))), _) => {
-            let environment = || Some(theirs.environment.clone());
-            options.environment = options.environment.or_else(environment);
+            let environment = &mut options.environment;
+            environment.get_or_insert_with(|| theirs.environment.clone());
             options.tls |= theirs.tls.is_some();
         }
         _ => {}
     }
-    let views: Vec<_> = members
+    let mut before = Vec::new();
+    for member in members {
+        before.push(read(&member.path)?);
+    }
+    let (sides, files, first) = planned(members, before, theirs, &options, &[])?;
+    let after = files
         .iter()
-        .map(|member| View::read(member, read(&member.path)?))
-        .collect::<Result<_, Refused>>()?;
-    let drafts = drafted(&views, &options, &[])?;
-    let files = edited(&drafts, theirs, &options)?;
-    // No file names a key that could still be lost: the second side's new key is written before the
-    // first file, which trusts it, and that side's before the second file trusts it.
-    let first = match drafts.as_slice() {
-        [_, second] if second.side.is_key_new => Some(second.view.edited(&second.own)),
-        _ => None,
-    };
-    let sides: Vec<_> = drafts.into_iter().map(|draft| draft.side).collect();
-    let views: Vec<_> = members
-        .iter()
-        .zip(&files)
-        .map(|(member, file)| View::read(member, Some(file.after()?)))
-        .collect::<Result<_, Refused>>()?;
-    let again = edited(&drafted(&views, &options, &sides)?, theirs, &options)?;
+        .map(|file| file.after().map(Some))
+        .collect::<Result<_, _>>()?;
+    let (_, again, _) = planned(members, after, theirs, &options, &sides)?;
     if let Some(file) = again.iter().find(|file| !file.is_empty()) {
         return Err(Refused::internal(&file.path));
     }
@@ -139,11 +130,11 @@ pub fn plan(
 
 fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan, Refused> {
     let file = SettingsFile::read(path)?;
-    let deployment = file.find(&theirs.deployment).filter(|known| {
+    let known = file.find(&theirs.deployment).filter(|known| {
         let mut keys = known.active_keys();
         keys.any(|key| key.key.fingerprint() == signs)
     });
-    let deployment = deployment.ok_or_else(|| {
+    let deployment = known.ok_or_else(|| {
         let (path, name) = (path.display(), &theirs.deployment);
         let message = format!("`{path}` does not trust `{signs}` as a key of `{name}`");
         Refused::new(Kind::Conflict, message)
@@ -199,55 +190,50 @@ struct Draft<'a> {
     own: Vec<Setting>,
 }
 
-/// Settles the names and keys of the sides with these files; the certificates are those of the
-/// sides in `made`, if there are any.
-fn drafted<'a>(
-    views: &'a [View<'a>],
-    options: &Options,
-    made: &[Side],
-) -> Result<Vec<Draft<'a>>, Refused> {
-    let drafts = views.iter().enumerate();
-    let drafts =
-        drafts.map(|(at, view)| Draft::settle(view, other(views, at), options, made.get(at)));
-    drafts.collect()
-}
-
 /// Returns the one of two that is not at `at`.
 fn other<T>(both: &[T], at: usize) -> Option<&T> {
     both.get(1_usize.checked_sub(at)?)
 }
 
-/// Plans what the files of `drafts` must say, so that they trust each other, or what `theirs` says.
-fn edited(
-    drafts: &[Draft<'_>],
+/// The sides, their files, and the one of these that is written in part before the rest.
+type Planned = (Vec<Side>, Vec<EditedFile>, Option<EditedFile>);
+
+/// Plans what the files of `members`, which are `texts` or not there, must say, so that they trust
+/// each other, or what `theirs` says. The certificates are those of the sides in `made`, if there are
+/// any.
+fn planned(
+    members: &[Member],
+    texts: Vec<Option<FileText>>,
     theirs: Option<&HandOver>,
     options: &Options,
-) -> Result<Vec<EditedFile>, Refused> {
+    made: &[Side],
+) -> Result<Planned, Refused> {
+    let mut views = Vec::new();
+    for (member, text) in members.iter().zip(texts) {
+        views.push(View::read(member, text)?);
+    }
+    let mut drafts = Vec::new();
+    for (at, view) in views.iter().enumerate() {
+        drafts.push(Draft::settle(
+            view,
+            other(&views, at),
+            options,
+            made.get(at),
+        )?);
+    }
     let mut files = Vec::new();
     for (at, draft) in drafts.iter().enumerate() {
-        let View { member, trusts, .. } = draft.view;
-        let file = &trusts.file;
-        let mut settings = draft.own.clone();
-        let peer = other(drafts, at)
-            .map(|peer| &peer.side.hand_over)
-            .or(theirs);
-        let peer = peer.and_then(|peer| Some((peer, peer.introduction()?)));
-        if let Some((peer, introduction)) = peer {
-            settings.extend(draft.trusting(peer, introduction, options)?);
-        }
-        if let Some(own) = &draft.side.certificate {
-            let module = peer.map(|(_, of)| of.module.as_str());
-            settings.extend(own.settings(file, module));
-        }
-        if let Some((peer, introduction)) = peer
-            && let Some(pin) = introduction.tls
-        {
-            let name = options.key_name.as_deref();
-            settings.extend(tls::pin(&member.path, file, &peer.deployment, pin, name)?);
-        }
-        files.push(draft.view.edited(&settings));
+        let peer = other(&drafts, at).map(|peer| &peer.side.hand_over);
+        files.push(draft.edited(peer.or(theirs), options)?);
     }
-    Ok(files)
+    // No file names a key that could still be lost: the second side's new key is written before the
+    // first file, which trusts it, and that side's before the second file trusts it.
+    let first = match drafts.as_slice() {
+        [_, second] if second.side.is_key_new => Some(second.view.edited(&second.own)),
+        _ => None,
+    };
+    let sides = drafts.into_iter().map(|draft| draft.side).collect();
+    Ok((sides, files, first))
 }
 
 impl<'a> Draft<'a> {
@@ -259,7 +245,6 @@ impl<'a> Draft<'a> {
     ) -> Result<Self, Refused> {
         let member = view.member;
         let path = member.path.display();
-        let no_name = |error| no_name(&member.path, error);
         let (key, key_id) = view.key_to_use(options)?;
         let mut own = Vec::new();
         if view.key.is_none() {
@@ -270,13 +255,14 @@ impl<'a> Draft<'a> {
         let known = trusts.and_then(|trusts| Environment::new(trusts.environment(owner?)?).ok());
         let environment = match options.environment.clone().or(known) {
             Some(environment) => environment,
-            None => Environment::new("dev").map_err(no_name)?,
+            None => Environment::new("dev").map_err(|error| no_name(member, error))?,
         };
         let found = view.text(OWN_NAME);
         let default = format!("{}-{environment}", member.module);
         let deployment = match &member.name {
             Some(name) => name.clone(),
-            None => DeploymentName::new(found.or(owner).unwrap_or(&default)).map_err(no_name)?,
+            None => DeploymentName::new(found.or(owner).unwrap_or(&default))
+                .map_err(|error| no_name(member, error))?,
         };
         match found {
             Some(found) if found != deployment.as_str() => {
@@ -288,19 +274,11 @@ impl<'a> Draft<'a> {
             Some(_) => {}
             None => own.push(Setting::new(OWN_NAME, deployment.as_str())),
         }
+        let file = &view.trusts.file;
         let certificate = match made {
             Some(made) => made.certificate.clone(),
-            None if options.tls => Some(Certificate::settle(
-                &member.path,
-                &deployment,
-                &view.trusts.file,
-            )?),
+            None if options.tls => Some(Certificate::settle(&member.path, &deployment, file)?),
             None => None,
-        };
-        let port = view.text(GRPC_PORT).and_then(|port| port.parse().ok());
-        let default_port = match member.module.as_str() {
-            "dpe" => 8532,
-            _ => 8531,
         };
         let of = Introduction {
             module: member.module.clone(),
@@ -316,10 +294,32 @@ impl<'a> Draft<'a> {
                 key: key.verifying_key().clone(),
             },
             is_key_new: member.key.is_none() && view.key.is_none(),
-            port: port.unwrap_or(default_port),
+            port: view.port(),
             certificate,
         };
         Ok(Self { view, side, own })
+    }
+
+    /// Returns the file as it must be, to trust `peer` if there is one.
+    fn edited(&self, peer: Option<&HandOver>, options: &Options) -> Result<EditedFile, Refused> {
+        let View { member, trusts, .. } = self.view;
+        let mut settings = self.own.clone();
+        let introduced = peer.and_then(|peer| Some((peer, peer.introduction()?)));
+        if let Some((peer, of)) = introduced {
+            settings.extend(self.trusting(peer, of, options)?);
+        }
+        if let Some(own) = &self.side.certificate {
+            let module = introduced.map(|(_, of)| of.module.as_str());
+            settings.extend(own.settings(&trusts.file, module));
+        }
+        if let Some((peer, of)) = introduced
+            && let Some(pin) = of.tls
+        {
+            let name = options.key_name.as_deref();
+            let pin = tls::pin(&member.path, &trusts.file, &peer.deployment, pin, name)?;
+            settings.extend(pin);
+        }
+        Ok(self.view.edited(&settings))
     }
 
     /// Returns what the file must say to trust the other side, which must have a name and a key of
@@ -404,7 +404,14 @@ impl<'a> View<'a> {
             .filter(|value| !value.is_empty())
     }
 
-    /// Reads the module's own key; none where it is not set, or the guide's `<generated_key>`.
+    /// Returns the gRPC port that the module listens on.
+    fn port(&self) -> u16 {
+        let port = self.text(GRPC_PORT).and_then(|port| port.parse().ok());
+        let is_dpe = self.member.module.as_str() == "dpe";
+        port.unwrap_or(if is_dpe { 8532 } else { 8531 })
+    }
+
+    /// Reads the module's own key; `None` if it is not set, or is the guide's `<generated_key>`.
     fn read_own_key(&self) -> Result<Option<(SigningKey, KeyId)>, Refused> {
         let value = self.text(OWN_KEY).filter(|value| !value.starts_with('<'));
         let Some(value) = value else {
@@ -425,8 +432,8 @@ impl<'a> View<'a> {
     }
 }
 
-fn no_name(path: &Path, error: NameError) -> Refused {
-    let path = path.display();
+fn no_name(member: &Member, error: NameError) -> Refused {
+    let path = member.path.display();
     let message = format!("`countersign.deployment.name` in `{path}` is not a name");
     Refused::new(Kind::Unreadable, message).caused_by(error)
 }

@@ -117,8 +117,8 @@ fn not_there(
     mut known: Vec<String>,
 ) -> Refused {
     if let Some(own) = own {
-        let own = own.display();
-        let message = format!("that is the own key of `{own}`: it is its peers that trust it");
+        let what = "that is the own key of";
+        let message = format!("{what} `{}`: it is its peers that trust it", own.display());
         return Refused::new(Kind::Conflict, message).with_help(
             "name the peers' files with `--file`; for another own key: `countersign rotate`",
         );
@@ -148,10 +148,10 @@ fn is_in_no_profile(
         let (_, trusts) = read(&path, &text);
         if !given.contains(&path) && trusts.keys.iter().any(|key| which.means(key)) {
             let what = which.described();
-            let path = path.display();
-            let message = format!("{what} is in `{path}`, the file of an active profile");
+            let shown = path.display();
+            let message = format!("{what} is in `{shown}`, the file of an active profile");
             return Err(Refused::new(Kind::Conflict, message)
-                .with_help(format!("give that file: `--file {path}`")));
+                .with_help(format!("give that file: `--file {shown}`")));
         }
     }
     Ok(())
@@ -161,9 +161,9 @@ fn is_in_no_profile(
 /// active profile's with its main file, where that can be found out.
 fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
     let main = main_of(path, &environment());
-    let main = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
-    let (whole, main) = main.unwrap_or_else(|| (text.clone(), path.to_owned()));
-    let checked = SettingsFile::of(&main, whole).ok();
+    let whole = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
+    let (whole_text, start) = whole.unwrap_or_else(|| (text.clone(), path.to_owned()));
+    let checked = SettingsFile::of(&start, whole_text).ok();
     let taken = checked.as_ref().map_or(&[][..], SettingsFile::deployments);
     let trusts = Trusts::read(path, text.text(), taken);
     (checked, trusts)
@@ -205,8 +205,8 @@ impl RevokedFile {
     ///
     /// When it does not take the file, or still trusts one of the keys.
     pub fn in_force(&self, kind: &ModuleKind) -> Result<bool, Refused> {
-        let settings = Settings::load(&self.main(), kind, environment(), &[]);
-        let settings = settings.map_err(|error| self.not_taken(&error))?;
+        let loaded = Settings::load(&self.main(), kind, environment(), &[]);
+        let settings = loaded.map_err(|error| self.not_taken(&error))?;
         let mut trusted = self.meant(&settings).filter(|(_, key)| !key.revoked);
         match trusted.next() {
             Some((deployment, key)) => Err(self.overridden(deployment, key)),
@@ -226,22 +226,20 @@ impl RevokedFile {
     fn overridden(&self, deployment: &Deployment, key: &TrustedKey) -> Refused {
         let files = read_with_profiles(&self.main());
         let names = [deployment.name.as_str(), &key.name];
-        let decides = files.as_ref().and_then(|files| {
-            let [is_revoked, others @ ..] = ["is-revoked", "fingerprint", "content"]
+        let origin = files.as_ref().and_then(|files| {
+            let [is_revoked, fingerprint, content] = ["is-revoked", "fingerprint", "content"]
                 .map(|member| files.get(&format!("{TRUSTED_KEY}.{member}"), &names));
-            let others = others.into_iter().flatten();
-            is_revoked.or_else(|| others.max_by_key(|entry| entry.key_span().start))
+            let others = fingerprint.into_iter().chain(content);
+            let entry = is_revoked.or(others.max_by_key(|entry| entry.key_span().start))?;
+            // What the files say is not what holds.
+            let is_kept = entry.value().trim() != "true";
+            is_kept.then(|| files.document().origin(entry.key_span().start))
         });
-        // What the files say is not what holds.
-        let decides = decides.filter(|entry| entry.value().trim() != "true");
-        let origin = files.as_ref().zip(decides);
-        let origin = origin.map(|(files, entry)| files.document().origin(entry.key_span().start));
         let (place, help) = match origin {
-            Some(Origin::File { path, line, .. }) => {
-                let path = path.display();
-                let help = format!("revoke it there too: `--file {path}`");
-                (format!("{path}:{line}"), help)
-            }
+            Some(Origin::File { path, line, .. }) => (
+                format!("{}:{line}", path.display()),
+                format!("revoke it there too: `--file {}`", path.display()),
+            ),
             _ => (
                 "a variable of the environment".to_owned(),
                 "change it there".to_owned(),
@@ -266,7 +264,7 @@ impl RevokedFile {
     }
 
     /// Returns whether a module that lists the keys `listed` accepts one of those that were to be
-    /// revoked; none where the list does not say.
+    /// revoked; `None` if the list does not say.
     fn accepts(&self, settings: &Settings, listed: &[wire::TrustedKey]) -> Option<bool> {
         let keys: Vec<_> = self.meant(settings).map(|(_, key)| key).collect();
         let mut active = listed.iter().filter(|key| !key.revoked);
@@ -339,8 +337,8 @@ impl Which {
                 fingerprint == Some(wanted) || computed.as_ref() == Some(wanted)
             }
             (Self::Deployment(wanted, wanted_key), Some((deployment, name))) => {
-                let mut wanted_key = wanted_key.iter();
-                same(deployment, wanted.as_str()) && wanted_key.all(|wanted| same(wanted, name))
+                let is_key = wanted_key.as_ref().is_none_or(|wanted| same(wanted, name));
+                same(deployment, wanted.as_str()) && is_key
             }
             (Self::Deployment(..), None) => false,
         }

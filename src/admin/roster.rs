@@ -23,8 +23,8 @@ pub async fn list(client: &mut Client) -> Result<Vec<Engine>, Status> {
             page_size: 1000,
             page_token,
         };
-        let page = client.list_engines(Request::new(request)).await?;
-        let page = page.into_inner();
+        let answer = client.list_engines(Request::new(request)).await?;
+        let page = answer.into_inner();
         engines.extend(page.engines);
         page_token = page.next_page_token;
         if page_token.is_empty() {

@@ -32,7 +32,7 @@ pub(super) const TRUSTED_KEY: &str =
 #[derive(Clone, Debug)]
 pub(super) struct Setting {
     pub(super) key: String,
-    /// None where it must not be there.
+    /// `None` if it must not be there.
     pub(super) value: Option<Secret<String>>,
     is_private: bool,
 }
@@ -108,9 +108,8 @@ pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
 
 /// Makes a key at `now`, with the `kid` of its tokens.
 pub(super) fn new_key(now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
-    let key = SigningKey::generate();
-    let failed = Refused::new(Kind::Internal, "cannot make a key");
-    let key = key.map_err(|error| failed.caused_by(error))?;
+    let key = SigningKey::generate()
+        .map_err(|error| Refused::new(Kind::Internal, "cannot make a key").caused_by(error))?;
     let key_id = key.fingerprint().into();
     Ok((key.with_made_at(now), key_id))
 }
@@ -122,8 +121,9 @@ pub fn private_key(material: KeyMaterial) -> Result<(SigningKey, KeyId), &'stati
         KeyMaterial::Private(key, _) if published(key.fingerprint()) => {
             Err("it is printed in a public guide and protects nothing")
         }
-        KeyMaterial::Private(key, kid) => {
-            let kid = kid.unwrap_or_else(|| key.fingerprint().into());
+        KeyMaterial::Private(key, Some(kid)) => Ok((key, kid)),
+        KeyMaterial::Private(key, None) => {
+            let kid = key.fingerprint().into();
             Ok((key, kid))
         }
     }

@@ -109,15 +109,15 @@ pub(super) fn is_of(entry: &Entry, pattern: &'static str, keys: &[&str]) -> bool
     found.is_some_and(|found| found.keys.iter().map(|key| uniform(key)).eq(wanted))
 }
 
-/// Reads the file `main` and those of its active profiles; none where one cannot be read.
+/// Reads the file `main` and those of its active profiles; `None` if one cannot be read.
 pub(super) fn read_with_profiles(main: &Path) -> Option<AsWritten> {
     let text = FileText::read(main).ok()?;
     let mut files = active_files(main, &text, &environment()).ok()?;
     files.insert(0, (main.to_owned(), text));
-    let files = files
+    let texts = files
         .iter()
         .map(|(path, text)| (path.as_path(), text.text()));
-    Some(AsWritten::of(files))
+    Some(AsWritten::of(texts))
 }
 
 /// Makes sure that `path` is not the file of an active profile; refuses it as `kind`.

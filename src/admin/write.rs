@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
-use super::error::WriteError;
+use super::error::{Kind, Refused};
 
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,7 +32,7 @@ pub enum Privacy {
 /// # Errors
 ///
 /// When the file is there and must not be replaced, or the system refuses.
-pub fn write(path: &Path, bytes: &[u8], privacy: Privacy, force: bool) -> Result<(), WriteError> {
+pub fn write(path: &Path, bytes: &[u8], privacy: Privacy, force: bool) -> Result<(), Refused> {
     let _lock = FolderLock::acquire(folder_of(&follow(path)?))?;
     let staged = Staged::new(path, bytes, privacy)?;
     if force {
@@ -49,9 +49,8 @@ pub fn write(path: &Path, bytes: &[u8], privacy: Privacy, force: bool) -> Result
 ///
 /// # Errors
 ///
-/// When a file cannot be replaced; [`WriteError::HalfDone`] when an earlier one could not be put
-/// back.
-pub fn commit_all(staged: Vec<Staged>) -> Result<(), WriteError> {
+/// When a file cannot be replaced, or an earlier one could not be put back.
+pub fn commit_all(staged: Vec<Staged>) -> Result<(), Refused> {
     let mut done: Vec<Committed> = Vec::new();
     kill_point();
     for file in staged {
@@ -84,36 +83,36 @@ impl Staged {
     /// # Errors
     ///
     /// When the folder cannot be written to, or the file's owner cannot be kept.
-    pub fn new(path: &Path, bytes: &[u8], privacy: Privacy) -> Result<Self, WriteError> {
+    pub fn new(path: &Path, bytes: &[u8], privacy: Privacy) -> Result<Self, Refused> {
         let target = follow(path)?;
-        let new = write_beside(&target, bytes, privacy).map_err(WriteError::io(&target))?;
+        let new = write_beside(&target, bytes, privacy).map_err(Refused::not_written(&target))?;
         kill_point();
         Ok(Self { target, new })
     }
 
     /// Puts the text in place if nothing is there.
-    fn commit_new(self) -> Result<(), WriteError> {
+    fn commit_new(self) -> Result<(), Refused> {
         let Self { target, new } = self;
         new.persist_noclobber(&target).map_err(|error| {
             if error.error.kind() == ErrorKind::AlreadyExists {
-                WriteError::Exists(target.clone())
+                Refused::exists(&target)
             } else {
-                WriteError::io(&target)(error.error)
+                Refused::not_written(&target)(error.error)
             }
         })?;
-        sync_folder(&target).map_err(WriteError::io(&target))
+        sync_folder(&target).map_err(Refused::not_written(&target))
     }
 
     /// Puts the text in place of what is there.
-    fn commit(self) -> Result<Committed, WriteError> {
+    fn commit(self) -> Result<Committed, Refused> {
         let Self { target, new } = self;
-        let old = keep(&target).map_err(WriteError::io(&target))?;
+        let old = keep(&target).map_err(Refused::not_written(&target))?;
         kill_point();
         new.persist(&target)
-            .map_err(|error| WriteError::io(&target)(error.error))?;
+            .map_err(|error| Refused::not_written(&target)(error.error))?;
         let committed = Committed { target, old };
         if let Err(error) = sync_folder(&committed.target) {
-            let error = WriteError::io(&committed.target)(error);
+            let error = Refused::not_written(&committed.target)(error);
             committed.undo()?;
             return Err(error);
         }
@@ -124,20 +123,24 @@ impl Staged {
 /// A file that has its new text, and the way back.
 struct Committed {
     target: PathBuf,
-    /// Another name of the old file; none where there was no file.
+    /// Another name of the old file; `None` if there was no file.
     old: Option<TempPath>,
 }
 
 impl Committed {
     /// Puts the old file back.
-    fn undo(self) -> Result<(), WriteError> {
+    fn undo(self) -> Result<(), Refused> {
         let result = match self.old {
             Some(old) => old.persist(&self.target).map_err(|error| error.error),
             None => fs::remove_file(&self.target),
         };
-        result.map_err(|source| WriteError::HalfDone {
-            path: self.target,
-            source,
+        result.map_err(|error| {
+            let path = self.target.display();
+            let message = format!(
+                "`{path}` was written, the other file could not be, and the old text could not be \
+                 put back"
+            );
+            Refused::new(Kind::NotWritten, message).caused_by(error)
         })
     }
 }
@@ -152,12 +155,16 @@ impl FolderLock {
     /// # Errors
     ///
     /// When another process holds it, or the folder cannot be opened.
-    pub fn acquire(folder: &Path) -> Result<Self, WriteError> {
-        let file = File::open(folder).map_err(WriteError::io(folder))?;
+    pub fn acquire(folder: &Path) -> Result<Self, Refused> {
+        let file = File::open(folder).map_err(Refused::not_written(folder))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(WriteError::Busy(folder.to_owned())),
-            Err(TryLockError::Error(error)) => Err(WriteError::io(folder)(error)),
+            Err(TryLockError::WouldBlock) => {
+                let shown = folder.display();
+                let message = format!("another countersign is writing in `{shown}`");
+                Err(Refused::new(Kind::Busy, message))
+            }
+            Err(TryLockError::Error(error)) => Err(Refused::not_written(folder)(error)),
         }
     }
 }
@@ -183,7 +190,7 @@ pub fn folder_of(target: &Path) -> &Path {
 /// # Errors
 ///
 /// When the links do not end.
-pub fn follow(path: &Path) -> Result<PathBuf, WriteError> {
+pub fn follow(path: &Path) -> Result<PathBuf, Refused> {
     const MOST_LINKS: usize = 40;
     let mut target = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -192,7 +199,8 @@ pub fn follow(path: &Path) -> Result<PathBuf, WriteError> {
             Err(_) => return Ok(target),
         }
     }
-    Err(WriteError::Link(path.to_owned()))
+    let message = format!("`{}` is a symbolic link that leads nowhere", path.display());
+    Err(Refused::new(Kind::NotWritten, message))
 }
 
 /// Returns `true` if two paths lead to one file, which need not be there, nor its folder.
@@ -200,7 +208,7 @@ pub fn follow(path: &Path) -> Result<PathBuf, WriteError> {
 /// # Errors
 ///
 /// When symbolic links do not end.
-pub fn same_file(one: &Path, other: &Path) -> Result<bool, WriteError> {
+pub fn same_file(one: &Path, other: &Path) -> Result<bool, Refused> {
     Ok(place(&follow(one)?) == place(&follow(other)?))
 }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::input;
 use super::output::{Answer, Console, Exit, Failure};
-use crate::admin::WriteError;
+use crate::admin::Refused;
 use crate::admin::write::{Privacy, same_file, write};
 use crate::diagnostic::quote;
 use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
@@ -139,7 +139,7 @@ fn generate(destination: &Destination, public_out: Option<&PathBuf>, console: &C
     let outputs = destination.out.iter().chain(public_out);
     for path in outputs.filter(|_| !destination.force) {
         if path.symlink_metadata().is_ok() {
-            return Err(WriteError::Exists(path.clone()).into());
+            return Err(Refused::exists(path).into());
         }
     }
     let key = SigningKey::generate()

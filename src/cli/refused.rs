@@ -1,7 +1,7 @@
 //! What a command says where a procedure was refused.
 
 use super::output::{Exit, Failure};
-use crate::admin::{Kind, Refused, WriteError};
+use crate::admin::{Kind, Refused};
 
 impl From<Refused> for Failure {
     fn from(error: Refused) -> Self {
@@ -15,25 +15,17 @@ impl From<Refused> for Failure {
             }
             Kind::Unreadable => (Exit::Unreadable, error.help()),
             Kind::Internal => (Exit::Bug, error.help()),
-            Kind::Write(WriteError::Exists(_)) => {
+            Kind::Exists => {
                 let help = "`--force` replaces it; a private key that is replaced is lost";
                 (Exit::WouldOverwrite, Some(help))
             }
-            Kind::Write(WriteError::Busy(_) | WriteError::Changed(_)) => {
-                (Exit::WouldOverwrite, Some("run the command again"))
-            }
-            Kind::Write(_) => (Exit::Unreadable, None),
+            Kind::Busy | Kind::Changed => (Exit::WouldOverwrite, Some("run the command again")),
+            Kind::NotWritten => (Exit::Unreadable, None),
         };
         let failure = Self::of(exit, &error).with_findings(error.findings());
         match help {
             Some(help) => failure.with_help(help),
             None => failure,
         }
-    }
-}
-
-impl From<WriteError> for Failure {
-    fn from(error: WriteError) -> Self {
-        Refused::from(error).into()
     }
 }

@@ -7,7 +7,7 @@ mod wait;
 use super::change::warn_of_variables;
 use super::output::{Answer, Console, Exit, Failure, Format};
 use super::runtime::runtime;
-use crate::admin::WriteError;
+use crate::admin::Kind;
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::identity::DeploymentName;
 pub(super) use arguments::Command;
@@ -118,8 +118,10 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
         }
         match runtime.block_on(wait::carry_out(&plan, arguments.timeout)) {
             // Another process may rotate the other side. One that takes this step ends this one.
-            Err(WriteError::Changed(_))
-                if tries > 0 && files.read()?.phase() == rotation.phase() =>
+            Err(error)
+                if matches!(error.kind(), Kind::Changed)
+                    && tries > 0
+                    && files.read()?.phase() == rotation.phase() =>
             {
                 tries = tries.saturating_sub(1);
                 continue;

@@ -31,16 +31,11 @@ use super::tls::TlsEnd;
 pub struct AsWritten {
     document: Document,
     /// The entries of each setting, by its path in the form in which spellings agree.
-    settings: HashMap<Vec<String>, Vec<Place>>,
+    ///
+    /// An element of a list comes with its index, as written.
+    settings: HashMap<Vec<String>, Vec<(usize, Option<String>)>>,
     /// The names below each path, by that path.
     names: HashMap<Vec<String>, Vec<String>>,
-}
-
-#[derive(Debug)]
-struct Place {
-    entry: usize,
-    /// The index of a list's element, as written.
-    index: Option<String>,
 }
 
 impl AsWritten {
@@ -75,11 +70,8 @@ impl AsWritten {
                 }
                 path.push(spelled);
             }
-            let place = Place {
-                entry: at,
-                index: placed.index,
-            };
-            read.settings.entry(path).or_default().push(place);
+            let places = read.settings.entry(path).or_default();
+            places.push((at, placed.index));
         }
         read
     }
@@ -110,9 +102,9 @@ impl AsWritten {
         keys: &[&str],
     ) -> impl DoubleEndedIterator<Item = (Option<&str>, &Entry)> {
         let places = self.settings.get(&path(setting, keys));
-        places.into_iter().flatten().filter_map(|place| {
-            let entry = self.document.entries().get(place.entry)?;
-            Some((place.index.as_deref(), entry))
+        places.into_iter().flatten().filter_map(|(at, index)| {
+            let entry = self.document.entries().get(*at)?;
+            Some((index.as_deref(), entry))
         })
     }
 

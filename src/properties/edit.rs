@@ -49,16 +49,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Edited {
     text: Secret<String>,
-    changes: Vec<Change>,
-}
-
-/// One setting that an [`Edit`] changed.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Change {
-    /// The setting.
-    pub key: String,
-    /// What becomes of it.
-    pub kind: ChangeKind,
+    /// The settings that changed, in the order of the edit, and what became of them.
+    pub changes: Vec<(String, ChangeKind)>,
 }
 
 /// What becomes of a setting.
@@ -76,11 +68,6 @@ impl Edited {
     /// Returns the new text.
     pub fn text(&self) -> &str {
         self.text.expose()
-    }
-
-    /// Returns what changed, in the order of the edit.
-    pub fn changes(&self) -> &[Change] {
-        &self.changes
     }
 }
 
@@ -147,8 +134,7 @@ impl Edit {
                     ChangeKind::Added
                 }
             };
-            let key = key.clone();
-            changes.push(Change { key, kind });
+            changes.push((key.clone(), kind));
         }
         if changes.is_empty() {
             return Outcome::Unchanged;

@@ -17,7 +17,7 @@ use crate::diagnostic::redact_name;
 use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint};
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
-use crate::properties::name::{Pattern, uniform};
+use crate::properties::name::{Pattern, same};
 use crate::properties::{Entry, FileText};
 
 const PINS: &str = "countersign.deployments.<name>.tls-keys";
@@ -61,11 +61,10 @@ pub(super) fn pin(
     }
     let key = match wanted {
         None if known.is_empty() => "key",
-        Some(wanted) if !known.iter().any(|key| uniform(key) == uniform(wanted)) => wanted,
+        Some(wanted) if !known.iter().any(|key| same(key, wanted)) => wanted,
         _ => {
-            let path = path.display();
-            let message =
-                format!("`{path}` pins another TLS key for `{name}`, not `{fingerprint}`");
+            let what = format!("pins another TLS key for `{name}`, not `{fingerprint}`");
+            let message = format!("`{}` {what}", path.display());
             return Err(Refused::new(Kind::OtherKey, message).with_help(
                 "the certificate was renewed? pin the new one beside the old with \
                  `--key-name key2`",
@@ -73,8 +72,8 @@ pub(super) fn pin(
         }
     };
     let mut deployments = file.names("countersign.deployments", &[]).iter();
-    let written = deployments.find(|written| uniform(written) == name.uniform());
-    let written = written.map_or(name.as_str(), String::as_str);
+    let found = deployments.find(|written| same(written, name.as_str()));
+    let written = found.map_or(name.as_str(), String::as_str);
     let setting = Pattern::new(PIN).with_keys(&[written.to_owned(), key.to_owned()]);
     Ok(Some(Setting::new(setting, text)))
 }
@@ -182,13 +181,16 @@ fn fingerprint(
     cert_chain: PathBuf,
     private_key: PathBuf,
 ) -> Result<Fingerprint, Refused> {
-    let file = |path, property| PemFile {
-        path,
-        setting: TlsEnd::Server.setting(property),
-    };
+    let [chain_setting, key_setting] = FILES.map(|property| TlsEnd::Server.setting(property));
     let files = OwnFiles {
-        cert_chain: file(cert_chain, "cert-chain"),
-        private_key: file(private_key, "private-key"),
+        cert_chain: PemFile {
+            path: cert_chain,
+            setting: chain_setting,
+        },
+        private_key: PemFile {
+            path: private_key,
+            setting: key_setting,
+        },
     };
     files.check().map_err(|error| {
         let path = of.display();
@@ -199,8 +201,10 @@ fn fingerprint(
 
 /// One of certificate and key is there, the other is not.
 fn half(path: &Path) -> Refused {
-    let path = path.display();
-    let message = format!("`{path}` is there, and what belongs to it is not");
+    let message = format!(
+        "`{}` is there, and what belongs to it is not",
+        path.display()
+    );
     Refused::new(Kind::Taken, message).with_help("remove it, or put the missing file beside it")
 }
 

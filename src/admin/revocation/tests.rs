@@ -75,9 +75,9 @@ fn what_is_not_there_is_named_with_what_is() {
 
     let missing = plan(&[file], &which("dpe-prod", None)).unwrap_err();
 
-    let told = missing.to_string();
+    let shown = missing.to_string();
     assert!(
-        told.starts_with("deployment `dpe-prod` is in none of the files; trusted are: `key` of")
+        shown.starts_with("deployment `dpe-prod` is in none of the files; trusted are: `key` of")
     );
 }
 
@@ -116,7 +116,7 @@ fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() 
     let planned = plan(std::slice::from_ref(&file), &which("dpe-dev", Some("key"))).unwrap();
     let planned = &planned.files[0];
     let settings = Settings::load(&file, &ModuleKind::Dpm, [], &[]).unwrap();
-    let told = |fingerprint: &str, computed_fingerprint: &str, revoked| wire::TrustedKey {
+    let shown = |fingerprint: &str, computed_fingerprint: &str, revoked| wire::TrustedKey {
         deployment: "dpe-dev".to_owned(),
         fingerprint: fingerprint.to_owned(),
         computed_fingerprint: computed_fingerprint.to_owned(),
@@ -127,20 +127,20 @@ fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() 
         &*other.fingerprint().to_string(),
     );
 
-    for (told, expected) in [
+    for (shown, expected) in [
         (vec![], None),
-        (vec![told(one, "", true)], Some(false)),
-        (vec![told(one, "", false)], Some(true)),
-        (vec![told("name", one, true)], Some(false)),
-        (vec![told("name", one, false)], Some(true)),
-        (vec![told(other, other, false)], Some(false)),
-        (vec![told(other, "", false)], None),
+        (vec![shown(one, "", true)], Some(false)),
+        (vec![shown(one, "", false)], Some(true)),
+        (vec![shown("name", one, true)], Some(false)),
+        (vec![shown("name", one, false)], Some(true)),
+        (vec![shown(other, other, false)], Some(false)),
+        (vec![shown(other, "", false)], None),
         (
-            vec![told(one, one, true), told("name", one, false)],
+            vec![shown(one, one, true), shown("name", one, false)],
             Some(true),
         ),
     ] {
-        assert_eq!(planned.accepts(&settings, &told), expected, "{told:?}");
+        assert_eq!(planned.accepts(&settings, &shown), expected, "{shown:?}");
     }
 }
 

@@ -50,8 +50,8 @@ impl Rotation {
             }
         }
         let owner = SettingsFile::read(file)?;
-        let peers = peers.iter().map(|peer| SettingsFile::read(peer));
-        Self::of(owner, peers.collect::<Result<_, _>>()?)
+        let files = peers.iter().map(|peer| SettingsFile::read(peer));
+        Self::of(owner, files.collect::<Result<_, _>>()?)
     }
 
     /// Takes the files, of which only the owner's next key may have faults.

@@ -27,12 +27,12 @@ use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
 use crate::telemetry::Untrusted;
 use crate::token::Reason;
-use crate::trust::{Deployment, TrustedKey};
+use crate::trust::Deployment;
 
 /// Longer than any module takes that answers at all; of a peer, over all calls of one question.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long it may take to find out whether anybody listens at all.
+/// How long it may take to find out whether a server listens at all.
 const PROBE: Duration = Duration::from_secs(1);
 
 /// Where a running module was asked, which accepts the key and proved who it is; or why nothing
@@ -63,8 +63,10 @@ pub enum DoubtKind {
 
 impl DoubtKind {
     pub(in crate::admin) fn because(self, why: impl Into<String>) -> Doubt {
-        let why = why.into();
-        Doubt { kind: self, why }
+        Doubt {
+            kind: self,
+            why: why.into(),
+        }
     }
 }
 
@@ -99,10 +101,10 @@ pub(in crate::admin) async fn ask_own_module(
         .own_target()
         .ok_or_else(|| DoubtKind::NotAsked.because("the module takes a free port at each start"))?;
     let module = settings.module().map_err(unusable)?;
-    let tls = settings.server.tls.clone();
-    let tls = tls.map(|server| module.own_module_tls(server)).transpose();
+    let server = settings.server.tls.clone();
+    let tls = server.map(|server| module.own_module_tls(server));
     let options = ConnectionOptions {
-        tls: tls.map_err(unusable)?,
+        tls: tls.transpose().map_err(unusable)?,
         ..ConnectionOptions::default()
     };
     let (layer, deadline) = (module.own_module_layer(), Instant::now() + PATIENCE);
@@ -128,7 +130,7 @@ pub(in crate::admin) fn load(file: &Path, kind: &ModuleKind) -> Result<Settings,
     })
 }
 
-/// A peer, where it listens, how to talk to it, and as whom.
+/// A peer: where it listens, how to talk to it, and the settings to do it with.
 struct Callee<'a> {
     settings: &'a Settings,
     deployment: &'a Deployment,
@@ -178,7 +180,9 @@ impl<'a> Callee<'a> {
         if own.key_id != *key_id {
             let current = (own.key.clone(), own.key_id.clone());
             match self.who_am_i(&current, deadline).await {
-                Ok(answer) if is_left_out(&answer, key_id) => return Err(unknown_at(target)),
+                Ok(answer) if accepts_one(&answer, &[key_id]) == Some(false) => {
+                    return Err(unknown_at(target));
+                }
                 // Only the call itself shows which keys are trusted there.
                 Ok(_) => {}
                 Err(doubt) if doubt.kind == DoubtKind::Refused => {}
@@ -191,21 +195,6 @@ impl<'a> Callee<'a> {
         }
         let seen = Untrusted(&answer.fingerprint);
         Err(DoubtKind::Refused.because(format!("the module at {target} saw the key `{seen}`")))
-    }
-
-    /// Asks whether it still accepts one of `old`, as the module that signs with `key`, and returns
-    /// where it was asked; none where it does not say.
-    async fn still_accepts(
-        &self,
-        key: &(SigningKey, KeyId),
-        old: &[&TrustedKey],
-    ) -> Option<(bool, String)> {
-        let deadline = Instant::now() + PATIENCE;
-        let known = self.who_am_i(key, deadline).await.ok()?.trusted_keys;
-        let mut accepted = known.iter().filter(|key| !key.revoked);
-        let accepts =
-            accepted.any(|key| old.iter().any(|old| old.key_id.as_str() == key.fingerprint));
-        (!known.is_empty()).then(|| (accepts, self.target.to_string()))
     }
 
     /// Calls it with a token that `key` signed, and has it prove that it is the one.
@@ -233,7 +222,9 @@ impl<'a> Callee<'a> {
 
 /// Returns where the module of `file` listens, which is `deployment`.
 fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, Doubt> {
-    let file = file.ok_or_else(|| DoubtKind::NotAsked.because("nothing says where it listens"))?;
+    let Some(file) = file else {
+        return Err(DoubtKind::NotAsked.because("nothing says where it listens"));
+    };
     let peer = load(file, &kind_of(&deployment.module))?;
     if peer.server.port == 0 {
         return Err(DoubtKind::NotAsked.because("it takes a free port at each start"));
@@ -246,11 +237,13 @@ fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, D
     Ok(Target::new(&host, peer.server.port))
 }
 
-/// Returns `true` if a module that says which of the caller's keys it has does not accept `key_id`.
-fn is_left_out(answer: &WhoAmIResponse, key_id: &KeyId) -> bool {
+/// Returns whether a module that says which of the caller's keys it knows accepts one of `keys`;
+/// `None` if it does not say.
+fn accepts_one(answer: &WhoAmIResponse, keys: &[&KeyId]) -> Option<bool> {
     let known = &answer.trusted_keys;
-    let mut accepted = known.iter().filter(|key| !key.revoked);
-    !known.is_empty() && !accepted.any(|key| key.fingerprint == key_id.as_str())
+    let mut active = known.iter().filter(|key| !key.revoked);
+    let accepts = active.any(|active| keys.iter().any(|key| key.as_str() == active.fingerprint));
+    (!known.is_empty()).then_some(accepts)
 }
 
 fn unknown_at(target: &Target) -> Doubt {
@@ -274,10 +267,10 @@ async fn who_am_i(
             Err(error) => return Err(not_connected(target, error.as_ref()).await),
         };
         let mut client = IdentityServiceClient::new(layer.layer(connection.channel()));
-        let answer = client.who_am_i(WhoAmIRequest {}).await;
-        Ok(answer
-            .map_err(|status| not_answered(target, &status))?
-            .into_inner())
+        match client.who_am_i(WhoAmIRequest {}).await {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => Err(not_answered(target, &status)),
+        }
     };
     timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
         // Connecting has a shorter time-out of its own.

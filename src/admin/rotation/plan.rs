@@ -28,7 +28,7 @@ const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
 pub struct Plan {
     /// The step.
     pub step: Step,
-    /// The key that signs once the rotation has gone on from here; none where it does not go on.
+    /// The key that signs after the next steps; `None` if the rotation ends here without a new key.
     pub key: Option<Fingerprint>,
     /// What changes.
     pub change: Change,
@@ -68,8 +68,8 @@ impl Rotation {
                 "write there what the peers call this module: `countersign.deployment.name=NAME`",
             ));
         }
-        let is_open = step.in_phase(self.phase());
-        let is_open = is_open.map_err(|(why, first)| Refused::new(Kind::OutOfTurn(first), why))?;
+        let turn = step.in_phase(self.phase());
+        let is_open = turn.map_err(|(why, first)| Refused::new(Kind::OutOfTurn(first), why))?;
         // A next key that signs nothing can be forgotten in any case.
         if is_open && step != Step::Abort {
             self.is_in_file()?;

@@ -29,7 +29,7 @@ fn an_existing_file_is_left_alone_unless_told() {
 
     let refused = write(&path, b"new", Privacy::Private, false);
 
-    assert!(matches!(refused, Err(WriteError::Exists(_))));
+    assert!(matches!(refused.unwrap_err().kind(), Kind::Exists));
     assert_eq!(fs::read(&path).unwrap(), b"old");
     write(&path, b"new", Privacy::Private, true).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"new");
@@ -99,7 +99,7 @@ fn a_symbolic_link_stays_and_its_file_is_written() {
     let circle = folder.path().join("circle");
     std::os::unix::fs::symlink("circle", &circle).unwrap();
     let refused = write(&circle, b"x", Privacy::Private, true);
-    assert!(matches!(refused, Err(WriteError::Link(_))));
+    assert!(refused.unwrap_err().to_string().contains("leads nowhere"));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn when_the_second_file_cannot_be_replaced_the_first_is_put_back() {
 
     let result = commit_all(staged.into());
 
-    assert!(matches!(result, Err(WriteError::Io { .. })), "{result:?}");
+    assert!(matches!(result.unwrap_err().kind(), Kind::NotWritten));
     assert_eq!(fs::read(&old).unwrap(), b"before");
     assert_eq!(names(folder.path()), ["broken", "old"]);
 }
@@ -148,7 +148,7 @@ fn a_second_writer_is_told_that_the_folder_is_busy() {
 
     let second = FolderLock::acquire(folder.path());
 
-    assert!(matches!(second, Err(WriteError::Busy(_))));
+    assert!(matches!(second.unwrap_err().kind(), Kind::Busy));
     drop(first);
     FolderLock::acquire(folder.path()).unwrap();
 }
@@ -160,5 +160,5 @@ fn a_folder_that_is_not_there_is_an_error_of_the_system() {
     let path = folder.path().join("missing/file");
     let result = write(&path, b"x", Privacy::Private, false);
 
-    assert!(matches!(result, Err(WriteError::Io { .. })));
+    assert!(matches!(result.unwrap_err().kind(), Kind::NotWritten));
 }

@@ -6,7 +6,7 @@ use super::arguments::StepArguments;
 use super::shown::left;
 use crate::admin::rotation::live::{self, Doubt, DoubtKind, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
-use crate::admin::{Kind, Refused, WriteError};
+use crate::admin::{Kind, Refused};
 use crate::cli::change::BY_SIGNAL;
 use crate::cli::output::{Console, Exit, Failure};
 use crate::cli::runtime::Patience;
@@ -103,11 +103,11 @@ fn too_early(left: Duration) -> Refused {
 }
 
 /// Carries `plan` out once no other process writes there.
-pub(super) async fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), WriteError> {
+pub(super) async fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refused> {
     let mut patience = Patience::new(timeout, PAUSES.0, PAUSES.0);
     loop {
         match plan.change.carry_out() {
-            Err(WriteError::Busy(_)) if patience.again().await => {}
+            Err(error) if matches!(error.kind(), Kind::Busy) && patience.again().await => {}
             done => return done,
         }
     }

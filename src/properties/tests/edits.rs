@@ -1,11 +1,9 @@
 use std::path::Path;
 
-use crate::properties::edit::Change;
 use crate::properties::{ChangeKind, Document, Edit, Outcome};
 
-fn change(key: &str, kind: ChangeKind) -> Change {
-    let key = key.to_owned();
-    Change { key, kind }
+fn change(key: &str, kind: ChangeKind) -> (String, ChangeKind) {
+    (key.to_owned(), kind)
 }
 
 fn set(text: &str, settings: &[(&str, &str)]) -> String {
@@ -85,7 +83,7 @@ fn heading_stands_above_what_is_appended_and_only_then() {
     };
     assert_eq!(edited.text(), "b=2\n\n# Added by countersign pair\na=1\n");
     assert_eq!(
-        edited.changes(),
+        edited.changes,
         [
             change("a", ChangeKind::Added),
             change("b", ChangeKind::Replaced)
@@ -192,7 +190,7 @@ fn remove(text: &str, key: &str) -> String {
     match edit.apply(text) {
         Outcome::Unchanged => text.to_owned(),
         Outcome::Changed(edited) => {
-            assert_eq!(edited.changes(), [change(key, ChangeKind::Removed)]);
+            assert_eq!(edited.changes, [change(key, ChangeKind::Removed)]);
             assert!(matches!(edit.apply(edited.text()), Outcome::Unchanged));
             edited.text().to_owned()
         }

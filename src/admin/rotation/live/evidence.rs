@@ -1,6 +1,8 @@
 //! Whether what running modules and their files say shows that they accept a key, or no longer do.
 
-use super::{Answer, Asking, Callee, DoubtKind, kind_of, load};
+use tokio::time::Instant;
+
+use super::{Answer, Asking, Callee, DoubtKind, PATIENCE, accepts_one, kind_of, load};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::rotation::Rotation;
 use crate::config::{ModuleKind, Settings};
@@ -23,7 +25,7 @@ pub struct Evidence {
 /// Asks every peer whether it accepts the next key, or the own one where that signs already.
 pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Vec<Evidence> {
     let key = rotation.next().unwrap_or(&rotation.own);
-    let settings = if asking.offline {
+    let loaded = if asking.offline {
         Err(DoubtKind::NotAsked.because("no module was asked"))
     } else {
         load(&rotation.owner.path, kind)
@@ -35,19 +37,19 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
         }
         let path = file.map(|file| file.path.as_path());
         let live = async {
-            let settings = settings.as_ref().map_err(Clone::clone)?;
+            let settings = loaded.as_ref().map_err(Clone::clone)?;
             let callee = Callee::find(settings, deployment, path, asking)?;
             callee.accepts(key).await
         };
         let answer = live.await;
-        let file = file.map(|file| {
+        let standing = file.map(|file| {
             let trusts = rotation.trusts(file, key.0.verifying_key());
             (file.path.display().to_string(), trusts)
         });
         let kind = answer.as_ref().err().map(|doubt| doubt.kind);
         all.push(Evidence {
             may_follow: matches!(kind, Some(DoubtKind::Refused | DoubtKind::Silent)),
-            verdict: verdict(&deployment.name, file, answer),
+            verdict: verdict(&deployment.name, standing, answer),
             deployment: deployment.name.clone(),
         });
     }
@@ -131,16 +133,19 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let Some(one) = old.first() else {
             continue;
         };
-        let mut known = rotation.deployments().into_iter();
-        let known = known.find(|(_, file)| file.is_some_and(|file| std::ptr::eq(file, peer)));
-        let known = known.map(|(deployment, _)| deployment);
+        let mut all = rotation.deployments().into_iter();
+        let its = all.find(|(_, file)| file.is_some_and(|file| std::ptr::eq(file, peer)));
+        let known = its.map(|(deployment, _)| deployment);
         let settings = known.map(|known| load(&peer.path, &kind_of(&known.module)));
         let reloads = !matches!(settings, Some(Ok(Settings { reload: false, .. })));
         let said = async {
-            let known = known.filter(|known| !asking.except.contains(&known.name))?;
-            let own = own.as_ref().ok().filter(|_| !asking.offline)?;
-            let callee = Callee::find(own, known, Some(&peer.path), asking).ok()?;
-            callee.still_accepts(&rotation.own, &old).await
+            let asked = known.filter(|known| !asking.except.contains(&known.name))?;
+            let settings = own.as_ref().ok().filter(|_| !asking.offline)?;
+            let callee = Callee::find(settings, asked, Some(&peer.path), asking).ok()?;
+            let deadline = Instant::now() + PATIENCE;
+            let answer = callee.who_am_i(&rotation.own, deadline).await.ok()?;
+            let ids: Vec<_> = old.iter().map(|key| &key.key_id).collect();
+            Some((accepts_one(&answer, &ids)?, callee.target))
         };
         let why = match said.await {
             Some((true, at)) => format!("the module at {at} still accepts the key"),
