@@ -98,7 +98,9 @@ impl Change {
             }
             folders.extend(fs::canonicalize(folder));
         }
-        let locks = folders.iter().map(|folder| FolderLock::acquire(folder));
+        let locks = folders
+            .iter()
+            .map(|folder| FolderLock::acquire(&folder.join("x")));
         let _locks = match locks.collect::<Result<Vec<_>, _>>() {
             // Another process is at work, and there is nothing to write.
             Err(error) if matches!(error.kind(), Kind::Busy) && self.is_empty() => return Ok(()),

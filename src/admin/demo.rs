@@ -145,8 +145,9 @@ impl Demo<'_> {
         plan.change.carry_out()?;
         let keys = plan.sides.iter().map(|side| {
             // Enough to tell two apart.
-            let start: String = side.fingerprint().to_string().chars().take(12).collect();
-            format!("{} {start}…", side.name())
+            let key = side.hand_over.key.fingerprint().to_string();
+            let start: String = key.chars().take(12).collect();
+            format!("{} {start}…", side.hand_over.deployment)
         });
         let line = keys.collect::<Vec<_>>().join("   ");
         self.step("pair", vec![line], true);

@@ -152,16 +152,6 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
 }
 
 impl Side {
-    /// Returns the deployment's name.
-    pub fn name(&self) -> &str {
-        self.hand_over.deployment.as_str()
-    }
-
-    /// Returns the fingerprint of its key.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.hand_over.key.fingerprint()
-    }
-
     /// Returns the fingerprint of its TLS certificate, where it gets one or the other side its pin.
     pub fn tls_fingerprint(&self) -> Option<Fingerprint> {
         Some(self.certificate.as_ref()?.fingerprint)

@@ -33,7 +33,7 @@ pub enum Privacy {
 ///
 /// When the file is there and must not be replaced, or the system refuses.
 pub fn write(path: &Path, bytes: &[u8], privacy: Privacy, force: bool) -> Result<(), Refused> {
-    let _lock = FolderLock::acquire(folder_of(&follow(path)?))?;
+    let _lock = FolderLock::acquire(&follow(path)?)?;
     let staged = Staged::new(path, bytes, privacy)?;
     if force {
         staged.commit().map(drop)
@@ -150,13 +150,14 @@ impl Committed {
 pub struct FolderLock(File);
 
 impl FolderLock {
-    /// Locks `folder`, for as long as the value lives.
+    /// Locks the folder of `target`, for as long as the value lives.
     ///
     /// # Errors
     ///
     /// When another process holds it, or the folder cannot be opened.
-    pub fn acquire(folder: &Path) -> Result<Self, Refused> {
-        let file = File::open(folder).map_err(Refused::not_written(folder))?;
+    pub fn acquire(target: &Path) -> Result<Self, Refused> {
+        let folder = folder_of(target);
+        let file = File::open(folder).map_err(Refused::not_written(target))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
@@ -164,7 +165,7 @@ impl FolderLock {
                 let message = format!("another countersign is writing in `{shown}`");
                 Err(Refused::new(Kind::Busy, message))
             }
-            Err(TryLockError::Error(error)) => Err(Refused::not_written(folder)(error)),
+            Err(TryLockError::Error(error)) => Err(Refused::not_written(target)(error)),
         }
     }
 }

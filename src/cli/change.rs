@@ -122,9 +122,10 @@ pub(super) fn files_in_json<'a>(files: impl IntoIterator<Item = &'a EditedFile>)
 
 /// Names the TLS files that are made: a certificate and its key.
 pub(super) fn new_files<'a>(files: impl Iterator<Item = &'a Path>) -> String {
-    let files = files.zip(["0644", "0600"]);
-    let lines = files.map(|(file, mode)| format!("{}  (new, mode {mode})\n", file.display()));
-    lines.collect::<Vec<_>>().concat()
+    files
+        .zip(["0644", "0600"])
+        .map(|(file, mode)| format!("{}  (new, mode {mode})\n", file.display()))
+        .collect()
 }
 
 /// Warns of variables of this environment that stand above what changes in `files`.

@@ -25,8 +25,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
-    let runtime = runtime()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         // Caught before there is anything to remove.
         let mut signals = Signals::catch()?;
         tokio::select! {
@@ -42,14 +41,15 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         refuse_homes_in(folder)?;
         (folder.clone(), "kept", None)
     } else {
-        let mut builder = tempfile::Builder::new();
-        let folder = builder.prefix("countersign-demo-").tempdir();
-        let folder = folder.map_err(|error| failed("cannot make a folder", &error))?;
+        let made = tempfile::Builder::new()
+            .prefix("countersign-demo-")
+            .tempdir();
+        let folder = made.map_err(|error| failed("cannot make a folder", &error))?;
         let fate = "removed at the end; --keep DIR keeps them";
         (folder.path().to_owned(), fate, Some(folder))
     };
-    let binary = std::env::current_exe();
-    let binary = binary.map_err(|error| failed("cannot find this program", &error))?;
+    let binary =
+        std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
     let is_text = console.format() == Format::Text;
     if is_text {
         let shown = redact(&folder.display().to_string());

@@ -150,8 +150,8 @@ fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), F
         ));
     };
     note_kid(&material, console);
-    let kid = kid.clone().unwrap_or_else(|| key.fingerprint().into());
-    Ok((key.clone(), kid))
+    let key_id = kid.clone().unwrap_or_else(|| key.fingerprint().into());
+    Ok((key.clone(), key_id))
 }
 
 fn remove(file: &SettingsFile, name: &DeploymentName, how: &How, console: &Console) -> Answer {
@@ -185,11 +185,11 @@ fn consequences(removed: &Removed) -> String {
 
 fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> Answer {
     warn_of_variables(&change.files, console);
-    let changes = changes(&change.files);
-    let written = how.apply(change, &changes, console)?;
+    let shown = changes(&change.files);
+    let written = how.apply(change, &shown, console)?;
     let findings = change.findings.iter();
     console.findings(findings.filter(|found| found.severity() == Severity::Warning));
-    let text = format!("{heading}{changes}{}", how.ending(change.is_empty()));
+    let text = format!("{heading}{shown}{}", how.ending(change.is_empty()));
     let report = json!({ "written": written, "files": files_in_json(&change.files) });
     console.reply(text.trim_start_matches('\n'), &report)?;
     Ok(Exit::Done)

@@ -84,11 +84,15 @@ fn listens(port: u16) -> bool {
 /// Writes the two names and keys, then the changes of each file.
 fn text(plan: &Plan) -> String {
     let mut text = String::new();
-    let names = plan.sides.iter().map(|side| side.name().len());
-    let width = names.max().unwrap_or_default();
+    let names = plan
+        .sides
+        .iter()
+        .map(|side| side.hand_over.deployment.as_str());
+    let width = names.map(str::len).max().unwrap_or_default();
     // Writing to a string cannot fail.
     for side in &plan.sides {
-        let (name, fingerprint) = (side.name(), side.fingerprint());
+        let name = side.hand_over.deployment.as_str();
+        let fingerprint = side.hand_over.key.fingerprint();
         let age = new_or_its(side.is_key_new);
         let _ = writeln!(text, "{name:<width$}  {age} key  {fingerprint}");
         if let Some(fingerprint) = side.tls_fingerprint() {
@@ -133,16 +137,16 @@ fn in_json((side, file): (&Side, &EditedFile)) -> Value {
         let replaces = change.kind != ChangeKind::Added;
         json!({ "key": change.key, "value": change.shown, "replaces": replaces })
     });
-    let mut json = json!({
-        "name": side.name(),
-        "fingerprint": side.fingerprint().to_string(),
+    let mut report = json!({
+        "name": side.hand_over.deployment.as_str(),
+        "fingerprint": side.hand_over.key.fingerprint().to_string(),
         "new_key": side.is_key_new,
         "file": file.path.display().to_string(),
         "new_file": !file.is_there(),
         "changes": changes.collect::<Value>(),
     });
     if let Some(pin) = side.tls_fingerprint() {
-        add(&mut json, "tls_fingerprint", pin.to_string());
+        add(&mut report, "tls_fingerprint", pin.to_string());
     }
-    json
+    report
 }

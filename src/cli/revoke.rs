@@ -58,12 +58,12 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let plan = revocation::plan(&files.collect::<Vec<_>>(), &which)?;
     let how = &arguments.how;
     let change = &plan.change;
-    let changes = changes(&change.files);
+    let shown = changes(&change.files);
     if !change.is_empty() {
         console.present(consequences(&plan).trim_end());
     }
     let mut report = json!({
-        "written": how.apply(change, &changes, console)?,
+        "written": how.apply(change, &shown, console)?,
         "in_force": null,
         "keys": keys_in_json(&plan),
         "files": files_in_json(&change.files),
@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         let active = ended.as_ref().map_or(Some(false), |seen| *seen);
         add(&mut report, "in_force", active);
     }
-    let text = changes + how.ending(change.is_empty());
+    let text = shown + how.ending(change.is_empty());
     console.reply(text.trim_start_matches('\n'), &report)?;
     ended.map(|_| Exit::Done)
 }

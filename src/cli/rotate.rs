@@ -36,16 +36,16 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
     let rotation = files.read()?;
     arguments.names_peers(&rotation)?;
     let plan = files.plan(&rotation, step)?;
-    let runtime = runtime()?;
+    let executor = runtime()?;
     if !plan.change.is_empty() {
-        runtime.block_on(wait::may_take(step, &rotation, (arguments, false), console))?;
+        executor.block_on(wait::may_take(step, &rotation, (arguments, false), console))?;
         arguments.confirm(&plan, console)?;
     }
     let mut ended = Ok(());
     if !how.dry_run {
         plan.change.carry_out()?;
         if step == Step::Finish {
-            ended = runtime.block_on(wait::in_force(&rotation, arguments));
+            ended = executor.block_on(wait::in_force(&rotation, arguments));
         }
     }
     conclude(&plan, &rotation, arguments, ended, console)
@@ -96,17 +96,17 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     // Otherwise the last step could not be taken.
     arguments.reaches_all(&first)?;
     arguments.confirm(&opening, console)?;
-    let runtime = runtime()?;
+    let executor = runtime()?;
     if opening.step == Step::Prepare && !arguments.how.yes {
         // The key that was shown is the one that is written.
-        runtime.block_on(wait::carry_out(&opening, arguments.timeout))?;
+        executor.block_on(wait::carry_out(&opening, arguments.timeout))?;
         took(&opening, console);
     }
     let mut tries = TRIES;
     loop {
         let rotation = files.read()?;
         let step = rotation.phase().next_step();
-        runtime.block_on(wait::may_take(step, &rotation, (arguments, true), console))?;
+        executor.block_on(wait::may_take(step, &rotation, (arguments, true), console))?;
         // The files may have changed while it waited.
         let rotation = files.read()?;
         if step == Step::Finish {
@@ -116,7 +116,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
         if step != opening.step {
             warn_of_variables(&plan.change.files, console);
         }
-        match runtime.block_on(wait::carry_out(&plan, arguments.timeout)) {
+        match executor.block_on(wait::carry_out(&plan, arguments.timeout)) {
             // Another process may rotate the other side. One that takes this step ends this one.
             Err(error)
                 if matches!(error.kind(), Kind::Changed)
@@ -132,7 +132,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
             took(&plan, console);
             continue;
         }
-        let ended = runtime.block_on(wait::in_force(&rotation, arguments));
+        let ended = executor.block_on(wait::in_force(&rotation, arguments));
         if ended.is_ok() {
             took(&plan, console);
         }
@@ -158,8 +158,8 @@ fn still_trusting(step: Step, rotation: &Rotation, files: &FileArguments, consol
         Step::Abort => ("next", rotation.next().map(|(key, _)| key.fingerprint())),
         Step::Prepare | Step::Activate => return,
     };
-    let names: Vec<_> = rotation.left_out().map(ToString::to_string).collect();
-    let names = names.join(", ");
+    let left_out: Vec<_> = rotation.left_out().map(ToString::to_string).collect();
+    let names = left_out.join(", ");
     let (Some(key), false) = (key, names.is_empty() && !files.one_side) else {
         return;
     };

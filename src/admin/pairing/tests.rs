@@ -65,7 +65,7 @@ fn two_pairings_do_not_write_at_once() {
     let members = members(folder.path());
     let made = plan(&members, None, &options()).unwrap();
     fs::create_dir(members[1].path.parent().unwrap()).unwrap();
-    let other = FolderLock::acquire(members[1].path.parent().unwrap()).unwrap();
+    let other = FolderLock::acquire(&members[1].path).unwrap();
 
     let result = made.change.carry_out();
 

@@ -201,10 +201,8 @@ fn fingerprint(
 
 /// One of certificate and key is there, the other is not.
 fn half(path: &Path) -> Refused {
-    let message = format!(
-        "`{}` is there, and what belongs to it is not",
-        path.display()
-    );
+    let what = "is there, and what belongs to it is not";
+    let message = format!("`{}` {what}", path.display());
     Refused::new(Kind::Taken, message).with_help("remove it, or put the missing file beside it")
 }
 

@@ -144,13 +144,13 @@ fn a_staged_file_that_is_given_up_leaves_nothing() {
 #[test]
 fn a_second_writer_is_told_that_the_folder_is_busy() {
     let folder = folder();
-    let first = FolderLock::acquire(folder.path()).unwrap();
+    let first = FolderLock::acquire(&folder.path().join("x")).unwrap();
 
-    let second = FolderLock::acquire(folder.path());
+    let second = FolderLock::acquire(&folder.path().join("x"));
 
     assert!(matches!(second.unwrap_err().kind(), Kind::Busy));
     drop(first);
-    FolderLock::acquire(folder.path()).unwrap();
+    FolderLock::acquire(&folder.path().join("x")).unwrap();
 }
 
 #[test]

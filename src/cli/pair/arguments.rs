@@ -85,8 +85,10 @@ impl<T: FromStr<Err: Display>> FromStr for Of<T> {
         if value.is_empty() {
             return Err("there is nothing after `=`".to_owned());
         }
-        let value = value.parse().map_err(|e| format!("`{value}`: {e}"))?;
-        Ok(Self { module, value })
+        Ok(Self {
+            module,
+            value: value.parse().map_err(|e| format!("`{value}`: {e}"))?,
+        })
     }
 }
 
@@ -133,8 +135,8 @@ impl Arguments {
             let what = format!("both are called `{module}`; give them different types");
             return Err(Failure::new(Exit::Usage, what));
         }
-        let named = self.name.iter().map(|of| &of.module);
-        let mut named = named.chain(self.key.iter().map(|of| &of.module));
+        let names = self.name.iter().map(|of| &of.module);
+        let mut named = names.chain(self.key.iter().map(|of| &of.module));
         if let Some(odd) = named.find(|name| ![&one.module, &other.module].contains(name)) {
             let what = format!("`{odd}` is neither of the two modules");
             return Err(Failure::new(Exit::Usage, what));
@@ -196,11 +198,10 @@ pub(super) fn not_paired(error: Refused, members: &[Member]) -> Failure {
     let Kind::Revoked { path, name } = error.kind() else {
         return error.into();
     };
-    let own = members.iter().find(|member| member.path != *path);
-    let own = own.map_or_else(
-        || format!("<the file of {name}>"),
-        |own| own.path.display().to_string(),
-    );
+    let own = match members.iter().find(|member| member.path != *path) {
+        Some(own) => own.path.display().to_string(),
+        None => format!("<the file of {name}>"),
+    };
     let help = format!(
         "revoked by mistake? write `is-revoked=false` there; else give it a new key: \
          countersign rotate run --file {own} --peer-file {} --now",

@@ -23,8 +23,8 @@ pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         key_name: None,
         ..arguments.common.options(arguments.tls)
     };
-    let plan = pairing::plan(&[arguments.member(only)?], None, &options);
-    let plan = plan.map_err(|error| not_paired(error, &[]))?;
+    let plan = pairing::plan(&[arguments.member(only)?], None, &options)
+        .map_err(|error| not_paired(error, &[]))?;
     let how = &arguments.common.how;
     present(&plan, console);
     how.confirm(&plan.change, "", console)?;
@@ -36,8 +36,8 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
     let theirs = read(&arguments.block)?;
     compare(&theirs, arguments, console)?;
     let member = arguments.module.member(arguments.name.clone())?;
-    let plan = pairing::plan(&[member], Some(&theirs), &arguments.common.options(false));
-    let plan = plan.map_err(|error| not_paired(error, &[]))?;
+    let plan = pairing::plan(&[member], Some(&theirs), &arguments.common.options(false))
+        .map_err(|error| not_paired(error, &[]))?;
     present(&plan, console);
     finish(&plan, &arguments.common.how, console)
 }

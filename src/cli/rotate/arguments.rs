@@ -104,9 +104,8 @@ fn address(text: &str) -> Result<(DeploymentName, (String, u16)), String> {
     let (name, place) = text.split_once('=').ok_or(form)?;
     let name = DeploymentName::new(name).map_err(|error| error.to_string())?;
     let (host, port) = place.rsplit_once(':').ok_or(form)?;
-    let host = host.trim_matches(['[', ']']);
-    let port = port.parse().map_err(|_error| form)?;
-    Ok((name, (host.to_owned(), port)))
+    let host = host.trim_matches(['[', ']']).to_owned();
+    Ok((name, (host, port.parse().map_err(|_error| form)?)))
 }
 
 impl FileArguments {

@@ -26,8 +26,10 @@ pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> 
 
 /// Writes the module's keys.
 fn heading(rotation: &Rotation) -> String {
-    let name = rotation.name().map(ToString::to_string);
-    let name = name.unwrap_or_else(|| rotation.owner.path.display().to_string());
+    let name = match rotation.name() {
+        Some(name) => name.to_string(),
+        None => rotation.owner.path.display().to_string(),
+    };
     let next = rotation.next().map(|(key, _)| aged(key));
     let damaged = "damaged; only `abort` is possible".to_owned();
     let previous = rotation.state().previous.map(|key| key.to_string());
@@ -50,8 +52,11 @@ fn heading(rotation: &Rotation) -> String {
 
 /// Writes a key's fingerprint, and its age where it is known.
 fn aged(key: &SigningKey) -> String {
-    let age = age(key).map(|age| format!("  (age {age})"));
-    format!("{}{}", key.fingerprint(), age.unwrap_or_default())
+    let fingerprint = key.fingerprint();
+    match age(key) {
+        Some(age) => format!("{fingerprint}  (age {age})"),
+        None => fingerprint.to_string(),
+    }
 }
 
 fn age(key: &SigningKey) -> Option<Age> {
@@ -82,8 +87,8 @@ fn next(rotation: &Rotation, files: &FileArguments) -> String {
 
 /// Returns how long tokens of the old key may be in use, rounded up to a second.
 pub(super) fn left(rotation: &Rotation) -> Option<Duration> {
-    let left = rotation.finish_after()?.duration_since(SystemClock.now());
-    let left = left.ok().filter(|left| !left.is_zero())?;
+    let after = rotation.finish_after()?.duration_since(SystemClock.now());
+    let left = after.ok().filter(|left| !left.is_zero())?;
     let more = u64::from(left.subsec_nanos() > 0);
     Some(Duration::from_secs(left.as_secs().saturating_add(more)))
 }
@@ -143,8 +148,8 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
         .map(|(key, _)| key.fingerprint().to_string());
     let peers = rotation.peers.iter().map(|peer| {
         let deployment = rotation.deployment(peer);
-        let keys = deployment.into_iter().flat_map(|known| &known.keys);
-        let keys = keys.map(|key| {
+        let known = deployment.into_iter().flat_map(|known| &known.keys);
+        let keys = known.map(|key| {
             json!({
                 "name": key.name,
                 "fingerprint": key.key.fingerprint().to_string(),
@@ -158,7 +163,7 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
             "keys": keys.collect::<Value>(),
         })
     });
-    let mut json = json!({
+    let mut report = json!({
         "phase": rotation.phase().as_str(),
         "deployment": rotation.name().map(ToString::to_string),
         "fingerprint": rotation.key().fingerprint().to_string(),
@@ -171,10 +176,10 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
         "next_command": next_command(rotation, files),
     });
     if let Some(block) = rotation.hand_over().filter(|_| files.one_side) {
-        add(&mut json, "block", block.block());
-        add(&mut json, "words", block.words());
+        add(&mut report, "block", block.block());
+        add(&mut report, "words", block.words());
     }
-    json
+    report
 }
 
 /// Returns what a step changed, in JSON.
