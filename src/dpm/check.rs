@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use super::dialer::{DialError, Dialer};
+use super::options::MonitorOptions;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus, FailureKind};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
@@ -18,20 +19,24 @@ use crate::grpc::{
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
-use crate::registry::{AddressRules, CheckOutcome};
+use crate::registry::{AddressRules, CheckOutcome, EngineRegistry};
 use crate::token::proof::EngineClaim;
 use crate::token::{Reason, Refusal};
 use crate::trust::{Deployment, KeySet, OwnDeployment};
 
+/// What all checks share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) module: Module,
+    pub(super) registry: Arc<EngineRegistry>,
+    pub(super) dialer: Dialer,
+    pub(super) options: MonitorOptions,
+}
+
 /// Dials one engine back, over a connection that it keeps between checks.
 #[derive(Debug)]
 pub(super) struct Checker {
-    module: Module,
-    dialer: Arc<Dialer>,
-    /// How long an engine may take to answer on an open connection; connecting has its own time.
-    timeout: Duration,
-    /// How long one proof holds on one connection.
-    proof_interval: Duration,
+    context: Arc<Context>,
     link: Option<Link>,
 }
 
@@ -68,17 +73,9 @@ struct Proved {
 }
 
 impl Checker {
-    pub(super) fn new(
-        module: Module,
-        dialer: Arc<Dialer>,
-        timeout: Duration,
-        proof_interval: Duration,
-    ) -> Self {
+    pub(super) fn new(context: Arc<Context>) -> Self {
         Self {
-            module,
-            dialer,
-            timeout,
-            proof_interval,
+            context,
             link: None,
         }
     }
@@ -97,26 +94,23 @@ impl Checker {
     }
 
     async fn attempt(&mut self, engine: &Engine) -> Result<CheckOutcome, DialBackFailure> {
-        let (limit, proof_interval) = (self.timeout, self.proof_interval);
-        let module = self.module.clone();
-        let trust = module.trust().load();
-        let owner = check_owner(&trust, engine, &module)?;
+        let context = Arc::clone(&self.context);
+        let trust = context.module.trust().load();
+        let owner = check_owner(&trust, engine, &context.module)?;
         let parties = (Arc::clone(&owner), Arc::clone(trust.own()));
         let route = self.route(engine, &owner);
         if let Some(link) = self.link.as_ref().filter(|link| link.route == route)
             && engine.status == EngineStatus::Ready
-            && link.is_proved(&parties, proof_interval)
+            && link.is_proved(&parties, context.options.proof_interval)
         {
             let opened = link.connection.opened();
-            link.call(engine, link.identity.clone(), &module, limit)
-                .await?;
+            link.call(engine, &link.identity, &context).await?;
             // Only the proved connection may vouch: a reconnect in between is proved below.
             if link.connection.opened() == opened {
                 return Ok(CheckOutcome::Alive);
             }
         }
-        let dialer = Arc::clone(&self.dialer);
-        let _turn = dialer.turn(engine).await;
+        let _turn = context.dialer.turn(engine).await;
         let link = self.link(engine, &owner).await?;
         let opened = link.connection.opened();
         let claim = EngineClaim {
@@ -124,10 +118,9 @@ impl Checker {
             hostname: engine.address.hostname().to_owned(),
             port: engine.address.port(),
         };
-        let proving = link
-            .identity
-            .require_proof(module.proof_verifier(), Some(claim));
-        link.call(engine, proving, &module, limit).await?;
+        let verifier = context.module.proof_verifier();
+        let proving = link.identity.require_proof(verifier, Some(claim));
+        link.call(engine, &proving, &context).await?;
         link.proved = Some(Proved {
             opened,
             parties,
@@ -141,7 +134,7 @@ impl Checker {
         Route {
             address: engine.address.clone(),
             tls_pins: owner.tls_pins.clone(),
-            rules: self.dialer.rules_of(&deployment),
+            rules: self.context.dialer.rules_of(&deployment),
             deployment,
         }
     }
@@ -167,15 +160,15 @@ impl Checker {
         owner: &Deployment,
         route: Route,
     ) -> Result<Link, DialBackFailure> {
-        let layer = self.module.client_layer(&route.deployment);
+        let layer = self.context.module.client_layer(&route.deployment);
         let identity = layer.map_err(|error| not_dialled(error.to_string()))?;
-        let connection = self.dialer.dial(engine, &owner.name).await;
+        let connection = self.context.dialer.dial(engine, &owner.name).await;
         Ok(Link {
             route,
             identity,
             connection: connection.map_err(|error| no_connection(&error, engine))?,
             proved: None,
-            has_tls: self.dialer.has_tls(),
+            has_tls: self.context.dialer.has_tls(),
         })
     }
 }
@@ -201,10 +194,12 @@ impl Link {
     async fn call(
         &self,
         engine: &Engine,
-        identity: AttachIdentityLayer,
-        module: &Module,
-        limit: Duration,
+        identity: &AttachIdentityLayer,
+        Context {
+            module, options, ..
+        }: &Context,
     ) -> Result<(), DialBackFailure> {
+        let limit = options.checker_timeout;
         let channel = identity.layer(self.connection.channel());
         let mut client =
             EngineServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::check::Checker;
+use super::check::{Checker, Context};
 use super::dialer::Dialer;
 use super::options::MonitorOptions;
 use crate::engine::{Engine, EngineId, EngineStatus};
@@ -34,14 +34,6 @@ pub struct Monitor {
     tasks: Arc<Mutex<Tasks>>,
 }
 
-#[derive(Debug)]
-struct Context {
-    module: Module,
-    registry: Arc<EngineRegistry>,
-    dialer: Arc<Dialer>,
-    options: MonitorOptions,
-}
-
 #[derive(Debug, Default)]
 struct Tasks {
     wake: HashMap<EngineId, watch::Sender<()>>,
@@ -57,11 +49,10 @@ impl Monitor {
         policy: AddressPolicy,
         options: MonitorOptions,
     ) -> Self {
-        let dialer = Dialer::new(policy, options.resolver.clone(), options.connection.clone());
         let context = Arc::new(Context {
             module,
             registry,
-            dialer: Arc::new(dialer),
+            dialer: Dialer::new(policy, options.resolver.clone(), options.connection.clone()),
             options,
         });
         let monitor = Self {
@@ -150,12 +141,7 @@ impl Keeper {
     async fn run(mut self) {
         let context = Arc::clone(&self.context);
         let options = &context.options;
-        let mut checker = Checker::new(
-            context.module.clone(),
-            Arc::clone(&context.dialer),
-            options.checker_timeout,
-            options.proof_interval,
-        );
+        let mut checker = Checker::new(Arc::clone(&context));
         let mut failures = 0;
         loop {
             self.woken.mark_unchanged();

@@ -135,7 +135,7 @@ fn revoked_here(peer: &Peer, keys: &[String]) -> Row {
             format!("revoked by mistake? write in {file}: {setting}.{key}.is-revoked=false")
         }))
         .help(format!("else {name} needs a new key that is trusted here:"))
-        .help(peer.remedy.rotate_peer())
+        .help(peer.remedy.rotate(false))
 }
 
 /// Says on which side to act on a refusal of the token, or of the peer's proof.
@@ -153,25 +153,19 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Row {
         "the server at {}, which did not prove to be {name} (unproved),",
         peer.target
     );
-    let elsewhere = [
-        format!("either another module answers there: {}", remedy.port),
-        remedy.host.clone(),
-    ];
-    let (side, what, help): (_, _, Vec<String>) = match (
-        &peer.deployment,
-        OwnKey::refused_for(reason),
-    ) {
+    let port = format!("either another module answers there: {}", remedy.port);
+    let host = remedy.host.clone();
+    let (side, what, help) = match (&peer.deployment, OwnKey::refused_for(reason)) {
         (None, _) => (
             Side::Here,
             format!("{server} does not take its token"),
-            elsewhere
-                .into_iter()
-                .chain([
-                    format!("or it runs with another key than {}:", remedy.own_file()),
-                    "its log says at `startup` and `configReloaded` with which".to_owned(),
-                    remedy.start(),
-                ])
-                .collect(),
+            vec![
+                port,
+                host,
+                format!("or it runs with another key than {}:", remedy.own_file()),
+                "its log says at `startup` and `configReloaded` with which".to_owned(),
+                remedy.start(),
+            ],
         ),
         (Some(_), Some(OwnKey::Revoked)) => (
             Side::Peer,
@@ -181,17 +175,20 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Row {
                     "revoked by mistake? write into the file of {name}: `is-revoked=false` for that key"
                 ),
                 "where it is intended, this module needs a new key:".to_owned(),
-                remedy.rotate_own(),
+                remedy.rotate(true),
             ],
         ),
         (Some(_), Some(unknown)) => (
             Side::Between,
             unknown.describe(&server, key),
-            elsewhere
-                .into_iter()
-                .chain([format!("or {name} does not trust this key:"), remedy.list()])
-                .chain([remedy.check(), remedy.pair(false)])
-                .collect(),
+            vec![
+                port,
+                host,
+                format!("or {name} does not trust this key:"),
+                format!("countersign deployment list --home {}", remedy.home),
+                remedy.check(),
+                remedy.pair(false),
+            ],
         ),
         (Some(_), None) => (
             Side::Between,

@@ -53,19 +53,20 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
         let row = Row::fail(Layer::Config, Side::Here, redact(&cause(error)));
         return Diagnosis::of_own(vec![row.help(help)]);
     };
-    let errors = findings
-        .iter()
-        .filter(|found| found.severity() == Severity::Error);
-    let (key, other): (Vec<_>, Vec<_>) = errors.partition(|found| found.key() == Some(OWN_KEY));
-    let (layer, shown) = match other.is_empty() {
-        true => (Layer::OwnKey, key),
-        false => (Layer::Config, other),
+    let mut errors: Vec<_> = findings.iter().collect();
+    errors.retain(|found| found.severity() == Severity::Error);
+    let layer = if errors.iter().all(|found| found.key() == Some(OWN_KEY)) {
+        Layer::OwnKey
+    } else {
+        errors.retain(|found| found.key() != Some(OWN_KEY));
+        Layer::Config
     };
-    let mut detail = shown.first().map_or_else(String::new, ToString::to_string);
-    if let Some(more) = shown.len().checked_sub(1).filter(|more| *more > 0) {
-        detail.extend([" (and ", &more.to_string(), " more)"]);
-    }
-    let explain = shown.first().map(|found| found.code());
+    let detail = match errors.as_slice() {
+        [] => String::new(),
+        [found] => found.to_string(),
+        [first, more @ ..] => format!("{first} (and {} more)", more.len()),
+    };
+    let explain = errors.first().map(|found| found.code());
     let failed = Row::fail(layer, Side::Here, detail)
         .help(format!("countersign check {name}"))
         .helps(explain.map(|code| format!("countersign explain {code}")));

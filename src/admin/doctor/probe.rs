@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -84,16 +86,10 @@ async fn connect(peer: &Peer, addresses: &[SocketAddr]) -> Outcome<(TcpStream, S
     Err(row.help(help).help(setting))
 }
 
-/// A connection on which HTTP/2 can begin.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+/// A connection on which HTTP/2 can begin: without TLS, or with it.
+type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
-
-async fn shake_hands(
-    peer: &Peer,
-    stream: TcpStream,
-    address: SocketAddr,
-) -> Outcome<Box<dyn Stream>> {
+async fn shake_hands(peer: &Peer, stream: TcpStream, address: SocketAddr) -> Outcome<Stream> {
     let Some(tls) = &peer.connection.tls else {
         let detail = if address.ip().to_canonical().is_loopback() {
             "plaintext, loopback"
@@ -104,7 +100,7 @@ async fn shake_hands(
             let row = Row::fail(Layer::Tls, Side::Here, refused);
             return Err(row.help("countersign pair … --tls"));
         };
-        return Ok((Box::new(stream), Row::skip(Layer::Tls, detail)));
+        return Ok((Either::Left(stream), Row::skip(Layer::Tls, detail)));
     };
     let limit = peer.limit();
     let shaken = timeout(limit, tls.connect(peer.target.host(), stream)).await;
@@ -127,7 +123,7 @@ async fn shake_hands(
         "a certificate by a trusted authority"
     };
     let row = Row::ok(Layer::Tls, format!("{version}, {how}"));
-    Ok((Box::new(stream), row))
+    Ok((Either::Right(stream), row))
 }
 
 /// Makes the row of a TLS failure: what is wrong, and on which side.
@@ -157,11 +153,7 @@ fn no_tls(peer: &Peer, failure: &ClientFailure) -> Row {
 ///
 /// In TLS 1.3 the server's refusal comes only with the first bytes, and plaintext learns only then of
 /// TLS: such a failure is a row of the layer TLS.
-async fn speak_grpc(
-    peer: &Peer,
-    stream: Box<dyn Stream>,
-    address: SocketAddr,
-) -> Outcome<Connection> {
+async fn speak_grpc(peer: &Peer, stream: Stream, address: SocketAddr) -> Outcome<Connection> {
     greet(peer, stream, address).await?;
     let limit = peer.limit();
     let opened = Connection::to_addresses(&peer.target, vec![address], peer.connection.clone());
@@ -198,7 +190,7 @@ fn wrong_port(peer: &Peer, address: SocketAddr, what: &str) -> Row {
 const WEB_SERVER: &str = "speaks HTTP/1.1, not gRPC: it is a web server or an HTTP port";
 
 /// Greets as an HTTP/2 client and waits for the server's SETTINGS.
-async fn greet(peer: &Peer, mut stream: Box<dyn Stream>, address: SocketAddr) -> Result<(), Row> {
+async fn greet(peer: &Peer, mut stream: Stream, address: SocketAddr) -> Result<(), Row> {
     let (limit, tls) = (peer.limit(), peer.connection.tls.as_ref());
     let mut first = Vec::new();
     let ended = timeout(limit, settings(&mut stream, &mut first)).await;

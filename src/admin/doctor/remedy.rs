@@ -100,11 +100,6 @@ impl Remedy {
         format!("start it with: countersign {run} run --home {home}")
     }
 
-    /// Says how the peer lists the deployments that it trusts.
-    pub(super) fn list(&self) -> String {
-        format!("countersign deployment list --home {}", self.home)
-    }
-
     /// Says how both files are compared.
     pub(super) fn check(&self) -> String {
         format!("countersign check {} {}", self.own_file(), self.file)
@@ -169,18 +164,12 @@ impl Remedy {
         None
     }
 
-    /// Says how this module gets a new key.
-    pub(super) fn rotate_own(&self) -> String {
-        rotate(&self.own_file(), &self.file)
+    /// Says how this module, or else the peer, gets a new key.
+    ///
+    /// No peer accepts the old key any more, so there is nothing to wait for.
+    pub(super) fn rotate(&self, is_own: bool) -> String {
+        let (own, peer) = (&self.own_file(), &self.file);
+        let (file, other) = if is_own { (own, peer) } else { (peer, own) };
+        format!("countersign rotate run --file {file} --peer-file {other} --now")
     }
-
-    /// Says how the peer gets a new key.
-    pub(super) fn rotate_peer(&self) -> String {
-        rotate(&self.file, &self.own_file())
-    }
-}
-
-/// No peer accepts the old key any more, so there is nothing to wait for.
-fn rotate(file: &str, peer: &str) -> String {
-    format!("countersign rotate run --file {file} --peer-file {peer} --now")
 }
