@@ -103,8 +103,8 @@ fn load(HomeArguments { home, sets }: &HomeArguments) -> Result<Settings, LoadEr
     let kind = kind_of(home);
     let settings = Settings::load(home, &kind, config::environment(), sets)?;
     // Of a home with a name of its own, the deployments that it trusts show what it is.
-    let trusted = settings.deployments.iter().map(|d| d.module.as_str());
-    let trusted: Vec<_> = trusted.collect();
+    let deployments = settings.deployments.iter();
+    let trusted: Vec<_> = deployments.map(|known| known.module.as_str()).collect();
     let shown = match kind {
         ModuleKind::Other(_) if trusted.contains(&"dpm") => ModuleKind::Dpe,
         ModuleKind::Other(_) if trusted.contains(&"dpe") => ModuleKind::Dpm,
@@ -179,17 +179,13 @@ fn line(text: &mut String, row: &Row) {
         State::Skip => "skip",
         State::NotReached => "-",
     };
-    // Writing to a string cannot fail.
-    let _ = match row.milliseconds {
-        None => writeln!(text, "{number:>2} {layer:<11} {state:<5} {detail}"),
-        Some(took) => {
-            let took = format!("  {took:.1} ms");
-            writeln!(
-                text,
-                "{number:>2} {layer:<11} {state:<5} {detail:<50}{took:>12}"
-            )
-        }
+    let took = match row.milliseconds {
+        Some(took) => format!("  {took:.1} ms"),
+        None => String::new(),
     };
+    let shown = format!("{number:>2} {layer:<11} {state:<5} {detail:<50}{took:>12}");
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{}", shown.trim_end());
     if let Some(side) = row.side {
         let place = match side {
             Side::Here => "fix it on this side",

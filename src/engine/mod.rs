@@ -51,7 +51,7 @@ pub struct Engine {
 impl Engine {
     /// Returns `true` if what was found out about `self` still holds for the engine as it is `now`:
     /// it has not moved, and has not left.
-    pub fn is_still(&self, now: &Self) -> bool {
+    pub(crate) fn is_still(&self, now: &Self) -> bool {
         now.status != EngineStatus::Inactive
             && now.address == self.address
             && now.owner.deployment == self.owner.deployment

@@ -158,4 +158,17 @@ mod tests {
 
         assert_eq!(format!("{value:?}"), "Sensitive");
     }
+
+    #[test]
+    fn reason_that_only_a_caller_raises_is_dropped() {
+        for reason in Reason::ALL {
+            let reply = crate::grpc::refuse(*reason, Some("why")).into_http::<()>();
+            let mut headers = reply.headers().clone();
+
+            drop_foreign_details(&mut headers);
+
+            let is_kept = headers.contains_key(Status::GRPC_STATUS_DETAILS);
+            assert_eq!(is_kept, !reason.is_raised_by_caller(), "{reason}");
+        }
+    }
 }
