@@ -210,7 +210,7 @@ impl RevokedFile {
         let mut trusted = self.meant(&settings).filter(|(_, key)| !key.revoked);
         match trusted.next() {
             Some((deployment, key)) => Err(self.overridden(deployment, key)),
-            None => Ok(settings.reload),
+            None => Ok(settings.options.reload),
         }
     }
 

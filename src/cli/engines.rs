@@ -99,7 +99,7 @@ fn dpm(
 ) -> Result<(Target, AttachIdentityLayer, ConnectionOptions), Failure> {
     let settings = home.load(&ModuleKind::Dpm, console)?;
     let module = settings.module().map_err(|error| unusable(&error))?;
-    let dpm = settings.client.connection("dpm");
+    let dpm = settings.options.client.connection("dpm");
     let named = dpm.and_then(|dpm| dpm.deployment.clone());
     let deployment = named.map_or_else(|| module.deployment_of("dpm"), Ok);
     match (deployment, dpm) {
@@ -114,7 +114,7 @@ fn dpm(
             ))
         }
         (Err(UnknownDeployment::Module(_)), _) => {
-            let target = settings.server.own_target().ok_or_else(|| {
+            let target = settings.options.server.own_target().ok_or_else(|| {
                 let message = "this DPM takes a free port at each start";
                 Failure::new(Exit::Unreadable, message)
                     .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT")

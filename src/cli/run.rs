@@ -85,7 +85,7 @@ fn long_run<M>(
         let signals = Signals::catch()?;
         let settings = load()?;
         let (module, reloader) = start(&settings).await.map_err(|error| refused(&error))?;
-        let log = telemetry::init(&settings.logging, Arc::new(SystemClock));
+        let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock));
         let log =
             log.map_err(|error| Failure::caused(Exit::Unreadable, "cannot open the log", &error))?;
         let files = reloader.handle();

@@ -132,7 +132,7 @@ fn explain(arguments: &Judge, console: &Console) -> Answer {
     let token = input::bearer(&arguments.file.token_file, compact::MAX_TOKEN_BYTES)?;
     let verdict = module
         .verifier()
-        .explain(&token, Some(&settings.impersonation_role));
+        .explain(&token, Some(&settings.options.impersonation_role));
     answer(&verdict, console)
 }
 

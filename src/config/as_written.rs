@@ -1,13 +1,12 @@
 //! What a module's files say as they are written, for procedures that change a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::properties::name::{Name, uniform};
 use crate::properties::{Document, Entry};
 
-use super::schema;
-use super::tls::TlsEnd;
+use super::schema::{self, Placed, TlsEnd};
 
 /// The settings of one or more files, found by their canonical names whatever their spelling and
 /// whatever else may be wrong with the files.
@@ -30,12 +29,10 @@ use super::tls::TlsEnd;
 #[derive(Debug)]
 pub struct AsWritten {
     document: Document,
-    /// The entries of each setting, by its path in the form in which spellings agree.
-    ///
-    /// An element of a list comes with its index, as written.
-    settings: HashMap<Vec<String>, Vec<(usize, Option<String>)>>,
-    /// The names below each path, by that path.
-    names: HashMap<Vec<String>, Vec<String>>,
+    /// The settings in the order of their entries, each with the number of its entry.
+    settings: Vec<(usize, Placed)>,
+    /// The numbers in `settings` of what is set below each path, in the form in which spellings agree.
+    below: HashMap<Vec<String>, Vec<usize>>,
 }
 
 impl AsWritten {
@@ -46,32 +43,22 @@ impl AsWritten {
 
     /// Reads several files: each overrides those before it, as active profiles do.
     pub fn of<'t>(files: impl IntoIterator<Item = (&'t Path, &'t str)>) -> Self {
-        let mut files = files.into_iter();
-        let (path, text) = files.next().unwrap_or_else(|| (Path::new(""), ""));
-        let mut document = Document::parse(path, text);
-        for (path, text) in files {
-            document.append(path, text);
-        }
         let mut read = Self {
-            settings: HashMap::new(),
-            names: HashMap::new(),
-            document,
+            document: Document::of(files),
+            settings: Vec::new(),
+            below: HashMap::new(),
         };
         for (at, entry) in read.document.entries().iter().enumerate() {
             let Some(placed) = schema::exact(&Name::parse(entry.key())) else {
                 continue;
             };
-            let mut path = Vec::new();
-            for segment in placed.path.iter() {
-                let names = read.names.entry(path.clone()).or_default();
-                let spelled = uniform(segment);
-                if !names.iter().any(|name| uniform(name) == spelled) {
-                    names.push(segment.to_string());
-                }
-                path.push(spelled);
+            let path: Vec<_> = placed.path.iter().map(|segment| uniform(segment)).collect();
+            for length in 1..=path.len() {
+                let above = path.iter().take(length).cloned().collect();
+                let below = read.below.entry(above).or_default();
+                below.push(read.settings.len());
             }
-            let places = read.settings.entry(path).or_default();
-            places.push((at, placed.index));
+            read.settings.push((at, placed));
         }
         read
     }
@@ -101,39 +88,42 @@ impl AsWritten {
         setting: &str,
         keys: &[&str],
     ) -> impl DoubleEndedIterator<Item = (Option<&str>, &Entry)> {
-        let places = self.settings.get(&path(setting, keys));
-        places.into_iter().flatten().filter_map(|(at, index)| {
-            let entry = self.document.entries().get(*at)?;
-            Some((index.as_deref(), entry))
+        let depth = setting.split('.').count();
+        let settings = self.below(setting, keys);
+        let settings = settings.filter(move |(_, placed)| placed.path.len() == depth);
+        settings.filter_map(|(entry, placed)| {
+            let entry = self.document.entries().get(*entry)?;
+            Some((placed.index.as_deref(), entry))
         })
     }
 
     /// Returns the names below `path`, such as those of the deployments, each as it is written first.
-    pub fn names(&self, below: &str, keys: &[&str]) -> &[String] {
-        let names = self.names.get(&path(below, keys));
-        names.map_or(&[], Vec::as_slice)
+    pub fn names(&self, path: &str, keys: &[&str]) -> Vec<&str> {
+        let depth = path.split('.').count();
+        let mut seen = HashSet::new();
+        let names = self.below(path, keys);
+        let names = names.filter_map(|(_, placed)| placed.path.get(depth).map(|name| &**name));
+        names.filter(|name| seen.insert(uniform(name))).collect()
+    }
+
+    /// Returns what is set at or below `path`.
+    fn below(
+        &self,
+        path: &str,
+        keys: &[&str],
+    ) -> impl DoubleEndedIterator<Item = &(usize, Placed)> {
+        let path: Vec<_> = schema::path(path, keys).into_iter().map(uniform).collect();
+        let below = self.below.get(&path).into_iter().flatten();
+        below.filter_map(|at| self.settings.get(*at))
     }
 
     /// Returns the entry that decides `property` for `end`: the most specific one that is not empty.
     pub fn tls(&self, end: TlsEnd<'_>, property: &str) -> Option<&Entry> {
-        end.places(property).find_map(|place| {
-            let keys: Vec<_> = place.keys.iter().map(String::as_str).collect();
-            let entry = self.get(&place.pattern, &keys)?;
+        end.settings(property).find_map(|setting| {
+            let entry = self.get(&setting, &[end.key()])?;
             (!entry.value().trim().is_empty()).then_some(entry)
         })
     }
-}
-
-/// Returns the segments of `name` in the form in which spellings agree, with `keys` filled in.
-fn path(name: &str, keys: &[&str]) -> Vec<String> {
-    let mut keys = keys.iter();
-    let filled = name
-        .split('.')
-        .map(|segment| match segment.strip_prefix('<') {
-            Some(_) => keys.next().copied().unwrap_or_default(),
-            None => segment,
-        });
-    filled.map(uniform).collect()
 }
 
 #[cfg(test)]

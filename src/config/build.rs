@@ -14,17 +14,17 @@ impl Settings {
     ///
     /// When the deployments are ambiguous, which loading has ruled out.
     pub fn module(&self) -> Result<Module, ModuleError> {
-        let tokens = if self.server.authenticate {
+        let tokens = if self.options.server.authenticate {
             Tokens::Required
         } else {
             Tokens::OptionalOnLoopback
         };
         let start = Module::builder(self.own.clone())
             .dangerous_tokens(tokens)
-            .policy(self.policy)
-            .proof_mode(self.proof)
-            .replay(self.replay)
-            .impersonation_role(self.impersonation_role.clone());
+            .policy(self.options.policy)
+            .proof_mode(self.options.proof)
+            .replay(self.options.replay)
+            .impersonation_role(self.options.impersonation_role.clone());
         let trusting = self.deployments.iter().cloned();
         trusting.fold(start, ModuleBuilder::trust).build()
     }
@@ -32,7 +32,7 @@ impl Settings {
     /// Returns where the engines of each deployment may be dialled back, for a registry and the
     /// [`Reloader`](super::Reloader) that follows the files.
     pub fn address_book(&self) -> AddressBook {
-        AddressBook::new(self.addresses.clone())
+        AddressBook::new(self.options.addresses.clone())
     }
 
     /// Returns how `module` connects to others: with TLS by `tls`, where it is on.
@@ -47,7 +47,7 @@ impl Settings {
     ) -> Result<ConnectionOptions, TlsError> {
         let tls = tls.map(|options| module.client_tls(options.clone()));
         Ok(ConnectionOptions {
-            allow_plaintext: self.client.allow_plaintext,
+            allow_plaintext: self.options.client.allow_plaintext,
             tls: tls.transpose()?,
             ..ConnectionOptions::default()
         })
@@ -59,8 +59,8 @@ impl Settings {
     ///
     /// When a PEM file cannot be used.
     pub fn own_connection(&self, module: &Module) -> Result<ConnectionOptions, TlsError> {
-        let tls = self.server.tls.clone();
-        let tls = tls.map(|server| module.own_module_tls(server));
+        let server = self.options.server.tls.clone();
+        let tls = server.map(|server| module.own_module_tls(server));
         Ok(ConnectionOptions {
             tls: tls.transpose()?,
             ..ConnectionOptions::default()
@@ -68,16 +68,16 @@ impl Settings {
     }
 
     pub(super) fn server_options(&self, module: &Module) -> Result<ServerOptions, TlsError> {
-        let tls = self.server.tls.clone();
+        let tls = self.options.server.tls.clone();
         Ok(ServerOptions {
             tls: tls.map(|options| module.server_tls(options)).transpose()?,
             reflection: self.reflection(),
-            ..self.server.options.clone()
+            ..self.options.server.options.clone()
         })
     }
 
     fn reflection(&self) -> Reflection {
-        if self.server.address.is_loopback() {
+        if self.options.server.address.is_loopback() {
             Reflection::On
         } else {
             Reflection::Off

@@ -1,5 +1,6 @@
 //! `check`: what is wrong with files, each by itself and compared with the others.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Findings;
@@ -11,7 +12,7 @@ use crate::trust::Deployment;
 
 use super::inspect::{Inspected, inspect};
 use super::parts::Ignored;
-use super::profiles::{self, Above};
+use super::profiles;
 use super::question::Question;
 use super::rotation::RotationSettings;
 use super::rules::{cross, file};
@@ -79,32 +80,31 @@ pub fn check_texts(
     environment: &[(String, String)],
     assumed: &[PathBuf],
 ) -> Result<Report, ReadError> {
-    let sets = &[];
     let question = Question {
-        home: None,
-        kind: None,
-        environment,
-        sets,
-        assumed,
+        assumed: assumed.to_owned(),
+        ..Question::check(environment)
     };
-    let above = Above { environment, sets };
-    let profiles = texts
-        .iter()
-        .map(|(path, text)| profiles::files(path, text, above));
+    let profiles = texts.iter();
+    let profiles = profiles.map(|(path, text)| profiles::files(path, text, &question));
     let profiles: Vec<_> = profiles.collect();
     let mut inspected = Vec::new();
     for ((path, text), of_it) in texts.iter().zip(&profiles) {
-        let mut all = profiles.iter().flatten();
         // The file of a profile is looked at with the file that it belongs to.
-        if !all.any(|profile| is_same(profile, path)) {
-            let of_it = profiles::read(of_it)?;
-            let mut files = vec![(path.as_path(), text)];
-            files.extend(of_it.iter().map(|(path, text)| (path.as_path(), text)));
-            inspected.push(inspect(&question, &files));
+        if profiles
+            .iter()
+            .flatten()
+            .any(|profile| is_same(profile, path))
+        {
+            continue;
         }
+        let read = profiles::read(of_it.clone())?;
+        let read = read.iter();
+        let read = read.filter_map(|(path, text)| Some((path.as_path(), text.as_ref()?)));
+        let files: Vec<_> = iter::once((path.as_path(), text)).chain(read).collect();
+        inspected.push(inspect(&question, &files));
     }
     let mut findings = Limited::default();
-    findings.extend(cross::check(&inspected));
+    cross::check(&inspected, &mut findings);
     let mut report = Report {
         findings: Findings::default(),
         files: inspected.iter().map(checked).collect(),
@@ -129,7 +129,7 @@ fn checked(file: &Inspected) -> Checked {
     let deployments = file.deployments.iter();
     Checked {
         own: own.map(|own| (own.key.clone(), own.key_id.clone())),
-        rotation: file.rotation.clone(),
+        rotation: file.options.rotation.clone(),
         name: file.options.name.as_ref().map(|(name, _)| name.clone()),
         policy: file.options.policy,
         deployments: deployments

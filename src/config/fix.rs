@@ -77,39 +77,35 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
         let stray = file::stray_lines(entries, &known, at, placed);
         skipped = stray.end;
         let stray = entries.get(stray).unwrap_or_default();
-        if let Some(new) = replacement(&document, entry, placed.setting.takes(), stray) {
-            let untouched = document.text().get(copied..new.span.start);
-            edited.push_str(untouched.unwrap_or_default());
-            edited.push_str(new.text.expose());
-            copied = new.span.end;
-            let line = match document.origin(entry.key_span().start) {
+        let Some((span, new, code, what)) =
+            replacement(&document, entry, placed.setting.takes, stray)
+        else {
+            continue;
+        };
+        let untouched = document.text().get(copied..span.start);
+        edited.push_str(untouched.unwrap_or_default());
+        edited.push_str(new.expose());
+        copied = span.end;
+        repairs.push(Repair {
+            code,
+            file: path.display().to_string(),
+            line: match document.origin(entry.key_span().start) {
                 Origin::File { line, .. } => line,
                 _ => 1,
-            };
-            let old = document.written(new.span);
-            repairs.push(Repair {
-                code: new.code,
-                file: path.display().to_string(),
-                line,
-                key: entry.key().to_owned(),
-                what: new.what,
-                before: shown(entry.key(), old, placed),
-                after: shown(entry.key(), new.text.expose(), placed),
-            });
-        }
+            },
+            key: entry.key().to_owned(),
+            what,
+            before: shown(entry.key(), document.written(span), placed),
+            after: shown(entry.key(), new.expose(), placed),
+        });
     }
     edited.push_str(document.text().get(copied..).unwrap_or_default());
     let text = Secret::new(edited);
     (!repairs.is_empty()).then_some(Fixed { text, repairs })
 }
 
-/// A part of the text and what comes in its place.
-struct Replacement {
-    code: Code,
-    what: &'static str,
-    span: Span,
-    text: Secret<String>,
-}
+/// What comes in the place of a part of the text, and the finding that this removes, in words.
+type Replacement = (Span, Secret<String>, Code, &'static str);
 
 /// Repairs one value, which goes on in the lines `stray`.
 fn replacement(
@@ -121,37 +117,38 @@ fn replacement(
     let span = entry.value_span();
     if let Some(last) = stray.last() {
         let text = file::joined(document, entry, stray);
-        let is_whole = !text.expose().contains('\\') && is_whole(text.expose(), takes);
+        if text.expose().contains('\\') || !is_whole(text.expose(), takes) {
+            return None;
+        }
         let end = last.value_span().end;
-        return is_whole.then_some(Replacement {
-            code: Code::Cs0104,
-            what: "its lines are joined",
-            span: Span { end, ..span },
+        return Some((
+            Span { end, ..span },
             text,
-        });
+            Code::Cs0104,
+            "its lines are joined",
+        ));
     }
     let written = document.written(span);
     // Where something is escaped, what is written and what is meant are two things.
     if written == entry.value()
         && let Some(text) = quoted(written, takes)
     {
-        return Some(Replacement {
-            code: match takes {
-                Takes::PrivateKey => Code::Cs0206,
-                _ => Code::Cs0201,
-            },
-            what: "the missing quotes are put back",
-            span,
-            text,
-        });
+        let code = match takes {
+            Takes::PrivateKey => Code::Cs0206,
+            _ => Code::Cs0201,
+        };
+        return Some((span, text, code, "the missing quotes are put back"));
     }
     let kept = written.trim_end_matches(BLANKS);
     let has_blanks = kept.len() < written.len() && !kept.is_empty() && !kept.ends_with('\\');
-    has_blanks.then(|| Replacement {
-        code: Code::Cs0105,
-        what: "the blanks at its end are removed",
-        span,
-        text: Secret::new(kept.to_owned()),
+    has_blanks.then(|| {
+        let text = Secret::new(kept.to_owned());
+        (
+            span,
+            text,
+            Code::Cs0105,
+            "the blanks at its end are removed",
+        )
     })
 }
 
@@ -182,7 +179,7 @@ fn is_whole(text: &str, takes: Takes) -> bool {
 /// Shows a setting; a blank at the end of a line as `·`.
 fn shown(key: &str, value: &str, placed: &Placed) -> String {
     let setting = &placed.setting;
-    if setting.is_private() || setting.name().ends_with(".**") {
+    if setting.is_private() || setting.name.ends_with(".**") {
         return format!("{key}=«private, {} chars»", value.len());
     }
     let lines = value.lines().map(|line| {
@@ -192,7 +189,7 @@ fn shown(key: &str, value: &str, placed: &Placed) -> String {
     });
     let value = lines.collect::<Vec<_>>().join("\n");
     // A repaired key is public, and so is what it was made of.
-    match setting.takes() {
+    match setting.takes {
         Takes::PublicKey => format!("{key}={value}"),
         _ => format!("{key}={}", redact(&value)),
     }

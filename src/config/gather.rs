@@ -3,236 +3,287 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::diagnostic::{Code, Finding, Origin, Severity, quote};
+use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact, redact_name};
 use crate::properties::name::{Name, Variable, uniform};
-use crate::properties::{Content, IndexError, Layer, Path, Sourced, Span, bind, give_way, indexed};
+use crate::properties::{
+    Content, Entry, IndexError, Layer, Path, Sourced, Span, bind, give_way, indexed,
+};
 
-use super::rules::lost;
-use super::schema::{self, Known, Placed, Setting, Takes};
-use super::view::{Limited, Part, View, finding};
+use super::parts::Ignored;
+use super::question::Question;
+use super::rules::file;
+use super::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
+use super::view::{Limited, Part, View};
 
-/// What was found on the way.
+/// What the entries of the files are.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
-    pub(super) findings: Limited,
-    /// Settings that are recognised and not used: the entry and the setting.
-    pub(super) unused: Vec<(usize, &'static Setting)>,
-    /// Entries with foreign names.
-    pub(super) ignored: Vec<usize>,
+pub struct Gathered {
+    /// Entries that are not read: recognised settings that are not used, and foreign names.
+    pub unread: Vec<usize>,
+    /// Settings with foreign names.
+    pub ignored: Vec<Ignored>,
     /// Every entry of ours and the setting it is of.
-    pub(super) ours: Vec<(usize, Placed)>,
+    pub ours: Vec<(usize, Placed)>,
 }
 
-/// Sorts the entries of `view`, without those in `skipped`, into what is ours and what is not; each
-/// file is a layer.
-pub(super) fn files(
+/// Puts what `known` says of the entries of `view`, the environment and `--set` into layers, the lowest
+/// first; each file is a layer.
+pub fn gather(
     view: &View,
-    known: Vec<Known>,
-    skipped: &[usize],
-    spellings: &Spellings,
+    known: Vec<(usize, Known)>,
+    question: &Question,
+    findings: &mut Limited,
 ) -> (Vec<Layer>, Gathered) {
-    let mut gathered = Gathered::default();
-    let files = view.document().file_starts();
-    let mut values: Vec<_> = files.map(|_| Values::default()).collect();
-    for (at, (entry, known)) in view.entries().iter().zip(known).enumerate() {
-        give_way(at);
-        if skipped.contains(&at) {
-            continue;
-        }
-        match known {
-            Known::Setting(placed) if !placed.setting.is_used() => {
-                gathered.unused.push((at, placed.setting));
-            }
-            Known::Setting(placed) => {
-                let placed = spellings.placed(placed);
-                let origin = view.document().origin(entry.value_span().start);
-                let value = Sourced::new(entry.value(), origin).with_entry(at);
-                if let Some(values) = values.get_mut(view.document().file_of_entry(at)) {
-                    values.add(placed.clone(), value);
-                }
-                gathered.ours.push((at, placed));
-            }
-            Known::Unknown => gathered.findings.add(Code::Cs0106, || {
-                let meant = schema::nearest(&Name::parse(entry.key()));
-                let found = unknown(entry.key(), meant.as_deref());
-                report(view, entry.key_span(), found)
-            }),
-            Known::NearMiss(meant) => {
-                let message = format!("{} is not a countersign setting", quote(entry.key()));
-                let found = Finding::new(Code::Cs0107, Origin::Default, message)
-                    .with_key(crate::diagnostic::redact(entry.key()))
-                    .with_help(format!(
-                        "if you mean `{meant}`, write that; otherwise ignore this"
-                    ));
-                gathered
-                    .findings
-                    .push(report(view, entry.key_span(), found));
-                gathered.ignored.push(at);
-            }
-            Known::Foreign => {
-                let found = lost::behind_a_word(view, entry);
-                gathered.findings.extend(found);
-                gathered.ignored.push(at);
-            }
-        }
+    let mut gatherer = Gatherer {
+        spellings: spellings(&known, &question.sets),
+        view,
+        question,
+        findings,
+    };
+    let (mut layers, gathered) = gatherer.files(known);
+    if question.is_run() {
+        layers.push(gatherer.environment(&gathered.ours));
+        layers.push(gatherer.options());
     }
-    let layers = values
-        .into_iter()
-        .map(|values| values.into_layer(view, &mut gathered.findings));
-    (layers.collect(), gathered)
+    (layers, gathered)
 }
 
-/// The trusted deployments, each as the vendor's part of the settings spells it.
-///
-/// Settings under `countersign.deployments` are filed under that spelling, whatever their own: two
-/// spellings of one setting are one setting given twice.
-#[derive(Debug, Default)]
-pub(super) struct Spellings(HashMap<String, String>);
+struct Gatherer<'a> {
+    view: &'a View,
+    question: &'a Question,
+    /// The trusted deployments, each as the vendor's part of the settings spells it.
+    ///
+    /// Settings under `countersign.deployments` are filed under that spelling, whatever their own: two
+    /// spellings of one setting are one setting given twice.
+    spellings: HashMap<String, String>,
+    findings: &'a mut Limited,
+}
 
-impl Spellings {
-    /// Collects the spellings of a file's entries, without those in `skipped`, and of `--set`.
-    pub(super) fn of(known: &[Known], skipped: &[usize], sets: &[(String, String)]) -> Self {
-        let mut spellings = Self::default();
-        for (at, known) in known.iter().enumerate() {
-            if !skipped.contains(&at) {
-                spellings.note(known);
+impl Gatherer<'_> {
+    /// Sorts the entries of the files into what is ours and what is not.
+    fn files(&mut self, known: Vec<(usize, Known)>) -> (Vec<Layer>, Gathered) {
+        let view = self.view;
+        let mut gathered = Gathered::default();
+        let files = view.document.file_starts();
+        let mut layers: Vec<_> = files.map(|_| Values::default()).collect();
+        for (at, known) in known {
+            give_way(at);
+            let Some((entry, value)) = view.entry(at).zip(view.value(at)) else {
+                continue;
+            };
+            match known {
+                Known::Setting(placed) if placed.setting.is_used() => {
+                    let placed = self.respelled(placed);
+                    if let Some(values) = layers.get_mut(view.document.file_of_entry(at)) {
+                        values.add(placed.clone(), value);
+                    }
+                    gathered.ours.push((at, placed));
+                }
+                Known::Unknown => self.findings.add(Code::Cs0106, || {
+                    let meant = schema::nearest(&Name::parse(entry.key()));
+                    unknown(entry.key(), meant, Some((view, entry.key_span())))
+                }),
+                Known::Setting(Placed { setting, .. }) => {
+                    gathered.unread.push(at);
+                    if let Takes::Unused(why) = setting.takes
+                        && !self.question.is_run()
+                    {
+                        let message = format!("this setting is not used: {why}");
+                        let found = view.finding(Code::Cs0305, entry.key_span(), message);
+                        self.findings.push(found.with_key(redact(entry.key())));
+                    }
+                }
+                Known::NearMiss(meant) => {
+                    let message = format!("{} is not a countersign setting", quote(entry.key()));
+                    let found = view.finding(Code::Cs0107, entry.key_span(), message);
+                    let help = format!("if you mean `{meant}`, write that; otherwise ignore this");
+                    self.findings
+                        .push(found.with_key(redact(entry.key())).with_help(help));
+                    gathered.ignore(at, entry, view);
+                }
+                Known::Foreign => {
+                    self.findings.extend(file::behind_a_word(view, entry));
+                    gathered.ignore(at, entry, view);
+                }
             }
         }
-        for (name, _) in sets {
-            spellings.note(&schema::find(&Name::parse(name)));
-        }
-        spellings
+        let layers = layers.into_iter().map(|values| self.layer(values));
+        (layers.collect(), gathered)
     }
 
-    fn note(&mut self, known: &Known) {
-        let Known::Setting(placed) = known else {
-            return;
-        };
-        if !placed.setting.canonical().starts_with(DEPLOYMENTS) {
-            return;
+    fn respelled(&self, mut placed: Placed) -> Placed {
+        const OURS: &str = "countersign.deployments.<name>.";
+        let mut path = placed.path.to_vec();
+        if placed.setting.canonical.starts_with(OURS)
+            && let Some(name) = path.get_mut(2)
+            && let Some(spelled) = self.spellings.get(&uniform(name))
+        {
+            *name = spelled.clone().into();
+            placed.path = path.into();
         }
-        if let Some(name) = placed.path.get(DEPLOYMENTS.split('.').count()) {
-            let spelled = self.0.entry(uniform(name));
+        placed
+    }
+
+    /// Finds the variables that override a setting; map keys are those of `ours`.
+    fn environment(&mut self, ours: &[(usize, Placed)]) -> Layer {
+        let mut values = Values::default();
+        for (name, value) in &self.question.environment {
+            let variable = Variable::parse(name);
+            let origin = Origin::Environment(name.as_str().into());
+            let overridden = schema::overridden(&variable, |name, keys| names(ours, name, keys));
+            if let Some(placed) = overridden {
+                values.add(placed, Sourced::new(value, origin));
+            } else if schema::strict_family(&variable.words().concat()).is_some() {
+                let message = format!("no setting matches the variable {}", quote(name));
+                let help = "variables override settings and deployments of the file; they cannot add a deployment or a key";
+                let found = Finding::new(Code::Cs0106, origin, message);
+                self.findings.push(found.with_help(help));
+            }
+        }
+        self.layer(values)
+    }
+
+    /// Reads `name=value` options.
+    fn options(&mut self) -> Layer {
+        let mut values = Values::default();
+        for (name, value) in &self.question.sets {
+            let parsed = Name::parse(name);
+            let found = match schema::find(&parsed) {
+                Known::Setting(placed) if placed.setting.is_private() => {
+                    readable_by_all(&placed.name())
+                }
+                Known::Setting(placed) if placed.setting.is_used() => {
+                    let value = Sourced::new(value, Origin::SetOption);
+                    values.add(self.respelled(placed), value);
+                    continue;
+                }
+                Known::Unknown => unknown(name, schema::nearest(&parsed), None),
+                Known::NearMiss(meant) => unknown(name, Some(meant), None),
+                Known::Setting(_) | Known::Foreign => unknown(name, None, None),
+            };
+            self.findings.push(found);
+        }
+        self.layer(values)
+    }
+
+    fn layer(&mut self, values: Values) -> Layer {
+        let mut layer = Layer::new();
+        for given in values.places {
+            if given.len() > 1 {
+                self.duplicates(&given);
+            }
+            // The last value without an index wins, also over elements: `roles` over `roles[0]`.
+            let mut whole = given.iter().rev().filter(|(at, _)| at.index.is_none());
+            let content = match whole.next() {
+                Some((at, value)) if matches!(at.setting.takes, Takes::List) => {
+                    let texts = bind::list(value.text()).into_iter();
+                    let texts = texts.map(|text| value.clone().with_text(text.to_owned().into()));
+                    Content::List(texts.collect())
+                }
+                Some((_, value)) => Content::One(value.clone()),
+                None => Content::List(self.in_order(&given)),
+            };
+            layer.extend(given.first().map(|(at, _)| (Arc::clone(&at.path), content)));
+        }
+        layer
+    }
+
+    /// Puts the elements of a list in order, or reports why it cannot.
+    fn in_order(&mut self, given: &[(Placed, Sourced)]) -> Vec<Sourced> {
+        let elements = given.iter();
+        let elements =
+            elements.filter_map(|(at, value)| Some((at.index.as_deref()?, value.clone())));
+        let faults = match indexed(elements.collect()) {
+            Ok(list) => return list,
+            Err(faults) => faults.into_iter(),
+        };
+        // An index that is given twice is CS0103.
+        for (at, error) in faults.filter(|(_, error)| *error != IndexError::Twice) {
+            if let Some((placed, value)) = given.get(at) {
+                let name = placed.name();
+                let index = quote(placed.index.as_deref().unwrap_or_default());
+                let message = format!("index {index} of `{name}` {error}");
+                let help = format!(
+                    "number the elements `{name}[0]`, `{name}[1]` and so on, or write `{name}=A,B`"
+                );
+                let found = self.view.about(Code::Cs0109, value, Part::Name, message);
+                self.findings.push(found.with_help(help));
+            }
+        }
+        Vec::new()
+    }
+
+    /// Reports every value that a later one of the same name overrules.
+    fn duplicates(&mut self, given: &[(Placed, Sourced)]) {
+        let mut seen: BTreeMap<Option<&str>, &Sourced> = BTreeMap::new();
+        let whole = given.iter().find(|(at, _)| at.index.is_none());
+        for (placed, value) in given {
+            let index = placed.index.as_deref();
+            let earlier = seen.insert(index, value);
+            let mixed = whole.filter(|_| index.is_some()).map(|(_, value)| value);
+            let Some(other) = earlier.or(mixed) else {
+                continue;
+            };
+            let name = placed.name();
+            let what = match index {
+                Some(index) if earlier.is_some() => format!("element {} of `{name}`", quote(index)),
+                _ => format!("`{name}`"),
+            };
+            let message = format!("{what} is also set at {}", other.origin());
+            let found = self.view.about(Code::Cs0103, value, Part::Name, message);
+            let severity = match placed.setting {
+                setting if setting.decides_trust() => Severity::Error,
+                _ => Severity::Warning,
+            };
+            let found = found.with_help("keep one of the two");
+            self.findings.push(found.with_severity(severity));
+        }
+    }
+}
+
+impl Gathered {
+    /// Notes an entry with a foreign name.
+    fn ignore(&mut self, at: usize, entry: &Entry, view: &View) {
+        self.unread.push(at);
+        self.ignored.push(Ignored {
+            origin: view.document.origin(entry.key_span().start),
+            name: redact_name(entry.key()),
+        });
+    }
+}
+
+/// Collects how the trusted deployments are spelled in a file's entries and in `--set`.
+fn spellings(known: &[(usize, Known)], sets: &[(String, String)]) -> HashMap<String, String> {
+    let sets = sets.iter();
+    let sets: Vec<_> = sets
+        .map(|(name, _)| schema::find(&Name::parse(name)))
+        .collect();
+    let mut spellings = HashMap::new();
+    for known in known.iter().map(|(_, known)| known).chain(&sets) {
+        if let Known::Setting(placed) = known
+            && placed.setting.canonical.starts_with(DEPLOYMENTS)
+            && let Some(name) = placed.path.get(DEPLOYMENTS.split('.').count())
+        {
+            let spelled = spellings.entry(uniform(name));
             spelled.or_insert_with(|| name.to_string());
         }
     }
-
-    fn placed(&self, placed: Placed) -> Placed {
-        const OURS: &str = "countersign.deployments.<name>.";
-        const NAME: usize = 2;
-        if !placed.setting.canonical().starts_with(OURS) {
-            return placed;
-        }
-        let trusted = placed.path.get(NAME).map(|name| uniform(name));
-        match trusted.and_then(|name| self.0.get(&name)) {
-            Some(name) => placed.with_key(NAME, name),
-            None => placed,
-        }
-    }
+    spellings
 }
 
-fn unknown(name: &str, meant: Option<&str>) -> Finding {
+/// Reports an unknown setting, which stands in a file or among the options.
+fn unknown(name: &str, meant: Option<String>, at: Option<(&View, Span)>) -> Finding {
     let message = format!("unknown setting {}", quote(name));
-    let help = meant.map_or_else(
-        || "remove it, or correct its name".to_owned(),
-        |meant| format!("write `{meant}`"),
-    );
-    Finding::new(Code::Cs0106, Origin::Default, message)
-        .with_key(crate::diagnostic::redact(name))
-        .with_help(help)
-        .with_label("unknown name")
-}
-
-/// Gives a finding its place.
-fn report(view: &View, span: Span, found: Finding) -> Finding {
-    found
-        .with_origin(view.document().origin(span.start))
-        .with_snippet(Some(view.snippet(span)))
-}
-
-/// Finds the variables that override a setting; map keys are those of `ours`.
-pub(super) fn environment(
-    view: &View,
-    environment: &[(String, String)],
-    ours: &[(usize, Placed)],
-    findings: &mut Limited,
-) -> Layer {
-    let mut values = Values::default();
-    for (name, value) in environment {
-        let variable = Variable::parse(name);
-        let origin = Origin::Environment(name.as_str().into());
-        if let Some(placed) = overridden(&variable, ours) {
-            values.add(placed, Sourced::new(value, origin));
-        } else if claims_ours(&variable) {
-            let message = format!("no setting matches the variable {}", quote(name));
-            findings.push(
-                Finding::new(Code::Cs0106, origin, message)
-                    .with_help("variables override settings and deployments of the file; they cannot add a deployment or a key"),
-            );
-        }
-    }
-    values.into_layer(view, findings)
-}
-
-fn overridden(variable: &Variable, ours: &[(usize, Placed)]) -> Option<Placed> {
-    schema::overridable().find_map(|(pattern, setting)| {
-        let known = |keys: &[String]| names(ours, setting.name(), keys);
-        let found = pattern.matches_variable(variable, &known)?;
-        let index = match found.rest.as_slice() {
-            [] => None,
-            [index] if matches!(setting.takes(), Takes::List) => Some(index.clone()),
-            _ => return None,
-        };
-        Some(Placed::new(setting, &found.keys, index))
-    })
-}
-
-/// Returns `true` if an unknown variable must be meant for us. Kubernetes makes variables such as
-/// `COUNTERSIGN_SERVICE_HOST` for a service of our name; those are not.
-fn claims_ours(variable: &Variable) -> bool {
-    let joined: Vec<_> = variable.words().iter().map(String::as_str).collect();
-    let joined = joined.concat();
-    let families = schema::settings().filter_map(|setting| {
-        let (first, rest) = setting.name().split_once('.')?;
-        (first == "countersign")
-            .then(|| rest.split('.').next())
-            .flatten()
-    });
-    let mut prefixes = families.map(|family| format!("countersign{family}"));
-    let vendor = [
-        "ataccamaoneplatformdeployments",
-        "ataccamaauthenticationinternaljwt",
-    ];
-    vendor.iter().any(|prefix| joined.starts_with(prefix))
-        || (!joined.starts_with("countersignservicehost")
-            && prefixes.any(|prefix| joined.starts_with(&prefix)))
-}
-
-/// Reads `name=value` options.
-pub(super) fn options(
-    view: &View,
-    sets: &[(String, String)],
-    spellings: &Spellings,
-    findings: &mut Limited,
-) -> Layer {
-    let mut values = Values::default();
-    for (name, value) in sets {
-        let found = match schema::find(&Name::parse(name)) {
-            Known::Setting(placed) if placed.setting.is_private() => {
-                readable_by_all(&placed.name())
-            }
-            Known::Setting(placed) if placed.setting.is_used() => {
-                let value = Sourced::new(value, Origin::SetOption);
-                values.add(spellings.placed(placed), value);
-                continue;
-            }
-            Known::Unknown => unknown(name, schema::nearest(&Name::parse(name)).as_deref()),
-            Known::NearMiss(meant) => unknown(name, Some(&meant)),
-            _ => unknown(name, None),
-        };
-        findings.push(found.with_origin(Origin::SetOption));
-    }
-    values.into_layer(view, findings)
+    let found = match at {
+        Some((view, span)) => view.finding(Code::Cs0106, span, message),
+        None => Finding::new(Code::Cs0106, Origin::SetOption, message),
+    };
+    let help = match meant {
+        Some(meant) => format!("write `{meant}`"),
+        None => "remove it, or correct its name".to_owned(),
+    };
+    let found = found.with_key(redact(name)).with_help(help);
+    found.with_label("unknown name")
 }
 
 /// Refuses a private key among the arguments, which every process of the machine can read.
@@ -245,141 +296,47 @@ fn readable_by_all(name: &str) -> Finding {
         .with_help("put the key in the file or in an environment variable")
 }
 
-/// Lists the map keys of `ours` at the place of `pattern`'s next angle bracket, after `keys`.
-fn names(ours: &[(usize, Placed)], pattern: &str, keys: &[String]) -> Vec<String> {
+/// Lists the map keys of `ours` at the next angle bracket of the setting `name`, after `keys`.
+fn names(ours: &[(usize, Placed)], name: &str, keys: &[String]) -> Vec<String> {
     // What we add about a deployment is about one of the vendor's part of the file.
     let pattern = match keys {
-        [] => pattern.replace("countersign.deployments", DEPLOYMENTS),
-        _ => pattern.to_owned(),
+        [] => name.replace("countersign.deployments", DEPLOYMENTS),
+        _ => name.to_owned(),
     };
-    let mut places = pattern.match_indices('<');
-    let Some((end, _)) = places.nth(keys.len()) else {
+    let Some((end, _)) = pattern.match_indices(".<").nth(keys.len()) else {
         return Vec::new();
     };
-    let before = pattern.get(..end).unwrap_or_default().trim_end_matches('.');
-    let before = schema::path(before, keys);
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let above = schema::path(pattern.get(..end).unwrap_or_default(), &keys);
     let mut found: Vec<String> = Vec::new();
     if pattern.contains("client.connection.<c>") {
         found.push("dpm".to_owned());
     }
-    for (_, placed) in ours {
-        let is_below = placed
-            .path
-            .iter()
-            .zip(&before)
-            .all(|(one, other)| one == other);
-        let key = placed.path.get(before.len()).filter(|_| is_below);
-        if let Some(key) = key.filter(|key| !found.iter().any(|other| other == *key)) {
+    for (_, placed) in ours.iter().filter(|(_, placed)| placed.is_below(&above)) {
+        if let Some(key) = placed.path.get(above.len())
+            && !found.iter().any(|other| other == key)
+        {
             found.push(key.to_string());
         }
     }
     found
 }
 
-pub(super) const DEPLOYMENTS: &str = "ataccama.one.platform.deployments";
-
-/// Values by place; knows duplicates and puts lists together.
+/// The values of each setting, in the order in which they are given.
 #[derive(Debug, Default)]
 struct Values {
-    places: Vec<(Placed, Vec<Given>)>,
+    places: Vec<Vec<(Placed, Sourced)>>,
     by_path: HashMap<Path, usize>,
-}
-
-#[derive(Debug)]
-struct Given {
-    index: Option<String>,
-    value: Sourced,
 }
 
 impl Values {
     fn add(&mut self, placed: Placed, value: Sourced) {
         let next = self.places.len();
         let at = *self.by_path.entry(Arc::clone(&placed.path)).or_insert(next);
-        let index = placed.index.clone();
         let value = value.of(&placed.path);
-        let given = Given { index, value };
         match self.places.get_mut(at) {
-            Some((_, all)) => all.push(given),
-            None => self.places.push((placed, vec![given])),
+            Some(all) => all.push((placed, value)),
+            None => self.places.push(vec![(placed, value)]),
         }
-    }
-
-    fn into_layer(self, view: &View, findings: &mut Limited) -> Layer {
-        let mut layer = Layer::new();
-        for (placed, given) in self.places {
-            if given.len() > 1 {
-                duplicates(&placed, &given, view, findings);
-            }
-            let is_list = matches!(placed.setting.takes(), Takes::List);
-            // The last value without an index wins, also over elements: `roles` over `roles[0]`.
-            let whole = given.iter().rev().find(|given| given.index.is_none());
-            let content = match whole {
-                Some(whole) if is_list => Content::List(split(&whole.value)),
-                Some(whole) => Content::One(whole.value.clone()),
-                None => Content::List(in_order(&placed, &given, view, findings)),
-            };
-            layer.push((placed.path, content));
-        }
-        layer
-    }
-}
-
-fn split(value: &Sourced) -> Vec<Sourced> {
-    let element = |text: &str| value.clone().with_text(text.to_owned().into());
-    bind::list(value.text()).into_iter().map(element).collect()
-}
-
-/// Puts the elements of a list in order, or reports why it cannot.
-fn in_order(placed: &Placed, given: &[Given], view: &View, findings: &mut Limited) -> Vec<Sourced> {
-    let elements = given.iter();
-    let elements = elements.filter_map(|g| Some((g.index.as_deref()?, g.value.clone())));
-    let faults = match indexed(elements.collect()) {
-        Ok(list) => return list,
-        Err(faults) => faults,
-    };
-    let name = placed.name();
-    for (at, error) in faults {
-        // An index that is given twice is CS0103.
-        let at = given.get(at).filter(|_| error != IndexError::Twice);
-        if let Some(Given { index, value }) = at {
-            let index = quote(index.as_deref().unwrap_or_default());
-            let message = format!("index {index} of `{name}` {error}");
-            let help = format!(
-                "number the elements `{name}[0]`, `{name}[1]` and so on, or write `{name}=A,B`"
-            );
-            let found = finding(view, Code::Cs0109, value, Part::Name, message);
-            findings.push(found.with_help(help));
-        }
-    }
-    Vec::new()
-}
-
-/// Reports every value that a later one of the same name overrules.
-fn duplicates(placed: &Placed, given: &[Given], view: &View, findings: &mut Limited) {
-    let mut seen: BTreeMap<Option<&str>, &Sourced> = BTreeMap::new();
-    let name = placed.name();
-    let severity = if placed.setting.decides_trust() {
-        Severity::Error
-    } else {
-        Severity::Warning
-    };
-    let whole = given.iter().find(|given| given.index.is_none());
-    for Given { index, value } in given {
-        let earlier = seen.insert(index.as_deref(), value);
-        let mixed = whole.filter(|_| index.is_some()).map(|whole| &whole.value);
-        let Some(other) = earlier.or(mixed) else {
-            continue;
-        };
-        let what = match index {
-            Some(index) if earlier.is_some() => format!("element {} of `{name}`", quote(index)),
-            _ => format!("`{name}`"),
-        };
-        let message = format!("{what} is also set at {}", other.origin());
-        let found = finding(view, Code::Cs0103, value, Part::Name, message);
-        findings.push(
-            found
-                .with_severity(severity)
-                .with_help("keep one of the two"),
-        );
     }
 }

@@ -7,13 +7,12 @@ use crate::diagnostic::{Findings, Severity};
 use crate::grpc::{Module, ModuleError};
 use crate::identity::ModuleType;
 use crate::properties::ReadError;
-use crate::telemetry::Logging;
 use crate::trust::OwnDeployment;
 
 use super::inspect::inspect;
 use super::question::{ModuleKind, Question};
 use super::settings::{Home, Settings};
-use super::sources::{Asked, Source, Texts};
+use super::sources::{Source, Texts};
 
 /// Why settings could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -72,98 +71,63 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
         sets: &[(String, String)],
     ) -> Result<Self, LoadError> {
-        let asked = Asked {
-            kind: kind.clone(),
+        let home = Home::new(home);
+        let question = Question {
+            home: Some(home.dir.clone()),
+            kind: Some(kind.clone()),
             environment: environment.into_iter().collect(),
             sets: sets.to_vec(),
+            assumed: Vec::new(),
         };
-        let home = Home::new(home);
-        let texts = Texts::read(&home.file, &asked).map_err(LoadError::Read)?;
-        Self::of(home, &Arc::new(asked), &texts)
+        let texts = Texts::read(&home.file, &question).map_err(LoadError::Read)?;
+        Self::of(home, &Arc::new(question), &texts)
     }
 
     /// Loads settings from what the files of `before` hold now, all else as it was.
     pub(super) fn from_texts(before: &Self, texts: &Texts) -> Result<Self, LoadError> {
         if let Some(gone) = texts.gone_since(&before.source) {
-            return Err(LoadError::Gone(gone.to_owned()));
+            return Err(LoadError::Gone(gone));
         }
-        Self::of(before.home.clone(), &before.source.asked, texts)
+        Self::of(before.home.clone(), &before.source.question, texts)
     }
 
-    #[expect(clippy::too_many_lines, reason = "one line for each setting")]
-    fn of(home: Home, asked: &Arc<Asked>, texts: &Texts) -> Result<Self, LoadError> {
-        let question = Question {
-            home: Some(&home.dir),
-            kind: Some(&asked.kind),
-            environment: &asked.environment,
-            sets: &asked.sets,
-            assumed: &[],
-        };
-        let inspected = inspect(&question, &texts.files());
+    fn of(home: Home, question: &Arc<Question>, texts: &Texts) -> Result<Self, LoadError> {
+        let inspected = inspect(question, &texts.texts());
         let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
         let revoked_at = keys
             .filter_map(|read| Some((read.trusted.key.fingerprint(), read.revoked_at.clone()?)));
         let source = Source {
-            asked: Arc::clone(asked),
+            question: Arc::clone(question),
             digest: texts.digest(),
-            paths: texts.paths().to_owned(),
-            read: texts
-                .files()
-                .iter()
-                .map(|(path, _)| (*path).to_owned())
-                .collect(),
+            files: texts.files(),
             revoked_at: revoked_at.collect(),
             cold: inspected.cold,
         };
-        let mut findings = inspected.findings;
-        let own = inspected.own.filter(|_| findings.errors() == 0);
-        let Some(own) = own else {
-            findings.sort();
+        let findings = inspected.findings;
+        let (Some(own), Some(kind), 0) = (inspected.own, &question.kind, findings.errors()) else {
             return Err(LoadError::Findings(findings));
         };
-        let options = inspected.options;
-        let module = asked
-            .kind
+        let module = kind
             .module_type()
             .map_err(|error| LoadError::Internal(error.into()))?;
+        let mut options = inspected.options;
+        options.logging.dir.clone_from(&home.log);
         let deployments = inspected.deployments.into_iter();
+        let name = options.name.as_ref().map(|(name, _)| name.clone());
         Ok(Self {
             own: OwnDeployment {
                 module,
-                name: options.name.map(|(name, _)| name),
+                name,
                 key: own.key,
                 key_id: own.key_id,
-                accepted: inspected.rotation.accepted(),
+                accepted: options.rotation.accepted(),
             },
-            rotation: inspected.rotation,
             deployments: deployments.filter_map(|read| read.deployment).collect(),
-            addresses: options.addresses,
-            impersonation_role: inspected.impersonation,
-            policy: options.policy,
-            replay: options.replay,
-            proof: options.proof,
-            server: options.server,
-            client: options.client,
-            limits: options.limits,
-            monitor: options.monitor,
-            engine: options.engine,
-            logging: Logging {
-                dir: home.log.clone(),
-                ..options.logging
-            },
-            reload: options.reload,
+            options,
             findings,
             source,
             home,
         })
-    }
-
-    /// Counts what `check` would warn of.
-    pub(super) fn warnings(&self) -> usize {
-        let warnings = self.findings.iter();
-        warnings
-            .filter(|found| found.severity() == Severity::Warning)
-            .count()
     }
 }
 

@@ -36,7 +36,7 @@ pub use question::ModuleKind;
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use rules::file::holds_private_key;
+pub use schema::TlsEnd;
 pub use settings::{ConnectionSettings, Home, Settings};
 #[cfg(feature = "registry")]
 pub use start::StartError;
-pub use tls::TlsEnd;

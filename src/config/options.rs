@@ -3,51 +3,37 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::diagnostic::{Code, quote};
 use crate::dpm::MonitorOptions;
 use crate::grpc::ServerOptions;
-use crate::identity::DeploymentName;
+use crate::identity::{DeploymentName, Role};
 use crate::properties::Sourced;
 use crate::properties::name::uniform;
 use crate::registry::{AddressRules, AllowedAddress, Limits};
 use crate::telemetry::{Appenders, Logging};
 use crate::token::Policy;
 
-use super::gather::DEPLOYMENTS;
 use super::read::Reader;
+use super::rotation::RotationSettings;
+use super::schema::DEPLOYMENTS;
 use super::settings::{
-    ClientSettings, ConnectionSettings, EngineSettings, ProofMode, Replay, ServerSettings,
+    ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, Replay, ServerSettings,
 };
-use super::tls::{self, Tls};
+use super::tls;
 
-/// Everything of [`settings`](super::settings) that a file sets.
-#[derive(Clone, Debug)]
-pub(super) struct Options {
-    pub(super) name: Option<(DeploymentName, Sourced)>,
-    pub(super) policy: Policy,
-    pub(super) replay: Replay,
-    pub(super) proof: ProofMode,
-    pub(super) server: ServerSettings,
-    pub(super) client: ClientSettings,
-    pub(super) limits: Limits,
-    pub(super) monitor: MonitorOptions,
-    pub(super) engine: EngineSettings,
-    pub(super) logging: Logging,
-    pub(super) addresses: HashMap<String, AddressRules>,
-    pub(super) reload: bool,
-    pub(super) tls: Tls,
-}
-
-const REPLAYS: &[(&str, Replay)] = &[("off", Replay::Off), ("strict", Replay::Strict)];
-const PROOFS: &[(&str, ProofMode)] = &[
-    ("off", ProofMode::Off),
-    ("handshake", ProofMode::Handshake),
-    ("every-call", ProofMode::EveryCall),
-];
+const IMPERSONATION: &str = "ataccama.authentication.internal.jwt.impersonation-role";
 
 /// Reads all options; what cannot be read is reported and has its default.
-pub(super) fn read(reader: &mut Reader<'_>) -> Options {
+pub fn read(reader: &mut Reader<'_>) -> Options {
+    let impersonation = reader.parsed(IMPERSONATION, &[], |text| {
+        Role::new(text).map_err(|error| format!("is not a role: {error}"))
+    });
+    let replays = [Replay::Off, Replay::Strict];
+    let replay = reader.word("countersign.token.replay", &[], replays);
+    let proofs = [ProofMode::Off, ProofMode::Handshake, ProofMode::EveryCall];
+    let proof = reader.word("countersign.proof.mode", &[], proofs);
     let mut client = client(reader);
     let mut server = server(reader);
     let names: Vec<_> = client.connections.iter().map(|c| c.name.clone()).collect();
@@ -60,8 +46,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Options {
     Options {
         name: deployment_name(reader, "countersign.deployment.name", &[]),
         policy: policy(reader),
-        replay: reader.word("countersign.token.replay", REPLAYS),
-        proof: reader.word("countersign.proof.mode", PROOFS),
+        rotation: RotationSettings::default(),
+        impersonation_role: impersonation.map_or_else(Role::impersonation, |(role, _)| role),
+        replay: replay.unwrap_or_default(),
+        proof: proof.unwrap_or_default(),
         server,
         limits: limits(reader),
         monitor: monitor(reader),
@@ -77,7 +65,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Options {
 fn deployment_name(
     reader: &mut Reader<'_>,
     name: &str,
-    keys: &[String],
+    keys: &[&str],
 ) -> Option<(DeploymentName, Sourced)> {
     reader.parsed(name, keys, |text| {
         DeploymentName::new(text).map_err(|error| format!("is not a deployment name: {error}"))
@@ -85,22 +73,17 @@ fn deployment_name(
 }
 
 fn policy(reader: &mut Reader<'_>) -> Policy {
-    let lifetime = "ataccama.authentication.internal.jwt.generator.token-expiration";
+    let lifetime = reader.time("ataccama.authentication.internal.jwt.generator.token-expiration");
+    let leeway = reader.time("countersign.token.leeway");
+    let most = reader.time("countersign.token.max-lifetime");
     // The bounds of the settings are those of the policy.
-    Policy::new(
-        reader.time(lifetime),
-        reader.time("countersign.token.leeway"),
-        reader.time("countersign.token.max-lifetime"),
-    )
-    .unwrap_or_default()
+    Policy::new(lifetime, leeway, most).unwrap_or_default()
 }
 
 fn server(reader: &mut Reader<'_>) -> ServerSettings {
-    let port = reader.port("ataccama.server.grpc.port", &[]);
-    let http_port = reader.port("server.port", &[]);
     ServerSettings {
         address: address(reader, "countersign.server.address"),
-        port: port.unwrap_or_default(),
+        port: number(reader, "ataccama.server.grpc.port"),
         allow_plaintext: reader.switch("countersign.server.allow-plaintext", &[]),
         authenticate: reader.switch("ataccama.authentication.grpc.internal.jwt.enable", &[]),
         options: ServerOptions {
@@ -109,9 +92,13 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
             ..ServerOptions::default()
         },
         http_address: address(reader, "server.address"),
-        http_port: http_port.unwrap_or_default(),
+        http_port: number(reader, "server.port"),
         tls: None,
     }
+}
+
+fn number<T: TryFrom<u64> + Default>(reader: &mut Reader<'_>, name: &str) -> T {
+    reader.number(name, &[]).unwrap_or_default()
 }
 
 fn address(reader: &mut Reader<'_>, name: &str) -> IpAddr {
@@ -120,15 +107,15 @@ fn address(reader: &mut Reader<'_>, name: &str) -> IpAddr {
         if text.eq_ignore_ascii_case("localhost") {
             return Ok(loopback);
         }
-        let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        let address = inner.unwrap_or(text).parse();
-        address.map_err(|_error| "is not an IP address such as `127.0.0.1` or `0.0.0.0`".to_owned())
+        unbracketed(text)
+            .parse()
+            .map_err(|_error| "is not an IP address such as `127.0.0.1` or `0.0.0.0`".to_owned())
     });
     address.map_or(loopback, |(address, _)| address)
 }
 
 fn client(reader: &mut Reader<'_>) -> ClientSettings {
-    let mut names = reader.names("ataccama.client.connection");
+    let mut names = reader.names("ataccama.client.connection", &[]);
     if !names.iter().any(|name| name == "dpm") {
         names.push("dpm".to_owned());
     }
@@ -144,13 +131,11 @@ fn client(reader: &mut Reader<'_>) -> ClientSettings {
 }
 
 fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSettings> {
-    let keys = [name];
-    let deployment = "countersign.client.connection.<c>.deployment";
-    let deployment = deployment_name(reader, deployment, &keys);
-    let deployment = deployment.map(|(name, _)| as_trusted(reader, name));
-    let host = reader.text("ataccama.client.connection.<c>.host", &keys);
-    let port = reader.port("ataccama.client.connection.<c>.grpc.port", &keys);
-    let [name] = keys;
+    let keys = &[&*name];
+    let named = deployment_name(reader, "countersign.client.connection.<c>.deployment", keys);
+    let deployment = named.map(|(name, _)| as_trusted(reader, name));
+    let host = reader.text("ataccama.client.connection.<c>.host", keys);
+    let port = reader.number("ataccama.client.connection.<c>.grpc.port", keys);
     let is_dpm = name == "dpm";
     Some(ConnectionSettings {
         host: match host {
@@ -167,7 +152,7 @@ fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSetting
 
 /// Returns the trusted deployment that `name` matches, as its own settings spell it.
 fn as_trusted(reader: &Reader<'_>, name: DeploymentName) -> DeploymentName {
-    let trusted = reader.names(DEPLOYMENTS).into_iter();
+    let trusted = reader.names(DEPLOYMENTS, &[]).into_iter();
     let mut spelled = trusted.filter(|trusted| uniform(trusted) == uniform(name.as_str()));
     spelled
         .find_map(|trusted| DeploymentName::new(&trusted).ok())
@@ -185,30 +170,38 @@ fn unbracketed(host: &str) -> &str {
 fn limits(reader: &mut Reader<'_>) -> Limits {
     store(reader);
     Limits {
-        max_engines: reader.integer("countersign.registry.max-engines"),
-        max_engines_per_deployment: reader
-            .integer("countersign.registry.max-engines-per-deployment"),
-        max_new_engines_per_second: reader
-            .integer("countersign.registry.max-new-engines-per-second"),
+        max_engines: limit(reader, "max-engines"),
+        max_engines_per_deployment: limit(reader, "max-engines-per-deployment"),
+        max_new_engines_per_second: limit(reader, "max-new-engines-per-second"),
     }
 }
 
+fn limit<T: TryFrom<u64> + Default>(reader: &mut Reader<'_>, name: &str) -> T {
+    number(reader, &format!("countersign.registry.{name}"))
+}
+
 fn monitor(reader: &mut Reader<'_>) -> MonitorOptions {
-    let multiplier: u32 =
-        reader.integer("ataccama.one.dpm.registry.check-disconnected-interval-multiplier");
+    let multiplier: u32 = number(
+        reader,
+        "ataccama.one.dpm.registry.check-disconnected-interval-multiplier",
+    );
     MonitorOptions {
-        check_connected_interval: reader.time("ataccama.one.dpm.registry.check-connected-interval"),
-        check_disconnected_interval: reader
-            .time("ataccama.one.dpm.registry.check-disconnected-interval"),
+        check_connected_interval: registry_time(reader, "check-connected-interval"),
+        check_disconnected_interval: registry_time(reader, "check-disconnected-interval"),
         check_disconnected_multiplier: multiplier.into(),
-        check_disconnected_max: reader
-            .time("ataccama.one.dpm.registry.check-disconnected-interval-max"),
-        checker_timeout: reader.time("ataccama.one.dpm.registry.grpc-checker-timeout"),
-        inactivate_not_seen_for: reader
-            .time("ataccama.one.dpm.registry.automatically-inactivate-engines-not-seen-for"),
-        inactivate_period: reader.time("ataccama.one.dpm.registry.inactivate-scheduler-period"),
+        check_disconnected_max: registry_time(reader, "check-disconnected-interval-max"),
+        checker_timeout: registry_time(reader, "grpc-checker-timeout"),
+        inactivate_not_seen_for: registry_time(
+            reader,
+            "automatically-inactivate-engines-not-seen-for",
+        ),
+        inactivate_period: registry_time(reader, "inactivate-scheduler-period"),
         ..MonitorOptions::default()
     }
+}
+
+fn registry_time(reader: &mut Reader<'_>, name: &str) -> Duration {
+    reader.time(&format!("ataccama.one.dpm.registry.{name}"))
 }
 
 /// Refuses a store that this version does not have.
@@ -227,7 +220,7 @@ fn engine(reader: &mut Reader<'_>) -> EngineSettings {
     let hostname = reader.text("ataccama.one.dpe.service.hostname", &[]);
     EngineSettings {
         hostname: hostname.map(|name| unbracketed(name.text()).to_owned()),
-        port: reader.port("ataccama.one.dpe.service.port", &[]),
+        port: reader.number("ataccama.one.dpe.service.port", &[]),
         check_connection: reader.time("ataccama.one.dpe.service.dpm.check-connection-interval"),
     }
 }
@@ -247,39 +240,38 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
 }
 
 fn addresses(reader: &mut Reader<'_>) -> HashMap<String, AddressRules> {
-    let trusted = reader.names(DEPLOYMENTS);
+    const PLACE: &str = "countersign.deployments.<name>";
+    let trusted = reader.names(DEPLOYMENTS, &[]);
     let known: HashSet<_> = trusted.iter().collect();
     let mut rules = HashMap::new();
-    for name in reader.names("countersign.deployments") {
+    for name in reader.names("countersign.deployments", &[]) {
+        let keys = &[&*name];
         if known.contains(&name) {
-            let keys = [name];
-            let allow_low_ports = "countersign.deployments.<name>.allow-low-ports";
+            let low_ports = "countersign.deployments.<name>.allow-low-ports";
             let of_deployment = AddressRules {
-                allow_low_ports: reader.switch(allow_low_ports, &keys),
-                allowed: allowed(reader, &keys),
+                allow_low_ports: reader.switch(low_ports, keys),
+                allowed: allowed(reader, keys),
             };
-            let [name] = keys;
             rules.insert(name, of_deployment);
         } else {
             let message = format!("there is no trusted deployment {}", quote(&name));
             let help = format!("trusted deployments: {}", trusted.join(", "));
-            let path = ["countersign", "deployments", &name];
-            reader.report_below(Code::Cs0106, &path, message, help);
+            reader.report_below(Code::Cs0106, (PLACE, PLACE), keys, message, help);
         }
     }
     rules
 }
 
-fn allowed(reader: &mut Reader<'_>, keys: &[String]) -> Vec<AllowedAddress> {
+fn allowed(reader: &mut Reader<'_>, keys: &[&str]) -> Vec<AllowedAddress> {
     let name = "countersign.deployments.<name>.allowed-addresses";
-    let mut allowed = Vec::new();
-    for element in reader.list(name, keys) {
-        if let Some(address) = AllowedAddress::parse(element.text()) {
-            allowed.push(address);
-        } else {
+    let elements = reader.list(name, keys).into_iter();
+    let addresses = elements.filter_map(|element| {
+        let address = AllowedAddress::parse(element.text());
+        if address.is_none() {
             let why = "is not a host name, IP address or network";
-            reader.wrong(name, keys, &element, why);
+            reader.wrong(name, &element, why);
         }
-    }
-    allowed
+        address
+    });
+    addresses.collect()
 }

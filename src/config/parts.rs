@@ -1,6 +1,9 @@
-//! The keys, pins and deployments of a file, each with the place where it is written.
+//! The keys, pins, deployments and TLS of a file, each with the place where it is written.
+
+use std::collections::BTreeMap;
 
 use crate::diagnostic::Origin;
+use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::properties::Sourced;
 use crate::trust::{Deployment, TrustedKey};
@@ -16,36 +19,67 @@ pub struct Ignored {
 
 /// The own key and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct OwnKey {
-    pub(super) key: SigningKey,
-    pub(super) key_id: KeyId,
-    pub(super) at: Sourced,
+pub struct OwnKey {
+    pub key: SigningKey,
+    pub key_id: KeyId,
+    pub at: Sourced,
 }
 
 /// A deployment as the file has it: what could be read of it, and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct ReadDeployment {
-    pub(super) name: String,
-    pub(super) environment: Option<Sourced>,
-    pub(super) keys: Vec<ReadKey>,
-    pub(super) pins: Vec<ReadPin>,
+pub struct ReadDeployment {
+    pub name: String,
+    pub environment: Option<Sourced>,
+    pub keys: Vec<ReadKey>,
+    pub pins: Vec<ReadPin>,
     /// The deployment, unless something required is missing.
-    pub(super) deployment: Option<Deployment>,
+    pub deployment: Option<Deployment>,
 }
 
 /// A key as the file has it.
 #[derive(Clone, Debug)]
-pub(super) struct ReadKey {
-    pub(super) trusted: TrustedKey,
+pub struct ReadKey {
+    pub trusted: TrustedKey,
     /// The value of its fingerprint.
-    pub(super) at: Sourced,
+    pub at: Sourced,
     /// The value that decides whether it is revoked, as written; `None` for the default.
-    pub(super) revoked_at: Option<Sourced>,
+    pub revoked_at: Option<Sourced>,
 }
 
 /// A TLS pin as the file has it.
 #[derive(Clone, Debug)]
-pub(super) struct ReadPin {
-    pub(super) fingerprint: Fingerprint,
-    pub(super) at: Sourced,
+pub struct ReadPin {
+    pub fingerprint: Fingerprint,
+    pub at: Sourced,
+}
+
+/// TLS as one file has it.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub server: Side<ServerTlsOptions>,
+    /// By connection.
+    pub clients: BTreeMap<String, Side<ClientTlsOptions>>,
+}
+
+impl Tls {
+    /// Returns `true` if the connection `name` uses TLS.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.clients.get(name).is_some_and(|side| side.on)
+    }
+
+    pub fn client(&self, name: &str) -> Option<ClientTlsOptions> {
+        self.clients.get(name)?.options.clone()
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug)]
+pub struct Side<T> {
+    pub on: bool,
+    /// Where it is turned on or off, if anywhere.
+    pub at: Option<Sourced>,
+    /// Where the own certificate is named, if anywhere.
+    pub cert_chain_at: Option<Sourced>,
+    /// None where it is off or something is missing.
+    pub options: Option<T>,
 }

@@ -11,36 +11,28 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::{Code, Origin, Severity, quote, redact};
 use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked};
-use crate::properties::{Document, Entry, FileText, ReadError, ReadFault, Sourced, bind, indexed};
+use crate::properties::{FileText, ReadError, ReadFault, Sourced, bind, indexed};
 
+use super::question::Question;
 use super::read::Reader;
 use super::schema::{self, Known, Placed};
-use super::view::{Part, View, finding};
+use super::view::{Part, View};
 
 const ACTIVE: &str = "spring.profiles.active";
-
-/// What stands above a main file and says which profiles are active.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Above<'a> {
-    pub(super) environment: &'a [(String, String)],
-    pub(super) sets: &'a [(String, String)],
-}
+/// The most profiles that are read.
+const MOST: usize = 64;
 
 /// Names the files of the profiles that are active beside the file `main`, which holds `text`: the
 /// one that wins last, whether they are there or not.
-pub(super) fn files(main: &Path, text: &FileText, above: Above<'_>) -> Vec<PathBuf> {
+pub fn files(main: &Path, text: &FileText, question: &Question) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
-    if above.given().is_none() && !may_name_profiles(text.text()) {
+    if given(question).is_none() && !may_name_profiles(text.text()) {
         return files;
     }
-    let document = Document::parse(main, text.text());
-    for (profile, _) in active(&document, above).iter().take(MOST) {
-        let file = file_of(main, profile).filter(|file| !files.contains(file));
+    for (profile, _) in active(&View::new(&[(main, text)]), question) {
+        let file = file_of(main, &profile).filter(|file| !files.contains(file));
         // No system has a file with a longer name.
-        let length = |file: &PathBuf| file.file_name().map_or(0, OsStr::len);
-        if let Some(file) = file.filter(|file| length(file) <= 255) {
-            files.push(file);
-        }
+        files.extend(file.filter(|file| file.file_name().map_or(0, OsStr::len) <= 255));
     }
     files
 }
@@ -56,20 +48,26 @@ pub fn active_files(
     text: &FileText,
     environment: &[(String, String)],
 ) -> Result<Vec<(PathBuf, FileText)>, ReadError> {
-    let sets = &[];
-    read(&files(main, text, Above { environment, sets }))
+    let read = read(files(main, text, &Question::check(environment)))?;
+    let there = read.into_iter();
+    Ok(there
+        .filter_map(|(path, text)| Some((path, text?)))
+        .collect())
 }
 
 /// Finds the main file that `file` belongs to as the file of an active profile.
 pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf> {
-    let sets = &[];
-    let above = Above { environment, sets };
+    let question = Question::check(environment);
     let stem = file.file_stem()?.to_str()?;
     let stems = stem.match_indices('-').filter_map(|(at, _)| stem.get(..at));
     let mut mains = stems.map(|stem| file.with_file_name(format!("{stem}.properties")));
     mains.find(|main| {
         let text = FileText::read(main);
-        text.is_ok_and(|text| files(main, &text, above).iter().any(|path| path == file))
+        text.is_ok_and(|text| {
+            files(main, &text, &question)
+                .iter()
+                .any(|path| path == file)
+        })
     })
 }
 
@@ -78,94 +76,81 @@ pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf>
 /// # Errors
 ///
 /// When one is there and cannot be read.
-pub(super) fn read(files: &[PathBuf]) -> Result<Vec<(PathBuf, FileText)>, ReadError> {
-    let mut texts = Vec::new();
-    for file in files {
-        match FileText::read(file) {
-            Ok(text) => texts.push((file.clone(), text)),
-            Err(error) if matches!(error.fault(), ReadFault::Missing) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(texts)
+pub fn read(files: Vec<PathBuf>) -> Result<Vec<(PathBuf, Option<FileText>)>, ReadError> {
+    let files = files.into_iter();
+    let read = files.map(|file| match FileText::read(&file) {
+        Ok(text) => Ok((file, Some(text))),
+        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok((file, None)),
+        Err(error) => Err(error),
+    });
+    read.collect()
 }
 
 /// Reports where a profile's file would make profiles active, which it cannot, and notes the active
-/// profiles without a file.
-pub(super) fn check(reader: &mut Reader<'_>, above: Above<'_>) {
-    let view = reader.view();
-    absent(reader, view, above);
+/// profiles without a file: that is allowed, and often a mistake.
+pub fn check(reader: &mut Reader<'_>) {
+    let view = reader.view;
+    let document = &view.document;
+    let main = document.path();
+    let starts = document.file_starts();
+    let read: Vec<_> = starts.map(|start| document.path_at(start)).collect();
+    for (profile, at) in active(view, reader.question) {
+        let file = file_of(main, &profile).filter(|file| !read.contains(&file.as_path()));
+        let Some(file) = file else { continue };
+        let shown = file.display().to_string();
+        let message = format!(
+            "profile {} is active and `{}` is not there",
+            quote(&profile),
+            shown.replace(profile.as_str(), &redact(&profile))
+        );
+        let found = view.about(Code::Cs0305, &at, Part::Value, message);
+        let help = "write that file, correct the profile's name, or take it from the list";
+        reader.push(found.with_key(ACTIVE).with_help(help));
+    }
     for (at, entry) in view.entries().iter().enumerate() {
-        if view.document().file_of_entry(at) > 0 && is_active(entry.key()) {
-            let at = at_entry(view.document(), at, entry);
+        if document.file_of_entry(at) > 0 && as_active(entry.key()).is_some() {
             let message = "the file of a profile makes no profile active";
-            let found = finding(view, Code::Cs0305, &at, Part::Name, message);
-            let main = view.document().path().display();
-            let help = format!("write it into `{main}`, or set it as an environment variable");
+            let found = view.finding(Code::Cs0305, entry.key_span(), message);
             let found = found.with_severity(Severity::Warning).with_key(ACTIVE);
+            let main = main.display();
+            let help = format!("write it into `{main}`, or set it as an environment variable");
             reader.push(found.with_help(help));
         }
     }
 }
 
-/// Notes the active profiles whose file is not there: that is allowed, and often a mistake.
-fn absent(reader: &mut Reader<'_>, view: &View, above: Above<'_>) {
-    let document = view.document();
-    let starts = document.file_starts();
-    let read: Vec<_> = starts.map(|start| document.path_at(start)).collect();
-    for (profile, at) in active(document, above).iter().take(MOST) {
-        let file = file_of(document.path(), profile);
-        let Some(file) = file.filter(|file| !read.contains(&file.as_path())) else {
-            continue;
-        };
-        let file = file.display().to_string();
-        let file = file.replace(profile.as_str(), &redact(profile));
-        let profile = quote(profile);
-        let message = format!("profile {profile} is active and `{file}` is not there");
-        let found = finding(view, Code::Cs0305, at, Part::Value, message).with_key(ACTIVE);
-        let help = "write that file, correct the profile's name, or take it from the list";
-        reader.push(found.with_help(help));
-    }
-}
-
 /// Lists the active profiles, and where each is named: those of `--set`, else of the environment,
 /// else of the main file.
-fn active(document: &Document, above: Above<'_>) -> Vec<(String, Sourced)> {
-    let given = match above.given() {
-        Some(given) => vec![given],
-        None => in_file(document),
-    };
-    let look_up = |name: &str| look_up(document, above.environment, name);
+fn active(view: &View, question: &Question) -> Vec<(String, Sourced)> {
+    let given = given(question).map_or_else(|| in_file(view), |given| vec![given]);
     let mut profiles = Vec::new();
-    for given in given {
-        let text = placeholder::resolve(given.text(), &look_up).unwrap_or_default();
+    for at in given {
+        let text = placeholder::resolve(at.text(), &|name| look_up(view, question, name));
+        let text = text.unwrap_or_default();
         let names = bind::list(&text).into_iter();
-        profiles.extend(names.map(|name| (name.to_owned(), given.clone())));
+        profiles.extend(names.map(|name| (name.to_owned(), at.clone())));
     }
+    profiles.truncate(MOST);
     profiles
 }
 
-impl Above<'_> {
-    /// Returns what stands above the file and names the active profiles.
-    fn given(self) -> Option<Sourced> {
-        let mut sets = self.sets.iter().rev();
-        if let Some((_, value)) = sets.find(|(name, _)| is_active(name)) {
-            return Some(Sourced::new(value, Origin::SetOption));
-        }
-        let wanted = variable_for(ACTIVE);
-        let mut variables = self.environment.iter();
-        let (name, value) = variables.find(|(name, _)| name.eq_ignore_ascii_case(&wanted))?;
-        Some(Sourced::new(
-            value,
-            Origin::Environment(name.as_str().into()),
-        ))
+/// Returns what stands above the file and names the active profiles.
+fn given(question: &Question) -> Option<Sourced> {
+    let mut sets = question.sets.iter().rev();
+    if let Some((_, value)) = sets.find(|(name, _)| as_active(name).is_some()) {
+        return Some(Sourced::new(value, Origin::SetOption));
     }
+    let wanted = variable_for(ACTIVE);
+    let mut variables = question.environment.iter();
+    let (name, value) = variables.find(|(name, _)| name.eq_ignore_ascii_case(&wanted))?;
+    let origin = Origin::Environment(name.as_str().into());
+    Some(Sourced::new(value, origin))
 }
 
 /// Returns `true` if a text may name active profiles, in any spelling. Most do not, and are not parsed
 /// for it.
 fn may_name_profiles(text: &str) -> bool {
-    let mut lines = text.split('\n').flat_map(|line| line.split('\r'));
+    let mut lines = text.split(['\n', '\r']);
     text.contains('\\') || lines.any(|line| may_be_active(line.trim_start()))
 }
 
@@ -181,26 +166,23 @@ fn as_active(name: &str) -> Option<Placed> {
         return None;
     }
     match schema::find(&Name::parse(name)) {
-        Known::Setting(placed) if placed.setting.name() == ACTIVE => Some(placed),
+        Known::Setting(placed) if placed.setting.name == ACTIVE => Some(placed),
         _ => None,
     }
 }
 
-fn is_active(name: &str) -> bool {
-    as_active(name).is_some()
-}
-
 /// Returns what the main file says: the last value, or the elements of a list in their order.
-fn in_file(document: &Document) -> Vec<Sourced> {
+fn in_file(view: &View) -> Vec<Sourced> {
     let mut elements = Vec::new();
     let mut last = None;
-    for (at, entry) in document.entries().iter().enumerate() {
-        if document.file_of_entry(at) > 0 {
+    for (at, entry) in view.entries().iter().enumerate() {
+        if view.document.file_of_entry(at) > 0 {
             break;
         }
-        match as_active(entry.key()).map(|placed| placed.index) {
-            Some(Some(index)) => elements.push((index, at_entry(document, at, entry))),
-            Some(None) => last = Some(at_entry(document, at, entry)),
+        let named = as_active(entry.key());
+        match named.and_then(|placed| Some((placed.index, view.value(at)?))) {
+            Some((Some(index), value)) => elements.push((index, value)),
+            Some((None, value)) => last = Some(value),
             None => {}
         }
     }
@@ -213,39 +195,31 @@ fn in_file(document: &Document) -> Vec<Sourced> {
     }
 }
 
-fn at_entry(document: &Document, at: usize, entry: &Entry) -> Sourced {
-    let origin = document.origin(entry.value_span().start);
-    Sourced::new(entry.value(), origin).with_entry(at)
-}
-
 /// Finds what a placeholder in the list of profiles stands for: a variable, or a value of the main
 /// file, but no private one.
-fn look_up(document: &Document, environment: &[(String, String)], name: &str) -> Option<Looked> {
+fn look_up(view: &View, question: &Question, name: &str) -> Option<Looked> {
     let parsed = Name::parse(name);
-    if matches!(schema::find(&parsed), Known::Setting(placed) if placed.setting.is_private()) {
+    if schema::find(&parsed).is_private() {
         return Some(Looked::Private);
     }
-    let variable = variable_for(name);
-    let named = |(other, _): &&(String, String)| other == name || *other == variable;
-    if let Some((_, value)) = environment.iter().find(named) {
-        return Some(Looked::Text(value.clone()));
+    if let Some(value) = question.variable(name) {
+        return Some(Looked::Text(value.to_owned()));
     }
-    let entries = document.entries().iter().enumerate().rev();
-    let mut entries = entries.filter(|(at, _)| document.file_of_entry(*at) == 0);
-    let is_named = |entry: &Entry| Name::parse(entry.key()) == parsed;
-    let (_, entry) = entries.find(|(_, entry)| is_named(entry))?;
+    let entries = view.entries().iter().enumerate();
+    let main = entries.take_while(|(at, _)| view.document.file_of_entry(*at) == 0);
+    let named = main.filter(|(_, entry)| Name::parse(entry.key()) == parsed);
+    let (_, entry) = named.last()?;
     Some(Looked::Text(entry.value().to_owned()))
 }
 
 /// Returns `application-<profile>.properties` beside `application.properties`.
 fn file_of(file: &Path, profile: &str) -> Option<PathBuf> {
-    let is_name = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+');
-    if profile.is_empty() || !profile.chars().all(is_name) {
+    let mut characters = profile.chars();
+    let is_name =
+        characters.all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+'));
+    if profile.is_empty() || !is_name {
         return None;
     }
     let stem = file.file_stem()?.to_str()?;
     Some(file.with_file_name(format!("{stem}-{profile}.properties")))
 }
-
-/// The most profiles that are read.
-const MOST: usize = 64;

@@ -1,36 +1,54 @@
 //! What is asked of a module's files, and for what purpose.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::diagnostic::Severity;
 use crate::identity::{ModuleType, NameError};
+use crate::properties::name::variable_for;
 
-/// What to look at, and for what: a check of files, which may be parts of one, or a run on them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Question<'a> {
-    pub(super) home: Option<&'a Path>,
+/// What to look at, and for what: a check of files, which may be parts of one, or a run on them. What
+/// stands above the files is the same for the life of a process.
+#[derive(Default)]
+pub struct Question {
+    pub home: Option<PathBuf>,
     /// The kind of the module that is about to run; `None` for a check.
-    pub(super) kind: Option<&'a ModuleKind>,
-    pub(super) environment: &'a [(String, String)],
-    pub(super) sets: &'a [(String, String)],
+    pub kind: Option<ModuleKind>,
+    pub environment: Vec<(String, String)>,
+    pub sets: Vec<(String, String)>,
     /// Files that will exist by the time they are read.
-    pub(super) assumed: &'a [PathBuf],
+    pub assumed: Vec<PathBuf>,
 }
 
-impl Question<'_> {
+impl Question {
+    /// Asks for a check in this `environment`.
+    pub fn check(environment: &[(String, String)]) -> Self {
+        Self {
+            environment: environment.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Returns `true` if a module is about to run on the answer.
-    pub(super) fn is_run(&self) -> bool {
+    pub fn is_run(&self) -> bool {
         self.kind.is_some()
     }
 
     /// Returns the severity of what stops a start but not a check: a warning for a check, an error
     /// for a start.
-    pub(super) fn strict(&self) -> Severity {
+    pub fn strict(&self) -> Severity {
         if self.is_run() {
             Severity::Error
         } else {
             Severity::Warning
         }
+    }
+
+    /// Returns the variable that a placeholder `name` may stand for.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let variable = variable_for(name);
+        let mut environment = self.environment.iter();
+        let (_, value) = environment.find(|(other, _)| other == name || *other == variable)?;
+        Some(value)
     }
 }
 

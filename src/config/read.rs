@@ -2,92 +2,56 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
 use crate::properties::bind::{self, ValueError};
-use crate::properties::name::{Name, variable_for};
+use crate::properties::name::Name;
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
 use crate::properties::{Content, Layered, Sourced};
 
 use super::question::Question;
-use super::schema::{self, Fallback, Known, Placed, Setting, Takes};
-use super::view::{Limited, Part, View, finding};
+use super::schema::{self, Fallback, Placed, Setting, Takes};
+use super::view::{Limited, Part, View};
 
 /// Where placeholders find their values, and where values find their types.
-pub(super) struct Reader<'a> {
-    layered: &'a Layered,
-    view: &'a View,
-    pub(super) question: &'a Question<'a>,
-    ours: &'a [(usize, Placed)],
-    by_name: OnceCell<HashMap<String, usize>>,
-    /// What was reported of values, and where: each once, however often a value is read.
-    reported: HashSet<(String, Origin)>,
-    first_below: OnceCell<HashMap<&'a [Cow<'static, str>], usize>>,
-    pub(super) findings: Limited,
+///
+/// A setting is named as in the table of settings; `keys` are its map keys.
+pub struct Reader<'a> {
+    pub layered: &'a Layered,
+    pub view: &'a View,
+    pub question: &'a Question,
+    /// The entries of `view` that are settings of ours.
+    pub ours: &'a [(usize, Placed)],
+    pub by_name: OnceCell<HashMap<String, usize>>,
+    pub findings: Limited,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `layered`; `ours` are the entries of `view` that are settings of ours.
-    pub(super) fn new(
-        layered: &'a Layered,
-        view: &'a View,
-        ours: &'a [(usize, Placed)],
-        question: &'a Question<'a>,
-    ) -> Self {
-        Self {
-            layered,
-            view,
-            question,
-            ours,
-            by_name: OnceCell::new(),
-            reported: HashSet::new(),
-            first_below: OnceCell::new(),
-            findings: Limited::default(),
-        }
-    }
-
-    pub(super) fn view(&self) -> &'a View {
-        self.view
-    }
-
     /// Returns the names below `path`, in the file's order.
-    pub(super) fn names(&self, path: &str) -> Vec<String> {
-        self.names_at(&schema::path(path, &[]))
-    }
-
-    /// Returns the names below `path`, cut into its segments.
-    pub(super) fn names_at(&self, path: &[&str]) -> Vec<String> {
-        let names = self.layered.names(path).into_iter();
+    pub fn names(&self, path: &str, keys: &[&str]) -> Vec<String> {
+        let names = self.layered.names(&schema::path(path, keys)).into_iter();
         names.map(str::to_owned).collect()
     }
 
     /// Returns the value as written, blanks and placeholders included.
-    pub(super) fn raw(&self, name: &str, keys: &[String]) -> Option<&'a Sourced> {
+    pub fn raw(&self, name: &str, keys: &[&str]) -> Option<&'a Sourced> {
         self.layered.value(&schema::path(name, keys))
     }
 
-    /// Returns the value at a place, as written.
-    pub(super) fn value_at(&self, path: &[&str]) -> Option<&'a Sourced> {
-        self.layered.value(path)
-    }
-
     /// Returns `true` if it is set by the file, the environment or `--set`.
-    pub(super) fn is_set(&self, name: &str, keys: &[String]) -> bool {
+    pub fn is_set(&self, name: &str, keys: &[&str]) -> bool {
         self.raw(name, keys)
             .is_some_and(|value| *value.origin() != Origin::Default)
     }
 
     /// Returns the value with placeholders resolved and blanks around it dropped.
-    pub(super) fn text(&mut self, name: &str, keys: &[String]) -> Option<Sourced> {
-        let path = schema::path(name, keys);
-        let value = self.layered.value(&path)?;
-        self.resolved(value, || path.join("."))
+    pub fn text(&mut self, name: &str, keys: &[&str]) -> Option<Sourced> {
+        self.resolved(self.raw(name, keys)?)
     }
 
-    /// Resolves the placeholders of a `value`, whose setting is called `name`.
-    fn resolved(&mut self, value: &Sourced, name: impl FnOnce() -> String) -> Option<Sourced> {
+    fn resolved(&mut self, value: &Sourced) -> Option<Sourced> {
         if !placeholder::has_placeholder(value.text()) {
             let trimmed = value.text().trim();
             return Some(if trimmed.len() == value.text().len() {
@@ -99,7 +63,7 @@ impl<'a> Reader<'a> {
         match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
             Ok(text) => Some(value.clone().with_text(text.trim().to_owned().into())),
             Err(error) => {
-                self.cannot_resolve(name(), value, &error);
+                self.cannot_resolve(value.setting().unwrap_or_default(), value, &error);
                 None
             }
         }
@@ -115,51 +79,34 @@ impl<'a> Reader<'a> {
         };
         let message = format!("the placeholder in `{name}` cannot be resolved: {error}");
         let found = self.finding(Code::Cs0111, value, message);
-        self.report_once(value, found.with_key(name).with_help(help));
-    }
-
-    fn report_once(&mut self, value: &Sourced, found: Finding) {
-        let report = (found.message().to_owned(), value.origin().clone());
-        if self.reported.insert(report) {
-            self.push(found);
-        }
+        self.push(found.with_key(name).with_help(help));
     }
 
     /// Finds what a name in a placeholder stands for: a setting, any name of the file, a variable,
     /// one of the folders.
     fn look_up(&self, name: &str) -> Option<Looked> {
         let parsed = Name::parse(name);
-        if let Known::Setting(placed) = schema::find(&parsed)
-            && placed.setting.is_used()
-        {
-            if placed.setting.is_private() {
-                return Some(Looked::Private);
-            }
-            if let Some(value) = self.layered.value(&placed.path) {
-                return Some(Looked::Text(value.text().to_owned()));
-            }
+        let known = schema::find(&parsed);
+        if known.is_private() {
+            return Some(Looked::Private);
         }
-        let variable = variable_for(name);
-        let named = |(other, _): &&(String, String)| other == name || *other == variable;
-        if let Some((_, value)) = self.question.environment.iter().find(named) {
-            return Some(Looked::Text(value.clone()));
+        let value = known.used().and_then(|of| self.layered.value(&of.path));
+        let text = value.map(Sourced::text);
+        if let Some(text) = text.or_else(|| self.question.variable(name)) {
+            return Some(Looked::Text(text.to_owned()));
         }
-        if let Some(entry) = self.named_entry(&parsed) {
-            return Some(entry);
-        }
-        self.folder(name)
+        self.named_entry(&parsed).or_else(|| self.folder(name))
     }
 
     fn named_entry(&self, name: &Name<'_>) -> Option<Looked> {
-        let view = self.view;
         let by_name = self.by_name.get_or_init(|| {
-            let entries = view.entries().iter().enumerate();
+            let entries = self.view.entries().iter().enumerate();
             entries
                 .map(|(at, entry)| (Name::parse(entry.key()).uniform(), at))
                 .collect()
         });
-        let entry = view.entry(*by_name.get(&name.uniform())?)?;
-        if view.hides(entry.value_span().start) {
+        let entry = self.view.entry(*by_name.get(&name.uniform())?)?;
+        if self.view.hides(entry.value_span().start) {
             return Some(Looked::Private);
         }
         Some(Looked::Text(entry.value().to_owned()))
@@ -173,26 +120,17 @@ impl<'a> Reader<'a> {
             "ataccama.path.storage" => "storage",
             _ => return None,
         };
-        let path = self.question.home?.join(folder);
-        Some(Looked::Text(
-            path.to_str()?.trim_end_matches('/').to_owned(),
-        ))
+        let path = self.question.home.as_ref()?.join(folder);
+        let path = path.to_str()?.trim_end_matches('/');
+        Some(Looked::Text(path.to_owned()))
     }
 
     /// Returns the value of a switch; one without a default is off.
-    pub(super) fn switch(&mut self, name: &str, keys: &[String]) -> bool {
+    pub fn switch(&mut self, name: &str, keys: &[&str]) -> bool {
         self.typed(name, keys, bind::switch).unwrap_or_default()
     }
 
-    pub(super) fn integer<T: TryFrom<u64> + Default>(&mut self, name: &str) -> T {
-        self.number(name, &[]).unwrap_or_default()
-    }
-
-    pub(super) fn port(&mut self, name: &str, keys: &[String]) -> Option<u16> {
-        self.number(name, keys)
-    }
-
-    fn number<T: TryFrom<u64>>(&mut self, name: &str, keys: &[String]) -> Option<T> {
+    pub fn number<T: TryFrom<u64>>(&mut self, name: &str, keys: &[&str]) -> Option<T> {
         let Some(Takes::Integer(least, most)) = takes(name) else {
             return None;
         };
@@ -200,7 +138,7 @@ impl<'a> Reader<'a> {
         T::try_from(number).ok()
     }
 
-    pub(super) fn time(&mut self, name: &str) -> Duration {
+    pub fn time(&mut self, name: &str) -> Duration {
         let Some(Takes::Time(unit, least, most)) = takes(name) else {
             return Duration::ZERO;
         };
@@ -208,29 +146,37 @@ impl<'a> Reader<'a> {
             .unwrap_or_default()
     }
 
-    pub(super) fn size(&mut self, name: &str) -> usize {
+    pub fn size(&mut self, name: &str) -> usize {
         let size = self.typed(name, &[], |text| bind::size(text, 1, u64::from(u32::MAX)));
         usize::try_from(size.unwrap_or_default()).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn word<T: Copy + Default>(&mut self, name: &str, words: &[(&str, T)]) -> T {
-        let word = self.typed(name, &[], |text| bind::choice(text, words));
-        word.unwrap_or_default()
+    /// Returns which of `values` the value is, which are in the order of the setting's words.
+    pub fn word<T: Copy, const N: usize>(
+        &mut self,
+        name: &str,
+        keys: &[&str],
+        values: [T; N],
+    ) -> Option<T> {
+        let Some(Takes::Words(words)) = takes(name) else {
+            return None;
+        };
+        let choices: Vec<_> = words.iter().copied().zip(values).collect();
+        self.typed(name, keys, |text| bind::choice(text, &choices))
     }
 
     /// Returns the elements of a list, placeholders resolved, blanks dropped.
-    pub(super) fn list(&mut self, name: &str, keys: &[String]) -> Vec<Sourced> {
-        let path = schema::path(name, keys);
-        let elements = self.layered.list(&path).unwrap_or_default();
+    pub fn list(&mut self, name: &str, keys: &[&str]) -> Vec<Sourced> {
+        let elements = self.layered.list(&schema::path(name, keys));
+        let elements = elements.unwrap_or_default().iter();
         elements
-            .iter()
-            .filter_map(|element| self.resolved(element, || path.join(".")))
+            .filter_map(|element| self.resolved(element))
             .collect()
     }
 
     /// Resolves the placeholders of settings that are not read, and finds copies of a private key
     /// under any other name: in the entries `foreign`.
-    pub(super) fn rest(&mut self, foreign: impl Iterator<Item = usize>) {
+    pub fn rest(&mut self, foreign: &[usize]) {
         let contents = self.layered.contents();
         let mut values = contents.flat_map(|(_, content)| content.values());
         // Most files have none at all.
@@ -239,28 +185,26 @@ impl<'a> Reader<'a> {
         for placed in ours.filter(|placed| any && !placed.setting.is_private()) {
             let content = self.layered.content(&placed.path);
             for value in content.map(Content::values).unwrap_or_default() {
-                self.resolved(value, || placed.name());
+                self.resolved(value);
             }
         }
-        for at in foreign {
-            let Some(entry) = self.view.entry(at) else {
+        for at in foreign.iter().copied() {
+            let Some((entry, value)) = self.view.entry(at).zip(self.view.value(at)) else {
                 continue;
             };
             // A copy of a copy is found at the first of the two.
-            let names = placeholder::names(entry.value());
-            let mut private =
-                names.filter(|name| matches!(self.look_up(name), Some(Looked::Private)));
-            if let Some(name) = private.next() {
+            let mut names = placeholder::names(entry.value());
+            if let Some(name) =
+                names.find(|name| matches!(self.look_up(name), Some(Looked::Private)))
+            {
                 let error = PlaceholderError::PrivateKey(name.to_owned());
-                let origin = self.view.document().origin(entry.value_span().start);
-                let value = Sourced::new(entry.value(), origin).with_entry(at);
                 self.cannot_resolve(redact_name(entry.key()), &value, &error);
             }
         }
     }
 
     /// Returns a text with its placeholders resolved if that can be done.
-    pub(super) fn resolve(&self, text: &str) -> String {
+    pub fn resolve(&self, text: &str) -> String {
         let resolved = placeholder::resolve(text, &|name| self.look_up(name));
         resolved.map_or_else(|_error| text.to_owned(), |resolved| resolved.to_string())
     }
@@ -270,67 +214,60 @@ impl<'a> Reader<'a> {
     fn typed<T>(
         &mut self,
         name: &str,
-        keys: &[String],
+        keys: &[&str],
         read: impl Fn(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
         if let Some(value) = self.text(name, keys) {
             match read(value.text()) {
                 Ok(read) => return Some(read),
-                Err(error) => self.wrong(name, keys, &value, &error.to_string()),
+                Err(error) => self.wrong(name, &value, &error.to_string()),
             }
         }
         // Settings of a map have no default of their own here, and there may be thousands.
         if !keys.is_empty() {
             return None;
         }
-        match setting(name)?.fallback() {
+        match setting(name)?.fallback {
             Fallback::Text(text) => read(text).ok(),
-            _ => None,
+            Fallback::None | Fallback::PerModule(..) => None,
         }
     }
 
     /// Reports that a value is not what its setting takes; `why` goes on from the value.
-    pub(super) fn wrong(&mut self, name: &str, keys: &[String], value: &Sourced, why: &str) {
-        let setting = schema::path(name, keys).join(".");
+    pub fn wrong(&mut self, name: &str, value: &Sourced, why: &str) {
+        let setting = value.setting().unwrap_or_default();
         let message = format!("the value {} of `{setting}` {why}", quote(value.text()));
-        let found = self.finding(Code::Cs0306, value, message);
-        let found = found.with_key(setting).with_help(advice(name, value));
-        self.report_once(value, found);
+        self.report(Code::Cs0306, value, message, advice(name, value));
     }
 
     /// Reads a value with `parse`, whose error goes on from the value; reports what is wrong.
-    pub(super) fn parsed<T>(
+    pub fn parsed<T>(
         &mut self,
         name: &str,
-        keys: &[String],
+        keys: &[&str],
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<(T, Sourced)> {
         let value = self.text(name, keys)?;
         match parse(value.text()) {
             Ok(parsed) => Some((parsed, value)),
             Err(why) => {
-                self.wrong(name, keys, &value, &why);
+                self.wrong(name, &value, &why);
                 None
             }
         }
     }
 
     /// Starts a finding about a value and its setting.
-    pub(super) fn finding(
-        &self,
-        code: Code,
-        value: &Sourced,
-        message: impl Into<String>,
-    ) -> Finding {
-        finding(self.view, code, value, Part::Value, message)
+    pub fn finding(&self, code: Code, value: &Sourced, message: impl Into<String>) -> Finding {
+        self.view.about(code, value, Part::Value, message)
     }
 
-    pub(super) fn push(&mut self, finding: Finding) {
+    pub fn push(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
     /// Reports `message` about a value and its setting; `help` says how to fix it.
-    pub(super) fn report(
+    pub fn report(
         &mut self,
         code: Code,
         value: &Sourced,
@@ -338,71 +275,69 @@ impl<'a> Reader<'a> {
         help: impl Into<String>,
     ) {
         let found = self.finding(code, value, message);
-        self.findings.push(found.with_help(help));
+        self.push(found.with_help(help));
     }
 
-    /// Reports `message` about all that is below `path`, at the name that is written first.
-    pub(super) fn report_below(
+    /// Reports `message` about the setting `name`, at the name that is written first below `place`.
+    pub fn report_below(
         &mut self,
         code: Code,
-        path: &[&str],
+        (place, name): (&str, &str),
+        keys: &[&str],
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let at = self.first_below(path);
-        let found = finding(self.view, code, &at, Part::Name, message);
-        self.findings.push(found.with_help(help));
+        let (view, ours) = (self.view, self.ours);
+        self.findings.add(code, || {
+            let at = first_below(view, ours, &schema::path(place, keys));
+            let found = view.about(code, &at, Part::Name, message);
+            let setting = schema::path(name, keys).join(".");
+            found.with_key(setting).with_help(help)
+        });
+    }
+
+    /// Returns the value of the setting `path`, or else the place where anything below it is set first.
+    pub fn place(&self, path: &[&str]) -> Sourced {
+        let here = self.layered.value(path).cloned();
+        here.unwrap_or_else(|| first_below(self.view, self.ours, path))
     }
 
     /// Returns `true` if an offset in the value is one in the file: no placeholder changed it.
-    pub(super) fn stands_as_written(&self, value: &Sourced) -> bool {
+    pub fn stands_as_written(&self, value: &Sourced) -> bool {
         let entry = value.entry().and_then(|at| self.view.entry(at));
         entry.is_some_and(|entry| entry.value().starts_with(value.text()))
     }
 
     /// Returns the column of byte `offset` of the value, where it is from a file.
-    pub(super) fn column(&self, value: &Sourced, offset: usize) -> String {
-        let found = finding(self.view, Code::Cs0201, value, Part::Offset(offset), "");
-        match found.origin() {
-            Origin::File { column, .. } => column.to_string(),
-            other => other.to_string(),
+    pub fn column(&self, value: &Sourced, offset: usize) -> String {
+        let span = self.view.span(value, Part::Offset(offset));
+        match span.map(|span| self.view.document.origin(span.start)) {
+            Some(Origin::File { column, .. }) => column.to_string(),
+            _ => value.origin().to_string(),
         }
-    }
-
-    /// Returns the place where anything below `path` is set first.
-    pub(super) fn first_below(&self, path: &[&str]) -> Sourced {
-        let first_below = self.first_below.get_or_init(|| first_below(self.ours));
-        let path = path.iter().map(|segment| Cow::Owned((*segment).to_owned()));
-        let path: crate::properties::Path = path.collect();
-        let place = first_below.get(&*path).and_then(|at| {
-            let span = self.view.entry(*at)?.key_span();
-            let origin = self.view.document().origin(span.start);
-            Some(Sourced::new("", origin).with_entry(*at))
-        });
-        let place = place.unwrap_or_else(|| Sourced::new("", Origin::SetOption));
-        place.of(&path)
     }
 }
 
-/// Finds the first entry below each path: a file may have as many faults as it has entries.
-fn first_below(entries: &[(usize, Placed)]) -> HashMap<&[Cow<'static, str>], usize> {
-    let mut first = HashMap::new();
-    for (at, placed) in entries {
-        for length in 1..=placed.path.len() {
-            if let Some(above) = placed.path.get(..length) {
-                first.entry(above).or_insert(*at);
-            }
-        }
-    }
-    first
+/// Returns the place where anything below `path` is set first.
+fn first_below(view: &View, ours: &[(usize, Placed)], path: &[&str]) -> Sourced {
+    let mut entries = ours.iter();
+    let first = entries.find(|(_, placed)| placed.is_below(path));
+    let place = first.and_then(|(at, _)| {
+        let span = view.entry(*at)?.key_span();
+        Some(Sourced::new("", view.document.origin(span.start)).with_entry(*at))
+    });
+    let path = path.iter().map(|segment| Cow::Owned((*segment).to_owned()));
+    place
+        .unwrap_or_else(|| Sourced::new("", Origin::SetOption))
+        .of(&path.collect())
 }
 
 fn setting(name: &str) -> Option<&'static Setting> {
-    schema::settings().find(|setting| setting.name() == name)
+    schema::settings().find(|setting| setting.name == name)
 }
 
 fn takes(name: &str) -> Option<Takes> {
-    setting(name).map(Setting::takes)
+    setting(name).map(|setting| setting.takes)
 }
 
 /// Says what to write instead.

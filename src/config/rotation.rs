@@ -50,8 +50,8 @@ pub(super) fn read(
         from_rfc3339(text).ok_or_else(|| why.to_owned())
     });
     let previous = reader.parsed(PREVIOUS, &[], |text| {
-        let why = "is not a fingerprint: 43 characters of base64url";
-        text.parse().map_err(|_error| why.to_owned())
+        let parsed = text.parse();
+        parsed.map_err(|_error| "is not a fingerprint: 43 characters of base64url".to_owned())
     });
     RotationSettings {
         next: next.map(|next| (next.key, next.key_id)),

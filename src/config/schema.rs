@@ -1,21 +1,21 @@
 //! The table of settings: what we own, what we recognise, and everything else.
 
+mod end;
 mod meant;
-mod owned;
-mod recognised;
+mod rows;
 mod setting;
 mod table;
 
-pub use setting::{Fallback, Setting, Takes};
-pub use table::settings;
-pub(super) use table::{Claim, Placed, claim, exact};
+pub use end::TlsEnd;
+pub use setting::{DEPLOYMENTS, Fallback, Placed, Setting, Takes, filled};
+pub use table::{Claim, claim, exact, settings, strict_family, used};
 
-use crate::properties::name::{Name, Pattern};
-use table::{ROWS, Row, is_strict};
+use crate::properties::name::{Known as Keys, Match, Name, Variable};
+use table::is_strict;
 
 /// What a name is to us.
 #[derive(Debug)]
-pub(super) enum Known {
+pub enum Known {
     /// A setting.
     Setting(Placed),
     /// Nothing, under one of our strict prefixes.
@@ -26,18 +26,29 @@ pub(super) enum Known {
     Foreign,
 }
 
+impl Known {
+    /// Returns the setting, if it has an effect.
+    pub fn used(&self) -> Option<&Placed> {
+        match self {
+            Self::Setting(placed) => Some(placed).filter(|placed| placed.setting.is_used()),
+            Self::Unknown | Self::NearMiss(_) | Self::Foreign => None,
+        }
+    }
+
+    /// Returns `true` if it is a setting that holds a private key.
+    pub fn is_private(&self) -> bool {
+        self.used()
+            .is_some_and(|placed| placed.setting.is_private())
+    }
+}
+
 /// Cuts `name` into segments, with `keys` for its map keys.
-pub(super) fn path<'a>(name: &'a str, keys: &'a [String]) -> Vec<&'a str> {
-    let mut keys = keys.iter();
-    let fill = |segment: &'a str| match segment.strip_prefix('<') {
-        Some(_) => keys.next().map_or("", String::as_str),
-        None => segment,
-    };
-    name.split('.').map(fill).collect()
+pub fn path<'a>(name: &'a str, keys: &[&'a str]) -> Vec<&'a str> {
+    filled(name, keys.iter().copied(), |segment| segment).collect()
 }
 
 /// Returns what `name` is to us.
-pub(super) fn find(name: &Name<'_>) -> Known {
+pub fn find(name: &Name<'_>) -> Known {
     if let Some(placed) = exact(name) {
         return Known::Setting(placed);
     }
@@ -48,41 +59,43 @@ pub(super) fn find(name: &Name<'_>) -> Known {
     if let Some(meant) = meant::meant(name) {
         return Known::NearMiss(meant);
     }
-    let open = ROWS.iter().filter(|row| row.open);
-    let mut found = open.filter_map(|row| Some((row.setting, row.pattern.matches(name)?)));
-    match found.find(|(_, found)| !found.rest.is_empty()) {
-        Some((setting, found)) => Known::Setting(Placed::new(setting, &found.keys, None)),
-        None => Known::Foreign,
-    }
+    let mut open = settings().filter(|setting| setting.open);
+    let found = open.find_map(|setting| {
+        let found = setting.pattern.matches(name)?;
+        let keys = found.keys;
+        let below = !found.rest.is_empty();
+        let rest = Vec::new();
+        below.then(|| setting.placed(&Match { keys, rest }))?
+    });
+    found.map_or(Known::Foreign, Known::Setting)
 }
 
-/// Goes through the settings that an environment variable may override.
-pub(super) fn overridable() -> impl Iterator<Item = (&'static Pattern, &'static Setting)> {
-    let rows: &'static [Row] = &ROWS;
-    let used = rows.iter().filter(|row| row.setting.is_used());
-    used.map(|row| (&row.pattern, row.setting))
+/// Finds the setting that an environment variable overrides; `keys` lists the map keys that exist at
+/// the next angle bracket of a name.
+pub fn overridden(
+    variable: &Variable,
+    keys: impl Fn(&str, &[String]) -> Vec<String>,
+) -> Option<Placed> {
+    used().find_map(|setting| {
+        let existing: &Keys<'_> = &|before| keys(setting.name, before);
+        setting.placed(&setting.pattern.matches_variable(variable, existing)?)
+    })
 }
 
 /// Finds the setting that `name` most probably means.
-pub(super) fn nearest(name: &Name<'_>) -> Option<String> {
-    let used = ROWS.iter().filter(|row| row.setting.is_used());
-    let near = used.filter_map(|row| {
-        let distance = row.pattern.distance(name)?;
-        let keys = row.pattern.keys_of(name);
-        Some((distance, row.pattern.with_keys(&keys)))
-    });
-    near.min_by_key(|(distance, _)| *distance)
-        .map(|(_, meant)| meant)
+pub fn nearest(name: &Name<'_>) -> Option<String> {
+    let near = used().filter_map(|setting| Some((setting.pattern.distance(name)?, setting)));
+    let (_, meant) = near.min_by_key(|(distance, _)| *distance)?;
+    Some(meant.pattern.with_keys(&meant.pattern.keys_of(name)))
 }
 
 /// Returns `true` if a reload applies what stands at `path`; all else needs a restart.
-pub(super) fn is_hot<S: AsRef<str>>(path: &[S]) -> bool {
-    let is_below = |hot: &&str| {
-        let mut path = path.iter();
+pub fn is_hot<S: AsRef<str>>(path: &[S]) -> bool {
+    HOT.iter().any(|hot| {
+        let mut segments = path.iter().map(S::as_ref);
         hot.split('.')
-            .all(|segment| path.next().is_some_and(|at| at.as_ref() == segment))
-    };
-    HOT.iter().any(is_below)
+            .all(|segment| segments.next() == Some(segment))
+    })
 }
 
 const HOT: [&str; 7] = [

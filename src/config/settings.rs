@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::parts::Tls;
 use super::rotation::RotationSettings;
 use super::sources::Source;
 use crate::diagnostic::Findings;
@@ -13,6 +14,7 @@ pub use crate::grpc::ProofMode;
 use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
 use crate::grpc::{ServerOptions, Target};
 use crate::identity::{DeploymentName, Role};
+use crate::properties::Sourced;
 use crate::registry::{AddressRules, Limits};
 use crate::telemetry::Logging;
 use crate::token::Policy;
@@ -27,10 +29,21 @@ pub struct Settings {
     pub(crate) home: Home,
     /// Who it is.
     pub(crate) own: OwnDeployment,
-    /// How far the change of its own key is.
-    pub(crate) rotation: RotationSettings,
     /// The deployments that it trusts.
     pub(crate) deployments: Vec<Deployment>,
+    /// Everything else that the files set.
+    pub(crate) options: Options,
+    /// Warnings and notes; errors end in a [`LoadError`](super::LoadError).
+    pub(crate) findings: Findings,
+    pub(super) source: Source,
+}
+
+/// What the files of a module set besides keys and deployments.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(super) name: Option<(DeploymentName, Sourced)>,
+    /// How far the change of its own key is.
+    pub(crate) rotation: RotationSettings,
     /// Where the engines of each deployment may be dialled back, by its name.
     pub(crate) addresses: HashMap<String, AddressRules>,
     /// The role that the registry and the engine ask for.
@@ -47,7 +60,7 @@ pub struct Settings {
     pub(crate) client: ClientSettings,
     /// How many engines a DPM keeps.
     pub(crate) limits: Limits,
-    /// When a DPM dials its engines back; [`dpm`](Self::dpm) adds how.
+    /// When a DPM dials its engines back; [`Settings::dpm`] adds how.
     pub(crate) monitor: MonitorOptions,
     /// How a DPE registers.
     pub(crate) engine: EngineSettings,
@@ -55,9 +68,7 @@ pub struct Settings {
     pub(crate) logging: Logging,
     /// Whether a changed file takes effect at once.
     pub(crate) reload: bool,
-    /// Warnings and notes; errors end in a [`LoadError`](super::LoadError).
-    pub(crate) findings: Findings,
-    pub(super) source: Source,
+    pub(super) tls: Tls,
 }
 
 /// What the server of a module does.

@@ -64,12 +64,12 @@ impl Settings {
         let storage = Storage::lock(&self.home.storage)?;
         let addresses = self.address_book();
         let reloader = Reloader::with_addresses(self, &module, addresses.clone());
-        let dial_back = self.client.dial_back_tls.as_ref();
+        let dial_back = self.options.client.dial_back_tls.as_ref();
         let options = dpm::Options {
-            limits: self.limits,
+            limits: self.options.limits,
             monitor: MonitorOptions {
                 connection: self.connection(&module, dial_back)?,
-                ..self.monitor.clone()
+                ..self.options.monitor.clone()
             },
             addresses,
             server: self.server_options(&module)?,
@@ -91,21 +91,23 @@ impl Settings {
         let module = self.module()?;
         let storage = Storage::lock(&self.home.storage)?;
         let reloader = Reloader::new(self, &module);
-        let dpm = self.client.connection("dpm").ok_or(StartError::NoDpm)?;
+        let engine = &self.options.engine;
+        let dpm = self.options.client.connection("dpm");
+        let dpm = dpm.ok_or(StartError::NoDpm)?;
         let mut checker = StatusCheckerOptions::new(Target::new(&dpm.host, dpm.port));
-        checker.check_connection_interval = self.engine.check_connection;
+        checker.check_connection_interval = engine.check_connection;
         checker.connection = self.connection(&module, dpm.tls.as_ref())?;
         checker.start_hint = format!(
             "start it with: countersign dpm run --home {}",
             self.home.dir.with_file_name("dpm").display()
         );
         let mut options = dpe::Options::new(checker);
-        options.hostname = match &self.engine.hostname {
+        options.hostname = match &engine.hostname {
             Some(hostname) => hostname.clone(),
-            None if self.server.address.is_loopback() => "localhost".to_owned(),
+            None if self.options.server.address.is_loopback() => "localhost".to_owned(),
             None => gethostname::gethostname().to_string_lossy().into_owned(),
         };
-        options.port = self.engine.port;
+        options.port = engine.port;
         options.dpm_deployment.clone_from(&dpm.deployment);
         options.server = self.server_options(&module)?;
         let (grpc, http) = self.listen().await?;
@@ -114,23 +116,22 @@ impl Settings {
     }
 
     async fn listen(&self) -> Result<(TcpListener, TcpListener), StartError> {
-        let server = &self.server;
+        let server = &self.options.server;
         let grpc = SocketAddr::new(server.address, server.port);
         let http = SocketAddr::new(server.http_address, server.http_port);
-        let grpc = open(grpc, grpc.to_string(), GRPC_HELP).await?;
-        let http = open(http, format!("{http} for HTTP"), HTTP_HELP).await?;
-        Ok((grpc, http))
+        let listener = open(grpc, "", GRPC_HELP).await?;
+        Ok((listener, open(http, " for HTTP", HTTP_HELP).await?))
     }
 }
 
 async fn open(
     address: SocketAddr,
-    place: String,
+    what: &str,
     help: &'static str,
 ) -> Result<TcpListener, StartError> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|source| StartError::Listen {
-        place,
+        place: format!("{address}{what}"),
         help,
         source,
     })

@@ -1,68 +1,30 @@
 //! TLS of the server and of each connection: every property of its own from the most specific
 //! place that has it.
 
-mod end;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Code, Severity};
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions};
+use crate::properties::Sourced;
 use crate::properties::name::{Name, uniform};
-use crate::properties::{Sourced, bind};
 
+use super::parts::{Side, Tls};
 use super::read::Reader;
+use super::schema::TlsEnd;
 use super::settings::Home;
-use end::Place;
-pub use end::TlsEnd;
 
-const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
-    ("none", ClientAuth::None),
-    ("optional", ClientAuth::Optional),
-    ("require", ClientAuth::Require),
-    ("required", ClientAuth::Require),
-    ("false", ClientAuth::None),
-    ("true", ClientAuth::Require),
-];
+const CERT_CHAIN: &str = "cert-chain";
+const PRIVATE_KEY: &str = "private-key";
+const TRUST: &str = "trust-cert-collection";
 
 /// The connection whose TLS dialled-back engines get.
-pub(super) const DIAL_BACK: &str = "dpe";
-
-/// TLS as one file has it.
-#[derive(Clone, Debug)]
-pub(super) struct Tls {
-    pub(super) server: Side<ServerTlsOptions>,
-    /// By connection.
-    pub(super) clients: BTreeMap<String, Side<ClientTlsOptions>>,
-}
-
-impl Tls {
-    /// Returns `true` if the connection `name` uses TLS.
-    pub(super) fn is_on(&self, name: &str) -> bool {
-        self.clients.get(name).is_some_and(|side| side.on)
-    }
-
-    pub(super) fn client(&self, name: &str) -> Option<ClientTlsOptions> {
-        self.clients.get(name)?.options.clone()
-    }
-}
-
-/// One end of a connection.
-#[derive(Clone, Debug)]
-pub(super) struct Side<T> {
-    pub(super) on: bool,
-    /// Where it is turned on or off, if anywhere.
-    pub(super) at: Option<Sourced>,
-    /// Where the own certificate is named, if anywhere.
-    pub(super) cert_chain_at: Option<Sourced>,
-    /// None where it is off or something is missing.
-    pub(super) options: Option<T>,
-}
+pub const DIAL_BACK: &str = "dpe";
 
 /// Reads TLS of the server and of `connections`.
-pub(super) fn read(reader: &mut Reader<'_>, connections: &[String]) -> Tls {
+pub fn read(reader: &mut Reader<'_>, connections: &[String]) -> Tls {
     let mut ends = Ends {
-        folder: Home::new(reader.view().document().path()).dir,
+        folder: Home::new(reader.view.document.path()).dir,
         used: BTreeMap::new(),
         reader,
     };
@@ -86,12 +48,6 @@ struct Ends<'a, 'b> {
     used: BTreeMap<String, (&'b Sourced, bool)>,
 }
 
-/// A property as it is set.
-struct Found<'b> {
-    place: Place,
-    at: &'b Sourced,
-}
-
 impl<'b> Ends<'_, 'b> {
     fn server(&mut self) -> Side<ServerTlsOptions> {
         let end = TlsEnd::Server;
@@ -99,13 +55,13 @@ impl<'b> Ends<'_, 'b> {
         if !side.on {
             return side;
         }
-        let client_auth = self.client_auth(end);
-        let trust = self.file(end, "trust-cert-collection");
+        let client_auth = self.client_auth(end).map(|(auth, _)| auth);
+        let trust = self.file(end, TRUST);
         match self.own(end) {
             Ok(Some(own)) => {
                 side.options = Some(ServerTlsOptions {
                     own,
-                    client_auth: client_auth.map(|(auth, _)| auth),
+                    client_auth,
                     trust,
                     settings: end.start(),
                 });
@@ -123,12 +79,12 @@ impl<'b> Ends<'_, 'b> {
             return side;
         }
         let auth = self.client_auth(end);
-        let trust = self.file(end, "trust-cert-collection");
-        let Ok(own) = self.own(end) else {
+        let trust = self.file(end, TRUST);
+        let Ok(files) = self.own(end) else {
             return side;
         };
         let settings = end.start();
-        let own = match (own, auth) {
+        let own = match (files, auth) {
             (_, Some((ClientAuth::None, _))) => None,
             (None, Some((ClientAuth::Require, at))) => {
                 let message = format!(
@@ -138,7 +94,7 @@ impl<'b> Ends<'_, 'b> {
                 self.reader.report(Code::Cs0306, at, message, help);
                 return side;
             }
-            (own, _) => own,
+            (files, _) => files,
         };
         side.options = Some(ClientTlsOptions {
             own,
@@ -150,23 +106,21 @@ impl<'b> Ends<'_, 'b> {
 
     fn side<T>(&mut self, end: TlsEnd<'_>) -> Side<T> {
         let enabled = self.find(end, "enabled");
-        let at = enabled.as_ref().map(|found| found.at.clone());
         // What is no word is an error, and nothing runs on a file with errors.
         let on = enabled
-            .is_some_and(|Found { place, .. }| self.reader.switch(&place.pattern, &place.keys));
-        for property in ["mtls", "cert-chain", "private-key"] {
-            if let Some(found) = self.find(end, property) {
-                let (_, used) = self
-                    .used
-                    .entry(found.place.setting)
-                    .or_insert((found.at, on));
+            .as_ref()
+            .is_some_and(|(name, _)| self.reader.switch(name, &[end.key()]));
+        for property in ["mtls", CERT_CHAIN, PRIVATE_KEY] {
+            if let Some((_, at)) = self.find(end, property) {
+                let setting = at.setting().unwrap_or_default();
+                let (_, used) = self.used.entry(setting).or_insert((at, on));
                 *used |= on;
             }
         }
-        let cert_chain = self.find(end, "cert-chain");
+        let cert_chain = self.find(end, CERT_CHAIN);
         Side {
-            at,
-            cert_chain_at: cert_chain.map(|found| found.at.clone()),
+            at: enabled.map(|(_, at)| at.clone()),
+            cert_chain_at: cert_chain.map(|(_, at)| at.clone()),
             on,
             options: None,
         }
@@ -193,29 +147,30 @@ impl<'b> Ends<'_, 'b> {
         }
     }
 
-    /// Finds the most specific place where `property` is set, and not to nothing.
-    fn find(&self, end: TlsEnd<'_>, property: &str) -> Option<Found<'b>> {
-        end.places(property).find_map(|place| {
-            let at = self.reader.raw(&place.pattern, &place.keys)?;
-            (!at.text().trim().is_empty()).then_some(Found { place, at })
+    /// Finds the most specific setting that sets `property`, and not to nothing, with its value.
+    fn find(&self, end: TlsEnd<'_>, property: &str) -> Option<(String, &'b Sourced)> {
+        end.settings(property).find_map(|name| {
+            let at = self.reader.raw(&name, &[end.key()])?;
+            (!at.text().trim().is_empty()).then_some((name, at))
         })
     }
 
     fn client_auth(&mut self, end: TlsEnd<'_>) -> Option<(ClientAuth, &'b Sourced)> {
-        let Found { place, at } = self.find(end, "mtls")?;
-        let (auth, _) = self.reader.parsed(&place.pattern, &place.keys, |text| {
-            bind::choice(text, CLIENT_AUTH).map_err(|error| error.to_string())
-        })?;
+        use ClientAuth::{None, Optional, Require};
+
+        let (name, at) = self.find(end, "mtls")?;
+        let values = [None, Optional, Require, Require, Require, None];
+        let auth = self.reader.word(&name, &[end.key()], values)?;
         Some((auth, at))
     }
 
     /// Reads the own certificate and key; the error is reported already.
     fn own(&mut self, end: TlsEnd<'_>) -> Result<Option<OwnFiles>, Reported> {
-        let set = ["cert-chain", "private-key"].map(|property| self.find(end, property));
-        let (found, missing) = match set {
-            [None, None] => return Ok(None),
-            [Some(_), Some(_)] => {
-                let files = ["cert-chain", "private-key"].map(|p| self.file(end, p));
+        let [chain, key] = [CERT_CHAIN, PRIVATE_KEY].map(|property| self.find(end, property));
+        let (at, missing) = match (chain, key) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                let files = [CERT_CHAIN, PRIVATE_KEY].map(|property| self.file(end, property));
                 let [Some(cert_chain), Some(private_key)] = files else {
                     return Err(Reported);
                 };
@@ -224,25 +179,25 @@ impl<'b> Ends<'_, 'b> {
                     private_key,
                 }));
             }
-            [Some(one), None] => (one, "private-key"),
-            [None, Some(other)] => (other, "cert-chain"),
+            (Some((_, at)), None) => (at, PRIVATE_KEY),
+            (None, Some((_, at))) => (at, CERT_CHAIN),
         };
         let message = format!("`{}` is missing beside this", end.setting(missing));
         let help = "a certificate and its private key go together";
-        self.reader.report(Code::Cs0306, found.at, message, help);
+        self.reader.report(Code::Cs0306, at, message, help);
         Err(Reported)
     }
 
     /// Reads a PEM file's path. None where it is not set or was reported.
     fn file(&mut self, end: TlsEnd<'_>, property: &str) -> Option<PemFile> {
-        let Found { place, .. } = self.find(end, property)?;
-        let (path, _) = self.reader.parsed(&place.pattern, &place.keys, |text| {
+        let (name, _) = self.find(end, property)?;
+        let (path, at) = self.reader.parsed(&name, &[end.key()], |text| {
             let path = path(text).map_err(str::to_owned)?;
             Ok(self.folder.join(path))
         })?;
         Some(PemFile {
             path,
-            setting: place.setting,
+            setting: at.setting()?,
         })
     }
 
@@ -261,11 +216,9 @@ impl<'b> Ends<'_, 'b> {
     }
 
     fn has_key_store(&self, end: TlsEnd<'_>) -> bool {
-        let stores = end.places("key-store");
-        let stores: Vec<_> = stores
-            .map(|place| Name::parse(&place.setting).uniform())
-            .collect();
-        let mut entries = self.reader.view().entries().iter();
+        let stores = end.settings("key-store");
+        let stores: Vec<_> = stores.map(|name| Name::parse(&name).uniform()).collect();
+        let mut entries = self.reader.view.entries().iter();
         entries.any(|entry| stores.contains(&Name::parse(entry.key()).uniform()))
     }
 }
@@ -280,16 +233,13 @@ fn path(text: &str) -> Result<&Path, &'static str> {
             "is a place inside of a Java archive, which is not read; copy the PEM file out of it and name it with `file:`",
         );
     }
-    let path = text.strip_prefix("file:").unwrap_or(text);
-    let path = match path.strip_prefix("//") {
-        Some(absolute) if absolute.starts_with('/') => absolute,
-        Some(_) => return Err("is a file on another host; a local one is `file:/path`"),
-        None => path,
-    };
-    if path.is_empty() {
-        return Err("names no file");
+    let named = text.strip_prefix("file:").unwrap_or(text);
+    match named.strip_prefix("//") {
+        Some(absolute) if absolute.starts_with('/') => Ok(Path::new(absolute)),
+        Some(_) => Err("is a file on another host; a local one is `file:/path`"),
+        None if named.is_empty() => Err("names no file"),
+        None => Ok(Path::new(named)),
     }
-    Ok(Path::new(path))
 }
 
 #[cfg(test)]

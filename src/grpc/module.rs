@@ -21,7 +21,7 @@ use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 use super::caller_tokens::{Callee, CallerTokens};
 use super::clock_skew::ClockSkews;
 use super::required_proof::RequiredProof;
-use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError};
+use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
 use super::{
     AttachIdentityLayer, IdentityService, MethodRules, MetricsLayer, ProofMode, Tokens,
     VerifyIdentityLayer,
@@ -34,6 +34,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Module {
     trust: Arc<TrustStore>,
+    tls_files: TlsFiles,
     policy: Policy,
     impersonation_role: Role,
     tokens: Tokens,
@@ -169,6 +170,7 @@ impl ModuleBuilder {
             replay: replay.map(Arc::new),
             verified: Arc::default(),
             trust: Arc::new(TrustStore::new(keys)),
+            tls_files: TlsFiles::default(),
             policy: self.policy,
             impersonation_role,
             tokens: self.tokens,
@@ -215,9 +217,10 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// As [`ServerTls::load`].
+    /// When a file cannot be read or used, or clients must show a certificate and none would be
+    /// accepted.
     pub fn server_tls(&self, options: ServerTlsOptions) -> Result<ServerTls, TlsError> {
-        ServerTls::load(options, Arc::clone(&self.trust))
+        ServerTls::load(options, Arc::clone(&self.trust), &self.tls_files)
     }
 
     /// Loads TLS for this module's connections: the pins are those of the deployments that it
@@ -225,18 +228,36 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// As [`ClientTls::load`].
+    /// When a file cannot be read or used.
     pub fn client_tls(&self, options: ClientTlsOptions) -> Result<ClientTls, TlsError> {
-        ClientTls::load(options, Arc::clone(&self.trust))
+        ClientTls::load(options, Arc::clone(&self.trust), &self.tls_files)
     }
 
-    /// Loads TLS for this module's calls of its own server, which has TLS by `server`.
+    /// Loads TLS for this module's calls of its own server, which has TLS by `server`: it shows the
+    /// server's own certificate, and accepts no other.
     ///
     /// # Errors
     ///
-    /// As [`ClientTls::own_module`].
+    /// When a file cannot be read or used.
     pub fn own_module_tls(&self, server: ServerTlsOptions) -> Result<ClientTls, TlsError> {
-        ClientTls::own_module(server, Arc::clone(&self.trust))
+        ClientTls::own_module(server, Arc::clone(&self.trust), &self.tls_files)
+    }
+
+    /// Reads the PEM files of its TLS again: the next connections use them. A
+    /// [`Reloader`](crate::Reloader) does it whenever they change.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or used; all TLS stays as it was.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        let swap = self.tls_files.read().make()?;
+        swap();
+        Ok(())
+    }
+
+    /// Returns the PEM files of its TLS.
+    pub(crate) fn tls_files(&self) -> &TlsFiles {
+        &self.tls_files
     }
 
     /// Returns its times.

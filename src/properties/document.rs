@@ -33,13 +33,20 @@ struct Part {
 impl Document {
     /// Reads `text` as the content of `path`. Never fails: see [`findings`](Self::findings).
     pub fn parse(path: &Path, text: &str) -> Self {
+        Self::of([(path, text)])
+    }
+
+    /// Reads several files, each a path and its text.
+    pub fn of<'t>(files: impl IntoIterator<Item = (&'t Path, &'t str)>) -> Self {
         let mut document = Self {
             files: Vec::new(),
             text: Zeroizing::new(String::new()),
             line_starts: Vec::new(),
             parsed: Parsed::default(),
         };
-        document.append(path, text);
+        for (path, text) in files {
+            document.append(path, text);
+        }
         document
     }
 

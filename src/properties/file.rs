@@ -272,15 +272,17 @@ impl From<io::Error> for ReadFault {
     }
 }
 
+/// Returns the permission bits, where the system has them.
 #[cfg(unix)]
 #[expect(clippy::unnecessary_wraps, reason = "other systems have no such bits")]
-fn mode(metadata: &Metadata) -> Option<u32> {
+pub fn mode(metadata: &Metadata) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt as _;
 
     Some(metadata.permissions().mode() & 0o7777)
 }
 
+/// Returns the permission bits, where the system has them.
 #[cfg(not(unix))]
-fn mode(_: &Metadata) -> Option<u32> {
+pub fn mode(_: &Metadata) -> Option<u32> {
     None
 }

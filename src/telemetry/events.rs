@@ -356,16 +356,6 @@ pub fn registry_failed(cause: &str) {
     );
 }
 
-/// `configReloaded`: changed files are applied.
-pub fn config_reloaded(files: &str) {
-    info!(
-        target: SERVER,
-        eventId = "configReloaded",
-        files,
-        message = "The changed files are applied."
-    );
-}
-
 /// `configReloaded`: a module's changed settings are applied. `changes` names them;
 /// `warnings` counts what `check` would say of the files.
 pub fn settings_reloaded(files: &str, changes: &str, warnings: usize) {

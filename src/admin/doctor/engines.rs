@@ -55,7 +55,7 @@ pub(super) async fn visits(doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Visit
 
 /// Asks the running DPM for its engines.
 async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Engine>, Row> {
-    if doctor.settings.server.port == 0 {
+    if doctor.settings.options.server.port == 0 {
         let detail = "this DPM takes a free port at each start";
         return Err(Row::fail(Layer::Name, Side::Here, detail)
             .help("name the one in its log: --set ataccama.server.grpc.port=PORT"));

@@ -44,7 +44,7 @@ pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis
     };
     let name = options.peer.as_deref().unwrap_or("dpm");
     let is_dpm = settings.own.module.as_str() == "dpm";
-    let connection = settings.client.connection(name);
+    let connection = settings.options.client.connection(name);
     let peer = match connection.filter(|_| !is_dpm || name != "dpm") {
         Some(connection) => doctor.to(connection),
         None if is_dpm => doctor.itself(),

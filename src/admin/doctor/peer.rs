@@ -72,9 +72,9 @@ impl Doctor<'_> {
         owner: DeploymentName,
         address: EngineAddress,
     ) -> Result<Peer, Row> {
-        let (server, client) = (&self.settings.server, &self.settings.client);
+        let (server, client) = (&self.settings.options.server, &self.settings.options.client);
         let own = SocketAddr::new(server.address, server.port);
-        let policy = AddressPolicy::new(vec![own], self.settings.addresses.clone());
+        let policy = AddressPolicy::new(vec![own], self.settings.options.addresses.clone());
         let target = Target::new(address.hostname(), address.port());
         let remedy = Remedy::of_engine(self.settings);
         let peer = self.peer(owner, target, client.dial_back_tls.as_ref(), remedy)?;
@@ -118,7 +118,7 @@ impl Doctor<'_> {
 
     /// Returns the module itself, as its operator calls it.
     pub(super) fn itself(&self) -> Result<Peer, Row> {
-        let (own, server) = (&self.settings.own, &self.settings.server);
+        let (own, server) = (&self.settings.own, &self.settings.options.server);
         let options = self.settings.own_connection(&self.module);
         Ok(Peer {
             name: own.issuer().to_owned(),

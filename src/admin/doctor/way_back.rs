@@ -32,7 +32,7 @@ pub(super) async fn visit(doctor: &Doctor<'_>, peer: &Peer) -> Visit {
 async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<(), Row> {
     let connection = probe::reach(visit, peer).await?;
     let roles = identity::acquaint(visit, peer, &connection).await?;
-    let registry = doctor.settings.client.connection("dpm");
+    let registry = doctor.settings.options.client.connection("dpm");
     if registry.is_none_or(|dpm| Target::new(&dpm.host, dpm.port) != peer.target) {
         visit.add(Row::skip(Layer::Role, format!("roles there: [{roles}]")));
         visit.add(Row::skip(Layer::WayBack, "only a DPM dials back"));
@@ -57,7 +57,10 @@ async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<
     // A port that is not its file's was set when it was started, or is forwarded.
     let port = engine.address.as_ref().map(|address| address.port);
     let is_unreached = matches!(failure_of(&engine), Some((FailureKind::NotReached, _)));
-    if port == Some(doctor.settings.server.port.into()) && is_unreached && !listens(doctor).await {
+    if port == Some(doctor.settings.options.server.port.into())
+        && is_unreached
+        && !listens(doctor).await
+    {
         let name = &peer.name;
         let detail = format!("the engine does not run, and {name} does not know that yet");
         return Err(not_running(doctor, detail));
@@ -118,7 +121,7 @@ fn registered(engine: Engine, peer: &Peer) -> Result<Option<Engine>, Row> {
 async fn not_held(doctor: &Doctor<'_>, peer: &Peer) -> Row {
     let (settings, name) = (doctor.settings, &peer.name);
     if !listens(doctor).await {
-        let detail = match settings.server.port {
+        let detail = match settings.options.server.port {
             0 => "the DPM does not hold the engine, which takes a free port: it may not run",
             _ => "the engine does not run",
         };
@@ -164,7 +167,7 @@ async fn checked(mut engine: Engine, peer: &Peer, connection: &Connection, id: E
 
 /// Returns `true` if something listens where this engine would.
 async fn listens(doctor: &Doctor<'_>) -> bool {
-    let server = &doctor.settings.server;
+    let server = &doctor.settings.options.server;
     let address = match server.address {
         any if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         address => address,

@@ -96,12 +96,12 @@ pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
 pub(in crate::admin) async fn ask_own_module(
     settings: &Settings,
 ) -> Result<(Target, WhoAmIResponse), Doubt> {
-    let target = settings
-        .server
-        .own_target()
-        .ok_or_else(|| DoubtKind::NotAsked.because("the module takes a free port at each start"))?;
+    let target =
+        settings.options.server.own_target().ok_or_else(|| {
+            DoubtKind::NotAsked.because("the module takes a free port at each start")
+        })?;
     let module = settings.module().map_err(unusable)?;
-    let server = settings.server.tls.clone();
+    let server = settings.options.server.tls.clone();
     let tls = server.map(|server| module.own_module_tls(server));
     let options = ConnectionOptions {
         tls: tls.transpose().map_err(unusable)?,
@@ -146,7 +146,7 @@ impl<'a> Callee<'a> {
         file: Option<&Path>,
         asking: &Asking,
     ) -> Result<Self, Doubt> {
-        let mut connections = settings.client.connections.iter();
+        let mut connections = settings.options.client.connections.iter();
         let connection = connections.find(|connection| {
             let named = connection.deployment.as_ref();
             connection.name == deployment.module.as_str()
@@ -160,7 +160,7 @@ impl<'a> Callee<'a> {
         };
         let tls = match connection {
             Some(connection) => &connection.tls,
-            None => &settings.client.dial_back_tls,
+            None => &settings.options.client.dial_back_tls,
         };
         Ok(Self {
             settings,
@@ -206,11 +206,11 @@ impl<'a> Callee<'a> {
         let mut settings = self.settings.clone();
         settings.own.key = key.clone();
         settings.own.key_id = key_id.clone();
-        settings.proof = ProofMode::EveryCall;
+        settings.options.proof = ProofMode::EveryCall;
         let module = settings.module().map_err(unusable)?;
         let tls = self.tls.clone().map(|options| module.client_tls(options));
         let options = ConnectionOptions {
-            allow_plaintext: settings.client.allow_plaintext,
+            allow_plaintext: settings.options.client.allow_plaintext,
             tls: tls.transpose().map_err(unusable)?,
             ..ConnectionOptions::default()
         };
@@ -226,15 +226,15 @@ fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, D
         return Err(DoubtKind::NotAsked.because("nothing says where it listens"));
     };
     let peer = load(file, &kind_of(&deployment.module))?;
-    if peer.server.port == 0 {
+    if peer.options.server.port == 0 {
         return Err(DoubtKind::NotAsked.because("it takes a free port at each start"));
     }
-    let host = match (peer.engine.hostname, peer.server.address) {
+    let host = match (peer.options.engine.hostname, peer.options.server.address) {
         (Some(hostname), _) => hostname,
         (None, address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
         (None, address) => address.to_string(),
     };
-    Ok(Target::new(&host, peer.server.port))
+    Ok(Target::new(&host, peer.options.server.port))
 }
 
 /// Returns whether a module that says which of the caller's keys it knows accepts one of `keys`;

@@ -9,10 +9,13 @@ use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 
 /// Lists what differs in `after` from `before`: this module first, then its peers in the
 /// files' order. Each line names what changed; none holds a private key.
-pub(super) fn between(before: &Settings, after: &Settings) -> Vec<String> {
+pub fn between(before: &Settings, after: &Settings) -> Vec<String> {
     let mut changes = own(&before.own, &after.own);
-    let next = |of: &Settings| of.rotation.next.as_ref().map(|(key, _)| key.fingerprint());
-    match (next(before), next(after)) {
+    let [was, now] = [before, after].map(|of| {
+        let next = of.options.rotation.next.as_ref();
+        next.map(|(key, _)| key.fingerprint())
+    });
+    match (was, now) {
         (was, Some(next)) if was != Some(next) => {
             changes.push(format!("next own key {next} prepared"));
         }
@@ -21,21 +24,19 @@ pub(super) fn between(before: &Settings, after: &Settings) -> Vec<String> {
         }
         _ => {}
     }
-    let known: HashMap<_, _> = before.deployments.iter().map(|d| (&d.name, d)).collect();
-    let mut gone = known.clone();
+    let mut gone: HashMap<_, _> = before.deployments.iter().map(|d| (&d.name, d)).collect();
     for deployment in &after.deployments {
-        gone.remove(&deployment.name);
-        match known.get(&deployment.name) {
+        match gone.remove(&deployment.name) {
             Some(was) => changes.extend(of_deployment(was, deployment)),
             None => changes.push(added(deployment)),
         }
     }
-    let removed = before.deployments.iter();
-    let removed = removed.filter(|deployment| gone.contains_key(&deployment.name));
-    changes.extend(removed.map(|deployment| format!("deployment {} removed", deployment.name)));
+    let removed = before.deployments.iter().map(|deployment| &deployment.name);
+    let removed = removed.filter(|name| gone.contains_key(name));
+    changes.extend(removed.map(|name| format!("deployment {name} removed")));
     changes.extend(addresses(before, after));
-    if before.reload != after.reload {
-        let state = if after.reload { "on" } else { "off" };
+    if before.options.reload != after.options.reload {
+        let state = if after.options.reload { "on" } else { "off" };
         changes.push(format!("watching of the files switched {state}"));
     }
     changes
@@ -43,35 +44,25 @@ pub(super) fn between(before: &Settings, after: &Settings) -> Vec<String> {
 
 fn own(before: &OwnDeployment, after: &OwnDeployment) -> Vec<String> {
     let mut changes = Vec::new();
+    let [was, now] = [before, after].map(|own| shown(&own.key_id));
     if before.key.verifying_key() != after.key.verifying_key() || before.key_id != after.key_id {
-        changes.push(format!(
-            "own key {} swapped for {}",
-            shown(&before.key_id),
-            shown(&after.key_id)
-        ));
+        changes.push(format!("own key {was} swapped for {now}"));
     } else if before.key.made_at() != after.key.made_at() {
-        let key = shown(&after.key_id);
-        changes.push(format!("own key {key} has a different creation time"));
+        changes.push(format!("own key {now} has a different creation time"));
     }
     if before.name != after.name {
-        let name = |own: &OwnDeployment| {
-            let name = own.name.as_ref();
-            name.map_or_else(|| "none".to_owned(), ToString::to_string)
-        };
-        changes.push(format!("own name {} → {}", name(before), name(after)));
+        let names = [before, after].map(|own| own.name.as_ref().map(ToString::to_string));
+        let [was, now] = names.map(|name| name.unwrap_or_else(|| "none".to_owned()));
+        changes.push(format!("own name {was} → {now}"));
     }
     changes
 }
 
 fn added(deployment: &Deployment) -> String {
+    let (name, module, roles) = (&deployment.name, &deployment.module, &deployment.roles);
     let keys: Vec<_> = deployment.keys.iter().map(key).collect();
-    format!(
-        "deployment {} added: module {}, roles {}, keys {}",
-        deployment.name,
-        deployment.module,
-        deployment.roles,
-        keys.join(" ")
-    )
+    let named = keys.join(" ");
+    format!("deployment {name} added: module {module}, roles {roles}, keys {named}")
 }
 
 fn of_deployment(before: &Deployment, after: &Deployment) -> Vec<String> {
@@ -146,12 +137,17 @@ fn shown(key_id: &KeyId) -> String {
 }
 
 fn addresses(before: &Settings, after: &Settings) -> Vec<String> {
-    let names = before.addresses.keys().chain(after.addresses.keys());
+    let names = before
+        .options
+        .addresses
+        .keys()
+        .chain(after.options.addresses.keys());
     let names: BTreeSet<_> = names.collect();
-    let rules = |of: &Settings, name: &str| of.addresses.get(name).cloned().unwrap_or_default();
-    let differ = names
-        .iter()
-        .filter(|name| rules(before, name) != rules(after, name));
+    let differ = names.into_iter().filter(|name| {
+        let rules = [before, after].map(|of| of.options.addresses.get(*name).cloned());
+        let [was, now] = rules.map(Option::unwrap_or_default);
+        was != now
+    });
     differ
         .map(|name| format!("addresses allowed for {name}"))
         .collect()

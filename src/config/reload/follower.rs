@@ -1,26 +1,29 @@
 //! One step of a reload: from what the files hold to what is current, or why not.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::changes;
-use super::revoked::{Revoked, StillRevoked};
 use crate::config::load::LoadError;
 use crate::config::settings::Settings;
-use crate::config::sources::{Digest, Source, Stamp, Texts, digest_of_error};
+use crate::config::sources::{Digest, Source, Stamp, Texts};
+use crate::diagnostic::{Origin, Severity};
+use crate::grpc::tls::ChangedTlsFiles;
 use crate::grpc::{Module, cause};
 use crate::jose::Fingerprint;
 use crate::properties::ReadError;
+use crate::properties::placeholder::has_placeholder;
 use crate::registry::AddressBook;
-use crate::trust::KeySet;
+use crate::trust::{Deployment, KeySet};
 
 /// Follows the files of one module, on a thread that may block.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub struct Follower {
     module: Module,
     addresses: AddressBook,
     current: Settings,
@@ -30,27 +33,22 @@ pub(super) struct Follower {
     revoked: Revoked,
     /// The own keys before the current one, the latest last.
     earlier: VecDeque<Fingerprint>,
-    /// The files, those of active profiles that are not there included.
-    paths: Vec<PathBuf>,
-    seen: Seen,
-    /// The content that cannot be used and was reported.
-    reported: Option<Digest>,
-    restart: BTreeSet<String>,
-}
-
-/// What was seen of the files last.
-#[derive(Debug)]
-struct Seen {
+    /// The files of the settings, and whether they were there.
+    files: Vec<(PathBuf, bool)>,
+    /// What was seen of the files last.
     stamps: Vec<Stamp>,
     digest: Digest,
     /// When contents are to be compared though the stamps are the same, the next time last: empty once
     /// a change would show in the stamps.
     rechecks: Vec<Instant>,
+    /// The content that cannot be used and was reported.
+    reported: Option<Digest>,
+    restart: BTreeSet<String>,
 }
 
 /// What a look at the files came to.
 #[derive(Debug)]
-pub(super) enum Looked {
+pub enum Looked {
     /// Nothing new.
     Same,
     /// They are being written.
@@ -63,27 +61,48 @@ pub(super) enum Looked {
 
 /// What a reload did.
 #[derive(Debug, Default)]
-pub(super) struct Applied {
-    pub(super) changes: Vec<String>,
-    pub(super) still_revoked: Vec<StillRevoked>,
+pub struct Applied {
+    pub changes: Vec<String>,
+    pub still_revoked: Vec<StillRevoked>,
     /// Settings that differ from the current ones and need a restart, if they are news.
-    pub(super) restart: Option<Vec<String>>,
+    pub restart: Option<Vec<String>>,
     /// How many of those there are, news or not.
-    pub(super) waiting: usize,
-    pub(super) warnings: usize,
+    pub waiting: usize,
+    pub warnings: usize,
 }
 
 /// Why a reload did nothing.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) error: String,
+pub struct Failed {
+    pub error: String,
     /// The same content has not been reported before.
-    pub(super) is_news: bool,
+    pub is_news: bool,
+}
+
+/// The files as they were read once.
+#[derive(Debug)]
+pub struct Read {
+    pub texts: Result<Texts, ReadError>,
+    pub tls: ChangedTlsFiles,
+}
+
+impl Read {
+    /// Returns what identifies the contents: that of the settings alone, unless PEM files changed.
+    fn digest(&self) -> Digest {
+        let texts = match &self.texts {
+            Ok(texts) => texts.digest(),
+            Err(error) => Sha256::digest(error.to_string()).into(),
+        };
+        match self.tls.digest() {
+            Some(changed) => Sha256::digest([texts, changed].concat()).into(),
+            None => texts,
+        }
+    }
 }
 
 impl Follower {
     /// Follows what `settings` were loaded from, for the `module` that was made of them.
-    pub(super) fn new(settings: &Settings, module: &Module, addresses: AddressBook) -> Self {
+    pub fn new(settings: &Settings, module: &Module, addresses: AddressBook) -> Self {
         let mut revoked = Revoked::default();
         let mut deployments = settings.deployments.clone();
         revoked.apply(&mut deployments, &settings.source);
@@ -94,62 +113,62 @@ impl Follower {
             since_start: settings.source.clone(),
             revoked,
             earlier: VecDeque::new(),
-            paths: settings.source.paths.clone(),
-            seen: Seen {
-                // The files may have changed since they were read.
-                stamps: Vec::new(),
-                digest: settings.source.digest,
-                rechecks: Vec::new(),
-            },
+            files: settings.source.files.clone(),
+            // The files may have changed since they were read.
+            stamps: Vec::new(),
+            digest: settings.source.digest,
+            rechecks: Vec::new(),
             reported: None,
             restart: BTreeSet::new(),
         }
     }
 
     /// Returns `true` if changes take effect without being asked for.
-    pub(super) fn is_watching(&self) -> bool {
-        self.current.reload
+    pub fn is_watching(&self) -> bool {
+        self.current.options.reload
     }
 
     /// Names the files.
-    pub(super) fn files(&self) -> String {
-        let names: Vec<_> = self
-            .paths
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        names.join(", ")
+    pub fn names(&self) -> String {
+        let names = self.paths().into_iter();
+        let names = names.map(|path| path.display().to_string());
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Lists the files: those of the settings, then those of TLS.
+    fn paths(&self) -> Vec<PathBuf> {
+        let files = self.files.iter().map(|(path, _)| path.clone());
+        files.chain(self.module.tls_files().paths()).collect()
     }
 
     /// Looks at the files, and applies them if they changed and are whole. Blocks.
     ///
     /// They are read twice, [`SETTLE`] apart, and count where both times agree in every byte and in
     /// what the system says of the files. `asked` wants an answer even where nothing changed.
-    pub(super) fn look(&mut self, asked: bool) -> Looked {
+    pub fn look(&mut self, asked: bool) -> Looked {
         let (now, time) = (self.stamps(), Instant::now());
-        let unchanged = now == self.seen.stamps;
-        let is_due = |next: &Instant| *next <= time;
-        if !asked && unchanged && !self.seen.rechecks.last().is_some_and(is_due) {
+        let unchanged = now == self.stamps;
+        let rechecks = self.rechecks.len();
+        self.rechecks.retain(|next| *next > time);
+        if !asked && unchanged && self.rechecks.len() == rechecks {
             return Looked::Same;
         }
-        self.seen.rechecks.retain(|next| !is_due(next));
-        let first = digest(&self.read());
-        if !asked && unchanged && first == self.seen.digest {
+        let first = self.read().digest();
+        if !asked && unchanged && first == self.digest {
             return Looked::Same;
         }
         thread::sleep(SETTLE);
         let second = self.read();
-        let digest = digest(&second);
+        let digest = second.digest();
         if first != digest || now != self.stamps() {
-            self.seen.stamps.clear();
+            self.stamps.clear();
             return Looked::Unsettled;
         }
-        let same = digest == self.seen.digest;
         if !unchanged {
-            self.seen.rechecks = RECHECKS.map(|after| time + after).to_vec();
+            self.rechecks = RECHECKS.map(|after| time + after).to_vec();
         }
-        self.seen.stamps = now;
-        self.seen.digest = digest;
+        self.stamps = now;
+        let same = digest == std::mem::replace(&mut self.digest, digest);
         if same && !asked {
             return Looked::Same;
         }
@@ -157,20 +176,21 @@ impl Follower {
     }
 
     /// Applies `read`, all of it or nothing.
-    pub(super) fn step(&mut self, read: Result<Texts, ReadError>) -> Looked {
-        let digest = digest(&read);
-        if let Ok(texts) = &read {
+    pub fn step(&mut self, read: Read) -> Looked {
+        let digest = read.digest();
+        if let Ok(texts) = &read.texts {
             // Whatever comes of it, these files are what decides from now on.
-            texts.paths().clone_into(&mut self.paths);
+            self.files = texts.files();
         }
-        let applied = read
-            .map_err(LoadError::Read)
+        let texts = read.texts.map_err(LoadError::Read);
+        let applied = texts
             .and_then(|texts| Settings::from_texts(&self.current, &texts))
             .map_err(|error| reasons(&error))
-            .and_then(|settings| self.apply(settings));
+            .and_then(|settings| self.apply(settings, read.tls));
         match applied {
             Ok(applied) => {
                 self.reported = None;
+                self.digest = self.current.source.digest;
                 Looked::Applied(applied)
             }
             Err(error) => {
@@ -180,7 +200,7 @@ impl Follower {
         }
     }
 
-    fn apply(&mut self, mut settings: Settings) -> Result<Applied, String> {
+    fn apply(&mut self, mut settings: Settings, tls: ChangedTlsFiles) -> Result<Applied, String> {
         let mut revoked = self.revoked.clone();
         let still_revoked = revoked.apply(&mut settings.deployments, &settings.source);
         let own = &self.current.own;
@@ -195,15 +215,21 @@ impl Follower {
         settings.own.accepted.extend(&earlier);
         let keys = KeySet::new(settings.deployments.clone(), settings.own.clone());
         let keys = keys.map_err(|error| cause(&error))?;
-        let changes = changes::between(&self.current, &settings);
+        let tls_changed = tls.digest().is_some();
+        let swap_tls = tls.make().map_err(|error| cause(&error))?;
+        let mut changes = changes::between(&self.current, &settings);
         let restart = settings.source.differing(&self.since_start);
         let news = !restart.is_subset(&self.restart);
         // Where an engine may be dialled counts before its owner is looked at again.
-        self.addresses.replace(settings.addresses.clone());
+        self.addresses.replace(settings.options.addresses.clone());
+        swap_tls();
         if !changes.is_empty() {
             self.module.trust().replace(keys);
         }
-        let warnings = settings.warnings();
+        if tls_changed {
+            changes.push("TLS certificates and keys read again".to_owned());
+        }
+        let warnings = settings.findings.warnings();
         self.current = settings;
         self.revoked = revoked;
         self.earlier = earlier;
@@ -217,19 +243,65 @@ impl Follower {
         })
     }
 
-    fn read(&self) -> Result<Texts, ReadError> {
-        Texts::read(&self.current.home.file, &self.current.source.asked)
+    fn read(&self) -> Read {
+        let source = &self.current.source;
+        Read {
+            texts: Texts::read(&self.current.home.file, &source.question),
+            tls: self.module.tls_files().read(),
+        }
     }
 
     fn stamps(&self) -> Vec<Stamp> {
-        self.paths.iter().map(|path| Stamp::of(path)).collect()
+        self.paths().iter().map(|path| Stamp::of(path)).collect()
     }
 }
 
-fn digest(read: &Result<Texts, ReadError>) -> Digest {
-    match read {
-        Ok(texts) => texts.digest(),
-        Err(error) => digest_of_error(error),
+/// Remembers every key that was ever revoked, and where that was said, whatever the files say or
+/// leave out later.
+///
+/// A file that was cut off, or restored from before the revocation, holds the key without its
+/// `is-revoked=true`, and lets that of a lower file or a placeholder's default come through. Only
+/// `is-revoked=false`, written out where the revocation was or above it, takes it back.
+#[derive(Clone, Debug, Default)]
+struct Revoked(HashMap<Fingerprint, Option<Origin>>);
+
+/// A key that stays revoked although its file does not say so any more.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StillRevoked {
+    pub deployment: String,
+    pub key: String,
+    pub fingerprint: Fingerprint,
+}
+
+impl Revoked {
+    /// Notes what `deployments` revoke and take back, as `source` says; revokes what they forget to.
+    fn apply(&mut self, deployments: &mut [Deployment], source: &Source) -> Vec<StillRevoked> {
+        let mut kept = Vec::new();
+        for deployment in deployments {
+            for key in &mut deployment.keys {
+                let fingerprint = key.key.fingerprint();
+                let at = source.revoked_at.get(&fingerprint);
+                if key.revoked {
+                    let origin = at.map(|at| at.origin().clone());
+                    self.0.insert(fingerprint, origin);
+                } else if let Some(revoked) = self.0.get(&fingerprint) {
+                    let revoked = revoked.as_ref().and_then(|origin| source.rank(origin));
+                    let literal = at.filter(|at| !has_placeholder(at.text()));
+                    let rank = literal.and_then(|at| source.rank(at.origin()));
+                    if rank.is_some_and(|rank| rank >= revoked.unwrap_or(usize::MAX)) {
+                        self.0.remove(&fingerprint);
+                        continue;
+                    }
+                    key.revoked = true;
+                    kept.push(StillRevoked {
+                        deployment: deployment.name.to_string(),
+                        key: key.name.clone(),
+                        fingerprint,
+                    });
+                }
+            }
+        }
+        kept
     }
 }
 
@@ -238,20 +310,24 @@ fn reasons(error: &LoadError) -> String {
     let Some(findings) = error.findings() else {
         return cause(error);
     };
-    let errors = findings
-        .iter()
-        .filter(|found| found.severity() == crate::diagnostic::Severity::Error);
-    let mut shown: Vec<_> = errors.map(ToString::to_string).collect();
-    let more = shown.len().saturating_sub(MOST_TOLD);
-    shown.truncate(MOST_TOLD);
+    let errors = findings.iter();
+    let errors = errors.filter(|found| found.severity() == Severity::Error);
+    let texts = errors.map(ToString::to_string).collect();
+    shortened(texts, MOST_REPORTED, "errors")
+}
+
+/// Joins the first `most` of `texts`, and counts the others, which are `what`.
+pub fn shortened(mut texts: Vec<String>, most: usize, what: &str) -> String {
+    let more = texts.len().saturating_sub(most);
+    texts.truncate(most);
     if more > 0 {
-        shown.push(format!("and {more} more errors"));
+        texts.push(format!("and {more} more {what}"));
     }
-    shown.join("; ")
+    texts.join("; ")
 }
 
 /// For how long nothing may change between the two reads of a file.
-pub(super) const SETTLE: Duration = Duration::from_millis(50);
+pub const SETTLE: Duration = Duration::from_millis(50);
 /// How long after a change contents are compared too, the next time last: a file system's clock may be
 /// coarse.
 const RECHECKS: [Duration; 3] = [
@@ -259,5 +335,5 @@ const RECHECKS: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::ZERO,
 ];
-const MOST_TOLD: usize = 10;
+const MOST_REPORTED: usize = 10;
 const MOST_EARLIER: usize = 32;

@@ -2,7 +2,6 @@
 
 mod changes;
 mod follower;
-mod revoked;
 mod unsettled;
 
 #[cfg(test)]
@@ -16,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::follower::{Applied, Failed, Follower, Looked};
+use self::follower::{Applied, Failed, Follower, Looked, shortened};
 use self::unsettled::{PATIENCE, Unsettled};
 use super::Settings;
 use crate::grpc::Module;
@@ -143,7 +142,7 @@ impl Reloader {
             if !asked && !follower.is_watching() {
                 return (Looked::Same, String::new());
             }
-            (follower.look(asked), follower.files())
+            (follower.look(asked), follower.names())
         });
         looked.await.unwrap_or_else(|died| {
             let error = format!("a fault of this program: {died}");
@@ -156,18 +155,17 @@ impl Reloader {
     fn tell(&self, looked: &Looked, files: &str, asked: bool, unsettled: &mut Unsettled) {
         let was_unsettled = !matches!(looked, Looked::Unsettled) && unsettled.end();
         match looked {
-            Looked::Unsettled if unsettled.go_on(Instant::now()) => {
-                events::config_unsettled(files, PATIENCE);
-                self.health.down(UNSETTLED);
+            Looked::Unsettled => {
+                if unsettled.go_on(Instant::now()) {
+                    events::config_unsettled(files, PATIENCE);
+                    self.health.down(UNSETTLED);
+                }
+                return;
             }
-            Looked::Same if was_unsettled => match &self.status.borrow().failure {
-                Some(error) => self.health.down(error.clone()),
-                None => self.health.up(applied_text(self.status.borrow().waiting)),
-            },
-            Looked::Same | Looked::Unsettled => {}
+            Looked::Same if was_unsettled => {}
+            Looked::Same => return,
             Looked::Applied(applied) => {
-                tell(files, applied);
-                self.health.up(applied_text(applied.waiting));
+                log(files, applied);
                 self.module.count_reload(true);
                 self.status.send_replace(ReloadStatus {
                     succeeded_at: Some(self.module.clock().now()),
@@ -175,31 +173,29 @@ impl Reloader {
                     waiting: applied.waiting,
                 });
             }
-            Looked::Failed(failed) => {
-                if failed.is_news || asked {
-                    events::config_reload_failed(files, &failed.error);
+            Looked::Failed(Failed { error, is_news }) => {
+                if *is_news || asked {
+                    events::config_reload_failed(files, error);
                 }
-                self.health.down(failed.error.clone());
                 self.module.count_reload(false);
-                self.status.send_modify(|status| {
-                    status.failure = Some(failed.error.clone());
-                });
+                self.status
+                    .send_modify(|status| status.failure = Some(error.clone()));
             }
+        }
+        let status = self.status.borrow();
+        match &status.failure {
+            Some(error) => self.health.down(error.clone()),
+            None => self.health.up(applied_text(status.waiting)),
         }
     }
 }
 
-fn tell(files: &str, applied: &Applied) {
+fn log(files: &str, applied: &Applied) {
     for still in &applied.still_revoked {
         events::revocation_kept(&still.deployment, &still.key, still.fingerprint);
     }
-    let mut changes = applied.changes.clone();
-    let more = changes.len().saturating_sub(MOST_TOLD);
-    changes.truncate(MOST_TOLD);
-    if more > 0 {
-        changes.push(format!("and {more} more changes"));
-    }
-    events::settings_reloaded(files, &changes.join("; "), applied.warnings);
+    let changes = shortened(applied.changes.clone(), MOST_CHANGES, "changes");
+    events::settings_reloaded(files, &changes, applied.warnings);
     if let Some(restart) = &applied.restart {
         events::restart_needed(files, &restart.join(", "));
     }
@@ -219,4 +215,4 @@ fn applied_text(waiting: usize) -> String {
 
 /// Between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(250);
-const MOST_TOLD: usize = 50;
+const MOST_CHANGES: usize = 50;

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Reloader;
-use super::follower::{Applied, Failed, Follower, Looked};
+use super::follower::{Applied, Failed, Follower, Looked, Read};
 use super::unsettled::Unsettled;
 use crate::clock::SystemClock;
-use crate::config::sources::{Asked, Texts};
+use crate::config::question::Question;
+use crate::config::sources::Texts;
 use crate::config::tests::{D, Folder, deployment, good, key, kid, own_line};
 use crate::config::{ModuleKind, Settings};
 use crate::grpc::Module;
@@ -29,7 +30,7 @@ struct World {
     module: Module,
     addresses: AddressBook,
     follower: Follower,
-    asked: Arc<Asked>,
+    question: Arc<Question>,
 }
 
 impl World {
@@ -51,10 +52,10 @@ impl World {
         let settings = Settings::load(&home, &ModuleKind::Dpm, owned(environment), &sets);
         let settings = settings.unwrap();
         let module = settings.module().unwrap();
-        let addresses = AddressBook::new(settings.addresses.clone());
+        let addresses = AddressBook::new(settings.options.addresses.clone());
         Self {
             follower: Follower::new(&settings, &module, addresses.clone()),
-            asked: Arc::clone(&settings.source.asked),
+            question: Arc::clone(&settings.source.question),
             folder,
             module,
             addresses,
@@ -86,8 +87,10 @@ impl World {
     fn step(&mut self, bytes: &[u8]) -> Looked {
         let text = FileText::from_bytes(bytes).unwrap();
         let file = self.folder.path().join(FILE);
-        let texts = Texts::around(&file, text, &self.asked);
-        self.follower.step(texts)
+        self.follower.step(Read {
+            texts: Texts::around(&file, text, &self.question),
+            tls: self.module.tls_files().read(),
+        })
     }
 
     fn trust(&self) -> Arc<KeySet> {
@@ -163,6 +166,57 @@ fn everything_that_decides_trust_changes_at_once_and_is_named() {
     assert!(world.addresses.rules_of("stays").allow_low_ports);
     // Whoever took the old set still has it whole.
     assert!(trust.find(kid(&gone).as_str()).is_some());
+}
+
+#[test]
+fn pem_files_are_part_of_what_is_applied_or_not() {
+    let server = "ataccama.server.grpc.tls";
+    let lines = format!(
+        "{server}.enabled=true\n{server}.cert-chain=a.pem\n{server}.private-key=a-key.pem\n\
+         ataccama.client.connection.dpe.grpc.tls.enabled=false\n"
+    );
+    let folder = Folder::new();
+    let home = folder.path().join("dpm");
+    folder.certificate("dpm/a");
+    let (text, more) = (good() + &lines, key());
+    folder.write(FILE, &text);
+    let settings = Settings::load(&home, &ModuleKind::Dpm, [], &[]).unwrap();
+    let module = settings.module().unwrap();
+    let mut follower = Follower::new(&settings, &module, AddressBook::default());
+    let tls = module
+        .server_tls(settings.options.server.tls.unwrap())
+        .unwrap();
+    let first = tls.current();
+    assert!(matches!(follower.look(false), Looked::Same));
+    assert!(
+        follower.names().contains("a-key.pem"),
+        "{}",
+        follower.names()
+    );
+
+    // A new certificate with the old key changes nothing, and neither does what comes with it.
+    let key_file = home.join("a-key.pem");
+    let old_key = std::fs::read(&key_file).unwrap();
+    folder.certificate("dpm/a");
+    let new_key = std::fs::read(&key_file).unwrap();
+    folder.write("dpm/a-key.pem", old_key);
+    folder.write(FILE, text.clone() + &deployment("more", "mmm", &more));
+    let Looked::Failed(failed) = follower.look(false) else {
+        panic!("the key of another certificate");
+    };
+    assert!(failed.error.contains("does not belong to"), "{failed:?}");
+    assert!(module.trust().load().find(kid(&more).as_str()).is_none());
+    assert!(Arc::ptr_eq(&first, &tls.current()));
+    assert!(matches!(follower.look(false), Looked::Same));
+
+    folder.write("dpm/a-key.pem", new_key);
+    let Looked::Applied(applied) = follower.look(false) else {
+        panic!("both are replaced");
+    };
+    assert_eq!(applied.changes.len(), 2, "{applied:?}");
+    assert!(module.trust().load().find(kid(&more).as_str()).is_some());
+    assert!(!Arc::ptr_eq(&first, &tls.current()));
+    assert!(matches!(follower.look(false), Looked::Same));
 }
 
 #[test]
@@ -280,7 +334,7 @@ fn profiles_come_and_go_but_the_file_of_an_active_one_must_not_vanish() {
     let mut world = World::new(&text);
     let active = text.clone() + "spring.profiles.active=dev\n";
     assert!(world.applied(&active).changes.is_empty());
-    assert_eq!(world.follower.files().matches("application").count(), 2);
+    assert_eq!(world.follower.names().matches("application").count(), 2);
 
     let profile = "dpm/etc/application-dev.properties";
     let peer = deployment("dpe-two", "dpe", &more);

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// For how long files may change without pause before that is reported.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Since when files have not stood still.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled {
+pub struct Unsettled {
     since: Option<Instant>,
     is_reported: bool,
 }
@@ -17,14 +17,14 @@ pub(super) struct Unsettled {
 impl Unsettled {
     /// Notes that they were being written at `now`; returns `true` once, after [`PATIENCE`]: report it
     /// then.
-    pub(super) fn go_on(&mut self, now: Instant) -> bool {
+    pub fn go_on(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         let is_long = now.saturating_duration_since(since) >= PATIENCE;
         is_long && !std::mem::replace(&mut self.is_reported, is_long)
     }
 
     /// Notes that they stood still; returns `true` if it was reported that they did not.
-    pub(super) fn end(&mut self) -> bool {
+    pub fn end(&mut self) -> bool {
         std::mem::take(self).is_reported
     }
 }

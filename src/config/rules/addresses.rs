@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::config::options::Options;
 use crate::config::read::Reader;
-use crate::config::settings::is_loopback;
+use crate::config::settings::{Options, is_loopback};
 use crate::diagnostic::{Code, Severity, quote};
 
 const ADDRESS: &str = "countersign.server.address";
@@ -16,7 +15,7 @@ const AUTHENTICATE: &str = "ataccama.authentication.grpc.internal.jwt.enable";
 const CLIENT_HOST: &str = "ataccama.client.connection.<c>.host";
 
 /// Reports addresses that do not fit, and plaintext that would leave this machine.
-pub(in crate::config) fn check(reader: &mut Reader<'_>, options: &Options) {
+pub fn check(reader: &mut Reader<'_>, options: &Options) {
     listener(reader, options);
     advertised(reader, options);
     dialled(reader, options);
@@ -30,38 +29,29 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
     let beyond = !address.is_loopback();
     let plaintext = beyond && !options.tls.server.on;
     if plaintext && !server.allow_plaintext {
-        report(
-            reader,
-            Severity::Error,
-            &[ADDRESS],
-            &format!("the gRPC port would be open on {address} without TLS"),
-            "turn TLS on (`countersign pair --tls`), write `countersign.server.address=127.0.0.1`, or, on a trusted network, `countersign.server.allow-plaintext=true`",
-        );
+        let message = format!("the gRPC port would be open on {address} without TLS");
+        let help = "turn TLS on (`countersign pair --tls`), write `countersign.server.address=127.0.0.1`, or, on a trusted network, `countersign.server.allow-plaintext=true`";
+        report(reader, Severity::Error, &[ADDRESS], &message, help);
     } else if plaintext && is_run {
-        report(
-            reader,
-            Severity::Warning,
-            &[PLAINTEXT],
-            &format!("the gRPC port is open on {address} without TLS"),
-            "anyone on that network can read and use the tokens; use TLS unless you trust the network",
-        );
+        let message = format!("the gRPC port is open on {address} without TLS");
+        let help = "anyone on that network can read and use the tokens; use TLS unless you trust the network";
+        report(reader, Severity::Warning, &[PLAINTEXT], &message, help);
     }
     if beyond && !server.authenticate {
+        let message =
+            format!("the gRPC port would accept calls without authentication on {address}");
+        let help = "write `true`, or listen on `127.0.0.1` only";
         report(
             reader,
             Severity::Error,
             &[AUTHENTICATE, ADDRESS],
-            &format!("the gRPC port would accept calls without authentication on {address}"),
-            "write `true`, or listen on `127.0.0.1` only",
+            &message,
+            help,
         );
     } else if !server.authenticate && is_run {
-        report(
-            reader,
-            Severity::Warning,
-            &[AUTHENTICATE],
-            "callers are not authenticated: every process on this machine can call",
-            "write `true`, or remove the setting",
-        );
+        let message = "callers are not authenticated: every process on this machine can call";
+        let help = "write `true`, or remove the setting";
+        report(reader, Severity::Warning, &[AUTHENTICATE], message, help);
     }
 }
 
@@ -113,8 +103,7 @@ fn dialled(reader: &mut Reader<'_>, options: &Options) {
         if secured || is_loopback(&connection.host) {
             continue;
         }
-        let keys = [connection.name.clone()];
-        let Some(at) = reader.text(CLIENT_HOST, &keys) else {
+        let Some(at) = reader.text(CLIENT_HOST, &[&connection.name]) else {
             continue;
         };
         let is_address = connection.host.parse::<IpAddr>().is_ok();

@@ -1,41 +1,35 @@
 //! What only two files together show: whether each knows the other.
 
-use crate::config::inspect::Inspected;
-use crate::config::parts::OwnKey;
-use crate::config::settings::Replay;
-use crate::diagnostic::{Code, Finding, Severity};
+use std::iter;
 
-use super::cross_tls;
+use crate::config::inspect::Inspected;
+use crate::config::parts::{OwnKey, ReadDeployment, Side};
+use crate::config::settings::Replay;
+use crate::config::tls::DIAL_BACK;
+use crate::config::view::Limited;
+use crate::diagnostic::{Code, Finding, Severity};
+use crate::grpc::tls::{ClientAuth, ClientTlsOptions};
+use crate::jose::Fingerprint;
+
 use super::deployments::LIFETIME;
 
-/// Compares every file with every other.
-pub(in crate::config) fn check(files: &[Inspected]) -> Vec<Finding> {
-    let mut found: Vec<Finding> = Vec::new();
+/// Compares every file with every other. Two ends of one fault, as where one certificate serves and
+/// calls, are one finding.
+pub fn check(files: &[Inspected], findings: &mut Limited) {
     for (n, this) in files.iter().enumerate() {
         for (m, other) in files.iter().enumerate().filter(|(m, _)| n != *m) {
-            let mut of_two = Vec::from_iter(known_there(this, other, files.len() == 2));
-            of_two.extend(name_there(this, other));
-            of_two.extend(cross_tls::check(this, other));
-            of_two.extend(message_sizes(this, other));
-            of_two.extend(single_use(this, other));
-            of_two.extend(lifetimes(this, other));
+            findings.extend(known_there(this, other, files.len() == 2));
+            findings.extend(name_there(this, other));
+            findings.extend(tls(this, other));
+            findings.extend(message_sizes(this, other));
+            findings.extend(single_use(this, other));
+            findings.extend(lifetimes(this, other));
             if n < m {
-                of_two.extend(shared_key(this, other));
-                of_two.extend(environments(this, other));
-            }
-            for finding in of_two {
-                let is_same = |other: &Finding| {
-                    (other.code(), other.origin(), other.message())
-                        == (finding.code(), finding.origin(), finding.message())
-                };
-                // Two ends of one fault, as where one certificate serves and calls.
-                if !found.iter().any(is_same) {
-                    found.push(finding);
-                }
+                findings.extend(shared_key(this, other));
+                findings.extend(environments(this, other));
             }
         }
     }
-    found
 }
 
 /// CS0401, CS0402: does the other file trust this one's key?
@@ -44,8 +38,8 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
     let (here, there) = (this.shown_path(), other.shown_path());
     let id = &own.key_id;
     let Some((deployment, key)) = other.trusted(own) else {
-        let trusts_other = |own: &OwnKey| this.trusted(own).is_some();
-        let is_meant = only_two || other.own.as_ref().is_some_and(trusts_other);
+        let theirs = other.own.as_ref();
+        let is_meant = only_two || theirs.is_some_and(|own| this.trusted(own).is_some());
         return (is_meant && !shares_key(this, other)).then(|| unknown_there(this, other, own));
     };
     let key = &key.trusted;
@@ -57,39 +51,35 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
         );
         return Some(this.report(Code::Cs0402, &own.at, message, help));
     }
-    (key.key_id != *id).then(|| {
-        let message = format!(
-            "{there} has this key as `{}`, but its tokens name it `{id}`",
-            key.key_id
-        );
-        let setting = format!(
-            "ataccama.one.platform.deployments.{}.security.jwt-keys.{}.fingerprint",
-            deployment.name, key.name
-        );
-        let help = format!("in {there} write `{setting}={id}`, and the same `kid` in `content`");
-        this.report(Code::Cs0401, &own.at, message, help)
-    })
+    if key.key_id == *id {
+        return None;
+    }
+    let named = &key.key_id;
+    let message = format!("{there} has this key as `{named}`, but its tokens name it `{id}`");
+    let (deployment, key) = (&deployment.name, &key.name);
+    let help = format!(
+        "in {there} write `ataccama.one.platform.deployments.{deployment}.security.jwt-keys.{key}.fingerprint={id}`, and the same `kid` in `content`"
+    );
+    Some(this.report(Code::Cs0401, &own.at, message, help))
 }
 
 fn unknown_there(this: &Inspected, other: &Inspected, own: &OwnKey) -> Finding {
     let (here, there) = (this.shown_path(), other.shown_path());
-    let keys = other
-        .deployments
+    let known = &other.deployments;
+    let keys = known
         .iter()
-        .flat_map(|d| d.keys.iter().map(move |key| (&d.name, &key.trusted.key_id)));
-    let has = keys.map(|(name, key_id)| format!("`{key_id}` of {name}"));
-    let has = match has.take(4).collect::<Vec<_>>().join(", ") {
-        none if none.is_empty() => "none".to_owned(),
-        some => some,
-    };
-    let message = format!(
-        "{there} does not trust this key, `{}`; it trusts {has}",
-        own.key_id
-    );
+        .flat_map(|d| d.keys.iter().zip(iter::repeat(&d.name)));
+    let has = keys.map(|(key, name)| format!("`{}` of {name}", key.trusted.key_id));
+    let mut trusts = has.take(4).collect::<Vec<_>>().join(", ");
+    if trusts.is_empty() {
+        trusts.push_str("none");
+    }
+    let id = &own.key_id;
+    let message = format!("{there} does not trust this key, `{id}`; it trusts {trusts}");
     // A module that has a key there gets another beside it only with this option.
     let name = this.options.name.as_ref().map(|(name, _)| name.as_str());
-    let mut known = other.deployments.iter();
-    let option = if known.any(|d| Some(&*d.name) == name && !d.keys.is_empty()) {
+    let mut with_key = known.iter().filter(|d| !d.keys.is_empty());
+    let option = if with_key.any(|d| Some(&*d.name) == name) {
         " --key-name key2"
     } else {
         ""
@@ -107,10 +97,9 @@ fn name_there(this: &Inspected, other: &Inspected) -> Option<Finding> {
     if called == name.as_str() {
         return None;
     }
-    let message = format!(
-        "this module's name is `{name}`, but {there} calls it `{called}`, at {}",
-        key.at.origin()
-    );
+    let place = key.at.origin();
+    let message =
+        format!("this module's name is `{name}`, but {there} calls it `{called}`, at {place}");
     let help = format!("write `countersign.deployment.name={called}`");
     let found = this.report(Code::Cs0403, at, message, help);
     Some(found.with_severity(Severity::Error))
@@ -118,32 +107,26 @@ fn name_there(this: &Inspected, other: &Inspected) -> Option<Finding> {
 
 /// CS0403: do the two files put each other into one environment?
 fn environments(this: &Inspected, other: &Inspected) -> Option<Finding> {
-    let (deployment, _) = this.trusted(other.own.as_ref()?)?;
-    let here = deployment.environment.as_ref()?;
-    let (deployment, _) = other.trusted(this.own.as_ref()?)?;
-    let there = deployment.environment.as_ref()?;
-    if here.text() == there.text() {
+    let (theirs, _) = this.trusted(other.own.as_ref()?)?;
+    let (ours, _) = other.trusted(this.own.as_ref()?)?;
+    let (at, there) = theirs.environment.as_ref().zip(ours.environment.as_ref())?;
+    let (here, differs, origin) = (at.text(), there.text(), there.origin());
+    if here == differs {
         return None;
     }
-    let message = format!(
-        "the environment is `{}` here and `{}` at {}",
-        here.text(),
-        there.text(),
-        there.origin()
-    );
+    let message = format!("the environment is `{here}` here and `{differs}` at {origin}");
     let help = "write the same environment in both files";
-    Some(this.report(Code::Cs0403, here, message, help))
+    Some(this.report(Code::Cs0403, at, message, help))
 }
 
 fn shares_key(this: &Inspected, other: &Inspected) -> bool {
-    let own = this.own.iter().zip(&other.own);
-    own.into_iter()
-        .any(|(own, theirs)| own.key.verifying_key() == theirs.key.verifying_key())
+    let mut keys = this.own.iter().zip(&other.own);
+    keys.any(|(own, theirs)| own.key.verifying_key() == theirs.key.verifying_key())
 }
 
 /// CS0404.
 fn shared_key(this: &Inspected, other: &Inspected) -> Option<Finding> {
-    let (own, theirs) = (this.own.as_ref()?, other.own.as_ref()?);
+    let (own, theirs) = this.own.as_ref().zip(other.own.as_ref())?;
     if !shares_key(this, other) {
         return None;
     }
@@ -161,17 +144,15 @@ fn lifetimes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     if lifetime <= accepted {
         return None;
     }
+    let there = other.shown_path();
     let message = format!(
-        "tokens would live {lifetime} s; {} accepts at most {accepted} s and would refuse them",
-        other.shown_path()
+        "tokens would live {lifetime} s; {there} accepts at most {accepted} s and would refuse them"
     );
     let help =
         format!("write a number up to {accepted}, or raise `countersign.token.max-lifetime` there");
     let at = this.set(LIFETIME).unwrap_or(&own.at);
-    Some(
-        this.report(Code::Cs0306, at, message, help)
-            .with_key(LIFETIME),
-    )
+    let found = this.report(Code::Cs0306, at, message, help);
+    Some(found.with_key(LIFETIME))
 }
 
 /// CS0406: may one side send more than the other accepts?
@@ -184,9 +165,8 @@ fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     }
     let here = this.set("ataccama.client.grpc.properties.max-message-size");
     let there = other.set("ataccama.server.grpc.max-message-size");
-    let (file, at) = here
-        .map(|at| (this, at))
-        .or_else(|| there.map(|at| (other, at)))?;
+    let ends = [(this, here), (other, there)];
+    let (file, at) = ends.into_iter().find_map(|(file, at)| Some((file, at?)))?;
     let message = format!("the client accepts {client} bytes, the server {server}");
     let help = "write the same size on both sides";
     Some(file.report(Code::Cs0406, at, message, help))
@@ -206,4 +186,116 @@ fn single_use(this: &Inspected, other: &Inspected) -> Option<Finding> {
     let name = &callee.name;
     let help = format!("in {here} write `countersign.deployments.{name}.single-use-tokens=true`");
     Some(other.report(Code::Cs0306, at, message, help))
+}
+
+/// CS0405: does TLS fit? Compares the connection of `this` that leads to `other` with the server of `other`.
+fn tls(this: &Inspected, other: &Inspected) -> Vec<Finding> {
+    let connection = match this.leads_to(other) {
+        Some(connection) => connection,
+        // An engine that registers there is dialled back from there.
+        None if other.leads_to(this) == Some("dpm") => DIAL_BACK,
+        None => return Vec::new(),
+    };
+    let Some(client) = this.options.tls.clients.get(connection) else {
+        return Vec::new();
+    };
+    match (client.on, other.options.tls.server.on) {
+        (false, false) => Vec::new(),
+        (true, true) => {
+            let client = client_pin(this, other, client, connection);
+            server_pin(this, other).into_iter().chain(client).collect()
+        }
+        _ => Vec::from_iter(one_side(this, other, client, connection)),
+    }
+}
+
+/// TLS on one side only.
+fn one_side(
+    this: &Inspected,
+    other: &Inspected,
+    client: &Side<ClientTlsOptions>,
+    connection: &str,
+) -> Option<Finding> {
+    let (file, at, calls, serves) = if client.on {
+        (this, &client.at, "with", "without")
+    } else {
+        (other, &other.options.tls.server.at, "without", "with")
+    };
+    let message = format!(
+        "connection `{connection}` of {} is {calls} TLS, but the server of {} is {serves} it",
+        this.shown_path(),
+        other.shown_path()
+    );
+    let help = "turn TLS on or off on both sides; `countersign pair --tls` turns it on for both";
+    Some(file.report(Code::Cs0405, at.as_ref()?, message, help))
+}
+
+/// Does `this` pin the certificate that the server of `other` shows?
+fn server_pin(this: &Inspected, other: &Inspected) -> Option<Finding> {
+    let (deployment, _) = this.trusted(other.own.as_ref()?)?;
+    let server = other.options.tls.server.options.as_ref()?;
+    missing_pin(this, deployment, other, server.own.fingerprint().ok()?)
+}
+
+/// Does `other` pin the certificate that `this` shows when it calls?
+fn client_pin(
+    this: &Inspected,
+    other: &Inspected,
+    side: &Side<ClientTlsOptions>,
+    connection: &str,
+) -> Option<Finding> {
+    let (deployment, _) = other.trusted(this.own.as_ref()?)?;
+    let server = other.options.tls.server.options.as_ref()?;
+    let client = side.options.as_ref()?;
+    let is_asked = match server.client_auth {
+        None => other.deployments.iter().any(|read| !read.pins.is_empty()),
+        Some(auth) => auth != ClientAuth::None,
+    };
+    let (here, there) = (this.shown_path(), other.shown_path());
+    match &client.own {
+        Some(own) if is_asked => {
+            let shown = own.fingerprint().ok()?;
+            if !deployment.pins.is_empty() || server.trust.is_some() {
+                return missing_pin(other, deployment, this, shown);
+            }
+            let message = format!("{here} calls with a certificate that is not pinned here");
+            let at = other.options.tls.server.at.as_ref()?;
+            let name = &deployment.name;
+            let help =
+                format!("write `countersign.deployments.{name}.tls-keys.key.fingerprint={shown}`");
+            Some(other.report(Code::Cs0405, at, message, help))
+        }
+        None if is_asked && server.client_auth != Some(ClientAuth::Optional) => {
+            let message = format!(
+                "the server of {there} requires a client certificate, but connection `{connection}` does not present one"
+            );
+            let at = side.cert_chain_at.as_ref().or(side.at.as_ref())?;
+            let start = &client.settings;
+            let help = format!("set `{start}.cert-chain` and `{start}.private-key`");
+            Some(this.report(Code::Cs0405, at, message, help))
+        }
+        _ => None,
+    }
+}
+
+/// Reports that `holder` pins other certificates for `deployment` than the one with the key
+/// `shown`, which `owner` has.
+fn missing_pin(
+    holder: &Inspected,
+    deployment: &ReadDeployment,
+    owner: &Inspected,
+    shown: Fingerprint,
+) -> Option<Finding> {
+    let first = deployment.pins.first()?;
+    if deployment.pins.iter().any(|pin| pin.fingerprint == shown) {
+        return None;
+    }
+    let message = format!(
+        "the certificate of {} has the key `{shown}`, which is not pinned here for {}",
+        owner.shown_path(),
+        deployment.name
+    );
+    let setting = first.at.setting().unwrap_or_default();
+    let help = format!("write `{setting}={shown}`");
+    Some(holder.report(Code::Cs0405, &first.at, message, help))
 }

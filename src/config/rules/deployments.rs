@@ -4,13 +4,12 @@
 use std::collections::HashMap;
 use std::thread;
 
-use crate::config::gather::DEPLOYMENTS;
-use crate::config::options::Options;
 use crate::config::parts::{ReadDeployment, ReadKey};
 use crate::config::read::Reader;
-use crate::config::schema;
+use crate::config::schema::{self, DEPLOYMENTS};
+use crate::config::settings::Options;
 use crate::config::tls::DIAL_BACK;
-use crate::config::view::{Part, finding};
+use crate::config::view::Part;
 use crate::diagnostic::{Code, Severity, quote};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role, Roles};
 use crate::properties::name::uniform;
@@ -19,21 +18,25 @@ use crate::trust::Deployment;
 
 use super::{tls, trusted_keys};
 
-pub(super) const LIFETIME: &str = "ataccama.authentication.internal.jwt.generator.token-expiration";
+pub const LIFETIME: &str = "ataccama.authentication.internal.jwt.generator.token-expiration";
+const DEPLOYMENT: &str = "ataccama.one.platform.deployments.<name>";
 const MODULE: &str = "ataccama.one.platform.deployments.<name>.module";
 const ENVIRONMENT: &str = "ataccama.one.platform.deployments.<name>.environment";
 const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
+const KEYS: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys";
+const KEY: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
 const SINGLE_USE: &str = "countersign.deployments.<name>.single-use-tokens";
-const CONNECTION: &str = "ataccama.client.connection";
+const CONNECTIONS: [&str; 2] = [
+    "ataccama.client.connection",
+    "countersign.client.connection",
+];
 const CHOSEN: &str = "countersign.client.connection.<c>.deployment";
 
 /// Reads every deployment.
-pub(in crate::config) fn read(
-    reader: &mut Reader<'_>,
-    impersonation: &Role,
-) -> Vec<ReadDeployment> {
-    let names = reader.names(DEPLOYMENTS);
-    colliding(reader, &schema::path(DEPLOYMENTS, &[]), &names);
+pub fn read(reader: &mut Reader<'_>, impersonation: &Role) -> Vec<ReadDeployment> {
+    let names = reader.names(DEPLOYMENTS, &[]);
+    let places = names.iter().map(|name| vec![&**name]).collect();
+    colliding(reader, DEPLOYMENT, places);
     let mut read = Vec::new();
     for name in names {
         // Calls that arrive meanwhile go first.
@@ -43,10 +46,11 @@ pub(in crate::config) fn read(
     read
 }
 
-/// Reports names that differ only in case or dashes.
-fn colliding(reader: &mut Reader<'_>, place: &[&str], names: &[String]) {
-    let mut seen: HashMap<String, &String> = HashMap::new();
-    for name in names {
+/// Reports places whose last names differ only in case or dashes.
+fn colliding(reader: &mut Reader<'_>, place: &str, all: Vec<Vec<&str>>) {
+    let mut seen = HashMap::new();
+    for keys in &all {
+        let Some(name) = keys.last() else { continue };
         let first = *seen.entry(uniform(name)).or_insert(name);
         if first != name {
             let (first, second) = (quote(first), quote(name));
@@ -54,28 +58,27 @@ fn colliding(reader: &mut Reader<'_>, place: &[&str], names: &[String]) {
                 "{first} and {second} differ only in case or dashes, so they are the same name"
             );
             let help = format!("write {first} everywhere, or rename one");
-            reader.report_below(Code::Cs0304, &[place, &[name]].concat(), message, help);
+            reader.report_below(Code::Cs0304, (place, place), keys, message, help);
         }
     }
 }
 
 fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> ReadDeployment {
-    let keys = [name];
-    let [name] = &keys;
-    let place = [schema::path(DEPLOYMENTS, &[]).as_slice(), &[name]].concat();
-    let checked = DeploymentName::new(name).map_err(|error| {
-        let message = format!("{} is not a deployment name: {error}", quote(name));
+    let keys = &[&*name];
+    let checked = DeploymentName::new(&name).map_err(|error| {
+        let message = format!("{} is not a deployment name: {error}", quote(&name));
         let help = "use 1 to 40 letters, digits and dashes, and the same name in every file";
-        reader.report_below(Code::Cs0301, &place, message, help);
+        reader.report_below(Code::Cs0301, (DEPLOYMENT, DEPLOYMENT), keys, message, help);
     });
-    let module = module(reader, &keys, &place);
-    let parse =
-        |text: &str| Environment::new(text).map_err(|e| format!("is not an environment: {e}"));
-    let (environment, environment_at) = reader.parsed(ENVIRONMENT, &keys, parse).unzip();
-    let roles = roles(reader, &keys, &place, impersonation);
-    let jwt_keys = jwt_keys(reader, name, &place);
-    let pins = tls::pins(reader, name);
-    let single_use_tokens = reader.switch(SINGLE_USE, &keys);
+    let module = module(reader, &name);
+    let environment = reader.parsed(ENVIRONMENT, keys, |text| {
+        Environment::new(text).map_err(|error| format!("is not an environment: {error}"))
+    });
+    let (environment, environment_at) = environment.unzip();
+    let roles = roles(reader, &name, impersonation);
+    let jwt_keys = jwt_keys(reader, &name);
+    let pins = tls::pins(reader, &name);
+    let single_use_tokens = reader.switch(SINGLE_USE, keys);
     let deployment = checked.ok().zip(module).map(|(name, module)| Deployment {
         name,
         module,
@@ -85,7 +88,6 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
         single_use_tokens,
         tls_pins: pins.iter().map(|pin| pin.fingerprint).collect(),
     });
-    let [name] = keys;
     ReadDeployment {
         name,
         environment: environment_at,
@@ -95,14 +97,14 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
     }
 }
 
-fn module(reader: &mut Reader<'_>, keys: &[String; 1], place: &[&str]) -> Option<ModuleType> {
-    let [deployment] = keys;
+fn module(reader: &mut Reader<'_>, deployment: &str) -> Option<ModuleType> {
+    let keys = &[deployment];
     let Some(value) = reader.text(MODULE, keys) else {
         if !reader.is_set(MODULE, keys) {
             let message = format!("deployment {} has no `module`", quote(deployment));
             let help =
                 format!("add `{DEPLOYMENTS}.{deployment}.module=` and its type, such as `dpe`");
-            reader.report_below(Code::Cs0301, place, message, help);
+            reader.report_below(Code::Cs0301, (DEPLOYMENT, DEPLOYMENT), keys, message, help);
         }
         return None;
     };
@@ -114,19 +116,14 @@ fn module(reader: &mut Reader<'_>, keys: &[String; 1], place: &[&str]) -> Option
     parsed.ok()
 }
 
-fn roles(
-    reader: &mut Reader<'_>,
-    keys: &[String; 1],
-    place: &[&str],
-    impersonation: &Role,
-) -> Roles {
-    let [deployment] = keys;
+fn roles(reader: &mut Reader<'_>, deployment: &str, impersonation: &Role) -> Roles {
+    let keys = &[deployment];
     let elements = reader.list(ROLES, keys);
     let mut read = Vec::new();
     for element in &elements {
         match Role::new(element.text()) {
             Ok(role) => read.push(role),
-            Err(error) => reader.wrong(ROLES, keys, element, &format!("is not a role: {error}")),
+            Err(error) => reader.wrong(ROLES, element, &format!("is not a role: {error}")),
         }
     }
     let any_wrong = read.len() < elements.len();
@@ -141,28 +138,27 @@ fn roles(
         let message = format!("deployment {deployment} lacks the role {impersonation}");
         reader.report(Code::Cs0303, at, message, help);
     } else {
-        let at = reader.first_below(place);
         let message = format!("deployment {deployment} has no role");
-        let found = finding(reader.view(), Code::Cs0303, &at, Part::Name, message);
-        reader.push(found.with_key(setting).with_help(help));
+        reader.report_below(Code::Cs0303, (DEPLOYMENT, ROLES), keys, message, help);
     }
     roles
 }
 
-fn jwt_keys(reader: &mut Reader<'_>, deployment: &str, place: &[&str]) -> Vec<ReadKey> {
-    let path = [place, &["security", "jwt-keys"]].concat();
-    let names = reader.names_at(&path);
+fn jwt_keys(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadKey> {
+    let names = reader.names(KEYS, &[deployment]);
     if names.is_empty() {
         let message = format!("deployment {} has no key", quote(deployment));
         let help = "add the peer's `security.jwt-keys.key.fingerprint` and `.content`, or let `countersign pair` write them";
-        reader.report_below(Code::Cs0301, place, message, help);
+        let place = (DEPLOYMENT, DEPLOYMENT);
+        reader.report_below(Code::Cs0301, place, &[deployment], message, help);
         return Vec::new();
     }
-    colliding(reader, &path, &names);
-    let mut keys = Vec::new();
-    for name in &names {
-        keys.extend(trusted_keys::read(reader, deployment, name));
-    }
+    let places = names.iter().map(|name| vec![deployment, name]);
+    colliding(reader, KEY, places.collect());
+    let all = names.iter();
+    let keys: Vec<_> = all
+        .filter_map(|name| trusted_keys::read(reader, deployment, name))
+        .collect();
     if keys.len() == names.len()
         && keys.iter().all(|key| key.trusted.revoked)
         && let Some(first) = keys.first()
@@ -170,28 +166,25 @@ fn jwt_keys(reader: &mut Reader<'_>, deployment: &str, place: &[&str]) -> Vec<Re
         let message = format!("every key of deployment {} is revoked", quote(deployment));
         let found = reader.finding(Code::Cs0302, &first.at, message);
         let help = "add the deployment's new key, or remove the deployment";
-        reader.push(found.with_key(path.join(".")).with_help(help));
+        let setting = schema::path(KEYS, &[deployment]).join(".");
+        reader.push(found.with_key(setting).with_help(help));
     }
     keys
 }
 
 /// Reports an own name that is a peer's too, tokens that peers refuse, and connections that do not
 /// lead to exactly one deployment: to use one of those would fail.
-pub(in crate::config) fn check(
-    reader: &mut Reader<'_>,
-    options: &Options,
-    deployments: &[ReadDeployment],
-) {
+pub fn check(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
     own(reader, options, deployments);
-    let mut names = reader.names(CONNECTION);
-    for name in reader.names("countersign.client.connection") {
+    let [mut names, more] = CONNECTIONS.map(|path| reader.names(path, &[]));
+    for name in more {
         if !names.contains(&name) {
             names.push(name);
         }
     }
     for name in names {
-        if reader.is_set(CHOSEN, std::slice::from_ref(&name)) {
-            chosen(reader, name, deployments);
+        if reader.is_set(CHOSEN, &[&name]) {
+            chosen(reader, &name, deployments);
         } else if name != DIAL_BACK {
             // Each engine is dialled back as its owner's.
             of_module(reader, &name, deployments);
@@ -231,7 +224,7 @@ fn own(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment
 }
 
 /// CS0106: the deployment that a connection names must be trusted.
-fn chosen(reader: &mut Reader<'_>, connection: String, deployments: &[ReadDeployment]) {
+fn chosen(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeployment]) {
     let Some(value) = reader.text(CHOSEN, &[connection]) else {
         return;
     };
@@ -270,9 +263,10 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeplo
             format!("choose one: `{setting}=`"),
         ),
     };
-    let path = [schema::path(CONNECTION, &[]).as_slice(), &[connection]].concat();
-    let at = reader.first_below(&path);
-    let found = finding(reader.view(), Code::Cs0301, &at, Part::Name, message);
-    let found = found.with_severity(Severity::Warning).with_help(help);
-    reader.push(found);
+    let at = reader.place(&schema::path(
+        "ataccama.client.connection.<c>",
+        &[connection],
+    ));
+    let found = reader.view.about(Code::Cs0301, &at, Part::Name, message);
+    reader.push(found.with_severity(Severity::Warning).with_help(help));
 }

@@ -1,47 +1,38 @@
 //! What is wrong with a file as text, and as a whole: encoding, permissions, broken lines, blanks,
-//! backslashes, a missing own key.
+//! backslashes, settings that are lost in the value of another, a missing own key.
 
 use std::ops::Range;
 use std::path::Path;
 
-use crate::config::gather::{DEPLOYMENTS, Gathered};
-use crate::config::parts::Ignored;
 use crate::config::question::Question;
-use crate::config::schema::{self, Known, Placed, Takes};
+use crate::config::schema::{self, Claim, DEPLOYMENTS, Known, Placed, Takes};
 use crate::config::view::{Limited, View};
-use crate::diagnostic::{Code, Finding, Origin, Severity, redact, redact_name};
+use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact};
 use crate::jose::{KeyMaterial, PublicJwk};
 use crate::properties::name::Name;
-use crate::properties::{Document, Entry, ReadError, Span};
+use crate::properties::{Document, Encoding, Entry, FileText, ReadError, Span};
 use crate::secret::Secret;
 
 use super::keys;
 
 /// Hides the private values of a file, before anything of it is shown.
-pub(in crate::config) fn hide_secrets(view: &mut View, known: &[Known]) {
+pub fn hide_secrets(view: &mut View, known: &[Known]) {
     let entries = view.entries().iter().zip(known);
     let secret = entries.filter(|(entry, known)| match known {
-        Known::Setting(placed) if placed.setting.name().ends_with(".**") => {
+        Known::Setting(placed) if placed.setting.name.ends_with(".**") => {
             let key = entry.key().to_ascii_lowercase();
             let mut words = ["password", "secret", "token"].iter();
             words.any(|word| key.contains(word))
         }
-        Known::Setting(placed) => placed.setting.is_private(),
-        _ => false,
+        known => known.is_private(),
     });
     let spans: Vec<_> = secret.map(|(entry, _)| entry.value_span()).collect();
-    for span in spans {
-        view.hide(span);
-    }
+    view.hide(spans);
 }
 
 /// Finds keys whose value goes on in the next lines, which become names of their own. Returns the
 /// entries that are no settings: the broken ones and their stray lines.
-pub(in crate::config) fn broken_values(
-    view: &mut View,
-    known: &[Known],
-    findings: &mut Limited,
-) -> Vec<usize> {
+pub fn broken_values(view: &mut View, known: &[Known], findings: &mut Limited) -> Vec<usize> {
     let mut skipped = Vec::new();
     for (at, known_here) in known.iter().enumerate() {
         let Known::Setting(placed) = known_here else {
@@ -49,27 +40,23 @@ pub(in crate::config) fn broken_values(
         };
         let stray = stray_lines(view.entries(), known, at, placed);
         let lines = view.entries().get(stray.clone()).unwrap_or_default();
-        if lines.is_empty() {
+        let spans: Vec<_> = lines.iter().map(Entry::line_span).collect();
+        if spans.is_empty() {
             continue;
         }
-        let spans: Vec<_> = lines.iter().map(Entry::line_span).collect();
-        for span in spans {
-            view.hide(span);
-        }
-        let lines = view.entries().get(stray.clone()).unwrap_or_default();
-        if let Some(entry) = view.entry(at) {
-            findings.push(broken(view, entry, placed, lines));
-        }
+        view.hide(spans);
+        findings.extend(broken(view, at, placed, stray.clone()));
         skipped.push(at);
         skipped.extend(stray);
     }
     skipped
 }
 
-fn broken(view: &View, entry: &Entry, placed: &Placed, stray: &[Entry]) -> Finding {
+fn broken(view: &View, at: usize, placed: &Placed, stray: Range<usize>) -> Option<Finding> {
+    let (entry, stray) = view.entry(at).zip(view.entries().get(stray))?;
     let name = placed.name();
     let message = format!("the value of `{name}` ends here; its other lines are lost");
-    let joined = joined(view.document(), entry, stray);
+    let joined = joined(&view.document, entry, stray);
     let jwk = PublicJwk::parse(joined.expose()).ok();
     let is_private = placed.setting.is_private();
     let is_pem = entry.value().trim_start().starts_with("-----BEGIN");
@@ -84,18 +71,13 @@ fn broken(view: &View, entry: &Entry, placed: &Placed, stray: &[Entry]) -> Findi
         None if is_private => "write the key on one line, as `base64 -w0 key.jwk` prints it",
         None => "write the key on one line, as `jq -c . key.jwk` prints it",
     };
-    view.finding(Code::Cs0104, entry.value_span(), message)
-        .with_key(name)
-        .with_label("broken over several lines")
-        .with_help(help)
+    let found = view.finding(Code::Cs0104, entry.value_span(), message);
+    let found = found.with_label("broken over several lines");
+    Some(found.with_key(name).with_help(help))
 }
 
 /// Joins the lines of a value that goes on in the entries `stray`.
-pub(in crate::config) fn joined(
-    document: &Document,
-    entry: &Entry,
-    stray: &[Entry],
-) -> Secret<String> {
+pub fn joined(document: &Document, entry: &Entry, stray: &[Entry]) -> Secret<String> {
     let mut text = document.written(entry.value_span()).trim().to_owned();
     for line in stray {
         text.push_str(document.written(line.line_span()).trim());
@@ -104,29 +86,25 @@ pub(in crate::config) fn joined(
 }
 
 /// Finds the entries after `at` that are lines of its value.
-pub(in crate::config) fn stray_lines(
-    entries: &[Entry],
-    known: &[Known],
-    at: usize,
-    placed: &Placed,
-) -> Range<usize> {
+pub fn stray_lines(entries: &[Entry], known: &[Known], at: usize, placed: &Placed) -> Range<usize> {
     let start = at.saturating_add(1);
     let rest = entries.iter().zip(known).skip(start);
     let count = rest
         .take_while(|(entry, known)| !matches!(known, Known::Setting(_)) && is_stray(entry))
         .count();
     let value = entries.get(at).map(Entry::value).unwrap_or_default();
-    let whole = match placed.setting.takes() {
-        // Keys take long to read.
-        _ if count == 0 => true,
-        Takes::PublicKey => PublicJwk::parse(value).is_ok(),
-        Takes::PrivateKey => KeyMaterial::read(value.trim().as_bytes()).is_ok(),
-        _ => true,
-    };
-    if whole {
-        return at..at;
+    // Keys take long to read.
+    let is_broken = count > 0
+        && match placed.setting.takes {
+            Takes::PublicKey => PublicJwk::parse(value).is_err(),
+            Takes::PrivateKey => KeyMaterial::read(value.trim().as_bytes()).is_err(),
+            _ => false,
+        };
+    if is_broken {
+        start..start.saturating_add(count)
+    } else {
+        at..at
     }
-    start..start.saturating_add(count)
 }
 
 /// Returns `true` if a line looks like a part of JSON or of base64 rather than a setting.
@@ -140,56 +118,190 @@ fn is_stray(entry: &Entry) -> bool {
     !key.is_empty() && padding && key.chars().all(is_base64)
 }
 
-/// Reports what is wrong with the files as text, and what in them is recognised and not used.
-pub(in crate::config) fn check(
+/// Reports every entry that has a setting of ours among its later lines, and hides the private
+/// keys there.
+pub fn lost_settings(view: &mut View, known: &[Known], findings: &mut Limited) {
+    let entries = view.entries().iter();
+    let lost: Vec<_> = entries.map(|entry| lost(&view.document, entry)).collect();
+    view.hide(lost.iter().flatten().filter_map(|line| line.private));
+    for ((entry, known), lost) in view.entries().iter().zip(known).zip(&lost) {
+        match (known.used(), lost.first()) {
+            (Some(placed), first) if first.is_some() || names_ours(entry) => {
+                findings.add(Code::Cs0104, || by_ours(view, entry, placed));
+            }
+            (None, Some(lost)) => findings.add(Code::Cs0104, || by_another(view, entry, lost)),
+            _ => {}
+        }
+    }
+}
+
+/// A line with a setting of ours that is read as part of a value.
+struct Lost {
+    name: Span,
+    /// The rest of the line, if that is a private key.
+    private: Option<Span>,
+}
+
+/// Finds the settings of ours among the lines of `entry` after its first.
+fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
+    let span = entry.line_span();
+    let text = document.written(span);
+    let mut lost = Vec::new();
+    if !text.trim_end().contains(['\n', '\r']) {
+        return lost;
+    }
+    let mut start = span.start;
+    for line in text.split_inclusive(['\n', '\r']) {
+        let end = start.saturating_add(line.len());
+        // A line that begins with its backslash does not begin with its name.
+        let is_later = start > entry.key_span().start;
+        if let Some((length, claim)) = claim(line.trim()).filter(|_| is_later) {
+            let name = Span {
+                start: end.saturating_sub(line.trim_start().len()),
+                end: end
+                    .saturating_sub(line.trim_start().len())
+                    .saturating_add(length),
+            };
+            let value = Span {
+                start: name.end,
+                end,
+            };
+            let private = matches!(claim, Claim::Private).then_some(value);
+            lost.push(Lost { name, private });
+        }
+        start = end;
+    }
+    lost
+}
+
+/// Returns what the name at the start of `line` is to us, and how long it is as written.
+fn claim(line: &str) -> Option<(usize, Claim)> {
+    /// Longer than any name of ours with two map keys.
+    const LONGEST: usize = 1024;
+    let mut escaped = false;
+    let end = line.find(|character| {
+        let ends = !escaped && matches!(character, ' ' | '\t' | '\u{c}' | '=' | ':');
+        escaped = character == '\\' && !escaped;
+        ends
+    });
+    let length = end.unwrap_or(line.len());
+    let written = line.get(..length).filter(|name| name.len() <= LONGEST)?;
+    let unescaped = written
+        .contains('\\')
+        .then(|| Document::parse(Path::new(""), written));
+    let name = match &unescaped {
+        Some(document) => document.entries().first()?.key(),
+        None => written,
+    };
+    let claim = schema::claim(&Name::parse(name))?;
+    // Without a value it is one of ours only if nothing else can be meant.
+    let counts = end.is_some() || matches!(claim, Claim::Private | Claim::Strict);
+    counts.then_some((length, claim))
+}
+
+/// Reports a name of ours that is read as the value of a word before it: `export name=value`.
+pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
+    let (key, value) = (entry.key_span(), entry.value_span());
+    let between = view.document.written(Span {
+        start: key.end,
+        end: value.start,
+    });
+    if between.is_empty() || !between.trim().is_empty() {
+        return None;
+    }
+    let written = view.document.written(value);
+    let (length, claim) = claim(written)?;
+    let name = written.get(..length)?;
+    let span = Span {
+        end: value.start.saturating_add(length),
+        ..value
+    };
+    let message = format!(
+        "the name ends at the blank, so this sets {}",
+        quote(entry.key())
+    );
+    let found = view
+        .finding(Code::Cs0107, span, message)
+        .with_key(redact(name))
+        .with_help(format!("write {} at the start of its line", quote(name)));
+    Some(match claim {
+        Claim::Private => found.with_snippet(None),
+        Claim::Strict | Claim::Setting => found,
+    })
+}
+
+/// Returns `true` if a name of ours stands anywhere in a value of several lines.
+fn names_ours(entry: &Entry) -> bool {
+    let ours = ["ataccama.", "countersign."];
+    entry.escapes().continued && ours.iter().any(|prefix| entry.value().contains(prefix))
+}
+
+fn by_ours(view: &View, entry: &Entry, placed: &Placed) -> Finding {
+    let name = placed.name();
+    let message = format!("a backslash at the end of its line made the next line part of `{name}`");
+    view.finding(Code::Cs0104, entry.value_span(), message)
+        .with_key(name)
+        .with_help("remove the backslash")
+}
+
+fn by_another(view: &View, entry: &Entry, lost: &Lost) -> Finding {
+    let written = view.document.written(entry.key_span());
+    let first_line = written.split(['\n', '\r']).next().unwrap_or_default();
+    let message = format!(
+        "this setting is lost: a backslash at the end of the line before makes it part of {}",
+        quote(first_line.trim_end_matches('\\'))
+    );
+    view.finding(Code::Cs0104, lost.name, message)
+        .with_key(redact(view.document.written(lost.name)))
+        .with_label("not on its own line")
+        .with_help("remove the backslash at the end of the line before, or double it")
+}
+
+/// Reports what is wrong with the files as text, and with the settings in them as they are written.
+pub fn check(
     view: &View,
-    gathered: &Gathered,
-    question: &Question<'_>,
+    files: &[(&Path, &FileText)],
+    ours: &[(usize, Placed)],
     findings: &mut Limited,
 ) {
-    text(view, findings);
+    text(view, files, findings);
     let mut private_files = Vec::new();
-    for (at, placed) in &gathered.ours {
+    for (at, placed) in ours {
         let Some(entry) = view.entry(*at) else {
             continue;
         };
         value(view, entry, placed, findings);
-        let file = view.document().file_of_entry(*at);
+        let file = view.document.file_of_entry(*at);
         if placed.setting.is_private() && !private_files.contains(&file) {
             private_files.push(file);
-            permissions(view, file, entry.key_span(), findings);
-        }
-    }
-    if question.is_run() {
-        return;
-    }
-    for (at, setting) in &gathered.unused {
-        if let Some(entry) = view.entry(*at) {
-            let message = format!("this setting is not used: {}", setting.why_unused());
-            let found = view.finding(Code::Cs0305, entry.key_span(), message);
-            findings.push(found.with_key(redact(entry.key())));
+            findings.extend(files.get(file).and_then(|(path, text)| {
+                let (severity, message) = open_to_others(text.mode()?, "this private key")?;
+                let found = view.finding(Code::Cs0108, entry.key_span(), message);
+                let help = format!("run `chmod 600 {}`", path.display());
+                Some(found.with_severity(severity).with_help(help))
+            }));
         }
     }
 }
 
 /// Reports what is wrong with the text itself.
-fn text(view: &View, findings: &mut Limited) {
-    findings.extend(view.document().findings());
-    for file in view.files() {
-        if file.is_latin1 {
+fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
+    findings.extend(view.document.findings());
+    for (start, (_, text)) in view.document.file_starts().zip(files) {
+        if text.encoding() == Encoding::Latin1 {
             let message = "the file is not UTF-8 and is read as ISO-8859-1";
-            let found = view.about_file(file.start, Code::Cs0101, message);
+            let found = view.about_file(start, Code::Cs0101, message);
             let help = "save it as UTF-8, or write other characters as `\\uXXXX`";
             findings.push(found.with_severity(Severity::Note).with_help(help));
         }
-        if file.has_mark {
+        if text.has_mark() {
             let message =
                 "the file starts with a byte order mark, which Java makes part of the first name";
-            let found = view.about_file(file.start, Code::Cs0102, message);
+            let found = view.about_file(start, Code::Cs0102, message);
             findings.push(found.with_help("save it as UTF-8 without a byte order mark"));
         }
     }
-    for span in view.document().separators() {
+    for span in view.document.separators() {
         let message =
             "`#---` starts a new document for Spring; countersign reads the whole file as one";
         let found = view.finding(Code::Cs0305, *span, message);
@@ -197,33 +309,21 @@ fn text(view: &View, findings: &mut Limited) {
     }
 }
 
-/// Reports who else can read or write a file with a private key.
-fn permissions(view: &View, file: usize, private: Span, findings: &mut Limited) {
-    let mode = view.files().get(file).and_then(|file| file.mode);
-    if let Some((severity, who)) = mode.and_then(open_to_others) {
-        let path = view.document().path_at(private.start).display();
-        let mode = mode.unwrap_or_default();
-        let message = format!("{who} this private key (mode {mode:04o})");
-        let found = view.finding(Code::Cs0108, private, message);
-        let help = format!("run `chmod 600 {path}`");
-        findings.push(found.with_severity(severity).with_help(help));
-    }
-}
-
-/// Returns who else can read or write a file of this `mode`.
-pub(super) fn open_to_others(mode: u32) -> Option<(Severity, &'static str)> {
-    match (mode & 0o022, mode & 0o004) {
-        (0, 0) => None,
-        (0, _) => Some((Severity::Warning, "every user of this machine can read")),
-        _ => Some((Severity::Error, "other users can write")),
-    }
+/// Returns what is wrong where others can read or write `what` in a file of this `mode`.
+pub fn open_to_others(mode: u32, what: &str) -> Option<(Severity, String)> {
+    let (severity, who) = match (mode & 0o022, mode & 0o004) {
+        (0, 0) => return None,
+        (0, _) => (Severity::Warning, "every user of this machine can read"),
+        _ => (Severity::Error, "other users can write"),
+    };
+    Some((severity, format!("{who} {what} (mode {mode:04o})")))
 }
 
 /// Reports blanks, comments and backslashes in the value of a setting of ours.
 fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
     let value = entry.value();
     let kept = value.trim_end_matches([' ', '\t', '\u{c}']);
-    let is_key = matches!(placed.setting.takes(), Takes::PublicKey | Takes::PrivateKey);
+    let is_key = matches!(placed.setting.takes, Takes::PublicKey | Takes::PrivateKey);
     let comment = [" #", "\t#"].iter().find_map(|mark| value.find(mark));
     let blanks = match comment.filter(|_| !is_key) {
         Some(at) => Some((
@@ -258,25 +358,20 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
 
 /// Reports that a module without its own key cannot run. A file that only names trusted deployments may
 /// be a part of one that a person wants to have checked: a warning then.
-pub(in crate::config) fn no_key(
-    view: &View,
-    gathered: &Gathered,
-    question: &Question<'_>,
-) -> Finding {
-    if gathered.ours.is_empty() {
+pub fn no_key(view: &View, ours: &[(usize, Placed)], question: &Question) -> Finding {
+    if ours.is_empty() {
         let message = format!(
             "no countersign or Ataccama identity settings found in this file{}",
-            looks_like(view)
+            looks_like(view.document.text())
         );
         let help = "use the module's `etc/application.properties`";
         return view.about_file(0, Code::Cs0301, message).with_help(help);
     }
-    let message = format!(
-        "this module has no key of its own: `{}` is missing",
-        keys::OWN
-    );
-    let mut ours = gathered.ours.iter();
-    let is_part = ours.all(|(_, placed)| placed.name().starts_with(DEPLOYMENTS));
+    let own = keys::OWN;
+    let message = format!("this module has no key of its own: `{own}` is missing");
+    let is_part = ours
+        .iter()
+        .all(|(_, placed)| placed.name().starts_with(DEPLOYMENTS));
     let severity = if is_part {
         question.strict()
     } else {
@@ -284,12 +379,12 @@ pub(in crate::config) fn no_key(
     };
     view.about_file(0, Code::Cs0301, message)
         .with_severity(severity)
-        .with_key(keys::OWN)
+        .with_key(own)
         .with_help("`countersign pair` makes a key and writes it")
 }
 
 /// Reports a file whose bytes are no text, or returns why it cannot be read at all.
-pub(in crate::config) fn no_text(error: ReadError) -> Result<Finding, ReadError> {
+pub fn no_text(error: ReadError) -> Result<Finding, ReadError> {
     let Some((line, column)) = error.fault().no_text() else {
         return Err(error);
     };
@@ -299,37 +394,23 @@ pub(in crate::config) fn no_text(error: ReadError) -> Result<Finding, ReadError>
     Ok(found.with_help("save it as UTF-8 text; Java reads a file of settings byte by byte"))
 }
 
-fn looks_like(view: &View) -> &'static str {
-    let text = view.document().text();
+fn looks_like(text: &str) -> &'static str {
     let mut lines = text.lines();
-    match text.trim_start().get(..1) {
-        Some("<") => "; it looks like HTML or XML",
-        Some("{" | "[") => "; it looks like JSON",
-        _ if text.trim_start().starts_with("---") => "; it looks like YAML, which is not read",
-        _ if lines.any(|line| line.trim_end() == "ataccama:") => {
-            "; it looks like YAML, which is not read"
-        }
-        _ => "",
+    let start = text.trim_start();
+    if start.starts_with('<') {
+        "; it looks like HTML or XML"
+    } else if start.starts_with(['{', '[']) {
+        "; it looks like JSON"
+    } else if start.starts_with("---") || lines.any(|line| line.trim_end() == "ataccama:") {
+        "; it looks like YAML, which is not read"
+    } else {
+        ""
     }
 }
 
 /// Returns `true` if a private key stands in `text`, the content of a settings file.
 pub fn holds_private_key(text: &str) -> bool {
     let document = Document::parse(Path::new(""), text);
-    let mut names = document.entries().iter().map(Entry::key);
-    names.any(|name| {
-        let known = schema::find(&Name::parse(name));
-        matches!(known, Known::Setting(placed) if placed.setting.is_private())
-    })
-}
-
-/// Lists the entries with foreign names.
-pub(in crate::config) fn ignored(view: &View, gathered: &Gathered) -> Vec<Ignored> {
-    let entries = gathered.ignored.iter().filter_map(|at| view.entry(*at));
-    entries
-        .map(|entry| Ignored {
-            origin: view.document().origin(entry.key_span().start),
-            name: redact_name(entry.key()),
-        })
-        .collect()
+    let mut entries = document.entries().iter();
+    entries.any(|entry| schema::find(&Name::parse(entry.key())).is_private())
 }

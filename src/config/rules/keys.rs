@@ -11,7 +11,7 @@ use crate::jose::{
 };
 use crate::properties::Sourced;
 
-pub(in crate::config) const OWN: &str = "ataccama.authentication.internal.jwt.generator.key";
+pub const OWN: &str = "ataccama.authentication.internal.jwt.generator.key";
 
 const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or make a key with `countersign key gen --out key.jwk`";
 const IMPORT: &str = "import it with `countersign key import FILE --out key.jwk`, then write the output of `base64 -w0 key.jwk`";
@@ -28,7 +28,7 @@ struct Fault(Code, String, &'static str);
 
 /// Reads the private key in the setting `name`, and reports what is wrong or unusual with it;
 /// `None` if there is none.
-pub(in crate::config) fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
+pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
     let at = reader.raw(name, &[])?.clone();
     let text = Zeroizing::new(at.text().trim().to_owned());
     match material(&text) {
@@ -72,23 +72,24 @@ fn unusable(why: &str) -> Fault {
 }
 
 fn material(text: &str) -> Result<(KeyMaterial, KeyFormat), Fault> {
-    let starts = |prefix: &str| {
-        let start = text.get(..prefix.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
     // The first characters show what stands there instead of a key.
     Err(match text {
         "" => other("nothing", MAKE),
         _ if text.contains("${") => other("a placeholder", VARIABLE),
         _ if text.starts_with('<') => other("the placeholder of a template", MAKE),
-        _ if starts("crypted:") || starts("ENC(") => other("an encrypted value", MAKE),
-        _ if starts("file:") => other("a file name", MAKE),
-        _ if starts("-----BEGIN") => other("PEM", IMPORT),
+        _ if starts(text, "crypted:") || starts(text, "ENC(") => other("an encrypted value", MAKE),
+        _ if starts(text, "file:") => other("a file name", MAKE),
+        _ if starts(text, "-----BEGIN") => other("PEM", IMPORT),
         _ if !text.starts_with('{') && text.contains(char::is_whitespace) => {
             other("a text with blanks in it", ONE_LINE)
         }
         _ => return KeyMaterial::read(text.as_bytes()).map_err(|error| refused(&error)),
     })
+}
+
+fn starts(text: &str, prefix: &str) -> bool {
+    let start = text.get(..prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 fn refused(error: &KeyError) -> Fault {
@@ -125,12 +126,12 @@ fn report_unusual(
 }
 
 /// Notes that the `member` of a JWK is absent.
-pub(super) fn absent(member: &str, present: bool) -> Option<String> {
+pub fn absent(member: &str, present: bool) -> Option<String> {
     (!present).then(|| format!("`{member}` is absent"))
 }
 
 /// Notes that a key has another name than the SHA-256 of it; `what` is where the name stands.
-pub(super) fn other_name(key_id: &KeyId, key: &VerifyingKey, what: &str) -> Option<String> {
+pub fn other_name(key_id: &KeyId, key: &VerifyingKey, what: &str) -> Option<String> {
     let computed = key.fingerprint().to_string();
     let kind = match key_id.as_str() {
         name if name == computed => return None,
@@ -142,7 +143,7 @@ pub(super) fn other_name(key_id: &KeyId, key: &VerifyingKey, what: &str) -> Opti
     ))
 }
 
-pub(super) fn unusual(reader: &mut Reader<'_>, at: &Sourced, what: &str, notes: Vec<String>) {
+pub fn unusual(reader: &mut Reader<'_>, at: &Sourced, what: &str, notes: Vec<String>) {
     for note in notes {
         let message = format!("{what} is unusual: {note}");
         reader.report(Code::Cs0205, at, message, "nothing has to be done");
@@ -150,12 +151,7 @@ pub(super) fn unusual(reader: &mut Reader<'_>, at: &Sourced, what: &str, notes: 
 }
 
 /// Reports a key that is published in the vendor's guide.
-pub(super) fn report_published(
-    reader: &mut Reader<'_>,
-    key: &VerifyingKey,
-    at: &Sourced,
-    what: &str,
-) {
+pub fn report_published(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Sourced, what: &str) {
     if published(key.fingerprint()) {
         let message = format!("{what} is printed in the vendor's guide, so it is not secret");
         let found = reader.finding(Code::Cs0209, at, message);

@@ -1,17 +1,17 @@
 //! `countersign.deployments.<name>.tls-keys`, and what TLS needs to know before a module runs.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 
 use zeroize::Zeroizing;
 
-use crate::config::options::Options;
-use crate::config::parts::{ReadDeployment, ReadPin};
+use crate::config::parts::{ReadDeployment, ReadPin, Side};
 use crate::config::read::Reader;
+use crate::config::settings::Options;
 use crate::diagnostic::{Code, Severity, quote};
-use crate::grpc::tls::{ClientAuth, PemFile, TlsError};
-use crate::properties::Sourced;
+use crate::grpc::tls::{ClientAuth, ClientTlsOptions, PemFile, TlsError};
+use crate::properties::{self, Sourced};
 
 use super::file::open_to_others;
 
@@ -19,11 +19,10 @@ const FINGERPRINT: &str = "countersign.deployments.<name>.tls-keys.<key>.fingerp
 const PAIR: &str = "`countersign pair --tls` pins both sides' certificates";
 
 /// Reads the pins of `deployment`.
-pub(super) fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
-    let names = reader.names_at(&["countersign", "deployments", deployment, "tls-keys"]);
-    let pins = names.into_iter().filter_map(|key| {
-        let keys = [deployment.to_owned(), key];
-        let (fingerprint, at) = reader.parsed(FINGERPRINT, &keys, |text| {
+pub fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
+    let names = reader.names("countersign.deployments.<name>.tls-keys", &[deployment]);
+    let pins = names.iter().filter_map(|key| {
+        let (fingerprint, at) = reader.parsed(FINGERPRINT, &[deployment, key], |text| {
             let why = "is not a fingerprint: the SHA-256 of a certificate's public key, 43 base64url characters";
             text.parse().map_err(|_error| why.to_owned())
         })?;
@@ -34,17 +33,12 @@ pub(super) fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
 
 /// Reports files that cannot be used, pins that leave open who is who, and connections that would
 /// trust no peer, or go without the TLS that a pin asks for.
-pub(in crate::config) fn check(
-    reader: &mut Reader<'_>,
-    options: &Options,
-    deployments: &[ReadDeployment],
-) {
+pub fn check(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
     files(reader, options);
     ambiguous(reader, options, deployments);
     clients_accepted(reader, options, deployments);
-    for connection in options.tls.clients.keys() {
-        let connections = &options.client.connections;
-        let named = connections.iter().find(|named| named.name == *connection);
+    for (connection, side) in &options.tls.clients {
+        let named = options.client.connection(connection);
         let chosen = named.and_then(|named| named.deployment.as_ref());
         for read in deployments {
             let is_meant = read.deployment.as_ref().is_some_and(|known| match chosen {
@@ -52,7 +46,7 @@ pub(in crate::config) fn check(
                 None => known.module.as_str() == connection,
             });
             if is_meant {
-                trusted(reader, options, connection, read);
+                trusted(reader, side, connection, read);
             }
         }
     }
@@ -60,34 +54,35 @@ pub(in crate::config) fn check(
 
 /// Reports files of certificates and keys that cannot be used, each setting once.
 fn files(reader: &mut Reader<'_>, options: &Options) {
-    let server = options.tls.server.options.as_ref();
+    let server = options.tls.server.options.iter();
+    let server = server.map(|server| (Some(&server.own), server.trust.as_ref()));
     let clients = options.tls.clients.values();
-    let clients: Vec<_> = clients.filter_map(|side| side.options.as_ref()).collect();
+    let clients = clients.filter_map(|side| side.options.as_ref());
+    let clients = clients.map(|client| (client.own.as_ref(), client.trust.as_ref()));
     let mut seen = BTreeSet::new();
-    let own = server.map(|server| &server.own).into_iter();
-    for files in own.chain(clients.iter().filter_map(|client| client.own.as_ref())) {
-        let chain = &files.cert_chain;
-        if !reader.question.assumed.contains(&chain.path) && seen.insert(&chain.setting) {
-            if let Err(error) = files.check() {
-                unusable(reader, &error);
-            }
+    for (own, trust) in server.chain(clients) {
+        if let Some(files) = own
+            && !reader.question.assumed.contains(&files.cert_chain.path)
+            && seen.insert(&files.cert_chain.setting)
+        {
+            unusable(reader, files.check().err());
             readable_by_others(reader, &files.private_key);
         }
-    }
-    let trusted = clients.iter().filter_map(|client| client.trust.as_ref());
-    for file in trusted.chain(server.and_then(|server| server.trust.as_ref())) {
-        if seen.insert(&file.setting)
-            && let Err(error) = file.check_trusted()
-        {
-            unusable(reader, &error);
+        if let Some(file) = trust.filter(|file| seen.insert(&file.setting)) {
+            unusable(reader, file.check_trusted().err());
         }
     }
 }
 
 /// Reports a file that cannot be used. In a check, whose file may be a copy from another machine,
 /// one that does not exist is a warning.
-fn unusable(reader: &mut Reader<'_>, error: &TlsError) {
-    let Some(file) = error.file() else { return };
+fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
+    let Some((error, file)) = error
+        .as_ref()
+        .and_then(|error| Some((error, error.file()?)))
+    else {
+        return;
+    };
     let at = place(reader, &file.setting);
     if let TlsError::NoPrivateKey(file)
     | TlsError::Pem { file, .. }
@@ -128,38 +123,27 @@ fn is_encrypted(file: &PemFile) -> bool {
 }
 
 /// Reports a private key that others may read or change.
-#[cfg(unix)]
 fn readable_by_others(reader: &mut Reader<'_>, file: &PemFile) {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let Ok(about) = std::fs::metadata(&file.path) else {
-        return;
-    };
-    let mode = about.permissions().mode() & 0o777;
-    if let Some((severity, who)) = open_to_others(mode) {
-        let at = place(reader, &file.setting);
-        let path = file.path.display();
-        let message = format!("{who} the private key in `{path}` (mode {mode:04o})");
-        let found = reader.finding(Code::Cs0108, &at, message);
+    let path = file.path.display();
+    let about = fs::metadata(&file.path).ok();
+    let mode = about.and_then(|about| properties::mode(&about));
+    let what = format!("the private key in `{path}`");
+    if let Some((severity, message)) = mode.and_then(|mode| open_to_others(mode & 0o777, &what)) {
+        let found = reader.finding(Code::Cs0108, &place(reader, &file.setting), message);
         let help = format!("run `chmod 600 {path}`");
         reader.push(found.with_severity(severity).with_help(help));
     }
 }
 
-#[cfg(not(unix))]
-fn readable_by_others(_: &mut Reader<'_>, _: &PemFile) {}
-
 /// Finds the value of a setting by its full name.
 fn place(reader: &Reader<'_>, setting: &str) -> Sourced {
-    let path: Vec<_> = setting.split('.').collect();
-    let here = reader.value_at(&path).cloned();
-    here.unwrap_or_else(|| reader.first_below(&path))
+    reader.place(&setting.split('.').collect::<Vec<_>>())
 }
 
 /// Reports pins of the module's own certificate, and those that several deployments have.
 fn ambiguous(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
-    let own = options.tls.server.options.as_ref();
-    let own = own.and_then(|server| server.own.fingerprint().ok());
+    let server = options.tls.server.options.as_ref();
+    let own = server.and_then(|server| server.own.fingerprint().ok());
     let mut seen: Vec<(&str, &ReadPin)> = Vec::new();
     for read in deployments {
         for pin in &read.pins {
@@ -182,7 +166,7 @@ fn ambiguous(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDepl
 /// Reports a server that requires client certificates and would accept none.
 fn clients_accepted(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
     let side = &options.tls.server;
-    let (Some(server), Some(at)) = (&side.options, &side.at) else {
+    let Some((server, at)) = side.options.as_ref().zip(side.at.as_ref()) else {
         return;
     };
     let has_pins = deployments.iter().any(|read| !read.pins.is_empty());
@@ -199,27 +183,21 @@ fn clients_accepted(reader: &mut Reader<'_>, options: &Options, deployments: &[R
 /// TLS although its certificate is pinned.
 fn trusted(
     reader: &mut Reader<'_>,
-    options: &Options,
+    side: &Side<ClientTlsOptions>,
     connection: &str,
     deployment: &ReadDeployment,
 ) {
-    let Some(side) = options.tls.clients.get(connection) else {
-        return;
-    };
     let name = quote(&deployment.name);
-    match (&side.options, deployment.pins.first()) {
-        (Some(client), None) if client.trust.is_none() => {
-            let Some(at) = &side.at else { return };
-            let settings = &client.settings;
-            let error = TlsError::NothingTrusted {
-                callee: format!("deployment {name}"),
-                settings: settings.clone(),
-            };
+    match (&side.options, &side.at, deployment.pins.first()) {
+        (Some(client), Some(at), None) if client.trust.is_none() => {
+            let settings = client.settings.clone();
+            let key = format!("{settings}.trust-cert-collection");
+            let callee = format!("deployment {name}");
+            let error = TlsError::NothingTrusted { callee, settings };
             let found = reader.finding(Code::Cs0306, at, error.to_string());
-            let found = found.with_key(format!("{settings}.trust-cert-collection"));
-            reader.push(found.with_help(PAIR));
+            reader.push(found.with_key(key).with_help(PAIR));
         }
-        (None, Some(pin)) if !side.on => {
+        (None, _, Some(pin)) if !side.on => {
             let message = format!(
                 "the certificate of {name} is pinned, but connection `{connection}` would call it without TLS"
             );

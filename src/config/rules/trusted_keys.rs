@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::config::parts::{OwnKey, ReadDeployment, ReadKey};
 use crate::config::read::Reader;
 use crate::config::schema;
-use crate::config::view::{Part, add_public_parts, finding};
+use crate::config::view::{Part, add_public_parts};
 use crate::diagnostic::{Code, Public, quote, quote_except, redact_except};
 use crate::jose::{JwkError, JwkProblem, KeyId, PublicJwk, missing_quotes, repair};
 use crate::properties::Sourced;
@@ -13,6 +13,7 @@ use crate::trust::TrustedKey;
 
 use super::keys;
 
+const KEY: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
 const FINGERPRINT: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.fingerprint";
 const CONTENT: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.content";
@@ -20,14 +21,15 @@ const REVOKED: &str = "ataccama.one.platform.deployments.<name>.security.jwt-key
 const COPY: &str = "JSON on one line, without `d` and `use`";
 
 /// Reads the key `name` of `deployment`; `None` if something required is missing or wrong.
-pub(super) fn read(reader: &mut Reader<'_>, deployment: &str, name: &str) -> Option<ReadKey> {
-    let keys = [deployment.to_owned(), name.to_owned()];
-    let revoked = reader.switch(REVOKED, &keys);
-    let fingerprint = required(reader, FINGERPRINT, &keys);
-    let content = required(reader, CONTENT, &keys);
+pub fn read(reader: &mut Reader<'_>, deployment: &str, name: &str) -> Option<ReadKey> {
+    let keys = &[deployment, name];
+    let revoked = reader.switch(REVOKED, keys);
+    let fingerprint = required(reader, FINGERPRINT, keys);
+    let content = required(reader, CONTENT, keys);
     let named = fingerprint.and_then(|_| {
-        let parse = |text: &str| KeyId::new(text).map_err(|why| format!("is not a key id: {why}"));
-        reader.parsed(FINGERPRINT, &keys, parse)
+        reader.parsed(FINGERPRINT, keys, |text| {
+            KeyId::new(text).map_err(|why| format!("is not a key id: {why}"))
+        })
     });
     let jwk = public_key(reader, content.as_ref()?);
     let (key_id, at) = named?;
@@ -47,24 +49,20 @@ pub(super) fn read(reader: &mut Reader<'_>, deployment: &str, name: &str) -> Opt
             revoked,
         },
         at,
-        revoked_at: reader.raw(REVOKED, &keys).cloned(),
+        revoked_at: reader.raw(REVOKED, keys).cloned(),
     })
 }
 
 /// Returns a value that must not be empty, or reports that it is missing.
-fn required(reader: &mut Reader<'_>, name: &str, keys: &[String; 2]) -> Option<Sourced> {
+fn required(reader: &mut Reader<'_>, name: &str, keys: &[&str; 2]) -> Option<Sourced> {
     let value = reader.text(name, keys);
     if value.as_ref().is_some_and(|value| !value.text().is_empty()) {
         return value;
     }
-    let mut path = schema::path(name, keys);
-    let setting = path.join(".");
+    let setting = schema::path(name, keys).join(".");
     let [_, key] = keys;
-    let message = format!(
-        "key {} has no `{}`",
-        quote(key),
-        path.pop().unwrap_or_default()
-    );
+    let (_, member) = name.rsplit_once('.')?;
+    let message = format!("key {} has no `{member}`", quote(key));
     let help = format!("add `{setting}=`, copied from the peer's key");
     match value {
         Some(value) if name == CONTENT => {
@@ -75,11 +73,7 @@ fn required(reader: &mut Reader<'_>, name: &str, keys: &[String; 2]) -> Option<S
         Some(value) => reader.report(Code::Cs0301, &value, message, help),
         // A placeholder that cannot be resolved is reported already.
         None if reader.is_set(name, keys) => {}
-        None => {
-            let at = reader.first_below(&path);
-            let found = finding(reader.view(), Code::Cs0301, &at, Part::Name, message);
-            reader.push(found.with_key(setting).with_help(help));
-        }
+        None => reader.report_below(Code::Cs0301, (KEY, name), keys, message, help),
     }
     None
 }
@@ -89,8 +83,7 @@ fn public_key(reader: &mut Reader<'_>, value: &Sourced) -> Option<PublicJwk> {
     match &parsed {
         Ok(jwk) if jwk.unescaped => {
             let message = "the quotes of this key are escaped with backslashes";
-            let found = reader.finding(Code::Cs0110, value, message);
-            reader.push(found);
+            reader.push(reader.finding(Code::Cs0110, value, message));
         }
         Ok(_) => {}
         Err(error) => refused(reader, value, error),
@@ -103,8 +96,12 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
     let setting = value.setting().unwrap_or_default();
     let repaired = repair(value.text());
     let reparsed = repaired.as_deref().map(PublicJwk::parse);
-    let is_private = |error: &JwkError| matches!(error.problem(), JwkProblem::PrivatePart);
-    if is_private(error) || matches!(&reparsed, Some(Err(error)) if is_private(error)) {
+    let again = reparsed.as_ref().and_then(|read| read.as_ref().err());
+    let is_private = [Some(error), again]
+        .into_iter()
+        .flatten()
+        .any(|error| matches!(error.problem(), JwkProblem::PrivatePart));
+    if is_private {
         let message = format!("`{setting}` holds a private key: it has the member `d`");
         let found = reader.finding(Code::Cs0203, value, message);
         let help = "treat the key as leaked: make a new one for the peer, and put only its public part here, without `d` and `use`";
@@ -116,7 +113,7 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
         _ => Part::Value,
     };
     let message = format!("`{setting}` is not a valid public P-256 JWK: {error}");
-    let mut found = finding(reader.view(), Code::Cs0201, value, part, message);
+    let mut found = reader.view.about(Code::Cs0201, value, part, message);
     if let [_, more @ ..] = missing_quotes(value.text()).as_slice() {
         let columns = more.iter().map(|at| reader.column(value, *at));
         let columns = columns.collect::<Vec<_>>().join(", ");
@@ -165,7 +162,7 @@ fn fits(reader: &mut Reader<'_>, at: &Sourced, key_id: &KeyId, jwk: &PublicJwk) 
     } else {
         &*format!("the SHA-256 of that key is `{computed}`")
     };
-    let public = reader.view().public();
+    let public = reader.view.public();
     let message = format!(
         "`fingerprint` is {}, but {what} is {}; {equals}",
         quote_except(configured, public),
@@ -181,17 +178,13 @@ fn fits(reader: &mut Reader<'_>, at: &Sourced, key_id: &KeyId, jwk: &PublicJwk) 
 }
 
 /// Reports keys and key ids that stand in two places, and the own key among the trusted ones.
-pub(in crate::config) fn ambiguous(
-    reader: &mut Reader<'_>,
-    own: Option<&OwnKey>,
-    deployments: &[ReadDeployment],
-) {
+pub fn ambiguous(reader: &mut Reader<'_>, own: Option<&OwnKey>, deployments: &[ReadDeployment]) {
     let mut by_key = HashMap::new();
     let mut by_id = HashMap::new();
     for ReadKey { trusted, at, .. } in deployments.iter().flat_map(|read| &read.keys) {
-        let is_own =
-            |own: &&OwnKey| *own.key.verifying_key() == trusted.key || own.key_id == trusted.key_id;
-        if let Some(own) = own.filter(is_own) {
+        let is_own = own
+            .filter(|own| *own.key.verifying_key() == trusted.key || own.key_id == trusted.key_id);
+        if let Some(own) = is_own {
             let message = format!(
                 "this is the module's own key; its private part is at {}",
                 own.at.origin()

@@ -2,7 +2,7 @@
 //! between its parts, or it has a typing mistake.
 
 use super::setting::STRICT;
-use super::table::{ROWS, claim};
+use super::table::{claim, strict_family, used};
 use crate::properties::name::{Name, distance_up_to, uniform};
 
 /// What no other program's names have.
@@ -10,7 +10,7 @@ const DEPLOYMENT_PART: &str = ".security.jwtkeys.";
 
 /// Finds what is meant by a name of ours with marks around it, with underscores for its dots,
 /// without one of its first segments, or with a typing mistake.
-pub(super) fn meant(name: &Name<'_>) -> Option<String> {
+pub fn meant(name: &Name<'_>) -> Option<String> {
     let written = name.written();
     bare(&written)
         .or_else(|| with_underscores(&written))
@@ -32,28 +32,13 @@ fn with_underscores(written: &str) -> Option<String> {
     if written.contains('.') || !written.contains('_') {
         return None;
     }
-    let written = uniform(written);
-    let joined = |name: &str| uniform(name).replace('.', "");
-    let [vendor @ .., own] = STRICT;
-    if let Some(prefix) = vendor.iter().find(|p| written.starts_with(&joined(p))) {
+    let joined = uniform(written);
+    if let Some(prefix) = strict_family(&joined) {
         return Some(format!("{prefix}.…"));
     }
-    let mut used = ROWS.iter().filter(|row| row.setting.is_used());
-    if written.starts_with(own) {
-        let family = |name: &str| {
-            let end = name
-                .match_indices('.')
-                .nth(1)
-                .map_or(name.len(), |(at, _)| at);
-            joined(name.get(..end).unwrap_or(name))
-        };
-        let mut ours = used.filter(|row| row.setting.name().starts_with(own));
-        let meant = ours.any(|row| written.starts_with(&family(row.setting.name())));
-        return meant.then(|| format!("{own}.…"));
-    }
-    let meant =
-        used.find(|row| matches!(row.uniform.as_slice(), [whole] if joined(whole) == written));
-    meant.map(|row| row.setting.name().to_owned())
+    let mut whole = used().filter(|setting| !setting.name.contains('<'));
+    let meant = whole.find(|setting| uniform(setting.name).replace('.', "") == joined);
+    meant.map(|setting| setting.name.to_owned())
 }
 
 /// Puts back one of the first segments of our vendor prefixes. The last is what they are known by.
@@ -62,16 +47,11 @@ fn without_a_segment(uniform: &str) -> Option<String> {
         return Some(format!("{}.…", STRICT.first()?));
     }
     let prefix = STRICT.iter().find(|prefix| {
-        let segments: Vec<_> = prefix.split('.').collect();
-        let last = segments.len().saturating_sub(1);
+        let last = prefix.matches('.').count();
         (0..last).any(|left_out| {
             let mut parts = uniform.split('.');
-            let kept = segments
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| *at != left_out);
-            kept.map(|(_, part)| *part)
-                .all(|part| parts.next() == Some(part))
+            let mut kept = prefix.split('.').enumerate();
+            kept.all(|(at, part)| at == left_out || parts.next() == Some(part))
                 && parts.next().is_some()
         })
     })?;
@@ -98,10 +78,8 @@ fn near_miss(name: &Name<'_>) -> Option<String> {
             return Some(format!("{prefix}.…"));
         }
     }
-    let mut used = ROWS.iter().filter(|row| row.setting.is_used());
-    let meant = used.find(|row| is_nearly(&row.uniform, &written))?;
-    let keys = meant.pattern.keys_of(name);
-    Some(meant.pattern.with_keys(&keys))
+    let meant = used().find(|setting| is_nearly(&setting.uniform, &written))?;
+    Some(meant.pattern.with_keys(&meant.pattern.keys_of(name)))
 }
 
 /// Returns `true` if `written` is one letter off a name whose literal parts are `parts`.

@@ -1,17 +1,28 @@
 //! What the table of settings says about one setting.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::properties::Path;
 use crate::properties::bind::TimeUnit;
+use crate::properties::name::{Match, Pattern, uniform};
 
-/// One setting: its name, what it takes, and its default.
-#[derive(Clone, Debug)]
+/// One setting: its name, what it takes, and its default; ready to be compared with names.
+#[derive(Debug)]
 pub struct Setting {
-    name: String,
-    takes: Takes,
-    fallback: Fallback,
-    same_as: Option<String>,
-    why_unused: &'static str,
+    /// The name, with map keys in angle brackets.
+    pub name: &'static str,
+    /// The name it is kept under: its own, or that of the setting it is another spelling of.
+    pub canonical: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// Its default.
+    pub fallback: Fallback,
+    pub pattern: Pattern,
+    /// The parts between the map keys, in the form in which spellings agree.
+    pub uniform: Vec<String>,
+    /// Whether every name below it is meant too.
+    pub open: bool,
 }
 
 /// What a setting takes.
@@ -36,8 +47,8 @@ pub enum Takes {
     PublicKey,
     /// A private key: never shown, never copied.
     PrivateKey,
-    /// Recognised, and of no effect here.
-    Unused,
+    /// Recognised, and of no effect here: why.
+    Unused(&'static str),
 }
 
 /// The default of a setting.
@@ -51,57 +62,45 @@ pub enum Fallback {
     PerModule(&'static str, &'static str),
 }
 
+/// Where the vendor's part of the settings names the trusted deployments.
+pub const DEPLOYMENTS: &str = "ataccama.one.platform.deployments";
+
 /// Names under which an unknown one is an error.
-pub(in crate::config) const STRICT: [&str; 3] = [
-    "ataccama.one.platform.deployments",
+pub const STRICT: [&str; 3] = [
+    DEPLOYMENTS,
     "ataccama.authentication.internal.jwt",
     "countersign",
 ];
 
 impl Setting {
-    pub(super) fn new(name: String, takes: Takes, fallback: Fallback) -> Self {
+    /// Makes the setting `name`, which is kept as `canonical`; an end `.**` stands for every name below.
+    pub fn new(
+        name: &'static str,
+        canonical: &'static str,
+        takes: Takes,
+        fallback: Fallback,
+    ) -> Self {
+        let (shape, open) = match name.strip_suffix(".**") {
+            Some(prefix) => (prefix, true),
+            None => (name, false),
+        };
+        let parts = shape.split('<');
         Self {
             name,
+            canonical,
             takes,
             fallback,
-            same_as: None,
-            why_unused: "",
+            pattern: Pattern::new(shape),
+            uniform: parts
+                .map(|part| uniform(part.split_once('>').map_or(part, |(_, rest)| rest)))
+                .collect(),
+            open,
         }
-    }
-
-    pub(super) fn same_as(mut self, name: &str) -> Self {
-        self.same_as = Some(name.to_owned());
-        self
-    }
-
-    pub(super) fn unused_because(mut self, why: &'static str) -> Self {
-        self.why_unused = why;
-        self
-    }
-
-    /// Returns the name, with map keys in angle brackets.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns what it takes.
-    pub fn takes(&self) -> Takes {
-        self.takes
-    }
-
-    /// Returns its default.
-    pub fn fallback(&self) -> Fallback {
-        self.fallback
-    }
-
-    /// Returns why it has no effect here; empty if it has one.
-    pub fn why_unused(&self) -> &'static str {
-        self.why_unused
     }
 
     /// Returns `true` if it has an effect here.
     pub fn is_used(&self) -> bool {
-        !matches!(self.takes, Takes::Unused)
+        !matches!(self.takes, Takes::Unused(_))
     }
 
     /// Returns `true` if its value is a private key.
@@ -118,8 +117,56 @@ impl Setting {
         self.is_used() && (is_part || is_strict || self.name == "server.address")
     }
 
-    /// Returns the name it is kept under: its own, or that of the setting it is a spelling of.
-    pub(in crate::config) fn canonical(&self) -> &str {
-        self.same_as.as_ref().unwrap_or(&self.name)
+    /// Puts it where `found` has it; `None` if more than a list's index follows its name.
+    pub fn placed(&'static self, found: &Match) -> Option<Placed> {
+        let index = match found.rest.as_slice() {
+            [] => None,
+            [index] if matches!(self.takes, Takes::List) => Some(index.clone()),
+            _ => return None,
+        };
+        let keys = found.keys.iter().cloned().map(Cow::Owned);
+        Some(Placed {
+            setting: self,
+            path: filled(self.canonical, keys, Cow::Borrowed).collect(),
+            // `roles[]` is `roles` to Spring.
+            index: index.filter(|index| !index.is_empty()),
+        })
+    }
+}
+
+/// Cuts `name` into segments, with `keys` for its map keys.
+pub fn filled<'n, T: Default>(
+    name: &'n str,
+    keys: impl IntoIterator<Item = T>,
+    literal: fn(&'n str) -> T,
+) -> impl Iterator<Item = T> {
+    let mut keys = keys.into_iter();
+    name.split('.')
+        .map(move |segment| match segment.strip_prefix('<') {
+            Some(_) => keys.next().unwrap_or_default(),
+            None => literal(segment),
+        })
+}
+
+/// A setting at its place: map keys filled in.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub setting: &'static Setting,
+    /// The canonical name, cut into segments, with the map keys as written.
+    pub path: Path,
+    /// The list index, as written.
+    pub index: Option<String>,
+}
+
+impl Placed {
+    /// Returns `true` if it is at `path` or below.
+    pub fn is_below(&self, path: &[&str]) -> bool {
+        let start = self.path.get(..path.len());
+        start.is_some_and(|start| start == path)
+    }
+
+    /// Returns the canonical name.
+    pub fn name(&self) -> String {
+        self.path.join(".")
     }
 }

@@ -26,21 +26,30 @@ fn loaded(
 fn settings_of_a_minimal_file_have_the_defaults() {
     let settings = loaded(&good(), &[], &[]).unwrap();
 
-    assert_eq!(settings.server.port, 8531);
-    assert_eq!(settings.server.http_port, 8031);
-    assert_eq!(settings.server.address, Ipv4Addr::LOCALHOST);
-    assert_eq!(settings.server.options.max_message_bytes, 4 << 20);
-    assert_eq!(settings.policy, crate::token::Policy::default());
-    assert_eq!(settings.monitor.checker_timeout, Duration::from_millis(200));
+    assert_eq!(settings.options.server.port, 8531);
+    assert_eq!(settings.options.server.http_port, 8031);
+    assert_eq!(settings.options.server.address, Ipv4Addr::LOCALHOST);
+    assert_eq!(settings.options.server.options.max_message_bytes, 4 << 20);
+    assert_eq!(settings.options.policy, crate::token::Policy::default());
     assert_eq!(
-        settings.monitor.inactivate_not_seen_for,
+        settings.options.monitor.checker_timeout,
+        Duration::from_millis(200)
+    );
+    assert_eq!(
+        settings.options.monitor.inactivate_not_seen_for,
         Duration::from_secs(172_800)
     );
-    assert_eq!(settings.engine.check_connection, Duration::from_secs(5));
-    assert_eq!(settings.impersonation_role.as_str(), "IMPERSONATION");
-    let dpm = &settings.client.connections[0];
+    assert_eq!(
+        settings.options.engine.check_connection,
+        Duration::from_secs(5)
+    );
+    assert_eq!(
+        settings.options.impersonation_role.as_str(),
+        "IMPERSONATION"
+    );
+    let dpm = &settings.options.client.connections[0];
     assert_eq!((dpm.host.as_str(), dpm.port), ("localhost", 8531));
-    assert!(settings.logging.console.plain && settings.logging.file.json);
+    assert!(settings.options.logging.console.plain && settings.options.logging.file.json);
     assert!(settings.home.log.ends_with("dpm/log"));
     assert_eq!(
         settings.own.issuer(),
@@ -60,7 +69,7 @@ fn ipv6_host_is_an_address_with_and_without_brackets() {
 
         let settings = loaded(&text, &[], &[]).unwrap();
 
-        assert_eq!(settings.client.connections[0].host, "::1");
+        assert_eq!(settings.options.client.connections[0].host, "::1");
     }
 }
 
@@ -78,8 +87,14 @@ fn environment_overrides_the_file_and_options_override_both() {
     )
     .unwrap();
 
-    assert_eq!((settings.server.port, settings.server.http_port), (2, 3));
-    assert_eq!(settings.policy.leeway(), Duration::from_secs(5));
+    assert_eq!(
+        (
+            settings.options.server.port,
+            settings.options.server.http_port
+        ),
+        (2, 3)
+    );
+    assert_eq!(settings.options.policy.leeway(), Duration::from_secs(5));
 }
 
 #[test]
@@ -156,9 +171,9 @@ fn placeholders_reach_foreign_names_variables_and_folders() {
     )
     .unwrap();
 
-    assert_eq!(settings.server.port, 9000);
-    assert_eq!(settings.client.connections[0].host, "127.0.0.1");
-    assert_eq!(settings.server.http_address, Ipv6Addr::LOCALHOST);
+    assert_eq!(settings.options.server.port, 9000);
+    assert_eq!(settings.options.client.connections[0].host, "127.0.0.1");
+    assert_eq!(settings.options.server.http_address, Ipv6Addr::LOCALHOST);
 
     let folder = good() + "server.port=${ataccama.path.storage}\n";
     let error = loaded(&folder, &[], &[]).unwrap_err().to_string();
@@ -172,8 +187,11 @@ fn every_option_of_the_monitor_comes_from_its_setting() {
 
     let settings = loaded(&(good() + lines), &[], &[]).unwrap();
 
-    assert_eq!(settings.monitor.inactivate_period, Duration::from_secs(3));
-    assert!((settings.monitor.check_disconnected_multiplier - 3.0).abs() < f64::EPSILON);
+    assert_eq!(
+        settings.options.monitor.inactivate_period,
+        Duration::from_secs(3)
+    );
+    assert!((settings.options.monitor.check_disconnected_multiplier - 3.0).abs() < f64::EPSILON);
 }
 
 /// `check` reports an error for a value exactly if loading refuses it, for every setting.
@@ -183,7 +201,7 @@ fn check_refuses_what_a_start_refuses() {
     let folder = Folder::new();
     let good = good();
     for setting in settings().filter(|setting| setting.is_used() && !setting.is_private()) {
-        let name = setting.name().replace("<name>", "dpe-dev");
+        let name = setting.name.replace("<name>", "dpe-dev");
         let name = name.replace("<key>", "key").replace("<c>", "dpm");
         for value in values {
             let file = folder.write("application.properties", format!("{good}{name}={value}\n"));

@@ -23,7 +23,7 @@ fn port(main: &str, environment: &[(&str, &str)], sets: &[(&str, &str)]) -> u16 
     let folder = folder(main);
     let file = folder.path().join(FILE);
     let settings = Settings::load(&file, &ModuleKind::Dpm, owned(environment), &owned(sets));
-    settings.unwrap().server.http_port
+    settings.unwrap().options.server.http_port
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn profile_that_makes_profiles_active_is_warned_of_and_does_not() {
         [(Code::Cs0305, Severity::Warning, 1, 1)]
     );
     let settings = load(&folder.path().join(FILE)).unwrap();
-    assert_eq!(settings.server.http_port, 1);
+    assert_eq!(settings.options.server.http_port, 1);
 }
 
 #[test]

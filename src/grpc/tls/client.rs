@@ -12,8 +12,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::files::{Content, Own, list, parse};
+use super::live::{Live, TlsFiles};
 use super::pins::{Pinned, PinnedServer};
-use super::watched::Watched;
 use super::{
     ALPN, ClientFailure, ONLY_TLS13, OwnFiles, PemFile, ServerTlsOptions, TlsError, provider,
 };
@@ -44,7 +44,8 @@ impl ClientTlsOptions {
     }
 }
 
-/// A client's TLS, which follows its files and the current pins. Cloning is cheap.
+/// A client's TLS, which follows the current pins, and its files when the module reads them again.
+/// Cloning is cheap.
 ///
 /// A callee whose certificate is pinned is accepted by that alone, with TLS 1.3 alone: no authority
 /// and no name is asked. Any other callee must show a certificate of its name by one of the
@@ -57,7 +58,7 @@ pub struct ClientTls {
 
 #[derive(Debug)]
 struct Source {
-    material: Watched<Material>,
+    material: Arc<Live<Material>>,
     trust: Arc<TrustStore>,
     settings: String,
 }
@@ -78,17 +79,21 @@ struct Material {
 }
 
 impl ClientTls {
-    /// Reads the files of `options`; the pins are those in `trust`.
+    /// Reads the files of `options`, and again with `all`; the pins are those in `trust`.
     ///
     /// # Errors
     ///
     /// When a file cannot be read or used.
-    pub fn load(options: ClientTlsOptions, trust: Arc<TrustStore>) -> Result<Self, TlsError> {
+    pub(crate) fn load(
+        options: ClientTlsOptions,
+        trust: Arc<TrustStore>,
+        all: &TlsFiles,
+    ) -> Result<Self, TlsError> {
         let files = list(options.own.as_ref(), options.trust.as_ref());
         let settings = options.settings.clone();
         let make = move |contents: &[Content]| Material::make(&options, contents);
         let source = Source {
-            material: Watched::new(files, make)?,
+            material: Live::new(all, files, make)?,
             trust,
             settings,
         };
@@ -104,14 +109,18 @@ impl ClientTls {
     /// # Errors
     ///
     /// As [`ClientTls::load`].
-    pub fn own_module(options: ServerTlsOptions, trust: Arc<TrustStore>) -> Result<Self, TlsError> {
+    pub(crate) fn own_module(
+        options: ServerTlsOptions,
+        trust: Arc<TrustStore>,
+        all: &TlsFiles,
+    ) -> Result<Self, TlsError> {
         let options = ClientTlsOptions {
             own: Some(options.own),
             trust: None,
             settings: options.settings,
         };
         let callee = Callee::OwnModule;
-        Self::load(options, trust).map(|tls| Self { callee, ..tls })
+        Self::load(options, trust, all).map(|tls| Self { callee, ..tls })
     }
 
     /// Returns the same for calls of the deployment `name`: only its pins count, where it has any.
@@ -123,15 +132,15 @@ impl ClientTls {
         }
     }
 
-    /// Returns what the next connection is made with; looks at the files first, as
-    /// [`ServerTls::current`](super::ServerTls::current) does.
+    /// Returns what the next connection is made with.
     ///
     /// # Errors
     ///
     /// When the callee has no pin and no authority is configured.
     pub fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let material = self.source.material.current();
-        let (verifier, versions) = self.verifier(&material)?;
+        let current = self.source.material.current();
+        let (material, _) = &*current;
+        let (verifier, versions) = self.verifier(material)?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .map_err(TlsError::Internal)?

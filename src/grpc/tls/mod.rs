@@ -5,9 +5,9 @@ mod client;
 mod error;
 mod failure;
 mod files;
+mod live;
 mod pins;
 mod server;
-mod watched;
 
 use std::sync::{Arc, LazyLock};
 
@@ -20,6 +20,7 @@ pub use error::{PemFile, TlsError};
 pub(crate) use failure::ClientFailure;
 pub use failure::ServerFailure;
 pub use files::OwnFiles;
+pub(crate) use live::{ChangedTlsFiles, TlsFiles};
 pub use pins::certificate_fingerprint;
 pub use server::{ClientAuth, ServerTls, ServerTlsOptions};
 

@@ -8,8 +8,8 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::files::{Content, Own, list, parse};
+use super::live::{Live, TlsFiles};
 use super::pins::PinnedClients;
-use super::watched::Watched;
 use super::{ALPN, ONLY_TLS13, OwnFiles, PemFile, TlsError, provider};
 use crate::trust::{KeySet, TrustStore};
 
@@ -52,7 +52,8 @@ impl ServerTlsOptions {
     }
 }
 
-/// A server's TLS, which follows its files and the current pins. Cloning is cheap.
+/// A server's TLS, which follows the current pins, and its files when the module reads them again.
+/// Cloning is cheap.
 ///
 /// TLS 1.2 and 1.3, HTTP/2 alone, no resumption: each connection shows its certificate, so that one
 /// taken out of the trust opens no connection any more. While any trusted deployment's certificate
@@ -64,7 +65,7 @@ pub struct ServerTls(Source);
 enum Source {
     Fixed(Arc<ServerConfig>),
     Files {
-        configs: Arc<Watched<Configs>>,
+        configs: Arc<Live<Configs>>,
         trust: Arc<TrustStore>,
     },
 }
@@ -82,47 +83,39 @@ impl ServerTls {
         Self(Source::Fixed(config))
     }
 
-    /// Reads the files of `options`; the pins are those in `trust`.
+    /// Reads the files of `options`, and again with `all`; the pins are those in `trust`.
     ///
     /// # Errors
     ///
     /// When a file cannot be read or used, or clients must show a certificate and none would be
     /// accepted.
-    pub fn load(options: ServerTlsOptions, trust: Arc<TrustStore>) -> Result<Self, TlsError> {
+    pub(crate) fn load(
+        options: ServerTlsOptions,
+        trust: Arc<TrustStore>,
+        all: &TlsFiles,
+    ) -> Result<Self, TlsError> {
         let files = list(Some(&options.own), options.trust.as_ref());
         let pins = Arc::clone(&trust);
         let settings = options.settings.clone();
         let make = move |contents: &[Content]| Configs::make(&options, &pins, contents);
-        let configs = Watched::new(files, make)?;
-        if configs.current().unpinned.is_none() && !has_pins(&trust.current()) {
+        let configs = Live::new(all, files, make)?;
+        if configs.current().0.unpinned.is_none() && !has_pins(&trust.current()) {
             return Err(TlsError::NoClientAccepted(settings));
         }
-        let configs = Arc::new(configs);
         Ok(Self(Source::Files { configs, trust }))
     }
 
     /// Returns what the next connection is served with.
-    ///
-    /// Looks at the files first: a replaced one is read at once, and once a second their contents
-    /// are compared. Files that cannot be used leave the old ones in use, with one
-    /// `configReloadFailed` in the log.
     pub fn current(&self) -> Arc<ServerConfig> {
         match &self.0 {
             Source::Fixed(config) => Arc::clone(config),
             Source::Files { configs, trust } => {
-                let configs = configs.current();
+                let (configs, _) = &*configs.current();
                 match &configs.unpinned {
                     Some(config) if !has_pins(&trust.current()) => Arc::clone(config),
                     _ => Arc::clone(&configs.pinned),
                 }
             }
-        }
-    }
-
-    /// Looks at the files now.
-    pub fn reload(&self) {
-        if let Source::Files { configs, .. } = &self.0 {
-            configs.reload();
         }
     }
 }

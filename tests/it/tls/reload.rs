@@ -14,7 +14,8 @@ async fn replaced_server_certificate_is_shown_on_the_next_connection() {
     );
     let (old, new) = (self_signed(&[]), self_signed(&[]));
     let server = files.server("dpm", &old, None, None);
-    let running = dpm_with_tls(module(&dpm, [pinning(&dpe, &[])]), server).await;
+    let registry = module(&dpm, [pinning(&dpe, &[])]);
+    let running = dpm_with_tls(registry.clone(), server).await;
     let port = running.address.port();
     let caller = |pin| module(&dpe, [pinning(&dpm, &[pin])]);
     let (before, after) = (caller(old.fingerprint), caller(new.fingerprint));
@@ -24,8 +25,10 @@ async fn replaced_server_certificate_is_shown_on_the_next_connection() {
 
     // Between the two renames certificate and key do not belong together: the old ones stay.
     files.replace("dpm.pem", &new.certificate);
+    registry.reload_tls().unwrap_err();
     connect(port, of_old.clone()).await.unwrap();
     files.replace("dpm-key.pem", &new.key);
+    registry.reload_tls().unwrap();
 
     connect(port, of_new).await.unwrap();
     let refused = connect(port, of_old).await.unwrap_err();
@@ -54,6 +57,7 @@ async fn replaced_client_certificate_is_shown_on_the_next_connection() {
 
     files.replace("dpe.pem", &new.certificate);
     files.replace("dpe-key.pem", &new.key);
+    caller.reload_tls().unwrap();
 
     let accepted = connect(running.address.port(), client).await.unwrap();
     who_am_i(&accepted, &caller).await.unwrap();

@@ -1,7 +1,5 @@
 //! Where a TLS property may be set: the most specific setting first, then what it falls back to.
 
-use super::super::schema;
-
 /// One end of a connection, whose TLS is set by properties of its own.
 ///
 /// Each property (`enabled`, `mtls`, `cert-chain`, `private-key`, `trust-cert-collection`) is taken
@@ -14,25 +12,17 @@ pub enum TlsEnd<'a> {
     Client(&'a str),
 }
 
-const SERVER: &[&str] = &["ataccama.server.grpc.tls", "ataccama.server.tls"];
-const CLIENT: &[&str] = &[
+/// Where the server's TLS may be set.
+pub const SERVER: &[&str] = &["ataccama.server.grpc.tls", "ataccama.server.tls"];
+/// Where a client's TLS may be set.
+pub const CLIENT: &[&str] = &[
     "ataccama.client.connection.<c>.grpc.tls",
     "ataccama.client.connection.<c>.tls",
     "ataccama.client.grpc.tls",
     "ataccama.client.tls",
 ];
 
-/// A setting that may hold a property.
-#[derive(Clone, Debug)]
-pub(in crate::config) struct Place {
-    /// The name with `<c>`, as the table of settings has it.
-    pub(in crate::config) pattern: String,
-    pub(in crate::config) keys: Vec<String>,
-    /// The name in full.
-    pub(in crate::config) setting: String,
-}
-
-impl TlsEnd<'_> {
+impl<'a> TlsEnd<'a> {
     fn prefixes(self) -> &'static [&'static str] {
         match self {
             Self::Server => SERVER,
@@ -40,25 +30,19 @@ impl TlsEnd<'_> {
         }
     }
 
-    fn connection(self) -> String {
+    /// Returns the map key of its settings: the name of the connection, if it is a client.
+    pub(in crate::config) fn key(self) -> &'a str {
         match self {
-            Self::Server => String::new(),
-            Self::Client(connection) => connection.to_owned(),
+            Self::Server => "",
+            Self::Client(connection) => connection,
         }
     }
 
-    /// Returns the places of `property`, the most specific first.
-    pub(in crate::config) fn places(self, property: &str) -> impl Iterator<Item = Place> {
-        self.prefixes().iter().map(move |prefix| {
-            let pattern = format!("{prefix}.{property}");
-            let keys = vec![self.connection()];
-            let setting = schema::path(&pattern, &keys).join(".");
-            Place {
-                pattern,
-                keys,
-                setting,
-            }
-        })
+    /// Returns the settings that may hold `property`, as the table of settings has them, the most
+    /// specific first.
+    pub(in crate::config) fn settings(self, property: &str) -> impl Iterator<Item = String> {
+        let prefixes = self.prefixes().iter();
+        prefixes.map(move |prefix| format!("{prefix}.{property}"))
     }
 
     /// Returns the most specific setting for `property`, to be written where nothing is set.
@@ -69,6 +53,6 @@ impl TlsEnd<'_> {
     /// Returns the common start of the most specific settings.
     pub(in crate::config) fn start(self) -> String {
         let first = self.prefixes().first().copied().unwrap_or_default();
-        first.replace("<c>", &self.connection())
+        first.replace("<c>", self.key())
     }
 }

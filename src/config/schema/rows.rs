@@ -1,8 +1,12 @@
-//! The settings that have an effect here.
+//! The rows of the table: the settings that have an effect here, and those of this family of files
+//! that have none.
 
 use std::time::Duration;
 
-use super::setting::Takes::{Integer, List, PrivateKey, PublicKey, Size, Switch, Text, Words};
+use super::end::{CLIENT, SERVER};
+use super::setting::Takes::{
+    Integer, List, PrivateKey, PublicKey, Size, Switch, Text, Unused, Words,
+};
 use super::setting::{Fallback, Setting, Takes};
 use crate::properties::bind::TimeUnit;
 
@@ -14,9 +18,9 @@ const GROUPS: &[(&str, &[Row])] = &[
     ("ataccama.authentication.internal.jwt", TOKENS),
     ("ataccama.authentication.grpc.internal.jwt", AUTHENTICATION),
     ("ataccama.one.platform.deployments.<name>", DEPLOYMENT),
-    ("ataccama.server.grpc", SERVER),
+    ("ataccama.server.grpc", SERVERS),
     ("server", HTTP),
-    ("ataccama.client.grpc.properties", CLIENT),
+    ("ataccama.client.grpc.properties", CLIENTS),
     ("ataccama.client.connection.<c>", CONNECTION),
     ("ataccama.one.dpm.registry", REGISTRY),
     ("ataccama.one.dpe.service", ENGINE),
@@ -25,16 +29,6 @@ const GROUPS: &[(&str, &[Row])] = &[
     ("countersign.deployments.<name>", PEER),
     ("countersign.rotation", ROTATION),
     ("spring", SPRING),
-];
-
-/// Where TLS may be set.
-pub(super) const TLS_PREFIXES: [&str; 6] = [
-    "ataccama.server.grpc.tls",
-    "ataccama.server.tls",
-    "ataccama.client.connection.<c>.grpc.tls",
-    "ataccama.client.connection.<c>.tls",
-    "ataccama.client.grpc.tls",
-    "ataccama.client.tls",
 ];
 
 const DAY: u64 = 86_400;
@@ -90,7 +84,7 @@ const DEPLOYMENT: &[Row] = &[
     ("security.roles", List, NONE),
 ];
 
-const SERVER: &[Row] = &[
+const SERVERS: &[Row] = &[
     // The gRPC port.
     ("port", PORT, Fallback::PerModule("8531", "8532")),
     // The largest message accepted by the server.
@@ -104,7 +98,7 @@ const HTTP: &[Row] = &[
     ("address", Text, or("127.0.0.1")),
 ];
 
-const CLIENT: &[Row] = &[
+const CLIENTS: &[Row] = &[
     // The largest message accepted by the client.
     ("max-message-size", Size, or("4MB")),
 ];
@@ -205,6 +199,11 @@ const SPRING: &[Row] = &[
     ("profiles.active", List, NONE),
 ];
 
+const NO_CERTIFICATE: &str =
+    "no certificate is made at the start; `countersign pair --tls` makes one";
+const ALWAYS_CHECKED: &str = "certificates are always checked; name or pin the peer's instead";
+
+/// The settings below each place where TLS may be set.
 const TLS: &[Row] = &[
     // Whether this connection uses TLS.
     ("enabled", Switch, NONE),
@@ -214,6 +213,10 @@ const TLS: &[Row] = &[
     ("cert-chain", Text, NONE),
     ("private-key", Text, NONE),
     ("trust-cert-collection", Text, NONE),
+    ("allow-generate", Unused(NO_CERTIFICATE), NONE),
+    ("hostname", Unused(NO_CERTIFICATE), NONE),
+    ("trust-all", Unused(ALWAYS_CHECKED), NONE),
+    ("**", Unused(STORES_ARE_NOT_READ), NONE),
 ];
 
 /// Ends of names that have another spelling, and the end of that.
@@ -225,22 +228,75 @@ const SPELLINGS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Lists the settings with an effect.
-pub(super) fn settings() -> Vec<Setting> {
-    let tls = TLS_PREFIXES.iter().map(|prefix| (*prefix, TLS));
-    let groups = GROUPS.iter().copied().chain(tls);
-    let rows = groups.flat_map(|(prefix, rows)| rows.iter().map(move |row| (prefix, row)));
+const STORES_ARE_NOT_READ: &str = "Java key stores are not read; give PEM files instead";
+const KEYCLOAK: &str = "people sign in with Keycloak; countersign knows services only";
+const CONFIG_SERVICE: &str = "the Configuration Service is not asked; this file is the whole truth";
+const ENCRYPTED: &str = "encrypted values are not decrypted";
+const HTTP_SERVICES: &str = "protects the vendor's HTTP_SERVICES services";
+const SPRING_BOOT: &str = "belongs to Spring Boot";
+const JOBS: &str = "belongs to the vendor's jobs";
+const MODULES: &str = "belongs to the vendor's modules";
+
+/// The settings without an effect, and why; `.**` stands for every name below.
+const RECOGNISED: &[(&str, &str)] = &[
+    ("ataccama.client.grpc.**", STORES_ARE_NOT_READ),
+    ("ataccama.server.grpc.**", STORES_ARE_NOT_READ),
+    ("server.ssl.**", STORES_ARE_NOT_READ),
+    ("security.require-ssl", STORES_ARE_NOT_READ),
+    ("ataccama.authentication.keycloak.**", KEYCLOAK),
+    ("ataccama.authentication.grpc.basic.**", KEYCLOAK),
+    ("ataccama.authentication.grpc.bearer.**", KEYCLOAK),
+    ("ataccama.config-service.**", CONFIG_SERVICE),
+    ("properties.encryption.**", ENCRYPTED),
+    ("internal.encryption.**", ENCRYPTED),
+    ("ataccama.authentication.http.**", HTTP_SERVICES),
+    ("ataccama.client.connection.<c>.http.**", HTTP_SERVICES),
+    ("ataccama.client.http.**", HTTP_SERVICES),
+    ("ataccama.server.http.**", HTTP_SERVICES),
+    ("ataccama.one.webserver.gql.allowed-roles", HTTP_SERVICES),
+    ("ataccama.one.graphql.masking.**", HTTP_SERVICES),
+    ("logging.level.**", SPRING_BOOT),
+    ("logging.file.path", SPRING_BOOT),
+    ("management.**", SPRING_BOOT),
+    ("server.shutdown", SPRING_BOOT),
+    ("spring.lifecycle.timeout-per-shutdown-phase", SPRING_BOOT),
+    ("spring.config.import", SPRING_BOOT),
+    ("root.level", SPRING_BOOT),
+    ("plugin.executor.ataccama.one.**", JOBS),
+    ("ataccama.authentication.grpc.mtls.**", MODULES),
+    ("ataccama.client.connection.<c>.name", MODULES),
+    ("ataccama.client.connection.<c>.grpc.**", MODULES),
+    ("ataccama.one.dpm.registry.check-engine-threads", MODULES),
+    ("ataccama.one.dpm.registry.channel-provider-ttl", MODULES),
+    (
+        "ataccama.one.dpm.registry.manually-inactivate-engines-not-seen-for",
+        MODULES,
+    ),
+    ("ataccama.one.dpe.environment", MODULES),
+    ("ataccama.one.dpe.service.debug", MODULES),
+    ("ataccama.one.dpe.service.persistence.**", MODULES),
+    ("ataccama.path.**", MODULES),
+    ("plugin.dqc.ataccama.one.mmm.**", MODULES),
+];
+
+/// Makes the settings of the table, those with an effect first; of several that fit a name, the first
+/// counts.
+pub fn settings() -> Vec<Setting> {
     let mut settings = Vec::new();
-    for (prefix, (name, takes, fallback)) in rows {
-        let name = format!("{prefix}.{name}");
-        let setting = Setting::new(name.clone(), *takes, *fallback);
-        settings.push(setting);
-        for (end, other) in SPELLINGS {
-            if let Some(start) = name.strip_suffix(end) {
-                let spelling = Setting::new(format!("{start}{other}"), *takes, NONE);
-                settings.push(spelling.same_as(&name));
+    let tls = SERVER.iter().chain(CLIENT).map(|prefix| (*prefix, TLS));
+    for (prefix, rows) in GROUPS.iter().copied().chain(tls) {
+        for (name, takes, fallback) in rows {
+            let name = format!("{prefix}.{name}").leak();
+            settings.push(Setting::new(name, name, *takes, *fallback));
+            for (end, other) in SPELLINGS {
+                if let Some(start) = name.strip_suffix(end) {
+                    let spelling = format!("{start}{other}").leak();
+                    settings.push(Setting::new(spelling, name, *takes, NONE));
+                }
             }
         }
     }
+    let recognised = RECOGNISED.iter();
+    settings.extend(recognised.map(|(name, why)| Setting::new(name, name, Unused(why), NONE)));
     settings
 }

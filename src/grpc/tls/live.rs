@@ -1,0 +1,277 @@
+//! Values made of PEM files, which are replaced together.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
+
+use super::files::Content;
+use super::{PemFile, TlsError};
+use crate::grpc::cause;
+
+type Make<T> = dyn Fn(&[Content]) -> Result<T, TlsError> + Send + Sync;
+type Digest = [u8; 32];
+
+/// A value made of the contents of `files`.
+pub(super) struct Live<T> {
+    files: Vec<PemFile>,
+    make: Box<Make<T>>,
+    /// The value, and what it was made of.
+    current: ArcSwap<(T, Digest)>,
+}
+
+impl<T: Send + Sync + 'static> Live<T> {
+    /// Makes the value; `all` makes it again when its files change.
+    pub(super) fn new(
+        all: &TlsFiles,
+        files: Vec<PemFile>,
+        make: impl Fn(&[Content]) -> Result<T, TlsError> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, TlsError> {
+        let contents = read(&files)?;
+        let live = Arc::new(Self {
+            current: ArcSwap::from_pointee((make(&contents)?, digest(&contents))),
+            files,
+            make: Box::new(make),
+        });
+        let weak = Arc::downgrade(&live);
+        all.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(weak);
+        Ok(live)
+    }
+
+    /// Returns the current value.
+    pub(super) fn current(&self) -> Arc<(T, Digest)> {
+        self.current.load_full()
+    }
+}
+
+impl<T> fmt::Debug for Live<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts a new value in the place of the current one.
+type Swap = Box<dyn FnOnce() + Send>;
+
+trait Remake: fmt::Debug + Send + Sync {
+    fn files(&self) -> &[PemFile];
+
+    /// Returns `true` if the current value is made of `contents`.
+    fn is_of(&self, contents: &[Content]) -> bool;
+
+    /// Makes the value of `contents`; it is current after the swap.
+    fn remake(self: Arc<Self>, contents: &[Content]) -> Result<Swap, TlsError>;
+}
+
+impl<T: Send + Sync + 'static> Remake for Live<T> {
+    fn files(&self) -> &[PemFile] {
+        &self.files
+    }
+
+    fn is_of(&self, contents: &[Content]) -> bool {
+        self.current.load().1 == digest(contents)
+    }
+
+    fn remake(self: Arc<Self>, contents: &[Content]) -> Result<Swap, TlsError> {
+        let made = Arc::new(((self.make)(contents)?, digest(contents)));
+        Ok(Box::new(move || self.current.store(made)))
+    }
+}
+
+/// The PEM files that a module's TLS is made of, as far as it is in use.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsFiles(Arc<Mutex<Vec<Weak<dyn Remake>>>>);
+
+impl TlsFiles {
+    fn in_use(&self) -> Vec<Arc<dyn Remake>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|live| live.strong_count() > 0);
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Returns where the files are.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let all = self.in_use();
+        let files = all.iter().flat_map(|live| live.files());
+        files.map(|file| file.path.clone()).collect()
+    }
+
+    /// Reads those that changed.
+    pub(crate) fn read(&self) -> ChangedTlsFiles {
+        let all = self.in_use().into_iter();
+        let read = all.map(|live| (read(live.files()), live));
+        let changed = read.filter(|(contents, live)| match contents {
+            Ok(contents) => !live.is_of(contents),
+            Err(_) => true,
+        });
+        ChangedTlsFiles(changed.collect())
+    }
+}
+
+/// The files that differ from what the current TLS is made of, as they were read.
+#[derive(Debug)]
+pub(crate) struct ChangedTlsFiles(Vec<(Result<Vec<Content>, TlsError>, Arc<dyn Remake>)>);
+
+impl ChangedTlsFiles {
+    /// Returns what identifies their contents; `None` if nothing changed.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        let mut all = Sha256::new();
+        for (contents, _) in &self.0 {
+            match contents {
+                Ok(contents) => all.update(digest(contents)),
+                Err(error) => all.update(cause(error)),
+            }
+        }
+        (!self.0.is_empty()).then(|| all.finalize().into())
+    }
+
+    /// Makes TLS of them, all of it or nothing; it is current after the returned swap.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or used.
+    pub(crate) fn make(self) -> Result<impl FnOnce() + Send, TlsError> {
+        let made = self.0.into_iter();
+        let made = made.map(|(contents, live)| live.remake(&contents?));
+        let swaps = made.collect::<Result<Vec<_>, _>>()?;
+        Ok(move || swaps.into_iter().for_each(|swap| swap()))
+    }
+}
+
+fn read(files: &[PemFile]) -> Result<Vec<Content>, TlsError> {
+    files.iter().map(PemFile::read).collect()
+}
+
+fn digest(contents: &[Content]) -> Digest {
+    let mut all = Sha256::new();
+    for content in contents {
+        all.update(Sha256::digest(content.as_slice()));
+    }
+    all.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn file(path: &Path) -> PemFile {
+        PemFile {
+            path: path.to_owned(),
+            setting: "a.setting".to_owned(),
+        }
+    }
+
+    /// Makes the text of a file; one that begins with `bad` makes nothing.
+    fn text(file: &PemFile, contents: &[Content]) -> Result<String, TlsError> {
+        let text = String::from_utf8_lossy(&contents[0]).into_owned();
+        if text.starts_with("bad") {
+            return Err(TlsError::NoCertificate(file.clone()));
+        }
+        Ok(text)
+    }
+
+    fn live(all: &TlsFiles, path: &Path) -> Arc<Live<String>> {
+        let file = file(path);
+        Live::new(all, vec![file.clone()], move |contents| {
+            text(&file, contents)
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn changed_contents_are_current_after_the_swap() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pem");
+        fs::write(&path, "one").unwrap();
+        let all = TlsFiles::default();
+        let live = live(&all, &path);
+        assert_eq!(all.paths(), [path.clone()]);
+        assert_eq!(all.read().digest(), None);
+
+        fs::write(&path, "other").unwrap();
+        let changed = all.read();
+        assert!(changed.digest().is_some());
+        let swap = changed.make().unwrap();
+
+        assert_eq!(live.current().0, "one");
+        swap();
+        assert_eq!(live.current().0, "other");
+        assert_eq!(all.read().digest(), None);
+    }
+
+    #[test]
+    fn contents_that_cannot_be_used_leave_everything_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a.pem", "b.pem"].map(|name| folder.path().join(name));
+        for path in &paths {
+            fs::write(path, "good").unwrap();
+        }
+        let all = TlsFiles::default();
+        let [first, second] = [&paths[0], &paths[1]].map(|path| live(&all, path));
+
+        fs::write(&paths[0], "better").unwrap();
+        let mut seen = Vec::new();
+        for broken in [Some("bad 1"), Some("bad 22"), None] {
+            match broken {
+                Some(text) => fs::write(&paths[1], text).unwrap(),
+                None => fs::remove_file(&paths[1]).unwrap(),
+            }
+            let changed = all.read();
+            seen.push(changed.digest());
+            let error = cause(&changed.make().err().unwrap());
+            assert!(error.contains("a.setting"), "{error}");
+            assert_eq!(
+                [&first, &second].map(|l| l.current().0.clone()),
+                ["good"; 2]
+            );
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 3);
+
+        fs::write(&paths[1], "good").unwrap();
+        all.read().make().unwrap()();
+        assert_eq!(first.current().0, "better");
+    }
+
+    #[test]
+    fn files_of_dropped_values_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pem");
+        fs::write(&path, "one").unwrap();
+        let all = TlsFiles::default();
+
+        drop(live(&all, &path));
+
+        assert!(all.paths().is_empty());
+    }
+
+    #[test]
+    fn file_that_is_missing_or_too_large_at_first_is_an_error_with_its_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pem");
+        let made = |path: &Path| {
+            let made = Live::new(&TlsFiles::default(), vec![file(path)], |_| Ok(()));
+            cause(&made.unwrap_err())
+        };
+
+        let missing = made(&path);
+        fs::write(&path, vec![b'x'; 1024 * 1024 + 1]).unwrap();
+        let large = made(&path);
+
+        assert!(
+            missing.contains("(`a.setting`) cannot be read: "),
+            "{missing}"
+        );
+        assert!(large.contains("is larger than 1 MiB"), "{large}");
+    }
+}
