@@ -1,7 +1,6 @@
 //! Names: which spellings are one, and which environment variable means which.
 
 use std::borrow::Cow;
-use std::fmt;
 
 /// Returns the form in which spellings of one name agree: lower case, no dashes or underscores.
 pub fn uniform(text: &str) -> String {
@@ -210,12 +209,6 @@ impl Pattern {
         let keys = pairs.filter(|(part, _)| matches!(part, Part::Key));
         keys.map(|(_, segment)| segment.written.to_owned())
             .collect()
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text)
     }
 }
 
