@@ -163,9 +163,9 @@ impl Trusts {
         if let Some(owner) = owner.filter(|owner| !same(owner, name)) {
             return Err(other_owner(&self.path, owner, peer.name));
         }
-        let mut names = self.file.names(DEPLOYMENTS, &[]).iter();
+        let mut names = self.file.names(DEPLOYMENTS, &[]).into_iter();
         let found = names.find(|written| same(written, name));
-        let written = found.map_or(name, String::as_str);
+        let written = found.unwrap_or(name);
         let prefix = Pattern::new(DEPLOYMENT).with_keys(&[written.to_owned()]);
         let mut settings = Vec::new();
         let module = peer.module.as_str();

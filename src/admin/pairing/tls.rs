@@ -71,9 +71,9 @@ pub(super) fn pin(
             ));
         }
     };
-    let mut deployments = file.names("countersign.deployments", &[]).iter();
+    let mut deployments = file.names("countersign.deployments", &[]).into_iter();
     let found = deployments.find(|written| same(written, name.as_str()));
-    let written = found.map_or(name.as_str(), String::as_str);
+    let written = found.unwrap_or(name.as_str());
     let setting = Pattern::new(PIN).with_keys(&[written.to_owned(), key.to_owned()]);
     Ok(Some(Setting::new(setting, text)))
 }

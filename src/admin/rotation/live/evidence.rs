@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{Answer, Asking, Callee, DoubtKind, PATIENCE, accepts_one, kind_of, load};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::rotation::Rotation;
-use crate::config::{ModuleKind, Settings};
+use crate::config::ModuleKind;
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
 
@@ -137,7 +137,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let its = all.find(|(_, file)| file.is_some_and(|file| std::ptr::eq(file, peer)));
         let known = its.map(|(deployment, _)| deployment);
         let settings = known.map(|known| load(&peer.path, &kind_of(&known.module)));
-        let reloads = !matches!(settings, Some(Ok(Settings { reload: false, .. })));
+        let reloads = !matches!(&settings, Some(Ok(settings)) if !settings.options.reload);
         let said = async {
             let asked = known.filter(|known| !asking.except.contains(&known.name))?;
             let settings = own.as_ref().ok().filter(|_| !asking.offline)?;
