@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use countersign::grpc::{Connection, ConnectionOptions, Module, Target};
+use countersign::Module;
+use countersign::grpc::{Connection, ConnectionOptions, Target};
 use countersign::jose::{PrivateJwk, PublicJwk};
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;

@@ -85,7 +85,8 @@ pub use cli::main;
 #[cfg(feature = "registry")]
 pub use config::StartError;
 pub use config::{LoadError, ModuleKind, ReloadHandle, ReloadStatus, Reloader, Settings};
-pub use grpc::{AttachIdentityLayer, MethodRules, Module, Rule, VerifyIdentityLayer};
+pub use grpc::authorize::{MethodRules, Rule};
+pub use grpc::module::Module;
 pub use identity::ServiceIdentity;
 pub use token::Reason;
 

@@ -1,7 +1,7 @@
 //! Identity on gRPC calls: the layers, their rules, and the one place where channels and servers
 //! are put together.
 
-mod authorize;
+pub(crate) mod authorize;
 mod call;
 mod caller_tokens;
 mod catch_panic;
@@ -13,7 +13,7 @@ mod identity_service;
 mod listener;
 mod metadata;
 mod metrics;
-mod module;
+pub(crate) mod module;
 mod peer;
 mod pending_proof;
 #[cfg(feature = "actuator")]
@@ -29,7 +29,7 @@ mod standard;
 mod status;
 pub mod tls;
 
-pub use authorize::{MethodRules, Rule};
+pub(crate) use authorize::{MethodRules, Rule};
 pub(crate) use call::{call, is_late};
 pub use cause::cause;
 pub use client::{Attach, AttachIdentity, AttachIdentityLayer, CallToken};
@@ -39,7 +39,8 @@ pub use identity_service::IdentityService;
 pub use listener::ConnectionLimits;
 pub use metadata::{NONCE, PROOF, is_proved};
 pub use metrics::{MetricsLayer, MetricsService};
-pub use module::{Module, ModuleBuilder, ModuleError, UnknownDeployment};
+pub(crate) use module::Module;
+pub use module::{ModuleBuilder, ModuleError, UnknownDeployment};
 pub use peer::{PeerInfo, caller, verified_token};
 #[cfg(feature = "actuator")]
 pub(crate) use readiness::Readiness;

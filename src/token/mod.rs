@@ -17,7 +17,8 @@ mod walk;
 
 pub use issuer::{IssueError, IssuedToken, TokenIssuer};
 pub use nonce::{Nonce, NonceError};
-pub use policy::{MAX_OWN_MODULE_LIFETIME, Policy, PolicyError};
+pub(crate) use policy::MAX_OWN_MODULE_LIFETIME;
+pub use policy::{Policy, PolicyError};
 pub(crate) use reason::Story;
 pub use reason::{Caller, Clocks, Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
@@ -29,4 +30,4 @@ pub(crate) use walk::{Check, Outcome, Verdict, rules_of};
 
 /// The `typ` of a token that a module issues to itself: accepted over loopback, on methods that say
 /// so, and nowhere else.
-pub const OWN_MODULE_TYPE: &str = "countersign-self+jwt";
+pub(crate) const OWN_MODULE_TYPE: &str = "countersign-self+jwt";

@@ -26,7 +26,7 @@ pub const TYPE: &str = "countersign-proof+jwt";
 
 /// What a proof's `aud` begins with, before the caller's `iss`: no module is called that, so a
 /// verifier that overlooks `typ` still refuses a proof sent as a token.
-pub const AUDIENCE_PREFIX: &str = "countersign-proof:";
+pub(crate) const AUDIENCE_PREFIX: &str = "countersign-proof:";
 
 const LIFETIME_SECONDS: u64 = 30;
 const MAX_BYTES: usize = 2048;

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use countersign::Module;
 use countersign::clock::ManualClock;
-use countersign::grpc::Module;
 use countersign::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey};
 use countersign::testing;
 use countersign::token::{Accept, Reason};

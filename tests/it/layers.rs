@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::grpc::{Module, Proved, Tokens, reason_of};
+use countersign::grpc::{Proved, Tokens, reason_of};
+
+use countersign::Module;
 use countersign::identity::Role;
 use countersign::testing::{self, Pair};
 use countersign::token::proof::EngineClaim;
@@ -338,7 +340,7 @@ async fn reply_without_or_with_another_modules_proof_is_not_believed() {
     assert_eq!(reason_of(&status), Some(Reason::ProofInvalid));
 
     let unproving = Server::builder()
-        .layer(countersign::VerifyIdentityLayer::new(
+        .layer(countersign::grpc::VerifyIdentityLayer::new(
             Arc::new(pair.dpm.verifier()),
             any_identity(),
             Tokens::Required,

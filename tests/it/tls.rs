@@ -11,8 +11,9 @@ mod pinned;
 #[path = "tls/reload.rs"]
 mod reload;
 
+use countersign::Module;
 use countersign::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
-use countersign::grpc::{Connection, ConnectionOptions, Module, ModuleBuilder, Target, cause};
+use countersign::grpc::{Connection, ConnectionOptions, ModuleBuilder, Target, cause};
 use countersign::jose::Fingerprint;
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;

@@ -8,9 +8,9 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use countersign::Module;
 use countersign::clock::{Clock, ManualClock};
 use countersign::engine::EngineAddress;
-use countersign::grpc::Module;
 use countersign::identity::ServiceIdentity;
 use countersign::internals::{Document, Edit, Entry, Name, Outcome};
 use countersign::jose::compact::Compact;

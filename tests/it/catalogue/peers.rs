@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use countersign::Module;
 use countersign::clock::{Clock, ManualClock};
-use countersign::grpc::{Module, ModuleBuilder};
+use countersign::grpc::ModuleBuilder;
 use countersign::identity::{DeploymentName, ModuleType, Role, Roles};
 use countersign::jose::{PublicJwk, SigningKey};
 use countersign::testing::{own_deployment, trusted};

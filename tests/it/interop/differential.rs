@@ -1,8 +1,8 @@
 //! What we accept, PyJWT and jose accept too: tokens put together at random and properly signed,
 //! some of them altered afterwards.
 
+use countersign::Module;
 use countersign::clock::{Clock as _, SystemClock};
-use countersign::grpc::Module;
 use countersign::jose::SigningKey;
 use countersign::testing;
 use countersign::token::Accept;

@@ -1,7 +1,7 @@
 //! A second opinion in Rust: `jsonwebtoken::decode`, as a service without countersign calls it.
 
+use countersign::Module;
 use countersign::clock::{Clock as _, SystemClock};
-use countersign::grpc::Module;
 use countersign::jose::PublicJwk;
 use countersign::jose::compact::{self, HeaderSpec};
 use countersign::testing;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use countersign::Module;
+use countersign::grpc::ConnectionOptions;
 use countersign::grpc::tls::{ClientAuth, ServerFailure};
-use countersign::grpc::{ConnectionOptions, Module};
 use countersign::jose::Fingerprint;
 use countersign::testing::own_deployment;
 use countersign::trust::OwnDeployment;

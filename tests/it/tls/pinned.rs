@@ -1,9 +1,10 @@
 //! Modules that know each other's certificate by its fingerprint.
 
+use countersign::Module;
 use countersign::Reason;
 use countersign::engine::EngineStatus;
+use countersign::grpc::reason_of;
 use countersign::grpc::tls::ClientAuth;
-use countersign::grpc::{Module, reason_of};
 use countersign::jose::Fingerprint;
 use countersign::testing::own_deployment;
 use countersign::trust::OwnDeployment;
