@@ -1,7 +1,7 @@
 //! Where an engine listens.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::error::AddressError;
@@ -56,14 +56,6 @@ impl EngineAddress {
             format!("{hostname}:{port}")
         }
     }
-
-    /// Returns `true` if the host is this machine by name or literal: `localhost`, 127/8 or `::1`.
-    pub fn is_loopback(&self) -> bool {
-        match self.hostname.parse::<IpAddr>() {
-            Ok(ip) => ip.is_loopback(),
-            Err(_) => self.hostname.eq_ignore_ascii_case("localhost"),
-        }
-    }
 }
 
 impl fmt::Display for EngineAddress {
@@ -80,7 +72,7 @@ fn check_host(host: &str) -> Result<(), AddressError> {
     if host.len() > MAX_HOST_BYTES {
         return Err(AddressError::TooLong(host.len()));
     }
-    if host.parse::<Ipv4Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() {
+    if host.parse::<IpAddr>().is_ok() {
         return Ok(());
     }
     let mut odd = host.chars();
@@ -131,19 +123,6 @@ mod tests {
             EngineAddress::new("10.1.2.3", 65535).unwrap().authority(),
             "10.1.2.3:65535"
         );
-    }
-
-    #[test]
-    fn loopback_is_known_by_name_and_literal() {
-        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "::1"] {
-            assert!(EngineAddress::new(host, 1).unwrap().is_loopback(), "{host}");
-        }
-        for host in ["localhost.example.org", "10.0.0.1", "dpe"] {
-            assert!(
-                !EngineAddress::new(host, 1).unwrap().is_loopback(),
-                "{host}"
-            );
-        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::error::EngineIdError;
 /// spellings are one id.
 ///
 /// [RFC 9562, 4]: https://www.rfc-editor.org/rfc/rfc9562#section-4
-#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EngineId(Uuid);
 
 impl EngineId {
@@ -38,12 +38,6 @@ impl FromStr for EngineId {
 impl fmt::Display for EngineId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0.hyphenated(), f)
-    }
-}
-
-impl fmt::Debug for EngineId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

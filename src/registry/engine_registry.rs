@@ -3,7 +3,7 @@
 mod create;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, broadcast};
 
@@ -234,11 +234,9 @@ impl EngineRegistry {
         let now = self.clock.now();
         let updated = self
             .update(checked.id, |engine| {
-                if !checked.is_still(engine) {
-                    return Ok(None);
-                }
                 let mut engine = engine.clone();
                 let event = match outcome {
+                    _ if !checked.is_still(&engine) => return Ok(None),
                     CheckOutcome::Proved => {
                         engine.status_reason = None;
                         engine.dial_back_failure = None;
@@ -275,17 +273,18 @@ impl EngineRegistry {
     ///
     /// When the store fails; what was done until then stays done.
     pub async fn inactivate_not_seen(&self, limit: Duration) -> Result<usize, RegistryError> {
-        let now = self.clock.now();
+        let Some(oldest) = self.clock.now().checked_sub(limit) else {
+            return Ok(0);
+        };
         let reason = format!("not seen for {} s", limit.as_secs());
         let mut changed = 0;
-        let engines = self.all().await?;
-        for engine in engines
-            .iter()
-            .filter(|engine| is_unseen(engine, now, limit))
-        {
+        for engine in self.all().await? {
+            if engine.last_seen_at > oldest {
+                continue;
+            }
             let inactivated = self.update(engine.id, |engine| {
-                let inactive = inactive(engine, Event::NotSeen, &reason);
-                Ok(inactive.filter(|_| is_unseen(engine, now, limit)))
+                let late = inactive(engine, Event::NotSeen, &reason);
+                Ok(late.filter(|_| engine.last_seen_at <= oldest))
             });
             let updated = inactivated.await?;
             if updated.status_changed() {
@@ -380,12 +379,6 @@ impl Updated {
 /// Returns `true` if registering `new` over `engine` leads back to NEW.
 fn begins_anew(engine: &Engine, new: &Engine) -> bool {
     engine.address != new.address || transition(engine.status, Event::Registered).is_some()
-}
-
-/// Returns `true` if `engine` was not seen for `limit`.
-fn is_unseen(engine: &Engine, now: SystemTime, limit: Duration) -> bool {
-    let passed = now.duration_since(engine.last_seen_at);
-    passed.is_ok_and(|passed| passed >= limit)
 }
 
 fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {
