@@ -98,6 +98,7 @@ pub mod internals {
     pub use crate::admin::demo::{DemoOptions, run as run_demo};
     pub use crate::config::{AsWritten, TlsEnd};
     pub use crate::diagnostic::{Code, Finding};
+    pub use crate::grpc::tls::failure::ServerFailure;
     #[cfg(feature = "actuator")]
     pub use crate::http::{About, Site, serve as serve_site};
     pub use crate::properties::name::Name;
@@ -105,6 +106,13 @@ pub mod internals {
     pub use crate::telemetry::health::Health;
     #[cfg(feature = "cli")]
     pub use crate::telemetry::{Format, LogLayer};
+
+    /// Returns what the next connection is served with.
+    pub fn server_config(
+        tls: &crate::grpc::tls::ServerTls,
+    ) -> std::sync::Arc<rustls::ServerConfig> {
+        tls.current()
+    }
 }
 
 /// The README's Rust code, compiled by `cargo test`.

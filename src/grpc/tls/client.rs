@@ -137,13 +137,13 @@ impl ClientTls {
     /// # Errors
     ///
     /// When the callee has no pin and no authority is configured.
-    pub fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
+    pub(crate) fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let current = self.source.material.current();
         let (material, _) = &*current;
         let (verifier, versions) = self.verifier(material)?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
-            .map_err(TlsError::Internal)?
+            .map_err(TlsError::internal)?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match &material.own {
@@ -225,7 +225,7 @@ impl Material {
         let (own, roots) = parse(options.own.as_ref(), options.trust.as_ref(), contents)?;
         let authorities = roots.map(|roots| {
             let built = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
-            built.map_err(|error| TlsError::Internal(rustls::Error::General(error.to_string())))
+            built.map_err(TlsError::internal)
         });
         Ok(Self {
             own,

@@ -1,10 +1,9 @@
 //! Why certificates and keys cannot be used.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-
-use rustls::pki_types::pem;
 
 /// A PEM file, and the setting that names it: every error says both.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,6 +31,9 @@ impl fmt::Display for PemFile {
     }
 }
 
+/// What the TLS library says.
+type Cause = Box<dyn Error + Send + Sync>;
+
 /// Why TLS cannot be set up from these files; each names the setting that names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,7 +55,7 @@ pub enum TlsError {
         /// The file.
         file: PemFile,
         /// What is wrong.
-        source: pem::Error,
+        source: Cause,
     },
     /// There is no certificate in it.
     #[error("{0} holds no PEM certificate (`-----BEGIN CERTIFICATE-----`)")]
@@ -67,7 +69,7 @@ pub enum TlsError {
         /// The file.
         file: PemFile,
         /// Why.
-        source: rustls::Error,
+        source: Cause,
     },
     /// The private key cannot be used.
     #[error("the private key in {file} cannot be used")]
@@ -75,7 +77,7 @@ pub enum TlsError {
         /// The file.
         file: PemFile,
         /// Why.
-        source: rustls::Error,
+        source: Cause,
     },
     /// The private key is another certificate's.
     #[error(
@@ -104,10 +106,14 @@ pub enum TlsError {
     },
     /// The cryptography does not fit together; a fault of this program.
     #[error("TLS cannot be set up")]
-    Internal(#[source] rustls::Error),
+    Internal(#[source] Cause),
 }
 
 impl TlsError {
+    pub(super) fn internal(error: impl Into<Cause>) -> Self {
+        Self::Internal(error.into())
+    }
+
     /// Returns the file that is at fault, if one is.
     pub fn file(&self) -> Option<&PemFile> {
         match self {

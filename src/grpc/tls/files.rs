@@ -129,7 +129,7 @@ impl Own {
             pem::Error::NoItemsFound => TlsError::NoPrivateKey(file.clone()),
             source => TlsError::Pem {
                 file: file.clone(),
-                source,
+                source: source.into(),
             },
         })?;
         let provider: Arc<CryptoProvider> = super::provider();
@@ -140,7 +140,7 @@ impl Own {
             },
             source => TlsError::PrivateKey {
                 file: file.clone(),
-                source,
+                source: source.into(),
             },
         })?;
         Ok(Self {
@@ -161,7 +161,7 @@ fn certificates(file: &PemFile, content: &[u8]) -> Result<Vec<CertificateDer<'st
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
     let all = all.map_err(|source| TlsError::Pem {
         file: file.clone(),
-        source,
+        source: source.into(),
     })?;
     if all.is_empty() {
         return Err(TlsError::NoCertificate(file.clone()));
@@ -178,7 +178,7 @@ fn first_fingerprint(
         .ok_or_else(|| TlsError::NoCertificate(file.clone()))?;
     certificate_fingerprint(first).map_err(|source| TlsError::Certificate {
         file: file.clone(),
-        source,
+        source: source.into(),
     })
 }
 
@@ -189,7 +189,7 @@ fn roots(file: &PemFile, content: &[u8]) -> Result<Arc<RootCertStore>, TlsError>
         let added = roots.add(certificate);
         added.map_err(|source| TlsError::Certificate {
             file: file.clone(),
-            source,
+            source: source.into(),
         })?;
     }
     Ok(Arc::new(roots))

@@ -3,7 +3,7 @@
 
 mod client;
 mod error;
-mod failure;
+pub(crate) mod failure;
 mod files;
 mod live;
 mod pins;
@@ -18,10 +18,10 @@ use rustls::version::TLS13;
 pub use client::{ClientTls, ClientTlsOptions};
 pub use error::{PemFile, TlsError};
 pub(crate) use failure::ClientFailure;
-pub use failure::ServerFailure;
+pub(crate) use failure::ServerFailure;
 pub use files::OwnFiles;
 pub(crate) use live::{ChangedTlsFiles, TlsFiles};
-pub use pins::certificate_fingerprint;
+pub(crate) use pins::certificate_fingerprint;
 pub use server::{ClientAuth, ServerTls, ServerTlsOptions};
 
 /// Both ends speak HTTP/2 and nothing else.

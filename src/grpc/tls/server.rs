@@ -59,15 +59,9 @@ impl ServerTlsOptions {
 /// taken out of the trust opens no connection any more. While any trusted deployment's certificate
 /// is pinned: TLS 1.3 alone.
 #[derive(Clone, Debug)]
-pub struct ServerTls(Source);
-
-#[derive(Clone, Debug)]
-enum Source {
-    Fixed(Arc<ServerConfig>),
-    Files {
-        configs: Arc<Live<Configs>>,
-        trust: Arc<TrustStore>,
-    },
+pub struct ServerTls {
+    configs: Arc<Live<Configs>>,
+    trust: Arc<TrustStore>,
 }
 
 /// What is served while there are pins, and while there are none.
@@ -78,11 +72,6 @@ struct Configs {
 }
 
 impl ServerTls {
-    /// Uses `config` as it is. It must offer `h2` through ALPN.
-    pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self(Source::Fixed(config))
-    }
-
     /// Reads the files of `options`, and again with `all`; the pins are those in `trust`.
     ///
     /// # Errors
@@ -102,20 +91,15 @@ impl ServerTls {
         if configs.current().0.unpinned.is_none() && !has_pins(&trust.current()) {
             return Err(TlsError::NoClientAccepted(settings));
         }
-        Ok(Self(Source::Files { configs, trust }))
+        Ok(Self { configs, trust })
     }
 
     /// Returns what the next connection is served with.
-    pub fn current(&self) -> Arc<ServerConfig> {
-        match &self.0 {
-            Source::Fixed(config) => Arc::clone(config),
-            Source::Files { configs, trust } => {
-                let (configs, _) = &*configs.current();
-                match &configs.unpinned {
-                    Some(config) if !has_pins(&trust.current()) => Arc::clone(config),
-                    _ => Arc::clone(&configs.pinned),
-                }
-            }
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        let (configs, _) = &*self.configs.current();
+        match &configs.unpinned {
+            Some(config) if !has_pins(&self.trust.current()) => Arc::clone(config),
+            _ => Arc::clone(&configs.pinned),
         }
     }
 }
@@ -170,9 +154,7 @@ fn verifier(
         ClientAuth::Require => builder,
         ClientAuth::None | ClientAuth::Optional => builder.allow_unauthenticated(),
     };
-    let built = builder.build();
-    let built = built.map_err(|error| rustls::Error::General(error.to_string()));
-    Ok(Some(built.map_err(TlsError::Internal)?))
+    Ok(Some(builder.build().map_err(TlsError::internal)?))
 }
 
 fn config(
@@ -182,7 +164,7 @@ fn config(
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
-        .map_err(TlsError::Internal)?;
+        .map_err(TlsError::internal)?;
     let builder = match clients {
         Some(clients) => builder.with_client_cert_verifier(clients),
         None => builder.with_no_client_auth(),

@@ -1,18 +1,19 @@
 //! TLS handshakes at the listener.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::grpc::Drained;
-use countersign::grpc::tls::ServerTls;
+use countersign::grpc::tls::{ClientAuth, OwnFiles, PemFile, ServerTlsOptions};
 use countersign::proto::engine::CheckStatusRequest;
 use countersign::proto::engine::engine_service_client::EngineServiceClient;
+use countersign::testing;
 use hyper_util::rt::TokioIo;
 use rcgen::CertifiedKey;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ const SHORT: Duration = Duration::from_millis(200);
 
 /// One side's certificate, which the other side trusts.
 struct Side {
+    certificate_pem: String,
+    key_pem: String,
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
@@ -37,6 +40,8 @@ impl Side {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         Self {
+            certificate_pem: cert.pem(),
+            key_pem: signing_key.serialize_pem(),
             certificate: cert.der().clone(),
             key: PrivatePkcs8KeyDer::from(signing_key.serialize_der()).into(),
         }
@@ -69,18 +74,22 @@ impl Sides {
 
     /// Serves with TLS; asks for the client's certificate.
     fn serve(&self, change: impl FnOnce(&mut countersign::grpc::ConnectionLimits)) -> Served {
-        let provider = Arc::new(default_provider());
-        let roots = Arc::new(self.client.trusted());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier.build().unwrap())
-            .with_single_cert(self.server.chain(), self.server.key.clone_key());
-        let mut config = config.unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        let folder = tempfile::tempdir().unwrap();
+        let pem = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            PemFile::new(path, name)
+        };
+        let own = OwnFiles::new(
+            pem("cert-chain", &self.server.certificate_pem),
+            pem("private-key", &self.server.key_pem),
+        );
+        let mut tls = ServerTlsOptions::new(own, "tls");
+        tls.client_auth = Some(ClientAuth::Require);
+        tls.trust = Some(pem("trust", &self.client.certificate_pem));
+        let tls = testing::pair().dpm.server_tls(tls).unwrap();
         Served::start(|options| {
-            options.tls = Some(ServerTls::new(Arc::new(config)));
+            options.tls = Some(tls);
             change(&mut options.connections);
         })
     }

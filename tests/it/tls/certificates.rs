@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use countersign::grpc::tls::{
-    ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions, certificate_fingerprint,
-};
+use countersign::grpc::tls::{ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions};
 use countersign::jose::Fingerprint;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData as _,
+    date_time_ymd,
+};
 use tempfile::TempDir;
 
 /// A certificate and its key.
@@ -47,7 +48,7 @@ pub(crate) fn self_signed_for(names: &[&str], validity: Validity) -> Pem {
     let key = KeyPair::generate().unwrap();
     let certificate = params(names, validity).self_signed(&key).unwrap();
     Pem {
-        fingerprint: certificate_fingerprint(certificate.der()).unwrap(),
+        fingerprint: Fingerprint::of_spki(&key.subject_public_key_info()),
         certificate: certificate.pem(),
         key: key.serialize_pem(),
     }
@@ -78,7 +79,7 @@ impl Authority {
             .signed_by(&key, &self.issuer)
             .unwrap();
         Pem {
-            fingerprint: certificate_fingerprint(certificate.der()).unwrap(),
+            fingerprint: Fingerprint::of_spki(&key.subject_public_key_info()),
             certificate: certificate.pem(),
             key: key.serialize_pem(),
         }

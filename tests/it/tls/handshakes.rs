@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use countersign::Module;
 use countersign::grpc::ConnectionOptions;
-use countersign::grpc::tls::{ClientAuth, ServerFailure};
+use countersign::grpc::tls::ClientAuth;
+use countersign::internals::{ServerFailure, server_config};
 use countersign::jose::Fingerprint;
 use countersign::testing::own_deployment;
 use countersign::trust::OwnDeployment;
@@ -296,7 +297,7 @@ async fn tls_server_without_http2_is_named() {
     let pem = self_signed(&["localhost"]);
     let caller = world.caller(&[pem.fingerprint]);
     let server = world.files.server("web", &pem, None, None);
-    let server = caller.server_tls(server).unwrap().current();
+    let server = server_config(&caller.server_tls(server).unwrap());
     let mut config = rustls::ServerConfig::clone(&server);
     for offered in [vec![], vec![b"http/1.1".to_vec()]] {
         config.alpn_protocols = offered;
@@ -336,7 +337,7 @@ async fn server_names_what_is_wrong_with_its_callers() {
     let (pem, own, stranger) = (self_signed(&[]), self_signed(&[]), self_signed(&[]));
     let dpm = module(&world.dpm, [pinning(&world.dpe, &[own.fingerprint])]);
     let server = world.files.server("dpm", &pem, None, None);
-    let server = dpm.server_tls(server).unwrap().current();
+    let server = server_config(&dpm.server_tls(server).unwrap());
     let caller = world.caller(&[pem.fingerprint]);
     let suspicious = world.caller(&[stranger.fingerprint]);
     let cases = [
