@@ -119,8 +119,7 @@ impl Program {
             Ok(Drained::AtDeadline) => "Stopped at the deadline with open connections".to_owned(),
             Err(error) => cause(error),
         };
-        let module = self.module.own();
-        events::shutdown(module.module.as_str(), &format!("{how}{and}."));
+        events::shutdown(self.module.own().module.as_str(), &format!("{how}{and}."));
         drop(self.storage);
         ended
     }

@@ -91,8 +91,7 @@ impl AddressPolicy {
                 deployment: destination.deployment.to_owned(),
             });
         }
-        for address in resolved {
-            let address = address.to_canonical();
+        for address in resolved.iter().map(IpAddr::to_canonical) {
             if let Some(range) = RefusedRange::of(address) {
                 return Err(AddressRefusal::Range { address, range });
             }
