@@ -21,11 +21,11 @@ pub struct Change {
     /// One of the files with a part of its new text, which is written before the rest.
     first: Option<EditedFile>,
     new_files: Vec<NewFile>,
-    /// What `check` finds in the files as they will be; nothing where they were not checked.
+    /// What `check` finds in the new texts; empty if they were not checked.
     pub findings: Findings,
 }
 
-/// A file that a change makes, and that its settings name.
+/// A new file that the settings of a change refer to.
 #[derive(Clone, Debug)]
 pub(super) struct NewFile {
     pub(super) path: PathBuf,
@@ -45,7 +45,7 @@ impl NewFile {
 }
 
 impl Change {
-    /// Plans to write `files`, without a look at what they would say.
+    /// Plans to write `files`, without checking their new texts.
     pub(super) fn of(files: Vec<EditedFile>) -> Self {
         Self {
             files,
@@ -79,10 +79,9 @@ impl Change {
         self.files.iter().all(EditedFile::is_empty)
     }
 
-    /// Writes the files in their order, or none of them where one cannot be written.
+    /// Writes the files in order, or none of them if one cannot be written.
     ///
-    /// What an earlier run left behind when it was killed is removed, also where nothing is to be
-    /// written.
+    /// Removes what an earlier run left behind when it was killed, even if there is nothing to write.
     ///
     /// # Errors
     ///
@@ -116,8 +115,8 @@ impl Change {
         commit_all(staged)
     }
 
-    /// Stages the new files, the last one first: a certificate comes after its key. None of them may
-    /// have come up since the plan was made.
+    /// Stages the new files, the last one first: a certificate comes after its key. Fails if one of
+    /// them was created since the plan was made.
     fn staged_new_files(&self) -> Result<Vec<Staged>, Refused> {
         if let Some(file) = self.new_files.iter().find(|file| is_there(&file.path)) {
             return Err(Refused::exists(&file.path));
@@ -129,7 +128,7 @@ impl Change {
     }
 }
 
-/// Returns `true` if there is something at `path`, a link without an end too.
+/// Returns `true` if `path` exists, even as a broken link.
 pub(super) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
@@ -152,7 +151,7 @@ pub struct EditedFile {
 pub struct SettingChange {
     /// The setting, without anything that looks like a private key.
     pub key: String,
-    /// Its new value; a private key is replaced by a remark. Empty where it is removed.
+    /// Its new value, with a placeholder instead of a private key. Empty if it is removed.
     pub shown: String,
     /// What becomes of it.
     pub kind: ChangeKind,
@@ -266,7 +265,7 @@ impl EditedFile {
         Staged::new(&self.path, &bytes, self.privacy()).map(Some)
     }
 
-    /// A file that is there keeps its mode, unless its first private key goes in.
+    /// An existing file keeps its mode, unless it gets its first private key.
     fn privacy(&self) -> Privacy {
         match &self.before {
             Some(_) if self.is_fix || !holds_private_key(self.text()) => Privacy::Public,
@@ -281,7 +280,7 @@ fn content(file: &FileText) -> (&str, bool) {
     (file.text(), file.has_mark())
 }
 
-/// Reads a file that need not be there.
+/// Reads a file, or returns `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<FileText>, ReadError> {
     match FileText::read(path) {
         Ok(file) => Ok(Some(file)),

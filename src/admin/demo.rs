@@ -27,7 +27,7 @@ use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::token::{Reason, TokenIssuer};
 use crate::trust::{OwnDeployment, TrustStore};
 
-/// Longer than any step takes on a slow machine; a step that takes longer has failed.
+/// The time limit of a step: more than any step takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The modules log JSON on their consoles, and take ports that are free.
@@ -61,11 +61,11 @@ pub struct DemoOptions {
 pub struct Step {
     /// What it is called.
     pub name: &'static str,
-    /// What came of it, one line or more.
+    /// Its result, one line or more.
     pub lines: Vec<String>,
     /// How long it took.
     pub took: Duration,
-    /// Whether everything came as it must.
+    /// Whether the result was as expected.
     pub held: bool,
 }
 
@@ -74,18 +74,18 @@ pub struct Step {
 pub struct Outcome {
     /// From the start of the demo until the engine was READY.
     pub ready_after: Duration,
-    /// Whether every line held.
+    /// Whether every result was as expected.
     pub held: bool,
 }
 
 /// Runs the demo and hands each step to `report` when it is over.
 ///
-/// Where the returned future is dropped before its end, the modules are killed. What is in the
-/// folder stays there.
+/// If the returned future is dropped before its end, the modules are killed. The files in the folder
+/// are kept.
 ///
 /// # Errors
 ///
-/// When a step cannot be taken at all. A step that was taken and did not hold is in the outcome.
+/// When a step cannot run. An unexpected result is not an error: it is in the outcome.
 pub async fn run(
     options: &DemoOptions,
     report: &mut (dyn FnMut(&Step) + Send),
@@ -297,8 +297,8 @@ fn bad_tokens(dpe: &Module) -> Result<[String; 3], AnyError> {
     ])
 }
 
-/// A module as a child process. When this is dropped it is killed and has ended; when this process
-/// is killed it ends by itself.
+/// A module as a child process. Dropping this kills it and waits for its end; if this process is
+/// killed, it ends by itself.
 #[derive(Debug)]
 struct ChildModule {
     name: &'static str,
@@ -381,14 +381,14 @@ impl ChildModule {
         Pid::from_raw(i32::try_from(id).ok()?)
     }
 
-    /// The process ended or fell silent.
+    /// The process ended, or closed its log.
     fn ended_early(&self, last: &str) -> Refused {
         failed(format!("{} ended early; its last line: {last}", self.name))
     }
 }
 
 impl Drop for ChildModule {
-    /// Waits for the end, so that nothing is written into a folder that is about to be removed.
+    /// Waits for its end, so that it writes nothing into a folder that is about to be removed.
     fn drop(&mut self) {
         if let Some(id) = self.id()
             && self.child.start_kill().is_ok()
@@ -410,7 +410,7 @@ fn failed(message: impl Into<String>) -> Refused {
     Refused::new(Kind::Conflict, message)
 }
 
-/// The module `name` did not do what it must in time.
+/// The module `name` did not log `event` in time.
 fn late(name: &str, event: &str) -> Refused {
     let seconds = PATIENCE.as_secs();
     failed(format!("no `{event}` from {name} within {seconds} s"))

@@ -21,7 +21,7 @@ const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
 const EXTRAS: &str = "countersign.deployments.<name>";
 const CONNECTION: &str = "countersign.client.connection.<c>.deployment";
 
-/// A module that a file is to trust.
+/// A module that a file will trust.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     /// What the file calls it.
@@ -34,9 +34,9 @@ pub struct Peer<'a> {
     pub key: &'a VerifyingKey,
     /// The `kid` of its tokens.
     pub key_id: &'a KeyId,
-    /// What the key is called, where the file does not have it; by default `key`.
+    /// The name of the key if the file does not have it yet; by default `key`.
     pub key_name: Option<&'a str>,
-    /// The roles that it is to have there.
+    /// The roles that it gets there.
     pub roles: &'a [Role],
 }
 
@@ -93,8 +93,8 @@ impl WrittenKey {
 
 /// The deployments that a file trusts, those with faults too.
 ///
-/// What a module reads replaces what is written where it takes the deployment: placeholders are
-/// resolved, and the files of active profiles stand above the main file.
+/// For a deployment without faults, the values are those that a module reads: placeholders are
+/// resolved, and the files of active profiles override the main file.
 #[derive(Debug)]
 pub(super) struct Trusts {
     path: PathBuf,
@@ -156,7 +156,7 @@ impl Trusts {
         Some(&owned.deployment)
     }
 
-    /// Returns what the file must say to trust `peer`. What it says already is left out.
+    /// Returns the settings that the file lacks to trust `peer`.
     pub(super) fn settings_for(&self, peer: &Peer<'_>) -> Result<Vec<Setting>, Refused> {
         let (path, name) = (self.path.display(), peer.name.as_str());
         let owner = self.owner_of(peer.key);
@@ -190,8 +190,7 @@ impl Trusts {
         Ok(settings)
     }
 
-    /// Returns fingerprint, content and revocation of the key where they are not right yet in the
-    /// deployment `written`.
+    /// Returns the settings of the key that are missing or wrong in the deployment `written`.
     fn key_settings(&self, peer: &Peer<'_>, written: &str) -> Result<Vec<Setting>, Refused> {
         let mut known = self.keys.iter().filter(|key| key.deployment == written);
         let Some(present) = known.find(|key| key.is(peer.key)) else {
@@ -304,13 +303,13 @@ pub(super) fn trusting_too(
     trusted_key(deployment.name.as_str(), &name, key, key_id).into()
 }
 
-/// Plans that `file` trusts `peer`. Nothing is written; where it is trusted already, the plan is
-/// empty. A new deployment without roles gets `IMPERSONATION`.
+/// Plans that `file` trusts `peer`. Nothing is written; the plan is empty if it is trusted already.
+/// A new deployment without roles gets `IMPERSONATION`.
 ///
 /// # Errors
 ///
-/// When something else is there in its place, its key belongs to another deployment, or the new text
-/// has a fault that the file does not have.
+/// When the deployment exists with other settings, its key belongs to another deployment, or the new
+/// text has a fault that the file does not have.
 pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     let (path, name) = (&file.path, peer.name);
     file.alone_has(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]))?;
@@ -367,8 +366,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     Ok(change)
 }
 
-/// Refuses where the file has another environment, or has the key under another name or
-/// fingerprint.
+/// Fails if the file has another environment, or has the key under another name or fingerprint.
 fn is_as_asked(known: &Deployment, peer: &Peer<'_>) -> Result<(), Refused> {
     // A revoked key is refused as such later.
     let mut keys = known.keys.iter().filter(|key| !key.revoked);
@@ -389,7 +387,7 @@ fn is_as_asked(known: &Deployment, peer: &Peer<'_>) -> Result<(), Refused> {
         .with_help("give what is there, or remove the deployment first"))
 }
 
-/// What a deployment is for, and would be missed for.
+/// What stops working without a deployment.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Removed {
     /// The deployment.
@@ -400,12 +398,12 @@ pub struct Removed {
     pub connections: Vec<String>,
 }
 
-/// Plans that `file` no longer trusts the deployment called `name`. Nothing is written. Comments
-/// stay, but those that this program wrote above what goes.
+/// Plans that `file` no longer trusts the deployment called `name`. Nothing is written. Comments are
+/// kept, except those that this program wrote above the removed settings.
 ///
 /// # Errors
 ///
-/// When nothing in the file is about it, or the new text has a fault that the file does not have.
+/// When no setting of the file is about it, or the new text has a fault that the file does not have.
 pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Removed), Refused> {
     file.alone_has(|entry| is_about(entry, name) || connection_to(entry, name).is_some())?;
     let (mut settings, mut connections) = (Vec::new(), Vec::new());
@@ -442,7 +440,7 @@ fn connection_to(entry: &Entry, name: &DeploymentName) -> Option<String> {
     found.keys.into_iter().next().filter(|_| is_named)
 }
 
-/// Refuses a deployment that `file` does not have.
+/// Returns the error for a deployment that `file` does not have.
 pub fn not_there(file: &SettingsFile, name: &DeploymentName) -> Refused {
     let known = file.deployments().iter().map(|d| d.name.to_string());
     let known: Vec<_> = known.collect();

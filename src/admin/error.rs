@@ -9,7 +9,7 @@ use crate::diagnostic::Findings;
 use crate::grpc::cause;
 use crate::properties::ReadError;
 
-/// Why a procedure was refused. All files are as they were before.
+/// Why a procedure was refused. No file was changed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {
@@ -21,11 +21,11 @@ pub struct Refused {
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What kind of reason a procedure was refused for.
+/// The kind of reason for which a procedure was refused.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The arguments do not fit together.
+    /// The arguments contradict each other.
     Usage,
     /// The files, or running modules, do not allow it now.
     Conflict,
@@ -55,7 +55,7 @@ pub enum Kind {
     OutOfTurn(Step),
     /// A file cannot be read, or has faults.
     Unreadable,
-    /// A file is there already, and was not to be replaced.
+    /// A file exists already, and must not be replaced.
     Exists,
     /// Another countersign is writing in the same folder.
     Busy,
@@ -78,7 +78,7 @@ impl Refused {
         }
     }
 
-    /// The file at `path` is there already.
+    /// The file at `path` exists already.
     pub(crate) fn exists(path: &Path) -> Self {
         let message = format!("`{}` already exists", path.display());
         Self::new(Kind::Exists, message)
@@ -90,7 +90,7 @@ impl Refused {
         move |error| Self::new(Kind::NotWritten, message).caused_by(error)
     }
 
-    /// What would be written is not what was planned: a bug.
+    /// The new text is not what was planned: a bug.
     pub(super) fn internal(path: &Path) -> Self {
         let message = format!(
             "the new text of `{}` does not hold together",

@@ -1,5 +1,5 @@
-//! What one machine hands to the other so that they can be paired, or a key changed, without either
-//! seeing the other's file: public data only, and words to compare by voice.
+//! The block that one machine gives to the other to pair them, or to change a key, if neither has the
+//! other's file: public data only, and words to compare by voice.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
@@ -14,10 +14,10 @@ const END: &str = "-----END COUNTERSIGN HAND-OVER-----";
 const NOT_ONE: &str = "it is not one block from `BEGIN COUNTERSIGN HAND-OVER` to `END \
                        COUNTERSIGN HAND-OVER`";
 
-/// The line that is there only where the module talks TLS.
+/// The line that exists only if the module uses TLS.
 const TLS: &str = "tls-fingerprint";
 
-/// The longest text that is read, in bytes.
+/// The longest block that is read, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
 
 /// How many bytes of the hash the words stand for: a different key that has the
@@ -40,7 +40,7 @@ pub struct HandOver {
     pub key: VerifyingKey,
 }
 
-/// What a handed over key is for.
+/// The purpose of the key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Purpose {
     /// To trust the module.
@@ -52,16 +52,16 @@ pub enum Purpose {
     },
 }
 
-/// What else a module is that is to be trusted.
+/// What else to know about a module to trust it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Introduction {
     /// Its type.
     pub module: ModuleType,
     /// Its environment.
     pub environment: Environment,
-    /// The role that it is to have.
+    /// The role that it gets.
     pub role: Role,
-    /// The fingerprint of its TLS certificate's key, where it talks TLS.
+    /// The fingerprint of its TLS certificate's key, if it uses TLS.
     pub tls: Option<Fingerprint>,
 }
 
@@ -73,7 +73,7 @@ impl HandOver {
         format!("{BEGIN}\n{lines}checksum: {checksum}\n{END}\n")
     }
 
-    /// Returns the module that is to be trusted; `None` for a rotation.
+    /// Returns what is known about a module to trust; `None` for a rotation.
     pub(super) fn introduction(&self) -> Option<&Introduction> {
         match &self.purpose {
             Purpose::Pair(introduction) => Some(introduction),
@@ -81,7 +81,7 @@ impl HandOver {
         }
     }
 
-    /// Returns it in words: 64 bits of the hash of all that it says.
+    /// Returns its words: 64 bits of the hash of all its lines.
     pub fn words(&self) -> String {
         words(Sha256::digest(self.lines()).iter().take(WORDS))
     }
@@ -120,11 +120,11 @@ impl HandOver {
         )
     }
 
-    /// Reads a block; nothing but blank lines may stand around it.
+    /// Reads a block; only blank lines may surround it.
     ///
     /// # Errors
     ///
-    /// When it is not a block, byte for byte as one was written.
+    /// When it is not a block exactly as this program writes it.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         if text.len() > MAX_BYTES {
             return Err(refused("it is larger than 16 KiB"));

@@ -1,10 +1,9 @@
-//! Pairing: what the vendor's guide does by hand for two modules, as one plan for two files, or for
-//! the one of them that is here.
+//! Pairing: the vendor guide's procedure for two modules, as one plan for both files, or for the one
+//! file that is on this machine.
 //!
 //! Both sides exchange the same [`HandOver`], whether both files are here or a block goes from one
-//! machine to the other. A plan is made without touching anything, can be shown, and is then carried
-//! out whole or not at all. Made again from its own result it is empty; that is checked before
-//! anything is written.
+//! machine to the other. A plan changes nothing, can be shown, and is then carried out whole or not at
+//! all. A second plan after it is empty; that is checked before anything is written.
 
 mod tls;
 
@@ -31,15 +30,15 @@ const GRPC_PORT: &str = "ataccama.server.grpc.port";
 pub struct Member {
     /// Its type, such as `dpm`.
     pub module: ModuleType,
-    /// Its file, which need not be there yet.
+    /// Its file, which may not exist yet.
     pub path: PathBuf,
-    /// What it is to be called; by default what the files say, else `<module>-<environment>`.
+    /// Its name; by default what the files say, else `<module>-<environment>`.
     pub name: Option<DeploymentName>,
-    /// The private key it is to use; by default the one its file has, else a new one.
+    /// Its private key; by default the one in its file, else a new one.
     pub key: Option<(SigningKey, KeyId)>,
 }
 
-/// What the two sides have in common.
+/// What applies to both sides.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The environment; by default what the files say, else `dev`.
@@ -48,9 +47,9 @@ pub struct Options {
     pub role: Role,
     /// The name of the keys below `jwt-keys`; by default the first free of `key`, `key2`, ….
     pub key_name: Option<String>,
-    /// Whether both sides talk TLS: each gets a certificate, and the other one's pin.
+    /// Whether both sides use TLS: each gets a certificate, and the other side's pin.
     pub tls: bool,
-    /// What time it is: a new key says when it was made.
+    /// The current time, which a new key records.
     pub now: SystemTime,
 }
 
@@ -77,15 +76,14 @@ pub struct Side {
 
 /// Plans the pairing of one or two modules whose files are here. Nothing is written.
 ///
-/// One module gets its own part, its key and its name. With what was handed over, `theirs`, it also
-/// trusts that: another module, or another key of a module that it trusts. New keys are made only
-/// where there is none. See [`Refused`] for what stands in the way; a private key, a name, or a
-/// trusted key that is there already is never replaced.
+/// One module gets its own settings: its key and its name. With `theirs`, the other machine's block, it
+/// also trusts another module, or another key of a module that it trusts. A module that has a key
+/// keeps it. An existing private key, name, or trusted key is never replaced.
 ///
 /// # Errors
 ///
-/// When a file cannot be read, or holds something that pairing would have to replace; when the file
-/// does not trust the key that hands over.
+/// When a file cannot be read, or pairing would have to replace something in it; when the file does
+/// not trust the key that signs for the module of a new key.
 pub fn plan(
     members: &[Member],
     theirs: Option<&HandOver>,
@@ -152,7 +150,7 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
 }
 
 impl Side {
-    /// Returns the fingerprint of its TLS certificate, where it gets one or the other side its pin.
+    /// Returns the fingerprint of its TLS certificate, if the sides use TLS.
     pub fn tls_fingerprint(&self) -> Option<Fingerprint> {
         Some(self.certificate.as_ref()?.fingerprint)
     }
@@ -172,7 +170,7 @@ struct View<'a> {
     key: Option<(SigningKey, KeyId)>,
 }
 
-/// One side: its name and key, wherever they came from.
+/// One side, once its name and key are known.
 struct Draft<'a> {
     view: &'a View<'a>,
     side: Side,
@@ -346,7 +344,7 @@ impl<'a> Draft<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Reads `text`, that of the file of `member`, or the absence of it.
+    /// Reads `text`, that of the file of `member`; `None` if it does not exist.
     fn read(member: &'a Member, text: Option<FileText>) -> Result<Self, Refused> {
         let content = text.as_ref().map_or("", FileText::text);
         let trusts = Trusts::read(&member.path, content, &[]);

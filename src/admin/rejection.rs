@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::engine::FailureKind;
 use crate::token::Reason;
 
-/// A refusal that a module logged. Every text in it may be a stranger's.
+/// A refusal that a module logged. Every text in it is untrusted.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     /// The file that holds it.
@@ -102,7 +102,7 @@ pub fn newest(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
 
 const MOST_ROLLED: u32 = 7;
 const MOST_READ: u64 = 16 * 1024 * 1024;
-/// A log line has 8192 characters and a few members more: what is longer is not one.
+/// Longer than any line that a module logs: 8192 characters, and a few members more.
 const LONGEST_LINE: usize = 256 * 1024;
 
 fn newest_in(file: PathBuf, events: &[&str]) -> io::Result<Option<Rejection>> {

@@ -1,4 +1,4 @@
-//! Taking keys back at once: what would stop working, the change, and whether it is active.
+//! Revoking keys: what would stop working, the change, and whether it is active.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,10 @@ use crate::properties::name::same;
 use crate::proto::identity as wire;
 use crate::trust::{Deployment, TrustedKey};
 
-/// Which keys are taken back.
+/// Which keys to revoke.
 #[derive(Clone, Debug)]
 pub enum Which {
-    /// Those of a deployment: all of them, or the one that the file calls so.
+    /// Those of a deployment: all of them, or the one with this name in the file.
     Deployment(DeploymentName, Option<String>),
     /// The one with this fingerprint, configured or computed.
     Fingerprint(String),
@@ -42,11 +42,11 @@ pub struct RevokedFile {
     /// The file.
     pub path: PathBuf,
     which: Which,
-    /// The keys that are meant, those that are revoked already too.
+    /// The keys to revoke, including those that are revoked already.
     pub keys: Vec<RevokedKey>,
 }
 
-/// A key that is taken back. Nothing in its texts looks like a private key.
+/// A key to revoke. Its texts never contain a private key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RevokedKey {
     /// The deployment, as the file has it.
@@ -59,7 +59,7 @@ pub struct RevokedKey {
     pub fingerprint: String,
     /// Whether the file has it revoked already.
     pub was_revoked: bool,
-    /// The names of the deployment's keys that are still trusted then.
+    /// The names of the deployment's keys that are still trusted afterwards.
     pub left: Vec<String>,
 }
 
@@ -69,8 +69,7 @@ pub struct RevokedKey {
 ///
 /// # Errors
 ///
-/// When a file cannot be read, or none has such a key, or the file of an active profile has it in
-/// place of its main file.
+/// When a file cannot be read, no file has such a key, or only the file of an active profile has it.
 pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
     let (mut edited, mut files) = (Vec::new(), Vec::new());
     let mut known = Vec::new();
@@ -109,7 +108,7 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
     })
 }
 
-/// Refuses because no file has the keys that are meant.
+/// Returns the error if no file has the keys.
 fn not_there(
     paths: &[PathBuf],
     which: &Which,
@@ -137,7 +136,7 @@ fn not_there(
     Refused::new(Kind::Conflict, message)
 }
 
-/// Refuses where only the file of an active profile, none of `given`, has the keys that are meant.
+/// Fails if the file of an active profile that is not in `given` has the keys.
 fn is_in_no_profile(
     main: &Path,
     text: &FileText,
@@ -157,8 +156,8 @@ fn is_in_no_profile(
     Ok(())
 }
 
-/// Reads the deployments of `text`, that of the file at `path`: as a module has them, which reads an
-/// active profile's with its main file, where that can be found out.
+/// Reads the deployments of `text`, that of the file at `path`. The file of an active profile is read
+/// together with its main file, as a module does, if that is possible.
 fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
     let main = main_of(path, &environment());
     let whole = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
@@ -198,12 +197,12 @@ fn is_plainly_revoked(key: &WrittenKey) -> bool {
 }
 
 impl RevokedFile {
-    /// Makes sure that a module takes the file as it is now, and with it and the files of active
-    /// profiles no longer trusts the keys. Returns whether it reads changes of the file by itself.
+    /// Checks that a module accepts the file as it is now, and no longer trusts the keys with it and the
+    /// files of active profiles. Returns whether the module reloads a changed file by itself.
     ///
     /// # Errors
     ///
-    /// When it does not take the file, or still trusts one of the keys.
+    /// When it does not accept the file, or still trusts one of the keys.
     pub fn in_force(&self, kind: &ModuleKind) -> Result<bool, Refused> {
         let loaded = Settings::load(&self.main(), kind, environment(), &[]);
         let settings = loaded.map_err(|error| self.not_taken(&error))?;
@@ -222,7 +221,7 @@ impl RevokedFile {
             .with_findings(error.findings().cloned().unwrap_or_default())
     }
 
-    /// A key is still trusted, by what stands above the file or beside it.
+    /// Returns the error if the environment or the file of an active profile still trusts a key.
     fn overridden(&self, deployment: &Deployment, key: &TrustedKey) -> Refused {
         let files = read_with_profiles(&self.main());
         let names = [deployment.name.as_str(), &key.name];
@@ -250,8 +249,8 @@ impl RevokedFile {
         Refused::new(Kind::Conflict, message).with_help(help)
     }
 
-    /// Asks the running module whether it refuses the keys: it has to list them as revoked, or every
-    /// key that it knows and none of them.
+    /// Asks the running module whether it refuses the keys: it must list them as revoked, or list all of
+    /// its keys without them.
     pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
         let settings = load(&self.main(), kind)?;
         let (target, answer) = ask_own_module(&settings).await?;

@@ -1,4 +1,4 @@
-//! The engines that a registry knows, asked for page by page.
+//! Lists the engines of a registry, page by page.
 
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -7,14 +7,14 @@ use crate::grpc::AttachIdentity;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::proto::registry::{Engine, ListEnginesRequest};
 
-/// Calls a registry as a caller that it knows.
+/// A client of a registry, with this module's identity.
 pub type Client = EngineRegistryServiceClient<AttachIdentity<Channel>>;
 
-/// Lists all engines that the caller may see. Its time is bounded by the caller alone.
+/// Lists all engines that the caller may see, without a time limit of its own.
 ///
 /// # Errors
 ///
-/// What the registry answers in place of a page.
+/// The status that the registry returns instead of a page.
 pub async fn list(client: &mut Client) -> Result<Vec<Engine>, Status> {
     let mut engines = Vec::new();
     let mut page_token = String::new();

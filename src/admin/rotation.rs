@@ -1,8 +1,8 @@
 //! Changing a module's key while it and its peers run: two keys overlap, and no call is refused.
 //!
-//! The files themselves say how far a rotation is. A step is planned without touching anything, can
-//! be shown, and ends in the phase it is for or leaves every file as it was. Killed between two files
-//! it leaves a key that both sides have, and made again it is completed.
+//! The files themselves record the progress of a rotation. Planning a step changes nothing, and the plan
+//! can be shown. A step ends in its phase, or leaves every file as it was. If it is killed between two
+//! files, both sides still share a key, and running it again completes it.
 
 mod files;
 pub mod live;

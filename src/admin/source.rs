@@ -77,8 +77,7 @@ impl SettingsFile {
         Ok(change)
     }
 
-    /// Refuses where the file of an active profile has a setting that `is_meant`: only this file is
-    /// changed.
+    /// Fails if the file of an active profile has a setting that `is_meant`: only this file is changed.
     pub(super) fn alone_has(&self, is_meant: impl Fn(&Entry) -> bool) -> Result<(), Refused> {
         for (path, text) in active_files(&self.path, &self.text, &environment())? {
             let document = Document::parse(&path, text.text());
@@ -120,7 +119,7 @@ pub(super) fn read_with_profiles(main: &Path) -> Option<AsWritten> {
     Some(AsWritten::of(texts))
 }
 
-/// Makes sure that `path` is not the file of an active profile; refuses it as `kind`.
+/// Checks that `path` is not the file of an active profile; the error has the `kind`.
 pub(super) fn is_main(path: &Path, kind: Kind) -> Result<(), Refused> {
     let Some(main) = main_of(path, &environment()) else {
         return Ok(());

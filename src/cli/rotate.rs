@@ -100,7 +100,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     if opening.step == Step::Prepare && !arguments.how.yes {
         // The key that was shown is the one that is written.
         executor.block_on(wait::carry_out(&opening, arguments.timeout))?;
-        took(&opening, console);
+        took(opening.step, &files.read()?, console);
     }
     let mut tries = TRIES;
     loop {
@@ -129,21 +129,24 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
             done => done?,
         }
         if step != Step::Finish {
-            took(&plan, console);
+            took(step, &files.read()?, console);
             continue;
         }
         let ended = executor.block_on(wait::in_force(&rotation, arguments));
         if ended.is_ok() {
-            took(&plan, console);
+            took(step, &files.read()?, console);
         }
         return conclude(&plan, &rotation, arguments, ended, console);
     }
 }
 
-/// Says what a step has done.
-fn took(plan: &Plan, console: &Console) {
-    let key = plan.key.map(|key| key.to_string()).unwrap_or_default();
-    console.say(&match plan.step {
+/// Says what a step has done, after which the files are `after`.
+fn took(step: Step, after: &Rotation, console: &Console) {
+    let key = after
+        .next()
+        .map_or(after.key(), |(key, _)| key)
+        .fingerprint();
+    console.say(&match step {
         Step::Prepare => format!("prepared   the named peers' files trust {key}"),
         Step::Activate => format!("activated  {key} signs"),
         Step::Finish | Step::Abort => format!("finished   the key before {key} is revoked"),

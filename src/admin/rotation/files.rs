@@ -54,7 +54,7 @@ impl Rotation {
         Self::of(owner, files.collect::<Result<_, _>>()?)
     }
 
-    /// Takes the files, of which only the owner's next key may have faults.
+    /// Combines the files, in which only the owner's next key may have faults.
     pub(super) fn of(owner: SettingsFile, peers: Vec<SettingsFile>) -> Result<Self, Refused> {
         if !only_next_key(&owner.findings) {
             return Err(faults(&owner));
@@ -167,15 +167,14 @@ impl Rotation {
             .collect()
     }
 
-    /// Goes through the peers whose files are not named.
+    /// Iterates over the peers whose files are not named.
     pub fn left_out(&self) -> impl Iterator<Item = &DeploymentName> {
         let all = self.deployments().into_iter();
         all.filter(|(_, file)| file.is_none())
             .map(|(deployment, _)| &deployment.name)
     }
 
-    /// Makes sure that the old key can be revoked wherever it is trusted, but at the peers in
-    /// `except`.
+    /// Checks that the old key can be revoked everywhere, except at the peers in `except`.
     ///
     /// # Errors
     ///
@@ -190,7 +189,7 @@ impl Rotation {
         )))
     }
 
-    /// Goes through all files, the owner's first.
+    /// Iterates over all files, the owner's first.
     pub(super) fn files(&self) -> impl Iterator<Item = &SettingsFile> {
         iter::once(&self.owner).chain(&self.peers)
     }

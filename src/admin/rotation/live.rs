@@ -29,7 +29,7 @@ use crate::telemetry::Untrusted;
 use crate::token::Reason;
 use crate::trust::Deployment;
 
-/// Longer than any module takes that answers at all; of a peer, over all calls of one question.
+/// The time limit for one question to a module, over all of its calls.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long it may take to find out whether a server listens at all.

@@ -16,7 +16,7 @@ use crate::admin::setting::{
 use crate::admin::source::{SettingsFile, is_of};
 use crate::config::{self, check_texts};
 use crate::diagnostic::Findings;
-use crate::jose::{Fingerprint, KeyId, SigningKey};
+use crate::jose::{KeyId, SigningKey};
 use crate::trust::Deployment;
 
 const STATE: &str = "countersign.rotation";
@@ -28,8 +28,6 @@ const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
 pub struct Plan {
     /// The step.
     pub step: Step,
-    /// The key that signs after the next steps; `None` if the rotation ends here without a new key.
-    pub key: Option<Fingerprint>,
     /// What changes.
     pub change: Change,
 }
@@ -51,11 +49,8 @@ impl Rotation {
             }
             // It does not say which keys peers got for it, so they keep theirs.
             let forgotten = self.owner.edited(&[Setting::removed(NEXT_KEY)]);
-            return Ok(Plan {
-                step,
-                key: None,
-                change: Change::of(vec![forgotten]),
-            });
+            let change = Change::of(vec![forgotten]);
+            return Ok(Plan { step, change });
         }
         // Peers take the next key from a block, which goes by the name.
         if step == Step::Prepare && self.peers.is_empty() && self.name().is_none() {
@@ -79,11 +74,6 @@ impl Rotation {
             None if is_open && step == Step::Prepare => new_key(now)?,
             None => self.own.clone(),
         };
-        let key = match step {
-            Step::Prepare | Step::Activate => Some(next.0.fingerprint()),
-            Step::Finish => Some(self.key().fingerprint()),
-            Step::Abort => None,
-        };
         let files = if is_open {
             self.edited(step, &next, now)?
         } else {
@@ -92,11 +82,8 @@ impl Rotation {
         if files.iter().any(|file| !file.is_empty()) {
             self.ends_in(step.ends_in(), &files)?;
         }
-        Ok(Plan {
-            step,
-            key,
-            change: Change::of(files),
-        })
+        let change = Change::of(files);
+        Ok(Plan { step, change })
     }
 
     /// Returns the files as they are after `step`, in the order in which they are written.
@@ -183,8 +170,8 @@ impl Rotation {
         })
     }
 
-    /// Makes sure that no variable of the environment stands above the key: the module would sign
-    /// with that one, also where the peers have revoked it.
+    /// Checks that no environment variable overrides the key: the module would sign with the key in
+    /// the variable, even after the peers have revoked it.
     fn is_in_file(&self) -> Result<(), Refused> {
         let Some(variable) = variable_above(OWN_KEY) else {
             return Ok(());
@@ -201,8 +188,8 @@ impl Rotation {
         )))
     }
 
-    /// Makes sure that the files of active profiles set nothing that a step reads or writes: only
-    /// the main files are changed.
+    /// Checks that the files of active profiles set nothing that a step reads or writes: only the main
+    /// files are changed.
     fn is_in_main_files(&self) -> Result<(), Refused> {
         self.owner
             .alone_has(|entry| is_of(entry, OWN_KEY, &[]) || is_of(entry, STATE, &[]))?;

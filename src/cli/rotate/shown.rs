@@ -30,22 +30,26 @@ fn heading(rotation: &Rotation) -> String {
         Some(name) => name.to_string(),
         None => rotation.owner.path.display().to_string(),
     };
-    let next = rotation.next().map(|(key, _)| aged(key));
-    let damaged = "damaged; only `abort` is possible".to_owned();
-    let previous = rotation.state().previous.map(|key| key.to_string());
+    let damaged = rotation
+        .damage()
+        .map(|_| "damaged; only `abort` is possible".to_owned());
     let lines = [
-        ("next key  ", next),
-        ("next key  ", rotation.damage().map(|_| damaged)),
-        ("before    ", previous),
+        (
+            "next key  ",
+            rotation.next().map(|(key, _)| aged(key)).or(damaged),
+        ),
+        (
+            "before    ",
+            rotation.state().previous.map(|key| key.to_string()),
+        ),
     ];
     let mut text = format!("{name}  signs with  {}\n", aged(rotation.key()));
     let width = name.chars().count();
-    for (what, key) in lines
-        .iter()
-        .filter_map(|(what, key)| Some((what, key.as_ref()?)))
-    {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:width$}  {what}  {key}", "");
+    for (what, key) in lines {
+        if let Some(key) = key {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{:width$}  {what}  {key}", "");
+        }
     }
     text
 }
