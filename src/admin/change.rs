@@ -255,7 +255,7 @@ impl EditedFile {
         if now.is_none_or(|now| now.as_ref().map(content) != self.before.as_ref().map(content)) {
             let path = self.path.display();
             let message = format!("`{path}` was changed by another process meanwhile");
-            return Err(Refused::new(Kind::Changed, message));
+            return Err(Refused::new(Kind::Changed, message).with_help("run the command again"));
         }
         let bytes = match &self.before {
             Some(file) if self.is_fix => file.edited("").encode(after.expose()),

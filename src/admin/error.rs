@@ -15,8 +15,10 @@ use crate::properties::ReadError;
 pub struct Refused {
     kind: Box<Kind>,
     message: String,
-    help: Option<String>,
-    findings: Findings,
+    /// What fixes it, if that is the same in every command.
+    pub help: Option<String>,
+    /// What is wrong with a file.
+    pub findings: Findings,
     #[source]
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -55,8 +57,6 @@ pub enum Kind {
     OutOfTurn(Step),
     /// A file cannot be read, or has faults.
     Unreadable,
-    /// A file exists already, and must not be replaced.
-    Exists,
     /// Another countersign is writing in the same folder.
     Busy,
     /// A file changed since it was read.
@@ -81,7 +81,8 @@ impl Refused {
     /// The file at `path` exists already.
     pub(crate) fn exists(path: &Path) -> Self {
         let message = format!("`{}` already exists", path.display());
-        Self::new(Kind::Exists, message)
+        Self::new(Kind::Taken, message)
+            .with_help("`--force` replaces it; a private key that is replaced is lost")
     }
 
     /// The system did not let the file at `path` be written.
@@ -119,16 +120,6 @@ impl Refused {
     /// Returns the kind of reason.
     pub fn kind(&self) -> &Kind {
         &self.kind
-    }
-
-    /// Returns what fixes it, if that is the same in every command.
-    pub fn help(&self) -> Option<&str> {
-        self.help.as_deref()
-    }
-
-    /// Returns what is wrong with a file.
-    pub fn findings(&self) -> &Findings {
-        &self.findings
     }
 }
 

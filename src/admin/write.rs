@@ -163,7 +163,7 @@ impl FolderLock {
             Err(TryLockError::WouldBlock) => {
                 let shown = folder.display();
                 let message = format!("another countersign is writing in `{shown}`");
-                Err(Refused::new(Kind::Busy, message))
+                Err(Refused::new(Kind::Busy, message).with_help("run the command again"))
             }
             Err(TryLockError::Error(error)) => Err(Refused::not_written(target)(error)),
         }

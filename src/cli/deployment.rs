@@ -161,7 +161,8 @@ fn remove(file: &SettingsFile, name: &DeploymentName, how: &How, console: &Conso
             carry_out(&change, how, "", console)
         }
         Err(error) if matches!(error.kind(), Kind::NotThere) => {
-            console.note(&format!("{error}; {}", error.help().unwrap_or_default()));
+            let help = error.help.as_deref().unwrap_or_default();
+            console.note(&format!("{error}; {help}"));
             console.reply("nothing to do\n", &json!({ "written": false, "files": [] }))?;
             Ok(Exit::Done)
         }

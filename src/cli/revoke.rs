@@ -109,8 +109,8 @@ fn is_in_force(
     let path = file.path.display();
     let kind = kind_of(&Home::new(&file.path).dir);
     let reloads = file.in_force(&kind).map_err(|error| {
-        console.findings(error.findings());
-        inactive(&error, error.help().unwrap_or_default())
+        console.findings(&error.findings);
+        inactive(&error, error.help.as_deref().unwrap_or_default())
     })?;
     let no_reload = format!("`{path}` says `countersign.reload=false`");
     let Some(patience) = patience else {

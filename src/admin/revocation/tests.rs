@@ -96,7 +96,7 @@ fn files_with_faults_are_changed_and_only_where_the_key_is() {
     let revoked = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
     assert_eq!(fs::read_to_string(&file).unwrap(), text + &revoked);
     let in_force = planned.files[0].in_force(&ModuleKind::Dpm);
-    assert!(in_force.unwrap_err().findings().errors() > 0);
+    assert!(in_force.unwrap_err().findings.errors() > 0);
     let again = plan(&[file], &which("dpe-dev", None)).unwrap();
     assert!(again.change.is_empty());
 }

@@ -101,12 +101,7 @@ pub(in crate::admin) async fn ask_own_module(
             DoubtKind::NotAsked.because("the module takes a free port at each start")
         })?;
     let module = settings.module().map_err(unusable)?;
-    let server = settings.options.server.tls.clone();
-    let tls = server.map(|server| module.own_module_tls(server));
-    let options = ConnectionOptions {
-        tls: tls.transpose().map_err(unusable)?,
-        ..ConnectionOptions::default()
-    };
+    let options = settings.own_connection(&module).map_err(unusable)?;
     let (layer, deadline) = (module.own_module_layer(), Instant::now() + PATIENCE);
     let answer = who_am_i(&target, options, &layer, deadline).await?;
     Ok((target, answer))
@@ -135,7 +130,7 @@ struct Callee<'a> {
     settings: &'a Settings,
     deployment: &'a Deployment,
     target: Target,
-    tls: Option<ClientTlsOptions>,
+    tls: Option<&'a ClientTlsOptions>,
 }
 
 impl<'a> Callee<'a> {
@@ -159,14 +154,14 @@ impl<'a> Callee<'a> {
             (None, None) => listener_of(deployment, file)?,
         };
         let tls = match connection {
-            Some(connection) => &connection.tls,
-            None => &settings.options.client.dial_back_tls,
+            Some(connection) => connection.tls.as_ref(),
+            None => settings.options.client.dial_back_tls.as_ref(),
         };
         Ok(Self {
             settings,
             deployment,
             target,
-            tls: tls.clone(),
+            tls,
         })
     }
 
@@ -208,12 +203,7 @@ impl<'a> Callee<'a> {
         settings.own.key_id = key_id.clone();
         settings.options.proof = ProofMode::EveryCall;
         let module = settings.module().map_err(unusable)?;
-        let tls = self.tls.clone().map(|options| module.client_tls(options));
-        let options = ConnectionOptions {
-            allow_plaintext: settings.options.client.allow_plaintext,
-            tls: tls.transpose().map_err(unusable)?,
-            ..ConnectionOptions::default()
-        };
+        let options = settings.connection(&module, self.tls).map_err(unusable)?;
         let name = &self.deployment.name;
         let layer = module.client_layer(name.as_str()).map_err(unusable)?;
         who_am_i(&self.target, options.towards(name), &layer, deadline).await

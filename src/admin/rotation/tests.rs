@@ -270,7 +270,7 @@ fn files_that_do_not_belong_together_are_refused() {
     assert!(foreign.to_string().contains(wanted), "{foreign}");
     let faulty = faulty.unwrap_err();
     assert!(matches!(faulty.kind(), Kind::Unreadable), "{faulty:?}");
-    assert!(faulty.findings().errors() > 0, "{faulty:?}");
+    assert!(faulty.findings.errors() > 0, "{faulty:?}");
 }
 
 /// The step that a child is to take is in a file, since its arguments are the harness's.

@@ -29,7 +29,7 @@ fn an_existing_file_is_left_alone_unless_told() {
 
     let refused = write(&path, b"new", Privacy::Private, false);
 
-    assert!(matches!(refused.unwrap_err().kind(), Kind::Exists));
+    assert!(matches!(refused.unwrap_err().kind(), Kind::Taken));
     assert_eq!(fs::read(&path).unwrap(), b"old");
     write(&path, b"new", Privacy::Private, true).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"new");
