@@ -89,8 +89,8 @@ impl AsWritten {
         keys: &[&str],
     ) -> impl DoubleEndedIterator<Item = (Option<&str>, &Entry)> {
         let depth = setting.split('.').count();
-        let settings = self.below(setting, keys);
-        let settings = settings.filter(move |(_, placed)| placed.path.len() == depth);
+        let below = self.below(setting, keys);
+        let settings = below.filter(move |(_, placed)| placed.path.len() == depth);
         settings.filter_map(|(entry, placed)| {
             let entry = self.document.entries().get(*entry)?;
             Some((placed.index.as_deref(), entry))
@@ -101,8 +101,8 @@ impl AsWritten {
     pub fn names(&self, path: &str, keys: &[&str]) -> Vec<&str> {
         let depth = path.split('.').count();
         let mut seen = HashSet::new();
-        let names = self.below(path, keys);
-        let names = names.filter_map(|(_, placed)| placed.path.get(depth).map(|name| &**name));
+        let below = self.below(path, keys);
+        let names = below.filter_map(|(_, placed)| placed.path.get(depth).map(|name| &**name));
         names.filter(|name| seen.insert(uniform(name))).collect()
     }
 

@@ -45,10 +45,10 @@ impl Settings {
         module: &Module,
         tls: Option<&ClientTlsOptions>,
     ) -> Result<ConnectionOptions, TlsError> {
-        let tls = tls.map(|options| module.client_tls(options.clone()));
+        let made = tls.map(|options| module.client_tls(options.clone()));
         Ok(ConnectionOptions {
             allow_plaintext: self.options.client.allow_plaintext,
-            tls: tls.transpose()?,
+            tls: made.transpose()?,
             ..ConnectionOptions::default()
         })
     }

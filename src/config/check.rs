@@ -84,9 +84,9 @@ pub fn check_texts(
         assumed: assumed.to_owned(),
         ..Question::check(environment)
     };
-    let profiles = texts.iter();
-    let profiles = profiles.map(|(path, text)| profiles::files(path, text, &question));
-    let profiles: Vec<_> = profiles.collect();
+    let files = texts.iter();
+    let of_each = files.map(|(path, text)| profiles::files(path, text, &question));
+    let profiles: Vec<_> = of_each.collect();
     let mut inspected = Vec::new();
     for ((path, text), of_it) in texts.iter().zip(&profiles) {
         // The file of a profile is looked at with the file that it belongs to.
@@ -98,9 +98,10 @@ pub fn check_texts(
             continue;
         }
         let read = profiles::read(of_it.clone())?;
-        let read = read.iter();
-        let read = read.filter_map(|(path, text)| Some((path.as_path(), text.as_ref()?)));
-        let files: Vec<_> = iter::once((path.as_path(), text)).chain(read).collect();
+        let there = read
+            .iter()
+            .filter_map(|(path, text)| Some((path.as_path(), text.as_ref()?)));
+        let files: Vec<_> = iter::once((path.as_path(), text)).chain(there).collect();
         inspected.push(inspect(&question, &files));
     }
     let mut findings = Limited::default();
@@ -120,8 +121,8 @@ pub fn check_texts(
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
-    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    one == other || whole(one) == whole(other)
+    let [one_whole, other_whole] = [one, other].map(|path| path.canonicalize().ok());
+    one == other || (one_whole.is_some() && one_whole == other_whole)
 }
 
 fn checked(file: &Inspected) -> Checked {

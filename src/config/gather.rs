@@ -107,8 +107,8 @@ impl Gatherer<'_> {
                 }
             }
         }
-        let layers = layers.into_iter().map(|values| self.layer(values));
-        (layers.collect(), gathered)
+        let of_files = layers.into_iter().map(|values| self.layer(values));
+        (of_files.collect(), gathered)
     }
 
     fn respelled(&self, mut placed: Placed) -> Placed {
@@ -177,8 +177,8 @@ impl Gatherer<'_> {
             let content = match whole.next() {
                 Some((at, value)) if matches!(at.setting.takes, Takes::List) => {
                     let texts = bind::list(value.text()).into_iter();
-                    let texts = texts.map(|text| value.clone().with_text(text.to_owned().into()));
-                    Content::List(texts.collect())
+                    let list = texts.map(|text| value.clone().with_text(text.to_owned().into()));
+                    Content::List(list.collect())
                 }
                 Some((_, value)) => Content::One(value.clone()),
                 None => Content::List(self.in_order(&given)),
@@ -230,12 +230,12 @@ impl Gatherer<'_> {
                 _ => format!("`{name}`"),
             };
             let message = format!("{what} is also set at {}", other.origin());
-            let found = self.view.about(Code::Cs0103, value, Part::Name, message);
+            let twice = self.view.about(Code::Cs0103, value, Part::Name, message);
             let severity = match placed.setting {
                 setting if setting.decides_trust() => Severity::Error,
                 _ => Severity::Warning,
             };
-            let found = found.with_help("keep one of the two");
+            let found = twice.with_help("keep one of the two");
             self.findings.push(found.with_severity(severity));
         }
     }
@@ -254,8 +254,8 @@ impl Gathered {
 
 /// Collects how the trusted deployments are spelled in a file's entries and in `--set`.
 fn spellings(known: &[(usize, Known)], sets: &[(String, String)]) -> HashMap<String, String> {
-    let sets = sets.iter();
-    let sets: Vec<_> = sets
+    let given = sets.iter();
+    let sets: Vec<_> = given
         .map(|(name, _)| schema::find(&Name::parse(name)))
         .collect();
     let mut spellings = HashMap::new();
@@ -282,8 +282,8 @@ fn unknown(name: &str, meant: Option<String>, at: Option<(&View, Span)>) -> Find
         Some(meant) => format!("write `{meant}`"),
         None => "remove it, or correct its name".to_owned(),
     };
-    let found = found.with_key(redact(name)).with_help(help);
-    found.with_label("unknown name")
+    let named = found.with_key(redact(name)).with_help(help);
+    named.with_label("unknown name")
 }
 
 /// Refuses a private key among the arguments, which every process of the machine can read.
@@ -333,10 +333,10 @@ impl Values {
     fn add(&mut self, placed: Placed, value: Sourced) {
         let next = self.places.len();
         let at = *self.by_path.entry(Arc::clone(&placed.path)).or_insert(next);
-        let value = value.of(&placed.path);
+        let given = value.of(&placed.path);
         match self.places.get_mut(at) {
-            Some(all) => all.push((placed, value)),
-            None => self.places.push(vec![(placed, value)]),
+            Some(all) => all.push((placed, given)),
+            None => self.places.push(vec![(placed, given)]),
         }
     }
 }

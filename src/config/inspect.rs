@@ -51,8 +51,8 @@ impl Inspected {
 
     /// Finds `own` among the trusted keys of this file.
     pub fn trusted(&self, own: &OwnKey) -> Option<(&ReadDeployment, &ReadKey)> {
-        let keys = self.deployments.iter();
-        let mut keys = keys.flat_map(|d| d.keys.iter().map(move |key| (d, key)));
+        let deployments = self.deployments.iter();
+        let mut keys = deployments.flat_map(|d| d.keys.iter().map(move |key| (d, key)));
         keys.find(|(_, key)| key.trusted.key == *own.key.verifying_key())
     }
 
@@ -92,13 +92,13 @@ pub fn inspect(question: &Question, files: &[(&Path, &FileText)]) -> Inspected {
         findings,
     };
     let own = keys::private(&mut reader, keys::OWN);
-    let mut options = options::read(&mut reader);
-    let deployments = deployments::read(&mut reader, &options.impersonation_role);
-    trusted_keys::ambiguous(&mut reader, own.as_ref(), &deployments);
-    options.rotation = rotation::read(&mut reader, own.as_ref(), &deployments);
-    addresses::check(&mut reader, &options);
-    tls::check(&mut reader, &options, &deployments);
-    deployments::check(&mut reader, &options, &deployments);
+    let mut set = options::read(&mut reader);
+    let read = deployments::read(&mut reader, &set.impersonation_role);
+    trusted_keys::ambiguous(&mut reader, own.as_ref(), &read);
+    set.rotation = rotation::read(&mut reader, own.as_ref(), &read);
+    addresses::check(&mut reader, &set);
+    tls::check(&mut reader, &set, &read);
+    deployments::check(&mut reader, &set, &read);
     profiles::check(&mut reader);
     reader.rest(&gathered.unread);
     if own.is_none() && reader.raw(keys::OWN, &[]).is_none() && !broken_key {
@@ -108,8 +108,8 @@ pub fn inspect(question: &Question, files: &[(&Path, &FileText)]) -> Inspected {
     file::check(&view, files, &gathered.ours, &mut findings);
     Inspected {
         own,
-        deployments,
-        options,
+        deployments: read,
+        options: set,
         cold: cold(&reader),
         findings: findings.finish(),
         settings: gathered.ours.len(),

@@ -142,9 +142,9 @@ pub fn environment() -> Vec<(String, String)> {
 
 /// Returns `true` if the environment's `variable` may be read as a setting, ours or Spring's.
 pub fn may_be_setting(variable: &str) -> bool {
-    let variable = variable.to_ascii_lowercase();
+    let name = variable.to_ascii_lowercase();
     let families = ["ataccama", "countersign", "spring"];
-    families.iter().any(|family| variable.starts_with(family))
+    families.iter().any(|family| name.starts_with(family))
 }
 
 impl Module {
@@ -157,15 +157,19 @@ impl Module {
     ///
     /// When the file cannot be read, or has faults: then all of them are in the error.
     pub fn load(home: impl AsRef<Path>) -> Result<Self, LoadError> {
-        let home = home.as_ref();
-        let folder = Home::new(home).dir;
+        let folder = Home::new(home.as_ref()).dir;
         let name = folder.file_name().and_then(std::ffi::OsStr::to_str);
         let named = name.and_then(|name| ModuleType::new(name).ok());
         let module = match named {
             Some(module) => module,
             None => ModuleType::new("module").map_err(|error| LoadError::Internal(error.into()))?,
         };
-        let settings = Settings::load(home, &ModuleKind::Other(module), environment(), &[])?;
+        let settings = Settings::load(
+            home.as_ref(),
+            &ModuleKind::Other(module),
+            environment(),
+            &[],
+        )?;
         Ok(settings.module()?)
     }
 }

@@ -34,15 +34,15 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
     let replay = reader.word("countersign.token.replay", &[], replays);
     let proofs = [ProofMode::Off, ProofMode::Handshake, ProofMode::EveryCall];
     let proof = reader.word("countersign.proof.mode", &[], proofs);
-    let mut client = client(reader);
-    let mut server = server(reader);
-    let names: Vec<_> = client.connections.iter().map(|c| c.name.clone()).collect();
-    let tls = tls::read(reader, &names);
-    server.tls.clone_from(&tls.server.options);
-    for connection in &mut client.connections {
-        connection.tls = tls.client(&connection.name);
+    let mut clients = client(reader);
+    let mut listener = server(reader);
+    let names: Vec<_> = clients.connections.iter().map(|c| c.name.clone()).collect();
+    let read = tls::read(reader, &names);
+    listener.tls.clone_from(&read.server.options);
+    for connection in &mut clients.connections {
+        connection.tls = read.client(&connection.name);
     }
-    client.dial_back_tls = tls.client(tls::DIAL_BACK);
+    clients.dial_back_tls = read.client(tls::DIAL_BACK);
     Options {
         name: deployment_name(reader, "countersign.deployment.name", &[]),
         policy: policy(reader),
@@ -50,15 +50,15 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
         impersonation_role: impersonation.map_or_else(Role::impersonation, |(role, _)| role),
         replay: replay.unwrap_or_default(),
         proof: proof.unwrap_or_default(),
-        server,
+        server: listener,
         limits: limits(reader),
         monitor: monitor(reader),
         engine: engine(reader),
         logging: logging(reader),
         addresses: addresses(reader),
         reload: reader.switch("countersign.reload", &[]),
-        tls,
-        client,
+        tls: read,
+        client: clients,
     }
 }
 

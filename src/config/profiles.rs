@@ -48,8 +48,7 @@ pub fn active_files(
     text: &FileText,
     environment: &[(String, String)],
 ) -> Result<Vec<(PathBuf, FileText)>, ReadError> {
-    let read = read(files(main, text, &Question::check(environment)))?;
-    let there = read.into_iter();
+    let there = read(files(main, text, &Question::check(environment)))?.into_iter();
     Ok(there
         .filter_map(|(path, text)| Some((path, text?)))
         .collect())
@@ -77,8 +76,8 @@ pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf>
 ///
 /// When one is there and cannot be read.
 pub fn read(files: Vec<PathBuf>) -> Result<Vec<(PathBuf, Option<FileText>)>, ReadError> {
-    let files = files.into_iter();
-    let read = files.map(|file| match FileText::read(&file) {
+    let all = files.into_iter();
+    let read = all.map(|file| match FileText::read(&file) {
         Ok(text) => Ok((file, Some(text))),
         Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok((file, None)),
         Err(error) => Err(error),
@@ -111,10 +110,10 @@ pub fn check(reader: &mut Reader<'_>) {
         if document.file_of_entry(at) > 0 && as_active(entry.key()).is_some() {
             let message = "the file of a profile makes no profile active";
             let found = view.finding(Code::Cs0305, entry.key_span(), message);
-            let found = found.with_severity(Severity::Warning).with_key(ACTIVE);
-            let main = main.display();
-            let help = format!("write it into `{main}`, or set it as an environment variable");
-            reader.push(found.with_help(help));
+            let warning = found.with_severity(Severity::Warning).with_key(ACTIVE);
+            let path = main.display();
+            let help = format!("write it into `{path}`, or set it as an environment variable");
+            reader.push(warning.with_help(help));
         }
     }
 }
@@ -122,11 +121,11 @@ pub fn check(reader: &mut Reader<'_>) {
 /// Lists the active profiles, and where each is named: those of `--set`, else of the environment,
 /// else of the main file.
 fn active(view: &View, question: &Question) -> Vec<(String, Sourced)> {
-    let given = given(question).map_or_else(|| in_file(view), |given| vec![given]);
+    let lists = given(question).map_or_else(|| in_file(view), |given| vec![given]);
     let mut profiles = Vec::new();
-    for at in given {
-        let text = placeholder::resolve(at.text(), &|name| look_up(view, question, name));
-        let text = text.unwrap_or_default();
+    for at in lists {
+        let resolved = placeholder::resolve(at.text(), &|name| look_up(view, question, name));
+        let text = resolved.unwrap_or_default();
         let names = bind::list(&text).into_iter();
         profiles.extend(names.map(|name| (name.to_owned(), at.clone())));
     }
@@ -186,12 +185,13 @@ fn in_file(view: &View) -> Vec<Sourced> {
             None => {}
         }
     }
-    let elements = elements.iter();
-    let elements = elements.map(|(index, value)| (index.as_str(), value.clone()));
+    let list = elements
+        .iter()
+        .map(|(index, value)| (index.as_str(), value.clone()));
     match last {
         Some(value) => vec![value],
         // Where the indices are wrong, that is CS0109.
-        None => indexed(elements.collect()).unwrap_or_default(),
+        None => indexed(list.collect()).unwrap_or_default(),
     }
 }
 

@@ -121,8 +121,8 @@ impl<'a> Reader<'a> {
             _ => return None,
         };
         let path = self.question.home.as_ref()?.join(folder);
-        let path = path.to_str()?.trim_end_matches('/');
-        Some(Looked::Text(path.to_owned()))
+        let text = path.to_str()?.trim_end_matches('/');
+        Some(Looked::Text(text.to_owned()))
     }
 
     /// Returns the value of a switch; one without a default is off.
@@ -167,8 +167,8 @@ impl<'a> Reader<'a> {
 
     /// Returns the elements of a list, placeholders resolved, blanks dropped.
     pub fn list(&mut self, name: &str, keys: &[&str]) -> Vec<Sourced> {
-        let elements = self.layered.list(&schema::path(name, keys));
-        let elements = elements.unwrap_or_default().iter();
+        let list = self.layered.list(&schema::path(name, keys));
+        let elements = list.unwrap_or_default().iter();
         elements
             .filter_map(|element| self.resolved(element))
             .collect()
@@ -326,10 +326,10 @@ fn first_below(view: &View, ours: &[(usize, Placed)], path: &[&str]) -> Sourced 
         let span = view.entry(*at)?.key_span();
         Some(Sourced::new("", view.document.origin(span.start)).with_entry(*at))
     });
-    let path = path.iter().map(|segment| Cow::Owned((*segment).to_owned()));
+    let setting = path.iter().map(|segment| Cow::Owned((*segment).to_owned()));
     place
         .unwrap_or_else(|| Sourced::new("", Origin::SetOption))
-        .of(&path.collect())
+        .of(&setting.collect())
 }
 
 fn setting(name: &str) -> Option<&'static Setting> {

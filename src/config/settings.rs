@@ -159,11 +159,11 @@ pub struct EngineSettings {
 
 /// Returns `true` if `host` is surely this machine.
 pub(super) fn is_loopback(host: &str) -> bool {
-    let host = host.trim_matches(['[', ']']);
-    if host.eq_ignore_ascii_case("localhost") {
+    let inner = host.trim_matches(['[', ']']);
+    if inner.eq_ignore_ascii_case("localhost") {
         return true;
     }
-    match host.parse::<IpAddr>() {
+    match inner.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => address == Ipv6Addr::LOCALHOST,
         Ok(IpAddr::V4(address)) => address.is_loopback(),
         Err(_) => false,
@@ -190,11 +190,11 @@ impl Home {
             return Self::around(path.to_owned(), path.join("etc/application.properties"));
         }
         let etc = path.parent();
-        let dir = match etc.and_then(Path::file_name) {
+        let home = match etc.and_then(Path::file_name) {
             Some(name) if name == "etc" => etc.and_then(Path::parent),
             _ => etc,
         };
-        let dir = dir.map_or_else(PathBuf::new, Path::to_owned);
+        let dir = home.map_or_else(PathBuf::new, Path::to_owned);
         Self::around(dir, path.to_owned())
     }
 

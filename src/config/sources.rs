@@ -79,9 +79,9 @@ impl Texts {
 
     /// Takes `text` for the content of `main`, and reads the rest.
     pub fn around(main: &Path, text: FileText, question: &Question) -> Result<Self, ReadError> {
-        let profiles = profiles::files(main, &text, question);
+        let more = profiles::files(main, &text, question);
         let mut files = vec![(main.to_owned(), Some(text))];
-        files.extend(profiles::read(profiles)?);
+        files.extend(profiles::read(more)?);
         Ok(Self(files))
     }
 
@@ -103,10 +103,9 @@ impl Texts {
 
     /// Finds the file of a profile that is active, was read for `before` and is not there any more.
     pub fn gone_since(&self, before: &Source) -> Option<PathBuf> {
-        let was_read = |path: &PathBuf| before.files.contains(&(path.clone(), true));
-        let mut files = self.0.iter();
-        let gone = files.find(|(path, text)| text.is_none() && was_read(path));
-        gone.map(|(path, _)| path.clone())
+        let mut gone = self.0.iter().filter(|(_, text)| text.is_none());
+        let was_read = gone.find(|(path, _)| before.files.contains(&(path.clone(), true)));
+        was_read.map(|(path, _)| path.clone())
     }
 
     /// Returns what differs where any byte or permission bit does.

@@ -92,8 +92,8 @@ impl Settings {
         let storage = Storage::lock(&self.home.storage)?;
         let reloader = Reloader::new(self, &module);
         let engine = &self.options.engine;
-        let dpm = self.options.client.connection("dpm");
-        let dpm = dpm.ok_or(StartError::NoDpm)?;
+        let connection = self.options.client.connection("dpm");
+        let dpm = connection.ok_or(StartError::NoDpm)?;
         let mut checker = StatusCheckerOptions::new(Target::new(&dpm.host, dpm.port));
         checker.check_connection_interval = engine.check_connection;
         checker.connection = self.connection(&module, dpm.tls.as_ref())?;

@@ -142,8 +142,8 @@ impl<'b> Ends<'_, 'b> {
             let message = format!("`{setting}` has no effect without TLS: {end}");
             let help = format!("set `{start}.enabled=true`, or remove this");
             let found = self.reader.finding(Code::Cs0305, at, message);
-            let found = found.with_severity(Severity::Warning).with_help(help);
-            self.reader.push(found);
+            self.reader
+                .push(found.with_severity(Severity::Warning).with_help(help));
         }
     }
 
@@ -192,8 +192,7 @@ impl<'b> Ends<'_, 'b> {
     fn file(&mut self, end: TlsEnd<'_>, property: &str) -> Option<PemFile> {
         let (name, _) = self.find(end, property)?;
         let (path, at) = self.reader.parsed(&name, &[end.key()], |text| {
-            let path = path(text).map_err(str::to_owned)?;
-            Ok(self.folder.join(path))
+            Ok(self.folder.join(path(text)?))
         })?;
         Some(PemFile {
             path,
@@ -211,8 +210,8 @@ impl<'b> Ends<'_, 'b> {
             "name the two PEM files; `countersign pair --tls` makes a certificate and writes both settings"
         };
         let found = self.reader.finding(Code::Cs0306, at, message);
-        let found = found.with_key(format!("{start}.cert-chain"));
-        self.reader.push(found.with_help(help));
+        let setting = format!("{start}.cert-chain");
+        self.reader.push(found.with_key(setting).with_help(help));
     }
 
     fn has_key_store(&self, end: TlsEnd<'_>) -> bool {

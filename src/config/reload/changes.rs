@@ -31,8 +31,8 @@ pub fn between(before: &Settings, after: &Settings) -> Vec<String> {
             None => changes.push(added(deployment)),
         }
     }
-    let removed = before.deployments.iter().map(|deployment| &deployment.name);
-    let removed = removed.filter(|name| gone.contains_key(name));
+    let names = before.deployments.iter().map(|deployment| &deployment.name);
+    let removed = names.filter(|name| gone.contains_key(name));
     changes.extend(removed.map(|name| format!("deployment {name} removed")));
     changes.extend(addresses(before, after));
     if before.options.reload != after.options.reload {
@@ -80,8 +80,8 @@ fn of_deployment(before: &Deployment, after: &Deployment) -> Vec<String> {
 
 /// Returns what a deployment has besides its keys; two different values have different texts.
 fn facts(deployment: &Deployment) -> [(&'static str, String); 5] {
-    let pins = deployment.tls_pins.iter().map(ToString::to_string);
-    let pins = pins.collect::<Vec<_>>().join(", ");
+    let keys = deployment.tls_pins.iter().map(ToString::to_string);
+    let pins = keys.collect::<Vec<_>>().join(", ");
     let environment = deployment.environment.as_ref().map(ToString::to_string);
     [
         ("roles", deployment.roles.to_string()),

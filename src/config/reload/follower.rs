@@ -130,8 +130,8 @@ impl Follower {
 
     /// Names the files.
     pub fn names(&self) -> String {
-        let names = self.paths().into_iter();
-        let names = names.map(|path| path.display().to_string());
+        let paths = self.paths().into_iter();
+        let names = paths.map(|path| path.display().to_string());
         names.collect::<Vec<_>>().join(", ")
     }
 
@@ -213,21 +213,21 @@ impl Follower {
             }
         }
         settings.own.accepted.extend(&earlier);
-        let keys = KeySet::new(settings.deployments.clone(), settings.own.clone());
-        let keys = keys.map_err(|error| cause(&error))?;
+        let made = KeySet::new(settings.deployments.clone(), settings.own.clone());
+        let keys = made.map_err(|error| cause(&error))?;
         let tls_changed = tls.digest().is_some();
         let swap_tls = tls.make().map_err(|error| cause(&error))?;
-        let mut changes = changes::between(&self.current, &settings);
+        let mut changed = changes::between(&self.current, &settings);
         let restart = settings.source.differing(&self.since_start);
         let news = !restart.is_subset(&self.restart);
         // Where an engine may be dialled counts before its owner is looked at again.
         self.addresses.replace(settings.options.addresses.clone());
         swap_tls();
-        if !changes.is_empty() {
+        if !changed.is_empty() {
             self.module.trust().replace(keys);
         }
         if tls_changed {
-            changes.push("TLS certificates and keys read again".to_owned());
+            changed.push("TLS certificates and keys read again".to_owned());
         }
         let warnings = settings.findings.warnings();
         self.current = settings;
@@ -235,7 +235,7 @@ impl Follower {
         self.earlier = earlier;
         self.restart.clone_from(&restart);
         Ok(Applied {
-            changes,
+            changes: changed,
             still_revoked,
             waiting: restart.len(),
             restart: news.then(|| restart.into_iter().collect()),
@@ -285,10 +285,10 @@ impl Revoked {
                     let origin = at.map(|at| at.origin().clone());
                     self.0.insert(fingerprint, origin);
                 } else if let Some(revoked) = self.0.get(&fingerprint) {
-                    let revoked = revoked.as_ref().and_then(|origin| source.rank(origin));
+                    let above = revoked.as_ref().and_then(|origin| source.rank(origin));
                     let literal = at.filter(|at| !has_placeholder(at.text()));
                     let rank = literal.and_then(|at| source.rank(at.origin()));
-                    if rank.is_some_and(|rank| rank >= revoked.unwrap_or(usize::MAX)) {
+                    if rank.is_some_and(|rank| rank >= above.unwrap_or(usize::MAX)) {
                         self.0.remove(&fingerprint);
                         continue;
                     }
@@ -310,8 +310,8 @@ fn reasons(error: &LoadError) -> String {
     let Some(findings) = error.findings() else {
         return cause(error);
     };
-    let errors = findings.iter();
-    let errors = errors.filter(|found| found.severity() == Severity::Error);
+    let all = findings.iter();
+    let errors = all.filter(|found| found.severity() == Severity::Error);
     let texts = errors.map(ToString::to_string).collect();
     shortened(texts, MOST_REPORTED, "errors")
 }

@@ -42,8 +42,8 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
         let is_meant = only_two || theirs.is_some_and(|own| this.trusted(own).is_some());
         return (is_meant && !shares_key(this, other)).then(|| unknown_there(this, other, own));
     };
-    let key = &key.trusted;
-    if key.revoked {
+    let theirs = &key.trusted;
+    if theirs.revoked {
         let message = format!("{there} has this key, `{id}`, as revoked");
         let help = format!(
             "give this module a new key: `countersign rotate run --file {here} --peer-file {there} --now`; \
@@ -51,12 +51,12 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
         );
         return Some(this.report(Code::Cs0402, &own.at, message, help));
     }
-    if key.key_id == *id {
+    if theirs.key_id == *id {
         return None;
     }
-    let named = &key.key_id;
+    let named = &theirs.key_id;
     let message = format!("{there} has this key as `{named}`, but its tokens name it `{id}`");
-    let (deployment, key) = (&deployment.name, &key.name);
+    let (deployment, key) = (&deployment.name, &theirs.name);
     let help = format!(
         "in {there} write `ataccama.one.platform.deployments.{deployment}.security.jwt-keys.{key}.fingerprint={id}`, and the same `kid` in `content`"
     );

@@ -70,28 +70,31 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
         let help = "use 1 to 40 letters, digits and dashes, and the same name in every file";
         reader.report_below(Code::Cs0301, (DEPLOYMENT, DEPLOYMENT), keys, message, help);
     });
-    let module = module(reader, &name);
+    let module_type = module(reader, &name);
     let environment = reader.parsed(ENVIRONMENT, keys, |text| {
         Environment::new(text).map_err(|error| format!("is not an environment: {error}"))
     });
     let (environment, environment_at) = environment.unzip();
-    let roles = roles(reader, &name, impersonation);
-    let jwt_keys = jwt_keys(reader, &name);
+    let granted = roles(reader, &name, impersonation);
+    let keys_read = jwt_keys(reader, &name);
     let pins = tls::pins(reader, &name);
     let single_use_tokens = reader.switch(SINGLE_USE, keys);
-    let deployment = checked.ok().zip(module).map(|(name, module)| Deployment {
-        name,
-        module,
-        environment,
-        roles,
-        keys: jwt_keys.iter().map(|read| read.trusted.clone()).collect(),
-        single_use_tokens,
-        tls_pins: pins.iter().map(|pin| pin.fingerprint).collect(),
-    });
+    let deployment = checked
+        .ok()
+        .zip(module_type)
+        .map(|(name, module)| Deployment {
+            name,
+            module,
+            environment,
+            roles: granted,
+            keys: keys_read.iter().map(|read| read.trusted.clone()).collect(),
+            single_use_tokens,
+            tls_pins: pins.iter().map(|pin| pin.fingerprint).collect(),
+        });
     ReadDeployment {
         name,
         environment: environment_at,
-        keys: jwt_keys,
+        keys: keys_read,
         pins,
         deployment,
     }
@@ -196,12 +199,12 @@ fn own(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment
     if let Some((name, at)) = &options.name {
         let own = uniform(name.as_str());
         if let Some(peer) = deployments.iter().find(|peer| uniform(&peer.name) == own) {
-            let peer = &peer.name;
+            let named = &peer.name;
             let message = format!(
                 "the module's own name `{name}` is also the name of a deployment that it trusts"
             );
             let help = format!(
-                "write the name that the peers use for this module; `{peer}` is one of its peers"
+                "write the name that the peers use for this module; `{named}` is one of its peers"
             );
             reader.report(Code::Cs0304, at, message, help);
         }

@@ -56,8 +56,8 @@ fn broken(view: &View, at: usize, placed: &Placed, stray: Range<usize>) -> Optio
     let (entry, stray) = view.entry(at).zip(view.entries().get(stray))?;
     let name = placed.name();
     let message = format!("the value of `{name}` ends here; its other lines are lost");
-    let joined = joined(&view.document, entry, stray);
-    let jwk = PublicJwk::parse(joined.expose()).ok();
+    let whole = joined(&view.document, entry, stray);
+    let jwk = PublicJwk::parse(whole.expose()).ok();
     let is_private = placed.setting.is_private();
     let is_pem = entry.value().trim_start().starts_with("-----BEGIN");
     let help = match jwk.and_then(|jwk| Some(PublicJwk::write(&jwk.key, &jwk.kid?))) {
@@ -72,8 +72,8 @@ fn broken(view: &View, at: usize, placed: &Placed, stray: Range<usize>) -> Optio
         None => "write the key on one line, as `jq -c . key.jwk` prints it",
     };
     let found = view.finding(Code::Cs0104, entry.value_span(), message);
-    let found = found.with_label("broken over several lines");
-    Some(found.with_key(name).with_help(help))
+    let named = found.with_key(name).with_label("broken over several lines");
+    Some(named.with_help(help))
 }
 
 /// Joins the lines of a value that goes on in the entries `stray`.

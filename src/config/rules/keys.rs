@@ -33,8 +33,7 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
     let text = Zeroizing::new(at.text().trim().to_owned());
     match material(&text) {
         Ok((KeyMaterial::Private(key, kid), format)) => {
-            let computed = || KeyId::new(&key.fingerprint().to_string()).ok();
-            let key_id = kid.or_else(computed)?;
+            let key_id = kid.or_else(|| KeyId::new(&key.fingerprint().to_string()).ok())?;
             let own = OwnKey { key, key_id, at };
             let what = match name {
                 OWN => "the own key",
@@ -155,8 +154,8 @@ pub fn report_published(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Source
     if published(key.fingerprint()) {
         let message = format!("{what} is printed in the vendor's guide, so it is not secret");
         let found = reader.finding(Code::Cs0209, at, message);
-        let found = found.with_severity(reader.question.strict());
         let help = "make your own keys: `countersign pair` writes them";
-        reader.push(found.with_help(help));
+        let severity = reader.question.strict();
+        reader.push(found.with_severity(severity).with_help(help));
     }
 }

@@ -55,12 +55,13 @@ pub fn check(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDepl
 /// Reports files of certificates and keys that cannot be used, each setting once.
 fn files(reader: &mut Reader<'_>, options: &Options) {
     let server = options.tls.server.options.iter();
-    let server = server.map(|server| (Some(&server.own), server.trust.as_ref()));
-    let clients = options.tls.clients.values();
-    let clients = clients.filter_map(|side| side.options.as_ref());
-    let clients = clients.map(|client| (client.own.as_ref(), client.trust.as_ref()));
+    let of_server = server.map(|server| (Some(&server.own), server.trust.as_ref()));
+    let sides = options.tls.clients.values();
+    let of_clients = sides
+        .filter_map(|side| side.options.as_ref())
+        .map(|client| (client.own.as_ref(), client.trust.as_ref()));
     let mut seen = BTreeSet::new();
-    for (own, trust) in server.chain(clients) {
+    for (own, trust) in of_server.chain(of_clients) {
         if let Some(files) = own
             && !reader.question.assumed.contains(&files.cert_chain.path)
             && seen.insert(&files.cert_chain.setting)
@@ -174,8 +175,8 @@ fn clients_accepted(reader: &mut Reader<'_>, options: &Options, deployments: &[R
         let start = &server.settings;
         let error = TlsError::NoClientAccepted(start.clone());
         let found = reader.finding(Code::Cs0306, at, error.to_string());
-        let found = found.with_key(format!("{start}.mtls"));
-        reader.push(found.with_help(PAIR));
+        let setting = format!("{start}.mtls");
+        reader.push(found.with_key(setting).with_help(PAIR));
     }
 }
 

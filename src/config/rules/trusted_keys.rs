@@ -115,11 +115,11 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
     let message = format!("`{setting}` is not a valid public P-256 JWK: {error}");
     let mut found = reader.view.about(Code::Cs0201, value, part, message);
     if let [_, more @ ..] = missing_quotes(value.text()).as_slice() {
-        let columns = more.iter().map(|at| reader.column(value, *at));
-        let columns = columns.collect::<Vec<_>>().join(", ");
+        let columns: Vec<_> = more.iter().map(|at| reader.column(value, *at)).collect();
+        let others = columns.join(", ");
         found = found.with_label(match more {
             [] => "a quote is missing before this".to_owned(),
-            _ => format!("a quote is missing before this, and in column {columns}"),
+            _ => format!("a quote is missing before this, and in column {others}"),
         });
     }
     let help = match (reparsed, repaired, error.problem()) {

@@ -70,8 +70,8 @@ fn near_miss(name: &Name<'_>) -> Option<String> {
             if a.len().abs_diff(b.len()) > 2 {
                 return None;
             }
-            let left = left.checked_sub(distance_up_to(left, a, b)?)?;
-            Some((count.saturating_add(1), left))
+            let rest = left.checked_sub(distance_up_to(left, a, b)?)?;
+            Some((count.saturating_add(1), rest))
         });
         let close = letters.is_some_and(|(count, _)| count == length);
         if close || starts_nearly(&written, prefix) {

@@ -140,10 +140,10 @@ pub fn filled<'n, T: Default>(
     keys: impl IntoIterator<Item = T>,
     literal: fn(&'n str) -> T,
 ) -> impl Iterator<Item = T> {
-    let mut keys = keys.into_iter();
+    let mut names = keys.into_iter();
     name.split('.')
         .map(move |segment| match segment.strip_prefix('<') {
-            Some(_) => keys.next().unwrap_or_default(),
+            Some(_) => names.next().unwrap_or_default(),
             None => literal(segment),
         })
 }
