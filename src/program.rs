@@ -108,7 +108,7 @@ impl Program {
         let stopping = async {
             shutdown.await;
             self.module.health().stop();
-            self.standard.health.not_serving().await;
+            self.standard.health.report(false).await;
             stop();
         };
         let routes = self.standard.routes.clone();

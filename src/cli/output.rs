@@ -316,17 +316,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_stand_in_one_line() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot read `a`")]
-        struct Outer(#[source] io::Error);
-
-        let error = Outer(io::Error::other("disk on fire"));
-
-        assert_eq!(cause(&error), "cannot read `a`: disk on fire");
-    }
-
-    #[test]
     fn a_bug_says_where_and_how_to_report_and_no_key() {
         let text = bug(&redact(&"A".repeat(70)), " at src/x.rs:1:2");
 

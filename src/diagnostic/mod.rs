@@ -9,5 +9,5 @@ mod snippet;
 
 pub use code::{Code, Severity};
 pub use finding::{Finding, Findings, Origin};
-pub use redact::{Public, quote, quote_except, redact, redact_except, redact_name};
+pub use redact::{Public, misleads, quote, quote_except, redact, redact_except, redact_name};
 pub use snippet::Snippet;

@@ -65,7 +65,7 @@ pub fn quote_except(text: &str, public: &Public) -> String {
     let mut characters = safe.chars();
     let mut quoted = String::from("`");
     for character in characters.by_ref().take(80) {
-        if is_odd(character) {
+        if misleads(character) {
             quoted.extend(character.escape_default());
         } else {
             quoted.push(character);
@@ -92,9 +92,17 @@ const MARKS: [&str; 9] = [
     "kty", "crv", "\"d\"", "\",\"", "--BEGIN", "eyJ", "MHcCAQ", "MIGHAg", "MIGTAg",
 ];
 
-pub(super) fn is_odd(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+/// Returns `true` if `c` breaks a line, moves the cursor, or reorders or hides its neighbours.
+pub fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Finds the parts of a line of a properties file that may belong to a private key. The setting's

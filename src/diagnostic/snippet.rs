@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::redact::{Public, hidden_in_line, is_odd, pieces};
+use super::redact::{Public, hidden_in_line, misleads, pieces};
 
 /// A source line with private keys left out, and the marked part of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,10 +62,6 @@ impl Snippet {
 /// Widest snippet, in characters.
 const WIDEST: usize = 400;
 
-fn visible(character: char) -> char {
-    if is_odd(character) { '·' } else { character }
-}
-
 /// Joins the pieces, cut around the mark, and finds the mark in the result.
 fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>) {
     let first = pieces.partition_point(|(_, at)| *at < marked.start);
@@ -81,7 +77,10 @@ fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>
     }
     let lead = usize::from(from > 0);
     let shown = pieces.get(from..to).unwrap_or_default();
-    text.extend(shown.iter().map(|(character, _)| visible(*character)));
+    text.extend(shown.iter().map(|(character, _)| match character {
+        character if misleads(*character) => '·',
+        character => *character,
+    }));
     if to < pieces.len() {
         text.push('…');
     }

@@ -305,7 +305,7 @@ impl StatusChecker {
             }
             let text = reason.is_none().then(|| detail.clone());
             if self.is_news(Logged::Refused(kind, reason, text)) {
-                events::register_refused(self.engine.id, &dpm, kind, word, &detail, help);
+                events::register_refused(self.engine.id, &dpm, (kind, word), &detail, help);
             }
         }
         let pause = self.pause;

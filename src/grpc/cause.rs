@@ -15,3 +15,21 @@ pub fn cause(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn causes_stand_in_one_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read `a`")]
+        struct Outer(#[source] io::Error);
+
+        let error = Outer(io::Error::other("disk on fire"));
+
+        assert_eq!(cause(&error), "cannot read `a`: disk on fire");
+    }
+}

@@ -26,18 +26,14 @@ pub(super) struct ClockSkews {
 /// A proof's time, and when the call was made. The callee signed between the two, in a second that
 /// began at `signed`: what it shows is bounded, whatever a call takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Measured {
-    pub(super) sent: SystemTime,
-    pub(super) received: SystemTime,
-    pub(super) signed: SystemTime,
-}
-
-/// Whose clock it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Whose<'a> {
+pub(super) struct Measured<'a> {
+    /// Whose clock it is.
     pub(super) deployment: &'a str,
     /// The engine, where it is one of several.
     pub(super) engine: Option<&'a str>,
+    pub(super) sent: SystemTime,
+    pub(super) received: SystemTime,
+    pub(super) signed: SystemTime,
 }
 
 /// More clocks than this are not reported one by one.
@@ -79,24 +75,27 @@ impl ClockSkews {
     }
 
     /// Notes what a verified proof shows.
-    pub(super) fn note(&self, whose: Whose<'_>, measured: Measured, leeway: Duration) {
+    pub(super) fn note(&self, measured: Measured<'_>, leeway: Duration) {
         // The least and the most by which the callee's clock can be ahead, in seconds.
         let least = seconds_after(measured.signed, measured.received);
         let most = seconds_after(measured.signed, measured.sent) + 1.0;
         let ahead = f64::midpoint(least, most);
         if most - least < LONGEST_SECONDS {
-            self.metrics.clock_measured(whose.deployment, ahead);
+            self.metrics.clock_measured(measured.deployment, ahead);
         }
         let half = leeway.as_secs_f64() / 2.0;
-        let key = (whose.deployment.to_owned(), whose.engine.map(str::to_owned));
+        let key = (
+            measured.deployment.to_owned(),
+            measured.engine.map(str::to_owned),
+        );
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if least > half || most < -half {
             if reported.len() < MOST_REPORTED && reported.insert(key) {
-                events::clock_skewed(whose.deployment, ahead, leeway);
+                events::clock_skewed(measured.deployment, ahead, leeway);
             }
         // Less than what is reported, so that a clock near the limit is not reported in turns.
         } else if least <= half / 2.0 && most >= -half / 2.0 && reported.remove(&key) {
-            events::clock_in_step(whose.deployment, ahead);
+            events::clock_in_step(measured.deployment, ahead);
         }
     }
 }
@@ -124,8 +123,10 @@ mod tests {
     }
 
     /// A call of 20 ms whose callee's clock shows `signed` seconds.
-    fn measured(signed: u64) -> Measured {
+    fn measured(signed: u64) -> Measured<'static> {
         Measured {
+            deployment: "dpm-dev",
+            engine: None,
             sent: at(100_000),
             received: at(100_020),
             signed: at(signed * 1000),
@@ -136,12 +137,8 @@ mod tests {
     fn told(clocks: &[u64], leeway: Duration) -> Vec<usize> {
         let skews = ClockSkews::new(Arc::new(Metrics::new("dpe", []).unwrap()));
         let (dispatch, lines) = capture::subscriber(Format::Json, Arc::new(SystemClock));
-        let whose = Whose {
-            deployment: "dpm-dev",
-            engine: None,
-        };
         let see = |clock: &u64| {
-            with_default(&dispatch, || skews.note(whose, measured(*clock), leeway));
+            with_default(&dispatch, || skews.note(measured(*clock), leeway));
             lines.take().len()
         };
         clocks.iter().map(see).collect()
@@ -167,12 +164,8 @@ mod tests {
     fn metric_shows_the_middle_of_what_it_can_be() {
         let metrics = Arc::new(Metrics::new("dpe", []).unwrap());
         let skews = ClockSkews::new(Arc::clone(&metrics));
-        let whose = Whose {
-            deployment: "dpm-dev",
-            engine: None,
-        };
 
-        skews.note(whose, measured(107), LEEWAY);
+        skews.note(measured(107), LEEWAY);
 
         let shown = metrics.render();
         let line = r#"countersign_peer_clock_skew_seconds{deployment="dpm-dev"} 7.49"#;

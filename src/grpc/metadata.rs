@@ -1,13 +1,13 @@
 //! Header names, and the token in the headers.
 
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::Engine as _;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 use tonic::Status;
 
 use super::status::reason_of;
+use crate::jose::BASE64;
 use crate::token::{Reason, Refusal};
 
 /// The caller's nonce: 22 base64url characters, fresh for each attempt.
@@ -68,19 +68,13 @@ pub(super) fn drop_foreign_details(headers: &mut HeaderMap) {
     let Some(details) = headers.get(Status::GRPC_STATUS_DETAILS) else {
         return;
     };
-    let is_sound = DETAILS.decode(details.as_bytes()).is_ok();
+    let is_sound = BASE64.decode(details.as_bytes()).is_ok();
     let status = is_sound.then(|| Status::from_header_map(headers));
     let reason = status.flatten().and_then(|status| reason_of(&status));
     if !is_sound || reason.is_some_and(Reason::is_raised_by_caller) {
         headers.remove(Status::GRPC_STATUS_DETAILS);
     }
 }
-
-/// The base64 that tonic reads: standard alphabet, padded or not.
-const DETAILS: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 fn malformed(detail: &str) -> Refusal {
     Refusal::new(Reason::TokenMalformed, detail)

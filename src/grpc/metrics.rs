@@ -23,6 +23,7 @@ use crate::proto;
 use crate::telemetry::metrics::{GrpcMethod, GrpcSide, MethodMetrics, Metrics};
 
 use self::messages::Messages;
+use super::status::number;
 use super::{MethodRules, metadata};
 
 /// Counts the calls of a server, as go-grpc-prometheus does; see [`Module::metrics_layer`].
@@ -32,10 +33,9 @@ use super::{MethodRules, metadata};
 /// counts as `other`, so that no caller can make up series.
 ///
 /// [`Module::metrics_layer`]: super::Module::metrics_layer
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MetricsLayer {
-    /// `None` counts nothing.
-    methods: Option<Arc<Methods>>,
+    methods: Arc<Methods>,
 }
 
 #[derive(Debug)]
@@ -48,7 +48,6 @@ impl MetricsLayer {
     /// Counts in `metrics` the methods of `rules`, of which `descriptors` and those of this crate
     /// tell whether they stream: each is an encoded `FileDescriptorSet`; one that is none is passed
     /// over. Of a rule for a whole service, only the methods described can be told apart.
-    /// [`Default`] counts nothing.
     pub(super) fn new(metrics: &Metrics, rules: &MethodRules, descriptors: &[&[u8]]) -> Self {
         let mut by_path = HashMap::new();
         for set in OWN_DESCRIPTORS.iter().chain(descriptors) {
@@ -87,7 +86,7 @@ impl MetricsLayer {
             .collect();
         let other = Arc::new(metrics.of_method(side, &GrpcMethod::other()));
         Self {
-            methods: Some(Arc::new(Methods { by_path, other })),
+            methods: Arc::new(Methods { by_path, other }),
         }
     }
 }
@@ -149,7 +148,7 @@ impl<S> Layer<S> for MetricsLayer {
     fn layer(&self, inner: S) -> Self::Service {
         MetricsService {
             inner,
-            methods: self.methods.clone(),
+            methods: Arc::clone(&self.methods),
         }
     }
 }
@@ -158,14 +157,14 @@ impl<S> Layer<S> for MetricsLayer {
 #[derive(Clone, Debug)]
 pub struct MetricsService<S> {
     inner: S,
-    methods: Option<Arc<Methods>>,
+    methods: Arc<Methods>,
 }
 
 impl<S, R> Service<Request<Body>> for MetricsService<S>
 where
     S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
 {
-    type Response = Response<CountedReply<R>>;
+    type Response = Response<CountedBody<R>>;
     type Error = S::Error;
     type Future = CountedFuture<S::Future>;
 
@@ -174,22 +173,12 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(methods) = &self.methods else {
-            return CountedFuture {
-                future: self.inner.call(request),
-                call: None,
-            };
-        };
-        let method = methods.by_path.get(metadata::path(request.uri()));
-        let method = Arc::clone(method.unwrap_or(&methods.other));
+        let Methods { by_path, other } = &*self.methods;
+        let method = by_path.get(metadata::path(request.uri())).unwrap_or(other);
+        let method = Arc::clone(method);
         method.started();
-        let request = request.map(|body| {
-            Body::new(CountedRequest {
-                inner: body,
-                messages: Messages::default(),
-                method: Arc::clone(&method),
-            })
-        });
+        let counted = Counted::Request(Arc::clone(&method));
+        let request = request.map(|body| Body::new(CountedBody::new(body, counted)));
         CountedFuture {
             future: self.inner.call(request),
             call: Some(Call {
@@ -242,10 +231,9 @@ fn code_of_http(status: StatusCode) -> Code {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let code = self.code.unwrap_or(Code::Cancelled);
-        let number = usize::try_from(i32::from(code)).unwrap_or(usize::MAX);
-        let seconds = self.started.elapsed().as_secs_f64();
-        self.method.handled(number, seconds);
+        let code = number(self.code.unwrap_or(Code::Cancelled));
+        self.method
+            .handled(code, self.started.elapsed().as_secs_f64());
     }
 }
 
@@ -264,7 +252,7 @@ where
     F: Future<Output = Result<Response<R>, E>>,
     E: 'static,
 {
-    type Output = Result<Response<CountedReply<R>>, E>;
+    type Output = Result<Response<CountedBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -281,100 +269,79 @@ where
                 Err(error) => call.note_error(error),
             }
         }
-        Poll::Ready(answer.map(|response| {
-            response.map(|inner| CountedReply {
-                inner,
-                messages: Messages::default(),
-                call,
-            })
-        }))
+        let counted = call.map_or(Counted::Nothing, Counted::Reply);
+        Poll::Ready(answer.map(|response| response.map(|body| CountedBody::new(body, counted))))
     }
 }
 
 pin_project_lite::pin_project! {
-    /// The body of a reply, whose messages are counted and whose end is the call's.
+    /// A body whose messages are counted.
     #[derive(Debug)]
-    pub struct CountedReply<R> {
+    pub struct CountedBody<B> {
         #[pin]
-        inner: R,
+        inner: B,
         messages: Messages,
-        call: Option<Call>,
+        counted: Counted,
     }
 }
 
-impl<R> http_body::Body for CountedReply<R>
+/// What a body is counted as.
+#[derive(Debug)]
+enum Counted {
+    Nothing,
+    Request(Arc<MethodMetrics>),
+    /// The end of a reply is the call's.
+    Reply(Call),
+}
+
+impl<B> CountedBody<B> {
+    fn new(inner: B, counted: Counted) -> Self {
+        let messages = Messages::default();
+        Self {
+            inner,
+            messages,
+            counted,
+        }
+    }
+}
+
+impl<B> http_body::Body for CountedBody<B>
 where
-    R: http_body::Body<Data = Bytes, Error: 'static>,
+    B: http_body::Body<Data = Bytes, Error: 'static>,
 {
     type Data = Bytes;
-    type Error = R::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
-        if let Some(call) = &mut *this.call {
-            match &frame {
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        let messages = this.messages.count(data);
-                        if messages > 0 {
-                            call.method.replies(messages);
+        let data = match &frame {
+            Some(Ok(frame)) => frame.data_ref(),
+            _ => None,
+        };
+        let messages = data.map_or(0, |data| this.messages.count(data));
+        match &mut *this.counted {
+            Counted::Nothing => {}
+            Counted::Request(method) => method.requests(messages),
+            Counted::Reply(call) => {
+                call.method.replies(messages);
+                match &frame {
+                    Some(Ok(frame)) => {
+                        if let Some(trailers) = frame.trailers_ref() {
+                            call.note(trailers);
                         }
-                    } else if let Some(trailers) = frame.trailers_ref() {
-                        call.note(trailers);
                     }
+                    Some(Err(error)) => call.note_error(error),
+                    // It broke no rule of HTTP/2, and is no answer.
+                    None => call.code = call.code.or(Some(Code::Unknown)),
                 }
-                Some(Err(error)) => call.note_error(error),
-                // It broke no rule of HTTP/2, and is no answer.
-                None => call.code = call.code.or(Some(Code::Unknown)),
             }
         }
         if !matches!(frame, Some(Ok(_))) {
-            drop(this.call.take());
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// The body of a request, whose messages are counted.
-    #[derive(Debug)]
-    struct CountedRequest {
-        #[pin]
-        inner: Body,
-        messages: Messages,
-        method: Arc<MethodMetrics>,
-    }
-}
-
-impl http_body::Body for CountedRequest {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            let messages = this.messages.count(data);
-            if messages > 0 {
-                this.method.requests(messages);
-            }
+            *this.counted = Counted::Nothing;
         }
         Poll::Ready(frame)
     }
@@ -401,7 +368,7 @@ mod tests {
 
         let layer = MetricsLayer::new(&metrics, &rules, &[b"no descriptor"]);
 
-        let by_path = &layer.methods.unwrap().by_path;
+        let by_path = &layer.methods.by_path;
         let mut paths: Vec<_> = by_path.keys().map(String::as_str).collect();
         paths.sort_unstable();
         assert_eq!(

@@ -4,7 +4,6 @@
 pub(crate) mod authorize;
 mod call;
 mod caller_tokens;
-mod catch_panic;
 mod cause;
 mod client;
 mod clock_skew;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
-use crate::identity::{DeploymentName, Role, RoleError};
+use crate::identity::{DeploymentName, Role};
 use crate::proto::identity::identity_service_server::IdentityServiceServer;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
@@ -55,9 +55,6 @@ pub enum ModuleError {
     /// The deployments leave open who a caller is.
     #[error("the trusted deployments are ambiguous")]
     Trust(#[from] TrustError),
-    /// The impersonation role is no role.
-    #[error("the impersonation role cannot be used")]
-    Role(#[from] RoleError),
     /// The metrics cannot be registered.
     #[error("the metrics cannot be registered")]
     Metrics(#[source] Box<dyn Error + Send + Sync>),
@@ -91,7 +88,7 @@ pub struct ModuleBuilder {
     own: Arc<OwnDeployment>,
     deployments: Vec<Deployment>,
     policy: Policy,
-    impersonation_role: Option<Role>,
+    impersonation_role: Role,
     tokens: Tokens,
     proof_mode: ProofMode,
     replay: Replay,
@@ -116,7 +113,7 @@ impl ModuleBuilder {
     #[must_use]
     pub fn impersonation_role(self, role: Role) -> Self {
         Self {
-            impersonation_role: Some(role),
+            impersonation_role: role,
             ..self
         }
     }
@@ -157,10 +154,6 @@ impl ModuleBuilder {
         let metrics = Metrics::new(self.own.module.as_str(), sent.map(|reason| reason.as_str()));
         let metrics = Arc::new(metrics.map_err(ModuleError::Metrics)?);
         let keys = KeySet::new(self.deployments, self.own)?;
-        let impersonation_role = match self.impersonation_role {
-            Some(role) => role,
-            None => Role::new("IMPERSONATION")?,
-        };
         let replay = match self.replay {
             Replay::Off => None,
             Replay::Strict => Some(ReplayGuard::new(self.policy, Arc::clone(&self.clock))),
@@ -172,7 +165,7 @@ impl ModuleBuilder {
             trust: Arc::new(TrustStore::new(keys)),
             tls_files: TlsFiles::default(),
             policy: self.policy,
-            impersonation_role,
+            impersonation_role: self.impersonation_role,
             tokens: self.tokens,
             proof_mode: self.proof_mode,
             health: Health::default(),
@@ -190,7 +183,7 @@ impl Module {
             own: own.into(),
             deployments: Vec::new(),
             policy: Policy::default(),
-            impersonation_role: None,
+            impersonation_role: Role::impersonation(),
             tokens: Tokens::Required,
             proof_mode: ProofMode::default(),
             replay: Replay::default(),
@@ -317,9 +310,8 @@ impl Module {
     pub fn server_layer(&self, rules: MethodRules) -> VerifyIdentityLayer {
         let signer = ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock));
         let verifier = self.verifier().with_cache(Arc::clone(&self.verified));
-        VerifyIdentityLayer::new(Arc::new(verifier), rules, self.tokens)
-            .with_proofs(signer)
-            .with_metrics(Arc::clone(&self.metrics))
+        let metrics = Arc::clone(&self.metrics);
+        VerifyIdentityLayer::new(verifier, rules, self.tokens, signer, metrics)
     }
 
     /// Returns the layer that attaches this module's identity to calls of the deployment `name`,

@@ -53,11 +53,7 @@ impl Readiness {
 
     async fn tell(&mut self) {
         self.look();
-        if self.module.health().is_ready() {
-            self.grpc.serving().await;
-        } else {
-            self.grpc.not_serving().await;
-        }
+        self.grpc.report(self.module.health().is_ready()).await;
     }
 
     fn look(&mut self) {

@@ -1,6 +1,5 @@
 //! The body of a reply, which this crate may have to end.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -65,12 +64,10 @@ impl<F: Future> Call<F> {
 pub(super) enum Guard {
     /// Nothing.
     None,
-    /// The session of an admitted call.
-    Session(Watch),
+    /// The handler of this method, which may panic, and the session of its call.
+    Handler(Box<str>, Option<Watch>),
     /// The caller, who may have asked for a proof.
     Caller(Trust),
-    /// A panic in the handler of this method.
-    Panic(String),
 }
 
 impl<R> ReplyBody<R> {
@@ -97,15 +94,15 @@ impl Guard {
     ) -> Poll<Result<Polled<B>, Status>> {
         match self {
             Self::None => body.poll_frame(cx).map(Ok),
-            Self::Session(watch) => {
-                let polled = watch.poll_body(body, cx);
-                polled.map_err(|refusal| watch.session().status(&refusal))
-            }
             Self::Caller(trust) => body.poll_frame(cx).map(|frame| trust.judge::<B>(frame)),
-            Self::Panic(path) => match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
-                Ok(polled) => polled.map(Ok),
-                Err(panic) => Poll::Ready(Err(panicked(panic, path))),
-            },
+            Self::Handler(path, watch) => caught(path, || match watch {
+                None => body.poll_frame(cx).map(Ok),
+                Some(watch) => {
+                    let polled = watch.poll_body(body, cx);
+                    polled.map_err(|refusal| watch.session().status(&refusal))
+                }
+            })
+            .unwrap_or_else(|status| Poll::Ready(Err(status))),
         }
     }
 
@@ -148,10 +145,14 @@ impl<R: Body> Body for ReplyBody<R> {
     }
 }
 
-/// Logs a panic and makes the status for it. Its payload may hold anything, so only the panic
-/// hook's own line shows it.
-pub(super) fn panicked(panic: Box<dyn Any + Send>, path: &str) -> Status {
-    drop(panic);
-    events::handler_panicked(path);
-    Status::internal("the call failed; see the callee's log")
+/// Does `work` for a call of `path`. A panic is logged, and its status is the error. The payload of a
+/// panic may hold anything, so only the panic hook's own line shows it.
+///
+/// A service that panicked is used again as a poisoned lock is: at its own risk. Each call has its
+/// own clone of it.
+pub(super) fn caught<T>(path: &str, work: impl FnOnce() -> T) -> Result<T, Status> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| {
+        events::handler_panicked(path);
+        Status::internal("the call failed; see the callee's log")
+    })
 }

@@ -13,7 +13,7 @@ use crate::token::proof::{EngineClaim, Exchange, ExpectedProof, ProofVerifier};
 use crate::token::{Nonce, Reason, Refusal};
 
 use super::caller_tokens::CallerToken;
-use super::clock_skew::{ClockSkews, Measured, Whose};
+use super::clock_skew::{ClockSkews, Measured};
 use super::metadata;
 use super::session::Polled;
 use super::status::refuse_in_full;
@@ -105,16 +105,14 @@ impl Expected {
             Err(refusal) => refusal.callee_time(),
         };
         if let Some(signed) = signed {
-            let whose = Whose {
+            let measured = Measured {
                 deployment: callee.name.as_str(),
                 engine: engine.map(|engine| engine.id.as_str()),
-            };
-            let measured = Measured {
                 sent: self.sent,
                 received: verifier.clock().now(),
                 signed,
             };
-            self.skews.note(whose, measured, verifier.leeway());
+            self.skews.note(measured, verifier.leeway());
         }
         judged.map(|_signed| value.clone())
     }

@@ -13,7 +13,6 @@ use tonic::transport::{Error as TransportError, Server};
 use tower_layer::layer_fn;
 
 use super::VerifyIdentityLayer;
-use super::catch_panic::CatchPanic;
 use super::listener::{Acceptor, Arrived, ConnectionLimits, Connections};
 use super::tls::ServerTls;
 
@@ -113,7 +112,6 @@ pub async fn serve(
         builder(&options)
             .layer(layer_fn(Arrived))
             .layer(layer.metrics_layer())
-            .layer(layer_fn(CatchPanic))
             .layer(layer)
             .add_routes(routes)
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
@@ -20,7 +20,7 @@ use crate::token::proof::{EngineClaim, ProofSigner};
 use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
 use super::pending_proof::{PendingProof, Proofs};
-use super::reply::{Call, Guard, ReplyBody};
+use super::reply::{Call, Guard, ReplyBody, caught};
 use super::session::{RequestBody, Session, Watch};
 use super::status::refuse_in_full;
 use super::{MethodRules, MetricsLayer, Rejections, listener, metadata, peer, refuse};
@@ -49,56 +49,44 @@ pub enum Tokens {
 #[derive(Clone, Debug)]
 pub struct VerifyIdentityLayer {
     gate: Arc<Gate>,
-    proofs: Option<Proofs>,
+    proofs: Proofs,
 }
 
 impl VerifyIdentityLayer {
-    /// Verifies with `verifier` and applies `rules`.
-    pub fn new(verifier: Arc<TokenVerifier>, rules: MethodRules, tokens: Tokens) -> Self {
+    /// Verifies with `verifier`, applies `rules`, answers a verified caller's nonce with a proof by
+    /// `signer`, and counts accepted and rejected calls in `metrics`.
+    pub(super) fn new(
+        verifier: TokenVerifier,
+        rules: MethodRules,
+        tokens: Tokens,
+        signer: ProofSigner,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             gate: Arc::new(Gate {
                 verifier,
                 rules,
                 tokens,
                 rejections: Rejections::default(),
-                metrics: OnceLock::new(),
+                metrics,
             }),
-            proofs: None,
+            proofs: Proofs {
+                signer,
+                engine: None,
+            },
         }
     }
 
-    /// Answers a verified caller's nonce with a proof by `signer`.
-    #[must_use]
-    pub fn with_proofs(self, signer: ProofSigner) -> Self {
-        let engine = None;
-        Self {
-            proofs: Some(Proofs { signer, engine }),
-            ..self
-        }
-    }
-
-    /// Records accepted and rejected calls in `metrics`. Has no effect if metrics are already set.
-    #[must_use]
-    pub(crate) fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
-        // An error gives back the second one.
-        let _ = self.gate.metrics.set(metrics);
-        self
-    }
-
-    /// Returns the layer that counts the calls by method, where this one counts.
+    /// Returns the layer that counts the calls by method.
     pub(super) fn metrics_layer(&self) -> MetricsLayer {
-        let metrics = self.gate.metrics.get();
-        let layer = metrics.map(|metrics| MetricsLayer::new(metrics, &self.gate.rules, &[]));
-        layer.unwrap_or_default()
+        MetricsLayer::new(&self.gate.metrics, &self.gate.rules, &[])
     }
 
     /// Names `engine` in the proof of every reply to `CheckStatus`, a refusal's too. A handler names
     /// one for a reply of its own by putting an [`EngineClaim`] into its extensions.
     #[must_use]
     pub fn as_engine(mut self, engine: EngineClaim) -> Self {
-        if let Some(proofs) = &mut self.proofs {
-            proofs.engine = Some(Arc::new(engine));
-        }
+        self.proofs.engine = Some(Arc::new(engine));
         self
     }
 }
@@ -115,23 +103,24 @@ impl<S> Layer<S> for VerifyIdentityLayer {
     }
 }
 
-/// Verifies the caller, then calls `inner` with a [`ServiceIdentity`] among the extensions.
+/// Verifies the caller, then calls `inner` with a [`ServiceIdentity`] among the extensions. Answers
+/// INTERNAL if `inner` panics, before its reply or within it.
 ///
 /// [`ServiceIdentity`]: crate::identity::ServiceIdentity
 #[derive(Clone, Debug)]
 pub struct VerifyIdentity<S> {
     inner: S,
     gate: Arc<Gate>,
-    proofs: Option<Proofs>,
+    proofs: Proofs,
 }
 
 #[derive(Debug)]
 struct Gate {
-    verifier: Arc<TokenVerifier>,
+    verifier: TokenVerifier,
     rules: MethodRules,
     tokens: Tokens,
     rejections: Rejections,
-    metrics: OnceLock<Arc<Metrics>>,
+    metrics: Arc<Metrics>,
 }
 
 /// A call that is not admitted.
@@ -191,9 +180,7 @@ impl Gate {
             })?;
         }
         listener::verified(&head.extensions);
-        if let Some(metrics) = self.metrics.get() {
-            metrics.accepted(token.identity().module().as_str());
-        }
+        self.metrics.accepted(token.identity().module().as_str());
         Ok(Some(token))
     }
 
@@ -201,13 +188,10 @@ impl Gate {
         let token = metadata::bearer(&head.headers)?;
         let started = Instant::now();
         let certificate = peer::certificate_in(&head.extensions).transpose()?;
-        let (verified, remembered) =
-            self.verifier
-                .verify_with_cache_status(token, accept, certificate);
-        if let Some(metrics) = self.metrics.get() {
-            metrics.verified_in(started.elapsed().as_secs_f64(), remembered);
-            note_clock(metrics, &verified);
-        }
+        let (verified, remembered) = self.verifier.verify_over(token, accept, certificate);
+        self.metrics
+            .verified_in(started.elapsed().as_secs_f64(), remembered);
+        note_clock(&self.metrics, &verified);
         verified
     }
 }
@@ -242,13 +226,12 @@ impl Gate {
         path: &str,
         peer: Option<SocketAddr>,
     ) -> Refused {
-        if let Some(metrics) = self.metrics.get() {
-            let trust = self.verifier.trust().current();
-            let caller = refusal.deployment();
-            let caller = caller.and_then(|name| trust.deployment(name.as_str()));
-            let module = caller.map(|caller| caller.module.as_str());
-            metrics.refused(refusal.reason.as_str(), module);
-        }
+        let trust = self.verifier.trust().current();
+        let caller = refusal
+            .deployment()
+            .and_then(|name| trust.deployment(name.as_str()));
+        let module = caller.map(|caller| caller.module.as_str());
+        self.metrics.refused(refusal.reason.as_str(), module);
         let call = events::RejectedCall {
             reason: refusal.reason.as_str(),
             fingerprint: refusal.key_id.as_deref(),
@@ -278,34 +261,47 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path: Box<str> = metadata::path(request.uri()).into();
+        let (call, session, proof) = caught(&path, || self.admit(request))
+            .unwrap_or_else(|status| (Call::ended(status), None, None));
+        VerifyFuture {
+            path,
+            call,
+            session,
+            proof,
+        }
+    }
+}
+
+/// A call, and what goes with its reply.
+type Admitted<F> = (Call<F>, Option<Arc<Session>>, Option<PendingProof>);
+
+impl<S: Service<Request<Body>>> VerifyIdentity<S> {
+    fn admit(&mut self, request: Request<Body>) -> Admitted<S::Future> {
         let (mut head, body) = request.into_parts();
         let decided = self.gate.decide(&head);
         let issuer = match &decided {
             Ok(token) => token.as_ref().map(VerifiedToken::issuer),
             Err(refused) => refused.caller.as_deref(),
         };
-        let proofs = self.proofs.as_ref().zip(issuer);
-        let proof = proofs.and_then(|(proofs, issuer)| PendingProof::of(proofs, &head, issuer));
-        let (call, session) = match decided {
-            Err(refused) => (Call::ended(refused.status), None),
-            Ok(None) => {
-                let future = self.inner.call(Request::from_parts(head, body));
-                (Call::Made { future }, None)
-            }
-            Ok(Some(token)) => {
-                let session = Arc::new(Session::new(&self.gate.verifier, &token, &head));
-                let body = Body::new(RequestBody::new(body, Arc::clone(&session)));
-                head.extensions.insert(token.identity().clone());
-                head.extensions.insert::<VerifiedToken>(token);
-                let future = self.inner.call(Request::from_parts(head, body));
-                (Call::Made { future }, Some(session))
-            }
+        let proof = issuer.and_then(|issuer| PendingProof::of(&self.proofs, &head, issuer));
+        let token = match decided {
+            Ok(token) => token,
+            Err(refused) => return (Call::ended(refused.status), None, proof),
         };
-        VerifyFuture {
-            call,
-            session,
-            proof,
+        let session = token
+            .as_ref()
+            .map(|token| Arc::new(Session::new(&self.gate.verifier, token, &head)));
+        let watched = match &session {
+            Some(session) => Body::new(RequestBody::new(body, Arc::clone(session))),
+            None => body,
+        };
+        if let Some(token) = token {
+            head.extensions.insert(token.identity().clone());
+            head.extensions.insert::<VerifiedToken>(token);
         }
+        let future = self.inner.call(Request::from_parts(head, watched));
+        (Call::Made { future }, session, proof)
     }
 }
 
@@ -315,6 +311,7 @@ pin_project_lite::pin_project! {
     pub struct VerifyFuture<F> {
         #[pin]
         call: Call<F>,
+        path: Box<str>,
         session: Option<Arc<Session>>,
         proof: Option<PendingProof>,
     }
@@ -327,8 +324,16 @@ where
     type Output = Result<Response<ReplyBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.call.poll_answer(cx));
+        let mut this = self.project();
+        let call = this.call.as_mut();
+        let answer = match caught(this.path, || call.poll_answer(cx)) {
+            Ok(answer) => ready!(answer),
+            Err(status) => {
+                this.call.set(Call::Over);
+                *this.proof = None;
+                Err(status)
+            }
+        };
         let session = this.session.take();
         // Whatever the handler made of the end of its request: it was cut short.
         let cut = session.as_ref().and_then(|session| session.cut());
@@ -336,8 +341,8 @@ where
             (Err(status), _) | (Ok(Ok(_)), Some(status)) => ReplyBody::instead(status),
             (Ok(Err(error)), _) => return Poll::Ready(Err(error)),
             (Ok(Ok(response)), None) => response.map(|body| {
-                let guard = session.map(|session| Guard::Session(Watch::of(session)));
-                ReplyBody::new(body, guard.unwrap_or(Guard::None))
+                let path = std::mem::take(this.path);
+                ReplyBody::new(body, Guard::Handler(path, session.map(Watch::of)))
             }),
         };
         Poll::Ready(Ok(match this.proof.take() {

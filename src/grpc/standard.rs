@@ -91,17 +91,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Says `SERVING` for the module and each service.
-    pub async fn serving(&self) {
-        self.set(ServingStatus::Serving).await;
-    }
-
-    /// Says `NOT_SERVING` for the module and each service.
-    pub async fn not_serving(&self) {
-        self.set(ServingStatus::NotServing).await;
-    }
-
-    async fn set(&self, status: ServingStatus) {
+    /// Reports `SERVING` for the module and each service, or `NOT_SERVING`.
+    pub async fn report(&self, is_ready: bool) {
+        let status = if is_ready {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
         for service in &self.services {
             self.reporter.set_service_status(service, status).await;
         }

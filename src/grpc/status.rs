@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::failure::FailureKind;
 use crate::proto::convert::failure_kind;
 use crate::proto::registry::DialBackFailure;
-use crate::telemetry::{Untrusted, from_rfc3339, to_rfc3339};
+use crate::telemetry::{CODES, Untrusted, from_rfc3339, to_rfc3339};
 use crate::token::{Reason, Refusal};
 
 /// The `domain` of every `google.rpc.ErrorInfo` of ours.
@@ -168,25 +168,13 @@ pub fn callee_time(status: &Status) -> Option<SystemTime> {
 
 /// Returns a status code's name as the gRPC specification writes it.
 pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
+    let row = CODES.get(number(code));
+    row.map_or("UNKNOWN", |(name, _)| name)
+}
+
+/// Returns a status code's number.
+pub(super) fn number(code: Code) -> usize {
+    usize::try_from(i32::from(code)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -62,30 +62,24 @@ impl Site {
     }
 
     pub(super) async fn answer(&self, method: &Method, path: &str, details: Details) -> Answer {
-        let route = match path {
-            "/actuator" => Route::Links,
-            "/actuator/health" => Route::Health,
-            "/actuator/health/liveness" => Route::Liveness,
-            "/actuator/health/readiness" => Route::Readiness,
-            "/actuator/info" => Route::Info,
-            "/actuator/prometheus" => Route::Prometheus,
-            _ => return refused(StatusCode::NOT_FOUND),
+        let page = path.strip_prefix("/actuator");
+        let Some(page) = page.filter(|page| page.is_empty() || PAGES.contains(page)) else {
+            return refused(StatusCode::NOT_FOUND);
         };
         if method != Method::GET && method != Method::HEAD {
             return refused(StatusCode::METHOD_NOT_ALLOWED);
         }
-        match route {
-            Route::Links => of_json(StatusCode::OK, &links()),
-            Route::Health => health(&self.health.current(), details),
+        match page {
+            "" => of_json(StatusCode::OK, &links()),
+            "/health" => health(&self.health.current(), true, details),
             // A module that answers is alive.
-            Route::Liveness => probe(
-                Map::from_iter([("livenessState", UP)].map(part)),
-                UP,
-                details,
-            ),
-            Route::Readiness => readiness(&self.health.current(), details),
-            Route::Info => of_json(StatusCode::OK, &self.info(details)),
-            Route::Prometheus => {
+            "/health/liveness" => {
+                let live = of_part("livenessState", UP);
+                of_state(UP, Map::from_iter([live]), false, details)
+            }
+            "/health/readiness" => health(&self.health.current(), false, details),
+            "/info" => of_json(StatusCode::OK, &self.info(details)),
+            _ => {
                 let _alone = self.scraping.lock().await;
                 of_metrics((self.metrics)().await)
             }
@@ -105,92 +99,68 @@ impl Site {
     }
 }
 
-enum Route {
-    Links,
-    Health,
-    Liveness,
-    Readiness,
-    Info,
-    Prometheus,
-}
-
 const UP: &str = "UP";
 const OUT_OF_SERVICE: &str = "OUT_OF_SERVICE";
 /// Spring's word for what has no say in the whole.
 const UNKNOWN: &str = "UNKNOWN";
 
+/// What is below `/actuator`.
+const PAGES: [&str; 5] = [
+    "/health",
+    "/health/liveness",
+    "/health/readiness",
+    "/info",
+    "/prometheus",
+];
+
 fn links() -> Value {
-    let paths = [
-        "health",
-        "health/liveness",
-        "health/readiness",
-        "info",
-        "prometheus",
-    ];
-    let link = |path: &str| json!({ "href": format!("/actuator/{path}"), "templated": false });
-    let mut links = Map::from_iter(paths.map(|path| (path.replace('/', "-"), link(path))));
-    let own = json!({ "href": "/actuator", "templated": false });
-    links.insert("self".to_owned(), own);
+    let mut links = Map::new();
+    for page in [""].iter().chain(&PAGES) {
+        let name = match page.trim_start_matches('/') {
+            "" => "self".to_owned(),
+            page => page.replace('/', "-"),
+        };
+        let link = json!({ "href": format!("/actuator{page}"), "templated": false });
+        links.insert(name, link);
+    }
     json!({ "_links": links })
 }
 
-fn health(state: &State, details: Details) -> Answer {
-    let mut parts = parts(state);
-    parts.extend([
-        part(("livenessState", UP)),
-        part(("readinessState", status(state))),
-    ]);
-    let mut answer = body(parts, status(state), details);
-    answer.insert("groups".to_owned(), json!(["liveness", "readiness"]));
-    of_status(status(state), answer)
-}
-
-fn readiness(state: &State, details: Details) -> Answer {
-    let mut parts = parts(state);
-    parts.extend([part(("readinessState", status(state)))]);
-    probe(parts, status(state), details)
-}
-
-fn probe(parts: Map<String, Value>, status: &'static str, details: Details) -> Answer {
-    of_status(status, body(parts, status, details))
-}
-
-fn of_status(status: &str, body: Map<String, Value>) -> Answer {
-    let code = match status {
-        UP => StatusCode::OK,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    of_json(code, &Value::Object(body))
-}
-
-fn body(parts: Map<String, Value>, status: &'static str, details: Details) -> Map<String, Value> {
-    let mut body = Map::from_iter([("status".to_owned(), Value::from(status))]);
-    if details == Details::Shown {
-        body.insert("components".to_owned(), Value::Object(parts));
-    }
-    body
-}
-
-fn status(state: &State) -> &'static str {
-    if state.is_ready() { UP } else { OUT_OF_SERVICE }
-}
-
-fn part((name, status): (&str, &str)) -> (String, Value) {
-    (name.to_owned(), json!({ "status": status }))
-}
-
-fn parts(state: &State) -> Map<String, Value> {
-    let shown = state.parts().iter().map(|part| {
+/// Answers whether the module is ready, or with the `whole` health.
+fn health(state: &State, whole: bool, details: Details) -> Answer {
+    let status = if state.is_ready() { UP } else { OUT_OF_SERVICE };
+    let mut parts = Map::new();
+    for part in state.parts() {
         let status = match (part.up, part.required) {
             (true, _) => UP,
             (false, true) => OUT_OF_SERVICE,
             (false, false) => UNKNOWN,
         };
         let details = json!({ "message": part.detail });
-        (
-            part.name.to_owned(),
-            json!({ "status": status, "details": details }),
-        )
-    });
-    shown.collect()
+        let shown = json!({ "status": status, "details": details });
+        parts.insert(part.name.to_owned(), shown);
+    }
+    parts.extend([of_part("readinessState", status)]);
+    parts.extend(whole.then(|| of_part("livenessState", UP)));
+    of_state(status, parts, whole, details)
+}
+
+fn of_part(name: &str, status: &str) -> (String, Value) {
+    (name.to_owned(), json!({ "status": status }))
+}
+
+fn of_state(status: &str, parts: Map<String, Value>, whole: bool, details: Details) -> Answer {
+    let mut body = Map::from_iter([("status".to_owned(), Value::from(status))]);
+    if details == Details::Shown {
+        body.insert("components".to_owned(), parts.into());
+    }
+    if whole {
+        let groups = json!(["liveness", "readiness"]);
+        body.insert("groups".to_owned(), groups);
+    }
+    let code = match status {
+        UP => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    of_json(code, &body.into())
 }

@@ -7,7 +7,6 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -77,12 +76,12 @@ impl PublicJwk {
     /// Writes `key` on one line in mkjwk's member order without `d` and `use`:
     /// `kty`, `crv`, `kid`, `x`, `y`, `alg`, as the guide writes `content`.
     pub fn write(key: &VerifyingKey, kid: &KeyId) -> String {
-        public_text(key, kid, Layout::Line)
+        write(key, None, kid, LINE)
     }
 
     /// Writes `key` like [`PublicJwk::write`], one member a line, indented by four.
     pub fn write_pretty(key: &VerifyingKey, kid: &KeyId) -> String {
-        public_text(key, kid, Layout::Pretty)
+        write(key, None, kid, PRETTY)
     }
 }
 
@@ -139,13 +138,13 @@ impl PrivateJwk {
     /// Writes `key` on one line in mkjwk's member order:
     /// `kty`, `d`, `use`, `crv`, `kid`, `x`, `y`, `alg`, then `iat` where it is known.
     pub fn write(key: &SigningKey, kid: &KeyId) -> Secret<String> {
-        private_text(key, kid, Layout::Line)
+        write(key.verifying_key(), Some(key), kid, LINE).into()
     }
 
     /// Writes `key` like [`PrivateJwk::write`], one member a line, indented by four, as mkjwk
     /// shows its "Public and Private Keypair".
     pub fn write_pretty(key: &SigningKey, kid: &KeyId) -> Secret<String> {
-        private_text(key, kid, Layout::Pretty)
+        write(key.verifying_key(), Some(key), kid, PRETTY).into()
     }
 }
 
@@ -292,72 +291,41 @@ fn wipe(value: Value) {
     }
 }
 
-/// How a JWK is laid out.
-#[derive(Clone, Copy)]
-enum Layout {
-    Line,
-    Pretty,
-}
+/// How a JWK is laid out: what stands before its members, between them, after a name, and at the end.
+type Layout = [&'static str; 4];
 
-/// A member's value.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Member<'a> {
-    Text(&'a str),
-    Number(u64),
-}
+const LINE: Layout = ["{", ",", ":", "}"];
+const PRETTY: Layout = ["{\n    ", ",\n    ", ": ", "\n}"];
 
-fn public_text(key: &VerifyingKey, kid: &KeyId, layout: Layout) -> String {
-    let members = [
-        ("kty", "EC"),
-        ("crv", "P-256"),
-        ("kid", kid.as_str()),
-        ("x", &key.x()),
-        ("y", &key.y()),
-        ("alg", "ES256"),
-    ];
-    object(
-        members.map(|(name, text)| (name, Member::Text(text))),
-        layout,
-    )
-}
-
-fn private_text(key: &SigningKey, kid: &KeyId, layout: Layout) -> Secret<String> {
-    let public = key.verifying_key();
-    let d = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(key.scalar().as_slice()));
-    let members = [
-        ("kty", "EC"),
-        ("d", &d),
-        ("use", "sig"),
-        ("crv", "P-256"),
-        ("kid", kid.as_str()),
-        ("x", &public.x()),
-        ("y", &public.y()),
-        ("alg", "ES256"),
-    ];
-    let members = members.map(|(name, text)| (name, Member::Text(text)));
-    let made_at = key
-        .made_at()
-        .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let iat = made_at.map(|since| ("iat", Member::Number(since.as_secs())));
-    Secret::new(object(members.into_iter().chain(iat), layout))
-}
-
-/// Writes an object; room is made first, so that no copy of a secret is left behind.
-fn object<'a>(
-    members: impl IntoIterator<Item = (&'static str, Member<'a>)>,
-    layout: Layout,
+/// Writes a public key, with its `private` half where there is one. Room is made first, so that no
+/// copy of a secret is left behind.
+fn write(
+    public: &VerifyingKey,
+    private: Option<&SigningKey>,
+    kid: &KeyId,
+    [open, between, colon, close]: Layout,
 ) -> String {
-    let (open, between, colon, close) = match layout {
-        Layout::Line => ("{", ",", ":", "}"),
-        Layout::Pretty => ("{\n    ", ",\n    ", ": ", "\n}"),
-    };
+    let (x, y) = (public.x(), public.y());
+    let d =
+        private.map(|key| Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(key.scalar().as_slice())));
+    let secret = d.as_ref().map(|d| [("d", d.as_str()), ("use", "sig")]);
+    let public = [
+        ("crv", "P-256"),
+        ("kid", kid.as_str()),
+        ("x", &x),
+        ("y", &y),
+        ("alg", "ES256"),
+    ];
     let mut text = Vec::with_capacity(1024);
-    for (n, (name, value)) in members.into_iter().enumerate() {
-        let before = if n == 0 { open } else { between };
-        // Writing to a vector cannot fail.
-        let _ = write!(text, "{before}\"{name}\"{colon}");
-        let _ = serde_json::to_writer(&mut text, &value);
+    // Writing to a vector cannot fail.
+    let _ = write!(text, "{open}\"kty\"{colon}\"EC\"");
+    for (name, value) in secret.into_iter().flatten().chain(public) {
+        let _ = write!(text, "{between}\"{name}\"{colon}");
+        let _ = serde_json::to_writer(&mut text, value);
+    }
+    let made_at = private.and_then(SigningKey::made_at);
+    if let Some(since) = made_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+        let _ = write!(text, "{between}\"iat\"{colon}{}", since.as_secs());
     }
     text.extend_from_slice(close.as_bytes());
     String::from_utf8(text).unwrap_or_default()

@@ -118,8 +118,8 @@ fn from_jwk(text: &str) -> Result<KeyMaterial, KeyError> {
     }
 }
 
-/// Base64 with or without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+/// Base64 of the standard alphabet, with or without padding.
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

@@ -7,6 +7,7 @@ pub mod compact;
 pub(crate) mod json;
 
 #[cfg(test)]
+#[path = "tests/checks.rs"]
 pub(crate) mod checks;
 mod error;
 mod fingerprint;
@@ -29,6 +30,6 @@ pub use jwk::{Jwk, PrivateJwk, PublicJwk};
 pub use key::{SigningKey, VerifyingKey};
 pub use key_id::KeyId;
 pub use material::KeyMaterial;
-pub(crate) use material::{KeyFormat, json_of};
+pub(crate) use material::{BASE64, KeyFormat, json_of};
 pub(crate) use repair::missing_quotes;
 pub(crate) use unverified::{MAX_UNVERIFIED_BYTES, Unverified};

@@ -15,16 +15,16 @@ impl Shown {
         if characters > MAX_SHOWN {
             return Self(format!("a text of {characters} characters").into());
         }
-        let escaped: String = text
-            .chars()
-            .flat_map(|c| {
-                let printable = c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
-                let escape = (!printable).then(|| c.escape_unicode());
-                let plain = printable.then_some(c);
-                escape.into_iter().flatten().chain(plain)
-            })
-            .collect();
-        Self(format!("`{escaped}`").into())
+        let mut shown = String::from("`");
+        for c in text.chars() {
+            if c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric() {
+                shown.push(c);
+            } else {
+                shown.extend(c.escape_unicode());
+            }
+        }
+        shown.push('`');
+        Self(shown.into())
     }
 }
 

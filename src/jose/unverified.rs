@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde_json::{Map, Value};
 
-use super::compact::part;
 use super::error::CompactError;
 use super::json;
 
@@ -17,28 +17,41 @@ pub const MAX_UNVERIFIED_BYTES: usize = 64 * 1024;
 /// header a JSON object without duplicate members. *Not checked*: all the rest. Never decide
 /// anything by it.
 #[derive(Clone)]
-pub struct Unverified {
-    header: Map<String, Value>,
+pub struct Unverified<'a> {
+    /// The first two parts and the dot between them.
+    pub(super) signing_input: &'a str,
+    pub(super) header: Map<String, Value>,
     payload: Vec<u8>,
     signature: Vec<u8>,
 }
 
-impl Unverified {
+impl<'a> Unverified<'a> {
     /// Takes `token` apart.
     ///
     /// # Errors
     ///
     /// When one of the checks above fails; the first one that does.
-    pub fn read(token: &str) -> Result<Self, CompactError> {
-        if token.len() > MAX_UNVERIFIED_BYTES {
+    pub fn read(token: &'a str) -> Result<Self, CompactError> {
+        Self::up_to(MAX_UNVERIFIED_BYTES, token)
+    }
+
+    /// Takes `token` apart if it has at most `most` bytes.
+    pub(super) fn up_to(most: usize, token: &'a str) -> Result<Self, CompactError> {
+        if token.len() > most {
             return Err(CompactError::TooLarge(token.len()));
         }
-        let parts: Vec<_> = token.splitn(6, '.').collect();
-        let [header, payload, signature] = parts.as_slice() else {
+        let cut = token
+            .rsplit_once('.')
+            .and_then(|(signing_input, signature)| {
+                let (header, payload) = signing_input.split_once('.')?;
+                (!payload.contains('.')).then_some((signing_input, [header, payload, signature]))
+            });
+        let Some((signing_input, [header, payload, signature])) = cut else {
             return Err(CompactError::Parts(token.split('.').count()));
         };
         let header = part("header", header)?;
         Ok(Self {
+            signing_input,
             payload: part("payload", payload)?,
             signature: part("signature", signature)?,
             header: json::object(&header).map_err(CompactError::Header)?,
@@ -61,8 +74,13 @@ impl Unverified {
     }
 }
 
+fn part(name: &'static str, text: &str) -> Result<Vec<u8>, CompactError> {
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text);
+    decoded.map_err(|_cause| CompactError::Encoding(name))
+}
+
 /// Shows the header only: the whole would be a usable token.
-impl fmt::Debug for Unverified {
+impl fmt::Debug for Unverified<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Unverified")
             .field("header", &self.header)
@@ -84,7 +102,8 @@ mod tests {
     #[test]
     fn any_algorithm_is_shown() {
         for alg in ["RS256", "HS256", "none"] {
-            let read = Unverified::read(&token(&format!(r#"{{"alg":"{alg}"}}"#))).unwrap();
+            let token = token(&format!(r#"{{"alg":"{alg}"}}"#));
+            let read = Unverified::read(&token).unwrap();
 
             assert_eq!(read.header()["alg"], alg);
             assert_eq!((read.payload(), read.signature()), (&b"{}"[..], &b""[..]));

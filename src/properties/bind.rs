@@ -38,13 +38,10 @@ pub enum TimeUnit {
     Seconds,
 }
 
-impl TimeUnit {
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Millis => "ms",
-            Self::Seconds => "s",
-        }
-    }
+/// Returns `true` if `text` begins with a minus, and the text without its sign.
+fn signed(text: &str) -> (bool, &str) {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    (text.starts_with('-'), unsigned)
 }
 
 /// Reads a switch: `true yes on 1` or `false no off 0`, in any case, blanks around it dropped.
@@ -67,27 +64,21 @@ pub fn switch(text: &str) -> Result<bool, ValueError> {
 ///
 /// When it is no number or not within `least..=most`.
 pub fn integer(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(ValueError::Empty);
-    }
-    let range = || ValueError::Range(least.to_string(), most.to_string());
-    let negative = text.starts_with('-');
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (negative, unsigned) = signed(text.trim());
     let hexadecimal = ["0x", "0X", "#"]
         .iter()
-        .find_map(|prefix| digits.strip_prefix(prefix));
-    let (digits, radix) = hexadecimal.map_or((digits, 10), |digits| (digits, 16));
+        .find_map(|prefix| unsigned.strip_prefix(prefix));
+    let (digits, radix) = hexadecimal.map_or((unsigned, 10), |digits| (digits, 16));
+    if text.trim().is_empty() {
+        return Err(ValueError::Empty);
+    }
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
         return Err(ValueError::Integer);
     }
-    let Ok(number) = u64::from_str_radix(digits, radix) else {
-        return Err(range());
-    };
-    if (negative && number > 0) || number < least || number > most {
-        return Err(range());
+    match u64::from_str_radix(digits, radix) {
+        Ok(number) if (!negative || number == 0) && (least..=most).contains(&number) => Ok(number),
+        _ => Err(ValueError::Range(least.to_string(), most.to_string())),
     }
-    Ok(number)
 }
 
 /// Reads a duration: a number with `ns us ms s m h d`, or ISO 8601 such as `PT15M`; a bare number
@@ -106,106 +97,85 @@ pub fn duration(
     if text.is_empty() {
         return Err(ValueError::Empty);
     }
-    let range = || ValueError::Range(shown(least), shown(most));
     let value = if text.starts_with(['P', 'p', '-', '+']) && text.contains(['P', 'p']) {
         iso(text)
     } else {
         simple(text, unit)
     };
     match value {
-        Some(Ok(value)) if least <= value && value <= most => Ok(value),
-        Some(_) => Err(range()),
+        Some(Ok(value)) if (least..=most).contains(&value) => Ok(value),
+        Some(_) => Err(ValueError::Range(shown(least), shown(most))),
         None => Err(ValueError::Duration),
     }
 }
 
-/// A duration is well-formed but negative or beyond any clock.
+/// A value is well-formed but negative or beyond any clock.
 #[derive(Clone, Copy, Debug)]
 struct OutOfRange;
 
+/// Reads a whole number and its unit, in the smallest unit; `None` where it is no such number.
+fn scaled(text: &str, scale: impl FnOnce(&str) -> Option<u64>) -> Option<Result<u64, OutOfRange>> {
+    let (negative, unsigned) = signed(text);
+    let end = unsigned.find(|c: char| !c.is_ascii_digit());
+    let (digits, unit) = unsigned.split_at(end.unwrap_or(unsigned.len()));
+    let scale = scale(unit).filter(|_| !digits.is_empty())?;
+    let total = digits.parse().ok().and_then(|n: u64| n.checked_mul(scale));
+    let fits = total.filter(|total| !negative || *total == 0);
+    Some(fits.ok_or(OutOfRange))
+}
+
 fn simple(text: &str, unit: TimeUnit) -> Option<Result<Duration, OutOfRange>> {
-    let negative = text.starts_with('-');
-    let text = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (digits, suffix) = text.split_at(end);
-    if digits.is_empty() {
-        return None;
-    }
-    let suffix = suffix.to_ascii_lowercase();
-    let suffix = if suffix.is_empty() {
-        unit.suffix()
-    } else {
-        &suffix
-    };
-    let nanos: u64 = match suffix {
-        "ns" => 1,
-        "us" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        "d" => 86_400_000_000_000,
-        _ => return None,
-    };
-    let total = digits.parse().ok().and_then(|n: u64| n.checked_mul(nanos));
-    Some(match total {
-        Some(0) => Ok(Duration::ZERO),
-        Some(total) if !negative => Ok(Duration::from_nanos(total)),
-        _ => Err(OutOfRange),
-    })
+    let nanos = scaled(text, |suffix| {
+        Some(match (suffix.to_ascii_lowercase().as_str(), unit) {
+            ("ns", _) => 1,
+            ("us", _) => 1_000,
+            ("ms", _) | ("", TimeUnit::Millis) => 1_000_000,
+            ("s", _) | ("", TimeUnit::Seconds) => 1_000_000_000,
+            ("m", _) => 60_000_000_000,
+            ("h", _) => 3_600_000_000_000,
+            ("d", _) => 86_400_000_000_000,
+            _ => return None,
+        })
+    })?;
+    Some(nanos.map(Duration::from_nanos))
 }
 
 /// Reads `PnDTnHnMn.nS`, as `java.time.Duration.parse` does, but no part may be negative.
 fn iso(text: &str) -> Option<Result<Duration, OutOfRange>> {
     let text = text.to_ascii_uppercase();
-    let signed = text.strip_prefix(['-', '+']);
-    let (day_part, time_part) = match signed.unwrap_or(&text).strip_prefix('P')?.split_once('T') {
-        Some((_, "")) => return None,
-        Some((days, time)) => (days, time),
-        None => (signed.unwrap_or(&text).strip_prefix('P')?, ""),
-    };
+    let (negative, unsigned) = signed(&text);
+    let parts = unsigned.strip_prefix('P')?;
+    if parts.is_empty() || parts.ends_with('T') {
+        return None;
+    }
+    let (day_part, time_part) = parts.split_once('T').unwrap_or((parts, ""));
     let mut total = Some(Duration::ZERO);
-    let mut seen = false;
-    for (part, units) in [
-        (day_part, &[('D', 86_400)][..]),
-        (time_part, &TIME_UNITS[..]),
-    ] {
-        let mut rest = part;
+    for (mut rest, units) in [(day_part, &DAYS[..]), (time_part, &TIME_UNITS[..])] {
         for (letter, seconds) in units {
-            let Some((number, after)) = rest.split_once(*letter) else {
-                continue;
-            };
-            let value = decimal(number, *letter == 'S')?.ok();
-            let scaled = value.and_then(|v| v.checked_mul(*seconds));
-            total = total.and_then(|sum| sum.checked_add(scaled?));
-            seen = true;
-            rest = after;
+            if let Some((number, after)) = rest.split_once(*letter) {
+                let value = decimal(number, *letter == 'S')?.ok();
+                total = total.and_then(|sum| sum.checked_add(value?.checked_mul(*seconds)?));
+                rest = after;
+            }
         }
         if !rest.is_empty() {
             return None;
         }
     }
-    if !seen {
-        return None;
-    }
-    Some(match total {
-        Some(total) if total.is_zero() || !text.starts_with('-') => Ok(total),
-        _ => Err(OutOfRange),
-    })
+    let fits = total.filter(|total| !negative || total.is_zero());
+    Some(fits.ok_or(OutOfRange))
 }
 
+const DAYS: [(char, u32); 1] = [('D', 86_400)];
 const TIME_UNITS: [(char, u32); 3] = [('H', 3_600), ('M', 60), ('S', 1)];
 
 /// Reads a number of seconds; none where it is no number.
 fn decimal(text: &str, fraction_allowed: bool) -> Option<Result<Duration, OutOfRange>> {
-    let negative = text.starts_with('-');
-    let text = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let is_digits = |digits: &str| digits.chars().all(|c| c.is_ascii_digit());
+    let (negative, unsigned) = signed(text);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let mut digits = whole.chars().chain(fraction.chars());
     let allowed = fraction.len() <= 9 && (fraction_allowed || !text.contains('.'));
-    if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) || !allowed {
+    if whole.is_empty() || !digits.all(|c| c.is_ascii_digit()) || !allowed {
         return None;
     }
     let nanos = format!("{fraction:0<9}").parse().unwrap_or(0);
@@ -231,29 +201,25 @@ fn shown(duration: Duration) -> String {
 ///
 /// When it is no size, or not within `least..=most`.
 pub fn size(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
-    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    if text.is_empty() {
+    let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    if compact.is_empty() {
         return Err(ValueError::Empty);
     }
-    let negative = text.starts_with('-');
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(&text);
-    let end = unsigned.find(|c: char| !c.is_ascii_digit());
-    let (digits, suffix) = unsigned.split_at(end.unwrap_or(unsigned.len()));
-    let scale: u64 = match suffix {
-        "" | "B" => 1,
-        "KB" => 1 << 10,
-        "MB" => 1 << 20,
-        "GB" => 1 << 30,
-        "TB" => 1 << 40,
-        _ => return Err(ValueError::Size),
-    };
-    if digits.is_empty() {
-        return Err(ValueError::Size);
+    let bytes = scaled(&compact, |unit| {
+        Some(match unit {
+            "" | "B" => 1,
+            "KB" => 1 << 10,
+            "MB" => 1 << 20,
+            "GB" => 1 << 30,
+            "TB" => 1 << 40,
+            _ => return None,
+        })
+    });
+    match bytes {
+        Some(Ok(bytes)) if (least..=most).contains(&bytes) => Ok(bytes),
+        Some(_) => Err(ValueError::Range(least.to_string(), most.to_string())),
+        None => Err(ValueError::Size),
     }
-    let bytes = digits.parse().ok().and_then(|n: u64| n.checked_mul(scale));
-    bytes
-        .filter(|bytes| !negative && least <= *bytes && *bytes <= most)
-        .ok_or_else(|| ValueError::Range(least.to_string(), most.to_string()))
 }
 
 /// Splits a list at its commas and drops the blanks around its elements; empty ones stay.

@@ -131,15 +131,10 @@ pub fn waiting_for_dpm(engine: EngineId, dpm_url: impl Display, cause: &str, hel
 
 /// `registerRefused`: the DPM does not register this engine, or this engine does not accept the DPM;
 /// logged once for each kind and reason.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a member of the log line"
-)]
 pub fn register_refused(
     engine: EngineId,
     dpm_url: impl Display,
-    kind: FailureKind,
-    reason: Option<&str>,
+    (kind, reason): (FailureKind, Option<&str>),
     detail: &str,
     help: &str,
 ) {
@@ -314,8 +309,8 @@ pub fn engine_not_ready(
 /// `clockSkewed`: the clock of a callee differs from this one by over half of the leeway; logged once,
 /// until it is in step again. `ahead` is in seconds.
 pub fn clock_skewed(deployment: &str, ahead: f64, leeway: Duration) {
-    let (seconds, which) = (ahead.abs(), direction(ahead));
-    let limit = leeway.as_secs();
+    let which = if ahead < 0.0 { "behind" } else { "ahead of" };
+    let (seconds, limit) = (ahead.abs(), leeway.as_secs());
     warn!(
         target: CLOCK,
         eventId = "clockSkewed",
@@ -342,10 +337,6 @@ fn tenths(seconds: f64) -> f64 {
     (seconds * 10.0).round() / 10.0
 }
 
-fn direction(ahead: f64) -> &'static str {
-    if ahead < 0.0 { "behind" } else { "ahead of" }
-}
-
 /// `registryFailed`: the registry's store failed; what was asked of it was not done.
 pub fn registry_failed(cause: &str) {
     error!(
@@ -359,14 +350,13 @@ pub fn registry_failed(cause: &str) {
 /// `configReloaded`: a module's changed settings are applied. `changes` names them;
 /// `warnings` counts what `check` would say of the files.
 pub fn settings_reloaded(files: &str, changes: &str, warnings: usize) {
-    let nothing = changes.is_empty();
     info!(
         target: SERVER,
         eventId = "configReloaded",
         files,
-        changes = (!nothing).then_some(changes),
+        changes = (!changes.is_empty()).then_some(changes),
         warnings = (warnings > 0).then_some(warnings),
-        message = if nothing {
+        message = if changes.is_empty() {
             "The settings are in order; nothing changed that a reload changes."
         } else {
             "The changed settings are applied."

@@ -3,7 +3,6 @@
 //! The parts set themselves; who answers probes reads all of them at once. Nothing is served here.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -23,7 +22,7 @@ use tokio::sync::watch;
 /// engine.up("registered at localhost:8531");
 /// assert!(health.is_ready());
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug, Default)]
 pub struct Health {
     state: Arc<watch::Sender<State>>,
 }
@@ -109,31 +108,11 @@ impl Health {
     }
 }
 
-impl Default for Health {
-    /// Starts without parts.
-    fn default() -> Self {
-        Self {
-            state: Arc::new(watch::Sender::new(State::default())),
-        }
-    }
-}
-
-impl fmt::Debug for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.state.borrow(), f)
-    }
-}
-
 impl State {
     /// Returns `true` if there is a required part, all of them are up, and the module is not stopping.
     pub fn is_ready(&self) -> bool {
         let mut required = self.parts.iter().filter(|part| part.required).peekable();
         !self.stopping && required.peek().is_some() && required.all(|part| part.up)
-    }
-
-    /// Returns `true` if the module is about to end.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping
     }
 
     /// Returns the parts, in the order in which they were added.
@@ -197,7 +176,7 @@ mod tests {
         keys.up("3 keys");
 
         assert!(!health.is_ready());
-        assert!(health.current().is_stopping());
+        assert!(health.current().stopping);
     }
 
     #[test]

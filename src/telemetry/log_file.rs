@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A file of log lines.
 ///
@@ -15,14 +15,9 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
-    limits: Limits,
+    most_bytes: u64,
+    most_rolled: u32,
     state: Mutex<State>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    bytes: u64,
-    kept: u32,
 }
 
 #[derive(Debug, Default)]
@@ -40,23 +35,18 @@ impl LogFile {
     ///
     /// When the folder cannot be made or the file not be opened.
     pub fn open(path: PathBuf) -> io::Result<Self> {
-        Self::with_limits(
-            path,
-            Limits {
-                bytes: 10 * 1024 * 1024,
-                kept: 7,
-            },
-        )
+        Self::with_limits(path, 10 * 1024 * 1024, 7)
     }
 
-    fn with_limits(path: PathBuf, limits: Limits) -> io::Result<Self> {
+    fn with_limits(path: PathBuf, most_bytes: u64, most_rolled: u32) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         let file = Some(append(&path)?);
         Ok(Self {
             path,
-            limits,
+            most_bytes,
+            most_rolled,
             state: Mutex::new(State {
                 file,
                 ..State::default()
@@ -66,7 +56,7 @@ impl LogFile {
 
     /// Appends `line` and a line end.
     pub fn write_line(&self, line: &str) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if self.write(&mut state, line).is_err() {
             state.lost = state.lost.saturating_add(1);
             state.file = None;
@@ -75,33 +65,29 @@ impl LogFile {
 
     /// Opens the file again at the next line.
     pub fn reopen(&self) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .file = None;
+        self.state().file = None;
     }
 
     /// Returns how many lines could not be written.
     #[cfg(test)]
     pub fn lost_lines(&self) -> u64 {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lost
+        self.state().lost
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, state: &mut State, line: &str) -> io::Result<()> {
-        let held = state.file.take();
-        let file = match held {
+        let open = match state.file.take() {
             Some(file) if stands_at(&file, &self.path) => file,
             _ => append(&self.path)?,
         };
-        let size = file.metadata()?.len();
+        let size = open.metadata()?.len();
         let grown = size.saturating_add(line.len() as u64 + 1);
-        let mut file = if size > 0 && grown > self.limits.bytes {
-            self.roll(file)
-        } else {
-            file
+        let mut file = match size {
+            1.. if grown > self.most_bytes => self.roll(open),
+            _ => open,
         };
         let mut text = String::with_capacity(line.len() + 2);
         if state.torn {
@@ -119,7 +105,7 @@ impl LogFile {
 
     /// Renames the full file and opens a new one; where that fails, goes on with the full one.
     fn roll(&self, full: File) -> File {
-        for n in (1..self.limits.kept).rev() {
+        for n in (1..self.most_rolled).rev() {
             // A missing file leaves a gap, no more.
             let _ = fs::rename(self.rolled(n), self.rolled(n + 1));
         }
@@ -198,8 +184,7 @@ mod tests {
     fn full_file_is_rolled_and_only_so_many_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let limits = Limits { bytes: 10, kept: 2 };
-        let log = LogFile::with_limits(path.clone(), limits).unwrap();
+        let log = LogFile::with_limits(path.clone(), 10, 2).unwrap();
 
         for line in [
             "1111",
@@ -238,7 +223,8 @@ mod tests {
     fn full_disk_is_survived() {
         let log = LogFile {
             path: PathBuf::from("/dev/full"),
-            limits: Limits { bytes: 10, kept: 2 },
+            most_bytes: 10,
+            most_rolled: 2,
             state: Mutex::default(),
         };
 

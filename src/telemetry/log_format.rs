@@ -1,5 +1,6 @@
 //! The forms of a log line: the seed's JSON, and one for people.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -130,7 +131,7 @@ impl Record {
         let mut before = " ";
         for (name, value) in &self.members {
             // Writing to a `String` cannot fail.
-            let _ = write!(text, "{before}{name}={}", Shown(value));
+            let _ = write!(text, "{before}{name}={}", shown(value));
             before = ", ";
         }
         if let Some(message) = &self.message {
@@ -151,7 +152,7 @@ impl Record {
             let _ = write!(line, " {message}");
         }
         for (name, value) in &self.members {
-            let _ = write!(line, " {name}={}", Shown(value));
+            let _ = write!(line, " {name}={}", shown(value));
         }
         if let Some(user) = &self.user {
             let _ = write!(line, " by={user}");
@@ -176,10 +177,6 @@ impl Visit for Record {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
         self.record_debug(field, &format_args!("{value}"));
     }
 
@@ -218,15 +215,11 @@ impl fmt::Write for OneLine {
     }
 }
 
-/// A value without JSON's quotes.
-struct Shown<'a>(&'a Value);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Value::String(text) => f.write_str(text),
-            value => write!(f, "{value}"),
-        }
+/// Returns a value without JSON's quotes.
+fn shown(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::String(text) => Cow::Borrowed(text),
+        value => Cow::Owned(value.to_string()),
     }
 }
 

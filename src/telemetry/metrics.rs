@@ -16,7 +16,7 @@ pub use super::grpc_method::{GrpcMethod, GrpcSide};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
@@ -38,11 +38,9 @@ pub struct Metrics {
     tokens_issued: IntCounterVec,
     trusted_keys: IntGaugeVec,
     clock_skew: GaugeVec,
-    /// By deployment: the skew that its last proof showed, or NaN.
-    measured_skew: Mutex<BTreeMap<Box<str>, f64>>,
-    /// The deployments whose skew is an estimate from a refusal.
-    estimates: Mutex<BTreeSet<Box<str>>>,
-    /// Whether there are any: without one, a call takes no lock.
+    /// What is known of the clock of each deployment.
+    clocks: Mutex<BTreeMap<Box<str>, PeerClock>>,
+    /// Whether any is an estimate: without one, a call takes no lock.
     any_estimate: AtomicBool,
     reload: IntGauge,
     ready: IntGauge,
@@ -125,8 +123,7 @@ impl Metrics {
                  later refusal shows; NaN if neither does.",
                 &["deployment"],
             )?,
-            measured_skew: Mutex::default(),
-            estimates: Mutex::default(),
+            clocks: Mutex::default(),
             any_estimate: AtomicBool::new(false),
             reload: families
                 .gauges(
@@ -202,9 +199,8 @@ impl Metrics {
     /// `countersign_peer_clock_skew_seconds`: a proof shows that the clock of `deployment`, one
     /// from the file, is ahead by `seconds`.
     pub fn clock_measured(&self, deployment: &str, seconds: f64) {
-        self.update_clock(deployment, |measured| {
-            *measured = seconds;
-            seconds
+        self.update_clock(deployment, |clock| {
+            (clock.measured, clock.estimated) = (Some(seconds), None);
         });
     }
 
@@ -212,24 +208,20 @@ impl Metrics {
     /// `deployment`, one from the file, is ahead by `seconds`. The estimate is shown until the
     /// clock is [measured](Self::clock_measured) or [agrees](Self::clock_agrees).
     pub fn clock_estimated(&self, deployment: &str, seconds: f64) {
-        let mut estimates = self.estimates();
-        estimates.insert(deployment.into());
-        self.any_estimate.store(true, Ordering::Relaxed);
-        self.update_clock(deployment, |_| seconds);
+        self.update_clock(deployment, |clock| clock.estimated = Some(seconds));
     }
 
     /// A call between this module and `deployment` was not refused because of times: drops what an
     /// earlier refusal suggested.
     pub fn clock_agrees(&self, deployment: &str) {
         // Without any estimate, a call costs no more than this.
-        if !self.any_estimate.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut estimates = self.estimates();
-        if estimates.remove(deployment) {
-            self.any_estimate
-                .store(!estimates.is_empty(), Ordering::Relaxed);
-            self.update_clock(deployment, |measured| *measured);
+        if self.any_estimate.load(Ordering::Relaxed)
+            && self
+                .clocks()
+                .get(deployment)
+                .is_some_and(PeerClock::is_estimate)
+        {
+            self.update_clock(deployment, |clock| clock.estimated = None);
         }
     }
 
@@ -265,8 +257,8 @@ impl Metrics {
                 gauge.set(count(number));
             }
             self.tokens_issued.with_label_values(&[name]);
-            if names.insert(name) && !self.measured().contains_key(name) {
-                self.update_clock(name, |measured| *measured);
+            if names.insert(name) {
+                self.update_clock(name, |_| {});
             }
             modules.insert(keys.module);
         }
@@ -284,11 +276,9 @@ impl Metrics {
         retain(&self.tokens_issued, "audience", &names);
         retain(&self.trusted_keys, "deployment", &names);
         retain(&self.clock_skew, "deployment", &names);
-        self.measured().retain(|name, _| names.contains(&**name));
-        let mut estimates = self.estimates();
-        estimates.retain(|name| names.contains(&**name));
-        self.any_estimate
-            .store(!estimates.is_empty(), Ordering::Relaxed);
+        let mut clocks = self.clocks();
+        clocks.retain(|name, _| names.contains(&**name));
+        self.note_estimates(&clocks);
     }
 
     /// Returns the metrics of a registry, all of them 0 if they are new.
@@ -305,24 +295,41 @@ impl Metrics {
         }
     }
 
-    /// Passes the measured skew of `deployment` to `update`, and shows what that returns.
-    fn update_clock(&self, deployment: &str, update: impl FnOnce(&mut f64) -> f64) {
-        let mut measured = self.measured();
-        let skew = measured.entry(deployment.into()).or_insert(f64::NAN);
-        let shown = update(skew);
+    /// Passes the clock of `deployment` to `update`, and shows what is then known of it.
+    fn update_clock(&self, deployment: &str, update: impl FnOnce(&mut PeerClock)) {
+        let mut clocks = self.clocks();
+        let clock = clocks.entry(deployment.into()).or_default();
+        let was_estimate = clock.is_estimate();
+        update(clock);
+        let shown = clock.estimated.or(clock.measured).unwrap_or(f64::NAN);
         self.clock_skew.with_label_values(&[deployment]).set(shown);
+        if clock.is_estimate() != was_estimate {
+            self.note_estimates(&clocks);
+        }
     }
 
-    fn estimates(&self) -> std::sync::MutexGuard<'_, BTreeSet<Box<str>>> {
-        self.estimates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn note_estimates(&self, clocks: &BTreeMap<Box<str>, PeerClock>) {
+        let any = clocks.values().any(PeerClock::is_estimate);
+        self.any_estimate.store(any, Ordering::Relaxed);
     }
 
-    fn measured(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, f64>> {
-        self.measured_skew
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn clocks(&self) -> MutexGuard<'_, BTreeMap<Box<str>, PeerClock>> {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// By how many seconds the clock of a deployment is ahead.
+#[derive(Clone, Copy, Debug, Default)]
+struct PeerClock {
+    /// As its last proof shows.
+    measured: Option<f64>,
+    /// As a later refusal suggests.
+    estimated: Option<f64>,
+}
+
+impl PeerClock {
+    fn is_estimate(&self) -> bool {
+        self.estimated.is_some()
     }
 }
 

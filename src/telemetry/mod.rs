@@ -1,6 +1,7 @@
 //! What the modules report to their operators: log events, the log itself, metrics, health.
 
 #[cfg(all(test, feature = "cli"))]
+#[path = "tests/capture.rs"]
 pub(crate) mod capture;
 #[cfg(feature = "cli")]
 mod error;
@@ -32,6 +33,7 @@ pub use init::{Guard, init};
 pub use log_file::LogFile;
 #[cfg(feature = "cli")]
 pub use log_format::{Format, LogLayer};
+pub(crate) use grpc_method::CODES;
 pub use logging::{Appenders, Logging};
 pub(crate) use rfc3339::{from_rfc3339, to_rfc3339};
-pub use untrusted::{Untrusted, UntrustedReason, misleads};
+pub use untrusted::{Untrusted, UntrustedReason};

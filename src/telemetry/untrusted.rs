@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::diagnostic::misleads;
+
 /// Shows a stranger's text in a log line or message: at most 256 characters, on one line.
 ///
 /// Control characters and those that reorder or hide text (bidi controls, line separators,
@@ -62,19 +64,6 @@ pub(super) fn write_escaped(out: &mut impl fmt::Write, c: char) -> fmt::Result {
     } else {
         out.write_char(c)
     }
-}
-
-/// Returns `true` if `c` breaks a line, moves the cursor, or reorders or hides its neighbours.
-pub fn misleads(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

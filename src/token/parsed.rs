@@ -10,7 +10,7 @@ pub(super) struct Parsed<'a> {
     /// The token, if its form is good.
     whole: Option<Compact<'a>>,
     /// Else its parts, for an operator who asks why it is refused.
-    loose: Option<Unverified>,
+    loose: Option<Unverified<'a>>,
 }
 
 impl<'a> Parsed<'a> {

@@ -115,32 +115,18 @@ impl TokenVerifier {
     ///
     /// The first rule that fails, as a [`Refusal`].
     pub fn verify(&self, token: &str, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        self.verify_over(token, accept, None)
+        self.verify_over(token, accept, None).0
     }
 
     /// Verifies `token` as it came over a connection whose client certificate has the key
-    /// `certificate`, where it has one.
+    /// `certificate`, where it has one. Also returns whether the cache held `token`; `None` if it was
+    /// not looked up.
     ///
     /// The token is refused where that key is pinned for another deployment, and where the token's
     /// deployment has pins and this is not one of them: a stolen token is of no use on another
     /// deployment's connection. Such a token is not counted as used. A certificate without a pin, of
     /// a deployment without pins, says nothing about tokens.
-    ///
-    /// # Errors
-    ///
-    /// As [`verify`](Self::verify).
-    pub fn verify_over(
-        &self,
-        token: &str,
-        accept: Accept,
-        certificate: Option<Fingerprint>,
-    ) -> Result<VerifiedToken, Refusal> {
-        self.verify_with_cache_status(token, accept, certificate).0
-    }
-
-    /// Like [`verify_over`](Self::verify_over), but also returns whether the cache held `token`;
-    /// `None` if it was not looked up.
-    pub(crate) fn verify_with_cache_status(
+    pub(crate) fn verify_over(
         &self,
         token: &str,
         accept: Accept,

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::cli::input;
 use crate::cli::output::{Answer, Console, Exit, Failure};
+use crate::diagnostic::misleads;
 use crate::jose::{MAX_UNVERIFIED_BYTES, Unverified, json};
-use crate::telemetry::misleads;
 
 #[derive(Serialize)]
 struct Inspected<'a> {

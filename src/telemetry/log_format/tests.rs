@@ -167,7 +167,8 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
                 Some(&text),
             );
             events::waiting_for_dpm(engine.id, &text, &text, &text);
-            events::register_refused(engine.id, &text, failure.kind, Some(&text), &text, &text);
+            let refusal = (failure.kind, Some(&*text));
+            events::register_refused(engine.id, &text, refusal, &text, &text);
             tracing::warn!(odd = %text, "{text}");
         });
 
@@ -254,15 +255,8 @@ fn refused_registration_says_its_reason_once() {
     let engine = "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap();
 
     let lines = logged(Format::Console, NOON, || {
-        let (kind, reason) = (FailureKind::Refused, Some("KEY_UNKNOWN"));
-        events::register_refused(
-            engine,
-            "localhost:8531",
-            kind,
-            reason,
-            "no such key",
-            "pair",
-        );
+        let refusal = (FailureKind::Refused, Some("KEY_UNKNOWN"));
+        events::register_refused(engine, "localhost:8531", refusal, "no such key", "pair");
     });
 
     assert_eq!(lines.len(), 1);
@@ -283,7 +277,7 @@ fn side_that_refused_is_named_as_the_module_that_logs_it_sees_it() {
         let failure = DialBackFailure::new(kind, "x").with_reason("KEY_UNKNOWN");
         let lines = logged(Format::Json, NOON, || {
             events::engine_check_failed(&engine, &failure);
-            events::register_refused(engine.id, "localhost:8531", kind, reason, "x", "y");
+            events::register_refused(engine.id, "localhost:8531", (kind, reason), "x", "y");
             let known = Some((kind, reason));
             events::engine_not_ready(engine.id, "localhost:8531", EngineStatus::New, known, "x");
         });

@@ -4,6 +4,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::families::Families;
 use super::{GrpcMethod, GrpcSide};
+use crate::telemetry::CODES;
 
 /// The families of one side.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl MethodFamilies {
             started: self.started.with_label_values(&labels),
             requests: self.requests.with_label_values(&labels),
             replies: self.replies.with_label_values(&labels),
-            handled: CODES.map(|code| {
+            handled: CODES.map(|(_, code)| {
                 let of_code = [service, kind, name, code];
                 self.handled.with_label_values(&of_code)
             }),
@@ -79,27 +80,6 @@ impl MethodFamilies {
         }
     }
 }
-
-/// The status codes by their number, spelt as Go does and dashboards expect.
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
 
 /// The metrics of one method.
 #[derive(Clone, Debug)]

@@ -14,8 +14,7 @@ impl World {
     /// signatures were checked for that.
     fn counted(&self, token: &str, accept: Accept) -> (Result<bool, Reason>, u64) {
         checks::during(|| {
-            let (verified, remembered) =
-                self.verifier.verify_with_cache_status(token, accept, None);
+            let (verified, remembered) = self.verifier.verify_over(token, accept, None);
             let remembered = remembered.unwrap_or_default();
             verified
                 .map(|_| remembered)
@@ -150,10 +149,7 @@ fn remembered_token_is_not_taken_over_a_connection_of_somebody_else() {
 
     let over = |tls: &SigningKey| {
         let pin = Some(pin(tls));
-        let (verified, remembered) =
-            world
-                .verifier
-                .verify_with_cache_status(&token, Accept::Peers, pin);
+        let (verified, remembered) = world.verifier.verify_over(&token, Accept::Peers, pin);
         assert_eq!(remembered, Some(true));
         verified.map(drop).map_err(|refusal| refusal.reason)
     };
