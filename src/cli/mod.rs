@@ -69,12 +69,12 @@ enum Command {
     Pair(pair::Arguments),
     /// Check properties files before a start
     ///
-    /// One file is checked on its own; two or more are also compared with each other. Exit code 1 if
-    /// there is an error. `countersign explain CODE` says more about a finding.
+    /// One file is checked on its own; two or more are also compared with each other. Exit code 1
+    /// if there is an error. `countersign explain CODE` says more about a finding.
     ///
     /// --fix repairs what has one safe repair: missing quotes in a key, a key that is broken over
-    /// lines, blanks at the end of a value, a byte order mark. It shows each repair and asks before it
-    /// writes. The findings and the exit code are those of the repaired files.
+    /// lines, blanks at the end of a value, a byte order mark. It shows each repair and asks before
+    /// it writes. The findings and the exit code are those of the repaired files.
     Check(check::Arguments),
     /// List, add and remove the modules that one file trusts
     #[command(subcommand)]
@@ -98,7 +98,8 @@ enum Command {
     ///
     /// Before it writes, and with --dry-run, it shows what would stop working. A running module
     /// follows its file within 2 s; `--watch` waits for that. One that runs with
-    /// `countersign.reload=false` follows it at SIGHUP (`kill -HUP PID`). A revoked key stays revoked.
+    /// `countersign.reload=false` follows it at SIGHUP (`kill -HUP PID`). A revoked key stays
+    /// revoked.
     Revoke(revoke::Arguments),
     /// Show the engines that the DPM knows
     #[command(subcommand)]
@@ -106,14 +107,15 @@ enum Command {
     /// Find the layer that keeps two modules from communicating, and how to fix it
     ///
     /// It checks ten layers in order and stops at the first that fails: config, own key, name, TCP,
-    /// TLS, gRPC, clock, token, role, way back. It connects and calls as the module does, and changes
-    /// nothing. A DPE's peer is its DPM; a DPM's peers are itself and the engines that it knows.
+    /// TLS, gRPC, clock, token, role, way back. It connects and calls as the module does, and
+    /// changes nothing. A DPE's peer is its DPM; a DPM's peers are itself and the engines that it
+    /// knows.
     ///
     /// Exit code 0 if nothing fails; 3 for config and own key; 5 for name, TCP, TLS and gRPC; 4 for
-    /// token and role, and for an address that the DPM does not allow; 1 for clock and way back. The
-    /// way back also fails if the engine does not run; at a DPM that trusts a DPE, if no engine is
-    /// registered, and for each registered engine that is not READY. Deployments without an engine
-    /// and INACTIVE engines are listed.
+    /// token and role, and for an address that the DPM does not allow; 1 for clock and way back.
+    /// The way back also fails if the engine does not run; at a DPM that trusts a DPE, if no engine
+    /// is registered, and for each registered engine that is not READY. Deployments without an
+    /// engine and INACTIVE engines are listed.
     Doctor(doctor::Arguments),
     /// Verify a compact JWS against one key
     #[command(subcommand)]

@@ -23,8 +23,8 @@ pub(super) enum DpmCommand {
     /// Run the registry: engines register here and are dialled back
     ///
     /// SIGTERM and SIGINT stop it: open calls may finish within
-    /// `countersign.server.shutdown-deadline`; a second signal ends it at once. Changed settings take
-    /// effect by themselves; SIGHUP reads them at once and reopens the log file.
+    /// `countersign.server.shutdown-deadline`; a second signal ends it at once. Changed settings
+    /// take effect by themselves; SIGHUP reads them at once and reopens the log file.
     #[command(after_help = "\
 Example:
   $ countersign dpm run --home dpm")]
@@ -36,8 +36,8 @@ pub(super) enum DpeCommand {
     /// Run an engine: it registers with its DPM and answers the dial-back
     ///
     /// It may start before its DPM. SIGTERM and SIGINT deregister and stop it; a second signal ends
-    /// it at once. Changed settings take effect by themselves; SIGHUP reads them at once and reopens
-    /// the log file.
+    /// it at once. Changed settings take effect by themselves; SIGHUP reads them at once and
+    /// reopens the log file.
     #[command(after_help = "\
 Example:
   $ countersign dpe run --home dpe")]
@@ -72,8 +72,8 @@ type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Starts a module and runs it until it has ended, or until it is asked to end a second time.
 ///
-/// Signals are caught first, so that none ends a module halfway; the module takes its storage folder
-/// before the log is opened, so that a second process touches nothing of the first one's.
+/// Signals are caught first, so that none ends a module halfway; the module takes its storage
+/// folder before the log is opened, so that a second process touches nothing of the first one's.
 fn long_run<M>(
     arguments: &RunArguments,
     load: impl FnOnce() -> Result<Settings, Failure>,

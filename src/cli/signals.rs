@@ -40,8 +40,8 @@ impl Signals {
         }
     }
 
-    /// Passes the first word to end on to `stop`, and completes at the second. Each SIGHUP opens `log`
-    /// again and has `files` read again.
+    /// Passes the first word to end on to `stop`, and completes at the second. Each SIGHUP opens
+    /// `log` again and has `files` read again.
     ///
     /// `left_alone` is a word to end, too.
     pub(super) async fn obey(

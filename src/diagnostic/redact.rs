@@ -173,7 +173,8 @@ fn runs(text: &str, belongs: fn(char) -> bool) -> impl Iterator<Item = Range<usi
     runs.filter(|run| !run.is_empty())
 }
 
-/// Returns `true` if a text has anything of a key in it. A brace after `$` belongs to a placeholder.
+/// Returns `true` if a text has anything of a key in it. A brace after `$` belongs to a
+/// placeholder.
 fn has_mark(text: &str) -> bool {
     let mut before_braces = text.rsplit('{').skip(1);
     before_braces.any(|before| !before.ends_with('$'))

@@ -44,8 +44,9 @@ pub struct AttachIdentityLayer {
 
 /// When the token of a call ends. Found in the extensions of a response.
 ///
-/// A callee ends a stream 10 s after the token with which it was opened expired; a client that follows a
-/// stream opens the next one between these two times. A call made then carries a new token.
+/// A callee ends a stream 10 s after the token with which it was opened expired; a client that
+/// follows a stream opens the next one between these two times. A call made then carries a new
+/// token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct CallToken {

@@ -75,7 +75,8 @@ pub struct ConnectionOptions {
 }
 
 impl Default for ConnectionOptions {
-    /// 2 s; plaintext on loopback alone, since anyone who reads a token can use it until it expires.
+    /// 2 s; plaintext on loopback alone, since anyone who reads a token can use it until it
+    /// expires.
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(2),

@@ -45,7 +45,8 @@ impl Service for IdentityService {
     }
 }
 
-/// Lists the trusted keys: those of the caller's own deployment, or all for the module's own operator.
+/// Lists the trusted keys: those of the caller's own deployment, or all for the module's own
+/// operator.
 fn trusted_keys(trust: &KeySet, token: &VerifiedToken) -> Vec<wire::TrustedKey> {
     let caller = token.deployment().map(|deployment| &deployment.name);
     let deployments = trust.deployments().iter();

@@ -201,7 +201,8 @@ impl Module {
         &self.trust
     }
 
-    /// Returns its health, which all clones share: the code that runs a part reports how that part is.
+    /// Returns its health, which all clones share: the code that runs a part reports how that part
+    /// is.
     pub fn health(&self) -> &Health {
         &self.health
     }
@@ -268,7 +269,8 @@ impl Module {
         &self.clock
     }
 
-    /// Returns a verifier of tokens for this module. Those that take each token once share one memory.
+    /// Returns a verifier of tokens for this module. Those that take each token once share one
+    /// memory.
     pub fn verifier(&self) -> TokenVerifier {
         let (trust, clock) = (Arc::clone(&self.trust), Arc::clone(&self.clock));
         let verifier = TokenVerifier::new(trust, self.policy, clock);
@@ -278,8 +280,9 @@ impl Module {
         }
     }
 
-    /// Completes once the module can accept tokens: at once, unless it takes each token once. Then it
-    /// waits for the leeway to pass after the start, since a token from before may have been used.
+    /// Completes once the module can accept tokens: at once, unless it takes each token once. Then
+    /// it waits for the leeway to pass after the start, since a token from before may have been
+    /// used.
     pub async fn ready(&self) {
         // The clock may step where the timer does not.
         while let Some(left) = self.not_ready_for() {

@@ -44,7 +44,8 @@ pub(super) fn address_in(extensions: &Extensions) -> Option<SocketAddr> {
     ours.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr())
 }
 
-/// Returns the key of the client certificate of the connection that a call came over, if it has one.
+/// Returns the key of the client certificate of the connection that a call came over, if it has
+/// one.
 pub(super) fn certificate_in(extensions: &Extensions) -> Option<Result<Fingerprint, Refusal>> {
     let certificate = extensions.get::<PeerInfo>()?.certificate.as_ref()?;
     let unreadable = |error| {
@@ -58,9 +59,9 @@ pub(super) fn certificate_in(extensions: &Extensions) -> Option<Result<Fingerpri
 ///
 /// # Errors
 ///
-/// `UNAUTHENTICATED` with `TOKEN_MISSING` when no [`VerifyIdentityLayer`](super::VerifyIdentityLayer)
-/// stands before the handler, or its rule admits everyone: a handler that asks is never answered
-/// with a guess.
+/// `UNAUTHENTICATED` with `TOKEN_MISSING` when no
+/// [`VerifyIdentityLayer`](super::VerifyIdentityLayer) stands before the handler, or its rule
+/// admits everyone: a handler that asks is never answered with a guess.
 pub fn caller<T>(request: &Request<T>) -> Result<&ServiceIdentity, Status> {
     let identity = request.extensions().get::<ServiceIdentity>();
     identity.ok_or_else(|| refuse(Reason::TokenMissing, None))

@@ -17,9 +17,9 @@ use super::status::trailers;
 pin_project_lite::pin_project! {
     /// The body of a reply.
     ///
-    /// On the callee's side it ends with the call's session: `TOKEN_EXPIRED` or `KEY_REVOKED` in the
-    /// trailers, and no message is taken from the handler after that. On the caller's side, where a
-    /// proof was asked for and the headers hold none, the first message is replaced by
+    /// On the callee's side it ends with the call's session: `TOKEN_EXPIRED` or `KEY_REVOKED` in
+    /// the trailers, and no message is taken from the handler after that. On the caller's side,
+    /// where a proof was asked for and the headers hold none, the first message is replaced by
     /// `PROOF_MISSING`; only a refusal may do without.
     #[derive(Debug)]
     pub struct ReplyBody<R> {
@@ -145,8 +145,8 @@ impl<R: Body> Body for ReplyBody<R> {
     }
 }
 
-/// Does `work` for a call of `path`. A panic is logged, and its status is the error. The payload of a
-/// panic may hold anything, so only the panic hook's own line shows it.
+/// Does `work` for a call of `path`. A panic is logged, and its status is the error. The payload of
+/// a panic may hold anything, so only the panic hook's own line shows it.
 ///
 /// A service that panicked is used again as a poisoned lock is: at its own risk. Each call has its
 /// own clone of it.

@@ -43,9 +43,10 @@ pub enum Tokens {
 /// `Server::builder().layer(module.server_layer(rules))`. Works for unary and streaming methods:
 /// the decision falls on the headers, before any body is read.
 ///
-/// A stream, of requests or replies, ends with `TOKEN_EXPIRED` [`STREAM_GRACE`](super::STREAM_GRACE)
-/// after the token with which it was opened, and with `KEY_REVOKED` at once when that key is
-/// revoked. A unary call ends by itself; its handler is not interrupted.
+/// A stream, of requests or replies, ends with `TOKEN_EXPIRED`
+/// [`STREAM_GRACE`](super::STREAM_GRACE) after the token with which it was opened, and with
+/// `KEY_REVOKED` at once when that key is revoked. A unary call ends by itself; its handler is not
+/// interrupted.
 #[derive(Clone, Debug)]
 pub struct VerifyIdentityLayer {
     gate: Arc<Gate>,
@@ -82,8 +83,8 @@ impl VerifyIdentityLayer {
         MetricsLayer::new(&self.gate.metrics, &self.gate.rules, &[])
     }
 
-    /// Names `engine` in the proof of every reply to `CheckStatus`, a refusal's too. A handler names
-    /// one for a reply of its own by putting an [`EngineClaim`] into its extensions.
+    /// Names `engine` in the proof of every reply to `CheckStatus`, a refusal's too. A handler
+    /// names one for a reply of its own by putting an [`EngineClaim`] into its extensions.
     #[must_use]
     pub fn as_engine(mut self, engine: EngineClaim) -> Self {
         self.proofs.engine = Some(Arc::new(engine));

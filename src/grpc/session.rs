@@ -112,8 +112,8 @@ const MAX_UNCHECKED: Duration = Duration::from_secs(60);
 
 /// Watches a session while one of its bodies is open.
 ///
-/// Nothing is armed before a body has made its reader wait or has passed a second message, so that a
-/// unary call costs neither timer nor lock. One that waits holds one future; there is no task.
+/// Nothing is armed before a body has made its reader wait or has passed a second message, so that
+/// a unary call costs neither timer nor lock. One that waits holds one future; there is no task.
 pub(super) struct Watch {
     session: Arc<Session>,
     over: Option<Pin<Box<dyn Future<Output = Refusal> + Send>>>,

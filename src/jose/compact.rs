@@ -109,8 +109,8 @@ impl Header {
     }
 }
 
-/// Returns `true` if `jws` is a compact JWS that `key` signed with ES256: [`Compact`]'s checks, except
-/// that `kid` may be absent.
+/// Returns `true` if `jws` is a compact JWS that `key` signed with ES256: [`Compact`]'s checks,
+/// except that `kid` may be absent.
 ///
 /// # Errors
 ///

@@ -291,7 +291,8 @@ fn wipe(value: Value) {
     }
 }
 
-/// How a JWK is laid out: what stands before its members, between them, after a name, and at the end.
+/// How a JWK is laid out: what stands before its members, between them, after a name, and at the
+/// end.
 type Layout = [&'static str; 4];
 
 const LINE: Layout = ["{", ",", ":", "}"];

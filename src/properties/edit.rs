@@ -13,9 +13,9 @@ use crate::secret::Secret;
 ///
 /// A setting that is there, in whatever spelling, keeps its line and gets the new value; where it
 /// is there twice, the last one, which counts. One that is not there is appended, in the order
-/// given. One that is removed loses its lines, all of them where it is there more than once; comments
-/// stay, but for a [forgotten heading](Self::forget_heading). Every other line stays byte for byte as
-/// it is. Applying the same edit again changes nothing.
+/// given. One that is removed loses its lines, all of them where it is there more than once;
+/// comments stay, but for a [forgotten heading](Self::forget_heading). Every other line stays byte
+/// for byte as it is. Applying the same edit again changes nothing.
 ///
 /// ```
 /// use countersign::internals::{Edit, Outcome};

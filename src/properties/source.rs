@@ -110,8 +110,8 @@ pub type Layer = Vec<(Path, Content)>;
 
 /// Layers on top of each other: the current value of each path, with its origin.
 ///
-/// The tree holds the numbers of the contents. A text may be a private key, which the `config` crate
-/// would print in errors and not wipe.
+/// The tree holds the numbers of the contents. A text may be a private key, which the `config`
+/// crate would print in errors and not wipe.
 #[derive(Clone)]
 pub struct Layered {
     contents: Vec<(Path, Content)>,

@@ -129,8 +129,8 @@ pub fn waiting_for_dpm(engine: EngineId, dpm_url: impl Display, cause: &str, hel
     );
 }
 
-/// `registerRefused`: the DPM does not register this engine, or this engine does not accept the DPM;
-/// logged once for each kind and reason.
+/// `registerRefused`: the DPM does not register this engine, or this engine does not accept the
+/// DPM; logged once for each kind and reason.
 pub fn register_refused(
     engine: EngineId,
     dpm_url: impl Display,
@@ -184,8 +184,8 @@ pub fn auth_rejected(call: &RejectedCall<'_>, suppressed: u64) {
     );
 }
 
-/// `methodWithoutRule`: a verified caller asked for a method that no rule allows; logged once for each
-/// method.
+/// `methodWithoutRule`: a verified caller asked for a method that no rule allows; logged once for
+/// each method.
 pub fn method_without_rule(method: &str) {
     warn!(
         target: AUTHENTICATION,
@@ -205,8 +205,8 @@ pub fn handler_panicked(method: &str) {
     );
 }
 
-/// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any; logged
-/// once for each cause until it is calm again.
+/// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any;
+/// logged once for each cause until it is calm again.
 pub fn listener_crowded(cause: impl Display) {
     warn!(
         target: SERVER,
@@ -282,9 +282,11 @@ pub fn shutdown(module: &str, detail: &str) {
     );
 }
 
-/// `engineNotReady`: the DPM says why it does not see this engine as READY; logged when that changes.
+/// `engineNotReady`: the DPM says why it does not see this engine as READY; logged when that
+/// changes.
 ///
-/// `detail` is the DPM's text. It says more than the reason of `failure`, the dial-back that failed.
+/// `detail` is the DPM's text. It says more than the reason of `failure`, the dial-back that
+/// failed.
 pub fn engine_not_ready(
     engine: EngineId,
     dpm_url: impl Display,
@@ -306,8 +308,8 @@ pub fn engine_not_ready(
     );
 }
 
-/// `clockSkewed`: the clock of a callee differs from this one by over half of the leeway; logged once,
-/// until it is in step again. `ahead` is in seconds.
+/// `clockSkewed`: the clock of a callee differs from this one by over half of the leeway; logged
+/// once, until it is in step again. `ahead` is in seconds.
 pub fn clock_skewed(deployment: &str, ahead: f64, leeway: Duration) {
     let which = if ahead < 0.0 { "behind" } else { "ahead of" };
     let (seconds, limit) = (ahead.abs(), leeway.as_secs());
@@ -389,7 +391,8 @@ pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
     );
 }
 
-/// `configUnsettled`: the files have changed without pause `since`; logged once, until they stop changing.
+/// `configUnsettled`: the files have changed without pause `since`; logged once, until they stop
+/// changing.
 pub fn config_unsettled(files: &str, since: Duration) {
     warn!(
         target: SERVER,
@@ -399,8 +402,8 @@ pub fn config_unsettled(files: &str, since: Duration) {
     );
 }
 
-/// `configReloadFailed`: changed files cannot be used and the current settings stay; logged once for each
-/// cause.
+/// `configReloadFailed`: changed files cannot be used and the current settings stay; logged once
+/// for each cause.
 pub fn config_reload_failed(files: &str, cause: &str) {
     error!(
         target: SERVER,

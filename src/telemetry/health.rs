@@ -109,7 +109,8 @@ impl Health {
 }
 
 impl State {
-    /// Returns `true` if there is a required part, all of them are up, and the module is not stopping.
+    /// Returns `true` if there is a required part, all of them are up, and the module is not
+    /// stopping.
     pub fn is_ready(&self) -> bool {
         let mut required = self.parts.iter().filter(|part| part.required).peekable();
         !self.stopping && required.peek().is_some() && required.all(|part| part.up)

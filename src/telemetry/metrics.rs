@@ -235,8 +235,8 @@ impl Metrics {
         self.ready.set(i64::from(ready));
     }
 
-    /// `countersign_signing_key_created_timestamp_seconds`: the module now signs with the key `kid`,
-    /// which was created at `created`, if that is known.
+    /// `countersign_signing_key_created_timestamp_seconds`: the module now signs with the key
+    /// `kid`, which was created at `created`, if that is known.
     pub fn signs_with(&self, kid: &str, created: Option<SystemTime>) {
         let since = created.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let seconds = since.map_or(f64::NAN, |since| since.as_secs_f64());
@@ -244,9 +244,9 @@ impl Metrics {
         retain(&self.signing_key, "kid", &BTreeSet::from([kid]));
     }
 
-    /// `countersign_trusted_keys`: `deployments` are all that are trusted. From then on each has its
-    /// series, and no other deployment has any; nor does a module type that none of them has, except
-    /// the module's own.
+    /// `countersign_trusted_keys`: `deployments` are all that are trusted. From then on each has
+    /// its series, and no other deployment has any; nor does a module type that none of them has,
+    /// except the module's own.
     pub fn trusted<'a>(&self, deployments: impl IntoIterator<Item = TrustedKeys<'a>>) {
         let mut modules = BTreeSet::from(["", &self.module]);
         let mut names = BTreeSet::new();

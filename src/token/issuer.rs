@@ -16,8 +16,8 @@ use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy};
 
 /// Signs tokens with this module's current key.
 ///
-/// Each call signs a new one; [`AttachIdentityLayer`](crate::grpc::AttachIdentityLayer) reuses a token
-/// until half of its life is over.
+/// Each call signs a new one; [`AttachIdentityLayer`](crate::grpc::AttachIdentityLayer) reuses a
+/// token until half of its life is over.
 #[derive(Clone, Debug)]
 pub struct TokenIssuer {
     trust: Arc<TrustStore>,

@@ -8,8 +8,8 @@ use tonic::Code;
 
 use crate::identity::DeploymentName;
 
-/// What is known of one [`Reason`]: a row of the table below. A reason without one of these does not
-/// compile.
+/// What is known of one [`Reason`]: a row of the table below. A reason without one of these does
+/// not compile.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Story {
@@ -331,8 +331,8 @@ pub enum Caller {
 pub struct Clocks {
     /// The callee's time.
     pub callee_time: SystemTime,
-    /// By how many seconds the caller's clock is ahead at the least, negative where it is behind: if
-    /// its token was sent in time, and where the token shows it.
+    /// By how many seconds the caller's clock is ahead at the least, negative where it is behind:
+    /// if its token was sent in time, and where the token shows it.
     pub caller_ahead: Option<f64>,
 }
 

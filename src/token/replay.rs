@@ -29,8 +29,8 @@ pub enum Replay {
 /// A use is an issuer and a `jti`, never the token's bytes: a signature has two spellings. The uses
 /// of each issuer are bounded in number. Whatever is forgotten, because it is old, because there is
 /// no room, or because the process restarted, raises the issuer's watermark: a token issued up to
-/// then is refused, used or not, so that no second use is ever taken for the first. The caller's next
-/// token is newer.
+/// then is refused, used or not, so that no second use is ever taken for the first. The caller's
+/// next token is newer.
 ///
 /// After a start the watermark stands at the start plus the leeway: a token that the process before
 /// it accepted was issued by then at the latest. Until the clock has passed it

@@ -52,7 +52,8 @@ impl VerifiedToken {
         &self.issuer
     }
 
-    /// Checks that `trust` still holds the key that signed, for the same deployment and not revoked.
+    /// Checks that `trust` still holds the key that signed, for the same deployment and not
+    /// revoked.
     ///
     /// # Errors
     ///

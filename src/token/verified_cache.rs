@@ -16,7 +16,8 @@ use super::claims::Claims;
 /// change. Everything that can is judged at every use: whether the key is still trusted and not
 /// revoked, the times, issuer, audience and certificate. So a revocation has nothing to flush here.
 ///
-/// A token is found by its SHA-256 and is not itself kept. Only tokens that a trusted key signed are added.
+/// A token is found by its SHA-256 and is not itself kept. Only tokens that a trusted key signed
+/// are added.
 pub struct VerifiedCache(Cache<TokenDigest, Arc<Signed>>);
 
 /// The SHA-256 of a whole token.
@@ -30,8 +31,8 @@ pub(super) struct Signed {
     pub(super) claims: Claims,
 }
 
-/// Tokens live 15 minutes at most and are reused: one for each of as many callers. A power of two is
-/// what it is on any number of processors.
+/// Tokens live 15 minutes at most and are reused: one for each of as many callers. A power of two
+/// is what it is on any number of processors.
 const CAPACITY: usize = 8192;
 
 /// The longest token that is remembered, in bytes. Our own have some 400.

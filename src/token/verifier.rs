@@ -27,9 +27,9 @@ use super::{Policy, Reason, Refusal};
 ///
 /// Checks, in this order, and stops at the first that fails: size and form, header, key known,
 /// signature, key not revoked, form of the claims, times, issuer, audience and, where each token is
-/// taken once, replay. The payload's JSON is not parsed before the signature verifies, and an unknown
-/// key costs no cryptography. A token that it [remembers](Self::with_cache) was of good form and had a
-/// good signature: the rules after those are applied.
+/// taken once, replay. The payload's JSON is not parsed before the signature verifies, and an
+/// unknown key costs no cryptography. A token that it [remembers](Self::with_cache) was of good
+/// form and had a good signature: the rules after those are applied.
 ///
 /// Does not check: the method or roles (the layer does), nor anything of the request's body. The
 /// identity it gives comes from the deployment that owns the key; no claim adds to it.
@@ -63,8 +63,8 @@ const QUESTION: Call<'static> = Call {
 };
 
 impl TokenVerifier {
-    /// Verifies for the module of `trust`, with the deployments and keys that it has at the time, with the
-    /// leeway and maximum of `policy`.
+    /// Verifies for the module of `trust`, with the deployments and keys that it has at the time,
+    /// with the leeway and maximum of `policy`.
     pub fn new(trust: Arc<TrustStore>, policy: Policy, clock: Arc<dyn Clock>) -> Self {
         Self {
             trust,
@@ -75,8 +75,8 @@ impl TokenVerifier {
         }
     }
 
-    /// Checks the signature of a token that is used again only once, as long as `cache` remembers it.
-    /// Without effect where each token is taken once.
+    /// Checks the signature of a token that is used again only once, as long as `cache` remembers
+    /// it. Without effect where each token is taken once.
     #[must_use]
     pub fn with_cache(self, cache: Arc<VerifiedCache>) -> Self {
         Self {
@@ -119,13 +119,13 @@ impl TokenVerifier {
     }
 
     /// Verifies `token` as it came over a connection whose client certificate has the key
-    /// `certificate`, where it has one. Also returns whether the cache held `token`; `None` if it was
-    /// not looked up.
+    /// `certificate`, where it has one. Also returns whether the cache held `token`; `None` if it
+    /// was not looked up.
     ///
     /// The token is refused where that key is pinned for another deployment, and where the token's
     /// deployment has pins and this is not one of them: a stolen token is of no use on another
-    /// deployment's connection. Such a token is not counted as used. A certificate without a pin, of
-    /// a deployment without pins, says nothing about tokens.
+    /// deployment's connection. Such a token is not counted as used. A certificate without a pin,
+    /// of a deployment without pins, says nothing about tokens.
     pub(crate) fn verify_over(
         &self,
         token: &str,

@@ -143,8 +143,8 @@ impl Walk<'_> {
     }
 }
 
-/// Returns what the rules found in a token that was refused for `reason`, as far as that shows: each
-/// rule before the one that failed held, and those after it were not applied.
+/// Returns what the rules found in a token that was refused for `reason`, as far as that shows:
+/// each rule before the one that failed held, and those after it were not applied.
 pub fn rules_of(refusal: &Refusal) -> Vec<Check> {
     let failed = match refusal.reason {
         Reason::TokenMissing | Reason::TokenMalformed => FORM,

@@ -8,8 +8,8 @@ use crate::jose::{Fingerprint, VerifyingKey};
 
 use super::{Deployment, OwnDeployment, TrustError, TrustedKey};
 
-/// Who this module is and which deployments it trusts at one moment, indexed by key id. Never changes; a reload
-/// makes another.
+/// Who this module is and which deployments it trusts at one moment, indexed by key id. Never
+/// changes; a reload makes another.
 #[derive(Debug)]
 pub struct KeySet {
     own: Arc<OwnDeployment>,

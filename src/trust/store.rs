@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use super::{KeySet, OwnDeployment};
 
-/// Holds the current [`KeySet`]: who this module is and which deployments it trusts. Readers never wait; a change
-/// is seen whole or not at all.
+/// Holds the current [`KeySet`]: who this module is and which deployments it trusts. Readers never
+/// wait; a change is seen whole or not at all.
 #[derive(Debug)]
 pub struct TrustStore {
     keys: ArcSwap<KeySet>,

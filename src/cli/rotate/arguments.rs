@@ -26,8 +26,8 @@ Example:
     Prepare(StepArguments),
     /// Sign with the next key, once every peer is known to accept it
     ///
-    /// A running peer is asked by a call that the new key signs, and must prove who it is. If a peer
-    /// does not run, its file must trust the key.
+    /// A running peer is asked by a call that the new key signs, and must prove who it is. If a
+    /// peer does not run, its file must trust the key.
     #[command(after_help = "\
 Example:
   $ countersign rotate activate --file dpe --peer-file dpm --yes")]
@@ -87,12 +87,12 @@ pub(crate) struct StepArguments {
     /// Where a peer listens, if no file says so; may be repeated
     #[arg(long, value_name = "NAME=HOST:PORT", value_parser = address)]
     pub(super) peer_address: Vec<(DeploymentName, (String, u16))>,
-    /// Skip this peer. Until its file is updated it rejects the new key and still trusts the old one;
-    /// may be repeated
+    /// Skip this peer. Until its file is updated it rejects the new key and still trusts the old
+    /// one; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(super) except: Vec<DeploymentName>,
-    /// How long to wait for a running module to follow its file, in seconds; up to 5 s more for each
-    /// peer
+    /// How long to wait for a running module to follow its file, in seconds; up to 5 s more for
+    /// each peer
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(super) timeout: Duration,
     #[command(flatten)]

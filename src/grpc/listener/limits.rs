@@ -36,8 +36,8 @@ pub struct ConnectionLimits {
 
 impl Default for ConnectionLimits {
     /// 1,024 connections, 128 from one address; 10 s for the first request, 5 s for the TLS
-    /// handshake; pings each 30 s, 10 s for an answer; an hour and 5 min more; 100 calls, 128 pending
-    /// resets and 16 KiB of headers.
+    /// handshake; pings each 30 s, 10 s for an answer; an hour and 5 min more; 100 calls, 128
+    /// pending resets and 16 KiB of headers.
     fn default() -> Self {
         Self {
             total: 1024,
