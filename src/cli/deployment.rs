@@ -163,8 +163,7 @@ fn remove(file: &SettingsFile, name: &DeploymentName, how: &How, console: &Conso
         Err(error) if matches!(error.kind(), Kind::NotThere) => {
             let help = error.help.as_deref().unwrap_or_default();
             console.note(&format!("{error}; {help}"));
-            console.reply("nothing to do\n", &json!({ "written": false, "files": [] }))?;
-            Ok(Exit::Done)
+            console.reply("nothing to do\n", &json!({ "written": false, "files": [] }))
         }
         Err(error) => Err(error.into()),
     }
@@ -198,14 +197,12 @@ fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> An
 
 fn list(file: &SettingsFile, console: &Console) -> Answer {
     warn_of_errors(file, console);
-    let deployments = file.deployments();
-    let text = match deployments {
+    let text = match file.deployments() {
         [] => "no deployment is trusted; `countersign pair` or `deployment add`\n".to_owned(),
         deployments => in_columns(deployments),
     };
-    let deployments: Value = deployments.iter().map(deployment_in_json).collect();
-    console.reply(text, &json!({ "deployments": deployments }))?;
-    Ok(Exit::Done)
+    let deployments: Value = file.deployments().iter().map(deployment_in_json).collect();
+    console.reply(text, &json!({ "deployments": deployments }))
 }
 
 fn show(file: &SettingsFile, name: &DeploymentName, console: &Console) -> Answer {
@@ -223,8 +220,7 @@ fn show(file: &SettingsFile, name: &DeploymentName, console: &Console) -> Answer
     let rows = lines
         .iter()
         .map(|(name, value)| format!("{name:<12} {value}\n"));
-    console.reply(rows.collect::<String>(), &deployment_in_json(deployment))?;
-    Ok(Exit::Done)
+    console.reply(rows.collect::<String>(), &deployment_in_json(deployment))
 }
 
 fn described(key: &TrustedKey) -> String {

@@ -45,27 +45,25 @@ const MEMBERS: [(&str, &str); 9] = [
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(log) = &arguments.log {
         let rejection = newest(log, rejection::REFUSED)?;
-        match rejection.reason() {
-            Some(reason) => explain_reason(reason, Some(&rejection), console)?,
+        return match rejection.reason() {
+            Some(reason) => explain_reason(reason, Some(&rejection), console),
             // A registration may be refused for other reasons, and its line says what to do.
             None if rejection.is_of_registration() => {
                 let seen = json!({ "seen": seen_in_json(&rejection) });
                 console.reply(seen_in_words(&rejection), &seen)?;
             }
-            None => return Err(no_reason(&rejection)),
-        }
-        return Ok(Exit::Done);
+            None => Err(no_reason(&rejection)),
+        };
     }
     let named = arguments.word.as_deref().unwrap_or_default();
     let word = named.trim().to_ascii_uppercase().replace('-', "_");
     if let Ok(code) = word.parse::<Code>() {
-        explain_code(code, console)?;
+        explain_code(code, console)
     } else if let Ok(reason) = word.parse::<Reason>() {
-        explain_reason(reason, None, console)?;
+        explain_reason(reason, None, console)
     } else {
-        return Err(unknown(&word));
+        Err(unknown(&word))
     }
-    Ok(Exit::Done)
 }
 
 fn explain_code(code: Code, console: &Console) -> Result<(), Failure> {
@@ -78,11 +76,7 @@ fn explain_code(code: Code, console: &Console) -> Result<(), Failure> {
     console.reply(format!("{}\n", code.explanation().trim_end()), &members)
 }
 
-fn explain_reason(
-    reason: Reason,
-    rejection: Option<&Rejection>,
-    console: &Console,
-) -> Result<(), Failure> {
+fn explain_reason(reason: Reason, rejection: Option<&Rejection>, console: &Console) -> Answer {
     let Story { rule, causes, .. } = *reason.story();
     let help = reason.help_for(rejection.is_some_and(Rejection::clocks_differ));
     let mut story = json!({

@@ -33,14 +33,11 @@ pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fai
 pub(super) fn key(path: &Path) -> Result<KeyMaterial, Failure> {
     /// [`KeyMaterial::read`] reports a longer one.
     const LIMIT: usize = 64 * 1024;
-    let bytes = bytes(path, LIMIT)?;
-    match KeyMaterial::read(&bytes) {
-        Ok((key, _)) => Ok(key),
-        Err(error) => {
-            let what = format!("cannot read a key from {}", name(path));
-            Err(Failure::caused(Exit::Unreadable, &what, &error))
-        }
-    }
+    let read = KeyMaterial::read(&bytes(path, LIMIT)?);
+    read.map(|(key, _)| key).map_err(|error| {
+        let what = format!("cannot read a key from {}", name(path));
+        Failure::caused(Exit::Unreadable, &what, &error)
+    })
 }
 
 /// Drops the line ends after a token. A token with a blank is malformed.
@@ -50,11 +47,12 @@ pub(super) fn token(text: &str) -> &str {
 
 /// Reads a token; blanks and a `Bearer ` before it, as from a copied header, are dropped.
 pub(super) fn bearer(path: &Path, most: usize) -> Result<String, Failure> {
-    let bytes = bytes(path, most.saturating_add(16))?;
-    let text = std::str::from_utf8(&bytes).map_err(|_binary| {
-        Failure::new(Exit::No, format!("refused: {} holds no text", name(path)))
-    })?;
-    let text = token(text);
+    let content = bytes(path, most.saturating_add(16))?;
+    let text = std::str::from_utf8(&content)
+        .map(token)
+        .map_err(|_binary| {
+            Failure::new(Exit::No, format!("refused: {} holds no text", name(path)))
+        })?;
     Ok(text.strip_prefix("Bearer ").unwrap_or(text).to_owned())
 }
 

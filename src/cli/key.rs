@@ -187,14 +187,14 @@ impl Encoded {
             Privacy::Owner | Privacy::Private => "private, mode 0600",
         };
         console.say(&format!("wrote `{}` ({what})", path.display()));
-        Ok(())
+        Ok(Exit::Done)
     }
 }
 
 fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Failure> {
     let public = material.verifying_key();
-    let kid = material.kid().cloned();
-    let kid = kid.unwrap_or_else(|| public.fingerprint().into());
+    let own = material.kid().cloned();
+    let kid = own.unwrap_or_else(|| public.fingerprint().into());
     let encoded = match (form, material) {
         (Form::PublicJwk, _) => Encoded::text(&PublicJwk::write(public, &kid), Privacy::Public),
         (Form::PemSpki, _) => Encoded::text(&public.to_spki_pem(), Privacy::Public),
@@ -234,12 +234,10 @@ impl Destination {
     /// Writes to the file, or to stdout where that is safe.
     fn deliver(&self, encoded: &Encoded, console: &Console) -> Answer {
         if let Some(path) = self.out.as_deref().filter(|path| !input::is_stdin(path)) {
-            encoded.write(path, self.force, console)?;
-        } else {
-            refuse_terminal(encoded)?;
-            console.answer(&*encoded.bytes)?;
+            return encoded.write(path, self.force, console);
         }
-        Ok(Exit::Done)
+        refuse_terminal(encoded)?;
+        console.answer(&*encoded.bytes)
     }
 }
 
@@ -261,26 +259,22 @@ fn show_names(key: &VerifyingKey, console: &Console) -> Answer {
          RFC 7638 thumbprint (what other JOSE tools print)                          {thumbprint}\n"
     );
     let names = json!({ "fingerprint": fingerprint, "rfc7638": thumbprint });
-    console.reply(text, &names)?;
-    Ok(Exit::Done)
+    console.reply(text, &names)
 }
 
 /// Notes a `kid` that is not the fingerprint.
 pub(super) fn note_kid(material: &KeyMaterial, console: &Console) {
     let key = material.verifying_key();
-    let Some(kid) = material.kid().map(KeyId::as_str) else {
-        return;
-    };
-    if kid != key.fingerprint().to_string() {
-        let is_thumbprint = kid == key.thumbprint();
-        let what = if is_thumbprint {
+    let kid = material.kid().map(KeyId::as_str);
+    if let Some(kid) = kid.filter(|kid| *kid != key.fingerprint().to_string()) {
+        let what = if kid == key.thumbprint() {
             "its RFC 7638 thumbprint, "
         } else {
             ""
         };
-        let kid = quote(kid);
+        let shown = quote(kid);
         console.note(&format!(
-            "the key's `kid` is {what}not its fingerprint: {kid}"
+            "the key's `kid` is {what}not its fingerprint: {shown}"
         ));
     }
 }

@@ -106,8 +106,10 @@ impl Failure {
 
     /// Shows `findings` before the message.
     pub(super) fn with_findings(self, findings: &Findings) -> Self {
-        let findings = findings.iter().cloned().collect();
-        Self { findings, ..self }
+        Self {
+            findings: findings.to_vec(),
+            ..self
+        }
     }
 
     /// Says what to do about it.
@@ -155,15 +157,15 @@ impl Console {
     pub(super) fn new(format: Format, colour: Colour) -> Self {
         // The convention of no-color.org: set and not empty. It is not a setting of this program.
         let no_color = std::env::var_os("NO_COLOR").unwrap_or_default();
-        let coloured = |is_terminal: bool| match colour {
-            Colour::Always => true,
-            Colour::Never => false,
-            Colour::Auto => no_color.is_empty() && is_terminal,
+        let (may, must) = match colour {
+            Colour::Always => (true, true),
+            Colour::Never => (false, false),
+            Colour::Auto => (no_color.is_empty(), false),
         };
         Self {
             format,
-            answer_coloured: coloured(io::stdout().is_terminal()),
-            coloured: coloured(io::stderr().is_terminal()),
+            answer_coloured: must || may && io::stdout().is_terminal(),
+            coloured: must || may && io::stderr().is_terminal(),
         }
     }
 
@@ -179,7 +181,7 @@ impl Console {
 
     /// Writes the answer. A closed pipe is not a failure.
     #[expect(clippy::unused_self, reason = "only a holder of the console writes")]
-    pub(super) fn answer(&self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    pub(super) fn answer(&self, text: impl AsRef<[u8]>) -> Answer {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(text.as_ref());
         match written.and_then(|()| stdout.flush()) {
@@ -187,12 +189,12 @@ impl Console {
                 let what = "cannot write the answer";
                 Err(Failure::caused(Exit::Unreadable, what, &error))
             }
-            _ => Ok(()),
+            _ => Ok(Exit::Done),
         }
     }
 
     /// Writes the answer as JSON.
-    pub(super) fn json(&self, answer: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn json(&self, answer: &impl Serialize) -> Answer {
         let mut text = serde_json::to_string_pretty(answer)
             .map_err(|error| Failure::caused(Exit::Bug, "cannot write the answer", &error))?;
         text.push('\n');
@@ -200,11 +202,7 @@ impl Console {
     }
 
     /// Writes the answer in the form that was asked for.
-    pub(super) fn reply(
-        &self,
-        text: impl AsRef<[u8]>,
-        json: &impl Serialize,
-    ) -> Result<(), Failure> {
+    pub(super) fn reply(&self, text: impl AsRef<[u8]>, json: &impl Serialize) -> Answer {
         match self.format {
             Format::Text => self.answer(text),
             Format::Json => self.json(json),
@@ -290,13 +288,12 @@ pub(super) fn add(json: &mut Value, name: &str, value: impl Into<Value>) {
 /// Says that countersign has a bug, and how to report it.
 pub(super) fn report_bug(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
-    let message = payload.downcast_ref::<&str>().copied();
-    let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = match payload.downcast_ref::<String>() {
+        Some(message) => message,
+        None => payload.downcast_ref().copied().unwrap_or("no message"),
+    };
     let place = panic.location().map(|place| format!(" at {place}"));
-    let text = bug(
-        &redact(message.unwrap_or("no message")),
-        &place.unwrap_or_default(),
-    );
+    let text = bug(&redact(message), &place.unwrap_or_default());
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 

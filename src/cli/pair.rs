@@ -60,7 +60,6 @@ fn sides(plan: &Plan) -> impl Iterator<Item = (&Side, &EditedFile)> {
 
 /// Warns of what the change means for this side's file and process.
 fn remark(side: &Side, file: &EditedFile, console: &Console) {
-    let port = side.port;
     if let Some((before, after)) = file.mode_change() {
         let path = file.path.display();
         console.note(&format!(
@@ -68,17 +67,15 @@ fn remark(side: &Side, file: &EditedFile, console: &Console) {
              the service's user must be able to read it"
         ));
     }
-    if file.is_there() && !file.is_empty() && listens(port) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, side.port));
+    let asks = file.is_there() && !file.is_empty();
+    if asks && TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() {
         console.warn(&format!(
-            "a process listens on port {port}; if it is this module, it follows its file within \
-             2 s, except for TLS, which needs a restart"
+            "a process listens on port {}; if it is this module, it follows its file within \
+             2 s, except for TLS, which needs a restart",
+            side.port
         ));
     }
-}
-
-fn listens(port: u16) -> bool {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
 }
 
 /// Writes the two names and keys, then the changes of each file.

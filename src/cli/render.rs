@@ -22,10 +22,11 @@ pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
     if let Some(help) = finding.help() {
         group = group.element(Level::HELP.message(help));
     }
-    let plain = Renderer::plain().decor_style(DecorStyle::Ascii);
-    let styled = Renderer::styled().decor_style(DecorStyle::Ascii);
     let report = [group];
-    let plain = plain.render(&report);
+    let plain = Renderer::plain()
+        .decor_style(DecorStyle::Ascii)
+        .render(&report);
+    let styled = Renderer::styled().decor_style(DecorStyle::Ascii);
     let text = if coloured {
         styled.render(&report)
     } else {
@@ -34,8 +35,8 @@ pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
     // A line that is shortened has another column than the file's, so place and line are two
     // elements for the renderer, and it marks the second as another file with `:::`.
     let lines = text.lines().zip(plain.lines());
-    let lines = lines.filter(|(_, plain)| plain.trim() != ":::");
-    lines.map(|(line, _)| line).collect::<Vec<_>>().join("\n")
+    let shown = lines.filter(|(_, plain)| plain.trim() != ":::");
+    shown.map(|(line, _)| line).collect::<Vec<_>>().join("\n")
 }
 
 fn place(origin: &Origin) -> Place<'static> {
@@ -50,14 +51,11 @@ fn place(origin: &Origin) -> Place<'static> {
 /// Shows the line; its text is already short and holds no private key.
 fn snippet(finding: &Finding) -> Option<Shown<'_, annotate_snippets::Annotation<'_>>> {
     let snippet = finding.snippet()?;
-    let byte = |character: usize| {
-        let mut places = snippet.text().char_indices().map(|(at, _)| at);
-        places
-            .nth(character)
-            .unwrap_or_else(|| snippet.text().len())
-    };
-    let marked = byte(snippet.marked().start)..byte(snippet.marked().end);
-    let mut annotation = AnnotationKind::Primary.span(marked);
+    let [start, end] = [snippet.marked().start, snippet.marked().end].map(|character| {
+        let place = snippet.text().char_indices().nth(character);
+        place.map_or(snippet.text().len(), |(at, _)| at)
+    });
+    let mut annotation = AnnotationKind::Primary.span(start..end);
     if let Some(label) = finding.label() {
         annotation = annotation.label(label);
     }

@@ -89,15 +89,10 @@ fn in_force(
     let mut patience = arguments
         .watch
         .then(|| Patience::new(arguments.timeout, PAUSE, PAUSE));
-    let mut confirmed = Ok(None);
-    for file in files.iter().filter(|file| !file.keys.is_empty()) {
-        let seen = is_in_force(file, patience.as_mut(), console);
-        // The first failure counts; the other files are looked at all the same.
-        if confirmed.is_ok() {
-            confirmed = seen;
-        }
-    }
-    confirmed
+    let held = files.iter().filter(|file| !file.keys.is_empty());
+    // The first failure counts; the other files are looked at all the same.
+    held.map(|file| is_in_force(file, patience.as_mut(), console))
+        .fold(Ok(None), Result::and)
 }
 
 /// Returns the same for one file.

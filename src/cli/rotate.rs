@@ -153,8 +153,8 @@ fn took(step: Step, after: &Rotation, console: &Console) {
     });
 }
 
-/// Says how the peers without a file here are to revoke the key that `step` gave up. `rotation` is
-/// as it was before.
+/// Says how the peers without a file here are to revoke the key that `step` gave up. `rotation` is as
+/// it was before.
 fn still_trusting(step: Step, rotation: &Rotation, files: &FileArguments, console: &Console) {
     let (what, key) = match step {
         Step::Finish => ("old", rotation.state().previous),

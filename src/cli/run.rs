@@ -55,16 +55,14 @@ pub(super) struct RunArguments {
 
 pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
     let DpmCommand::Run(arguments) = command;
-    let load = || arguments.home.load(&ModuleKind::Dpm, console);
-    let run = async |dpm: Dpm, stopped| dpm.run(stopped).await;
-    long_run(arguments, load, Settings::dpm, run)
+    let settings = || arguments.home.load(&ModuleKind::Dpm, console);
+    long_run(arguments, settings, Settings::dpm, Dpm::run)
 }
 
 pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
     let DpeCommand::Run(arguments) = command;
-    let load = || arguments.home.load(&ModuleKind::Dpe, console);
-    let run = async |dpe: Dpe, stopped| dpe.run(stopped).await;
-    long_run(arguments, load, Settings::dpe, run)
+    let settings = || arguments.home.load(&ModuleKind::Dpe, console);
+    long_run(arguments, settings, Settings::dpe, Dpe::run)
 }
 
 /// Completes when a module is asked to end.
@@ -80,14 +78,13 @@ fn long_run<M>(
     start: impl AsyncFnOnce(&Settings) -> Result<(M, Reloader), StartError>,
     run: impl AsyncFnOnce(M, Stopped) -> Result<Drained, ServeError>,
 ) -> Answer {
-    let runtime = runtime()?;
-    let answer = runtime.block_on(async {
+    let executor = runtime()?;
+    let answer = executor.block_on(async {
         let signals = Signals::catch()?;
         let settings = load()?;
         let (module, reloader) = start(&settings).await.map_err(|error| refused(&error))?;
-        let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock));
-        let log =
-            log.map_err(|error| Failure::caused(Exit::Unreadable, "cannot open the log", &error))?;
+        let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock))
+            .map_err(|error| Failure::caused(Exit::Unreadable, "cannot open the log", &error))?;
         let files = reloader.handle();
         let (stop, stopped) = oneshot::channel();
         let stopped: Stopped = Box::pin(async move {
@@ -111,7 +108,7 @@ fn long_run<M>(
         }
     });
     // What is still running ends with the process.
-    runtime.shutdown_background();
+    executor.shutdown_background();
     answer
 }
 

@@ -21,15 +21,14 @@ pub(super) struct Signals {
 impl Signals {
     /// Catches them. Needs a runtime.
     pub(super) fn catch() -> Result<Self, Failure> {
-        let caught = |kind| {
-            signal(kind)
-                .map_err(|error| Failure::caused(Exit::Bug, "cannot wait for signals", &error))
+        let caught = || -> io::Result<Self> {
+            Ok(Self {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                hang_up: signal(SignalKind::hangup())?,
+            })
         };
-        Ok(Self {
-            terminate: caught(SignalKind::terminate())?,
-            interrupt: caught(SignalKind::interrupt())?,
-            hang_up: caught(SignalKind::hangup())?,
-        })
+        caught().map_err(|error| Failure::caused(Exit::Bug, "cannot wait for signals", &error))
     }
 
     /// Waits for a word to end; returns how a process ends that does not finish its work.

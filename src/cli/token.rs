@@ -106,10 +106,9 @@ fn issue(arguments: &Issue, console: &Console) -> Answer {
         let help = format!("trusted deployments: {}", names.join(", "));
         return Err(Failure::new(Exit::Usage, message).with_help(help));
     };
-    let token = module.issuer().issue(callee);
-    let token = token.map_err(|error| Failure::new(Exit::Bug, cause(&error)))?;
-    console.answer(Zeroizing::new(format!("{}\n", token.expose())).as_bytes())?;
-    Ok(Exit::Done)
+    let issued = module.issuer().issue(callee);
+    let token = issued.map_err(|error| Failure::new(Exit::Bug, cause(&error)))?;
+    console.answer(Zeroizing::new(format!("{}\n", token.expose())).as_bytes())
 }
 
 fn verify(arguments: &Judge, console: &Console) -> Answer {
@@ -119,12 +118,11 @@ fn verify(arguments: &Judge, console: &Console) -> Answer {
         return Err(refused(&refusal));
     }
     // It verified, so that it can be taken apart again.
-    let claims = Compact::parse(&token)
-        .ok()
-        .and_then(|c| jose::json::object(c.payload()).ok());
-    let claims = claims.ok_or_else(|| Failure::new(Exit::Bug, "a verified token has no claims"))?;
-    console.json(&claims)?;
-    Ok(Exit::Done)
+    let parsed = Compact::parse(&token).ok();
+    match parsed.and_then(|compact| jose::json::object(compact.payload()).ok()) {
+        Some(claims) => console.json(&claims),
+        None => Err(Failure::new(Exit::Bug, "a verified token has no claims")),
+    }
 }
 
 fn explain(arguments: &Judge, console: &Console) -> Answer {
@@ -223,7 +221,8 @@ fn harmless(text: &str) -> String {
 
 fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), Failure> {
     let settings = home.load(&kind_of(&home.home), console)?;
-    let module = settings.module();
-    let module = module.map_err(|error| Failure::new(Exit::Unreadable, cause(&error)))?;
-    Ok((settings, module))
+    match settings.module() {
+        Ok(module) => Ok((settings, module)),
+        Err(error) => Err(Failure::of(Exit::Unreadable, &error)),
+    }
 }

@@ -21,13 +21,14 @@ where
 {
     let mut request = Request::new(message);
     request.set_timeout(limit);
-    let answer = timeout(limit, method(request)).await;
-    let answer = answer.map_err(|elapsed| {
-        let mut late = Status::deadline_exceeded(format!("no answer within {limit:?}"));
-        late.set_source(Arc::new(elapsed));
-        late
-    })?;
-    answer.map(Response::into_inner)
+    match timeout(limit, method(request)).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(elapsed) => {
+            let mut late = Status::deadline_exceeded(format!("no answer within {limit:?}"));
+            late.set_source(Arc::new(elapsed));
+            Err(late)
+        }
+    }
 }
 
 /// Returns `true` if [`call`] gave up waiting, and `false` if the callee itself answered

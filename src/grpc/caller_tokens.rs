@@ -100,9 +100,10 @@ impl CallerTokens {
         }
         let _alone = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         // Another call may have been first.
-        let current = self.reusable(&trust.current(), now);
-        let current = current.filter(|current| !current.token.is_due_at(now));
-        current.map_or_else(|| self.mint(), Ok)
+        match self.reusable(&trust.current(), now) {
+            Some(current) if !current.token.is_due_at(now) => Ok(current),
+            _ => self.mint(),
+        }
     }
 
     /// Returns why this module's own file allows no token, if it does not.
@@ -141,22 +142,18 @@ impl CallerTokens {
             None => self.issuer.issue_for_own_module()?,
             Some(callee) => self.issuer.issue(callee)?,
         };
-        if let Some(callee) = &callee {
-            self.skews.metrics().token_issued(callee.name.as_str());
-        }
-        let value = metadata::authorization(token.expose()).ok_or(TokenError::Value)?;
-        let reused = callee
-            .as_ref()
-            .is_some_and(|callee| !callee.single_use_tokens);
-        let token = Arc::new(CallerToken {
+        let minted = Arc::new(CallerToken {
+            value: metadata::authorization(token.expose()).ok_or(TokenError::Value)?,
             token,
-            value,
             callee,
             own: Arc::clone(trust.own()),
         });
-        if reused {
-            self.current.store(Some(Arc::clone(&token)));
+        if let Some(callee) = &minted.callee {
+            self.skews.metrics().token_issued(callee.name.as_str());
+            if !callee.single_use_tokens {
+                self.current.store(Some(Arc::clone(&minted)));
+            }
         }
-        Ok(token)
+        Ok(minted)
     }
 }

@@ -118,28 +118,25 @@ impl<S> Attach<S> {
     fn attach(&self, path: &str, headers: &mut HeaderMap) -> Result<Attached, Status> {
         let token = self.tokens.get().map_err(|error| not_called(&error))?;
         headers.insert(AUTHORIZATION, token.value.clone());
-        let required = self.proof.as_ref().filter(|proof| proof.covers(path));
-        let nonce = required.map(|_| Nonce::generate()).transpose();
-        let nonce = nonce.map_err(|error| not_called(&error))?;
-        if let Some(nonce) = nonce {
+        let mut attached = Attached {
+            tokens: Arc::clone(&self.tokens),
+            token,
+            expected: None,
+        };
+        if let Some(required) = self.proof.as_ref().filter(|proof| proof.covers(path)) {
+            let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
             let value = HeaderValue::try_from(nonce.to_string());
             headers.insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
-        }
-        let expected = required.zip(nonce).map(|(required, nonce)| {
-            Box::new(Expected {
+            attached.expected = Some(Box::new(Expected {
                 required: Arc::clone(required),
-                token: Arc::clone(&token),
+                token: Arc::clone(&attached.token),
                 nonce,
                 path: path.to_owned(),
                 sent: required.verifier.clock().now(),
                 skews: Arc::clone(self.tokens.skews()),
-            })
-        });
-        Ok(Attached {
-            tokens: Arc::clone(&self.tokens),
-            token,
-            expected,
-        })
+            }));
+        }
+        Ok(attached)
     }
 }
 
@@ -174,18 +171,14 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        match self.attach(metadata::path(&head.uri), &mut head.headers) {
-            Ok(attached) => AttachFuture {
-                call: Call::Made {
-                    future: self.inner.call(Request::from_parts(head, body)),
-                },
-                attached: Some(attached),
-            },
-            Err(status) => AttachFuture {
-                call: Call::ended(status),
-                attached: None,
-            },
-        }
+        let (call, attached) = match self.attach(metadata::path(&head.uri), &mut head.headers) {
+            Ok(attached) => {
+                let future = self.inner.call(Request::from_parts(head, body));
+                (Call::Made { future }, Some(attached))
+            }
+            Err(status) => (Call::ended(status), None),
+        };
+        AttachFuture { call, attached }
     }
 }
 

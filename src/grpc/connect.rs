@@ -172,11 +172,10 @@ impl Connection {
     ///
     /// When `target` is not a valid URI.
     pub fn lazy(target: &Target, options: ConnectionOptions) -> Result<Self, ConnectError> {
-        let endpoint = endpoint(target, &options)?;
         let connector = Connector::new(target, options);
         Ok(Self {
             link: Arc::clone(&connector.link),
-            channel: endpoint.connect_with_connector_lazy(connector),
+            channel: connector.endpoint()?.connect_with_connector_lazy(connector),
         })
     }
 
@@ -211,7 +210,7 @@ impl Connection {
     }
 
     async fn connect(connector: Connector) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let endpoint = endpoint(&connector.target, &connector.options)?;
+        let endpoint = connector.endpoint()?;
         Ok(Self {
             link: Arc::clone(&connector.link),
             channel: endpoint.connect_with_connector(connector).await?,
@@ -249,25 +248,6 @@ impl Connection {
     }
 }
 
-fn endpoint(target: &Target, options: &ConnectionOptions) -> Result<Endpoint, ConnectError> {
-    // The connector does the TLS; what the server sees is `https`.
-    let origin = if options.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    // A hostile server must not fill this process with headers.
-    Ok(Endpoint::from(uri("http", target)?)
-        .origin(uri(origin, target)?)
-        .http2_max_header_list_size(16 * 1024)
-        .tcp_nodelay(true))
-}
-
-fn uri(scheme: &str, target: &Target) -> Result<Uri, ConnectError> {
-    let uri = Uri::try_from(format!("{scheme}://{target}"));
-    uri.map_err(|_invalid| ConnectError::Address(target.to_string()))
-}
-
 #[derive(Clone, Debug)]
 struct Connector {
     target: Target,
@@ -287,12 +267,34 @@ impl Connector {
         }
     }
 
+    fn endpoint(&self) -> Result<Endpoint, ConnectError> {
+        // The connector does the TLS; what the server sees is `https`.
+        let origin = match &self.options.tls {
+            Some(_) => "https",
+            None => "http",
+        };
+        // A hostile server must not fill this process with headers.
+        Ok(Endpoint::from(self.uri("http")?)
+            .origin(self.uri(origin)?)
+            .http2_max_header_list_size(16 * 1024)
+            .tcp_nodelay(true))
+    }
+
+    fn uri(&self, scheme: &str) -> Result<Uri, ConnectError> {
+        let uri = Uri::try_from(format!("{scheme}://{}", self.target));
+        uri.map_err(|_invalid| ConnectError::Address(self.target.to_string()))
+    }
+
     async fn connect(self) -> Result<TokioIo<Transport>, ConnectError> {
         let limit = self.options.connect_timeout;
-        let stream = tokio::time::timeout(limit, self.secured()).await;
-        let stream = stream.map_err(|_elapsed| ConnectError::Timeout(limit))??;
-        self.link.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(TokioIo::new(stream))
+        match tokio::time::timeout(limit, self.secured()).await {
+            Err(_elapsed) => Err(ConnectError::Timeout(limit)),
+            Ok(stream) => {
+                let stream = TokioIo::new(stream?);
+                self.link.opened.fetch_add(1, Ordering::SeqCst);
+                Ok(stream)
+            }
+        }
     }
 
     async fn secured(&self) -> Result<Transport, ConnectError> {
@@ -301,14 +303,13 @@ impl Connector {
         let tls = self.options.tls.clone();
         let io = match &tls {
             None => Either::Left(stream),
-            Some(tls) => {
-                let stream = tls.connect(&self.target.host, stream).await;
-                let stream = stream.map_err(|failure| ConnectError::Tls {
-                    address,
-                    failure: Box::new(failure),
-                })?;
-                Either::Right(Box::new(stream))
-            }
+            Some(tls) => match tls.connect(&self.target.host, stream).await {
+                Ok(stream) => Either::Right(Box::new(stream)),
+                Err(failure) => {
+                    let failure = Box::new(failure);
+                    return Err(ConnectError::Tls { address, failure });
+                }
+            },
         };
         Ok(Transport::new(io, tls, Arc::clone(&self.link)))
     }
@@ -319,11 +320,9 @@ impl Connector {
             Some(addresses) => addresses.to_vec(),
             None => self.resolve().await?,
         };
-        let remote = addresses
-            .iter()
-            .find(|address| !address.ip().to_canonical().is_loopback());
         let may_leave = self.options.tls.is_some() || self.options.allow_plaintext;
-        if let (Some(remote), false) = (remote, may_leave) {
+        let mut remote = addresses.iter().filter(|_| !may_leave);
+        if let Some(remote) = remote.find(|remote| !remote.ip().to_canonical().is_loopback()) {
             return Err(ConnectError::Plaintext(*remote));
         }
         let mut failed = ConnectError::NoAddress(self.target.host.clone());
@@ -342,12 +341,13 @@ impl Connector {
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         let Target { host, port } = &self.target;
-        let resolved = lookup_host((host.as_str(), *port)).await;
-        let resolved = resolved.map_err(|source| ConnectError::Resolve {
-            host: host.clone(),
-            source,
-        })?;
-        Ok(resolved.collect())
+        match lookup_host((host.as_str(), *port)).await {
+            Ok(resolved) => Ok(resolved.collect()),
+            Err(source) => Err(ConnectError::Resolve {
+                host: host.clone(),
+                source,
+            }),
+        }
     }
 }
 

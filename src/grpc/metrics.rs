@@ -178,9 +178,9 @@ where
         let method = Arc::clone(method);
         method.started();
         let counted = Counted::Request(Arc::clone(&method));
-        let request = request.map(|body| Body::new(CountedBody::new(body, counted)));
+        let counted = request.map(|body| Body::new(CountedBody::new(body, counted)));
         CountedFuture {
-            future: self.inner.call(request),
+            future: self.inner.call(counted),
             call: Some(Call {
                 method,
                 started: Instant::now(),

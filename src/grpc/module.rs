@@ -324,16 +324,15 @@ impl Module {
     ///
     /// When no trusted deployment is called `name`.
     pub fn client_layer(&self, name: &str) -> Result<AttachIdentityLayer, UnknownDeployment> {
-        let trust = self.trust.current();
-        let deployment = trust.deployment(name);
-        let deployment = deployment.ok_or_else(|| UnknownDeployment::Name(name.to_owned()))?;
         let proof = RequiredProof {
             mode: self.proof_mode,
             verifier: self.proof_verifier(),
             engine: None,
         };
-        let callee = Callee::Deployment(deployment.name.clone());
-        Ok(self.calls(callee, Some(proof)))
+        match self.trust.current().deployment(name) {
+            None => Err(UnknownDeployment::Name(name.to_owned())),
+            Some(callee) => Ok(self.calls(Callee::Deployment(callee.name.clone()), Some(proof))),
+        }
     }
 
     /// Returns the layer with which this module's operator calls the module itself, over loopback.
@@ -350,19 +349,17 @@ impl Module {
     /// When none or more than one has it.
     pub fn deployment_of(&self, module: &str) -> Result<DeploymentName, UnknownDeployment> {
         let trust = self.trust.current();
-        let fits = trust
-            .deployments()
-            .iter()
-            .filter(|d| d.module.as_str() == module);
-        let names: Vec<_> = fits.map(|d| &d.name).collect();
-        let module = module.to_owned();
-        match names.as_slice() {
-            [one] => Ok(DeploymentName::clone(one)),
-            [] => Err(UnknownDeployment::Module(module)),
+        let all = trust.deployments().iter();
+        let fits: Vec<_> = all.filter(|d| d.module.as_str() == module).collect();
+        match fits.as_slice() {
+            [one] => Ok(one.name.clone()),
+            [] => Err(UnknownDeployment::Module(module.to_owned())),
             several => {
-                let names: Vec<_> = several.iter().map(|name| format!("`{name}`")).collect();
-                let names = names.join(", ");
-                Err(UnknownDeployment::Several { module, names })
+                let names: Vec<_> = several.iter().map(|d| format!("`{}`", d.name)).collect();
+                Err(UnknownDeployment::Several {
+                    module: module.to_owned(),
+                    names: names.join(", "),
+                })
             }
         }
     }

@@ -48,11 +48,10 @@ pub(super) fn address_in(extensions: &Extensions) -> Option<SocketAddr> {
 /// one.
 pub(super) fn certificate_in(extensions: &Extensions) -> Option<Result<Fingerprint, Refusal>> {
     let certificate = extensions.get::<PeerInfo>()?.certificate.as_ref()?;
-    let unreadable = |error| {
+    Some(certificate_fingerprint(certificate).map_err(|error| {
         let detail = format!("the connection's certificate cannot be read: {error}");
         Refusal::new(Reason::IssuerMismatch, detail)
-    };
-    Some(certificate_fingerprint(certificate).map_err(unreadable))
+    }))
 }
 
 /// Returns the verified caller of `request`.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use http::Response;
 use http::header::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, Response};
 
 use crate::secret::Secret;
 use crate::token::Nonce;
@@ -36,18 +36,18 @@ const CHECK_STATUS: &str = "/countersign.engine.v1.EngineService/CheckStatus";
 impl PendingProof {
     /// Notes a call whose token's `iss` is `caller`; none where no proof was asked for.
     pub(super) fn of(proofs: &Proofs, head: &Parts, caller: &str) -> Option<Self> {
-        let nonce = nonce(&head.headers)?;
+        let mut nonces = head.headers.get_all(metadata::NONCE).iter();
+        let nonce = nonces.next()?.to_str().ok()?.parse().ok()?;
         let token = metadata::bearer(&head.headers).ok()?.to_owned();
-        let Proofs { signer, engine } = proofs;
-        (caller.len() <= MAX_CALLER_BYTES).then(|| Self {
-            signer: signer.clone(),
-            engine: engine
-                .clone()
-                .filter(|_| metadata::path(&head.uri) == CHECK_STATUS),
+        let path = metadata::path(&head.uri);
+        let engine = proofs.engine.clone().filter(|_| path == CHECK_STATUS);
+        (nonces.next().is_none() && caller.len() <= MAX_CALLER_BYTES).then(|| Self {
+            signer: proofs.signer.clone(),
+            engine,
             caller: caller.to_owned(),
             nonce,
             token: Secret::new(token),
-            path: metadata::path(&head.uri).to_owned(),
+            path: path.to_owned(),
         })
     }
 
@@ -60,25 +60,20 @@ impl PendingProof {
             token: self.token.expose(),
             path: &self.path,
         };
-        let engine = response.extensions().get::<EngineClaim>();
-        let engine = engine.or(self.engine.as_deref());
-        let proof = self.signer.sign(&exchange, engine);
-        let value = proof
-            .ok()
-            .and_then(|proof| HeaderValue::try_from(proof).ok());
+        let named = response.extensions().get::<EngineClaim>();
+        let proof = self
+            .signer
+            .sign(&exchange, named.or(self.engine.as_deref()));
         // Without a proof the caller refuses the reply: nothing is lost but the call.
-        match value {
+        match proof
+            .ok()
+            .and_then(|proof| HeaderValue::try_from(proof).ok())
+        {
             Some(value) => response.headers_mut().insert(metadata::PROOF, value),
             None => response.headers_mut().remove(metadata::PROOF),
         };
         response
     }
-}
-
-fn nonce(headers: &HeaderMap) -> Option<Nonce> {
-    let mut nonces = headers.get_all(metadata::NONCE).iter();
-    let nonce = nonces.next()?.to_str().ok()?.parse().ok()?;
-    nonces.next().is_none().then_some(nonce)
 }
 
 /// A name has 40 characters at most, a key id 128: no other `iss` is anybody's who would verify the

@@ -71,9 +71,8 @@ impl Rejections {
         } else {
             &self.strangers
         };
-        let kind = self.hasher.hash_one(kind);
-        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.admit(kind, now)
+        let mut kinds = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.admit(self.hasher.hash_one(kind), now)
     }
 }
 

@@ -75,16 +75,14 @@ pub(super) struct Expected {
 impl Expected {
     /// Judges the proof among `headers`, exactly one; returns it where it holds.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
-        let invalid = |detail: &str| Refusal::new(Reason::ProofInvalid, detail);
         let mut proofs = headers.get_all(metadata::PROOF).iter();
         let value = proofs.next().ok_or_else(missing)?;
-        if proofs.next().is_some() {
-            return Err(invalid("the reply carries two proofs"));
-        }
-        let proof = value.to_str().ok();
-        let proof = proof.ok_or_else(|| invalid("it is no text"))?;
-        let callee = self.token.callee.as_ref();
-        let callee = callee.ok_or_else(|| invalid("a module asks itself for no proof"))?;
+        let (proof, callee) = match (value.to_str(), &self.token.callee, proofs.next()) {
+            (Ok(proof), Some(callee), None) => (proof, callee),
+            (_, _, Some(_)) => return Err(invalid("the reply carries two proofs")),
+            (Err(_), ..) => return Err(invalid("it is no text")),
+            (_, None, _) => return Err(invalid("a module asks itself for no proof")),
+        };
         let engine = self.required.engine.as_ref();
         let verifier = &self.required.verifier;
         let expected = ExpectedProof {
@@ -116,6 +114,10 @@ impl Expected {
         }
         judged.map(|_signed| value.clone())
     }
+}
+
+fn invalid(detail: &str) -> Refusal {
+    Refusal::new(Reason::ProofInvalid, detail)
 }
 
 fn missing() -> Refusal {
@@ -199,17 +201,18 @@ impl Trust {
     /// Decides at the end of a reply. Leaves a proof in the trailers of a refusal exactly where one
     /// held: what [`is_proved`](super::is_proved) reads.
     fn judge_end(&self, trailers: &mut HeaderMap) -> Result<(), Refusal> {
-        let refuses = refuses(trailers);
+        let is_refusal = refuses(trailers);
         match self {
             Self::Awaited { expected, refused } => match expected.check(trailers) {
                 Err(refusal)
-                    if refusal.reason != Reason::ProofMissing || !refuses.unwrap_or(*refused) =>
+                    if refusal.reason != Reason::ProofMissing
+                        || !is_refusal.unwrap_or(*refused) =>
                 {
                     return Err(refusal);
                 }
                 _ => {}
             },
-            Self::Proved(proof) if refuses == Some(true) => {
+            Self::Proved(proof) if is_refusal == Some(true) => {
                 trailers.insert(metadata::PROOF, proof.clone());
             }
             Self::Proved(_) | Self::Unasked => {

@@ -139,8 +139,8 @@ impl Gate {
         if rule.is_some_and(super::Rule::admits_everyone) {
             return Ok(None);
         }
-        let peer = peer::address_in(&head.extensions);
-        let loopback = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        let address = peer::address_in(&head.extensions);
+        let loopback = address.is_some_and(|at| at.ip().to_canonical().is_loopback());
         let optional = self.tokens == Tokens::OptionalOnLoopback && loopback;
         if optional && rule.is_some() && !head.headers.contains_key(AUTHORIZATION) {
             return Ok(None);
@@ -156,7 +156,7 @@ impl Gate {
                 Caller::Deployment(_) => refuse_in_full(&refusal),
                 Caller::Unverified | Caller::OwnModule => refuse(refusal.reason, None),
             };
-            self.rejected(refusal, status, path, peer)
+            self.rejected(refusal, status, path, address)
         })?;
         let Some(rule) = rule else {
             if self.rules.is_first_miss(path) {
@@ -177,7 +177,7 @@ impl Gate {
                     ..refusal
                 };
                 let status = refuse(refusal.reason, None);
-                self.rejected(refusal, status, path, peer)
+                self.rejected(refusal, status, path, address)
             })?;
         }
         listener::verified(&head.extensions);

@@ -60,23 +60,18 @@ impl Session {
     async fn over(self: Arc<Self>) -> Refusal {
         let mut changes = self.trust.subscribe();
         loop {
-            if let Err(refusal) = self.still_admitted() {
+            let still_trusted = self.token.still_trusted(&self.trust.current());
+            if let Err(refusal) = still_trusted.and_then(|()| self.in_time()) {
                 return refusal;
             }
             let left = self.end.duration_since(self.clock.now());
-            // The clock may step where the timer does not.
-            let left = left.unwrap_or_default().min(MAX_UNCHECKED);
             tokio::select! {
-                () = tokio::time::sleep(left) => {}
+                // The clock may step where the timer does not.
+                () = tokio::time::sleep(left.unwrap_or_default().min(MAX_UNCHECKED)) => {}
                 // The store outlives the call, which holds it.
                 _ = changes.changed() => {}
             }
         }
-    }
-
-    fn still_admitted(&self) -> Result<(), Refusal> {
-        self.token.still_trusted(&self.trust.current())?;
-        self.in_time()
     }
 
     fn in_time(&self) -> Result<(), Refusal> {
@@ -171,9 +166,7 @@ pub(super) type Polled<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>:
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("Watch");
-        shown.field("session", &self.session);
-        shown.finish_non_exhaustive()
+        f.debug_tuple("Watch").field(&self.session).finish()
     }
 }
 

@@ -77,8 +77,7 @@ pub fn refusal_of(status: &Status) -> Option<Refusal> {
     let detail = info.metadata.get(DETAIL).cloned().unwrap_or_default();
     let refusal = Refusal::new(reason, detail);
     let time = info.metadata.get(CALLEE_TIME);
-    let time = time.and_then(|time| from_rfc3339(time));
-    Some(match time {
+    Some(match time.and_then(|time| from_rfc3339(time)) {
         Some(time) => refusal.with_clocks(time, None),
         None => refusal,
     })

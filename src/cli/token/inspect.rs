@@ -47,8 +47,7 @@ pub(super) fn inspect(path: &Path, console: &Console) -> Answer {
     };
     let text = serde_json::to_string_pretty(&inspected)
         .map_err(|error| Failure::caused(Exit::Bug, "cannot write the answer", &error))?;
-    console.answer(escaped(&text) + "\n")?;
-    Ok(Exit::Done)
+    console.answer(escaped(&text) + "\n")
 }
 
 /// Escapes what serde leaves as it is and a terminal would obey; it stands within strings alone.

@@ -169,9 +169,14 @@ impl ClientFailure {
 
     /// Says what `error` means where it is TLS's.
     pub(super) fn of_tls(error: &io::Error, settings: &str) -> Option<Self> {
-        let error: &Error = error.get_ref()?.downcast_ref()?;
-        let settings = settings.to_owned();
-        Some(match error {
+        Some(Self::of_rustls(
+            error.get_ref()?.downcast_ref()?,
+            settings.to_owned(),
+        ))
+    }
+
+    fn of_rustls(error: &Error, settings: String) -> Self {
+        match error {
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls { settings },
             Error::InvalidCertificate(error) => Self::certificate(error, settings),
             Error::NoCertificatesPresented => Self::CertificateRequired { settings },
@@ -179,7 +184,7 @@ impl ClientFailure {
             Error::PeerIncompatible(_) => Self::Version,
             Error::AlertReceived(alert) => Self::alert(*alert, settings),
             other => Self::Tls(other.clone()),
-        })
+        }
     }
 
     fn certificate(error: &CertificateError, settings: String) -> Self {
