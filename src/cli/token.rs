@@ -27,7 +27,13 @@ pub(super) enum Command {
     #[command(after_help = "\
 Example:
   $ countersign token issue --home dpe --audience dpm-dev | countersign token explain --home dpm")]
-    Issue(Issue),
+    Issue {
+        #[command(flatten)]
+        home: HomeArguments,
+        /// The deployment to call
+        #[arg(long, value_name = "NAME")]
+        audience: String,
+    },
     /// Verify a token as the module at --home would; print its claims
     #[command(after_help = "\
 Example:
@@ -41,7 +47,13 @@ Example:
 Examples:
   $ countersign token explain --home dpm --token-file token.txt
   $ countersign token explain --home dpm --log dpm/log")]
-    Explain(Explain),
+    Explain {
+        #[command(flatten)]
+        judge: Judge,
+        /// The JSON log, or its folder: explains its newest refusal instead of a token
+        #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+        log: Option<PathBuf>,
+    },
     /// Decode a token, of any algorithm, without verifying it
     ///
     /// The output is JSON and proves nothing: anyone could have written the token.
@@ -49,24 +61,6 @@ Examples:
 Example:
   $ countersign token inspect --token-file token.txt")]
     Inspect(TokenFile),
-}
-
-#[derive(Args, Debug)]
-pub(super) struct Explain {
-    #[command(flatten)]
-    judge: Judge,
-    /// The JSON log, or its folder: explains its newest refusal instead of a token
-    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
-    log: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct Issue {
-    #[command(flatten)]
-    home: HomeArguments,
-    /// The deployment to call
-    #[arg(long, value_name = "NAME")]
-    audience: String,
 }
 
 #[derive(Args, Debug)]
@@ -86,9 +80,9 @@ pub(super) struct TokenFile {
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
-        Command::Issue(arguments) => issue(arguments, console),
+        Command::Issue { home, audience } => issue(home, audience, console),
         Command::Verify(arguments) => verify(arguments, console),
-        Command::Explain(Explain { judge, log }) => match log {
+        Command::Explain { judge, log } => match log {
             Some(log) => explain_logged(log, &judge.home, console),
             None => explain(judge, console),
         },
@@ -96,13 +90,13 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     }
 }
 
-fn issue(arguments: &Issue, console: &Console) -> Answer {
-    let (_, module) = load(&arguments.home, console)?;
+fn issue(home: &HomeArguments, audience: &str, console: &Console) -> Answer {
+    let (_, module) = load(home, console)?;
     let trust = module.trust().load();
-    let Some(callee) = trust.deployment(&arguments.audience) else {
+    let Some(callee) = trust.deployment(audience) else {
         let deployments = trust.deployments().iter();
         let names: Vec<_> = deployments.map(|d| format!("`{}`", d.name)).collect();
-        let message = format!("no trusted deployment is called `{}`", arguments.audience);
+        let message = format!("no trusted deployment is called `{audience}`");
         let help = format!("trusted deployments: {}", names.join(", "));
         return Err(Failure::new(Exit::Usage, message).with_help(help));
     };

@@ -9,36 +9,35 @@ use crate::token::{Reason, Refusal};
 /// What a method asks of its caller.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
-    who: Who,
+    everyone: bool,
+    role: Option<Role>,
     own_module: bool,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Who {
-    Everyone,
-    AnyIdentity,
-    WithRole(Role),
 }
 
 impl Rule {
     /// Everyone may call, without a token. For health checks.
     pub fn everyone() -> Self {
-        Self::of(Who::Everyone)
+        Self {
+            everyone: true,
+            ..Self::any_identity()
+        }
     }
 
     /// Any trusted deployment may call.
     pub fn any_identity() -> Self {
-        Self::of(Who::AnyIdentity)
+        Self {
+            everyone: false,
+            role: None,
+            own_module: false,
+        }
     }
 
     /// A trusted deployment with `role` may call.
     pub fn role(role: Role) -> Self {
-        Self::of(Who::WithRole(role))
-    }
-
-    fn of(who: Who) -> Self {
-        let own_module = false;
-        Self { who, own_module }
+        Self {
+            role: Some(role),
+            ..Self::any_identity()
+        }
     }
 
     /// Also the module itself may call, over loopback, with a token that it issued to itself.
@@ -51,7 +50,7 @@ impl Rule {
     }
 
     pub(super) fn admits_everyone(&self) -> bool {
-        self.who == Who::Everyone
+        self.everyone
     }
 
     pub(super) fn admits_own_module(&self) -> bool {
@@ -59,8 +58,8 @@ impl Rule {
     }
 
     pub(super) fn check(&self, identity: &ServiceIdentity) -> Result<(), Refusal> {
-        match &self.who {
-            Who::WithRole(role) if !identity.roles().contains(role) => {
+        match &self.role {
+            Some(role) if !identity.roles().contains(role) => {
                 let detail = format!("{identity} lacks the role `{role}`");
                 Err(Refusal::new(Reason::RoleMissing, detail))
             }

@@ -30,7 +30,7 @@ impl Readiness {
 
     /// Says how things are now.
     pub async fn begin(mut self) -> Self {
-        self.tell().await;
+        self.report().await;
         self
     }
 
@@ -41,7 +41,7 @@ impl Readiness {
         loop {
             trust.mark_unchanged();
             health.mark_unchanged();
-            self.tell().await;
+            self.report().await;
             tokio::select! {
                 // The module holds the senders.
                 _ = health.changed() => {}
@@ -51,7 +51,7 @@ impl Readiness {
         }
     }
 
-    async fn tell(&mut self) {
+    async fn report(&mut self) {
         self.look();
         self.grpc.report(self.module.health().is_ready()).await;
     }

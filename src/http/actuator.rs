@@ -34,15 +34,6 @@ pub struct About {
     pub deployment: String,
 }
 
-/// How much is shown.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Details {
-    /// All there is, on this machine alone.
-    Shown,
-    /// The status, to all other callers.
-    Hidden,
-}
-
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Site");
@@ -61,7 +52,8 @@ impl Site {
         }
     }
 
-    pub(super) async fn answer(&self, method: &Method, path: &str, details: Details) -> Answer {
+    /// Answers a request. All `details` are for callers on this machine alone, the status for others.
+    pub(super) async fn answer(&self, method: &Method, path: &str, details: bool) -> Answer {
         let page = path.strip_prefix("/actuator");
         let Some(page) = page.filter(|page| page.is_empty() || PAGES.contains(page)) else {
             return refused(StatusCode::NOT_FOUND);
@@ -86,16 +78,16 @@ impl Site {
         }
     }
 
-    fn info(&self, details: Details) -> Value {
+    fn info(&self, details: bool) -> Value {
         let About { module, deployment } = &self.about;
-        match details {
-            Details::Hidden => json!({ "app": { "name": env!("CARGO_PKG_NAME") } }),
-            Details::Shown => json!({
-                "app": { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
-                "module": module,
-                "deployment": deployment,
-            }),
+        if !details {
+            return json!({ "app": { "name": env!("CARGO_PKG_NAME") } });
         }
+        json!({
+            "app": { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
+            "module": module,
+            "deployment": deployment,
+        })
     }
 }
 
@@ -127,7 +119,7 @@ fn links() -> Value {
 }
 
 /// Answers whether the module is ready, or with the `whole` health.
-fn health(state: &State, whole: bool, details: Details) -> Answer {
+fn health(state: &State, whole: bool, details: bool) -> Answer {
     let status = if state.is_ready() { UP } else { OUT_OF_SERVICE };
     let mut parts = Map::new();
     for part in state.parts() {
@@ -149,9 +141,9 @@ fn of_part(name: &str, status: &str) -> (String, Value) {
     (name.to_owned(), json!({ "status": status }))
 }
 
-fn of_state(status: &str, parts: Map<String, Value>, whole: bool, details: Details) -> Answer {
+fn of_state(status: &str, parts: Map<String, Value>, whole: bool, details: bool) -> Answer {
     let mut body = Map::from_iter([("status".to_owned(), Value::from(status))]);
-    if details == Details::Shown {
+    if details {
         body.insert("components".to_owned(), parts.into());
     }
     if whole {

@@ -16,7 +16,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::Site;
-use super::actuator::Details;
 
 /// How many connections may be open. Probes and scrapers are few.
 const MOST: usize = 64;
@@ -43,12 +42,7 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 /// a new one. The details of each part of the health are sent where the listener is on
 /// loopback, else only whether the module is ready.
 pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
-    let loopback = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
-    let details = if loopback {
-        Details::Shown
-    } else {
-        Details::Hidden
-    };
+    let details = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
     let most = room();
     let mut open = JoinSet::new();
     let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
@@ -74,10 +68,10 @@ pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
 }
 
 /// Answers the one request of a connection.
-async fn connection(tcp: TcpStream, site: Site, details: Details) {
-    let site = &site;
+async fn connection(tcp: TcpStream, site: Site, details: bool) {
+    let shown = &site;
     let answer = service_fn(async |request: Request<Incoming>| {
-        let answer = site.answer(request.method(), request.uri().path(), details);
+        let answer = shown.answer(request.method(), request.uri().path(), details);
         Ok::<_, Infallible>(answer.await)
     });
     let mut protocol = http1::Builder::new();

@@ -29,11 +29,13 @@ impl Role {
     ///
     /// When `text` is empty, longer, or holds such a character.
     pub fn new(text: &str) -> Result<Self, RoleError> {
-        let odd = |c: &char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '[' | ']');
         if text.is_empty() {
             return Err(RoleError::Empty);
         }
-        if let Some(odd) = text.chars().find(odd) {
+        let mut odd = text
+            .chars()
+            .filter(|c| c.is_whitespace() || c.is_control() || matches!(c, ',' | '[' | ']'));
+        if let Some(odd) = odd.next() {
             return Err(RoleError::Character(odd));
         }
         if text.len() > 128 {
@@ -96,12 +98,8 @@ impl FromIterator<Role> for Roles {
 
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[")?;
-        for (n, role) in self.0.iter().enumerate() {
-            let comma = if n == 0 { "" } else { ", " };
-            write!(f, "{comma}{role}")?;
-        }
-        f.write_str("]")
+        let roles: Vec<_> = self.0.iter().map(Role::as_str).collect();
+        write!(f, "[{}]", roles.join(", "))
     }
 }
 

@@ -64,25 +64,23 @@ pub enum JsonProblem {
 ///
 /// When `text` is anything else; the error says where.
 pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
-    let fail = |problem, offset| Err(JsonError { problem, offset });
-    let text = match std::str::from_utf8(text) {
-        Ok(text) => text,
-        Err(error) => return fail(JsonProblem::NotUtf8, error.valid_up_to()),
-    };
+    let text = std::str::from_utf8(text).map_err(|error| JsonError {
+        problem: JsonProblem::NotUtf8,
+        offset: error.valid_up_to(),
+    })?;
     let mut parser = serde_json::Deserializer::from_str(text);
     let value = Strict
         .deserialize(&mut parser)
         .map_err(|error| explain(text, &error))?;
-    if let Err(error) = parser.end() {
-        return fail(JsonProblem::Trailing, offset(text, &error));
-    }
-    match value {
-        Value::Object(members) => Ok(members),
-        other => fail(
-            JsonProblem::NotAnObject(kind(&other)),
-            text.len() - text.trim_start().len(),
-        ),
-    }
+    let (problem, offset) = match (parser.end(), value) {
+        (Ok(()), Value::Object(members)) => return Ok(members),
+        (Ok(()), other) => {
+            let start = text.len() - text.trim_start().len();
+            (JsonProblem::NotAnObject(kind(&other)), start)
+        }
+        (Err(error), _) => (JsonProblem::Trailing, offset(text, &error)),
+    };
+    Err(JsonError { problem, offset })
 }
 
 /// Names the JSON type of `value`.
@@ -99,10 +97,8 @@ pub(crate) fn kind(value: &Value) -> &'static str {
 
 fn explain(text: &str, error: &serde_json::Error) -> JsonError {
     let at = offset(text, error);
-    let message = error.to_string();
-    let message = message
-        .rsplit_once(" at line ")
-        .map_or("", |(what, _)| what);
+    let words = error.to_string();
+    let message = words.rsplit_once(" at line ").map_or("", |(what, _)| what);
     let (problem, offset) = match error.classify() {
         Category::Eof => (JsonProblem::Truncated, text.len()),
         Category::Data => {

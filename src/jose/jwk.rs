@@ -108,7 +108,13 @@ impl PrivateJwk {
             Value::String(d) => Zeroizing::new(d),
             other => return Err(wrong_type("d", &other, "text")),
         };
-        let public = public?;
+        let Jwk {
+            key: public_key,
+            kid,
+            alg_present,
+            use_present,
+            unescaped,
+        } = public?;
         let bytes = Zeroizing::new(decode("d", &d)?);
         let d: &[u8; 32] = bytes
             .as_slice()
@@ -120,7 +126,7 @@ impl PrivateJwk {
         let key = SigningKey::from_scalar(d)
             .ok_or(JwkProblem::PrivateRange)?
             .map_err(|_cause| JwkProblem::SelfTest)?;
-        if *key.verifying_key() != public.key {
+        if *key.verifying_key() != public_key {
             return Err(JwkProblem::PrivateMismatch);
         }
         Ok(Self {
@@ -128,10 +134,10 @@ impl PrivateJwk {
                 Some(made_at) => key.with_made_at(made_at),
                 None => key,
             },
-            kid: public.kid,
-            alg_present: public.alg_present,
-            use_present: public.use_present,
-            unescaped: public.unescaped,
+            kid,
+            alg_present,
+            use_present,
+            unescaped,
         })
     }
 
@@ -184,8 +190,8 @@ fn common(
         }
     }
     operations(members, operation)?;
-    let kid = optional(members, "kid")?.map(KeyId::new).transpose();
-    let kid = kid.map_err(JwkProblem::KeyId)?;
+    let named = optional(members, "kid")?.map(KeyId::new).transpose();
+    let kid = named.map_err(JwkProblem::KeyId)?;
     let x = coordinate(members, "x")?;
     let y = coordinate(members, "y")?;
     let key = VerifyingKey::from_coordinates(&x, &y)
@@ -235,12 +241,11 @@ fn operations(members: &Map<String, Value>, operation: &'static str) -> Result<(
         Some(Value::Array(listed)) => listed,
         Some(other) => return Err(wrong_type("key_ops", other, "an array")),
     };
-    let named = |name: &str| listed.iter().filter(|item| *item == name).count();
-    let verify_beside = usize::from(operation == "sign" && named("verify") == 1);
-    if named(operation) == 1 && listed.len() == 1 + verify_beside {
-        Ok(())
-    } else {
-        Err(JwkProblem::KeyOperations(operation))
+    let names: Vec<_> = listed.iter().map(Value::as_str).collect();
+    match (operation, names.as_slice()) {
+        (_, [Some(one)]) if *one == operation => Ok(()),
+        ("sign", [Some("sign"), Some("verify")] | [Some("verify"), Some("sign")]) => Ok(()),
+        _ => Err(JwkProblem::KeyOperations(operation)),
     }
 }
 

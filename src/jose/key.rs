@@ -168,8 +168,8 @@ impl SigningKey {
     /// When the key cannot be encoded, which no P-256 key causes.
     pub fn to_pkcs8_pem(&self) -> Result<Secret<String>, KeyError> {
         let pem = self.private.secret.to_pkcs8_pem(LineEnding::LF);
-        let pem = pem.map_err(|_cause| KeyError::Encode)?;
-        Ok(Secret::new(String::clone(&pem)))
+        let text = pem.map(|pem| Secret::new(String::clone(&pem)));
+        text.map_err(|_cause| KeyError::Encode)
     }
 
     /// Writes SEC1 DER.
@@ -179,8 +179,8 @@ impl SigningKey {
     /// When the key cannot be encoded, which no P-256 key causes.
     pub fn to_sec1_der(&self) -> Result<Secret<Vec<u8>>, KeyError> {
         let der = self.private.secret.to_sec1_der();
-        let der = der.map_err(|_cause| KeyError::Encode)?;
-        Ok(Secret::new(Vec::clone(&der)))
+        let bytes = der.map(|der| Secret::new(Vec::clone(&der)));
+        bytes.map_err(|_cause| KeyError::Encode)
     }
 
     /// Writes SEC1 PEM, `EC PRIVATE KEY`, as `openssl ecparam -genkey -noout` does.
@@ -190,8 +190,8 @@ impl SigningKey {
     /// When the key cannot be encoded, which no P-256 key causes.
     pub fn to_sec1_pem(&self) -> Result<Secret<String>, KeyError> {
         let pem = self.private.secret.to_sec1_pem(LineEnding::LF);
-        let pem = pem.map_err(|_cause| KeyError::Encode)?;
-        Ok(Secret::new(String::clone(&pem)))
+        let text = pem.map(|pem| Secret::new(String::clone(&pem)));
+        text.map_err(|_cause| KeyError::Encode)
     }
 }
 

@@ -66,10 +66,10 @@ impl KeyMaterial {
         {
             return Ok(found);
         }
-        let Ok(text) = std::str::from_utf8(bytes) else {
+        let Ok(whole) = std::str::from_utf8(bytes) else {
             return Err(refused_der(bytes));
         };
-        let text = text.trim_start_matches('\u{feff}').trim();
+        let text = whole.trim_start_matches('\u{feff}').trim();
         if text.is_empty() {
             Err(KeyError::Empty)
         } else if text.contains("-----BEGIN ") {
@@ -239,15 +239,18 @@ const KINDS: [(&[u8], &str); 7] = [
 const PBES2: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d";
 const COMMON_NAME: &[u8] = b"\x06\x03\x55\x04";
 
+fn holds(der: &[u8], oid: &[u8]) -> bool {
+    der.windows(oid.len()).any(|window| window == oid)
+}
+
 fn refused_der(der: &[u8]) -> KeyError {
-    let holds = |oid: &[u8]| der.windows(oid.len()).any(|window| window == oid);
     if der.first() != Some(&0x30) {
         return KeyError::Unrecognised;
     }
-    if holds(COMMON_NAME) {
+    if holds(der, COMMON_NAME) {
         return KeyError::Certificate;
     }
-    if holds(PBES2) {
+    if holds(der, PBES2) {
         return KeyError::Encrypted;
     }
     // PKCS#1 has no identifier: version 0, then a long modulus.
@@ -256,7 +259,7 @@ fn refused_der(der: &[u8]) -> KeyError {
     }
     KINDS
         .iter()
-        .find(|(oid, _)| holds(oid))
+        .find(|(oid, _)| holds(der, oid))
         .map_or(KeyError::Der, |(_, name)| KeyError::OtherKind(name))
 }
 

@@ -31,7 +31,7 @@ pub fn missing_quotes(json: &str) -> Vec<usize> {
                 let end = at + word.len();
                 missing.push(at);
                 if json.get(end..).is_some_and(|rest| rest.starts_with('"')) {
-                    tokens.skip_to(end + 1);
+                    tokens.at = end + 1;
                 } else {
                     missing.push(end);
                 }
@@ -120,14 +120,9 @@ impl<'a> Tokens<'a> {
         Self { json, at: 0 }
     }
 
-    fn skip_to(&mut self, at: usize) {
-        self.at = at;
-    }
-
     fn next(&mut self) -> Option<(usize, Token<'a>)> {
-        let rest = self.json.get(self.at..)?;
-        let start = self.at + (rest.len() - rest.trim_start().len());
-        let rest = rest.trim_start();
+        let rest = self.json.get(self.at..)?.trim_start();
+        let start = self.json.len() - rest.len();
         let first = rest.chars().next()?;
         let token = if first == '"' {
             self.at = start + quoted_length(rest);

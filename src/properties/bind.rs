@@ -93,16 +93,14 @@ pub fn duration(
     least: Duration,
     most: Duration,
 ) -> Result<Duration, ValueError> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(ValueError::Empty);
-    }
-    let value = if text.starts_with(['P', 'p', '-', '+']) && text.contains(['P', 'p']) {
-        iso(text)
+    let bare = text.trim();
+    let value = if bare.starts_with(['P', 'p', '-', '+']) && bare.contains(['P', 'p']) {
+        iso(&bare.to_ascii_uppercase())
     } else {
-        simple(text, unit)
+        simple(bare, unit)
     };
     match value {
+        _ if bare.is_empty() => Err(ValueError::Empty),
         Some(Ok(value)) if (least..=most).contains(&value) => Ok(value),
         Some(_) => Err(ValueError::Range(shown(least), shown(most))),
         None => Err(ValueError::Duration),
@@ -118,8 +116,9 @@ fn scaled(text: &str, scale: impl FnOnce(&str) -> Option<u64>) -> Option<Result<
     let (negative, unsigned) = signed(text);
     let end = unsigned.find(|c: char| !c.is_ascii_digit());
     let (digits, unit) = unsigned.split_at(end.unwrap_or(unsigned.len()));
-    let scale = scale(unit).filter(|_| !digits.is_empty())?;
-    let total = digits.parse().ok().and_then(|n: u64| n.checked_mul(scale));
+    let factor = scale(unit).filter(|_| !digits.is_empty())?;
+    let number = digits.parse().ok();
+    let total = number.and_then(|number: u64| number.checked_mul(factor));
     let fits = total.filter(|total| !negative || *total == 0);
     Some(fits.ok_or(OutOfRange))
 }
@@ -140,10 +139,9 @@ fn simple(text: &str, unit: TimeUnit) -> Option<Result<Duration, OutOfRange>> {
     Some(nanos.map(Duration::from_nanos))
 }
 
-/// Reads `PnDTnHnMn.nS`, as `java.time.Duration.parse` does, but no part may be negative.
+/// Reads `PnDTnHnMn.nS` in upper case, as `java.time.Duration.parse` does, but no part may be negative.
 fn iso(text: &str) -> Option<Result<Duration, OutOfRange>> {
-    let text = text.to_ascii_uppercase();
-    let (negative, unsigned) = signed(&text);
+    let (negative, unsigned) = signed(text);
     let parts = unsigned.strip_prefix('P')?;
     if parts.is_empty() || parts.ends_with('T') {
         return None;

@@ -2,6 +2,7 @@
 //! column.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -145,40 +146,37 @@ impl Document {
         let rest = self.text.get(start..).unwrap_or_default();
         let text = rest.split(['\n', '\r']).next().unwrap_or_default();
         let end = start.saturating_add(text.len());
-        let in_line = |span: &Span| {
-            let place = |at: usize| at.clamp(start, end).saturating_sub(start);
-            place(span.start)..place(span.end)
-        };
+        let shown = Span { start, end };
         let overlapping = secret.iter().filter(|s| s.start < end && s.end > start);
-        let hidden: Vec<_> = overlapping.map(in_line).collect();
-        Snippet::new(count(line), text, in_line(&span), &hidden, public)
+        let hidden: Vec<_> = overlapping.map(|span| within(*span, shown)).collect();
+        Snippet::new(count(line), text, within(span, shown), &hidden, public)
     }
 
     /// Returns what is wrong with the text itself: escapes that cannot be read.
     pub fn findings(&self) -> Findings {
-        let finding = |fault: &SyntaxFault| {
-            let (span, message) = match fault {
-                SyntaxFault::MalformedEscape(span) => {
-                    (*span, "`\\u` is not followed by four hexadecimal digits")
-                }
-                SyntaxFault::LoneSurrogate(span) => {
-                    (*span, "this is half of a surrogate pair, which is no text")
-                }
-            };
+        let faults = self.parsed.faults.iter().map(|fault| match fault {
+            SyntaxFault::MalformedEscape(span) => {
+                (*span, "`\\u` is not followed by four hexadecimal digits")
+            }
+            SyntaxFault::LoneSurrogate(span) => {
+                (*span, "this is half of a surrogate pair, which is no text")
+            }
+        });
+        let findings = faults.map(|(span, message)| {
             Finding::new(Code::Cs0101, self.origin(span.start), message)
                 .with_help("write four digits after `\\u`, or `\\\\u` if a backslash is meant")
                 .with_snippet(Some(self.snippet(span, &[], &Public::default())))
-        };
-        self.parsed.faults.iter().map(finding).collect()
+        });
+        findings.collect()
     }
 
     /// Returns the line number of `offset` in its file, counted from 1, and where that line starts.
     fn line_of(&self, offset: usize) -> (usize, usize) {
-        let line = self.line_starts.partition_point(|start| *start <= offset);
-        let start = line.checked_sub(1).and_then(|n| self.line_starts.get(n));
+        let lines = self.line_starts.partition_point(|start| *start <= offset);
+        let start = lines.checked_sub(1).and_then(|n| self.line_starts.get(n));
         let before = self.part_at(offset).map_or(0, |file| file.first_line);
-        let line = line.saturating_sub(before);
-        (line.max(1), start.copied().unwrap_or(0))
+        let line = lines.saturating_sub(before).max(1);
+        (line, start.copied().unwrap_or(0))
     }
 }
 
@@ -189,6 +187,12 @@ impl fmt::Debug for Document {
             .field("entries", &self.parsed.entries.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Returns where `span` stands in the line `line`, as far as it is there.
+fn within(span: Span, line: Span) -> Range<usize> {
+    let [start, end] = [span.start, span.end].map(|at| at.clamp(line.start, line.end));
+    start.saturating_sub(line.start)..end.saturating_sub(line.start)
 }
 
 fn line_starts(text: &str) -> impl Iterator<Item = usize> + '_ {

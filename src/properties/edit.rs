@@ -118,10 +118,16 @@ impl Edit {
         let mut added: Vec<(&str, &str)> = Vec::new();
         let mut changes = Vec::new();
         for (key, value) in &self.settings {
-            let kind = match (find(&entries, key), value) {
+            let name = Name::parse(key);
+            let there: Vec<_> = entries
+                .iter()
+                .filter(|entry| Name::parse(entry.key()) == name)
+                .collect();
+            // The last one counts.
+            let kind = match (there.last(), value) {
                 (None, None) => continue,
                 (Some(_), None) => {
-                    removed.extend(all(&entries, key).map(Entry::line_span));
+                    removed.extend(there.iter().map(|entry| entry.line_span()));
                     ChangeKind::Removed
                 }
                 (Some(entry), Some(value)) if entry.value() == value.expose() => continue,
@@ -154,18 +160,12 @@ impl Edit {
     /// Finds the forgotten headings that head nothing once the lines `removed` are gone. Both lists
     /// are in the order of the text.
     fn orphans(&self, text: &str, entries: &[Entry], removed: &[Span]) -> Vec<Span> {
-        let in_entry = |at: usize| {
-            let begun = entries.partition_point(|entry| entry.line_span().start <= at);
-            let last = entries.get(..begun).and_then(<[_]>::last);
-            last.is_some_and(|entry| at < entry.line_span().end)
-        };
-        let is_start = |at: usize| text.get(..at).is_some_and(ends_line) && !in_entry(at);
         let headings = self.forgotten.iter();
         let found = headings.flat_map(|heading| text.match_indices(heading.as_str()));
-        let headed = found.filter(|(start, _)| is_start(*start));
+        let headed = found.filter(|(start, _)| starts_line(text, entries, *start));
         let orphan = headed.filter_map(|(start, heading)| {
-            let end = start.saturating_add(heading.len());
-            let end = end.saturating_add(line_end_at(text, end)?);
+            let after = start.saturating_add(heading.len());
+            let end = after.saturating_add(line_end_at(text, after)?.len());
             let mut below = end;
             let first = removed.partition_point(|span| span.start < below);
             for span in removed.iter().skip(first) {
@@ -175,11 +175,20 @@ impl Edit {
                 below = span.end;
             }
             let is_bare = below == text.len() || line_end_at(text, below).is_some();
-            let blank = text.get(..start)?;
-            let blank = blank.strip_suffix('\n').unwrap_or(blank);
-            let blank = blank.strip_suffix('\r').unwrap_or(blank).len();
-            let start = if is_start(blank) { blank } else { start };
-            (below > end && is_bare).then_some(Span { start, end })
+            let above = text.get(..start)?;
+            let ended = LINE_ENDS
+                .iter()
+                .find_map(|line_end| above.strip_suffix(line_end));
+            let blank = ended.map_or(start, str::len);
+            let whole = Span {
+                start: if starts_line(text, entries, blank) {
+                    blank
+                } else {
+                    start
+                },
+                end,
+            };
+            (below > end && is_bare).then_some(whole)
         });
         orphan.collect()
     }
@@ -200,24 +209,14 @@ impl Edit {
             text.push_str(line_end);
         }
         for (key, value) in added {
-            text.push_str(&escape_key(key));
+            text.push_str(&escape_all(key, |_, c| {
+                matches!(c, ' ' | '=' | ':' | '#' | '!')
+            }));
             text.push('=');
             text.push_str(&escape_value(value));
             text.push_str(line_end);
         }
     }
-}
-
-/// Finds the entry that counts for `key`: the last, in whatever spelling.
-fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
-    all(entries, key).next_back()
-}
-
-/// Finds every entry for `key`, in whatever spelling.
-fn all<'a>(entries: &'a [Entry], key: &str) -> impl DoubleEndedIterator<Item = &'a Entry> {
-    let name = Name::parse(key);
-    let is_meant = move |entry: &&Entry| Name::parse(entry.key()) == name;
-    entries.iter().filter(is_meant)
 }
 
 /// What to put where, so that `entry` has `value`.
@@ -247,25 +246,25 @@ fn replace(text: &str, mut replaced: Vec<(Span, Zeroizing<String>)>) -> Zeroizin
     edited
 }
 
-/// Returns `true` if a line begins after `text`.
-fn ends_line(text: &str) -> bool {
-    text.is_empty() || text.ends_with(['\n', '\r'])
+/// Returns `true` if a line begins at byte `at`, and not within an entry.
+fn starts_line(text: &str, entries: &[Entry], at: usize) -> bool {
+    let before = text.get(..at).unwrap_or_default();
+    let begun = entries.partition_point(|entry| entry.line_span().start <= at);
+    let last = entries.get(..begun).and_then(<[_]>::last);
+    (before.is_empty() || before.ends_with(['\n', '\r']))
+        && last.is_none_or(|entry| at >= entry.line_span().end)
 }
 
-/// Returns the length of the line end at byte `at`; `None` if another character stands there.
-fn line_end_at(text: &str, at: usize) -> Option<usize> {
+/// Returns the line end at byte `at`; `None` if another character stands there.
+fn line_end_at(text: &str, at: usize) -> Option<&'static str> {
     let rest = text.get(at..)?;
-    let mut ends = LINE_ENDS.iter();
-    ends.find(|end| rest.starts_with(**end))
-        .map(|end| end.len())
+    LINE_ENDS.into_iter().find(|end| rest.starts_with(end))
 }
 
 /// Returns the line end that this text uses.
 fn line_end(text: &str) -> &'static str {
-    let first = text.find(['\n', '\r']).and_then(|at| text.get(at..));
-    let mut ends = LINE_ENDS.iter();
-    let used = ends.find(|end| first.is_some_and(|rest| rest.starts_with(**end)));
-    used.unwrap_or(&"\n")
+    let first = text.find(['\n', '\r']);
+    first.and_then(|at| line_end_at(text, at)).unwrap_or("\n")
 }
 
 /// The line ends, a longer one before its parts.
@@ -273,31 +272,15 @@ const LINE_ENDS: [&str; 3] = ["\r\n", "\n", "\r"];
 
 /// Ends the last line, so that an appended one is a line of its own.
 fn close_last_line(text: &mut String, line_end: &str) {
-    let last_line = text.rsplit(['\n', '\r']).next().unwrap_or_default();
-    let backslashes = |line: &str| line.chars().rev().take_while(|c| *c == '\\').count();
-    if !last_line.is_empty() {
-        let dangling = backslashes(last_line) % 2 == 1;
-        text.push_str(line_end);
-        if dangling {
-            // The backslash would swallow the next line; an empty one is swallowed instead.
-            text.push_str(line_end);
-        }
-        return;
-    }
     let body = text.trim_end_matches(['\n', '\r']);
-    if backslashes(body) % 2 == 1 {
-        if text.ends_with('\r') && line_end == "\n" {
-            // The two would be one line end.
-            text.push_str(line_end);
-        }
-        text.push_str(line_end);
-    }
-}
-
-fn escape_key(key: &str) -> Zeroizing<String> {
-    escape_all(key, |_, character| {
-        matches!(character, ' ' | '=' | ':' | '#' | '!')
-    })
+    let backslashes = body.chars().rev().take_while(|c| *c == '\\').count();
+    // Such a backslash swallows a line end, so that one more is needed.
+    let dangles = backslashes % 2 == 1;
+    let is_open = body.len() == text.len();
+    // The two would be one line end.
+    let joins = !is_open && text.ends_with('\r') && line_end == "\n";
+    let needed = usize::from(is_open || dangles) + usize::from(dangles && (is_open || joins));
+    text.push_str(&line_end.repeat(needed));
 }
 
 /// A blank at the start would be taken for the one before a value. Where only a blank separates key

@@ -143,9 +143,10 @@ impl FileText {
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
             return Err(zero(bytes, at));
         }
-        let body = bytes.strip_prefix(MARK);
-        let mark = body.is_some();
-        let body = body.unwrap_or(bytes);
+        let (body, mark) = match bytes.strip_prefix(MARK) {
+            Some(body) => (body, true),
+            None => (bytes, false),
+        };
         let (text, encoding) = match std::str::from_utf8(body) {
             Ok(text) => (text.to_owned(), Encoding::Utf8),
             Err(_) => (
@@ -218,21 +219,23 @@ impl FileText {
 
 /// Names the fault of a zero byte at `at`: in a text, or in something else.
 fn zero(bytes: &[u8], at: usize) -> ReadFault {
-    let odd = |byte: &&u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
-    let is_most = bytes.iter().filter(odd).count() > bytes.len() / 4;
-    let (Ok(_), false) = (std::str::from_utf8(bytes), is_most) else {
+    let odd = bytes
+        .iter()
+        .filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+    let is_most = odd.count() > bytes.len() / 4;
+    let (Ok(text), false) = (std::str::from_utf8(bytes), is_most) else {
         return ReadFault::Binary;
     };
-    let before = bytes.get(..at).unwrap_or_default();
-    let before = before.strip_prefix(MARK).unwrap_or(before);
-    let before = String::from_utf8_lossy(before).replace("\r\n", "\n");
-    let mut lines = before.split(['\n', '\r']);
+    let before = text.get(..at).unwrap_or_default();
+    let unmarked = before
+        .strip_prefix('\u{feff}')
+        .unwrap_or(before)
+        .replace("\r\n", "\n");
+    let mut lines = unmarked.split(['\n', '\r']);
     let last = lines.next_back().unwrap_or_default();
-    let place = |count: usize| u32::try_from(count.saturating_add(1)).unwrap_or(u32::MAX);
-    ReadFault::Zero {
-        line: place(lines.count()),
-        column: place(last.chars().count()),
-    }
+    let [line, column] = [lines.count(), last.chars().count()]
+        .map(|count| u32::try_from(count.saturating_add(1)).unwrap_or(u32::MAX));
+    ReadFault::Zero { line, column }
 }
 
 fn read_bytes(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), ReadFault> {

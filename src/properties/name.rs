@@ -127,31 +127,29 @@ pub struct Match {
 impl Pattern {
     /// Cuts `text` at its dots; a segment in angle brackets stands for any map key.
     pub fn new(text: &'static str) -> Self {
-        let part = |segment: &str| {
-            if segment.starts_with('<') {
-                Part::Key
-            } else {
-                Part::Literal(uniform(segment))
-            }
-        };
-        let parts = text.split('.').map(part).collect();
-        Self { text, parts }
+        let parts = text
+            .split('.')
+            .map(|segment| match segment.strip_prefix('<') {
+                Some(_) => Part::Key,
+                None => Part::Literal(uniform(segment)),
+            });
+        Self {
+            text,
+            parts: parts.collect(),
+        }
     }
 
     /// Returns how `name` fits, with what is left of it; `None` if it does not.
     pub fn matches(&self, name: &Name<'_>) -> Option<Match> {
         let (segments, rest) = name.segments.split_at_checked(self.parts.len())?;
-        let fits = |(part, segment): (&Part, &Segment<'_>)| match part {
+        let mut pairs = self.parts.iter().zip(segments);
+        let fits = pairs.all(|(part, segment)| match part {
             Part::Literal(text) => *text == segment.uniform && !segment.bracketed,
             Part::Key => true,
-        };
-        if !self.parts.iter().zip(segments).all(fits) {
-            return None;
-        }
-        let written = |segment: &Segment<'_>| segment.written.to_owned();
-        Some(Match {
+        });
+        fits.then(|| Match {
             keys: self.keys_of(name),
-            rest: rest.iter().map(written).collect(),
+            rest: rest.iter().map(|it| it.written.to_owned()).collect(),
         })
     }
 
@@ -162,18 +160,12 @@ impl Pattern {
 
     /// Writes the name with `keys` in place of its map keys.
     pub fn with_keys(&self, keys: &[String]) -> String {
-        let mut keys = keys.iter();
-        let segment = |segment: &str| match segment.strip_prefix('<') {
-            Some(_) => keys
-                .next()
-                .map_or_else(|| segment.to_owned(), |key| bracketed(key)),
-            None => segment.to_owned(),
-        };
-        self.text
-            .split('.')
-            .map(segment)
-            .collect::<Vec<_>>()
-            .join(".")
+        let mut given = keys.iter();
+        let segments = self.text.split('.').map(|segment| {
+            let key = segment.strip_prefix('<').and_then(|_| given.next());
+            key.map_or_else(|| segment.to_owned(), |key| bracketed(key))
+        });
+        segments.collect::<Vec<_>>().join(".")
     }
 
     /// Returns how an environment variable fits, where `known` lists the map keys that are there,

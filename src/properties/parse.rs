@@ -91,14 +91,15 @@ fn is_blank(character: char) -> bool {
 
 /// Splits a line without backslashes that begins at byte `from`.
 fn plain(line: &str, from: usize) -> Entry {
-    let separates = |c: char| matches!(c, '=' | ':');
-    let key = line.find(|c| is_blank(c) || separates(c));
+    let end_of_key = line.find(|c| is_blank(c) || matches!(c, '=' | ':'));
     let (key, rest) = line
-        .split_at_checked(key.unwrap_or(line.len()))
+        .split_at_checked(end_of_key.unwrap_or(line.len()))
         .unwrap_or((line, ""));
-    let value = rest.trim_start_matches(is_blank);
-    let value = value.strip_prefix(separates).unwrap_or(value);
-    let value = value.trim_start_matches(is_blank);
+    let after = rest.trim_start_matches(is_blank);
+    let value = match after.strip_prefix(['=', ':']) {
+        Some(value) => value.trim_start_matches(is_blank),
+        None => after,
+    };
     let end = from.saturating_add(line.len());
     Entry {
         key: Zeroizing::new(key.to_owned()),

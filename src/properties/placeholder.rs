@@ -121,33 +121,22 @@ impl Resolver<'_> {
             Some((name, default)) => (name, Some(default)),
             None => (inner, None),
         };
-        let name = self.resolve(name, below)?;
-        if let Some(value) = self.look_up(&name, below)? {
-            return Ok(value);
+        let resolved = self.resolve(name, below)?;
+        match ((self.lookup)(&resolved), default) {
+            (Some(Looked::Private), _) => Err(PlaceholderError::PrivateKey(resolved.to_string())),
+            (Some(Looked::Text(text)), _) => {
+                let value = Zeroizing::new(text);
+                if self.open.contains(&resolved) {
+                    return Err(PlaceholderError::Circle(resolved.to_string()));
+                }
+                self.open.push(resolved.to_string());
+                let replacement = self.resolve(&value, below);
+                self.open.pop();
+                replacement
+            }
+            (None, Some(default)) => self.resolve(default, below),
+            (None, None) => Err(PlaceholderError::Unresolved(resolved.to_string())),
         }
-        match default {
-            Some(default) => self.resolve(default, below),
-            None => Err(PlaceholderError::Unresolved(name.to_string())),
-        }
-    }
-
-    fn look_up(
-        &mut self,
-        name: &str,
-        depth: usize,
-    ) -> Result<Option<Zeroizing<String>>, PlaceholderError> {
-        let text = match (self.lookup)(name) {
-            None => return Ok(None),
-            Some(Looked::Private) => return Err(PlaceholderError::PrivateKey(name.to_owned())),
-            Some(Looked::Text(text)) => Zeroizing::new(text),
-        };
-        if self.open.iter().any(|open| open == name) {
-            return Err(PlaceholderError::Circle(name.to_owned()));
-        }
-        self.open.push(name.to_owned());
-        let value = self.resolve(&text, depth);
-        self.open.pop();
-        value.map(Some)
     }
 }
 

@@ -61,13 +61,11 @@ pub fn layer(logging: &Logging, clock: Arc<dyn Clock>) -> Result<(LogLayer, Guar
     let mut layer = LogLayer::new(clock, TimeZone::system());
     let mut guard = Guard::default();
     let Logging { console, file, dir } = logging;
-    for (wanted, format) in [
-        (console.plain, Format::Console),
-        (console.json, Format::Json),
-    ] {
-        if wanted {
-            layer = layer.with_output(format, print);
-        }
+    if console.plain {
+        layer = layer.with_output(Format::Console, print);
+    }
+    if console.json {
+        layer = layer.with_output(Format::Json, print);
     }
     for (wanted, format, name) in [
         (file.plain, Format::Plain, "spring-boot-logger.log"),
@@ -75,11 +73,11 @@ pub fn layer(logging: &Logging, clock: Arc<dyn Clock>) -> Result<(LogLayer, Guar
     ] {
         if wanted {
             let path = dir.join(name);
-            let file = LogFile::open(path.clone())
+            let log = LogFile::open(path.clone())
+                .map(Arc::new)
                 .map_err(|source| LoggingError::File { path, source })?;
-            let file = Arc::new(file);
-            guard.files.push(Arc::clone(&file));
-            layer = layer.with_output(format, move |line| file.write_line(line));
+            guard.files.push(Arc::clone(&log));
+            layer = layer.with_output(format, move |line| log.write_line(line));
         }
     }
     Ok((layer, guard))

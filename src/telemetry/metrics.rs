@@ -125,20 +125,14 @@ impl Metrics {
             )?,
             clocks: Mutex::default(),
             any_estimate: AtomicBool::new(false),
-            reload: families
-                .gauges(
-                    "countersign_config_last_reload_successful",
-                    "1 while the files are applied, 0 while they have faults.",
-                    &[],
-                )?
-                .with_label_values::<&str>(&[]),
-            ready: families
-                .gauges(
-                    "countersign_ready",
-                    "1 while the module is ready, as /actuator/health/readiness.",
-                    &[],
-                )?
-                .with_label_values::<&str>(&[]),
+            reload: families.gauge(
+                "countersign_config_last_reload_successful",
+                "1 while the files are applied, 0 while they have faults.",
+            )?,
+            ready: families.gauge(
+                "countersign_ready",
+                "1 while the module is ready, as /actuator/health/readiness.",
+            )?,
             signing_key: families.fractions(
                 "countersign_signing_key_created_timestamp_seconds",
                 "When the signing key was made, in seconds since 1970; NaN if that is unknown.",

@@ -254,8 +254,10 @@ fn token_hash(token: &str) -> String {
 fn signed_by<'a>(compact: &'a Compact<'_>, callee: &Deployment) -> Result<&'a str, Refusal> {
     let (typ, kid) = (compact.header().typ(), compact.header().kid());
     if typ != Some(TYPE) {
-        let typ = typ.unwrap_or("none");
-        return Err(invalid(format!("its `typ` is `{typ}`, expected `{TYPE}`")));
+        let found = typ.unwrap_or("none");
+        return Err(invalid(format!(
+            "its `typ` is `{found}`, expected `{TYPE}`"
+        )));
     }
     let name = &callee.name;
     let key = callee.keys.iter().find(|key| key.key_id.as_str() == kid);

@@ -98,10 +98,14 @@ impl ReplayGuard {
         let id = required_id(claims)?;
         let at = time(claims.issued_at);
         let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
-        let uses = issuers.entry(issuer.cloned());
-        let uses = uses.or_insert_with(|| Uses::since(self.watermark(issuer)));
+        let uses = issuers
+            .entry(issuer.cloned())
+            .or_insert_with(|| Uses::since(self.watermark(issuer)));
         let now = self.clock.now();
-        uses.forget_before(self.horizon(issuer, now));
+        let horizon = self.horizon(issuer, now);
+        while uses.by_age.first().is_some_and(|(at, _)| *at <= horizon) {
+            uses.forget_oldest();
+        }
         uses.take(id, at, now, self.capacity)
     }
 
@@ -154,12 +158,12 @@ impl Uses {
         now: SystemTime,
         capacity: usize,
     ) -> Result<(), Refusal> {
-        if self.by_id.contains_key(&id) {
-            let detail = "its `jti` was used before";
-            return Err(Refusal::new(Reason::TokenReplayed, detail));
-        }
-        if issued <= self.watermark {
-            let detail = self.describe_watermark(now);
+        let replayed = if self.by_id.contains_key(&id) {
+            Some("its `jti` was used before".to_owned())
+        } else {
+            (issued <= self.watermark).then(|| self.describe_watermark(now))
+        };
+        if let Some(detail) = replayed {
             return Err(Refusal::new(Reason::TokenReplayed, detail));
         }
         self.by_id.insert(id, issued);
@@ -179,12 +183,6 @@ impl Uses {
                 "uses of tokens issued over {:.0} s ago are not remembered any more; send a newer one",
                 -ahead
             ),
-        }
-    }
-
-    fn forget_before(&mut self, horizon: SystemTime) {
-        while self.by_age.first().is_some_and(|(at, _)| *at <= horizon) {
-            self.forget_oldest();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::identity::{DeploymentName, Role};
+use crate::identity::Role;
 use crate::jose::{Compact, Fingerprint};
 use crate::trust::{Deployment, KeySet, OwnDeployment};
 
@@ -92,8 +92,8 @@ pub(super) fn times(
     }
     let lifetime = expires_at - issued_at;
     if lifetime > max.as_secs_f64() {
-        let max = max.as_secs();
-        let detail = format!("lives {lifetime:.0} s, at most {max} s are accepted");
+        let most = max.as_secs();
+        let detail = format!("lives {lifetime:.0} s, at most {most} s are accepted");
         return Err(Refusal::new(Reason::TokenLifetimeTooLong, detail));
     }
     Ok(())
@@ -123,25 +123,20 @@ pub(super) fn audience(claims: &Claims, own: &OwnDeployment) -> Result<(), Refus
     let values = &claims.audience;
     // The name counts only where no value has the form of a hash.
     let hashes = values.iter().any(|value| has_form_of_a_hash(value));
-    let name = own.name.as_ref().map(DeploymentName::as_str);
-    let name = name.filter(|_| !hashes);
-    let is_named = name.is_some_and(|name| values.iter().any(|value| value == name));
+    let name = own.name.as_ref().filter(|_| !hashes);
+    let is_named = name.is_some_and(|name| values.iter().any(|value| value == name.as_str()));
     if is_named || own.is_named_in(values) {
         return Ok(());
     }
-    let own = own.fingerprint();
-    let expected = match name {
-        Some(name) => format!("`{own}` or `{name}`"),
-        None => format!("`{own}`"),
-    };
-    let values = values.join(", ");
-    let detail = format!("`aud` is [{values}], expected {expected}");
+    let or_name = name.map_or(String::new(), |name| format!(" or `{name}`"));
+    let (found, hash) = (values.join(", "), own.fingerprint());
+    let detail = format!("`aud` is [{found}], expected `{hash}`{or_name}");
     Err(Refusal::new(Reason::AudienceMismatch, detail))
 }
 
 fn has_form_of_a_hash(value: &str) -> bool {
-    let base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    value.len() == 43 && value.bytes().all(base64url)
+    let mut bytes = value.bytes();
+    value.len() == 43 && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 /// Judges whether a token of `caller` may come over a connection whose client certificate has the
@@ -166,12 +161,12 @@ pub(super) fn certificate(
     if fits {
         return Ok(());
     }
-    let name = name.unwrap_or("this module itself");
-    let owner = match owner {
+    let by = name.unwrap_or("this module itself");
+    let whose = match owner {
         Some(owner) => format!("is pinned for `{owner}`"),
         None => format!("(`{certificate}`) is not pinned for any deployment"),
     };
-    let detail = format!("the token is by `{name}`, but the connection's certificate {owner}");
+    let detail = format!("the token is by `{by}`, but the connection's certificate {whose}");
     Err(Refusal::new(Reason::IssuerMismatch, detail))
 }
 

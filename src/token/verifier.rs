@@ -138,8 +138,8 @@ impl TokenVerifier {
             is_use: true,
             ..QUESTION
         };
-        let known = self.cache();
-        let known = known.and_then(|cache| Some((cache, VerifiedCache::digest(token)?)));
+        let cache = self.cache();
+        let known = cache.and_then(|cache| Some((cache, VerifiedCache::digest(token)?)));
         let Some((cache, digest)) = known else {
             return (self.judge(token, call).map(|(verified, _)| verified), None);
         };
@@ -214,8 +214,8 @@ impl TokenVerifier {
         let header = &content.header;
         let is_own = call.accept.is_own(header, &trust);
         typ(header.typ(), is_own).ok()?;
-        let signer = Signer::find(header.kid(), &trust, is_own).ok();
-        let signer = signer.filter(|signer| *signer.key() == content.key)?;
+        let named = Signer::find(header.kid(), &trust, is_own).ok();
+        let signer = named.filter(|signer| *signer.key() == content.key)?;
         let not_revoked = signer.not_revoked();
         let mut case = Case::new(self, &trust, call, Some(header.kid()));
         case.signer = Some(signer);
@@ -288,8 +288,8 @@ impl<'a> Case<'a> {
         let found = self.kid.map(|it| Signer::find(it, self.trust, is_own));
         self.signer = walk.rule(KEY, found, Signer::describe)?;
         let signer = self.signer.as_ref();
-        let found = parsed.whole().zip(signer);
-        let found = found.map(|(compact, signer)| signature(compact, signer));
+        let both = parsed.whole().zip(signer);
+        let found = both.map(|(compact, signer)| signature(compact, signer));
         walk.rule(SIGNATURE, found, |()| "verifies with that key".to_owned())?;
         self.is_signed = true;
         let found = signer.map(Signer::not_revoked);
@@ -343,12 +343,12 @@ impl<'a> Case<'a> {
     /// module.
     fn refused(&self, refusal: Refusal) -> Refusal {
         let signer = self.signer.as_ref().filter(|_| self.is_signed);
-        let claims = self.claims.as_deref();
-        let claims = claims.filter(|claims| audience(claims, self.trust.own()).is_ok());
+        let mut claims = self.claims.iter();
+        let meant = claims.find(|claims| audience(claims, self.trust.own()).is_ok());
         Refusal {
             key_id: self.kid.map(str::to_owned),
             caller: signer.map(Signer::caller).unwrap_or_default(),
-            issuer: claims.map(|claims| claims.issuer.clone()),
+            issuer: meant.map(|claims| claims.issuer.clone()),
             ..refusal
         }
     }

@@ -61,11 +61,11 @@ impl<'a> Text<'a> {
                     .member()
                     .and_then(|member| repair::value_offset(self.as_str(), member)),
             };
-            let offset = offset.map(|offset| match &self.stripped {
+            let place = offset.map(|offset| match &self.stripped {
                 Some(_) => repair::original_offset(self.original, offset),
                 None => offset,
             });
-            JwkError::new(problem, offset)
+            JwkError::new(problem, place)
         })
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, Result,
-    TextEncoder,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Result, TextEncoder,
 };
 
 /// Where families are registered.
@@ -46,6 +46,11 @@ impl Families {
         self.add(HistogramVec::new(options, labels)?)
     }
 
+    /// The one gauge of a family without labels.
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
+        self.add(IntGauge::new(name, help)?)
+    }
+
     fn add<F: Collector + Clone + 'static>(&self, family: F) -> Result<F> {
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
@@ -65,19 +70,17 @@ pub(super) fn retain<T: MetricVecBuilder>(
     label: &str,
     values: &BTreeSet<&str>,
 ) {
-    for series in family
-        .collect()
-        .iter()
-        .flat_map(prometheus::proto::MetricFamily::get_metric)
-    {
-        let labels = series.get_label().iter();
-        let labels: HashMap<_, _> = labels.map(|l| (l.name(), l.value())).collect();
-        if !labels
-            .get(label)
-            .is_some_and(|value| values.contains(value))
-        {
-            // An error means that it is gone already.
-            let _ = family.remove(&labels);
+    for collected in family.collect() {
+        for series in collected.get_metric() {
+            let pairs = series.get_label().iter();
+            let labels: HashMap<_, _> = pairs.map(|l| (l.name(), l.value())).collect();
+            if labels
+                .get(label)
+                .is_none_or(|value| !values.contains(value))
+            {
+                // An error means that it is gone already.
+                let _ = family.remove(&labels);
+            }
         }
     }
 }

@@ -44,23 +44,18 @@ impl MethodFamilies {
             GrpcSide::Server => ("grpc_server", "msg_received", "msg_sent", SERVER_HELP),
             GrpcSide::Client => ("grpc_client", "msg_sent", "msg_received", CLIENT_HELP),
         };
-        let [of_started, of_handled, of_requests, of_replies, of_seconds] = help;
         let labels = ["grpc_service", "grpc_type", "grpc_method", "grpc_code"];
         let [method @ .., _] = &labels;
-        let (handled, seconds) = (
-            format!("{side}_handled_total"),
-            format!("{side}_handling_seconds"),
-        );
+        let names =
+            ["started", "handled", requests, replies].map(|it| format!("{side}_{it}_total"));
+        let [started, handled, of_requests, of_replies] = &names;
+        let seconds = format!("{side}_handling_seconds");
         Ok(Self {
-            started: families.counters(&format!("{side}_started_total"), of_started, method)?,
-            handled: families.counters(&handled, of_handled, &labels)?,
-            requests: families.counters(
-                &format!("{side}_{requests}_total"),
-                of_requests,
-                method,
-            )?,
-            replies: families.counters(&format!("{side}_{replies}_total"), of_replies, method)?,
-            seconds: families.histograms(&seconds, of_seconds, method, CALL_SECONDS)?,
+            started: families.counters(started, help[0], method)?,
+            handled: families.counters(handled, help[1], &labels)?,
+            requests: families.counters(of_requests, help[2], method)?,
+            replies: families.counters(of_replies, help[3], method)?,
+            seconds: families.histograms(&seconds, help[4], method, CALL_SECONDS)?,
         })
     }
 
