@@ -25,6 +25,7 @@ mod untrusted;
 
 #[cfg(feature = "cli")]
 pub use error::LoggingError;
+pub(crate) use grpc_method::CODES;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use init::levels;
 #[cfg(feature = "cli")]
@@ -33,7 +34,6 @@ pub use init::{Guard, init};
 pub use log_file::LogFile;
 #[cfg(feature = "cli")]
 pub use log_format::{Format, LogLayer};
-pub(crate) use grpc_method::CODES;
 pub use logging::{Appenders, Logging};
 pub(crate) use rfc3339::{from_rfc3339, to_rfc3339};
 pub use untrusted::{Untrusted, UntrustedReason};
