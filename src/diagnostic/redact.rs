@@ -108,19 +108,17 @@ pub fn misleads(c: char) -> bool {
 /// Finds the parts of a line of a properties file that may belong to a private key. The setting's
 /// name and its value are two texts: a key in the value does not hide words of the name.
 pub(super) fn hidden_in_line(line: &str, public: &Public) -> Vec<Range<usize>> {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']');
-    let value = line.trim_start().trim_start_matches(is_name);
-    let (name, value) = line.split_at(line.len().saturating_sub(value.len()));
+    let rest = line
+        .trim_start()
+        .trim_start_matches(|c: char| c.is_ascii_alphanumeric() || ".-_[]".contains(c));
+    let (name, value) = line.split_at(line.len().saturating_sub(rest.len()));
     // A key, even one with a dot too many, is not a name.
     if name.matches('.').count() < 2 {
         return hidden(line, public);
     }
     let mut found = hidden(name, public);
-    found.extend(
-        hidden(value, public)
-            .iter()
-            .map(|at| shifted(at, name.len())),
-    );
+    let in_value = hidden(value, public);
+    found.extend(in_value.iter().map(|at| shifted(at, name.len())));
     found
 }
 
@@ -129,9 +127,9 @@ fn hidden(text: &str, public: &Public) -> Vec<Range<usize>> {
     let runs: Vec<_> = runs(text, is_base64)
         .filter(|run| !public.has(part(text, run)))
         .collect();
-    let is_key = |run: &Range<usize>| run.len() >= LONG_RUN && !is_path(part(text, run));
+    let mut long = runs.iter().filter(|run| run.len() >= LONG_RUN);
     let mut found = d_members(text);
-    if has_mark(text) || runs.iter().any(is_key) {
+    if has_mark(text) || long.any(|run| !is_path(part(text, run))) {
         for run in &runs {
             let segments =
                 self::runs(part(text, run), |c| c != '/').map(|at| shifted(&at, run.start));
@@ -200,9 +198,12 @@ fn is_wordy(text: &str) -> bool {
 
 /// Returns `true` for words of one case without a digit, such as `check-connected`.
 fn is_plain(text: &str) -> bool {
-    let lower = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
-    let upper = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
-    is_wordy(text) && (text.bytes().all(lower) || text.bytes().all(upper))
+    let mut bytes = text.bytes();
+    let is_lower = bytes.all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let is_upper = text
+        .bytes()
+        .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    is_wordy(text) && (is_lower || is_upper)
 }
 
 /// Returns `true` for words such as `serverPort`, each of three or more letters.
@@ -219,12 +220,12 @@ fn is_camel_case(text: &str) -> bool {
 
 /// Finds the parts of tokens: three long runs with a dot between them.
 fn tokens(text: &str, runs: &[Range<usize>]) -> Vec<Range<usize>> {
-    let is_joined = |a: &Range<usize>, b: &Range<usize>| part(text, &(a.end..b.start)) == ".";
     let mut found = Vec::new();
     for parts in runs.windows(3) {
         let are_long = parts.iter().all(|run| run.len() >= TOKEN_PART);
         let are_words = parts.iter().all(|run| is_path(part(text, run)));
-        if are_long && !are_words && parts.is_sorted_by(is_joined) {
+        let are_joined = parts.is_sorted_by(|a, b| part(text, &(a.end..b.start)) == ".");
+        if are_long && !are_words && are_joined {
             found.extend(parts.iter().cloned());
         }
     }
@@ -233,27 +234,28 @@ fn tokens(text: &str, runs: &[Range<usize>]) -> Vec<Range<usize>> {
 
 /// Finds the values of members named `d`, also where quotes are missing or escaped.
 fn d_members(text: &str) -> Vec<Range<usize>> {
-    let is_filler = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\');
-    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '/');
     let mut found = Vec::new();
     for (at, name) in text.match_indices('d') {
         let (before, member) = text.split_at(at);
         let after = member.strip_prefix(name).unwrap_or_default();
-        let Some(value) = after.trim_start_matches(is_filler).strip_prefix(':') else {
+        let is_name = before.ends_with(|c: char| !is_base64(c) && !c.is_alphanumeric() && c != '.');
+        let Some(assigned) = after.trim_start_matches(is_filler).strip_prefix(':') else {
             continue;
         };
-        if before.is_empty() || before.ends_with(is_word) {
-            continue;
-        }
-        let value = value.trim_start_matches(is_filler);
+        let value = assigned.trim_start_matches(is_filler);
         let rest = value.trim_start_matches(|c| is_base64(c) || c == '=');
         let start = text.len().saturating_sub(value.len());
         let end = text.len().saturating_sub(rest.len());
-        if start < end {
+        if is_name && start < end {
             found.push(start..end);
         }
     }
     found
+}
+
+/// Returns `true` for what may stand around a name or before a value.
+fn is_filler(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '"' | '\'' | '\\')
 }
 
 fn label(characters: usize) -> String {
@@ -270,8 +272,8 @@ pub(super) fn pieces(text: &str, hidden: &[Range<usize>]) -> Vec<(char, usize)> 
         shown.extend(open.map(|(place, character)| (character, place.saturating_add(at))));
         let secret = part(text, &(start..range.end.max(start)));
         if !secret.is_empty() {
-            let label = label(secret.chars().count());
-            shown.extend(label.chars().map(|character| (character, start)));
+            let instead = label(secret.chars().count());
+            shown.extend(instead.chars().map(|character| (character, start)));
         }
         at = start.max(range.end);
     }

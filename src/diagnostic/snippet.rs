@@ -84,8 +84,8 @@ fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>
     if to < pieces.len() {
         text.push('…');
     }
-    let place = |at: usize| at.min(to).saturating_sub(from).saturating_add(lead);
-    (text, place(first)..place(last))
+    let [start, end] = [first, last].map(|at| at.min(to).saturating_sub(from).saturating_add(lead));
+    (text, start..end)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use crate::token::{Reason, Refusal};
 /// What a method asks of its caller.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
-    everyone: bool,
+    pub(super) everyone: bool,
     role: Option<Role>,
-    own_module: bool,
+    pub(super) own_module: bool,
 }
 
 impl Rule {
@@ -47,14 +47,6 @@ impl Rule {
             own_module: true,
             ..self
         }
-    }
-
-    pub(super) fn admits_everyone(&self) -> bool {
-        self.everyone
-    }
-
-    pub(super) fn admits_own_module(&self) -> bool {
-        self.own_module
     }
 
     pub(super) fn check(&self, identity: &ServiceIdentity) -> Result<(), Refusal> {

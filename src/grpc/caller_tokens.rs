@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use http::Response;
 use http::header::HeaderValue;
 
+use crate::clock::Clock;
 use crate::identity::DeploymentName;
 use crate::token::{IssueError, IssuedToken, TokenIssuer};
 use crate::trust::{Deployment, KeySet, OwnDeployment};
@@ -74,12 +74,9 @@ impl CallerTokens {
         &self.skews
     }
 
-    /// Notes the time of the callee that the `answer` to a call with `token` may carry.
-    pub(super) fn note_time<R>(&self, token: &CallerToken, answer: &Response<R>) {
-        if let Some(callee) = &token.callee {
-            let clock = self.issuer.clock().as_ref();
-            self.skews.note_answer(callee.name.as_str(), answer, clock);
-        }
+    /// Returns the clock by which the tokens are timed.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        self.issuer.clock().as_ref()
     }
 
     /// Returns a token for the next call.

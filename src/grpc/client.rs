@@ -208,7 +208,10 @@ where
         metadata::drop_foreign_details(response.headers_mut());
         let attached = this.attached.take();
         if let Some(Attached { tokens, token, .. }) = &attached {
-            tokens.note_time(token, &response);
+            if let Some(callee) = &token.callee {
+                let skews = tokens.skews();
+                skews.note_answer(callee.name.as_str(), &response, tokens.clock());
+            }
             response.extensions_mut().insert(CallToken {
                 renewed_at: token.token.renewed_at(),
                 expires_at: token.token.expires_at(),

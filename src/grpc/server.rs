@@ -136,7 +136,7 @@ impl Gate {
     fn decide(&self, head: &Parts) -> Result<Option<VerifiedToken>, Refused> {
         let path = metadata::path(&head.uri);
         let rule = self.rules.find(path);
-        if rule.is_some_and(super::Rule::admits_everyone) {
+        if rule.is_some_and(|rule| rule.everyone) {
             return Ok(None);
         }
         let address = peer::address_in(&head.extensions);
@@ -145,7 +145,7 @@ impl Gate {
         if optional && rule.is_some() && !head.headers.contains_key(AUTHORIZATION) {
             return Ok(None);
         }
-        let own_module = loopback && rule.is_some_and(super::Rule::admits_own_module);
+        let own_module = loopback && rule.is_some_and(|rule| rule.own_module);
         let accept = if own_module {
             Accept::PeersAndOwnModule
         } else {

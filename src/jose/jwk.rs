@@ -67,7 +67,9 @@ impl PublicJwk {
     fn read(text: &Text<'_>) -> Result<Self, JwkProblem> {
         let mut members = text.members()?;
         if let Some(private) = members.remove("d") {
-            wipe(private);
+            if let Value::String(d) = private {
+                drop(Zeroizing::new(d));
+            }
             return Err(JwkProblem::PrivatePart);
         }
         common(&members, "verify", text)
@@ -288,12 +290,6 @@ fn decode(member: &'static str, text: &str) -> Result<Vec<u8>, JwkProblem> {
         };
         JwkProblem::Encoding { member, why }
     })
-}
-
-fn wipe(value: Value) {
-    if let Value::String(text) = value {
-        drop(Zeroizing::new(text));
-    }
 }
 
 /// How a JWK is laid out: what stands before its members, between them, after a name, and at the

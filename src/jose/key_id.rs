@@ -1,7 +1,6 @@
 //! The text that selects a key.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::error::KeyIdError;
@@ -46,14 +45,6 @@ impl KeyId {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl FromStr for KeyId {
-    type Err = KeyIdError;
-
-    fn from_str(text: &str) -> Result<Self, KeyIdError> {
-        Self::new(text)
     }
 }
 

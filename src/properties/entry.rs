@@ -82,9 +82,6 @@ impl Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("key_span", &self.key_span)
-            .field("value_span", &self.value_span)
-            .finish_non_exhaustive()
+        f.debug_tuple("Entry").field(&self.key_span).finish()
     }
 }

@@ -77,9 +77,7 @@ impl Sourced {
 
 impl fmt::Debug for Sourced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sourced")
-            .field("origin", &self.origin)
-            .finish_non_exhaustive()
+        f.debug_tuple("Sourced").field(&self.origin).finish()
     }
 }
 
@@ -112,7 +110,7 @@ pub type Layer = Vec<(Path, Content)>;
 ///
 /// The tree holds the numbers of the contents. A text may be a private key, which the `config`
 /// crate would print in errors and not wipe.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Layered {
     contents: Vec<(Path, Content)>,
     tree: Value,
@@ -199,14 +197,6 @@ fn place<'a>(tree: &'a mut Value, path: &[Cow<'static, str>]) -> Option<&'a mut 
         place = table.get_mut(segment.as_ref())?;
     }
     Some(place)
-}
-
-impl fmt::Debug for Layered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Layered")
-            .field("contents", &self.contents)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Lets other threads run after every 64th step of a long loop.

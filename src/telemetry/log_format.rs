@@ -64,10 +64,7 @@ impl LogLayer {
 
 impl fmt::Debug for LogLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let formats: Vec<_> = self.outputs.iter().map(|(format, _)| format).collect();
-        f.debug_struct("LogLayer")
-            .field("outputs", &formats)
-            .finish_non_exhaustive()
+        f.debug_struct("LogLayer").finish_non_exhaustive()
     }
 }
 
@@ -116,7 +113,12 @@ impl Record {
         line.push_some("correlationId", self.correlation.as_deref());
         line.push_some("eventId", self.event_id.as_deref());
         for (name, value) in &self.members {
-            line.push_own(name, value);
+            // A name that is taken or reserved.
+            let mut free = (*name).to_owned();
+            while RESERVED.contains(&&*free) || line.names.contains(&free) {
+                free.push('_');
+            }
+            line.push(&free, value.clone());
         }
         line.push("application", "oneApplication");
         line.finish()
@@ -248,15 +250,6 @@ impl Members {
         if let Some(text) = text {
             self.push(name, text);
         }
-    }
-
-    /// Adds a member of the event; `_` is appended to a name that is taken or reserved.
-    fn push_own(&mut self, name: &str, value: &Value) {
-        let mut free = name.to_owned();
-        while RESERVED.contains(&&*free) || self.names.contains(&free) {
-            free.push('_');
-        }
-        self.push(&free, value.clone());
     }
 
     fn finish(mut self) -> String {

@@ -61,8 +61,6 @@ impl Default for VerifiedCache {
 
 impl fmt::Debug for VerifiedCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifiedCache")
-            .field("tokens", &self.0.len())
-            .finish()
+        f.debug_tuple("VerifiedCache").field(&self.0.len()).finish()
     }
 }

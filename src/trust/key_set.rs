@@ -42,7 +42,7 @@ impl KeySet {
         deployments: Vec<Deployment>,
         own: impl Into<Arc<OwnDeployment>>,
     ) -> Result<Self, TrustError> {
-        let own = own.into();
+        let module = own.into();
         let mut names: HashMap<String, DeploymentName> = HashMap::new();
         let mut owners: HashMap<VerifyingKey, DeploymentName> = HashMap::new();
         let mut by_key_id = HashMap::new();
@@ -55,7 +55,7 @@ impl KeySet {
                 });
             }
             for (key_at, key) in deployment.keys.iter().enumerate() {
-                if is_own(&own, key) {
+                if is_own(&module, key) {
                     return Err(TrustError::OwnKey(second.clone()));
                 }
                 if let Some(first) = owners.insert(key.key.clone(), second.clone()) {
@@ -77,7 +77,7 @@ impl KeySet {
             }
         }
         Ok(Self {
-            own,
+            own: module,
             by_name: (0..)
                 .zip(&deployments)
                 .map(|(at, d)| (Box::from(d.name.as_str()), at))

@@ -48,8 +48,8 @@ impl TrustStore {
     ///
     /// A deployment that is the same as before keeps its `Arc`, and so does the module itself.
     pub fn replace(&self, keys: KeySet) {
-        let keys = keys.continuing(&self.current());
-        self.keys.store(Arc::new(keys));
+        let next = keys.continuing(&self.current());
+        self.keys.store(Arc::new(next));
         self.changes.send_replace(());
     }
 

@@ -54,7 +54,14 @@ pub(super) async fn may_take(
     }
     match left(rotation) {
         _ if arguments.now => return Ok(()),
-        Some(left) if !waits => return Err(too_early(left)),
+        Some(left) if !waits => {
+            let seconds = left.as_secs();
+            let message =
+                format!("tokens that the old key signed may be accepted for {seconds} s more");
+            return Err(Refused::new(Kind::Conflict, message).with_help(
+                "wait, or revoke the old key at once with `--now`: its callers are refused",
+            ));
+        }
         _ => {}
     }
     if waits && !arguments.offline {
@@ -67,7 +74,11 @@ pub(super) async fn may_take(
         }) = live::own_in_force(rotation, &kind).await
     {
         if !patience.again().await {
-            return Err(still_old(&why));
+            let message = format!("the running module still signs with its old key: {why}");
+            return Err(Refused::new(Kind::Conflict, message).with_help(
+                "wait for its reload, or see its log for `configReloadFailed`; it does not follow \
+                 the file if a variable overrides `generator.key`: start it without that variable",
+            ));
         }
     }
     let mut is_first = true;
@@ -83,23 +94,6 @@ pub(super) async fn may_take(
         tokio::time::sleep(left.min(Duration::from_secs(1))).await;
     }
     Ok(())
-}
-
-/// The running module still signs with the old key, for the reason `why`.
-fn still_old(why: &str) -> Refused {
-    let message = format!("the running module still signs with its old key: {why}");
-    Refused::new(Kind::Conflict, message).with_help(
-        "wait for its reload, or see its log for `configReloadFailed`; it does not \
-         follow the file if a variable overrides `generator.key`: start it without that variable",
-    )
-}
-
-/// Tokens of the old key may be accepted for as long as `left`.
-fn too_early(left: Duration) -> Refused {
-    let seconds = left.as_secs();
-    let message = format!("tokens that the old key signed may be accepted for {seconds} s more");
-    Refused::new(Kind::Conflict, message)
-        .with_help("wait, or revoke the old key at once with `--now`: its callers are refused")
 }
 
 /// Carries `plan` out once no other process writes there.

@@ -42,15 +42,6 @@ impl Link {
         self.fault.store(Some(Arc::new(failure)));
         error
     }
-
-    fn spend(&self, bytes: usize) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
-        // The closure never declines, so there is no other outcome.
-        let _ = self
-            .readable
-            .fetch_update(set, get, |left| Some(left.saturating_sub(bytes)));
-    }
 }
 
 /// TCP, or TLS over it.
@@ -143,8 +134,11 @@ impl AsyncRead for Transport {
         }
         let before = buffer.filled().len();
         ready!(self.read(cx, buffer))?;
-        self.link
-            .spend(buffer.filled().len().saturating_sub(before));
+        let read = u64::try_from(buffer.filled().len().saturating_sub(before)).unwrap_or(u64::MAX);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        let readable = &self.link.readable;
+        // The closure never declines, so there is no other outcome.
+        let _ = readable.fetch_update(set, get, |left| Some(left.saturating_sub(read)));
         Poll::Ready(Ok(()))
     }
 }
