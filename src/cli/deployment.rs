@@ -191,8 +191,7 @@ fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> An
     console.findings(findings.filter(|found| found.severity() == Severity::Warning));
     let text = format!("{heading}{shown}{}", how.ending(change.is_empty()));
     let report = json!({ "written": written, "files": files_in_json(&change.files) });
-    console.reply(text.trim_start_matches('\n'), &report)?;
-    Ok(Exit::Done)
+    console.reply(text.trim_start_matches('\n'), &report)
 }
 
 fn list(file: &SettingsFile, console: &Console) -> Answer {

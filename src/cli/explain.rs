@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
             // A registration may be refused for other reasons, and its line says what to do.
             None if rejection.is_of_registration() => {
                 let seen = json!({ "seen": seen_in_json(&rejection) });
-                console.reply(seen_in_words(&rejection), &seen)?;
+                console.reply(seen_in_words(&rejection), &seen)
             }
             None => Err(no_reason(&rejection)),
         };
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     }
 }
 
-fn explain_code(code: Code, console: &Console) -> Result<(), Failure> {
+fn explain_code(code: Code, console: &Console) -> Answer {
     let members = json!({
         "code": code.as_str(),
         "severity": code.severity().as_str(),

@@ -180,7 +180,7 @@ impl Encoded {
         Self { bytes, privacy }
     }
 
-    fn write(&self, path: &Path, force: bool, console: &Console) -> Result<(), Failure> {
+    fn write(&self, path: &Path, force: bool, console: &Console) -> Answer {
         write(path, &self.bytes, self.privacy, force)?;
         let what = match self.privacy {
             Privacy::Public => "public",
