@@ -77,10 +77,8 @@ fn cut(pieces: &[(char, usize)], marked: &Range<usize>) -> (String, Range<usize>
     }
     let lead = usize::from(from > 0);
     let shown = pieces.get(from..to).unwrap_or_default();
-    text.extend(shown.iter().map(|(character, _)| match character {
-        character if misleads(*character) => '·',
-        character => *character,
-    }));
+    let characters = shown.iter().map(|(character, _)| *character);
+    text.extend(characters.map(|c| if misleads(c) { '·' } else { c }));
     if to < pieces.len() {
         text.push('…');
     }
