@@ -1,4 +1,4 @@
-//! Your own service behind countersign: nobody reaches a handler without a verified identity.
+//! Your own service behind countersign: no call reaches a handler without a verified identity.
 //!
 //! Pair two homes, start this, then call it with `examples/client.rs`:
 //!

@@ -102,12 +102,12 @@ mod tests {
     #[test]
     fn age_is_told_in_its_largest_unit() {
         let then = SystemTime::UNIX_EPOCH;
-        let told = |seconds| {
+        let reported = |seconds| {
             let age = Age::between(then, then + Duration::from_secs(seconds));
             age.unwrap().to_string()
         };
 
-        let all = [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 90 * 86_400].map(told);
+        let all = [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 90 * 86_400].map(reported);
 
         let expected = [
             "0 s", "59 s", "1 min", "59 min", "1 h", "23 h", "1 d", "90 d",

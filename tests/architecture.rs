@@ -69,21 +69,21 @@ const CYCLES: &[&[&str]] = &[];
 /// Words that plain English has shorter or clearer ones for, with the most occurrences: the aim
 /// is 0.
 const WORDS: &[(&str, usize)] = &[
-    ("whoever", 4),
+    ("whoever", 0),
     ("whom", 0),
-    ("nobody", 6),
-    ("somebody", 1),
+    ("nobody", 0),
+    ("somebody", 0),
     ("everybody", 0),
-    ("mend\\w*", 12),
+    ("mend\\w*", 0),
     ("anew", 0),
     ("heed\\w*", 0),
     ("hindrance", 0),
     ("farewell", 0),
-    ("told", 84),
-    ("tells", 3),
+    ("told", 0),
+    ("tells", 0),
     ("held against", 0),
-    ("tells whether", 1),
-    ("is none", 6),
+    ("tells whether", 0),
+    ("is none", 0),
     ("in force", 0),
 ];
 

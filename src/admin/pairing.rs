@@ -76,9 +76,9 @@ pub struct Side {
 
 /// Plans the pairing of one or two modules whose files are here. Nothing is written.
 ///
-/// One module gets its own settings: its key and its name. With `theirs`, the other machine's block, it
-/// also trusts another module, or another key of a module that it trusts. A module that has a key
-/// keeps it. An existing private key, name, or trusted key is never replaced.
+/// One module gets its own settings: its key and its name. With `theirs`, the other machine's
+/// block, it also trusts another module, or another key of a module that it trusts. A module that
+/// has a key keeps it. An existing private key, name, or trusted key is never replaced.
 ///
 /// # Errors
 ///

@@ -320,7 +320,7 @@ mod tests {
         for text in [
             "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPE_DEV_SECURITY_JWT_KEYS_KEY1_FINGERPRINT",
             "ataccama.one.dpm.registry.check-disconnected-interval-multiplier",
-            "/home/somebody/projects/countersign/checkout/dpe/etc/application.properties",
+            "/home/someone/projects/countersign/checkout/dpe/etc/application.properties",
             "/srv/deployments/2024/countersign-integration-tests/dpm-dev1/etc",
             "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM",
             "73d1f349-d2a5-40c1-b017-c292f8f0bd05",

@@ -134,7 +134,7 @@ mod tests {
     }
 
     /// What is logged after each of `clocks` was seen.
-    fn told(clocks: &[u64], leeway: Duration) -> Vec<usize> {
+    fn reported(clocks: &[u64], leeway: Duration) -> Vec<usize> {
         let skews = ClockSkews::new(Arc::new(Metrics::new("dpe", []).unwrap()));
         let (dispatch, lines) = capture::subscriber(Format::Json, Arc::new(SystemClock));
         let see = |clock: &u64| {
@@ -149,14 +149,14 @@ mod tests {
         // In step, near the limit, past it twice, near it again, in step twice; then behind.
         let clocks = [100, 115, 117, 120, 114, 100, 100, 80, 99];
 
-        assert_eq!(told(&clocks, LEEWAY), [0, 0, 1, 0, 0, 1, 0, 1, 1]);
+        assert_eq!(reported(&clocks, LEEWAY), [0, 0, 1, 0, 0, 1, 0, 1, 1]);
     }
 
     #[test]
     fn second_in_which_a_proof_is_signed_is_no_skew_however_small_the_leeway() {
         for leeway in [0, 1, 2] {
-            assert_eq!(told(&[99, 100, 99], Duration::from_secs(leeway)), [0; 3]);
-            assert_eq!(told(&[103, 100], Duration::from_secs(leeway)), [1, 1]);
+            assert_eq!(reported(&[99, 100, 99], Duration::from_secs(leeway)), [0; 3]);
+            assert_eq!(reported(&[103, 100], Duration::from_secs(leeway)), [1, 1]);
         }
     }
 

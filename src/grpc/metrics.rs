@@ -28,8 +28,8 @@ use super::{MethodRules, metadata};
 
 /// Counts the calls of a server, as go-grpc-prometheus does; see [`Module::metrics_layer`].
 ///
-/// Put it before every other layer: what those refuse counts, too. A call that nobody answers any
-/// more, since the caller left or the time was over, ends as `Canceled`. A method without a rule
+/// Put it before every other layer: what those refuse counts, too. A call whose caller left
+/// or whose time is over ends as `Canceled`. A method without a rule
 /// counts as `other`, so that no caller can make up series.
 ///
 /// [`Module::metrics_layer`]: super::Module::metrics_layer
@@ -45,9 +45,9 @@ struct Methods {
 }
 
 impl MetricsLayer {
-    /// Counts in `metrics` the methods of `rules`, of which `descriptors` and those of this crate
-    /// tell whether they stream: each is an encoded `FileDescriptorSet`; one that is none is passed
-    /// over. Of a rule for a whole service, only the methods described can be told apart.
+    /// Counts in `metrics` the methods of `rules`. The descriptors of this crate and `descriptors`
+    /// say which methods stream: each is an encoded `FileDescriptorSet`; invalid ones are ignored.
+    /// Of a rule for a whole service, only the methods described have series of their own.
     pub(super) fn new(metrics: &Metrics, rules: &MethodRules, descriptors: &[&[u8]]) -> Self {
         let mut by_path = HashMap::new();
         for set in OWN_DESCRIPTORS.iter().chain(descriptors) {

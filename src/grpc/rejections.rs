@@ -166,9 +166,9 @@ mod tests {
             rejections.admit(false, &WRONG_KEY, now)
         };
 
-        let told: Vec<_> = (0..=130).step_by(5).filter_map(at).collect();
+        let reported: Vec<_> = (0..=130).step_by(5).filter_map(at).collect();
 
-        assert_eq!(told, [0, 11, 11]);
+        assert_eq!(reported, [0, 11, 11]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// Prints as in the seed's log line:
 /// `ServiceIdentity(module=dpe, id=dpe-dev, roles=[IMPERSONATION])`.
 ///
-/// Outside of this crate nobody makes one, not even with all that it is made of:
+/// Code outside of this crate cannot make one, not even from its parts:
 ///
 /// ```compile_fail,E0624
 /// # use countersign::identity::{ModuleType, Role, Roles, ServiceIdentity};

@@ -1,5 +1,5 @@
 mod revocations;
-mod told;
+mod logged;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ impl World {
         self.module.trust().load()
     }
 
-    /// Tells whether a token of `key` could be accepted.
+    /// Returns `true` if a token of `key` could be accepted.
     fn accepts(&self, key: &SigningKey) -> bool {
         let trust = self.trust();
         let found = trust.find(kid(key).as_str());
@@ -164,7 +164,7 @@ fn everything_that_decides_trust_changes_at_once_and_is_named() {
     assert_eq!(now.own().accepted, [old.fingerprint()]);
     assert!(world.accepts(&comes) && !world.accepts(&gone) && !world.accepts(&stays));
     assert!(world.addresses.rules_of("stays").allow_low_ports);
-    // Whoever took the old set still has it whole.
+    // A holder of the old set still has it whole.
     assert!(trust.find(kid(&gone).as_str()).is_some());
 }
 
@@ -246,27 +246,27 @@ fn keys_are_told_by_what_became_of_them() {
     let mut world = World::new(&(own.clone() + &deployment("dpe-dev", "dpe", &first)));
     let (first_id, second_id) = (kid(&first), kid(&second));
 
-    let mut told = |text: String| world.applied(text).changes;
+    let mut reported = |text: String| world.applied(text).changes;
 
     assert_eq!(
-        told(two("is-revoked=true")),
+        reported(two("is-revoked=true")),
         [format!(
             "key `next` {second_id} of dpe-dev added as revoked"
         )]
     );
     assert_eq!(
-        told(two("is-revoked=false")),
+        reported(two("is-revoked=false")),
         [format!(
             "key `next` {second_id} of dpe-dev no longer revoked"
         )]
     );
     let renamed = two("is-revoked=false").replace("jwt-keys.next", "jwt-keys.key2");
     assert_eq!(
-        told(renamed),
+        reported(renamed),
         [format!("key `key2` {second_id} of dpe-dev renamed")]
     );
     let only = own.clone() + &deployment("dpe-dev", "dpe", &second);
-    let gone = told(only);
+    let gone = reported(only);
     assert!(
         gone.contains(&format!("key `key` {first_id} of dpe-dev removed")),
         "{gone:?}"
@@ -296,8 +296,8 @@ fn file_with_an_error_changes_nothing_and_is_news_once() {
     assert!(!asked.is_news);
     assert!(Arc::ptr_eq(&before, &world.trust()));
 
-    let mended = world.applied(&text);
-    assert!(mended.changes.is_empty(), "{mended:?}");
+    let repaired = world.applied(&text);
+    assert!(repaired.changes.is_empty(), "{repaired:?}");
     assert!(world.failed(&bad).is_news);
 }
 

@@ -37,15 +37,15 @@ mod tests {
     fn files_that_never_settle_are_told_once_and_again_after_they_did() {
         let mut unsettled = Unsettled::default();
         let start = Instant::now();
-        let mut told = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
+        let mut reported = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
 
-        let first: Vec<_> = [0.0, 2.5, 4.9, 5.0, 5.1, 60.0].map(&mut told).to_vec();
+        let first: Vec<_> = [0.0, 2.5, 4.9, 5.0, 5.1, 60.0].map(&mut reported).to_vec();
         assert_eq!(first, [false, false, false, true, false, false]);
         assert!(unsettled.end());
         assert!(!unsettled.end());
 
-        let mut told = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
-        assert_eq!([61.0, 65.9, 66.0].map(&mut told), [false, false, true]);
+        let mut reported = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
+        assert_eq!([61.0, 65.9, 66.0].map(&mut reported), [false, false, true]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ const ABORT: &str = "discard it and start again: `countersign rotate abort`";
 struct Fault(Code, String, &'static str);
 
 /// Reads the private key in the setting `name`, and reports what is wrong or unusual with it;
-/// `None` if there is none.
+/// `None` if the setting is absent or its key cannot be used.
 pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
     let at = reader.raw(name, &[])?.clone();
     let text = Zeroizing::new(at.text().trim().to_owned());

@@ -24,14 +24,14 @@ fn both(change: impl Fn(&mut [String; 2], &[String; 2])) -> Vec<(String, Row, St
     let [dpm, dpe] = &texts;
     let files = [folder.write("dpm", dpm), folder.write("dpe", dpe)];
     let report = check(&files, &[]).unwrap();
-    let told = |finding: &Finding| {
+    let reported = |finding: &Finding| {
         let file = match finding.origin() {
             Origin::File { path, .. } => path.file_name().unwrap().to_str().unwrap().to_owned(),
             other => other.to_string(),
         };
         (file, row(finding), finding.to_string())
     };
-    report.findings.iter().map(told).collect()
+    report.findings.iter().map(reported).collect()
 }
 
 #[track_caller]
@@ -81,12 +81,12 @@ fn cs0405_tls_on_one_side_only() {
         *dpe = dpe.replace(&pin("dpm-dev", dpm_pin), "");
     });
 
-    let told = "connection `dpm` of";
+    let reported = "connection `dpm` of";
     let row = (Code::Cs0405, Error, 8, 34);
     assert!(
         found
             .iter()
-            .any(|(file, at, text)| file == "dpm" && *at == row && text.contains(told)),
+            .any(|(file, at, text)| file == "dpm" && *at == row && text.contains(reported)),
         "{found:#?}"
     );
 }

@@ -22,25 +22,25 @@ fn private_jwk() -> String {
 
 /// Everything that `check` says, in text or JSON.
 #[expect(clippy::use_debug, reason = "that form must not show a key either")]
-fn told(line: &str) -> String {
+fn reported(line: &str) -> String {
     let text = FileText::from_bytes(line.as_bytes()).unwrap();
     let report = check_texts(&[(Path::new("a").to_owned(), text)], &[], &[]).unwrap();
-    let mut told = String::new();
+    let mut reported = String::new();
     for found in &report.findings {
-        writeln!(told, "{found} {found:?}").unwrap();
+        writeln!(reported, "{found} {found:?}").unwrap();
     }
     for ignored in &report.ignored {
-        writeln!(told, "{ignored:?}").unwrap();
+        writeln!(reported, "{ignored:?}").unwrap();
     }
-    told
+    reported
 }
 
 #[track_caller]
-fn assert_no_part(told: &str, secret: &str, line: &str) {
+fn assert_no_part(reported: &str, secret: &str, line: &str) {
     let characters: Vec<_> = secret.chars().collect();
     for part in characters.windows(12) {
         let part: String = part.iter().collect();
-        assert!(!told.contains(&part), "`{part}` of `{line}` in:\n{told}");
+        assert!(!reported.contains(&part), "`{part}` of `{line}` in:\n{reported}");
     }
 }
 
@@ -90,7 +90,7 @@ fn no_edit_of_a_character_shows_a_private_key_in_content() {
     for edited in edits(&private_jwk(), &meaning) {
         let line = format!("{setting}={edited}");
 
-        assert_no_part(&told(&line), PRIVATE, &line);
+        assert_no_part(&reported(&line), PRIVATE, &line);
     }
 }
 
@@ -102,7 +102,7 @@ fn no_edit_of_a_character_shows_a_private_key_in_another_setting() {
         for edited in edits(&jwk, &['"', '\n']).iter().skip(n % 3).step_by(3) {
             let line = format!("{setting}={edited}");
 
-            assert_no_part(&told(&line), PRIVATE, &line);
+            assert_no_part(&reported(&line), PRIVATE, &line);
         }
     }
 }
@@ -122,11 +122,11 @@ fn no_cut_or_edit_of_the_base64_shows_a_private_key() {
         });
         for value in cut {
             let line = format!("{setting}={value}");
-            let told = told(&line);
+            let reported = reported(&line);
 
             for start in 0..base64.len() - 20 {
                 let part = base64.get(start..start + 20).unwrap();
-                assert!(!told.contains(part), "`{part}` of `{line}` in:\n{told}");
+                assert!(!reported.contains(part), "`{part}` of `{line}` in:\n{reported}");
             }
         }
     }
@@ -172,11 +172,11 @@ fn no_spelling_of_a_private_key_is_shown_in_any_setting() {
     for setting in settings() {
         for spelling in &spellings {
             let line = format!("{setting}={spelling}");
-            let told = told(&line);
+            let reported = reported(&line);
 
-            assert_no_part(&told, PRIVATE, &line);
-            assert_no_part(&told, &PRIVATE.replace('-', "+").replace('_', "/"), &line);
-            assert_no_part(&told, &hex, &line);
+            assert_no_part(&reported, PRIVATE, &line);
+            assert_no_part(&reported, &PRIVATE.replace('-', "+").replace('_', "/"), &line);
+            assert_no_part(&reported, &hex, &line);
         }
     }
 }
@@ -186,10 +186,10 @@ fn what_is_public_of_a_key_with_a_typo_is_shown() {
     let key = key();
     let content = content(&key).replacen("{\"kty", "{kty", 1);
     let line = format!("{D}.d.security.jwt-keys.k.content={content}");
-    let told = told(&line);
+    let reported = reported(&line);
 
     let public = key.verifying_key();
     for text in [public.x(), public.y(), key.fingerprint().to_string()] {
-        assert!(told.contains(&text), "{text} not in {told}");
+        assert!(reported.contains(&text), "{text} not in {reported}");
     }
 }

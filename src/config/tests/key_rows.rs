@@ -367,7 +367,7 @@ fn content_of_accepted_shapes_has_no_error() {
     }
 }
 
-/// The key at `-y` is another one; only the fingerprint tells, so its name is noted.
+/// The key at `-y` is another one; only the fingerprint shows it, so its name is noted.
 #[test]
 fn mirrored_point_under_the_old_fingerprint_is_noted() {
     let peer = key();

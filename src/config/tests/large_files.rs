@@ -1,4 +1,4 @@
-//! Files of a size that nobody writes by hand.
+//! Files larger than any that is written by hand.
 
 use std::fmt::Write as _;
 

@@ -72,7 +72,7 @@ fn variable_overrides_the_list_of_the_file_and_an_option_both() {
     assert_eq!(port(&file, &[], &[(ACTIVE, "")]), 9);
     let named = format!("{}{ACTIVE}=${{STAGE}}\n", good());
     assert_eq!(port(&named, &[("STAGE", "prod")], &[]), 2);
-    // Whoever stands above the files stands above those of profiles, too.
+    // What overrides the files overrides those of profiles, too.
     assert_eq!(port(&file, &[("SERVER_PORT", "3")], &[]), 3);
     assert_eq!(port(&file, &[], &[("server.port", "4")]), 4);
 }
@@ -219,9 +219,9 @@ fn key_in_the_list_of_profiles_is_shown_neither_as_a_name_nor_in_a_path() {
 
         let report = check(&[folder.path().join(FILE)], &[]).unwrap();
 
-        let told: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
-        assert_eq!((told.len(), report.findings.errors()), (1, 0), "{told:?}");
-        assert!(!told.concat().contains("eyJrdHkiOiJFQyIs"), "{told:?}");
+        let reported: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+        assert_eq!((reported.len(), report.findings.errors()), (1, 0), "{reported:?}");
+        assert!(!reported.concat().contains("eyJrdHkiOiJFQyIs"), "{reported:?}");
     }
 }
 

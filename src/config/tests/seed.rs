@@ -49,8 +49,8 @@ fn second_block_of_the_seed_has_another_key_s_fingerprint() {
     assert_eq!(report.findings.errors(), 1, "{:?}", report.findings);
 }
 
-/// The faults mended as the findings say, the two blocks are good enough to look at.
-fn mended(folder: &Folder) -> [PathBuf; 2] {
+/// The faults repaired as the findings say, the two blocks are good enough to look at.
+fn repaired(folder: &Folder) -> [PathBuf; 2] {
     let read = |name| fs::read_to_string(data(name)).unwrap();
     let dpe = read("seed-dpe.properties")
         .replace("{kty\"", "{\"kty\"")
@@ -63,10 +63,10 @@ fn mended(folder: &Folder) -> [PathBuf; 2] {
 }
 
 #[test]
-fn mended_blocks_have_no_error_but_hold_published_keys() {
+fn repaired_blocks_have_no_error_but_hold_published_keys() {
     let folder = Folder::new();
 
-    let report = check(&mended(&folder), &[]).unwrap();
+    let report = check(&repaired(&folder), &[]).unwrap();
 
     assert_eq!(report.findings.errors(), 0, "{:?}", report.findings);
     let published = of(&report, Code::Cs0209);
@@ -77,7 +77,7 @@ fn mended_blocks_have_no_error_but_hold_published_keys() {
 #[test]
 fn published_keys_are_refused_as_live_ones() {
     let folder = Folder::new();
-    for file in mended(&folder) {
+    for file in repaired(&folder) {
         let text = own_line(&key()) + &fs::read_to_string(&file).unwrap();
         let error = load(&folder.write("live", text)).unwrap_err();
 

@@ -300,7 +300,7 @@ fn content_of_other_shapes_is_accepted() {
 
 #[test]
 fn a_mirrored_point_is_another_key() {
-    // p - y: on the curve, so only the fingerprint tells.
+    // p - y: on the curve, so only the fingerprint shows it.
     let y = decoded(Y);
     let p = decoded(P);
     let mut mirrored = [0_u8; 32];
@@ -419,17 +419,17 @@ fn faults_are_shown_where_a_person_would_point() {
 
 #[test]
 fn the_missing_quotes_of_the_guide_are_put_back() {
-    let mended = repair(SEED).unwrap();
+    let repaired = repair(SEED).unwrap();
 
     assert_eq!(
-        mended,
+        repaired,
         SEED.replacen("{kty", "{\"kty", 1)
             .replacen(",crv", ",\"crv", 1)
     );
     assert_eq!(crate::jose::missing_quotes(SEED), [1, 11]);
-    assert!(PublicJwk::parse(&mended).is_ok());
+    assert!(PublicJwk::parse(&repaired).is_ok());
     let one = SEED.replacen("{kty", "{\"kty", 1);
-    assert_eq!(repair(&one).as_ref(), Some(&mended));
+    assert_eq!(repair(&one).as_ref(), Some(&repaired));
     let unquoted = with("", "")
         .replace("\"kty\"", "kty")
         .replace("\"alg\"", "alg");
@@ -515,7 +515,7 @@ fn iat_of_a_private_key_is_when_it_was_made_and_is_written_last() {
     assert_eq!(made_at(r#","iat":1763769600"#), at(1_763_769_600.0));
     assert_eq!(made_at(r#","iat":1763769600.5"#), at(1_763_769_600.5));
     assert_eq!(made_at(r#","iat":0"#), at(0.0));
-    // Whoever wrote something else there had a reason, which is not ours.
+    // Text that is different there was written on purpose.
     for other in [
         "",
         r#","iat":"1763769600""#,

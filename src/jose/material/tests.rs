@@ -11,7 +11,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
 
 use super::*;
 
-/// Runs the machine's openssl; `None`, with a word, where there is none.
+/// Runs the machine's openssl; `None`, with a message, if it is not installed.
 #[expect(
     clippy::unwrap_in_result,
     reason = "only a missing openssl is an answer"

@@ -1,4 +1,4 @@
-//! What an operator is told of each rule.
+//! What an operator reads about each rule.
 
 use super::*;
 

@@ -209,7 +209,7 @@ fn costing_nothing(world: &World) -> Vec<(&'static str, String, Reason)> {
     ]
 }
 
-/// A flood of tokens that nobody trusts must cost the attacker more than us.
+/// A flood of untrusted tokens must cost the attacker more than the callee.
 #[test]
 fn only_a_well_formed_token_under_a_trusted_kid_costs_a_signature_check() {
     let world = World::new();

@@ -46,11 +46,11 @@ async fn files_that_are_written_without_pause_are_told_and_shown_until_they_stan
         tell(Looked::Unsettled);
         tell(Looked::Unsettled);
 
-        let told = lines.take();
-        assert_eq!(told.len(), 1, "{told:?}");
+        let reported = lines.take();
+        assert_eq!(reported.len(), 1, "{reported:?}");
         assert!(
-            told[0].contains("\"eventId\":\"configUnsettled\""),
-            "{told:?}"
+            reported[0].contains("\"eventId\":\"configUnsettled\""),
+            "{reported:?}"
         );
         let (up, detail) = shown();
         assert!(!up && detail.contains("without pause"), "{detail}");
