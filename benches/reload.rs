@@ -1,4 +1,4 @@
-//! What a reload costs, and whom it keeps waiting.
+//! What a reload costs, and which calls it keeps waiting.
 //!
 //! `cargo bench --bench reload` prints criterion's figure for loading a file with 1,000 deployments,
 //! which is one thread's work, then the CPU time of a whole reload and the 99th percentile of calls

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn age_is_told_in_its_largest_unit() {
+    fn age_is_shown_in_its_largest_unit() {
         let then = SystemTime::UNIX_EPOCH;
         let reported = |seconds| {
             let age = Age::between(then, then + Duration::from_secs(seconds));

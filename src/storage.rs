@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn second_holder_is_told_the_first_ones_pid() {
+    fn second_holder_learns_the_first_ones_pid() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("storage");
         let first = Storage::lock(&folder).unwrap();

@@ -68,7 +68,7 @@ fn random_texts_are_read_as_java_reads_them() {
     let texts = (0..).map(text).filter(|text| seen.insert(text.clone()));
     let texts: Vec<String> = texts.take(TEXTS).collect();
     let Some(expected) = java(&texts) else {
-        // `eprintln` would be kept back from whoever runs a test that passes.
+        // `eprintln` would not be shown for a test that passes.
         writeln!(
             std::io::stderr(),
             "skipped: there is no `java` (11 or later) here"

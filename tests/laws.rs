@@ -318,7 +318,7 @@ proptest! {
     }
 
     #[test]
-    fn accepted_addresses_mean_the_same_to_everybody(host in hostname(), port in -1..70_000_i64) {
+    fn accepted_addresses_mean_the_same_to_everyone(host in hostname(), port in -1..70_000_i64) {
         law::address(&host, port);
     }
 

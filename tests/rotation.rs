@@ -1,5 +1,5 @@
 #![cfg(test)]
-//! A key changes under load, and nobody notices: real modules, real files, `countersign rotate run`.
+//! A key changes under load, and no call fails: real modules, real files, `countersign rotate run`.
 //! A program of its own, so that no other test takes the machine from it.
 
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ const MOST_OPEN: usize = 32;
 struct World {
     folder: TempDir,
     ports: [u16; 2],
-    /// Each with how many reloads it told of, and how many that failed.
+    /// Each with how many reloads it logged, and how many that failed.
     running: Vec<(Child, Arc<[AtomicU64; 2]>)>,
     /// What the modules trust besides each other.
     third: String,
@@ -114,11 +114,11 @@ impl World {
             world.running.push((child, Arc::clone(&reloads)));
             std::thread::spawn(move || {
                 for line in lines.map_while(Result::ok) {
-                    for (event, told) in [" configReloaded ", " configReloadFailed "]
+                    for (event, count) in [" configReloaded ", " configReloadFailed "]
                         .iter()
                         .zip(&*reloads)
                     {
-                        told.fetch_add(line.contains(event).into(), Ordering::SeqCst);
+                        count.fetch_add(line.contains(event).into(), Ordering::SeqCst);
                     }
                 }
             });
@@ -156,7 +156,7 @@ impl World {
     }
 }
 
-/// Writes a deployment that the modules trust and nobody runs.
+/// Writes a deployment that the modules trust and that does not run.
 fn third() -> String {
     let own = testing::own_deployment("mmm", "mmm-dev");
     let below = "ataccama.one.platform.deployments.mmm-dev";
@@ -263,11 +263,12 @@ async fn no_call_is_refused_while_either_side_changes_its_key() {
     }
     let (made, elapsed) = (made(), start.elapsed());
     let reloads = world.running.iter();
-    let reloads = reloads.map(|(_, told)| [&told[0], &told[1]].map(|n| n.load(Ordering::SeqCst)));
+    let reloads =
+        reloads.map(|(_, counts)| [&counts[0], &counts[1]].map(|n| n.load(Ordering::SeqCst)));
     let reloads: Vec<_> = reloads.collect();
     println!("{made} calls in {elapsed:?}, reloads and failed ones: {reloads:?}");
     // One every 100 ms was asked for; a machine that is too slow takes two for one.
-    let often = |told: &[u64; 2]| told[0] >= 100 && told[1] == 0;
+    let often = |counts: &[u64; 2]| counts[0] >= 100 && counts[1] == 0;
     assert!(reloads.iter().all(often), "{reloads:?}");
     assert_eq!(*calls.refused.lock().unwrap(), BTreeMap::new(), "of {made}");
     for module in ["dpm", "dpe"] {

@@ -1,4 +1,4 @@
-//! An accepted address means the same to everybody.
+//! An accepted address means the same to everyone.
 #![no_main]
 #![allow(dead_code, reason = "each target takes one law of all")]
 

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_told_once_past_half_of_the_leeway_and_once_when_it_is_gone() {
+    fn skew_is_reported_once_past_half_of_the_leeway_and_once_when_it_is_gone() {
         // In step, near the limit, past it twice, near it again, in step twice; then behind.
         let clocks = [100, 115, 117, 120, 114, 100, 100, 80, 99];
 
@@ -155,7 +155,10 @@ mod tests {
     #[test]
     fn second_in_which_a_proof_is_signed_is_no_skew_however_small_the_leeway() {
         for leeway in [0, 1, 2] {
-            assert_eq!(reported(&[99, 100, 99], Duration::from_secs(leeway)), [0; 3]);
+            assert_eq!(
+                reported(&[99, 100, 99], Duration::from_secs(leeway)),
+                [0; 3]
+            );
             assert_eq!(reported(&[103, 100], Duration::from_secs(leeway)), [1, 1]);
         }
     }

@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn methods_of_the_rules_alone_are_told_apart() {
+    fn methods_of_the_rules_alone_are_distinguished() {
         let metrics = Metrics::new("dpm", []).unwrap();
         let rules = MethodRules::deny_all()
             .allow("/grpc.health.v1.Health/*", super::super::Rule::everyone())

@@ -158,7 +158,7 @@ mod tests {
     };
 
     #[test]
-    fn a_kind_is_told_at_once_and_then_once_a_minute_with_a_count() {
+    fn a_kind_is_reported_at_once_and_then_once_a_minute_with_a_count() {
         let rejections = Rejections::default();
         let start = Instant::now();
         let at = |seconds| {
@@ -205,7 +205,7 @@ mod tests {
     fn strangers_share_a_budget_that_leaves_peers_theirs() {
         let rejections = Rejections::default();
         let start = Instant::now();
-        let tell = |is_verified, number: u64, now| {
+        let admit = |is_verified, number: u64, now| {
             let key_id = number.to_string();
             let key_id = Some(key_id.as_str());
             rejections.admit(
@@ -219,19 +219,19 @@ mod tests {
         };
 
         let first: Vec<_> = (0..10_000)
-            .filter_map(|number| tell(false, number, start))
+            .filter_map(|number| admit(false, number, start))
             .collect();
-        let of_peer = tell(true, 0, start);
+        let of_peer = admit(true, 0, start);
         let later = start + SILENCE;
         let second: Vec<_> = (20_000..30_000)
-            .filter_map(|number| tell(false, number, later))
+            .filter_map(|number| admit(false, number, later))
             .collect();
 
         assert_eq!(first.len(), MOST_OF_STRANGERS + 1);
         assert_eq!(of_peer, Some(0));
         assert_eq!(second.len(), MOST_OF_STRANGERS + 1);
-        let untold = 10_000 - first.len() as u64;
-        assert_eq!(second.last(), Some(&untold));
+        let unreported = 10_000 - first.len() as u64;
+        assert_eq!(second.last(), Some(&unreported));
         assert_eq!(
             rejections.strangers.lock().unwrap().kinds.len(),
             MOST_OF_STRANGERS

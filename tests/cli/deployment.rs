@@ -353,7 +353,7 @@ fn removing_says_what_stops_working_and_leaves_the_rest() {
 }
 
 #[test]
-fn removing_takes_our_comment_along_and_nobody_elses() {
+fn removing_takes_our_comment_along_and_no_other() {
     let folder = world();
     let paired = folder.read(DPM);
     let ours = "# Written by `countersign deployment add`: a module that this one trusts.\n";
@@ -409,7 +409,7 @@ fn list_and_show_are_tables_for_people() {
     folder.run(ADD).exits(0);
 
     let listed = folder.run("deployment list --home dpm").exits(0).stdout;
-    let unknown = folder.run("deployment show --home dpm nobody").exits(1);
+    let unknown = folder.run("deployment show --home dpm unknown").exits(1);
     let shown = folder
         .run("deployment show --home dpm dpe-dev")
         .exits(0)
@@ -453,7 +453,7 @@ fn file_that_cannot_be_used_is_exit_3_and_a_wrong_call_exit_2() {
 }
 
 #[test]
-fn deployment_with_faults_is_mended_or_removed_but_not_added_to() {
+fn deployment_with_faults_is_fixed_or_removed_but_not_added_to() {
     let folder = world();
     folder.run(ADD).exits(0);
     let text = folder.read(DPM);
@@ -518,8 +518,8 @@ fn deployment_that_an_active_profile_says_something_of_is_not_changed_in_the_mai
         }
         for run in runs {
             let run = run.exits(1);
-            let told = format!("`{setting}` is set at {profile}:2, in the file of an active");
-            assert!(run.stderr.contains(&told), "{run:?}");
+            let expected = format!("`{setting}` is set at {profile}:2, in the file of an active");
+            assert!(run.stderr.contains(&expected), "{run:?}");
             let help = format!("move these settings from `{profile}` into `{DPM}`");
             assert!(run.stderr.contains(&help), "{run:?}");
         }

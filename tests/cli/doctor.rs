@@ -12,8 +12,8 @@ use super::free_port::free_port;
 use super::modules::{ANY_PORT, Running, paired};
 use super::support::{Folder, Run, command};
 
-#[path = "doctor_mends.rs"]
-mod mends;
+#[path = "doctor_fixes.rs"]
+mod fixes;
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
@@ -53,9 +53,9 @@ impl World {
 /// The layers that were looked at, the peer's after the own ones.
 #[track_caller]
 fn layers(run: &Run) -> Vec<Value> {
-    let told = run.json();
-    let own = told["own"].as_array().unwrap().iter();
-    let peers = told["peers"].as_array().unwrap().iter();
+    let report = run.json();
+    let own = report["own"].as_array().unwrap().iter();
+    let peers = report["peers"].as_array().unwrap().iter();
     let visited = peers.flat_map(|peer| peer["layers"].as_array().unwrap());
     own.chain(visited).cloned().collect()
 }
@@ -89,9 +89,9 @@ fn fails(run: Run, layer: &str, side: &str, code: i32) -> String {
 }
 
 #[track_caller]
-fn says(told: &str, words: &[&str]) {
+fn says(text: &str, words: &[&str]) {
     for word in words {
-        assert!(told.contains(word), "{word} is not in {told}");
+        assert!(text.contains(word), "{word} is not in {text}");
     }
 }
 
@@ -131,7 +131,7 @@ fn a_healthy_pair_passes_every_layer_from_both_sides() {
         .doctor("dpm", &format!("{own} --peer dpe-dev"))
         .exits(0);
     let none = world
-        .doctor("dpm", &format!("{own} --peer nobody"))
+        .doctor("dpm", &format!("{own} --peer unknown"))
         .exits(2);
 
     let states: Vec<_> = layers(&as_engine)
@@ -149,7 +149,7 @@ fn a_healthy_pair_passes_every_layer_from_both_sides() {
         assert_eq!((engine.len(), &engine[7]["state"]), (8, &"ok".into()));
         says(&engine[7].to_string(), &["READY"]);
     }
-    assert!(none.stderr.contains("`nobody`"), "{}", none.stderr);
+    assert!(none.stderr.contains("`unknown`"), "{}", none.stderr);
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn world_1_wrong_port_is_tcp() {
 
     let run = folder.run(&to(free_port()));
 
-    let told = fails(run, "tcp", "peer", 5);
+    let failure = fails(run, "tcp", "peer", 5);
     says(
-        &told,
+        &failure,
         &["connection refused", "countersign dpm run --home dpm"],
     );
-    says(&told, &["`ataccama.client.connection.dpm.grpc.port`"]);
+    says(&failure, &["`ataccama.client.connection.dpm.grpc.port`"]);
 }
 
 #[test]
@@ -219,9 +219,9 @@ fn world_2_http_port_in_place_of_grpc_is_grpc() {
         .parse()
         .unwrap();
     for port in [answers, ends, http] {
-        let told = fails(folder.run(&to(port)), "grpc", "here", 5);
+        let failure = fails(folder.run(&to(port)), "grpc", "here", 5);
 
-        says(&told, &["HTTP/1.1", "8531"]);
+        says(&failure, &["HTTP/1.1", "8531"]);
     }
 }
 
@@ -232,9 +232,9 @@ fn world_3_name_that_does_not_resolve_is_name() {
     let run = folder
         .run("doctor --home dpe -o json --set ataccama.client.connection.dpm.host=nothing.invalid");
 
-    let told = fails(run, "name", "here", 5);
+    let failure = fails(run, "name", "here", 5);
     says(
-        &told,
+        &failure,
         &["nothing.invalid", "`ataccama.client.connection.dpm.host`"],
     );
 }
@@ -246,16 +246,16 @@ fn world_4_tls_on_one_side_is_tls() {
     folder.run(&pair).exits(0);
     without(&folder, DPM, "tls");
     let world = World::of(folder, "");
-    let told = fails(world.doctor("dpe", ""), "tls", "between", 5);
-    says(&told, &["does not speak TLS", "countersign check"]);
+    let failure = fails(world.doctor("dpe", ""), "tls", "between", 5);
+    says(&failure, &["does not speak TLS", "countersign check"]);
 
     let folder = Folder::new();
     folder.run(&pair).exits(0);
     without(&folder, DPE, "tls");
     let world = World::of(folder, "");
-    let told = fails(world.doctor("dpe", ""), "tls", "here", 5);
+    let failure = fails(world.doctor("dpe", ""), "tls", "here", 5);
     says(
-        &told,
+        &failure,
         &["speaks TLS on this port and this connection does not"],
     );
 }
@@ -272,15 +272,15 @@ fn world_5_wrong_pin_is_tls_on_either_side() {
         )
     };
     let world = World::of(folder, "");
-    let told = fails(world.doctor("dpe", &wrong("dpm-dev")), "tls", "between", 5);
-    says(&told, &["not pinned for deployment `dpm-dev`", "--tls"]);
+    let failure = fails(world.doctor("dpe", &wrong("dpm-dev")), "tls", "between", 5);
+    says(&failure, &["not pinned for deployment `dpm-dev`", "--tls"]);
     let World { folder, dpm, .. } = world;
     drop(dpm);
 
     // Here the server refuses, once the client believes that the handshake is over.
     let world = World::of(folder, &wrong("dpe-dev"));
-    let told = fails(world.doctor("dpe", ""), "tls", "between", 5);
-    says(&told, &["the server refuses the certificate"]);
+    let failure = fails(world.doctor("dpe", ""), "tls", "between", 5);
+    says(&failure, &["the server refuses the certificate"]);
 }
 
 #[test]
@@ -291,33 +291,36 @@ fn world_6_unpaired_key_is_token() {
         .run("pair dpm=other.properties dpe=stranger/etc/application.properties")
         .exits(0);
 
-    let told = fails(world.doctor("stranger", ""), "token", "between", 4);
+    let failure = fails(world.doctor("stranger", ""), "token", "between", 4);
 
     says(
-        &told,
+        &failure,
         &["UNAUTHENTICATED KEY_UNKNOWN", "does not trust key"],
     );
     says(
-        &told,
+        &failure,
         &["countersign pair dpm=dpm/etc/application.properties"],
     );
 }
 
 #[test]
-fn whoever_does_not_know_the_key_is_not_taken_for_the_dpm() {
+fn peer_that_does_not_know_the_key_is_not_taken_for_the_dpm() {
     // The DPM of another pair, where this one's should be.
     let world = World::of(paired(), "");
     let folder = paired();
     let port = world.to_dpm.rsplit('=').next().unwrap();
     let doctor = format!("doctor --home dpe -o json {}", world.to_dpm);
 
-    let told = fails(folder.run(&doctor), "token", "between", 4);
+    let failure = fails(folder.run(&doctor), "token", "between", 4);
 
     let unproved = format!("127.0.0.1:{port}, which did not prove to be dpm-dev");
-    let told = told.replace("localhost", "127.0.0.1");
-    says(&told, &[&unproved, "KEY_UNKNOWN", "countersign pair dpm="]);
+    let failure = failure.replace("localhost", "127.0.0.1");
     says(
-        &told,
+        &failure,
+        &[&unproved, "KEY_UNKNOWN", "countersign pair dpm="],
+    );
+    says(
+        &failure,
         &[
             "`ataccama.client.connection.dpm.grpc.port`",
             "`ataccama.client.connection.dpm.host`",
@@ -331,22 +334,22 @@ fn world_7_revoked_key_is_token() {
         "--set ataccama.one.platform.deployments.dpe-dev.security.jwt-keys.key.is-revoked=true";
     let world = World::of(paired(), revoked);
 
-    let told = fails(world.doctor("dpe", ""), "token", "peer", 4);
+    let failure = fails(world.doctor("dpe", ""), "token", "peer", 4);
 
-    says(&told, &["UNAUTHENTICATED KEY_REVOKED", "as revoked"]);
+    says(&failure, &["UNAUTHENTICATED KEY_REVOKED", "as revoked"]);
 }
 
 #[test]
-fn dpm_whose_every_key_is_revoked_here_is_mended_here() {
+fn dpm_whose_every_key_is_revoked_here_is_fixed_here() {
     let world = World::new();
     let text = world.folder.read(DPE);
     let revoked = text.replace("is-revoked=false", "is-revoked=true");
     world.folder.write(DPE, revoked);
 
-    let told = fails(world.doctor("dpe", ""), "token", "here", 4);
+    let failure = fails(world.doctor("dpe", ""), "token", "here", 4);
 
     says(
-        &told,
+        &failure,
         &[
             "every key of `dpm-dev` is revoked in dpe/etc/application.properties",
             "deployments.dpm-dev.security.jwt-keys.key.is-revoked=false",
@@ -362,10 +365,10 @@ fn engine_that_revoked_every_key_of_its_dpm_says_so_in_its_log() {
     let dpe = format!("dpe run --home dpe {ANY_PORT} {revoked} {}", world.to_dpm);
     let mut dpe = Running::start(&world.folder, &dpe);
 
-    let told = dpe.until(" registerRefused ");
+    let line = dpe.until(" registerRefused ");
 
     says(
-        &told,
+        &line,
         &[
             "not called: every key of deployment `dpm-dev` is revoked here",
             "`is-revoked=false` in this engine's file",
@@ -378,16 +381,16 @@ fn world_8_missing_role_is_role() {
     let other = "--set ataccama.one.platform.deployments.dpe-dev.security.roles[0]=VIEWER";
     let world = World::of(paired(), other);
 
-    let told = fails(world.doctor("dpe", ""), "role", "peer", 4);
+    let failure = fails(world.doctor("dpe", ""), "role", "peer", 4);
 
-    says(&told, &["PERMISSION_DENIED ROLE_MISSING"]);
+    says(&failure, &["PERMISSION_DENIED ROLE_MISSING"]);
     says(
-        &told,
+        &failure,
         &["deployments.dpe-dev.security.roles[0]=IMPERSONATION"],
     );
 }
 
-/// Tells whether there is a `faketime`; without one the test fails where peers are required.
+/// Returns `true` if there is a `faketime`; without one the test fails where peers are required.
 fn has_faketime() -> bool {
     let found = Command::new("faketime").arg("--version").output().is_ok();
     if !found {
@@ -426,14 +429,14 @@ fn world_9_clock_that_is_ten_minutes_off_is_clock() {
     for (offset, which) in [("+10m", "behind"), ("-10m", "ahead")] {
         let run = at(&world.folder.path(""), offset, &doctor);
 
-        let told = fails(run, "clock", "between", 1);
+        let failure = fails(run, "clock", "between", 1);
 
-        let (_, seconds) = told.split_once("peer is ").unwrap();
+        let (_, seconds) = failure.split_once("peer is ").unwrap();
         let (seconds, rest) = seconds.split_once(' ').unwrap();
         let seconds: f64 = seconds.parse().unwrap();
         // The proof's time is in whole seconds.
-        assert!((598.0..=602.0).contains(&seconds), "{told}");
-        assert!(rest.starts_with(&format!("s {which} ")), "{told}");
+        assert!((598.0..=602.0).contains(&seconds), "{failure}");
+        assert!(rest.starts_with(&format!("s {which} ")), "{failure}");
     }
 }
 
@@ -446,16 +449,16 @@ fn world_10_blocked_way_back_is_way_back() {
     let mut dpe = Running::start(&world.folder, &dpe);
     dpe.until(" register ");
 
-    let told = fails(world.doctor("dpe", ""), "way back", "between", 1);
+    let failure = fails(world.doctor("dpe", ""), "way back", "between", 1);
 
     says(
-        &told,
+        &failure,
         &["dpm-dev → 127.0.0.2:", "the engine cannot be reached"],
     );
 }
 
 #[test]
-fn address_that_the_dpm_does_not_allow_is_mended_in_the_dpms_file() {
+fn address_that_the_dpm_does_not_allow_is_fixed_in_the_dpms_file() {
     let elsewhere = "--set countersign.deployments.dpe-dev.allowed-addresses=10.0.0.0/8";
     let world = World::of(paired(), elsewhere);
     let port = free_port();
@@ -467,10 +470,10 @@ fn address_that_the_dpm_does_not_allow_is_mended_in_the_dpms_file() {
     let mut dpe = Running::start(&world.folder, &dpe);
     dpe.until(" registerRefused ");
 
-    let told = fails(world.doctor("dpe", &own), "way back", "peer", 4);
+    let failure = fails(world.doctor("dpe", &own), "way back", "peer", 4);
 
     says(
-        &told,
+        &failure,
         &[
             "the engine runs, but dpm-dev does not hold it: ADDRESS_NOT_ALLOWED",
             "file of dpm-dev",
@@ -522,17 +525,17 @@ fn whatever_else_has_the_port_of_a_dpm_is_named_by_its_doctor() {
     let mut other = Running::start(&folder, &format!("dpm run --home other {ANY_PORT}"));
     let other = folder.run(&own(other.port()));
 
-    let told = fails(free, "tcp", "here", 5);
-    says(&told, &["countersign dpm run --home dpm"]);
-    let told = fails(web, "grpc", "here", 5);
+    let failure = fails(free, "tcp", "here", 5);
+    says(&failure, &["countersign dpm run --home dpm"]);
+    let failure = fails(web, "grpc", "here", 5);
     says(
-        &told,
+        &failure,
         &["`ataccama.server.grpc.port` in dpm/etc/application.properties"],
     );
     for run in [dpe, other] {
-        let told = fails(run, "token", "here", 4);
+        let failure = fails(run, "token", "here", 4);
         says(
-            &told,
+            &failure,
             &[
                 "(unproved), does not take its token",
                 "either another module",
@@ -557,9 +560,9 @@ fn engine_that_does_not_run_is_way_back() {
     let _ = dpe.child.wait();
     let stopped = fails(world.doctor("dpe", ""), "way back", "here", 1);
 
-    for told in [never, stopped] {
+    for failure in [never, stopped] {
         says(
-            &told,
+            &failure,
             &["the engine does not run", "countersign dpe run --home dpe"],
         );
     }
@@ -621,9 +624,9 @@ fn files_that_cannot_be_used_are_config_or_own_key() {
     let folder = paired();
     let whole = folder.read(DPE);
     folder.write(DPE, whole.replace("content={", "content="));
-    let told = fails(folder.run("doctor --home dpe -o json"), "config", "here", 3);
+    let failure = fails(folder.run("doctor --home dpe -o json"), "config", "here", 3);
     says(
-        &told,
+        &failure,
         &[
             "countersign explain CS0201",
             "countersign check dpe/etc/application.properties",
@@ -631,21 +634,21 @@ fn files_that_cannot_be_used_are_config_or_own_key() {
     );
 
     folder.write(DPE, whole.replace("generator.key=", "generator.key=x"));
-    let told = fails(
+    let failure = fails(
         folder.run("doctor --home dpe -o json"),
         "own key",
         "here",
         3,
     );
-    says(&told, &["generator.key"]);
+    says(&failure, &["generator.key"]);
 
-    let told = fails(
+    let failure = fails(
         folder.run("doctor --home nowhere -o json"),
         "config",
         "here",
         3,
     );
-    says(&told, &["nowhere"]);
+    says(&failure, &["nowhere"]);
 }
 
 #[test]
@@ -653,24 +656,24 @@ fn whatever_answers_is_named_within_the_timeout() {
     let folder = paired();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    let told = fails(
+    let failure = fails(
         folder.run(&format!("{} --timeout 300ms", to(port))),
         "grpc",
         "peer",
         5,
     );
-    says(&told, &["says nothing within 300ms"]);
+    says(&failure, &["says nothing within 300ms"]);
 
     let ssh = listener(|mut stream| {
         let _ = stream.write_all(b"SSH-2.0-\x1b[2Jx\r\n");
         let _ = stream.read(&mut [0; 64]);
     });
-    let told = fails(folder.run(&to(ssh)), "grpc", "here", 5);
-    says(&told, &["another protocol"]);
+    let failure = fails(folder.run(&to(ssh)), "grpc", "here", 5);
+    says(&failure, &["another protocol"]);
 
     let closes = listener(|stream| drop(stream.shutdown(Shutdown::Both)));
-    let told = fails(folder.run(&to(closes)), "grpc", "between", 5);
-    says(&told, &["without a word"]);
+    let failure = fails(folder.run(&to(closes)), "grpc", "between", 5);
+    says(&failure, &["without a word"]);
 }
 
 #[test]
@@ -716,13 +719,13 @@ fn engine_id_that_was_copied_is_way_back() {
     world.folder.write("engine-two/storage/engine-id", id);
     world.dpm.until("configReloaded");
 
-    let told = fails(world.doctor("engine-two", ""), "way back", "here", 1);
+    let failure = fails(world.doctor("engine-two", ""), "way back", "here", 1);
 
-    says(&told, &["ENGINE_NOT_OWNED", "belongs to dpe-dev"]);
+    says(&failure, &["ENGINE_NOT_OWNED", "belongs to dpe-dev"]);
 }
 
 #[test]
-fn watching_tells_a_change_once_the_world_is_mended() {
+fn watching_reports_a_change_once_the_world_is_fixed() {
     let folder = paired();
     let port = free_port();
     let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
@@ -737,10 +740,10 @@ fn watching_tells_a_change_once_the_world_is_mended() {
     let dpm = Running::start(&folder, &dpm);
     let stopped = next();
     let dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
-    let mended = loop {
-        let told = next();
-        if told["healthy"] == true {
-            break told;
+    let fixed = loop {
+        let report = next();
+        if report["healthy"] == true {
+            break report;
         }
     };
 
@@ -751,7 +754,7 @@ fn watching_tells_a_change_once_the_world_is_mended() {
         (&false.into(), &5.into())
     );
     assert_eq!(
-        (&mended["healthy"], &mended["exit"]),
+        (&fixed["healthy"], &fixed["exit"]),
         (&true.into(), &0.into())
     );
 }

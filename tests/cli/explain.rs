@@ -106,7 +106,7 @@ fn an_unknown_word_is_a_wrong_use_and_names_the_nearest() {
 }
 
 #[test]
-fn a_reason_comes_with_its_rule_causes_and_mend() {
+fn a_reason_comes_with_its_rule_causes_and_fix() {
     let folder = Folder::new();
 
     let text = folder.run("explain KEY_UNKNOWN").exits(0).stdout;
@@ -207,16 +207,16 @@ fn a_refusal_is_explained_from_the_log_of_either_side() {
     let there = folder.run("explain --log stranger/log -o json").exits(0);
     let here = folder.run("explain --log dpm/log -o json").exits(0);
 
-    let told = "  refused      peer: the DPM does not register this engine\n";
-    assert!(text.contains(told), "{text}");
+    let expected = "  refused      peer: the DPM does not register this engine\n";
+    assert!(text.contains(expected), "{text}");
     assert!(text.contains("\nKEY_UNKNOWN: "), "{text}");
     for (run, side, event) in [
         (&there, "peer", "registerRefused"),
         (&here, "here", "authRejected"),
     ] {
-        let told = run.json();
-        assert_eq!(told["reason"], "KEY_UNKNOWN", "{run:?}");
-        let seen = &told["seen"];
+        let refusal = run.json();
+        assert_eq!(refusal["reason"], "KEY_UNKNOWN", "{run:?}");
+        let seen = &refusal["seen"];
         assert_eq!(
             (&seen["side"], &seen["event"]),
             (&side.into(), &event.into())

@@ -186,7 +186,7 @@ fn what_is_not_whole_afterwards_is_left_alone() {
         whole.replace(content, &format!("{cut}}}")),
         whole.replace(content, &format!("{cut}}}").replace("{\"kty", "{kty")),
         whole.replace(content, "{kty\":\"EC\"\n,crv\":\"P-256\"}"),
-        // Nobody knows whether this is a comment.
+        // This may be a comment or not.
         whole.replace(
             "roles[0]=IMPERSONATION",
             "roles[0]=IMPERSONATION # the role",
@@ -226,7 +226,7 @@ fn a_repaired_file_keeps_its_mode_and_a_link_stays_one() {
 
     let run = folder.run(&format!("check --fix {DPE} --yes")).exits(0);
 
-    // Whoever reads it may need that: it is told, and nothing else.
+    // A program that reads it may need that mode: it is reported and not changed.
     assert!(run.stdout.contains("CS0108"), "{}", run.stdout);
     assert_eq!(mode(&folder.path("real")), 0o644);
     assert!(fs::symlink_metadata(folder.path(DPE)).unwrap().is_symlink());

@@ -88,7 +88,7 @@ async fn flood(endpoint: &Endpoint, good: &str, numbers: std::ops::Range<usize>)
     }
 }
 
-/// A token that is never the same: under a kid that nobody knows, badly signed, or none at all.
+/// A token that is never the same: under an unknown kid, badly signed, or none at all.
 fn forged(good: &str, number: usize) -> (String, Reason) {
     let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
     let (input, _) = good.rsplit_once('.').unwrap();
@@ -98,7 +98,7 @@ fn forged(good: &str, number: usize) -> (String, Reason) {
     let signature = BASE64_URL_SAFE_NO_PAD.encode(signature);
     match number % 4 {
         0 => {
-            let header = format!(r#"{{"alg":"ES256","kid":"nobody-{number}"}}"#);
+            let header = format!(r#"{{"alg":"ES256","kid":"unknown-{number}"}}"#);
             let token = format!("{}.e30.{signature}", encode(&header));
             (token, Reason::KeyUnknown)
         }

@@ -1,4 +1,4 @@
-//! Ports for servers that are told theirs before they start.
+//! Ports for servers that get theirs before they start.
 
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,8 @@ pub(crate) fn free_port() -> u16 {
     let address = listener.local_addr().unwrap();
     let mut caller = TcpStream::connect(address).unwrap();
     drop(listener.accept().unwrap());
-    // The side that closes first keeps the port for a minute: it is given to nobody who asks for any.
+    // The side that closes first keeps the port for a minute: a program that asks for any port does
+    // not get it.
     assert_eq!(caller.read(&mut [0]).unwrap(), 0);
     address.port()
 }

@@ -31,7 +31,7 @@ fn poll<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
             return answer;
         }
     }
-    panic!("waited in vain for: {what}");
+    panic!("did not come in time: {what}");
 }
 
 /// Returns the body of the readiness probe once its status is `status`.
@@ -104,7 +104,7 @@ fn engine_answers_its_probes_as_the_readme_shows() {
 }
 
 #[test]
-fn file_with_faults_shows_in_readiness_and_metrics_until_it_is_mended() {
+fn file_with_faults_shows_in_readiness_and_metrics_until_it_is_fixed() {
     let folder = paired();
     let file = "dpm/etc/application.properties";
     let good = folder.read(file);
@@ -117,7 +117,7 @@ fn file_with_faults_shows_in_readiness_and_metrics_until_it_is_mended() {
             let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
             let part = &ready["components"]["configReload"];
             let shown = get(http, "/actuator/prometheus").1.contains(&series);
-            assert_eq!(code, 200, "a fault of the file keeps nobody from calling");
+            assert_eq!(code, 200, "a fault of the file keeps no peer from calling");
             (part["status"] == status && shown).then(|| part["details"]["message"].to_string())
         })
     };
@@ -132,7 +132,7 @@ fn file_with_faults_shows_in_readiness_and_metrics_until_it_is_mended() {
 }
 
 #[test]
-fn metrics_tell_when_the_key_was_made_that_signs() {
+fn metrics_show_when_the_signing_key_was_made() {
     let folder = paired();
     let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
     let http = port(&dpm.until(" startup "), " http=127.0.0.1:");

@@ -111,7 +111,7 @@ fn a_key_file_that_cannot_be_read_is_exit_3_with_path_and_cause() {
 }
 
 #[test]
-fn a_key_that_is_none_verifies_nothing() {
+fn a_file_that_holds_no_public_key_verifies_nothing() {
     let folder = Folder::new();
     folder.write("binary.jwk", [0xff, 0xfe, 0]);
     folder.write("off.jwk", A3_KEY.replace("\"x\":\"f", "\"x\":\"g"));

@@ -244,12 +244,12 @@ fn a_killed_engine_is_disconnected_and_ready_again_when_it_is_back() {
 }
 
 #[test]
-fn an_engine_registers_anew_at_a_dpm_that_was_killed_and_is_back() {
+fn an_engine_registers_again_at_a_dpm_that_was_killed_and_is_back() {
     let folder = paired();
     let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
     let port = dpm.port();
     let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
-    // It looks for its DPM every 5 s unless told otherwise.
+    // It looks for its DPM every 5 s unless set otherwise.
     let often = "--set ataccama.one.dpe.service.dpm.check-connection-interval=100";
     let engine = format!("dpe run --home dpe {ANY_PORT} {to_dpm} {often}");
     let mut dpe = Running::start(&folder, &engine);
@@ -336,7 +336,7 @@ fn second_module_of_a_home_is_exit_6_with_the_firsts_pid_and_touches_nothing() {
     );
     let mut first = Running::start(&folder, &run);
     first.until(" startup ");
-    // Where no log can be opened any more, whoever tries fails otherwise.
+    // Where no log can be opened any more, a second module fails with another error.
     std::fs::rename(folder.path("dpm/log"), folder.path("dpm/old-log")).unwrap();
     folder.write("dpm/log", "a file");
 

@@ -221,8 +221,8 @@ fn a_key_of_a_module_without_a_name_is_not_handed_over() {
     let again = here.run(prepare).exits(3);
 
     for run in [refused, again] {
-        let told = "`dpm.properties` has no `countersign.deployment.name`";
-        assert!(run.stderr.contains(told), "{run:?}");
+        let expected = "`dpm.properties` has no `countersign.deployment.name`";
+        assert!(run.stderr.contains(expected), "{run:?}");
         let help = "what the peers call this module: `countersign.deployment.name=NAME`";
         assert!(run.stderr.contains(help), "{run:?}");
         assert_eq!(run.stdout, "");
@@ -230,7 +230,7 @@ fn a_key_of_a_module_without_a_name_is_not_handed_over() {
 }
 
 #[test]
-fn a_stranger_cannot_hand_over_a_key_of_somebody_else() {
+fn a_stranger_cannot_hand_over_a_key_of_another_module() {
     let [_, there] = paired();
     let [stranger, _] = paired();
     let block = stranger

@@ -161,7 +161,7 @@ fn what_was_in_the_files_stays_byte_for_byte() {
 }
 
 #[test]
-fn existing_files_are_changed_only_when_somebody_says_so() {
+fn existing_files_are_changed_only_with_a_confirmation() {
     let folder = Folder::new();
     folder.write(DPM, "a=1\n");
 

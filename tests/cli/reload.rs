@@ -20,7 +20,7 @@ fn running_modules_follow_their_files() {
     assert!(text.contains(no), "{text}");
 
     fs::write(&path, text.replace(no, yes)).unwrap();
-    // What follows a change may be told before the change.
+    // What follows a change may be logged before the change.
     let [line, _] = dpm.until_each(["configReloaded", "newStatus=DISCONNECTED"]);
     assert!(line.contains("dpe-dev revoked"), "{line}");
 
@@ -37,7 +37,7 @@ fn running_modules_follow_their_files() {
     let [line, _] = dpm.until_each(["no longer revoked", "newStatus=READY"]);
     assert!(line.contains("configReloaded"), "{line}");
 
-    // What was not written to its end is not in force, and a signal is answered each time.
+    // What was not written to its end is not applied, and a signal is answered each time.
     let end = text.find(".content=").unwrap() + 60;
     fs::write(&path, text.split_at(end).0).unwrap();
     let line = dpm.until("configReloadFailed");

@@ -85,7 +85,7 @@ fn one_key_of_several_is_revoked_by_name_or_fingerprint() {
 }
 
 #[test]
-fn keys_that_are_not_there_and_own_keys_are_told_apart() {
+fn missing_keys_and_own_keys_get_different_errors() {
     let folder = paired();
     let status = folder
         .run("rotate status --file dpe --peer-file dpm -o json")
@@ -131,9 +131,9 @@ fn a_private_key_in_place_of_a_fingerprint_is_not_shown() {
     ] {
         let run = folder.run(&format!("revoke --file dpm {more}"));
 
-        let told = run.stdout + &run.stderr;
-        assert!(told.contains("dpe-dev"), "{told}");
-        assert!(!told.contains(&private), "{more}: {told}");
+        let output = run.stdout + &run.stderr;
+        assert!(output.contains("dpe-dev"), "{output}");
+        assert!(!output.contains(&private), "{more}: {output}");
     }
     assert!(folder.read(DPM).contains("is-revoked=true"));
 }
@@ -154,9 +154,9 @@ fn a_private_key_in_place_of_a_name_is_not_shown() {
             let run = format!("revoke --file dpm --fingerprint {fingerprint} --dry-run{more}");
             let run = folder.run(&run).exits(0);
 
-            let told = run.stdout + &run.stderr;
-            assert!(told.contains("is-revoked"), "{told}");
-            assert!(!told.contains(private.get(20..60).unwrap()), "{told}");
+            let output = run.stdout + &run.stderr;
+            assert!(output.contains("is-revoked"), "{output}");
+            assert!(!output.contains(private.get(20..60).unwrap()), "{output}");
         }
     }
 }
@@ -176,7 +176,7 @@ fn an_own_key_is_taken_back_by_the_peers_that_are_named_with_it() {
 }
 
 #[test]
-fn a_file_that_a_reload_refuses_is_written_and_not_in_force() {
+fn a_file_that_a_reload_refuses_is_written_and_not_active() {
     let folder = paired();
     let faulty = folder.read(DPM) + "ataccama.one.platform.deployments.dpe-dev.modul=x\n";
     folder.write(DPM, &faulty);
@@ -233,9 +233,9 @@ fn a_key_that_an_active_profile_trusts_is_not_revoked_by_the_main_file_alone() {
     let again = revoke("dpm").exits(1);
 
     for run in [first, again] {
-        let told =
+        let expected =
             format!("written, but NOT active: `key` of `dpe-dev` is still trusted, by {DEV}:2");
-        assert!(run.stderr.contains(&told), "{run:?}");
+        assert!(run.stderr.contains(&expected), "{run:?}");
         assert!(run.stderr.contains(&format!("--file {DEV}")), "{run:?}");
     }
     assert!(folder.read(DPM).contains("is-revoked=true"));
@@ -271,8 +271,8 @@ fn a_key_that_only_an_active_profile_has_is_looked_for_there() {
         .run(&format!("revoke --file {DEV} --deployment dpe-dev --yes"))
         .exits(0);
 
-    let told = format!("deployment `dpe-dev` is in `{DEV}`, the file of an active profile");
-    assert!(main.stderr.contains(&told), "{main:?}");
+    let expected = format!("deployment `dpe-dev` is in `{DEV}`, the file of an active profile");
+    assert!(main.stderr.contains(&expected), "{main:?}");
     assert!(main.stderr.contains(&format!("--file {DEV}")), "{main:?}");
     assert_eq!(folder.read(DPM), before);
     assert!(folder.read(DEV).contains("is-revoked=true"));
@@ -310,8 +310,8 @@ fn a_key_behind_placeholders_is_found_by_either_fingerprint() {
         let run = format!("revoke --file dpm --fingerprint {fingerprint} --dry-run");
         let run = folder.run(&run).exits(0);
 
-        let told = "`key` of dpe-dev signed: free-text\n";
-        assert!(run.stderr.contains(told), "{run:?}");
+        let expected = "`key` of dpe-dev signed: free-text\n";
+        assert!(run.stderr.contains(expected), "{run:?}");
         assert!(run.stdout.contains("is-revoked=true"), "{run:?}");
     }
 }
@@ -330,7 +330,7 @@ fn a_fingerprint_that_begins_with_a_dash_is_no_option() {
 }
 
 #[test]
-fn a_fingerprint_that_an_active_profile_overrides_is_nobodys() {
+fn a_fingerprint_that_an_active_profile_overrides_matches_no_key() {
     let folder = with_profile("");
     let text = folder.read(DPM);
     let lines = text.lines().filter(|line| line.starts_with(KEYS));
@@ -344,8 +344,8 @@ fn a_fingerprint_that_an_active_profile_overrides_is_nobodys() {
     let former = revoke("former", "--dry-run").exits(1);
     revoke(&key, &format!("--file {DEV} --yes")).exits(0);
 
-    let told = format!("trusted are: `key` of `dpe-dev` ({key})");
-    assert!(former.stderr.contains(&told), "{former:?}");
+    let expected = format!("trusted are: `key` of `dpe-dev` ({key})");
+    assert!(former.stderr.contains(&expected), "{former:?}");
     assert!(folder.read(DPM).contains("is-revoked=true"));
     assert!(folder.read(DEV).contains("is-revoked=true"));
 }

@@ -22,7 +22,7 @@ fn watch_waits_until_the_running_module_confirms() {
     };
     let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
 
-    let nobody = revoke("--yes --watch --timeout 0").exits(1);
+    let stopped = revoke("--yes --watch --timeout 0").exits(1);
     folder.write(
         DPM,
         folder
@@ -42,17 +42,17 @@ fn watch_waits_until_the_running_module_confirms() {
     let confirmed = revoke("--yes --watch").exits(0);
 
     assert!(
-        nobody
+        stopped
             .stderr
             .contains("written, but NOT active: 127.0.0.1:"),
-        "{nobody:?}"
+        "{stopped:?}"
     );
     assert!(
         unheard.stderr.contains("still accepts the key"),
         "{unheard:?}"
     );
-    let told = format!("active, asked at 127.0.0.1:{port}\n");
-    assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
+    let expected = format!("active, asked at 127.0.0.1:{port}\n");
+    assert!(confirmed.stderr.ends_with(&expected), "{confirmed:?}");
 }
 
 #[test]
@@ -66,8 +66,8 @@ fn watch_asks_also_a_module_whose_file_takes_no_reload() {
     dpm.signal("-HUP");
     let confirmed = revoke("--watch -o json").exits(0);
 
-    let told = format!("`{DPM}` says `countersign.reload=false`: a module");
-    assert!(waiting.stderr.contains(&told), "{waiting:?}");
+    let expected = format!("`{DPM}` says `countersign.reload=false`: a module");
+    assert!(waiting.stderr.contains(&expected), "{waiting:?}");
     assert!(
         waiting.stderr.contains("still accepts the key"),
         "{waiting:?}"
@@ -94,13 +94,13 @@ fn watch_asks_for_the_key_that_placeholders_stand_for() {
     for run in [unheard, renamed] {
         assert!(run.stderr.contains("still accepts the key"), "{run:?}");
     }
-    let told = format!("active, asked at 127.0.0.1:{port}\n");
-    assert!(confirmed.stderr.ends_with(&told), "{confirmed:?}");
+    let expected = format!("active, asked at 127.0.0.1:{port}\n");
+    assert!(confirmed.stderr.ends_with(&expected), "{confirmed:?}");
 }
 
 #[test]
-fn watch_takes_no_longer_than_it_was_told_where_nobody_answers() {
-    // Nothing accepts: the system completes the connection, and nobody answers.
+fn watch_takes_no_longer_than_its_timeout_where_nothing_answers() {
+    // Nothing accepts: the system completes the connection, and nothing answers.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = paired_at(deaf.local_addr().unwrap().port(), "");
     let start = tokio::time::Instant::now();

@@ -171,11 +171,11 @@ fn run_writes_the_key_that_it_showed() {
     terminal.stdin.take().unwrap().write_all(b"y\n").unwrap();
     let output = terminal.wait_with_output().unwrap();
 
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{told}");
-    let shown = after(&told, "key2.fingerprint=");
-    assert_eq!(after(&told, "files trust "), shown, "{told}");
-    assert_eq!(status(&folder)["fingerprint"], shown, "{told}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}");
+    let shown = after(&printed, "key2.fingerprint=");
+    assert_eq!(after(&printed, "files trust "), shown, "{printed}");
+    assert_eq!(status(&folder)["fingerprint"], shown, "{printed}");
 }
 
 #[test]
@@ -242,11 +242,11 @@ fn abort_with_another_module_s_file_forgets_nothing() {
     assert!(refused.stderr.contains(path), "{refused:?}");
     assert_eq!(folder.read(DPE), before);
     // A block may be anywhere.
-    let told = "the peers trust the next key until each revokes it";
+    let expected = "the peers trust the next key until each revokes it";
     let one_side = folder
         .run("rotate abort --file dpe --one-side --yes")
         .exits(0);
-    assert!(one_side.stderr.contains(told), "{one_side:?}");
+    assert!(one_side.stderr.contains(expected), "{one_side:?}");
 }
 
 #[test]
@@ -291,8 +291,8 @@ fn a_peer_that_nothing_is_known_of_is_not_cut_off() {
         .run(&format!("rotate activate {files} --yes"))
         .exits(1);
 
-    let told = "`other-dev` is not shown to accept the new key";
-    assert!(refused.stderr.contains(told), "{refused:?}");
+    let expected = "`other-dev` is not shown to accept the new key";
+    assert!(refused.stderr.contains(expected), "{refused:?}");
     assert!(refused.stderr.contains("--except other-dev"), "{refused:?}");
     folder
         .run(&format!("rotate activate {files} --except other-dev --yes"))
@@ -302,16 +302,16 @@ fn a_peer_that_nothing_is_known_of_is_not_cut_off() {
 }
 
 #[test]
-fn an_option_for_a_peer_that_is_none_is_refused() {
+fn an_option_for_an_unknown_peer_is_refused() {
     let folder = paired();
     let before = [DPM, DPE].map(|file| folder.read(file));
     for step in ["prepare", "run"] {
         for option in ["--except dpm-prod", "--peer-address dpm-prod=localhost:1"] {
             let run = rotate(&folder, step, &format!("{option} --yes")).exits(2);
-            let told = format!(
+            let expected = format!(
                 "error: `{DPE}` does not trust a deployment `dpm-prod`\nhelp: the peers there: `dpm-dev`\n"
             );
-            assert!(run.stderr.ends_with(&told), "{run:?}");
+            assert!(run.stderr.ends_with(&expected), "{run:?}");
         }
     }
     assert_eq!([DPM, DPE].map(|file| folder.read(file)), before);
@@ -339,8 +339,8 @@ fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
 
     for run in [finish, dry, whole, other] {
         let run = run.exits(1);
-        let told = "`other-dev` may still trust the old key, and its file is not named";
-        assert!(run.stderr.contains(told), "{run:?}");
+        let expected = "`other-dev` may still trust the old key, and its file is not named";
+        assert!(run.stderr.contains(expected), "{run:?}");
         assert!(run.stderr.contains("--except other-dev"), "{run:?}");
     }
     assert_eq!([DPM, DPE, third].map(|file| folder.read(file)), before);
@@ -349,11 +349,11 @@ fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
             "rotate finish {few} --now --yes --except other-dev"
         ))
         .exits(0);
-    for told in [
+    for part in [
         "the old key may still be trusted by other-dev; nothing here remembers that",
         "\n  countersign revoke --file HOME --fingerprint ",
     ] {
-        assert!(left.stderr.contains(told), "{left:?}");
+        assert!(left.stderr.contains(part), "{left:?}");
     }
     assert_eq!(folder.read(third), before[2]);
 }
@@ -391,8 +391,9 @@ fn settings_of_a_rotation_in_the_file_of_an_active_profile_are_refused_before_an
 
         for step in ["prepare", "activate", "finish", "abort", "run"] {
             let run = rotate(&folder, step, "--offline --yes").exits(1);
-            let told = format!("`{line}` is set at {profile}:2, in the file of an active profile");
-            assert!(run.stderr.contains(&told), "{run:?}");
+            let expected =
+                format!("`{line}` is set at {profile}:2, in the file of an active profile");
+            assert!(run.stderr.contains(&expected), "{run:?}");
             let help = format!("move these settings from `{profile}` into `{main}`");
             assert!(run.stderr.contains(&help), "{run:?}");
         }
@@ -427,8 +428,8 @@ fn file_of_a_profile_is_not_taken_for_a_modules() {
         ),
     ] {
         let run = folder.run(&command).exits(code);
-        let told = format!("error: `{profile}` is the file of an active profile of `{DPE}`\n");
-        assert!(run.stderr.contains(&told), "{command}: {run:?}");
+        let expected = format!("error: `{profile}` is the file of an active profile of `{DPE}`\n");
+        assert!(run.stderr.contains(&expected), "{command}: {run:?}");
         let help = format!("help: name the main file: `{DPE}`\n");
         assert!(run.stderr.ends_with(&help), "{command}: {run:?}");
     }
@@ -440,7 +441,7 @@ fn file_of_a_profile_is_not_taken_for_a_modules() {
 }
 
 #[test]
-fn variable_that_stands_above_what_changes_is_named_and_not_shown() {
+fn variable_that_overrides_a_change_is_named_and_its_value_is_not_shown() {
     let folder = paired();
     let run = |arguments: &str, variable: &str| {
         let output = command(&folder.path(""))
@@ -461,7 +462,7 @@ fn variable_that_stands_above_what_changes_is_named_and_not_shown() {
 }
 
 #[test]
-fn a_key_that_a_variable_stands_above_is_not_changed() {
+fn a_key_that_a_variable_overrides_is_not_changed() {
     let folder = paired();
     let own = "ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY";
     let run = |step: &str| {
@@ -478,14 +479,17 @@ fn a_key_that_a_variable_stands_above_is_not_changed() {
     };
     let refused = |step: &str| {
         let before = [DPM, DPE].map(|file| folder.read(file));
-        let (code, told) = run(step);
-        assert_eq!(code, Some(1), "{step}: {told}");
+        let (code, stderr) = run(step);
+        assert_eq!(code, Some(1), "{step}: {stderr}");
         let why = format!(
             "error: the variable `{own}` of this environment stands above `generator.key` in `{DPE}`"
         );
-        assert!(told.starts_with(&why), "{step}: {told}");
-        assert!(told.contains(&format!("`env -u {own} ")), "{step}: {told}");
-        assert!(!told.contains("IN-THE-VARIABLE"), "{step}: {told}");
+        assert!(stderr.starts_with(&why), "{step}: {stderr}");
+        assert!(
+            stderr.contains(&format!("`env -u {own} ")),
+            "{step}: {stderr}"
+        );
+        assert!(!stderr.contains("IN-THE-VARIABLE"), "{step}: {stderr}");
         assert_eq!([DPM, DPE].map(|file| folder.read(file)), before, "{step}");
     };
 
@@ -501,7 +505,7 @@ fn a_key_that_a_variable_stands_above_is_not_changed() {
 #[test]
 fn a_peer_that_takes_the_connection_and_does_not_answer_is_not_taken_for_absent() {
     let folder = Folder::new();
-    // Nothing accepts: the system completes the connection, and nobody answers.
+    // Nothing accepts: the system completes the connection, and nothing answers.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = deaf.local_addr().unwrap().port();
     folder.write(
@@ -525,8 +529,8 @@ fn a_peer_that_takes_the_connection_and_does_not_answer_is_not_taken_for_absent(
     let absent = rotate(&folder, "activate", "--dry-run").exits(0);
     let offline = rotate(&folder, "activate", "--offline --yes").exits(0);
 
-    let told = format!("trusts it, but 127.0.0.1:{port} did not answer");
-    assert!(silent.stderr.contains(&told), "{silent:?}");
+    let expected = format!("trusts it, but 127.0.0.1:{port} did not answer");
+    assert!(silent.stderr.contains(&expected), "{silent:?}");
     assert!(silent.stderr.contains("--offline"), "{silent:?}");
     assert!(absent.stderr.contains(": not reached; `"), "{absent:?}");
     assert!(offline.stderr.contains(": not asked; `"), "{offline:?}");
@@ -551,8 +555,8 @@ fn a_damaged_next_key_is_shown_and_forgotten() {
         assert_eq!(folder.read(DPE), format!("{own}{next}"));
         rotate(&folder, "abort", "--yes").exits(0);
 
-        let told = "next key    damaged; only `abort` is possible\n";
-        assert!(shown.stdout.contains(told), "{shown:?}");
+        let expected = "next key    damaged; only `abort` is possible\n";
+        assert!(shown.stdout.contains(expected), "{shown:?}");
         let help = "next    countersign rotate abort --file dpe --peer-file dpm\n";
         assert!(shown.stdout.ends_with(help), "{shown:?}");
         for run in [&shown, &prepare] {
@@ -578,9 +582,9 @@ fn a_next_key_that_a_peer_has_revoked_is_to_be_forgotten() {
         .run(&format!("revoke --file dpm --fingerprint {next} --yes"))
         .exits(0);
 
-    let told = status(&folder)["next_command"].clone();
+    let next_command = status(&folder)["next_command"].clone();
     let abort = "countersign rotate abort --file dpe --peer-file dpm";
-    assert_eq!(told, abort);
+    assert_eq!(next_command, abort);
     let refused = rotate(&folder, "prepare", "--yes").exits(1);
     assert!(refused.stderr.contains(abort), "{refused:?}");
     rotate(&folder, "abort", "--yes").exits(0);
@@ -615,8 +619,8 @@ fn a_running_peer_has_the_last_word() {
     let waited = rotate(&folder, "run", "--yes --timeout 1").exits(1);
 
     for run in [refused, waited] {
-        let told = "`dpm/etc/application.properties` trusts it: written, not yet active";
-        assert!(run.stderr.contains(told), "{run:?}");
+        let expected = "`dpm/etc/application.properties` trusts it: written, not yet active";
+        assert!(run.stderr.contains(expected), "{run:?}");
         assert!(run.stderr.contains("`configReloadFailed`"), "{run:?}");
         assert!(
             run.stderr.contains("`countersign doctor --home HOME`"),
@@ -628,8 +632,8 @@ fn a_running_peer_has_the_last_word() {
     drop(dpm);
     let dpm = start();
     let accepted = rotate(&folder, "activate", "--yes").exits(0);
-    let told = format!("the running module accepts it, asked at localhost:{port}");
-    assert!(accepted.stderr.contains(&told), "{accepted:?}");
+    let expected = format!("the running module accepts it, asked at localhost:{port}");
+    assert!(accepted.stderr.contains(&expected), "{accepted:?}");
 
     // The file has revoked the old key, and the module does not follow it.
     let held = rotate(&folder, "run", "--now --yes --timeout 1").exits(1);
@@ -650,8 +654,8 @@ fn a_running_peer_has_the_last_word() {
         rotate(&folder, step, "--yes").exits(0);
     }
     let unseen = rotate(&folder, "finish", "--now --yes").exits(1);
-    let told = format!("written, but NOT active: `{DPM}` says `countersign.reload=false`");
-    assert!(unseen.stderr.contains(&told), "{unseen:?}");
+    let expected = format!("written, but NOT active: `{DPM}` says `countersign.reload=false`");
+    assert!(unseen.stderr.contains(&expected), "{unseen:?}");
 }
 
 #[cfg(unix)]
@@ -672,8 +676,8 @@ fn the_old_key_stays_while_the_running_module_signs_with_it() {
 
         let waited = rotate(&folder, "run", "--yes --timeout 1").exits(1);
 
-        let told = "the running module still signs with its old key";
-        assert!(waited.stderr.contains(told), "{waited:?}");
+        let expected = "the running module still signs with its old key";
+        assert!(waited.stderr.contains(expected), "{waited:?}");
         let help = "if a variable overrides `generator.key`: start it without";
         assert!(waited.stderr.contains(help), "{waited:?}");
         assert_eq!(status(&folder)["phase"], "activated");

@@ -2,7 +2,7 @@
 
 use super::support::{Folder, private_part};
 
-/// Every command, and `K` where somebody may put a key or a token.
+/// Every command, and `K` where a user may put a key or a token.
 const COMMANDS: &[&str] = &[
     "K",
     "demo K",
@@ -101,11 +101,11 @@ fn no_command_repeats_a_key_or_a_token_of_its_arguments() {
             let run = folder.run(&command.replace('K', argument));
 
             assert!((1..=6).contains(&run.code), "{command}: {run:#?}");
-            let told = run.stdout + &run.stderr;
+            let output = run.stdout + &run.stderr;
             let characters: Vec<_> = secret.chars().collect();
             for part in characters.windows(20) {
                 let part: String = part.iter().collect();
-                assert!(!told.contains(&part), "`{part}` by {command}: {told}");
+                assert!(!output.contains(&part), "`{part}` by {command}: {output}");
             }
         }
     }

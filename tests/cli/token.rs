@@ -126,12 +126,12 @@ fn explain_says_which_rules_hold() {
 #[test]
 fn an_audience_that_is_not_trusted_is_refused_with_the_names_that_are() {
     let run = paired()
-        .run("token issue --home dpe --audience nobody")
+        .run("token issue --home dpe --audience unknown")
         .exits(2);
 
     assert_eq!(
         run.stderr,
-        "error: no trusted deployment is called `nobody`\nhelp: trusted deployments: `dpm-dev`\n"
+        "error: no trusted deployment is called `unknown`\nhelp: trusted deployments: `dpm-dev`\n"
     );
 }
 
@@ -162,7 +162,7 @@ fn a_home_with_faults_is_exit_3_with_every_finding() {
 }
 
 #[test]
-fn explain_goes_on_after_a_failure_and_says_how_to_mend_each() {
+fn explain_goes_on_after_a_failure_and_says_how_to_fix_each() {
     let folder = paired();
 
     let run = folder

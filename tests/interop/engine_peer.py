@@ -129,7 +129,7 @@ def register(request):
         "registered": MessageToDict(registered.engine),
         "seen": MessageToDict(seen),
         "token_expires_at": jwt.decode(token, options={"verify_signature": False})["exp"],
-        "told_expiry": seen.token_expires_at.seconds,
+        "reported_expiry": seen.token_expires_at.seconds,
         "nonce": nonce,
         "proof": proof_of(call, token, request),
         "listed": [engine.id for engine in listed.engines],

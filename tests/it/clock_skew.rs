@@ -1,4 +1,5 @@
-//! Clocks that differ: measured from proofs, told before they matter, and in refusals because of them.
+//! Clocks that differ: measured from proofs, reported before they matter, and named in refusals
+//! because of them.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -78,7 +79,7 @@ fn skew(text: &str, deployment: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn skew_is_measured_at_each_proof_and_told_from_half_of_the_leeway_on() {
+async fn skew_is_measured_at_each_proof_and_reported_from_half_of_the_leeway_on() {
     let mut logs = Logs::start();
     let mut world = World::new(ProofMode::Handshake).await;
 
@@ -86,7 +87,7 @@ async fn skew_is_measured_at_each_proof_and_told_from_half_of_the_leeway_on() {
     let in_step = world.metric();
     world.call(20).await.unwrap();
     let behind = world.metric();
-    let told = logs.line(&["clockSkewed"]).await;
+    let line = logs.line(&["clockSkewed"]).await;
     world.call(0).await.unwrap();
     logs.line(&["clockInStep"]).await;
     world.call(-20).await.unwrap();
@@ -99,8 +100,8 @@ async fn skew_is_measured_at_each_proof_and_told_from_half_of_the_leeway_on() {
             "{measured}, not {expected}"
         );
     }
-    assert!(told.contains("\"deployment\":\"dpm-dev\""), "{told}");
-    assert!(told.contains("s ahead of this one; from 30 s on"), "{told}");
+    assert!(line.contains("\"deployment\":\"dpm-dev\""), "{line}");
+    assert!(line.contains("s ahead of this one; from 30 s on"), "{line}");
 }
 
 #[tokio::test]
@@ -127,7 +128,7 @@ async fn refusal_because_of_times_says_by_how_much_which_side_is_off() {
 }
 
 #[tokio::test]
-async fn proof_whose_times_alone_fail_tells_the_signed_skew() {
+async fn proof_whose_times_alone_fail_shows_the_signed_skew() {
     let mut logs = Logs::start();
     let mut world = World::new(ProofMode::Handshake).await;
 
@@ -161,7 +162,7 @@ async fn refusal_because_of_times_shows_in_the_metrics_of_both_sides_until_a_cal
 }
 
 #[tokio::test]
-async fn token_that_was_meant_for_another_module_shows_nobodys_clock() {
+async fn token_that_was_meant_for_another_module_shows_no_clock() {
     let mut world = World::new(ProofMode::Off).await;
     world.call(0).await.unwrap();
     let other = testing::own_deployment("mmm", "mmm-dev");
@@ -217,7 +218,7 @@ async fn engine_whose_clock_is_wrong_shows_at_both_modules_until_it_is_right() {
 }
 
 #[tokio::test]
-async fn stranger_is_not_told_the_time() {
+async fn stranger_does_not_learn_the_time() {
     let world = World::new(ProofMode::Off).await;
     let stranger = testing::pair();
     let layer = stranger.dpe.client_layer("dpm-dev").unwrap();

@@ -19,7 +19,7 @@ use crate::support::world::{
     Keys, RunningDpe, RunningDpm, free_port, fresh_id, monitor, now_trusts, registration_of,
 };
 
-/// What the line says that tells why `id` is not READY.
+/// Returns the parts of the line that says why `id` is not READY.
 fn not_ready(id: EngineId, why: &[&str]) -> Vec<String> {
     let line = ["engineCheckFailed", &id.to_string()].map(str::to_owned);
     line.into_iter()
@@ -173,7 +173,7 @@ async fn proof_under_a_stolen_key_name_is_not_believed() {
 }
 
 #[tokio::test]
-async fn answer_without_a_proof_makes_nobody_ready() {
+async fn answer_without_a_proof_makes_no_engine_ready() {
     let mut logs = Logs::start();
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
@@ -196,7 +196,7 @@ async fn answer_without_a_proof_makes_nobody_ready() {
 }
 
 #[tokio::test]
-async fn replayed_proof_makes_nobody_ready() {
+async fn replayed_proof_makes_no_engine_ready() {
     let mut logs = Logs::start();
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
@@ -280,7 +280,7 @@ async fn ready_engine_is_asked_for_a_new_proof_now_and_then_and_not_each_time() 
     });
     let id = fresh_id();
     let own = Some(keys.dpe.clone());
-    let (address, _task, mut asked) = Impostor::serve_told(&id.to_string(), own).await;
+    let (address, _task, mut asked) = Impostor::serve_reporting(&id.to_string(), own).await;
     let mut client = dpm.client(&keys.dpe_module()).await;
     let registration = registration_of(id, address);
     client.register_engine(registration).await.unwrap();
@@ -373,7 +373,7 @@ async fn address_that_accepts_and_says_nothing_times_out() {
 }
 
 #[tokio::test]
-async fn address_where_nobody_listens_is_named_with_the_cause() {
+async fn address_where_nothing_listens_is_named_with_the_cause() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let address = free_port().await.local_addr().unwrap();
@@ -398,7 +398,7 @@ async fn plaintext_beyond_loopback_is_not_dialled() {
         options.monitor.connection = ConnectionOptions::default();
     });
     let id = fresh_id();
-    // A documentation address (RFC 5737): nobody answers there, and nobody is asked.
+    // A documentation address (RFC 5737): nothing answers there, and nothing is asked.
     let address = "192.0.2.1:8532".parse().unwrap();
 
     let mut client = dpm.client(&keys.dpe_module()).await;

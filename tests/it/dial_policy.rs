@@ -56,7 +56,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A DPM whose names stand for what `resolve` says; it is told how often it was asked before.
+/// A DPM whose names stand for what `resolve` says, which gets the number of earlier requests.
 async fn dpm_that_resolves(
     keys: &Keys,
     resolve: impl Fn(usize) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
@@ -296,7 +296,7 @@ async fn listed_addresses_and_low_ports_are_the_deployments_own() {
     let setting = "`countersign.deployments.dpe-dev.allowed-addresses`";
     assert_not_allowed(&elsewhere.unwrap_err(), setting);
     for host in ["127.0.0.2", "127.0.0.3"] {
-        // Port 1 (tcpmux): nobody is there.
+        // Port 1 (tcpmux): nothing listens there.
         mine.register_engine(at(fresh_id(), host, 1)).await.unwrap();
     }
     let low = others.register_engine(at(fresh_id(), "127.0.0.2", 1)).await;
@@ -354,7 +354,7 @@ where
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 #[tokio::test]
-async fn engine_that_hangs_delays_nobody() {
+async fn engine_that_hangs_delays_no_other() {
     let keys = Keys::new();
     let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
         options.monitor.checker_timeout = MonitorOptions::default().checker_timeout;
@@ -418,7 +418,7 @@ async fn engine_that_says_go_away_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn engine_that_speaks_tls_on_a_plaintext_port_is_told_from_others() {
+async fn engine_that_speaks_tls_on_a_plaintext_port_is_recognized() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let tls = hostile(async |mut stream: TcpStream| {

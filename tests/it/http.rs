@@ -1,4 +1,4 @@
-//! The HTTP port: what probes and scrapers are told, and what they can do to it.
+//! The HTTP port: what probes and scrapers get, and what they can do to it.
 
 #[path = "http/hostile.rs"]
 mod hostile;
@@ -106,7 +106,7 @@ async fn other_methods_are_405_and_other_paths_404() {
 }
 
 #[tokio::test]
-async fn health_is_told_in_springs_words() {
+async fn health_is_reported_in_springs_words() {
     let dpm = RunningDpm::start(Keys::new().dpm_module()).await;
 
     let health = get(dpm.http, "/actuator/health").await.json();
@@ -178,7 +178,7 @@ async fn refused_engine_says_why_it_is_not_ready() {
     let dpm = RunningDpm::start(stranger.dpm_module()).await;
     let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
 
-    let told = async {
+    let refusal = async {
         loop {
             let ready = readiness_becomes(dpe.http, 503).await;
             let said = ready["components"]["engine"]["details"]["message"].to_string();
@@ -188,7 +188,7 @@ async fn refused_engine_says_why_it_is_not_ready() {
             tokio::task::yield_now().await;
         }
     };
-    soon("the refusal's reason", told).await;
+    soon("the refusal's reason", refusal).await;
 }
 
 #[tokio::test]
@@ -224,9 +224,9 @@ async fn module_that_stops_says_so_before_its_calls_end() {
     assert_eq!(first.status(), ServingStatus::Serving);
 
     let stopping = tokio::spawn(dpm.stop());
-    let told = readiness_becomes(http, 503).await;
+    let readiness = readiness_becomes(http, 503).await;
     assert_eq!(
-        told["components"]["readinessState"]["status"],
+        readiness["components"]["readinessState"]["status"],
         "OUT_OF_SERVICE"
     );
     assert_eq!(get(http, "/actuator/health/liveness").await.status, 200);
@@ -243,7 +243,7 @@ async fn module_that_stops_says_so_before_its_calls_end() {
 }
 
 #[tokio::test]
-async fn beyond_loopback_nothing_is_told_but_the_status() {
+async fn beyond_loopback_only_the_status_is_shown() {
     let module = Keys::new().dpm_module();
     let engine = module.health().required("engine");
     let about = About {
@@ -278,7 +278,7 @@ async fn beyond_loopback_nothing_is_told_but_the_status() {
 }
 
 #[tokio::test]
-async fn info_tells_who_the_module_is() {
+async fn info_says_which_module_it_is() {
     let dpm = RunningDpm::start(Keys::new().dpm_module()).await;
 
     let info = get(dpm.http, "/actuator/info").await.json();

@@ -38,7 +38,7 @@ struct Greeter {
 impl GreeterService for Greeter {
     async fn greet(&self, call: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
         let text = countersign::grpc::caller(&call)
-            .map_or_else(|_nobody| "nobody".into(), ToString::to_string);
+            .map_or_else(|_unknown| "unknown".into(), ToString::to_string);
         let mut response = Response::new(GreetResponse { text });
         if let Some(engine) = &self.engine {
             response.extensions_mut().insert(engine.clone());
@@ -184,7 +184,7 @@ async fn call_without_a_token_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
-async fn detail_is_told_only_to_a_caller_whose_signature_verified() {
+async fn detail_is_given_only_to_a_caller_whose_signature_verified() {
     let pair = testing::pair();
     let mut client = Client::new(serve(&pair, any_identity(), None).await);
     let stranger = testing::pair();
@@ -417,9 +417,9 @@ async fn without_required_tokens_a_bad_one_is_still_refused() {
     pair.dpm = open;
     let mut client = Client::new(serve(&pair, any_identity(), None).await);
 
-    let nobody = client.greet(GreetRequest {}).await.unwrap();
+    let anonymous = client.greet(GreetRequest {}).await.unwrap();
     let forged = client.greet(bearer("a.b.c")).await.unwrap_err();
 
-    assert_eq!(nobody.into_inner().text, "nobody");
+    assert_eq!(anonymous.into_inner().text, "unknown");
     assert_eq!(reason_of(&forged), Some(Reason::TokenMalformed));
 }

@@ -1,4 +1,4 @@
-//! The listener under those who waste its room and time.
+//! The listener under peers that waste its connections and time.
 
 #[path = "listener/descriptors.rs"]
 mod descriptors;

@@ -1,4 +1,5 @@
-//! Whose an engine is, how many there may be, and what becomes of it when its owner's trust goes.
+//! Which deployment owns an engine, how many there may be, and what becomes of it when its owner's
+//! trust goes.
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};

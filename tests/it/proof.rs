@@ -1,4 +1,4 @@
-//! Who answered? The callee's proof, over real sockets and with somebody in between.
+//! Who answered? The callee's proof, over real sockets and with a middlebox in between.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,7 +45,7 @@ fn dpe_that_asks(keys: &Keys, mode: ProofMode) -> Module {
         .unwrap()
 }
 
-/// A DPM's echo, somebody before it, and a DPE that asks for every proof.
+/// A DPM's echo, a middlebox before it, and a DPE that asks for every proof.
 async fn tampered(
     mischief: impl Fn(&http::request::Parts, &mut Response<Body>) + Send + Sync + 'static,
 ) -> (Middlebox, Client<AttachIdentity<Channel>>) {
@@ -438,7 +438,7 @@ async fn proof_is_never_taken_for_a_token() {
 }
 
 #[tokio::test]
-async fn proof_that_nobody_asked_for_says_nothing() {
+async fn proof_that_was_not_requested_is_ignored() {
     let keys = Keys::new();
     let callee = Echo::serve(&keys.dpm_module()).await;
     let middlebox = Middlebox::before(callee, |_, reply| {

@@ -1,4 +1,4 @@
-//! What the registry's service accepts, from whom, and what it tells.
+//! What the registry's service accepts, from which callers, and what it answers.
 
 use countersign::Module;
 use countersign::Reason;

@@ -130,8 +130,8 @@ impl Home {
         replace(&self.path(), text);
     }
 
-    /// Completes once what was written is in force, within the two seconds.
-    async fn in_force(&self) {
+    /// Completes once what was written is applied, within the two seconds.
+    async fn applied(&self) {
         let mut status = self.handle.status();
         let began = Instant::now();
         soon("a reload", status.changed()).await.unwrap();
@@ -192,12 +192,12 @@ async fn key_that_is_added_is_accepted_and_one_that_is_removed_is_not() {
     assert_eq!(reason_of(&refused), Some(Reason::KeyUnknown));
 
     home.now(&file(&dpm, &[Peer::of(&dpe)]));
-    home.in_force().await;
+    home.applied().await;
     let seen = who_am_i(&caller, running.address).await.unwrap();
     assert_eq!(seen, dpe.key_id.as_str());
 
     home.now(&file(&dpm, &[]));
-    home.in_force().await;
+    home.applied().await;
     let refused = who_am_i(&caller, running.address).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::KeyUnknown));
     running.stop().await;
@@ -217,13 +217,13 @@ async fn series_of_a_deployment_come_and_go_with_it() {
     assert_eq!(series().await, [""; 0]);
 
     home.now(&file(&dpm, &[Peer::of(&dpe)]));
-    home.in_force().await;
+    home.applied().await;
     let added = series().await;
     let issued = r#"countersign_tokens_issued_total{audience="dpe-dev"} 0"#;
     assert!(added.iter().any(|line| line == issued), "{added:#?}");
 
     home.now(&file(&dpm, &[]));
-    home.in_force().await;
+    home.applied().await;
     assert_eq!(series().await, [""; 0]);
     running.stop().await;
 }
@@ -328,7 +328,7 @@ async fn role_that_is_taken_away_is_missing_at_the_next_call() {
             ..Peer::of(&dpe)
         }],
     ));
-    home.in_force().await;
+    home.applied().await;
 
     let refused = client
         .register_engine(registration_of(fresh_id(), address))
@@ -392,10 +392,10 @@ async fn every_way_to_write_a_file_is_noticed() {
     let trusts = || home.module.trust().load().deployment("dpe-dev").is_some();
 
     fs::write(&path, &with).unwrap();
-    home.in_force().await;
+    home.applied().await;
     assert!(trusts());
     replace(&path, &without);
-    home.in_force().await;
+    home.applied().await;
     assert!(!trusts());
     // The same length, and the times of the file before, as `cp -p` leaves them.
     let about = fs::metadata(&path).unwrap();
@@ -403,7 +403,7 @@ async fn every_way_to_write_a_file_is_noticed() {
     fs::write(&path, &same_length).unwrap();
     let written = fs::File::options().write(true).open(&path).unwrap();
     written.set_modified(about.modified().unwrap()).unwrap();
-    home.in_force().await;
+    home.applied().await;
     let own = home.module.own();
     assert_eq!(own.issuer(), "dpm-two");
 }
@@ -431,13 +431,13 @@ async fn swap_of_a_link_on_the_way_to_the_file_is_noticed() {
     let next = mounted.path().join("..data_tmp");
     symlink("..2", &next).unwrap();
     fs::rename(&next, &data).unwrap();
-    home.in_force().await;
+    home.applied().await;
 
     assert!(home.module.trust().load().deployment("dpe-dev").is_some());
 }
 
 #[tokio::test]
-async fn file_with_an_error_keeps_the_old_state_and_is_told_once() {
+async fn file_with_an_error_keeps_the_old_state_and_is_reported_once() {
     let mut logs = Logs::start();
     let (dpm, dpe) = pair();
     let home = Home::start(&file(&dpm, &[Peer::of(&dpe)]));
@@ -482,7 +482,7 @@ async fn file_with_an_error_keeps_the_old_state_and_is_told_once() {
 }
 
 #[tokio::test]
-async fn file_that_grows_by_a_byte_at_a_time_is_never_in_force_by_half() {
+async fn file_that_grows_by_a_byte_at_a_time_is_never_applied_by_half() {
     let (dpm, dpe) = pair();
     let revoked = file(&dpm, &[Peer::of(&dpe).revoked()]);
     let home = Home::start(&revoked);
@@ -523,7 +523,7 @@ async fn reload_that_is_switched_off_waits_to_be_asked() {
     assert!(waited.is_err());
     assert!(home.module.trust().load().deployment("dpe-dev").is_none());
     home.handle.reload();
-    home.in_force().await;
+    home.applied().await;
 
     assert!(home.module.trust().load().deployment("dpe-dev").is_some());
 }

@@ -43,15 +43,15 @@ async fn caller_sees_itself_as_the_callee_does() {
     assert_eq!(answer.callee_deployment, "dpm-dev");
     assert_eq!(answer.callee_fingerprint, keys.dpm.key_id.as_str());
     // Of the keys that are trusted there it learns its own.
-    let told: Vec<_> = answer.trusted_keys.iter().collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].fingerprint, keys.dpe.key_id.as_str());
+    let own_keys: Vec<_> = answer.trusted_keys.iter().collect();
+    assert_eq!(own_keys.len(), 1, "{own_keys:?}");
+    assert_eq!(own_keys[0].fingerprint, keys.dpe.key_id.as_str());
     let computed = keys.dpe.key.fingerprint().to_string();
-    assert_eq!(told[0].computed_fingerprint, computed);
+    assert_eq!(own_keys[0].computed_fingerprint, computed);
 }
 
 #[tokio::test]
-async fn stranger_is_told_nothing_but_the_refusal() {
+async fn stranger_learns_nothing_but_the_refusal() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let mut client = IdentityServiceClient::new(channel(dpm.address).await);
@@ -89,8 +89,8 @@ async fn dpm_is_healthy_to_everyone() {
 #[tokio::test]
 async fn dpe_is_healthy_once_it_is_registered() {
     let keys = Keys::new();
-    let nobody = free_port().await.local_addr().unwrap();
-    let lonely = RunningDpe::start(keys.dpe_module(), nobody);
+    let unused = free_port().await.local_addr().unwrap();
+    let lonely = RunningDpe::start(keys.dpe_module(), unused);
     assert_eq!(health(lonely.address, "").await, ServingStatus::NotServing);
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);

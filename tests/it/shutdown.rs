@@ -1,4 +1,4 @@
-//! Modules end when they are told to.
+//! Modules end when they are asked to.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,8 +36,8 @@ async fn stopped_engine_deregisters() {
 #[tokio::test]
 async fn engine_without_a_dpm_ends_all_the_same() {
     let keys = Keys::new();
-    let nobody = free_port().await.local_addr().unwrap();
-    let dpe = RunningDpe::start(keys.dpe_module(), nobody);
+    let unused = free_port().await.local_addr().unwrap();
+    let dpe = RunningDpe::start(keys.dpe_module(), unused);
 
     assert_eq!(dpe.stop().await, Drained::InTime);
 }
@@ -67,11 +67,11 @@ async fn open_call_does_not_hold_a_module_beyond_the_deadline() {
 
     assert_eq!(how, Drained::AtDeadline);
     assert!(begun.elapsed() >= Duration::from_millis(400));
-    let told = soon("the last word", call.message())
+    let last = soon("the last word", call.message())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(told.status(), ServingStatus::NotServing);
+    assert_eq!(last.status(), ServingStatus::NotServing);
     let cut = soon("the cut", call.message()).await.unwrap_err();
     assert_eq!(cut.code(), Code::Unknown, "{cut}");
 }

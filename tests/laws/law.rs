@@ -59,7 +59,7 @@ fn pairs(document: &Document) -> Vec<(&str, &str)> {
     entries.map(|entry| (entry.key(), entry.value())).collect()
 }
 
-/// Writing what a text says into it changes nothing, and written anew it says the same.
+/// Writing what a text says into it changes nothing, and written to an empty file it says the same.
 pub(crate) fn properties(text: &str) {
     let Some(document) = parse(text) else {
         return;
@@ -70,17 +70,17 @@ pub(crate) fn properties(text: &str) {
     }
     assert!(matches!(edit.apply(text), Outcome::Unchanged));
 
-    let Outcome::Changed(anew) = edit.apply("") else {
+    let Outcome::Changed(rewritten) = edit.apply("") else {
         assert_eq!(document.entries().len(), 0);
         return;
     };
-    let again = parse(anew.text()).unwrap();
+    let again = parse(rewritten.text()).unwrap();
     for (key, value) in pairs(&again) {
         let original = pairs(&document);
         let last = original.iter().rev().find(|(name, _)| *name == key);
         assert_eq!(last, Some(&(key, value)));
     }
-    assert!(matches!(edit.apply(anew.text()), Outcome::Unchanged));
+    assert!(matches!(edit.apply(rewritten.text()), Outcome::Unchanged));
 }
 
 /// An edit changes the one value, keeps every other byte, and is done after one time.
@@ -144,7 +144,7 @@ pub(crate) fn removal(text: &str, key: &str) {
     assert_eq!(edited.text(), kept);
 }
 
-/// To Java a backslash alone at the very end is an entry without a name, which is none any more
+/// To Java a backslash alone at the very end is an entry without a name, and no longer one
 /// once something follows.
 fn lone_backslash(text: &str, last: &Entry) -> bool {
     let (start, end) = (last.key_span().end, last.value_span().start);
@@ -152,7 +152,7 @@ fn lone_backslash(text: &str, last: &Entry) -> bool {
     last.key().is_empty() && last.value().is_empty() && !between.contains(['=', ':'])
 }
 
-/// Tells whether two spellings are of one name: only then does one edit replace the other's.
+/// Returns `true` if two spellings are of one name: only then does one edit replace the other's.
 fn same(one: &str, other: &str) -> bool {
     Name::parse(one) == Name::parse(other)
 }
@@ -342,7 +342,7 @@ pub(crate) fn metadata(values: &[&[u8]]) {
     assert_eq!(known.is_some(), right, "{sent:?}");
 }
 
-/// Tells whether `value` is `good`, the case of the scheme aside.
+/// Returns `true` if `value` is `good`, the case of the scheme aside.
 fn is(value: &[u8], good: &str) -> bool {
     let (scheme, token) = good.split_at(7);
     value
@@ -350,7 +350,7 @@ fn is(value: &[u8], good: &str) -> bool {
         .is_some_and(|(s, t)| s.eq_ignore_ascii_case(scheme.as_bytes()) && t == token.as_bytes())
 }
 
-/// An accepted address names one host and port to everybody: as an authority, as itself, and never
+/// An accepted address names one host and port to everyone: as an authority, as itself, and never
 /// in a form that only some resolvers take for a number.
 pub(crate) fn address(hostname: &str, port: i64) {
     let Ok(address) = EngineAddress::new(hostname, port) else {

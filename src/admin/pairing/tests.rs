@@ -41,7 +41,7 @@ fn a_plan_writes_nothing_until_it_is_carried_out() {
 }
 
 #[test]
-fn a_file_that_somebody_else_changed_meanwhile_is_left_alone() {
+fn a_file_that_another_program_changed_meanwhile_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let members = members(folder.path());
     let [dpm, dpe] = members.each_ref().map(|member| &member.path);

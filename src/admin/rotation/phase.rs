@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_tell_the_phase() {
+    fn the_files_show_the_phase() {
         for (has_next, is_activated, all_trust_next, expected) in [
             (false, false, true, Phase::Idle),
             (false, false, false, Phase::Idle),

@@ -109,7 +109,7 @@ fn three_steps_change_the_key_and_nothing_else() {
 }
 
 #[test]
-fn new_keys_tell_when_they_were_made() {
+fn new_keys_show_when_they_were_made() {
     let folder = tempfile::tempdir().unwrap();
     let before = SystemClock.now() - Duration::from_secs(1);
     pair(folder.path());

@@ -22,7 +22,7 @@ fn chmod(path: &Path, mode: u32) {
 }
 
 #[test]
-fn an_existing_file_is_left_alone_unless_told() {
+fn an_existing_file_is_left_alone_unless_forced() {
     let folder = folder();
     let path = folder.path().join("key.jwk");
     write(&path, b"old", Privacy::Private, false).unwrap();
@@ -142,7 +142,7 @@ fn a_staged_file_that_is_given_up_leaves_nothing() {
 }
 
 #[test]
-fn a_second_writer_is_told_that_the_folder_is_busy() {
+fn a_second_writer_learns_that_the_folder_is_busy() {
     let folder = folder();
     let first = FolderLock::acquire(&folder.path().join("x")).unwrap();
 

@@ -1,5 +1,5 @@
-mod revocations;
 mod logged;
+mod revocations;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -233,7 +233,7 @@ fn environment_called_none_is_a_change() {
 }
 
 #[test]
-fn keys_are_told_by_what_became_of_them() {
+fn keys_are_reported_by_what_became_of_them() {
     let (own, first, second) = (own_line(&key()), key(), key());
     let two = |revoked: &str| {
         let other =

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_never_settle_are_told_once_and_again_after_they_did() {
+    fn files_that_never_settle_are_reported_once_and_again_after_they_did() {
         let mut unsettled = Unsettled::default();
         let start = Instant::now();
         let mut reported = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_settle_now_and_then_are_not_told() {
+    fn files_that_settle_now_and_then_are_not_reported() {
         let mut unsettled = Unsettled::default();
         let start = Instant::now();
         for second in 0..60 {

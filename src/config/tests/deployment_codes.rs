@@ -120,7 +120,7 @@ fn cs0304_own_name_is_a_peers() {
 }
 
 #[test]
-fn connection_that_leads_to_nobody_trusted() {
+fn connection_that_leads_to_no_trusted_deployment() {
     let named = "countersign.client.connection.dpe.deployment=nope\n";
     assert_eq!(with(named), [(Code::Cs0106, Error, 8, 46)]);
     let host = "ataccama.client.connection.dpm.host=localhost\n";

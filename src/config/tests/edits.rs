@@ -40,7 +40,10 @@ fn assert_no_part(reported: &str, secret: &str, line: &str) {
     let characters: Vec<_> = secret.chars().collect();
     for part in characters.windows(12) {
         let part: String = part.iter().collect();
-        assert!(!reported.contains(&part), "`{part}` of `{line}` in:\n{reported}");
+        assert!(
+            !reported.contains(&part),
+            "`{part}` of `{line}` in:\n{reported}"
+        );
     }
 }
 
@@ -126,7 +129,10 @@ fn no_cut_or_edit_of_the_base64_shows_a_private_key() {
 
             for start in 0..base64.len() - 20 {
                 let part = base64.get(start..start + 20).unwrap();
-                assert!(!reported.contains(part), "`{part}` of `{line}` in:\n{reported}");
+                assert!(
+                    !reported.contains(part),
+                    "`{part}` of `{line}` in:\n{reported}"
+                );
             }
         }
     }
@@ -175,7 +181,11 @@ fn no_spelling_of_a_private_key_is_shown_in_any_setting() {
             let reported = reported(&line);
 
             assert_no_part(&reported, PRIVATE, &line);
-            assert_no_part(&reported, &PRIVATE.replace('-', "+").replace('_', "/"), &line);
+            assert_no_part(
+                &reported,
+                &PRIVATE.replace('-', "+").replace('_', "/"),
+                &line,
+            );
             assert_no_part(&reported, &hex, &line);
         }
     }

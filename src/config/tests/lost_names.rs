@@ -59,7 +59,7 @@ fn cs0104_names_what_is_lost_and_not_the_key_in_it() {
 }
 
 #[test]
-fn a_backslash_that_swallows_nothing_of_ours_is_nobody_s_business() {
+fn a_backslash_that_swallows_nothing_of_ours_is_not_reported() {
     for lines in [
         "foo=a,\\\n  b,\\\n  ataccama.one\n",
         "foo=a\\\\\nserver.port=1\n",

@@ -53,7 +53,7 @@ fn wrong_own_values(own: &SigningKey) -> Vec<(&'static str, String, Code)> {
 }
 
 #[test]
-fn own_key_that_is_none_is_refused() {
+fn own_key_that_is_not_usable_is_refused() {
     let own = key();
     let rest = deployment("dpe-dev", "dpe", &key());
     let keys = wrong_own_keys(&own).into_iter();

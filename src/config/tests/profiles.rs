@@ -220,8 +220,15 @@ fn key_in_the_list_of_profiles_is_shown_neither_as_a_name_nor_in_a_path() {
         let report = check(&[folder.path().join(FILE)], &[]).unwrap();
 
         let reported: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
-        assert_eq!((reported.len(), report.findings.errors()), (1, 0), "{reported:?}");
-        assert!(!reported.concat().contains("eyJrdHkiOiJFQyIs"), "{reported:?}");
+        assert_eq!(
+            (reported.len(), report.findings.errors()),
+            (1, 0),
+            "{reported:?}"
+        );
+        assert!(
+            !reported.concat().contains("eyJrdHkiOiJFQyIs"),
+            "{reported:?}"
+        );
     }
 }
 

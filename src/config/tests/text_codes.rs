@@ -316,7 +316,7 @@ fn cs0111_placeholders() {
 }
 
 #[test]
-fn cs0111_placeholders_in_settings_that_nobody_reads() {
+fn cs0111_placeholders_in_settings_that_are_not_read() {
     let uri = format!("{D}.dpe-dev.uri");
     let tls = "countersign.deployments.dpe-dev.tls-keys.k.fingerprint";
     for name in [uri.as_str(), tls] {

@@ -309,7 +309,7 @@ fn cs0306_encrypted_private_key_comes_with_the_command_that_decrypts_it() {
 }
 
 #[test]
-fn cs0306_tls_that_would_trust_nobody() {
+fn cs0306_tls_that_would_trust_no_peer() {
     let folder = Folder::new();
     folder.certificate("a");
     let back = message(
@@ -331,7 +331,7 @@ fn cs0306_tls_that_would_trust_nobody() {
 }
 
 #[test]
-fn pins_that_leave_open_who_is_who_are_errors() {
+fn pins_that_do_not_identify_a_caller_are_errors() {
     let folder = Folder::new();
     let own = folder.certificate("a");
     let server = named(SERVER, "a") + &format!("{BACK}.enabled=true\n");

@@ -83,7 +83,7 @@ async fn literal_is_never_asked_of_the_resolver() {
 }
 
 #[tokio::test]
-async fn resolver_that_hangs_holds_nobody_up_and_8_threads_at_most() {
+async fn resolver_that_hangs_delays_no_other_and_takes_8_threads_at_most() {
     let (entered, entries) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);

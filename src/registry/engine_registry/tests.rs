@@ -150,7 +150,7 @@ async fn new_address_leads_back_to_new() {
 }
 
 #[tokio::test]
-async fn another_deployment_is_told_engine_not_owned_and_changes_nothing() {
+async fn another_deployment_gets_engine_not_owned_and_changes_nothing() {
     let world = World::new();
     let mine = world.ready(1).await;
     let stranger = caller("dpe-other");

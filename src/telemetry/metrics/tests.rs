@@ -152,7 +152,7 @@ fn trust_that_stays_keeps_what_was_measured() {
 }
 
 #[test]
-fn what_a_refusal_tells_of_a_clock_shows_until_it_fits_or_is_measured() {
+fn skew_from_a_refusal_shows_until_it_fits_or_is_measured() {
     let metrics = metrics();
     let skew = || {
         let series = r#"countersign_peer_clock_skew_seconds{deployment="dpe-dev"}"#;
@@ -285,7 +285,7 @@ fn every_family_has_help_and_type_and_stands_in_order() {
 }
 
 #[test]
-fn signing_key_has_one_series_which_tells_when_it_was_made() {
+fn signing_key_has_one_series_which_shows_when_it_was_made() {
     const CREATED: &str = "countersign_signing_key_created_timestamp_seconds";
     let metrics = metrics();
     let series = || {

@@ -380,7 +380,7 @@ fn audience_that_is_not_this_module_is_refused() {
 }
 
 #[test]
-fn revoked_key_is_told_only_to_its_holder() {
+fn revoked_key_is_reported_only_to_its_holder() {
     let world = World::new();
     let header = json!({"alg": "ES256", "kid": world.revoked.fingerprint().to_string()});
     let claims = world.claims().to_string();

@@ -131,7 +131,7 @@ fn values(peers: &Peers) -> Vec<Row> {
     rows
 }
 
-/// HMAC with a secret that is none: everything that is known of the caller's key.
+/// HMAC with a secret that is public: everything that is known of the caller's key.
 fn keyed_by_what_is_public(peers: &Peers) -> Vec<Row> {
     let public = peers.caller.key.verifying_key();
     let (x, y) = (decode(&public.x()), decode(&public.y()));

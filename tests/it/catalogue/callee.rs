@@ -42,9 +42,9 @@ impl Callee {
     /// A DPE that DPMs call. Its own DPM is not there.
     pub(super) async fn dpe() -> Self {
         let peers = Peers::new("dpe", "dpm");
-        let nobody = free_port().await.local_addr().unwrap();
+        let unused = free_port().await.local_addr().unwrap();
         let home = tempfile::tempdir().unwrap();
-        let dpe = RunningDpe::start_with(peers.module(), nobody, home.path(), |options| {
+        let dpe = RunningDpe::start_with(peers.module(), unused, home.path(), |options| {
             options.dpm_deployment = peers.caller.name.clone();
         });
         Self {

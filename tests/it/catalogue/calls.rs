@@ -75,7 +75,7 @@ fn other_paths(path: &str) -> Vec<String> {
     ]
 }
 
-/// UNIMPLEMENTED to whom we know, and nothing at all to others.
+/// UNIMPLEMENTED to a known caller, and nothing at all to others.
 async fn misspelt_path(callee: Callee) {
     let token = callee.peers.good();
     let forged = callee.peers.draft().sign(&callee.peers.stranger.key);
@@ -83,14 +83,14 @@ async fn misspelt_path(callee: Callee) {
         let known = callee
             .call_at(&path, Call::bearer(&token), Vec::new())
             .await;
-        let nobody = callee.call_at(&path, Call::default(), Vec::new()).await;
+        let anonymous = callee.call_at(&path, Call::default(), Vec::new()).await;
         let impostor = callee
             .call_at(&path, Call::bearer(&forged), Vec::new())
             .await;
 
         let answered = Outcome::Answered(Code::Unimplemented).check(&known);
         answered.unwrap_or_else(|fault| panic!("{path}: {fault}"));
-        let missing = Outcome::Refused(TokenMissing).check(&nobody);
+        let missing = Outcome::Refused(TokenMissing).check(&anonymous);
         missing.unwrap_or_else(|fault| panic!("{path}: {fault}"));
         let refused = Outcome::Refused(SignatureInvalid).check(&impostor);
         refused.unwrap_or_else(|fault| panic!("{path}: {fault}"));

@@ -207,7 +207,7 @@ fn changing_the_meaning(peers: &Peers) -> Vec<Row> {
     rows.chain([raw, nested, in_header]).collect()
 }
 
-/// A stranger signs and says where its key is. Nobody looks.
+/// A stranger signs and says where its key is. The callee does not look.
 fn keys_brought_along(peers: &Peers) -> Vec<Row> {
     let key = &peers.stranger.key;
     let jwk = PublicJwk::write(key.verifying_key(), &peers.stranger.key_id);
@@ -233,11 +233,11 @@ fn keys_brought_along(peers: &Peers) -> Vec<Row> {
         let draft = peers.draft().header(name, json);
         let as_own = draft.clone().header("kid", &own_kid);
         let as_trusted = draft.clone().header("kid", &trusted_kid);
-        let as_nobody = draft.without_header("kid");
+        let without_kid = draft.without_header("kid");
         for (kid, draft, reason) in [
             ("a trusted kid", as_trusted, SignatureInvalid),
             ("its own kid", as_own, KeyUnknown),
-            ("no kid", as_nobody, TokenMalformed),
+            ("no kid", without_kid, TokenMalformed),
         ] {
             let name = format!("{at}: a stranger's {name} with {kid}");
             rows.push(refused(name, &draft.sign(key), reason));
@@ -306,7 +306,7 @@ fn good(peers: &Peers) -> Vec<Row> {
         ("x5c", "[\"garbage\"]"),
         ("x5t", "\"garbage\""),
         ("enc", "\"A256GCM\""),
-        ("iss", "\"somebody\""),
+        ("iss", "\"anyone\""),
         ("cty", "\"x\""),
     ];
     let rows = members.into_iter().enumerate().map(|(at, (name, json))| {

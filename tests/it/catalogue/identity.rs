@@ -1,4 +1,4 @@
-//! 2.7: who says so, and to whom. Whose key it is stands in `owners`.
+//! 2.7: who issued a token, and for which callee. Whose key it is stands in `owners`.
 
 use countersign::Reason::{self, AudienceMismatch, IssuerMismatch, TokenMalformed};
 
@@ -202,7 +202,7 @@ fn audiences(peers: &Peers) -> Vec<Row> {
         ("our hash", hash.clone()),
         ("[our name]", format!("[{name}]")),
         ("[our hash]", format!("[{hash}]")),
-        ("our name, somebody's name", format!("[\"a\",{name}]")),
+        ("our name, another's name", format!("[\"a\",{name}]")),
         ("another hash and ours", format!("[{callers_hash},{hash}]")),
         ("us twice", format!("[{hash},{hash}]")),
         ("8 values", many(8, &hash)),

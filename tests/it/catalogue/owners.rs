@@ -86,7 +86,7 @@ fn across_deployments(peers: &Peers) -> Vec<Row> {
     ]
 }
 
-/// Only who signed properly is told that the key is revoked.
+/// Only a caller that signed properly learns that the key is revoked.
 fn revoked(peers: &Peers) -> Vec<Row> {
     let kid = text(&peers.revoked.fingerprint().to_string());
     let under_revoked = peers.draft().header("kid", &kid);
@@ -140,7 +140,7 @@ fn revoked(peers: &Peers) -> Vec<Row> {
             &under_revoked.sign(&peers.stranger.key),
             SignatureInvalid,
         ),
-        // Bad in three ways: the first in the order of checks is told, and nothing more.
+        // Bad in three ways: the first in the order of checks is reported, and nothing more.
         refused(
             "expired, for another, badly signed",
             &{

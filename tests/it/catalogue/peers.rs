@@ -18,7 +18,7 @@ use crate::support::draft::{Draft, text};
 /// The time of every clock here, in seconds since 1970.
 pub(super) const NOW: u64 = 1_800_000_000;
 
-/// Everybody's keys, and the clock.
+/// The keys of all modules, and the clock.
 pub(super) struct Peers {
     pub(super) clock: Arc<ManualClock>,
     pub(super) own: OwnDeployment,
@@ -26,7 +26,7 @@ pub(super) struct Peers {
     pub(super) caller: OwnDeployment,
     /// The second key of the caller: revoked.
     pub(super) revoked: SigningKey,
-    /// Trusted, with the role, and somebody else.
+    /// Trusted, with the role, and another deployment.
     pub(super) other: OwnDeployment,
     /// Its only key is revoked.
     pub(super) retired: OwnDeployment,
@@ -34,11 +34,11 @@ pub(super) struct Peers {
     pub(super) reader: OwnDeployment,
     /// Trusted, with the role in another case.
     pub(super) lower: OwnDeployment,
-    /// Known to nobody.
+    /// Trusted by no module.
     pub(super) stranger: OwnDeployment,
     /// Signatures of other algorithms; their key is trusted, with the role.
     pub(super) vectors: Value,
-    /// Whom no token may make the callee call.
+    /// A server that no token may make the callee call.
     pub(super) canary: Canary,
 }
 
@@ -145,7 +145,7 @@ fn with_role(mut deployment: Deployment, role: &str) -> Deployment {
     deployment
 }
 
-/// Listens, and hopes in vain.
+/// Listens for a connection that must not come.
 pub(super) struct Canary(TcpListener);
 
 impl Canary {
@@ -159,7 +159,7 @@ impl Canary {
         format!("http://{}/jwks.json", self.0.local_addr().unwrap())
     }
 
-    /// Asserts that nobody connected.
+    /// Asserts that nothing connected.
     pub(super) fn was_left_alone(&self) {
         let visitor = self.0.accept().map(|(_, from)| from);
         assert_eq!(visitor.unwrap_err().kind(), ErrorKind::WouldBlock);

@@ -114,7 +114,7 @@ fn around_the_token(peers: &Peers) -> Vec<Row> {
             with("countersign-roles"),
             denied,
         ),
-        // Who is not proven to be the reader does not learn that it lacks the role.
+        // A caller that is not proven to be the reader does not learn that it lacks the role.
         refused("no role, badly signed", &forged, SignatureInvalid),
         // The contract compares the configured role without case.
         accepted("role in lower case in the file", &lower),

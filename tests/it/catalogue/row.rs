@@ -25,7 +25,7 @@ pub(super) enum Outcome {
 pub(super) struct Call(pub(super) HeaderMap);
 
 impl Call {
-    /// A call with `token` as everybody sends it.
+    /// A call with `token` as every caller sends it.
     pub(super) fn bearer(token: &str) -> Self {
         Self::default().with("authorization", &format!("Bearer {token}"))
     }
@@ -66,7 +66,7 @@ pub(super) fn row(name: impl Into<String>, call: Call, outcome: Outcome) -> Row 
 }
 
 impl Outcome {
-    /// Tells what is wrong with `status`, if anything is.
+    /// Returns what is wrong with `status`, if anything is.
     pub(super) fn check(self, status: &Status) -> Result<(), String> {
         let reason = reason_of(status);
         let right = match self {

@@ -48,7 +48,7 @@ async fn requests_that_are_none_are_refused_and_the_port_lives_on() {
             &[400],
         ),
         (
-            "a length that is none",
+            "a length that is no number",
             "POST /actuator HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
             &[400],
         ),

@@ -430,7 +430,7 @@ async fn callee_that_is_not_believed_counts_as_the_refusal_that_its_caller_gets(
     let other = r#"grpc_client_handled_total{grpc_code="OK",grpc_method="other",grpc_service="other",grpc_type="other"} 1"#;
     assert!(
         after.contains(other),
-        "a method of somebody else's: {after}"
+        "a method of another service: {after}"
     );
 }
 
@@ -594,7 +594,7 @@ async fn changed_trust_shows_in_the_next_scrape_and_what_is_gone_is_not_in_it() 
     assert_eq!(found, expected, "the old series go, the new ones are there");
     let reload = "countersign_config_last_reload_successful";
     assert_eq!((before.value(reload), after.value(reload)), ("1", "0"));
-    let told = async {
+    let shown = async {
         loop {
             let ready = readiness_becomes(dpm.http, 200).await;
             let keys = &ready["components"]["keys"]["details"]["message"];
@@ -604,7 +604,7 @@ async fn changed_trust_shows_in_the_next_scrape_and_what_is_gone_is_not_in_it() 
             tokio::task::yield_now().await;
         }
     };
-    soon("the keys of now", told).await;
+    soon("the keys of now", shown).await;
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn python_engine_registers_and_knows_who_answers() {
 
     let mut answer = register(&dpm, &keys, id, port).await;
 
-    assert_eq!(answer["token_expires_at"], answer["told_expiry"]);
+    assert_eq!(answer["token_expires_at"], answer["reported_expiry"]);
     let seen = answer["seen"].as_object_mut().unwrap();
     assert!(seen.remove("serverTime").is_some() && seen.remove("tokenExpiresAt").is_some());
     let (own_key_id, key_id) = (keys.dpm.key_id.as_str(), keys.dpe.key_id.as_str());
@@ -58,7 +58,7 @@ async fn python_engine_registers_and_knows_who_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn python_client_is_told_why_it_is_refused() {
+async fn python_client_learns_why_it_is_refused() {
     if !GRPCIO.is_there() {
         return;
     }

@@ -49,7 +49,7 @@ pub(super) const OPENSSL: Peer = Peer {
 };
 
 impl Peer {
-    /// Tells whether it is there; says on stderr what is missing when it is not.
+    /// Returns `true` if it is there; says on stderr what is missing when it is not.
     ///
     /// # Panics
     ///
@@ -67,7 +67,7 @@ impl Peer {
             "{REQUIRE_PEERS} is set, but there is no {}",
             self.needs
         );
-        // `eprintln` would be kept back from whoever runs a test that passes.
+        // `eprintln` would not be shown for a test that passes.
         writeln!(std::io::stderr(), "skipped: there is no {}", self.needs).unwrap();
         false
     }

@@ -10,7 +10,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::process::{Homes, Process};
 use crate::support::world::channel;
 
-/// A valid call is answered within this time, whoever else is connected.
+/// A valid call is answered within this time, whatever else is connected.
 const PROMPT: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn silent_connections_give_way_where_accepting_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn accepting_that_fails_with_nobody_to_give_way_uses_no_processor_and_recovers() {
+async fn accepting_that_fails_with_no_connection_to_close_uses_no_processor_and_recovers() {
     let homes = Homes::new();
     let dpm = homes.dpm(256, &[]);
     let _heard = heard(&dpm).await;

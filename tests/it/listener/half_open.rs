@@ -84,7 +84,7 @@ fn peer_whose_network_vanished_is_cut_by_keepalive() {
 
     while dpm.connections() > 0 {
         assert!(begun.elapsed() < DETECTED, "still there");
-        // The kernel tells nobody; it has to be asked.
+        // The kernel does not notify; it has to be asked.
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -9,7 +9,7 @@ use tonic::Code;
 use tower_layer::Layer as _;
 
 use super::process::Homes;
-use super::served::{HANGS, Served, TELLS_PEER, WHO_AM_I};
+use super::served::{HANGS, NAMES_PEER, Served, WHO_AM_I};
 use super::wire::{
     ACK, DATA, EMPTY, END_HEADERS, END_STREAM, GOAWAY, HEADERS, HEALTH, PING, Raw, SETTINGS,
     WINDOW_UPDATE, call, field, frame, request,
@@ -37,10 +37,10 @@ fn watch(raw: &mut Raw) {
 }
 
 #[test]
-fn peer_of_a_call_is_told_to_its_handler() {
+fn handler_learns_the_peer_of_its_call() {
     let served = served(|_| ());
 
-    assert_eq!(served.call(TELLS_PEER).unwrap(), "127.0.0.1 0");
+    assert_eq!(served.call(NAMES_PEER).unwrap(), "127.0.0.1 0");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn silent_connections_give_way_first_then_strangers_and_no_known_caller() {
 }
 
 #[test]
-fn refused_token_makes_nobody_known() {
+fn refused_token_makes_no_peer_known() {
     let served = served(|limits| limits.total = 1);
     let mut refused = Raw::http2(served.address, &[]);
     who_am_i(&mut refused, &served.bearer().replace("eyJ", "eyK"));

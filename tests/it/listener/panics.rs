@@ -13,10 +13,10 @@ use crate::support::world::channel;
 fn panicking_handler_answers_internal_and_the_next_call_is_answered() {
     let served = Served::start(|_| ());
 
-    let told = served.call(PANICS).unwrap_err();
+    let status = served.call(PANICS).unwrap_err();
 
-    assert_eq!(told.code(), Code::Internal);
-    assert!(!told.message().contains("secret"), "{told}");
+    assert_eq!(status.code(), Code::Internal);
+    assert!(!status.message().contains("secret"), "{status}");
     assert_eq!(served.call("").unwrap(), "fine");
     assert_eq!(served.stop(), Drained::InTime);
 }
@@ -25,7 +25,7 @@ fn panicking_handler_answers_internal_and_the_next_call_is_answered() {
 fn panicking_reply_ends_with_internal() {
     let served = Served::start(|_| ());
     let client = Runtime::new().unwrap();
-    let told = client.block_on(async {
+    let status = client.block_on(async {
         let mut client = HealthClient::new(channel(served.address).await);
         let service = PANICS.to_owned();
         let watched = client.watch(HealthCheckRequest { service }).await;
@@ -33,6 +33,6 @@ fn panicking_reply_ends_with_internal() {
         reply.message().await.unwrap_err()
     });
 
-    assert_eq!(told.code(), Code::Internal);
+    assert_eq!(status.code(), Code::Internal);
     assert_eq!(served.call("").unwrap(), "fine");
 }

@@ -78,7 +78,7 @@ impl Homes {
     }
 }
 
-/// Reads everything that is written, so that nobody waits to write it.
+/// Reads everything that is written, so that no writer waits.
 fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (lines, read) = channel();
     std::thread::spawn(move || {
@@ -104,14 +104,14 @@ impl Process {
     pub(super) fn says(&self, text: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|_| panic!("waited in vain for {text:?}"));
+            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} in time"));
             if line.contains(text) {
                 return line;
             }
         }
     }
 
-    /// Returns the lines that it has written and nobody read, as far as they arrived.
+    /// Returns the lines that it has written and no test has read, as far as they arrived.
     pub(super) fn said(&self) -> Vec<String> {
         self.lines.try_iter().collect()
     }

@@ -24,12 +24,12 @@ use crate::support::world::{PATIENCE, channel, soon};
 /// How [`Odd`] answers; a call's header `manner`.
 pub(super) const PANICS: &str = "panics";
 pub(super) const HANGS: &str = "hangs";
-pub(super) const TELLS_PEER: &str = "tells-peer";
+pub(super) const NAMES_PEER: &str = "names-peer";
 
 /// A method that takes a token.
 pub(super) const WHO_AM_I: &str = "/countersign.identity.v1.IdentityService/WhoAmI";
 
-/// Services that everyone may call, and that do as they are told.
+/// Services that everyone may call, and that do what the call asks for.
 #[derive(Clone)]
 struct Odd;
 
@@ -41,9 +41,9 @@ impl EngineService for Odd {
     ) -> Result<Response<wire::CheckStatusResponse>, Status> {
         let manner = request.metadata().get("manner");
         let engine_id = match manner.and_then(|manner| manner.to_str().ok()) {
-            Some(PANICS) => panic!("as told, with a secret"),
+            Some(PANICS) => panic!("as asked, with a secret"),
             Some(HANGS) => std::future::pending().await,
-            Some(TELLS_PEER) => {
+            Some(NAMES_PEER) => {
                 let peer = request.extensions().get::<PeerInfo>().unwrap();
                 assert_eq!(request.remote_addr(), Some(peer.address));
                 let shown = peer.certificate.as_ref().map_or(0, |der| der.len());
@@ -74,7 +74,7 @@ impl Health for Odd {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let panics = request.into_inner().service == PANICS;
         let stream = std::iter::repeat_with(move || {
-            assert!(!panics, "as told");
+            assert!(!panics, "as asked");
             Ok(HealthCheckResponse { status: 1 })
         });
         Ok(Response::new(Box::pin(tokio_stream::iter(stream))))

@@ -1,4 +1,4 @@
-//! SIGTERM while somebody is connected.
+//! SIGTERM while a peer is connected.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ async fn dpm_with_a_silent_connection_exits_within_the_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dpe_with_a_silent_connection_and_no_dpm_exits_within_the_deadline() {
     let homes = Homes::new();
-    let nobody = "ataccama.client.connection.dpm.grpc.port=1";
-    let mut dpe = homes.start("dpe", "exec", &[DEADLINE, nobody]);
+    let no_dpm = "ataccama.client.connection.dpm.grpc.port=1";
+    let mut dpe = homes.start("dpe", "exec", &[DEADLINE, no_dpm]);
     let _silent = dpe.silent(1);
     drop(channel(dpe.address).await);
 

@@ -1,4 +1,4 @@
-//! Those who speak no HTTP/2. While each is there, a valid call is answered.
+//! Peers that speak no HTTP/2. While each is connected, a valid call is answered.
 
 use std::time::Duration;
 

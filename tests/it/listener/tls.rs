@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tonic::Request;
 use tonic::transport::Endpoint;
 
-use super::served::{Served, TELLS_PEER};
+use super::served::{NAMES_PEER, Served};
 use super::wire::{Raw, call};
 use crate::support::world::PATIENCE;
 
@@ -124,7 +124,7 @@ impl Sides {
             let mut request = Request::new(CheckStatusRequest {});
             request
                 .metadata_mut()
-                .insert("manner", TELLS_PEER.parse().unwrap());
+                .insert("manner", NAMES_PEER.parse().unwrap());
             let answer = EngineServiceClient::new(channel)
                 .check_status(request)
                 .await;
@@ -134,19 +134,19 @@ impl Sides {
 }
 
 #[test]
-fn verified_client_certificate_is_told_to_the_handler() {
+fn handler_learns_the_verified_client_certificate() {
     let sides = Sides::new();
     let served = sides.serve(|_| ());
 
-    let told = sides.call(&served);
+    let peer = sides.call(&served);
 
     let length = sides.client.certificate.len();
-    assert_eq!(told, format!("127.0.0.1 {length}"));
+    assert_eq!(peer, format!("127.0.0.1 {length}"));
     assert_eq!(served.stop(), Drained::InTime);
 }
 
 #[test]
-fn stalled_handshake_is_cut_at_its_deadline_and_holds_nobody_up() {
+fn stalled_handshake_is_cut_at_its_deadline_and_delays_no_other() {
     let sides = Sides::new();
     let served = sides.serve(|limits| limits.tls_handshake = SHORT);
     let begun = Instant::now();
@@ -169,7 +169,7 @@ fn silence_after_the_handshake_is_cut_at_the_first_requests_deadline() {
         tokio::time::timeout(PATIENCE, reading).await
     });
 
-    // A cut connection says no farewell.
+    // A cut connection ends without a `close_notify`.
     assert!(ended.unwrap().is_err());
     sides.call(&served);
 }

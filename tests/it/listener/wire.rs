@@ -98,7 +98,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Whether it is the last of the reply on `stream`.
+    /// Returns `true` if it is the last of the reply on `stream`.
     pub(super) fn ends(&self, stream: u32) -> bool {
         self.stream == stream && self.kind != RST_STREAM && self.flags & END_STREAM != 0
     }

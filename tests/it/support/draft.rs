@@ -1,4 +1,4 @@
-//! Tokens as somebody else would write them, down to the byte.
+//! Tokens as another implementation would write them, down to the byte.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use countersign::jose::SigningKey;

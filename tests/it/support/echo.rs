@@ -25,7 +25,8 @@ use super::world::free_port;
 /// The stream that a test sends, and the one that it receives.
 pub(crate) type Chat = (mpsc::Sender<String>, Streaming<String>);
 
-/// `Say` answers what it was told, `Collect` with the number of messages, `Chat` with each message.
+/// `Say` answers with the text that it got, `Collect` with the number of messages, `Chat` with each
+/// message.
 #[derive(Clone)]
 pub(crate) struct Echo;
 

@@ -1,4 +1,4 @@
-//! An engine that is none: answers every dial-back, with whatever proof it is told to.
+//! A false engine: answers every dial-back, with the proof that a test chooses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) struct Impostor {
     pub(crate) claim: EngineClaim,
     /// The key that it signs a proof with; without one it gives none.
     pub(crate) key: Option<OwnDeployment>,
-    /// Told of each call whether it asks for a proof.
+    /// Gets for each call whether it asks for a proof.
     asked: UnboundedSender<bool>,
 }
 
@@ -34,12 +34,12 @@ impl Impostor {
         id: &str,
         key: Option<OwnDeployment>,
     ) -> (SocketAddr, JoinHandle<()>) {
-        let (address, task, _asked) = Self::serve_told(id, key).await;
+        let (address, task, _asked) = Self::serve_reporting(id, key).await;
         (address, task)
     }
 
-    /// Serves likewise, and tells of each call whether it asks for a proof.
-    pub(crate) async fn serve_told(
+    /// Serves likewise, and reports of each call whether it asks for a proof.
+    pub(crate) async fn serve_reporting(
         id: &str,
         key: Option<OwnDeployment>,
     ) -> (SocketAddr, JoinHandle<()>, UnboundedReceiver<bool>) {

@@ -1,4 +1,4 @@
-//! Somebody between caller and callee, who reads and changes HTTP/2 as he likes.
+//! A proxy between caller and callee, which reads and changes HTTP/2 as a test likes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -52,7 +52,7 @@ impl Middlebox {
         Self { address, seen }
     }
 
-    /// Returns whether the last request for `path` asked for a proof.
+    /// Returns `true` if the last request for `path` asked for a proof.
     pub(crate) fn last_asked(&self, path: &str) -> bool {
         let seen = self.seen.lock().unwrap();
         let last = seen.iter().rfind(|head| head.uri.path() == path).unwrap();

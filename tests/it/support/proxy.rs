@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::world::free_port;
 
-/// Passes connections on, to wherever it is told at the time.
+/// Passes connections on, to the address of its route at the time.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     route: watch::Sender<Option<SocketAddr>>,

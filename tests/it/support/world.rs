@@ -37,7 +37,7 @@ pub(crate) type RegistryClient =
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, event)
         .await
-        .unwrap_or_else(|_| panic!("waited in vain for: {what}"))
+        .unwrap_or_else(|_| panic!("did not come in time: {what}"))
 }
 
 /// Makes a module that is `own` and trusts `peers`.
@@ -186,11 +186,11 @@ impl RunningDpm {
 
     /// Returns why engine `id` is not READY, once a check has said so.
     pub(crate) async fn reason(&self, id: EngineId, part: &str) -> String {
-        let told = |engine: &Engine| {
+        let has_reason = |engine: &Engine| {
             let reason = engine.status_reason.as_deref();
             reason.is_some_and(|reason| reason.contains(part))
         };
-        let engine = self.engine(id, told).await;
+        let engine = self.engine(id, has_reason).await;
         engine.status_reason.as_deref().unwrap().to_owned()
     }
 

@@ -1,4 +1,4 @@
-//! One case per way in which two sides do not come together, and what each of them is told.
+//! One case per way in which two sides do not connect, and what each of them reports.
 
 use std::sync::Arc;
 
@@ -197,27 +197,27 @@ async fn missing_client_certificate_is_named_with_its_settings() {
     let (pem, own) = (self_signed(&[]), self_signed(&[]));
     let dpm = world.serve(&pem, None, None, &[own.fingerprint]).await;
 
-    let told = learnt(&world, &dpm, &pem, None).await.unwrap_err();
+    let error = learnt(&world, &dpm, &pem, None).await.unwrap_err();
 
     let expected =
         "requires a client certificate; set `ataccama.client.connection.dpm.grpc.tls.cert-chain`";
-    assert!(told.contains(expected), "{told}");
+    assert!(error.contains(expected), "{error}");
     dpm.stop().await;
 }
 
 #[tokio::test]
-async fn client_certificate_that_nobody_pins_is_refused() {
+async fn client_certificate_without_a_pin_is_refused() {
     let world = World::new();
     let (pem, own, stranger) = (self_signed(&[]), self_signed(&[]), self_signed(&[]));
     let dpm = world.serve(&pem, None, None, &[own.fingerprint]).await;
 
-    let told = learnt(&world, &dpm, &pem, Some(&stranger))
+    let error = learnt(&world, &dpm, &pem, Some(&stranger))
         .await
         .unwrap_err();
 
     let expected =
         "refuses the certificate of `ataccama.client.connection.dpm.grpc.tls.cert-chain`";
-    assert!(told.contains(expected), "{told}");
+    assert!(error.contains(expected), "{error}");
     dpm.stop().await;
 }
 

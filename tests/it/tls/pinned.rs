@@ -79,7 +79,7 @@ async fn pair_that_pins_each_other_becomes_ready() {
 }
 
 #[tokio::test]
-async fn engine_that_shows_another_certificate_is_not_ready_and_told_why() {
+async fn engine_that_shows_another_certificate_is_not_ready_and_the_reason_says_why() {
     let pair = Pair::new();
     let dpm = pair.start_dpm().await;
     let stranger = self_signed(&["dpe-dev"]);
@@ -90,7 +90,7 @@ async fn engine_that_shows_another_certificate_is_not_ready_and_told_why() {
     let reason = dpm.reason(dpe.id, "no TLS with").await;
     let expected = "a key that is not pinned for deployment `dpe-dev`";
     assert!(reason.contains(expected), "{reason}");
-    // Who chose the address does not learn what is there.
+    // The caller that chose the address does not learn what is there.
     let shown = stranger.fingerprint.to_string();
     assert!(!reason.contains(&shown), "{reason}");
     dpe.stop().await;
@@ -122,11 +122,11 @@ async fn another_deployments_token_is_refused_on_a_pinned_connection() {
 
     let own = who_am_i(&connection, other).await;
     let stolen = who_am_i(&connection, one).await.unwrap_err();
-    let of_nobody_pinned = who_am_i(&connection, unpinned).await.unwrap_err();
+    let without_a_pin = who_am_i(&connection, unpinned).await.unwrap_err();
 
     assert_eq!(own.unwrap(), "dpe-two");
     assert_eq!(reason_of(&stolen), Some(Reason::IssuerMismatch));
-    assert_eq!(reason_of(&of_nobody_pinned), Some(Reason::IssuerMismatch));
+    assert_eq!(reason_of(&without_a_pin), Some(Reason::IssuerMismatch));
     dpm.stop().await;
 }
 
@@ -134,7 +134,7 @@ async fn another_deployments_token_is_refused_on_a_pinned_connection() {
 async fn token_of_a_pinned_deployment_is_refused_on_an_unpinned_connection() {
     let pair = Pair::new();
     let authority = Authority::new("an authority");
-    let stranger = authority.issue(&["somebody"], Validity::Now);
+    let stranger = authority.issue(&["stranger"], Validity::Now);
     let trusting = [pinning(&pair.dpe, &[pair.dpe_pem.fingerprint])];
     let trust = Some(authority.certificate.as_str());
     let server = pair.files.server("dpm", &pair.dpm_pem, None, trust);

@@ -33,7 +33,7 @@ async fn replaced_server_certificate_is_shown_on_the_next_connection() {
     connect(port, of_new).await.unwrap();
     let refused = connect(port, of_old).await.unwrap_err();
     assert!(refused.contains(&new.fingerprint.to_string()), "{refused}");
-    // Who was there already stays.
+    // A connection from before stays.
     who_am_i(&kept, &before).await.unwrap();
     running.stop().await;
 }

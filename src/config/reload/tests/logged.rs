@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn files_that_are_written_without_pause_are_told_and_shown_until_they_stand_still() {
+async fn files_that_are_written_without_pause_are_reported_and_shown_until_they_stand_still() {
     let world = World::new(&good());
     let settings = Settings::load(
         &world.folder.path().join("dpm"),
@@ -14,7 +14,7 @@ async fn files_that_are_written_without_pause_are_told_and_shown_until_they_stan
     let reloader = Reloader::new(&settings.unwrap(), &world.module);
     let (log, lines) = capture::subscriber(Format::Json, Arc::new(SystemClock));
     let mut unsettled = Unsettled::default();
-    let mut tell = |looked: Looked| {
+    let mut report = |looked: Looked| {
         tracing::dispatcher::with_default(&log, || {
             reloader.tell(&looked, "the files", false, &mut unsettled);
         });
@@ -38,13 +38,13 @@ async fn files_that_are_written_without_pause_are_told_and_shown_until_they_stan
 
     for settled in [Looked::Same, failed(), Looked::Same] {
         let before = shown();
-        tell(Looked::Unsettled);
+        report(Looked::Unsettled);
         tokio::time::advance(Duration::from_millis(4_999)).await;
-        tell(Looked::Unsettled);
+        report(Looked::Unsettled);
         assert_eq!((shown(), lines.take().len()), (before.clone(), 0));
         tokio::time::advance(Duration::from_millis(1)).await;
-        tell(Looked::Unsettled);
-        tell(Looked::Unsettled);
+        report(Looked::Unsettled);
+        report(Looked::Unsettled);
 
         let reported = lines.take();
         assert_eq!(reported.len(), 1, "{reported:?}");
@@ -59,7 +59,7 @@ async fn files_that_are_written_without_pause_are_told_and_shown_until_they_stan
             _ if before.0 => (true, "the files are applied".to_owned()),
             _ => before,
         };
-        tell(settled);
+        report(settled);
         assert_eq!(shown(), expected);
         lines.take();
     }

@@ -102,7 +102,7 @@ fn revocation_counts_for_remembered_tokens_at_once() {
 }
 
 #[test]
-fn remembered_token_is_checked_anew_where_its_key_id_names_another_key() {
+fn remembered_token_is_checked_again_where_its_key_id_names_another_key() {
     let world = world();
     let token = world.with(&json!({}));
     world.again(&token).0.unwrap();
@@ -133,7 +133,7 @@ fn remembered_token_has_the_roles_of_now() {
 }
 
 #[test]
-fn remembered_token_is_not_taken_over_a_connection_of_somebody_else() {
+fn remembered_token_is_not_taken_over_a_connection_of_another_deployment() {
     let world = world();
     let token = world.with(&json!({}));
     world.again(&token).0.unwrap();

@@ -1,4 +1,4 @@
-//! What `doctor` prints to mend a world does mend it.
+//! What `doctor` prints to fix a world does fix it.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use super::super::modules::{ANY_PORT, Running, paired};
 use super::super::support::{Folder, Run};
 use super::{DPE, DPM, World, fails, has_faketime, says, without};
 
-/// The layer of the first engine that failed, as the DPM's doctor tells it.
+/// The layer of the first engine that failed, as the DPM's doctor reports it.
 #[track_caller]
 fn failed_at_engine(world: &World, own: &str, code: i32) -> serde_json::Value {
     let run = world.doctor("dpm", own).exits(code);
@@ -29,7 +29,7 @@ impl World {
 }
 
 #[test]
-fn engine_whose_deployment_is_trusted_no_more_is_token_and_the_printed_pair_mends_it() {
+fn engine_whose_deployment_is_trusted_no_more_is_token_and_the_printed_pair_fixes_it() {
     let mut world = World::new();
     let (_dpe, own) = world.with_engine();
     without(&world.folder, DPM, "deployments.dpe-dev");
@@ -93,10 +93,10 @@ fn role_that_an_engine_does_not_give_its_dpm_is_a_line_in_the_engines_file() {
     without(&world.folder, DPE, "deployments.dpm-dev.security.roles");
     world.dpm.until("engineCheckFailed");
 
-    let told = fails(world.doctor("dpe", ""), "way back", "here", 4);
+    let failure = fails(world.doctor("dpe", ""), "way back", "here", 4);
 
     let line = "ataccama.one.platform.deployments.dpm-dev.security.roles[0]=IMPERSONATION";
-    says(&told, &[&format!("write into {DPE}: {line}")]);
+    says(&failure, &[&format!("write into {DPE}: {line}")]);
     world
         .folder
         .write(DPE, world.folder.read(DPE) + line + "\n");
@@ -117,10 +117,10 @@ fn engine_that_was_killed_is_to_be_started() {
     world.dpm.until("newStatus=DISCONNECTED");
     let doctor = format!("--set ataccama.server.grpc.port={port}");
 
-    let told = fails(world.doctor("dpe", &doctor), "way back", "here", 1);
+    let failure = fails(world.doctor("dpe", &doctor), "way back", "here", 1);
 
     says(
-        &told,
+        &failure,
         &["the engine does not run", "countersign dpe run --home dpe"],
     );
     let _dpe = Running::start(&world.folder, &start);
@@ -151,12 +151,12 @@ fn replace(folder: &Folder, file: &str, old: &str, new: &str) {
     folder.write(file, text.replace(old, new));
 }
 
-/// Carries out the command that `told` prints, which begins as `start`.
+/// Carries out the command that `failure` prints, which begins as `start`.
 #[track_caller]
-fn carry_out(folder: &Folder, told: &str, start: &str) -> Run {
-    let (_, rest) = told
+fn carry_out(folder: &Folder, failure: &str, start: &str) -> Run {
+    let (_, rest) = failure
         .split_once(start)
-        .unwrap_or_else(|| panic!("{start} is not in {told}"));
+        .unwrap_or_else(|| panic!("{start} is not in {failure}"));
     let rest = rest.split(['"', '`', '\n', ';']).next().unwrap();
     let command = format!("{start}{rest} --yes");
     folder.run(command.strip_prefix("countersign ").unwrap())
@@ -183,22 +183,22 @@ fn revoked_key_is_replaced_by_the_rotation_that_is_printed() {
     dpe.until(" registerRefused ");
     let rotate = format!("countersign rotate run --file {DPE} --peer-file {DPM} --now");
 
-    let told = fails(folder.run("doctor --home dpe -o json"), "token", "peer", 4);
+    let failure = fails(folder.run("doctor --home dpe -o json"), "token", "peer", 4);
     let pair = folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(6);
     let check = folder.run(&format!("check {DPM} {DPE}")).exits(1);
 
-    says(&told, &[&rotate, "`is-revoked=false`"]);
+    says(&failure, &[&rotate, "`is-revoked=false`"]);
     says(&pair.stderr, &[&rotate, "`is-revoked=false`"]);
     says(&check.stdout, &[&rotate, "`is-revoked=false`"]);
-    carry_out(&folder, &told, "countersign rotate run").exits(0);
+    carry_out(&folder, &failure, "countersign rotate run").exits(0);
     dpm.until("newStatus=READY");
     folder.run("doctor --home dpe").exits(0);
 }
 
 #[test]
-fn peer_whose_every_key_is_revoked_here_is_mended_by_the_rotation_that_is_printed() {
+fn peer_whose_every_key_is_revoked_here_is_fixed_by_the_rotation_that_is_printed() {
     let folder = with_ports();
     let mut dpm = Running::start(&folder, "dpm run --home dpm --set server.port=0");
     dpm.until(" startup ");
@@ -207,9 +207,9 @@ fn peer_whose_every_key_is_revoked_here_is_mended_by_the_rotation_that_is_printe
     replace(&folder, DPE, "is-revoked=false", "is-revoked=true");
     dpe.until("configReloaded");
 
-    let told = fails(folder.run("doctor --home dpe -o json"), "token", "here", 4);
+    let failure = fails(folder.run("doctor --home dpe -o json"), "token", "here", 4);
 
-    carry_out(&folder, &told, "countersign rotate run").exits(0);
+    carry_out(&folder, &failure, "countersign rotate run").exits(0);
     dpm.until("newStatus=READY");
     folder.run("doctor --home dpe").exits(0);
 }
@@ -223,34 +223,34 @@ fn key_that_was_replaced_is_trusted_beside_the_old_one_by_the_pair_that_is_print
         replace_key(&folder, file);
         let world = World::of(folder, "");
 
-        let told = fails(world.doctor("dpe", ""), "token", "between", 4);
+        let failure = fails(world.doctor("dpe", ""), "token", "between", 4);
         let check = world.folder.run(&format!("check {DPM} {DPE}")).exits(1);
 
         says(
-            &told,
+            &failure,
             &[reason, "if it is the same module with another key"],
         );
         says(&check.stdout, &["--key-name key2`"]);
-        carry_out(&world.folder, &told, "countersign pair").exits(0);
+        carry_out(&world.folder, &failure, "countersign pair").exits(0);
         world.folder.run(&format!("check {DPM} {DPE}")).exits(0);
     }
 }
 
 #[test]
-fn own_name_that_the_other_file_does_not_have_is_mended_by_the_line_that_is_printed() {
+fn own_name_that_the_other_file_does_not_have_is_fixed_by_the_line_that_is_printed() {
     let world = World::new();
     let folder = &world.folder;
     let (mine, theirs) = ("deployment.name=dpe-x", "deployment.name=dpe-dev");
     replace(folder, DPE, theirs, mine);
 
-    let told = fails(world.doctor("dpe", ""), "token", "between", 4);
+    let failure = fails(world.doctor("dpe", ""), "token", "between", 4);
     let pair = folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(6);
 
     let line = "countersign.deployment.name=dpe-dev";
     says(
-        &told,
+        &failure,
         &["ISSUER_MISMATCH", &format!("write into {DPE}: {line}")],
     );
     says(
@@ -262,7 +262,7 @@ fn own_name_that_the_other_file_does_not_have_is_mended_by_the_line_that_is_prin
 }
 
 #[test]
-fn pin_of_another_certificate_is_mended_by_the_pair_that_is_printed() {
+fn pin_of_another_certificate_is_fixed_by_the_pair_that_is_printed() {
     let folder = Folder::new();
     folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --tls"))
@@ -277,20 +277,20 @@ fn pin_of_another_certificate_is_mended_by_the_pair_that_is_printed() {
     );
     let world = World::of(folder, "");
 
-    let told = fails(world.doctor("dpe", ""), "tls", "between", 5);
+    let failure = fails(world.doctor("dpe", ""), "tls", "between", 5);
 
-    says(&told, &["--tls --key-name key2"]);
-    carry_out(&world.folder, &told, "countersign pair").exits(0);
+    says(&failure, &["--tls --key-name key2"]);
+    carry_out(&world.folder, &failure, "countersign pair").exits(0);
     world.doctor("dpe", "").exits(1);
 }
 
 #[test]
-fn engine_whose_clock_is_off_gets_the_mend_of_a_clock() {
+fn engine_whose_clock_is_off_gets_the_fix_for_a_clock() {
     if !has_faketime() {
         return;
     }
     let mut world = World::new();
-    // Who ends the program `faketime` leaves running what it started: only its library is used.
+    // Ending the program `faketime` leaves what it started running: only its library is used.
     let library = Command::new("faketime")
         .args(["-f", "-100s", "printenv", "LD_PRELOAD"])
         .output();
@@ -310,7 +310,7 @@ fn engine_whose_clock_is_off_gets_the_mend_of_a_clock() {
         &["PROOF_INVALID", "The clocks of the two modules differ"],
     );
     assert!(!line.contains("another module"), "{line}");
-    let told = world.folder.run("explain --log dpm/log").exits(0).stdout;
-    says(&told, &["Check NTP on"]);
-    assert!(!told.contains("What answered is not"), "{told}");
+    let explained = world.folder.run("explain --log dpm/log").exits(0).stdout;
+    says(&explained, &["Check NTP on"]);
+    assert!(!explained.contains("What answered is not"), "{explained}");
 }
