@@ -167,6 +167,21 @@ fn shadowing_and_named_closures_become_rarer() {
 }
 
 #[test]
+fn no_type_has_its_methods_in_more_than_two_files() {
+    let block = Regex::new(r"(?m)^impl(?:<.*?>)? (\w+)(?:<.*>)? (?:where|\{)").unwrap();
+    let mut files: BTreeMap<(String, String), BTreeSet<PathBuf>> = BTreeMap::new();
+    for file in product_files() {
+        let module = module_of(&file).unwrap_or_default();
+        for found in block.captures_iter(&code(&file)) {
+            let of_type = files.entry((module.clone(), found[1].to_owned()));
+            of_type.or_default().insert(file.clone());
+        }
+    }
+    files.retain(|_, files| files.len() > 2);
+    assert!(files.is_empty(), "{files:#?}");
+}
+
+#[test]
 fn files_of_a_module_use_each_other_in_one_direction() {
     let found = cycles();
     let known: Vec<Vec<String>> = CYCLES

@@ -2,7 +2,6 @@
 //! every finding on the way.
 
 mod as_written;
-mod build;
 mod check;
 mod fix;
 mod gather;
