@@ -334,7 +334,7 @@ impl ChildModule {
             .stderr(Stdio::piped());
         let started = command.kill_on_drop(true).spawn();
         let cannot_run = format!("cannot run {name}");
-        let mut child = started.map_err(|error| failed(cannot_run.clone()).caused_by(error))?;
+        let mut child = started.map_err(Refused::caused(Kind::Conflict, &*cannot_run))?;
         let log = child.stderr.take().ok_or_else(|| failed(cannot_run))?;
         Ok(Self {
             name,
@@ -372,7 +372,8 @@ impl ChildModule {
             self.child.wait().await
         });
         let ended = ending.await.map_err(|_elapsed| late(self.name, "exit"))?;
-        ended.map_err(|error| failed(format!("cannot run {}", self.name)).caused_by(error))
+        let what = format!("cannot run {}", self.name);
+        ended.map_err(Refused::caused(Kind::Conflict, what))
     }
 
     /// Returns the process's id, until it was waited for.
@@ -417,9 +418,9 @@ fn late(name: &str, event: &str) -> Refused {
 }
 
 fn unusable(error: impl Into<AnyError>) -> Refused {
-    failed("cannot use what was paired").caused_by(error)
+    Refused::caused(Kind::Conflict, "cannot use what was paired")(error)
 }
 
 fn not_called(error: AnyError) -> Refused {
-    failed("cannot call the DPM").caused_by(error)
+    Refused::caused(Kind::Conflict, "cannot call the DPM")(error)
 }

@@ -9,7 +9,7 @@ use crate::diagnostic::Findings;
 use crate::grpc::cause;
 use crate::properties::ReadError;
 
-/// Why a procedure was refused. No file was changed.
+/// Why a procedure or a command was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {
@@ -63,6 +63,10 @@ pub enum Kind {
     Changed,
     /// A file could not be written.
     NotWritten,
+    /// The peer refused.
+    Denied,
+    /// The peer cannot be reached.
+    Unreachable,
     /// A bug in this program.
     Internal,
 }
@@ -78,6 +82,18 @@ impl Refused {
         }
     }
 
+    /// Makes a refusal from the error that causes it.
+    pub(crate) fn caused<E: Into<Box<dyn Error + Send + Sync>>>(
+        kind: Kind,
+        message: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        let refused = Self::new(kind, message);
+        |error| Self {
+            cause: Some(error.into()),
+            ..refused
+        }
+    }
+
     /// The file at `path` exists already.
     pub(crate) fn exists(path: &Path) -> Self {
         let message = format!("`{}` already exists", path.display());
@@ -88,7 +104,7 @@ impl Refused {
     /// The system did not let the file at `path` be written.
     pub(super) fn not_written(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let message = format!("cannot write `{}`", path.display());
-        move |error| Self::new(Kind::NotWritten, message).caused_by(error)
+        Self::caused(Kind::NotWritten, message)
     }
 
     /// The new text is not what was planned: a bug.
@@ -109,12 +125,6 @@ impl Refused {
     /// Adds what is wrong with a file.
     pub(super) fn with_findings(self, findings: Findings) -> Self {
         Self { findings, ..self }
-    }
-
-    /// Adds the error that caused it.
-    pub(super) fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
-        self
     }
 
     /// Returns the kind of reason.

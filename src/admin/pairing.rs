@@ -411,7 +411,7 @@ impl<'a> View<'a> {
             "it is a placeholder, which only the module resolves"
         } else {
             match KeyMaterial::read(value.as_bytes()).map(|(key, _)| private_key(key)) {
-                Err(error) => return Err(Refused::new(Kind::Unreadable, what).caused_by(error)),
+                Err(error) => return Err(Refused::caused(Kind::Unreadable, what)(error)),
                 Ok(Err(why)) => why,
                 Ok(Ok(key)) => return Ok(Some(key)),
             }
@@ -423,7 +423,7 @@ impl<'a> View<'a> {
 fn no_name(member: &Member, error: NameError) -> Refused {
     let path = member.path.display();
     let message = format!("`countersign.deployment.name` in `{path}` is not a name");
-    Refused::new(Kind::Unreadable, message).caused_by(error)
+    Refused::caused(Kind::Unreadable, message)(error)
 }
 
 #[cfg(test)]

@@ -108,8 +108,8 @@ pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
 
 /// Makes a key at `now`, with the `kid` of its tokens.
 pub(super) fn new_key(now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
-    let key = SigningKey::generate()
-        .map_err(|error| Refused::new(Kind::Internal, "cannot make a key").caused_by(error))?;
+    let key =
+        SigningKey::generate().map_err(Refused::caused(Kind::Internal, "cannot make a key"))?;
     let key_id = key.fingerprint().into();
     Ok((key.with_made_at(now), key_id))
 }

@@ -140,7 +140,7 @@ impl Committed {
                 "`{path}` was written, the other file could not be, and the old text could not be \
                  put back"
             );
-            Refused::new(Kind::NotWritten, message).caused_by(error)
+            Refused::caused(Kind::NotWritten, message)(error)
         })
     }
 }

@@ -1,14 +1,14 @@
 //! What a command changes in files: shown, asked about, reported.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _};
 use std::path::Path;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::confirm::ask_to_write;
-use super::output::{Answer, Console, Exit, Failure, counted};
-use crate::admin::{Change, ChangeKind, EditedFile};
+use super::output::{Answer, Console, Exit, counted};
+use crate::admin::{Change, ChangeKind, EditedFile, Kind, Refused};
 use crate::diagnostic::Findings;
 
 /// How to load a file again in a module that does not watch it.
@@ -40,7 +40,7 @@ impl How {
         change: &Change,
         shown: &str,
         console: &Console,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, Refused> {
         self.confirm(change, shown, console)?;
         if !self.dry_run {
             change.carry_out()?;
@@ -54,7 +54,7 @@ impl How {
         change: &Change,
         shown: &str,
         console: &Console,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Refused> {
         let mut files = change.files.iter();
         let modifies = files.any(|file| file.is_there() && !file.is_empty());
         if !modifies || self.dry_run || self.yes {
@@ -63,7 +63,10 @@ impl How {
         if !shown.is_empty() {
             console.present(shown.trim_start_matches('\n').trim_end());
         }
-        ask_to_write(console)
+        let unasked = "would modify existing files, and there is no terminal to ask on";
+        let help = "use `--yes` to apply or `--dry-run` to preview";
+        let failure = Refused::new(Kind::Usage, unasked).with_help(help);
+        ask("Write these changes? [y/N]", failure, console)
     }
 
     /// Returns what stands after the changes.
@@ -144,6 +147,11 @@ pub(super) fn warn_of_variables<'a>(
     }
 }
 
+/// Says why running modules do not follow what was written.
+pub(super) fn inactive(why: impl Display, help: &str) -> Refused {
+    Refused::new(Kind::Conflict, format!("written, but NOT active: {why}")).with_help(help)
+}
+
 /// Ends a command that has `done` something, after which its files must have no errors.
 pub(super) fn ended(done: &str, whose: &str, findings: &Findings) -> Answer {
     match findings.errors() {
@@ -151,7 +159,21 @@ pub(super) fn ended(done: &str, whose: &str, findings: &Findings) -> Answer {
         errors => {
             let count = counted(errors, "error");
             let message = format!("{done}, but {count} would keep {whose} module from starting");
-            Err(Failure::new(Exit::No, message))
+            Err(Refused::new(Kind::Conflict, message))
         }
+    }
+}
+
+/// Asks `question`, which `y` or `yes` confirms. Fails with `unasked` without a terminal.
+pub(super) fn ask(question: &str, unasked: Refused, console: &Console) -> Result<(), Refused> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() || !io::stderr().is_terminal() {
+        return Err(unasked);
+    }
+    console.say(question);
+    let mut answer = String::new();
+    match stdin.lock().read_line(&mut answer) {
+        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Refused::new(Kind::Conflict, "nothing was written")),
     }
 }

@@ -8,11 +8,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::change::How;
-use super::output::{Answer, Console, Exit, Failure, counted};
+use super::output::{Answer, Console, Exit, Kind, Refused, counted};
 use crate::admin::fix::Fix;
 use crate::config::{self, Repair, Report};
 use crate::diagnostic::{Finding, Origin};
-use crate::properties::ReadError;
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("writing").args(["dry_run", "yes"]).multiple(true).requires("fix")))]
@@ -55,7 +54,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let files = once_each(&arguments.files, console);
     let environment = config::environment();
     if arguments.fix {
-        let fix = Fix::plan(&files, &environment).map_err(|error| cannot(&error))?;
+        let fix = Fix::plan(&files, &environment)
+            .map_err(Refused::caused(Kind::Unreadable, "cannot check"))?;
         let shown = repairs_in_words(&fix.repairs);
         let written = arguments.how.apply(&fix.change, &shown, console)?;
         return answer(
@@ -65,12 +65,9 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
             console,
         );
     }
-    let report = config::check(&files, &environment).map_err(|error| cannot(&error))?;
+    let report = config::check(&files, &environment)
+        .map_err(Refused::caused(Kind::Unreadable, "cannot check"))?;
     answer(&report, None, arguments, console)
-}
-
-fn cannot(error: &ReadError) -> Failure {
-    Failure::caused(Exit::Unreadable, "cannot check", error)
 }
 
 /// Answers with the findings, and with the repairs and whether they were written.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{Answer, Console, Exit, Failure, Format};
+use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, DemoOptions, Outcome, Step};
@@ -44,12 +44,13 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         let made = tempfile::Builder::new()
             .prefix("countersign-demo-")
             .tempdir();
-        let folder = made.map_err(|error| failed("cannot make a folder", &error))?;
+        let folder = made.map_err(Refused::caused(Kind::Unreadable, "cannot make a folder"))?;
         let fate = "removed at the end; --keep DIR keeps them";
         (folder.path().to_owned(), fate, Some(folder))
     };
-    let binary =
-        std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
+    let found = std::env::current_exe();
+    let what = "cannot find this program";
+    let binary = found.map_err(Refused::caused(Kind::Unreadable, what))?;
     let is_text = console.format() == Format::Text;
     if is_text {
         let shown = redact(&folder.display().to_string());
@@ -73,22 +74,18 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
     finish(outcome?, &steps, arguments, console)
 }
 
-fn failed(what: &str, error: &std::io::Error) -> Failure {
-    Failure::caused(Exit::Unreadable, what, error)
-}
-
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
 /// Refuses to change homes that are there.
-fn refuse_homes_in(folder: &Path) -> Result<(), Failure> {
+fn refuse_homes_in(folder: &Path) -> Result<(), Refused> {
     let homes = ["dpm", "dpe"].map(|module| folder.join(module));
     match homes.iter().find(|home| home.symlink_metadata().is_ok()) {
         None => Ok(()),
         Some(home) => {
             let message = format!("`{}` already exists", home.display());
-            Err(Failure::new(Exit::WouldOverwrite, message)
+            Err(Refused::new(Kind::Taken, message)
                 .with_help("give `--keep` a folder that does not exist yet"))
         }
     }
@@ -96,10 +93,8 @@ fn refuse_homes_in(folder: &Path) -> Result<(), Failure> {
 
 fn finish(outcome: Outcome, steps: &[Value], arguments: &Arguments, console: &Console) -> Answer {
     if console.format() == Format::Text && !outcome.held {
-        return Err(Failure::new(
-            Exit::No,
-            "a step did not give the expected result",
-        ));
+        let message = "a step did not give the expected result";
+        return Err(Refused::new(Kind::Conflict, message));
     }
     let next = arguments.keep.as_ref().map(|folder| {
         let home = redact(&folder.join("dpm").display().to_string());

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::change::{How, changes, files_in_json, warn_of_variables};
 use super::input;
 use super::key::note_kid;
-use super::output::{Answer, Console, Exit, Failure, counted, table};
+use super::output::{Answer, Console, counted, table};
 use crate::admin::deployments::{self, Peer, Removed};
-use crate::admin::{Change, Kind, SettingsFile};
+use crate::admin::{Change, Kind, Refused, SettingsFile};
 use crate::config::Home;
 use crate::diagnostic::Severity;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -100,10 +100,10 @@ pub(super) struct Add {
 }
 
 impl Of {
-    fn read(&self) -> Result<SettingsFile, Failure> {
+    fn read(&self) -> Result<SettingsFile, Refused> {
         let home = self.home.as_deref().map(|home| Home::new(home).file);
         let path = home.or_else(|| self.file.clone()).unwrap_or_default();
-        Ok(SettingsFile::read(&path)?)
+        SettingsFile::read(&path)
     }
 }
 
@@ -138,14 +138,14 @@ fn add(arguments: &Add, console: &Console) -> Answer {
     )
 }
 
-fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), Failure> {
+fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), Refused> {
     let material = input::key(path)?;
     let KeyMaterial::Public(key, kid) = &material else {
         let message = format!(
             "{} holds a private key, which only its owner may have",
             input::name(path)
         );
-        return Err(Failure::new(Exit::Unreadable, message).with_help(
+        return Err(Refused::new(Kind::Unreadable, message).with_help(
             "have its owner send the public half: countersign key export FILE --to public-jwk",
         ));
     };
@@ -165,7 +165,7 @@ fn remove(file: &SettingsFile, name: &DeploymentName, how: &How, console: &Conso
             console.note(&format!("{error}; {help}"));
             console.reply("nothing to do\n", &json!({ "written": false, "files": [] }))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 

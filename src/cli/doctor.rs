@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::home::{HomeArguments, kind_of};
-use super::output::{Answer, Console, Exit, Failure, Format};
+use super::output::{Answer, Console, Exit, Format, Kind, Refused, serialized};
 use super::runtime::runtime;
 use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State, Visit};
 use crate::config::{self, LoadError, ModuleKind, Settings};
@@ -81,7 +81,7 @@ async fn watch(arguments: &Arguments, console: &Console) -> Answer {
     }
 }
 
-async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {
+async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Refused> {
     let home = &arguments.home.home;
     let settings = match load(&arguments.home) {
         Ok(settings) => settings,
@@ -96,7 +96,7 @@ async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Failure> {
         timeout: arguments.timeout,
     };
     let examined = doctor::examine(&settings, &options).await;
-    examined.map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+    examined.map_err(|error| Refused::new(Kind::Usage, error.to_string()))
 }
 
 fn load(HomeArguments { home, sets }: &HomeArguments) -> Result<Settings, LoadError> {
@@ -128,7 +128,7 @@ fn exit(diagnosis: &Diagnosis) -> Exit {
 }
 
 /// Writes a diagnosis; as JSON over several lines where it is `whole`, the only one.
-fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String, Failure> {
+fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String, Refused> {
     if console.format() == Format::Text {
         return Ok(in_words(diagnosis));
     }
@@ -143,10 +143,7 @@ fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String
     } else {
         serde_json::to_string(&shown)
     };
-    match text {
-        Ok(text) => Ok(text + "\n"),
-        Err(error) => Err(Failure::caused(Exit::Bug, "cannot write JSON", &error)),
-    }
+    Ok(serialized(text)? + "\n")
 }
 
 fn in_words(diagnosis: &Diagnosis) -> String {

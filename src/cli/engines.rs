@@ -12,14 +12,13 @@ use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use super::home::HomeArguments;
-use super::output::{Answer, Console, Exit, Failure, table};
+use super::output::{Answer, Console, Exit, Kind, Refused, table};
 use super::runtime::runtime;
 use crate::admin::roster::{self, Client};
 use crate::config::ModuleKind;
-use crate::grpc::tls::TlsError;
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
-    code_name, reason_of,
+    cause, code_name, reason_of,
 };
 use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
@@ -58,8 +57,9 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     runtime()?.block_on(async {
         let opened = within(&target, Connection::open(&target, options)).await?;
         let connection = opened.map_err(|error| {
-            let message = format!("cannot reach the DPM at {target}");
-            let failure = Failure::caused(Exit::Unreachable, &message, error.as_ref());
+            let why = cause(error.as_ref());
+            let message = format!("cannot reach the DPM at {target}: {why}");
+            let failure = Refused::new(Kind::Unreachable, message);
             match ConnectError::find_in(error.as_ref()) {
                 Some(ConnectError::Tls { .. }) => failure,
                 _ => failure.with_help("start it with: countersign dpm run --home <its home>"),
@@ -84,10 +84,10 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Awaits what the DPM at `target` has to say, but not for ever.
-async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T, Failure> {
+async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T, Refused> {
     timeout(PATIENCE, answer).await.map_err(|_elapsed| {
         let message = format!("the DPM at {target} does not answer within {PATIENCE:?}");
-        Failure::new(Exit::Unreachable, message)
+        Refused::new(Kind::Unreachable, message)
             .with_help("something listens there; is it the DPM, and does it run?")
     })
 }
@@ -96,7 +96,7 @@ async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T
 fn dpm(
     home: &HomeArguments,
     console: &Console,
-) -> Result<(Target, AttachIdentityLayer, ConnectionOptions), Failure> {
+) -> Result<(Target, AttachIdentityLayer, ConnectionOptions), Refused> {
     let settings = home.load(&ModuleKind::Dpm, console)?;
     let module = settings.module().map_err(|error| unusable(&error))?;
     let dpm = settings.options.client.connection("dpm");
@@ -110,41 +110,41 @@ fn dpm(
             Ok((
                 target,
                 layer.map_err(|error| unusable(&error))?,
-                options.map_err(no_tls)?.towards(&deployment),
+                options
+                    .map_err(Refused::caused(Kind::Unreadable, "cannot set up TLS"))?
+                    .towards(&deployment),
             ))
         }
         (Err(UnknownDeployment::Module(_)), _) => {
             let target = settings.options.server.own_target().ok_or_else(|| {
                 let message = "this DPM takes a free port at each start";
-                Failure::new(Exit::Unreadable, message)
+                Refused::new(Kind::Unreadable, message)
                     .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT")
             })?;
-            let options = settings.own_connection(&module).map_err(no_tls)?;
+            let options = settings
+                .own_connection(&module)
+                .map_err(Refused::caused(Kind::Unreadable, "cannot set up TLS"))?;
             Ok((target, module.own_module_layer(), options))
         }
         (Err(error), _) => Err(unusable(&error)),
-        (Ok(_), None) => Err(Failure::new(
-            Exit::Unreadable,
+        (Ok(_), None) => Err(Refused::new(
+            Kind::Unreadable,
             "no connection to a DPM is set",
         )),
     }
 }
 
-fn unusable(error: &dyn Error) -> Failure {
-    Failure::of(Exit::Unreadable, error)
+fn unusable(error: &dyn Error) -> Refused {
+    Refused::new(Kind::Unreadable, cause(&error))
 }
 
-fn no_tls(error: TlsError) -> Failure {
-    Failure::caused(Exit::Unreadable, "cannot set up TLS", &error)
-}
-
-async fn list(mut client: Client) -> Result<Vec<Shown>, Failure> {
+async fn list(mut client: Client) -> Result<Vec<Shown>, Refused> {
     let listed = roster::list(&mut client).await;
     let engines = listed.map_err(|status| failed(&status))?;
     Ok(engines.into_iter().map(Shown::from).collect())
 }
 
-async fn get(mut client: Client, id: &str) -> Result<Shown, Failure> {
+async fn get(mut client: Client, id: &str) -> Result<Shown, Refused> {
     let engine_id = id.to_owned();
     let answer = client
         .get_engine(wire::GetEngineRequest { engine_id })
@@ -152,19 +152,19 @@ async fn get(mut client: Client, id: &str) -> Result<Shown, Failure> {
     let answer = answer.map_err(|status| failed(&status))?.into_inner();
     match answer.engine {
         Some(engine) => Ok(Shown::from(engine)),
-        None => Err(Failure::new(Exit::Refused, "the DPM sent no engine")),
+        None => Err(Refused::new(Kind::Denied, "the DPM sent no engine")),
     }
 }
 
-fn failed(status: &Status) -> Failure {
-    let exit = match status.code() {
-        Code::NotFound => Exit::No,
-        Code::InvalidArgument => Exit::Usage,
-        Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,
-        _ => Exit::Refused,
+fn failed(status: &Status) -> Refused {
+    let kind = match status.code() {
+        Code::NotFound => Kind::NotThere,
+        Code::InvalidArgument => Kind::Usage,
+        Code::Unavailable | Code::DeadlineExceeded => Kind::Unreachable,
+        _ => Kind::Denied,
     };
     let (code, message) = (code_name(status.code()), harmless(status.message()));
-    let failure = Failure::new(exit, format!("{code}: {message}"));
+    let failure = Refused::new(kind, format!("{code}: {message}"));
     match reason_of(status) {
         Some(reason) => failure.with_help(reason.help()),
         None => failure,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output::{Answer, Console, Exit, Failure, add};
+use super::output::{Answer, Console, Kind, Refused, add};
 use crate::admin::rejection::{self, Rejection};
 use crate::diagnostic::{Code, quote};
 use crate::properties::name::distance_up_to;
@@ -138,33 +138,32 @@ pub(super) fn seen_in_words(rejection: &Rejection) -> String {
 }
 
 /// Finds the newest refusal in a log that is one of `events`.
-pub(super) fn newest(log: &Path, events: &[&str]) -> Result<Rejection, Failure> {
+pub(super) fn newest(log: &Path, events: &[&str]) -> Result<Rejection, Refused> {
     let log = rejection::log_of(log);
     let shown = log.display();
-    let found = rejection::newest(&log, events).map_err(|error| {
-        Failure::caused(Exit::Unreadable, &format!("cannot read `{shown}`"), &error)
-    })?;
+    let what = format!("cannot read `{shown}`");
+    let found = rejection::newest(&log, events).map_err(Refused::caused(Kind::Unreadable, what))?;
     found.ok_or_else(|| {
-        Failure::new(Exit::No, format!("`{shown}` has no refusal"))
+        Refused::new(Kind::Conflict, format!("`{shown}` has no refusal"))
             .with_help("read were the last 16 MiB of it, and of each file rolled away from it")
     })
 }
 
 /// Returns the reason of a refusal in a log.
-pub(super) fn reason(rejection: &Rejection) -> Result<Reason, Failure> {
+pub(super) fn reason(rejection: &Rejection) -> Result<Reason, Refused> {
     rejection.reason().ok_or_else(|| no_reason(rejection))
 }
 
-fn no_reason(rejection: &Rejection) -> Failure {
+fn no_reason(rejection: &Rejection) -> Refused {
     let word = rejection.text("reason").unwrap_or_default();
     let message = format!(
         "the log's newest refusal has the reason {}, which is not in the list",
         quote(word)
     );
-    Failure::new(Exit::No, message).with_help("another version may have written it")
+    Refused::new(Kind::Conflict, message).with_help("another version may have written it")
 }
 
-fn unknown(word: &str) -> Failure {
+fn unknown(word: &str) -> Refused {
     let known = Code::ALL
         .iter()
         .map(|code| code.as_str())
@@ -172,10 +171,8 @@ fn unknown(word: &str) -> Failure {
     let nearest = known
         .filter_map(|known| Some((distance_up_to(known.len() / 3, word, known)?, known)))
         .min_by_key(|(distance, _)| *distance);
-    let failure = Failure::new(
-        Exit::Usage,
-        format!("{} is neither a code nor a reason", quote(word)),
-    );
+    let message = format!("{} is neither a code nor a reason", quote(word));
+    let failure = Refused::new(Kind::Usage, message);
     match nearest {
         Some((_, nearest)) => failure.with_help(format!("did you mean `{nearest}`?")),
         None => failure

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::output::{Console, Exit, Failure, counted};
+use super::output::{Console, Kind, Refused, counted};
 use crate::admin::rotation::live;
 use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::diagnostic::Severity;
@@ -24,27 +24,27 @@ pub(super) struct HomeArguments {
 
 impl HomeArguments {
     /// Loads the settings; shows every finding and ends with exit code 3 where there is an error.
-    pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Failure> {
+    pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Refused> {
         match Settings::load(&self.home, kind, config::environment(), &self.sets) {
             Ok(settings) => {
                 let found = settings.findings.iter();
                 console.findings(found.filter(|f| f.severity() == Severity::Warning));
                 Ok(settings)
             }
-            Err(error) => Err(unusable(&error, &self.home, console)),
+            Err(error) => Err(unusable(error, &self.home, console)),
         }
     }
 }
 
 /// Shows the findings and says how to see them again.
-fn unusable(error: &LoadError, home: &Path, console: &Console) -> Failure {
+fn unusable(error: LoadError, home: &Path, console: &Console) -> Refused {
     let Some(findings) = error.findings() else {
-        return Failure::caused(Exit::Unreadable, "cannot load the settings", error);
+        return Refused::caused(Kind::Unreadable, "cannot load the settings")(error);
     };
     console.findings(findings);
     let count = counted(findings.errors(), "error");
     let message = format!("{count} in the settings of `{}`", home.display());
-    Failure::new(Exit::Unreadable, message)
+    Refused::new(Kind::Unreadable, message)
         .with_help("`countersign explain CODE` says more about a finding")
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::output::{Exit, Failure};
+use crate::admin::{Kind, Refused};
 use crate::grpc::cause;
 use crate::jose::KeyMaterial;
 
 /// Reads at most `limit` bytes and one more, by which the caller sees that it is too long.
-pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Refused> {
     let read = if is_stdin(path) {
         read_limited(io::stdin().lock(), limit)
     } else {
@@ -25,19 +25,17 @@ pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fai
             _ => cause(&error),
         };
         let message = format!("cannot read {}: {why}", name(path));
-        Failure::new(Exit::Unreadable, message)
+        Refused::new(Kind::Unreadable, message)
     })
 }
 
 /// Reads a key.
-pub(super) fn key(path: &Path) -> Result<KeyMaterial, Failure> {
+pub(super) fn key(path: &Path) -> Result<KeyMaterial, Refused> {
     /// [`KeyMaterial::read`] reports a longer one.
     const LIMIT: usize = 64 * 1024;
-    let read = KeyMaterial::read(&bytes(path, LIMIT)?);
-    read.map(|(key, _)| key).map_err(|error| {
-        let what = format!("cannot read a key from {}", name(path));
-        Failure::caused(Exit::Unreadable, &what, &error)
-    })
+    let read = KeyMaterial::read(&bytes(path, LIMIT)?).map(|(key, _)| key);
+    let what = format!("cannot read a key from {}", name(path));
+    read.map_err(Refused::caused(Kind::Unreadable, what))
 }
 
 /// Drops the line ends after a token. A token with a blank is malformed.
@@ -46,13 +44,11 @@ pub(super) fn token(text: &str) -> &str {
 }
 
 /// Reads a token; blanks and a `Bearer ` before it, as from a copied header, are dropped.
-pub(super) fn bearer(path: &Path, most: usize) -> Result<String, Failure> {
+pub(super) fn bearer(path: &Path, most: usize) -> Result<String, Refused> {
     let content = bytes(path, most.saturating_add(16))?;
-    let text = std::str::from_utf8(&content)
-        .map(token)
-        .map_err(|_binary| {
-            Failure::new(Exit::No, format!("refused: {} holds no text", name(path)))
-        })?;
+    let what = format!("refused: {} holds no text", name(path));
+    let read = std::str::from_utf8(&content).map(token);
+    let text = read.map_err(|_binary| Refused::new(Kind::Conflict, what))?;
     Ok(text.strip_prefix("Bearer ").unwrap_or(text).to_owned())
 }
 

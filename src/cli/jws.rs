@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::input;
-use super::output::{Answer, Console, Exit, Failure};
+use super::output::{Answer, Console, Exit, Kind, Refused};
 use crate::jose::{PublicJwk, compact};
 
 #[derive(Debug, Subcommand)]
@@ -48,12 +48,12 @@ fn verify(jws: &[u8], key: &PublicJwk) -> Result<(), String> {
 }
 
 /// Reads the key; the inner error says why it cannot be used.
-fn public_key(path: &Path) -> Result<Result<PublicJwk, String>, Failure> {
+fn public_key(path: &Path) -> Result<Result<PublicJwk, String>, Refused> {
     /// The parser reports a longer one.
     const LIMIT: usize = 16 * 1024;
     if input::is_stdin(path) {
         let why = "stdin carries the JWS; the key comes from a file";
-        return Err(Failure::new(Exit::Usage, why));
+        return Err(Refused::new(Kind::Usage, why));
     }
     let bytes = input::bytes(path, LIMIT)?;
     let key = std::str::from_utf8(&bytes)

@@ -8,8 +8,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::input;
-use super::output::{Answer, Console, Exit, Failure};
-use crate::admin::Refused;
+use super::output::{Answer, Console, Exit, Kind, Refused};
 use crate::admin::write::{Privacy, same_file, write};
 use crate::diagnostic::quote;
 use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
@@ -133,17 +132,17 @@ fn generate(destination: &Destination, public_out: Option<&PathBuf>, console: &C
         && same_file(out, public_out)?
     {
         let message = "`--out` and `--public-out` name the same file";
-        return Err(Failure::new(Exit::Usage, message)
+        return Err(Refused::new(Kind::Usage, message)
             .with_help("the private key and its public half each need a file of their own"));
     }
     let outputs = destination.out.iter().chain(public_out);
     for path in outputs.filter(|_| !destination.force) {
         if path.symlink_metadata().is_ok() {
-            return Err(Refused::exists(path).into());
+            return Err(Refused::exists(path));
         }
     }
-    let key = SigningKey::generate()
-        .map_err(|error| Failure::caused(Exit::Bug, "cannot make a key", &error))?;
+    let key =
+        SigningKey::generate().map_err(Refused::caused(Kind::Internal, "cannot make a key"))?;
     let public = key.verifying_key().clone();
     let private = encode(&KeyMaterial::Private(key, None), Form::Jwk)?;
     if destination.out.is_none() {
@@ -191,7 +190,7 @@ impl Encoded {
     }
 }
 
-fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Failure> {
+fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Refused> {
     let public = material.verifying_key();
     let own = material.kid().cloned();
     let kid = own.unwrap_or_else(|| public.fingerprint().into());
@@ -200,13 +199,13 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Failure> {
         (Form::PemSpki, _) => Encoded::text(&public.to_spki_pem(), Privacy::Public),
         (Form::DerSpki, _) => Encoded::der(public.to_spki_der(), Privacy::Public),
         (form, KeyMaterial::Private(key, _)) => encode_private(key, &kid, form)
-            .map_err(|error| Failure::caused(Exit::Bug, "cannot write the key", &error))?,
+            .map_err(Refused::caused(Kind::Internal, "cannot write the key"))?,
         (Form::Jwk, KeyMaterial::Public(..)) => {
             Encoded::text(&PublicJwk::write_pretty(public, &kid), Privacy::Public)
         }
         (_, KeyMaterial::Public(..)) => {
             let message = "this form needs a private key, and the file holds a public one";
-            return Err(Failure::new(Exit::Usage, message)
+            return Err(Refused::new(Kind::Usage, message)
                 .with_help("its public forms are `--to public-jwk`, `pem-spki` and `der-spki`"));
         }
     };
@@ -241,7 +240,7 @@ impl Destination {
     }
 }
 
-fn refuse_terminal(encoded: &Encoded) -> Result<(), Failure> {
+fn refuse_terminal(encoded: &Encoded) -> Result<(), Refused> {
     let what = match (encoded.privacy, str::from_utf8(&encoded.bytes)) {
         _ if !Console::answer_is_seen() => return Ok(()),
         (Privacy::Owner, _) => "a private key",
@@ -249,7 +248,7 @@ fn refuse_terminal(encoded: &Encoded) -> Result<(), Failure> {
         _ => return Ok(()),
     };
     let message = format!("{what} is not shown on a terminal");
-    Err(Failure::new(Exit::Usage, message).with_help("use `--out FILE`, or send it through a pipe"))
+    Err(Refused::new(Kind::Usage, message).with_help("use `--out FILE`, or send it through a pipe"))
 }
 
 fn show_names(key: &VerifyingKey, console: &Console) -> Answer {

@@ -4,7 +4,6 @@
 
 mod change;
 mod check;
-mod confirm;
 mod demo;
 mod deployment;
 mod doctor;
@@ -16,7 +15,6 @@ mod jws;
 mod key;
 mod output;
 mod pair;
-mod refused;
 mod render;
 mod revoke;
 mod rotate;

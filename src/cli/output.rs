@@ -1,6 +1,5 @@
 //! Where a command writes and how it ends: stdout is the answer, stderr is the rest.
 
-use std::error::Error;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
@@ -10,11 +9,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::render;
-use crate::diagnostic::{Finding, Findings, redact};
+pub(super) use crate::admin::{Kind, Refused};
+use crate::diagnostic::{Finding, redact};
 use crate::grpc::cause;
 
 /// What a command ends with.
-pub(super) type Answer = Result<Exit, Failure>;
+pub(super) type Answer = Result<Exit, Refused>;
 
 /// How a command ends. The numbers are stable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,6 +49,25 @@ impl Exit {
     }
 }
 
+impl From<&Refused> for Exit {
+    fn from(refused: &Refused) -> Self {
+        match refused.kind() {
+            Kind::Usage => Self::Usage,
+            Kind::Taken
+            | Kind::OtherKey
+            | Kind::OtherOwner { .. }
+            | Kind::Revoked { .. }
+            | Kind::Busy
+            | Kind::Changed => Self::WouldOverwrite,
+            Kind::Conflict | Kind::NotThere | Kind::CutOff | Kind::OutOfTurn(_) => Self::No,
+            Kind::Unreadable | Kind::NotWritten => Self::Unreadable,
+            Kind::Denied => Self::Refused,
+            Kind::Unreachable => Self::Unreachable,
+            Kind::Internal => Self::Bug,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -70,53 +89,6 @@ pub(super) enum Colour {
     Auto,
     Always,
     Never,
-}
-
-/// Why a command ended early.
-#[derive(Debug)]
-pub(super) struct Failure {
-    exit: Exit,
-    /// What happened, and its causes.
-    message: String,
-    help: Option<String>,
-    /// What is wrong with a file.
-    findings: Vec<Finding>,
-}
-
-impl Failure {
-    /// Ends with `exit` and `message`.
-    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-            help: None,
-            findings: Vec::new(),
-        }
-    }
-
-    /// Ends with `exit`, `what` was tried, and the causes of `error`.
-    pub(super) fn caused(exit: Exit, what: &str, error: &dyn Error) -> Self {
-        Self::new(exit, format!("{what}: {}", cause(error)))
-    }
-
-    /// Ends with `exit`, and with `error` and its causes as the message.
-    pub(super) fn of(exit: Exit, error: &dyn Error) -> Self {
-        Self::new(exit, cause(error))
-    }
-
-    /// Shows `findings` before the message.
-    pub(super) fn with_findings(self, findings: &Findings) -> Self {
-        Self {
-            findings: findings.to_vec(),
-            ..self
-        }
-    }
-
-    /// Says what to do about it.
-    pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
 }
 
 /// Returns `1 error`, `2 errors`.
@@ -186,8 +158,7 @@ impl Console {
         let written = stdout.write_all(text.as_ref());
         match written.and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                let what = "cannot write the answer";
-                Err(Failure::caused(Exit::Unreadable, what, &error))
+                Err(Refused::caused(Kind::Unreadable, "cannot write the answer")(error))
             }
             _ => Ok(Exit::Done),
         }
@@ -195,10 +166,7 @@ impl Console {
 
     /// Writes the answer as JSON.
     pub(super) fn json(&self, answer: &impl Serialize) -> Answer {
-        let mut text = serde_json::to_string_pretty(answer)
-            .map_err(|error| Failure::caused(Exit::Bug, "cannot write the answer", &error))?;
-        text.push('\n');
-        self.answer(text)
+        self.answer(serialized(serde_json::to_string_pretty(answer))? + "\n")
     }
 
     /// Writes the answer in the form that was asked for.
@@ -244,13 +212,13 @@ impl Console {
     }
 
     /// Says why the command ended early.
-    pub(super) fn fail(&self, failure: &Failure) -> Exit {
-        self.findings(&failure.findings);
-        self.labelled("error:", "31;1", &failure.message);
-        if let Some(help) = &failure.help {
+    pub(super) fn fail(&self, refused: &Refused) -> Exit {
+        self.findings(&refused.findings);
+        self.labelled("error:", "31;1", &cause(refused));
+        if let Some(help) = &refused.help {
             self.labelled("help:", "36;1", help);
         }
-        failure.exit
+        refused.into()
     }
 
     fn labelled(&self, label: &str, style: &str, line: &str) {
@@ -276,6 +244,11 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
         error.print()
     };
     if is_usage { Exit::Usage } else { Exit::Done }
+}
+
+/// Passes on `json`, unless the answer could not be written as JSON.
+pub(super) fn serialized(json: serde_json::Result<String>) -> Result<String, Refused> {
+    json.map_err(Refused::caused(Kind::Internal, "cannot write the answer"))
 }
 
 /// Adds a member to a JSON object.

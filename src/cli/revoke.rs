@@ -1,7 +1,7 @@
 //! `countersign revoke`: revokes keys at once.
 
 use std::collections::BTreeSet;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::change::{BY_SIGNAL, How, changes, files_in_json};
+use super::change::{BY_SIGNAL, How, changes, files_in_json, inactive};
 use super::home::kind_of;
 use super::input::seconds;
-use super::output::{Answer, Console, Exit, Failure, add};
+use super::output::{Answer, Console, Exit, Refused, add};
 use super::runtime::{Patience, runtime};
 use crate::admin::revocation::{self, Revocation, RevokedFile, Which};
 use crate::config::{Home, ModuleKind};
@@ -85,7 +85,7 @@ fn in_force(
     files: &[RevokedFile],
     arguments: &Arguments,
     console: &Console,
-) -> Result<Option<bool>, Failure> {
+) -> Result<Option<bool>, Refused> {
     let mut patience = arguments
         .watch
         .then(|| Patience::new(arguments.timeout, PAUSE, PAUSE));
@@ -100,7 +100,7 @@ fn is_in_force(
     file: &RevokedFile,
     patience: Option<&mut Patience>,
     console: &Console,
-) -> Result<Option<bool>, Failure> {
+) -> Result<Option<bool>, Refused> {
     let path = file.path.display();
     let kind = kind_of(&Home::new(&file.path).dir);
     let reloads = file.in_force(&kind).map_err(|error| {
@@ -126,10 +126,6 @@ fn is_in_force(
         })?;
     console.say(&format!("{path}: active, {at}"));
     Ok(Some(true))
-}
-
-fn inactive(why: &impl Display, help: &str) -> Failure {
-    Failure::new(Exit::No, format!("written, but NOT active: {why}")).with_help(help)
 }
 
 /// Between two questions to the running module, and how long the last one may take at least.

@@ -5,9 +5,8 @@ mod shown;
 mod wait;
 
 use super::change::warn_of_variables;
-use super::output::{Answer, Console, Exit, Failure, Format};
+use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
-use crate::admin::Kind;
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::identity::DeploymentName;
 pub(super) use arguments::Command;
@@ -56,7 +55,7 @@ fn conclude(
     plan: &Plan,
     rotation: &Rotation,
     arguments: &StepArguments,
-    ended: Result<(), Failure>,
+    ended: Result<(), Refused>,
     console: &Console,
 ) -> Answer {
     let files = &arguments.files;
@@ -87,7 +86,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
         let step = files.command(first.phase().next_step().as_str());
         let why = "`rotate run` waits for peers whose files it changes; `--one-side` changes none";
         let help = format!("take the steps one by one: {step}");
-        return Err(Failure::new(Exit::Usage, why).with_help(help));
+        return Err(Refused::new(Kind::Usage, why).with_help(help));
     }
     let opening = files.plan(&first, first.phase().next_step())?;
     if arguments.how.dry_run {

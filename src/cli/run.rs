@@ -7,14 +7,14 @@ use clap::{Args, Subcommand};
 use tokio::sync::oneshot;
 
 use super::home::HomeArguments;
-use super::output::{Answer, Console, Exit, Failure};
+use super::output::{Answer, Console, Exit, Kind, Refused};
 use super::runtime::runtime;
 use super::signals::{self, Signals};
 use crate::clock::SystemClock;
 use crate::config::{ModuleKind, Reloader, Settings, StartError};
 use crate::dpe::Dpe;
 use crate::dpm::Dpm;
-use crate::grpc::{Drained, ServeError};
+use crate::grpc::{Drained, ServeError, cause};
 use crate::storage::StorageError;
 use crate::telemetry;
 
@@ -74,7 +74,7 @@ type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// folder before the log is opened, so that a second process touches nothing of the first one's.
 fn long_run<M>(
     arguments: &RunArguments,
-    load: impl FnOnce() -> Result<Settings, Failure>,
+    load: impl FnOnce() -> Result<Settings, Refused>,
     start: impl AsyncFnOnce(&Settings) -> Result<(M, Reloader), StartError>,
     run: impl AsyncFnOnce(M, Stopped) -> Result<Drained, ServeError>,
 ) -> Answer {
@@ -84,7 +84,7 @@ fn long_run<M>(
         let settings = load()?;
         let (module, reloader) = start(&settings).await.map_err(|error| refused(&error))?;
         let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock))
-            .map_err(|error| Failure::caused(Exit::Unreadable, "cannot open the log", &error))?;
+            .map_err(Refused::caused(Kind::Unreadable, "cannot open the log"))?;
         let files = reloader.handle();
         let (stop, stopped) = oneshot::channel();
         let stopped: Stopped = Box::pin(async move {
@@ -101,7 +101,7 @@ fn long_run<M>(
         tokio::select! {
             ended = run(module, stopped) => match ended {
                 Ok(_) => Ok(Exit::Done),
-                Err(error) => Err(Failure::caused(Exit::Bug, "the module stopped", &error)),
+                Err(error) => Err(Refused::caused(Kind::Internal, "the module stopped")(error)),
             },
             insisted = signals.obey(log, &files, stop, left_alone) => Ok(insisted),
             never = reloader.run() => match never {},
@@ -112,12 +112,12 @@ fn long_run<M>(
     answer
 }
 
-fn refused(error: &StartError) -> Failure {
-    let exit = match error {
-        StartError::Storage(StorageError::InUse { .. }) => Exit::WouldOverwrite,
-        _ => Exit::Unreadable,
+fn refused(error: &StartError) -> Refused {
+    let kind = match error {
+        StartError::Storage(StorageError::InUse { .. }) => Kind::Taken,
+        _ => Kind::Unreadable,
     };
-    let failure = Failure::of(exit, error);
+    let failure = Refused::new(kind, cause(error));
     match error {
         StartError::Listen { help, .. } => failure.with_help(*help),
         _ => failure,

@@ -5,15 +5,15 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep};
 
-use super::output::{Exit, Failure};
+use super::output::{Kind, Refused};
 
 /// Makes the runtime of a command.
-pub(super) fn runtime() -> Result<Runtime, Failure> {
+pub(super) fn runtime() -> Result<Runtime, Refused> {
     Builder::new_multi_thread()
         .enable_all()
         .thread_name("grpc-default-executor")
         .build()
-        .map_err(|error| Failure::caused(Exit::Bug, "cannot start the runtime", &error))
+        .map_err(Refused::caused(Kind::Internal, "cannot start the runtime"))
 }
 
 /// Repeats a question until a point in time, with pauses that double up to a longest one.

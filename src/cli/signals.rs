@@ -6,7 +6,7 @@ use std::thread;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::output::{Exit, Failure};
+use super::output::{Exit, Kind, Refused};
 use crate::config::ReloadHandle;
 use crate::telemetry::Guard;
 
@@ -20,7 +20,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Catches them. Needs a runtime.
-    pub(super) fn catch() -> Result<Self, Failure> {
+    pub(super) fn catch() -> Result<Self, Refused> {
         let caught = || -> io::Result<Self> {
             Ok(Self {
                 terminate: signal(SignalKind::terminate())?,
@@ -28,7 +28,7 @@ impl Signals {
                 hang_up: signal(SignalKind::hangup())?,
             })
         };
-        caught().map_err(|error| Failure::caused(Exit::Bug, "cannot wait for signals", &error))
+        caught().map_err(Refused::caused(Kind::Internal, "cannot wait for signals"))
     }
 
     /// Waits for a word to end; returns how a process ends that does not finish its work.

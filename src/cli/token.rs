@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::home::{HomeArguments, kind_of};
 use super::input;
-use super::output::{Answer, Console, Exit, Failure};
+use super::output::{Answer, Console, Exit, Kind, Refused};
 use crate::admin::rejection::REJECTED;
 use crate::config::Settings;
 use crate::grpc::{Module, cause};
@@ -98,10 +98,10 @@ fn issue(home: &HomeArguments, audience: &str, console: &Console) -> Answer {
         let names: Vec<_> = deployments.map(|d| format!("`{}`", d.name)).collect();
         let message = format!("no trusted deployment is called `{audience}`");
         let help = format!("trusted deployments: {}", names.join(", "));
-        return Err(Failure::new(Exit::Usage, message).with_help(help));
+        return Err(Refused::new(Kind::Usage, message).with_help(help));
     };
     let issued = module.issuer().issue(callee);
-    let token = issued.map_err(|error| Failure::new(Exit::Bug, cause(&error)))?;
+    let token = issued.map_err(|error| Refused::new(Kind::Internal, cause(&error)))?;
     console.answer(Zeroizing::new(format!("{}\n", token.expose())).as_bytes())
 }
 
@@ -113,10 +113,9 @@ fn verify(arguments: &Judge, console: &Console) -> Answer {
     }
     // It verified, so that it can be taken apart again.
     let parsed = Compact::parse(&token).ok();
-    match parsed.and_then(|compact| jose::json::object(compact.payload()).ok()) {
-        Some(claims) => console.json(&claims),
-        None => Err(Failure::new(Exit::Bug, "a verified token has no claims")),
-    }
+    let claims = parsed.and_then(|compact| jose::json::object(compact.payload()).ok());
+    let missing = "a verified token has no claims";
+    console.json(&claims.ok_or_else(|| Refused::new(Kind::Internal, missing))?)
 }
 
 fn explain(arguments: &Judge, console: &Console) -> Answer {
@@ -203,9 +202,9 @@ fn in_words(verdict: &Verdict) -> String {
     text
 }
 
-fn refused(refusal: &Refusal) -> Failure {
+fn refused(refusal: &Refusal) -> Refused {
     let message = format!("refused: {}", harmless(&refusal.to_string()));
-    Failure::new(Exit::No, message).with_help(refusal.reason.help())
+    Refused::new(Kind::Conflict, message).with_help(refusal.reason.help())
 }
 
 /// Escapes text of a token: it may hold anything, and a terminal must not obey it.
@@ -213,10 +212,10 @@ fn harmless(text: &str) -> String {
     crate::telemetry::UntrustedReason(text).to_string()
 }
 
-fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), Failure> {
+fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), Refused> {
     let settings = home.load(&kind_of(&home.home), console)?;
     match settings.module() {
         Ok(module) => Ok((settings, module)),
-        Err(error) => Err(Failure::of(Exit::Unreadable, &error)),
+        Err(error) => Err(Refused::new(Kind::Unreadable, cause(&error))),
     }
 }

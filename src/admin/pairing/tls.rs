@@ -192,11 +192,9 @@ fn fingerprint(
             setting: key_setting,
         },
     };
-    files.check().map_err(|error| {
-        let path = of.display();
-        let message = format!("the TLS certificate of `{path}` cannot be used");
-        Refused::new(Kind::Unreadable, message).caused_by(error)
-    })
+    let what = format!("the TLS certificate of `{}` cannot be used", of.display());
+    let checked = files.check();
+    checked.map_err(Refused::caused(Kind::Unreadable, what))
 }
 
 /// One of certificate and key is there, the other is not.
@@ -207,7 +205,7 @@ fn half(path: &Path) -> Refused {
 }
 
 fn not_made(error: impl Into<Box<dyn Error + Send + Sync>>) -> Refused {
-    Refused::new(Kind::Internal, "cannot make a certificate").caused_by(error)
+    Refused::caused(Kind::Internal, "cannot make a certificate")(error)
 }
 
 /// Makes a self-signed certificate for `key`.

@@ -10,7 +10,7 @@ use crate::admin::pairing::{Member, Options};
 use crate::admin::{self, Kind, Refused};
 use crate::cli::change::How;
 use crate::cli::input;
-use crate::cli::output::{Exit, Failure};
+
 use crate::clock::{Clock as _, SystemClock};
 use crate::diagnostic::redact;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -125,27 +125,27 @@ pub(crate) struct Accept {
 
 impl Arguments {
     /// Returns both modules.
-    pub(super) fn members(&self) -> Result<[Member; 2], Failure> {
+    pub(super) fn members(&self) -> Result<[Member; 2], Refused> {
         let [one, other] = self.modules.as_slice() else {
             let what = "two modules are paired; for one of them there is `--one-side`";
-            return Err(Failure::new(Exit::Usage, what));
+            return Err(Refused::new(Kind::Usage, what));
         };
         if one.module == other.module {
             let module = &one.module;
             let what = format!("both are called `{module}`; give them different types");
-            return Err(Failure::new(Exit::Usage, what));
+            return Err(Refused::new(Kind::Usage, what));
         }
         let names = self.name.iter().map(|of| &of.module);
         let mut named = names.chain(self.key.iter().map(|of| &of.module));
         if let Some(odd) = named.find(|name| ![&one.module, &other.module].contains(name)) {
             let what = format!("`{odd}` is neither of the two modules");
-            return Err(Failure::new(Exit::Usage, what));
+            return Err(Refused::new(Kind::Usage, what));
         }
         Ok([self.member(one)?, self.member(other)?])
     }
 
     /// Returns one module, with the name and the key that it is given.
-    pub(super) fn member(&self, of: &Of<PathBuf>) -> Result<Member, Failure> {
+    pub(super) fn member(&self, of: &Of<PathBuf>) -> Result<Member, Refused> {
         let name = self.name.iter().rfind(|name| name.module == of.module);
         let key = self.key.iter().rfind(|key| key.module == of.module);
         Ok(Member {
@@ -169,13 +169,13 @@ impl Common {
 
 impl Of<PathBuf> {
     /// Returns the module with this file. The file may be made, so its name must not be a key.
-    pub(super) fn member(&self, name: Option<DeploymentName>) -> Result<Member, Failure> {
+    pub(super) fn member(&self, name: Option<DeploymentName>) -> Result<Member, Refused> {
         let module = self.module.clone();
         let file = self.value.file_name().unwrap_or_default().to_string_lossy();
         if redact(&file) != file {
             let what = format!("the text after `{module}=` looks like a key, not like a file");
             let help = "name the module's file, such as `etc/application.properties`";
-            return Err(Failure::new(Exit::Usage, what).with_help(help));
+            return Err(Refused::new(Kind::Usage, what).with_help(help));
         }
         Ok(Member {
             module,
@@ -186,17 +186,17 @@ impl Of<PathBuf> {
     }
 }
 
-fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Failure> {
+fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Refused> {
     admin::private_key(input::key(path)?).map_err(|why| {
         let what = format!("cannot use the key in {}: {why}", input::name(path));
-        Failure::new(Exit::Unreadable, what)
+        Refused::new(Kind::Unreadable, what)
     })
 }
 
 /// Says why `members` are not paired.
-pub(super) fn not_paired(error: Refused, members: &[Member]) -> Failure {
+pub(super) fn not_paired(error: Refused, members: &[Member]) -> Refused {
     let Kind::Revoked { path, name } = error.kind() else {
-        return error.into();
+        return error;
     };
     let own = match members.iter().find(|member| member.path != *path) {
         Some(own) => own.path.display().to_string(),
@@ -207,5 +207,5 @@ pub(super) fn not_paired(error: Refused, members: &[Member]) -> Failure {
          countersign rotate run --file {own} --peer-file {} --now",
         path.display()
     );
-    Failure::from(error).with_help(help)
+    error.with_help(help)
 }

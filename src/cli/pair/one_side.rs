@@ -7,17 +7,16 @@ use serde_json::json;
 use super::arguments::{Accept, Arguments, not_paired};
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
 use crate::admin::pairing::{self, Options, Plan};
-use crate::cli::change::{How, changes, ended, files_in_json, new_files};
-use crate::cli::confirm::ask;
+use crate::cli::change::{How, ask, changes, ended, files_in_json, new_files};
 use crate::cli::input;
-use crate::cli::output::{Answer, Console, Exit, Failure};
+use crate::cli::output::{Answer, Console, Kind, Refused};
 use crate::diagnostic::Severity;
 
 /// Writes this side's part, and prints what the other machine needs.
 pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
     let [only] = arguments.modules.as_slice() else {
         let message = "with `--one-side`, name one module: the one whose file is here";
-        return Err(Failure::new(Exit::Usage, message));
+        return Err(Refused::new(Kind::Usage, message));
     };
     let options = Options {
         key_name: None,
@@ -53,16 +52,16 @@ fn present(plan: &Plan, console: &Console) {
     });
 }
 
-fn read(path: &Path) -> Result<HandOver, Failure> {
+fn read(path: &Path) -> Result<HandOver, Refused> {
     let bytes = input::bytes(path, MAX_BYTES)?;
     HandOver::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
         let what = format!("{} is not a block to accept: {error}", input::name(path));
-        Failure::new(Exit::No, what).with_help("have the other machine print it again")
+        Refused::new(Kind::Conflict, what).with_help("have the other machine print it again")
     })
 }
 
 /// Compares the words: as given, else by a person.
-fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(), Failure> {
+fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(), Refused> {
     let what = match &theirs.purpose {
         Purpose::Pair(of) => format!("the {} `{}`", of.module, theirs.deployment),
         Purpose::Rotate { .. } => format!("another key of `{}`", theirs.deployment),
@@ -72,7 +71,7 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
         Some(heard) if theirs.has_words(heard) => Ok(()),
         Some(_) => {
             let message = format!("refused: the words of this block are different: {words}");
-            Err(Failure::new(Exit::No, message)
+            Err(Refused::new(Kind::Conflict, message)
                 .with_help("it is not the block that the other side made; have it sent again"))
         }
         None => {
@@ -82,7 +81,7 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
             if how.yes || how.dry_run {
                 return Ok(());
             }
-            let unasked = Failure::new(Exit::Usage, "there is no terminal to compare the words on")
+            let unasked = Refused::new(Kind::Usage, "there is no terminal to compare the words on")
                 .with_help("`--words \"…\"` compares them, `--yes` accepts the block without comparing them");
             let question = "Does the other side read out the same words? [y/N]";
             ask(question, unasked, console)

@@ -8,11 +8,10 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use crate::admin::rotation::live::{self, Asking};
 use crate::admin::rotation::{Plan, Rotation, Step};
-use crate::admin::{Kind, Refused};
 use crate::cli::change::{How, changes, warn_of_variables};
 use crate::cli::home::kind_of;
 use crate::cli::input::seconds;
-use crate::cli::output::{Console, Exit, Failure};
+use crate::cli::output::{Console, Kind, Refused};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
@@ -134,7 +133,7 @@ impl FileArguments {
     }
 
     /// Plans `step`; a refusal says which command to run instead.
-    pub(super) fn plan(&self, rotation: &Rotation, step: Step) -> Result<Plan, Failure> {
+    pub(super) fn plan(&self, rotation: &Rotation, step: Step) -> Result<Plan, Refused> {
         let error = match rotation.plan(step, SystemClock.now()) {
             Ok(plan) => return Ok(plan),
             Err(error) => error,
@@ -152,15 +151,15 @@ impl FileArguments {
                     Step::Abort => format!("a revoked key stays revoked; begin again: {command}"),
                 }
             }
-            _ => return Err(error.into()),
+            _ => return Err(error),
         };
-        Err(Failure::from(error).with_help(help))
+        Err(error.with_help(help))
     }
 }
 
 impl StepArguments {
     /// Makes sure that options name peers.
-    pub(super) fn names_peers(&self, rotation: &Rotation) -> Result<(), Failure> {
+    pub(super) fn names_peers(&self, rotation: &Rotation) -> Result<(), Refused> {
         let peers = rotation.deployments();
         let peers: Vec<_> = peers.iter().map(|(peer, _)| &peer.name).collect();
         let addresses = self.peer_address.iter().map(|(name, _)| name);
@@ -172,7 +171,7 @@ impl StepArguments {
         let known: Vec<_> = peers.iter().map(|name| format!("`{name}`")).collect();
         let help = format!("the peers there: {}", known.join(", "));
         let message = format!("`{path}` does not trust a deployment `{stranger}`");
-        Err(Failure::new(Exit::Usage, message).with_help(help))
+        Err(Refused::new(Kind::Usage, message).with_help(help))
     }
 
     pub(super) fn asking(&self) -> Asking {
@@ -193,7 +192,7 @@ impl StepArguments {
     }
 
     /// Shows the plan and asks, unless the arguments answer already.
-    pub(super) fn confirm(&self, plan: &Plan, console: &Console) -> Result<(), Failure> {
+    pub(super) fn confirm(&self, plan: &Plan, console: &Console) -> Result<(), Refused> {
         let files = &plan.change.files;
         warn_of_variables(files, console);
         self.how.confirm(&plan.change, &changes(files), console)

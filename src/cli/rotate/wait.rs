@@ -6,9 +6,8 @@ use super::arguments::StepArguments;
 use super::shown::left;
 use crate::admin::rotation::live::{self, Doubt, DoubtKind, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
-use crate::admin::{Kind, Refused};
-use crate::cli::change::BY_SIGNAL;
-use crate::cli::output::{Console, Exit, Failure};
+use crate::cli::change::{BY_SIGNAL, inactive};
+use crate::cli::output::{Console, Kind, Refused};
 use crate::cli::runtime::Patience;
 use crate::clock::{Clock as _, SystemClock};
 
@@ -112,19 +111,18 @@ pub(super) async fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refu
 pub(super) async fn in_force(
     rotation: &Rotation,
     arguments: &StepArguments,
-) -> Result<(), Failure> {
+) -> Result<(), Refused> {
     let kind = arguments.files.kind(rotation);
     let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.0);
     while let Some(holdout) = live::holdout(rotation, &kind, &arguments.asking()).await {
         let Holdout { why, key: old, .. } = &holdout;
         if !holdout.may_follow || !patience.again().await {
-            let message = format!("written, but NOT active: {why}");
             let help = format!(
                 "see its log for `configReloadFailed`; {BY_SIGNAL}. It is done where `countersign \
                  revoke --file HOME --fingerprint {old} --watch --yes`, with its home for HOME, \
                  says `active`"
             );
-            return Err(Failure::new(Exit::No, message).with_help(help));
+            return Err(inactive(why, &help));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::input;
-use crate::cli::output::{Answer, Console, Exit, Failure};
+use crate::cli::output::{Answer, Console, Kind, Refused, serialized};
 use crate::diagnostic::misleads;
 use crate::jose::{MAX_UNVERIFIED_BYTES, Unverified, json};
 
@@ -23,7 +23,7 @@ pub(super) fn inspect(path: &Path, console: &Console) -> Answer {
     console.present("NOT VERIFIED: anyone could have written this token");
     let token = input::bearer(path, MAX_UNVERIFIED_BYTES)?;
     let token = Unverified::read(&token).map_err(|error| {
-        let failure = Failure::caused(Exit::No, "this is not a signed token", &error);
+        let failure = Refused::caused(Kind::Conflict, "this is not a signed token")(error);
         match token.split('.').count() {
             5 => failure
                 .with_help("five parts make an encrypted token: only its receiver can read it"),
@@ -45,8 +45,7 @@ pub(super) fn inspect(path: &Path, console: &Console) -> Answer {
         payload,
         signature_bytes: token.signature().len(),
     };
-    let text = serde_json::to_string_pretty(&inspected)
-        .map_err(|error| Failure::caused(Exit::Bug, "cannot write the answer", &error))?;
+    let text = serialized(serde_json::to_string_pretty(&inspected))?;
     console.answer(escaped(&text) + "\n")
 }
 
