@@ -1,6 +1,5 @@
 //! `check`: what is wrong with files, each by itself and compared with the others.
 
-use std::iter;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Findings;
@@ -10,12 +9,13 @@ use crate::properties::{FileText, ReadError};
 use crate::token::Policy;
 use crate::trust::Deployment;
 
-use super::inspect::{Inspected, inspect};
+use super::inspect::inspect;
 use super::parts::Ignored;
 use super::profiles;
 use super::question::Question;
 use super::rotation::RotationSettings;
 use super::rules::{cross, file};
+use super::sources::Texts;
 use super::view::Limited;
 
 /// What `check` found in one or more files.
@@ -84,37 +84,37 @@ pub fn check_texts(
         assumed: assumed.to_owned(),
         ..Question::check(environment)
     };
-    let files = texts.iter();
-    let of_each = files.map(|(path, text)| profiles::files(path, text, &question));
-    let profiles: Vec<_> = of_each.collect();
+    let of_each = texts.iter();
+    let profiles: Vec<_> = of_each
+        .flat_map(|(path, text)| profiles::files(path, text, &question))
+        .collect();
     let mut inspected = Vec::new();
-    for ((path, text), of_it) in texts.iter().zip(&profiles) {
+    for (path, text) in texts {
         // The file of a profile is looked at with the file that it belongs to.
-        if profiles
-            .iter()
-            .flatten()
-            .any(|profile| is_same(profile, path))
-        {
-            continue;
+        if !profiles.iter().any(|profile| is_same(profile, path)) {
+            let read = Texts::around(path, text.clone(), &question)?;
+            inspected.push(inspect(&question, &read.texts()));
         }
-        let read = profiles::read(of_it.clone())?;
-        let there = read
-            .iter()
-            .filter_map(|(path, text)| Some((path.as_path(), text.as_ref()?)));
-        let files: Vec<_> = iter::once((path.as_path(), text)).chain(there).collect();
-        inspected.push(inspect(&question, &files));
     }
     let mut findings = Limited::default();
     cross::check(&inspected, &mut findings);
     let mut report = Report {
         findings: Findings::default(),
-        files: inspected.iter().map(checked).collect(),
+        files: Vec::new(),
         settings: inspected.iter().map(|file| file.settings).sum(),
         ignored: Vec::new(),
     };
     for file in inspected {
         report.ignored.extend(file.ignored);
         findings.extend(file.findings);
+        let deployments = file.deployments.into_iter();
+        report.files.push(Checked {
+            own: file.own.map(|own| (own.key, own.key_id)),
+            rotation: file.options.rotation,
+            name: file.options.name.map(|(name, _)| name),
+            policy: file.options.policy,
+            deployments: deployments.filter_map(|read| read.deployment).collect(),
+        });
     }
     report.findings = findings.finish();
     Ok(report)
@@ -123,18 +123,4 @@ pub fn check_texts(
 fn is_same(one: &Path, other: &Path) -> bool {
     let [one_whole, other_whole] = [one, other].map(|path| path.canonicalize().ok());
     one == other || (one_whole.is_some() && one_whole == other_whole)
-}
-
-fn checked(file: &Inspected) -> Checked {
-    let own = file.own.as_ref();
-    let deployments = file.deployments.iter();
-    Checked {
-        own: own.map(|own| (own.key.clone(), own.key_id.clone())),
-        rotation: file.options.rotation.clone(),
-        name: file.options.name.as_ref().map(|(name, _)| name.clone()),
-        policy: file.options.policy,
-        deployments: deployments
-            .filter_map(|read| read.deployment.clone())
-            .collect(),
-    }
 }

@@ -49,14 +49,21 @@ impl LoadError {
     }
 }
 
+/// Returns the errors, up to a readable number.
 fn summary(findings: &Findings) -> String {
-    let errors = findings.errors();
-    let first = findings.iter().find(|f| f.severity() == Severity::Error);
-    match (first, errors) {
-        (Some(first), 1) => first.to_string(),
-        (Some(first), _) => format!("{first} (and {} more errors)", errors.saturating_sub(1)),
-        (None, _) => "the settings cannot be used".to_owned(),
+    let all = findings.iter();
+    let errors = all.filter(|found| found.severity() == Severity::Error);
+    shortened(errors.map(ToString::to_string).collect(), 10, "errors")
+}
+
+/// Joins the first `most` of `texts`, and counts the others, which are `what`.
+pub fn shortened(mut texts: Vec<String>, most: usize, what: &str) -> String {
+    let more = texts.len().saturating_sub(most);
+    texts.truncate(most);
+    if more > 0 {
+        texts.push(format!("and {more} more {what}"));
     }
+    texts.join("; ")
 }
 
 impl Settings {
@@ -115,7 +122,7 @@ impl Settings {
             .module_type()
             .map_err(|error| LoadError::Internal(error.into()))?;
         let mut options = inspected.options;
-        options.logging.dir.clone_from(&home.log);
+        options.logging.dir = home.dir.join("log");
         let deployments = inspected.deployments.into_iter();
         let name = options.name.as_ref().map(|(name, _)| name.clone());
         Ok(Self {
@@ -197,17 +204,13 @@ impl Settings {
         let tls = self.options.server.tls.clone();
         Ok(ServerOptions {
             tls: tls.map(|options| module.server_tls(options)).transpose()?,
-            reflection: self.reflection(),
+            reflection: if self.options.server.address.is_loopback() {
+                Reflection::On
+            } else {
+                Reflection::Off
+            },
             ..self.options.server.options.clone()
         })
-    }
-
-    fn reflection(&self) -> Reflection {
-        if self.options.server.address.is_loopback() {
-            Reflection::On
-        } else {
-            Reflection::Off
-        }
     }
 }
 

@@ -30,12 +30,13 @@ pub use as_written::AsWritten;
 pub use check::{Checked, Report, check, check_texts};
 pub use fix::{Repair, fix};
 pub use load::{LoadError, environment, may_be_setting};
-pub use profiles::{active_files, main_of};
+pub use profiles::main_of;
 pub use question::ModuleKind;
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use rules::file::holds_private_key;
 pub use schema::TlsEnd;
 pub use settings::{ConnectionSettings, Home, Settings};
+pub use sources::active_files;
 #[cfg(feature = "registry")]
 pub use start::StartError;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::diagnostic::{Code, quote};
 use crate::dpm::MonitorOptions;
 use crate::grpc::ServerOptions;
+use crate::grpc::tls::ServerTlsOptions;
 use crate::identity::{DeploymentName, Role};
-use crate::properties::Sourced;
 use crate::properties::name::uniform;
 use crate::registry::{AddressRules, AllowedAddress, Limits};
 use crate::telemetry::{Appenders, Logging};
@@ -23,34 +23,36 @@ use super::settings::{
 };
 use super::tls;
 
+const NAME: &str = "countersign.deployment.name";
 const IMPERSONATION: &str = "ataccama.authentication.internal.jwt.impersonation-role";
 
 /// Reads all options; what cannot be read is reported and has its default.
 pub fn read(reader: &mut Reader<'_>) -> Options {
-    let impersonation = reader.parsed(IMPERSONATION, &[], |text| {
-        Role::new(text).map_err(|error| format!("is not a role: {error}"))
-    });
+    let impersonation = reader.named(IMPERSONATION, &[], "a role", Role::new);
     let replays = [Replay::Off, Replay::Strict];
     let replay = reader.word("countersign.token.replay", &[], replays);
     let proofs = [ProofMode::Off, ProofMode::Handshake, ProofMode::EveryCall];
     let proof = reader.word("countersign.proof.mode", &[], proofs);
-    let mut clients = client(reader);
-    let mut listener = server(reader);
-    let names: Vec<_> = clients.connections.iter().map(|c| c.name.clone()).collect();
+    let mut connections = connections(reader);
+    let names: Vec<_> = connections.iter().map(|c| c.name.clone()).collect();
     let read = tls::read(reader, &names);
-    listener.tls.clone_from(&read.server.options);
-    for connection in &mut clients.connections {
+    for connection in &mut connections {
         connection.tls = read.client(&connection.name);
     }
-    clients.dial_back_tls = read.client(tls::DIAL_BACK);
     Options {
-        name: deployment_name(reader, "countersign.deployment.name", &[]),
+        name: reader.named(NAME, &[], "a deployment name", DeploymentName::new),
         policy: policy(reader),
         rotation: RotationSettings::default(),
         impersonation_role: impersonation.map_or_else(Role::impersonation, |(role, _)| role),
         replay: replay.unwrap_or_default(),
         proof: proof.unwrap_or_default(),
-        server: listener,
+        server: server(reader, read.server.options.clone()),
+        client: ClientSettings {
+            connections,
+            allow_plaintext: reader.switch("countersign.client.allow-plaintext", &[]),
+            max_message_bytes: reader.size("ataccama.client.grpc.properties.max-message-size"),
+            dial_back_tls: read.client(tls::DIAL_BACK),
+        },
         limits: limits(reader),
         monitor: monitor(reader),
         engine: engine(reader),
@@ -58,18 +60,7 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
         addresses: addresses(reader),
         reload: reader.switch("countersign.reload", &[]),
         tls: read,
-        client: clients,
     }
-}
-
-fn deployment_name(
-    reader: &mut Reader<'_>,
-    name: &str,
-    keys: &[&str],
-) -> Option<(DeploymentName, Sourced)> {
-    reader.parsed(name, keys, |text| {
-        DeploymentName::new(text).map_err(|error| format!("is not a deployment name: {error}"))
-    })
 }
 
 fn policy(reader: &mut Reader<'_>) -> Policy {
@@ -80,7 +71,7 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
     Policy::new(lifetime, leeway, most).unwrap_or_default()
 }
 
-fn server(reader: &mut Reader<'_>) -> ServerSettings {
+fn server(reader: &mut Reader<'_>, tls: Option<ServerTlsOptions>) -> ServerSettings {
     ServerSettings {
         address: address(reader, "countersign.server.address"),
         port: number(reader, "ataccama.server.grpc.port"),
@@ -93,7 +84,7 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
         },
         http_address: address(reader, "server.address"),
         http_port: number(reader, "server.port"),
-        tls: None,
+        tls,
     }
 }
 
@@ -109,30 +100,26 @@ fn address(reader: &mut Reader<'_>, name: &str) -> IpAddr {
         }
         unbracketed(text)
             .parse()
-            .map_err(|_error| "is not an IP address such as `127.0.0.1` or `0.0.0.0`".to_owned())
+            .map_err(|_error| "is not an IP address such as `127.0.0.1` or `0.0.0.0`")
     });
     address.map_or(loopback, |(address, _)| address)
 }
 
-fn client(reader: &mut Reader<'_>) -> ClientSettings {
+fn connections(reader: &mut Reader<'_>) -> Vec<ConnectionSettings> {
     let mut names = reader.names("ataccama.client.connection", &[]);
     if !names.iter().any(|name| name == "dpm") {
         names.push("dpm".to_owned());
     }
     let connections = names.into_iter();
-    ClientSettings {
-        connections: connections
-            .filter_map(|name| connection(reader, name))
-            .collect(),
-        allow_plaintext: reader.switch("countersign.client.allow-plaintext", &[]),
-        max_message_bytes: reader.size("ataccama.client.grpc.properties.max-message-size"),
-        dial_back_tls: None,
-    }
+    connections
+        .filter_map(|name| connection(reader, name))
+        .collect()
 }
 
 fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSettings> {
     let keys = &[&*name];
-    let named = deployment_name(reader, "countersign.client.connection.<c>.deployment", keys);
+    let chosen = "countersign.client.connection.<c>.deployment";
+    let named = reader.named(chosen, keys, "a deployment name", DeploymentName::new);
     let deployment = named.map(|(name, _)| as_trusted(reader, name));
     let host = reader.text("ataccama.client.connection.<c>.host", keys);
     let port = reader.number("ataccama.client.connection.<c>.grpc.port", keys);
@@ -209,10 +196,9 @@ fn store(reader: &mut Reader<'_>) {
     reader.parsed("countersign.registry.url", &[], |text| match text {
         "memory:" => Ok(()),
         url if url.starts_with("file:") || url.starts_with("etcd://") => Err(
-            "names a store that this version does not have; it keeps engines in memory: `memory:`"
-                .to_owned(),
+            "names a store that this version does not have; it keeps engines in memory: `memory:`",
         ),
-        _ => Err("does not start with `memory:`, `file:` or `etcd://`".to_owned()),
+        _ => Err("does not start with `memory:`, `file:` or `etcd://`"),
     });
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::{Code, Origin, Severity, quote, redact};
 use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked};
-use crate::properties::{FileText, ReadError, ReadFault, Sourced, bind, indexed};
+use crate::properties::{FileText, Sourced, bind, indexed};
 
 use super::question::Question;
 use super::read::Reader;
@@ -37,23 +37,6 @@ pub fn files(main: &Path, text: &FileText, question: &Question) -> Vec<PathBuf> 
     files
 }
 
-/// Reads the files of the profiles that are active beside `main`, which holds `text`: those that are
-/// there, the one that wins last.
-///
-/// # Errors
-///
-/// When one is there and cannot be read.
-pub fn active_files(
-    main: &Path,
-    text: &FileText,
-    environment: &[(String, String)],
-) -> Result<Vec<(PathBuf, FileText)>, ReadError> {
-    let there = read(files(main, text, &Question::check(environment)))?.into_iter();
-    Ok(there
-        .filter_map(|(path, text)| Some((path, text?)))
-        .collect())
-}
-
 /// Finds the main file that `file` belongs to as the file of an active profile.
 pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf> {
     let question = Question::check(environment);
@@ -68,21 +51,6 @@ pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf>
                 .any(|path| path == file)
         })
     })
-}
-
-/// Reads those of `files` that are there.
-///
-/// # Errors
-///
-/// When one is there and cannot be read.
-pub fn read(files: Vec<PathBuf>) -> Result<Vec<(PathBuf, Option<FileText>)>, ReadError> {
-    let all = files.into_iter();
-    let read = all.map(|file| match FileText::read(&file) {
-        Ok(text) => Ok((file, Some(text))),
-        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok((file, None)),
-        Err(error) => Err(error),
-    });
-    read.collect()
 }
 
 /// Reports where a profile's file would make profiles active, which it cannot, and notes the active
@@ -185,14 +153,12 @@ fn in_file(view: &View) -> Vec<Sourced> {
             None => {}
         }
     }
-    let list = elements
-        .iter()
-        .map(|(index, value)| (index.as_str(), value.clone()));
-    match last {
-        Some(value) => vec![value],
-        // Where the indices are wrong, that is CS0109.
-        None => indexed(list.collect()).unwrap_or_default(),
+    if let Some(value) = last {
+        return vec![value];
     }
+    let list = elements.iter().map(|(at, value)| (&**at, value.clone()));
+    // Where the indices are wrong, that is CS0109.
+    indexed(list.collect()).unwrap_or_default()
 }
 
 /// Finds what a placeholder in the list of profiles stands for: a variable, or a value of the main

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
@@ -217,11 +218,8 @@ impl<'a> Reader<'a> {
         keys: &[&str],
         read: impl Fn(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
-        if let Some(value) = self.text(name, keys) {
-            match read(value.text()) {
-                Ok(read) => return Some(read),
-                Err(error) => self.wrong(name, &value, &error.to_string()),
-            }
+        if let Some((read, _)) = self.parsed(name, keys, &read) {
+            return Some(read);
         }
         // Settings of a map have no default of their own here, and there may be thousands.
         if !keys.is_empty() {
@@ -241,20 +239,33 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a value with `parse`, whose error goes on from the value; reports what is wrong.
-    pub fn parsed<T>(
+    pub fn parsed<T, E: Display>(
         &mut self,
         name: &str,
         keys: &[&str],
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<(T, Sourced)> {
         let value = self.text(name, keys)?;
         match parse(value.text()) {
             Ok(parsed) => Some((parsed, value)),
             Err(why) => {
-                self.wrong(name, &value, &why);
+                self.wrong(name, &value, &why.to_string());
                 None
             }
         }
+    }
+
+    /// Reads a value that is `what`, such as `a role`.
+    pub fn named<T, E: Display>(
+        &mut self,
+        name: &str,
+        keys: &[&str],
+        what: &str,
+        parse: fn(&str) -> Result<T, E>,
+    ) -> Option<(T, Sourced)> {
+        self.parsed(name, keys, |text| {
+            parse(text).map_err(|error| format!("is not {what}: {error}"))
+        })
     }
 
     /// Starts a finding about a value and its setting.

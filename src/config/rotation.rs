@@ -46,13 +46,9 @@ pub(super) fn read(
         unfit(reader, own, next, deployments);
     }
     let activated_at = reader.parsed(ACTIVATED_AT, &[], |text| {
-        let why = "is not a time such as `2026-01-31T12:00:00Z`";
-        from_rfc3339(text).ok_or_else(|| why.to_owned())
+        from_rfc3339(text).ok_or("is not a time such as `2026-01-31T12:00:00Z`")
     });
-    let previous = reader.parsed(PREVIOUS, &[], |text| {
-        let parsed = text.parse();
-        parsed.map_err(|_error| "is not a fingerprint: 43 characters of base64url".to_owned())
-    });
+    let previous = reader.named(PREVIOUS, &[], "a fingerprint", str::parse);
     RotationSettings {
         next: next.map(|next| (next.key, next.key_id)),
         activated_at: activated_at.map(|(time, _)| time),

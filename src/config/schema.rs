@@ -10,6 +10,8 @@ pub use end::TlsEnd;
 pub use setting::{DEPLOYMENTS, Fallback, Placed, Setting, Takes, filled};
 pub use table::{Claim, claim, exact, settings, strict_family, used};
 
+use std::borrow::Cow;
+
 use crate::properties::name::{Known as Keys, Match, Name, Variable};
 use table::is_strict;
 
@@ -61,10 +63,8 @@ pub fn find(name: &Name<'_>) -> Known {
     }
     let mut open = settings().filter(|setting| setting.open);
     let found = open.find_map(|setting| {
-        let found = setting.pattern.matches(name)?;
-        let keys = found.keys;
-        let below = !found.rest.is_empty();
-        let rest = Vec::new();
+        let Match { keys, rest } = setting.pattern.matches(name)?;
+        let (below, rest) = (!rest.is_empty(), Vec::new());
         below.then(|| setting.placed(&Match { keys, rest }))?
     });
     found.map_or(Known::Foreign, Known::Setting)
@@ -90,20 +90,17 @@ pub fn nearest(name: &Name<'_>) -> Option<String> {
 }
 
 /// Returns `true` if a reload applies what stands at `path`; all else needs a restart.
-pub fn is_hot<S: AsRef<str>>(path: &[S]) -> bool {
-    HOT.iter().any(|hot| {
-        let mut segments = path.iter().map(S::as_ref);
-        hot.split('.')
-            .all(|segment| segments.next() == Some(segment))
-    })
+pub fn is_hot(path: &[Cow<'_, str>]) -> bool {
+    let name = path.join(".") + ".";
+    HOT.iter().any(|hot| name.starts_with(hot))
 }
 
 const HOT: [&str; 7] = [
-    "ataccama.one.platform.deployments",
-    "ataccama.authentication.internal.jwt.generator.key",
-    "countersign.deployment.name",
-    "countersign.deployments",
-    "countersign.reload",
-    "countersign.rotation",
-    "spring.profiles.active",
+    "ataccama.one.platform.deployments.",
+    "ataccama.authentication.internal.jwt.generator.key.",
+    "countersign.deployment.name.",
+    "countersign.deployments.",
+    "countersign.reload.",
+    "countersign.rotation.",
+    "spring.profiles.active.",
 ];

@@ -160,50 +160,35 @@ pub struct EngineSettings {
 /// Returns `true` if `host` is surely this machine.
 pub(super) fn is_loopback(host: &str) -> bool {
     let inner = host.trim_matches(['[', ']']);
-    if inner.eq_ignore_ascii_case("localhost") {
-        return true;
-    }
-    match inner.parse::<IpAddr>() {
-        Ok(IpAddr::V6(address)) => address == Ipv6Addr::LOCALHOST,
-        Ok(IpAddr::V4(address)) => address.is_loopback(),
-        Err(_) => false,
-    }
+    let address = inner.parse::<IpAddr>();
+    inner.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The folders of a module.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Home {
-    /// The home itself.
+    /// The home itself, with the folders `etc`, `log` and `storage`.
     pub dir: PathBuf,
     /// `etc/application.properties` in it, or the file that was named.
     pub file: PathBuf,
-    /// `log` in it.
-    pub log: PathBuf,
-    /// `storage` in it.
-    pub storage: PathBuf,
 }
 
 impl Home {
     /// Takes `path` for a home if it is a folder, else for the file of one.
     pub fn new(path: &Path) -> Self {
         if path.is_dir() {
-            return Self::around(path.to_owned(), path.join("etc/application.properties"));
+            let file = path.join("etc/application.properties");
+            let dir = path.to_owned();
+            return Self { dir, file };
         }
         let etc = path.parent();
         let home = match etc.and_then(Path::file_name) {
             Some(name) if name == "etc" => etc.and_then(Path::parent),
             _ => etc,
         };
-        let dir = home.map_or_else(PathBuf::new, Path::to_owned);
-        Self::around(dir, path.to_owned())
-    }
-
-    fn around(dir: PathBuf, file: PathBuf) -> Self {
         Self {
-            log: dir.join("log"),
-            storage: dir.join("storage"),
-            dir,
-            file,
+            dir: home.map_or_else(PathBuf::new, Path::to_owned),
+            file: path.to_owned(),
         }
     }
 }

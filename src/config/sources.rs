@@ -13,7 +13,7 @@ use super::profiles;
 use super::question::Question;
 use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
-use crate::properties::{Encoding, FileText, ReadError, Sourced};
+use crate::properties::{Encoding, FileText, ReadError, ReadFault, Sourced};
 
 /// Where loaded settings come from, and what of it only a reload asks.
 #[derive(Clone)]
@@ -81,7 +81,13 @@ impl Texts {
     pub fn around(main: &Path, text: FileText, question: &Question) -> Result<Self, ReadError> {
         let more = profiles::files(main, &text, question);
         let mut files = vec![(main.to_owned(), Some(text))];
-        files.extend(profiles::read(more)?);
+        for file in more {
+            let read = match FileText::read(&file) {
+                Err(error) if matches!(error.fault(), ReadFault::Missing) => None,
+                read => Some(read?),
+            };
+            files.push((file, read));
+        }
         Ok(Self(files))
     }
 
@@ -120,6 +126,24 @@ impl Texts {
         }
         all.finalize().into()
     }
+}
+
+/// Reads the files of the profiles that are active beside `main`, which holds `text`: those that are
+/// there, the one that wins last.
+///
+/// # Errors
+///
+/// When one is there and cannot be read.
+pub fn active_files(
+    main: &Path,
+    text: &FileText,
+    environment: &[(String, String)],
+) -> Result<Vec<(PathBuf, FileText)>, ReadError> {
+    let texts = Texts::around(main, text.clone(), &Question::check(environment))?;
+    let more = texts.0.into_iter().skip(1);
+    Ok(more
+        .filter_map(|(path, text)| Some((path, text?)))
+        .collect())
 }
 
 /// The metadata of a file that changes with its content; a link is followed.

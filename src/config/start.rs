@@ -61,7 +61,7 @@ impl Settings {
     /// When the storage folder is in use, a port cannot be opened, or TLS cannot be set up.
     pub async fn dpm(&self) -> Result<(Dpm, Reloader), StartError> {
         let module = self.module()?;
-        let storage = Storage::lock(&self.home.storage)?;
+        let storage = Storage::lock(&self.home.dir.join("storage"))?;
         let addresses = self.address_book();
         let reloader = Reloader::with_addresses(self, &module, addresses.clone());
         let dial_back = self.options.client.dial_back_tls.as_ref();
@@ -89,7 +89,7 @@ impl Settings {
     /// is not trusted.
     pub async fn dpe(&self) -> Result<(Dpe, Reloader), StartError> {
         let module = self.module()?;
-        let storage = Storage::lock(&self.home.storage)?;
+        let storage = Storage::lock(&self.home.dir.join("storage"))?;
         let reloader = Reloader::new(self, &module);
         let engine = &self.options.engine;
         let connection = self.options.client.connection("dpm");

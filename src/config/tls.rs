@@ -2,7 +2,7 @@
 //! place that has it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::diagnostic::{Code, Severity};
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions};
@@ -28,11 +28,12 @@ pub fn read(reader: &mut Reader<'_>, connections: &[String]) -> Tls {
         used: BTreeMap::new(),
         reader,
     };
-    let server = ends.server();
+    let server = ends.side(TlsEnd::Server, Ends::server);
     let mut clients = BTreeMap::new();
     for name in connections.iter().map(String::as_str).chain([DIAL_BACK]) {
         if !clients.contains_key(name) {
-            clients.insert(name.to_owned(), ends.client(name));
+            let client = ends.side(TlsEnd::Client(name), Ends::client);
+            clients.insert(name.to_owned(), client);
         }
     }
     ends.without_effect();
@@ -49,40 +50,25 @@ struct Ends<'a, 'b> {
 }
 
 impl<'b> Ends<'_, 'b> {
-    fn server(&mut self) -> Side<ServerTlsOptions> {
-        let end = TlsEnd::Server;
-        let mut side = self.side(end);
-        if !side.on {
-            return side;
-        }
+    fn server(&mut self, end: TlsEnd<'_>, at: &Sourced) -> Option<ServerTlsOptions> {
         let client_auth = self.client_auth(end).map(|(auth, _)| auth);
         let trust = self.file(end, TRUST);
-        match self.own(end) {
-            Ok(Some(own)) => {
-                side.options = Some(ServerTlsOptions {
-                    own,
-                    client_auth,
-                    trust,
-                    settings: end.start(),
-                });
-            }
-            Ok(None) => self.no_certificate(end, side.at.as_ref()),
-            Err(Reported) => {}
-        }
-        side
+        let Some(own) = self.own(end).ok()? else {
+            self.no_certificate(end, at);
+            return None;
+        };
+        Some(ServerTlsOptions {
+            own,
+            client_auth,
+            trust,
+            settings: end.start(),
+        })
     }
 
-    fn client(&mut self, name: &str) -> Side<ClientTlsOptions> {
-        let end = TlsEnd::Client(name);
-        let mut side = self.side(end);
-        if !side.on {
-            return side;
-        }
+    fn client(&mut self, end: TlsEnd<'_>, _: &Sourced) -> Option<ClientTlsOptions> {
         let auth = self.client_auth(end);
         let trust = self.file(end, TRUST);
-        let Ok(files) = self.own(end) else {
-            return side;
-        };
+        let files = self.own(end).ok()?;
         let settings = end.start();
         let own = match (files, auth) {
             (_, Some((ClientAuth::None, _))) => None,
@@ -92,19 +78,23 @@ impl<'b> Ends<'_, 'b> {
                 );
                 let help = "name the two PEM files, or write `false`";
                 self.reader.report(Code::Cs0306, at, message, help);
-                return side;
+                return None;
             }
             (files, _) => files,
         };
-        side.options = Some(ClientTlsOptions {
+        Some(ClientTlsOptions {
             own,
             trust,
             settings,
-        });
-        side
+        })
     }
 
-    fn side<T>(&mut self, end: TlsEnd<'_>) -> Side<T> {
+    /// Reads one end, and its `options` if TLS is on.
+    fn side<'e, T>(
+        &mut self,
+        end: TlsEnd<'e>,
+        options: fn(&mut Self, TlsEnd<'e>, &Sourced) -> Option<T>,
+    ) -> Side<T> {
         let enabled = self.find(end, "enabled");
         // What is no word is an error, and nothing runs on a file with errors.
         let on = enabled
@@ -118,11 +108,15 @@ impl<'b> Ends<'_, 'b> {
             }
         }
         let cert_chain = self.find(end, CERT_CHAIN);
+        let at = enabled.map(|(_, at)| at.clone());
         Side {
-            at: enabled.map(|(_, at)| at.clone()),
-            cert_chain_at: cert_chain.map(|(_, at)| at.clone()),
             on,
-            options: None,
+            options: at
+                .as_ref()
+                .filter(|_| on)
+                .and_then(|at| options(self, end, at)),
+            at,
+            cert_chain_at: cert_chain.map(|(_, at)| at.clone()),
         }
     }
 
@@ -191,17 +185,14 @@ impl<'b> Ends<'_, 'b> {
     /// Reads a PEM file's path. None where it is not set or was reported.
     fn file(&mut self, end: TlsEnd<'_>, property: &str) -> Option<PemFile> {
         let (name, _) = self.find(end, property)?;
-        let (path, at) = self.reader.parsed(&name, &[end.key()], |text| {
-            Ok(self.folder.join(path(text)?))
-        })?;
+        let (named, at) = self.reader.parsed(&name, &[end.key()], path)?;
         Some(PemFile {
-            path,
+            path: self.folder.join(named),
             setting: at.setting()?,
         })
     }
 
-    fn no_certificate(&mut self, end: TlsEnd<'_>, at: Option<&Sourced>) {
-        let Some(at) = at else { return };
+    fn no_certificate(&mut self, end: TlsEnd<'_>, at: &Sourced) {
         let start = end.start();
         let message = format!("TLS is on, but `{start}.cert-chain` and `.private-key` are missing");
         let help = if self.has_key_store(end) {
@@ -226,7 +217,7 @@ impl<'b> Ends<'_, 'b> {
 struct Reported;
 
 /// Reads the path of a PEM file; the error goes on from the value.
-fn path(text: &str) -> Result<&Path, &'static str> {
+fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.starts_with("classpath:") {
         return Err(
             "is a place inside of a Java archive, which is not read; copy the PEM file out of it and name it with `file:`",
@@ -234,10 +225,10 @@ fn path(text: &str) -> Result<&Path, &'static str> {
     }
     let named = text.strip_prefix("file:").unwrap_or(text);
     match named.strip_prefix("//") {
-        Some(absolute) if absolute.starts_with('/') => Ok(Path::new(absolute)),
+        Some(absolute) if absolute.starts_with('/') => Ok(PathBuf::from(absolute)),
         Some(_) => Err("is a file on another host; a local one is `file:/path`"),
         None if named.is_empty() => Err("names no file"),
-        None => Ok(Path::new(named)),
+        None => Ok(PathBuf::from(named)),
     }
 }
 
@@ -248,9 +239,9 @@ mod tests {
     #[test]
     fn paths_with_and_without_file_scheme_are_one() {
         for text in ["/a/b.pem", "file:/a/b.pem", "file:///a/b.pem"] {
-            assert_eq!(path(text), Ok(Path::new("/a/b.pem")), "{text}");
+            assert_eq!(path(text), Ok(PathBuf::from("/a/b.pem")), "{text}");
         }
-        assert_eq!(path("file:etc/b.pem"), Ok(Path::new("etc/b.pem")));
+        assert_eq!(path("file:etc/b.pem"), Ok(PathBuf::from("etc/b.pem")));
     }
 
     #[test]

@@ -100,16 +100,13 @@ impl View {
         Some(match part {
             Part::Name => entry.key_span(),
             // The trailing blanks of a value are left out.
-            Part::Value => Span {
-                end: whole
-                    .start
-                    .saturating_add(self.document.written(whole).trim_end().len()),
-                ..whole
-            },
+            Part::Value => {
+                let kept = self.document.written(whole).trim_end().len();
+                Span::new(whole.start, whole.start.saturating_add(kept))
+            }
             Part::Offset(offset) => {
                 let start = entry.place_in_text(offset);
-                let end = start.saturating_add(1);
-                Span { start, end }
+                Span::new(start, start.saturating_add(1))
             }
         })
     }

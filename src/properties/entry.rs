@@ -13,6 +13,13 @@ pub struct Span {
     pub end: usize,
 }
 
+impl Span {
+    /// Makes the part from the byte `start` up to the byte `end`.
+    pub fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+}
+
 /// One logical line: a key and its value, unescaped, and where they stand.
 ///
 /// `Debug` shows the key's place only: a value may be a private key.

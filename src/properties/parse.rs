@@ -74,14 +74,8 @@ fn natural_line(text: &str, start: usize) -> Option<(Span, Span)> {
         .saturating_sub(line.trim_start_matches(is_blank).len());
     let end = start.saturating_add(line.len());
     let line_end = if after.starts_with("\r\n") { 2 } else { 1 };
-    let whole = Span {
-        start,
-        end: end.saturating_add(line_end.min(after.len())),
-    };
-    let content = Span {
-        start: start.saturating_add(margin),
-        end,
-    };
+    let whole = Span::new(start, end.saturating_add(line_end.min(after.len())));
+    let content = Span::new(start.saturating_add(margin), end);
     Some((whole, content))
 }
 
@@ -104,14 +98,8 @@ fn plain(line: &str, from: usize) -> Entry {
     Entry {
         key: Zeroizing::new(key.to_owned()),
         value: Zeroizing::new(value.to_owned()),
-        key_span: Span {
-            start: from,
-            end: from.saturating_add(key.len()),
-        },
-        value_span: Span {
-            start: end.saturating_sub(value.len()),
-            end,
-        },
+        key_span: Span::new(from, from.saturating_add(key.len())),
+        value_span: Span::new(end.saturating_sub(value.len()), end),
         line_span: Span::default(),
         steps: Vec::new(),
         escapes: Escapes::default(),

@@ -38,7 +38,7 @@ async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<
         visit.add(Row::skip(Layer::WayBack, "only a DPM dials back"));
         return Ok(());
     }
-    let id = stored_engine_id(&doctor.settings.home.storage);
+    let id = stored_engine_id(&doctor.settings.home.dir.join("storage"));
     let known = id.as_ref().ok().copied().flatten();
     let asking = async { identity::role(peer, record(peer, &connection, known).await) };
     let record = visit.look(asking).await?;
@@ -127,7 +127,7 @@ async fn not_held(doctor: &Doctor<'_>, peer: &Peer) -> Row {
         };
         return not_running(doctor, detail);
     }
-    let log = &settings.home.log;
+    let log = &settings.home.dir.join("log");
     let line = newest(log, &["registerRefused", "register", "waitingForDpm"]);
     let refused = line.ok().flatten().filter(Rejection::is_of_registration);
     let reason = refused.as_ref().and_then(Rejection::reason);

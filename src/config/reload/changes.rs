@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::config::Settings;
 use crate::diagnostic::quote;
 use crate::jose::KeyId;
+use crate::registry::AddressRules;
 use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 
 /// Lists what differs in `after` from `before`: this module first, then its peers in the
@@ -137,18 +138,14 @@ fn shown(key_id: &KeyId) -> String {
 }
 
 fn addresses(before: &Settings, after: &Settings) -> Vec<String> {
-    let names = before
-        .options
-        .addresses
-        .keys()
-        .chain(after.options.addresses.keys());
-    let names: BTreeSet<_> = names.collect();
-    let differ = names.into_iter().filter(|name| {
-        let rules = [before, after].map(|of| of.options.addresses.get(*name).cloned());
-        let [was, now] = rules.map(Option::unwrap_or_default);
-        was != now
-    });
-    differ
-        .map(|name| format!("addresses allowed for {name}"))
-        .collect()
+    let [was, now] = [before, after].map(|of| &of.options.addresses);
+    let none = AddressRules::default();
+    let names: BTreeSet<_> = was.keys().chain(now.keys()).collect();
+    let mut changes = Vec::new();
+    for name in names {
+        if was.get(name).unwrap_or(&none) != now.get(name).unwrap_or(&none) {
+            changes.push(format!("addresses allowed for {name}"));
+        }
+    }
+    changes
 }

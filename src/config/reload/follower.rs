@@ -12,7 +12,7 @@ use super::changes;
 use crate::config::load::LoadError;
 use crate::config::settings::Settings;
 use crate::config::sources::{Digest, Source, Stamp, Texts};
-use crate::diagnostic::{Origin, Severity};
+use crate::diagnostic::Origin;
 use crate::grpc::tls::ChangedTlsFiles;
 use crate::grpc::{Module, cause};
 use crate::jose::Fingerprint;
@@ -185,7 +185,7 @@ impl Follower {
         let texts = read.texts.map_err(LoadError::Read);
         let applied = texts
             .and_then(|texts| Settings::from_texts(&self.current, &texts))
-            .map_err(|error| reasons(&error))
+            .map_err(|error| cause(&error))
             .and_then(|settings| self.apply(settings, read.tls));
         match applied {
             Ok(applied) => {
@@ -305,27 +305,6 @@ impl Revoked {
     }
 }
 
-/// Returns why settings cannot be used: every error finding, up to a readable number.
-fn reasons(error: &LoadError) -> String {
-    let Some(findings) = error.findings() else {
-        return cause(error);
-    };
-    let all = findings.iter();
-    let errors = all.filter(|found| found.severity() == Severity::Error);
-    let texts = errors.map(ToString::to_string).collect();
-    shortened(texts, MOST_REPORTED, "errors")
-}
-
-/// Joins the first `most` of `texts`, and counts the others, which are `what`.
-pub fn shortened(mut texts: Vec<String>, most: usize, what: &str) -> String {
-    let more = texts.len().saturating_sub(most);
-    texts.truncate(most);
-    if more > 0 {
-        texts.push(format!("and {more} more {what}"));
-    }
-    texts.join("; ")
-}
-
 /// For how long nothing may change between the two reads of a file.
 pub const SETTLE: Duration = Duration::from_millis(50);
 /// How long after a change contents are compared too, the next time last: a file system's clock may be
@@ -335,5 +314,4 @@ const RECHECKS: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::ZERO,
 ];
-const MOST_REPORTED: usize = 10;
 const MOST_EARLIER: usize = 32;

@@ -15,9 +15,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::follower::{Applied, Failed, Follower, Looked, shortened};
+use self::follower::{Applied, Failed, Follower, Looked};
 use self::unsettled::{PATIENCE, Unsettled};
 use super::Settings;
+use super::load::shortened;
 use crate::grpc::Module;
 use crate::registry::AddressBook;
 use crate::telemetry::events;

@@ -64,8 +64,7 @@ fn report(reader: &mut Reader<'_>, severity: Severity, names: &[&str], message: 
 }
 
 fn advertised(reader: &mut Reader<'_>, options: &Options) {
-    let server = &options.server;
-    let address = server.address;
+    let (address, bound) = (options.server.address, options.server.port);
     if let Some(at) = reader.text(HOSTNAME, &[])
         && !serves(address, at.text())
     {
@@ -77,10 +76,9 @@ fn advertised(reader: &mut Reader<'_>, options: &Options) {
     }
     if let Some(port) = options.engine.port
         && reader.raw(PORT, &[]).is_some()
-        && port != server.port
+        && port != bound
         && let Some(at) = reader.text(ADVERTISED_PORT, &[])
     {
-        let bound = server.port;
         let message = format!("port {port} is advertised, but the gRPC port is {bound}");
         let help = "remove the setting: countersign advertises the port that it listens on";
         reader.report(Code::Cs0307, &at, message, help);

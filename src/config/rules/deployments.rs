@@ -1,7 +1,7 @@
 //! The trusted deployments of one file, the connections to them, and the module's own name and
 //! tokens among theirs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::thread;
 
 use crate::config::parts::{ReadDeployment, ReadKey};
@@ -37,13 +37,10 @@ pub fn read(reader: &mut Reader<'_>, impersonation: &Role) -> Vec<ReadDeployment
     let names = reader.names(DEPLOYMENTS, &[]);
     let places = names.iter().map(|name| vec![&**name]).collect();
     colliding(reader, DEPLOYMENT, places);
-    let mut read = Vec::new();
-    for name in names {
-        // Calls that arrive meanwhile go first.
-        thread::yield_now();
-        read.push(deployment(reader, name, impersonation));
-    }
-    read
+    // Calls that arrive meanwhile go first.
+    let all = names.into_iter().inspect(|_| thread::yield_now());
+    all.map(|name| deployment(reader, name, impersonation))
+        .collect()
 }
 
 /// Reports places whose last names differ only in case or dashes.
@@ -71,10 +68,8 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
         reader.report_below(Code::Cs0301, (DEPLOYMENT, DEPLOYMENT), keys, message, help);
     });
     let module_type = module(reader, &name);
-    let environment = reader.parsed(ENVIRONMENT, keys, |text| {
-        Environment::new(text).map_err(|error| format!("is not an environment: {error}"))
-    });
-    let (environment, environment_at) = environment.unzip();
+    let named = reader.named(ENVIRONMENT, keys, "an environment", Environment::new);
+    let (environment, environment_at) = named.unzip();
     let granted = roles(reader, &name, impersonation);
     let keys_read = jwt_keys(reader, &name);
     let pins = tls::pins(reader, &name);
@@ -179,13 +174,8 @@ fn jwt_keys(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadKey> {
 /// lead to exactly one deployment: to use one of those would fail.
 pub fn check(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
     own(reader, options, deployments);
-    let [mut names, more] = CONNECTIONS.map(|path| reader.names(path, &[]));
-    for name in more {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    for name in names {
+    let names = CONNECTIONS.map(|path| reader.names(path, &[]));
+    for name in names.into_iter().flatten().collect::<BTreeSet<_>>() {
         if reader.is_set(CHOSEN, &[&name]) {
             chosen(reader, &name, deployments);
         } else if name != DIAL_BACK {

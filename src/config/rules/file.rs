@@ -156,16 +156,9 @@ fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
         // A line that begins with its backslash does not begin with its name.
         let is_later = start > entry.key_span().start;
         if let Some((length, claim)) = claim(line.trim()).filter(|_| is_later) {
-            let name = Span {
-                start: end.saturating_sub(line.trim_start().len()),
-                end: end
-                    .saturating_sub(line.trim_start().len())
-                    .saturating_add(length),
-            };
-            let value = Span {
-                start: name.end,
-                end,
-            };
+            let begin = end.saturating_sub(line.trim_start().len());
+            let name = Span::new(begin, begin.saturating_add(length));
+            let value = Span::new(name.end, end);
             let private = matches!(claim, Claim::Private).then_some(value);
             lost.push(Lost { name, private });
         }
@@ -202,20 +195,14 @@ fn claim(line: &str) -> Option<(usize, Claim)> {
 /// Reports a name of ours that is read as the value of a word before it: `export name=value`.
 pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
     let (key, value) = (entry.key_span(), entry.value_span());
-    let between = view.document.written(Span {
-        start: key.end,
-        end: value.start,
-    });
+    let between = view.document.written(Span::new(key.end, value.start));
     if between.is_empty() || !between.trim().is_empty() {
         return None;
     }
     let written = view.document.written(value);
     let (length, claim) = claim(written)?;
     let name = written.get(..length)?;
-    let span = Span {
-        end: value.start.saturating_add(length),
-        ..value
-    };
+    let span = Span::new(value.start, value.start.saturating_add(length));
     let message = format!(
         "the name ends at the blank, so this sets {}",
         quote(entry.key())
@@ -339,10 +326,7 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
         None => None,
     };
     if let Some((offset, message, help)) = blanks {
-        let span = Span {
-            start: entry.place_in_text(offset),
-            end: entry.value_span().end,
-        };
+        let span = Span::new(entry.place_in_text(offset), entry.value_span().end);
         let found = view.finding(Code::Cs0105, span, message);
         findings.push(found.with_key(placed.name()).with_help(help));
     }

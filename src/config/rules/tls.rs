@@ -22,11 +22,9 @@ const PAIR: &str = "`countersign pair --tls` pins both sides' certificates";
 pub fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
     let names = reader.names("countersign.deployments.<name>.tls-keys", &[deployment]);
     let pins = names.iter().filter_map(|key| {
-        let (fingerprint, at) = reader.parsed(FINGERPRINT, &[deployment, key], |text| {
-            let why = "is not a fingerprint: the SHA-256 of a certificate's public key, 43 base64url characters";
-            text.parse().map_err(|_error| why.to_owned())
-        })?;
-        Some(ReadPin { fingerprint, at })
+        let keys = &[deployment, key];
+        let pin = reader.named(FINGERPRINT, keys, "a fingerprint", str::parse);
+        pin.map(|(fingerprint, at)| ReadPin { fingerprint, at })
     });
     pins.collect()
 }
@@ -78,16 +76,12 @@ fn files(reader: &mut Reader<'_>, options: &Options) {
 /// Reports a file that cannot be used. In a check, whose file may be a copy from another machine,
 /// one that does not exist is a warning.
 fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
-    let Some((error, file)) = error
-        .as_ref()
-        .and_then(|error| Some((error, error.file()?)))
-    else {
-        return;
-    };
+    let Some(error) = error else { return };
+    let Some(file) = error.file() else { return };
     let at = place(reader, &file.setting);
     if let TlsError::NoPrivateKey(file)
     | TlsError::Pem { file, .. }
-    | TlsError::PrivateKey { file, .. } = error
+    | TlsError::PrivateKey { file, .. } = &error
         && is_encrypted(file)
     {
         let path = file.path.display();
@@ -98,13 +92,13 @@ fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
         reader.report(Code::Cs0306, &at, message, help);
         return;
     }
-    let severity = match error {
+    let severity = match &error {
         TlsError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
             reader.question.strict()
         }
         _ => Severity::Error,
     };
-    let found = reader.finding(Code::Cs0306, &at, crate::grpc::cause(error));
+    let found = reader.finding(Code::Cs0306, &at, crate::grpc::cause(&error));
     let help = "set the path of a PEM file; a relative path starts at the module's home";
     reader.push(found.with_severity(severity).with_help(help));
 }

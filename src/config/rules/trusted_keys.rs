@@ -26,11 +26,7 @@ pub fn read(reader: &mut Reader<'_>, deployment: &str, name: &str) -> Option<Rea
     let revoked = reader.switch(REVOKED, keys);
     let fingerprint = required(reader, FINGERPRINT, keys);
     let content = required(reader, CONTENT, keys);
-    let named = fingerprint.and_then(|_| {
-        reader.parsed(FINGERPRINT, keys, |text| {
-            KeyId::new(text).map_err(|why| format!("is not a key id: {why}"))
-        })
-    });
+    let named = fingerprint.and_then(|_| reader.named(FINGERPRINT, keys, "a key id", KeyId::new));
     let jwk = public_key(reader, content.as_ref()?);
     let (key_id, at) = named?;
     let (jwk, content) = jwk.zip(content)?;

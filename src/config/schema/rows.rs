@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use super::end::{CLIENT, SERVER};
+use super::setting::Fallback::{self, PerModule};
 use super::setting::Takes::{
     Integer, List, PrivateKey, PublicKey, Size, Switch, Text, Unused, Words,
 };
-use super::setting::{Fallback, Setting, Takes};
+use super::setting::{Setting, Takes};
 use crate::properties::bind::TimeUnit;
 
 /// A setting: its name after the prefix of its group, what it takes, its default.
@@ -18,16 +19,10 @@ const GROUPS: &[(&str, &[Row])] = &[
     ("ataccama.authentication.internal.jwt", TOKENS),
     ("ataccama.authentication.grpc.internal.jwt", AUTHENTICATION),
     ("ataccama.one.platform.deployments.<name>", DEPLOYMENT),
-    ("ataccama.server.grpc", SERVERS),
+    ("ataccama", VENDOR),
     ("server", HTTP),
-    ("ataccama.client.grpc.properties", CLIENTS),
-    ("ataccama.client.connection.<c>", CONNECTION),
     ("ataccama.one.dpm.registry", REGISTRY),
-    ("ataccama.one.dpe.service", ENGINE),
-    ("ataccama.logging", LOGGING),
     ("countersign", OWN),
-    ("countersign.deployments.<name>", PEER),
-    ("countersign.rotation", ROTATION),
     ("spring", SPRING),
 ];
 
@@ -84,30 +79,34 @@ const DEPLOYMENT: &[Row] = &[
     ("security.roles", List, NONE),
 ];
 
-const SERVERS: &[Row] = &[
+const VENDOR: &[Row] = &[
     // The gRPC port.
-    ("port", PORT, Fallback::PerModule("8531", "8532")),
-    // The largest message accepted by the server.
-    ("max-message-size", Size, or("4MB")),
+    ("server.grpc.port", PORT, PerModule("8531", "8532")),
+    // The largest message accepted by the server, and by the client.
+    ("server.grpc.max-message-size", Size, or("4MB")),
+    ("client.grpc.properties.max-message-size", Size, or("4MB")),
+    // Where `<c>` is, and its gRPC port.
+    ("client.connection.<c>.host", Text, NONE),
+    ("client.connection.<c>.grpc.port", PORT, NONE),
+    // The host and port advertised to the DPM.
+    ("one.dpe.service.hostname", Text, NONE),
+    ("one.dpe.service.port", Integer(1, 65_535), NONE),
+    // How often the DPE checks that it is registered.
+    (CHECK_CONNECTION, INTERVAL, or("5000")),
+    // Lines on standard error.
+    ("logging.plain-text-console-appender", Switch, or("true")),
+    ("logging.json-console-appender", Switch, or("false")),
+    // Lines in files.
+    ("logging.plain-text-file-appender", Switch, or("false")),
+    ("logging.json-file-appender", Switch, or("true")),
 ];
+const CHECK_CONNECTION: &str = "one.dpe.service.dpm.check-connection-interval";
 
 const HTTP: &[Row] = &[
     // The HTTP port.
-    ("port", PORT, Fallback::PerModule("8031", "8034")),
+    ("port", PORT, PerModule("8031", "8034")),
     // The address of the HTTP port.
     ("address", Text, or("127.0.0.1")),
-];
-
-const CLIENTS: &[Row] = &[
-    // The largest message accepted by the client.
-    ("max-message-size", Size, or("4MB")),
-];
-
-const CONNECTION: &[Row] = &[
-    // Where `<c>` is.
-    ("host", Text, NONE),
-    // The gRPC port of `<c>`.
-    ("grpc.port", PORT, NONE),
 ];
 
 const REGISTRY: &[Row] = &[
@@ -125,23 +124,6 @@ const REGISTRY: &[Row] = &[
 ];
 const MULTIPLIER: &str = "check-disconnected-interval-multiplier";
 const INACTIVATE: &str = "automatically-inactivate-engines-not-seen-for";
-
-const ENGINE: &[Row] = &[
-    // The host and port advertised to the DPM.
-    ("hostname", Text, NONE),
-    ("port", Integer(1, 65_535), NONE),
-    // How often the DPE checks that it is registered.
-    ("dpm.check-connection-interval", INTERVAL, or("5000")),
-];
-
-const LOGGING: &[Row] = &[
-    // Lines on standard error.
-    ("plain-text-console-appender", Switch, or("true")),
-    ("json-console-appender", Switch, or("false")),
-    // Lines in files.
-    ("plain-text-file-appender", Switch, or("false")),
-    ("json-file-appender", Switch, or("true")),
-];
 
 const OWN: &[Row] = &[
     // This module's own deployment name.
@@ -172,26 +154,19 @@ const OWN: &[Row] = &[
     ("proof.mode", Words(PROOFS), or("handshake")),
     // Whether a changed file takes effect at once.
     ("reload", Switch, or("true")),
-];
-
-const PEER: &[Row] = &[
     // Hosts and networks that may be dialled back, and whether on ports below 1024.
-    ("allowed-addresses", List, NONE),
-    ("allow-low-ports", Switch, or("false")),
+    ("deployments.<name>.allowed-addresses", List, NONE),
+    ("deployments.<name>.allow-low-ports", Switch, or("false")),
     // Whether this peer takes each token once.
-    ("single-use-tokens", Switch, or("false")),
+    ("deployments.<name>.single-use-tokens", Switch, or("false")),
     // The key of the peer's certificate.
-    ("tls-keys.<key>.fingerprint", Text, NONE),
-];
-
-/// Where `rotate` keeps how far it is.
-const ROTATION: &[Row] = &[
-    // The next private key until it signs.
-    ("next-key", PrivateKey, NONE),
+    ("deployments.<name>.tls-keys.<key>.fingerprint", Text, NONE),
+    // Where `rotate` keeps how far it is: the next private key until it signs.
+    ("rotation.next-key", PrivateKey, NONE),
     // Since when the own key signs, until the one before it is revoked.
-    ("activated-at", Text, NONE),
+    ("rotation.activated-at", Text, NONE),
     // The key that signed before, until it is revoked.
-    ("previous-fingerprint", Text, NONE),
+    ("rotation.previous-fingerprint", Text, NONE),
 ];
 
 const SPRING: &[Row] = &[

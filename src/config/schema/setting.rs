@@ -80,10 +80,7 @@ impl Setting {
         takes: Takes,
         fallback: Fallback,
     ) -> Self {
-        let (shape, open) = match name.strip_suffix(".**") {
-            Some(prefix) => (prefix, true),
-            None => (name, false),
-        };
+        let shape = name.strip_suffix(".**").unwrap_or(name);
         let parts = shape.split('<');
         Self {
             name,
@@ -94,7 +91,7 @@ impl Setting {
             uniform: parts
                 .map(|part| uniform(part.split_once('>').map_or(part, |(_, rest)| rest)))
                 .collect(),
-            open,
+            open: shape != name,
         }
     }
 

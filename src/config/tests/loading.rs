@@ -50,7 +50,7 @@ fn settings_of_a_minimal_file_have_the_defaults() {
     let dpm = &settings.options.client.connections[0];
     assert_eq!((dpm.host.as_str(), dpm.port), ("localhost", 8531));
     assert!(settings.options.logging.console.plain && settings.options.logging.file.json);
-    assert!(settings.home.log.ends_with("dpm/log"));
+    assert!(settings.options.logging.dir.ends_with("dpm/log"));
     assert_eq!(
         settings.own.issuer(),
         settings.own.fingerprint().to_string()
