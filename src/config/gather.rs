@@ -149,8 +149,16 @@ impl Gatherer<'_> {
         for (name, value) in &self.question.sets {
             let parsed = Name::parse(name);
             let found = match schema::find(&parsed) {
+                // Every process of the machine can read the arguments.
                 Known::Setting(placed) if placed.setting.is_private() => {
-                    readable_by_all(&placed.name())
+                    let key = placed.name();
+                    let message = format!(
+                        "`{key}` cannot be given with `--set`: every user can read a command line"
+                    );
+                    Finding::new(Code::Cs0108, Origin::SetOption, message)
+                        .with_severity(Severity::Error)
+                        .with_key(key)
+                        .with_help("put the key in the file or in an environment variable")
                 }
                 Known::Setting(placed) if placed.setting.is_used() => {
                     let value = Sourced::new(value, Origin::SetOption);
@@ -284,16 +292,6 @@ fn unknown(name: &str, meant: Option<String>, at: Option<(&View, Span)>) -> Find
     };
     let named = found.with_key(redact(name)).with_help(help);
     named.with_label("unknown name")
-}
-
-/// Refuses a private key among the arguments, which every process of the machine can read.
-fn readable_by_all(name: &str) -> Finding {
-    let message =
-        format!("`{name}` cannot be given with `--set`: every user can read a command line");
-    Finding::new(Code::Cs0108, Origin::SetOption, message)
-        .with_severity(Severity::Error)
-        .with_key(name)
-        .with_help("put the key in the file or in an environment variable")
 }
 
 /// Lists the map keys of `ours` at the next angle bracket of the setting `name`, after `keys`.

@@ -147,10 +147,8 @@ fn layers(
     file::hide_secrets(view, &known);
     let skipped = file::broken_values(view, &known, findings);
     file::lost_settings(view, &known, findings);
-    let (broken, known): (Vec<_>, Vec<_>) = known
-        .into_iter()
-        .enumerate()
-        .partition(|(at, _)| skipped.contains(at));
+    let all = known.into_iter().enumerate();
+    let (broken, known): (Vec<_>, Vec<_>) = all.partition(|(at, _)| skipped.contains(at));
     let broken_key = broken.iter().any(|(_, known)| known.is_private());
     let mut layers = vec![defaults(question.kind.as_ref())];
     let (given, gathered) = gather(view, known, question, findings);

@@ -45,10 +45,8 @@ impl Source {
     /// Names the settings that only a restart changes and that are others than in `before`.
     pub fn differing(&self, before: &Self) -> BTreeSet<String> {
         let names = self.cold.keys().chain(before.cold.keys());
-        names
-            .filter(|name| self.cold.get(*name) != before.cold.get(*name))
-            .cloned()
-            .collect()
+        let differing = names.filter(|name| self.cold.get(*name) != before.cold.get(*name));
+        differing.cloned().collect()
     }
 }
 

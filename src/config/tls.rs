@@ -108,14 +108,12 @@ impl<'b> Ends<'_, 'b> {
             }
         }
         let cert_chain = self.find(end, CERT_CHAIN);
-        let at = enabled.map(|(_, at)| at.clone());
+        let at = enabled.map(|(_, at)| at);
+        let made = at.filter(|_| on).and_then(|at| options(self, end, at));
         Side {
             on,
-            options: at
-                .as_ref()
-                .filter(|_| on)
-                .and_then(|at| options(self, end, at)),
-            at,
+            options: made,
+            at: at.cloned(),
             cert_chain_at: cert_chain.map(|(_, at)| at.clone()),
         }
     }

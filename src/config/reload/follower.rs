@@ -15,11 +15,12 @@ use crate::config::sources::{Digest, Source, Stamp, Texts};
 use crate::diagnostic::Origin;
 use crate::grpc::tls::ChangedTlsFiles;
 use crate::grpc::{Module, cause};
+use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
 use crate::properties::ReadError;
 use crate::properties::placeholder::has_placeholder;
 use crate::registry::AddressBook;
-use crate::trust::{Deployment, KeySet};
+use crate::trust::{Deployment, KeySet, TrustedKey};
 
 /// Follows the files of one module, on a thread that may block.
 #[derive(Debug)]
@@ -63,7 +64,8 @@ pub enum Looked {
 #[derive(Debug, Default)]
 pub struct Applied {
     pub changes: Vec<String>,
-    pub still_revoked: Vec<StillRevoked>,
+    /// Keys that stay revoked although their file does not say so any more.
+    pub still_revoked: Vec<(DeploymentName, TrustedKey)>,
     /// Settings that differ from the current ones and need a restart, if they are news.
     pub restart: Option<Vec<String>>,
     /// How many of those there are, news or not.
@@ -265,17 +267,13 @@ impl Follower {
 #[derive(Clone, Debug, Default)]
 struct Revoked(HashMap<Fingerprint, Option<Origin>>);
 
-/// A key that stays revoked although its file does not say so any more.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct StillRevoked {
-    pub deployment: String,
-    pub key: String,
-    pub fingerprint: Fingerprint,
-}
-
 impl Revoked {
     /// Notes what `deployments` revoke and take back, as `source` says; revokes what they forget to.
-    fn apply(&mut self, deployments: &mut [Deployment], source: &Source) -> Vec<StillRevoked> {
+    fn apply(
+        &mut self,
+        deployments: &mut [Deployment],
+        source: &Source,
+    ) -> Vec<(DeploymentName, TrustedKey)> {
         let mut kept = Vec::new();
         for deployment in deployments {
             for key in &mut deployment.keys {
@@ -293,11 +291,7 @@ impl Revoked {
                         continue;
                     }
                     key.revoked = true;
-                    kept.push(StillRevoked {
-                        deployment: deployment.name.to_string(),
-                        key: key.name.clone(),
-                        fingerprint,
-                    });
+                    kept.push((deployment.name.clone(), key.clone()));
                 }
             }
         }

@@ -192,8 +192,8 @@ impl Reloader {
 }
 
 fn log(files: &str, applied: &Applied) {
-    for still in &applied.still_revoked {
-        events::revocation_kept(&still.deployment, &still.key, still.fingerprint);
+    for (deployment, key) in &applied.still_revoked {
+        events::revocation_kept(deployment.as_str(), &key.name, key.key.fingerprint());
     }
     let changes = shortened(applied.changes.clone(), MOST_CHANGES, "changes");
     events::settings_reloaded(files, &changes, applied.warnings);

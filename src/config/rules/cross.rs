@@ -3,12 +3,12 @@
 use std::iter;
 
 use crate::config::inspect::Inspected;
-use crate::config::parts::{OwnKey, ReadDeployment, Side};
+use crate::config::parts::{OwnKey, ReadDeployment};
 use crate::config::settings::Replay;
 use crate::config::tls::DIAL_BACK;
 use crate::config::view::Limited;
 use crate::diagnostic::{Code, Finding, Severity};
-use crate::grpc::tls::{ClientAuth, ClientTlsOptions};
+use crate::grpc::tls::ClientAuth;
 use crate::jose::Fingerprint;
 
 use super::deployments::LIFETIME;
@@ -196,26 +196,22 @@ fn tls(this: &Inspected, other: &Inspected) -> Vec<Finding> {
         None if other.leads_to(this) == Some("dpm") => DIAL_BACK,
         None => return Vec::new(),
     };
-    let Some(client) = this.options.tls.clients.get(connection) else {
-        return Vec::new();
-    };
-    match (client.on, other.options.tls.server.on) {
+    match (
+        this.options.tls.is_on(connection),
+        other.options.tls.server.on,
+    ) {
         (false, false) => Vec::new(),
         (true, true) => {
-            let client = client_pin(this, other, client, connection);
+            let client = client_pin(this, other, connection);
             server_pin(this, other).into_iter().chain(client).collect()
         }
-        _ => Vec::from_iter(one_side(this, other, client, connection)),
+        _ => Vec::from_iter(one_side(this, other, connection)),
     }
 }
 
 /// TLS on one side only.
-fn one_side(
-    this: &Inspected,
-    other: &Inspected,
-    client: &Side<ClientTlsOptions>,
-    connection: &str,
-) -> Option<Finding> {
+fn one_side(this: &Inspected, other: &Inspected, connection: &str) -> Option<Finding> {
+    let client = this.options.tls.clients.get(connection)?;
     let (file, at, calls, serves) = if client.on {
         (this, &client.at, "with", "without")
     } else {
@@ -238,12 +234,8 @@ fn server_pin(this: &Inspected, other: &Inspected) -> Option<Finding> {
 }
 
 /// Does `other` pin the certificate that `this` shows when it calls?
-fn client_pin(
-    this: &Inspected,
-    other: &Inspected,
-    side: &Side<ClientTlsOptions>,
-    connection: &str,
-) -> Option<Finding> {
+fn client_pin(this: &Inspected, other: &Inspected, connection: &str) -> Option<Finding> {
+    let side = this.options.tls.clients.get(connection)?;
     let (deployment, _) = other.trusted(this.own.as_ref()?)?;
     let server = other.options.tls.server.options.as_ref()?;
     let client = side.options.as_ref()?;

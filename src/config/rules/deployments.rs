@@ -74,18 +74,16 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
     let keys_read = jwt_keys(reader, &name);
     let pins = tls::pins(reader, &name);
     let single_use_tokens = reader.switch(SINGLE_USE, keys);
-    let deployment = checked
-        .ok()
-        .zip(module_type)
-        .map(|(name, module)| Deployment {
-            name,
-            module,
-            environment,
-            roles: granted,
-            keys: keys_read.iter().map(|read| read.trusted.clone()).collect(),
-            single_use_tokens,
-            tls_pins: pins.iter().map(|pin| pin.fingerprint).collect(),
-        });
+    let required = checked.ok().zip(module_type);
+    let deployment = required.map(|(name, module)| Deployment {
+        name,
+        module,
+        environment,
+        roles: granted,
+        keys: keys_read.iter().map(|read| read.trusted.clone()).collect(),
+        single_use_tokens,
+        tls_pins: pins.iter().map(|pin| pin.fingerprint).collect(),
+    });
     ReadDeployment {
         name,
         environment: environment_at,

@@ -39,7 +39,7 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
                 OWN => "the own key",
                 _ => "the next key",
             };
-            report_unusual(reader, &own, what, (&text, format));
+            unusual(reader, &own.at, what, notes(&own, &text, format));
             report_published(reader, own.key.verifying_key(), &own.at, what);
             Some(own)
         }
@@ -105,12 +105,7 @@ fn refused(error: &KeyError) -> Fault {
 }
 
 /// Notes what is allowed and yet not as the guide has it.
-fn report_unusual(
-    reader: &mut Reader<'_>,
-    own: &OwnKey,
-    what: &str,
-    (text, format): (&str, KeyFormat),
-) {
+fn notes(own: &OwnKey, text: &str, format: KeyFormat) -> Vec<String> {
     let mut notes = Vec::new();
     if matches!(format, KeyFormat::Jwk) {
         notes.push("it is JSON; other modules expect the base64 of it".to_owned());
@@ -121,7 +116,7 @@ fn report_unusual(
         notes.extend(absent("use", jwk.use_present));
     }
     notes.extend(other_name(&own.key_id, own.key.verifying_key(), "`kid`"));
-    unusual(reader, &own.at, what, notes);
+    notes
 }
 
 /// Notes that the `member` of a JWK is absent.

@@ -93,11 +93,8 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
     let repaired = repair(value.text());
     let reparsed = repaired.as_deref().map(PublicJwk::parse);
     let again = reparsed.as_ref().and_then(|read| read.as_ref().err());
-    let is_private = [Some(error), again]
-        .into_iter()
-        .flatten()
-        .any(|error| matches!(error.problem(), JwkProblem::PrivatePart));
-    if is_private {
+    let mut errors = [Some(error), again].into_iter().flatten();
+    if errors.any(|error| matches!(error.problem(), JwkProblem::PrivatePart)) {
         let message = format!("`{setting}` holds a private key: it has the member `d`");
         let found = reader.finding(Code::Cs0203, value, message);
         let help = "treat the key as leaked: make a new one for the peer, and put only its public part here, without `d` and `use`";
@@ -118,11 +115,11 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
             _ => format!("a quote is missing before this, and in column {others}"),
         });
     }
-    let help = match (reparsed, repaired, error.problem()) {
+    let help = match (&reparsed, &repaired, error.problem()) {
         (Some(Ok(_)), Some(repaired), _) => {
             let mut public = Public::default();
-            add_public_parts(&mut public, &repaired);
-            let shown = redact_except(&repaired, &public);
+            add_public_parts(&mut public, repaired);
+            let shown = redact_except(repaired, &public);
             format!("write `{setting}={shown}`")
         }
         (_, _, JwkProblem::ShortCoordinate { member, padded, .. }) => {

@@ -121,12 +121,8 @@ fn lengths(text: &str) -> std::ops::RangeInclusive<usize> {
 fn within_one_edit(a: &str, b: &str) -> bool {
     let alike = |(left, right): &(u8, u8)| left == right;
     let front = a.bytes().zip(b.bytes()).take_while(alike).count();
-    let back = a
-        .bytes()
-        .rev()
-        .zip(b.bytes().rev())
-        .take_while(alike)
-        .count();
+    let ends = a.bytes().rev().zip(b.bytes().rev());
+    let back = ends.take_while(alike).count();
     // Two swapped characters are eight bytes at most. Most names end here.
     if front.saturating_add(back).saturating_add(8) < a.len().max(b.len()) {
         return false;
