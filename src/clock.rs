@@ -31,7 +31,7 @@ impl Clock for SystemClock {
 pub struct Age(Duration);
 
 impl Age {
-    /// Takes the time from `then` to `now`; none where `then` is still to come.
+    /// Returns the time from `then` to `now`; `None` if `then` is in the future.
     pub fn between(then: SystemTime, now: SystemTime) -> Option<Self> {
         now.duration_since(then).ok().map(Self)
     }
@@ -62,7 +62,7 @@ mod manual {
 
     use super::Clock;
 
-    /// A clock that stands still until a test moves it.
+    /// A clock that does not advance until a test moves it.
     #[derive(Debug)]
     pub struct ManualClock(Mutex<SystemTime>);
 

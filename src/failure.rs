@@ -55,7 +55,7 @@ pub enum FailureKind {
     NotDialled,
     /// There was no connection.
     NotReached,
-    /// The answer did not come in time.
+    /// The answer was too late.
     TimedOut,
     /// The connection ended before an answer.
     ConnectionLost,
@@ -85,7 +85,7 @@ impl FailureKind {
         Self::ClocksDiffer,
     ];
 
-    /// Returns the word: upper case, stable.
+    /// Returns the stable word in upper case.
     pub fn as_str(self) -> &'static str {
         let (word, _) = self.texts();
         word
@@ -102,11 +102,14 @@ impl FailureKind {
             Self::NotDialled => ("NOT_DIALLED", "the engine is not dialled"),
             Self::NotReached => ("NOT_REACHED", "the engine cannot be reached"),
             Self::TimedOut => ("TIMED_OUT", "the engine did not answer in time"),
-            Self::ConnectionLost => ("CONNECTION_LOST", "the connection broke before an answer"),
+            Self::ConnectionLost => (
+                "CONNECTION_LOST",
+                "the connection was lost before an answer",
+            ),
             Self::NoEngine => ("NO_ENGINE", "no engine answered"),
-            Self::OtherEngine => ("OTHER_ENGINE", "another engine answered"),
+            Self::OtherEngine => ("OTHER_ENGINE", "a different engine answered"),
             Self::Refused => ("REFUSED", "the engine refused our token"),
-            Self::NotProved => ("NOT_PROVED", "what answers is not proved to be this engine"),
+            Self::NotProved => ("NOT_PROVED", "the server did not prove to be this engine"),
             Self::ClocksDiffer => (
                 "CLOCKS_DIFFER",
                 "the clocks of the engine and the DPM differ",

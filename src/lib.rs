@@ -30,8 +30,8 @@
 //! # }
 //! ```
 //!
-//! What a token protects and what it does not stands in the README; how the code is laid out in
-//! ARCHITECTURE.md. Modules stand on floors: each uses only those below it.
+//! The README says what a token protects and what it does not. ARCHITECTURE.md says how the code
+//! is laid out. Modules are on floors: each uses only those below it.
 
 #![cfg_attr(
     not(feature = "cli"),

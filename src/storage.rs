@@ -4,10 +4,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Holds a storage folder for this process, until dropped or until the process ends.
+/// Locks a storage folder for this process, until dropped or until the process ends.
 ///
 /// The lock is the system's advisory lock on `<folder>/lock`, so it never outlives its process; the
-/// holder's process id stands in the file. It does not keep out programs that do not ask for it.
+/// holder's process ID is in the file. It does not stop programs that ignore the lock.
 #[derive(Debug)]
 pub struct Storage {
     folder: PathBuf,
@@ -38,7 +38,7 @@ pub enum StorageError {
 }
 
 impl Storage {
-    /// Takes `folder`, and makes it where it is missing.
+    /// Takes `folder`, and makes it if it does not exist.
     ///
     /// # Errors
     ///

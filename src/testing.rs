@@ -45,7 +45,7 @@ pub struct Pair {
     pub dpm: Module,
     /// `dpe-dev`, of module type `dpe`.
     pub dpe: Module,
-    /// The clock of both. Starts in 2027 and stands still.
+    /// The clock of both. Starts in 2027 and does not advance.
     pub clock: Arc<ManualClock>,
 }
 

@@ -1,4 +1,4 @@
-//! What a procedure changes: planned and shown first, then written whole or not at all.
+//! The changes of a procedure: planned and shown first, then all written or none.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -218,7 +218,7 @@ impl EditedFile {
         self.before.is_some()
     }
 
-    /// Names the variables of this process's environment that stand above what would change, each
+    /// Names the variables of this process's environment that override what would change, each
     /// with the setting.
     pub fn overridden_by(&self) -> impl Iterator<Item = (String, &str)> {
         self.changes.iter().filter_map(|change| {
@@ -254,7 +254,7 @@ impl EditedFile {
         let now = read(&self.path).ok();
         if now.is_none_or(|now| now.as_ref().map(content) != self.before.as_ref().map(content)) {
             let path = self.path.display();
-            let message = format!("`{path}` was changed by another process meanwhile");
+            let message = format!("`{path}` was changed by another process in the meantime");
             return Err(Refused::new(Kind::Changed, message).with_help("run the command again"));
         }
         let bytes = match &self.before {

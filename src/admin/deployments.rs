@@ -45,7 +45,7 @@ pub struct Peer<'a> {
 pub(super) struct WrittenKey {
     /// The name of its deployment, as written.
     pub(super) deployment: String,
-    /// Its own name, as written.
+    /// The deployment's name, as written.
     pub(super) name: String,
     pub(super) fingerprint: Option<String>,
     /// The key and the `kid` in its content, if that can be read.
@@ -174,9 +174,8 @@ impl Trusts {
             Some(found) => {
                 let message =
                     format!("`{path}` has `{name}` with the module `{found}`, not `{module}`");
-                return Err(Refused::new(Kind::Taken, message).with_help(
-                    "choose another name for the new deployment, or remove that deployment first",
-                ));
+                return Err(Refused::new(Kind::Taken, message)
+                    .with_help("choose a different name, or remove that deployment first"));
             }
             None => settings.push(Setting::new(format!("{prefix}.module"), module)),
         }
@@ -217,17 +216,17 @@ impl Trusts {
         let (path, name) = (self.path.display(), peer.name);
         let (message, help) = match peer.key_name {
             Some(key) if known.any(|known| same(&known.name, key)) => (
-                format!("`{path}` has another key called `{key}` for `{name}`"),
-                "choose another `--key-name`",
+                format!("`{path}` already has a different key called `{key}` for `{name}`"),
+                "choose a different `--key-name`",
             ),
             Some(key) => return Ok(key),
             None if known.next().is_none() => return Ok("key"),
             // A second key makes two modules one, unless it is the same module's: the operator must
             // ask for that.
             None => (
-                format!("`{path}` trusts another key as `{name}`"),
-                "another module? give it a name of its own. The same one with a second key? say so \
-                 with `--key-name key2`",
+                format!("`{path}` trusts a different key as `{name}`"),
+                "if it is a different module, give it a different name; if it is the same module \
+                 with a second key, use `--key-name key2`",
             ),
         };
         Err(Refused::new(Kind::OtherKey, message).with_help(help))
@@ -316,11 +315,11 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     if published(peer.key.fingerprint()) {
         let message = "the key is printed in a public guide, and so is its private half";
         return Err(Refused::new(Kind::Unreadable, message)
-            .with_help("make another one: countersign key gen --out FILE"));
+            .with_help("make a new key: countersign key gen --out FILE"));
     }
     let own = file.checked.own.as_ref();
     if own.is_some_and(|(own, _)| own.verifying_key() == peer.key) {
-        let message = "the key is this module's own; its peers are to trust it";
+        let message = "this is the module's own key; only its peers trust it";
         return Err(Refused::new(Kind::Taken, message)
             .with_help("name the other module's file, or give the other module's key"));
     }
@@ -349,7 +348,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
                     refused.with_help(help)
                 }
                 Kind::Revoked { .. } => {
-                    refused.with_help("a revoked key stays revoked: ask for another one")
+                    refused.with_help("a revoked key stays revoked: ask for a new key")
                 }
                 _ => refused,
             })?;
@@ -384,7 +383,7 @@ fn is_as_asked(known: &Deployment, peer: &Peer<'_>) -> Result<(), Refused> {
     let name = peer.name;
     let message = format!("the deployment `{name}` has the {what} `{found}`");
     Err(Refused::new(Kind::Taken, message)
-        .with_help("give what is there, or remove the deployment first"))
+        .with_help("use the existing value, or remove the deployment first"))
 }
 
 /// What stops working without a deployment.
@@ -453,7 +452,7 @@ pub fn not_there(file: &SettingsFile, name: &DeploymentName) -> Refused {
 }
 
 fn incomplete(name: &DeploymentName) -> Refused {
-    let message = format!("the deployment `{name}` is there, and has faults");
+    let message = format!("the deployment `{name}` exists, but it has faults");
     Refused::new(Kind::Unreadable, message)
         .with_help("fix them first: countersign check FILE, or remove the deployment")
 }

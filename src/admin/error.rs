@@ -1,4 +1,4 @@
-//! Why a procedure did not do what was asked.
+//! Why a procedure refused a request.
 
 use std::error::Error;
 use std::io;
@@ -109,10 +109,7 @@ impl Refused {
 
     /// The new text is not what was planned: a bug.
     pub(super) fn internal(path: &Path) -> Self {
-        let message = format!(
-            "the new text of `{}` does not hold together",
-            path.display()
-        );
+        let message = format!("the new text of `{}` is not consistent", path.display());
         Self::new(Kind::Internal, message)
     }
 

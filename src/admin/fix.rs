@@ -20,7 +20,7 @@ pub struct Fix {
 impl Fix {
     /// Plans the repairs of `files`.
     ///
-    /// A file whose repairs leave it with more errors than it had is left alone.
+    /// A file whose repairs leave it with more errors than before is not changed.
     ///
     /// # Errors
     ///

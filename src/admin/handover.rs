@@ -20,14 +20,14 @@ const TLS: &str = "tls-fingerprint";
 /// The longest block that is read, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
 
-/// How many bytes of the hash the words stand for: a different key that has the
+/// How many bytes of the hash the words encode: a different key that has the
 /// same words takes 2^64 tries.
 const WORDS: usize = 8;
 
 /// One word for each value of a byte, in order; short, common, and unlike each other.
 const LIST: &str = include_str!("handover/words.txt");
 
-/// A module's public key and what it is called, for the other machine.
+/// A module's public key and name, for the other machine.
 #[derive(Clone, Debug)]
 pub struct HandOver {
     /// What the key is for.

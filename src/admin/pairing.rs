@@ -136,7 +136,7 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
         let (path, name) = (path.display(), &theirs.deployment);
         let message = format!("`{path}` does not trust `{signs}` as a key of `{name}`");
         Refused::new(Kind::Conflict, message)
-            .with_help("pair the two first; a key is handed over by the module that is trusted")
+            .with_help("pair the two modules first; only a trusted module can hand over a new key")
     })?;
     let settings = match deployment.keys.iter().find(|key| key.key == theirs.key) {
         None => trusting_too(deployment, &theirs.key, &theirs.key_id),
@@ -257,7 +257,7 @@ impl<'a> Draft<'a> {
                 let message =
                     format!("`{path}` says that it is called `{found}`, not `{deployment}`");
                 return Err(Refused::new(Kind::Taken, message)
-                    .with_help("give the name that is there with `--name`"));
+                    .with_help("use the name in the file: `--name`"));
             }
             Some(_) => {}
             None => own.push(Setting::new(OWN_NAME, deployment.as_str())),
@@ -370,7 +370,7 @@ impl<'a> View<'a> {
                 if wanted.verifying_key() != found.verifying_key() =>
             {
                 let path = self.member.path.display();
-                let message = format!("`{path}` has a private key already, and it is another one");
+                let message = format!("`{path}` already has a different private key");
                 Err(Refused::new(Kind::Taken, message).with_help(
                     "a private key is never replaced; leave out `--key`, or remove it by hand",
                 ))

@@ -108,7 +108,7 @@ const LONGEST_LINE: usize = 256 * 1024;
 fn newest_in(file: PathBuf, events: &[&str]) -> io::Result<Option<Rejection>> {
     // To open a pipe would wait for its writer.
     if !fs::metadata(&file)?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+        return Err(io::Error::other("the log is not a regular file"));
     }
     let mut log = File::open(&file)?;
     let start = log.metadata()?.len().saturating_sub(MOST_READ);

@@ -116,10 +116,10 @@ fn not_there(
     mut known: Vec<String>,
 ) -> Refused {
     if let Some(own) = own {
-        let what = "that is the own key of";
-        let message = format!("{what} `{}`: it is its peers that trust it", own.display());
+        let what = "this is the module's own key in";
+        let message = format!("{what} `{}`: only its peers trust it", own.display());
         return Refused::new(Kind::Conflict, message).with_help(
-            "name the peers' files with `--file`; for another own key: `countersign rotate`",
+            "name the peers' files with `--file`; to replace the key: `countersign rotate`",
         );
     }
     let mut main = paths.iter().map(|path| is_main(path, Kind::Conflict));
@@ -132,7 +132,7 @@ fn not_there(
         known.push("none".to_owned());
     }
     let (what, known) = (which.described(), known.join(", "));
-    let message = format!("{what} is in none of the files; trusted are: {known}");
+    let message = format!("no file has {what}; the files trust: {known}");
     Refused::new(Kind::Conflict, message)
 }
 
@@ -168,7 +168,7 @@ fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
     (checked, trusts)
 }
 
-/// Describes `key`, one of those in `trusts` that are meant.
+/// Describes `key`, one of the matching keys in `trusts`.
 fn described(key: &WrittenKey, trusts: &Trusts, which: &Which) -> RevokedKey {
     let of = key.deployment.as_str();
     let mut left = Vec::new();
@@ -240,7 +240,7 @@ impl RevokedFile {
                 format!("revoke it there too: `--file {}`", path.display()),
             ),
             _ => (
-                "a variable of the environment".to_owned(),
+                "an environment variable".to_owned(),
                 "change it there".to_owned(),
             ),
         };

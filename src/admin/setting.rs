@@ -10,11 +10,11 @@ use crate::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, Verifyi
 use crate::properties::name::{Pattern, variable_for};
 use crate::secret::Secret;
 
-/// What stands above the settings that pairing writes.
+/// The comment above the settings that pairing writes.
 pub(super) const PAIRED: &str =
     "Written by `countersign pair`: this module's key, and the modules it trusts.";
 
-/// What stands above a deployment that is added.
+/// The comment above a deployment that is added.
 pub(super) const ADDED: &str =
     "Written by `countersign deployment add`: a module that this one trusts.";
 
@@ -129,7 +129,7 @@ pub fn private_key(material: KeyMaterial) -> Result<(SigningKey, KeyId), &'stati
     }
 }
 
-/// Names a variable of this process's environment that stands above `setting` in any file.
+/// Names a variable of this process's environment that overrides `setting` in any file.
 pub(super) fn variable_above(setting: &str) -> Option<String> {
     let list = setting.split('[').next().unwrap_or_default();
     let wanted = [setting, list].map(|name| without_underscores(&variable_for(name)));
@@ -137,7 +137,7 @@ pub(super) fn variable_above(setting: &str) -> Option<String> {
     variables.find(|name| wanted.contains(&without_underscores(name)))
 }
 
-/// An underscore may stand for a dash, which a variable may also leave out.
+/// An underscore may replace a dash, which a variable may also omit.
 fn without_underscores(name: &str) -> String {
     name.replace('_', "").to_ascii_uppercase()
 }

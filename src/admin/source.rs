@@ -18,7 +18,7 @@ pub struct SettingsFile {
     /// The file.
     pub path: PathBuf,
     pub(super) text: FileText,
-    /// What it says, as far as it can be read; a deployment with a fault is left out.
+    /// The parsed settings, as far as they can be read. A deployment with a fault is omitted.
     pub checked: Checked,
     /// What is wrong with it.
     pub findings: Findings,

@@ -162,7 +162,7 @@ impl FolderLock {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
                 let shown = folder.display();
-                let message = format!("another countersign is writing in `{shown}`");
+                let message = format!("another countersign process is writing in `{shown}`");
                 Err(Refused::new(Kind::Busy, message).with_help("run the command again"))
             }
             Err(TryLockError::Error(error)) => Err(Refused::not_written(target)(error)),
@@ -200,7 +200,10 @@ pub fn follow(path: &Path) -> Result<PathBuf, Refused> {
             Err(_) => return Ok(target),
         }
     }
-    let message = format!("`{}` is a symbolic link that leads nowhere", path.display());
+    let message = format!(
+        "`{}` is a symbolic link whose target does not exist",
+        path.display()
+    );
     Err(Refused::new(Kind::NotWritten, message))
 }
 

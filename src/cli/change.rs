@@ -69,7 +69,7 @@ impl How {
         ask("Write these changes? [y/N]", failure, console)
     }
 
-    /// Returns what stands after the changes.
+    /// Returns what is in place after the changes.
     pub(super) fn ending(&self, is_empty: bool) -> &'static str {
         match (is_empty, self.dry_run) {
             (true, _) => "nothing to do\n",
@@ -123,7 +123,7 @@ pub(super) fn files_in_json<'a>(files: impl IntoIterator<Item = &'a EditedFile>)
     files.collect()
 }
 
-/// Names the TLS files that are made: a certificate and its key.
+/// Lists the TLS files that are made: a certificate and its key.
 pub(super) fn new_files<'a>(files: impl Iterator<Item = &'a Path>) -> String {
     files
         .zip(["0644", "0600"])
@@ -131,7 +131,7 @@ pub(super) fn new_files<'a>(files: impl Iterator<Item = &'a Path>) -> String {
         .collect()
 }
 
-/// Warns of variables of this environment that stand above what changes in `files`.
+/// Warns of environment variables that override what changes in `files`.
 pub(super) fn warn_of_variables<'a>(
     files: impl IntoIterator<Item = &'a EditedFile>,
     console: &Console,
@@ -158,7 +158,7 @@ pub(super) fn ended(done: &str, whose: &str, findings: &Findings) -> Answer {
         0 => Ok(Exit::Done),
         errors => {
             let count = counted(errors, "error");
-            let message = format!("{done}, but {count} would keep {whose} module from starting");
+            let message = format!("{done}, but {count} would prevent the start of {whose} module");
             Err(Refused::new(Kind::Conflict, message))
         }
     }

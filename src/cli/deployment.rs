@@ -53,7 +53,7 @@ Example:
     },
 }
 
-/// The file that is meant.
+/// The file to change.
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("of").required(true).args(["home", "file"])))]
 pub(super) struct Of {
@@ -78,7 +78,7 @@ pub(super) struct One {
 pub(super) struct Add {
     #[command(flatten)]
     of: Of,
-    /// What the deployment is called, here and in its own file
+    /// The deployment's name, in this file and in its own file
     name: DeploymentName,
     /// Its module type, such as `dpe`
     #[arg(long)]

@@ -127,7 +127,7 @@ fn exit(diagnosis: &Diagnosis) -> Exit {
     }
 }
 
-/// Writes a diagnosis; as JSON over several lines where it is `whole`, the only one.
+/// Writes a diagnosis; as JSON over several lines if it is `whole`, the only one.
 fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String, Refused> {
     if console.format() == Format::Text {
         return Ok(in_words(diagnosis));

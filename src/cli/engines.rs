@@ -88,7 +88,7 @@ async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T
     timeout(PATIENCE, answer).await.map_err(|_elapsed| {
         let message = format!("the DPM at {target} does not answer within {PATIENCE:?}");
         Refused::new(Kind::Unreachable, message)
-            .with_help("something listens there; is it the DPM, and does it run?")
+            .with_help("a program listens there; check that it is the DPM and that it responds")
     })
 }
 
@@ -117,9 +117,9 @@ fn dpm(
         }
         (Err(UnknownDeployment::Module(_)), _) => {
             let target = settings.options.server.own_target().ok_or_else(|| {
-                let message = "this DPM takes a free port at each start";
+                let message = "this DPM's port changes at each start";
                 Refused::new(Kind::Unreadable, message)
-                    .with_help("name the one in its log: --set ataccama.server.grpc.port=PORT")
+                    .with_help("use the port in its log: --set ataccama.server.grpc.port=PORT")
             })?;
             let options = settings
                 .own_connection(&module)

@@ -145,7 +145,7 @@ pub(super) fn newest(log: &Path, events: &[&str]) -> Result<Rejection, Refused> 
     let found = rejection::newest(&log, events).map_err(Refused::caused(Kind::Unreadable, what))?;
     found.ok_or_else(|| {
         Refused::new(Kind::Conflict, format!("`{shown}` has no refusal"))
-            .with_help("read were the last 16 MiB of it, and of each file rolled away from it")
+            .with_help("only the last 16 MiB of the log and of each older log file were read")
     })
 }
 

@@ -23,7 +23,7 @@ pub(super) struct HomeArguments {
 }
 
 impl HomeArguments {
-    /// Loads the settings; shows every finding and ends with exit code 3 where there is an error.
+    /// Loads the settings; shows every finding and ends with exit code 3 if there is an error.
     pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Refused> {
         match Settings::load(&self.home, kind, config::environment(), &self.sets) {
             Ok(settings) => {

@@ -133,7 +133,7 @@ fn generate(destination: &Destination, public_out: Option<&PathBuf>, console: &C
     {
         let message = "`--out` and `--public-out` name the same file";
         return Err(Refused::new(Kind::Usage, message)
-            .with_help("the private key and its public half each need a file of their own"));
+            .with_help("the private key and its public half each need a separate file"));
     }
     let outputs = destination.out.iter().chain(public_out);
     for path in outputs.filter(|_| !destination.force) {
@@ -230,7 +230,7 @@ fn encode_private(key: &SigningKey, kid: &KeyId, form: Form) -> Result<Encoded, 
 }
 
 impl Destination {
-    /// Writes to the file, or to stdout where that is safe.
+    /// Writes to the file, or to stdout if that is safe.
     fn deliver(&self, encoded: &Encoded, console: &Console) -> Answer {
         if let Some(path) = self.out.as_deref().filter(|path| !input::is_stdin(path)) {
             return encoded.write(path, self.force, console);

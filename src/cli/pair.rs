@@ -108,7 +108,7 @@ fn new_or_its(is_new: bool) -> &'static str {
     if is_new { "new" } else { "its" }
 }
 
-/// Writes the commands that start the two modules, where they are a DPM and a DPE at home.
+/// Writes the commands that start the two modules, if they are a DPM and a DPE in their homes.
 fn next([dpm, dpe]: &[Member; 2]) -> Option<String> {
     if (dpm.module.as_str(), dpe.module.as_str()) != ("dpm", "dpe") {
         return None;

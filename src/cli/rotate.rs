@@ -85,7 +85,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     if files.one_side {
         let step = files.command(first.phase().next_step().as_str());
         let why = "`rotate run` waits for peers whose files it changes; `--one-side` changes none";
-        let help = format!("take the steps one by one: {step}");
+        let help = format!("run the steps one by one: {step}");
         return Err(Refused::new(Kind::Usage, why).with_help(help));
     }
     let opening = files.plan(&first, first.phase().next_step())?;

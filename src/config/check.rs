@@ -36,9 +36,9 @@ pub struct Report {
 pub struct Checked {
     /// Its own key and the `kid` of its tokens.
     pub own: Option<(SigningKey, KeyId)>,
-    /// How far the change of its own key is.
+    /// The phase of its key rotation.
     pub rotation: RotationSettings,
-    /// What the module calls itself.
+    /// The module's own name.
     pub name: Option<DeploymentName>,
     /// Times of the tokens that it issues and accepts.
     pub policy: Policy,

@@ -31,7 +31,7 @@ pub struct Repair {
     pub file: String,
     /// The line, counted from 1.
     pub line: u32,
-    /// The setting; empty where it is about the file.
+    /// The setting; empty if the finding is about the file.
     pub key: String,
     /// What was done, in words.
     pub what: &'static str,

@@ -279,7 +279,7 @@ fn spellings(known: &[(usize, Known)], sets: &[(String, String)]) -> HashMap<Str
     spellings
 }
 
-/// Reports an unknown setting, which stands in a file or among the options.
+/// Reports an unknown setting of a file or of the options.
 fn unknown(name: &str, meant: Option<String>, at: Option<(&View, Span)>) -> Finding {
     let message = format!("unknown setting {}", quote(name));
     let found = match at {

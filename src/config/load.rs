@@ -28,19 +28,19 @@ pub enum LoadError {
     /// The file has faults.
     #[error("{}", summary(.0))]
     Findings(Findings),
-    /// The file of a profile was read before and is not there any more, and the profile is active.
-    #[error("`{}` is gone, and its profile is still active", .0.display())]
+    /// The file of a profile was read before and no longer exists, and the profile is active.
+    #[error("`{}` no longer exists, but its profile is still active", .0.display())]
     Gone(PathBuf),
     /// The file is in order, but no module can be made of it; a fault of this program.
     #[error("no module can be made of these settings")]
     Module(#[from] ModuleError),
     /// The settings could not be put together; a fault of this program.
-    #[error("the settings cannot be put together")]
+    #[error("the settings cannot be combined")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl LoadError {
-    /// Returns what is wrong with the file, where it could be read.
+    /// Returns what is wrong with the file, if it could be read.
     pub fn findings(&self) -> Option<&Findings> {
         match self {
             Self::Findings(findings) => Some(findings),
@@ -168,7 +168,7 @@ impl Settings {
         AddressBook::new(self.options.addresses.clone())
     }
 
-    /// Returns how `module` connects to others: with TLS by `tls`, where it is on.
+    /// Returns how `module` connects to others: with TLS by `tls`, if it is on.
     ///
     /// # Errors
     ///

@@ -195,9 +195,9 @@ fn registry_time(reader: &mut Reader<'_>, name: &str) -> Duration {
 fn store(reader: &mut Reader<'_>) {
     reader.parsed("countersign.registry.url", &[], |text| match text {
         "memory:" => Ok(()),
-        url if url.starts_with("file:") || url.starts_with("etcd://") => Err(
-            "names a store that this version does not have; it keeps engines in memory: `memory:`",
-        ),
+        url if url.starts_with("file:") || url.starts_with("etcd://") => {
+            Err("names a store that this version does not support; use `memory:`")
+        }
         _ => Err("does not start with `memory:`, `file:` or `etcd://`"),
     });
 }

@@ -11,13 +11,13 @@ use crate::trust::{Deployment, TrustedKey};
 /// A setting with a foreign name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ignored {
-    /// Where it stands.
+    /// Where it is written.
     pub origin: Origin,
     /// Its name, without anything that looks like a private key.
     pub name: String,
 }
 
-/// The own key and where it stands.
+/// The module's own key and where it is written.
 #[derive(Clone, Debug)]
 pub struct OwnKey {
     pub key: SigningKey,
@@ -25,7 +25,7 @@ pub struct OwnKey {
     pub at: Sourced,
 }
 
-/// A deployment as the file has it: what could be read of it, and where it stands.
+/// A deployment as the file has it: what could be read of it, and where it is written.
 #[derive(Clone, Debug)]
 pub struct ReadDeployment {
     pub name: String,
@@ -80,6 +80,6 @@ pub struct Side<T> {
     pub at: Option<Sourced>,
     /// Where the own certificate is named, if anywhere.
     pub cert_chain_at: Option<Sourced>,
-    /// None where it is off or something is missing.
+    /// `None` if it is off or something is missing.
     pub options: Option<T>,
 }

@@ -1,9 +1,9 @@
 //! Spring's profiles: which are active, and the files that they bring.
 //!
-//! `application-<profile>.properties` beside the main file stands above it and below the
-//! environment, as in Spring Boot; of several active profiles the later wins. Profiles are made
+//! `application-<profile>.properties` beside the main file overrides it, and the environment
+//! overrides both, as in Spring Boot; of several active profiles the later wins. Profiles are made
 //! active by `spring.profiles.active` in the main file, the environment or `--set`, whichever
-//! stands highest; one profile's file activates no other.
+//! has the highest priority; one profile's file activates no other.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::schema::{self, Known, Placed};
 use super::view::{Part, View};
 
 const ACTIVE: &str = "spring.profiles.active";
-/// The most profiles that are read.
+/// The maximum number of profiles that are read.
 const MOST: usize = 64;
 
 /// Names the files of the profiles that are active beside the file `main`, which holds `text`: the
@@ -53,7 +53,7 @@ pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf>
     })
 }
 
-/// Reports where a profile's file would make profiles active, which it cannot, and notes the active
+/// Reports a profile's file that tries to activate profiles, and notes the active
 /// profiles without a file: that is allowed, and often a mistake.
 pub fn check(reader: &mut Reader<'_>) {
     let view = reader.view;
@@ -66,21 +66,21 @@ pub fn check(reader: &mut Reader<'_>) {
         let Some(file) = file else { continue };
         let shown = file.display().to_string();
         let message = format!(
-            "profile {} is active and `{}` is not there",
+            "profile {} is active, but `{}` does not exist",
             quote(&profile),
             shown.replace(profile.as_str(), &redact(&profile))
         );
         let found = view.about(Code::Cs0305, &at, Part::Value, message);
-        let help = "write that file, correct the profile's name, or take it from the list";
+        let help = "create the file, correct the profile's name, or remove it from the list";
         reader.push(found.with_key(ACTIVE).with_help(help));
     }
     for (at, entry) in view.entries().iter().enumerate() {
         if document.file_of_entry(at) > 0 && as_active(entry.key()).is_some() {
-            let message = "the file of a profile makes no profile active";
+            let message = "the file of a profile cannot activate a profile";
             let found = view.finding(Code::Cs0305, entry.key_span(), message);
             let warning = found.with_severity(Severity::Warning).with_key(ACTIVE);
             let path = main.display();
-            let help = format!("write it into `{path}`, or set it as an environment variable");
+            let help = format!("move the setting to `{path}` or to an environment variable");
             reader.push(warning.with_help(help));
         }
     }
@@ -101,7 +101,7 @@ fn active(view: &View, question: &Question) -> Vec<(String, Sourced)> {
     profiles
 }
 
-/// Returns what stands above the file and names the active profiles.
+/// Returns what overrides the file and names the active profiles.
 fn given(question: &Question) -> Option<Sourced> {
     let mut sets = question.sets.iter().rev();
     if let Some((_, value)) = sets.find(|(name, _)| as_active(name).is_some()) {

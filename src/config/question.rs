@@ -7,7 +7,7 @@ use crate::identity::{ModuleType, NameError};
 use crate::properties::name::variable_for;
 
 /// What to look at, and for what: a check of files, which may be parts of one, or a run on them. What
-/// stands above the files is the same for the life of a process.
+/// overrides the files does not change while a process runs.
 #[derive(Default)]
 pub struct Question {
     pub home: Option<PathBuf>,

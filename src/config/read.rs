@@ -319,7 +319,7 @@ impl<'a> Reader<'a> {
         entry.is_some_and(|entry| entry.value().starts_with(value.text()))
     }
 
-    /// Returns the column of byte `offset` of the value, where it is from a file.
+    /// Returns the column of byte `offset` of the value, if it is from a file.
     pub fn column(&self, value: &Sourced, offset: usize) -> String {
         let span = self.view.span(value, Part::Offset(offset));
         match span.map(|span| self.view.document.origin(span.start)) {
@@ -354,7 +354,7 @@ fn takes(name: &str) -> Option<Takes> {
 /// Says what to write instead.
 fn advice(name: &str, value: &Sourced) -> String {
     if value.text().contains(" #") || value.text().contains("\t#") {
-        return "a comment needs a line of its own: everything after `=` is the value".to_owned();
+        return "a comment needs a separate line: everything after `=` is the value".to_owned();
     }
     match takes(name) {
         Some(Takes::Switch) => "write `true` or `false`".to_owned(),

@@ -64,7 +64,7 @@ fn unfit(
 ) {
     let public = next.key.verifying_key();
     if own.is_some_and(|own| own.key.verifying_key() == public) {
-        let message = "the next key is the own key; nothing would change";
+        let message = "the next key is the current key; a rotation would change nothing";
         reader.report(Code::Cs0204, &next.at, message, REMOVE);
     }
     let mut keys = deployments.iter().flat_map(|deployment| &deployment.keys);

@@ -89,7 +89,7 @@ pub fn nearest(name: &Name<'_>) -> Option<String> {
     Some(meant.pattern.with_keys(&meant.pattern.keys_of(name)))
 }
 
-/// Returns `true` if a reload applies what stands at `path`; all else needs a restart.
+/// Returns `true` if a reload applies the setting `path`; all others need a restart.
 pub fn is_hot(path: &[Cow<'_, str>]) -> bool {
     let name = path.join(".") + ".";
     HOT.iter().any(|hot| name.starts_with(hot))

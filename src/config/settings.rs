@@ -27,7 +27,7 @@ use crate::trust::{Deployment, OwnDeployment};
 pub struct Settings {
     /// Its folders.
     pub(crate) home: Home,
-    /// Who it is.
+    /// The module's own deployment.
     pub(crate) own: OwnDeployment,
     /// The deployments that it trusts.
     pub(crate) deployments: Vec<Deployment>,
@@ -42,7 +42,7 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(super) name: Option<(DeploymentName, Sourced)>,
-    /// How far the change of its own key is.
+    /// The phase of its key rotation.
     pub(crate) rotation: RotationSettings,
     /// Where the engines of each deployment may be dialled back, by its name.
     pub(crate) addresses: HashMap<String, AddressRules>,
@@ -88,13 +88,13 @@ pub struct ServerSettings {
     pub http_address: IpAddr,
     /// The HTTP port.
     pub http_port: u16,
-    /// TLS of the gRPC port, where it is on.
+    /// TLS of the gRPC port, if it is on.
     pub tls: Option<ServerTlsOptions>,
 }
 
 impl ServerSettings {
-    /// Returns the loopback address at which this machine reaches the gRPC port: a module's own
-    /// operator may call it there alone.
+    /// Returns the loopback address at which this machine reaches the gRPC port: only there may
+    /// the module's own operator call it.
     pub fn own_host(&self) -> IpAddr {
         match self.address {
             address if address.is_loopback() => address,
@@ -103,7 +103,7 @@ impl ServerSettings {
         }
     }
 
-    /// Returns where the module's own operator calls it; none where it takes a free port at each
+    /// Returns where the module's own operator calls it; `None` if it takes a free port at each
     /// start.
     pub fn own_target(&self) -> Option<Target> {
         let host = self.own_host().to_string();
@@ -114,15 +114,15 @@ impl ServerSettings {
 /// A connection to another module, `ataccama.client.connection.<c>`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConnectionSettings {
-    /// Its name: the module type that is meant.
+    /// Its name: the module type to call.
     pub name: String,
     /// The host.
     pub host: String,
     /// The gRPC port.
     pub port: u16,
-    /// The deployment that is meant, where several have that module type.
+    /// The deployment to call, if several have that module type.
     pub deployment: Option<DeploymentName>,
-    /// TLS, where it is on.
+    /// TLS, if it is on.
     pub tls: Option<ClientTlsOptions>,
 }
 
@@ -135,7 +135,7 @@ pub struct ClientSettings {
     pub allow_plaintext: bool,
     /// The largest message accepted, in bytes.
     pub max_message_bytes: usize,
-    /// TLS towards the engines that a DPM dials back, where it is on: that of connection `dpe`.
+    /// TLS towards the engines that a DPM dials back, if it is on: that of connection `dpe`.
     pub dial_back_tls: Option<ClientTlsOptions>,
 }
 
@@ -149,9 +149,9 @@ impl ClientSettings {
 /// How a DPE registers with its DPM.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
-    /// The advertised host, where one is configured.
+    /// The advertised host, if one is configured.
     pub hostname: Option<String>,
-    /// The advertised port, where one is configured; else the bound gRPC port.
+    /// The advertised port, if one is configured. Default: the bound gRPC port.
     pub port: Option<u16>,
     /// How often the DPE checks that it is registered.
     pub check_connection: Duration,

@@ -105,7 +105,7 @@ impl Texts {
             .collect()
     }
 
-    /// Finds the file of a profile that is active, was read for `before` and is not there any more.
+    /// Finds the file of a profile that is active, was read for `before` and no longer exists.
     pub fn gone_since(&self, before: &Source) -> Option<PathBuf> {
         let mut gone = self.0.iter().filter(|(_, text)| text.is_none());
         let was_read = gone.find(|(path, _)| before.files.contains(&(path.clone(), true)));

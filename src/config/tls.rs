@@ -118,7 +118,7 @@ impl<'b> Ends<'_, 'b> {
         }
     }
 
-    /// Warns of what would have an effect only with TLS, where no end that it is for uses it.
+    /// Warns of settings that need TLS to have an effect, if their connection or server has no TLS.
     fn without_effect(&mut self) {
         for (setting, (at, used)) in std::mem::take(&mut self.used) {
             let asks_nothing = matches!(uniform(at.text().trim()).as_str(), "none" | "false");
@@ -180,7 +180,7 @@ impl<'b> Ends<'_, 'b> {
         Err(Reported)
     }
 
-    /// Reads a PEM file's path. None where it is not set or was reported.
+    /// Reads a PEM file's path. `None` if it is not set or was reported.
     fn file(&mut self, end: TlsEnd<'_>, property: &str) -> Option<PemFile> {
         let (name, _) = self.find(end, property)?;
         let (named, at) = self.reader.parsed(&name, &[end.key()], path)?;
@@ -224,7 +224,7 @@ fn path(text: &str) -> Result<PathBuf, &'static str> {
     let named = text.strip_prefix("file:").unwrap_or(text);
     match named.strip_prefix("//") {
         Some(absolute) if absolute.starts_with('/') => Ok(PathBuf::from(absolute)),
-        Some(_) => Err("is a file on another host; a local one is `file:/path`"),
+        Some(_) => Err("names a file on a different host; a local file is `file:/path`"),
         None if named.is_empty() => Err("names no file"),
         None => Ok(PathBuf::from(named)),
     }
@@ -252,7 +252,7 @@ mod tests {
         assert!(
             path("file://host/b.pem")
                 .unwrap_err()
-                .contains("another host")
+                .contains("a different host")
         );
         assert_eq!(path("file:"), Err("names no file"));
     }

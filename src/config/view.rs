@@ -93,7 +93,7 @@ impl View {
         }
     }
 
-    /// Returns where a part of a value stands, if it comes from a file.
+    /// Returns where a part of a value is, if it is from a file.
     pub fn span(&self, value: &Sourced, part: Part) -> Option<Span> {
         let entry = value.entry().and_then(|at| self.entry(at))?;
         let whole = entry.value_span();
@@ -167,7 +167,7 @@ pub struct Limited {
     overflow: BTreeMap<Code, (Origin, usize)>,
 }
 
-/// The most findings of one code that are shown.
+/// The maximum number of findings of one code that are shown.
 const MOST_OF_A_CODE: usize = 200;
 
 impl Limited {

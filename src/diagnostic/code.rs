@@ -72,7 +72,7 @@ macro_rules! codes {
 }
 
 codes! {
-    Cs0101 "CS0101" Error "text that cannot be read: a malformed escape or bytes that are no text";
+    Cs0101 "CS0101" Error "text that cannot be read: a malformed escape or bytes that are not text";
     Cs0102 "CS0102" Warning "a byte order mark at the start of the file";
     Cs0103 "CS0103" Warning "a name given twice";
     Cs0104 "CS0104" Error "a value broken over several lines";
@@ -86,10 +86,10 @@ codes! {
     Cs0201 "CS0201" Error "`content` is not a valid public P-256 JWK";
     Cs0202 "CS0202" Error "`fingerprint` is not the fingerprint of `content`";
     Cs0203 "CS0203" Error "a private key in a peer's `content`";
-    Cs0204 "CS0204" Error "the own key has no usable private part";
+    Cs0204 "CS0204" Error "the module's own key has no usable private part";
     Cs0205 "CS0205" Note "an unusual but consistent key";
-    Cs0206 "CS0206" Error "the own key's setting holds another kind of thing";
-    Cs0207 "CS0207" Error "the own key is among the trusted ones";
+    Cs0206 "CS0206" Error "the own key's setting has a value of the wrong kind";
+    Cs0207 "CS0207" Error "the module trusts its own key";
     Cs0208 "CS0208" Error "one key or key id in two places";
     Cs0209 "CS0209" Warning "a published key";
     Cs0301 "CS0301" Error "a required setting is missing or a name is not allowed";
@@ -103,7 +103,7 @@ codes! {
     Cs0402 "CS0402" Error "the other file trusts this key as revoked";
     Cs0403 "CS0403" Warning "a name or environment that differs between the files";
     Cs0404 "CS0404" Error "both modules share one private key";
-    Cs0405 "CS0405" Error "TLS settings that do not meet";
+    Cs0405 "CS0405" Error "TLS settings that do not match";
     Cs0406 "CS0406" Warning "message sizes that do not fit";
 }
 

@@ -224,7 +224,7 @@ fn tokens(text: &str, runs: &[Range<usize>]) -> Vec<Range<usize>> {
     found
 }
 
-/// Finds the values of members named `d`, also where quotes are missing or escaped.
+/// Finds the values of members named `d`, even if quotes are missing or escaped.
 fn d_members(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for (at, name) in text.match_indices('d') {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::error::EngineIdFileError;
 use crate::engine::EngineId;
 
-/// Reads the engine's id from `<storage>/engine-id`, where a DPE has made one.
+/// Reads the engine's id from `<storage>/engine-id`, if a DPE has made one.
 ///
 /// # Errors
 ///

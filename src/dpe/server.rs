@@ -27,11 +27,11 @@ use crate::storage::Storage;
 pub struct Options {
     /// The advertised host.
     pub hostname: String,
-    /// The advertised port; the bound one where none is given.
+    /// The advertised port. Default: the bound port.
     pub port: Option<u16>,
     /// What the engine needs and offers.
     pub constraints: EngineConstraints,
-    /// The DPM's deployment; the one trusted deployment of module `dpm` where none is given.
+    /// The DPM's deployment. Default: the one trusted deployment of module `dpm`.
     pub dpm_deployment: Option<DeploymentName>,
     /// How the engine keeps registered.
     pub status_checker: StatusCheckerOptions,

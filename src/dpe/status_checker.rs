@@ -32,7 +32,7 @@ pub struct StatusCheckerOptions {
     pub check_connection_interval: Duration,
     /// How long one call may take, connecting included. Default: 5 s.
     pub call_timeout: Duration,
-    /// How to connect. Default: within 2 s, without TLS on loopback alone.
+    /// How to connect. Default: within 2 s, without TLS only on loopback.
     pub connection: ConnectionOptions,
     /// What an operator may do while the DPM is not there.
     pub start_hint: String,
@@ -69,15 +69,15 @@ pub enum Registration {
     Present(EngineStatus),
 }
 
-/// Registers the engine, says that it lives, and registers again when the DPM forgot or lost it.
+/// Registers the engine, sends heartbeats, and registers again if the DPM lost the registration.
 ///
-/// A refusal that the DPM did not prove changes nothing: anybody on the way can send one. It makes the
+/// A refusal that the DPM did not prove changes nothing: any proxy can send one. It makes the
 /// engine register again, and that is proved, unless `countersign.proof.mode` is `off`; only when that
 /// fails as well is the engine not registered. For the same reason it deregisters at the end unless
 /// the DPM proved that there is nothing to deregister.
 ///
 /// While it is not registered it tries with a growing pause: 100 ms, doubled up to the check
-/// interval. It logs on change alone: registered, waiting and why, refused and why, not READY and
+/// interval. It logs only changes: registered, waiting and why, refused and why, not READY and
 /// why.
 #[derive(Debug)]
 pub struct StatusChecker {
@@ -88,7 +88,7 @@ pub struct StatusChecker {
     identity: AttachIdentityLayer,
     module: Module,
     pause: Duration,
-    /// The DPM may hold a registration, as after a call whose answer never came.
+    /// The DPM may have a registration, for example after a call without an answer.
     maybe_registered: bool,
     /// A heartbeat was refused. The next registration shows if the engine is still registered.
     in_doubt: bool,
@@ -133,7 +133,7 @@ impl StatusChecker {
 
     /// Keeps the engine registered until `shutdown` completes, then deregisters it.
     ///
-    /// Returns whether the DPM holds no registration of this engine any more.
+    /// Returns whether the DPM no longer has a registration of this engine.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> bool {
         tokio::select! {
             () = self.keep() => {}
@@ -274,9 +274,11 @@ impl StatusChecker {
                 .down(format!("waiting for the DPM at {dpm}: {cause}"));
             if self.is_news(Logged::Waiting(cause.clone())) {
                 let help = match no_connection {
-                    Some(ConnectError::Plaintext(_)) => "until then it is not dialled",
-                    Some(ConnectError::Tls { .. }) => "until then it is not called",
-                    None if self.connection.fault().is_some() => "until then it is not called",
+                    Some(ConnectError::Plaintext(_)) => "it is not dialled until this is fixed",
+                    Some(ConnectError::Tls { .. }) => "it is not called until this is fixed",
+                    None if self.connection.fault().is_some() => {
+                        "it is not called until this is fixed"
+                    }
                     _ => &self.options.start_hint,
                 };
                 events::waiting_for_dpm(self.engine.id, &dpm, &cause, help);

@@ -211,7 +211,7 @@ impl Link {
         let status = match asking.await {
             Ok(answer) if answer.engine_id == engine.id.to_string() => return Ok(()),
             Ok(_) => {
-                let detail = format!("{authority} has another id");
+                let detail = format!("{authority} has a different id");
                 return Err(DialBackFailure::new(FailureKind::OtherEngine, detail));
             }
             Err(status) => status,
@@ -222,7 +222,7 @@ impl Link {
         Err(match (refusal_of(&status), fault) {
             _ if self.connection.has_read_all() => DialBackFailure::new(
                 FailureKind::NoEngine,
-                format!("{authority} sends more than {MAX_READ_BYTES} bytes in place of an answer"),
+                format!("{authority} sends more than {MAX_READ_BYTES} bytes instead of an answer"),
             ),
             (_, Some(fault)) => no_tls(&fault, engine),
             // No far side sends such a reason: it is this module's own verdict.

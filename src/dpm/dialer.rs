@@ -65,7 +65,7 @@ impl Dialer {
         self.policy.rules_of(deployment)
     }
 
-    /// Judges where an engine wants to be registered.
+    /// Checks the address that an engine registers.
     ///
     /// A name that does not resolve now passes: an engine may come before its name. It is resolved
     /// and judged again each time before it is dialled.

@@ -74,7 +74,7 @@ impl Monitor {
         &self.context.module
     }
 
-    /// Judges where an engine wants to be registered, so that what is never dialled is not
+    /// Checks the address that an engine registers, so that what is never dialled is not
     /// registered either. A name that does not resolve now passes; it is judged when it does.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl Keeper {
         }
     }
 
-    /// Checks the engine once, and gives up where what it checks is no longer so.
+    /// Checks the engine once, and stops if its record changes meanwhile.
     async fn check(&mut self, checker: &mut Checker) -> Result<Checked, RegistryError> {
         let context = Arc::clone(&self.context);
         let registry = &context.registry;

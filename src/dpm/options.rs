@@ -24,7 +24,7 @@ pub struct MonitorOptions {
     pub checker_timeout: Duration,
     /// How names become addresses. Default: the system's way.
     pub resolver: Resolver,
-    /// How to connect. Default: within 2 s, without TLS on loopback alone.
+    /// How to connect. Default: within 2 s, without TLS only on loopback.
     pub connection: ConnectionOptions,
     /// How long one proof holds on one connection. Default: 10 min.
     pub proof_interval: Duration,

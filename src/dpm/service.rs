@@ -122,7 +122,7 @@ impl EngineRegistryService {
     }
 }
 
-/// Says what came of a call of `RegisterEngine`, for the metrics.
+/// Returns the outcome of a call of `RegisterEngine`, for the metrics.
 fn outcome<T>(answer: &Result<T, Status>) -> Registered {
     let Err(status) = answer else {
         return Registered::Done;
@@ -267,7 +267,7 @@ impl Service for EngineRegistryService {
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(token.parse().map_err(|_no_id| {
-                Status::invalid_argument("`page_token` is not one that was given out")
+                Status::invalid_argument("`page_token` is not from a previous page")
             })?),
         };
         let listed = self.registry.list(after, size + 1).await;

@@ -20,7 +20,7 @@ pub struct EngineAddress {
 }
 
 impl EngineAddress {
-    /// Checks `hostname` and `port`. An IPv6 literal stands without brackets or zone.
+    /// Checks `hostname` and `port`. An IPv6 literal has no brackets or zone.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl EngineAddress {
         self.port
     }
 
-    /// Returns `host:port`, or `[host]:port` where the host is an IPv6 address.
+    /// Returns `host:port`, or `[host]:port` if the host is an IPv6 address.
     pub fn authority(&self) -> String {
         let Self { hostname, port } = self;
         if hostname.contains(':') {

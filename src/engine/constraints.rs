@@ -24,7 +24,7 @@ struct Parts {
 }
 
 impl EngineConstraints {
-    /// The most that constraints may take, in bytes.
+    /// The maximum size of constraints, in bytes.
     pub const MAX_BYTES: usize = 64 * 1024;
 
     /// Takes the three parts.

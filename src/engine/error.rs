@@ -5,7 +5,7 @@
 #[error("it is not a UUID of the form 0031debd-6130-4b4a-8eaf-7a834555cf33")]
 pub struct EngineIdError;
 
-/// Why a host and port are not an address to dial.
+/// Why a host and port are not a valid address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
@@ -19,10 +19,10 @@ pub enum AddressError {
     #[error("the host name holds {0:?}; DNS labels and IP addresses are allowed")]
     Character(char),
     /// A label that is empty, longer than 63, or begins or ends with a dash.
-    #[error("the host name has a label that is empty, over 63 bytes, or dashed at an end")]
+    #[error("the host name has a label that is empty, over 63 bytes, or with a dash at an end")]
     Label,
     /// A number where some resolvers would read an IP address, such as `127.1` or `0x7f000001`.
-    #[error("the host name ends in a number but is no IP address in its usual form")]
+    #[error("the host name ends in a number but is not an IP address in the usual form")]
     Number,
     /// Port 0, negative, or above 65535.
     #[error("the port is {0}, 1 to 65535 are allowed")]

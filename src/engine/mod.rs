@@ -31,7 +31,7 @@ pub struct Engine {
     pub address: EngineAddress,
     /// What the engine needs and offers.
     pub constraints: EngineConstraints,
-    /// Where it is in its life.
+    /// Its current status.
     pub status: EngineStatus,
     /// Why it is not READY; `None` when it is.
     pub status_reason: Option<Arc<str>>,
@@ -76,7 +76,7 @@ pub struct Owner {
     pub deployment: Arc<str>,
     /// The module's type, such as `dpe`.
     pub module: Arc<str>,
-    /// The environment, where the registry's file names one.
+    /// The environment, if the registry's file names one.
     pub environment: Option<Arc<str>>,
     /// The key that signed the registration, as the registry's file names it.
     pub fingerprint: Arc<str>,

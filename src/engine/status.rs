@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Where an engine is in its life. The set is closed.
+/// The status of an engine. The set is closed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum EngineStatus {
@@ -40,7 +40,7 @@ impl fmt::Display for EngineStatus {
 /// What happens to an engine that is already known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// Its owner registered it again, where it was.
+    /// Its owner registered it again, at the same address.
     Registered,
     /// A dial-back was answered with a valid proof.
     Proved,
@@ -54,7 +54,7 @@ pub enum Event {
     Deregistered,
 }
 
-/// Returns the status that `event` leads to, or `None` where it changes nothing.
+/// Returns the status that `event` leads to, or `None` if it changes nothing.
 ///
 /// Only [`Event::Proved`] leads to READY, and an INACTIVE engine comes back by registration only.
 pub fn transition(status: EngineStatus, event: Event) -> Option<EngineStatus> {

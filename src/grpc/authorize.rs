@@ -94,7 +94,7 @@ impl MethodRules {
     /// Returns the rule for `path`, the whole `:path` of a call.
     ///
     /// A path with a query has no rule: routers ignore the query, so a service's rule must not
-    /// stand in for the rule of the method that they would call.
+    /// replace the rule of the method that they would call.
     pub(super) fn find(&self, path: &str) -> Option<&Rule> {
         if path.contains('?') {
             return None;

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 /// Calls `method` with `message` and sends the time limit to the callee.
 ///
-/// An answer that does not come in time is `DEADLINE_EXCEEDED`, and [`is_late`].
+/// A late answer is `DEADLINE_EXCEEDED`, and [`is_late`].
 pub(crate) async fn call<M, R, F>(
     limit: Duration,
     message: M,

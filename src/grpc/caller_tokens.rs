@@ -40,20 +40,20 @@ pub(super) struct CallerTokens {
 pub(super) struct CallerToken {
     pub(super) token: IssuedToken,
     pub(super) value: HeaderValue,
-    /// None where the module calls itself.
+    /// `None` if the module calls itself.
     pub(super) callee: Option<Arc<Deployment>>,
     own: Arc<OwnDeployment>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenError {
-    #[error("deployment `{0}` is not trusted here any more")]
+    #[error("deployment `{0}` is no longer trusted here")]
     NotTrusted(DeploymentName),
     #[error("every key of deployment `{0}` is revoked here")]
     Revoked(DeploymentName),
     #[error(transparent)]
     Issue(#[from] IssueError),
-    #[error("the token is no header value")]
+    #[error("the token is not a valid header value")]
     Value,
 }
 
@@ -131,7 +131,7 @@ impl CallerTokens {
         (unchanged && current.token.is_valid_at(now)).then(|| Arc::clone(current))
     }
 
-    /// Signs a token, and keeps it where it may be used again.
+    /// Signs a token, and keeps it if it may be used again.
     fn mint(&self) -> Result<Arc<CallerToken>, TokenError> {
         let trust = self.issuer.trust().load();
         let callee = self.callee(&trust)?;

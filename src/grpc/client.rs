@@ -34,7 +34,7 @@ use super::status::refuse_in_full;
 /// hold `PROOF_INVALID`, before its first message is handed over. A refusal without a proof is
 /// passed on as it is, and is not [proved](super::is_proved): nothing should be concluded from it.
 ///
-/// The module counts the calls by what came of them here (`grpc_client_…`).
+/// The module counts the calls by their result here (`grpc_client_…`).
 #[derive(Clone, Debug)]
 pub struct AttachIdentityLayer {
     tokens: Arc<CallerTokens>,
@@ -74,7 +74,7 @@ impl AttachIdentityLayer {
         self.tokens.not_issued().map(|error| error.to_string())
     }
 
-    /// Requires the callee's proof on every call, and that it is `engine` where one is given.
+    /// Requires the callee's proof on every call, and that the callee is `engine`, if one is given.
     #[must_use]
     pub fn require_proof(&self, verifier: ProofVerifier, engine: Option<EngineClaim>) -> Self {
         let proof = RequiredProof {
@@ -140,7 +140,7 @@ impl<S> Attach<S> {
     }
 }
 
-/// What went with a call, and what must come back.
+/// What was sent with a call, and what the reply must contain.
 #[derive(Debug)]
 struct Attached {
     tokens: Arc<CallerTokens>,

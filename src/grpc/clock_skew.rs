@@ -29,7 +29,7 @@ pub(super) struct ClockSkews {
 pub(super) struct Measured<'a> {
     /// Whose clock it is.
     pub(super) deployment: &'a str,
-    /// The engine, where it is one of several.
+    /// The engine, if there are several.
     pub(super) engine: Option<&'a str>,
     pub(super) sent: SystemTime,
     pub(super) received: SystemTime,

@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Names `host`, without brackets where it is an IPv6 address, and `port`.
+    /// Names `host`, without brackets even if it is an IPv6 address, and `port`.
     pub fn new(host: &str, port: u16) -> Self {
         Self {
             host: host.to_owned(),
@@ -70,12 +70,12 @@ pub struct ConnectionOptions {
     pub connect_timeout: Duration,
     /// `countersign.client.allow-plaintext`: also beyond loopback without TLS.
     pub allow_plaintext: bool,
-    /// TLS; where it fails there is no connection, and never one without it.
+    /// TLS. If it fails, there is no connection, and never one without TLS.
     pub tls: Option<ClientTls>,
 }
 
 impl Default for ConnectionOptions {
-    /// 2 s; plaintext on loopback alone, since anyone who reads a token can use it until it
+    /// 2 s; plaintext only on loopback, since anyone who reads a token can use it until it
     /// expires.
     fn default() -> Self {
         Self {
@@ -103,7 +103,7 @@ impl ConnectionOptions {
 #[non_exhaustive]
 pub enum ConnectError {
     /// The host and port are not a valid URI.
-    #[error("`{0}` is no address")]
+    #[error("`{0}` is not a valid address")]
     Address(String),
     /// The name does not resolve.
     #[error("`{host}` does not resolve")]

@@ -199,14 +199,14 @@ struct Call {
 }
 
 impl Call {
-    /// Notes the status, where `headers` have one.
+    /// Notes the status, if `headers` have one.
     fn note(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get(Status::GRPC_STATUS) {
             self.code = Some(Code::from_bytes(status.as_bytes()));
         }
     }
 
-    /// Notes the status, where `error` is one.
+    /// Notes the status, if `error` is one.
     fn note_error(&mut self, error: &dyn Any) {
         let status = error.downcast_ref::<Status>();
         self.code = status.map(Status::code).or(self.code);

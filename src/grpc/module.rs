@@ -109,7 +109,7 @@ impl ModuleBuilder {
         Self { policy, ..self }
     }
 
-    /// Asks for another role than `IMPERSONATION` where a method needs the impersonation role.
+    /// Requires this role in place of `IMPERSONATION` if a method needs the impersonation role.
     #[must_use]
     pub fn impersonation_role(self, role: Role) -> Self {
         Self {

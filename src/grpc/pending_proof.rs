@@ -24,7 +24,7 @@ pub(super) struct PendingProof {
     engine: Option<Arc<EngineClaim>>,
 }
 
-/// The proofs of one server: who signs, and which engine it is, where it is one.
+/// The proofs of one server: the signer, and the engine if the server is one.
 #[derive(Clone, Debug)]
 pub(super) struct Proofs {
     pub(super) signer: ProofSigner,
@@ -34,7 +34,7 @@ pub(super) struct Proofs {
 const CHECK_STATUS: &str = "/countersign.engine.v1.EngineService/CheckStatus";
 
 impl PendingProof {
-    /// Notes a call whose token's `iss` is `caller`; none where no proof was asked for.
+    /// Notes a call whose token's `iss` is `caller`; `None` if no proof was requested.
     pub(super) fn of(proofs: &Proofs, head: &Parts, caller: &str) -> Option<Self> {
         let mut nonces = head.headers.get_all(metadata::NONCE).iter();
         let nonce = nonces.next()?.to_str().ok()?.parse().ok()?;

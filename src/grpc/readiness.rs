@@ -64,10 +64,11 @@ impl Readiness {
         if let Some(left) = self.module.not_ready_for() {
             let seconds = left.as_secs() + 1;
             replay.down(format!(
-                "each token is taken once; those from before the start are refused for {seconds} s more"
+                "each token is accepted once; tokens from before the start are refused for \
+                 {seconds} s more"
             ));
         } else {
-            replay.up("each token is taken once");
+            replay.up("each token is accepted once");
             self.replay = None;
         }
     }

@@ -76,7 +76,7 @@ impl<R> ReplyBody<R> {
         Self { inner, guard }
     }
 
-    /// Makes the reply that stands in for one that is not handed over.
+    /// Makes the reply that replaces one that is withheld.
     pub(super) fn instead(status: Status) -> Response<Self> {
         status.into_http::<()>().map(|()| Self {
             inner: None,

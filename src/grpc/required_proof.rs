@@ -18,7 +18,7 @@ use super::metadata;
 use super::session::Polled;
 use super::status::refuse_in_full;
 
-/// Which replies a callee must prove: `countersign.proof.mode`. The caller's policy alone; nothing
+/// Which replies a callee must prove: `countersign.proof.mode`. Only the caller's policy; nothing
 /// is negotiated, so that nothing between the two can weaken it.
 ///
 /// The dial-back asks in every mode. A module asks itself for no proof: it would only show that it
@@ -73,15 +73,15 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// Judges the proof among `headers`, exactly one; returns it where it holds.
+    /// Checks the one proof in `headers`; returns it if it is valid.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
         let mut proofs = headers.get_all(metadata::PROOF).iter();
         let value = proofs.next().ok_or_else(missing)?;
         let (proof, callee) = match (value.to_str(), &self.token.callee, proofs.next()) {
             (Ok(proof), Some(callee), None) => (proof, callee),
             (_, _, Some(_)) => return Err(invalid("the reply carries two proofs")),
-            (Err(_), ..) => return Err(invalid("it is no text")),
-            (_, None, _) => return Err(invalid("a module asks itself for no proof")),
+            (Err(_), ..) => return Err(invalid("it is not text")),
+            (_, None, _) => return Err(invalid("a module does not ask itself for a proof")),
         };
         let engine = self.required.engine.as_ref();
         let verifier = &self.required.verifier;
@@ -121,20 +121,20 @@ fn invalid(detail: &str) -> Refusal {
 }
 
 fn missing() -> Refusal {
-    let detail = "the reply carries no `countersign-proof`";
+    let detail = "the reply has no `countersign-proof`";
     Refusal::new(Reason::ProofMissing, detail)
 }
 
-/// The reply's proof held. Found in the extensions of a response.
+/// The reply's proof was valid. It is in the extensions of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Proved;
 
-/// What is known of who answers.
+/// What is known about the module that answers.
 #[derive(Debug)]
 pub(super) enum Trust {
     /// Nothing, and nothing was asked.
     Unasked,
-    /// The proof, which held.
+    /// The valid proof.
     Proved(HeaderValue),
     /// Nothing yet: the proof was not among the headers, and may still be in the trailers of a
     /// refusal without a message, which a proxy makes of a reply of trailers alone.
@@ -223,7 +223,7 @@ impl Trust {
     }
 }
 
-/// Returns whether `grpc-status` refuses the call, where it is among `headers`.
+/// Returns whether `grpc-status` refuses the call, if `headers` contain it.
 fn refuses(headers: &HeaderMap) -> Option<bool> {
     headers.get(Status::GRPC_STATUS).map(|code| code != "0")
 }

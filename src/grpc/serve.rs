@@ -46,7 +46,7 @@ pub struct ServerOptions {
     pub max_message_bytes: usize,
     /// What connections may take.
     pub connections: ConnectionLimits,
-    /// TLS, where the server has it.
+    /// TLS, if the server has it.
     pub tls: Option<ServerTls>,
     /// Whether reflection is served.
     pub reflection: Reflection,

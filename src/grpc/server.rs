@@ -127,12 +127,12 @@ struct Gate {
 /// A call that is not admitted.
 struct Refused {
     status: Status,
-    /// The token's `iss`, where its signature verified: the audience of a proof of the refusal.
+    /// The token's `iss`, if its signature verified: the audience of a proof of the refusal.
     caller: Option<String>,
 }
 
 impl Gate {
-    /// Decides on the headers alone; `None` admits without an identity.
+    /// Decides from the headers only; `None` admits without an identity.
     fn decide(&self, head: &Parts) -> Result<Option<VerifiedToken>, Refused> {
         let path = metadata::path(&head.uri);
         let rule = self.rules.find(path);

@@ -51,7 +51,7 @@ impl Session {
         }
     }
 
-    /// Returns why the request's stream was ended, where it was.
+    /// Returns why the request's stream was ended; `None` if it was not.
     pub(super) fn cut(&self) -> Option<Status> {
         self.cut.get().map(|refusal| self.status(refusal))
     }

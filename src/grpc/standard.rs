@@ -12,7 +12,7 @@ use super::{MethodRules, Module, Rule};
 /// The services that every module has, and the rules for them.
 ///
 /// `IdentityService` for any verified identity and the module's own operator; `grpc.health.v1` and,
-/// where it is on, `grpc.reflection` v1 and v1alpha for everyone.
+/// if it is on, `grpc.reflection` v1 and v1alpha for everyone.
 #[derive(Debug)]
 pub struct StandardServices {
     /// The services, to which a module adds its own.

@@ -67,8 +67,8 @@ const DETAIL: &str = "detail";
 /// The message repeats the detail, and both must fit into a caller's limit of headers.
 const MOST_DETAIL_BYTES: usize = 1024;
 
-/// Returns the refusal that a status carries, where it is one of ours: its reason, its detail, and
-/// the callee's time where the clocks may be why.
+/// Returns the refusal that a status carries, if it is one of ours: its reason, its detail, and
+/// the callee's time if the clocks may be the cause.
 ///
 /// The detail is what the far side wrote: escape it before it is printed.
 pub fn refusal_of(status: &Status) -> Option<Refusal> {
@@ -83,7 +83,7 @@ pub fn refusal_of(status: &Status) -> Option<Refusal> {
     })
 }
 
-/// Returns the reason that a status carries, where it is one of ours.
+/// Returns the reason that a status carries, if it is one of ours.
 pub fn reason_of(status: &Status) -> Option<Reason> {
     refusal_of(status).map(|refusal| refusal.reason)
 }
@@ -153,12 +153,12 @@ impl OwnKey {
         match self {
             Self::Unknown => format!("{callee} does not trust key {key} of this module"),
             Self::Revoked => format!("{callee} lists key {key} of this module as revoked"),
-            Self::Differs => format!("{callee} holds another key under the name {key}"),
+            Self::Differs => format!("{callee} has a different key with the name {key}"),
         }
     }
 }
 
-/// Returns the callee's time, where a refusal because of times carries it.
+/// Returns the callee's time, if a refusal because of times carries it.
 ///
 /// A hint for an operator: nothing shows that it is the callee's.
 pub fn callee_time(status: &Status) -> Option<SystemTime> {

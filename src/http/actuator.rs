@@ -30,7 +30,7 @@ pub struct Site {
 pub struct About {
     /// Its type, such as `dpm`.
     pub module: String,
-    /// Its deployment's name, or its key where it has none.
+    /// Its deployment's name, or its key if it has no name.
     pub deployment: String,
 }
 

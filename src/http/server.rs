@@ -32,7 +32,7 @@ const HEAD_BYTES: usize = 8 * 1024;
 /// How many headers a request may have.
 const HEADER_COUNT: usize = 64;
 
-/// How long to wait where the operating system gives no connection.
+/// How long to wait if the operating system gives no connection.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Answers HTTP/1.1 requests on `listener` with `site` until it is dropped.

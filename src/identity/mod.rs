@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// A module that proved who it is.
 ///
 /// Only the verifier makes one: module, id and roles come from the callee's own file, where they
-/// stand beside the key that signed the token, never from the token. Handlers find it in the
+/// are beside the key that signed the token, never from the token. Handlers find it in the
 /// request's extensions. Cloning is cheap.
 ///
 /// Prints as in the seed's log line:

@@ -83,7 +83,7 @@ impl<'a> Compact<'a> {
         self.parts.signature()
     }
 
-    /// Returns what is signed: the first two parts and the dot between them.
+    /// Returns the signed text: the first two parts and the dot between them.
     pub fn signing_input(&self) -> &'a str {
         self.parts.signing_input
     }
@@ -128,7 +128,7 @@ pub struct HeaderSpec<'a> {
     pub kid: &'a KeyId,
 }
 
-/// Signs `payload`; the header's members stand in the order `alg`, `typ`, `kid`.
+/// Signs `payload`; the header's members are in the order `alg`, `typ`, `kid`.
 ///
 /// # Errors
 ///

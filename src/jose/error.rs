@@ -23,7 +23,7 @@ pub enum KeyIdError {
 #[error("a fingerprint is 43 characters of base64url, the SHA-256 of a public key")]
 pub struct FingerprintError;
 
-/// Why a text is not a usable JWK: what is wrong and, if known, at which byte of the text.
+/// Why a text is not a usable JWK: the problem and, if known, the byte of the text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{problem}")]
 pub struct JwkError {
@@ -66,15 +66,15 @@ pub enum JwkProblem {
     #[error("it is not valid JSON: {0}")]
     Json(JsonError),
     /// PEM text where a JWK belongs.
-    #[error("it is PEM; a JWK in JSON belongs here")]
+    #[error("it is PEM, but a JWK in JSON is needed")]
     Pem,
     /// A JWK set.
-    #[error("it is a key set (`keys`); the one key inside belongs here")]
+    #[error("it is a key set (`keys`); write only the key that is in it")]
     KeySet,
     /// A required member is absent.
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    /// A member of another JSON type.
+    /// A member with the wrong JSON type.
     #[error("`{member}` is {found}; it must be {expected}")]
     Type {
         /// The member.
@@ -84,7 +84,7 @@ pub enum JwkProblem {
         /// The JSON type it must have.
         expected: &'static str,
     },
-    /// `kty`, `crv`, `alg` or `use` is another text than the one that is used here.
+    /// `kty`, `crv`, `alg` or `use` has a value that is not supported.
     #[error("`{member}` is {found}; only `{only}` is used")]
     Value {
         /// The member.
@@ -98,10 +98,10 @@ pub enum JwkProblem {
     #[error("`key_ops` must allow `{0}` and nothing but signatures")]
     KeyOperations(&'static str),
     /// `d` in a public key: the private key is no longer secret.
-    #[error("`d` is present: this is a private key where a public one belongs")]
+    #[error("`d` is present: this is a private key, but a public key is needed")]
     PrivatePart,
     /// A private key was expected and `d` is absent.
-    #[error("`d` is missing: this is a public key where a private one belongs")]
+    #[error("`d` is missing: this is a public key, but a private key is needed")]
     PublicOnly,
     /// A coordinate or `d` that is not canonical base64url without padding.
     #[error("`{member}` is not unpadded base64url: {why}")]
@@ -113,7 +113,7 @@ pub enum JwkProblem {
     },
     /// A coordinate that lost its leading zero bytes.
     #[error(
-        "`{member}` has {bytes} bytes, 32 are required; with its leading zeros it is `{padded}`"
+        "`{member}` has {bytes} bytes, but must have 32; with its leading zeros it is `{padded}`"
     )]
     ShortCoordinate {
         /// The member.
@@ -123,7 +123,7 @@ pub enum JwkProblem {
         /// The value with leading zero bytes put back.
         padded: String,
     },
-    /// A number of another length than 32 bytes.
+    /// A number that is not 32 bytes long.
     #[error("`{member}` has {bytes} bytes, 32 are required")]
     Length {
         /// The member.
@@ -137,7 +137,7 @@ pub enum JwkProblem {
     /// `d` is zero or not below the order of the curve.
     #[error("`d` is out of range")]
     PrivateRange,
-    /// `d` belongs to another public key.
+    /// `d` does not belong to `x` and `y`.
     #[error("`d` does not belong to `x` and `y`")]
     PrivateMismatch,
     /// `kid` cannot name a key.
@@ -201,10 +201,10 @@ pub enum KeyError {
     #[error("the PEM block `{0}` is damaged")]
     DamagedPem(&'static str),
     /// More than one key in one file.
-    #[error("it holds {0} PEM keys; keep the one that is meant")]
+    #[error("it contains {0} PEM keys; keep only one")]
     SeveralKeys(usize),
     /// `openssl ecparam` without `-genkey`.
-    #[error("it holds only curve parameters and no key")]
+    #[error("it contains only curve parameters and no key")]
     ParametersOnly,
     /// A certificate or certificate request.
     #[error("it is a certificate; the key itself is needed")]
@@ -216,7 +216,7 @@ pub enum KeyError {
     #[error("it is an {0} key; only P-256 is used")]
     OtherKind(&'static str),
     /// PEM of something that is not a key.
-    #[error("its PEM block {0} is not a key that is read here")]
+    #[error("its PEM block {0} is not a supported key")]
     OtherLabel(Shown),
     /// DER or the content of a PEM block that is no P-256 key.
     #[error("its DER is not a valid P-256 key")]
@@ -254,7 +254,7 @@ pub enum CompactError {
     /// `alg` is anything but the string `ES256`.
     #[error("its `alg` is not ES256")]
     Algorithm,
-    /// A header member of another type than text.
+    /// A header member that is not text.
     #[error("its header member `{0}` is not text")]
     NotText(&'static str),
     /// A header member that changes the meaning of the token.

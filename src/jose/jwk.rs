@@ -40,7 +40,7 @@ pub struct Jwk<K> {
 ///
 /// *Checked*: strict JSON, each member once; `kty` `EC`; `crv` `P-256`; `x` and `y` canonical
 /// base64url of exactly 32 bytes and a point of the curve; no `d`; `use` absent or `sig`;
-/// `key_ops` absent or `verify` alone; `alg` absent or `ES256`; `kid` absent or a [`KeyId`].
+/// `key_ops` absent or only `verify`; `alg` absent or `ES256`; `kid` absent or a [`KeyId`].
 /// *Not checked*: that `kid` is the fingerprint of the key. Other members are ignored.
 pub type PublicJwk = Jwk<VerifyingKey>;
 
@@ -144,7 +144,7 @@ impl PrivateJwk {
     }
 
     /// Writes `key` on one line in mkjwk's member order:
-    /// `kty`, `d`, `use`, `crv`, `kid`, `x`, `y`, `alg`, then `iat` where it is known.
+    /// `kty`, `d`, `use`, `crv`, `kid`, `x`, `y`, `alg`, then `iat` if it is known.
     pub fn write(key: &SigningKey, kid: &KeyId) -> Secret<String> {
         write(key.verifying_key(), Some(key), kid, LINE).into()
     }
@@ -234,7 +234,7 @@ fn required<'a>(
     optional(members, member)?.ok_or(JwkProblem::Missing(member))
 }
 
-/// Checks `key_ops` ([RFC 7517, 4.3]): absent, or the operation alone, or for `sign` both.
+/// Checks `key_ops` ([RFC 7517, 4.3]): absent, or only the operation, or for `sign` both.
 ///
 /// [RFC 7517, 4.3]: https://www.rfc-editor.org/rfc/rfc7517#section-4.3
 fn operations(members: &Map<String, Value>, operation: &'static str) -> Result<(), JwkProblem> {
@@ -286,7 +286,7 @@ fn decode(member: &'static str, text: &str) -> Result<Vec<u8>, JwkProblem> {
         {
             "its last character is not canonical or one is missing"
         } else {
-            "it holds another character"
+            "it contains an invalid character"
         };
         JwkProblem::Encoding { member, why }
     })

@@ -108,7 +108,7 @@ impl SigningKey {
         Self { made_at, ..self }
     }
 
-    /// Returns when the key was made, where that is known: as its file says.
+    /// Returns when the key was made, as its file says; `None` if that is unknown.
     pub fn made_at(&self) -> Option<SystemTime> {
         self.made_at
     }

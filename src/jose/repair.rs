@@ -55,7 +55,7 @@ pub(super) fn unescape(json: &str) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
-/// Finds where a byte of [`unescape`]'s result stood in the original.
+/// Finds the original position of a byte of [`unescape`]'s result.
 pub(super) fn original_offset(original: &str, offset: usize) -> usize {
     let mut length = 0;
     for (at, c) in kept(original) {

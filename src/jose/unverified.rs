@@ -68,7 +68,7 @@ impl<'a> Unverified<'a> {
         &self.payload
     }
 
-    /// Returns the decoded signature; empty where `alg` is `none`.
+    /// Returns the decoded signature; empty if `alg` is `none`.
     pub fn signature(&self) -> &[u8] {
         &self.signature
     }

@@ -158,13 +158,14 @@ impl Document {
             SyntaxFault::MalformedEscape(span) => {
                 (*span, "`\\u` is not followed by four hexadecimal digits")
             }
-            SyntaxFault::LoneSurrogate(span) => {
-                (*span, "this is half of a surrogate pair, which is no text")
-            }
+            SyntaxFault::LoneSurrogate(span) => (
+                *span,
+                "this is half of a surrogate pair, which is not a valid character",
+            ),
         });
         let findings = faults.map(|(span, message)| {
             Finding::new(Code::Cs0101, self.origin(span.start), message)
-                .with_help("write four digits after `\\u`, or `\\\\u` if a backslash is meant")
+                .with_help("write four digits after `\\u`, or `\\\\u` for a literal backslash")
                 .with_snippet(Some(self.snippet(span, &[], &Public::default())))
         });
         findings.collect()

@@ -1,4 +1,4 @@
-//! One logical line of a text, and where it stands.
+//! One logical line of a text, and its place.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl Span {
     }
 }
 
-/// One logical line: a key and its value, unescaped, and where they stand.
+/// One logical line: a key and its value, unescaped, and their places.
 ///
 /// `Debug` shows the key's place only: a value may be a private key.
 #[derive(Clone)]
@@ -55,12 +55,12 @@ impl Entry {
         &self.value
     }
 
-    /// Returns where the key stands.
+    /// Returns where the key is.
     pub fn key_span(&self) -> Span {
         self.key_span
     }
 
-    /// Returns where the value stands; over all of its lines if it is continued.
+    /// Returns where the value is; over all of its lines if it is continued.
     pub fn value_span(&self) -> Span {
         self.value_span
     }
@@ -75,7 +75,7 @@ impl Entry {
         self.escapes
     }
 
-    /// Returns where byte `offset` of the value stands in the text.
+    /// Returns the position of byte `offset` of the value in the text.
     ///
     /// For a character that was written as an escape that is its backslash.
     pub fn place_in_text(&self, offset: usize) -> usize {

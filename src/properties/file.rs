@@ -52,7 +52,7 @@ pub enum ReadFault {
     #[error("it is UTF-16 or UTF-32 text; save it as UTF-8")]
     Wide,
     /// Text with a zero byte at this line and column, both counted from 1.
-    #[error("it holds a zero byte in line {line}, column {column}, which is no text")]
+    #[error("it holds a zero byte in line {line}, column {column}, so it is not text")]
     Zero {
         /// The line.
         line: u32,
@@ -177,7 +177,7 @@ impl FileText {
         self.mark
     }
 
-    /// Returns the permission bits of the file, such as `0o600`, where the system has them.
+    /// Returns the permission bits of the file, such as `0o600`, if the system has them.
     pub fn mode(&self) -> Option<u32> {
         self.mode
     }
@@ -275,7 +275,7 @@ impl From<io::Error> for ReadFault {
     }
 }
 
-/// Returns the permission bits, where the system has them.
+/// Returns the permission bits, if the system has them.
 #[cfg(unix)]
 #[expect(clippy::unnecessary_wraps, reason = "other systems have no such bits")]
 pub fn mode(metadata: &Metadata) -> Option<u32> {
@@ -284,7 +284,7 @@ pub fn mode(metadata: &Metadata) -> Option<u32> {
     Some(metadata.permissions().mode() & 0o7777)
 }
 
-/// Returns the permission bits, where the system has them.
+/// Returns the permission bits, if the system has them.
 #[cfg(not(unix))]
 pub fn mode(_: &Metadata) -> Option<u32> {
     None

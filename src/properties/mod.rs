@@ -1,5 +1,5 @@
 //! `.properties` text: reading it as Java does and naming every byte's place, layering, typed
-//! values, placeholders, and edits that leave the rest alone. Knows none of our settings.
+//! values, placeholders, and edits that do not change the rest. It does not know our settings.
 
 pub mod bind;
 mod document;

@@ -16,7 +16,7 @@ pub enum PlaceholderError {
     #[error("placeholders are nested more than 32 deep")]
     TooDeep,
     /// More than 64 KiB, or more than 1000 placeholders.
-    #[error("the value grows beyond 64 KiB or 1000 placeholders")]
+    #[error("the value exceeds 64 KiB or 1000 placeholders")]
     TooLarge,
     /// The name holds a private key.
     #[error("{} holds a private key, which is never copied", crate::diagnostic::quote(.0))]

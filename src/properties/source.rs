@@ -223,7 +223,7 @@ pub enum IndexError {
     #[error("is given twice")]
     Twice,
     /// The one before it is missing.
-    #[error("comes without the index {0} before it")]
+    #[error("has no index {0} before it")]
     Gap(usize),
 }
 

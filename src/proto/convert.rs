@@ -8,7 +8,7 @@ use crate::engine::{
     EngineId, EngineIdError, EngineStatus, FailureKind,
 };
 
-/// Why a message is not accepted: which field, and what is wrong with it.
+/// Why a message is not accepted: the field and its fault.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {

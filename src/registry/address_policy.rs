@@ -16,7 +16,7 @@ use crate::engine::EngineAddress;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct AddressRules {
-    /// Where they may be dialled; everywhere outside the refused ranges where this is empty.
+    /// Where they may be dialled. If empty, everywhere outside the refused ranges.
     ///
     /// It narrows and never widens: an address in a refused range stays refused.
     pub allowed: Vec<AllowedAddress>,
@@ -54,7 +54,7 @@ pub struct AddressPolicy {
 
 impl AddressPolicy {
     /// Refuses `own`, where this process listens, and applies `rules` to the deployments that they
-    /// are filed under; the others have [`AddressRules::default`].
+    /// name; the others have [`AddressRules::default`].
     pub fn new(own: Vec<SocketAddr>, rules: impl Into<AddressBook>) -> Self {
         Self {
             own,
@@ -62,7 +62,7 @@ impl AddressPolicy {
         }
     }
 
-    /// Returns the rules of `deployment`, to be kept.
+    /// Returns a copy of the rules of `deployment`.
     pub fn rules_of(&self, deployment: &str) -> AddressRules {
         self.rules.rules_of(deployment)
     }
@@ -135,7 +135,7 @@ impl AddressRules {
 
 const FIRST_HIGH_PORT: u16 = 1024;
 
-/// Why an address may not be dialled back. Says the rule, and the setting where one decides.
+/// Why an address may not be dialled back. Names the rule, and the setting if one decides.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressRefusal {
@@ -146,7 +146,7 @@ pub enum AddressRefusal {
     LowPort {
         /// The port.
         port: u16,
-        /// Whose engine it is.
+        /// The deployment that owns the engine.
         deployment: String,
     },
     /// An address that is never dialled.
@@ -170,7 +170,7 @@ pub enum AddressRefusal {
     NotListed {
         /// The address.
         address: IpAddr,
-        /// Whose engine it is.
+        /// The deployment that owns the engine.
         deployment: String,
     },
 }

@@ -34,17 +34,17 @@ pub enum CheckOutcome {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineChange {
-    /// The status before; `None` where the engine is new.
+    /// The status before; `None` if the engine is new.
     pub old: Option<EngineStatus>,
     /// The record after the change.
     pub engine: Arc<Engine>,
 }
 
-/// The engines and the rules of their life.
+/// The engines and the rules for their status.
 ///
 /// Every change is one compare-and-set on the store, so callers may race. Each change of status
-/// is logged once and sent to every [subscriber](Self::subscribe). That a caller may write at
-/// all (its role) is decided before it gets here; that it owns the engine is decided here.
+/// is logged once and sent to every [subscriber](Self::subscribe). The layer
+/// before checks that a caller may write (its role); this type checks that it owns the engine.
 #[derive(Debug)]
 pub struct EngineRegistry {
     store: Arc<dyn EngineStore>,
@@ -76,7 +76,7 @@ impl EngineRegistry {
 
     /// Registers `id` for the caller's deployment, or renews its registration.
     ///
-    /// Idempotent: where the same owner registers the same address while the engine is NEW or
+    /// Idempotent: if the same owner registers the same address while the engine is NEW or
     /// READY, the status stays and nothing is logged.
     ///
     /// # Errors
@@ -348,7 +348,7 @@ impl EngineRegistry {
         self.announce(Some(before.status), after);
     }
 
-    /// Logs and announces a change of status; announces any other where something `changed`.
+    /// Logs and announces a change of status; announces any other if something `changed`.
     fn report_change(&self, updated: &Updated, changed: bool) {
         if updated.status_changed() {
             self.report_status(updated, None);

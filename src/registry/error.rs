@@ -1,9 +1,9 @@
-//! Why the registry does not do what it was asked.
+//! Why the registry refuses a request.
 
 use super::store::StoreError;
 use crate::engine::EngineId;
 
-/// Why the registry does not do what it was asked.
+/// Why the registry refuses a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
@@ -14,10 +14,10 @@ pub enum RegistryError {
     #[error("engine {0} is not registered")]
     NotFound(EngineId),
     /// The registry holds as many engines as it may.
-    #[error("the registry holds {0} engines, as many as it may")]
+    #[error("the registry has {0} engines, which is the limit")]
     RegistryFull(usize),
     /// The deployment owns as many engines as it may.
-    #[error("the deployment owns {0} engines, as many as it may")]
+    #[error("the deployment owns {0} engines, which is the limit")]
     DeploymentFull(usize),
     /// The deployment registers new engines faster than it may.
     #[error("the deployment registers more than {0} new engines a second")]

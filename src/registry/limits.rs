@@ -1,4 +1,4 @@
-//! How many engines there may be, and how fast they may come.
+//! How many engines there may be, and how fast they may register.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use std::time::{Duration, SystemTime};
 use super::error::RegistryError;
 use super::store::Counts;
 
-/// How many engines a registry takes.
+/// The limits of a registry.
 ///
-/// INACTIVE ones count, since their owners are kept, but only as long as there is room: where a
-/// new engine finds none, the INACTIVE engine of the same deployment that was not seen for longest
-/// is forgotten, and its id is anybody's again. No deployment makes room at another's expense, so
+/// INACTIVE engines count, since the registry keeps their owners. If there is no room for a new
+/// engine, the INACTIVE engine of the same deployment that was not seen for longest is removed,
+/// and any deployment may register its ID. No deployment makes room at another's expense, so
 /// no deployment can push out an ID in order to take it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The most engines in all. Default: 10000.
+    /// The maximum number of engines. Default: 10000.
     pub max_engines: usize,
-    /// The most engines of one deployment. Default: 1000.
+    /// The maximum number of engines of one deployment. Default: 1000.
     pub max_engines_per_deployment: usize,
-    /// The most new ids of one deployment in a second. Default: 100.
+    /// The maximum number of new IDs of one deployment in a second. Default: 100.
     pub max_new_engines_per_second: u32,
 }
 

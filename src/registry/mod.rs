@@ -1,4 +1,4 @@
-//! The registry of engines: who may register what, and how far each has come.
+//! The registry of engines: who may register which engine, and the status of each.
 
 mod address_policy;
 mod engine_registry;

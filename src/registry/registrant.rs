@@ -12,7 +12,7 @@ use crate::identity::{Environment, ServiceIdentity};
 pub struct Registrant {
     /// The caller's verified identity; its id is the deployment that will own the engine.
     pub identity: ServiceIdentity,
-    /// The deployment's environment, where one is configured.
+    /// The deployment's environment, if one is configured.
     pub environment: Option<Environment>,
     /// The key that signed the call, as the registry's file names it.
     pub fingerprint: Arc<str>,

@@ -40,7 +40,7 @@ pub fn register_engine(caller: &ServiceIdentity, engine: &Engine) {
 
 /// `setEngineStatus`: an engine went from one status to another.
 ///
-/// `detail` says why, where no other line does, as for INACTIVE.
+/// `detail` says why if no other line does, as for INACTIVE.
 pub fn set_engine_status(
     engine: &Engine,
     old: EngineStatus,
@@ -71,7 +71,7 @@ pub fn deregister_engine(caller: &ServiceIdentity, engine: &Engine) {
     );
 }
 
-/// `forgetEngine`: an INACTIVE engine made room for another one of its deployment.
+/// `forgetEngine`: an INACTIVE engine was removed to make room for a new one of its deployment.
 pub fn forget_engine(engine: &Engine) {
     info!(
         target: REGISTRY,
@@ -79,7 +79,7 @@ pub fn forget_engine(engine: &Engine) {
         eventId = "forgetEngine",
         engine = %engine,
         deployment = &*engine.owner.deployment,
-        message = "Inactive engine forgotten: its deployment owns as many engines as it may."
+        message = "An inactive engine was removed: its deployment has reached its limit of engines."
     );
 }
 
@@ -156,7 +156,7 @@ pub fn register_refused(
 pub struct RejectedCall<'a> {
     /// The refusal's word, such as `KEY_UNKNOWN`.
     pub reason: &'a str,
-    /// The token's `kid`, where the token had one.
+    /// The token's `kid`, if the token had one.
     pub fingerprint: Option<&'a str>,
     /// Where the call came from.
     pub peer: Option<SocketAddr>,
@@ -212,7 +212,7 @@ pub fn listener_crowded(cause: impl Display) {
         target: SERVER,
         eventId = "listenerCrowded",
         cause = %cause,
-        message = "The listener is crowded. Connections that never showed a valid token give way."
+        message = "The listener is full. Connections without a valid token are closed first."
     );
 }
 
@@ -244,13 +244,13 @@ pub fn tls_handshake_failed(peer: SocketAddr, cause: &str) {
 pub struct StartedModule<'a> {
     /// The module's type: `dpm` or `dpe`.
     pub module: &'a str,
-    /// Its deployment's name, or its key where it has none.
+    /// Its deployment's name, or its key if it has no name.
     pub deployment: &'a str,
     /// The fingerprint of its own key.
     pub fingerprint: &'a str,
     /// The bound gRPC address.
     pub address: SocketAddr,
-    /// The bound HTTP address, where there is one.
+    /// The bound HTTP address, if there is one.
     pub http: Option<SocketAddr>,
     /// The address that an engine advertises.
     pub advertised: Option<&'a EngineAddress>,
@@ -319,7 +319,7 @@ pub fn clock_skewed(deployment: &str, ahead: f64, leeway: Duration) {
         deployment,
         skewSeconds = tenths(ahead),
         leewaySeconds = limit,
-        message = format_args!("The clock of {deployment} is {seconds:.1} s {which} this one; from {limit} s on tokens and proofs are refused. Check NTP on both hosts.")
+        message = format_args!("The clock of {deployment} is {seconds:.1} s {which} this one. Above {limit} s, tokens and proofs are refused. Check NTP on both hosts.")
     );
 }
 
@@ -359,7 +359,7 @@ pub fn settings_reloaded(files: &str, changes: &str, warnings: usize) {
         changes = (!changes.is_empty()).then_some(changes),
         warnings = (warnings > 0).then_some(warnings),
         message = if changes.is_empty() {
-            "The settings are in order; nothing changed that a reload changes."
+            "The settings are valid. No setting changed that a reload can apply."
         } else {
             "The changed settings are applied."
         }
@@ -374,11 +374,11 @@ pub fn restart_needed(files: &str, settings: &str) {
         eventId = "configNeedsRestart",
         files,
         settings,
-        message = "These settings take effect at the next start of this module alone."
+        message = "These settings take effect only when this module restarts."
     );
 }
 
-/// `revocationKept`: a key was revoked before, its file does not say so any more, and does not say
+/// `revocationKept`: a key was revoked before, its file no longer says so, and does not say
 /// `is-revoked=false` either; logged at each reload.
 pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
     warn!(
@@ -387,7 +387,7 @@ pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
         deployment,
         key = %Untrusted(key),
         fingerprint = %fingerprint,
-        message = "This key was revoked and stays revoked: its `is-revoked=true` is gone. Write `is-revoked=false` itself where that was, or put it back."
+        message = "This key stays revoked although its line `is-revoked=true` was removed. Restore the line, or write `is-revoked=false` in its place."
     );
 }
 
@@ -410,6 +410,6 @@ pub fn config_reload_failed(files: &str, cause: &str) {
         eventId = "configReloadFailed",
         files,
         cause,
-        message = "The changed files cannot be used; the current settings stay."
+        message = "The changed files cannot be used. The module keeps its current settings."
     );
 }

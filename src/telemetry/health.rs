@@ -1,4 +1,4 @@
-//! What a module says of its own health: its parts, and whether it is ready.
+//! The health of a module: its parts, and whether it is ready.
 //!
 //! The parts set themselves; who answers probes reads all of them at once. Nothing is served here.
 

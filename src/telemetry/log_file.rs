@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// A file of log lines.
 ///
 /// Opened for appending with mode 0640. Rolled to `….1` before it passes 10 MB, with 7 rolled
-/// files kept. Each line goes to whatever file stands under the name now, so a renamed or removed
+/// files kept. Each line goes to the file that has the name now, so a renamed or removed
 /// file is followed by a new one. Writing never fails: a line that cannot be written, as on a full
 /// disk, is dropped and counted, and the next one tries again.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl LogFile {
-    /// Opens the file at `path`, and makes its folder where it is missing.
+    /// Opens the file at `path`, and makes its folder if it does not exist.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Renames the full file and opens a new one; where that fails, goes on with the full one.
+    /// Renames the full file and opens a new one. If that fails, it continues with the full one.
     fn roll(&self, full: File) -> File {
         for n in (1..self.most_rolled).rev() {
             // A missing file leaves a gap, no more.

@@ -18,6 +18,6 @@ pub struct Logging {
     pub console: Appenders,
     /// Files in `dir`: `spring-boot-logger.json.log` and `spring-boot-logger.log`. Default: JSON.
     pub file: Appenders,
-    /// The folder of the files, made where it is missing.
+    /// The folder of the files. It is made if it does not exist.
     pub dir: PathBuf,
 }

@@ -78,24 +78,23 @@ impl Metrics {
         let families = Families::default();
         let requests = families.counters(
             "countersign_auth_requests_total",
-            "Calls by whether they were let in, why not, and the caller's module type.",
+            "Calls by result, refusal reason and the caller's module type.",
             &["module", "result", "reason"],
         )?;
         let verification = families.histograms(
             "countersign_auth_verify_duration_seconds",
-            "Seconds to verify a token, whatever came of it.",
+            "Seconds to verify a token, accepted or not.",
             &["cache"],
             TOKEN_SECONDS,
         )?;
         let lookups = families.counters(
             "countersign_token_cache_lookups_total",
-            "Tokens looked for among those that verified before, whose signature is not checked \
-             again.",
+            "Lookups of tokens in the cache of verified tokens. A hit skips the signature check.",
             &["result"],
         )?;
         let build = families.gauges(
             "countersign_build_info",
-            "1, labelled with what runs here.",
+            "Always 1; the labels name the version and the module type.",
             &["version", "module"],
         )?;
         build
@@ -109,7 +108,7 @@ impl Metrics {
             lookups: CACHE.map(|result| lookups.with_label_values(&[result])),
             tokens_issued: families.counters(
                 "countersign_tokens_issued_total",
-                "Tokens signed, by the deployment they are for.",
+                "Tokens signed, by the deployment that receives them.",
                 &["audience"],
             )?,
             trusted_keys: families.gauges(

@@ -29,7 +29,7 @@ impl<T: fmt::Display> fmt::Display for UntrustedReason<T> {
     }
 }
 
-/// The most that is shown, in characters before escaping.
+/// The maximum length that is shown, in characters before escaping.
 const MAX: usize = 256;
 const MAX_REASON: usize = 2048;
 
@@ -57,7 +57,7 @@ impl<W: fmt::Write> fmt::Write for Bounded<'_, W> {
     }
 }
 
-/// Writes `c`, escaped where it would not stand visibly on one line.
+/// Writes `c`, escaped if it would not be visible on one line.
 pub(super) fn write_escaped(out: &mut impl fmt::Write, c: char) -> fmt::Result {
     if misleads(c) {
         write!(out, "{}", c.escape_unicode())

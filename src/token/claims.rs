@@ -97,7 +97,7 @@ fn number(members: &Map<String, Value>, name: &'static str) -> Result<Option<f64
     };
     match value.as_f64() {
         Some(number) if number.is_finite() => Ok(Some(number)),
-        Some(_) => Err(malformed(format!("claim `{name}` is no finite number"))),
+        Some(_) => Err(malformed(format!("claim `{name}` is not a finite number"))),
         None => Err(wrong_type(name, value, "a number")),
     }
 }

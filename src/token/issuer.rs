@@ -170,7 +170,7 @@ impl IssuedToken {
         self.issued_at <= now && now < self.expires_at
     }
 
-    /// Returns when half of its life is over: from then on it should be renewed.
+    /// Returns when half of its lifetime has passed: it should be renewed from then on.
     pub fn renewed_at(&self) -> SystemTime {
         let life = self.expires_at.duration_since(self.issued_at);
         self.issued_at + life.unwrap_or_default() / 2

@@ -262,7 +262,7 @@ fn signed_by<'a>(compact: &'a Compact<'_>, callee: &Deployment) -> Result<&'a st
     let name = &callee.name;
     let key = callee.keys.iter().find(|key| key.key_id.as_str() == kid);
     let fault = match key {
-        None => format!("it is signed by `{kid}`, which is no active key of `{name}`"),
+        None => format!("it is signed by `{kid}`, which is not an active key of `{name}`"),
         Some(key) if key.revoked => format!(
             "`{name}` still signs with `{kid}`, which is revoked here: `rotate` there, or `is-revoked=false` here"
         ),

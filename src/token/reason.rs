@@ -1,4 +1,4 @@
-//! Why a call is refused: a closed list, with all that is known of each reason in one table.
+//! Why a call is refused: a closed list, with the facts about each reason in one table.
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,7 +33,7 @@ enum Kind {
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $word:literal, $kind:ident $entry:tt)*) => {
-        /// Why a call is refused. The same word travels in the reply's `ErrorInfo`, stands in the
+        /// Why a call is refused. The same word is sent in the reply's `ErrorInfo`, stands in the
         /// log and in metrics, and is what `countersign explain` takes.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[non_exhaustive]
@@ -71,29 +71,29 @@ reasons! {
         rule: "Size, three canonical base64url parts, strict JSON, `typ`, `kid`, and every required claim of its type.",
         causes: &[
             "another product's token was sent, such as that of a signed-in user",
-            "two `authorization` values: the client's own and one that a proxy added",
+            "two `authorization` values: one from the client and one that a proxy added",
             "the token was cut or wrapped when it was copied",
         ],
-        help: "Something between the caller and here changed the token, or another kind of token was sent. Exactly one `authorization` value, scheme Bearer, a compact JWS of at most 8 KiB with canonical base64url, no duplicate JSON members, `typ` JWT or none, a `kid`, and the claims iss, sub, aud, iat, exp. `countersign token explain` names the part.",
+        help: "The token was changed on its way, or a different kind of token was sent. A call needs exactly one `authorization` value with the scheme Bearer. Its token is a compact JWS of at most 8 KiB with canonical base64url, no duplicate JSON members, `typ` JWT or no `typ`, a `kid`, and the claims iss, sub, aud, iat, exp. `countersign token explain` names the wrong part.",
     }
     /// `alg` is not `ES256`.
     AlgorithmNotAllowed = "ALGORITHM_NOT_ALLOWED", Unauthenticated {
         summary: "the token is not signed with ES256",
         rule: "The header's `alg` is the string `ES256`.",
         causes: &[
-            "a token of an identity provider (RS256) was sent in place of the module's own",
+            "a token of an identity provider (RS256) was sent instead of the module's own token",
             "an attacker tries `none` or HS256",
         ],
         help: "Only ES256 with P-256 deployment keys is accepted. An identity provider's RS256 token, or one with `alg` none or HS256, is never a service identity here.",
     }
-    /// No such `kid`.
+    /// No trusted key has this `kid`.
     KeyUnknown = "KEY_UNKNOWN", Unauthenticated {
         summary: "the token names a key that is not trusted here",
         rule: "The header's `kid` equals, byte for byte, a `jwt-keys.*.fingerprint` of the callee's file.",
         causes: &[
-            "the two modules were never paired, or with other files than they run on",
-            "the caller has a new key and the callee's file does not have it yet",
-            "the caller calls a DPM of another environment",
+            "the two modules were never paired, or not with the files that they run on",
+            "the caller has a new key, but the callee's file does not have it yet",
+            "the caller calls a DPM of a different environment",
         ],
         help: "The callee's file has no `jwt-keys.*.fingerprint` equal to the token's `kid`. Compare `countersign key fingerprint` of the caller's key with the callee's file, run `countersign check` over both files, or pair the two modules: `countersign pair dpm=FILE dpe=FILE`.",
     }
@@ -102,19 +102,19 @@ reasons! {
         summary: "the token's signature does not verify",
         rule: "The 64-byte signature verifies with the key that `kid` selects.",
         causes: &[
-            "the caller's key was replaced and keeps the old `kid`",
-            "`content` and `fingerprint` in the callee's file belong to two keys; `check` says so",
-            "something between the two changed the token",
+            "the caller's key was replaced, but the new key has the old `kid`",
+            "`content` and `fingerprint` in the callee's file do not match; `check` reports it",
+            "a proxy between the two changed the token",
         ],
-        help: "The token was altered, or it was signed with another key than the one its `kid` names. If the key was replaced at the caller under the same fingerprint, pair the two modules again.",
+        help: "The token was altered, or it was signed with a different key from the one that its `kid` names. If the caller's key was replaced but kept its fingerprint, pair the two modules again.",
     }
     /// The key is revoked.
     KeyRevoked = "KEY_REVOKED", Unauthenticated {
         summary: "the key that signed the token is revoked here",
         rule: "The key that signed has no `is-revoked=true` in the callee's file.",
         causes: &[
-            "a rotation ended, and this caller still runs on its old key",
-            "the key was revoked on purpose: its holder may not be who it was made for",
+            "a rotation ended, but this caller still uses its old key",
+            "the key was revoked on purpose, because it may have been stolen",
         ],
         help: "The callee's file says `is-revoked=true` for this key. If that is a mistake, write `is-revoked=false` there. If it is intended, give the caller a new key: `countersign rotate run --file CALLER --peer-file CALLEE --now`, with the two files or homes. A revoked key that is still in use may be in the wrong hands.",
     }
@@ -124,14 +124,14 @@ reasons! {
         rule: "`exp` is after `iat`, and the callee's clock is before `exp` plus the leeway.",
         causes: &[
             "the caller's clock is behind: `countersign doctor` measures by how much",
-            "a token was kept and sent again after its time",
+            "a token was stored and sent again after it had expired",
         ],
         help: "Tokens live for `ataccama.authentication.internal.jwt.generator.token-expiration` seconds (300) and a leeway of 30 s is granted. If the token is fresh, the clocks differ: check NTP on both hosts.",
     }
     /// `iat` or `nbf` lies ahead.
     TokenNotYetValid = "TOKEN_NOT_YET_VALID", Unauthenticated {
         summary: "the token is not valid yet",
-        rule: "`iat`, and `nbf` where there is one, are not ahead of the callee's clock by more than the leeway.",
+        rule: "`iat`, and `nbf` if there is one, are not ahead of the callee's clock by more than the leeway.",
         causes: &[
             "the caller's clock is ahead: `countersign doctor` measures by how much",
         ],
@@ -142,7 +142,7 @@ reasons! {
         summary: "the token lives longer than is accepted here",
         rule: "`exp` minus `iat` is at most `countersign.token.max-lifetime` of the callee.",
         causes: &[
-            "the caller's `token-expiration` is over what this callee accepts",
+            "the caller's `token-expiration` is over the maximum of this callee",
         ],
         help: "`exp - iat` is over the callee's `countersign.token.max-lifetime` (900 s). Lower the caller's token-expiration or raise that setting.",
     }
@@ -151,41 +151,41 @@ reasons! {
         summary: "the token's issuer is not the owner of the key that signed it",
         rule: "`iss` and `sub` are both the name of the deployment that owns the key, or both the token's `kid`.",
         causes: &[
-            "the caller calls itself by another name than the callee's file does",
-            "with TLS: the connection's certificate belongs to another deployment than the token",
+            "the caller's name is different in its own file and in the callee's file",
+            "with TLS: the certificate and the token belong to different deployments",
         ],
         help: "`iss` and `sub` must both be the name under which the callee's file lists the key, or both the token's `kid`. The two files call the caller by different names: compare `countersign.deployment.name` at the caller with `deployments.<name>` at the callee, or run `countersign check` over both files. Over TLS with pins, the connection's certificate must be the caller's own: compare `countersign.deployments.<name>.tls-keys` at the callee.",
     }
     /// `aud` does not name this module.
     AudienceMismatch = "AUDIENCE_MISMATCH", Unauthenticated {
-        summary: "the token is meant for another module",
-        rule: "One `aud` value is the fingerprint of the callee's own key; its name counts where no value is a fingerprint.",
+        summary: "the token was issued for a different module",
+        rule: "One `aud` value is the fingerprint of the callee's own key; its name counts if no value is a fingerprint.",
         causes: &[
             "the caller's file holds an old key of this callee",
-            "the caller dialled another module than it meant, or a proxy routed it there",
+            "the caller dialled the wrong module, or a proxy routed the call there",
         ],
-        help: "No `aud` value is the fingerprint of the callee's own key, nor its name in a token without fingerprints. The caller dialled the wrong module, or its file holds an old key of this one: run `countersign check` over both files.",
+        help: "No `aud` value is the fingerprint of the callee's own key, and the callee's name counts only in a token without fingerprints. The caller dialled the wrong module, or its file has an old key of the callee. Run `countersign check` over both files.",
     }
     /// The token was used before.
     TokenReplayed = "TOKEN_REPLAYED", Unauthenticated {
         summary: "the token was used before",
-        rule: "With `countersign.token.replay=strict` each `jti` is taken once.",
+        rule: "With `countersign.token.replay=strict` each `jti` is accepted once.",
         causes: &[
             "the caller reuses its token: `single-use-tokens` is not set there",
             "the callee has just started and refuses every token for the leeway",
-            "an attacker replays a token that was read on the way",
+            "an attacker replays a token that was read in transit",
         ],
-        help: "The callee takes each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the caller does set it and this goes on, its clock is behind, or its tokens are replayed.",
+        help: "The callee accepts each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the setting is there and the refusals continue, the caller's clock is behind, or its tokens are replayed.",
     }
-    /// The identity lacks the role that the method asks for.
+    /// The identity lacks the role that the method needs.
     RoleMissing = "ROLE_MISSING", Denied {
         summary: "the caller's deployment lacks the role that this method needs",
-        rule: "The caller's deployment has, in the callee's file, the role that the method asks for.",
+        rule: "The caller's deployment has, in the callee's file, the role that the method needs.",
         causes: &[
-            "`security.roles[0]` is missing in the callee's file, or holds another role",
-            "the callee asks for another role: `….internal.jwt.impersonation-role`",
+            "`security.roles[0]` is missing in the callee's file, or names a different role",
+            "the callee requires a different role: `….internal.jwt.impersonation-role`",
         ],
-        help: "Roles come from the callee's file alone: add `ataccama.one.platform.deployments.<caller>.security.roles[0]=IMPERSONATION` there. A role claim in the token is never read.",
+        help: "Roles come only from the callee's file: add `ataccama.one.platform.deployments.<caller>.security.roles[0]=IMPERSONATION` there. A role claim in the token is never read.",
     }
     /// Another deployment owns the engine.
     EngineNotOwned = "ENGINE_NOT_OWNED", Denied {
@@ -199,38 +199,38 @@ reasons! {
     /// The advertised address may not be dialled.
     AddressNotAllowed = "ADDRESS_NOT_ALLOWED", Denied {
         summary: "the advertised address may not be dialled",
-        rule: "The advertised address resolves to nothing in a refused range, and is among `allowed-addresses` where those are set.",
+        rule: "The advertised address does not resolve to a refused range, and is among `allowed-addresses` if that is set.",
         causes: &[
             "the engine advertises `localhost` to a DPM on another machine",
             "its port is under 1024, or its network is not listed at the DPM",
         ],
-        help: "The address is in a range that is never dialled, or outside of what the registry's file allows for this deployment. Set `ataccama.one.dpe.service.hostname` and `.port` at the engine.",
+        help: "The address is in a range that is never dialled, or the registry's file does not allow it for this deployment. Set `ataccama.one.dpe.service.hostname` and `.port` at the engine.",
     }
-    /// Raised by the caller: no proof where one was required.
+    /// Raised by the caller: a required proof is missing.
     ProofMissing = "PROOF_MISSING", ByCaller {
         summary: "the callee did not prove who it is",
-        rule: "Where the caller asked for it, the reply carries one `countersign-proof`. Raised by the caller itself.",
+        rule: "If the caller requested a proof, the reply has one `countersign-proof`. Raised by the caller itself.",
         causes: &[
             "another program listens at that address",
             "a proxy between the two drops the header",
         ],
-        help: "The reply carries no `countersign-proof`. What answered is not a countersign module, or something between removes metadata.",
+        help: "The reply has no `countersign-proof`. The server that answered is not a countersign module, or a proxy removes metadata.",
     }
     /// Raised by the caller: a proof that does not hold.
     ProofInvalid = "PROOF_INVALID", ByCaller {
-        summary: "the callee's proof does not hold",
-        rule: "The proof is signed by an active key of the deployment that was meant, for this nonce, token, method and time. Raised by the caller itself.",
+        summary: "the callee's proof is not valid",
+        rule: "The proof is signed by an active key of the deployment that was called, for this nonce, token, method and time. Raised by the caller itself.",
         causes: &[
             "another module listens at that address",
             "the callee's key in the caller's file is out of date",
             "the clocks differ by more than the leeway: `countersign doctor` shows it",
         ],
-        help: "What answered is not the deployment that was called, or not this call's reply: another module listens at that address, an old reply was replayed, or the callee's key in the caller's file is out of date. Run `countersign check` over both files.",
+        help: "A different deployment answered, or this is not this call's reply: another module listens at that address, an old reply was replayed, or the callee's key in the caller's file is out of date. Run `countersign check` over both files.",
     }
 }
 
 impl Reason {
-    /// Returns the word: upper case, stable.
+    /// Returns the stable word in upper case.
     pub fn as_str(self) -> &'static str {
         self.row().0
     }
@@ -248,22 +248,22 @@ impl Reason {
         matches!(self.row().1, Kind::ByCaller)
     }
 
-    /// Returns one sentence that gives nothing away about which keys exist.
+    /// Returns one sentence. It does not reveal which keys exist.
     pub fn summary(self) -> &'static str {
         self.row().2.summary
     }
 
-    /// Returns all that is known of it.
+    /// Returns the facts about this reason.
     pub fn story(self) -> &'static Story {
         self.row().2
     }
 
-    /// Returns what to do about it.
+    /// Returns how to fix it.
     pub fn help(self) -> &'static str {
         self.row().2.help
     }
 
-    /// Returns what to do about a refusal, where it is known whether the two clocks caused it.
+    /// Returns how to fix a refusal, if it is known whether the two clocks caused it.
     pub fn help_for(self, clocks_differ: bool) -> &'static str {
         if self == Self::ProofInvalid && clocks_differ {
             "The clocks of the two modules differ by more than the leeway (`countersign.token.leeway`, 30 s): `countersign doctor` measures by how much. Check NTP on both hosts."
@@ -299,16 +299,16 @@ pub struct UnknownReason;
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
-    /// What exactly was found. May quote the caller, so it is escaped before it is printed.
+    /// The exact finding. It may quote the caller, so it is escaped before it is printed.
     pub detail: String,
-    /// The `kid` as the caller sent it, where the header could be read.
+    /// The `kid` as the caller sent it, if the header could be read.
     pub key_id: Option<String>,
     /// Who called.
     pub caller: Caller,
     /// The token's `iss`, where an active key signed it and it is meant for this module: the
     /// audience that a proof of the refusal may have.
     pub issuer: Option<String>,
-    /// What is known of the two clocks, where they may be why.
+    /// What is known about the two clocks, if they may be the cause.
     pub clocks: Option<Box<Clocks>>,
 }
 
@@ -316,7 +316,7 @@ pub struct Refusal {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Caller {
-    /// No signature verified: whatever the call says of its caller may be made up.
+    /// No signature verified: the call may lie about its caller.
     #[default]
     Unverified,
     /// This module itself.
@@ -362,7 +362,7 @@ impl Refusal {
         }
     }
 
-    /// Returns the deployment that called, where its signature verified.
+    /// Returns the deployment that called, if its signature verified.
     pub fn deployment(&self) -> Option<&DeploymentName> {
         match &self.caller {
             Caller::Deployment(name) => Some(name),
@@ -370,12 +370,12 @@ impl Refusal {
         }
     }
 
-    /// Returns the callee's time, where the two clocks may be why.
+    /// Returns the callee's time, if the two clocks may be the cause.
     pub fn callee_time(&self) -> Option<SystemTime> {
         Some(self.clocks.as_ref()?.callee_time)
     }
 
-    /// Returns what to do about it.
+    /// Returns how to fix it.
     pub fn help(&self) -> &'static str {
         self.reason.help_for(self.clocks.is_some())
     }

@@ -88,8 +88,8 @@ impl ReplayGuard {
     ///
     /// # Errors
     ///
-    /// `TOKEN_REPLAYED` where it was used before, or that cannot be ruled out; `TOKEN_MALFORMED`
-    /// where it has no `jti`.
+    /// `TOKEN_REPLAYED` if it was used before, or may have been; `TOKEN_MALFORMED` if it has no
+    /// `jti`.
     pub(super) fn take(
         &self,
         issuer: Option<&DeploymentName>,
@@ -129,10 +129,10 @@ impl ReplayGuard {
 ///
 /// # Errors
 ///
-/// `TOKEN_MALFORMED` where it has none.
+/// `TOKEN_MALFORMED` if it has no `jti`.
 pub(super) fn required_id(claims: &Claims) -> Result<TokenId, Refusal> {
     let Some(id) = &claims.id else {
-        let detail = "claim `jti` is missing; this module takes each token once";
+        let detail = "claim `jti` is missing; this module accepts each token once";
         return Err(Refusal::new(Reason::TokenMalformed, detail));
     };
     let mut short = TokenId::default();
@@ -177,10 +177,10 @@ impl Uses {
     fn describe_watermark(&self, now: SystemTime) -> String {
         match seconds(self.watermark) - seconds(now) {
             ahead if ahead > 0.0 => format!(
-                "this module started a moment ago and takes no token issued within the next {ahead:.0} s"
+                "this module has just started and refuses tokens issued in the next {ahead:.0} s"
             ),
             ahead => format!(
-                "uses of tokens issued over {:.0} s ago are not remembered any more; send a newer one",
+                "uses of tokens issued over {:.0} s ago are forgotten; send a newer token",
                 -ahead
             ),
         }

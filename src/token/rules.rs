@@ -33,11 +33,11 @@ pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<()
     {
         return Ok(());
     }
-    let detail = "it was altered, or signed with another key than its `kid` names";
+    let detail = "it was altered, or signed with a different key from the one in its `kid`";
     Err(Refusal::new(Reason::SignatureInvalid, detail))
 }
 
-/// Judges the times; a signer that is not known counts as a peer.
+/// Checks the times; an unknown signer counts as a peer.
 pub(super) fn times(
     claims: &Claims,
     signer: Option<&Signer<'_>>,
@@ -87,7 +87,7 @@ pub(super) fn times(
         return Err(Refusal::new(Reason::TokenNotYetValid, detail).with_clocks(time, None));
     }
     if not_before.is_some_and(|from| from >= expires_at) {
-        let detail = "`nbf` is not before `exp`, so that it is never valid";
+        let detail = "`nbf` is not before `exp`, so the token is never valid";
         return Err(Refusal::new(Reason::TokenNotYetValid, detail));
     }
     let lifetime = expires_at - issued_at;
@@ -142,7 +142,7 @@ fn has_form_of_a_hash(value: &str) -> bool {
 /// Judges whether a token of `caller` may come over a connection whose client certificate has the
 /// key `certificate`; `None` is this module itself.
 ///
-/// It may not where that key is pinned for another deployment, nor where the caller has pins and
+/// Refuses if that key is pinned for a different deployment, or if the caller has pins and
 /// this is not one of them: a stolen token is of no use on another deployment's connection. A
 /// certificate without a pin, of a caller without pins, says nothing about tokens.
 pub(super) fn certificate(

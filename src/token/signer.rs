@@ -90,7 +90,7 @@ impl<'a> Signer<'a> {
         }
     }
 
-    /// Returns who calls, where the signature verified with this key.
+    /// Returns who calls, if the signature verified with this key.
     pub(super) fn caller(&self) -> Caller {
         match self {
             Self::Peer(found) => Caller::Deployment(found.deployment.name.clone()),

@@ -57,13 +57,13 @@ impl VerifiedToken {
     ///
     /// # Errors
     ///
-    /// `KEY_REVOKED`, or `KEY_UNKNOWN` where the key is not the deployment's any more.
+    /// `KEY_REVOKED`, or `KEY_UNKNOWN` if the deployment no longer has the key.
     pub fn still_trusted(&self, trust: &KeySet) -> Result<(), Refusal> {
         let Some(deployment) = &self.deployment else {
             if trust.own().key_id == self.key_id {
                 return Ok(());
             }
-            let detail = format!("`{}` is not this module's own key any more", self.key_id);
+            let detail = format!("`{}` is no longer this module's own key", self.key_id);
             return Err(Refusal::new(Reason::KeyUnknown, detail));
         };
         let signed_with = deployment.keys.iter().find(|k| k.key_id == self.key_id);
@@ -72,7 +72,7 @@ impl VerifiedToken {
                 && signed_with.is_some_and(|key| key.key == found.key.key)
         });
         let Some(found) = found else {
-            let detail = format!("`{}` is not trusted any more", self.key_id);
+            let detail = format!("`{}` is no longer trusted", self.key_id);
             return Err(Refusal::new(Reason::KeyUnknown, detail));
         };
         Signer::Peer(found).not_revoked()

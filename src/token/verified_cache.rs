@@ -23,7 +23,7 @@ pub struct VerifiedCache(Cache<TokenDigest, Arc<Signed>>);
 /// The SHA-256 of a whole token.
 pub(super) type TokenDigest = [u8; 32];
 
-/// What a token says, and whose signature it has.
+/// The claims of a token, and the key that signed it.
 #[derive(Debug)]
 pub(super) struct Signed {
     pub(super) header: Header,
@@ -39,7 +39,7 @@ const CAPACITY: usize = 8192;
 const LONGEST: usize = 2048;
 
 impl VerifiedCache {
-    /// Returns what `token` is found by; none where it is too long.
+    /// Returns the cache key of `token`; `None` if the token is too long.
     pub(super) fn digest(token: &str) -> Option<TokenDigest> {
         (token.len() <= LONGEST).then(|| Sha256::digest(token.as_bytes()).into())
     }

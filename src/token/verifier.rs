@@ -42,15 +42,15 @@ pub struct TokenVerifier {
     cache: Option<Arc<VerifiedCache>>,
 }
 
-/// How one token came, and what is asked of it.
+/// How one token arrived, and what it must satisfy.
 #[derive(Clone, Copy)]
 struct Call<'a> {
     accept: Accept,
-    /// The key of the connection's client certificate, where it has one.
+    /// The key of the connection's client certificate, if it has one.
     certificate: Option<Fingerprint>,
     /// Whether the token counts as used.
     is_use: bool,
-    /// The role that the caller needs, where the rules shall include it.
+    /// The role that the caller needs, if the rules include it.
     role: Option<&'a Role>,
 }
 
@@ -85,7 +85,7 @@ impl TokenVerifier {
         }
     }
 
-    /// Returns the tokens that it remembers, where it does.
+    /// Returns the tokens that it remembers; `None` if it remembers no tokens.
     pub fn cache(&self) -> Option<&VerifiedCache> {
         self.cache.as_deref().filter(|_| self.replay.is_none())
     }
@@ -109,7 +109,7 @@ impl TokenVerifier {
         &self.clock
     }
 
-    /// Verifies the compact token `token`, and counts it as used where each is taken once.
+    /// Verifies the compact token `token`, and counts it as used if each is accepted once.
     ///
     /// # Errors
     ///
@@ -119,10 +119,10 @@ impl TokenVerifier {
     }
 
     /// Verifies `token` as it came over a connection whose client certificate has the key
-    /// `certificate`, where it has one. Also returns whether the cache held `token`; `None` if it
+    /// `certificate`, if it has one. Also returns whether the cache held `token`; `None` if it
     /// was not looked up.
     ///
-    /// The token is refused where that key is pinned for another deployment, and where the token's
+    /// The token is refused if that key is pinned for a different deployment, or if the token's
     /// deployment has pins and this is not one of them: a stolen token is of no use on another
     /// deployment's connection. Such a token is not counted as used. A certificate without a pin,
     /// of a deployment without pins, says nothing about tokens.
@@ -165,9 +165,9 @@ impl TokenVerifier {
         Ok(self.judge(token, call)?.0)
     }
 
-    /// Applies every rule to `token` and goes on where one fails, for an operator who asks why.
+    /// Applies every rule to `token` and continues after a failure, to show an operator why.
     ///
-    /// Claims are looked at even where no signature vouches for them: the rows say so. With `role`,
+    /// Claims are checked even if no signature confirms them: the rows say so. With `role`,
     /// the last rule is that the caller has it.
     pub fn explain(&self, token: &str, role: Option<&Role>) -> Verdict {
         let call = Call { role, ..QUESTION };
@@ -230,7 +230,7 @@ impl TokenVerifier {
 
     fn claims_of(&self, payload: &[u8]) -> Result<Claims, Refusal> {
         let members = json::object(payload).map_err(|error| {
-            let detail = format!("the payload is no JSON object: {error}");
+            let detail = format!("the payload is not a JSON object: {error}");
             Refusal::new(Reason::TokenMalformed, detail)
         })?;
         let claims = Claims::from_members(&members)?;
@@ -332,7 +332,7 @@ impl<'a> Case<'a> {
                 Ok(())
             };
             walk.rule(REPLAY, Some(found), |()| {
-                "taken once; whether it was used, only the running module knows".to_owned()
+                "accepted once; only the running module knows if it was used".to_owned()
             })?;
         }
         Ok(Some(VerifiedToken::new(signer, claims)))

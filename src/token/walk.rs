@@ -63,7 +63,7 @@ impl Check {
 pub struct Verdict {
     /// The rules in their order.
     pub checks: Vec<Check>,
-    /// The identity, where every rule passed.
+    /// The identity, if every rule passed.
     pub accepted: Option<VerifiedToken>,
 }
 
@@ -77,7 +77,7 @@ impl Verdict {
 /// Why a rule is not applied.
 const NOT_APPLIED: &str = "an earlier rule does not hold";
 
-/// Refuses where a rule could not be applied and no rule failed, which cannot happen.
+/// Refuses if a rule could not be applied and no rule failed, which cannot happen.
 pub(super) fn not_applied() -> Refusal {
     Refusal::new(Reason::TokenMalformed, NOT_APPLIED)
 }
@@ -116,7 +116,7 @@ impl Walk<'_> {
     ///
     /// # Errors
     ///
-    /// The refusal, where this walk ends at the first: also for a rule that cannot be applied.
+    /// The refusal, if this walk ends at the first one: also for a rule that cannot be applied.
     pub(super) fn rule<T>(
         &mut self,
         name: &'static str,

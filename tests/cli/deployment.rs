@@ -197,7 +197,7 @@ fn what_is_there_is_never_replaced() {
         (
             "a name of a key that is taken",
             "dpe-two --module dpe --public-key other-public.jwk --key-name key",
-            "another key called `key`",
+            "a different key called `key`",
         ),
         (
             "the same key with another fingerprint",

@@ -475,7 +475,7 @@ fn address_that_the_dpm_does_not_allow_is_fixed_in_the_dpms_file() {
     says(
         &failure,
         &[
-            "the engine runs, but dpm-dev does not hold it: ADDRESS_NOT_ALLOWED",
+            "the engine runs, but dpm-dev has not registered it: ADDRESS_NOT_ALLOWED",
             "file of dpm-dev",
             "`countersign.deployments.dpe-dev.allowed-addresses`",
         ],
@@ -537,7 +537,7 @@ fn whatever_else_has_the_port_of_a_dpm_is_named_by_its_doctor() {
         says(
             &failure,
             &[
-                "(unproved), does not take its token",
+                "(unproved), does not accept its token",
                 "either another module",
                 "or it runs with another key",
                 "`ataccama.server.grpc.port` in dpm/etc/application.properties",
@@ -662,18 +662,18 @@ fn whatever_answers_is_named_within_the_timeout() {
         "peer",
         5,
     );
-    says(&failure, &["says nothing within 300ms"]);
+    says(&failure, &["sends nothing within 300ms"]);
 
     let ssh = listener(|mut stream| {
         let _ = stream.write_all(b"SSH-2.0-\x1b[2Jx\r\n");
         let _ = stream.read(&mut [0; 64]);
     });
     let failure = fails(folder.run(&to(ssh)), "grpc", "here", 5);
-    says(&failure, &["another protocol"]);
+    says(&failure, &["does not speak HTTP/2"]);
 
     let closes = listener(|stream| drop(stream.shutdown(Shutdown::Both)));
     let failure = fails(folder.run(&to(closes)), "grpc", "between", 5);
-    says(&failure, &["without a word"]);
+    says(&failure, &["without an answer"]);
 }
 
 #[test]

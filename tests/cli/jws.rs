@@ -126,7 +126,7 @@ fn a_file_that_holds_no_public_key_verifies_nothing() {
         ("large.jwk", "it has 16385 bytes"),
         (
             "private.jwk",
-            "this is a private key where a public one belongs",
+            "this is a private key, but a public key is needed",
         ),
         ("p384.jwk", "only `P-256` is used"),
     ] {

@@ -164,7 +164,7 @@ fn a_key_is_changed_across_two_machines() {
     );
 
     let whole = rotate("run").exits(2);
-    let help = "take the steps one by one: countersign rotate activate --file dpm.properties \
+    let help = "run the steps one by one: countersign rotate activate --file dpm.properties \
                 --one-side\n";
     assert!(whole.stderr.ends_with(help), "{whole:?}");
 
@@ -223,7 +223,7 @@ fn a_key_of_a_module_without_a_name_is_not_handed_over() {
     for run in [refused, again] {
         let expected = "`dpm.properties` has no `countersign.deployment.name`";
         assert!(run.stderr.contains(expected), "{run:?}");
-        let help = "what the peers call this module: `countersign.deployment.name=NAME`";
+        let help = "the peers' name for this module: `countersign.deployment.name=NAME`";
         assert!(run.stderr.contains(help), "{run:?}");
         assert_eq!(run.stdout, "");
     }

@@ -257,7 +257,7 @@ fn a_given_key_is_used_where_there_is_none_and_never_replaces_one() {
         .run(&format!("{PAIR} --key dpm=two.jwk --yes"))
         .exits(6);
     assert!(
-        other.stderr.contains("has a private key already"),
+        other.stderr.contains("already has a different private key"),
         "{}",
         other.stderr
     );
@@ -365,7 +365,9 @@ fn a_second_engine_does_not_slip_into_the_first_ones_place() {
     let refused = folder.run(&second).exits(6);
 
     assert!(
-        refused.stderr.contains("trusts another key as `dpe-dev`"),
+        refused
+            .stderr
+            .contains("trusts a different key as `dpe-dev`"),
         "{}",
         refused.stderr
     );

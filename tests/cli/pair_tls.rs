@@ -218,7 +218,7 @@ fn half_a_certificate_and_another_pin_are_refused() {
     assert!(
         other_pin
             .stderr
-            .contains("pins another TLS key for `dpm-dev`"),
+            .contains("pins a different TLS key for `dpm-dev`"),
         "{}",
         other_pin.stderr
     );

@@ -48,7 +48,7 @@ fn running_modules_follow_their_files() {
     dpm.until("configReloaded");
     dpm.signal("-HUP");
     let line = dpm.until("configReloaded");
-    assert!(line.contains("nothing changed"), "{line}");
+    assert!(line.contains("No setting changed"), "{line}");
 
     let port = text.clone() + "countersign.token.leeway=10s\n";
     fs::write(&path, port).unwrap();

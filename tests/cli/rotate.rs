@@ -481,9 +481,8 @@ fn a_key_that_a_variable_overrides_is_not_changed() {
         let before = [DPM, DPE].map(|file| folder.read(file));
         let (code, stderr) = run(step);
         assert_eq!(code, Some(1), "{step}: {stderr}");
-        let why = format!(
-            "error: the variable `{own}` of this environment stands above `generator.key` in `{DPE}`"
-        );
+        let why =
+            format!("error: the environment variable `{own}` overrides `generator.key` in `{DPE}`");
         assert!(stderr.starts_with(&why), "{step}: {stderr}");
         assert!(
             stderr.contains(&format!("`env -u {own} ")),

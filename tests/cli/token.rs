@@ -218,7 +218,7 @@ fn inspect_shows_tokens_of_any_algorithm_and_says_that_nothing_is_verified() {
 
     let encrypted = folder.run_with("token inspect", b"a.b.c.d.e").exits(1);
     assert!(
-        encrypted.stderr.contains("encrypted token"),
+        encrypted.stderr.contains("is encrypted"),
         "{}",
         encrypted.stderr
     );

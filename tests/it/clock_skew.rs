@@ -101,7 +101,7 @@ async fn skew_is_measured_at_each_proof_and_reported_from_half_of_the_leeway_on(
         );
     }
     assert!(line.contains("\"deployment\":\"dpm-dev\""), "{line}");
-    assert!(line.contains("s ahead of this one; from 30 s on"), "{line}");
+    assert!(line.contains("s ahead of this one. Above 30 s"), "{line}");
 }
 
 #[tokio::test]

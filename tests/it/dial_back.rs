@@ -110,7 +110,7 @@ async fn address_of_another_engine_of_the_deployment_is_not_proved() {
     let reason = dpm.reason(id, "PROOF_INVALID").await;
 
     assert!(
-        reason.contains("is not proved to be this engine"),
+        reason.contains("did not prove to be this engine"),
         "{reason}"
     );
     assert!(
@@ -140,14 +140,14 @@ async fn proof_by_another_key_is_not_believed() {
         .unwrap();
     let reason = dpm.reason(id, "PROOF_INVALID").await;
 
-    let signed_by = format!("signed by `{}`, which is no active key", forger.key_id);
+    let signed_by = format!("signed by `{}`, which is not an active key", forger.key_id);
     assert!(reason.contains(&signed_by), "{reason}");
     assert!(reason.contains(keys.dpe.key_id.as_str()), "{reason}");
     dpm.engine_is(id, EngineStatus::New).await;
     let by = forger.key_id.as_str();
     logs.line(&not_ready(
         id,
-        &["PROOF_INVALID", "no active key of `dpe-dev`", by],
+        &["PROOF_INVALID", "not an active key of `dpe-dev`", by],
     ))
     .await;
 }
@@ -190,7 +190,7 @@ async fn answer_without_a_proof_makes_no_engine_ready() {
     dpm.engine_is(id, EngineStatus::New).await;
     logs.line(&not_ready(
         id,
-        &["PROOF_MISSING", "carries no `countersign-proof`"],
+        &["PROOF_MISSING", "has no `countersign-proof`"],
     ))
     .await;
 }
@@ -217,7 +217,7 @@ async fn replayed_proof_makes_no_engine_ready() {
     .await;
     proxy.reroute(Some(middlebox.address));
 
-    let missing = ["PROOF_MISSING", "carries no `countersign-proof`"];
+    let missing = ["PROOF_MISSING", "has no `countersign-proof`"];
     logs.line(&not_ready(dpe.id, &missing)).await;
     let replayed = ["PROOF_INVALID", "its `nonce` is not this call's"];
     logs.line(&not_ready(dpe.id, &replayed)).await;

@@ -414,7 +414,7 @@ async fn engine_that_says_go_away_is_not_waited_for() {
     })
     .await;
 
-    beside_a_sound_engine(&dpm, &keys, leaving, "broke before an answer").await;
+    beside_a_sound_engine(&dpm, &keys, leaving, "was lost before an answer").await;
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn engine_that_calls_is_checked_at_once_whatever_the_back_off() {
     let proxy = Proxy::start().await;
     let home = tempfile::tempdir().unwrap();
     let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
-    dpm.reason(dpe.id, "the connection broke").await;
+    dpm.reason(dpe.id, "the connection was lost").await;
 
     proxy.reroute(Some(dpe.address));
 

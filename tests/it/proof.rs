@@ -331,7 +331,7 @@ async fn proof_of_an_earlier_call_does_not_hold() {
 async fn proof_of_another_callee_method_or_token_does_not_hold() {
     let other = own_deployment("dpm", "dpm-dev");
     for (part, expected) in [
-        ("key", "which is no active key of `dpm-dev`"),
+        ("key", "which is not an active key of `dpm-dev`"),
         ("method", "its `m` is not this call's"),
         ("token", "its `th` is not this call's"),
         ("caller", "its `aud` is not this call's"),

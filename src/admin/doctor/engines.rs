@@ -56,9 +56,9 @@ pub(super) async fn visits(doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Visit
 /// Asks the running DPM for its engines.
 async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Engine>, Row> {
     if doctor.settings.options.server.port == 0 {
-        let detail = "this DPM takes a free port at each start";
+        let detail = "this DPM's port changes at each start";
         return Err(Row::fail(Layer::Name, Side::Here, detail)
-            .help("name the one in its log: --set ataccama.server.grpc.port=PORT"));
+            .help("use the port in its log: --set ataccama.server.grpc.port=PORT"));
     }
     let connection = probe::reach(visit, peer).await?;
     identity::acquaint(visit, peer, &connection).await?;
@@ -126,7 +126,7 @@ fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     let row = Row::fail(Layer::Token, Side::Here, detail)
         .help(format!("countersign pair {kind}={file} dpe=<the engine's file>"))
         .help(format!(
-            "or, with its public key alone: countersign deployment add {owner} --file {file} --module dpe --public-key <its key>"
+            "or, if you only have its public key: countersign deployment add {owner} --file {file} --module dpe --public-key <its key>"
         ));
     Some(row)
 }
@@ -216,7 +216,7 @@ impl Roster {
         }
         Err(Row::fail(Layer::WayBack, Side::Peer, detail)
             .help("start the engine: countersign dpe run --home <its home>")
-            .help("where it runs, it says more: countersign doctor --home <its home>"))
+            .help("for more, run on the engine's host: countersign doctor --home <its home>"))
     }
 
     fn detail(&self, wanted: Option<&str>) -> String {

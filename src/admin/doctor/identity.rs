@@ -96,7 +96,7 @@ fn clocks_differ(peer: &Peer, detail: String) -> Row {
 /// Adds how the clock here is compared with that of `name`.
 pub(super) fn compare_clocks(row: Row, name: &str) -> Row {
     row.help(format!("compare `date -u` here and on the host of {name}"))
-        .help("where it is wrong: timedatectl set-ntp true")
+        .help("on the host with the wrong time: timedatectl set-ntp true")
 }
 
 /// Returns `true` if it is known whose word a refusal is: this module's own, or the proved peer's.
@@ -158,12 +158,12 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Row {
     let (side, what, help) = match (&peer.deployment, OwnKey::refused_for(reason)) {
         (None, _) => (
             Side::Here,
-            format!("{server} does not take its token"),
+            format!("{server} does not accept its token"),
             vec![
                 port,
                 host,
                 format!("or it runs with another key than {}:", remedy.own_file()),
-                "its log says at `startup` and `configReloaded` with which".to_owned(),
+                "its log shows the key at `startup` and `configReloaded`".to_owned(),
                 remedy.start(),
             ],
         ),
@@ -174,7 +174,7 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Row {
                 format!(
                     "revoked by mistake? write into the file of {name}: `is-revoked=false` for that key"
                 ),
-                "where it is intended, this module needs a new key:".to_owned(),
+                "if it is intended, this module needs a new key:".to_owned(),
                 remedy.rotate(true),
             ],
         ),
@@ -202,7 +202,7 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Row {
         .helps(help)
 }
 
-/// Says what came of a call that needs the role.
+/// Reports the result of a call that needs the role.
 pub(super) fn role<T>(peer: &Peer, answer: Result<T, Status>) -> Outcome<T> {
     let name = &peer.name;
     let status = match answer {
@@ -238,13 +238,13 @@ pub(super) fn grant_role(row: Row, peer: &Peer, file: &str, deployment: &str) ->
 fn not_refused(layer: Layer, peer: &Peer, status: &Status) -> Row {
     if status.code() == Code::Unimplemented {
         let detail = format!(
-            "{} serves gRPC, but is a module of another kind",
+            "{} serves gRPC, but it is not the expected kind of module",
             peer.target
         );
         return Row::fail(layer, Side::Here, detail).help(&peer.remedy.port);
     }
     Row::fail(layer, Side::Between, said(status))
-        .help("look for a proxy between the two, and into the peer's log")
+        .help("look for a proxy between the two, and read the peer's log")
 }
 
 /// Repeats what the callee says.

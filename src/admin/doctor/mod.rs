@@ -1,7 +1,7 @@
 //! Why two modules do not talk: ten layers in their order, until the first that fails.
 //!
-//! Each layer is examined by code of its own, so that the one that fails can be named: a channel
-//! folds name, TCP, TLS and HTTP/2 into one text.
+//! Separate code examines each layer, so that the report can name the one that fails: a channel
+//! reports name, TCP, TLS and HTTP/2 in one text.
 
 mod engines;
 mod identity;
@@ -24,7 +24,7 @@ use peer::Doctor;
 /// Examines what the module of `settings` can reach: its DPM, or, if it is one, itself and its
 /// engines.
 ///
-/// Connects and calls as the module does, changes nothing, and never panics at what answers.
+/// Connects and calls as the module does, changes nothing, and never panics because of an answer.
 ///
 /// # Errors
 ///

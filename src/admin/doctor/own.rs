@@ -35,7 +35,7 @@ pub(super) fn key(settings: &Settings, now: SystemTime) -> Row {
     Row::ok(Layer::OwnKey, key)
 }
 
-/// Makes the row of settings of which no module can be made.
+/// Makes the row for settings that cannot start a module.
 pub(super) fn no_module(error: &ModuleError) -> Row {
     Row::fail(Layer::OwnKey, Side::Here, cause(error))
 }

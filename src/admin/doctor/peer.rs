@@ -26,7 +26,7 @@ pub struct Options {
     pub timeout: Duration,
 }
 
-/// What an examination starts from.
+/// The input of an examination.
 #[derive(Debug)]
 pub(super) struct Doctor<'a> {
     pub(super) settings: &'a Settings,

@@ -76,7 +76,7 @@ async fn connect(peer: &Peer, addresses: &[SocketAddr]) -> Outcome<(TcpStream, S
         failed.push(format!("{address}: {why}"));
     }
     let (help, setting) = if all_refused {
-        let help = format!("nothing listens there; {}", peer.remedy.start());
+        let help = format!("no program listens there; {}", peer.remedy.start());
         (help, &peer.remedy.port)
     } else {
         let help = "the host is down, or a firewall drops the connection";
@@ -109,7 +109,7 @@ async fn shake_hands(peer: &Peer, stream: TcpStream, address: SocketAddr) -> Out
         Err(_elapsed) => {
             let detail = format!("{address} does not answer the TLS handshake within {limit:?}");
             let row = Row::fail(Layer::Tls, Side::Peer, detail);
-            return Err(row.help("does it speak TLS on this port?"));
+            return Err(row.help("check that the server uses TLS on this port"));
         }
     };
     let version = match stream.get_ref().1.protocol_version() {
@@ -165,7 +165,7 @@ async fn speak_grpc(peer: &Peer, stream: Stream, address: SocketAddr) -> Outcome
     let health = match call(limit, request, |request| client.check(request)).await {
         Ok(answer) => match answer.status() {
             ServingStatus::Serving => "SERVING",
-            ServingStatus::NotServing => "NOT_SERVING (it starts, drains or is not registered)",
+            ServingStatus::NotServing => "NOT_SERVING (it is starting, stopping or not registered)",
             ServingStatus::Unknown | ServingStatus::ServiceUnknown => "UNKNOWN",
         },
         Err(status) if status.code() == Code::Unimplemented => {
@@ -179,7 +179,7 @@ async fn speak_grpc(peer: &Peer, stream: Stream, address: SocketAddr) -> Outcome
 }
 
 fn lost(address: SocketAddr, why: &str) -> Row {
-    let detail = format!("{address} speaks HTTP/2, but gRPC does not come through: {why}");
+    let detail = format!("{address} speaks HTTP/2, but a gRPC call fails: {why}");
     Row::fail(Layer::Grpc, Side::Between, detail).help("look for a proxy between the two")
 }
 
@@ -204,7 +204,7 @@ async fn greet(peer: &Peer, mut stream: Stream, address: SocketAddr) -> Result<(
         [b'H', b'T', b'T', b'P', b'/', ..] => return Err(wrong_port(peer, address, WEB_SERVER)),
         // Two bytes say more than how the connection ended.
         [_, _, ..] => {
-            let what = "speaks another protocol than HTTP/2";
+            let what = "does not speak HTTP/2";
             return Err(wrong_port(peer, address, what));
         }
         [] | [_] => {}
@@ -220,13 +220,13 @@ async fn greet(peer: &Peer, mut stream: Stream, address: SocketAddr) -> Result<(
     let (side, how, help) = match ended {
         Err(_elapsed) => (
             Side::Peer,
-            format!("says nothing within {limit:?}"),
-            "the module hangs, or something else listens there",
+            format!("sends nothing within {limit:?}"),
+            "the module hangs, or a different program listens there",
         ),
         Ok(_) => (
             Side::Between,
-            "closes the connection without a word".to_owned(),
-            "a proxy without an upstream, a full listener, or not a gRPC port",
+            "closes the connection without an answer".to_owned(),
+            "a proxy has no upstream, the listener is full, or it is not a gRPC port",
         ),
     };
     let row = Row::fail(Layer::Grpc, side, format!("{address} accepts and {how}"));

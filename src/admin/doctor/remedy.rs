@@ -112,7 +112,7 @@ impl Remedy {
 
     /// Says how to pair the two.
     ///
-    /// Where both files are at hand it is planned first: what is printed is what `pair` accepts.
+    /// If both files are here, the pairing is planned first: `pair` accepts the printed command.
     pub(super) fn pair(&self, tls: bool) -> String {
         let ((module, own), kind) = (&self.own, &self.kind);
         let (own, peer) = (own.display(), &self.file);
@@ -166,7 +166,7 @@ impl Remedy {
 
     /// Says how this module, or else the peer, gets a new key.
     ///
-    /// No peer accepts the old key any more, so there is nothing to wait for.
+    /// No peer still accepts the old key, so there is nothing to wait for.
     pub(super) fn rotate(&self, is_own: bool) -> String {
         let (own, peer) = (&self.own_file(), &self.file);
         let (file, other) = if is_own { (own, peer) } else { (peer, own) };

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 pub enum Layer {
     /// The file can be used.
     Config,
-    /// The module has a key of its own.
+    /// The module's own key.
     OwnKey,
     /// The peer's name resolves.
     Name,
@@ -84,11 +84,11 @@ pub enum Side {
     Here,
     /// The peer.
     Peer,
-    /// Either, or what is between them: both have to be compared.
+    /// Either side, or the network between them: compare both.
     Between,
 }
 
-/// A layer and what was found there. Text of a peer in it is escaped.
+/// A layer and its result. Text from a peer is escaped.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Row {
@@ -102,7 +102,7 @@ pub struct Row {
     pub side: Option<Side>,
     /// How, one sentence or command each.
     pub help: Vec<String>,
-    /// How long it took, where that is of interest.
+    /// How long it took, if that is useful.
     pub milliseconds: Option<f64>,
     /// Whether it failed because one side refuses the other, whatever the layer.
     #[serde(skip)]
@@ -253,7 +253,7 @@ impl Diagnosis {
         self.own.iter().chain(visited)
     }
 
-    /// Returns the first row that failed: it decides what all of it comes to.
+    /// Returns the first row that failed: it decides the overall result.
     pub fn failed(&self) -> Option<&Row> {
         self.rows().find(|row| row.state == State::Fail)
     }

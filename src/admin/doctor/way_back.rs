@@ -43,7 +43,7 @@ async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<
     let asking = async { identity::role(peer, record(peer, &connection, known).await) };
     let record = visit.look(asking).await?;
     let Some(id) = id.map_err(|error| fail(Side::Here, cause(&error)))? else {
-        let detail = "the engine does not run, and never has";
+        let detail = "the engine does not run and was never started";
         return Err(not_running(doctor, detail));
     };
     let registered = match record {
@@ -62,7 +62,7 @@ async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<
         && !listens(doctor).await
     {
         let name = &peer.name;
-        let detail = format!("the engine does not run, and {name} does not know that yet");
+        let detail = format!("the engine does not run; {name} has not noticed that yet");
         return Err(not_running(doctor, detail));
     }
     visit.add(seen(&engine, peer)?);
@@ -117,12 +117,12 @@ fn registered(engine: Engine, peer: &Peer) -> Result<Option<Engine>, Row> {
     Ok(Some(engine).filter(|engine| engine.status() != EngineStatus::Inactive))
 }
 
-/// Says why the DPM does not hold the engine: it does not run, or its log has the reason.
+/// Returns why the DPM has not registered the engine: it does not run, or its log has the reason.
 async fn not_held(doctor: &Doctor<'_>, peer: &Peer) -> Row {
     let (settings, name) = (doctor.settings, &peer.name);
     if !listens(doctor).await {
         let detail = match settings.options.server.port {
-            0 => "the DPM does not hold the engine, which takes a free port: it may not run",
+            0 => "the engine is not registered at the DPM and uses a free port: it may not run",
             _ => "the engine does not run",
         };
         return not_running(doctor, detail);
@@ -131,7 +131,7 @@ async fn not_held(doctor: &Doctor<'_>, peer: &Peer) -> Row {
     let line = newest(log, &["registerRefused", "register", "waitingForDpm"]);
     let refused = line.ok().flatten().filter(Rejection::is_of_registration);
     let reason = refused.as_ref().and_then(Rejection::reason);
-    let mut detail = format!("the engine runs, but {name} does not hold it");
+    let mut detail = format!("the engine runs, but {name} has not registered it");
     if let Some(reason) = reason {
         detail.extend([": ", reason.as_str()]);
     }
@@ -188,7 +188,7 @@ pub(super) fn seen(engine: &Engine, peer: &Peer) -> Result<Row, Row> {
         return Ok(Row::ok(Layer::WayBack, way));
     }
     let reason = match engine.status_reason.as_str() {
-        "" => "it was not dialled back yet".to_owned(),
+        "" => "the DPM has not dialled back yet".to_owned(),
         reason => UntrustedReason(reason).to_string(),
     };
     Err(not_ready(engine, format!("{way}: {reason}"), peer))
@@ -218,13 +218,13 @@ pub(super) fn not_allowed(row: Row, owner: &str, file: &str) -> Row {
         .help(format!(
             "{file} says where it may be dialled: `countersign.deployments.{owner}.allowed-addresses`"
         ))
-        .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port` of its own file")
+        .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port` in its file")
         .help("countersign explain ADDRESS_NOT_ALLOWED")
 }
 
 /// Says what to do about an `engine` that is not READY, as `detail` says.
 ///
-/// That follows from the DPM's own values alone: a peer may have chosen the text.
+/// That follows only from the DPM's own values: a peer may have chosen the text.
 fn not_ready(engine: &Engine, detail: String, peer: &Peer) -> Row {
     let owner = engine.deployment.as_str();
     let here = (Side::Here, peer.remedy.own_file());

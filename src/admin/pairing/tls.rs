@@ -63,7 +63,7 @@ pub(super) fn pin(
         None if known.is_empty() => "key",
         Some(wanted) if !known.iter().any(|key| same(key, wanted)) => wanted,
         _ => {
-            let what = format!("pins another TLS key for `{name}`, not `{fingerprint}`");
+            let what = format!("pins a different TLS key for `{name}`, not `{fingerprint}`");
             let message = format!("`{}` {what}", path.display());
             return Err(Refused::new(Kind::OtherKey, message).with_help(
                 "the certificate was renewed? pin the new one beside the old with \
@@ -84,7 +84,7 @@ pub(super) struct Certificate {
     pub(super) fingerprint: Fingerprint,
     /// The values of `cert-chain` and `private-key`.
     values: [String; 2],
-    /// What has to be written first, the certificate before its key; nothing where both are there.
+    /// What has to be written first, the certificate before its key; empty if both exist.
     pub(super) new: Vec<NewFile>,
 }
 
@@ -197,9 +197,9 @@ fn fingerprint(
     checked.map_err(Refused::caused(Kind::Unreadable, what))
 }
 
-/// One of certificate and key is there, the other is not.
+/// Only one of certificate and key exists.
 fn half(path: &Path) -> Refused {
-    let what = "is there, and what belongs to it is not";
+    let what = "exists, but the other half of the pair (certificate or key) is missing";
     let message = format!("`{}` {what}", path.display());
     Refused::new(Kind::Taken, message).with_help("remove it, or put the missing file beside it")
 }

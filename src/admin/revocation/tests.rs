@@ -76,9 +76,7 @@ fn what_is_not_there_is_named_with_what_is() {
     let missing = plan(&[file], &which("dpe-prod", None)).unwrap_err();
 
     let shown = missing.to_string();
-    assert!(
-        shown.starts_with("deployment `dpe-prod` is in none of the files; trusted are: `key` of")
-    );
+    assert!(shown.starts_with("no file has deployment `dpe-prod`; the files trust: `key` of"));
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Rotation {
         &self.owner.checked.rotation
     }
 
-    /// Returns what the module calls itself.
+    /// Returns the module's own name.
     pub fn name(&self) -> Option<&DeploymentName> {
         self.owner.checked.name.as_ref()
     }
@@ -106,7 +106,7 @@ impl Rotation {
         next.filter(|_| self.damage().is_none())
     }
 
-    /// Returns what is wrong with the next key, where it is damaged: it can only be forgotten.
+    /// Returns what is wrong with the next key, if it is damaged: it can only be discarded.
     pub fn damage(&self) -> Option<&Findings> {
         let findings = &self.owner.findings;
         (findings.errors() > 0).then_some(findings)
@@ -132,7 +132,7 @@ impl Rotation {
         })
     }
 
-    /// Returns from when on no token of the previous key can be accepted any more: the longest life
+    /// Returns the time after which no token of the previous key can be accepted: the longest life
     /// of a token that a file accepts, the largest leeway and a reload after the change.
     ///
     /// The owner's file does not say how long the tokens live that the module issues: it may run
@@ -160,7 +160,7 @@ impl Rotation {
         }
     }
 
-    /// Returns the deployments that the owner trusts, each with the peer's file where it was named.
+    /// Returns the deployments that the owner trusts, each with the peer's file if it was named.
     pub fn deployments(&self) -> Vec<(&Deployment, Option<&SettingsFile>)> {
         let all = self.owner.deployments().iter();
         all.map(|one| (one, self.peers.iter().find(|peer| is_of(peer, one))))
@@ -194,7 +194,7 @@ impl Rotation {
         iter::once(&self.owner).chain(&self.peers)
     }
 
-    /// Finds what `peer` calls the owner: by the key that signs, else by another of its keys.
+    /// Finds the owner's name at `peer`: by the key that signs, else by another of its keys.
     pub fn deployment<'a>(&self, peer: &'a SettingsFile) -> Option<&'a Deployment> {
         let next = self.next().map(|(key, _)| key.fingerprint());
         let keys = [Some(self.key().fingerprint()), next, self.state().previous];

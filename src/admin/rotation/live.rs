@@ -51,7 +51,7 @@ pub struct Doubt {
 /// What kind of reason there is to doubt that a module accepts a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DoubtKind {
-    /// A server is there that does not accept the key, or is not the module that was meant.
+    /// A server answers, but it does not accept the key or is a different module.
     Refused,
     /// A server is there, and does not answer.
     Silent,
@@ -77,7 +77,7 @@ pub struct Asking {
     pub addresses: Vec<(DeploymentName, (String, u16))>,
     /// Peers that are not asked: they are cut off until their files trust the key.
     pub except: Vec<DeploymentName>,
-    /// Whether no module is asked at all.
+    /// Whether to ask no running module.
     pub offline: bool,
 }
 
@@ -98,7 +98,7 @@ pub(in crate::admin) async fn ask_own_module(
 ) -> Result<(Target, WhoAmIResponse), Doubt> {
     let target =
         settings.options.server.own_target().ok_or_else(|| {
-            DoubtKind::NotAsked.because("the module takes a free port at each start")
+            DoubtKind::NotAsked.because("the module's port changes at each start")
         })?;
     let module = settings.module().map_err(unusable)?;
     let options = settings.own_connection(&module).map_err(unusable)?;
@@ -217,7 +217,7 @@ fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, D
     };
     let peer = load(file, &kind_of(&deployment.module))?;
     if peer.options.server.port == 0 {
-        return Err(DoubtKind::NotAsked.because("it takes a free port at each start"));
+        return Err(DoubtKind::NotAsked.because("the module's port changes at each start"));
     }
     let host = match (peer.options.engine.hostname, peer.options.server.address) {
         (Some(hostname), _) => hostname,

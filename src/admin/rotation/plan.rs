@@ -39,8 +39,8 @@ impl Rotation {
     ///
     /// # Errors
     ///
-    /// When it is not the time for the step, or a file stands in its way: also that of an active
-    /// profile, where it sets what the step would change; or a variable stands above the key.
+    /// When it is not the time for the step, or a file prevents it: also that of an active
+    /// profile, if it sets what the step would change; or a variable overrides the key.
     pub fn plan(&self, step: Step, now: SystemTime) -> Result<Plan, Refused> {
         self.is_in_main_files()?;
         if self.damage().is_some() {
@@ -52,15 +52,15 @@ impl Rotation {
             let change = Change::of(vec![forgotten]);
             return Ok(Plan { step, change });
         }
-        // Peers take the next key from a block, which goes by the name.
+        // Peers get the next key from a block, which names the deployment.
         if step == Step::Prepare && self.peers.is_empty() && self.name().is_none() {
             let path = self.owner.path.display();
             let message = format!(
-                "`{path}` has no `countersign.deployment.name`, so no block can say whose the \
-                 next key is"
+                "`{path}` has no `countersign.deployment.name`, so a block cannot name the \
+                 owner of the next key"
             );
             return Err(Refused::new(Kind::Unreadable, message).with_help(
-                "write there what the peers call this module: `countersign.deployment.name=NAME`",
+                "set it to the peers' name for this module: `countersign.deployment.name=NAME`",
             ));
         }
         let turn = step.in_phase(self.phase());
@@ -178,7 +178,7 @@ impl Rotation {
         };
         let path = self.owner.path.display();
         let message = format!(
-            "the variable `{variable}` of this environment stands above `generator.key` in \
+            "the environment variable `{variable}` overrides `generator.key` in \
              `{path}`: a module that is started with it signs with the variable's key, whatever \
              the file says"
         );
@@ -216,7 +216,7 @@ impl Rotation {
         for (before, peer) in self.peers.iter().zip(&after.peers) {
             let (had, has) = (self.findings_with(before)?, after.findings_with(peer)?);
             if has.errors() > had.errors() {
-                let message = "the new texts would have faults";
+                let message = "the changed files would have faults";
                 return Err(Refused::new(Kind::Internal, message).with_findings(has));
             }
         }

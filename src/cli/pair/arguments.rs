@@ -81,7 +81,7 @@ impl<T: FromStr<Err: Display>> FromStr for Of<T> {
             .split_once('=')
             .ok_or("it has the form <module>=<value>, such as dpm=dpm.properties")?;
         let module =
-            ModuleType::new(module).map_err(|e| format!("`{module}` is no module: {e}"))?;
+            ModuleType::new(module).map_err(|e| format!("`{module}` is not a module type: {e}"))?;
         if value.is_empty() {
             return Err("there is nothing after `=`".to_owned());
         }
@@ -127,7 +127,7 @@ impl Arguments {
     /// Returns both modules.
     pub(super) fn members(&self) -> Result<[Member; 2], Refused> {
         let [one, other] = self.modules.as_slice() else {
-            let what = "two modules are paired; for one of them there is `--one-side`";
+            let what = "name two modules; if only one of them is here, use `--one-side`";
             return Err(Refused::new(Kind::Usage, what));
         };
         if one.module == other.module {
@@ -138,7 +138,7 @@ impl Arguments {
         let names = self.name.iter().map(|of| &of.module);
         let mut named = names.chain(self.key.iter().map(|of| &of.module));
         if let Some(odd) = named.find(|name| ![&one.module, &other.module].contains(name)) {
-            let what = format!("`{odd}` is neither of the two modules");
+            let what = format!("`{odd}` is not one of the two modules");
             return Err(Refused::new(Kind::Usage, what));
         }
         Ok([self.member(one)?, self.member(other)?])

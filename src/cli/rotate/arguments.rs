@@ -67,8 +67,8 @@ pub(crate) struct FileArguments {
     /// The file, or the home, of a module that trusts it; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(super) peer_file: Vec<PathBuf>,
-    /// No peer's file is here: `prepare` prints a block for `pair accept` on the other machine; not
-    /// for `run`
+    /// The peers' files are on other machines: `prepare` prints a block for `pair accept`; not for
+    /// `run`
     #[arg(long)]
     pub(super) one_side: bool,
 }

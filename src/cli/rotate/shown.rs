@@ -54,7 +54,7 @@ fn heading(rotation: &Rotation) -> String {
     text
 }
 
-/// Writes a key's fingerprint, and its age where it is known.
+/// Writes a key's fingerprint, and its age if it is known.
 fn aged(key: &SigningKey) -> String {
     let fingerprint = key.fingerprint();
     match age(key) {

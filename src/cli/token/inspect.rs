@@ -26,7 +26,7 @@ pub(super) fn inspect(path: &Path, console: &Console) -> Answer {
         let failure = Refused::caused(Kind::Conflict, "this is not a signed token")(error);
         match token.split('.').count() {
             5 => failure
-                .with_help("five parts make an encrypted token: only its receiver can read it"),
+                .with_help("a token of five parts is encrypted: only its receiver can read it"),
             _ => failure,
         }
     })?;
@@ -49,7 +49,7 @@ pub(super) fn inspect(path: &Path, console: &Console) -> Answer {
     console.answer(escaped(&text) + "\n")
 }
 
-/// Escapes what serde leaves as it is and a terminal would obey; it stands within strings alone.
+/// Escapes what serde leaves as it is and a terminal would obey; it is only within strings.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {

@@ -18,10 +18,10 @@ pub fn between(before: &Settings, after: &Settings) -> Vec<String> {
     });
     match (was, now) {
         (was, Some(next)) if was != Some(next) => {
-            changes.push(format!("next own key {next} prepared"));
+            changes.push(format!("next key {next} added"));
         }
         (Some(was), None) if was != after.own.fingerprint() => {
-            changes.push(format!("next own key {was} dropped"));
+            changes.push(format!("next key {was} removed"));
         }
         _ => {}
     }
@@ -38,7 +38,7 @@ pub fn between(before: &Settings, after: &Settings) -> Vec<String> {
     changes.extend(addresses(before, after));
     if before.options.reload != after.options.reload {
         let state = if after.options.reload { "on" } else { "off" };
-        changes.push(format!("watching of the files switched {state}"));
+        changes.push(format!("automatic reload turned {state}"));
     }
     changes
 }
@@ -47,14 +47,14 @@ fn own(before: &OwnDeployment, after: &OwnDeployment) -> Vec<String> {
     let mut changes = Vec::new();
     let [was, now] = [before, after].map(|own| shown(&own.key_id));
     if before.key.verifying_key() != after.key.verifying_key() || before.key_id != after.key_id {
-        changes.push(format!("own key {was} swapped for {now}"));
+        changes.push(format!("own key changed from {was} to {now}"));
     } else if before.key.made_at() != after.key.made_at() {
         changes.push(format!("own key {now} has a different creation time"));
     }
     if before.name != after.name {
         let names = [before, after].map(|own| own.name.as_ref().map(ToString::to_string));
         let [was, now] = names.map(|name| name.unwrap_or_else(|| "none".to_owned()));
-        changes.push(format!("own name {was} → {now}"));
+        changes.push(format!("own name changed from {was} to {now}"));
     }
     changes
 }

@@ -47,7 +47,7 @@ pub struct Follower {
     restart: BTreeSet<String>,
 }
 
-/// What a look at the files came to.
+/// The result of a check of the files.
 #[derive(Debug)]
 pub enum Looked {
     /// Nothing new.

@@ -152,7 +152,7 @@ impl Reloader {
         })
     }
 
-    /// Says in log, health and metrics what a look came to.
+    /// Reports the result of a check in log, health and metrics.
     fn tell(&self, looked: &Looked, files: &str, asked: bool, unsettled: &mut Unsettled) {
         let was_unsettled = !matches!(looked, Looked::Unsettled) && unsettled.end();
         match looked {

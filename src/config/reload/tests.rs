@@ -145,8 +145,8 @@ fn everything_that_decides_trust_changes_at_once_and_is_named() {
     let applied = world.applied(after + "countersign.deployment.name=dpm-dev\n");
 
     let expected = [
-        format!("own key {} swapped for {}", kid(&old), kid(&new)),
-        "own name none → dpm-dev".to_owned(),
+        format!("own key changed from {} to {}", kid(&old), kid(&new)),
+        "own name changed from none to dpm-dev".to_owned(),
         format!("key `key` {} of stays revoked", kid(&stays)),
         "roles of stays [IMPERSONATION] → [IMPERSONATION, READER]".to_owned(),
         "single-use-tokens of stays false → true".to_owned(),
@@ -356,7 +356,7 @@ fn profiles_come_and_go_but_the_file_of_an_active_one_must_not_vanish() {
     let Looked::Failed(failed) = world.follower.look(false) else {
         panic!("not noticed");
     };
-    assert!(failed.error.contains("is gone"), "{failed:?}");
+    assert!(failed.error.contains("no longer exists"), "{failed:?}");
     assert!(world.accepts(&more));
     let inactive = world.applied(&text);
     assert_eq!(inactive.changes, ["deployment dpe-two removed"]);
@@ -441,7 +441,7 @@ fn next_key_is_accepted_in_audiences_before_and_after_it_signs() {
     let prepared = world.applied(own_line(&old) + &peer + &next_line);
     assert_eq!(
         prepared.changes,
-        [format!("next own key {} prepared", next.fingerprint())]
+        [format!("next key {} added", next.fingerprint())]
     );
     assert_eq!(world.trust().own().accepted, [next.fingerprint()]);
 

@@ -1,4 +1,4 @@
-//! Files that do not stand still.
+//! Files that keep changing.
 
 use std::time::Duration;
 

@@ -89,7 +89,7 @@ fn unknown_there(this: &Inspected, other: &Inspected, own: &OwnKey) -> Finding {
     this.report(Code::Cs0401, &own.at, message, help)
 }
 
-/// CS0403: is this module called there what it calls itself?
+/// CS0403: does the other file use this module's own name?
 fn name_there(this: &Inspected, other: &Inspected) -> Option<Finding> {
     let (name, at) = this.options.name.as_ref()?;
     let (deployment, key) = other.trusted(this.own.as_ref()?)?;

@@ -55,7 +55,7 @@ pub fn broken_values(view: &mut View, known: &[Known], findings: &mut Limited) -
 fn broken(view: &View, at: usize, placed: &Placed, stray: Range<usize>) -> Option<Finding> {
     let (entry, stray) = view.entry(at).zip(view.entries().get(stray))?;
     let name = placed.name();
-    let message = format!("the value of `{name}` ends here; its other lines are lost");
+    let message = format!("the value of `{name}` ends here; its other lines are ignored");
     let whole = joined(&view.document, entry, stray);
     let jwk = PublicJwk::parse(whole.expose()).ok();
     let is_private = placed.setting.is_private();
@@ -217,7 +217,7 @@ pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
     })
 }
 
-/// Returns `true` if a name of ours stands anywhere in a value of several lines.
+/// Returns `true` if a value of several lines contains one of our names.
 fn names_ours(entry: &Entry) -> bool {
     let ours = ["ataccama.", "countersign."];
     entry.escapes().continued && ours.iter().any(|prefix| entry.value().contains(prefix))
@@ -235,7 +235,7 @@ fn by_another(view: &View, entry: &Entry, lost: &Lost) -> Finding {
     let written = view.document.written(entry.key_span());
     let first_line = written.split(['\n', '\r']).next().unwrap_or_default();
     let message = format!(
-        "this setting is lost: a backslash at the end of the line before makes it part of {}",
+        "this setting has no effect: a backslash at the end of the line before makes it part of {}",
         quote(first_line.trim_end_matches('\\'))
     );
     view.finding(Code::Cs0104, lost.name, message)
@@ -296,7 +296,7 @@ fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
     }
 }
 
-/// Returns what is wrong where others can read or write `what` in a file of this `mode`.
+/// Returns what is wrong if others can read or write `what` in a file of this `mode`.
 pub fn open_to_others(mode: u32, what: &str) -> Option<(Severity, String)> {
     let (severity, who) = match (mode & 0o022, mode & 0o004) {
         (0, 0) => return None,
@@ -316,7 +316,7 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
         Some(at) => Some((
             at.saturating_add(1),
             "this is part of the value, not a comment",
-            "put the comment on a line of its own",
+            "put the comment on a separate line",
         )),
         None if kept.len() < value.len() && !kept.is_empty() => Some((
             kept.len(),
@@ -352,7 +352,7 @@ pub fn no_key(view: &View, ours: &[(usize, Placed)], question: &Question) -> Fin
         return view.about_file(0, Code::Cs0301, message).with_help(help);
     }
     let own = keys::OWN;
-    let message = format!("this module has no key of its own: `{own}` is missing");
+    let message = format!("this module has no key: `{own}` is missing");
     let is_part = ours
         .iter()
         .all(|(_, placed)| placed.name().starts_with(DEPLOYMENTS));
@@ -392,7 +392,7 @@ fn looks_like(text: &str) -> &'static str {
     }
 }
 
-/// Returns `true` if a private key stands in `text`, the content of a settings file.
+/// Returns `true` if `text`, the content of a settings file, contains a private key.
 pub fn holds_private_key(text: &str) -> bool {
     let document = Document::parse(Path::new(""), text);
     let mut entries = document.entries().iter();

@@ -36,7 +36,7 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
             let key_id = kid.or_else(|| KeyId::new(&key.fingerprint().to_string()).ok())?;
             let own = OwnKey { key, key_id, at };
             let what = match name {
-                OWN => "the own key",
+                OWN => "this module's own key",
                 _ => "the next key",
             };
             unusual(reader, &own.at, what, notes(&own, &text, format));
@@ -96,7 +96,7 @@ fn refused(error: &KeyError) -> Fault {
         KeyError::Jwk(jwk) => match jwk.problem() {
             JwkProblem::KeySet => other("a set of keys", MAKE),
             JwkProblem::Pem => other("PEM", IMPORT),
-            JwkProblem::Value { .. } => other(&format!("another kind of key ({jwk})"), MAKE),
+            JwkProblem::Value { .. } => other(&format!("an unsupported kind of key ({jwk})"), MAKE),
             _ => unusable(&jwk.to_string()),
         },
         KeyError::Base64Twice => unusable("it is encoded in base64 twice"),
@@ -108,7 +108,7 @@ fn refused(error: &KeyError) -> Fault {
 fn notes(own: &OwnKey, text: &str, format: KeyFormat) -> Vec<String> {
     let mut notes = Vec::new();
     if matches!(format, KeyFormat::Jwk) {
-        notes.push("it is JSON; other modules expect the base64 of it".to_owned());
+        notes.push("the key is JSON, but other modules expect its base64".to_owned());
     }
     if let Some(jwk) = json_of(text).and_then(|json| PrivateJwk::parse(&json).ok()) {
         notes.extend(absent("kid", jwk.kid.is_some()));
@@ -140,7 +140,7 @@ pub fn other_name(key_id: &KeyId, key: &VerifyingKey, what: &str) -> Option<Stri
 pub fn unusual(reader: &mut Reader<'_>, at: &Sourced, what: &str, notes: Vec<String>) {
     for note in notes {
         let message = format!("{what} is unusual: {note}");
-        reader.report(Code::Cs0205, at, message, "nothing has to be done");
+        reader.report(Code::Cs0205, at, message, "no action is needed");
     }
 }
 

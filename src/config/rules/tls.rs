@@ -146,7 +146,7 @@ fn ambiguous(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDepl
             let other = others.find(|(_, other)| other.fingerprint == pin.fingerprint);
             if own == Some(pin.fingerprint) {
                 let message = "this is the key of the module's own certificate";
-                let help = "pin the peer's certificate here; were the two swapped?";
+                let help = "pin the peer's certificate here; check if the two were swapped";
                 reader.report(Code::Cs0207, &pin.at, message, help);
             } else if let Some((_, other)) = other {
                 let message = format!("this pin is also at {}", other.at.origin());

@@ -145,7 +145,7 @@ fn fits(reader: &mut Reader<'_>, at: &Sourced, key_id: &KeyId, jwk: &PublicJwk) 
         None => (computed.as_str(), "the fingerprint of `content`"),
     };
     let equals = if configured == computed {
-        "it is the SHA-256 of that key, so the `kid` is another key's or free text"
+        "it is the SHA-256 of that key, so the `kid` is of a different key or is free text"
     } else if is_thumbprint {
         "it is the RFC 7638 thumbprint of that key"
     } else if configured.eq_ignore_ascii_case(&jwk.key.fingerprint().to_hex()) {
@@ -170,7 +170,7 @@ fn fits(reader: &mut Reader<'_>, at: &Sourced, key_id: &KeyId, jwk: &PublicJwk) 
     false
 }
 
-/// Reports keys and key ids that stand in two places, and the own key among the trusted ones.
+/// Reports keys and key IDs that are in two places, and the module's own key if it is trusted.
 pub fn ambiguous(reader: &mut Reader<'_>, own: Option<&OwnKey>, deployments: &[ReadDeployment]) {
     let mut by_key = HashMap::new();
     let mut by_id = HashMap::new();
@@ -182,7 +182,7 @@ pub fn ambiguous(reader: &mut Reader<'_>, own: Option<&OwnKey>, deployments: &[R
                 "this is the module's own key; its private part is at {}",
                 own.at.origin()
             );
-            let help = "put the peer's public key here; were the two swapped?";
+            let help = "put the peer's public key here; check if the two were swapped";
             reader.report(Code::Cs0207, at, message, help);
         }
         let same_key = by_key.insert(&trusted.key, at);

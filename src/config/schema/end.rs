@@ -45,7 +45,7 @@ impl<'a> TlsEnd<'a> {
         prefixes.map(move |prefix| format!("{prefix}.{property}"))
     }
 
-    /// Returns the most specific setting for `property`, to be written where nothing is set.
+    /// Returns the most specific setting for `property`, to be written if nothing is set.
     pub fn setting(self, property: &str) -> String {
         format!("{}.{property}", self.start())
     }

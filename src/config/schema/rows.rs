@@ -205,14 +205,14 @@ const SPELLINGS: &[(&str, &str)] = &[
 
 const STORES_ARE_NOT_READ: &str = "Java key stores are not read; give PEM files instead";
 const KEYCLOAK: &str = "people sign in with Keycloak; countersign knows services only";
-const CONFIG_SERVICE: &str = "the Configuration Service is not asked; this file is the whole truth";
+const CONFIG_SERVICE: &str = "the Configuration Service is not used; only this file counts";
 const ENCRYPTED: &str = "encrypted values are not decrypted";
 const HTTP_SERVICES: &str = "protects the vendor's HTTP_SERVICES services";
 const SPRING_BOOT: &str = "belongs to Spring Boot";
 const JOBS: &str = "belongs to the vendor's jobs";
 const MODULES: &str = "belongs to the vendor's modules";
 
-/// The settings without an effect, and why; `.**` stands for every name below.
+/// The settings without an effect, and why; `.**` matches every name below.
 const RECOGNISED: &[(&str, &str)] = &[
     ("ataccama.client.grpc.**", STORES_ARE_NOT_READ),
     ("ataccama.server.grpc.**", STORES_ARE_NOT_READ),

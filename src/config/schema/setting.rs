@@ -16,12 +16,12 @@ pub struct Setting {
     pub canonical: &'static str,
     /// What it takes.
     pub takes: Takes,
-    /// Its default.
+    /// The default of the setting.
     pub fallback: Fallback,
     pub pattern: Pattern,
     /// The parts between the map keys, in the form in which spellings agree.
     pub uniform: Vec<String>,
-    /// Whether every name below it is meant too.
+    /// Whether every name below it matches too.
     pub open: bool,
 }
 
@@ -73,7 +73,7 @@ pub const STRICT: [&str; 3] = [
 ];
 
 impl Setting {
-    /// Makes the setting `name`, which is kept as `canonical`; an end `.**` stands for every name below.
+    /// Makes the setting `name`, which is kept as `canonical`; an end `.**` means every name below.
     pub fn new(
         name: &'static str,
         canonical: &'static str,

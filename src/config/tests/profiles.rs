@@ -260,7 +260,7 @@ fn active_profile_without_a_file_is_noted_where_it_is_named() {
     };
     let note = |at: &str, name: &str| {
         format!(
-            "{at}: profile `{name}` is active and `/application-{name}.properties` is not there"
+            "{at}: profile `{name}` is active, but `/application-{name}.properties` does not exist"
         )
     };
     let variable = "SPRING_PROFILES_ACTIVE";

@@ -130,7 +130,7 @@ impl AsyncRead for Transport {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.link.readable.load(Ordering::Relaxed) == 0 {
-            return Poll::Ready(Err(io::Error::other("the far side sends too much")));
+            return Poll::Ready(Err(io::Error::other("the server sends too much data")));
         }
         let before = buffer.filled().len();
         ready!(self.read(cx, buffer))?;
@@ -195,7 +195,7 @@ mod tests {
         stream.read_exact(&mut eight).await.unwrap();
         assert_eq!(link.readable.load(Ordering::Relaxed), 0);
         let broken = stream.read_u8().await.unwrap_err();
-        assert_eq!(broken.to_string(), "the far side sends too much");
+        assert_eq!(broken.to_string(), "the server sends too much data");
 
         link.readable.store(1, Ordering::Relaxed);
         assert_eq!(stream.read_u8().await.unwrap(), 7);

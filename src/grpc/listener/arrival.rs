@@ -19,7 +19,7 @@ pub(in crate::grpc) struct Arrival {
     pub(super) local: Option<SocketAddr>,
 }
 
-/// Notes in the listener, where it is ours, that a request's token verified.
+/// Notes in the listener, if it is ours, that a request's token verified.
 pub(in crate::grpc) fn verified(extensions: &Extensions) {
     if let Some(place) = extensions.get::<Arc<Place>>() {
         place.known();

@@ -69,14 +69,14 @@ pub(super) struct Seat {
 /// What became of a new connection.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// Its place; none where it is refused.
+    /// Its place; `None` if it is refused.
     pub(super) seat: Option<Seat>,
-    /// Why a connection is closed: one that gave way, or the new one where none would.
+    /// Why a connection is closed: an older one made room, or the new one was refused.
     pub(super) crowding: Option<Crowding>,
 }
 
 impl Connections {
-    /// Gives a connection from `address` a place, or refuses it.
+    /// Admits a connection from `address`, or refuses it.
     pub(super) fn admit(
         self: &Arc<Self>,
         address: IpAddr,

@@ -50,7 +50,7 @@ impl Crowd {
         }
     }
 
-    /// Returns when the listener will be calm, where it is not.
+    /// Returns when the listener will be calm; `None` if it is calm now.
     pub(super) fn calm_at(&self) -> Option<Instant> {
         self.last.map(|last| last + CALM)
     }

@@ -73,7 +73,7 @@ impl Stream {
         Ok(Pin::new(&mut open.0))
     }
 
-    /// Passes on what became of a write; fails where writes have been waiting for too long.
+    /// Passes on the result of a write; fails if writes have been waiting for too long.
     fn patiently<T>(
         &mut self,
         cx: &mut Context<'_>,

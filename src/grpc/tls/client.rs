@@ -20,11 +20,11 @@ use super::{
 use crate::identity::DeploymentName;
 use crate::trust::TrustStore;
 
-/// What a client's TLS is made of.
+/// The parts of a client's TLS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ClientTlsOptions {
-    /// The certificate that the client shows where it is asked for one.
+    /// The certificate that the client presents if the server requests one.
     pub own: Option<OwnFiles>,
     /// The authorities whose server certificates are accepted, for callees without a pin.
     pub trust: Option<PemFile>,
@@ -47,7 +47,7 @@ impl ClientTlsOptions {
 /// A client's TLS, which follows the current pins, and its files when the module reads them again.
 /// Cloning is cheap.
 ///
-/// A callee whose certificate is pinned is accepted by that alone, with TLS 1.3 alone: no authority
+/// For a callee with a pin only the pin counts, and only TLS 1.3 is used: no authority
 /// and no name is asked. Any other callee must show a certificate of its name by one of the
 /// configured authorities. The system's own authorities are never asked, and nothing is resumed.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ impl ClientTls {
         Self::load(options, trust, all).map(|tls| Self { callee, ..tls })
     }
 
-    /// Returns the same for calls of the deployment `name`: only its pins count, where it has any.
+    /// Returns the same for calls of the deployment `name`: only its pins count, if it has any.
     #[must_use]
     pub fn towards(&self, name: &DeploymentName) -> Self {
         Self {
@@ -204,7 +204,7 @@ impl ClientTls {
         }
     }
 
-    /// Says why a read or write after the handshake failed, where TLS is why.
+    /// Says why a read or write after the handshake failed, if TLS is the cause.
     pub(crate) fn explain_later(&self, error: &std::io::Error) -> Option<ClientFailure> {
         ClientFailure::of_tls(error, &self.source.settings)
     }

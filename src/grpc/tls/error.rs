@@ -79,7 +79,7 @@ pub enum TlsError {
         /// Why.
         source: Cause,
     },
-    /// The private key is another certificate's.
+    /// The private key belongs to a different certificate.
     #[error(
         "the private key in {private_key} does not belong to the first certificate in {cert_chain}"
     )]
@@ -91,12 +91,12 @@ pub enum TlsError {
     },
     /// Clients must show a certificate, but none would be accepted.
     #[error(
-        "`{0}.mtls` requires client certificates, but none would be accepted: set `{0}.trust-cert-collection`, or pin the callers' with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+        "`{0}.mtls` requires client certificates, but would accept no certificate: set `{0}.trust-cert-collection`, or pin the callers' with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
     )]
     NoClientAccepted(String),
     /// Nothing says which certificate the callee has.
     #[error(
-        "nothing says which certificate to accept from {callee}: set `{settings}.trust-cert-collection`, or pin it with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+        "no setting names the certificate to accept from {callee}: set `{settings}.trust-cert-collection`, or pin it with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
     )]
     NothingTrusted {
         /// Who is called.

@@ -45,7 +45,7 @@ pub enum ClientFailure {
     },
     /// No configured authority vouches for the certificate.
     #[error(
-        "the server's certificate is by an authority that is not in `{settings}.trust-cert-collection`"
+        "the server's certificate is signed by an authority that is not in `{settings}.trust-cert-collection`"
     )]
     UnknownAuthority {
         /// The own settings.
@@ -61,7 +61,7 @@ pub enum ClientFailure {
         /// The key.
         fingerprint: Fingerprint,
     },
-    /// The certificate is refused for another reason.
+    /// The certificate is refused for a different reason.
     #[error("the server's certificate is refused: {0}")]
     Certificate(CertificateError),
     /// The other side does not speak HTTP/2.
@@ -86,7 +86,7 @@ pub enum ClientFailure {
         /// The other side's word.
         alert: AlertDescription,
     },
-    /// The other side broke off with another word.
+    /// The other side closed the handshake with a different alert.
     #[error("the server broke off the TLS handshake ({0:?})")]
     Alert(AlertDescription),
     /// The connection ended during the handshake.
@@ -127,9 +127,9 @@ impl ClientFailure {
                 format!("set `{settings}.cert-chain` and `{settings}.private-key`")
             }
             Self::CertificateRefused { .. } => {
-                "the server's `trust-cert-collection` or `tls-keys` must name it".to_owned()
+                "add it to the server's `trust-cert-collection` or `tls-keys`".to_owned()
             }
-            Self::Closed => "does it speak TLS on this port?".to_owned(),
+            Self::Closed => "check that the server uses TLS on this port".to_owned(),
             _ => return None,
         })
     }
@@ -167,7 +167,7 @@ impl ClientFailure {
         })
     }
 
-    /// Says what `error` means where it is TLS's.
+    /// Explains `error` if it is an error of TLS.
     pub(super) fn of_tls(error: &io::Error, settings: &str) -> Option<Self> {
         Some(Self::of_rustls(
             error.get_ref()?.downcast_ref()?,
@@ -252,13 +252,13 @@ impl fmt::Display for ServerFailure {
             ),
             ClientFailure::CertificateRequired { settings } => write!(
                 f,
-                "the caller shows no certificate, and `{settings}.mtls` requires one"
+                "the caller presents no certificate, but `{settings}.mtls` requires one"
             ),
             ClientFailure::Expired => f.write_str("the caller's certificate has expired"),
             ClientFailure::NotYetValid => f.write_str("the caller's certificate is not valid yet"),
             ClientFailure::UnknownAuthority { settings } => write!(
                 f,
-                "the caller's certificate is by an authority that is not in `{settings}.trust-cert-collection`"
+                "the caller's certificate is signed by an authority that is not in `{settings}.trust-cert-collection`"
             ),
             ClientFailure::NotPinned { fingerprint, .. } => write!(
                 f,
@@ -270,9 +270,9 @@ impl fmt::Display for ServerFailure {
             ClientFailure::NotHttp2 => {
                 f.write_str("the caller does not ask for HTTP/2 (ALPN `h2`)")
             }
-            ClientFailure::Version => f.write_str(
-                "the caller's TLS is too old; with pinned certificates it is TLS 1.3 alone",
-            ),
+            ClientFailure::Version => {
+                f.write_str("the caller's TLS is too old; pinned certificates need TLS 1.3")
+            }
             ClientFailure::CertificateRefused { settings, alert } => write!(
                 f,
                 "the caller refuses the certificate of `{settings}.cert-chain` ({alert:?})"

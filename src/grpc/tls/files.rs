@@ -46,7 +46,7 @@ impl OwnFiles {
         Ok(own.fingerprint)
     }
 
-    /// Reads the certificate alone; returns the fingerprint of its key.
+    /// Reads only the certificate; returns the fingerprint of its key.
     ///
     /// # Errors
     ///

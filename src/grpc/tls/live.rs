@@ -1,4 +1,4 @@
-//! Values made of PEM files, which are replaced together.
+//! Values that are read from PEM files and replaced together.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use crate::grpc::cause;
 type Make<T> = dyn Fn(&[Content]) -> Result<T, TlsError> + Send + Sync;
 type Digest = [u8; 32];
 
-/// A value made of the contents of `files`.
+/// A value that is read from `files`.
 pub(super) struct Live<T> {
     files: Vec<PemFile>,
     make: Box<Make<T>>,
-    /// The value, and what it was made of.
+    /// The value, and the contents that it was read from.
     current: ArcSwap<(T, Digest)>,
 }
 
@@ -63,7 +63,7 @@ type Swap = Box<dyn FnOnce() + Send>;
 trait Remake: fmt::Debug + Send + Sync {
     fn files(&self) -> &[PemFile];
 
-    /// Returns `true` if the current value is made of `contents`.
+    /// Returns `true` if the current value was read from `contents`.
     fn is_of(&self, contents: &[Content]) -> bool;
 
     /// Makes the value of `contents`; it is current after the swap.
@@ -85,7 +85,7 @@ impl<T: Send + Sync + 'static> Remake for Live<T> {
     }
 }
 
-/// The PEM files that a module's TLS is made of, as far as it is in use.
+/// The PEM files of a module's TLS, as far as TLS is in use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsFiles(Arc<Mutex<Vec<Weak<dyn Remake>>>>);
 
@@ -115,7 +115,7 @@ impl TlsFiles {
     }
 }
 
-/// The files that differ from what the current TLS is made of, as they were read.
+/// The files that differ from those of the current TLS, as they were read.
 #[derive(Debug)]
 pub(crate) struct ChangedTlsFiles(Vec<(Result<Vec<Content>, TlsError>, Arc<dyn Remake>)>);
 

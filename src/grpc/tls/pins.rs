@@ -1,4 +1,4 @@
-//! Trust by fingerprint: whose key a certificate holds decides, not who signed it, for which name
+//! Trust by fingerprint: only the key in a certificate decides, not who signed it, for which name
 //! or until when.
 
 use std::sync::Arc;
@@ -173,7 +173,7 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
     provider().signature_verification_algorithms
 }
 
-/// Pins hold in TLS 1.3 alone; a configuration with pins offers nothing else.
+/// Pins need TLS 1.3; a configuration with pins offers no other version.
 fn too_old() -> Error {
     PeerIncompatible::Tls12NotOfferedOrEnabled.into()
 }

@@ -25,7 +25,7 @@ pub enum ClientAuth {
     Require,
 }
 
-/// What a server's TLS is made of.
+/// The parts of a server's TLS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ServerTlsOptions {
@@ -55,9 +55,9 @@ impl ServerTlsOptions {
 /// A server's TLS, which follows the current pins, and its files when the module reads them again.
 /// Cloning is cheap.
 ///
-/// TLS 1.2 and 1.3, HTTP/2 alone, no resumption: each connection shows its certificate, so that one
-/// taken out of the trust opens no connection any more. While any trusted deployment's certificate
-/// is pinned: TLS 1.3 alone.
+/// TLS 1.2 and 1.3, HTTP/2 only, no resumption: each connection shows its certificate, so that one
+/// that is no longer trusted cannot open a connection. While any trusted deployment's certificate
+/// is pinned: TLS 1.3 only.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     configs: Arc<Live<Configs>>,
@@ -67,7 +67,7 @@ pub struct ServerTls {
 /// What is served while there are pins, and while there are none.
 struct Configs {
     pinned: Arc<ServerConfig>,
-    /// None where clients must show a certificate and only pins would accept one.
+    /// `None` if clients must present a certificate and only pins would accept one.
     unpinned: Option<Arc<ServerConfig>>,
 }
 

@@ -297,7 +297,7 @@ fn what_is_no_key_is_refused_by_name() {
     let set = KeyMaterial::read(format!("{{\"keys\":[{line}]}}").as_bytes()).unwrap_err();
     assert_eq!(
         set.to_string(),
-        "it is a key set (`keys`); the one key inside belongs here"
+        "it is a key set (`keys`); write only the key that is in it"
     );
 }
 

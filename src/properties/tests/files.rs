@@ -28,7 +28,7 @@ fn file_that_cannot_be_read_has_one_cause() {
     }
     assert_eq!(
         fault(&write("zero", "# é\r\nname=é\0b\n".as_bytes())),
-        "it holds a zero byte in line 2, column 7, which is no text"
+        "it holds a zero byte in line 2, column 7, so it is not text"
     );
     let wide = "it is UTF-16 or UTF-32 text; save it as UTF-8";
     assert_eq!(fault(&write("marked", b"\xff\xfea\0=\0")), wide);

@@ -87,7 +87,7 @@ fn bits(address: Ipv6Addr) -> u128 {
     address.to_bits()
 }
 
-/// Reads digits alone: `u8::from_str` also takes a sign.
+/// Reads only digits: `u8::from_str` also accepts a sign.
 fn decimal(text: &str) -> Option<u8> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()

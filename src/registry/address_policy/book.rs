@@ -23,7 +23,7 @@ impl AddressBook {
         self.0.store(Arc::new(rules));
     }
 
-    /// Returns the rules of `deployment`, to be kept.
+    /// Returns a copy of the rules of `deployment`.
     pub fn rules_of(&self, deployment: &str) -> AddressRules {
         self.current().get(deployment).cloned().unwrap_or_default()
     }

@@ -21,15 +21,15 @@ pub enum RefusedRange {
     Metadata,
     /// An IPv6 address that leads to a refused IPv4 address, by a tunnel or a translator.
     Embedded(Ipv4Addr),
-    /// `64:ff9b:1::/48` ([RFC 8215]): leads to an IPv4 address, but its prefix length, and so
-    /// which, is known to the network alone.
+    /// `64:ff9b:1::/48` ([RFC 8215]): leads to an IPv4 address, but only the network knows the
+    /// prefix length, and so which address.
     ///
     /// [RFC 8215]: https://www.rfc-editor.org/rfc/rfc8215
     LocalTranslation,
 }
 
 impl RefusedRange {
-    /// Returns the range that `address` lies in, where that is a refused one.
+    /// Returns the refused range that contains `address`, if there is one.
     ///
     /// Loopback is not one of them: whether it may be dialled depends on who asks. An IPv4-mapped
     /// address is judged as the IPv4 address that it is.
@@ -74,7 +74,7 @@ fn of_v6(address: Ipv6Addr) -> Option<RefusedRange> {
     refused.then_some(RefusedRange::Embedded(inner))
 }
 
-/// Returns the IPv4 address that `address` leads to, where it is made of one.
+/// Returns the IPv4 address that is embedded in `address`, if there is one.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let (high, low) = match address.segments() {
         // 6to4 (RFC 3056); IPv4-compatible (RFC 4291, 2.5.5.1) and -translated (RFC 2765); NAT64
@@ -106,7 +106,7 @@ const METADATA_V6: [Ipv6Addr; 2] = [
 impl fmt::Display for RefusedRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unspecified => f.write_str("no destination but a placeholder (unspecified)"),
+            Self::Unspecified => f.write_str("the unspecified address, which is not a destination"),
             Self::Broadcast => f.write_str("the broadcast address"),
             Self::Multicast => f.write_str("a multicast address"),
             Self::LinkLocal => f.write_str("link-local"),
@@ -116,7 +116,7 @@ impl fmt::Display for RefusedRange {
                 None => write!(f, "a way to {inner}, which is loopback"),
             },
             Self::LocalTranslation => {
-                f.write_str("in 64:ff9b:1::/48, which hides the IPv4 address that it leads to")
+                f.write_str("in 64:ff9b:1::/48, which hides the real IPv4 destination")
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::registry::{Registrant, RegistryError};
 use crate::telemetry::events;
 
 impl EngineRegistry {
-    /// Checks that the caller may register `id`, as far as its owner is concerned.
+    /// Checks that no different deployment owns `id`.
     ///
     /// # Errors
     ///
@@ -23,7 +23,7 @@ impl EngineRegistry {
         found.map_or(Ok(()), |engine| caller.check_owns(&engine))
     }
 
-    /// Creates `new` within the limits; returns `None` where it is there already.
+    /// Creates `new` within the limits; returns `None` if it exists already.
     pub(super) async fn create(&self, new: &Engine) -> Result<Option<Arc<Engine>>, RegistryError> {
         let deployment = &new.owner.deployment;
         let mut creations = self.creations.lock().await;

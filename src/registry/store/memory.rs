@@ -1,4 +1,4 @@
-//! Engines in memory: gone with the process.
+//! Engines in memory: they are lost when the process ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;

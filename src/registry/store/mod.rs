@@ -34,7 +34,7 @@ pub trait EngineStore: Debug + Send + Sync + 'static {
     fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool>;
 }
 
-/// What a store answers, in its own time.
+/// The future of a store's answer.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A record and its revision. Cloning is cheap.

@@ -59,7 +59,7 @@ impl EngineMetrics {
             by_status: families.gauges("countersign_engines", "Engines by status.", &["status"])?,
             registrations: families.counters(
                 "countersign_engine_registrations_total",
-                "Calls of RegisterEngine by what came of them.",
+                "Calls of RegisterEngine by result.",
                 &["result"],
             )?,
         })

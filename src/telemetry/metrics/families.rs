@@ -11,7 +11,7 @@ use prometheus::{
 /// Where families are registered.
 ///
 /// The label values of a series are hashed one after the other without a separator, so two labels
-/// that hold free text must not be neighbours: a label from a closed list stands between them.
+/// that hold free text must not be neighbours: a label from a closed list separates them.
 #[derive(Debug, Default)]
 pub(super) struct Families(Registry);
 

@@ -182,7 +182,7 @@ fn proof_by_an_unknown_or_revoked_key_does_not_hold() {
     assert!(
         world
             .detail(&stranger, &world.exchange(), None)
-            .contains("no active key of `dpe-dev`")
+            .contains("not an active key of `dpe-dev`")
     );
 
     world.callee.keys[0].revoked = true;

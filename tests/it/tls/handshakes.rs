@@ -343,7 +343,7 @@ async fn server_names_what_is_wrong_with_its_callers() {
     let cases = [
         (
             world.client(&caller, None, None),
-            "the caller shows no certificate, and `ataccama.server.grpc.tls.mtls` requires one"
+            "the caller presents no certificate, but `ataccama.server.grpc.tls.mtls` requires one"
                 .to_owned(),
         ),
         (
@@ -383,7 +383,7 @@ async fn caller_without_pin_or_authority_is_not_connected() {
 
     let refused = refused.unwrap_err();
     assert!(
-        refused.contains("nothing says which certificate to accept from deployment `dpm-dev`"),
+        refused.contains("no setting names the certificate to accept from deployment `dpm-dev`"),
         "{refused}"
     );
     dpm.stop().await;

@@ -22,7 +22,7 @@ pub struct Evidence {
     pub verdict: Result<String, Refused>,
 }
 
-/// Asks every peer whether it accepts the next key, or the own one where that signs already.
+/// Asks every peer whether it accepts the next key, or the current key if that signs already.
 pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Vec<Evidence> {
     let key = rotation.next().unwrap_or(&rotation.own);
     let loaded = if asking.offline {
