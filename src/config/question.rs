@@ -6,8 +6,8 @@ use crate::diagnostic::Severity;
 use crate::identity::{ModuleType, NameError};
 use crate::properties::name::variable_for;
 
-/// What to look at, and for what: a check of files, which may be parts of one, or a run on them. What
-/// overrides the files does not change while a process runs.
+/// What to look at, and for what: a check of files, which may be parts of one, or a run on them.
+/// The environment and `--set` stay the same while a process runs.
 #[derive(Default)]
 pub struct Question {
     pub home: Option<PathBuf>,

@@ -162,6 +162,7 @@ impl<'a> Reader<'a> {
         let Some(Takes::Words(words)) = takes(name) else {
             return None;
         };
+        debug_assert_eq!(words.len(), N, "a value for each word of `{name}`");
         let choices: Vec<_> = words.iter().copied().zip(values).collect();
         self.typed(name, keys, |text| bind::choice(text, &choices))
     }

@@ -148,10 +148,10 @@ impl<'b> Ends<'_, 'b> {
     }
 
     fn client_auth(&mut self, end: TlsEnd<'_>) -> Option<(ClientAuth, &'b Sourced)> {
-        use ClientAuth::{None, Optional, Require};
+        use ClientAuth::{None as Off, Optional, Require};
 
         let (name, at) = self.find(end, "mtls")?;
-        let values = [None, Optional, Require, Require, Require, None];
+        let values = [Off, Optional, Require, Require, Require, Off];
         let auth = self.reader.word(&name, &[end.key()], values)?;
         Some((auth, at))
     }

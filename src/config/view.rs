@@ -186,7 +186,7 @@ impl Limited {
         let mut same = of_code
             .iter()
             .filter(|found| found.message() == new.message());
-        if same.any(|found| found.origin() == new.origin()) {
+        if same.any(|found| (found.origin(), found.key()) == (new.origin(), new.key())) {
             return;
         }
         if of_code.len() < MOST_OF_A_CODE {

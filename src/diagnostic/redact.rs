@@ -34,7 +34,7 @@ pub fn redact(text: &str) -> String {
 
 /// Redacts `text` like [`redact`], but shows what is known to be public.
 pub fn redact_except(text: &str, public: &Public) -> String {
-    // Most names in most files have no part of a key, which is seen at little cost.
+    // Most texts cannot hold a part of a key, and this check is cheap.
     if !text.contains(':') && runs(text, is_base64).all(|run| run.len() < SHORT_RUN) {
         return text.to_owned();
     }

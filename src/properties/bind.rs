@@ -139,7 +139,8 @@ fn simple(text: &str, unit: TimeUnit) -> Option<Result<Duration, OutOfRange>> {
     Some(nanos.map(Duration::from_nanos))
 }
 
-/// Reads `PnDTnHnMn.nS` in upper case, as `java.time.Duration.parse` does, but no part may be negative.
+/// Reads `PnDTnHnMn.nS` in upper case, as `java.time.Duration.parse` does, but no part may be
+/// negative.
 fn iso(text: &str) -> Option<Result<Duration, OutOfRange>> {
     let (negative, unsigned) = signed(text);
     let parts = unsigned.strip_prefix('P')?;

@@ -131,7 +131,7 @@ impl Reloader {
             };
             let (looked, files) = self.look(asked).await;
             owed = matches!(looked, Looked::Unsettled) && asked;
-            self.tell(&looked, &files, asked, &mut unsettled);
+            self.report(&looked, &files, asked, &mut unsettled);
         }
     }
 
@@ -153,7 +153,7 @@ impl Reloader {
     }
 
     /// Reports the result of a check in log, health and metrics.
-    fn tell(&self, looked: &Looked, files: &str, asked: bool, unsettled: &mut Unsettled) {
+    fn report(&self, looked: &Looked, files: &str, asked: bool, unsettled: &mut Unsettled) {
         let was_unsettled = !matches!(looked, Looked::Unsettled) && unsettled.end();
         match looked {
             Looked::Unsettled => {

@@ -30,6 +30,7 @@ const DAY: u64 = 86_400;
 const PORT: Takes = Integer(0, 65_535);
 const COUNT: Takes = Integer(1, 1_000_000);
 const INTERVAL: Takes = millis(10, DAY * 1000);
+// The readers list their values in the order of these words.
 const MTLS: &[&str] = &["none", "optional", "require", "required", "true", "false"];
 const PROOFS: &[&str] = &["off", "handshake", "every-call"];
 const NONE: Fallback = Fallback::None;
@@ -207,7 +208,7 @@ const STORES_ARE_NOT_READ: &str = "Java key stores are not read; give PEM files 
 const KEYCLOAK: &str = "people sign in with Keycloak; countersign knows services only";
 const CONFIG_SERVICE: &str = "the Configuration Service is not used; only this file counts";
 const ENCRYPTED: &str = "encrypted values are not decrypted";
-const HTTP_SERVICES: &str = "protects the vendor's HTTP_SERVICES services";
+const HTTP_SERVICES: &str = "protects the vendor's HTTP services";
 const SPRING_BOOT: &str = "belongs to Spring Boot";
 const JOBS: &str = "belongs to the vendor's jobs";
 const MODULES: &str = "belongs to the vendor's modules";

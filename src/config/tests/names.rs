@@ -1,5 +1,5 @@
 use super::{Folder, ModuleKind, Settings, deployment, error_codes, good, key};
-use crate::config::schema::{Known, find, settings};
+use crate::config::schema::{Known, Takes, find, settings};
 use crate::diagnostic::Code;
 use crate::identity::DeploymentName;
 use crate::properties::name::Name;
@@ -157,4 +157,5 @@ fn settings_have_one_name_each_and_say_why_they_have_no_effect() {
     names.dedup();
 
     assert_eq!(names.len(), count);
+    assert!(settings().all(|setting| !matches!(setting.takes, Takes::Unused(""))));
 }

@@ -1,5 +1,6 @@
 //! Values that are read from PEM files and replaced together.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -96,14 +97,15 @@ impl TlsFiles {
         all.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Returns where the files are.
+    /// Returns where the files are, each once.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let all = self.in_use();
         let files = all.iter().flat_map(|live| live.files());
-        files.map(|file| file.path.clone()).collect()
+        let paths: BTreeSet<_> = files.map(|file| file.path.clone()).collect();
+        paths.into_iter().collect()
     }
 
-    /// Reads those that changed.
+    /// Reads all files and returns those that changed or cannot be read.
     pub(crate) fn read(&self) -> ChangedTlsFiles {
         let all = self.in_use().into_iter();
         let read = all.map(|live| (read(live.files()), live));
@@ -116,8 +118,14 @@ impl TlsFiles {
 }
 
 /// The files that differ from those of the current TLS, as they were read.
-#[derive(Debug)]
 pub(crate) struct ChangedTlsFiles(Vec<(Result<Vec<Content>, TlsError>, Arc<dyn Remake>)>);
+
+impl fmt::Debug for ChangedTlsFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = self.0.iter().map(|(_, live)| live);
+        f.debug_list().entries(values).finish()
+    }
+}
 
 impl ChangedTlsFiles {
     /// Returns what identifies their contents; `None` if nothing changed.

@@ -16,7 +16,7 @@ async fn files_that_are_written_without_pause_are_reported_and_shown_until_they_
     let mut unsettled = Unsettled::default();
     let mut report = |looked: Looked| {
         tracing::dispatcher::with_default(&log, || {
-            reloader.tell(&looked, "the files", false, &mut unsettled);
+            reloader.report(&looked, "the files", false, &mut unsettled);
         });
     };
     let shown = || {
@@ -73,7 +73,7 @@ async fn health_says_that_settings_wait_for_a_restart() {
     let reloader = Reloader::new(&settings, &world.module);
     let mut unsettled = Unsettled::default();
     let mut shown = |looked: Looked| {
-        reloader.tell(&looked, "the files", false, &mut unsettled);
+        reloader.report(&looked, "the files", false, &mut unsettled);
         let health = world.module.health().current();
         let mut parts = health.parts().iter();
         let part = parts.find(|part| part.name == "configReload").unwrap();
