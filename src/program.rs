@@ -35,8 +35,6 @@ pub(crate) struct Program {
     pub(crate) module: Module,
     /// The bound gRPC address.
     pub(crate) address: SocketAddr,
-    /// The address that an engine advertises.
-    pub(crate) advertised: Option<EngineAddress>,
     /// Every service that the module serves, and the rules of those that all modules have.
     pub(crate) standard: StandardServices,
     pub(crate) server: ServerOptions,
@@ -58,7 +56,6 @@ impl Program {
     ) -> Result<Self, StartError> {
         Ok(Self {
             address: listener.local_addr().map_err(StartError::Address)?,
-            advertised: None,
             standard: StandardServices::new(&module, &server, &[service])
                 .map_err(|error| StartError::Reflection(error.into()))?,
             server,
@@ -70,8 +67,9 @@ impl Program {
         })
     }
 
-    /// Starts to serve HTTP and to report the module's health.
-    pub(crate) async fn start(&mut self) {
+    /// Starts to serve HTTP and to report the module's health. An engine logs the address that it
+    /// is `advertised` at.
+    pub(crate) async fn start(&mut self, advertised: Option<&EngineAddress>) {
         let readiness = Readiness::new(&self.module, self.standard.health.clone());
         self.tasks.spawn(readiness.begin().await.run());
         let http = self.http.take();
@@ -87,7 +85,7 @@ impl Program {
             fingerprint: own.key_id.as_str(),
             address: self.address,
             http: address,
-            advertised: self.advertised.as_ref(),
+            advertised,
         });
     }
 

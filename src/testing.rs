@@ -1,7 +1,7 @@
 //! For unit tests: an identity without a token, and a pair of modules that trust each other.
 //!
 //! Behind the feature `testing`; put `countersign = { …, features = ["testing"] }` under
-//! `[dev-dependencies]` only, since [`identity`] vouches for anybody.
+//! `[dev-dependencies]` only, since [`identity`] makes an identity without any check.
 //!
 //! ```
 //! use countersign::{ServiceIdentity, testing};

@@ -74,6 +74,7 @@ const WORDS: &[(&str, usize)] = &[
     ("nobody", 0),
     ("somebody", 0),
     ("everybody", 0),
+    ("anybody", 0),
     ("mend\\w*", 0),
     ("anew", 0),
     ("heed\\w*", 0),

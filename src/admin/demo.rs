@@ -201,10 +201,17 @@ impl Demo<'_> {
     }
 
     async fn ready(&mut self, dpm: &mut ChildModule) -> Result<(), Refused> {
-        let mut event = dpm.event("setEngineStatus").await?;
-        while text(&event, "newStatus") != "READY" {
-            event = dpm.event("setEngineStatus").await?;
-        }
+        let waiting = timeout(PATIENCE, async {
+            loop {
+                let event = dpm.event("setEngineStatus").await?;
+                if text(&event, "newStatus") == "READY" {
+                    return Ok::<_, Refused>(event);
+                }
+            }
+        });
+        let event = waiting
+            .await
+            .map_err(|_elapsed| late("dpm", "setEngineStatus"))??;
         let old = text(&event, "oldStatus");
         let line = format!("{old} → READY: the dpm dialled back, the dpe proved to be that engine");
         self.step("status", vec![line], old == "NEW");

@@ -9,7 +9,8 @@ use crate::diagnostic::Findings;
 use crate::grpc::cause;
 use crate::properties::ReadError;
 
-/// Why a procedure or a command was refused.
+/// Why a procedure or a command was refused, or failed. Every file is as it was before, unless the
+/// message says that one could not be put back.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {

@@ -133,22 +133,23 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
         }
         let ended = executor.block_on(wait::in_force(&rotation, arguments));
         if ended.is_ok() {
-            took(step, &files.read()?, console);
+            took(step, &rotation, console);
         }
         return conclude(&plan, &rotation, arguments, ended, console);
     }
 }
 
-/// Says what a step has done, after which the files are `after`.
-fn took(step: Step, after: &Rotation, console: &Console) {
-    let key = after
-        .next()
-        .map_or(after.key(), |(key, _)| key)
-        .fingerprint();
+/// Says what a step has done. The files are as in `rotation`: as they are after it, or, for
+/// `finish`, which changes no key of the module, as they were before.
+fn took(step: Step, rotation: &Rotation, console: &Console) {
+    let signs = rotation.key().fingerprint();
     console.say(&match step {
-        Step::Prepare => format!("prepared   the named peers' files trust {key}"),
-        Step::Activate => format!("activated  {key} signs"),
-        Step::Finish | Step::Abort => format!("finished   the key before {key} is revoked"),
+        Step::Prepare => {
+            let next = rotation.next().map_or(signs, |(key, _)| key.fingerprint());
+            format!("prepared   the named peers' files trust {next}")
+        }
+        Step::Activate => format!("activated  {signs} signs"),
+        Step::Finish | Step::Abort => format!("finished   the key before {signs} is revoked"),
     });
 }
 

@@ -82,14 +82,13 @@ impl Dpe {
         };
         let identity = module.client_layer(dpm.as_str())?;
         let service = server::SERVICE_NAME;
-        let mut program = Program::new(module, storage, listener, options.server, service)?;
+        let program = Program::new(module, storage, listener, options.server, service)?;
         let port = options.port.unwrap_or_else(|| program.address.port());
         let engine = Registrant {
             id,
             address: EngineAddress::new(&options.hostname, port.into())?,
             constraints: options.constraints,
         };
-        program.advertised = Some(engine.address.clone());
         let mut how = options.status_checker;
         how.connection = how.connection.towards(&dpm);
         let checker = StatusChecker::new(engine.clone(), &identity, &program.module, how)?;
@@ -149,7 +148,7 @@ impl Dpe {
         let service = server::EngineServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
         program.standard.routes = program.standard.routes.add_service(service);
-        program.start().await;
+        program.start(Some(&engine.address)).await;
 
         let drain_within = program.server.shutdown_deadline;
         let begun = OnceLock::new();

@@ -1,6 +1,7 @@
 //! Keeps this engine registered with its DPM.
 
 use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -249,7 +250,10 @@ impl StatusChecker {
     /// Says why the DPM cannot be reached; `None` if it answered.
     fn unreachable(&self, status: &Status) -> Option<String> {
         match connect_error(status) {
-            Some(ConnectError::Connect { source, .. }) => Some(source.kind().to_string()),
+            Some(ConnectError::Connect { source, .. }) => Some(match source.kind() {
+                kind @ io::ErrorKind::ConnectionRefused => kind.to_string(),
+                _ => source.to_string(),
+            }),
             Some(error) => Some(cause(error)),
             None if status.source().is_some() && !is_late(status) => {
                 Some(match self.connection.fault() {

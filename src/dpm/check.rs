@@ -51,7 +51,7 @@ struct Link {
     has_tls: bool,
 }
 
-/// What a connection was made for; once one of it changes, there has to be another one.
+/// What a connection was made for. If any of it changes, the engine is dialled again.
 #[derive(Debug, Eq, PartialEq)]
 struct Route {
     address: EngineAddress,
@@ -62,7 +62,8 @@ struct Route {
     rules: AddressRules,
 }
 
-/// What the proof of an engine was given for; once one of it changes, it has to prove itself again.
+/// What an engine's proof was given for. If any of it changes, the engine has to prove itself
+/// again.
 #[derive(Clone, Debug)]
 struct Proved {
     /// How many connections had been opened.

@@ -275,7 +275,7 @@ async fn follow_trust(
         };
         let context = Arc::clone(&context);
         let monitor = Monitor { context, tasks };
-        note(monitor.check_all().await);
+        log_failure(monitor.check_all().await);
     }
 }
 
@@ -287,12 +287,12 @@ async fn inactivate(context: Arc<Context>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        note(context.registry.inactivate_not_seen(limit).await);
+        log_failure(context.registry.inactivate_not_seen(limit).await);
     }
 }
 
 /// Logs that the registry's store failed, if it did.
-pub(super) fn note<T>(done: Result<T, RegistryError>) {
+pub(super) fn log_failure<T>(done: Result<T, RegistryError>) {
     if let Err(error) = done {
         events::registry_failed(&cause(&error));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use super::monitor::{Monitor, note};
+use super::monitor::{Monitor, log_failure};
 use super::options::MonitorOptions;
 use super::service::EngineRegistryService;
 use crate::engine::EngineStatus;
@@ -105,12 +105,12 @@ impl Dpm {
         let policy = AddressPolicy::new(vec![program.address], addresses);
         let module = program.module.clone();
         let engines = Monitor::new(module.clone(), Arc::clone(&registry), policy, monitor);
-        note(engines.check_all().await);
+        log_failure(engines.check_all().await);
         let service = EngineRegistryService::new(registry, engines.clone());
         let service = server::EngineRegistryServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
         program.standard.routes = program.standard.routes.add_service(service);
-        program.start().await;
+        program.start(None).await;
         let layer =
             module.server_layer(rules(std::mem::take(&mut program.standard.rules), &module));
         let last = async {
@@ -131,7 +131,7 @@ async fn count(registry: Arc<EngineRegistry>, metrics: EngineMetrics) {
             metrics.engines(status, of_status.count());
         }
     });
-    note(counted);
+    log_failure(counted);
 }
 
 fn rules(standard: MethodRules, module: &Module) -> MethodRules {

@@ -75,8 +75,8 @@ fn check_host(host: &str) -> Result<(), AddressError> {
     if host.parse::<IpAddr>().is_ok() {
         return Ok(());
     }
-    let mut odd = host.chars();
-    if let Some(odd) = odd.find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.')) {
+    let mut all = host.chars();
+    if let Some(odd) = all.find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.')) {
         return Err(AddressError::Character(odd));
     }
     let mut last = host;

@@ -28,9 +28,9 @@ use super::{MethodRules, metadata};
 
 /// Counts the calls of a server, as go-grpc-prometheus does; see [`Module::metrics_layer`].
 ///
-/// Put it before every other layer: what those refuse counts, too. A call whose caller left
-/// or whose time is over ends as `Canceled`. A method without a rule
-/// counts as `other`, so that no caller can make up series.
+/// Put it before every other layer: what those refuse counts, too. A call whose caller left or
+/// whose time is over ends as `Canceled`. A method without a rule counts as `other`, so that no
+/// caller can make up series.
 ///
 /// [`Module::metrics_layer`]: super::Module::metrics_layer
 #[derive(Clone, Debug)]
@@ -91,10 +91,10 @@ impl MetricsLayer {
     }
 }
 
-/// What this crate's own services and those of gRPC are.
+/// The descriptors of this crate's own services.
 #[cfg(not(feature = "actuator"))]
 pub(super) const OWN_DESCRIPTORS: [&[u8]; 1] = [proto::FILE_DESCRIPTOR_SET];
-/// What this crate's own services and those of gRPC are.
+/// The descriptors of this crate's own services, and of gRPC's health and reflection.
 #[cfg(feature = "actuator")]
 pub(super) const OWN_DESCRIPTORS: [&[u8]; 4] = [
     proto::FILE_DESCRIPTOR_SET,

@@ -76,6 +76,6 @@ impl PendingProof {
     }
 }
 
-/// A name has 40 characters at most, a key id 128: no other `iss` is anybody's who would verify the
-/// proof, and a proof is not to grow with it.
+/// A name has 40 characters at most, a key id 128: no caller with a longer `iss` could verify the
+/// proof, and a proof must not grow with it.
 const MAX_CALLER_BYTES: usize = 512;

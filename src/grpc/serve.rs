@@ -89,10 +89,10 @@ pub struct ServeError(#[from] TransportError);
 /// server runs on after the returned future completed, or was dropped.
 ///
 /// Where room for connections is short, the oldest that never sent a request gives way to a new
-/// one, then the oldest without a token that verified; if there is no such connection, the new one is
-/// closed at once. Calls carry a
-/// [`PeerInfo`](super::PeerInfo) among their extensions. A handler's panic is answered with
-/// `INTERNAL`. `max_message_bytes` is for the services in `routes` to apply.
+/// one, then the oldest without a token that verified; if there is no such connection, the new one
+/// is closed at once. Calls carry a [`PeerInfo`](super::PeerInfo) among their extensions. A
+/// handler's panic is answered with `INTERNAL`. `max_message_bytes` is for the services in
+/// `routes` to apply.
 ///
 /// # Errors
 ///

@@ -52,7 +52,7 @@ impl Site {
         }
     }
 
-    /// Answers a request. All `details` are for callers on this machine alone, the status for others.
+    /// Answers a request. Only callers on this machine get `details`; others get the status.
     pub(super) async fn answer(&self, method: &Method, path: &str, details: bool) -> Answer {
         let page = path.strip_prefix("/actuator");
         let Some(page) = page.filter(|page| page.is_empty() || PAGES.contains(page)) else {

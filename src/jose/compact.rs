@@ -2,6 +2,8 @@
 //!
 //! [RFC 7515, 3.1]: https://www.rfc-editor.org/rfc/rfc7515#section-3.1
 
+use std::fmt;
+
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -23,7 +25,7 @@ pub const MAX_TOKEN_BYTES: usize = 8192;
 /// *Not checked*: the signature (see [`Compact::verify`]), the value of `typ`, and everything in
 /// the payload, which is decoded and not parsed. Other header members are ignored, `jwk`, `jku`,
 /// `x5u` and `x5c` among them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Compact<'a> {
     header: Header,
     parts: Unverified<'a>,
@@ -89,10 +91,17 @@ impl<'a> Compact<'a> {
     }
 }
 
+/// Shows the members of the header that are read: the whole would be a usable token.
+impl fmt::Debug for Compact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Compact").field(&self.header).finish()
+    }
+}
+
 /// The members of a token's header that are read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Header {
-    /// There, but in [`verify`].
+    /// Always there, except in [`verify`].
     kid: Option<String>,
     typ: Option<String>,
 }

@@ -301,7 +301,7 @@ impl EngineRegistry {
             .update(new.id, |engine| {
                 caller.check_owns(engine)?;
                 let mut renewed = new.clone();
-                if !begins_anew(engine, new) {
+                if !starts_over(engine, new) {
                     renewed.status = engine.status;
                     renewed.status_reason.clone_from(&engine.status_reason);
                     renewed
@@ -312,7 +312,7 @@ impl EngineRegistry {
                 Ok(Some(renewed))
             })
             .await?;
-        if begins_anew(&updated.before, new) {
+        if starts_over(&updated.before, new) {
             events::register_engine(&caller.identity, &updated.after);
             self.report_change(&updated, true);
         }
@@ -377,7 +377,7 @@ impl Updated {
 }
 
 /// Returns `true` if registering `new` over `engine` leads back to NEW.
-fn begins_anew(engine: &Engine, new: &Engine) -> bool {
+fn starts_over(engine: &Engine, new: &Engine) -> bool {
     engine.address != new.address || transition(engine.status, Event::Registered).is_some()
 }
 

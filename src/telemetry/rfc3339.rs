@@ -14,10 +14,12 @@ pub(crate) fn to_rfc3339(time: SystemTime) -> Option<String> {
 
 /// Reads a time as RFC 3339 specifies: with date, time and offset.
 pub(crate) fn from_rfc3339(text: &str) -> Option<SystemTime> {
-    // `Timestamp` also reads a date alone, a time without an offset, and a year of any length.
+    // `Timestamp` also reads a date alone, a time without an offset or with a space before it, and
+    // a year of any length.
     let (date, rest) = text.split_at_checked("2026-01-31".len())?;
     let has_offset = rest.ends_with(['Z', 'z']) || rest.contains(['+', '-']);
-    if !has_offset || date.starts_with(['+', '-']) {
+    let has_space = rest.rfind(' ').is_some_and(|at| at > 0);
+    if !has_offset || has_space || date.starts_with(['+', '-']) {
         return None;
     }
     SystemTime::try_from(text.parse::<Timestamp>().ok()?).ok()
@@ -46,6 +48,9 @@ mod tests {
             "2027-01-15",
             "2027-01-15T08:00:00",
             "2027-02-30T08:00:00Z",
+            "2027-01-15T08:00:00 Z",
+            "2027-01-15T08:00:00 +01:00",
+            "2027-01-15T08:00Z",
             "2027-01-15T08:00:00Zé",
             "+9223372036854775807-01-15T08:00:00Z",
             "-9223372036854775807-01-15T08:00:00Z",

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn change_is_in_force_before_anybody_is_woken() {
+    fn change_is_current_before_any_subscriber_is_woken() {
         let store = TrustStore::alone(own());
         let before = store.load();
         let changes = store.subscribe();

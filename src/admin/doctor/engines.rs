@@ -62,7 +62,10 @@ async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec
     }
     let connection = probe::reach(visit, peer).await?;
     identity::acquaint(visit, peer, &connection).await?;
-    visit.add(Row::skip(Layer::Role, "a module needs none to ask itself"));
+    visit.add(Row::skip(
+        Layer::Role,
+        "a module needs no role to ask itself",
+    ));
     let channel = peer.identity.layer(connection.channel());
     let mut client = EngineRegistryServiceClient::new(channel);
     let why = match timeout(peer.limit(), roster::list(&mut client)).await {

@@ -234,13 +234,15 @@ pub(super) fn grant_role(row: Row, peer: &Peer, file: &str, deployment: &str) ->
     ))
 }
 
-/// Makes the row of a call that failed for no reason of a module's.
+/// Makes the row of a call that failed without a refusal reason.
 fn not_refused(layer: Layer, peer: &Peer, status: &Status) -> Row {
     if status.code() == Code::Unimplemented {
-        let detail = format!(
-            "{} serves gRPC, but it is not the expected kind of module",
-            peer.target
-        );
+        let what = if layer == Layer::Token {
+            "serves gRPC, but no IdentityService"
+        } else {
+            "is not the expected kind of module"
+        };
+        let detail = format!("{} {what}", peer.target);
         return Row::fail(layer, Side::Here, detail).help(&peer.remedy.port);
     }
     Row::fail(layer, Side::Between, said(status))

@@ -105,7 +105,7 @@ impl Doctor<'_> {
         })
     }
 
-    /// Has each layer take the time that it may.
+    /// Sets the time limit that each layer has.
     fn patient(
         &self,
         options: Result<ConnectionOptions, TlsError>,

@@ -1,6 +1,7 @@
 //! Layers 3 to 6: does the name resolve, does the peer accept, do both sides agree on TLS, and does
 //! it speak gRPC?
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -44,7 +45,8 @@ async fn resolve(peer: &Peer) -> Outcome<Vec<SocketAddr>> {
         }
     };
     peer.judge(&addresses)?;
-    addresses.dedup();
+    let mut seen = HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
     addresses.truncate(MOST);
     if addresses.is_empty() {
         let detail = format!("`{host}` {why}");
@@ -69,10 +71,14 @@ async fn connect(peer: &Peer, addresses: &[SocketAddr]) -> Outcome<(TcpStream, S
                 let row = Row::ok(Layer::Tcp, address.to_string());
                 return Ok(((stream, *address), row));
             }
-            Ok(Err(error)) => error.kind(),
-            Err(_elapsed) => ErrorKind::TimedOut,
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                failed.push(format!("{address}: connection refused"));
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => format!("no answer within {:?}", peer.limit()),
         };
-        all_refused &= why == ErrorKind::ConnectionRefused;
+        all_refused = false;
         failed.push(format!("{address}: {why}"));
     }
     let (help, setting) = if all_refused {
@@ -223,11 +229,15 @@ async fn greet(peer: &Peer, mut stream: Stream, address: SocketAddr) -> Result<(
             format!("sends nothing within {limit:?}"),
             "the module hangs, or a different program listens there",
         ),
-        Ok(_) => (
-            Side::Between,
-            "closes the connection without an answer".to_owned(),
-            "a proxy has no upstream, the listener is full, or it is not a gRPC port",
-        ),
+        Ok(ended) => {
+            let resets = ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+            let how = if resets { "resets" } else { "closes" };
+            (
+                Side::Between,
+                format!("{how} the connection without an answer"),
+                "a proxy has no upstream, the listener is full, or it is not a gRPC port",
+            )
+        }
     };
     let row = Row::fail(Layer::Grpc, side, format!("{address} accepts and {how}"));
     Err(row.help(help).help(&peer.remedy.port))

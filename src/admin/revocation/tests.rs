@@ -114,7 +114,7 @@ fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() 
     let planned = plan(std::slice::from_ref(&file), &which("dpe-dev", Some("key"))).unwrap();
     let planned = &planned.files[0];
     let settings = Settings::load(&file, &ModuleKind::Dpm, [], &[]).unwrap();
-    let shown = |fingerprint: &str, computed_fingerprint: &str, revoked| wire::TrustedKey {
+    let listed = |fingerprint: &str, computed_fingerprint: &str, revoked| wire::TrustedKey {
         deployment: "dpe-dev".to_owned(),
         fingerprint: fingerprint.to_owned(),
         computed_fingerprint: computed_fingerprint.to_owned(),
@@ -125,20 +125,20 @@ fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() 
         &*other.fingerprint().to_string(),
     );
 
-    for (shown, expected) in [
+    for (answer, expected) in [
         (vec![], None),
-        (vec![shown(one, "", true)], Some(false)),
-        (vec![shown(one, "", false)], Some(true)),
-        (vec![shown("name", one, true)], Some(false)),
-        (vec![shown("name", one, false)], Some(true)),
-        (vec![shown(other, other, false)], Some(false)),
-        (vec![shown(other, "", false)], None),
+        (vec![listed(one, "", true)], Some(false)),
+        (vec![listed(one, "", false)], Some(true)),
+        (vec![listed("name", one, true)], Some(false)),
+        (vec![listed("name", one, false)], Some(true)),
+        (vec![listed(other, other, false)], Some(false)),
+        (vec![listed(other, "", false)], None),
         (
-            vec![shown(one, one, true), shown("name", one, false)],
+            vec![listed(one, one, true), listed("name", one, false)],
             Some(true),
         ),
     ] {
-        assert_eq!(planned.accepts(&settings, &shown), expected, "{shown:?}");
+        assert_eq!(planned.accepts(&settings, &answer), expected, "{answer:?}");
     }
 }
 

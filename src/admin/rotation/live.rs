@@ -134,7 +134,8 @@ struct Callee<'a> {
 }
 
 impl<'a> Callee<'a> {
-    /// Finds where `deployment` listens: as said, by the owner's own connection, else by its `file`.
+    /// Finds where `deployment` listens: at the address in `asking`, else that of the owner's
+    /// connection, else that in its `file`.
     fn find(
         settings: &'a Settings,
         deployment: &'a Deployment,

@@ -205,33 +205,36 @@ impl Rotation {
     /// Reads the new texts in `edited` as if they were the files: they are in `phase`, and none has a
     /// fault that it did not have.
     fn ends_in(&self, phase: Phase, edited: &[EditedFile]) -> Result<(), Refused> {
-        let mut files = self.files().map(|file| {
+        let mut read = self.files().map(|file| {
             let new = edited.iter().find(|new| new.path == file.path);
             let text = new.map_or_else(|| Ok(file.text.clone()), EditedFile::after)?;
             SettingsFile::of(&file.path, text)
         });
-        let owner = files.next().ok_or_else(internal)??;
-        let after = Self::of(owner, files.collect::<Result<_, _>>()?)?;
+        let owner = read.next().ok_or_else(internal)??;
+        let peers = read.collect::<Result<Vec<_>, Refused>>()?;
         // One peer at a time: `check` is stricter about two files than about more.
-        for (before, peer) in self.peers.iter().zip(&after.peers) {
-            let (had, has) = (self.findings_with(before)?, after.findings_with(peer)?);
+        for (before, after) in self.peers.iter().zip(&peers) {
+            let (had, has) = (
+                findings_of(&self.owner, before)?,
+                findings_of(&owner, after)?,
+            );
             if has.errors() > had.errors() {
                 let message = "the changed files would have faults";
                 return Err(Refused::new(Kind::Internal, message).with_findings(has));
             }
         }
-        if after.phase() == phase {
+        if Self::of(owner, peers)?.phase() == phase {
             Ok(())
         } else {
             Err(internal())
         }
     }
+}
 
-    /// Checks the owner's file with that of `peer`.
-    fn findings_with(&self, peer: &SettingsFile) -> Result<Findings, Refused> {
-        let both = [&self.owner, peer].map(|file| (file.path.clone(), file.text.clone()));
-        Ok(check_texts(&both, &config::environment(), &[])?.findings)
-    }
+/// Checks the owner's file with that of `peer`.
+fn findings_of(owner: &SettingsFile, peer: &SettingsFile) -> Result<Findings, Refused> {
+    let both = [owner, peer].map(|file| (file.path.clone(), file.text.clone()));
+    Ok(check_texts(&both, &config::environment(), &[])?.findings)
 }
 
 fn internal() -> Refused {

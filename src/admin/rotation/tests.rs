@@ -249,6 +249,31 @@ fn the_old_key_goes_when_its_last_token_can_have_expired() {
 }
 
 #[test]
+fn every_peers_file_must_trust_the_next_key() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    let other = folder.path().join("other.properties");
+    let peers = [folder.path().join(DPM), other.clone()];
+    fs::copy(&peers[0], &other).unwrap();
+    let phase = || {
+        let rotation = Rotation::read(&folder.path().join(DPE), &peers);
+        rotation.unwrap().phase()
+    };
+
+    take(folder.path(), Step::Prepare);
+    assert_eq!(phase(), Phase::Preparing, "absent in one file");
+
+    let [trusting, _] = texts(folder.path());
+    let revoking = trusting.replace("key2.is-revoked=false", "key2.is-revoked=true");
+    assert_ne!(revoking, trusting);
+    fs::write(&other, revoking).unwrap();
+    assert_eq!(phase(), Phase::Preparing, "revoked in one file");
+
+    fs::write(&other, trusting).unwrap();
+    assert_eq!(phase(), Phase::Prepared);
+}
+
+#[test]
 fn files_that_do_not_belong_together_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     pair(folder.path());

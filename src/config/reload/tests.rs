@@ -302,7 +302,7 @@ fn file_with_an_error_changes_nothing_and_is_news_once() {
 }
 
 #[test]
-fn file_that_is_gone_or_cannot_be_read_keeps_what_is_in_force() {
+fn file_that_is_gone_or_cannot_be_read_keeps_what_is_applied() {
     let mut world = World::new(&good());
     let before = world.trust();
     let path = world.folder.path().join(FILE);

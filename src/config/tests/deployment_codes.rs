@@ -154,10 +154,10 @@ fn cs0306_tokens_that_live_longer_than_peers_accept() {
 #[test]
 fn every_start_warns_of_what_is_open() {
     let open = "countersign.server.address=0.0.0.0\ncountersign.server.allow-plaintext=true\n";
-    let anybody = "ataccama.authentication.grpc.internal.jwt.enable=false\n";
+    let unauthenticated = "ataccama.authentication.grpc.internal.jwt.enable=false\n";
     for (lines, expected) in [
         (open, (Code::Cs0307, Warning, 9, 36)),
-        (anybody, (Code::Cs0307, Warning, 8, 50)),
+        (unauthenticated, (Code::Cs0307, Warning, 8, 50)),
     ] {
         let folder = Folder::new();
         let settings = load(&folder.write("a", good() + lines)).unwrap();

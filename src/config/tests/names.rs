@@ -85,7 +85,7 @@ fn connection_names_its_deployment_in_any_spelling() {
 }
 
 /// Every name that is one letter off: another letter, a doubled one, a dropped one. Map keys are
-/// anybody's choice; case and dashes are spelling.
+/// free to choose; case and dashes are spelling.
 fn misspelt(name: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut in_key = false;

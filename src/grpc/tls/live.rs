@@ -58,7 +58,7 @@ impl<T> fmt::Debug for Live<T> {
     }
 }
 
-/// Puts a new value in the place of the current one.
+/// Replaces the current value with a new one.
 type Swap = Box<dyn FnOnce() + Send>;
 
 trait Remake: fmt::Debug + Send + Sync {

@@ -1,4 +1,4 @@
-//! Addresses that are no single host of anybody's network.
+//! Addresses that are not a single host of any network.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -250,7 +250,7 @@ async fn oldest_inactive_engine_of_the_deployment_makes_room() {
     assert!(!known(2).await);
     let full = world.register("dpe-a", 6).await;
     assert!(matches!(full, Err(RegistryError::DeploymentFull(3))));
-    // What is forgotten is anybody's.
+    // Any deployment may take a forgotten id.
     world.register("dpe-b", 3).await.unwrap();
 }
 

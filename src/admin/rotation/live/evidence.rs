@@ -118,13 +118,14 @@ pub struct Holdout {
     pub key: Fingerprint,
 }
 
-/// Finds a peer whose file revoked the previous key of `rotation`, as it was before that, and that
-/// may accept it still: it says so, or it does not say and its file says that it follows no change.
+/// Finds a peer that may still accept the previous key of `rotation` after its file has revoked it;
+/// `rotation` is as it was before that. Either the peer says so, or it does not answer and its file
+/// turns reloads off.
 ///
-/// Where no key is before the one that signs, a peer is found that says it of any revoked one.
+/// If `rotation` has no previous key, finds a peer that says so of any revoked key.
 pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Option<Holdout> {
     let previous = rotation.state().previous;
-    let own = load(&rotation.owner.path, kind);
+    let own = (!asking.offline).then(|| load(&rotation.owner.path, kind));
     for peer in &rotation.peers {
         let keys = rotation.deployment(peer)?.keys.iter();
         let old: Vec<_> = keys
@@ -140,7 +141,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let reloads = !matches!(&settings, Some(Ok(settings)) if !settings.options.reload);
         let said = async {
             let asked = known.filter(|known| !asking.except.contains(&known.name))?;
-            let settings = own.as_ref().ok().filter(|_| !asking.offline)?;
+            let settings = own.as_ref()?.as_ref().ok()?;
             let callee = Callee::find(settings, asked, Some(&peer.path), asking).ok()?;
             let deadline = Instant::now() + PATIENCE;
             let answer = callee.who_am_i(&rotation.own, deadline).await.ok()?;
