@@ -229,7 +229,7 @@ impl RevokedFile {
             let [is_revoked, fingerprint, content] = ["is-revoked", "fingerprint", "content"]
                 .map(|member| files.get(&format!("{TRUSTED_KEY}.{member}"), &names));
             let others = fingerprint.into_iter().chain(content);
-            let entry = is_revoked.or(others.max_by_key(|entry| entry.key_span().start))?;
+            let entry = is_revoked.or_else(|| others.max_by_key(|entry| entry.key_span().start))?;
             // What the files say is not what holds.
             let is_kept = entry.value().trim() != "true";
             is_kept.then(|| files.document().origin(entry.key_span().start))

@@ -146,16 +146,16 @@ impl Keeper {
         loop {
             self.woken.mark_unchanged();
             let began = Instant::now();
-            let checked = self.check(&mut checker).await.unwrap_or_else(|error| {
+            let outcome = self.check(&mut checker).await.unwrap_or_else(|error| {
                 events::registry_failed(&cause(&error));
                 Checked::Fails
             });
-            failures = match checked {
+            failures = match outcome {
                 Checked::Fails => failures + 1,
                 Checked::Holds | Checked::Lost | Checked::Overtaken => 0,
                 Checked::Left => failures,
             };
-            let pause = match checked {
+            let pause = match outcome {
                 Checked::Holds => options.check_connected_interval,
                 Checked::Lost => Duration::ZERO,
                 Checked::Fails => options.back_off(failures),

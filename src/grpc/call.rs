@@ -1,6 +1,6 @@
 //! One call within a time limit.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,5 +34,5 @@ where
 /// Returns `true` if [`call`] gave up waiting, and `false` if the callee itself answered
 /// `DEADLINE_EXCEEDED`.
 pub(crate) fn is_late(status: &Status) -> bool {
-    status.source().is_some_and(|source| source.is::<Elapsed>())
+    status.source().is_some_and(<dyn Error>::is::<Elapsed>)
 }

@@ -266,8 +266,8 @@ where
         let (call, session, proof) = caught(&path, || self.admit(request))
             .unwrap_or_else(|status| (Call::ended(status), None, None));
         VerifyFuture {
-            path,
             call,
+            path,
             session,
             proof,
         }

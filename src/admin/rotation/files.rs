@@ -14,6 +14,7 @@ use crate::config::RotationSettings;
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{KeyId, SigningKey, VerifyingKey};
+use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
 
 pub(super) const NEXT_KEY: &str = "countersign.rotation.next-key";
@@ -139,9 +140,9 @@ impl Rotation {
     /// with what the file said before.
     pub fn finish_after(&self) -> Option<SystemTime> {
         let policies: Vec<_> = self.files().map(|file| file.checked.policy).collect();
-        let lifetimes = policies.iter().map(|policy| policy.max_lifetime());
+        let lifetimes = policies.iter().map(Policy::max_lifetime);
         let own = self.owner.checked.policy.lifetime();
-        let leeway = policies.iter().map(|policy| policy.leeway()).max()?;
+        let leeway = policies.iter().map(Policy::leeway).max()?;
         let lifetime = lifetimes.chain([own]).max()?;
         let activated_at = self.state().activated_at?;
         activated_at

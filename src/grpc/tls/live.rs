@@ -118,7 +118,9 @@ impl TlsFiles {
 }
 
 /// The files that differ from those of the current TLS, as they were read.
-pub(crate) struct ChangedTlsFiles(Vec<(Result<Vec<Content>, TlsError>, Arc<dyn Remake>)>);
+pub(crate) struct ChangedTlsFiles(Vec<(Contents, Arc<dyn Remake>)>);
+
+type Contents = Result<Vec<Content>, TlsError>;
 
 impl fmt::Debug for ChangedTlsFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
