@@ -125,10 +125,9 @@ pub(super) fn files_in_json<'a>(files: impl IntoIterator<Item = &'a EditedFile>)
 
 /// Lists the TLS files that are made: a certificate and its key.
 pub(super) fn new_files<'a>(files: impl Iterator<Item = &'a Path>) -> String {
-    files
-        .zip(["0644", "0600"])
-        .map(|(file, mode)| format!("{}  (new, mode {mode})\n", file.display()))
-        .collect()
+    let with_modes = files.zip(["0644", "0600"]);
+    let lines = with_modes.map(|(file, mode)| format!("{}  (new, mode {mode})\n", file.display()));
+    lines.collect::<Vec<_>>().concat()
 }
 
 /// Warns of environment variables that override what changes in `files`.

@@ -53,7 +53,7 @@ fn snippet(finding: &Finding) -> Option<Shown<'_, annotate_snippets::Annotation<
     let snippet = finding.snippet()?;
     let [start, end] = [snippet.marked().start, snippet.marked().end].map(|character| {
         let place = snippet.text().char_indices().nth(character);
-        place.map_or(snippet.text().len(), |(at, _)| at)
+        place.map_or_else(|| snippet.text().len(), |(at, _)| at)
     });
     let mut annotation = AnnotationKind::Primary.span(start..end);
     if let Some(label) = finding.label() {

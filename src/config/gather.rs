@@ -40,12 +40,12 @@ pub fn gather(
         question,
         findings,
     };
-    let (mut layers, gathered) = gatherer.files(known);
+    let (mut layers, found) = gatherer.files(known);
     if question.is_run() {
-        layers.push(gatherer.environment(&gathered.ours));
+        layers.push(gatherer.environment(&found.ours));
         layers.push(gatherer.options());
     }
-    (layers, gathered)
+    (layers, found)
 }
 
 struct Gatherer<'a> {

@@ -146,8 +146,8 @@ fn in_file(view: &View) -> Vec<Sourced> {
         if view.document.file_of_entry(at) > 0 {
             break;
         }
-        let named = as_active(entry.key());
-        match named.and_then(|placed| Some((placed.index, view.value(at)?))) {
+        let place = as_active(entry.key());
+        match place.and_then(|placed| Some((placed.index, view.value(at)?))) {
             Some((Some(index), value)) => elements.push((index, value)),
             Some((None, value)) => last = Some(value),
             None => {}
@@ -156,9 +156,9 @@ fn in_file(view: &View) -> Vec<Sourced> {
     if let Some(value) = last {
         return vec![value];
     }
-    let list = elements.iter().map(|(at, value)| (&**at, value.clone()));
-    // Where the indices are wrong, that is CS0109.
-    indexed(list.collect()).unwrap_or_default()
+    let values = elements.iter().map(|(at, value)| (&**at, value.clone()));
+    // CS0109 reports wrong indices.
+    indexed(values.collect()).unwrap_or_default()
 }
 
 /// Finds what a placeholder in the list of profiles stands for: a variable, or a value of the main

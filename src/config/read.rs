@@ -296,8 +296,7 @@ impl<'a> Reader<'a> {
         code: Code,
         (place, name): (&str, &str),
         keys: &[&str],
-        message: impl Into<String>,
-        help: impl Into<String>,
+        (message, help): (impl Into<String>, impl Into<String>),
     ) {
         let (view, ours) = (self.view, self.ours);
         self.findings.add(code, || {

@@ -14,6 +14,13 @@ use super::store::Counts;
 /// and any deployment may register its ID. No deployment makes room at another's expense, so
 /// no deployment can push out an ID in order to take it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(
+    not(feature = "registry"),
+    expect(
+        clippy::struct_field_names,
+        reason = "the names are those of the settings"
+    )
+)]
 #[non_exhaustive]
 pub struct Limits {
     /// The maximum number of engines. Default: 10000.

@@ -1,6 +1,7 @@
 //! What the modules report to their operators: log events, the log itself, metrics, health.
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")]
 #[path = "tests/capture.rs"]
 pub(crate) mod capture;
 #[cfg(feature = "cli")]
@@ -26,7 +27,8 @@ mod untrusted;
 #[cfg(feature = "cli")]
 pub use error::LoggingError;
 pub(crate) use grpc_method::CODES;
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")]
 pub(crate) use init::levels;
 #[cfg(feature = "cli")]
 pub use init::{Guard, init};

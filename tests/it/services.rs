@@ -161,13 +161,13 @@ async fn reflection_lists_the_services_in_both_versions() {
 #[tokio::test]
 async fn every_method_that_a_module_serves_has_a_rule() {
     let keys = Keys::new();
-    let (dpm_module, dpe_module) = (keys.dpm_module(), keys.dpe_module());
+    let modules = [keys.dpm_module(), keys.dpe_module()];
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
 
     for (caller, callee, address) in [
-        (&dpe_module, "dpm-dev", dpm.address),
-        (&dpm_module, "dpe-dev", dpe.address),
+        (&modules[1], "dpm-dev", dpm.address),
+        (&modules[0], "dpe-dev", dpe.address),
     ] {
         let methods = served_methods(address).await;
         assert!(methods.len() >= 6, "{methods:?}");

@@ -229,7 +229,7 @@ fn not_ready(engine: &Engine, detail: String, peer: &Peer) -> Row {
     let owner = engine.deployment.as_str();
     let here = (Side::Here, peer.remedy.own_file());
     let there = (Side::Peer, format!("the file of {}", peer.name));
-    let ((dpm, dpm_file), (dpe, dpe_file)) = if is_dpm(peer) {
+    let ((registry, registry_file), (caller, caller_file)) = if is_dpm(peer) {
         (here, there)
     } else {
         (there, here)
@@ -237,20 +237,20 @@ fn not_ready(engine: &Engine, detail: String, peer: &Peer) -> Row {
     let between = Side::Between;
     match failure_of(engine) {
         Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) => {
-            not_allowed(fail(dpm, detail), owner, &dpm_file)
+            not_allowed(fail(registry, detail), owner, &registry_file)
         }
         Some((FailureKind::NotDialled, Some(Reason::RoleMissing))) => {
-            grant_role(fail(dpm, detail).refused(), peer, &dpm_file, owner)
+            grant_role(fail(registry, detail).refused(), peer, &registry_file, owner)
         }
         Some((FailureKind::Refused, Some(Reason::RoleMissing))) => {
-            grant_role(fail(dpe, detail).refused(), peer, &dpe_file, &dpm_of(peer))
+            grant_role(fail(caller, detail).refused(), peer, &caller_file, &dpm_of(peer))
         }
         Some((FailureKind::ClocksDiffer, _)) => compare_clocks(fail(between, detail), &peer.name),
         Some((_, Some(reason))) => fail(between, detail)
             .refused()
             .help(format!("countersign explain {reason}"))
             .help(peer.remedy.check()),
-        Some((FailureKind::NotDialled, None)) => fail(dpm, detail).help(peer.remedy.check()),
+        Some((FailureKind::NotDialled, None)) => fail(registry, detail).help(peer.remedy.check()),
         Some((FailureKind::NotReached, None)) => fail(between, detail)
             .help("does the engine run? start it with: countersign dpe run --home <its home>")
             .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there"),

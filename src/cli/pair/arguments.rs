@@ -136,8 +136,8 @@ impl Arguments {
             return Err(Refused::new(Kind::Usage, what));
         }
         let names = self.name.iter().map(|of| &of.module);
-        let mut named = names.chain(self.key.iter().map(|of| &of.module));
-        if let Some(odd) = named.find(|name| ![&one.module, &other.module].contains(name)) {
+        let mut modules = names.chain(self.key.iter().map(|of| &of.module));
+        if let Some(odd) = modules.find(|name| ![&one.module, &other.module].contains(name)) {
             let what = format!("`{odd}` is not one of the two modules");
             return Err(Refused::new(Kind::Usage, what));
         }

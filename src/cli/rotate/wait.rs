@@ -10,6 +10,7 @@ use crate::cli::change::{BY_SIGNAL, inactive};
 use crate::cli::output::{Console, Kind, Refused};
 use crate::cli::runtime::Patience;
 use crate::clock::{Clock as _, SystemClock};
+use crate::config::ModuleKind;
 
 /// Between two questions: at first, and at most. Each may be a refusal in a log: it asks no more
 /// often than it takes to see a reload.
@@ -66,11 +67,23 @@ pub(super) async fn may_take(
     if waits && !arguments.offline {
         tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
     }
-    while !arguments.offline
-        && let Err(Doubt {
-            kind: DoubtKind::Refused,
-            why,
-        }) = live::own_in_force(rotation, &kind).await
+    if !arguments.offline {
+        signs_with_the_new_key(rotation, &kind, &mut patience).await?;
+    }
+    wait_for_old_tokens(rotation, console).await;
+    Ok(())
+}
+
+/// Waits until the running module signs with its new key.
+async fn signs_with_the_new_key(
+    rotation: &Rotation,
+    kind: &ModuleKind,
+    patience: &mut Patience,
+) -> Result<(), Refused> {
+    while let Err(Doubt {
+        kind: DoubtKind::Refused,
+        why,
+    }) = live::own_in_force(rotation, kind).await
     {
         if !patience.again().await {
             let message = format!("the running module still signs with its old key: {why}");
@@ -80,6 +93,11 @@ pub(super) async fn may_take(
             ));
         }
     }
+    Ok(())
+}
+
+/// Waits until no token of the old key is left, and counts down.
+async fn wait_for_old_tokens(rotation: &Rotation, console: &Console) {
     let mut is_first = true;
     while let Some(left) = left(rotation) {
         let seconds = left.as_secs();
@@ -92,7 +110,6 @@ pub(super) async fn may_take(
         is_first = false;
         tokio::time::sleep(left.min(Duration::from_secs(1))).await;
     }
-    Ok(())
 }
 
 /// Carries `plan` out once no other process writes there.

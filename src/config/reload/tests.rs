@@ -200,7 +200,7 @@ fn pem_files_are_part_of_what_is_applied_or_not() {
     folder.certificate("dpm/a");
     let new_key = std::fs::read(&key_file).unwrap();
     folder.write("dpm/a-key.pem", old_key);
-    folder.write(FILE, text.clone() + &deployment("more", "mmm", &more));
+    folder.write(FILE, text + &deployment("more", "mmm", &more));
     let Looked::Failed(failed) = follower.look(false) else {
         panic!("the key of another certificate");
     };

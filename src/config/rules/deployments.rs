@@ -35,8 +35,8 @@ const CHOSEN: &str = "countersign.client.connection.<c>.deployment";
 /// Reads every deployment.
 pub fn read(reader: &mut Reader<'_>, impersonation: &Role) -> Vec<ReadDeployment> {
     let names = reader.names(DEPLOYMENTS, &[]);
-    let places = names.iter().map(|name| vec![&**name]).collect();
-    colliding(reader, DEPLOYMENT, places);
+    let places: Vec<_> = names.iter().map(|name| vec![&**name]).collect();
+    colliding(reader, DEPLOYMENT, &places);
     // Calls that arrive meanwhile go first.
     let all = names.into_iter().inspect(|_| thread::yield_now());
     all.map(|name| deployment(reader, name, impersonation))
@@ -44,9 +44,9 @@ pub fn read(reader: &mut Reader<'_>, impersonation: &Role) -> Vec<ReadDeployment
 }
 
 /// Reports places whose last names differ only in case or dashes.
-fn colliding(reader: &mut Reader<'_>, place: &str, all: Vec<Vec<&str>>) {
+fn colliding(reader: &mut Reader<'_>, place: &str, all: &[Vec<&str>]) {
     let mut seen = HashMap::new();
-    for keys in &all {
+    for keys in all {
         let Some(name) = keys.last() else { continue };
         let first = *seen.entry(uniform(name)).or_insert(name);
         if first != name {
@@ -55,7 +55,7 @@ fn colliding(reader: &mut Reader<'_>, place: &str, all: Vec<Vec<&str>>) {
                 "{first} and {second} differ only in case or dashes, so they are the same name"
             );
             let help = format!("write {first} everywhere, or rename one");
-            reader.report_below(Code::Cs0304, (place, place), keys, message, help);
+            reader.report_below(Code::Cs0304, (place, place), keys, (message, help));
         }
     }
 }
@@ -65,7 +65,12 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
     let checked = DeploymentName::new(&name).map_err(|error| {
         let message = format!("{} is not a deployment name: {error}", quote(&name));
         let help = "use 1 to 40 letters, digits and dashes, and the same name in every file";
-        reader.report_below(Code::Cs0301, (DEPLOYMENT, DEPLOYMENT), keys, message, help);
+        reader.report_below(
+            Code::Cs0301,
+            (DEPLOYMENT, DEPLOYMENT),
+            keys,
+            (message, help),
+        );
     });
     let module_type = module(reader, &name);
     let named = reader.named(ENVIRONMENT, keys, "an environment", Environment::new);
@@ -100,7 +105,12 @@ fn module(reader: &mut Reader<'_>, deployment: &str) -> Option<ModuleType> {
             let message = format!("deployment {} has no `module`", quote(deployment));
             let help =
                 format!("add `{DEPLOYMENTS}.{deployment}.module=` and its type, such as `dpe`");
-            reader.report_below(Code::Cs0301, (DEPLOYMENT, DEPLOYMENT), keys, message, help);
+            reader.report_below(
+                Code::Cs0301,
+                (DEPLOYMENT, DEPLOYMENT),
+                keys,
+                (message, help),
+            );
         }
         return None;
     };
@@ -135,7 +145,7 @@ fn roles(reader: &mut Reader<'_>, deployment: &str, impersonation: &Role) -> Rol
         reader.report(Code::Cs0303, at, message, help);
     } else {
         let message = format!("deployment {deployment} has no role");
-        reader.report_below(Code::Cs0303, (DEPLOYMENT, ROLES), keys, message, help);
+        reader.report_below(Code::Cs0303, (DEPLOYMENT, ROLES), keys, (message, help));
     }
     roles
 }
@@ -146,11 +156,11 @@ fn jwt_keys(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadKey> {
         let message = format!("deployment {} has no key", quote(deployment));
         let help = "add the peer's `security.jwt-keys.key.fingerprint` and `.content`, or let `countersign pair` write them";
         let place = (DEPLOYMENT, DEPLOYMENT);
-        reader.report_below(Code::Cs0301, place, &[deployment], message, help);
+        reader.report_below(Code::Cs0301, place, &[deployment], (message, help));
         return Vec::new();
     }
     let places = names.iter().map(|name| vec![deployment, name]);
-    colliding(reader, KEY, places.collect());
+    colliding(reader, KEY, &places.collect::<Vec<_>>());
     let all = names.iter();
     let keys: Vec<_> = all
         .filter_map(|name| trusted_keys::read(reader, deployment, name))

@@ -69,7 +69,7 @@ fn required(reader: &mut Reader<'_>, name: &str, keys: &[&str; 2]) -> Option<Sou
         Some(value) => reader.report(Code::Cs0301, &value, message, help),
         // A placeholder that cannot be resolved is reported already.
         None if reader.is_set(name, keys) => {}
-        None => reader.report_below(Code::Cs0301, (KEY, name), keys, message, help),
+        None => reader.report_below(Code::Cs0301, (KEY, name), keys, (message, help)),
     }
     None
 }

@@ -205,7 +205,7 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let all = TlsFiles::default();
         let live = live(&all, &path);
-        assert_eq!(all.paths(), [path.clone()]);
+        assert_eq!(all.paths(), std::slice::from_ref(&path));
         assert_eq!(all.read().digest(), None);
 
         fs::write(&path, "other").unwrap();
