@@ -201,7 +201,7 @@ pub fn follow(path: &Path) -> Result<PathBuf, Refused> {
         }
     }
     let message = format!(
-        "`{}` is a symbolic link whose target does not exist",
+        "`{}` is a symbolic link that leads to no file",
         path.display()
     );
     Err(Refused::new(Kind::NotWritten, message))

@@ -94,7 +94,9 @@ impl<'a> Compact<'a> {
 /// Shows the members of the header that are read: the whole would be a usable token.
 impl fmt::Debug for Compact<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Compact").field(&self.header).finish()
+        f.debug_struct("Compact")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }
 

@@ -177,12 +177,12 @@ fn what_is_there_is_never_replaced() {
         (
             "another key",
             "dpe-two --module dpe --public-key other-public.jwk",
-            "another key",
+            "a different key",
         ),
         (
             "the same name but for case",
             "DPE-two --module dpe --public-key other-public.jwk",
-            "another key",
+            "a different key",
         ),
         (
             "another module",

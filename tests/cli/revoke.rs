@@ -104,7 +104,9 @@ fn missing_keys_and_own_keys_get_different_errors() {
         .exits(3);
 
     assert!(
-        missing.stderr.contains("trusted are: `key` of `dpe-dev`"),
+        missing
+            .stderr
+            .contains("the files trust: `key` of `dpe-dev`"),
         "{missing:?}"
     );
     assert!(own.stderr.contains("only its peers trust it"), "{own:?}");
@@ -341,7 +343,7 @@ fn a_fingerprint_that_an_active_profile_overrides_matches_no_key() {
     let former = revoke("former", "--dry-run").exits(1);
     revoke(&key, &format!("--file {DEV} --yes")).exits(0);
 
-    let expected = format!("trusted are: `key` of `dpe-dev` ({key})");
+    let expected = format!("the files trust: `key` of `dpe-dev` ({key})");
     assert!(former.stderr.contains(&expected), "{former:?}");
     assert!(folder.read(DPM).contains("is-revoked=true"));
     assert!(folder.read(DEV).contains("is-revoked=true"));
