@@ -186,6 +186,33 @@ fn nothing_is_remembered_where_each_token_is_taken_once() {
 }
 
 #[test]
+fn token_over_a_connection_of_another_deployment_is_not_counted_as_used() {
+    let mut world = world();
+    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    let guard = ReplayGuard::new(Policy::default(), clock);
+    world.clock.advance(Duration::from_secs(60));
+    world.verifier = world.verifier.clone().with_replay_guard(Arc::new(guard));
+    let with_pin = |name: &str, key: &SigningKey, tls: &SigningKey| Deployment {
+        tls_pins: vec![tls.fingerprint()],
+        ..deployment(name, None, vec![trusted(key, false)])
+    };
+    world.trust(vec![
+        with_pin("dpe-dev", &world.dpe.key, &world.revoked),
+        with_pin("other", &world.other, &world.other),
+    ]);
+    let token = world.with(&json!({"iat": NOW + 60}));
+    let over = |tls: &SigningKey| {
+        let pin = Some(tls.fingerprint());
+        let (verified, _) = world.verifier.verify_over(&token, Accept::Peers, pin);
+        verified.map(drop).map_err(|refusal| refusal.reason)
+    };
+
+    assert_eq!(over(&world.other), Err(Reason::IssuerMismatch));
+    assert_eq!(over(&world.revoked), Ok(()));
+    assert_eq!(over(&world.revoked), Err(Reason::TokenReplayed));
+}
+
+#[test]
 fn long_tokens_are_not_remembered() {
     let world = world();
     let audience: Vec<_> = (0..7)
