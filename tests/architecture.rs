@@ -41,7 +41,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("grpc", 4804),
     ("http", 239),
     ("identity", 196),
-    ("jose", 1569),
+    ("jose", 1571),
     ("program", 117),
     ("properties", 1674),
     ("proto", 149),
@@ -55,7 +55,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 29964;
+const TOTAL: usize = 29966;
 
 /// Most occurrences of `let x = x…`: 2 per 1,000 code lines.
 const MAX_SHADOWING: usize = 58;
