@@ -168,6 +168,18 @@ fn shadowing_and_named_closures_become_rarer() {
 }
 
 #[test]
+fn files_that_the_architecture_names_exist() {
+    let top = root().parent().unwrap().to_owned();
+    let text = fs::read_to_string(top.join("ARCHITECTURE.md")).unwrap();
+    let place = Regex::new(r"`((?:[a-z_]+/)+(?:[a-z_]+\.rs)?)`").unwrap();
+    let named = place.captures_iter(&text).map(|found| found[1].to_owned());
+    let missing: Vec<_> = named
+        .filter(|path| !top.join(path).exists() && !root().join(path).exists())
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn no_type_has_its_methods_in_more_than_two_files() {
     let block = Regex::new(r"(?m)^impl(?:<.*?>)? (\w+)(?:<.*>)? (?:where|\{)").unwrap();
     let mut files: BTreeMap<(String, String), BTreeSet<PathBuf>> = BTreeMap::new();

@@ -53,7 +53,10 @@ impl LoadError {
 fn summary(findings: &Findings) -> String {
     let all = findings.iter();
     let errors = all.filter(|found| found.severity() == Severity::Error);
-    shortened(errors.map(ToString::to_string).collect(), 10, "errors")
+    match shortened(errors.map(ToString::to_string).collect(), 10, "errors") {
+        none if none.is_empty() => "the settings cannot be used".to_owned(),
+        some => some,
+    }
 }
 
 /// Joins the first `most` of `texts`, and counts the others, which are `what`.
@@ -240,19 +243,15 @@ impl Module {
     ///
     /// When the file cannot be read, or has faults: then all of them are in the error.
     pub fn load(home: impl AsRef<Path>) -> Result<Self, LoadError> {
-        let folder = Home::new(home.as_ref()).dir;
+        let path = home.as_ref();
+        let folder = Home::new(path).dir;
         let name = folder.file_name().and_then(std::ffi::OsStr::to_str);
         let named = name.and_then(|name| ModuleType::new(name).ok());
         let module = match named {
             Some(module) => module,
             None => ModuleType::new("module").map_err(|error| LoadError::Internal(error.into()))?,
         };
-        let settings = Settings::load(
-            home.as_ref(),
-            &ModuleKind::Other(module),
-            environment(),
-            &[],
-        )?;
+        let settings = Settings::load(path, &ModuleKind::Other(module), environment(), &[])?;
         Ok(settings.module()?)
     }
 }

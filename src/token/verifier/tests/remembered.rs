@@ -32,6 +32,28 @@ impl World {
     }
 }
 
+/// A world in which each token is accepted once.
+fn strict_world() -> World {
+    let mut world = world();
+    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    let guard = ReplayGuard::new(Policy::default(), clock);
+    world.clock.advance(Duration::from_secs(60));
+    world.verifier = world.verifier.clone().with_replay_guard(Arc::new(guard));
+    world
+}
+
+/// Pins key `revoked` for connections of `dpe-dev`, and key `other` for those of `other`.
+fn pin_connections(world: &World) {
+    let with_pin = |name: &str, key: &SigningKey, tls: &SigningKey| Deployment {
+        tls_pins: vec![tls.fingerprint()],
+        ..deployment(name, None, vec![trusted(key, false)])
+    };
+    world.trust(vec![
+        with_pin("dpe-dev", &world.dpe.key, &world.revoked),
+        with_pin("other", &world.other, &world.other),
+    ]);
+}
+
 #[test]
 fn token_that_is_used_again_costs_no_signature_check() {
     let world = world();
@@ -137,18 +159,10 @@ fn remembered_token_is_not_taken_over_a_connection_of_another_deployment() {
     let world = world();
     let token = world.with(&json!({}));
     world.again(&token).0.unwrap();
-    let pin = |key: &SigningKey| -> Fingerprint { key.fingerprint() };
-    let with_pin = |name: &str, key: &SigningKey, tls: &SigningKey| Deployment {
-        tls_pins: vec![pin(tls)],
-        ..deployment(name, None, vec![trusted(key, false)])
-    };
-    world.trust(vec![
-        with_pin("dpe-dev", &world.dpe.key, &world.revoked),
-        with_pin("other", &world.other, &world.other),
-    ]);
+    pin_connections(&world);
 
     let over = |tls: &SigningKey| {
-        let pin = Some(pin(tls));
+        let pin = Some(tls.fingerprint());
         let (verified, remembered) = world.verifier.verify_over(&token, Accept::Peers, pin);
         assert_eq!(remembered, Some(true));
         verified.map(drop).map_err(|refusal| refusal.reason)
@@ -173,11 +187,7 @@ fn own_module_token_that_is_remembered_is_accepted_only_where_the_method_says_so
 
 #[test]
 fn nothing_is_remembered_where_each_token_is_taken_once() {
-    let mut world = world();
-    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
-    let guard = ReplayGuard::new(Policy::default(), clock);
-    world.clock.advance(Duration::from_secs(60));
-    world.verifier = world.verifier.clone().with_replay_guard(Arc::new(guard));
+    let world = strict_world();
     let token = world.with(&json!({"iat": NOW + 60}));
 
     assert!(world.verifier.cache().is_none());
@@ -187,19 +197,8 @@ fn nothing_is_remembered_where_each_token_is_taken_once() {
 
 #[test]
 fn token_over_a_connection_of_another_deployment_is_not_counted_as_used() {
-    let mut world = world();
-    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
-    let guard = ReplayGuard::new(Policy::default(), clock);
-    world.clock.advance(Duration::from_secs(60));
-    world.verifier = world.verifier.clone().with_replay_guard(Arc::new(guard));
-    let with_pin = |name: &str, key: &SigningKey, tls: &SigningKey| Deployment {
-        tls_pins: vec![tls.fingerprint()],
-        ..deployment(name, None, vec![trusted(key, false)])
-    };
-    world.trust(vec![
-        with_pin("dpe-dev", &world.dpe.key, &world.revoked),
-        with_pin("other", &world.other, &world.other),
-    ]);
+    let world = strict_world();
+    pin_connections(&world);
     let token = world.with(&json!({"iat": NOW + 60}));
     let over = |tls: &SigningKey| {
         let pin = Some(tls.fingerprint());
