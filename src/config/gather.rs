@@ -1,18 +1,21 @@
 //! From a file's entries, the environment and `--set` to layers of our settings.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+use ::config::Map;
 
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact, redact_name};
 use crate::properties::name::{Name, Variable, uniform};
 use crate::properties::{
-    Content, Entry, IndexError, Layer, Path, Sourced, Span, bind, give_way, indexed,
+    Content, Entry, IndexError, Layered, Path, Sourced, Span, bind, give_way, indexed,
 };
 
 use super::parts::Ignored;
-use super::question::Question;
+use super::question::{ModuleKind, Question};
 use super::rules::file;
-use super::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
+use super::schema::{self, DEPLOYMENTS, Fallback, Known, Placed, Takes};
 use super::view::{Limited, Part, View};
 
 /// What the entries of the files are.
@@ -26,26 +29,43 @@ pub struct Gathered {
     pub ours: Vec<(usize, Placed)>,
 }
 
-/// Puts what `known` says of the entries of `view`, the environment and `--set` into layers, the lowest
-/// first; each file is a layer.
+/// Puts the defaults, what `known` says of the entries of `view`, the environment and `--set` on top
+/// of each other, the lowest first; each file is a layer.
 pub fn gather(
     view: &View,
     known: Vec<(usize, Known)>,
     question: &Question,
     findings: &mut Limited,
-) -> (Vec<Layer>, Gathered) {
+) -> (Layered, Gathered) {
     let mut gatherer = Gatherer {
         spellings: spellings(&known, &question.sets),
+        layered: defaults(question.kind.as_ref()),
         view,
         question,
         findings,
     };
-    let (mut layers, found) = gatherer.files(known);
+    let found = gatherer.files(known);
     if question.is_run() {
-        layers.push(gatherer.environment(&found.ours));
-        layers.push(gatherer.options());
+        gatherer.environment();
+        gatherer.options();
     }
-    (layers, found)
+    (gatherer.layered, found)
+}
+
+fn defaults(kind: Option<&ModuleKind>) -> Layered {
+    let mut layered = Layered::default();
+    for setting in schema::settings().filter(|setting| !setting.name.contains('<')) {
+        let text = match (setting.fallback, kind) {
+            (Fallback::Text(text), _)
+            | (Fallback::PerModule(text, _), Some(ModuleKind::Dpm))
+            | (Fallback::PerModule(_, text), Some(ModuleKind::Dpe)) => text,
+            (Fallback::None | Fallback::PerModule(..), _) => continue,
+        };
+        let path = setting.name.split('.').map(Cow::Borrowed).collect();
+        let value = Sourced::new(text, Origin::Default).of(&path);
+        layered.push(path, Content::One(value));
+    }
+    layered
 }
 
 struct Gatherer<'a> {
@@ -56,12 +76,13 @@ struct Gatherer<'a> {
     /// Settings under `countersign.deployments` are filed under that spelling, whatever their own: two
     /// spellings of one setting are one setting given twice.
     spellings: HashMap<String, String>,
+    layered: Layered,
     findings: &'a mut Limited,
 }
 
 impl Gatherer<'_> {
     /// Sorts the entries of the files into what is ours and what is not.
-    fn files(&mut self, known: Vec<(usize, Known)>) -> (Vec<Layer>, Gathered) {
+    fn files(&mut self, known: Vec<(usize, Known)>) -> Gathered {
         let view = self.view;
         let mut gathered = Gathered::default();
         let files = view.document.file_starts();
@@ -75,7 +96,7 @@ impl Gatherer<'_> {
                 Known::Setting(placed) if placed.setting.is_used() => {
                     let placed = self.respelled(placed);
                     if let Some(values) = layers.get_mut(view.document.file_of_entry(at)) {
-                        values.add(placed.clone(), value);
+                        add(values, placed.clone(), value);
                     }
                     gathered.ours.push((at, placed));
                 }
@@ -107,8 +128,10 @@ impl Gatherer<'_> {
                 }
             }
         }
-        let of_files = layers.into_iter().map(|values| self.layer(values));
-        (of_files.collect(), gathered)
+        for values in layers {
+            self.layer(values);
+        }
+        gathered
     }
 
     fn respelled(&self, mut placed: Placed) -> Placed {
@@ -124,15 +147,16 @@ impl Gatherer<'_> {
         placed
     }
 
-    /// Finds the variables that override a setting; map keys are those of `ours`.
-    fn environment(&mut self, ours: &[(usize, Placed)]) -> Layer {
+    /// Finds the variables that override a setting; map keys are those of the files.
+    fn environment(&mut self) {
         let mut values = Values::default();
         for (name, value) in &self.question.environment {
             let variable = Variable::parse(name);
             let origin = Origin::Environment(name.as_str().into());
-            let overridden = schema::overridden(&variable, |name, keys| names(ours, name, keys));
+            let layered = &self.layered;
+            let overridden = schema::overridden(&variable, |name, keys| names(layered, name, keys));
             if let Some(placed) = overridden {
-                values.add(placed, Sourced::new(value, origin));
+                add(&mut values, placed, Sourced::new(value, origin));
             } else if schema::strict_family(&variable.words().concat()).is_some() {
                 let message = format!("no setting matches the variable {}", quote(name));
                 let help = "variables override settings and deployments of the file; they cannot add a deployment or a key";
@@ -140,11 +164,11 @@ impl Gatherer<'_> {
                 self.findings.push(found.with_help(help));
             }
         }
-        self.layer(values)
+        self.layer(values);
     }
 
     /// Reads `name=value` options.
-    fn options(&mut self) -> Layer {
+    fn options(&mut self) {
         let mut values = Values::default();
         for (name, value) in &self.question.sets {
             let parsed = Name::parse(name);
@@ -162,7 +186,7 @@ impl Gatherer<'_> {
                 }
                 Known::Setting(placed) if placed.setting.is_used() => {
                     let value = Sourced::new(value, Origin::SetOption);
-                    values.add(self.respelled(placed), value);
+                    add(&mut values, self.respelled(placed), value);
                     continue;
                 }
                 Known::Unknown => unknown(name, schema::nearest(&parsed), None),
@@ -171,12 +195,11 @@ impl Gatherer<'_> {
             };
             self.findings.push(found);
         }
-        self.layer(values)
+        self.layer(values);
     }
 
-    fn layer(&mut self, values: Values) -> Layer {
-        let mut layer = Layer::new();
-        for given in values.places {
+    fn layer(&mut self, values: Values) {
+        for (path, given) in values {
             if given.len() > 1 {
                 self.duplicates(&given);
             }
@@ -191,9 +214,8 @@ impl Gatherer<'_> {
                 Some((_, value)) => Content::One(value.clone()),
                 None => Content::List(self.in_order(&given)),
             };
-            layer.extend(given.first().map(|(at, _)| (Arc::clone(&at.path), content)));
+            self.layered.push(path, content);
         }
-        layer
     }
 
     /// Puts the elements of a list in order, or reports why it cannot.
@@ -294,8 +316,8 @@ fn unknown(name: &str, meant: Option<String>, at: Option<(&View, Span)>) -> Find
     named.with_label("unknown name")
 }
 
-/// Lists the map keys of `ours` at the next angle bracket of the setting `name`, after `keys`.
-fn names(ours: &[(usize, Placed)], name: &str, keys: &[String]) -> Vec<String> {
+/// Lists the map keys that are set at the next angle bracket of the setting `name`, after `keys`.
+fn names(layered: &Layered, name: &str, keys: &[String]) -> Vec<String> {
     // What we add about a deployment is about one of the vendor's part of the file.
     let pattern = match keys {
         [] => name.replace("countersign.deployments", DEPLOYMENTS),
@@ -306,35 +328,16 @@ fn names(ours: &[(usize, Placed)], name: &str, keys: &[String]) -> Vec<String> {
     };
     let keys: Vec<_> = keys.iter().map(String::as_str).collect();
     let above = schema::path(pattern.get(..end).unwrap_or_default(), &keys);
-    let mut found: Vec<String> = Vec::new();
-    if pattern.contains("client.connection.<c>") {
-        found.push("dpm".to_owned());
-    }
-    for (_, placed) in ours.iter().filter(|(_, placed)| placed.is_below(&above)) {
-        if let Some(key) = placed.path.get(above.len())
-            && !found.iter().any(|other| other == key)
-        {
-            found.push(key.to_string());
-        }
-    }
-    found
+    let always = pattern.contains("client.connection.<c>").then_some("dpm");
+    let found = always.into_iter().chain(layered.names(&above));
+    found.map(str::to_owned).collect()
 }
 
 /// The values of each setting, in the order in which they are given.
-#[derive(Debug, Default)]
-struct Values {
-    places: Vec<Vec<(Placed, Sourced)>>,
-    by_path: HashMap<Path, usize>,
-}
+type Values = Map<Path, Vec<(Placed, Sourced)>>;
 
-impl Values {
-    fn add(&mut self, placed: Placed, value: Sourced) {
-        let next = self.places.len();
-        let at = *self.by_path.entry(Arc::clone(&placed.path)).or_insert(next);
-        let given = value.of(&placed.path);
-        match self.places.get_mut(at) {
-            Some(all) => all.push((placed, given)),
-            None => self.places.push(vec![(placed, given)]),
-        }
-    }
+fn add(values: &mut Values, placed: Placed, value: Sourced) {
+    let given = value.of(&placed.path);
+    let path = Arc::clone(&placed.path);
+    values.entry(path).or_default().push((placed, given));
 }

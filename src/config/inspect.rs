@@ -1,23 +1,22 @@
 //! Everything that one module's files say: for a check, a start and a reload.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::diagnostic::{Code, Finding, Findings, Origin};
 use crate::properties::name::Name;
-use crate::properties::{Content, FileText, Layer, Layered, Sourced, give_way};
+use crate::properties::{Content, FileText, Layered, Sourced, give_way};
 
-use super::gather::{Gathered, gather};
+use super::gather::gather;
 use super::options;
 use super::parts::{Ignored, OwnKey, ReadDeployment, ReadKey};
 use super::profiles;
-use super::question::{ModuleKind, Question};
+use super::question::Question;
 use super::read::Reader;
 use super::rotation;
 use super::rules::{addresses, deployments, file, keys, tls, trusted_keys};
-use super::schema::{self, Fallback, Known};
+use super::schema::{self, Known};
 use super::settings::Options;
 use super::view::{Limited, Part, View};
 
@@ -81,8 +80,18 @@ impl Inspected {
 pub fn inspect(question: &Question, files: &[(&Path, &FileText)]) -> Inspected {
     let mut view = View::new(files);
     let mut findings = Limited::default();
-    let (layers, gathered, broken_key) = layers(&mut view, question, &mut findings);
-    let layered = Layered::new(layers);
+    let entries = view.entries().iter().enumerate();
+    let known: Vec<Known> = entries
+        .inspect(|(at, _)| give_way(*at))
+        .map(|(_, entry)| schema::find(&Name::parse(entry.key())))
+        .collect();
+    file::hide_secrets(&mut view, &known);
+    let skipped = file::broken_values(&mut view, &known, &mut findings);
+    file::lost_settings(&mut view, &known, &mut findings);
+    let all = known.into_iter().enumerate();
+    let (broken, whole): (Vec<_>, Vec<_>) = all.partition(|(at, _)| skipped.contains(at));
+    let broken_key = broken.iter().any(|(_, known)| known.is_private());
+    let (layered, gathered) = gather(&view, whole, question, &mut findings);
     let mut reader = Reader {
         layered: &layered,
         view: &view,
@@ -131,43 +140,4 @@ fn cold(reader: &Reader<'_>) -> BTreeMap<String, String> {
             (path.join("."), texts.collect::<Vec<_>>().join(", "))
         })
         .collect()
-}
-
-/// Puts everything that is set into layers, and returns whether the own key is broken over lines.
-fn layers(
-    view: &mut View,
-    question: &Question,
-    findings: &mut Limited,
-) -> (Vec<Layer>, Gathered, bool) {
-    let entries = view.entries().iter().enumerate();
-    let known: Vec<Known> = entries
-        .inspect(|(at, _)| give_way(*at))
-        .map(|(_, entry)| schema::find(&Name::parse(entry.key())))
-        .collect();
-    file::hide_secrets(view, &known);
-    let skipped = file::broken_values(view, &known, findings);
-    file::lost_settings(view, &known, findings);
-    let all = known.into_iter().enumerate();
-    let (broken, known): (Vec<_>, Vec<_>) = all.partition(|(at, _)| skipped.contains(at));
-    let broken_key = broken.iter().any(|(_, known)| known.is_private());
-    let mut layers = vec![defaults(question.kind.as_ref())];
-    let (given, gathered) = gather(view, known, question, findings);
-    layers.extend(given);
-    (layers, gathered, broken_key)
-}
-
-fn defaults(kind: Option<&ModuleKind>) -> Layer {
-    let mut layer = Layer::new();
-    for setting in schema::settings().filter(|setting| !setting.name.contains('<')) {
-        let text = match (setting.fallback, kind) {
-            (Fallback::Text(text), _)
-            | (Fallback::PerModule(text, _), Some(ModuleKind::Dpm))
-            | (Fallback::PerModule(_, text), Some(ModuleKind::Dpe)) => text,
-            (Fallback::None | Fallback::PerModule(..), _) => continue,
-        };
-        let path = setting.name.split('.').map(Cow::Borrowed).collect();
-        let value = Sourced::new(text, Origin::Default).of(&path);
-        layer.push((path, Content::One(value)));
-    }
-    layer
 }

@@ -18,4 +18,4 @@ pub use document::Document;
 pub use edit::{ChangeKind, Edit, Outcome};
 pub use entry::{Entry, Span};
 pub use file::{Encoding, FileText, ReadError, ReadFault, mode};
-pub use source::{Content, IndexError, Layer, Layered, Path, Sourced, give_way, indexed};
+pub use source::{Content, IndexError, Layered, Path, Sourced, give_way, indexed};

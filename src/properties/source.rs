@@ -103,34 +103,28 @@ impl Content {
     }
 }
 
-/// The values of one origin, each with its path.
-pub type Layer = Vec<(Path, Content)>;
-
 /// Layers on top of each other: the current value of each path, with its origin.
 ///
 /// The tree holds the numbers of the contents. A text may be a private key, which the `config`
 /// crate would print in errors and not wipe.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Layered {
     contents: Vec<(Path, Content)>,
     tree: Value,
 }
 
 impl Layered {
-    /// Puts `layers` on top of each other: a later one overrides an earlier one.
+    /// Puts `content` at `path`, on top of what an earlier layer has there.
     ///
     /// A list replaces a list. If it were merged with a longer one, a role that was removed would
     /// stay.
-    pub fn new(layers: Vec<Layer>) -> Self {
-        let contents: Vec<_> = layers.into_iter().flatten().collect();
-        let mut tree = Value::from(Map::<String, Value>::new());
-        for (at, (path, _)) in contents.iter().enumerate() {
-            give_way(at);
-            if let Some(place) = place(&mut tree, path) {
-                place.kind = u64::try_from(at).map_or(ValueKind::Nil, ValueKind::U64);
-            }
+    pub fn push(&mut self, path: Path, content: Content) {
+        let at = self.contents.len();
+        give_way(at);
+        if let Some(place) = place(&mut self.tree, &path) {
+            place.kind = u64::try_from(at).map_or(ValueKind::Nil, ValueKind::U64);
         }
-        Self { contents, tree }
+        self.contents.push((path, content));
     }
 
     /// Returns the content at `path`.

@@ -1,7 +1,7 @@
 use std::path::Path as FilePath;
 
 use crate::diagnostic::Origin;
-use crate::properties::{Content, IndexError, Layer, Layered, Path, Sourced, indexed};
+use crate::properties::{Content, IndexError, Layered, Path, Sourced, indexed};
 
 fn path(text: &str) -> Path {
     text.split('/').map(|s| s.to_owned().into()).collect()
@@ -29,18 +29,26 @@ fn texts(list: &[Sourced]) -> Vec<&str> {
     list.iter().map(Sourced::text).collect()
 }
 
+fn layered(contents: impl IntoIterator<Item = (Path, Content)>) -> Layered {
+    let mut layered = Layered::default();
+    for (path, content) in contents {
+        layered.push(path, content);
+    }
+    layered
+}
+
 #[test]
 fn later_layer_overrides_an_earlier_one() {
-    let defaults: Layer = vec![
+    let defaults = vec![
         (path("server/port"), one("8031", Origin::Default)),
         (path("server/address"), one("127.0.0.1", Origin::Default)),
     ];
-    let file: Layer = vec![(path("server/port"), one("1", at(3)))];
-    let mut environment = Layer::new();
+    let file = vec![(path("server/port"), one("1", at(3)))];
+    let mut environment = Vec::new();
     let variable = Origin::Environment("SERVER_PORT".into());
     environment.push((path("server/port"), one("2", variable.clone())));
 
-    let layered = Layered::new(vec![defaults, file, environment]);
+    let layered = layered([defaults, file, environment].concat());
 
     let port = layered.value(&path("server/port")).unwrap();
     assert_eq!((port.text(), port.origin()), ("2", &variable));
@@ -52,23 +60,23 @@ fn later_layer_overrides_an_earlier_one() {
 /// Merged element by element they would be `[C, B]`.
 #[test]
 fn list_of_a_later_layer_replaces_the_whole_list() {
-    let file: Layer = vec![(path("d/roles"), list(&["A", "B"], &at(1)))];
-    let options: Layer = vec![(path("d/roles"), list(&["C"], &Origin::SetOption))];
+    let file = vec![(path("d/roles"), list(&["A", "B"], &at(1)))];
+    let options = vec![(path("d/roles"), list(&["C"], &Origin::SetOption))];
 
-    let layered = Layered::new(vec![file, options]);
+    let layered = layered([file, options].concat());
 
     assert_eq!(texts(layered.list(&path("d/roles")).unwrap()), ["C"]);
 }
 
 #[test]
 fn names_keep_the_order_of_the_file_and_their_spelling() {
-    let mut file = Layer::new();
+    let mut file = Vec::new();
     for name in ["zeta", "DPE-1", "1dpe", "a b"] {
         let place = path(&format!("deployments/{name}/module"));
         file.push((place, one("dpe", at(1))));
     }
 
-    let layered = Layered::new(vec![file]);
+    let layered = layered(file);
 
     assert_eq!(
         layered.names(&path("deployments")),
@@ -79,9 +87,9 @@ fn names_keep_the_order_of_the_file_and_their_spelling() {
 #[test]
 fn value_and_subtree_at_one_name_do_not_depend_on_chance() {
     for _ in 0..20 {
-        let file: Layer = vec![(path("x"), one("1", at(1))), (path("x/y"), one("2", at(2)))];
+        let file = vec![(path("x"), one("1", at(1))), (path("x/y"), one("2", at(2)))];
 
-        let layered = Layered::new(vec![file]);
+        let layered = layered(file);
 
         assert_eq!(layered.value(&path("x/y")).unwrap().text(), "2");
     }
@@ -89,9 +97,9 @@ fn value_and_subtree_at_one_name_do_not_depend_on_chance() {
 
 #[test]
 fn debug_shows_no_text() {
-    let file: Layer = vec![(path("generator/key"), one("c2VjcmV0", at(1)))];
+    let file = vec![(path("generator/key"), one("c2VjcmV0", at(1)))];
 
-    let layered = Layered::new(vec![file.clone()]);
+    let layered = layered(file.clone());
 
     let shown = format!("{file:?} {layered:?}");
     assert!(!shown.contains("c2VjcmV0"), "{shown}");
