@@ -105,7 +105,7 @@ fn dpm(
     match (deployment, dpm) {
         (Ok(deployment), Some(dpm)) => {
             let layer = module.client_layer(deployment.as_str());
-            let options = settings.connection(&module, dpm.tls.as_ref());
+            let options = settings.connection(&module, "dpm");
             let target = Target::new(&dpm.host, dpm.port);
             Ok((
                 target,

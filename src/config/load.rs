@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diagnostic::{Findings, Severity};
-use crate::grpc::tls::{ClientTlsOptions, TlsError};
+use crate::grpc::tls::TlsError;
 use crate::grpc::{
     ConnectionOptions, Module, ModuleBuilder, ModuleError, Reflection, ServerOptions, Tokens,
 };
@@ -171,20 +171,16 @@ impl Settings {
         AddressBook::new(self.options.addresses.clone())
     }
 
-    /// Returns how `module` connects to others: with TLS by `tls`, if it is on.
+    /// Returns how `module` connects to others: with the TLS of the connection `name`, if it is on.
     ///
     /// # Errors
     ///
     /// When a PEM file cannot be used.
-    pub fn connection(
-        &self,
-        module: &Module,
-        tls: Option<&ClientTlsOptions>,
-    ) -> Result<ConnectionOptions, TlsError> {
-        let made = tls.map(|options| module.client_tls(options.clone()));
+    pub fn connection(&self, module: &Module, name: &str) -> Result<ConnectionOptions, TlsError> {
+        let tls = self.options.tls.client(name);
         Ok(ConnectionOptions {
             allow_plaintext: self.options.client.allow_plaintext,
-            tls: made.transpose()?,
+            tls: tls.map(|options| module.client_tls(options)).transpose()?,
             ..ConnectionOptions::default()
         })
     }
@@ -195,7 +191,7 @@ impl Settings {
     ///
     /// When a PEM file cannot be used.
     pub fn own_connection(&self, module: &Module) -> Result<ConnectionOptions, TlsError> {
-        let server = self.options.server.tls.clone();
+        let server = self.options.tls.server.options.clone();
         let tls = server.map(|server| module.own_module_tls(server));
         Ok(ConnectionOptions {
             tls: tls.transpose()?,
@@ -204,7 +200,7 @@ impl Settings {
     }
 
     pub(super) fn server_options(&self, module: &Module) -> Result<ServerOptions, TlsError> {
-        let tls = self.options.server.tls.clone();
+        let tls = self.options.tls.server.options.clone();
         Ok(ServerOptions {
             tls: tls.map(|options| module.server_tls(options)).transpose()?,
             reflection: if self.options.server.address.is_loopback() {

@@ -40,3 +40,4 @@ pub use settings::{ConnectionSettings, Home, Settings};
 pub use sources::active_files;
 #[cfg(feature = "registry")]
 pub use start::StartError;
+pub use tls::DIAL_BACK;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::diagnostic::{Code, quote};
 use crate::dpm::MonitorOptions;
 use crate::grpc::ServerOptions;
-use crate::grpc::tls::ServerTlsOptions;
 use crate::identity::{DeploymentName, Role};
 use crate::properties::name::uniform;
 use crate::registry::{AddressRules, AllowedAddress, Limits};
@@ -33,12 +32,8 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
     let replay = reader.word("countersign.token.replay", &[], replays);
     let proofs = [ProofMode::Off, ProofMode::Handshake, ProofMode::EveryCall];
     let proof = reader.word("countersign.proof.mode", &[], proofs);
-    let mut connections = connections(reader);
-    let names: Vec<_> = connections.iter().map(|c| c.name.clone()).collect();
-    let read = tls::read(reader, &names);
-    for connection in &mut connections {
-        connection.tls = read.client(&connection.name);
-    }
+    let connections = connections(reader);
+    let read = tls::read(reader, &connections);
     Options {
         name: reader.named(NAME, &[], "a deployment name", DeploymentName::new),
         policy: policy(reader),
@@ -46,12 +41,11 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
         impersonation_role: impersonation.map_or_else(Role::impersonation, |(role, _)| role),
         replay: replay.unwrap_or_default(),
         proof: proof.unwrap_or_default(),
-        server: server(reader, read.server.options.clone()),
+        server: server(reader),
         client: ClientSettings {
             connections,
             allow_plaintext: reader.switch("countersign.client.allow-plaintext", &[]),
             max_message_bytes: reader.size("ataccama.client.grpc.properties.max-message-size"),
-            dial_back_tls: read.client(tls::DIAL_BACK),
         },
         limits: limits(reader),
         monitor: monitor(reader),
@@ -71,7 +65,7 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
     Policy::new(lifetime, leeway, most).unwrap_or_default()
 }
 
-fn server(reader: &mut Reader<'_>, tls: Option<ServerTlsOptions>) -> ServerSettings {
+fn server(reader: &mut Reader<'_>) -> ServerSettings {
     ServerSettings {
         address: address(reader, "countersign.server.address"),
         port: number(reader, "ataccama.server.grpc.port"),
@@ -84,7 +78,6 @@ fn server(reader: &mut Reader<'_>, tls: Option<ServerTlsOptions>) -> ServerSetti
         },
         http_address: address(reader, "server.address"),
         http_port: number(reader, "server.port"),
-        tls,
     }
 }
 
@@ -133,7 +126,6 @@ fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSetting
         port: port.or_else(|| is_dpm.then_some(8531))?,
         name,
         deployment,
-        tls: None,
     })
 }
 

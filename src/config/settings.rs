@@ -11,7 +11,6 @@ use super::sources::Source;
 use crate::diagnostic::Findings;
 use crate::dpm::MonitorOptions;
 pub use crate::grpc::ProofMode;
-use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
 use crate::grpc::{ServerOptions, Target};
 use crate::identity::{DeploymentName, Role};
 use crate::properties::Sourced;
@@ -68,6 +67,7 @@ pub struct Options {
     pub(crate) logging: Logging,
     /// Whether a changed file takes effect at once.
     pub(crate) reload: bool,
+    /// TLS of its server and of each connection.
     pub(super) tls: Tls,
 }
 
@@ -88,8 +88,6 @@ pub struct ServerSettings {
     pub http_address: IpAddr,
     /// The HTTP port.
     pub http_port: u16,
-    /// TLS of the gRPC port, if it is on.
-    pub tls: Option<ServerTlsOptions>,
 }
 
 impl ServerSettings {
@@ -122,8 +120,6 @@ pub struct ConnectionSettings {
     pub port: u16,
     /// The deployment to call, if several have that module type.
     pub deployment: Option<DeploymentName>,
-    /// TLS, if it is on.
-    pub tls: Option<ClientTlsOptions>,
 }
 
 /// What the clients of a module do.
@@ -135,8 +131,6 @@ pub struct ClientSettings {
     pub allow_plaintext: bool,
     /// The largest message accepted, in bytes.
     pub max_message_bytes: usize,
-    /// TLS towards the engines that a DPM dials back, if it is on: that of connection `dpe`.
-    pub dial_back_tls: Option<ClientTlsOptions>,
 }
 
 impl ClientSettings {

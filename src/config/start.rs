@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::reload::Reloader;
 use super::settings::Settings;
+use super::tls::DIAL_BACK;
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::TlsError;
@@ -64,11 +65,10 @@ impl Settings {
         let storage = Storage::lock(&self.home.dir.join("storage"))?;
         let addresses = self.address_book();
         let reloader = Reloader::with_addresses(self, &module, addresses.clone());
-        let dial_back = self.options.client.dial_back_tls.as_ref();
         let options = dpm::Options {
             limits: self.options.limits,
             monitor: MonitorOptions {
-                connection: self.connection(&module, dial_back)?,
+                connection: self.connection(&module, DIAL_BACK)?,
                 ..self.options.monitor.clone()
             },
             addresses,
@@ -96,7 +96,7 @@ impl Settings {
         let dpm = connection.ok_or(StartError::NoDpm)?;
         let mut checker = StatusCheckerOptions::new(Target::new(&dpm.host, dpm.port));
         checker.check_connection_interval = engine.check_connection;
-        checker.connection = self.connection(&module, dpm.tls.as_ref())?;
+        checker.connection = self.connection(&module, "dpm")?;
         checker.start_hint = format!(
             "start it with: countersign dpm run --home {}",
             self.home.dir.with_file_name("dpm").display()

@@ -12,7 +12,7 @@ use crate::properties::name::{Name, uniform};
 use super::parts::{Side, Tls};
 use super::read::Reader;
 use super::schema::TlsEnd;
-use super::settings::Home;
+use super::settings::{ConnectionSettings, Home};
 
 const CERT_CHAIN: &str = "cert-chain";
 const PRIVATE_KEY: &str = "private-key";
@@ -22,7 +22,7 @@ const TRUST: &str = "trust-cert-collection";
 pub const DIAL_BACK: &str = "dpe";
 
 /// Reads TLS of the server and of `connections`.
-pub fn read(reader: &mut Reader<'_>, connections: &[String]) -> Tls {
+pub fn read(reader: &mut Reader<'_>, connections: &[ConnectionSettings]) -> Tls {
     let mut ends = Ends {
         folder: Home::new(reader.view.document.path()).dir,
         used: BTreeMap::new(),
@@ -30,7 +30,8 @@ pub fn read(reader: &mut Reader<'_>, connections: &[String]) -> Tls {
     };
     let server = ends.side(TlsEnd::Server, Ends::server);
     let mut clients = BTreeMap::new();
-    for name in connections.iter().map(String::as_str).chain([DIAL_BACK]) {
+    let names = connections.iter().map(|connection| &*connection.name);
+    for name in names.chain([DIAL_BACK]) {
         if !clients.contains_key(name) {
             let client = ends.side(TlsEnd::Client(name), Ends::client);
             clients.insert(name.to_owned(), client);

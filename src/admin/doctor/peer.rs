@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::remedy::Remedy;
 use super::report::{Layer, Row, Side};
-use crate::config::{ConnectionSettings, Settings};
+use crate::config::{ConnectionSettings, DIAL_BACK, Settings};
 use crate::engine::EngineAddress;
-use crate::grpc::tls::{ClientTlsOptions, TlsError};
+use crate::grpc::tls::TlsError;
 use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Module, Target, cause};
 use crate::identity::DeploymentName;
 use crate::registry::{AddressPolicy, Destination};
@@ -63,7 +63,7 @@ impl Doctor<'_> {
                 .map_err(|error| unusable(&error).help(remedy.pair(false)))?,
         };
         let target = Target::new(&connection.host, connection.port);
-        self.peer(name, target, connection.tls.as_ref(), remedy)
+        self.peer(name, target, &connection.name, remedy)
     }
 
     /// Returns the engine of `owner` at `address`, as its DPM dials it back.
@@ -72,12 +72,12 @@ impl Doctor<'_> {
         owner: DeploymentName,
         address: EngineAddress,
     ) -> Result<Peer, Row> {
-        let (server, client) = (&self.settings.options.server, &self.settings.options.client);
+        let server = &self.settings.options.server;
         let own = SocketAddr::new(server.address, server.port);
         let policy = AddressPolicy::new(vec![own], self.settings.options.addresses.clone());
         let target = Target::new(address.hostname(), address.port());
         let remedy = Remedy::of_engine(self.settings);
-        let peer = self.peer(owner, target, client.dial_back_tls.as_ref(), remedy)?;
+        let peer = self.peer(owner, target, DIAL_BACK, remedy)?;
         Ok(Peer {
             dial_back: Some((address, policy)),
             ..peer
@@ -88,11 +88,11 @@ impl Doctor<'_> {
         &self,
         name: DeploymentName,
         target: Target,
-        tls: Option<&ClientTlsOptions>,
+        connection: &str,
         remedy: Remedy,
     ) -> Result<Peer, Row> {
         let identity = self.module.client_layer(name.as_str());
-        let options = self.settings.connection(&self.module, tls);
+        let options = self.settings.connection(&self.module, connection);
         Ok(Peer {
             name: name.to_string(),
             target,

@@ -16,7 +16,6 @@ use tower_layer::Layer as _;
 pub use self::evidence::{Holdout, evidence, holdout};
 use super::Rotation;
 use crate::config::{self, ModuleKind, Settings};
-use crate::grpc::tls::ClientTlsOptions;
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, ProofMode, Target, cause,
     code_name, reason_of,
@@ -130,7 +129,8 @@ struct Callee<'a> {
     settings: &'a Settings,
     deployment: &'a Deployment,
     target: Target,
-    tls: Option<&'a ClientTlsOptions>,
+    /// The name of the connection that leads there.
+    connection: &'a str,
 }
 
 impl<'a> Callee<'a> {
@@ -154,15 +154,11 @@ impl<'a> Callee<'a> {
             (None, Some(connection)) => Target::new(&connection.host, connection.port),
             (None, None) => listener_of(deployment, file)?,
         };
-        let tls = match connection {
-            Some(connection) => connection.tls.as_ref(),
-            None => settings.options.client.dial_back_tls.as_ref(),
-        };
         Ok(Self {
             settings,
             deployment,
             target,
-            tls,
+            connection: connection.map_or(config::DIAL_BACK, |connection| &connection.name),
         })
     }
 
@@ -204,7 +200,9 @@ impl<'a> Callee<'a> {
         settings.own.key_id = key_id.clone();
         settings.options.proof = ProofMode::EveryCall;
         let module = settings.module().map_err(unusable)?;
-        let options = settings.connection(&module, self.tls).map_err(unusable)?;
+        let options = settings
+            .connection(&module, self.connection)
+            .map_err(unusable)?;
         let name = &self.deployment.name;
         let layer = module.client_layer(name.as_str()).map_err(unusable)?;
         who_am_i(&self.target, options.towards(name), &layer, deadline).await

@@ -184,7 +184,7 @@ fn pem_files_are_part_of_what_is_applied_or_not() {
     let module = settings.module().unwrap();
     let mut follower = Follower::new(&settings, &module, AddressBook::default());
     let tls = module
-        .server_tls(settings.options.server.tls.unwrap())
+        .server_tls(settings.options.tls.server.options.unwrap())
         .unwrap();
     let first = tls.current();
     assert!(matches!(follower.look(false), Looked::Same));

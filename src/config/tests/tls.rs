@@ -56,7 +56,7 @@ fn server_with_its_two_files_and_a_pin_has_no_findings() {
 
     let settings = folder.load(&lines).unwrap();
 
-    let server = settings.options.server.tls.unwrap();
+    let server = settings.options.tls.server.options.clone().unwrap();
     let file = |name: &str, property: &str| PemFile {
         path: folder.0.path().join(name),
         setting: format!("{SERVER}.{property}"),
@@ -64,7 +64,7 @@ fn server_with_its_two_files_and_a_pin_has_no_findings() {
     assert_eq!(server.own.cert_chain, file("a.pem", "cert-chain"));
     assert_eq!(server.own.private_key, file("a-key.pem", "private-key"));
     assert_eq!((server.client_auth, server.trust), (None, None));
-    assert!(settings.options.client.dial_back_tls.unwrap().own.is_some());
+    assert!(settings.options.tls.client("dpe").unwrap().own.is_some());
     assert_eq!(settings.deployments[0].tls_pins.len(), 1);
 }
 
@@ -88,7 +88,7 @@ fn each_property_comes_from_the_most_specific_place_that_has_it() {
 
     let settings = folder.load(&lines).unwrap();
 
-    let tls = settings.options.client.connections[0].tls.clone().unwrap();
+    let tls = settings.options.tls.client("dpm").unwrap();
     let own = tls.own.unwrap();
     assert_eq!(own.cert_chain.setting, format!("{first}.cert-chain"));
     assert_eq!(own.private_key.setting, format!("{second}.private-key"));
@@ -96,7 +96,7 @@ fn each_property_comes_from_the_most_specific_place_that_has_it() {
     let trust = tls.trust.unwrap();
     assert_eq!(trust.setting, format!("{last}.trust-cert-collection"));
     // The dial-back falls back to what is for every connection.
-    let back = settings.options.client.dial_back_tls.unwrap().own.unwrap();
+    let back = settings.options.tls.client("dpe").unwrap().own.unwrap();
     assert_eq!(back.cert_chain.setting, format!("{third}.cert-chain"));
 }
 
@@ -108,8 +108,8 @@ fn tls_that_is_off_for_one_connection_is_off() {
 
     let settings = folder.load(&lines).unwrap();
 
-    assert_eq!(settings.options.client.connections[0].tls, None);
-    assert_eq!(settings.options.client.dial_back_tls, None);
+    assert_eq!(settings.options.tls.client("dpm"), None);
+    assert_eq!(settings.options.tls.client("dpe"), None);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn words_for_client_certificates_are_read_in_any_case_and_spelling() {
 
         let settings = folder.load(&lines).unwrap();
 
-        let auth = settings.options.server.tls.unwrap().client_auth;
+        let auth = settings.options.tls.server.options.unwrap().client_auth;
         assert_eq!(auth, Some(expected), "{line}");
     }
     let wrong = message(
