@@ -66,20 +66,14 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
     }
     let mut edited = String::with_capacity(document.text().len().saturating_add(64));
     let mut copied = 0;
-    let mut skipped = 0;
     for (at, (entry, found)) in entries.iter().zip(&known).enumerate() {
         let Known::Setting(placed) = found else {
             continue;
         };
-        if at < skipped {
-            continue;
-        }
-        let stray = file::stray_lines(entries, &known, at, placed);
-        skipped = stray.end;
-        let stray = entries.get(stray).unwrap_or_default();
-        let Some((span, new, code, what)) =
-            replacement(&document, entry, placed.setting.takes, stray)
-        else {
+        let lines = file::stray_lines(entries, &known, at, placed);
+        let stray = entries.get(lines).unwrap_or_default();
+        let repaired = replacement(&document, entry, placed.setting.takes, stray);
+        let Some((span, new, (code, what))) = repaired else {
             continue;
         };
         let untouched = document.text().get(copied..span.start);
@@ -105,7 +99,7 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
 }
 
 /// What comes in the place of a part of the text, and the finding that this removes, in words.
-type Replacement = (Span, Secret<String>, Code, &'static str);
+type Replacement = (Span, Secret<String>, (Code, &'static str));
 
 /// Repairs one value, which goes on in the lines `stray`.
 fn replacement(
@@ -120,13 +114,8 @@ fn replacement(
         if text.expose().contains('\\') || !is_whole(text.expose(), takes) {
             return None;
         }
-        let end = last.value_span().end;
-        return Some((
-            Span { end, ..span },
-            text,
-            Code::Cs0104,
-            "its lines are joined",
-        ));
+        let whole = Span::new(span.start, last.value_span().end);
+        return Some((whole, text, (Code::Cs0104, "its lines are joined")));
     }
     let written = document.written(span);
     // Where something is escaped, what is written and what is meant are two things.
@@ -137,19 +126,12 @@ fn replacement(
             Takes::PrivateKey => Code::Cs0206,
             _ => Code::Cs0201,
         };
-        return Some((span, text, code, "the missing quotes are put back"));
+        return Some((span, text, (code, "the missing quotes are put back")));
     }
     let kept = written.trim_end_matches(BLANKS);
     let has_blanks = kept.len() < written.len() && !kept.is_empty() && !kept.ends_with('\\');
-    has_blanks.then(|| {
-        let text = Secret::new(kept.to_owned());
-        (
-            span,
-            text,
-            Code::Cs0105,
-            "the blanks at its end are removed",
-        )
-    })
+    let what = (Code::Cs0105, "the blanks at its end are removed");
+    has_blanks.then(|| (span, Secret::new(kept.to_owned()), what))
 }
 
 const BLANKS: [char; 3] = [' ', '\t', '\u{c}'];
