@@ -234,7 +234,7 @@ fn addresses(reader: &mut Reader<'_>) -> HashMap<String, AddressRules> {
         } else {
             let message = format!("there is no trusted deployment {}", quote(&name));
             let help = format!("trusted deployments: {}", trusted.join(", "));
-            reader.report_below(Code::Cs0106, (PLACE, PLACE), keys, (message, help));
+            reader.report_below(Code::Cs0106, (PLACE, keys), message, help);
         }
     }
     rules

@@ -290,16 +290,18 @@ impl<'a> Reader<'a> {
         self.push(found.with_help(help));
     }
 
-    /// Reports `message` about the setting `name`, at the name that is written first below `place`.
+    /// Reports `message` about the setting `name`, at the name that is written first below its last
+    /// map key.
     pub fn report_below(
         &mut self,
         code: Code,
-        (place, name): (&str, &str),
-        keys: &[&str],
-        (message, help): (impl Into<String>, impl Into<String>),
+        (name, keys): (&str, &[&str]),
+        message: String,
+        help: impl Into<String>,
     ) {
         let (view, ours) = (self.view, self.ours);
         self.findings.add(code, || {
+            let place = name.trim_end_matches(|c| c != '>');
             let at = first_below(view, ours, &schema::path(place, keys));
             let found = view.about(code, &at, Part::Name, message);
             let setting = schema::path(name, keys).join(".");

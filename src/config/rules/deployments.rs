@@ -55,7 +55,7 @@ fn colliding(reader: &mut Reader<'_>, place: &str, all: &[Vec<&str>]) {
                 "{first} and {second} differ only in case or dashes, so they are the same name"
             );
             let help = format!("write {first} everywhere, or rename one");
-            reader.report_below(Code::Cs0304, (place, place), keys, (message, help));
+            reader.report_below(Code::Cs0304, (place, keys), message, help);
         }
     }
 }
@@ -65,12 +65,7 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
     let checked = DeploymentName::new(&name).map_err(|error| {
         let message = format!("{} is not a deployment name: {error}", quote(&name));
         let help = "use 1 to 40 letters, digits and dashes, and the same name in every file";
-        reader.report_below(
-            Code::Cs0301,
-            (DEPLOYMENT, DEPLOYMENT),
-            keys,
-            (message, help),
-        );
+        reader.report_below(Code::Cs0301, (DEPLOYMENT, keys), message, help);
     });
     let module_type = module(reader, &name);
     let named = reader.named(ENVIRONMENT, keys, "an environment", Environment::new);
@@ -105,12 +100,7 @@ fn module(reader: &mut Reader<'_>, deployment: &str) -> Option<ModuleType> {
             let message = format!("deployment {} has no `module`", quote(deployment));
             let help =
                 format!("add `{DEPLOYMENTS}.{deployment}.module=` and its type, such as `dpe`");
-            reader.report_below(
-                Code::Cs0301,
-                (DEPLOYMENT, DEPLOYMENT),
-                keys,
-                (message, help),
-            );
+            reader.report_below(Code::Cs0301, (DEPLOYMENT, keys), message, help);
         }
         return None;
     };
@@ -145,7 +135,7 @@ fn roles(reader: &mut Reader<'_>, deployment: &str, impersonation: &Role) -> Rol
         reader.report(Code::Cs0303, at, message, help);
     } else {
         let message = format!("deployment {deployment} has no role");
-        reader.report_below(Code::Cs0303, (DEPLOYMENT, ROLES), keys, (message, help));
+        reader.report_below(Code::Cs0303, (ROLES, keys), message, help);
     }
     roles
 }
@@ -155,8 +145,7 @@ fn jwt_keys(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadKey> {
     if names.is_empty() {
         let message = format!("deployment {} has no key", quote(deployment));
         let help = "add the peer's `security.jwt-keys.key.fingerprint` and `.content`, or let `countersign pair` write them";
-        let place = (DEPLOYMENT, DEPLOYMENT);
-        reader.report_below(Code::Cs0301, place, &[deployment], (message, help));
+        reader.report_below(Code::Cs0301, (DEPLOYMENT, &[deployment]), message, help);
         return Vec::new();
     }
     let places = names.iter().map(|name| vec![deployment, name]);

@@ -13,7 +13,6 @@ use crate::trust::TrustedKey;
 
 use super::keys;
 
-const KEY: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
 const FINGERPRINT: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.fingerprint";
 const CONTENT: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.content";
@@ -69,7 +68,7 @@ fn required(reader: &mut Reader<'_>, name: &str, keys: &[&str; 2]) -> Option<Sou
         Some(value) => reader.report(Code::Cs0301, &value, message, help),
         // A placeholder that cannot be resolved is reported already.
         None if reader.is_set(name, keys) => {}
-        None => reader.report_below(Code::Cs0301, (KEY, name), keys, (message, help)),
+        None => reader.report_below(Code::Cs0301, (name, keys), message, help),
     }
     None
 }
