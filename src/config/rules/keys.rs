@@ -31,7 +31,7 @@ struct Fault(Code, String, &'static str);
 pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
     let at = reader.raw(name, &[])?.clone();
     let text = Zeroizing::new(at.text().trim().to_owned());
-    match material(&text) {
+    let Fault(code, what, help) = match material(&text) {
         Ok((KeyMaterial::Private(key, kid), format)) => {
             let key_id = kid.or_else(|| KeyId::new(&key.fingerprint().to_string()).ok())?;
             let own = OwnKey { key, key_id, at };
@@ -41,23 +41,14 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
             };
             unusual(reader, &own.at, what, notes(&own, &text, format));
             report_published(reader, own.key.verifying_key(), &own.at, what);
-            Some(own)
+            return Some(own);
         }
-        Ok((KeyMaterial::Public(..), format)) => {
-            let fault = match format {
-                KeyFormat::Jwk | KeyFormat::Base64Jwk => unusable("`d` is missing"),
-                _ => other("a public key", MAKE),
-            };
-            refuse(reader, &at, name, fault)
-        }
-        Err(fault) => refuse(reader, &at, name, fault),
-    }
-}
-
-fn refuse(reader: &mut Reader<'_>, at: &Sourced, name: &str, fault: Fault) -> Option<OwnKey> {
-    let Fault(code, what, help) = fault;
-    let help = if name == OWN { help } else { ABORT };
-    reader.report(code, at, format!("`{name}` {what}"), help);
+        Ok((_, KeyFormat::Jwk | KeyFormat::Base64Jwk)) => unusable("`d` is missing"),
+        Ok(_) => other("a public key", MAKE),
+        Err(fault) => fault,
+    };
+    let fix = if name == OWN { help } else { ABORT };
+    reader.report(code, &at, format!("`{name}` {what}"), fix);
     None
 }
 
