@@ -43,7 +43,16 @@ pub(super) fn read(
 ) -> RotationSettings {
     let next = keys::private(reader, NEXT_KEY);
     if let Some(next) = &next {
-        unfit(reader, own, next, deployments);
+        let public = next.key.verifying_key();
+        if own.is_some_and(|own| own.key.verifying_key() == public) {
+            let message = "the next key is the current key; a rotation would change nothing";
+            reader.report(Code::Cs0204, &next.at, message, REMOVE);
+        }
+        let mut keys = deployments.iter().flat_map(|deployment| &deployment.keys);
+        if let Some(key) = keys.find(|key| key.trusted.key == *public) {
+            let message = format!("the next key is a peer's, at {}", key.at.origin());
+            reader.report(Code::Cs0207, &next.at, message, REMOVE);
+        }
     }
     let activated_at = reader.parsed(ACTIVATED_AT, &[], |text| {
         from_rfc3339(text).ok_or("is not a time such as `2026-01-31T12:00:00Z`")
@@ -53,23 +62,5 @@ pub(super) fn read(
         next: next.map(|next| (next.key, next.key_id)),
         activated_at: activated_at.map(|(time, _)| time),
         previous: previous.map(|(fingerprint, _)| fingerprint),
-    }
-}
-
-fn unfit(
-    reader: &mut Reader<'_>,
-    own: Option<&OwnKey>,
-    next: &OwnKey,
-    deployments: &[ReadDeployment],
-) {
-    let public = next.key.verifying_key();
-    if own.is_some_and(|own| own.key.verifying_key() == public) {
-        let message = "the next key is the current key; a rotation would change nothing";
-        reader.report(Code::Cs0204, &next.at, message, REMOVE);
-    }
-    let mut keys = deployments.iter().flat_map(|deployment| &deployment.keys);
-    if let Some(key) = keys.find(|key| key.trusted.key == *public) {
-        let message = format!("the next key is a peer's, at {}", key.at.origin());
-        reader.report(Code::Cs0207, &next.at, message, REMOVE);
     }
 }
