@@ -1,6 +1,6 @@
 //! `countersign.deployments.<name>.tls-keys`, and what TLS needs to know before a module runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 
@@ -139,21 +139,20 @@ fn place(reader: &Reader<'_>, setting: &str) -> Sourced {
 fn ambiguous(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
     let server = options.tls.server.options.as_ref();
     let own = server.and_then(|server| server.own.fingerprint().ok());
-    let mut seen: Vec<(&str, &ReadPin)> = Vec::new();
+    let mut first = HashMap::new();
     for read in deployments {
         for pin in &read.pins {
-            let mut others = seen.iter().filter(|(name, _)| *name != read.name);
-            let other = others.find(|(_, other)| other.fingerprint == pin.fingerprint);
+            let seen = first.entry(pin.fingerprint);
+            let (name, at) = *seen.or_insert((&read.name, &pin.at));
             if own == Some(pin.fingerprint) {
                 let message = "this is the key of the module's own certificate";
                 let help = "pin the peer's certificate here; check if the two were swapped";
                 reader.report(Code::Cs0207, &pin.at, message, help);
-            } else if let Some((_, other)) = other {
-                let message = format!("this pin is also at {}", other.at.origin());
+            } else if *name != read.name {
+                let message = format!("this pin is also at {}", at.origin());
                 let help = "keep one of the two; each deployment has its own certificate";
                 reader.report(Code::Cs0208, &pin.at, message, help);
             }
-            seen.push((&read.name, pin));
         }
     }
 }
