@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::{Code, Origin, Severity, quote, redact};
 use crate::properties::name::{Name, variable_for};
 use crate::properties::placeholder::{self, Looked};
-use crate::properties::{FileText, Sourced, bind, indexed};
+use crate::properties::{Entry, FileText, Sourced, bind, indexed};
 
 use super::question::Question;
 use super::read::Reader;
@@ -140,25 +140,22 @@ fn as_active(name: &str) -> Option<Placed> {
 
 /// Returns what the main file says: the last value, or the elements of a list in their order.
 fn in_file(view: &View) -> Vec<Sourced> {
-    let mut elements = Vec::new();
-    let mut last = None;
-    for (at, entry) in view.entries().iter().enumerate() {
-        if view.document.file_of_entry(at) > 0 {
-            break;
-        }
-        let place = as_active(entry.key());
-        match place.and_then(|placed| Some((placed.index, view.value(at)?))) {
-            Some((Some(index), value)) => elements.push((index, value)),
-            Some((None, value)) => last = Some(value),
-            None => {}
-        }
+    let active = of_main(view)
+        .filter_map(|(at, entry)| Some((as_active(entry.key())?.index, view.value(at)?)));
+    let (whole, elements): (Vec<_>, Vec<_>) = active.partition(|(index, _)| index.is_none());
+    if let Some((_, last)) = whole.last() {
+        return vec![last.clone()];
     }
-    if let Some(value) = last {
-        return vec![value];
-    }
-    let values = elements.iter().map(|(at, value)| (&**at, value.clone()));
+    let numbered = elements.iter();
+    let values = numbered.filter_map(|(at, value)| Some((at.as_deref()?, value.clone())));
     // CS0109 reports wrong indices.
     indexed(values.collect()).unwrap_or_default()
+}
+
+/// Iterates over the entries of the main file, each with its number.
+fn of_main(view: &View) -> impl Iterator<Item = (usize, &Entry)> {
+    let entries = view.entries().iter().enumerate();
+    entries.take_while(|(at, _)| view.document.file_of_entry(*at) == 0)
 }
 
 /// Finds what a placeholder in the list of profiles stands for: a variable, or a value of the main
@@ -171,9 +168,7 @@ fn look_up(view: &View, question: &Question, name: &str) -> Option<Looked> {
     if let Some(value) = question.variable(name) {
         return Some(Looked::Text(value.to_owned()));
     }
-    let entries = view.entries().iter().enumerate();
-    let main = entries.take_while(|(at, _)| view.document.file_of_entry(*at) == 0);
-    let named = main.filter(|(_, entry)| Name::parse(entry.key()) == parsed);
+    let named = of_main(view).filter(|(_, entry)| Name::parse(entry.key()) == parsed);
     let (_, entry) = named.last()?;
     Some(Looked::Text(entry.value().to_owned()))
 }
