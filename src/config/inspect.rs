@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::diagnostic::{Code, Finding, Findings, Origin};
 use crate::properties::name::Name;
-use crate::properties::{Content, FileText, Layered, Sourced, give_way};
+use crate::properties::{FileText, Layered, Sourced, give_way};
 
 use super::gather::gather;
 use super::options;
@@ -134,9 +134,8 @@ fn cold(reader: &Reader<'_>) -> BTreeMap<String, String> {
     paths
         .filter(|path| !schema::is_hot(path))
         .map(|path| {
-            let content = reader.layered.content(path);
-            let values = content.map(Content::values).unwrap_or_default();
-            let texts = values.iter().map(|value| reader.resolve(value.text()));
+            let values = reader.layered.values(path).iter();
+            let texts = values.map(|value| reader.resolve(value.text()));
             (path.join("."), texts.collect::<Vec<_>>().join(", "))
         })
         .collect()

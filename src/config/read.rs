@@ -10,7 +10,7 @@ use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
 use crate::properties::bind::{self, ValueError};
 use crate::properties::name::Name;
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
-use crate::properties::{Content, Layered, Sourced};
+use crate::properties::{Layered, Sourced};
 
 use super::question::Question;
 use super::schema::{self, Fallback, Placed, Setting, Takes};
@@ -169,8 +169,7 @@ impl<'a> Reader<'a> {
 
     /// Returns the elements of a list, placeholders resolved, blanks dropped.
     pub fn list(&mut self, name: &str, keys: &[&str]) -> Vec<Sourced> {
-        let list = self.layered.list(&schema::path(name, keys));
-        let elements = list.unwrap_or_default().iter();
+        let elements = self.layered.values(&schema::path(name, keys)).iter();
         elements
             .filter_map(|element| self.resolved(element))
             .collect()
@@ -185,8 +184,7 @@ impl<'a> Reader<'a> {
         let any = values.any(|value| placeholder::has_placeholder(value.text()));
         let ours = self.ours.iter().map(|(_, placed)| placed);
         for placed in ours.filter(|placed| any && !placed.setting.is_private()) {
-            let content = self.layered.content(&placed.path);
-            for value in content.map(Content::values).unwrap_or_default() {
+            for value in self.layered.values(&placed.path) {
                 self.resolved(value);
             }
         }

@@ -127,8 +127,7 @@ impl Layered {
         self.contents.push((path, content));
     }
 
-    /// Returns the content at `path`.
-    pub fn content<S: AsRef<str>>(&self, path: &[S]) -> Option<&Content> {
+    fn content<S: AsRef<str>>(&self, path: &[S]) -> Option<&Content> {
         let ValueKind::U64(number) = self.node(path)?.kind else {
             return None;
         };
@@ -144,12 +143,9 @@ impl Layered {
         }
     }
 
-    /// Returns the list at `path`, the elements in order.
-    pub fn list<S: AsRef<str>>(&self, path: &[S]) -> Option<&[Sourced]> {
-        match self.content(path)? {
-            Content::One(_) => None,
-            Content::List(list) => Some(list),
-        }
+    /// Returns the value at `path`, or the elements of the list there in order.
+    pub fn values<S: AsRef<str>>(&self, path: &[S]) -> &[Sourced] {
+        self.content(path).map(Content::values).unwrap_or_default()
     }
 
     /// Returns the names below `path`, in the order of the layers and of the file.

@@ -65,7 +65,7 @@ fn list_of_a_later_layer_replaces_the_whole_list() {
 
     let layered = layered([file, options].concat());
 
-    assert_eq!(texts(layered.list(&path("d/roles")).unwrap()), ["C"]);
+    assert_eq!(texts(layered.values(&path("d/roles"))), ["C"]);
 }
 
 #[test]
