@@ -101,11 +101,11 @@ pub fn check_texts(
     let mut report = Report {
         findings: Findings::default(),
         files: Vec::new(),
-        settings: inspected.iter().map(|file| file.settings).sum(),
+        settings: inspected.iter().map(|file| file.gathered.ours.len()).sum(),
         ignored: Vec::new(),
     };
     for file in inspected {
-        report.ignored.extend(file.ignored);
+        report.ignored.extend(file.gathered.ignored);
         findings.extend(file.findings);
         let deployments = file.deployments.into_iter();
         report.files.push(Checked {

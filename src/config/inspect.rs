@@ -8,9 +8,9 @@ use crate::diagnostic::{Code, Finding, Findings, Origin};
 use crate::properties::name::Name;
 use crate::properties::{FileText, Layered, Sourced, give_way};
 
-use super::gather::gather;
+use super::gather::{Gathered, gather};
 use super::options;
-use super::parts::{Ignored, OwnKey, ReadDeployment, ReadKey};
+use super::parts::{OwnKey, ReadDeployment, ReadKey};
 use super::profiles;
 use super::question::Question;
 use super::read::Reader;
@@ -31,9 +31,7 @@ pub struct Inspected {
     /// Every value that a reload does not change, by name.
     pub cold: BTreeMap<String, String>,
     pub findings: Findings,
-    /// How many settings were read.
-    pub settings: usize,
-    pub ignored: Vec<Ignored>,
+    pub gathered: Gathered,
 }
 
 impl Inspected {
@@ -113,16 +111,14 @@ pub fn inspect(question: &Question, files: &[(&Path, &FileText)]) -> Inspected {
     if own.is_none() && reader.raw(keys::OWN, &[]).is_none() && !broken_key {
         reader.push(file::no_key(&view, &gathered.ours, question));
     }
-    let mut findings = std::mem::take(&mut reader.findings);
-    file::check(&view, files, &gathered.ours, &mut findings);
+    file::check(&view, files, &gathered.ours, &mut reader.findings);
     Inspected {
         own,
         deployments: read,
         options: set,
         cold: cold(&reader),
-        findings: findings.finish(),
-        settings: gathered.ours.len(),
-        ignored: gathered.ignored,
+        findings: reader.findings.finish(),
+        gathered,
         layered,
         view,
     }
