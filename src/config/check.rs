@@ -3,18 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Findings;
-use crate::identity::DeploymentName;
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::{FileText, ReadError};
-use crate::token::Policy;
 use crate::trust::Deployment;
 
 use super::inspect::inspect;
 use super::parts::Ignored;
 use super::profiles;
 use super::question::Question;
-use super::rotation::RotationSettings;
 use super::rules::{cross, file};
+use super::settings::Options;
 use super::sources::Texts;
 use super::view::Limited;
 
@@ -36,12 +34,8 @@ pub struct Report {
 pub struct Checked {
     /// Its own key and the `kid` of its tokens.
     pub own: Option<(SigningKey, KeyId)>,
-    /// The phase of its key rotation.
-    pub rotation: RotationSettings,
-    /// The module's own name.
-    pub name: Option<DeploymentName>,
-    /// Times of the tokens that it issues and accepts.
-    pub policy: Policy,
+    /// Everything besides keys and deployments.
+    pub options: Options,
     /// The deployments in which nothing required is missing.
     pub deployments: Vec<Deployment>,
 }
@@ -110,9 +104,7 @@ pub fn check_texts(
         let deployments = file.deployments.into_iter();
         report.files.push(Checked {
             own: file.own.map(|own| (own.key, own.key_id)),
-            rotation: file.options.rotation,
-            name: file.options.name.map(|(name, _)| name),
-            policy: file.options.policy,
+            options: file.options,
             deployments: deployments.filter_map(|read| read.deployment).collect(),
         });
     }

@@ -40,7 +40,8 @@ pub struct Settings {
 /// What the files of a module set besides keys and deployments.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub(super) name: Option<(DeploymentName, Sourced)>,
+    /// The module's own name, and where it is written.
+    pub(crate) name: Option<(DeploymentName, Sourced)>,
     /// The phase of its key rotation.
     pub(crate) rotation: RotationSettings,
     /// Where the engines of each deployment may be dialled back, by its name.

@@ -82,12 +82,13 @@ impl Rotation {
 
     /// Returns what the owner's file says of the rotation.
     pub fn state(&self) -> &RotationSettings {
-        &self.owner.checked.rotation
+        &self.owner.checked.options.rotation
     }
 
     /// Returns the module's own name.
     pub fn name(&self) -> Option<&DeploymentName> {
-        self.owner.checked.name.as_ref()
+        let name = self.owner.checked.options.name.as_ref();
+        name.map(|(name, _)| name)
     }
 
     /// Returns the module's type, as its peers' files have it.
@@ -139,9 +140,10 @@ impl Rotation {
     /// The owner's file does not say how long the tokens live that the module issues: it may run
     /// with what the file said before.
     pub fn finish_after(&self) -> Option<SystemTime> {
-        let policies: Vec<_> = self.files().map(|file| file.checked.policy).collect();
+        let of_each = self.files().map(|file| file.checked.options.policy);
+        let policies: Vec<_> = of_each.collect();
         let lifetimes = policies.iter().map(Policy::max_lifetime);
-        let own = self.owner.checked.policy.lifetime();
+        let own = self.owner.checked.options.policy.lifetime();
         let leeway = policies.iter().map(Policy::leeway).max()?;
         let lifetime = lifetimes.chain([own]).max()?;
         let activated_at = self.state().activated_at?;
@@ -223,7 +225,7 @@ impl Rotation {
 
 /// Returns `true` if `file` is that of `deployment`.
 fn is_of(file: &SettingsFile, deployment: &Deployment) -> bool {
-    let next = &file.checked.rotation.next;
+    let next = &file.checked.options.rotation.next;
     let mut keys = file.checked.own.iter().chain(next);
     keys.any(|(key, _)| {
         let mut known = deployment.keys.iter();

@@ -20,7 +20,7 @@ fn what_rotation_left_is_read() {
     let report = folder.check(text);
 
     assert!(report.findings.is_empty(), "{:?}", report.findings);
-    let rotation = &report.files[0].rotation;
+    let rotation = &report.files[0].options.rotation;
     let (found, kid) = rotation.next.as_ref().unwrap();
     assert_eq!(found.verifying_key(), next.verifying_key());
     assert_eq!(kid.as_str(), next.fingerprint().to_string());
