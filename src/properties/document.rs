@@ -9,7 +9,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::entry::{Entry, Span};
-use super::parse::{self, Parsed, SyntaxFault};
+use super::parse::{self, Parsed};
 use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
 
 /// The entries of a `.properties` text, in the file's order, each with its place.
@@ -154,19 +154,11 @@ impl Document {
 
     /// Returns what is wrong with the text itself: escapes that cannot be read.
     pub fn findings(&self) -> Findings {
-        let faults = self.parsed.faults.iter().map(|fault| match fault {
-            SyntaxFault::MalformedEscape(span) => {
-                (*span, "`\\u` is not followed by four hexadecimal digits")
-            }
-            SyntaxFault::LoneSurrogate(span) => (
-                *span,
-                "this is half of a surrogate pair, which is not a valid character",
-            ),
-        });
+        let faults = self.parsed.faults.iter();
         let findings = faults.map(|(span, message)| {
-            Finding::new(Code::Cs0101, self.origin(span.start), message)
+            Finding::new(Code::Cs0101, self.origin(span.start), *message)
                 .with_help("write four digits after `\\u`, or `\\\\u` for a literal backslash")
-                .with_snippet(Some(self.snippet(span, &[], &Public::default())))
+                .with_snippet(Some(self.snippet(*span, &[], &Public::default())))
         });
         findings.collect()
     }

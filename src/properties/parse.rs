@@ -2,13 +2,11 @@
 
 use zeroize::Zeroizing;
 
-use self::unescape::{Placed, after, unescape};
+use self::unescape::{Placed, SyntaxFault, after, unescape};
 use super::entry::{Entry, Escapes, Span};
 use super::source::give_way;
 
 mod unescape;
-
-pub use unescape::SyntaxFault;
 
 /// What a text holds, in its order, duplicates included.
 #[derive(Debug, Default)]

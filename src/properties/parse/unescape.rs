@@ -4,14 +4,13 @@ use zeroize::Zeroizing;
 
 use super::super::entry::{Escapes, Span};
 
-/// A place where the text does not follow the grammar.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SyntaxFault {
-    /// `\u` without four hexadecimal digits. Java refuses the file.
-    MalformedEscape(Span),
-    /// `\ud800` to `\udfff` without its other half. Java keeps it; it is no text.
-    LoneSurrogate(Span),
-}
+/// A place where the text does not follow the grammar, and what is wrong there.
+pub type SyntaxFault = (Span, &'static str);
+
+/// Java refuses the file.
+const MALFORMED_ESCAPE: &str = "`\\u` is not followed by four hexadecimal digits";
+/// Java keeps it; it is no text.
+const LONE_SURROGATE: &str = "this is half of a surrogate pair, which is not a valid character";
 
 /// A character of a logical line and where it stands.
 pub(super) type Placed = (usize, char);
@@ -112,7 +111,7 @@ fn unicode(rest: &[Placed], escape: Span) -> (usize, Result<char, SyntaxFault>) 
             .last()
             .map_or(escape.end, after);
         let span = Span { end, ..escape };
-        return (0, Err(SyntaxFault::MalformedEscape(span)));
+        return (0, Err((span, MALFORMED_ESCAPE)));
     };
     if let Some(character) = char::from_u32(unit) {
         return (4, Ok(character));
@@ -129,7 +128,7 @@ fn unicode(rest: &[Placed], escape: Span) -> (usize, Result<char, SyntaxFault>) 
         return (10, Ok(character));
     }
     let end = rest.get(3).map_or(escape.end, after);
-    (4, Err(SyntaxFault::LoneSurrogate(Span { end, ..escape })))
+    (4, Err((Span { end, ..escape }, LONE_SURROGATE)))
 }
 
 fn hex4(rest: &[Placed]) -> Option<u32> {
