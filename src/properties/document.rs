@@ -79,9 +79,7 @@ impl Document {
 
     /// Returns the first file, as the user named it.
     pub fn path(&self) -> &Path {
-        self.files
-            .first()
-            .map_or_else(|| Path::new(""), |file| &file.path)
+        self.path_at(0)
     }
 
     /// Returns the file that byte `offset` stands in.
