@@ -132,7 +132,7 @@ impl Edit {
                 }
                 (Some(entry), Some(value)) if entry.value() == value.expose() => continue,
                 (Some(entry), Some(value)) => {
-                    replaced.push(replacement(text, entry, value.expose()));
+                    replaced.push(replacement(entry, value.expose()));
                     ChangeKind::Replaced
                 }
                 (None, Some(value)) => {
@@ -220,15 +220,12 @@ impl Edit {
 }
 
 /// What to put where, so that `entry` has `value`.
-fn replacement(text: &str, entry: &Entry, value: &str) -> (Span, Zeroizing<String>) {
-    let mut new = Zeroizing::new(String::new());
+fn replacement(entry: &Entry, value: &str) -> (Span, Zeroizing<String>) {
+    let mut new = escape_value(value);
     let span = entry.value_span();
-    let key_end = entry.key_span().end;
-    let between = text.get(key_end..span.start).unwrap_or_default();
-    if between.is_empty() {
-        new.push('=');
+    if entry.key_span().end == span.start {
+        new.insert(0, '=');
     }
-    new.push_str(&escape_value(value));
     (span, new)
 }
 
