@@ -198,5 +198,5 @@ fn line(text: &mut String, row: &Row) {
 
 fn time(text: &str) -> Result<Duration, String> {
     let (least, most) = (Duration::from_millis(10), Duration::from_secs(300));
-    duration(text, TimeUnit::Seconds, least, most).map_err(|error| error.to_string())
+    duration(text, TimeUnit::Seconds, least, most)
 }

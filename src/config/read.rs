@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
-use crate::properties::bind::{self, ValueError};
+use crate::properties::bind;
 use crate::properties::name::Name;
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
 use crate::properties::{Layered, Sourced};
@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
         &mut self,
         name: &str,
         keys: &[&str],
-        read: impl Fn(&str) -> Result<T, ValueError>,
+        read: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         if let Some((read, _)) = self.parsed(name, keys, &read) {
             return Some(read);

@@ -1,33 +1,10 @@
-//! Typed values: what a text must look like, as Spring Boot reads it.
+//! Typed values: what a text must look like, as Spring Boot reads it. An error says why a text is not
+//! a value of its type, and never repeats the text.
 
+use std::fmt::Display;
 use std::time::Duration;
 
-/// Why a text is not a value of its type. Never repeats the text.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ValueError {
-    /// Nothing there.
-    #[error("is empty")]
-    Empty,
-    /// Not a switch.
-    #[error("is neither `true` nor `false`")]
-    Switch,
-    /// Not a whole number.
-    #[error("is not a whole number")]
-    Integer,
-    /// A number outside the limits.
-    #[error("is not between {0} and {1}")]
-    Range(String, String),
-    /// Not a duration.
-    #[error("is not a duration such as `10s`, `200ms`, `5m`, `2d` or `PT15M`")]
-    Duration,
-    /// Not a size.
-    #[error("is not a size such as `4MB`, `512KB` or `4194304`")]
-    Size,
-    /// Not one of a few words.
-    #[error("is not one of {0}")]
-    Choice(String),
-}
+use super::name::uniform;
 
 /// The unit of a bare number, and of the numbers in messages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,6 +13,18 @@ pub enum TimeUnit {
     Millis,
     /// Seconds.
     Seconds,
+}
+
+/// Returns `text` without the blanks around it; an error if nothing is left.
+fn given(text: &str) -> Result<&str, String> {
+    match text.trim() {
+        "" => Err("is empty".to_owned()),
+        bare => Ok(bare),
+    }
+}
+
+fn not_between(least: impl Display, most: impl Display) -> String {
+    format!("is not between {least} and {most}")
 }
 
 /// Returns `true` if `text` begins with a minus, and the text without its sign.
@@ -49,12 +38,11 @@ fn signed(text: &str) -> (bool, &str) {
 /// # Errors
 ///
 /// When it is empty or another word.
-pub fn switch(text: &str) -> Result<bool, ValueError> {
-    match text.trim().to_ascii_lowercase().as_str() {
+pub fn switch(text: &str) -> Result<bool, String> {
+    match given(text)?.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
-        "" => Err(ValueError::Empty),
-        _ => Err(ValueError::Switch),
+        _ => Err("is neither `true` nor `false`".to_owned()),
     }
 }
 
@@ -63,21 +51,18 @@ pub fn switch(text: &str) -> Result<bool, ValueError> {
 /// # Errors
 ///
 /// When it is no number or not within `least..=most`.
-pub fn integer(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
-    let (negative, unsigned) = signed(text.trim());
+pub fn integer(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let (negative, unsigned) = signed(given(text)?);
     let hexadecimal = ["0x", "0X", "#"]
         .iter()
         .find_map(|prefix| unsigned.strip_prefix(prefix));
     let (digits, radix) = hexadecimal.map_or((unsigned, 10), |digits| (digits, 16));
-    if text.trim().is_empty() {
-        return Err(ValueError::Empty);
-    }
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return Err(ValueError::Integer);
+        return Err("is not a whole number".to_owned());
     }
     match u64::from_str_radix(digits, radix) {
         Ok(number) if (!negative || number == 0) && (least..=most).contains(&number) => Ok(number),
-        _ => Err(ValueError::Range(least.to_string(), most.to_string())),
+        _ => Err(not_between(least, most)),
     }
 }
 
@@ -92,38 +77,34 @@ pub fn duration(
     unit: TimeUnit,
     least: Duration,
     most: Duration,
-) -> Result<Duration, ValueError> {
-    let bare = text.trim();
+) -> Result<Duration, String> {
+    let bare = given(text)?;
     let value = if bare.starts_with(['P', 'p', '-', '+']) && bare.contains(['P', 'p']) {
         iso(&bare.to_ascii_uppercase())
     } else {
         simple(bare, unit)
     };
     match value {
-        _ if bare.is_empty() => Err(ValueError::Empty),
-        Some(Ok(value)) if (least..=most).contains(&value) => Ok(value),
-        Some(_) => Err(ValueError::Range(shown(least), shown(most))),
-        None => Err(ValueError::Duration),
+        Some(value) if (least..=most).contains(&value) => Ok(value),
+        Some(_) => Err(not_between(shown(least), shown(most))),
+        None => Err("is not a duration such as `10s`, `200ms`, `5m`, `2d` or `PT15M`".to_owned()),
     }
 }
 
-/// A value is well-formed but negative or beyond any clock.
-#[derive(Clone, Copy, Debug)]
-struct OutOfRange;
-
-/// Reads a whole number and its unit, in the smallest unit; `None` where it is no such number.
-fn scaled(text: &str, scale: impl FnOnce(&str) -> Option<u64>) -> Option<Result<u64, OutOfRange>> {
+/// Reads a whole number and its unit, in the smallest unit; `None` if it is no such number.
+///
+/// A negative number, or one that is too large, is the largest: beyond the bounds of every setting.
+fn scaled(text: &str, scale: impl FnOnce(&str) -> Option<u64>) -> Option<u64> {
     let (negative, unsigned) = signed(text);
     let end = unsigned.find(|c: char| !c.is_ascii_digit());
     let (digits, unit) = unsigned.split_at(end.unwrap_or(unsigned.len()));
     let factor = scale(unit).filter(|_| !digits.is_empty())?;
-    let number = digits.parse().ok();
-    let total = number.and_then(|number: u64| number.checked_mul(factor));
-    let fits = total.filter(|total| !negative || *total == 0);
-    Some(fits.ok_or(OutOfRange))
+    let total = digits.parse().unwrap_or(u64::MAX).saturating_mul(factor);
+    let is_natural = !negative || total == 0;
+    Some(if is_natural { total } else { u64::MAX })
 }
 
-fn simple(text: &str, unit: TimeUnit) -> Option<Result<Duration, OutOfRange>> {
+fn simple(text: &str, unit: TimeUnit) -> Option<Duration> {
     let nanos = scaled(text, |suffix| {
         Some(match (suffix.to_ascii_lowercase().as_str(), unit) {
             ("ns", _) => 1,
@@ -136,24 +117,24 @@ fn simple(text: &str, unit: TimeUnit) -> Option<Result<Duration, OutOfRange>> {
             _ => return None,
         })
     })?;
-    Some(nanos.map(Duration::from_nanos))
+    Some(Duration::from_nanos(nanos))
 }
 
 /// Reads `PnDTnHnMn.nS` in upper case, as `java.time.Duration.parse` does, but no part may be
-/// negative.
-fn iso(text: &str) -> Option<Result<Duration, OutOfRange>> {
+/// negative: it is the largest duration then.
+fn iso(text: &str) -> Option<Duration> {
     let (negative, unsigned) = signed(text);
     let parts = unsigned.strip_prefix('P')?;
     if parts.is_empty() || parts.ends_with('T') {
         return None;
     }
     let (day_part, time_part) = parts.split_once('T').unwrap_or((parts, ""));
-    let mut total = Some(Duration::ZERO);
+    let mut total = Duration::ZERO;
     for (mut rest, units) in [(day_part, &DAYS[..]), (time_part, &TIME_UNITS[..])] {
         for (letter, seconds) in units {
             if let Some((number, after)) = rest.split_once(*letter) {
-                let value = decimal(number, *letter == 'S')?.ok();
-                total = total.and_then(|sum| sum.checked_add(value?.checked_mul(*seconds)?));
+                let value = decimal(number, *letter == 'S')?;
+                total = total.saturating_add(value.saturating_mul(*seconds));
                 rest = after;
             }
         }
@@ -161,15 +142,23 @@ fn iso(text: &str) -> Option<Result<Duration, OutOfRange>> {
             return None;
         }
     }
-    let fits = total.filter(|total| !negative || total.is_zero());
-    Some(fits.ok_or(OutOfRange))
+    Some(natural(negative, total))
+}
+
+/// Returns `value`, or the largest duration if it is negative.
+fn natural(negative: bool, value: Duration) -> Duration {
+    if negative && !value.is_zero() {
+        Duration::MAX
+    } else {
+        value
+    }
 }
 
 const DAYS: [(char, u32); 1] = [('D', 86_400)];
 const TIME_UNITS: [(char, u32); 3] = [('H', 3_600), ('M', 60), ('S', 1)];
 
-/// Reads a number of seconds; none where it is no number.
-fn decimal(text: &str, fraction_allowed: bool) -> Option<Result<Duration, OutOfRange>> {
+/// Reads a number of seconds; `None` if it is no number.
+fn decimal(text: &str, fraction_allowed: bool) -> Option<Duration> {
     let (negative, unsigned) = signed(text);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
     let mut digits = whole.chars().chain(fraction.chars());
@@ -178,9 +167,8 @@ fn decimal(text: &str, fraction_allowed: bool) -> Option<Result<Duration, OutOfR
         return None;
     }
     let nanos = format!("{fraction:0<9}").parse().unwrap_or(0);
-    let value = whole.parse().ok().map(|s: u64| Duration::new(s, nanos));
-    let fits = value.filter(|value| !negative || value.is_zero());
-    Some(fits.ok_or(OutOfRange))
+    let seconds = whole.parse().unwrap_or(u64::MAX);
+    Some(natural(negative, Duration::new(seconds, nanos)))
 }
 
 /// Writes a duration as a setting may hold it.
@@ -199,11 +187,9 @@ fn shown(duration: Duration) -> String {
 /// # Errors
 ///
 /// When it is no size, or not within `least..=most`.
-pub fn size(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
-    let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    if compact.is_empty() {
-        return Err(ValueError::Empty);
-    }
+pub fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let characters = given(text)?.chars();
+    let compact: String = characters.filter(|c| !c.is_whitespace()).collect();
     let bytes = scaled(&compact, |unit| {
         Some(match unit {
             "" | "B" => 1,
@@ -215,9 +201,9 @@ pub fn size(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
         })
     });
     match bytes {
-        Some(Ok(bytes)) if (least..=most).contains(&bytes) => Ok(bytes),
-        Some(_) => Err(ValueError::Range(least.to_string(), most.to_string())),
-        None => Err(ValueError::Size),
+        Some(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
+        Some(_) => Err(not_between(least, most)),
+        None => Err("is not a size such as `4MB`, `512KB` or `4194304`".to_owned()),
     }
 }
 
@@ -234,20 +220,12 @@ pub fn list(text: &str) -> Vec<&str> {
 /// # Errors
 ///
 /// When it is not one of them.
-pub fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, ValueError> {
-    let wanted = super::name::uniform(text.trim());
-    if wanted.is_empty() {
-        return Err(ValueError::Empty);
-    }
-    choices
-        .iter()
-        .find(|(word, _)| super::name::uniform(word) == wanted)
-        .map(|(_, value)| *value)
-        .ok_or_else(|| {
-            let words: Vec<_> = choices
-                .iter()
-                .map(|(word, _)| format!("`{word}`"))
-                .collect();
-            ValueError::Choice(words.join(", "))
-        })
+pub fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let wanted = uniform(text.trim());
+    given(&wanted)?;
+    let found = choices.iter().find(|(word, _)| uniform(word) == wanted);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words = choices.iter().map(|(word, _)| format!("`{word}`"));
+        format!("is not one of {}", words.collect::<Vec<_>>().join(", "))
+    })
 }
