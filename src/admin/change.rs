@@ -229,7 +229,7 @@ impl EditedFile {
 
     /// Returns the permission bits before and after, if writing takes some away.
     pub fn mode_change(&self) -> Option<(u32, u32)> {
-        let before = self.before.as_ref()?.mode()? & 0o777;
+        let before = self.before.as_ref()?.mode? & 0o777;
         let after = mode_after(before, self.privacy());
         (before != after && self.after.is_some()).then_some((before, after))
     }
@@ -277,14 +277,14 @@ impl EditedFile {
 
 /// Returns the text, and whether it has a byte order mark.
 fn content(file: &FileText) -> (&str, bool) {
-    (file.text(), file.has_mark())
+    (file.text(), file.has_mark)
 }
 
 /// Reads a file, or returns `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<FileText>, ReadError> {
     match FileText::read(path) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok(None),
+        Err(error) if matches!(error.fault, ReadFault::Missing) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -53,7 +53,7 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
     let names = entries.iter().map(|entry| Name::parse(entry.key()));
     let known: Vec<_> = names.map(|name| schema::find(&name)).collect();
     let mut repairs = Vec::new();
-    if text.has_mark() {
+    if text.has_mark {
         repairs.push(Repair {
             code: Code::Cs0102,
             file: path.display().to_string(),

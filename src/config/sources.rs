@@ -81,7 +81,7 @@ impl Texts {
         let mut files = vec![(main.to_owned(), Some(text))];
         for file in more {
             let read = match FileText::read(&file) {
-                Err(error) if matches!(error.fault(), ReadFault::Missing) => None,
+                Err(error) if matches!(error.fault, ReadFault::Missing) => None,
                 read => Some(read?),
             };
             files.push((file, read));
@@ -117,9 +117,9 @@ impl Texts {
         let mut all = Sha256::new();
         for (path, text) in self.texts() {
             all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
-            let latin1 = text.encoding() == Encoding::Latin1;
-            all.update([u8::from(latin1), u8::from(text.has_mark())]);
-            all.update(text.mode().unwrap_or_default().to_le_bytes());
+            let latin1 = text.encoding == Encoding::Latin1;
+            all.update([u8::from(latin1), u8::from(text.has_mark)]);
+            all.update(text.mode.unwrap_or_default().to_le_bytes());
             all.update(Sha256::digest(text.text().as_bytes()));
         }
         all.finalize().into()

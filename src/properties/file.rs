@@ -13,20 +13,10 @@ use crate::secret::Secret;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read `{}`: {fault}", path.display())]
 pub struct ReadError {
-    path: PathBuf,
-    fault: ReadFault,
-}
-
-impl ReadError {
-    /// Returns the file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Returns the cause.
-    pub fn fault(&self) -> &ReadFault {
-        &self.fault
-    }
+    /// The file.
+    pub path: PathBuf,
+    /// The cause.
+    pub fault: ReadFault,
 }
 
 /// The causes of a [`ReadError`].
@@ -83,9 +73,12 @@ impl ReadFault {
 #[derive(Clone, Debug)]
 pub struct FileText {
     text: Secret<String>,
-    encoding: Encoding,
-    mark: bool,
-    mode: Option<u32>,
+    /// How the bytes were read.
+    pub encoding: Encoding,
+    /// Whether a byte order mark was stripped.
+    pub has_mark: bool,
+    /// The permission bits of the file, such as `0o600`, if the system has them.
+    pub mode: Option<u32>,
 }
 
 /// How the bytes of a file are read as text.
@@ -143,10 +136,8 @@ impl FileText {
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
             return Err(zero(bytes, at));
         }
-        let (body, mark) = match bytes.strip_prefix(MARK) {
-            Some(body) => (body, true),
-            None => (bytes, false),
-        };
+        let unmarked = bytes.strip_prefix(MARK);
+        let body = unmarked.unwrap_or(bytes);
         let (text, encoding) = match std::str::from_utf8(body) {
             Ok(text) => (text.to_owned(), Encoding::Utf8),
             Err(_) => (
@@ -157,7 +148,7 @@ impl FileText {
         Ok(Self {
             text: text.into(),
             encoding,
-            mark,
+            has_mark: unmarked.is_some(),
             mode,
         })
     }
@@ -167,28 +158,13 @@ impl FileText {
         self.text.expose()
     }
 
-    /// Returns how the bytes were read.
-    pub fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
-    /// Returns `true` if a byte order mark was stripped.
-    pub fn has_mark(&self) -> bool {
-        self.mark
-    }
-
-    /// Returns the permission bits of the file, such as `0o600`, if the system has them.
-    pub fn mode(&self) -> Option<u32> {
-        self.mode
-    }
-
     /// Returns `text`, an edited form of this text, as this file without a byte order mark.
     #[must_use]
     pub fn edited(&self, text: &str) -> Self {
         Self {
             text: text.to_owned().into(),
             encoding: self.encoding,
-            mark: false,
+            has_mark: false,
             mode: self.mode,
         }
     }
@@ -197,7 +173,7 @@ impl FileText {
     /// byte order mark. A character the encoding lacks becomes an escape.
     pub fn encode(&self, text: &str) -> Zeroizing<Vec<u8>> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(text.len().saturating_add(MARK.len())));
-        if self.mark {
+        if self.has_mark {
             bytes.extend_from_slice(MARK);
         }
         match self.encoding {

@@ -262,7 +262,7 @@ pub fn check(
         if placed.setting.is_private() && !private_files.contains(&file) {
             private_files.push(file);
             findings.extend(files.get(file).and_then(|(path, text)| {
-                let (severity, message) = open_to_others(text.mode()?, "this private key")?;
+                let (severity, message) = open_to_others(text.mode?, "this private key")?;
                 let found = view.finding(Code::Cs0108, entry.key_span(), message);
                 let help = format!("run `chmod 600 {}`", path.display());
                 Some(found.with_severity(severity).with_help(help))
@@ -275,13 +275,13 @@ pub fn check(
 fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
     findings.extend(view.document.findings());
     for (start, (_, text)) in view.document.file_starts().zip(files) {
-        if text.encoding() == Encoding::Latin1 {
+        if text.encoding == Encoding::Latin1 {
             let message = "the file is not UTF-8 and is read as ISO-8859-1";
             let found = view.about_file(start, Code::Cs0101, message);
             let help = "save it as UTF-8, or write other characters as `\\uXXXX`";
             findings.push(found.with_severity(Severity::Note).with_help(help));
         }
-        if text.has_mark() {
+        if text.has_mark {
             let message =
                 "the file starts with a byte order mark, which Java makes part of the first name";
             let found = view.about_file(start, Code::Cs0102, message);
@@ -369,11 +369,11 @@ pub fn no_key(view: &View, ours: &[(usize, Placed)], question: &Question) -> Fin
 
 /// Reports a file whose bytes are no text, or returns why it cannot be read at all.
 pub fn no_text(error: ReadError) -> Result<Finding, ReadError> {
-    let Some((line, column)) = error.fault().no_text() else {
+    let Some((line, column)) = error.fault.no_text() else {
         return Err(error);
     };
-    let path = error.path().into();
-    let message = format!("the file is not read: {}", error.fault());
+    let path = error.path.as_path().into();
+    let message = format!("the file is not read: {}", error.fault);
     let found = Finding::new(Code::Cs0101, Origin::File { path, line, column }, message);
     Ok(found.with_help("save it as UTF-8 text; Java reads a file of settings byte by byte"))
 }

@@ -6,7 +6,7 @@ use crate::properties::{Encoding, FileText, ReadFault};
 fn fault(path: &Path) -> String {
     let error = FileText::read(path).unwrap_err();
     assert!(error.to_string().contains(&path.display().to_string()));
-    error.fault().to_string()
+    error.fault.to_string()
 }
 
 #[test]
@@ -68,20 +68,17 @@ fn link_to_itself_is_an_error_of_the_system() {
 
     let error = FileText::read(&path).unwrap_err();
 
-    assert!(matches!(error.fault(), ReadFault::Io(_)), "{error}");
+    assert!(matches!(error.fault, ReadFault::Io(_)), "{error}");
 }
 
 /// Spring Boot reads every file as ISO-8859-1, and so makes `Ã©` of `é` in UTF-8.
 #[test]
 fn bytes_are_utf_8_else_latin_1() {
     let utf8 = FileText::from_bytes("k=é".as_bytes()).unwrap();
-    assert_eq!((utf8.text(), utf8.encoding()), ("k=é", Encoding::Utf8));
+    assert_eq!((utf8.text(), utf8.encoding), ("k=é", Encoding::Utf8));
 
     let latin1 = FileText::from_bytes(b"k=\xe9").unwrap();
-    assert_eq!(
-        (latin1.text(), latin1.encoding()),
-        ("k=é", Encoding::Latin1)
-    );
+    assert_eq!((latin1.text(), latin1.encoding), ("k=é", Encoding::Latin1));
     assert_eq!(*latin1.encode("k=éx€"), b"k=\xe9x\\u20ac");
 }
 
@@ -90,7 +87,7 @@ fn bytes_are_utf_8_else_latin_1() {
 fn byte_order_mark_is_stripped_and_written_back() {
     let marked = FileText::from_bytes(b"\xef\xbb\xbfk=v").unwrap();
 
-    assert!(marked.has_mark());
+    assert!(marked.has_mark);
     assert_eq!(marked.text(), "k=v");
     assert_eq!(*marked.encode("k=w"), b"\xef\xbb\xbfk=w");
 }
