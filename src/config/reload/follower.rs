@@ -1,6 +1,6 @@
 //! One step of a reload: from what the files hold to what is current, or why not.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -32,8 +32,8 @@ pub struct Follower {
     /// key of the start is not to be kept.
     since_start: Source,
     revoked: Revoked,
-    /// The own keys before the current one, the latest last.
-    earlier: VecDeque<Fingerprint>,
+    /// The own keys before the current one, the latest first.
+    earlier: Vec<Fingerprint>,
     /// The files of the settings, and whether they were there.
     files: Vec<(PathBuf, bool)>,
     /// What was seen of the files last.
@@ -114,7 +114,7 @@ impl Follower {
             current: settings.clone(),
             since_start: settings.source.clone(),
             revoked,
-            earlier: VecDeque::new(),
+            earlier: Vec::new(),
             files: settings.source.files.clone(),
             // The files may have changed since they were read.
             stamps: Vec::new(),
@@ -209,10 +209,8 @@ impl Follower {
         let mut earlier = self.earlier.clone();
         if own.key.verifying_key() != settings.own.key.verifying_key() {
             earlier.retain(|key| *key != own.fingerprint());
-            earlier.push_back(own.fingerprint());
-            while earlier.len() > MOST_EARLIER {
-                earlier.pop_front();
-            }
+            earlier.insert(0, own.fingerprint());
+            earlier.truncate(MOST_EARLIER);
         }
         settings.own.accepted.extend(&earlier);
         let made = KeySet::new(settings.deployments.clone(), settings.own.clone());
