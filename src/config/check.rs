@@ -17,7 +17,7 @@ use super::sources::Texts;
 use super::view::Limited;
 
 /// What `check` found in one or more files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// The findings of all files, in order.
     pub findings: Findings,
@@ -92,13 +92,10 @@ pub fn check_texts(
     }
     let mut findings = Limited::default();
     cross::check(&inspected, &mut findings);
-    let mut report = Report {
-        findings: Findings::default(),
-        files: Vec::new(),
-        settings: inspected.iter().map(|file| file.gathered.ours.len()).sum(),
-        ignored: Vec::new(),
-    };
+    let mut report = Report::default();
     for file in inspected {
+        let settings = file.gathered.ours.len();
+        report.settings = report.settings.saturating_add(settings);
         report.ignored.extend(file.gathered.ignored);
         findings.extend(file.findings);
         let deployments = file.deployments.into_iter();
