@@ -31,7 +31,8 @@ pub struct ReadDeployment {
     pub name: String,
     pub environment: Option<Sourced>,
     pub keys: Vec<ReadKey>,
-    pub pins: Vec<ReadPin>,
+    /// The TLS pins, each with its value.
+    pub pins: Vec<(Fingerprint, Sourced)>,
     /// The deployment, unless something required is missing.
     pub deployment: Option<Deployment>,
 }
@@ -44,13 +45,6 @@ pub struct ReadKey {
     pub at: Sourced,
     /// The value that decides whether it is revoked, as written; `None` for the default.
     pub revoked_at: Option<Sourced>,
-}
-
-/// A TLS pin as the file has it.
-#[derive(Clone, Debug)]
-pub struct ReadPin {
-    pub fingerprint: Fingerprint,
-    pub at: Sourced,
 }
 
 /// TLS as one file has it.

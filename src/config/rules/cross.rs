@@ -196,10 +196,8 @@ fn tls(this: &Inspected, other: &Inspected) -> Vec<Finding> {
         None if other.leads_to(this) == Some("dpm") => DIAL_BACK,
         None => return Vec::new(),
     };
-    match (
-        this.options.tls.is_on(connection),
-        other.options.tls.server.on,
-    ) {
+    let is_served = other.options.tls.server.on;
+    match (this.options.tls.is_on(connection), is_served) {
         (false, false) => Vec::new(),
         (true, true) => {
             let client = client_pin(this, other, connection);
@@ -278,8 +276,8 @@ fn missing_pin(
     owner: &Inspected,
     shown: Fingerprint,
 ) -> Option<Finding> {
-    let first = deployment.pins.first()?;
-    if deployment.pins.iter().any(|pin| pin.fingerprint == shown) {
+    let (_, first) = deployment.pins.first()?;
+    if deployment.pins.iter().any(|(pin, _)| *pin == shown) {
         return None;
     }
     let message = format!(
@@ -287,7 +285,7 @@ fn missing_pin(
         owner.shown_path(),
         deployment.name
     );
-    let setting = first.at.setting().unwrap_or_default();
+    let setting = first.setting().unwrap_or_default();
     let help = format!("write `{setting}={shown}`");
-    Some(holder.report(Code::Cs0405, &first.at, message, help))
+    Some(holder.report(Code::Cs0405, first, message, help))
 }

@@ -82,7 +82,7 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
         roles: granted,
         keys: keys_read.iter().map(|read| read.trusted.clone()).collect(),
         single_use_tokens,
-        tls_pins: pins.iter().map(|pin| pin.fingerprint).collect(),
+        tls_pins: pins.iter().map(|(pin, _)| *pin).collect(),
     });
     ReadDeployment {
         name,
@@ -253,10 +253,7 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeplo
             format!("choose one: `{setting}=`"),
         ),
     };
-    let at = reader.place(&schema::path(
-        "ataccama.client.connection.<c>",
-        &[connection],
-    ));
+    let at = reader.place(&["ataccama", "client", "connection", connection]);
     let found = reader.view.about(Code::Cs0301, &at, Part::Name, message);
     reader.push(found.with_severity(Severity::Warning).with_help(help));
 }

@@ -6,11 +6,12 @@ use std::io::{ErrorKind, Read as _};
 
 use zeroize::Zeroizing;
 
-use crate::config::parts::{ReadDeployment, ReadPin, Side};
+use crate::config::parts::{ReadDeployment, Side};
 use crate::config::read::Reader;
 use crate::config::settings::Options;
 use crate::diagnostic::{Code, Severity, quote};
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, PemFile, TlsError};
+use crate::jose::Fingerprint;
 use crate::properties::{self, Sourced};
 
 use super::file::open_to_others;
@@ -19,14 +20,11 @@ const FINGERPRINT: &str = "countersign.deployments.<name>.tls-keys.<key>.fingerp
 const PAIR: &str = "`countersign pair --tls` pins both sides' certificates";
 
 /// Reads the pins of `deployment`.
-pub fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadPin> {
+pub fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<(Fingerprint, Sourced)> {
     let names = reader.names("countersign.deployments.<name>.tls-keys", &[deployment]);
-    let pins = names.iter().filter_map(|key| {
-        let keys = &[deployment, key];
-        let pin = reader.named(FINGERPRINT, keys, "a fingerprint", str::parse);
-        pin.map(|(fingerprint, at)| ReadPin { fingerprint, at })
-    });
-    pins.collect()
+    let keys = names.iter().map(|key| [deployment, key]);
+    keys.filter_map(|keys| reader.named(FINGERPRINT, &keys, "a fingerprint", str::parse))
+        .collect()
 }
 
 /// Reports files that cannot be used, pins that leave open who is who, and connections that would
@@ -141,17 +139,16 @@ fn ambiguous(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDepl
     let own = server.and_then(|server| server.own.fingerprint().ok());
     let mut first = HashMap::new();
     for read in deployments {
-        for pin in &read.pins {
-            let seen = first.entry(pin.fingerprint);
-            let (name, at) = *seen.or_insert((&read.name, &pin.at));
-            if own == Some(pin.fingerprint) {
+        for (pin, at) in &read.pins {
+            let (name, other) = *first.entry(pin).or_insert((&read.name, at));
+            if own == Some(*pin) {
                 let message = "this is the key of the module's own certificate";
                 let help = "pin the peer's certificate here; check if the two were swapped";
-                reader.report(Code::Cs0207, &pin.at, message, help);
+                reader.report(Code::Cs0207, at, message, help);
             } else if *name != read.name {
-                let message = format!("this pin is also at {}", at.origin());
+                let message = format!("this pin is also at {}", other.origin());
                 let help = "keep one of the two; each deployment has its own certificate";
-                reader.report(Code::Cs0208, &pin.at, message, help);
+                reader.report(Code::Cs0208, at, message, help);
             }
         }
     }
@@ -191,14 +188,14 @@ fn trusted(
             let found = reader.finding(Code::Cs0306, at, error.to_string());
             reader.push(found.with_key(key).with_help(PAIR));
         }
-        (None, _, Some(pin)) if !side.on => {
+        (None, _, Some((_, at))) if !side.on => {
             let message = format!(
                 "the certificate of {name} is pinned, but connection `{connection}` would call it without TLS"
             );
             let help = format!(
                 "write `ataccama.client.connection.{connection}.grpc.tls.enabled=true`, or remove the pin"
             );
-            reader.report(Code::Cs0405, &pin.at, message, help);
+            reader.report(Code::Cs0405, at, message, help);
         }
         _ => {}
     }
