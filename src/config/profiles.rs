@@ -44,12 +44,9 @@ pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf>
     let stems = stem.match_indices('-').filter_map(|(at, _)| stem.get(..at));
     let mut mains = stems.map(|stem| file.with_file_name(format!("{stem}.properties")));
     mains.find(|main| {
-        let text = FileText::read(main);
-        text.is_ok_and(|text| {
-            files(main, &text, &question)
-                .iter()
-                .any(|path| path == file)
-        })
+        let text = FileText::read(main).ok();
+        let beside = text.map(|text| files(main, &text, &question));
+        beside.is_some_and(|files| files.iter().any(|path| path == file))
     })
 }
 

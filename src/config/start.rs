@@ -124,14 +124,10 @@ impl Settings {
     }
 }
 
-async fn open(
-    address: SocketAddr,
-    what: &str,
-    help: &'static str,
-) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await;
+async fn open(at: SocketAddr, what: &str, help: &'static str) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(at).await;
     listener.map_err(|source| StartError::Listen {
-        place: format!("{address}{what}"),
+        place: format!("{at}{what}"),
         help,
         source,
     })

@@ -41,13 +41,8 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
         let message =
             format!("the gRPC port would accept calls without authentication on {address}");
         let help = "write `true`, or listen on `127.0.0.1` only";
-        report(
-            reader,
-            Severity::Error,
-            &[AUTHENTICATE, ADDRESS],
-            &message,
-            help,
-        );
+        let names = [AUTHENTICATE, ADDRESS];
+        report(reader, Severity::Error, &names, &message, help);
     } else if !server.authenticate && is_run {
         let message = "callers are not authenticated: every process on this machine can call";
         let help = "write `true`, or remove the setting";
