@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::diagnostic::{Code, Origin, redact};
 use crate::jose::{KeyMaterial, PublicJwk, repair};
 use crate::properties::name::Name;
-use crate::properties::{Document, Entry, FileText, Span};
+use crate::properties::{Document, Entry, FileText, Span, replace};
 use crate::secret::Secret;
 
 use super::rules::file;
@@ -64,8 +64,7 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
             after: String::new(),
         });
     }
-    let mut edited = String::with_capacity(document.text().len().saturating_add(64));
-    let mut copied = 0;
+    let mut replaced = Vec::new();
     for (at, (entry, found)) in entries.iter().zip(&known).enumerate() {
         let Known::Setting(placed) = found else {
             continue;
@@ -76,10 +75,6 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
         let Some((span, new, (code, what))) = repaired else {
             continue;
         };
-        let untouched = document.text().get(copied..span.start);
-        edited.push_str(untouched.unwrap_or_default());
-        edited.push_str(new.expose());
-        copied = span.end;
         repairs.push(Repair {
             code,
             file: path.display().to_string(),
@@ -92,9 +87,9 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
             before: shown(entry.key(), document.written(span), placed),
             after: shown(entry.key(), new.expose(), placed),
         });
+        replaced.push((span, new.expose().clone().into()));
     }
-    edited.push_str(document.text().get(copied..).unwrap_or_default());
-    let text = Secret::new(edited);
+    let text = Secret::new(replace(document.text(), replaced).to_string());
     (!repairs.is_empty()).then_some(Fixed { text, repairs })
 }
 

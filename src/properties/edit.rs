@@ -229,7 +229,8 @@ fn replacement(entry: &Entry, value: &str) -> (Span, Zeroizing<String>) {
     (span, new)
 }
 
-fn replace(text: &str, mut replaced: Vec<(Span, Zeroizing<String>)>) -> Zeroizing<String> {
+/// Puts each of the texts `replaced` in the place of its part of `text`.
+pub fn replace(text: &str, mut replaced: Vec<(Span, Zeroizing<String>)>) -> Zeroizing<String> {
     replaced.sort_by_key(|(span, _)| span.start);
     let added: usize = replaced.iter().map(|(_, new)| new.len()).sum();
     let mut edited = Zeroizing::new(String::with_capacity(text.len().saturating_add(added)));
