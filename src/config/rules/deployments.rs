@@ -35,27 +35,26 @@ const CHOSEN: &str = "countersign.client.connection.<c>.deployment";
 /// Reads every deployment.
 pub fn read(reader: &mut Reader<'_>, impersonation: &Role) -> Vec<ReadDeployment> {
     let names = reader.names(DEPLOYMENTS, &[]);
-    let places: Vec<_> = names.iter().map(|name| vec![&**name]).collect();
-    colliding(reader, DEPLOYMENT, &places);
+    colliding(reader, DEPLOYMENT, &[], &names);
     // Calls that arrive meanwhile go first.
     let all = names.into_iter().inspect(|_| thread::yield_now());
     all.map(|name| deployment(reader, name, impersonation))
         .collect()
 }
 
-/// Reports places whose last names differ only in case or dashes.
-fn colliding(reader: &mut Reader<'_>, place: &str, all: &[Vec<&str>]) {
+/// Reports `names` at `place`, below the map keys `above`, that differ only in case or dashes.
+fn colliding(reader: &mut Reader<'_>, place: &str, above: &[&str], names: &[String]) {
     let mut seen = HashMap::new();
-    for keys in all {
-        let Some(name) = keys.last() else { continue };
+    for name in names {
         let first = *seen.entry(uniform(name)).or_insert(name);
         if first != name {
+            let keys = [above, &[name.as_str()]].concat();
             let (first, second) = (quote(first), quote(name));
             let message = format!(
                 "{first} and {second} differ only in case or dashes, so they are the same name"
             );
             let help = format!("write {first} everywhere, or rename one");
-            reader.report_below(Code::Cs0304, (place, keys), message, help);
+            reader.report_below(Code::Cs0304, (place, &keys), message, help);
         }
     }
 }
@@ -148,8 +147,7 @@ fn jwt_keys(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadKey> {
         reader.report_below(Code::Cs0301, (DEPLOYMENT, &[deployment]), message, help);
         return Vec::new();
     }
-    let places = names.iter().map(|name| vec![deployment, name]);
-    colliding(reader, KEY, &places.collect::<Vec<_>>());
+    colliding(reader, KEY, &[deployment], &names);
     let all = names.iter();
     let keys: Vec<_> = all
         .filter_map(|name| trusted_keys::read(reader, deployment, name))
