@@ -164,9 +164,8 @@ impl<'b> Ends<'_, 'b> {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => {
                 let files = [CERT_CHAIN, PRIVATE_KEY].map(|property| self.file(end, property));
-                let [Some(cert_chain), Some(private_key)] = files else {
-                    return Err(Reported);
-                };
+                let [chain, key] = files;
+                let (cert_chain, private_key) = chain.zip(key).ok_or(Reported)?;
                 return Ok(Some(OwnFiles {
                     cert_chain,
                     private_key,
