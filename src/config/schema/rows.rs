@@ -244,16 +244,15 @@ const RECOGNISED: &[(&str, &str)] = &[
     ("ataccama.client.connection.<c>.grpc.**", MODULES),
     ("ataccama.one.dpm.registry.check-engine-threads", MODULES),
     ("ataccama.one.dpm.registry.channel-provider-ttl", MODULES),
-    (
-        "ataccama.one.dpm.registry.manually-inactivate-engines-not-seen-for",
-        MODULES,
-    ),
+    (MANUALLY, MODULES),
     ("ataccama.one.dpe.environment", MODULES),
     ("ataccama.one.dpe.service.debug", MODULES),
     ("ataccama.one.dpe.service.persistence.**", MODULES),
     ("ataccama.path.**", MODULES),
     ("plugin.dqc.ataccama.one.mmm.**", MODULES),
 ];
+
+const MANUALLY: &str = "ataccama.one.dpm.registry.manually-inactivate-engines-not-seen-for";
 
 /// Makes the settings of the table, those with an effect first; of several that fit a name, the first
 /// counts.
