@@ -15,7 +15,7 @@ use crate::properties::{Entry, FileText, Sourced, bind, indexed};
 
 use super::question::Question;
 use super::read::Reader;
-use super::schema::{self, Known, Placed};
+use super::schema::{self, Placed};
 use super::view::{Part, View};
 
 const ACTIVE: &str = "spring.profiles.active";
@@ -129,10 +129,8 @@ fn as_active(name: &str) -> Option<Placed> {
     if !may_be_active(name) {
         return None;
     }
-    match schema::find(&Name::parse(name)) {
-        Known::Setting(placed) if placed.setting.name == ACTIVE => Some(placed),
-        _ => None,
-    }
+    let placed = schema::exact(&Name::parse(name))?;
+    (placed.setting.name == ACTIVE).then_some(placed)
 }
 
 /// Returns what the main file says: the last value, or the elements of a list in their order.
