@@ -40,7 +40,8 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
     let Some((deployment, key)) = other.trusted(own) else {
         let theirs = other.own.as_ref();
         let is_meant = only_two || theirs.is_some_and(|own| this.trusted(own).is_some());
-        return (is_meant && !shares_key(this, other)).then(|| unknown_there(this, other, own));
+        return (is_meant && same_key(this, other).is_none())
+            .then(|| unknown_there(this, other, own));
     };
     let theirs = &key.trusted;
     if theirs.revoked {
@@ -119,17 +120,15 @@ fn environments(this: &Inspected, other: &Inspected) -> Option<Finding> {
     Some(this.report(Code::Cs0403, at, message, help))
 }
 
-fn shares_key(this: &Inspected, other: &Inspected) -> bool {
-    let mut keys = this.own.iter().zip(&other.own);
-    keys.any(|(own, theirs)| own.key.verifying_key() == theirs.key.verifying_key())
+/// Returns the own keys of the two if they are one key.
+fn same_key<'a>(this: &'a Inspected, other: &'a Inspected) -> Option<(&'a OwnKey, &'a OwnKey)> {
+    let both = this.own.as_ref().zip(other.own.as_ref());
+    both.filter(|(own, theirs)| own.key.verifying_key() == theirs.key.verifying_key())
 }
 
 /// CS0404.
 fn shared_key(this: &Inspected, other: &Inspected) -> Option<Finding> {
-    let (own, theirs) = this.own.as_ref().zip(other.own.as_ref())?;
-    if !shares_key(this, other) {
-        return None;
-    }
+    let (own, theirs) = same_key(this, other)?;
     let message = format!("the same private key is at {}", theirs.at.origin());
     let help = "make a new key for one of the two: `countersign key gen --out key.jwk`";
     Some(this.report(Code::Cs0404, &own.at, message, help))
