@@ -139,9 +139,8 @@ pub fn active_files(
 ) -> Result<Vec<(PathBuf, FileText)>, ReadError> {
     let texts = Texts::around(main, text.clone(), &Question::check(environment))?;
     let more = texts.0.into_iter().skip(1);
-    Ok(more
-        .filter_map(|(path, text)| Some((path, text?)))
-        .collect())
+    let there = more.filter_map(|(path, text)| Some((path, text?)));
+    Ok(there.collect())
 }
 
 /// The metadata of a file that changes with its content; a link is followed.

@@ -182,9 +182,7 @@ impl FileText {
                 for character in text.chars() {
                     match u8::try_from(character) {
                         Ok(byte) => bytes.push(byte),
-                        Err(_) => {
-                            bytes.extend_from_slice(escape(character).as_bytes());
-                        }
+                        Err(_) => bytes.extend_from_slice(escape(character).as_bytes()),
                     }
                 }
             }
