@@ -6,7 +6,7 @@ use super::change::{Change, EditedFile};
 use super::error::{Kind, Refused};
 use super::setting::Setting;
 use crate::config::{AsWritten, Checked, active_files, check_texts, environment, main_of};
-use crate::diagnostic::{Findings, Origin, redact_name};
+use crate::diagnostic::{Findings, redact_name};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Name, Pattern, uniform};
 use crate::properties::{Document, Entry, FileText};
@@ -84,10 +84,7 @@ impl SettingsFile {
             let Some(entry) = document.entries().iter().find(|entry| is_meant(entry)) else {
                 continue;
             };
-            let line = match document.origin(entry.key_span().start) {
-                Origin::File { line, .. } => line,
-                _ => 0,
-            };
+            let line = document.line(entry.key_span().start);
             let (setting, path) = (redact_name(entry.key()), path.display());
             let message = format!(
                 "`{setting}` is set at {path}:{line}, in the file of an active profile, where \

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::diagnostic::{Code, Origin, redact};
+use crate::diagnostic::{Code, redact};
 use crate::jose::{KeyMaterial, PublicJwk, repair};
 use crate::properties::name::Name;
 use crate::properties::{Document, Entry, FileText, Span, replace};
@@ -78,10 +78,7 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
         repairs.push(Repair {
             code,
             file: path.display().to_string(),
-            line: match document.origin(entry.key_span().start) {
-                Origin::File { line, .. } => line,
-                _ => 1,
-            },
+            line: document.line(entry.key_span().start),
             key: entry.key().to_owned(),
             what,
             before: shown(entry.key(), document.written(span), placed),

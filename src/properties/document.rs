@@ -119,6 +119,12 @@ impl Document {
         &self.parsed.separators
     }
 
+    /// Returns the line of byte `offset` in its file, counted from 1.
+    pub fn line(&self, offset: usize) -> u32 {
+        let (line, _) = self.line_of(offset);
+        count(line)
+    }
+
     /// Returns line and column of byte `offset`.
     pub fn origin(&self, offset: usize) -> Origin {
         let (line, start) = self.line_of(offset);
