@@ -23,7 +23,7 @@ fn given(text: &str) -> Result<&str, String> {
     }
 }
 
-fn not_between(least: impl Display, most: impl Display) -> String {
+fn not_between(least: &dyn Display, most: &dyn Display) -> String {
     format!("is not between {least} and {most}")
 }
 
@@ -62,7 +62,7 @@ pub fn integer(text: &str, least: u64, most: u64) -> Result<u64, String> {
     }
     match u64::from_str_radix(digits, radix) {
         Ok(number) if (!negative || number == 0) && (least..=most).contains(&number) => Ok(number),
-        _ => Err(not_between(least, most)),
+        _ => Err(not_between(&least, &most)),
     }
 }
 
@@ -86,7 +86,7 @@ pub fn duration(
     };
     match value {
         Some(value) if (least..=most).contains(&value) => Ok(value),
-        Some(_) => Err(not_between(shown(least), shown(most))),
+        Some(_) => Err(not_between(&shown(least), &shown(most))),
         None => Err("is not a duration such as `10s`, `200ms`, `5m`, `2d` or `PT15M`".to_owned()),
     }
 }
@@ -202,7 +202,7 @@ pub fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
     });
     match bytes {
         Some(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
-        Some(_) => Err(not_between(least, most)),
+        Some(_) => Err(not_between(&least, &most)),
         None => Err("is not a size such as `4MB`, `512KB` or `4194304`".to_owned()),
     }
 }
