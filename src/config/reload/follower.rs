@@ -57,7 +57,11 @@ pub enum Looked {
     /// They are applied.
     Applied(Applied),
     /// They cannot be used.
-    Failed(Failed),
+    Failed {
+        error: String,
+        /// The same content has not been reported before.
+        is_news: bool,
+    },
 }
 
 /// What a reload did.
@@ -71,14 +75,6 @@ pub struct Applied {
     /// How many of those there are, news or not.
     pub waiting: usize,
     pub warnings: usize,
-}
-
-/// Why a reload did nothing.
-#[derive(Debug)]
-pub struct Failed {
-    pub error: String,
-    /// The same content has not been reported before.
-    pub is_news: bool,
 }
 
 /// The files as they were read once.
@@ -197,7 +193,7 @@ impl Follower {
             }
             Err(error) => {
                 let is_news = self.reported.replace(digest) != Some(digest);
-                Looked::Failed(Failed { error, is_news })
+                Looked::Failed { error, is_news }
             }
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::follower::{Applied, Failed, Follower, Looked};
+use self::follower::{Applied, Follower, Looked};
 use self::unsettled::{PATIENCE, Unsettled};
 use super::Settings;
 use super::load::shortened;
@@ -148,7 +148,7 @@ impl Reloader {
         looked.await.unwrap_or_else(|died| {
             let error = format!("a fault of this program: {died}");
             let is_news = true;
-            (Looked::Failed(Failed { error, is_news }), String::new())
+            (Looked::Failed { error, is_news }, String::new())
         })
     }
 
@@ -174,7 +174,7 @@ impl Reloader {
                     waiting: applied.waiting,
                 });
             }
-            Looked::Failed(Failed { error, is_news }) => {
+            Looked::Failed { error, is_news } => {
                 if *is_news || asked {
                     events::config_reload_failed(files, error);
                 }

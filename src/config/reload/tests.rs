@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Reloader;
-use super::follower::{Applied, Failed, Follower, Looked, Read};
+use super::follower::{Applied, Follower, Looked, Read};
 use super::unsettled::Unsettled;
 use crate::clock::SystemClock;
 use crate::config::question::Question;
@@ -76,9 +76,9 @@ impl World {
     }
 
     #[track_caller]
-    fn failed(&mut self, text: impl AsRef<[u8]>) -> Failed {
+    fn failed(&mut self, text: impl AsRef<[u8]>) -> (String, bool) {
         match self.look(text) {
-            Looked::Failed(failed) => failed,
+            Looked::Failed { error, is_news } => (error, is_news),
             other => panic!("{other:?}"),
         }
     }
@@ -201,10 +201,10 @@ fn pem_files_are_part_of_what_is_applied_or_not() {
     let new_key = std::fs::read(&key_file).unwrap();
     folder.write("dpm/a-key.pem", old_key);
     folder.write(FILE, text + &deployment("more", "mmm", &more));
-    let Looked::Failed(failed) = follower.look(false) else {
+    let Looked::Failed { error, .. } = follower.look(false) else {
         panic!("the key of another certificate");
     };
-    assert!(failed.error.contains("does not belong to"), "{failed:?}");
+    assert!(error.contains("does not belong to"), "{error}");
     assert!(module.trust().load().find(kid(&more).as_str()).is_none());
     assert!(Arc::ptr_eq(&first, &tls.current()));
     assert!(matches!(follower.look(false), Looked::Same));
@@ -280,25 +280,21 @@ fn file_with_an_error_changes_nothing_and_is_news_once() {
     let before = world.trust();
     let bad = text.clone() + &deployment("dpe-two", "dpe", &more) + "countersign.nonsense=1\n";
 
-    let first = world.failed(&bad);
-    assert!(first.is_news);
-    assert!(first.error.contains("CS0106"), "{}", first.error);
-    assert!(
-        first.error.contains("application.properties:14:1"),
-        "{}",
-        first.error
-    );
-    let again = world.failed(bad.clone() + "\n");
-    assert!(again.is_news);
-    let Looked::Failed(asked) = world.follower.look(true) else {
+    let (error, is_news) = world.failed(&bad);
+    assert!(is_news);
+    assert!(error.contains("CS0106"), "{error}");
+    assert!(error.contains("application.properties:14:1"), "{error}");
+    let (_, is_again) = world.failed(bad.clone() + "\n");
+    assert!(is_again);
+    let Looked::Failed { is_news: asked, .. } = world.follower.look(true) else {
         panic!("no answer");
     };
-    assert!(!asked.is_news);
+    assert!(!asked);
     assert!(Arc::ptr_eq(&before, &world.trust()));
 
     let repaired = world.applied(&text);
     assert!(repaired.changes.is_empty(), "{repaired:?}");
-    assert!(world.failed(&bad).is_news);
+    assert!(world.failed(&bad).1);
 }
 
 #[test]
@@ -308,22 +304,16 @@ fn file_that_is_gone_or_cannot_be_read_keeps_what_is_applied() {
     let path = world.folder.path().join(FILE);
 
     std::fs::remove_file(&path).unwrap();
-    let Looked::Failed(gone) = world.follower.look(false) else {
+    let Looked::Failed { error, is_news } = world.follower.look(false) else {
         panic!("not noticed");
     };
-    assert!(
-        gone.is_news && gone.error.contains("no such file"),
-        "{gone:?}"
-    );
+    assert!(is_news && error.contains("no such file"), "{error}");
     assert!(matches!(world.follower.look(false), Looked::Same));
     std::fs::create_dir(&path).unwrap();
-    let Looked::Failed(folder) = world.follower.look(false) else {
+    let Looked::Failed { error, is_news } = world.follower.look(false) else {
         panic!("not noticed");
     };
-    assert!(
-        folder.is_news && folder.error.contains("directory"),
-        "{folder:?}"
-    );
+    assert!(is_news && error.contains("directory"), "{error}");
 
     assert!(Arc::ptr_eq(&before, &world.trust()));
 }
@@ -344,19 +334,16 @@ fn profiles_come_and_go_but_the_file_of_an_active_one_must_not_vanish() {
     world
         .folder
         .write(profile, peer + "countersign.nonsense=1\n");
-    let Looked::Failed(failed) = world.follower.look(false) else {
+    let Looked::Failed { error, .. } = world.follower.look(false) else {
         panic!("not noticed");
     };
-    assert!(
-        failed.error.contains("application-dev.properties:7:1"),
-        "{failed:?}"
-    );
+    assert!(error.contains("application-dev.properties:7:1"), "{error}");
 
     std::fs::remove_file(world.folder.path().join(profile)).unwrap();
-    let Looked::Failed(failed) = world.follower.look(false) else {
+    let Looked::Failed { error, .. } = world.follower.look(false) else {
         panic!("not noticed");
     };
-    assert!(failed.error.contains("no longer exists"), "{failed:?}");
+    assert!(error.contains("no longer exists"), "{error}");
     assert!(world.accepts(&more));
     let inactive = world.applied(&text);
     assert_eq!(inactive.changes, ["deployment dpe-two removed"]);

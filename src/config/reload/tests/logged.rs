@@ -30,10 +30,10 @@ async fn files_that_are_written_without_pause_are_reported_and_shown_until_they_
     };
     let failed = || {
         let error = "CS0106".to_owned();
-        Looked::Failed(Failed {
+        Looked::Failed {
             error,
             is_news: true,
-        })
+        }
     };
 
     for settled in [Looked::Same, failed(), Looked::Same] {
@@ -55,7 +55,7 @@ async fn files_that_are_written_without_pause_are_reported_and_shown_until_they_
         let (up, detail) = shown();
         assert!(!up && detail.contains("without pause"), "{detail}");
         let expected = match &settled {
-            Looked::Failed(failed) => (false, failed.error.clone()),
+            Looked::Failed { error, .. } => (false, error.clone()),
             _ if before.0 => (true, "the files are applied".to_owned()),
             _ => before,
         };
