@@ -18,30 +18,11 @@ use crate::secret::Secret;
 pub struct Change {
     /// The files, in the order in which they are written.
     pub files: Vec<EditedFile>,
-    /// One of the files with a part of its new text, which is written before the rest.
-    first: Option<EditedFile>,
-    new_files: Vec<NewFile>,
+    /// What is written before the rest: new files that the settings refer to, and one of the files
+    /// with a part of its new text.
+    first: Vec<EditedFile>,
     /// What `check` finds in the new texts; empty if they were not checked.
     pub findings: Findings,
-}
-
-/// A new file that the settings of a change refer to.
-#[derive(Clone, Debug)]
-pub(super) struct NewFile {
-    pub(super) path: PathBuf,
-    text: Secret<String>,
-    privacy: Privacy,
-}
-
-impl NewFile {
-    pub(super) fn new(path: PathBuf, text: String, privacy: Privacy) -> Self {
-        let text = Secret::new(text);
-        Self {
-            path,
-            text,
-            privacy,
-        }
-    }
 }
 
 impl Change {
@@ -53,23 +34,17 @@ impl Change {
         }
     }
 
-    /// Plans to write `new_files`, `first` and `files`, and checks the new texts as if they were the
-    /// files.
-    pub(super) fn checked(
-        files: Vec<EditedFile>,
-        first: Option<EditedFile>,
-        new_files: Vec<NewFile>,
-    ) -> Result<Self, Refused> {
+    /// Plans to write `first`, then `files`, and checks the new texts as if they were the files.
+    pub(super) fn checked(files: Vec<EditedFile>, first: Vec<EditedFile>) -> Result<Self, Refused> {
         let texts = files
             .iter()
             .map(|file| Ok((file.path.clone(), file.after()?)));
         let texts: Vec<_> = texts.collect::<Result<_, Refused>>()?;
-        let made: Vec<_> = new_files.iter().map(|file| file.path.clone()).collect();
+        let made: Vec<_> = first.iter().map(|file| file.path.clone()).collect();
         let report = config::check_texts(&texts, &config::environment(), &made)?;
         Ok(Self {
             files,
             first,
-            new_files,
             findings: report.findings,
         })
     }
@@ -108,33 +83,16 @@ impl Change {
         for folder in &folders {
             sweep(folder);
         }
-        let mut staged = self.staged_new_files()?;
+        let mut staged = Vec::new();
         for file in self.first.iter().chain(&self.files) {
             staged.extend(file.staged()?);
         }
         commit_all(staged)
     }
-
-    /// Stages the new files, the last one first: a certificate comes after its key. Fails if one of
-    /// them was created since the plan was made.
-    fn staged_new_files(&self) -> Result<Vec<Staged>, Refused> {
-        if let Some(file) = self.new_files.iter().find(|file| is_there(&file.path)) {
-            return Err(Refused::exists(&file.path));
-        }
-        let files = self.new_files.iter().rev();
-        files
-            .map(|file| Staged::new(&file.path, file.text.expose().as_bytes(), file.privacy))
-            .collect()
-    }
-}
-
-/// Returns `true` if `path` exists, even as a broken link.
-pub(super) fn is_there(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
 }
 
 /// What would change in one file.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EditedFile {
     /// The file.
     pub path: PathBuf,
@@ -144,6 +102,8 @@ pub struct EditedFile {
     pub changes: Vec<SettingChange>,
     /// Whether it is a repair, which keeps the mode and removes a byte order mark.
     is_fix: bool,
+    /// Who may read it, if its settings do not decide that.
+    privacy: Option<Privacy>,
 }
 
 /// A setting that would change.
@@ -179,10 +139,8 @@ impl EditedFile {
         }
         let mut planned = Self {
             path: path.to_owned(),
-            after: None,
-            changes: Vec::new(),
-            is_fix: false,
             before,
+            ..Self::default()
         };
         if let Outcome::Changed(edited) = edit.apply(planned.text()) {
             planned.after = Some(Secret::new(edited.text().to_owned()));
@@ -203,8 +161,19 @@ impl EditedFile {
             path: path.to_owned(),
             before: Some(before),
             after: Some(Secret::new(after.to_owned())),
-            changes: Vec::new(),
             is_fix: true,
+            privacy: Some(Privacy::Public),
+            ..Self::default()
+        }
+    }
+
+    /// Plans to create the file at `path`, to which settings refer.
+    pub(super) fn created(path: PathBuf, text: String, privacy: Privacy) -> Self {
+        Self {
+            path,
+            after: Some(Secret::new(text)),
+            privacy: Some(privacy),
+            ..Self::default()
         }
     }
 
@@ -267,10 +236,14 @@ impl EditedFile {
 
     /// An existing file keeps its mode, unless it gets its first private key.
     fn privacy(&self) -> Privacy {
-        match &self.before {
-            Some(_) if self.is_fix || !holds_private_key(self.text()) => Privacy::Public,
-            Some(before) if holds_private_key(before.text()) => Privacy::Public,
-            _ => Privacy::Private,
+        match (self.privacy, &self.before) {
+            (Some(privacy), _) => privacy,
+            (None, Some(before))
+                if holds_private_key(before.text()) || !holds_private_key(self.text()) =>
+            {
+                Privacy::Public
+            }
+            (None, _) => Privacy::Private,
         }
     }
 }

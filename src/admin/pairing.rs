@@ -111,7 +111,7 @@ pub fn plan(
     for member in members {
         before.push(read(&member.path)?);
     }
-    let (sides, files, first) = planned(members, before, theirs, &options, &[])?;
+    let (sides, files, partial) = planned(members, before, theirs, &options, &[])?;
     let after = files
         .iter()
         .map(|file| file.after().map(Some))
@@ -121,8 +121,11 @@ pub fn plan(
         return Err(Refused::internal(&file.path));
     }
     let certificates = sides.iter().filter_map(|side| side.certificate.as_ref());
-    let new_files = certificates.flat_map(|own| own.new.clone()).collect();
-    let change = Change::checked(files, first, new_files)?;
+    let mut first: Vec<_> = certificates.flat_map(|own| own.new.clone()).collect();
+    // A certificate comes after its key.
+    first.reverse();
+    first.extend(partial);
+    let change = Change::checked(files, first)?;
     Ok(Plan { sides, change })
 }
 

@@ -68,7 +68,7 @@ impl SettingsFile {
     /// Plans the change of `file`, this one with other settings; refuses where the new text has a
     /// fault that the file does not have.
     pub(super) fn change(&self, file: EditedFile) -> Result<Change, Refused> {
-        let change = Change::checked(vec![file], None, Vec::new())?;
+        let change = Change::checked(vec![file], Vec::new())?;
         if change.findings.errors() > self.findings.errors() {
             return Err(Refused::new(Kind::Conflict, "the file would have faults")
                 .with_help("nothing was written; `countersign explain CODE` says more")

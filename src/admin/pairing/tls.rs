@@ -8,7 +8,7 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
 
-use crate::admin::change::{NewFile, is_there};
+use crate::admin::change::EditedFile;
 use crate::admin::error::{Kind, Refused};
 use crate::admin::setting::Setting;
 use crate::admin::write::{Privacy, folder_of};
@@ -85,7 +85,7 @@ pub(super) struct Certificate {
     /// The values of `cert-chain` and `private-key`.
     values: [String; 2],
     /// What has to be written first, the certificate before its key; empty if both exist.
-    pub(super) new: Vec<NewFile>,
+    pub(super) new: Vec<EditedFile>,
 }
 
 impl Certificate {
@@ -109,10 +109,11 @@ impl Certificate {
         });
         let [cert_chain, private_key] = paths;
         let mut new = Vec::new();
-        let fingerprint = match (is_there(&cert_chain), is_there(&private_key)) {
-            (true, true) => fingerprint(path, cert_chain, private_key)?,
-            (true, false) => return Err(half(&cert_chain)),
-            (false, has_key) => {
+        let are_there = [&cert_chain, &private_key].map(|pem| pem.symlink_metadata().is_ok());
+        let fingerprint = match are_there {
+            [true, true] => fingerprint(path, cert_chain, private_key)?,
+            [true, false] => return Err(half(&cert_chain)),
+            [false, has_key] => {
                 // The key is written first: an earlier run was killed before the certificate.
                 let key = if has_key {
                     let pem = FileText::read(&private_key)?;
@@ -122,10 +123,10 @@ impl Certificate {
                 };
                 let certificate = certify(name, &key).map_err(not_made)?;
                 let pem = certificate.pem();
-                new.push(NewFile::new(cert_chain, pem, Privacy::Public));
+                new.push(EditedFile::created(cert_chain, pem, Privacy::Public));
                 if !has_key {
                     let pem = key.serialize_pem();
-                    new.push(NewFile::new(private_key, pem, Privacy::Owner));
+                    new.push(EditedFile::created(private_key, pem, Privacy::Owner));
                 }
                 certificate_fingerprint(certificate.der()).map_err(not_made)?
             }
@@ -183,14 +184,8 @@ fn fingerprint(
 ) -> Result<Fingerprint, Refused> {
     let [chain_setting, key_setting] = FILES.map(|property| TlsEnd::Server.setting(property));
     let files = OwnFiles {
-        cert_chain: PemFile {
-            path: cert_chain,
-            setting: chain_setting,
-        },
-        private_key: PemFile {
-            path: private_key,
-            setting: key_setting,
-        },
+        cert_chain: PemFile::new(cert_chain, chain_setting),
+        private_key: PemFile::new(private_key, key_setting),
     };
     let what = format!("the TLS certificate of `{}` cannot be used", of.display());
     let checked = files.check();
