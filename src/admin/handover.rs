@@ -73,14 +73,6 @@ impl HandOver {
         format!("{BEGIN}\n{lines}checksum: {checksum}\n{END}\n")
     }
 
-    /// Returns what is known about a module to trust; `None` for a rotation.
-    pub(super) fn introduction(&self) -> Option<&Introduction> {
-        match &self.purpose {
-            Purpose::Pair(introduction) => Some(introduction),
-            Purpose::Rotate { .. } => None,
-        }
-    }
-
     /// Returns its words: 64 bits of the hash of all its lines.
     pub fn words(&self) -> String {
         words(Sha256::digest(self.lines()).iter().take(WORDS))

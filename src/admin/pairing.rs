@@ -72,6 +72,8 @@ pub struct Side {
     /// The gRPC port that it listens on.
     pub port: u16,
     certificate: Option<Certificate>,
+    /// What its file must say of the module itself.
+    own: Vec<Setting>,
 }
 
 /// Plans the pairing of one or two modules whose files are here. Nothing is written.
@@ -170,15 +172,6 @@ struct View<'a> {
     member: &'a Member,
     text: Option<FileText>,
     trusts: Trusts,
-    key: Option<(SigningKey, KeyId)>,
-}
-
-/// One side, once its name and key are known.
-struct Draft<'a> {
-    view: &'a View<'a>,
-    side: Side,
-    /// What the file must say of the module itself.
-    own: Vec<Setting>,
 }
 
 /// Returns the one of two that is not at `at`.
@@ -203,42 +196,65 @@ fn planned(
     for (member, text) in members.iter().zip(texts) {
         views.push(View::read(member, text)?);
     }
-    let mut drafts = Vec::new();
+    let mut sides = Vec::new();
     for (at, view) in views.iter().enumerate() {
-        drafts.push(Draft::settle(
-            view,
-            other(&views, at),
-            options,
-            made.get(at),
-        )?);
+        sides.push(view.settle(other(&views, at), options, made.get(at))?);
     }
     let mut files = Vec::new();
-    for (at, draft) in drafts.iter().enumerate() {
-        let peer = other(&drafts, at).map(|peer| &peer.side.hand_over);
-        files.push(draft.edited(peer.or(theirs), options)?);
+    for (at, (view, side)) in views.iter().zip(&sides).enumerate() {
+        let peer = other(&sides, at).map(|peer| &peer.hand_over);
+        files.push(view.trusting(side, peer.or(theirs), options)?);
     }
     // No file names a key that could still be lost: the second side's new key is written before the
     // first file, which trusts it, and that side's before the second file trusts it.
-    let first = match drafts.as_slice() {
-        [_, second] if second.side.is_key_new => Some(second.view.edited(&second.own)),
+    let partial = match (views.as_slice(), sides.as_slice()) {
+        ([_, view], [_, side]) if side.is_key_new => Some(view.edited(&side.own)),
         _ => None,
     };
-    let sides = drafts.into_iter().map(|draft| draft.side).collect();
-    Ok((sides, files, first))
+    Ok((sides, files, partial))
 }
 
-impl<'a> Draft<'a> {
+impl<'a> View<'a> {
+    /// Reads `text`, that of the file of `member`; `None` if it does not exist.
+    fn read(member: &'a Member, text: Option<FileText>) -> Result<Self, Refused> {
+        let content = text.as_ref().map_or("", FileText::text);
+        let trusts = Trusts::read(&member.path, content, &[]);
+        let findings = trusts.file.document().findings();
+        if findings.errors() > 0 {
+            let message = "a file has faults that must be fixed first";
+            return Err(Refused::new(Kind::Unreadable, message).with_findings(findings));
+        }
+        Ok(Self {
+            member,
+            text,
+            trusts,
+        })
+    }
+
+    /// Settles the name and the key of the module, for its file and for that of its `peer`.
     fn settle(
-        view: &'a View<'a>,
+        &self,
         peer: Option<&View<'_>>,
         options: &Options,
         made: Option<&Side>,
-    ) -> Result<Self, Refused> {
-        let member = view.member;
+    ) -> Result<Side, Refused> {
+        let member = self.member;
         let path = member.path.display();
-        let (key, key_id) = view.key_to_use(options)?;
+        let in_file = self.own_key()?;
+        let (key, key_id) = match (&member.key, &in_file) {
+            (Some((wanted, _)), Some((found, _)))
+                if wanted.verifying_key() != found.verifying_key() =>
+            {
+                let message = format!("`{path}` already has a different private key");
+                return Err(Refused::new(Kind::Taken, message).with_help(
+                    "a private key is never replaced; leave out `--key`, or remove it by hand",
+                ));
+            }
+            (_, Some(key)) | (Some(key), None) => key.clone(),
+            (None, None) => new_key(options.now)?,
+        };
         let mut own = Vec::new();
-        if view.key.is_none() {
+        if in_file.is_none() {
             own.push(own_key(OWN_KEY, &key, &key_id));
         }
         let trusts = peer.map(|peer| &peer.trusts);
@@ -248,7 +264,7 @@ impl<'a> Draft<'a> {
             Some(environment) => environment,
             None => Environment::new("dev").map_err(|error| no_name(member, error))?,
         };
-        let found = view.text(OWN_NAME);
+        let found = self.text(OWN_NAME);
         let default = format!("{}-{environment}", member.module);
         let deployment = match &member.name {
             Some(name) => name.clone(),
@@ -265,7 +281,7 @@ impl<'a> Draft<'a> {
             Some(_) => {}
             None => own.push(Setting::new(OWN_NAME, deployment.as_str())),
         }
-        let file = &view.trusts.file;
+        let file = &self.trusts.file;
         let certificate = match made {
             Some(made) => made.certificate.clone(),
             None if options.tls => Some(Certificate::settle(&member.path, &deployment, file)?),
@@ -277,110 +293,72 @@ impl<'a> Draft<'a> {
             role: options.role.clone(),
             tls: certificate.as_ref().map(|own| own.fingerprint),
         };
-        let side = Side {
+        let default_port = if of.module.as_str() == "dpe" {
+            8532
+        } else {
+            8531
+        };
+        let port = self.text(GRPC_PORT).and_then(|port| port.parse().ok());
+        Ok(Side {
             hand_over: HandOver {
                 purpose: Purpose::Pair(of),
                 deployment,
                 key_id,
                 key: key.verifying_key().clone(),
             },
-            is_key_new: member.key.is_none() && view.key.is_none(),
-            port: view.port(),
+            is_key_new: member.key.is_none() && in_file.is_none(),
+            port: port.unwrap_or(default_port),
             certificate,
-        };
-        Ok(Self { view, side, own })
+            own,
+        })
     }
 
-    /// Returns the file as it must be, to trust `peer` if there is one.
-    fn edited(&self, peer: Option<&HandOver>, options: &Options) -> Result<EditedFile, Refused> {
-        let View { member, trusts, .. } = self.view;
-        let mut settings = self.own.clone();
-        let introduced = peer.and_then(|peer| Some((peer, peer.introduction()?)));
+    /// Returns the file of `side` as it must be, to trust `peer` if there is one. That must have a
+    /// name and a key of its own.
+    fn trusting(
+        &self,
+        side: &Side,
+        peer: Option<&HandOver>,
+        options: &Options,
+    ) -> Result<EditedFile, Refused> {
+        let (own, trusts) = (&side.hand_over, &self.trusts);
+        let mut settings = side.own.clone();
+        let introduced = peer.and_then(|peer| match &peer.purpose {
+            Purpose::Pair(of) => Some((peer, of)),
+            Purpose::Rotate { .. } => None,
+        });
         if let Some((peer, of)) = introduced {
-            settings.extend(self.trusting(peer, of, options)?);
+            if own.key == peer.key {
+                let message = "both modules have the same private key; each needs its own";
+                return Err(Refused::new(Kind::Unreadable, message));
+            }
+            if own.deployment.uniform() == peer.deployment.uniform() {
+                let message = format!("both deployments would be called `{}`", own.deployment);
+                return Err(Refused::new(Kind::Usage, message));
+            }
+            let is_set = trusts.environment(peer.deployment.as_str()).is_some();
+            let given = (!is_set).then_some(&of.environment);
+            settings.extend(trusts.settings_for(&Peer {
+                name: &peer.deployment,
+                module: &of.module,
+                environment: options.environment.as_ref().or(given),
+                key: &peer.key,
+                key_id: &peer.key_id,
+                key_name: options.key_name.as_deref(),
+                roles: std::slice::from_ref(&options.role),
+            })?);
         }
-        if let Some(own) = &self.side.certificate {
+        if let Some(own) = &side.certificate {
             let module = introduced.map(|(_, of)| of.module.as_str());
             settings.extend(own.settings(&trusts.file, module));
         }
         if let Some((peer, of)) = introduced
             && let Some(pin) = of.tls
         {
-            let name = options.key_name.as_deref();
-            let pin = tls::pin(&member.path, &trusts.file, &peer.deployment, pin, name)?;
-            settings.extend(pin);
+            let (path, name) = (&self.member.path, options.key_name.as_deref());
+            settings.extend(tls::pin(path, &trusts.file, &peer.deployment, pin, name)?);
         }
-        Ok(self.view.edited(&settings))
-    }
-
-    /// Returns what the file must say to trust the other side, which must have a name and a key of
-    /// its own.
-    fn trusting(
-        &self,
-        peer: &HandOver,
-        introduction: &Introduction,
-        options: &Options,
-    ) -> Result<Vec<Setting>, Refused> {
-        let own = &self.side.hand_over;
-        if own.key == peer.key {
-            let message = "both modules have the same private key; each needs its own";
-            return Err(Refused::new(Kind::Unreadable, message));
-        }
-        if own.deployment.uniform() == peer.deployment.uniform() {
-            let message = format!("both deployments would be called `{}`", own.deployment);
-            return Err(Refused::new(Kind::Usage, message));
-        }
-        let trusts = &self.view.trusts;
-        let is_set = trusts.environment(peer.deployment.as_str()).is_some();
-        let given = (!is_set).then_some(&introduction.environment);
-        let peer = Peer {
-            name: &peer.deployment,
-            module: &introduction.module,
-            environment: options.environment.as_ref().or(given),
-            key: &peer.key,
-            key_id: &peer.key_id,
-            key_name: options.key_name.as_deref(),
-            roles: std::slice::from_ref(&options.role),
-        };
-        trusts.settings_for(&peer)
-    }
-}
-
-impl<'a> View<'a> {
-    /// Reads `text`, that of the file of `member`; `None` if it does not exist.
-    fn read(member: &'a Member, text: Option<FileText>) -> Result<Self, Refused> {
-        let content = text.as_ref().map_or("", FileText::text);
-        let trusts = Trusts::read(&member.path, content, &[]);
-        let findings = trusts.file.document().findings();
-        if findings.errors() > 0 {
-            let message = "a file has faults that must be fixed first";
-            return Err(Refused::new(Kind::Unreadable, message).with_findings(findings));
-        }
-        let mut view = Self {
-            key: None,
-            member,
-            text,
-            trusts,
-        };
-        view.key = view.read_own_key()?;
-        Ok(view)
-    }
-
-    /// Returns the key that the module is to use: the one in its file, the given one, or a new one.
-    fn key_to_use(&self, options: &Options) -> Result<(SigningKey, KeyId), Refused> {
-        match (&self.member.key, &self.key) {
-            (Some((wanted, _)), Some((found, _)))
-                if wanted.verifying_key() != found.verifying_key() =>
-            {
-                let path = self.member.path.display();
-                let message = format!("`{path}` already has a different private key");
-                Err(Refused::new(Kind::Taken, message).with_help(
-                    "a private key is never replaced; leave out `--key`, or remove it by hand",
-                ))
-            }
-            (_, Some(key)) | (Some(key), None) => Ok(key.clone()),
-            (None, None) => new_key(options.now),
-        }
+        Ok(self.edited(&settings))
     }
 
     fn edited(&self, settings: &[Setting]) -> EditedFile {
@@ -389,21 +367,12 @@ impl<'a> View<'a> {
 
     /// Returns the value of `setting`, if it is set to anything.
     fn text(&self, setting: &str) -> Option<&str> {
-        self.trusts
-            .file
-            .text(setting, &[])
-            .filter(|value| !value.is_empty())
-    }
-
-    /// Returns the gRPC port that the module listens on.
-    fn port(&self) -> u16 {
-        let port = self.text(GRPC_PORT).and_then(|port| port.parse().ok());
-        let is_dpe = self.member.module.as_str() == "dpe";
-        port.unwrap_or(if is_dpe { 8532 } else { 8531 })
+        let value = self.trusts.file.text(setting, &[])?;
+        (!value.is_empty()).then_some(value)
     }
 
     /// Reads the module's own key; `None` if it is not set, or is the guide's `<generated_key>`.
-    fn read_own_key(&self) -> Result<Option<(SigningKey, KeyId)>, Refused> {
+    fn own_key(&self) -> Result<Option<(SigningKey, KeyId)>, Refused> {
         let value = self.text(OWN_KEY).filter(|value| !value.starts_with('<'));
         let Some(value) = value else {
             return Ok(None);
