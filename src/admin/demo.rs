@@ -167,7 +167,7 @@ impl Demo<'_> {
 
     async fn start_dpm(&mut self) -> Result<(ChildModule, Target), Refused> {
         let mut dpm = ChildModule::start(self.options, "dpm", &[])?;
-        let started = dpm.event("startup").await?;
+        let started = dpm.event("startup", "").await?;
         let address = text(&started, "address");
         let listens = vec![format!("listens on {address}")];
         let parts = address.rsplit_once(':');
@@ -189,7 +189,7 @@ impl Demo<'_> {
             format!("ataccama.client.connection.dpm.grpc.port={port}"),
         ];
         let dpe = ChildModule::start(self.options, "dpe", &settings)?;
-        let registered = dpm.event("registerEngine").await?;
+        let registered = dpm.event("registerEngine", "").await?;
         let caller = text(&registered, "authenticatedUser");
         let lines = vec![
             format!("registered engine {}", text(&registered, "engineId")),
@@ -201,17 +201,7 @@ impl Demo<'_> {
     }
 
     async fn ready(&mut self, dpm: &mut ChildModule) -> Result<(), Refused> {
-        let waiting = timeout(PATIENCE, async {
-            loop {
-                let event = dpm.event("setEngineStatus").await?;
-                if text(&event, "newStatus") == "READY" {
-                    return Ok::<_, Refused>(event);
-                }
-            }
-        });
-        let event = waiting
-            .await
-            .map_err(|_elapsed| late("dpm", "setEngineStatus"))??;
+        let event = dpm.event("setEngineStatus", "READY").await?;
         let old = text(&event, "oldStatus");
         let line = format!("{old} → READY: the dpm dialled back, the dpe proved to be that engine");
         self.step("status", vec![line], old == "NEW");
@@ -235,12 +225,13 @@ impl Demo<'_> {
                 "authorization",
                 bearer.map_err(|error| not_called(error.into()))?,
             );
-            let (answer, reason) = match client.who_am_i(request).await {
-                Ok(_) => ("accepted".to_owned(), None),
-                Err(status) => {
-                    let reason = reason_of(&status);
+            let refusal = client.who_am_i(request).await.err();
+            let reason = refusal.as_ref().and_then(reason_of);
+            let answer = match refusal {
+                None => "accepted".to_owned(),
+                Some(status) => {
                     let word = reason.map_or("no reason", Reason::as_str);
-                    (format!("{} {word}", code_name(status.code())), reason)
+                    format!("{} {word}", code_name(status.code()))
                 }
             };
             let is_expected = reason == Some(expected);
@@ -254,7 +245,7 @@ impl Demo<'_> {
 
     async fn stop(&mut self, dpe: ChildModule, mut dpm: ChildModule) -> Result<(), Refused> {
         let first = dpe.stop().await?;
-        dpm.event("deregisterEngine").await?;
+        dpm.event("deregisterEngine", "").await?;
         let last = dpm.stop().await?;
         let line = format!("dpe deregistered and ended ({first}), then dpm ({last})");
         self.step("stopped", vec![line], first.success() && last.success());
@@ -350,13 +341,14 @@ impl ChildModule {
         })
     }
 
-    /// Waits for the next event called `event`.
-    async fn event(&mut self, event: &'static str) -> Result<Value, Refused> {
+    /// Waits for the next event called `event`, with the `status` if that is not empty.
+    async fn event(&mut self, event: &'static str, status: &str) -> Result<Value, Refused> {
         let mut last = String::new();
         let seen = timeout(PATIENCE, async {
             while let Ok(Some(line)) = self.log.next_line().await {
                 let logged: Value = serde_json::from_str(&line).unwrap_or_default();
-                if text(&logged, "eventId") == event {
+                let is_meant = status.is_empty() || text(&logged, "newStatus") == status;
+                if is_meant && text(&logged, "eventId") == event {
                     return Some(logged);
                 }
                 last = line;
