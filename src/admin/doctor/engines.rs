@@ -92,15 +92,10 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
     );
     let examined = Visit::to(title, async |visit| {
         if let Some(row) = not_trusted(engine, doctor) {
-            for layer in [
-                Layer::Name,
-                Layer::Tcp,
-                Layer::Tls,
-                Layer::Grpc,
-                Layer::Clock,
-            ] {
+            let before = Layer::ALL.iter().filter(|(layer, _)| *layer < row.layer);
+            for (layer, _) in before.skip_while(|(layer, _)| *layer < Layer::Name) {
                 let detail = "an engine of an untrusted owner is not dialled";
-                visit.add(Row::skip(layer, detail));
+                visit.add(Row::skip(*layer, detail));
             }
             return Err(row);
         }
@@ -114,13 +109,8 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
 /// Says that the engine's deployment is not trusted.
 fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     let owner = DeploymentName::new(&engine.deployment).ok()?;
-    if doctor
-        .module
-        .trust()
-        .load()
-        .deployment(owner.as_str())
-        .is_some()
-    {
+    let trust = doctor.module.trust().load();
+    if trust.deployment(owner.as_str()).is_some() {
         return None;
     }
     let settings = doctor.settings;
