@@ -7,11 +7,9 @@
 mod files;
 pub mod live;
 pub(super) mod phase;
-mod plan;
 
-pub use files::Rotation;
+pub use files::{Plan, Rotation};
 pub use phase::{Phase, Step};
-pub use plan::Plan;
 
 #[cfg(test)]
 mod tests;
