@@ -7,7 +7,6 @@ mod engines;
 mod identity;
 mod peer;
 mod probe;
-mod remedy;
 mod report;
 mod way_back;
 
@@ -21,7 +20,7 @@ use super::setting::OWN_KEY;
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::{LoadError, Settings};
 use crate::diagnostic::{Severity, redact};
-use crate::grpc::{ModuleError, cause};
+use crate::grpc::cause;
 use engines::NoSuchPeer;
 use peer::Doctor;
 
@@ -37,8 +36,8 @@ pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis
     let module = match settings.module() {
         Ok(module) => module,
         Err(error) => {
-            let rows = vec![config(settings), no_module(&error)];
-            return Ok(Diagnosis::of_own(rows));
+            let failed = Row::fail(Layer::OwnKey, Side::Here, cause(&error));
+            return Ok(Diagnosis::of_own(vec![config(settings), failed]));
         }
     };
     let doctor = Doctor {
@@ -85,11 +84,6 @@ fn key(settings: &Settings, now: SystemTime) -> Row {
         key.extend([" (age ", &age.to_string(), ")"]);
     }
     Row::ok(Layer::OwnKey, key)
-}
-
-/// Makes the row for settings that cannot start a module.
-fn no_module(error: &ModuleError) -> Row {
-    Row::fail(Layer::OwnKey, Side::Here, cause(error))
 }
 
 /// Returns the diagnosis of a module whose settings cannot be used: `file` holds them.

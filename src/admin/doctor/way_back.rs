@@ -262,7 +262,7 @@ fn not_ready(engine: &Engine, detail: String, peer: &Peer) -> Row {
 
 #[cfg(test)]
 mod tests {
-    use super::super::remedy::Remedy;
+    use super::super::peer::Remedy;
     use super::*;
     use crate::grpc::ConnectionOptions;
     use crate::identity::ModuleType;
