@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::change::{Change, ChangeKind, EditedFile};
+use super::change::{ADDED, Change, ChangeKind, DEPLOYMENT, EditedFile, Setting, trusted_key};
 use super::error::{Kind, Refused};
-use super::setting::{ADDED, DEPLOYMENT, Setting, trusted_key};
 use super::source::{SettingsFile, is_of};
 use crate::config::AsWritten;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};

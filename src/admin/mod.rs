@@ -13,11 +13,9 @@ pub mod rejection;
 pub mod revocation;
 pub mod roster;
 pub mod rotation;
-mod setting;
 mod source;
 pub mod write;
 
-pub use change::{Change, ChangeKind, EditedFile};
+pub use change::{Change, ChangeKind, EditedFile, private_key};
 pub use error::{Kind, Refused};
-pub use setting::private_key;
 pub use source::SettingsFile;

@@ -10,11 +10,12 @@ mod tls;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::change::{Change, EditedFile, read};
+use super::change::{
+    Change, EditedFile, OWN_KEY, PAIRED, Setting, new_key, own_key, private_key, read,
+};
 use super::deployments::{Peer, Trusts, revoked, trusting_too};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
-use super::setting::{OWN_KEY, PAIRED, Setting, new_key, own_key, private_key};
 use super::source::SettingsFile;
 use super::write::same_file;
 use crate::identity::{DeploymentName, Environment, ModuleType, NameError, Role};

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::change::{Change, EditedFile};
+use super::change::{Change, EditedFile, TRUSTED_KEY, revoked_key};
 use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::rotation::live::{Answer, DoubtKind, ask_own_module, load};
-use super::setting::{TRUSTED_KEY, revoked_key};
 use super::source::{SettingsFile, is_main, read_with_profiles};
 use crate::config::{self, LoadError, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact};

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::change::{Change, EditedFile};
+use super::change::{Change, EditedFile, Setting};
 use super::error::{Kind, Refused};
-use super::setting::Setting;
 use crate::config::{AsWritten, Checked, active_files, check_texts, environment, main_of};
 use crate::diagnostic::{Findings, redact_name};
 use crate::identity::DeploymentName;

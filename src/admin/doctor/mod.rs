@@ -16,7 +16,7 @@ pub use report::{Diagnosis, Layer, Row, Side, State, Visit};
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::setting::OWN_KEY;
+use super::change::OWN_KEY;
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::{LoadError, Settings};
 use crate::diagnostic::{Severity, redact};

@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use super::phase::{Phase, Step};
-use crate::admin::change::{Change, EditedFile};
+use crate::admin::change::{
+    Change, DEPLOYMENT, EditedFile, OWN_KEY, Setting, new_key, own_key, revoked_key, untrusted_key,
+    variable_above,
+};
 use crate::admin::deployments::trusting_too;
 use crate::admin::error::{Kind, Refused};
 use crate::admin::handover::{HandOver, Purpose};
-use crate::admin::setting::{
-    DEPLOYMENT, OWN_KEY, Setting, new_key, own_key, revoked_key, untrusted_key, variable_above,
-};
 use crate::admin::source::{SettingsFile, is_of};
 use crate::admin::write::same_file;
 use crate::config::{self, RotationSettings, check_texts};
