@@ -11,7 +11,6 @@ use crate::config::{self, LoadError, ModuleKind, Settings, environment, main_of}
 use crate::diagnostic::{Origin, redact};
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
-use crate::jose::VerifyingKey;
 use crate::properties::FileText;
 use crate::properties::name::same;
 use crate::proto::identity as wire;
@@ -87,14 +86,18 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
             format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
         }));
         // Anything but a plain `true` is written again.
-        let open = meant.iter().filter(|key| !is_plainly_revoked(key));
-        let settings = open.map(|key| revoked_key(&key.deployment, &key.name));
-        let settings: Vec<_> = settings.collect();
-        let keys = meant.iter().map(|key| described(key, &trusts, which));
+        let mut settings = Vec::new();
+        let mut keys = Vec::new();
+        for key in meant {
+            keys.push(described(key, &trusts, which));
+            if !is_plainly_revoked(key) {
+                settings.push(revoked_key(&key.deployment, &key.name));
+            }
+        }
         files.push(RevokedFile {
             path: path.clone(),
             which: which.clone(),
-            keys: keys.collect(),
+            keys,
         });
         edited.push(EditedFile::plan(path, Some(text), &settings, None));
     }
@@ -170,19 +173,15 @@ fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
 /// Describes `key`, one of the matching keys in `trusts`.
 fn described(key: &WrittenKey, trusts: &Trusts, which: &Which) -> RevokedKey {
     let of = key.deployment.as_str();
-    let mut left = Vec::new();
-    for other in trusts.keys.iter().filter(|other| other.deployment == of) {
-        if !other.revoked && !which.means(other) {
-            left.push(redact(&other.name));
-        }
-    }
+    let others = trusts.keys.iter().filter(|other| other.deployment == of);
+    let left = others.filter(|other| !other.revoked && !which.means(other));
     RevokedKey {
         deployment: redact(of),
         is_engine: trusts.module(of) == Some("dpe"),
         name: redact(&key.name),
         fingerprint: shown_fingerprint(key),
         was_revoked: is_plainly_revoked(key),
-        left,
+        left: left.map(|other| redact(&other.name)).collect(),
     }
 }
 
@@ -267,14 +266,10 @@ impl RevokedFile {
         let keys: Vec<_> = self.meant(settings).map(|(_, key)| key).collect();
         let mut active = listed.iter().filter(|key| !key.revoked);
         let is_accepted = active.any(|listed| {
-            let by_itself = match &self.which {
-                Which::Deployment(name, None) => same(&listed.deployment, name.as_str()),
-                Which::Deployment(..) => false,
-                Which::Fingerprint(wanted) => {
-                    listed.fingerprint == *wanted || listed.computed_fingerprint == *wanted
-                }
-            };
-            by_itself || keys.iter().any(|key| is_listed_as(key, listed))
+            let fingerprints = [&*listed.fingerprint, &*listed.computed_fingerprint].map(Some);
+            self.which
+                .is((Some(&listed.deployment), None), fingerprints)
+                || keys.iter().any(|key| is_listed_as(key, listed))
         });
         if is_accepted {
             return Some(true);
@@ -300,9 +295,10 @@ impl RevokedFile {
         let deployments = settings.deployments.iter();
         let all = deployments.flat_map(|d| d.keys.iter().map(move |key| (d, key)));
         all.filter(|(of, key)| {
-            let names = Some((of.name.as_str(), key.name.as_str()));
+            let names = (Some(of.name.as_str()), Some(&*key.name));
+            let computed = key.key.fingerprint().to_string();
             self.which
-                .is(names, Some(key.key_id.as_str()), Some(&key.key))
+                .is(names, [Some(key.key_id.as_str()), Some(&computed)])
         })
     }
 }
@@ -325,33 +321,33 @@ impl Which {
     /// configured or computed fingerprint.
     fn is(
         &self,
-        names: Option<(&str, &str)>,
-        fingerprint: Option<&str>,
-        key: Option<&VerifyingKey>,
+        (deployment, name): (Option<&str>, Option<&str>),
+        fingerprints: [Option<&str>; 2],
     ) -> bool {
-        match (self, names) {
-            (Self::Fingerprint(wanted), _) => {
-                let computed = key.map(|key| key.fingerprint().to_string());
-                fingerprint == Some(wanted) || computed.as_ref() == Some(wanted)
+        match self {
+            Self::Fingerprint(wanted) => fingerprints.contains(&Some(wanted.as_str())),
+            Self::Deployment(wanted, key) => {
+                deployment.is_some_and(|found| same(found, wanted.as_str()))
+                    && key
+                        .as_deref()
+                        .is_none_or(|key| name.is_some_and(|name| same(key, name)))
             }
-            (Self::Deployment(wanted, wanted_key), Some((deployment, name))) => {
-                let is_key = wanted_key.as_ref().is_none_or(|wanted| same(wanted, name));
-                same(deployment, wanted.as_str()) && is_key
-            }
-            (Self::Deployment(..), None) => false,
         }
     }
 
     fn means(&self, key: &WrittenKey) -> bool {
-        let known = key.content.as_ref().map(|(key, _)| key);
-        let names = Some((key.deployment.as_str(), key.name.as_str()));
-        self.is(names, key.fingerprint.as_deref(), known)
+        let content = key.content.as_ref();
+        let computed = content.map(|(key, _)| key.fingerprint().to_string());
+        let names = (Some(&*key.deployment), Some(&*key.name));
+        self.is(names, [key.fingerprint.as_deref(), computed.as_deref()])
     }
 
     /// Returns `true` if the key of `file` itself has the fingerprint.
     fn is_own_key_of(&self, file: &SettingsFile) -> bool {
-        let mut own = file.checked.own.iter();
-        own.any(|(key, id)| self.is(None, Some(id.as_str()), Some(key.verifying_key())))
+        file.checked.own.as_ref().is_some_and(|(key, id)| {
+            let computed = key.fingerprint().to_string();
+            self.is((None, None), [Some(id.as_str()), Some(&computed)])
+        })
     }
 }
 
