@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::change::{Change, EditedFile, TRUSTED_KEY, revoked_key};
 use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
-use super::rotation::live::{Answer, DoubtKind, ask_own_module, load};
+use super::rotation::live::{Answer, Doubt, ask_own_module, load};
 use super::source::{SettingsFile, is_main, read_with_profiles};
 use crate::config::{self, LoadError, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact};
@@ -257,7 +257,7 @@ impl RevokedFile {
             Some(true) => "still accepts the key",
             None => "does not say whether it accepts the key",
         };
-        Err(DoubtKind::Refused.because(format!("the module at {target} {what}")))
+        Err(Doubt::Refused(format!("the module at {target} {what}")))
     }
 
     /// Returns whether a module that lists the keys `listed` accepts one of those that were to be

@@ -142,7 +142,7 @@ async fn watch(
         let limit = patience.left().max(LEAST);
         let why = match timeout(limit, file.confirmed(kind)).await {
             Ok(Ok(at)) => return Ok(at),
-            Ok(Err(doubt)) => doubt.why,
+            Ok(Err(doubt)) => doubt.why(),
             Err(_elapsed) => "the running module did not answer in time".to_owned(),
         };
         if !patience.again().await {

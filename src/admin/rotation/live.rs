@@ -36,33 +36,27 @@ const PROBE: Duration = Duration::from_secs(1);
 /// shows that it does.
 pub type Answer = Result<String, Doubt>;
 
-/// Why nothing shows that a running module accepts a key.
+/// Why nothing shows that a running module accepts a key, in words.
 #[derive(Clone, Debug)]
-pub struct Doubt {
-    /// What kind of reason it is.
-    pub kind: DoubtKind,
-    /// The reason in words.
-    pub why: String,
-}
-
-/// What kind of reason there is to doubt that a module accepts a key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum DoubtKind {
+pub enum Doubt {
     /// A server answers, but it does not accept the key or is a different module.
-    Refused,
+    Refused(String),
     /// A server is there, and does not answer.
-    Silent,
+    Silent(String),
     /// No server is there.
-    NotReached,
+    NotReached(String),
     /// No module was asked, or it is not known where.
-    NotAsked,
+    NotAsked(String),
 }
 
-impl DoubtKind {
-    pub(in crate::admin) fn because(self, why: impl Into<String>) -> Doubt {
-        Doubt {
-            kind: self,
-            why: why.into(),
+impl Doubt {
+    /// Returns the reason in words.
+    pub fn why(self) -> String {
+        match self {
+            Self::Refused(why)
+            | Self::Silent(why)
+            | Self::NotReached(why)
+            | Self::NotAsked(why) => why,
         }
     }
 }
@@ -86,17 +80,15 @@ pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
         return Ok(format!("asked at {at}"));
     }
     let other = Untrusted(&answer.callee_fingerprint);
-    Err(DoubtKind::Refused.because(format!("the module at {at} signs with `{other}`")))
+    let why = format!("the module at {at} signs with `{other}`");
+    Err(Doubt::Refused(why))
 }
 
 /// Asks the running module of `settings` who it is, as the module itself.
 pub(in crate::admin) async fn ask_own_module(
     settings: &Settings,
 ) -> Result<(Target, WhoAmIResponse), Doubt> {
-    let target =
-        settings.options.server.own_target().ok_or_else(|| {
-            DoubtKind::NotAsked.because("the module's port changes at each start")
-        })?;
+    let target = settings.options.server.own_target().ok_or_else(no_port)?;
     let module = settings.module().map_err(unusable)?;
     let options = settings.own_connection(&module).map_err(unusable)?;
     let (layer, deadline) = (module.own_module_layer(), Instant::now() + PATIENCE);
@@ -118,7 +110,7 @@ pub(in crate::admin) fn load(file: &Path, kind: &ModuleKind) -> Result<Settings,
     let settings = Settings::load(file, kind, config::environment(), &[]);
     settings.map_err(|error| {
         let why = cause(&error);
-        DoubtKind::NotAsked.because(format!("`{}` cannot be run here: {why}", file.display()))
+        Doubt::NotAsked(format!("`{}` cannot be run here: {why}", file.display()))
     })
 }
 
@@ -174,8 +166,7 @@ impl<'a> Callee<'a> {
                     return Err(unknown_at(target));
                 }
                 // Only the call itself shows which keys are trusted there.
-                Ok(_) => {}
-                Err(doubt) if doubt.kind == DoubtKind::Refused => {}
+                Ok(_) | Err(Doubt::Refused(_)) => {}
                 Err(doubt) => return Err(doubt),
             }
         }
@@ -184,7 +175,8 @@ impl<'a> Callee<'a> {
             return Ok(format!("asked at {target}"));
         }
         let seen = Untrusted(&answer.fingerprint);
-        Err(DoubtKind::Refused.because(format!("the module at {target} saw the key `{seen}`")))
+        let why = format!("the module at {target} saw the key `{seen}`");
+        Err(Doubt::Refused(why))
     }
 
     /// Calls it with a token that `key` signed, and has it prove that it is the one.
@@ -210,11 +202,11 @@ impl<'a> Callee<'a> {
 /// Returns where the module of `file` listens, which is `deployment`.
 fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, Doubt> {
     let Some(file) = file else {
-        return Err(DoubtKind::NotAsked.because("nothing says where it listens"));
+        return Err(Doubt::NotAsked("nothing says where it listens".to_owned()));
     };
     let peer = load(file, &kind_of(&deployment.module))?;
     if peer.options.server.port == 0 {
-        return Err(DoubtKind::NotAsked.because("the module's port changes at each start"));
+        return Err(no_port());
     }
     let host = match (peer.options.engine.hostname, peer.options.server.address) {
         (Some(hostname), _) => hostname,
@@ -234,12 +226,16 @@ fn accepts_one(answer: &WhoAmIResponse, keys: &[&KeyId]) -> Option<bool> {
 }
 
 fn unknown_at(target: &Target) -> Doubt {
-    DoubtKind::Refused.because(format!("the module at {target} does not know the key"))
+    Doubt::Refused(format!("the module at {target} does not know the key"))
+}
+
+fn no_port() -> Doubt {
+    Doubt::NotAsked("the module's port changes at each start".to_owned())
 }
 
 /// The settings cannot be used to ask.
 fn unusable(error: impl Error + 'static) -> Doubt {
-    DoubtKind::NotAsked.because(cause(&error))
+    Doubt::NotAsked(cause(&error))
 }
 
 async fn who_am_i(
@@ -261,7 +257,8 @@ async fn who_am_i(
     };
     timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
         // Connecting has a shorter time-out of its own.
-        Err(DoubtKind::Silent.because(format!("{target} did not answer within {PATIENCE:?}")))
+        let why = format!("{target} did not answer within {PATIENCE:?}");
+        Err(Doubt::Silent(why))
     })
 }
 
@@ -270,12 +267,12 @@ async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'stat
     match ConnectError::find_in(error) {
         // A handshake that is not answered differs from a host that is down.
         Some(ConnectError::Timeout(_)) if is_listening(target).await => {
-            DoubtKind::Silent.because(format!("{target} did not answer: {why}"))
+            Doubt::Silent(format!("{target} did not answer: {why}"))
         }
         Some(ConnectError::Tls { .. }) => {
-            DoubtKind::Refused.because(format!("{target} cannot be reached: {why}"))
+            Doubt::Refused(format!("{target} cannot be reached: {why}"))
         }
-        _ => DoubtKind::NotReached.because(format!("{target} cannot be reached: {why}")),
+        _ => Doubt::NotReached(format!("{target} cannot be reached: {why}")),
     }
 }
 
@@ -289,13 +286,13 @@ fn not_answered(target: &Target, status: &Status) -> Doubt {
     let message = Untrusted(status.message());
     match reason_of(status) {
         Some(Reason::KeyUnknown) => unknown_at(target),
-        Some(_) => DoubtKind::Refused.because(format!("the module at {target} answers {message}")),
+        Some(_) => Doubt::Refused(format!("the module at {target} answers {message}")),
         None if matches!(code, Code::Unavailable | Code::DeadlineExceeded) => {
-            DoubtKind::Silent.because(format!("{target} did not answer: {message}"))
+            Doubt::Silent(format!("{target} did not answer: {message}"))
         }
         None => {
             let code = code_name(code);
-            DoubtKind::Refused.because(format!(
+            Doubt::Refused(format!(
                 "{target} answers {code}: {message}; is it the module?"
             ))
         }
@@ -319,7 +316,7 @@ pub struct Evidence {
 pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Vec<Evidence> {
     let key = rotation.next().unwrap_or(&rotation.own);
     let loaded = if asking.offline {
-        Err(DoubtKind::NotAsked.because("no module was asked"))
+        Err(Doubt::NotAsked("no module was asked".to_owned()))
     } else {
         load(&rotation.owner.path, kind)
     };
@@ -339,9 +336,8 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
             let trusts = rotation.trusts(file, key.0.verifying_key());
             (file.path.display().to_string(), trusts)
         });
-        let kind = answer.as_ref().err().map(|doubt| doubt.kind);
         all.push(Evidence {
-            may_follow: matches!(kind, Some(DoubtKind::Refused | DoubtKind::Silent)),
+            may_follow: matches!(answer, Err(Doubt::Refused(_) | Doubt::Silent(_))),
             verdict: verdict(&deployment.name, standing, answer),
             deployment: deployment.name.clone(),
         });
@@ -359,37 +355,36 @@ fn verdict(
         Ok(at) => return Ok(format!("the running module accepts it, {at}")),
         Err(doubt) => doubt,
     };
-    let why = doubt.why;
-    let (why, help) = match (doubt.kind, file) {
-        (DoubtKind::NotAsked, Some((path, true))) => {
+    let (why, help) = match (doubt, file) {
+        (Doubt::NotAsked(_), Some((path, true))) => {
             return Ok(format!("not asked; `{path}` trusts it"));
         }
-        (DoubtKind::NotReached, Some((path, true))) => {
+        (Doubt::NotReached(why), Some((path, true))) => {
             return Ok(format!("not reached; `{path}` trusts it ({why})"));
         }
-        (DoubtKind::Silent, Some((path, true))) => (
+        (Doubt::Silent(why), Some((path, true))) => (
             format!("`{path}` trusts it, but {why}"),
             format!(
                 "fix or stop that module, rely on its file with `--offline`, or skip it: \
                  `--except {name}`"
             ),
         ),
-        (DoubtKind::Refused, Some((path, true))) => (
+        (Doubt::Refused(why), Some((path, true))) => (
             format!("`{path}` trusts it: written, not yet active; {why}"),
             "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \
              between the two says `countersign doctor --home HOME`, with this module's home"
                 .to_owned(),
         ),
-        (DoubtKind::Refused, _) => (
+        (Doubt::Refused(why), _) => (
             why,
             format!("let the file of `{name}` trust the key: `countersign rotate prepare`"),
         ),
-        (_, Some((path, _))) => (
-            format!("`{path}` does not trust it, and {why}"),
+        (doubt, Some((path, _))) => (
+            format!("`{path}` does not trust it, and {}", doubt.why()),
             "write the key there: `countersign rotate prepare`".to_owned(),
         ),
-        (_, None) => (
-            why,
+        (doubt, None) => (
+            doubt.why(),
             format!(
                 "name its file with `--peer-file`, where it listens with `--peer-address \
                  {name}=HOST:PORT`, or do without it: `--except {name}`"
