@@ -59,10 +59,10 @@ impl Change {
 
     /// Plans to write `first`, then `files`, and checks the new texts as if they were the files.
     pub(super) fn checked(files: Vec<EditedFile>, first: Vec<EditedFile>) -> Result<Self, Refused> {
-        let texts = files
-            .iter()
-            .map(|file| Ok((file.path.clone(), file.after()?)));
-        let texts: Vec<_> = texts.collect::<Result<_, Refused>>()?;
+        let mut texts = Vec::new();
+        for file in &files {
+            texts.push((file.path.clone(), file.after()?));
+        }
         let made: Vec<_> = first.iter().map(|file| file.path.clone()).collect();
         let report = config::check_texts(&texts, &config::environment(), &made)?;
         Ok(Self {
@@ -95,9 +95,8 @@ impl Change {
             }
             folders.extend(fs::canonicalize(folder));
         }
-        let locks = folders
-            .iter()
-            .map(|folder| FolderLock::acquire(&folder.join("x")));
+        let files = folders.iter().map(|folder| folder.join("x"));
+        let locks = files.map(|file| FolderLock::acquire(&file));
         let _locks = match locks.collect::<Result<Vec<_>, _>>() {
             // Another process is at work, and there is nothing to write.
             Err(error) if matches!(error.kind(), Kind::Busy) && self.is_empty() => return Ok(()),

@@ -9,6 +9,7 @@ use crate::config::AsWritten;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, PublicJwk, VerifyingKey, published};
 use crate::properties::Entry;
+use crate::properties::bind::switch;
 use crate::properties::name::{Name, Pattern, same, uniform};
 use crate::trust::{Deployment, TrustedKey};
 
@@ -61,14 +62,12 @@ impl WrittenKey {
         let [fingerprint, content, is_revoked] =
             members.map(|member| file.text(&format!("{KEYS}.<key>.{member}"), &[deployment, name]));
         let jwk = content.and_then(|content| PublicJwk::parse(content).ok());
-        let no = ["false", "no", "off", "0"];
         let mut read = Self {
             deployment: deployment.to_owned(),
             name: name.to_owned(),
             fingerprint: fingerprint.map(str::to_owned),
             content: jwk.map(|jwk| (jwk.key, jwk.kid)),
-            revoked: is_revoked
-                .is_some_and(|word| !no.iter().any(|no| word.eq_ignore_ascii_case(no))),
+            revoked: is_revoked.is_some_and(|word| switch(word).unwrap_or(true)),
             is_revoked: is_revoked.map(str::to_owned),
         };
         if let Some(key) = taken {
@@ -110,9 +109,7 @@ impl Trusts {
         let file = AsWritten::parse(path, text);
         let mut keys = Vec::new();
         for deployment in file.names(DEPLOYMENTS, &[]) {
-            let known = taken
-                .iter()
-                .find(|known| same(known.name.as_str(), deployment));
+            let known = find(taken, deployment);
             for name in file.names(KEYS, &[deployment]) {
                 let mut read = known.iter().flat_map(|known| &known.keys);
                 let taken = read.find(|key| same(&key.name, name));
@@ -128,14 +125,9 @@ impl Trusts {
         }
     }
 
-    fn taken(&self, name: &str) -> Option<&Deployment> {
-        let mut taken = self.taken.iter();
-        taken.find(|known| same(known.name.as_str(), name))
-    }
-
     /// Returns the module type of the deployment `name`.
     pub(super) fn module(&self, name: &str) -> Option<&str> {
-        match self.taken(name) {
+        match find(&self.taken, name) {
             Some(taken) => Some(taken.module.as_str()),
             None => self.file.text(MODULE, &[name]),
         }
@@ -143,7 +135,7 @@ impl Trusts {
 
     /// Returns the environment of the deployment `name`.
     pub(super) fn environment(&self, name: &str) -> Option<&str> {
-        match self.taken(name) {
+        match find(&self.taken, name) {
             Some(taken) => taken.environment.as_ref().map(Environment::as_str),
             None => self.file.text(ENVIRONMENT, &[name]),
         }
@@ -246,7 +238,7 @@ impl Trusts {
             roles.extend(listed.filter(|role| !role.is_empty()));
         }
         let mut held = roles.clone();
-        let taken = self.taken(written).into_iter();
+        let taken = find(&self.taken, written).into_iter();
         held.extend(taken.flat_map(|taken| taken.roles.iter().map(Role::as_str)));
         let mut missing: Vec<_> = peer.roles.iter().map(Role::as_str).collect();
         missing.retain(|role| !held.iter().any(|held| held.eq_ignore_ascii_case(role)));
@@ -256,10 +248,15 @@ impl Trusts {
             return vec![Setting::new(prefix, roles.join(","))];
         }
         let numbered = missing.into_iter().zip(next..);
-        numbered
-            .map(|(role, at)| Setting::new(format!("{prefix}[{at}]"), role))
-            .collect()
+        let settings = numbered.map(|(role, at)| Setting::new(format!("{prefix}[{at}]"), role));
+        settings.collect()
     }
+}
+
+/// Finds the deployment called `name`, in whatever spelling.
+pub(super) fn find<'a>(all: &'a [Deployment], name: &str) -> Option<&'a Deployment> {
+    let mut known = all.iter();
+    known.find(|one| same(one.name.as_str(), name))
 }
 
 fn other_owner(path: &Path, found: &str, wanted: &DeploymentName) -> Refused {
@@ -337,20 +334,15 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
             roles = &default;
         }
     }
-    let settings =
-        trusts
-            .settings_for(&Peer { roles, ..*peer })
-            .map_err(|refused| match refused.kind() {
-                Kind::OtherOwner { found, .. } => {
-                    let help =
-                        format!("use that name, or first: countersign deployment remove {found}");
-                    refused.with_help(help)
-                }
-                Kind::Revoked { .. } => {
-                    refused.with_help("a revoked key stays revoked: ask for a new key")
-                }
-                _ => refused,
-            })?;
+    let planned = trusts.settings_for(&Peer { roles, ..*peer });
+    let settings = planned.map_err(|refused| match refused.kind() {
+        Kind::OtherOwner { found, .. } => {
+            let help = format!("use that name, or first: countersign deployment remove {found}");
+            refused.with_help(help)
+        }
+        Kind::Revoked { .. } => refused.with_help("a revoked key stays revoked: ask for a new key"),
+        _ => refused,
+    })?;
     let text = Some(file.text.clone());
     let change = file.change(EditedFile::plan(path, text, &settings, Some(ADDED)))?;
     // What cannot be read may be another key, or may be this one: a person must decide that.
@@ -440,8 +432,7 @@ fn connection_to(entry: &Entry, name: &DeploymentName) -> Option<String> {
 
 /// Returns the error for a deployment that `file` does not have.
 pub fn not_there(file: &SettingsFile, name: &DeploymentName) -> Refused {
-    let known = file.deployments().iter().map(|d| d.name.to_string());
-    let known: Vec<_> = known.collect();
+    let known: Vec<_> = file.deployments().iter().map(|d| d.name.as_str()).collect();
     let help = match known.as_slice() {
         [] => "none is trusted".to_owned(),
         known => format!("trusted are: {}", known.join(", ")),

@@ -82,9 +82,8 @@ impl HandOver {
     pub fn has_words(&self, heard: &str) -> bool {
         let parts = heard.split(|c: char| !c.is_ascii_alphabetic());
         let heard_words = parts.filter(|word| !word.is_empty());
-        heard_words
-            .map(str::to_ascii_lowercase)
-            .eq(self.words().split(' '))
+        let heard_lower = heard_words.map(str::to_ascii_lowercase);
+        heard_lower.eq(self.words().split(' '))
     }
 
     fn lines(&self) -> String {
@@ -92,16 +91,10 @@ impl HandOver {
         let key = PublicJwk::write(&self.key, key_id);
         let purpose = match &self.purpose {
             Purpose::Pair(of) => {
-                let Introduction {
-                    module,
-                    environment,
-                    role,
-                    ..
-                } = of;
+                let (module, environment, role) = (&of.module, &of.environment, &of.role);
                 let tls = of
                     .tls
-                    .map(|tls| format!("\n{TLS}: {tls}"))
-                    .unwrap_or_default();
+                    .map_or_else(String::new, |tls| format!("\n{TLS}: {tls}"));
                 format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}{tls}")
             }
             Purpose::Rotate { signs } => format!("rotate\nsigns: {signs}"),
@@ -136,10 +129,10 @@ impl HandOver {
                 module: lines.value("module", ModuleType::new)?,
                 environment: lines.value("environment", Environment::new)?,
                 role: lines.value("role", Role::new)?,
-                tls: lines
-                    .find(TLS)
-                    .map(|_| lines.value(TLS, str::parse))
-                    .transpose()?,
+                tls: match lines.find(TLS) {
+                    Some(_) => Some(lines.value(TLS, str::parse)?),
+                    None => None,
+                },
             }),
             "rotate" => Purpose::Rotate {
                 signs: lines.value("signs", str::parse)?,

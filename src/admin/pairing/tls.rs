@@ -16,6 +16,7 @@ use crate::diagnostic::redact_name;
 use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint};
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
+use crate::properties::bind::switch;
 use crate::properties::name::{Pattern, same};
 use crate::properties::{Entry, FileText};
 
@@ -27,13 +28,8 @@ const FILES: [&str; 2] = ["cert-chain", "private-key"];
 
 /// Returns what turns TLS on at `end`, unless it is on.
 fn turned_on(file: &AsWritten, end: TlsEnd<'_>) -> Option<Setting> {
-    let word = file
-        .tls(end, "enabled")
-        .map_or("", |entry| entry.value().trim());
-    if ["true", "yes", "on", "1"]
-        .iter()
-        .any(|on| word.eq_ignore_ascii_case(on))
-    {
+    let entry = file.tls(end, "enabled");
+    if entry.is_some_and(|entry| switch(entry.value()).is_ok_and(|is_on| is_on)) {
         return None;
     }
     let setting = end.setting("enabled");
@@ -52,10 +48,8 @@ pub(super) fn pin(
 ) -> Result<Option<Setting>, Refused> {
     let known = file.names(PINS, &[name.as_str()]);
     let text = fingerprint.to_string();
-    let mut pins = known
-        .iter()
-        .map(|key| file.text(PIN, &[name.as_str(), key]));
-    if pins.any(|pin| pin == Some(&text)) {
+    let mut keys = known.iter();
+    if keys.any(|key| file.text(PIN, &[name.as_str(), key]) == Some(&text)) {
         return Ok(None);
     }
     let key = match wanted {
