@@ -1,11 +1,9 @@
 //! A DPM's peers: itself, and the engines that it knows.
 
 use tokio::time::timeout;
-use tower_layer::Layer as _;
 
 use super::identity;
 use super::peer::{Doctor, Peer, unusable};
-use super::probe;
 use super::report::{Layer, Row, Side, Visit};
 use super::way_back::{self, failure_of, not_allowed};
 use crate::admin::roster;
@@ -60,13 +58,9 @@ async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec
         return Err(Row::fail(Layer::Name, Side::Here, detail)
             .help("use the port in its log: --set ataccama.server.grpc.port=PORT"));
     }
-    let connection = probe::reach(visit, peer).await?;
-    identity::acquaint(visit, peer, &connection).await?;
-    visit.add(Row::skip(
-        Layer::Role,
-        "a module needs no role to ask itself",
-    ));
-    let channel = peer.identity.layer(connection.channel());
+    let (channel, _) = identity::acquaint(visit, peer).await?;
+    let no_role = "a module needs no role to ask itself";
+    visit.add(Row::skip(Layer::Role, no_role));
     let mut client = EngineRegistryServiceClient::new(channel);
     let why = match timeout(peer.limit(), roster::list(&mut client)).await {
         Ok(Ok(engines)) => return Ok(engines),
@@ -142,9 +136,7 @@ fn peer(engine: &Engine, doctor: &Doctor<'_>) -> Result<Peer, Row> {
 }
 
 async fn dial(visit: &mut Visit, peer: &Peer, engine: &Engine) -> Result<(), Row> {
-    let connection = probe::reach(visit, peer).await?;
-    identity::acquaint(visit, peer, &connection).await?;
-    let channel = peer.identity.layer(connection.channel());
+    let (channel, _) = identity::acquaint(visit, peer).await?;
     let mut client = EngineServiceClient::new(channel).max_decoding_message_size(64 * 1024);
     let asking = call(peer.limit(), CheckStatusRequest {}, |request| {
         client.check_status(request)

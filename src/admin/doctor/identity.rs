@@ -2,13 +2,15 @@
 //! does it give this module the role that it needs?
 
 use tokio::time::Instant;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use super::peer::Peer;
+use super::probe;
 use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::grpc::{
-    Connection, OwnKey, call, callee_time, code_name, is_proved, reason_of, refusal_of,
+    AttachIdentity, OwnKey, call, callee_time, code_name, is_proved, reason_of, refusal_of,
     seconds_after, summary_and_detail,
 };
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
@@ -16,17 +18,18 @@ use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
 use crate::telemetry::Untrusted;
 use crate::token::{Reason, Refusal};
 
-/// Calls `WhoAmI`, which shows the clock and how the peer takes the token; returns the roles that the
-/// peer gives this module.
+/// Connects and calls `WhoAmI`, which shows the clock and how the peer takes the token; returns the
+/// channel for more calls, and the roles that the peer gives this module.
 pub(super) async fn acquaint(
     visit: &mut Visit,
     peer: &Peer,
-    connection: &Connection,
-) -> Result<String, Row> {
+) -> Result<(AttachIdentity<Channel>, String), Row> {
+    let connection = probe::reach(visit, peer).await?;
     let start = Instant::now();
     let clock = peer.module.clock();
     let channel = peer.identity.layer(connection.channel());
-    let mut client = IdentityServiceClient::new(channel).max_decoding_message_size(64 * 1024);
+    let mut client =
+        IdentityServiceClient::new(channel.clone()).max_decoding_message_size(64 * 1024);
     let sent = clock.now();
     let asking = call(peer.limit(), WhoAmIRequest {}, |request| {
         client.who_am_i(request)
@@ -42,7 +45,7 @@ pub(super) async fn acquaint(
     visit.add(clocks(peer, answer.as_ref().err(), ahead)?);
     let (roles, row) = token(peer, answer).map_err(|failed| failed.since(start))?;
     visit.add(row.since(start));
-    Ok(roles)
+    Ok((channel, roles))
 }
 
 /// Less is not worth a number: the way there and back takes time, too.

@@ -6,19 +6,17 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
-use tower_layer::Layer as _;
 
 use super::identity::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
-use super::probe;
 use super::report::{Layer, Row, Side, Visit};
 use crate::admin::rejection::{Rejection, newest};
+use crate::admin::roster::Client;
 use crate::dpe::stored_engine_id;
 use crate::engine::{EngineId, FailureKind};
-use crate::grpc::{self, Connection, Target, call, cause};
+use crate::grpc::{self, Target, call, cause};
 use crate::identity::DeploymentName;
 use crate::proto::convert::status_word;
-use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::proto::registry::{Engine, EngineStatus, GetEngineRequest};
 use crate::telemetry::{Untrusted, UntrustedReason};
 use crate::token::Reason;
@@ -30,8 +28,7 @@ pub(super) async fn visit(doctor: &Doctor<'_>, peer: &Peer) -> Visit {
 }
 
 async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<(), Row> {
-    let connection = probe::reach(visit, peer).await?;
-    let roles = identity::acquaint(visit, peer, &connection).await?;
+    let (channel, roles) = identity::acquaint(visit, peer).await?;
     let registry = doctor.settings.options.client.connection("dpm");
     if registry.is_none_or(|dpm| Target::new(&dpm.host, dpm.port) != peer.target) {
         visit.add(Row::skip(Layer::Role, format!("roles there: [{roles}]")));
@@ -40,7 +37,8 @@ async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<
     }
     let id = stored_engine_id(&doctor.settings.home.dir.join("storage"));
     let known = id.as_ref().ok().copied().flatten();
-    let asking = async { identity::role(peer, record(peer, &connection, known).await) };
+    let mut client = Client::new(channel);
+    let asking = async { identity::role(peer, record(peer, &mut client, known).await) };
     let record = visit.look(asking).await?;
     let Some(id) = id.map_err(|error| fail(Side::Here, cause(&error)))? else {
         let detail = "the engine does not run and was never started";
@@ -53,7 +51,7 @@ async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<
     let Some(engine) = registered else {
         return Err(not_held(doctor, peer).await);
     };
-    let engine = checked(engine, peer, &connection, id).await;
+    let engine = checked(engine, peer, &mut client, id).await;
     // A port that is not its file's was set when it was started, or is forwarded.
     let port = engine.address.as_ref().map(|address| address.port);
     let is_unreached = matches!(failure_of(&engine), Some((FailureKind::NotReached, _)));
@@ -84,11 +82,9 @@ const NO_ENGINE: &str = "00000000-0000-0000-0000-000000000000";
 /// Asks the registry for its record of the engine `id`.
 async fn record(
     peer: &Peer,
-    connection: &Connection,
+    client: &mut Client,
     id: Option<EngineId>,
 ) -> Result<Option<Engine>, Status> {
-    let channel = peer.identity.layer(connection.channel());
-    let mut client = EngineRegistryServiceClient::new(channel);
     let engine_id = id.map_or_else(|| NO_ENGINE.to_owned(), |id| id.to_string());
     let request = GetEngineRequest { engine_id };
     match call(peer.limit(), request, |request| client.get_engine(request)).await {
@@ -150,14 +146,14 @@ async fn not_held(doctor: &Doctor<'_>, peer: &Peer) -> Row {
 }
 
 /// Waits while an engine that has just registered is dialled back for the first time.
-async fn checked(mut engine: Engine, peer: &Peer, connection: &Connection, id: EngineId) -> Engine {
+async fn checked(mut engine: Engine, peer: &Peer, client: &mut Client, id: EngineId) -> Engine {
     let end = Instant::now() + peer.limit();
     while engine.status() == EngineStatus::New
         && engine.status_reason.is_empty()
         && Instant::now() < end
     {
         sleep(Duration::from_millis(50)).await;
-        let Ok(Some(newer)) = record(peer, connection, Some(id)).await else {
+        let Ok(Some(newer)) = record(peer, client, Some(id)).await else {
             break;
         };
         engine = newer;
