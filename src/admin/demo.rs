@@ -98,10 +98,8 @@ pub async fn run(
         lap: started,
     };
     demo.pair()?;
-    demo.check()?;
     let (mut dpm, address) = demo.start_dpm().await?;
     let dpe = demo.start_dpe(&mut dpm, &address).await?;
-    demo.ready(&mut dpm).await?;
     let ready_after = started.elapsed();
     demo.refused(&address).await?;
     demo.stop(dpe, dpm).await?;
@@ -119,14 +117,13 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    fn files(&self) -> [PathBuf; 2] {
-        let file = "etc/application.properties";
-        ["dpm", "dpe"].map(|module| self.options.folder.join(module).join(file))
-    }
-
+    /// Pairs two new homes and checks their files.
     fn pair(&mut self) -> Result<(), Refused> {
-        let mut members = Vec::new();
-        for (module, path) in ["dpm", "dpe"].into_iter().zip(self.files()) {
+        let (mut members, mut files) = (Vec::new(), Vec::new());
+        for module in ["dpm", "dpe"] {
+            let home = self.options.folder.join(module);
+            let path = home.join("etc/application.properties");
+            files.push(path.clone());
             members.push(Member {
                 module: ModuleType::new(module).map_err(unusable)?,
                 path,
@@ -151,11 +148,7 @@ impl Demo<'_> {
         });
         let line = keys.collect::<Vec<_>>().join("   ");
         self.step("pair", vec![line], true);
-        Ok(())
-    }
-
-    fn check(&mut self) -> Result<(), Refused> {
-        let found = config::check(&self.files(), &[])?.findings;
+        let found = config::check(&files, &[])?.findings;
         let (errors, warnings) = (found.errors(), found.warnings());
         let mut lines = vec![format!(
             "2 files compared with each other: {errors} errors, {warnings} warnings"
@@ -178,6 +171,7 @@ impl Demo<'_> {
         Ok((dpm, Target::new("127.0.0.1", port)))
     }
 
+    /// Starts the DPE and waits until it is READY.
     async fn start_dpe(
         &mut self,
         dpm: &mut ChildModule,
@@ -197,15 +191,11 @@ impl Demo<'_> {
         ];
         let expected = "ServiceIdentity(module=dpe, id=dpe-dev, roles=[IMPERSONATION])";
         self.step("dpe", lines, caller == expected);
-        Ok(dpe)
-    }
-
-    async fn ready(&mut self, dpm: &mut ChildModule) -> Result<(), Refused> {
         let event = dpm.event("setEngineStatus", "READY").await?;
         let old = text(&event, "oldStatus");
         let line = format!("{old} → READY: the dpm dialled back, the dpe proved to be that engine");
         self.step("status", vec![line], old == "NEW");
-        Ok(())
+        Ok(dpe)
     }
 
     /// Calls the DPM with each of the bad tokens.
@@ -315,10 +305,8 @@ impl ChildModule {
         let mut command = Command::new(&options.binary);
         command.args([name, "run", "--until-stdin-ends", "--home"]);
         command.arg(options.folder.join(name));
-        for setting in SETTINGS
-            .into_iter()
-            .chain(settings.iter().map(String::as_str))
-        {
+        let more = settings.iter().map(String::as_str);
+        for setting in SETTINGS.into_iter().chain(more) {
             command.args(["--set", setting]);
         }
         for (variable, _) in config::environment() {
