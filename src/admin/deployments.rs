@@ -151,8 +151,16 @@ impl Trusts {
     pub(super) fn settings_for(&self, peer: &Peer<'_>) -> Result<Vec<Setting>, Refused> {
         let (path, name) = (self.path.display(), peer.name.as_str());
         let owner = self.owner_of(peer.key);
-        if let Some(owner) = owner.filter(|owner| !same(owner, name)) {
-            return Err(other_owner(&self.path, owner, peer.name));
+        if let Some(found) = owner.filter(|owner| !same(owner, name)) {
+            let kind = Kind::OtherOwner {
+                path: self.path.clone(),
+                found: found.to_owned(),
+            };
+            let message = format!("`{path}` trusts this key as `{found}`, not as `{name}`");
+            return Err(Refused::new(kind, message).with_help(format!(
+                "write `countersign.deployment.name={found}` into its own file, or where that \
+                 has none use `--name <module>={found}`; or remove that deployment"
+            )));
         }
         let mut names = self.file.names(DEPLOYMENTS, &[]).into_iter();
         let found = names.find(|written| same(written, name));
@@ -254,22 +262,9 @@ impl Trusts {
 }
 
 /// Finds the deployment called `name`, in whatever spelling.
-pub(super) fn find<'a>(all: &'a [Deployment], name: &str) -> Option<&'a Deployment> {
+fn find<'a>(all: &'a [Deployment], name: &str) -> Option<&'a Deployment> {
     let mut known = all.iter();
     known.find(|one| same(one.name.as_str(), name))
-}
-
-fn other_owner(path: &Path, found: &str, wanted: &DeploymentName) -> Refused {
-    let kind = Kind::OtherOwner {
-        path: path.to_owned(),
-        found: found.to_owned(),
-    };
-    let what = format!("trusts this key as `{found}`, not as `{wanted}`");
-    let message = format!("`{}` {what}", path.display());
-    Refused::new(kind, message).with_help(format!(
-        "write `countersign.deployment.name={found}` into its own file, or where that has none \
-         use `--name <module>={found}`; or remove that deployment"
-    ))
 }
 
 /// The file at `path` has revoked the key of `name`.

@@ -115,10 +115,8 @@ pub fn plan(
         before.push(read(&member.path)?);
     }
     let (sides, files, partial) = planned(members, before, theirs, &options, &[])?;
-    let after = files
-        .iter()
-        .map(|file| file.after().map(Some))
-        .collect::<Result<_, _>>()?;
+    let texts = files.iter().map(|file| file.after().map(Some));
+    let after = texts.collect::<Result<_, _>>()?;
     let (_, again, _) = planned(members, after, theirs, &options, &sides)?;
     if let Some(file) = again.iter().find(|file| !file.is_empty()) {
         return Err(Refused::internal(&file.path));

@@ -109,9 +109,8 @@ pub(super) fn read_with_profiles(main: &Path) -> Option<AsWritten> {
     let text = FileText::read(main).ok()?;
     let mut files = active_files(main, &text, &environment()).ok()?;
     files.insert(0, (main.to_owned(), text));
-    let texts = files
-        .iter()
-        .map(|(path, text)| (path.as_path(), text.text()));
+    let pairs = files.iter();
+    let texts = pairs.map(|(path, text)| (path.as_path(), text.text()));
     Some(AsWritten::of(texts))
 }
 

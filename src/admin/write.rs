@@ -93,13 +93,11 @@ impl Staged {
     /// Puts the text in place if nothing is there.
     fn commit_new(self) -> Result<(), Refused> {
         let Self { target, new } = self;
-        new.persist_noclobber(&target).map_err(|error| {
-            if error.error.kind() == ErrorKind::AlreadyExists {
-                Refused::exists(&target)
-            } else {
-                Refused::not_written(&target)(error.error)
-            }
-        })?;
+        new.persist_noclobber(&target)
+            .map_err(|error| match error.error.kind() {
+                ErrorKind::AlreadyExists => Refused::exists(&target),
+                _ => Refused::not_written(&target)(error.error),
+            })?;
         sync_folder(&target).map_err(Refused::not_written(&target))
     }
 

@@ -57,12 +57,10 @@ impl Doctor<'_> {
     /// Returns the peer of `connection`.
     pub(super) fn to(&self, connection: &ConnectionSettings) -> Result<Peer, Row> {
         let remedy = Remedy::of_connection(&connection.name, self.settings, &self.options.home);
+        let found = self.module.deployment_of(&connection.name);
         let name = match &connection.deployment {
             Some(name) => name.clone(),
-            None => self
-                .module
-                .deployment_of(&connection.name)
-                .map_err(|error| unusable(&error).help(remedy.pair(false)))?,
+            None => found.map_err(|error| unusable(&error).help(remedy.pair(false)))?,
         };
         let target = Target::new(&connection.host, connection.port);
         self.peer(name, target, &connection.name, remedy)

@@ -192,8 +192,7 @@ impl Rotation {
     /// Iterates over the peers whose files are not named.
     pub fn left_out(&self) -> impl Iterator<Item = &DeploymentName> {
         let all = self.deployments().into_iter();
-        all.filter(|(_, file)| file.is_none())
-            .map(|(deployment, _)| &deployment.name)
+        all.filter_map(|(deployment, file)| file.is_none().then_some(&deployment.name))
     }
 
     /// Checks that the old key can be revoked everywhere, except at the peers in `except`.
@@ -422,10 +421,8 @@ impl Rotation {
         let peers = read.collect::<Result<Vec<_>, Refused>>()?;
         // One peer at a time: `check` is stricter about two files than about more.
         for (before, after) in self.peers.iter().zip(&peers) {
-            let (had, has) = (
-                findings_of(&self.owner, before)?,
-                findings_of(&owner, after)?,
-            );
+            let had = findings_of(&self.owner, before)?;
+            let has = findings_of(&owner, after)?;
             if has.errors() > had.errors() {
                 let message = "the changed files would have faults";
                 return Err(Refused::new(Kind::Internal, message).with_findings(has));
