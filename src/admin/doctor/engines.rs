@@ -7,7 +7,6 @@ use super::peer::{Doctor, Peer, unusable};
 use super::report::{Layer, Row, Side, Visit};
 use super::way_back::{self, failure_of, not_allowed};
 use crate::admin::roster;
-use crate::config::Settings;
 use crate::engine::{EngineAddress, FailureKind};
 use crate::grpc::call;
 use crate::identity::DeploymentName;
@@ -28,10 +27,13 @@ pub struct NoSuchPeer(pub(super) String);
 pub(super) async fn visits(doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Visit>, NoSuchPeer> {
     let wanted = doctor.options.peer.as_deref();
     let mut known = None;
+    let trusted = doctor.settings.deployments.iter();
+    let dpes = trusted.filter(|deployment| deployment.module.as_str() == "dpe");
     let title = format!("{} itself at {}", peer.name, peer.target);
     let own = Visit::to(title, async |visit| {
         let engines = list(visit, doctor, peer).await?;
-        let roster = known.insert(Roster::new(engines, dpes(doctor.settings)));
+        let names = dpes.map(|deployment| deployment.name.to_string());
+        let roster = known.insert(Roster::new(engines, names.collect()));
         // Those that are registered are visited whatever is missing.
         visit.add(roster.judge(wanted)?);
         Ok(())
@@ -44,7 +46,7 @@ pub(super) async fn visits(doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Visit
         visits.push(of_engine(engine, doctor).await);
     }
     match wanted {
-        Some(name) if visits.len() == 1 && !dpes(doctor.settings).iter().any(|dpe| dpe == name) => {
+        Some(name) if visits.len() == 1 && !roster.without.iter().any(|dpe| dpe == name) => {
             Err(NoSuchPeer(name.to_owned()))
         }
         Some(_) | None => Ok(visits),
@@ -238,13 +240,6 @@ fn is_called(engine: &Engine, name: &str) -> bool {
     let address = engine.address.clone().unwrap_or_default();
     let address = format!("{}:{}", address.hostname, address.port);
     [&*engine.id, &*engine.deployment, &*address].contains(&name)
-}
-
-/// Returns the trusted deployments whose engines may register.
-fn dpes(settings: &Settings) -> Vec<String> {
-    let trusted = settings.deployments.iter();
-    let dpes = trusted.filter(|deployment| deployment.module.as_str() == "dpe");
-    dpes.map(|deployment| deployment.name.to_string()).collect()
 }
 
 #[cfg(test)]
