@@ -295,17 +295,13 @@ struct ChildModule {
 }
 
 impl ChildModule {
-    /// Starts the module `name` with `settings` on top, and without the settings of this process's
+    /// Starts the module `name` with the settings `sets` on top, and without those of this process's
     /// environment.
-    fn start(
-        options: &DemoOptions,
-        name: &'static str,
-        settings: &[String],
-    ) -> Result<Self, Refused> {
+    fn start(options: &DemoOptions, name: &'static str, sets: &[String]) -> Result<Self, Refused> {
         let mut command = Command::new(&options.binary);
         command.args([name, "run", "--until-stdin-ends", "--home"]);
         command.arg(options.folder.join(name));
-        let more = settings.iter().map(String::as_str);
+        let more = sets.iter().map(String::as_str);
         for setting in SETTINGS.into_iter().chain(more) {
             command.args(["--set", setting]);
         }

@@ -104,7 +104,7 @@ impl Certificate {
         let mut new = Vec::new();
         let are_there = [&cert_chain, &private_key].map(|pem| pem.symlink_metadata().is_ok());
         let fingerprint = match are_there {
-            [true, true] => fingerprint(path, cert_chain, private_key)?,
+            [true, true] => fingerprint(path, [cert_chain, private_key])?,
             [true, false] => return Err(half(&cert_chain)),
             [false, has_key] => {
                 // The key is written first: an earlier run was killed before the certificate.
@@ -139,12 +139,12 @@ impl Certificate {
             return Err(Refused::new(Kind::Unreadable, message));
         }
         let values = entries.map(|entry| entry.value().trim().to_owned());
-        let [cert_chain, private_key] = values.each_ref().map(|value| {
+        let paths = values.each_ref().map(|value| {
             let path = value.strip_prefix("file:").unwrap_or(value);
             home.join(path)
         });
         Ok(Self {
-            fingerprint: fingerprint(file, cert_chain, private_key)?,
+            fingerprint: fingerprint(file, paths)?,
             values,
             new: Vec::new(),
         })
@@ -170,15 +170,12 @@ impl Certificate {
     }
 }
 
-fn fingerprint(
-    of: &Path,
-    cert_chain: PathBuf,
-    private_key: PathBuf,
-) -> Result<Fingerprint, Refused> {
+/// Checks the certificate chain and the private key `of` a settings file.
+fn fingerprint(of: &Path, [chain, key]: [PathBuf; 2]) -> Result<Fingerprint, Refused> {
     let [chain_setting, key_setting] = FILES.map(|property| TlsEnd::Server.setting(property));
     let files = OwnFiles {
-        cert_chain: PemFile::new(cert_chain, chain_setting),
-        private_key: PemFile::new(private_key, key_setting),
+        cert_chain: PemFile::new(chain, chain_setting),
+        private_key: PemFile::new(key, key_setting),
     };
     let what = format!("the TLS certificate of `{}` cannot be used", of.display());
     let checked = files.check();
