@@ -7,7 +7,7 @@ use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::rotation::live::{Answer, Doubt, ask_own_module, load};
 use super::source::{SettingsFile, is_main, read_with_profiles};
-use crate::config::{self, LoadError, ModuleKind, Settings, environment, main_of};
+use crate::config::{self, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact};
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
@@ -203,20 +203,18 @@ impl RevokedFile {
     /// When it does not accept the file, or still trusts one of the keys.
     pub fn in_force(&self, kind: &ModuleKind) -> Result<bool, Refused> {
         let loaded = Settings::load(&self.main(), kind, environment(), &[]);
-        let settings = loaded.map_err(|error| self.not_taken(&error))?;
+        let settings = loaded.map_err(|error| {
+            let (path, why) = (self.path.display(), cause(&error));
+            let message = format!("a module does not accept `{path}` as it is: {why}");
+            Refused::new(Kind::Unreadable, message)
+                .with_help("correct the file; the module then follows it")
+                .with_findings(error.findings().cloned().unwrap_or_default())
+        })?;
         let mut trusted = self.meant(&settings).filter(|(_, key)| !key.revoked);
         match trusted.next() {
             Some((deployment, key)) => Err(self.overridden(deployment, key)),
             None => Ok(settings.options.reload),
         }
-    }
-
-    fn not_taken(&self, error: &LoadError) -> Refused {
-        let (path, why) = (self.path.display(), cause(error));
-        let message = format!("a module does not accept `{path}` as it is: {why}");
-        Refused::new(Kind::Unreadable, message)
-            .with_help("correct the file; the module then follows it")
-            .with_findings(error.findings().cloned().unwrap_or_default())
     }
 
     /// Returns the error if the environment or the file of an active profile still trusts a key.

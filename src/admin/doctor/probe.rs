@@ -66,19 +66,18 @@ async fn connect(peer: &Peer, addresses: &[SocketAddr]) -> Outcome<(TcpStream, S
     let mut failed = Vec::new();
     let mut all_refused = true;
     for address in addresses {
-        let why = match timeout(peer.limit(), TcpStream::connect(address)).await {
+        let (is_refused, why) = match timeout(peer.limit(), TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 let row = Row::ok(Layer::Tcp, address.to_string());
                 return Ok(((stream, *address), row));
             }
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
-                failed.push(format!("{address}: connection refused"));
-                continue;
+                (true, "connection refused".to_owned())
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => format!("no answer within {:?}", peer.limit()),
+            Ok(Err(error)) => (false, error.to_string()),
+            Err(_elapsed) => (false, format!("no answer within {:?}", peer.limit())),
         };
-        all_refused = false;
+        all_refused &= is_refused;
         failed.push(format!("{address}: {why}"));
     }
     let (help, setting) = if all_refused {
