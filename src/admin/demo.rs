@@ -209,12 +209,10 @@ impl Demo<'_> {
         let (mut lines, mut held) = (Vec::new(), true);
         let tokens = bad_tokens(&dpe).map_err(not_called)?;
         for ((what, expected), token) in BAD_TOKENS.into_iter().zip(tokens) {
-            let bearer = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"));
+            let value = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"));
+            let bearer = value.map_err(|error| not_called(error.into()))?;
             let mut request = Request::new(WhoAmIRequest {});
-            request.metadata_mut().insert(
-                "authorization",
-                bearer.map_err(|error| not_called(error.into()))?,
-            );
+            request.metadata_mut().insert("authorization", bearer);
             let refusal = client.who_am_i(request).await.err();
             let reason = refusal.as_ref().and_then(reason_of);
             let answer = match refusal {

@@ -140,12 +140,10 @@ fn peer(engine: &Engine, doctor: &Doctor<'_>) -> Result<Peer, Row> {
 async fn dial(visit: &mut Visit, peer: &Peer, engine: &Engine) -> Result<(), Row> {
     let (channel, _) = identity::acquaint(visit, peer).await?;
     let mut client = EngineServiceClient::new(channel).max_decoding_message_size(64 * 1024);
-    let asking = call(peer.limit(), CheckStatusRequest {}, |request| {
-        client.check_status(request)
-    });
-    let answer = visit
-        .look(async { identity::role(peer, asking.await) })
-        .await?;
+    let (limit, question) = (peer.limit(), CheckStatusRequest {});
+    let asking = call(limit, question, |request| client.check_status(request));
+    let looking = async { identity::role(peer, asking.await) };
+    let answer = visit.look(looking).await?;
     if answer.engine_id != engine.id {
         let detail = format!("engine {} answers there", Untrusted(&answer.engine_id));
         return Err(Row::fail(Layer::WayBack, Side::Peer, detail).help(&peer.remedy.host));

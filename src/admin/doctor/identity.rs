@@ -31,10 +31,8 @@ pub(super) async fn acquaint(
     let mut client =
         IdentityServiceClient::new(channel.clone()).max_decoding_message_size(64 * 1024);
     let sent = clock.now();
-    let asking = call(peer.limit(), WhoAmIRequest {}, |request| {
-        client.who_am_i(request)
-    });
-    let answer = asking.await;
+    let (limit, question) = (peer.limit(), WhoAmIRequest {});
+    let answer = call(limit, question, |request| client.who_am_i(request)).await;
     let received = clock.now();
     let time = match &answer {
         Ok(answer) => answer.server_time.and_then(|time| time.try_into().ok()),

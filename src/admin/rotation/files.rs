@@ -165,11 +165,8 @@ impl Rotation {
         let own = self.owner.checked.options.policy.lifetime();
         let leeway = policies.iter().map(Policy::leeway).max()?;
         let lifetime = lifetimes.chain([own]).max()?;
-        let activated_at = self.state().activated_at?;
-        activated_at
-            .checked_add(lifetime)?
-            .checked_add(leeway)?
-            .checked_add(RELOAD)
+        let wait = lifetime.checked_add(leeway)?.checked_add(RELOAD)?;
+        self.state().activated_at?.checked_add(wait)
     }
 
     /// Returns how long the module may take at `now` to sign with the key in its file: it would
