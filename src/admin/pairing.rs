@@ -292,11 +292,7 @@ impl<'a> View<'a> {
             role: options.role.clone(),
             tls: certificate.as_ref().map(|own| own.fingerprint),
         };
-        let default_port = if of.module.as_str() == "dpe" {
-            8532
-        } else {
-            8531
-        };
+        let is_dpe = of.module.as_str() == "dpe";
         let port = self.text(GRPC_PORT).and_then(|port| port.parse().ok());
         Ok(Side {
             hand_over: HandOver {
@@ -306,7 +302,7 @@ impl<'a> View<'a> {
                 key: key.verifying_key().clone(),
             },
             is_key_new: member.key.is_none() && in_file.is_none(),
-            port: port.unwrap_or(default_port),
+            port: port.unwrap_or(if is_dpe { 8532 } else { 8531 }),
             certificate,
             own,
         })

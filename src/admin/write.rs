@@ -280,9 +280,7 @@ const RANDOM: usize = 6;
 ///
 /// The caller holds the folder's lock. What cannot be removed stays.
 pub(super) fn sweep(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
+    let entries = fs::read_dir(folder).into_iter().flatten();
     for entry in entries.flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         let name = entry.file_name();

@@ -291,10 +291,9 @@ fn not_answered(target: &Target, status: &Status) -> Doubt {
             Doubt::Silent(format!("{target} did not answer: {message}"))
         }
         None => {
-            let code = code_name(code);
-            Doubt::Refused(format!(
-                "{target} answers {code}: {message}; is it the module?"
-            ))
+            let name = code_name(code);
+            let why = format!("{target} answers {name}: {message}; is it the module?");
+            Doubt::Refused(why)
         }
     }
 }
