@@ -74,11 +74,7 @@ fn clocks(peer: &Peer, refused: Option<&Status>, ahead: Option<f64>) -> Result<R
     match refused {
         // A refusal says what time it is only if the clocks may be why.
         Some(status) if apart >= limit => {
-            let unproved = if is_own_or_proved(status) {
-                ""
-            } else {
-                ", as it says itself (unproved)"
-            };
+            let unproved = unless_proved(status, ", as it says itself (unproved)");
             return Err(clocks_differ(peer, format!("{detail}{unproved}{because}")));
         }
         None if apart > limit / 2.0 => {
@@ -100,9 +96,15 @@ pub(super) fn compare_clocks(row: Row, name: &str) -> Row {
         .help("on the host with the wrong time: timedatectl set-ntp true")
 }
 
-/// Returns `true` if it is known whose word a refusal is: this module's own, or the proved peer's.
-fn is_own_or_proved(status: &Status) -> bool {
-    is_proved(status) || reason_of(status).is_some_and(Reason::is_raised_by_caller)
+/// Returns `note`, unless it is known whose word a refusal is: this module's own, or the proved
+/// peer's.
+fn unless_proved(status: &Status, note: &'static str) -> &'static str {
+    let is_own = reason_of(status).is_some_and(Reason::is_raised_by_caller);
+    if is_own || is_proved(status) {
+        ""
+    } else {
+        note
+    }
 }
 
 fn token(peer: &Peer, answer: Result<WhoAmIResponse, Status>) -> Outcome<String> {
@@ -144,11 +146,7 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Row {
     let (reason, name, remedy) = (refusal.reason, &peer.name, &peer.remedy);
     let own = peer.module.own();
     let key = own.key_id.as_str();
-    let unsigned = if is_own_or_proved(status) {
-        ""
-    } else {
-        " (unproved: the refusal is not signed)"
-    };
+    let unsigned = unless_proved(status, " (unproved: the refusal is not signed)");
     // A callee cannot sign for a key that it refuses: nothing shows which module it is.
     let server = format!(
         "the server at {}, which did not prove to be {name} (unproved),",
