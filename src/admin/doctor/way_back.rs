@@ -44,11 +44,7 @@ async fn examine(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<
         let detail = "the engine does not run and was never started";
         return Err(not_running(doctor, detail));
     };
-    let registered = match record {
-        Some(engine) => registered(engine, peer)?,
-        None => None,
-    };
-    let Some(engine) = registered else {
+    let Some(engine) = registered(record, peer)? else {
         return Err(not_held(doctor, peer).await);
     };
     let engine = checked(engine, peer, &mut client, id).await;
@@ -97,11 +93,13 @@ async fn record(
 /// Returns the engine if it is registered.
 ///
 /// Fails if it is not this module's: its id may have been copied with its folder.
-fn registered(engine: Engine, peer: &Peer) -> Result<Option<Engine>, Row> {
+fn registered(record: Option<Engine>, peer: &Peer) -> Result<Option<Engine>, Row> {
     // Without a name of its own, only the DPM knows what it calls this module.
     let own = peer.module.own();
     let named = own.name.as_ref().map(DeploymentName::as_str);
-    if named.is_some_and(|name| name != engine.deployment) {
+    if let Some(engine) = &record
+        && named.is_some_and(|name| name != engine.deployment)
+    {
         let detail = format!(
             "ENGINE_NOT_OWNED: at {} engine {} belongs to {}",
             peer.name,
@@ -110,7 +108,7 @@ fn registered(engine: Engine, peer: &Peer) -> Result<Option<Engine>, Row> {
         );
         return Err(fail(Side::Here, detail).help("countersign explain ENGINE_NOT_OWNED"));
     }
-    Ok(Some(engine).filter(|engine| engine.status() != EngineStatus::Inactive))
+    Ok(record.filter(|engine| engine.status() != EngineStatus::Inactive))
 }
 
 /// Returns why the DPM has not registered the engine: it does not run, or its log has the reason.
@@ -135,12 +133,8 @@ async fn not_held(doctor: &Doctor<'_>, peer: &Peer) -> Row {
         detail.extend([": ", &UntrustedReason(why).to_string()]);
     }
     if reason == Some(Reason::AddressNotAllowed) {
-        let row = fail(Side::Peer, detail);
-        return not_allowed(
-            row,
-            peer.module.own().issuer(),
-            &format!("the file of {name}"),
-        );
+        let (row, own) = (fail(Side::Peer, detail), peer.module.own());
+        return not_allowed(row, own.issuer(), &format!("the file of {name}"));
     }
     fail(Side::Here, detail).help(format!("its log says why: {}", log.display()))
 }
