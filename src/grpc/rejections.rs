@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,15 +18,6 @@ const MOST_OF_PEERS: usize = 512;
 /// How many kinds are kept of all others together. A caller that makes up keys and methods fills a
 /// log with no more than this many lines a minute and one.
 const MOST_OF_STRANGERS: usize = 32;
-
-/// What makes two refusals of one kind.
-#[derive(Clone, Copy, Debug, Hash)]
-struct Kind<'a> {
-    reason: &'a str,
-    key_id: Option<&'a str>,
-    peer: Option<IpAddr>,
-    method: &'a str,
-}
 
 /// Remembers what was logged. Its size is bounded, whatever callers send.
 #[derive(Debug)]
@@ -52,25 +42,21 @@ impl Rejections {
     /// Logs `call`, unless one of its kind was logged a moment ago. `is_verified` says whether the
     /// caller's signature verified: what any other says of itself may be made up.
     pub(crate) fn log(&self, is_verified: bool, call: &RejectedCall<'_>) {
-        let kind = Kind {
-            reason: call.reason,
-            key_id: call.fingerprint,
-            peer: call.peer.map(|peer| peer.ip()),
-            method: call.method,
-        };
-        if let Some(suppressed) = self.admit(is_verified, &kind, Instant::now()) {
+        if let Some(suppressed) = self.admit(is_verified, call, Instant::now()) {
             events::auth_rejected(call, suppressed);
         }
     }
 
     /// If a refusal at `now` is to be logged, returns how many of its kind were not since the last
     /// that was.
-    fn admit(&self, is_verified: bool, kind: &Kind<'_>, now: Instant) -> Option<u64> {
+    fn admit(&self, is_verified: bool, call: &RejectedCall<'_>, now: Instant) -> Option<u64> {
         let ledger = if is_verified {
             &self.peers
         } else {
             &self.strangers
         };
+        let host = call.peer.map(|peer| peer.ip());
+        let kind = (call.reason, call.fingerprint, host, call.method);
         let mut kinds = ledger.lock().unwrap_or_else(PoisonError::into_inner);
         kinds.admit(self.hasher.hash_one(kind), now)
     }
@@ -81,12 +67,13 @@ struct Ledger {
     most: usize,
     kinds: HashMap<u64, Logged>,
     /// All kinds for which there is no room.
-    others: Option<Logged>,
+    others: Logged,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Logged {
-    at: Instant,
+    /// When it was logged last.
+    at: Option<Instant>,
     suppressed: u64,
 }
 
@@ -95,44 +82,34 @@ impl Ledger {
         Self {
             most,
             kinds: HashMap::new(),
-            others: None,
+            others: Logged::default(),
         }
     }
 
     fn admit(&mut self, kind: u64, now: Instant) -> Option<u64> {
-        if let Some(logged) = self.kinds.get_mut(&kind) {
-            return logged.again(now);
-        }
-        if self.kinds.len() >= self.most {
+        let is_known = self.kinds.contains_key(&kind);
+        if !is_known && self.kinds.len() >= self.most {
             // The oldest make room once they would be logged again.
             self.kinds.retain(|_, logged| !logged.is_over(now));
         }
-        if self.kinds.len() < self.most {
-            self.kinds.insert(kind, Logged::first(now));
-            return Some(0);
-        }
-        match &mut self.others {
-            Some(logged) => logged.again(now),
-            none => {
-                *none = Some(Logged::first(now));
-                Some(0)
-            }
-        }
+        let logged = if is_known || self.kinds.len() < self.most {
+            self.kinds.entry(kind).or_default()
+        } else {
+            &mut self.others
+        };
+        logged.again(now)
     }
 }
 
 impl Logged {
-    fn first(at: Instant) -> Self {
-        Self { at, suppressed: 0 }
-    }
-
     fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) >= SILENCE
+        self.at
+            .is_none_or(|at| now.saturating_duration_since(at) >= SILENCE)
     }
 
     fn again(&mut self, now: Instant) -> Option<u64> {
         if self.is_over(now) {
-            self.at = now;
+            self.at = Some(now);
             Some(std::mem::take(&mut self.suppressed))
         } else {
             self.suppressed = self.suppressed.saturating_add(1);
@@ -143,6 +120,7 @@ impl Logged {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
     use std::sync::Arc;
 
     use super::*;
@@ -150,11 +128,13 @@ mod tests {
     use crate::telemetry::{Format, capture};
     use crate::token::Reason;
 
-    const WRONG_KEY: Kind<'_> = Kind {
+    const WRONG_KEY: RejectedCall<'_> = RejectedCall {
         reason: "KEY_UNKNOWN",
-        key_id: Some("1iCc"),
-        peer: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+        fingerprint: Some("1iCc"),
+        peer: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8531)),
         method: "/a.B/Get",
+        detail: "no trusted key has the fingerprint `1iCc`",
+        help: "pair the two modules",
     };
 
     #[test]
@@ -177,19 +157,19 @@ mod tests {
         let now = Instant::now();
         let other = [
             WRONG_KEY,
-            Kind {
+            RejectedCall {
                 reason: "KEY_REVOKED",
                 ..WRONG_KEY
             },
-            Kind {
-                key_id: Some("Oq1X"),
+            RejectedCall {
+                fingerprint: Some("Oq1X"),
                 ..WRONG_KEY
             },
-            Kind {
+            RejectedCall {
                 peer: None,
                 ..WRONG_KEY
             },
-            Kind {
+            RejectedCall {
                 method: "/a.B/Put",
                 ..WRONG_KEY
             },
@@ -207,11 +187,10 @@ mod tests {
         let start = Instant::now();
         let admit = |is_verified, number: u64, now| {
             let key_id = number.to_string();
-            let key_id = Some(key_id.as_str());
             rejections.admit(
                 is_verified,
-                &Kind {
-                    key_id,
+                &RejectedCall {
+                    fingerprint: Some(&key_id),
                     ..WRONG_KEY
                 },
                 now,
