@@ -14,13 +14,6 @@ use crate::trust::{Deployment, KeySet, OwnDeployment};
 use super::clock_skew::ClockSkews;
 use super::metadata;
 
-/// The callee that the tokens of a layer are for.
-#[derive(Clone, Debug)]
-pub(super) enum Callee {
-    Deployment(DeploymentName),
-    OwnModule,
-}
-
 /// The token in use towards one callee, and how to get the next.
 ///
 /// A token is reused until half of its life is over, so that a call, and a stream, begins with at
@@ -30,7 +23,8 @@ pub(super) enum Callee {
 pub(super) struct CallerTokens {
     issuer: TokenIssuer,
     skews: Arc<ClockSkews>,
-    callee: Callee,
+    /// The deployment that is called; `None` if the module calls itself.
+    callee: Option<DeploymentName>,
     current: ArcSwapOption<CallerToken>,
     renewing: Mutex<()>,
 }
@@ -59,7 +53,11 @@ pub(super) enum TokenError {
 
 impl CallerTokens {
     /// Issues by `issuer`, and notes in `skews` what answers show of the callee's clock.
-    pub(super) fn new(issuer: TokenIssuer, skews: Arc<ClockSkews>, callee: Callee) -> Self {
+    pub(super) fn new(
+        issuer: TokenIssuer,
+        skews: Arc<ClockSkews>,
+        callee: Option<DeploymentName>,
+    ) -> Self {
         Self {
             issuer,
             skews,
@@ -110,7 +108,7 @@ impl CallerTokens {
 
     /// Returns the deployment that is called; `None` for this module itself.
     fn callee(&self, trust: &KeySet) -> Result<Option<Arc<Deployment>>, TokenError> {
-        let Callee::Deployment(name) = &self.callee else {
+        let Some(name) = &self.callee else {
             return Ok(None);
         };
         match trust.deployment(name.as_str()) {

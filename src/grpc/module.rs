@@ -18,7 +18,7 @@ use crate::token::{
 };
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
-use super::caller_tokens::{Callee, CallerTokens};
+use super::caller_tokens::CallerTokens;
 use super::clock_skew::ClockSkews;
 use super::required_proof::RequiredProof;
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
@@ -331,7 +331,7 @@ impl Module {
         };
         match self.trust.current().deployment(name) {
             None => Err(UnknownDeployment::Name(name.to_owned())),
-            Some(callee) => Ok(self.calls(Callee::Deployment(callee.name.clone()), Some(proof))),
+            Some(callee) => Ok(self.calls(Some(callee.name.clone()), Some(proof))),
         }
     }
 
@@ -339,7 +339,7 @@ impl Module {
     ///
     /// It asks for no proof: the module would only prove that it has its own key.
     pub fn own_module_layer(&self) -> AttachIdentityLayer {
-        self.calls(Callee::OwnModule, None)
+        self.calls(None, None)
     }
 
     /// Returns the one trusted deployment whose module type is `module`.
@@ -377,7 +377,11 @@ impl Module {
         self.metrics.config_reload(successful);
     }
 
-    fn calls(&self, callee: Callee, proof: Option<RequiredProof>) -> AttachIdentityLayer {
+    fn calls(
+        &self,
+        callee: Option<DeploymentName>,
+        proof: Option<RequiredProof>,
+    ) -> AttachIdentityLayer {
         let tokens = CallerTokens::new(self.issuer(), Arc::clone(&self.skews), callee);
         AttachIdentityLayer::new(tokens, proof, self.calls.clone())
     }

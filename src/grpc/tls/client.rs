@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::files::{Content, Own, list, parse};
 use super::live::{Live, TlsFiles};
-use super::pins::{Pinned, PinnedServer};
+use super::pins::{Callee, PinnedServer};
 use super::{
     ALPN, ClientFailure, ONLY_TLS13, OwnFiles, PemFile, ServerTlsOptions, TlsError, provider,
 };
@@ -64,13 +64,6 @@ struct Source {
 }
 
 type Versions = &'static [&'static SupportedProtocolVersion];
-
-#[derive(Clone, Debug)]
-enum Callee {
-    Anyone,
-    Deployment(DeploymentName),
-    OwnModule,
-}
 
 #[derive(Debug)]
 struct Material {
@@ -163,22 +156,15 @@ impl ClientTls {
         &self,
         material: &Material,
     ) -> Result<(Arc<dyn ServerCertVerifier>, Versions), TlsError> {
-        let pinned = match &self.callee {
-            Callee::Anyone => None,
-            Callee::OwnModule => material
-                .own
-                .as_ref()
-                .map(|own| Pinned::Key(own.fingerprint)),
-            Callee::Deployment(name) => {
-                let trust = self.source.trust.current();
-                let deployment = trust.deployment(name.as_str());
-                let has_pins = deployment.is_some_and(|found| !found.tls_pins.is_empty());
-                has_pins.then(|| Pinned::Deployment(name.clone()))
-            }
-        };
-        if let Some(pinned) = pinned {
-            let trust = Arc::clone(&self.source.trust);
-            return Ok((Arc::new(PinnedServer { trust, pinned }), ONLY_TLS13));
+        let own = material.own.as_ref().map(|own| own.fingerprint);
+        let keys = self.callee.keys(own, &self.source.trust.current());
+        if !keys.is_empty() {
+            let pinned = PinnedServer {
+                trust: Arc::clone(&self.source.trust),
+                callee: self.callee.clone(),
+                own,
+            };
+            return Ok((Arc::new(pinned), ONLY_TLS13));
         }
         let authorities = material.authorities.clone();
         let authorities = authorities.ok_or_else(|| TlsError::NothingTrusted {
@@ -208,16 +194,6 @@ impl ClientTls {
     /// Says why a read or write after the handshake failed, if TLS is the cause.
     pub(crate) fn explain_later(&self, error: &std::io::Error) -> Option<ClientFailure> {
         ClientFailure::of_tls(error, &self.source.settings)
-    }
-}
-
-impl std::fmt::Display for Callee {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Anyone => f.write_str("the callee"),
-            Self::Deployment(name) => write!(f, "deployment `{name}`"),
-            Self::OwnModule => f.write_str("this module itself"),
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Trust by fingerprint: only the key in a certificate decides, not who signed it, for which name
 //! or until when.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,7 +17,7 @@ use rustls::{
 use super::provider;
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
-use crate::trust::TrustStore;
+use crate::trust::{KeySet, TrustStore};
 
 /// Computes the fingerprint of the public key in a DER certificate.
 ///
@@ -29,13 +30,37 @@ pub fn certificate_fingerprint(der: &[u8]) -> Result<Fingerprint, Error> {
     Ok(Fingerprint::of_spki(&certificate.subject_public_key_info()))
 }
 
-/// Whose certificate a caller accepts.
+/// Who is called.
 #[derive(Clone, Debug)]
-pub(super) enum Pinned {
-    /// That of a key pinned for this deployment, as long as it is.
+pub(super) enum Callee {
+    Anyone,
     Deployment(DeploymentName),
-    /// The one with this key.
-    Key(Fingerprint),
+    OwnModule,
+}
+
+impl Callee {
+    /// Returns the keys of which its certificate must have one: the deployment's pins, or the key
+    /// of this module's `own` certificate. Empty if authorities decide.
+    pub(super) fn keys(&self, own: Option<Fingerprint>, trust: &KeySet) -> Vec<Fingerprint> {
+        match self {
+            Self::Anyone => Vec::new(),
+            Self::Deployment(name) => {
+                let found = trust.deployment(name.as_str());
+                found.map_or_else(Vec::new, |found| found.tls_pins.clone())
+            }
+            Self::OwnModule => own.into_iter().collect(),
+        }
+    }
+}
+
+impl fmt::Display for Callee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anyone => f.write_str("the callee"),
+            Self::Deployment(name) => write!(f, "deployment `{name}`"),
+            Self::OwnModule => f.write_str("this module itself"),
+        }
+    }
 }
 
 /// A certificate with a key that is not pinned for the deployment that is meant.
@@ -57,7 +82,9 @@ impl NotPinned {
 #[derive(Debug)]
 pub(super) struct PinnedServer {
     pub(super) trust: Arc<TrustStore>,
-    pub(super) pinned: Pinned,
+    pub(super) callee: Callee,
+    /// The key of this module's own certificate.
+    pub(super) own: Option<Fingerprint>,
 }
 
 impl ServerCertVerifier for PinnedServer {
@@ -70,19 +97,11 @@ impl ServerCertVerifier for PinnedServer {
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let shown = certificate_fingerprint(end_entity)?;
-        let (accepted, whose) = match &self.pinned {
-            Pinned::Key(key) => (*key == shown, "this module itself".to_owned()),
-            Pinned::Deployment(name) => {
-                let trust = self.trust.current();
-                let deployment = trust.deployment(name.as_str());
-                let accepted = deployment.is_some_and(|found| found.tls_pins.contains(&shown));
-                (accepted, format!("deployment `{name}`"))
-            }
-        };
-        if accepted {
+        let accepted = self.callee.keys(self.own, &self.trust.current());
+        if accepted.contains(&shown) {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(NotPinned::refuse(whose, shown))
+            Err(NotPinned::refuse(self.callee.to_string(), shown))
         }
     }
 
