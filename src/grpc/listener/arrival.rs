@@ -8,21 +8,21 @@ use http::{Extensions, Request};
 use tonic::transport::server::TcpConnectInfo;
 use tower_service::Service;
 
-use super::connections::Place;
+use super::connections::Standing;
 use crate::grpc::PeerInfo;
 
 /// What a connection's requests carry from the listener to [`Arrived`].
 #[derive(Clone, Debug)]
 pub(in crate::grpc) struct Arrival {
-    pub(super) place: Arc<Place>,
+    pub(super) standing: Arc<Standing>,
     pub(super) peer: PeerInfo,
     pub(super) local: Option<SocketAddr>,
 }
 
 /// Notes in the listener, if it is ours, that a request's token verified.
 pub(in crate::grpc) fn verified(extensions: &Extensions) {
-    if let Some(place) = extensions.get::<Arc<Place>>() {
-        place.known();
+    if let Some(standing) = extensions.get::<Arc<Standing>>() {
+        standing.known();
     }
 }
 
@@ -46,14 +46,14 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let extensions = request.extensions_mut();
         if let Some(arrival) = extensions.remove::<Arrival>() {
-            arrival.place.heard();
+            arrival.standing.heard();
             // For `tonic::Request::remote_addr`.
             extensions.insert(TcpConnectInfo {
                 local_addr: arrival.local,
                 remote_addr: Some(arrival.peer.address),
             });
             extensions.insert(arrival.peer);
-            extensions.insert(arrival.place);
+            extensions.insert(arrival.standing);
         }
         self.0.call(request)
     }

@@ -35,34 +35,27 @@ struct Table {
 struct Entry {
     address: IpAddr,
     since: Instant,
-    standing: Standing,
+    standing: Arc<Standing>,
     cut: oneshot::Sender<()>,
 }
 
 /// What a connection has shown so far. It never sinks.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Standing {
-    /// No request reached the services.
-    Silent,
-    /// Requests did, none with a token that verified.
-    Stranger,
-    /// A token verified: it does not give way.
-    Known,
-}
+#[derive(Debug, Default)]
+pub(super) struct Standing(AtomicU8);
 
-/// A connection's place, for as long as its socket is open.
-#[derive(Debug)]
-pub(super) struct Place {
-    key: u64,
-    connections: Arc<Connections>,
-    /// The entry's standing, to be looked at without the lock.
-    standing: AtomicU8,
-}
+/// No request reached the services.
+const SILENT: u8 = 0;
+/// Requests did, none with a token that verified.
+const STRANGER: u8 = 1;
+/// A token verified: the connection does not give way.
+const KNOWN: u8 = 2;
 
-/// The hold of a connection on its place: dropped once its socket is closed, which frees the place.
+/// The place of a connection: dropped once its socket is closed, which frees the place.
 #[derive(Debug)]
 pub(super) struct Seat {
-    place: Arc<Place>,
+    key: u64,
+    connections: Arc<Connections>,
+    pub(super) standing: Arc<Standing>,
     cut: oneshot::Receiver<()>,
 }
 
@@ -94,20 +87,18 @@ impl Connections {
             let key = table.next;
             table.next += 1;
             let (sender, cut) = oneshot::channel();
+            let standing = Arc::new(Standing::default());
             let entry = Entry {
                 address,
                 since: now,
-                standing: Standing::Silent,
+                standing: Arc::clone(&standing),
                 cut: sender,
             };
             table.open.insert(key, entry);
-            let place = Place {
+            Seat {
                 key,
                 connections: Arc::clone(self),
-                standing: AtomicU8::new(Standing::Silent as u8),
-            };
-            Seat {
-                place: Arc::new(place),
+                standing,
                 cut,
             }
         });
@@ -136,7 +127,7 @@ impl Connections {
 
     /// Cuts every connection that has sent no request.
     pub(in crate::grpc) fn cut_silent(&self) {
-        self.table().cut(|entry| entry.standing == Standing::Silent);
+        self.table().cut(|entry| entry.standing.is(SILENT));
     }
 
     /// Cuts every connection.
@@ -182,8 +173,8 @@ impl Table {
         let lowest = self
             .open
             .iter()
-            .filter(|(_, entry)| entry.standing < Standing::Known && at(entry.address))
-            .min_by_key(|(_, entry)| entry.standing)
+            .filter(|(_, entry)| !entry.standing.is(KNOWN) && at(entry.address))
+            .min_by_key(|(_, entry)| !entry.standing.is(SILENT))
             .map(|(key, _)| *key);
         lowest.is_some_and(|lowest| {
             self.cut_keys(&[lowest]);
@@ -210,7 +201,7 @@ impl Table {
 
 impl Entry {
     fn due(&self, limits: &ConnectionLimits) -> Instant {
-        if self.standing == Standing::Silent {
+        if self.standing.is(SILENT) {
             self.since + limits.first_request
         } else {
             self.since + limits.age + limits.age_grace
@@ -218,31 +209,23 @@ impl Entry {
     }
 }
 
-impl Place {
+impl Standing {
     /// Notes that a request reached the services.
     pub(super) fn heard(&self) {
-        self.rise(Standing::Stranger);
+        self.0.fetch_max(STRANGER, Ordering::Relaxed);
     }
 
     /// Notes that a token verified.
     pub(super) fn known(&self) {
-        self.rise(Standing::Known);
+        self.0.fetch_max(KNOWN, Ordering::Relaxed);
     }
 
-    fn rise(&self, standing: Standing) {
-        if self.standing.fetch_max(standing as u8, Ordering::Relaxed) < standing as u8
-            && let Some(entry) = self.connections.table().open.get_mut(&self.key)
-        {
-            entry.standing = entry.standing.max(standing);
-        }
+    fn is(&self, standing: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == standing
     }
 }
 
 impl Seat {
-    pub(super) fn place(&self) -> &Arc<Place> {
-        &self.place
-    }
-
     /// Completes once the connection has to be closed.
     pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.cut).poll(cx).map(drop)
@@ -251,12 +234,11 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let connections = &self.place.connections;
-        let mut table = connections.table();
-        if table.open.remove(&self.place.key).is_none() {
+        let mut table = self.connections.table();
+        if table.open.remove(&self.key).is_none() {
             table.leaving = table.leaving.saturating_sub(1);
         }
         drop(table);
-        connections.left.notify_waiters();
+        self.connections.left.notify_waiters();
     }
 }

@@ -45,7 +45,7 @@ impl Stream {
             Either::Right(tls) => tls.get_ref().1.peer_certificates(),
         };
         let arrival = Arrival {
-            place: Arc::clone(seat.place()),
+            standing: Arc::clone(&seat.standing),
             peer: PeerInfo {
                 address: peer,
                 certificate: shown
