@@ -3,37 +3,30 @@
 /// Finds messages in a body: each has a byte for its compression, four for its length, and so many.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
-    prefix: [u8; 5],
-    /// How much of the prefix is there; all of it while a message is being read.
-    read: usize,
-    /// How much of the message is to come.
+    /// How many bytes of the prefix were read; all of them while a message is being read.
+    read: u8,
+    /// How much of the message is to come, as far as the prefix was read.
     left: usize,
 }
+
+const PREFIX_BYTES: u8 = 5;
 
 impl Messages {
     /// Returns how many messages end within `bytes`.
     pub(super) fn count(&mut self, mut bytes: &[u8]) -> u64 {
         let mut ended = 0;
-        while !bytes.is_empty() {
-            if let Some(missing) = self.prefix.get_mut(self.read..).filter(|m| !m.is_empty()) {
-                let length = missing.len().min(bytes.len());
-                let (head, rest) = bytes.split_at(length);
-                for (to, from) in missing.iter_mut().zip(head) {
-                    *to = *from;
-                }
-                self.read += length;
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.read < PREFIX_BYTES {
+                self.read += 1;
+                // The first byte, of the compression, is shifted out.
+                self.left = (self.left << 8 | usize::from(*first)) & 0xffff_ffff;
                 bytes = rest;
-                if self.read < self.prefix.len() {
-                    break;
-                }
-                let [_, a, b, c, d] = self.prefix;
-                self.left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+            } else {
+                let length = self.left.min(bytes.len());
+                self.left -= length;
+                (_, bytes) = bytes.split_at(length);
             }
-            let length = self.left.min(bytes.len());
-            let (_, rest) = bytes.split_at(length);
-            self.left -= length;
-            bytes = rest;
-            if self.left == 0 {
+            if self.read == PREFIX_BYTES && self.left == 0 {
                 ended += 1;
                 self.read = 0;
             }
