@@ -135,7 +135,7 @@ impl Checker {
         Route {
             address: engine.address.clone(),
             tls_pins: owner.tls_pins.clone(),
-            rules: self.context.dialer.rules_of(&deployment),
+            rules: self.context.dialer.policy.rules_of(&deployment),
             deployment,
         }
     }
@@ -169,7 +169,7 @@ impl Checker {
             identity,
             connection: connection.map_err(|error| no_connection(&error, engine))?,
             proved: None,
-            has_tls: self.context.dialer.has_tls(),
+            has_tls: self.context.dialer.connection.tls.is_some(),
         })
     }
 }

@@ -15,14 +15,14 @@ use super::options::Resolver;
 use crate::engine::{Engine, EngineAddress};
 use crate::grpc::{Connection, ConnectionOptions, Target};
 use crate::identity::DeploymentName;
-use crate::registry::{AddressPolicy, AddressRefusal, AddressRules, Destination};
+use crate::registry::{AddressPolicy, AddressRefusal, Destination};
 
 /// Resolves, judges and dials.
 #[derive(Debug)]
 pub(super) struct Dialer {
-    policy: AddressPolicy,
+    pub(super) policy: AddressPolicy,
     resolver: Resolver,
-    connection: ConnectionOptions,
+    pub(super) connection: ConnectionOptions,
     resolving: Permits,
     dialling: Permits,
 }
@@ -53,16 +53,6 @@ impl Dialer {
             resolving: Permits::default(),
             dialling: Permits::default(),
         }
-    }
-
-    /// Returns `true` if engines are dialled with TLS.
-    pub(super) fn has_tls(&self) -> bool {
-        self.connection.tls.is_some()
-    }
-
-    /// Returns the rules by which addresses of `deployment` are judged now.
-    pub(super) fn rules_of(&self, deployment: &str) -> AddressRules {
-        self.policy.rules_of(deployment)
     }
 
     /// Checks the address that an engine registers.

@@ -30,7 +30,7 @@ use crate::trust::KeySet;
 /// decides a status: [`EngineRegistry`] does.
 #[derive(Clone, Debug)]
 pub struct Monitor {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     tasks: Arc<Mutex<Tasks>>,
 }
 
@@ -67,11 +67,6 @@ impl Monitor {
         running.running.spawn(inactivate(context));
         drop(running);
         monitor
-    }
-
-    /// Returns the module that dials.
-    pub(super) fn module(&self) -> &Module {
-        &self.context.module
     }
 
     /// Checks the address that an engine registers, so that what is never dialled is not

@@ -34,7 +34,7 @@ pub struct EngineRegistryService {
 impl EngineRegistryService {
     /// Serves `registry`, whose engines `monitor` keeps.
     pub fn new(registry: Arc<EngineRegistry>, monitor: Monitor) -> Self {
-        let metrics = Arc::clone(monitor.module().metrics());
+        let metrics = Arc::clone(monitor.context.module.metrics());
         Self {
             registry,
             monitor,

@@ -82,10 +82,9 @@ impl AddressPolicy {
         resolved: &[IpAddr],
         is_local: impl Fn(IpAddr) -> bool,
     ) -> Result<(), AddressRefusal> {
-        let book = self.rules.current();
-        let rules = book.get(destination.deployment);
+        let rules = self.rules_of(destination.deployment);
         let port = destination.address.port();
-        if port < FIRST_HIGH_PORT && !rules.is_some_and(|rules| rules.allow_low_ports) {
+        if port < FIRST_HIGH_PORT && !rules.allow_low_ports {
             return Err(AddressRefusal::LowPort {
                 port,
                 deployment: destination.deployment.to_owned(),
@@ -101,9 +100,7 @@ impl AddressPolicy {
             if self.is_own(address, port, &is_local) {
                 return Err(AddressRefusal::Own(SocketAddr::new(address, port)));
             }
-            if let Some(rules) = rules
-                && !rules.allow(destination.address.hostname(), address)
-            {
+            if !rules.allow(destination.address.hostname(), address) {
                 return Err(AddressRefusal::NotListed {
                     address,
                     deployment: destination.deployment.to_owned(),

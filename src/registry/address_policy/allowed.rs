@@ -1,6 +1,6 @@
 //! A host or network that an operator lists.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::engine::EngineAddress;
 
@@ -72,7 +72,7 @@ impl Network {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
                 (32, u128::from(own.to_bits() ^ other.to_bits()))
             }
-            (IpAddr::V6(own), IpAddr::V6(other)) => (128, bits(own) ^ bits(other)),
+            (IpAddr::V6(own), IpAddr::V6(other)) => (128, own.to_bits() ^ other.to_bits()),
             _ => return false,
         };
         let ignored = width - u32::from(self.bits);
@@ -82,10 +82,6 @@ impl Network {
 
 /// The prefix of IPv4-mapped addresses.
 const MAPPED_BITS: u8 = 96;
-
-fn bits(address: Ipv6Addr) -> u128 {
-    address.to_bits()
-}
 
 /// Reads only digits: `u8::from_str` also accepts a sign.
 fn decimal(text: &str) -> Option<u8> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 
 use super::AddressRules;
 
@@ -25,11 +25,7 @@ impl AddressBook {
 
     /// Returns a copy of the rules of `deployment`.
     pub fn rules_of(&self, deployment: &str) -> AddressRules {
-        self.current().get(deployment).cloned().unwrap_or_default()
-    }
-
-    pub(super) fn current(&self) -> Guard<Arc<HashMap<String, AddressRules>>> {
-        self.0.load()
+        self.0.load().get(deployment).cloned().unwrap_or_default()
     }
 }
 
