@@ -77,12 +77,12 @@ impl<'a> Compact<'a> {
 
     /// Returns the decoded payload, which is not trustworthy before [`Compact::verify`].
     pub fn payload(&self) -> &[u8] {
-        self.parts.payload()
+        &self.parts.payload
     }
 
     /// Returns the decoded signature; 64 bytes if it can be one.
     pub fn signature(&self) -> &[u8] {
-        self.parts.signature()
+        &self.parts.signature
     }
 
     /// Returns the signed text: the first two parts and the dot between them.

@@ -10,7 +10,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::error::{JwkError, JwkProblem, KeyError};
+use super::error::{JwkError, JwkProblem};
 use super::json;
 use super::key::{SigningKey, VerifyingKey};
 use super::key_id::KeyId;
@@ -72,7 +72,7 @@ impl PublicJwk {
             }
             return Err(JwkProblem::PrivatePart);
         }
-        common(&members, "verify", text)
+        common(&members, "verify", text, Ok)
     }
 
     /// Writes `key` on one line in mkjwk's member order without `d` and `use`:
@@ -105,41 +105,27 @@ impl PrivateJwk {
             None => return Err(JwkProblem::Missing("kty")),
             Some(private) => private,
         };
-        let public = common(&members, "sign", text);
         let d = match private {
             Value::String(d) => Zeroizing::new(d),
             other => return Err(wrong_type("d", &other, "text")),
         };
-        let Jwk {
-            key: public_key,
-            kid,
-            alg_present,
-            use_present,
-            unescaped,
-        } = public?;
-        let bytes = Zeroizing::new(decode("d", &d)?);
-        let d: &[u8; 32] = bytes
-            .as_slice()
-            .try_into()
-            .map_err(|_cause| JwkProblem::Length {
+        common(&members, "sign", text, |public| {
+            let bytes = Zeroizing::new(decode("d", &d)?);
+            let exact = bytes.as_slice().try_into();
+            let scalar: &[u8; 32] = exact.map_err(|_cause| JwkProblem::Length {
                 member: "d",
                 bytes: bytes.len(),
             })?;
-        let key = SigningKey::from_scalar(d)
-            .ok_or(JwkProblem::PrivateRange)?
-            .map_err(|_cause| JwkProblem::SelfTest)?;
-        if *key.verifying_key() != public_key {
-            return Err(JwkProblem::PrivateMismatch);
-        }
-        Ok(Self {
-            key: match members.get("iat").and_then(moment) {
+            let key = SigningKey::from_scalar(scalar)
+                .ok_or(JwkProblem::PrivateRange)?
+                .map_err(|_cause| JwkProblem::SelfTest)?;
+            if *key.verifying_key() != public {
+                return Err(JwkProblem::PrivateMismatch);
+            }
+            Ok(match members.get("iat").and_then(moment) {
                 Some(made_at) => key.with_made_at(made_at),
                 None => key,
-            },
-            kid,
-            alg_present,
-            use_present,
-            unescaped,
+            })
         })
     }
 
@@ -165,12 +151,13 @@ pub fn repair(json: &str) -> Option<String> {
     is_valid.then(|| repaired.to_string())
 }
 
-/// Reads what public and private keys have in common.
-fn common(
+/// Reads what public and private keys have in common, then `key` by its public half.
+fn common<K>(
     members: &Map<String, Value>,
     operation: &'static str,
     text: &Text<'_>,
-) -> Result<PublicJwk, JwkProblem> {
+    key: impl FnOnce(VerifyingKey) -> Result<K, JwkProblem>,
+) -> Result<Jwk<K>, JwkProblem> {
     for (member, only) in [
         ("kty", "EC"),
         ("crv", "P-256"),
@@ -196,11 +183,11 @@ fn common(
     let kid = named.map_err(JwkProblem::KeyId)?;
     let x = coordinate(members, "x")?;
     let y = coordinate(members, "y")?;
-    let key = VerifyingKey::from_coordinates(&x, &y)
+    let public = VerifyingKey::from_coordinates(&x, &y)
         .ok_or(JwkProblem::NotOnCurve)?
-        .map_err(|_cause: KeyError| JwkProblem::SelfTest)?;
+        .map_err(|_cause| JwkProblem::SelfTest)?;
     Ok(Jwk {
-        key,
+        key: key(public)?,
         kid,
         alg_present: members.contains_key("alg"),
         use_present: members.contains_key("use"),

@@ -20,9 +20,12 @@ pub const MAX_UNVERIFIED_BYTES: usize = 64 * 1024;
 pub struct Unverified<'a> {
     /// The first two parts and the dot between them.
     pub(super) signing_input: &'a str,
-    pub(super) header: Map<String, Value>,
-    payload: Vec<u8>,
-    signature: Vec<u8>,
+    /// The header's members.
+    pub(crate) header: Map<String, Value>,
+    /// The decoded payload.
+    pub(crate) payload: Vec<u8>,
+    /// The decoded signature; empty if `alg` is `none`.
+    pub(crate) signature: Vec<u8>,
 }
 
 impl<'a> Unverified<'a> {
@@ -57,21 +60,6 @@ impl<'a> Unverified<'a> {
             header: json::object(&header).map_err(CompactError::Header)?,
         })
     }
-
-    /// Returns the header's members.
-    pub fn header(&self) -> &Map<String, Value> {
-        &self.header
-    }
-
-    /// Returns the decoded payload.
-    pub fn payload(&self) -> &[u8] {
-        &self.payload
-    }
-
-    /// Returns the decoded signature; empty if `alg` is `none`.
-    pub fn signature(&self) -> &[u8] {
-        &self.signature
-    }
 }
 
 fn part(name: &'static str, text: &str) -> Result<Vec<u8>, CompactError> {
@@ -103,8 +91,8 @@ mod tests {
             let token = token(&format!(r#"{{"alg":"{alg}"}}"#));
             let read = Unverified::read(&token).unwrap();
 
-            assert_eq!(read.header()["alg"], alg);
-            assert_eq!((read.payload(), read.signature()), (&b"{}"[..], &b""[..]));
+            assert_eq!(read.header["alg"], alg);
+            assert_eq!((read.payload, read.signature), (b"{}".to_vec(), Vec::new()));
         }
     }
 

@@ -7,8 +7,8 @@ use super::{Reason, Refusal};
 
 /// A token, and how much of it can be read.
 pub(super) struct Parsed<'a> {
-    /// The token, if its form is good.
-    whole: Option<Compact<'a>>,
+    /// The token, if its form is good: only such a token is verified.
+    pub(super) whole: Option<Compact<'a>>,
     /// Else its parts, for an operator who asks why it is refused.
     loose: Option<Unverified<'a>>,
 }
@@ -44,13 +44,8 @@ impl<'a> Parsed<'a> {
         Ok(parsed)
     }
 
-    /// Returns the token, if its form is good: only such a token is verified.
-    pub(super) fn whole(&self) -> Option<&Compact<'a>> {
-        self.whole.as_ref()
-    }
-
     pub(super) fn header(&self) -> Option<&Header> {
-        self.whole().map(Compact::header)
+        self.whole.as_ref().map(Compact::header)
     }
 
     #[expect(
@@ -68,13 +63,13 @@ impl<'a> Parsed<'a> {
     }
 
     pub(super) fn payload(&self) -> Option<&[u8]> {
-        let payload = self.whole().map(Compact::payload);
-        payload.or_else(|| self.loose.as_ref().map(Unverified::payload))
+        let payload = self.whole.as_ref().map(Compact::payload);
+        payload.or_else(|| Some(&self.loose.as_ref()?.payload))
     }
 
     /// Returns a member of the header of a token whose form is not good.
     fn member(&self, name: &str) -> Option<&str> {
-        self.loose.as_ref()?.header().get(name)?.as_str()
+        self.loose.as_ref()?.header.get(name)?.as_str()
     }
 }
 

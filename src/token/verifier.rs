@@ -288,7 +288,7 @@ impl<'a> Case<'a> {
         let found = self.kid.map(|it| Signer::find(it, self.trust, is_own));
         self.signer = walk.rule(KEY, found, Signer::describe)?;
         let signer = self.signer.as_ref();
-        let both = parsed.whole().zip(signer);
+        let both = parsed.whole.as_ref().zip(signer);
         let found = both.map(|(compact, signer)| signature(compact, signer));
         walk.rule(SIGNATURE, found, |()| "verifies with that key".to_owned())?;
         self.is_signed = true;

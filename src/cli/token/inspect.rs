@@ -30,20 +30,20 @@ pub(super) fn inspect(path: &Path, console: &Console) -> Answer {
             _ => failure,
         }
     })?;
-    let payload = match json::object(token.payload()) {
+    let payload = match json::object(&token.payload) {
         Ok(members) => Value::Object(members),
         Err(error) => {
             console.warn(&format!(
                 "the payload is not a JSON object and is shown as text: {error}"
             ));
-            Value::String(String::from_utf8_lossy(token.payload()).into_owned())
+            Value::String(String::from_utf8_lossy(&token.payload).into_owned())
         }
     };
     let inspected = Inspected {
         verified: false,
-        header: token.header(),
+        header: &token.header,
         payload,
-        signature_bytes: token.signature().len(),
+        signature_bytes: token.signature.len(),
     };
     let text = serialized(serde_json::to_string_pretty(&inspected))?;
     console.answer(escaped(&text) + "\n")
