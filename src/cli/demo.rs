@@ -51,7 +51,7 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
     let found = std::env::current_exe();
     let what = "cannot find this program";
     let binary = found.map_err(Refused::caused(Kind::Unreadable, what))?;
-    let is_text = console.format() == Format::Text;
+    let is_text = console.format == Format::Text;
     if is_text {
         let shown = redact(&folder.display().to_string());
         console.answer(format!("countersign demo · files in {shown} ({fate})\n\n"))?;
@@ -92,7 +92,7 @@ fn refuse_homes_in(folder: &Path) -> Result<(), Refused> {
 }
 
 fn finish(outcome: Outcome, steps: &[Value], arguments: &Arguments, console: &Console) -> Answer {
-    if console.format() == Format::Text && !outcome.held {
+    if console.format == Format::Text && !outcome.held {
         let message = "a step did not give the expected result";
         return Err(Refused::new(Kind::Conflict, message));
     }

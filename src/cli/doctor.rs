@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 
 /// Examines the modules repeatedly. Prints everything on a terminal, and only changes elsewhere.
 async fn watch(arguments: &Arguments, console: &Console) -> Answer {
-    let on_screen = std::io::stdout().is_terminal() && console.format() == Format::Text;
+    let on_screen = std::io::stdout().is_terminal() && console.format == Format::Text;
     let mut last = Vec::new();
     loop {
         let diagnosis = diagnose(arguments).await?;
@@ -129,7 +129,7 @@ fn exit(diagnosis: &Diagnosis) -> Exit {
 
 /// Writes a diagnosis; as JSON over several lines if it is `whole`, the only one.
 fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String, Refused> {
-    if console.format() == Format::Text {
+    if console.format == Format::Text {
         return Ok(in_words(diagnosis));
     }
     let shown = Shown {

@@ -118,7 +118,8 @@ pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
 /// The two streams of a command.
 #[derive(Debug)]
 pub(super) struct Console {
-    format: Format,
+    /// How the answer is to be written.
+    pub(super) format: Format,
     /// Whether the answer, on stdout, has colours.
     answer_coloured: bool,
     /// Whether what is said beside it, on stderr, has.
@@ -139,11 +140,6 @@ impl Console {
             answer_coloured: must || may && io::stdout().is_terminal(),
             coloured: must || may && io::stderr().is_terminal(),
         }
-    }
-
-    /// Returns how the answer is to be written.
-    pub(super) fn format(&self) -> Format {
-        self.format
     }
 
     /// Returns `true` if the answer goes to a terminal.

@@ -63,7 +63,7 @@ fn conclude(
     let after = files.read()?;
     let text = shown::step(plan, &after, arguments);
     if let (Step::Prepare, true, Some(block)) = (plan.step, files.one_side, after.hand_over())
-        && console.format() == Format::Text
+        && console.format == Format::Text
     {
         console.present(&text);
         console.present(&format!("words   {}", block.words()));

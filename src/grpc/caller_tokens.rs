@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use arc_swap::ArcSwapOption;
 use http::header::HeaderValue;
 
-use crate::clock::Clock;
 use crate::identity::DeploymentName;
 use crate::token::{IssueError, IssuedToken, TokenIssuer};
 use crate::trust::{Deployment, KeySet, OwnDeployment};
@@ -21,8 +20,9 @@ use super::metadata;
 /// so does the module itself, whose tokens live for seconds.
 #[derive(Debug)]
 pub(super) struct CallerTokens {
-    issuer: TokenIssuer,
-    skews: Arc<ClockSkews>,
+    pub(super) issuer: TokenIssuer,
+    /// Where the callee's clock is noted.
+    pub(super) skews: Arc<ClockSkews>,
     /// The deployment that is called; `None` if the module calls itself.
     callee: Option<DeploymentName>,
     current: ArcSwapOption<CallerToken>,
@@ -67,20 +67,10 @@ impl CallerTokens {
         }
     }
 
-    /// Returns where the callee's clock is noted.
-    pub(super) fn skews(&self) -> &Arc<ClockSkews> {
-        &self.skews
-    }
-
-    /// Returns the clock by which the tokens are timed.
-    pub(super) fn clock(&self) -> &dyn Clock {
-        self.issuer.clock().as_ref()
-    }
-
     /// Returns a token for the next call.
     pub(super) fn get(&self) -> Result<Arc<CallerToken>, TokenError> {
-        let now = self.issuer.clock().now();
-        let trust = self.issuer.trust();
+        let now = self.issuer.clock.now();
+        let trust = &self.issuer.trust;
         if let Some(current) = self.reusable(&trust.current(), now) {
             if current.token.is_due_at(now)
                 && let Ok(_alone) = self.renewing.try_lock()
@@ -103,7 +93,7 @@ impl CallerTokens {
 
     /// Returns why this module's own file allows no token, if it does not.
     pub(super) fn not_issued(&self) -> Option<TokenError> {
-        self.callee(&self.issuer.trust().current()).err()
+        self.callee(&self.issuer.trust.current()).err()
     }
 
     /// Returns the deployment that is called; `None` for this module itself.
@@ -131,7 +121,7 @@ impl CallerTokens {
 
     /// Signs a token, and keeps it if it may be used again.
     fn mint(&self) -> Result<Arc<CallerToken>, TokenError> {
-        let trust = self.issuer.trust().load();
+        let trust = self.issuer.trust.load();
         let callee = self.callee(&trust)?;
         let token = match &callee {
             None => self.issuer.issue_for_own_module()?,
@@ -144,7 +134,7 @@ impl CallerTokens {
             own: Arc::clone(trust.own()),
         });
         if let Some(callee) = &minted.callee {
-            self.skews.metrics().token_issued(callee.name.as_str());
+            self.skews.metrics.token_issued(callee.name.as_str());
             if !callee.single_use_tokens {
                 self.current.store(Some(Arc::clone(&minted)));
             }

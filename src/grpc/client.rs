@@ -133,7 +133,7 @@ impl<S> Attach<S> {
                 nonce,
                 path: path.to_owned(),
                 sent: required.verifier.clock().now(),
-                skews: Arc::clone(self.tokens.skews()),
+                skews: Arc::clone(&self.tokens.skews),
             }));
         }
         Ok(attached)
@@ -209,8 +209,8 @@ where
         let attached = this.attached.take();
         if let Some(Attached { tokens, token, .. }) = &attached {
             if let Some(callee) = &token.callee {
-                let skews = tokens.skews();
-                skews.note_answer(callee.name.as_str(), &response, tokens.clock());
+                let CallerTokens { skews, issuer, .. } = &**tokens;
+                skews.note_answer(callee.name.as_str(), &response, &*issuer.clock);
             }
             response.extensions_mut().insert(CallToken {
                 renewed_at: token.token.renewed_at(),

@@ -18,7 +18,8 @@ use super::callee_time;
 /// differs by half of the leeway, and one when it does no longer.
 #[derive(Debug)]
 pub(super) struct ClockSkews {
-    metrics: Arc<Metrics>,
+    /// Where the module counts.
+    pub(super) metrics: Arc<Metrics>,
     /// The clocks that were reported: deployment and engine.
     reported: Mutex<HashSet<(String, Option<String>)>>,
 }
@@ -49,11 +50,6 @@ impl ClockSkews {
             metrics,
             reported: Mutex::default(),
         }
-    }
-
-    /// Returns where the module counts.
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
     }
 
     /// Notes the callee's time in the `answer` of `deployment`: a refusal because of times has it.

@@ -110,7 +110,7 @@ const MAX_UNCHECKED: Duration = Duration::from_secs(60);
 /// Nothing is armed before a body has made its reader wait or has passed a second message, so that
 /// a unary call costs neither timer nor lock. One that waits holds one future; there is no task.
 pub(super) struct Watch {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     over: Option<Pin<Box<dyn Future<Output = Refusal> + Send>>>,
     messages: bool,
 }
@@ -122,10 +122,6 @@ impl Watch {
             over: None,
             messages: false,
         }
-    }
-
-    pub(super) fn session(&self) -> &Session {
-        &self.session
     }
 
     /// Polls `body`, unless the session is over.

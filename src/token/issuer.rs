@@ -20,9 +20,9 @@ use super::{MAX_OWN_MODULE_LIFETIME, OWN_MODULE_TYPE, Policy};
 /// token until half of its life is over.
 #[derive(Clone, Debug)]
 pub struct TokenIssuer {
-    trust: Arc<TrustStore>,
+    pub(crate) trust: Arc<TrustStore>,
     policy: Policy,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// A signed token and the times that its claims carry.
@@ -64,14 +64,6 @@ impl TokenIssuer {
             policy,
             clock,
         }
-    }
-
-    pub(crate) fn trust(&self) -> &Arc<TrustStore> {
-        &self.trust
-    }
-
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
     }
 
     /// Issues a token for `callee`: its name and the fingerprints of its active keys.

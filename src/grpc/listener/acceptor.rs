@@ -92,11 +92,11 @@ impl Acceptor {
     async fn welcome(&mut self, tcp: TcpStream, peer: SocketAddr, ready: &Ready) {
         let now = Instant::now();
         let address = peer.ip().to_canonical();
-        let admission = self.connections.admit(address, &self.limits, now);
-        if let Some(crowding) = admission.crowding {
+        let (seat, crowding) = self.connections.admit(address, &self.limits, now);
+        if let Some(crowding) = crowding {
             self.crowd.note(crowding, 1, now);
         }
-        let Some(mut seat) = admission.seat else {
+        let Some(mut seat) = seat else {
             return;
         };
         let _ = tcp.set_nodelay(true);

@@ -59,23 +59,15 @@ pub(super) struct Seat {
     cut: oneshot::Receiver<()>,
 }
 
-/// What became of a new connection.
-#[derive(Debug)]
-pub(super) struct Admission {
-    /// Its place; `None` if it is refused.
-    pub(super) seat: Option<Seat>,
-    /// Why a connection is closed: an older one made room, or the new one was refused.
-    pub(super) crowding: Option<Crowding>,
-}
-
 impl Connections {
-    /// Admits a connection from `address`, or refuses it.
+    /// Admits a connection from `address`, or refuses it without a seat. Also returns why a
+    /// connection is closed: an older one made room, or the new one was refused.
     pub(super) fn admit(
         self: &Arc<Self>,
         address: IpAddr,
         limits: &ConnectionLimits,
         now: Instant,
-    ) -> Admission {
+    ) -> (Option<Seat>, Option<Crowding>) {
         let mut table = self.table();
         let crowding = table.crowding(address, limits);
         let made_room = match crowding {
@@ -102,7 +94,7 @@ impl Connections {
                 cut,
             }
         });
-        Admission { seat, crowding }
+        (seat, crowding)
     }
 
     /// Cuts up to `count` connections that give way; returns how many.
