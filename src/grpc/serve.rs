@@ -10,10 +10,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::{Error as TransportError, Server};
-use tower_layer::layer_fn;
 
 use super::VerifyIdentityLayer;
-use super::listener::{Acceptor, Arrived, ConnectionLimits, Connections};
+use super::listener::{Acceptor, ConnectionLimits, Connections};
 use super::tls::ServerTls;
 
 /// How long connections that never sent a request may stay after a shutdown began: one may be on
@@ -110,7 +109,6 @@ pub async fn serve(
     let (stop, stopped) = oneshot::channel::<()>();
     let mut server = pin!(
         builder(&options)
-            .layer(layer_fn(Arrived))
             .layer(layer.metrics_layer())
             .layer(layer)
             .add_routes(routes)

@@ -280,6 +280,7 @@ type Admitted<F> = (Call<F>, Option<Arc<Session>>, Option<PendingProof>);
 impl<S: Service<Request<Body>>> VerifyIdentity<S> {
     fn admit(&mut self, request: Request<Body>) -> Admitted<S::Future> {
         let (mut head, body) = request.into_parts();
+        listener::arrived(&mut head.extensions);
         let decided = self.gate.decide(&head);
         let issuer = match &decided {
             Ok(token) => token.as_ref().map(VerifiedToken::issuer),

@@ -12,6 +12,6 @@ mod limits;
 mod stream;
 
 pub(super) use acceptor::Acceptor;
-pub(super) use arrival::{Arrived, verified};
+pub(super) use arrival::{arrived, verified};
 pub(super) use connections::Connections;
 pub use limits::ConnectionLimits;
