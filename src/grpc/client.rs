@@ -93,11 +93,8 @@ impl<S> Layer<S> for AttachIdentityLayer {
     type Service = AttachIdentity<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.calls.layer(Attach {
-            inner,
-            tokens: Arc::clone(&self.tokens),
-            proof: self.proof.clone(),
-        })
+        let layer = self.clone();
+        self.calls.layer(Attach { inner, layer })
     }
 }
 
@@ -110,20 +107,20 @@ type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct Attach<S> {
     inner: S,
-    tokens: Arc<CallerTokens>,
-    proof: Option<Arc<RequiredProof>>,
+    layer: AttachIdentityLayer,
 }
 
 impl<S> Attach<S> {
     fn attach(&self, path: &str, headers: &mut HeaderMap) -> Result<Attached, Status> {
-        let token = self.tokens.get().map_err(|error| not_called(&error))?;
+        let AttachIdentityLayer { tokens, proof, .. } = &self.layer;
+        let token = tokens.get().map_err(|error| not_called(&error))?;
         headers.insert(AUTHORIZATION, token.value.clone());
         let mut attached = Attached {
-            tokens: Arc::clone(&self.tokens),
+            tokens: Arc::clone(tokens),
             token,
             expected: None,
         };
-        if let Some(required) = self.proof.as_ref().filter(|proof| proof.covers(path)) {
+        if let Some(required) = proof.as_ref().filter(|proof| proof.covers(path)) {
             let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
             let value = HeaderValue::try_from(nonce.to_string());
             headers.insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
@@ -133,7 +130,7 @@ impl<S> Attach<S> {
                 nonce,
                 path: path.to_owned(),
                 sent: required.verifier.clock().now(),
-                skews: Arc::clone(&self.tokens.skews),
+                skews: Arc::clone(&tokens.skews),
             }));
         }
         Ok(attached)

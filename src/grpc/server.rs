@@ -96,11 +96,8 @@ impl<S> Layer<S> for VerifyIdentityLayer {
     type Service = VerifyIdentity<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        VerifyIdentity {
-            inner,
-            gate: Arc::clone(&self.gate),
-            proofs: self.proofs.clone(),
-        }
+        let layer = self.clone();
+        VerifyIdentity { inner, layer }
     }
 }
 
@@ -111,8 +108,7 @@ impl<S> Layer<S> for VerifyIdentityLayer {
 #[derive(Clone, Debug)]
 pub struct VerifyIdentity<S> {
     inner: S,
-    gate: Arc<Gate>,
-    proofs: Proofs,
+    layer: VerifyIdentityLayer,
 }
 
 #[derive(Debug)]
@@ -281,19 +277,20 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
     fn admit(&mut self, request: Request<Body>) -> Admitted<S::Future> {
         let (mut head, body) = request.into_parts();
         listener::arrived(&mut head.extensions);
-        let decided = self.gate.decide(&head);
+        let VerifyIdentityLayer { gate, proofs } = &self.layer;
+        let decided = gate.decide(&head);
         let issuer = match &decided {
             Ok(token) => token.as_ref().map(VerifiedToken::issuer),
             Err(refused) => refused.caller.as_deref(),
         };
-        let proof = issuer.and_then(|issuer| PendingProof::of(&self.proofs, &head, issuer));
+        let proof = issuer.and_then(|issuer| PendingProof::of(proofs, &head, issuer));
         let token = match decided {
             Ok(token) => token,
             Err(refused) => return (Call::ended(refused.status), None, proof),
         };
         let session = token
             .as_ref()
-            .map(|token| Arc::new(Session::new(&self.gate.verifier, token, &head)));
+            .map(|token| Arc::new(Session::new(&gate.verifier, token, &head)));
         let watched = match &session {
             Some(session) => Body::new(RequestBody::new(body, Arc::clone(session))),
             None => body,
