@@ -99,7 +99,7 @@ impl Guard {
                 None => body.poll_frame(cx).map(Ok),
                 Some(watch) => {
                     let polled = watch.poll_body(body, cx);
-                    polled.map_err(|refusal| watch.session.status(&refusal))
+                    polled.map_err(|refusal| watch.session.end(refusal))
                 }
             })
             .unwrap_or_else(|status| Poll::Ready(Err(status))),

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -28,11 +27,11 @@ pub(super) struct Session {
     trust: Arc<TrustStore>,
     clock: Arc<dyn Clock>,
     token: VerifiedToken,
-    end: SystemTime,
+    due: SystemTime,
     path: String,
     peer: Option<SocketAddr>,
-    logged: AtomicBool,
-    cut: OnceLock<Refusal>,
+    /// Why it was ended, once it was.
+    ended: OnceLock<Refusal>,
 }
 
 impl Session {
@@ -42,18 +41,17 @@ impl Session {
             trust: Arc::clone(verifier.trust()),
             clock: Arc::clone(verifier.clock()),
             // A call that was admitted within the leeway has its grace all the same.
-            end: token.expires_at().max(now) + STREAM_GRACE,
+            due: token.expires_at().max(now) + STREAM_GRACE,
             token: token.clone(),
             path: metadata::path(&head.uri).to_owned(),
             peer: peer::address_in(&head.extensions),
-            logged: AtomicBool::new(false),
-            cut: OnceLock::new(),
+            ended: OnceLock::new(),
         }
     }
 
-    /// Returns why the request's stream was ended; `None` if it was not.
+    /// Returns why one of its streams was ended; `None` if none was.
     pub(super) fn cut(&self) -> Option<Status> {
-        self.cut.get().map(|refusal| self.status(refusal))
+        self.ended.get().map(refuse_in_full)
     }
 
     /// Completes once the call may not go on.
@@ -64,7 +62,7 @@ impl Session {
             if let Err(refusal) = still_trusted.and_then(|()| self.in_time()) {
                 return refusal;
             }
-            let left = self.end.duration_since(self.clock.now());
+            let left = self.due.duration_since(self.clock.now());
             tokio::select! {
                 // The clock may step where the timer does not.
                 () = tokio::time::sleep(left.unwrap_or_default().min(MAX_UNCHECKED)) => {}
@@ -75,7 +73,7 @@ impl Session {
     }
 
     fn in_time(&self) -> Result<(), Refusal> {
-        let Ok(late) = self.clock.now().duration_since(self.end) else {
+        let Ok(late) = self.clock.now().duration_since(self.due) else {
             return Ok(());
         };
         let past = (late + STREAM_GRACE).as_secs();
@@ -86,9 +84,10 @@ impl Session {
         Err(Refusal::new(Reason::TokenExpired, detail))
     }
 
-    /// Makes the status that ends the call; logs it once.
-    pub(super) fn status(&self, refusal: &Refusal) -> Status {
-        if !self.logged.swap(true, Ordering::Relaxed) {
+    /// Ends the call because of `refusal`, unless it was ended before, and logs it once; returns the
+    /// status that ends its streams.
+    pub(super) fn end(&self, refusal: Refusal) -> Status {
+        refuse_in_full(self.ended.get_or_init(|| {
             let call = events::RejectedCall {
                 reason: refusal.reason.as_str(),
                 fingerprint: Some(self.token.key_id().as_str()),
@@ -98,8 +97,8 @@ impl Session {
                 help: refusal.help(),
             };
             events::auth_rejected(&call, 0);
-        }
-        refuse_in_full(refusal)
+            refusal
+        }))
     }
 }
 
@@ -197,14 +196,12 @@ impl Body for RequestBody {
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
         };
-        let refusal = match ready!(this.watch.poll_body(inner, cx)) {
-            Ok(answer) => return Poll::Ready(answer),
-            Err(refusal) => refusal,
-        };
-        this.inner.set(None);
-        let session = &this.watch.session;
-        let refusal = session.cut.get_or_init(|| refusal);
-        Poll::Ready(Some(Err(session.status(refusal))))
+        Poll::Ready(
+            ready!(this.watch.poll_body(inner, cx)).unwrap_or_else(|refusal| {
+                this.inner.set(None);
+                Some(Err(this.watch.session.end(refusal)))
+            }),
+        )
     }
 
     fn is_end_stream(&self) -> bool {
