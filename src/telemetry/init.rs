@@ -35,29 +35,6 @@ impl Guard {
 ///
 /// When a log file cannot be opened, or the process has a subscriber already.
 pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingError> {
-    let (layer, guard) = layer(logging, clock)?;
-    tracing_subscriber::registry()
-        .with(levels())
-        .with(layer)
-        .try_init()
-        .or(Err(LoggingError::AlreadySet))?;
-    Ok(guard)
-}
-
-/// Which events are logged.
-pub(crate) fn levels() -> Targets {
-    Targets::new()
-        .with_default(Level::WARN)
-        .with_target("countersign", Level::INFO)
-        .with_target("com.ataccama", Level::INFO)
-}
-
-/// Makes the layer that [`init`] installs, for a subscriber of one's own.
-///
-/// # Errors
-///
-/// When a log file cannot be opened.
-pub fn layer(logging: &Logging, clock: Arc<dyn Clock>) -> Result<(LogLayer, Guard), LoggingError> {
     let mut layer = LogLayer::new(clock, TimeZone::system());
     let mut guard = Guard::default();
     let Logging { console, file, dir } = logging;
@@ -80,7 +57,20 @@ pub fn layer(logging: &Logging, clock: Arc<dyn Clock>) -> Result<(LogLayer, Guar
             layer = layer.with_output(format, move |line| log.write_line(line));
         }
     }
-    Ok((layer, guard))
+    tracing_subscriber::registry()
+        .with(levels())
+        .with(layer)
+        .try_init()
+        .or(Err(LoggingError::AlreadySet))?;
+    Ok(guard)
+}
+
+/// Which events are logged.
+pub(crate) fn levels() -> Targets {
+    Targets::new()
+        .with_default(Level::WARN)
+        .with_target("countersign", Level::INFO)
+        .with_target("com.ataccama", Level::INFO)
 }
 
 fn print(line: &str) {
