@@ -3,8 +3,6 @@
 //!
 //! [RFC 7468]: https://www.rfc-editor.org/rfc/rfc7468
 
-use std::fmt::Write as _;
-
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use zeroize::Zeroizing;
 
@@ -53,20 +51,4 @@ pub(super) fn blocks(text: &str) -> Vec<Block<'_>> {
         rest = after;
     }
     found
-}
-
-/// Writes one block with lines of 64 characters.
-pub(super) fn write(label: &str, der: &[u8]) -> String {
-    let encoded = BASE64_STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = encoded.as_str();
-    while !rest.is_empty() {
-        let (line, more) = rest.split_at_checked(64).unwrap_or((rest, ""));
-        text.push_str(line);
-        text.push('\n');
-        rest = more;
-    }
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "-----END {label}-----");
-    text
 }
