@@ -26,6 +26,14 @@ impl Clock for SystemClock {
     }
 }
 
+/// By how many seconds `time` is after `other`.
+pub(crate) fn seconds_after(time: SystemTime, other: SystemTime) -> f64 {
+    match time.duration_since(other) {
+        Ok(after) => after.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
+}
+
 /// How long ago something was, for people: in the largest unit of which it was one, rounded down.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Age(Duration);

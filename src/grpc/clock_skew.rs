@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::{Response, StatusCode};
 use tonic::Status;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, seconds_after};
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
 
@@ -93,14 +93,6 @@ impl ClockSkews {
         } else if least <= half / 2.0 && most >= -half / 2.0 && reported.remove(&key) {
             events::clock_in_step(measured.deployment, ahead);
         }
-    }
-}
-
-/// By how many seconds `time` is after `other`.
-pub(crate) fn seconds_after(time: SystemTime, other: SystemTime) -> f64 {
-    match time.duration_since(other) {
-        Ok(after) => after.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
     }
 }
 

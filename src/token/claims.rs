@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
+use crate::clock::seconds_after;
 use crate::jose::json;
 
 use super::{Reason, Refusal};
@@ -42,10 +43,7 @@ impl Claims {
 ///
 /// [RFC 7519, 2]: https://www.rfc-editor.org/rfc/rfc7519#section-2
 pub(super) fn seconds(time: SystemTime) -> f64 {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => since.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
-    }
+    seconds_after(time, SystemTime::UNIX_EPOCH)
 }
 
 /// Whole seconds since 1970, for claims that this module writes; 0 before 1970.

@@ -9,9 +9,10 @@ use tower_layer::Layer as _;
 use super::peer::Peer;
 use super::probe;
 use super::report::{Layer, Outcome, Row, Side, Visit};
+use crate::clock::seconds_after;
 use crate::grpc::{
     AttachIdentity, OwnKey, call, callee_time, code_name, is_proved, reason_of, refusal_of,
-    seconds_after, summary_and_detail,
+    summary_and_detail,
 };
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
