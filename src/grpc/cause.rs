@@ -1,17 +1,16 @@
 //! An error's text.
 
 use std::error::Error;
+use std::iter::successors;
 
 /// Writes an error with all its causes: tonic's own text is only "transport error".
 pub fn cause(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
+    for source in successors(error.source(), |&error| error.source()) {
+        let next = source.to_string();
         if !text.ends_with(&next) {
             text = format!("{text}: {next}");
         }
-        source = error.source();
     }
     text
 }

@@ -5,6 +5,7 @@ mod transport;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::iter::successors;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -147,14 +148,7 @@ pub enum ConnectError {
 impl ConnectError {
     /// Finds the error of this type in `error` and its sources.
     pub(crate) fn find_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
+        successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
     }
 }
 
