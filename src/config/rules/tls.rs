@@ -77,9 +77,8 @@ fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
     let Some(error) = error else { return };
     let Some(file) = error.file() else { return };
     let at = place(reader, &file.setting);
-    if let TlsError::NoPrivateKey(file)
-    | TlsError::Pem { file, .. }
-    | TlsError::PrivateKey { file, .. } = &error
+    if let TlsError::NoPrivateKey(file) | TlsError::Pem(file, _) | TlsError::PrivateKey(file, _) =
+        &error
         && is_encrypted(file)
     {
         let path = file.path.display();
@@ -91,9 +90,7 @@ fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
         return;
     }
     let severity = match &error {
-        TlsError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
-            reader.question.strict()
-        }
+        TlsError::Read(_, error) if error.kind() == ErrorKind::NotFound => reader.question.strict(),
         _ => Severity::Error,
     };
     let found = reader.finding(Code::Cs0306, &at, crate::grpc::cause(&error));

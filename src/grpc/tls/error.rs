@@ -38,47 +38,27 @@ type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file cannot be read.
-    #[error("{file} cannot be read")]
-    Read {
-        /// The file.
-        file: PemFile,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// A file cannot be read: what the system said.
+    #[error("{0} cannot be read")]
+    Read(PemFile, #[source] io::Error),
     /// A file is larger than 1 MiB.
     #[error("{0} is larger than 1 MiB")]
     TooLarge(PemFile),
-    /// A file is no PEM text.
-    #[error("{file} is not valid PEM")]
-    Pem {
-        /// The file.
-        file: PemFile,
-        /// What is wrong.
-        source: Cause,
-    },
+    /// A file is no PEM text: what is wrong.
+    #[error("{0} is not valid PEM")]
+    Pem(PemFile, #[source] Cause),
     /// There is no certificate in it.
     #[error("{0} holds no PEM certificate (`-----BEGIN CERTIFICATE-----`)")]
     NoCertificate(PemFile),
     /// There is no private key in it.
     #[error("{0} holds no unencrypted PEM private key (`-----BEGIN PRIVATE KEY-----`)")]
     NoPrivateKey(PemFile),
-    /// A certificate in it cannot be used.
-    #[error("a certificate in {file} cannot be used")]
-    Certificate {
-        /// The file.
-        file: PemFile,
-        /// Why.
-        source: Cause,
-    },
-    /// The private key cannot be used.
-    #[error("the private key in {file} cannot be used")]
-    PrivateKey {
-        /// The file.
-        file: PemFile,
-        /// Why.
-        source: Cause,
-    },
+    /// A certificate in it cannot be used: why not.
+    #[error("a certificate in {0} cannot be used")]
+    Certificate(PemFile, #[source] Cause),
+    /// The private key in it cannot be used: why not.
+    #[error("the private key in {0} cannot be used")]
+    PrivateKey(PemFile, #[source] Cause),
     /// The private key belongs to a different certificate.
     #[error(
         "the private key in {private_key} does not belong to the first certificate in {cert_chain}"
@@ -117,13 +97,13 @@ impl TlsError {
     /// Returns the file that is at fault, if one is.
     pub fn file(&self) -> Option<&PemFile> {
         match self {
-            Self::Read { file, .. }
+            Self::Read(file, _)
             | Self::TooLarge(file)
-            | Self::Pem { file, .. }
+            | Self::Pem(file, _)
             | Self::NoCertificate(file)
             | Self::NoPrivateKey(file)
-            | Self::Certificate { file, .. }
-            | Self::PrivateKey { file, .. }
+            | Self::Certificate(file, _)
+            | Self::PrivateKey(file, _)
             | Self::KeyMismatch {
                 private_key: file, ..
             } => Some(file),

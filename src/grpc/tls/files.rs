@@ -73,14 +73,10 @@ impl PemFile {
     }
 
     pub(super) fn read(&self) -> Result<Content, TlsError> {
-        let failed = |source| TlsError::Read {
-            file: self.clone(),
-            source,
-        };
-        let file = File::open(&self.path).map_err(failed)?;
         let mut content = Content::default();
-        let limit = MOST_BYTES.saturating_add(1);
-        file.take(limit).read_to_end(&mut content).map_err(failed)?;
+        File::open(&self.path)
+            .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut content))
+            .map_err(|error| TlsError::Read(self.clone(), error))?;
         if u64::try_from(content.len()).unwrap_or(u64::MAX) > MOST_BYTES {
             return Err(TlsError::TooLarge(self.clone()));
         }
@@ -127,10 +123,7 @@ impl Own {
         let file = &files.private_key;
         let key = PrivateKeyDer::from_pem_slice(private_key).map_err(|error| match error {
             pem::Error::NoItemsFound => TlsError::NoPrivateKey(file.clone()),
-            source => TlsError::Pem {
-                file: file.clone(),
-                source: source.into(),
-            },
+            source => TlsError::Pem(file.clone(), source.into()),
         })?;
         let provider: Arc<CryptoProvider> = super::provider();
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
@@ -138,10 +131,7 @@ impl Own {
                 cert_chain: files.cert_chain.clone(),
                 private_key: file.clone(),
             },
-            source => TlsError::PrivateKey {
-                file: file.clone(),
-                source: source.into(),
-            },
+            source => TlsError::PrivateKey(file.clone(), source.into()),
         })?;
         Ok(Self {
             key: Arc::new(key),
@@ -159,10 +149,7 @@ impl fmt::Debug for Own {
 /// Reads every certificate of a file.
 fn certificates(file: &PemFile, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
-    let all = all.map_err(|source| TlsError::Pem {
-        file: file.clone(),
-        source: source.into(),
-    })?;
+    let all = all.map_err(|source| TlsError::Pem(file.clone(), source.into()))?;
     if all.is_empty() {
         return Err(TlsError::NoCertificate(file.clone()));
     }
@@ -176,10 +163,8 @@ fn first_fingerprint(
     let first = chain
         .first()
         .ok_or_else(|| TlsError::NoCertificate(file.clone()))?;
-    certificate_fingerprint(first).map_err(|source| TlsError::Certificate {
-        file: file.clone(),
-        source: source.into(),
-    })
+    certificate_fingerprint(first)
+        .map_err(|source| TlsError::Certificate(file.clone(), source.into()))
 }
 
 /// Reads a file of trusted certificates.
@@ -187,10 +172,7 @@ fn roots(file: &PemFile, content: &[u8]) -> Result<Arc<RootCertStore>, TlsError>
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file, content)? {
         let added = roots.add(certificate);
-        added.map_err(|source| TlsError::Certificate {
-            file: file.clone(),
-            source: source.into(),
-        })?;
+        added.map_err(|source| TlsError::Certificate(file.clone(), source.into()))?;
     }
     Ok(Arc::new(roots))
 }
