@@ -18,10 +18,10 @@ pub fn stored_engine_id(storage: &Path) -> Result<Option<EngineId>, EngineIdFile
         Ok(text) => {
             let id = text.trim().parse();
             id.map(Some)
-                .map_err(|source| EngineIdFileError::Broken { path, source })
+                .map_err(|error| EngineIdFileError::Broken(path, error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(EngineIdFileError::Io { path, source }),
+        Err(error) => Err(EngineIdFileError::Io(path, error)),
     }
 }
 
@@ -44,7 +44,7 @@ pub fn load_or_create(storage: &Path) -> Result<EngineId, EngineIdFileError> {
     let path = storage.join("engine-id");
     match write(storage, &path, id) {
         Ok(()) => Ok(id),
-        Err(source) => Err(EngineIdFileError::Io { path, source }),
+        Err(error) => Err(EngineIdFileError::Io(path, error)),
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
 
             let error = load_or_create(storage.path()).unwrap_err();
 
-            assert!(matches!(error, EngineIdFileError::Broken { .. }), "{error}");
+            assert!(matches!(error, EngineIdFileError::Broken(..)), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), broken);
         }
         fs::write(&path, [0xff; 36]).unwrap();
@@ -128,6 +128,6 @@ mod tests {
 
         let error = load_or_create(storage.path()).unwrap_err();
 
-        assert!(matches!(error, EngineIdFileError::Io { .. }), "{error}");
+        assert!(matches!(error, EngineIdFileError::Io(..)), "{error}");
     }
 }

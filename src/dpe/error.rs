@@ -12,25 +12,15 @@ use crate::program;
 #[non_exhaustive]
 pub enum EngineIdFileError {
     /// The file cannot be read or written.
-    #[error("cannot use the engine id in {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot use the engine id in {}", .0.display())]
+    Io(PathBuf, #[source] io::Error),
     /// The file holds something else. It is kept: a new id would be a new engine.
     #[error(
-        "{} holds no engine id: {source}; restore the file, or remove it to become a new engine",
-        path.display()
+        "{} holds no engine id: {}; restore the file, or remove it to become a new engine",
+        .0.display(),
+        .1
     )]
-    Broken {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with its text.
-        source: EngineIdError,
-    },
+    Broken(PathBuf, #[source] EngineIdError),
     /// The system gives no random bytes for a new id.
     #[error("cannot make an engine id: the system gives no random bytes")]
     Random(#[source] io::Error),

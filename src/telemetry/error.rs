@@ -7,15 +7,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoggingError {
-    /// The log file cannot be opened for writing.
-    #[error("cannot open the log file {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
+    /// The log file cannot be opened for writing: what the system says.
+    #[error("cannot open the log file {}", .0.display())]
+    File(PathBuf, #[source] io::Error),
     /// The process logs elsewhere already.
     #[error("this process has a log subscriber already")]
     AlreadySet,

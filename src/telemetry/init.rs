@@ -52,7 +52,7 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
             let path = dir.join(name);
             let log = LogFile::open(path.clone())
                 .map(Arc::new)
-                .map_err(|source| LoggingError::File { path, source })?;
+                .map_err(|error| LoggingError::File(path, error))?;
             guard.files.push(Arc::clone(&log));
             layer = layer.with_output(format, move |line| log.write_line(line));
         }
