@@ -61,7 +61,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             let message = format!("cannot reach the DPM at {target}: {why}");
             let failure = Refused::new(Kind::Unreachable, message);
             match ConnectError::find_in(error.as_ref()) {
-                Some(ConnectError::Tls { .. }) => failure,
+                Some(ConnectError::Tls(..)) => failure,
                 _ => failure.with_help("start it with: countersign dpm run --home <its home>"),
             }
         })?;

@@ -250,9 +250,9 @@ impl StatusChecker {
     /// Says why the DPM cannot be reached; `None` if it answered.
     fn unreachable(&self, status: &Status) -> Option<String> {
         match connect_error(status) {
-            Some(ConnectError::Connect { source, .. }) => Some(match source.kind() {
+            Some(ConnectError::Connect(_, error)) => Some(match error.kind() {
                 kind @ io::ErrorKind::ConnectionRefused => kind.to_string(),
-                _ => source.to_string(),
+                _ => error.to_string(),
             }),
             Some(error) => Some(cause(error)),
             None if status.source().is_some() && !is_late(status) => {
@@ -279,7 +279,7 @@ impl StatusChecker {
             if self.is_news(Logged::Waiting(cause.clone())) {
                 let help = match no_connection {
                     Some(ConnectError::Plaintext(_)) => "it is not dialled until this is fixed",
-                    Some(ConnectError::Tls { .. }) => "it is not called until this is fixed",
+                    Some(ConnectError::Tls(..)) => "it is not called until this is fixed",
                     None if self.connection.fault().is_some() => {
                         "it is not called until this is fixed"
                     }

@@ -314,7 +314,7 @@ fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> DialBackFail
     let authority = engine.address.authority();
     match ConnectError::find_in(error) {
         Some(plaintext @ ConnectError::Plaintext(_)) => not_dialled(plaintext.to_string()),
-        Some(ConnectError::Tls { failure, .. }) => no_tls(failure, engine),
+        Some(ConnectError::Tls(_, failure)) => no_tls(failure, engine),
         Some(error) => not_reached(format!(
             "{}; is it running, and is {authority} where it listens?",
             cause(error)

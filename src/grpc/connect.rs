@@ -106,15 +106,9 @@ pub enum ConnectError {
     /// The host and port are not a valid URI.
     #[error("`{0}` is not a valid address")]
     Address(String),
-    /// The name does not resolve.
-    #[error("`{host}` does not resolve")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// The resolver's answer.
-        #[source]
-        source: io::Error,
-    },
+    /// The name does not resolve: the resolver's answer.
+    #[error("`{0}` does not resolve")]
+    Resolve(String, #[source] io::Error),
     /// The name resolves to nothing.
     #[error("`{0}` has no address")]
     NoAddress(String),
@@ -123,23 +117,12 @@ pub enum ConnectError {
         "{0} is not loopback and the connection has no TLS; turn TLS on, or set `countersign.client.allow-plaintext=true` where the network is trusted"
     )]
     Plaintext(SocketAddr),
-    /// Nothing accepts the connection.
-    #[error("cannot connect to {address}")]
-    Connect {
-        /// The address tried last.
-        address: SocketAddr,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The connection is accepted, but there is no TLS.
-    #[error("no TLS with {address}: {}", failure.in_full())]
-    Tls {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        failure: Box<ClientFailure>,
-    },
+    /// Nothing accepts the connection: the address tried last, and why not.
+    #[error("cannot connect to {0}")]
+    Connect(SocketAddr, #[source] io::Error),
+    /// The connection to this address is accepted, but there is no TLS: why not.
+    #[error("no TLS with {}: {}", .0, .1.in_full())]
+    Tls(SocketAddr, Box<ClientFailure>),
     /// Nothing answers.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
@@ -299,10 +282,7 @@ impl Connector {
             None => Either::Left(stream),
             Some(tls) => match tls.connect(&self.target.host, stream).await {
                 Ok(stream) => Either::Right(Box::new(stream)),
-                Err(failure) => {
-                    let failure = Box::new(failure);
-                    return Err(ConnectError::Tls { address, failure });
-                }
+                Err(failure) => return Err(ConnectError::Tls(address, Box::new(failure))),
             },
         };
         Ok(Transport::new(io, tls, Arc::clone(&self.link)))
@@ -327,7 +307,7 @@ impl Connector {
                     let _ = stream.set_nodelay(true);
                     return Ok((stream, address));
                 }
-                Err(source) => failed = ConnectError::Connect { address, source },
+                Err(error) => failed = ConnectError::Connect(address, error),
             }
         }
         Err(failed)
@@ -337,10 +317,7 @@ impl Connector {
         let Target { host, port } = &self.target;
         match lookup_host((host.as_str(), *port)).await {
             Ok(resolved) => Ok(resolved.collect()),
-            Err(source) => Err(ConnectError::Resolve {
-                host: host.clone(),
-                source,
-            }),
+            Err(error) => Err(ConnectError::Resolve(host.clone(), error)),
         }
     }
 }
