@@ -137,7 +137,7 @@ fn no_tls(peer: &Peer, failure: &ClientFailure) -> Row {
         ClientFailure::Setup(_)
         | ClientFailure::Name(_)
         | ClientFailure::TlsExpected
-        | ClientFailure::CertificateRequired { .. } => Side::Here,
+        | ClientFailure::CertificateRequired(_) => Side::Here,
         ClientFailure::Expired
         | ClientFailure::NotYetValid
         | ClientFailure::NotHttp2
@@ -146,8 +146,8 @@ fn no_tls(peer: &Peer, failure: &ClientFailure) -> Row {
     };
     let row = Row::fail(Layer::Tls, side, failure.to_string()).helps(failure.help());
     match failure {
-        ClientFailure::NotTls { .. } | ClientFailure::TlsExpected => row.help(peer.remedy.check()),
-        ClientFailure::NotPinned { .. } | ClientFailure::CertificateRefused { .. } => {
+        ClientFailure::NotTls(_) | ClientFailure::TlsExpected => row.help(peer.remedy.check()),
+        ClientFailure::NotPinned { .. } | ClientFailure::CertificateRefused(..) => {
             row.help(peer.remedy.check()).help(peer.remedy.pair(true))
         }
         _ => row,

@@ -20,12 +20,9 @@ pub enum ClientFailure {
     /// The host is not a name that a certificate could be for.
     #[error("`{0}` is not a name for a certificate")]
     Name(String),
-    /// What answered is not TLS.
+    /// What answered is not TLS, where the client's settings have this start.
     #[error("the peer does not speak TLS on this port")]
-    NotTls {
-        /// The client's settings.
-        settings: String,
-    },
+    NotTls(String),
     /// What answered is TLS, on a connection without.
     #[error("the peer speaks TLS on this port and this connection does not")]
     TlsExpected,
@@ -43,14 +40,11 @@ pub enum ClientFailure {
         /// The names in the certificate.
         presented: String,
     },
-    /// No configured authority vouches for the certificate.
+    /// No configured authority of these settings vouches for the certificate.
     #[error(
-        "the server's certificate is signed by an authority that is not in `{settings}.trust-cert-collection`"
+        "the server's certificate is signed by an authority that is not in `{0}.trust-cert-collection`"
     )]
-    UnknownAuthority {
-        /// The own settings.
-        settings: String,
-    },
+    UnknownAuthority(String),
     /// The key of the certificate is not the pinned one.
     #[error(
         "the server's certificate has the key `{fingerprint}`, which is not pinned for {whose}"
@@ -72,20 +66,12 @@ pub enum ClientFailure {
     /// No common TLS version or cipher.
     #[error("the two sides have no TLS version in common")]
     Version,
-    /// One side requires a certificate and the other shows none.
+    /// One side requires a certificate and the other, with these settings, shows none.
     #[error("the server requires a client certificate")]
-    CertificateRequired {
-        /// The own settings.
-        settings: String,
-    },
-    /// The other side does not accept the certificate shown.
-    #[error("the server refuses the certificate of `{settings}.cert-chain` ({alert:?})")]
-    CertificateRefused {
-        /// The own settings.
-        settings: String,
-        /// The other side's word.
-        alert: AlertDescription,
-    },
+    CertificateRequired(String),
+    /// The other side does not accept the certificate of these settings: its word.
+    #[error("the server refuses the certificate of `{0}.cert-chain` ({1:?})")]
+    CertificateRefused(String, AlertDescription),
     /// The other side closed the handshake with a different alert.
     #[error("the server broke off the TLS handshake ({0:?})")]
     Alert(AlertDescription),
@@ -104,7 +90,7 @@ impl ClientFailure {
     /// Returns what to do about it, if more is known than what is wrong.
     pub fn help(&self) -> Option<String> {
         Some(match self {
-            Self::NotTls { settings } => format!(
+            Self::NotTls(settings) => format!(
                 "set `ataccama.server.grpc.tls.enabled=true` there, or `{settings}.enabled=false` here"
             ),
             Self::TlsExpected => {
@@ -123,10 +109,10 @@ impl ClientFailure {
                     .to_owned()
             }
             Self::Version => "a pinned certificate needs TLS 1.3".to_owned(),
-            Self::CertificateRequired { settings } => {
+            Self::CertificateRequired(settings) => {
                 format!("set `{settings}.cert-chain` and `{settings}.private-key`")
             }
-            Self::CertificateRefused { .. } => {
+            Self::CertificateRefused(..) => {
                 "add it to the server's `trust-cert-collection` or `tls-keys`".to_owned()
             }
             Self::Closed => "check that the server uses TLS on this port".to_owned(),
@@ -177,9 +163,9 @@ impl ClientFailure {
 
     fn of_rustls(error: &Error, settings: String) -> Self {
         match error {
-            Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls { settings },
+            Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls(settings),
             Error::InvalidCertificate(error) => Self::certificate(error, settings),
-            Error::NoCertificatesPresented => Self::CertificateRequired { settings },
+            Error::NoCertificatesPresented => Self::CertificateRequired(settings),
             Error::NoApplicationProtocol => Self::NotHttp2,
             Error::PeerIncompatible(_) => Self::Version,
             Error::AlertReceived(alert) => Self::alert(*alert, settings),
@@ -200,7 +186,7 @@ impl ClientFailure {
                 host: expected.to_str().into_owned(),
                 presented: names(presented),
             },
-            CertificateError::UnknownIssuer => Self::UnknownAuthority { settings },
+            CertificateError::UnknownIssuer => Self::UnknownAuthority(settings),
             CertificateError::Other(OtherError(other)) => match other.downcast_ref() {
                 Some(NotPinned { whose, fingerprint }) => Self::NotPinned {
                     whose: whose.clone(),
@@ -218,14 +204,14 @@ impl ClientFailure {
             AlertDescription::ProtocolVersion | AlertDescription::InsufficientSecurity => {
                 Self::Version
             }
-            AlertDescription::CertificateRequired => Self::CertificateRequired { settings },
+            AlertDescription::CertificateRequired => Self::CertificateRequired(settings),
             AlertDescription::BadCertificate
             | AlertDescription::UnsupportedCertificate
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied => Self::CertificateRefused { settings, alert },
+            | AlertDescription::AccessDenied => Self::CertificateRefused(settings, alert),
             other => Self::Alert(other),
         }
     }
@@ -246,17 +232,17 @@ impl fmt::Display for ServerFailure {
     #[expect(clippy::use_debug, reason = "rustls has no other name for an alert")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            ClientFailure::NotTls { settings } => write!(
+            ClientFailure::NotTls(settings) => write!(
                 f,
                 "the caller does not speak TLS; this port has `{settings}.enabled=true`"
             ),
-            ClientFailure::CertificateRequired { settings } => write!(
+            ClientFailure::CertificateRequired(settings) => write!(
                 f,
                 "the caller presents no certificate, but `{settings}.mtls` requires one"
             ),
             ClientFailure::Expired => f.write_str("the caller's certificate has expired"),
             ClientFailure::NotYetValid => f.write_str("the caller's certificate is not valid yet"),
-            ClientFailure::UnknownAuthority { settings } => write!(
+            ClientFailure::UnknownAuthority(settings) => write!(
                 f,
                 "the caller's certificate is signed by an authority that is not in `{settings}.trust-cert-collection`"
             ),
@@ -273,7 +259,7 @@ impl fmt::Display for ServerFailure {
             ClientFailure::Version => {
                 f.write_str("the caller's TLS is too old; pinned certificates need TLS 1.3")
             }
-            ClientFailure::CertificateRefused { settings, alert } => write!(
+            ClientFailure::CertificateRefused(settings, alert) => write!(
                 f,
                 "the caller refuses the certificate of `{settings}.cert-chain` ({alert:?})"
             ),
