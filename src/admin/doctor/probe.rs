@@ -147,7 +147,7 @@ fn no_tls(peer: &Peer, failure: &ClientFailure) -> Row {
     let row = Row::fail(Layer::Tls, side, failure.to_string()).helps(failure.help());
     match failure {
         ClientFailure::NotTls(_) | ClientFailure::TlsExpected => row.help(peer.remedy.check()),
-        ClientFailure::NotPinned { .. } | ClientFailure::CertificateRefused(..) => {
+        ClientFailure::NotPinned(_) | ClientFailure::CertificateRefused(..) => {
             row.help(peer.remedy.check()).help(peer.remedy.pair(true))
         }
         _ => row,

@@ -7,7 +7,6 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherErr
 
 use super::TlsError;
 use super::pins::NotPinned;
-use crate::jose::Fingerprint;
 
 /// Why one side has no TLS with the other, most of it in a client's words. `settings` is the common
 /// start of the own settings.
@@ -47,14 +46,11 @@ pub enum ClientFailure {
     UnknownAuthority(String),
     /// The key of the certificate is not the pinned one.
     #[error(
-        "the server's certificate has the key `{fingerprint}`, which is not pinned for {whose}"
+        "the server's certificate has the key `{}`, which is not pinned for {}",
+        .0.fingerprint,
+        .0.whose
     )]
-    NotPinned {
-        /// Whose pins do not hold it.
-        whose: String,
-        /// The key.
-        fingerprint: Fingerprint,
-    },
+    NotPinned(NotPinned),
     /// The certificate is refused for a different reason.
     #[error("the server's certificate is refused: {0}")]
     Certificate(CertificateError),
@@ -104,7 +100,7 @@ impl ClientFailure {
                 "correct the connection's `host`, or the server's `ataccama.server.grpc.tls.cert-chain`"
                     .to_owned()
             }
-            Self::NotPinned { .. } => {
+            Self::NotPinned(_) => {
                 "if it is the peer's new one, write it into `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
                     .to_owned()
             }
@@ -135,7 +131,7 @@ impl ClientFailure {
             Self::WrongName { host, .. } => {
                 format!("the server's certificate is not for `{host}`")
             }
-            Self::NotPinned { whose, .. } => {
+            Self::NotPinned(NotPinned { whose, .. }) => {
                 format!("the server's certificate has a key that is not pinned for {whose}")
             }
             Self::Certificate(_) => "the server's certificate is refused".to_owned(),
@@ -188,10 +184,7 @@ impl ClientFailure {
             },
             CertificateError::UnknownIssuer => Self::UnknownAuthority(settings),
             CertificateError::Other(OtherError(other)) => match other.downcast_ref() {
-                Some(NotPinned { whose, fingerprint }) => Self::NotPinned {
-                    whose: whose.clone(),
-                    fingerprint: *fingerprint,
-                },
+                Some(found) => Self::NotPinned(NotPinned::clone(found)),
                 None => Self::Certificate(error.clone()),
             },
             other => Self::Certificate(other.clone()),
@@ -246,7 +239,7 @@ impl fmt::Display for ServerFailure {
                 f,
                 "the caller's certificate is signed by an authority that is not in `{settings}.trust-cert-collection`"
             ),
-            ClientFailure::NotPinned { fingerprint, .. } => write!(
+            ClientFailure::NotPinned(NotPinned { fingerprint, .. }) => write!(
                 f,
                 "the caller's certificate has the key `{fingerprint}`, which no `countersign.deployments.<name>.tls-keys` names"
             ),

@@ -64,10 +64,12 @@ impl fmt::Display for Callee {
 }
 
 /// A certificate with a key that is not pinned for the deployment that is meant.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the key `{fingerprint}` is not pinned for {whose}")]
-pub(super) struct NotPinned {
+pub struct NotPinned {
+    /// Whose pins do not hold it.
     pub(super) whose: String,
+    /// The key.
     pub(super) fingerprint: Fingerprint,
 }
 
