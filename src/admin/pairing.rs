@@ -230,6 +230,27 @@ impl<'a> View<'a> {
         })
     }
 
+    /// Returns the module's key, and `true` if its file does not have it yet.
+    fn key(&self, now: SystemTime) -> Result<((SigningKey, KeyId), bool), Refused> {
+        let in_file = self.own_key()?;
+        let key = match (&self.member.key, &in_file) {
+            (Some((wanted, _)), Some((found, _)))
+                if wanted.verifying_key() != found.verifying_key() =>
+            {
+                let message = format!(
+                    "`{}` already has a different private key",
+                    self.member.path.display()
+                );
+                return Err(Refused::new(Kind::Taken, message).with_help(
+                    "a private key is never replaced; leave out `--key`, or remove it by hand",
+                ));
+            }
+            (_, Some(key)) | (Some(key), None) => key.clone(),
+            (None, None) => new_key(now)?,
+        };
+        Ok((key, in_file.is_none()))
+    }
+
     /// Settles the name and the key of the module, for its file and for that of its `peer`.
     fn settle(
         &self,
@@ -239,21 +260,9 @@ impl<'a> View<'a> {
     ) -> Result<Side, Refused> {
         let member = self.member;
         let path = member.path.display();
-        let in_file = self.own_key()?;
-        let (key, key_id) = match (&member.key, &in_file) {
-            (Some((wanted, _)), Some((found, _)))
-                if wanted.verifying_key() != found.verifying_key() =>
-            {
-                let message = format!("`{path}` already has a different private key");
-                return Err(Refused::new(Kind::Taken, message).with_help(
-                    "a private key is never replaced; leave out `--key`, or remove it by hand",
-                ));
-            }
-            (_, Some(key)) | (Some(key), None) => key.clone(),
-            (None, None) => new_key(options.now)?,
-        };
+        let ((key, key_id), is_missing) = self.key(options.now)?;
         let mut own = Vec::new();
-        if in_file.is_none() {
+        if is_missing {
             own.push(own_key(OWN_KEY, &key, &key_id));
         }
         let trusts = peer.map(|peer| &peer.trusts);
@@ -301,7 +310,7 @@ impl<'a> View<'a> {
                 key_id,
                 key: key.verifying_key().clone(),
             },
-            is_key_new: member.key.is_none() && in_file.is_none(),
+            is_key_new: member.key.is_none() && is_missing,
             port: port.unwrap_or(if is_dpe { 8532 } else { 8531 }),
             certificate,
             own,

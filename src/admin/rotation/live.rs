@@ -269,9 +269,7 @@ async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'stat
         Some(ConnectError::Timeout(_)) if is_listening(target).await => {
             Doubt::Silent(format!("{target} did not answer: {why}"))
         }
-        Some(ConnectError::Tls(..)) => {
-            Doubt::Refused(format!("{target} cannot be reached: {why}"))
-        }
+        Some(ConnectError::Tls(..)) => Doubt::Refused(format!("{target} cannot be reached: {why}")),
         _ => Doubt::NotReached(format!("{target} cannot be reached: {why}")),
     }
 }

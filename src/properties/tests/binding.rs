@@ -55,7 +55,7 @@ fn whole_numbers_are_read_as_spring_reads_them() {
         assert_eq!(bind::integer(text, 0, 65535).ok(), value, "{text:?}");
     }
     assert_eq!(
-        bind::integer("70000", 1, 65535).unwrap_err().to_string(),
+        bind::integer("70000", 1, 65535).unwrap_err(),
         "is not between 1 and 65535"
     );
 }
@@ -106,9 +106,7 @@ fn durations_are_read_as_spring_reads_them() {
     let bare = bind::duration("300", TimeUnit::Seconds, seconds(1), seconds(900));
     assert_eq!(bare, Ok(seconds(300)));
     assert_eq!(
-        bind::duration("1d", TimeUnit::Seconds, seconds(1), seconds(900))
-            .unwrap_err()
-            .to_string(),
+        bind::duration("1d", TimeUnit::Seconds, seconds(1), seconds(900)).unwrap_err(),
         "is not between 1s and 900s"
     );
 }
@@ -149,7 +147,7 @@ fn words_are_compared_without_case_and_dashes() {
     assert_eq!(bind::choice("EVERY_CALL ", &choices), Ok(2));
     assert_eq!(bind::choice("", &choices), Err("is empty".to_owned()));
     assert_eq!(
-        bind::choice("never", &choices).unwrap_err().to_string(),
+        bind::choice("never", &choices).unwrap_err(),
         "is not one of `handshake`, `every-call`"
     );
 }
