@@ -78,20 +78,26 @@ impl Step {
     pub(super) fn in_phase(self, phase: Phase) -> Result<bool, (&'static str, Self)> {
         use Phase::{Activated, Idle, Prepared, Preparing};
 
-        Err(match (self, phase) {
+        match (self, phase) {
             (Self::Prepare, Idle | Preparing)
             | (Self::Activate, Prepared)
             | (Self::Finish, Activated)
-            | (Self::Abort, Preparing | Prepared) => return Ok(true),
-            _ if self.ends_in() == phase => return Ok(false),
-            (Self::Activate, Idle) => ("there is no next key yet", Self::Prepare),
-            (Self::Activate, _) => ("not every peer's file trusts the next key", Self::Prepare),
-            (Self::Finish, _) => ("the next key does not sign yet", Self::Activate),
-            (Self::Prepare | Self::Abort, _) => {
-                let why = "the new key signs already, and peers may have seen it";
-                (why, Self::Finish)
+            | (Self::Abort, Preparing | Prepared) => Ok(true),
+            (Self::Prepare, Prepared)
+            | (Self::Activate, Activated)
+            | (Self::Finish | Self::Abort, Idle) => Ok(false),
+            (Self::Activate, Idle) => Err(("there is no next key yet", Self::Prepare)),
+            (Self::Activate, Preparing) => {
+                Err(("not every peer's file trusts the next key", Self::Prepare))
             }
-        })
+            (Self::Finish, Preparing | Prepared) => {
+                Err(("the next key does not sign yet", Self::Activate))
+            }
+            (Self::Prepare | Self::Abort, Activated) => {
+                let why = "the new key signs already, and peers may have seen it";
+                Err((why, Self::Finish))
+            }
+        }
     }
 
     /// Returns the phase that the step ends in.
