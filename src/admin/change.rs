@@ -63,7 +63,8 @@ impl Change {
         for file in &files {
             texts.push((file.path.clone(), file.after()?));
         }
-        let made: Vec<_> = first.iter().map(|file| file.path.clone()).collect();
+        let new = first.iter().filter(|file| file.is_created());
+        let made: Vec<_> = new.map(|file| file.path.clone()).collect();
         let report = config::check_texts(&texts, &config::environment(), &made)?;
         Ok(Self {
             files,
@@ -104,6 +105,11 @@ impl Change {
         };
         for folder in &folders {
             sweep(folder);
+        }
+        // A file that was created since the plan was made stays, even if it is a broken link.
+        let mut new = self.first.iter().rev().filter(|file| file.is_created());
+        if let Some(file) = new.find(|file| file.path.symlink_metadata().is_ok()) {
+            return Err(Refused::exists(&file.path));
         }
         let mut staged = Vec::new();
         for file in self.first.iter().chain(&self.files) {
@@ -216,6 +222,11 @@ impl EditedFile {
             let variable = variable_above(&change.key)?;
             Some((variable, change.key.as_str()))
         })
+    }
+
+    /// Returns `true` if it is a new file to which settings refer.
+    fn is_created(&self) -> bool {
+        self.before.is_none() && self.privacy.is_some()
     }
 
     /// Returns the permission bits before and after, if writing takes some away.

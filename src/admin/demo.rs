@@ -293,13 +293,13 @@ struct ChildModule {
 }
 
 impl ChildModule {
-    /// Starts the module `name` with the settings `sets` on top, and without those of this process's
+    /// Starts the module `name` with the `extra` settings on top, and without those of this process's
     /// environment.
-    fn start(options: &DemoOptions, name: &'static str, sets: &[String]) -> Result<Self, Refused> {
+    fn start(options: &DemoOptions, name: &'static str, extra: &[String]) -> Result<Self, Refused> {
         let mut command = Command::new(&options.binary);
         command.args([name, "run", "--until-stdin-ends", "--home"]);
         command.arg(options.folder.join(name));
-        let more = sets.iter().map(String::as_str);
+        let more = extra.iter().map(String::as_str);
         for setting in SETTINGS.into_iter().chain(more) {
             command.args(["--set", setting]);
         }
@@ -323,7 +323,7 @@ impl ChildModule {
         })
     }
 
-    /// Waits for the next event called `event`, with the `status` if that is not empty.
+    /// Waits for the next event called `event`, with the new status `status` unless that is empty.
     async fn event(&mut self, event: &'static str, status: &str) -> Result<Value, Refused> {
         let mut last = String::new();
         let seen = timeout(PATIENCE, async {

@@ -171,6 +171,8 @@ struct View<'a> {
     member: &'a Member,
     text: Option<FileText>,
     trusts: Trusts,
+    /// The module's own key, if its file has one.
+    key: Option<(SigningKey, KeyId)>,
 }
 
 /// Returns the one of two that is not at `at`.
@@ -223,32 +225,31 @@ impl<'a> View<'a> {
             let message = "a file has faults that must be fixed first";
             return Err(Refused::new(Kind::Unreadable, message).with_findings(findings));
         }
-        Ok(Self {
+        let mut view = Self {
             member,
             text,
             trusts,
-        })
+            key: None,
+        };
+        view.key = view.own_key()?;
+        Ok(view)
     }
 
-    /// Returns the module's key, and `true` if its file does not have it yet.
-    fn key(&self, now: SystemTime) -> Result<((SigningKey, KeyId), bool), Refused> {
-        let in_file = self.own_key()?;
-        let key = match (&self.member.key, &in_file) {
+    /// Returns the key that the module has or gets.
+    fn settle_key(&self, now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
+        match (&self.member.key, &self.key) {
             (Some((wanted, _)), Some((found, _)))
                 if wanted.verifying_key() != found.verifying_key() =>
             {
-                let message = format!(
-                    "`{}` already has a different private key",
-                    self.member.path.display()
-                );
-                return Err(Refused::new(Kind::Taken, message).with_help(
+                let path = self.member.path.display();
+                let message = format!("`{path}` already has a different private key");
+                Err(Refused::new(Kind::Taken, message).with_help(
                     "a private key is never replaced; leave out `--key`, or remove it by hand",
-                ));
+                ))
             }
-            (_, Some(key)) | (Some(key), None) => key.clone(),
-            (None, None) => new_key(now)?,
-        };
-        Ok((key, in_file.is_none()))
+            (_, Some(key)) | (Some(key), None) => Ok(key.clone()),
+            (None, None) => new_key(now),
+        }
     }
 
     /// Settles the name and the key of the module, for its file and for that of its `peer`.
@@ -260,9 +261,9 @@ impl<'a> View<'a> {
     ) -> Result<Side, Refused> {
         let member = self.member;
         let path = member.path.display();
-        let ((key, key_id), is_missing) = self.key(options.now)?;
+        let (key, key_id) = self.settle_key(options.now)?;
         let mut own = Vec::new();
-        if is_missing {
+        if self.key.is_none() {
             own.push(own_key(OWN_KEY, &key, &key_id));
         }
         let trusts = peer.map(|peer| &peer.trusts);
@@ -310,7 +311,7 @@ impl<'a> View<'a> {
                 key_id,
                 key: key.verifying_key().clone(),
             },
-            is_key_new: member.key.is_none() && is_missing,
+            is_key_new: member.key.is_none() && self.key.is_none(),
             port: port.unwrap_or(if is_dpe { 8532 } else { 8531 }),
             certificate,
             own,

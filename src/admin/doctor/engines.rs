@@ -88,10 +88,13 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
     );
     let examined = Visit::to(title, async |visit| {
         if let Some(row) = not_trusted(engine, doctor) {
-            let before = Layer::ALL.iter().filter(|(layer, _)| *layer < row.layer);
-            for (layer, _) in before.skip_while(|(layer, _)| *layer < Layer::Name) {
+            let skipped = Layer::Name..row.layer;
+            for (layer, _) in Layer::ALL
+                .into_iter()
+                .filter(|(layer, _)| skipped.contains(layer))
+            {
                 let detail = "an engine of an untrusted owner is not dialled";
-                visit.add(Row::skip(*layer, detail));
+                visit.add(Row::skip(layer, detail));
             }
             return Err(row);
         }

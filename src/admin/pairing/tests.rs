@@ -174,3 +174,23 @@ fn killed_between_any_two_writes_pairing_is_completed_by_the_next_run() {
         assert!(killed > files * 2, "it was killed {killed} times");
     }
 }
+
+#[test]
+fn a_link_in_place_of_a_new_tls_file_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let members = members(folder.path());
+    let options = Options {
+        tls: true,
+        ..options()
+    };
+    let made = plan(&members, None, &options).unwrap();
+    let key = made.sides[1].tls_files().last().unwrap();
+    let elsewhere = folder.path().join("elsewhere.pem");
+    fs::create_dir(key.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, key).unwrap();
+
+    let error = made.change.carry_out().unwrap_err();
+
+    assert!(matches!(error.kind(), Kind::Taken));
+    assert!(!elsewhere.exists() && !members[0].path.exists());
+}

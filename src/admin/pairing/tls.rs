@@ -29,7 +29,7 @@ const FILES: [&str; 2] = ["cert-chain", "private-key"];
 /// Returns what turns TLS on at `end`, unless it is on.
 fn turned_on(file: &AsWritten, end: TlsEnd<'_>) -> Option<Setting> {
     let entry = file.tls(end, "enabled");
-    if entry.is_some_and(|entry| switch(entry.value()).is_ok_and(|is_on| is_on)) {
+    if entry.is_some_and(|entry| switch(entry.value()) == Ok(true)) {
         return None;
     }
     let setting = end.setting("enabled");
@@ -170,7 +170,8 @@ impl Certificate {
     }
 }
 
-/// Checks the certificate chain and the private key `of` a settings file.
+/// Returns the fingerprint of the certificate in `chain`, after checking it and its `key`; the settings
+/// file `of` is named in the error.
 fn fingerprint(of: &Path, [chain, key]: [PathBuf; 2]) -> Result<Fingerprint, Refused> {
     let [chain_setting, key_setting] = FILES.map(|property| TlsEnd::Server.setting(property));
     let files = OwnFiles {
