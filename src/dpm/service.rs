@@ -14,7 +14,7 @@ use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
 use crate::registry::{Destination, EngineRegistry, Registrant, RegistryError};
 use crate::telemetry::events;
-use crate::telemetry::metrics::{EngineMetrics, Metrics};
+use crate::telemetry::metrics::{EngineMetrics, Metrics, Registered};
 use crate::token::{Reason, VerifiedToken};
 
 /// Serves `countersign.registry.v1.EngineRegistryService` over a registry.
@@ -123,16 +123,16 @@ impl EngineRegistryService {
 }
 
 /// Returns the outcome of a call of `RegisterEngine`, for the metrics.
-fn outcome<T>(answer: &Result<T, Status>) -> &'static str {
+fn outcome<T>(answer: &Result<T, Status>) -> Registered {
     let Err(status) = answer else {
-        return "registered";
+        return Registered::Done;
     };
     match (reason_of(status), status.code()) {
-        (Some(Reason::EngineNotOwned), _) => "not_owned",
-        (Some(Reason::AddressNotAllowed), _) => "address_not_allowed",
-        (_, Code::ResourceExhausted) => "limit_reached",
-        (_, Code::InvalidArgument) => "invalid",
-        _ => "failed",
+        (Some(Reason::EngineNotOwned), _) => Registered::NotOwned,
+        (Some(Reason::AddressNotAllowed), _) => Registered::AddressNotAllowed,
+        (_, Code::ResourceExhausted) => Registered::LimitReached,
+        (_, Code::InvalidArgument) => Registered::Invalid,
+        _ => Registered::Failed,
     }
 }
 

@@ -8,7 +8,7 @@ mod engines;
 mod families;
 mod method;
 
-pub use engines::EngineMetrics;
+pub use engines::{EngineMetrics, Registered};
 pub use method::MethodMetrics;
 
 pub use super::grpc_method::{GrpcMethod, GrpcSide};
