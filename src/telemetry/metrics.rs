@@ -15,6 +15,7 @@ pub use super::grpc_method::{GrpcMethod, GrpcSide};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -39,6 +40,8 @@ pub struct Metrics {
     clock_skew: GaugeVec,
     /// What is known of the clock of each deployment.
     clocks: Mutex<BTreeMap<Box<str>, PeerClock>>,
+    /// Whether any is an estimate: without one, a call takes no lock.
+    any_estimate: AtomicBool,
     reload: IntGauge,
     ready: IntGauge,
     signing_key: GaugeVec,
@@ -120,6 +123,7 @@ impl Metrics {
                 &["deployment"],
             )?,
             clocks: Mutex::default(),
+            any_estimate: AtomicBool::new(false),
             reload: families.gauge(
                 "countersign_config_last_reload_successful",
                 "1 while the files are applied, 0 while they have faults.",
@@ -203,8 +207,13 @@ impl Metrics {
     /// A call between this module and `deployment` was not refused because of times: drops what an
     /// earlier refusal suggested.
     pub fn clock_agrees(&self, deployment: &str) {
-        let known = self.clocks().get(deployment).copied();
-        if known.is_some_and(|clock| clock.estimated.is_some()) {
+        // Without any estimate, a call costs no more than this.
+        if self.any_estimate.load(Ordering::Relaxed)
+            && self
+                .clocks()
+                .get(deployment)
+                .is_some_and(PeerClock::is_estimate)
+        {
             self.update_clock(deployment, |clock| clock.estimated = None);
         }
     }
@@ -260,7 +269,9 @@ impl Metrics {
         retain(&self.tokens_issued, "audience", &names);
         retain(&self.trusted_keys, "deployment", &names);
         retain(&self.clock_skew, "deployment", &names);
-        self.clocks().retain(|name, _| names.contains(&**name));
+        let mut clocks = self.clocks();
+        clocks.retain(|name, _| names.contains(&**name));
+        self.note_estimates(&clocks);
     }
 
     /// Returns the metrics of a registry, all of them 0 if they are new.
@@ -281,9 +292,18 @@ impl Metrics {
     fn update_clock(&self, deployment: &str, update: impl FnOnce(&mut PeerClock)) {
         let mut clocks = self.clocks();
         let clock = clocks.entry(deployment.into()).or_default();
+        let was_estimate = clock.is_estimate();
         update(clock);
         let shown = clock.estimated.or(clock.measured).unwrap_or(f64::NAN);
         self.clock_skew.with_label_values(&[deployment]).set(shown);
+        if clock.is_estimate() != was_estimate {
+            self.note_estimates(&clocks);
+        }
+    }
+
+    fn note_estimates(&self, clocks: &BTreeMap<Box<str>, PeerClock>) {
+        let any = clocks.values().any(PeerClock::is_estimate);
+        self.any_estimate.store(any, Ordering::Relaxed);
     }
 
     fn clocks(&self) -> MutexGuard<'_, BTreeMap<Box<str>, PeerClock>> {
@@ -298,6 +318,12 @@ struct PeerClock {
     measured: Option<f64>,
     /// As a later refusal suggests.
     estimated: Option<f64>,
+}
+
+impl PeerClock {
+    fn is_estimate(&self) -> bool {
+        self.estimated.is_some()
+    }
 }
 
 const CACHE: [&str; 2] = ["hit", "miss"];
