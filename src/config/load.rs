@@ -168,7 +168,7 @@ impl Settings {
     /// Returns where the engines of each deployment may be dialled back, for a registry and the
     /// [`Reloader`](super::Reloader) that follows the files.
     pub fn address_book(&self) -> AddressBook {
-        AddressBook::from(self.options.addresses.clone())
+        AddressBook::new(self.options.addresses.clone())
     }
 
     /// Returns how `module` connects to others: with the TLS of the connection `name`, if it is on.

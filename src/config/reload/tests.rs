@@ -52,7 +52,7 @@ impl World {
         let settings = Settings::load(&home, &ModuleKind::Dpm, owned(environment), &sets);
         let settings = settings.unwrap();
         let module = settings.module().unwrap();
-        let addresses = AddressBook::from(settings.options.addresses.clone());
+        let addresses = AddressBook::new(settings.options.addresses.clone());
         Self {
             follower: Follower::new(&settings, &module, addresses.clone()),
             question: Arc::clone(&settings.source.question),

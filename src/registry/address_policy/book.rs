@@ -13,6 +13,11 @@ use super::AddressRules;
 pub struct AddressBook(Arc<ArcSwap<HashMap<String, AddressRules>>>);
 
 impl AddressBook {
+    /// Starts with `rules`; deployments without an entry have [`AddressRules::default`].
+    pub fn new(rules: HashMap<String, AddressRules>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(rules)))
+    }
+
     /// Replaces the rules for every later check.
     pub fn replace(&self, rules: HashMap<String, AddressRules>) {
         self.0.store(Arc::new(rules));
@@ -25,8 +30,7 @@ impl AddressBook {
 }
 
 impl From<HashMap<String, AddressRules>> for AddressBook {
-    /// Starts with `rules`; deployments without an entry have [`AddressRules::default`].
     fn from(rules: HashMap<String, AddressRules>) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(rules)))
+        Self::new(rules)
     }
 }
