@@ -290,7 +290,7 @@ fn content(file: &FileText) -> (&str, bool) {
 pub(super) fn read(path: &Path) -> Result<Option<FileText>, ReadError> {
     match FileText::read(path) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.fault, ReadFault::Missing) => Ok(None),
+        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -173,6 +173,9 @@ impl Settings {
 
     /// Returns how `module` connects to others: with the TLS of the connection `name`, if it is on.
     ///
+    /// `name` is the `<c>` of `ataccama.client.connection.<c>`. A connection that is not configured
+    /// has no TLS.
+    ///
     /// # Errors
     ///
     /// When a PEM file cannot be used.

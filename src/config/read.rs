@@ -54,8 +54,12 @@ impl<'a> Reader<'a> {
 
     fn resolved(&mut self, value: &Sourced) -> Option<Sourced> {
         if !placeholder::has_placeholder(value.text()) {
-            let trimmed = value.text().trim().to_owned();
-            return Some(value.clone().with_text(trimmed.into()));
+            let trimmed = value.text().trim();
+            return Some(if trimmed.len() == value.text().len() {
+                value.clone()
+            } else {
+                value.clone().with_text(trimmed.to_owned().into())
+            });
         }
         match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
             Ok(text) => Some(value.clone().with_text(text.trim().to_owned().into())),

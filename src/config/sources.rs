@@ -81,7 +81,7 @@ impl Texts {
         let mut files = vec![(main.to_owned(), Some(text))];
         for file in more {
             let read = match FileText::read(&file) {
-                Err(error) if matches!(error.fault, ReadFault::Missing) => None,
+                Err(error) if matches!(error.fault(), ReadFault::Missing) => None,
                 read => Some(read?),
             };
             files.push((file, read));

@@ -169,7 +169,7 @@ impl Checker {
             identity,
             connection: connection.map_err(|error| no_connection(&error, engine))?,
             proved: None,
-            has_tls: self.context.dialer.connection.tls.is_some(),
+            has_tls: self.context.dialer.has_tls(),
         })
     }
 }

@@ -22,7 +22,7 @@ use crate::registry::{AddressPolicy, AddressRefusal, Destination};
 pub(super) struct Dialer {
     pub(super) policy: AddressPolicy,
     resolver: Resolver,
-    pub(super) connection: ConnectionOptions,
+    connection: ConnectionOptions,
     resolving: Permits,
     dialling: Permits,
 }
@@ -53,6 +53,11 @@ impl Dialer {
             resolving: Permits::default(),
             dialling: Permits::default(),
         }
+    }
+
+    /// Returns `true` if engines are dialled with TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.connection.tls.is_some()
     }
 
     /// Checks the address that an engine registers.

@@ -106,7 +106,7 @@ pub enum ConnectError {
     /// The host and port are not a valid URI.
     #[error("`{0}` is not a valid address")]
     Address(String),
-    /// The name does not resolve: the resolver's answer.
+    /// The name does not resolve; with the resolver's error.
     #[error("`{0}` does not resolve")]
     Resolve(String, #[source] io::Error),
     /// The name resolves to nothing.
@@ -117,10 +117,10 @@ pub enum ConnectError {
         "{0} is not loopback and the connection has no TLS; turn TLS on, or set `countersign.client.allow-plaintext=true` where the network is trusted"
     )]
     Plaintext(SocketAddr),
-    /// Nothing accepts the connection: the address tried last, and why not.
+    /// Nothing accepts the connection at the address tried last; with the error.
     #[error("cannot connect to {0}")]
     Connect(SocketAddr, #[source] io::Error),
-    /// The connection to this address is accepted, but there is no TLS: why not.
+    /// The address accepts the connection, but TLS fails; with the reason.
     #[error("no TLS with {}: {}", .0, .1.in_full())]
     Tls(SocketAddr, Box<ClientFailure>),
     /// Nothing answers.

@@ -196,12 +196,13 @@ impl Body for RequestBody {
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
         };
-        Poll::Ready(
-            ready!(this.watch.poll_body(inner, cx)).unwrap_or_else(|refusal| {
+        match ready!(this.watch.poll_body(inner, cx)) {
+            Ok(answer) => Poll::Ready(answer),
+            Err(refusal) => {
                 this.inner.set(None);
-                Some(Err(this.watch.session.end(refusal)))
-            }),
-        )
+                Poll::Ready(Some(Err(this.watch.session.end(refusal))))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {

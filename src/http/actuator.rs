@@ -122,7 +122,7 @@ fn links() -> Value {
 fn health(state: &State, whole: bool, details: bool) -> Answer {
     let status = if state.is_ready() { UP } else { OUT_OF_SERVICE };
     let mut parts = Map::new();
-    for part in &state.parts {
+    for part in state.parts() {
         let status = match (part.up, part.required) {
             (true, _) => UP,
             (false, true) => OUT_OF_SERVICE,

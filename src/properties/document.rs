@@ -120,7 +120,7 @@ impl Document {
     }
 
     /// Returns the line of byte `offset` in its file, counted from 1.
-    pub fn line(&self, offset: usize) -> u32 {
+    pub(crate) fn line(&self, offset: usize) -> u32 {
         let (line, _) = self.line_of(offset);
         count(line)
     }

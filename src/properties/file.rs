@@ -13,10 +13,20 @@ use crate::secret::Secret;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read `{}`: {fault}", path.display())]
 pub struct ReadError {
-    /// The file.
-    pub path: PathBuf,
-    /// The cause.
-    pub fault: ReadFault,
+    path: PathBuf,
+    fault: ReadFault,
+}
+
+impl ReadError {
+    /// Returns the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the cause.
+    pub fn fault(&self) -> &ReadFault {
+        &self.fault
+    }
 }
 
 /// The causes of a [`ReadError`].

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoggingError {
-    /// The log file cannot be opened for writing: what the system says.
+    /// The log file cannot be opened for writing; with the system's error.
     #[error("cannot open the log file {}", .0.display())]
     File(PathBuf, #[source] io::Error),
     /// The process logs elsewhere already.

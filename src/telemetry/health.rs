@@ -30,8 +30,7 @@ pub struct Health {
 /// Every part of a module's health at one moment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct State {
-    /// The parts, in the order in which they were added.
-    pub parts: Vec<Part>,
+    parts: Vec<Part>,
     stopping: bool,
 }
 
@@ -116,6 +115,11 @@ impl State {
         let mut required = self.parts.iter().filter(|part| part.required).peekable();
         !self.stopping && required.peek().is_some() && required.all(|part| part.up)
     }
+
+    /// Returns the parts, in the order in which they were added.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
 }
 
 impl Setter {
@@ -189,7 +193,7 @@ mod tests {
         keys.up("3 keys");
 
         assert!(changes.has_changed().unwrap());
-        assert_eq!(changes.borrow_and_update().parts[0].detail, "3 keys");
+        assert_eq!(changes.borrow_and_update().parts()[0].detail, "3 keys");
     }
 
     #[test]
@@ -199,7 +203,7 @@ mod tests {
 
         health.required("keys");
 
-        assert_eq!(health.current().parts.len(), 1);
+        assert_eq!(health.current().parts().len(), 1);
         assert!(health.is_ready());
     }
 }

@@ -458,7 +458,10 @@ async fn file_with_an_error_keeps_the_old_state_and_is_reported_once() {
     assert!(line.contains("application.properties:3:1"), "{line}");
     who_am_i(&caller, running.address).await.unwrap();
     let health = home.module.health().current();
-    let part = health.parts.iter().find(|part| part.name == "configReload");
+    let part = health
+        .parts()
+        .iter()
+        .find(|part| part.name == "configReload");
     assert!(part.is_some_and(|part| !part.up && part.detail.contains("CS0106")));
     let metric = "countersign_config_last_reload_successful";
     assert!(home.module.metrics_text().contains(&format!("{metric} 0")));

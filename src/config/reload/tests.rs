@@ -284,8 +284,8 @@ fn file_with_an_error_changes_nothing_and_is_news_once() {
     assert!(is_news);
     assert!(error.contains("CS0106"), "{error}");
     assert!(error.contains("application.properties:14:1"), "{error}");
-    let (_, is_again) = world.failed(bad.clone() + "\n");
-    assert!(is_again);
+    let (_, is_news_again) = world.failed(bad.clone() + "\n");
+    assert!(is_news_again);
     let Looked::Failed { is_news: asked, .. } = world.follower.look(true) else {
         panic!("no answer");
     };

@@ -369,11 +369,11 @@ pub fn no_key(view: &View, ours: &[(usize, Placed)], question: &Question) -> Fin
 
 /// Reports a file whose bytes are no text, or returns why it cannot be read at all.
 pub fn no_text(error: ReadError) -> Result<Finding, ReadError> {
-    let Some((line, column)) = error.fault.no_text() else {
+    let Some((line, column)) = error.fault().no_text() else {
         return Err(error);
     };
-    let path = error.path.as_path().into();
-    let message = format!("the file is not read: {}", error.fault);
+    let path = error.path().into();
+    let message = format!("the file is not read: {}", error.fault());
     let found = Finding::new(Code::Cs0101, Origin::File { path, line, column }, message);
     Ok(found.with_help("save it as UTF-8 text; Java reads a file of settings byte by byte"))
 }

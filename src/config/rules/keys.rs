@@ -43,8 +43,10 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
             report_published(reader, own.key.verifying_key(), &own.at, what);
             return Some(own);
         }
-        Ok((_, KeyFormat::Jwk | KeyFormat::Base64Jwk)) => unusable("`d` is missing"),
-        Ok(_) => other("a public key", MAKE),
+        Ok((KeyMaterial::Public(..), KeyFormat::Jwk | KeyFormat::Base64Jwk)) => {
+            unusable("`d` is missing")
+        }
+        Ok((KeyMaterial::Public(..), _)) => other("a public key", MAKE),
         Err(fault) => fault,
     };
     let fix = if name == OWN { help } else { ABORT };

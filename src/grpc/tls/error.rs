@@ -38,13 +38,13 @@ type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file cannot be read: what the system said.
+    /// A file cannot be read; with the system's error.
     #[error("{0} cannot be read")]
     Read(PemFile, #[source] io::Error),
     /// A file is larger than 1 MiB.
     #[error("{0} is larger than 1 MiB")]
     TooLarge(PemFile),
-    /// A file is no PEM text: what is wrong.
+    /// A file is no PEM text; with what is wrong.
     #[error("{0} is not valid PEM")]
     Pem(PemFile, #[source] Cause),
     /// There is no certificate in it.
@@ -53,10 +53,10 @@ pub enum TlsError {
     /// There is no private key in it.
     #[error("{0} holds no unencrypted PEM private key (`-----BEGIN PRIVATE KEY-----`)")]
     NoPrivateKey(PemFile),
-    /// A certificate in it cannot be used: why not.
+    /// A certificate in a file cannot be used; with the reason.
     #[error("a certificate in {0} cannot be used")]
     Certificate(PemFile, #[source] Cause),
-    /// The private key in it cannot be used: why not.
+    /// The private key in a file cannot be used; with the reason.
     #[error("the private key in {0} cannot be used")]
     PrivateKey(PemFile, #[source] Cause),
     /// The private key belongs to a different certificate.

@@ -6,7 +6,7 @@ use crate::properties::{Encoding, FileText, ReadFault};
 fn fault(path: &Path) -> String {
     let error = FileText::read(path).unwrap_err();
     assert!(error.to_string().contains(&path.display().to_string()));
-    error.fault.to_string()
+    error.fault().to_string()
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn link_to_itself_is_an_error_of_the_system() {
 
     let error = FileText::read(&path).unwrap_err();
 
-    assert!(matches!(error.fault, ReadFault::Io(_)), "{error}");
+    assert!(matches!(error.fault(), ReadFault::Io(_)), "{error}");
 }
 
 /// Spring Boot reads every file as ISO-8859-1, and so makes `Ã©` of `é` in UTF-8.

@@ -22,7 +22,7 @@ async fn files_that_are_written_without_pause_are_reported_and_shown_until_they_
     let shown = || {
         let health = world.module.health().current();
         let part = health
-            .parts
+            .parts()
             .iter()
             .find(|part| part.name == "configReload")
             .unwrap();
@@ -75,7 +75,7 @@ async fn health_says_that_settings_wait_for_a_restart() {
     let mut shown = |looked: Looked| {
         reloader.report(&looked, "the files", false, &mut unsettled);
         let health = world.module.health().current();
-        let mut parts = health.parts.iter();
+        let mut parts = health.parts().iter();
         let part = parts.find(|part| part.name == "configReload").unwrap();
         (part.up, part.detail.to_string())
     };
