@@ -124,12 +124,10 @@ impl Demo<'_> {
             let home = self.options.folder.join(module);
             let path = home.join("etc/application.properties");
             files.push(path.clone());
-            members.push(Member {
-                module: ModuleType::new(module).map_err(unusable)?,
+            members.push(Member::new(
+                ModuleType::new(module).map_err(unusable)?,
                 path,
-                name: None,
-                key: None,
-            });
+            ));
         }
         let options = Options {
             environment: None,

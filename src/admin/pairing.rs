@@ -39,6 +39,18 @@ pub struct Member {
     pub key: Option<(SigningKey, KeyId)>,
 }
 
+impl Member {
+    /// Names the module of type `module` whose file is at `path`.
+    pub fn new(module: ModuleType, path: PathBuf) -> Self {
+        Self {
+            module,
+            path,
+            name: None,
+            key: None,
+        }
+    }
+}
+
 /// What applies to both sides.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -178,10 +178,8 @@ impl Of<PathBuf> {
             return Err(Refused::new(Kind::Usage, what).with_help(help));
         }
         Ok(Member {
-            module,
-            path: self.value.clone(),
             name,
-            key: None,
+            ..Member::new(module, self.value.clone())
         })
     }
 }
