@@ -108,6 +108,16 @@ impl ServerSettings {
         let host = self.own_host().to_string();
         (self.port != 0).then(|| Target::new(&host, self.port))
     }
+
+    /// Returns where this machine reaches the gRPC port; `None` if it takes a free port at each
+    /// start.
+    pub(crate) fn listener(&self) -> Option<Target> {
+        let address = match self.address {
+            any if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            address => address,
+        };
+        (self.port != 0).then(|| Target::new(&address.to_string(), self.port))
+    }
 }
 
 /// A connection to another module, `ataccama.client.connection.<c>`.

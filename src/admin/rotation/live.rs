@@ -2,7 +2,6 @@
 //! whether the module signs with its own.
 
 use std::error::Error;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -205,15 +204,11 @@ fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, D
         return Err(Doubt::NotAsked("nothing says where it listens".to_owned()));
     };
     let peer = load(file, &kind_of(&deployment.module))?;
-    if peer.options.server.port == 0 {
-        return Err(no_port());
-    }
-    let host = match (peer.options.engine.hostname, peer.options.server.address) {
-        (Some(hostname), _) => hostname,
-        (None, address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
-        (None, address) => address.to_string(),
-    };
-    Ok(Target::new(&host, peer.options.server.port))
+    let bound = peer.options.server.listener().ok_or_else(no_port)?;
+    Ok(match peer.options.engine.hostname {
+        Some(hostname) => Target::new(&hostname, bound.port()),
+        None => bound,
+    })
 }
 
 /// Returns whether a module that says which of the caller's keys it knows accepts one of `keys`;
@@ -266,7 +261,7 @@ async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'stat
     let why = cause(error);
     match ConnectError::find_in(error) {
         // A handshake that is not answered differs from a host that is down.
-        Some(ConnectError::Timeout(_)) if is_listening(target).await => {
+        Some(ConnectError::Timeout(_)) if is_listening(target, PROBE).await => {
             Doubt::Silent(format!("{target} did not answer: {why}"))
         }
         Some(ConnectError::Tls(..)) => Doubt::Refused(format!("{target} cannot be reached: {why}")),
@@ -274,9 +269,10 @@ async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'stat
     }
 }
 
-async fn is_listening(target: &Target) -> bool {
+/// Returns `true` if a server accepts a connection at `target` within `limit`.
+pub(in crate::admin) async fn is_listening(target: &Target, limit: Duration) -> bool {
     let connecting = TcpStream::connect((target.host(), target.port()));
-    matches!(timeout(PROBE, connecting).await, Ok(Ok(_)))
+    matches!(timeout(limit, connecting).await, Ok(Ok(_)))
 }
 
 fn not_answered(target: &Target, status: &Status) -> Doubt {
