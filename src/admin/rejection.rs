@@ -29,7 +29,8 @@ pub const REFUSED: &[&str] = &[
     "engineCheckFailed",
 ];
 
-const REGISTER_REFUSED: &str = "registerRefused";
+/// The event of an engine that was refused a registration.
+pub const REGISTER_REFUSED: &str = "registerRefused";
 
 impl Rejection {
     /// Returns a member of the log line, such as `reason` or `fingerprint`.

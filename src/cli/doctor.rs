@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::home::{HomeArguments, kind_of};
-use super::output::{Answer, Console, Exit, Format, Kind, Refused, serialized};
+use super::output::{Answer, Console, Exit, Format, Refused, serialized};
 use super::runtime::runtime;
 use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State, Visit};
 use crate::config::{self, LoadError, ModuleKind, Settings};
@@ -95,8 +95,7 @@ async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Refused> {
         peer: arguments.peer.clone(),
         timeout: arguments.timeout,
     };
-    let examined = doctor::examine(&settings, &options).await;
-    examined.map_err(|error| Refused::new(Kind::Usage, error.to_string()))
+    doctor::examine(&settings, &options).await
 }
 
 fn load(HomeArguments { home, sets }: &HomeArguments) -> Result<Settings, LoadError> {

@@ -1,37 +1,45 @@
-//! A DPM's peers: itself, and the engines that it knows.
+//! Layer 10, from both ends: does the DPM reach its engines? The DPM visits itself and each of them, an
+//! engine its DPM.
 
-use tokio::time::timeout;
+use std::time::Duration;
 
-use super::identity;
-use super::peer::{Doctor, Peer, unusable};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Status};
+
+use super::identity::{self, compare_clocks, grant_role};
+use super::peer::{Doctor, Peer};
 use super::report::{Layer, Row, Side, Visit};
-use super::way_back::{self, failure_of, not_allowed};
-use crate::admin::roster;
-use crate::engine::{EngineAddress, FailureKind};
-use crate::grpc::call;
+use crate::admin::error::{Kind, Refused};
+use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
+use crate::admin::roster::{self, Client};
+use crate::admin::rotation::live::is_listening;
+use crate::dpe::stored_engine_id;
+use crate::engine::FailureKind;
+use crate::grpc::{self, Target, call, cause};
 use crate::identity::DeploymentName;
 use crate::proto::convert::status_word;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
-use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
-use crate::proto::registry::{Engine, EngineStatus};
+use crate::proto::registry::{Engine, EngineStatus, GetEngineRequest};
 use crate::telemetry::{Untrusted, UntrustedReason};
 use crate::token::Reason;
 
-/// No peer has that name.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("no connection or engine `{0}` is known")]
-pub struct NoSuchPeer(pub(super) String);
+/// No connection or engine has that name.
+pub(super) fn no_such_peer(name: &str) -> Refused {
+    let message = format!("no connection or engine `{name}` is known");
+    Refused::new(Kind::Usage, message)
+}
 
 /// Visits the running DPM, which is `peer`, then its engines, as the dial-back does.
-pub(super) async fn visits(doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Visit>, NoSuchPeer> {
+pub(super) async fn visits(peer: &Peer<'_>) -> Result<Vec<Visit>, Refused> {
+    let doctor = peer.doctor;
     let wanted = doctor.options.peer.as_deref();
     let mut known = None;
-    let trusted = doctor.settings.deployments.iter();
-    let dpes = trusted.filter(|deployment| deployment.module.as_str() == "dpe");
     let title = format!("{} itself at {}", peer.name, peer.target);
     let own = Visit::to(title, async |visit| {
-        let engines = list(visit, doctor, peer).await?;
+        let engines = list(visit, peer).await?;
+        let trusted = doctor.settings.deployments.iter();
+        let dpes = trusted.filter(|deployment| deployment.module.as_str() == "dpe");
         let names = dpes.map(|deployment| deployment.name.to_string());
         let roster = known.insert(Roster::new(engines, names.collect()));
         // Those that are registered are visited whatever is missing.
@@ -46,16 +54,14 @@ pub(super) async fn visits(doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Visit
         visits.push(of_engine(engine, doctor).await);
     }
     match wanted {
-        Some(name) if visits.len() == 1 && !roster.without.iter().any(|dpe| dpe == name) => {
-            Err(NoSuchPeer(name.to_owned()))
-        }
+        Some(name) if visits.len() == 1 && !roster.lacks(wanted) => Err(no_such_peer(name)),
         Some(_) | None => Ok(visits),
     }
 }
 
 /// Asks the running DPM for its engines.
-async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec<Engine>, Row> {
-    if doctor.settings.options.server.port == 0 {
+async fn list(visit: &mut Visit, peer: &Peer<'_>) -> Result<Vec<Engine>, Row> {
+    if peer.target.port() == 0 {
         let detail = "this DPM's port changes at each start";
         return Err(Row::fail(Layer::Name, Side::Here, detail)
             .help("use the port in its log: --set ataccama.server.grpc.port=PORT"));
@@ -63,7 +69,7 @@ async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec
     let (channel, _) = identity::acquaint(visit, peer).await?;
     let no_role = "a module needs no role to ask itself";
     visit.add(Row::skip(Layer::Role, no_role));
-    let mut client = EngineRegistryServiceClient::new(channel);
+    let mut client = Client::new(channel);
     let why = match timeout(peer.limit(), roster::list(&mut client)).await {
         Ok(Ok(engines)) => return Ok(engines),
         Ok(Err(status)) => Untrusted(status.message()).to_string(),
@@ -74,18 +80,12 @@ async fn list(visit: &mut Visit, doctor: &Doctor<'_>, peer: &Peer) -> Result<Vec
 }
 
 async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
-    let address = engine.address.clone().unwrap_or_default();
     let status = match engine.status() {
         EngineStatus::Ready => String::new(),
         _ => format!(", {}", status_word(engine.status)),
     };
-    let title = format!(
-        "engine {} of {} at {}:{}{status}",
-        Untrusted(&engine.id),
-        Untrusted(&engine.deployment),
-        Untrusted(&address.hostname),
-        address.port
-    );
+    let (id, owner) = (Untrusted(&engine.id), Untrusted(&engine.deployment));
+    let title = format!("engine {id} of {owner} at {}{status}", address_of(engine));
     let examined = Visit::to(title, async |visit| {
         if let Some(row) = not_trusted(engine, doctor) {
             let skipped = Layer::Name..row.layer;
@@ -99,8 +99,12 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
             return Err(row);
         }
         let layer = Layer::Name;
-        let dialled = peer(engine, doctor).map_err(|row| Row { layer, ..row })?;
-        dial(visit, &dialled, engine).await
+        let peer = doctor.engine(engine).map_err(|row| Row { layer, ..row })?;
+        // The registry knows from where the engine registered, and has the last word.
+        if failure_of(engine) == Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) {
+            seen(engine, &peer).map_err(|row| Row { layer, ..row })?;
+        }
+        dial(visit, &peer, engine).await
     });
     examined.await
 }
@@ -108,14 +112,10 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
 /// Says that the engine's deployment is not trusted.
 fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     let owner = DeploymentName::new(&engine.deployment).ok()?;
-    let trust = doctor.module.trust().load();
-    if trust.deployment(owner.as_str()).is_some() {
-        return None;
-    }
+    let unknown = doctor.module.client_layer(owner.as_str()).err()?;
     let settings = doctor.settings;
     let (file, kind) = (settings.home.file.display(), &settings.own.module);
-    let detail = format!("no trusted deployment is called `{owner}` in {file}");
-    let row = Row::fail(Layer::Token, Side::Here, detail)
+    let row = Row::fail(Layer::Token, Side::Here, format!("{unknown} in {file}"))
         .help(format!("countersign pair {kind}={file} dpe=<the engine's file>"))
         .help(format!(
             "or, if you only have its public key: countersign deployment add {owner} --file {file} --module dpe --public-key <its key>"
@@ -123,35 +123,17 @@ fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     Some(row)
 }
 
-/// Returns the engine as a peer, unless the registry does not dial it.
-fn peer(engine: &Engine, doctor: &Doctor<'_>) -> Result<Peer, Row> {
-    // The registry knows from where the engine registered, and has the last word.
-    if failure_of(engine) == Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) {
-        let reason = UntrustedReason(&engine.status_reason).to_string();
-        let row = Row::fail(Layer::Name, Side::Here, reason);
-        let file = doctor.settings.home.file.display().to_string();
-        return Err(not_allowed(row, &engine.deployment, &file));
-    }
-    let address = EngineAddress::try_from(&engine.address.clone().unwrap_or_default());
-    let owner = DeploymentName::new(&engine.deployment);
-    doctor.engine(
-        owner.map_err(|error| unusable(&error))?,
-        address.map_err(|error| unusable(&error))?,
-    )
-}
-
-async fn dial(visit: &mut Visit, peer: &Peer, engine: &Engine) -> Result<(), Row> {
+async fn dial(visit: &mut Visit, peer: &Peer<'_>, engine: &Engine) -> Result<(), Row> {
     let (channel, _) = identity::acquaint(visit, peer).await?;
     let mut client = EngineServiceClient::new(channel).max_decoding_message_size(64 * 1024);
     let (limit, question) = (peer.limit(), CheckStatusRequest {});
-    let asking = call(limit, question, |request| client.check_status(request));
-    let looking = async { identity::role(peer, asking.await) };
-    let answer = visit.look(looking).await?;
+    let asked = call(limit, question, |request| client.check_status(request)).await;
+    let answer = visit.found(identity::role(peer, asked)?);
     if answer.engine_id != engine.id {
         let detail = format!("engine {} answers there", Untrusted(&answer.engine_id));
         return Err(Row::fail(Layer::WayBack, Side::Peer, detail).help(&peer.remedy.host));
     }
-    visit.add(way_back::seen(engine, peer)?);
+    visit.add(seen(engine, peer)?);
     Ok(())
 }
 
@@ -164,51 +146,49 @@ const MOST_NAMED: usize = 8;
 /// Which engines the registry lists, and which deployments have none.
 #[derive(Debug)]
 struct Roster {
-    /// Those that are registered: first those that are not READY.
-    active: Vec<Engine>,
-    /// Those that left.
-    gone: Vec<Engine>,
+    /// All of them: first those that are not READY.
+    engines: Vec<Engine>,
     /// The trusted deployments of DPEs without a registered engine.
     without: Vec<String>,
 }
 
 impl Roster {
-    fn new(engines: Vec<Engine>, mut without: Vec<String>) -> Self {
-        let (gone, mut active): (Vec<_>, Vec<_>) = engines
-            .into_iter()
-            .partition(|engine| engine.status() == EngineStatus::Inactive);
-        active.sort_by_key(is_ready);
-        without.retain(|name| !active.iter().any(|engine| engine.deployment == *name));
-        Self {
-            active,
-            gone,
-            without,
-        }
+    fn new(mut engines: Vec<Engine>, mut without: Vec<String>) -> Self {
+        engines.sort_by_key(is_ready);
+        without.retain(|name| {
+            let mut active = engines.iter().filter(|engine| is_active(engine));
+            !active.any(|engine| engine.deployment == *name)
+        });
+        Self { engines, without }
     }
 
     /// Goes through the registered engines that `wanted` names.
     fn wanted(&self, wanted: Option<&str>) -> impl Iterator<Item = &Engine> {
-        let active = self.active.iter();
+        let active = self.engines.iter().filter(|engine| is_active(engine));
         active.filter(move |engine| wanted.is_none_or(|name| is_called(engine, name)))
     }
 
-    /// Fails if no engine is registered at all, or none of the `wanted` deployment.
+    /// Returns `true` if no engine of the `wanted` deployment is registered, or none at all.
+    fn lacks(&self, wanted: Option<&str>) -> bool {
+        match wanted {
+            Some(wanted) => self.without.iter().any(|name| name == wanted),
+            None => self.wanted(None).next().is_none() && !self.without.is_empty(),
+        }
+    }
+
+    /// Fails if an engine is missing.
     fn judge(&self, wanted: Option<&str>) -> Result<Row, Row> {
         let detail = self.detail(wanted);
-        let lacks = match wanted {
-            Some(wanted) => self.without.iter().any(|name| name == wanted),
-            None => self.active.is_empty() && !self.without.is_empty(),
-        };
-        if !lacks {
-            return Ok(Row::skip(Layer::WayBack, detail));
+        if self.lacks(wanted) {
+            return Err(Row::fail(Layer::WayBack, Side::Peer, detail)
+                .help("start the engine: countersign dpe run --home <its home>")
+                .help("for more, run on the engine's host: countersign doctor --home <its home>"));
         }
-        Err(Row::fail(Layer::WayBack, Side::Peer, detail)
-            .help("start the engine: countersign dpe run --home <its home>")
-            .help("for more, run on the engine's host: countersign doctor --home <its home>"))
+        Ok(Row::skip(Layer::WayBack, detail))
     }
 
     fn detail(&self, wanted: Option<&str>) -> String {
-        let mut parts = vec![format!("registered engines: {}", self.active.len())];
+        let mut parts = vec![format!("registered engines: {}", self.wanted(None).count())];
         let left: Vec<_> = self.wanted(wanted).skip(MOST_VISITED).collect();
         if !left.is_empty() {
             let (count, ready) = (left.len(), left.iter().filter(|e| is_ready(e)).count());
@@ -220,11 +200,13 @@ impl Roster {
         if !self.without.is_empty() {
             parts.push(format!("none of {}", self.without.join(", ")));
         }
-        parts.extend(self.gone.iter().take(MOST_NAMED).map(|engine| {
+        let all = self.engines.iter();
+        let gone: Vec<_> = all.filter(|engine| !is_active(engine)).collect();
+        parts.extend(gone.iter().take(MOST_NAMED).map(|engine| {
             let (id, owner) = (Untrusted(&engine.id), Untrusted(&engine.deployment));
             format!("engine {id} of {owner} is INACTIVE")
         }));
-        let more = self.gone.len().saturating_sub(MOST_NAMED);
+        let more = gone.len().saturating_sub(MOST_NAMED);
         if more > 0 {
             parts.push(format!("{more} more are INACTIVE"));
         }
@@ -236,16 +218,354 @@ fn is_ready(engine: &Engine) -> bool {
     engine.status() == EngineStatus::Ready
 }
 
+/// Returns `true` if the engine has not left.
+fn is_active(engine: &Engine) -> bool {
+    engine.status() != EngineStatus::Inactive
+}
+
 /// Returns `true` if `name` is the engine's id, deployment or `host:port`.
 fn is_called(engine: &Engine, name: &str) -> bool {
+    [&*engine.id, &*engine.deployment, &*address_of(engine)].contains(&name)
+}
+
+/// Visits a module that this one calls: its DPM, or another one.
+pub(super) async fn visit(peer: &Peer<'_>) -> Visit {
+    let title = format!("{} at {}", peer.name, peer.target);
+    Visit::to(title, async |visit| examine(visit, peer).await).await
+}
+
+async fn examine(visit: &mut Visit, peer: &Peer<'_>) -> Result<(), Row> {
+    let (channel, roles) = identity::acquaint(visit, peer).await?;
+    let settings = peer.doctor.settings;
+    let registry = settings.options.client.connection("dpm");
+    if registry.is_none_or(|dpm| Target::new(&dpm.host, dpm.port) != peer.target) {
+        visit.add(Row::skip(Layer::Role, format!("roles there: [{roles}]")));
+        visit.add(Row::skip(Layer::WayBack, "only a DPM dials back"));
+        return Ok(());
+    }
+    let id = stored_engine_id(&settings.home.dir.join("storage"));
+    let known = id.as_ref().ok().copied().flatten().map(|id| id.to_string());
+    let mut client = Client::new(channel);
+    let answer = record(peer, &mut client, known.as_deref().unwrap_or(NO_ENGINE)).await;
+    let record = visit.found(identity::role(peer, answer)?);
+    if id
+        .map_err(|error| fail(Side::Here, cause(&error)))?
+        .is_none()
+    {
+        let detail = "the engine does not run and was never started";
+        return Err(not_running(peer, detail));
+    }
+    let Some(engine) = registered(record, peer)? else {
+        return Err(not_held(peer).await);
+    };
+    let engine = checked(engine, peer, &mut client).await;
+    // A port that is not its file's was set when it was started, or is forwarded.
+    let port = engine.address.as_ref().map(|address| address.port);
+    if port == Some(settings.options.server.port.into())
+        && matches!(failure_of(&engine), Some((FailureKind::NotReached, _)))
+        && !listens(peer).await
+    {
+        let name = &peer.name;
+        let detail = format!("the engine does not run; {name} has not noticed that yet");
+        return Err(not_running(peer, detail));
+    }
+    visit.add(seen(&engine, peer)?);
+    Ok(())
+}
+
+fn fail(side: Side, detail: impl Into<String>) -> Row {
+    Row::fail(Layer::WayBack, side, detail)
+}
+
+fn not_running(peer: &Peer<'_>, detail: impl Into<String>) -> Row {
+    let home = peer.doctor.options.home.display();
+    fail(Side::Here, detail).help(format!("start it with: countersign dpe run --home {home}"))
+}
+
+/// An id that no engine makes: asking for it needs the role, and changes nothing.
+const NO_ENGINE: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Asks the registry for its record of the engine `id`.
+async fn record(peer: &Peer<'_>, client: &mut Client, id: &str) -> Result<Option<Engine>, Status> {
+    let engine_id = id.to_owned();
+    let question = GetEngineRequest { engine_id };
+    match call(peer.limit(), question, |request| client.get_engine(request)).await {
+        Ok(answer) => Ok(answer.engine),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+/// Returns the engine if it is registered.
+///
+/// Fails if it is not this module's: its id may have been copied with its folder.
+fn registered(record: Option<Engine>, peer: &Peer<'_>) -> Result<Option<Engine>, Row> {
+    // Without a name of its own, only the DPM knows what it calls this module.
+    let own = peer.doctor.module.own();
+    let named = own.name.as_ref().map(DeploymentName::as_str);
+    match record {
+        Some(engine) if named.is_some_and(|name| name != engine.deployment) => {
+            let (id, owner) = (Untrusted(&engine.id), Untrusted(&engine.deployment));
+            let name = &peer.name;
+            let detail = format!("ENGINE_NOT_OWNED: at {name} engine {id} belongs to {owner}");
+            Err(fail(Side::Here, detail).help("countersign explain ENGINE_NOT_OWNED"))
+        }
+        found => Ok(found.filter(is_active)),
+    }
+}
+
+/// Returns why the DPM has not registered the engine: it does not run, or its log has the reason.
+async fn not_held(peer: &Peer<'_>) -> Row {
+    let (settings, name) = (peer.doctor.settings, &peer.name);
+    if !listens(peer).await {
+        let detail = match settings.options.server.port {
+            0 => "the engine is not registered at the DPM and uses a free port: it may not run",
+            _ => "the engine does not run",
+        };
+        return not_running(peer, detail);
+    }
+    let log = &settings.home.dir.join("log");
+    let refused = newest(log, &[REGISTER_REFUSED]).ok().flatten();
+    let reason = refused.as_ref().and_then(Rejection::reason);
+    let mut detail = format!("the engine runs, but {name} has not registered it");
+    if let Some(reason) = reason {
+        detail.extend([": ", reason.as_str()]);
+    }
+    if let Some(why) = refused.as_ref().and_then(|line| line.text("detail")) {
+        detail.extend([": ", &UntrustedReason(why).to_string()]);
+    }
+    if reason == Some(Reason::AddressNotAllowed) {
+        let (row, own) = (fail(Side::Peer, detail), peer.doctor.module.own());
+        return not_allowed(row, own.issuer(), &format!("the file of {name}"));
+    }
+    fail(Side::Here, detail).help(format!("its log says why: {}", log.display()))
+}
+
+/// Waits while an engine that has just registered is dialled back for the first time.
+async fn checked(mut engine: Engine, peer: &Peer<'_>, client: &mut Client) -> Engine {
+    let end = Instant::now() + peer.limit();
+    while engine.status() == EngineStatus::New
+        && engine.status_reason.is_empty()
+        && Instant::now() < end
+    {
+        sleep(Duration::from_millis(50)).await;
+        let Ok(Some(newer)) = record(peer, client, &engine.id).await else {
+            break;
+        };
+        engine = newer;
+    }
+    engine
+}
+
+/// Returns `true` if something listens where this engine would.
+async fn listens(peer: &Peer<'_>) -> bool {
+    match peer.doctor.settings.options.server.listener() {
+        Some(own) => is_listening(&own, peer.limit()).await,
+        None => false,
+    }
+}
+
+/// Returns the host and port that `engine` advertises. They are untrusted.
+fn address_of(engine: &Engine) -> String {
     let address = engine.address.clone().unwrap_or_default();
-    let address = format!("{}:{}", address.hostname, address.port);
-    [&*engine.id, &*engine.deployment, &*address].contains(&name)
+    format!("{}:{}", Untrusted(&address.hostname), address.port)
+}
+
+/// Says how the DPM sees `engine`, and what to do if that is not READY.
+///
+/// `peer` is the other one of the two, as the module that is examined sees it. What to do follows only
+/// from the DPM's own values: a peer may have chosen the text.
+fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
+    let own = peer.doctor.module.own();
+    let here = (own.issuer(), Side::Here, peer.remedy.own_file());
+    let their_file = format!("the file of {}", peer.name);
+    let there = (peer.name.as_str(), Side::Peer, their_file);
+    let ((dpm, registry, registry_file), (_, caller, caller_file)) = match own.module.as_str() {
+        "dpm" => (here, there),
+        _ => (there, here),
+    };
+    let (status, owner) = (status_word(engine.status), engine.deployment.as_str());
+    let way = format!("{dpm} → {}, {status}", address_of(engine));
+    if engine.status() == EngineStatus::Ready {
+        return Ok(Row::ok(Layer::WayBack, way));
+    }
+    let reason = match engine.status_reason.as_str() {
+        "" => "the DPM has not dialled back yet".to_owned(),
+        reason => UntrustedReason(reason).to_string(),
+    };
+    let (between, detail) = (Side::Between, format!("{way}: {reason}"));
+    Err(match failure_of(engine) {
+        Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) => {
+            not_allowed(fail(registry, detail), owner, &registry_file)
+        }
+        Some((FailureKind::NotDialled, Some(Reason::RoleMissing))) => {
+            grant_role(fail(registry, detail).refused(), peer, &registry_file, owner)
+        }
+        Some((FailureKind::Refused, Some(Reason::RoleMissing))) => {
+            grant_role(fail(caller, detail).refused(), peer, &caller_file, dpm)
+        }
+        Some((FailureKind::ClocksDiffer, _)) => compare_clocks(fail(between, detail), &peer.name),
+        Some((_, Some(reason))) => fail(between, detail)
+            .refused()
+            .help(format!("countersign explain {reason}"))
+            .help(peer.remedy.check()),
+        Some((FailureKind::NotDialled, None)) => fail(registry, detail).help(peer.remedy.check()),
+        Some((FailureKind::NotReached, None)) => fail(between, detail)
+            .help("does the engine run? start it with: countersign dpe run --home <its home>")
+            .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there"),
+        None | Some((_, None)) => fail(between, detail).help(
+            "run doctor again after the DPM has dialled it again; the DPM logs the result at `engineCheckFailed`",
+        ),
+    })
+}
+
+/// Returns why the last dial-back to `engine` failed, as [`grpc::failure_of`](crate::grpc) does.
+fn failure_of(engine: &Engine) -> Option<(FailureKind, Option<Reason>)> {
+    grpc::failure_of(engine.dial_back_failure.as_ref()?)
+}
+
+/// Says that a DPM, in whose `file` `row` is to be fixed, dials the engines of `owner` only elsewhere.
+fn not_allowed(row: Row, owner: &str, file: &str) -> Row {
+    row.refused()
+        .help(format!(
+            "{file} says where it may be dialled: `countersign.deployments.{owner}.allowed-addresses`"
+        ))
+        .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port` in its file")
+        .help("countersign explain ADDRESS_NOT_ALLOWED")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::peer::Options;
     use super::*;
+    use crate::admin::pairing::{self, Member};
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::config::{ModuleKind, Settings};
+    use crate::identity::{ModuleType, Role};
+    use crate::proto::registry as wire;
+
+    /// How the DPM, or else the engine, sees an engine whose dial-back failed. The file of the one
+    /// that is examined is called `here.properties`.
+    fn row(kind: FailureKind, reason: Option<Reason>, is_dpm: bool) -> Row {
+        let folder = tempfile::tempdir().unwrap();
+        let members = ["dpm", "dpe"].map(|module| {
+            let path = folder
+                .path()
+                .join(module)
+                .join("etc/application.properties");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            Member::new(ModuleType::new(module).unwrap(), path)
+        });
+        let both = pairing::Options {
+            environment: None,
+            role: Role::impersonation(),
+            key_name: None,
+            tls: false,
+            now: SystemClock.now(),
+        };
+        let plan = pairing::plan(&members, None, &both).unwrap();
+        plan.change.carry_out().unwrap();
+        let (name, module) = if is_dpm {
+            ("dpm", ModuleKind::Dpm)
+        } else {
+            ("dpe", ModuleKind::Dpe)
+        };
+        let home = folder.path().join(name);
+        let settings = Settings::load(&home, &module, [], &[]).unwrap();
+        let options = Options {
+            home,
+            peer: None,
+            timeout: Duration::from_secs(1),
+        };
+        let doctor = Doctor {
+            settings: &settings,
+            module: settings.module().unwrap(),
+            options: &options,
+        };
+        let failure = wire::DialBackFailure {
+            kind: wire::DialBackFailureKind::from(kind).into(),
+            reason: reason.map_or_else(String::new, |reason| reason.to_string()),
+            detail: "ADDRESS_NOT_ALLOWED: x; its clock is 9 s".to_owned(),
+        };
+        let engine = Engine {
+            status_reason: format!("{}: ADDRESS_NOT_ALLOWED: x", kind.as_str()),
+            dial_back_failure: Some(failure),
+            deployment: "dpe-dev".to_owned(),
+            address: Some(wire::EngineAddress {
+                hostname: "localhost".to_owned(),
+                port: 1,
+            }),
+            ..Engine::default()
+        };
+        let peer = if is_dpm {
+            doctor.engine(&engine)
+        } else {
+            doctor.to(settings.options.client.connection("dpm").unwrap())
+        };
+        let mut row = seen(&engine, &peer.unwrap()).unwrap_err();
+        let file = settings.home.file.display().to_string();
+        for help in &mut row.help {
+            *help = help.replace(&file, "here.properties");
+        }
+        row
+    }
+
+    #[test]
+    fn only_what_the_dpm_itself_says_of_an_address_is_fixed_in_its_file() {
+        for (kind, reason, is_meant) in [
+            (FailureKind::NotDialled, Reason::AddressNotAllowed, true),
+            (FailureKind::NotProved, Reason::ProofInvalid, false),
+            (FailureKind::NotDialled, Reason::RoleMissing, false),
+        ] {
+            for (is_dpm, side) in [(false, Side::Peer), (true, Side::Here)] {
+                let row = row(kind, Some(reason), is_dpm);
+
+                let help = row.help.join("; ");
+                assert_eq!(help.contains("allowed-addresses"), is_meant, "{help}");
+                assert!(!is_meant || row.side == Some(side), "{reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn role_that_is_missing_is_written_where_it_is_missing() {
+        let (here, there) = (FailureKind::NotDialled, FailureKind::Refused);
+        for (kind, is_dpm, side, file, of) in [
+            (here, true, Side::Here, "here.properties", "dpe-dev"),
+            (here, false, Side::Peer, "the file of dpm-dev", "dpe-dev"),
+            (there, false, Side::Here, "here.properties", "dpm-dev"),
+            (there, true, Side::Peer, "the file of dpe-dev", "dpm-dev"),
+        ] {
+            let row = row(kind, Some(Reason::RoleMissing), is_dpm);
+
+            let line = format!("ataccama.one.platform.deployments.{of}.security.roles[0]");
+            let help = format!("write into {file}: {line}=IMPERSONATION");
+            assert_eq!((row.side, row.help), (Some(side), vec![help]));
+            assert!(row.refused);
+        }
+    }
+
+    #[test]
+    fn clocks_are_compared_only_where_the_dpm_measured_them() {
+        for (kind, is_meant) in [
+            (FailureKind::ClocksDiffer, true),
+            (FailureKind::NotProved, false),
+        ] {
+            let help = row(kind, Some(Reason::ProofInvalid), false).help.join("; ");
+
+            assert_eq!(help.contains("date -u"), is_meant, "{help}");
+        }
+    }
+
+    #[test]
+    fn engine_that_cannot_be_reached_is_to_be_started_or_to_advertise_another_address() {
+        let help = row(FailureKind::NotReached, None, false).help.join("; ");
+
+        assert!(help.contains("dpe run"), "{help}");
+        assert!(help.contains("service.hostname"), "{help}");
+    }
 
     fn engine(id: usize, status: EngineStatus) -> Engine {
         Engine {

@@ -1,7 +1,6 @@
 //! Layers 7 to 9: do the clocks agree, does the peer know this module and is it the expected one, and
 //! does it give this module the role that it needs?
 
-use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
@@ -18,16 +17,16 @@ use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
 use crate::telemetry::Untrusted;
 use crate::token::{Reason, Refusal};
+use crate::trust::Deployment;
 
 /// Connects and calls `WhoAmI`, which shows the clock and how the peer takes the token; returns the
 /// channel for more calls, and the roles that the peer gives this module.
 pub(super) async fn acquaint(
     visit: &mut Visit,
-    peer: &Peer,
+    peer: &Peer<'_>,
 ) -> Result<(AttachIdentity<Channel>, String), Row> {
     let connection = probe::reach(visit, peer).await?;
-    let start = Instant::now();
-    let clock = peer.module.clock();
+    let clock = peer.doctor.module.clock();
     let channel = peer.identity.layer(connection.channel());
     let mut client =
         IdentityServiceClient::new(channel.clone()).max_decoding_message_size(64 * 1024);
@@ -42,53 +41,48 @@ pub(super) async fn acquaint(
     let ahead =
         time.map(|time| f64::midpoint(seconds_after(time, sent), seconds_after(time, received)));
     visit.add(clocks(peer, answer.as_ref().err(), ahead)?);
-    let (roles, row) = token(peer, answer).map_err(|failed| failed.since(start))?;
-    visit.add(row.since(start));
-    Ok((channel, roles))
+    Ok((channel, visit.found(token(peer, answer)?)))
 }
 
 /// Less is not worth a number: the way there and back takes time, too.
 const IN_STEP_SECONDS: f64 = 0.5;
 
 /// Judges the peer's clock, which is `ahead` by so many seconds if the peer reported its time.
-fn clocks(peer: &Peer, refused: Option<&Status>, ahead: Option<f64>) -> Result<Row, Row> {
-    let limit = peer.module.policy().leeway().as_secs_f64();
+fn clocks(peer: &Peer<'_>, refused: Option<&Status>, ahead: Option<f64>) -> Result<Row, Row> {
+    let limit = peer.doctor.module.policy().leeway().as_secs_f64();
     let reason = refused.and_then(reason_of);
     let because = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-    let Some(ahead) = ahead else {
-        if matches!(
-            reason,
-            Some(Reason::TokenExpired | Reason::TokenNotYetValid)
-        ) {
-            return Err(clocks_differ(peer, format!("the clocks differ{because}")));
+    let differ = match (ahead, reason) {
+        (Some(ahead), _) => {
+            let which = if ahead < 0.0 { "behind" } else { "ahead" };
+            let apart = ahead.abs();
+            let detail = if apart < IN_STEP_SECONDS {
+                format!("in step within {IN_STEP_SECONDS} s (limit {limit} s)")
+            } else {
+                format!("peer is {apart:.1} s {which} (limit {limit} s)")
+            };
+            match refused {
+                // A refusal says what time it is only if the clocks may be why.
+                Some(status) if apart >= limit => {
+                    detail + unless_proved(status, ", as it says itself (unproved)")
+                }
+                None if apart > limit / 2.0 => {
+                    let half = ": over half of the limit, check NTP on both hosts";
+                    return Ok(Row::ok(Layer::Clock, detail + half));
+                }
+                Some(_) | None => return Ok(Row::ok(Layer::Clock, detail)),
+            }
         }
-        let detail = "unknown: the peer reports its clock only to authenticated callers";
-        return Ok(Row::skip(Layer::Clock, detail));
+        (None, Some(Reason::TokenExpired | Reason::TokenNotYetValid)) => {
+            "the clocks differ".to_owned()
+        }
+        (None, _) => {
+            let detail = "unknown: the peer reports its clock only to authenticated callers";
+            return Ok(Row::skip(Layer::Clock, detail));
+        }
     };
-    let which = if ahead < 0.0 { "behind" } else { "ahead" };
-    let apart = ahead.abs();
-    let mut detail = if apart < IN_STEP_SECONDS {
-        format!("in step within {IN_STEP_SECONDS} s (limit {limit} s)")
-    } else {
-        format!("peer is {apart:.1} s {which} (limit {limit} s)")
-    };
-    match refused {
-        // A refusal says what time it is only if the clocks may be why.
-        Some(status) if apart >= limit => {
-            let unproved = unless_proved(status, ", as it says itself (unproved)");
-            return Err(clocks_differ(peer, format!("{detail}{unproved}{because}")));
-        }
-        None if apart > limit / 2.0 => {
-            detail += ": over half of the limit, check NTP on both hosts";
-        }
-        Some(_) | None => {}
-    }
-    Ok(Row::ok(Layer::Clock, detail))
-}
-
-fn clocks_differ(peer: &Peer, detail: String) -> Row {
-    let row = Row::fail(Layer::Clock, Side::Between, detail);
-    compare_clocks(row, &peer.name)
+    let row = Row::fail(Layer::Clock, Side::Between, differ + &because);
+    Err(compare_clocks(row, &peer.name))
 }
 
 /// Adds how the clock here is compared with that of `name`.
@@ -108,7 +102,7 @@ fn unless_proved(status: &Status, note: &'static str) -> &'static str {
     }
 }
 
-fn token(peer: &Peer, answer: Result<WhoAmIResponse, Status>) -> Outcome<String> {
+fn token(peer: &Peer<'_>, answer: Result<WhoAmIResponse, Status>) -> Outcome<String> {
     let status = match answer {
         Err(status) => status,
         Ok(answer) => {
@@ -122,20 +116,23 @@ fn token(peer: &Peer, answer: Result<WhoAmIResponse, Status>) -> Outcome<String>
             return Ok((roles, Row::ok(Layer::Token, detail)));
         }
     };
-    Err(match (peer.revoked_keys(), refusal_of(&status)) {
-        (Some(keys), _) => revoked_here(peer, &keys),
+    let trusted = peer.trusted();
+    let unusable = trusted.filter(|deployment| deployment.active_keys().next().is_none());
+    Err(match (unusable, refusal_of(&status)) {
+        (Some(deployment), _) => revoked_here(peer, &deployment),
         (None, Some(refusal)) => refused(peer, &refusal, &status),
         (None, None) => not_refused(Layer::Token, peer, &status),
     })
 }
 
-/// Says that this module's own file does not let it call the peer.
-fn revoked_here(peer: &Peer, keys: &[String]) -> Row {
+/// Says that this module's own file does not let it call the peer, all of whose keys it revokes.
+fn revoked_here(peer: &Peer<'_>, deployment: &Deployment) -> Row {
     let (name, file) = (&peer.name, peer.remedy.own_file());
     let detail = format!("not called: every key of `{name}` is revoked in {file}");
     let setting = format!("ataccama.one.platform.deployments.{name}.security.jwt-keys");
+    let keys = deployment.keys.iter().map(|key| &key.name);
     Row::fail(Layer::Token, Side::Here, detail)
-        .helps(keys.iter().map(|key| {
+        .helps(keys.map(|key| {
             format!("revoked by mistake? write in {file}: {setting}.{key}.is-revoked=false")
         }))
         .help(format!("else {name} needs a new key that is trusted here:"))
@@ -143,58 +140,46 @@ fn revoked_here(peer: &Peer, keys: &[String]) -> Row {
 }
 
 /// Says on which side to act on a refusal of the token, or of the peer's proof.
-fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Row {
+fn refused(peer: &Peer<'_>, refusal: &Refusal, status: &Status) -> Row {
     let (reason, name, remedy) = (refusal.reason, &peer.name, &peer.remedy);
-    let own = peer.module.own();
+    let own = peer.doctor.module.own();
     let key = own.key_id.as_str();
     let unsigned = unless_proved(status, " (unproved: the refusal is not signed)");
     // A callee cannot sign for a key that it refuses: nothing shows which module it is.
-    let server = format!(
-        "the server at {}, which did not prove to be {name} (unproved),",
-        peer.target
-    );
+    let at = &peer.target;
+    let server = format!("the server at {at}, which did not prove to be {name} (unproved),");
+    let own_key = OwnKey::refused_for(reason);
+    let (side, what) = match (&peer.deployment, own_key) {
+        (None, _) => (Side::Here, format!("{server} does not accept its token")),
+        (_, Some(OwnKey::Revoked)) => (Side::Peer, OwnKey::Revoked.describe(name, key) + unsigned),
+        (_, Some(unknown)) => (Side::Between, unknown.describe(&server, key)),
+        (_, None) => (Side::Between, summary_and_detail(refusal) + unsigned),
+    };
     let port = format!("either another module answers there: {}", remedy.port);
-    let host = remedy.host.clone();
-    let (side, what, help) = match (&peer.deployment, OwnKey::refused_for(reason)) {
-        (None, _) => (
-            Side::Here,
-            format!("{server} does not accept its token"),
-            vec![
-                port,
-                host,
-                format!("or it runs with another key than {}:", remedy.own_file()),
-                "its log shows the key at `startup` and `configReloaded`".to_owned(),
-                remedy.start(),
-            ],
-        ),
-        (Some(_), Some(OwnKey::Revoked)) => (
-            Side::Peer,
-            OwnKey::Revoked.describe(name, key) + unsigned,
-            vec![
-                format!(
-                    "revoked by mistake? write into the file of {name}: `is-revoked=false` for that key"
-                ),
-                "if it is intended, this module needs a new key:".to_owned(),
-                remedy.rotate(true),
-            ],
-        ),
-        (Some(_), Some(unknown)) => (
-            Side::Between,
-            unknown.describe(&server, key),
-            vec![
-                port,
-                host,
-                format!("or {name} does not trust this key:"),
-                format!("countersign deployment list --home {}", remedy.home),
-                remedy.check(),
-                remedy.pair(false),
-            ],
-        ),
-        (Some(_), None) => (
-            Side::Between,
-            summary_and_detail(refusal) + unsigned,
-            vec![remedy.check(), remedy.pair(false)],
-        ),
+    let help = match (&peer.deployment, own_key) {
+        (None, _) => vec![
+            port,
+            remedy.host.clone(),
+            format!("or it runs with another key than {}:", remedy.own_file()),
+            "its log shows the key at `startup` and `configReloaded`".to_owned(),
+            peer.start(),
+        ],
+        (_, Some(OwnKey::Revoked)) => vec![
+            format!(
+                "revoked by mistake? write into the file of {name}: `is-revoked=false` for that key"
+            ),
+            "if it is intended, this module needs a new key:".to_owned(),
+            remedy.rotate(true),
+        ],
+        (_, Some(_)) => vec![
+            port,
+            remedy.host.clone(),
+            format!("or {name} does not trust this key:"),
+            format!("countersign deployment list --home {}", remedy.home),
+            remedy.check(),
+            remedy.pair(false),
+        ],
+        (_, None) => vec![remedy.check(), remedy.pair(false)],
     };
     let code = code_name(status.code());
     Row::fail(Layer::Token, side, format!("{code} {reason}: {what}"))
@@ -203,22 +188,17 @@ fn refused(peer: &Peer, refusal: &Refusal, status: &Status) -> Row {
 }
 
 /// Reports the result of a call that needs the role.
-pub(super) fn role<T>(peer: &Peer, answer: Result<T, Status>) -> Outcome<T> {
-    let name = &peer.name;
-    let status = match answer {
-        Ok(answer) => {
-            let detail = format!("{name} gives this module the role that it needs");
-            return Ok((answer, Row::ok(Layer::Role, detail)));
-        }
-        Err(status) => status,
-    };
-    Err(match reason_of(&status) {
+pub(super) fn role<T>(peer: &Peer<'_>, answer: Result<T, Status>) -> Outcome<T> {
+    let (name, module) = (&peer.name, &peer.doctor.module);
+    let detail = format!("{name} gives this module the role that it needs");
+    let found = answer.map(|answer| (answer, Row::ok(Layer::Role, detail)));
+    found.map_err(|status| match reason_of(&status) {
         Some(Reason::RoleMissing) => {
-            let (code, own) = (code_name(status.code()), peer.module.own());
-            let role = peer.module.impersonation_role();
+            let (code, role) = (code_name(status.code()), module.impersonation_role());
             let detail = format!("{code} ROLE_MISSING: {name} gives this module no role {role}");
             let row = Row::fail(Layer::Role, Side::Peer, detail);
-            grant_role(row, peer, &format!("the file of {name}"), own.issuer())
+            let file = format!("the file of {name}");
+            grant_role(row, peer, &file, module.own().issuer())
         }
         Some(reason) => Row::fail(Layer::Role, Side::Between, said(&status))
             .help(format!("countersign explain {reason}")),
@@ -227,20 +207,19 @@ pub(super) fn role<T>(peer: &Peer, answer: Result<T, Status>) -> Outcome<T> {
 }
 
 /// Adds the line that gives `deployment` the role in `file`.
-pub(super) fn grant_role(row: Row, peer: &Peer, file: &str, deployment: &str) -> Row {
-    let role = peer.module.impersonation_role();
+pub(super) fn grant_role(row: Row, peer: &Peer<'_>, file: &str, deployment: &str) -> Row {
+    let role = peer.doctor.module.impersonation_role();
     row.help(format!(
         "write into {file}: ataccama.one.platform.deployments.{deployment}.security.roles[0]={role}"
     ))
 }
 
 /// Makes the row of a call that failed without a refusal reason.
-fn not_refused(layer: Layer, peer: &Peer, status: &Status) -> Row {
+fn not_refused(layer: Layer, peer: &Peer<'_>, status: &Status) -> Row {
     if status.code() == Code::Unimplemented {
-        let what = if layer == Layer::Token {
-            "serves gRPC, but no IdentityService"
-        } else {
-            "is not the expected kind of module"
+        let what = match layer {
+            Layer::Token => "serves gRPC, but no IdentityService",
+            _ => "is not the expected kind of module",
         };
         let detail = format!("{} {what}", peer.target);
         return Row::fail(layer, Side::Here, detail).help(&peer.remedy.port);
@@ -251,9 +230,6 @@ fn not_refused(layer: Layer, peer: &Peer, status: &Status) -> Row {
 
 /// Repeats what the callee says.
 fn said(status: &Status) -> String {
-    format!(
-        "{}: {}",
-        code_name(status.code()),
-        Untrusted(status.message())
-    )
+    let (code, message) = (code_name(status.code()), Untrusted(status.message()));
+    format!("{code}: {message}")
 }

@@ -8,20 +8,18 @@ mod identity;
 mod peer;
 mod probe;
 mod report;
-mod way_back;
 
 pub use peer::Options;
 pub use report::{Diagnosis, Layer, Row, Side, State, Visit};
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::change::OWN_KEY;
+use super::error::Refused;
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::{LoadError, Settings};
 use crate::diagnostic::{Severity, redact};
 use crate::grpc::cause;
-use engines::NoSuchPeer;
 use peer::Doctor;
 
 /// Examines what the module of `settings` can reach: its DPM, or, if it is one, itself and its
@@ -32,13 +30,10 @@ use peer::Doctor;
 /// # Errors
 ///
 /// When no peer fits [`Options::peer`].
-pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis, NoSuchPeer> {
+pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis, Refused> {
     let module = match settings.module() {
         Ok(module) => module,
-        Err(error) => {
-            let failed = Row::fail(Layer::OwnKey, Side::Here, cause(&error));
-            return Ok(Diagnosis::of_own(vec![config(settings), failed]));
-        }
+        Err(error) => return Ok(Diagnosis::of_own(vec![peer::unusable(&error)])),
     };
     let doctor = Doctor {
         settings,
@@ -51,14 +46,14 @@ pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis
     let peer = match connection.filter(|_| !is_dpm || name != "dpm") {
         Some(connection) => doctor.to(connection),
         None if is_dpm => doctor.itself(),
-        None => return Err(NoSuchPeer(name.to_owned())),
+        None => return Err(engines::no_such_peer(name)),
     };
     let visits = match peer {
         Err(row) => return Ok(Diagnosis::of_own(vec![row])),
-        Ok(peer) if peer.deployment.is_none() => engines::visits(&doctor, &peer).await?,
-        Ok(peer) => vec![way_back::visit(&doctor, &peer).await],
+        Ok(peer) if peer.deployment.is_none() => engines::visits(&peer).await?,
+        Ok(peer) => vec![engines::visit(&peer).await],
     };
-    let own = vec![config(settings), key(settings, SystemClock.now())];
+    let own = vec![config(settings), key(settings)];
     Ok(Diagnosis { own, visits })
 }
 
@@ -74,8 +69,8 @@ fn config(settings: &Settings) -> Row {
 }
 
 /// Makes the row of the key that the module signs with.
-fn key(settings: &Settings, now: SystemTime) -> Row {
-    let own = &settings.own;
+fn key(settings: &Settings) -> Row {
+    let (own, now) = (&settings.own, SystemClock.now());
     let mut key = own.key_id.to_string();
     if let Some(name) = &own.name {
         key.extend([" of ", name.as_str()]);

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::{Layer, Row, Side};
@@ -11,10 +12,11 @@ use crate::admin::pairing::{self, Member};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{ConnectionSettings, DIAL_BACK, Settings};
 use crate::engine::EngineAddress;
-use crate::grpc::tls::TlsError;
 use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Module, Target, cause};
 use crate::identity::{DeploymentName, ModuleType, Role};
+use crate::proto::registry::Engine;
 use crate::registry::{AddressPolicy, Destination};
+use crate::trust::Deployment;
 
 /// How to examine.
 #[derive(Clone, Debug)]
@@ -39,119 +41,141 @@ pub(super) struct Doctor<'a> {
 
 /// A module that is called.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct Peer<'a> {
+    /// The module that calls, and how.
+    pub(super) doctor: &'a Doctor<'a>,
     pub(super) name: String,
     /// Its deployment; `None` for this module itself.
     pub(super) deployment: Option<DeploymentName>,
     pub(super) target: Target,
     pub(super) connection: ConnectionOptions,
     pub(super) identity: AttachIdentityLayer,
-    /// The module that calls.
-    pub(super) module: Module,
-    pub(super) remedy: Remedy,
-    /// Of an engine: what it advertises, and where it may be dialled.
-    pub(super) dial_back: Option<(EngineAddress, AddressPolicy)>,
+    pub(super) remedy: Remedy<'a>,
+    /// What it advertises, if it is an engine.
+    engine: Option<EngineAddress>,
 }
 
 impl Doctor<'_> {
     /// Returns the peer of `connection`.
-    pub(super) fn to(&self, connection: &ConnectionSettings) -> Result<Peer, Row> {
-        let remedy = Remedy::of_connection(&connection.name, self.settings, &self.options.home);
-        let found = self.module.deployment_of(&connection.name);
-        let name = match &connection.deployment {
-            Some(name) => name.clone(),
-            None => found.map_err(|error| unusable(&error).help(remedy.pair(false)))?,
+    pub(super) fn to(&self, connection: &ConnectionSettings) -> Result<Peer<'_>, Row> {
+        let (name, settings) = (&connection.name, self.settings);
+        let own = settings.home.file.display();
+        // The other home often lies beside this one; else it is on another machine.
+        let home = self.options.home.with_file_name(name);
+        let file = home.join("etc/application.properties");
+        let usual = match name.as_str() {
+            "dpm" => "; the default port of a DPM is 8531",
+            "dpe" => "; the default port of a DPE is 8532",
+            _ => "",
         };
+        let remedy = Remedy {
+            settings,
+            host: format!("`ataccama.client.connection.{name}.host` in {own} names it"),
+            port: format!(
+                "`ataccama.client.connection.{name}.grpc.port` in {own} must be the peer's \
+                 `ataccama.server.grpc.port`{usual}"
+            ),
+            kind: name.clone(),
+            file: shown(&file, format!("<the {name}'s file>")),
+            home: shown(&home, "<its home>".to_owned()),
+        };
+        let known = match &connection.deployment {
+            Some(deployment) => Ok(deployment.clone()),
+            None => self.module.deployment_of(name),
+        };
+        let deployment = known.map_err(|error| unusable(&error).help(remedy.pair(false)))?;
         let target = Target::new(&connection.host, connection.port);
-        self.peer(name, target, &connection.name, remedy)
+        self.peer(deployment, target, name, remedy)
     }
 
-    /// Returns the engine of `owner` at `address`, as its DPM dials it back.
-    pub(super) fn engine(
-        &self,
-        owner: DeploymentName,
-        address: EngineAddress,
-    ) -> Result<Peer, Row> {
-        let server = &self.settings.options.server;
-        let own = SocketAddr::new(server.address, server.port);
-        let policy = AddressPolicy::new(vec![own], self.settings.options.addresses.clone());
+    /// Returns `engine` as its DPM dials it back.
+    pub(super) fn engine(&self, engine: &Engine) -> Result<Peer<'_>, Row> {
+        let owner = DeploymentName::new(&engine.deployment).map_err(|error| unusable(&error))?;
+        let advertised = engine.address.clone().unwrap_or_default();
+        let address = EngineAddress::try_from(&advertised).map_err(|error| unusable(&error))?;
+        let remedy = Remedy {
+            settings: self.settings,
+            host: "the engine advertises it: `ataccama.one.dpe.service.hostname` there".to_owned(),
+            port: "the engine advertises it: `ataccama.one.dpe.service.port` there".to_owned(),
+            kind: "dpe".to_owned(),
+            file: "<the engine's file>".to_owned(),
+            home: "<its home>".to_owned(),
+        };
         let target = Target::new(address.hostname(), address.port());
-        let remedy = Remedy::of_engine(self.settings);
-        let peer = self.peer(owner, target, DIAL_BACK, remedy)?;
         Ok(Peer {
-            dial_back: Some((address, policy)),
-            ..peer
+            engine: Some(address),
+            ..self.peer(owner, target, DIAL_BACK, remedy)?
         })
     }
 
-    fn peer(
-        &self,
+    fn peer<'a>(
+        &'a self,
         name: DeploymentName,
         target: Target,
         connection: &str,
-        remedy: Remedy,
-    ) -> Result<Peer, Row> {
+        remedy: Remedy<'a>,
+    ) -> Result<Peer<'a>, Row> {
         let identity = self.module.client_layer(name.as_str());
         let options = self.settings.connection(&self.module, connection);
         Ok(Peer {
+            doctor: self,
             name: name.to_string(),
             target,
-            connection: self.patient(options)?.towards(&name),
+            connection: options.map_err(|error| unusable(&error))?.towards(&name),
             identity: identity.map_err(|error| unusable(&error).help(remedy.pair(false)))?,
-            module: self.module.clone(),
             remedy,
             deployment: Some(name),
-            dial_back: None,
-        })
-    }
-
-    /// Sets the time limit that each layer has.
-    fn patient(
-        &self,
-        options: Result<ConnectionOptions, TlsError>,
-    ) -> Result<ConnectionOptions, Row> {
-        Ok(ConnectionOptions {
-            connect_timeout: self.options.timeout,
-            ..options.map_err(|error| unusable(&error))?
+            engine: None,
         })
     }
 
     /// Returns the module itself, as its operator calls it.
-    pub(super) fn itself(&self) -> Result<Peer, Row> {
-        let (own, server) = (&self.settings.own, &self.settings.options.server);
-        let options = self.settings.own_connection(&self.module);
+    pub(super) fn itself(&self) -> Result<Peer<'_>, Row> {
+        let settings = self.settings;
+        let (server, file) = (&settings.options.server, settings.home.file.display());
+        let options = settings.own_connection(&self.module);
         Ok(Peer {
-            name: own.issuer().to_owned(),
+            doctor: self,
+            name: settings.own.issuer().to_owned(),
             deployment: None,
             target: Target::new(&server.own_host().to_string(), server.port),
-            connection: self.patient(options)?,
+            connection: options.map_err(|error| unusable(&error))?,
             identity: self.module.own_module_layer(),
-            module: self.module.clone(),
-            remedy: Remedy::of_itself(self.settings, &self.options.home),
-            dial_back: None,
+            remedy: Remedy {
+                settings,
+                host: format!("`countersign.server.address` in {file} says where it listens"),
+                port: format!("`ataccama.server.grpc.port` in {file} says where it listens"),
+                kind: "<its peer>".to_owned(),
+                file: "<the peer's file>".to_owned(),
+                home: self.options.home.display().to_string(),
+            },
+            engine: None,
         })
     }
 }
 
-impl Peer {
+/// Shows `path` if it exists, else what stands for it.
+fn shown(path: &Path, unknown: String) -> String {
+    if path.exists() {
+        path.display().to_string()
+    } else {
+        unknown
+    }
+}
+
+impl Peer<'_> {
     /// Returns how long each layer may take.
     pub(super) fn limit(&self) -> Duration {
-        self.connection.connect_timeout
-    }
-
-    /// Returns the side on which it is.
-    pub(super) fn side(&self) -> Side {
-        match self.deployment {
-            Some(_) => Side::Peer,
-            None => Side::Here,
-        }
+        self.doctor.options.timeout
     }
 
     /// Checks that a DPM with these settings may dial it at `resolved`.
     pub(super) fn judge(&self, resolved: &[SocketAddr]) -> Result<(), Row> {
-        let Some((address, policy)) = &self.dial_back else {
+        let Some(address) = &self.engine else {
             return Ok(());
         };
+        let options = &self.doctor.settings.options;
+        let own = SocketAddr::new(options.server.address, options.server.port);
         let destination = Destination {
             deployment: &self.name,
             address,
@@ -159,6 +183,7 @@ impl Peer {
             over_loopback: true,
         };
         let addresses: Vec<_> = resolved.iter().map(SocketAddr::ip).collect();
+        let policy = AddressPolicy::new(vec![own], options.addresses.clone());
         let judged = policy.check(&destination, &addresses, |_| false);
         judged.map_err(|refusal| {
             let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");
@@ -167,23 +192,19 @@ impl Peer {
         })
     }
 
-    /// Returns its keys if each of them is revoked here: then no call can be made.
-    pub(super) fn revoked_keys(&self) -> Option<Vec<String>> {
+    /// Returns what is trusted here of its deployment; `None` for this module itself.
+    pub(super) fn trusted(&self) -> Option<Arc<Deployment>> {
         let name = self.deployment.as_ref()?;
-        let trust = self.module.trust().load();
-        let deployment = trust.deployment(name.as_str())?;
-        let keys = deployment.keys.iter().map(|key| key.name.clone());
-        let is_usable = deployment.active_keys().next().is_some();
-        (!is_usable).then(|| keys.collect())
+        let trust = self.doctor.module.trust().current();
+        trust.deployment(name.as_str()).cloned()
     }
 
-    /// Returns `true` if its certificate is pinned; the module's own is.
-    pub(super) fn is_pinned(&self) -> bool {
-        let trust = self.module.trust().load();
-        self.deployment.as_ref().is_none_or(|name| {
-            let deployment = trust.deployment(name.as_str());
-            deployment.is_some_and(|found| !found.tls_pins.is_empty())
-        })
+    /// Says how it is started.
+    pub(super) fn start(&self) -> String {
+        let Remedy { kind, home, .. } = &self.remedy;
+        let own = &self.doctor.settings.own.module;
+        let module = self.deployment.as_ref().map_or(own.as_str(), |_| kind);
+        format!("start it with: countersign {module} run --home {home}")
     }
 }
 
@@ -193,97 +214,22 @@ pub(super) fn unusable(error: &(dyn Error + 'static)) -> Row {
 }
 
 /// This module's file and a peer's, and what an operator does about the peer.
-#[derive(Clone, Debug)]
-pub(super) struct Remedy {
+#[derive(Debug)]
+pub(super) struct Remedy<'a> {
+    settings: &'a Settings,
     /// Where the peer's host is set.
     pub(super) host: String,
     /// Where its port is set.
     pub(super) port: String,
-    /// This module's type and file.
-    pub(super) own: (ModuleType, PathBuf),
     /// The peer's type, as `pair` takes it.
-    pub(super) kind: String,
+    kind: String,
     /// The peer's file, in words if it is on another machine.
-    pub(super) file: String,
-    /// The peer's file, if it is on this machine.
-    pub(super) at_hand: Option<PathBuf>,
-    /// The command that starts the peer.
-    pub(super) run: String,
-    /// The peer's home.
+    file: String,
+    /// The peer's home, in words too.
     pub(super) home: String,
 }
 
-impl Remedy {
-    /// What to do about the peer of the connection `name`.
-    pub(super) fn of_connection(name: &str, settings: &Settings, own_home: &Path) -> Self {
-        let own = settings.home.file.display();
-        let home = own_home.with_file_name(name);
-        // The other home often lies beside this one; else it is on another machine.
-        let beside = home.join("etc/application.properties");
-        let at_hand = beside.is_file().then_some(beside);
-        let usual = match name {
-            "dpm" => "; the default port of a DPM is 8531",
-            "dpe" => "; the default port of a DPE is 8532",
-            _ => "",
-        };
-        let file = at_hand.as_ref().map(|file| file.display().to_string());
-        Self {
-            host: format!("`ataccama.client.connection.{name}.host` in {own} names it"),
-            port: format!(
-                "`ataccama.client.connection.{name}.grpc.port` in {own} must be the peer's \
-                 `ataccama.server.grpc.port`{usual}"
-            ),
-            kind: name.to_owned(),
-            file: file.unwrap_or_else(|| format!("<the {name}'s file>")),
-            at_hand,
-            run: name.to_owned(),
-            home: if home.is_dir() {
-                home.display().to_string()
-            } else {
-                "<its home>".to_owned()
-            },
-            ..Self::of_itself(settings, own_home)
-        }
-    }
-
-    /// What to do about the module itself.
-    pub(super) fn of_itself(settings: &Settings, home: &Path) -> Self {
-        let (module, file) = (&settings.own.module, &settings.home.file);
-        let [host, port] = ["countersign.server.address", "ataccama.server.grpc.port"]
-            .map(|name| format!("`{name}` in {} says where it listens", file.display()));
-        Self {
-            host,
-            port,
-            own: (module.clone(), file.clone()),
-            kind: "<its peer>".to_owned(),
-            file: "<the peer's file>".to_owned(),
-            at_hand: None,
-            run: module.to_string(),
-            home: home.display().to_string(),
-        }
-    }
-
-    /// What to do about an engine.
-    pub(super) fn of_engine(settings: &Settings) -> Self {
-        let [host, port] = ["hostname", "port"].map(|name| {
-            format!("the engine advertises it: `ataccama.one.dpe.service.{name}` there")
-        });
-        Self {
-            host,
-            port,
-            kind: "dpe".to_owned(),
-            file: "<the engine's file>".to_owned(),
-            run: "dpe".to_owned(),
-            ..Self::of_itself(settings, Path::new("<its home>"))
-        }
-    }
-
-    /// Says how the peer is started.
-    pub(super) fn start(&self) -> String {
-        let Self { run, home, .. } = self;
-        format!("start it with: countersign {run} run --home {home}")
-    }
-
+impl Remedy<'_> {
     /// Says how both files are compared.
     pub(super) fn check(&self) -> String {
         format!("countersign check {} {}", self.own_file(), self.file)
@@ -291,32 +237,28 @@ impl Remedy {
 
     /// Returns this module's file.
     pub(super) fn own_file(&self) -> String {
-        self.own.1.display().to_string()
+        self.settings.home.file.display().to_string()
     }
 
     /// Says how to pair the two.
     ///
     /// If both files are here, the pairing is planned first: `pair` accepts the printed command.
     pub(super) fn pair(&self, tls: bool) -> String {
-        let ((module, own), kind) = (&self.own, &self.kind);
-        let (own, peer) = (own.display(), &self.file);
+        let (Self { kind, file, .. }, own) = (self, self.own_file());
+        let module = &self.settings.own.module;
         let option = if tls { " --tls" } else { "" };
-        let command = format!("countersign pair {kind}={peer} {module}={own}{option}");
+        let command = format!("countersign pair {kind}={file} {module}={own}{option}");
         self.planned(&command, tls).unwrap_or(command)
     }
 
     /// Returns what corrects the two files in place of the pairing `command`, if that is refused.
     fn planned(&self, command: &str, tls: bool) -> Option<String> {
+        let Settings { own, home, .. } = self.settings;
+        let at_hand = Some(PathBuf::from(&self.file)).filter(|file| file.is_file())?;
         let members = [
-            (ModuleType::new(&self.kind).ok()?, self.at_hand.clone()?),
-            self.own.clone(),
-        ]
-        .map(|(module, path)| Member {
-            module,
-            path,
-            name: None,
-            key: None,
-        });
+            Member::new(ModuleType::new(&self.kind).ok()?, at_hand),
+            Member::new(own.module.clone(), home.file.clone()),
+        ];
         for key in [None, Some("key2"), Some("key3"), Some("key4")] {
             let options = pairing::Options {
                 environment: None,
@@ -328,18 +270,15 @@ impl Remedy {
             let plan = pairing::plan(&members, None, &options);
             match plan.as_ref().map_err(Refused::kind) {
                 Ok(_) => {
-                    return key.map(|key| {
-                        format!(
-                            "if it is the same module with another key: {command} --key-name {key}"
-                        )
-                    });
+                    let same = "if it is the same module with another key";
+                    return Some(format!("{same}: {command} --key-name {}", key?));
                 }
                 Err(Kind::OtherKey) => {}
                 Err(Kind::OtherOwner { path, found }) => {
                     let other = members.iter().find(|member| member.path != *path)?;
+                    let file = other.path.display();
                     return Some(format!(
-                        "write into {}: countersign.deployment.name={found}",
-                        other.path.display()
+                        "write into {file}: countersign.deployment.name={found}"
                     ));
                 }
                 Err(_) => return None,

@@ -22,21 +22,21 @@ use crate::grpc::tls::ClientFailure;
 use crate::grpc::{ConnectError, Connection, call, cause, code_name};
 
 /// Examines the layers from the name to gRPC.
-pub(super) async fn reach(visit: &mut Visit, peer: &Peer) -> Result<Connection, Row> {
-    let addresses = visit.look(resolve(peer)).await?;
-    let (stream, address) = visit.look(connect(peer, &addresses)).await?;
-    let stream = visit.look(shake_hands(peer, stream, address)).await?;
-    visit.look(speak_grpc(peer, stream, address)).await
+pub(super) async fn reach(visit: &mut Visit, peer: &Peer<'_>) -> Result<Connection, Row> {
+    visit.start();
+    let addresses = visit.found(resolve(peer).await?);
+    let (plain, address) = visit.found(connect(peer, &addresses).await?);
+    let stream = visit.found(shake_hands(peer, plain, address).await?);
+    Ok(visit.found(speak_grpc(peer, stream, address).await?))
 }
 
 /// More addresses than this are neither shown nor tried.
 const MOST: usize = 8;
 
-async fn resolve(peer: &Peer) -> Outcome<Vec<SocketAddr>> {
+async fn resolve(peer: &Peer<'_>) -> Outcome<Vec<SocketAddr>> {
     let (host, port, limit) = (peer.target.host(), peer.target.port(), peer.limit());
-    let found = timeout(limit, lookup_host((host, port))).await;
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    let why = match found {
+    let why = match timeout(limit, lookup_host((host, port))).await {
         Err(_elapsed) => format!("does not resolve within {limit:?}"),
         Ok(Err(error)) => format!("does not resolve: {error}"),
         Ok(Ok(found)) => {
@@ -62,7 +62,7 @@ async fn resolve(peer: &Peer) -> Outcome<Vec<SocketAddr>> {
     Ok((addresses, Row::ok(Layer::Name, detail)))
 }
 
-async fn connect(peer: &Peer, addresses: &[SocketAddr]) -> Outcome<(TcpStream, SocketAddr)> {
+async fn connect(peer: &Peer<'_>, addresses: &[SocketAddr]) -> Outcome<(TcpStream, SocketAddr)> {
     let mut failed = Vec::new();
     let mut all_refused = true;
     for address in addresses {
@@ -80,21 +80,21 @@ async fn connect(peer: &Peer, addresses: &[SocketAddr]) -> Outcome<(TcpStream, S
         all_refused &= is_refused;
         failed.push(format!("{address}: {why}"));
     }
-    let (help, setting) = if all_refused {
-        let help = format!("no program listens there; {}", peer.remedy.start());
-        (help, &peer.remedy.port)
+    let side = peer.deployment.as_ref().map_or(Side::Here, |_| Side::Peer);
+    let row = Row::fail(Layer::Tcp, side, failed.join("; "));
+    Err(if all_refused {
+        row.help(format!("no program listens there; {}", peer.start()))
+            .help(&peer.remedy.port)
     } else {
-        let help = "the host is down, or a firewall drops the connection";
-        (help.to_owned(), &peer.remedy.host)
-    };
-    let row = Row::fail(Layer::Tcp, peer.side(), failed.join("; "));
-    Err(row.help(help).help(setting))
+        row.help("the host is down, or a firewall drops the connection")
+            .help(&peer.remedy.host)
+    })
 }
 
 /// A connection on which HTTP/2 can begin: without TLS, or with it.
 type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
-async fn shake_hands(peer: &Peer, stream: TcpStream, address: SocketAddr) -> Outcome<Stream> {
+async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) -> Outcome<Stream> {
     let Some(tls) = &peer.connection.tls else {
         let detail = if address.ip().to_canonical().is_loopback() {
             "plaintext, loopback"
@@ -108,8 +108,7 @@ async fn shake_hands(peer: &Peer, stream: TcpStream, address: SocketAddr) -> Out
         return Ok((Either::Left(stream), Row::skip(Layer::Tls, detail)));
     };
     let limit = peer.limit();
-    let shaken = timeout(limit, tls.connect(peer.target.host(), stream)).await;
-    let stream = match shaken {
+    let encrypted = match timeout(limit, tls.connect(peer.target.host(), stream)).await {
         Ok(shaken) => shaken.map_err(|failure| no_tls(peer, &failure))?,
         Err(_elapsed) => {
             let detail = format!("{address} does not answer the TLS handshake within {limit:?}");
@@ -117,22 +116,24 @@ async fn shake_hands(peer: &Peer, stream: TcpStream, address: SocketAddr) -> Out
             return Err(row.help("check that the server uses TLS on this port"));
         }
     };
-    let version = match stream.get_ref().1.protocol_version() {
+    let version = match encrypted.get_ref().1.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
         _ => "TLS",
     };
-    let how = if peer.is_pinned() {
-        "the pinned certificate"
-    } else {
-        "a certificate by a trusted authority"
+    // The module itself has a pin of its own.
+    let how = match peer.trusted() {
+        Some(deployment) if deployment.tls_pins.is_empty() => {
+            "a certificate by a trusted authority"
+        }
+        Some(_) | None => "the pinned certificate",
     };
     let row = Row::ok(Layer::Tls, format!("{version}, {how}"));
-    Ok((Either::Right(stream), row))
+    Ok((Either::Right(encrypted), row))
 }
 
 /// Makes the row of a TLS failure: what is wrong, and on which side.
-fn no_tls(peer: &Peer, failure: &ClientFailure) -> Row {
+fn no_tls(peer: &Peer<'_>, failure: &ClientFailure) -> Row {
     let side = match failure {
         ClientFailure::Setup(_)
         | ClientFailure::Name(_)
@@ -158,13 +159,13 @@ fn no_tls(peer: &Peer, failure: &ClientFailure) -> Row {
 ///
 /// In TLS 1.3 the server's refusal comes only with the first bytes, and plaintext learns only then of
 /// TLS: such a failure is a row of the layer TLS.
-async fn speak_grpc(peer: &Peer, stream: Stream, address: SocketAddr) -> Outcome<Connection> {
+async fn speak_grpc(peer: &Peer<'_>, stream: Stream, address: SocketAddr) -> Outcome<Connection> {
     greet(peer, stream, address).await?;
     let limit = peer.limit();
-    let opened = Connection::to_addresses(&peer.target, vec![address], peer.connection.clone());
-    let connection = opened
-        .await
-        .map_err(|error| lost(address, &cause(error.as_ref())))?;
+    let mut options = peer.connection.clone();
+    options.connect_timeout = limit;
+    let opened = Connection::to_addresses(&peer.target, vec![address], options).await;
+    let connection = opened.map_err(|error| lost(address, &cause(error.as_ref())))?;
     let mut client = HealthClient::new(connection.channel()).max_decoding_message_size(64 * 1024);
     let request = HealthCheckRequest::default();
     let health = match call(limit, request, |request| client.check(request)).await {
@@ -188,17 +189,17 @@ fn lost(address: SocketAddr, why: &str) -> Row {
     Row::fail(Layer::Grpc, Side::Between, detail).help("look for a proxy between the two")
 }
 
-fn wrong_port(peer: &Peer, address: SocketAddr, what: &str) -> Row {
+fn wrong_port(peer: &Peer<'_>, address: SocketAddr, what: &str) -> Row {
     Row::fail(Layer::Grpc, Side::Here, format!("{address} {what}")).help(&peer.remedy.port)
 }
 
 const WEB_SERVER: &str = "speaks HTTP/1.1, not gRPC: it is a web server or an HTTP port";
 
 /// Greets as an HTTP/2 client and waits for the server's SETTINGS.
-async fn greet(peer: &Peer, mut stream: Stream, address: SocketAddr) -> Result<(), Row> {
+async fn greet(peer: &Peer<'_>, mut stream: Stream, address: SocketAddr) -> Result<(), Row> {
     let (limit, tls) = (peer.limit(), peer.connection.tls.as_ref());
     let mut first = Vec::new();
-    let ended = timeout(limit, settings(&mut stream, &mut first)).await;
+    let ended = timeout(limit, first_bytes(&mut stream, GREETING, &mut first)).await;
     match first.as_slice() {
         // A SETTINGS frame of stream 0 ([RFC 9113, 6.5]), which comes before all others.
         [_, _, _, 4, _, 0, 0, 0, 0] => return Ok(()),
@@ -222,24 +223,21 @@ async fn greet(peer: &Peer, mut stream: Stream, address: SocketAddr) -> Result<(
     if tls.is_none() && is_web_server(address, limit).await {
         return Err(wrong_port(peer, address, WEB_SERVER));
     }
-    let (side, how, help) = match ended {
-        Err(_elapsed) => (
-            Side::Peer,
-            format!("sends nothing within {limit:?}"),
-            "the module hangs, or a different program listens there",
-        ),
+    let row = match ended {
+        Err(_elapsed) => {
+            let detail = format!("{address} accepts and sends nothing within {limit:?}");
+            Row::fail(Layer::Grpc, Side::Peer, detail)
+                .help("the module hangs, or a different program listens there")
+        }
         Ok(ended) => {
             let resets = ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
             let how = if resets { "resets" } else { "closes" };
-            (
-                Side::Between,
-                format!("{how} the connection without an answer"),
-                "a proxy has no upstream, the listener is full, or it is not a gRPC port",
-            )
+            let detail = format!("{address} accepts and {how} the connection without an answer");
+            Row::fail(Layer::Grpc, Side::Between, detail)
+                .help("a proxy has no upstream, the listener is full, or it is not a gRPC port")
         }
     };
-    let row = Row::fail(Layer::Grpc, side, format!("{address} accepts and {how}"));
-    Err(row.help(help).help(&peer.remedy.port))
+    Err(row.help(&peer.remedy.port))
 }
 
 /// What a client says first, and its empty SETTINGS ([RFC 9113, 3.4]).
@@ -247,13 +245,14 @@ async fn greet(peer: &Peer, mut stream: Stream, address: SocketAddr) -> Result<(
 /// [RFC 9113, 3.4]: https://www.rfc-editor.org/rfc/rfc9113#section-3.4
 const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Sends the greeting and reads into `first` as many bytes of the answer as a frame's head has.
-async fn settings(
+/// Sends `greeting` and reads into `first` as many bytes of the answer as a frame's head has.
+async fn first_bytes(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    greeting: &[u8],
     first: &mut Vec<u8>,
 ) -> io::Result<()> {
     // A server that refuses a connection may do so before it has read anything: its answer counts.
-    let written = stream.write_all(GREETING).await;
+    let written = stream.write_all(greeting).await;
     let flushed = stream.flush().await;
     stream.take(9).read_to_end(first).await?;
     written.and(flushed)
@@ -263,15 +262,15 @@ async fn settings(
 ///
 /// Many end a connection without a word when HTTP/2 greets them.
 async fn is_web_server(address: SocketAddr, limit: Duration) -> bool {
-    let ask = async {
+    let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let mut first = Vec::new();
+    let asking = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut first = [0; 7];
-        stream.read_exact(&mut first).await?;
-        io::Result::Ok(&first == b"HTTP/1.")
+        first_bytes(&mut stream, request.as_bytes(), &mut first).await
     };
-    matches!(timeout(limit, ask).await, Ok(Ok(true)))
+    // What it says counts, however the connection ends.
+    let _ = timeout(limit, asking).await;
+    first.starts_with(b"HTTP/1.")
 }
 
 #[cfg(test)]
@@ -286,7 +285,9 @@ mod tests {
         server.write_all(bytes).await.unwrap();
         server.shutdown().await.unwrap();
         let mut first = Vec::new();
-        settings(&mut client, &mut first).await.unwrap();
+        first_bytes(&mut client, GREETING, &mut first)
+            .await
+            .unwrap();
         drop(server);
         first
     }

@@ -138,18 +138,15 @@ impl Row {
 
     /// Makes the row of a `layer` that fails and is to be fixed on `side`.
     pub(super) fn fail(layer: Layer, side: Side, detail: impl Into<String>) -> Self {
-        Self {
-            side: Some(side),
-            ..Self::new(layer, State::Fail, detail)
-        }
+        let mut row = Self::new(layer, State::Fail, detail);
+        row.side = Some(side);
+        row
     }
 
     /// Marks that one side refuses the other.
-    pub(super) fn refused(self) -> Self {
-        Self {
-            refused: true,
-            ..self
-        }
+    pub(super) fn refused(mut self) -> Self {
+        self.refused = true;
+        self
     }
 
     /// Adds what to do.
@@ -163,11 +160,9 @@ impl Row {
         self
     }
 
-    /// Adds the time since `start`, if there was something to examine.
-    pub(super) fn since(mut self, start: Instant) -> Self {
-        let milliseconds = (start.elapsed().as_secs_f64() * 1e5).round() / 100.0;
-        self.milliseconds = (self.state != State::Skip).then_some(milliseconds);
-        self
+    /// Returns `true` if an answer was waited for: clocks and the way back follow from others.
+    fn is_timed(&self) -> bool {
+        self.state != State::Skip && !matches!(self.layer, Layer::Clock | Layer::WayBack)
     }
 
     /// Returns what is news when it changes: neither how long it took, nor by how much clocks differ.
@@ -187,6 +182,9 @@ pub struct Visit {
     /// The layers.
     #[serde(rename = "layers")]
     pub rows: Vec<Row>,
+    /// Since when the next answer is waited for; `None` before the first question.
+    #[serde(skip)]
+    since: Option<Instant>,
 }
 
 impl Visit {
@@ -195,8 +193,11 @@ impl Visit {
         peer: String,
         examine: impl AsyncFnOnce(&mut Self) -> Result<(), Row>,
     ) -> Self {
-        let rows = Vec::new();
-        let mut visit = Self { peer, rows };
+        let mut visit = Self {
+            peer,
+            rows: Vec::new(),
+            since: None,
+        };
         if let Err(failed) = examine(&mut visit).await {
             visit.add(failed);
         }
@@ -204,21 +205,25 @@ impl Visit {
         visit
     }
 
-    /// Adds a row, in place of an earlier one of its layer.
-    pub(super) fn add(&mut self, row: Row) {
+    /// Starts to measure how long answers take.
+    pub(super) fn start(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    /// Adds a row, in place of an earlier one of its layer, with the time that its answer took.
+    pub(super) fn add(&mut self, mut row: Row) {
+        if let Some(since) = self.since.filter(|_| row.is_timed()) {
+            row.milliseconds = Some((since.elapsed().as_secs_f64() * 1e5).round() / 100.0);
+            self.start();
+        }
         self.rows.retain(|earlier| earlier.layer != row.layer);
         self.rows.push(row);
     }
 
-    /// Examines a layer, and measures how long that takes.
-    pub(super) async fn look<T>(
-        &mut self,
-        looking: impl Future<Output = Outcome<T>>,
-    ) -> Result<T, Row> {
-        let start = Instant::now();
-        let (value, row) = looking.await.map_err(|failed| failed.since(start))?;
-        self.add(row.since(start));
-        Ok(value)
+    /// Adds the row of a layer that works, and passes on what the next layers need.
+    pub(super) fn found<T>(&mut self, (value, row): (T, Row)) -> T {
+        self.add(row);
+        value
     }
 }
 
