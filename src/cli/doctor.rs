@@ -48,14 +48,9 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let waiting = runtime()?;
     let answer = waiting.block_on(async {
-        if !arguments.watch {
-            let diagnosis = diagnose(arguments).await?;
-            console.answer(shown(&diagnosis, console, true)?)?;
-            return Ok(exit(&diagnosis));
-        }
         tokio::select! {
-            answer = watch(arguments, console) => answer,
-            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+            answer = look(arguments, console) => answer,
+            _ = tokio::signal::ctrl_c(), if arguments.watch => Ok(Exit::Interrupted),
         }
     });
     // A name that is being looked up cannot be called off.
@@ -63,18 +58,22 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     answer
 }
 
-/// Examines the modules repeatedly. Prints everything on a terminal, and only changes elsewhere.
-async fn watch(arguments: &Arguments, console: &Console) -> Answer {
+/// Examines the modules. With --watch it goes on, and prints everything on a terminal, and only changes
+/// elsewhere.
+async fn look(arguments: &Arguments, console: &Console) -> Answer {
     let on_screen = std::io::stdout().is_terminal() && console.format == Format::Text;
     let mut last = Vec::new();
     loop {
         let diagnosis = diagnose(arguments).await?;
         let now: Vec<_> = diagnosis.rows().map(Row::outcome).collect();
-        if on_screen {
-            let text = shown(&diagnosis, console, false)?;
+        let text = shown(&diagnosis, console, !arguments.watch)?;
+        if arguments.watch && on_screen {
             console.answer(format!("\u{1b}[2J\u{1b}[H{text}"))?;
         } else if now != last {
-            console.answer(shown(&diagnosis, console, false)?)?;
+            console.answer(text)?;
+        }
+        if !arguments.watch {
+            return Ok(exit(&diagnosis));
         }
         last = now;
         tokio::time::sleep(WATCH_EVERY).await;

@@ -10,7 +10,7 @@ use super::identity::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
 use super::report::{Layer, Row, Side, Visit};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
+use crate::admin::rejection::{REGISTER_REFUSED, newest};
 use crate::admin::roster::{self, Client};
 use crate::admin::rotation::live::is_listening;
 use crate::dpe::stored_engine_id;
@@ -42,8 +42,14 @@ pub(super) async fn visits(peer: &Peer<'_>) -> Result<Vec<Visit>, Refused> {
         let dpes = trusted.filter(|deployment| deployment.module.as_str() == "dpe");
         let names = dpes.map(|deployment| deployment.name.to_string());
         let roster = known.insert(Roster::new(engines, names.collect()));
-        // Those that are registered are visited whatever is missing.
-        visit.add(roster.judge(wanted)?);
+        let detail = roster.detail(wanted);
+        if roster.lacks(wanted) {
+            // Those that are registered are visited whatever is missing.
+            return Err(Row::fail(Layer::WayBack, Side::Peer, detail)
+                .help("start the engine: countersign dpe run --home <its home>")
+                .help("for more, run on the engine's host: countersign doctor --home <its home>"));
+        }
+        visit.add(Row::skip(Layer::WayBack, detail));
         Ok(())
     });
     let mut visits = vec![own.await];
@@ -168,23 +174,12 @@ impl Roster {
         active.filter(move |engine| wanted.is_none_or(|name| is_called(engine, name)))
     }
 
-    /// Returns `true` if no engine of the `wanted` deployment is registered, or none at all.
+    /// Returns `true` if an engine is missing: one of the `wanted` deployment, or any at all.
     fn lacks(&self, wanted: Option<&str>) -> bool {
         match wanted {
             Some(wanted) => self.without.iter().any(|name| name == wanted),
             None => self.wanted(None).next().is_none() && !self.without.is_empty(),
         }
-    }
-
-    /// Fails if an engine is missing.
-    fn judge(&self, wanted: Option<&str>) -> Result<Row, Row> {
-        let detail = self.detail(wanted);
-        if self.lacks(wanted) {
-            return Err(Row::fail(Layer::WayBack, Side::Peer, detail)
-                .help("start the engine: countersign dpe run --home <its home>")
-                .help("for more, run on the engine's host: countersign doctor --home <its home>"));
-        }
-        Ok(Row::skip(Layer::WayBack, detail))
     }
 
     fn detail(&self, wanted: Option<&str>) -> String {
@@ -326,15 +321,12 @@ async fn not_held(peer: &Peer<'_>) -> Row {
     }
     let log = &settings.home.dir.join("log");
     let refused = newest(log, &[REGISTER_REFUSED]).ok().flatten();
-    let reason = refused.as_ref().and_then(Rejection::reason);
     let mut detail = format!("the engine runs, but {name} has not registered it");
-    if let Some(reason) = reason {
-        detail.extend([": ", reason.as_str()]);
+    let members = ["reason", "detail"].into_iter();
+    for said in members.filter_map(|member| refused.as_ref()?.text(member)) {
+        detail.extend([": ", &UntrustedReason(said).to_string()]);
     }
-    if let Some(why) = refused.as_ref().and_then(|line| line.text("detail")) {
-        detail.extend([": ", &UntrustedReason(why).to_string()]);
-    }
-    if reason == Some(Reason::AddressNotAllowed) {
+    if refused.and_then(|line| line.reason()) == Some(Reason::AddressNotAllowed) {
         let (row, own) = (fail(Side::Peer, detail), peer.doctor.module.own());
         return not_allowed(row, own.issuer(), &format!("the file of {name}"));
     }

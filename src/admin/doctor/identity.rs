@@ -103,25 +103,24 @@ fn unless_proved(status: &Status, note: &'static str) -> &'static str {
 }
 
 fn token(peer: &Peer<'_>, answer: Result<WhoAmIResponse, Status>) -> Outcome<String> {
-    let status = match answer {
-        Err(status) => status,
-        Ok(answer) => {
-            let identity = answer.identity.unwrap_or_default();
-            let (module, id) = (Untrusted(&identity.module), Untrusted(&identity.id));
-            let roles = Untrusted(identity.roles.join(", ")).to_string();
-            let detail = format!(
-                "{} knows this module as ServiceIdentity(module={module}, id={id}, roles=[{roles}])",
-                peer.name
-            );
-            return Ok((roles, Row::ok(Layer::Token, detail)));
+    let name = &peer.name;
+    let known = answer.map(|answer| {
+        let identity = answer.identity.unwrap_or_default();
+        let (module, id) = (Untrusted(&identity.module), Untrusted(&identity.id));
+        let roles = Untrusted(identity.roles.join(", ")).to_string();
+        let detail = format!(
+            "{name} knows this module as ServiceIdentity(module={module}, id={id}, roles=[{roles}])"
+        );
+        (roles, Row::ok(Layer::Token, detail))
+    });
+    known.map_err(|status| {
+        let trusted = peer.trusted();
+        let unusable = trusted.filter(|deployment| deployment.active_keys().next().is_none());
+        match (unusable, refusal_of(&status)) {
+            (Some(deployment), _) => revoked_here(peer, &deployment),
+            (None, Some(refusal)) => refused(peer, &refusal, &status),
+            (None, None) => not_refused(Layer::Token, peer, &status),
         }
-    };
-    let trusted = peer.trusted();
-    let unusable = trusted.filter(|deployment| deployment.active_keys().next().is_none());
-    Err(match (unusable, refusal_of(&status)) {
-        (Some(deployment), _) => revoked_here(peer, &deployment),
-        (None, Some(refusal)) => refused(peer, &refusal, &status),
-        (None, None) => not_refused(Layer::Token, peer, &status),
     })
 }
 

@@ -85,7 +85,7 @@ impl Doctor<'_> {
         };
         let deployment = known.map_err(|error| unusable(&error).help(remedy.pair(false)))?;
         let target = Target::new(&connection.host, connection.port);
-        self.peer(deployment, target, name, remedy)
+        self.peer(deployment, target, remedy)
     }
 
     /// Returns `engine` as its DPM dials it back.
@@ -97,14 +97,14 @@ impl Doctor<'_> {
             settings: self.settings,
             host: "the engine advertises it: `ataccama.one.dpe.service.hostname` there".to_owned(),
             port: "the engine advertises it: `ataccama.one.dpe.service.port` there".to_owned(),
-            kind: "dpe".to_owned(),
+            kind: DIAL_BACK.to_owned(),
             file: "<the engine's file>".to_owned(),
             home: "<its home>".to_owned(),
         };
         let target = Target::new(address.hostname(), address.port());
         Ok(Peer {
             engine: Some(address),
-            ..self.peer(owner, target, DIAL_BACK, remedy)?
+            ..self.peer(owner, target, remedy)?
         })
     }
 
@@ -112,11 +112,10 @@ impl Doctor<'_> {
         &'a self,
         name: DeploymentName,
         target: Target,
-        connection: &str,
         remedy: Remedy<'a>,
     ) -> Result<Peer<'a>, Row> {
         let identity = self.module.client_layer(name.as_str());
-        let options = self.settings.connection(&self.module, connection);
+        let options = self.settings.connection(&self.module, &remedy.kind);
         Ok(Peer {
             doctor: self,
             name: name.to_string(),
@@ -221,7 +220,7 @@ pub(super) struct Remedy<'a> {
     pub(super) host: String,
     /// Where its port is set.
     pub(super) port: String,
-    /// The peer's type, as `pair` takes it.
+    /// The peer's type, as `pair` takes it: the name of the connection to it.
     kind: String,
     /// The peer's file, in words if it is on another machine.
     file: String,
