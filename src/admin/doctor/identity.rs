@@ -76,7 +76,7 @@ fn clocks(peer: &Peer<'_>, refused: Option<&Status>, ahead: Option<f64>) -> Resu
         (None, Some(Reason::TokenExpired | Reason::TokenNotYetValid)) => {
             "the clocks differ".to_owned()
         }
-        (None, _) => {
+        (None, Some(_) | None) => {
             let detail = "unknown: the peer reports its clock only to authenticated callers";
             return Ok(Row::skip(Layer::Clock, detail));
         }
