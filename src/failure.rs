@@ -47,28 +47,29 @@ impl fmt::Display for DialBackFailure {
     }
 }
 
-/// What failed in a call from one module to another: a closed set.
+/// What failed in a call from one module to another: a closed set, with the numbers that it has on the
+/// wire.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum FailureKind {
     /// The caller did not call.
-    NotDialled,
+    NotDialled = 1,
     /// There was no connection.
-    NotReached,
+    NotReached = 2,
     /// The answer was too late.
-    TimedOut,
+    TimedOut = 3,
     /// The connection ended before an answer.
-    ConnectionLost,
+    ConnectionLost = 4,
     /// What answered is not an engine.
-    NoEngine,
+    NoEngine = 5,
     /// An engine with a different id answered.
-    OtherEngine,
+    OtherEngine = 6,
     /// The callee refused the call.
-    Refused,
+    Refused = 7,
     /// The caller refused the answer: it does not prove who sent it.
-    NotProved,
+    NotProved = 8,
     /// The caller refused the answer, because the two clocks differ.
-    ClocksDiffer,
+    ClocksDiffer = 9,
 }
 
 impl FailureKind {
@@ -87,14 +88,12 @@ impl FailureKind {
 
     /// Returns the stable word in upper case.
     pub fn as_str(self) -> &'static str {
-        let (word, _) = self.texts();
-        word
+        self.texts().0
     }
 
     /// Returns what failed in a dial-back, without any detail.
     pub fn summary(self) -> &'static str {
-        let (_, summary) = self.texts();
-        summary
+        self.texts().1
     }
 
     fn texts(self) -> (&'static str, &'static str) {

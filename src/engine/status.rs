@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-/// The status of an engine. The set is closed.
+/// The status of an engine: a closed set, with the numbers that it has on the wire.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum EngineStatus {
     /// Registered, not yet proved.
-    New,
+    New = 1,
     /// The dial-back was answered with a valid proof.
-    Ready,
+    Ready = 2,
     /// Was READY; the last check failed.
-    Disconnected,
+    Disconnected = 3,
     /// Left, was taken out, or was not seen for too long. Its owner is kept.
-    Inactive,
+    Inactive = 4,
 }
 
 impl EngineStatus {

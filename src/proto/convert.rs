@@ -76,22 +76,10 @@ impl From<&EngineConstraints> for wire::EngineConstraints {
     }
 }
 
-impl From<EngineStatus> for wire::EngineStatus {
-    fn from(status: EngineStatus) -> Self {
-        match status {
-            EngineStatus::New => Self::New,
-            EngineStatus::Ready => Self::Ready,
-            EngineStatus::Disconnected => Self::Disconnected,
-            EngineStatus::Inactive => Self::Inactive,
-        }
-    }
-}
-
 /// Reads a status; returns `None` if `number` is unspecified or unknown to this version.
 pub fn engine_status(number: i32) -> Option<EngineStatus> {
-    EngineStatus::ALL
-        .into_iter()
-        .find(|status| wire::EngineStatus::from(*status) as i32 == number)
+    let mut all = EngineStatus::ALL.into_iter();
+    all.find(|status| *status as i32 == number)
 }
 
 /// Returns the word of the status `number`; `UNSPECIFIED` if it is unknown to this version.
@@ -99,26 +87,10 @@ pub fn status_word(number: i32) -> &'static str {
     engine_status(number).map_or("UNSPECIFIED", EngineStatus::as_str)
 }
 
-impl From<FailureKind> for wire::DialBackFailureKind {
-    fn from(kind: FailureKind) -> Self {
-        match kind {
-            FailureKind::NotDialled => Self::NotDialled,
-            FailureKind::NotReached => Self::NotReached,
-            FailureKind::TimedOut => Self::TimedOut,
-            FailureKind::ConnectionLost => Self::ConnectionLost,
-            FailureKind::NoEngine => Self::NoEngine,
-            FailureKind::OtherEngine => Self::OtherEngine,
-            FailureKind::Refused => Self::Refused,
-            FailureKind::NotProved => Self::NotProved,
-            FailureKind::ClocksDiffer => Self::ClocksDiffer,
-        }
-    }
-}
-
 impl From<&DialBackFailure> for wire::DialBackFailure {
     fn from(failure: &DialBackFailure) -> Self {
         Self {
-            kind: wire::DialBackFailureKind::from(failure.kind).into(),
+            kind: failure.kind as i32,
             reason: failure.reason.as_deref().unwrap_or_default().into(),
             detail: failure.detail.as_ref().into(),
         }
@@ -127,9 +99,8 @@ impl From<&DialBackFailure> for wire::DialBackFailure {
 
 /// Reads the kind of a failure; returns `None` if it is unknown to this version.
 pub fn failure_kind(number: i32) -> Option<FailureKind> {
-    FailureKind::ALL
-        .into_iter()
-        .find(|kind| wire::DialBackFailureKind::from(*kind) as i32 == number)
+    let mut all = FailureKind::ALL.into_iter();
+    all.find(|kind| *kind as i32 == number)
 }
 
 impl From<&Engine> for wire::Engine {
@@ -139,7 +110,7 @@ impl From<&Engine> for wire::Engine {
             id: engine.id.to_string(),
             address: Some((&engine.address).into()),
             constraints: Some((&engine.constraints).into()),
-            status: wire::EngineStatus::from(engine.status).into(),
+            status: engine.status as i32,
             status_reason: engine.status_reason.as_deref().unwrap_or_default().into(),
             deployment: owner.deployment.as_ref().into(),
             module: owner.module.as_ref().into(),
@@ -162,7 +133,10 @@ mod tests {
     #[test]
     fn every_status_comes_back_as_it_went() {
         for status in EngineStatus::ALL {
-            let number = wire::EngineStatus::from(status).into();
+            let number = status as i32;
+            let known = wire::EngineStatus::try_from(number).unwrap();
+            let name = format!("ENGINE_STATUS_{}", status.as_str());
+            assert_eq!(known.as_str_name(), name);
             assert_eq!(engine_status(number), Some(status));
             assert_eq!(status_word(number), status.as_str());
         }

@@ -477,7 +477,7 @@ mod tests {
             options: &options,
         };
         let failure = wire::DialBackFailure {
-            kind: wire::DialBackFailureKind::from(kind).into(),
+            kind: kind as i32,
             reason: reason.map_or_else(String::new, |reason| reason.to_string()),
             detail: "ADDRESS_NOT_ALLOWED: x; its clock is 9 s".to_owned(),
         };
