@@ -101,37 +101,26 @@ fn dpm(
     let module = settings.module().map_err(|error| unusable(&error))?;
     let dpm = settings.options.client.connection("dpm");
     let named = dpm.and_then(|dpm| dpm.deployment.clone());
-    let deployment = named.map_or_else(|| module.deployment_of("dpm"), Ok);
-    match (deployment, dpm) {
-        (Ok(deployment), Some(dpm)) => {
-            let layer = module.client_layer(deployment.as_str());
-            let options = settings.connection(&module, "dpm");
-            let target = Target::new(&dpm.host, dpm.port);
-            Ok((
-                target,
-                layer.map_err(|error| unusable(&error))?,
-                options
-                    .map_err(Refused::caused(Kind::Unreadable, "cannot set up TLS"))?
-                    .towards(&deployment),
-            ))
-        }
-        (Err(UnknownDeployment::Module(_)), _) => {
-            let target = settings.options.server.own_target().ok_or_else(|| {
-                let message = "this DPM's port changes at each start";
-                Refused::new(Kind::Unreadable, message)
-                    .with_help("use the port in its log: --set ataccama.server.grpc.port=PORT")
-            })?;
-            let options = settings
-                .own_connection(&module)
-                .map_err(Refused::caused(Kind::Unreadable, "cannot set up TLS"))?;
-            Ok((target, module.own_module_layer(), options))
-        }
-        (Err(error), _) => Err(unusable(&error)),
-        (Ok(_), None) => Err(Refused::new(
-            Kind::Unreadable,
-            "no connection to a DPM is set",
-        )),
+    let known = named.map_or_else(|| module.deployment_of("dpm"), Ok);
+    let no_tls = "cannot set up TLS";
+    if let Err(UnknownDeployment::Module(_)) = known {
+        let target = settings.options.server.own_target().ok_or_else(|| {
+            let message = "this DPM's port changes at each start";
+            Refused::new(Kind::Unreadable, message)
+                .with_help("use the port in its log: --set ataccama.server.grpc.port=PORT")
+        })?;
+        let loaded = settings.own_connection(&module);
+        let options = loaded.map_err(Refused::caused(Kind::Unreadable, no_tls))?;
+        return Ok((target, module.own_module_layer(), options));
     }
+    let deployment = known.map_err(|error| unusable(&error))?;
+    let dpm = dpm.ok_or_else(|| Refused::new(Kind::Unreadable, "no connection to a DPM is set"))?;
+    let target = Target::new(&dpm.host, dpm.port);
+    let found = module.client_layer(deployment.as_str());
+    let layer = found.map_err(|error| unusable(&error))?;
+    let loaded = settings.connection(&module, "dpm");
+    let options = loaded.map_err(Refused::caused(Kind::Unreadable, no_tls))?;
+    Ok((target, layer, options.towards(&deployment)))
 }
 
 fn unusable(error: &dyn Error) -> Refused {
