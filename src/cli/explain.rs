@@ -45,15 +45,12 @@ const MEMBERS: [(&str, &str); 9] = [
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(log) = &arguments.log {
         let rejection = newest(log, rejection::REFUSED)?;
-        return match rejection.reason() {
-            Some(reason) => explain_reason(reason, Some(&rejection), console),
-            // A registration may be refused for other reasons, and its line says what to do.
-            None if rejection.is_of_registration() => {
-                let seen = json!({ "seen": seen_in_json(&rejection) });
-                console.reply(seen_in_words(&rejection), &seen)
-            }
-            None => Err(no_reason(&rejection)),
-        };
+        // A registration may be refused for other reasons, and its line says what to do.
+        if rejection.reason().is_none() && rejection.is_of_registration() {
+            let seen = json!({ "seen": seen_in_json(&rejection) });
+            return console.reply(seen_in_words(&rejection), &seen);
+        }
+        return explain_reason(reason(&rejection)?, Some(&rejection), console);
     }
     let named = arguments.word.as_deref().unwrap_or_default();
     let word = named.trim().to_ascii_uppercase().replace('-', "_");
@@ -151,16 +148,12 @@ pub(super) fn newest(log: &Path, events: &[&str]) -> Result<Rejection, Refused> 
 
 /// Returns the reason of a refusal in a log.
 pub(super) fn reason(rejection: &Rejection) -> Result<Reason, Refused> {
-    rejection.reason().ok_or_else(|| no_reason(rejection))
-}
-
-fn no_reason(rejection: &Rejection) -> Refused {
-    let word = rejection.text("reason").unwrap_or_default();
-    let message = format!(
-        "the log's newest refusal has the reason {}, which is not in the list",
-        quote(word)
-    );
-    Refused::new(Kind::Conflict, message).with_help("another version may have written it")
+    rejection.reason().ok_or_else(|| {
+        let word = quote(rejection.text("reason").unwrap_or_default());
+        let message =
+            format!("the log's newest refusal has the reason {word}, which is not in the list");
+        Refused::new(Kind::Conflict, message).with_help("another version may have written it")
+    })
 }
 
 fn unknown(word: &str) -> Refused {
