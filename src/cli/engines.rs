@@ -99,8 +99,8 @@ fn dpm(
 ) -> Result<(Target, AttachIdentityLayer, ConnectionOptions), Refused> {
     let settings = home.load(&ModuleKind::Dpm, console)?;
     let module = settings.module().map_err(|error| unusable(&error))?;
-    let dpm = settings.options.client.connection("dpm");
-    let named = dpm.and_then(|dpm| dpm.deployment.clone());
+    let connection = settings.options.client.connection("dpm");
+    let named = connection.and_then(|dpm| dpm.deployment.clone());
     let known = named.map_or_else(|| module.deployment_of("dpm"), Ok);
     let no_tls = "cannot set up TLS";
     if let Err(UnknownDeployment::Module(_)) = known {
@@ -114,7 +114,8 @@ fn dpm(
         return Ok((target, module.own_module_layer(), options));
     }
     let deployment = known.map_err(|error| unusable(&error))?;
-    let dpm = dpm.ok_or_else(|| Refused::new(Kind::Unreadable, "no connection to a DPM is set"))?;
+    let missing = "no connection to a DPM is set";
+    let dpm = connection.ok_or_else(|| Refused::new(Kind::Unreadable, missing))?;
     let target = Target::new(&dpm.host, dpm.port);
     let found = module.client_layer(deployment.as_str());
     let layer = found.map_err(|error| unusable(&error))?;

@@ -243,10 +243,8 @@ async fn examine(visit: &mut Visit, peer: &Peer<'_>) -> Result<(), Row> {
     let mut client = Client::new(channel);
     let answer = record(peer, &mut client, known.as_deref().unwrap_or(NO_ENGINE)).await;
     let record = visit.found(identity::role(peer, answer)?);
-    if id
-        .map_err(|error| fail(Side::Here, cause(&error)))?
-        .is_none()
-    {
+    let stored = id.map_err(|error| fail(Side::Here, cause(&error)))?;
+    if stored.is_none() {
         let detail = "the engine does not run and was never started";
         return Err(not_running(peer, detail));
     }
