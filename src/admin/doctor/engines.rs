@@ -403,7 +403,16 @@ fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
         Some((FailureKind::NotReached, None)) => fail(between, detail)
             .help("does the engine run? start it with: countersign dpe run --home <its home>")
             .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there"),
-        None | Some((_, None)) => fail(between, detail).help(
+        None
+        | Some((
+            FailureKind::TimedOut
+            | FailureKind::ConnectionLost
+            | FailureKind::NoEngine
+            | FailureKind::OtherEngine
+            | FailureKind::Refused
+            | FailureKind::NotProved,
+            None,
+        )) => fail(between, detail).help(
             "run doctor again after the DPM has dialled it again; the DPM logs the result at `engineCheckFailed`",
         ),
     })
