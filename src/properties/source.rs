@@ -15,6 +15,7 @@ use crate::diagnostic::Origin;
 /// A text and where it comes from. `Debug` shows the origin only: the text may be a private key.
 /// Cloning is cheap.
 #[derive(Clone)]
+#[must_use]
 pub struct Sourced {
     text: Arc<Zeroizing<String>>,
     origin: Origin,
@@ -34,21 +35,18 @@ impl Sourced {
     }
 
     /// Remembers the setting it is of.
-    #[must_use]
     pub fn of(mut self, setting: &Path) -> Self {
         self.setting = Some(Arc::clone(setting));
         self
     }
 
     /// Remembers the number of the file's entry it is from.
-    #[must_use]
     pub fn with_entry(mut self, entry: usize) -> Self {
         self.entry = Some(entry);
         self
     }
 
     /// Gives it another text of the same origin, such as one with its placeholders resolved.
-    #[must_use]
     pub fn with_text(mut self, text: Zeroizing<String>) -> Self {
         self.text = Arc::new(text);
         self
