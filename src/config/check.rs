@@ -58,7 +58,7 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
         }
     }
     let mut report = check_texts(&texts, environment, &[])?;
-    report.findings.extend(no_text);
+    report.findings.0.extend(no_text);
     report.findings.sort();
     Ok(report)
 }
@@ -97,7 +97,7 @@ pub fn check_texts(
         let settings = file.gathered.ours.len();
         report.settings = report.settings.saturating_add(settings);
         report.ignored.extend(file.gathered.ignored);
-        findings.extend(file.findings);
+        findings.extend(file.findings.0);
         let deployments = file.deployments.into_iter();
         report.files.push(Checked {
             own: file.own.map(|own| (own.key, own.key_id)),

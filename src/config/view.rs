@@ -162,7 +162,7 @@ pub enum Part {
 /// Adds each finding once, up to a limit per code, then says how many more there are.
 #[derive(Debug, Default)]
 pub struct Limited {
-    findings: Findings,
+    findings: Vec<Finding>,
     /// Where the first finding beyond the limit is, and how many there are.
     overflow: BTreeMap<Code, (Origin, usize)>,
 }
@@ -201,8 +201,9 @@ impl Limited {
             let message = format!("{more} more findings like this from here on");
             self.findings.push(Finding::new(code, origin, message));
         }
-        self.findings.sort();
-        self.findings
+        let mut findings = Findings(self.findings);
+        findings.sort();
+        findings
     }
 }
 

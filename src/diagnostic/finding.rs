@@ -45,6 +45,7 @@ impl fmt::Display for Origin {
 /// Prints in one line: ``error[CS0202]: what (dpm.properties:3:78); how to fix it``. It never
 /// contains a part of a private key.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use]
 pub struct Finding {
     code: Code,
     severity: Severity,
@@ -72,42 +73,30 @@ impl Finding {
     }
 
     /// Sets a severity other than the code's own.
-    #[must_use]
     pub fn with_severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
         self
     }
 
-    /// Sets the origin.
-    #[must_use]
-    pub fn with_origin(mut self, origin: Origin) -> Self {
-        self.origin = origin;
-        self
-    }
-
     /// Sets the name of the setting.
-    #[must_use]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
     /// Sets the help: the corrected line, or the command that writes it.
-    #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
     /// Sets the label of the marked place.
-    #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
 
     /// Sets the source line to show.
-    #[must_use]
     pub fn with_snippet(mut self, snippet: Option<Snippet>) -> Self {
         self.snippet = snippet;
         self
@@ -167,14 +156,9 @@ impl fmt::Display for Finding {
 
 /// All findings of a run, not just the first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Findings(Vec<Finding>);
+pub struct Findings(pub(crate) Vec<Finding>);
 
 impl Findings {
-    /// Adds a finding.
-    pub fn push(&mut self, finding: Finding) {
-        self.0.push(finding);
-    }
-
     /// Sorts by file, line and column. Findings of the same place keep their order.
     pub fn sort(&mut self) {
         self.0.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -200,27 +184,6 @@ impl Deref for Findings {
 
     fn deref(&self) -> &[Finding] {
         &self.0
-    }
-}
-
-impl Extend<Finding> for Findings {
-    fn extend<I: IntoIterator<Item = Finding>>(&mut self, findings: I) {
-        self.0.extend(findings);
-    }
-}
-
-impl FromIterator<Finding> for Findings {
-    fn from_iter<I: IntoIterator<Item = Finding>>(findings: I) -> Self {
-        Self(findings.into_iter().collect())
-    }
-}
-
-impl IntoIterator for Findings {
-    type Item = Finding;
-    type IntoIter = std::vec::IntoIter<Finding>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
     }
 }
 
@@ -262,10 +225,8 @@ mod tests {
             at("a", 2, 3),
             Origin::Default,
         ];
-        let mut findings: Findings = places
-            .into_iter()
-            .map(|origin| Finding::new(Code::Cs0306, origin, "x"))
-            .collect();
+        let found = places.map(|origin| Finding::new(Code::Cs0306, origin, "x"));
+        let mut findings = Findings(found.into());
 
         findings.sort();
 

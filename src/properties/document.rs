@@ -164,7 +164,7 @@ impl Document {
                 .with_help("write four digits after `\\u`, or `\\\\u` for a literal backslash")
                 .with_snippet(Some(self.snippet(*span, &[], &Public::default())))
         });
-        findings.collect()
+        Findings(findings.collect())
     }
 
     /// Returns the line number of `offset` in its file, counted from 1, and where that line starts.

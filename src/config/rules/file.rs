@@ -273,7 +273,7 @@ pub fn check(
 
 /// Reports what is wrong with the text itself.
 fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
-    findings.extend(view.document.findings());
+    findings.extend(view.document.findings().0);
     for (start, (_, text)) in view.document.file_starts().zip(files) {
         if text.encoding == Encoding::Latin1 {
             let message = "the file is not UTF-8 and is read as ISO-8859-1";
