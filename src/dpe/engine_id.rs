@@ -2,10 +2,28 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::error::EngineIdFileError;
-use crate::engine::EngineId;
+use crate::engine::{EngineId, EngineIdError};
+
+/// Why the engine's id cannot be read or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineIdFileError {
+    /// The file cannot be read or written.
+    #[error("cannot use the engine id in {}", .0.display())]
+    Io(PathBuf, #[source] io::Error),
+    /// The file holds something else. It is kept: a new id would be a new engine.
+    #[error(
+        "{} holds no engine id: {}; restore the file, or remove it to become a new engine",
+        .0.display(),
+        .1
+    )]
+    Broken(PathBuf, #[source] EngineIdError),
+    /// The system gives no random bytes for a new id.
+    #[error("cannot make an engine id: the system gives no random bytes")]
+    Random(#[source] io::Error),
+}
 
 /// Reads the engine's id from `<storage>/engine-id`, if a DPE has made one.
 ///

@@ -10,16 +10,38 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::engine_id;
-use super::error::StartError;
+use super::engine_id::{self, EngineIdFileError};
 use super::service::EngineService;
 use super::status_checker::{Registrant, Registration, StatusChecker, StatusCheckerOptions};
-use crate::engine::{EngineAddress, EngineConstraints, EngineId};
-use crate::grpc::{Drained, MethodRules, Module, Rule, ServeError, ServerOptions};
+use crate::engine::{AddressError, EngineAddress, EngineConstraints, EngineId};
+use crate::grpc::{
+    ConnectError, Drained, MethodRules, Module, Rule, ServeError, ServerOptions, UnknownDeployment,
+};
 use crate::identity::DeploymentName;
-use crate::program::{Program, site};
+use crate::program::{self, Program, site};
 use crate::proto::engine::engine_service_server as server;
 use crate::storage::Storage;
+
+/// Why a DPE does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The engine's id cannot be read or made.
+    #[error(transparent)]
+    EngineId(#[from] EngineIdFileError),
+    /// The servers are not set up.
+    #[error(transparent)]
+    Program(#[from] program::StartError),
+    /// The advertised address is invalid.
+    #[error("the advertised address cannot be used")]
+    Advertised(#[from] AddressError),
+    /// The DPM's deployment is not among the trusted ones.
+    #[error("the DPM's deployment is unknown")]
+    Dpm(#[from] UnknownDeployment),
+    /// The DPM's address is invalid.
+    #[error("the DPM's address cannot be used")]
+    DpmAddress(#[from] ConnectError),
+}
 
 /// How a DPE runs.
 #[derive(Clone, Debug)]

@@ -1,14 +1,16 @@
 //! Which addresses may be dialled back for which deployment: rules only, no I/O.
 
 mod allowed;
-mod book;
 mod ranges;
 
 pub use allowed::{AllowedAddress, Network};
-pub use book::AddressBook;
 pub use ranges::RefusedRange;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::engine::EngineAddress;
 
@@ -34,6 +36,34 @@ pub struct Destination<'a> {
     pub address: &'a EngineAddress,
     /// Whether the registration came over loopback.
     pub over_loopback: bool,
+}
+
+/// Address rules by deployment. Cloning is cheap; all clones hold the same rules, and a change is
+/// seen by all of them at once.
+#[derive(Clone, Debug, Default)]
+pub struct AddressBook(Arc<ArcSwap<HashMap<String, AddressRules>>>);
+
+impl AddressBook {
+    /// Starts with `rules`; deployments without an entry have [`AddressRules::default`].
+    pub fn new(rules: HashMap<String, AddressRules>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(rules)))
+    }
+
+    /// Replaces the rules for every later check.
+    pub fn replace(&self, rules: HashMap<String, AddressRules>) {
+        self.0.store(Arc::new(rules));
+    }
+
+    /// Returns a copy of the rules of `deployment`.
+    pub fn rules_of(&self, deployment: &str) -> AddressRules {
+        self.0.load().get(deployment).cloned().unwrap_or_default()
+    }
+}
+
+impl From<HashMap<String, AddressRules>> for AddressBook {
+    fn from(rules: HashMap<String, AddressRules>) -> Self {
+        Self::new(rules)
+    }
 }
 
 /// Which addresses may be dialled back.

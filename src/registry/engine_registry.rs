@@ -1,7 +1,5 @@
 //! What a caller may do to an engine, and how the engine's record changes.
 
-mod create;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +70,20 @@ impl EngineRegistry {
     /// A receiver that falls more than 1024 changes behind misses the oldest, and gets an error that says so.
     pub fn subscribe(&self) -> broadcast::Receiver<EngineChange> {
         self.changes.subscribe()
+    }
+
+    /// Checks that no different deployment owns `id`.
+    ///
+    /// # Errors
+    ///
+    /// When another deployment owns `id`, or the store fails.
+    pub async fn check_owner(
+        &self,
+        caller: &Registrant,
+        id: EngineId,
+    ) -> Result<(), RegistryError> {
+        let found = self.find(id).await?;
+        found.map_or(Ok(()), |engine| caller.check_owns(&engine))
     }
 
     /// Registers `id` for the caller's deployment, or renews its registration.
@@ -293,6 +305,40 @@ impl EngineRegistry {
             }
         }
         Ok(changed)
+    }
+
+    /// Creates `new` within the limits; returns `None` if it exists already.
+    async fn create(&self, new: &Engine) -> Result<Option<Arc<Engine>>, RegistryError> {
+        let deployment = &new.owner.deployment;
+        let mut creations = self.creations.lock().await;
+        let per_second = self.limits.max_new_engines_per_second;
+        creations.count(deployment, per_second, new.registered_at)?;
+        while let Err(full) = self.limits.check(self.store.count(deployment).await?) {
+            if !self.forget_one(deployment).await? {
+                return Err(full);
+            }
+        }
+        let created = self.store.replace(new.clone(), Expected::Absent).await?;
+        Ok(created.map(|stored| stored.engine))
+    }
+
+    /// Forgets the INACTIVE engine of `deployment` that was not seen for longest. Returns `true` if
+    /// there was one.
+    async fn forget_one(&self, deployment: &str) -> Result<bool, RegistryError> {
+        let records = self.records().await?;
+        let inactive = records.into_iter().filter(|stored| {
+            let engine = &stored.engine;
+            engine.status == EngineStatus::Inactive && *engine.owner.deployment == *deployment
+        });
+        let oldest = inactive.min_by_key(|stored| stored.engine.last_seen_at);
+        let Some(oldest) = oldest else {
+            return Ok(false);
+        };
+        // Where it has just come back, the caller looks again.
+        if self.store.remove(oldest.engine.id, oldest.revision).await? {
+            events::forget_engine(&oldest.engine);
+        }
+        Ok(true)
     }
 
     /// Renews the registration of a known engine with what `new` says.
