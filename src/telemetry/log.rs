@@ -1,6 +1,10 @@
 //! Where the log goes: consoles and files, as the settings say.
 
+mod file;
+mod format;
+
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -9,8 +13,22 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::{Format, LogFile, LogLayer, Logging, LoggingError};
+use self::file::LogFile;
+pub use self::format::{Format, LogLayer};
+use super::Logging;
 use crate::clock::Clock;
+
+/// Why logging cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoggingError {
+    /// The log file cannot be opened for writing; with the system's error.
+    #[error("cannot open the log file {}", .0.display())]
+    File(PathBuf, #[source] io::Error),
+    /// The process logs elsewhere already.
+    #[error("this process has a log subscriber already")]
+    AlreadySet,
+}
 
 /// The open log files.
 #[derive(Clone, Debug, Default)]

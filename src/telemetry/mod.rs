@@ -1,20 +1,13 @@
 //! What the modules report to their operators: log events, the log itself, metrics, health.
 
-#[cfg(test)]
-#[cfg(feature = "cli")]
+#[cfg(all(test, feature = "cli"))]
 #[path = "tests/capture.rs"]
 pub(crate) mod capture;
-#[cfg(feature = "cli")]
-mod error;
 pub mod events;
 mod grpc_method;
 pub mod health;
 #[cfg(feature = "cli")]
-mod init;
-#[cfg(feature = "cli")]
-mod log_file;
-#[cfg(feature = "cli")]
-mod log_format;
+mod log;
 mod logging;
 #[cfg(feature = "actuator")]
 pub mod metrics;
@@ -24,18 +17,11 @@ pub mod metrics;
 mod rfc3339;
 mod untrusted;
 
-#[cfg(feature = "cli")]
-pub use error::LoggingError;
 pub(crate) use grpc_method::CODES;
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use log::levels;
 #[cfg(feature = "cli")]
-pub(crate) use init::levels;
-#[cfg(feature = "cli")]
-pub use init::{Guard, init};
-#[cfg(feature = "cli")]
-pub use log_file::LogFile;
-#[cfg(feature = "cli")]
-pub use log_format::{Format, LogLayer};
+pub use log::{Format, Guard, LogLayer, init};
 pub use logging::{Appenders, Logging};
 pub(crate) use rfc3339::{from_rfc3339, to_rfc3339};
 pub use untrusted::{Untrusted, UntrustedReason};

@@ -11,8 +11,8 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::untrusted::write_escaped;
 use crate::clock::Clock;
+use crate::telemetry::untrusted::write_escaped;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

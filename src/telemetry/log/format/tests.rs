@@ -13,7 +13,7 @@ use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
 use crate::telemetry::{capture, events};
 
 /// The three lines of the guide, as printed there.
-const SEED: &str = include_str!("../../../tests/data/seed_001_log.jsonl");
+const SEED: &str = include_str!("../../../../tests/data/seed_001_log.jsonl");
 
 /// A JSON object's members in order, repeated ones included.
 struct Ordered(Vec<(String, Value)>);
