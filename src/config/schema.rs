@@ -8,12 +8,11 @@ mod table;
 
 pub use end::TlsEnd;
 pub use setting::{DEPLOYMENTS, Fallback, Placed, Setting, Takes, filled};
-pub use table::{Claim, claim, exact, settings, strict_family, used};
+pub use table::{exact, is_strict, settings, strict_family, used};
 
 use std::borrow::Cow;
 
 use crate::properties::name::{Known as Keys, Match, Name, Variable};
-use table::is_strict;
 
 /// What a name is to us.
 #[derive(Debug)]

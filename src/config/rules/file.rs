@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::config::question::Question;
-use crate::config::schema::{self, Claim, DEPLOYMENTS, Known, Placed, Takes};
+use crate::config::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
 use crate::config::view::{Limited, View};
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact};
 use crate::jose::{KeyMaterial, PublicJwk};
@@ -155,11 +155,11 @@ fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
         let end = start.saturating_add(line.len());
         // A line that begins with its backslash does not begin with its name.
         let is_later = start > entry.key_span().start;
-        if let Some((length, claim)) = claim(line.trim()).filter(|_| is_later) {
+        if let Some((length, is_private)) = starts_with_ours(line.trim()).filter(|_| is_later) {
             let begin = end.saturating_sub(line.trim_start().len());
             let name = Span::new(begin, begin.saturating_add(length));
             let value = Span::new(name.end, end);
-            let private = matches!(claim, Claim::Private).then_some(value);
+            let private = is_private.then_some(value);
             lost.push(Lost { name, private });
         }
         start = end;
@@ -167,8 +167,9 @@ fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
     lost
 }
 
-/// Returns what the name at the start of `line` is to us, and how long it is as written.
-fn claim(line: &str) -> Option<(usize, Claim)> {
+/// Returns how long the name at the start of `line` is as written, if it is one of ours, and whether
+/// a private key belongs to it.
+fn starts_with_ours(line: &str) -> Option<(usize, bool)> {
     /// Longer than any name of ours with two map keys.
     const LONGEST: usize = 1024;
     let mut escaped = false;
@@ -186,10 +187,12 @@ fn claim(line: &str) -> Option<(usize, Claim)> {
         Some(document) => document.entries().first()?.key(),
         None => written,
     };
-    let claim = schema::claim(&Name::parse(name))?;
+    let parsed = Name::parse(name);
+    let used = schema::exact(&parsed).filter(|placed| placed.setting.is_used());
     // Without a value it is one of ours only if nothing else can be meant.
-    let counts = end.is_some() || matches!(claim, Claim::Private | Claim::Strict);
-    counts.then_some((length, claim))
+    let is_ours = (used.is_some() && end.is_some()) || schema::is_strict(&parsed);
+    let is_private = used.is_some_and(|placed| placed.setting.is_private());
+    is_ours.then_some((length, is_private))
 }
 
 /// Reports a name of ours that is read as the value of a word before it: `export name=value`.
@@ -200,7 +203,7 @@ pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
         return None;
     }
     let written = view.document.written(value);
-    let (length, claim) = claim(written)?;
+    let (length, is_private) = starts_with_ours(written)?;
     let name = written.get(..length)?;
     let span = Span::new(value.start, value.start.saturating_add(length));
     let message = format!(
@@ -211,10 +214,10 @@ pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
         .finding(Code::Cs0107, span, message)
         .with_key(redact(name))
         .with_help(format!("write {} at the start of its line", quote(name)));
-    Some(match claim {
-        Claim::Private => found.with_snippet(None),
-        Claim::Strict | Claim::Setting => found,
-    })
+    if is_private {
+        return Some(found.with_snippet(None));
+    }
+    Some(found)
 }
 
 /// Returns `true` if a value of several lines contains one of our names.

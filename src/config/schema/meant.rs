@@ -2,7 +2,7 @@
 //! between its parts, or it has a typing mistake.
 
 use super::setting::STRICT;
-use super::table::{claim, strict_family, used};
+use super::table::{is_ours, strict_family, used};
 use crate::properties::name::{Name, distance_up_to, uniform};
 
 /// What no other program's names have.
@@ -24,7 +24,7 @@ fn bare(written: &str) -> Option<String> {
     if inner.len() == written.len() || inner.is_empty() {
         return None;
     }
-    claim(&Name::parse(inner)).map(|_| inner.to_owned())
+    is_ours(&Name::parse(inner)).then(|| inner.to_owned())
 }
 
 /// Reads a name as that of an environment variable.

@@ -45,24 +45,9 @@ pub fn strict_family(joined: &str) -> Option<&'static str> {
         })
 }
 
-/// What a name claims to be, spelling mistakes aside.
-#[derive(Clone, Copy, Debug)]
-pub enum Claim {
-    /// A setting with an effect that holds a private key.
-    Private,
-    /// Anything under one of our strict prefixes.
-    Strict,
-    /// Another setting with an effect.
-    Setting,
-}
-
-/// Returns what `name` claims to be: of a setting with an effect, or under one of our strict prefixes.
-pub fn claim(name: &Name<'_>) -> Option<Claim> {
-    match exact(name).filter(|placed| placed.setting.is_used()) {
-        Some(placed) if placed.setting.is_private() => Some(Claim::Private),
-        _ if is_strict(name) => Some(Claim::Strict),
-        used => used.map(|_| Claim::Setting),
-    }
+/// Returns `true` if `name` is that of a setting with an effect, or under one of our strict prefixes.
+pub fn is_ours(name: &Name<'_>) -> bool {
+    is_strict(name) || exact(name).is_some_and(|placed| placed.setting.is_used())
 }
 
 /// Finds the setting that `name` is a spelling of; names below an open family are not settings.
