@@ -1,16 +1,16 @@
 //! A token as far as it can be taken apart.
 
-use crate::jose::{Compact, CompactError, Header, Unverified};
+use crate::jose::{Compact, CompactError};
 
 use super::walk::{ALGORITHM, FORM, Walk};
 use super::{Reason, Refusal};
 
 /// A token, and how much of it can be read.
 pub(super) struct Parsed<'a> {
-    /// The token, if its form is good: only such a token is verified.
-    pub(super) whole: Option<Compact<'a>>,
-    /// Else its parts, for an operator who asks why it is refused.
-    loose: Option<Unverified<'a>>,
+    /// The token, also one of a bad form: an operator asks why it is refused.
+    pub(super) token: Option<Compact<'a>>,
+    /// Whether its form is good: only such a token is verified.
+    is_whole: bool,
 }
 
 impl<'a> Parsed<'a> {
@@ -26,50 +26,24 @@ impl<'a> Parsed<'a> {
             Err(error) => Err(malformed(error)),
         };
         walk.rule(FORM, Some(form), |found| (*found).to_owned())?;
-        let whole = parsed.ok();
-        let loose = match whole {
-            Some(_) => None,
-            None => Unverified::read(token).ok(),
-        };
-        let parsed = Self { whole, loose };
-        let algorithm = match (&parsed.whole, &parsed.loose) {
-            (Some(_), _) => Some(Ok(())),
-            (None, Some(_)) if parsed.member("alg") == Some("ES256") => Some(Ok(())),
-            (None, Some(_)) => Some(Err(malformed(&CompactError::Algorithm))),
-            (None, None) => None,
-        };
+        let is_whole = parsed.is_ok();
+        let read = parsed.ok().or_else(|| Compact::read_loosely(token));
+        let algorithm = read.as_ref().map(|it| match it.parts.member("alg") {
+            Some("ES256") => Ok(()),
+            _ => Err(malformed(&CompactError::Algorithm)),
+        });
         walk.rule(ALGORITHM, algorithm, |()| {
             "ES256, the only one allowed".to_owned()
         })?;
-        Ok(parsed)
+        Ok(Self {
+            token: read,
+            is_whole,
+        })
     }
 
-    pub(super) fn header(&self) -> Option<&Header> {
-        self.whole.as_ref().map(Compact::header)
-    }
-
-    #[expect(
-        clippy::option_option,
-        reason = "no header at all, or a header without `typ`"
-    )]
-    pub(super) fn typ(&self) -> Option<Option<&str>> {
-        let loose = self.loose.as_ref().map(|_| self.member("typ"));
-        self.header().map(Header::typ).or(loose)
-    }
-
-    pub(super) fn kid(&self) -> Option<&str> {
-        let kid = self.header().map(Header::kid);
-        kid.or_else(|| self.member("kid"))
-    }
-
-    pub(super) fn payload(&self) -> Option<&[u8]> {
-        let payload = self.whole.as_ref().map(Compact::payload);
-        payload.or_else(|| Some(&self.loose.as_ref()?.payload))
-    }
-
-    /// Returns a member of the header of a token whose form is not good.
-    fn member(&self, name: &str) -> Option<&str> {
-        self.loose.as_ref()?.header.get(name)?.as_str()
+    /// Returns the token, if its form is good.
+    pub(super) fn whole(&self) -> Option<&Compact<'a>> {
+        self.token.as_ref().filter(|_| self.is_whole)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::identity::Role;
-use crate::jose::{Fingerprint, Header, json};
+use crate::jose::{Compact, Fingerprint, Header, json};
 use crate::trust::{KeySet, TrustStore};
 
 use super::claims::Claims;
@@ -196,9 +196,11 @@ impl TokenVerifier {
     ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
         let parsed = Parsed::read(walk, token)?;
         let trust = self.trust.current();
-        let mut case = Case::new(self, &trust, call, parsed.kid());
+        let header = parsed.token.as_ref().map(Compact::header);
+        let kid = header.and_then(|header| header.kid.as_deref());
+        let mut case = Case::new(self, &trust, call, kid);
         match case.judge(walk, &parsed) {
-            Ok(verified) => Ok(verified.zip(case.signed(parsed.header()))),
+            Ok(verified) => Ok(verified.zip(case.signed(header))),
             Err(refusal) => Err(case.refused(refusal)),
         }
     }
@@ -277,24 +279,24 @@ impl<'a> Case<'a> {
         walk: &mut Walk<'_>,
         parsed: &Parsed<'_>,
     ) -> Result<Option<VerifiedToken>, Refusal> {
+        let token = parsed.token.as_ref();
+        let header = token.map(Compact::header);
         let accept = self.call.accept;
-        let is_own = parsed
-            .header()
-            .is_some_and(|it| accept.is_own(it, self.trust));
-        let found = parsed.typ().map(|it| typ(it, is_own).map(|()| it));
+        let is_own = header.is_some_and(|it| accept.is_own(it, self.trust));
+        let found = header.map(|it| typ(it.typ(), is_own).map(|()| it.typ()));
         walk.rule(TYPE, found, |it| {
             it.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"))
         })?;
         let found = self.kid.map(|it| Signer::find(it, self.trust, is_own));
         self.signer = walk.rule(KEY, found, Signer::describe)?;
         let signer = self.signer.as_ref();
-        let both = parsed.whole.as_ref().zip(signer);
+        let both = parsed.whole().zip(signer);
         let found = both.map(|(compact, signer)| signature(compact, signer));
         walk.rule(SIGNATURE, found, |()| "verifies with that key".to_owned())?;
         self.is_signed = true;
         let found = signer.map(Signer::not_revoked);
         walk.rule(REVOKED, found, |()| "is-revoked=false".to_owned())?;
-        let found = parsed.payload().map(|it| self.verifier.claims_of(it));
+        let found = token.map(|it| self.verifier.claims_of(it.payload()));
         let claims = walk.rule(CLAIMS, found, |_| {
             "iss, sub, aud, iat and exp are there, each of its type".to_owned()
         })?;
