@@ -214,13 +214,6 @@ fn optional<'a>(
     }
 }
 
-fn required<'a>(
-    members: &'a Map<String, Value>,
-    member: &'static str,
-) -> Result<&'a str, JwkProblem> {
-    optional(members, member)?.ok_or(JwkProblem::Missing(member))
-}
-
 /// Checks `key_ops` ([RFC 7517, 4.3]): absent, or only the operation, or for `sign` both.
 ///
 /// [RFC 7517, 4.3]: https://www.rfc-editor.org/rfc/rfc7517#section-4.3
@@ -239,7 +232,8 @@ fn operations(members: &Map<String, Value>, operation: &'static str) -> Result<(
 }
 
 fn coordinate(members: &Map<String, Value>, member: &'static str) -> Result<[u8; 32], JwkProblem> {
-    let bytes = decode(member, required(members, member)?)?;
+    let text = optional(members, member)?.ok_or(JwkProblem::Missing(member))?;
+    let bytes = decode(member, text)?;
     let length = bytes.len();
     match bytes.as_slice().try_into() {
         Ok(exact) => Ok(exact),

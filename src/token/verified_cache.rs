@@ -1,6 +1,5 @@
 //! Tokens that verified before: using one again costs no signature check.
 
-use std::fmt;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
@@ -18,7 +17,8 @@ use super::claims::Claims;
 ///
 /// A token is found by its SHA-256 and is not itself kept. Only tokens that a trusted key signed
 /// are added.
-pub struct VerifiedCache(Cache<TokenDigest, Arc<Signed>>);
+#[derive(Debug)]
+pub struct VerifiedCache(pub(super) Cache<TokenDigest, Arc<Signed>>);
 
 /// The SHA-256 of a whole token.
 pub(super) type TokenDigest = [u8; 32];
@@ -43,24 +43,10 @@ impl VerifiedCache {
     pub(super) fn digest(token: &str) -> Option<TokenDigest> {
         (token.len() <= LONGEST).then(|| Sha256::digest(token.as_bytes()).into())
     }
-
-    pub(super) fn find(&self, token: &TokenDigest) -> Option<Arc<Signed>> {
-        self.0.get(token)
-    }
-
-    pub(super) fn add(&self, token: TokenDigest, signed: Arc<Signed>) {
-        self.0.insert(token, signed);
-    }
 }
 
 impl Default for VerifiedCache {
     fn default() -> Self {
         Self(Cache::new(CAPACITY))
-    }
-}
-
-impl fmt::Debug for VerifiedCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("VerifiedCache").field(&self.0.len()).finish()
     }
 }

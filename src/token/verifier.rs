@@ -143,12 +143,12 @@ impl TokenVerifier {
         let Some((cache, digest)) = known else {
             return (self.judge(token, call).map(|(verified, _)| verified), None);
         };
-        let remembered = cache.find(&digest);
+        let remembered = cache.0.get(&digest);
         if let Some(judged) = remembered.and_then(|it| self.judge_again(&it, call)) {
             return (judged, Some(true));
         }
         let verified = self.judge(token, call).map(|(verified, content)| {
-            cache.add(digest, Arc::new(content));
+            cache.0.insert(digest, Arc::new(content));
             verified
         });
         (verified, Some(false))

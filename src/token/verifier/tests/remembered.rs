@@ -256,14 +256,9 @@ fn remembered_tokens_are_bounded() {
 
     for n in 0..30_000 {
         let digest = VerifiedCache::digest(&n.to_string()).unwrap();
-        cache.add(digest, Arc::clone(&content));
+        cache.0.insert(digest, Arc::clone(&content));
     }
 
-    let shown = format!("{cache:?}");
-    let kept: usize = shown
-        .matches(char::is_numeric)
-        .collect::<String>()
-        .parse()
-        .unwrap();
-    assert!((1000..9000).contains(&kept), "{shown}");
+    let kept = cache.0.len();
+    assert!((1000..9000).contains(&kept), "{kept}");
 }
