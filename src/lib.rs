@@ -102,7 +102,7 @@ pub mod internals {
     #[cfg(feature = "actuator")]
     pub use crate::http::{About, Site, serve as serve_site};
     pub use crate::properties::name::Name;
-    pub use crate::properties::{Document, Edit, Entry, Outcome};
+    pub use crate::properties::{Document, Edit, Entry};
     pub use crate::telemetry::health::Health;
     #[cfg(feature = "cli")]
     pub use crate::telemetry::{Format, LogLayer};

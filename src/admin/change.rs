@@ -15,7 +15,7 @@ use crate::diagnostic::{Findings, redact_name};
 use crate::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published};
 pub use crate::properties::ChangeKind;
 use crate::properties::name::{Pattern, variable_for};
-use crate::properties::{Edit, FileText, Outcome, ReadError, ReadFault};
+use crate::properties::{Edit, FileText, ReadError, ReadFault};
 use crate::secret::Secret;
 
 /// The comment above the settings that pairing writes.
@@ -170,7 +170,7 @@ impl EditedFile {
             before,
             ..Self::default()
         };
-        if let Outcome::Changed(edited) = edit.apply(planned.text()) {
+        if let Some(edited) = edit.apply(planned.text()) {
             planned.after = Some(Secret::new(edited.text().to_owned()));
             let changes = edited.changes.iter();
             let shown = changes.map(|(key, kind)| SettingChange {

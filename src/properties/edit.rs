@@ -18,15 +18,15 @@ use crate::secret::Secret;
 /// for byte as it is. Applying the same edit again changes nothing.
 ///
 /// ```
-/// use countersign::internals::{Edit, Outcome};
+/// use countersign::internals::Edit;
 ///
 /// let mut edit = Edit::new();
 /// edit.set("server.port", "8034");
 /// let text = "# DPE\r\nserver.port = 8031\r\n";
 ///
-/// let Outcome::Changed(edited) = edit.apply(text) else { panic!("nothing changed") };
+/// let edited = edit.apply(text).expect("the port changes");
 /// assert_eq!(edited.text(), "# DPE\r\nserver.port = 8034\r\n");
-/// assert!(matches!(edit.apply(edited.text()), Outcome::Unchanged));
+/// assert!(edit.apply(edited.text()).is_none());
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Edit {
@@ -34,15 +34,6 @@ pub struct Edit {
     forgotten: Vec<String>,
     /// None for what is to be removed.
     settings: Vec<(String, Option<Secret<String>>)>,
-}
-
-/// What an [`Edit`] did to a text.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Every setting was there with its value.
-    Unchanged,
-    /// The new text, and which settings it changed.
-    Changed(Edited),
 }
 
 /// A text after an [`Edit`]. `Debug` does not show it: it may hold a private key.
@@ -108,8 +99,8 @@ impl Edit {
         self
     }
 
-    /// Applies the edit to `text`.
-    pub fn apply(&self, text: &str) -> Outcome {
+    /// Applies the edit to `text`; `None` if every setting is there with its value.
+    pub fn apply(&self, text: &str) -> Option<Edited> {
         let mut parsed = Parsed::default();
         parse(text, 0, &mut parsed);
         let entries = parsed.entries;
@@ -143,7 +134,7 @@ impl Edit {
             changes.push((key.clone(), kind));
         }
         if changes.is_empty() {
-            return Outcome::Unchanged;
+            return None;
         }
         removed.sort_by_key(|span| span.start);
         let orphans = self.orphans(text, &entries, &removed);
@@ -151,7 +142,7 @@ impl Edit {
         replaced.extend(gone.map(|span| (span, Zeroizing::default())));
         let mut edited = replace(text, replaced);
         self.append(&mut edited, &added, line_end(text));
-        Outcome::Changed(Edited {
+        Some(Edited {
             text: std::mem::take(&mut *edited).into(),
             changes,
         })

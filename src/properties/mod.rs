@@ -15,7 +15,7 @@ mod source;
 mod tests;
 
 pub use document::Document;
-pub use edit::{ChangeKind, Edit, Outcome, replace};
+pub use edit::{ChangeKind, Edit, replace};
 pub use entry::{Entry, Span};
 pub use file::{Encoding, FileText, ReadError, ReadFault, mode};
 pub use source::{Content, IndexError, Layered, Path, Sourced, give_way, indexed};
