@@ -200,7 +200,7 @@ impl TokenVerifier {
         let kid = header.and_then(|header| header.kid.as_deref());
         let mut case = Case::new(self, &trust, call, kid);
         match case.judge(walk, &parsed) {
-            Ok(verified) => Ok(verified.zip(case.signed(header))),
+            Ok(verified) => Ok(verified.zip(case.signed(parsed.whole().map(Compact::header)))),
             Err(refusal) => Err(case.refused(refusal)),
         }
     }

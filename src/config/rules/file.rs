@@ -167,8 +167,8 @@ fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
     lost
 }
 
-/// Returns how long the name at the start of `line` is as written, if it is one of ours, and whether
-/// a private key belongs to it.
+/// Returns how long the name at the start of `line` is as written, if it is one of ours, and
+/// whether its value is a private key.
 fn starts_with_ours(line: &str) -> Option<(usize, bool)> {
     /// Longer than any name of ours with two map keys.
     const LONGEST: usize = 1024;
@@ -189,9 +189,10 @@ fn starts_with_ours(line: &str) -> Option<(usize, bool)> {
     };
     let parsed = Name::parse(name);
     let used = schema::exact(&parsed).filter(|placed| placed.setting.is_used());
-    // Without a value it is one of ours only if nothing else can be meant.
-    let is_ours = (used.is_some() && end.is_some()) || schema::is_strict(&parsed);
+    let has_value = used.is_some() && end.is_some();
     let is_private = used.is_some_and(|placed| placed.setting.is_private());
+    // Without a value it is one of ours only if nothing else can be meant.
+    let is_ours = has_value || is_private || schema::is_strict(&parsed);
     is_ours.then_some((length, is_private))
 }
 

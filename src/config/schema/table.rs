@@ -45,7 +45,8 @@ pub fn strict_family(joined: &str) -> Option<&'static str> {
         })
 }
 
-/// Returns `true` if `name` is that of a setting with an effect, or under one of our strict prefixes.
+/// Returns `true` if `name` is that of a setting with an effect, or is under one of our strict
+/// prefixes.
 pub fn is_ours(name: &Name<'_>) -> bool {
     is_strict(name) || exact(name).is_some_and(|placed| placed.setting.is_used())
 }
