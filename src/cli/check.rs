@@ -53,30 +53,18 @@ struct Answered<'a> {
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let files = once_each(&arguments.files, console);
     let environment = config::environment();
-    if arguments.fix {
-        let fix = Fix::plan(&files, &environment)
-            .map_err(Refused::caused(Kind::Unreadable, "cannot check"))?;
-        let shown = repairs_in_words(&fix.repairs);
-        let written = arguments.how.apply(&fix.change, &shown, console)?;
-        return answer(
-            &fix.report,
-            Some((&fix.repairs, written)),
-            arguments,
-            console,
-        );
-    }
-    let report = config::check(&files, &environment)
-        .map_err(Refused::caused(Kind::Unreadable, "cannot check"))?;
-    answer(&report, None, arguments, console)
-}
-
-/// Answers with the findings, and with the repairs and whether they were written.
-fn answer(
-    report: &Report,
-    fixed: Option<(&[Repair], bool)>,
-    arguments: &Arguments,
-    console: &Console,
-) -> Answer {
+    let failed = Refused::caused(Kind::Unreadable, "cannot check");
+    let (mut text, mut repairs, mut written) = (String::new(), None, None);
+    let report = if arguments.fix {
+        let fix = Fix::plan(&files, &environment).map_err(failed)?;
+        text = repairs_in_words(&fix.repairs);
+        let is_written = arguments.how.apply(&fix.change, &text, console)?;
+        text += &outcome_in_words(fix.repairs.len(), is_written);
+        (repairs, written) = (Some(fix.repairs), Some(is_written));
+        fix.report
+    } else {
+        config::check(&files, &environment).map_err(failed)?
+    };
     let ignored = report.ignored.iter().map(|one| one.name.as_str());
     let answered = Answered {
         findings: report.findings.iter().map(finding_in_json).collect(),
@@ -85,25 +73,22 @@ fn answer(
         settings: report.settings,
         ignored: report.ignored.len(),
         ignored_names: arguments.list_ignored.then(|| ignored.collect()),
-        repairs: fixed.map(|(repairs, _)| repairs),
-        written: fixed.map(|(_, written)| written),
+        repairs: repairs.as_deref(),
+        written,
     };
-    let mut text = String::new();
-    if let Some((repairs, written)) = fixed {
-        text += &repairs_in_words(repairs);
-        let count = counted(repairs.len(), "repair");
-        // Writing to a string cannot fail.
-        let _ = if repairs.is_empty() {
-            writeln!(text, "nothing to repair\n")
-        } else if written {
-            writeln!(text, "{count} written\n")
-        } else {
-            writeln!(text, "{count}, not written\n")
-        };
-    }
-    text += &in_words(report, &answered, arguments, console);
+    text += &in_words(&report, &answered, console);
     console.reply(text, &answered)?;
     Ok(Exit::yes(answered.errors == 0))
+}
+
+/// Says what became of the repairs.
+fn outcome_in_words(repairs: usize, written: bool) -> String {
+    let count = counted(repairs, "repair");
+    match (repairs, written) {
+        (0, _) => "nothing to repair\n\n".to_owned(),
+        (_, true) => format!("{count} written\n\n"),
+        (_, false) => format!("{count}, not written\n\n"),
+    }
 }
 
 fn repairs_in_words(repairs: &[Repair]) -> String {
@@ -158,25 +143,21 @@ fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
     once
 }
 
-fn in_words(
-    report: &Report,
-    answered: &Answered<'_>,
-    arguments: &Arguments,
-    console: &Console,
-) -> String {
+fn in_words(report: &Report, answered: &Answered<'_>, console: &Console) -> String {
     let mut text = String::new();
     for finding in &report.findings {
         text += &console.shown(finding);
         text += "\n\n";
     }
     // Writing to a string cannot fail.
-    for ignored in report.ignored.iter().filter(|_| arguments.list_ignored) {
-        let _ = writeln!(text, "ignored {} ({})", ignored.name, ignored.origin);
+    let mut hint = "";
+    if answered.ignored_names.is_some() {
+        for ignored in &report.ignored {
+            let _ = writeln!(text, "ignored {} ({})", ignored.name, ignored.origin);
+        }
+    } else if answered.ignored > 0 {
+        hint = " (--list-ignored)";
     }
-    let hint = match answered.ignored_names {
-        None if answered.ignored > 0 => " (--list-ignored)",
-        _ => "",
-    };
     let _ = writeln!(
         text,
         "{}, {} · {} read, {} with foreign names ignored{hint}",
