@@ -28,8 +28,16 @@ pub(super) struct How {
 
 impl How {
     /// Returns `true` if a plan is written, unless the answer is no.
-    pub(super) fn writes(&self, is_empty: bool) -> bool {
-        !self.dry_run && !is_empty
+    pub(super) fn writes(&self, change: &Change) -> bool {
+        !self.dry_run && !change.is_empty()
+    }
+
+    /// Writes a change. Returns `true` if something was written.
+    pub(super) fn write(&self, change: &Change) -> Result<bool, Refused> {
+        if !self.dry_run {
+            change.carry_out()?;
+        }
+        Ok(self.writes(change))
     }
 
     /// Shows a change, asks unless the arguments answer already, and writes it.
@@ -42,10 +50,7 @@ impl How {
         console: &Console,
     ) -> Result<bool, Refused> {
         self.confirm(change, shown, console)?;
-        if !self.dry_run {
-            change.carry_out()?;
-        }
-        Ok(self.writes(change.is_empty()))
+        self.write(change)
     }
 
     /// Shows a change and asks, if it modifies a file and the arguments do not answer already.
@@ -70,8 +75,8 @@ impl How {
     }
 
     /// Returns what is in place after the changes.
-    pub(super) fn ending(&self, is_empty: bool) -> &'static str {
-        match (is_empty, self.dry_run) {
+    pub(super) fn ending(&self, change: &Change) -> &'static str {
+        match (change.is_empty(), self.dry_run) {
             (true, _) => "nothing to do\n",
             (false, true) => "\nnothing was written (--dry-run)\n",
             (false, false) => "",

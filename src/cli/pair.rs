@@ -14,6 +14,7 @@ use super::change::{changes, ended, new_files};
 use super::output::{Answer, Console, add, counted};
 use crate::admin::pairing::{self, Member, Plan, Side};
 use crate::admin::{ChangeKind, EditedFile};
+use crate::config::Home;
 use crate::diagnostic::Severity;
 pub(super) use arguments::Arguments;
 use arguments::{Command, not_paired};
@@ -44,7 +45,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
             next(&members).unwrap_or_default()
         )
     } else {
-        how.ending(change.is_empty()).trim_start().to_owned()
+        how.ending(change).trim_start().to_owned()
     };
     let deployments: Value = sides(&plan).map(in_json).collect();
     let report = json!({ "written": written, "deployments": deployments });
@@ -121,12 +122,15 @@ fn next([dpm, dpe]: &[Member; 2]) -> Option<String> {
 
 /// Returns the home whose file this is, if it has the usual place.
 fn home(path: &Path) -> Option<String> {
-    let home = path.to_str()?.strip_suffix("etc/application.properties")?;
-    match home.strip_suffix('/') {
-        Some(home) if !home.is_empty() => Some(home.to_owned()),
-        Some(_) => None,
-        None => home.is_empty().then(|| ".".to_owned()),
-    }
+    let is_usual = path.ends_with("etc/application.properties");
+    let home = Home::new(path).dir.display().to_string();
+    is_usual.then(|| {
+        if home.is_empty() {
+            ".".to_owned()
+        } else {
+            home
+        }
+    })
 }
 
 fn in_json((side, file): (&Side, &EditedFile)) -> Value {

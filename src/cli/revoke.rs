@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         let active = ended.as_ref().map_or(Some(false), |seen| *seen);
         add(&mut report, "in_force", active);
     }
-    let text = shown + how.ending(change.is_empty());
+    let text = shown + how.ending(change);
     console.reply(text.trim_start_matches('\n'), &report)?;
     ended.map(|_| Exit::Done)
 }

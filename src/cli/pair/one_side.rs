@@ -92,9 +92,7 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
 /// Writes the file, and answers with this side's block.
 fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
     let change = &plan.change;
-    if !how.dry_run {
-        change.carry_out()?;
-    }
+    let written = how.write(change)?;
     let findings = &change.findings;
     console.findings(findings.iter().filter(|f| f.severity() == Severity::Error));
     let side = plan.sides.first();
@@ -104,7 +102,7 @@ fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
         console.present(&format!("words   {words}"));
     }
     let report = json!({
-        "written": how.writes(change.is_empty()),
+        "written": written,
         "block": block,
         "words": words,
         "files": files_in_json(&change.files),

@@ -19,7 +19,7 @@ pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> 
     if plan.change.is_empty() {
         text += "\nnothing to do\n";
     } else if arguments.how.dry_run {
-        return text + arguments.how.ending(false);
+        return text + arguments.how.ending(&plan.change);
     }
     text + &next(after, &arguments.files)
 }
@@ -189,7 +189,7 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
 /// Returns what a step changed, in JSON.
 pub(super) fn step_in_json(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> Value {
     let mut json = in_json(after, &arguments.files);
-    let written = arguments.how.writes(plan.change.is_empty());
+    let written = arguments.how.writes(&plan.change);
     add(&mut json, "step", plan.step.as_str());
     add(&mut json, "written", written);
     if !plan.change.is_empty() {
