@@ -134,7 +134,8 @@ fn shown(number: usize, step: &Step) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::output::Colour;
+    use clap::ColorChoice;
+
     use super::*;
 
     #[test]
@@ -149,7 +150,7 @@ mod tests {
             (Format::Json, false, Exit::No),
             (Format::Json, true, Exit::Done),
         ] {
-            let console = Console::new(format, Colour::Never);
+            let console = Console::new(format, ColorChoice::Never);
 
             let ended = finish(outcome(held), &[], &arguments, &console);
 

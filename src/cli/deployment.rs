@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::change::{How, changes, files_in_json, warn_of_variables};
 use super::input;
 use super::key::note_kid;
-use super::output::{Answer, Console, counted, table};
+use super::output::{Answer, Console, counted, example, table};
 use crate::admin::deployments::{self, Peer, Removed};
 use crate::admin::{Change, Kind, Refused, SettingsFile};
 use crate::config::Home;
@@ -35,16 +35,12 @@ Examples:
   $ countersign deployment list --home dpm -o json")]
     List(Of),
     /// Show one trusted module
-    #[command(after_help = "\
-Example:
-  $ countersign deployment show --home dpm dpe-dev")]
+    #[command(after_help = example("deployment show --home dpm dpe-dev"))]
     Show(One),
     /// Stop trusting a module
     ///
     /// To revoke a single key: `countersign revoke`.
-    #[command(after_help = "\
-Example:
-  $ countersign deployment remove --home dpm dpe-two --yes")]
+    #[command(after_help = example("deployment remove --home dpm dpe-two --yes"))]
     Remove {
         #[command(flatten)]
         one: One,
@@ -189,7 +185,7 @@ fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> An
     let written = how.apply(change, &shown, console)?;
     let findings = change.findings.iter();
     console.findings(findings.filter(|found| found.severity() == Severity::Warning));
-    let text = format!("{heading}{shown}{}", how.ending(change.is_empty()));
+    let text = format!("{heading}{shown}{}", how.ending(change));
     let report = json!({ "written": written, "files": files_in_json(&change.files) });
     console.reply(text.trim_start_matches('\n'), &report)
 }

@@ -6,23 +6,19 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::input;
-use super::output::{Answer, Console, Exit, Kind, Refused};
+use super::output::{Answer, Console, Exit, Kind, Refused, example};
 use crate::jose::{PublicJwk, compact};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Verify the compact JWS on stdin: exit 0 if the key signed it with ES256, else 1
-    #[command(after_help = VERIFY)]
+    #[command(after_help = example("jws verify --jwk public.jwk < token.txt"))]
     Verify {
         /// The public key, a JWK
         #[arg(long, value_name = "FILE")]
         jwk: PathBuf,
     },
 }
-
-const VERIFY: &str = "\
-Example:
-  $ countersign jws verify --jwk public.jwk < token.txt";
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     let Command::Verify { jwk } = command;

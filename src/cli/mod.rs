@@ -26,10 +26,10 @@ mod token;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, Parser, Subcommand};
 
 pub use output::Exit;
-use output::{Colour, Console, Format};
+use output::{Console, Format};
 
 /// Two services that prove to each other who they are, on every gRPC call.
 #[derive(Debug, Parser)]
@@ -54,7 +54,7 @@ struct Arguments {
     output: Format,
     /// When to use colours; `auto` also honours the variable `NO_COLOR`
     #[arg(long, value_enum, default_value_t, global = true, value_name = "WHEN")]
-    color: Colour,
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }

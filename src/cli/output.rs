@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use clap::{ColorChoice, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -82,13 +82,9 @@ pub(super) enum Format {
     Json,
 }
 
-/// When colours are used.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub(super) enum Colour {
-    #[default]
-    Auto,
-    Always,
-    Never,
+/// Returns the example in the help of a command.
+pub(super) fn example(command: &str) -> String {
+    format!("Example:\n  $ countersign {command}")
 }
 
 /// Returns `1 error`, `2 errors`.
@@ -127,13 +123,13 @@ pub(super) struct Console {
 }
 
 impl Console {
-    pub(super) fn new(format: Format, colour: Colour) -> Self {
+    pub(super) fn new(format: Format, colour: ColorChoice) -> Self {
         // The convention of no-color.org: set and not empty. It is not a setting of this program.
         let no_color = std::env::var_os("NO_COLOR").unwrap_or_default();
         let (may, must) = match colour {
-            Colour::Always => (true, true),
-            Colour::Never => (false, false),
-            Colour::Auto => (no_color.is_empty(), false),
+            ColorChoice::Always => (true, true),
+            ColorChoice::Never => (false, false),
+            ColorChoice::Auto => (no_color.is_empty(), false),
         };
         Self {
             format,

@@ -1,13 +1,13 @@
 //! `countersign dpm run` and `countersign dpe run`: the two modules that ship.
 
-use std::pin::Pin;
+use std::future::pending;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::home::HomeArguments;
-use super::output::{Answer, Console, Exit, Kind, Refused};
+use super::output::{Answer, Console, Exit, Kind, Refused, example};
 use super::runtime::runtime;
 use super::signals::{self, Signals};
 use crate::clock::SystemClock;
@@ -25,9 +25,7 @@ pub(super) enum DpmCommand {
     /// SIGTERM and SIGINT stop it: open calls may finish within
     /// `countersign.server.shutdown-deadline`; a second signal ends it at once. Changed settings
     /// take effect by themselves; SIGHUP reads them at once and reopens the log file.
-    #[command(after_help = "\
-Example:
-  $ countersign dpm run --home dpm")]
+    #[command(after_help = example("dpm run --home dpm"))]
     Run(RunArguments),
 }
 
@@ -38,9 +36,7 @@ pub(super) enum DpeCommand {
     /// It may start before its DPM. SIGTERM and SIGINT deregister and stop it; a second signal ends
     /// it at once. Changed settings take effect by themselves; SIGHUP reads them at once and
     /// reopens the log file.
-    #[command(after_help = "\
-Example:
-  $ countersign dpe run --home dpe")]
+    #[command(after_help = example("dpe run --home dpe"))]
     Run(RunArguments),
 }
 
@@ -55,18 +51,25 @@ pub(super) struct RunArguments {
 
 pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
     let DpmCommand::Run(arguments) = command;
-    let settings = || arguments.home.load(&ModuleKind::Dpm, console);
-    long_run(arguments, settings, Settings::dpm, Dpm::run)
+    long_run(
+        arguments,
+        &ModuleKind::Dpm,
+        console,
+        Settings::dpm,
+        Dpm::run,
+    )
 }
 
 pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
     let DpeCommand::Run(arguments) = command;
-    let settings = || arguments.home.load(&ModuleKind::Dpe, console);
-    long_run(arguments, settings, Settings::dpe, Dpe::run)
+    long_run(
+        arguments,
+        &ModuleKind::Dpe,
+        console,
+        Settings::dpe,
+        Dpe::run,
+    )
 }
-
-/// Completes when a module is asked to end.
-type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Starts a module and runs it until it has ended, or until it is asked to end a second time.
 ///
@@ -74,28 +77,26 @@ type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// folder before the log is opened, so that a second process touches nothing of the first one's.
 fn long_run<M>(
     arguments: &RunArguments,
-    load: impl FnOnce() -> Result<Settings, Refused>,
+    kind: &ModuleKind,
+    console: &Console,
     start: impl AsyncFnOnce(&Settings) -> Result<(M, Reloader), StartError>,
-    run: impl AsyncFnOnce(M, Stopped) -> Result<Drained, ServeError>,
+    run: impl AsyncFnOnce(M, WaitForCancellationFutureOwned) -> Result<Drained, ServeError>,
 ) -> Answer {
     let executor = runtime()?;
     let answer = executor.block_on(async {
         let signals = Signals::catch()?;
-        let settings = load()?;
+        let settings = arguments.home.load(kind, console)?;
         let (module, reloader) = start(&settings).await.map_err(|error| refused(&error))?;
         let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock))
             .map_err(Refused::caused(Kind::Unreadable, "cannot open the log"))?;
         let files = reloader.handle();
-        let (stop, stopped) = oneshot::channel();
-        let stopped: Stopped = Box::pin(async move {
-            // A dropped sender ends the module, too.
-            let _ = stopped.await;
-        });
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
         let left_alone = async {
             if arguments.until_stdin_ends {
                 signals::stdin_ends().await;
             } else {
-                std::future::pending::<()>().await;
+                pending::<()>().await;
             }
         };
         tokio::select! {

@@ -1,10 +1,10 @@
 //! What asks a long-running command to end.
 
-use std::io::{self, Read as _};
-use std::thread;
+use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 use super::output::{Exit, Kind, Refused};
 use crate::config::ReloadHandle;
@@ -21,14 +21,15 @@ pub(super) struct Signals {
 impl Signals {
     /// Catches them. Needs a runtime.
     pub(super) fn catch() -> Result<Self, Refused> {
-        let caught = || -> io::Result<Self> {
-            Ok(Self {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-                hang_up: signal(SignalKind::hangup())?,
-            })
-        };
-        caught().map_err(Refused::caused(Kind::Internal, "cannot wait for signals"))
+        Self::caught().map_err(Refused::caused(Kind::Internal, "cannot wait for signals"))
+    }
+
+    fn caught() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for a word to end; returns how a process ends that does not finish its work.
@@ -42,51 +43,38 @@ impl Signals {
     /// Passes the first word to end on to `stop`, and completes at the second. Each SIGHUP opens
     /// `log` again and has `files` read again.
     ///
-    /// `left_alone` is a word to end, too.
+    /// `left_alone` is a first word to end, too.
     pub(super) async fn obey(
         mut self,
         log: Guard,
         files: &ReloadHandle,
-        stop: oneshot::Sender<()>,
+        stop: CancellationToken,
         left_alone: impl Future<Output = ()>,
     ) -> Exit {
         tokio::pin!(left_alone);
-        let mut stop = Some(stop);
         loop {
-            let insisted = tokio::select! {
-                _ = self.terminate.recv() => Some(Exit::Terminated),
-                _ = self.interrupt.recv() => Some(Exit::Interrupted),
+            let exit = tokio::select! {
+                _ = self.terminate.recv() => Exit::Terminated,
+                _ = self.interrupt.recv() => Exit::Interrupted,
                 _ = self.hang_up.recv() => {
                     log.reopen();
                     files.reload();
-                    None
+                    continue;
                 }
-                () = &mut left_alone, if stop.is_some() => Some(Exit::Terminated),
+                () = &mut left_alone, if !stop.is_cancelled() => Exit::Terminated,
             };
-            match (insisted, stop.take()) {
-                (Some(exit), None) => return exit,
-                // A module that has ended needs no signal.
-                (Some(_), Some(first)) => drop(first.send(())),
-                (None, unused) => stop = unused,
+            if stop.is_cancelled() {
+                return exit;
             }
+            stop.cancel();
         }
     }
 }
 
 /// Completes when stdin ends, as it does with the process that holds its other end.
 pub(super) async fn stdin_ends() {
-    let (ended, end) = oneshot::channel();
-    // A thread of its own: a runtime waits for its blocking tasks, and this may never end.
-    let waiting = thread::Builder::new().spawn(move || {
-        let mut ignored = [0; 256];
-        let mut stdin = io::stdin().lock();
-        while stdin.read(&mut ignored).is_ok_and(|read| read > 0) {}
-        // The receiver may be gone.
-        let _ = ended.send(());
-    });
-    if waiting.is_err() {
-        std::future::pending::<()>().await;
-    }
-    // A dropped sender says the same.
-    let _ = end.await;
+    // This may never end: the runtime must not wait for it.
+    let read = spawn_blocking(|| io::copy(&mut io::stdin().lock(), &mut io::sink()));
+    // An error says the same.
+    let _ = read.await;
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::home::{HomeArguments, kind_of};
 use super::input;
-use super::output::{Answer, Console, Exit, Kind, Refused};
+use super::output::{Answer, Console, Exit, Kind, Refused, example};
 use crate::admin::rejection::REJECTED;
 use crate::config::Settings;
 use crate::grpc::{Module, cause};
@@ -24,9 +24,7 @@ pub(super) enum Command {
     /// Issue a token of the module at --home for a deployment that it trusts
     ///
     /// The token is a secret until it expires: anyone who has it can call as this module.
-    #[command(after_help = "\
-Example:
-  $ countersign token issue --home dpe --audience dpm-dev | countersign token explain --home dpm")]
+    #[command(after_help = example("token issue --home dpe --audience dpm-dev | countersign token explain --home dpm"))]
     Issue {
         #[command(flatten)]
         home: HomeArguments,
@@ -35,9 +33,7 @@ Example:
         audience: String,
     },
     /// Verify a token as the module at --home would; print its claims
-    #[command(after_help = "\
-Example:
-  $ countersign token verify --home dpm < token.txt")]
+    #[command(after_help = example("token verify --home dpm < token.txt"))]
     Verify(Judge),
     /// Apply every rule to a token; show which fail and how to fix them
     ///
@@ -57,9 +53,7 @@ Examples:
     /// Decode a token, of any algorithm, without verifying it
     ///
     /// The output is JSON and proves nothing: anyone could have written the token.
-    #[command(after_help = "\
-Example:
-  $ countersign token inspect --token-file token.txt")]
+    #[command(after_help = example("token inspect --token-file token.txt"))]
     Inspect(TokenFile),
 }
 

@@ -10,7 +10,7 @@ use crate::admin::pairing::{Member, Options};
 use crate::admin::{self, Kind, Refused};
 use crate::cli::change::How;
 use crate::cli::input;
-
+use crate::cli::output::example;
 use crate::clock::{Clock as _, SystemClock};
 use crate::diagnostic::redact;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -99,9 +99,7 @@ pub(crate) enum Command {
     /// Compare the words by voice, or let the command compare them: --words "…". --yes accepts the
     /// block without comparing. The output is this side's own block, for `pair accept` on the other
     /// machine.
-    #[command(after_help = "\
-Example:
-  $ countersign pair accept dpe=dpe.properties --block dpm.block --yes > dpe.block")]
+    #[command(after_help = example("pair accept dpe=dpe.properties --block dpm.block --yes > dpe.block"))]
     Accept(Accept),
 }
 

@@ -11,7 +11,7 @@ use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::cli::change::{How, changes, warn_of_variables};
 use crate::cli::home::kind_of;
 use crate::cli::input::seconds;
-use crate::cli::output::{Console, Kind, Refused};
+use crate::cli::output::{Console, Kind, Refused, example};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
@@ -19,42 +19,30 @@ use crate::identity::DeploymentName;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make the next key and let the peers trust it in addition to the current one
-    #[command(after_help = "\
-Example:
-  $ countersign rotate prepare --file dpe --peer-file dpm --yes")]
+    #[command(after_help = example("rotate prepare --file dpe --peer-file dpm --yes"))]
     Prepare(StepArguments),
     /// Sign with the next key, once every peer is known to accept it
     ///
     /// A running peer is asked by a call that the new key signs, and must prove who it is. If a
     /// peer does not run, its file must trust the key.
-    #[command(after_help = "\
-Example:
-  $ countersign rotate activate --file dpe --peer-file dpm --yes")]
+    #[command(after_help = example("rotate activate --file dpe --peer-file dpm --yes"))]
     Activate(StepArguments),
     /// Revoke the old key at the peers, once all of its tokens have expired
     ///
     /// Without --now it does not wait: if tokens may still be valid, it prints the seconds left and
     /// exits 1.
-    #[command(after_help = "\
-Example:
-  $ countersign rotate finish --file dpe --peer-file dpm --now --yes")]
+    #[command(after_help = example("rotate finish --file dpe --peer-file dpm --now --yes"))]
     Finish(StepArguments),
     /// Discard the next key before it signs
-    #[command(after_help = "\
-Example:
-  $ countersign rotate abort --file dpe --peer-file dpm --yes")]
+    #[command(after_help = example("rotate abort --file dpe --peer-file dpm --yes"))]
     Abort(StepArguments),
     /// Show the progress, which file trusts which key, and the next command
-    #[command(after_help = "\
-Example:
-  $ countersign rotate status --file dpe --peer-file dpm")]
+    #[command(after_help = example("rotate status --file dpe --peer-file dpm"))]
     Status(FileArguments),
     /// Take all steps, and wait between them as long as needed
     ///
     /// It continues from what the files say, also after an interruption.
-    #[command(after_help = "\
-Example:
-  $ countersign rotate run --file dpe --peer-file dpm --now --yes")]
+    #[command(after_help = example("rotate run --file dpe --peer-file dpm --now --yes"))]
     Run(StepArguments),
 }
 
