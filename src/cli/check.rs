@@ -149,10 +149,10 @@ fn in_words(report: &Report, answered: &Answered<'_>, console: &Console) -> Stri
         text += &console.shown(finding);
         text += "\n\n";
     }
-    // Writing to a string cannot fail.
     let mut hint = "";
     if answered.ignored_names.is_some() {
         for ignored in &report.ignored {
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "ignored {} ({})", ignored.name, ignored.origin);
         }
     } else if answered.ignored > 0 {

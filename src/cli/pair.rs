@@ -122,15 +122,12 @@ fn next([dpm, dpe]: &[Member; 2]) -> Option<String> {
 
 /// Returns the home whose file this is, if it has the usual place.
 fn home(path: &Path) -> Option<String> {
-    let is_usual = path.ends_with("etc/application.properties");
-    let home = Home::new(path).dir.display().to_string();
-    is_usual.then(|| {
-        if home.is_empty() {
-            ".".to_owned()
-        } else {
-            home
-        }
-    })
+    if !path.ends_with("etc/application.properties") {
+        return None;
+    }
+    let home = Home::new(path).dir;
+    let shown = home.to_str()?;
+    Some(if shown.is_empty() { "." } else { shown }.to_owned())
 }
 
 fn in_json((side, file): (&Side, &EditedFile)) -> Value {

@@ -1,9 +1,9 @@
 //! What asks a long-running command to end.
 
 use std::io;
+use std::thread;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Exit, Kind, Refused};
@@ -73,8 +73,14 @@ impl Signals {
 
 /// Completes when stdin ends, as it does with the process that holds its other end.
 pub(super) async fn stdin_ends() {
-    // This may never end: the runtime must not wait for it.
-    let read = spawn_blocking(|| io::copy(&mut io::stdin().lock(), &mut io::sink()));
-    // An error says the same.
-    let _ = read.await;
+    let ended = CancellationToken::new();
+    let end = ended.clone();
+    // A thread of its own: a runtime that is dropped waits for its blocking tasks, and this may
+    // never end. If there is no thread, nothing asks the module to end.
+    let _ = thread::Builder::new().spawn(move || {
+        // An error says the same.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        end.cancel();
+    });
+    ended.cancelled().await;
 }
