@@ -146,10 +146,8 @@ impl<S> Layer<S> for MetricsLayer {
     type Service = MetricsService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        MetricsService {
-            inner,
-            methods: Arc::clone(&self.methods),
-        }
+        let layer = self.clone();
+        MetricsService { inner, layer }
     }
 }
 
@@ -157,7 +155,7 @@ impl<S> Layer<S> for MetricsLayer {
 #[derive(Clone, Debug)]
 pub struct MetricsService<S> {
     inner: S,
-    methods: Arc<Methods>,
+    layer: MetricsLayer,
 }
 
 impl<S, R> Service<Request<Body>> for MetricsService<S>
@@ -173,7 +171,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Methods { by_path, other } = &*self.methods;
+        let Methods { by_path, other } = &*self.layer.methods;
         let method = by_path.get(metadata::path(request.uri())).unwrap_or(other);
         let method = Arc::clone(method);
         method.started();
