@@ -1,5 +1,6 @@
 //! `countersign check`: every mistake before a start.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -127,19 +128,17 @@ fn finding_in_json(finding: &Finding) -> Value {
 
 /// Leaves out files that are named again, by whatever path: a file is not its own peer.
 fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
-    let mut seen = Vec::new();
-    let mut once = Vec::new();
-    for file in files {
+    let mut seen = BTreeSet::new();
+    let mut once = files.to_vec();
+    once.retain(|file| {
         // One that is not there has its own error.
-        let real = file.canonicalize().unwrap_or_else(|_| file.clone());
-        if seen.contains(&real) {
+        let is_new = seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone()));
+        if !is_new {
             let name = file.display();
             console.warn(&format!("`{name}` is given twice; it is checked once"));
-        } else {
-            seen.push(real);
-            once.push(file.clone());
         }
-    }
+        is_new
+    });
     once
 }
 

@@ -25,14 +25,11 @@ pub(super) struct HomeArguments {
 impl HomeArguments {
     /// Loads the settings; shows every finding and ends with exit code 3 if there is an error.
     pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Refused> {
-        match Settings::load(&self.home, kind, config::environment(), &self.sets) {
-            Ok(settings) => {
-                let found = settings.findings.iter();
-                console.findings(found.filter(|f| f.severity() == Severity::Warning));
-                Ok(settings)
-            }
-            Err(error) => Err(unusable(error, &self.home, console)),
-        }
+        let settings = Settings::load(&self.home, kind, config::environment(), &self.sets)
+            .map_err(|error| unusable(error, &self.home, console))?;
+        let found = settings.findings.iter();
+        console.findings(found.filter(|f| f.severity() == Severity::Warning));
+        Ok(settings)
     }
 }
 

@@ -13,12 +13,7 @@ use crate::jose::KeyMaterial;
 
 /// Reads at most `limit` bytes and one more, by which the caller sees that it is too long.
 pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Refused> {
-    let read = if is_stdin(path) {
-        read_limited(io::stdin().lock(), limit)
-    } else {
-        File::open(path).and_then(|file| read_limited(file, limit))
-    };
-    read.map_err(|error| {
+    read_limited(path, limit).map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::NotFound => "there is no such file".to_owned(),
             io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
@@ -73,7 +68,12 @@ pub(super) fn name(path: &Path) -> String {
     }
 }
 
-fn read_limited(source: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+fn read_limited(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let source: &mut dyn Read = if is_stdin(path) {
+        &mut io::stdin().lock()
+    } else {
+        &mut File::open(path)?
+    };
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     source.take(most).read_to_end(&mut bytes)?;

@@ -198,11 +198,11 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Refused> {
         (Form::PublicJwk, _) => Encoded::text(&PublicJwk::write(public, &kid), Privacy::Public),
         (Form::PemSpki, _) => Encoded::text(&public.to_spki_pem(), Privacy::Public),
         (Form::DerSpki, _) => Encoded::der(public.to_spki_der(), Privacy::Public),
-        (form, KeyMaterial::Private(key, _)) => encode_private(key, &kid, form)
-            .map_err(Refused::caused(Kind::Internal, "cannot write the key"))?,
         (Form::Jwk, KeyMaterial::Public(..)) => {
             Encoded::text(&PublicJwk::write_pretty(public, &kid), Privacy::Public)
         }
+        (form, KeyMaterial::Private(key, _)) => encode_private(key, &kid, form)
+            .map_err(Refused::caused(Kind::Internal, "cannot write the key"))?,
         (_, KeyMaterial::Public(..)) => {
             let message = "this form needs a private key, and the file holds a public one";
             return Err(Refused::new(Kind::Usage, message)

@@ -70,7 +70,13 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     });
     let mut ended = Ok(None);
     if !how.dry_run {
-        ended = in_force(&plan.files, arguments, console);
+        let (watch, time) = (arguments.watch, arguments.timeout);
+        let mut patience = watch.then(|| Patience::new(time, PAUSE, PAUSE));
+        let held = plan.files.iter().filter(|file| !file.keys.is_empty());
+        // The first failure counts; the other files are looked at all the same.
+        ended = held
+            .map(|file| is_in_force(file, patience.as_mut(), console))
+            .fold(Ok(None), Result::and);
         let active = ended.as_ref().map_or(Some(false), |seen| *seen);
         add(&mut report, "in_force", active);
     }
@@ -79,23 +85,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     ended.map(|_| Exit::Done)
 }
 
-/// Returns whether the running modules confirmed the revocation, where they were asked; fails where
-/// one of them does not follow its file.
-fn in_force(
-    files: &[RevokedFile],
-    arguments: &Arguments,
-    console: &Console,
-) -> Result<Option<bool>, Refused> {
-    let mut patience = arguments
-        .watch
-        .then(|| Patience::new(arguments.timeout, PAUSE, PAUSE));
-    let held = files.iter().filter(|file| !file.keys.is_empty());
-    // The first failure counts; the other files are looked at all the same.
-    held.map(|file| is_in_force(file, patience.as_mut(), console))
-        .fold(Ok(None), Result::and)
-}
-
-/// Returns the same for one file.
+/// Returns whether the running module of `file` confirmed the revocation, if it was asked; fails
+/// if it does not follow its file.
 fn is_in_force(
     file: &RevokedFile,
     patience: Option<&mut Patience>,

@@ -103,7 +103,8 @@ fn verify(arguments: &Judge, console: &Console) -> Answer {
     let (_, module) = load(&arguments.home, console)?;
     let token = input::bearer(&arguments.file.token_file, compact::MAX_TOKEN_BYTES)?;
     if let Err(refusal) = module.verifier().examine(&token, Accept::Peers) {
-        return Err(refused(&refusal));
+        let message = format!("refused: {}", harmless(&refusal.to_string()));
+        return Err(Refused::new(Kind::Conflict, message).with_help(refusal.reason.help()));
     }
     // It verified, so that it can be taken apart again.
     let parsed = Compact::parse(&token).ok();
@@ -196,11 +197,6 @@ fn in_words(verdict: &Verdict) -> String {
     text
 }
 
-fn refused(refusal: &Refusal) -> Refused {
-    let message = format!("refused: {}", harmless(&refusal.to_string()));
-    Refused::new(Kind::Conflict, message).with_help(refusal.reason.help())
-}
-
 /// Escapes text of a token: it may hold anything, and a terminal must not obey it.
 fn harmless(text: &str) -> String {
     crate::telemetry::UntrustedReason(text).to_string()
@@ -208,8 +204,7 @@ fn harmless(text: &str) -> String {
 
 fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), Refused> {
     let settings = home.load(&kind_of(&home.home), console)?;
-    match settings.module() {
-        Ok(module) => Ok((settings, module)),
-        Err(error) => Err(Refused::new(Kind::Unreadable, cause(&error))),
-    }
+    let module = settings.module();
+    let module = module.map_err(|error| Refused::new(Kind::Unreadable, cause(&error)))?;
+    Ok((settings, module))
 }

@@ -129,15 +129,15 @@ impl FileArguments {
         let help = match error.kind() {
             Kind::CutOff => format!("see who trusts what: {}", self.command("status")),
             Kind::OutOfTurn(first) => {
-                let command = self.command(first.as_str());
-                match first {
-                    Step::Prepare | Step::Activate => format!("first: {command}"),
-                    Step::Finish => {
-                        let again = "to replace this key too, rotate once more";
-                        format!("continue with: {command}; {again}")
-                    }
-                    Step::Abort => format!("a revoked key stays revoked; begin again: {command}"),
-                }
+                let (why, then) = match first {
+                    Step::Prepare | Step::Activate => ("first", ""),
+                    Step::Finish => (
+                        "continue with",
+                        "; to replace this key too, rotate once more",
+                    ),
+                    Step::Abort => ("a revoked key stays revoked; begin again", ""),
+                };
+                format!("{why}: {}{then}", self.command(first.as_str()))
             }
             _ => return Err(error),
         };

@@ -33,19 +33,11 @@ fn heading(rotation: &Rotation) -> String {
     let damaged = rotation
         .damage()
         .map(|_| "damaged; only `abort` is possible".to_owned());
-    let lines = [
-        (
-            "next key  ",
-            rotation.next().map(|(key, _)| aged(key)).or(damaged),
-        ),
-        (
-            "before    ",
-            rotation.state().previous.map(|key| key.to_string()),
-        ),
-    ];
+    let next = rotation.next().map(|(key, _)| aged(key)).or(damaged);
+    let before = rotation.state().previous.map(|key| key.to_string());
     let mut text = format!("{name}  signs with  {}\n", aged(rotation.key()));
     let width = name.chars().count();
-    for (what, key) in lines {
+    for (what, key) in [("next key  ", next), ("before    ", before)] {
         if let Some(key) = key {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{:width$}  {what}  {key}", "");
