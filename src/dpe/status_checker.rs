@@ -166,15 +166,11 @@ impl StatusChecker {
 
     /// Registers; returns how long to wait before the next call.
     async fn register(&mut self) -> Duration {
-        let Registrant {
-            id,
-            address,
-            constraints,
-        } = &self.engine;
+        let engine = &self.engine;
         let request = wire::RegisterEngineRequest {
-            engine_id: id.to_string(),
-            address: Some(address.into()),
-            constraints: Some(constraints.into()),
+            engine_id: engine.id.to_string(),
+            address: Some((&engine.address).into()),
+            constraints: Some((&engine.constraints).into()),
         };
         self.maybe_registered = true;
         let limit = self.options.call_timeout;
@@ -289,12 +285,7 @@ impl StatusChecker {
             }
         } else {
             self.maybe_registered &= !is_proved(status);
-            let Refused {
-                kind,
-                reason,
-                detail,
-                help,
-            } = match self.identity.not_called() {
+            let refused = match self.identity.not_called() {
                 Some(here) => Refused {
                     kind: FailureKind::NotDialled,
                     reason: None,
@@ -303,6 +294,7 @@ impl StatusChecker {
                 },
                 None => Refused::by(status, self.module.own().key_id.as_str()),
             };
+            let Refused { reason, detail, .. } = &refused;
             let word = reason.map(Reason::as_str);
             if !self.in_doubt {
                 let why = word.map_or_else(|| detail.clone(), |word| format!("{word}: {detail}"));
@@ -310,8 +302,9 @@ impl StatusChecker {
                     .down(format!("the DPM {dpm} does not register it: {why}"));
             }
             let text = reason.is_none().then(|| detail.clone());
-            if self.is_news(Logged::Refused(kind, reason, text)) {
-                events::register_refused(self.engine.id, &dpm, (kind, word), &detail, help);
+            if self.is_news(Logged::Refused(refused.kind, *reason, text)) {
+                let words = (refused.kind, word);
+                events::register_refused(self.engine.id, &dpm, words, detail, refused.help);
             }
         }
         let pause = self.pause;

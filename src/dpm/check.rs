@@ -148,29 +148,20 @@ impl Checker {
     ) -> Result<&mut Link, DialBackFailure> {
         // If the rules change from here on, it is checked again.
         let route = self.route(engine, owner);
-        let link = match self.link.take() {
-            Some(link) if link.route == route => link,
-            Some(_) | None => self.connect(engine, owner, route).await?,
-        };
-        Ok(self.link.insert(link))
-    }
-
-    async fn connect(
-        &self,
-        engine: &Engine,
-        owner: &Deployment,
-        route: Route,
-    ) -> Result<Link, DialBackFailure> {
-        let layer = self.context.module.client_layer(&route.deployment);
+        if let Some(link) = self.link.take().filter(|link| link.route == route) {
+            return Ok(self.link.insert(link));
+        }
+        let Context { module, dialer, .. } = &*self.context;
+        let layer = module.client_layer(&route.deployment);
         let identity = layer.map_err(|error| not_dialled(error.to_string()))?;
-        let connection = self.context.dialer.dial(engine, &owner.name).await;
-        Ok(Link {
+        let connection = dialer.dial(engine, &owner.name).await;
+        Ok(self.link.insert(Link {
             route,
             identity,
             connection: connection.map_err(|error| no_connection(&error, engine))?,
             proved: None,
-            has_tls: self.context.dialer.has_tls(),
-        })
+            has_tls: dialer.has_tls(),
+        }))
     }
 }
 
