@@ -37,9 +37,9 @@ use super::status::refuse_in_full;
 /// The module counts the calls by their result here (`grpc_client_…`).
 #[derive(Clone, Debug)]
 pub struct AttachIdentityLayer {
-    tokens: Arc<CallerTokens>,
-    proof: Option<Arc<RequiredProof>>,
-    calls: MetricsLayer,
+    pub(super) tokens: Arc<CallerTokens>,
+    pub(super) proof: Option<Arc<RequiredProof>>,
+    pub(super) calls: MetricsLayer,
 }
 
 /// When the token of a call ends. Found in the extensions of a response.
@@ -57,18 +57,6 @@ pub struct CallToken {
 }
 
 impl AttachIdentityLayer {
-    pub(super) fn new(
-        tokens: CallerTokens,
-        proof: Option<RequiredProof>,
-        calls: MetricsLayer,
-    ) -> Self {
-        Self {
-            tokens: Arc::new(tokens),
-            proof: proof.map(Arc::new),
-            calls,
-        }
-    }
-
     /// Returns why no call is made at all, if this module's own file is why.
     pub(crate) fn not_called(&self) -> Option<String> {
         self.tokens.not_issued().map(|error| error.to_string())

@@ -20,10 +20,12 @@ use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
 use super::caller_tokens::CallerTokens;
 use super::clock_skew::ClockSkews;
+use super::pending_proof::Proofs;
 use super::required_proof::RequiredProof;
+use super::server::Gate;
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
 use super::{
-    AttachIdentityLayer, IdentityService, MethodRules, MetricsLayer, ProofMode, Tokens,
+    AttachIdentityLayer, IdentityService, MethodRules, MetricsLayer, ProofMode, Rejections, Tokens,
     VerifyIdentityLayer,
 };
 
@@ -311,10 +313,20 @@ impl Module {
     /// Returns the layer that lets only verified callers in, by `rules`, and proves this module to
     /// callers that ask.
     pub fn server_layer(&self, rules: MethodRules) -> VerifyIdentityLayer {
-        let signer = ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock));
-        let verifier = self.verifier().with_cache(Arc::clone(&self.verified));
-        let metrics = Arc::clone(&self.metrics);
-        VerifyIdentityLayer::new(verifier, rules, self.tokens, signer, metrics)
+        let gate = Gate {
+            verifier: self.verifier().with_cache(Arc::clone(&self.verified)),
+            rules,
+            tokens: self.tokens,
+            rejections: Rejections::default(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        VerifyIdentityLayer {
+            gate: Arc::new(gate),
+            proofs: Proofs {
+                signer: ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock)),
+                engine: None,
+            },
+        }
     }
 
     /// Returns the layer that attaches this module's identity to calls of the deployment `name`,
@@ -383,6 +395,10 @@ impl Module {
         proof: Option<RequiredProof>,
     ) -> AttachIdentityLayer {
         let tokens = CallerTokens::new(self.issuer(), Arc::clone(&self.skews), callee);
-        AttachIdentityLayer::new(tokens, proof, self.calls.clone())
+        AttachIdentityLayer {
+            tokens: Arc::new(tokens),
+            proof: proof.map(Arc::new),
+            calls: self.calls.clone(),
+        }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Error as TransportError, Server};
 
@@ -106,16 +107,13 @@ pub async fn serve(
     let connections = Arc::new(Connections::default());
     let _cut = CutOnDrop(Arc::clone(&connections));
     let (ready, accepted) = mpsc::channel(1);
-    let (stop, stopped) = oneshot::channel::<()>();
+    let stop = CancellationToken::new();
     let mut server = pin!(
         builder(&options)
             .layer(layer.metrics_layer())
             .layer(layer)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async {
-                // Either word or a dropped sender means stop.
-                let _ = stopped.await;
-            })
+            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stop.cancelled())
     );
     let acceptor = Acceptor::new(
         listener,
@@ -129,7 +127,7 @@ pub async fn serve(
         () = shutdown => {}
     }
     // The server is polled below; it may have ended already.
-    let _ = stop.send(());
+    stop.cancel();
     drain(server, &connections, options.shutdown_deadline).await
 }
 

@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
-use crate::token::proof::{EngineClaim, ProofSigner};
+use crate::token::proof::EngineClaim;
 use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
 use super::pending_proof::{PendingProof, Proofs};
@@ -49,35 +49,11 @@ pub enum Tokens {
 /// interrupted.
 #[derive(Clone, Debug)]
 pub struct VerifyIdentityLayer {
-    gate: Arc<Gate>,
-    proofs: Proofs,
+    pub(super) gate: Arc<Gate>,
+    pub(super) proofs: Proofs,
 }
 
 impl VerifyIdentityLayer {
-    /// Verifies with `verifier`, applies `rules`, answers a verified caller's nonce with a proof by
-    /// `signer`, and counts accepted and rejected calls in `metrics`.
-    pub(super) fn new(
-        verifier: TokenVerifier,
-        rules: MethodRules,
-        tokens: Tokens,
-        signer: ProofSigner,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            gate: Arc::new(Gate {
-                verifier,
-                rules,
-                tokens,
-                rejections: Rejections::default(),
-                metrics,
-            }),
-            proofs: Proofs {
-                signer,
-                engine: None,
-            },
-        }
-    }
-
     /// Returns the layer that counts the calls by method.
     pub(super) fn metrics_layer(&self) -> MetricsLayer {
         MetricsLayer::new(&self.gate.metrics, &self.gate.rules, &[])
@@ -112,12 +88,12 @@ pub struct VerifyIdentity<S> {
 }
 
 #[derive(Debug)]
-struct Gate {
-    verifier: TokenVerifier,
-    rules: MethodRules,
-    tokens: Tokens,
-    rejections: Rejections,
-    metrics: Arc<Metrics>,
+pub(super) struct Gate {
+    pub(super) verifier: TokenVerifier,
+    pub(super) rules: MethodRules,
+    pub(super) tokens: Tokens,
+    pub(super) rejections: Rejections,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// A call that is not admitted.
