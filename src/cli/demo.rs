@@ -116,18 +116,14 @@ fn finish(outcome: Outcome, steps: &[Value], arguments: &Arguments, console: &Co
 
 fn shown(number: usize, step: &Step) -> String {
     let took = milliseconds(step.took);
-    let mut text = String::new();
-    for (at, line) in step.lines.iter().enumerate() {
-        let verdict = if step.held { "" } else { "  FAILED" };
+    let verdict = if step.held { "" } else { "  FAILED" };
+    let name = step.name;
+    let mut lines = step.lines.iter();
+    let first = lines.next().map(String::as_str).unwrap_or_default();
+    let mut text = format!("{number:>3} {name:<9} {first:<78} {took:>5.0} ms{verdict}\n");
+    for line in lines {
         // Writing to a string cannot fail.
-        let _ = match at {
-            0 => writeln!(
-                text,
-                "{number:>3} {:<9} {line:<78} {took:>5.0} ms{verdict}",
-                step.name
-            ),
-            _ => writeln!(text, "{:13} {line}", ""),
-        };
+        let _ = writeln!(text, "{:13} {line}", "");
     }
     text
 }

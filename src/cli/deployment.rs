@@ -126,12 +126,8 @@ fn add(arguments: &Add, console: &Console) -> Answer {
         roles: &arguments.role,
     };
     let heading = format!("{name} ({module}) is trusted by the key {key_id}\n");
-    carry_out(
-        &deployments::add(&file, &peer)?,
-        &arguments.how,
-        &heading,
-        console,
-    )
+    let change = deployments::add(&file, &peer)?;
+    carry_out(&change, &arguments.how, &heading, console)
 }
 
 fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), Refused> {
@@ -247,14 +243,15 @@ fn in_columns(deployments: &[Deployment]) -> String {
 /// Returns the name, the module, the environment and the roles of a deployment.
 fn cells(deployment: &Deployment) -> [String; 4] {
     let roles: Vec<_> = deployment.roles.iter().map(Role::as_str).collect();
-    let environment = deployment.environment.as_ref().map(ToString::to_string);
-    let roles = Some(roles.join(",")).filter(|roles| !roles.is_empty());
-    [
-        deployment.name.to_string(),
-        deployment.module.to_string(),
-        environment.unwrap_or_else(|| "-".to_owned()),
-        roles.unwrap_or_else(|| "-".to_owned()),
-    ]
+    let environment = deployment.environment.as_ref().map(Environment::as_str);
+    let (name, module) = (deployment.name.as_str(), deployment.module.as_str());
+    let cells = [
+        name,
+        module,
+        environment.unwrap_or_default(),
+        &roles.join(","),
+    ];
+    cells.map(|cell| if cell.is_empty() { "-" } else { cell }.to_owned())
 }
 
 fn deployment_in_json(deployment: &Deployment) -> Value {

@@ -168,9 +168,7 @@ struct Encoded {
 impl Encoded {
     /// Text, with one line end after it.
     fn text(text: &str, privacy: Privacy) -> Self {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() + 1));
-        bytes.extend_from_slice(text.trim_end().as_bytes());
-        bytes.push(b'\n');
+        let bytes = Zeroizing::new([text.trim_end().as_bytes(), b"\n"].concat());
         Self { bytes, privacy }
     }
 

@@ -145,16 +145,13 @@ impl Keeper {
                 events::registry_failed(&cause(&error));
                 Checked::Fails
             });
-            failures = match outcome {
-                Checked::Fails => failures + 1,
-                Checked::Holds | Checked::Lost | Checked::Overtaken => 0,
-                Checked::Left => failures,
-            };
-            let pause = match outcome {
-                Checked::Holds => options.check_connected_interval,
-                Checked::Lost => Duration::ZERO,
-                Checked::Fails => options.back_off(failures),
+            let pause;
+            (failures, pause) = match outcome {
+                Checked::Holds => (0, options.check_connected_interval),
+                Checked::Lost => (0, Duration::ZERO),
+                Checked::Fails => (failures + 1, options.back_off(failures + 1)),
                 Checked::Overtaken => {
+                    failures = 0;
                     // An engine that moves without end is not dialled without end.
                     sleep_until(began + MIN_PAUSE).await;
                     continue;

@@ -52,22 +52,21 @@ pub(super) async fn may_take(
         },
         Step::Finish => arguments.reaches_all(rotation)?,
     }
-    match left(rotation) {
-        _ if arguments.now => return Ok(()),
-        Some(left) if !waits => {
-            let seconds = left.as_secs();
-            let message =
-                format!("tokens that the old key signed may be accepted for {seconds} s more");
-            return Err(Refused::new(Kind::Conflict, message).with_help(
-                "wait, or revoke the old key at once with `--now`: its callers are refused",
-            ));
-        }
-        _ => {}
+    if arguments.now {
+        return Ok(());
     }
-    if waits && !arguments.offline {
-        tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
+    if let (Some(left), false) = (left(rotation), waits) {
+        let seconds = left.as_secs();
+        let message =
+            format!("tokens that the old key signed may be accepted for {seconds} s more");
+        return Err(Refused::new(Kind::Conflict, message).with_help(
+            "wait, or revoke the old key at once with `--now`: its callers are refused",
+        ));
     }
     if !arguments.offline {
+        if waits {
+            tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
+        }
         signs_with_the_new_key(rotation, &kind, &mut patience).await?;
     }
     wait_for_old_tokens(rotation, console).await;
