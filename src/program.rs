@@ -70,8 +70,8 @@ impl Program {
     /// Starts to serve HTTP and to report the module's health. An engine logs the address that it
     /// is `advertised` at.
     pub(crate) async fn start(&mut self, advertised: Option<&EngineAddress>) {
-        let readiness = Readiness::new(&self.module, self.standard.health.clone());
-        self.tasks.spawn(readiness.begin().await.run());
+        let readiness = Readiness::begin(&self.module, self.standard.health.clone()).await;
+        self.tasks.spawn(readiness.run());
         let http = self.http.take();
         let address = http.as_ref().and_then(|(http, _)| http.local_addr().ok());
         if let Some((listener, site)) = http {

@@ -7,7 +7,7 @@ use crate::trust::KeySet;
 /// Keeps what a module says of its health: its keys, whether it may accept tokens yet, and
 /// `SERVING` for the services of `grpc` while it is ready.
 ///
-/// A module is not ready before one of these was made and has [begun](Self::begin).
+/// A module is not ready before one of these has [begun](Self::begin).
 #[derive(Debug)]
 pub struct Readiness {
     module: Module,
@@ -17,21 +17,17 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Follows the health of `module`.
-    pub fn new(module: &Module, grpc: Health) -> Self {
+    /// Begins to follow the health of `module`, and says how things are now.
+    pub async fn begin(module: &Module, grpc: Health) -> Self {
         let waits = module.not_ready_for().is_some();
-        Self {
+        let mut readiness = Self {
             keys: module.health().required("keys"),
             replay: waits.then(|| module.health().required("replay")),
             module: module.clone(),
             grpc,
-        }
-    }
-
-    /// Says how things are now.
-    pub async fn begin(mut self) -> Self {
-        self.report().await;
-        self
+        };
+        readiness.report().await;
+        readiness
     }
 
     /// Goes on to say how things are, until it is dropped.

@@ -20,22 +20,12 @@ const MOST_OF_PEERS: usize = 512;
 const MOST_OF_STRANGERS: usize = 32;
 
 /// Remembers what was logged. Its size is bounded, whatever callers send.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rejections {
     /// Randomly keyed, so that no caller can make two kinds fall together.
     hasher: RandomState,
     peers: Mutex<Ledger>,
     strangers: Mutex<Ledger>,
-}
-
-impl Default for Rejections {
-    fn default() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            peers: Mutex::new(Ledger::new(MOST_OF_PEERS)),
-            strangers: Mutex::new(Ledger::new(MOST_OF_STRANGERS)),
-        }
-    }
 }
 
 impl Rejections {
@@ -50,21 +40,20 @@ impl Rejections {
     /// If a refusal at `now` is to be logged, returns how many of its kind were not since the last
     /// that was.
     fn admit(&self, is_verified: bool, call: &RejectedCall<'_>, now: Instant) -> Option<u64> {
-        let ledger = if is_verified {
-            &self.peers
+        let (ledger, most) = if is_verified {
+            (&self.peers, MOST_OF_PEERS)
         } else {
-            &self.strangers
+            (&self.strangers, MOST_OF_STRANGERS)
         };
         let host = call.peer.map(|peer| peer.ip());
         let kind = (call.reason, call.fingerprint, host, call.method);
         let mut kinds = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.admit(self.hasher.hash_one(kind), now)
+        kinds.admit(self.hasher.hash_one(kind), most, now)
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Ledger {
-    most: usize,
     kinds: HashMap<u64, Logged>,
     /// All kinds for which there is no room.
     others: Logged,
@@ -78,21 +67,14 @@ struct Logged {
 }
 
 impl Ledger {
-    fn new(most: usize) -> Self {
-        Self {
-            most,
-            kinds: HashMap::new(),
-            others: Logged::default(),
-        }
-    }
-
-    fn admit(&mut self, kind: u64, now: Instant) -> Option<u64> {
+    /// Admits a refusal of `kind`, of which it keeps `most`.
+    fn admit(&mut self, kind: u64, most: usize, now: Instant) -> Option<u64> {
         let is_known = self.kinds.contains_key(&kind);
-        if !is_known && self.kinds.len() >= self.most {
+        if !is_known && self.kinds.len() >= most {
             // The oldest make room once they would be logged again.
             self.kinds.retain(|_, logged| !logged.is_over(now));
         }
-        let logged = if is_known || self.kinds.len() < self.most {
+        let logged = if is_known || self.kinds.len() < most {
             self.kinds.entry(kind).or_default()
         } else {
             &mut self.others
