@@ -167,29 +167,7 @@ impl Gate {
         note_clock(&self.metrics, &verified);
         verified
     }
-}
 
-/// Notes what a token shows of its caller's clock. One that was meant for a different module may
-/// come from any module that received it, and shows nothing.
-fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
-    match verified {
-        Ok(token) => {
-            if let Some(caller) = token.deployment() {
-                metrics.clock_agrees(caller.name.as_str());
-            }
-        }
-        Err(refusal) => {
-            let caller = refusal.deployment().filter(|_| refusal.issuer.is_some());
-            let clocks = refusal.clocks.as_ref();
-            let ahead = clocks.and_then(|clocks| clocks.caller_ahead);
-            if let Some((caller, ahead)) = caller.zip(ahead) {
-                metrics.clock_estimated(caller.as_str(), ahead);
-            }
-        }
-    }
-}
-
-impl Gate {
     /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with
     /// `status`, which says what the caller may know.
     fn rejected(
@@ -217,6 +195,26 @@ impl Gate {
         Refused {
             status,
             caller: refusal.issuer,
+        }
+    }
+}
+
+/// Notes what a token shows of its caller's clock. One that was meant for a different module may
+/// come from any module that received it, and shows nothing.
+fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
+    match verified {
+        Ok(token) => {
+            if let Some(caller) = token.deployment() {
+                metrics.clock_agrees(caller.name.as_str());
+            }
+        }
+        Err(refusal) => {
+            let caller = refusal.deployment().filter(|_| refusal.issuer.is_some());
+            let clocks = refusal.clocks.as_ref();
+            let ahead = clocks.and_then(|clocks| clocks.caller_ahead);
+            if let Some((caller, ahead)) = caller.zip(ahead) {
+                metrics.clock_estimated(caller.as_str(), ahead);
+            }
         }
     }
 }

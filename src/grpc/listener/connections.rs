@@ -36,7 +36,8 @@ struct Entry {
     address: IpAddr,
     since: Instant,
     standing: Arc<Standing>,
-    cut: oneshot::Sender<()>,
+    /// Cuts the connection when it is dropped.
+    _cut: oneshot::Sender<()>,
 }
 
 /// What a connection has shown so far. It never sinks.
@@ -84,7 +85,7 @@ impl Connections {
                 address,
                 since: now,
                 standing: Arc::clone(&standing),
-                cut: sender,
+                _cut: sender,
             };
             table.open.insert(key, entry);
             Seat {
@@ -168,26 +169,15 @@ impl Table {
             .filter(|(_, entry)| !entry.standing.is(KNOWN) && at(entry.address))
             .min_by_key(|(_, entry)| !entry.standing.is(SILENT))
             .map(|(key, _)| *key);
-        lowest.is_some_and(|lowest| {
-            self.cut_keys(&[lowest]);
-            true
-        })
+        let cut = lowest.and_then(|lowest| self.open.remove(&lowest));
+        self.leaving += usize::from(cut.is_some());
+        cut.is_some()
     }
 
     fn cut(&mut self, which: impl Fn(&Entry) -> bool) {
-        let chosen = self.open.iter().filter(|(_, entry)| which(entry));
-        let chosen: Vec<u64> = chosen.map(|(key, _)| *key).collect();
-        self.cut_keys(&chosen);
-    }
-
-    fn cut_keys(&mut self, keys: &[u64]) {
-        for key in keys {
-            if let Some(entry) = self.open.remove(key) {
-                self.leaving += 1;
-                // Its socket may be closing already.
-                let _ = entry.cut.send(());
-            }
-        }
+        let before = self.open.len();
+        self.open.retain(|_, entry| !which(entry));
+        self.leaving += before.saturating_sub(self.open.len());
     }
 }
 
