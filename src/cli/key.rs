@@ -192,7 +192,7 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Refused> {
     let public = material.verifying_key();
     let own = material.kid().cloned();
     let kid = own.unwrap_or_else(|| public.fingerprint().into());
-    let encoded = match (form, material) {
+    Ok(match (form, material) {
         (Form::PublicJwk, _) => Encoded::text(&PublicJwk::write(public, &kid), Privacy::Public),
         (Form::PemSpki, _) => Encoded::text(&public.to_spki_pem(), Privacy::Public),
         (Form::DerSpki, _) => Encoded::der(public.to_spki_der(), Privacy::Public),
@@ -206,8 +206,7 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Refused> {
             return Err(Refused::new(Kind::Usage, message)
                 .with_help("its public forms are `--to public-jwk`, `pem-spki` and `der-spki`"));
         }
-    };
-    Ok(encoded)
+    })
 }
 
 fn encode_private(key: &SigningKey, kid: &KeyId, form: Form) -> Result<Encoded, KeyError> {

@@ -82,11 +82,9 @@ fn remark(side: &Side, file: &EditedFile, console: &Console) {
 /// Writes the two names and keys, then the changes of each file.
 fn text(plan: &Plan) -> String {
     let mut text = String::new();
-    let names = plan
-        .sides
-        .iter()
-        .map(|side| side.hand_over.deployment.as_str());
-    let width = names.map(str::len).max().unwrap_or_default();
+    let names = plan.sides.iter().map(|side| &side.hand_over.deployment);
+    let widths = names.map(|name| name.as_str().len());
+    let width = widths.max().unwrap_or_default();
     // Writing to a string cannot fail.
     for side in &plan.sides {
         let name = side.hand_over.deployment.as_str();

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::change::{BY_SIGNAL, How, changes, files_in_json, inactive};
 use super::home::kind_of;
 use super::input::seconds;
-use super::output::{Answer, Console, Exit, Refused, add};
+use super::output::{Answer, Console, Exit, Refused};
 use super::runtime::{Patience, runtime};
 use crate::admin::revocation::{self, Revocation, RevokedFile, Which};
 use crate::config::{Home, ModuleKind};
@@ -62,12 +62,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if !change.is_empty() {
         console.present(consequences(&plan).trim_end());
     }
-    let mut report = json!({
-        "written": how.apply(change, &shown, console)?,
-        "in_force": null,
-        "keys": keys_in_json(&plan),
-        "files": files_in_json(&change.files),
-    });
+    let written = how.apply(change, &shown, console)?;
     let mut ended = Ok(None);
     if !how.dry_run {
         let (watch, time) = (arguments.watch, arguments.timeout);
@@ -77,9 +72,13 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         ended = held
             .map(|file| is_in_force(file, patience.as_mut(), console))
             .fold(Ok(None), Result::and);
-        let active = ended.as_ref().map_or(Some(false), |seen| *seen);
-        add(&mut report, "in_force", active);
     }
+    let report = json!({
+        "written": written,
+        "in_force": ended.as_ref().map_or(Some(false), |active| *active),
+        "keys": keys_in_json(&plan),
+        "files": files_in_json(&change.files),
+    });
     let text = shown + how.ending(change);
     console.reply(text.trim_start_matches('\n'), &report)?;
     ended.map(|_| Exit::Done)
@@ -99,12 +98,10 @@ fn is_in_force(
         inactive(&error, error.help.as_deref().unwrap_or_default())
     })?;
     let no_reload = format!("`{path}` says `countersign.reload=false`");
-    let Some(patience) = patience else {
-        return if reloads {
-            Ok(None)
-        } else {
-            Err(inactive(&no_reload, BY_SIGNAL))
-        };
+    let patience = match patience {
+        Some(patience) => patience,
+        None if reloads => return Ok(None),
+        None => return Err(inactive(&no_reload, BY_SIGNAL)),
     };
     if !reloads {
         console.say(&format!("{no_reload}: {BY_SIGNAL}"));

@@ -91,14 +91,10 @@ pub(super) fn left(rotation: &Rotation) -> Option<Duration> {
 
 pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
     let mut text = heading(rotation);
-    let ago = activated_ago(rotation).map(|ago| format!(", {ago} s ago"));
+    let phase = rotation.phase().as_str();
+    let ago = activated_ago(rotation).map_or_else(String::new, |ago| format!(", {ago} s ago"));
     // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "phase   {}{}",
-        rotation.phase().as_str(),
-        ago.unwrap_or_default()
-    );
+    let _ = writeln!(text, "phase   {phase}{ago}");
     for peer in &rotation.peers {
         let path = peer.path.display();
         let Some(Deployment { name, keys, .. }) = rotation.deployment(peer) else {
@@ -139,9 +135,6 @@ fn role(rotation: &Rotation, key: Fingerprint) -> &'static str {
 
 /// Returns how far the rotation is, in JSON.
 pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
-    let next_key = rotation
-        .next()
-        .map(|(key, _)| key.fingerprint().to_string());
     let peers = rotation.peers.iter().map(|peer| {
         let deployment = rotation.deployment(peer);
         let known = deployment.into_iter().flat_map(|known| &known.keys);
@@ -164,7 +157,7 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
         "deployment": rotation.name().map(ToString::to_string),
         "fingerprint": rotation.key().fingerprint().to_string(),
         "age_seconds": age(rotation.key()).map(Age::seconds),
-        "next_fingerprint": next_key,
+        "next_fingerprint": rotation.next().map(|(key, _)| key.fingerprint().to_string()),
         "previous_fingerprint": rotation.state().previous.map(|key| key.to_string()),
         "activated_seconds_ago": activated_ago(rotation),
         "finish_in_seconds": left(rotation).map(|left| left.as_secs()),

@@ -55,7 +55,7 @@ pub(super) async fn may_take(
     if arguments.now {
         return Ok(());
     }
-    if let (Some(left), false) = (left(rotation), waits) {
+    if !waits && let Some(left) = left(rotation) {
         let seconds = left.as_secs();
         let message =
             format!("tokens that the old key signed may be accepted for {seconds} s more");
