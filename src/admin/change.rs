@@ -10,6 +10,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::error::{Kind, Refused};
 use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
+use crate::config::names::{CONTENT, FINGERPRINT, REVOKED};
 use crate::config::{self, holds_private_key};
 use crate::diagnostic::{Findings, redact_name};
 use crate::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published};
@@ -25,16 +26,6 @@ pub(super) const PAIRED: &str =
 /// The comment above a deployment that is added.
 pub(super) const ADDED: &str =
     "Written by `countersign deployment add`: a module that this one trusts.";
-
-/// A deployment that a file trusts.
-pub(super) const DEPLOYMENT: &str = "ataccama.one.platform.deployments.<name>";
-
-/// The key of this module.
-pub(super) const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
-
-/// A key of a trusted deployment.
-pub(super) const TRUSTED_KEY: &str =
-    "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
 
 /// What would change in some files.
 #[derive(Debug, Default)]
@@ -269,14 +260,14 @@ impl EditedFile {
 
     /// An existing file keeps its mode, unless it gets its first private key.
     fn privacy(&self) -> Privacy {
-        match (self.privacy, &self.before) {
-            (Some(privacy), _) => privacy,
-            (None, Some(before))
-                if holds_private_key(before.text()) || !holds_private_key(self.text()) =>
-            {
-                Privacy::Public
-            }
-            (None, _) => Privacy::Private,
+        let keeps_mode = self
+            .before
+            .as_ref()
+            .is_some_and(|file| holds_private_key(file.text()) || !holds_private_key(self.text()));
+        match self.privacy {
+            Some(privacy) => privacy,
+            None if keeps_mode => Privacy::Public,
+            None => Privacy::Private,
         }
     }
 }
@@ -360,8 +351,8 @@ pub(super) fn revoked_key(deployment: &str, name: &str) -> Setting {
 
 /// Names the settings of a trusted key: `fingerprint`, `content`, `is-revoked`.
 fn key_settings(deployment: &str, name: &str) -> [String; 3] {
-    let prefix = Pattern::new(TRUSTED_KEY).with_keys(&[deployment.to_owned(), name.to_owned()]);
-    ["fingerprint", "content", "is-revoked"].map(|tail| format!("{prefix}.{tail}"))
+    let keys = [deployment, name].map(str::to_owned);
+    [FINGERPRINT, CONTENT, REVOKED].map(|setting| Pattern::new(setting).with_keys(&keys))
 }
 
 /// Returns the setting `name` that holds a private key of this module.
@@ -388,10 +379,9 @@ pub fn private_key(material: KeyMaterial) -> Result<(SigningKey, KeyId), &'stati
         KeyMaterial::Private(key, _) if published(key.fingerprint()) => {
             Err("it is printed in a public guide and protects nothing")
         }
-        KeyMaterial::Private(key, Some(kid)) => Ok((key, kid)),
-        KeyMaterial::Private(key, None) => {
-            let kid = key.fingerprint().into();
-            Ok((key, kid))
+        KeyMaterial::Private(key, kid) => {
+            let key_id = kid.unwrap_or_else(|| key.fingerprint().into());
+            Ok((key, key_id))
         }
     }
 }

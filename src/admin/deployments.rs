@@ -2,24 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use super::change::{ADDED, Change, ChangeKind, DEPLOYMENT, EditedFile, Setting, trusted_key};
+use super::change::{ADDED, Change, ChangeKind, EditedFile, Setting, trusted_key};
 use super::error::{Kind, Refused};
 use super::source::{SettingsFile, is_of};
 use crate::config::AsWritten;
+use crate::config::names::{
+    CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, REVOKED,
+    ROLES,
+};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, PublicJwk, VerifyingKey, published};
 use crate::properties::Entry;
-use crate::properties::bind::switch;
+use crate::properties::bind::{list, switch};
 use crate::properties::name::{Name, Pattern, same, uniform};
 use crate::trust::{Deployment, TrustedKey};
 
-const DEPLOYMENTS: &str = "ataccama.one.platform.deployments";
-const KEYS: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys";
-const MODULE: &str = "ataccama.one.platform.deployments.<name>.module";
-const ENVIRONMENT: &str = "ataccama.one.platform.deployments.<name>.environment";
-const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
 const EXTRAS: &str = "countersign.deployments.<name>";
-const CONNECTION: &str = "countersign.client.connection.<c>.deployment";
 
 /// A module that a file will trust.
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +56,8 @@ pub(super) struct WrittenKey {
 
 impl WrittenKey {
     fn read(file: &AsWritten, deployment: &str, name: &str, taken: Option<&TrustedKey>) -> Self {
-        let members = ["fingerprint", "content", "is-revoked"];
         let [fingerprint, content, is_revoked] =
-            members.map(|member| file.text(&format!("{KEYS}.<key>.{member}"), &[deployment, name]));
+            [FINGERPRINT, CONTENT, REVOKED].map(|setting| file.text(setting, &[deployment, name]));
         let jwk = content.and_then(|content| PublicJwk::parse(content).ok());
         let mut read = Self {
             deployment: deployment.to_owned(),
@@ -233,29 +230,23 @@ impl Trusts {
 
     /// Returns the settings that give the deployment `written` the roles that it does not have.
     fn role_settings(&self, peer: &Peer<'_>, written: &str) -> Vec<Setting> {
-        let mut roles = Vec::new();
-        let mut is_one_setting = false;
-        // The first index that is free.
-        let mut next: usize = 0;
-        for (index, entry) in self.file.all(ROLES, &[written]) {
-            match index.map(str::parse::<usize>) {
-                None => is_one_setting = true,
-                Some(index) => next = next.max(index.unwrap_or_default().saturating_add(1)),
-            }
-            let listed = entry.value().split(',').map(str::trim);
-            roles.extend(listed.filter(|role| !role.is_empty()));
-        }
-        let mut held = roles.clone();
+        let entries: Vec<_> = self.file.all(ROLES, &[written]).collect();
+        let listed = entries.iter().flat_map(|(_, entry)| list(entry.value()));
+        let mut roles: Vec<_> = listed.filter(|role| !role.is_empty()).collect();
         let taken = find(&self.taken, written).into_iter();
-        held.extend(taken.flat_map(|taken| taken.roles.iter().map(Role::as_str)));
+        let taken_roles = taken.flat_map(|taken| taken.roles.iter().map(Role::as_str));
+        let held: Vec<_> = taken_roles.chain(roles.iter().copied()).collect();
         let mut missing: Vec<_> = peer.roles.iter().map(Role::as_str).collect();
         missing.retain(|role| !held.iter().any(|held| held.eq_ignore_ascii_case(role)));
         let prefix = Pattern::new(ROLES).with_keys(&[written.to_owned()]);
-        if is_one_setting && !missing.is_empty() {
+        if !missing.is_empty() && entries.iter().any(|(index, _)| index.is_none()) {
             roles.append(&mut missing);
             return vec![Setting::new(prefix, roles.join(","))];
         }
-        let numbered = missing.into_iter().zip(next..);
+        let indices = entries.iter().filter_map(|(index, _)| *index);
+        let taken_numbers = indices.map(|index| index.parse::<usize>().unwrap_or_default());
+        let free = taken_numbers.max().map_or(0, |last| last.saturating_add(1));
+        let numbered = missing.into_iter().zip(free..);
         let settings = numbered.map(|(role, at)| Setting::new(format!("{prefix}[{at}]"), role));
         settings.collect()
     }
@@ -420,7 +411,7 @@ fn is_about(entry: &Entry, name: &DeploymentName) -> bool {
 
 /// Returns the connection that `entry` leads to the deployment `name`.
 fn connection_to(entry: &Entry, name: &DeploymentName) -> Option<String> {
-    let found = Pattern::new(CONNECTION).matches(&Name::parse(entry.key()))?;
+    let found = Pattern::new(CHOSEN).matches(&Name::parse(entry.key()))?;
     let is_named = same(entry.value().trim(), name.as_str());
     found.keys.into_iter().next().filter(|_| is_named)
 }

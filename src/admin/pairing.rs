@@ -10,20 +10,18 @@ mod tls;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::change::{
-    Change, EditedFile, OWN_KEY, PAIRED, Setting, new_key, own_key, private_key, read,
-};
+use super::change::{Change, EditedFile, PAIRED, Setting, new_key, own_key, private_key, read};
 use super::deployments::{Peer, Trusts, revoked, trusting_too};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
 use super::source::SettingsFile;
-use super::write::same_file;
+use super::write::place_of;
+use crate::config::names::{OWN_KEY, OWN_NAME};
 use crate::identity::{DeploymentName, Environment, ModuleType, NameError, Role};
 use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey};
 use crate::properties::FileText;
 use tls::Certificate;
 
-const OWN_NAME: &str = "countersign.deployment.name";
 const GRPC_PORT: &str = "ataccama.server.grpc.port";
 
 /// One of the two modules.
@@ -105,7 +103,7 @@ pub fn plan(
     options: &Options,
 ) -> Result<Plan, Refused> {
     if let [first, second] = members
-        && same_file(&first.path, &second.path)?
+        && place_of(&first.path)? == place_of(&second.path)?
     {
         let message = "both modules have the same file";
         return Err(Refused::new(Kind::Usage, message));

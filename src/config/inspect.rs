@@ -98,7 +98,7 @@ pub fn inspect(question: &Question, files: &[(&Path, &FileText)]) -> Inspected {
         by_name: OnceCell::new(),
         findings,
     };
-    let own = keys::private(&mut reader, keys::OWN);
+    let own = keys::private(&mut reader, keys::OWN_KEY);
     let mut set = options::read(&mut reader);
     let read = deployments::read(&mut reader, &set.impersonation_role);
     trusted_keys::ambiguous(&mut reader, own.as_ref(), &read);
@@ -108,7 +108,7 @@ pub fn inspect(question: &Question, files: &[(&Path, &FileText)]) -> Inspected {
     deployments::check(&mut reader, &set, &read);
     profiles::check(&mut reader);
     reader.rest(&gathered.unread);
-    if own.is_none() && reader.raw(keys::OWN, &[]).is_none() && !broken_key {
+    if own.is_none() && reader.raw(keys::OWN_KEY, &[]).is_none() && !broken_key {
         reader.push(file::no_key(&view, &gathered.ours, question));
     }
     file::check(&view, files, &gathered.ours, &mut reader.findings);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::diagnostic::{Findings, Severity};
+use crate::diagnostic::{Findings, Origin, Severity};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
     ConnectionOptions, Module, ModuleBuilder, ModuleError, Reflection, ServerOptions, Tokens,
@@ -11,7 +11,7 @@ use crate::grpc::{
 use crate::identity::ModuleType;
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
-use crate::trust::OwnDeployment;
+use crate::trust::{OwnDeployment, TrustedKey};
 
 use super::inspect::inspect;
 use super::question::{ModuleKind, Question};
@@ -108,13 +108,12 @@ impl Settings {
     fn of(home: Home, question: &Arc<Question>, texts: &Texts) -> Result<Self, LoadError> {
         let inspected = inspect(question, &texts.texts());
         let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
-        let revoked_at = keys
-            .filter_map(|read| Some((read.trusted.key.fingerprint(), read.revoked_at.clone()?)));
+        let read_keys = keys.map(|read| (read.trusted.key.fingerprint(), read.clone()));
         let source = Source {
             question: Arc::clone(question),
             digest: texts.digest(),
             files: texts.files(),
-            revoked_at: revoked_at.collect(),
+            keys: read_keys.collect(),
             cold: inspected.cold,
         };
         let findings = inspected.findings;
@@ -142,6 +141,13 @@ impl Settings {
             source,
             home,
         })
+    }
+
+    /// Returns where a file or the environment decides whether `key` is revoked: its `is-revoked`, or,
+    /// without that, its fingerprint.
+    pub fn decides_on(&self, key: &TrustedKey) -> Option<&Origin> {
+        let read = self.source.keys.get(&key.key.fingerprint())?;
+        Some(read.revoked_at.as_ref().unwrap_or(&read.at).origin())
     }
 
     /// Makes the module of these settings.

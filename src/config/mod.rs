@@ -26,6 +26,17 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+/// The names of settings that procedures write, as the table has them.
+pub mod names {
+    pub use super::options::OWN_NAME;
+    pub use super::rotation::{ACTIVATED_AT, NEXT_KEY, PREVIOUS};
+    pub use super::rules::deployments::{CHOSEN, DEPLOYMENT, ENVIRONMENT, KEYS, MODULE, ROLES};
+    pub use super::rules::keys::OWN_KEY;
+    pub use super::rules::tls::PIN;
+    pub use super::rules::trusted_keys::{CONTENT, FINGERPRINT, REVOKED};
+    pub use super::schema::DEPLOYMENTS;
+}
+
 pub use as_written::AsWritten;
 pub use check::{Checked, Report, check, check_texts};
 pub use fix::{Repair, fix};

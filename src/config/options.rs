@@ -22,7 +22,7 @@ use super::settings::{
 };
 use super::tls;
 
-const NAME: &str = "countersign.deployment.name";
+pub const OWN_NAME: &str = "countersign.deployment.name";
 const IMPERSONATION: &str = "ataccama.authentication.internal.jwt.impersonation-role";
 
 /// Reads all options; what cannot be read is reported and has its default.
@@ -35,7 +35,7 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
     let connections = connections(reader);
     let read = tls::read(reader, &connections);
     Options {
-        name: reader.named(NAME, &[], "a deployment name", DeploymentName::new),
+        name: reader.named(OWN_NAME, &[], "a deployment name", DeploymentName::new),
         policy: policy(reader),
         rotation: RotationSettings::default(),
         impersonation_role: impersonation.map_or_else(Role::impersonation, |(role, _)| role),

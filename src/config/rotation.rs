@@ -10,9 +10,9 @@ use super::parts::{OwnKey, ReadDeployment};
 use super::read::Reader;
 use super::rules::keys;
 
-const NEXT_KEY: &str = "countersign.rotation.next-key";
-const ACTIVATED_AT: &str = "countersign.rotation.activated-at";
-const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
+pub const NEXT_KEY: &str = "countersign.rotation.next-key";
+pub const ACTIVATED_AT: &str = "countersign.rotation.activated-at";
+pub const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
 const REMOVE: &str = "remove it, and let `countersign rotate prepare` make one";
 
 /// How far the change of a module's own key is, as `countersign rotate` left it.

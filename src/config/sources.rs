@@ -9,11 +9,12 @@ use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
+use super::parts::ReadKey;
 use super::profiles;
 use super::question::Question;
 use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
-use crate::properties::{Encoding, FileText, ReadError, ReadFault, Sourced};
+use crate::properties::{Encoding, FileText, ReadError, ReadFault};
 
 /// Where loaded settings come from, and what of it only a reload asks.
 #[derive(Clone)]
@@ -25,8 +26,8 @@ pub struct Source {
     pub files: Vec<(PathBuf, bool)>,
     /// Every value that only a restart changes, by name.
     pub cold: BTreeMap<String, String>,
-    /// The value that decides whether a key is revoked, as written.
-    pub revoked_at: HashMap<Fingerprint, Sourced>,
+    /// The trusted keys, each with the places where it is written.
+    pub keys: HashMap<Fingerprint, ReadKey>,
 }
 
 impl Source {

@@ -63,6 +63,12 @@ impl Deployment {
         }
     }
 
+    /// Finds the key with this computed fingerprint, revoked or not.
+    pub(crate) fn key(&self, fingerprint: Fingerprint) -> Option<&TrustedKey> {
+        let mut keys = self.keys.iter();
+        keys.find(|trusted| trusted.key.fingerprint() == fingerprint)
+    }
+
     /// Returns the keys that are not revoked.
     pub fn active_keys(&self) -> impl Iterator<Item = &TrustedKey> {
         self.keys.iter().filter(|key| !key.revoked)

@@ -14,9 +14,9 @@ pub use report::{Diagnosis, Layer, Row, Side, State, Visit};
 
 use std::path::Path;
 
-use super::change::OWN_KEY;
 use super::error::Refused;
 use crate::clock::{Age, Clock as _, SystemClock};
+use crate::config::names::OWN_KEY;
 use crate::config::{LoadError, Settings};
 use crate::diagnostic::{Severity, redact};
 use crate::grpc::cause;

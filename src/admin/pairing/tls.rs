@@ -11,6 +11,7 @@ use rcgen::{
 use crate::admin::change::{EditedFile, Setting};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::write::{Privacy, folder_of};
+use crate::config::names::PIN;
 use crate::config::{AsWritten, Home, TlsEnd};
 use crate::diagnostic::redact_name;
 use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint};
@@ -21,7 +22,6 @@ use crate::properties::name::{Pattern, same};
 use crate::properties::{Entry, FileText};
 
 const PINS: &str = "countersign.deployments.<name>.tls-keys";
-const PIN: &str = "countersign.deployments.<name>.tls-keys.<key>.fingerprint";
 
 /// The properties that name the certificate and its key.
 const FILES: [&str; 2] = ["cert-chain", "private-key"];

@@ -272,7 +272,8 @@ impl Revoked {
         for deployment in deployments {
             for key in &mut deployment.keys {
                 let fingerprint = key.key.fingerprint();
-                let at = source.revoked_at.get(&fingerprint);
+                let read = source.keys.get(&fingerprint);
+                let at = read.and_then(|read| read.revoked_at.as_ref());
                 if key.revoked {
                     let origin = at.map(|at| at.origin().clone());
                     self.0.insert(fingerprint, origin);

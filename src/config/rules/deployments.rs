@@ -19,18 +19,18 @@ use crate::trust::Deployment;
 use super::{tls, trusted_keys};
 
 pub const LIFETIME: &str = "ataccama.authentication.internal.jwt.generator.token-expiration";
-const DEPLOYMENT: &str = "ataccama.one.platform.deployments.<name>";
-const MODULE: &str = "ataccama.one.platform.deployments.<name>.module";
-const ENVIRONMENT: &str = "ataccama.one.platform.deployments.<name>.environment";
-const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
-const KEYS: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys";
+pub const DEPLOYMENT: &str = "ataccama.one.platform.deployments.<name>";
+pub const MODULE: &str = "ataccama.one.platform.deployments.<name>.module";
+pub const ENVIRONMENT: &str = "ataccama.one.platform.deployments.<name>.environment";
+pub const ROLES: &str = "ataccama.one.platform.deployments.<name>.security.roles";
+pub const KEYS: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys";
 const KEY: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>";
 const SINGLE_USE: &str = "countersign.deployments.<name>.single-use-tokens";
 const CONNECTIONS: [&str; 2] = [
     "ataccama.client.connection",
     "countersign.client.connection",
 ];
-const CHOSEN: &str = "countersign.client.connection.<c>.deployment";
+pub const CHOSEN: &str = "countersign.client.connection.<c>.deployment";
 
 /// Reads every deployment.
 pub fn read(reader: &mut Reader<'_>, impersonation: &Role) -> Vec<ReadDeployment> {

@@ -355,7 +355,7 @@ pub fn no_key(view: &View, ours: &[(usize, Placed)], question: &Question) -> Fin
         let help = "use the module's `etc/application.properties`";
         return view.about_file(0, Code::Cs0301, message).with_help(help);
     }
-    let own = keys::OWN;
+    let own = keys::OWN_KEY;
     let message = format!("this module has no key: `{own}` is missing");
     let is_part = ours
         .iter()

@@ -11,7 +11,7 @@ use crate::jose::{
 };
 use crate::properties::Sourced;
 
-pub const OWN: &str = "ataccama.authentication.internal.jwt.generator.key";
+pub const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
 const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or make a key with `countersign key gen --out key.jwk`";
 const IMPORT: &str = "import it with `countersign key import FILE --out key.jwk`, then write the output of `base64 -w0 key.jwk`";
@@ -36,7 +36,7 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
             let key_id = kid.or_else(|| KeyId::new(&key.fingerprint().to_string()).ok())?;
             let own = OwnKey { key, key_id, at };
             let what = match name {
-                OWN => "this module's own key",
+                OWN_KEY => "this module's own key",
                 _ => "the next key",
             };
             unusual(reader, &own.at, what, notes(&own, &text, format));
@@ -49,7 +49,7 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
         Ok((KeyMaterial::Public(..), _)) => other("a public key", MAKE),
         Err(fault) => fault,
     };
-    let fix = if name == OWN { help } else { ABORT };
+    let fix = if name == OWN_KEY { help } else { ABORT };
     reader.report(code, &at, format!("`{name}` {what}"), fix);
     None
 }

@@ -16,14 +16,14 @@ use crate::properties::{self, Sourced};
 
 use super::file::open_to_others;
 
-const FINGERPRINT: &str = "countersign.deployments.<name>.tls-keys.<key>.fingerprint";
+pub const PIN: &str = "countersign.deployments.<name>.tls-keys.<key>.fingerprint";
 const PAIR: &str = "`countersign pair --tls` pins both sides' certificates";
 
 /// Reads the pins of `deployment`.
 pub fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<(Fingerprint, Sourced)> {
     let names = reader.names("countersign.deployments.<name>.tls-keys", &[deployment]);
     let keys = names.iter().map(|key| [deployment, key]);
-    keys.filter_map(|keys| reader.named(FINGERPRINT, &keys, "a fingerprint", str::parse))
+    keys.filter_map(|keys| reader.named(PIN, &keys, "a fingerprint", str::parse))
         .collect()
 }
 

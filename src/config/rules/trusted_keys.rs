@@ -13,10 +13,12 @@ use crate::trust::TrustedKey;
 
 use super::keys;
 
-const FINGERPRINT: &str =
+pub const FINGERPRINT: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.fingerprint";
-const CONTENT: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.content";
-const REVOKED: &str = "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
+pub const CONTENT: &str =
+    "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.content";
+pub const REVOKED: &str =
+    "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
 const COPY: &str = "JSON on one line, without `d` and `use`";
 
 /// Reads the key `name` of `deployment`; `None` if something required is missing or wrong.
