@@ -1,6 +1,7 @@
 //! `check --fix`: repairs that verify, shown before they are written, all files or none.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::slice;
 
 use super::change::{Change, EditedFile};
 use crate::config::{self, Repair, Report};
@@ -28,17 +29,16 @@ impl Fix {
     pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, ReadError> {
         let (mut edited, mut repairs, mut texts) = (Vec::new(), Vec::new(), Vec::new());
         for path in files {
-            let before = FileText::read(path)?;
-            let mut text = before.clone();
-            if let Some(fixed) = config::fix(path, &before) {
-                let after = before.edited(fixed.text.expose());
-                if errors(path, &after, environment)? <= errors(path, &before, environment)? {
-                    edited.push(EditedFile::fixed(path, before, fixed.text.expose()));
+            let mut text = (path.clone(), FileText::read(path)?);
+            if let Some(fixed) = config::fix(path, &text.1) {
+                let after = (path.clone(), text.1.edited(fixed.text.expose()));
+                if errors(&after, environment)? <= errors(&text, environment)? {
+                    edited.push(EditedFile::fixed(path, text.1, fixed.text.expose()));
                     repairs.extend(fixed.repairs);
                     text = after;
                 }
             }
-            texts.push((path.clone(), text));
+            texts.push(text);
         }
         Ok(Self {
             report: config::check_texts(&texts, environment, &[])?,
@@ -49,11 +49,9 @@ impl Fix {
 }
 
 fn errors(
-    path: &Path,
-    text: &FileText,
+    file: &(PathBuf, FileText),
     environment: &[(String, String)],
 ) -> Result<usize, ReadError> {
-    let file = (path.to_owned(), text.clone());
-    let report = config::check_texts(&[file], environment, &[])?;
+    let report = config::check_texts(slice::from_ref(file), environment, &[])?;
     Ok(report.findings.errors())
 }

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::change::{Change, EditedFile, TRUSTED_KEY, revoked_key};
+use super::change::{Change, EditedFile, revoked_key};
 use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::rotation::live::{Answer, Doubt, ask_own_module, load};
-use super::source::{SettingsFile, is_main, read_with_profiles};
+use super::source::{SettingsFile, is_main};
 use crate::config::{self, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact};
 use crate::grpc::cause;
@@ -86,20 +86,17 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
             format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
         }));
         // Anything but a plain `true` is written again.
-        let mut settings = Vec::new();
-        let mut keys = Vec::new();
-        for key in meant {
-            keys.push(described(key, &trusts, which));
-            if !is_plainly_revoked(key) {
-                settings.push(revoked_key(&key.deployment, &key.name));
-            }
-        }
+        let open = meant.iter().filter(|key| !is_plainly_revoked(key));
+        let settings: Vec<_> = open
+            .map(|key| revoked_key(&key.deployment, &key.name))
+            .collect();
+        edited.push(EditedFile::plan(path, Some(text), &settings, None));
+        let keys = meant.iter().map(|key| described(key, &trusts, which));
         files.push(RevokedFile {
             path: path.clone(),
             which: which.clone(),
-            keys,
+            keys: keys.collect(),
         });
-        edited.push(EditedFile::plan(path, Some(text), &settings, None));
     }
     if files.iter().all(|file| file.keys.is_empty()) {
         return Err(not_there(paths, which, own, known));
@@ -212,25 +209,14 @@ impl RevokedFile {
         })?;
         let mut trusted = self.meant(&settings).filter(|(_, key)| !key.revoked);
         match trusted.next() {
-            Some((deployment, key)) => Err(self.overridden(deployment, key)),
+            Some((deployment, key)) => Err(Self::overridden(&settings, deployment, key)),
             None => Ok(settings.options.reload),
         }
     }
 
     /// Returns the error if the environment or the file of an active profile still trusts a key.
-    fn overridden(&self, deployment: &Deployment, key: &TrustedKey) -> Refused {
-        let files = read_with_profiles(&self.main());
-        let names = [deployment.name.as_str(), &key.name];
-        let origin = files.as_ref().and_then(|files| {
-            let [is_revoked, fingerprint, content] = ["is-revoked", "fingerprint", "content"]
-                .map(|member| files.get(&format!("{TRUSTED_KEY}.{member}"), &names));
-            let others = fingerprint.into_iter().chain(content);
-            let entry = is_revoked.or_else(|| others.max_by_key(|entry| entry.key_span().start))?;
-            // What the files say is not what holds.
-            let is_kept = entry.value().trim() != "true";
-            is_kept.then(|| files.document().origin(entry.key_span().start))
-        });
-        let (place, help) = match origin {
+    fn overridden(settings: &Settings, deployment: &Deployment, key: &TrustedKey) -> Refused {
+        let (place, help) = match settings.decides_on(key) {
             Some(Origin::File { path, line, .. }) => (
                 format!("{}:{line}", path.display()),
                 format!("revoke it there too: `--file {}`", path.display()),
@@ -265,8 +251,7 @@ impl RevokedFile {
         let mut active = listed.iter().filter(|key| !key.revoked);
         let is_accepted = active.any(|listed| {
             let fingerprints = [&*listed.fingerprint, &*listed.computed_fingerprint].map(Some);
-            self.which
-                .is((Some(&listed.deployment), None), fingerprints)
+            self.which.is([&*listed.deployment, ""], fingerprints)
                 || keys.iter().any(|key| is_listed_as(key, listed))
         });
         if is_accepted {
@@ -293,10 +278,9 @@ impl RevokedFile {
         let deployments = settings.deployments.iter();
         let all = deployments.flat_map(|d| d.keys.iter().map(move |key| (d, key)));
         all.filter(|(of, key)| {
-            let names = (Some(of.name.as_str()), Some(&*key.name));
             let computed = key.key.fingerprint().to_string();
-            self.which
-                .is(names, [Some(key.key_id.as_str()), Some(&computed)])
+            let fingerprints = [key.key_id.as_str(), &computed].map(Some);
+            self.which.is([of.name.as_str(), &key.name], fingerprints)
         })
     }
 }
@@ -316,19 +300,13 @@ impl Which {
     }
 
     /// Returns `true` if a key is meant: by the names of its deployment and of itself, or by its
-    /// configured or computed fingerprint.
-    fn is(
-        &self,
-        (deployment, name): (Option<&str>, Option<&str>),
-        fingerprints: [Option<&str>; 2],
-    ) -> bool {
+    /// configured or computed fingerprint. A name that is not known is empty.
+    fn is(&self, [deployment, name]: [&str; 2], fingerprints: [Option<&str>; 2]) -> bool {
         match self {
             Self::Fingerprint(wanted) => fingerprints.contains(&Some(wanted.as_str())),
             Self::Deployment(wanted, key) => {
-                deployment.is_some_and(|found| same(found, wanted.as_str()))
-                    && key
-                        .as_deref()
-                        .is_none_or(|key| name.is_some_and(|name| same(key, name)))
+                let is_named = key.as_ref().is_none_or(|key| same(key, name));
+                is_named && same(deployment, wanted.as_str())
             }
         }
     }
@@ -336,15 +314,15 @@ impl Which {
     fn means(&self, key: &WrittenKey) -> bool {
         let content = key.content.as_ref();
         let computed = content.map(|(key, _)| key.fingerprint().to_string());
-        let names = (Some(&*key.deployment), Some(&*key.name));
-        self.is(names, [key.fingerprint.as_deref(), computed.as_deref()])
+        let fingerprints = [key.fingerprint.as_deref(), computed.as_deref()];
+        self.is([&*key.deployment, &*key.name], fingerprints)
     }
 
     /// Returns `true` if the key of `file` itself has the fingerprint.
     fn is_own_key_of(&self, file: &SettingsFile) -> bool {
         file.checked.own.as_ref().is_some_and(|(key, id)| {
             let computed = key.fingerprint().to_string();
-            self.is((None, None), [Some(id.as_str()), Some(&computed)])
+            self.is(["", ""], [id.as_str(), &computed].map(Some))
         })
     }
 }

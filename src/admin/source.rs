@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::change::{Change, EditedFile, Setting};
 use super::error::{Kind, Refused};
-use crate::config::{AsWritten, Checked, active_files, check_texts, environment, main_of};
+use crate::config::{Checked, active_files, check_texts, environment, main_of};
 use crate::diagnostic::{Findings, redact_name};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Name, Pattern, uniform};
@@ -104,14 +104,12 @@ pub(super) fn is_of(entry: &Entry, pattern: &'static str, keys: &[&str]) -> bool
     found.is_some_and(|found| found.keys.iter().map(|key| uniform(key)).eq(wanted))
 }
 
-/// Reads the file `main` and those of its active profiles; `None` if one cannot be read.
-pub(super) fn read_with_profiles(main: &Path) -> Option<AsWritten> {
-    let text = FileText::read(main).ok()?;
-    let mut files = active_files(main, &text, &environment()).ok()?;
-    files.insert(0, (main.to_owned(), text));
-    let pairs = files.iter();
-    let texts = pairs.map(|(path, text)| (path.as_path(), text.text()));
-    Some(AsWritten::of(texts))
+/// Returns what `check` finds in `files` together.
+pub(super) fn findings_of<const FILES: usize>(
+    files: [&SettingsFile; FILES],
+) -> Result<Findings, Refused> {
+    let texts = files.map(|file| (file.path.clone(), file.text.clone()));
+    Ok(check_texts(&texts, &environment(), &[])?.findings)
 }
 
 /// Checks that `path` is not the file of an active profile; the error has the `kind`.

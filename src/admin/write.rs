@@ -205,19 +205,16 @@ pub fn follow(path: &Path) -> Result<PathBuf, Refused> {
     Err(Refused::new(Kind::NotWritten, message))
 }
 
-/// Returns `true` if two paths lead to one file, which need not be there, nor its folder.
+/// Returns where `path` leads to: two paths to one file, which need not be there, nor its folder, lead
+/// to the same place.
 ///
 /// # Errors
 ///
 /// When symbolic links do not end.
-pub fn same_file(one: &Path, other: &Path) -> Result<bool, Refused> {
-    Ok(place(&follow(one)?) == place(&follow(other)?))
-}
-
-/// Where a file will be once its folders are made: `..` leaves a folder that is not there, too.
-fn place(path: &Path) -> PathBuf {
+pub fn place_of(path: &Path) -> Result<PathBuf, Refused> {
     let mut place = fs::canonicalize(".").unwrap_or_default();
-    for part in path.components() {
+    for part in follow(path)?.components() {
+        // `..` leaves a folder that is not there, too.
         match part {
             Component::CurDir => {}
             Component::ParentDir => drop(place.pop()),
@@ -228,7 +225,7 @@ fn place(path: &Path) -> PathBuf {
             place = found;
         }
     }
-    place
+    Ok(place)
 }
 
 /// Writes `bytes` to a file in the folder of `target`, readable by its owner alone until it takes

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::input;
 use super::output::{Answer, Console, Exit, Kind, Refused};
-use crate::admin::write::{Privacy, same_file, write};
+use crate::admin::write::{Privacy, place_of, write};
 use crate::diagnostic::quote;
 use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use crate::secret::Secret;
@@ -129,7 +129,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 
 fn generate(destination: &Destination, public_out: Option<&PathBuf>, console: &Console) -> Answer {
     if let (Some(out), Some(public_out)) = (&destination.out, public_out)
-        && same_file(out, public_out)?
+        && place_of(out)? == place_of(public_out)?
     {
         let message = "`--out` and `--public-out` name the same file";
         return Err(Refused::new(Kind::Usage, message)

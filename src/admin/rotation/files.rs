@@ -1,6 +1,7 @@
 //! The files of a module whose key changes, and of its peers: how far the change is, who trusts which
 //! key, and what each step writes, in which order.
 
+use std::collections::HashSet;
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -9,25 +10,22 @@ use jiff::Timestamp;
 
 use super::phase::{Phase, Step};
 use crate::admin::change::{
-    Change, DEPLOYMENT, EditedFile, OWN_KEY, Setting, new_key, own_key, revoked_key, untrusted_key,
-    variable_above,
+    Change, EditedFile, Setting, new_key, own_key, revoked_key, untrusted_key, variable_above,
 };
 use crate::admin::deployments::trusting_too;
 use crate::admin::error::{Kind, Refused};
 use crate::admin::handover::{HandOver, Purpose};
-use crate::admin::source::{SettingsFile, is_of};
-use crate::admin::write::same_file;
-use crate::config::{self, RotationSettings, check_texts};
+use crate::admin::source::{SettingsFile, findings_of, is_of};
+use crate::admin::write::place_of;
+use crate::config::RotationSettings;
+use crate::config::names::{ACTIVATED_AT, DEPLOYMENT, NEXT_KEY, OWN_KEY, PREVIOUS};
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
-use crate::jose::{KeyId, SigningKey, VerifyingKey};
+use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
 
 const STATE: &str = "countersign.rotation";
-const NEXT_KEY: &str = "countersign.rotation.next-key";
-const ACTIVATED_AT: &str = "countersign.rotation.activated-at";
-const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
 
 /// How long a running module may take to follow its file.
 const RELOAD: Duration = Duration::from_secs(2);
@@ -60,13 +58,11 @@ impl Rotation {
     /// When a file cannot be read, has faults, is an active profile's, or is named twice, or `file`
     /// has no key.
     pub fn read(file: &Path, peers: &[PathBuf]) -> Result<Self, Refused> {
-        for (at, peer) in peers.iter().enumerate() {
-            let before = peers.iter().take(at).map(PathBuf::as_path);
-            for other in iter::once(file).chain(before) {
-                if same_file(other, peer)? {
-                    let message = format!("`{}` is named twice", peer.display());
-                    return Err(Refused::new(Kind::Usage, message));
-                }
+        let mut places = HashSet::from([place_of(file)?]);
+        for peer in peers {
+            if !places.insert(place_of(peer)?) {
+                let message = format!("`{}` is named twice", peer.display());
+                return Err(Refused::new(Kind::Usage, message));
             }
         }
         let owner = SettingsFile::read(file)?;
@@ -92,7 +88,7 @@ impl Rotation {
 
     /// Returns how far the rotation is.
     pub fn phase(&self) -> Phase {
-        let next = self.next().map(|(key, _)| key.verifying_key());
+        let next = self.next().map(|(key, _)| key.fingerprint());
         let mut peers = self.peers.iter();
         let all_trust_next = next.is_some_and(|next| peers.all(|peer| self.trusts(peer, next)));
         let is_activated = self.state().activated_at.is_some();
@@ -135,7 +131,7 @@ impl Rotation {
 
     /// Returns `true` if the next key can only be forgotten: it is damaged, or a peer has revoked it.
     pub fn must_abort(&self) -> bool {
-        let next = self.next().map(|(key, _)| key.verifying_key());
+        let next = self.next().map(|(key, _)| key.fingerprint());
         let mut at_peers = self.peers.iter().filter_map(|p| self.found(p, next?));
         let is_revoked = at_peers.any(|key| key.revoked);
         self.damage().is_some() || (is_revoked && self.state().activated_at.is_none())
@@ -159,14 +155,13 @@ impl Rotation {
     /// The owner's file does not say how long the tokens live that the module issues: it may run
     /// with what the file said before.
     pub fn finish_after(&self) -> Option<SystemTime> {
-        let of_each = self.files().map(|file| file.checked.options.policy);
-        let policies: Vec<_> = of_each.collect();
-        let lifetimes = policies.iter().map(Policy::max_lifetime);
+        let policies = self.files().map(|file| &file.checked.options.policy);
         let own = self.owner.checked.options.policy.lifetime();
-        let leeway = policies.iter().map(Policy::leeway).max()?;
-        let lifetime = lifetimes.chain([own]).max()?;
-        let wait = lifetime.checked_add(leeway)?.checked_add(RELOAD)?;
-        self.state().activated_at?.checked_add(wait)
+        let accepted = policies.clone().map(Policy::max_lifetime);
+        let lifetime = accepted.fold(own, Duration::max);
+        let wait = lifetime.checked_add(policies.map(Policy::leeway).max()?)?;
+        let activated_at = self.state().activated_at?;
+        activated_at.checked_add(wait.checked_add(RELOAD)?)
     }
 
     /// Returns how long the module may take at `now` to sign with the key in its file: it would
@@ -208,7 +203,7 @@ impl Rotation {
     }
 
     /// Iterates over all files, the owner's first.
-    pub(super) fn files(&self) -> impl Iterator<Item = &SettingsFile> {
+    pub(super) fn files(&self) -> impl Iterator<Item = &SettingsFile> + Clone {
         iter::once(&self.owner).chain(&self.peers)
     }
 
@@ -218,22 +213,17 @@ impl Rotation {
         let keys = [Some(self.key().fingerprint()), next, self.state().previous];
         keys.into_iter().flatten().find_map(|key| {
             let mut deployments = peer.deployments().iter();
-            deployments.find(|one| one.keys.iter().any(|known| known.key.fingerprint() == key))
+            deployments.find(|one| one.key(key).is_some())
         })
     }
 
     /// Finds `key` among those that `peer` has for the owner.
-    pub(super) fn found<'a>(
-        &self,
-        peer: &'a SettingsFile,
-        key: &VerifyingKey,
-    ) -> Option<&'a TrustedKey> {
-        let mut keys = self.deployment(peer)?.keys.iter();
-        keys.find(|trusted| trusted.key == *key)
+    fn found<'a>(&self, peer: &'a SettingsFile, key: Fingerprint) -> Option<&'a TrustedKey> {
+        self.deployment(peer)?.key(key)
     }
 
     /// Returns `true` if `peer` trusts `key`.
-    pub(super) fn trusts(&self, peer: &SettingsFile, key: &VerifyingKey) -> bool {
+    pub(super) fn trusts(&self, peer: &SettingsFile, key: Fingerprint) -> bool {
         self.found(peer, key).is_some_and(|key| !key.revoked)
     }
 
@@ -302,7 +292,8 @@ impl Rotation {
             Step::Prepare if self.next().is_some() => Vec::new(),
             Step::Prepare => vec![own_key(NEXT_KEY, key, key_id)],
             Step::Activate => {
-                let now = Timestamp::try_from(now).map_err(|_range| internal())?;
+                let now = Timestamp::try_from(now)
+                    .map_err(|_range| Refused::internal(&self.owner.path))?;
                 vec![
                     own_key(OWN_KEY, key, key_id),
                     Setting::removed(NEXT_KEY),
@@ -339,14 +330,14 @@ impl Rotation {
         let deployment = self.known(peer)?;
         let name = deployment.name.as_str();
         let path = peer.path.display();
-        Ok(match (step, self.found(peer, next.verifying_key())) {
+        Ok(match (step, self.found(peer, next.fingerprint())) {
             (Step::Prepare, Some(key)) if key.revoked => {
                 let key = next.fingerprint();
                 let message = format!("`{path}` has revoked the next key `{key}`");
                 return Err(Refused::new(Kind::OutOfTurn(Step::Abort), message));
             }
             (Step::Prepare, None) => trusting_too(deployment, next.verifying_key(), next_id),
-            (Step::Finish, _) if !self.trusts(peer, self.key().verifying_key()) => {
+            (Step::Finish, _) if !self.trusts(peer, self.key().fingerprint()) => {
                 let key = self.key().fingerprint();
                 let message = format!("`{path}` does not trust the key that signs now, `{key}`");
                 return Err(Refused::new(Kind::CutOff, message));
@@ -409,38 +400,37 @@ impl Rotation {
     /// Reads the new texts in `edited` as if they were the files: they are in `phase`, and none has a
     /// fault that it did not have.
     fn ends_in(&self, phase: Phase, edited: &[EditedFile]) -> Result<(), Refused> {
-        let mut read = self.files().map(|file| {
-            let new = edited.iter().find(|new| new.path == file.path);
-            let text = new.map_or_else(|| Ok(file.text.clone()), EditedFile::after)?;
-            SettingsFile::of(&file.path, text)
-        });
-        let owner = read.next().ok_or_else(internal)??;
+        let owner = as_edited(&self.owner, edited)?;
+        let read = self.peers.iter().map(|peer| as_edited(peer, edited));
         let peers = read.collect::<Result<Vec<_>, Refused>>()?;
         // One peer at a time: `check` is stricter about two files than about more.
         for (before, after) in self.peers.iter().zip(&peers) {
-            let had = findings_of(&self.owner, before)?;
-            let has = findings_of(&owner, after)?;
+            let had = findings_of([&self.owner, before])?;
+            let has = findings_of([&owner, after])?;
             if has.errors() > had.errors() {
-                let message = "the changed files would have faults";
-                return Err(Refused::new(Kind::Internal, message).with_findings(has));
+                return Err(Refused::internal(&after.path).with_findings(has));
             }
         }
         if Self::of(owner, peers)?.phase() == phase {
             Ok(())
         } else {
-            Err(internal())
+            Err(Refused::internal(&self.owner.path))
         }
     }
+}
+
+/// Reads `file` as if it had its new text in `edited`, if it has one.
+fn as_edited(file: &SettingsFile, edited: &[EditedFile]) -> Result<SettingsFile, Refused> {
+    let new = edited.iter().find(|new| new.path == file.path);
+    let text = new.map_or_else(|| Ok(file.text.clone()), EditedFile::after)?;
+    SettingsFile::of(&file.path, text)
 }
 
 /// Returns `true` if `file` is that of `deployment`.
 fn belongs_to(file: &SettingsFile, deployment: &Deployment) -> bool {
     let next = &file.checked.options.rotation.next;
     let mut keys = file.checked.own.iter().chain(next);
-    keys.any(|(key, _)| {
-        let mut known = deployment.keys.iter();
-        known.any(|known| known.key == *key.verifying_key())
-    })
+    keys.any(|(key, _)| deployment.key(key.fingerprint()).is_some())
 }
 
 /// Returns `true` if nothing has faults but the next key.
@@ -455,15 +445,4 @@ fn faults(file: &SettingsFile) -> Refused {
     Refused::new(Kind::Unreadable, message)
         .with_help("`countersign explain CODE` says more about a finding")
         .with_findings(file.findings.clone())
-}
-
-/// Checks the owner's file with that of `peer`.
-fn findings_of(owner: &SettingsFile, peer: &SettingsFile) -> Result<Findings, Refused> {
-    let both = [owner, peer].map(|file| (file.path.clone(), file.text.clone()));
-    Ok(check_texts(&both, &config::environment(), &[])?.findings)
-}
-
-fn internal() -> Refused {
-    let message = "the files would not be in the phase that the step ends in";
-    Refused::new(Kind::Internal, message)
 }

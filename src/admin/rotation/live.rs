@@ -326,7 +326,7 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
         };
         let answer = live.await;
         let standing = file.map(|file| {
-            let trusts = rotation.trusts(file, key.0.verifying_key());
+            let trusts = rotation.trusts(file, key.0.fingerprint());
             (file.path.display().to_string(), trusts)
         });
         all.push(Evidence {
@@ -407,23 +407,21 @@ pub struct Holdout {
 pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Option<Holdout> {
     let previous = rotation.state().previous;
     let own = (!asking.offline).then(|| load(&rotation.owner.path, kind));
-    for peer in &rotation.peers {
-        let keys = rotation.deployment(peer)?.keys.iter();
+    let peers = rotation.deployments().into_iter();
+    for (peer, file) in peers.filter_map(|(peer, file)| Some((peer, file?))) {
+        let keys = rotation.deployment(file)?.keys.iter();
         let old: Vec<_> = keys
             .filter(|key| previous.map_or(key.revoked, |old| key.key.fingerprint() == old))
             .collect();
         let Some(one) = old.first() else {
             continue;
         };
-        let mut all = rotation.deployments().into_iter();
-        let its = all.find(|(_, file)| file.is_some_and(|file| std::ptr::eq(file, peer)));
-        let known = its.map(|(deployment, _)| deployment);
-        let settings = known.map(|known| load(&peer.path, &kind_of(&known.module)));
-        let reloads = !matches!(&settings, Some(Ok(settings)) if !settings.options.reload);
+        let settings = load(&file.path, &kind_of(&peer.module));
+        let reloads = settings.map_or(true, |settings| settings.options.reload);
+        let is_asked = !asking.except.contains(&peer.name);
         let said = async {
-            let asked = known.filter(|known| !asking.except.contains(&known.name))?;
-            let settings = own.as_ref()?.as_ref().ok()?;
-            let callee = Callee::find(settings, asked, Some(&peer.path), asking).ok()?;
+            let asker = own.as_ref().filter(|_| is_asked)?.as_ref().ok()?;
+            let callee = Callee::find(asker, peer, Some(&file.path), asking).ok()?;
             let deadline = Instant::now() + PATIENCE;
             let answer = callee.who_am_i(&rotation.own, deadline).await.ok()?;
             let ids: Vec<_> = old.iter().map(|key| &key.key_id).collect();
@@ -432,7 +430,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let why = match said.await {
             Some((true, at)) => format!("the module at {at} still accepts the key"),
             None if !reloads && previous.is_some() => {
-                format!("`{}` says `countersign.reload=false`", peer.path.display())
+                format!("`{}` says `countersign.reload=false`", file.path.display())
             }
             Some((false, _)) | None => continue,
         };
