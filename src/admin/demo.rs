@@ -125,7 +125,7 @@ impl Demo<'_> {
             let path = home.join("etc/application.properties");
             files.push(path.clone());
             members.push(Member::new(
-                ModuleType::new(module).map_err(unusable)?,
+                ModuleType::new(module).map_err(cannot(USE))?,
                 path,
             ));
         }
@@ -199,16 +199,16 @@ impl Demo<'_> {
     /// Calls the DPM with each of the bad tokens.
     async fn refused(&mut self, address: &Target) -> Result<(), Refused> {
         let home = self.options.folder.join("dpe");
-        let settings = Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(unusable)?;
-        let dpe = settings.module().map_err(unusable)?;
+        let settings = Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(cannot(USE))?;
+        let dpe = settings.module().map_err(cannot(USE))?;
         let connection = Connection::open(address, ConnectionOptions::default()).await;
-        let channel = connection.map_err(not_called)?.channel();
+        let channel = connection.map_err(cannot(CALL))?.channel();
         let mut client = IdentityServiceClient::new(channel);
         let (mut lines, mut held) = (Vec::new(), true);
-        let tokens = bad_tokens(&dpe).map_err(not_called)?;
+        let tokens = bad_tokens(&dpe).map_err(cannot(CALL))?;
         for ((what, expected), token) in BAD_TOKENS.into_iter().zip(tokens) {
             let value = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"));
-            let bearer = value.map_err(|error| not_called(error.into()))?;
+            let bearer = value.map_err(cannot(CALL))?;
             let mut request = Request::new(WhoAmIRequest {});
             request.metadata_mut().insert("authorization", bearer);
             let refusal = client.who_am_i(request).await.err();
@@ -311,13 +311,13 @@ impl ChildModule {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let started = command.kill_on_drop(true).spawn();
-        let cannot_run = format!("cannot run {name}");
-        let mut child = started.map_err(Refused::caused(Kind::Conflict, &*cannot_run))?;
-        let log = child.stderr.take().ok_or_else(|| failed(cannot_run))?;
+        let run = format!("run {name}");
+        let mut child = started.map_err(cannot(&run))?;
+        let log = child.stderr.take().ok_or("its log is not open");
         Ok(Self {
             name,
             child,
-            log: BufReader::new(log).lines(),
+            log: BufReader::new(log.map_err(cannot(&run))?).lines(),
         })
     }
 
@@ -351,8 +351,7 @@ impl ChildModule {
             self.child.wait().await
         });
         let ended = ending.await.map_err(|_elapsed| late(self.name, "exit"))?;
-        let what = format!("cannot run {}", self.name);
-        ended.map_err(Refused::caused(Kind::Conflict, what))
+        ended.map_err(cannot(&format!("run {}", self.name)))
     }
 
     /// Returns the process's id, until it was waited for.
@@ -396,10 +395,11 @@ fn late(name: &str, event: &str) -> Refused {
     failed(format!("no `{event}` from {name} within {seconds} s"))
 }
 
-fn unusable(error: impl Into<AnyError>) -> Refused {
-    Refused::caused(Kind::Conflict, "cannot use what was paired")(error)
-}
+/// What a step may fail to do.
+const USE: &str = "use what was paired";
+const CALL: &str = "call the DPM";
 
-fn not_called(error: AnyError) -> Refused {
-    Refused::caused(Kind::Conflict, "cannot call the DPM")(error)
+/// The demo cannot do `what`.
+fn cannot<E: Into<AnyError>>(what: &str) -> impl FnOnce(E) -> Refused + use<E> {
+    Refused::caused(Kind::Conflict, format!("cannot {what}"))
 }
