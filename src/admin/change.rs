@@ -163,11 +163,14 @@ impl EditedFile {
         };
         if let Some(edited) = edit.apply(planned.text()) {
             planned.after = Some(Secret::new(edited.text().to_owned()));
-            let changes = edited.changes.iter();
-            let shown = changes.map(|(key, kind)| SettingChange {
-                key: redact_name(key),
-                shown: Setting::shown(settings, key),
-                kind: *kind,
+            let changes = edited.changes.into_iter();
+            let shown = changes.filter_map(|(key, kind)| {
+                let setting = settings.iter().find(|setting| setting.key == key)?;
+                Some(SettingChange {
+                    key: redact_name(&key),
+                    shown: setting.shown.clone(),
+                    kind,
+                })
             });
             planned.changes = shown.collect();
         }
@@ -292,14 +295,17 @@ pub(super) struct Setting {
     pub(super) key: String,
     /// `None` if it must not be there.
     pub(super) value: Option<Secret<String>>,
-    is_private: bool,
+    /// The value with a remark in place of a private key.
+    shown: String,
 }
 
 impl Setting {
     pub(super) fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
+        let shown = value.into();
         Self {
-            value: Some(Secret::new(value.into())),
-            ..Self::removed(key)
+            key: key.into(),
+            value: Some(Secret::new(shown.clone())),
+            shown,
         }
     }
 
@@ -307,18 +313,7 @@ impl Setting {
         Self {
             key: key.into(),
             value: None,
-            is_private: false,
-        }
-    }
-
-    /// Returns the value that one of `settings` gives to `key`, with a remark in place of a private
-    /// key.
-    pub(super) fn shown(settings: &[Self], key: &str) -> String {
-        let setting = settings.iter().find(|setting| setting.key == key);
-        match setting.and_then(|setting| Some((setting.is_private, setting.value.as_ref()?))) {
-            None => String::new(),
-            Some((true, value)) => format!("«private key, {} chars»", value.expose().len()),
-            Some((false, value)) => value.expose().clone(),
+            shown: String::new(),
         }
     }
 }
@@ -358,9 +353,11 @@ fn key_settings(deployment: &str, name: &str) -> [String; 3] {
 /// Returns the setting `name` that holds a private key of this module.
 pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
     let jwk = PrivateJwk::write(key, key_id);
+    let value = Secret::new(BASE64_STANDARD.encode(jwk.expose()));
     Setting {
-        is_private: true,
-        ..Setting::new(name, BASE64_STANDARD.encode(jwk.expose()))
+        key: name.to_owned(),
+        shown: format!("«private key, {} chars»", value.expose().len()),
+        value: Some(value),
     }
 }
 
@@ -372,18 +369,18 @@ pub(super) fn new_key(now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
     Ok((key.with_made_at(now), key_id))
 }
 
-/// Returns a private key that a module may use, and its `kid`, or why it may not.
-pub fn private_key(material: KeyMaterial) -> Result<(SigningKey, KeyId), &'static str> {
-    match material {
-        KeyMaterial::Public(..) => Err("it is a public key"),
-        KeyMaterial::Private(key, _) if published(key.fingerprint()) => {
-            Err("it is printed in a public guide and protects nothing")
-        }
-        KeyMaterial::Private(key, kid) => {
+/// Returns a private key that a module may use, and its `kid`; `cannot` says what is not possible with
+/// another key.
+pub fn private_key(material: KeyMaterial, cannot: &str) -> Result<(SigningKey, KeyId), Refused> {
+    let why = match material {
+        KeyMaterial::Private(key, kid) if !published(key.fingerprint()) => {
             let key_id = kid.unwrap_or_else(|| key.fingerprint().into());
-            Ok((key, key_id))
+            return Ok((key, key_id));
         }
-    }
+        KeyMaterial::Private(..) => "it is printed in a public guide and protects nothing",
+        KeyMaterial::Public(..) => "it is a public key",
+    };
+    Err(Refused::new(Kind::Unreadable, format!("{cannot}: {why}")))
 }
 
 /// Names a variable of this process's environment that overrides `setting` in any file.

@@ -306,20 +306,16 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
             .with_help("name the other module's file, or give the other module's key"));
     }
     let trusts = Trusts::read(path, file.text.text(), file.deployments());
+    // Misspelt settings count too: they were meant for this deployment.
+    let mut entries = trusts.file.document().entries().iter();
+    let is_written = entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]));
     let default = [Role::impersonation()];
-    let mut roles = peer.roles;
-    if let Some(known) = file.find(name) {
-        is_as_asked(known, peer)?;
-    } else {
-        // Misspelt settings count too: they were meant for this deployment.
-        let mut entries = trusts.file.document().entries().iter();
-        if entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()])) {
-            return Err(incomplete(name));
-        }
-        if roles.is_empty() {
-            roles = &default;
-        }
-    }
+    let roles = match file.find(name) {
+        Some(known) => is_as_asked(known, peer).map(|()| peer.roles)?,
+        None if is_written => return Err(incomplete(name)),
+        None if peer.roles.is_empty() => &default,
+        None => peer.roles,
+    };
     let planned = trusts.settings_for(&Peer { roles, ..*peer });
     let settings = planned.map_err(|refused| match refused.kind() {
         Kind::OtherOwner { found, .. } => {

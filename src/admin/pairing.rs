@@ -120,13 +120,11 @@ pub fn plan(
         }
         _ => {}
     }
-    let mut before = Vec::new();
-    for member in members {
-        before.push(read(&member.path)?);
-    }
+    let texts = members.iter().map(|member| read(&member.path));
+    let before = texts.collect::<Result<_, _>>()?;
     let (sides, files, partial) = planned(members, before, theirs, &options, &[])?;
-    let texts = files.iter().map(|file| file.after().map(Some));
-    let after = texts.collect::<Result<_, _>>()?;
+    let new = files.iter().map(|file| file.after().map(Some));
+    let after = new.collect::<Result<_, _>>()?;
     let (_, again, _) = planned(members, after, theirs, &options, &sides)?;
     if let Some(file) = again.iter().find(|file| !file.is_empty()) {
         return Err(Refused::internal(&file.path));
@@ -203,10 +201,10 @@ fn planned(
     options: &Options,
     made: &[Side],
 ) -> Result<Planned, Refused> {
-    let mut views = Vec::new();
-    for (member, text) in members.iter().zip(texts) {
-        views.push(View::read(member, text)?);
-    }
+    let read = members.iter().zip(texts);
+    let views = read
+        .map(|(member, text)| View::read(member, text))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut sides = Vec::new();
     for (at, view) in views.iter().enumerate() {
         sides.push(view.settle(other(&views, at), options, made.get(at))?);
@@ -393,17 +391,14 @@ impl<'a> View<'a> {
             return Ok(None);
         };
         let path = self.member.path.display();
-        let what = format!("cannot use the module's own key in `{path}`");
-        let why = if value.contains("${") {
-            "it is a placeholder, which only the module resolves"
-        } else {
-            match KeyMaterial::read(value.as_bytes()).map(|(key, _)| private_key(key)) {
-                Err(error) => return Err(Refused::caused(Kind::Unreadable, what)(error)),
-                Ok(Err(why)) => why,
-                Ok(Ok(key)) => return Ok(Some(key)),
-            }
-        };
-        Err(Refused::new(Kind::Unreadable, format!("{what}: {why}")))
+        let cannot = format!("cannot use the module's own key in `{path}`");
+        if value.contains("${") {
+            let why = "it is a placeholder, which only the module resolves";
+            return Err(Refused::new(Kind::Unreadable, format!("{cannot}: {why}")));
+        }
+        let read = KeyMaterial::read(value.as_bytes());
+        let (material, _) = read.map_err(Refused::caused(Kind::Unreadable, &*cannot))?;
+        private_key(material, &cannot).map(Some)
     }
 }
 

@@ -167,11 +167,9 @@ impl Rotation {
     /// Returns how long the module may take at `now` to sign with the key in its file: it would
     /// report a question that the key signs as a refusal.
     pub fn follows_in(&self, now: SystemTime) -> Duration {
-        let since = self.state().activated_at.map(|at| now.duration_since(at));
-        match since {
-            Some(Ok(since)) => RELOAD.saturating_sub(since),
-            _ => Duration::ZERO,
-        }
+        let activated_at = self.state().activated_at;
+        let since = activated_at.and_then(|at| now.duration_since(at).ok());
+        since.map_or(Duration::ZERO, |since| RELOAD.saturating_sub(since))
     }
 
     /// Returns the deployments that the owner trusts, each with the peer's file if it was named.

@@ -131,11 +131,13 @@ impl<'a> Callee<'a> {
         file: Option<&Path>,
         asking: &Asking,
     ) -> Result<Self, Doubt> {
-        let mut connections = settings.options.client.connections.iter();
-        let connection = connections.find(|connection| {
-            let named = connection.deployment.as_ref();
-            connection.name == deployment.module.as_str()
-                && named.is_none_or(|name| *name == deployment.name)
+        let named = settings
+            .options
+            .client
+            .connection(deployment.module.as_str());
+        let connection = named.filter(|connection| {
+            let chosen = connection.deployment.as_ref();
+            chosen.is_none_or(|name| *name == deployment.name)
         });
         let mut said = asking.addresses.iter().rev();
         let target = match (said.find(|(name, _)| *name == deployment.name), connection) {

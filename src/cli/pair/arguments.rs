@@ -183,10 +183,8 @@ impl Of<PathBuf> {
 }
 
 fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Refused> {
-    admin::private_key(input::key(path)?).map_err(|why| {
-        let what = format!("cannot use the key in {}: {why}", input::name(path));
-        Refused::new(Kind::Unreadable, what)
-    })
+    let cannot = format!("cannot use the key in {}", input::name(path));
+    admin::private_key(input::key(path)?, &cannot)
 }
 
 /// Says why `members` are not paired.
