@@ -95,7 +95,7 @@ pub use token::Reason;
 #[doc(hidden)]
 pub mod internals {
     #[cfg(feature = "cli")]
-    pub use crate::admin::demo::{DemoOptions, run as run_demo};
+    pub use crate::admin::demo::run as run_demo;
     pub use crate::config::{AsWritten, TlsEnd};
     pub use crate::diagnostic::{Code, Finding};
     pub use crate::grpc::tls::failure::ServerFailure;

@@ -2,9 +2,8 @@
 //! that are refused.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -19,13 +18,12 @@ use super::error::{Kind, Refused};
 use super::pairing::{self, Member, Options};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, ModuleKind, Settings};
-use crate::grpc::{Connection, ConnectionOptions, Module, Target, code_name, reason_of};
+use crate::grpc::{Connection, ConnectionOptions, Target, code_name, reason_of};
 use crate::identity::{ModuleType, Role};
 use crate::jose::SigningKey;
 use crate::proto::identity::WhoAmIRequest;
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
-use crate::token::{Reason, TokenIssuer};
-use crate::trust::{OwnDeployment, TrustStore};
+use crate::token::Reason;
 
 /// The time limit of a step: more than any step takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,15 +44,6 @@ const BAD_TOKENS: [(&str, Reason); 3] = [
 ];
 
 type AnyError = Box<dyn Error + Send + Sync>;
-
-/// How the demo runs.
-#[derive(Clone, Debug)]
-pub struct DemoOptions {
-    /// This program.
-    pub binary: PathBuf,
-    /// Where the two homes are made.
-    pub folder: PathBuf,
-}
 
 /// One step, once it is over.
 #[derive(Clone, Debug)]
@@ -78,7 +67,8 @@ pub struct Outcome {
     pub held: bool,
 }
 
-/// Runs the demo and hands each step to `report` when it is over.
+/// Runs the demo of the program `binary`, with two homes in `folder`, and hands each step to `report`
+/// when it is over.
 ///
 /// If the returned future is dropped before its end, the modules are killed. The files in the folder
 /// are kept.
@@ -87,12 +77,14 @@ pub struct Outcome {
 ///
 /// When a step cannot run. An unexpected result is not an error: it is in the outcome.
 pub async fn run(
-    options: &DemoOptions,
+    binary: &Path,
+    folder: &Path,
     report: &mut (dyn FnMut(&Step) + Send),
 ) -> Result<Outcome, Refused> {
     let started = Instant::now();
     let mut demo = Demo {
-        options,
+        binary,
+        folder,
         report,
         held: true,
         lap: started,
@@ -110,7 +102,8 @@ pub async fn run(
 }
 
 struct Demo<'a> {
-    options: &'a DemoOptions,
+    binary: &'a Path,
+    folder: &'a Path,
     report: &'a mut (dyn FnMut(&Step) + Send),
     held: bool,
     lap: Instant,
@@ -121,7 +114,7 @@ impl Demo<'_> {
     fn pair(&mut self) -> Result<(), Refused> {
         let (mut members, mut files) = (Vec::new(), Vec::new());
         for module in ["dpm", "dpe"] {
-            let home = self.options.folder.join(module);
+            let home = self.folder.join(module);
             let path = home.join("etc/application.properties");
             files.push(path.clone());
             members.push(Member::new(
@@ -156,8 +149,38 @@ impl Demo<'_> {
         Ok(())
     }
 
+    /// Starts the module `name` with the `extra` settings on top, and without those of this process's
+    /// environment.
+    fn start(&self, name: &'static str, extra: &[String]) -> Result<ChildModule, Refused> {
+        let mut command = Command::new(self.binary);
+        command.args([name, "run", "--until-stdin-ends", "--home"]);
+        command.arg(self.folder.join(name));
+        let more = extra.iter().map(String::as_str);
+        for setting in SETTINGS.into_iter().chain(more) {
+            command.args(["--set", setting]);
+        }
+        for (variable, _) in config::environment() {
+            if config::may_be_setting(&variable) {
+                command.env_remove(variable);
+            }
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let started = command.kill_on_drop(true).spawn();
+        let run = format!("run {name}");
+        let mut child = started.map_err(cannot(&run))?;
+        let log = child.stderr.take().ok_or("its log is not open");
+        Ok(ChildModule {
+            name,
+            child,
+            log: BufReader::new(log.map_err(cannot(&run))?).lines(),
+        })
+    }
+
     async fn start_dpm(&mut self) -> Result<(ChildModule, Target), Refused> {
-        let mut dpm = ChildModule::start(self.options, "dpm", &[])?;
+        let mut dpm = self.start("dpm", &[])?;
         let started = dpm.event("startup", "").await?;
         let address = text(&started, "address");
         let listens = vec![format!("listens on {address}")];
@@ -180,7 +203,7 @@ impl Demo<'_> {
             "ataccama.client.connection.dpm.host=127.0.0.1".to_owned(),
             format!("ataccama.client.connection.dpm.grpc.port={port}"),
         ];
-        let dpe = ChildModule::start(self.options, "dpe", &settings)?;
+        let dpe = self.start("dpe", &settings)?;
         let registered = dpm.event("registerEngine", "").await?;
         let caller = text(&registered, "authenticatedUser");
         let lines = vec![
@@ -198,14 +221,13 @@ impl Demo<'_> {
 
     /// Calls the DPM with each of the bad tokens.
     async fn refused(&mut self, address: &Target) -> Result<(), Refused> {
-        let home = self.options.folder.join("dpe");
+        let home = self.folder.join("dpe");
         let settings = Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(cannot(USE))?;
-        let dpe = settings.module().map_err(cannot(USE))?;
         let connection = Connection::open(address, ConnectionOptions::default()).await;
         let channel = connection.map_err(cannot(CALL))?.channel();
         let mut client = IdentityServiceClient::new(channel);
         let (mut lines, mut held) = (Vec::new(), true);
-        let tokens = bad_tokens(&dpe).map_err(cannot(CALL))?;
+        let tokens = bad_tokens(&settings).map_err(cannot(CALL))?;
         for ((what, expected), token) in BAD_TOKENS.into_iter().zip(tokens) {
             let value = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"));
             let bearer = value.map_err(cannot(CALL))?;
@@ -251,8 +273,9 @@ impl Demo<'_> {
     }
 }
 
-/// Makes a token of `dpe` for each of [`BAD_TOKENS`].
-fn bad_tokens(dpe: &Module) -> Result<[String; 3], AnyError> {
+/// Makes a token of the DPE with these `settings` for each of [`BAD_TOKENS`].
+fn bad_tokens(settings: &Settings) -> Result<[String; 3], AnyError> {
+    let dpe = settings.module()?;
     let trust = dpe.trust().load();
     let trusted = trust.deployments().first();
     let dpm = trusted.ok_or("the demo's dpe trusts no deployment")?;
@@ -264,13 +287,10 @@ fn bad_tokens(dpe: &Module) -> Result<[String; 3], AnyError> {
     let rest = signature.get(1..).unwrap_or_default();
 
     let key = SigningKey::generate()?;
-    let stranger = OwnDeployment {
-        key_id: key.fingerprint().into(),
-        key,
-        ..OwnDeployment::clone(&dpe.own())
-    };
-    let stranger = Arc::new(TrustStore::alone(stranger));
-    let unpaired = TokenIssuer::new(stranger, dpe.policy(), Arc::clone(dpe.clock())).issue(dpm)?;
+    let mut stranger = settings.clone();
+    stranger.own.key_id = key.fingerprint().into();
+    stranger.own.key = key;
+    let unpaired = stranger.module()?.issuer().issue(dpm)?;
 
     let audience = ["dpm-elsewhere".to_owned()];
     let misdirected = dpe.issuer().issue_for(&audience, dpe.policy().lifetime())?;
@@ -291,36 +311,6 @@ struct ChildModule {
 }
 
 impl ChildModule {
-    /// Starts the module `name` with the `extra` settings on top, and without those of this process's
-    /// environment.
-    fn start(options: &DemoOptions, name: &'static str, extra: &[String]) -> Result<Self, Refused> {
-        let mut command = Command::new(&options.binary);
-        command.args([name, "run", "--until-stdin-ends", "--home"]);
-        command.arg(options.folder.join(name));
-        let more = extra.iter().map(String::as_str);
-        for setting in SETTINGS.into_iter().chain(more) {
-            command.args(["--set", setting]);
-        }
-        for (variable, _) in config::environment() {
-            if config::may_be_setting(&variable) {
-                command.env_remove(variable);
-            }
-        }
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let started = command.kill_on_drop(true).spawn();
-        let run = format!("run {name}");
-        let mut child = started.map_err(cannot(&run))?;
-        let log = child.stderr.take().ok_or("its log is not open");
-        Ok(Self {
-            name,
-            child,
-            log: BufReader::new(log.map_err(cannot(&run))?).lines(),
-        })
-    }
-
     /// Waits for the next event called `event`, with the new status `status` unless that is empty.
     async fn event(&mut self, event: &'static str, status: &str) -> Result<Value, Refused> {
         let mut last = String::new();

@@ -1,5 +1,6 @@
 //! The deployments that one file trusts: as they are written, added from a public key, and removed.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use super::change::{ADDED, Change, ChangeKind, EditedFile, Setting, trusted_key};
@@ -36,6 +37,8 @@ pub struct Peer<'a> {
     pub key_name: Option<&'a str>,
     /// The roles that it gets there.
     pub roles: &'a [Role],
+    /// Its own file, if that is on this machine.
+    pub file: Option<&'a Path>,
 }
 
 /// A trusted key as a file describes it.
@@ -193,7 +196,7 @@ impl Trusts {
             return Ok(trusted_key(written, name, peer.key, peer.key_id).into());
         };
         if present.revoked {
-            return Err(revoked(&self.path, peer.name));
+            return Err(revoked(&self.path, peer.name, peer.file));
         }
         let kid = present.content.as_ref().map(|(_, kid)| kid.as_ref());
         let kept = [
@@ -258,14 +261,15 @@ fn find<'a>(all: &'a [Deployment], name: &str) -> Option<&'a Deployment> {
     known.find(|one| same(one.name.as_str(), name))
 }
 
-/// The file at `path` has revoked the key of `name`.
-pub(super) fn revoked(path: &Path, name: &DeploymentName) -> Refused {
-    let kind = Kind::Revoked {
-        path: path.to_owned(),
-        name: name.to_string(),
-    };
-    let message = format!("`{}` has revoked the key of `{name}`", path.display());
-    Refused::new(kind, message)
+/// The file at `path` has revoked the key of `name`, whose own file is `own`.
+pub(super) fn revoked(path: &Path, name: &DeploymentName, own: Option<&Path>) -> Refused {
+    let (shown, elsewhere) = (path.display(), format!("<the file of {name}>"));
+    let file = own.unwrap_or(Path::new(&elsewhere)).display();
+    let message = format!("`{shown}` has revoked the key of `{name}`");
+    Refused::new(Kind::Revoked, message).with_help(format!(
+        "revoked by mistake? write `is-revoked=false` there; else give it a new key: \
+         countersign rotate run --file {file} --peer-file {shown} --now"
+    ))
 }
 
 /// Returns the settings with which a file that trusts `deployment` trusts `key` of it too.
@@ -274,13 +278,10 @@ pub(super) fn trusting_too(
     key: &VerifyingKey,
     key_id: &KeyId,
 ) -> Vec<Setting> {
-    let mut name = "key".to_owned();
-    for number in 2_u32.. {
-        if !deployment.keys.iter().any(|key| same(&key.name, &name)) {
-            break;
-        }
-        name = format!("key{number}");
-    }
+    let numbered = (2_u32..).map(|number| format!("key{number}"));
+    let mut names = iter::once("key".to_owned()).chain(numbered);
+    let free = names.find(|name| !deployment.keys.iter().any(|key| same(&key.name, name)));
+    let name = free.unwrap_or_default();
     trusted_key(deployment.name.as_str(), &name, key, key_id).into()
 }
 
@@ -322,7 +323,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
             let help = format!("use that name, or first: countersign deployment remove {found}");
             refused.with_help(help)
         }
-        Kind::Revoked { .. } => refused.with_help("a revoked key stays revoked: ask for a new key"),
+        Kind::Revoked => refused.with_help("a revoked key stays revoked: ask for a new key"),
         _ => refused,
     })?;
     let text = Some(file.text.clone());

@@ -141,8 +141,8 @@ pub fn plan(
 fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan, Refused> {
     let file = SettingsFile::read(path)?;
     let known = file.find(&theirs.deployment).filter(|known| {
-        let mut keys = known.active_keys();
-        keys.any(|key| key.key.fingerprint() == signs)
+        let key = known.key(signs);
+        key.is_some_and(|key| !key.revoked)
     });
     let deployment = known.ok_or_else(|| {
         let (path, name) = (path.display(), &theirs.deployment);
@@ -150,9 +150,9 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
         Refused::new(Kind::Conflict, message)
             .with_help("pair the two modules first; only a trusted module can hand over a new key")
     })?;
-    let settings = match deployment.keys.iter().find(|key| key.key == theirs.key) {
+    let settings = match deployment.key(theirs.key.fingerprint()) {
         None => trusting_too(deployment, &theirs.key, &theirs.key_id),
-        Some(key) if key.revoked => return Err(revoked(path, &theirs.deployment)),
+        Some(key) if key.revoked => return Err(revoked(path, &theirs.deployment, None)),
         Some(_) => Vec::new(),
     };
     Ok(Plan {
@@ -212,7 +212,8 @@ fn planned(
     let mut files = Vec::new();
     for (at, (view, side)) in views.iter().zip(&sides).enumerate() {
         let peer = other(&sides, at).map(|peer| &peer.hand_over);
-        files.push(view.trusting(side, peer.or(theirs), options)?);
+        let file = other(members, at).map(|peer| peer.path.as_path());
+        files.push(view.trusting(side, (peer.or(theirs), file), options)?);
     }
     // No file names a key that could still be lost: the second side's new key is written before the
     // first file, which trusts it, and that side's before the second file trusts it.
@@ -326,12 +327,12 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Returns the file of `side` as it must be, to trust `peer` if there is one. That must have a
-    /// name and a key of its own.
+    /// Returns the file of `side` as it must be, to trust `peer` if there is one, whose file may be
+    /// here. The peer must have a name and a key of its own.
     fn trusting(
         &self,
         side: &Side,
-        peer: Option<&HandOver>,
+        (peer, file): (Option<&HandOver>, Option<&Path>),
         options: &Options,
     ) -> Result<EditedFile, Refused> {
         let (own, trusts) = (&side.hand_over, &self.trusts);
@@ -359,6 +360,7 @@ impl<'a> View<'a> {
                 key_id: &peer.key_id,
                 key_name: options.key_name.as_deref(),
                 roles: std::slice::from_ref(&options.role),
+                file,
             })?);
         }
         if let Some(own) = &side.certificate {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
 use super::signals::Signals;
-use crate::admin::demo::{self, DemoOptions, Outcome, Step};
+use crate::admin::demo::{self, Outcome, Step};
 use crate::diagnostic::redact;
 
 #[derive(Args, Debug)]
@@ -56,9 +56,8 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         let shown = redact(&folder.display().to_string());
         console.answer(format!("countersign demo · files in {shown} ({fate})\n\n"))?;
     }
-    let options = DemoOptions { binary, folder };
     let mut steps = Vec::new();
-    let outcome = demo::run(&options, &mut |step: &Step| {
+    let outcome = demo::run(&binary, &folder, &mut |step: &Step| {
         if is_text {
             // A step that cannot be shown now is part of the outcome all the same.
             let _ = console.answer(shown(steps.len() + 1, step));

@@ -124,6 +124,7 @@ fn add(arguments: &Add, console: &Console) -> Answer {
         key_id: &key_id,
         key_name: arguments.key_name.as_ref().map(DeploymentName::as_str),
         roles: &arguments.role,
+        file: None,
     };
     let heading = format!("{name} ({module}) is trusted by the key {key_id}\n");
     let change = deployments::add(&file, &peer)?;

@@ -17,7 +17,7 @@ use crate::admin::{ChangeKind, EditedFile};
 use crate::config::Home;
 use crate::diagnostic::Severity;
 pub(super) use arguments::Arguments;
-use arguments::{Command, not_paired};
+use arguments::Command;
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(Command::Accept(accept)) = &arguments.accept {
@@ -28,8 +28,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     }
     let members = arguments.members()?;
     let how = &arguments.common.how;
-    let plan = pairing::plan(&members, None, &arguments.common.options(arguments.tls))
-        .map_err(|error| not_paired(error, &members))?;
+    let plan = pairing::plan(&members, None, &arguments.common.options(arguments.tls))?;
     let change = &plan.change;
     let shown = text(&plan);
     let written = how.apply(change, &shown, console)?;

@@ -108,24 +108,24 @@ fn demo_leaves_homes_alone_that_are_there_and_says_where_it_cannot_write() {
 async fn step_that_does_not_end_as_it_must_is_reported_and_the_demo_fails() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use countersign::internals::{DemoOptions, run_demo};
+    use countersign::internals::run_demo;
 
     let folder = Folder::new();
     // Modules that do all they must, but end with another exit code.
-    let binary = env!("CARGO_BIN_EXE_countersign");
+    let real = env!("CARGO_BIN_EXE_countersign");
     let script = format!(
-        "#!/bin/sh\nexec 3<&0\ntrap 'kill -TERM $!' TERM\n{binary} \"$@\" <&3 &\nwait; wait; exit 9\n"
+        "#!/bin/sh\nexec 3<&0\ntrap 'kill -TERM $!' TERM\n{real} \"$@\" <&3 &\nwait; wait; exit 9\n"
     );
     folder.write("wrapped", script);
     let executable = fs::Permissions::from_mode(0o755);
     fs::set_permissions(folder.path("wrapped"), executable).unwrap();
-    let options = DemoOptions {
-        binary: folder.path("wrapped"),
-        folder: folder.path("homes"),
-    };
+    let (binary, homes) = (folder.path("wrapped"), folder.path("homes"));
     let mut steps = Vec::new();
 
-    let outcome = run_demo(&options, &mut |step| steps.push((step.name, step.held))).await;
+    let outcome = run_demo(&binary, &homes, &mut |step| {
+        steps.push((step.name, step.held));
+    })
+    .await;
 
     assert!(!outcome.unwrap().held);
     let fallen: Vec<_> = steps.iter().filter(|(_, held)| !held).collect();
@@ -134,15 +134,12 @@ async fn step_that_does_not_end_as_it_must_is_reported_and_the_demo_fails() {
 
 #[tokio::test]
 async fn demo_without_a_program_does_not_go_on() {
-    use countersign::internals::{DemoOptions, run_demo};
+    use countersign::internals::run_demo;
 
     let folder = Folder::new();
-    let options = DemoOptions {
-        binary: folder.path("missing"),
-        folder: folder.path("homes"),
-    };
+    let (binary, homes) = (folder.path("missing"), folder.path("homes"));
 
-    let error = run_demo(&options, &mut |_| ()).await.unwrap_err();
+    let error = run_demo(&binary, &homes, &mut |_| ()).await.unwrap_err();
 
     assert_eq!(error.to_string(), "cannot run dpm");
 }

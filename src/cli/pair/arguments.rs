@@ -186,20 +186,3 @@ fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Refused> {
     let cannot = format!("cannot use the key in {}", input::name(path));
     admin::private_key(input::key(path)?, &cannot)
 }
-
-/// Says why `members` are not paired.
-pub(super) fn not_paired(error: Refused, members: &[Member]) -> Refused {
-    let Kind::Revoked { path, name } = error.kind() else {
-        return error;
-    };
-    let own = match members.iter().find(|member| member.path != *path) {
-        Some(own) => own.path.display().to_string(),
-        None => format!("<the file of {name}>"),
-    };
-    let help = format!(
-        "revoked by mistake? write `is-revoked=false` there; else give it a new key: \
-         countersign rotate run --file {own} --peer-file {} --now",
-        path.display()
-    );
-    error.with_help(help)
-}

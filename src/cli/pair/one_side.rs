@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::arguments::{Accept, Arguments, not_paired};
+use super::arguments::{Accept, Arguments};
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
 use crate::admin::pairing::{self, Options, Plan};
 use crate::cli::change::{How, ask, changes, ended, files_in_json, new_files};
@@ -22,8 +22,7 @@ pub(super) fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         key_name: None,
         ..arguments.common.options(arguments.tls)
     };
-    let plan = pairing::plan(&[arguments.member(only)?], None, &options)
-        .map_err(|error| not_paired(error, &[]))?;
+    let plan = pairing::plan(&[arguments.member(only)?], None, &options)?;
     let how = &arguments.common.how;
     present(&plan, console);
     how.confirm(&plan.change, "", console)?;
@@ -35,8 +34,7 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
     let theirs = read(&arguments.block)?;
     compare(&theirs, arguments, console)?;
     let member = arguments.module.member(arguments.name.clone())?;
-    let plan = pairing::plan(&[member], Some(&theirs), &arguments.common.options(false))
-        .map_err(|error| not_paired(error, &[]))?;
+    let plan = pairing::plan(&[member], Some(&theirs), &arguments.common.options(false))?;
     present(&plan, console);
     finish(&plan, &arguments.common.how, console)
 }
