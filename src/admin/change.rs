@@ -369,8 +369,8 @@ pub(super) fn new_key(now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
     Ok((key.with_made_at(now), key_id))
 }
 
-/// Returns a private key that a module may use, and its `kid`; `cannot` says what is not possible with
-/// another key.
+/// Returns a private key that a module may use, and its `kid`. The error for any other key begins with
+/// `cannot`.
 pub fn private_key(material: KeyMaterial, cannot: &str) -> Result<(SigningKey, KeyId), Refused> {
     let why = match material {
         KeyMaterial::Private(key, kid) if !published(key.fingerprint()) => {

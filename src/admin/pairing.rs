@@ -213,7 +213,7 @@ fn planned(
     for (at, (view, side)) in views.iter().zip(&sides).enumerate() {
         let peer = other(&sides, at).map(|peer| &peer.hand_over);
         let file = other(members, at).map(|peer| peer.path.as_path());
-        files.push(view.trusting(side, (peer.or(theirs), file), options)?);
+        files.push(view.trusting(side, peer.or(theirs), file, options)?);
     }
     // No file names a key that could still be lost: the second side's new key is written before the
     // first file, which trusts it, and that side's before the second file trusts it.
@@ -332,7 +332,8 @@ impl<'a> View<'a> {
     fn trusting(
         &self,
         side: &Side,
-        (peer, file): (Option<&HandOver>, Option<&Path>),
+        peer: Option<&HandOver>,
+        file: Option<&Path>,
         options: &Options,
     ) -> Result<EditedFile, Refused> {
         let (own, trusts) = (&side.hand_over, &self.trusts);

@@ -305,8 +305,10 @@ impl Which {
         match self {
             Self::Fingerprint(wanted) => fingerprints.contains(&Some(wanted.as_str())),
             Self::Deployment(wanted, key) => {
-                let is_named = key.as_ref().is_none_or(|key| same(key, name));
-                is_named && same(deployment, wanted.as_str())
+                let is_named = key
+                    .as_ref()
+                    .is_none_or(|key| !name.is_empty() && same(key, name));
+                is_named && !deployment.is_empty() && same(deployment, wanted.as_str())
             }
         }
     }

@@ -104,10 +104,8 @@ pub(super) fn is_of(entry: &Entry, pattern: &'static str, keys: &[&str]) -> bool
     found.is_some_and(|found| found.keys.iter().map(|key| uniform(key)).eq(wanted))
 }
 
-/// Returns what `check` finds in `files` together.
-pub(super) fn findings_of<const FILES: usize>(
-    files: [&SettingsFile; FILES],
-) -> Result<Findings, Refused> {
+/// Returns what `check` finds in the two files together.
+pub(super) fn findings_of(files: [&SettingsFile; 2]) -> Result<Findings, Refused> {
     let texts = files.map(|file| (file.path.clone(), file.text.clone()));
     Ok(check_texts(&texts, &environment(), &[])?.findings)
 }

@@ -145,7 +145,7 @@ impl Settings {
 
     /// Returns where a file or the environment decides whether `key` is revoked: its `is-revoked`, or,
     /// without that, its fingerprint.
-    pub fn decides_on(&self, key: &TrustedKey) -> Option<&Origin> {
+    pub(crate) fn decides_on(&self, key: &TrustedKey) -> Option<&Origin> {
         let read = self.source.keys.get(&key.key.fingerprint())?;
         Some(read.revoked_at.as_ref().unwrap_or(&read.at).origin())
     }

@@ -26,7 +26,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-/// The names of settings that procedures write, as the table has them.
+/// The names of settings that procedures read and write.
 pub mod names {
     pub use super::options::OWN_NAME;
     pub use super::rotation::{ACTIVATED_AT, NEXT_KEY, PREVIOUS};
