@@ -16,7 +16,7 @@ use crate::diagnostic::{Findings, redact_name};
 use crate::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published};
 pub use crate::properties::ChangeKind;
 use crate::properties::name::{Pattern, variable_for};
-use crate::properties::{Edit, FileText, ReadError, ReadFault};
+use crate::properties::{Edit, FileText};
 use crate::secret::Secret;
 
 /// The comment above the settings that pairing writes.
@@ -151,10 +151,7 @@ impl EditedFile {
         // What this program wrote above settings goes with the last of them.
         edit.forget_heading(PAIRED).forget_heading(ADDED);
         for setting in settings {
-            match &setting.value {
-                Some(value) => edit.set(&setting.key, value.expose()),
-                None => edit.remove(&setting.key),
-            };
+            edit.give(&setting.key, setting.value.clone());
         }
         let mut planned = Self {
             path: path.to_owned(),
@@ -247,7 +244,7 @@ impl EditedFile {
         let Some(after) = &self.after else {
             return Ok(None);
         };
-        let now = read(&self.path).ok();
+        let now = FileText::read_if_there(&self.path).ok();
         if now.is_none_or(|now| now.as_ref().map(content) != self.before.as_ref().map(content)) {
             let path = self.path.display();
             let message = format!("`{path}` was changed by another process in the meantime");
@@ -278,15 +275,6 @@ impl EditedFile {
 /// Returns the text, and whether it has a byte order mark.
 fn content(file: &FileText) -> (&str, bool) {
     (file.text(), file.has_mark)
-}
-
-/// Reads a file, or returns `None` if it does not exist.
-pub(super) fn read(path: &Path) -> Result<Option<FileText>, ReadError> {
-    match FileText::read(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.fault(), ReadFault::Missing) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// A setting with the value that it must have.

@@ -352,7 +352,8 @@ impl ChildModule {
 
     /// The process ended, or closed its log.
     fn ended_early(&self, last: &str) -> Refused {
-        failed(format!("{} ended early; its last line: {last}", self.name))
+        let what = format!("{} ended early; its last line: {last}", self.name);
+        Refused::new(Kind::Conflict, what)
     }
 }
 
@@ -375,14 +376,11 @@ fn text<'a>(event: &'a Value, member: &str) -> &'a str {
     member.unwrap_or_default()
 }
 
-fn failed(message: impl Into<String>) -> Refused {
-    Refused::new(Kind::Conflict, message)
-}
-
 /// The module `name` did not log `event` in time.
 fn late(name: &str, event: &str) -> Refused {
     let seconds = PATIENCE.as_secs();
-    failed(format!("no `{event}` from {name} within {seconds} s"))
+    let what = format!("no `{event}` from {name} within {seconds} s");
+    Refused::new(Kind::Conflict, what)
 }
 
 /// What a step may fail to do.

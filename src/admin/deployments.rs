@@ -1,7 +1,7 @@
 //! The deployments that one file trusts: as they are written, added from a public key, and removed.
 
 use std::iter;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::change::{ADDED, Change, ChangeKind, EditedFile, Setting, trusted_key};
 use super::error::{Kind, Refused};
@@ -95,7 +95,6 @@ impl WrittenKey {
 /// resolved, and the files of active profiles override the main file.
 #[derive(Debug)]
 pub(super) struct Trusts {
-    path: PathBuf,
     pub(super) file: AsWritten,
     /// As a module reads them; empty if only what is written counts.
     taken: Vec<Deployment>,
@@ -118,7 +117,6 @@ impl Trusts {
         }
         keys.sort_by_cached_key(|key| (uniform(&key.deployment), uniform(&key.name)));
         Self {
-            path: path.to_owned(),
             taken: taken.to_vec(),
             file,
             keys,
@@ -149,11 +147,11 @@ impl Trusts {
 
     /// Returns the settings that the file lacks to trust `peer`.
     pub(super) fn settings_for(&self, peer: &Peer<'_>) -> Result<Vec<Setting>, Refused> {
-        let (path, name) = (self.path.display(), peer.name.as_str());
+        let (path, name) = (self.file.document().path().display(), peer.name.as_str());
         let owner = self.owner_of(peer.key);
         if let Some(found) = owner.filter(|owner| !same(owner, name)) {
             let kind = Kind::OtherOwner {
-                path: self.path.clone(),
+                path: self.file.document().path().to_owned(),
                 found: found.to_owned(),
             };
             let message = format!("`{path}` trusts this key as `{found}`, not as `{name}`");
@@ -196,7 +194,7 @@ impl Trusts {
             return Ok(trusted_key(written, name, peer.key, peer.key_id).into());
         };
         if present.revoked {
-            return Err(revoked(&self.path, peer.name, peer.file));
+            return Err(revoked(self.file.document().path(), peer.name, peer.file));
         }
         let kid = present.content.as_ref().map(|(_, kid)| kid.as_ref());
         let kept = [
@@ -212,7 +210,7 @@ impl Trusts {
     /// Chooses the name of a key that the deployment `written` does not have yet.
     fn new_key_name<'p>(&self, peer: &Peer<'p>, written: &str) -> Result<&'p str, Refused> {
         let mut known = self.keys.iter().filter(|key| key.deployment == written);
-        let (path, name) = (self.path.display(), peer.name);
+        let (path, name) = (self.file.document().path().display(), peer.name);
         let (message, help) = match peer.key_name {
             Some(key) if known.any(|known| same(&known.name, key)) => (
                 format!("`{path}` already has a different key called `{key}` for `{name}`"),

@@ -10,7 +10,7 @@ mod tls;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::change::{Change, EditedFile, PAIRED, Setting, new_key, own_key, private_key, read};
+use super::change::{Change, EditedFile, PAIRED, Setting, new_key, own_key, private_key};
 use super::deployments::{Peer, Trusts, revoked, trusting_too};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
@@ -120,7 +120,9 @@ pub fn plan(
         }
         _ => {}
     }
-    let texts = members.iter().map(|member| read(&member.path));
+    let texts = members
+        .iter()
+        .map(|member| FileText::read_if_there(&member.path));
     let before = texts.collect::<Result<_, _>>()?;
     let (sides, files, partial) = planned(members, before, theirs, &options, &[])?;
     let new = files.iter().map(|file| file.after().map(Some));

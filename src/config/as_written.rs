@@ -1,4 +1,4 @@
-//! What a module's files say as they are written, for procedures that change a file.
+//! What a module's file says as it is written, for procedures that change a file.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -8,8 +8,8 @@ use crate::properties::{Document, Entry};
 
 use super::schema::{self, Placed, TlsEnd};
 
-/// The settings of one or more files, found by their canonical names whatever their spelling and
-/// whatever else may be wrong with the files.
+/// The settings of a file, found by their canonical names whatever their spelling and
+/// whatever else may be wrong with the file.
 ///
 /// This is the reader for code that edits files: it returns entries with the names as they are
 /// written. Placeholders are not resolved, the environment is not read, and no value is checked;
@@ -38,13 +38,8 @@ pub struct AsWritten {
 impl AsWritten {
     /// Reads `text`, the content of `path`.
     pub fn parse(path: &Path, text: &str) -> Self {
-        Self::of([(path, text)])
-    }
-
-    /// Reads several files: each overrides those before it, as active profiles do.
-    pub fn of<'t>(files: impl IntoIterator<Item = (&'t Path, &'t str)>) -> Self {
         let mut read = Self {
-            document: Document::of(files),
+            document: Document::parse(path, text),
             settings: Vec::new(),
             below: HashMap::new(),
         };
@@ -63,7 +58,7 @@ impl AsWritten {
         read
     }
 
-    /// Returns the files as entries, with their syntax errors.
+    /// Returns the file as entries, with its syntax errors.
     pub fn document(&self) -> &Document {
         &self.document
     }
@@ -82,7 +77,7 @@ impl AsWritten {
         Some(self.get(setting, keys)?.value().trim())
     }
 
-    /// Returns every entry of `setting` in the order of the files, each with the index in its name.
+    /// Returns every entry of `setting` in the order of the file, each with the index in its name.
     pub fn all(
         &self,
         setting: &str,
@@ -168,12 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn last_file_decides_and_an_empty_tls_property_falls_back() {
-        let main = "ataccama.client.tls.cert-chain=a.pem\ncountersign.deployment.name=one\n";
-        let profile = "ataccama.client.connection.dpm.tls.cert-chain= \n\
-                       countersign.deployment.name=two\n";
-        let files = [(Path::new("a"), main), (Path::new("b"), profile)];
-        let file = AsWritten::of(files);
+    fn last_entry_decides_and_an_empty_tls_property_falls_back() {
+        let file = read(
+            "ataccama.client.tls.cert-chain=a.pem\ncountersign.deployment.name=one\n\
+             ataccama.client.connection.dpm.tls.cert-chain= \n\
+             countersign.deployment.name=two\n",
+        );
 
         let chain = file.tls(TlsEnd::Client("dpm"), "cert-chain").unwrap();
 

@@ -14,7 +14,7 @@ use super::profiles;
 use super::question::Question;
 use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
-use crate::properties::{Encoding, FileText, ReadError, ReadFault};
+use crate::properties::{Encoding, FileText, ReadError};
 
 /// Where loaded settings come from, and what of it only a reload asks.
 #[derive(Clone)]
@@ -81,10 +81,7 @@ impl Texts {
         let more = profiles::files(main, &text, question);
         let mut files = vec![(main.to_owned(), Some(text))];
         for file in more {
-            let read = match FileText::read(&file) {
-                Err(error) if matches!(error.fault(), ReadFault::Missing) => None,
-                read => Some(read?),
-            };
+            let read = FileText::read_if_there(&file)?;
             files.push((file, read));
         }
         Ok(Self(files))

@@ -91,7 +91,8 @@ impl Edit {
         self.give(key, None)
     }
 
-    fn give(&mut self, key: &str, value: Option<Secret<String>>) -> &mut Self {
+    /// Gives the setting `key` the value `value`, or removes it; a value given before for it is forgotten.
+    pub fn give(&mut self, key: &str, value: Option<Secret<String>>) -> &mut Self {
         let name = Name::parse(key);
         self.settings
             .retain(|(other, _)| Name::parse(other) != name);

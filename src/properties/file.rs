@@ -121,6 +121,18 @@ impl FileText {
             })
     }
 
+    /// Reads the file at `path` as [`read`](Self::read) does, or returns `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When it exists and cannot be read.
+    pub fn read_if_there(path: &Path) -> Result<Option<Self>, ReadError> {
+        match Self::read(path) {
+            Err(error) if matches!(error.fault, ReadFault::Missing) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
     /// Reads `bytes` as [`read`](Self::read) reads a file's.
     ///
     /// # Errors

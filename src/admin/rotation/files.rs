@@ -6,8 +6,6 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
-
 use super::phase::{Phase, Step};
 use crate::admin::change::{
     Change, EditedFile, Setting, new_key, own_key, revoked_key, untrusted_key, variable_above,
@@ -22,6 +20,7 @@ use crate::config::names::{ACTIVATED_AT, DEPLOYMENT, NEXT_KEY, OWN_KEY, PREVIOUS
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
+use crate::telemetry::to_rfc3339;
 use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
 
@@ -290,12 +289,11 @@ impl Rotation {
             Step::Prepare if self.next().is_some() => Vec::new(),
             Step::Prepare => vec![own_key(NEXT_KEY, key, key_id)],
             Step::Activate => {
-                let now = Timestamp::try_from(now)
-                    .map_err(|_range| Refused::internal(&self.owner.path))?;
+                let since = to_rfc3339(now).ok_or_else(|| Refused::internal(&self.owner.path))?;
                 vec![
                     own_key(OWN_KEY, key, key_id),
                     Setting::removed(NEXT_KEY),
-                    Setting::new(ACTIVATED_AT, format!("{now:.3}")),
+                    Setting::new(ACTIVATED_AT, since),
                     Setting::new(PREVIOUS, self.key().fingerprint().to_string()),
                 ]
             }

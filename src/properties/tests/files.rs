@@ -1,7 +1,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::properties::{Encoding, FileText, ReadFault};
+use crate::properties::file::ReadFault;
+use crate::properties::{Encoding, FileText};
 
 fn fault(path: &Path) -> String {
     let error = FileText::read(path).unwrap_err();
