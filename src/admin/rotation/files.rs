@@ -256,20 +256,16 @@ impl Rotation {
         }
         let turn = step.in_phase(self.phase());
         let is_open = turn.map_err(|(why, first)| Refused::new(Kind::OutOfTurn(first), why))?;
+        if !is_open {
+            let unchanged = self.files().map(|file| file.edited(&[]));
+            let change = Change::of(unchanged.collect());
+            return Ok(Plan { step, change });
+        }
         // A next key that signs nothing can be forgotten in any case.
-        if is_open && step != Step::Abort {
+        if step != Step::Abort {
             self.is_in_file()?;
         }
-        let next = match self.next() {
-            Some(next) => next.clone(),
-            None if is_open && step == Step::Prepare => new_key(now)?,
-            None => self.own.clone(),
-        };
-        let files = if is_open {
-            self.edited(step, &next, now)?
-        } else {
-            self.files().map(|file| file.edited(&[])).collect()
-        };
+        let files = self.edited(step, now)?;
         if files.iter().any(|file| !file.is_empty()) {
             self.ends_in(step.ends_in(), &files)?;
         }
@@ -278,13 +274,13 @@ impl Rotation {
     }
 
     /// Returns the files as they are after `step`, in the order in which they are written.
-    fn edited(
-        &self,
-        step: Step,
-        next: &(SigningKey, KeyId),
-        now: SystemTime,
-    ) -> Result<Vec<EditedFile>, Refused> {
-        let (key, key_id) = next;
+    fn edited(&self, step: Step, now: SystemTime) -> Result<Vec<EditedFile>, Refused> {
+        let next = match self.next() {
+            Some(next) => next.clone(),
+            None if step == Step::Prepare => new_key(now)?,
+            None => self.own.clone(),
+        };
+        let (key, key_id) = &next;
         let owner = match step {
             Step::Prepare if self.next().is_some() => Vec::new(),
             Step::Prepare => vec![own_key(NEXT_KEY, key, key_id)],
@@ -302,7 +298,7 @@ impl Rotation {
         };
         let owner = self.owner.edited(&owner);
         let peers = self.peers.iter().map(|peer| {
-            let settings = self.peer_settings(peer, step, next)?;
+            let settings = self.peer_settings(peer, step, &next)?;
             Ok(peer.edited(&settings))
         });
         match step {
