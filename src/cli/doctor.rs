@@ -58,8 +58,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     answer
 }
 
-/// Examines the modules. With --watch it goes on, and prints everything on a terminal, and only changes
-/// elsewhere.
+/// Examines the modules; with `--watch`, repeatedly: a terminal then shows every result, any other
+/// output only the changes.
 async fn look(arguments: &Arguments, console: &Console) -> Answer {
     let on_screen = std::io::stdout().is_terminal() && console.format == Format::Text;
     let mut last = Vec::new();

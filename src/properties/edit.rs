@@ -91,7 +91,7 @@ impl Edit {
         self.give(key, None)
     }
 
-    /// Gives the setting `key` the value `value`, or removes it; a value given before for it is forgotten.
+    /// Gives the setting `key` the value `value`, or removes it. The last call for a key counts.
     pub fn give(&mut self, key: &str, value: Option<Secret<String>>) -> &mut Self {
         let name = Name::parse(key);
         self.settings

@@ -1,6 +1,7 @@
 //! What the modules report to their operators: log events, the log itself, metrics, health.
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")]
 #[path = "tests/capture.rs"]
 pub(crate) mod capture;
 pub mod events;

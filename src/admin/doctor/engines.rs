@@ -1,5 +1,5 @@
-//! Layer 10, from both ends: does the DPM reach its engines? The DPM visits itself and each of them, an
-//! engine its DPM.
+//! Layer 10, seen from both ends: does the DPM reach its engines? A DPM examines itself and each engine; an
+//! engine examines its DPM.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::identity::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
 use super::report::{Layer, Row, Side, Visit};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::rejection::{REGISTER_REFUSED, newest};
+use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
 use crate::admin::roster::{self, Client};
 use crate::admin::rotation::live::is_listening;
 use crate::dpe::stored_engine_id;
@@ -105,11 +105,14 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
             return Err(row);
         }
         let layer = Layer::Name;
-        let peer = doctor.engine(engine).map_err(|row| Row { layer, ..row })?;
         // The registry knows from where the engine registered, and has the last word.
         if failure_of(engine) == Some((FailureKind::NotDialled, Some(Reason::AddressNotAllowed))) {
-            seen(engine, &peer).map_err(|row| Row { layer, ..row })?;
+            let reason = UntrustedReason(&engine.status_reason).to_string();
+            let file = doctor.settings.home.file.display().to_string();
+            let row = Row::fail(layer, Side::Here, reason);
+            return Err(not_allowed(row, &engine.deployment, &file));
         }
+        let peer = doctor.engine(engine).map_err(|row| Row { layer, ..row })?;
         dial(visit, &peer, engine).await
     });
     examined.await
@@ -319,12 +322,13 @@ async fn not_held(peer: &Peer<'_>) -> Row {
     }
     let log = &settings.home.dir.join("log");
     let refused = newest(log, &[REGISTER_REFUSED]).ok().flatten();
+    let reason = refused.as_ref().and_then(Rejection::reason);
+    let why = refused.as_ref().and_then(|line| line.text("detail"));
     let mut detail = format!("the engine runs, but {name} has not registered it");
-    let members = ["reason", "detail"].into_iter();
-    for said in members.filter_map(|member| refused.as_ref()?.text(member)) {
+    for said in [reason.map(Reason::as_str), why].into_iter().flatten() {
         detail.extend([": ", &UntrustedReason(said).to_string()]);
     }
-    if refused.and_then(|line| line.reason()) == Some(Reason::AddressNotAllowed) {
+    if reason == Some(Reason::AddressNotAllowed) {
         let (row, own) = (fail(Side::Peer, detail), peer.doctor.module.own());
         return not_allowed(row, own.issuer(), &format!("the file of {name}"));
     }
@@ -436,6 +440,7 @@ fn not_allowed(row: Row, owner: &str, file: &str) -> Row {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::super::peer::Options;
     use super::*;
@@ -445,15 +450,10 @@ mod tests {
     use crate::identity::{ModuleType, Role};
     use crate::proto::registry as wire;
 
-    /// How the DPM, or else the engine, sees an engine whose dial-back failed. The file of the one
-    /// that is examined is called `here.properties`.
-    fn row(kind: FailureKind, reason: Option<Reason>, is_dpm: bool) -> Row {
-        let folder = tempfile::tempdir().unwrap();
+    /// Pairs a DPM and a DPE, whose homes are in `folder`.
+    fn pair(folder: &Path) {
         let members = ["dpm", "dpe"].map(|module| {
-            let path = folder
-                .path()
-                .join(module)
-                .join("etc/application.properties");
+            let path = folder.join(module).join("etc/application.properties");
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             Member::new(ModuleType::new(module).unwrap(), path)
         });
@@ -466,6 +466,13 @@ mod tests {
         };
         let plan = pairing::plan(&members, None, &both).unwrap();
         plan.change.carry_out().unwrap();
+    }
+
+    /// How the DPM, or else the engine, sees an engine whose dial-back failed. The file of the one
+    /// that is examined is called `here.properties`.
+    fn row(kind: FailureKind, reason: Option<Reason>, is_dpm: bool) -> Row {
+        let folder = tempfile::tempdir().unwrap();
+        pair(folder.path());
         let (name, module) = if is_dpm {
             ("dpm", ModuleKind::Dpm)
         } else {

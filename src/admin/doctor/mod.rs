@@ -33,7 +33,10 @@ use peer::Doctor;
 pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis, Refused> {
     let module = match settings.module() {
         Ok(module) => module,
-        Err(error) => return Ok(Diagnosis::of_own(vec![peer::unusable(&error)])),
+        Err(error) => {
+            let failed = Row::fail(Layer::OwnKey, Side::Here, cause(&error));
+            return Ok(Diagnosis::of_own(vec![config(settings), failed]));
+        }
     };
     let doctor = Doctor {
         settings,

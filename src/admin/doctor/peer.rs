@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +62,9 @@ impl Doctor<'_> {
         let own = settings.home.file.display();
         // The other home often lies beside this one; else it is on another machine.
         let home = self.options.home.with_file_name(name);
-        let file = home.join("etc/application.properties");
+        let beside = home.join("etc/application.properties");
+        let at_hand = beside.is_file().then_some(beside);
+        let file = at_hand.as_ref().map(|file| file.display().to_string());
         let usual = match name.as_str() {
             "dpm" => "; the default port of a DPM is 8531",
             "dpe" => "; the default port of a DPE is 8532",
@@ -76,8 +78,13 @@ impl Doctor<'_> {
                  `ataccama.server.grpc.port`{usual}"
             ),
             kind: name.clone(),
-            file: shown(&file, format!("<the {name}'s file>")),
-            home: shown(&home, "<its home>".to_owned()),
+            file: file.unwrap_or_else(|| format!("<the {name}'s file>")),
+            at_hand,
+            home: if home.is_dir() {
+                home.display().to_string()
+            } else {
+                "<its home>".to_owned()
+            },
         };
         let known = match &connection.deployment {
             Some(deployment) => Ok(deployment.clone()),
@@ -85,7 +92,7 @@ impl Doctor<'_> {
         };
         let deployment = known.map_err(|error| unusable(&error).help(remedy.pair(false)))?;
         let target = Target::new(&connection.host, connection.port);
-        self.peer(deployment, target, remedy)
+        self.peer(deployment, target, name, remedy)
     }
 
     /// Returns `engine` as its DPM dials it back.
@@ -97,14 +104,15 @@ impl Doctor<'_> {
             settings: self.settings,
             host: "the engine advertises it: `ataccama.one.dpe.service.hostname` there".to_owned(),
             port: "the engine advertises it: `ataccama.one.dpe.service.port` there".to_owned(),
-            kind: DIAL_BACK.to_owned(),
+            kind: "dpe".to_owned(),
             file: "<the engine's file>".to_owned(),
+            at_hand: None,
             home: "<its home>".to_owned(),
         };
         let target = Target::new(address.hostname(), address.port());
         Ok(Peer {
             engine: Some(address),
-            ..self.peer(owner, target, remedy)?
+            ..self.peer(owner, target, DIAL_BACK, remedy)?
         })
     }
 
@@ -112,10 +120,11 @@ impl Doctor<'_> {
         &'a self,
         name: DeploymentName,
         target: Target,
+        connection: &str,
         remedy: Remedy<'a>,
     ) -> Result<Peer<'a>, Row> {
         let identity = self.module.client_layer(name.as_str());
-        let options = self.settings.connection(&self.module, &remedy.kind);
+        let options = self.settings.connection(&self.module, connection);
         Ok(Peer {
             doctor: self,
             name: name.to_string(),
@@ -146,19 +155,11 @@ impl Doctor<'_> {
                 port: format!("`ataccama.server.grpc.port` in {file} says where it listens"),
                 kind: "<its peer>".to_owned(),
                 file: "<the peer's file>".to_owned(),
+                at_hand: None,
                 home: self.options.home.display().to_string(),
             },
             engine: None,
         })
-    }
-}
-
-/// Shows `path` if it exists, else what stands for it.
-fn shown(path: &Path, unknown: String) -> String {
-    if path.exists() {
-        path.display().to_string()
-    } else {
-        unknown
     }
 }
 
@@ -220,11 +221,13 @@ pub(super) struct Remedy<'a> {
     pub(super) host: String,
     /// Where its port is set.
     pub(super) port: String,
-    /// The peer's type, as `pair` takes it: the name of the connection to it.
+    /// The peer's type, as `pair` takes it.
     kind: String,
     /// The peer's file, in words if it is on another machine.
     file: String,
-    /// The peer's home, in words too.
+    /// The peer's file, if it is on this machine.
+    at_hand: Option<PathBuf>,
+    /// The peer's home, in words if it is on another machine.
     pub(super) home: String,
 }
 
@@ -253,9 +256,8 @@ impl Remedy<'_> {
     /// Returns what corrects the two files in place of the pairing `command`, if that is refused.
     fn planned(&self, command: &str, tls: bool) -> Option<String> {
         let Settings { own, home, .. } = self.settings;
-        let at_hand = Some(PathBuf::from(&self.file)).filter(|file| file.is_file())?;
         let members = [
-            Member::new(ModuleType::new(&self.kind).ok()?, at_hand),
+            Member::new(ModuleType::new(&self.kind).ok()?, self.at_hand.clone()?),
             Member::new(own.module.clone(), home.file.clone()),
         ];
         for key in [None, Some("key2"), Some("key3"), Some("key4")] {

@@ -160,7 +160,7 @@ impl Row {
         self
     }
 
-    /// Returns `true` if an answer was waited for: clocks and the way back follow from others.
+    /// Returns `true` if its time is shown: the clock and the way back are judged from other layers' answers.
     fn is_timed(&self) -> bool {
         self.state != State::Skip && !matches!(self.layer, Layer::Clock | Layer::WayBack)
     }
@@ -182,7 +182,7 @@ pub struct Visit {
     /// The layers.
     #[serde(rename = "layers")]
     pub rows: Vec<Row>,
-    /// Since when the next answer is waited for; `None` before the first question.
+    /// When the wait for the next answer began; `None` before the first question.
     #[serde(skip)]
     since: Option<Instant>,
 }
