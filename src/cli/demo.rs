@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
 use super::signals::Signals;
-use crate::admin::demo::{self, Outcome, Step};
+use crate::admin::demo::{self, Step};
 use crate::diagnostic::redact;
 
 #[derive(Args, Debug)]
@@ -56,12 +56,13 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         let shown = redact(&folder.display().to_string());
         console.answer(format!("countersign demo · files in {shown} ({fate})\n\n"))?;
     }
-    let mut steps = Vec::new();
-    let outcome = demo::run(&binary, &folder, &mut |step: &Step| {
+    let (mut steps, mut held) = (Vec::new(), true);
+    let ready_after = demo::run(&binary, &folder, &mut |step: &Step| {
         if is_text {
-            // A step that cannot be shown now is part of the outcome all the same.
+            // A step that cannot be shown now counts all the same.
             let _ = console.answer(shown(steps.len() + 1, step));
         }
+        held &= step.held;
         steps.push(json!({
             "name": step.name,
             "lines": step.lines,
@@ -70,7 +71,7 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
         }));
     })
     .await;
-    finish(outcome?, &steps, arguments, console)
+    finish((ready_after?, held), &steps, arguments, console)
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -90,8 +91,13 @@ fn refuse_homes_in(folder: &Path) -> Result<(), Refused> {
     }
 }
 
-fn finish(outcome: Outcome, steps: &[Value], arguments: &Arguments, console: &Console) -> Answer {
-    if console.format == Format::Text && !outcome.held {
+fn finish(
+    (ready_after, held): (Duration, bool),
+    steps: &[Value],
+    arguments: &Arguments,
+    console: &Console,
+) -> Answer {
+    if console.format == Format::Text && !held {
         let message = "a step did not give the expected result";
         return Err(Refused::new(Kind::Conflict, message));
     }
@@ -101,16 +107,16 @@ fn finish(outcome: Outcome, steps: &[Value], arguments: &Arguments, console: &Co
     });
     let text = format!(
         "\nREADY in {:.2} s. Next: {}\n",
-        outcome.ready_after.as_secs_f64(),
+        ready_after.as_secs_f64(),
         next.as_deref().unwrap_or("countersign pair --help")
     );
     let report = json!({
         "steps": steps,
-        "ready_after_ms": milliseconds(outcome.ready_after),
-        "held": outcome.held,
+        "ready_after_ms": milliseconds(ready_after),
+        "held": held,
     });
     console.reply(text, &report)?;
-    Ok(Exit::yes(outcome.held))
+    Ok(Exit::yes(held))
 }
 
 fn shown(number: usize, step: &Step) -> String {
@@ -135,10 +141,7 @@ mod tests {
 
     #[test]
     fn a_step_that_did_not_hold_is_exit_1() {
-        let outcome = |held| Outcome {
-            ready_after: Duration::from_millis(200),
-            held,
-        };
+        let ready_after = Duration::from_millis(200);
         let arguments = Arguments { keep: None };
         for (format, held, expected) in [
             (Format::Text, false, Exit::No),
@@ -147,7 +150,7 @@ mod tests {
         ] {
             let console = Console::new(format, ColorChoice::Never);
 
-            let ended = finish(outcome(held), &[], &arguments, &console);
+            let ended = finish((ready_after, held), &[], &arguments, &console);
 
             let exit = ended.unwrap_or_else(|failure| console.fail(&failure));
             assert_eq!(exit, expected, "{format:?} {held}");
