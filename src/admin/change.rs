@@ -278,7 +278,7 @@ fn content(file: &FileText) -> (&str, bool) {
 }
 
 /// A setting with the value that it must have.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Setting {
     pub(super) key: String,
     /// `None` if it must not be there.
@@ -300,8 +300,7 @@ impl Setting {
     pub(super) fn removed(key: impl Into<String>) -> Self {
         Self {
             key: key.into(),
-            value: None,
-            shown: String::new(),
+            ..Self::default()
         }
     }
 }
@@ -321,11 +320,6 @@ pub(super) fn trusted_key(
     ]
 }
 
-/// Returns the settings with which a file no longer mentions the key called `name`.
-pub(super) fn untrusted_key(deployment: &str, name: &str) -> [Setting; 3] {
-    key_settings(deployment, name).map(Setting::removed)
-}
-
 /// Returns the setting that revokes the key called `name` of `deployment`.
 pub(super) fn revoked_key(deployment: &str, name: &str) -> Setting {
     let [.., is_revoked] = key_settings(deployment, name);
@@ -333,7 +327,7 @@ pub(super) fn revoked_key(deployment: &str, name: &str) -> Setting {
 }
 
 /// Names the settings of a trusted key: `fingerprint`, `content`, `is-revoked`.
-fn key_settings(deployment: &str, name: &str) -> [String; 3] {
+pub(super) fn key_settings(deployment: &str, name: &str) -> [String; 3] {
     let keys = [deployment, name].map(str::to_owned);
     [FINGERPRINT, CONTENT, REVOKED].map(|setting| Pattern::new(setting).with_keys(&keys))
 }

@@ -66,7 +66,7 @@ pub struct Step {
 ///
 /// # Errors
 ///
-/// When a step cannot run. An unexpected result is not an error: it is in the step.
+/// When a step cannot run. An unexpected result is not an error: its step did not hold.
 pub async fn run(
     binary: &Path,
     folder: &Path,

@@ -304,7 +304,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
         return Err(Refused::new(Kind::Taken, message)
             .with_help("name the other module's file, or give the other module's key"));
     }
-    let trusts = Trusts::read(path, file.text.text(), file.deployments());
+    let trusts = Trusts::read(path, file.text.text(), &file.checked.deployments);
     // Misspelt settings count too: they were meant for this deployment.
     let mut entries = trusts.file.document().entries().iter();
     let is_written = entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]));
@@ -413,7 +413,8 @@ fn connection_to(entry: &Entry, name: &DeploymentName) -> Option<String> {
 
 /// Returns the error for a deployment that `file` does not have.
 pub fn not_there(file: &SettingsFile, name: &DeploymentName) -> Refused {
-    let known: Vec<_> = file.deployments().iter().map(|d| d.name.as_str()).collect();
+    let all = file.checked.deployments.iter();
+    let known: Vec<_> = all.map(|one| one.name.as_str()).collect();
     let help = match known.as_slice() {
         [] => "none is trusted".to_owned(),
         known => format!("trusted are: {}", known.join(", ")),

@@ -162,7 +162,9 @@ fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
     let whole = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
     let (whole_text, start) = whole.unwrap_or_else(|| (text.clone(), path.to_owned()));
     let checked = SettingsFile::of(&start, whole_text).ok();
-    let taken = checked.as_ref().map_or(&[][..], SettingsFile::deployments);
+    let taken = checked
+        .as_ref()
+        .map_or(&[][..], |file| &file.checked.deployments);
     let trusts = Trusts::read(path, text.text(), taken);
     (checked, trusts)
 }

@@ -48,14 +48,9 @@ impl SettingsFile {
         })
     }
 
-    /// Returns the trusted deployments, in the order of the file.
-    pub fn deployments(&self) -> &[Deployment] {
-        &self.checked.deployments
-    }
-
     /// Finds the deployment called `name`, in whatever spelling.
     pub fn find(&self, name: &DeploymentName) -> Option<&Deployment> {
-        let mut all = self.deployments().iter();
+        let mut all = self.checked.deployments.iter();
         all.find(|deployment| deployment.name.uniform() == name.uniform())
     }
 

@@ -189,12 +189,13 @@ fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> An
 
 fn list(file: &SettingsFile, console: &Console) -> Answer {
     warn_of_errors(file, console);
-    let text = match file.deployments() {
+    let deployments = file.checked.deployments.as_slice();
+    let text = match deployments {
         [] => "no deployment is trusted; `countersign pair` or `deployment add`\n".to_owned(),
         deployments => in_columns(deployments),
     };
-    let deployments: Value = file.deployments().iter().map(deployment_in_json).collect();
-    console.reply(text, &json!({ "deployments": deployments }))
+    let report: Value = deployments.iter().map(deployment_in_json).collect();
+    console.reply(text, &json!({ "deployments": report }))
 }
 
 fn show(file: &SettingsFile, name: &DeploymentName, console: &Console) -> Answer {

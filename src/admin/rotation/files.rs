@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::phase::{Phase, Step};
 use crate::admin::change::{
-    Change, EditedFile, Setting, new_key, own_key, revoked_key, untrusted_key, variable_above,
+    Change, EditedFile, Setting, key_settings, new_key, own_key, revoked_key, variable_above,
 };
 use crate::admin::deployments::trusting_too;
 use crate::admin::error::{Kind, Refused};
@@ -173,7 +173,7 @@ impl Rotation {
 
     /// Returns the deployments that the owner trusts, each with the peer's file if it was named.
     pub fn deployments(&self) -> Vec<(&Deployment, Option<&SettingsFile>)> {
-        let all = self.owner.deployments().iter();
+        let all = self.owner.checked.deployments.iter();
         all.map(|one| (one, self.peers.iter().find(|peer| belongs_to(peer, one))))
             .collect()
     }
@@ -209,7 +209,7 @@ impl Rotation {
         let next = self.next().map(|(key, _)| key.fingerprint());
         let keys = [Some(self.key().fingerprint()), next, self.state().previous];
         keys.into_iter().flatten().find_map(|key| {
-            let mut deployments = peer.deployments().iter();
+            let mut deployments = peer.checked.deployments.iter();
             deployments.find(|one| one.key(key).is_some())
         })
     }
@@ -318,10 +318,15 @@ impl Rotation {
         step: Step,
         (next, next_id): &(SigningKey, KeyId),
     ) -> Result<Vec<Setting>, Refused> {
-        // A file that does not know the module is not the one that gets, or got, the key.
-        let deployment = self.known(peer)?;
-        let name = deployment.name.as_str();
         let path = peer.path.display();
+        // A file that does not know the module is not the one that gets, or got, the key.
+        let deployment = self.deployment(peer).ok_or_else(|| {
+            let key = self.key().fingerprint();
+            let message = format!("`{path}` does not trust this module's key `{key}`");
+            Refused::new(Kind::Conflict, message)
+                .with_help("pair the two modules first, or name another file: `countersign pair`")
+        })?;
+        let name = deployment.name.as_str();
         Ok(match (step, self.found(peer, next.fingerprint())) {
             (Step::Prepare, Some(key)) if key.revoked => {
                 let key = next.fingerprint();
@@ -342,18 +347,10 @@ impl Rotation {
                     .collect()
             }
             // It was never used.
-            (Step::Abort, Some(key)) if !key.revoked => untrusted_key(name, &key.name).into(),
+            (Step::Abort, Some(key)) if !key.revoked => {
+                key_settings(name, &key.name).map(Setting::removed).into()
+            }
             (Step::Prepare | Step::Activate | Step::Abort, _) => Vec::new(),
-        })
-    }
-
-    fn known<'a>(&self, peer: &'a SettingsFile) -> Result<&'a Deployment, Refused> {
-        let deployment = self.deployment(peer);
-        deployment.ok_or_else(|| {
-            let (path, key) = (peer.path.display(), self.key().fingerprint());
-            let message = format!("`{path}` does not trust this module's key `{key}`");
-            Refused::new(Kind::Conflict, message)
-                .with_help("pair the two modules first, or name another file: `countersign pair`")
         })
     }
 
