@@ -187,11 +187,7 @@ impl<'a> Lines<'a> {
             .ok_or_else(|| refused(format!("the line `{name}: …` is missing")))
     }
 
-    fn value<T, E>(
-        &self,
-        name: &str,
-        read: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<T, Refused> {
+    fn value<T, E>(&self, name: &str, read: fn(&str) -> Result<T, E>) -> Result<T, Refused> {
         read(self.text(name)?)
             .map_err(|_error| refused(format!("the value of `{name}` cannot be used")))
     }
