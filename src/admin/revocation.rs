@@ -1,5 +1,6 @@
 //! Revoking keys: what would stop working, the change, and whether it is active.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::change::{Change, EditedFile, revoked_key};
@@ -70,7 +71,7 @@ pub struct RevokedKey {
 /// When a file cannot be read, no file has such a key, or only the file of an active profile has it.
 pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
     let (mut edited, mut files) = (Vec::new(), Vec::new());
-    let mut known = Vec::new();
+    let mut known = BTreeSet::new();
     let mut own = None;
     for path in paths {
         let text = FileText::read(path)?;
@@ -99,7 +100,14 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
         });
     }
     if files.iter().all(|file| file.keys.is_empty()) {
-        return Err(not_there(paths, which, own, known));
+        let Some(own) = own else {
+            return Err(not_there(paths, which, known));
+        };
+        let what = "this is the module's own key in";
+        let message = format!("{what} `{}`: only its peers trust it", own.display());
+        return Err(Refused::new(Kind::Conflict, message).with_help(
+            "name the peers' files with `--file`; to replace the key: `countersign rotate`",
+        ));
     }
     Ok(Revocation {
         change: Change::of(edited),
@@ -107,31 +115,18 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
     })
 }
 
-/// Returns the error if no file has the keys.
-fn not_there(
-    paths: &[PathBuf],
-    which: &Which,
-    own: Option<&PathBuf>,
-    mut known: Vec<String>,
-) -> Refused {
-    if let Some(own) = own {
-        let what = "this is the module's own key in";
-        let message = format!("{what} `{}`: only its peers trust it", own.display());
-        return Refused::new(Kind::Conflict, message).with_help(
-            "name the peers' files with `--file`; to replace the key: `countersign rotate`",
-        );
-    }
+/// Returns the error if no file has the keys; the files trust those that are `known`.
+fn not_there(paths: &[PathBuf], which: &Which, known: BTreeSet<String>) -> Refused {
     let mut main = paths.iter().map(|path| is_main(path, Kind::Conflict));
     if let Some(Err(refused)) = main.find(Result::is_err) {
         return refused;
     }
-    known.sort();
-    known.dedup();
-    if known.is_empty() {
-        known.push("none".to_owned());
+    let mut keys = Vec::from_iter(known);
+    if keys.is_empty() {
+        keys.push("none".to_owned());
     }
-    let (what, known) = (which.described(), known.join(", "));
-    let message = format!("no file has {what}; the files trust: {known}");
+    let (what, trusted) = (which.described(), keys.join(", "));
+    let message = format!("no file has {what}; the files trust: {trusted}");
     Refused::new(Kind::Conflict, message)
 }
 
