@@ -12,7 +12,7 @@ pub use table::{exact, is_strict, settings, strict_family, used};
 
 use std::borrow::Cow;
 
-use crate::properties::name::{Known as Keys, Match, Name, Variable};
+use crate::properties::name::{Known as Keys, Name, Variable};
 
 /// What a name is to us.
 #[derive(Debug)]
@@ -61,11 +61,7 @@ pub fn find(name: &Name<'_>) -> Known {
         return Known::NearMiss(meant);
     }
     let mut open = settings().filter(|setting| setting.open);
-    let found = open.find_map(|setting| {
-        let Match { keys, rest } = setting.pattern.matches(name)?;
-        let (below, rest) = (!rest.is_empty(), Vec::new());
-        below.then(|| setting.placed(&Match { keys, rest }))?
-    });
+    let found = open.find_map(|setting| setting.placed(&setting.pattern.matches(name)?));
     found.map_or(Known::Foreign, Known::Setting)
 }
 

@@ -23,6 +23,12 @@ fn given(text: &str) -> Result<&str, String> {
     }
 }
 
+/// Returns `value`, which may have a minus before it, if it is within `least..=most`.
+fn within<T: Default + PartialOrd>(negative: bool, value: T, least: T, most: T) -> Option<T> {
+    let is_natural = !negative || value == T::default();
+    (is_natural && (least..=most).contains(&value)).then_some(value)
+}
+
 fn not_between(least: &dyn Display, most: &dyn Display) -> String {
     format!("is not between {least} and {most}")
 }
@@ -60,10 +66,9 @@ pub fn integer(text: &str, least: u64, most: u64) -> Result<u64, String> {
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
         return Err("is not a whole number".to_owned());
     }
-    match u64::from_str_radix(digits, radix) {
-        Ok(number) if (!negative || number == 0) && (least..=most).contains(&number) => Ok(number),
-        _ => Err(not_between(&least, &most)),
-    }
+    let number = u64::from_str_radix(digits, radix).ok();
+    let allowed = number.and_then(|number| within(negative, number, least, most));
+    allowed.ok_or_else(|| not_between(&least, &most))
 }
 
 /// Reads a duration: a number with `ns us ms s m h d`, or ISO 8601 such as `PT15M`; a bare number
@@ -78,30 +83,26 @@ pub fn duration(
     least: Duration,
     most: Duration,
 ) -> Result<Duration, String> {
-    let bare = given(text)?;
-    let value = if bare.starts_with(['P', 'p', '-', '+']) && bare.contains(['P', 'p']) {
-        iso(&bare.to_ascii_uppercase())
+    let (negative, unsigned) = signed(given(text)?);
+    let value = if unsigned.starts_with(['P', 'p']) {
+        iso(&unsigned.to_ascii_uppercase())
     } else {
-        simple(bare, unit)
+        simple(unsigned, unit)
     };
-    match value {
-        Some(value) if (least..=most).contains(&value) => Ok(value),
-        Some(_) => Err(not_between(&shown(least), &shown(most))),
-        None => Err("is not a duration such as `10s`, `200ms`, `5m`, `2d` or `PT15M`".to_owned()),
-    }
+    let duration =
+        value.ok_or("is not a duration such as `10s`, `200ms`, `5m`, `2d` or `PT15M`")?;
+    let allowed = within(negative, duration, least, most);
+    allowed.ok_or_else(|| not_between(&shown(least), &shown(most)))
 }
 
 /// Reads a whole number and its unit, in the smallest unit; `None` if it is no such number.
 ///
-/// A negative number, or one that is too large, is the largest: beyond the bounds of every setting.
+/// A number that is too large is the largest: beyond the bounds of every setting.
 fn scaled(text: &str, scale: impl FnOnce(&str) -> Option<u64>) -> Option<u64> {
-    let (negative, unsigned) = signed(text);
-    let end = unsigned.find(|c: char| !c.is_ascii_digit());
-    let (digits, unit) = unsigned.split_at(end.unwrap_or(unsigned.len()));
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (digits, unit) = text.split_at(end.unwrap_or(text.len()));
     let factor = scale(unit).filter(|_| !digits.is_empty())?;
-    let total = digits.parse().unwrap_or(u64::MAX).saturating_mul(factor);
-    let is_natural = !negative || total == 0;
-    Some(if is_natural { total } else { u64::MAX })
+    Some(digits.parse().unwrap_or(u64::MAX).saturating_mul(factor))
 }
 
 fn simple(text: &str, unit: TimeUnit) -> Option<Duration> {
@@ -123,8 +124,7 @@ fn simple(text: &str, unit: TimeUnit) -> Option<Duration> {
 /// Reads `PnDTnHnMn.nS` in upper case, as `java.time.Duration.parse` does, but no part may be
 /// negative: it is the largest duration then.
 fn iso(text: &str) -> Option<Duration> {
-    let (negative, unsigned) = signed(text);
-    let parts = unsigned.strip_prefix('P')?;
+    let parts = text.strip_prefix('P')?;
     if parts.is_empty() || parts.ends_with('T') {
         return None;
     }
@@ -142,22 +142,13 @@ fn iso(text: &str) -> Option<Duration> {
             return None;
         }
     }
-    Some(natural(negative, total))
-}
-
-/// Returns `value`, or the largest duration if it is negative.
-fn natural(negative: bool, value: Duration) -> Duration {
-    if negative && !value.is_zero() {
-        Duration::MAX
-    } else {
-        value
-    }
+    Some(total)
 }
 
 const DAYS: [(char, u32); 1] = [('D', 86_400)];
 const TIME_UNITS: [(char, u32); 3] = [('H', 3_600), ('M', 60), ('S', 1)];
 
-/// Reads a number of seconds; `None` if it is no number.
+/// Reads a number of seconds; `None` if it is no number. One with a minus is the largest.
 fn decimal(text: &str, fraction_allowed: bool) -> Option<Duration> {
     let (negative, unsigned) = signed(text);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
@@ -168,7 +159,8 @@ fn decimal(text: &str, fraction_allowed: bool) -> Option<Duration> {
     }
     let nanos = format!("{fraction:0<9}").parse().unwrap_or(0);
     let seconds = whole.parse().unwrap_or(u64::MAX);
-    Some(natural(negative, Duration::new(seconds, nanos)))
+    let value = Duration::new(seconds, nanos);
+    within(negative, value, Duration::ZERO, Duration::MAX).or(Some(Duration::MAX))
 }
 
 /// Writes a duration as a setting may hold it.
@@ -190,7 +182,8 @@ fn shown(duration: Duration) -> String {
 pub fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let characters = given(text)?.chars();
     let compact: String = characters.filter(|c| !c.is_whitespace()).collect();
-    let bytes = scaled(&compact, |unit| {
+    let (negative, unsigned) = signed(&compact);
+    let bytes = scaled(unsigned, |unit| {
         Some(match unit {
             "" | "B" => 1,
             "KB" => 1 << 10,
@@ -200,11 +193,9 @@ pub fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
             _ => return None,
         })
     });
-    match bytes {
-        Some(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
-        Some(_) => Err(not_between(&least, &most)),
-        None => Err("is not a size such as `4MB`, `512KB` or `4194304`".to_owned()),
-    }
+    let size = bytes.ok_or("is not a size such as `4MB`, `512KB` or `4194304`")?;
+    let allowed = within(negative, size, least, most);
+    allowed.ok_or_else(|| not_between(&least, &most))
 }
 
 /// Splits a list at its commas and drops the blanks around its elements; empty ones stay.

@@ -117,7 +117,8 @@ impl Setting {
     /// Puts it where `found` has it; `None` if more than a list's index follows its name.
     pub fn placed(&'static self, found: &Match) -> Option<Placed> {
         let index = match found.rest.as_slice() {
-            [] => None,
+            [] if !self.open => None,
+            [_, ..] if self.open => None,
             [index] if matches!(self.takes, Takes::List) => Some(index.clone()),
             _ => return None,
         };
