@@ -2,7 +2,6 @@
 
 mod changes;
 mod follower;
-mod unsettled;
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +15,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::follower::{Applied, Follower, Looked};
-use self::unsettled::{PATIENCE, Unsettled};
 use super::Settings;
 use super::load::shortened;
 use crate::grpc::Module;
@@ -199,6 +197,31 @@ fn log(files: &str, applied: &Applied) {
     events::settings_reloaded(files, &changes, applied.warnings);
     if let Some(restart) = &applied.restart {
         events::restart_needed(files, &restart.join(", "));
+    }
+}
+
+/// For how long files may change without pause before that is reported.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Since when files have not stood still.
+#[derive(Debug, Default)]
+struct Unsettled {
+    since: Option<Instant>,
+    is_reported: bool,
+}
+
+impl Unsettled {
+    /// Notes that they were being written at `now`; returns `true` once, after [`PATIENCE`]: report it
+    /// then.
+    fn go_on(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let is_long = now.saturating_duration_since(since) >= PATIENCE;
+        is_long && !std::mem::replace(&mut self.is_reported, is_long)
+    }
+
+    /// Notes that they stood still; returns `true` if it was reported that they did not.
+    fn end(&mut self) -> bool {
+        std::mem::take(self).is_reported
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::Reloader;
+use tokio::time::Instant;
+
 use super::follower::{Applied, Follower, Looked, Read};
-use super::unsettled::Unsettled;
+use super::{Reloader, Unsettled};
 use crate::clock::SystemClock;
 use crate::config::question::Question;
 use crate::config::sources::Texts;
@@ -439,4 +440,31 @@ fn next_key_is_accepted_in_audiences_before_and_after_it_signs() {
         (own.fingerprint(), &*own.accepted),
         (next.fingerprint(), &[old.fingerprint()][..])
     );
+}
+
+#[test]
+fn files_that_never_settle_are_reported_once_and_again_after_they_did() {
+    let mut unsettled = Unsettled::default();
+    let start = Instant::now();
+    let mut reported = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
+
+    let first: Vec<_> = [0.0, 2.5, 4.9, 5.0, 5.1, 60.0].map(&mut reported).to_vec();
+    assert_eq!(first, [false, false, false, true, false, false]);
+    assert!(unsettled.end());
+    assert!(!unsettled.end());
+
+    let mut reported = |seconds: f64| unsettled.go_on(start + Duration::from_secs_f64(seconds));
+    assert_eq!([61.0, 65.9, 66.0].map(&mut reported), [false, false, true]);
+}
+
+#[test]
+fn files_that_settle_now_and_then_are_not_reported() {
+    let mut unsettled = Unsettled::default();
+    let start = Instant::now();
+    for second in 0..60 {
+        assert!(!unsettled.go_on(start + Duration::from_secs(second)));
+        if second % 4 == 3 {
+            assert!(!unsettled.end());
+        }
+    }
 }
