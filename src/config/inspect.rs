@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use crate::diagnostic::{Code, Finding, Findings, Origin};
@@ -34,16 +35,18 @@ pub struct Inspected {
     pub gathered: Gathered,
 }
 
+/// Shows the path of the main file.
+impl fmt::Display for Inspected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.view.document.path().display().fmt(f)
+    }
+}
+
 impl Inspected {
     /// Returns the value of the setting `name`, unless that is its default.
     pub fn set(&self, name: &str) -> Option<&Sourced> {
         let value = self.layered.value(&schema::path(name, &[]));
         value.filter(|value| *value.origin() != Origin::Default)
-    }
-
-    /// Returns the path of the main file, for a message.
-    pub fn shown_path(&self) -> String {
-        self.view.document.path().display().to_string()
     }
 
     /// Finds `own` among the trusted keys of this file.

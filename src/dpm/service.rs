@@ -209,11 +209,8 @@ impl Service for EngineRegistryService {
     ) -> Result<Response<wire::HeartbeatResponse>, Status> {
         let caller = Caller::of(&request, "Heartbeat")?;
         let id = engine_id(&request.get_ref().engine_id)?;
-        let engine = self
-            .registry
-            .heartbeat(&caller.registrant(), id)
-            .await
-            .map_err(|error| self.status(&error, &caller))?;
+        let renewed = self.registry.heartbeat(&caller.registrant(), id).await;
+        let engine = renewed.map_err(|error| self.status(&error, &caller))?;
         self.notice(&engine);
         let view = caller.view(&engine);
         Ok(Response::new(wire::HeartbeatResponse {
@@ -229,11 +226,8 @@ impl Service for EngineRegistryService {
     ) -> Result<Response<wire::DeregisterEngineResponse>, Status> {
         let caller = Caller::of(&request, "DeregisterEngine")?;
         let id = engine_id(&request.get_ref().engine_id)?;
-        let engine = self
-            .registry
-            .deregister(&caller.registrant(), id)
-            .await
-            .map_err(|error| self.status(&error, &caller))?;
+        let removed = self.registry.deregister(&caller.registrant(), id).await;
+        let engine = removed.map_err(|error| self.status(&error, &caller))?;
         // Its task looks, sees that it left, and ends.
         self.monitor.check_now(engine.id);
         Ok(Response::new(wire::DeregisterEngineResponse {}))

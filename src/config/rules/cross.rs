@@ -35,7 +35,6 @@ pub fn check(files: &[Inspected], findings: &mut Limited) {
 /// CS0401, CS0402: does the other file trust this one's key?
 fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Finding> {
     let own = this.own.as_ref()?;
-    let (here, there) = (this.shown_path(), other.shown_path());
     let id = &own.key_id;
     let Some((deployment, key)) = other.trusted(own) else {
         let theirs = other.own.as_ref();
@@ -45,9 +44,9 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
     };
     let theirs = &key.trusted;
     if theirs.revoked {
-        let message = format!("{there} has this key, `{id}`, as revoked");
+        let message = format!("{other} has this key, `{id}`, as revoked");
         let help = format!(
-            "give this module a new key: `countersign rotate run --file {here} --peer-file {there} --now`; \
+            "give this module a new key: `countersign rotate run --file {this} --peer-file {other} --now`; \
              or, if it was revoked by mistake, write `is-revoked=false` there"
         );
         return Some(this.report(Code::Cs0402, &own.at, message, help));
@@ -56,16 +55,15 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
         return None;
     }
     let named = &theirs.key_id;
-    let message = format!("{there} has this key as `{named}`, but its tokens name it `{id}`");
+    let message = format!("{other} has this key as `{named}`, but its tokens name it `{id}`");
     let (deployment, key) = (&deployment.name, &theirs.name);
     let help = format!(
-        "in {there} write `ataccama.one.platform.deployments.{deployment}.security.jwt-keys.{key}.fingerprint={id}`, and the same `kid` in `content`"
+        "in {other} write `ataccama.one.platform.deployments.{deployment}.security.jwt-keys.{key}.fingerprint={id}`, and the same `kid` in `content`"
     );
     Some(this.report(Code::Cs0401, &own.at, message, help))
 }
 
 fn unknown_there(this: &Inspected, other: &Inspected, own: &OwnKey) -> Finding {
-    let (here, there) = (this.shown_path(), other.shown_path());
     let known = &other.deployments;
     let keys = known
         .iter()
@@ -76,7 +74,7 @@ fn unknown_there(this: &Inspected, other: &Inspected, own: &OwnKey) -> Finding {
         trusts.push_str("none");
     }
     let id = &own.key_id;
-    let message = format!("{there} does not trust this key, `{id}`; it trusts {trusts}");
+    let message = format!("{other} does not trust this key, `{id}`; it trusts {trusts}");
     // A module that has a key there gets another beside it only with this option.
     let name = this.options.name.as_ref().map(|(name, _)| name.as_str());
     let mut with_key = known.iter().filter(|d| !d.keys.is_empty());
@@ -86,7 +84,7 @@ fn unknown_there(this: &Inspected, other: &Inspected, own: &OwnKey) -> Finding {
         ""
     };
     let help =
-        format!("pair the two files: `countersign pair <module>={here} <module>={there}{option}`");
+        format!("pair the two files: `countersign pair <module>={this} <module>={other}{option}`");
     this.report(Code::Cs0401, &own.at, message, help)
 }
 
@@ -94,13 +92,13 @@ fn unknown_there(this: &Inspected, other: &Inspected, own: &OwnKey) -> Finding {
 fn name_there(this: &Inspected, other: &Inspected) -> Option<Finding> {
     let (name, at) = this.options.name.as_ref()?;
     let (deployment, key) = other.trusted(this.own.as_ref()?)?;
-    let (there, called) = (other.shown_path(), &deployment.name);
+    let called = &deployment.name;
     if called == name.as_str() {
         return None;
     }
     let place = key.at.origin();
     let message =
-        format!("this module's name is `{name}`, but {there} calls it `{called}`, at {place}");
+        format!("this module's name is `{name}`, but {other} calls it `{called}`, at {place}");
     let help = format!("write `countersign.deployment.name={called}`");
     let found = this.report(Code::Cs0403, at, message, help);
     Some(found.with_severity(Severity::Error))
@@ -143,9 +141,8 @@ fn lifetimes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     if lifetime <= accepted {
         return None;
     }
-    let there = other.shown_path();
     let message = format!(
-        "tokens would live {lifetime} s; {there} accepts at most {accepted} s and would refuse them"
+        "tokens would live {lifetime} s; {other} accepts at most {accepted} s and would refuse them"
     );
     let help =
         format!("write a number up to {accepted}, or raise `countersign.token.max-lifetime` there");
@@ -178,12 +175,11 @@ fn single_use(this: &Inspected, other: &Inspected) -> Option<Finding> {
         return None;
     }
     let at = other.set("countersign.token.replay")?;
-    let here = this.shown_path();
     let message = format!(
-        "this module accepts each token once, but {here} would send it the same token again"
+        "this module accepts each token once, but {this} would send it the same token again"
     );
     let name = &callee.name;
-    let help = format!("in {here} write `countersign.deployments.{name}.single-use-tokens=true`");
+    let help = format!("in {this} write `countersign.deployments.{name}.single-use-tokens=true`");
     Some(other.report(Code::Cs0306, at, message, help))
 }
 
@@ -215,9 +211,7 @@ fn one_side(this: &Inspected, other: &Inspected, connection: &str) -> Option<Fin
         (other, &other.options.tls.server.at, "without", "with")
     };
     let message = format!(
-        "connection `{connection}` of {} is {calls} TLS, but the server of {} is {serves} it",
-        this.shown_path(),
-        other.shown_path()
+        "connection `{connection}` of {this} is {calls} TLS, but the server of {other} is {serves} it"
     );
     let help = "turn TLS on or off on both sides; `countersign pair --tls` turns it on for both";
     Some(file.report(Code::Cs0405, at.as_ref()?, message, help))
@@ -240,14 +234,13 @@ fn client_pin(this: &Inspected, other: &Inspected, connection: &str) -> Option<F
         None => other.deployments.iter().any(|read| !read.pins.is_empty()),
         Some(auth) => auth != ClientAuth::None,
     };
-    let (here, there) = (this.shown_path(), other.shown_path());
     match &client.own {
         Some(own) if is_asked => {
             let shown = own.fingerprint().ok()?;
             if !deployment.pins.is_empty() || server.trust.is_some() {
                 return missing_pin(other, deployment, this, shown);
             }
-            let message = format!("{here} calls with a certificate that is not pinned here");
+            let message = format!("{this} calls with a certificate that is not pinned here");
             let at = other.options.tls.server.at.as_ref()?;
             let name = &deployment.name;
             let help =
@@ -256,7 +249,7 @@ fn client_pin(this: &Inspected, other: &Inspected, connection: &str) -> Option<F
         }
         None if is_asked && server.client_auth != Some(ClientAuth::Optional) => {
             let message = format!(
-                "the server of {there} requires a client certificate, but connection `{connection}` does not present one"
+                "the server of {other} requires a client certificate, but connection `{connection}` does not present one"
             );
             let at = side.cert_chain_at.as_ref().or(side.at.as_ref())?;
             let start = &client.settings;
@@ -280,8 +273,7 @@ fn missing_pin(
         return None;
     }
     let message = format!(
-        "the certificate of {} has the key `{shown}`, which is not pinned here for {}",
-        owner.shown_path(),
+        "the certificate of {owner} has the key `{shown}`, which is not pinned here for {}",
         deployment.name
     );
     let setting = first.setting().unwrap_or_default();
