@@ -100,8 +100,8 @@ fn address(reader: &mut Reader<'_>, name: &str) -> IpAddr {
 
 fn connections(reader: &mut Reader<'_>) -> Vec<ConnectionSettings> {
     let mut names = reader.names("ataccama.client.connection", &[]);
-    if !names.iter().any(|name| name == "dpm") {
-        names.push("dpm".to_owned());
+    if !names.contains(&"dpm") {
+        names.push("dpm");
     }
     let connections = names.into_iter();
     connections
@@ -109,8 +109,8 @@ fn connections(reader: &mut Reader<'_>) -> Vec<ConnectionSettings> {
         .collect()
 }
 
-fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSettings> {
-    let keys = &[&*name];
+fn connection(reader: &mut Reader<'_>, name: &str) -> Option<ConnectionSettings> {
+    let keys = &[name];
     let chosen = "countersign.client.connection.<c>.deployment";
     let named = reader.named(chosen, keys, "a deployment name", DeploymentName::new);
     let deployment = named.map(|(name, _)| as_trusted(reader, name));
@@ -124,7 +124,7 @@ fn connection(reader: &mut Reader<'_>, name: String) -> Option<ConnectionSetting
             None => return None,
         },
         port: port.or_else(|| is_dpm.then_some(8531))?,
-        name,
+        name: name.to_owned(),
         deployment,
     })
 }
@@ -134,7 +134,7 @@ fn as_trusted(reader: &Reader<'_>, name: DeploymentName) -> DeploymentName {
     let trusted = reader.names(DEPLOYMENTS, &[]).into_iter();
     let mut spelled = trusted.filter(|trusted| uniform(trusted) == uniform(name.as_str()));
     spelled
-        .find_map(|trusted| DeploymentName::new(&trusted).ok())
+        .find_map(|trusted| DeploymentName::new(trusted).ok())
         .unwrap_or(name)
 }
 
@@ -220,19 +220,19 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
 fn addresses(reader: &mut Reader<'_>) -> HashMap<String, AddressRules> {
     const PLACE: &str = "countersign.deployments.<name>";
     let trusted = reader.names(DEPLOYMENTS, &[]);
-    let known: HashSet<_> = trusted.iter().collect();
+    let known: HashSet<_> = trusted.iter().copied().collect();
     let mut rules = HashMap::new();
     for name in reader.names("countersign.deployments", &[]) {
-        let keys = &[&*name];
-        if known.contains(&name) {
+        let keys = &[name];
+        if known.contains(name) {
             let low_ports = "countersign.deployments.<name>.allow-low-ports";
             let of_deployment = AddressRules {
                 allow_low_ports: reader.switch(low_ports, keys),
                 allowed: allowed(reader, keys),
             };
-            rules.insert(name, of_deployment);
+            rules.insert(name.to_owned(), of_deployment);
         } else {
-            let message = format!("there is no trusted deployment {}", quote(&name));
+            let message = format!("there is no trusted deployment {}", quote(name));
             let help = format!("trusted deployments: {}", trusted.join(", "));
             reader.report_below(Code::Cs0106, (PLACE, keys), message, help);
         }

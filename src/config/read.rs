@@ -31,9 +31,8 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Returns the names below `path`, in the file's order.
-    pub fn names(&self, path: &str, keys: &[&str]) -> Vec<String> {
-        let names = self.layered.names(&schema::path(path, keys)).into_iter();
-        names.map(str::to_owned).collect()
+    pub fn names(&self, path: &str, keys: &[&str]) -> Vec<&'a str> {
+        self.layered.names(&schema::path(path, keys))
     }
 
     /// Returns the value as written, blanks and placeholders included.

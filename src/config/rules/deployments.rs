@@ -43,12 +43,12 @@ pub fn read(reader: &mut Reader<'_>, impersonation: &Role) -> Vec<ReadDeployment
 }
 
 /// Reports `names` at `place`, below the map keys `above`, that differ only in case or dashes.
-fn colliding(reader: &mut Reader<'_>, place: &str, above: &[&str], names: &[String]) {
+fn colliding(reader: &mut Reader<'_>, place: &str, above: &[&str], names: &[&str]) {
     let mut seen = HashMap::new();
-    for name in names {
+    for name in names.iter().copied() {
         let first = *seen.entry(uniform(name)).or_insert(name);
         if first != name {
-            let keys = [above, &[name.as_str()]].concat();
+            let keys = [above, &[name]].concat();
             let (first, second) = (quote(first), quote(name));
             let message = format!(
                 "{first} and {second} differ only in case or dashes, so they are the same name"
@@ -59,19 +59,19 @@ fn colliding(reader: &mut Reader<'_>, place: &str, above: &[&str], names: &[Stri
     }
 }
 
-fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> ReadDeployment {
-    let keys = &[&*name];
-    let checked = DeploymentName::new(&name).map_err(|error| {
-        let message = format!("{} is not a deployment name: {error}", quote(&name));
+fn deployment(reader: &mut Reader<'_>, name: &str, impersonation: &Role) -> ReadDeployment {
+    let keys = &[name];
+    let checked = DeploymentName::new(name).map_err(|error| {
+        let message = format!("{} is not a deployment name: {error}", quote(name));
         let help = "use 1 to 40 letters, digits and dashes, and the same name in every file";
         reader.report_below(Code::Cs0301, (DEPLOYMENT, keys), message, help);
     });
-    let module_type = module(reader, &name);
+    let module_type = module(reader, name);
     let named = reader.named(ENVIRONMENT, keys, "an environment", Environment::new);
     let (environment, environment_at) = named.unzip();
-    let granted = roles(reader, &name, impersonation);
-    let keys_read = jwt_keys(reader, &name);
-    let pins = tls::pins(reader, &name);
+    let granted = roles(reader, name, impersonation);
+    let keys_read = jwt_keys(reader, name);
+    let pins = tls::pins(reader, name);
     let single_use_tokens = reader.switch(SINGLE_USE, keys);
     let required = checked.ok().zip(module_type);
     let deployment = required.map(|(name, module)| Deployment {
@@ -84,7 +84,7 @@ fn deployment(reader: &mut Reader<'_>, name: String, impersonation: &Role) -> Re
         tls_pins: pins.iter().map(|(pin, _)| *pin).collect(),
     });
     ReadDeployment {
-        name,
+        name: name.to_owned(),
         environment: environment_at,
         keys: keys_read,
         pins,
@@ -171,11 +171,11 @@ pub fn check(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDepl
     own(reader, options, deployments);
     let names = CONNECTIONS.map(|path| reader.names(path, &[]));
     for name in names.into_iter().flatten().collect::<BTreeSet<_>>() {
-        if reader.is_set(CHOSEN, &[&name]) {
-            chosen(reader, &name, deployments);
+        if reader.is_set(CHOSEN, &[name]) {
+            chosen(reader, name, deployments);
         } else if name != DIAL_BACK {
             // Each engine is dialled back as its owner's.
-            of_module(reader, &name, deployments);
+            of_module(reader, name, deployments);
         }
     }
 }

@@ -22,7 +22,7 @@ const PAIR: &str = "`countersign pair --tls` pins both sides' certificates";
 /// Reads the pins of `deployment`.
 pub fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<(Fingerprint, Sourced)> {
     let names = reader.names("countersign.deployments.<name>.tls-keys", &[deployment]);
-    let keys = names.iter().map(|key| [deployment, key]);
+    let keys = names.into_iter().map(|key| [deployment, key]);
     keys.filter_map(|keys| reader.named(PIN, &keys, "a fingerprint", str::parse))
         .collect()
 }
