@@ -78,7 +78,7 @@ impl SettingsFile {
             let Some(entry) = document.entries().iter().find(|entry| is_meant(entry)) else {
                 continue;
             };
-            let line = document.line(entry.key_span().start);
+            let line = document.line(entry.key_span.start);
             let (setting, path) = (redact_name(entry.key()), path.display());
             let message = format!(
                 "`{setting}` is set at {path}:{line}, in the file of an active profile, where \

@@ -78,7 +78,7 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
         repairs.push(Repair {
             code,
             file: path.display().to_string(),
-            line: document.line(entry.key_span().start),
+            line: document.line(entry.key_span.start),
             key: entry.key().to_owned(),
             what,
             before: shown(entry.key(), document.written(span), placed),
@@ -100,13 +100,13 @@ fn replacement(
     takes: Takes,
     stray: &[Entry],
 ) -> Option<Replacement> {
-    let span = entry.value_span();
+    let span = entry.value_span;
     if let Some(last) = stray.last() {
         let text = file::joined(document, entry, stray);
         if text.expose().contains('\\') || !is_whole(text.expose(), takes) {
             return None;
         }
-        let whole = Span::new(span.start, last.value_span().end);
+        let whole = Span::new(span.start, last.value_span.end);
         return Some((whole, text, (Code::Cs0104, "its lines are joined")));
     }
     let written = document.written(span);

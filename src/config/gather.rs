@@ -102,7 +102,7 @@ impl Gatherer<'_> {
                 }
                 Known::Unknown => self.findings.add(Code::Cs0106, || {
                     let meant = schema::nearest(&Name::parse(entry.key()));
-                    unknown(entry.key(), meant, Some((view, entry.key_span())))
+                    unknown(entry.key(), meant, Some((view, entry.key_span)))
                 }),
                 Known::Setting(Placed { setting, .. }) => {
                     gathered.unread.push(at);
@@ -110,13 +110,13 @@ impl Gatherer<'_> {
                         && !self.question.is_run()
                     {
                         let message = format!("this setting is not used: {why}");
-                        let found = view.finding(Code::Cs0305, entry.key_span(), message);
+                        let found = view.finding(Code::Cs0305, entry.key_span, message);
                         self.findings.push(found.with_key(redact(entry.key())));
                     }
                 }
                 Known::NearMiss(meant) => {
                     let message = format!("{} is not a countersign setting", quote(entry.key()));
-                    let found = view.finding(Code::Cs0107, entry.key_span(), message);
+                    let found = view.finding(Code::Cs0107, entry.key_span, message);
                     let help = format!("if you mean `{meant}`, write that; otherwise ignore this");
                     self.findings
                         .push(found.with_key(redact(entry.key())).with_help(help));
@@ -157,7 +157,7 @@ impl Gatherer<'_> {
             let overridden = schema::overridden(&variable, |name, keys| names(layered, name, keys));
             if let Some(placed) = overridden {
                 add(&mut values, placed, Sourced::new(value, origin));
-            } else if schema::strict_family(&variable.words().concat()).is_some() {
+            } else if schema::strict_family(&variable.words.concat()).is_some() {
                 let message = format!("no setting matches the variable {}", quote(name));
                 let help = "variables override settings and deployments of the file; they cannot add a deployment or a key";
                 let found = Finding::new(Code::Cs0106, origin, message);
@@ -276,7 +276,7 @@ impl Gathered {
     fn ignore(&mut self, at: usize, entry: &Entry, view: &View) {
         self.unread.push(at);
         self.ignored.push(Ignored {
-            origin: view.document.origin(entry.key_span().start),
+            origin: view.document.origin(entry.key_span.start),
             name: redact_name(entry.key()),
         });
     }

@@ -74,7 +74,7 @@ pub fn check(reader: &mut Reader<'_>) {
     for (at, entry) in view.entries().iter().enumerate() {
         if document.file_of_entry(at) > 0 && as_active(entry.key()).is_some() {
             let message = "the file of a profile cannot activate a profile";
-            let found = view.finding(Code::Cs0305, entry.key_span(), message);
+            let found = view.finding(Code::Cs0305, entry.key_span, message);
             let warning = found.with_severity(Severity::Warning).with_key(ACTIVE);
             let path = main.display();
             let help = format!("move the setting to `{path}` or to an environment variable");

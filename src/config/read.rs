@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
                 .collect()
         });
         let entry = self.view.entry(*by_name.get(&name.uniform())?)?;
-        if self.view.hides(entry.value_span().start) {
+        if self.view.hides(entry.value_span.start) {
             return Some(Looked::Private);
         }
         Some(Looked::Text(entry.value().to_owned()))
@@ -314,7 +314,7 @@ impl<'a> Reader<'a> {
 
     /// Returns `true` if an offset in the value is one in the file: no placeholder changed it.
     pub fn stands_as_written(&self, value: &Sourced) -> bool {
-        let entry = value.entry().and_then(|at| self.view.entry(at));
+        let entry = value.entry.and_then(|at| self.view.entry(at));
         entry.is_some_and(|entry| entry.value().starts_with(value.text()))
     }
 
@@ -333,7 +333,7 @@ fn first_below(view: &View, ours: &[(usize, Placed)], path: &[&str]) -> Sourced 
     let mut entries = ours.iter();
     let first = entries.find(|(_, placed)| placed.is_below(path));
     let place = first.and_then(|(at, _)| {
-        let span = view.entry(*at)?.key_span();
+        let span = view.entry(*at)?.key_span;
         Some(Sourced::new("", view.document.origin(span.start)).with_entry(*at))
     });
     let setting = path.iter().map(|segment| Cow::Owned((*segment).to_owned()));

@@ -40,7 +40,7 @@ impl View {
     /// Returns the value of the entry `at`.
     pub fn value(&self, at: usize) -> Option<Sourced> {
         let entry = self.entry(at)?;
-        let origin = self.document.origin(entry.value_span().start);
+        let origin = self.document.origin(entry.value_span.start);
         Some(Sourced::new(entry.value(), origin).with_entry(at))
     }
 
@@ -95,10 +95,10 @@ impl View {
 
     /// Returns where a part of a value is, if it is from a file.
     pub fn span(&self, value: &Sourced, part: Part) -> Option<Span> {
-        let entry = value.entry().and_then(|at| self.entry(at))?;
-        let whole = entry.value_span();
+        let entry = value.entry.and_then(|at| self.entry(at))?;
+        let whole = entry.value_span;
         Some(match part {
-            Part::Name => entry.key_span(),
+            Part::Name => entry.key_span,
             // The trailing blanks of a value are left out.
             Part::Value => {
                 let kept = self.document.written(whole).trim_end().len();

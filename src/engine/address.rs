@@ -4,7 +4,29 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::error::AddressError;
+/// Why a host and port are not a valid address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// No host name.
+    #[error("the host name is empty")]
+    Empty,
+    /// Longer than 253 bytes.
+    #[error("the host name has {0} bytes, at most 253 are allowed")]
+    TooLong(usize),
+    /// A character that no DNS label may hold.
+    #[error("the host name holds {0:?}; DNS labels and IP addresses are allowed")]
+    Character(char),
+    /// A label that is empty, longer than 63, or begins or ends with a dash.
+    #[error("the host name has a label that is empty, over 63 bytes, or with a dash at an end")]
+    Label,
+    /// A number where some resolvers would read an IP address, such as `127.1` or `0x7f000001`.
+    #[error("the host name ends in a number but is not an IP address in the usual form")]
+    Number,
+    /// Port 0, negative, or above 65535.
+    #[error("the port is {0}, 1 to 65535 are allowed")]
+    Port(i64),
+}
 
 /// A host and port to dial.
 ///

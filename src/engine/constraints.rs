@@ -4,7 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::error::ConstraintsError;
+/// Why constraints are not accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConstraintsError {
+    /// More than 64 KiB.
+    #[error("the constraints take {0} bytes, at most 65536 are allowed")]
+    TooLarge(usize),
+}
 
 /// Requirements, capabilities and priorities of an engine. Cloning is cheap.
 ///

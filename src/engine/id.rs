@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use super::error::EngineIdError;
+/// Why a text is not an engine id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("it is not a UUID of the form 0031debd-6130-4b4a-8eaf-7a834555cf33")]
+pub struct EngineIdError;
 
 /// An engine's id: a UUID, made once by the engine.
 ///

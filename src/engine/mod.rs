@@ -2,14 +2,12 @@
 
 mod address;
 mod constraints;
-mod error;
 mod id;
 pub(crate) mod status;
 
-pub use address::EngineAddress;
-pub use constraints::EngineConstraints;
-pub use error::{AddressError, ConstraintsError, EngineIdError};
-pub use id::EngineId;
+pub use address::{AddressError, EngineAddress};
+pub use constraints::{ConstraintsError, EngineConstraints};
+pub use id::{EngineId, EngineIdError};
 pub use status::EngineStatus;
 
 pub use crate::failure::{DialBackFailure, FailureKind};

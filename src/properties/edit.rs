@@ -119,7 +119,7 @@ impl Edit {
             let kind = match (there.last(), value) {
                 (None, None) => continue,
                 (Some(_), None) => {
-                    removed.extend(there.iter().map(|entry| entry.line_span()));
+                    removed.extend(there.iter().map(|entry| entry.line_span));
                     ChangeKind::Removed
                 }
                 (Some(entry), Some(value)) if entry.value() == value.expose() => continue,
@@ -214,8 +214,8 @@ impl Edit {
 /// What to put where, so that `entry` has `value`.
 fn replacement(entry: &Entry, value: &str) -> (Span, Zeroizing<String>) {
     let mut new = escape_value(value);
-    let span = entry.value_span();
-    if entry.key_span().end == span.start {
+    let span = entry.value_span;
+    if entry.key_span.end == span.start {
         new.insert(0, '=');
     }
     (span, new)
@@ -239,10 +239,10 @@ pub fn replace(text: &str, mut replaced: Vec<(Span, Zeroizing<String>)>) -> Zero
 /// Returns `true` if a line begins at byte `at`, and not within an entry.
 fn starts_line(text: &str, entries: &[Entry], at: usize) -> bool {
     let before = text.get(..at).unwrap_or_default();
-    let begun = entries.partition_point(|entry| entry.line_span().start <= at);
+    let begun = entries.partition_point(|entry| entry.line_span.start <= at);
     let last = entries.get(..begun).and_then(<[_]>::last);
     (before.is_empty() || before.ends_with(['\n', '\r']))
-        && last.is_none_or(|entry| at >= entry.line_span().end)
+        && last.is_none_or(|entry| at >= entry.line_span.end)
 }
 
 /// Returns the line end at byte `at`; `None` if another character stands there.

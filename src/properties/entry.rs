@@ -27,12 +27,16 @@ impl Span {
 pub struct Entry {
     pub(super) key: Zeroizing<String>,
     pub(super) value: Zeroizing<String>,
-    pub(super) key_span: Span,
-    pub(super) value_span: Span,
-    pub(super) line_span: Span,
+    /// Where the key is.
+    pub key_span: Span,
+    /// Where the value is; over all of its lines if it is continued.
+    pub value_span: Span,
+    /// All lines that the entry takes, the last one's end included.
+    pub line_span: Span,
     /// `(offset in value, offset in text)` where the distance between the two changes.
     pub(super) steps: Vec<(usize, usize)>,
-    pub(super) escapes: Escapes,
+    /// What the backslashes of the value were.
+    pub escapes: Escapes,
 }
 
 /// What the backslashes of a value were.
@@ -53,26 +57,6 @@ impl Entry {
     /// Returns the value, unescaped; trailing blanks belong to it.
     pub fn value(&self) -> &str {
         &self.value
-    }
-
-    /// Returns where the key is.
-    pub fn key_span(&self) -> Span {
-        self.key_span
-    }
-
-    /// Returns where the value is; over all of its lines if it is continued.
-    pub fn value_span(&self) -> Span {
-        self.value_span
-    }
-
-    /// Returns all lines that the entry takes, the last one's end included.
-    pub fn line_span(&self) -> Span {
-        self.line_span
-    }
-
-    /// Returns what the backslashes of the value were.
-    pub fn escapes(&self) -> Escapes {
-        self.escapes
     }
 
     /// Returns the position of byte `offset` of the value in the text.

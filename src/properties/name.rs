@@ -219,7 +219,8 @@ pub type Known<'a> = dyn Fn(&[String]) -> Vec<String> + 'a;
 /// The name of an environment variable: `_` for `.`, dashes dropped, case without meaning.
 #[derive(Clone, Debug)]
 pub struct Variable {
-    words: Vec<String>,
+    /// The words of the name, in lower case.
+    pub words: Vec<String>,
 }
 
 impl Variable {
@@ -227,11 +228,6 @@ impl Variable {
     pub fn parse(text: &str) -> Self {
         let words = text.split(['_', '.']).map(uniform).collect();
         Self { words }
-    }
-
-    /// Returns the words of the name, in lower case.
-    pub fn words(&self) -> &[String] {
-        &self.words
     }
 }
 

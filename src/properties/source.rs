@@ -19,7 +19,8 @@ use crate::diagnostic::Origin;
 pub struct Sourced {
     text: Arc<Zeroizing<String>>,
     origin: Origin,
-    entry: Option<usize>,
+    /// The number of the file's entry that it is from.
+    pub entry: Option<usize>,
     setting: Option<Path>,
 }
 
@@ -60,11 +61,6 @@ impl Sourced {
     /// Returns where it comes from.
     pub fn origin(&self) -> &Origin {
         &self.origin
-    }
-
-    /// Returns the number of the file's entry it is from.
-    pub fn entry(&self) -> Option<usize> {
-        self.entry
     }
 
     /// Returns the full name of its setting; `None` if it is not one of ours.

@@ -90,10 +90,9 @@ impl KeySet {
         deployments: Vec<Deployment>,
         own: impl Into<Arc<OwnDeployment>>,
     ) -> Result<Self, TrustError> {
-        let module = own.into();
+        let mut set = Self::alone(own);
         let mut names: HashMap<String, DeploymentName> = HashMap::new();
         let mut owners: HashMap<VerifyingKey, DeploymentName> = HashMap::new();
-        let mut by_key_id = HashMap::new();
         for (at, deployment) in deployments.iter().enumerate() {
             let second = &deployment.name;
             if let Some(first) = names.insert(second.uniform(), second.clone()) {
@@ -103,7 +102,7 @@ impl KeySet {
                 });
             }
             for (key_at, key) in deployment.keys.iter().enumerate() {
-                if is_own(&module, key) {
+                if is_own(&set.own, key) {
                     return Err(TrustError::OwnKey(second.clone()));
                 }
                 if let Some(first) = owners.insert(key.key.clone(), second.clone()) {
@@ -115,7 +114,7 @@ impl KeySet {
                     });
                 }
                 let key_id: Box<str> = key.key_id.as_str().into();
-                if let Some((first, _)) = by_key_id.insert(key_id, (at, key_at)) {
+                if let Some((first, _)) = set.by_key_id.insert(key_id, (at, key_at)) {
                     return Err(TrustError::SameKeyId {
                         key_id: key.key_id.to_string(),
                         first: deployments.get(first).map_or(second, |d| &d.name).clone(),
@@ -124,16 +123,12 @@ impl KeySet {
                 }
             }
         }
-        Ok(Self {
-            own: module,
-            by_name: (0..)
-                .zip(&deployments)
-                .map(|(at, d)| (Box::from(d.name.as_str()), at))
-                .collect(),
-            by_pin: pins(&deployments)?,
-            deployments: deployments.into_iter().map(Arc::new).collect(),
-            by_key_id,
-        })
+        let listed = (0..).zip(&deployments);
+        let by_name = listed.map(|(at, d)| (Box::from(d.name.as_str()), at));
+        set.by_name = by_name.collect();
+        set.by_pin = pins(&deployments)?;
+        set.deployments = deployments.into_iter().map(Arc::new).collect();
+        Ok(set)
     }
 
     /// Makes the set of a module that trusts no deployment.

@@ -111,7 +111,11 @@ pub(crate) fn edit(text: &str, key: &str, value: &str) {
         return;
     }
     let at = (0..old.len()).find(|at| old[*at] != new[*at]).unwrap();
-    let span = before.entries().get(at).map(Entry::value_span).unwrap();
+    let span = before
+        .entries()
+        .get(at)
+        .map(|entry| entry.value_span)
+        .unwrap();
     assert!(edited.text().starts_with(text.get(..span.start).unwrap()));
     assert!(edited.text().ends_with(text.get(span.end..).unwrap()));
     old[at].1 = value;
@@ -137,7 +141,7 @@ pub(crate) fn removal(text: &str, key: &str) {
     assert_eq!(new, old);
     let entries = before.entries().iter();
     let spans = entries.filter(|entry| same(entry.key(), key));
-    let spans: Vec<_> = spans.map(Entry::line_span).collect();
+    let spans: Vec<_> = spans.map(|entry| entry.line_span).collect();
     let kept = text.char_indices();
     let kept = kept.filter(|(at, _)| !spans.iter().any(|s| (s.start..s.end).contains(at)));
     let kept: String = kept.map(|(_, character)| character).collect();
@@ -147,7 +151,7 @@ pub(crate) fn removal(text: &str, key: &str) {
 /// To Java a backslash alone at the very end is an entry without a name, and no longer one
 /// once something follows.
 fn lone_backslash(text: &str, last: &Entry) -> bool {
-    let (start, end) = (last.key_span().end, last.value_span().start);
+    let (start, end) = (last.key_span.end, last.value_span.start);
     let between = text.get(start..end).unwrap();
     last.key().is_empty() && last.value().is_empty() && !between.contains(['=', ':'])
 }

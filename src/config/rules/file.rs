@@ -26,7 +26,7 @@ pub fn hide_secrets(view: &mut View, known: &[Known]) {
         }
         known => known.is_private(),
     });
-    let spans: Vec<_> = secret.map(|(entry, _)| entry.value_span()).collect();
+    let spans: Vec<_> = secret.map(|(entry, _)| entry.value_span).collect();
     view.hide(spans);
 }
 
@@ -40,7 +40,7 @@ pub fn broken_values(view: &mut View, known: &[Known], findings: &mut Limited) -
         };
         let stray = stray_lines(view.entries(), known, at, placed);
         let lines = view.entries().get(stray.clone()).unwrap_or_default();
-        let spans: Vec<_> = lines.iter().map(Entry::line_span).collect();
+        let spans: Vec<_> = lines.iter().map(|entry| entry.line_span).collect();
         if spans.is_empty() {
             continue;
         }
@@ -71,16 +71,16 @@ fn broken(view: &View, at: usize, placed: &Placed, stray: Range<usize>) -> Optio
         None if is_private => "write the key on one line, as `base64 -w0 key.jwk` prints it",
         None => "write the key on one line, as `jq -c . key.jwk` prints it",
     };
-    let found = view.finding(Code::Cs0104, entry.value_span(), message);
+    let found = view.finding(Code::Cs0104, entry.value_span, message);
     let named = found.with_key(name).with_label("broken over several lines");
     Some(named.with_help(help))
 }
 
 /// Joins the lines of a value that goes on in the entries `stray`.
 pub fn joined(document: &Document, entry: &Entry, stray: &[Entry]) -> Secret<String> {
-    let mut text = document.written(entry.value_span()).trim().to_owned();
+    let mut text = document.written(entry.value_span).trim().to_owned();
     for line in stray {
-        text.push_str(document.written(line.line_span()).trim());
+        text.push_str(document.written(line.line_span).trim());
     }
     Secret::new(text)
 }
@@ -144,7 +144,7 @@ struct Lost {
 
 /// Finds the settings of ours among the lines of `entry` after its first.
 fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
-    let span = entry.line_span();
+    let span = entry.line_span;
     let text = document.written(span);
     let mut lost = Vec::new();
     if !text.trim_end().contains(['\n', '\r']) {
@@ -154,7 +154,7 @@ fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
     for line in text.split_inclusive(['\n', '\r']) {
         let end = start.saturating_add(line.len());
         // A line that begins with its backslash does not begin with its name.
-        let is_later = start > entry.key_span().start;
+        let is_later = start > entry.key_span.start;
         if let Some((length, is_private)) = starts_with_ours(line.trim()).filter(|_| is_later) {
             let begin = end.saturating_sub(line.trim_start().len());
             let name = Span::new(begin, begin.saturating_add(length));
@@ -198,7 +198,7 @@ fn starts_with_ours(line: &str) -> Option<(usize, bool)> {
 
 /// Reports a name of ours that is read as the value of a word before it: `export name=value`.
 pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
-    let (key, value) = (entry.key_span(), entry.value_span());
+    let (key, value) = (entry.key_span, entry.value_span);
     let between = view.document.written(Span::new(key.end, value.start));
     if between.is_empty() || !between.trim().is_empty() {
         return None;
@@ -224,19 +224,19 @@ pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
 /// Returns `true` if a value of several lines contains one of our names.
 fn names_ours(entry: &Entry) -> bool {
     let ours = ["ataccama.", "countersign."];
-    entry.escapes().continued && ours.iter().any(|prefix| entry.value().contains(prefix))
+    entry.escapes.continued && ours.iter().any(|prefix| entry.value().contains(prefix))
 }
 
 fn by_ours(view: &View, entry: &Entry, placed: &Placed) -> Finding {
     let name = placed.name();
     let message = format!("a backslash at the end of its line made the next line part of `{name}`");
-    view.finding(Code::Cs0104, entry.value_span(), message)
+    view.finding(Code::Cs0104, entry.value_span, message)
         .with_key(name)
         .with_help("remove the backslash")
 }
 
 fn by_another(view: &View, entry: &Entry, lost: &Lost) -> Finding {
-    let written = view.document.written(entry.key_span());
+    let written = view.document.written(entry.key_span);
     let first_line = written.split(['\n', '\r']).next().unwrap_or_default();
     let message = format!(
         "this setting has no effect: a backslash at the end of the line before makes it part of {}",
@@ -267,7 +267,7 @@ pub fn check(
             private_files.push(file);
             findings.extend(files.get(file).and_then(|(path, text)| {
                 let (severity, message) = open_to_others(text.mode?, "this private key")?;
-                let found = view.finding(Code::Cs0108, entry.key_span(), message);
+                let found = view.finding(Code::Cs0108, entry.key_span, message);
                 let help = format!("run `chmod 600 {}`", path.display());
                 Some(found.with_severity(severity).with_help(help))
             }));
@@ -330,15 +330,15 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
         None => None,
     };
     if let Some((offset, message, help)) = blanks {
-        let span = Span::new(entry.place_in_text(offset), entry.value_span().end);
+        let span = Span::new(entry.place_in_text(offset), entry.value_span.end);
         let found = view.finding(Code::Cs0105, span, message);
         findings.push(found.with_key(placed.name()).with_help(help));
     }
-    if entry.escapes().control {
+    if entry.escapes.control {
         let name = placed.name();
         let message =
             format!("backslashes in the value of `{name}` were read as control characters");
-        let found = view.finding(Code::Cs0110, entry.value_span(), message);
+        let found = view.finding(Code::Cs0110, entry.value_span, message);
         let help = "double each backslash, or use `/` in a path";
         findings.push(found.with_key(name).with_help(help));
     }

@@ -149,8 +149,8 @@ fn every_character_of_a_value_knows_its_place() {
         .map(|(offset, _)| line_and_column(&document.origin(entry.place_in_text(offset))))
         .collect();
     assert_eq!(places, [(2, 9), (2, 10), (2, 16), (3, 5), (3, 6), (3, 8)]);
-    assert!(entry.escapes().continued && entry.escapes().control);
-    assert_eq!(document.written(entry.key_span()), "key");
+    assert!(entry.escapes.continued && entry.escapes.control);
+    assert_eq!(document.written(entry.key_span), "key");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn snippet_shows_the_line_without_its_secrets() {
     let document = document("a=1\nkey=c2VjcmV0 end\nb=2");
     let entry = &document.entries()[1];
 
-    let snippet = document.snippet(entry.key_span(), &[entry.value_span()], &Public::default());
+    let snippet = document.snippet(entry.key_span, &[entry.value_span], &Public::default());
 
     assert_eq!(snippet.line(), 2);
     assert_eq!(snippet.text(), "key=«hidden, 12 chars»");
@@ -218,7 +218,7 @@ fn places_in_several_files_are_each_files_own() {
         .entries()
         .iter()
         .map(|entry| {
-            let at = entry.value_span().start;
+            let at = entry.value_span.start;
             (entry.value(), document.origin(at).to_string())
         })
         .collect();
@@ -232,7 +232,7 @@ fn places_in_several_files_are_each_files_own() {
     assert_eq!(places, expected.map(|(value, at)| (value, at.to_owned())));
     let z = &document.entries()[2];
     assert_eq!(document.origin(z.place_in_text(0)).to_string(), "b:2:2");
-    assert_eq!(document.written(z.key_span()), "z");
+    assert_eq!(document.written(z.key_span), "z");
     let separators = document.separators().iter();
     let separators: Vec<_> = separators
         .map(|s| document.origin(s.start).to_string())
@@ -248,5 +248,5 @@ fn places_in_several_files_are_each_files_own() {
         [0, 1, 2, 3].map(|at| document.file_of_entry(at)),
         [0, 0, 1, 2]
     );
-    assert_eq!(document.path_at(z.value_span().start), Path::new("b"));
+    assert_eq!(document.path_at(z.value_span.start), Path::new("b"));
 }
