@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     }
     let named = arguments.word.as_deref().unwrap_or_default();
     let word = named.trim().to_ascii_uppercase().replace('-', "_");
-    if let Ok(code) = word.parse::<Code>() {
+    if let Some(code) = Code::find(&word) {
         explain_code(code, console)
     } else if let Ok(reason) = word.parse::<Reason>() {
         explain_reason(reason, None, console)
