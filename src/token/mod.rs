@@ -3,7 +3,6 @@
 mod claims;
 mod issuer;
 mod nonce;
-mod parsed;
 mod policy;
 pub mod proof;
 mod reason;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::identity::Role;
-use crate::jose::{Compact, Fingerprint, Header, json};
+use crate::jose::{Compact, CompactError, Fingerprint, Header, json};
 use crate::trust::{KeySet, TrustStore};
 
 use super::claims::Claims;
-use super::parsed::Parsed;
 use super::replay::{ReplayGuard, required_id};
 use super::rules::{
     audience, certificate, describe_times, has_role, issuer, signature, times, typ,
@@ -18,8 +17,8 @@ use super::signer::{Accept, Signer};
 use super::verified::VerifiedToken;
 use super::verified_cache::{Signed, VerifiedCache};
 use super::walk::{
-    AUDIENCE, CLAIMS, Check, ISSUER, KEY, REPLAY, REVOKED, ROLE, SIGNATURE, TIMES, TYPE, Verdict,
-    Walk, not_applied,
+    ALGORITHM, AUDIENCE, CLAIMS, Check, FORM, ISSUER, KEY, REPLAY, REVOKED, ROLE, SIGNATURE, TIMES,
+    TYPE, Verdict, Walk, not_applied,
 };
 use super::{Policy, Reason, Refusal};
 
@@ -241,6 +240,56 @@ impl TokenVerifier {
         }
         Ok(claims)
     }
+}
+
+/// A token, and how much of it can be read.
+struct Parsed<'a> {
+    /// The token, also one of a bad form: an operator asks why it is refused.
+    token: Option<Compact<'a>>,
+    /// Whether its form is good: only such a token is verified.
+    is_whole: bool,
+}
+
+impl<'a> Parsed<'a> {
+    /// Applies the first rules to `token`: its form and its algorithm.
+    fn read(walk: &mut Walk<'_>, token: &'a str) -> Result<Self, Refusal> {
+        let parsed = Compact::parse(token);
+        let form = match &parsed {
+            Ok(_) => Ok("3 parts, canonical base64url, JSON header without surprises"),
+            // A walk that goes on names another algorithm in the next row.
+            Err(CompactError::Algorithm) if walk.goes_on() => {
+                Ok("3 parts, canonical base64url, JSON header")
+            }
+            Err(error) => Err(malformed(error)),
+        };
+        walk.rule(FORM, Some(form), |found| (*found).to_owned())?;
+        let is_whole = parsed.is_ok();
+        let read = parsed.ok().or_else(|| Compact::read_loosely(token));
+        let algorithm = read.as_ref().map(|it| match it.parts.member("alg") {
+            Some("ES256") => Ok(()),
+            _ => Err(malformed(&CompactError::Algorithm)),
+        });
+        walk.rule(ALGORITHM, algorithm, |()| {
+            "ES256, the only one allowed".to_owned()
+        })?;
+        Ok(Self {
+            token: read,
+            is_whole,
+        })
+    }
+
+    /// Returns the token, if its form is good.
+    fn whole(&self) -> Option<&Compact<'a>> {
+        self.token.as_ref().filter(|_| self.is_whole)
+    }
+}
+
+fn malformed(error: &CompactError) -> Refusal {
+    let reason = match error {
+        CompactError::Algorithm => Reason::AlgorithmNotAllowed,
+        _ => Reason::TokenMalformed,
+    };
+    Refusal::new(reason, error.to_string())
 }
 
 /// One token on its way through the rules, and what it has shown so far.
