@@ -93,7 +93,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
         return conclude(&opening, &first, arguments, Ok(()), console);
     }
     // Otherwise the last step could not be taken.
-    arguments.reaches_all(&first)?;
+    first.reaches_all(&arguments.except)?;
     arguments.confirm(&opening, console)?;
     let executor = runtime()?;
     if opening.step == Step::Prepare && !arguments.how.yes {
@@ -109,7 +109,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
         // The files may have changed while it waited.
         let rotation = files.read()?;
         if step == Step::Finish {
-            arguments.reaches_all(&rotation)?;
+            rotation.reaches_all(&arguments.except)?;
         }
         let plan = files.plan(&rotation, step)?;
         if step != opening.step {

@@ -170,15 +170,6 @@ impl StepArguments {
         }
     }
 
-    /// Makes sure that the old key is revoked at every peer, except those that `--one-side` and
-    /// `--except` leave to another operator.
-    pub(super) fn reaches_all(&self, rotation: &Rotation) -> Result<(), Refused> {
-        if self.files.one_side {
-            return Ok(());
-        }
-        rotation.reaches_all(&self.except)
-    }
-
     /// Shows the plan and asks, unless the arguments answer already.
     pub(super) fn confirm(&self, plan: &Plan, console: &Console) -> Result<(), Refused> {
         let files = &plan.change.files;
