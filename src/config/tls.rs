@@ -166,10 +166,7 @@ impl<'b> Ends<'_, 'b> {
                 let files = [CERT_CHAIN, PRIVATE_KEY].map(|property| self.file(end, property));
                 let [chain, key] = files;
                 let (cert_chain, private_key) = chain.zip(key).ok_or(Reported)?;
-                return Ok(Some(OwnFiles {
-                    cert_chain,
-                    private_key,
-                }));
+                return Ok(Some(OwnFiles::new(cert_chain, private_key)));
             }
             (Some((_, at)), None) => (at, PRIVATE_KEY),
             (None, Some((_, at))) => (at, CERT_CHAIN),
@@ -184,10 +181,7 @@ impl<'b> Ends<'_, 'b> {
     fn file(&mut self, end: TlsEnd<'_>, property: &str) -> Option<PemFile> {
         let (name, _) = self.find(end, property)?;
         let (named, at) = self.reader.parsed(&name, &[end.key()], path)?;
-        Some(PemFile {
-            path: self.folder.join(named),
-            setting: at.setting()?,
-        })
+        Some(PemFile::new(self.folder.join(named), at.setting()?))
     }
 
     fn no_certificate(&mut self, end: TlsEnd<'_>, at: &Sourced) {
