@@ -16,12 +16,11 @@ use super::metadata;
 /// whose nonce is well formed, whether the call is admitted or refused.
 #[derive(Debug)]
 pub(super) struct PendingProof {
-    signer: ProofSigner,
+    proofs: Proofs,
     caller: String,
     nonce: Nonce,
     token: Secret<String>,
     path: String,
-    engine: Option<Arc<EngineClaim>>,
 }
 
 /// The proofs of one server: the signer, and the engine if the server is one.
@@ -40,10 +39,8 @@ impl PendingProof {
         let nonce = nonces.next()?.to_str().ok()?.parse().ok()?;
         let token = metadata::bearer(&head.headers).ok()?.to_owned();
         let path = metadata::path(&head.uri);
-        let engine = proofs.engine.clone().filter(|_| path == CHECK_STATUS);
         (nonces.next().is_none() && caller.len() <= MAX_CALLER_BYTES).then(|| Self {
-            signer: proofs.signer.clone(),
-            engine,
+            proofs: proofs.clone(),
             caller: caller.to_owned(),
             nonce,
             token: Secret::new(token),
@@ -60,10 +57,10 @@ impl PendingProof {
             token: self.token.expose(),
             path: &self.path,
         };
+        let Proofs { signer, engine } = &self.proofs;
+        let engine = engine.as_deref().filter(|_| self.path == CHECK_STATUS);
         let named = response.extensions().get::<EngineClaim>();
-        let proof = self
-            .signer
-            .sign(&exchange, named.or(self.engine.as_deref()));
+        let proof = signer.sign(&exchange, named.or(engine));
         // Without a proof the caller refuses the reply: nothing is lost but the call.
         match proof
             .ok()
