@@ -23,7 +23,7 @@ fn given(text: &str) -> Result<&str, String> {
     }
 }
 
-/// Returns `value`, which may have a minus before it, if it is within `least..=most`.
+/// Returns `value` if it is within `least..=most`; if `negative`, only zero is.
 fn within<T: Default + PartialOrd>(negative: bool, value: T, least: T, most: T) -> Option<T> {
     let is_natural = !negative || value == T::default();
     (is_natural && (least..=most).contains(&value)).then_some(value)
@@ -160,7 +160,7 @@ fn decimal(text: &str, fraction_allowed: bool) -> Option<Duration> {
     let nanos = format!("{fraction:0<9}").parse().unwrap_or(0);
     let seconds = whole.parse().unwrap_or(u64::MAX);
     let value = Duration::new(seconds, nanos);
-    within(negative, value, Duration::ZERO, Duration::MAX).or(Some(Duration::MAX))
+    Some(within(negative, value, Duration::ZERO, Duration::MAX).unwrap_or(Duration::MAX))
 }
 
 /// Writes a duration as a setting may hold it.

@@ -114,7 +114,8 @@ impl Setting {
         self.is_used() && (is_part || is_strict || self.name == "server.address")
     }
 
-    /// Puts it where `found` has it; `None` if more than a list's index follows its name.
+    /// Puts it where `found` has it; `None` if more than a list's index follows its name, or if it is
+    /// open and nothing follows.
     pub fn placed(&'static self, found: &Match) -> Option<Placed> {
         let index = match found.rest.as_slice() {
             [] if !self.open => None,

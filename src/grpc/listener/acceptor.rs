@@ -75,13 +75,18 @@ impl Acceptor {
                     Ok((tcp, peer)) => self.welcome(tcp, peer, &ready).await,
                     Err(error) => self.back_off(&error).await,
                 },
-                Some(done) = self.handshakes.join_next() => {
-                    // A handshake that panicked took its connection with it.
-                    if let Ok(handshake) = done {
-                        self.shaken(handshake, &ready).await;
+                Some(done) = self.handshakes.join_next() => match done {
+                    Ok(Ok(stream)) => hand_over(&ready, stream).await,
+                    Ok(Err((peer, failure))) if failure != self.last_failure => {
+                        events::tls_handshake_failed(peer, &failure);
+                        self.last_failure = failure;
                     }
-                }
-                () = at(wake) => {}
+                    // A failure like the last one is not logged again. A handshake that panicked
+                    // took its connection with it.
+                    Ok(Err(_)) | Err(_) => {}
+                },
+                // The future is made even if there is nothing to wake for; then it is not polled.
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
             let now = Instant::now();
             self.connections.cut_overdue(&self.limits, now);
@@ -129,18 +134,6 @@ impl Acceptor {
         self.relieved().await;
     }
 
-    async fn shaken(&mut self, handshake: Handshake, ready: &Ready) {
-        match handshake {
-            Ok(stream) => hand_over(ready, stream).await,
-            Err((peer, failure)) => {
-                if failure != self.last_failure {
-                    events::tls_handshake_failed(peer, &failure);
-                    self.last_failure = failure;
-                }
-            }
-        }
-    }
-
     /// Waits after a failed accept, so that it never fails in a tight loop.
     async fn back_off(&mut self, error: &io::Error) {
         if of_one_connection(error) {
@@ -166,13 +159,6 @@ impl Acceptor {
 async fn hand_over(ready: &Ready, stream: Stream) {
     // Once the server ended, nothing takes it: it is closed.
     let _ = ready.send(Ok(stream)).await;
-}
-
-async fn at(wake: Option<Instant>) {
-    match wake {
-        Some(wake) => sleep_until(wake).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Whether an accept failed for reasons of the one connection that it was about.

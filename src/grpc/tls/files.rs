@@ -99,15 +99,13 @@ pub(super) fn parse(
     trust: Option<&PemFile>,
     contents: &[Content],
 ) -> Result<Parsed, TlsError> {
-    let mut contents = contents.iter().map(|content| content.as_slice());
-    let mut next = || contents.next().unwrap_or_default();
-    let own = own.map(|files| {
-        let (cert_chain, private_key) = (next(), next());
-        Own::parse(files, cert_chain, private_key)
+    let mut left = contents.iter().map(|content| content.as_slice());
+    let certificate = own.map(|files| {
+        let cert_chain = left.next().unwrap_or_default();
+        Own::parse(files, cert_chain, left.next().unwrap_or_default())
     });
-    let own = own.transpose()?;
-    let trust = trust.map(|file| roots(file, next()));
-    Ok((own, trust.transpose()?))
+    let trusted = trust.map(|file| roots(file, left.next().unwrap_or_default()));
+    Ok((certificate.transpose()?, trusted.transpose()?))
 }
 
 /// The own certificate with its key, ready to be shown.
