@@ -108,12 +108,15 @@ impl Settings {
     fn of(home: Home, question: &Arc<Question>, texts: &Texts) -> Result<Self, LoadError> {
         let inspected = inspect(question, &texts.texts());
         let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
-        let read_keys = keys.map(|read| (read.trusted.key.fingerprint(), read.clone()));
+        // Of a key with two names, the one that says whether it is revoked counts.
+        let decided = keys.clone().filter(|read| read.revoked_at.is_some());
+        let read_keys = keys.chain(decided);
+        let by_key = read_keys.map(|read| (read.trusted.key.fingerprint(), read.clone()));
         let source = Source {
             question: Arc::clone(question),
             digest: texts.digest(),
             files: texts.files(),
-            keys: read_keys.collect(),
+            keys: by_key.collect(),
             cold: inspected.cold,
         };
         let findings = inspected.findings;
