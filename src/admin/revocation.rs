@@ -26,15 +26,6 @@ pub enum Which {
     Fingerprint(String),
 }
 
-/// What revoking would change.
-#[derive(Debug)]
-pub struct Revocation {
-    /// What would change.
-    pub change: Change,
-    /// The files, with their keys.
-    pub files: Vec<RevokedFile>,
-}
-
 /// The keys of one file that are revoked.
 #[derive(Debug)]
 pub struct RevokedFile {
@@ -62,14 +53,15 @@ pub struct RevokedKey {
     pub left: Vec<String>,
 }
 
-/// Plans to revoke keys in `files`. Nothing is written.
+/// Plans to revoke keys in the files at `paths`; returns the change, and the files with their keys.
+/// Nothing is written.
 ///
 /// A file with faults is changed all the same: see [`RevokedFile::in_force`].
 ///
 /// # Errors
 ///
 /// When a file cannot be read, no file has such a key, or only the file of an active profile has it.
-pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
+pub fn plan(paths: &[PathBuf], which: &Which) -> Result<(Change, Vec<RevokedFile>), Refused> {
     let (mut edited, mut files) = (Vec::new(), Vec::new());
     let mut known = BTreeSet::new();
     let mut own = None;
@@ -109,10 +101,7 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<Revocation, Refused> {
             "name the peers' files with `--file`; to replace the key: `countersign rotate`",
         ));
     }
-    Ok(Revocation {
-        change: Change::of(edited),
-        files,
-    })
+    Ok((Change::of(edited), files))
 }
 
 /// Returns the error if no file has the keys; the files trust those that are `known`.

@@ -14,7 +14,7 @@ use super::home::kind_of;
 use super::input::seconds;
 use super::output::{Answer, Console, Exit, Refused};
 use super::runtime::{Patience, runtime};
-use crate::admin::revocation::{self, Revocation, RevokedFile, Which};
+use crate::admin::revocation::{self, RevokedFile, Which};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
 
@@ -55,19 +55,18 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         None => Which::Fingerprint(arguments.fingerprint.clone().unwrap_or_default()),
     };
     let files = arguments.file.iter().map(|file| Home::new(file).file);
-    let plan = revocation::plan(&files.collect::<Vec<_>>(), &which)?;
+    let (change, revoked) = revocation::plan(&files.collect::<Vec<_>>(), &which)?;
     let how = &arguments.how;
-    let change = &plan.change;
     let shown = changes(&change.files);
     if !change.is_empty() {
-        console.present(consequences(&plan).trim_end());
+        console.present(consequences(&revoked).trim_end());
     }
-    let written = how.apply(change, &shown, console)?;
+    let written = how.apply(&change, &shown, console)?;
     let mut ended = Ok(None);
     if !how.dry_run {
         let (watch, time) = (arguments.watch, arguments.timeout);
         let mut patience = watch.then(|| Patience::new(time, PAUSE, PAUSE));
-        let held = plan.files.iter().filter(|file| !file.keys.is_empty());
+        let held = revoked.iter().filter(|file| !file.keys.is_empty());
         // The first failure counts; the other files are looked at all the same.
         ended = held
             .map(|file| is_in_force(file, patience.as_mut(), console))
@@ -76,10 +75,10 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let report = json!({
         "written": written,
         "in_force": ended.as_ref().map_or(Some(false), |active| *active),
-        "keys": keys_in_json(&plan),
+        "keys": keys_in_json(&revoked),
         "files": files_in_json(&change.files),
     });
-    let text = shown + how.ending(change);
+    let text = shown + how.ending(&change);
     console.reply(text.trim_start_matches('\n'), &report)?;
     ended.map(|_| Exit::Done)
 }
@@ -140,10 +139,10 @@ async fn watch(
 }
 
 /// Writes what stops working, file by file.
-fn consequences(plan: &Revocation) -> String {
+fn consequences(files: &[RevokedFile]) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    for file in &plan.files {
+    for file in files {
         let keys = file.keys.iter();
         let open: Vec<_> = keys.filter(|key| !key.was_revoked).collect();
         if open.is_empty() {
@@ -179,8 +178,8 @@ fn consequences(plan: &Revocation) -> String {
     text
 }
 
-fn keys_in_json(plan: &Revocation) -> Value {
-    let keys = plan.files.iter().flat_map(|file| {
+fn keys_in_json(files: &[RevokedFile]) -> Value {
+    let keys = files.iter().flat_map(|file| {
         let path = file.path.display();
         file.keys.iter().map(move |key| {
             json!({

@@ -43,8 +43,8 @@ fn keys_are_found_by_deployment_name_and_either_fingerprint() {
         );
     fs::write(&file, text).unwrap();
     let found = |which: Which| {
-        let plan = plan(std::slice::from_ref(&file), &which).unwrap();
-        let keys = plan.files[0].keys.iter();
+        let (_, revoked) = plan(std::slice::from_ref(&file), &which).unwrap();
+        let keys = revoked[0].keys.iter();
         let names = keys.map(|key| format!("{}/{} {:?}", key.deployment, key.name, key.left));
         names.collect::<Vec<_>>()
     };
@@ -88,15 +88,15 @@ fn files_with_faults_are_changed_and_only_where_the_key_is() {
     let text = deployment("dpe-dev", &[("key", &one)]) + rest;
     fs::write(&file, &text).unwrap();
 
-    let planned = plan(std::slice::from_ref(&file), &which("dpe-dev", None)).unwrap();
-    planned.change.carry_out().unwrap();
+    let (change, files) = plan(std::slice::from_ref(&file), &which("dpe-dev", None)).unwrap();
+    change.carry_out().unwrap();
 
     let revoked = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
     assert_eq!(fs::read_to_string(&file).unwrap(), text + &revoked);
-    let in_force = planned.files[0].in_force(&ModuleKind::Dpm);
+    let in_force = files[0].in_force(&ModuleKind::Dpm);
     assert!(in_force.unwrap_err().findings.errors() > 0);
-    let again = plan(&[file], &which("dpe-dev", None)).unwrap();
-    assert!(again.change.is_empty());
+    let (again, _) = plan(&[file], &which("dpe-dev", None)).unwrap();
+    assert!(again.is_empty());
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() 
     );
     let text = own + &deployment("dpe-dev", &[("key", &one)]);
     fs::write(&file, text).unwrap();
-    let planned = plan(std::slice::from_ref(&file), &which("dpe-dev", Some("key"))).unwrap();
-    let planned = &planned.files[0];
+    let (_, files) = plan(std::slice::from_ref(&file), &which("dpe-dev", Some("key"))).unwrap();
+    let planned = &files[0];
     let settings = Settings::load(&file, &ModuleKind::Dpm, [], &[]).unwrap();
     let listed = |fingerprint: &str, computed_fingerprint: &str, revoked| wire::TrustedKey {
         deployment: "dpe-dev".to_owned(),
@@ -146,11 +146,8 @@ const FILES: [&str; 2] = ["one.properties", "two.properties"];
 
 fn revoke(folder: &Path) {
     let files = FILES.map(|file| folder.join(file));
-    plan(&files, &which("dpe-dev", None))
-        .unwrap()
-        .change
-        .carry_out()
-        .unwrap();
+    let (change, _) = plan(&files, &which("dpe-dev", None)).unwrap();
+    change.carry_out().unwrap();
 }
 
 #[test]
