@@ -29,33 +29,33 @@ const MAX_FILE_LINES: usize = 500;
 
 /// Most code lines of each module: lower them when code goes, never raise them.
 const BUDGETS: &[(&str, usize)] = &[
-    ("admin", 4784),
-    ("cli", 3658),
+    ("admin", 4521),
+    ("cli", 3525),
     ("clock", 70),
-    ("config", 5003),
-    ("diagnostic", 568),
-    ("dpe", 583),
-    ("dpm", 1144),
-    ("engine", 280),
-    ("failure", 87),
-    ("grpc", 4635),
+    ("config", 4996),
+    ("diagnostic", 529),
+    ("dpe", 569),
+    ("dpm", 1127),
+    ("engine", 275),
+    ("failure", 85),
+    ("grpc", 4561),
     ("http", 239),
     ("identity", 196),
-    ("jose", 1533),
+    ("jose", 1531),
     ("program", 117),
-    ("properties", 1622),
-    ("proto", 149),
-    ("registry", 878),
+    ("properties", 1594),
+    ("proto", 122),
+    ("registry", 866),
     ("secret", 22),
     ("storage", 74),
-    ("telemetry", 1474),
+    ("telemetry", 1455),
     ("testing", 63),
-    ("token", 1821),
-    ("trust", 302),
+    ("token", 1785),
+    ("trust", 298),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 29302;
+const TOTAL: usize = 28620;
 
 /// Most occurrences of `let x = x…`: 2 per 1,000 code lines.
 const MAX_SHADOWING: usize = 58;
