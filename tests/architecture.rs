@@ -29,7 +29,7 @@ const MAX_FILE_LINES: usize = 500;
 
 /// Most code lines of each module: lower them when code goes, never raise them.
 const BUDGETS: &[(&str, usize)] = &[
-    ("admin", 4521),
+    ("admin", 4519),
     ("cli", 3525),
     ("clock", 70),
     ("config", 4996),
@@ -55,7 +55,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 28620;
+const TOTAL: usize = 28618;
 
 /// Most occurrences of `let x = x…`: 2 per 1,000 code lines.
 const MAX_SHADOWING: usize = 58;

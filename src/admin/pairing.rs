@@ -142,11 +142,9 @@ pub fn plan(
 
 fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan, Refused> {
     let file = SettingsFile::read(path)?;
-    let known = file.find(&theirs.deployment).filter(|known| {
-        let key = known.key(signs);
-        key.is_some_and(|key| !key.revoked)
-    });
-    let deployment = known.ok_or_else(|| {
+    let known = file.find(&theirs.deployment);
+    let trusting = known.filter(|known| known.key(signs).is_some_and(|key| !key.revoked));
+    let deployment = trusting.ok_or_else(|| {
         let (path, name) = (path.display(), &theirs.deployment);
         let message = format!("`{path}` does not trust `{signs}` as a key of `{name}`");
         Refused::new(Kind::Conflict, message)
