@@ -2,6 +2,8 @@
 //!
 //! [RFC 7515, 3.1]: https://www.rfc-editor.org/rfc/rfc7515#section-3.1
 
+use std::fmt;
+
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -23,10 +25,10 @@ pub const MAX_TOKEN_BYTES: usize = 8192;
 /// *Not checked*: the signature (see [`Compact::verify`]), the value of `typ`, and everything in
 /// the payload, which is decoded and not parsed. Other header members are ignored, `jwk`, `jku`,
 /// `x5u` and `x5c` among them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Compact<'a> {
     header: Header,
-    pub(crate) parts: Unverified<'a>,
+    parts: Unverified<'a>,
 }
 
 impl<'a> Compact<'a> {
@@ -46,10 +48,10 @@ impl<'a> Compact<'a> {
     /// Does what [`parse`](Self::parse) does, but takes a header without `kid`, too.
     fn read(token: &'a str) -> Result<Self, CompactError> {
         let mut parts = Unverified::up_to(MAX_TOKEN_BYTES, token)?;
-        if parts.member("alg") != Some("ES256") {
+        let members = &mut parts.header;
+        if members.get("alg").and_then(Value::as_str) != Some("ES256") {
             return Err(CompactError::Algorithm);
         }
-        let members = &mut parts.header;
         let typ = text(members, "typ")?;
         for refused in ["crit", "b64", "zip"] {
             if members.contains_key(refused) {
@@ -58,17 +60,6 @@ impl<'a> Compact<'a> {
         }
         let kid = text(members, "kid")?;
         Ok(Self {
-            header: Header { kid, typ },
-            parts,
-        })
-    }
-
-    /// Takes a token apart that [`parse`](Self::parse) refuses, as far as that can be done. Never
-    /// verify it.
-    pub(crate) fn read_loosely(token: &'a str) -> Option<Self> {
-        let parts = Unverified::read(token).ok()?;
-        let [kid, typ] = ["kid", "typ"].map(|name| Some(parts.member(name)?.to_owned()));
-        Some(Self {
             header: Header { kid, typ },
             parts,
         })
@@ -100,11 +91,20 @@ impl<'a> Compact<'a> {
     }
 }
 
+/// Shows the members of the header that are read: the whole would be a usable token.
+impl fmt::Debug for Compact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compact")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The members of a token's header that are read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Header {
-    /// Always there, except in [`verify`] and [`Compact::read_loosely`].
-    pub(crate) kid: Option<String>,
+    /// Always there, except in [`verify`].
+    kid: Option<String>,
     typ: Option<String>,
 }
 

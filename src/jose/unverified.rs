@@ -38,11 +38,6 @@ impl<'a> Unverified<'a> {
         Self::up_to(MAX_UNVERIFIED_BYTES, token)
     }
 
-    /// Returns a member of the header, if it is text.
-    pub(crate) fn member(&self, name: &str) -> Option<&str> {
-        self.header.get(name)?.as_str()
-    }
-
     /// Takes `token` apart if it has at most `most` bytes.
     pub(super) fn up_to(most: usize, token: &'a str) -> Result<Self, CompactError> {
         if token.len() > most {

@@ -3,6 +3,7 @@
 mod claims;
 mod issuer;
 mod nonce;
+mod parsed;
 mod policy;
 pub mod proof;
 mod reason;

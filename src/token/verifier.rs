@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::identity::Role;
-use crate::jose::{Compact, CompactError, Fingerprint, Header, json};
+use crate::jose::{Fingerprint, Header, json};
 use crate::trust::{KeySet, TrustStore};
 
 use super::claims::Claims;
+use super::parsed::Parsed;
 use super::replay::{ReplayGuard, required_id};
 use super::rules::{
     audience, certificate, describe_times, has_role, issuer, signature, times, typ,
@@ -17,8 +18,8 @@ use super::signer::{Accept, Signer};
 use super::verified::VerifiedToken;
 use super::verified_cache::{Signed, VerifiedCache};
 use super::walk::{
-    ALGORITHM, AUDIENCE, CLAIMS, Check, FORM, ISSUER, KEY, REPLAY, REVOKED, ROLE, SIGNATURE, TIMES,
-    TYPE, Verdict, Walk, not_applied,
+    AUDIENCE, CLAIMS, Check, ISSUER, KEY, REPLAY, REVOKED, ROLE, SIGNATURE, TIMES, TYPE, Verdict,
+    Walk, not_applied,
 };
 use super::{Policy, Reason, Refusal};
 
@@ -195,11 +196,9 @@ impl TokenVerifier {
     ) -> Result<Option<(VerifiedToken, Signed)>, Refusal> {
         let parsed = Parsed::read(walk, token)?;
         let trust = self.trust.current();
-        let header = parsed.token.as_ref().map(Compact::header);
-        let kid = header.and_then(|header| header.kid.as_deref());
-        let mut case = Case::new(self, &trust, call, kid);
+        let mut case = Case::new(self, &trust, call, parsed.kid());
         match case.judge(walk, &parsed) {
-            Ok(verified) => Ok(verified.zip(case.signed(parsed.whole().map(Compact::header)))),
+            Ok(verified) => Ok(verified.zip(case.signed(parsed.header()))),
             Err(refusal) => Err(case.refused(refusal)),
         }
     }
@@ -242,56 +241,6 @@ impl TokenVerifier {
     }
 }
 
-/// A token, and how much of it can be read.
-struct Parsed<'a> {
-    /// The token, also one of a bad form: an operator asks why it is refused.
-    token: Option<Compact<'a>>,
-    /// Whether its form is good: only such a token is verified.
-    is_whole: bool,
-}
-
-impl<'a> Parsed<'a> {
-    /// Applies the first rules to `token`: its form and its algorithm.
-    fn read(walk: &mut Walk<'_>, token: &'a str) -> Result<Self, Refusal> {
-        let parsed = Compact::parse(token);
-        let form = match &parsed {
-            Ok(_) => Ok("3 parts, canonical base64url, JSON header without surprises"),
-            // A walk that goes on names another algorithm in the next row.
-            Err(CompactError::Algorithm) if walk.goes_on() => {
-                Ok("3 parts, canonical base64url, JSON header")
-            }
-            Err(error) => Err(malformed(error)),
-        };
-        walk.rule(FORM, Some(form), |found| (*found).to_owned())?;
-        let is_whole = parsed.is_ok();
-        let read = parsed.ok().or_else(|| Compact::read_loosely(token));
-        let algorithm = read.as_ref().map(|it| match it.parts.member("alg") {
-            Some("ES256") => Ok(()),
-            _ => Err(malformed(&CompactError::Algorithm)),
-        });
-        walk.rule(ALGORITHM, algorithm, |()| {
-            "ES256, the only one allowed".to_owned()
-        })?;
-        Ok(Self {
-            token: read,
-            is_whole,
-        })
-    }
-
-    /// Returns the token, if its form is good.
-    fn whole(&self) -> Option<&Compact<'a>> {
-        self.token.as_ref().filter(|_| self.is_whole)
-    }
-}
-
-fn malformed(error: &CompactError) -> Refusal {
-    let reason = match error {
-        CompactError::Algorithm => Reason::AlgorithmNotAllowed,
-        _ => Reason::TokenMalformed,
-    };
-    Refusal::new(reason, error.to_string())
-}
-
 /// One token on its way through the rules, and what it has shown so far.
 struct Case<'a> {
     verifier: &'a TokenVerifier,
@@ -328,24 +277,24 @@ impl<'a> Case<'a> {
         walk: &mut Walk<'_>,
         parsed: &Parsed<'_>,
     ) -> Result<Option<VerifiedToken>, Refusal> {
-        let token = parsed.token.as_ref();
-        let header = token.map(Compact::header);
         let accept = self.call.accept;
-        let is_own = header.is_some_and(|it| accept.is_own(it, self.trust));
-        let found = header.map(|it| typ(it.typ(), is_own).map(|()| it.typ()));
+        let is_own = parsed
+            .header()
+            .is_some_and(|it| accept.is_own(it, self.trust));
+        let found = parsed.typ().map(|it| typ(it, is_own).map(|()| it));
         walk.rule(TYPE, found, |it| {
             it.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"))
         })?;
         let found = self.kid.map(|it| Signer::find(it, self.trust, is_own));
         self.signer = walk.rule(KEY, found, Signer::describe)?;
         let signer = self.signer.as_ref();
-        let both = parsed.whole().zip(signer);
+        let both = parsed.whole.as_ref().zip(signer);
         let found = both.map(|(compact, signer)| signature(compact, signer));
         walk.rule(SIGNATURE, found, |()| "verifies with that key".to_owned())?;
         self.is_signed = true;
         let found = signer.map(Signer::not_revoked);
         walk.rule(REVOKED, found, |()| "is-revoked=false".to_owned())?;
-        let found = token.map(|it| self.verifier.claims_of(it.payload()));
+        let found = parsed.payload().map(|it| self.verifier.claims_of(it));
         let claims = walk.rule(CLAIMS, found, |_| {
             "iss, sub, aud, iat and exp are there, each of its type".to_owned()
         })?;
