@@ -119,9 +119,7 @@ pub struct EditedFile {
     after: Option<Secret<String>>,
     /// What would change, in the order in which it is written.
     pub changes: Vec<SettingChange>,
-    /// Whether it is a repair, which keeps the mode and removes a byte order mark.
-    is_fix: bool,
-    /// Who may read it, if its settings do not decide that.
+    /// Who may read it, if its settings do not decide that: a new file or a repair.
     privacy: Option<Privacy>,
 }
 
@@ -180,7 +178,6 @@ impl EditedFile {
             path: path.to_owned(),
             before: Some(before),
             after: Some(Secret::new(after.to_owned())),
-            is_fix: true,
             privacy: Some(Privacy::Public),
             ..Self::default()
         }
@@ -251,14 +248,15 @@ impl EditedFile {
             return Err(Refused::new(Kind::Changed, message).with_help("run the command again"));
         }
         let bytes = match &self.before {
-            Some(file) if self.is_fix => file.edited("").encode(after.expose()),
+            // A repair removes a byte order mark.
+            Some(file) if self.privacy.is_some() => file.edited("").encode(after.expose()),
             Some(file) => file.encode(after.expose()),
             None => after.expose().clone().into_bytes().into(),
         };
         Staged::new(&self.path, &bytes, self.privacy()).map(Some)
     }
 
-    /// An existing file keeps its mode, unless it gets its first private key.
+    /// Unless it is given, an existing file keeps its mode until it gets its first private key.
     fn privacy(&self) -> Privacy {
         let keeps_mode = self
             .before

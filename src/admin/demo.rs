@@ -104,7 +104,7 @@ impl Demo<'_> {
             let path = home.join("etc/application.properties");
             files.push(path.clone());
             members.push(Member::new(
-                ModuleType::new(module).map_err(cannot(USE))?,
+                ModuleType::new(module).map_err(cannot(USE_FILES))?,
                 path,
             ));
         }
@@ -208,15 +208,16 @@ impl Demo<'_> {
     /// Calls the DPM with each of the bad tokens.
     async fn refused(&mut self, address: &Target) -> Result<(), Refused> {
         let home = self.folder.join("dpe");
-        let settings = Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(cannot(USE))?;
+        let settings =
+            Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(cannot(USE_FILES))?;
         let connection = Connection::open(address, ConnectionOptions::default()).await;
-        let channel = connection.map_err(cannot(CALL))?.channel();
+        let channel = connection.map_err(cannot(CALL_DPM))?.channel();
         let mut client = IdentityServiceClient::new(channel);
         let (mut lines, mut held) = (Vec::new(), true);
-        let tokens = bad_tokens(&settings).map_err(cannot(CALL))?;
+        let tokens = bad_tokens(&settings).map_err(cannot(CALL_DPM))?;
         for ((what, expected), token) in BAD_TOKENS.into_iter().zip(tokens) {
             let value = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"));
-            let bearer = value.map_err(cannot(CALL))?;
+            let bearer = value.map_err(cannot(CALL_DPM))?;
             let mut request = Request::new(WhoAmIRequest {});
             request.metadata_mut().insert("authorization", bearer);
             let refusal = client.who_am_i(request).await.err();
@@ -368,11 +369,12 @@ fn late(name: &str, event: &str) -> Refused {
     Refused::new(Kind::Conflict, what)
 }
 
-/// What a step may fail to do.
-const USE: &str = "use what was paired";
-const CALL: &str = "call the DPM";
+/// What [`cannot`] says if the paired files cannot be used.
+const USE_FILES: &str = "use what was paired";
+/// What [`cannot`] says if the DPM cannot be called.
+const CALL_DPM: &str = "call the DPM";
 
-/// The demo cannot do `what`.
+/// Makes the error of a step that cannot do `what`.
 fn cannot<E: Into<AnyError>>(what: &str) -> impl FnOnce(E) -> Refused + use<E> {
     Refused::caused(Kind::Conflict, format!("cannot {what}"))
 }

@@ -261,8 +261,9 @@ fn find<'a>(all: &'a [Deployment], name: &str) -> Option<&'a Deployment> {
 
 /// The file at `path` has revoked the key of `name`, whose own file is `own`.
 pub(super) fn revoked(path: &Path, name: &DeploymentName, own: Option<&Path>) -> Refused {
-    let (shown, elsewhere) = (path.display(), format!("<the file of {name}>"));
-    let file = own.unwrap_or_else(|| Path::new(&elsewhere)).display();
+    let shown = path.display();
+    let known = own.map(|own| own.display().to_string());
+    let file = known.unwrap_or_else(|| format!("<the file of {name}>"));
     let message = format!("`{shown}` has revoked the key of `{name}`");
     Refused::new(Kind::Revoked, message).with_help(format!(
         "revoked by mistake? write `is-revoked=false` there; else give it a new key: \

@@ -43,7 +43,7 @@ impl Signals {
     /// Passes the first word to end on to `stop`, and completes at the second. Each SIGHUP opens
     /// `log` again and has `files` read again.
     ///
-    /// `left_alone` is a first word to end, too.
+    /// When `left_alone` completes, that counts as a first word to end.
     pub(super) async fn obey(
         mut self,
         log: Guard,

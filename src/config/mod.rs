@@ -32,7 +32,7 @@ pub mod names {
     pub use super::rotation::{ACTIVATED_AT, NEXT_KEY, PREVIOUS};
     pub use super::rules::deployments::{CHOSEN, DEPLOYMENT, ENVIRONMENT, KEYS, MODULE, ROLES};
     pub use super::rules::keys::OWN_KEY;
-    pub use super::rules::tls::PIN;
+    pub use super::rules::tls::{PIN, PINS};
     pub use super::rules::trusted_keys::{CONTENT, FINGERPRINT, REVOKED};
     pub use super::schema::DEPLOYMENTS;
 }

@@ -16,6 +16,7 @@ use crate::token::Policy;
 
 use super::read::Reader;
 use super::rotation::RotationSettings;
+use super::rules::deployments::CHOSEN;
 use super::schema::DEPLOYMENTS;
 use super::settings::{
     ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, Replay, ServerSettings,
@@ -111,8 +112,7 @@ fn connections(reader: &mut Reader<'_>) -> Vec<ConnectionSettings> {
 
 fn connection(reader: &mut Reader<'_>, name: &str) -> Option<ConnectionSettings> {
     let keys = &[name];
-    let chosen = "countersign.client.connection.<c>.deployment";
-    let named = reader.named(chosen, keys, "a deployment name", DeploymentName::new);
+    let named = reader.named(CHOSEN, keys, "a deployment name", DeploymentName::new);
     let deployment = named.map(|(name, _)| as_trusted(reader, name));
     let host = reader.text("ataccama.client.connection.<c>.host", keys);
     let port = reader.number("ataccama.client.connection.<c>.grpc.port", keys);

@@ -145,13 +145,16 @@ impl Keeper {
                 events::registry_failed(&cause(&error));
                 Checked::Fails
             });
-            let pause;
-            (failures, pause) = match outcome {
-                Checked::Holds => (0, options.check_connected_interval),
-                Checked::Lost => (0, Duration::ZERO),
-                Checked::Fails => (failures + 1, options.back_off(failures + 1)),
+            match outcome {
+                Checked::Fails => failures += 1,
+                Checked::Holds | Checked::Lost | Checked::Overtaken => failures = 0,
+                Checked::Left => {}
+            }
+            let pause = match outcome {
+                Checked::Holds => options.check_connected_interval,
+                Checked::Lost => Duration::ZERO,
+                Checked::Fails => options.back_off(failures),
                 Checked::Overtaken => {
-                    failures = 0;
                     // An engine that moves without end is not dialled without end.
                     sleep_until(began + MIN_PAUSE).await;
                     continue;

@@ -7,7 +7,7 @@ use crate::trust::KeySet;
 /// Keeps what a module says of its health: its keys, whether it may accept tokens yet, and
 /// `SERVING` for the services of `grpc` while it is ready.
 ///
-/// A module is not ready before one of these has [begun](Self::begin).
+/// A module is not ready before [`begin`](Self::begin) has made one.
 #[derive(Debug)]
 pub struct Readiness {
     module: Module,

@@ -126,7 +126,6 @@ pub async fn serve(
         never = acceptor.run(ready) => match never {},
         () = shutdown => {}
     }
-    // The server is polled below; it may have ended already.
     stop.cancel();
     drain(server, &connections, options.shutdown_deadline).await
 }

@@ -308,9 +308,9 @@ where
             }
         };
         let session = this.session.take();
-        // Whatever the handler made of the end of its request: it was cut short.
-        let cut = session.as_ref().and_then(|session| session.cut());
-        let response = match (answer, cut) {
+        // A request that was ended is refused, whatever the handler made of its end.
+        let ended = session.as_ref().and_then(|session| session.ended());
+        let response = match (answer, ended) {
             (Err(status), _) | (Ok(Ok(_)), Some(status)) => ReplyBody::instead(status),
             (Ok(Err(error)), _) => return Poll::Ready(Err(error)),
             (Ok(Ok(response)), None) => response.map(|body| {

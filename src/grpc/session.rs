@@ -49,8 +49,8 @@ impl Session {
         }
     }
 
-    /// Returns why one of its streams was ended; `None` if none was.
-    pub(super) fn cut(&self) -> Option<Status> {
+    /// Returns the status that ended one of its streams; `None` if all are open or complete.
+    pub(super) fn ended(&self) -> Option<Status> {
         self.ended.get().map(refuse_in_full)
     }
 

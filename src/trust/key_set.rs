@@ -8,8 +8,7 @@ use crate::jose::{Fingerprint, VerifyingKey};
 
 use super::{Deployment, OwnDeployment, TrustedKey};
 
-/// Why deployments do not make a [`KeySet`]: each of these would make a caller
-/// ambiguous.
+/// Why deployments do not make a [`KeySet`]: each of these would make a caller ambiguous.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {

@@ -105,7 +105,7 @@ fn demo_leaves_homes_alone_that_are_there_and_says_where_it_cannot_write() {
 }
 
 #[tokio::test]
-async fn step_that_does_not_end_as_it_must_is_reported_and_is_no_error() {
+async fn step_with_an_unexpected_result_is_reported_and_the_demo_goes_on() {
     use std::os::unix::fs::PermissionsExt as _;
 
     use countersign::internals::run_demo;
@@ -127,9 +127,9 @@ async fn step_that_does_not_end_as_it_must_is_reported_and_is_no_error() {
     })
     .await;
 
-    ended.unwrap();
-    let fallen: Vec<_> = steps.iter().filter(|(_, held)| !held).collect();
-    assert_eq!(fallen, [&("stopped", false)]);
+    assert!(ended.unwrap() > Duration::ZERO);
+    let failed: Vec<_> = steps.iter().filter(|(_, held)| !held).collect();
+    assert_eq!(failed, [&("stopped", false)]);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Layer 10, seen from both ends: does the DPM reach its engines? A DPM examines itself and each engine; an
-//! engine examines its DPM.
+//! Layer 10, seen from both ends: does the DPM reach its engines? A DPM examines itself and each
+//! engine; an engine examines its DPM.
 
 use std::time::Duration;
 

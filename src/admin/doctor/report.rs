@@ -160,7 +160,8 @@ impl Row {
         self
     }
 
-    /// Returns `true` if its time is shown: the clock and the way back are judged from other layers' answers.
+    /// Returns `true` if its time is shown. The clock and the way back are judged from the answers of
+    /// other layers.
     fn is_timed(&self) -> bool {
         self.state != State::Skip && !matches!(self.layer, Layer::Clock | Layer::WayBack)
     }

@@ -11,7 +11,7 @@ use rcgen::{
 use crate::admin::change::{EditedFile, Setting};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::write::{Privacy, folder_of};
-use crate::config::names::PIN;
+use crate::config::names::{PIN, PINS};
 use crate::config::{AsWritten, Home, TlsEnd};
 use crate::diagnostic::redact_name;
 use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint};
@@ -20,8 +20,6 @@ use crate::jose::Fingerprint;
 use crate::properties::bind::switch;
 use crate::properties::name::{Pattern, same};
 use crate::properties::{Entry, FileText};
-
-const PINS: &str = "countersign.deployments.<name>.tls-keys";
 
 /// The properties that name the certificate and its key.
 const FILES: [&str; 2] = ["cert-chain", "private-key"];

@@ -16,12 +16,15 @@ use crate::properties::{self, Sourced};
 
 use super::file::open_to_others;
 
+/// The pins of a deployment.
+pub const PINS: &str = "countersign.deployments.<name>.tls-keys";
+/// One of them.
 pub const PIN: &str = "countersign.deployments.<name>.tls-keys.<key>.fingerprint";
 const PAIR: &str = "`countersign pair --tls` pins both sides' certificates";
 
 /// Reads the pins of `deployment`.
 pub fn pins(reader: &mut Reader<'_>, deployment: &str) -> Vec<(Fingerprint, Sourced)> {
-    let names = reader.names("countersign.deployments.<name>.tls-keys", &[deployment]);
+    let names = reader.names(PINS, &[deployment]);
     let keys = names.into_iter().map(|key| [deployment, key]);
     keys.filter_map(|keys| reader.named(PIN, &keys, "a fingerprint", str::parse))
         .collect()

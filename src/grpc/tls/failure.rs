@@ -8,8 +8,7 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherErr
 use super::TlsError;
 use super::pins::NotPinned;
 
-/// Why one side has no TLS with the other, most of it in a client's words. The text in a variant
-/// without named fields, other than [`Self::Name`], is the prefix of this side's TLS settings.
+/// Why one side has no TLS with the other, most of it in a client's words.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientFailure {
@@ -19,7 +18,7 @@ pub enum ClientFailure {
     /// The host is not a name that a certificate could be for.
     #[error("`{0}` is not a name for a certificate")]
     Name(String),
-    /// What answered is not TLS.
+    /// What answered is not TLS; with the prefix of this side's TLS settings.
     #[error("the peer does not speak TLS on this port")]
     NotTls(String),
     /// What answered is TLS, on a connection without.
@@ -39,7 +38,8 @@ pub enum ClientFailure {
         /// The names in the certificate.
         presented: String,
     },
-    /// No configured authority vouches for the certificate.
+    /// No configured authority vouches for the certificate; with the prefix of this side's TLS
+    /// settings.
     #[error(
         "the server's certificate is signed by an authority that is not in `{0}.trust-cert-collection`"
     )]
@@ -62,10 +62,12 @@ pub enum ClientFailure {
     /// No common TLS version or cipher.
     #[error("the two sides have no TLS version in common")]
     Version,
-    /// One side requires a certificate and the other shows none.
+    /// One side requires a certificate and the other shows none; with the prefix of this side's TLS
+    /// settings.
     #[error("the server requires a client certificate")]
     CertificateRequired(String),
-    /// The other side does not accept the certificate shown; with its alert.
+    /// The other side does not accept the certificate shown; with the prefix of this side's TLS
+    /// settings, and the alert.
     #[error("the server refuses the certificate of `{0}.cert-chain` ({1:?})")]
     CertificateRefused(String, AlertDescription),
     /// The other side closed the handshake with a different alert.

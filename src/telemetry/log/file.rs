@@ -55,6 +55,7 @@ impl LogFile {
 
     /// Appends `line` and a line end.
     pub fn write_line(&self, line: &str) {
+        // A line that cannot be written is dropped; the next one opens the file again.
         let _ = self.write(&mut self.state(), line);
     }
 
