@@ -32,7 +32,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admin", 4518),
     ("cli", 3525),
     ("clock", 70),
-    ("config", 4997),
+    ("config", 5003),
     ("diagnostic", 529),
     ("dpe", 569),
     ("dpm", 1130),
@@ -50,12 +50,12 @@ const BUDGETS: &[(&str, usize)] = &[
     ("storage", 74),
     ("telemetry", 1455),
     ("testing", 63),
-    ("token", 1810),
+    ("token", 1812),
     ("trust", 298),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 28643;
+const TOTAL: usize = 28651;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

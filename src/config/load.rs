@@ -1,5 +1,6 @@
 //! From a module's home to its settings, and from those to the module.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,16 +108,19 @@ impl Settings {
 
     fn of(home: Home, question: &Arc<Question>, texts: &Texts) -> Result<Self, LoadError> {
         let inspected = inspect(question, &texts.texts());
-        let keys = inspected.deployments.iter().flat_map(|read| &read.keys);
-        // Of a key with two names, the one that says whether it is revoked counts.
-        let decided = keys.clone().filter(|read| read.revoked_at.is_some());
-        let read_keys = keys.chain(decided);
-        let by_key = read_keys.map(|read| (read.trusted.key.fingerprint(), read.clone()));
+        let mut keys = HashMap::new();
+        for read in inspected.deployments.iter().flat_map(|read| &read.keys) {
+            let fingerprint = read.trusted.key.fingerprint();
+            // Of a key with two names, the one that says whether it is revoked counts.
+            if read.revoked_at.is_some() || !keys.contains_key(&fingerprint) {
+                keys.insert(fingerprint, read.clone());
+            }
+        }
         let source = Source {
             question: Arc::clone(question),
             digest: texts.digest(),
             files: texts.files(),
-            keys: by_key.collect(),
+            keys,
             cold: inspected.cold,
         };
         let findings = inspected.findings;

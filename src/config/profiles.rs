@@ -114,7 +114,7 @@ fn given(question: &Question) -> Option<Sourced> {
 /// Returns `true` if a text may name active profiles, in any spelling. Most do not, and are not parsed
 /// for it.
 fn may_name_profiles(text: &str) -> bool {
-    let mut lines = text.split(['\n', '\r']);
+    let mut lines = text.split('\n').flat_map(|line| line.split('\r'));
     text.contains('\\') || lines.any(|line| may_be_active(line.trim_start()))
 }
 

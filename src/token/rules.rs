@@ -121,11 +121,13 @@ pub(super) fn issuer(claims: &Claims, signer: &Signer<'_>) -> Result<(), Refusal
 
 pub(super) fn audience(claims: &Claims, own: &OwnDeployment) -> Result<(), Refusal> {
     let values = &claims.audience;
+    if own.is_named_in(values) {
+        return Ok(());
+    }
     // The name counts only where no value has the form of a hash.
     let hashes = values.iter().any(|value| has_form_of_a_hash(value));
     let name = own.name.as_ref().filter(|_| !hashes);
-    let is_named = name.is_some_and(|name| values.iter().any(|value| value == name.as_str()));
-    if is_named || own.is_named_in(values) {
+    if name.is_some_and(|name| values.iter().any(|value| value == name.as_str())) {
         return Ok(());
     }
     let or_name = name.map_or(String::new(), |name| format!(" or `{name}`"));

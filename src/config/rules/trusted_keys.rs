@@ -136,11 +136,13 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
 
 /// Compares the fingerprint with the key; returns `false` if they are of two keys.
 fn fits(reader: &mut Reader<'_>, at: &Sourced, key_id: &KeyId, jwk: &PublicJwk) -> bool {
+    if jwk.kid.as_ref() == Some(key_id) {
+        return true;
+    }
     let computed = jwk.key.fingerprint().to_string();
     let is_thumbprint = key_id.as_str() == jwk.key.thumbprint();
     let configured = key_id.as_str();
     let (expected, what) = match &jwk.kid {
-        Some(kid) if kid == key_id => return true,
         Some(kid) => (kid.as_str(), "the `kid` of `content`"),
         None if configured == computed || is_thumbprint => return true,
         None => (computed.as_str(), "the fingerprint of `content`"),
