@@ -102,7 +102,7 @@ fn explain_reason(reason: Reason, rejection: Option<&Rejection>, console: &Conso
 }
 
 /// Returns the members of a refusal that the log has. A log may hold anything, and a terminal must
-/// not obey it.
+/// not interpret it.
 fn members(rejection: &Rejection) -> impl Iterator<Item = (&'static str, Option<String>)> {
     MEMBERS.into_iter().map(|(name, member)| {
         let value = rejection.text(member).map(UntrustedReason);

@@ -116,9 +116,9 @@ pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
 pub(super) struct Console {
     /// How the answer is to be written.
     pub(super) format: Format,
-    /// Whether the answer, on stdout, has colours.
+    /// Whether the answer on stdout has colours.
     answer_coloured: bool,
-    /// Whether what is said beside it, on stderr, has.
+    /// Whether stderr has colours.
     coloured: bool,
 }
 

@@ -104,7 +104,7 @@ fn long_run<M>(
                 Ok(_) => Ok(Exit::Done),
                 Err(error) => Err(Refused::caused(Kind::Internal, "the module stopped")(error)),
             },
-            insisted = signals.obey(log, &files, stop, left_alone) => Ok(insisted),
+            exit = signals.handle(log, &files, stop, left_alone) => Ok(exit),
             never = reloader.run() => match never {},
         }
     });

@@ -44,7 +44,7 @@ impl Signals {
     /// `log` again and has `files` read again.
     ///
     /// When `left_alone` completes, that counts as a first word to end.
-    pub(super) async fn obey(
+    pub(super) async fn handle(
         mut self,
         log: Guard,
         files: &ReloadHandle,

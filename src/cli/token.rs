@@ -197,7 +197,7 @@ fn in_words(verdict: &Verdict) -> String {
     text
 }
 
-/// Escapes text of a token: it may hold anything, and a terminal must not obey it.
+/// Escapes text of a token: it may hold anything, and a terminal must not interpret it.
 fn harmless(text: &str) -> String {
     crate::telemetry::UntrustedReason(text).to_string()
 }

@@ -194,9 +194,9 @@ impl Connection {
         })
     }
 
-    /// Lets `bytes` more be read, by whatever connection; the one that spends them breaks.
+    /// Allows `bytes` more to be read over all connections; the one that exceeds the limit breaks.
     ///
-    /// A connection of which this was never said may read without end.
+    /// Until this is called, a connection may read without limit.
     pub fn allow_reading(&self, bytes: u64) {
         self.link.readable.store(bytes, Ordering::Relaxed);
     }

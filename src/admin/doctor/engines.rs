@@ -325,8 +325,8 @@ async fn not_held(peer: &Peer<'_>) -> Row {
     let reason = refused.as_ref().and_then(Rejection::reason);
     let why = refused.as_ref().and_then(|line| line.text("detail"));
     let mut detail = format!("the engine runs, but {name} has not registered it");
-    for said in [reason.map(Reason::as_str), why].into_iter().flatten() {
-        detail.extend([": ", &UntrustedReason(said).to_string()]);
+    for part in [reason.map(Reason::as_str), why].into_iter().flatten() {
+        detail.extend([": ", &UntrustedReason(part).to_string()]);
     }
     if reason == Some(Reason::AddressNotAllowed) {
         let (row, own) = (fail(Side::Peer, detail), peer.doctor.module.own());

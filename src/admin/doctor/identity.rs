@@ -199,7 +199,7 @@ pub(super) fn role<T>(peer: &Peer<'_>, answer: Result<T, Status>) -> Outcome<T> 
             let file = format!("the file of {name}");
             grant_role(row, peer, &file, module.own().issuer())
         }
-        Some(reason) => Row::fail(Layer::Role, Side::Between, said(&status))
+        Some(reason) => Row::fail(Layer::Role, Side::Between, reply_text(&status))
             .help(format!("countersign explain {reason}")),
         None => not_refused(Layer::Role, peer, &status),
     })
@@ -223,12 +223,12 @@ fn not_refused(layer: Layer, peer: &Peer<'_>, status: &Status) -> Row {
         let detail = format!("{} {what}", peer.target);
         return Row::fail(layer, Side::Here, detail).help(&peer.remedy.port);
     }
-    Row::fail(layer, Side::Between, said(status))
+    Row::fail(layer, Side::Between, reply_text(status))
         .help("look for a proxy between the two, and read the peer's log")
 }
 
-/// Repeats what the callee says.
-fn said(status: &Status) -> String {
+/// Returns the callee's status as text, with its message escaped.
+fn reply_text(status: &Status) -> String {
     let (code, message) = (code_name(status.code()), Untrusted(status.message()));
     format!("{code}: {message}")
 }

@@ -139,8 +139,8 @@ impl<'a> Callee<'a> {
             let chosen = connection.deployment.as_ref();
             chosen.is_none_or(|name| *name == deployment.name)
         });
-        let mut said = asking.addresses.iter().rev();
-        let target = match (said.find(|(name, _)| *name == deployment.name), connection) {
+        let mut given = asking.addresses.iter().rev();
+        let target = match (given.find(|(name, _)| *name == deployment.name), connection) {
             (Some((_, (host, port))), _) => Target::new(host, *port),
             (None, Some(connection)) => Target::new(&connection.host, connection.port),
             (None, None) => listener_of(deployment, file)?,
@@ -340,7 +340,7 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
     all
 }
 
-/// Judges what the peer `name` said, whose `file` trusts the key or does not.
+/// Judges the answer of the peer `name`, whose `file` trusts the key or does not.
 fn verdict(
     name: &DeploymentName,
     file: Option<(String, bool)>,
@@ -421,7 +421,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let settings = load(&file.path, &kind_of(&peer.module));
         let reloads = settings.map_or(true, |settings| settings.options.reload);
         let is_asked = !asking.except.contains(&peer.name);
-        let said = async {
+        let answered = async {
             let asker = own.as_ref().filter(|_| is_asked)?.as_ref().ok()?;
             let callee = Callee::find(asker, peer, Some(&file.path), asking).ok()?;
             let deadline = Instant::now() + PATIENCE;
@@ -429,7 +429,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
             let ids: Vec<_> = old.iter().map(|key| &key.key_id).collect();
             Some((accepts_one(&answer, &ids)?, callee.target))
         };
-        let why = match said.await {
+        let why = match answered.await {
             Some((true, at)) => format!("the module at {at} still accepts the key"),
             None if !reloads && previous.is_some() => {
                 format!("`{}` says `countersign.reload=false`", file.path.display())

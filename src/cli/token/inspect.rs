@@ -49,7 +49,7 @@ pub(super) fn inspect(path: &Path, console: &Console) -> Answer {
     console.answer(escaped(&text) + "\n")
 }
 
-/// Escapes what serde leaves as it is and a terminal would obey; it is only within strings.
+/// Escapes what serde leaves as it is and a terminal would interpret; it is only within strings.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {

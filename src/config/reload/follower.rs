@@ -252,8 +252,8 @@ impl Follower {
     }
 }
 
-/// Remembers every key that was ever revoked, and where that was said, whatever the files say or
-/// leave out later.
+/// Remembers every key that was ever revoked and which file or variable revoked it, whatever the files
+/// contain later.
 ///
 /// A file that was cut off, or restored from before the revocation, holds the key without its
 /// `is-revoked=true`, and lets that of a lower file or a placeholder's default come through. Only
