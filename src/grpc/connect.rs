@@ -73,6 +73,50 @@ pub struct ConnectionOptions {
     pub allow_plaintext: bool,
     /// TLS. If it fails, there is no connection, and never one without TLS.
     pub tls: Option<ClientTls>,
+    /// How a connection on which nothing arrives any more is noticed.
+    pub(crate) keep_alive: KeepAlive,
+}
+
+/// When a connection asks its server for a sign of life, and how long it waits for one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeepAlive {
+    /// A PING is sent when no frame arrived for that long.
+    every: Duration,
+    /// The connection ends when the PING is not answered for that long.
+    answer: Duration,
+    /// Whether PINGs are also sent while no call is open.
+    while_idle: bool,
+    /// The connection ends when bytes are not acknowledged for that long: `TCP_USER_TIMEOUT`.
+    unacknowledged: Duration,
+}
+
+impl KeepAlive {
+    /// For servers that are modules.
+    pub(crate) const MODULES: Self = Self {
+        every: Duration::from_secs(4),
+        answer: Duration::from_secs(3),
+        while_idle: true,
+        unacknowledged: Duration::from_secs(7),
+    };
+
+    /// For any gRPC server: many end a connection on which PINGs come often, or without a call.
+    pub(crate) const ANY_SERVER: Self = Self {
+        every: Duration::from_secs(20),
+        answer: Duration::from_secs(20),
+        while_idle: false,
+        unacknowledged: Duration::from_secs(20),
+    };
+
+    /// Ends `stream` when its peer acknowledges nothing any more, also while its window is closed.
+    #[cfg(target_os = "linux")]
+    fn watch(self, stream: &TcpStream) {
+        let limit = u32::try_from(self.unacknowledged.as_millis()).unwrap_or(u32::MAX);
+        // Without it the PINGs still notice, later.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, limit);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn watch(self, _: &TcpStream) {}
 }
 
 impl Default for ConnectionOptions {
@@ -83,6 +127,7 @@ impl Default for ConnectionOptions {
             connect_timeout: Duration::from_secs(2),
             allow_plaintext: false,
             tls: None,
+            keep_alive: KeepAlive::MODULES,
         }
     }
 }
@@ -250,10 +295,14 @@ impl Connector {
             Some(_) => "https",
             None => "http",
         };
+        let keep_alive = self.options.keep_alive;
         // A hostile server must not fill this process with headers.
         Ok(Endpoint::from(self.uri("http")?)
             .origin(self.uri(origin)?)
             .http2_max_header_list_size(16 * 1024)
+            .http2_keep_alive_interval(keep_alive.every)
+            .keep_alive_timeout(keep_alive.answer)
+            .keep_alive_while_idle(keep_alive.while_idle)
             .tcp_nodelay(true))
     }
 
@@ -305,6 +354,7 @@ impl Connector {
                 Ok(stream) => {
                     // A small delay at worst; no reason to fail.
                     let _ = stream.set_nodelay(true);
+                    self.options.keep_alive.watch(&stream);
                     return Ok((stream, address));
                 }
                 Err(error) => failed = ConnectError::Connect(address, error),

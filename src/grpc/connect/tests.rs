@@ -106,3 +106,23 @@ fn target_prints_ipv6_in_brackets() {
     assert_eq!(Target::new("::1", 8531).to_string(), "[::1]:8531");
     assert_eq!(Target::new("localhost", 8531).to_string(), "localhost:8531");
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn every_client_connection_has_a_user_timeout() {
+    for (keep_alive, milliseconds) in [(KeepAlive::MODULES, 7_000), (KeepAlive::ANY_SERVER, 20_000)]
+    {
+        let (listener, address) = listener().await;
+        let options = ConnectionOptions {
+            keep_alive,
+            ..ConnectionOptions::default()
+        };
+        let connector = Connector::new(&Target::new("127.0.0.1", address.port()), options);
+
+        let (stream, _) = connector.dial().await.unwrap();
+
+        let limit = rustix::net::sockopt::tcp_user_timeout(&stream).unwrap();
+        assert_eq!(limit, milliseconds);
+        drop(listener);
+    }
+}
