@@ -5,6 +5,8 @@
 mod catalogue;
 #[path = "it/clock_skew.rs"]
 mod clock_skew;
+#[path = "it/compose.rs"]
+mod compose;
 #[path = "it/dial_back.rs"]
 mod dial_back;
 #[path = "it/dial_policy.rs"]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use tonic::Status;
 use tonic::body::Body;
 use tower_layer::Layer;
@@ -18,8 +18,8 @@ use crate::token::proof::{EngineClaim, ProofVerifier};
 
 use super::caller_tokens::{CallerToken, CallerTokens};
 use super::metadata;
-use super::metrics::{MetricsLayer, MetricsService};
-use super::reply::{Call, Guard, ReplyBody};
+use super::metrics::{self, MetricsLayer};
+use super::reply::{AnyBody, Call, Guard, ReplyBody};
 use super::required_proof::{Expected, ProofMode, RequiredProof, Trust};
 use super::status::refuse_in_full;
 
@@ -82,25 +82,23 @@ impl<S> Layer<S> for AttachIdentityLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         let layer = self.clone();
-        self.calls.layer(Attach { inner, layer })
+        AttachIdentity { inner, layer }
     }
 }
 
 /// Attaches the identity, then calls the client's channel; counts the calls.
-pub type AttachIdentity<S> = MetricsService<Attach<S>>;
-
-type BoxError = Box<dyn Error + Send + Sync>;
-
-/// [`AttachIdentity`] without the counting.
+///
+/// Its errors are the channel's. A call that is not made, or whose reply is not believed, is
+/// answered with a status.
 #[derive(Clone, Debug)]
-pub struct Attach<S> {
+pub struct AttachIdentity<S> {
     inner: S,
     layer: AttachIdentityLayer,
 }
 
-impl<S> Attach<S> {
-    fn attach(&self, path: &str, headers: &mut HeaderMap) -> Result<Attached, Status> {
-        let AttachIdentityLayer { tokens, proof, .. } = &self.layer;
+impl AttachIdentityLayer {
+    fn attach(&self, uri: &Uri, headers: &mut HeaderMap) -> Result<Attached, Status> {
+        let Self { tokens, proof, .. } = self;
         let token = tokens.get().map_err(|error| not_called(&error))?;
         headers.insert(AUTHORIZATION, token.value.clone());
         let mut attached = Attached {
@@ -108,7 +106,8 @@ impl<S> Attach<S> {
             token,
             expected: None,
         };
-        if let Some(required) = proof.as_ref().filter(|proof| proof.covers(path)) {
+        let proof = proof.as_ref();
+        if let Some(required) = proof.filter(|proof| proof.covers(metadata::path(uri))) {
             let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
             let value = HeaderValue::try_from(nonce.to_string());
             headers.insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
@@ -116,7 +115,7 @@ impl<S> Attach<S> {
                 required: Arc::clone(required),
                 token: Arc::clone(&attached.token),
                 nonce,
-                path: path.to_owned(),
+                path: metadata::kept_path(uri),
                 sent: required.verifier.clock().now(),
                 skews: Arc::clone(&tokens.skews),
             }));
@@ -133,37 +132,38 @@ struct Attached {
     expected: Option<Box<Expected>>,
 }
 
-/// Makes the status that tonic makes of the same error.
-fn no_reply(error: impl Into<BoxError>) -> Status {
-    Status::from_error(error.into())
-}
-
 fn not_called(error: &dyn Error) -> Status {
     Status::failed_precondition(format!("not called: {}", super::cause(error)))
 }
 
-impl<S, R> Service<Request<Body>> for Attach<S>
+impl<S, R> Service<Request<Body>> for AttachIdentity<S>
 where
-    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>,
+    S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
+    R: AnyBody,
 {
-    type Response = Response<ReplyBody<R>>;
-    type Error = Status;
+    type Response = Response<Body>;
+    type Error = S::Error;
     type Future = AttachFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        self.inner.poll_ready(cx).map_err(no_reply)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (request, counted) = self.layer.calls.started(request);
         let (mut head, body) = request.into_parts();
-        let (call, attached) = match self.attach(metadata::path(&head.uri), &mut head.headers) {
+        let (call, attached) = match self.layer.attach(&head.uri, &mut head.headers) {
             Ok(attached) => {
                 let future = self.inner.call(Request::from_parts(head, body));
                 (Call::Made { future }, Some(attached))
             }
             Err(status) => (Call::ended(status), None),
         };
-        AttachFuture { call, attached }
+        AttachFuture {
+            call,
+            counted: Some(counted),
+            attached,
+        }
     }
 }
 
@@ -173,6 +173,7 @@ pin_project_lite::pin_project! {
     pub struct AttachFuture<F> {
         #[pin]
         call: Call<F>,
+        counted: Option<metrics::Call>,
         attached: Option<Attached>,
     }
 }
@@ -180,32 +181,41 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for AttachFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    E: Into<BoxError>,
+    R: AnyBody,
+    E: 'static,
 {
-    type Output = Result<Response<ReplyBody<R>>, Status>;
+    type Output = Result<Response<Body>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = match ready!(this.call.poll_answer(cx)) {
-            Ok(answer) => answer.map_err(no_reply)?,
-            Err(status) => return Poll::Ready(Ok(ReplyBody::instead(status))),
+        let attached = this.attached;
+        let judged = match ready!(this.call.poll_answer(cx)) {
+            Ok(answer) => answer.map(|response| judge(attached.take(), response)),
+            Err(status) => Ok(ReplyBody::instead(status)),
         };
-        metadata::drop_foreign_details(response.headers_mut());
-        let attached = this.attached.take();
-        if let Some(Attached { tokens, token, .. }) = &attached {
-            if let Some(callee) = &token.callee {
-                let CallerTokens { skews, issuer, .. } = &**tokens;
-                skews.note_answer(callee.name.as_str(), &response, &*issuer.clock);
-            }
-            response.extensions_mut().insert(CallToken {
-                renewed_at: token.token.renewed_at(),
-                expires_at: token.token.expires_at(),
-            });
+        Poll::Ready(match this.counted.take() {
+            Some(call) => call.answered(judged),
+            None => judged.map(|response| response.map(Body::new)),
+        })
+    }
+}
+
+/// Judges the headers of a reply; its body is judged as it comes.
+fn judge<R>(attached: Option<Attached>, mut response: Response<R>) -> Response<ReplyBody<R>> {
+    metadata::drop_foreign_details(response.headers_mut());
+    if let Some(Attached { tokens, token, .. }) = &attached {
+        if let Some(callee) = &token.callee {
+            let CallerTokens { skews, issuer, .. } = &**tokens;
+            skews.note_answer(callee.name.as_str(), &response, &*issuer.clock);
         }
-        let expected = attached.and_then(|attached| attached.expected);
-        Poll::Ready(Ok(match Trust::of_headers(expected, &mut response) {
-            Ok(trust) => response.map(|inner| ReplyBody::new(inner, Guard::Caller(trust))),
-            Err(refusal) => ReplyBody::instead(refuse_in_full(&refusal)),
-        }))
+        response.extensions_mut().insert(CallToken {
+            renewed_at: token.token.renewed_at(),
+            expires_at: token.token.expires_at(),
+        });
+    }
+    let expected = attached.and_then(|attached| attached.expected);
+    match Trust::of_headers(expected, &mut response) {
+        Ok(trust) => response.map(|inner| ReplyBody::new(inner, Guard::Caller(trust))),
+        Err(refusal) => ReplyBody::instead(refuse_in_full(&refusal)),
     }
 }

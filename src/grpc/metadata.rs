@@ -24,6 +24,12 @@ pub(super) fn path(uri: &Uri) -> &str {
     uri.path_and_query().map_or("", PathAndQuery::as_str)
 }
 
+/// Returns [`path`], to be kept.
+pub(super) fn kept_path(uri: &Uri) -> PathAndQuery {
+    let path = uri.path_and_query().cloned();
+    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
+
 /// Returns `true` if the callee proved that the refusal is its own.
 ///
 /// True only for a status that came through an [`AttachIdentityLayer`](super::AttachIdentityLayer)

@@ -4,6 +4,7 @@ mod messages;
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,7 @@ use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tokio::time::Instant;
 use tonic::body::Body;
+use tonic::transport::Error as TransportError;
 use tonic::{Code, Status};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -23,6 +25,7 @@ use crate::proto;
 use crate::telemetry::metrics::{GrpcMethod, GrpcSide, MethodMetrics, Metrics};
 
 use self::messages::Messages;
+use super::reply::{AnyBody, BoxError};
 use super::status::number;
 use super::{MethodRules, metadata};
 
@@ -158,11 +161,13 @@ pub struct MetricsService<S> {
     layer: MetricsLayer,
 }
 
-impl<S, R> Service<Request<Body>> for MetricsService<S>
+impl<S, Q, R> Service<Request<Q>> for MetricsService<S>
 where
     S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
+    Q: AnyBody,
+    R: AnyBody,
 {
-    type Response = Response<CountedBody<R>>;
+    type Response = Response<Body>;
     type Error = S::Error;
     type Future = CountedFuture<S::Future>;
 
@@ -170,27 +175,35 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Methods { by_path, other } = &*self.layer.methods;
-        let method = by_path.get(metadata::path(request.uri())).unwrap_or(other);
-        let method = Arc::clone(method);
-        method.started();
-        let counted = Counted::Request(Arc::clone(&method));
-        let counted = request.map(|body| Body::new(CountedBody::new(body, counted)));
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        let (counted, call) = self.layer.started(request);
         CountedFuture {
             future: self.inner.call(counted),
-            call: Some(Call {
-                method,
-                started: Instant::now(),
-                code: None,
-            }),
+            call: Some(call),
         }
+    }
+}
+
+impl MetricsLayer {
+    /// Counts that a call begins, and the messages of its request.
+    pub(super) fn started<Q: AnyBody>(&self, request: Request<Q>) -> (Request<Body>, Call) {
+        let Methods { by_path, other } = &*self.methods;
+        let method = by_path.get(metadata::path(request.uri())).unwrap_or(other);
+        method.started();
+        let counted = Counted::Request(Arc::clone(method));
+        let call = Call {
+            method: Arc::clone(method),
+            started: Instant::now(),
+            code: None,
+        };
+        let counted = request.map(|body| Body::new(CountedBody::new(body, counted)));
+        (counted, call)
     }
 }
 
 /// A call that is going on; it ends when this is dropped.
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
     method: Arc<MethodMetrics>,
     started: Instant,
     code: Option<Code>,
@@ -204,10 +217,40 @@ impl Call {
         }
     }
 
-    /// Notes the status, if `error` is one.
+    /// Notes the status that `error` stands for, as far as its type is known.
     fn note_error(&mut self, error: &dyn Any) {
-        let status = error.downcast_ref::<Status>();
-        self.code = status.map(Status::code).or(self.code);
+        if let Some(status) = error.downcast_ref::<Status>() {
+            self.code = Some(status.code());
+        } else if let Some(error) = error.downcast_ref::<TransportError>() {
+            self.code = Some(code_of_error(error));
+        } else if let Some(error) = error.downcast_ref::<BoxError>() {
+            self.code = Some(code_of_error(&**error));
+        }
+    }
+
+    /// Notes how the call was answered, and counts the messages of its reply.
+    pub(super) fn answered<R: AnyBody, E: 'static>(
+        mut self,
+        answer: Result<Response<R>, E>,
+    ) -> Result<Response<Body>, E> {
+        let response = answer.inspect_err(|error| self.note_error(error))?;
+        if response.status() != StatusCode::OK {
+            self.code = Some(code_of_http(response.status()));
+        }
+        self.note(response.headers());
+        if response.body().is_end_stream() {
+            // Without a status it is no answer.
+            self.code = self.code.or(Some(Code::Unknown));
+        }
+        Ok(response.map(|body| Body::new(CountedBody::new(body, Counted::Reply(self)))))
+    }
+}
+
+/// Returns the code of the status that tonic makes of an error without a reply.
+fn code_of_error(error: &(dyn Error + 'static)) -> Code {
+    match error.downcast_ref::<Status>() {
+        Some(status) => status.code(),
+        None => error.source().map_or(Code::Unavailable, code_of_error),
     }
 }
 
@@ -248,34 +291,25 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for CountedFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    R: AnyBody,
     E: 'static,
 {
-    type Output = Result<Response<CountedBody<R>>, E>;
+    type Output = Result<Response<Body>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.future.poll(cx));
-        let mut call = this.call.take();
-        if let Some(call) = &mut call {
-            match &answer {
-                Ok(response) => {
-                    if response.status() != StatusCode::OK {
-                        call.code = Some(code_of_http(response.status()));
-                    }
-                    call.note(response.headers());
-                }
-                Err(error) => call.note_error(error),
-            }
-        }
-        let counted = call.map_or(Counted::Nothing, Counted::Reply);
-        Poll::Ready(answer.map(|response| response.map(|body| CountedBody::new(body, counted))))
+        Poll::Ready(match this.call.take() {
+            Some(call) => call.answered(answer),
+            None => answer.map(|response| response.map(Body::new)),
+        })
     }
 }
 
 pin_project_lite::pin_project! {
     /// A body whose messages are counted.
     #[derive(Debug)]
-    pub struct CountedBody<B> {
+    struct CountedBody<B> {
         #[pin]
         inner: B,
         messages: Messages,

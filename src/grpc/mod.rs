@@ -31,7 +31,7 @@ pub mod tls;
 pub(crate) use authorize::{MethodRules, Rule};
 pub(crate) use call::{call, is_late};
 pub use cause::cause;
-pub use client::{Attach, AttachIdentity, AttachIdentityLayer, CallToken};
+pub use client::{AttachIdentity, AttachIdentityLayer, CallToken};
 pub(crate) use connect::KeepAlive;
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
 pub use identity_service::IdentityService;

@@ -325,6 +325,7 @@ impl Module {
                 signer: ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock)),
                 engine: None,
             },
+            counted: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Response;
 use http::header::HeaderValue;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 
 use crate::secret::Secret;
 use crate::token::Nonce;
@@ -20,7 +21,7 @@ pub(super) struct PendingProof {
     caller: String,
     nonce: Nonce,
     token: Secret<String>,
-    path: String,
+    path: PathAndQuery,
 }
 
 /// The proofs of one server: the signer, and the engine if the server is one.
@@ -38,13 +39,12 @@ impl PendingProof {
         let mut nonces = head.headers.get_all(metadata::NONCE).iter();
         let nonce = nonces.next()?.to_str().ok()?.parse().ok()?;
         let token = metadata::bearer(&head.headers).ok()?.to_owned();
-        let path = metadata::path(&head.uri);
         (nonces.next().is_none() && caller.len() <= MAX_CALLER_BYTES).then(|| Self {
             proofs: proofs.clone(),
             caller: caller.to_owned(),
             nonce,
             token: Secret::new(token),
-            path: path.to_owned(),
+            path: metadata::kept_path(&head.uri),
         })
     }
 
@@ -55,7 +55,7 @@ impl PendingProof {
             caller: &self.caller,
             nonce: self.nonce,
             token: self.token.expose(),
-            path: &self.path,
+            path: self.path.as_str(),
         };
         let Proofs { signer, engine } = &self.proofs;
         let engine = engine.as_deref().filter(|_| self.path == CHECK_STATUS);

@@ -1,10 +1,13 @@
 //! The body of a reply, which this crate may have to end.
 
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::Response;
+use http::uri::PathAndQuery;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
@@ -14,6 +17,13 @@ use super::required_proof::Trust;
 use super::session::{Polled, Watch};
 use super::status::trailers;
 
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A body of which tonic can make its own.
+pub trait AnyBody: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
+
+impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> AnyBody for B {}
+
 pin_project_lite::pin_project! {
     /// The body of a reply.
     ///
@@ -22,7 +32,7 @@ pin_project_lite::pin_project! {
     /// where a proof was asked for and the headers hold none, the first message is replaced by
     /// `PROOF_MISSING`; only a refusal may do without.
     #[derive(Debug)]
-    pub struct ReplyBody<R> {
+    pub(super) struct ReplyBody<R> {
         #[pin]
         inner: Option<R>,
         guard: Guard,
@@ -65,7 +75,7 @@ pub(super) enum Guard {
     /// Nothing.
     None,
     /// The handler of this method, which may panic, and the session of its call.
-    Handler(Box<str>, Option<Watch>),
+    Handler(PathAndQuery, Option<Watch>),
     /// The caller, who may have asked for a proof.
     Caller(Trust),
 }
@@ -95,7 +105,7 @@ impl Guard {
         match self {
             Self::None => body.poll_frame(cx).map(Ok),
             Self::Caller(trust) => body.poll_frame(cx).map(|frame| trust.judge::<B>(frame)),
-            Self::Handler(path, watch) => caught(path, || match watch {
+            Self::Handler(path, watch) => caught(path.as_str(), || match watch {
                 None => body.poll_frame(cx).map(Ok),
                 Some(watch) => {
                     let polled = watch.poll_body(body, cx);

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Buf as _;
 use http::header::HeaderValue;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame};
 use tonic::Status;
@@ -65,7 +66,7 @@ pub(super) struct Expected {
     pub(super) required: Arc<RequiredProof>,
     pub(super) token: Arc<CallerToken>,
     pub(super) nonce: Nonce,
-    pub(super) path: String,
+    pub(super) path: PathAndQuery,
     /// When the call was made.
     pub(super) sent: SystemTime,
     /// Where the callee's clock is noted.
@@ -90,7 +91,7 @@ impl Expected {
                 caller: self.token.token.issuer(),
                 nonce: self.nonce,
                 token: self.token.token.expose(),
-                path: &self.path,
+                path: self.path.as_str(),
             },
             callee,
             engine,

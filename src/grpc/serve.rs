@@ -110,8 +110,7 @@ pub async fn serve(
     let stop = CancellationToken::new();
     let mut server = pin!(
         builder(&options)
-            .layer(layer.metrics_layer())
-            .layer(layer)
+            .layer(layer.counted())
             .add_routes(routes)
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stop.cancelled())
     );

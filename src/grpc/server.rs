@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Request, Response};
 use tokio::time::Instant;
 use tonic::Status;
@@ -20,10 +21,10 @@ use crate::token::proof::EngineClaim;
 use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
 use super::pending_proof::{PendingProof, Proofs};
-use super::reply::{Call, Guard, ReplyBody, caught};
+use super::reply::{AnyBody, Call, Guard, ReplyBody, caught};
 use super::session::{RequestBody, Session, Watch};
 use super::status::refuse_in_full;
-use super::{MethodRules, MetricsLayer, Rejections, listener, metadata, peer, refuse};
+use super::{MethodRules, MetricsLayer, Rejections, listener, metadata, metrics, peer, refuse};
 
 /// Whether a call needs a token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -51,12 +52,18 @@ pub enum Tokens {
 pub struct VerifyIdentityLayer {
     pub(super) gate: Arc<Gate>,
     pub(super) proofs: Proofs,
+    /// Counts the calls, where no layer before this one does.
+    pub(super) counted: Option<MetricsLayer>,
 }
 
 impl VerifyIdentityLayer {
-    /// Returns the layer that counts the calls by method.
-    pub(super) fn metrics_layer(&self) -> MetricsLayer {
-        MetricsLayer::new(&self.gate.metrics, &self.gate.rules, &[])
+    /// Also counts the calls by method.
+    pub(super) fn counted(self) -> Self {
+        let counted = MetricsLayer::new(&self.gate.metrics, &self.gate.rules, &[]);
+        Self {
+            counted: Some(counted),
+            ..self
+        }
     }
 
     /// Names `engine` in the proof of every reply to `CheckStatus`, a refusal's too. A handler
@@ -219,11 +226,13 @@ fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
     }
 }
 
-impl<S, R> Service<Request<Body>> for VerifyIdentity<S>
+impl<S, Q, R> Service<Request<Q>> for VerifyIdentity<S>
 where
-    S: Service<Request<Body>, Response = Response<R>>,
+    S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
+    Q: AnyBody,
+    R: AnyBody,
 {
-    type Response = Response<ReplyBody<R>>;
+    type Response = Response<Body>;
     type Error = S::Error;
     type Future = VerifyFuture<S::Future>;
 
@@ -231,12 +240,20 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let path: Box<str> = metadata::path(request.uri()).into();
-        let (call, session, proof) = caught(&path, || self.admit(request))
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        let path = metadata::kept_path(request.uri());
+        let (arrived, counted) = match &self.layer.counted {
+            Some(layer) => {
+                let (counted, call) = layer.started(request);
+                (counted, Some(call))
+            }
+            None => (request.map(Body::new), None),
+        };
+        let (call, session, proof) = caught(path.as_str(), || self.admit(arrived))
             .unwrap_or_else(|status| (Call::ended(status), None, None));
         VerifyFuture {
             call,
+            counted,
             path,
             session,
             proof,
@@ -251,7 +268,7 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
     fn admit(&mut self, request: Request<Body>) -> Admitted<S::Future> {
         let (mut head, body) = request.into_parts();
         listener::arrived(&mut head.extensions);
-        let VerifyIdentityLayer { gate, proofs } = &self.layer;
+        let VerifyIdentityLayer { gate, proofs, .. } = &self.layer;
         let decided = gate.decide(&head);
         let issuer = match &decided {
             Ok(token) => token.as_ref().map(VerifiedToken::issuer),
@@ -284,7 +301,8 @@ pin_project_lite::pin_project! {
     pub struct VerifyFuture<F> {
         #[pin]
         call: Call<F>,
-        path: Box<str>,
+        counted: Option<metrics::Call>,
+        path: PathAndQuery,
         session: Option<Arc<Session>>,
         proof: Option<PendingProof>,
     }
@@ -293,13 +311,15 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for VerifyFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    R: AnyBody,
+    E: 'static,
 {
-    type Output = Result<Response<ReplyBody<R>>, E>;
+    type Output = Result<Response<Body>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let call = this.call.as_mut();
-        let answer = match caught(this.path, || call.poll_answer(cx)) {
+        let answer = match caught(this.path.as_str(), || call.poll_answer(cx)) {
             Ok(answer) => ready!(answer),
             Err(status) => {
                 this.call.set(Call::Over);
@@ -310,17 +330,21 @@ where
         let session = this.session.take();
         // A request that was ended is refused, whatever the handler made of its end.
         let ended = session.as_ref().and_then(|session| session.ended());
-        let response = match (answer, ended) {
-            (Err(status), _) | (Ok(Ok(_)), Some(status)) => ReplyBody::instead(status),
-            (Ok(Err(error)), _) => return Poll::Ready(Err(error)),
-            (Ok(Ok(response)), None) => response.map(|body| {
-                let path = std::mem::take(this.path);
-                ReplyBody::new(body, Guard::Handler(path, session.map(Watch::of)))
-            }),
+        let answer = match (answer, ended) {
+            (Err(status), _) | (Ok(Ok(_)), Some(status)) => Ok(ReplyBody::instead(status)),
+            (Ok(Err(error)), _) => Err(error),
+            (Ok(Ok(response)), None) => Ok(response.map(|body| {
+                let watch = session.map(Watch::of);
+                ReplyBody::new(body, Guard::Handler(this.path.clone(), watch))
+            })),
         };
-        Poll::Ready(Ok(match this.proof.take() {
+        let proved = answer.map(|response| match this.proof.take() {
             Some(proof) => proof.countersign(response),
             None => response,
-        }))
+        });
+        Poll::Ready(match this.counted.take() {
+            Some(call) => call.answered(proved),
+            None => proved.map(|response| response.map(Body::new)),
+        })
     }
 }

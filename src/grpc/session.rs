@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
@@ -28,7 +29,7 @@ pub(super) struct Session {
     clock: Arc<dyn Clock>,
     token: VerifiedToken,
     due: SystemTime,
-    path: String,
+    path: PathAndQuery,
     peer: Option<SocketAddr>,
     /// Why it was ended, once it was.
     ended: OnceLock<Refusal>,
@@ -43,7 +44,7 @@ impl Session {
             // A call that was admitted within the leeway has its grace all the same.
             due: token.expires_at().max(now) + STREAM_GRACE,
             token: token.clone(),
-            path: metadata::path(&head.uri).to_owned(),
+            path: metadata::kept_path(&head.uri),
             peer: peer::address_in(&head.extensions),
             ended: OnceLock::new(),
         }
@@ -92,7 +93,7 @@ impl Session {
                 reason: refusal.reason.as_str(),
                 fingerprint: Some(self.token.key_id().as_str()),
                 peer: self.peer,
-                method: &self.path,
+                method: self.path.as_str(),
                 detail: &refusal.detail,
                 help: refusal.help(),
             };

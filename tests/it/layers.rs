@@ -27,11 +27,11 @@ use greeter::greeter_service_server::{GreeterService, GreeterServiceServer};
 use greeter::{GreetOftenRequest, GreetOftenResponse, GreetRequest, GreetResponse};
 
 #[path = "../../examples/greeter/mod.rs"]
-mod greeter;
+pub(super) mod greeter;
 
 /// Greets by identity; says that it is `engine`, where one is given.
-struct Greeter {
-    engine: Option<EngineClaim>,
+pub(super) struct Greeter {
+    pub(super) engine: Option<EngineClaim>,
 }
 
 #[tonic::async_trait]
@@ -90,7 +90,7 @@ async fn serve(pair: &Pair, rules: MethodRules, engine: Option<EngineClaim>) -> 
         .unwrap()
 }
 
-fn any_identity() -> MethodRules {
+pub(super) fn any_identity() -> MethodRules {
     MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity())
 }
 
