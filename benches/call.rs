@@ -19,8 +19,8 @@ use countersign::testing::{own_deployment, trusted};
 use countersign::{MethodRules, Module, Rule};
 use tokio::net::TcpListener;
 use tonic::codegen::{Body, Bytes, StdError};
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Server};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_layer::Layer as _;
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// Starts a server, and returns a channel to it.
-    async fn channel(&self, has_layers: bool) -> Channel {
+    async fn channel(&self, has_layers: bool) -> Connection {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::new("127.0.0.1", listener.local_addr().unwrap().port());
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -68,7 +68,7 @@ impl World {
             tokio::spawn(server.serve_with_incoming(incoming));
         }
         let connection = Connection::open(&target, ConnectionOptions::default());
-        connection.await.unwrap().channel()
+        connection.await.unwrap()
     }
 }
 

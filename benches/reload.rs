@@ -170,7 +170,7 @@ async fn p99(client: &Client) -> Duration {
     *times.get(times.len() / 100 * 99).unwrap()
 }
 
-type Client = IdentityServiceClient<countersign::grpc::AttachIdentity<tonic::transport::Channel>>;
+type Client = IdentityServiceClient<countersign::grpc::AttachIdentity<Connection>>;
 
 async fn connect(world: &World, module: &Module) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -188,7 +188,7 @@ async fn connect(world: &World, module: &Module) -> Client {
     let caller = caller.build().unwrap();
     let target = Target::new("127.0.0.1", address.port());
     let connection = Connection::open(&target, ConnectionOptions::default());
-    let channel = connection.await.unwrap().channel();
+    let channel = connection.await.unwrap();
     let layer = caller.client_layer("dpm-dev").unwrap();
     IdentityServiceClient::new(layer.layer(channel))
 }

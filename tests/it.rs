@@ -21,6 +21,8 @@ mod layers;
 mod lifecycle;
 #[path = "it/listener.rs"]
 mod listener;
+#[path = "it/networks.rs"]
+mod networks;
 #[path = "it/oracles.rs"]
 mod oracles;
 #[path = "it/ownership.rs"]

@@ -197,7 +197,7 @@ async fn call(world: &World, caller: &str, peer: usize, calls: Arc<Calls>, stop:
     let connection = Connection::open(&target, ConnectionOptions::default())
         .await
         .unwrap();
-    let client = IdentityServiceClient::new(layer.layer(connection.channel()));
+    let client = IdentityServiceClient::new(layer.layer(connection));
     let mut ticks = interval(Duration::from_millis(2));
     let mut asked_at = Instant::now();
     let mut open = JoinSet::new();

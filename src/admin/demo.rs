@@ -211,7 +211,7 @@ impl Demo<'_> {
         let settings =
             Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(cannot(USE_FILES))?;
         let connection = Connection::open(address, ConnectionOptions::default()).await;
-        let channel = connection.map_err(cannot(CALL_DPM))?.channel();
+        let channel = connection.map_err(cannot(CALL_DPM))?;
         let mut client = IdentityServiceClient::new(channel);
         let (mut lines, mut held) = (Vec::new(), true);
         let tokens = bad_tokens(&settings).map_err(cannot(CALL_DPM))?;

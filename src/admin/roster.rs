@@ -1,14 +1,13 @@
 //! Lists the engines of a registry, page by page.
 
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::grpc::AttachIdentity;
+use crate::grpc::{AttachIdentity, Connection};
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::proto::registry::{Engine, ListEnginesRequest};
 
 /// A client of a registry, with this module's identity.
-pub type Client = EngineRegistryServiceClient<AttachIdentity<Channel>>;
+pub type Client = EngineRegistryServiceClient<AttachIdentity<Connection>>;
 
 /// Lists all engines that the caller may see, without a time limit of its own.
 ///

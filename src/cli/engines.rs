@@ -65,7 +65,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
                 _ => failure.with_help("start it with: countersign dpm run --home <its home>"),
             }
         })?;
-        let client = EngineRegistryServiceClient::new(layer.layer(connection.channel()));
+        let client = EngineRegistryServiceClient::new(layer.layer(connection));
         match command {
             Command::List(_) => {
                 let engines = within(&target, list(client)).await??;

@@ -1,19 +1,19 @@
 //! Keeps this engine registered with its DPM.
 
 use std::error::Error as _;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind};
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
-    Target, call, cause, code_name, failure_of, is_late, is_proved, kind_of, refusal_of,
+    Target, call_over, cause, code_name, failure_of, is_late, is_proved, kind_of, refusal_of,
     summary_and_detail,
 };
 use crate::proto::convert::engine_status;
@@ -68,6 +68,25 @@ pub enum Registration {
     Absent,
     /// Registered, with this status.
     Present(EngineStatus),
+    /// Registered, with a status of this number that this version does not know.
+    Other(i32),
+}
+
+impl Registration {
+    /// Reads the status `number` of a registered engine.
+    fn with(number: i32) -> Self {
+        engine_status(number).map_or(Self::Other(number), Self::Present)
+    }
+}
+
+impl fmt::Display for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("ABSENT"),
+            Self::Present(status) => status.fmt(f),
+            Self::Other(number) => write!(f, "UNKNOWN({number})"),
+        }
+    }
 }
 
 /// Registers the engine, sends heartbeats, and registers again if the DPM lost the registration.
@@ -78,13 +97,14 @@ pub enum Registration {
 /// the DPM proved that there is nothing to deregister.
 ///
 /// While it is not registered it tries with a growing pause: 100 ms, doubled up to the check
-/// interval. It logs only changes: registered, waiting and why, refused and why, not READY and
+/// interval, or up to 500 ms where the DPM cannot be reached. When the connection is lost it calls
+/// over another one at once, and a call that is late loses its connection. It logs only changes: registered, waiting and why, refused and why, not READY and
 /// why.
 #[derive(Debug)]
 pub struct StatusChecker {
     engine: Registrant,
     options: StatusCheckerOptions,
-    client: EngineRegistryServiceClient<AttachIdentity<Channel>>,
+    client: EngineRegistryServiceClient<AttachIdentity<Connection>>,
     connection: Connection,
     identity: AttachIdentityLayer,
     module: Module,
@@ -113,7 +133,7 @@ impl StatusChecker {
         let connection = Connection::lazy(&options.dpm, options.connection.clone())?;
         Ok(Self {
             engine,
-            client: EngineRegistryServiceClient::new(identity.layer(connection.channel())),
+            client: EngineRegistryServiceClient::new(identity.layer(connection.clone())),
             connection,
             identity: identity.clone(),
             health: module.health().required("engine"),
@@ -160,7 +180,18 @@ impl StatusChecker {
                 // What was refused may be accepted now; a file that changes without end is no reason
                 // to call without end.
                 _ = changes.changed() => sleep(FIRST_PAUSE.min(pause)).await,
+                // The engines of a DPM that restarts do not come back in the same moment.
+                () = self.lost() => sleep(up_to(JITTER)).await,
             }
+        }
+    }
+
+    /// Completes when the connection over which the engine is registered has ended.
+    async fn lost(&self) {
+        if *self.state.borrow() == Registration::Absent {
+            std::future::pending().await
+        } else {
+            self.connection.ended().await;
         }
     }
 
@@ -174,9 +205,12 @@ impl StatusChecker {
         };
         self.maybe_registered = true;
         let limit = self.options.call_timeout;
-        let answer = call(limit, request, |call| self.client.register_engine(call)).await;
+        let answer = call_over(&self.connection, limit, request, |call| {
+            self.client.register_engine(call)
+        });
+        let registered = answer.await;
         self.in_doubt = false;
-        let engine = match answer {
+        let engine = match registered {
             Ok(answer) => answer.engine.unwrap_or_default(),
             Err(status) => {
                 self.set_registration(Registration::Absent);
@@ -187,8 +221,7 @@ impl StatusChecker {
         self.logged = None;
         self.pause = FIRST_PAUSE;
         // The dial-back is on its way: the next heartbeat brings the reason why it is not READY.
-        let status = engine_status(engine.status).unwrap_or(EngineStatus::New);
-        self.set_registration(Registration::Present(status));
+        self.set_registration(Registration::with(engine.status));
         self.options.check_connection_interval
     }
 
@@ -196,12 +229,15 @@ impl StatusChecker {
     async fn heartbeat(&mut self) -> Duration {
         let engine_id = self.engine.id.to_string();
         let request = wire::HeartbeatRequest { engine_id };
-        let limit = self.options.call_timeout;
-        match call(limit, request, |call| self.client.heartbeat(call)).await {
+        let limit = self.options.call_timeout.min(HEARTBEAT_TIMEOUT);
+        let answer = call_over(&self.connection, limit, request, |call| {
+            self.client.heartbeat(call)
+        });
+        match answer.await {
             Ok(answer) => {
-                let status = engine_status(answer.status).unwrap_or(EngineStatus::New);
-                self.set_registration(Registration::Present(status));
-                self.log_readiness(status, &answer);
+                let now = Registration::with(answer.status);
+                self.set_registration(now);
+                self.log_readiness(now, &answer);
                 self.options.check_connection_interval
             }
             Err(status) => {
@@ -228,9 +264,9 @@ impl StatusChecker {
         }
         let dpm = &self.options.dpm;
         match now {
-            Registration::Present(status) => self
+            Registration::Present(_) | Registration::Other(_) => self
                 .health
-                .up(format!("registered at the DPM {dpm}, {status} there")),
+                .up(format!("registered at the DPM {dpm}, {now} there")),
             Registration::Absent => self.health.down(format!("not registered at the DPM {dpm}")),
         }
     }
@@ -239,7 +275,10 @@ impl StatusChecker {
         let engine_id = self.engine.id.to_string();
         let request = wire::DeregisterEngineRequest { engine_id };
         let limit = self.options.call_timeout.min(DEREGISTER_TIMEOUT);
-        call(limit, request, |call| self.client.deregister_engine(call)).await?;
+        call_over(&self.connection, limit, request, |call| {
+            self.client.deregister_engine(call)
+        })
+        .await?;
         Ok(())
     }
 
@@ -266,6 +305,7 @@ impl StatusChecker {
 
     fn not_registered(&mut self, status: &Status) -> Duration {
         let dpm = self.options.dpm.to_string();
+        let interval = self.options.check_connection_interval;
         if let Some(cause) = self.unreachable(status) {
             let no_connection = connect_error(status);
             // Without a connection the call never reached the DPM.
@@ -283,6 +323,8 @@ impl StatusChecker {
                 };
                 events::waiting_for_dpm(self.engine.id, &dpm, &cause, help);
             }
+            let half = self.growing(interval.min(LONGEST_UNREACHED)) / 2;
+            half + up_to(half)
         } else {
             self.maybe_registered &= !is_proved(status);
             let refused = match self.identity.not_called() {
@@ -306,14 +348,19 @@ impl StatusChecker {
                 let words = (refused.kind, word);
                 events::register_refused(self.engine.id, &dpm, words, detail, refused.help);
             }
+            self.growing(interval)
         }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(self.options.check_connection_interval);
+    }
+
+    /// Returns the pause before the next attempt; the one after that is longer, up to `most`.
+    fn growing(&mut self, most: Duration) -> Duration {
+        let pause = self.pause.min(most);
+        self.pause = (pause * 2).min(most);
         pause
     }
 
-    fn log_readiness(&mut self, status: EngineStatus, answer: &wire::HeartbeatResponse) {
-        if status == EngineStatus::Ready {
+    fn log_readiness(&mut self, now: Registration, answer: &wire::HeartbeatResponse) {
+        if now == Registration::Present(EngineStatus::Ready) {
             self.logged = None;
             return;
         }
@@ -328,10 +375,10 @@ impl StatusChecker {
             Some((_, Some(reason))) => reason.as_str(),
             Some((_, None)) | None => detail,
         };
-        if self.is_news(Logged::NotReady(status, known, text.to_owned())) {
+        if self.is_news(Logged::NotReady(answer.status, known, text.to_owned())) {
             let words = known.map(|(kind, reason)| (kind, reason.map(Reason::as_str)));
             let dpm = &self.options.dpm;
-            events::engine_not_ready(self.engine.id, dpm, status, words, detail);
+            events::engine_not_ready(self.engine.id, dpm, &now.to_string(), words, detail);
         }
     }
 
@@ -348,7 +395,7 @@ enum Logged {
     Waiting(String),
     /// The text is that of a failure without a reason: that of a refusal may hold numbers that change.
     Refused(FailureKind, Option<Reason>, Option<String>),
-    NotReady(EngineStatus, Option<(FailureKind, Option<Reason>)>, String),
+    NotReady(i32, Option<(FailureKind, Option<Reason>)>, String),
 }
 
 /// Why the engine is not registered, although the DPM answers.
@@ -387,7 +434,20 @@ impl Refused {
 
 const TRUST_AGAIN: &str = "`is-revoked=false` in this engine's file trusts a key again";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Between two attempts where the DPM cannot be reached.
+const LONGEST_UNREACHED: Duration = Duration::from_millis(500);
+const JITTER: Duration = Duration::from_millis(250);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Returns a random part of `most`.
+fn up_to(most: Duration) -> Duration {
+    let mut random = [u8::MAX];
+    // Without randomness it is all of it.
+    let _ = getrandom::fill(&mut random);
+    let [part] = random;
+    most * u32::from(part) / u32::from(u8::MAX)
+}
 
 /// Returns why there was no connection.
 fn connect_error(status: &Status) -> Option<&ConnectError> {
@@ -555,6 +615,23 @@ mod tests {
 
             assert_eq!(refused.kind, kind, "{reason}");
         }
+    }
+
+    #[test]
+    fn a_status_of_a_newer_dpm_is_not_called_new() {
+        assert_eq!(Registration::with(9).to_string(), "UNKNOWN(9)");
+        assert_eq!(Registration::with(0).to_string(), "UNKNOWN(0)");
+        assert_eq!(Registration::with(1).to_string(), "NEW");
+    }
+
+    #[test]
+    fn random_pause_is_within_its_limit() {
+        let most = Duration::from_millis(250);
+        let mut pauses: Vec<_> = (0..100).map(|_| up_to(most)).collect();
+
+        assert!(pauses.iter().all(|pause| *pause <= most), "{pauses:?}");
+        pauses.dedup();
+        assert!(pauses.len() > 10, "{pauses:?}");
     }
 
     #[test]

@@ -88,10 +88,21 @@ impl Checker {
     /// does not wait, while all else waits for its deployment's turn to dial.
     pub(super) async fn check(&mut self, engine: &Engine) -> CheckOutcome {
         self.attempt(engine).await.unwrap_or_else(|failure| {
-            // Whatever answered, the next check begins with a connection and a proof of its own.
-            self.link = None;
+            // Whatever answered, the next check begins with a connection and a proof of its own; that
+            // nothing answered in time says nothing of the connection.
+            if failure.kind != FailureKind::TimedOut {
+                self.link = None;
+            }
             CheckOutcome::Failed(failure)
         })
+    }
+
+    /// Completes when the connection to the engine has ended; never if there is none.
+    pub(super) async fn ended(&self) {
+        match &self.link {
+            Some(link) => link.connection.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     async fn attempt(&mut self, engine: &Engine) -> Result<CheckOutcome, DialBackFailure> {
@@ -192,7 +203,7 @@ impl Link {
         }: &Context,
     ) -> Result<(), DialBackFailure> {
         let limit = options.checker_timeout;
-        let channel = identity.layer(self.connection.channel());
+        let channel = identity.layer(self.connection.clone());
         let mut client =
             EngineServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         self.connection.allow_reading(MAX_READ_BYTES);

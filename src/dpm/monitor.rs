@@ -24,7 +24,8 @@ use crate::trust::KeySet;
 ///
 /// An engine is checked when it registers, when it calls while it is not READY, and by the clock:
 /// READY ones at a fixed interval, the others with a growing one. After a failed check of a READY
-/// engine the next follows at once; so it does for all where the trust changed. A check of an
+/// engine the next follows at once, and where its connection has ended; so it does for all where the
+/// trust changed. A check of an
 /// address that the engine has left is given up. Of one deployment at most 8 engines are dialled
 /// at once, each name is resolved within 2 s and each answer read up to 1 MiB. Nothing here
 /// decides a status: [`EngineRegistry`] does.
@@ -162,7 +163,7 @@ impl Keeper {
                 Checked::Left if self.leave() => return,
                 Checked::Left => continue,
             };
-            self.wait(pause).await;
+            self.wait(pause, &checker).await;
         }
     }
 
@@ -222,16 +223,16 @@ impl Keeper {
         true
     }
 
-    /// Waits for `pause`, or until a check is requested.
-    async fn wait(&mut self, pause: Duration) {
+    /// Waits for `pause`, or until a check is requested or the connection to the engine has ended.
+    async fn wait(&mut self, pause: Duration, checker: &Checker) {
         let now = Instant::now();
         tokio::select! {
-            () = sleep_until(now + pause) => {}
-            _ = self.woken.changed() => {
-                // An engine that calls without end is not dialled without end.
-                sleep_until(now + MIN_PAUSE.min(pause)).await;
-            }
+            () = sleep_until(now + pause) => return,
+            _ = self.woken.changed() => {}
+            () = checker.ended() => {}
         }
+        // An engine that calls without end is not dialled without end.
+        sleep_until(now + MIN_PAUSE.min(pause)).await;
     }
 }
 

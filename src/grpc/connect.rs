@@ -1,5 +1,6 @@
 //! The one place where a channel is made.
 
+mod line;
 mod transport;
 
 use std::error::Error;
@@ -10,16 +11,21 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::rt::TokioIo;
+use arc_swap::ArcSwapOption;
+use http::{Request, Response, Uri};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::either::Either;
-use tonic::transport::{Channel, Endpoint};
+use tonic::body::Body;
 use tower_service::Service;
 
+pub(crate) use line::KeepAlive;
+use line::{Life, Line};
 use transport::{Link, Transport};
 
 use super::tls::{ClientFailure, ClientTls};
@@ -75,48 +81,6 @@ pub struct ConnectionOptions {
     pub tls: Option<ClientTls>,
     /// How a connection on which nothing arrives any more is noticed.
     pub(crate) keep_alive: KeepAlive,
-}
-
-/// When a connection asks its server for a sign of life, and how long it waits for one.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KeepAlive {
-    /// A PING is sent when no frame arrived for that long.
-    every: Duration,
-    /// The connection ends when the PING is not answered for that long.
-    answer: Duration,
-    /// Whether PINGs are also sent while no call is open.
-    while_idle: bool,
-    /// The connection ends when bytes are not acknowledged for that long: `TCP_USER_TIMEOUT`.
-    unacknowledged: Duration,
-}
-
-impl KeepAlive {
-    /// For servers that are modules.
-    pub(crate) const MODULES: Self = Self {
-        every: Duration::from_secs(4),
-        answer: Duration::from_secs(3),
-        while_idle: true,
-        unacknowledged: Duration::from_secs(7),
-    };
-
-    /// For any gRPC server: many end a connection on which PINGs come often, or without a call.
-    pub(crate) const ANY_SERVER: Self = Self {
-        every: Duration::from_secs(20),
-        answer: Duration::from_secs(20),
-        while_idle: false,
-        unacknowledged: Duration::from_secs(20),
-    };
-
-    /// Ends `stream` when its peer acknowledges nothing any more, also while its window is closed.
-    #[cfg(target_os = "linux")]
-    fn watch(self, stream: &TcpStream) {
-        let limit = u32::try_from(self.unacknowledged.as_millis()).unwrap_or(u32::MAX);
-        // Without it the PINGs still notice, later.
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, limit);
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn watch(self, _: &TcpStream) {}
 }
 
 impl Default for ConnectionOptions {
@@ -180,11 +144,38 @@ impl ConnectError {
     }
 }
 
-/// A channel that counts its connections, so that a silent reconnect can be noticed.
-#[derive(Clone, Debug)]
+/// A channel that connects again whenever a connection was lost, and of which every connection is
+/// known. Cloning is cheap.
+#[derive(Debug)]
 pub struct Connection {
-    channel: Channel,
-    link: Arc<Link>,
+    shared: Arc<Shared>,
+    next: Next,
+}
+
+#[derive(Debug)]
+struct Shared {
+    connector: Connector,
+    current: ArcSwapOption<Line>,
+    dialling: Mutex<()>,
+}
+
+/// What the next call goes over.
+#[derive(Debug)]
+enum Next {
+    Unknown,
+    Dialled(JoinHandle<Result<Arc<Line>, BoxError>>),
+    Known(Result<Arc<Line>, BoxError>),
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl Clone for Connection {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            next: Next::Unknown,
+        }
+    }
 }
 
 impl Connection {
@@ -194,11 +185,7 @@ impl Connection {
     ///
     /// When `target` is not a valid URI.
     pub fn lazy(target: &Target, options: ConnectionOptions) -> Result<Self, ConnectError> {
-        let connector = Connector::new(target, options);
-        Ok(Self {
-            link: Arc::clone(&connector.link),
-            channel: connector.endpoint()?.connect_with_connector_lazy(connector),
-        })
+        Connector::new(target, options, None).map(Self::of)
     }
 
     /// Connects now; the channel reconnects by itself later.
@@ -211,7 +198,9 @@ impl Connection {
         target: &Target,
         options: ConnectionOptions,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        Self::connect(Connector::new(target, options)).await
+        Self::of(Connector::new(target, options, None)?)
+            .connected()
+            .await
     }
 
     /// Connects now, to one of `addresses` and to no other, also when it reconnects.
@@ -226,39 +215,43 @@ impl Connection {
         addresses: Vec<SocketAddr>,
         options: ConnectionOptions,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let mut connector = Connector::new(target, options);
-        connector.addresses = Some(addresses.into());
-        Self::connect(connector).await
+        Self::of(Connector::new(target, options, Some(addresses.into()))?)
+            .connected()
+            .await
     }
 
-    async fn connect(connector: Connector) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let endpoint = connector.endpoint()?;
-        Ok(Self {
-            link: Arc::clone(&connector.link),
-            channel: endpoint.connect_with_connector(connector).await?,
-        })
+    fn of(connector: Connector) -> Self {
+        let shared = Shared {
+            connector,
+            current: ArcSwapOption::empty(),
+            dialling: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            next: Next::Unknown,
+        }
+    }
+
+    async fn connected(self) -> Result<Self, BoxError> {
+        Arc::clone(&self.shared).line().await?;
+        Ok(self)
     }
 
     /// Allows `bytes` more to be read over all connections; the one that exceeds the limit breaks.
     ///
     /// Until this is called, a connection may read without limit.
     pub fn allow_reading(&self, bytes: u64) {
-        self.link.readable.store(bytes, Ordering::Relaxed);
+        self.link().readable.store(bytes, Ordering::Relaxed);
     }
 
     /// Returns `true` if all that may be read was read.
     pub fn has_read_all(&self) -> bool {
-        self.link.readable.load(Ordering::Relaxed) == 0
-    }
-
-    /// Returns the channel. Cloning is cheap.
-    pub fn channel(&self) -> Channel {
-        self.channel.clone()
+        self.link().readable.load(Ordering::Relaxed) == 0
     }
 
     /// Returns how many connections were opened so far.
     pub fn opened(&self) -> u64 {
-        self.link.opened.load(Ordering::SeqCst)
+        self.link().opened.load(Ordering::SeqCst)
     }
 
     /// Returns why TLS, or the lack of it, broke the last connection that was opened.
@@ -266,64 +259,142 @@ impl Connection {
     /// In TLS 1.3 a server refuses a client's certificate only after the client's handshake is
     /// over: the call then fails with a text that says nothing of it.
     pub fn fault(&self) -> Option<Arc<ClientFailure>> {
-        self.link.fault.load_full()
+        self.link().fault.load_full()
+    }
+
+    /// Ends the current connection and every call over it; the next call opens another.
+    pub(crate) fn cut(&self) {
+        if let Some(line) = self.shared.current.swap(None) {
+            line.life.cut();
+        }
+    }
+
+    /// Completes once the current connection has ended, whatever the reason; never if there is none.
+    pub(crate) async fn ended(&self) {
+        match self.shared.current.load_full() {
+            Some(line) => line.life.over().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn link(&self) -> &Link {
+        &self.shared.connector.link
     }
 }
 
-#[derive(Clone, Debug)]
+impl Shared {
+    /// Returns the current connection, if it is open.
+    fn open_line(&self) -> Option<Arc<Line>> {
+        self.current.load_full().filter(|line| line.is_open())
+    }
+
+    /// Returns the current connection, and makes one if there is none.
+    async fn line(self: Arc<Self>) -> Result<Arc<Line>, BoxError> {
+        let _alone = self.dialling.lock().await;
+        if let Some(line) = self.open_line() {
+            return Ok(line);
+        }
+        let line = Arc::new(self.connector.connect().await?);
+        self.current.store(Some(Arc::clone(&line)));
+        Ok(line)
+    }
+}
+
+impl Service<Request<Body>> for Connection {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    /// Decides which connection the next call goes over. That there is none is the call's error.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let known = match &mut self.next {
+            Next::Known(Ok(line)) if line.is_open() => return Poll::Ready(Ok(())),
+            Next::Dialled(dialled) => {
+                ready!(Pin::new(dialled).poll(cx)).unwrap_or_else(|died| Err(died.into()))
+            }
+            Next::Unknown | Next::Known(_) => match self.shared.open_line() {
+                Some(line) => Ok(line),
+                None => {
+                    // It goes on when the caller gives up: the next call finds it.
+                    let dialled = tokio::spawn(Arc::clone(&self.shared).line());
+                    self.next = Next::Dialled(dialled);
+                    return self.poll_ready(cx);
+                }
+            },
+        };
+        self.next = Next::Known(known);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let next = std::mem::replace(&mut self.next, Next::Unknown);
+        Box::pin(async move {
+            match next {
+                Next::Known(line) => line?.send(request).await,
+                Next::Unknown | Next::Dialled(_) => Err("the channel is not ready".into()),
+            }
+        })
+    }
+}
+
+#[derive(Debug)]
 struct Connector {
     target: Target,
     options: ConnectionOptions,
+    /// What the server sees as its own address.
+    origin: Uri,
     /// What to dial in place of what `target` resolves to.
     addresses: Option<Arc<[SocketAddr]>>,
     link: Arc<Link>,
 }
 
 impl Connector {
-    fn new(target: &Target, options: ConnectionOptions) -> Self {
-        Self {
+    fn new(
+        target: &Target,
+        options: ConnectionOptions,
+        addresses: Option<Arc<[SocketAddr]>>,
+    ) -> Result<Self, ConnectError> {
+        let scheme = if options.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let origin = Uri::try_from(format!("{scheme}://{target}"));
+        Ok(Self {
+            origin: origin.map_err(|_invalid| ConnectError::Address(target.to_string()))?,
             target: target.clone(),
             options,
-            addresses: None,
+            addresses,
             link: Arc::default(),
+        })
+    }
+
+    async fn connect(&self) -> Result<Line, BoxError> {
+        let ConnectionOptions {
+            connect_timeout,
+            keep_alive,
+            ref tls,
+            ..
+        } = self.options;
+        let life = Life::default();
+        let repinned = tls.as_ref().map(ClientTls::repinned);
+        let secured = timeout(connect_timeout, self.secured(&life)).await;
+        let secured = secured.unwrap_or(Err(ConnectError::Timeout(connect_timeout)));
+        let transport = secured.map_err(|error| tonic::ConnectError(error.into()))?;
+        self.link.opened.fetch_add(1, Ordering::SeqCst);
+        let line = Line::open(transport, self.origin.clone(), keep_alive, life.clone()).await?;
+        if let Some(repinned) = repinned {
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = repinned => life.cut(),
+                    () = life.over() => {}
+                }
+            });
         }
+        Ok(line)
     }
 
-    fn endpoint(&self) -> Result<Endpoint, ConnectError> {
-        // The connector does the TLS; what the server sees is `https`.
-        let origin = match &self.options.tls {
-            Some(_) => "https",
-            None => "http",
-        };
-        let keep_alive = self.options.keep_alive;
-        // A hostile server must not fill this process with headers.
-        Ok(Endpoint::from(self.uri("http")?)
-            .origin(self.uri(origin)?)
-            .http2_max_header_list_size(16 * 1024)
-            .http2_keep_alive_interval(keep_alive.every)
-            .keep_alive_timeout(keep_alive.answer)
-            .keep_alive_while_idle(keep_alive.while_idle)
-            .tcp_nodelay(true))
-    }
-
-    fn uri(&self, scheme: &str) -> Result<Uri, ConnectError> {
-        let uri = Uri::try_from(format!("{scheme}://{}", self.target));
-        uri.map_err(|_invalid| ConnectError::Address(self.target.to_string()))
-    }
-
-    async fn connect(self) -> Result<TokioIo<Transport>, ConnectError> {
-        let limit = self.options.connect_timeout;
-        match tokio::time::timeout(limit, self.secured()).await {
-            Err(_elapsed) => Err(ConnectError::Timeout(limit)),
-            Ok(stream) => {
-                let stream = TokioIo::new(stream?);
-                self.link.opened.fetch_add(1, Ordering::SeqCst);
-                Ok(stream)
-            }
-        }
-    }
-
-    async fn secured(&self) -> Result<Transport, ConnectError> {
+    async fn secured(&self, life: &Life) -> Result<Transport, ConnectError> {
         let (stream, address) = self.dial().await?;
         self.link.fault.store(None);
         let tls = self.options.tls.clone();
@@ -334,7 +405,12 @@ impl Connector {
                 Err(failure) => return Err(ConnectError::Tls(address, Box::new(failure))),
             },
         };
-        Ok(Transport::new(io, tls, Arc::clone(&self.link)))
+        Ok(Transport::new(
+            io,
+            tls,
+            Arc::clone(&self.link),
+            life.guard(),
+        ))
     }
 
     /// Judges every address, and dials only what was judged.
@@ -369,20 +445,6 @@ impl Connector {
             Ok(resolved) => Ok(resolved.collect()),
             Err(error) => Err(ConnectError::Resolve(host.clone(), error)),
         }
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Transport>;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        Box::pin(self.clone().connect())
     }
 }
 

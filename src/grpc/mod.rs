@@ -29,7 +29,7 @@ mod status;
 pub mod tls;
 
 pub(crate) use authorize::{MethodRules, Rule};
-pub(crate) use call::{call, is_late};
+pub(crate) use call::{call, call_over, is_late};
 pub use cause::cause;
 pub use client::{AttachIdentity, AttachIdentityLayer, CallToken};
 pub(crate) use connect::KeepAlive;

@@ -290,7 +290,7 @@ pub fn shutdown(module: &str, detail: &str) {
 pub fn engine_not_ready(
     engine: EngineId,
     dpm_url: impl Display,
-    status: EngineStatus,
+    status: &str,
     failure: Option<(FailureKind, Option<&str>)>,
     detail: &str,
 ) {
@@ -299,7 +299,7 @@ pub fn engine_not_ready(
         correlationId = %engine,
         eventId = "engineNotReady",
         dpmUrl = %dpm_url,
-        status = status.as_str(),
+        status,
         kind = failure.map(|(kind, _)| kind.as_str()),
         side = failure.and_then(|(kind, reason)| reason.map(|_| side(kind != FailureKind::Refused))),
         reason = failure.and_then(|(_, reason)| reason),

@@ -6,13 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use countersign::clock::{Clock, ManualClock};
 use countersign::engine::EngineStatus;
-use countersign::grpc::{AttachIdentity, ProofMode, callee_time, reason_of};
+use countersign::grpc::{AttachIdentity, Connection, ProofMode, callee_time, reason_of};
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
 use countersign::testing::{self, Pair, trusted};
 use countersign::{Module, Reason};
 use tonic::Status;
-use tonic::transport::Channel;
 use tower_layer::Layer as _;
 
 use crate::support::http::get;
@@ -27,7 +26,7 @@ struct World {
     dpm: RunningDpm,
     dpe: Module,
     clock: Arc<ManualClock>,
-    client: IdentityServiceClient<AttachIdentity<Channel>>,
+    client: IdentityServiceClient<AttachIdentity<Connection>>,
 }
 
 impl World {

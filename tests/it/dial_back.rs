@@ -14,7 +14,7 @@ use http::HeaderValue;
 use crate::support::impostor::Impostor;
 use crate::support::logs::Logs;
 use crate::support::middlebox::Middlebox;
-use crate::support::proxy::Proxy;
+use crate::support::relay::Relay;
 use crate::support::world::{
     Keys, RunningDpe, RunningDpm, free_port, fresh_id, monitor, now_trusts, registration_of,
 };
@@ -200,7 +200,7 @@ async fn replayed_proof_makes_no_engine_ready() {
     let mut logs = Logs::start();
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
-    let proxy = Proxy::start().await;
+    let proxy = Relay::start().await;
     let home = tempfile::tempdir().unwrap();
     let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
     // Keeps the engine's first proof, which would hold, and answers with it from then on.
@@ -233,7 +233,7 @@ async fn verdict_of_a_caller_is_not_taken_from_the_far_side() {
     for reason in [Reason::ProofInvalid, Reason::ProofMissing] {
         let keys = Keys::new();
         let dpm = RunningDpm::start(keys.dpm_module()).await;
-        let proxy = Proxy::start().await;
+        let proxy = Relay::start().await;
         let home = tempfile::tempdir().unwrap();
         let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
         let middlebox = Middlebox::before(dpe.address, move |_, reply| {
@@ -256,7 +256,7 @@ async fn real_key_behind_another_address_is_proved_only_for_its_own() {
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let id = fresh_id();
     let (address, _task) = Impostor::serve(&id.to_string(), Some(keys.dpe.clone())).await;
-    let proxy = Proxy::start().await;
+    let proxy = Relay::start().await;
     proxy.reroute(Some(address));
 
     let mut client = dpm.client(&keys.dpe_module()).await;
@@ -305,7 +305,7 @@ async fn ready_engine_is_asked_for_a_new_proof_now_and_then_and_not_each_time() 
 async fn silent_reconnect_to_an_impostor_is_noticed() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
-    let proxy = Proxy::start().await;
+    let proxy = Relay::start().await;
     let home = tempfile::tempdir().unwrap();
     let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
     proxy.reroute(Some(dpe.address));

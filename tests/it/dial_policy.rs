@@ -30,7 +30,7 @@ use tonic::{Code, Status};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-use crate::support::proxy::Proxy;
+use crate::support::relay::Relay;
 use crate::support::world::{
     Keys, RunningDpe, RunningDpm, free_port, fresh_id, module, registration_of, soon,
 };
@@ -235,7 +235,7 @@ async fn name_that_is_rebound_later_is_judged_before_it_is_dialled_again() {
         Ok(vec![ip(if asked < 2 { "127.0.0.1" } else { "fe80::1" })])
     })
     .await;
-    let proxy = Proxy::start().await;
+    let proxy = Relay::start().await;
     let home = tempfile::tempdir().unwrap();
     let dpe = RunningDpe::start_with(keys.dpe_module(), dpm.address, home.path(), |options| {
         options.hostname = "dpe.example.org".to_owned();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use countersign::dpe::Registration;
 use countersign::engine::EngineStatus;
 
-use crate::support::proxy::Proxy;
+use crate::support::relay::Relay;
 use crate::support::world::{Keys, RunningDpe, RunningDpm, free_port, soon};
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn engine_that_calls_is_checked_at_once_whatever_the_back_off() {
         options.monitor.check_disconnected_interval = Duration::from_secs(3600);
         options.monitor.check_disconnected_max = Duration::from_secs(3600);
     });
-    let proxy = Proxy::start().await;
+    let proxy = Relay::start().await;
     let home = tempfile::tempdir().unwrap();
     let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
     dpm.reason(dpe.id, "the connection was lost").await;

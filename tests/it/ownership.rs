@@ -19,8 +19,8 @@ use tonic::Code;
 use tracing::Dispatch;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::support::proxy::Proxy;
 use crate::support::raw::call_registry;
+use crate::support::relay::Relay;
 use crate::support::world::{
     Keys, RegistryClient, RunningDpe, RunningDpm, free_port, fresh_id, module, now_trusts,
     registration_of,
@@ -187,7 +187,7 @@ async fn deployment_without_its_role_is_denied_and_its_engine_leaves_ready() {
 async fn engine_that_stops_answering_is_disconnected_once_and_comes_back_by_itself() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;
-    let proxy = Proxy::start().await;
+    let proxy = Relay::start().await;
     let home = tempfile::tempdir().unwrap();
     let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
     proxy.reroute(Some(dpe.address));

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use countersign::clock::SystemClock;
 use countersign::dpe::Registration;
 use countersign::engine::EngineStatus;
-use countersign::grpc::{AttachIdentity, NONCE, PROOF, ProofMode, Proved, is_proved, reason_of};
+use countersign::grpc::{
+    AttachIdentity, Connection, NONCE, PROOF, ProofMode, Proved, is_proved, reason_of,
+};
 use countersign::identity::{Role, Roles};
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
@@ -21,7 +23,6 @@ use http::{HeaderMap, Response};
 use http_body::Frame;
 use tonic::body::Body;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tower_layer::Layer as _;
 
@@ -48,7 +49,7 @@ fn dpe_that_asks(keys: &Keys, mode: ProofMode) -> Module {
 /// A DPM's echo, a middlebox before it, and a DPE that asks for every proof.
 async fn tampered(
     mischief: impl Fn(&http::request::Parts, &mut Response<Body>) + Send + Sync + 'static,
-) -> (Middlebox, Client<AttachIdentity<Channel>>) {
+) -> (Middlebox, Client<AttachIdentity<Connection>>) {
     let keys = Keys::new();
     let callee = Echo::serve(&keys.dpm_module()).await;
     let middlebox = Middlebox::before(callee, mischief).await;

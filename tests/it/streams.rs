@@ -44,7 +44,7 @@ async fn in_memory(module: &Module) -> Channel {
     endpoint.connect_with_connector(connector).await.unwrap()
 }
 
-fn layered(pair: &Pair, channel: Channel) -> countersign::grpc::AttachIdentity<Channel> {
+fn layered<S>(pair: &Pair, channel: S) -> countersign::grpc::AttachIdentity<S> {
     pair.dpe.client_layer("dpm-dev").unwrap().layer(channel)
 }
 

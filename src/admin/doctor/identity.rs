@@ -1,7 +1,6 @@
 //! Layers 7 to 9: do the clocks agree, does the peer know this module and is it the expected one, and
 //! does it give this module the role that it needs?
 
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
@@ -10,8 +9,8 @@ use super::probe;
 use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::clock::seconds_after;
 use crate::grpc::{
-    AttachIdentity, OwnKey, call, callee_time, code_name, is_proved, reason_of, refusal_of,
-    summary_and_detail,
+    AttachIdentity, Connection, OwnKey, call, callee_time, code_name, is_proved, reason_of,
+    refusal_of, summary_and_detail,
 };
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
@@ -24,10 +23,10 @@ use crate::trust::Deployment;
 pub(super) async fn acquaint(
     visit: &mut Visit,
     peer: &Peer<'_>,
-) -> Result<(AttachIdentity<Channel>, String), Row> {
+) -> Result<(AttachIdentity<Connection>, String), Row> {
     let connection = probe::reach(visit, peer).await?;
     let clock = peer.doctor.module.clock();
-    let channel = peer.identity.layer(connection.channel());
+    let channel = peer.identity.layer(connection);
     let mut client =
         IdentityServiceClient::new(channel.clone()).max_decoding_message_size(64 * 1024);
     let sent = clock.now();

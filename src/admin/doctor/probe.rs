@@ -166,7 +166,7 @@ async fn speak_grpc(peer: &Peer<'_>, stream: Stream, address: SocketAddr) -> Out
     options.connect_timeout = limit;
     let opened = Connection::to_addresses(&peer.target, vec![address], options).await;
     let connection = opened.map_err(|error| lost(address, &cause(error.as_ref())))?;
-    let mut client = HealthClient::new(connection.channel()).max_decoding_message_size(64 * 1024);
+    let mut client = HealthClient::new(connection.clone()).max_decoding_message_size(64 * 1024);
     let request = HealthCheckRequest::default();
     let health = match call(limit, request, |request| client.check(request)).await {
         Ok(answer) => match answer.status() {

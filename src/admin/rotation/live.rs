@@ -246,7 +246,7 @@ async fn who_am_i(
             Ok(connection) => connection,
             Err(error) => return Err(not_connected(target, error.as_ref()).await),
         };
-        let mut client = IdentityServiceClient::new(layer.layer(connection.channel()));
+        let mut client = IdentityServiceClient::new(layer.layer(connection));
         match client.who_am_i(WhoAmIRequest {}).await {
             Ok(answer) => Ok(answer.into_inner()),
             Err(status) => Err(not_answered(target, &status)),

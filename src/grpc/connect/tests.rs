@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::grpc::cause;
@@ -117,12 +118,129 @@ async fn every_client_connection_has_a_user_timeout() {
             keep_alive,
             ..ConnectionOptions::default()
         };
-        let connector = Connector::new(&Target::new("127.0.0.1", address.port()), options);
+        let target = Target::new("127.0.0.1", address.port());
+        let connector = Connector::new(&target, options, None).unwrap();
 
         let (stream, _) = connector.dial().await.unwrap();
 
         let limit = rustix::net::sockopt::tcp_user_timeout(&stream).unwrap();
         assert_eq!(limit, milliseconds);
         drop(listener);
+    }
+}
+
+/// Connects to a server that says nothing.
+async fn silent() -> (Connection, TcpStream, TcpListener) {
+    let (listener, address) = listener().await;
+    let target = Target::new("127.0.0.1", address.port());
+    let connection = Connection::open(&target, ConnectionOptions::default());
+    let connection = connection.await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (connection, server, listener)
+}
+
+fn request() -> Request<Body> {
+    Request::post("/a.B/Get").body(Body::empty()).unwrap()
+}
+
+async fn ready(connection: &mut Connection) {
+    std::future::poll_fn(|cx| connection.poll_ready(cx))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn connection_that_is_cut_is_gone_with_its_calls_and_the_next_call_opens_another() {
+    let (mut connection, mut server, listener) = silent().await;
+    ready(&mut connection).await;
+    let call = connection.call(request());
+    let ended = connection.ended();
+    let other = connection.clone();
+    let cut = async { other.cut() };
+
+    let (answer, (), ()) = tokio::join!(call, ended, cut);
+
+    let text = cause(answer.unwrap_err().as_ref());
+    assert!(!text.is_empty());
+    let mut rest = Vec::new();
+    server.read_to_end(&mut rest).await.unwrap();
+    ready(&mut connection).await;
+    listener.accept().await.unwrap();
+    assert_eq!(connection.opened(), 2);
+}
+
+#[tokio::test]
+async fn end_of_a_connection_is_noticed_without_a_call() {
+    let (connection, server, _listener) = silent().await;
+
+    drop(server);
+
+    connection.ended().await;
+}
+
+#[tokio::test]
+async fn late_answer_ends_a_connection_on_which_nothing_arrives() {
+    let (mut connection, mut server, _listener) = silent().await;
+    ready(&mut connection).await;
+    let mut request = request();
+    let limit = http::HeaderValue::from_static("50m");
+    request.headers_mut().insert("grpc-timeout", limit);
+
+    let late = connection.call(request).await.unwrap_err();
+
+    assert!(late.is::<tonic::TimeoutExpired>(), "{late:?}");
+    let mut rest = Vec::new();
+    server.read_to_end(&mut rest).await.unwrap();
+}
+
+#[tokio::test]
+async fn late_answer_ends_no_connection_that_is_alive() {
+    let (mut connection, mut server, _listener) = silent().await;
+    ready(&mut connection).await;
+    let mut request = request();
+    let limit = http::HeaderValue::from_static("200m");
+    request.headers_mut().insert("grpc-timeout", limit);
+    // Empty SETTINGS.
+    server
+        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+        .await
+        .unwrap();
+
+    let late = connection.call(request).await.unwrap_err();
+
+    assert!(late.is::<tonic::TimeoutExpired>(), "{late:?}");
+    ready(&mut connection).await;
+    assert_eq!(connection.opened(), 1);
+}
+
+#[tokio::test]
+async fn server_that_complains_of_pings_gets_fewer() {
+    const ENHANCE_YOUR_CALM: u8 = 0xb;
+    const INTERNAL_ERROR: u8 = 0x2;
+    for (reason, expected) in [(ENHANCE_YOUR_CALM, 1), (INTERNAL_ERROR, 0)] {
+        let (connection, mut server, listener) = silent().await;
+        server
+            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+            .await
+            .unwrap();
+        // GOAWAY, last stream 0.
+        server
+            .write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reason])
+            .await
+            .unwrap();
+        server.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        server.read_to_end(&mut rest).await.unwrap();
+
+        connection.ended().await;
+
+        // The next connection is made after the last one was judged.
+        let mut next = connection.clone();
+        ready(&mut next).await;
+        listener.accept().await.unwrap();
+        assert_eq!(
+            connection.link().complaints.load(Ordering::Relaxed),
+            expected
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwapOption;
@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
+use tokio_util::sync::DropGuard;
 
 use crate::grpc::tls::{ClientFailure, ClientTls};
 
@@ -23,6 +24,8 @@ pub(super) struct Link {
     pub(super) fault: ArcSwapOption<ClientFailure>,
     /// How many bytes may still be read.
     pub(super) readable: AtomicU64,
+    /// How many connections the server ended because PINGs came too often.
+    pub(super) complaints: AtomicU32,
 }
 
 impl Default for Link {
@@ -31,6 +34,7 @@ impl Default for Link {
             opened: AtomicU64::new(0),
             fault: ArcSwapOption::empty(),
             readable: AtomicU64::new(u64::MAX),
+            complaints: AtomicU32::new(0),
         }
     }
 }
@@ -55,7 +59,9 @@ pub(super) struct Transport {
     io: Io,
     /// The TLS that `io` has.
     tls: Option<ClientTls>,
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
+    /// Ends with the connection.
+    _life: DropGuard,
     /// Whether nothing was read yet.
     is_fresh: bool,
     /// Why a write failed, while the server's word is waited for.
@@ -67,11 +73,12 @@ pub(super) struct Transport {
 const ALERT: u8 = 0x15;
 
 impl Transport {
-    pub(super) fn new(io: Io, tls: Option<ClientTls>, link: Arc<Link>) -> Self {
+    pub(super) fn new(io: Io, tls: Option<ClientTls>, link: Arc<Link>, life: DropGuard) -> Self {
         Self {
             io,
             tls,
             link,
+            _life: life,
             is_fresh: true,
             broken: None,
         }
@@ -177,6 +184,7 @@ impl AsyncWrite for Transport {
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -188,7 +196,8 @@ mod tests {
         let (mut server, _) = listener.accept().await.unwrap();
         server.write_all(&[7_u8; 64]).await.unwrap();
         let link = Arc::new(Link::default());
-        let mut stream = Transport::new(Either::Left(client), None, Arc::clone(&link));
+        let life = CancellationToken::new().drop_guard();
+        let mut stream = Transport::new(Either::Left(client), None, Arc::clone(&link), life);
         link.readable.store(8, Ordering::Relaxed);
 
         let mut eight = [0; 8];

@@ -174,6 +174,15 @@ impl ClientTls {
         Ok((authorities, ALL_VERSIONS))
     }
 
+    /// Completes when the keys that are pinned for the callee are no longer those of now.
+    pub(crate) fn repinned(&self) -> impl Future<Output = ()> + Send + use<> {
+        let Self { source, callee } = self.clone();
+        let mut changes = source.trust.subscribe();
+        let pins = move || callee.keys(None, &source.trust.current());
+        let before = pins();
+        async move { while pins() == before && changes.changed().await.is_ok() {} }
+    }
+
     /// Shakes hands with `host` over `stream`.
     pub(crate) async fn connect(
         &self,

@@ -1,11 +1,11 @@
 //! The module under test, and calls to it.
 
 use bytes::{Buf as _, BufMut as _};
+use countersign::grpc::Connection;
 use tempfile::TempDir;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
 use tonic::{Code, Extensions, Request, Response, Status};
 
 use super::peers::Peers;
@@ -17,7 +17,7 @@ pub(super) struct Callee {
     pub(super) peers: Peers,
     /// A method that asks for the role and takes an empty message.
     pub(super) method: &'static str,
-    pub(super) channel: Channel,
+    pub(super) channel: Connection,
     _running: Running,
 }
 
@@ -71,7 +71,7 @@ impl Callee {
     }
 
     /// Returns a client that is ready to call.
-    pub(super) async fn client(&self) -> Grpc<Channel> {
+    pub(super) async fn client(&self) -> Grpc<Connection> {
         let mut grpc = Grpc::new(self.channel.clone());
         grpc.ready().await.unwrap();
         grpc

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -92,7 +91,7 @@ async fn accepting_that_fails_with_no_connection_to_close_uses_no_processor_and_
 }
 
 /// Opens a connection that has sent a request; the listener runs by then.
-async fn heard(dpm: &Process) -> Channel {
+async fn heard(dpm: &Process) -> countersign::grpc::Connection {
     let channel = channel(dpm.address).await;
     let mut client = HealthClient::new(channel.clone());
     client.check(HealthCheckRequest::default()).await.unwrap();

@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use countersign::grpc::Connection;
 use http::{Request, Response};
 use tonic::body::Body;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Server};
 use tower_layer::layer_fn;
 use tower_service::Service;
 
@@ -68,7 +69,7 @@ impl Middlebox {
 
 #[derive(Clone)]
 struct Relay {
-    far: Channel,
+    far: Connection,
     mischief: Mischief,
     seen: Arc<Mutex<Vec<http::request::Parts>>>,
 }

@@ -6,6 +6,6 @@ pub(crate) mod http;
 pub(crate) mod impostor;
 pub(crate) mod logs;
 pub(crate) mod middlebox;
-pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod relay;
 pub(crate) mod world;

@@ -24,14 +24,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tower_layer::Layer as _;
 
-use super::proxy::Proxy;
+use super::relay::Relay;
 
 /// Long enough for a busy machine; nothing waits for it where all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The client that engines use.
 pub(crate) type RegistryClient =
-    EngineRegistryServiceClient<grpc::AttachIdentity<tonic::transport::Channel>>;
+    EngineRegistryServiceClient<grpc::AttachIdentity<grpc::Connection>>;
 
 /// Awaits `event`, but not for ever.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
@@ -207,10 +207,10 @@ impl RunningDpm {
 }
 
 /// Connects to `address`.
-pub(crate) async fn channel(address: SocketAddr) -> tonic::transport::Channel {
+pub(crate) async fn channel(address: SocketAddr) -> grpc::Connection {
     let target = Target::new(&address.ip().to_string(), address.port());
     let connection = grpc::Connection::open(&target, grpc::ConnectionOptions::default());
-    connection.await.unwrap().channel()
+    connection.await.unwrap()
 }
 
 /// A DPE in this process, on threads of its own so that it can be killed.
@@ -278,7 +278,7 @@ impl RunningDpe {
         module: Module,
         dpm: SocketAddr,
         home: &Path,
-        proxy: &Proxy,
+        proxy: &Relay,
     ) -> Self {
         let advertised = proxy.address;
         Self::start_with(module, dpm, home, |options| {

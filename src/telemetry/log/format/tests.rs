@@ -279,7 +279,7 @@ fn side_that_refused_is_named_as_the_module_that_logs_it_sees_it() {
             events::engine_check_failed(&engine, &failure);
             events::register_refused(engine.id, "localhost:8531", (kind, reason), "x", "y");
             let known = Some((kind, reason));
-            events::engine_not_ready(engine.id, "localhost:8531", EngineStatus::New, known, "x");
+            events::engine_not_ready(engine.id, "localhost:8531", "NEW", known, "x");
         });
 
         let sides: Vec<_> = lines

@@ -1,0 +1,260 @@
+//! One HTTP/2 connection of a client.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderValue, USER_AGENT};
+use http::{Request, Response, Uri};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::body::Body;
+use tonic::{Code, Status, TimeoutExpired};
+
+use super::transport::{Link, Transport};
+
+/// When a connection asks its server for a sign of life, and how long it waits for one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeepAlive {
+    /// A PING is sent when no frame arrived for that long.
+    pub(super) every: Duration,
+    /// The connection ends when the PING is not answered for that long.
+    pub(super) answer: Duration,
+    /// Whether PINGs are also sent while no call is open.
+    pub(super) while_idle: bool,
+    /// The connection ends when bytes are not acknowledged for that long: `TCP_USER_TIMEOUT`.
+    pub(super) unacknowledged: Duration,
+}
+
+impl KeepAlive {
+    /// For servers that are modules.
+    pub(crate) const MODULES: Self = Self {
+        every: Duration::from_secs(4),
+        answer: Duration::from_secs(3),
+        while_idle: true,
+        unacknowledged: Duration::from_secs(7),
+    };
+
+    /// For any gRPC server: many end a connection on which PINGs come often, or without a call.
+    pub(crate) const ANY_SERVER: Self = Self {
+        every: Duration::from_secs(20),
+        answer: Duration::from_secs(20),
+        while_idle: false,
+        unacknowledged: Duration::from_secs(20),
+    };
+
+    /// Ends `stream` when its peer acknowledges nothing any more, also while its window is closed.
+    #[cfg(target_os = "linux")]
+    pub(super) fn watch(self, stream: &TcpStream) {
+        let limit = u32::try_from(self.unacknowledged.as_millis()).unwrap_or(u32::MAX);
+        // Without it the PINGs still notice, later.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, limit);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn watch(self, _: &TcpStream) {}
+
+    /// Returns how often a server gets a PING that complained of too many so many times.
+    fn every(self, complaints: u32) -> Duration {
+        let doubled = self.every.saturating_mul(1 << complaints.min(16));
+        doubled.min(RAREST.max(self.every))
+    }
+}
+
+/// Once in 5 min and 10 s: no server is known that complains of that.
+const RAREST: Duration = Duration::from_secs(310);
+
+/// How a connection can be ended, and its end be awaited. Cloning is cheap.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Life(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The task that reads and writes.
+    task: OnceLock<AbortHandle>,
+    is_cut: AtomicBool,
+    over: CancellationToken,
+}
+
+impl Life {
+    /// Returns what ends with the connection: its end is when this is dropped.
+    pub(super) fn guard(&self) -> DropGuard {
+        self.0.over.clone().drop_guard()
+    }
+
+    /// Ends the connection and every call over it.
+    pub(super) fn cut(&self) {
+        self.0.is_cut.store(true, Ordering::SeqCst);
+        if let Some(task) = self.0.task.get() {
+            task.abort();
+        }
+    }
+
+    /// Completes once the connection is gone, whatever the reason.
+    pub(super) async fn over(&self) {
+        self.0.over.cancelled().await;
+    }
+}
+
+/// Runs what a connection consists of. The first task is the one that reads and writes, the others
+/// are those of its calls.
+impl<F> Executor<F> for Life
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let task = tokio::spawn(future);
+        let _ = self.0.task.set(task.abort_handle());
+    }
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// One HTTP/2 connection.
+#[derive(Debug)]
+pub(in crate::grpc) struct Line {
+    sender: SendRequest<Body>,
+    origin: Uri,
+    link: Arc<Link>,
+    pub(super) life: Life,
+}
+
+impl Line {
+    /// Greets the server at the other end of `transport`, which is part of `life`.
+    pub(super) async fn open(
+        transport: Transport,
+        origin: Uri,
+        keep_alive: KeepAlive,
+        life: Life,
+    ) -> Result<Self, hyper::Error> {
+        let link = Arc::clone(&transport.link);
+        let (sender, connection) = Builder::new(life.clone())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(keep_alive.every(link.complaints.load(Ordering::Relaxed)))
+            .keep_alive_timeout(keep_alive.answer)
+            .keep_alive_while_idle(keep_alive.while_idle)
+            // A hostile server must not fill this process with headers.
+            .max_header_list_size(16 * 1024)
+            .handshake(TokioIo::new(transport))
+            .await?;
+        let complained = Arc::clone(&link);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await
+                && is_complaint(error)
+            {
+                complained.complaints.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Ok(Self {
+            sender,
+            origin,
+            link,
+            life,
+        })
+    }
+
+    /// Returns `true` unless the connection has ended, or is about to.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.life.0.is_cut.load(Ordering::SeqCst)
+    }
+
+    /// Sends `request`; returns the answer's headers, and the body as it comes.
+    ///
+    /// An answer that is late by the request's own time limit ends the connection, if nothing at
+    /// all arrived on it in the meantime.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, BoxError> {
+        let limit = time_limit(request.headers());
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        uri.scheme = self.origin.scheme().cloned();
+        uri.authority = self.origin.authority().cloned();
+        *request.uri_mut() = Uri::from_parts(uri)?;
+        let agent = request.headers_mut().entry(USER_AGENT);
+        agent.or_insert(HeaderValue::from_static(AGENT));
+        let before = self.link.readable.load(Ordering::Relaxed);
+        let sending = self.sender.clone().send_request(request);
+        let answer = match limit {
+            None => sending.await,
+            Some(limit) => match timeout(limit, sending).await {
+                Ok(answer) => answer,
+                Err(_elapsed) => {
+                    if self.link.readable.load(Ordering::Relaxed) == before {
+                        self.life.cut();
+                    }
+                    return Err(TimeoutExpired(()).into());
+                }
+            },
+        };
+        Ok(answer?.map(Body::new))
+    }
+}
+
+const AGENT: &str = concat!("grpc-rust-countersign/", env!("CARGO_PKG_VERSION"));
+
+/// Returns `true` if the server ended the connection with `ENHANCE_YOUR_CALM`: no other reason of
+/// HTTP/2 has this code.
+fn is_complaint(error: hyper::Error) -> bool {
+    Status::from_error(Box::new(error)).code() == Code::ResourceExhausted
+}
+
+/// Reads the header with which a gRPC call says how long it waits.
+fn time_limit(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (amount, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u32 = amount.parse().ok()?;
+    let unit = match unit {
+        "H" => Duration::from_secs(3600),
+        "M" => Duration::from_secs(60),
+        "S" => Duration::from_secs(1),
+        "m" => Duration::from_millis(1),
+        "u" => Duration::from_micros(1),
+        "n" => Duration::from_nanos(1),
+        _ => return None,
+    };
+    Some(unit.saturating_mul(amount))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_limit_is_read_in_every_unit_of_grpc() {
+        for (text, expected) in [
+            ("2H", Some(Duration::from_secs(7200))),
+            ("3M", Some(Duration::from_secs(180))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("250000u", Some(Duration::from_millis(250))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("", None),
+            ("S", None),
+            ("1s", None),
+            ("-1S", None),
+            ("1\u{e9}", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            let value = HeaderValue::from_bytes(text.as_bytes()).unwrap();
+            headers.insert("grpc-timeout", value);
+
+            assert_eq!(time_limit(&headers), expected, "{text}");
+        }
+        assert_eq!(time_limit(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn pings_become_rarer_with_each_complaint_down_to_one_in_5_min_10_s() {
+        let seconds = [0, 1, 2, 3, 4, 5, u32::MAX]
+            .map(|complaints| KeepAlive::ANY_SERVER.every(complaints).as_secs());
+
+        assert_eq!(seconds, [20, 40, 80, 160, 310, 310, 310]);
+    }
+}
