@@ -1,6 +1,7 @@
 //! The server's side of TLS.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -31,8 +32,9 @@ pub enum ClientAuth {
 pub struct ServerTlsOptions {
     /// The server's certificate and key.
     pub own: OwnFiles,
-    /// Whether callers show a certificate. Without a word: [`ClientAuth::Require`] while any
-    /// trusted deployment's certificate is pinned, else [`ClientAuth::None`].
+    /// Whether callers show a certificate. Without a word: [`ClientAuth::Require`] from when any
+    /// trusted deployment's certificate is pinned, as long as the server runs; before that
+    /// [`ClientAuth::None`].
     pub client_auth: Option<ClientAuth>,
     /// The authorities whose client certificates are accepted, besides pinned ones.
     pub trust: Option<PemFile>,
@@ -62,6 +64,8 @@ impl ServerTlsOptions {
 pub struct ServerTls {
     configs: Arc<Live<Configs>>,
     trust: Arc<TrustStore>,
+    /// Whether pins made certificates mandatory, of which no setting speaks; `None` if one does.
+    mandatory: Option<Arc<AtomicBool>>,
 }
 
 /// What is served while there are pins, and while there are none.
@@ -87,19 +91,32 @@ impl ServerTls {
         let files = list(Some(&options.own), options.trust.as_ref());
         let pins = Arc::clone(&trust);
         let settings = options.settings.clone();
+        let mandatory = options.client_auth.is_none().then(Arc::default);
         let make = move |contents: &[Content]| Configs::make(&options, &pins, contents);
         let configs = Live::new(all, files, make)?;
         if configs.current().0.unpinned.is_none() && !has_pins(&trust.current()) {
             return Err(TlsError::NoClientAccepted(settings));
         }
-        Ok(Self { configs, trust })
+        Ok(Self {
+            configs,
+            trust,
+            mandatory,
+        })
     }
 
     /// Returns what the next connection is served with.
+    ///
+    /// Certificates that pins made mandatory stay so when the last pin is gone: taking a pin back
+    /// opens no door.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         let (configs, _) = &*self.configs.current();
+        let has_pins = has_pins(&self.trust.current());
+        let stays = self
+            .mandatory
+            .as_ref()
+            .is_some_and(|mandatory| mandatory.fetch_or(has_pins, Ordering::SeqCst));
         match &configs.unpinned {
-            Some(config) if !has_pins(&self.trust.current()) => Arc::clone(config),
+            Some(config) if !has_pins && !stays => Arc::clone(config),
             _ => Arc::clone(&configs.pinned),
         }
     }

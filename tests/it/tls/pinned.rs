@@ -11,7 +11,7 @@ use countersign::trust::OwnDeployment;
 
 use super::certificates::{Authority, Files, Pem, Validity, self_signed};
 use super::{connect, dpm_with_tls, module, options, pinning, who_am_i};
-use crate::support::world::{RunningDpe, RunningDpm, free_port, now_trusts};
+use crate::support::world::{RunningDpe, RunningDpm, free_port, now_trusts, soon};
 
 /// A DPM and a DPE with a certificate each.
 struct Pair {
@@ -169,5 +169,86 @@ async fn pin_that_is_taken_back_ends_the_callers_calls() {
 
     let refused = who_am_i(&connection, &dpe).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::IssuerMismatch));
+    dpm.stop().await;
+}
+
+#[tokio::test]
+async fn connection_ends_when_the_pins_of_its_callee_change() {
+    let pair = Pair::new();
+    let new = self_signed(&["dpm-dev"]).fingerprint;
+    let known = pair.dpm_pem.fingerprint;
+    let dpm = pair.start_dpm().await;
+    for (before, after) in [(vec![known], vec![new]), (vec![known, new], vec![known])] {
+        let dpe = module(&pair.dpe, [pinning(&pair.dpm, &before)]);
+        let client = pair.files.client("dpe-client", Some(&pair.dpe_pem), None);
+        let connection = connect(dpm.address.port(), options(&dpe, client))
+            .await
+            .unwrap();
+        who_am_i(&connection, &dpe).await.unwrap();
+
+        now_trusts(&dpe, vec![pinning(&pair.dpm, &after)]);
+
+        let replaced = async {
+            while connection.opened() == 1 {
+                let answer = who_am_i(&connection, &dpe).await;
+                if after == [new] && answer.is_err() {
+                    break;
+                }
+            }
+        };
+        soon("another connection", replaced).await;
+        let answer = who_am_i(&connection, &dpe).await;
+        assert_eq!(answer.is_ok(), after == [known], "{answer:?}");
+    }
+    dpm.stop().await;
+}
+
+#[tokio::test]
+async fn connection_goes_on_when_the_pins_of_another_deployment_change() {
+    let pair = Pair::new();
+    let dpm = pair.start_dpm().await;
+    let known = pair.dpm_pem.fingerprint;
+    let dpe = module(&pair.dpe, [pinning(&pair.dpm, &[known])]);
+    let client = pair.files.client("dpe-client", Some(&pair.dpe_pem), None);
+    let connection = connect(dpm.address.port(), options(&dpe, client))
+        .await
+        .unwrap();
+    let other = own_deployment("dpm", "dpm-two");
+    let pin = self_signed(&["dpm-two"]).fingerprint;
+
+    now_trusts(
+        &dpe,
+        vec![pinning(&pair.dpm, &[known]), pinning(&other, &[pin])],
+    );
+
+    for _ in 0..10 {
+        who_am_i(&connection, &dpe).await.unwrap();
+    }
+    assert_eq!(connection.opened(), 1);
+    dpm.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_stay_required_after_the_last_pin_is_gone() {
+    let pair = Pair::new();
+    let own = module(&pair.dpm, [pinning(&pair.dpe, &[pair.dpe_pem.fingerprint])]);
+    let server = pair.files.server("dpm", &pair.dpm_pem, None, None);
+    let dpm = dpm_with_tls(own.clone(), server).await;
+    let dpe = pair.dpe_module(pair.dpm_pem.fingerprint);
+    let client = pair.files.client("dpe-client", Some(&pair.dpe_pem), None);
+    let connection = connect(dpm.address.port(), options(&dpe, client))
+        .await
+        .unwrap();
+    who_am_i(&connection, &dpe).await.unwrap();
+
+    now_trusts(&own, vec![pinning(&pair.dpe, &[])]);
+
+    let bare = pair.files.client("bare", None, None);
+    let connection = connect(dpm.address.port(), options(&dpe, bare))
+        .await
+        .unwrap();
+    who_am_i(&connection, &dpe).await.unwrap_err();
+    let fault = connection.fault().unwrap().to_string();
+    assert!(fault.contains("certificate"), "{fault}");
     dpm.stop().await;
 }
