@@ -17,7 +17,6 @@ use crate::grpc::{Module, cause};
 use crate::registry::{
     AddressPolicy, AddressRefusal, CheckOutcome, Destination, EngineRegistry, RegistryError,
 };
-use crate::telemetry::events;
 use crate::trust::KeySet;
 
 /// Dials engines back and keeps their status. Cloning is cheap; the tasks end with the last clone.
@@ -143,7 +142,7 @@ impl Keeper {
             self.woken.mark_unchanged();
             let began = Instant::now();
             let outcome = self.check(&mut checker).await.unwrap_or_else(|error| {
-                events::registry_failed(&cause(&error));
+                context.registry.log_failure(&cause(&error));
                 Checked::Fails
             });
             match outcome {
@@ -271,7 +270,7 @@ async fn follow_trust(
         };
         let context = Arc::clone(&context);
         let monitor = Monitor { context, tasks };
-        log_failure(monitor.check_all().await);
+        log_failure(&monitor.context.registry, monitor.check_all().await);
     }
 }
 
@@ -283,14 +282,15 @@ async fn inactivate(context: Arc<Context>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        log_failure(context.registry.inactivate_not_seen(limit).await);
+        let done = context.registry.inactivate_not_seen(limit).await;
+        log_failure(&context.registry, done);
     }
 }
 
 /// Logs that the registry's store failed, if it did.
-pub(super) fn log_failure<T>(done: Result<T, RegistryError>) {
+pub(super) fn log_failure<T>(registry: &EngineRegistry, done: Result<T, RegistryError>) {
     if let Err(error) = done {
-        events::registry_failed(&cause(&error));
+        registry.log_failure(&cause(&error));
     }
 }
 

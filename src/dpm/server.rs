@@ -105,7 +105,7 @@ impl Dpm {
         let policy = AddressPolicy::new(vec![program.address], addresses);
         let module = program.module.clone();
         let engines = Monitor::new(module.clone(), Arc::clone(&registry), policy, monitor);
-        log_failure(engines.check_all().await);
+        log_failure(&registry, engines.check_all().await);
         let service = EngineRegistryService::new(registry, engines.clone());
         let service = server::EngineRegistryServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
@@ -131,7 +131,7 @@ async fn count(registry: Arc<EngineRegistry>, metrics: EngineMetrics) {
             metrics.engines(status, of_status.count());
         }
     });
-    log_failure(counted);
+    log_failure(&registry, counted);
 }
 
 fn rules(standard: MethodRules, module: &Module) -> MethodRules {

@@ -34,11 +34,12 @@ pub struct EngineRegistryService {
 impl EngineRegistryService {
     /// Serves `registry`, whose engines `monitor` keeps.
     pub fn new(registry: Arc<EngineRegistry>, monitor: Monitor) -> Self {
-        let metrics = Arc::clone(monitor.context.module.metrics());
+        let module = &monitor.context.module;
+        let metrics = Arc::clone(module.metrics());
         Self {
             registry,
+            rejections: Arc::clone(module.rejections()),
             monitor,
-            rejections: Arc::default(),
             engines: metrics.of_engines(),
             metrics,
         }
@@ -54,7 +55,7 @@ impl EngineRegistryService {
             | RegistryError::DeploymentFull(_)
             | RegistryError::TooFast(_) => Status::resource_exhausted(text),
             RegistryError::Store(error) => {
-                events::registry_failed(&cause(error));
+                self.registry.log_failure(&cause(error));
                 Status::new(Code::Unavailable, "the registry cannot be reached")
             }
         }

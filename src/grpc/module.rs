@@ -44,6 +44,7 @@ pub struct Module {
     verified: Arc<VerifiedCache>,
     health: Health,
     metrics: Arc<Metrics>,
+    rejections: Arc<Rejections>,
     calls: MetricsLayer,
     skews: Arc<ClockSkews>,
     clock: Arc<dyn Clock>,
@@ -171,6 +172,7 @@ impl ModuleBuilder {
             proof_mode: self.proof_mode,
             health: Health::default(),
             calls: MetricsLayer::of_calls(&metrics),
+            rejections: Arc::default(),
             metrics,
             clock: self.clock,
         })
@@ -316,7 +318,7 @@ impl Module {
             verifier: self.verifier().with_cache(Arc::clone(&self.verified)),
             rules,
             tokens: self.tokens,
-            rejections: Rejections::default(),
+            rejections: Arc::clone(&self.rejections),
             metrics: Arc::clone(&self.metrics),
         };
         VerifyIdentityLayer {
@@ -400,6 +402,14 @@ impl Module {
             proof: proof.map(Arc::new),
             calls: self.calls.clone(),
         }
+    }
+}
+
+#[cfg(feature = "registry")]
+impl Module {
+    /// Returns what decides which refused calls are logged.
+    pub(crate) fn rejections(&self) -> &Arc<Rejections> {
+        &self.rejections
     }
 }
 

@@ -1,102 +1,60 @@
-//! Which refused calls are logged: the first of its kind, then one a minute.
+//! Which events of calls and connections are logged: the first of its kind, then one a minute.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::telemetry::Ledger;
 use crate::telemetry::events::{self, RejectedCall};
 
-/// How long a kind of refusal is not logged again.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// How many kinds are kept of callers whose signature verified.
+/// How many kinds are kept of what callers cause whose signature verified.
 const MOST_OF_PEERS: usize = 512;
 
-/// How many kinds are kept of all others together. A caller that makes up keys and methods fills a
-/// log with no more than this many lines a minute and one.
-const MOST_OF_STRANGERS: usize = 32;
+/// How many kinds are kept of what all others cause together. However they vary it, they fill a log
+/// with no more than this many lines a minute and one: less than 1 MB an hour.
+const MOST_OF_STRANGERS: usize = 7;
 
 /// Remembers what was logged. Its size is bounded, whatever callers send.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rejections {
     /// Randomly keyed, so that no caller can make two kinds fall together.
     hasher: RandomState,
-    peers: Mutex<Ledger>,
-    strangers: Mutex<Ledger>,
+    peers: Mutex<Ledger<u64>>,
+    strangers: Mutex<Ledger<u64>>,
+}
+
+impl Default for Rejections {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            peers: Mutex::new(Ledger::new(MOST_OF_PEERS, 1)),
+            strangers: Mutex::new(Ledger::new(MOST_OF_STRANGERS, 1)),
+        }
+    }
 }
 
 impl Rejections {
     /// Logs `call`, unless one of its kind was logged a moment ago. `is_verified` says whether the
     /// caller's signature verified: what any other says of itself may be made up.
     pub(crate) fn log(&self, is_verified: bool, call: &RejectedCall<'_>) {
-        if let Some(suppressed) = self.admit(is_verified, call, Instant::now()) {
-            events::auth_rejected(call, suppressed);
-        }
-    }
-
-    /// If a refusal at `now` is to be logged, returns how many of its kind were not since the last
-    /// that was.
-    fn admit(&self, is_verified: bool, call: &RejectedCall<'_>, now: Instant) -> Option<u64> {
-        let (ledger, most) = if is_verified {
-            (&self.peers, MOST_OF_PEERS)
-        } else {
-            (&self.strangers, MOST_OF_STRANGERS)
-        };
         let host = call.peer.map(|peer| peer.ip());
         let kind = (call.reason, call.fingerprint, host, call.method);
-        let mut kinds = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.admit(self.hasher.hash_one(kind), most, now)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Ledger {
-    kinds: HashMap<u64, Logged>,
-    /// All kinds for which there is no room.
-    others: Logged,
-}
-
-#[derive(Debug, Default)]
-struct Logged {
-    /// When it was logged last.
-    at: Option<Instant>,
-    suppressed: u64,
-}
-
-impl Ledger {
-    /// Admits a refusal of `kind`, of which it keeps `most`.
-    fn admit(&mut self, kind: u64, most: usize, now: Instant) -> Option<u64> {
-        let is_known = self.kinds.contains_key(&kind);
-        if !is_known && self.kinds.len() >= most {
-            // The oldest make room once they would be logged again.
-            self.kinds.retain(|_, logged| !logged.is_over(now));
+        if let Some(suppressed) = self.admit(is_verified, kind) {
+            events::auth_rejected(call, is_verified, suppressed);
         }
-        let logged = if is_known || self.kinds.len() < most {
-            self.kinds.entry(kind).or_default()
+    }
+
+    /// If an event of `kind` is to be logged, returns how many of its kind were not since the last
+    /// that was.
+    pub(crate) fn admit(&self, is_verified: bool, kind: impl Hash) -> Option<u64> {
+        let ledger = if is_verified {
+            &self.peers
         } else {
-            &mut self.others
+            &self.strangers
         };
-        logged.again(now)
-    }
-}
-
-impl Logged {
-    fn is_over(&self, now: Instant) -> bool {
-        self.at
-            .is_none_or(|at| now.saturating_duration_since(at) >= SILENCE)
-    }
-
-    fn again(&mut self, now: Instant) -> Option<u64> {
-        if self.is_over(now) {
-            self.at = Some(now);
-            Some(std::mem::take(&mut self.suppressed))
-        } else {
-            self.suppressed = self.suppressed.saturating_add(1);
-            None
-        }
+        let mut kinds = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.admit(self.hasher.hash_one(kind), Instant::now())
     }
 }
 
@@ -104,6 +62,9 @@ impl Logged {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
     use std::sync::Arc;
+    use std::time::Duration;
+
+    use tracing::dispatcher::with_default;
 
     use super::*;
     use crate::clock::ManualClock;
@@ -119,24 +80,17 @@ mod tests {
         help: "pair the two modules",
     };
 
-    #[test]
-    fn a_kind_is_reported_at_once_and_then_once_a_minute_with_a_count() {
-        let rejections = Rejections::default();
-        let start = Instant::now();
-        let at = |seconds| {
-            let now = start + Duration::from_secs(seconds);
-            rejections.admit(false, &WRONG_KEY, now)
-        };
-
-        let reported: Vec<_> = (0..=130).step_by(5).filter_map(at).collect();
-
-        assert_eq!(reported, [0, 11, 11]);
+    /// Runs `scene` and returns the lines that it logs.
+    fn logged(format: Format, scene: impl FnOnce()) -> Vec<String> {
+        let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
+        let (dispatch, lines) = capture::subscriber(format, clock);
+        with_default(&dispatch, scene);
+        lines.take()
     }
 
     #[test]
     fn another_reason_key_peer_or_method_is_another_kind() {
         let rejections = Rejections::default();
-        let now = Instant::now();
         let other = [
             WRONG_KEY,
             RejectedCall {
@@ -158,68 +112,71 @@ mod tests {
         ];
 
         for kind in &other {
-            assert_eq!(rejections.admit(true, kind, now), Some(0));
-            assert_eq!(rejections.admit(true, kind, now), None);
+            let lines = logged(Format::Console, || {
+                rejections.log(true, kind);
+                rejections.log(true, kind);
+            });
+            assert_eq!(lines.len(), 1, "{lines:?}");
         }
     }
 
     #[test]
     fn strangers_share_a_budget_that_leaves_peers_theirs() {
         let rejections = Rejections::default();
-        let start = Instant::now();
-        let admit = |is_verified, number: u64, now| {
-            let key_id = number.to_string();
-            rejections.admit(
-                is_verified,
-                &RejectedCall {
-                    fingerprint: Some(&key_id),
-                    ..WRONG_KEY
-                },
-                now,
-            )
+        let lines = |is_verified, numbers: std::ops::Range<u32>| {
+            let admitted = numbers.filter_map(|n| rejections.admit(is_verified, n));
+            admitted.count()
         };
 
-        let first: Vec<_> = (0..10_000)
-            .filter_map(|number| admit(false, number, start))
-            .collect();
-        let of_peer = admit(true, 0, start);
-        let later = start + SILENCE;
-        let second: Vec<_> = (20_000..30_000)
-            .filter_map(|number| admit(false, number, later))
-            .collect();
+        assert_eq!(lines(false, 0..10_000), MOST_OF_STRANGERS + 1);
+        assert_eq!(lines(true, 0..100), 100);
+    }
 
-        assert_eq!(first.len(), MOST_OF_STRANGERS + 1);
-        assert_eq!(of_peer, Some(0));
-        assert_eq!(second.len(), MOST_OF_STRANGERS + 1);
-        let unreported = 10_000 - first.len() as u64;
-        assert_eq!(second.last(), Some(&unreported));
-        assert_eq!(
-            rejections.strangers.lock().unwrap().kinds.len(),
-            MOST_OF_STRANGERS
-        );
+    /// The worst that strangers can do: texts that grow when they are escaped, never twice the same.
+    #[tokio::test(start_paused = true)]
+    async fn strangers_however_varied_write_less_than_a_megabyte_an_hour() {
+        let rejections = Rejections::default();
+        let helps = Reason::ALL.iter().map(|reason| reason.help());
+        let help = helps.max_by_key(|help| help.len()).unwrap();
+        let mut written = 0;
+
+        for minute in 0..60 {
+            for n in 0..200 {
+                let worst = ["\u{202e}", "\"", "\\", "\u{1f980}"][n % 4];
+                let text = format!("{minute} {n} {}", worst.repeat(8_000));
+                let call = RejectedCall {
+                    fingerprint: Some(&text),
+                    peer: Some(SocketAddr::from(([0xfd00; 8], 65_535))),
+                    method: &text,
+                    detail: &format!("no trusted key has the fingerprint `{text}`"),
+                    help,
+                    ..WRONG_KEY
+                };
+                let lines = logged(Format::Json, || rejections.log(false, &call));
+                written += lines.iter().map(|line| line.len() + 1).sum::<usize>();
+            }
+            tokio::time::advance(Duration::from_secs(60)).await;
+        }
+
+        assert!(written > 60 * 8 * 500, "{written} bytes: what is missing?");
+        assert!(written < 1_000_000, "{written} bytes");
     }
 
     #[test]
     fn many_refusals_of_a_kind_are_one_line_that_says_what_to_do() {
-        let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
-        let (dispatch, lines) = capture::subscriber(Format::Console, clock);
         let rejections = Rejections::default();
         let call = RejectedCall {
-            reason: "KEY_UNKNOWN",
-            fingerprint: Some("1iCc"),
             peer: None,
-            method: "/a.B/Get",
-            detail: "no trusted key has the fingerprint `1iCc`",
             help: Reason::KeyUnknown.help(),
+            ..WRONG_KEY
         };
 
-        tracing::dispatcher::with_default(&dispatch, || {
+        let lines = logged(Format::Console, || {
             for _ in 0..1000 {
                 rejections.log(false, &call);
             }
         });
 
-        let lines = lines.take();
         assert_eq!(lines.len(), 1, "{lines:#?}");
         assert!(lines[0].contains("no trusted key has the fingerprint `1iCc`"));
         assert!(lines[0].contains("countersign pair"), "{}", lines[0]);

@@ -162,7 +162,7 @@ impl<R: Body> Body for ReplyBody<R> {
 /// own clone of it.
 pub(super) fn caught<T>(path: &str, work: impl FnOnce() -> T) -> Result<T, Status> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| {
-        events::handler_panicked(path);
+        events::handler_panicked(path, 0);
         Status::internal("the call failed; see the callee's log")
     })
 }

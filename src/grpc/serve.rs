@@ -108,6 +108,7 @@ pub async fn serve(
     let _cut = CutOnDrop(Arc::clone(&connections));
     let (ready, accepted) = mpsc::channel(1);
     let stop = CancellationToken::new();
+    let rejections = Arc::clone(&layer.gate.rejections);
     let mut server = pin!(
         builder(&options)
             .layer(layer.counted())
@@ -119,6 +120,7 @@ pub async fn serve(
         Arc::clone(&connections),
         options.connections,
         options.tls,
+        rejections,
     );
     tokio::select! {
         ended = &mut server => return Ok(ended.map(|()| Drained::InTime)?),

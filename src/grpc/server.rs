@@ -99,7 +99,7 @@ pub(super) struct Gate {
     pub(super) verifier: TokenVerifier,
     pub(super) rules: MethodRules,
     pub(super) tokens: Tokens,
-    pub(super) rejections: Rejections,
+    pub(super) rejections: Arc<Rejections>,
     pub(super) metrics: Arc<Metrics>,
 }
 

@@ -97,7 +97,7 @@ impl Session {
                 detail: &refusal.detail,
                 help: refusal.help(),
             };
-            events::auth_rejected(&call, 0);
+            events::auth_rejected(&call, true, 0);
             refusal
         }))
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, broadcast};
 
+use super::engine_log::EngineLog;
 use super::error::RegistryError;
 use super::limits::{Creations, Limits};
 use super::registrant::Registrant;
@@ -14,7 +15,6 @@ use crate::engine::status::{Event, transition};
 use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus,
 };
-use crate::telemetry::events;
 
 /// How a dial-back ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,7 +41,7 @@ pub struct EngineChange {
 /// The engines and the rules for their status.
 ///
 /// Every change is one compare-and-set on the store, so callers may race. Each change of status
-/// is logged once and sent to every [subscriber](Self::subscribe). The layer
+/// is sent to every [subscriber](Self::subscribe) and logged, of one engine a few a minute. The layer
 /// before checks that a caller may write (its role); this type checks that it owns the engine.
 #[derive(Debug)]
 pub struct EngineRegistry {
@@ -51,6 +51,7 @@ pub struct EngineRegistry {
     // Held while an engine is counted and created, so that the limits are exact.
     creations: Mutex<Creations>,
     changes: broadcast::Sender<EngineChange>,
+    log: EngineLog,
 }
 
 impl EngineRegistry {
@@ -62,6 +63,7 @@ impl EngineRegistry {
             limits,
             creations: Mutex::default(),
             changes: broadcast::channel(CHANGES_KEPT).0,
+            log: EngineLog::default(),
         }
     }
 
@@ -124,7 +126,7 @@ impl EngineRegistry {
             }
             // If another caller creates it first, that caller owns it, and the renewal decides.
             if let Some(created) = self.create(&new).await? {
-                events::register_engine(&caller.identity, &created);
+                self.log.registered(&caller.identity, &created);
                 self.announce(None, &created);
                 return Ok(created);
             }
@@ -179,7 +181,7 @@ impl EngineRegistry {
             })
             .await?;
         if updated.status_changed() {
-            events::deregister_engine(&caller.identity, &updated.after);
+            self.log.deregistered(&caller.identity, &updated.after);
             self.report_status(&updated, None);
         }
         Ok(updated.after)
@@ -271,11 +273,10 @@ impl EngineRegistry {
             .await?;
         let reason_changed = updated.before.status_reason != updated.after.status_reason;
         self.report_change(&updated, reason_changed);
-        if let Some(failure) = &updated.after.dial_back_failure
-            && reason_changed
-        {
-            events::engine_check_failed(&updated.after, failure);
+        if reason_changed {
+            self.log.failure(&updated.after);
         }
+        self.log.settle(&updated.after);
         Ok(updated.after)
     }
 
@@ -292,6 +293,7 @@ impl EngineRegistry {
         let mut changed = 0;
         for engine in self.all().await? {
             if engine.last_seen_at > oldest {
+                self.log.settle(&engine);
                 continue;
             }
             let inactivated = self.update(engine.id, |engine| {
@@ -311,8 +313,7 @@ impl EngineRegistry {
     async fn create(&self, new: &Engine) -> Result<Option<Arc<Engine>>, RegistryError> {
         let deployment = &new.owner.deployment;
         let mut creations = self.creations.lock().await;
-        let per_second = self.limits.max_new_engines_per_second;
-        creations.count(deployment, per_second, new.registered_at)?;
+        self.count(new, &mut creations)?;
         while let Err(full) = self.limits.check(self.store.count(deployment).await?) {
             if !self.forget_one(deployment).await? {
                 return Err(full);
@@ -320,6 +321,11 @@ impl EngineRegistry {
         }
         let created = self.store.replace(new.clone(), Expected::Absent).await?;
         Ok(created.map(|stored| stored.engine))
+    }
+
+    fn count(&self, new: &Engine, creations: &mut Creations) -> Result<(), RegistryError> {
+        let per_second = self.limits.max_new_engines_per_second;
+        creations.count(&new.owner.deployment, per_second, new.registered_at)
     }
 
     /// Forgets the INACTIVE engine of `deployment` that was not seen for longest. Returns `true` if
@@ -336,13 +342,19 @@ impl EngineRegistry {
         };
         // Where it has just come back, the caller looks again.
         if self.store.remove(oldest.engine.id, oldest.revision).await? {
-            events::forget_engine(&oldest.engine);
+            self.log.forgotten(&oldest.engine);
         }
         Ok(true)
     }
 
-    /// Renews the registration of a known engine with what `new` says.
+    /// Renews the registration of a known engine with what `new` says. A move to another address
+    /// counts as a new engine does.
     async fn renew(&self, caller: &Registrant, new: &Engine) -> Result<Arc<Engine>, RegistryError> {
+        let known = self.find(new.id).await?;
+        if let Some(known) = known.filter(|known| known.address != new.address) {
+            caller.check_owns(&known)?;
+            self.count(new, &mut *self.creations.lock().await)?;
+        }
         let updated = self
             .update(new.id, |engine| {
                 caller.check_owns(engine)?;
@@ -359,7 +371,7 @@ impl EngineRegistry {
             })
             .await?;
         if starts_over(&updated.before, new) {
-            events::register_engine(&caller.identity, &updated.after);
+            self.log.registered(&caller.identity, &updated.after);
             self.report_change(&updated, true);
         }
         Ok(updated.after)
@@ -388,9 +400,14 @@ impl EngineRegistry {
         }
     }
 
+    /// Logs that the store failed.
+    pub(crate) fn log_failure(&self, cause: &str) {
+        self.log.store_failed(cause);
+    }
+
     fn report_status(&self, updated: &Updated, reason: Option<&str>) {
         let Updated { before, after } = updated;
-        events::set_engine_status(after, before.status, after.status, reason);
+        self.log.status(before.status, after, reason);
         self.announce(Some(before.status), after);
     }
 

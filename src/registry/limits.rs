@@ -27,7 +27,8 @@ pub struct Limits {
     pub max_engines: usize,
     /// The maximum number of engines of one deployment. Default: 1000.
     pub max_engines_per_deployment: usize,
-    /// The maximum number of new IDs of one deployment in a second. Default: 100.
+    /// The maximum number of new IDs of one deployment in a second; an engine that moves to another
+    /// address counts too. Default: 100.
     pub max_new_engines_per_second: u32,
 }
 

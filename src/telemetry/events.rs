@@ -11,6 +11,7 @@ use std::time::Duration;
 use tracing::field;
 use tracing::{error, info, warn};
 
+use super::untrusted::Brief;
 use super::{Untrusted, UntrustedReason};
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineId, EngineStatus, FailureKind};
 use crate::identity::ServiceIdentity;
@@ -24,8 +25,9 @@ const AUTHENTICATION: &str = "countersign::grpc::server";
 const CLOCK: &str = "countersign::grpc::clock_skew";
 const SERVER: &str = "countersign::server";
 
-/// `registerEngine`: an engine was registered, or came back, and is NEW.
-pub fn register_engine(caller: &ServiceIdentity, engine: &Engine) {
+/// `registerEngine`: an engine was registered, or came back, and is NEW. Of this and the other
+/// events of an engine, `suppressed` counts those since the last line.
+pub fn register_engine(caller: &ServiceIdentity, engine: &Engine, suppressed: u64) {
     info!(
         target: REGISTRY,
         authenticatedUser = %caller,
@@ -34,6 +36,7 @@ pub fn register_engine(caller: &ServiceIdentity, engine: &Engine) {
         engineId = %engine.id,
         engine = %engine.address,
         engineConstraints = %Untrusted(&engine.constraints),
+        suppressed = some(suppressed),
         message = "New engine registered."
     );
 }
@@ -46,6 +49,7 @@ pub fn set_engine_status(
     old: EngineStatus,
     new: EngineStatus,
     detail: Option<&str>,
+    suppressed: u64,
 ) {
     info!(
         target: REGISTRY,
@@ -54,12 +58,13 @@ pub fn set_engine_status(
         engine = %engine,
         oldStatus = old.as_str(),
         newStatus = new.as_str(),
-        detail
+        detail,
+        suppressed = some(suppressed)
     );
 }
 
 /// `deregisterEngine`: an engine's owner took it out of service.
-pub fn deregister_engine(caller: &ServiceIdentity, engine: &Engine) {
+pub fn deregister_engine(caller: &ServiceIdentity, engine: &Engine, suppressed: u64) {
     info!(
         target: REGISTRY,
         authenticatedUser = %caller,
@@ -67,6 +72,7 @@ pub fn deregister_engine(caller: &ServiceIdentity, engine: &Engine) {
         eventId = "deregisterEngine",
         engineId = %engine.id,
         engine = %engine.address,
+        suppressed = some(suppressed),
         message = "Engine deregistered."
     );
 }
@@ -86,7 +92,7 @@ pub fn forget_engine(engine: &Engine) {
 /// `engineCheckFailed`: why an engine is not READY; logged when the reason changes.
 ///
 /// The detail is the monitor's own text; what it quotes of a peer is escaped there.
-pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure) {
+pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure, suppressed: u64) {
     warn!(
         target: MONITOR,
         correlationId = %engine.id,
@@ -97,6 +103,7 @@ pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure) {
         side = failure.reason.as_ref().map(|_| side(failure.kind == FailureKind::Refused)),
         reason = failure.reason.as_deref(),
         detail = &*failure.detail,
+        suppressed = some(suppressed),
         message = format_args!("Engine is not ready: {}.", failure.kind.summary())
     );
 }
@@ -169,19 +176,26 @@ pub struct RejectedCall<'a> {
 }
 
 /// `authRejected`: a call was refused. Logged when such refusals begin, then once a minute;
-/// `suppressed` counts those since the last line.
-pub fn auth_rejected(call: &RejectedCall<'_>, suppressed: u64) {
+/// `suppressed` counts those since the last line. `is_verified` says whether the caller's signature
+/// verified; of any other caller less is shown.
+pub fn auth_rejected(call: &RejectedCall<'_>, is_verified: bool, suppressed: u64) {
+    let [detail, key_id, method] = if is_verified { [1024; 3] } else { [160, 64, 96] };
     warn!(
         target: AUTHENTICATION,
         eventId = "authRejected",
         reason = %Untrusted(call.reason),
-        detail = %Untrusted(call.detail),
-        fingerprint = call.fingerprint.map(|kid| field::display(Untrusted(kid))),
+        detail = %Brief(call.detail, detail),
+        fingerprint = call.fingerprint.map(|kid| field::display(Brief(kid, key_id))),
         peer = call.peer.map(field::display),
-        method = %Untrusted(call.method),
-        suppressed = (suppressed > 0).then_some(suppressed),
+        method = %Brief(call.method, method),
+        suppressed = some(suppressed),
         message = call.help
     );
+}
+
+/// Returns how many events were not logged, unless all were.
+fn some(suppressed: u64) -> Option<u64> {
+    (suppressed > 0).then_some(suppressed)
 }
 
 /// `methodWithoutRule`: a verified caller asked for a method that no rule allows; logged once for
@@ -195,12 +209,14 @@ pub fn method_without_rule(method: &str) {
     );
 }
 
-/// `handlerPanicked`: a handler panicked; its call was answered with INTERNAL.
-pub fn handler_panicked(method: &str) {
+/// `handlerPanicked`: a handler panicked; its call was answered with INTERNAL. Of each method the
+/// first, then one a minute.
+pub fn handler_panicked(method: &str, suppressed: u64) {
     error!(
         target: SERVER,
         eventId = "handlerPanicked",
-        method = %Untrusted(method),
+        method = %Brief(method, 96),
+        suppressed = some(suppressed),
         message = "A handler panicked. Its call was answered with INTERNAL."
     );
 }
@@ -227,14 +243,15 @@ pub fn listener_calm(closed: u64) {
     );
 }
 
-/// `tlsHandshakeFailed`: a caller connected and did not complete a TLS handshake; logged when the
-/// cause changes.
-pub fn tls_handshake_failed(peer: SocketAddr, cause: &str) {
+/// `tlsHandshakeFailed`: a caller connected and did not complete a TLS handshake; of each cause and
+/// address the first, then one a minute.
+pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: u64) {
     warn!(
         target: SERVER,
         eventId = "tlsHandshakeFailed",
         peer = %peer,
-        cause = %Untrusted(cause),
+        cause = %Brief(cause, 160),
+        suppressed = some(suppressed),
         message = "A TLS handshake failed."
     );
 }
@@ -340,11 +357,12 @@ fn tenths(seconds: f64) -> f64 {
 }
 
 /// `registryFailed`: the registry's store failed; what was asked of it was not done.
-pub fn registry_failed(cause: &str) {
+pub fn registry_failed(cause: &str, suppressed: u64) {
     error!(
         target: REGISTRY,
         eventId = "registryFailed",
         cause,
+        suppressed = some(suppressed),
         message = "The engine registry failed."
     );
 }

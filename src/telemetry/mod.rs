@@ -7,6 +7,7 @@ pub(crate) mod capture;
 pub mod events;
 mod grpc_method;
 pub mod health;
+mod ledger;
 #[cfg(feature = "cli")]
 mod log;
 mod logging;
@@ -19,6 +20,7 @@ mod rfc3339;
 mod untrusted;
 
 pub(crate) use grpc_method::CODES;
+pub(crate) use ledger::Ledger;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use log::levels;
 #[cfg(feature = "cli")]

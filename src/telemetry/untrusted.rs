@@ -13,7 +13,7 @@ pub struct Untrusted<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Untrusted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show(&self.0, MAX, f)
+        show(&self.0, MAX, |_| 1, f)
     }
 }
 
@@ -25,7 +25,26 @@ pub struct UntrustedReason<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for UntrustedReason<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show(&self.0, MAX_REASON, f)
+        show(&self.0, MAX_REASON, |_| 1, f)
+    }
+}
+
+/// As [`Untrusted`], but at most so many bytes long in a JSON line, escapes included: what a
+/// stranger sends does not make a line longer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Brief<T>(pub(crate) T, pub(crate) usize);
+
+impl<T: fmt::Display> fmt::Display for Brief<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(&self.0, self.1, length_in_json, f)
+    }
+}
+
+fn length_in_json(c: char) -> usize {
+    match c {
+        c if misleads(c) => c.escape_unicode().len() + 1,
+        '"' | '\\' => 2,
+        c => c.len_utf8(),
     }
 }
 
@@ -33,24 +52,37 @@ impl<T: fmt::Display> fmt::Display for UntrustedReason<T> {
 const MAX: usize = 256;
 const MAX_REASON: usize = 2048;
 
-fn show(text: &impl fmt::Display, most: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut bounded = Bounded { out: f, left: most };
+fn show(
+    text: &impl fmt::Display,
+    most: usize,
+    length: fn(char) -> usize,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let mut bounded = Bounded {
+        out: f,
+        left: Some(most),
+        length,
+    };
     match write!(bounded, "{text}") {
-        Err(_) if bounded.left == 0 => f.write_char('…'),
+        Err(_) if bounded.left.is_none() => f.write_char('…'),
         written => written,
     }
 }
 
 struct Bounded<'a, W> {
     out: &'a mut W,
-    left: usize,
+    /// None once the text was cut.
+    left: Option<usize>,
+    length: fn(char) -> usize,
 }
 
 impl<W: fmt::Write> fmt::Write for Bounded<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
+            let length = (self.length)(c);
+            self.left = self.left.and_then(|left| left.checked_sub(length));
             // An error stops the `Display` of a long value early.
-            self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+            self.left.ok_or(fmt::Error)?;
             write_escaped(self.out, c)?;
         }
         Ok(())
@@ -98,5 +130,16 @@ mod tests {
         );
         let reason = UntrustedReason("\n".repeat(1_000_000)).to_string();
         assert_eq!(reason, format!("{}…", r"\u{a}".repeat(2048)));
+    }
+    #[test]
+    fn brief_text_is_bounded_as_it_stands_in_json() {
+        for hostile in ["\u{202e}", "\"", "\\", "é", "大", "\u{1f980}", "x\n"] {
+            let shown = Brief(hostile.repeat(1_000), 96).to_string();
+
+            let in_json = serde_json::to_string(&shown).unwrap();
+            assert!(in_json.len() <= 96 + "…".len() + 2, "{in_json}");
+            assert!(in_json.len() > 80, "{in_json}");
+        }
+        assert_eq!(Brief("12345", 5).to_string(), "12345");
     }
 }

@@ -18,7 +18,7 @@ use super::ConnectionLimits;
 use super::connections::Connections;
 use super::crowd::{Crowd, Crowding};
 use super::stream::{Stream, cut};
-use crate::grpc::cause;
+use crate::grpc::{Rejections, cause};
 use crate::grpc::tls::{ServerFailure, ServerTls};
 use crate::telemetry::events;
 
@@ -41,7 +41,7 @@ pub(in crate::grpc) struct Acceptor {
     tls: Option<ServerTls>,
     handshakes: JoinSet<Handshake>,
     crowd: Crowd,
-    last_failure: String,
+    rejections: Arc<Rejections>,
 }
 
 /// A stream, or the peer that it failed with and why.
@@ -53,6 +53,7 @@ impl Acceptor {
         connections: Arc<Connections>,
         limits: ConnectionLimits,
         tls: Option<ServerTls>,
+        rejections: Arc<Rejections>,
     ) -> Self {
         Self {
             listener,
@@ -61,7 +62,7 @@ impl Acceptor {
             tls,
             handshakes: JoinSet::new(),
             crowd: Crowd::default(),
-            last_failure: String::new(),
+            rejections,
         }
     }
 
@@ -77,13 +78,14 @@ impl Acceptor {
                 },
                 Some(done) = self.handshakes.join_next() => match done {
                     Ok(Ok(stream)) => hand_over(&ready, stream).await,
-                    Ok(Err((peer, failure))) if failure != self.last_failure => {
-                        events::tls_handshake_failed(peer, &failure);
-                        self.last_failure = failure;
+                    Ok(Err((peer, failure))) => {
+                        let kind = ("TLS handshake", peer.ip(), &failure);
+                        if let Some(suppressed) = self.rejections.admit(false, kind) {
+                            events::tls_handshake_failed(peer, &failure, suppressed);
+                        }
                     }
-                    // A failure like the last one is not logged again. A handshake that panicked
-                    // took its connection with it.
-                    Ok(Err(_)) | Err(_) => {}
+                    // A handshake that panicked took its connection with it.
+                    Err(_) => {}
                 },
                 // The future is made even if there is nothing to wake for; then it is not polled.
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}

@@ -312,6 +312,112 @@ async fn new_ids_are_limited_by_the_second_and_the_deployment() {
 }
 
 #[tokio::test]
+async fn moving_engine_counts_against_the_rate_limit() {
+    let world = World::with_limits(Limits {
+        max_new_engines_per_second: 3,
+        ..Limits::default()
+    });
+    for port in [1001, 1002, 1003, 1003] {
+        world.register_at("dpe-a", 1, port).await.unwrap();
+    }
+
+    let fourth = world.register_at("dpe-a", 1, 1004).await;
+
+    assert!(matches!(fourth, Err(RegistryError::TooFast(3))));
+    // It is still where it was, may stay there, and takes nothing from others.
+    world.register_at("dpe-a", 1, 1003).await.unwrap();
+    let other = world.register_at("dpe-b", 1, 1005).await;
+    assert!(matches!(other, Err(RegistryError::EngineNotOwned(_))));
+    world.register_at("dpe-b", 2, 1005).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    let moved = world.register_at("dpe-a", 1, 1004).await.unwrap();
+    assert_eq!(moved.address.port(), 1004);
+}
+
+#[tokio::test(start_paused = true)]
+async fn engine_that_flaps_is_a_few_lines_and_its_last_status_is_logged() {
+    let world = World::new();
+    let flaps = logged(async {
+        for n in 0..500 {
+            let engine = world.ready(1).await;
+            let why = failed(["no route", "refused"][n % 2]);
+            world.checked(&engine, why).await;
+        }
+        let engine = world.ready(1).await;
+        assert_eq!(engine.status, EngineStatus::Ready);
+    });
+    let flaps = flaps.await;
+
+    let calm = logged(async {
+        for _ in 0..120 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            world.ready(1).await;
+        }
+    });
+
+    assert!(flaps.len() <= 16, "{flaps:#?}");
+    let last = flaps
+        .iter()
+        .rfind(|line| line.starts_with("setEngineStatus"));
+    let known = last.unwrap().split(' ').nth(2).unwrap();
+    let settled = format!("setEngineStatus {known} READY");
+    assert_eq!(calm.await, [settled]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn moving_engine_is_a_few_lines_a_minute() {
+    let world = World::with_limits(Limits {
+        max_new_engines_per_second: u32::MAX,
+        ..Limits::default()
+    });
+
+    let lines = logged(async {
+        for port in 1..=5_000 {
+            world.register_at("dpe-dev", 1, port).await.unwrap();
+        }
+    });
+
+    assert!(lines.await.len() <= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn engine_whose_last_change_was_not_logged_is_logged_when_it_is_swept() {
+    let world = World::new();
+    let owner = caller("dpe-dev");
+    let flaps = logged(async {
+        for _ in 0..10 {
+            world.register("dpe-dev", 1).await.unwrap();
+            world.registry.deregister(&owner, id(1)).await.unwrap();
+        }
+    });
+    assert!(flaps.await.len() <= 12);
+    tokio::time::advance(Duration::from_secs(60)).await;
+
+    let swept = logged(async {
+        let day = Duration::from_secs(86_400);
+        world.registry.inactivate_not_seen(day).await.unwrap();
+    });
+
+    let swept = swept.await;
+    assert_eq!(swept.len(), 1, "{swept:?}");
+    let ends = "INACTIVE deregistered by its owner";
+    assert!(swept[0].ends_with(ends), "{swept:?}");
+}
+
+#[tokio::test]
+async fn store_that_fails_is_one_line_a_minute_for_each_cause() {
+    let world = World::new();
+
+    let lines = logged(async {
+        for n in 0..1_000 {
+            world.registry.log_failure(["timed out", "refused"][n % 2]);
+        }
+    });
+
+    assert_eq!(lines.await, ["registryFailed", "registryFailed"]);
+}
+
+#[tokio::test]
 async fn heartbeat_of_an_unknown_or_inactive_engine_is_not_found() {
     let world = World::new();
     let owner = caller("dpe-dev");

@@ -106,7 +106,7 @@ fn register_engine_line_is_the_seeds() {
     let constraints = EngineConstraints::new(BTreeMap::new(), capabilities, Vec::new()).unwrap();
 
     let lines = logged(Format::Json, "2021-04-14T11:26:03.234+02:00", || {
-        events::register_engine(&seed_caller(), &seed_engine(constraints));
+        events::register_engine(&seed_caller(), &seed_engine(constraints), 0);
     });
 
     assert_eq!(lines.len(), 1);
@@ -118,7 +118,7 @@ fn set_engine_status_line_is_the_seeds() {
     let engine = seed_engine(EngineConstraints::default());
 
     let lines = logged(Format::Json, "2021-04-14T11:26:03.804+02:00", || {
-        events::set_engine_status(&engine, EngineStatus::New, EngineStatus::Ready, None);
+        events::set_engine_status(&engine, EngineStatus::New, EngineStatus::Ready, None, 0);
     });
 
     assert_eq!(lines.len(), 1);
@@ -157,14 +157,15 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
 
     for format in [Format::Json, Format::Plain, Format::Console] {
         let lines = logged(format, NOON, || {
-            events::register_engine(&seed_caller(), &engine);
-            events::auth_rejected(&call, 3);
-            events::engine_check_failed(&engine, &failure);
+            events::register_engine(&seed_caller(), &engine, 0);
+            events::auth_rejected(&call, true, 3);
+            events::engine_check_failed(&engine, &failure, 0);
             events::set_engine_status(
                 &engine,
                 EngineStatus::New,
                 EngineStatus::Inactive,
                 Some(&text),
+                0,
             );
             events::waiting_for_dpm(engine.id, &text, &text, &text);
             let refusal = (failure.kind, Some(&*text));
@@ -276,7 +277,7 @@ fn side_that_refused_is_named_as_the_module_that_logs_it_sees_it() {
         let reason = Some("KEY_UNKNOWN");
         let failure = DialBackFailure::new(kind, "x").with_reason("KEY_UNKNOWN");
         let lines = logged(Format::Json, NOON, || {
-            events::engine_check_failed(&engine, &failure);
+            events::engine_check_failed(&engine, &failure, 0);
             events::register_refused(engine.id, "localhost:8531", (kind, reason), "x", "y");
             let known = Some((kind, reason));
             events::engine_not_ready(engine.id, "localhost:8531", "NEW", known, "x");
