@@ -47,3 +47,5 @@ mod streams;
 mod support;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/vouched.rs"]
+mod vouched;

@@ -96,8 +96,8 @@ impl CallerTokens {
         self.callee(&self.issuer.trust.current()).err()
     }
 
-    /// Returns the deployment that is called; `None` for this module itself.
-    fn callee(&self, trust: &KeySet) -> Result<Option<Arc<Deployment>>, TokenError> {
+    /// Returns the deployment that is called, as `trust` has it; `None` for this module itself.
+    pub(super) fn callee(&self, trust: &KeySet) -> Result<Option<Arc<Deployment>>, TokenError> {
         let Some(name) = &self.callee else {
             return Ok(None);
         };

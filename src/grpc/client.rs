@@ -1,6 +1,7 @@
 //! The caller's side: every call carries this module's identity, and the callee may have to prove
 //! its own.
 
+use std::any::Any;
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,11 +18,14 @@ use crate::token::Nonce;
 use crate::token::proof::{EngineClaim, ProofVerifier};
 
 use super::caller_tokens::{CallerToken, CallerTokens};
+use super::connect::Connection;
 use super::metadata;
 use super::metrics::{self, MetricsLayer};
 use super::reply::{AnyBody, Call, Guard, ReplyBody};
 use super::required_proof::{Expected, ProofMode, RequiredProof, Trust};
+use super::session::Watch;
 use super::status::refuse_in_full;
+use super::vouched::Vouched;
 
 /// Attaches this module's identity to every call of a client, for one named callee.
 ///
@@ -82,7 +86,11 @@ impl<S> Layer<S> for AttachIdentityLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         let layer = self.clone();
-        AttachIdentity { inner, layer }
+        AttachIdentity {
+            inner,
+            layer,
+            vouched: Vouched::default(),
+        }
     }
 }
 
@@ -94,20 +102,30 @@ impl<S> Layer<S> for AttachIdentityLayer {
 pub struct AttachIdentity<S> {
     inner: S,
     layer: AttachIdentityLayer,
+    /// Who proved itself, of a channel that is not this crate's.
+    vouched: Vouched,
 }
 
 impl AttachIdentityLayer {
-    fn attach(&self, uri: &Uri, headers: &mut HeaderMap) -> Result<Attached, Status> {
+    fn attach(
+        &self,
+        uri: &Uri,
+        headers: &mut HeaderMap,
+        vouched: &Vouched,
+    ) -> Result<Attached, Status> {
         let Self { tokens, proof, .. } = self;
         let token = tokens.get().map_err(|error| not_called(&error))?;
         headers.insert(AUTHORIZATION, token.value.clone());
         let mut attached = Attached {
             tokens: Arc::clone(tokens),
             token,
+            vouched: vouched.clone(),
             expected: None,
         };
-        let proof = proof.as_ref();
-        if let Some(required) = proof.filter(|proof| proof.covers(metadata::path(uri))) {
+        let proof = proof
+            .as_ref()
+            .filter(|proof| proof.covers(metadata::path(uri), &attached.token, vouched));
+        if let Some(required) = proof {
             let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
             let value = HeaderValue::try_from(nonce.to_string());
             headers.insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
@@ -117,7 +135,8 @@ impl AttachIdentityLayer {
                 nonce,
                 path: metadata::kept_path(uri),
                 sent: required.verifier.clock().now(),
-                skews: Arc::clone(&tokens.skews),
+                tokens: Arc::clone(tokens),
+                vouched: vouched.clone(),
             }));
         }
         Ok(attached)
@@ -129,8 +148,13 @@ impl AttachIdentityLayer {
 struct Attached {
     tokens: Arc<CallerTokens>,
     token: Arc<CallerToken>,
+    vouched: Vouched,
     expected: Option<Box<Expected>>,
 }
+
+/// Another layer of this kind, around this one, asked for the proof of this call and judges it.
+#[derive(Clone, Copy, Debug)]
+struct Asked;
 
 fn not_called(error: &dyn Error) -> Status {
     Status::failed_precondition(format!("not called: {}", super::cause(error)))
@@ -138,7 +162,7 @@ fn not_called(error: &dyn Error) -> Status {
 
 impl<S, R> Service<Request<Body>> for AttachIdentity<S>
 where
-    S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
+    S: Service<Request<Body>, Response = Response<R>, Error: 'static> + 'static,
     R: AnyBody,
 {
     type Response = Response<Body>;
@@ -152,10 +176,23 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (request, counted) = self.layer.calls.started(request);
         let (mut head, body) = request.into_parts();
-        let (call, attached) = match self.layer.attach(&head.uri, &mut head.headers) {
+        let own = (&self.inner as &dyn Any).downcast_ref::<Connection>();
+        let vouched = own.and_then(Connection::vouched).unwrap_or(&self.vouched);
+        let attached = match head.extensions.get::<Asked>() {
+            Some(Asked) => Ok(None),
+            None => {
+                let layer = &self.layer;
+                let attached = layer.attach(&head.uri, &mut head.headers, vouched);
+                attached.map(Some)
+            }
+        };
+        let (call, attached) = match attached {
             Ok(attached) => {
+                if attached.as_ref().is_some_and(Attached::asks) {
+                    head.extensions.insert(Asked);
+                }
                 let future = self.inner.call(Request::from_parts(head, body));
-                (Call::Made { future }, Some(attached))
+                (Call::Made { future }, attached)
             }
             Err(status) => (Call::ended(status), None),
         };
@@ -188,9 +225,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let attached = this.attached;
         let judged = match ready!(this.call.poll_answer(cx)) {
-            Ok(answer) => answer.map(|response| judge(attached.take(), response)),
+            Ok(answer) => match this.attached.take() {
+                Some(attached) => attached.judge(answer),
+                None => {
+                    answer.map(|response| response.map(|inner| ReplyBody::new(inner, Guard::None)))
+                }
+            },
             Err(status) => Ok(ReplyBody::instead(status)),
         };
         Poll::Ready(match this.counted.take() {
@@ -200,22 +241,36 @@ where
     }
 }
 
-/// Judges the headers of a reply; its body is judged as it comes.
-fn judge<R>(attached: Option<Attached>, mut response: Response<R>) -> Response<ReplyBody<R>> {
-    metadata::drop_foreign_details(response.headers_mut());
-    if let Some(Attached { tokens, token, .. }) = &attached {
+impl Attached {
+    fn asks(&self) -> bool {
+        self.expected.is_some()
+    }
+
+    /// Judges the headers of a reply; its body is judged as it comes.
+    fn judge<R, E>(self, answer: Result<Response<R>, E>) -> Result<Response<ReplyBody<R>>, E> {
+        let Self {
+            tokens,
+            token,
+            vouched,
+            expected,
+        } = self;
+        // A channel that is not this crate's may now be connected to another server.
+        let mut response = answer.inspect_err(|_| vouched.clear())?;
+        metadata::drop_foreign_details(response.headers_mut());
         if let Some(callee) = &token.callee {
-            let CallerTokens { skews, issuer, .. } = &**tokens;
+            let CallerTokens { skews, issuer, .. } = &*tokens;
             skews.note_answer(callee.name.as_str(), &response, &*issuer.clock);
         }
         response.extensions_mut().insert(CallToken {
             renewed_at: token.token.renewed_at(),
             expires_at: token.token.expires_at(),
         });
-    }
-    let expected = attached.and_then(|attached| attached.expected);
-    match Trust::of_headers(expected, &mut response) {
-        Ok(trust) => response.map(|inner| ReplyBody::new(inner, Guard::Caller(trust))),
-        Err(refusal) => ReplyBody::instead(refuse_in_full(&refusal)),
+        Ok(match Trust::of_headers(expected, &mut response) {
+            Ok(trust) => {
+                let watch = Watch::of(vouched.callee(tokens));
+                response.map(|inner| ReplyBody::new(inner, Guard::Caller(trust, watch)))
+            }
+            Err(refusal) => ReplyBody::instead(refuse_in_full(&refusal)),
+        })
     }
 }

@@ -29,6 +29,7 @@ use line::{Life, Line};
 use transport::{Link, Transport};
 
 use super::tls::{ClientFailure, ClientTls};
+use super::vouched::Vouched;
 use crate::identity::DeploymentName;
 
 /// Where to connect: a DNS name or an IP address, and a port.
@@ -274,6 +275,14 @@ impl Connection {
         match self.shared.current.load_full() {
             Some(line) => line.life.over().await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Returns who proved itself over the connection that the next call goes over.
+    pub(super) fn vouched(&self) -> Option<&Vouched> {
+        match &self.next {
+            Next::Known(Ok(line)) => Some(&line.vouched),
+            _ => None,
         }
     }
 

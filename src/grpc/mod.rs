@@ -27,6 +27,7 @@ mod session;
 mod standard;
 mod status;
 pub mod tls;
+mod vouched;
 
 pub(crate) use authorize::{MethodRules, Rule};
 pub(crate) use call::{call, call_over, is_late};

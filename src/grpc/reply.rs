@@ -15,7 +15,8 @@ use crate::telemetry::events;
 
 use super::required_proof::Trust;
 use super::session::{Polled, Watch};
-use super::status::trailers;
+use super::status::{refuse_in_full, trailers};
+use super::vouched::Callee;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -30,7 +31,8 @@ pin_project_lite::pin_project! {
     /// On the callee's side it ends with the call's session: `TOKEN_EXPIRED` or `KEY_REVOKED` in
     /// the trailers, and no message is taken from the handler after that. On the caller's side,
     /// where a proof was asked for and the headers hold none, the first message is replaced by
-    /// `PROOF_MISSING`; only a refusal may do without.
+    /// `PROOF_MISSING`; only a refusal may do without. It ends with `PROOF_INVALID` when the callee is
+    /// no longer trusted.
     #[derive(Debug)]
     pub(super) struct ReplyBody<R> {
         #[pin]
@@ -76,8 +78,8 @@ pub(super) enum Guard {
     None,
     /// The handler of this method, which may panic, and the session of its call.
     Handler(PathAndQuery, Option<Watch>),
-    /// The caller, who may have asked for a proof.
-    Caller(Trust),
+    /// The caller, who may have asked for a proof, and its trust in the callee.
+    Caller(Trust, Watch<Callee>),
 }
 
 impl<R> ReplyBody<R> {
@@ -104,7 +106,10 @@ impl Guard {
     ) -> Poll<Result<Polled<B>, Status>> {
         match self {
             Self::None => body.poll_frame(cx).map(Ok),
-            Self::Caller(trust) => body.poll_frame(cx).map(|frame| trust.judge::<B>(frame)),
+            Self::Caller(trust, watch) => watch.poll_body(body, cx).map(|frame| {
+                let frame = frame.map_err(|refusal| refuse_in_full(&refusal))?;
+                trust.judge::<B>(frame)
+            }),
             Self::Handler(path, watch) => caught(path.as_str(), || match watch {
                 None => body.poll_frame(cx).map(Ok),
                 Some(watch) => {
@@ -118,7 +123,7 @@ impl Guard {
 
     /// Returns `true` if the end of the body is not known before it was judged.
     fn awaits_end(&self) -> bool {
-        matches!(self, Self::Caller(trust) if trust.awaits_proof())
+        matches!(self, Self::Caller(trust, _) if trust.awaits_proof())
     }
 }
 

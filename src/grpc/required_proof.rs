@@ -13,11 +13,12 @@ use tonic::Status;
 use crate::token::proof::{EngineClaim, Exchange, ExpectedProof, ProofVerifier};
 use crate::token::{Nonce, Reason, Refusal};
 
-use super::caller_tokens::CallerToken;
-use super::clock_skew::{ClockSkews, Measured};
+use super::caller_tokens::{CallerToken, CallerTokens};
+use super::clock_skew::Measured;
 use super::metadata;
 use super::session::Polled;
 use super::status::refuse_in_full;
+use super::vouched::Vouched;
 
 /// Which replies a callee must prove: `countersign.proof.mode`. Only the caller's policy; nothing
 /// is negotiated, so that nothing between the two can weaken it.
@@ -29,8 +30,12 @@ use super::status::refuse_in_full;
 pub enum ProofMode {
     /// None.
     Off,
-    /// Those of `RegisterEngine` and `WhoAmI`: who has proved itself there is believed until the
-    /// next of them. The default: a signature per call is felt, one per registration is not.
+    /// Those of `RegisterEngine` and `WhoAmI`, and the first of each connection: who has proved itself
+    /// there is believed as long as the connection lasts and what is known of it here does not
+    /// change. Calls that begin before the first proof has come ask for their own. Of a channel that
+    /// is not this crate's the connections are not seen: the first call is proved, and the first
+    /// after a failure of the channel. The default: a signature per call is felt, one per connection
+    /// is not.
     #[default]
     Handshake,
     /// All.
@@ -51,10 +56,14 @@ pub(super) struct RequiredProof {
 }
 
 impl RequiredProof {
-    pub(super) fn covers(&self, path: &str) -> bool {
+    /// Returns `true` if the reply to a call of `path` with `token` must be proved.
+    pub(super) fn covers(&self, path: &str, token: &CallerToken, vouched: &Vouched) -> bool {
         match self.mode {
             ProofMode::Off => false,
-            ProofMode::Handshake => HANDSHAKE.contains(&path),
+            ProofMode::Handshake => {
+                let callee = token.callee.as_ref();
+                HANDSHAKE.contains(&path) || callee.is_some_and(|callee| !vouched.holds_for(callee))
+            }
             ProofMode::EveryCall => true,
         }
     }
@@ -69,8 +78,9 @@ pub(super) struct Expected {
     pub(super) path: PathAndQuery,
     /// When the call was made.
     pub(super) sent: SystemTime,
-    /// Where the callee's clock is noted.
-    pub(super) skews: Arc<ClockSkews>,
+    pub(super) tokens: Arc<CallerTokens>,
+    /// Where the proof is noted.
+    pub(super) vouched: Vouched,
 }
 
 impl Expected {
@@ -78,7 +88,10 @@ impl Expected {
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
         let mut proofs = headers.get_all(metadata::PROOF).iter();
         let value = proofs.next().ok_or_else(missing)?;
-        let (proof, callee) = match (value.to_str(), &self.token.callee, proofs.next()) {
+        // Who was trusted when the call was made may not be so any more.
+        let known = self.tokens.callee(&self.tokens.issuer.trust.current());
+        let known = known.map_err(|error| invalid(&error.to_string()))?;
+        let (proof, callee) = match (value.to_str(), &known, proofs.next()) {
             (Ok(proof), Some(callee), None) => (proof, callee),
             (_, _, Some(_)) => return Err(invalid("the reply carries two proofs")),
             (Err(_), ..) => return Err(invalid("it is not text")),
@@ -97,9 +110,9 @@ impl Expected {
             engine,
             sent: self.sent,
         };
-        let judged = verifier.verify(proof, &expected);
+        let judged = verifier.verify_signed(proof, &expected);
         let signed = match &judged {
-            Ok(signed) => Some(*signed),
+            Ok((signed, _)) => Some(*signed),
             // Its times alone do not hold: that is the skew.
             Err(refusal) => refusal.callee_time(),
         };
@@ -111,9 +124,11 @@ impl Expected {
                 received: verifier.clock().now(),
                 signed,
             };
-            self.skews.note(measured, verifier.leeway());
+            self.tokens.skews.note(measured, verifier.leeway());
         }
-        judged.map(|_signed| value.clone())
+        let (_, key) = judged?;
+        self.vouched.set(Arc::clone(callee), key);
+        Ok(value.clone())
     }
 }
 

@@ -270,8 +270,15 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
         listener::arrived(&mut head.extensions);
         let VerifyIdentityLayer { gate, proofs, .. } = &self.layer;
         let decided = gate.decide(&head);
+        // A caller may ask for a proof where it needs no identity, too.
+        let asks = matches!(decided, Ok(None)) && head.headers.contains_key(metadata::NONCE);
+        let asking = asks.then(|| gate.verify(&head, Accept::Peers));
+        let asking = asking.and_then(Result::ok);
         let issuer = match &decided {
-            Ok(token) => token.as_ref().map(VerifiedToken::issuer),
+            Ok(token) => token
+                .as_ref()
+                .or(asking.as_ref())
+                .map(VerifiedToken::issuer),
             Err(refused) => refused.caller.as_deref(),
         };
         let proof = issuer.and_then(|issuer| PendingProof::of(proofs, &head, issuer));

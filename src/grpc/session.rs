@@ -55,8 +55,26 @@ impl Session {
         self.ended.get().map(refuse_in_full)
     }
 
-    /// Completes once the call may not go on.
-    async fn over(self: Arc<Self>) -> Refusal {
+    /// Ends the call because of `refusal`, unless it was ended before, and logs it once; returns the
+    /// status that ends its streams.
+    pub(super) fn end(&self, refusal: Refusal) -> Status {
+        refuse_in_full(self.ended.get_or_init(|| {
+            let call = events::RejectedCall {
+                reason: refusal.reason.as_str(),
+                fingerprint: Some(self.token.key_id().as_str()),
+                peer: self.peer,
+                method: self.path.as_str(),
+                detail: &refusal.detail,
+                help: refusal.help(),
+            };
+            events::auth_rejected(&call, true, 0);
+            refusal
+        }))
+    }
+}
+
+impl Watched for Arc<Session> {
+    async fn over(self) -> Refusal {
         let mut changes = self.trust.subscribe();
         loop {
             let still_trusted = self.token.still_trusted(&self.trust.current());
@@ -84,39 +102,33 @@ impl Session {
         );
         Err(Refusal::new(Reason::TokenExpired, detail))
     }
+}
 
-    /// Ends the call because of `refusal`, unless it was ended before, and logs it once; returns the
-    /// status that ends its streams.
-    pub(super) fn end(&self, refusal: Refusal) -> Status {
-        refuse_in_full(self.ended.get_or_init(|| {
-            let call = events::RejectedCall {
-                reason: refusal.reason.as_str(),
-                fingerprint: Some(self.token.key_id().as_str()),
-                peer: self.peer,
-                method: self.path.as_str(),
-                detail: &refusal.detail,
-                help: refusal.help(),
-            };
-            events::auth_rejected(&call, true, 0);
-            refusal
-        }))
+/// What may end a call.
+pub(super) trait Watched: Clone + Send + 'static {
+    /// Completes once the call may not go on.
+    fn over(self) -> impl Future<Output = Refusal> + Send;
+
+    /// Checks what only the clock changes.
+    fn in_time(&self) -> Result<(), Refusal> {
+        Ok(())
     }
 }
 
 const MAX_UNCHECKED: Duration = Duration::from_secs(60);
 
-/// Watches a session while one of its bodies is open.
+/// Watches a call while one of its bodies is open.
 ///
 /// Nothing is armed before a body has made its reader wait or has passed a second message, so that
 /// a unary call costs neither timer nor lock. One that waits holds one future; there is no task.
-pub(super) struct Watch {
-    pub(super) session: Arc<Session>,
+pub(super) struct Watch<S = Arc<Session>> {
+    pub(super) session: S,
     over: Option<Pin<Box<dyn Future<Output = Refusal> + Send>>>,
     messages: bool,
 }
 
-impl Watch {
-    pub(super) fn of(session: Arc<Session>) -> Self {
+impl<S: Watched> Watch<S> {
+    pub(super) fn of(session: S) -> Self {
         Self {
             session,
             over: None,
@@ -147,7 +159,7 @@ impl Watch {
             Poll::Ready(_) => false,
         };
         if streams {
-            let over = Box::pin(Arc::clone(&self.session).over());
+            let over = Box::pin(self.session.clone().over());
             let over = self.over.insert(over);
             if answer.is_pending() {
                 return over.as_mut().poll(cx).map(Err);
@@ -160,7 +172,7 @@ impl Watch {
 /// What a body answers.
 pub(super) type Polled<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
-impl std::fmt::Debug for Watch {
+impl<S: std::fmt::Debug> std::fmt::Debug for Watch<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Watch").field(&self.session).finish()
     }

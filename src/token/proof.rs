@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
 use crate::jose::{Compact, json};
-use crate::trust::{Deployment, TrustStore};
+use crate::trust::{Deployment, TrustStore, TrustedKey};
 
 use super::claims::{required_number, seconds, text, time, whole_seconds};
 use super::issuer::sign;
@@ -153,6 +153,16 @@ impl ProofVerifier {
     /// Always with [`Reason::ProofInvalid`]; the detail says what does not hold. Where all but the
     /// times holds, the callee's time is in it.
     pub fn verify(&self, proof: &str, expected: &ExpectedProof<'_>) -> Result<SystemTime, Refusal> {
+        self.verify_signed(proof, expected)
+            .map(|(signed, _)| signed)
+    }
+
+    /// Verifies as [`Self::verify`] does; returns the key, too.
+    pub(crate) fn verify_signed<'a>(
+        &self,
+        proof: &str,
+        expected: &ExpectedProof<'a>,
+    ) -> Result<(SystemTime, &'a TrustedKey), Refusal> {
         // A fault of form in a proof is the proof's fault, not a token's.
         self.judge(proof, expected).map_err(|refusal| Refusal {
             reason: Reason::ProofInvalid,
@@ -160,7 +170,11 @@ impl ProofVerifier {
         })
     }
 
-    fn judge(&self, proof: &str, expected: &ExpectedProof<'_>) -> Result<SystemTime, Refusal> {
+    fn judge<'a>(
+        &self,
+        proof: &str,
+        expected: &ExpectedProof<'a>,
+    ) -> Result<(SystemTime, &'a TrustedKey), Refusal> {
         let ExpectedProof {
             exchange, callee, ..
         } = expected;
@@ -171,10 +185,10 @@ impl ProofVerifier {
             )));
         }
         let compact = Compact::parse(proof).map_err(|error| invalid(error.to_string()))?;
-        let kid = signed_by(&compact, callee)?;
+        let key = signed_by(&compact, callee)?;
         let claims = json::object(compact.payload()).map_err(|error| invalid(error.to_string()))?;
         let issuer = text(&claims, "iss")?;
-        if issuer != callee.name.as_str() && issuer != kid {
+        if issuer != callee.name.as_str() && issuer != key.key_id.as_str() {
             let name = &callee.name;
             return Err(invalid(format!(
                 "its `iss` is `{issuer}`, expected `{name}`"
@@ -199,7 +213,7 @@ impl ProofVerifier {
                 _ => return Err(invalid("it names no engine".to_owned())),
             }
         }
-        self.check_times(&claims, expected.sent)
+        Ok((self.check_times(&claims, expected.sent)?, key))
     }
 
     /// The callee signed between `sent` and now.
@@ -250,8 +264,8 @@ fn token_hash(token: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(token.as_bytes()))
 }
 
-/// Checks that an active key of `callee` signed a proof; returns its `kid`.
-fn signed_by<'a>(compact: &'a Compact<'_>, callee: &Deployment) -> Result<&'a str, Refusal> {
+/// Checks that an active key of `callee` signed a proof; returns it.
+fn signed_by<'a>(compact: &Compact<'_>, callee: &'a Deployment) -> Result<&'a TrustedKey, Refusal> {
     let (typ, kid) = (compact.header().typ(), compact.header().kid());
     if typ != Some(TYPE) {
         let found = typ.unwrap_or("none");
@@ -266,7 +280,7 @@ fn signed_by<'a>(compact: &'a Compact<'_>, callee: &Deployment) -> Result<&'a st
         Some(key) if key.revoked => format!(
             "`{name}` still signs with `{kid}`, which is revoked here: `rotate` there, or `is-revoked=false` here"
         ),
-        Some(key) if compact.verify(&key.key) => return Ok(kid),
+        Some(key) if compact.verify(&key.key) => return Ok(key),
         Some(_) => format!("its signature by `{kid}` does not verify"),
     };
     Err(invalid(fault))

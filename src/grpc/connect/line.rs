@@ -18,6 +18,7 @@ use tonic::body::Body;
 use tonic::{Code, Status, TimeoutExpired};
 
 use super::transport::{Link, Transport};
+use crate::grpc::vouched::Vouched;
 
 /// When a connection asks its server for a sign of life, and how long it waits for one.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +124,8 @@ pub(in crate::grpc) struct Line {
     origin: Uri,
     link: Arc<Link>,
     pub(super) life: Life,
+    /// Who proved itself over it.
+    pub(super) vouched: Vouched,
 }
 
 impl Line {
@@ -156,6 +159,7 @@ impl Line {
             origin,
             link,
             life,
+            vouched: Vouched::default(),
         })
     }
 
