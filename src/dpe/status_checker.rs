@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
@@ -14,13 +14,13 @@ use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus, Fa
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
     Target, call_over, cause, code_name, failure_of, is_late, is_proved, kind_of, refusal_of,
-    summary_and_detail,
+    summary_and_detail, up_to,
 };
 use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::telemetry::health::Setter;
-use crate::telemetry::{Untrusted, events};
+use crate::telemetry::{Ledger, Untrusted, events};
 use crate::token::Reason;
 
 /// How an engine keeps registered.
@@ -98,8 +98,8 @@ impl fmt::Display for Registration {
 ///
 /// While it is not registered it tries with a growing pause: 100 ms, doubled up to the check
 /// interval, or up to 500 ms where the DPM cannot be reached. When the connection is lost it calls
-/// over another one at once, and a call that is late loses its connection. It logs only changes: registered, waiting and why, refused and why, not READY and
-/// why.
+/// over another one at once, and a call that is late loses its connection. Of each event it logs the
+/// first, then one a minute: registered, waiting and why, refused and why, not READY and why.
 #[derive(Debug)]
 pub struct StatusChecker {
     engine: Registrant,
@@ -113,7 +113,10 @@ pub struct StatusChecker {
     maybe_registered: bool,
     /// A heartbeat was refused. The next registration shows if the engine is still registered.
     in_doubt: bool,
-    logged: Option<Logged>,
+    /// One line a minute of each kind, of which a DPM may choose the text.
+    logged: Ledger<Logged>,
+    /// A few lines a minute.
+    registered: Ledger<()>,
     state: watch::Sender<Registration>,
     health: Setter,
 }
@@ -141,7 +144,8 @@ impl StatusChecker {
             pause: FIRST_PAUSE,
             maybe_registered: false,
             in_doubt: false,
-            logged: None,
+            logged: Ledger::new(16, 1),
+            registered: Ledger::new(1, 4),
             state: watch::Sender::new(Registration::Absent),
             options,
         })
@@ -169,8 +173,7 @@ impl StatusChecker {
     async fn keep(&mut self) {
         let mut changes = self.module.trust().subscribe();
         loop {
-            let registered = *self.state.borrow() != Registration::Absent;
-            let pause = if registered && !self.in_doubt {
+            let pause = if self.is_registered() && !self.in_doubt {
                 self.heartbeat().await
             } else {
                 self.register().await
@@ -181,18 +184,13 @@ impl StatusChecker {
                 // to call without end.
                 _ = changes.changed() => sleep(FIRST_PAUSE.min(pause)).await,
                 // The engines of a DPM that restarts do not come back in the same moment.
-                () = self.lost() => sleep(up_to(JITTER)).await,
+                () = self.connection.ended(), if self.is_registered() => sleep(up_to(JITTER)).await,
             }
         }
     }
 
-    /// Completes when the connection over which the engine is registered has ended.
-    async fn lost(&self) {
-        if *self.state.borrow() == Registration::Absent {
-            std::future::pending().await
-        } else {
-            self.connection.ended().await;
-        }
+    fn is_registered(&self) -> bool {
+        *self.state.borrow() != Registration::Absent
     }
 
     /// Registers; returns how long to wait before the next call.
@@ -205,20 +203,20 @@ impl StatusChecker {
         };
         self.maybe_registered = true;
         let limit = self.options.call_timeout;
-        let answer = call_over(&self.connection, limit, request, |call| {
-            self.client.register_engine(call)
-        });
-        let registered = answer.await;
+        let to = &self.connection;
+        let asking = call_over(to, limit, request, |call| self.client.register_engine(call));
+        let answer = asking.await;
         self.in_doubt = false;
-        let engine = match registered {
+        let engine = match answer {
             Ok(answer) => answer.engine.unwrap_or_default(),
             Err(status) => {
                 self.set_registration(Registration::Absent);
                 return self.not_registered(&status);
             }
         };
-        events::register(self.engine.id, &self.options.dpm);
-        self.logged = None;
+        if let Some(suppressed) = self.registered.admit((), Instant::now()) {
+            events::register(self.engine.id, &self.options.dpm, suppressed);
+        }
         self.pause = FIRST_PAUSE;
         // The dial-back is on its way: the next heartbeat brings the reason why it is not READY.
         self.set_registration(Registration::with(engine.status));
@@ -230,10 +228,8 @@ impl StatusChecker {
         let engine_id = self.engine.id.to_string();
         let request = wire::HeartbeatRequest { engine_id };
         let limit = self.options.call_timeout.min(HEARTBEAT_TIMEOUT);
-        let answer = call_over(&self.connection, limit, request, |call| {
-            self.client.heartbeat(call)
-        });
-        match answer.await {
+        let to = &self.connection;
+        match call_over(to, limit, request, |call| self.client.heartbeat(call)).await {
             Ok(answer) => {
                 let now = Registration::with(answer.status);
                 self.set_registration(now);
@@ -275,11 +271,9 @@ impl StatusChecker {
         let engine_id = self.engine.id.to_string();
         let request = wire::DeregisterEngineRequest { engine_id };
         let limit = self.options.call_timeout.min(DEREGISTER_TIMEOUT);
-        call_over(&self.connection, limit, request, |call| {
-            self.client.deregister_engine(call)
-        })
-        .await?;
-        Ok(())
+        let to = &self.connection;
+        let answer = call_over(to, limit, request, |it| self.client.deregister_engine(it));
+        answer.await.map(drop)
     }
 
     /// Says why the DPM cannot be reached; `None` if it answered.
@@ -296,9 +290,7 @@ impl StatusChecker {
                     None => "the connection was lost".to_owned(),
                 })
             }
-            None if status.code() == Code::DeadlineExceeded => {
-                Some(format!("no answer within {:?}", self.options.call_timeout))
-            }
+            None if status.code() == Code::DeadlineExceeded => Some("no answer in time".to_owned()),
             None => None,
         }
     }
@@ -312,7 +304,8 @@ impl StatusChecker {
             self.maybe_registered &= no_connection.is_none();
             self.health
                 .down(format!("waiting for the DPM at {dpm}: {cause}"));
-            if self.is_news(Logged::Waiting(cause.clone())) {
+            let kind = Logged::Waiting(cause.clone());
+            if let Some(suppressed) = self.logged.admit(kind, Instant::now()) {
                 let help = match no_connection {
                     Some(ConnectError::Plaintext(_)) => "it is not dialled until this is fixed",
                     Some(ConnectError::Tls(..)) => "it is not called until this is fixed",
@@ -321,7 +314,7 @@ impl StatusChecker {
                     }
                     _ => &self.options.start_hint,
                 };
-                events::waiting_for_dpm(self.engine.id, &dpm, &cause, help);
+                events::waiting_for_dpm(self.engine.id, &dpm, &cause, help, suppressed);
             }
             let half = self.growing(interval.min(LONGEST_UNREACHED)) / 2;
             half + up_to(half)
@@ -344,9 +337,10 @@ impl StatusChecker {
                     .down(format!("the DPM {dpm} does not register it: {why}"));
             }
             let text = reason.is_none().then(|| detail.clone());
-            if self.is_news(Logged::Refused(refused.kind, *reason, text)) {
-                let words = (refused.kind, word);
-                events::register_refused(self.engine.id, &dpm, words, detail, refused.help);
+            let kind = Logged::Refused(refused.kind, *reason, text);
+            if let Some(suppressed) = self.logged.admit(kind, Instant::now()) {
+                let (id, words) = (self.engine.id, (refused.kind, word));
+                events::register_refused(id, &dpm, words, detail, refused.help, suppressed);
             }
             self.growing(interval)
         }
@@ -361,7 +355,6 @@ impl StatusChecker {
 
     fn log_readiness(&mut self, now: Registration, answer: &wire::HeartbeatResponse) {
         if now == Registration::Present(EngineStatus::Ready) {
-            self.logged = None;
             return;
         }
         let failure = answer.dial_back_failure.as_ref();
@@ -375,22 +368,17 @@ impl StatusChecker {
             Some((_, Some(reason))) => reason.as_str(),
             Some((_, None)) | None => detail,
         };
-        if self.is_news(Logged::NotReady(answer.status, known, text.to_owned())) {
+        let kind = Logged::NotReady(answer.status, known, text.to_owned());
+        if let Some(suppressed) = self.logged.admit(kind, Instant::now()) {
             let words = known.map(|(kind, reason)| (kind, reason.map(Reason::as_str)));
-            let dpm = &self.options.dpm;
-            events::engine_not_ready(self.engine.id, dpm, &now.to_string(), words, detail);
+            let (id, dpm) = (self.engine.id, &self.options.dpm);
+            events::engine_not_ready(id, dpm, &now.to_string(), words, detail, suppressed);
         }
-    }
-
-    fn is_news(&mut self, now: Logged) -> bool {
-        let news = self.logged.as_ref() != Some(&now);
-        self.logged = Some(now);
-        news
     }
 }
 
-/// What was logged last: the same again is not logged.
-#[derive(Debug, Eq, PartialEq)]
+/// A kind of event: the same again is not logged for a minute.
+#[derive(Debug, Eq, Hash, PartialEq)]
 enum Logged {
     Waiting(String),
     /// The text is that of a failure without a reason: that of a refusal may hold numbers that change.
@@ -440,15 +428,6 @@ const JITTER: Duration = Duration::from_millis(250);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Returns a random part of `most`.
-fn up_to(most: Duration) -> Duration {
-    let mut random = [u8::MAX];
-    // Without randomness it is all of it.
-    let _ = getrandom::fill(&mut random);
-    let [part] = random;
-    most * u32::from(part) / u32::from(u8::MAX)
-}
-
 /// Returns why there was no connection.
 fn connect_error(status: &Status) -> Option<&ConnectError> {
     ConnectError::find_in(status.source()?)
@@ -480,7 +459,7 @@ mod tests {
     }
 
     impl World {
-        fn start(dpm: Target) -> Self {
+        fn checker(dpm: Target) -> StatusChecker {
             let pair = testing::pair();
             let engine = Registrant {
                 id: EngineId::from_random([7; 16]),
@@ -490,8 +469,10 @@ mod tests {
             let mut options = StatusCheckerOptions::new(dpm);
             options.check_connection_interval = Duration::from_millis(1);
             let identity = pair.dpe.client_layer("dpm-dev").unwrap();
-            let checker = StatusChecker::new(engine, &identity, &pair.dpe, options).unwrap();
+            StatusChecker::new(engine, &identity, &pair.dpe, options).unwrap()
+        }
 
+        fn log() -> (Dispatch, mpsc::UnboundedReceiver<String>) {
             // Wakes tracing for subscribers of several tests at once.
             let _others = capture::subscriber(Format::Json, Arc::new(SystemClock));
             let (line, lines) = mpsc::unbounded_channel();
@@ -500,8 +481,12 @@ mod tests {
                 // The test may be over.
                 move |text| drop(line.send(text.to_owned())),
             );
-            let subscriber =
-                Dispatch::new(tracing_subscriber::registry().with(levels()).with(layer));
+            let registry = tracing_subscriber::registry().with(levels()).with(layer);
+            (Dispatch::new(registry), lines)
+        }
+
+        fn start(dpm: Target) -> Self {
+            let (checker, (subscriber, lines)) = (Self::checker(dpm), Self::log());
             let (stop, stopped) = oneshot::channel::<()>();
             let stopped = async { stopped.await.unwrap_or(()) };
             let run = checker.run(stopped).with_subscriber(subscriber);
@@ -558,6 +543,23 @@ mod tests {
         let left = world.stop().await;
         assert!(left.len() <= 1, "{left:?}");
         assert!(left.iter().all(|line| line.contains("refused")), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn dpe_whose_refusals_alternate_is_two_lines() {
+        let mut checker = World::checker(Target::new("localhost", 1));
+        let (subscriber, mut lines) = World::log();
+        tracing::dispatcher::with_default(&subscriber, || {
+            for _ in 0..100 {
+                for reason in [Reason::KeyUnknown, Reason::KeyRevoked] {
+                    checker.not_registered(&refuse(reason, None));
+                }
+            }
+        });
+
+        let logged: Vec<_> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
+
+        assert_eq!(logged.len(), 2, "{logged:?}");
     }
 
     #[test]
@@ -622,16 +624,6 @@ mod tests {
         assert_eq!(Registration::with(9).to_string(), "UNKNOWN(9)");
         assert_eq!(Registration::with(0).to_string(), "UNKNOWN(0)");
         assert_eq!(Registration::with(1).to_string(), "NEW");
-    }
-
-    #[test]
-    fn random_pause_is_within_its_limit() {
-        let most = Duration::from_millis(250);
-        let mut pauses: Vec<_> = (0..100).map(|_| up_to(most)).collect();
-
-        assert!(pauses.iter().all(|pause| *pause <= most), "{pauses:?}");
-        pauses.dedup();
-        assert!(pauses.len() > 10, "{pauses:?}");
     }
 
     #[test]

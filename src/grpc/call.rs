@@ -61,6 +61,15 @@ pub(crate) fn is_late(status: &Status) -> bool {
     sources.any(|error| error.is::<Elapsed>() || error.is::<TimeoutExpired>())
 }
 
+/// Returns a random part of `most`: who waits so does not come together with all others.
+pub(crate) fn up_to(most: Duration) -> Duration {
+    let mut random = [u8::MAX];
+    // Without randomness it is all of it.
+    let _ = getrandom::fill(&mut random);
+    let [part] = random;
+    most * u32::from(part) / u32::from(u8::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::time::sleep;
@@ -87,5 +96,15 @@ mod tests {
         let channels_own = Status::from_error(TimeoutExpired(()).into());
         assert!(is_late(&channels_own), "{channels_own:?}");
         assert!(!is_late(&Status::deadline_exceeded("the callee's word")));
+    }
+
+    #[test]
+    fn random_pause_is_within_its_limit() {
+        let most = Duration::from_millis(250);
+        let mut pauses: Vec<_> = (0..100).map(|_| up_to(most)).collect();
+
+        assert!(pauses.iter().all(|pause| *pause <= most), "{pauses:?}");
+        pauses.dedup();
+        assert!(pauses.len() > 10, "{pauses:?}");
     }
 }

@@ -30,7 +30,7 @@ pub mod tls;
 mod vouched;
 
 pub(crate) use authorize::{MethodRules, Rule};
-pub(crate) use call::{call, call_over, is_late};
+pub(crate) use call::{call, call_over, is_late, up_to};
 pub use cause::cause;
 pub use client::{AttachIdentity, AttachIdentityLayer, CallToken};
 pub(crate) use connect::KeepAlive;

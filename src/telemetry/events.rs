@@ -113,37 +113,47 @@ fn side(is_peer: bool) -> &'static str {
     if is_peer { "peer" } else { "here" }
 }
 
-/// `register`: this engine is registered at the DPM.
-pub fn register(engine: EngineId, dpm_url: impl Display) {
+/// `register`: this engine is registered at the DPM. Of this and the other events of a DPE,
+/// `suppressed` counts those since the last line.
+pub fn register(engine: EngineId, dpm_url: impl Display, suppressed: u64) {
     info!(
         target: STATUS_CHECKER,
         correlationId = %engine,
         eventId = "register",
         dpmUrl = %dpm_url,
+        suppressed = some(suppressed),
         message = "Engine registered."
     );
 }
 
-/// `waitingForDpm`: the DPM cannot be reached; logged once for each cause.
-pub fn waiting_for_dpm(engine: EngineId, dpm_url: impl Display, cause: &str, help: &str) {
+/// `waitingForDpm`: the DPM cannot be reached; for each cause logged once, then once a minute.
+pub fn waiting_for_dpm(
+    engine: EngineId,
+    dpm_url: impl Display,
+    cause: &str,
+    help: &str,
+    suppressed: u64,
+) {
     warn!(
         target: STATUS_CHECKER,
         correlationId = %engine,
         eventId = "waitingForDpm",
         dpmUrl = %dpm_url,
         cause,
+        suppressed = some(suppressed),
         message = format_args!("waiting for DPM at {dpm_url} ({cause}); {help}")
     );
 }
 
 /// `registerRefused`: the DPM does not register this engine, or this engine does not accept the
-/// DPM; logged once for each kind and reason.
+/// DPM; for each kind and reason logged once, then once a minute.
 pub fn register_refused(
     engine: EngineId,
     dpm_url: impl Display,
     (kind, reason): (FailureKind, Option<&str>),
     detail: &str,
     help: &str,
+    suppressed: u64,
 ) {
     error!(
         target: STATUS_CHECKER,
@@ -154,6 +164,7 @@ pub fn register_refused(
         side = side(kind == FailureKind::Refused),
         reason,
         detail,
+        suppressed = some(suppressed),
         message = format_args!("the DPM does not register this engine; {help}")
     );
 }
@@ -179,7 +190,11 @@ pub struct RejectedCall<'a> {
 /// `suppressed` counts those since the last line. `is_verified` says whether the caller's signature
 /// verified; of any other caller less is shown.
 pub fn auth_rejected(call: &RejectedCall<'_>, is_verified: bool, suppressed: u64) {
-    let [detail, key_id, method] = if is_verified { [1024; 3] } else { [160, 64, 96] };
+    let [detail, key_id, method] = if is_verified {
+        [1024; 3]
+    } else {
+        [160, 64, 96]
+    };
     warn!(
         target: AUTHENTICATION,
         eventId = "authRejected",
@@ -299,8 +314,8 @@ pub fn shutdown(module: &str, detail: &str) {
     );
 }
 
-/// `engineNotReady`: the DPM says why it does not see this engine as READY; logged when that
-/// changes.
+/// `engineNotReady`: the DPM says why it does not see this engine as READY; for each reason logged
+/// once, then once a minute.
 ///
 /// `detail` is the DPM's text. It says more than the reason of `failure`, the dial-back that
 /// failed.
@@ -310,6 +325,7 @@ pub fn engine_not_ready(
     status: &str,
     failure: Option<(FailureKind, Option<&str>)>,
     detail: &str,
+    suppressed: u64,
 ) {
     warn!(
         target: STATUS_CHECKER,
@@ -321,6 +337,7 @@ pub fn engine_not_ready(
         side = failure.and_then(|(kind, reason)| reason.map(|_| side(kind != FailureKind::Refused))),
         reason = failure.and_then(|(_, reason)| reason),
         detail = %UntrustedReason(detail),
+        suppressed = some(suppressed),
         message = "The DPM does not see this engine as ready."
     );
 }

@@ -18,8 +18,8 @@ use super::ConnectionLimits;
 use super::connections::Connections;
 use super::crowd::{Crowd, Crowding};
 use super::stream::{Stream, cut};
-use crate::grpc::{Rejections, cause};
 use crate::grpc::tls::{ServerFailure, ServerTls};
+use crate::grpc::{Rejections, cause};
 use crate::telemetry::events;
 
 /// How long to wait where the operating system gives no connection, and at most for connections

@@ -130,7 +130,7 @@ fn register_line_is_the_seeds() {
     let engine = "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap();
 
     let lines = logged(Format::Json, "2021-04-14T11:14:37.280+02:00", || {
-        events::register(engine, "localhost:8531");
+        events::register(engine, "localhost:8531", 0);
     });
 
     assert_eq!(lines.len(), 1);
@@ -167,9 +167,9 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
                 Some(&text),
                 0,
             );
-            events::waiting_for_dpm(engine.id, &text, &text, &text);
+            events::waiting_for_dpm(engine.id, &text, &text, &text, 0);
             let refusal = (failure.kind, Some(&*text));
-            events::register_refused(engine.id, &text, refusal, &text, &text);
+            events::register_refused(engine.id, &text, refusal, &text, &text, 0);
             tracing::warn!(odd = %text, "{text}");
         });
 
@@ -238,6 +238,7 @@ fn plain_line_names_event_text_and_members() {
         events::register(
             "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap(),
             "localhost:8531",
+            0,
         );
         tracing::warn!(target: "h2", streams = 3, "too many");
     });
@@ -257,7 +258,7 @@ fn refused_registration_says_its_reason_once() {
 
     let lines = logged(Format::Console, NOON, || {
         let refusal = (FailureKind::Refused, Some("KEY_UNKNOWN"));
-        events::register_refused(engine, "localhost:8531", refusal, "no such key", "pair");
+        events::register_refused(engine, "localhost:8531", refusal, "no such key", "pair", 0);
     });
 
     assert_eq!(lines.len(), 1);
@@ -278,9 +279,9 @@ fn side_that_refused_is_named_as_the_module_that_logs_it_sees_it() {
         let failure = DialBackFailure::new(kind, "x").with_reason("KEY_UNKNOWN");
         let lines = logged(Format::Json, NOON, || {
             events::engine_check_failed(&engine, &failure, 0);
-            events::register_refused(engine.id, "localhost:8531", (kind, reason), "x", "y");
+            events::register_refused(engine.id, "localhost:8531", (kind, reason), "x", "y", 0);
             let known = Some((kind, reason));
-            events::engine_not_ready(engine.id, "localhost:8531", "NEW", known, "x");
+            events::engine_not_ready(engine.id, "localhost:8531", "NEW", known, "x", 0);
         });
 
         let sides: Vec<_> = lines
