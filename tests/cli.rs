@@ -29,6 +29,9 @@ mod http;
 mod jws;
 #[path = "cli/key.rs"]
 mod key;
+#[cfg(target_os = "linux")]
+#[path = "cli/log.rs"]
+mod log;
 #[cfg(unix)]
 #[path = "cli/modules.rs"]
 mod modules;

@@ -252,23 +252,28 @@ pub(super) fn add(json: &mut Value, name: &str, value: impl Into<Value>) {
 
 /// Says that countersign has a bug, and how to report it.
 pub(super) fn report_bug(panic: &PanicHookInfo<'_>) {
+    let text = bug_report(panic);
+    let _ = writeln!(io::stderr().lock(), "error: {text}");
+}
+
+/// Returns what there is to report of a panic.
+pub(super) fn bug_report(panic: &PanicHookInfo<'_>) -> String {
     let payload = panic.payload();
     let message = match payload.downcast_ref::<String>() {
         Some(message) => message,
         None => payload.downcast_ref().copied().unwrap_or("no message"),
     };
     let place = panic.location().map(|place| format!(" at {place}"));
-    let text = bug(&redact(message), &place.unwrap_or_default());
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    bug(&redact(message), &place.unwrap_or_default())
 }
 
 fn bug(message: &str, place: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let message: String = message.chars().take(200).collect();
     format!(
-        "error: this is a bug in countersign {version}: {}{place}\n\
+        "this is a bug in countersign {version}: {}{place}\n\
          help: please report it with this text, the command, and what is special about its files; \
-         leave out private keys\n",
+         leave out private keys",
         message.escape_debug()
     )
 }
@@ -281,10 +286,7 @@ mod tests {
     fn a_bug_says_where_and_how_to_report_and_no_key() {
         let text = bug(&redact(&"A".repeat(70)), " at src/x.rs:1:2");
 
-        assert!(
-            text.starts_with("error: this is a bug in countersign "),
-            "{text}"
-        );
+        assert!(text.starts_with("this is a bug in countersign "), "{text}");
         assert!(
             text.contains(" at src/x.rs:1:2\nhelp: please report it"),
             "{text}"

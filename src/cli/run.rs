@@ -1,22 +1,27 @@
 //! `countersign dpm run` and `countersign dpe run`: the two modules that ship.
 
+use std::convert::Infallible;
 use std::future::pending;
+use std::panic;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::home::HomeArguments;
-use super::output::{Answer, Console, Exit, Kind, Refused, example};
+use super::output::{Answer, Console, Exit, Kind, Refused, bug_report, example};
 use super::runtime::runtime;
 use super::signals::{self, Signals};
 use crate::clock::SystemClock;
 use crate::config::{ModuleKind, Reloader, Settings, StartError};
 use crate::dpe::Dpe;
 use crate::dpm::Dpm;
-use crate::grpc::{Drained, ServeError, cause};
+use crate::grpc::{Drained, Module, ServeError, cause};
 use crate::storage::StorageError;
-use crate::telemetry;
+use crate::telemetry::{self, Losses, events};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DpmCommand {
@@ -73,7 +78,8 @@ pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
 
 /// Starts a module and runs it until it has ended, or until it is asked to end a second time.
 ///
-/// Signals are caught first, so that none ends a module halfway; the module takes its storage
+/// Signals are caught before it starts, so that none ends a module halfway, and after its settings
+/// are read: what is wrong with them is printed, which may block. The module takes its storage
 /// folder before the log is opened, so that a second process touches nothing of the first one's.
 fn long_run<M>(
     arguments: &RunArguments,
@@ -84,12 +90,13 @@ fn long_run<M>(
 ) -> Answer {
     let executor = runtime()?;
     let answer = executor.block_on(async {
-        let signals = Signals::catch()?;
         let settings = arguments.home.load(kind, console)?;
+        let signals = Signals::catch()?;
         let (module, reloader) = start(&settings).await.map_err(|error| refused(&error))?;
         let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock))
             .map_err(Refused::caused(Kind::Unreadable, "cannot open the log"))?;
-        let files = reloader.handle();
+        panic::set_hook(Box::new(|panic| events::bug(&bug_report(panic))));
+        let (files, followed) = (reloader.handle(), reloader.module().clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let left_alone = async {
@@ -99,18 +106,51 @@ fn long_run<M>(
                 pending::<()>().await;
             }
         };
-        tokio::select! {
-            ended = run(module, stopped) => match ended {
-                Ok(_) => Ok(Exit::Done),
-                Err(error) => Err(Refused::caused(Kind::Internal, "the module stopped")(error)),
-            },
-            exit = signals.handle(log, &files, stop, left_alone) => Ok(exit),
+        let answer = tokio::select! {
+            ended = run(module, stopped) => ended.map(|_| Exit::Done),
+            exit = signals.handle(&files, stop, left_alone) => Ok(exit),
+            never = follow(log.losses(), &followed) => match never {},
             never = reloader.run() => match never {},
-        }
+        };
+        // The last lines are worth a moment, and no more: an output may never take them.
+        log.finish(LAST_LINES);
+        answer.map_err(Refused::caused(Kind::Internal, "the module stopped"))
     });
     // What is still running ends with the process.
     executor.shutdown_background();
     answer
+}
+
+/// How long the log may take at the end.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// How often it is logged that lines are lost.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// Shows in the metrics, health and log of `module` which lines of the log are lost.
+async fn follow(mut losses: watch::Receiver<Losses>, module: &Module) -> Infallible {
+    let health = module.health().shown("log");
+    let (mut reported, mut due) = (0, Instant::now());
+    let mut is_quiet = false;
+    loop {
+        let Losses { lines, failing } = losses.borrow_and_update().clone();
+        module.metrics().log_lines_lost(lines);
+        let causes: Vec<_> = failing
+            .iter()
+            .map(|(of, why)| format!("{of}: {why}"))
+            .collect();
+        let cause = (!causes.is_empty()).then(|| causes.join("; "));
+        match &cause {
+            Some(cause) => health.down(format!("lines lost since the start: {lines}; {cause}")),
+            None => health.up(format!("lines lost since the start: {lines}")),
+        }
+        let now = Instant::now();
+        if lines > reported && now >= due && (is_quiet || cause.is_none()) {
+            events::log_lines_lost(lines.saturating_sub(reported), cause.as_deref());
+            (reported, due) = (lines, now + REPORT_EVERY);
+        }
+        is_quiet = timeout(REPORT_EVERY, losses.changed()).await.is_err();
+    }
 }
 
 fn refused(error: &StartError) -> Refused {
@@ -122,5 +162,96 @@ fn refused(error: &StartError) -> Refused {
     match error {
         StartError::Listen { help, .. } => failure.with_help(*help),
         _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::telemetry::Format;
+    use crate::telemetry::capture::{Lines, subscriber};
+    use crate::testing;
+
+    /// The part `log` of the module's health: whether it is up, and what it says.
+    fn log_part(module: &Module) -> (bool, String) {
+        let health = module.health().current();
+        let part = health.parts().iter().find(|part| part.name == "log");
+        let part = part.unwrap();
+        (part.up, part.detail.to_string())
+    }
+
+    /// How many lines each `logLinesLost` since the last look says were lost.
+    fn reported(lines: &Lines) -> Vec<u64> {
+        let events = lines.take().into_iter();
+        let events = events.map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        let lost = events.filter(|event| event["eventId"] == "logLinesLost");
+        lost.map(|event| event["lines"].as_u64().unwrap()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_lines_are_counted_in_metric_health_and_one_line_afterwards() {
+        let module = testing::pair().dpm;
+        let (dispatch, lines) = subscriber(Format::Json, Arc::new(SystemClock));
+        let _subscriber = tracing::dispatcher::set_default(&dispatch);
+        let losses = watch::Sender::default();
+        let failing = |lines| Losses {
+            lines,
+            failing: [("a.log", "disk full".to_owned())].into(),
+        };
+        let over = |lines| Losses {
+            lines,
+            ..Losses::default()
+        };
+        let (shown, receiver) = (module.clone(), losses.subscribe());
+        let follow = async move { follow(receiver, &shown).await };
+        let check = async {
+            let soon = Duration::from_millis(1);
+            sleep(soon).await;
+            assert_eq!(
+                log_part(&module),
+                (true, "lines lost since the start: 0".to_owned())
+            );
+            losses.send_replace(failing(3));
+            sleep(soon).await;
+            let (up, detail) = log_part(&module);
+            assert!(!up && detail.contains("3; a.log: disk full"), "{detail}");
+            assert_eq!(reported(&lines), [0_u64; 0]);
+
+            losses.send_replace(over(3));
+            sleep(soon).await;
+            assert_eq!(reported(&lines), [3]);
+            assert_eq!(
+                log_part(&module),
+                (true, "lines lost since the start: 3".to_owned())
+            );
+            let metrics = module.metrics_text();
+            assert!(
+                metrics.contains("\ncountersign_log_lines_lost_total 3\n"),
+                "{metrics}"
+            );
+
+            // However often it happens, it is one line a minute.
+            for lines in 4..50 {
+                losses.send_replace(failing(lines));
+                sleep(soon).await;
+                losses.send_replace(over(lines));
+                sleep(soon).await;
+            }
+            assert_eq!(reported(&lines), [0_u64; 0]);
+            sleep(2 * REPORT_EVERY).await;
+            assert_eq!(reported(&lines), [46]);
+
+            // An output that stays broken is named in the others.
+            losses.send_replace(failing(50));
+            sleep(2 * REPORT_EVERY).await;
+            assert_eq!(reported(&lines), [1]);
+        };
+        tokio::select! {
+            never = follow => match never {},
+            () = check => {}
+        }
     }
 }

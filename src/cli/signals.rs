@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{Exit, Kind, Refused};
 use crate::config::ReloadHandle;
-use crate::telemetry::Guard;
 
 /// The signals that a long-running command obeys, caught from when this is made.
 #[derive(Debug)]
@@ -40,13 +39,12 @@ impl Signals {
         }
     }
 
-    /// Passes the first word to end on to `stop`, and completes at the second. Each SIGHUP opens
-    /// `log` again and has `files` read again.
+    /// Passes the first word to end on to `stop`, and completes at the second. Each SIGHUP
+    /// has `files` read again; the log follows its files by itself.
     ///
     /// When `left_alone` completes, that counts as a first word to end.
     pub(super) async fn handle(
         mut self,
-        log: Guard,
         files: &ReloadHandle,
         stop: CancellationToken,
         left_alone: impl Future<Output = ()>,
@@ -57,7 +55,6 @@ impl Signals {
                 _ = self.terminate.recv() => Exit::Terminated,
                 _ = self.interrupt.recv() => Exit::Interrupted,
                 _ = self.hang_up.recv() => {
-                    log.reopen();
                     files.reload();
                     continue;
                 }

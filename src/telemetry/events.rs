@@ -271,6 +271,23 @@ pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: u64) {
     );
 }
 
+/// `logLinesLost`: `lines` log lines were lost. Logged once the outputs work again, and once a
+/// minute while one does not; `cause` names it then.
+pub fn log_lines_lost(lines: u64, cause: Option<&str>) {
+    warn!(
+        target: SERVER,
+        eventId = "logLinesLost",
+        lines,
+        cause,
+        message = "Log lines were lost: they could not be written."
+    );
+}
+
+/// A bug in countersign showed; `report` says where, and how to report it.
+pub fn bug(report: &str) {
+    error!(target: SERVER, message = report);
+}
+
 /// What a module says of itself when it starts, for [`startup`].
 #[derive(Clone, Copy, Debug)]
 pub struct StartedModule<'a> {

@@ -2,12 +2,18 @@
 
 mod file;
 mod format;
+mod writer;
 
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use tokio::sync::watch;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -15,6 +21,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::file::LogFile;
 pub use self::format::{Format, LogLayer};
+pub use self::writer::Losses;
+use self::writer::Writer;
 use super::Logging;
 use crate::clock::Clock;
 
@@ -25,27 +33,54 @@ pub enum LoggingError {
     /// The log file cannot be opened for writing; with the system's error.
     #[error("cannot open the log file {}", .0.display())]
     File(PathBuf, #[source] io::Error),
+    /// An output cannot be written to; with the system's error.
+    #[error("cannot log to {0}")]
+    Output(&'static str, #[source] io::Error),
     /// The process logs elsewhere already.
     #[error("this process has a log subscriber already")]
     AlreadySet,
 }
 
-/// The open log files.
+/// The outputs of the log. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    files: Vec<Arc<LogFile>>,
+    writers: Vec<Writer>,
+    losses: watch::Sender<Losses>,
 }
 
 impl Guard {
-    /// Opens every log file again, after one was moved away and SIGHUP was sent.
-    pub fn reopen(&self) {
-        for file in &self.files {
-            file.reopen();
+    /// Waits until all lines so far are written or lost, for `limit` at most; returns `true` if they
+    /// are.
+    pub fn finish(&self, limit: Duration) -> bool {
+        let (done, finished) = channel();
+        for writer in &self.writers {
+            writer.finish(done.clone());
         }
+        drop(done);
+        finished.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Follows which lines are lost.
+    pub fn losses(&self) -> watch::Receiver<Losses> {
+        self.losses.subscribe()
+    }
+
+    fn add(
+        &mut self,
+        name: &'static str,
+        sink: impl FnMut(&str) -> io::Result<()> + Send + 'static,
+    ) -> Result<Writer, LoggingError> {
+        let started = Writer::start(name, sink, self.losses.clone());
+        let writer = started.map_err(|error| LoggingError::Output(name, error))?;
+        self.writers.push(writer.clone());
+        Ok(writer)
     }
 }
 
 /// Makes the process log as `logging` says: INFO and above, of dependencies WARN and above.
+///
+/// Each output has a bounded queue and a thread of its own: a full disk, a pipe that is not read or
+/// a slow mount costs lines, which are counted, and never delays who logs.
 ///
 /// The one function of this library that sets anything for the whole process.
 ///
@@ -56,11 +91,21 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
     let mut layer = LogLayer::new(clock, TimeZone::system());
     let mut guard = Guard::default();
     let Logging { console, file, dir } = logging;
-    if console.plain {
-        layer = layer.with_output(Format::Console, print);
-    }
-    if console.json {
-        layer = layer.with_output(Format::Json, print);
+    if console.plain || console.json {
+        // Not through Rust's handle: its lock would be held for as long as a write blocks.
+        let stderr = io::stderr().as_fd().try_clone_to_owned();
+        let open = stderr.map_err(|error| LoggingError::Output(STDERR, error))?;
+        let mut file = File::from(open);
+        let writer = guard.add(STDERR, move |line| file.write_all(line.as_bytes()))?;
+        for (wanted, format) in [
+            (console.plain, Format::Console),
+            (console.json, Format::Json),
+        ] {
+            if wanted {
+                let output = writer.clone();
+                layer = layer.with_output(format, move |line| output.write(line));
+            }
+        }
     }
     for (wanted, format, name) in [
         (file.plain, Format::Plain, "spring-boot-logger.log"),
@@ -68,11 +113,10 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
     ] {
         if wanted {
             let path = dir.join(name);
-            let log = LogFile::open(path.clone())
-                .map(Arc::new)
-                .map_err(|error| LoggingError::File(path, error))?;
-            guard.files.push(Arc::clone(&log));
-            layer = layer.with_output(format, move |line| log.write_line(line));
+            let opened = LogFile::open(path.clone());
+            let mut log = opened.map_err(|error| LoggingError::File(path, error))?;
+            let output = guard.add(name, move |line| log.write(line))?;
+            layer = layer.with_output(format, move |line| output.write(line));
         }
     }
     tracing_subscriber::registry()
@@ -83,18 +127,12 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
     Ok(guard)
 }
 
+const STDERR: &str = "stderr";
+
 /// Which events are logged.
 pub(crate) fn levels() -> Targets {
     Targets::new()
         .with_default(Level::WARN)
         .with_target("countersign", Level::INFO)
         .with_target("com.ataccama", Level::INFO)
-}
-
-fn print(line: &str) {
-    let mut stderr = io::stderr().lock();
-    // A closed pipe or full disk must not stop the service, and there is nowhere to tell it.
-    let _ = stderr
-        .write_all(line.as_bytes())
-        .and_then(|()| stderr.write_all(b"\n"));
 }

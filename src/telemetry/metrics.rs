@@ -45,6 +45,7 @@ pub struct Metrics {
     reload: IntGauge,
     ready: IntGauge,
     signing_key: GaugeVec,
+    log_lines_lost: IntCounter,
     engines: EngineMetrics,
     server: MethodFamilies,
     client: MethodFamilies,
@@ -137,6 +138,10 @@ impl Metrics {
                 "When the signing key was made, in seconds since 1970; NaN if that is unknown.",
                 &["kid"],
             )?,
+            log_lines_lost: families.counter(
+                "countersign_log_lines_lost_total",
+                "Log lines that could not be written, over all outputs.",
+            )?,
             engines: EngineMetrics::new(&families)?,
             server: MethodFamilies::new(&families, GrpcSide::Server)?,
             client: MethodFamilies::new(&families, GrpcSide::Client)?,
@@ -226,6 +231,12 @@ impl Metrics {
     /// `countersign_ready`: whether the module is ready, as in its readiness probe.
     pub fn ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
+    }
+
+    /// `countersign_log_lines_lost_total`: so many log lines were lost since the start.
+    pub fn log_lines_lost(&self, lines: u64) {
+        let counted = self.log_lines_lost.get();
+        self.log_lines_lost.inc_by(lines.saturating_sub(counted));
     }
 
     /// `countersign_signing_key_created_timestamp_seconds`: the module now signs with the key

@@ -24,7 +24,7 @@ pub(crate) use ledger::Ledger;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use log::levels;
 #[cfg(feature = "cli")]
-pub use log::{Format, Guard, LogLayer, init};
+pub use log::{Format, LogLayer, Losses, init};
 pub use logging::{Appenders, Logging};
 pub(crate) use rfc3339::{from_rfc3339, to_rfc3339};
 pub use untrusted::{Untrusted, UntrustedReason};

@@ -11,7 +11,7 @@ use super::modules::{ANY_PORT, Running, paired};
 const README: &str = include_str!("../../README.md");
 
 /// Asks `port` for `path`; returns the status and the body.
-fn get(port: u16, path: &str) -> (u16, String) {
+pub(super) fn get(port: u16, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
@@ -24,7 +24,7 @@ fn get(port: u16, path: &str) -> (u16, String) {
 
 /// Asks until there is an answer.
 #[track_caller]
-fn poll<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
+pub(super) fn poll<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(30) {
         if let Some(answer) = ask() {
@@ -44,7 +44,7 @@ fn readiness_becomes(port: u16, status: u16) -> String {
 }
 
 /// Returns the number after `name` in a startup line.
-fn port(line: &str, name: &str) -> u16 {
+pub(super) fn port(line: &str, name: &str) -> u16 {
     let (_, rest) = line.split_once(name).unwrap();
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
     digits.parse().unwrap()

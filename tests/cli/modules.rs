@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::process::{Child, ChildStderr, Command};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
@@ -28,11 +28,15 @@ impl Running {
         arguments: &str,
         variables: [(&str, &str); N],
     ) -> Self {
-        let mut child = command(&folder.path(""))
-            .args(arguments.split_whitespace())
-            .envs(variables)
-            .spawn()
-            .unwrap();
+        let mut command = command(&folder.path(""));
+        command.args(arguments.split_whitespace()).envs(variables);
+        Self::of(command)
+    }
+
+    /// Starts it with a command of the test's own.
+    pub(super) fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = Some(BufReader::new(child.stderr.take().unwrap()));
         Self { child, lines }
     }

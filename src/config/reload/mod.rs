@@ -107,6 +107,11 @@ impl Reloader {
         }
     }
 
+    /// Returns the module that follows the files.
+    pub(crate) fn module(&self) -> &Module {
+        &self.module
+    }
+
     /// Returns the way to ask for a look, and to follow how it ends.
     pub fn handle(&self) -> ReloadHandle {
         ReloadHandle {

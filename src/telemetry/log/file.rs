@@ -1,30 +1,25 @@
 //! The log file: appended to, rolled, opened again after it was moved away.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// A file of log lines.
 ///
-/// Opened for appending with mode 0640. Rolled to `….1` before it passes 10 MB, with 7 rolled
-/// files kept. Each line goes to the file that has the name now, so a renamed or removed
-/// file is followed by a new one. Writing never fails: a line that cannot be written, as on a full
-/// disk, is dropped, and the next one tries again.
+/// Opened for appending with mode 0640; a symbolic link, a pipe or a device is refused. Rolled to
+/// `….1` before it passes 10 MB, with 7 rolled files kept. Each line goes to the file that has the
+/// name now, so a renamed or removed file is followed by a new one. A line that cannot be written
+/// whole, as on a full disk, leaves nothing behind, and the next one tries again.
 #[derive(Debug)]
-pub struct LogFile {
+pub(super) struct LogFile {
     path: PathBuf,
     most_bytes: u64,
     most_rolled: u32,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
     file: Option<File>,
-    /// The last write ended within a line.
-    torn: bool,
 }
 
 impl LogFile {
@@ -32,8 +27,8 @@ impl LogFile {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be made or the file not be opened.
-    pub fn open(path: PathBuf) -> io::Result<Self> {
+    /// When the folder cannot be made, or the file cannot be opened or is no regular file.
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         Self::with_limits(path, 10 * 1024 * 1024, 7)
     }
 
@@ -41,56 +36,37 @@ impl LogFile {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let file = Some(append(&path)?);
         Ok(Self {
+            file: Some(append(&path)?),
             path,
             most_bytes,
             most_rolled,
-            state: Mutex::new(State {
-                file,
-                ..State::default()
-            }),
         })
     }
 
-    /// Appends `line` and a line end.
-    pub fn write_line(&self, line: &str) {
-        // A line that cannot be written is dropped; the next one opens the file again.
-        let _ = self.write(&mut self.state(), line);
-    }
-
-    /// Opens the file again at the next line.
-    pub fn reopen(&self) {
-        self.state().file = None;
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the open file out of `state`, and puts it back once the line is written.
-    fn write(&self, state: &mut State, line: &str) -> io::Result<()> {
-        let open = match state.file.take() {
+    /// Appends `line`, which has its line end.
+    ///
+    /// # Errors
+    ///
+    /// When the line cannot be written whole, or the file is no regular file any more.
+    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
+        // It is put back once the line is written.
+        let open = match self.file.take() {
             Some(file) if stands_at(&file, &self.path) => file,
             _ => append(&self.path)?,
         };
         let size = open.metadata()?.len();
-        let grown = size.saturating_add(line.len() as u64 + 1);
         let mut file = match size {
-            1.. if grown > self.most_bytes => self.roll(open),
+            1.. if size.saturating_add(line.len() as u64) > self.most_bytes => self.roll(open),
             _ => open,
         };
-        let mut text = String::with_capacity(line.len() + 2);
-        if state.torn {
-            text.push('\n');
+        let size = file.metadata()?.len();
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            // Where even this fails, the next line begins on a line of its own.
+            let _ = file.set_len(size);
+            return Err(error);
         }
-        text.push_str(line);
-        text.push('\n');
-        // Until the whole line is out, whatever comes next begins with a line end.
-        state.torn = true;
-        file.write_all(text.as_bytes())?;
-        state.torn = false;
-        state.file = Some(file);
+        self.file = Some(file);
         Ok(())
     }
 
@@ -113,16 +89,37 @@ impl LogFile {
     }
 }
 
+/// Opens the regular file at `path` for appending. What is left there of a line gets an end.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new()
+        .read(true)
         .append(true)
         .create(true)
         .mode(0o640)
-        .open(path)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let not_regular = "it is a symbolic link, a pipe or a device; only a regular file is written";
+    let mut file = opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP | Errno::NXIO) => io::Error::new(ErrorKind::InvalidInput, not_regular),
+        _ => error,
+    })?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, not_regular));
+    }
+    let mut last = [b'\n'];
+    if let Some(before) = metadata.len().checked_sub(1) {
+        file.read_exact_at(&mut last, before)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }
 
 fn stands_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
         _ => false,
     }
@@ -130,6 +127,8 @@ fn stands_at(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     fn lines(path: &Path) -> Vec<String> {
@@ -142,8 +141,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log/a.log");
 
-        LogFile::open(path.clone()).unwrap().write_line("one");
-        LogFile::open(path.clone()).unwrap().write_line("two");
+        for line in ["one\n", "two\n"] {
+            LogFile::open(path.clone()).unwrap().write(line).unwrap();
+        }
 
         assert_eq!(lines(&path), ["one", "two"]);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o007, 0);
@@ -154,20 +154,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let moved = dir.path().join("b.log");
-        let log = LogFile::open(path.clone()).unwrap();
+        let mut log = LogFile::open(path.clone()).unwrap();
 
-        log.write_line("one");
+        log.write("one\n").unwrap();
         fs::rename(&path, &moved).unwrap();
-        log.write_line("two");
+        log.write("two\n").unwrap();
         assert_eq!(
             (lines(&moved), lines(&path)),
             (vec!["one".into()], vec!["two".into()])
         );
 
         fs::remove_file(&path).unwrap();
-        log.write_line("three");
-        log.reopen();
-        log.write_line("four");
+        log.write("three\n").unwrap();
+        log.write("four\n").unwrap();
         assert_eq!(lines(&path), ["three", "four"]);
     }
 
@@ -175,18 +174,18 @@ mod tests {
     fn full_file_is_rolled_and_only_so_many_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let log = LogFile::with_limits(path.clone(), 10, 2).unwrap();
+        let mut log = LogFile::with_limits(path.clone(), 10, 2).unwrap();
 
         for line in [
-            "1111",
-            "2222",
-            "3333",
-            "4444",
-            "5555",
-            "6666",
-            "7777 is too long",
+            "1111\n",
+            "2222\n",
+            "3333\n",
+            "4444\n",
+            "5555\n",
+            "6666\n",
+            "7777 is too long\n",
         ] {
-            log.write_line(line);
+            log.write(line).unwrap();
         }
 
         assert_eq!(lines(&path), ["7777 is too long"]);
@@ -199,29 +198,55 @@ mod tests {
     fn lost_folder_costs_lines_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log/a.log");
-        let log = LogFile::open(path.clone()).unwrap();
+        let mut log = LogFile::open(path.clone()).unwrap();
 
         fs::remove_dir_all(dir.path().join("log")).unwrap();
-        log.write_line("lost");
-        assert!(log.write(&mut log.state(), "lost").is_err());
+        for _ in 0..2 {
+            log.write("lost\n").unwrap_err();
+        }
 
         fs::create_dir(dir.path().join("log")).unwrap();
-        log.write_line("kept");
+        log.write("kept\n").unwrap();
         assert_eq!(lines(&path), ["kept"]);
     }
 
     #[test]
-    fn full_disk_is_survived() {
-        let log = LogFile {
-            path: PathBuf::from("/dev/full"),
-            most_bytes: 10,
-            most_rolled: 2,
-            state: Mutex::default(),
+    fn symlink_pipe_or_device_in_place_of_the_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a.log"), dir.path().join("other"));
+        fs::write(&other, "not a log\n").unwrap();
+        let mut log = LogFile::open(path.clone()).unwrap();
+        let mut refused = || {
+            let at_start = LogFile::open(path.clone()).unwrap_err();
+            let later = log.write("lost\n").unwrap_err();
+            for error in [at_start, later] {
+                assert!(error.to_string().contains("regular file"), "{error}");
+            }
+            fs::remove_file(&path).unwrap();
         };
 
-        for line in ["one", "two"] {
-            log.write_line(line);
-            assert!(log.write(&mut log.state(), line).is_err());
-        }
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        refused();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        refused();
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        refused();
+
+        log.write("kept\n").unwrap();
+        assert_eq!(lines(&path), ["kept"]);
+        assert_eq!(lines(&other), ["not a log"]);
+    }
+
+    #[test]
+    fn line_after_half_a_line_stands_on_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        fs::write(&path, "whole\nhal").unwrap();
+
+        let mut log = LogFile::open(path.clone()).unwrap();
+        log.write("next\n").unwrap();
+
+        assert_eq!(lines(&path), ["whole", "hal", "next"]);
     }
 }
