@@ -97,7 +97,7 @@ impl Checker {
         })
     }
 
-    /// Completes when the connection to the engine has ended; never if there is none.
+    /// Completes when the connection to the engine has ended; never if it has none.
     pub(super) async fn ended(&self) {
         match &self.link {
             Some(link) => link.connection.ended().await,

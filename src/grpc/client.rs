@@ -122,10 +122,10 @@ impl AttachIdentityLayer {
             vouched: vouched.clone(),
             expected: None,
         };
-        let proof = proof
-            .as_ref()
-            .filter(|proof| proof.covers(metadata::path(uri), &attached.token, vouched));
-        if let Some(required) = proof {
+        let path = metadata::path(uri);
+        if let Some(required) = proof
+            && required.covers(path, &attached.token, vouched)
+        {
             let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
             let value = HeaderValue::try_from(nonce.to_string());
             headers.insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);

@@ -270,7 +270,8 @@ impl Connection {
         }
     }
 
-    /// Completes once the current connection has ended, whatever the reason; never if there is none.
+    /// Completes once the current connection has ended, whatever the reason; never if there is no
+    /// connection.
     pub(crate) async fn ended(&self) {
         match self.shared.current.load_full() {
             Some(line) => line.life.over().await,
@@ -297,7 +298,7 @@ impl Shared {
         self.current.load_full().filter(|line| line.is_open())
     }
 
-    /// Returns the current connection, and makes one if there is none.
+    /// Returns the current connection, and makes one where it has ended.
     async fn line(self: Arc<Self>) -> Result<Arc<Line>, BoxError> {
         let _alone = self.dialling.lock().await;
         if let Some(line) = self.open_line() {
@@ -314,7 +315,7 @@ impl Service<Request<Body>> for Connection {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
-    /// Decides which connection the next call goes over. That there is none is the call's error.
+    /// Decides which connection the next call goes over. Why there is not one is the call's error.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let known = match &mut self.next {
             Next::Known(Ok(line)) if line.is_open() => return Poll::Ready(Ok(())),
@@ -387,9 +388,10 @@ impl Connector {
         } = self.options;
         let life = Life::default();
         let repinned = tls.as_ref().map(ClientTls::repinned);
-        let secured = timeout(connect_timeout, self.secured(&life)).await;
-        let secured = secured.unwrap_or(Err(ConnectError::Timeout(connect_timeout)));
-        let transport = secured.map_err(|error| tonic::ConnectError(error.into()))?;
+        let transport = timeout(connect_timeout, self.secured(&life))
+            .await
+            .unwrap_or(Err(ConnectError::Timeout(connect_timeout)))
+            .map_err(|error| tonic::ConnectError(error.into()))?;
         self.link.opened.fetch_add(1, Ordering::SeqCst);
         let line = Line::open(transport, self.origin.clone(), keep_alive, life.clone()).await?;
         if let Some(repinned) = repinned {

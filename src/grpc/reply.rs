@@ -106,8 +106,8 @@ impl Guard {
     ) -> Poll<Result<Polled<B>, Status>> {
         match self {
             Self::None => body.poll_frame(cx).map(Ok),
-            Self::Caller(trust, watch) => watch.poll_body(body, cx).map(|frame| {
-                let frame = frame.map_err(|refusal| refuse_in_full(&refusal))?;
+            Self::Caller(trust, watch) => watch.poll_body(body, cx).map(|polled| {
+                let frame = polled.map_err(|refusal| refuse_in_full(&refusal))?;
                 trust.judge::<B>(frame)
             }),
             Self::Handler(path, watch) => caught(path.as_str(), || match watch {

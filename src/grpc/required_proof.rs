@@ -89,8 +89,8 @@ impl Expected {
         let mut proofs = headers.get_all(metadata::PROOF).iter();
         let value = proofs.next().ok_or_else(missing)?;
         // Who was trusted when the call was made may not be so any more.
-        let known = self.tokens.callee(&self.tokens.issuer.trust.current());
-        let known = known.map_err(|error| invalid(&error.to_string()))?;
+        let found = self.tokens.callee(&self.tokens.issuer.trust.current());
+        let known = found.map_err(|error| invalid(&error.to_string()))?;
         let (proof, callee) = match (value.to_str(), &known, proofs.next()) {
             (Ok(proof), Some(callee), None) => (proof, callee),
             (_, _, Some(_)) => return Err(invalid("the reply carries two proofs")),

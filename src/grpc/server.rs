@@ -272,8 +272,8 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
         let decided = gate.decide(&head);
         // A caller may ask for a proof where it needs no identity, too.
         let asks = matches!(decided, Ok(None)) && head.headers.contains_key(metadata::NONCE);
-        let asking = asks.then(|| gate.verify(&head, Accept::Peers));
-        let asking = asking.and_then(Result::ok);
+        let verified = asks.then(|| gate.verify(&head, Accept::Peers));
+        let asking = verified.and_then(Result::ok);
         let issuer = match &decided {
             Ok(token) => token
                 .as_ref()

@@ -31,8 +31,10 @@ impl Vouched {
 
     /// Notes that `deployment` proved itself with `key`.
     pub(super) fn set(&self, deployment: Arc<Deployment>, key: &TrustedKey) {
-        let key = key.key_id.clone();
-        self.0.store(Some(Arc::new(Voucher { deployment, key })));
+        self.0.store(Some(Arc::new(Voucher {
+            deployment,
+            key: key.key_id.clone(),
+        })));
     }
 
     /// Forgets the proof: the connection is another one.

@@ -110,13 +110,13 @@ impl ServerTls {
     /// opens no door.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         let (configs, _) = &*self.configs.current();
-        let has_pins = has_pins(&self.trust.current());
+        let is_pinned = has_pins(&self.trust.current());
         let stays = self
             .mandatory
             .as_ref()
-            .is_some_and(|mandatory| mandatory.fetch_or(has_pins, Ordering::SeqCst));
+            .is_some_and(|mandatory| mandatory.fetch_or(is_pinned, Ordering::SeqCst));
         match &configs.unpinned {
-            Some(config) if !has_pins && !stays => Arc::clone(config),
+            Some(config) if !is_pinned && !stays => Arc::clone(config),
             _ => Arc::clone(&configs.pinned),
         }
     }
