@@ -58,6 +58,7 @@ pub mod dpm;
 mod dpm;
 pub mod engine;
 mod failure;
+mod files;
 pub mod grpc;
 #[cfg(feature = "actuator")]
 mod http;

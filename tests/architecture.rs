@@ -12,7 +12,7 @@ use regex::Regex;
 
 /// Lowest floor first; modules on one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "secret", "diagnostic", "failure"],
+    &["clock", "secret", "diagnostic", "failure", "files"],
     &["properties", "jose", "identity", "engine"],
     &["trust", "telemetry", "proto", "storage"],
     &["token", "registry"],

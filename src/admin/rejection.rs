@@ -1,6 +1,5 @@
 //! The newest refusal of a JSON log: bounded, whatever the log holds.
 
-use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::iter;
 use std::path::{Path, PathBuf};
@@ -8,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::engine::FailureKind;
+use crate::files;
 use crate::token::Reason;
 
 /// A refusal that a module logged. Every text in it is untrusted.
@@ -107,11 +107,7 @@ const MOST_READ: u64 = 16 * 1024 * 1024;
 const LONGEST_LINE: usize = 256 * 1024;
 
 fn newest_in(file: PathBuf, events: &[&str]) -> io::Result<Option<Rejection>> {
-    // To open a pipe would wait for its writer.
-    if !fs::metadata(&file)?.is_file() {
-        return Err(io::Error::other("the log is not a regular file"));
-    }
-    let mut log = File::open(&file)?;
+    let mut log = files::open(&file)?;
     let start = log.metadata()?.len().saturating_sub(MOST_READ);
     log.seek(SeekFrom::Start(start))?;
     let mut text = Vec::new();

@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::engine::{EngineId, EngineIdError};
+use crate::files;
 
 /// Why the engine's id cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +69,20 @@ pub fn load_or_create(storage: &Path) -> Result<EngineId, EngineIdFileError> {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = Vec::new();
-    File::open(path)?.take(MAX_BYTES).read_to_end(&mut text)?;
+    let file = files::open_own(path, File::options().read(true))?;
+    file.take(MAX_BYTES).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn write(storage: &Path, path: &Path, id: EngineId) -> io::Result<()> {
     let half_written = storage.join("engine-id.new");
-    let mut file = File::create(&half_written)?;
+    if let Err(error) = fs::remove_file(&half_written)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut options = File::options();
+    let mut file = files::open_own(&half_written, options.write(true).create_new(true))?;
     file.write_all(format!("{id}\n").as_bytes())?;
     file.sync_all()?;
     fs::rename(&half_written, path)?;
@@ -147,5 +155,28 @@ mod tests {
         let error = load_or_create(storage.path()).unwrap_err();
 
         assert!(matches!(error, EngineIdFileError::Io(..)), "{error}");
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_is_refused_at_once_and_its_target_is_untouched() {
+        let storage = tempfile::tempdir().unwrap();
+        let [id, new, other] =
+            ["engine-id", "engine-id.new", "other"].map(|name| storage.path().join(name));
+        fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, &new).unwrap();
+        let made = load_or_create(storage.path()).unwrap();
+        assert_eq!(stored_engine_id(storage.path()).unwrap(), Some(made));
+        fs::remove_file(&id).unwrap();
+        std::os::unix::fs::symlink(&other, &id).unwrap();
+        let link = load_or_create(storage.path()).unwrap_err();
+        fs::remove_file(&id).unwrap();
+        let pipe = std::process::Command::new("mkfifo").arg(&id).status();
+        assert!(pipe.unwrap().success());
+        let pipe = load_or_create(storage.path()).unwrap_err();
+
+        for error in [link, pipe] {
+            assert!(matches!(error, EngineIdFileError::Io(..)), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
     }
 }

@@ -1,12 +1,14 @@
 //! The one place of this floor that reads a file: bounded, and never waiting.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _};
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::edit::escape;
+use crate::files;
 use crate::secret::Secret;
 
 /// Why a file could not be read. Names the path and one cause.
@@ -21,6 +23,14 @@ impl ReadError {
     /// Returns the file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The system gave `error` for the file at `path`.
+    pub fn new(path: PathBuf, error: io::Error) -> Self {
+        Self {
+            path,
+            fault: error.into(),
+        }
     }
 
     /// Returns the cause.
@@ -89,6 +99,23 @@ pub struct FileText {
     pub has_mark: bool,
     /// The permission bits of the file, such as `0o600`, if the system has them.
     pub mode: Option<u32>,
+    /// Identifies the bytes that were read.
+    pub digest: ContentDigest,
+}
+
+/// The SHA-256 of a content.
+pub type ContentDigest = [u8; 32];
+
+/// Reads all of `file` again, and identifies its content.
+///
+/// # Errors
+///
+/// When the system refuses.
+pub fn digest(file: &mut File) -> io::Result<ContentDigest> {
+    let mut content = Zeroizing::new(Vec::new());
+    file.rewind()?;
+    file.read_to_end(&mut content)?;
+    Ok(Sha256::digest(&*content).into())
 }
 
 /// How the bytes of a file are read as text.
@@ -172,6 +199,7 @@ impl FileText {
             encoding,
             has_mark: unmarked.is_some(),
             mode,
+            digest: Sha256::digest(bytes).into(),
         })
     }
 
@@ -188,6 +216,7 @@ impl FileText {
             encoding: self.encoding,
             has_mark: false,
             mode: self.mode,
+            digest: Sha256::digest(text).into(),
         }
     }
 
@@ -235,11 +264,8 @@ fn zero(bytes: &[u8], at: usize) -> ReadFault {
 }
 
 fn read_bytes(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), ReadFault> {
-    // Asked before opening: to open a pipe would wait for its writer.
-    regular(&fs::metadata(path).map_err(ReadFault::from)?)?;
-    let file = File::open(path)?;
+    let file = files::open(path)?;
     let metadata = file.metadata()?;
-    regular(&metadata)?;
     if metadata.len() > MAX_BYTES {
         return Err(ReadFault::TooLarge);
     }
@@ -250,22 +276,13 @@ fn read_bytes(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), ReadFault> 
     Ok((bytes, metadata))
 }
 
-fn regular(metadata: &Metadata) -> Result<(), ReadFault> {
-    if metadata.is_dir() {
-        return Err(ReadFault::Directory);
-    }
-    if !metadata.is_file() {
-        return Err(ReadFault::Special);
-    }
-    Ok(())
-}
-
 impl From<io::Error> for ReadFault {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Missing,
             io::ErrorKind::PermissionDenied => Self::Denied,
             io::ErrorKind::IsADirectory => Self::Directory,
+            io::ErrorKind::Unsupported => Self::Special,
             _ => Self::Io(error),
         }
     }

@@ -17,5 +17,5 @@ mod tests;
 pub use document::Document;
 pub use edit::{ChangeKind, Edit, replace};
 pub use entry::{Entry, Span};
-pub use file::{Encoding, FileText, ReadError, mode};
+pub use file::{ContentDigest, Encoding, FileText, ReadError, digest, mode};
 pub use source::{Content, IndexError, Layered, Path, Sourced, give_way, indexed};

@@ -1,7 +1,7 @@
 //! `countersign.deployments.<name>.tls-keys`, and what TLS needs to know before a module runs.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Read as _};
 
 use zeroize::Zeroizing;
@@ -10,6 +10,7 @@ use crate::config::parts::{ReadDeployment, Side};
 use crate::config::read::Reader;
 use crate::config::settings::Options;
 use crate::diagnostic::{Code, Severity, quote};
+use crate::files;
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, PemFile, TlsError};
 use crate::jose::Fingerprint;
 use crate::properties::{self, Sourced};
@@ -106,7 +107,7 @@ fn is_encrypted(file: &PemFile) -> bool {
     /// A key is shorter, and TLS reads no larger file.
     const MOST: u64 = 1024 * 1024;
     let mut text = Zeroizing::new(Vec::new());
-    let read = File::open(&file.path).and_then(|open| open.take(MOST).read_to_end(&mut text));
+    let read = files::open(&file.path).and_then(|open| open.take(MOST).read_to_end(&mut text));
     let marks = [
         "-----BEGIN ENCRYPTED PRIVATE KEY-----",
         "Proc-Type: 4,ENCRYPTED",

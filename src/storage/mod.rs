@@ -1,8 +1,10 @@
 //! A module's storage folder: one process at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+
+use crate::files;
 
 /// Locks a storage folder for this process, until dropped or until the process ends.
 ///
@@ -48,24 +50,15 @@ impl Storage {
             folder: folder.to_owned(),
             source,
         };
-        fs::create_dir_all(folder).map_err(failed)?;
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(folder.join(LOCK))
-            .map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StorageError::InUse {
-                    folder: folder.to_owned(),
-                    pid: pid_in(&mut lock),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
+        files::make_folder(folder).map_err(failed)?;
+        let path = folder.join(LOCK);
+        let mut lock = files::lock_own(&path, 0).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => StorageError::InUse {
+                folder: folder.to_owned(),
+                pid: pid_in(&path),
+            },
+            _ => failed(named(&path, &error)),
+        })?;
         let pid = format!("{}\n", std::process::id());
         lock.set_len(0)
             .and_then(|()| lock.rewind())
@@ -83,9 +76,18 @@ impl Storage {
     }
 }
 
-fn pid_in(lock: &mut File) -> Option<u32> {
+/// Adds the path of a file in the folder to its `error`.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+}
+
+fn pid_in(path: &Path) -> Option<u32> {
     let mut text = String::new();
-    lock.take(MAX_PID_BYTES).read_to_string(&mut text).ok()?;
+    files::open(path)
+        .ok()?
+        .take(MAX_PID_BYTES)
+        .read_to_string(&mut text)
+        .ok()?;
     text.trim().parse().ok()
 }
 
@@ -101,6 +103,8 @@ const MAX_PID_BYTES: u64 = 32;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -143,5 +147,18 @@ mod tests {
         let error = Storage::lock(&home.path().join("storage")).unwrap_err();
 
         assert!(error.to_string().contains("storage"), "{error}");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_refused_and_its_target_is_untouched() {
+        let home = tempfile::tempdir().unwrap();
+        let other = home.path().join("other");
+        fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, home.path().join(LOCK)).unwrap();
+
+        let error = Storage::lock(home.path()).unwrap_err();
+
+        assert!(matches!(error, StorageError::Io { .. }), "{error}");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
     }
 }
