@@ -9,10 +9,13 @@ use std::time::SystemTime;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::error::{Kind, Refused};
-use super::write::{FolderLock, Privacy, Staged, commit_all, folder_of, follow, mode_after, sweep};
+use super::write::{
+    FolderLock, Privacy, Staged, commit_all, folder_of, follow, is_mount_point, mode_after, sweep,
+};
 use crate::config::names::{CONTENT, FINGERPRINT, REVOKED};
 use crate::config::{self, holds_private_key};
 use crate::diagnostic::{Findings, redact_name};
+use crate::files;
 use crate::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published};
 pub use crate::properties::ChangeKind;
 use crate::properties::name::{Pattern, variable_for};
@@ -82,16 +85,20 @@ impl Change {
         for file in &self.files {
             let target = follow(&file.path)?;
             let folder = folder_of(&target);
+            if file.is_in_place() {
+                // It is locked itself: its folder may be read-only.
+                continue;
+            }
             if !file.is_empty() {
-                fs::create_dir_all(folder).map_err(Refused::not_written(folder))?;
+                files::make_folder(folder).map_err(Refused::not_written(folder))?;
             }
             folders.extend(fs::canonicalize(folder));
         }
         let files = folders.iter().map(|folder| folder.join("x"));
         let locks = files.map(|file| FolderLock::acquire(&file));
         let _locks = match locks.collect::<Result<Vec<_>, _>>() {
-            // Another process is at work, and there is nothing to write.
-            Err(error) if matches!(error.kind(), Kind::Busy) && self.is_empty() => return Ok(()),
+            // Another process is at work, or the folder is read-only, and there is nothing to write.
+            Err(_) if self.is_empty() => return Ok(()),
             locks => locks?,
         };
         for folder in &folders {
@@ -217,6 +224,12 @@ impl EditedFile {
         self.before.is_none() && self.privacy.is_some()
     }
 
+    /// Returns `true` if the file is a mount point: it is written in place, and is cut off if the
+    /// machine stops meanwhile.
+    pub fn is_in_place(&self) -> bool {
+        self.before.is_some() && files::open(&self.path).is_ok_and(|file| is_mount_point(&file))
+    }
+
     /// Returns the permission bits before and after, if writing takes some away.
     pub fn mode_change(&self) -> Option<(u32, u32)> {
         let before = self.before.as_ref()?.mode? & 0o777;
@@ -242,10 +255,9 @@ impl EditedFile {
             return Ok(None);
         };
         let now = FileText::read_if_there(&self.path).ok();
-        if now.is_none_or(|now| now.as_ref().map(content) != self.before.as_ref().map(content)) {
-            let path = self.path.display();
-            let message = format!("`{path}` was changed by another process in the meantime");
-            return Err(Refused::new(Kind::Changed, message).with_help("run the command again"));
+        let expected = self.before.as_ref().map(|file| file.digest);
+        if now.is_none_or(|now| now.map(|file| file.digest) != expected) {
+            return Err(Refused::changed(&self.path));
         }
         let bytes = match &self.before {
             // A repair removes a byte order mark.
@@ -253,7 +265,8 @@ impl EditedFile {
             Some(file) => file.encode(after.expose()),
             None => after.expose().clone().into_bytes().into(),
         };
-        Staged::new(&self.path, &bytes, self.privacy()).map(Some)
+        let staged = Staged::new(&self.path, &bytes, self.privacy())?;
+        Ok(Some(staged.expecting(expected)))
     }
 
     /// Unless it is given, an existing file keeps its mode until it gets its first private key.
@@ -268,11 +281,6 @@ impl EditedFile {
             None => Privacy::Private,
         }
     }
-}
-
-/// Returns the text, and whether it has a byte order mark.
-fn content(file: &FileText) -> (&str, bool) {
-    (file.text(), file.has_mark)
 }
 
 /// A setting with the value that it must have.

@@ -103,6 +103,22 @@ impl Refused {
         Self::caused(Kind::NotWritten, message)
     }
 
+    /// Another countersign process writes at `place`.
+    pub(super) fn busy(place: &Path) -> Self {
+        let message = format!(
+            "another countersign process is writing in `{}`",
+            place.display()
+        );
+        Self::new(Kind::Busy, message).with_help("run the command again")
+    }
+
+    /// The file at `path` is not as it was read.
+    pub(super) fn changed(path: &Path) -> Self {
+        let path = path.display();
+        let message = format!("`{path}` was changed by another process in the meantime");
+        Self::new(Kind::Changed, message).with_help("run the command again")
+    }
+
     /// The new text is not what was planned: a bug.
     pub(super) fn internal(path: &Path) -> Self {
         let message = format!("the new text of `{}` is not consistent", path.display());

@@ -1,28 +1,27 @@
 //! Writing files that hold keys: whole or not at all, and never open to others on the way.
 //!
 //! A new text is written to a file of its own beside the old one, mode 0600 before its first byte,
-//! flushed to the disk, then renamed over the old one; a crash leaves the old or the new text.
+//! flushed to the disk, then renamed over the old one; a crash leaves the old or the new text. A file
+//! that is itself a mount point cannot be renamed over: it is written in place.
 
-use std::fs::{self, File, Permissions, TryLockError};
+mod in_place;
+mod rights;
+
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
+use zeroize::Zeroizing;
 
+pub use self::in_place::is_mount_point;
+use self::in_place::overwrite;
+use self::rights::carry_over;
+pub use self::rights::{Privacy, mode_after};
 use super::error::{Kind, Refused};
-
-/// Who may read a file that is written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Privacy {
-    /// A private key goes in among its settings: a new file is 0600; an old one keeps what its group may
-    /// read, and loses what its group may write and what others may do with it.
-    Private,
-    /// It is a private key: 0600, whatever an old one was.
-    Owner,
-    /// It holds public things: a new file is 0644; an old one keeps its mode.
-    Public,
-}
+use crate::files;
+use crate::properties::{ContentDigest, digest};
 
 /// Writes `bytes` to `path`, whole or not at all. Symbolic links are followed.
 ///
@@ -33,10 +32,15 @@ pub enum Privacy {
 ///
 /// When the file is there and must not be replaced, or the system refuses.
 pub fn write(path: &Path, bytes: &[u8], privacy: Privacy, force: bool) -> Result<(), Refused> {
-    let _lock = FolderLock::acquire(&follow(path)?)?;
+    let target = follow(path)?;
+    // Only where changes of settings lock the folder does anything sweep it.
+    let is_locked = folder_of(&target).join(LOCK).exists();
+    let _lock = is_locked
+        .then(|| FolderLock::acquire(&target))
+        .transpose()?;
     let staged = Staged::new(path, bytes, privacy)?;
     if force {
-        staged.commit().map(drop)
+        staged.commit(|| {}).map(drop)
     } else {
         staged.commit_new()
     }
@@ -53,8 +57,12 @@ pub fn write(path: &Path, bytes: &[u8], privacy: Privacy, force: bool) -> Result
 pub fn commit_all(staged: Vec<Staged>) -> Result<(), Refused> {
     let mut done: Vec<Committed> = Vec::new();
     kill_point();
-    for file in staged {
-        match file.commit() {
+    for mut file in staged {
+        if done.iter().any(|part| part.target == file.target) {
+            // Its first part was written just now.
+            file.expected = None;
+        }
+        match file.commit(|| {}) {
             Ok(committed) => {
                 done.push(committed);
                 kill_point();
@@ -74,7 +82,16 @@ pub fn commit_all(staged: Vec<Staged>) -> Result<(), Refused> {
 #[derive(Debug)]
 pub struct Staged {
     target: PathBuf,
-    new: NamedTempFile,
+    new: New,
+    /// The content that it may replace; any if it is not known.
+    expected: Option<ContentDigest>,
+}
+
+#[derive(Debug)]
+enum New {
+    Beside(NamedTempFile),
+    /// The file itself, its new text and its new mode.
+    InPlace(File, Zeroizing<Vec<u8>>, Permissions),
 }
 
 impl Staged {
@@ -82,17 +99,44 @@ impl Staged {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written to, or the file's owner cannot be kept.
+    /// When the folder cannot be written to, or the file's owner, ACL or another attribute cannot be
+    /// kept.
     pub fn new(path: &Path, bytes: &[u8], privacy: Privacy) -> Result<Self, Refused> {
         let target = follow(path)?;
-        let new = write_beside(&target, bytes, privacy).map_err(Refused::not_written(&target))?;
+        let old = match files::open(&target) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            old => Some(old.map_err(Refused::not_written(&target))?),
+        };
+        let new = match old.filter(is_mount_point) {
+            Some(file) => {
+                let about = file.metadata().map_err(Refused::not_written(&target))?;
+                let mode = Permissions::from_mode(mode_after(about.mode(), privacy));
+                New::InPlace(in_place::open(&target)?, bytes.to_vec().into(), mode)
+            }
+            None => {
+                let new = write_beside(&target, bytes, privacy);
+                New::Beside(new.map_err(Refused::not_written(&target))?)
+            }
+        };
         kill_point();
-        Ok(Self { target, new })
+        Ok(Self {
+            target,
+            new,
+            expected: None,
+        })
+    }
+
+    /// Replaces nothing but this content.
+    pub fn expecting(self, expected: Option<ContentDigest>) -> Self {
+        Self { expected, ..self }
     }
 
     /// Puts the text in place if nothing is there.
     fn commit_new(self) -> Result<(), Refused> {
-        let Self { target, new } = self;
+        let Self { target, new, .. } = self;
+        let New::Beside(new) = new else {
+            return Err(Refused::exists(&target));
+        };
         new.persist_noclobber(&target)
             .map_err(|error| match error.error.kind() {
                 ErrorKind::AlreadyExists => Refused::exists(&target),
@@ -101,36 +145,80 @@ impl Staged {
         sync_folder(&target).map_err(Refused::not_written(&target))
     }
 
-    /// Puts the text in place of what is there.
-    fn commit(self) -> Result<Committed, Refused> {
-        let Self { target, new } = self;
-        let old = keep(&target).map_err(Refused::not_written(&target))?;
+    /// Puts the text in place of what is there; `last` happens right before.
+    fn commit(self, last: impl FnOnce()) -> Result<Committed, Refused> {
+        let (target, expected) = (self.target, self.expected);
+        let kept = match &self.new {
+            New::Beside(_) => keep(&target),
+            New::InPlace(file, ..) => {
+                in_place::copy(file).map(|(file, old)| Old::InPlace(file, old))
+            }
+        };
+        let unchanged = kept.and_then(|old| Ok(is_as_read(&target, expected)?.then_some(old)));
+        let old = unchanged
+            .map_err(Refused::not_written(&target))?
+            .ok_or_else(|| Refused::changed(&target))?;
         kill_point();
-        new.persist(&target)
-            .map_err(|error| Refused::not_written(&target)(error.error))?;
-        let committed = Committed { target, old };
-        if let Err(error) = sync_folder(&committed.target) {
-            let error = Refused::not_written(&committed.target)(error);
-            committed.undo()?;
-            return Err(error);
+        last();
+        let written = match self.new {
+            New::Beside(new) => new.persist(&target).map(drop).map_err(|error| error.error),
+            New::InPlace(file, text, mode) => file
+                .set_permissions(mode)
+                .and_then(|()| overwrite(&file, &text)),
         }
-        Ok(committed)
+        .and_then(|()| sync_folder(&target))
+        .and_then(|()| match &old {
+            // A line may have been appended to the old file until then.
+            Old::Beside(old) => is_as_read(old, expected),
+            Old::InPlace(..) | Old::None => Ok(true),
+        });
+        let committed = Committed { target, old };
+        if let Ok(true) = written {
+            return Ok(committed);
+        }
+        let refused = match written {
+            Err(error) => Refused::not_written(&committed.target)(error),
+            Ok(_) => Refused::changed(&committed.target),
+        };
+        committed.undo()?;
+        Err(refused)
     }
+}
+
+/// Returns `true` if the file at `path` has the content that is `expected`, if one is.
+fn is_as_read(path: &Path, expected: Option<ContentDigest>) -> io::Result<bool> {
+    let Some(expected) = expected else {
+        return Ok(true);
+    };
+    Ok(digest(&mut files::open(path)?)? == expected)
 }
 
 /// A file that has its new text, and the way back.
 struct Committed {
     target: PathBuf,
-    /// Another name of the old file; `None` if there was no file.
-    old: Option<TempPath>,
+    old: Old,
+}
+
+/// The way back to an old text.
+enum Old {
+    /// There was no file.
+    None,
+    /// Another name of the old file.
+    Beside(TempPath),
+    /// The file itself, and its old text.
+    InPlace(File, Zeroizing<Vec<u8>>),
 }
 
 impl Committed {
     /// Puts the old file back.
     fn undo(self) -> Result<(), Refused> {
         let result = match self.old {
-            Some(old) => old.persist(&self.target).map_err(|error| error.error),
-            None => fs::remove_file(&self.target),
+            Old::Beside(old) => old.persist(&self.target).map_err(|error| error.error),
+            Old::InPlace(file, old) => overwrite(&file, &old),
+            Old::None => match fs::remove_file(&self.target) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            },
         };
         result.map_err(|error| {
             let path = self.target.display();
@@ -155,16 +243,14 @@ impl FolderLock {
     /// When another process holds it, or the folder cannot be opened.
     pub fn acquire(target: &Path) -> Result<Self, Refused> {
         let folder = folder_of(target);
-        let file = File::open(folder).map_err(Refused::not_written(target))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => {
-                let shown = folder.display();
-                let message = format!("another countersign process is writing in `{shown}`");
-                Err(Refused::new(Kind::Busy, message).with_help("run the command again"))
-            }
-            Err(TryLockError::Error(error)) => Err(Refused::not_written(target)(error)),
-        }
+        let lock = folder.join(LOCK);
+        // Not the folder itself: each of its readers could hold that.
+        files::lock_own(&lock, 0)
+            .map(Self)
+            .map_err(|error| match error.kind() {
+                ErrorKind::WouldBlock => Refused::busy(folder),
+                _ => Refused::not_written(&lock)(error),
+            })
     }
 }
 
@@ -229,14 +315,22 @@ pub fn place_of(path: &Path) -> Result<PathBuf, Refused> {
 }
 
 /// Writes `bytes` to a file in the folder of `target`, readable by its owner alone until it takes
-/// over the mode of the file at `target`.
+/// over the rights of the file at `target`.
 fn write_beside(target: &Path, bytes: &[u8], privacy: Privacy) -> io::Result<NamedTempFile> {
     let mut options = File::options();
     options.read(true).write(true).create_new(true).mode(0o600);
     let mut new = named_beside(target, |name| options.open(name))?;
     // Not by way of `NamedTempFile`, which adds its own path to errors.
     new.as_file_mut().write_all(bytes)?;
-    take_over(new.as_file(), target, privacy)?;
+    match files::open(target) {
+        Ok(old) => carry_over(&old, new.as_file(), privacy)?,
+        Err(_) if privacy == Privacy::Public => {
+            new.as_file()
+                .set_permissions(Permissions::from_mode(0o644))?;
+        }
+        // As it was made.
+        Err(_) => {}
+    }
     new.as_file().sync_all()?;
     Ok(new)
 }
@@ -258,13 +352,16 @@ fn named_beside<T>(
 }
 
 /// Gives the file at `target` a second name, so that it outlives being replaced.
-fn keep(target: &Path) -> io::Result<Option<TempPath>> {
+fn keep(target: &Path) -> io::Result<Old> {
     match named_beside(target, |name| fs::hard_link(target, name)) {
-        Ok(second) => Ok(Some(second.into_temp_path())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Ok(second) => Ok(Old::Beside(second.into_temp_path())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Old::None),
         Err(error) => Err(error),
     }
 }
+
+/// The name of the file that is locked, in each folder.
+const LOCK: &str = ".countersign.lock";
 
 /// Prefix of the names that exist only while something is being written.
 const PREFIX: &str = ".countersign-";
@@ -288,32 +385,6 @@ pub(super) fn sweep(folder: &Path) {
         if is_file && is_ours {
             let _ = fs::remove_file(entry.path());
         }
-    }
-}
-
-/// Gives `new` the owner and mode of the file at `target`, or the mode of a new file.
-fn take_over(new: &File, target: &Path, privacy: Privacy) -> io::Result<()> {
-    let mode = match fs::metadata(target) {
-        Ok(old) => {
-            let own = new.metadata()?;
-            if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
-                fchown(new, Some(old.uid()), Some(old.gid()))?;
-            }
-            mode_after(old.mode(), privacy)
-        }
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        Err(_) if privacy == Privacy::Public => 0o644,
-        Err(_) => 0o600,
-    };
-    new.set_permissions(Permissions::from_mode(mode))
-}
-
-/// Returns the permission bits of a file after it was written.
-pub fn mode_after(mode: u32, privacy: Privacy) -> u32 {
-    match privacy {
-        Privacy::Private => mode & 0o740,
-        Privacy::Owner => 0o600,
-        Privacy::Public => mode & 0o777,
     }
 }
 

@@ -14,7 +14,7 @@ use super::profiles;
 use super::question::Question;
 use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
-use crate::properties::{Encoding, FileText, ReadError};
+use crate::properties::{ContentDigest, FileText, ReadError};
 
 /// Where loaded settings come from, and what of it only a reload asks.
 #[derive(Clone)]
@@ -64,7 +64,7 @@ impl fmt::Debug for Source {
 pub struct Texts(Vec<(PathBuf, Option<FileText>)>);
 
 /// Identifies one content of the files.
-pub type Digest = [u8; 32];
+pub type Digest = ContentDigest;
 
 impl Texts {
     /// Reads the file at `main`, and those of the profiles that are active there.
@@ -115,10 +115,8 @@ impl Texts {
         let mut all = Sha256::new();
         for (path, text) in self.texts() {
             all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
-            let latin1 = text.encoding == Encoding::Latin1;
-            all.update([u8::from(latin1), u8::from(text.has_mark)]);
             all.update(text.mode.unwrap_or_default().to_le_bytes());
-            all.update(Sha256::digest(text.text().as_bytes()));
+            all.update(text.digest);
         }
         all.finalize().into()
     }

@@ -68,11 +68,12 @@ impl Folder {
         files
     }
 
-    /// Returns the names in a folder, in order.
+    /// Returns the names in a folder, in order, without the lock of commands that write there.
     pub(super) fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(folder)).unwrap();
         let mut names: Vec<_> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != ".countersign.lock")
             .collect();
         names.sort();
         names

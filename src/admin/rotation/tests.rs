@@ -316,14 +316,16 @@ fn child() {
     );
 }
 
-/// Returns every file below `folder`, with its bytes.
+/// Returns every file of settings below `folder`, with its bytes.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.ends_with("storage") {
+            // What the home remembers of revoked keys.
+        } else if path.is_dir() {
             found.extend(files(&path));
-        } else {
+        } else if path.file_name().unwrap() != ".countersign.lock" {
             found.insert(path.clone(), fs::read(&path).unwrap());
         }
     }
