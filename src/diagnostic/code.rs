@@ -73,7 +73,7 @@ codes! {
     Cs0105 "CS0105" Warning "a trailing blank or a comment inside a value";
     Cs0106 "CS0106" Error "an unknown name";
     Cs0107 "CS0107" Warning "a name that looks like a misspelt prefix of ours";
-    Cs0108 "CS0108" Warning "a private key that others can read";
+    Cs0108 "CS0108" Warning "files that others can read or replace";
     Cs0109 "CS0109" Error "a list index that leaves a gap, is negative or too large";
     Cs0110 "CS0110" Note "a backslash that was read as an escape";
     Cs0111 "CS0111" Error "a placeholder that cannot be resolved";

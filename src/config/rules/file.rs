@@ -1,16 +1,18 @@
 //! What is wrong with a file as text, and as a whole: encoding, permissions, broken lines, blanks,
 //! backslashes, settings that are lost in the value of another, a missing own key.
 
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
 use crate::config::question::Question;
 use crate::config::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
+use crate::config::settings::Home;
 use crate::config::view::{Limited, View};
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact};
 use crate::jose::{KeyMaterial, PublicJwk};
 use crate::properties::name::Name;
-use crate::properties::{Document, Encoding, Entry, FileText, ReadError, Span};
+use crate::properties::{self, Document, Encoding, Entry, FileText, ReadError, Span};
 use crate::secret::Secret;
 
 use super::keys;
@@ -256,6 +258,9 @@ pub fn check(
     findings: &mut Limited,
 ) {
     text(view, files, findings);
+    if let Some((main, _)) = files.first().filter(|_| !ours.is_empty()) {
+        folders(view, &Home::new(main).dir, findings);
+    }
     let mut private_files = Vec::new();
     for (at, placed) in ours {
         let Some(entry) = view.entry(*at) else {
@@ -297,6 +302,33 @@ fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
             "`#---` starts a new document for Spring; countersign reads the whole file as one";
         let found = view.finding(Code::Cs0305, *span, message);
         findings.push(found.with_help("remove the line, or keep one file per profile"));
+    }
+}
+
+/// Reports the folders of the module at `home` in which other users can replace files.
+fn folders(view: &View, home: &Path, findings: &mut Limited) {
+    let folders = [
+        ("etc", Severity::Error),
+        ("storage", Severity::Error),
+        ("log", Severity::Warning),
+    ];
+    for (name, severity) in folders {
+        let folder = home.join(name);
+        let about = fs::metadata(&folder).ok();
+        let mode = about
+            .and_then(|about| properties::mode(&about))
+            .unwrap_or_default();
+        let (is_open, is_sticky) = (mode & 0o022 != 0, mode & 0o1000 != 0);
+        if is_open && !is_sticky {
+            let folder = folder.display();
+            let message = format!(
+                "other users can replace the files in `{folder}` (mode {:04o})",
+                mode & 0o777
+            );
+            let found = view.about_file(0, Code::Cs0108, message);
+            let help = format!("run `chmod go-w {folder}`");
+            findings.push(found.with_severity(severity).with_help(help));
+        }
     }
 }
 
