@@ -32,6 +32,9 @@ mod key;
 #[cfg(target_os = "linux")]
 #[path = "cli/log.rs"]
 mod log;
+#[cfg(target_os = "linux")]
+#[path = "cli/memory.rs"]
+mod memory;
 #[cfg(unix)]
 #[path = "cli/modules.rs"]
 mod modules;

@@ -27,6 +27,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::{ColorChoice, Parser, Subcommand};
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 pub use output::Exit;
 use output::{Console, Format};
@@ -136,10 +139,23 @@ Exit codes:
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    no_core_dump();
     panic::set_hook(Box::new(output::report_bug));
     panic::catch_unwind(AssertUnwindSafe(run))
         .unwrap_or(Exit::Bug)
         .into()
+}
+
+/// Keeps private keys out of core dumps. Where the system refuses, the program works all the same.
+fn no_core_dump() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
+    // The limit does not hold for dumps that a program receives through a pipe.
+    #[cfg(target_os = "linux")]
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 fn run() -> Exit {

@@ -96,6 +96,8 @@ fn long_run<M>(
         let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock))
             .map_err(Refused::caused(Kind::Unreadable, "cannot open the log"))?;
         panic::set_hook(Box::new(|panic| events::bug(&bug_report(panic))));
+        // Whose keys a reload replaces: they are not kept beside it.
+        drop(settings);
         let (files, followed) = (reloader.handle(), reloader.module().clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();

@@ -1,7 +1,8 @@
 //! One dial-back: is this the engine that it says it is?
 
 use std::error::Error;
-use std::sync::Arc;
+use std::ptr;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -69,7 +70,7 @@ struct Proved {
     /// How many connections had been opened.
     opened: u64,
     /// Whose engine it is, and who asked.
-    parties: (Arc<Deployment>, Arc<OwnDeployment>),
+    parties: (Arc<Deployment>, Weak<OwnDeployment>),
     at: Instant,
 }
 
@@ -135,7 +136,8 @@ impl Checker {
         link.call(engine, &proving, &context).await?;
         link.proved = Some(Proved {
             opened,
-            parties,
+            // A replaced private key is not kept in memory for the next check.
+            parties: (parties.0, Arc::downgrade(&parties.1)),
             at: Instant::now(),
         });
         Ok(CheckOutcome::Proved)
@@ -185,7 +187,7 @@ impl Link {
         self.proved.as_ref().is_some_and(|proved| {
             proved.opened == self.connection.opened()
                 && Arc::ptr_eq(&proved.parties.0, owner)
-                && Arc::ptr_eq(&proved.parties.1, own)
+                && ptr::eq(proved.parties.1.as_ptr(), Arc::as_ptr(own))
                 && proved.at.elapsed() < interval
         })
     }

@@ -1,6 +1,7 @@
 //! The tokens of a caller towards one callee.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -36,7 +37,8 @@ pub(super) struct CallerToken {
     pub(super) value: HeaderValue,
     /// `None` if the module calls itself.
     pub(super) callee: Option<Arc<Deployment>>,
-    own: Arc<OwnDeployment>,
+    /// Does not keep a replaced private key in memory.
+    own: Weak<OwnDeployment>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +116,7 @@ impl CallerTokens {
         let current = self.current.load();
         let current = (*current).as_ref()?;
         let callee = current.callee.as_ref()?;
-        let unchanged = Arc::ptr_eq(&current.own, trust.own())
+        let unchanged = ptr::eq(current.own.as_ptr(), Arc::as_ptr(trust.own()))
             && Arc::ptr_eq(callee, trust.deployment(callee.name.as_str())?);
         (unchanged && current.token.is_valid_at(now)).then(|| Arc::clone(current))
     }
@@ -131,7 +133,7 @@ impl CallerTokens {
             value: metadata::authorization(token.expose()).ok_or(TokenError::Value)?,
             token,
             callee,
-            own: Arc::clone(trust.own()),
+            own: Arc::downgrade(trust.own()),
         });
         if let Some(callee) = &minted.callee {
             self.skews.metrics.token_issued(callee.name.as_str());

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
+use zeroize::Zeroize as _;
 
 use super::shown::Shown;
 
@@ -69,18 +70,38 @@ pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
         offset: error.valid_up_to(),
     })?;
     let mut parser = serde_json::Deserializer::from_str(text);
-    let value = Strict
+    let mut value = Strict
         .deserialize(&mut parser)
         .map_err(|error| explain(text, &error))?;
-    let (problem, offset) = match (parser.end(), value) {
-        (Ok(()), Value::Object(members)) => return Ok(members),
+    let (problem, offset) = match (parser.end(), &mut value) {
+        (Ok(()), Value::Object(members)) => return Ok(std::mem::take(members)),
         (Ok(()), other) => {
             let start = text.len() - text.trim_start().len();
-            (JsonProblem::NotAnObject(kind(&other)), start)
+            (JsonProblem::NotAnObject(kind(other)), start)
         }
         (Err(error), _) => (JsonProblem::Trailing, offset(text, &error)),
     };
+    wipe(&mut value);
     Err(JsonError { problem, offset })
+}
+
+/// The members of an object that is still being read: wiped if the rest cannot be, as they may be those of
+/// a private key.
+struct Unfinished(Map<String, Value>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(wipe);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Names the JSON type of `value`.
@@ -190,14 +211,15 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
+        let mut object = Unfinished(Map::new());
         while let Some(name) = members.next_key::<String>()? {
-            if object.contains_key(&name) {
+            if object.0.contains_key(&name) {
                 return Err(de::Error::custom(name));
             }
-            object.insert(name, members.next_value_seed(Self)?);
+            let value = members.next_value_seed(Self)?;
+            object.0.insert(name, value);
         }
-        Ok(Value::Object(object))
+        Ok(Value::Object(std::mem::take(&mut object.0)))
     }
 }
 

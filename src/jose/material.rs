@@ -1,7 +1,7 @@
 //! A key in whatever form people have it.
 
 use base64::alphabet;
-use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
 use super::error::KeyError;
@@ -125,17 +125,14 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let plain: Zeroizing<Vec<u8>> = Zeroizing::new(
-        text.iter()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .map(|byte| match byte {
-                b'-' => b'+',
-                b'_' => b'/',
-                other => *other,
-            })
-            .collect(),
-    );
-    BASE64.decode(&*plain).ok().map(Zeroizing::new)
+    let mut plain = Zeroizing::new(Vec::with_capacity(text.len()));
+    let letters = text.iter().filter(|byte| !byte.is_ascii_whitespace());
+    plain.extend(letters.map(|byte| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => *other,
+    }));
+    pem::decoded(&BASE64, &plain)
 }
 
 /// Returns the JSON in `text`: the text itself, or what its base64 or base64url stands for.

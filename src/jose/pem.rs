@@ -3,6 +3,8 @@
 //!
 //! [RFC 7468]: https://www.rfc-editor.org/rfc/rfc7468
 
+use base64::decoded_len_estimate;
+use base64::engine::GeneralPurpose;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use zeroize::Zeroizing;
 
@@ -22,17 +24,18 @@ impl Block<'_> {
 
     /// Decodes the body.
     pub(super) fn der(&self) -> Option<Zeroizing<Vec<u8>>> {
-        let text: Zeroizing<String> = Zeroizing::new(
-            self.body
-                .chars()
-                .filter(|c| !c.is_ascii_whitespace())
-                .collect(),
-        );
-        BASE64_STANDARD
-            .decode(text.as_bytes())
-            .ok()
-            .map(Zeroizing::new)
+        let mut text = Zeroizing::new(Vec::with_capacity(self.body.len()));
+        text.extend(self.body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+        decoded(&BASE64_STANDARD, &text)
     }
+}
+
+/// Decodes `text` without leaving a part of it in freed memory, as a buffer does that grows.
+pub(super) fn decoded(base64: &GeneralPurpose, text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; decoded_len_estimate(text.len())]);
+    let length = base64.decode_slice(text, &mut bytes).ok()?;
+    bytes.truncate(length);
+    Some(bytes)
 }
 
 /// Finds the blocks of `text`; a block without its end line is given an empty body.

@@ -1,19 +1,19 @@
 //! PEM files and what they must hold.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::{PemFile, TlsError};
 use super::pins::certificate_fingerprint;
+use crate::files;
 use crate::jose::Fingerprint;
 
 /// A certificate chain, the own certificate first, and the private key of the first.
@@ -74,7 +74,7 @@ impl PemFile {
 
     pub(super) fn read(&self) -> Result<Content, TlsError> {
         let mut content = Content::default();
-        File::open(&self.path)
+        files::open(&self.path)
             .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut content))
             .map_err(|error| TlsError::Read(self.clone(), error))?;
         if u64::try_from(content.len()).unwrap_or(u64::MAX) > MOST_BYTES {
@@ -119,18 +119,27 @@ impl Own {
         let chain = certificates(&files.cert_chain, cert_chain)?;
         let fingerprint = first_fingerprint(&files.cert_chain, &chain)?;
         let file = &files.private_key;
-        let key = PrivateKeyDer::from_pem_slice(private_key).map_err(|error| match error {
+        let read = PrivateKeyDer::from_pem_slice(private_key);
+        let mut der = read.map_err(|error| match error {
             pem::Error::NoItemsFound => TlsError::NoPrivateKey(file.clone()),
             source => TlsError::Pem(file.clone(), source.into()),
         })?;
-        let provider: Arc<CryptoProvider> = super::provider();
-        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::KeyMismatch {
-                cert_chain: files.cert_chain.clone(),
-                private_key: file.clone(),
-            },
-            source => TlsError::PrivateKey(file.clone(), source.into()),
-        })?;
+        let signing = any_supported_type(&der);
+        der.zeroize();
+        let signing =
+            signing.map_err(|source| TlsError::PrivateKey(file.clone(), source.into()))?;
+        let key = CertifiedKey::new(chain, signing);
+        match key.keys_match() {
+            // Some keys cannot be compared.
+            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                return Err(TlsError::KeyMismatch {
+                    cert_chain: files.cert_chain.clone(),
+                    private_key: file.clone(),
+                });
+            }
+            Err(source) => return Err(TlsError::PrivateKey(file.clone(), source.into())),
+        }
         Ok(Self {
             key: Arc::new(key),
             fingerprint,
