@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
-use crate::identity::DeploymentName;
+use crate::jose::VerifyingKey;
 
 use super::claims::{Claims, seconds, time};
 use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
@@ -24,11 +24,11 @@ pub enum Replay {
     Strict,
 }
 
-/// Remembers the uses of tokens by issuer and `jti`, for as long as the tokens could be used again.
+/// Remembers the uses of tokens by key and `jti`, for as long as the tokens could be used again.
 ///
-/// A use is an issuer and a `jti`, never the token's bytes: a signature has two spellings. The uses
-/// of each issuer are bounded in number. Whatever is forgotten, because it is old, because there is
-/// no room, or because the process restarted, raises the issuer's watermark: a token issued up to
+/// A use is the key that signed and a `jti`, never the token's bytes: a signature has two spellings. Nor
+/// is it the deployment's name, which a file may change. The uses of each key are bounded in number. Whatever is forgotten, because it is old, because there is
+/// no room, or because the process restarted, raises the key's watermark: a token issued up to
 /// then is refused, used or not, so that no second use is ever taken for the first. The caller's
 /// next token is newer.
 ///
@@ -43,7 +43,8 @@ pub struct ReplayGuard {
     policy: Policy,
     capacity: usize,
     clock: Arc<dyn Clock>,
-    issuers: Mutex<HashMap<Option<DeploymentName>, Uses>>,
+    /// By the key that signed: a deployment may get another name. `None` is the module's own.
+    issuers: Mutex<HashMap<Option<VerifyingKey>, Uses>>,
 }
 
 /// The uses of one issuer's tokens.
@@ -83,8 +84,8 @@ impl ReplayGuard {
         self.started + self.policy.leeway() + Duration::from_secs(1)
     }
 
-    /// Counts the use of a token that passed every other check; `issuer` is `None` for the module's
-    /// own.
+    /// Counts the use of a token that passed every other check; `issuer` is the key that signed, `None`
+    /// for the module's own.
     ///
     /// # Errors
     ///
@@ -92,7 +93,7 @@ impl ReplayGuard {
     /// `jti`.
     pub(super) fn take(
         &self,
-        issuer: Option<&DeploymentName>,
+        issuer: Option<&VerifyingKey>,
         claims: &Claims,
     ) -> Result<(), Refusal> {
         let id = required_id(claims)?;
@@ -110,7 +111,7 @@ impl ReplayGuard {
     }
 
     /// Returns when the newest token was issued that may have been used before the start.
-    fn watermark(&self, issuer: Option<&DeploymentName>) -> SystemTime {
+    fn watermark(&self, issuer: Option<&VerifyingKey>) -> SystemTime {
         // The module's own tokens are timed by this very clock.
         let ahead = issuer.map_or(Duration::ZERO, |_| self.policy.leeway());
         self.started + ahead
@@ -118,7 +119,7 @@ impl ReplayGuard {
 
     /// Returns when a token was issued that has expired by now, leeway included, however long it
     /// lived.
-    fn horizon(&self, issuer: Option<&DeploymentName>, now: SystemTime) -> SystemTime {
+    fn horizon(&self, issuer: Option<&VerifyingKey>, now: SystemTime) -> SystemTime {
         let life = issuer.map_or(MAX_OWN_MODULE_LIFETIME, |_| self.policy.max_lifetime());
         let past = life + self.policy.leeway();
         now.checked_sub(past).unwrap_or(SystemTime::UNIX_EPOCH)

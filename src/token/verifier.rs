@@ -327,7 +327,7 @@ impl<'a> Case<'a> {
         }
         if let Some(replay) = &self.verifier.replay {
             let found = if self.call.is_use {
-                replay.take(owner.map(|owner| &owner.name), claims)
+                replay.take(owner.map(|_peer| signer.key()), claims)
             } else {
                 Ok(())
             };

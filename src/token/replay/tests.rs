@@ -1,5 +1,6 @@
 use super::*;
 use crate::clock::ManualClock;
+use crate::jose::SigningKey;
 
 const START: u32 = 1_800_000_000;
 
@@ -7,6 +8,7 @@ const START: u32 = 1_800_000_000;
 struct World {
     clock: Arc<ManualClock>,
     guard: ReplayGuard,
+    keys: Mutex<HashMap<String, VerifyingKey>>,
 }
 
 impl World {
@@ -14,7 +16,8 @@ impl World {
         let clock = Arc::new(ManualClock::at_unix(START.into()));
         let policy = Policy::default();
         let guard = ReplayGuard::with_capacity(policy, Arc::clone(&clock) as _, capacity);
-        Self { clock, guard }
+        let keys = Mutex::default();
+        Self { clock, guard, keys }
     }
 
     /// Starts, and lets the time pass until tokens are accepted.
@@ -25,10 +28,17 @@ impl World {
     }
 
     fn take(&self, issuer: &str, id: &str, issued_at: f64) -> Result<(), Reason> {
-        let issuer = DeploymentName::new(issuer).ok();
-        let claims = claims(Some(id), issued_at);
-        let taken = self.guard.take(issuer.as_ref(), &claims);
+        let key = self.key_of(issuer);
+        let taken = self.guard.take(Some(&key), &claims(Some(id), issued_at));
         taken.map_err(|refusal| refusal.reason)
+    }
+
+    /// Returns the key of a deployment.
+    fn key_of(&self, issuer: &str) -> VerifyingKey {
+        let mut keys = self.keys.lock().unwrap();
+        let key = keys.entry(issuer.to_owned());
+        let new = || SigningKey::generate().unwrap().verifying_key().clone();
+        key.or_insert_with(new).clone()
     }
 
     /// Takes a token of `dpe-dev` that is issued right now.
@@ -84,7 +94,7 @@ fn two_deployments_may_use_one_id() {
 #[test]
 fn token_without_an_id_is_malformed() {
     let world = World::ready(10);
-    let issuer = DeploymentName::new("dpe-dev").unwrap();
+    let issuer = world.key_of("dpe-dev");
 
     let refusal = world
         .guard
@@ -130,6 +140,7 @@ fn token_used_before_a_restart_is_refused_after_it() {
     let after = World {
         clock: before.clock,
         guard: after,
+        keys: before.keys,
     };
     after.clock.set(after.guard.ready_at());
 
@@ -250,4 +261,15 @@ fn of_many_uses_at_once_exactly_one_wins() {
         });
         assert_eq!(won, 1, "{id}");
     }
+}
+
+#[test]
+fn a_token_is_taken_once_across_a_rename_of_its_deployment() {
+    let world = World::ready(10);
+    let now = seconds(world.clock.now()).floor();
+    assert_eq!(world.take("dpe-dev", "a", now), Ok(()));
+    let key = world.key_of("dpe-dev");
+    world.keys.lock().unwrap().insert("renamed".to_owned(), key);
+
+    assert_eq!(world.take("renamed", "a", now), REPLAYED);
 }
