@@ -104,6 +104,7 @@ pub mod internals {
     pub use crate::http::{About, Site, serve as serve_site};
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry};
+    pub use crate::storage::revoked_keys::parse as parse_revoked_keys;
     pub use crate::telemetry::health::Health;
     #[cfg(feature = "cli")]
     pub use crate::telemetry::{Format, LogLayer};

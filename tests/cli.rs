@@ -16,6 +16,9 @@ mod doctor;
 mod examples;
 #[path = "cli/explain.rs"]
 mod explain;
+#[cfg(target_os = "linux")]
+#[path = "cli/files.rs"]
+mod files;
 #[path = "cli/fix.rs"]
 mod fix;
 #[cfg(target_os = "linux")]

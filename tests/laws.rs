@@ -97,6 +97,18 @@ const JSON: &[&str] = &[
     "=",
 ];
 
+const REVOKED_KEYS: &[&str] = &[
+    "revoked vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI 2027-01-15T08:00:00Z dpe-dev\n",
+    "undone vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI 2027-01-15T08:00:00.250Z -\n",
+    "revoked KBv0lrEO88ISAnmwXn6Y5jYjG9TvemuZA0yQlq7QpG0 2027-01-15T08:00:00Z dpe-dev\n",
+    "revoked ",
+    "undone vcjAli5Xm_pvtE8ItBkd3aT_FWi_23WieMf5f-lppBI",
+    " ",
+    "\n",
+    "\r\n",
+    "x",
+];
+
 fn text(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value = String> {
     vec(select(pieces), 0..most).prop_map(|pieces| pieces.concat())
 }
@@ -298,6 +310,11 @@ proptest! {
     #[test]
     fn properties_are_read_as_they_were_written(text in text(PROPERTIES, 24)) {
         law::properties(&text);
+    }
+
+    #[test]
+    fn revoked_keys_are_read_as_they_were_written(text in text(REVOKED_KEYS, 12)) {
+        law::revoked_keys(&text);
     }
 
     #[test]

@@ -12,15 +12,21 @@ use super::error::{Kind, Refused};
 use super::write::{
     FolderLock, Privacy, Staged, commit_all, folder_of, follow, is_mount_point, mode_after, sweep,
 };
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::names::{CONTENT, FINGERPRINT, REVOKED};
-use crate::config::{self, holds_private_key};
+use crate::config::{self, Home, holds_private_key};
 use crate::diagnostic::{Findings, redact_name};
 use crate::files;
-use crate::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published};
+use crate::identity::DeploymentName;
+use crate::jose::{
+    Fingerprint, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published,
+};
 pub use crate::properties::ChangeKind;
 use crate::properties::name::{Pattern, variable_for};
 use crate::properties::{Edit, FileText};
 use crate::secret::Secret;
+use crate::storage::revoked_keys::{self, Record, Standing};
+use crate::telemetry::to_rfc3339;
 
 /// The comment above the settings that pairing writes.
 pub(super) const PAIRED: &str =
@@ -69,10 +75,19 @@ impl Change {
 
     /// Returns `true` if there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.files.iter().all(EditedFile::is_empty)
+        let mut files = self.files.iter();
+        files.all(|file| file.is_empty() && file.records.is_empty())
     }
 
-    /// Writes the files in order, or none of them if one cannot be written.
+    /// Names the files that are in no module's home, where nothing remembers what is revoked.
+    pub fn forgetful(&self) -> impl Iterator<Item = &Path> {
+        let files = self.files.iter().filter(|file| file.revokes);
+        let paths = files.map(|file| file.path.as_path());
+        paths.filter(|path| Home::new(path).memory().is_none())
+    }
+
+    /// Writes the files in order, or none of them if one cannot be written; then what their homes are to
+    /// remember of revoked keys.
     ///
     /// Removes what an earlier run left behind when it was killed, even if there is nothing to write.
     ///
@@ -81,6 +96,20 @@ impl Change {
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(&self) -> Result<(), Refused> {
+        self.write()?;
+        // Last, so that a key whose revocation is being taken back stays refused until then.
+        for file in &self.files {
+            let storage = Home::new(&file.path).memory();
+            if let Some(storage) = storage.filter(|_| !file.records.is_empty()) {
+                let memory = revoked_keys::path(&storage);
+                revoked_keys::remember(&storage, &file.records)
+                    .map_err(Refused::not_written(&memory))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self) -> Result<(), Refused> {
         let mut folders = BTreeSet::new();
         for file in &self.files {
             let target = follow(&file.path)?;
@@ -98,7 +127,7 @@ impl Change {
         let locks = files.map(|file| FolderLock::acquire(&file));
         let _locks = match locks.collect::<Result<Vec<_>, _>>() {
             // Another process is at work, or the folder is read-only, and there is nothing to write.
-            Err(_) if self.is_empty() => return Ok(()),
+            Err(_) if self.files.iter().all(EditedFile::is_empty) => return Ok(()),
             locks => locks?,
         };
         for folder in &folders {
@@ -128,6 +157,10 @@ pub struct EditedFile {
     pub changes: Vec<SettingChange>,
     /// Who may read it, if its settings do not decide that: a new file or a repair.
     privacy: Option<Privacy>,
+    /// What the home of the file does not remember of revoked keys yet.
+    pub records: Vec<Record>,
+    /// Whether a key is revoked, or is no longer.
+    revokes: bool,
 }
 
 /// A setting that would change.
@@ -158,9 +191,18 @@ impl EditedFile {
         for setting in settings {
             edit.give(&setting.key, setting.value.clone());
         }
+        let records = settings.iter().filter_map(|setting| setting.record.clone());
+        // What cannot be read here cannot be written later: that is when it is reported.
+        let home = Home::new(path);
+        let mut remembered = home.remembered().unwrap_or_default();
         let mut planned = Self {
             path: path.to_owned(),
             before,
+            records: records
+                .clone()
+                .filter(|record| home.memory().is_some() && remembered.add(record))
+                .collect(),
+            revokes: records.count() > 0,
             ..Self::default()
         };
         if let Some(edited) = edit.apply(planned.text()) {
@@ -177,6 +219,16 @@ impl EditedFile {
             planned.changes = shown.collect();
         }
         planned
+    }
+
+    /// Plans that the home of the file at `path` remembers `record`.
+    pub(super) fn remembering(path: &Path, record: Record) -> Self {
+        Self {
+            path: path.to_owned(),
+            records: vec![record],
+            revokes: true,
+            ..Self::default()
+        }
     }
 
     /// Plans that the file at `path`, which is `before`, becomes `after` by repairs.
@@ -291,6 +343,8 @@ pub(super) struct Setting {
     pub(super) value: Option<Secret<String>>,
     /// The value with a remark in place of a private key.
     shown: String,
+    /// What the file's home is to remember with it.
+    record: Option<Record>,
 }
 
 impl Setting {
@@ -300,6 +354,7 @@ impl Setting {
             key: key.into(),
             value: Some(Secret::new(shown.clone())),
             shown,
+            record: None,
         }
     }
 
@@ -326,10 +381,46 @@ pub(super) fn trusted_key(
     ]
 }
 
-/// Returns the setting that revokes the key called `name` of `deployment`.
-pub(super) fn revoked_key(deployment: &str, name: &str) -> Setting {
+/// Returns the setting that revokes the key called `name` of `deployment`, or takes that back: `key`, where
+/// that is known.
+pub(super) fn revoked_key(
+    deployment: &str,
+    name: &str,
+    key: Option<Fingerprint>,
+    standing: Standing,
+) -> Setting {
     let [.., is_revoked] = key_settings(deployment, name);
-    Setting::new(is_revoked, "true")
+    let word = standing == Standing::Revoked;
+    Setting {
+        record: key.map(|key| record(standing, key, deployment)),
+        ..Setting::new(is_revoked, word.to_string())
+    }
+}
+
+/// Returns what a home is to remember of `key` although its file does not have it.
+pub(super) fn record(standing: Standing, key: Fingerprint, deployment: &str) -> Record {
+    let name = DeploymentName::new(deployment);
+    Record {
+        standing,
+        key,
+        time: to_rfc3339(SystemClock.now()).unwrap_or_default(),
+        // Nothing is decided by it.
+        deployment: name.map_or_else(|_unfit| "-".to_owned(), |name| name.to_string()),
+    }
+}
+
+/// Fails if the home of the file at `path` remembers `key` as revoked: the file would trust it in vain.
+pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), Refused> {
+    let fingerprint = key.fingerprint();
+    if !Home::new(path).remembered()?.has(fingerprint) {
+        return Ok(());
+    }
+    let path = path.display();
+    let message = format!("the home of `{path}` remembers the key {fingerprint} as revoked");
+    Err(Refused::new(Kind::Conflict, message).with_help(format!(
+        "make a new key for that module; if this one was never lost: \
+         countersign revoke --undo --file {path} --fingerprint {fingerprint}"
+    )))
 }
 
 /// Names the settings of a trusted key: `fingerprint`, `content`, `is-revoked`.
@@ -346,6 +437,7 @@ pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
         key: name.to_owned(),
         shown: format!("«private key, {} chars»", value.expose().len()),
         value: Some(value),
+        record: None,
     }
 }
 

@@ -3,7 +3,9 @@
 use std::iter;
 use std::path::Path;
 
-use super::change::{ADDED, Change, ChangeKind, EditedFile, Setting, trusted_key};
+use super::change::{
+    ADDED, Change, ChangeKind, EditedFile, Setting, is_not_remembered, trusted_key,
+};
 use super::error::{Kind, Refused};
 use super::source::{SettingsFile, is_of};
 use crate::config::AsWritten;
@@ -12,7 +14,7 @@ use crate::config::names::{
     ROLES,
 };
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
-use crate::jose::{KeyId, PublicJwk, VerifyingKey, published};
+use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
 use crate::properties::Entry;
 use crate::properties::bind::{list, switch};
 use crate::properties::name::{Name, Pattern, same, uniform};
@@ -77,6 +79,14 @@ impl WrittenKey {
             read.is_revoked.get_or_insert_with(|| "false".to_owned());
         }
         read
+    }
+
+    /// Returns the fingerprint of its content, or, where that cannot be read, the configured one.
+    pub(super) fn computed(&self) -> Option<Fingerprint> {
+        match &self.content {
+            Some((key, _)) => Some(key.fingerprint()),
+            None => self.fingerprint.as_deref()?.parse().ok(),
+        }
     }
 
     /// Returns `true` if this is `key`: by its content, or by its fingerprint where the content
@@ -147,6 +157,7 @@ impl Trusts {
 
     /// Returns the settings that the file lacks to trust `peer`.
     pub(super) fn settings_for(&self, peer: &Peer<'_>) -> Result<Vec<Setting>, Refused> {
+        is_not_remembered(self.file.document().path(), peer.key)?;
         let (path, name) = (self.file.document().path().display(), peer.name.as_str());
         let owner = self.owner_of(peer.key);
         if let Some(found) = owner.filter(|owner| !same(owner, name)) {
@@ -266,8 +277,8 @@ pub(super) fn revoked(path: &Path, name: &DeploymentName, own: Option<&Path>) ->
     let file = known.unwrap_or_else(|| format!("<the file of {name}>"));
     let message = format!("`{shown}` has revoked the key of `{name}`");
     Refused::new(Kind::Revoked, message).with_help(format!(
-        "revoked by mistake? write `is-revoked=false` there; else give it a new key: \
-         countersign rotate run --file {file} --peer-file {shown} --now"
+        "give it a new key: countersign rotate run --file {file} --peer-file {shown} --now; revoked by \
+         mistake? `countersign revoke --undo --file {shown} --deployment {name}`"
     ))
 }
 

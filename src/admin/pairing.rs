@@ -10,7 +10,9 @@ mod tls;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::change::{Change, EditedFile, PAIRED, Setting, new_key, own_key, private_key};
+use super::change::{
+    Change, EditedFile, PAIRED, Setting, is_not_remembered, new_key, own_key, private_key,
+};
 use super::deployments::{Peer, Trusts, revoked, trusting_too};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
@@ -141,6 +143,7 @@ pub fn plan(
 }
 
 fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan, Refused> {
+    is_not_remembered(path, &theirs.key)?;
     let file = SettingsFile::read(path)?;
     let known = file.find(&theirs.deployment);
     let trusting = known.filter(|known| known.key(signs).is_some_and(|key| !key.revoked));

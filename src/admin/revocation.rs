@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::change::{Change, EditedFile, revoked_key};
+use super::change::{Change, EditedFile, record, revoked_key};
 use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::rotation::live::{Answer, Doubt, ask_own_module, load};
 use super::source::{SettingsFile, is_main};
-use crate::config::{self, ModuleKind, Settings, environment, main_of};
+use crate::config::{self, Home, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact};
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
+use crate::jose::Fingerprint;
 use crate::properties::FileText;
 use crate::properties::name::same;
 use crate::proto::identity as wire;
+use crate::storage::revoked_keys::Standing;
 use crate::trust::{Deployment, TrustedKey};
 
 /// Which keys to revoke.
@@ -32,6 +34,8 @@ pub struct RevokedFile {
     /// The file.
     pub path: PathBuf,
     which: Which,
+    /// Whether they are revoked, or that is taken back.
+    pub standing: Standing,
     /// The keys to revoke, including those that are revoked already.
     pub keys: Vec<RevokedKey>,
 }
@@ -53,15 +57,19 @@ pub struct RevokedKey {
     pub left: Vec<String>,
 }
 
-/// Plans to revoke keys in the files at `paths`; returns the change, and the files with their keys.
-/// Nothing is written.
+/// Plans to revoke keys in the files at `paths` and in their homes' memories, or to take that back, as
+/// `standing` says; returns the change, and the files with their keys. Nothing is written.
 ///
 /// A file with faults is changed all the same: see [`RevokedFile::in_force`].
 ///
 /// # Errors
 ///
 /// When a file cannot be read, no file has such a key, or only the file of an active profile has it.
-pub fn plan(paths: &[PathBuf], which: &Which) -> Result<(Change, Vec<RevokedFile>), Refused> {
+pub fn plan(
+    paths: &[PathBuf],
+    which: &Which,
+    standing: Standing,
+) -> Result<(Change, Vec<RevokedFile>), Refused> {
     let (mut edited, mut files) = (Vec::new(), Vec::new());
     let mut known = BTreeSet::new();
     let mut own = None;
@@ -78,20 +86,27 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<(Change, Vec<RevokedFile
             let (name, deployment) = (redact(&key.name), redact(&key.deployment));
             format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
         }));
-        // Anything but a plain `true` is written again.
-        let open = meant.iter().filter(|key| !is_plainly_revoked(key));
-        let settings: Vec<_> = open
-            .map(|key| revoked_key(&key.deployment, &key.name))
+        let settings: Vec<_> = meant
+            .iter()
+            .map(|key| {
+                let fingerprint = key.computed();
+                revoked_key(&key.deployment, &key.name, fingerprint, standing)
+            })
             .collect();
-        edited.push(EditedFile::plan(path, Some(text), &settings, None));
+        edited.push(match which.forgotten(path, standing, &meant)? {
+            Some(key) => EditedFile::remembering(path, record(standing, key, "-")),
+            None => EditedFile::plan(path, Some(text), &settings, None),
+        });
         let keys = meant.iter().map(|key| described(key, &trusts, which));
         files.push(RevokedFile {
             path: path.clone(),
             which: which.clone(),
+            standing,
             keys: keys.collect(),
         });
     }
-    if files.iter().all(|file| file.keys.is_empty()) {
+    let change = Change::of(edited);
+    if change.is_empty() && files.iter().all(|file| file.keys.is_empty()) {
         let Some(own) = own else {
             return Err(not_there(paths, which, known));
         };
@@ -101,7 +116,7 @@ pub fn plan(paths: &[PathBuf], which: &Which) -> Result<(Change, Vec<RevokedFile
             "name the peers' files with `--file`; to replace the key: `countersign rotate`",
         ));
     }
-    Ok((Change::of(edited), files))
+    Ok((change, files))
 }
 
 /// Returns the error if no file has the keys; the files trust those that are `known`.
@@ -193,38 +208,45 @@ impl RevokedFile {
                 .with_help("correct the file; the module then follows it")
                 .with_findings(error.findings().cloned().unwrap_or_default())
         })?;
-        let mut trusted = self.meant(&settings).filter(|(_, key)| !key.revoked);
-        match trusted.next() {
+        let is_revoked = self.standing == Standing::Revoked;
+        let mut other = self
+            .meant(&settings)
+            .filter(|(_, key)| key.revoked != is_revoked);
+        match other.next() {
             Some((deployment, key)) => Err(Self::overridden(&settings, deployment, key)),
             None => Ok(settings.options.reload),
         }
     }
 
-    /// Returns the error if the environment or the file of an active profile still trusts a key.
+    /// Returns the error if the environment or the file of an active profile decides otherwise on a key.
     fn overridden(settings: &Settings, deployment: &Deployment, key: &TrustedKey) -> Refused {
         let (place, help) = match settings.decides_on(key) {
             Some(Origin::File { path, line, .. }) => (
                 format!("{}:{line}", path.display()),
-                format!("revoke it there too: `--file {}`", path.display()),
+                format!("change it there too: `--file {}`", path.display()),
             ),
             _ => (
                 "an environment variable".to_owned(),
                 "change it there".to_owned(),
             ),
         };
+        let word = if key.revoked { "revoked" } else { "trusted" };
         let (key, deployment) = (&key.name, &deployment.name);
-        let message = format!("`{key}` of `{deployment}` is still trusted, by {place}");
+        let message = format!("`{key}` of `{deployment}` is still {word}, by {place}");
         Refused::new(Kind::Conflict, message).with_help(help)
     }
 
     /// Asks the running module whether it refuses the keys: it must list them as revoked, or list all of
-    /// its keys without them.
+    /// its keys without them. Where the revocation is taken back, it must accept one.
     pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
         let settings = load(&self.main(), kind)?;
         let (target, answer) = ask_own_module(&settings).await?;
         let what = match self.accepts(&settings, &answer.trusted_keys) {
-            Some(false) => return Ok(format!("asked at {target}")),
+            Some(accepts) if accepts == (self.standing == Standing::Undone) => {
+                return Ok(format!("asked at {target}"));
+            }
             Some(true) => "still accepts the key",
+            Some(false) => "still refuses the key",
             None => "does not say whether it accepts the key",
         };
         Err(Doubt::Refused(format!("the module at {target} {what}")))
@@ -299,9 +321,25 @@ impl Which {
         }
     }
 
+    /// Returns the key whose revocation is to be taken back and that the file at `path` no longer has, if
+    /// its home remembers it.
+    fn forgotten(
+        &self,
+        path: &Path,
+        standing: Standing,
+        meant: &[&WrittenKey],
+    ) -> Result<Option<Fingerprint>, Refused> {
+        let Self::Fingerprint(text) = self else {
+            return Ok(None);
+        };
+        let is_asked = standing == Standing::Undone && meant.is_empty();
+        let key: Option<Fingerprint> = text.parse().ok().filter(|_| is_asked);
+        let remembered = Home::new(path).remembered()?;
+        Ok(key.filter(|key| remembered.has(*key)))
+    }
+
     fn means(&self, key: &WrittenKey) -> bool {
-        let content = key.content.as_ref();
-        let computed = content.map(|(key, _)| key.fingerprint().to_string());
+        let computed = key.computed().map(|computed| computed.to_string());
         let fingerprints = [key.fingerprint.as_deref(), computed.as_deref()];
         self.is([&*key.deployment, &*key.name], fingerprints)
     }

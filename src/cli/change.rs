@@ -60,6 +60,12 @@ impl How {
         shown: &str,
         console: &Console,
     ) -> Result<(), Refused> {
+        for path in change.forgetful() {
+            console.note(&format!(
+                "`{}` is in no module's home: only the file itself says which keys are revoked",
+                path.display()
+            ));
+        }
         let mut files = change.files.iter();
         let modifies = files.any(|file| file.is_there() && !file.is_empty());
         if !modifies || self.dry_run || self.yes {
@@ -87,7 +93,13 @@ impl How {
 /// Writes what would change, or changed, in each file.
 pub(super) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> String {
     let mut text = String::new();
-    for file in files.into_iter().filter(|file| !file.is_empty()) {
+    for file in files {
+        if file.is_empty() {
+            for record in &file.records {
+                let _ = write!(text, "\nremembered with {}:  {record}", file.path.display());
+            }
+            continue;
+        }
         let state = match (file.is_there(), file.mode_change()) {
             (false, _) => "new, mode 0600".to_owned(),
             (true, None) => "changed".to_owned(),

@@ -99,8 +99,10 @@ enum Command {
     ///
     /// Before it writes, and with --dry-run, it shows what would stop working. A running module
     /// follows its file within 2 s; `--watch` waits for that. One that runs with
-    /// `countersign.reload=false` follows it at SIGHUP (`kill -HUP PID`). A revoked key stays
-    /// revoked.
+    /// `countersign.reload=false` follows it at SIGHUP (`kill -HUP PID`).
+    ///
+    /// A revoked key stays revoked: the module's home remembers it in `storage/revoked-keys`, whatever
+    /// the file says later. --undo takes it back, for a key that was never lost.
     Revoke(revoke::Arguments),
     /// Show the engines that the DPM knows
     #[command(subcommand)]

@@ -17,13 +17,15 @@ use super::runtime::{Patience, runtime};
 use crate::admin::revocation::{self, RevokedFile, Which};
 use crate::config::{Home, ModuleKind};
 use crate::identity::DeploymentName;
+use crate::storage::revoked_keys::Standing;
 
 #[derive(Args, Debug)]
 #[command(
     after_help = "\
 Examples:
   $ countersign revoke --file dpm --deployment dpe-dev --key key --yes
-  $ countersign revoke --file dpm --deployment dpe-dev --dry-run",
+  $ countersign revoke --file dpm --deployment dpe-dev --dry-run
+  $ countersign revoke --undo --file dpm --deployment dpe-dev --key key --yes",
     group(ArgGroup::new("which").required(true).args(["deployment", "fingerprint"]))
 )]
 pub(super) struct Arguments {
@@ -39,7 +41,10 @@ pub(super) struct Arguments {
     /// The key with this fingerprint, of any deployment
     #[arg(long, value_name = "FINGERPRINT", allow_hyphen_values = true)]
     fingerprint: Option<String>,
-    /// Wait until the running module of each file confirms the revocation
+    /// Take the revocation back: in the file, then in what its home remembers
+    #[arg(long)]
+    undo: bool,
+    /// Wait until the running module of each file confirms the revocation, or that it is taken back
     #[arg(long)]
     watch: bool,
     /// How long `--watch` waits for all of them, in seconds; it asks each module at least once
@@ -55,7 +60,12 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         None => Which::Fingerprint(arguments.fingerprint.clone().unwrap_or_default()),
     };
     let files = arguments.file.iter().map(|file| Home::new(file).file);
-    let (change, revoked) = revocation::plan(&files.collect::<Vec<_>>(), &which)?;
+    let standing = if arguments.undo {
+        Standing::Undone
+    } else {
+        Standing::Revoked
+    };
+    let (change, revoked) = revocation::plan(&files.collect::<Vec<_>>(), &which, standing)?;
     let how = &arguments.how;
     let shown = changes(&change.files);
     if !change.is_empty() {
@@ -144,6 +154,15 @@ fn consequences(files: &[RevokedFile]) -> String {
     // Writing to a string cannot fail.
     for file in files {
         let keys = file.keys.iter();
+        if file.standing == Standing::Undone {
+            for key in keys {
+                let (name, deployment, fingerprint) =
+                    (&key.name, &key.deployment, &key.fingerprint);
+                let _ = writeln!(text, "{}  trusts again:", file.path.display());
+                let _ = writeln!(text, "  `{name}` of {deployment}: {fingerprint}");
+            }
+            continue;
+        }
         let open: Vec<_> = keys.filter(|key| !key.was_revoked).collect();
         if open.is_empty() {
             continue;

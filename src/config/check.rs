@@ -12,7 +12,7 @@ use super::parts::Ignored;
 use super::profiles;
 use super::question::Question;
 use super::rules::{cross, file};
-use super::settings::Options;
+use super::settings::{Home, Options};
 use super::sources::Texts;
 use super::view::Limited;
 
@@ -87,7 +87,8 @@ pub fn check_texts(
         // The file of a profile is looked at with the file that it belongs to.
         if !profiles.iter().any(|profile| is_same(profile, path)) {
             let read = Texts::around(path, text.clone(), &question)?;
-            inspected.push(inspect(&question, &read.texts()));
+            let remembered = Home::new(path).remembered()?;
+            inspected.push(inspect(&question, &remembered, &read.texts()));
         }
     }
     let mut findings = Limited::default();

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::diagnostic::{Code, Finding, Findings, Origin};
 use crate::properties::name::Name;
 use crate::properties::{FileText, Layered, Sourced, give_way};
+use crate::storage::revoked_keys::Remembered;
 
 use super::gather::{Gathered, gather};
 use super::options;
@@ -78,7 +79,11 @@ impl Inspected {
 }
 
 /// Reads one file and everything that overrides it.
-pub fn inspect(question: &Question, files: &[(&Path, &FileText)]) -> Inspected {
+pub fn inspect(
+    question: &Question,
+    remembered: &Remembered,
+    files: &[(&Path, &FileText)],
+) -> Inspected {
     let mut view = View::new(files);
     let mut findings = Limited::default();
     let entries = view.entries().iter().enumerate();
@@ -97,6 +102,7 @@ pub fn inspect(question: &Question, files: &[(&Path, &FileText)]) -> Inspected {
         layered: &layered,
         view: &view,
         question,
+        remembered,
         ours: &gathered.ours,
         by_name: OnceCell::new(),
         findings,

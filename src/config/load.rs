@@ -12,6 +12,7 @@ use crate::grpc::{
 use crate::identity::ModuleType;
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
+use crate::storage::revoked_keys::Remembered;
 use crate::trust::{OwnDeployment, TrustedKey};
 
 use super::inspect::inspect;
@@ -94,20 +95,33 @@ impl Settings {
             sets: sets.to_vec(),
             assumed: Vec::new(),
         };
+        // First: a revocation that is taken back is taken out of the file before the memory.
+        let remembered = home.remembered().map_err(LoadError::Read)?;
         let texts = Texts::read(&home.file, &question).map_err(LoadError::Read)?;
-        Self::of(home, &Arc::new(question), &texts)
+        Self::of(home, &Arc::new(question), remembered, &texts)
     }
 
-    /// Loads settings from what the files of `before` hold now, all else as it was.
-    pub(super) fn from_texts(before: &Self, texts: &Texts) -> Result<Self, LoadError> {
+    /// Loads settings from what the files of `before` hold now and what its home remembers, all else as
+    /// it was.
+    pub(super) fn from_texts(
+        before: &Self,
+        remembered: Remembered,
+        texts: &Texts,
+    ) -> Result<Self, LoadError> {
         if let Some(gone) = texts.gone_since(&before.source) {
             return Err(LoadError::Gone(gone));
         }
-        Self::of(before.home.clone(), &before.source.question, texts)
+        let question = &before.source.question;
+        Self::of(before.home.clone(), question, remembered, texts)
     }
 
-    fn of(home: Home, question: &Arc<Question>, texts: &Texts) -> Result<Self, LoadError> {
-        let inspected = inspect(question, &texts.texts());
+    fn of(
+        home: Home,
+        question: &Arc<Question>,
+        remembered: Remembered,
+        texts: &Texts,
+    ) -> Result<Self, LoadError> {
+        let inspected = inspect(question, &remembered, &texts.texts());
         let mut keys = HashMap::new();
         for read in inspected.deployments.iter().flat_map(|read| &read.keys) {
             let fingerprint = read.trusted.key.fingerprint();
@@ -121,6 +135,7 @@ impl Settings {
             digest: texts.digest(),
             files: texts.files(),
             keys,
+            remembered,
             cold: inspected.cold,
         };
         let findings = inspected.findings;

@@ -45,6 +45,8 @@ pub struct ReadKey {
     pub at: Sourced,
     /// The value that decides whether it is revoked, as written; `None` for the default.
     pub revoked_at: Option<Sourced>,
+    /// Whether it is revoked only because the home remembers that.
+    pub remembered: bool,
 }
 
 /// TLS as one file has it.

@@ -11,6 +11,7 @@ use crate::properties::bind;
 use crate::properties::name::Name;
 use crate::properties::placeholder::{self, Looked, PlaceholderError};
 use crate::properties::{Layered, Sourced};
+use crate::storage::revoked_keys::Remembered;
 
 use super::question::Question;
 use super::schema::{self, Fallback, Placed, Setting, Takes};
@@ -23,6 +24,8 @@ pub struct Reader<'a> {
     pub layered: &'a Layered,
     pub view: &'a View,
     pub question: &'a Question,
+    /// The keys that the home remembers as revoked.
+    pub remembered: &'a Remembered,
     /// The entries of `view` that are settings of ours.
     pub ours: &'a [(usize, Placed)],
     pub by_name: OnceCell<HashMap<String, usize>>,

@@ -13,8 +13,9 @@ use crate::dpm::MonitorOptions;
 pub use crate::grpc::ProofMode;
 use crate::grpc::{ServerOptions, Target};
 use crate::identity::{DeploymentName, Role};
-use crate::properties::Sourced;
+use crate::properties::{ReadError, Sourced};
 use crate::registry::{AddressRules, Limits};
+use crate::storage::revoked_keys::{self, Remembered};
 use crate::telemetry::Logging;
 use crate::token::Policy;
 pub use crate::token::Replay;
@@ -195,5 +196,23 @@ impl Home {
             dir: home.map_or_else(PathBuf::new, Path::to_owned),
             file: path.to_owned(),
         }
+    }
+
+    /// Returns the folder in which it remembers revoked keys; `None` for a file that is not
+    /// `etc/application….properties`.
+    pub(crate) fn memory(&self) -> Option<PathBuf> {
+        let name = self.file.file_name()?.to_str()?;
+        let is_in_etc = self.file.parent()?.file_name()? == "etc";
+        let is_settings = name.starts_with("application") && name.ends_with(".properties");
+        (is_in_etc && is_settings).then(|| self.dir.join("storage"))
+    }
+
+    /// Reads the revoked keys that it remembers.
+    pub(crate) fn remembered(&self) -> Result<Remembered, ReadError> {
+        let Some(storage) = self.memory() else {
+            return Ok(Remembered::default());
+        };
+        let read = Remembered::read(&storage);
+        read.map_err(|error| ReadError::new(revoked_keys::path(&storage), error))
     }
 }

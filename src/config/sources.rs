@@ -12,9 +12,9 @@ use sha2::{Digest as _, Sha256};
 use super::parts::ReadKey;
 use super::profiles;
 use super::question::Question;
-use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
 use crate::properties::{ContentDigest, FileText, ReadError};
+use crate::storage::revoked_keys::Remembered;
 
 /// Where loaded settings come from, and what of it only a reload asks.
 #[derive(Clone)]
@@ -28,21 +28,11 @@ pub struct Source {
     pub cold: BTreeMap<String, String>,
     /// The trusted keys, each with the places where it is written.
     pub keys: HashMap<Fingerprint, ReadKey>,
+    /// The revoked keys that the home remembers.
+    pub remembered: Remembered,
 }
 
 impl Source {
-    /// Returns the position of `origin` among what was read, the lowest first: its file, or above all
-    /// files; `None` if its file was not read.
-    pub fn rank(&self, origin: &Origin) -> Option<usize> {
-        match origin {
-            Origin::File { path, .. } => {
-                let mut files = self.files.iter();
-                files.position(|(read, is_there)| *is_there && **read == **path)
-            }
-            _ => Some(usize::MAX),
-        }
-    }
-
     /// Names the settings that only a restart changes and that are others than in `before`.
     pub fn differing(&self, before: &Self) -> BTreeSet<String> {
         let names = self.cold.keys().chain(before.cold.keys());

@@ -86,6 +86,7 @@ codes! {
     Cs0207 "CS0207" Error "the module trusts its own key";
     Cs0208 "CS0208" Error "one key or key id in two places";
     Cs0209 "CS0209" Warning "a published key";
+    Cs0210 "CS0210" Error "a revoked key that is trusted again";
     Cs0301 "CS0301" Error "a required setting is missing or a name is not allowed";
     Cs0302 "CS0302" Warning "every key of a deployment is revoked";
     Cs0303 "CS0303" Warning "a deployment without the impersonation role";

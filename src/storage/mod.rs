@@ -1,4 +1,6 @@
-//! A module's storage folder: one process at a time.
+//! A module's storage folder: one process at a time, and what it remembers.
+
+pub(crate) mod revoked_keys;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};

@@ -402,15 +402,28 @@ pub fn registry_failed(cause: &str, suppressed: u64) {
 }
 
 /// `configReloaded`: a module's changed settings are applied. `changes` names them;
-/// `warnings` counts what `check` would say of the files.
-pub fn settings_reloaded(files: &str, changes: &str, warnings: usize) {
+/// `warnings` counts what `check` would say of the files; `alone` if no deployment is trusted any more.
+pub fn settings_reloaded(files: &str, changes: &str, warnings: usize, alone: bool) {
+    let changes = (!changes.is_empty()).then_some(changes);
+    let warnings = (warnings > 0).then_some(warnings);
+    if alone {
+        warn!(
+            target: SERVER,
+            eventId = "configReloaded",
+            files,
+            changes,
+            warnings,
+            message = "The changed settings are applied. No deployment is trusted any more."
+        );
+        return;
+    }
     info!(
         target: SERVER,
         eventId = "configReloaded",
         files,
-        changes = (!changes.is_empty()).then_some(changes),
-        warnings = (warnings > 0).then_some(warnings),
-        message = if changes.is_empty() {
+        changes,
+        warnings,
+        message = if changes.is_none() {
             "The settings are valid. No setting changed that a reload can apply."
         } else {
             "The changed settings are applied."
@@ -430,16 +443,39 @@ pub fn restart_needed(files: &str, settings: &str) {
     );
 }
 
-/// `revocationKept`: a key was revoked before, its file no longer says so, and does not say
-/// `is-revoked=false` either; logged at each reload.
-pub fn revocation_kept(deployment: &str, key: &str, fingerprint: impl Display) {
+/// `keyRevoked` or `keyUnrevoked`: a reload revoked a key, or took that back.
+pub fn key_revoked(revoked: bool, fingerprint: impl Display) {
+    info!(
+        target: SERVER,
+        eventId = if revoked { "keyRevoked" } else { "keyUnrevoked" },
+        fingerprint = %fingerprint,
+        message = if revoked {
+            "This key is revoked."
+        } else {
+            "This key is no longer revoked."
+        }
+    );
+}
+
+/// `revokedKeyTrusted`: the file trusts a key that was revoked before; it stays refused.
+pub fn revoked_key_trusted(deployment: &str, key: &str, fingerprint: impl Display) {
     warn!(
         target: SERVER,
-        eventId = "revocationKept",
+        eventId = "revokedKeyTrusted",
         deployment,
         key = %Untrusted(key),
         fingerprint = %fingerprint,
-        message = "This key stays revoked although its line `is-revoked=true` was removed. Restore the line, or write `is-revoked=false` in its place."
+        message = "This key was revoked and stays refused, although its file trusts it again. Write `is-revoked=true`, or see `countersign explain CS0210`."
+    );
+}
+
+/// `revocationsNotStored`: only this process remembers which keys are revoked.
+pub fn revocations_not_stored(cause: &str) {
+    warn!(
+        target: SERVER,
+        eventId = "revocationsNotStored",
+        cause,
+        message = "Revoked keys cannot be stored in the home's folder `storage`: they are remembered until this process ends."
     );
 }
 

@@ -165,6 +165,14 @@ impl KeySet {
         self
     }
 
+    /// Returns `true` if everything in this set was taken over from `before`.
+    pub(super) fn is_same(&self, before: &Self) -> bool {
+        let mut both = self.deployments.iter().zip(&before.deployments);
+        Arc::ptr_eq(&self.own, &before.own)
+            && self.deployments.len() == before.deployments.len()
+            && both.all(|(now, was)| Arc::ptr_eq(now, was))
+    }
+
     /// Returns who this module is.
     pub fn own(&self) -> &Arc<OwnDeployment> {
         &self.own

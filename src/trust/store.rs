@@ -53,6 +53,18 @@ impl TrustStore {
         self.changes.send_replace(());
     }
 
+    /// Does what [`replace`](Self::replace) does if `keys` differ from the current set in anything; returns
+    /// `true` if they do.
+    pub(crate) fn update(&self, keys: KeySet) -> bool {
+        let current = self.load();
+        let next = keys.continuing(&current);
+        let differs = !next.is_same(&current);
+        if differs {
+            self.replace(next);
+        }
+        differs
+    }
+
     /// Follows the changes from now on: woken after each, several at once count as one.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changes.subscribe()

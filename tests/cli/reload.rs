@@ -28,12 +28,16 @@ fn running_modules_follow_their_files() {
     let lines = text.lines().filter(|line| !line.ends_with(no));
     let lost: Vec<_> = lines.collect();
     fs::write(&path, lost.join("\n") + "\n").unwrap();
-    dpm.until("revocationKept");
+    dpm.until("revokedKeyTrusted");
 
     let next = path.with_extension("next");
     fs::copy(&path, &next).unwrap();
     fs::write(&next, &text).unwrap();
     fs::rename(&next, &path).unwrap();
+    let line = dpm.until("configReloaded");
+    assert!(!line.contains("no longer revoked"), "{line}");
+    let undo = "revoke --undo --file dpm --deployment dpe-dev --key key --yes --watch";
+    folder.run(undo).exits(0);
     let [line, _] = dpm.until_each(["no longer revoked", "newStatus=READY"]);
     assert!(line.contains("configReloaded"), "{line}");
 

@@ -12,7 +12,7 @@ use countersign::Module;
 use countersign::clock::{Clock, ManualClock};
 use countersign::engine::EngineAddress;
 use countersign::identity::ServiceIdentity;
-use countersign::internals::{Document, Edit, Entry, Name};
+use countersign::internals::{Document, Edit, Entry, Name, parse_revoked_keys};
 use countersign::jose::compact::Compact;
 use countersign::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use countersign::registry::{AddressPolicy, AddressRules, AllowedAddress, Destination};
@@ -423,6 +423,34 @@ fn may_be_dialled(address: IpAddr, over_loopback: bool) -> bool {
     !refused && (over_loopback || !address.is_loopback())
 }
 
+/// What is remembered of revoked keys is read as it is written, and a change of one byte changes one line
+/// at most.
+pub(crate) fn revoked_keys(text: &str) {
+    let Ok(records) = parse_revoked_keys(text) else {
+        return;
+    };
+    let written: String = records.iter().map(ToString::to_string).collect();
+    let torn = text.strip_prefix(&written);
+    assert!(
+        torn.is_some_and(|torn| !torn.contains('\n')) || format!("{text}\n") == written,
+        "{text:?} became {written:?}"
+    );
+    for (at, _) in written.match_indices('\n') {
+        let lines = parse_revoked_keys(&written[..=at]).unwrap();
+        assert_eq!(lines[..], records[..lines.len()]);
+    }
+    for at in 0..written.len() {
+        let mut changed = written.clone().into_bytes();
+        changed[at] = b'0';
+        let changed = parse_revoked_keys(std::str::from_utf8(&changed).unwrap());
+        let differing = changed.map_or(0, |changed| {
+            let both = records.iter().zip(&changed);
+            both.filter(|(one, other)| one != other).count()
+        });
+        assert!(differing <= 1, "byte {at} of {written:?}");
+    }
+}
+
 /// Applies the law of the fuzz target `target` to an input of it that is kept as a file. `address` and
 /// `dial` take no text and have none.
 pub(crate) fn input(target: &str, input: &[u8]) {
@@ -443,6 +471,7 @@ pub(crate) fn input(target: &str, input: &[u8]) {
             metadata(&values);
         }
         ("properties", Ok(text)) => properties(text),
+        ("revoked_keys", Ok(text)) => revoked_keys(text),
         ("token", _) => {
             if let Some(end) = input.iter().position(|byte| *byte == b'\n') {
                 let (header, payload) = input.split_at(end);

@@ -18,7 +18,7 @@ use super::error::Refused;
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::names::OWN_KEY;
 use crate::config::{LoadError, Settings};
-use crate::diagnostic::{Severity, redact};
+use crate::diagnostic::{Code, Severity, redact};
 use crate::grpc::cause;
 use peer::Doctor;
 
@@ -62,6 +62,11 @@ pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis
 
 /// Makes the row of settings that can be used.
 fn config(settings: &Settings) -> Row {
+    let mut found = settings.findings.iter();
+    if let Some(trusted_again) = found.find(|found| found.code() == Code::Cs0210) {
+        let failed = Row::fail(Layer::Config, Side::Here, trusted_again.to_string());
+        return failed.helps(trusted_again.help().map(str::to_owned));
+    }
     let file = settings.home.file.display();
     let problems = match settings.findings.warnings() {
         0 => "0 problems".to_owned(),

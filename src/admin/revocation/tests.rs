@@ -43,7 +43,7 @@ fn keys_are_found_by_deployment_name_and_either_fingerprint() {
         );
     fs::write(&file, text).unwrap();
     let found = |which: Which| {
-        let (_, revoked) = plan(std::slice::from_ref(&file), &which).unwrap();
+        let (_, revoked) = plan(std::slice::from_ref(&file), &which, Standing::Revoked).unwrap();
         let keys = revoked[0].keys.iter();
         let names = keys.map(|key| format!("{}/{} {:?}", key.deployment, key.name, key.left));
         names.collect::<Vec<_>>()
@@ -73,7 +73,7 @@ fn what_is_not_there_is_named_with_what_is() {
     let file = folder.path().join("a.properties");
     fs::write(&file, deployment("dpe-dev", &[("key", &key())])).unwrap();
 
-    let missing = plan(&[file], &which("dpe-prod", None)).unwrap_err();
+    let missing = plan(&[file], &which("dpe-prod", None), Standing::Revoked).unwrap_err();
 
     let shown = missing.to_string();
     assert!(shown.starts_with("no file has deployment `dpe-prod`; the files trust: `key` of"));
@@ -88,14 +88,19 @@ fn files_with_faults_are_changed_and_only_where_the_key_is() {
     let text = deployment("dpe-dev", &[("key", &one)]) + rest;
     fs::write(&file, &text).unwrap();
 
-    let (change, files) = plan(std::slice::from_ref(&file), &which("dpe-dev", None)).unwrap();
+    let (change, files) = plan(
+        std::slice::from_ref(&file),
+        &which("dpe-dev", None),
+        Standing::Revoked,
+    )
+    .unwrap();
     change.carry_out().unwrap();
 
     let revoked = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
     assert_eq!(fs::read_to_string(&file).unwrap(), text + &revoked);
     let in_force = files[0].in_force(&ModuleKind::Dpm);
     assert!(in_force.unwrap_err().findings.errors() > 0);
-    let (again, _) = plan(&[file], &which("dpe-dev", None)).unwrap();
+    let (again, _) = plan(&[file], &which("dpe-dev", None), Standing::Revoked).unwrap();
     assert!(again.is_empty());
 }
 
@@ -111,7 +116,12 @@ fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() 
     );
     let text = own + &deployment("dpe-dev", &[("key", &one)]);
     fs::write(&file, text).unwrap();
-    let (_, files) = plan(std::slice::from_ref(&file), &which("dpe-dev", Some("key"))).unwrap();
+    let (_, files) = plan(
+        std::slice::from_ref(&file),
+        &which("dpe-dev", Some("key")),
+        Standing::Revoked,
+    )
+    .unwrap();
     let planned = &files[0];
     let settings = Settings::load(&file, &ModuleKind::Dpm, [], &[]).unwrap();
     let listed = |fingerprint: &str, computed_fingerprint: &str, revoked| wire::TrustedKey {
@@ -146,7 +156,7 @@ const FILES: [&str; 2] = ["one.properties", "two.properties"];
 
 fn revoke(folder: &Path) {
     let files = FILES.map(|file| folder.join(file));
-    let (change, _) = plan(&files, &which("dpe-dev", None)).unwrap();
+    let (change, _) = plan(&files, &which("dpe-dev", None), Standing::Revoked).unwrap();
     change.carry_out().unwrap();
 }
 

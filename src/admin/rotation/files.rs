@@ -20,6 +20,7 @@ use crate::config::names::{ACTIVATED_AT, DEPLOYMENT, NEXT_KEY, OWN_KEY, PREVIOUS
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
+use crate::storage::revoked_keys::Standing;
 use crate::telemetry::to_rfc3339;
 use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
@@ -343,7 +344,10 @@ impl Rotation {
                 let previous = self.state().previous;
                 let keys = deployment.active_keys();
                 keys.filter(|key| Some(key.key.fingerprint()) == previous)
-                    .map(|key| revoked_key(name, &key.name))
+                    .map(|key| {
+                        let fingerprint = Some(key.key.fingerprint());
+                        revoked_key(name, &key.name, fingerprint, Standing::Revoked)
+                    })
                     .collect()
             }
             // It was never used.

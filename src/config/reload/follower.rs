@@ -1,6 +1,7 @@
 //! One step of a reload: from what the files hold to what is current, or why not.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -12,15 +13,16 @@ use super::changes;
 use crate::config::load::LoadError;
 use crate::config::settings::Settings;
 use crate::config::sources::{Digest, Source, Stamp, Texts};
-use crate::diagnostic::Origin;
+use crate::files;
 use crate::grpc::tls::ChangedTlsFiles;
 use crate::grpc::{Module, cause};
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
-use crate::properties::ReadError;
-use crate::properties::placeholder::has_placeholder;
+use crate::properties::{self, ContentDigest, ReadError};
 use crate::registry::AddressBook;
-use crate::trust::{Deployment, KeySet, TrustedKey};
+use crate::storage::revoked_keys::{self, Record, Remembered, Standing};
+use crate::telemetry::to_rfc3339;
+use crate::trust::{KeySet, TrustedKey};
 
 /// Follows the files of one module, on a thread that may block.
 #[derive(Debug)]
@@ -31,7 +33,9 @@ pub struct Follower {
     /// What holds since the start, whatever the files say now. Not the settings themselves: the own
     /// key of the start is not to be kept.
     since_start: Source,
-    revoked: Revoked,
+    /// Keys that were revoked since the start and are in no memory but this one.
+    unsaved: HashSet<Fingerprint>,
+    pub revocations: Revocations,
     /// The own keys before the current one, the latest first.
     earlier: Vec<Fingerprint>,
     /// The files of the settings, and whether they were there.
@@ -68,8 +72,10 @@ pub enum Looked {
 #[derive(Debug, Default)]
 pub struct Applied {
     pub changes: Vec<String>,
-    /// Keys that stay revoked although their file does not say so any more.
-    pub still_revoked: Vec<(DeploymentName, TrustedKey)>,
+    /// Keys that are newly revoked, and those that no longer are.
+    pub revoked: [Vec<Fingerprint>; 2],
+    /// No deployment is trusted any more.
+    pub is_alone: bool,
     /// Settings that differ from the current ones and need a restart, if they are news.
     pub restart: Option<Vec<String>>,
     /// How many of those there are, news or not.
@@ -80,6 +86,7 @@ pub struct Applied {
 /// The files as they were read once.
 #[derive(Debug)]
 pub struct Read {
+    pub remembered: Result<Remembered, ReadError>,
     pub texts: Result<Texts, ReadError>,
     pub tls: ChangedTlsFiles,
 }
@@ -87,9 +94,9 @@ pub struct Read {
 impl Read {
     /// Returns what identifies the contents: that of the settings alone, unless PEM files changed.
     fn digest(&self) -> Digest {
-        let texts = match &self.texts {
-            Ok(texts) => texts.digest(),
-            Err(error) => Sha256::digest(error.to_string()).into(),
+        let texts = match (&self.remembered, &self.texts) {
+            (Ok(remembered), Ok(texts)) => content(texts.digest(), remembered),
+            (Err(error), _) | (_, Err(error)) => Sha256::digest(error.to_string()).into(),
         };
         match self.tls.digest() {
             Some(changed) => Sha256::digest([texts, changed].concat()).into(),
@@ -101,24 +108,24 @@ impl Read {
 impl Follower {
     /// Follows what `settings` were loaded from, for the `module` that was made of them.
     pub fn new(settings: &Settings, module: &Module, addresses: AddressBook) -> Self {
-        let mut revoked = Revoked::default();
-        let mut deployments = settings.deployments.clone();
-        revoked.apply(&mut deployments, &settings.source);
-        Self {
+        let mut follower = Self {
             module: module.clone(),
             addresses,
             current: settings.clone(),
             since_start: settings.source.clone(),
-            revoked,
+            unsaved: HashSet::new(),
+            revocations: Revocations::default(),
             earlier: Vec::new(),
             files: settings.source.files.clone(),
             // The files may have changed since they were read.
             stamps: Vec::new(),
-            digest: settings.source.digest,
+            digest: Digest::default(),
             rechecks: Vec::new(),
             reported: None,
             restart: BTreeSet::new(),
-        }
+        };
+        follower.remember();
+        follower
     }
 
     /// Returns `true` if changes take effect without being asked for.
@@ -139,11 +146,23 @@ impl Follower {
         files.chain(self.module.tls_files().paths()).collect()
     }
 
+    fn stamps(&self) -> Vec<Stamp> {
+        let memory = self.current.home.memory();
+        let memory = memory.map(|storage| revoked_keys::path(&storage));
+        let paths = self.paths().into_iter().chain(memory);
+        paths.map(|path| Stamp::of(&path)).collect()
+    }
+
     /// Looks at the files, and applies them if they changed and are whole. Blocks.
     ///
-    /// They are read twice, [`SETTLE`] apart, and count where both times agree in every byte and in
-    /// what the system says of the files. `asked` wants an answer even where nothing changed.
+    /// A file counts if it still has every byte that was read [`SETTLE`] later, whatever file has its
+    /// name by then. `asked` wants an answer even where nothing changed.
     pub fn look(&mut self, asked: bool) -> Looked {
+        self.look_after(asked, || thread::sleep(SETTLE))
+    }
+
+    /// Looks at the files, and at what `settle` leaves of them.
+    pub fn look_after(&mut self, asked: bool, settle: impl FnOnce()) -> Looked {
         let (now, time) = (self.stamps(), Instant::now());
         let unchanged = now == self.stamps;
         let rechecks = self.rechecks.len();
@@ -151,14 +170,28 @@ impl Follower {
         if !asked && unchanged && self.rechecks.len() == rechecks {
             return Looked::Same;
         }
-        let first = self.read().digest();
-        if !asked && unchanged && first == self.digest {
+        let mut read = self.read();
+        let mut held = Self::hold(&read);
+        for _again in 0..MOST_RENAMES {
+            if held.is_none() && read.texts.is_ok() {
+                read = self.read();
+                held = Self::hold(&read);
+            }
+        }
+        let digest = read.digest();
+        if !asked && unchanged && digest == self.digest {
             return Looked::Same;
         }
-        thread::sleep(SETTLE);
-        let second = self.read();
-        let digest = second.digest();
-        if first != digest || now != self.stamps() {
+        settle();
+        let is_settled = match held {
+            Some(mut held) => {
+                let mut files = held.iter_mut();
+                files.all(|(file, read)| properties::digest(file).is_ok_and(|now| now == *read))
+                    && self.module.tls_files().read().digest() == read.tls.digest()
+            }
+            None => self.read().digest() == digest,
+        };
+        if !is_settled {
             self.stamps.clear();
             return Looked::Unsettled;
         }
@@ -170,7 +203,7 @@ impl Follower {
         if same && !asked {
             return Looked::Same;
         }
-        self.step(second)
+        self.step(read)
     }
 
     /// Applies `read`, all of it or nothing.
@@ -180,15 +213,15 @@ impl Follower {
             // Whatever comes of it, these files are what decides from now on.
             self.files = texts.files();
         }
-        let texts = read.texts.map_err(LoadError::Read);
-        let applied = texts
-            .and_then(|texts| Settings::from_texts(&self.current, &texts))
+        let both = read.remembered.and_then(|keys| Ok((keys, read.texts?)));
+        let applied = both
+            .map_err(LoadError::Read)
+            .and_then(|(keys, texts)| Settings::from_texts(&self.current, keys, &texts))
             .map_err(|error| cause(&error))
             .and_then(|settings| self.apply(settings, read.tls));
         match applied {
             Ok(applied) => {
                 self.reported = None;
-                self.digest = self.current.source.digest;
                 Looked::Applied(applied)
             }
             Err(error) => {
@@ -199,8 +232,12 @@ impl Follower {
     }
 
     fn apply(&mut self, mut settings: Settings, tls: ChangedTlsFiles) -> Result<Applied, String> {
-        let mut revoked = self.revoked.clone();
-        let still_revoked = revoked.apply(&mut settings.deployments, &settings.source);
+        if let Some(why) = another_module(&self.current, &settings) {
+            return Err(format!("this is the file of another module: {why}"));
+        }
+        for key in settings.deployments.iter_mut().flat_map(|of| &mut of.keys) {
+            key.revoked |= self.unsaved.contains(&key.key.fingerprint());
+        }
         let own = &self.current.own;
         let mut earlier = self.earlier.clone();
         if own.key.verifying_key() != settings.own.key.verifying_key() {
@@ -219,20 +256,25 @@ impl Follower {
         // Where an engine may be dialled counts before its owner is looked at again.
         self.addresses.replace(settings.options.addresses.clone());
         swap_tls();
-        if !changed.is_empty() {
-            self.module.trust().replace(keys);
+        if self.module.trust().update(keys) && changed.is_empty() {
+            changed.push("trusted keys changed".to_owned());
         }
         if tls_changed {
             changed.push("TLS certificates and keys read again".to_owned());
         }
         let warnings = settings.findings.warnings();
+        let was = self.revoked();
+        let is_alone = settings.deployments.is_empty() && !self.current.deployments.is_empty();
         self.current = settings;
-        self.revoked = revoked;
+        self.remember();
+        let now = self.revoked();
+        let revoked = [&now - &was, &was - &now];
         self.earlier = earlier;
         self.restart.clone_from(&restart);
         Ok(Applied {
             changes: changed,
-            still_revoked,
+            revoked: revoked.map(Vec::from_iter),
+            is_alone,
             waiting: restart.len(),
             restart: news.then(|| restart.into_iter().collect()),
             warnings,
@@ -240,58 +282,109 @@ impl Follower {
     }
 
     fn read(&self) -> Read {
-        let source = &self.current.source;
+        let (home, source) = (&self.current.home, &self.current.source);
         Read {
-            texts: Texts::read(&self.current.home.file, &source.question),
+            // First: a revocation that is taken back is taken out of the file before the memory.
+            remembered: home.remembered(),
+            texts: Texts::read(&home.file, &source.question),
             tls: self.module.tls_files().read(),
         }
     }
 
-    fn stamps(&self) -> Vec<Stamp> {
-        self.paths().iter().map(|path| Stamp::of(path)).collect()
+    /// Lists every key that is known to be revoked.
+    fn revoked(&self) -> BTreeSet<Fingerprint> {
+        let stored = self.current.source.remembered.revoked().into_iter();
+        stored.chain(self.unsaved.iter().copied()).collect()
     }
-}
 
-/// Remembers every key that was ever revoked and which file or variable revoked it, whatever the files
-/// contain later.
-///
-/// A file that was cut off, or restored from before the revocation, holds the key without its
-/// `is-revoked=true`, and lets that of a lower file or a placeholder's default come through. Only
-/// `is-revoked=false`, written out where the revocation was or above it, takes it back.
-#[derive(Clone, Debug, Default)]
-struct Revoked(HashMap<Fingerprint, Option<Origin>>);
+    /// Opens the files that `read` was read from; `None` if others have their names by now.
+    fn hold(read: &Read) -> Option<Vec<(File, ContentDigest)>> {
+        let texts = read.texts.as_ref().ok()?.texts().into_iter();
+        let held = texts.map(|(path, text)| {
+            let mut file = files::open(path).ok()?;
+            (properties::digest(&mut file).ok()? == text.digest).then_some((file, text.digest))
+        });
+        held.collect()
+    }
 
-impl Revoked {
-    /// Notes what `deployments` revoke and take back, as `source` says; revokes what they forget to.
-    fn apply(
-        &mut self,
-        deployments: &mut [Deployment],
-        source: &Source,
-    ) -> Vec<(DeploymentName, TrustedKey)> {
-        let mut kept = Vec::new();
-        for deployment in deployments {
-            for key in &mut deployment.keys {
+    /// Writes the keys that the files revoke to the home's memory; what cannot be written is remembered
+    /// here.
+    fn remember(&mut self) {
+        let source = &mut self.current.source;
+        let time = to_rfc3339(self.module.clock().now()).unwrap_or_default();
+        let mut records = Vec::new();
+        let mut trusted_again = Vec::new();
+        for deployment in &self.current.deployments {
+            for key in deployment.keys.iter().filter(|key| key.revoked) {
                 let fingerprint = key.key.fingerprint();
                 let read = source.keys.get(&fingerprint);
-                let at = read.and_then(|read| read.revoked_at.as_ref());
-                if key.revoked {
-                    let origin = at.map(|at| at.origin().clone());
-                    self.0.insert(fingerprint, origin);
-                } else if let Some(revoked) = self.0.get(&fingerprint) {
-                    let above = revoked.as_ref().and_then(|origin| source.rank(origin));
-                    let literal = at.filter(|at| !has_placeholder(at.text()));
-                    let rank = literal.and_then(|at| source.rank(at.origin()));
-                    if rank.is_some_and(|rank| rank >= above.unwrap_or(usize::MAX)) {
-                        self.0.remove(&fingerprint);
-                        continue;
-                    }
-                    key.revoked = true;
-                    kept.push((deployment.name.clone(), key.clone()));
+                if read.is_none_or(|read| read.remembered || !read.trusted.revoked) {
+                    trusted_again.push((deployment.name.clone(), key.clone()));
+                }
+                if !source.remembered.has(fingerprint) {
+                    records.push(Record {
+                        standing: Standing::Revoked,
+                        key: fingerprint,
+                        time: time.clone(),
+                        deployment: deployment.name.to_string(),
+                    });
                 }
             }
         }
-        kept
+        let stored = match self.current.home.memory() {
+            Some(storage) if !records.is_empty() => revoked_keys::remember(&storage, &records)
+                .map_err(|error| format!("{}: {error}", revoked_keys::path(&storage).display())),
+            _ => Ok(()),
+        };
+        self.unsaved.extend(records.iter().map(|record| record.key));
+        if stored.is_ok() && self.current.home.memory().is_some() {
+            for record in &records {
+                source.remembered.add(record);
+            }
+            self.unsaved.retain(|key| !source.remembered.has(*key));
+        }
+        self.revocations = Revocations {
+            trusted_again,
+            not_stored: stored.err(),
+        };
+        self.digest = content(source.digest, &source.remembered);
     }
+}
+
+/// Returns why `after` is the file of another module than `before`, if it is.
+fn another_module(before: &Settings, after: &Settings) -> Option<String> {
+    let [was, now] = [before, after].map(|settings| {
+        let name = settings.own.name.as_ref();
+        name.map_or("none", DeploymentName::as_str)
+    });
+    if before.own.name.is_some() && was != now {
+        let what = "countersign.deployment.name";
+        return Some(format!("`{what}` would change from {was} to {now}"));
+    }
+    let deployments = before.deployments.iter();
+    let mut keys = deployments.flat_map(|deployment| &deployment.keys);
+    let is_other = before.own.key.verifying_key() != after.own.key.verifying_key()
+        && !before.deployments.is_empty()
+        && !keys.any(|key| after.source.keys.contains_key(&key.key.fingerprint()));
+    is_other.then(|| "the own key and every trusted key would change at once".to_owned())
+}
+
+/// Returns what identifies the content of files and memory, but for PEM files.
+fn content(texts: Digest, remembered: &Remembered) -> Digest {
+    let mut all = Sha256::new_with_prefix(texts);
+    for key in remembered.revoked() {
+        all.update(key.as_bytes());
+    }
+    all.finalize().into()
+}
+
+/// What there is to report of the revoked keys that the home remembers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Revocations {
+    /// Keys that stay revoked although their file trusts them.
+    pub trusted_again: Vec<(DeploymentName, TrustedKey)>,
+    /// Why not all of them can be stored.
+    pub not_stored: Option<String>,
 }
 
 /// For how long nothing may change between the two reads of a file.
@@ -304,3 +397,5 @@ const RECHECKS: [Duration; 3] = [
     Duration::ZERO,
 ];
 const MOST_EARLIER: usize = 32;
+/// How often files are read again that were renamed over meanwhile.
+const MOST_RENAMES: usize = 4;

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::follower::{Applied, Follower, Looked};
+use self::follower::{Applied, Follower, Looked, Revocations};
 use super::Settings;
 use super::load::shortened;
 use crate::grpc::Module;
@@ -32,8 +32,8 @@ use crate::telemetry::health::Setter;
 /// `configReloaded` says what changed. Settings that need a restart are named there. Files that do not
 /// stand still for 5 s are reported once, `configUnsettled`, and shown in the health until they do.
 ///
-/// A key that was revoked once stays revoked until a file says `is-revoked=false` for it, in so many
-/// words. Files are read and checked on a thread that may block, not on one of the runtime's workers.
+/// A key that was revoked once stays revoked, whatever a file says later: the home remembers it in
+/// `storage/revoked-keys`, and `countersign revoke --undo` takes it back. Files are read and checked on a thread that may block, not on one of the runtime's workers.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -127,32 +127,69 @@ impl Reloader {
         // An answer that is still owed: the files were being written.
         let mut owed = false;
         let mut unsettled = Unsettled::default();
+        let mut reported = Revocations::default();
         loop {
             let asked = tokio::select! {
                 () = self.asked.notified() => true,
                 _ = ticks.tick() => owed,
             };
-            let (looked, files) = self.look(asked).await;
+            let (looked, files, revocations) = self.look(asked).await;
+            self.report_revocations(&revocations, &mut reported);
             owed = matches!(looked, Looked::Unsettled) && asked;
             self.report(&looked, &files, asked, &mut unsettled);
         }
     }
 
-    /// Looks at the files, and names them.
-    async fn look(&self, asked: bool) -> (Looked, String) {
+    /// Looks at the files, names them, and says how the memory of revoked keys is.
+    async fn look(&self, asked: bool) -> (Looked, String, Revocations) {
         let follower = Arc::clone(&self.follower);
         let looked = spawn_blocking(move || {
             let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
             if !asked && !follower.is_watching() {
-                return (Looked::Same, String::new());
+                return (Looked::Same, String::new(), follower.revocations.clone());
             }
-            (follower.look(asked), follower.names())
+            let looked = follower.look(asked);
+            (looked, follower.names(), follower.revocations.clone())
         });
         looked.await.unwrap_or_else(|died| {
             let error = format!("a fault of this program: {died}");
             let is_news = true;
-            (Looked::Failed { error, is_news }, String::new())
+            let failed = Looked::Failed { error, is_news };
+            (failed, String::new(), Revocations::default())
         })
+    }
+
+    /// Reports what is new of the memory of revoked keys in log and health.
+    fn report_revocations(&self, now: &Revocations, before: &mut Revocations) {
+        if now == before {
+            return;
+        }
+        let mut details = Vec::new();
+        for (deployment, key) in &now.trusted_again {
+            let fingerprint = key.key.fingerprint();
+            if !before
+                .trusted_again
+                .contains(&(deployment.clone(), key.clone()))
+            {
+                events::revoked_key_trusted(deployment.as_str(), &key.name, fingerprint);
+            }
+            details.push(format!(
+                "the file trusts {fingerprint} of {deployment}, which is revoked"
+            ));
+        }
+        if let Some(cause) = &now.not_stored {
+            if before.not_stored.as_ref() != Some(cause) {
+                events::revocations_not_stored(cause);
+            }
+            details.push(format!("revoked keys cannot be stored: {cause}"));
+        }
+        let health = self.module.health().shown("revocations");
+        if details.is_empty() {
+            health.up("revoked keys are stored, and no file trusts one");
+        } else {
+            health.down(shortened(details, MOST_CHANGES, "keys"));
+        }
+        before.clone_from(now);
     }
 
     /// Reports the result of a check in log, health and metrics.
@@ -195,11 +232,13 @@ impl Reloader {
 }
 
 fn log(files: &str, applied: &Applied) {
-    for (deployment, key) in &applied.still_revoked {
-        events::revocation_kept(deployment.as_str(), &key.name, key.key.fingerprint());
+    for (keys, is_revoked) in applied.revoked.iter().zip([true, false]) {
+        for key in keys {
+            events::key_revoked(is_revoked, key);
+        }
     }
     let changes = shortened(applied.changes.clone(), MOST_CHANGES, "changes");
-    events::settings_reloaded(files, &changes, applied.warnings);
+    events::settings_reloaded(files, &changes, applied.warnings, applied.is_alone);
     if let Some(restart) = &applied.restart {
         events::restart_needed(files, &restart.join(", "));
     }

@@ -63,6 +63,18 @@ impl World {
         }
     }
 
+    /// A module that starts with what the files hold now.
+    fn restarted(self) -> Self {
+        let home = self.folder.path().join("dpm");
+        let settings = Settings::load(&home, &ModuleKind::Dpm, Vec::new(), &[]).unwrap();
+        let module = settings.module().unwrap();
+        Self {
+            follower: Follower::new(&settings, &module, self.addresses.clone()),
+            module,
+            ..self
+        }
+    }
+
     fn look(&mut self, text: impl AsRef<[u8]>) -> Looked {
         self.folder.write(FILE, text);
         self.follower.look(false)
@@ -88,7 +100,9 @@ impl World {
     fn step(&mut self, bytes: &[u8]) -> Looked {
         let text = FileText::from_bytes(bytes).unwrap();
         let file = self.folder.path().join(FILE);
+        let home = crate::config::Home::new(&file);
         self.follower.step(Read {
+            remembered: home.remembered(),
             texts: Texts::around(&file, text, &self.question),
             tls: self.module.tls_files().read(),
         })
@@ -255,13 +269,7 @@ fn keys_are_reported_by_what_became_of_them() {
             "key `next` {second_id} of dpe-dev added as revoked"
         )]
     );
-    assert_eq!(
-        reported(two("is-revoked=false")),
-        [format!(
-            "key `next` {second_id} of dpe-dev no longer revoked"
-        )]
-    );
-    let renamed = two("is-revoked=false").replace("jwt-keys.next", "jwt-keys.key2");
+    let renamed = two("is-revoked=true").replace("jwt-keys.next", "jwt-keys.key2");
     assert_eq!(
         reported(renamed),
         [format!("key `key2` {second_id} of dpe-dev renamed")]
@@ -467,4 +475,91 @@ fn files_that_settle_now_and_then_are_not_reported() {
             assert!(!unsettled.end());
         }
     }
+}
+
+#[test]
+fn a_file_that_is_renamed_into_place_at_every_look_counts_at_once() {
+    let text = good();
+    let mut world = World::new(&text);
+    let file = world.folder.path().join(FILE);
+    let peers: Vec<_> = (0..5).map(|_| key()).collect();
+    for (number, peer) in peers.iter().enumerate() {
+        let whole = text.clone() + &deployment(&format!("dpe-{number}"), "dpe", peer);
+        world.folder.write(FILE, whole);
+        let next = world
+            .folder
+            .write("dpm/etc/next", text.clone() + "# next\n");
+
+        let looked = world
+            .follower
+            .look_after(false, || std::fs::rename(next, &file).unwrap());
+
+        assert!(matches!(looked, Looked::Applied(_)), "{looked:?}");
+        assert!(world.accepts(peer));
+        assert!(matches!(world.follower.look(false), Looked::Applied(_)));
+    }
+}
+
+#[test]
+fn a_file_that_is_written_in_place_during_a_look_does_not_count_yet() {
+    let (text, more) = (good(), key());
+    let mut world = World::new(&text);
+    let whole = text + &deployment("dpe-two", "dpe", &more);
+    world.folder.write(FILE, &whole);
+
+    let looked = world.follower.look_after(false, || {
+        world.folder.write(FILE, whole.clone() + "# more\n");
+    });
+
+    assert!(matches!(looked, Looked::Unsettled), "{looked:?}");
+    assert!(!world.accepts(&more));
+    assert!(matches!(world.follower.look(false), Looked::Applied(_)));
+    assert!(world.accepts(&more));
+}
+
+#[test]
+fn another_modules_file_is_refused_and_the_old_trust_kept() {
+    let peer = key();
+    let named = |own: &SigningKey, name: &str| {
+        own_line(own) + &format!("countersign.deployment.name={name}\n")
+    };
+    let own = key();
+    let text = named(&own, "dpm-dev") + &deployment("dpe-dev", "dpe", &peer);
+    let mut world = World::new(&text);
+    let before = world.trust();
+
+    let other = named(&key(), "dpe-dev") + &deployment("dpm-dev", "dpm", &key());
+    let (error, _) = world.failed(other);
+    assert!(error.contains("another module"), "{error}");
+    let (error, _) = world.failed(text.replace("countersign.deployment.name=dpm-dev\n", ""));
+    assert!(error.contains("from dpm-dev to none"), "{error}");
+    let (error, _) = world.failed(named(&key(), "dpm-dev") + &deployment("dpe-dev", "dpe", &key()));
+    assert!(error.contains("at once"), "{error}");
+    assert!(Arc::ptr_eq(&before, &world.trust()));
+
+    // A rotation, and a file without deployments.
+    world.applied(named(&key(), "dpm-dev") + &deployment("dpe-dev", "dpe", &peer));
+    assert!(
+        !world
+            .applied(named(&key(), "dpm-dev") + &deployment("dpe-dev", "dpe", &peer))
+            .is_alone
+    );
+}
+
+#[test]
+fn a_file_without_deployments_takes_effect_with_a_warning() {
+    let (own, peer) = (own_line(&key()), key());
+    let mut world = World::new(&(own.clone() + &deployment("dpe-dev", "dpe", &peer)));
+
+    let applied = world.applied(own);
+
+    assert!(applied.is_alone);
+    assert!(!world.accepts(&peer));
+    let (log, lines) = capture::subscriber(Format::Json, Arc::new(SystemClock));
+    tracing::dispatcher::with_default(&log, || super::log("the files", &applied));
+    let line = lines.take().concat();
+    assert!(
+        line.contains("configReloaded") && line.contains("WARN"),
+        "{line}"
+    );
 }

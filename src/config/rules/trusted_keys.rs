@@ -6,8 +6,8 @@ use crate::config::parts::{OwnKey, ReadDeployment, ReadKey};
 use crate::config::read::Reader;
 use crate::config::schema;
 use crate::config::view::{Part, add_public_parts};
-use crate::diagnostic::{Code, Public, quote, quote_except, redact_except};
-use crate::jose::{JwkError, JwkProblem, KeyId, PublicJwk, missing_quotes, repair};
+use crate::diagnostic::{Code, Public, Severity, quote, quote_except, redact_except};
+use crate::jose::{JwkError, JwkProblem, KeyId, PublicJwk, VerifyingKey, missing_quotes, repair};
 use crate::properties::Sourced;
 use crate::trust::TrustedKey;
 
@@ -38,16 +38,42 @@ pub fn read(reader: &mut Reader<'_>, deployment: &str, name: &str) -> Option<Rea
         keys::unusual(reader, &content, "this key", notes);
     }
     keys::report_published(reader, &jwk.key, &content, "this key");
+    let remembered = !revoked && is_remembered(reader, &jwk.key, &at);
     Some(ReadKey {
         trusted: TrustedKey {
             name: name.to_owned(),
             key: jwk.key,
             key_id,
-            revoked,
+            revoked: revoked || remembered,
         },
         at,
         revoked_at: reader.raw(REVOKED, keys).cloned(),
+        remembered,
     })
+}
+
+/// Returns `true`, and reports it, if the home remembers `key` as revoked.
+fn is_remembered(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Sourced) -> bool {
+    let fingerprint = key.fingerprint();
+    if !reader.remembered.has(fingerprint) {
+        return false;
+    }
+    let message =
+        format!("this module's home remembers the key {fingerprint} as revoked: it stays so");
+    let severity = if reader.question.is_run() {
+        Severity::Warning
+    } else {
+        Severity::Error
+    };
+    let found = reader
+        .finding(Code::Cs0210, at, message)
+        .with_severity(severity);
+    let file = reader.view.document.path().display();
+    reader.push(found.with_help(format!(
+        "write `is-revoked=true`; if the key was never lost: countersign revoke --undo --file {file} \
+         --fingerprint {fingerprint}"
+    )));
+    true
 }
 
 /// Returns a value that must not be empty, or reports that it is missing.

@@ -1,16 +1,42 @@
 //! Revocations outlive what files say later.
 
 use super::*;
+use crate::storage::revoked_keys::{Record, Remembered, Standing, remember};
+
+const NO: &str = "security.jwt-keys.key.is-revoked=false";
+const YES: &str = "security.jwt-keys.key.is-revoked=true";
+
+fn storage(world: &World) -> std::path::PathBuf {
+    world.folder.path().join("dpm/storage")
+}
+
+fn undo(world: &World, key: &SigningKey) {
+    let undone = Record {
+        standing: Standing::Undone,
+        key: key.fingerprint(),
+        time: "2027-01-15T08:00:00Z".to_owned(),
+        deployment: "dpe-dev".to_owned(),
+    };
+    remember(&storage(world), &[undone]).unwrap();
+}
+
+/// How many keys the file trusts although they are revoked.
+fn trusted_again(world: &World) -> usize {
+    world.follower.revocations.trusted_again.len()
+}
 
 #[test]
-fn cut_off_file_never_takes_a_revocation_back() {
+fn a_cut_off_or_restored_file_trusts_no_revoked_key() {
     let (own, revoked, other) = (own_line(&key()), key(), key());
     let before = own.clone() + &deployment("dpe-dev", "dpe", &revoked);
     let mut world = World::new(&before);
     assert!(world.accepts(&revoked));
-    let after = before.replace("is-revoked=false", "is-revoked=true");
-    world.applied(&after);
+    let after = before.replace(NO, YES);
+    let applied = world.applied(&after);
+    assert_eq!(applied.revoked, [vec![revoked.fingerprint()], vec![]]);
     assert!(!world.accepts(&revoked));
+    let remembered = Remembered::read(&storage(&world)).unwrap();
+    assert_eq!(remembered.revoked(), [revoked.fingerprint()]);
 
     let mut applied = 0;
     for end in 0..=after.len() {
@@ -20,86 +46,100 @@ fn cut_off_file_never_takes_a_revocation_back() {
     }
     // Some of these pass for whole files; that is not what the key owes its revocation to.
     assert!(applied > 10, "{applied}");
-    // The same for a file that has lost the line alone.
-    let line = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
-    let lost = after.replace(&line, "");
-    let applied = world.applied(&lost);
-    assert_eq!(applied.still_revoked.len(), 1, "{applied:?}");
-    assert!(!world.accepts(&revoked));
     // A key that was gone for a while, too.
-    world.applied(own + &deployment("dpe-two", "dpe", &other));
-    world.applied(&lost);
+    world.applied(own.clone() + &deployment("dpe-two", "dpe", &other));
+    let restored = world.applied(&before);
+    // The other warning is of a deployment without a key.
+    assert_eq!((trusted_again(&world), restored.warnings), (1, 2));
     assert!(!world.accepts(&revoked));
-
-    let applied = world.applied(&before);
-    assert!(applied.still_revoked.is_empty(), "{applied:?}");
-    assert!(world.accepts(&revoked));
-    // And once it was taken back, the default holds again.
-    assert!(world.applied(&lost).still_revoked.is_empty());
-    assert!(world.accepts(&revoked));
+    // Nor under another name, after a restart.
+    let mut world = world.restarted();
+    assert_eq!(trusted_again(&world), 1);
+    assert!(!world.accepts(&revoked));
+    world.applied(own + &deployment("dpe-new", "dpe", &revoked));
+    assert!(!world.accepts(&revoked));
 }
 
 #[test]
-fn revocation_is_not_taken_back_by_what_comes_through_from_below() {
+fn undo_takes_it_back_without_a_restart_and_the_module_writes_nothing_against_it() {
     let revoked = key();
-    let peer = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
-    let profile = |world: &World, word: &str| {
-        let text = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked={word}\n");
-        world.folder.write(PROFILE, text);
-    };
-    let main = format!("{peer}spring.profiles.active=prod\n");
-    let mut world = World::new(&main);
-    profile(&world, "true");
-    world.applied(format!("{main}# revoked\n"));
+    let trusting = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
+    let mut world = World::new(&trusting.replace(NO, YES));
+    // First the file, then the memory.
+    world.applied(&trusting);
     assert!(!world.accepts(&revoked));
+    assert!(matches!(world.follower.look(false), Looked::Same));
 
-    world.step(peer.as_bytes());
-    assert!(!world.accepts(&revoked), "no profile is active");
-    world.folder.write(PROFILE, "");
-    world.applied(format!("{main}# empty\n"));
-    assert!(!world.accepts(&revoked), "the profile says nothing");
-    profile(&world, "${x:false}");
-    world.applied(format!("{main}# default\n"));
-    assert!(
-        !world.accepts(&revoked),
-        "a placeholder's default is no word"
-    );
-    profile(&world, "false");
-    world.applied(&main);
+    undo(&world, &revoked);
+    let Looked::Applied(applied) = world.follower.look(false) else {
+        panic!("not noticed");
+    };
+
+    assert_eq!(applied.revoked, [vec![], vec![revoked.fingerprint()]]);
     assert!(world.accepts(&revoked));
+    assert_eq!(trusted_again(&world), 0);
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    world.applied(trusting.replace(NO, YES));
+    world.applied(&trusting);
+    assert!(!world.accepts(&revoked), "revoked once more");
 }
 
 #[test]
-fn revocation_by_a_placeholder_is_not_taken_back_by_its_default() {
+fn no_placeholder_profile_or_variable_takes_a_revocation_back() {
     let revoked = key();
     let peer = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
     let by_name = peer.replace("is-revoked=false", "is-revoked=${peers.revoked:false}");
     let mut world = World::new(&format!("{by_name}peers.revoked=true\n"));
     assert!(!world.accepts(&revoked));
 
-    let applied = world.applied(&by_name);
-
-    assert_eq!(applied.still_revoked.len(), 1);
+    world.applied(&by_name);
     assert!(!world.accepts(&revoked));
     world.applied(&peer);
-    assert!(world.accepts(&revoked));
+    assert!(!world.accepts(&revoked));
+    let profile = format!("{D}.dpe-dev.{NO}\n");
+    world.folder.write(PROFILE, profile);
+    world.applied(format!("{peer}spring.profiles.active=prod\n"));
+    assert!(!world.accepts(&revoked));
 }
 
 #[test]
-fn key_that_was_revoked_at_the_start_stays_so() {
-    let (own, revoked) = (own_line(&key()), key());
-    let peer = deployment("dpe-dev", "dpe", &revoked);
-    let more = deployment("dpe-two", "dpe", &key());
-    let text = own + &more + &peer;
-    let mut world = World::new(&text.replace(
-        "dpe-dev.security.jwt-keys.key.is-revoked=false",
-        "dpe-dev.security.jwt-keys.key.is-revoked=true",
-    ));
+fn what_cannot_be_stored_is_remembered_in_the_process_and_stored_when_it_can_be() {
+    let (first, second) = (key(), key());
+    let own = own_line(&key());
+    let [one, two] =
+        [("dpe-dev", &first), ("dpe-two", &second)].map(|(name, key)| deployment(name, "dpe", key));
+    let mut world = World::new(&(own.clone() + &one + &two));
+    world
+        .folder
+        .write("dpm/storage/revoked-keys.lock/x", "in the way");
 
-    world.applied(text.replace(
-        "dpe-dev.security.jwt-keys.key.is-revoked=false\n",
-        "dpe-dev.uri=x\n",
-    ));
+    world.applied(own.clone() + &one.replace(NO, YES) + &two);
+    let cause = world.follower.revocations.not_stored.clone().unwrap();
+    assert!(cause.contains("storage/revoked-keys"), "{cause}");
+    world.applied(own.clone() + &two);
+    world.applied(own.clone() + &one + &two);
+    assert!(!world.accepts(&first));
 
-    assert!(!world.accepts(&revoked));
+    std::fs::remove_dir_all(storage(&world)).unwrap();
+    world.applied(own + &one + &two.replace(NO, YES));
+    assert_eq!(world.follower.revocations.not_stored, None);
+    let remembered = Remembered::read(&storage(&world)).unwrap();
+    assert!(
+        [first, second]
+            .iter()
+            .all(|key| remembered.has(key.fingerprint()))
+    );
+}
+
+#[test]
+fn a_memory_that_cannot_be_read_keeps_what_is_applied() {
+    let (own, more) = (own_line(&key()), key());
+    let text = own + &deployment("dpe-dev", "dpe", &key());
+    let mut world = World::new(&text);
+    world.folder.write("dpm/storage/revoked-keys", "nonsense\n");
+
+    let (error, _) = world.failed(text + &deployment("dpe-two", "dpe", &more));
+
+    assert!(error.contains("line 1 is not"), "{error}");
+    assert!(!world.accepts(&more));
 }
