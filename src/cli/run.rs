@@ -141,14 +141,18 @@ async fn follow(mut losses: watch::Receiver<Losses>, module: &Module) -> Infalli
             .iter()
             .map(|(of, why)| format!("{of}: {why}"))
             .collect();
-        let cause = (!causes.is_empty()).then(|| causes.join("; "));
-        match &cause {
-            Some(cause) => health.down(format!("lines lost since the start: {lines}; {cause}")),
-            None => health.up(format!("lines lost since the start: {lines}")),
+        let (cause, said) = (
+            causes.join("; "),
+            format!("lines lost since the start: {lines}"),
+        );
+        if cause.is_empty() {
+            health.up(said);
+        } else {
+            health.down(format!("{said}; {cause}"));
         }
         let now = Instant::now();
-        if lines > reported && now >= due && (is_quiet || cause.is_none()) {
-            events::log_lines_lost(lines.saturating_sub(reported), cause.as_deref());
+        if lines > reported && now >= due && (is_quiet || cause.is_empty()) {
+            events::log_lines_lost(lines.saturating_sub(reported), &cause);
             (reported, due) = (lines, now + REPORT_EVERY);
         }
         is_quiet = timeout(REPORT_EVERY, losses.changed()).await.is_err();

@@ -273,12 +273,12 @@ pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: u64) {
 
 /// `logLinesLost`: `lines` log lines were lost. Logged once the outputs work again, and once a
 /// minute while one does not; `cause` names it then.
-pub fn log_lines_lost(lines: u64, cause: Option<&str>) {
+pub fn log_lines_lost(lines: u64, cause: &str) {
     warn!(
         target: SERVER,
         eventId = "logLinesLost",
         lines,
-        cause,
+        cause = (!cause.is_empty()).then_some(cause),
         message = "Log lines were lost: they could not be written."
     );
 }

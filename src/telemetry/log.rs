@@ -4,13 +4,11 @@ mod file;
 mod format;
 mod writer;
 
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
@@ -33,9 +31,6 @@ pub enum LoggingError {
     /// The log file cannot be opened for writing; with the system's error.
     #[error("cannot open the log file {}", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// An output cannot be written to; with the system's error.
-    #[error("cannot log to {0}")]
-    Output(&'static str, #[source] io::Error),
     /// The process logs elsewhere already.
     #[error("this process has a log subscriber already")]
     AlreadySet,
@@ -49,31 +44,17 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Waits until all lines so far are written or lost, for `limit` at most; returns `true` if they
-    /// are.
-    pub fn finish(&self, limit: Duration) -> bool {
-        let (done, finished) = channel();
-        for writer in &self.writers {
-            writer.finish(done.clone());
+    /// Waits until all lines so far are written or lost, for `limit` at most.
+    pub fn finish(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        while Instant::now() < end && !self.writers.iter().all(Writer::is_idle) {
+            thread::sleep(Duration::from_millis(1));
         }
-        drop(done);
-        finished.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
     }
 
     /// Follows which lines are lost.
     pub fn losses(&self) -> watch::Receiver<Losses> {
         self.losses.subscribe()
-    }
-
-    fn add(
-        &mut self,
-        name: &'static str,
-        sink: impl FnMut(&str) -> io::Result<()> + Send + 'static,
-    ) -> Result<Writer, LoggingError> {
-        let started = Writer::start(name, sink, self.losses.clone());
-        let writer = started.map_err(|error| LoggingError::Output(name, error))?;
-        self.writers.push(writer.clone());
-        Ok(writer)
     }
 }
 
@@ -92,11 +73,12 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
     let mut guard = Guard::default();
     let Logging { console, file, dir } = logging;
     if console.plain || console.json {
-        // Not through Rust's handle: its lock would be held for as long as a write blocks.
-        let stderr = io::stderr().as_fd().try_clone_to_owned();
-        let open = stderr.map_err(|error| LoggingError::Output(STDERR, error))?;
-        let mut file = File::from(open);
-        let writer = guard.add(STDERR, move |line| file.write_all(line.as_bytes()))?;
+        let writer = Writer::start(
+            "stderr",
+            |line| io::stderr().write_all(line.as_bytes()),
+            guard.losses.clone(),
+        );
+        guard.writers.push(writer.clone());
         for (wanted, format) in [
             (console.plain, Format::Console),
             (console.json, Format::Json),
@@ -115,7 +97,8 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
             let path = dir.join(name);
             let opened = LogFile::open(path.clone());
             let mut log = opened.map_err(|error| LoggingError::File(path, error))?;
-            let output = guard.add(name, move |line| log.write(line))?;
+            let output = Writer::start(name, move |line| log.write(line), guard.losses.clone());
+            guard.writers.push(output.clone());
             layer = layer.with_output(format, move |line| output.write(line));
         }
     }
@@ -126,8 +109,6 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
         .or(Err(LoggingError::AlreadySet))?;
     Ok(guard)
 }
-
-const STDERR: &str = "stderr";
 
 /// Which events are logged.
 pub(crate) fn levels() -> Targets {

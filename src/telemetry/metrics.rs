@@ -138,10 +138,9 @@ impl Metrics {
                 "When the signing key was made, in seconds since 1970; NaN if that is unknown.",
                 &["kid"],
             )?,
-            log_lines_lost: families.counter(
-                "countersign_log_lines_lost_total",
-                "Log lines that could not be written, over all outputs.",
-            )?,
+            log_lines_lost: families
+                .counters("countersign_log_lines_lost_total", LOG_LINES_LOST, &[])?
+                .with_label_values::<&str>(&[]),
             engines: EngineMetrics::new(&families)?,
             server: MethodFamilies::new(&families, GrpcSide::Server)?,
             client: MethodFamilies::new(&families, GrpcSide::Client)?,
@@ -336,6 +335,8 @@ impl PeerClock {
         self.estimated.is_some()
     }
 }
+
+const LOG_LINES_LOST: &str = "Log lines that could not be written, over all outputs.";
 
 const CACHE: [&str; 2] = ["hit", "miss"];
 

@@ -55,9 +55,6 @@ impl Metrics {
     /// A reload of the files ended.
     pub fn config_reload(&self, _: bool) {}
 
-    /// Log lines were lost.
-    pub fn log_lines_lost(&self, _: u64) {}
-
     /// Returns the metrics of a method.
     pub fn of_method(&self, _: GrpcSide, _: &GrpcMethod) -> MethodMetrics {
         MethodMetrics

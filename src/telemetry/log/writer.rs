@@ -1,11 +1,10 @@
 //! The threads that write the log: no call ever waits for an output.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use tokio::sync::watch;
@@ -23,23 +22,16 @@ pub struct Losses {
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
     output: Output,
-    orders: Sender<Order>,
+    lines: Sender<String>,
 }
 
 /// What an output and its thread share.
 #[derive(Clone, Debug)]
 struct Output {
     name: &'static str,
-    /// The bytes of the lines that are not yet written.
+    /// What the lines cost that are not yet written.
     waiting: Arc<AtomicUsize>,
     losses: watch::Sender<Losses>,
-}
-
-#[derive(Debug)]
-enum Order {
-    Write(String),
-    /// Drop this: all orders before it are carried out.
-    Finish(Sender<Infallible>),
 }
 
 /// How many bytes may wait for one output; what comes then is lost.
@@ -52,17 +44,13 @@ impl Writer {
     /// Starts the thread that passes each line to `sink`, which may block, and counts in `losses`
     /// what it cannot write.
     ///
-    /// The thread ends with the last clone of this.
-    ///
-    /// # Errors
-    ///
-    /// When there is no thread.
+    /// The thread ends with the last clone of this. If there is no thread, every line is lost.
     pub(super) fn start(
         name: &'static str,
-        sink: impl FnMut(&str) -> io::Result<()> + Send + 'static,
+        mut sink: impl FnMut(&str) -> io::Result<()> + Send + 'static,
         losses: watch::Sender<Losses>,
-    ) -> io::Result<Self> {
-        let (orders, received) = channel();
+    ) -> Self {
+        let (lines, received) = channel::<String>();
         let waiting = Arc::default();
         let output = Output {
             name,
@@ -71,66 +59,50 @@ impl Writer {
         };
         let of_thread = output.clone();
         let named = thread::Builder::new().name("log-writer".to_owned());
-        named.spawn(move || of_thread.carry_out(&received, sink))?;
-        Ok(Self { output, orders })
+        let _ = named.spawn(move || {
+            for line in received {
+                of_thread.note(sink(&line));
+                let cost = line.len() + OVERHEAD;
+                of_thread.waiting.fetch_sub(cost, Ordering::Relaxed);
+            }
+        });
+        Self { output, lines }
     }
 
     /// Has `line` written, with a line end. Never waits.
     pub(super) fn write(&self, line: &str) {
         let cost = line.len() + 1 + OVERHEAD;
         let before = self.output.waiting.fetch_add(cost, Ordering::Relaxed);
-        let has_room = before + cost <= MOST_BYTES;
-        if !has_room
-            || self
-                .orders
-                .send(Order::Write([line, "\n"].concat()))
-                .is_err()
-        {
+        if before + cost > MOST_BYTES || self.lines.send([line, "\n"].concat()).is_err() {
             self.output.waiting.fetch_sub(cost, Ordering::Relaxed);
-            self.output.lose("lines come faster than they are written");
+            let cause = "lines are not written, or more slowly than they come";
+            self.output.note(Err(io::Error::other(cause)));
         }
     }
 
-    /// Drops `done` once all lines so far are written or lost.
-    pub(super) fn finish(&self, done: Sender<Infallible>) {
-        // Without a thread it is dropped at once.
-        let _ = self.orders.send(Order::Finish(done));
+    /// Returns `true` if all lines so far are written or lost.
+    pub(super) fn is_idle(&self) -> bool {
+        self.output.waiting.load(Ordering::Relaxed) == 0
     }
 }
 
 impl Output {
-    fn carry_out(&self, received: &Receiver<Order>, mut sink: impl FnMut(&str) -> io::Result<()>) {
-        for order in received {
-            match order {
-                Order::Finish(done) => drop(done),
-                Order::Write(line) => {
-                    match sink(&line) {
-                        Ok(()) => self.works(),
-                        Err(error) => self.lose(&error.to_string()),
-                    }
-                    let cost = line.len() + OVERHEAD;
-                    self.waiting.fetch_sub(cost, Ordering::Relaxed);
-                }
+    /// Notes how it went with a line.
+    fn note(&self, written: io::Result<()>) {
+        self.losses.send_if_modified(|losses| match written {
+            Ok(()) => losses.failing.remove(self.name).is_some(),
+            Err(error) => {
+                losses.lines = losses.lines.saturating_add(1);
+                losses.failing.insert(self.name, error.to_string());
+                true
             }
-        }
-    }
-
-    fn works(&self) {
-        self.losses
-            .send_if_modified(|losses| losses.failing.remove(self.name).is_some());
-    }
-
-    fn lose(&self, cause: &str) {
-        self.losses.send_modify(|losses| {
-            losses.lines = losses.lines.saturating_add(1);
-            losses.failing.insert(self.name, cause.to_owned());
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{SyncSender, sync_channel};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
     use std::time::Duration;
 
     use super::*;
@@ -153,7 +125,7 @@ mod tests {
             answers.recv().unwrap()
         };
         Gated {
-            writer: Writer::start("gate", sink, losses.clone()).unwrap(),
+            writer: Writer::start("gate", sink, losses.clone()),
             asked: ask,
             answer,
             losses: losses.subscribe(),
@@ -161,11 +133,13 @@ mod tests {
     }
 
     impl Gated {
-        fn finished(&self, within: Duration) -> bool {
-            let (done, finished) = channel();
-            self.writer.finish(done);
-            let ended = finished.recv_timeout(within);
-            ended == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+        /// Waits until all lines are written or lost.
+        fn finish(&self) {
+            let begun = std::time::Instant::now();
+            while !self.writer.is_idle() {
+                assert!(begun.elapsed() < PATIENCE);
+                thread::yield_now();
+            }
         }
     }
 
@@ -181,11 +155,11 @@ mod tests {
         other.writer.write("three");
 
         assert_eq!(other.asked.recv_timeout(PATIENCE).unwrap(), "three\n");
-        assert!(!stalled.finished(Duration::from_millis(10)));
+        assert!(!stalled.writer.is_idle());
         stalled.answer.send(Ok(())).unwrap();
         assert_eq!(stalled.asked.recv_timeout(PATIENCE).unwrap(), "two\n");
         stalled.answer.send(Ok(())).unwrap();
-        assert!(stalled.finished(PATIENCE));
+        stalled.finish();
         assert_eq!(*losses.borrow(), Losses::default());
     }
 
@@ -201,14 +175,17 @@ mod tests {
         let lost = output.losses.borrow().clone();
         assert_eq!(lost.lines, 10);
         let cause = lost.failing.get("gate").unwrap();
-        assert_eq!(cause, "lines come faster than they are written");
+        assert_eq!(
+            cause,
+            "lines are not written, or more slowly than they come"
+        );
         for _ in 0..20 {
             output.answer.send(Ok(())).unwrap();
         }
-        assert!(output.finished(PATIENCE));
+        output.finish();
         output.writer.write("after");
         output.answer.send(Ok(())).unwrap();
-        assert!(output.finished(PATIENCE));
+        output.finish();
         assert!(output.losses.borrow().failing.is_empty());
         assert_eq!(output.asked.try_iter().last().unwrap(), "after\n");
     }
@@ -222,11 +199,11 @@ mod tests {
             .send(Err(io::Error::other("disk full")))
             .unwrap();
         output.writer.write("lost");
-        assert!(output.finished(PATIENCE));
+        output.finish();
         let lost = output.losses.borrow().clone();
         output.answer.send(Ok(())).unwrap();
         output.writer.write("kept");
-        assert!(output.finished(PATIENCE));
+        output.finish();
 
         assert_eq!((lost.lines, &*lost.failing["gate"]), (1, "disk full"));
         let after = output.losses.borrow().clone();

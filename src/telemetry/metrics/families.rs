@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, Result, TextEncoder,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Result, TextEncoder,
 };
 
 /// Where families are registered.
@@ -44,11 +44,6 @@ impl Families {
     ) -> Result<HistogramVec> {
         let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
         self.add(HistogramVec::new(options, labels)?)
-    }
-
-    /// The one counter of a family without labels.
-    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
-        self.add(IntCounter::new(name, help)?)
     }
 
     /// The one gauge of a family without labels.
