@@ -11,6 +11,8 @@ mod demo;
 mod deployment;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/engines.rs"]
+mod engines;
 #[cfg(unix)]
 #[path = "cli/examples.rs"]
 mod examples;

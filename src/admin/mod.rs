@@ -7,6 +7,7 @@ pub mod deployments;
 pub mod doctor;
 mod error;
 pub mod fix;
+pub(crate) mod greeting;
 pub mod handover;
 pub mod pairing;
 pub mod rejection;

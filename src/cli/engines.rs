@@ -12,8 +12,9 @@ use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use super::home::HomeArguments;
-use super::output::{Answer, Console, Exit, Kind, Refused, table};
+use super::output::{Answer, Console, Kind, Refused, table};
 use super::runtime::runtime;
+use crate::admin::greeting;
 use crate::admin::roster::{self, Client};
 use crate::config::ModuleKind;
 use crate::grpc::{
@@ -55,7 +56,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
     };
     let (target, layer, options) = dpm(home, console)?;
     runtime()?.block_on(async {
-        let opened = within(&target, Connection::open(&target, options)).await?;
+        let opened = within(&target, Connection::open(&target, options.clone())).await?;
         let connection = opened.map_err(|error| {
             let why = cause(error.as_ref());
             let message = format!("cannot reach the DPM at {target}: {why}");
@@ -66,22 +67,26 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             }
         })?;
         let client = EngineRegistryServiceClient::new(layer.layer(connection));
-        match command {
-            Command::List(_) => {
-                let engines = within(&target, list(client)).await??;
-                console.reply(in_columns(&engines), &json!({ "engines": engines }))?;
-            }
-            Command::Show(show) => {
-                let engine = within(&target, get(client, &show.id)).await??;
-                console.reply(engine.in_words(), &engine)?;
-            }
+        let answered = match command {
+            Command::List(_) => within(&target, list(client))
+                .await?
+                .map(|engines| console.reply(in_columns(&engines), &json!({ "engines": engines }))),
+            Command::Show(show) => within(&target, get(client, &show.id))
+                .await?
+                .map(|engine| console.reply(engine.in_words(), &engine)),
+        };
+        match answered {
+            Ok(answer) => answer,
+            Err(status) => Err(failed(&status, &target, &options).await),
         }
-        Ok(Exit::Done)
     })
 }
 
 /// Longer than any DPM takes that answers at all.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long each question of the look for what listens there may take.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Awaits what the DPM at `target` has to say, but not for ever.
 async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T, Refused> {
@@ -128,34 +133,38 @@ fn unusable(error: &dyn Error) -> Refused {
     Refused::new(Kind::Unreadable, cause(&error))
 }
 
-async fn list(mut client: Client) -> Result<Vec<Shown>, Refused> {
-    let listed = roster::list(&mut client).await;
-    let engines = listed.map_err(|status| failed(&status))?;
+async fn list(mut client: Client) -> Result<Vec<Shown>, Status> {
+    let engines = roster::list(&mut client).await?;
     Ok(engines.into_iter().map(Shown::from).collect())
 }
 
-async fn get(mut client: Client, id: &str) -> Result<Shown, Refused> {
+async fn get(mut client: Client, id: &str) -> Result<Shown, Status> {
     let engine_id = id.to_owned();
-    let answer = client
-        .get_engine(wire::GetEngineRequest { engine_id })
-        .await;
-    let answer = answer.map_err(|status| failed(&status))?.into_inner();
-    match answer.engine {
-        Some(engine) => Ok(Shown::from(engine)),
-        None => Err(Refused::new(Kind::Denied, "the DPM sent no engine")),
-    }
+    let request = wire::GetEngineRequest { engine_id };
+    let answer = client.get_engine(request).await?.into_inner();
+    let engine = answer.engine.map(Shown::from);
+    engine.ok_or_else(|| Status::internal("the DPM sent no engine"))
 }
 
-fn failed(status: &Status) -> Refused {
-    let kind = match status.code() {
+/// Says why the DPM at `target` did not answer as asked, or what listens there in its place.
+async fn failed(status: &Status, target: &Target, options: &ConnectionOptions) -> Refused {
+    let (code, reason) = (status.code(), reason_of(status));
+    let is_answer = reason.is_some() || matches!(code, Code::NotFound | Code::InvalidArgument);
+    if !is_answer && let Some(why) = greeting::look(target, options, LOOK).await {
+        return Refused::new(Kind::Unreachable, format!("{target} {why}"))
+            .with_help("check that the DPM listens at this port; `countersign doctor` says more");
+    }
+    let kind = match code {
         Code::NotFound => Kind::NotThere,
         Code::InvalidArgument => Kind::Usage,
         Code::Unavailable | Code::DeadlineExceeded => Kind::Unreachable,
+        // The connection broke: it is no answer.
+        _ if status.source().is_some() => Kind::Unreachable,
         _ => Kind::Denied,
     };
-    let (code, message) = (code_name(status.code()), harmless(status.message()));
-    let failure = Refused::new(kind, format!("{code}: {message}"));
-    match reason_of(status) {
+    let (name, message) = (code_name(code), harmless(status.message()));
+    let failure = Refused::new(kind, format!("{name}: {message}"));
+    match reason {
         Some(reason) => failure.with_help(reason.help()),
         None => failure,
     }

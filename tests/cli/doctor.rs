@@ -96,7 +96,7 @@ fn says(text: &str, words: &[&str]) {
 }
 
 /// Listens, and treats every connection with `serve`.
-fn listener(serve: impl Fn(std::net::TcpStream) + Send + 'static) -> u16 {
+pub(super) fn listener(serve: impl Fn(std::net::TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || listener.incoming().flatten().for_each(serve));

@@ -2,14 +2,11 @@
 //! it speak gRPC?
 
 use std::collections::HashSet;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -18,6 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::peer::Peer;
 use super::report::{Layer, Outcome, Row, Side, Visit};
+use crate::admin::greeting::{NotGrpc, Stream, greet};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{ConnectError, Connection, call, cause, code_name};
 
@@ -91,9 +89,6 @@ async fn connect(peer: &Peer<'_>, addresses: &[SocketAddr]) -> Outcome<(TcpStrea
     })
 }
 
-/// A connection on which HTTP/2 can begin: without TLS, or with it.
-type Stream = Either<TcpStream, TlsStream<TcpStream>>;
-
 async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) -> Outcome<Stream> {
     let Some(tls) = &peer.connection.tls else {
         let detail = if address.ip().to_canonical().is_loopback() {
@@ -157,11 +152,11 @@ fn no_tls(peer: &Peer<'_>, failure: &ClientFailure) -> Row {
 
 /// Greets as an HTTP/2 client, then asks `grpc.health.v1` over a channel as the module opens them.
 ///
-/// In TLS 1.3 the server's refusal comes only with the first bytes, and plaintext learns only then of
-/// TLS: such a failure is a row of the layer TLS.
+/// A failure of TLS that only shows then is a row of the layer TLS.
 async fn speak_grpc(peer: &Peer<'_>, stream: Stream, address: SocketAddr) -> Outcome<Connection> {
-    greet(peer, stream, address).await?;
-    let limit = peer.limit();
+    let (limit, tls) = (peer.limit(), peer.connection.tls.as_ref());
+    let greeted = greet(stream, address, tls, limit).await;
+    greeted.map_err(|why| not_grpc(peer, address, &why))?;
     let mut options = peer.connection.clone();
     options.connect_timeout = limit;
     let opened = Connection::to_addresses(&peer.target, vec![address], options).await;
@@ -175,8 +170,7 @@ async fn speak_grpc(peer: &Peer<'_>, stream: Stream, address: SocketAddr) -> Out
             ServingStatus::Unknown | ServingStatus::ServiceUnknown => "UNKNOWN",
         },
         Err(status) if status.code() == Code::Unimplemented => {
-            let what = "speaks HTTP/2, but it is not a countersign module";
-            return Err(wrong_port(peer, address, what));
+            return Err(not_grpc(peer, address, &NotGrpc::NotCountersign));
         }
         Err(status) => return Err(lost(address, code_name(status.code()))),
     };
@@ -189,116 +183,19 @@ fn lost(address: SocketAddr, why: &str) -> Row {
     Row::fail(Layer::Grpc, Side::Between, detail).help("look for a proxy between the two")
 }
 
-fn wrong_port(peer: &Peer<'_>, address: SocketAddr, what: &str) -> Row {
-    Row::fail(Layer::Grpc, Side::Here, format!("{address} {what}")).help(&peer.remedy.port)
-}
-
-const WEB_SERVER: &str = "speaks HTTP/1.1, not gRPC: it is a web server or an HTTP port";
-
-/// Greets as an HTTP/2 client and waits for the server's SETTINGS.
-async fn greet(peer: &Peer<'_>, mut stream: Stream, address: SocketAddr) -> Result<(), Row> {
-    let (limit, tls) = (peer.limit(), peer.connection.tls.as_ref());
-    let mut first = Vec::new();
-    let ended = timeout(limit, first_bytes(&mut stream, GREETING, &mut first)).await;
-    match first.as_slice() {
-        // A SETTINGS frame of stream 0 ([RFC 9113, 6.5]), which comes before all others.
-        [_, _, _, 4, _, 0, 0, 0, 0] => return Ok(()),
-        // A TLS record: an alert or a handshake.
-        [0x15 | 0x16, 3, ..] if tls.is_none() => {
-            return Err(no_tls(peer, &ClientFailure::TlsExpected));
-        }
-        [b'H', b'T', b'T', b'P', b'/', ..] => return Err(wrong_port(peer, address, WEB_SERVER)),
-        // Two bytes say more than how the connection ended.
-        [_, _, ..] => {
-            let what = "does not speak HTTP/2";
-            return Err(wrong_port(peer, address, what));
-        }
-        [] | [_] => {}
-    }
-    if let (Ok(Err(error)), Some(tls)) = (&ended, tls)
-        && let Some(failure) = tls.explain_later(error)
-    {
-        return Err(no_tls(peer, &failure));
-    }
-    if tls.is_none() && is_web_server(address, limit).await {
-        return Err(wrong_port(peer, address, WEB_SERVER));
-    }
-    let row = match ended {
-        Err(_elapsed) => {
-            let detail = format!("{address} accepts and sends nothing within {limit:?}");
-            Row::fail(Layer::Grpc, Side::Peer, detail)
-                .help("the module hangs, or a different program listens there")
-        }
-        Ok(ended) => {
-            let resets = ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
-            let how = if resets { "resets" } else { "closes" };
-            let detail = format!("{address} accepts and {how} the connection without an answer");
-            Row::fail(Layer::Grpc, Side::Between, detail)
-                .help("a proxy has no upstream, the listener is full, or it is not a gRPC port")
-        }
+fn not_grpc(peer: &Peer<'_>, address: SocketAddr, why: &NotGrpc) -> Row {
+    let (side, help) = match why {
+        NotGrpc::Tls(failure) => return no_tls(peer, failure),
+        NotGrpc::WebServer | NotGrpc::NotHttp2 | NotGrpc::NotCountersign => (Side::Here, None),
+        NotGrpc::Silent(_) => (
+            Side::Peer,
+            Some("the module hangs, or a different program listens there"),
+        ),
+        NotGrpc::Ends(_) => (
+            Side::Between,
+            Some("a proxy has no upstream, the listener is full, or it is not a gRPC port"),
+        ),
     };
-    Err(row.help(&peer.remedy.port))
-}
-
-/// What a client says first, and its empty SETTINGS ([RFC 9113, 3.4]).
-///
-/// [RFC 9113, 3.4]: https://www.rfc-editor.org/rfc/rfc9113#section-3.4
-const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// Sends `greeting` and reads into `first` as many bytes of the answer as a frame's head has.
-async fn first_bytes(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    greeting: &[u8],
-    first: &mut Vec<u8>,
-) -> io::Result<()> {
-    // A server that refuses a connection may do so before it has read anything: its answer counts.
-    let written = stream.write_all(greeting).await;
-    let flushed = stream.flush().await;
-    stream.take(9).read_to_end(first).await?;
-    written.and(flushed)
-}
-
-/// Asks as a web client does; returns `true` if a web server answers.
-///
-/// Many end a connection without a word when HTTP/2 greets them.
-async fn is_web_server(address: SocketAddr, limit: Duration) -> bool {
-    let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    let mut first = Vec::new();
-    let asking = async {
-        let mut stream = TcpStream::connect(address).await?;
-        first_bytes(&mut stream, request.as_bytes(), &mut first).await
-    };
-    // What it says counts, however the connection ends.
-    let _ = timeout(limit, asking).await;
-    first.starts_with(b"HTTP/1.")
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::duplex;
-
-    use super::*;
-
-    /// The first bytes of a server that answers `bytes` and ends.
-    async fn first_of(bytes: &[u8]) -> Vec<u8> {
-        let (mut client, mut server) = duplex(1024);
-        server.write_all(bytes).await.unwrap();
-        server.shutdown().await.unwrap();
-        let mut first = Vec::new();
-        first_bytes(&mut client, GREETING, &mut first)
-            .await
-            .unwrap();
-        drop(server);
-        first
-    }
-
-    #[tokio::test]
-    async fn first_bytes_are_read_however_few_there_are() {
-        let alert = b"\x15\x03\x03\0\x02\x02\x46";
-
-        assert_eq!(first_of(alert).await, alert);
-        let settings = first_of(b"\0\0\0\x04\0\0\0\0\0rest").await;
-        assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0");
-        assert_eq!(first_of(b"").await, b"");
-    }
+    let row = Row::fail(Layer::Grpc, side, format!("{address} {why}"));
+    row.helps(help.map(str::to_owned)).help(&peer.remedy.port)
 }

@@ -12,6 +12,7 @@ use tower_layer::Layer as _;
 
 use super::Rotation;
 use crate::admin::error::{Kind, Refused};
+use crate::admin::greeting::look;
 use crate::config::{self, ModuleKind, Settings};
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, ProofMode, Target, cause,
@@ -42,6 +43,8 @@ pub enum Doubt {
     Refused(String),
     /// A server is there, and does not answer.
     Silent(String),
+    /// Something else is there, or what is there does not agree on TLS.
+    NotGrpc(String),
     /// No server is there.
     NotReached(String),
     /// No module was asked, or it is not known where.
@@ -54,6 +57,7 @@ impl Doubt {
         match self {
             Self::Refused(why)
             | Self::Silent(why)
+            | Self::NotGrpc(why)
             | Self::NotReached(why)
             | Self::NotAsked(why) => why,
         }
@@ -242,14 +246,14 @@ async fn who_am_i(
     deadline: Instant,
 ) -> Result<WhoAmIResponse, Doubt> {
     let call = async {
-        let connection = match Connection::open(target, options).await {
+        let connection = match Connection::open(target, options.clone()).await {
             Ok(connection) => connection,
             Err(error) => return Err(not_connected(target, error.as_ref()).await),
         };
         let mut client = IdentityServiceClient::new(layer.layer(connection));
         match client.who_am_i(WhoAmIRequest {}).await {
             Ok(answer) => Ok(answer.into_inner()),
-            Err(status) => Err(not_answered(target, &status)),
+            Err(status) => Err(not_answered(target, &options, &status).await),
         }
     };
     timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
@@ -277,10 +281,15 @@ pub(in crate::admin) async fn is_listening(target: &Target, limit: Duration) -> 
     matches!(timeout(limit, connecting).await, Ok(Ok(_)))
 }
 
-fn not_answered(target: &Target, status: &Status) -> Doubt {
-    let code = status.code();
+async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Status) -> Doubt {
+    let (code, reason) = (status.code(), reason_of(status));
     let message = Untrusted(status.message());
-    match reason_of(status) {
+    if reason.is_none()
+        && let Some(why) = look(target, options, PROBE).await
+    {
+        return Doubt::NotGrpc(format!("{target} {why}"));
+    }
+    match reason {
         Some(Reason::KeyUnknown) => unknown_at(target),
         Some(_) => Doubt::Refused(format!("the module at {target} answers {message}")),
         None if matches!(code, Code::Unavailable | Code::DeadlineExceeded) => {
@@ -299,7 +308,7 @@ fn not_answered(target: &Target, status: &Status) -> Doubt {
 pub struct Evidence {
     /// The peer.
     pub deployment: DeploymentName,
-    /// Whether a server is there that does not accept the key yet.
+    /// Whether something is there that does not accept the key yet.
     pub may_follow: bool,
     /// How the peer is known to accept the key, or why it is not.
     ///
@@ -332,7 +341,10 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
             (file.path.display().to_string(), trusts)
         });
         all.push(Evidence {
-            may_follow: matches!(answer, Err(Doubt::Refused(_) | Doubt::Silent(_))),
+            may_follow: matches!(
+                answer,
+                Err(Doubt::Refused(_) | Doubt::Silent(_) | Doubt::NotGrpc(_))
+            ),
             verdict: verdict(&deployment.name, standing, answer),
             deployment: deployment.name.clone(),
         });
@@ -349,6 +361,10 @@ fn verdict(
     let doubt = match live {
         Ok(at) => return Ok(format!("the running module accepts it, {at}")),
         Err(doubt) => doubt,
+    };
+    let kind = match doubt {
+        Doubt::NotGrpc(_) => Kind::Unreachable,
+        _ => Kind::Conflict,
     };
     let (why, help) = match (doubt, file) {
         (Doubt::NotAsked(_), Some((path, true))) => {
@@ -370,6 +386,10 @@ fn verdict(
              between the two says `countersign doctor --home HOME`, with this module's home"
                 .to_owned(),
         ),
+        (Doubt::NotGrpc(why), _) => (
+            why,
+            format!("name where `{name}` listens: `--peer-address {name}=HOST:PORT`"),
+        ),
         (Doubt::Refused(why), _) => (
             why,
             format!("let the file of `{name}` trust the key: `countersign rotate prepare`"),
@@ -387,7 +407,7 @@ fn verdict(
         ),
     };
     let message = format!("`{name}` is not shown to accept the new key: {why}");
-    Err(Refused::new(Kind::Conflict, message).with_help(help))
+    Err(Refused::new(kind, message).with_help(help))
 }
 
 /// A peer that may go on accepting a key that its file has revoked.

@@ -1,0 +1,167 @@
+//! What listens at an address where a gRPC call failed without a reason.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::grpc::tls::{ClientFailure, ClientTls};
+use crate::grpc::{Connection, ConnectionOptions, Target, call};
+
+/// Why what listens there is no gRPC server of ours; its text follows the address.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotGrpc {
+    #[error("does not agree on TLS: {}", .0.in_full())]
+    Tls(ClientFailure),
+    #[error("speaks HTTP/1.1, not gRPC: it is a web server or an HTTP port")]
+    WebServer,
+    #[error("does not speak HTTP/2")]
+    NotHttp2,
+    #[error("speaks HTTP/2, but it is not a countersign module")]
+    NotCountersign,
+    #[error("accepts and sends nothing within {0:?}")]
+    Silent(Duration),
+    #[error("accepts and {0} the connection without an answer")]
+    Ends(&'static str),
+}
+
+/// A connection on which HTTP/2 can begin: without TLS, or with it.
+pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// Finds out, over connections of its own, why a call to `target` failed; `None` if that does not
+/// show. Each question may take as long as `limit`.
+pub(crate) async fn look(
+    target: &Target,
+    options: &ConnectionOptions,
+    limit: Duration,
+) -> Option<NotGrpc> {
+    let connecting = TcpStream::connect((target.host(), target.port()));
+    let tcp = timeout(limit, connecting).await.ok()?.ok()?;
+    let address = tcp.peer_addr().ok()?;
+    let stream = match &options.tls {
+        None => Either::Left(tcp),
+        Some(tls) => match timeout(limit, tls.connect(target.host(), tcp)).await.ok()? {
+            Ok(stream) => Either::Right(stream),
+            Err(failure) => return Some(NotGrpc::Tls(failure)),
+        },
+    };
+    if let Err(why) = greet(stream, address, options.tls.as_ref(), limit).await {
+        return Some(why);
+    }
+    let connection = Connection::lazy(target, options.clone()).ok()?;
+    let mut client = HealthClient::new(connection.channel()).max_decoding_message_size(64 * 1024);
+    let request = HealthCheckRequest::default();
+    let health = call(limit, request, |request| client.check(request)).await;
+    let is_other = health.is_err_and(|status| status.code() == Code::Unimplemented);
+    is_other.then_some(NotGrpc::NotCountersign)
+}
+
+/// Greets as an HTTP/2 client and waits for the server's SETTINGS.
+///
+/// In TLS 1.3 the server's refusal comes only with the first bytes, and plaintext learns only then of
+/// TLS.
+pub(super) async fn greet(
+    mut stream: Stream,
+    address: SocketAddr,
+    tls: Option<&ClientTls>,
+    limit: Duration,
+) -> Result<(), NotGrpc> {
+    let mut first = Vec::new();
+    let ended = timeout(limit, first_bytes(&mut stream, GREETING, &mut first)).await;
+    match first.as_slice() {
+        // A SETTINGS frame of stream 0 ([RFC 9113, 6.5]), which comes before all others.
+        [_, _, _, 4, _, 0, 0, 0, 0] => return Ok(()),
+        // A TLS record: an alert or a handshake.
+        [0x15 | 0x16, 3, ..] if tls.is_none() => {
+            return Err(NotGrpc::Tls(ClientFailure::TlsExpected));
+        }
+        [b'H', b'T', b'T', b'P', b'/', ..] => return Err(NotGrpc::WebServer),
+        // Two bytes say more than how the connection ended.
+        [_, _, ..] => return Err(NotGrpc::NotHttp2),
+        [] | [_] => {}
+    }
+    if let (Ok(Err(error)), Some(tls)) = (&ended, tls)
+        && let Some(failure) = tls.explain_later(error)
+    {
+        return Err(NotGrpc::Tls(failure));
+    }
+    if tls.is_none() && is_web_server(address, limit).await {
+        return Err(NotGrpc::WebServer);
+    }
+    Err(match ended {
+        Err(_elapsed) => NotGrpc::Silent(limit),
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionReset => NotGrpc::Ends("resets"),
+        Ok(_) => NotGrpc::Ends("closes"),
+    })
+}
+
+/// What a client says first, and its empty SETTINGS ([RFC 9113, 3.4]).
+///
+/// [RFC 9113, 3.4]: https://www.rfc-editor.org/rfc/rfc9113#section-3.4
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Sends `greeting` and reads into `first` as many bytes of the answer as a frame's head has.
+async fn first_bytes(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    greeting: &[u8],
+    first: &mut Vec<u8>,
+) -> io::Result<()> {
+    // A server that refuses a connection may do so before it has read anything: its answer counts.
+    let written = stream.write_all(greeting).await;
+    let flushed = stream.flush().await;
+    stream.take(9).read_to_end(first).await?;
+    written.and(flushed)
+}
+
+/// Asks as a web client does; returns `true` if a web server answers.
+///
+/// Many end a connection without a word when HTTP/2 greets them.
+async fn is_web_server(address: SocketAddr, limit: Duration) -> bool {
+    let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let mut first = Vec::new();
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await?;
+        first_bytes(&mut stream, request.as_bytes(), &mut first).await
+    };
+    // What it says counts, however the connection ends.
+    let _ = timeout(limit, asking).await;
+    first.starts_with(b"HTTP/1.")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// The first bytes of a server that answers `bytes` and ends.
+    async fn first_of(bytes: &[u8]) -> Vec<u8> {
+        let (mut client, mut server) = duplex(1024);
+        server.write_all(bytes).await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut first = Vec::new();
+        first_bytes(&mut client, GREETING, &mut first)
+            .await
+            .unwrap();
+        drop(server);
+        first
+    }
+
+    #[tokio::test]
+    async fn first_bytes_are_read_however_few_there_are() {
+        let alert = b"\x15\x03\x03\0\x02\x02\x46";
+
+        assert_eq!(first_of(alert).await, alert);
+        let settings = first_of(b"\0\0\0\x04\0\0\0\0\0rest").await;
+        assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0");
+        assert_eq!(first_of(b"").await, b"");
+    }
+}
