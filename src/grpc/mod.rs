@@ -8,6 +8,8 @@ mod cause;
 mod client;
 mod clock_skew;
 mod connect;
+#[cfg(feature = "actuator")]
+mod health;
 mod identity_service;
 mod listener;
 mod metadata;

@@ -53,11 +53,12 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// 10 s, since one silent connection would hold the process for ever; 30 s for a reply; 4 MiB;
+    /// 8 s, since one silent connection would hold the process for ever and what stops containers
+    /// kills after 10; 30 s for a reply; 4 MiB;
     /// no TLS, no reflection.
     fn default() -> Self {
         Self {
-            shutdown_deadline: Duration::from_secs(10),
+            shutdown_deadline: Duration::from_secs(8),
             request_timeout: Duration::from_secs(30),
             max_message_bytes: 4 * 1024 * 1024,
             connections: ConnectionLimits::default(),

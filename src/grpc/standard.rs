@@ -1,10 +1,14 @@
 //! What every module serves beside its own services: identity, health, reflection.
 
+use prost::{DecodeError, Message as _};
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 
+use super::health::HealthService;
 use super::metrics::OWN_DESCRIPTORS;
 use super::serve::{Reflection, ServerOptions};
 use super::{MethodRules, Module, Rule};
@@ -37,7 +41,8 @@ impl StandardServices {
     ) -> Result<Self, ReflectionError> {
         let bytes = options.max_message_bytes;
         let services = [&["", IDENTITY], own].concat();
-        let (reporter, health) = tonic_health::server::health_reporter();
+        let reporter = HealthReporter::new();
+        let health = HealthServer::new(HealthService::of(&reporter));
         let identity = module.identity_service();
         let mut routes = Routes::new(identity.max_decoding_message_size(bytes))
             .add_service(health.max_decoding_message_size(bytes));
@@ -46,15 +51,17 @@ impl StandardServices {
                 &format!("/{IDENTITY}/WhoAmI"),
                 Rule::any_identity().or_own_module(),
             )
-            .allow(&format!("/{HEALTH}/*"), Rule::everyone());
+            .allow(&format!("/{HEALTH}/Check"), Rule::everyone())
+            .allow(&format!("/{HEALTH}/Watch"), Rule::everyone());
         if options.reflection == Reflection::On {
-            let v1 = descriptors(&services).build_v1()?;
-            let v1alpha = descriptors(&services).build_v1alpha()?;
+            let v1 = descriptors(&services)?.build_v1()?;
+            let v1alpha = descriptors(&services)?.build_v1alpha()?;
             routes = routes
                 .add_service(v1.max_decoding_message_size(bytes))
                 .add_service(v1alpha.max_decoding_message_size(bytes));
             for service in REFLECTION {
-                rules = rules.allow(&format!("/{service}/*"), Rule::everyone());
+                let method = format!("/{service}/ServerReflectionInfo");
+                rules = rules.allow(&method, Rule::everyone());
             }
         }
         Ok(Self {
@@ -72,15 +79,27 @@ const REFLECTION: [&str; 2] = [
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// Describes what is served: `services`, health and reflection itself.
-fn descriptors(services: &[&'static str]) -> Builder<'static> {
-    let described = OWN_DESCRIPTORS.into_iter().fold(
-        Builder::configure().include_reflection_service(false),
-        Builder::register_encoded_file_descriptor_set,
-    );
+/// Describes what is served, and nothing else: `services`, health and reflection itself.
+fn descriptors(services: &[&str]) -> Result<Builder<'static>, DecodeError> {
     let named = services.iter().filter(|name| !name.is_empty());
-    let all = named.chain(&REFLECTION).chain([&HEALTH]);
-    all.fold(described, |all, name| all.with_service_name(*name))
+    let served: Vec<_> = named.chain(&REFLECTION).chain([&HEALTH]).copied().collect();
+    let mut described = Builder::configure().include_reflection_service(false);
+    for encoded in OWN_DESCRIPTORS {
+        let mut set = FileDescriptorSet::decode(encoded)?;
+        set.file.retain(|file| {
+            file.service.is_empty() || served.iter().any(|name| defines(file, name))
+        });
+        described = described.register_file_descriptor_set(set);
+    }
+    Ok(served
+        .iter()
+        .fold(described, |all, name| all.with_service_name(*name)))
+}
+
+/// Returns `true` if `file` defines the service that has this full name.
+fn defines(file: &FileDescriptorProto, name: &str) -> bool {
+    let mut services = file.service.iter();
+    services.any(|own| name.rsplit_once('.') == Some((file.package(), own.name())))
 }
 
 /// The health of a module and its services, as `grpc.health.v1` reports it.

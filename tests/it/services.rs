@@ -1,6 +1,7 @@
 //! What every module serves.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use countersign::grpc::reason_of;
 use countersign::proto::identity::WhoAmIRequest;
@@ -8,10 +9,12 @@ use countersign::proto::identity::identity_service_client::IdentityServiceClient
 use countersign::testing::own_deployment;
 use countersign::{Module, Reason};
 use prost::Message as _;
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::{v1, v1alpha};
 use tower_layer::Layer as _;
 
@@ -116,9 +119,7 @@ async fn reflection_lists_the_services_in_both_versions() {
     let channel = channel(dpm.address).await;
 
     let request = v1::ServerReflectionRequest {
-        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(
-            String::new(),
-        )),
+        message_request: Some(MessageRequest::ListServices(String::new())),
         ..Default::default()
     };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
@@ -180,33 +181,131 @@ async fn every_method_that_a_module_serves_has_a_rule() {
     dpe.stop().await;
 }
 
-/// Asks the reflection service at `address` for the path of every method that is served there.
-async fn served_methods(address: SocketAddr) -> Vec<String> {
-    use v1::server_reflection_request::MessageRequest;
-    use v1::server_reflection_response::MessageResponse;
-
+/// Asks the reflection service at `address` one question.
+async fn ask(address: SocketAddr, question: MessageRequest) -> Result<MessageResponse, Status> {
     let mut client =
         v1::server_reflection_client::ServerReflectionClient::new(channel(address).await);
-    let mut ask = async |question| {
-        let request = v1::ServerReflectionRequest {
-            message_request: Some(question),
-            ..Default::default()
-        };
-        let answers = client
-            .server_reflection_info(tokio_stream::once(request))
-            .await;
-        let answer = answers.unwrap().into_inner().message().await.unwrap();
-        answer.unwrap().message_response.unwrap()
+    let request = v1::ServerReflectionRequest {
+        message_request: Some(question),
+        ..Default::default()
     };
-    let MessageResponse::ListServicesResponse(services) =
-        ask(MessageRequest::ListServices(String::new())).await
-    else {
+    let answers = client.server_reflection_info(tokio_stream::once(request));
+    let answer = answers.await?.into_inner().message().await?;
+    Ok(answer.unwrap().message_response.unwrap())
+}
+
+#[tokio::test]
+async fn reflection_shows_only_what_the_module_serves() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpe = RunningDpe::start(keys.dpe_module(), dpm.address);
+    let (registry, engine) = (
+        "countersign.registry.v1.EngineRegistryService",
+        "countersign.engine.v1.EngineService",
+    );
+
+    for (address, own, others) in [
+        (
+            dpm.address,
+            registry,
+            [engine, "countersign.engine.v1.CheckStatusRequest"],
+        ),
+        (
+            dpe.address,
+            engine,
+            [registry, "countersign.registry.v1.Engine"],
+        ),
+    ] {
+        let listed = ask(address, MessageRequest::ListServices(String::new())).await;
+        let MessageResponse::ListServicesResponse(listed) = listed.unwrap() else {
+            panic!("not a list of services");
+        };
+        let mut names: Vec<_> = listed.service.iter().map(|s| s.name.as_str()).collect();
+        names.sort_unstable();
+        let mut expected = [
+            own,
+            "countersign.identity.v1.IdentityService",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+        ];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        for other in others {
+            let asked = ask(
+                address,
+                MessageRequest::FileContainingSymbol(other.to_owned()),
+            )
+            .await;
+            assert_eq!(asked.unwrap_err().code(), Code::NotFound, "{other}");
+        }
+        // What is shown is complete: each file that a shown file needs is there.
+        for name in names {
+            let asked = ask(
+                address,
+                MessageRequest::FileContainingSymbol(name.to_owned()),
+            )
+            .await;
+            let MessageResponse::FileDescriptorResponse(files) = asked.unwrap() else {
+                panic!("no file has {name}");
+            };
+            for file in files.file_descriptor_proto {
+                let file = prost_types::FileDescriptorProto::decode(file.as_slice()).unwrap();
+                for needed in file.dependency {
+                    let asked = ask(address, MessageRequest::FileByFilename(needed)).await;
+                    asked.unwrap();
+                }
+            }
+        }
+    }
+    dpe.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_method_of_health_is_as_secret_as_any_other() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let path = "/grpc.health.v1.Health/Nope";
+
+    let mut stranger = tonic::client::Grpc::new(channel(dpm.address).await);
+    stranger.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let asked = stranger.unary(tonic::Request::new(()), path.parse().unwrap(), codec);
+    let of_stranger = asked.await.unwrap_err();
+    let of_peer = call_method(&keys.dpe_module(), "dpm-dev", dpm.address, path).await;
+
+    assert_eq!(of_stranger.code(), Code::Unauthenticated);
+    assert_eq!(of_peer.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn watch_of_an_unknown_service_says_so_and_stays_open() {
+    let dpm = RunningDpm::start(Keys::new().dpm_module()).await;
+    let service = "a.ServiceOfNoModule".to_owned();
+    let mut client = HealthClient::new(channel(dpm.address).await);
+    let asked = HealthCheckRequest { service };
+
+    let checked = client.check(asked.clone()).await.unwrap_err();
+    let mut watched = client.watch(asked).await.unwrap().into_inner();
+    let first = watched.message().await.unwrap().unwrap();
+    let next = tokio::time::timeout(Duration::from_millis(100), watched.message());
+
+    assert_eq!(checked.code(), Code::NotFound);
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+    assert!(next.await.is_err(), "it stays open");
+}
+
+/// Asks the reflection service at `address` for the path of every method that is served there.
+async fn served_methods(address: SocketAddr) -> Vec<String> {
+    let listed = ask(address, MessageRequest::ListServices(String::new())).await;
+    let MessageResponse::ListServicesResponse(services) = listed.unwrap() else {
         panic!("not a list of services");
     };
     let mut paths = Vec::new();
     for service in services.service {
         let question = MessageRequest::FileContainingSymbol(service.name.clone());
-        let MessageResponse::FileDescriptorResponse(files) = ask(question).await else {
+        let asked = ask(address, question).await.unwrap();
+        let MessageResponse::FileDescriptorResponse(files) = asked else {
             panic!("no file has {}", service.name);
         };
         for file in files.file_descriptor_proto {

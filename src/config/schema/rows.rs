@@ -138,7 +138,7 @@ const OWN: &[Row] = &[
     // Whether an address beyond loopback may do without TLS.
     ("server.allow-plaintext", Switch, or("false")),
     // How long open calls may take at the end.
-    ("server.shutdown-deadline", seconds(0, 3600), or("10s")),
+    ("server.shutdown-deadline", seconds(0, 3600), or("8s")),
     // How many engines are kept, how many of one deployment, how many new ones in a second.
     ("registry.max-engines", COUNT, or("10000")),
     ("registry.max-engines-per-deployment", COUNT, or("1000")),
