@@ -9,8 +9,9 @@ pub(super) fn with_quotes(json: &str) -> Option<Zeroizing<String>> {
         return None;
     }
     let mut repaired = Zeroizing::new(String::with_capacity(json.len() + quotes.len()));
+    let mut next = quotes.iter().peekable();
     for (at, c) in json.char_indices() {
-        if quotes.contains(&at) {
+        if next.next_if(|quote| **quote == at).is_some() {
             repaired.push('"');
         }
         repaired.push(c);

@@ -52,17 +52,27 @@ impl<'a> Segment<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// Cuts `text`. A bracket that is never closed is part of its segment.
+    /// Cuts `text`. A bracket that is never closed is part of its segment, and so is everything after
+    /// the 32nd.
     pub fn parse(text: &'a str) -> Self {
+        const MOST: usize = 32;
         let dots = text.bytes().filter(|byte| *byte == b'.').count();
-        let mut segments = Vec::with_capacity(dots.saturating_add(1));
+        let mut segments = Vec::with_capacity(dots.min(MOST).saturating_add(1));
         let mut rest = text;
+        // No bracket after the last that closes one is closed.
+        let last = text.rfind(']').unwrap_or_default();
+        let mut from = 0;
         loop {
-            let bracketed = rest.strip_prefix('[').and_then(|r| r.split_once(']'));
+            if segments.len() == MOST {
+                segments.push(Segment::new(rest, false));
+                break;
+            }
+            let opens = rest.strip_prefix('[').filter(|_| from < last);
+            let bracketed = opens.and_then(|r| r.split_once(']'));
             let (segment, after) = bracketed.unwrap_or_else(|| {
-                let end = rest
-                    .char_indices()
-                    .find(|(at, c)| *c == '.' || (*c == '[' && *at > 0 && closes(rest, *at)));
+                let end = rest.char_indices().find(|(at, c)| {
+                    *c == '.' || (*c == '[' && *at > 0 && from.saturating_add(*at) < last)
+                });
                 rest.split_at(end.map_or(rest.len(), |(at, _)| at))
             });
             segments.push(Segment::new(segment, bracketed.is_some()));
@@ -71,6 +81,7 @@ impl<'a> Name<'a> {
                 None if after.is_empty() => break,
                 None => after,
             };
+            from = text.len().saturating_sub(rest.len());
         }
         Self { segments }
     }
@@ -86,10 +97,6 @@ impl<'a> Name<'a> {
         let segments: Vec<_> = self.segments.iter().map(|s| s.uniform.as_ref()).collect();
         segments.join(".")
     }
-}
-
-fn closes(text: &str, bracket: usize) -> bool {
-    text.get(bracket..).is_some_and(|rest| rest.contains(']'))
 }
 
 impl PartialEq for Name<'_> {
