@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{Code, quote};
 use crate::dpm::MonitorOptions;
+use crate::engine::check_host;
 use crate::grpc::ServerOptions;
 use crate::identity::{DeploymentName, Role};
 use crate::properties::name::uniform;
@@ -17,13 +18,15 @@ use crate::token::Policy;
 use super::read::Reader;
 use super::rotation::RotationSettings;
 use super::rules::deployments::CHOSEN;
-use super::schema::DEPLOYMENTS;
+use super::schema::{self, DEPLOYMENTS};
 use super::settings::{
     ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, Replay, ServerSettings,
 };
 use super::tls;
 
 pub const OWN_NAME: &str = "countersign.deployment.name";
+const HOST: &str = "ataccama.client.connection.<c>.host";
+const GRPC_PORT: &str = "ataccama.client.connection.<c>.grpc.port";
 const IMPERSONATION: &str = "ataccama.authentication.internal.jwt.impersonation-role";
 
 /// Reads all options; what cannot be read is reported and has its default.
@@ -114,19 +117,59 @@ fn connection(reader: &mut Reader<'_>, name: &str) -> Option<ConnectionSettings>
     let keys = &[name];
     let named = reader.named(CHOSEN, keys, "a deployment name", DeploymentName::new);
     let deployment = named.map(|(name, _)| as_trusted(reader, name));
-    let host = reader.text("ataccama.client.connection.<c>.host", keys);
-    let port = reader.number("ataccama.client.connection.<c>.grpc.port", keys);
     let is_dpm = name == "dpm";
+    half(reader, keys, is_dpm);
+    let given = host(reader, HOST, keys, GRPC_PORT);
+    let port = reader.number(GRPC_PORT, keys);
     Some(ConnectionSettings {
-        host: match host {
-            Some(host) => unbracketed(host.text()).to_owned(),
-            None if is_dpm => "localhost".to_owned(),
-            None => return None,
-        },
+        host: given.or_else(|| is_dpm.then(|| "localhost".to_owned()))?,
         port: port.or_else(|| is_dpm.then_some(8531))?,
         name: name.to_owned(),
         deployment,
     })
+}
+
+/// Reports a connection with a host and no port, or a port and no host: it leads nowhere.
+fn half(reader: &mut Reader<'_>, keys: &[&str], is_dpm: bool) {
+    let (given, missing) = match [HOST, GRPC_PORT].map(|name| reader.is_set(name, keys)) {
+        [true, false] => (HOST, GRPC_PORT),
+        [false, true] => (GRPC_PORT, HOST),
+        _ => return,
+    };
+    if let Some(at) = reader.raw(given, keys).filter(|_| !is_dpm) {
+        let setting = schema::path(missing, keys).join(".");
+        let message = format!("this connection leads nowhere: `{setting}` is missing");
+        reader.report(Code::Cs0301, at, message, format!("write `{setting}=`"));
+    }
+}
+
+/// Reads a host, whose port is the setting `port`.
+fn host(reader: &mut Reader<'_>, name: &str, keys: &[&str], port: &str) -> Option<String> {
+    let value = reader.text(name, keys)?;
+    let host = unbracketed(value.text());
+    let Err(error) = check_host(host) else {
+        return Some(host.to_owned());
+    };
+    let setting = schema::path(name, keys).join(".");
+    let message = format!(
+        "{} in `{setting}` is not a host: {error}",
+        quote(value.text())
+    );
+    let trimmed = value.text().trim_matches(['"', '\'', ' ']);
+    let (_, after) = trimmed.split_once("://").unwrap_or(("", trimmed));
+    let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let (bare, number) = place.rsplit_once(':').unwrap_or((place, ""));
+    let help = match (check_host(unbracketed(bare)), number.parse::<u16>()) {
+        (Ok(()), Ok(number)) => {
+            let port = schema::path(port, keys).join(".");
+            format!("write {} here, and {number} in `{port}`", quote(bare))
+        }
+        (Ok(()), Err(_)) => format!("write {} here", quote(bare)),
+        (Err(_), _) => "write a name or an IP address".to_owned(),
+    };
+    reader.report(Code::Cs0306, &value, message, help);
+    None
 }
 
 /// Returns the trusted deployment that `name` matches, as its own settings spell it.
@@ -195,10 +238,10 @@ fn store(reader: &mut Reader<'_>) {
 }
 
 fn engine(reader: &mut Reader<'_>) -> EngineSettings {
-    let hostname = reader.text("ataccama.one.dpe.service.hostname", &[]);
+    const PORT: &str = "ataccama.one.dpe.service.port";
     EngineSettings {
-        hostname: hostname.map(|name| unbracketed(name.text()).to_owned()),
-        port: reader.number("ataccama.one.dpe.service.port", &[]),
+        hostname: host(reader, "ataccama.one.dpe.service.hostname", &[], PORT),
+        port: reader.number(PORT, &[]),
         check_connection: reader.time("ataccama.one.dpe.service.dpm.check-connection-interval"),
     }
 }

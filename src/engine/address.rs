@@ -30,7 +30,7 @@ pub enum AddressError {
 
 /// A host and port to dial.
 ///
-/// The host is an IP literal or DNS labels of letters, digits and dashes, at most 253 bytes; the
+/// The host is an IP literal or DNS labels of letters, digits, dashes and underscores, at most 253 bytes; the
 /// port is 1 to 65535. Forms that only some resolvers take for an address (`127.1`, `2852039166`,
 /// `0x7f.1`) are refused. Whether the address may be dialled is not checked here.
 ///
@@ -87,7 +87,13 @@ impl fmt::Display for EngineAddress {
     }
 }
 
-fn check_host(host: &str) -> Result<(), AddressError> {
+/// Checks that `host` is a name or an address, and nothing else.
+///
+/// # Errors
+///
+/// When it is neither an IP literal nor DNS labels; those may hold underscores, as the names of
+/// containers do.
+pub fn check_host(host: &str) -> Result<(), AddressError> {
     if host.is_empty() {
         return Err(AddressError::Empty);
     }
@@ -98,7 +104,7 @@ fn check_host(host: &str) -> Result<(), AddressError> {
         return Ok(());
     }
     let mut all = host.chars();
-    if let Some(odd) = all.find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.')) {
+    if let Some(odd) = all.find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.' | '_')) {
         return Err(AddressError::Character(odd));
     }
     let mut last = host;

@@ -5,6 +5,7 @@ mod constraints;
 mod id;
 pub(crate) mod status;
 
+pub(crate) use address::check_host;
 pub use address::{AddressError, EngineAddress};
 pub use constraints::{ConstraintsError, EngineConstraints};
 pub use id::{EngineId, EngineIdError};
