@@ -57,7 +57,7 @@ pub(crate) async fn look(
         return Some(why);
     }
     let connection = Connection::lazy(target, options.clone()).ok()?;
-    let mut client = HealthClient::new(connection.channel()).max_decoding_message_size(64 * 1024);
+    let mut client = HealthClient::new(connection).max_decoding_message_size(64 * 1024);
     let request = HealthCheckRequest::default();
     let health = call(limit, request, |request| client.check(request)).await;
     let is_other = health.is_err_and(|status| status.code() == Code::Unimplemented);
