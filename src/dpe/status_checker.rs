@@ -340,7 +340,7 @@ impl StatusChecker {
             let kind = Logged::Refused(refused.kind, *reason, text);
             if let Some(suppressed) = self.logged.admit(kind, Instant::now()) {
                 let (id, words) = (self.engine.id, (refused.kind, word));
-                events::register_refused(id, &dpm, words, detail, refused.help, suppressed);
+                events::register_refused(id, &dpm, words, (detail, refused.help), suppressed);
             }
             self.growing(interval)
         }
@@ -372,7 +372,7 @@ impl StatusChecker {
         if let Some(suppressed) = self.logged.admit(kind, Instant::now()) {
             let words = known.map(|(kind, reason)| (kind, reason.map(Reason::as_str)));
             let (id, dpm) = (self.engine.id, &self.options.dpm);
-            events::engine_not_ready(id, dpm, &now.to_string(), words, detail, suppressed);
+            events::engine_not_ready(id, dpm, (&now.to_string(), detail), words, suppressed);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One call within a time limit.
 
-use std::error::Error;
+use std::error::Error as _;
 use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;

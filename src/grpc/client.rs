@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use http::{Request, Response, Uri};
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
 use tower_layer::Layer;
@@ -107,39 +108,40 @@ pub struct AttachIdentity<S> {
 }
 
 impl AttachIdentityLayer {
-    fn attach(
-        &self,
-        uri: &Uri,
-        headers: &mut HeaderMap,
-        vouched: &Vouched,
-    ) -> Result<Attached, Status> {
+    /// Attaches the identity, unless a layer of this kind around this one did and asks for a proof.
+    fn attach(&self, head: &mut Parts, vouched: &Vouched) -> Result<Option<Attached>, Status> {
         let Self { tokens, proof, .. } = self;
+        if head.extensions.get::<Asked>().is_some() {
+            return Ok(None);
+        }
         let token = tokens.get().map_err(|error| not_called(&error))?;
-        headers.insert(AUTHORIZATION, token.value.clone());
+        head.headers.insert(AUTHORIZATION, token.value.clone());
         let mut attached = Attached {
             tokens: Arc::clone(tokens),
             token,
             vouched: vouched.clone(),
             expected: None,
         };
-        let path = metadata::path(uri);
+        let path = metadata::path(&head.uri);
         if let Some(required) = proof
             && required.covers(path, &attached.token, vouched)
         {
             let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
             let value = HeaderValue::try_from(nonce.to_string());
-            headers.insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
+            head.headers
+                .insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
+            head.extensions.insert(Asked);
             attached.expected = Some(Box::new(Expected {
                 required: Arc::clone(required),
                 token: Arc::clone(&attached.token),
                 nonce,
-                path: metadata::kept_path(uri),
+                path: metadata::kept_path(&head.uri),
                 sent: required.verifier.clock().now(),
                 tokens: Arc::clone(tokens),
                 vouched: vouched.clone(),
             }));
         }
-        Ok(attached)
+        Ok(Some(attached))
     }
 }
 
@@ -178,19 +180,8 @@ where
         let (mut head, body) = request.into_parts();
         let own = (&self.inner as &dyn Any).downcast_ref::<Connection>();
         let vouched = own.and_then(Connection::vouched).unwrap_or(&self.vouched);
-        let attached = match head.extensions.get::<Asked>() {
-            Some(Asked) => Ok(None),
-            None => {
-                let layer = &self.layer;
-                let attached = layer.attach(&head.uri, &mut head.headers, vouched);
-                attached.map(Some)
-            }
-        };
-        let (call, attached) = match attached {
+        let (call, attached) = match self.layer.attach(&mut head, vouched) {
             Ok(attached) => {
-                if attached.as_ref().is_some_and(Attached::asks) {
-                    head.extensions.insert(Asked);
-                }
                 let future = self.inner.call(Request::from_parts(head, body));
                 (Call::Made { future }, attached)
             }
@@ -242,10 +233,6 @@ where
 }
 
 impl Attached {
-    fn asks(&self) -> bool {
-        self.expected.is_some()
-    }
-
     /// Judges the headers of a reply; its body is judged as it comes.
     fn judge<R, E>(self, answer: Result<Response<R>, E>) -> Result<Response<ReplyBody<R>>, E> {
         let Self {

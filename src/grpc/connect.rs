@@ -322,15 +322,15 @@ impl Service<Request<Body>> for Connection {
             Next::Dialled(dialled) => {
                 ready!(Pin::new(dialled).poll(cx)).unwrap_or_else(|died| Err(died.into()))
             }
-            Next::Unknown | Next::Known(_) => match self.shared.open_line() {
-                Some(line) => Ok(line),
-                None => {
+            Next::Unknown | Next::Known(_) => {
+                let Some(line) = self.shared.open_line() else {
                     // It goes on when the caller gives up: the next call finds it.
                     let dialled = tokio::spawn(Arc::clone(&self.shared).line());
                     self.next = Next::Dialled(dialled);
                     return self.poll_ready(cx);
-                }
-            },
+                };
+                Ok(line)
+            }
         };
         self.next = Next::Known(known);
         Poll::Ready(Ok(()))
@@ -393,7 +393,7 @@ impl Connector {
             .unwrap_or(Err(ConnectError::Timeout(connect_timeout)))
             .map_err(|error| tonic::ConnectError(error.into()))?;
         self.link.opened.fetch_add(1, Ordering::SeqCst);
-        let line = Line::open(transport, self.origin.clone(), keep_alive, life.clone()).await?;
+        let opened = Line::open(transport, self.origin.clone(), keep_alive, life.clone()).await?;
         if let Some(repinned) = repinned {
             tokio::spawn(async move {
                 tokio::select! {
@@ -402,7 +402,7 @@ impl Connector {
                 }
             });
         }
-        Ok(line)
+        Ok(opened)
     }
 
     async fn secured(&self, life: &Life) -> Result<Transport, ConnectError> {

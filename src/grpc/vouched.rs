@@ -13,28 +13,20 @@ use super::session::Watched;
 
 /// Who proved itself over a connection. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Vouched(Arc<ArcSwapOption<Voucher>>);
-
-#[derive(Debug)]
-struct Voucher {
-    deployment: Arc<Deployment>,
-    key: KeyId,
-}
+pub(super) struct Vouched(Arc<ArcSwapOption<(Arc<Deployment>, KeyId)>>);
 
 impl Vouched {
     /// Returns `true` if `callee` proved itself, and is known since as it was then.
     pub(super) fn holds_for(&self, callee: &Arc<Deployment>) -> bool {
         let voucher = self.0.load();
-        let proved = voucher.as_ref().map(|voucher| &voucher.deployment);
-        proved.is_some_and(|proved| Arc::ptr_eq(proved, callee))
+        let proved = voucher.as_ref();
+        proved.is_some_and(|proved| Arc::ptr_eq(&proved.0, callee))
     }
 
     /// Notes that `deployment` proved itself with `key`.
     pub(super) fn set(&self, deployment: Arc<Deployment>, key: &TrustedKey) {
-        self.0.store(Some(Arc::new(Voucher {
-            deployment,
-            key: key.key_id.clone(),
-        })));
+        let voucher = (deployment, key.key_id.clone());
+        self.0.store(Some(Arc::new(voucher)));
     }
 
     /// Forgets the proof: the connection is another one.
@@ -45,7 +37,7 @@ impl Vouched {
     /// Returns the callee of a call over this connection.
     pub(super) fn callee(&self, tokens: Arc<CallerTokens>) -> Callee {
         let voucher = self.0.load();
-        let key = voucher.as_ref().map(|voucher| voucher.key.clone());
+        let key = voucher.as_ref().map(|voucher| voucher.1.clone());
         Callee { tokens, key }
     }
 }
@@ -61,7 +53,10 @@ pub(super) struct Callee {
 impl Callee {
     fn still_trusted(&self) -> Result<(), Refusal> {
         let trust = self.tokens.issuer.trust.current();
-        let callee = self.tokens.callee(&trust).map_err(invalid)?;
+        let callee = self
+            .tokens
+            .callee(&trust)
+            .map_err(|error| invalid(error.to_string()))?;
         match (&self.key, callee) {
             (Some(key), Some(callee)) if !callee.active_keys().any(|now| now.key_id == *key) => {
                 let name = &callee.name;
@@ -87,6 +82,6 @@ impl Watched for Callee {
     }
 }
 
-fn invalid(why: impl ToString) -> Refusal {
-    Refusal::new(Reason::ProofInvalid, why.to_string())
+fn invalid(why: String) -> Refusal {
+    Refusal::new(Reason::ProofInvalid, why)
 }

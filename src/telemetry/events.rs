@@ -151,8 +151,7 @@ pub fn register_refused(
     engine: EngineId,
     dpm_url: impl Display,
     (kind, reason): (FailureKind, Option<&str>),
-    detail: &str,
-    help: &str,
+    (detail, help): (&str, &str),
     suppressed: u64,
 ) {
     error!(
@@ -339,9 +338,8 @@ pub fn shutdown(module: &str, detail: &str) {
 pub fn engine_not_ready(
     engine: EngineId,
     dpm_url: impl Display,
-    status: &str,
+    (status, detail): (&str, &str),
     failure: Option<(FailureKind, Option<&str>)>,
-    detail: &str,
     suppressed: u64,
 ) {
     warn!(

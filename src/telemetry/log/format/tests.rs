@@ -169,7 +169,7 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
             );
             events::waiting_for_dpm(engine.id, &text, &text, &text, 0);
             let refusal = (failure.kind, Some(&*text));
-            events::register_refused(engine.id, &text, refusal, &text, &text, 0);
+            events::register_refused(engine.id, &text, refusal, (&text, &text), 0);
             tracing::warn!(odd = %text, "{text}");
         });
 
@@ -258,7 +258,13 @@ fn refused_registration_says_its_reason_once() {
 
     let lines = logged(Format::Console, NOON, || {
         let refusal = (FailureKind::Refused, Some("KEY_UNKNOWN"));
-        events::register_refused(engine, "localhost:8531", refusal, "no such key", "pair", 0);
+        events::register_refused(
+            engine,
+            "localhost:8531",
+            refusal,
+            ("no such key", "pair"),
+            0,
+        );
     });
 
     assert_eq!(lines.len(), 1);
@@ -279,9 +285,9 @@ fn side_that_refused_is_named_as_the_module_that_logs_it_sees_it() {
         let failure = DialBackFailure::new(kind, "x").with_reason("KEY_UNKNOWN");
         let lines = logged(Format::Json, NOON, || {
             events::engine_check_failed(&engine, &failure, 0);
-            events::register_refused(engine.id, "localhost:8531", (kind, reason), "x", "y", 0);
+            events::register_refused(engine.id, "localhost:8531", (kind, reason), ("x", "y"), 0);
             let known = Some((kind, reason));
-            events::engine_not_ready(engine.id, "localhost:8531", "NEW", known, "x", 0);
+            events::engine_not_ready(engine.id, "localhost:8531", ("NEW", "x"), known, 0);
         });
 
         let sides: Vec<_> = lines
