@@ -28,6 +28,7 @@ impl Fix {
     /// If a file cannot be read.
     pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, ReadError> {
         let (mut edited, mut repairs, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+        let remembered = config::remembered(files)?;
         for path in files {
             let mut text = (path.clone(), FileText::read(path)?);
             if let Some(fixed) = config::fix(path, &text.1) {
@@ -41,7 +42,7 @@ impl Fix {
             texts.push(text);
         }
         Ok(Self {
-            report: config::check_texts(&texts, environment, &[])?,
+            report: config::check_remembering(&texts, &remembered, environment, &[])?,
             change: Change::of(edited),
             repairs,
         })

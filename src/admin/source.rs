@@ -1,14 +1,18 @@
 //! A settings file, what a module reads in it, and the files of active profiles beside it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::change::{Change, EditedFile, Setting};
 use super::error::{Kind, Refused};
-use crate::config::{Checked, active_files, check_texts, environment, main_of};
+use crate::config::{
+    Checked, active_files, check_remembering, check_texts, environment, main_of, remembered,
+};
 use crate::diagnostic::{Findings, redact_name};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Name, Pattern, uniform};
 use crate::properties::{Document, Entry, FileText};
+use crate::storage::revoked_keys::Remembered;
 use crate::trust::Deployment;
 
 /// A settings file, and what a module reads in it.
@@ -31,13 +35,22 @@ impl SettingsFile {
     /// When it cannot be read, or is the file of an active profile.
     pub fn read(path: &Path) -> Result<Self, Refused> {
         is_main(path, Kind::Usage)?;
-        Self::of(path, FileText::read(path)?)
+        let remembered = remembered(&[path.to_owned()])?;
+        Self::with(path, FileText::read(path)?, &remembered)
     }
 
     /// Reads `text` as if it were the file at `path`.
     pub(super) fn of(path: &Path, text: FileText) -> Result<Self, Refused> {
+        Self::with(path, text, &HashMap::new())
+    }
+
+    fn with(
+        path: &Path,
+        text: FileText,
+        remembered: &HashMap<PathBuf, Remembered>,
+    ) -> Result<Self, Refused> {
         let texts = [(path.to_owned(), text)];
-        let report = check_texts(&texts, &environment(), &[])?;
+        let report = check_remembering(&texts, remembered, &environment(), &[])?;
         let [(path, text)] = texts;
         let checked = report.files.into_iter().next();
         Ok(Self {

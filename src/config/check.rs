@@ -1,10 +1,12 @@
 //! `check`: what is wrong with files, each by itself and compared with the others.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Findings;
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::{FileText, ReadError};
+use crate::storage::revoked_keys::Remembered;
 use crate::trust::Deployment;
 
 use super::inspect::inspect;
@@ -51,16 +53,30 @@ pub struct Checked {
 pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Report, ReadError> {
     let mut texts = Vec::new();
     let mut no_text = Vec::new();
+    let remembered = remembered(files)?;
     for path in files {
         match FileText::read(path) {
             Ok(text) => texts.push((path.clone(), text)),
             Err(error) => no_text.push(file::no_text(error)?),
         }
     }
-    let mut report = check_texts(&texts, environment, &[])?;
+    let mut report = check_remembering(&texts, &remembered, environment, &[])?;
     report.findings.0.extend(no_text);
     report.findings.sort();
     Ok(report)
+}
+
+/// Reads what the homes of `files` remember of revoked keys: before the files, so that a revocation that
+/// is written meanwhile is not taken for one that a file has lost.
+///
+/// # Errors
+///
+/// When a memory cannot be read.
+pub fn remembered(files: &[PathBuf]) -> Result<HashMap<PathBuf, Remembered>, ReadError> {
+    let homes = files.iter().map(|path| (path, Home::new(path)));
+    homes
+        .map(|(path, home)| Ok((path.clone(), home.remembered()?)))
+        .collect()
 }
 
 /// Checks texts as [`check`] does, before they are written to the files they are for; `assumed`
@@ -74,6 +90,21 @@ pub fn check_texts(
     environment: &[(String, String)],
     assumed: &[PathBuf],
 ) -> Result<Report, ReadError> {
+    check_remembering(texts, &HashMap::new(), environment, assumed)
+}
+
+/// Checks texts as [`check_texts`] does, with what the homes of some of them have `remembered`.
+///
+/// # Errors
+///
+/// If the file of an active profile cannot be read.
+pub fn check_remembering(
+    texts: &[(PathBuf, FileText)],
+    remembered: &HashMap<PathBuf, Remembered>,
+    environment: &[(String, String)],
+    assumed: &[PathBuf],
+) -> Result<Report, ReadError> {
+    let none = Remembered::default();
     let question = Question {
         assumed: assumed.to_owned(),
         ..Question::check(environment)
@@ -87,8 +118,8 @@ pub fn check_texts(
         // The file of a profile is looked at with the file that it belongs to.
         if !profiles.iter().any(|profile| is_same(profile, path)) {
             let read = Texts::around(path, text.clone(), &question)?;
-            let remembered = Home::new(path).remembered()?;
-            inspected.push(inspect(&question, &remembered, &read.texts()));
+            let known = remembered.get(path).unwrap_or(&none);
+            inspected.push(inspect(&question, known, &read.texts()));
         }
     }
     let mut findings = Limited::default();

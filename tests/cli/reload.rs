@@ -36,7 +36,7 @@ fn running_modules_follow_their_files() {
     fs::rename(&next, &path).unwrap();
     let line = dpm.until("configReloaded");
     assert!(!line.contains("no longer revoked"), "{line}");
-    let undo = "revoke --undo --file dpm --deployment dpe-dev --key key --yes --watch";
+    let undo = "revoke --undo --file dpm --deployment dpe-dev --key key --yes";
     folder.run(undo).exits(0);
     let [line, _] = dpm.until_each(["no longer revoked", "newStatus=READY"]);
     assert!(line.contains("configReloaded"), "{line}");

@@ -23,21 +23,12 @@ fn watch_waits_until_the_running_module_confirms() {
     let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
 
     let stopped = revoke("--yes --watch --timeout 0").exits(1);
-    folder.write(
-        DPM,
-        folder
-            .read(DPM)
-            .replace("is-revoked=true", "is-revoked=false"),
-    );
+    let undo = "revoke --undo --file dpm --deployment dpe-dev --yes";
+    folder.run(undo).exits(0);
     let deaf = start("--set countersign.reload=false");
     let unheard = revoke("--yes --watch --timeout 1").exits(1);
     drop(deaf);
-    folder.write(
-        DPM,
-        folder
-            .read(DPM)
-            .replace("is-revoked=true", "is-revoked=false"),
-    );
+    folder.run(undo).exits(0);
     let _dpm = start("");
     let confirmed = revoke("--yes --watch").exits(0);
 
