@@ -415,11 +415,11 @@ pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), R
     if !Home::new(path).remembered()?.has(fingerprint) {
         return Ok(());
     }
-    let path = path.display();
-    let message = format!("the home of `{path}` remembers the key {fingerprint} as revoked");
+    let shown = path.display();
+    let message = format!("the home of `{shown}` remembers the key {fingerprint} as revoked");
     Err(Refused::new(Kind::Conflict, message).with_help(format!(
         "make a new key for that module; if this one was never lost: \
-         countersign revoke --undo --file {path} --fingerprint {fingerprint}"
+         countersign revoke --undo --file {shown} --fingerprint {fingerprint}"
     )))
 }
 

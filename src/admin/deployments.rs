@@ -157,7 +157,11 @@ impl Trusts {
 
     /// Returns the settings that the file lacks to trust `peer`.
     pub(super) fn settings_for(&self, peer: &Peer<'_>) -> Result<Vec<Setting>, Refused> {
-        is_not_remembered(self.file.document().path(), peer.key)?;
+        let mut known = self.keys.iter().filter(|key| key.is(peer.key));
+        // A file that has it revoked says so itself.
+        if known.all(|key| key.is_revoked.as_deref() != Some("true")) {
+            is_not_remembered(self.file.document().path(), peer.key)?;
+        }
         let (path, name) = (self.file.document().path().display(), peer.name.as_str());
         let owner = self.owner_of(peer.key);
         if let Some(found) = owner.filter(|owner| !same(owner, name)) {

@@ -35,8 +35,8 @@ impl SettingsFile {
     /// When it cannot be read, or is the file of an active profile.
     pub fn read(path: &Path) -> Result<Self, Refused> {
         is_main(path, Kind::Usage)?;
-        let remembered = remembered(&[path.to_owned()])?;
-        Self::with(path, FileText::read(path)?, &remembered)
+        let memories = remembered(&[path.to_owned()])?;
+        Self::with(path, FileText::read(path)?, &memories)
     }
 
     /// Reads `text` as if it were the file at `path`.

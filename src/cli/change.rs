@@ -105,9 +105,10 @@ pub(super) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> St
             (true, None) => "changed".to_owned(),
             (true, Some((before, after))) => format!("changed, mode {before:04o} → {after:04o}"),
         };
-        let way = match file.is_in_place() {
-            true => "; written in place, as it is a mount point: a crash now can leave it cut off",
-            false => "",
+        let way = if file.is_in_place() {
+            "; written in place, as it is a mount point: a crash now can leave it cut off"
+        } else {
+            ""
         };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\n{}  ({state}{way})", file.path.display());

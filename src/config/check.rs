@@ -53,14 +53,14 @@ pub struct Checked {
 pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Report, ReadError> {
     let mut texts = Vec::new();
     let mut no_text = Vec::new();
-    let remembered = remembered(files)?;
+    let memories = remembered(files)?;
     for path in files {
         match FileText::read(path) {
             Ok(text) => texts.push((path.clone(), text)),
             Err(error) => no_text.push(file::no_text(error)?),
         }
     }
-    let mut report = check_remembering(&texts, &remembered, environment, &[])?;
+    let mut report = check_remembering(&texts, &memories, environment, &[])?;
     report.findings.0.extend(no_text);
     report.findings.sort();
     Ok(report)

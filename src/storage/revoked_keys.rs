@@ -86,7 +86,7 @@ fn record(line: &str) -> Option<Record> {
 pub struct Remembered(HashMap<Fingerprint, Standing>);
 
 impl Remembered {
-    /// Reads the memory in the folder `storage`: nothing where there is none.
+    /// Reads the memory in the folder `storage`: nothing if it does not exist.
     ///
     /// # Errors
     ///
@@ -254,7 +254,7 @@ mod tests {
         for end in 0..whole.len() {
             fs::write(
                 path(home.path()),
-                format!("{whole}{}", &whole.replace(A, B)[..end]),
+                format!("{whole}{}", whole.replace(A, B).get(..end).unwrap()),
             )
             .unwrap();
             assert!(remembers(home.path(), A));

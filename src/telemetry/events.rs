@@ -447,11 +447,7 @@ pub fn key_revoked(revoked: bool, fingerprint: impl Display) {
         target: SERVER,
         eventId = if revoked { "keyRevoked" } else { "keyUnrevoked" },
         fingerprint = %fingerprint,
-        message = if revoked {
-            "This key is revoked."
-        } else {
-            "This key is no longer revoked."
-        }
+        message = if revoked { "This key is revoked." } else { "This key is no longer revoked." }
     );
 }
 

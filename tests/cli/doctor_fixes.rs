@@ -190,7 +190,7 @@ fn revoked_key_is_replaced_by_the_rotation_that_is_printed() {
     let check = folder.run(&format!("check {DPM} {DPE}")).exits(1);
 
     says(&failure, &[&rotate, "`is-revoked=false`"]);
-    says(&pair.stderr, &[&rotate, "`is-revoked=false`"]);
+    says(&pair.stderr, &[&rotate, "`countersign revoke --undo"]);
     says(&check.stdout, &[&rotate, "`is-revoked=false`"]);
     carry_out(&folder, &failure, "countersign rotate run").exits(0);
     dpm.until("newStatus=READY");

@@ -30,7 +30,8 @@ fn forms(text: &str) -> Vec<Vec<u8>> {
         .windows(5)
         .position(|five| five == b"\"d\":\"")
         .unwrap();
-    let written = &line[(at + 5).div_ceil(3) * 4..(at + 47) / 3 * 4];
+    let part = (at + 5).div_ceil(3) * 4..(at + 47) / 3 * 4;
+    let written = line.get(part).unwrap();
     vec![
         scalar.iter().rev().copied().collect(),
         scalar,

@@ -38,7 +38,7 @@ fn running_modules_follow_their_files() {
     assert!(!line.contains("no longer revoked"), "{line}");
     let undo = "revoke --undo --file dpm --deployment dpe-dev --key key --yes";
     folder.run(undo).exits(0);
-    let [line, _] = dpm.until_each(["no longer revoked", "newStatus=READY"]);
+    let [line, _] = dpm.until_each(["dpe-dev no longer revoked", "newStatus=READY"]);
     assert!(line.contains("configReloaded"), "{line}");
 
     // What was not written to its end is not applied, and a signal is answered each time.

@@ -436,7 +436,7 @@ pub(crate) fn revoked_keys(text: &str) {
         "{text:?} became {written:?}"
     );
     for (at, _) in written.match_indices('\n') {
-        let lines = parse_revoked_keys(&written[..=at]).unwrap();
+        let lines = parse_revoked_keys(written.get(..=at).unwrap()).unwrap();
         assert_eq!(lines[..], records[..lines.len()]);
     }
     for at in 0..written.len() {

@@ -53,7 +53,7 @@ pub fn carry_over(old: &File, new: &File, privacy: Privacy) -> io::Result<()> {
             })?;
         }
     }
-    // Last: with an ACL, the bits of the group are the most that anybody it names may do.
+    // Last: with an ACL, the bits of the group are the most that a user it names may do.
     new.set_permissions(Permissions::from_mode(mode_after(was.mode(), privacy)))
 }
 
@@ -71,11 +71,11 @@ fn named(what: &str, error: &io::Error) -> io::Error {
 }
 
 fn keep(old: &File, new: &File, name: &CStr) -> Result<(), Errno> {
-    let value = value(old, name)?;
-    if self::value(new, name).is_ok_and(|there| there == value) {
+    let wanted = value(old, name)?;
+    if value(new, name).is_ok_and(|there| there == wanted) {
         return Ok(());
     }
-    fsetxattr(new, name, &value, XattrFlags::empty())
+    fsetxattr(new, name, &wanted, XattrFlags::empty())
 }
 
 fn value(file: &File, name: &CStr) -> Result<Vec<u8>, Errno> {

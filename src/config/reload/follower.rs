@@ -147,8 +147,8 @@ impl Follower {
     }
 
     fn stamps(&self) -> Vec<Stamp> {
-        let memory = self.current.home.memory();
-        let memory = memory.map(|storage| revoked_keys::path(&storage));
+        let storage = self.current.home.memory();
+        let memory = storage.map(|folder| revoked_keys::path(&folder));
         let paths = self.paths().into_iter().chain(memory);
         paths.map(|path| Stamp::of(&path)).collect()
     }

@@ -320,13 +320,13 @@ fn folders(view: &View, home: &Path, findings: &mut Limited) {
             .unwrap_or_default();
         let (is_open, is_sticky) = (mode & 0o022 != 0, mode & 0o1000 != 0);
         if is_open && !is_sticky {
-            let folder = folder.display();
+            let shown = folder.display();
             let message = format!(
-                "other users can replace the files in `{folder}` (mode {:04o})",
+                "other users can replace the files in `{shown}` (mode {:04o})",
                 mode & 0o777
             );
             let found = view.about_file(0, Code::Cs0108, message);
-            let help = format!("run `chmod go-w {folder}`");
+            let help = format!("run `chmod go-w {shown}`");
             findings.push(found.with_severity(severity).with_help(help));
         }
     }
