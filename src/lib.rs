@@ -97,7 +97,7 @@ pub use token::Reason;
 pub mod internals {
     #[cfg(feature = "cli")]
     pub use crate::admin::demo::run as run_demo;
-    pub use crate::config::{AsWritten, TlsEnd};
+    pub use crate::config::{AsWritten, Expression, Location, Target, TlsEnd};
     pub use crate::diagnostic::{Code, Finding};
     pub use crate::grpc::tls::failure::ServerFailure;
     #[cfg(feature = "actuator")]

@@ -14,7 +14,7 @@ use super::write::{
 };
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::names::{CONTENT, FINGERPRINT, REVOKED};
-use crate::config::{self, Home, holds_private_key};
+use crate::config::{self, Home, holds_private_key, is_service_link};
 use crate::diagnostic::{Findings, redact_name};
 use crate::files;
 use crate::identity::DeploymentName;
@@ -86,6 +86,40 @@ impl Change {
         paths.filter(|path| Home::new(path).memory().is_none())
     }
 
+    /// Fails if a module would read another value than one that is to be written.
+    fn takes_effect(&self) -> Result<(), Refused> {
+        let environment = config::environment();
+        for file in self
+            .files
+            .iter()
+            .filter(|file| !file.is_empty() && file.is_there())
+        {
+            let wanted = file.wanted.iter();
+            let wanted: Vec<_> = wanted
+                .map(|one| {
+                    (
+                        one.key.as_str(),
+                        one.value.as_ref().map(|value| value.expose().as_str()),
+                    )
+                })
+                .collect();
+            let main = config::main_of(&file.path, &environment);
+            let main = main.as_deref().unwrap_or(&file.path);
+            let mut texts = Vec::new();
+            for other in self.files.iter().filter(|other| !other.is_empty()) {
+                texts.push((other.path.clone(), other.after()?));
+            }
+            if let Some((key, origin)) = config::overruled(main, texts, &environment, &wanted)? {
+                let (key, path) = (redact_name(key), file.path.display());
+                let message =
+                    format!("a change of `{key}` in `{path}` has no effect: {origin} decides");
+                return Err(Refused::new(Kind::Conflict, message)
+                    .with_help("change it there; nothing is written"));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the files in order, or none of them if one cannot be written; then what their homes are to
     /// remember of revoked keys.
     ///
@@ -96,6 +130,7 @@ impl Change {
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(&self) -> Result<(), Refused> {
+        self.takes_effect()?;
         self.write()?;
         // Last, so that a key whose revocation is being taken back stays refused until then.
         for file in &self.files {
@@ -155,6 +190,8 @@ pub struct EditedFile {
     after: Option<Secret<String>>,
     /// What would change, in the order in which it is written.
     pub changes: Vec<SettingChange>,
+    /// What it is to say.
+    wanted: Vec<Setting>,
     /// Who may read it, if its settings do not decide that: a new file or a repair.
     privacy: Option<Privacy>,
     /// What the home of the file does not remember of revoked keys yet.
@@ -188,6 +225,10 @@ impl EditedFile {
         }
         // What this program wrote above settings goes with the last of them.
         edit.forget_heading(PAIRED).forget_heading(ADDED);
+        if let Some(text) = &before {
+            let active = config::active_documents(path, text, &config::environment());
+            edit.within(active.numbers, active.home);
+        }
         for setting in settings {
             edit.give(&setting.key, setting.value.clone());
         }
@@ -203,6 +244,7 @@ impl EditedFile {
                 .filter(|record| home.memory().is_some() && remembered.add(record))
                 .collect(),
             revokes: records.count() > 0,
+            wanted: settings.to_vec(),
             ..Self::default()
         };
         if let Some(edited) = edit.apply(planned.text()) {
@@ -467,8 +509,12 @@ pub fn private_key(material: KeyMaterial, cannot: &str) -> Result<(SigningKey, K
 pub(super) fn variable_above(setting: &str) -> Option<String> {
     let list = setting.split('[').next().unwrap_or_default();
     let wanted = [setting, list].map(|name| without_underscores(&variable_for(name)));
-    let mut variables = config::environment().into_iter().map(|(name, _)| name);
-    variables.find(|name| wanted.contains(&without_underscores(name)))
+    let all = config::environment();
+    let mut names = all
+        .iter()
+        .filter(|(name, value)| !is_service_link(name, value, &all));
+    let found = names.find(|(name, _)| wanted.contains(&without_underscores(name)));
+    found.map(|(name, _)| name.clone())
 }
 
 /// An underscore may replace a dash, which a variable may also omit.

@@ -8,16 +8,16 @@ use super::change::{
 };
 use super::error::{Kind, Refused};
 use super::source::{SettingsFile, is_of};
-use crate::config::AsWritten;
 use crate::config::names::{
     CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, REVOKED,
     ROLES,
 };
+use crate::config::{AsWritten, active_documents, environment};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
-use crate::properties::Entry;
 use crate::properties::bind::{list, switch};
 use crate::properties::name::{Name, Pattern, same, uniform};
+use crate::properties::{Entry, FileText};
 use crate::trust::{Deployment, TrustedKey};
 
 const EXTRAS: &str = "countersign.deployments.<name>";
@@ -115,7 +115,11 @@ pub(super) struct Trusts {
 impl Trusts {
     /// Reads `text`, that of the file at `path`, of which a module reads `taken`.
     pub(super) fn read(path: &Path, text: &str, taken: &[Deployment]) -> Self {
-        let file = AsWritten::parse(path, text);
+        Self::of(as_a_module_reads(path, text), taken)
+    }
+
+    /// Reads the keys of `file`, of which a module reads `taken`.
+    pub(super) fn of(file: AsWritten, taken: &[Deployment]) -> Self {
         let mut keys = Vec::new();
         for deployment in file.names(DEPLOYMENTS, &[]) {
             let known = find(taken, deployment);
@@ -268,6 +272,17 @@ impl Trusts {
     }
 }
 
+/// Reads the active documents of `text`, that of the file at `path`.
+fn as_a_module_reads(path: &Path, text: &str) -> AsWritten {
+    match FileText::from_bytes(text.as_bytes()) {
+        Ok(read) => {
+            let active = active_documents(path, &read, &environment());
+            AsWritten::active(path, text, &active.numbers)
+        }
+        Err(_) => AsWritten::parse(path, text),
+    }
+}
+
 /// Finds the deployment called `name`, in whatever spelling.
 fn find<'a>(all: &'a [Deployment], name: &str) -> Option<&'a Deployment> {
     let mut known = all.iter();
@@ -394,8 +409,8 @@ pub struct Removed {
 pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Removed), Refused> {
     file.alone_has(|entry| is_about(entry, name) || connection_to(entry, name).is_some())?;
     let (mut settings, mut connections) = (Vec::new(), Vec::new());
-    let written = AsWritten::parse(&file.path, file.text.text());
-    for entry in written.document().entries() {
+    let written = as_a_module_reads(&file.path, file.text.text());
+    for entry in written.active_entries() {
         let connection = connection_to(entry, name);
         if connection.is_some() || is_about(entry, name) {
             settings.push(Setting::removed(entry.key()));

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::change::{Change, EditedFile, record, revoked_key};
+use super::change::{Change, EditedFile, key_settings, record, revoked_key};
 use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::rotation::live::{Answer, Doubt, ask_own_module, load};
 use super::source::{SettingsFile, is_main};
-use crate::config::{self, Home, ModuleKind, Settings, environment, main_of};
+use crate::config::{self, AsWritten, Home, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact};
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
@@ -38,6 +38,8 @@ pub struct RevokedFile {
     pub standing: Standing,
     /// The keys to revoke, including those that are revoked already.
     pub keys: Vec<RevokedKey>,
+    /// The lines where documents begin that are not active and trust one of the keys.
+    pub inactive: Vec<u32>,
 }
 
 /// A key to revoke. Its texts never contain a private key.
@@ -73,14 +75,13 @@ pub fn plan(
     let (mut edited, mut files) = (Vec::new(), Vec::new());
     let mut known = BTreeSet::new();
     let mut own = None;
+    let paths = &with_profiles(paths, which)?;
     for path in paths {
         let text = FileText::read(path)?;
         let (checked, trusts) = read(path, &text);
         let meant: Vec<_> = trusts.keys.iter().filter(|key| which.means(key)).collect();
         if checked.is_some_and(|file| which.is_own_key_of(&file)) {
             own = own.or(Some(path));
-        } else if meant.is_empty() {
-            is_in_no_profile(path, &text, which, paths)?;
         }
         known.extend(trusts.keys.iter().map(|key| {
             let (name, deployment) = (redact(&key.name), redact(&key.deployment));
@@ -93,6 +94,7 @@ pub fn plan(
                 revoked_key(&key.deployment, &key.name, fingerprint, standing)
             })
             .collect();
+        let inactive = inactive(path, text.text(), &trusts, which);
         edited.push(match which.forgotten(path, standing, &meant)? {
             Some(key) => EditedFile::remembering(path, record(standing, key, "-")),
             None => EditedFile::plan(path, Some(text), &settings, None),
@@ -103,6 +105,7 @@ pub fn plan(
             which: which.clone(),
             standing,
             keys: keys.collect(),
+            inactive,
         });
     }
     let change = Change::of(edited);
@@ -134,24 +137,51 @@ fn not_there(paths: &[PathBuf], which: &Which, known: BTreeSet<String>) -> Refus
     Refused::new(Kind::Conflict, message)
 }
 
-/// Fails if the file of an active profile that is not in `given` has the keys.
-fn is_in_no_profile(
-    main: &Path,
-    text: &FileText,
-    which: &Which,
-    given: &[PathBuf],
-) -> Result<(), Refused> {
-    for (path, text) in config::active_files(main, text, &environment())? {
-        let (_, trusts) = read(&path, &text);
-        if !given.contains(&path) && trusts.keys.iter().any(|key| which.means(key)) {
-            let what = which.described();
-            let shown = path.display();
-            let message = format!("{what} is in `{shown}`, the file of an active profile");
-            return Err(Refused::new(Kind::Conflict, message)
-                .with_help(format!("give that file: `--file {shown}`")));
+/// Adds the files of active profiles that name the keys: what these say decides.
+///
+/// # Errors
+///
+/// When an import names the keys: it may belong to others, and is not changed.
+fn with_profiles(paths: &[PathBuf], which: &Which) -> Result<Vec<PathBuf>, Refused> {
+    let mut all = paths.to_vec();
+    for main in paths {
+        for (path, text) in config::active_files(main, &FileText::read(main)?, &environment()) {
+            let (_, trusts) = read(&path, &text);
+            let Some(key) = trusts.keys.iter().find(|key| which.means(key)) else {
+                continue;
+            };
+            if config::is_of_profile(main, &path) {
+                all.push(path);
+            } else if key.is_revoked.as_deref() != Some("true") {
+                let (what, shown) = (which.described(), path.display());
+                let message = format!("{what} is in `{shown}`, which another file imports");
+                let [.., setting] = key_settings(&key.deployment, &key.name);
+                let line = format!("write `{}=true` there", redact(&setting));
+                return Err(Refused::new(Kind::Conflict, message).with_help(line));
+            }
         }
     }
-    Ok(())
+    let mut seen = BTreeSet::new();
+    all.retain(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
+    Ok(all)
+}
+
+/// Finds the documents of `text` that are not active and trust one of the keys.
+fn inactive(path: &Path, text: &str, active: &Trusts, which: &Which) -> Vec<u32> {
+    let document = active.file.document();
+    let all = document
+        .documents_of(0)
+        .filter(|one| !active.file.reads(*one));
+    let trusting = all.filter(|one| {
+        let trusts = Trusts::of(AsWritten::active(path, text, &[*one]), &[]);
+        trusts
+            .keys
+            .iter()
+            .any(|key| which.means(key) && !key.revoked)
+    });
+    trusting
+        .map(|one| document.line(document.start_of(one)))
+        .collect()
 }
 
 /// Reads the deployments of `text`, that of the file at `path`. The file of an active profile is read

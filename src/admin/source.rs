@@ -86,7 +86,7 @@ impl SettingsFile {
 
     /// Fails if the file of an active profile has a setting that `is_meant`: only this file is changed.
     pub(super) fn alone_has(&self, is_meant: impl Fn(&Entry) -> bool) -> Result<(), Refused> {
-        for (path, text) in active_files(&self.path, &self.text, &environment())? {
+        for (path, text) in active_files(&self.path, &self.text, &environment()) {
             let document = Document::parse(&path, text.text());
             let Some(entry) = document.entries().iter().find(|entry| is_meant(entry)) else {
                 continue;
@@ -94,8 +94,8 @@ impl SettingsFile {
             let line = document.line(entry.key_span.start);
             let (setting, path) = (redact_name(entry.key()), path.display());
             let message = format!(
-                "`{setting}` is set at {path}:{line}, in the file of an active profile, where \
-                 this changes the main file alone"
+                "`{setting}` is set at {path}:{line}, in a file of an active profile or an \
+                 import, where this changes the main file alone"
             );
             let main = self.path.display();
             return Err(Refused::new(Kind::Conflict, message)

@@ -153,6 +153,13 @@ fn consequences(files: &[RevokedFile]) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     for file in files {
+        for line in &file.inactive {
+            let path = file.path.display();
+            let _ = writeln!(
+                text,
+                "{path}:{line}  also trusts it, in a document that is not active"
+            );
+        }
         let keys = file.keys.iter();
         if file.standing == Standing::Undone {
             for key in keys {

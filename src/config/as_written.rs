@@ -29,6 +29,8 @@ use super::schema::{self, Placed, TlsEnd};
 #[derive(Debug)]
 pub struct AsWritten {
     document: Document,
+    /// The documents that are read, if not all are.
+    active: Option<Vec<usize>>,
     /// The settings in the order of their entries, each with the number of its entry.
     settings: Vec<(usize, Placed)>,
     /// The numbers in `settings` of what is set below each path, in the form in which spellings agree.
@@ -38,13 +40,25 @@ pub struct AsWritten {
 impl AsWritten {
     /// Reads `text`, the content of `path`.
     pub fn parse(path: &Path, text: &str) -> Self {
+        Self::of(path, text, None)
+    }
+
+    /// Reads the `active` documents of `text`, the content of `path`.
+    pub fn active(path: &Path, text: &str, active: &[usize]) -> Self {
+        Self::of(path, text, Some(active))
+    }
+
+    fn of(path: &Path, text: &str, active: Option<&[usize]>) -> Self {
         let mut read = Self {
             document: Document::parse(path, text),
+            active: active.map(<[_]>::to_vec),
             settings: Vec::new(),
             below: HashMap::new(),
         };
         for (at, entry) in read.document.entries().iter().enumerate() {
-            let Some(placed) = schema::exact(&Name::parse(entry.key())) else {
+            let document = read.document.document_of_entry(at);
+            let placed = schema::exact(&Name::parse(entry.key()));
+            let Some(placed) = placed.filter(|_| read.reads(document)) else {
                 continue;
             };
             let path: Vec<_> = placed.path.iter().map(|segment| uniform(segment)).collect();
@@ -61,6 +75,19 @@ impl AsWritten {
     /// Returns the file as entries, with its syntax errors.
     pub fn document(&self) -> &Document {
         &self.document
+    }
+
+    /// Returns `true` if a document is read.
+    pub fn reads(&self, document: usize) -> bool {
+        self.active
+            .as_ref()
+            .is_none_or(|active| active.contains(&document))
+    }
+
+    /// Returns the entries with names of ours that are read.
+    pub fn active_entries(&self) -> impl Iterator<Item = &Entry> {
+        let all = self.settings.iter();
+        all.filter_map(|(at, _)| self.document.entries().get(*at))
     }
 
     /// Returns the entry that decides `setting`, the last one; `keys` replace its names in angle

@@ -1,7 +1,7 @@
 //! `check`: what is wrong with files, each by itself and compared with the others.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::diagnostic::Findings;
 use crate::jose::{KeyId, SigningKey};
@@ -11,7 +11,6 @@ use crate::trust::Deployment;
 
 use super::inspect::inspect;
 use super::parts::Ignored;
-use super::profiles;
 use super::question::Question;
 use super::rules::{cross, file};
 use super::settings::{Home, Options};
@@ -44,7 +43,8 @@ pub struct Checked {
 
 /// Checks `files`, each by itself and, if there are several, compared with each other.
 ///
-/// Placeholders may name variables of `environment`; the settings it overrides are not looked at.
+/// `environment` overrides settings of each file, as for a module; files are compared without it, since
+/// each module has its own.
 ///
 /// # Errors
 ///
@@ -60,7 +60,12 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
             Err(error) => no_text.push(file::no_text(error)?),
         }
     }
-    let mut report = check_remembering(&texts, &memories, environment, &[])?;
+    let question = Question {
+        with_environment: true,
+        texts,
+        ..Question::check(environment)
+    };
+    let mut report = report(&question, &memories)?;
     report.findings.0.extend(no_text);
     report.findings.sort();
     Ok(report)
@@ -80,11 +85,11 @@ pub fn remembered(files: &[PathBuf]) -> Result<HashMap<PathBuf, Remembered>, Rea
 }
 
 /// Checks texts as [`check`] does, before they are written to the files they are for; `assumed`
-/// are other files that will be written with them.
+/// are other files that will be written with them. What the environment overrides is not looked at.
 ///
 /// # Errors
 ///
-/// If the file of an active profile cannot be read.
+/// If one of them cannot be read.
 pub fn check_texts(
     texts: &[(PathBuf, FileText)],
     environment: &[(String, String)],
@@ -97,33 +102,54 @@ pub fn check_texts(
 ///
 /// # Errors
 ///
-/// If the file of an active profile cannot be read.
+/// If one of them cannot be read.
 pub fn check_remembering(
     texts: &[(PathBuf, FileText)],
     remembered: &HashMap<PathBuf, Remembered>,
     environment: &[(String, String)],
     assumed: &[PathBuf],
 ) -> Result<Report, ReadError> {
-    let none = Remembered::default();
     let question = Question {
         assumed: assumed.to_owned(),
+        texts: texts.to_owned(),
         ..Question::check(environment)
     };
-    let of_each = texts.iter();
-    let profiles: Vec<_> = of_each
-        .flat_map(|(path, text)| profiles::files(path, text, &question))
-        .collect();
-    let mut inspected = Vec::new();
-    for (path, text) in texts {
-        // The file of a profile is looked at with the file that it belongs to.
-        if !profiles.iter().any(|profile| is_same(profile, path)) {
-            let read = Texts::around(path, text.clone(), &question)?;
+    report(&question, remembered)
+}
+
+/// Checks the texts of `question`, with what their homes have `remembered`.
+fn report(
+    question: &Question,
+    remembered: &HashMap<PathBuf, Remembered>,
+) -> Result<Report, ReadError> {
+    let none = Remembered::default();
+    let texts = &question.texts;
+    let alone = Question {
+        with_environment: false,
+        environment: question.environment.clone(),
+        assumed: question.assumed.clone(),
+        ..Question::default()
+    };
+    let all = texts.iter().map(|(path, _)| Texts::read(path, question));
+    let read = all.collect::<Result<Vec<_>, _>>()?;
+    let (mut inspected, mut bare) = (Vec::new(), Vec::new());
+    for (at, (path, _)) in texts.iter().enumerate() {
+        let mut others = read.iter().enumerate().filter(|(other, _)| *other != at);
+        // What another file brings in is looked at with that one.
+        let is_part = others.any(|(_, other)| other.brings_in(path));
+        if let Some(texts) = read.get(at).filter(|_| !is_part) {
             let known = remembered.get(path).unwrap_or(&none);
-            inspected.push(inspect(&question, known, &read.texts()));
+            inspected.push(inspect(question, known, texts));
+            // Other files see what this one says, not what a variable of this process does.
+            let is_compared = question.texts.len() > 1 && question.with_environment;
+            bare.extend(is_compared.then(|| inspect(&alone, known, texts)));
         }
     }
     let mut findings = Limited::default();
-    cross::check(&inspected, &mut findings);
+    cross::check(
+        if bare.is_empty() { &inspected } else { &bare },
+        &mut findings,
+    );
     let mut report = Report::default();
     for file in inspected {
         let settings = file.gathered.ours.len();
@@ -139,9 +165,4 @@ pub fn check_remembering(
     }
     report.findings = findings.finish();
     Ok(report)
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    let [one_whole, other_whole] = [one, other].map(|path| path.canonicalize().ok());
-    one == other || (one_whole.is_some() && one_whole == other_whole)
 }

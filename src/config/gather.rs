@@ -13,7 +13,7 @@ use crate::properties::{
 };
 
 use super::parts::Ignored;
-use super::question::{ModuleKind, Question};
+use super::question::{ModuleKind, Question, is_service_link};
 use super::rules::file;
 use super::schema::{self, DEPLOYMENTS, Fallback, Known, Placed, Takes};
 use super::view::{Limited, Part, View};
@@ -25,27 +25,45 @@ pub struct Gathered {
     pub unread: Vec<usize>,
     /// Settings with foreign names.
     pub ignored: Vec<Ignored>,
-    /// Every entry of ours and the setting it is of.
+    /// Every entry of ours in an active document, and the setting it is of.
     pub ours: Vec<(usize, Placed)>,
+    /// Those in documents that are not active.
+    pub inactive: Vec<(usize, Placed)>,
 }
 
 /// Puts the defaults, what `known` says of the entries of `view`, the environment and `--set` on top
-/// of each other, the lowest first; each file is a layer.
+/// of each other, the lowest first; each document of `order` is a layer.
 pub fn gather(
     view: &View,
+    order: &[usize],
     known: Vec<(usize, Known)>,
     question: &Question,
     findings: &mut Limited,
 ) -> (Layered, Gathered) {
+    let layers = order
+        .iter()
+        .enumerate()
+        .map(|(layer, document)| (*document, layer));
+    let layer_of: HashMap<_, _> = layers.collect();
+    let (known, inactive): (Vec<_>, Vec<_>) = known
+        .into_iter()
+        .partition(|(at, _)| layer_of.contains_key(&view.document.document_of_entry(*at)));
     let mut gatherer = Gatherer {
         spellings: spellings(&known, &question.sets),
+        layer_of,
         layered: defaults(question.kind.as_ref()),
         view,
         question,
         findings,
     };
-    let found = gatherer.files(known);
-    if question.is_run() {
+    let mut found = gatherer.files(known);
+    for (at, known) in inactive {
+        found.unread.push(at);
+        found
+            .inactive
+            .extend(known.used().cloned().map(|placed| (at, placed)));
+    }
+    if question.overrides() {
         gatherer.environment();
         gatherer.options();
     }
@@ -70,6 +88,8 @@ fn defaults(kind: Option<&ModuleKind>) -> Layered {
 
 struct Gatherer<'a> {
     view: &'a View,
+    /// The layer of each active document.
+    layer_of: HashMap<usize, usize>,
     question: &'a Question,
     /// The trusted deployments, each as the vendor's part of the settings spells it.
     ///
@@ -85,8 +105,7 @@ impl Gatherer<'_> {
     fn files(&mut self, known: Vec<(usize, Known)>) -> Gathered {
         let view = self.view;
         let mut gathered = Gathered::default();
-        let files = view.document.file_starts();
-        let mut layers: Vec<_> = files.map(|_| Values::default()).collect();
+        let mut layers: Vec<_> = self.layer_of.iter().map(|_| Values::default()).collect();
         for (at, known) in known {
             give_way(at);
             let Some((entry, value)) = view.entry(at).zip(view.value(at)) else {
@@ -95,7 +114,8 @@ impl Gatherer<'_> {
             match known {
                 Known::Setting(placed) if placed.setting.is_used() => {
                     let placed = self.respelled(placed);
-                    if let Some(values) = layers.get_mut(view.document.file_of_entry(at)) {
+                    let layer = self.layer_of.get(&view.document.document_of_entry(at));
+                    if let Some(values) = layer.and_then(|layer| layers.get_mut(*layer)) {
                         add(values, placed.clone(), value);
                     }
                     gathered.ours.push((at, placed));
@@ -150,9 +170,9 @@ impl Gatherer<'_> {
     /// Finds the variables that override a setting; map keys are those of the files.
     fn environment(&mut self) {
         let mut values = Values::default();
-        for (name, value) in &self.question.environment {
+        for (name, value) in self.question.settings() {
             let variable = Variable::parse(name);
-            let origin = Origin::Environment(name.as_str().into());
+            let origin = Origin::Environment(name.into());
             let layered = &self.layered;
             let overridden = schema::overridden(&variable, |name, keys| names(layered, name, keys));
             if let Some(placed) = overridden {
@@ -165,6 +185,26 @@ impl Gatherer<'_> {
             }
         }
         self.layer(values);
+        self.service_links();
+    }
+
+    /// Notes how many variables look like settings of ours and are not.
+    fn service_links(&mut self) {
+        let all = &self.question.environment;
+        let links = all.iter().filter(|(name, value)| {
+            let joined = Variable::parse(name).words.concat();
+            let is_ours = ["ataccama", "countersign", "spring", "server"];
+            is_ours.iter().any(|family| joined.starts_with(family))
+                && is_service_link(name, value, all)
+        });
+        let links: Vec<_> = links.map(|(name, _)| name.as_str()).collect();
+        if let [first, ..] = links.as_slice() {
+            let count = links.len();
+            let message = format!("{count} variables tell where services are, and set nothing");
+            let found = Finding::new(Code::Cs0305, Origin::Environment((*first).into()), message);
+            let help = "Kubernetes and Docker make them for each service; no action is needed";
+            self.findings.push(found.with_help(help));
+        }
     }
 
     /// Reads `name=value` options.

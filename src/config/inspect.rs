@@ -3,23 +3,24 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::sync::Arc;
 
 use crate::diagnostic::{Code, Finding, Findings, Origin};
 use crate::properties::name::Name;
-use crate::properties::{FileText, Layered, Sourced, give_way};
+use crate::properties::{Layered, Sourced, give_way};
 use crate::storage::revoked_keys::Remembered;
 
 use super::gather::{Gathered, gather};
 use super::options;
 use super::parts::{OwnKey, ReadDeployment, ReadKey};
-use super::profiles;
 use super::question::Question;
 use super::read::Reader;
 use super::rotation;
-use super::rules::{addresses, deployments, file, keys, tls, trusted_keys};
+use super::rules::{addresses, deployments, file, inactive, keys, tls, trusted_keys};
 use super::schema::{self, Known};
 use super::settings::Options;
+use super::sources::Texts;
+use super::spring::Fault;
 use super::view::{Limited, Part, View};
 
 /// Everything one file says.
@@ -78,13 +79,9 @@ impl Inspected {
     }
 }
 
-/// Reads one file and everything that overrides it.
-pub fn inspect(
-    question: &Question,
-    remembered: &Remembered,
-    files: &[(&Path, &FileText)],
-) -> Inspected {
-    let mut view = View::new(files);
+/// Reads the active documents of a file and of what it brings in, and everything that overrides them.
+pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> Inspected {
+    let mut view = View::new(Arc::clone(&texts.document));
     let mut findings = Limited::default();
     let entries = view.entries().iter().enumerate();
     let known: Vec<Known> = entries
@@ -97,13 +94,14 @@ pub fn inspect(
     let all = known.into_iter().enumerate();
     let (broken, whole): (Vec<_>, Vec<_>) = all.partition(|(at, _)| skipped.contains(at));
     let broken_key = broken.iter().any(|(_, known)| known.is_private());
-    let (layered, gathered) = gather(&view, whole, question, &mut findings);
+    let (layered, gathered) = gather(&view, &texts.order, whole, question, &mut findings);
     let mut reader = Reader {
         layered: &layered,
         view: &view,
         question,
         remembered,
         ours: &gathered.ours,
+        order: &texts.order,
         by_name: OnceCell::new(),
         findings,
     };
@@ -115,12 +113,13 @@ pub fn inspect(
     addresses::check(&mut reader, &set);
     tls::check(&mut reader, &set, &read);
     deployments::check(&mut reader, &set, &read);
-    profiles::check(&mut reader);
+    switches(&mut reader, &texts.faults);
+    inactive::check(&mut reader, &gathered, &read);
     reader.rest(&gathered.unread);
     if own.is_none() && reader.raw(keys::OWN_KEY, &[]).is_none() && !broken_key {
-        reader.push(file::no_key(&view, &gathered.ours, question));
+        reader.push(file::no_key(&view, &gathered, question));
     }
-    file::check(&view, files, &gathered.ours, &mut reader.findings);
+    file::check(&view, &texts.texts(), &gathered, &mut reader.findings);
     Inspected {
         own,
         deployments: read,
@@ -130,6 +129,14 @@ pub fn inspect(
         gathered,
         layered,
         view,
+    }
+}
+
+/// Reports what is wrong with the switches that decide which documents are active.
+fn switches(reader: &mut Reader<'_>, faults: &[Fault]) {
+    for fault in faults {
+        let found = reader.finding(fault.code, &fault.at, &fault.message);
+        reader.push(found.with_severity(fault.severity).with_help(fault.help));
     }
 }
 

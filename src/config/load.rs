@@ -30,8 +30,8 @@ pub enum LoadError {
     /// The file has faults.
     #[error("{}", summary(.0))]
     Findings(Findings),
-    /// The file of a profile was read before and no longer exists, and the profile is active.
-    #[error("`{}` no longer exists, but its profile is still active", .0.display())]
+    /// A file was read before and no longer exists, and its profile is active, or a file imports it.
+    #[error("`{}` no longer exists, but its profile is still active, or a file still imports it", .0.display())]
     Gone(PathBuf),
     /// The file is in order, but no module can be made of it; a fault of this program.
     #[error("no module can be made of these settings")]
@@ -93,7 +93,7 @@ impl Settings {
             kind: Some(kind.clone()),
             environment: environment.into_iter().collect(),
             sets: sets.to_vec(),
-            assumed: Vec::new(),
+            ..Question::default()
         };
         // First: a revocation that is taken back is taken out of the file before the memory.
         let remembered = home.remembered().map_err(LoadError::Read)?;
@@ -121,7 +121,7 @@ impl Settings {
         remembered: Remembered,
         texts: &Texts,
     ) -> Result<Self, LoadError> {
-        let inspected = inspect(question, &remembered, &texts.texts());
+        let inspected = inspect(question, &remembered, texts);
         let mut keys = HashMap::new();
         for read in inspected.deployments.iter().flat_map(|read| &read.keys) {
             let fingerprint = read.trusted.key.fingerprint();

@@ -9,7 +9,6 @@ mod inspect;
 mod load;
 mod options;
 mod parts;
-mod profiles;
 mod question;
 mod read;
 mod reload;
@@ -18,6 +17,7 @@ mod rules;
 mod schema;
 mod settings;
 mod sources;
+mod spring;
 #[cfg(feature = "registry")]
 mod start;
 mod tls;
@@ -41,14 +41,15 @@ pub use as_written::AsWritten;
 pub use check::{Checked, Report, check, check_remembering, check_texts, remembered};
 pub use fix::{Repair, fix};
 pub use load::{LoadError, environment, may_be_setting};
-pub use profiles::main_of;
-pub use question::ModuleKind;
+pub use question::{ModuleKind, is_service_link};
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;
 pub use rules::file::holds_private_key;
 pub use schema::TlsEnd;
 pub use settings::{ConnectionSettings, Home, Settings};
-pub use sources::active_files;
+pub use sources::{active_documents, active_files, is_of_profile, main_of, overruled};
+#[cfg(feature = "testing")]
+pub use spring::{Expression, Location, Target};
 #[cfg(feature = "registry")]
 pub use start::StartError;
 pub use tls::DIAL_BACK;

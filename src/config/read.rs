@@ -28,6 +28,8 @@ pub struct Reader<'a> {
     pub remembered: &'a Remembered,
     /// The entries of `view` that are settings of ours.
     pub ours: &'a [(usize, Placed)],
+    /// The active documents, the lowest first.
+    pub order: &'a [usize],
     pub by_name: OnceCell<HashMap<String, usize>>,
     pub findings: Limited,
 }
@@ -103,8 +105,10 @@ impl<'a> Reader<'a> {
 
     fn named_entry(&self, name: &Name<'_>) -> Option<Looked> {
         let by_name = self.by_name.get_or_init(|| {
-            let entries = self.view.entries().iter().enumerate();
-            entries
+            let document = &self.view.document;
+            let active = self.order.iter().flat_map(|one| document.entries_of(*one));
+            let named = active.filter_map(|at| Some((at, self.view.entry(at)?)));
+            named
                 .map(|(at, entry)| (Name::parse(entry.key()).uniform(), at))
                 .collect()
         });
@@ -185,7 +189,9 @@ impl<'a> Reader<'a> {
         // Most files have none at all.
         let any = values.any(|value| placeholder::has_placeholder(value.text()));
         let ours = self.ours.iter().map(|(_, placed)| placed);
-        for placed in ours.filter(|placed| any && !placed.setting.is_private()) {
+        let ours = ours.filter(|placed| any && !placed.setting.is_private());
+        // Those of Spring Boot were resolved before it was known what is active.
+        for placed in ours.filter(|placed| !placed.setting.name.starts_with("spring.")) {
             for value in self.layered.values(&placed.path) {
                 self.resolved(value);
             }

@@ -77,6 +77,12 @@ pub fn overridden(
     })
 }
 
+/// Finds the switch of Spring Boot that an environment variable sets, but for groups of profiles.
+pub fn switch_of(variable: &Variable) -> Option<Placed> {
+    let found = overridden(variable, |_, _| Vec::new());
+    found.filter(|placed| placed.setting.name.starts_with("spring."))
+}
+
 /// Finds the setting that `name` most probably means.
 pub fn nearest(name: &Name<'_>) -> Option<String> {
     let near = used().filter_map(|setting| Some((setting.pattern.distance(name)?, setting)));
@@ -97,5 +103,5 @@ const HOT: [&str; 7] = [
     "countersign.deployments.",
     "countersign.reload.",
     "countersign.rotation.",
-    "spring.profiles.active.",
+    "spring.",
 ];

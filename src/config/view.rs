@@ -3,28 +3,26 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::sync::Arc;
 
 use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
 use crate::jose::{Fingerprint, PublicJwk, repair};
-use crate::properties::{Document, Entry, FileText, Sourced, Span};
+use crate::properties::{Document, Entry, Sourced, Span};
 
 /// The document of a file and its profiles, and everything that must not be shown of it.
 #[derive(Debug)]
 pub struct View {
-    pub document: Document,
+    pub document: Arc<Document>,
     secrets: Vec<Span>,
     /// Found when it is asked for: most findings show nothing that could be secret.
     public: OnceCell<Public>,
 }
 
 impl View {
-    /// Takes the main file, then those of its profiles.
-    pub fn new(files: &[(&Path, &FileText)]) -> Self {
-        let texts = files.iter().map(|(path, text)| (*path, text.text()));
+    pub fn new(document: Arc<Document>) -> Self {
         Self {
             public: OnceCell::new(),
-            document: Document::of(texts),
+            document,
             secrets: Vec::new(),
         }
     }
@@ -62,17 +60,29 @@ impl View {
     /// Keeps the parts `spans` out of everything shown.
     pub fn hide(&mut self, spans: impl IntoIterator<Item = Span>) {
         self.secrets.extend(spans);
+        self.secrets.sort_by_key(|span| span.start);
+        // In order and apart from each other, so that one look finds the one at a place.
+        self.secrets.dedup_by(|next, span| {
+            let touches = next.start <= span.end;
+            span.end = if touches {
+                span.end.max(next.end)
+            } else {
+                span.end
+            };
+            touches
+        });
     }
 
     pub fn hides(&self, offset: usize) -> bool {
-        let mut secrets = self.secrets.iter();
-        secrets.any(|span| span.start <= offset && offset < span.end)
+        let begun = self.secrets.partition_point(|span| span.start <= offset);
+        let last = begun.checked_sub(1).and_then(|at| self.secrets.get(at));
+        last.is_some_and(|span| offset < span.end)
     }
 
     /// Reports `message` about the part `span`.
     pub fn finding(&self, code: Code, span: Span, message: impl Into<String>) -> Finding {
         self.about_file(span.start, code, message)
-            .with_snippet(Some(self.snippet(span)))
+            .with_snippet(self.snippet(span))
     }
 
     /// Reports `message` about a value and its setting, wherever it comes from.
@@ -112,11 +122,11 @@ impl View {
     }
 
     /// Shows the line of the part `span`.
-    fn snippet(&self, span: Span) -> Snippet {
+    fn snippet(&self, span: Span) -> Option<Snippet> {
         let nothing = Public::default();
-        let shown = self.document.snippet(span, &self.secrets, &nothing);
+        let shown = self.document.snippet(span, &self.secrets, &nothing)?;
         if !shown.hides() {
-            return shown;
+            return Some(shown);
         }
         self.document.snippet(span, &self.secrets, self.public())
     }

@@ -77,6 +77,7 @@ codes! {
     Cs0109 "CS0109" Error "a list index that leaves a gap, is negative or too large";
     Cs0110 "CS0110" Note "a backslash that was read as an escape";
     Cs0111 "CS0111" Error "a placeholder that cannot be resolved";
+    Cs0112 "CS0112" Error "a source that Spring Boot would apply and countersign cannot";
     Cs0201 "CS0201" Error "`content` is not a valid public P-256 JWK";
     Cs0202 "CS0202" Error "`fingerprint` is not the fingerprint of `content`";
     Cs0203 "CS0203" Error "a private key in a peer's `content`";

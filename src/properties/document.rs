@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::entry::{Entry, Span};
-use super::parse::{self, Parsed};
+use super::entry::{Entry, Escapes, Span};
+use super::parse::separator::Separator;
+use super::parse::{self, Parsed, Start};
 use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
 
 /// The entries of a `.properties` text, in the file's order, each with its place.
@@ -23,12 +24,16 @@ pub struct Document {
     parsed: Parsed,
 }
 
+/// The longest value that is looked into, in bytes.
+pub const MAX_VALUE: usize = 64 * 1024;
+
 /// One of the files.
 struct Part {
     path: Arc<Path>,
     start: usize,
     first_line: usize,
     first_entry: usize,
+    first_document: usize,
 }
 
 impl Document {
@@ -53,28 +58,62 @@ impl Document {
 
     /// Adds `text` as the content of another file, `path`.
     pub fn append(&mut self, path: &Path, text: &str) {
-        let mut base = self.text.len();
-        let mut whole = Zeroizing::new(String::with_capacity(
-            base.saturating_add(text.len()).saturating_add(1),
-        ));
-        whole.push_str(&self.text);
+        let base = self.add(path, text);
+        parse::parse(&self.text, base, &mut self.parsed);
+    }
+
+    /// Adds the file `path` of a configuration tree, which holds the value of `key` and nothing else.
+    pub fn append_value(&mut self, path: &Path, key: &str, text: &str) {
+        let base = self.add(path, text);
+        // Spring drops the line end of a text of one line.
+        let one_line = text.strip_suffix('\n').filter(|line| !line.contains('\n'));
+        let value = one_line.map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+        let end = base.saturating_add(value.len());
+        self.parsed.documents.push(Start {
+            entry: self.parsed.entries.len(),
+            text: base,
+        });
+        self.parsed.entries.push(Entry {
+            key: Zeroizing::new(key.to_owned()),
+            value: Zeroizing::new(value.to_owned()),
+            key_span: Span::new(base, base),
+            value_span: Span::new(base, end),
+            line_span: Span::new(base, base.saturating_add(text.len())),
+            steps: Vec::new(),
+            escapes: Escapes::default(),
+        });
+    }
+
+    /// Adds the text of a file; returns its first byte.
+    fn add(&mut self, path: &Path, text: &str) -> usize {
+        let length = self.text.len().saturating_add(text.len()).saturating_add(1);
+        if self.text.capacity() < length {
+            // What held the text before is wiped: it does not grow in place. Twice the room, so that
+            // many files are not copied as often as there are files.
+            let room = match self.files.is_empty() {
+                true => text.len(),
+                false => length.saturating_mul(2),
+            };
+            let mut whole = Zeroizing::new(String::with_capacity(room));
+            whole.push_str(&self.text);
+            self.text = whole;
+        }
         if !self.files.is_empty() {
             // The end of one file is no place in the next.
-            whole.push('\n');
-            base = whole.len();
+            self.text.push('\n');
         }
-        whole.push_str(text);
-        // What held the text before is wiped; it was not grown in place.
-        self.text = whole;
+        let base = self.text.len();
+        self.text.push_str(text);
         self.files.push(Part {
             path: path.into(),
             start: base,
             first_line: self.line_starts.len(),
             first_entry: self.parsed.entries.len(),
+            first_document: self.parsed.documents.len(),
         });
         let starts = line_starts(text).map(|start| start.saturating_add(base));
         self.line_starts.extend(starts);
-        parse::parse(&self.text, base, &mut self.parsed);
+        base
     }
 
     /// Returns the first file, as the user named it.
@@ -114,9 +153,36 @@ impl Document {
         &self.text
     }
 
-    /// Returns the lines `#---`, which separate documents for Spring; here everything is one.
-    pub fn separators(&self) -> &[Span] {
+    /// Returns the lines `#---`, and what Spring Boot takes them for.
+    pub fn separators(&self) -> &[Separator] {
         &self.parsed.separators
+    }
+
+    /// Returns the number of the document that entry `at` stands in. The documents of all files are
+    /// counted; a file has at least one.
+    pub fn document_of_entry(&self, at: usize) -> usize {
+        let begun = self.parsed.documents.partition_point(|d| d.entry <= at);
+        begun.saturating_sub(1)
+    }
+
+    /// Returns the numbers of the entries of a document.
+    pub fn entries_of(&self, document: usize) -> Range<usize> {
+        let first = |at: usize| Some(self.parsed.documents.get(at)?.entry);
+        let end = first(document.saturating_add(1)).unwrap_or(self.entries().len());
+        first(document).unwrap_or(end)..end
+    }
+
+    /// Returns the numbers of the documents of a file.
+    pub fn documents_of(&self, file: usize) -> Range<usize> {
+        let first = |at: usize| Some(self.files.get(at)?.first_document);
+        let end = first(file.saturating_add(1)).unwrap_or(self.parsed.documents.len());
+        first(file).unwrap_or(end)..end
+    }
+
+    /// Returns the place where a document begins.
+    pub fn start_of(&self, document: usize) -> usize {
+        let start = self.parsed.documents.get(document);
+        start.map_or(0, |start| start.text)
     }
 
     /// Returns the line of byte `offset` in its file, counted from 1.
@@ -145,26 +211,40 @@ impl Document {
 
     /// Shows the line on which `span` starts. The parts `secret` are hidden, and everything else
     /// that may be private and is not known to be `public`.
-    pub fn snippet(&self, span: Span, secret: &[Span], public: &Public) -> Snippet {
+    ///
+    /// Nothing is shown of a line over 64 KiB: to look for keys in it takes long.
+    pub fn snippet(&self, span: Span, secret: &[Span], public: &Public) -> Option<Snippet> {
         let (line, start) = self.line_of(span.start);
         let rest = self.text.get(start..).unwrap_or_default();
         let text = rest.split(['\n', '\r']).next().unwrap_or_default();
+        if text.len() > MAX_VALUE {
+            return None;
+        }
         let end = start.saturating_add(text.len());
         let shown = Span { start, end };
         let overlapping = secret.iter().filter(|s| s.start < end && s.end > start);
         let hidden: Vec<_> = overlapping.map(|span| within(*span, shown)).collect();
-        Snippet::new(count(line), text, within(span, shown), &hidden, public)
+        let marked = within(span, shown);
+        Some(Snippet::new(count(line), text, marked, &hidden, public))
     }
 
     /// Returns what is wrong with the text itself: escapes that cannot be read.
     pub fn findings(&self) -> Findings {
-        let faults = self.parsed.faults.iter();
-        let findings = faults.map(|(span, message)| {
+        // Each takes a walk through its line.
+        const MOST: usize = 200;
+        let all = &self.parsed.faults;
+        let findings = all.iter().take(MOST).map(|(span, message)| {
             Finding::new(Code::Cs0101, self.origin(span.start), *message)
                 .with_help("write four digits after `\\u`, or `\\\\u` for a literal backslash")
-                .with_snippet(Some(self.snippet(*span, &[], &Public::default())))
+                .with_snippet(self.snippet(*span, &[], &Public::default()))
         });
-        Findings(findings.collect())
+        let mut findings: Vec<_> = findings.collect();
+        if let Some((span, _)) = all.get(MOST) {
+            let rest = all.len().saturating_sub(MOST);
+            let message = format!("{rest} more findings like this from here on");
+            findings.push(Finding::new(Code::Cs0101, self.origin(span.start), message));
+        }
+        Findings(findings)
     }
 
     /// Returns the line number of `offset` in its file, counted from 1, and where that line starts.

@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use super::entry::{Entry, Span};
 use super::name::Name;
-use super::parse::{Parsed, parse};
+use super::parse::separator::Separator;
+use super::parse::{Parsed, Start, parse};
 use crate::secret::Secret;
 
 /// Settings to write into a text.
@@ -16,6 +17,9 @@ use crate::secret::Secret;
 /// given. One that is removed loses its lines, all of them where it is there more than once;
 /// comments stay, but for a [forgotten heading](Self::forget_heading). Every other line stays byte
 /// for byte as it is. Applying the same edit again changes nothing.
+///
+/// Of a text with several documents, all count, and new settings go to its end, unless the edit is
+/// [limited](Self::within) to some.
 ///
 /// ```
 /// use countersign::internals::Edit;
@@ -32,6 +36,8 @@ use crate::secret::Secret;
 pub struct Edit {
     heading: Option<String>,
     forgotten: Vec<String>,
+    /// The documents that count, if not all do, and the one for new settings, if there is one.
+    documents: Option<(Vec<usize>, Option<usize>)>,
     /// None for what is to be removed.
     settings: Vec<(String, Option<Secret<String>>)>,
 }
@@ -81,6 +87,13 @@ impl Edit {
         self
     }
 
+    /// Looks at the `documents` only, and puts new settings at the end of `home`, or, without that, into
+    /// a new document before all others.
+    pub fn within(&mut self, documents: Vec<usize>, home: Option<usize>) -> &mut Self {
+        self.documents = Some((documents, home));
+        self
+    }
+
     /// Gives the setting `key` the value `value`; a value given before for it is forgotten.
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.give(key, Some(value.to_owned().into()))
@@ -104,16 +117,18 @@ impl Edit {
     pub fn apply(&self, text: &str) -> Option<Edited> {
         let mut parsed = Parsed::default();
         parse(text, 0, &mut parsed);
-        let entries = parsed.entries;
+        let (entries, documents) = (parsed.entries, parsed.documents);
         let mut replaced: Vec<(Span, Zeroizing<String>)> = Vec::new();
         let mut removed: Vec<Span> = Vec::new();
         let mut added: Vec<(&str, &str)> = Vec::new();
         let mut changes = Vec::new();
         for (key, value) in &self.settings {
             let name = Name::parse(key);
-            let there: Vec<_> = entries
+            let named = entries
                 .iter()
-                .filter(|entry| Name::parse(entry.key()) == name)
+                .filter(|entry| Name::parse(entry.key()) == name);
+            let there: Vec<_> = named
+                .filter(|entry| self.looks_at(entry, &documents))
                 .collect();
             // The last one counts.
             let kind = match (there.last(), value) {
@@ -141,12 +156,46 @@ impl Edit {
         let orphans = self.orphans(text, &entries, &removed);
         let gone = removed.into_iter().chain(orphans);
         replaced.extend(gone.map(|span| (span, Zeroizing::default())));
+        let place = self.place(&entries, &documents, &parsed.separators);
+        if let Some((at, separator)) = place.filter(|_| !added.is_empty()) {
+            let mut above = Zeroizing::new(text.get(..at).unwrap_or_default().to_owned());
+            self.append(&mut above, &added, line_end(text));
+            above.push_str(separator);
+            let new = above.get(at..).unwrap_or_default().to_owned();
+            // Before what is removed there.
+            replaced.insert(0, (Span::new(at, at), new.into()));
+            added.clear();
+        }
         let mut edited = replace(text, replaced);
         self.append(&mut edited, &added, line_end(text));
         Some(Edited {
             text: std::mem::take(&mut *edited).into(),
             changes,
         })
+    }
+
+    fn looks_at(&self, entry: &Entry, documents: &[Start]) -> bool {
+        let begun = documents.partition_point(|one| one.text <= entry.line_span.start);
+        let looked_at = self.documents.as_ref().map(|(looked_at, _)| looked_at);
+        looked_at.is_none_or(|all| all.contains(&begun.saturating_sub(1)))
+    }
+
+    /// Returns where new settings go, and what follows them; `None` for the end of the text.
+    fn place(
+        &self,
+        entries: &[Entry],
+        documents: &[Start],
+        separators: &[Separator],
+    ) -> Option<(usize, &'static str)> {
+        let (_, home) = self.documents.as_ref()?;
+        let Some(home) = home else {
+            // Between two settings the line is no comment.
+            return Some((entries.first()?.line_span.start, "#---\n"));
+        };
+        let next = documents.get(home.saturating_add(1))?;
+        let mut separators = separators.iter().map(|one| one.line_span);
+        let line = separators.find(|line| line.end == next.text)?;
+        Some((line.start, ""))
     }
 
     /// Finds the forgotten headings that head nothing once the lines `removed` are gone. Both lists

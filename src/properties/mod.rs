@@ -14,8 +14,9 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use document::Document;
+pub use document::{Document, MAX_VALUE};
 pub use edit::{ChangeKind, Edit, replace};
 pub use entry::{Entry, Span};
 pub use file::{ContentDigest, Encoding, FileText, ReadError, digest, mode};
+pub use parse::separator::Reading;
 pub use source::{Content, IndexError, Layered, Path, Sourced, give_way, indexed};

@@ -2,10 +2,12 @@
 
 use zeroize::Zeroizing;
 
+use self::separator::{Finder, Separator};
 use self::unescape::{Placed, SyntaxFault, after, unescape};
 use super::entry::{Entry, Escapes, Span};
 use super::source::give_way;
 
+pub(super) mod separator;
 mod unescape;
 
 /// What a text holds, in its order, duplicates included.
@@ -13,8 +15,19 @@ mod unescape;
 pub(crate) struct Parsed {
     pub(crate) entries: Vec<Entry>,
     pub(crate) faults: Vec<SyntaxFault>,
-    /// Lines of the form `#---`, which separate documents for Spring.
-    pub(crate) separators: Vec<Span>,
+    /// Lines of the form `#---`.
+    pub(crate) separators: Vec<Separator>,
+    /// The documents, separated by those lines.
+    pub(crate) documents: Vec<Start>,
+}
+
+/// Where a document begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// The number of its first entry.
+    pub(crate) entry: usize,
+    /// The first byte of its first line.
+    pub(crate) text: usize,
 }
 
 /// Reads `text` from byte `base` on and adds what it holds to `parsed`.
@@ -26,13 +39,13 @@ pub(crate) fn parse(text: &str, base: usize, parsed: &mut Parsed) {
     // Where the logical line begins, and what it holds so far if a backslash ended its lines.
     let mut begins = None;
     let mut line = Vec::new();
+    let mut separators = Finder::default();
+    let first = parsed.entries.len();
     while let Some((whole, content)) = natural_line(text, next) {
         next = whole.end;
         let written = text.get(content.start..content.end).unwrap_or_default();
         if line.is_empty() && (written.is_empty() || written.starts_with(['#', '!'])) {
-            if matches!(written.trim_end(), "#---" | "!---") {
-                parsed.separators.push(content);
-            }
+            separators.pass(written, whole, content);
             begins = None;
             continue;
         }
@@ -54,10 +67,27 @@ pub(crate) fn parse(text: &str, base: usize, parsed: &mut Parsed) {
             entry(&line, &mut parsed.faults)
         };
         entry.line_span = Span { start, end: next };
+        // Spring drops an entry without a name.
+        if !entry.key.is_empty() {
+            separators.pass_entry();
+        }
         parsed.entries.push(entry);
         give_way(parsed.entries.len());
         begins = None;
         line.clear();
+    }
+    parsed.documents.push(Start {
+        entry: first,
+        text: base,
+    });
+    for separator in separators.found {
+        if separator.separates() {
+            let entries = &parsed.entries;
+            let text = separator.line_span.end;
+            let entry = entries.partition_point(|entry| entry.line_span.start < text);
+            parsed.documents.push(Start { entry, text });
+        }
+        parsed.separators.push(separator);
     }
 }
 

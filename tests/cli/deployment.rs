@@ -518,7 +518,7 @@ fn deployment_that_an_active_profile_says_something_of_is_not_changed_in_the_mai
         }
         for run in runs {
             let run = run.exits(1);
-            let expected = format!("`{setting}` is set at {profile}:2, in the file of an active");
+            let expected = format!("`{setting}` is set at {profile}:2, in a file of an active");
             assert!(run.stderr.contains(&expected), "{run:?}");
             let help = format!("move these settings from `{profile}` into `{DPM}`");
             assert!(run.stderr.contains(&help), "{run:?}");

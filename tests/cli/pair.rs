@@ -539,3 +539,33 @@ fn one_file_by_two_paths_is_a_wrong_use_even_before_its_folder_is_there() {
         assert_eq!(folder.names(""), [""; 0]);
     }
 }
+
+#[test]
+fn new_settings_never_land_in_a_document_that_depends_on_a_profile() {
+    let conditional = "spring.config.activate.on-profile=prod\nserver.port=9999\n";
+    for (above, text) in [
+        ("# for prod\n", format!("# for prod\n{conditional}")),
+        (
+            "server.port=8031\n",
+            format!("server.port=8031\n#---\n{conditional}"),
+        ),
+    ] {
+        let folder = Folder::new();
+        folder.write(DPM, text);
+
+        folder.run(&format!("{PAIR} --yes")).exits(0);
+
+        let after = folder.read(DPM);
+        let (first, second) = after.split_once("#---\n").unwrap();
+        assert!(
+            first.starts_with(above) && first.contains(OWN_KEY),
+            "{after}"
+        );
+        assert_eq!(second, conditional);
+        trusts(&folder, DPM, "dpe-dev", DPE);
+        folder.run(&format!("check {DPM} {DPE}")).exits(0);
+        // A second plan finds nothing to do.
+        folder.run(&format!("{PAIR} --yes")).exits(0);
+        assert_eq!(folder.read(DPM), after);
+    }
+}

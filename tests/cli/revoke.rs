@@ -221,22 +221,63 @@ fn with_profile(text: &str) -> Folder {
 }
 
 #[test]
-fn a_key_that_an_active_profile_trusts_is_refused_all_the_same_and_check_names_it() {
+fn a_key_that_an_active_profile_trusts_is_revoked_there_too() {
     let folder = with_profile(&format!("# more\n{KEYS}.key.is-revoked=false\n"));
-    let revoke = |file: &str| {
-        let run = format!("revoke --file {file} --deployment dpe-dev --yes");
-        folder.run(&run)
-    };
 
-    revoke("dpm").exits(0);
+    folder
+        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .exits(0);
 
     assert!(folder.read(DPM).contains("is-revoked=true"));
-    let check = folder.run(&format!("check {DPM}")).exits(1);
-    assert!(check.stdout.contains("error[CS0210]"), "{check:?}");
-    revoke(DEV).exits(0);
-    revoke("dpm").exits(0);
     assert!(folder.read(DEV).contains("is-revoked=true"));
     folder.run(&format!("check {DPM}")).exits(0);
+}
+
+#[test]
+fn an_import_that_trusts_a_key_is_named_and_nothing_is_written() {
+    let folder = paired();
+    let text = folder.read(DPM) + "spring.config.import=more.properties\n";
+    folder.write(DPM, &text);
+    let more = "dpm/etc/more.properties";
+    folder.write(more, format!("{KEYS}.key.is-revoked=false\n"));
+
+    let run = folder
+        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .exits(1);
+
+    assert!(run.stderr.contains(more), "{run:?}");
+    assert!(
+        run.stderr.contains(&format!("{KEYS}.key.is-revoked=true")),
+        "{run:?}"
+    );
+    assert_eq!(folder.read(DPM), text);
+    assert!(folder.read(more).contains("is-revoked=false"));
+}
+
+#[test]
+fn revoke_edits_the_active_document_and_lists_those_that_are_not() {
+    let folder = paired();
+    let conditional = "#---\nspring.config.activate.on-profile=prod\n";
+    let text = folder.read(DPM);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains(".jwt-keys."))
+        .collect();
+    let again = lines.join("\n") + "\n";
+    folder.write(DPM, format!("{text}{conditional}{again}"));
+
+    let run = folder
+        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .exits(0);
+
+    let after = folder.read(DPM);
+    let (active, inactive) = after.split_once(conditional).unwrap();
+    assert!(active.contains("is-revoked=true"), "{after}");
+    assert_eq!(inactive, again);
+    assert!(
+        run.stderr.contains("in a document that is not active"),
+        "{run:?}"
+    );
 }
 
 #[test]
@@ -251,7 +292,7 @@ fn both_files_are_revoked_in_one_go() {
 }
 
 #[test]
-fn a_key_that_only_an_active_profile_has_is_looked_for_there() {
+fn a_key_that_only_an_active_profile_has_is_revoked_there() {
     let folder = paired();
     let text = folder.read(DPM);
     let (keys, rest): (Vec<_>, Vec<_>) = text.lines().partition(|l| l.contains(".deployments."));
@@ -259,16 +300,10 @@ fn a_key_that_only_an_active_profile_has_is_looked_for_there() {
     folder.write(DEV, keys.join("\n"));
     let before = folder.read(DPM);
 
-    let main = folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
-        .exits(1);
     folder
-        .run(&format!("revoke --file {DEV} --deployment dpe-dev --yes"))
+        .run("revoke --file dpm --deployment dpe-dev --yes")
         .exits(0);
 
-    let expected = format!("deployment `dpe-dev` is in `{DEV}`, the file of an active profile");
-    assert!(main.stderr.contains(&expected), "{main:?}");
-    assert!(main.stderr.contains(&format!("--file {DEV}")), "{main:?}");
     assert_eq!(folder.read(DPM), before);
     assert!(folder.read(DEV).contains("is-revoked=true"));
 }

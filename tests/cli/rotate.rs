@@ -392,7 +392,7 @@ fn settings_of_a_rotation_in_the_file_of_an_active_profile_are_refused_before_an
         for step in ["prepare", "activate", "finish", "abort", "run"] {
             let run = rotate(&folder, step, "--offline --yes").exits(1);
             let expected =
-                format!("`{line}` is set at {profile}:2, in the file of an active profile");
+                format!("`{line}` is set at {profile}:2, in a file of an active profile");
             assert!(run.stderr.contains(&expected), "{run:?}");
             let help = format!("move these settings from `{profile}` into `{main}`");
             assert!(run.stderr.contains(&help), "{run:?}");

@@ -103,7 +103,7 @@ impl World {
         let home = crate::config::Home::new(&file);
         self.follower.step(Read {
             remembered: home.remembered(),
-            texts: Texts::around(&file, text, &self.question),
+            texts: Ok(Texts::around(&file, text, &self.question)),
             tls: self.module.tls_files().read(),
         })
     }

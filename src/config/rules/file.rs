@@ -5,6 +5,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use crate::config::gather::Gathered;
 use crate::config::question::Question;
 use crate::config::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
 use crate::config::settings::Home;
@@ -12,7 +13,9 @@ use crate::config::view::{Limited, View};
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact};
 use crate::jose::{KeyMaterial, PublicJwk};
 use crate::properties::name::Name;
-use crate::properties::{self, Document, Encoding, Entry, FileText, ReadError, Span};
+use crate::properties::{
+    self, Document, Encoding, Entry, FileText, MAX_VALUE, ReadError, Reading, Span,
+};
 use crate::secret::Secret;
 
 use super::keys;
@@ -40,6 +43,17 @@ pub fn broken_values(view: &mut View, known: &[Known], findings: &mut Limited) -
         let Known::Setting(placed) = known_here else {
             continue;
         };
+        if let Some(entry) = view
+            .entry(at)
+            .filter(|entry| entry.value().len() > MAX_VALUE)
+        {
+            let name = placed.name();
+            let message = format!("the value of `{name}` is longer than 64 KiB");
+            let found = view.finding(Code::Cs0306, entry.key_span, message);
+            findings.push(found.with_key(name).with_help("write a shorter value"));
+            skipped.push(at);
+            continue;
+        }
         let stray = stray_lines(view.entries(), known, at, placed);
         let lines = view.entries().get(stray.clone()).unwrap_or_default();
         let spans: Vec<_> = lines.iter().map(|entry| entry.line_span).collect();
@@ -254,19 +268,24 @@ fn by_another(view: &View, entry: &Entry, lost: &Lost) -> Finding {
 pub fn check(
     view: &View,
     files: &[(&Path, &FileText)],
-    ours: &[(usize, Placed)],
+    gathered: &Gathered,
     findings: &mut Limited,
 ) {
     text(view, files, findings);
-    if let Some((main, _)) = files.first().filter(|_| !ours.is_empty()) {
+    if let Some((main, _)) = files.first().filter(|_| !gathered.ours.is_empty()) {
         folders(view, &Home::new(main).dir, findings);
     }
     let mut private_files = Vec::new();
-    for (at, placed) in ours {
+    let active = gathered.ours.iter().map(|ours| (ours, true));
+    for ((at, placed), is_active) in
+        active.chain(gathered.inactive.iter().map(|ours| (ours, false)))
+    {
         let Some(entry) = view.entry(*at) else {
             continue;
         };
-        value(view, entry, placed, findings);
+        if is_active {
+            value(view, entry, placed, findings);
+        }
         let file = view.document.file_of_entry(*at);
         if placed.setting.is_private() && !private_files.contains(&file) {
             private_files.push(file);
@@ -297,11 +316,24 @@ fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
             findings.push(found.with_help("save it as UTF-8 without a byte order mark"));
         }
     }
-    for span in view.document.separators() {
-        let message =
-            "`#---` starts a new document for Spring; countersign reads the whole file as one";
-        let found = view.finding(Code::Cs0305, *span, message);
-        findings.push(found.with_help("remove the line, or keep one file per profile"));
+    for separator in view.document.separators() {
+        let (code, severity, message, help) = match separator.reading {
+            Reading::Separator => continue,
+            Reading::Comment => (
+                Code::Cs0305,
+                Severity::Warning,
+                "this line starts no new document: a comment with the same mark is right beside it",
+                "leave a blank line before it and none after it, or remove it",
+            ),
+            Reading::Doubtful => (
+                Code::Cs0112,
+                Severity::Error,
+                "this line starts a new document by Spring Boot's manual, but not by its code: a comment follows",
+                "move the comment below the document's first setting, or above the line and a blank one",
+            ),
+        };
+        let found = view.finding(code, separator.span, message);
+        findings.push(found.with_severity(severity).with_help(help));
     }
 }
 
@@ -378,8 +410,9 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
 
 /// Reports that a module without its own key cannot run. A file that only names trusted deployments may
 /// be a part of one that a person wants to have checked: a warning then.
-pub fn no_key(view: &View, ours: &[(usize, Placed)], question: &Question) -> Finding {
-    if ours.is_empty() {
+pub fn no_key(view: &View, gathered: &Gathered, question: &Question) -> Finding {
+    let ours = &gathered.ours;
+    if ours.is_empty() && gathered.inactive.is_empty() {
         let message = format!(
             "no countersign or Ataccama identity settings found in this file{}",
             looks_like(view.document.text())
@@ -389,18 +422,23 @@ pub fn no_key(view: &View, ours: &[(usize, Placed)], question: &Question) -> Fin
     }
     let own = keys::OWN_KEY;
     let message = format!("this module has no key: `{own}` is missing");
-    let is_part = ours
-        .iter()
-        .all(|(_, placed)| placed.name().starts_with(DEPLOYMENTS));
+    let mut names = ours.iter().map(|(_, placed)| placed.name());
+    let is_part = gathered.inactive.is_empty() && names.all(|name| name.starts_with(DEPLOYMENTS));
     let severity = if is_part {
         question.strict()
     } else {
         Severity::Error
     };
+    let mut inactive = gathered.inactive.iter();
+    let hidden = inactive.find(|(_, placed)| placed.name() == own);
+    let help = match hidden.and_then(|(at, _)| view.value(*at)) {
+        Some(at) => &*format!("{} has one, in a document that is not active", at.origin()),
+        None => "`countersign pair` makes a key and writes it",
+    };
     view.about_file(0, Code::Cs0301, message)
         .with_severity(severity)
         .with_key(own)
-        .with_help("`countersign pair` makes a key and writes it")
+        .with_help(help)
 }
 
 /// Reports a file whose bytes are no text, or returns why it cannot be read at all.

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod cross;
 pub mod deployments;
 pub mod file;
+pub mod inactive;
 pub mod keys;
 pub mod tls;
 pub mod trusted_keys;

@@ -170,9 +170,25 @@ const OWN: &[Row] = &[
     ("rotation.previous-fingerprint", Text, NONE),
 ];
 
+/// What decides which documents and files count.
 const SPRING: &[Row] = &[
-    // The profiles whose files `application-<profile>.properties` are read; the last wins.
+    // The active profiles, those that are always active, and those without any other.
     ("profiles.active", List, NONE),
+    ("profiles.include", List, NONE),
+    ("profiles.default", List, NONE),
+    // The profiles that `<name>` makes active too.
+    ("profiles.group.<name>", List, NONE),
+    // Other files to read.
+    ("config.import", List, NONE),
+    // The profiles that a document depends on.
+    ("config.activate.on-profile", List, NONE),
+    // What is refused, or has an effect outside of files only.
+    ("config.activate.on-cloud-platform", Text, NONE),
+    ("config.location", List, NONE),
+    ("config.additional-location", List, NONE),
+    ("config.name", Text, NONE),
+    ("config.use-legacy-processing", Text, NONE),
+    ("profiles", Text, NONE),
 ];
 
 const NO_CERTIFICATE: &str =
@@ -236,7 +252,6 @@ const RECOGNISED: &[(&str, &str)] = &[
     ("management.**", SPRING_BOOT),
     ("server.shutdown", SPRING_BOOT),
     ("spring.lifecycle.timeout-per-shutdown-phase", SPRING_BOOT),
-    ("spring.config.import", SPRING_BOOT),
     ("root.level", SPRING_BOOT),
     ("plugin.executor.ataccama.one.**", JOBS),
     ("ataccama.authentication.grpc.mtls.**", MODULES),

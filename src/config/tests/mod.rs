@@ -5,6 +5,7 @@ mod cross_tls;
 mod deployment_codes;
 mod edits;
 mod file_rows;
+mod hosts;
 mod key_codes;
 mod key_rows;
 mod large_files;
@@ -16,6 +17,7 @@ mod profiles;
 mod rotation;
 mod secrets;
 mod seed;
+mod spring;
 mod text_codes;
 mod tls;
 

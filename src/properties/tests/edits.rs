@@ -230,3 +230,29 @@ fn one_edit_replaces_removes_and_appends() {
 
     assert_eq!(edited.text(), "a=new\nc=3\n");
 }
+
+#[test]
+fn edit_of_one_document_leaves_the_others() {
+    let text = "a=1\n#---\na=2\n#---\na=3\n";
+    let within = |documents: &[usize], home, value: Option<&str>, text: &str| {
+        let mut edit = Edit::new();
+        edit.within(documents.to_vec(), home);
+        match value {
+            Some(value) => edit.set("a", value),
+            None => edit.remove("a"),
+        };
+        edit.set("b", "4");
+        edit.apply(text).map(|edited| edited.text().to_owned())
+    };
+
+    // Of several documents that count, the last one decides.
+    let changed = within(&[0, 1], Some(0), Some("5"), text).unwrap();
+    assert_eq!(changed, "a=1\nb=4\n#---\na=5\n#---\na=3\n");
+    assert_eq!(within(&[0, 1], Some(0), Some("5"), &changed), None);
+    let removed = within(&[0, 1], Some(0), None, text).unwrap();
+    assert_eq!(removed, "b=4\n#---\n#---\na=3\n");
+    let last = within(&[2], Some(2), Some("3"), text).unwrap();
+    assert_eq!(last, "a=1\n#---\na=2\n#---\na=3\nb=4\n");
+    let new = within(&[], None, Some("6"), "# top\na=1\n").unwrap();
+    assert_eq!(new, "# top\na=6\nb=4\n#---\na=1\n");
+}

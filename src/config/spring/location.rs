@@ -1,0 +1,118 @@
+//! Where the values of `spring.config.import` lead.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
+
+/// A value of `spring.config.import`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Location {
+    /// Whether it may be missing.
+    pub optional: bool,
+    pub target: Target,
+}
+
+/// What an import names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// A properties file, and what its name begins and ends with where a profile's name stands
+    /// between the two.
+    File(PathBuf, [String; 2]),
+    /// A folder in which each file is a value.
+    Tree(PathBuf),
+    /// A folder of such folders.
+    Trees(PathBuf),
+    /// A file on this machine that is not read here, such as YAML.
+    Unread(PathBuf),
+    /// Anything else.
+    Unknown,
+}
+
+impl Location {
+    /// Reads `text`. A path without `file:` starts in the folder of the file `declaring` it, any other
+    /// in the module's folder, `home`.
+    pub fn parse(text: &str, declaring: Option<&Path>, home: &Path) -> Self {
+        let text = text.trim();
+        let (optional, text) = match text.strip_prefix("optional:") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let target = if text.is_empty() || text.contains([';', '\0']) {
+            None
+        } else if let Some(tree) = text.strip_prefix("configtree:") {
+            tree_of(tree, home)
+        } else if let Some(path) = text.strip_prefix("file:") {
+            path_of(path, home).and_then(target)
+        } else {
+            let folder = declaring.and_then(Path::parent).unwrap_or(home);
+            path_of(text, folder).and_then(target)
+        };
+        Self {
+            optional,
+            target: target.unwrap_or(Target::Unknown),
+        }
+    }
+
+    /// Returns the properties file at `path`.
+    pub fn file(path: &Path) -> Self {
+        let stem = path.file_stem().and_then(OsStr::to_str);
+        let names = [stem.unwrap_or_default(), ".properties"].map(str::to_owned);
+        Self {
+            optional: false,
+            target: Target::File(path.to_owned(), names),
+        }
+    }
+
+    /// Returns the file beside this one for `profile`.
+    pub fn for_profile(&self, profile: &str) -> Option<PathBuf> {
+        let Target::File(path, [stem, end]) = &self.target else {
+            return None;
+        };
+        Some(path.with_file_name(format!("{stem}-{profile}{end}")))
+    }
+}
+
+/// Returns the text and the path in `folder` that it means; `None` if it is no path.
+fn path_of(text: &str, folder: &Path) -> Option<(String, PathBuf)> {
+    let path = match text.strip_prefix("//") {
+        // `file:///x`; a host comes before any other path.
+        Some(rest) => rest.starts_with('/').then_some(rest)?,
+        None => text,
+    };
+    let scheme = path.split_once(':').map(|(scheme, _)| scheme);
+    if scheme.is_some_and(|scheme| !scheme.contains('/')) || path.contains('*') {
+        return None;
+    }
+    let whole = folder.join(path);
+    let parts = whole.components().filter(|part| *part != Component::CurDir);
+    Some((path.to_owned(), parts.collect()))
+}
+
+fn target((text, path): (String, PathBuf)) -> Option<Target> {
+    let name = path.file_name()?.to_str()?;
+    let hinted = name.strip_suffix("[.properties]");
+    if let Some(stem) = hinted.filter(|stem| !stem.is_empty()) {
+        let names = [stem.to_owned(), String::new()];
+        return Some(Target::File(path.with_file_name(stem), names));
+    }
+    // A folder, or a file with another reader.
+    if text.ends_with(['/', ']']) {
+        return None;
+    }
+    let (stem, end) = name.rsplit_once('.')?;
+    match end.to_ascii_lowercase().as_str() {
+        "properties" => {
+            let names = [stem.to_owned(), format!(".{end}")];
+            Some(Target::File(path, names))
+        }
+        "yml" | "yaml" | "xml" => Some(Target::Unread(path)),
+        _ => None,
+    }
+}
+
+fn tree_of(text: &str, home: &Path) -> Option<Target> {
+    let folder = text.strip_suffix('/')?;
+    match folder.strip_suffix("/*") {
+        Some(above) => Some(Target::Trees(path_of(above, home)?.1)),
+        None => Some(Target::Tree(path_of(folder, home)?.1)),
+    }
+}
