@@ -49,6 +49,60 @@ const PROPERTIES: &[&str] = &[
     "#---\n",
 ];
 
+/// What texts of several documents are made of.
+const DOCUMENTS: &[&str] = &[
+    "#---\n",
+    "!---\n",
+    "#--- \r\n",
+    " #---\n",
+    "#----\n",
+    "# c\n",
+    "! c\n",
+    "\n",
+    "\r\n",
+    "a=1\n",
+    "b=2\n",
+    "b=\\\n",
+    "law.key=0\n",
+    "=x\n",
+    "#---",
+    "c",
+];
+
+/// What profile expressions are made of.
+const EXPRESSIONS: &[&str] = &[
+    "a", "b", "prod", "eu-west", " & ", " | ", "&", "|", "!", "(", ")", " ", "((", "!!", "a & b",
+    "(a | b)",
+];
+
+/// What imports are made of.
+const IMPORTS: &[&str] = &[
+    "optional:",
+    "file:",
+    "file:///",
+    "configtree:",
+    "classpath:",
+    "http://",
+    "env:",
+    "/",
+    "./",
+    "../",
+    "*",
+    "/*/",
+    "a",
+    "b.properties",
+    "c.yml",
+    "[.properties]",
+    "[.yaml]",
+    ";",
+    ":",
+    " ",
+    "\0",
+    "etc/",
+    ".",
+    "${x}",
+];
+
 /// What JSON and its misspellings are made of.
 const JSON: &[&str] = &[
     "{",
@@ -332,6 +386,21 @@ proptest! {
         key in select(PROPERTIES),
     ) {
         law::removal(&text, key);
+    }
+
+    #[test]
+    fn documents_are_parts_of_their_text(text in text(DOCUMENTS, 16)) {
+        law::documents(&text);
+    }
+
+    #[test]
+    fn profile_expressions_mean_what_they_say(text in text(EXPRESSIONS, 12)) {
+        law::expression(&text);
+    }
+
+    #[test]
+    fn imports_lead_to_absolute_paths(text in text(IMPORTS, 8)) {
+        law::import(&text);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use countersign::Module;
 use countersign::clock::{Clock, ManualClock};
 use countersign::engine::EngineAddress;
 use countersign::identity::ServiceIdentity;
-use countersign::internals::{Document, Edit, Entry, Name, parse_revoked_keys};
+use countersign::internals::{
+    Document, Edit, Entry, Expression, Location, Name, Target, parse_revoked_keys,
+};
 use countersign::jose::compact::Compact;
 use countersign::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use countersign::registry::{AddressPolicy, AddressRules, AllowedAddress, Destination};
@@ -373,6 +375,149 @@ pub(crate) fn address(hostname: &str, port: i64) {
     assert!(hostname.parse::<IpAddr>().is_ok() || !numeric);
 }
 
+/// The documents of a text hold its entries in their order, each is what its part of the text says
+/// alone, and an edit of one changes no other.
+pub(crate) fn documents(text: &str) {
+    let Some(document) = parse(text) else { return };
+    let all: Vec<_> = document.documents_of(0).collect();
+    let entries = all.iter().flat_map(|one| document.entries_of(*one));
+    assert!(entries.eq(0..document.entries().len()));
+    if !text.contains("#---") && !text.contains("!---") {
+        assert_eq!(all.len(), 1);
+    }
+    for (number, one) in all.iter().enumerate() {
+        let end = all
+            .get(number + 1)
+            .map_or(text.len(), |next| document.start_of(*next));
+        let part = parse(&text[document.start_of(*one)..end]).unwrap();
+        let own = &document.entries()[document.entries_of(*one)];
+        let own: Vec<_> = own
+            .iter()
+            .map(|entry| (entry.key(), entry.value()))
+            .collect();
+        assert_eq!(pairs(&part), own);
+        // A separator before which nothing stands may become a comment.
+        if document.entries_of(all[0]).is_empty() {
+            continue;
+        }
+        let mut edit = Edit::new();
+        edit.within(vec![number], Some(number)).set("law.key", "1");
+        let Some(edited) = edit.apply(text) else {
+            continue;
+        };
+        let after = parse(edited.text()).unwrap();
+        assert_eq!(after.documents_of(0).len(), all.len(), "{text:?}");
+        for (other, one) in all.iter().enumerate() {
+            let [before, after] = [&document, &after].map(|read| {
+                let own = &read.entries()[read.entries_of(*one)];
+                let own = own
+                    .iter()
+                    .map(|entry| (entry.key().to_owned(), entry.value().to_owned()));
+                own.collect::<HashMap<_, _>>()
+            });
+            let mut wanted = before;
+            if other == number {
+                wanted.insert("law.key".to_owned(), "1".to_owned());
+            }
+            assert!(
+                wanted
+                    .iter()
+                    .all(|(key, value)| after.get(key) == Some(value)),
+                "{text:?}"
+            );
+        }
+        assert!(edit.apply(edited.text()).is_none());
+    }
+}
+
+/// A profile expression that is read holds where a plain reading of its text says so.
+pub(crate) fn expression(text: &str) {
+    const NAMES: [&str; 4] = ["a", "b", "prod", "eu-west"];
+    let read = match Expression::parse(text) {
+        Err((_, why)) => return assert!(!why.is_empty()),
+        Ok(read) => read,
+    };
+    for active in 0..16_u8 {
+        let is_active = |name: &str| {
+            let mut names = NAMES.iter().enumerate();
+            names.any(|(at, known)| *known == name && active & (1 << at) != 0)
+        };
+        assert_eq!(
+            read.matches(&is_active),
+            holds(text, &is_active),
+            "{text:?}"
+        );
+    }
+}
+
+/// Reads a well-formed expression from the outside to the inside.
+fn holds(text: &str, is_active: &dyn Fn(&str) -> bool) -> bool {
+    let text = text.trim();
+    for operator in ['|', '&'] {
+        let mut depth = 0;
+        let parts: Vec<_> = text
+            .split(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0 && c == operator
+            })
+            .collect();
+        match parts.as_slice() {
+            [_] => {}
+            parts if operator == '|' => return parts.iter().any(|part| holds(part, is_active)),
+            parts => return parts.iter().all(|part| holds(part, is_active)),
+        }
+    }
+    if let Some(inner) = text.strip_prefix('!') {
+        return !holds(inner, is_active);
+    }
+    match text
+        .strip_prefix('(')
+        .and_then(|text| text.strip_suffix(')'))
+    {
+        Some(inner) => holds(inner, is_active),
+        None => is_active(text),
+    }
+}
+
+/// An import leads to an absolute path or nowhere, and `optional:` changes only that.
+pub(crate) fn import(text: &str) {
+    let declaring = Path::new("/etc/dpm/application.properties");
+    let parse = |text: &str| Location::parse(text, Some(declaring), Path::new("/home/dpm"));
+    let read = parse(text);
+    let trimmed = text.trim();
+    if !trimmed.starts_with("optional:") {
+        let optional = parse(&format!("optional:{trimmed}"));
+        assert_eq!(
+            (optional.target, optional.optional),
+            (read.target.clone(), true)
+        );
+        assert!(!read.optional);
+    }
+    let bare = trimmed.strip_prefix("optional:").unwrap_or(trimmed);
+    let paths = match &read.target {
+        Target::File(path, _) | Target::Tree(path) | Target::Trees(path) | Target::Unread(path) => {
+            path
+        }
+        Target::Unknown => return,
+    };
+    assert!(
+        paths.is_absolute() && !paths.to_string_lossy().contains('\0'),
+        "{text:?}"
+    );
+    let scheme = bare
+        .split_once(':')
+        .map(|(scheme, _)| scheme)
+        .unwrap_or_default();
+    let is_path = scheme.is_empty() || scheme.contains('/');
+    assert!(
+        is_path || ["file", "configtree"].contains(&scheme),
+        "{text:?}"
+    );
+    if let (Target::File(..), Some(file)) = (&read.target, read.for_profile("prod")) {
+        assert_eq!(file.parent(), paths.parent());
+    }
+}
+
 /// What may be dialled is no refused address in the standard library's eyes either, and neither a
 /// further answer of the resolver nor a list of networks opens what was refused.
 pub(crate) fn dial(port: u16, addresses: &[IpAddr], over_loopback: bool, network: &str) {
@@ -457,6 +602,9 @@ pub(crate) fn input(target: &str, input: &[u8]) {
     let text = std::str::from_utf8(input);
     match (target, text) {
         ("compact", Ok(text)) => compact(text),
+        ("documents", Ok(text)) => documents(text),
+        ("expression", Ok(text)) => expression(text),
+        ("import", Ok(text)) => import(text),
         ("edit", Ok(text)) => {
             let mut parts = text.splitn(3, '\0');
             if let (Some(key), Some(value), Some(text)) = (parts.next(), parts.next(), parts.next())
