@@ -103,8 +103,8 @@ impl Change {
                     )
                 })
                 .collect();
-            let main = config::main_of(&file.path, &environment);
-            let main = main.as_deref().unwrap_or(&file.path);
+            let found = config::main_of(&file.path, &environment);
+            let main = found.as_deref().unwrap_or(&file.path);
             let mut texts = Vec::new();
             for other in self.files.iter().filter(|other| !other.is_empty()) {
                 texts.push((other.path.clone(), other.after()?));

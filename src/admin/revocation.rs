@@ -75,7 +75,7 @@ pub fn plan(
     let (mut edited, mut files) = (Vec::new(), Vec::new());
     let mut known = BTreeSet::new();
     let mut own = None;
-    let paths = &with_profiles(paths, which)?;
+    let paths = &with_profiles(paths, which, standing)?;
     for path in paths {
         let text = FileText::read(path)?;
         let (checked, trusts) = read(path, &text);
@@ -94,7 +94,7 @@ pub fn plan(
                 revoked_key(&key.deployment, &key.name, fingerprint, standing)
             })
             .collect();
-        let inactive = inactive(path, text.text(), &trusts, which);
+        let hidden = inactive(path, text.text(), &trusts, which);
         edited.push(match which.forgotten(path, standing, &meant)? {
             Some(key) => EditedFile::remembering(path, record(standing, key, "-")),
             None => EditedFile::plan(path, Some(text), &settings, None),
@@ -105,7 +105,7 @@ pub fn plan(
             which: which.clone(),
             standing,
             keys: keys.collect(),
-            inactive,
+            inactive: hidden,
         });
     }
     let change = Change::of(edited);
@@ -142,7 +142,12 @@ fn not_there(paths: &[PathBuf], which: &Which, known: BTreeSet<String>) -> Refus
 /// # Errors
 ///
 /// When an import names the keys: it may belong to others, and is not changed.
-fn with_profiles(paths: &[PathBuf], which: &Which) -> Result<Vec<PathBuf>, Refused> {
+fn with_profiles(
+    paths: &[PathBuf],
+    which: &Which,
+    standing: Standing,
+) -> Result<Vec<PathBuf>, Refused> {
+    let is_revoked = standing == Standing::Revoked;
     let mut all = paths.to_vec();
     for main in paths {
         for (path, text) in config::active_files(main, &FileText::read(main)?, &environment()) {
@@ -152,11 +157,11 @@ fn with_profiles(paths: &[PathBuf], which: &Which) -> Result<Vec<PathBuf>, Refus
             };
             if config::is_of_profile(main, &path) {
                 all.push(path);
-            } else if key.is_revoked.as_deref() != Some("true") {
+            } else if (key.is_revoked.as_deref() == Some("true")) != is_revoked {
                 let (what, shown) = (which.described(), path.display());
                 let message = format!("{what} is in `{shown}`, which another file imports");
                 let [.., setting] = key_settings(&key.deployment, &key.name);
-                let line = format!("write `{}=true` there", redact(&setting));
+                let line = format!("write `{}={is_revoked}` there", redact(&setting));
                 return Err(Refused::new(Kind::Conflict, message).with_help(line));
             }
         }

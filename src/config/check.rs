@@ -65,7 +65,7 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
         texts,
         ..Question::check(environment)
     };
-    let mut report = report(&question, &memories)?;
+    let mut report = judged(&question, &memories)?;
     report.findings.0.extend(no_text);
     report.findings.sort();
     Ok(report)
@@ -114,11 +114,11 @@ pub fn check_remembering(
         texts: texts.to_owned(),
         ..Question::check(environment)
     };
-    report(&question, remembered)
+    judged(&question, remembered)
 }
 
 /// Checks the texts of `question`, with what their homes have `remembered`.
-fn report(
+fn judged(
     question: &Question,
     remembered: &HashMap<PathBuf, Remembered>,
 ) -> Result<Report, ReadError> {

@@ -200,7 +200,7 @@ impl Gatherer<'_> {
         let links: Vec<_> = links.map(|(name, _)| name.as_str()).collect();
         if let [first, ..] = links.as_slice() {
             let count = links.len();
-            let message = format!("{count} variables tell where services are, and set nothing");
+            let message = format!("{count} variables say where services are, and set nothing");
             let found = Finding::new(Code::Cs0305, Origin::Environment((*first).into()), message);
             let help = "Kubernetes and Docker make them for each service; no action is needed";
             self.findings.push(found.with_help(help));

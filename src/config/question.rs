@@ -125,7 +125,7 @@ impl ModuleKind {
     }
 }
 
-/// Returns `true` if Kubernetes or Docker makes a variable such as `name` for each service: it tells
+/// Returns `true` if Kubernetes or Docker makes a variable such as `name` for each service: it says
 /// where that is, and sets nothing. `all` is the environment.
 pub fn is_service_link(name: &str, value: &str, all: &[(String, String)]) -> bool {
     const SERVICE_PORT: &str = "_SERVICE_PORT";

@@ -189,9 +189,11 @@ impl<'a> Reader<'a> {
         // Most files have none at all.
         let any = values.any(|value| placeholder::has_placeholder(value.text()));
         let ours = self.ours.iter().map(|(_, placed)| placed);
-        let ours = ours.filter(|placed| any && !placed.setting.is_private());
-        // Those of Spring Boot were resolved before it was known what is active.
-        for placed in ours.filter(|placed| !placed.setting.name.starts_with("spring.")) {
+        for placed in ours.filter(|placed| any && !placed.setting.is_private()) {
+            // Those of Spring Boot were resolved before it was known what is active.
+            if placed.setting.name.starts_with("spring.") {
+                continue;
+            }
             for value in self.layered.values(&placed.path) {
                 self.resolved(value);
             }

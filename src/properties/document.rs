@@ -90,9 +90,10 @@ impl Document {
         if self.text.capacity() < length {
             // What held the text before is wiped: it does not grow in place. Twice the room, so that
             // many files are not copied as often as there are files.
-            let room = match self.files.is_empty() {
-                true => text.len(),
-                false => length.saturating_mul(2),
+            let room = if self.files.is_empty() {
+                text.len()
+            } else {
+                length.saturating_mul(2)
             };
             let mut whole = Zeroizing::new(String::with_capacity(room));
             whole.push_str(&self.text);
@@ -167,16 +168,21 @@ impl Document {
 
     /// Returns the numbers of the entries of a document.
     pub fn entries_of(&self, document: usize) -> Range<usize> {
-        let first = |at: usize| Some(self.parsed.documents.get(at)?.entry);
-        let end = first(document.saturating_add(1)).unwrap_or(self.entries().len());
-        first(document).unwrap_or(end)..end
+        let mut starts = self
+            .parsed
+            .documents
+            .iter()
+            .skip(document)
+            .map(|one| one.entry);
+        let all = self.entries().len();
+        starts.next().unwrap_or(all)..starts.next().unwrap_or(all)
     }
 
     /// Returns the numbers of the documents of a file.
     pub fn documents_of(&self, file: usize) -> Range<usize> {
-        let first = |at: usize| Some(self.files.get(at)?.first_document);
-        let end = first(file.saturating_add(1)).unwrap_or(self.parsed.documents.len());
-        first(file).unwrap_or(end)..end
+        let mut starts = self.files.iter().skip(file).map(|one| one.first_document);
+        let all = self.parsed.documents.len();
+        starts.next().unwrap_or(all)..starts.next().unwrap_or(all)
     }
 
     /// Returns the place where a document begins.

@@ -193,8 +193,8 @@ impl Edit {
             return Some((entries.first()?.line_span.start, "#---\n"));
         };
         let next = documents.get(home.saturating_add(1))?;
-        let mut separators = separators.iter().map(|one| one.line_span);
-        let line = separators.find(|line| line.end == next.text)?;
+        let mut lines = separators.iter().map(|one| one.line_span);
+        let line = lines.find(|line| line.end == next.text)?;
         Some((line.start, ""))
     }
 

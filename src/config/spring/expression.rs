@@ -82,9 +82,10 @@ impl<'a> Iterator for Tokens<'a> {
     fn next(&mut self) -> Option<&'a str> {
         let rest = self.0.trim_start();
         let first = rest.chars().next()?;
-        let length = match is_mark(first) {
-            true => first.len_utf8(),
-            false => rest.find(is_mark).unwrap_or(rest.len()),
+        let length = if is_mark(first) {
+            first.len_utf8()
+        } else {
+            rest.find(is_mark).unwrap_or(rest.len())
         };
         let (token, after) = rest.split_at_checked(length)?;
         self.0 = after;

@@ -28,13 +28,12 @@ pub enum Target {
 }
 
 impl Location {
-    /// Reads `text`. A path without `file:` starts in the folder of the file `declaring` it, any other
+    /// Reads `written`. A path without `file:` starts in the folder of the file `declaring` it, any other
     /// in the module's folder, `home`.
-    pub fn parse(text: &str, declaring: Option<&Path>, home: &Path) -> Self {
-        let text = text.trim();
-        let (optional, text) = match text.strip_prefix("optional:") {
+    pub fn parse(written: &str, declaring: Option<&Path>, home: &Path) -> Self {
+        let (optional, text) = match written.trim().strip_prefix("optional:") {
             Some(rest) => (true, rest),
-            None => (false, text),
+            None => (false, written.trim()),
         };
         let target = if text.is_empty() || text.contains([';', '\0']) {
             None

@@ -54,8 +54,8 @@ impl Loader<'_> {
             let text = self.resolve(at, &of).unwrap_or_default();
             let named = bind::list(&text).into_iter().filter(|one| !one.is_empty());
             read.extend(named.map(|one| {
-                let at = at.clone().with_text(one.to_owned().into());
-                (Location::parse(one, path, &self.home), at)
+                let named = at.clone().with_text(one.to_owned().into());
+                (Location::parse(one, path, &self.home), named)
             }));
         }
         read
@@ -224,8 +224,8 @@ impl Loader<'_> {
                 .for_profile(&profile)
                 .filter(|_| !is_known)
             {
-                let path = file.display().to_string();
-                let path = path.replace(profile.as_str(), &redact(&profile));
+                let whole = file.display().to_string();
+                let path = whole.replace(profile.as_str(), &redact(&profile));
                 let name = quote(&profile);
                 let message = format!("profile {name} is active, but `{path}` does not exist");
                 self.fault(Code::Cs0305, &at, message, NO_FILE);
@@ -239,8 +239,8 @@ const NO_FILE: &str = "create the file, correct the profile's name, or remove it
 
 /// Returns `true` if `name` has the form that Spring Boot takes.
 fn is_profile(name: &str) -> bool {
-    let is_inner = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '@');
-    name.chars().all(is_inner)
+    let mut characters = name.chars();
+    characters.all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '@'))
         && name.starts_with(char::is_alphanumeric)
         && name.ends_with(char::is_alphanumeric)
 }

@@ -244,9 +244,10 @@ impl Loader<'_> {
             return true;
         };
         let profiles = self.active.as_deref().unwrap_or_default();
-        let is_active = |name: &str| profiles.iter().any(|(profile, _)| profile == name);
-        let mut conditions = conditions.iter();
-        self.active.is_some() && conditions.any(|one| one.matches(&is_active))
+        self.active.is_some()
+            && conditions
+                .iter()
+                .any(|one| one.matches(&|name| profiles.iter().any(|(known, _)| known == name)))
     }
 
     /// Lists the active nodes below `ids`, the highest first.

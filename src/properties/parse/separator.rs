@@ -64,16 +64,18 @@ impl Finder {
             && self.any
             && !is_separator
         {
-            last.reading = match is_next && last.mark == mark {
-                true => Reading::Comment,
-                false => Reading::Doubtful,
+            last.reading = if is_next && last.mark == mark {
+                Reading::Comment
+            } else {
+                Reading::Doubtful
             };
             self.open = None;
         }
         if has_form {
-            let reading = match is_separator {
-                true => Reading::Separator,
-                false => Reading::Comment,
+            let reading = if is_separator {
+                Reading::Separator
+            } else {
+                Reading::Comment
             };
             self.found.push(Separator {
                 span: content,
