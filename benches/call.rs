@@ -94,8 +94,14 @@ fn cpu() -> Duration {
 async fn measure(only: Option<u32>) {
     let world = World::new();
     let channel = world.channel(true).await;
-    let with_token = world.caller.client_layer("dpm-dev").unwrap();
-    let with_proof = world.proved.client_layer("dpm-dev").unwrap();
+    let with_token = world
+        .caller
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
+    let with_proof = world
+        .proved
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut with_token = HealthClient::new(with_token.layer(channel.clone()));
     if let Some(only) = only {
         return calls(&mut with_token, only).await;

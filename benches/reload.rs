@@ -189,7 +189,9 @@ async fn connect(world: &World, module: &Module) -> Client {
     let target = Target::new("127.0.0.1", address.port());
     let connection = Connection::open(&target, ConnectionOptions::default());
     let channel = connection.await.unwrap();
-    let layer = caller.client_layer("dpm-dev").unwrap();
+    let layer = caller
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     IdentityServiceClient::new(layer.layer(channel))
 }
 

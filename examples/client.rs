@@ -1,12 +1,12 @@
 //! Your own client with countersign: every call carries this module's identity.
 //!
 //! ```text
+//! echo ataccama.client.connection.greeter.host=localhost >> caller/etc/application.properties
+//! echo ataccama.client.connection.greeter.grpc.port=50051 >> caller/etc/application.properties
 //! cargo run --example client -- caller greeter-dev
 //! ```
 
 use countersign::Module;
-use tonic::transport::Channel;
-use tower_layer::Layer as _;
 
 mod greeter;
 use greeter::greeter_service_client::GreeterServiceClient;
@@ -19,11 +19,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let home = arguments.next().unwrap_or_else(|| "caller".to_owned());
     let callee = arguments.next().unwrap_or_else(|| "greeter-dev".to_owned());
 
-    let module = Module::load(&home)?;
-    let channel = Channel::from_static("http://127.0.0.1:50051")
-        .connect()
-        .await?;
-    let mut greeter = GreeterServiceClient::new(module.client_layer(&callee)?.layer(channel));
+    let module = Module::open(&home)?;
+    let mut greeter = GreeterServiceClient::new(module.channel(&callee)?);
 
     let greeting = greeter.greet(GreetRequest {}).await?;
     println!("{}", greeting.into_inner().text);

@@ -1,15 +1,16 @@
 //! Your own service behind countersign: no call reaches a handler without a verified identity.
 //!
-//! Pair two homes, start this, then call it with `examples/client.rs`:
+//! Pair two homes, say where this one listens, start it, then call it with `examples/client.rs`:
 //!
 //! ```text
 //! countersign pair greeter=greeter/etc/application.properties caller=caller/etc/application.properties
+//! echo ataccama.server.grpc.port=50051 >> greeter/etc/application.properties
 //! cargo run --example server -- greeter
 //! ```
 
 use countersign::{MethodRules, Module, Rule};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 mod greeter;
@@ -53,13 +54,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let home = std::env::args()
         .nth(1)
         .unwrap_or_else(|| "greeter".to_owned());
-    let module = Module::load(&home)?;
+    let module = Module::open(&home)?;
     // Default deny: a method without a rule is not served.
     let rules = MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity());
-    Server::builder()
-        .layer(module.server_layer(rules))
-        .add_service(GreeterServiceServer::new(Greeter))
-        .serve("127.0.0.1:50051".parse()?)
-        .await?;
+    let greeter =
+        GreeterServiceServer::new(Greeter).max_decoding_message_size(module.max_message_size());
+    module.serve(rules, Routes::new(greeter)).await?;
     Ok(())
 }

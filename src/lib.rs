@@ -9,12 +9,15 @@
 //! - [`Module::client_layer`] attaches this module's identity to the calls of a client, for one
 //!   named callee.
 //!
+//! [`Module::open`] follows the file; [`Module::serve`] and [`Module::channel`] also take from it where
+//! to serve and to connect, TLS and limits.
+//!
 //! ```
-//! use countersign::{MethodRules, Rule, testing};
+//! use countersign::{MethodRules, Rule, Transport, testing};
 //! use tower_layer::Layer as _;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let pair = testing::pair(); // or Module::load("dpm")?
+//! let pair = testing::pair(); // or Module::open("dpm")?
 //!
 //! // The callee: `Server::builder().layer(layer).add_service(…)`.
 //! let rules = MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity());
@@ -23,7 +26,7 @@
 //! // The caller: `GreeterServiceClient::new(channel)`.
 //! # async fn call(pair: testing::Pair) -> Result<(), Box<dyn std::error::Error>> {
 //! let channel = tonic::transport::Channel::from_static("http://127.0.0.1:8531").connect_lazy();
-//! let channel = pair.dpe.client_layer("dpm-dev")?.layer(channel);
+//! let channel = pair.dpe.client_layer("dpm-dev", Transport::loopback())?.layer(channel);
 //! # Ok(())
 //! # }
 //! # Ok(())
@@ -64,7 +67,7 @@ pub mod grpc;
 mod http;
 pub mod identity;
 pub mod jose;
-#[cfg(feature = "registry")]
+mod library;
 mod program;
 mod properties;
 pub mod proto;
@@ -87,8 +90,10 @@ pub use cli::main;
 pub use config::StartError;
 pub use config::{LoadError, ModuleKind, ReloadHandle, ReloadStatus, Reloader, Settings};
 pub use grpc::authorize::{MethodRules, Rule};
+pub use grpc::carrier::Transport;
 pub use grpc::module::Module;
 pub use identity::ServiceIdentity;
+pub use library::{OpenError, OpenOptions};
 pub use token::Reason;
 
 /// Parts that the package's own tests and fuzz targets drive directly. Not an interface.

@@ -3,16 +3,21 @@
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
+#[cfg(feature = "actuator")]
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
+#[cfg(feature = "actuator")]
+use tokio::task::spawn_blocking;
 
 use crate::engine::EngineAddress;
+#[cfg(feature = "actuator")]
+use crate::grpc::Readiness;
 use crate::grpc::{
-    Drained, Module, Readiness, ServeError, ServerOptions, StandardServices, VerifyIdentityLayer,
-    cause, serve,
+    Drained, Module, ServeError, ServerOptions, StandardServices, VerifyIdentityLayer, cause, serve,
 };
+#[cfg(feature = "actuator")]
 use crate::http::{self, About, Site};
 use crate::storage::Storage;
 use crate::telemetry::events;
@@ -39,26 +44,34 @@ pub(crate) struct Program {
     pub(crate) standard: StandardServices,
     pub(crate) server: ServerOptions,
     /// What is shown over HTTP, and where.
+    #[cfg(feature = "actuator")]
     pub(crate) http: Option<(TcpListener, Site)>,
     listener: TcpListener,
-    storage: Storage,
+    storage: Option<Storage>,
     tasks: JoinSet<()>,
 }
 
 impl Program {
-    /// Makes the program of `module`, which holds `storage` and will serve `service` on `listener`.
+    /// Makes the program of `module`, which holds `storage`, if it has one, and will serve `services`
+    /// on `listener`.
     pub(crate) fn new(
         module: Module,
-        storage: Storage,
+        storage: Option<Storage>,
         listener: TcpListener,
         server: ServerOptions,
-        service: &'static str,
+        services: Vec<String>,
     ) -> Result<Self, StartError> {
+        #[cfg(not(feature = "actuator"))]
+        drop(services);
         Ok(Self {
             address: listener.local_addr().map_err(StartError::Address)?,
-            standard: StandardServices::new(&module, &server, &[service])
+            #[cfg(feature = "actuator")]
+            standard: StandardServices::new(&module, &server, services)
                 .map_err(|error| StartError::Reflection(error.into()))?,
+            #[cfg(not(feature = "actuator"))]
+            standard: StandardServices::new(&module, &server),
             server,
+            #[cfg(feature = "actuator")]
             http: None,
             listener,
             module,
@@ -70,23 +83,31 @@ impl Program {
     /// Starts to serve HTTP and to report the module's health. An engine logs the address that it
     /// is `advertised` at.
     pub(crate) async fn start(&mut self, advertised: Option<&EngineAddress>) {
-        let readiness = Readiness::begin(&self.module, self.standard.health.clone()).await;
-        self.tasks.spawn(readiness.run());
-        let http = self.http.take();
-        let address = http.as_ref().and_then(|(http, _)| http.local_addr().ok());
-        if let Some((listener, site)) = http {
-            self.tasks
-                .spawn(async { match http::serve(listener, site).await {} });
-        }
+        #[cfg(feature = "actuator")]
+        let http = self.show_health().await;
+        #[cfg(not(feature = "actuator"))]
+        let http = None;
         let own = self.module.own();
         events::startup(&events::StartedModule {
             module: own.module.as_str(),
             deployment: own.issuer(),
             fingerprint: own.key_id.as_str(),
             address: self.address,
-            http: address,
+            http,
             advertised,
         });
+    }
+
+    /// Reports the health over gRPC and HTTP from now on; returns the address of HTTP.
+    #[cfg(feature = "actuator")]
+    async fn show_health(&mut self) -> Option<SocketAddr> {
+        let readiness = Readiness::begin(&self.module, self.standard.health.clone()).await;
+        self.tasks.spawn(readiness.run());
+        let (listener, site) = self.http.take()?;
+        let address = listener.local_addr().ok();
+        self.tasks
+            .spawn(async { match http::serve(listener, site).await {} });
+        address
     }
 
     /// Serves gRPC until `shutdown` completes, and calls `stop` while the server drains.
@@ -106,6 +127,7 @@ impl Program {
         let stopping = async {
             shutdown.await;
             self.module.health().stop();
+            #[cfg(feature = "actuator")]
             self.standard.health.report(false).await;
             stop();
         };
@@ -123,6 +145,7 @@ impl Program {
     }
 }
 
+#[cfg(feature = "actuator")]
 /// Returns what `module` shows over HTTP. `count` runs before each scrape of the metrics.
 pub(crate) fn site<F>(module: &Module, count: impl Fn() -> F + Send + Sync + 'static) -> Site
 where

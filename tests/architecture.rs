@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["program"],
     &["dpm", "dpe", "testing"],
     &["config"],
-    &["admin"],
+    &["admin", "library"],
     &["cli"],
 ];
 

@@ -34,6 +34,9 @@ mod http;
 mod jws;
 #[path = "cli/key.rs"]
 mod key;
+#[cfg(unix)]
+#[path = "cli/library.rs"]
+mod library;
 #[cfg(target_os = "linux")]
 #[path = "cli/log.rs"]
 mod log;

@@ -1,6 +1,8 @@
 #![cfg(test)]
 //! Behaviour seen from outside, over real sockets: in-process modules on loopback, fresh keys.
 
+#[path = "it/carrier.rs"]
+mod carrier;
 #[path = "it/catalogue/mod.rs"]
 mod catalogue;
 #[path = "it/clock_skew.rs"]

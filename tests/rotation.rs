@@ -191,7 +191,9 @@ async fn call(world: &World, caller: &str, peer: usize, calls: Arc<Calls>, stop:
     let reload = reloader.handle();
     let following = tokio::spawn(reloader.run());
     let name = ["dpm-dev", "dpe-dev"][peer];
-    let layer = module.client_layer(name).unwrap();
+    let layer = module
+        .client_layer(name, countersign::Transport::loopback())
+        .unwrap();
     let layer = layer.require_proof(module.proof_verifier(), None);
     let target = Target::new("127.0.0.1", world.ports[peer]);
     let connection = Connection::open(&target, ConnectionOptions::default())

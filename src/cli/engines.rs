@@ -122,7 +122,7 @@ fn dpm(
     let missing = "no connection to a DPM is set";
     let dpm = connection.ok_or_else(|| Refused::new(Kind::Unreadable, missing))?;
     let target = Target::new(&dpm.host, dpm.port);
-    let found = module.client_layer(deployment.as_str());
+    let found = module.layer_for(deployment.as_str());
     let layer = found.map_err(|error| unusable(&error))?;
     let loaded = settings.connection(&module, "dpm");
     let options = loaded.map_err(Refused::caused(Kind::Unreadable, no_tls))?;

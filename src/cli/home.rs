@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::output::{Console, Kind, Refused, counted};
-use crate::admin::rotation::live;
 use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::diagnostic::Severity;
 use crate::identity::ModuleType;
@@ -55,7 +54,7 @@ pub(super) fn kind_of(home: &Path) -> ModuleKind {
     let folder = home.canonicalize().unwrap_or_default();
     let name = folder.file_name().and_then(OsStr::to_str);
     match name.map(ModuleType::new) {
-        Some(Ok(module)) => live::kind_of(&module),
+        Some(Ok(module)) => ModuleKind::of(&module),
         _ => ModuleKind::Dpe,
     }
 }

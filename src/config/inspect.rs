@@ -1,7 +1,7 @@
 //! Everything that one module's files say: for a check, a start and a reload.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,6 +49,20 @@ impl Inspected {
     pub fn set(&self, name: &str) -> Option<&Sourced> {
         let value = self.layered.value(&schema::path(name, &[]));
         value.filter(|value| *value.origin() != Origin::Default)
+    }
+
+    /// Returns the names of the settings below `places` that have another origin than a default.
+    pub fn set_below(&self, places: &[&str]) -> Vec<String> {
+        let set = self.layered.contents().filter(|(_, content)| {
+            let mut values = content.values().iter();
+            values.any(|value| *value.origin() != Origin::Default)
+        });
+        let names: BTreeSet<_> = set.map(|(path, _)| path.join(".")).collect();
+        let below = names.into_iter().filter(|name| {
+            let mut rests = places.iter().filter_map(|place| name.strip_prefix(place));
+            rests.any(|rest| rest.starts_with('.'))
+        });
+        below.collect()
     }
 
     /// Finds `own` among the trusted keys of this file.

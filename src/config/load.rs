@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::diagnostic::{Findings, Origin, Severity};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
-    ConnectionOptions, Module, ModuleBuilder, ModuleError, Reflection, ServerOptions, Tokens,
+    ConnectionOptions, Module, ModuleBuilder, ModuleError, Plaintext, Reflection, ServerOptions,
+    Tokens,
 };
-use crate::identity::ModuleType;
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
 use crate::storage::revoked_keys::Remembered;
@@ -122,6 +122,7 @@ impl Settings {
         texts: &Texts,
     ) -> Result<Self, LoadError> {
         let inspected = inspect(question, &remembered, texts);
+        let not_for_libraries = inspected.set_below(&NOT_FOR_LIBRARIES);
         let mut keys = HashMap::new();
         for read in inspected.deployments.iter().flat_map(|read| &read.keys) {
             let fingerprint = read.trusted.key.fingerprint();
@@ -159,6 +160,7 @@ impl Settings {
             },
             deployments: deployments.filter_map(|read| read.deployment).collect(),
             options,
+            not_for_libraries,
             findings,
             source,
             home,
@@ -183,8 +185,14 @@ impl Settings {
         } else {
             Tokens::OptionalOnLoopback
         };
+        let plaintext = Plaintext {
+            calls: self.options.client.allow_plaintext,
+            server: self.options.server.allow_plaintext,
+            server_has_tls: self.options.tls.server.on,
+        };
         let start = Module::builder(self.own.clone())
             .dangerous_tokens(tokens)
+            .plaintext(plaintext)
             .policy(self.options.policy)
             .proof_mode(self.options.proof)
             .replay(self.options.replay)
@@ -260,25 +268,10 @@ pub fn may_be_setting(variable: &str) -> bool {
     families.iter().any(|family| name.starts_with(family))
 }
 
-impl Module {
-    /// Loads a module from `home`: a folder with `etc/application.properties`, or such a file.
-    ///
-    /// Variables of the environment override settings of the file, as in Spring Boot. The module
-    /// type is the folder's name, such as `dpm`; only `WhoAmI` shows it.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, or has faults: then all of them are in the error.
-    pub fn load(home: impl AsRef<Path>) -> Result<Self, LoadError> {
-        let path = home.as_ref();
-        let folder = Home::new(path).dir;
-        let name = folder.file_name().and_then(std::ffi::OsStr::to_str);
-        let named = name.and_then(|name| ModuleType::new(name).ok());
-        let module = match named {
-            Some(module) => module,
-            None => ModuleType::new("module").map_err(|error| LoadError::Internal(error.into()))?,
-        };
-        let settings = Settings::load(path, &ModuleKind::Other(module), environment(), &[])?;
-        Ok(settings.module()?)
-    }
-}
+/// Settings that are for the binary alone.
+const NOT_FOR_LIBRARIES: [&str; 4] = [
+    "ataccama.logging",
+    "ataccama.one.dpe.service",
+    "ataccama.one.dpm.registry",
+    "countersign.registry",
+];

@@ -22,6 +22,7 @@ mod spring;
 mod start;
 mod tls;
 mod view;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -53,3 +54,4 @@ pub use spring::{Expression, Location, Target};
 #[cfg(feature = "registry")]
 pub use start::StartError;
 pub use tls::DIAL_BACK;
+pub(crate) use wire::wiring;

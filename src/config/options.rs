@@ -25,6 +25,7 @@ use super::settings::{
 use super::tls;
 
 pub const OWN_NAME: &str = "countersign.deployment.name";
+const SERVER_PORT: &str = "ataccama.server.grpc.port";
 const HOST: &str = "ataccama.client.connection.<c>.host";
 const GRPC_PORT: &str = "ataccama.client.connection.<c>.grpc.port";
 const IMPERSONATION: &str = "ataccama.authentication.internal.jwt.impersonation-role";
@@ -72,7 +73,8 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
 fn server(reader: &mut Reader<'_>) -> ServerSettings {
     ServerSettings {
         address: address(reader, "countersign.server.address"),
-        port: number(reader, "ataccama.server.grpc.port"),
+        port: number(reader, SERVER_PORT),
+        has_port: reader.raw(SERVER_PORT, &[]).is_some(),
         allow_plaintext: reader.switch("countersign.server.allow-plaintext", &[]),
         authenticate: reader.switch("ataccama.authentication.grpc.internal.jwt.enable", &[]),
         options: ServerOptions {
@@ -82,6 +84,7 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
         },
         http_address: address(reader, "server.address"),
         http_port: number(reader, "server.port"),
+        http_is_set: reader.is_set("server.port", &[]),
     }
 }
 

@@ -116,6 +116,15 @@ pub enum ModuleKind {
 }
 
 impl ModuleKind {
+    /// Returns the kind of module that has the type `module`.
+    pub(crate) fn of(module: &ModuleType) -> Self {
+        match module.as_str() {
+            "dpm" => Self::Dpm,
+            "dpe" => Self::Dpe,
+            _ => Self::Other(module.clone()),
+        }
+    }
+
     pub(super) fn module_type(&self) -> Result<ModuleType, NameError> {
         match self {
             Self::Dpm => ModuleType::new("dpm"),

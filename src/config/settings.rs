@@ -33,6 +33,8 @@ pub struct Settings {
     pub(crate) deployments: Vec<Deployment>,
     /// Everything else that the files set.
     pub(crate) options: Options,
+    /// The names of what they set and only a DPM or a DPE applies.
+    pub(crate) not_for_libraries: Vec<String>,
     /// Warnings and notes; errors end in a [`LoadError`](super::LoadError).
     pub(crate) findings: Findings,
     pub(super) source: Source,
@@ -80,6 +82,8 @@ pub struct ServerSettings {
     pub address: IpAddr,
     /// The gRPC port; 0 lets the system choose.
     pub port: u16,
+    /// Whether there is a gRPC port: one is set, or the module has a default.
+    pub has_port: bool,
     /// Whether an address beyond loopback may do without TLS.
     pub allow_plaintext: bool,
     /// Whether callers must prove who they are. `false` on loopback only.
@@ -90,6 +94,8 @@ pub struct ServerSettings {
     pub http_address: IpAddr,
     /// The HTTP port.
     pub http_port: u16,
+    /// Whether the HTTP port is set.
+    pub http_is_set: bool,
 }
 
 impl ServerSettings {

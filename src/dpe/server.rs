@@ -102,9 +102,9 @@ impl Dpe {
             Some(name) => name,
             None => module.deployment_of("dpm")?,
         };
-        let identity = module.client_layer(dpm.as_str())?;
-        let service = server::SERVICE_NAME;
-        let program = Program::new(module, storage, listener, options.server, service)?;
+        let identity = module.layer_for(dpm.as_str())?;
+        let services = vec![server::SERVICE_NAME.to_owned()];
+        let program = Program::new(module, Some(storage), listener, options.server, services)?;
         let port = options.port.unwrap_or_else(|| program.address.port());
         let engine = Registrant {
             id,

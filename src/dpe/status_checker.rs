@@ -468,7 +468,7 @@ mod tests {
             };
             let mut options = StatusCheckerOptions::new(dpm);
             options.check_connection_interval = Duration::from_millis(1);
-            let identity = pair.dpe.client_layer("dpm-dev").unwrap();
+            let identity = pair.dpe.layer_for("dpm-dev").unwrap();
             StatusChecker::new(engine, &identity, &pair.dpe, options).unwrap()
         }
 

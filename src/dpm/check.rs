@@ -165,7 +165,7 @@ impl Checker {
             return Ok(self.link.insert(link));
         }
         let Context { module, dialer, .. } = &*self.context;
-        let layer = module.client_layer(&route.deployment);
+        let layer = module.layer_for(&route.deployment);
         let identity = layer.map_err(|error| not_dialled(error.to_string()))?;
         let connection = dialer.dial(engine, &owner.name).await;
         Ok(self.link.insert(Link {

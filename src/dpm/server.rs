@@ -54,9 +54,9 @@ impl Dpm {
         options: Options,
     ) -> Result<Self, StartError> {
         let clock = Arc::clone(module.clock());
-        let service = server::SERVICE_NAME;
+        let services = vec![server::SERVICE_NAME.to_owned()];
         Ok(Self {
-            program: Program::new(module, storage, listener, options.server, service)?,
+            program: Program::new(module, Some(storage), listener, options.server, services)?,
             registry: Arc::new(EngineRegistry::new(store, clock, options.limits)),
             addresses: options.addresses,
             monitor: options.monitor,

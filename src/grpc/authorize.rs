@@ -1,6 +1,6 @@
 //! Which method asks for what. A method without a rule is not served.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use crate::identity::{Role, ServiceIdentity};
@@ -103,6 +103,23 @@ impl MethodRules {
             let (service, _) = path.rsplit_once('/')?;
             self.services.get(service)
         })
+    }
+
+    /// Returns the services that have rules.
+    pub(crate) fn services(&self) -> Vec<String> {
+        let methods = self.methods.keys().filter_map(|path| path.rsplit_once('/'));
+        let all = methods
+            .map(|(service, _)| service)
+            .chain(self.services.keys().map(String::as_str));
+        let named = all.map(|service| service.trim_start_matches('/').to_owned());
+        named.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Adds the rules of `other`.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.methods.extend(other.methods);
+        self.services.extend(other.services);
+        self
     }
 
     /// Returns the methods that have a rule of their own.

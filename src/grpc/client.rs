@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Request, Response};
 use tonic::Status;
@@ -115,7 +115,7 @@ impl AttachIdentityLayer {
             return Ok(None);
         }
         let token = tokens.get().map_err(|error| not_called(&error))?;
-        head.headers.insert(AUTHORIZATION, token.value.clone());
+        metadata::attach(&mut head.headers, token.value.clone());
         let mut attached = Attached {
             tokens: Arc::clone(tokens),
             token,

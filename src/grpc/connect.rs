@@ -1,5 +1,6 @@
 //! The one place where a channel is made.
 
+mod endpoint;
 mod line;
 mod transport;
 
@@ -8,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::iter::successors;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,11 +26,13 @@ use tokio_util::either::Either;
 use tonic::body::Body;
 use tower_service::Service;
 
+pub(crate) use endpoint::channel_over;
 pub(crate) use line::KeepAlive;
 use line::{Life, Line};
 use transport::{Link, Transport};
 
 use super::tls::{ClientFailure, ClientTls};
+use super::unknown::UnknownDeployment;
 use super::vouched::Vouched;
 use crate::identity::DeploymentName;
 
@@ -136,6 +140,33 @@ pub enum ConnectError {
     /// Nothing answers.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
+    /// No trusted deployment fits.
+    #[error(transparent)]
+    Deployment(#[from] UnknownDeployment),
+    /// The module was made from keys, so no file says where deployments are.
+    #[error("the module has no file that says where deployments are; use `connect`")]
+    NoFile,
+    /// No connection of the file leads to the deployment; with the lines that make one.
+    #[error("no connection leads to `{deployment}`; write into `{}`:\n  {lines}", .file.display())]
+    NoConnection {
+        /// The deployment.
+        deployment: String,
+        /// The main file.
+        file: PathBuf,
+        /// The lines to write.
+        lines: String,
+    },
+    /// More than one connection of the file leads to the deployment.
+    #[error("connections {names} all lead to `{deployment}`; keep one of them")]
+    SeveralConnections {
+        /// The deployment.
+        deployment: String,
+        /// The names of the connections.
+        names: String,
+    },
+    /// What the caller says of the connection and what the file says of it contradict each other.
+    #[error("{0}")]
+    Contradicts(String),
 }
 
 impl ConnectError {

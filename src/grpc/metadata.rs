@@ -1,7 +1,7 @@
 //! Header names, and the token in the headers.
 
 use base64::engine::Engine as _;
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 use tonic::Status;
@@ -40,9 +40,28 @@ pub fn is_proved(status: &Status) -> bool {
     status.metadata().contains_key(PROOF)
 }
 
-/// Returns the Bearer token of a call: exactly one `authorization` value, its scheme in any case.
+/// The token of a call whose `authorization` is the application's, such as an end user's.
+const TOKEN: HeaderName = HeaderName::from_static("countersign-authorization");
+
+/// Returns the name under which the token of a call is.
+fn token_name(headers: &HeaderMap) -> HeaderName {
+    if headers.contains_key(TOKEN) {
+        TOKEN
+    } else {
+        AUTHORIZATION
+    }
+}
+
+/// Returns `true` if a call has a token, whether or not it is valid.
+pub(super) fn has_token(headers: &HeaderMap) -> bool {
+    headers.contains_key(token_name(headers))
+}
+
+/// Returns the Bearer token of a call: exactly one value of `countersign-authorization` if there is
+/// any, else of `authorization`; its scheme in any case.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let name = token_name(headers);
+    let mut values = headers.get_all(&name).iter();
     let Some(value) = values.next() else {
         return Err(Refusal::new(
             Reason::TokenMissing,
@@ -50,13 +69,25 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
         ));
     };
     if values.next().is_some() {
-        return Err(malformed("more than one `authorization` value"));
+        return Err(malformed(format!("more than one `{name}` value")));
     }
     let text = value.to_str().ok().and_then(|text| text.split_once(' '));
     match text {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => Ok(token),
-        _ => Err(malformed("`authorization` is not `Bearer <token>`")),
+        _ => Err(malformed(format!("`{name}` is not `Bearer <token>`"))),
     }
+}
+
+/// Adds the token in `value`. An `authorization` that is already there is the application's and stays;
+/// a `countersign-authorization` is one that a handler passed on, and goes.
+pub(super) fn attach(headers: &mut HeaderMap, value: HeaderValue) {
+    headers.remove(TOKEN);
+    let name = if headers.contains_key(AUTHORIZATION) {
+        TOKEN
+    } else {
+        AUTHORIZATION
+    };
+    headers.insert(name, value);
 }
 
 /// Makes the value of `authorization`. Marked sensitive, so that `Debug` and HPACK's index skip it.
@@ -82,7 +113,7 @@ pub(super) fn drop_foreign_details(headers: &mut HeaderMap) {
     }
 }
 
-fn malformed(detail: &str) -> Refusal {
+fn malformed(detail: String) -> Refusal {
     Refusal::new(Reason::TokenMalformed, detail)
 }
 

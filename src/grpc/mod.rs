@@ -4,6 +4,7 @@
 pub(crate) mod authorize;
 mod call;
 mod caller_tokens;
+pub(crate) mod carrier;
 mod cause;
 mod client;
 mod clock_skew;
@@ -25,24 +26,26 @@ mod required_proof;
 mod serve;
 mod server;
 mod session;
-#[cfg(feature = "actuator")]
 mod standard;
 mod status;
 pub mod tls;
+mod unknown;
 mod vouched;
+mod wiring;
 
 pub(crate) use authorize::{MethodRules, Rule};
 pub(crate) use call::{call, call_over, is_late, up_to};
+pub(crate) use carrier::Plaintext;
 pub use cause::cause;
 pub use client::{AttachIdentity, AttachIdentityLayer, CallToken};
-pub(crate) use connect::KeepAlive;
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
+pub(crate) use connect::{KeepAlive, channel_over};
 pub use identity_service::IdentityService;
 pub use listener::ConnectionLimits;
 pub use metadata::{NONCE, PROOF, is_proved};
 pub use metrics::{MetricsLayer, MetricsService};
 pub(crate) use module::Module;
-pub use module::{ModuleBuilder, ModuleError, UnknownDeployment};
+pub use module::{ModuleBuilder, ModuleError};
 pub use peer::{PeerInfo, caller, verified_token};
 #[cfg(feature = "actuator")]
 pub(crate) use readiness::Readiness;
@@ -53,9 +56,10 @@ pub use server::{Tokens, VerifyIdentity, VerifyIdentityLayer};
 pub use session::STREAM_GRACE;
 #[cfg(feature = "actuator")]
 pub use standard::Health;
-#[cfg(feature = "actuator")]
 pub(crate) use standard::StandardServices;
 pub(crate) use status::code_name;
 pub use status::{DOMAIN, callee_time, reason_of, refusal_of, refuse};
 #[cfg(feature = "registry")]
 pub(crate) use status::{OwnKey, failure_of, kind_of, summary_and_detail};
+pub use unknown::UnknownDeployment;
+pub(crate) use wiring::{Route, Wiring};

@@ -1,5 +1,8 @@
 //! A module: its own key, those it trusts, and the layers made of them.
 
+#[cfg(feature = "actuator")]
+mod metrics;
+
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +12,6 @@ use crate::identity::{DeploymentName, Role};
 use crate::proto::identity::identity_service_server::IdentityServiceServer;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
-#[cfg(feature = "actuator")]
-use crate::telemetry::metrics::TrustedKeys;
 use crate::token::proof::{ProofSigner, ProofVerifier};
 use crate::token::{
     Policy, Reason, Replay, ReplayGuard, TokenIssuer, TokenVerifier, VerifiedCache,
@@ -18,19 +19,22 @@ use crate::token::{
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
 use super::caller_tokens::CallerTokens;
+use super::carrier::{Plaintext, Transport};
 use super::clock_skew::ClockSkews;
 use super::pending_proof::Proofs;
 use super::required_proof::RequiredProof;
 use super::server::Gate;
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
+use super::unknown::UnknownDeployment;
+use super::wiring::{Route, Wiring};
 use super::{
-    AttachIdentityLayer, IdentityService, MethodRules, MetricsLayer, ProofMode, Rejections, Tokens,
-    VerifyIdentityLayer,
+    AttachIdentityLayer, ConnectError, IdentityService, MethodRules, MetricsLayer, ProofMode,
+    Rejections, Tokens, VerifyIdentityLayer,
 };
 
 /// One service's identity: who it is, which deployments it trusts, and the layers that carry both.
 ///
-/// Made from a file by `Module::load`, or from keys by [`Module::builder`]. Cloning is cheap, and
+/// Made from a file by `Module::open`, or from keys by [`Module::builder`]. Cloning is cheap, and
 /// all clones share one trust store.
 #[derive(Clone, Debug)]
 pub struct Module {
@@ -48,6 +52,8 @@ pub struct Module {
     calls: MetricsLayer,
     skews: Arc<ClockSkews>,
     clock: Arc<dyn Clock>,
+    plaintext: Plaintext,
+    wiring: Option<Arc<Wiring>>,
 }
 
 /// Why a module could not be made.
@@ -62,28 +68,6 @@ pub enum ModuleError {
     Metrics(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// No trusted deployment fits.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UnknownDeployment {
-    /// None has this name.
-    #[error("no trusted deployment is called `{0}`")]
-    Name(String),
-    /// None has this module type.
-    #[error("no trusted deployment has the module type `{0}`; pair the two modules")]
-    Module(String),
-    /// More than one has this module type.
-    #[error(
-        "deployments {names} all have the module type `{module}`; name one in `countersign.client.connection.{module}.deployment`"
-    )]
-    Several {
-        /// The module type.
-        module: String,
-        /// Their names.
-        names: String,
-    },
-}
-
 /// Makes a [`Module`] from keys.
 #[derive(Debug)]
 pub struct ModuleBuilder {
@@ -95,6 +79,7 @@ pub struct ModuleBuilder {
     proof_mode: ProofMode,
     replay: Replay,
     clock: Arc<dyn Clock>,
+    plaintext: Plaintext,
 }
 
 impl ModuleBuilder {
@@ -138,6 +123,22 @@ impl ModuleBuilder {
         Self { replay, ..self }
     }
 
+    /// Lets calls arrive and leave without TLS beyond loopback. Who can read the network can use the
+    /// tokens until they expire.
+    #[must_use]
+    pub fn dangerous_plaintext(self) -> Self {
+        self.plaintext(Plaintext {
+            calls: true,
+            server: true,
+            server_has_tls: false,
+        })
+    }
+
+    /// Says where there may be plaintext.
+    pub(crate) fn plaintext(self, plaintext: Plaintext) -> Self {
+        Self { plaintext, ..self }
+    }
+
     /// Reads the time from `clock` instead of the machine.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
@@ -175,6 +176,8 @@ impl ModuleBuilder {
             rejections: Arc::default(),
             metrics,
             clock: self.clock,
+            plaintext: self.plaintext,
+            wiring: None,
         })
     }
 }
@@ -191,6 +194,7 @@ impl Module {
             proof_mode: ProofMode::default(),
             replay: Replay::default(),
             clock: Arc::new(SystemClock),
+            plaintext: Plaintext::default(),
         }
     }
 
@@ -257,6 +261,44 @@ impl Module {
         &self.tls_files
     }
 
+    /// Returns the same module, served and called as its file says.
+    pub(crate) fn wired(self, wiring: Wiring) -> Self {
+        Self {
+            wiring: Some(Arc::new(wiring)),
+            ..self
+        }
+    }
+
+    /// Returns what its file says of its server and connections, if it has a file.
+    pub(crate) fn wiring(&self) -> Option<&Wiring> {
+        self.wiring.as_deref()
+    }
+
+    /// Returns the same module for what changes its trust: it keeps no task going.
+    pub(crate) fn for_follower(&self) -> Self {
+        Self {
+            trust: Arc::new(self.trust.twin()),
+            wiring: None,
+            ..self.clone()
+        }
+    }
+
+    /// Returns where there may be plaintext.
+    pub(crate) fn plaintext(&self) -> Plaintext {
+        self.plaintext
+    }
+
+    /// Returns the largest message that its file allows, in bytes: 4 MiB without a file.
+    ///
+    /// tonic has a limit of its own, 4 MB. Above that, set both: on the server's side
+    /// `GreeterServiceServer::new(…).max_decoding_message_size(module.max_message_size())`, on the
+    /// caller's side the same on the client.
+    pub fn max_message_size(&self) -> usize {
+        self.wiring().map_or(4 * 1024 * 1024, |wiring| {
+            wiring.server.max_message_bytes.max(wiring.client_bytes)
+        })
+    }
+
     /// Returns its times.
     pub fn policy(&self) -> Policy {
         self.policy
@@ -319,6 +361,7 @@ impl Module {
             rules,
             tokens: self.tokens,
             rejections: Arc::clone(&self.rejections),
+            plaintext: self.plaintext,
             metrics: Arc::clone(&self.metrics),
         };
         VerifyIdentityLayer {
@@ -328,25 +371,72 @@ impl Module {
                 engine: None,
             },
             counted: None,
+            is_any_transport: false,
         }
     }
 
     /// Returns the layer that attaches this module's identity to calls of the deployment `name`,
     /// and asks for its proof as the module's [`ProofMode`] says.
     ///
+    /// The layer does not see what its channel goes `over`; [`channel`](Self::channel) and
+    /// [`connect`](Self::connect) do.
+    ///
     /// # Errors
     ///
-    /// When no trusted deployment is called `name`.
-    pub fn client_layer(&self, name: &str) -> Result<AttachIdentityLayer, UnknownDeployment> {
+    /// When no trusted deployment is called `name`, or the file contradicts `over`:
+    /// [`Transport::loopback`] where the connection to the deployment has TLS on, or its certificates
+    /// are pinned; [`Transport::dangerous_plaintext`] there too, and where
+    /// `countersign.client.allow-plaintext` is not `true`.
+    pub fn client_layer(
+        &self,
+        name: &str,
+        over: Transport,
+    ) -> Result<AttachIdentityLayer, ConnectError> {
+        let (layer, callee) = (self.layer_for(name)?, self.callee(name)?);
+        let has_tls = !callee.tls_pins.is_empty()
+            || self
+                .routes_to(&callee)
+                .any(|route| route.options.tls.is_some());
+        match over.contradiction(has_tls, self.plaintext.calls) {
+            None => Ok(layer),
+            Some(why) => Err(ConnectError::Contradicts(format!(
+                "deployment `{name}`: {why}"
+            ))),
+        }
+    }
+
+    /// Returns the layer for calls of the deployment `name` over a channel that judges its
+    /// connections itself.
+    pub(crate) fn layer_for(&self, name: &str) -> Result<AttachIdentityLayer, UnknownDeployment> {
         let proof = RequiredProof {
             mode: self.proof_mode,
             verifier: self.proof_verifier(),
             engine: None,
         };
-        match self.trust.current().deployment(name) {
-            None => Err(UnknownDeployment::Name(name.to_owned())),
-            Some(callee) => Ok(self.calls(Some(callee.name.clone()), Some(proof))),
-        }
+        let callee = self.callee(name)?;
+        Ok(self.calls(Some(callee.name.clone()), Some(proof)))
+    }
+
+    /// Returns the trusted deployment that is called `name`.
+    pub(crate) fn callee(&self, name: &str) -> Result<Arc<Deployment>, UnknownDeployment> {
+        let trust = self.trust.current();
+        let callee = trust.deployment(name).map(Arc::clone);
+        callee.ok_or_else(|| UnknownDeployment::Name(name.to_owned()))
+    }
+
+    /// Returns the connections of the file that lead to `callee`: those that name it, and those to its
+    /// module type where it is the only one that has it.
+    pub(crate) fn routes_to<'a>(
+        &'a self,
+        callee: &'a Deployment,
+    ) -> impl Iterator<Item = &'a Route> {
+        let routes = self.wiring.iter().flat_map(|wiring| &wiring.routes);
+        routes.filter(|route| match &route.deployment {
+            Some(named) => *named == callee.name,
+            None => self
+                .deployment_of(&route.name)
+                .is_ok_and(|only| only == callee.name),
+        })
     }
 
     /// Returns the layer with which this module's operator calls the module itself, over loopback.
@@ -410,43 +500,5 @@ impl Module {
     /// Returns what decides which refused calls are logged.
     pub(crate) fn rejections(&self) -> &Arc<Rejections> {
         &self.rejections
-    }
-}
-
-/// The metrics of a module.
-#[cfg(feature = "actuator")]
-impl Module {
-    /// Returns the metrics, which all clones share.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
-    /// Writes all metrics in Prometheus's text format, with the current keys and health.
-    pub fn metrics_text(&self) -> String {
-        let trust = self.trust.load();
-        let own = trust.own();
-        let trusted = trust.deployments().iter().map(|deployment| {
-            let active = deployment.active_keys().count();
-            TrustedKeys {
-                deployment: deployment.name.as_str(),
-                module: deployment.module.as_str(),
-                active,
-                revoked: deployment.keys.len().saturating_sub(active),
-            }
-        });
-        self.metrics.trusted(trusted);
-        let made_at = own.key.made_at();
-        self.metrics.signs_with(own.key_id.as_str(), made_at);
-        self.metrics.ready(self.health.is_ready());
-        self.metrics.render()
-    }
-
-    /// Returns the layer that counts the calls of a server with `rules`. Put it before the
-    /// [`server_layer`](Self::server_layer), or refused calls do not count.
-    ///
-    /// `descriptors` are encoded `FileDescriptorSet`s of the services that are served; methods that
-    /// they do not describe count with the type `unknown`.
-    pub fn metrics_layer(&self, rules: &MethodRules, descriptors: &[&[u8]]) -> MetricsLayer {
-        MetricsLayer::new(&self.metrics, rules, descriptors)
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Extensions;
-use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Status};
 
 use crate::identity::ServiceIdentity;
@@ -23,16 +23,19 @@ use super::tls::certificate_fingerprint;
 pub struct PeerInfo {
     /// Its address.
     pub address: SocketAddr,
+    /// Whether it has TLS.
+    pub tls: bool,
     /// The client certificate that the TLS handshake verified, in DER; none without TLS, or where
     /// the client showed none.
     pub certificate: Option<Arc<[u8]>>,
 }
 
 impl PeerInfo {
-    /// Returns a peer at `address` without a certificate.
+    /// Returns a peer at `address` without TLS.
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            tls: false,
             certificate: None,
         }
     }
@@ -47,7 +50,14 @@ pub(super) fn address_in(extensions: &Extensions) -> Option<SocketAddr> {
 /// Returns the key of the client certificate of the connection that a call came over, if it has
 /// one.
 pub(super) fn certificate_in(extensions: &Extensions) -> Option<Result<Fingerprint, Refusal>> {
-    let certificate = extensions.get::<PeerInfo>()?.certificate.as_ref()?;
+    let peer = extensions.get::<PeerInfo>();
+    let ours = peer.and_then(|peer| peer.certificate.as_deref());
+    let info = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+    let theirs = info.and_then(TlsConnectInfo::peer_certs);
+    let first = theirs
+        .as_ref()
+        .and_then(|certificates| certificates.first());
+    let certificate = ours.or_else(|| first.map(AsRef::as_ref))?;
     Some(certificate_fingerprint(certificate).map_err(|error| {
         let detail = format!("the connection's certificate cannot be read: {error}");
         Refusal::new(Reason::IssuerMismatch, detail)

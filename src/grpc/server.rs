@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response};
@@ -20,6 +19,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::token::proof::EngineClaim;
 use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
+use super::carrier::Plaintext;
 use super::pending_proof::{PendingProof, Proofs};
 use super::reply::{AnyBody, Call, Guard, ReplyBody, caught};
 use super::session::{RequestBody, Session, Watch};
@@ -54,6 +54,7 @@ pub struct VerifyIdentityLayer {
     pub(super) proofs: Proofs,
     /// Counts the calls, where no layer before this one does.
     pub(super) counted: Option<MetricsLayer>,
+    pub(super) is_any_transport: bool,
 }
 
 impl VerifyIdentityLayer {
@@ -64,6 +65,14 @@ impl VerifyIdentityLayer {
             counted: Some(counted),
             ..self
         }
+    }
+
+    /// Accepts calls whatever they came over, also where the server says nothing of it. Where the
+    /// network between can be read, who reads it can use the tokens until they expire.
+    #[must_use]
+    pub fn dangerous_any_transport(mut self) -> Self {
+        self.is_any_transport = true;
+        self
     }
 
     /// Names `engine` in the proof of every reply to `CheckStatus`, a refusal's too. A handler
@@ -100,6 +109,7 @@ pub(super) struct Gate {
     pub(super) rules: MethodRules,
     pub(super) tokens: Tokens,
     pub(super) rejections: Arc<Rejections>,
+    pub(super) plaintext: Plaintext,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -111,17 +121,27 @@ struct Refused {
 }
 
 impl Gate {
-    /// Decides from the headers only; `None` admits without an identity.
-    fn decide(&self, head: &Parts) -> Result<Option<VerifiedToken>, Refused> {
+    /// Decides from the connection and the headers only; `None` admits without an identity.
+    fn decide(
+        &self,
+        head: &Parts,
+        is_any_transport: bool,
+    ) -> Result<Option<VerifiedToken>, Refused> {
         let path = metadata::path(&head.uri);
+        let address = peer::address_in(&head.extensions);
+        if !is_any_transport {
+            self.plaintext.judge(&head.extensions).map_err(|refusal| {
+                let status = refuse(refusal.reason, None);
+                self.rejected(refusal, status, path, address)
+            })?;
+        }
         let rule = self.rules.find(path);
         if rule.is_some_and(|rule| rule.everyone) {
             return Ok(None);
         }
-        let address = peer::address_in(&head.extensions);
         let loopback = address.is_some_and(|at| at.ip().to_canonical().is_loopback());
         let optional = self.tokens == Tokens::OptionalOnLoopback && loopback;
-        if optional && rule.is_some() && !head.headers.contains_key(AUTHORIZATION) {
+        if optional && rule.is_some() && !metadata::has_token(&head.headers) {
             return Ok(None);
         }
         let own_module = loopback && rule.is_some_and(|rule| rule.own_module);
@@ -268,8 +288,13 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
     fn admit(&mut self, request: Request<Body>) -> Admitted<S::Future> {
         let (mut head, body) = request.into_parts();
         listener::arrived(&mut head.extensions);
-        let VerifyIdentityLayer { gate, proofs, .. } = &self.layer;
-        let decided = gate.decide(&head);
+        let VerifyIdentityLayer {
+            gate,
+            proofs,
+            is_any_transport,
+            ..
+        } = &self.layer;
+        let decided = gate.decide(&head, *is_any_transport);
         // A caller may ask for a proof where it needs no identity, too.
         let asks = matches!(decided, Ok(None)) && head.headers.contains_key(metadata::NONCE);
         let verified = asks.then(|| gate.verify(&head, Accept::Peers));

@@ -1,16 +1,22 @@
 //! What every module serves beside its own services: identity, health, reflection.
 
+#[cfg(feature = "actuator")]
 use prost::{DecodeError, Message as _};
+#[cfg(feature = "actuator")]
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tonic::service::Routes;
-use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::HealthReporter;
+#[cfg(feature = "actuator")]
+use tonic_health::{ServingStatus, pb::health_server::HealthServer, server::HealthReporter};
+#[cfg(feature = "actuator")]
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 
+#[cfg(feature = "actuator")]
 use super::health::HealthService;
+#[cfg(feature = "actuator")]
 use super::metrics::OWN_DESCRIPTORS;
-use super::serve::{Reflection, ServerOptions};
+#[cfg(feature = "actuator")]
+use super::serve::Reflection;
+use super::serve::ServerOptions;
 use super::{MethodRules, Module, Rule};
 
 /// The services that every module has, and the rules for them.
@@ -24,9 +30,32 @@ pub struct StandardServices {
     /// Their rules, to which a module adds its own.
     pub rules: MethodRules,
     /// What the module's health is.
+    #[cfg(feature = "actuator")]
     pub health: Health,
 }
 
+#[cfg(not(feature = "actuator"))]
+impl StandardServices {
+    /// Makes the one that there is without the feature `actuator`.
+    pub fn new(module: &Module, options: &ServerOptions) -> Self {
+        Self {
+            routes: routes(module, options),
+            rules: own_rules(),
+        }
+    }
+}
+
+fn routes(module: &Module, options: &ServerOptions) -> Routes {
+    let identity = module.identity_service();
+    Routes::new(identity.max_decoding_message_size(options.max_message_bytes))
+}
+
+fn own_rules() -> MethodRules {
+    let rule = Rule::any_identity().or_own_module();
+    MethodRules::deny_all().allow(&format!("/{IDENTITY}/WhoAmI"), rule)
+}
+
+#[cfg(feature = "actuator")]
 impl StandardServices {
     /// Makes them for `module`, which also serves the services that `own` names. Nothing is healthy
     /// yet.
@@ -37,20 +66,16 @@ impl StandardServices {
     pub fn new(
         module: &Module,
         options: &ServerOptions,
-        own: &[&'static str],
+        own: Vec<String>,
     ) -> Result<Self, ReflectionError> {
         let bytes = options.max_message_bytes;
-        let services = [&["", IDENTITY], own].concat();
+        let mut services = own;
+        services.extend([String::new(), IDENTITY.to_owned()]);
         let reporter = HealthReporter::new();
         let health = HealthServer::new(HealthService::of(&reporter));
-        let identity = module.identity_service();
-        let mut routes = Routes::new(identity.max_decoding_message_size(bytes))
-            .add_service(health.max_decoding_message_size(bytes));
-        let mut rules = MethodRules::deny_all()
-            .allow(
-                &format!("/{IDENTITY}/WhoAmI"),
-                Rule::any_identity().or_own_module(),
-            )
+        let mut routes =
+            routes(module, options).add_service(health.max_decoding_message_size(bytes));
+        let mut rules = own_rules()
             .allow(&format!("/{HEALTH}/Check"), Rule::everyone())
             .allow(&format!("/{HEALTH}/Watch"), Rule::everyone());
         if options.reflection == Reflection::On {
@@ -73,16 +98,21 @@ impl StandardServices {
 }
 
 const IDENTITY: &str = "countersign.identity.v1.IdentityService";
+#[cfg(feature = "actuator")]
 const HEALTH: &str = "grpc.health.v1.Health";
+#[cfg(feature = "actuator")]
 const REFLECTION: [&str; 2] = [
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// Describes what is served, and nothing else: `services`, health and reflection itself.
-fn descriptors(services: &[&str]) -> Result<Builder<'static>, DecodeError> {
-    let named = services.iter().filter(|name| !name.is_empty());
-    let served: Vec<_> = named.chain(&REFLECTION).chain([&HEALTH]).copied().collect();
+/// Describes what is served, and nothing else: `services`, as far as they have a descriptor, health
+/// and reflection itself.
+#[cfg(feature = "actuator")]
+fn descriptors(services: &[String]) -> Result<Builder<'static>, DecodeError> {
+    let named = services.iter().map(String::as_str);
+    let own = named.filter(|name| !name.is_empty());
+    let served: Vec<_> = own.chain(REFLECTION).chain([HEALTH]).collect();
     let mut described = Builder::configure().include_reflection_service(false);
     for encoded in OWN_DESCRIPTORS {
         let mut set = FileDescriptorSet::decode(encoded)?;
@@ -97,18 +127,21 @@ fn descriptors(services: &[&str]) -> Result<Builder<'static>, DecodeError> {
 }
 
 /// Returns `true` if `file` defines the service that has this full name.
+#[cfg(feature = "actuator")]
 fn defines(file: &FileDescriptorProto, name: &str) -> bool {
     let mut services = file.service.iter();
     services.any(|own| name.rsplit_once('.') == Some((file.package(), own.name())))
 }
 
 /// The health of a module and its services, as `grpc.health.v1` reports it.
+#[cfg(feature = "actuator")]
 #[derive(Clone, Debug)]
 pub struct Health {
     reporter: HealthReporter,
-    services: Vec<&'static str>,
+    services: Vec<String>,
 }
 
+#[cfg(feature = "actuator")]
 impl Health {
     /// Reports `SERVING` for the module and each service, or `NOT_SERVING`.
     pub async fn report(&self, is_ready: bool) {

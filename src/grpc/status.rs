@@ -140,6 +140,7 @@ impl OwnKey {
             | Reason::IssuerMismatch
             | Reason::AudienceMismatch
             | Reason::TokenReplayed
+            | Reason::PlaintextNotAllowed
             | Reason::RoleMissing
             | Reason::EngineNotOwned
             | Reason::AddressNotAllowed

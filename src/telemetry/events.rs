@@ -320,6 +320,17 @@ pub fn startup(started: &StartedModule<'_>) {
     );
 }
 
+/// `startup`: settings of `file` are for the binary and have no effect here.
+pub fn settings_not_applied(file: impl Display, settings: &str) {
+    info!(
+        target: SERVER,
+        eventId = "startup",
+        file = %file,
+        settings,
+        message = "Settings that only the binary applies have no effect in a library."
+    );
+}
+
 /// `shutdown`: the module has stopped; `detail` says how.
 pub fn shutdown(module: &str, detail: &str) {
     info!(

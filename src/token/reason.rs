@@ -61,9 +61,9 @@ reasons! {
         rule: "Every method except grpc.health.v1 and reflection needs one `authorization` value.",
         causes: &[
             "the client was made without the countersign layer",
-            "a proxy between the two drops the `authorization` header",
+            "a proxy between the two drops the header `authorization` or `countersign-authorization`",
         ],
-        help: "Send one metadata value `authorization: Bearer <token>`. A countersign client layer does; a plain client takes a token from `countersign token issue`.",
+        help: "Send one metadata value `authorization: Bearer <token>`, or `countersign-authorization` where `authorization` is an end user's. A countersign client layer does; a plain client takes a token from `countersign token issue`.",
     }
     /// Not one well-formed Bearer token.
     TokenMalformed = "TOKEN_MALFORMED", Unauthenticated {
@@ -176,6 +176,17 @@ reasons! {
             "an attacker replays a token that was read in transit",
         ],
         help: "The callee accepts each token once (`countersign.token.replay=strict`). Set `countersign.deployments.<callee>.single-use-tokens=true` at the caller. For the leeway (30 s) after its start such a callee refuses every token, since it cannot know which were used before. If the setting is there and the refusals continue, the caller's clock is behind, or its tokens are replayed.",
+    }
+    /// The call came in plaintext where TLS is needed.
+    PlaintextNotAllowed = "PLAINTEXT_NOT_ALLOWED", Unauthenticated {
+        summary: "the call came over a connection without TLS",
+        rule: "A call comes over TLS, or over loopback if the callee's file has TLS off. Elsewhere plaintext needs `countersign.server.allow-plaintext=true`.",
+        causes: &[
+            "the callee is served by a server of its own, on an address beyond loopback, without TLS",
+            "the callee's file turns TLS on, but its program serves without it",
+            "the program's server says nothing about its connections, as one in memory does",
+        ],
+        help: "Serve with `Module::serve` or `serve_on`, which set up the TLS of the file, or turn TLS on: `countersign pair --tls`. Where the network is trusted, `countersign.server.allow-plaintext=true` at the callee allows plaintext beyond loopback.",
     }
     /// The identity lacks the role that the method needs.
     RoleMissing = "ROLE_MISSING", Denied {
@@ -409,6 +420,7 @@ mod tests {
             "ISSUER_MISMATCH",
             "AUDIENCE_MISMATCH",
             "TOKEN_REPLAYED",
+            "PLAINTEXT_NOT_ALLOWED",
             "PROOF_MISSING",
             "PROOF_INVALID",
         ];

@@ -157,8 +157,9 @@ pub fn rules_of(refusal: &Refusal) -> Vec<Check> {
         Reason::AudienceMismatch => AUDIENCE,
         Reason::TokenReplayed => REPLAY,
         Reason::RoleMissing => ROLE,
-        // Those come after the token's rules, or are the caller's own.
-        Reason::EngineNotOwned
+        // Those are not of the token, or are the caller's own.
+        Reason::PlaintextNotAllowed
+        | Reason::EngineNotOwned
         | Reason::AddressNotAllowed
         | Reason::ProofMissing
         | Reason::ProofInvalid => "after the token",

@@ -1,9 +1,10 @@
 //! The current trust.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::{KeySet, OwnDeployment};
 
@@ -11,17 +12,52 @@ use super::{KeySet, OwnDeployment};
 /// wait; a change is seen whole or not at all.
 #[derive(Debug)]
 pub struct TrustStore {
+    shared: Arc<Shared>,
+    keeper: OnceLock<Keeper>,
+}
+
+#[derive(Debug)]
+struct Shared {
     keys: ArcSwap<KeySet>,
     changes: watch::Sender<()>,
+}
+
+/// Ends the task that changes a store, with the store.
+#[derive(Debug)]
+struct Keeper(AbortHandle);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl TrustStore {
     /// Starts with `keys`.
     pub fn new(keys: KeySet) -> Self {
-        Self {
+        let shared = Shared {
             keys: ArcSwap::from_pointee(keys),
             changes: watch::Sender::new(()),
+        };
+        Self {
+            shared: Arc::new(shared),
+            keeper: OnceLock::new(),
         }
+    }
+
+    /// Returns a store with the same keys, now and later, which keeps no task going.
+    pub(crate) fn twin(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            keeper: OnceLock::new(),
+        }
+    }
+
+    /// Lets `task`, which changes a [`twin`](Self::twin) of this store, run no longer than the store
+    /// is used: by a module, or by a layer that was made of one.
+    pub(crate) fn keep(&self, task: AbortHandle) {
+        let keeper = self.keeper.set(Keeper(task));
+        debug_assert!(keeper.is_ok(), "one task changes a store");
     }
 
     /// Starts with a module that trusts no deployment.
@@ -31,12 +67,12 @@ impl TrustStore {
 
     /// Borrows the current set for a short look.
     pub fn current(&self) -> Guard<Arc<KeySet>> {
-        self.keys.load()
+        self.shared.keys.load()
     }
 
     /// Returns the current set, to be kept.
     pub fn load(&self) -> Arc<KeySet> {
-        self.keys.load_full()
+        self.shared.keys.load_full()
     }
 
     /// Returns who this module is now.
@@ -49,8 +85,8 @@ impl TrustStore {
     /// A deployment that is the same as before keeps its `Arc`, and so does the module itself.
     pub fn replace(&self, keys: KeySet) {
         let next = keys.continuing(&self.current());
-        self.keys.store(Arc::new(next));
-        self.changes.send_replace(());
+        self.shared.keys.store(Arc::new(next));
+        self.shared.changes.send_replace(());
     }
 
     /// Does what [`replace`](Self::replace) does if `keys` differ from the current set in anything; returns
@@ -67,7 +103,7 @@ impl TrustStore {
 
     /// Follows the changes from now on: woken after each, several at once count as one.
     pub fn subscribe(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+        self.shared.changes.subscribe()
     }
 }
 

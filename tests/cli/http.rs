@@ -36,7 +36,7 @@ pub(super) fn poll<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
 
 /// Returns the body of the readiness probe once its status is `status`.
 #[track_caller]
-fn readiness_becomes(port: u16, status: u16) -> String {
+pub(super) fn readiness_becomes(port: u16, status: u16) -> String {
     poll("readiness", || {
         let (now, body) = get(port, "/actuator/health/readiness");
         (now == status).then_some(body)

@@ -40,7 +40,9 @@ impl World {
             .build()
             .unwrap();
         let dpm = RunningDpm::start(dpm).await;
-        let identity = dpe.client_layer("dpm-dev").unwrap();
+        let identity = dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap();
         let client = IdentityServiceClient::new(identity.layer(channel(dpm.address).await));
         Self {
             dpm,
@@ -171,7 +173,9 @@ async fn token_that_was_meant_for_another_module_shows_no_clock() {
         .clock(late)
         .build()
         .unwrap();
-    let layer = dpe.client_layer("mmm-dev").unwrap();
+    let layer = dpe
+        .client_layer("mmm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = IdentityServiceClient::new(layer.layer(channel(world.dpm.address).await));
 
     let refused = client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
@@ -220,7 +224,10 @@ async fn engine_whose_clock_is_wrong_shows_at_both_modules_until_it_is_right() {
 async fn stranger_does_not_learn_the_time() {
     let world = World::new(ProofMode::Off).await;
     let stranger = testing::pair();
-    let layer = stranger.dpe.client_layer("dpm-dev").unwrap();
+    let layer = stranger
+        .dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let channel = channel(world.dpm.address).await;
 
     let refused = IdentityServiceClient::new(layer.layer(channel))

@@ -61,7 +61,13 @@ async fn plain(pair: &Pair) -> Channel {
 
 /// Calls with the DPE's identity.
 async fn greeted_over(pair: &Pair, channel: Channel) -> String {
-    greeted(pair.dpe.client_layer("dpm-dev").unwrap().layer(channel)).await
+    greeted(
+        pair.dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap()
+            .layer(channel),
+    )
+    .await
 }
 
 async fn greeted<T>(service: T) -> String
@@ -86,7 +92,10 @@ fn known(request: Request<()>) -> Result<Request<()>, Status> {
 #[tokio::test]
 async fn interceptor_stands_around_a_layered_channel() {
     let pair = testing::pair();
-    let layer = pair.dpe.client_layer("dpm-dev").unwrap();
+    let layer = pair
+        .dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let channel = layer.layer(plain(&pair).await);
 
     let mut client = Client::with_interceptor(channel, pass);
@@ -112,7 +121,11 @@ async fn interceptor_inside_the_server_layer_sees_the_caller() {
 async fn either_layer_may_be_an_option() {
     let pair = testing::pair();
     let server = option_layer(Some(pair.dpm.server_layer(any_identity())));
-    let client = option_layer(Some(pair.dpe.client_layer("dpm-dev").unwrap()));
+    let client = option_layer(Some(
+        pair.dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap(),
+    ));
 
     let channel = served(Server::builder().layer(server).add_service(greeter())).await;
 
@@ -138,7 +151,10 @@ async fn either_layer_may_stand_inside_another_of_its_kind() {
     let server = pair.dpm.server_layer(any_identity());
     let counted = pair.dpm.metrics_layer(&any_identity(), &[]);
     let twice = Server::builder().layer(counted).layer(server.clone());
-    let client = pair.dpe.client_layer("dpm-dev").unwrap();
+    let client = pair
+        .dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
 
     let channel = served(twice.layer(server).add_service(greeter())).await;
 
@@ -161,7 +177,11 @@ async fn layers_of_tower_stand_around_and_inside() {
         .load_shed()
         .concurrency_limit(4)
         .timeout(LONG)
-        .layer(pair.dpe.client_layer("dpm-dev").unwrap())
+        .layer(
+            pair.dpe
+                .client_layer("dpm-dev", countersign::Transport::loopback())
+                .unwrap(),
+        )
         .map_response(|reply: http::Response<Body>| reply)
         .timeout(LONG)
         .buffer(4);
@@ -193,7 +213,11 @@ async fn layers_of_tower_http_stand_around_and_inside() {
         .layer(set.clone())
         .layer(PropagateHeaderLayer::new(id))
         .layer(timeout)
-        .layer(pair.dpe.client_layer("dpm-dev").unwrap())
+        .layer(
+            pair.dpe
+                .client_layer("dpm-dev", countersign::Transport::loopback())
+                .unwrap(),
+        )
         .layer(TraceLayer::new_for_grpc())
         .layer(timeout)
         .layer(set);

@@ -155,11 +155,14 @@ async fn loopback_is_registered_over_loopback_alone() {
     let service = EngineRegistryServiceServer::new(EngineRegistryService::new(registry, monitor));
     let register = "/countersign.registry.v1.EngineRegistryService/RegisterEngine";
     let rules = MethodRules::deny_all().allow(register, Rule::any_identity());
-    let served = dpm.server_layer(rules).layer(service);
+    let layer = dpm.server_layer(rules).dangerous_any_transport();
+    let served = layer.layer(service);
     let closed = free_port().await.local_addr().unwrap().port();
     let call = async |peer, host: &str| {
         let inner = served.clone();
-        let identity = engine.client_layer("dpm-dev").unwrap();
+        let identity = engine
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap();
         let mut client = EngineRegistryServiceClient::new(identity.layer(Over { inner, peer }));
         client.register_engine(at(fresh_id(), host, closed)).await
     };

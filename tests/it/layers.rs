@@ -96,7 +96,12 @@ pub(super) fn any_identity() -> MethodRules {
 
 /// Calls `path` as it stands, with the layer of `module` around the channel.
 async fn greet_at(path: &'static str, module: &Module, channel: Channel) -> Result<(), Status> {
-    let mut client = Grpc::new(module.client_layer("dpm-dev").unwrap().layer(channel));
+    let mut client = Grpc::new(
+        module
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap()
+            .layer(channel),
+    );
     client.ready().await.unwrap();
     let codec = tonic_prost::ProstCodec::<GreetRequest, GreetResponse>::default();
     let path = PathAndQuery::from_static(path);
@@ -138,7 +143,12 @@ fn bearer(token: &str) -> Request<GreetRequest> {
 async fn paired_caller_is_known_by_the_callees_own_file() {
     let pair = testing::pair();
     let channel = serve(&pair, any_identity(), None).await;
-    let mut client = Client::new(pair.dpe.client_layer("dpm-dev").unwrap().layer(channel));
+    let mut client = Client::new(
+        pair.dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap()
+            .layer(channel),
+    );
 
     let greeting = client.greet(GreetRequest {}).await.unwrap().into_inner();
 
@@ -152,7 +162,12 @@ async fn paired_caller_is_known_by_the_callees_own_file() {
 async fn streaming_call_carries_the_identity_too() {
     let pair = testing::pair();
     let channel = serve(&pair, any_identity(), None).await;
-    let mut client = Client::new(pair.dpe.client_layer("dpm-dev").unwrap().layer(channel));
+    let mut client = Client::new(
+        pair.dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap()
+            .layer(channel),
+    );
 
     let greetings = client
         .greet_often(GreetOftenRequest { times: 5 })
@@ -215,7 +230,7 @@ async fn method_without_a_rule_is_unimplemented_to_the_known_and_refused_to_stra
     let channel = serve(&pair, MethodRules::deny_all(), None).await;
     let mut known = Client::new(
         pair.dpe
-            .client_layer("dpm-dev")
+            .client_layer("dpm-dev", countersign::Transport::loopback())
             .unwrap()
             .layer(channel.clone()),
     );
@@ -235,7 +250,12 @@ async fn caller_without_the_role_is_denied() {
     let pair = testing::pair();
     let admin = Rule::role(Role::new("ADMIN").unwrap());
     let channel = serve(&pair, MethodRules::deny_all().allow(GREET, admin), None).await;
-    let mut client = Client::new(pair.dpe.client_layer("dpm-dev").unwrap().layer(channel));
+    let mut client = Client::new(
+        pair.dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap()
+            .layer(channel),
+    );
 
     let status = client.greet(GreetRequest {}).await.unwrap_err();
 
@@ -247,7 +267,12 @@ async fn caller_without_the_role_is_denied() {
 async fn token_is_reused_until_half_of_its_life_is_over() {
     let pair = testing::pair();
     let channel = serve(&pair, any_identity(), None).await;
-    let mut client = Client::new(pair.dpe.client_layer("dpm-dev").unwrap().layer(channel));
+    let mut client = Client::new(
+        pair.dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap()
+            .layer(channel),
+    );
     let mut greet = async || client.greet(GreetRequest {}).await.map(drop);
 
     // Far beyond one token's life: each renewal must come in time, or the callee refuses.
@@ -293,7 +318,10 @@ async fn own_module_is_admitted_over_loopback_where_the_rule_says_so() {
 async fn callee_proves_itself_on_unary_streaming_and_trailers_only_replies() {
     let pair = testing::pair();
     let channel = serve(&pair, any_identity(), None).await;
-    let layer = pair.dpe.client_layer("dpm-dev").unwrap();
+    let layer = pair
+        .dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let layer = layer.require_proof(pair.dpe.proof_verifier(), None);
     let mut client = Client::new(layer.layer(channel));
 
@@ -321,7 +349,10 @@ async fn reply_without_or_with_another_modules_proof_is_not_believed() {
         port: 1,
     };
     let channel = serve(&pair, any_identity(), Some(engine("e1"))).await;
-    let layer = pair.dpe.client_layer("dpm-dev").unwrap();
+    let layer = pair
+        .dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let verifier = pair.dpe.proof_verifier();
 
     let expected = layer.require_proof(verifier.clone(), Some(engine("e1")));
@@ -390,7 +421,12 @@ async fn no_proof_is_signed_for_a_stranger_or_a_malformed_nonce() {
 async fn revoking_the_callee_stops_calls_before_they_leave() {
     let pair = testing::pair();
     let channel = serve(&pair, any_identity(), None).await;
-    let mut client = Client::new(pair.dpe.client_layer("dpm-dev").unwrap().layer(channel));
+    let mut client = Client::new(
+        pair.dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap()
+            .layer(channel),
+    );
     client.greet(GreetRequest {}).await.unwrap();
 
     let mut callee = testing::trusted(&pair.dpm.own());
@@ -422,4 +458,114 @@ async fn without_required_tokens_a_bad_one_is_still_refused() {
 
     assert_eq!(anonymous.into_inner().text, "unknown");
     assert_eq!(reason_of(&forged), Some(Reason::TokenMalformed));
+}
+
+/// Serves the greeter, which answers with the `authorization` values that it got.
+async fn serve_mirror(pair: &Pair) -> Channel {
+    let mirror = tower::util::MapRequestLayer::new(|mut call: http::Request<_>| {
+        let seen = call.headers().get_all("authorization").iter();
+        let values: Vec<_> = seen
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect();
+        call.extensions_mut().insert(Seen(values.join(", ")));
+        call
+    });
+    let greeter =
+        GreeterServiceServer::with_interceptor(Greeter { engine: None }, |call: Request<()>| {
+            let Seen(values) = call.extensions().get::<Seen>().unwrap();
+            Err(Status::aborted(values.clone()))
+        });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder()
+        .layer(pair.dpm.server_layer(any_identity()))
+        .layer(mirror)
+        .add_service(greeter)
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tokio::spawn(server);
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap();
+    channel.connect().await.unwrap()
+}
+
+#[derive(Clone)]
+struct Seen(String);
+
+/// What the application sees of a call of `module` with these values of its own.
+async fn mirrored(pair: &Pair, channel: &Channel, own: &[(&'static str, &str)]) -> Status {
+    let layer = pair
+        .dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback());
+    let layer = layer
+        .unwrap()
+        .require_proof(pair.dpe.proof_verifier(), None);
+    let mut client = Client::new(layer.layer(channel.clone()));
+    let mut request = Request::new(GreetRequest {});
+    for (name, value) in own {
+        request.metadata_mut().append(*name, value.parse().unwrap());
+    }
+    client.greet(request).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn callers_own_authorization_reaches_the_application_and_the_identity_too() {
+    let pair = testing::pair();
+    let channel = serve_mirror(&pair).await;
+    let own = ("authorization", "Bearer a-users-token");
+    let forwarded = ("countersign-authorization", "Bearer what-a-handler-got");
+
+    for values in [&[own][..], &[own, forwarded], &[own, own]] {
+        let status = mirrored(&pair, &channel, values).await;
+
+        let users = values
+            .iter()
+            .filter(|value| **value == own)
+            .map(|(_, text)| *text);
+        let users: Vec<_> = users.collect();
+        assert_eq!(status.code(), Code::Aborted, "{values:?}: {status:?}");
+        assert_eq!(status.message(), users.join(", "));
+        // The proof names the token that was sent.
+        assert!(countersign::grpc::is_proved(&status));
+    }
+}
+
+#[tokio::test]
+async fn single_name_is_used_where_it_is_free() {
+    let pair = testing::pair();
+    let channel = serve_mirror(&pair).await;
+
+    for own in [
+        &[][..],
+        &[("countersign-authorization", "Bearer what-a-handler-got")],
+    ] {
+        let status = mirrored(&pair, &channel, own).await;
+
+        assert_eq!(status.code(), Code::Aborted, "{status:?}");
+        assert!(
+            status.message().starts_with("Bearer ey"),
+            "{}",
+            status.message()
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_tokens_under_the_name_that_counts_are_refused() {
+    let pair = testing::pair();
+    let mut client = Client::new(serve(&pair, any_identity(), None).await);
+    let callee = testing::trusted(&pair.dpm.own());
+    let token = pair.dpe.issuer().issue(&callee).unwrap();
+    let value: MetadataValue<_> = format!("Bearer {}", token.expose()).parse().unwrap();
+    let mut call = Request::new(GreetRequest {});
+    call.metadata_mut()
+        .append("countersign-authorization", value.clone());
+    client.greet(call).await.unwrap();
+
+    let mut call = Request::new(GreetRequest {});
+    for _ in 0..2 {
+        call.metadata_mut()
+            .append("countersign-authorization", value.clone());
+    }
+    let refused = client.greet(call).await.unwrap_err();
+
+    assert_eq!(reason_of(&refused), Some(Reason::TokenMalformed));
 }

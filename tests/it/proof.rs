@@ -54,7 +54,9 @@ async fn tampered(
     let callee = Echo::serve(&keys.dpm_module()).await;
     let middlebox = Middlebox::before(callee, mischief).await;
     let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
-    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let layer = dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let client = Client::new(layer.layer(channel(middlebox.address).await));
     (middlebox, client)
 }
@@ -93,7 +95,9 @@ async fn mode_decides_which_calls_ask() {
         let dpm = RunningDpm::start(keys.dpm_module()).await;
         let middlebox = Middlebox::before(dpm.address, |_, _| ()).await;
         let module = dpe_that_asks(&keys, mode);
-        let layer = module.client_layer("dpm-dev").unwrap();
+        let layer = module
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap();
         let channel = layer.layer(channel(middlebox.address).await);
 
         let mut client = IdentityServiceClient::new(channel.clone());
@@ -245,7 +249,9 @@ async fn refusals_after_verification_are_proved_and_those_before_are_not() {
     let admin = Rule::role(Role::new("ADMIN").unwrap());
     let callee = Echo::serve_by(&keys.dpm_module(), admin).await;
     let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
-    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let layer = dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
 
     let mut client = Client::new(layer.layer(channel(callee).await));
     let refused = client.say("x").await.unwrap_err();
@@ -259,7 +265,9 @@ async fn refusals_after_verification_are_proved_and_those_before_are_not() {
     assert!(is_proved(&refused));
 
     let stranger = module(&own_deployment("dpe", "dpe-dev"), &[&keys.dpm]);
-    let layer = stranger.client_layer("dpm-dev").unwrap();
+    let layer = stranger
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let asking = layer.require_proof(stranger.proof_verifier(), None);
     let mut client = Client::new(asking.layer(channel(callee).await));
     let refused = client.say("x").await.unwrap_err();
@@ -372,7 +380,9 @@ async fn proof_of_another_callee_method_or_token_does_not_hold() {
         })
         .await;
         let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
-        let layer = dpe.client_layer("dpm-dev").unwrap();
+        let layer = dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap();
         let mut client = Client::new(layer.layer(channel(middlebox.address).await));
 
         let refused = client.say("x").await.unwrap_err();
@@ -395,7 +405,9 @@ async fn token_is_never_taken_for_a_proof() {
     })
     .await;
     let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
-    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let layer = dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = Client::new(layer.layer(channel(middlebox.address).await));
 
     let refused = client.say("x").await.unwrap_err();
@@ -421,7 +433,9 @@ async fn proof_is_never_taken_for_a_token() {
     })
     .await;
     let dpe = dpe_that_asks(&keys, ProofMode::EveryCall);
-    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let layer = dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = Client::new(layer.layer(channel(middlebox.address).await));
     client.say("x").await.unwrap();
     let proof = proofs.lock().unwrap().pop().unwrap();
@@ -448,7 +462,9 @@ async fn proof_that_was_not_requested_is_ignored() {
     })
     .await;
     let dpe = dpe_that_asks(&keys, ProofMode::Off);
-    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let layer = dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = Client::new(layer.layer(channel(middlebox.address).await));
 
     let said = client.say("x").await.unwrap();

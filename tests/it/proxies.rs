@@ -171,7 +171,9 @@ async fn survives(proxy: impl Fn(&Path, &Path, SocketAddr) -> Command) {
         .proof_mode(ProofMode::EveryCall)
         .build()
         .unwrap();
-    let layer = module.client_layer("dpm-dev").unwrap();
+    let layer = module
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
 
     // What the callee saw and sent.
     let sent: Arc<Mutex<Vec<HeaderValue>>> = Arc::default();

@@ -165,7 +165,9 @@ fn private(path: &Path) {
 
 /// Asks `callee` who `caller` is.
 async fn who_am_i(caller: &Module, address: std::net::SocketAddr) -> Result<String, Status> {
-    let layer = caller.client_layer("dpm-dev").unwrap();
+    let layer = caller
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = IdentityServiceClient::new(layer.layer(channel(address).await));
     let answer = client.who_am_i(WhoAmIRequest {}).await?.into_inner();
     Ok(answer.fingerprint)
@@ -238,7 +240,9 @@ async fn revocation_ends_calls_streams_and_the_engine_within_two_seconds() {
     let engine = RunningDpe::start(caller.clone(), running.address);
     running.engine_is(engine.id, EngineStatus::Ready).await;
     let echo = Echo::serve(&home.module).await;
-    let layer = caller.client_layer("dpm-dev").unwrap();
+    let layer = caller
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = Client::new(layer.layer(channel(echo).await));
     let (send, mut replies) = client.chat().await.unwrap().into_inner();
     send.send("one".to_owned()).await.unwrap();

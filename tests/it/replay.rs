@@ -180,14 +180,18 @@ async fn caller_mints_a_token_per_call_where_its_file_says_so() {
     let strict = Strict::new();
     let callee = Echo::serve(&strict.dpm).await;
     let minting = strict.dpe(taking_each_once(&strict.keys.dpm));
-    let layer = minting.client_layer("dpm-dev").unwrap();
+    let layer = minting
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = Client::new(layer.layer(channel(callee).await));
     for _ in 0..5 {
         client.say("x").await.unwrap();
     }
 
     let reusing = strict.dpe(trusted(&strict.keys.dpm));
-    let layer = reusing.client_layer("dpm-dev").unwrap();
+    let layer = reusing
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = Client::new(layer.layer(channel(callee).await));
     client.say("x").await.unwrap();
     let refused = client.say("x").await.unwrap_err();

@@ -27,7 +27,9 @@ async fn caller_sees_itself_as_the_callee_does() {
     let other = own_deployment("dpe", "dpe-other");
     let dpm = RunningDpm::start(module(&keys.dpm, &[&keys.dpe, &other])).await;
     let dpe_module = keys.dpe_module();
-    let identity = dpe_module.client_layer("dpm-dev").unwrap();
+    let identity = dpe_module
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = IdentityServiceClient::new(identity.layer(channel(dpm.address).await));
 
     let answer = client

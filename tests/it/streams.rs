@@ -26,7 +26,7 @@ async fn in_memory(module: &Module) -> Channel {
         .unwrap();
     let rules = MethodRules::deny_all().allow("/test.v1.Echo/*", Rule::any_identity());
     let server = Server::builder()
-        .layer(module.server_layer(rules))
+        .layer(module.server_layer(rules).dangerous_any_transport())
         .add_service(Echo)
         .serve_with_incoming(ReceiverStream::new(accepted));
     tokio::spawn(async move {
@@ -45,7 +45,10 @@ async fn in_memory(module: &Module) -> Channel {
 }
 
 fn layered<S>(pair: &Pair, channel: S) -> countersign::grpc::AttachIdentity<S> {
-    pair.dpe.client_layer("dpm-dev").unwrap().layer(channel)
+    pair.dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap()
+        .layer(channel)
 }
 
 /// How long a stream may go on that is opened with a fresh token.

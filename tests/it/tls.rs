@@ -63,7 +63,9 @@ async fn connect(port: u16, options: ConnectionOptions) -> Result<Connection, St
 
 /// Asks the DPM who is calling.
 async fn who_am_i(connection: &Connection, module: &Module) -> Result<String, Status> {
-    let identity = module.client_layer("dpm-dev").unwrap();
+    let identity = module
+        .client_layer("dpm-dev", countersign::Transport::tls())
+        .unwrap();
     let mut client = IdentityServiceClient::new(identity.layer(connection.clone()));
     let answer = soon("an answer", client.who_am_i(WhoAmIRequest {})).await?;
     Ok(answer.into_inner().identity.unwrap().id)

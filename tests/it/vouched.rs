@@ -42,7 +42,10 @@ impl World {
     }
 
     async fn channel(&self) -> AttachIdentity<Connection> {
-        let layer = self.dpe.client_layer("dpm-dev").unwrap();
+        let layer = self
+            .dpe
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap();
         layer.layer(channel(self.relay.address).await)
     }
 
@@ -104,7 +107,10 @@ async fn a_foreign_channel_is_proved_again_after_a_transport_error() {
     let world = World::start().await;
     let url = format!("http://{}", world.relay.address);
     let foreign = Endpoint::from_shared(url).unwrap().connect_lazy();
-    let layer = world.dpe.client_layer("dpm-dev").unwrap();
+    let layer = world
+        .dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = Client::new(layer.layer(foreign));
     client.say("x").await.unwrap();
     client.say("x").await.unwrap();
@@ -162,7 +168,11 @@ async fn said_while(change: impl Fn(&Module, &Keys) + Send + Sync + 'static) -> 
     let keys = Keys::new();
     let dpe = keys.dpe_module();
     let callee = Echo::serve(&keys.dpm_module()).await;
-    let (layer, own) = (dpe.client_layer("dpm-dev").unwrap(), dpe.clone());
+    let (layer, own) = (
+        dpe.client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap(),
+        dpe.clone(),
+    );
     let middlebox = Middlebox::before(callee, move |_, _| change(&own, &keys)).await;
     let mut client = Client::new(layer.layer(channel(middlebox.address).await));
     client.say("x").await.map(drop)

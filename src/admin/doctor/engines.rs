@@ -121,7 +121,7 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
 /// Says that the engine's deployment is not trusted.
 fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     let owner = DeploymentName::new(&engine.deployment).ok()?;
-    let unknown = doctor.module.client_layer(owner.as_str()).err()?;
+    let unknown = doctor.module.layer_for(owner.as_str()).err()?;
     let settings = doctor.settings;
     let (file, kind) = (settings.home.file.display(), &settings.own.module);
     let row = Row::fail(Layer::Token, Side::Here, format!("{unknown} in {file}"))

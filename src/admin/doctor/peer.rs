@@ -123,7 +123,7 @@ impl Doctor<'_> {
         connection: &str,
         remedy: Remedy<'a>,
     ) -> Result<Peer<'a>, Row> {
-        let identity = self.module.client_layer(name.as_str());
+        let identity = self.module.layer_for(name.as_str());
         let options = self.settings.connection(&self.module, connection);
         Ok(Peer {
             doctor: self,

@@ -18,7 +18,7 @@ use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, ProofMode, Target, cause,
     code_name, reason_of,
 };
-use crate::identity::{DeploymentName, ModuleType};
+use crate::identity::DeploymentName;
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
@@ -97,15 +97,6 @@ pub(in crate::admin) async fn ask_own_module(
     let (layer, deadline) = (module.own_module_layer(), Instant::now() + PATIENCE);
     let answer = who_am_i(&target, options, &layer, deadline).await?;
     Ok((target, answer))
-}
-
-/// Returns the kind of module that has the type `module`.
-pub fn kind_of(module: &ModuleType) -> ModuleKind {
-    match module.as_str() {
-        "dpm" => ModuleKind::Dpm,
-        "dpe" => ModuleKind::Dpe,
-        _ => ModuleKind::Other(module.clone()),
-    }
 }
 
 /// Loads the settings of a module, to ask as it or to find it.
@@ -199,7 +190,7 @@ impl<'a> Callee<'a> {
             .connection(&module, self.connection)
             .map_err(unusable)?;
         let name = &self.deployment.name;
-        let layer = module.client_layer(name.as_str()).map_err(unusable)?;
+        let layer = module.layer_for(name.as_str()).map_err(unusable)?;
         who_am_i(&self.target, options.towards(name), &layer, deadline).await
     }
 }
@@ -209,7 +200,7 @@ fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, D
     let Some(file) = file else {
         return Err(Doubt::NotAsked("nothing says where it listens".to_owned()));
     };
-    let peer = load(file, &kind_of(&deployment.module))?;
+    let peer = load(file, &ModuleKind::of(&deployment.module))?;
     let bound = peer.options.server.listener().ok_or_else(no_port)?;
     Ok(match peer.options.engine.hostname {
         Some(hostname) => Target::new(&hostname, bound.port()),
@@ -438,7 +429,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let Some(one) = old.first() else {
             continue;
         };
-        let settings = load(&file.path, &kind_of(&peer.module));
+        let settings = load(&file.path, &ModuleKind::of(&peer.module));
         let reloads = settings.map_or(true, |settings| settings.options.reload);
         let is_asked = !asking.except.contains(&peer.name);
         let answered = async {

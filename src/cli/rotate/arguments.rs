@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::admin::rotation::live::{self, Asking};
+use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::cli::change::{How, changes, warn_of_variables};
 use crate::cli::home::kind_of;
@@ -105,7 +105,7 @@ impl FileArguments {
     /// Guesses what the module is: what its peers call it, else by the name of its home.
     pub(super) fn kind(&self, rotation: &Rotation) -> ModuleKind {
         let module = rotation.module();
-        module.map_or_else(|| kind_of(&Home::new(&self.file).dir), live::kind_of)
+        module.map_or_else(|| kind_of(&Home::new(&self.file).dir), ModuleKind::of)
     }
 
     pub(super) fn command(&self, step: &str) -> String {

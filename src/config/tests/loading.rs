@@ -238,7 +238,7 @@ fn module_is_loaded_from_its_home() {
     let module = crate::grpc::Module::load(folder.0.path().join("dpm")).unwrap();
 
     assert_eq!(module.own().module.as_str(), "dpm");
-    assert!(module.client_layer("dpe-dev").is_ok());
+    assert!(module.layer_for("dpe-dev").is_ok());
 }
 
 #[test]

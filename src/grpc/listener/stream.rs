@@ -48,6 +48,7 @@ impl Stream {
             standing: Arc::clone(&seat.standing),
             peer: PeerInfo {
                 address: peer,
+                tls: matches!(io, Either::Right(_)),
                 certificate: shown
                     .and_then(<[_]>::first)
                     .map(|der| Arc::from(der.as_ref())),

@@ -317,7 +317,9 @@ async fn one_call_that_is_answered_and_two_that_are_refused_are_counted() {
     let dpm = RunningDpm::start(keys.dpm_module()).await;
     let dpe = keys.dpe_module();
     let channel = channel(dpm.address).await;
-    let identity = dpe.client_layer("dpm-dev").unwrap();
+    let identity = dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut known = IdentityServiceClient::new(identity.layer(channel.clone()));
     let mut unknown = IdentityServiceClient::new(channel);
 
@@ -416,7 +418,9 @@ async fn callee_that_is_not_believed_counts_as_the_refusal_that_its_caller_gets(
     let dpe = keys.dpe_module();
     let before = dpe.metrics_text();
 
-    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let layer = dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = IdentityServiceClient::new(layer.layer(channel(without_proof).await));
     client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
     let mut client = EchoClient::new(layer.layer(channel(echo).await));
@@ -445,7 +449,9 @@ async fn answer_of_a_proxy_counts_as_the_status_that_the_caller_gets() {
     });
     let proxy = proxy.await.address;
     let dpe = keys.dpe_module();
-    let layer = dpe.client_layer("dpm-dev").unwrap();
+    let layer = dpe
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = IdentityServiceClient::new(layer.layer(channel(proxy).await));
 
     let status = client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
@@ -543,7 +549,10 @@ async fn server_of_ones_own_counts_with_one_layer_more() {
         .serve_with_incoming(TcpIncoming::from(listener));
     tokio::spawn(server);
     let channel = channel(address).await;
-    let identity = keys.dpe_module().client_layer("dpm-dev").unwrap();
+    let identity = keys
+        .dpe_module()
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
 
     let mut known = EchoClient::new(identity.layer(channel.clone()));
     known.say("hello").await.unwrap();

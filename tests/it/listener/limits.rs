@@ -266,7 +266,9 @@ async fn message_beyond_the_configured_size_is_refused() {
     let homes = Homes::new();
     let dpm = homes.dpm(256, &["ataccama.server.grpc.max-message-size=1KB"]);
     let module = countersign::Module::load(homes.path().join("dpe")).unwrap();
-    let identity = module.client_layer("dpm-dev").unwrap();
+    let identity = module
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let channel = identity.layer(world::channel(dpm.address).await);
     let mut client = world::RegistryClient::new(channel);
     let mut register = async |length| {

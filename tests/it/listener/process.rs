@@ -133,7 +133,9 @@ impl Process {
     /// Calls `WhoAmI` as the DPE, over a new connection.
     pub(super) async fn who_am_i(&self, homes: &Homes) -> Result<String, Status> {
         let module = Module::load(homes.path().join("dpe")).unwrap();
-        let identity = module.client_layer("dpm-dev").unwrap();
+        let identity = module
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap();
         let channel = world::channel(self.address).await;
         let mut client = IdentityServiceClient::new(identity.layer(channel));
         let answer = client.who_am_i(WhoAmIRequest {}).await?;

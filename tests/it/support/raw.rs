@@ -17,7 +17,9 @@ pub(crate) async fn call_registry(
     method: &str,
     message: &[u8],
 ) -> Result<(), Status> {
-    let identity = module.client_layer("dpm-dev").unwrap();
+    let identity = module
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
     let mut client = tonic::client::Grpc::new(identity.layer(channel(dpm.address).await));
     client.ready().await.unwrap();
     let path = format!("/countersign.registry.v1.EngineRegistryService/{method}");
@@ -33,7 +35,9 @@ pub(crate) async fn call_method(
     address: SocketAddr,
     path: &str,
 ) -> Result<(), Status> {
-    let identity = module.client_layer(callee).unwrap();
+    let identity = module
+        .client_layer(callee, countersign::Transport::loopback())
+        .unwrap();
     let mut client = tonic::client::Grpc::new(identity.layer(channel(address).await));
     client.ready().await.unwrap();
     let request = Request::new(Vec::new());

@@ -196,7 +196,9 @@ impl RunningDpm {
 
     /// Returns a client that calls as `module`.
     pub(crate) async fn client(&self, module: &Module) -> RegistryClient {
-        let identity = module.client_layer("dpm-dev").unwrap();
+        let identity = module
+            .client_layer("dpm-dev", countersign::Transport::loopback())
+            .unwrap();
         EngineRegistryServiceClient::new(identity.layer(channel(self.address).await))
     }
 

@@ -1,0 +1,39 @@
+//! What a file says of a module's server and its connections.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::{ConnectionOptions, ServerOptions, Target};
+use crate::identity::DeploymentName;
+
+/// How the module of a file serves and calls.
+#[derive(Debug)]
+pub(crate) struct Wiring {
+    /// The main file.
+    pub(crate) file: PathBuf,
+    /// Whether the module follows its file.
+    pub(crate) is_followed: bool,
+    /// Where gRPC is served, if the file says it.
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Where HTTP is served, if the file says it.
+    pub(crate) http: Option<SocketAddr>,
+    /// The server's bounds and TLS.
+    pub(crate) server: ServerOptions,
+    /// The connections.
+    pub(crate) routes: Vec<Route>,
+    /// The largest message that is accepted of a server, in bytes.
+    pub(crate) client_bytes: usize,
+}
+
+/// A connection, `ataccama.client.connection.<c>`.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Its name, which is the module type to call where it names no deployment.
+    pub(crate) name: String,
+    /// Where it leads.
+    pub(crate) target: Target,
+    /// The deployment that it names.
+    pub(crate) deployment: Option<DeploymentName>,
+    /// How to connect.
+    pub(crate) options: ConnectionOptions,
+}

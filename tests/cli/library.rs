@@ -1,0 +1,470 @@
+//! A file's promises, kept for an application that opens it.
+
+use std::error::Error;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use countersign::grpc::{ConnectError, ServeError, cause, reason_of};
+use countersign::proto::identity::WhoAmIRequest;
+use countersign::proto::identity::identity_service_client::IdentityServiceClient;
+use countersign::{MethodRules, Module, OpenError, Reason, Rule, Transport};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::client::GrpcService;
+use tonic::codegen::StdError;
+use tonic::service::Routes;
+use tonic::transport::{Channel, Endpoint, Server};
+
+use super::free_port::free_port;
+use super::support::Folder;
+
+const GREETER: &str = "greeter/etc/application.properties";
+const CALLER: &str = "caller/etc/application.properties";
+
+/// Two homes that are paired, with `more` for `pair`.
+fn homes(more: &str) -> Folder {
+    let folder = Folder::new();
+    let pair = format!("pair greeter={GREETER} caller={CALLER} --yes {more}");
+    folder.run(&pair).exits(0);
+    folder
+}
+
+fn append(folder: &Folder, file: &str, lines: &str) {
+    let text = folder.read(file);
+    folder.write(file, format!("{text}\n{lines}\n"));
+}
+
+fn connection_to(port: u16) -> String {
+    let start = "ataccama.client.connection.greeter";
+    format!("{start}.host=localhost\n{start}.grpc.port={port}")
+}
+
+fn open(folder: &Folder, home: &str) -> Module {
+    Module::open(folder.path(home)).unwrap()
+}
+
+/// Serves the greeter's home on a free port until the sender is dropped.
+async fn served(folder: &Folder) -> (u16, oneshot::Sender<()>) {
+    let module = open(folder, "greeter");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let rules = MethodRules::deny_all();
+        let served = module.serve_on(listener, rules, Routes::default(), stopped);
+        served.await.unwrap();
+    });
+    (port, stop)
+}
+
+async fn who_am_i<T>(channel: T) -> Result<String, Status>
+where
+    T: GrpcService<tonic::body::Body, Error: Into<StdError>>,
+    T::ResponseBody: tonic::codegen::Body<Data = tonic::codegen::Bytes, Error: Into<StdError> + Send>
+        + Send
+        + 'static,
+{
+    let mut client = IdentityServiceClient::new(channel);
+    let answer = client.who_am_i(WhoAmIRequest {}).await?;
+    Ok(answer.into_inner().identity.unwrap().id)
+}
+
+#[tokio::test]
+async fn file_with_tls_and_pins_is_served_and_dialled_with_them() {
+    let folder = homes("--tls");
+    let (port, _stop) = served(&folder).await;
+    append(&folder, CALLER, &connection_to(port));
+    let caller = open(&folder, "caller");
+
+    let channel = caller.channel("greeter-dev").unwrap();
+    assert_eq!(who_am_i(channel).await.unwrap(), "caller-dev");
+
+    let plain = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
+    assert!(who_am_i(plain.connect_lazy()).await.is_err());
+    for (uri, part) in [("http", "pinned"), ("https", "pinned")] {
+        let endpoint = Endpoint::from_shared(format!("{uri}://127.0.0.1:{port}")).unwrap();
+        let refused = caller.connect("greeter-dev", endpoint).unwrap_err();
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    for over in [Transport::loopback(), Transport::dangerous_plaintext()] {
+        let refused = caller.client_layer("greeter-dev", over).unwrap_err();
+        assert!(matches!(refused, ConnectError::Contradicts(_)), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn layer_refuses_plaintext_where_the_file_turns_tls_on() {
+    let folder = homes("--tls");
+    let layer = open(&folder, "greeter").server_layer(MethodRules::deny_all());
+    let address = format!("127.0.0.1:{}", free_port()).parse().unwrap();
+    let health = tonic_health::server::health_reporter().1;
+    let server = Server::builder().layer(layer).add_service(health);
+    tokio::spawn(server.serve(address));
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let channel = until_it_is_there(&endpoint).await;
+
+    let refused = who_am_i(channel).await.unwrap_err();
+
+    assert_eq!(reason_of(&refused), Some(Reason::PlaintextNotAllowed));
+}
+
+async fn until_it_is_there(endpoint: &Endpoint) -> Channel {
+    loop {
+        if let Ok(channel) = endpoint.connect().await {
+            return channel;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn revocation_in_the_file_reaches_a_layer_whose_module_was_dropped() {
+    let folder = homes("");
+    let (port, _stop) = served(&folder).await;
+    append(&folder, CALLER, &connection_to(port));
+    let channel = open(&folder, "caller").channel("greeter-dev").unwrap();
+    assert_eq!(who_am_i(channel.clone()).await.unwrap(), "caller-dev");
+
+    let text = folder.read(GREETER);
+    folder.write(GREETER, text.replace("is-revoked=false", "is-revoked=true"));
+
+    let refused = timeout(Duration::from_secs(20), async {
+        loop {
+            if let Err(refused) = who_am_i(channel.clone()).await {
+                return refused;
+            }
+        }
+    });
+    assert_eq!(reason_of(&refused.await.unwrap()), Some(Reason::KeyRevoked));
+}
+
+#[tokio::test]
+async fn module_that_is_dropped_follows_nothing() {
+    let folder = homes("");
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let module = open(&folder, "caller");
+    let layer = module.client_layer("greeter-dev", Transport::loopback());
+    drop(module);
+    assert_eq!(tasks(), 1);
+
+    drop(layer);
+    while tasks() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn open_without_what_it_needs_of_a_runtime_is_an_error() {
+    let folder = homes("");
+    let home = folder.path("caller");
+
+    assert!(matches!(Module::open(&home), Err(OpenError::NoRuntime)));
+    let bare = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let opened = bare.block_on(async { Module::open(&home) });
+    assert!(matches!(opened, Err(OpenError::NoDriver)));
+}
+
+#[test]
+fn runtime_that_ended_shows_in_the_health() {
+    let folder = homes("");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let module = runtime.block_on(async { open(&folder, "caller") });
+
+    drop(runtime);
+
+    let health = module.health().current();
+    let reload = health
+        .parts()
+        .iter()
+        .find(|part| part.name == "configReload");
+    let reload = reload.unwrap();
+    assert!(
+        !reload.up && reload.detail.contains("runtime"),
+        "{reload:?}"
+    );
+}
+
+#[tokio::test]
+async fn opening_writes_nothing_and_several_may_open_one_home() {
+    let folder = homes("");
+    let before = folder.files();
+
+    let modules = [open(&folder, "caller"), open(&folder, "caller")];
+
+    assert_eq!(folder.files(), before);
+    drop(modules);
+}
+
+#[tokio::test]
+async fn file_without_a_port_is_named_with_the_line_to_write() {
+    let folder = homes("");
+    let module = open(&folder, "greeter");
+    let (rules, routes) = (MethodRules::deny_all(), Routes::default());
+
+    let error = module.serve(rules, routes).await.unwrap_err().to_string();
+
+    assert!(error.contains("ataccama.server.grpc.port="), "{error}");
+    assert!(error.contains(GREETER), "{error}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_as_the_file_says_is_an_error() {
+    let folder = homes("");
+    let serve = async |module: &Module, at: &str, rules: MethodRules| {
+        let listener = TcpListener::bind(at).await.unwrap();
+        let serving = module.serve_on(listener, rules, Routes::default(), std::future::pending());
+        serving.await.unwrap_err()
+    };
+    let none = MethodRules::deny_all;
+    let module = open(&folder, "greeter");
+
+    let beyond = serve(&module, "0.0.0.0:0", none()).await;
+    assert!(matches!(beyond, ServeError::Plaintext(_)), "{beyond:?}");
+    let own = none().allow("/grpc.health.v1.Health/Check", Rule::any_identity());
+    let taken = serve(&module, "127.0.0.1:0", own).await;
+    assert!(matches!(taken, ServeError::Reserved(_)), "{taken:?}");
+    let once = Module::load(folder.path("greeter")).unwrap();
+    let loaded = serve(&once, "127.0.0.1:0", none()).await;
+    assert!(matches!(loaded, ServeError::NotFollowed(_)), "{loaded:?}");
+    append(
+        &folder,
+        GREETER,
+        "countersign.server.allow-plaintext=true\nserver.port=1\nserver.address=192.0.2.1",
+    );
+    let http = serve(&open(&folder, "greeter"), "0.0.0.0:0", none()).await;
+    assert!(
+        matches!(
+            http,
+            ServeError::Listen {
+                setting: "server.port",
+                ..
+            }
+        ),
+        "{http:?}"
+    );
+}
+
+#[tokio::test]
+async fn routes_with_a_health_service_of_their_own_do_not_panic() {
+    let folder = homes("");
+    append(
+        &folder,
+        GREETER,
+        &format!("ataccama.server.grpc.port={}", free_port()),
+    );
+    let module = open(&folder, "greeter");
+    let routes = Routes::new(tonic_health::server::health_reporter().1);
+
+    let served = module
+        .serve_until(MethodRules::deny_all(), routes, async {})
+        .await;
+
+    served.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_port_is_served_where_it_is_written() {
+    let folder = homes("");
+    let http = free_port();
+    append(&folder, GREETER, &format!("server.port={http}"));
+    let (_, _stop) = served(&folder).await;
+
+    while std::net::TcpStream::connect(("127.0.0.1", http)).is_err() {
+        tokio::task::yield_now().await;
+    }
+    let answer = super::http::readiness_becomes(http, 200);
+
+    assert!(answer.contains("UP"), "{answer}");
+}
+
+#[tokio::test]
+async fn no_or_several_connections_are_an_error_with_the_lines_to_write() {
+    let folder = homes("");
+    let (port, _stop) = served(&folder).await;
+    let lines = match open(&folder, "caller").channel("greeter-dev") {
+        Err(ConnectError::NoConnection { lines, .. }) => lines,
+        other => panic!("{other:?}"),
+    };
+    let lines = lines
+        .replace("<host>", "localhost")
+        .replace("<port>", &port.to_string());
+    append(&folder, CALLER, &lines);
+
+    let channel = open(&folder, "caller").channel("greeter-dev").unwrap();
+    assert_eq!(who_am_i(channel).await.unwrap(), "caller-dev");
+
+    let second = connection_to(port).replace("greeter", "second");
+    let chosen = "countersign.client.connection.second.deployment=greeter-dev";
+    append(&folder, CALLER, &format!("{second}\n{chosen}"));
+    let several = open(&folder, "caller").channel("greeter-dev").unwrap_err();
+    assert!(
+        several.to_string().contains("`greeter`, `second`"),
+        "{several}"
+    );
+    let unknown = open(&folder, "caller").channel("nobodys-dev").unwrap_err();
+    assert!(matches!(unknown, ConnectError::Deployment(_)));
+}
+
+#[tokio::test]
+async fn endpoint_is_judged_by_its_uri() {
+    let folder = homes("");
+    let (port, _stop) = served(&folder).await;
+    let caller = open(&folder, "caller");
+    let over = |uri: String| {
+        let endpoint = Endpoint::from_shared(uri).unwrap();
+        caller.connect("greeter-dev", endpoint)
+    };
+
+    let near = over(format!("http://127.0.0.1:{port}")).unwrap();
+    assert_eq!(who_am_i(near).await.unwrap(), "caller-dev");
+    let far = over("http://192.0.2.2:1".to_owned()).unwrap_err();
+    assert!(matches!(far, ConnectError::Plaintext(_)), "{far}");
+
+    // Without TLS of its own, an `https` endpoint sends nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = over(format!("https://{}", listener.local_addr().unwrap())).unwrap();
+    let (called, accepted) = tokio::join!(who_am_i(silent), listener.accept());
+    assert!(called.is_err());
+    let mut read = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut accepted.unwrap().0, &mut read)
+        .await
+        .unwrap();
+    assert_eq!(read, b"");
+}
+
+/// Starts [`child`] in another process.
+fn started(folder: &Folder, how: &str) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "library::child", "--ignored", "--nocapture"])
+        .env("LIBRARY_CHILD", how)
+        .env("LIBRARY_HOME", folder.path("greeter"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+#[ignore = "a process that other tests start"]
+async fn child() {
+    let Ok(how) = std::env::var("LIBRARY_CHILD") else {
+        return;
+    };
+    let home = std::env::var("LIBRARY_HOME").unwrap();
+    let module = match how.as_str() {
+        "without signals" => Module::options(home).without_signals().open().unwrap(),
+        _ => Module::open(home).unwrap(),
+    };
+    println!("\nis open");
+    match how.as_str() {
+        "serve" => {
+            let (rules, routes) = (MethodRules::deny_all(), Routes::default());
+            module.serve(rules, routes).await.unwrap();
+            println!("\nhas served");
+        }
+        _ => {
+            let mut trust = module.trust().subscribe();
+            trust.changed().await.unwrap();
+            println!("\nhas reloaded");
+        }
+    }
+}
+
+/// Reads what `child` prints until `text`; `false` if it ends before.
+fn printed(child: &mut std::process::Child, text: &str) -> bool {
+    use std::io::Read as _;
+    let mut read = String::new();
+    let mut byte = [0];
+    let stdout = child.stdout.as_mut().unwrap();
+    while !read.contains(text) {
+        if stdout.read(&mut byte).unwrap() == 0 {
+            return false;
+        }
+        read.push(byte[0].into());
+    }
+    true
+}
+
+fn signal(child: &std::process::Child, name: &str) {
+    let mut kill = Command::new("kill");
+    let sent = kill
+        .args([format!("-{name}"), child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+#[test]
+fn sighup_reloads_and_does_not_end_the_process() {
+    let folder = homes("");
+    append(&folder, GREETER, "countersign.reload=false");
+    let mut child = started(&folder, "follow");
+    assert!(printed(&mut child, "is open"));
+
+    let text = folder.read(GREETER);
+    folder.write(GREETER, text.replace("IMPERSONATION", "X"));
+    signal(&child, "HUP");
+
+    assert!(printed(&mut child, "has reloaded"));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn module_without_signals_leaves_sighup_alone() {
+    let folder = homes("");
+    let mut child = started(&folder, "without signals");
+    assert!(printed(&mut child, "is open"));
+
+    signal(&child, "HUP");
+
+    assert!(!printed(&mut child, "has reloaded"));
+    assert!(!child.wait().unwrap().success());
+}
+
+#[test]
+fn sigterm_ends_serve_and_the_program_goes_on() {
+    let folder = homes("");
+    let port = free_port();
+    append(
+        &folder,
+        GREETER,
+        &format!("ataccama.server.grpc.port={port}"),
+    );
+    let mut child = started(&folder, "serve");
+    assert!(printed(&mut child, "is open"));
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::yield_now();
+    }
+
+    signal(&child, "TERM");
+
+    assert!(printed(&mut child, "has served"));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn errors_of_the_door_print_well() {
+    let folder = homes("");
+    append(
+        &folder,
+        GREETER,
+        "countersign.token.leeway=many\ncountersign.nonsense=1",
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let error = runtime.block_on(async { Module::open(folder.path("greeter")).unwrap_err() });
+
+    let boxed: Box<dyn Error> = Box::new(error);
+
+    let shown = cause(&*boxed);
+    assert!(shown.contains("countersign.token.leeway"), "{shown}");
+}
