@@ -47,6 +47,7 @@
 
 #[cfg(feature = "cli")]
 mod admin;
+mod admission;
 #[cfg(feature = "cli")]
 mod cli;
 pub mod clock;
@@ -106,7 +107,7 @@ pub mod internals {
     pub use crate::diagnostic::{Code, Finding};
     pub use crate::grpc::tls::failure::ServerFailure;
     #[cfg(feature = "actuator")]
-    pub use crate::http::{About, Site, serve as serve_site};
+    pub use crate::http::{About, Access, Site, serve as serve_site};
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry};
     pub use crate::storage::revoked_keys::parse as parse_revoked_keys;

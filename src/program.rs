@@ -18,7 +18,7 @@ use crate::grpc::{
     Drained, Module, ServeError, ServerOptions, StandardServices, VerifyIdentityLayer, cause, serve,
 };
 #[cfg(feature = "actuator")]
-use crate::http::{self, About, Site};
+use crate::http::{self, About, Access, Site};
 use crate::storage::Storage;
 use crate::telemetry::events;
 
@@ -78,6 +78,13 @@ impl Program {
             storage,
             tasks: JoinSet::new(),
         })
+    }
+
+    /// Lets others than callers on this machine ask the HTTP port as `access` says.
+    #[cfg(feature = "actuator")]
+    pub(crate) fn allow(&mut self, access: Access) {
+        let http = self.http.take();
+        self.http = http.map(|(listener, site)| (listener, site.with_access(access)));
     }
 
     /// Starts to serve HTTP and to report the module's health. An engine logs the address that it

@@ -15,6 +15,7 @@ use super::home::HomeArguments;
 use super::output::{Answer, Console, Exit, Kind, Refused, bug_report, example};
 use super::runtime::runtime;
 use super::signals::{self, Signals};
+use crate::admission::raise_descriptors;
 use crate::clock::SystemClock;
 use crate::config::{ModuleKind, Reloader, Settings, StartError};
 use crate::dpe::Dpe;
@@ -88,6 +89,7 @@ fn long_run<M>(
     start: impl AsyncFnOnce(&Settings) -> Result<(M, Reloader), StartError>,
     run: impl AsyncFnOnce(M, WaitForCancellationFutureOwned) -> Result<Drained, ServeError>,
 ) -> Answer {
+    raise_descriptors();
     let executor = runtime()?;
     let answer = executor.block_on(async {
         let settings = arguments.home.load(kind, console)?;

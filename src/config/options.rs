@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::diagnostic::{Code, quote};
 use crate::dpm::MonitorOptions;
 use crate::engine::check_host;
-use crate::grpc::ServerOptions;
+use crate::grpc::{ConnectionLimits, HealthWatch, ServerOptions};
 use crate::identity::{DeploymentName, Role};
 use crate::properties::name::uniform;
 use crate::registry::{AddressRules, AllowedAddress, Limits};
@@ -28,6 +28,7 @@ pub const OWN_NAME: &str = "countersign.deployment.name";
 const SERVER_PORT: &str = "ataccama.server.grpc.port";
 const HOST: &str = "ataccama.client.connection.<c>.host";
 const GRPC_PORT: &str = "ataccama.client.connection.<c>.grpc.port";
+const METRICS: &str = "countersign.http.metrics-beyond-loopback";
 const IMPERSONATION: &str = "ataccama.authentication.internal.jwt.impersonation-role";
 
 /// Reads all options; what cannot be read is reported and has its default.
@@ -39,6 +40,7 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
     let proof = reader.word("countersign.proof.mode", &[], proofs);
     let connections = connections(reader);
     let read = tls::read(reader, &connections);
+    let limits = limits(reader);
     Options {
         name: reader.named(OWN_NAME, &[], "a deployment name", DeploymentName::new),
         policy: policy(reader),
@@ -46,13 +48,13 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
         impersonation_role: impersonation.map_or_else(Role::impersonation, |(role, _)| role),
         replay: replay.unwrap_or_default(),
         proof: proof.unwrap_or_default(),
-        server: server(reader),
+        server: server(reader, &limits),
         client: ClientSettings {
             connections,
             allow_plaintext: reader.switch("countersign.client.allow-plaintext", &[]),
             max_message_bytes: reader.size("ataccama.client.grpc.properties.max-message-size"),
         },
-        limits: limits(reader),
+        limits,
         monitor: monitor(reader),
         engine: engine(reader),
         logging: logging(reader),
@@ -70,7 +72,9 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
     Policy::new(lifetime, leeway, most).unwrap_or_default()
 }
 
-fn server(reader: &mut Reader<'_>) -> ServerSettings {
+fn server(reader: &mut Reader<'_>, limits: &Limits) -> ServerSettings {
+    let watches = [HealthWatch::Bounded, HealthWatch::Open];
+    let watch = reader.word("countersign.server.health-watch", &[], watches);
     ServerSettings {
         address: address(reader, "countersign.server.address"),
         port: number(reader, SERVER_PORT),
@@ -80,12 +84,39 @@ fn server(reader: &mut Reader<'_>) -> ServerSettings {
         options: ServerOptions {
             shutdown_deadline: reader.time("countersign.server.shutdown-deadline"),
             max_message_bytes: reader.size("ataccama.server.grpc.max-message-size"),
+            connections: connection_limits(reader, limits),
+            health_watch: watch.unwrap_or_default(),
             ..ServerOptions::default()
         },
+        allowed_hosts: allowed_hosts(reader),
+        metrics_beyond_loopback: reader.switch(METRICS, &[]),
         http_address: address(reader, "server.address"),
         http_port: number(reader, "server.port"),
         http_is_set: reader.is_set("server.port", &[]),
     }
+}
+
+/// Every engine may have a connection, and others too.
+fn connection_limits(reader: &mut Reader<'_>, limits: &Limits) -> ConnectionLimits {
+    let total = reader.number("countersign.server.max-connections", &[]);
+    let mut connections = ConnectionLimits::default();
+    connections.total = total.unwrap_or_else(|| limits.max_engines.saturating_add(2048));
+    connections.per_address = number(reader, "countersign.server.max-connections-per-address");
+    connections.per_deployment = limits.max_engines_per_deployment.saturating_add(64);
+    connections
+}
+
+fn allowed_hosts(reader: &mut Reader<'_>) -> Vec<String> {
+    let name = "countersign.http.allowed-hosts";
+    let mut hosts = Vec::new();
+    for element in reader.list(name, &[]) {
+        let host = unbracketed(element.text());
+        match check_host(host) {
+            Ok(()) => hosts.push(host.to_owned()),
+            Err(why) => reader.wrong(name, &element, &why.to_string()),
+        }
+    }
+    hosts
 }
 
 fn number<T: TryFrom<u64> + Default>(reader: &mut Reader<'_>, name: &str) -> T {

@@ -90,6 +90,10 @@ pub struct ServerSettings {
     pub authenticate: bool,
     /// The bounds of the gRPC server; [`Settings::dpm`] and [`Settings::dpe`] add TLS.
     pub options: ServerOptions,
+    /// Names of the HTTP port beside its address and `localhost`.
+    pub allowed_hosts: Vec<String>,
+    /// Whether the HTTP port shows metrics to others than this machine.
+    pub metrics_beyond_loopback: bool,
     /// The address of the HTTP port.
     pub http_address: IpAddr,
     /// The HTTP port.

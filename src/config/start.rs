@@ -13,6 +13,7 @@ use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{ModuleError, Target};
+use crate::http::Access;
 use crate::registry::store::MemoryStore;
 use crate::storage::{Storage, StorageError};
 
@@ -77,7 +78,10 @@ impl Settings {
         let (grpc, http) = self.listen().await?;
         let store = Arc::new(MemoryStore::default());
         let dpm = Dpm::new(module, storage, grpc, store, options)?;
-        Ok((dpm.with_http(http), reloader))
+        Ok((
+            dpm.with_http(http).with_access(self.http_access()),
+            reloader,
+        ))
     }
 
     /// Makes the DPE of these settings, which holds its storage folder and its ports, and what
@@ -112,7 +116,18 @@ impl Settings {
         options.server = self.server_options(&module)?;
         let (grpc, http) = self.listen().await?;
         let dpe = Dpe::new(module, storage, grpc, options)?;
-        Ok((dpe.with_http(http), reloader))
+        Ok((
+            dpe.with_http(http).with_access(self.http_access()),
+            reloader,
+        ))
+    }
+
+    fn http_access(&self) -> Access {
+        let server = &self.options.server;
+        Access {
+            allowed_hosts: server.allowed_hosts.clone(),
+            metrics_beyond_loopback: server.metrics_beyond_loopback,
+        }
     }
 
     async fn listen(&self) -> Result<(TcpListener, TcpListener), StartError> {

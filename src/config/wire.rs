@@ -37,6 +37,8 @@ pub(crate) fn wiring(
         is_followed,
         grpc: server.has_port.then_some(grpc),
         http: server.http_is_set.then_some(http),
+        http_hosts: server.allowed_hosts.clone(),
+        http_metrics: server.metrics_beyond_loopback,
         server: settings.server_options(module)?,
         routes,
         client_bytes: client.max_message_bytes,

@@ -17,6 +17,7 @@ use crate::engine::{AddressError, EngineAddress, EngineConstraints, EngineId};
 use crate::grpc::{
     ConnectError, Drained, MethodRules, Module, Rule, ServeError, ServerOptions, UnknownDeployment,
 };
+use crate::http::Access;
 use crate::identity::DeploymentName;
 use crate::program::{self, Program, site};
 use crate::proto::engine::engine_service_server as server;
@@ -126,6 +127,12 @@ impl Dpe {
     pub fn with_http(mut self, listener: TcpListener) -> Self {
         let shown = site(&self.program.module, || ready(()));
         self.program.http = Some((listener, shown));
+        self
+    }
+
+    /// Lets others than callers on this machine ask the HTTP port as `access` says.
+    pub(crate) fn with_access(mut self, access: Access) -> Self {
+        self.program.allow(access);
         self
     }
 

@@ -10,6 +10,7 @@ use super::options::MonitorOptions;
 use super::service::EngineRegistryService;
 use crate::engine::EngineStatus;
 use crate::grpc::{Drained, Health, MethodRules, Module, Rule, ServeError, ServerOptions};
+use crate::http::Access;
 use crate::program::{Program, StartError, site};
 use crate::proto::registry::engine_registry_service_server as server;
 use crate::registry::store::EngineStore;
@@ -72,6 +73,12 @@ impl Dpm {
             count(Arc::clone(&registry), metrics.clone())
         });
         self.program.http = Some((listener, shown));
+        self
+    }
+
+    /// Lets others than callers on this machine ask the HTTP port as `access` says.
+    pub(crate) fn with_access(mut self, access: Access) -> Self {
+        self.program.allow(access);
         self
     }
 

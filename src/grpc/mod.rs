@@ -9,6 +9,7 @@ mod cause;
 mod client;
 mod clock_skew;
 mod connect;
+mod gate;
 #[cfg(feature = "actuator")]
 mod health;
 mod identity_service;
@@ -30,6 +31,7 @@ mod standard;
 mod status;
 pub mod tls;
 mod unknown;
+mod visit;
 mod vouched;
 mod wiring;
 
@@ -40,6 +42,7 @@ pub use cause::cause;
 pub use client::{AttachIdentity, AttachIdentityLayer, CallToken};
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
 pub(crate) use connect::{KeepAlive, channel_over};
+pub use gate::Tokens;
 pub use identity_service::IdentityService;
 pub use listener::ConnectionLimits;
 pub use metadata::{NONCE, PROOF, is_proved};
@@ -52,7 +55,7 @@ pub(crate) use readiness::Readiness;
 pub(crate) use rejections::Rejections;
 pub use required_proof::{ProofMode, Proved};
 pub use serve::{Drained, Reflection, ServeError, ServerOptions, serve};
-pub use server::{Tokens, VerifyIdentity, VerifyIdentityLayer};
+pub use server::{VerifyIdentity, VerifyIdentityLayer};
 pub use session::STREAM_GRACE;
 #[cfg(feature = "actuator")]
 pub use standard::Health;
@@ -62,4 +65,5 @@ pub use status::{DOMAIN, callee_time, reason_of, refusal_of, refuse};
 #[cfg(feature = "registry")]
 pub(crate) use status::{OwnKey, failure_of, kind_of, summary_and_detail};
 pub use unknown::UnknownDeployment;
+pub use visit::HealthWatch;
 pub(crate) use wiring::{Route, Wiring};

@@ -21,15 +21,16 @@ use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 use super::caller_tokens::CallerTokens;
 use super::carrier::{Plaintext, Transport};
 use super::clock_skew::ClockSkews;
+use super::gate::Gate;
 use super::pending_proof::Proofs;
 use super::required_proof::RequiredProof;
-use super::server::Gate;
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
 use super::unknown::UnknownDeployment;
+use super::visit::{HealthWatch, Visits};
 use super::wiring::{Route, Wiring};
 use super::{
-    AttachIdentityLayer, ConnectError, IdentityService, MethodRules, MetricsLayer, ProofMode,
-    Rejections, Tokens, VerifyIdentityLayer,
+    AttachIdentityLayer, ConnectError, ConnectionLimits, IdentityService, MethodRules,
+    MetricsLayer, ProofMode, Rejections, Tokens, VerifyIdentityLayer,
 };
 
 /// One service's identity: who it is, which deployments it trusts, and the layers that carry both.
@@ -372,6 +373,7 @@ impl Module {
             },
             counted: None,
             is_any_transport: false,
+            visits: Visits::new(ConnectionLimits::default().visit, HealthWatch::Bounded),
         }
     }
 

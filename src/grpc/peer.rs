@@ -47,6 +47,11 @@ pub(super) fn address_in(extensions: &Extensions) -> Option<SocketAddr> {
     ours.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr())
 }
 
+/// Returns `true` if a call came over loopback.
+pub(super) fn is_here(extensions: &Extensions) -> bool {
+    address_in(extensions).is_some_and(|at| at.ip().to_canonical().is_loopback())
+}
+
 /// Returns the key of the client certificate of the connection that a call came over, if it has
 /// one.
 pub(super) fn certificate_in(extensions: &Extensions) -> Option<Result<Fingerprint, Refusal>> {

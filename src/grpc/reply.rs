@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,9 +14,10 @@ use tonic::Status;
 
 use crate::telemetry::events;
 
+use super::gate::Gate;
 use super::required_proof::Trust;
 use super::session::{Polled, Watch};
-use super::status::{refuse_in_full, trailers};
+use super::status::trailers;
 use super::vouched::Callee;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
@@ -76,10 +78,18 @@ impl<F: Future> Call<F> {
 pub(super) enum Guard {
     /// Nothing.
     None,
-    /// The handler of this method, which may panic, and the session of its call.
-    Handler(PathAndQuery, Option<Watch>),
+    /// The handler of a method, which may panic.
+    Handler(Handler),
     /// The caller, who may have asked for a proof, and its trust in the callee.
     Caller(Trust, Watch<Callee>),
+}
+
+/// The handler of a call, and what watches over the call.
+#[derive(Debug)]
+pub(super) struct Handler {
+    pub(super) gate: Arc<Gate>,
+    pub(super) path: PathAndQuery,
+    pub(super) watch: Option<Watch>,
 }
 
 impl<R> ReplyBody<R> {
@@ -106,18 +116,17 @@ impl Guard {
     ) -> Poll<Result<Polled<B>, Status>> {
         match self {
             Self::None => body.poll_frame(cx).map(Ok),
-            Self::Caller(trust, watch) => watch.poll_body(body, cx).map(|polled| {
-                let frame = polled.map_err(|refusal| refuse_in_full(&refusal))?;
-                trust.judge::<B>(frame)
-            }),
-            Self::Handler(path, watch) => caught(path.as_str(), || match watch {
-                None => body.poll_frame(cx).map(Ok),
-                Some(watch) => {
-                    let polled = watch.poll_body(body, cx);
-                    polled.map_err(|refusal| watch.session.end(refusal))
-                }
-            })
-            .unwrap_or_else(|status| Poll::Ready(Err(status))),
+            Self::Caller(trust, watch) => {
+                let polled = watch.poll_body(body, cx);
+                polled.map(|polled| trust.judge::<B>(polled?))
+            }
+            Self::Handler(Handler { gate, path, watch }) => {
+                caught(gate, path.as_str(), || match watch {
+                    None => body.poll_frame(cx).map(Ok),
+                    Some(watch) => watch.poll_body(body, cx),
+                })
+                .unwrap_or_else(|status| Poll::Ready(Err(status)))
+            }
         }
     }
 
@@ -165,9 +174,11 @@ impl<R: Body> Body for ReplyBody<R> {
 ///
 /// A service that panicked is used again as a poisoned lock is: at its own risk. Each call has its
 /// own clone of it.
-pub(super) fn caught<T>(path: &str, work: impl FnOnce() -> T) -> Result<T, Status> {
+pub(super) fn caught<T>(gate: &Gate, path: &str, work: impl FnOnce() -> T) -> Result<T, Status> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| {
-        events::handler_panicked(path, 0);
+        if let Some(suppressed) = gate.rejections.admit(true, ("panic", path)) {
+            events::handler_panicked(path, suppressed);
+        }
         Status::internal("the call failed; see the callee's log")
     })
 }

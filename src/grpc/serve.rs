@@ -17,12 +17,17 @@ use tonic::service::Routes;
 use tonic::transport::{Error as TransportError, Server};
 
 use super::VerifyIdentityLayer;
-use super::listener::{Acceptor, ConnectionLimits, Connections};
+use super::listener::{Acceptor, ConnectionLimits};
 use super::tls::ServerTls;
+use super::visit::{HealthWatch, Visits};
+use crate::admission::Connections;
 
 /// How long connections that never sent a request may stay after a shutdown began: one may be on
 /// its way.
 const SILENT_GRACE: Duration = Duration::from_millis(250);
+
+/// How much of a request may wait for its handler, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
 
 /// How long a connection's task may take to notice that its socket is closed.
 const CUTTING: Duration = Duration::from_secs(1);
@@ -50,6 +55,8 @@ pub struct ServerOptions {
     pub max_message_bytes: usize,
     /// What connections may take.
     pub connections: ConnectionLimits,
+    /// How long callers without a token may watch the health.
+    pub health_watch: HealthWatch,
     /// TLS, if the server has it.
     pub tls: Option<ServerTls>,
     /// Whether reflection is served.
@@ -66,6 +73,7 @@ impl Default for ServerOptions {
             request_timeout: Duration::from_secs(30),
             max_message_bytes: 4 * 1024 * 1024,
             connections: ConnectionLimits::default(),
+            health_watch: HealthWatch::Bounded,
             tls: None,
             reflection: Reflection::Off,
         }
@@ -137,9 +145,9 @@ pub enum ServeError {
 /// does not end by then is cut, and one that never sent a request is cut soon. Nothing of the
 /// server runs on after the returned future completed, or was dropped.
 ///
-/// Where room for connections is short, the oldest that never sent a request gives way to a new
-/// one, then the oldest without a token that verified; if there is no such connection, the new one
-/// is closed at once. Calls carry a [`PeerInfo`](super::PeerInfo) among their extensions. A
+/// Where room for connections is short, the oldest gives way to a new one that has shown no token
+/// that verified and had its [`chance`](ConnectionLimits::chance); if there is no such connection,
+/// the new one is closed at once. A connection whose key is revoked is closed. Calls carry a [`PeerInfo`](super::PeerInfo) among their extensions. A
 /// handler's panic is answered with `INTERNAL`. `max_message_bytes` is for the services in
 /// `routes` to apply.
 ///
@@ -153,14 +161,19 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, ServeError> {
-    let connections = Arc::new(Connections::default());
+    let connections = Arc::new(Connections::new(options.connections.bounds()));
     let _cut = CutOnDrop(Arc::clone(&connections));
     let (ready, accepted) = mpsc::channel(1);
     let stop = CancellationToken::new();
+    let visits = Visits::new(options.connections.visit, options.health_watch);
+    let trust = Arc::clone(layer.gate.verifier.trust());
     let rejections = Arc::clone(&layer.gate.rejections);
     let mut server = pin!(
         builder(&options)
-            .layer(layer.counted())
+            .layer(VerifyIdentityLayer {
+                visits,
+                ..layer.counted()
+            })
             .add_routes(routes)
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stop.cancelled())
     );
@@ -169,6 +182,7 @@ pub async fn serve(
         Arc::clone(&connections),
         options.connections,
         options.tls,
+        trust,
         rejections,
     );
     tokio::select! {
@@ -185,6 +199,7 @@ fn builder(options: &ServerOptions) -> Server {
     // tonic cuts a connection at age and grace without asking it to end in between; here tonic
     // asks and the listener cuts.
     Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
         .timeout(options.request_timeout)
         .max_concurrent_streams(limits.concurrent_streams)
         .max_connection_age(limits.age)

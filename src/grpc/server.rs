@@ -1,42 +1,24 @@
 //! The callee's side: no call reaches a handler without a verified identity.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response};
-use tokio::time::Instant;
-use tonic::Status;
 use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::telemetry::events;
-use crate::telemetry::metrics::Metrics;
 use crate::token::proof::EngineClaim;
-use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
+use crate::token::{Accept, VerifiedToken};
 
-use super::carrier::Plaintext;
+use super::gate::Gate;
 use super::pending_proof::{PendingProof, Proofs};
-use super::reply::{AnyBody, Call, Guard, ReplyBody, caught};
-use super::session::{RequestBody, Session, Watch};
-use super::status::refuse_in_full;
-use super::{MethodRules, MetricsLayer, Rejections, listener, metadata, metrics, peer, refuse};
-
-/// Whether a call needs a token.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Tokens {
-    /// It does.
-    #[default]
-    Required,
-    /// A call over loopback without a token is let through, without an identity; a token that is
-    /// there must verify. `ataccama.authentication.grpc.internal.jwt.enable=false`.
-    OptionalOnLoopback,
-}
+use super::reply::{AnyBody, Call, Guard, Handler, ReplyBody, caught};
+use super::session::{Limit, RequestBody, Session, Watch};
+use super::visit::Visits;
+use super::{MetricsLayer, listener, metadata, metrics};
 
 /// Puts [`VerifyIdentity`] before the services of a server.
 ///
@@ -55,6 +37,8 @@ pub struct VerifyIdentityLayer {
     /// Counts the calls, where no layer before this one does.
     pub(super) counted: Option<MetricsLayer>,
     pub(super) is_any_transport: bool,
+    /// What calls that are open to everyone may do.
+    pub(super) visits: Visits,
 }
 
 impl VerifyIdentityLayer {
@@ -103,149 +87,6 @@ pub struct VerifyIdentity<S> {
     layer: VerifyIdentityLayer,
 }
 
-#[derive(Debug)]
-pub(super) struct Gate {
-    pub(super) verifier: TokenVerifier,
-    pub(super) rules: MethodRules,
-    pub(super) tokens: Tokens,
-    pub(super) rejections: Arc<Rejections>,
-    pub(super) plaintext: Plaintext,
-    pub(super) metrics: Arc<Metrics>,
-}
-
-/// A call that is not admitted.
-struct Refused {
-    status: Status,
-    /// The token's `iss`, if its signature verified: the audience of a proof of the refusal.
-    caller: Option<String>,
-}
-
-impl Gate {
-    /// Decides from the connection and the headers only; `None` admits without an identity.
-    fn decide(
-        &self,
-        head: &Parts,
-        is_any_transport: bool,
-    ) -> Result<Option<VerifiedToken>, Refused> {
-        let path = metadata::path(&head.uri);
-        let address = peer::address_in(&head.extensions);
-        if !is_any_transport {
-            self.plaintext.judge(&head.extensions).map_err(|refusal| {
-                let status = refuse(refusal.reason, None);
-                self.rejected(refusal, status, path, address)
-            })?;
-        }
-        let rule = self.rules.find(path);
-        if rule.is_some_and(|rule| rule.everyone) {
-            return Ok(None);
-        }
-        let loopback = address.is_some_and(|at| at.ip().to_canonical().is_loopback());
-        let optional = self.tokens == Tokens::OptionalOnLoopback && loopback;
-        if optional && rule.is_some() && !metadata::has_token(&head.headers) {
-            return Ok(None);
-        }
-        let own_module = loopback && rule.is_some_and(|rule| rule.own_module);
-        let accept = if own_module {
-            Accept::PeersAndOwnModule
-        } else {
-            Accept::Peers
-        };
-        let token = self.verify(head, accept).map_err(|refusal| {
-            let status = match refusal.caller {
-                Caller::Deployment(_) => refuse_in_full(&refusal),
-                Caller::Unverified | Caller::OwnModule => refuse(refusal.reason, None),
-            };
-            self.rejected(refusal, status, path, address)
-        })?;
-        let Some(rule) = rule else {
-            if self.rules.is_first_miss(path) {
-                events::method_without_rule(path);
-            }
-            return Err(Refused {
-                status: Status::unimplemented(""),
-                caller: Some(token.issuer().to_owned()),
-            });
-        };
-        if !(own_module && token.deployment().is_none()) {
-            rule.check(token.identity()).map_err(|refusal| {
-                let caller = token.deployment().map(|caller| caller.name.clone());
-                let refusal = Refusal {
-                    key_id: Some(token.key_id().to_string()),
-                    caller: caller.map_or(Caller::OwnModule, Caller::Deployment),
-                    issuer: Some(token.issuer().to_owned()),
-                    ..refusal
-                };
-                let status = refuse(refusal.reason, None);
-                self.rejected(refusal, status, path, address)
-            })?;
-        }
-        listener::verified(&head.extensions);
-        self.metrics.accepted(token.identity().module().as_str());
-        Ok(Some(token))
-    }
-
-    fn verify(&self, head: &Parts, accept: Accept) -> Result<VerifiedToken, Refusal> {
-        let token = metadata::bearer(&head.headers)?;
-        let started = Instant::now();
-        let certificate = peer::certificate_in(&head.extensions).transpose()?;
-        let (verified, remembered) = self.verifier.verify_over(token, accept, certificate);
-        self.metrics
-            .verified_in(started.elapsed().as_secs_f64(), remembered);
-        note_clock(&self.metrics, &verified);
-        verified
-    }
-
-    /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with
-    /// `status`, which says what the caller may know.
-    fn rejected(
-        &self,
-        refusal: Refusal,
-        status: Status,
-        path: &str,
-        peer: Option<SocketAddr>,
-    ) -> Refused {
-        let trust = self.verifier.trust().current();
-        let caller = refusal
-            .deployment()
-            .and_then(|name| trust.deployment(name.as_str()));
-        let module = caller.map(|caller| caller.module.as_str());
-        self.metrics.refused(refusal.reason.as_str(), module);
-        let call = events::RejectedCall {
-            reason: refusal.reason.as_str(),
-            fingerprint: refusal.key_id.as_deref(),
-            peer,
-            method: path,
-            detail: &refusal.detail,
-            help: refusal.reason.help(),
-        };
-        self.rejections.log(refusal.deployment().is_some(), &call);
-        Refused {
-            status,
-            caller: refusal.issuer,
-        }
-    }
-}
-
-/// Notes what a token shows of its caller's clock. One that was meant for a different module may
-/// come from any module that received it, and shows nothing.
-fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
-    match verified {
-        Ok(token) => {
-            if let Some(caller) = token.deployment() {
-                metrics.clock_agrees(caller.name.as_str());
-            }
-        }
-        Err(refusal) => {
-            let caller = refusal.deployment().filter(|_| refusal.issuer.is_some());
-            let clocks = refusal.clocks.as_ref();
-            let ahead = clocks.and_then(|clocks| clocks.caller_ahead);
-            if let Some((caller, ahead)) = caller.zip(ahead) {
-                metrics.clock_estimated(caller.as_str(), ahead);
-            }
-        }
-    }
-}
-
 impl<S, Q, R> Service<Request<Q>> for VerifyIdentity<S>
 where
     S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
@@ -269,20 +110,22 @@ where
             }
             None => (request.map(Body::new), None),
         };
-        let (call, session, proof) = caught(path.as_str(), || self.admit(arrived))
+        let gate = Arc::clone(&self.layer.gate);
+        let (call, watched, proof) = caught(&gate, path.as_str(), || self.admit(arrived))
             .unwrap_or_else(|status| (Call::ended(status), None, None));
         VerifyFuture {
             call,
             counted,
+            gate,
             path,
-            session,
+            watched,
             proof,
         }
     }
 }
 
 /// A call, and what goes with its reply.
-type Admitted<F> = (Call<F>, Option<Arc<Session>>, Option<PendingProof>);
+type Admitted<F> = (Call<F>, Option<Limit>, Option<PendingProof>);
 
 impl<S: Service<Request<Body>>> VerifyIdentity<S> {
     fn admit(&mut self, request: Request<Body>) -> Admitted<S::Future> {
@@ -292,6 +135,7 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
             gate,
             proofs,
             is_any_transport,
+            visits,
             ..
         } = &self.layer;
         let decided = gate.decide(&head, *is_any_transport);
@@ -311,19 +155,24 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
             Ok(token) => token,
             Err(refused) => return (Call::ended(refused.status), None, proof),
         };
-        let session = token
-            .as_ref()
-            .map(|token| Arc::new(Session::new(&gate.verifier, token, &head)));
-        let watched = match &session {
-            Some(session) => Body::new(RequestBody::new(body, Arc::clone(session))),
+        let watched = match &token {
+            Some(token) => Some(Limit::Session(Arc::new(Session::new(gate, token, &head)))),
+            None if gate.needs_no_token(&head) => None,
+            None => match visits.begin(&head) {
+                Ok(visit) => visit.map(Limit::Visit),
+                Err(status) => return (Call::ended(status), None, proof),
+            },
+        };
+        let body = match &watched {
+            Some(watched) => Body::new(RequestBody::new(body, watched.clone())),
             None => body,
         };
         if let Some(token) = token {
             head.extensions.insert(token.identity().clone());
             head.extensions.insert::<VerifiedToken>(token);
         }
-        let future = self.inner.call(Request::from_parts(head, watched));
-        (Call::Made { future }, session, proof)
+        let future = self.inner.call(Request::from_parts(head, body));
+        (Call::Made { future }, watched, proof)
     }
 }
 
@@ -334,8 +183,9 @@ pin_project_lite::pin_project! {
         #[pin]
         call: Call<F>,
         counted: Option<metrics::Call>,
+        gate: Arc<Gate>,
         path: PathAndQuery,
-        session: Option<Arc<Session>>,
+        watched: Option<Limit>,
         proof: Option<PendingProof>,
     }
 }
@@ -351,7 +201,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let call = this.call.as_mut();
-        let answer = match caught(this.path.as_str(), || call.poll_answer(cx)) {
+        let answer = match caught(this.gate, this.path.as_str(), || call.poll_answer(cx)) {
             Ok(answer) => ready!(answer),
             Err(status) => {
                 this.call.set(Call::Over);
@@ -359,15 +209,19 @@ where
                 Err(status)
             }
         };
-        let session = this.session.take();
+        let watched = this.watched.take();
         // A request that was ended is refused, whatever the handler made of its end.
-        let ended = session.as_ref().and_then(|session| session.ended());
+        let ended = watched.as_ref().and_then(Limit::ended);
         let answer = match (answer, ended) {
             (Err(status), _) | (Ok(Ok(_)), Some(status)) => Ok(ReplyBody::instead(status)),
             (Ok(Err(error)), _) => Err(error),
             (Ok(Ok(response)), None) => Ok(response.map(|body| {
-                let watch = session.map(Watch::of);
-                ReplyBody::new(body, Guard::Handler(this.path.clone(), watch))
+                let handler = Handler {
+                    gate: Arc::clone(this.gate),
+                    path: this.path.clone(),
+                    watch: watched.map(Watch::of),
+                };
+                ReplyBody::new(body, Guard::Handler(handler))
             })),
         };
         let proved = answer.map(|response| match this.proof.take() {
@@ -378,5 +232,44 @@ where
             Some(call) => call.answered(proved),
             None => proved.map(|response| response.map(Body::new)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::dispatcher::with_default;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::grpc::MethodRules;
+    use crate::telemetry::{Format, capture};
+    use crate::testing;
+    use crate::token::{Accept, Reason, Refusal};
+
+    #[test]
+    fn stream_ends_of_a_revoked_key_and_panics_of_a_handler_are_one_line_each() {
+        let pair = testing::pair();
+        let gate = pair.dpm.server_layer(MethodRules::deny_all()).gate;
+        let trust = pair.dpe.trust().current();
+        let callee = trust.deployment("dpm-dev").unwrap();
+        let token = pair.dpe.issuer().issue(callee).unwrap();
+        let verified = gate
+            .verifier
+            .verify_over(token.expose(), Accept::Peers, None);
+        let token = verified.0.unwrap();
+        let (head, ()) = Request::new(()).into_parts();
+        let (dispatch, lines) = capture::subscriber(Format::Console, Arc::new(SystemClock));
+
+        with_default(&dispatch, || {
+            for _ in 0..100 {
+                let session = Session::new(&gate, &token, &head);
+                session.end(Refusal::new(Reason::KeyRevoked, "revoked"));
+                caught(&gate, "/a.B/Get", || panic!("as planned")).unwrap_err();
+            }
+        });
+
+        let lines = lines.take();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].contains("KEY_REVOKED") && lines[1].contains("handlerPanicked"));
     }
 }

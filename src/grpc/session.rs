@@ -11,12 +11,12 @@ use http::uri::PathAndQuery;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use crate::clock::Clock;
 use crate::telemetry::events;
-use crate::token::{Reason, Refusal, TokenVerifier, VerifiedToken};
-use crate::trust::TrustStore;
+use crate::token::{Reason, Refusal, VerifiedToken};
 
+use super::gate::Gate;
 use super::status::refuse_in_full;
+use super::visit::Visit;
 use super::{metadata, peer};
 
 /// For how long a stream may outlive the token with which it was opened.
@@ -25,8 +25,7 @@ pub const STREAM_GRACE: Duration = Duration::from_secs(10);
 /// One admitted call, as long as its streams are open.
 #[derive(Debug)]
 pub(super) struct Session {
-    trust: Arc<TrustStore>,
-    clock: Arc<dyn Clock>,
+    gate: Arc<Gate>,
     token: VerifiedToken,
     due: SystemTime,
     path: PathAndQuery,
@@ -36,11 +35,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(verifier: &TokenVerifier, token: &VerifiedToken, head: &Parts) -> Self {
-        let now = verifier.clock().now();
+    pub(super) fn new(gate: &Arc<Gate>, token: &VerifiedToken, head: &Parts) -> Self {
+        let now = gate.verifier.clock().now();
         Self {
-            trust: Arc::clone(verifier.trust()),
-            clock: Arc::clone(verifier.clock()),
+            gate: Arc::clone(gate),
             // A call that was admitted within the leeway has its grace all the same.
             due: token.expires_at().max(now) + STREAM_GRACE,
             token: token.clone(),
@@ -50,13 +48,8 @@ impl Session {
         }
     }
 
-    /// Returns the status that ended one of its streams; `None` if all are open or complete.
-    pub(super) fn ended(&self) -> Option<Status> {
-        self.ended.get().map(refuse_in_full)
-    }
-
-    /// Ends the call because of `refusal`, unless it was ended before, and logs it once; returns the
-    /// status that ends its streams.
+    /// Ends the call because of `refusal`, unless it was ended before; returns the status that ends
+    /// its streams.
     pub(super) fn end(&self, refusal: Refusal) -> Status {
         refuse_in_full(self.ended.get_or_init(|| {
             let call = events::RejectedCall {
@@ -67,21 +60,21 @@ impl Session {
                 detail: &refusal.detail,
                 help: refusal.help(),
             };
-            events::auth_rejected(&call, true, 0);
+            self.gate.rejections.log(true, &call);
             refusal
         }))
     }
-}
 
-impl Watched for Arc<Session> {
-    async fn over(self) -> Refusal {
-        let mut changes = self.trust.subscribe();
+    /// Completes once the call may not go on.
+    async fn over(self: Arc<Self>) -> Status {
+        let trust = self.gate.verifier.trust();
+        let mut changes = trust.subscribe();
         loop {
-            let still_trusted = self.token.still_trusted(&self.trust.current());
+            let still_trusted = self.token.still_trusted(&trust.current());
             if let Err(refusal) = still_trusted.and_then(|()| self.in_time()) {
-                return refusal;
+                return self.end(refusal);
             }
-            let left = self.due.duration_since(self.clock.now());
+            let left = self.due.duration_since(self.gate.verifier.clock().now());
             tokio::select! {
                 // The clock may step where the timer does not.
                 () = tokio::time::sleep(left.unwrap_or_default().min(MAX_UNCHECKED)) => {}
@@ -92,7 +85,8 @@ impl Watched for Arc<Session> {
     }
 
     fn in_time(&self) -> Result<(), Refusal> {
-        let Ok(late) = self.clock.now().duration_since(self.due) else {
+        let now = self.gate.verifier.clock().now();
+        let Ok(late) = now.duration_since(self.due) else {
             return Ok(());
         };
         let past = (late + STREAM_GRACE).as_secs();
@@ -104,13 +98,48 @@ impl Watched for Arc<Session> {
     }
 }
 
+/// What bounds a call that was admitted.
+#[derive(Clone, Debug)]
+pub(super) enum Limit {
+    /// Its token.
+    Session(Arc<Session>),
+    /// It has none.
+    Visit(Arc<Visit>),
+}
+
+impl Limit {
+    /// Returns the status that ended one of its streams; `None` if all are open or complete.
+    pub(super) fn ended(&self) -> Option<Status> {
+        match self {
+            Self::Session(session) => session.ended.get().map(refuse_in_full),
+            Self::Visit(_) => None,
+        }
+    }
+}
+
+impl Watched for Limit {
+    async fn over(self) -> Status {
+        match self {
+            Self::Session(session) => session.over().await,
+            Self::Visit(visit) => visit.over().await,
+        }
+    }
+
+    fn in_time(&self) -> Result<(), Status> {
+        match self {
+            Self::Session(session) => session.in_time().map_err(|refusal| session.end(refusal)),
+            Self::Visit(visit) => visit.in_time(),
+        }
+    }
+}
+
 /// What may end a call.
 pub(super) trait Watched: Clone + Send + 'static {
     /// Completes once the call may not go on.
-    fn over(self) -> impl Future<Output = Refusal> + Send;
+    fn over(self) -> impl Future<Output = Status> + Send;
 
     /// Checks what only the clock changes.
-    fn in_time(&self) -> Result<(), Refusal> {
+    fn in_time(&self) -> Result<(), Status> {
         Ok(())
     }
 }
@@ -121,9 +150,9 @@ const MAX_UNCHECKED: Duration = Duration::from_secs(60);
 ///
 /// Nothing is armed before a body has made its reader wait or has passed a second message, so that
 /// a unary call costs neither timer nor lock. One that waits holds one future; there is no task.
-pub(super) struct Watch<S = Arc<Session>> {
-    pub(super) session: S,
-    over: Option<Pin<Box<dyn Future<Output = Refusal> + Send>>>,
+pub(super) struct Watch<S = Limit> {
+    session: S,
+    over: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
     messages: bool,
 }
 
@@ -141,12 +170,12 @@ impl<S: Watched> Watch<S> {
         &mut self,
         body: Pin<&mut B>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Polled<B>, Refusal>> {
+    ) -> Poll<Result<Polled<B>, Status>> {
         if let Some(over) = &mut self.over {
             // A stream that never waits does not see its timer.
             self.session.in_time()?;
-            if let Poll::Ready(refusal) = over.as_mut().poll(cx) {
-                return Poll::Ready(Err(refusal));
+            if let Poll::Ready(status) = over.as_mut().poll(cx) {
+                return Poll::Ready(Err(status));
             }
             return body.poll_frame(cx).map(Ok);
         }
@@ -189,10 +218,10 @@ pin_project_lite::pin_project! {
 }
 
 impl RequestBody {
-    pub(super) fn new(inner: tonic::body::Body, session: Arc<Session>) -> Self {
+    pub(super) fn new(inner: tonic::body::Body, limit: Limit) -> Self {
         Self {
             inner: Some(inner),
-            watch: Watch::of(session),
+            watch: Watch::of(limit),
         }
     }
 }
@@ -211,9 +240,9 @@ impl Body for RequestBody {
         };
         match ready!(this.watch.poll_body(inner, cx)) {
             Ok(answer) => Poll::Ready(answer),
-            Err(refusal) => {
+            Err(status) => {
                 this.inner.set(None);
-                Poll::Ready(Some(Err(this.watch.session.end(refusal))))
+                Poll::Ready(Some(Err(status)))
             }
         }
     }

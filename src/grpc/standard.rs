@@ -74,7 +74,7 @@ impl StandardServices {
         let reporter = HealthReporter::new();
         let health = HealthServer::new(HealthService::of(&reporter));
         let mut routes =
-            routes(module, options).add_service(health.max_decoding_message_size(bytes));
+            routes(module, options).add_service(health.max_decoding_message_size(SMALL));
         let mut rules = own_rules()
             .allow(&format!("/{HEALTH}/Check"), Rule::everyone())
             .allow(&format!("/{HEALTH}/Watch"), Rule::everyone());
@@ -82,8 +82,8 @@ impl StandardServices {
             let v1 = descriptors(&services)?.build_v1()?;
             let v1alpha = descriptors(&services)?.build_v1alpha()?;
             routes = routes
-                .add_service(v1.max_decoding_message_size(bytes))
-                .add_service(v1alpha.max_decoding_message_size(bytes));
+                .add_service(v1.max_decoding_message_size(SMALL))
+                .add_service(v1alpha.max_decoding_message_size(SMALL));
             for service in REFLECTION {
                 let method = format!("/{service}/ServerReflectionInfo");
                 rules = rules.allow(&method, Rule::everyone());
@@ -96,6 +96,9 @@ impl StandardServices {
         })
     }
 }
+
+/// The largest message to a service that everyone may call, in bytes.
+const SMALL: usize = 8 * 1024;
 
 const IDENTITY: &str = "countersign.identity.v1.IdentityService";
 #[cfg(feature = "actuator")]

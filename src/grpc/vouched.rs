@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use tonic::Status;
 
 use crate::jose::KeyId;
 use crate::token::{Reason, Refusal};
@@ -10,6 +11,7 @@ use crate::trust::{Deployment, TrustedKey};
 
 use super::caller_tokens::CallerTokens;
 use super::session::Watched;
+use super::status::refuse_in_full;
 
 /// Who proved itself over a connection. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
@@ -70,11 +72,11 @@ impl Callee {
 }
 
 impl Watched for Callee {
-    async fn over(self) -> Refusal {
+    async fn over(self) -> Status {
         let mut changes = self.tokens.issuer.trust.subscribe();
         loop {
             if let Err(refusal) = self.still_trusted() {
-                return refusal;
+                return refuse_in_full(&refusal);
             }
             // The store outlives the call, which holds it.
             let _ = changes.changed().await;

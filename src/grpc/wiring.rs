@@ -17,6 +17,10 @@ pub(crate) struct Wiring {
     pub(crate) grpc: Option<SocketAddr>,
     /// Where HTTP is served, if the file says it.
     pub(crate) http: Option<SocketAddr>,
+    /// Further host names of the HTTP port.
+    pub(crate) http_hosts: Vec<String>,
+    /// Whether HTTP shows metrics beyond loopback.
+    pub(crate) http_metrics: bool,
     /// The server's bounds and TLS.
     pub(crate) server: ServerOptions,
     /// The connections.

@@ -21,8 +21,18 @@ pub struct Site {
     about: About,
     health: Health,
     metrics: MetricsText,
+    pub(super) access: Access,
     /// Held while metrics are written: one scrape at a time, however many ask.
     scraping: Arc<Mutex<()>>,
+}
+
+/// What others than callers on this machine get, and as which host they may ask.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Access {
+    /// Names of the port beside its address and `localhost`.
+    pub allowed_hosts: Vec<String>,
+    /// Whether metrics are shown beyond loopback.
+    pub metrics_beyond_loopback: bool,
 }
 
 /// Who a module is.
@@ -48,14 +58,27 @@ impl Site {
             about,
             health,
             metrics,
+            access: Access::default(),
             scraping: Arc::default(),
         }
     }
 
-    /// Answers a request. Only callers on this machine get `details`; others get the status.
+    /// Shows more than the status, or to other hosts, as `access` says.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// Answers a request. Only callers on this machine get `details` and what is not health; others
+    /// get the status.
     pub(super) async fn answer(&self, method: &Method, path: &str, details: bool) -> Answer {
-        let page = path.strip_prefix("/actuator");
-        let Some(page) = page.filter(|page| page.is_empty() || PAGES.contains(page)) else {
+        let metrics = self.access.metrics_beyond_loopback;
+        let page = path.strip_prefix("/actuator").filter(|page| match *page {
+            "" | "/info" => details,
+            "/prometheus" => details || metrics,
+            page => PAGES.contains(&page),
+        });
+        let Some(page) = page else {
             return refused(StatusCode::NOT_FOUND);
         };
         if method != Method::GET && method != Method::HEAD {
@@ -70,7 +93,7 @@ impl Site {
                 of_state(UP, Map::from_iter([live]), false, details)
             }
             "/health/readiness" => health(&self.health.current(), false, details),
-            "/info" => of_json(StatusCode::OK, &self.info(details)),
+            "/info" => of_json(StatusCode::OK, &self.info()),
             _ => {
                 let _alone = self.scraping.lock().await;
                 of_metrics((self.metrics)().await)
@@ -78,11 +101,8 @@ impl Site {
         }
     }
 
-    fn info(&self, details: bool) -> Value {
+    fn info(&self) -> Value {
         let About { module, deployment } = &self.about;
-        if !details {
-            return json!({ "app": { "name": env!("CARGO_PKG_NAME") } });
-        }
         json!({
             "app": { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
             "module": module,

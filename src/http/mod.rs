@@ -2,7 +2,8 @@
 
 mod actuator;
 mod answer;
+mod host;
 mod server;
 
-pub use actuator::{About, Site};
+pub use actuator::{About, Access, Site};
 pub use server::serve;

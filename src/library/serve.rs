@@ -9,7 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::grpc::{MethodRules, Module, Reflection, ServeError, ServerOptions};
+use crate::grpc::{MethodRules, Module, Reflection, ServeError, ServerOptions, Wiring};
+#[cfg(feature = "actuator")]
+use crate::http::Access;
 use crate::program::Program;
 
 /// Serves until a first signal, and drains until a second.
@@ -83,8 +85,8 @@ pub(super) async fn on(
     {
         return Err(ServeError::Reserved(taken.clone()));
     }
-    if let Some(address) = wiring.and_then(|wiring| wiring.http) {
-        show(&mut program, address).await?;
+    if let Some((wiring, address)) = wiring.and_then(|wiring| Some((wiring, wiring.http?))) {
+        show(&mut program, wiring, address).await?;
     }
     // Added to them, a service that they have too would be a panic.
     let around = std::mem::take(&mut program.standard.routes).into_axum_router();
@@ -110,15 +112,23 @@ async fn bind(at: SocketAddr, setting: &'static str) -> Result<TcpListener, Serv
 
 /// Shows the module's health and metrics over HTTP at `address`.
 #[cfg(feature = "actuator")]
-async fn show(program: &mut Program, address: SocketAddr) -> Result<(), ServeError> {
+async fn show(
+    program: &mut Program,
+    wiring: &Wiring,
+    address: SocketAddr,
+) -> Result<(), ServeError> {
     let listener = bind(address, "server.port").await?;
     let site = crate::program::site(&program.module, || std::future::ready(()));
     program.http = Some((listener, site));
+    program.allow(Access {
+        allowed_hosts: wiring.http_hosts.clone(),
+        metrics_beyond_loopback: wiring.http_metrics,
+    });
     Ok(())
 }
 
 #[cfg(not(feature = "actuator"))]
-async fn show(_: &mut Program, _: SocketAddr) -> Result<(), ServeError> {
+async fn show(_: &mut Program, _: &Wiring, _: SocketAddr) -> Result<(), ServeError> {
     Err(ServeError::NoHttp)
 }
 

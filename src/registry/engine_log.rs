@@ -6,7 +6,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::engine::{Engine, EngineId, EngineStatus};
-use crate::identity::ServiceIdentity;
 use crate::telemetry::{Ledger, events};
 
 /// How many kinds of events of engines are counted one by one.
@@ -18,24 +17,22 @@ const BURST: u32 = 4;
 /// How many causes of a store's failures are counted one by one.
 const MOST_CAUSES: usize = 16;
 
-/// Logs what happens to engines. The last status of an engine, and the last reason why it is not
-/// READY, are always logged, some time later where it changed too often.
+/// Which events of engines are logged. The last status of an engine always is, some time later where
+/// it changed too often.
 #[derive(Debug)]
 pub(super) struct EngineLog(Mutex<Lines>);
 
 #[derive(Debug)]
 struct Lines {
-    ledger: Ledger<Kind>,
+    ledger: Ledger<(EngineId, News)>,
+    /// The status that the log knows, of engines whose status has changed since.
+    unlogged: HashMap<EngineId, EngineStatus>,
     /// Failures of the store, by their cause.
     store: Ledger<String>,
-    /// What was not logged: the status before.
-    unlogged: HashMap<Kind, EngineStatus>,
 }
 
-type Kind = (EngineId, News);
-
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum News {
+pub(super) enum News {
     Registered,
     Deregistered,
     Status,
@@ -46,62 +43,47 @@ impl Default for EngineLog {
     fn default() -> Self {
         Self(Mutex::new(Lines {
             ledger: Ledger::new(MOST, BURST),
-            store: Ledger::new(MOST_CAUSES, 1),
             unlogged: HashMap::new(),
+            store: Ledger::new(MOST_CAUSES, 1),
         }))
     }
 }
 
 impl EngineLog {
-    pub(super) fn registered(&self, caller: &ServiceIdentity, engine: &Engine) {
-        if let Some(suppressed) = self.admit((engine.id, News::Registered)) {
-            events::register_engine(caller, engine, suppressed);
-        }
-    }
-
-    pub(super) fn deregistered(&self, caller: &ServiceIdentity, engine: &Engine) {
-        if let Some(suppressed) = self.admit((engine.id, News::Deregistered)) {
-            events::deregister_engine(caller, engine, suppressed);
-        }
+    /// If `news` of `engine` is to be logged, returns how many like it were not.
+    pub(super) fn admit(&self, engine: &Engine, news: News) -> Option<u64> {
+        let kind = (engine.id, news);
+        self.lines().ledger.admit(kind, Instant::now())
     }
 
     /// Notes that the status of `engine` was `old`; `detail` says why it changed.
     pub(super) fn status(&self, old: EngineStatus, engine: &Engine, detail: Option<&str>) {
-        let admitted = self.lines().admit((engine.id, News::Status), old);
-        if let Some((old, suppressed)) = admitted {
-            events::set_engine_status(engine, old, engine.status, detail, suppressed);
+        let admitted = self.admit(engine, News::Status);
+        let known = *self.lines().unlogged.entry(engine.id).or_insert(old);
+        if let Some(suppressed) = admitted {
+            self.lines().unlogged.remove(&engine.id);
+            events::set_engine_status(engine, known, engine.status, detail, suppressed);
         }
     }
 
-    /// Notes that the reason why `engine` is not READY changed, if there is one.
-    pub(super) fn failure(&self, engine: &Engine) {
-        let Some(failure) = &engine.dial_back_failure else {
+    /// Logs the status of `engine` if the log knows another, once it may.
+    pub(super) fn settle(&self, engine: &Engine) {
+        let mut lines = self.lines();
+        let Some(known) = lines.unlogged.get(&engine.id).copied() else {
             return;
         };
-        let admitted = self
-            .lines()
-            .admit((engine.id, News::Failure), engine.status);
-        if let Some((_, suppressed)) = admitted {
-            events::engine_check_failed(engine, failure, suppressed);
-        }
-    }
-
-    /// Logs what was not logged of `engine` and still holds, once it may be.
-    pub(super) fn settle(&self, engine: &Engine) {
-        let [status, failed] = self.lines().settle(engine.id);
-        if let Some((old, suppressed)) = status {
-            let detail = engine.status_reason.as_deref();
-            let detail = detail.filter(|_| engine.dial_back_failure.is_none());
-            events::set_engine_status(engine, old, engine.status, detail, suppressed);
-        }
-        if let Some(((_, suppressed), failure)) = failed.zip(engine.dial_back_failure.as_ref()) {
-            events::engine_check_failed(engine, failure, suppressed);
+        let kind = (engine.id, News::Status);
+        if let Some(suppressed) = lines.ledger.admit_late(kind, Instant::now()) {
+            lines.unlogged.remove(&engine.id);
+            drop(lines);
+            let why = engine.status_reason.as_deref();
+            events::set_engine_status(engine, known, engine.status, why, suppressed);
         }
     }
 
     /// Notes that `engine` is gone.
     pub(super) fn forgotten(&self, engine: &Engine) {
-        self.lines().unlogged.retain(|(id, _), _| *id != engine.id);
+        self.lines().unlogged.remove(&engine.id);
         events::forget_engine(engine);
     }
 
@@ -112,41 +94,7 @@ impl EngineLog {
         }
     }
 
-    fn admit(&self, kind: Kind) -> Option<u64> {
-        self.lines().ledger.admit(kind, Instant::now())
-    }
-
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Lines {
-    /// If an event of `kind` is to be logged, returns the status that the log knows, and how many
-    /// were not logged.
-    fn admit(&mut self, kind: Kind, before: EngineStatus) -> Option<(EngineStatus, u64)> {
-        let admitted = self.ledger.admit(kind, Instant::now());
-        match admitted {
-            Some(suppressed) => Some((self.unlogged.remove(&kind).unwrap_or(before), suppressed)),
-            None => {
-                self.unlogged.entry(kind).or_insert(before);
-                None
-            }
-        }
-    }
-
-    /// What is to be logged late of `engine`: of its status, and of its failure. Each with the status
-    /// that the log knows, and how many events were not logged.
-    fn settle(&mut self, engine: EngineId) -> [Option<(EngineStatus, u64)>; 2] {
-        if self.unlogged.is_empty() {
-            return [None, None];
-        }
-        [News::Status, News::Failure].map(|news| {
-            let kind = (engine, news);
-            let known = *self.unlogged.get(&kind)?;
-            let suppressed = self.ledger.admit_late(kind, Instant::now())?;
-            self.unlogged.remove(&kind);
-            Some((known, suppressed))
-        })
     }
 }

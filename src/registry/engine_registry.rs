@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, broadcast};
 
-use super::engine_log::EngineLog;
+use super::engine_log::{EngineLog, News};
 use super::error::RegistryError;
 use super::limits::{Creations, Limits};
 use super::registrant::Registrant;
@@ -15,6 +15,7 @@ use crate::engine::status::{Event, transition};
 use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus,
 };
+use crate::telemetry::events;
 
 /// How a dial-back ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -126,7 +127,7 @@ impl EngineRegistry {
             }
             // If another caller creates it first, that caller owns it, and the renewal decides.
             if let Some(created) = self.create(&new).await? {
-                self.log.registered(&caller.identity, &created);
+                self.log_registration(caller, &created);
                 self.announce(None, &created);
                 return Ok(created);
             }
@@ -181,7 +182,9 @@ impl EngineRegistry {
             })
             .await?;
         if updated.status_changed() {
-            self.log.deregistered(&caller.identity, &updated.after);
+            if let Some(suppressed) = self.log.admit(&updated.after, News::Deregistered) {
+                events::deregister_engine(&caller.identity, &updated.after, suppressed);
+            }
             self.report_status(&updated, None);
         }
         Ok(updated.after)
@@ -273,8 +276,11 @@ impl EngineRegistry {
             .await?;
         let reason_changed = updated.before.status_reason != updated.after.status_reason;
         self.report_change(&updated, reason_changed);
-        if reason_changed {
-            self.log.failure(&updated.after);
+        if let Some(failure) = &updated.after.dial_back_failure
+            && reason_changed
+            && let Some(suppressed) = self.log.admit(&updated.after, News::Failure)
+        {
+            events::engine_check_failed(&updated.after, failure, suppressed);
         }
         self.log.settle(&updated.after);
         Ok(updated.after)
@@ -371,7 +377,7 @@ impl EngineRegistry {
             })
             .await?;
         if starts_over(&updated.before, new) {
-            self.log.registered(&caller.identity, &updated.after);
+            self.log_registration(caller, &updated.after);
             self.report_change(&updated, true);
         }
         Ok(updated.after)
@@ -397,6 +403,12 @@ impl EngineRegistry {
                 let after = stored.engine;
                 return Ok(Updated { before, after });
             }
+        }
+    }
+
+    fn log_registration(&self, caller: &Registrant, engine: &Engine) {
+        if let Some(suppressed) = self.log.admit(engine, News::Registered) {
+            events::register_engine(&caller.identity, engine, suppressed);
         }
     }
 

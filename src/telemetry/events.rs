@@ -236,12 +236,13 @@ pub fn handler_panicked(method: &str, suppressed: u64) {
 }
 
 /// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any;
-/// logged once for each cause until it is calm again.
-pub fn listener_crowded(cause: impl Display) {
+/// of each cause the first, then one a minute.
+pub fn listener_crowded(cause: impl Display, suppressed: u64) {
     warn!(
         target: SERVER,
         eventId = "listenerCrowded",
         cause = %cause,
+        suppressed = some(suppressed),
         message = "The listener is full. Connections without a valid token are closed first."
     );
 }

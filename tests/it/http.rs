@@ -12,7 +12,7 @@ use countersign::Module;
 use countersign::clock::{Clock, ManualClock};
 use countersign::engine::EngineStatus;
 use countersign::grpc::Drained;
-use countersign::internals::{About, Site, serve_site};
+use countersign::internals::{About, Access, Site, serve_site};
 use countersign::testing::trusted;
 use countersign::token::Replay;
 use serde_json::json;
@@ -21,7 +21,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::http::{get, readiness_becomes, request, send};
+use crate::support::http::{Reply, get, readiness_becomes, request, send};
 use crate::support::world::{Keys, PATIENCE, RunningDpe, RunningDpm, channel, free_port, soon};
 
 const PATHS: [&str; 6] = [
@@ -243,7 +243,7 @@ async fn module_that_stops_says_so_before_its_calls_end() {
 }
 
 #[tokio::test]
-async fn beyond_loopback_only_the_status_is_shown() {
+async fn beyond_loopback_only_health_is_served() {
     let module = Keys::new().dpm_module();
     let engine = module.health().required("engine");
     let about = About {
@@ -271,9 +271,36 @@ async fn beyond_loopback_only_the_status_is_shown() {
     engine.up("registered");
     let live = get(to, "/actuator/health/liveness").await.json();
     assert_eq!(live, json!({ "status": "UP" }));
-    let info = get(to, "/actuator/info").await.json();
-    assert_eq!(info, json!({ "app": { "name": "countersign" } }));
+    for path in ["/actuator", "/actuator/info", "/actuator/prometheus"] {
+        assert_eq!(get(to, path).await.status, 404, "{path}");
+    }
+    served.abort();
+}
+
+#[tokio::test]
+async fn metrics_beyond_loopback_only_where_the_file_says_so() {
+    let module = Keys::new().dpm_module();
+    let about = About {
+        module: "dpm".to_owned(),
+        deployment: "dpm-dev".to_owned(),
+    };
+    let metrics = || Box::pin(std::future::ready("up 1\n".to_owned())) as _;
+    let access = Access {
+        allowed_hosts: vec!["metrics.example".to_owned()],
+        metrics_beyond_loopback: true,
+    };
+    let site = Site::new(about, module.health().clone(), Arc::new(metrics)).with_access(access);
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let to = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
+    let served = tokio::spawn(serve_site(listener, site));
+
     assert_eq!(get(to, "/actuator/prometheus").await.body, "up 1\n");
+    assert_eq!(get(to, "/actuator/info").await.status, 404);
+    for host in ["metrics.example:8031", "127.0.0.1"] {
+        let request = format!("GET /actuator/prometheus HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer = send(to, request).await;
+        assert!(answer.ends_with("up 1\n"), "{answer}");
+    }
     served.abort();
 }
 
@@ -294,12 +321,41 @@ async fn info_says_which_module_it_is() {
 }
 
 #[tokio::test]
-async fn probe_of_http_1_0_and_without_a_host_is_answered() {
+async fn request_without_exactly_one_host_is_400() {
+    let dpm = RunningDpm::start(Keys::new().dpm_module()).await;
+    let path = "/actuator/health/liveness";
+
+    for (version, hosts) in [
+        ("1.0", ""),
+        ("1.1", ""),
+        ("1.1", "Host: localhost\r\nHost: localhost\r\n"),
+        ("1.1", "Host:\r\n"),
+    ] {
+        let answer = send(
+            dpm.http,
+            format!("GET {path} HTTP/{version}\r\n{hosts}\r\n"),
+        );
+        let answer = answer.await;
+        assert_eq!(Reply::parse(&answer).status, 400, "{hosts}: {answer}");
+    }
+    let old = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+    assert_eq!(Reply::parse(&send(dpm.http, old).await).status, 200);
+}
+
+#[tokio::test]
+async fn host_of_another_is_421_before_anything_else() {
     let dpm = RunningDpm::start(Keys::new().dpm_module()).await;
 
-    let old = send(dpm.http, "GET /actuator/health/liveness HTTP/1.0\r\n\r\n").await;
-    let hostless = send(dpm.http, "GET /actuator/health/liveness HTTP/1.1\r\n\r\n").await;
+    for start in [
+        "GET /actuator/health",
+        "POST /actuator/health",
+        "GET /nowhere",
+        "GET http://evil.example/actuator/health",
+    ] {
+        let request = format!("{start} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+        let reply = Reply::parse(&send(dpm.http, request).await);
 
-    assert!(old.starts_with("HTTP/1.0 200 "), "{old}");
-    assert!(hostless.starts_with("HTTP/1.1 200 "), "{hostless}");
+        assert_eq!(reply.status, 421, "{start}");
+        assert!(!reply.body.contains("evil"), "{reply:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! The listener under peers that waste its connections and time.
 
+#[path = "listener/admission.rs"]
+mod admission;
 #[path = "listener/descriptors.rs"]
 mod descriptors;
 #[path = "listener/floods.rs"]

@@ -137,6 +137,18 @@ const OWN: &[Row] = &[
     ("server.address", Text, or("127.0.0.1")),
     // Whether an address beyond loopback may do without TLS.
     ("server.allow-plaintext", Switch, or("false")),
+    // How many connections may be open, and how many from one address without a token.
+    ("server.max-connections", Integer(64, 1_000_000), NONE),
+    ("server.max-connections-per-address", COUNT, or("128")),
+    // How long callers without a token may watch the health.
+    (
+        "server.health-watch",
+        Words(&["bounded", "open"]),
+        or("bounded"),
+    ),
+    // Names of the HTTP port beside its address, and whether others than this machine get metrics.
+    ("http.allowed-hosts", List, NONE),
+    ("http.metrics-beyond-loopback", Switch, or("false")),
     // How long open calls may take at the end.
     ("server.shutdown-deadline", seconds(0, 3600), or("8s")),
     // How many engines are kept, how many of one deployment, how many new ones in a second.

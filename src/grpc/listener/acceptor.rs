@@ -15,16 +15,21 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
 use super::ConnectionLimits;
-use super::connections::Connections;
-use super::crowd::{Crowd, Crowding};
+use super::crowd::Crowd;
+use super::refusal::Refusals;
 use super::stream::{Stream, cut};
+use crate::admission::{Connections, Crowding, is_of_one_connection};
 use crate::grpc::tls::{ServerFailure, ServerTls};
 use crate::grpc::{Rejections, cause};
 use crate::telemetry::events;
+use crate::trust::TrustStore;
 
 /// How long to wait where the operating system gives no connection, and at most for connections
 /// that were cut.
 const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// How often connections that are overdue are looked for at most.
+const SWEEP: Duration = Duration::from_millis(50);
 
 /// How many connections give way at once where descriptors have run out.
 const RELIEF: usize = 8;
@@ -32,16 +37,21 @@ const RELIEF: usize = 8;
 /// Where accepted connections go.
 pub(in crate::grpc) type Ready = mpsc::Sender<io::Result<Stream>>;
 
-/// Accepts connections, completes their TLS handshakes and cuts those that are overdue.
+/// Accepts connections, completes their TLS handshakes and cuts those that are overdue, or whose
+/// keys are no longer trusted.
 #[derive(Debug)]
 pub(in crate::grpc) struct Acceptor {
     listener: TcpListener,
     connections: Arc<Connections>,
     limits: ConnectionLimits,
     tls: Option<ServerTls>,
-    handshakes: JoinSet<Handshake>,
-    crowd: Crowd,
+    trust: Arc<TrustStore>,
     rejections: Arc<Rejections>,
+    handshakes: JoinSet<Handshake>,
+    refusals: Refusals,
+    crowd: Crowd,
+    /// When to look for connections that are overdue.
+    sweep: Option<Instant>,
 }
 
 /// A stream, or the peer that it failed with and why.
@@ -53,24 +63,29 @@ impl Acceptor {
         connections: Arc<Connections>,
         limits: ConnectionLimits,
         tls: Option<ServerTls>,
+        trust: Arc<TrustStore>,
         rejections: Arc<Rejections>,
     ) -> Self {
         Self {
             listener,
             connections,
-            limits: limits.within_descriptors(),
+            limits,
             tls,
-            handshakes: JoinSet::new(),
-            crowd: Crowd::default(),
+            trust,
+            crowd: Crowd::new(Arc::clone(&rejections)),
             rejections,
+            handshakes: JoinSet::new(),
+            refusals: Refusals::default(),
+            sweep: None,
         }
     }
 
     /// Accepts connections until it is dropped, which closes the port and ends handshakes.
     pub(in crate::grpc) async fn run(mut self, ready: Ready) -> Infallible {
+        let mut trust = self.trust.subscribe();
+        trust.mark_changed();
         loop {
-            let due = self.connections.next_due(&self.limits);
-            let wake = due.into_iter().chain(self.crowd.calm_at()).min();
+            let wake = self.sweep.into_iter().chain(self.crowd.calm_at()).min();
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((tcp, peer)) => self.welcome(tcp, peer, &ready).await,
@@ -87,25 +102,42 @@ impl Acceptor {
                     // A handshake that panicked took its connection with it.
                     Err(_) => {}
                 },
+                Ok(()) = trust.changed() => {
+                    let deployments = self.trust.current().deployments().len();
+                    self.connections.judge(deployments, Instant::now());
+                    self.sweep = Some(Instant::now());
+                }
                 // The future is made even if there is nothing to wake for; then it is not polled.
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
             let now = Instant::now();
-            self.connections.cut_overdue(&self.limits, now);
+            if self.sweep.is_some_and(|due| due <= now) {
+                let next = self.connections.cut_overdue(now);
+                self.sweep = next.map(|due| due.max(now + SWEEP));
+            }
             self.crowd.settle(now);
         }
     }
 
     async fn welcome(&mut self, tcp: TcpStream, peer: SocketAddr, ready: &Ready) {
         let now = Instant::now();
-        let address = peer.ip().to_canonical();
-        let (seat, crowding) = self.connections.admit(address, &self.limits, now);
-        if let Some(crowding) = crowding {
-            self.crowd.note(crowding, 1, now);
-        }
-        let Some(mut seat) = seat else {
-            return;
+        let mut seat = match self.connections.admit(peer.ip(), now) {
+            Ok((seat, crowding)) => {
+                if let Some(crowding) = crowding {
+                    self.crowd.note(&crowding, 1, now);
+                }
+                seat
+            }
+            Err(crowding) => {
+                self.crowd.note(&crowding, 1, now);
+                if self.tls.is_none() {
+                    self.refusals.refuse(tcp, &crowding);
+                }
+                return;
+            }
         };
+        let due = now + self.limits.first_request;
+        self.sweep = Some(self.sweep.map_or(due, |sweep| sweep.min(due)));
         let _ = tcp.set_nodelay(true);
         let patience = self.limits.keepalive_interval + self.limits.keepalive_timeout;
         match &self.tls {
@@ -132,18 +164,18 @@ impl Acceptor {
                 });
             }
         }
-        // At most one connection more than the limit, however fast they come.
+        // At most a few connections more than the limit, however fast they come.
         self.relieved().await;
     }
 
     /// Waits after a failed accept, so that it never fails in a tight loop.
     async fn back_off(&mut self, error: &io::Error) {
-        if of_one_connection(error) {
+        if is_of_one_connection(error) {
             return;
         }
-        let closed = self.connections.cut_lowest(RELIEF);
+        let closed = self.connections.relieve(RELIEF);
         let crowding = Crowding::System(error.to_string());
-        self.crowd.note(crowding, closed, Instant::now());
+        self.crowd.note(&crowding, closed, Instant::now());
         if closed == 0 {
             sleep(BACK_OFF).await;
         } else {
@@ -154,21 +186,11 @@ impl Acceptor {
     /// Waits until connections that were cut have closed their sockets.
     async fn relieved(&self) {
         // Whether they have is seen at the next accept.
-        let _ = timeout(BACK_OFF, self.connections.all_left()).await;
+        let _ = timeout(BACK_OFF, self.connections.most_left()).await;
     }
 }
 
 async fn hand_over(ready: &Ready, stream: Stream) {
     // Once the server ended, nothing takes it: it is closed.
     let _ = ready.send(Ok(stream)).await;
-}
-
-/// Whether an accept failed for reasons of the one connection that it was about.
-fn of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use http::Extensions;
 use tonic::transport::server::TcpConnectInfo;
 
-use super::connections::Standing;
+use crate::admission::{Full, Shown, Standing};
 use crate::grpc::PeerInfo;
+use crate::token::VerifiedToken;
+use crate::trust::TrustStore;
 
 /// What a connection's requests carry from the listener to [`arrived`].
 #[derive(Clone, Debug)]
@@ -17,11 +19,28 @@ pub(in crate::grpc) struct Arrival {
     pub(super) local: Option<SocketAddr>,
 }
 
-/// Notes in the listener, if it is ours, that a request's token verified.
-pub(in crate::grpc) fn verified(extensions: &Extensions) {
-    if let Some(standing) = extensions.get::<Arc<Standing>>() {
-        standing.known();
-    }
+/// Notes in the listener, if it is ours, that a request's `token` verified.
+///
+/// # Errors
+///
+/// When the token's deployment has all the connections that it may have.
+pub(in crate::grpc) fn verified(
+    extensions: &Extensions,
+    token: &VerifiedToken,
+    trust: &Arc<TrustStore>,
+) -> Result<(), Full> {
+    let Some(standing) = extensions.get::<Arc<Standing>>() else {
+        return Ok(());
+    };
+    let owner = token.deployment().map_or("", |owner| owner.name.as_str());
+    let key = token.key_id().as_str();
+    standing.show(owner, key, || {
+        let (token, trust) = (token.clone(), Arc::clone(trust));
+        Shown {
+            key: key.into(),
+            still: Box::new(move || token.still_trusted(&trust.current()).is_ok()),
+        }
+    })
 }
 
 /// Notes in the listener, if it is ours, that a connection is not silent, and in the request where

@@ -1,52 +1,42 @@
 //! How crowded a listener is, logged when it changes.
 
-use std::fmt;
+use std::mem::discriminant;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::admission::Crowding;
+use crate::grpc::Rejections;
 use crate::telemetry::events;
 
 /// Without an incident for this long the listener is calm.
 const CALM: Duration = Duration::from_secs(10);
 
-/// Why there is no room for one more connection.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Crowding {
-    /// So many connections came from one address.
-    Address(usize),
-    /// So many connections are open.
-    Total(usize),
-    /// The operating system gives none, for this reason.
-    System(String),
-}
-
-impl fmt::Display for Crowding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(limit) => write!(f, "{limit} connections from one address"),
-            Self::Total(limit) => write!(f, "{limit} connections"),
-            Self::System(cause) => write!(f, "cannot accept connections: {cause}"),
-        }
-    }
-}
-
 /// Counts what is closed for want of room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Crowd {
-    logged: Vec<Crowding>,
+    rejections: Arc<Rejections>,
     closed: u64,
     last: Option<Instant>,
 }
 
 impl Crowd {
+    pub(super) fn new(rejections: Arc<Rejections>) -> Self {
+        Self {
+            rejections,
+            closed: 0,
+            last: None,
+        }
+    }
+
     /// Notes that `closed` connections were closed because of `crowding`.
-    pub(super) fn note(&mut self, crowding: Crowding, closed: usize, now: Instant) {
+    pub(super) fn note(&mut self, crowding: &Crowding, closed: usize, now: Instant) {
         self.last = Some(now);
         self.closed = self.closed.saturating_add(closed as u64);
-        if !self.logged.contains(&crowding) {
-            events::listener_crowded(&crowding);
-            self.logged.push(crowding);
+        let kind = ("crowded", discriminant(crowding));
+        if let Some(suppressed) = self.rejections.admit(false, kind) {
+            events::listener_crowded(crowding, suppressed);
         }
     }
 
@@ -58,8 +48,10 @@ impl Crowd {
     /// Logs that the listener is calm again, if it is.
     pub(super) fn settle(&mut self, now: Instant) {
         if self.calm_at().is_some_and(|calm| calm <= now) {
-            events::listener_calm(self.closed);
-            *self = Self::default();
+            self.last = None;
+            if self.rejections.admit(false, "calm").is_some() {
+                events::listener_calm(std::mem::take(&mut self.closed));
+            }
         }
     }
 }

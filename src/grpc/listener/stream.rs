@@ -15,7 +15,7 @@ use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
 use super::arrival::Arrival;
-use super::connections::Seat;
+use crate::admission::Seat;
 use crate::grpc::PeerInfo;
 
 /// TCP, or TLS over it.
@@ -24,7 +24,7 @@ pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 /// What tonic serves: a connection that fails to read and write once it is cut, so that its task
 /// ends.
 ///
-/// It is cut by the word of [`Connections`](super::Connections), or because its peer leaves
+/// It is cut by the word of [`Connections`](crate::admission::Connections), or because its peer leaves
 /// written bytes unread. HTTP/2's keepalive does not see to that: it ends a connection once a last
 /// frame is written, for which such a peer leaves no room.
 #[derive(Debug)]

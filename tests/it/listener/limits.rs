@@ -2,17 +2,24 @@
 
 use std::time::Duration;
 
-use countersign::grpc::{ConnectionLimits, Drained};
+use countersign::grpc::{Connection, ConnectionLimits, Drained, HealthWatch};
+use countersign::proto::engine::CheckStatusRequest;
+use countersign::proto::engine::engine_service_client::EngineServiceClient;
+use countersign::proto::identity::WhoAmIRequest;
+use countersign::proto::identity::identity_service_client::IdentityServiceClient;
 use countersign::proto::registry::RegisterEngineRequest;
+use tokio::runtime::Runtime;
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Request, Status, Streaming};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower_layer::Layer as _;
 
 use super::process::Homes;
 use super::served::{HANGS, NAMES_PEER, Served, WHO_AM_I};
 use super::wire::{
-    ACK, DATA, EMPTY, END_HEADERS, END_STREAM, GOAWAY, HEADERS, HEALTH, PING, Raw, SETTINGS,
-    WINDOW_UPDATE, call, field, frame, request,
+    ACK, DATA, EMPTY, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, HEALTH, PING,
+    Raw, SETTINGS, WINDOW_UPDATE, call, field, frame, request,
 };
 use crate::support::world;
 
@@ -62,17 +69,23 @@ fn connection_without_a_request_is_cut_at_the_deadline_and_no_other() {
 }
 
 #[test]
-fn one_connection_too_many_from_an_address_is_closed_at_once() {
-    let served = served(|limits| limits.per_address = 2);
-    let mut first = known(&served, [127, 0, 0, 1]);
-    let mut second = known(&served, [127, 0, 0, 1]);
+fn oldest_stranger_of_an_address_gives_way_once_it_had_its_chance() {
+    let served = served(|limits| {
+        limits.per_address = 2;
+        limits.chance = Duration::ZERO;
+    });
+    let mut caller = known(&served, [127, 0, 0, 1]);
+    let mut first = Raw::http2(served.address, &[]);
+    heard(&mut first, 1);
+    let mut second = Raw::http2(served.address, &[]);
+    heard(&mut second, 1);
 
-    Raw::http2(served.address, &[]).closed();
+    let mut third = Raw::http2(served.address, &[]);
 
-    known(&served, [127, 0, 0, 2]);
-    for raw in [&mut first, &mut second] {
-        heard(raw, 3);
-    }
+    first.closed();
+    heard(&mut second, 3);
+    heard(&mut third, 1);
+    heard(&mut caller, 3);
 }
 
 #[test]
@@ -93,8 +106,11 @@ fn one_connection_too_many_is_closed_at_once() {
 }
 
 #[test]
-fn silent_connections_give_way_first_then_strangers_and_no_known_caller() {
-    let served = served(|limits| limits.total = 4);
+fn strangers_give_way_oldest_first_and_no_known_caller() {
+    let served = served(|limits| {
+        limits.total = 4;
+        limits.chance = Duration::ZERO;
+    });
     let mut caller = known(&served, [127, 0, 0, 1]);
     let mut stranger = Raw::http2(served.address, &[]);
     heard(&mut stranger, 1);
@@ -102,13 +118,11 @@ fn silent_connections_give_way_first_then_strangers_and_no_known_caller() {
     let mut younger = Raw::connect(served.address);
 
     let first = known(&served, [127, 0, 0, 1]);
-    oldest.closed();
-    heard(&mut stranger, 3);
-    let second = known(&served, [127, 0, 0, 1]);
-    younger.closed();
-    heard(&mut stranger, 5);
-    let third = known(&served, [127, 0, 0, 1]);
     stranger.closed();
+    let second = known(&served, [127, 0, 0, 1]);
+    oldest.closed();
+    let third = known(&served, [127, 0, 0, 1]);
+    younger.closed();
     Raw::http2(served.address, &[]).closed();
 
     heard(&mut caller, 3);
@@ -119,13 +133,166 @@ fn silent_connections_give_way_first_then_strangers_and_no_known_caller() {
 
 #[test]
 fn refused_token_makes_no_peer_known() {
-    let served = served(|limits| limits.total = 1);
+    let served = served(|limits| {
+        limits.total = 1;
+        limits.chance = Duration::ZERO;
+    });
     let mut refused = Raw::http2(served.address, &[]);
     who_am_i(&mut refused, &served.bearer().replace("eyJ", "eyK"));
 
     known(&served, [127, 0, 0, 1]);
 
     refused.closed();
+}
+
+#[test]
+fn refused_connection_says_why() {
+    let served = served(|limits| limits.total = 1);
+    let _known = known(&served, [127, 0, 0, 1]);
+
+    let mut refused = Raw::http2(served.address, &[]);
+    let word = refused.until(|frame| frame.kind == GOAWAY);
+
+    assert_eq!(word.goaway(), Some(ENHANCE_YOUR_CALM));
+    let text = String::from_utf8_lossy(&word.payload[8..]);
+    assert_eq!(text, "countersign: 1 connections; try again");
+    refused.closed();
+    let status = served.call("").unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+}
+
+#[test]
+fn revoked_keys_connections_are_cut_and_others_get_in() {
+    let served = served(|limits| limits.total = 2);
+    let mut revoked = [
+        known(&served, [127, 0, 0, 1]),
+        known(&served, [127, 0, 0, 1]),
+    ];
+    Raw::http2(served.address, &[]).closed();
+
+    served.revoke();
+
+    for raw in &mut revoked {
+        raw.closed();
+    }
+    heard(&mut Raw::http2(served.address, &[]), 1);
+}
+
+/// Opens a watch that sends without end.
+async fn watched(channel: &Connection) -> Result<Streaming<HealthCheckResponse>, Status> {
+    let mut health = HealthClient::new(channel.clone());
+    let watched = health.watch(HealthCheckRequest::default()).await?;
+    Ok(watched.into_inner())
+}
+
+/// Shows a token on the connection of `channel`.
+async fn show_token(channel: &Connection, served: &Served) {
+    let mut request = Request::new(WhoAmIRequest {});
+    let bearer = served.bearer().parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    let mut identity = IdentityServiceClient::new(channel.clone());
+    identity.who_am_i(request).await.unwrap();
+}
+
+#[test]
+fn fifth_call_of_a_stranger_is_refused_and_a_token_lifts_it() {
+    let served = served(|_| ());
+    Runtime::new().unwrap().block_on(async {
+        let channel = world::channel(served.address).await;
+        let mut open: Vec<_> = (0..4)
+            .map(|_| tokio::spawn(hang(channel.clone())))
+            .collect();
+        let full = async {
+            loop {
+                if let Err(status) = check(&channel).await {
+                    return status;
+                }
+            }
+        };
+        let fifth = world::soon("a refusal", full).await;
+        check(&world::channel(served.address).await).await.unwrap();
+
+        open.remove(0).abort();
+        let again = async { while check(&channel).await.is_err() {} };
+        world::soon("a call in the place of the one that ended", again).await;
+        open.push(tokio::spawn(hang(channel.clone())));
+        show_token(&channel, &served).await;
+        let with_token = check(&channel).await;
+
+        assert_eq!(fifth.code(), Code::ResourceExhausted);
+        assert!(fifth.message().contains("at most 4 calls"), "{fifth}");
+        with_token.unwrap();
+    });
+}
+
+async fn check(channel: &Connection) -> Result<(), Status> {
+    let mut health = HealthClient::new(channel.clone());
+    let checked = health.check(HealthCheckRequest::default()).await;
+    checked.map(drop)
+}
+
+/// Makes a call that is never answered.
+async fn hang(channel: Connection) {
+    let mut request = Request::new(CheckStatusRequest {});
+    let manner = HANGS.parse().unwrap();
+    request.metadata_mut().insert("manner", manner);
+    let _ = EngineServiceClient::new(channel)
+        .check_status(request)
+        .await;
+}
+
+#[test]
+fn strangers_watch_ends_in_time_with_unavailable() {
+    let served = served(|limits| limits.visit = SHORT);
+    let begun = Instant::now();
+    let ended = Runtime::new().unwrap().block_on(async {
+        let channel = world::channel(served.address).await;
+        let mut watched = watched(&channel).await.unwrap();
+        loop {
+            if let Err(status) = world::soon("an end", watched.message()).await {
+                return status;
+            }
+        }
+    });
+
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    assert!(ended.message().contains("without a token"), "{ended}");
+    assert!(begun.elapsed() >= SHORT);
+}
+
+#[test]
+fn watch_on_a_connection_with_a_token_goes_on() {
+    let served = served(|limits| limits.visit = SHORT);
+    Runtime::new().unwrap().block_on(async {
+        let channel = world::channel(served.address).await;
+        let mut watched = watched(&channel).await.unwrap();
+        show_token(&channel, &served).await;
+        let begun = Instant::now();
+        while begun.elapsed() < 3 * SHORT {
+            watched.message().await.unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn open_health_watch_is_bounded_by_address() {
+    let served = Served::start(|options| {
+        options.connections.visit = SHORT;
+        options.health_watch = HealthWatch::Open;
+    });
+    Runtime::new().unwrap().block_on(async {
+        let mut open = Vec::new();
+        for _ in 0..8 {
+            let channel = world::channel(served.address).await;
+            open.push((watched(&channel).await.unwrap(), channel));
+        }
+        let ninth = watched(&world::channel(served.address).await).await;
+        let begun = Instant::now();
+        while begun.elapsed() < 3 * SHORT {
+            open[0].0.message().await.unwrap().unwrap();
+        }
+        assert_eq!(ninth.unwrap_err().code(), Code::ResourceExhausted);
+    });
 }
 
 /// Opens a connection over which a token verified.

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::support::world::{PATIENCE, channel, soon};
+use crate::support::world::{PATIENCE, channel, now_trusts, soon};
 
 /// How [`Odd`] answers; a call's header `manner`.
 pub(super) const PANICS: &str = "panics";
@@ -134,6 +134,11 @@ impl Served {
         let callee = trust.deployment("dpm-dev").unwrap();
         let token = dpe.issuer().issue(callee).unwrap();
         format!("Bearer {}", token.expose())
+    }
+
+    /// Has it trust no caller any more.
+    pub(super) fn revoke(&self) {
+        now_trusts(&self.pair.dpm, Vec::new());
     }
 
     /// Calls over a new connection of this machine; returns the answer.

@@ -62,7 +62,7 @@ pub(crate) async fn send(to: SocketAddr, request: impl AsRef<[u8]>) -> String {
 }
 
 pub(crate) async fn request(to: SocketAddr, method: &str, path: &str) -> Reply {
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: anything\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     Reply::parse(&send(to, request).await)
 }
 
