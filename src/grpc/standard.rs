@@ -68,7 +68,6 @@ impl StandardServices {
         options: &ServerOptions,
         own: Vec<String>,
     ) -> Result<Self, ReflectionError> {
-        let bytes = options.max_message_bytes;
         let mut services = own;
         services.extend([String::new(), IDENTITY.to_owned()]);
         let reporter = HealthReporter::new();
