@@ -37,12 +37,9 @@ pub(crate) enum NotGrpc {
 pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// Finds out, over connections of its own, why a call to `target` failed; `None` if that does not
-/// show. Each question may take as long as `limit`.
-pub(crate) async fn look(
-    target: &Target,
-    options: &ConnectionOptions,
-    limit: Duration,
-) -> Option<NotGrpc> {
+/// show. Each question may take as long as connecting.
+pub(crate) async fn look(target: &Target, options: &ConnectionOptions) -> Option<NotGrpc> {
+    let limit = options.connect_timeout;
     let connecting = TcpStream::connect((target.host(), target.port()));
     let tcp = timeout(limit, connecting).await.ok()?.ok()?;
     let address = tcp.peer_addr().ok()?;

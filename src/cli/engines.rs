@@ -85,9 +85,6 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 /// Longer than any DPM takes that answers at all.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long each question of the look for what listens there may take.
-const LOOK: Duration = Duration::from_secs(2);
-
 /// Awaits what the DPM at `target` has to say, but not for ever.
 async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T, Refused> {
     timeout(PATIENCE, answer).await.map_err(|_elapsed| {
@@ -150,7 +147,7 @@ async fn get(mut client: Client, id: &str) -> Result<Shown, Status> {
 async fn failed(status: &Status, target: &Target, options: &ConnectionOptions) -> Refused {
     let (code, reason) = (status.code(), reason_of(status));
     let is_answer = reason.is_some() || matches!(code, Code::NotFound | Code::InvalidArgument);
-    if !is_answer && let Some(why) = greeting::look(target, options, LOOK).await {
+    if !is_answer && let Some(why) = greeting::look(target, options).await {
         return Refused::new(Kind::Unreachable, format!("{target} {why}"))
             .with_help("check that the DPM listens at this port; `countersign doctor` says more");
     }

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::panic;
-use std::sync::Arc;
+use std::panic::{self, PanicHookInfo};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -22,7 +22,7 @@ use crate::dpe::Dpe;
 use crate::dpm::Dpm;
 use crate::grpc::{Drained, Module, ServeError, cause};
 use crate::storage::StorageError;
-use crate::telemetry::{self, Losses, events};
+use crate::telemetry::{self, Ledger, Losses, events};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DpmCommand {
@@ -97,7 +97,7 @@ fn long_run<M>(
         let (module, reloader) = start(&settings).await.map_err(|error| refused(&error))?;
         let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock))
             .map_err(Refused::caused(Kind::Unreadable, "cannot open the log"))?;
-        panic::set_hook(Box::new(|panic| events::bug(&bug_report(panic))));
+        panic::set_hook(Box::new(bug_logger()));
         // Whose keys a reload replaces: they are not kept beside it.
         drop(settings);
         let (files, followed) = (reloader.handle(), reloader.module().clone());
@@ -124,6 +124,21 @@ fn long_run<M>(
     executor.shutdown_background();
     answer
 }
+
+/// Returns what logs panics: for each place in the code one a minute.
+fn bug_logger() -> impl Fn(&PanicHookInfo<'_>) {
+    let ledger = Mutex::new(Ledger::new(MOST_BUGS, 1));
+    move |panic| {
+        let place = panic.location().map(|place| (place.line(), place.column()));
+        let mut places = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = places.admit(place, Instant::now()) {
+            events::bug(&bug_report(panic), suppressed);
+        }
+    }
+}
+
+/// How many places have a line of their own.
+const MOST_BUGS: usize = 16;
 
 /// How long the log may take at the end.
 const LAST_LINES: Duration = Duration::from_millis(500);

@@ -7,18 +7,11 @@ use tokio_stream::{Stream, StreamExt as _, once, pending};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
-use tonic_health::server::{HealthReporter, HealthService as Service};
+use tonic_health::server::HealthService as Reported;
 
 /// Answers as tonic's service does, except for [`watch`](health_server::Health::watch).
 #[derive(Debug)]
-pub(super) struct HealthService(Service);
-
-impl HealthService {
-    /// Answers what `reporter` reports.
-    pub(super) fn of(reporter: &HealthReporter) -> Self {
-        Self(Service::from_health_reporter(reporter.clone()))
-    }
-}
+pub(super) struct HealthService(pub(super) Reported);
 
 #[tonic::async_trait]
 impl health_server::Health for HealthService {
@@ -57,6 +50,7 @@ impl health_server::Health for HealthService {
 mod tests {
     use health_server::Health as _;
     use tonic::Code;
+    use tonic_health::server::HealthReporter;
 
     use super::*;
 
@@ -67,7 +61,7 @@ mod tests {
 
     #[tokio::test]
     async fn unknown_service_is_not_found_by_check_and_followed_by_watch() {
-        let service = HealthService::of(&HealthReporter::new());
+        let service = HealthService(Reported::from_health_reporter(HealthReporter::new()));
 
         let checked = service.check(asking("a.C")).await.unwrap_err();
         let mut watched = service.watch(asking("a.C")).await.unwrap().into_inner();
@@ -82,7 +76,7 @@ mod tests {
     #[tokio::test]
     async fn watch_says_how_things_are_and_then_changes_alone() {
         let reporter = HealthReporter::new();
-        let service = HealthService::of(&reporter);
+        let service = HealthService(Reported::from_health_reporter(reporter.clone()));
         let report = async |status| reporter.set_service_status("a.B", status).await;
         report(tonic_health::ServingStatus::NotServing).await;
         let mut watched = service.watch(asking("a.B")).await.unwrap().into_inner();

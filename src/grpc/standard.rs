@@ -6,7 +6,11 @@ use prost::{DecodeError, Message as _};
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tonic::service::Routes;
 #[cfg(feature = "actuator")]
-use tonic_health::{ServingStatus, pb::health_server::HealthServer, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService as Reported},
+};
 #[cfg(feature = "actuator")]
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 
@@ -71,7 +75,8 @@ impl StandardServices {
         let mut services = own;
         services.extend([String::new(), IDENTITY.to_owned()]);
         let reporter = HealthReporter::new();
-        let health = HealthServer::new(HealthService::of(&reporter));
+        let reported = Reported::from_health_reporter(reporter.clone());
+        let health = HealthServer::new(HealthService(reported));
         let mut routes =
             routes(module, options).add_service(health.max_decoding_message_size(SMALL));
         let mut rules = own_rules()

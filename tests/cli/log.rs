@@ -130,7 +130,7 @@ fn log_file_that_becomes_a_pipe_costs_lines_and_nothing_else() {
     let folder = paired();
     let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
     let http = port(&dpm.until(" startup "), " http=127.0.0.1:");
-    assert_eq!(log_part(http).0, "UP");
+    poll("health", || (log_part(http).0 == "UP").then_some(()));
     // In one step: a line in between would make a file.
     let made = Command::new("mkfifo").arg(folder.path("pipe")).status();
     assert!(made.unwrap().success());

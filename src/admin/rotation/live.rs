@@ -276,7 +276,7 @@ async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Sta
     let (code, reason) = (status.code(), reason_of(status));
     let message = Untrusted(status.message());
     if reason.is_none()
-        && let Some(why) = look(target, options, PROBE).await
+        && let Some(why) = look(target, options).await
     {
         return Doubt::NotGrpc(format!("{target} {why}"));
     }
