@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
+use super::effect;
 use super::error::{Kind, Refused};
+pub(super) use super::setting::Setting;
 use super::write::{
     FolderLock, Privacy, Staged, commit_all, folder_of, follow, is_mount_point, mode_after, sweep,
 };
@@ -86,40 +88,6 @@ impl Change {
         paths.filter(|path| Home::new(path).memory().is_none())
     }
 
-    /// Fails if a module would read another value than one that is to be written.
-    fn takes_effect(&self) -> Result<(), Refused> {
-        let environment = config::environment();
-        for file in self
-            .files
-            .iter()
-            .filter(|file| !file.is_empty() && file.is_there())
-        {
-            let wanted = file.wanted.iter();
-            let wanted: Vec<_> = wanted
-                .map(|one| {
-                    (
-                        one.key.as_str(),
-                        one.value.as_ref().map(|value| value.expose().as_str()),
-                    )
-                })
-                .collect();
-            let found = config::main_of(&file.path, &environment);
-            let main = found.as_deref().unwrap_or(&file.path);
-            let mut texts = Vec::new();
-            for other in self.files.iter().filter(|other| !other.is_empty()) {
-                texts.push((other.path.clone(), other.after()?));
-            }
-            if let Some((key, origin)) = config::overruled(main, texts, &environment, &wanted)? {
-                let (key, path) = (redact_name(key), file.path.display());
-                let message =
-                    format!("a change of `{key}` in `{path}` has no effect: {origin} decides");
-                return Err(Refused::new(Kind::Conflict, message)
-                    .with_help("change it there; nothing is written"));
-            }
-        }
-        Ok(())
-    }
-
     /// Writes the files in order, or none of them if one cannot be written; then what their homes are to
     /// remember of revoked keys.
     ///
@@ -130,7 +98,13 @@ impl Change {
     /// When a file was changed since the plan was made, another countersign writes in the same
     /// folder, or the system refuses.
     pub fn carry_out(&self) -> Result<(), Refused> {
-        self.takes_effect()?;
+        let mut changed = Vec::new();
+        for file in self.files.iter().filter(|file| !file.is_empty()) {
+            changed.push((file.path.clone(), file.after()?));
+        }
+        for file in &self.files {
+            effect::check(&file.path, &file.wanted, &changed)?;
+        }
         self.write()?;
         // Last, so that a key whose revocation is being taken back stays refused until then.
         for file in &self.files {
@@ -373,37 +347,6 @@ impl EditedFile {
             Some(privacy) => privacy,
             None if keeps_mode => Privacy::Public,
             None => Privacy::Private,
-        }
-    }
-}
-
-/// A setting with the value that it must have.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Setting {
-    pub(super) key: String,
-    /// `None` if it must not be there.
-    pub(super) value: Option<Secret<String>>,
-    /// The value with a remark in place of a private key.
-    shown: String,
-    /// What the file's home is to remember with it.
-    record: Option<Record>,
-}
-
-impl Setting {
-    pub(super) fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
-        let shown = value.into();
-        Self {
-            key: key.into(),
-            value: Some(Secret::new(shown.clone())),
-            shown,
-            record: None,
-        }
-    }
-
-    pub(super) fn removed(key: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            ..Self::default()
         }
     }
 }

@@ -5,6 +5,7 @@ mod change;
 pub mod demo;
 pub mod deployments;
 pub mod doctor;
+mod effect;
 mod error;
 pub mod fix;
 pub(crate) mod greeting;
@@ -14,6 +15,7 @@ pub mod rejection;
 pub mod revocation;
 pub mod roster;
 pub mod rotation;
+mod setting;
 mod source;
 pub mod write;
 

@@ -186,12 +186,12 @@ pub fn active_documents(
 /// held `texts`: returns its name and the place that decides.
 pub fn overruled<'w>(
     main: &Path,
-    texts: Vec<(PathBuf, FileText)>,
+    texts: &[(PathBuf, FileText)],
     environment: &[(String, String)],
     wanted: &[(&'w str, Option<&str>)],
 ) -> Result<Option<(&'w str, Origin)>, ReadError> {
     let question = Question {
-        texts,
+        texts: texts.to_owned(),
         ..Question::check(environment)
     };
     let read = Texts::read(main, &question)?;

@@ -398,7 +398,8 @@ pub(crate) fn documents(text: &str) {
             .collect();
         assert_eq!(pairs(&part), own);
         // A separator before which nothing stands may become a comment.
-        if document.entries_of(all[0]).is_empty() {
+        let first = &document.entries()[document.entries_of(all[0])];
+        if first.iter().all(|entry| entry.key().is_empty()) {
             continue;
         }
         let mut edit = Edit::new();

@@ -7,7 +7,7 @@ use crate::diagnostic::Code;
 pub enum Expression {
     /// The profile of this name is active.
     Name(String),
-    /// The condition does not hold.
+    /// It does not hold.
     Not(Box<Self>),
     /// All of two or more where it is `true`, else any of them.
     Several(bool, Vec<Self>),

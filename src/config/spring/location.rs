@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 pub struct Location {
     /// Whether it may be missing.
     pub optional: bool,
-    /// What it names.
+    /// Where it leads.
     pub target: Target,
 }
 
