@@ -130,10 +130,11 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
     switches(&mut reader, &texts.faults);
     inactive::check(&mut reader, &gathered, &read);
     reader.rest(&gathered.unread);
+    let both = [&*gathered.ours, &*gathered.inactive];
     if own.is_none() && reader.raw(keys::OWN_KEY, &[]).is_none() && !broken_key {
-        reader.push(file::no_key(&view, &gathered, question));
+        reader.push(file::no_key(&view, both, question));
     }
-    file::check(&view, &texts.texts(), &gathered, &mut reader.findings);
+    file::check(&view, &texts.texts(), both, &mut reader.findings);
     Inspected {
         own,
         deployments: read,

@@ -162,6 +162,16 @@ pub fn is_service_link(name: &str, value: &str, all: &[(String, String)]) -> boo
         })
 }
 
+/// Returns the home of the module with this settings file: above its folder `etc`, or else that folder.
+pub fn home_of(file: &Path) -> PathBuf {
+    let etc = file.parent();
+    let home = match etc.and_then(Path::file_name) {
+        Some(name) if name == "etc" => etc.and_then(Path::parent),
+        _ => etc,
+    };
+    home.map_or_else(PathBuf::new, Path::to_owned)
+}
+
 /// Returns `true` if two paths lead to one file.
 pub fn is_same(one: &Path, other: &Path) -> bool {
     let [one_whole, other_whole] = [one, other].map(|path| path.canonicalize().ok());

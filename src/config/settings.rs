@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::parts::Tls;
+use super::question::home_of;
 use super::rotation::RotationSettings;
 use super::sources::Source;
 use crate::diagnostic::Findings;
@@ -197,13 +198,8 @@ impl Home {
             let dir = path.to_owned();
             return Self { dir, file };
         }
-        let etc = path.parent();
-        let home = match etc.and_then(Path::file_name) {
-            Some(name) if name == "etc" => etc.and_then(Path::parent),
-            _ => etc,
-        };
         Self {
-            dir: home.map_or_else(PathBuf::new, Path::to_owned),
+            dir: home_of(path),
             file: path.to_owned(),
         }
     }

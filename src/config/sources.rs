@@ -10,8 +10,7 @@ use std::time::SystemTime;
 use sha2::{Digest as _, Sha256};
 
 use super::parts::ReadKey;
-use super::question::{Question, is_same};
-use super::settings::Home;
+use super::question::{Question, home_of, is_same};
 use super::spring::{self, Fault};
 use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
@@ -79,7 +78,7 @@ impl Texts {
 
     /// Takes `text` for the content of `main`, and reads the rest.
     pub fn around(main: &Path, text: FileText, question: &Question) -> Self {
-        let home = question.home.clone().unwrap_or_else(|| Home::new(main).dir);
+        let home = question.home.clone().unwrap_or_else(|| home_of(main));
         let tree = spring::read(main, text, &home, question);
         Self {
             document: Arc::new(tree.document),

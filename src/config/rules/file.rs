@@ -5,7 +5,6 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::config::gather::Gathered;
 use crate::config::question::Question;
 use crate::config::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
 use crate::config::settings::Home;
@@ -268,18 +267,16 @@ fn by_another(view: &View, entry: &Entry, lost: &Lost) -> Finding {
 pub fn check(
     view: &View,
     files: &[(&Path, &FileText)],
-    gathered: &Gathered,
+    [ours, inactive]: [&[(usize, Placed)]; 2],
     findings: &mut Limited,
 ) {
     text(view, files, findings);
-    if let Some((main, _)) = files.first().filter(|_| !gathered.ours.is_empty()) {
+    if let Some((main, _)) = files.first().filter(|_| !ours.is_empty()) {
         folders(view, &Home::new(main).dir, findings);
     }
     let mut private_files = Vec::new();
-    let active = gathered.ours.iter().map(|ours| (ours, true));
-    for ((at, placed), is_active) in
-        active.chain(gathered.inactive.iter().map(|ours| (ours, false)))
-    {
+    let active = ours.iter().map(|ours| (ours, true));
+    for ((at, placed), is_active) in active.chain(inactive.iter().map(|ours| (ours, false))) {
         let Some(entry) = view.entry(*at) else {
             continue;
         };
@@ -410,9 +407,12 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
 
 /// Reports that a module without its own key cannot run. A file that only names trusted deployments may
 /// be a part of one that a person wants to have checked: a warning then.
-pub fn no_key(view: &View, gathered: &Gathered, question: &Question) -> Finding {
-    let ours = &gathered.ours;
-    if ours.is_empty() && gathered.inactive.is_empty() {
+pub fn no_key(
+    view: &View,
+    [ours, inactive]: [&[(usize, Placed)]; 2],
+    question: &Question,
+) -> Finding {
+    if ours.is_empty() && inactive.is_empty() {
         let message = format!(
             "no countersign or Ataccama identity settings found in this file{}",
             looks_like(view.document.text())
@@ -423,14 +423,14 @@ pub fn no_key(view: &View, gathered: &Gathered, question: &Question) -> Finding 
     let own = keys::OWN_KEY;
     let message = format!("this module has no key: `{own}` is missing");
     let mut names = ours.iter().map(|(_, placed)| placed.name());
-    let is_part = gathered.inactive.is_empty() && names.all(|name| name.starts_with(DEPLOYMENTS));
+    let is_part = inactive.is_empty() && names.all(|name| name.starts_with(DEPLOYMENTS));
     let severity = if is_part {
         question.strict()
     } else {
         Severity::Error
     };
-    let mut inactive = gathered.inactive.iter();
-    let hidden = inactive.find(|(_, placed)| placed.name() == own);
+    let mut others = inactive.iter();
+    let hidden = others.find(|(_, placed)| placed.name() == own);
     let help = match hidden.and_then(|(at, _)| view.value(*at)) {
         Some(at) => &*format!("{} has one, in a document that is not active", at.origin()),
         None => "`countersign pair` makes a key and writes it",

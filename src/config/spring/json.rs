@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::tree::Fault;
+use super::switches::Fault;
 use crate::config::question::Question;
 use crate::config::schema;
 use crate::diagnostic::{Code, Origin, Severity, quote};

@@ -12,5 +12,5 @@ mod values;
 pub use expression::Expression;
 #[cfg(feature = "testing")]
 pub use location::{Location, Target};
-pub use switches::is_conditional;
-pub use tree::{Fault, read};
+pub use switches::{Fault, is_conditional};
+pub use tree::read;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::config::question::Question;
 use crate::config::schema::{self, Known, Placed};
-use crate::diagnostic::Origin;
+use crate::diagnostic::{Code, Origin, Severity};
 use crate::properties::name::{Name, Variable, uniform};
 use crate::properties::{Document, Sourced, indexed};
 
@@ -21,6 +21,16 @@ pub const ADDITIONAL: &str = "spring.config.additional-location";
 pub const NAME: &str = "spring.config.name";
 pub const LEGACY: &str = "spring.config.use-legacy-processing";
 pub const PROFILES: &str = "spring.profiles";
+
+/// What is wrong with a switch, or with what it names.
+#[derive(Debug)]
+pub struct Fault {
+    pub code: Code,
+    pub severity: Severity,
+    pub at: Sourced,
+    pub message: String,
+    pub help: &'static str,
+}
 
 /// The switches of one place, in its order.
 #[derive(Debug, Default)]

@@ -12,22 +12,12 @@ use std::path::{Path, PathBuf};
 use super::expression::Expression;
 use super::location::{Location, Target};
 use super::switches::{
-    ADDITIONAL, IMPORT, LEGACY, LOCATION, NAME, ON_CLOUD, ON_PROFILE, PROFILES, Switches,
+    ADDITIONAL, Fault, IMPORT, LEGACY, LOCATION, NAME, ON_CLOUD, ON_PROFILE, PROFILES, Switches,
 };
 use super::{json, values};
 use crate::config::question::Question;
-use crate::diagnostic::{Code, Origin, Severity, quote};
+use crate::diagnostic::{Code, Origin, quote};
 use crate::properties::{Document, FileText, Sourced, bind};
-
-/// What is wrong with a switch, or with what it names.
-#[derive(Debug)]
-pub struct Fault {
-    pub code: Code,
-    pub severity: Severity,
-    pub at: Sourced,
-    pub message: String,
-    pub help: &'static str,
-}
 
 /// Every document of the files, and which of them count.
 #[derive(Debug)]
