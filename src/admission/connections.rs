@@ -263,8 +263,8 @@ impl Table {
             return Ok(Some(over_share));
         }
         let (kept, here) = (bounds.kept_for_loopback(), network.is_loopback());
-        let near = self.open.values().filter(|e| e.network.is_loopback());
-        let near = near.take(kept + 1).count();
+        let all_near = self.open.values().filter(|e| e.network.is_loopback());
+        let near = all_near.take(kept + 1).count();
         let kept_free = if here { 0 } else { kept.saturating_sub(near) };
         if self.open.len() < bounds.total - kept_free {
             return Ok(None);
@@ -274,8 +274,8 @@ impl Table {
             return Ok(Some(full));
         }
         let largest = self.networks.iter().max_by_key(|(_, count)| **count);
-        let largest = largest.filter(|(_, count)| **count > share);
-        if let Some(largest) = largest.map(|(largest, _)| *largest)
+        let over = largest.filter(|(_, count)| **count > share);
+        if let Some(largest) = over.map(|(largest, _)| *largest)
             && self.cut_oldest(|e| e.network == largest)
         {
             return Ok(Some(over_share));

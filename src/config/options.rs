@@ -40,7 +40,7 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
     let proof = reader.word("countersign.proof.mode", &[], proofs);
     let connections = connections(reader);
     let read = tls::read(reader, &connections);
-    let limits = limits(reader);
+    let of_registry = limits(reader);
     Options {
         name: reader.named(OWN_NAME, &[], "a deployment name", DeploymentName::new),
         policy: policy(reader),
@@ -48,13 +48,13 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
         impersonation_role: impersonation.map_or_else(Role::impersonation, |(role, _)| role),
         replay: replay.unwrap_or_default(),
         proof: proof.unwrap_or_default(),
-        server: server(reader, &limits),
+        server: server(reader, &of_registry),
         client: ClientSettings {
             connections,
             allow_plaintext: reader.switch("countersign.client.allow-plaintext", &[]),
             max_message_bytes: reader.size("ataccama.client.grpc.properties.max-message-size"),
         },
-        limits,
+        limits: of_registry,
         monitor: monitor(reader),
         engine: engine(reader),
         logging: logging(reader),

@@ -24,9 +24,10 @@ pub(super) fn judge(
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return Err(StatusCode::BAD_REQUEST);
     };
-    let host = Authority::try_from(host.as_bytes());
-    let host = host.ok().filter(|host| !host.host().is_empty());
-    let host = host.ok_or(StatusCode::BAD_REQUEST)?;
+    let host = Authority::try_from(host.as_bytes())
+        .ok()
+        .filter(|host| !host.host().is_empty())
+        .ok_or(StatusCode::BAD_REQUEST)?;
     let mut named = [Some(&host), head.uri.authority()].into_iter().flatten();
     if named.all(|host| is_ours(host, local, allowed)) {
         Ok(())
@@ -39,11 +40,7 @@ fn is_ours(host: &Authority, local: Option<IpAddr>, allowed: &[String]) -> bool 
     if host.as_str().contains('@') {
         return false;
     }
-    let name = host.host();
-    let name = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'))
-        .unwrap_or(name);
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
     let address = name.parse().ok().map(|ip: IpAddr| ip.to_canonical());
     (address.is_some() && address == local.map(|local| local.to_canonical()))
         || name.eq_ignore_ascii_case("localhost")

@@ -25,8 +25,7 @@ const AUTHENTICATION: &str = "countersign::grpc::server";
 const CLOCK: &str = "countersign::grpc::clock_skew";
 const SERVER: &str = "countersign::server";
 
-/// `registerEngine`: an engine was registered, or came back, and is NEW. Of this and the other
-/// events of an engine, `suppressed` counts those since the last line.
+/// `registerEngine`: an engine was registered, or came back, and is NEW.
 pub fn register_engine(caller: &ServiceIdentity, engine: &Engine, suppressed: u64) {
     info!(
         target: REGISTRY,
@@ -223,8 +222,7 @@ pub fn method_without_rule(method: &str) {
     );
 }
 
-/// `handlerPanicked`: a handler panicked; its call was answered with INTERNAL. Of each method the
-/// first, then one a minute.
+/// `handlerPanicked`: a handler panicked; its call was answered with INTERNAL.
 pub fn handler_panicked(method: &str, suppressed: u64) {
     error!(
         target: SERVER,
@@ -235,8 +233,7 @@ pub fn handler_panicked(method: &str, suppressed: u64) {
     );
 }
 
-/// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any;
-/// of each cause the first, then one a minute.
+/// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any.
 pub fn listener_crowded(cause: impl Display, suppressed: u64) {
     warn!(
         target: SERVER,
@@ -258,8 +255,7 @@ pub fn listener_calm(closed: u64) {
     );
 }
 
-/// `tlsHandshakeFailed`: a caller connected and did not complete a TLS handshake; of each cause and
-/// address the first, then one a minute.
+/// `tlsHandshakeFailed`: a caller connected and did not complete a TLS handshake.
 pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: u64) {
     warn!(
         target: SERVER,
