@@ -2,12 +2,6 @@
 
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
-
-/// Gives memory back to the system that a flood of connections needed; the system's own keeps it.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
-
 fn main() -> ExitCode {
     // For crates that take the process's cryptography; our own TLS names its own. It fails where
     // another one is installed already, and nothing ran before this line.
