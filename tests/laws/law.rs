@@ -399,7 +399,10 @@ pub(crate) fn documents(text: &str) {
         assert_eq!(pairs(&part), own);
         // A separator before which nothing stands may become a comment.
         let first = &document.entries()[document.entries_of(all[0])];
-        if first.iter().all(|entry| entry.key().is_empty()) {
+        // One that is doubtful is refused before any edit.
+        let mut separators = document.separators().iter();
+        let is_clear = separators.all(|one| format!("{one:?}").contains("reading: Separator"));
+        if !is_clear || first.iter().all(|entry| entry.key().is_empty()) {
             continue;
         }
         let mut edit = Edit::new();
