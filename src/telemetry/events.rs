@@ -282,8 +282,11 @@ pub fn log_lines_lost(lines: u64, cause: &str) {
 /// A bug in countersign showed; `report` says where, and how to report it. Logged for each place
 /// once a minute; `suppressed` counts those since the last line.
 pub fn bug(report: &str, suppressed: u64) {
-    let suppressed = (suppressed > 0).then_some(suppressed);
-    error!(target: SERVER, suppressed, message = report);
+    error!(
+        target: SERVER,
+        suppressed = (suppressed > 0).then_some(suppressed),
+        message = report
+    );
 }
 
 /// What a module says of itself when it starts, for [`startup`].
