@@ -60,6 +60,17 @@ impl How {
         shown: &str,
         console: &Console,
     ) -> Result<(), Refused> {
+        for file in &change.files {
+            if let Some((before, after)) = file.mode_change()
+                && before & !after & 0o004 != 0
+            {
+                let path = file.path.display();
+                console.warn(&format!(
+                    "only the owner and the group of `{path}` can read it then: if the module runs \
+                     as another user, give it to that one with `chown`"
+                ));
+            }
+        }
         for path in change.forgetful() {
             console.note(&format!(
                 "`{}` is in no module's home: only the file itself says which keys are revoked",

@@ -184,3 +184,18 @@ fn no_core_dump_holds_a_key() {
     let memory = fs::metadata(format!("/proc/{}/mem", dpm.child.id())).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&memory), 0);
 }
+
+#[test]
+fn who_can_no_longer_read_a_file_that_gets_a_key_is_said() {
+    let folder = Folder::new();
+    folder.write(DPM, "# mine\n");
+    fs::set_permissions(folder.path(DPM), Permissions::from_mode(0o644)).unwrap();
+
+    let run = folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+
+    let expected = format!("only the owner and the group of `{DPM}` can read it then");
+    assert!(run.stderr.contains(&expected), "{run:?}");
+    assert_eq!(mode(&folder.path(DPM)), 0o640);
+}
