@@ -1,6 +1,7 @@
 //! From a module's home to its settings, and from those to the module.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::diagnostic::{Findings, Origin, Severity};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
     ConnectionOptions, Module, ModuleBuilder, ModuleError, Plaintext, Reflection, ServerOptions,
-    Tokens,
+    Tokens, cause,
 };
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
@@ -21,7 +22,7 @@ use super::settings::{Home, Settings};
 use super::sources::{Source, Texts};
 
 /// Why settings could not be loaded.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
     /// The file cannot be read.
@@ -39,6 +40,13 @@ pub enum LoadError {
     /// The settings could not be put together; a fault of this program.
     #[error("the settings cannot be combined")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// As text: what `main` prints that returns it.
+impl fmt::Debug for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&cause(self))
+    }
 }
 
 impl LoadError {

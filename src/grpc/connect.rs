@@ -31,6 +31,7 @@ pub(crate) use line::KeepAlive;
 use line::{Life, Line};
 use transport::{Link, Transport};
 
+use super::cause;
 use super::tls::{ClientFailure, ClientTls};
 use super::unknown::UnknownDeployment;
 use super::vouched::Vouched;
@@ -114,7 +115,7 @@ impl ConnectionOptions {
 }
 
 /// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The host and port are not a valid URI.
@@ -146,7 +147,7 @@ pub enum ConnectError {
     /// The module was made from keys, so no file says where deployments are.
     #[error("the module has no file that says where deployments are; use `connect`")]
     NoFile,
-    /// No connection of the file leads to the deployment; with the lines that make one.
+    /// No connection of the file leads to the deployment.
     #[error("no connection leads to `{deployment}`; write into `{}`:\n  {lines}", .file.display())]
     NoConnection {
         /// The deployment.
@@ -161,12 +162,19 @@ pub enum ConnectError {
     SeveralConnections {
         /// The deployment.
         deployment: String,
-        /// The names of the connections.
+        /// The connections.
         names: String,
     },
-    /// What the caller says of the connection and what the file says of it contradict each other.
+    /// The file contradicts what is said of the connection.
     #[error("{0}")]
     Contradicts(String),
+}
+
+/// As text: what `main` prints that returns it.
+impl fmt::Debug for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&cause(self))
+    }
 }
 
 impl ConnectError {

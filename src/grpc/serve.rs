@@ -1,6 +1,7 @@
 //! The one place where a server is put together.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Error as TransportError, Server};
 
-use super::VerifyIdentityLayer;
 use super::listener::{Acceptor, ConnectionLimits};
 use super::tls::ServerTls;
 use super::visit::{HealthWatch, Visits};
+use super::{VerifyIdentityLayer, cause};
 use crate::admission::Connections;
 
 /// How long connections that never sent a request may stay after a shutdown began: one may be on
@@ -91,7 +92,7 @@ pub enum Drained {
 }
 
 /// Why a module does not serve, or stopped by itself.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The server stopped by itself.
@@ -137,6 +138,13 @@ pub enum ServeError {
     /// The signals that end the process cannot be caught.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
+}
+
+/// As text: what `main` prints that returns it.
+impl fmt::Debug for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&cause(self))
+    }
 }
 
 /// Serves `routes` behind `layer` until `shutdown` completes, then drains.

@@ -1,6 +1,7 @@
 //! From a home to a module that follows its files.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Home, LoadError, ModuleKind, ReloadHandle, Reloader, Settings};
 use crate::config::{environment, wiring};
-use crate::grpc::Module;
 use crate::grpc::tls::TlsError;
+use crate::grpc::{Module, cause};
 use crate::identity::ModuleType;
 use crate::telemetry::events;
 
 /// Why a module cannot be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// Its files cannot be loaded.
@@ -37,6 +38,13 @@ pub enum OpenError {
     /// The signal SIGHUP cannot be caught.
     #[error("cannot wait for SIGHUP")]
     Signal(#[source] io::Error),
+}
+
+/// As text: what `main` prints that returns it.
+impl fmt::Debug for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&cause(self))
+    }
 }
 
 /// How to open a module.
@@ -84,7 +92,7 @@ impl OpenOptions {
         let following = follow(
             reloader,
             hangups.map_err(OpenError::Signal)?,
-            wired.for_follower(),
+            Ended(wired.for_follower()),
         );
         wired.trust().keep(runtime.spawn(following).abort_handle());
         if !settings.not_for_libraries.is_empty() {
@@ -116,8 +124,7 @@ fn read(home: &Path) -> Result<Settings, LoadError> {
 }
 
 /// Follows the files until the runtime ends, which is then shown, or nothing uses the module.
-async fn follow(reloader: Reloader, hangups: Option<Signal>, module: Module) {
-    let _ended = Ended(module);
+async fn follow(reloader: Reloader, hangups: Option<Signal>, _shown: Ended) {
     let files = reloader.handle();
     tokio::select! {
         never = reloader.run() => match never {},
