@@ -58,8 +58,9 @@ impl World {
         let (reporter, health) = tonic_health::server::health_reporter();
         drop(reporter);
         if has_layers {
-            let rules =
-                MethodRules::deny_all().allow("/grpc.health.v1.Health/*", Rule::any_identity());
+            let rules = MethodRules::deny_all()
+                .allow("/grpc.health.v1.Health/*", Rule::any_identity())
+                .unwrap();
             let layer = self.callee.server_layer(rules);
             let server = Server::builder().layer(layer).add_service(health);
             tokio::spawn(server.serve_with_incoming(incoming));

@@ -175,10 +175,12 @@ type Client = IdentityServiceClient<countersign::grpc::AttachIdentity<Connection
 async fn connect(world: &World, module: &Module) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let rules = MethodRules::deny_all().allow(
-        "/countersign.identity.v1.IdentityService/*",
-        Rule::any_identity(),
-    );
+    let rules = MethodRules::deny_all()
+        .allow(
+            "/countersign.identity.v1.IdentityService/*",
+            Rule::any_identity(),
+        )
+        .unwrap();
     let server = Server::builder()
         .layer(module.server_layer(rules))
         .add_service(module.identity_service())

@@ -56,7 +56,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(|| "greeter".to_owned());
     let module = Module::open(&home)?;
     // Default deny: a method without a rule is not served.
-    let rules = MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity());
+    let rules = MethodRules::deny_all()
+        .allow_service::<GreeterServiceServer<Greeter>>(Rule::any_identity());
     let greeter =
         GreeterServiceServer::new(Greeter).max_decoding_message_size(module.max_message_size());
     module.serve(rules, Routes::new(greeter)).await?;

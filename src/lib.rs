@@ -20,7 +20,7 @@
 //! let pair = testing::pair(); // or Module::open("dpm")?
 //!
 //! // The callee: `Server::builder().layer(layer).add_service(…)`.
-//! let rules = MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity());
+//! let rules = MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity())?;
 //! let layer = pair.dpm.server_layer(rules);
 //!
 //! // The caller: `GreeterServiceClient::new(channel)`.
@@ -90,7 +90,7 @@ pub use cli::main;
 #[cfg(feature = "registry")]
 pub use config::StartError;
 pub use config::{LoadError, ModuleKind, ReloadHandle, ReloadStatus, Reloader, Settings};
-pub use grpc::authorize::{MethodRules, Rule};
+pub use grpc::authorize::{MethodRules, Rule, RuleError};
 pub use grpc::carrier::Transport;
 pub use grpc::module::Module;
 pub use identity::ServiceIdentity;

@@ -203,5 +203,5 @@ impl Dpe {
 
 fn rules(standard: MethodRules, module: &Module) -> MethodRules {
     let caller = Rule::role(module.impersonation_role().clone());
-    standard.allow(&format!("/{}/CheckStatus", server::SERVICE_NAME), caller)
+    standard.with(server::SERVICE_NAME, "CheckStatus", caller)
 }

@@ -151,6 +151,6 @@ fn rules(standard: MethodRules, module: &Module) -> MethodRules {
         ("ListEngines", caller.or_own_module()),
     ];
     methods.into_iter().fold(standard, |rules, (name, rule)| {
-        rules.allow(&format!("/{}/{name}", server::SERVICE_NAME), rule)
+        rules.with(server::SERVICE_NAME, name, rule)
     })
 }

@@ -11,6 +11,7 @@ use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
 use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
+use super::authorize::Misses;
 use super::carrier::Plaintext;
 use super::status::refuse_in_full;
 use super::{MethodRules, Rejections, listener, metadata, peer, refuse};
@@ -34,6 +35,7 @@ pub(super) struct Gate {
     pub(super) tokens: Tokens,
     pub(super) rejections: Arc<Rejections>,
     pub(super) plaintext: Plaintext,
+    pub(super) misses: Misses,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -81,7 +83,7 @@ impl Gate {
             self.rejected(refusal, status, path, address)
         })?;
         let Some(rule) = rule else {
-            if self.rules.is_first_miss(path) {
+            if self.misses.is_first(token.issuer(), path) {
                 events::method_without_rule(path);
             }
             return Err(Refused {
@@ -90,7 +92,7 @@ impl Gate {
             });
         };
         if !(own_module && token.deployment().is_none()) {
-            rule.check(token.identity()).map_err(|refusal| {
+            rule.check(token.identity(), path).map_err(|refusal| {
                 let caller = token.deployment().map(|caller| caller.name.clone());
                 let refusal = Refusal {
                     key_id: Some(token.key_id().to_string()),

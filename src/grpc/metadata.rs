@@ -1,7 +1,7 @@
 //! Header names, and the token in the headers.
 
 use base64::engine::Engine as _;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 use tonic::Status;
@@ -28,6 +28,12 @@ pub(super) fn path(uri: &Uri) -> &str {
 pub(super) fn kept_path(uri: &Uri) -> PathAndQuery {
     let path = uri.path_and_query().cloned();
     path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
+
+/// Returns `true` if a request is gRPC, or gRPC-Web.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Returns `true` if the callee proved that the refusal is its own.

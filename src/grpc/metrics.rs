@@ -395,8 +395,8 @@ mod tests {
     fn methods_of_the_rules_alone_are_distinguished() {
         let metrics = Metrics::new("dpm", []).unwrap();
         let rules = MethodRules::deny_all()
-            .allow("/grpc.health.v1.Health/*", super::super::Rule::everyone())
-            .allow("/a.B/Get", super::super::Rule::any_identity());
+            .with("grpc.health.v1.Health", "*", super::super::Rule::everyone())
+            .with("a.B", "Get", super::super::Rule::any_identity());
 
         let layer = MetricsLayer::new(&metrics, &rules, &[b"no descriptor"]);
 

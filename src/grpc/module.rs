@@ -18,6 +18,7 @@ use crate::token::{
 };
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
+use super::authorize::Misses;
 use super::caller_tokens::CallerTokens;
 use super::carrier::{Plaintext, Transport};
 use super::clock_skew::ClockSkews;
@@ -124,8 +125,7 @@ impl ModuleBuilder {
         Self { replay, ..self }
     }
 
-    /// Lets calls arrive and leave without TLS beyond loopback. Who can read the network can use the
-    /// tokens until they expire.
+    /// Lets calls arrive and leave without TLS beyond loopback, where tokens can be read and used.
     #[must_use]
     pub fn dangerous_plaintext(self) -> Self {
         self.plaintext(Plaintext {
@@ -291,9 +291,8 @@ impl Module {
 
     /// Returns the largest message that its file allows, in bytes: 4 MiB without a file.
     ///
-    /// tonic has a limit of its own, 4 MB. Above that, set both: on the server's side
-    /// `GreeterServiceServer::new(…).max_decoding_message_size(module.max_message_size())`, on the
-    /// caller's side the same on the client.
+    /// tonic has a limit of its own, 4 MB. Above that, also give this to `max_decoding_message_size` of
+    /// the generated server and client.
     pub fn max_message_size(&self) -> usize {
         self.wiring().map_or(4 * 1024 * 1024, |wiring| {
             wiring.server.max_message_bytes.max(wiring.client_bytes)
@@ -363,6 +362,7 @@ impl Module {
             tokens: self.tokens,
             rejections: Arc::clone(&self.rejections),
             plaintext: self.plaintext,
+            misses: Misses::default(),
             metrics: Arc::clone(&self.metrics),
         };
         VerifyIdentityLayer {
@@ -380,15 +380,12 @@ impl Module {
     /// Returns the layer that attaches this module's identity to calls of the deployment `name`,
     /// and asks for its proof as the module's [`ProofMode`] says.
     ///
-    /// The layer does not see what its channel goes `over`; [`channel`](Self::channel) and
-    /// [`connect`](Self::connect) do.
+    /// The layer does not see what its channel goes `over`; [`channel`](Self::channel) does.
     ///
     /// # Errors
     ///
-    /// When no trusted deployment is called `name`, or the file contradicts `over`:
-    /// [`Transport::loopback`] where the connection to the deployment has TLS on, or its certificates
-    /// are pinned; [`Transport::dangerous_plaintext`] there too, and where
-    /// `countersign.client.allow-plaintext` is not `true`.
+    /// When no trusted deployment is called `name`, or the file contradicts `over`: TLS is on for the
+    /// connection or its certificates are pinned, or `countersign.client.allow-plaintext` is not `true`.
     pub fn client_layer(
         &self,
         name: &str,
@@ -407,8 +404,7 @@ impl Module {
         }
     }
 
-    /// Returns the layer for calls of the deployment `name` over a channel that judges its
-    /// connections itself.
+    /// Returns the layer for calls of `name` over a channel that judges its connections itself.
     pub(crate) fn layer_for(&self, name: &str) -> Result<AttachIdentityLayer, UnknownDeployment> {
         let proof = RequiredProof {
             mode: self.proof_mode,
@@ -426,8 +422,7 @@ impl Module {
         callee.ok_or_else(|| UnknownDeployment::Name(name.to_owned()))
     }
 
-    /// Returns the connections of the file that lead to `callee`: those that name it, and those to its
-    /// module type where it is the only one that has it.
+    /// Returns the connections that lead to `callee`: they name it, or its module type is unambiguous.
     pub(crate) fn routes_to<'a>(
         &'a self,
         callee: &'a Deployment,

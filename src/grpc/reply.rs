@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::telemetry::events;
+use crate::token::Reason;
 
 use super::gate::Gate;
 use super::required_proof::Trust;
 use super::session::{Polled, Watch};
-use super::status::trailers;
+use super::status::{reason_of, trailers};
 use super::vouched::Callee;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
@@ -40,6 +42,7 @@ pin_project_lite::pin_project! {
         #[pin]
         inner: Option<R>,
         guard: Guard,
+        text: Option<Bytes>,
     }
 }
 
@@ -94,8 +97,11 @@ pub(super) struct Handler {
 
 impl<R> ReplyBody<R> {
     pub(super) fn new(inner: R, guard: Guard) -> Self {
-        let inner = Some(inner);
-        Self { inner, guard }
+        Self {
+            inner: Some(inner),
+            guard,
+            text: None,
+        }
     }
 
     /// Makes the reply that replaces one that is withheld.
@@ -103,7 +109,37 @@ impl<R> ReplyBody<R> {
         status.into_http::<()>().map(|()| Self {
             inner: None,
             guard: Guard::None,
+            text: None,
         })
+    }
+
+    /// Makes the same for a request that is not gRPC, which reads the status of HTTP.
+    pub(super) fn instead_over_http(status: &Status) -> Response<Self> {
+        let code = match status.code() {
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            // As a path that is not served.
+            Code::Unimplemented => StatusCode::NOT_FOUND,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let body = serde_json::json!({
+            "status": code.as_u16(),
+            "reason": reason_of(status).map(Reason::as_str),
+            "message": status.message(),
+        });
+        let mut response = Response::new(Self {
+            inner: None,
+            guard: Guard::None,
+            text: Some(body.to_string().into()),
+        });
+        *response.status_mut() = code;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if code == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }
 
@@ -136,17 +172,17 @@ impl Guard {
     }
 }
 
-impl<R: Body> Body for ReplyBody<R> {
-    type Data = R::Data;
+impl<R: Body<Data = Bytes>> Body for ReplyBody<R> {
+    type Data = Bytes;
     type Error = R::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
+            return Poll::Ready(this.text.take().map(|text| Ok(Frame::data(text))));
         };
         Poll::Ready(ready!(this.guard.poll(inner, cx)).unwrap_or_else(|status| {
             // Dropping the body cancels the call.
@@ -157,14 +193,20 @@ impl<R: Body> Body for ReplyBody<R> {
 
     fn is_end_stream(&self) -> bool {
         let inner = self.inner.as_ref();
-        inner.is_none_or(|inner| !self.guard.awaits_end() && inner.is_end_stream())
+        match inner {
+            Some(inner) => !self.guard.awaits_end() && inner.is_end_stream(),
+            None => self.text.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Some(_) if self.guard.awaits_end() => SizeHint::default(),
             Some(inner) => inner.size_hint(),
-            None => SizeHint::with_exact(0),
+            None => {
+                let bytes = self.text.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(bytes.try_into().unwrap_or(u64::MAX))
+            }
         }
     }
 }

@@ -103,6 +103,7 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let path = metadata::kept_path(request.uri());
+        let is_grpc = metadata::is_grpc(request.headers());
         let (arrived, counted) = match &self.layer.counted {
             Some(layer) => {
                 let (counted, call) = layer.started(request);
@@ -117,6 +118,7 @@ where
             call,
             counted,
             gate,
+            is_grpc,
             path,
             watched,
             proof,
@@ -184,6 +186,7 @@ pin_project_lite::pin_project! {
         call: Call<F>,
         counted: Option<metrics::Call>,
         gate: Arc<Gate>,
+        is_grpc: bool,
         path: PathAndQuery,
         watched: Option<Limit>,
         proof: Option<PendingProof>,
@@ -213,7 +216,11 @@ where
         // A request that was ended is refused, whatever the handler made of its end.
         let ended = watched.as_ref().and_then(Limit::ended);
         let answer = match (answer, ended) {
-            (Err(status), _) | (Ok(Ok(_)), Some(status)) => Ok(ReplyBody::instead(status)),
+            (Err(status), _) | (Ok(Ok(_)), Some(status)) => Ok(if *this.is_grpc {
+                ReplyBody::instead(status)
+            } else {
+                ReplyBody::instead_over_http(&status)
+            }),
             (Ok(Err(error)), _) => Err(error),
             (Ok(Ok(response)), None) => Ok(response.map(|body| {
                 let handler = Handler {

@@ -56,7 +56,7 @@ fn routes(module: &Module, options: &ServerOptions) -> Routes {
 
 fn own_rules() -> MethodRules {
     let rule = Rule::any_identity().or_own_module();
-    MethodRules::deny_all().allow(&format!("/{IDENTITY}/WhoAmI"), rule)
+    MethodRules::deny_all().with(IDENTITY, "WhoAmI", rule)
 }
 
 #[cfg(feature = "actuator")]
@@ -79,9 +79,11 @@ impl StandardServices {
         let health = HealthServer::new(HealthService(reported));
         let mut routes =
             routes(module, options).add_service(health.max_decoding_message_size(SMALL));
-        let mut rules = own_rules()
-            .allow(&format!("/{HEALTH}/Check"), Rule::everyone())
-            .allow(&format!("/{HEALTH}/Watch"), Rule::everyone());
+        let mut rules = own_rules().with(HEALTH, "Check", Rule::everyone()).with(
+            HEALTH,
+            "Watch",
+            Rule::everyone(),
+        );
         if options.reflection == Reflection::On {
             let v1 = descriptors(&services)?.build_v1()?;
             let v1alpha = descriptors(&services)?.build_v1alpha()?;
@@ -89,8 +91,7 @@ impl StandardServices {
                 .add_service(v1.max_decoding_message_size(SMALL))
                 .add_service(v1alpha.max_decoding_message_size(SMALL));
             for service in REFLECTION {
-                let method = format!("/{service}/ServerReflectionInfo");
-                rules = rules.allow(&method, Rule::everyone());
+                rules = rules.with(service, "ServerReflectionInfo", Rule::everyone());
             }
         }
         Ok(Self {

@@ -231,7 +231,9 @@ async fn what_cannot_be_served_as_the_file_says_is_an_error() {
 
     let beyond = serve(&module, "0.0.0.0:0", none()).await;
     assert!(matches!(beyond, ServeError::Plaintext(_)), "{beyond:?}");
-    let own = none().allow("/grpc.health.v1.Health/Check", Rule::any_identity());
+    let own = none()
+        .allow("/grpc.health.v1.Health/Check", Rule::any_identity())
+        .unwrap();
     let taken = serve(&module, "127.0.0.1:0", own).await;
     assert!(matches!(taken, ServeError::Reserved(_)), "{taken:?}");
     let once = Module::load(folder.path("greeter")).unwrap();
@@ -463,8 +465,14 @@ fn errors_of_the_door_print_well() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let error = runtime.block_on(async { Module::open(folder.path("greeter")).unwrap_err() });
 
+    // As `fn main() -> Result<(), Box<dyn Error>>` prints it.
     let boxed: Box<dyn Error> = Box::new(error);
+    let shown = format!("{boxed:?}");
 
-    let shown = cause(&*boxed);
+    assert_eq!(shown, cause(&*boxed));
     assert!(shown.contains("countersign.token.leeway"), "{shown}");
+    assert!(
+        !shown.contains(['{', '}']) && !shown.contains("Some("),
+        "{shown}"
+    );
 }

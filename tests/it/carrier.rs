@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign::grpc::{PeerInfo, reason_of};
+use countersign::identity::Role;
 use countersign::testing::{self, Pair};
-use countersign::{Module, Reason, Transport};
+use countersign::{MethodRules, Module, Reason, Rule, Transport};
 use http::Extensions;
 use tonic::Status;
 use tonic::body::Body;
@@ -123,5 +124,59 @@ fn client_layer_is_refused_what_the_pins_contradict() {
     ] {
         let layer = module.client_layer(deployment, over);
         assert_eq!(layer.is_ok(), is_made, "{deployment} {over:?}: {layer:?}");
+    }
+}
+
+#[tokio::test]
+async fn refused_plain_http_route_answers_401_403_or_404_with_the_reason() {
+    let pair = testing::pair();
+    let admin = Rule::role(Role::new("ADMIN").unwrap());
+    let rules = MethodRules::deny_all()
+        .allow_http("/report", admin)
+        .unwrap();
+    let layer = pair.dpm.server_layer(rules);
+    let token = pair
+        .dpe
+        .issuer()
+        .issue(&testing::trusted(&pair.dpm.own()))
+        .unwrap();
+    let bearer = format!("Bearer {}", token.expose());
+
+    for (path, kind, authorization, status, reason) in [
+        ("/report", "text/html", "", 401, Some("TOKEN_MISSING")),
+        (
+            "/report",
+            "text/html",
+            bearer.as_str(),
+            403,
+            Some("ROLE_MISSING"),
+        ),
+        ("/other", "", bearer.as_str(), 404, None),
+        ("/report", "application/grpc-web+proto", "", 200, None),
+        ("/report", "application/grpc+proto", "", 200, None),
+    ] {
+        let mut call = http::Request::get(format!("http://localhost{path}"));
+        for (name, value) in [("content-type", kind), ("authorization", authorization)] {
+            if !value.is_empty() {
+                call = call.header(name, value);
+            }
+        }
+        let mut call = call.body(Body::empty()).unwrap();
+        *call.extensions_mut() = tcp("127.0.0.1:1");
+
+        let reply = layer.layer(Routes::default()).call(call).await.unwrap();
+
+        assert_eq!(reply.status(), status, "{path} {kind}");
+        assert_eq!(reply.headers().contains_key("grpc-status"), status == 200);
+        assert_eq!(
+            reply.headers().contains_key("www-authenticate"),
+            status == 401
+        );
+        let mut body = std::pin::pin!(reply.into_body());
+        let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await;
+        let text = frame.and_then(|frame| frame.unwrap().into_data().ok());
+        let shown = text.map(|text| serde_json::from_slice::<serde_json::Value>(&text).unwrap());
+        let found = shown.as_ref().and_then(|shown| shown["reason"].as_str());
+        assert_eq!(found, reason, "{shown:?}");
     }
 }

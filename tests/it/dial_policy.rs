@@ -154,7 +154,9 @@ async fn loopback_is_registered_over_loopback_alone() {
     );
     let service = EngineRegistryServiceServer::new(EngineRegistryService::new(registry, monitor));
     let register = "/countersign.registry.v1.EngineRegistryService/RegisterEngine";
-    let rules = MethodRules::deny_all().allow(register, Rule::any_identity());
+    let rules = MethodRules::deny_all()
+        .allow(register, Rule::any_identity())
+        .unwrap();
     let layer = dpm.server_layer(rules).dangerous_any_transport();
     let served = layer.layer(service);
     let closed = free_port().await.local_addr().unwrap().port();

@@ -91,7 +91,9 @@ async fn serve(pair: &Pair, rules: MethodRules, engine: Option<EngineClaim>) -> 
 }
 
 pub(super) fn any_identity() -> MethodRules {
-    MethodRules::deny_all().allow("/greeter.v1.GreeterService/*", Rule::any_identity())
+    MethodRules::deny_all()
+        .allow("/greeter.v1.GreeterService/*", Rule::any_identity())
+        .unwrap()
 }
 
 /// Calls `path` as it stands, with the layer of `module` around the channel.
@@ -116,7 +118,9 @@ async fn query_in_a_path_does_not_replace_the_methods_rule_by_its_services() {
     for all in [Rule::any_identity(), Rule::everyone()] {
         let rules = MethodRules::deny_all()
             .allow("/greeter.v1.GreeterService/*", all)
-            .allow(GREET, admin.clone());
+            .unwrap()
+            .allow(GREET, admin.clone())
+            .unwrap();
         let channel = serve(&pair, rules, None).await;
 
         let plain = greet_at(GREET, &pair.dpe, channel.clone()).await;
@@ -249,7 +253,12 @@ async fn method_without_a_rule_is_unimplemented_to_the_known_and_refused_to_stra
 async fn caller_without_the_role_is_denied() {
     let pair = testing::pair();
     let admin = Rule::role(Role::new("ADMIN").unwrap());
-    let channel = serve(&pair, MethodRules::deny_all().allow(GREET, admin), None).await;
+    let channel = serve(
+        &pair,
+        MethodRules::deny_all().allow(GREET, admin).unwrap(),
+        None,
+    )
+    .await;
     let mut client = Client::new(
         pair.dpe
             .client_layer("dpm-dev", countersign::Transport::loopback())
@@ -289,13 +298,17 @@ async fn token_is_reused_until_half_of_its_life_is_over() {
 #[tokio::test]
 async fn own_module_is_admitted_over_loopback_where_the_rule_says_so() {
     let pair = testing::pair();
-    let rules = MethodRules::deny_all().allow(GREET, Rule::any_identity().or_own_module());
+    let rules = MethodRules::deny_all()
+        .allow(GREET, Rule::any_identity().or_own_module())
+        .unwrap();
     let channel = serve(
         &pair,
-        rules.allow(
-            "/greeter.v1.GreeterService/GreetOften",
-            Rule::any_identity(),
-        ),
+        rules
+            .allow(
+                "/greeter.v1.GreeterService/GreetOften",
+                Rule::any_identity(),
+            )
+            .unwrap(),
         None,
     )
     .await;

@@ -24,7 +24,9 @@ async fn in_memory(module: &Module) -> Channel {
         .send(Ok::<_, std::io::Error>(far))
         .await
         .unwrap();
-    let rules = MethodRules::deny_all().allow("/test.v1.Echo/*", Rule::any_identity());
+    let rules = MethodRules::deny_all()
+        .allow("/test.v1.Echo/*", Rule::any_identity())
+        .unwrap();
     let server = Server::builder()
         .layer(module.server_layer(rules).dangerous_any_transport())
         .add_service(Echo)

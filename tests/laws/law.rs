@@ -327,7 +327,9 @@ pub(crate) fn metadata(values: &[&[u8]]) {
         }
     }
 
-    let rules = MethodRules::deny_all().allow("/a.B/C", Rule::any_identity());
+    let rules = MethodRules::deny_all()
+        .allow("/a.B/C", Rule::any_identity())
+        .unwrap();
     let handler = tower::service_fn(|mut request: Request<_>| {
         let mut reply = Response::new(tonic::body::Body::default());
         if let Some(known) = request.extensions_mut().remove::<ServiceIdentity>() {

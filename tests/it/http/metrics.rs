@@ -539,7 +539,11 @@ async fn stream_is_one_call_with_many_messages_and_ends_when_its_caller_leaves()
 async fn server_of_ones_own_counts_with_one_layer_more() {
     let keys = Keys::new();
     let callee = keys.dpm_module();
-    let rules = || MethodRules::deny_all().allow(SAY, Rule::any_identity());
+    let rules = || {
+        MethodRules::deny_all()
+            .allow(SAY, Rule::any_identity())
+            .unwrap()
+    };
     let listener = free_port().await;
     let address = listener.local_addr().unwrap();
     let server = Server::builder()

@@ -101,8 +101,11 @@ impl Served {
         change(&mut options);
         let rules = MethodRules::deny_all()
             .allow("/countersign.engine.v1.EngineService/*", Rule::everyone())
+            .unwrap()
             .allow("/grpc.health.v1.Health/*", Rule::everyone())
-            .allow(WHO_AM_I, Rule::any_identity());
+            .unwrap()
+            .allow(WHO_AM_I, Rule::any_identity())
+            .unwrap();
         let pair = testing::pair();
         let layer = pair.dpm.server_layer(rules);
         let routes = Routes::new(EngineServiceServer::new(Odd))

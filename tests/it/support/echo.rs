@@ -43,7 +43,9 @@ impl Echo {
     pub(crate) async fn serve_by(module: &Module, rule: Rule) -> SocketAddr {
         let listener = free_port().await;
         let address = listener.local_addr().unwrap();
-        let rules = MethodRules::deny_all().allow("/test.v1.Echo/*", rule);
+        let rules = MethodRules::deny_all()
+            .allow("/test.v1.Echo/*", rule)
+            .unwrap();
         let server = Server::builder()
             .layer(module.server_layer(rules))
             .add_service(Self)

@@ -1,0 +1,113 @@
+//! The path of a method, and what is wrong with one that no call can have.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+/// Why a rule is not accepted: it could never apply, or it applies already.
+#[derive(Clone, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// The path is not one of a method.
+    #[error(
+        "`{0}` is not the path of a method; write `/package.Service/Method` or `/package.Service/*`"
+    )]
+    Method(String),
+    /// The path is not one of a plain route.
+    #[error(
+        "`{0}` is not the path of a route; write one that begins with `/`, without `*` and `?`"
+    )]
+    Route(String),
+    /// No descriptor has the method.
+    #[error("no descriptor has `{path}`{}", did_you_mean(.nearest.as_ref()))]
+    NotDescribed {
+        /// The path.
+        path: String,
+        /// The most similar one that is described.
+        nearest: Option<String>,
+    },
+    /// The descriptors cannot be read.
+    #[error("what is given is not an encoded `FileDescriptorSet`")]
+    Descriptor,
+    /// The path has a rule already.
+    #[error("`{0}` has a rule already; keep one of the two")]
+    Twice(String),
+}
+
+/// As text: what `main` prints that returns it.
+impl fmt::Debug for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn did_you_mean(path: Option<&String>) -> String {
+    path.map_or_else(String::new, |path| format!("; did you mean `{path}`?"))
+}
+
+/// Returns the service and the method, which may be `*`, of `path`.
+pub(super) fn parts(path: &str) -> Result<(&str, &str), RuleError> {
+    let parts = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
+    let whole =
+        parts.filter(|(service, method)| is_name(service) && (*method == "*" || is_name(method)));
+    whole.ok_or_else(|| RuleError::Method(path.to_owned()))
+}
+
+fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    !text.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
+}
+
+/// Checks the path of a route that is not gRPC.
+pub(super) fn check_route(path: &str) -> Result<(), RuleError> {
+    if path.starts_with('/') && !path.contains(['*', '?', '#']) {
+        return Ok(());
+    }
+    Err(RuleError::Route(path.to_owned()))
+}
+
+/// Returns the paths of the methods that `sets` describe.
+pub(super) fn described(sets: &[&[u8]]) -> Result<BTreeSet<String>, RuleError> {
+    let mut paths = BTreeSet::new();
+    for set in sets {
+        let set = FileDescriptorSet::decode(*set).map_err(|_invalid| RuleError::Descriptor)?;
+        for file in &set.file {
+            for service in &file.service {
+                let name = match file.package() {
+                    "" => service.name().to_owned(),
+                    package => format!("{package}.{}", service.name()),
+                };
+                let methods = service.method.iter();
+                paths.extend(methods.map(|method| format!("/{name}/{}", method.name())));
+            }
+        }
+    }
+    Ok(paths)
+}
+
+/// Finds `path` among what is `described`, if anything is.
+pub(super) fn find(
+    described: Option<&BTreeSet<String>>,
+    path: &str,
+    service: &str,
+    method: &str,
+) -> Result<(), RuleError> {
+    let start = format!("/{service}/");
+    let Some(paths) = described else {
+        return Ok(());
+    };
+    if paths.contains(path) || (method == "*" && paths.iter().any(|path| path.starts_with(&start)))
+    {
+        return Ok(());
+    }
+    let similar = paths
+        .iter()
+        .map(|other| (strsim::jaro_winkler(path, other), other));
+    let nearest = similar.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    Err(RuleError::NotDescribed {
+        path: path.to_owned(),
+        nearest: nearest.map(|(_, path)| path.clone()),
+    })
+}
