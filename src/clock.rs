@@ -36,7 +36,7 @@ pub(crate) fn seconds_after(time: SystemTime, other: SystemTime) -> f64 {
 
 /// How long ago something was, for people: in the largest unit of which it was one, rounded down.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Age(Duration);
+pub(crate) struct Age(Duration);
 
 impl Age {
     /// Returns the time from `then` to `now`; `None` if `then` is in the future.
