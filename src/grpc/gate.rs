@@ -92,7 +92,7 @@ impl Gate {
             });
         };
         if !(own_module && token.deployment().is_none()) {
-            rule.check(token.identity(), path).map_err(|refusal| {
+            rule.check(token.identity()).map_err(|refusal| {
                 let caller = token.deployment().map(|caller| caller.name.clone());
                 let refusal = Refusal {
                     key_id: Some(token.key_id().to_string()),
