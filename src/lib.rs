@@ -103,7 +103,7 @@ pub use token::Reason;
 pub mod internals {
     #[cfg(feature = "cli")]
     pub use crate::admin::demo::run as run_demo;
-    pub use crate::config::{AsWritten, Expression, Location, Target, TlsEnd};
+    pub use crate::config::{Expression, Location, Target};
     pub use crate::diagnostic::{Code, Finding};
     pub use crate::grpc::tls::failure::ServerFailure;
     #[cfg(feature = "actuator")]
@@ -111,7 +111,6 @@ pub mod internals {
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry};
     pub use crate::storage::revoked_keys::parse as parse_revoked_keys;
-    pub use crate::telemetry::health::Health;
     #[cfg(feature = "cli")]
     pub use crate::telemetry::{Format, LogLayer};
 

@@ -89,6 +89,10 @@ impl Program {
 
     /// Starts to serve HTTP and to report the module's health. An engine logs the address that it
     /// is `advertised` at.
+    #[cfg_attr(
+        not(feature = "actuator"),
+        expect(clippy::unused_async, reason = "it awaits with the feature `actuator`")
+    )]
     pub(crate) async fn start(&mut self, advertised: Option<&EngineAddress>) {
         #[cfg(feature = "actuator")]
         let http = self.show_health().await;

@@ -107,16 +107,13 @@ impl Staged {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             old => Some(old.map_err(Refused::not_written(&target))?),
         };
-        let new = match old.filter(is_mount_point) {
-            Some(file) => {
-                let about = file.metadata().map_err(Refused::not_written(&target))?;
-                let mode = Permissions::from_mode(mode_after(about.mode(), privacy));
-                New::InPlace(in_place::open(&target)?, bytes.to_vec().into(), mode)
-            }
-            None => {
-                let new = write_beside(&target, bytes, privacy);
-                New::Beside(new.map_err(Refused::not_written(&target))?)
-            }
+        let new = if let Some(file) = old.filter(is_mount_point) {
+            let about = file.metadata().map_err(Refused::not_written(&target))?;
+            let mode = Permissions::from_mode(mode_after(about.mode(), privacy));
+            New::InPlace(in_place::open(&target)?, bytes.to_vec().into(), mode)
+        } else {
+            let new = write_beside(&target, bytes, privacy);
+            New::Beside(new.map_err(Refused::not_written(&target))?)
         };
         kill_point();
         Ok(Self {

@@ -319,7 +319,9 @@ impl Table {
     fn cut(&mut self, most: usize, which: impl Fn(&Entry) -> bool) -> usize {
         let all = self.open.iter().filter(|(_, entry)| which(entry));
         let keys: Vec<_> = all.map(|(key, _)| *key).take(most).collect();
-        keys.iter().for_each(|key| drop(self.take(*key)));
+        for key in &keys {
+            self.take(*key);
+        }
         self.leaving += keys.len();
         keys.len()
     }

@@ -14,18 +14,6 @@ use super::schema::{self, Placed, TlsEnd};
 /// This is the reader for code that edits files: it returns entries with the names as they are
 /// written. Placeholders are not resolved, the environment is not read, and no value is checked;
 /// that is what [`Settings::load`](super::Settings::load) does.
-///
-/// ```
-/// use countersign::internals::{AsWritten, TlsEnd};
-///
-/// let text = "countersign.deployment.NAME=dpm-dev\nataccama.server.tls.on=true\n";
-/// let file = AsWritten::parse("application.properties".as_ref(), text);
-///
-/// let name = file.get("countersign.deployment.name", &[]).unwrap();
-/// assert_eq!((name.key(), name.value()), ("countersign.deployment.NAME", "dpm-dev"));
-/// let on = file.tls(TlsEnd::Server, "enabled").unwrap();
-/// assert_eq!(on.key(), "ataccama.server.tls.on");
-/// ```
 #[derive(Debug)]
 pub struct AsWritten {
     document: Document,
@@ -171,6 +159,18 @@ mod tests {
         assert_eq!(names, ["dpe-Dev", "mmm"]);
         let environment = "ataccama.one.platform.deployments.<name>.environment";
         assert_eq!(file.get(environment, &["dpedev"]).unwrap().value(), "dev");
+    }
+
+    #[test]
+    fn settings_are_found_whatever_their_spelling() {
+        let file = read("countersign.deployment.NAME=dpm-dev\nataccama.server.tls.on=true\n");
+
+        let name = file.get("countersign.deployment.name", &[]).unwrap();
+        let on = file.tls(TlsEnd::Server, "enabled").unwrap();
+
+        let found = (name.key(), name.value());
+        assert_eq!(found, ("countersign.deployment.NAME", "dpm-dev"));
+        assert_eq!(on.key(), "ataccama.server.tls.on");
     }
 
     #[test]

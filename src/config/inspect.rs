@@ -115,6 +115,7 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
         question,
         remembered,
         ours: &gathered.ours,
+        broken: &broken,
         order: &texts.order,
         by_name: OnceCell::new(),
         findings,

@@ -99,11 +99,12 @@ fn server(reader: &mut Reader<'_>, limits: &Limits) -> ServerSettings {
 /// Every engine may have a connection, and others too.
 fn connection_limits(reader: &mut Reader<'_>, limits: &Limits) -> ConnectionLimits {
     let total = reader.number("countersign.server.max-connections", &[]);
-    let mut connections = ConnectionLimits::default();
-    connections.total = total.unwrap_or_else(|| limits.max_engines.saturating_add(2048));
-    connections.per_address = number(reader, "countersign.server.max-connections-per-address");
-    connections.per_deployment = limits.max_engines_per_deployment.saturating_add(64);
-    connections
+    ConnectionLimits {
+        total: total.unwrap_or_else(|| limits.max_engines.saturating_add(2048)),
+        per_address: number(reader, "countersign.server.max-connections-per-address"),
+        per_deployment: limits.max_engines_per_deployment.saturating_add(64),
+        ..ConnectionLimits::default()
+    }
 }
 
 fn allowed_hosts(reader: &mut Reader<'_>) -> Vec<String> {

@@ -78,6 +78,10 @@ pub struct Options {
 
 /// What the server of a module does.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own"
+)]
 pub struct ServerSettings {
     /// The address of the gRPC port.
     pub address: IpAddr,

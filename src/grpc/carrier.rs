@@ -22,7 +22,7 @@ pub(crate) struct Plaintext {
 }
 
 /// What the channel goes over that a [`client_layer`](crate::Module::client_layer) is put around. The
-/// layer cannot see it: whoever makes the channel says it.
+/// layer cannot see it: the code that makes the channel says it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Transport(Over);
 
@@ -55,14 +55,13 @@ impl Transport {
     /// Returns what contradicts it: TLS that is to be used, or plaintext that is not allowed.
     pub(super) fn contradiction(self, has_tls: bool, plaintext: bool) -> Option<&'static str> {
         match self.0 {
-            Over::Tls => None,
             Over::Loopback | Over::Plaintext if has_tls => {
                 Some("the file turns TLS on for the connection there, or pins its certificates")
             }
             Over::Plaintext if !plaintext => {
                 Some("`countersign.client.allow-plaintext` is not `true`")
             }
-            Over::Loopback | Over::Plaintext => None,
+            Over::Tls | Over::Loopback | Over::Plaintext => None,
         }
     }
 }
@@ -115,13 +114,11 @@ impl Plaintext {
     /// Refuses a call that arrived in plaintext where it may not.
     pub(super) fn judge(self, extensions: &Extensions) -> Result<(), Refusal> {
         let why = match seen(extensions) {
-            Seen::Tls => return Ok(()),
             Seen::Local | Seen::Remote(_) if self.server_has_tls => {
                 "the file turns TLS on, and the call arrived without".to_owned()
             }
-            Seen::Local => return Ok(()),
-            Seen::Remote(_) if self.server => return Ok(()),
-            Seen::Remote(at) => format!("the call came from {at} without TLS"),
+            Seen::Remote(at) if !self.server => format!("the call came from {at} without TLS"),
+            Seen::Tls | Seen::Local | Seen::Remote(_) => return Ok(()),
             Seen::Nothing => "the server does not say what the call came over; serve with `Module::serve`, a server of tonic's, or `dangerous_any_transport`".to_owned(),
         };
         Err(Refusal::new(Reason::PlaintextNotAllowed, why))

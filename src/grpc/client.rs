@@ -6,6 +6,7 @@ use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::request::Parts;
@@ -22,9 +23,9 @@ use super::caller_tokens::{CallerToken, CallerTokens};
 use super::connect::Connection;
 use super::metadata;
 use super::metrics::{self, MetricsLayer};
-use super::reply::{AnyBody, Call, Guard, ReplyBody};
+use super::reply::{ByteBody, Call, Guard, ReplyBody};
 use super::required_proof::{Expected, ProofMode, RequiredProof, Trust};
-use super::session::Watch;
+use super::session::{STREAM_GRACE, Watch};
 use super::status::refuse_in_full;
 use super::vouched::Vouched;
 
@@ -59,6 +60,11 @@ pub struct CallToken {
     pub renewed_at: std::time::SystemTime,
     /// When this one expires.
     pub expires_at: std::time::SystemTime,
+}
+
+impl CallToken {
+    /// How long a stream may outlive the token with which it was opened.
+    pub const GRACE: Duration = STREAM_GRACE;
 }
 
 impl AttachIdentityLayer {
@@ -165,7 +171,7 @@ fn not_called(error: &dyn Error) -> Status {
 impl<S, R> Service<Request<Body>> for AttachIdentity<S>
 where
     S: Service<Request<Body>, Response = Response<R>, Error: 'static> + 'static,
-    R: AnyBody,
+    R: ByteBody,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -209,7 +215,7 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for AttachFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    R: AnyBody,
+    R: ByteBody,
     E: 'static,
 {
     type Output = Result<Response<Body>, E>;

@@ -90,8 +90,7 @@ pub struct ConnectionOptions {
 }
 
 impl Default for ConnectionOptions {
-    /// 2 s; plaintext only on loopback, since anyone who reads a token can use it until it
-    /// expires.
+    /// 2 s; plaintext only on loopback, where no one else can read a token.
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(2),
@@ -184,8 +183,7 @@ impl ConnectError {
     }
 }
 
-/// A channel that connects again whenever a connection was lost, and of which every connection is
-/// known. Cloning is cheap.
+/// A channel that knows each of its connections, and replaces one that is lost. Cloning is cheap.
 #[derive(Debug)]
 pub struct Connection {
     shared: Arc<Shared>,

@@ -25,7 +25,7 @@ use crate::proto;
 use crate::telemetry::metrics::{GrpcMethod, GrpcSide, MethodMetrics, Metrics};
 
 use self::messages::Messages;
-use super::reply::{AnyBody, BoxError};
+use super::reply::{BoxError, ByteBody};
 use super::status::number;
 use super::{MethodRules, metadata};
 
@@ -164,8 +164,8 @@ pub struct MetricsService<S> {
 impl<S, Q, R> Service<Request<Q>> for MetricsService<S>
 where
     S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
-    Q: AnyBody,
-    R: AnyBody,
+    Q: ByteBody,
+    R: ByteBody,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -186,7 +186,7 @@ where
 
 impl MetricsLayer {
     /// Counts that a call begins, and the messages of its request.
-    pub(super) fn started<Q: AnyBody>(&self, request: Request<Q>) -> (Request<Body>, Call) {
+    pub(super) fn started<Q: ByteBody>(&self, request: Request<Q>) -> (Request<Body>, Call) {
         let Methods { by_path, other } = &*self.methods;
         let method = by_path.get(metadata::path(request.uri())).unwrap_or(other);
         method.started();
@@ -229,7 +229,7 @@ impl Call {
     }
 
     /// Notes how the call was answered, and counts the messages of its reply.
-    pub(super) fn answered<R: AnyBody, E: 'static>(
+    pub(super) fn answered<R: ByteBody, E: 'static>(
         mut self,
         answer: Result<Response<R>, E>,
     ) -> Result<Response<Body>, E> {
@@ -291,7 +291,7 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for CountedFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    R: AnyBody,
+    R: ByteBody,
     E: 'static,
 {
     type Output = Result<Response<Body>, E>;

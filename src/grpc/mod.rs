@@ -56,12 +56,12 @@ pub(crate) use rejections::Rejections;
 pub use required_proof::{ProofMode, Proved};
 pub use serve::{Drained, Reflection, ServeError, ServerOptions, serve};
 pub use server::{VerifyIdentity, VerifyIdentityLayer};
-pub use session::STREAM_GRACE;
 #[cfg(feature = "actuator")]
 pub use standard::Health;
 pub(crate) use standard::StandardServices;
+pub(crate) use status::callee_time;
 pub(crate) use status::code_name;
-pub use status::{DOMAIN, callee_time, reason_of, refusal_of, refuse};
+pub use status::{DOMAIN, reason_of, refusal_of, refuse};
 #[cfg(feature = "registry")]
 pub(crate) use status::{OwnKey, failure_of, kind_of, summary_and_detail};
 pub use unknown::UnknownDeployment;

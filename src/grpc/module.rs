@@ -36,8 +36,7 @@ use super::{
 
 /// One service's identity: who it is, which deployments it trusts, and the layers that carry both.
 ///
-/// Made from a file by `Module::open`, or from keys by [`Module::builder`]. Cloning is cheap, and
-/// all clones share one trust store.
+/// Made from a file by `Module::open`, or from keys by [`Module::builder`]. Clones share all of it.
 #[derive(Clone, Debug)]
 pub struct Module {
     trust: Arc<TrustStore>,
@@ -483,9 +482,9 @@ impl Module {
         callee: Option<DeploymentName>,
         proof: Option<RequiredProof>,
     ) -> AttachIdentityLayer {
-        let tokens = CallerTokens::new(self.issuer(), Arc::clone(&self.skews), callee);
+        let skews = Arc::clone(&self.skews);
         AttachIdentityLayer {
-            tokens: Arc::new(tokens),
+            tokens: Arc::new(CallerTokens::new(self.issuer(), skews, callee)),
             proof: proof.map(Arc::new),
             calls: self.calls.clone(),
         }

@@ -25,9 +25,9 @@ use super::vouched::Callee;
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A body of which tonic can make its own.
-pub trait AnyBody: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
+pub trait ByteBody: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
 
-impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> AnyBody for B {}
+impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> ByteBody for B {}
 
 pin_project_lite::pin_project! {
     /// The body of a reply.

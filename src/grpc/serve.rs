@@ -155,9 +155,9 @@ impl fmt::Debug for ServeError {
 ///
 /// Where room for connections is short, the oldest gives way to a new one that has shown no token
 /// that verified and had its [`chance`](ConnectionLimits::chance); if there is no such connection,
-/// the new one is closed at once. A connection whose key is revoked is closed. Calls carry a [`PeerInfo`](super::PeerInfo) among their extensions. A
-/// handler's panic is answered with `INTERNAL`. `max_message_bytes` is for the services in
-/// `routes` to apply.
+/// the new one is closed at once. A connection whose key is revoked is closed. Calls carry a
+/// [`PeerInfo`](super::PeerInfo) among their extensions. A handler's panic is answered with
+/// `INTERNAL`. `max_message_bytes` is for the services in `routes` to apply.
 ///
 /// # Errors
 ///
@@ -174,8 +174,7 @@ pub async fn serve(
     let (ready, accepted) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let visits = Visits::new(options.connections.visit, options.health_watch);
-    let trust = Arc::clone(layer.gate.verifier.trust());
-    let rejections = Arc::clone(&layer.gate.rejections);
+    let gate = Arc::clone(&layer.gate);
     let mut server = pin!(
         builder(&options)
             .layer(VerifyIdentityLayer {
@@ -190,8 +189,7 @@ pub async fn serve(
         Arc::clone(&connections),
         options.connections,
         options.tls,
-        trust,
-        rejections,
+        &gate,
     );
     tokio::select! {
         ended = &mut server => return Ok(ended.map(|()| Drained::InTime)?),

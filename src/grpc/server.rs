@@ -15,7 +15,7 @@ use crate::token::{Accept, VerifiedToken};
 
 use super::gate::Gate;
 use super::pending_proof::{PendingProof, Proofs};
-use super::reply::{AnyBody, Call, Guard, Handler, ReplyBody, caught};
+use super::reply::{ByteBody, Call, Guard, Handler, ReplyBody, caught};
 use super::session::{Limit, RequestBody, Session, Watch};
 use super::visit::Visits;
 use super::{MetricsLayer, listener, metadata, metrics};
@@ -27,7 +27,7 @@ use super::{MetricsLayer, listener, metadata, metrics};
 /// the decision falls on the headers, before any body is read.
 ///
 /// A stream, of requests or replies, ends with `TOKEN_EXPIRED`
-/// [`STREAM_GRACE`](super::STREAM_GRACE) after the token with which it was opened, and with
+/// [`GRACE`](super::CallToken::GRACE) after the token with which it was opened, and with
 /// `KEY_REVOKED` at once when that key is revoked. A unary call ends by itself; its handler is not
 /// interrupted.
 #[derive(Clone, Debug)]
@@ -90,8 +90,8 @@ pub struct VerifyIdentity<S> {
 impl<S, Q, R> Service<Request<Q>> for VerifyIdentity<S>
 where
     S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
-    Q: AnyBody,
-    R: AnyBody,
+    Q: ByteBody,
+    R: ByteBody,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -196,7 +196,7 @@ pin_project_lite::pin_project! {
 impl<F, R, E> Future for VerifyFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    R: AnyBody,
+    R: ByteBody,
     E: 'static,
 {
     type Output = Result<Response<Body>, E>;

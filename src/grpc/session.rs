@@ -20,7 +20,7 @@ use super::visit::Visit;
 use super::{metadata, peer};
 
 /// For how long a stream may outlive the token with which it was opened.
-pub const STREAM_GRACE: Duration = Duration::from_secs(10);
+pub(super) const STREAM_GRACE: Duration = Duration::from_secs(10);
 
 /// One admitted call, as long as its streams are open.
 #[derive(Debug)]

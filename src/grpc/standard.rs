@@ -75,8 +75,8 @@ impl StandardServices {
         let mut services = own;
         services.extend([String::new(), IDENTITY.to_owned()]);
         let reporter = HealthReporter::new();
-        let reported = Reported::from_health_reporter(reporter.clone());
-        let health = HealthServer::new(HealthService(reported));
+        let standard = Reported::from_health_reporter(reporter.clone());
+        let health = HealthServer::new(HealthService(standard));
         let mut routes =
             routes(module, options).add_service(health.max_decoding_message_size(SMALL));
         let mut rules = own_rules().with(HEALTH, "Check", Rule::everyone()).with(

@@ -162,7 +162,7 @@ impl OwnKey {
 /// Returns the callee's time, if a refusal because of times carries it.
 ///
 /// A hint for an operator: nothing shows that it is the callee's.
-pub fn callee_time(status: &Status) -> Option<SystemTime> {
+pub(crate) fn callee_time(status: &Status) -> Option<SystemTime> {
     refusal_of(status)?.callee_time()
 }
 

@@ -139,7 +139,7 @@ async fn pass_on(hangups: Option<Signal>, files: ReloadHandle) {
             files.reload();
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 struct Ended(Module);

@@ -128,6 +128,7 @@ async fn show(
 }
 
 #[cfg(not(feature = "actuator"))]
+#[expect(clippy::unused_async, reason = "it awaits with the feature `actuator`")]
 async fn show(_: &mut Program, _: &Wiring, _: SocketAddr) -> Result<(), ServeError> {
     Err(ServeError::NoHttp)
 }

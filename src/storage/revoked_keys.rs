@@ -140,9 +140,9 @@ impl Remembered {
 pub fn remember(storage: &Path, records: &[Record]) -> io::Result<()> {
     files::make_folder(storage)?;
     let _lock = files::lock_own(&storage.join("revoked-keys.lock"), PATIENCE)?;
-    let mut options = File::options();
-    let options = options.read(true).append(true).create(true);
-    let mut file = files::open_own(&path(storage), options)?;
+    let mut appending = File::options();
+    appending.read(true).append(true).create(true);
+    let mut file = files::open_own(&path(storage), &mut appending)?;
     let old = text(&file)?;
     let known = parsed(&old)?;
     let mut all = Remembered::of(&known);

@@ -335,9 +335,9 @@ async fn endpoint_is_judged_by_its_uri() {
 
     // Without TLS of its own, an `https` endpoint sends nothing.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let silent = over(format!("https://{}", listener.local_addr().unwrap())).unwrap();
-    let (called, accepted) = tokio::join!(who_am_i(silent), listener.accept());
-    assert!(called.is_err());
+    let without_tls = over(format!("https://{}", listener.local_addr().unwrap())).unwrap();
+    let (answer, accepted) = tokio::join!(who_am_i(without_tls), listener.accept());
+    assert!(answer.is_err());
     let mut read = Vec::new();
     tokio::io::AsyncReadExt::read_to_end(&mut accepted.unwrap().0, &mut read)
         .await
@@ -360,26 +360,24 @@ fn started(folder: &Folder, how: &str) -> std::process::Child {
 #[tokio::test]
 #[ignore = "a process that other tests start"]
 async fn child() {
-    let Ok(how) = std::env::var("LIBRARY_CHILD") else {
+    let variable = |name| std::env::var_os(name).map(|value| value.into_string().unwrap());
+    let Some(how) = variable("LIBRARY_CHILD") else {
         return;
     };
-    let home = std::env::var("LIBRARY_HOME").unwrap();
+    let home = variable("LIBRARY_HOME").unwrap();
     let module = match how.as_str() {
         "without signals" => Module::options(home).without_signals().open().unwrap(),
         _ => Module::open(home).unwrap(),
     };
     println!("\nis open");
-    match how.as_str() {
-        "serve" => {
-            let (rules, routes) = (MethodRules::deny_all(), Routes::default());
-            module.serve(rules, routes).await.unwrap();
-            println!("\nhas served");
-        }
-        _ => {
-            let mut trust = module.trust().subscribe();
-            trust.changed().await.unwrap();
-            println!("\nhas reloaded");
-        }
+    if how == "serve" {
+        let (rules, routes) = (MethodRules::deny_all(), Routes::default());
+        module.serve(rules, routes).await.unwrap();
+        println!("\nhas served");
+    } else {
+        let mut trust = module.trust().subscribe();
+        trust.changed().await.unwrap();
+        println!("\nhas reloaded");
     }
 }
 

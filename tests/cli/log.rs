@@ -5,10 +5,11 @@ use std::io::{PipeReader, PipeWriter, Write as _, pipe};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll as poll_fds};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::free_port::free_port;
 use super::http::{get, poll, port};
@@ -27,7 +28,7 @@ impl Full {
     fn new() -> Self {
         let (reader, stderr) = pipe().unwrap();
         let mut filler = stderr.try_clone().unwrap();
-        std::thread::spawn(move || filler.write_all(&[b'x'; 1 << 20]));
+        std::thread::spawn(move || filler.write_all(&vec![b'x'; 1 << 20]));
         poll("a full pipe", || {
             let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
             let ready = poll_fds(&mut fds, Some(&Timespec::default())).unwrap();
@@ -186,7 +187,7 @@ fn half_a_line_is_cut_off_when_the_disk_is_full_and_one_line_says_what_is_missin
     let run = format!("dpm run --home dpm {ANY_PORT}");
     let program = env!("CARGO_BIN_EXE_countersign");
     // A file may have this many blocks: the last line that fits in part is written in part.
-    let limited = format!("trap '' XFSZ; ulimit -f 2; exec '{program}' {run}");
+    let limited = format!("trap '' XFSZ; ulimit -f 8; exec '{program}' {run}");
     let mut shell = Command::new("sh");
     shell.args(["-c", &limited]).current_dir(folder.path(""));
     let mut dpm = Running::of(shell);

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use countersign::{ModuleKind, Reloader, Settings};
+use tokio::time::Instant;
 
 use super::modules::{ANY_PORT, Running, paired};
 use super::revoke::{DPE, DPM};

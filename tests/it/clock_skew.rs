@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use countersign::clock::{Clock, ManualClock};
 use countersign::engine::EngineStatus;
-use countersign::grpc::{AttachIdentity, Connection, ProofMode, callee_time, reason_of};
+use countersign::grpc::{AttachIdentity, Connection, ProofMode, reason_of, refusal_of};
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
 use countersign::testing::{self, Pair, trusted};
@@ -237,4 +237,8 @@ async fn stranger_does_not_learn_the_time() {
 
     assert_eq!(reason_of(&refused), Some(Reason::KeyUnknown));
     assert_eq!(callee_time(&refused), None);
+}
+
+fn callee_time(refused: &Status) -> Option<SystemTime> {
+    refusal_of(refused)?.callee_time()
 }

@@ -1,11 +1,13 @@
 //! Networks that forget, lose and delay, and modules that find each other again.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
+use countersign::clock::{Clock as _, SystemClock};
 use countersign::dpm::MonitorOptions;
 use countersign::engine::EngineStatus;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::support::relay::Relay;
 use crate::support::world::{Keys, RunningDpe, RunningDpm, free_port};
@@ -73,7 +75,7 @@ async fn engine_calls_again_within_10_s_after_its_flow_was_forgotten() {
     world.calls.has_flows(flows + 1).await;
     world
         .dpm
-        .engine_seen_after(world.dpe.id, SystemTime::now())
+        .engine_seen_after(world.dpe.id, SystemClock.now())
         .await;
     assert!(begun.elapsed() < HEALED_WITHIN, "{:?}", begun.elapsed());
     world.stop().await;
@@ -173,7 +175,7 @@ async fn lost_connection_is_replaced_at_once() {
     world.calls.has_flows(flows + 1).await;
     world
         .dpm
-        .engine_seen_after(world.dpe.id, SystemTime::now())
+        .engine_seen_after(world.dpe.id, SystemClock.now())
         .await;
     assert!(
         begun.elapsed() < Duration::from_secs(1),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use countersign::engine::EngineStatus;
 use countersign::grpc::reason_of;
+use countersign::identity::Role;
 use countersign::jose::{PrivateJwk, PublicJwk};
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
@@ -402,14 +403,20 @@ async fn every_way_to_write_a_file_is_noticed() {
     home.applied().await;
     assert!(!trusts());
     // The same length, and the times of the file before, as `cp -p` leaves them.
+    replace(&path, &with);
+    home.applied().await;
     let about = fs::metadata(&path).unwrap();
-    let same_length = without.replace("dpm-dev", "dpm-two");
+    let same_length = with.replace("IMPERSONATION", "IMPERSONATING");
     fs::write(&path, &same_length).unwrap();
     let written = fs::File::options().write(true).open(&path).unwrap();
     written.set_modified(about.modified().unwrap()).unwrap();
     home.applied().await;
-    let own = home.module.own();
-    assert_eq!(own.issuer(), "dpm-two");
+    let trusted = home.module.trust().load();
+    let roles = &trusted.deployment("dpe-dev").unwrap().roles;
+    assert!(
+        roles.contains(&Role::new("IMPERSONATING").unwrap()),
+        "{roles:?}"
+    );
 }
 
 #[tokio::test]
@@ -495,10 +502,7 @@ async fn file_that_grows_by_a_byte_at_a_time_is_never_applied_by_half() {
 
     // Without a pause that would let a part of it settle.
     let mut changes = trust.subscribe();
-    let later = revoked.replace(
-        "countersign.deployment.name=dpm-dev",
-        "countersign.deployment.name=dpm-two",
-    );
+    let later = revoked.replace("roles=IMPERSONATION", "roles=ADMIN");
     let writer = std::thread::spawn(move || {
         use std::io::Write as _;
 
@@ -511,7 +515,8 @@ async fn file_that_grows_by_a_byte_at_a_time_is_never_applied_by_half() {
 
     writer.join().unwrap();
     let now = trust.load();
-    assert_eq!(now.own().issuer(), "dpm-two");
+    let roles = &now.deployment("dpe-dev").unwrap().roles;
+    assert!(roles.contains(&Role::new("ADMIN").unwrap()), "{roles:?}");
     assert!(now.find(dpe.key_id.as_str()).unwrap().key.revoked);
 }
 

@@ -233,21 +233,14 @@ async fn reflection_shows_only_what_the_module_serves() {
         ];
         expected.sort_unstable();
         assert_eq!(names, expected);
+        let defining = |name: &str| MessageRequest::FileContainingSymbol(name.to_owned());
         for other in others {
-            let asked = ask(
-                address,
-                MessageRequest::FileContainingSymbol(other.to_owned()),
-            )
-            .await;
+            let asked = ask(address, defining(other)).await;
             assert_eq!(asked.unwrap_err().code(), Code::NotFound, "{other}");
         }
         // What is shown is complete: each file that a shown file needs is there.
         for name in names {
-            let asked = ask(
-                address,
-                MessageRequest::FileContainingSymbol(name.to_owned()),
-            )
-            .await;
+            let asked = ask(address, defining(name)).await;
             let MessageResponse::FileDescriptorResponse(files) = asked.unwrap() else {
                 panic!("no file has {name}");
             };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign::clock::Clock as _;
-use countersign::grpc::{CallToken, STREAM_GRACE, reason_of};
+use countersign::grpc::{CallToken, reason_of};
 use countersign::testing::{self, Pair, own_deployment, trusted};
 use countersign::{MethodRules, Module, Reason, Rule};
 use tokio::sync::mpsc;
@@ -54,7 +54,7 @@ fn layered<S>(pair: &Pair, channel: S) -> countersign::grpc::AttachIdentity<S> {
 }
 
 /// How long a stream may go on that is opened with a fresh token.
-const WHOLE_LIFE: Duration = Duration::from_secs(300 + STREAM_GRACE.as_secs());
+const WHOLE_LIFE: Duration = Duration::from_secs(300 + CallToken::GRACE.as_secs());
 
 #[tokio::test(start_paused = true)]
 async fn reply_stream_ends_ten_seconds_after_its_token() {
@@ -149,7 +149,7 @@ async fn call_admitted_within_the_leeway_has_its_grace() {
     let (send, mut replies) = client.chat().await.unwrap().into_inner();
     send.send("one".to_owned()).await.unwrap();
     assert_eq!(replies.message().await.unwrap().unwrap(), "one");
-    pair.clock.advance(STREAM_GRACE);
+    pair.clock.advance(CallToken::GRACE);
     let ended = replies.message().await.unwrap_err();
 
     assert_eq!(reason_of(&ended), Some(Reason::TokenExpired));
@@ -235,7 +235,7 @@ async fn next_stream_can_be_opened_with_a_new_token_before_the_old_one_ends() {
         renewed.expires_at,
         token.renewed_at + Duration::from_secs(300)
     );
-    pair.clock.set(token.expires_at + STREAM_GRACE);
+    pair.clock.set(token.expires_at + CallToken::GRACE);
     let ended = replies.message().await.unwrap_err();
     assert_eq!(reason_of(&ended), Some(Reason::TokenExpired));
     send_second.send("still here".to_owned()).await.unwrap();

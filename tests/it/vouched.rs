@@ -207,9 +207,10 @@ async fn an_open_client_stream_ends_when_its_callee_is_no_longer_trusted() {
 
         now_trusts(
             &world.dpe,
-            match is_removed {
-                true => vec![],
-                false => vec![revoked(&world.keys)],
+            if is_removed {
+                vec![]
+            } else {
+                vec![revoked(&world.keys)]
             },
         );
 

@@ -392,7 +392,7 @@ pub(crate) fn documents(text: &str) {
         let end = all
             .get(number + 1)
             .map_or(text.len(), |next| document.start_of(*next));
-        let part = parse(&text[document.start_of(*one)..end]).unwrap();
+        let part = parse(text.get(document.start_of(*one)..end).unwrap()).unwrap();
         let own = &document.entries()[document.entries_of(*one)];
         let own: Vec<_> = own
             .iter()

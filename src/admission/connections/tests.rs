@@ -81,7 +81,8 @@ fn verified(seat: &Seat, owner: &str) -> bool {
 /// token after 20 or 80 ms all get in.
 #[test]
 fn valid_callers_get_in_under_watches_and_a_flood() {
-    let floods: [(&str, fn(u32) -> IpAddr); 3] = [
+    type From = fn(u32) -> IpAddr;
+    let floods: [(&str, From); 3] = [
         ("one address", |_| v4(1)),
         ("a thousand addresses", |n| v4(n % 1000)),
         ("two /64", |n| v6(u64::from(n % 2), u64::from(n))),

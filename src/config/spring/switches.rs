@@ -144,7 +144,7 @@ pub fn group_of_environment(question: &Question, name: &str) -> Option<Vec<Sourc
     }
     elements.sort_by_key(|(index, _)| *index);
     let listed: Vec<_> = elements.into_iter().map(|(_, given)| given).collect();
-    whole.or((!listed.is_empty()).then_some(listed))
+    whole.or_else(|| (!listed.is_empty()).then_some(listed))
 }
 
 /// Takes `name` for a switch.

@@ -222,7 +222,7 @@ impl Loader<'_> {
             let expressions = self.expressions(&conditions, documents.clone());
             let locations = self.locations(&imports, documents, path);
             if let Some(node) = self.nodes.get_mut(id) {
-                node.on_profile = expressions.or(is_on_cloud.then(Vec::new));
+                node.on_profile = expressions.or_else(|| is_on_cloud.then(Vec::new));
                 node.imports = locations;
             }
         }

@@ -77,7 +77,8 @@ fn is_wrong(row: &Value, good: &str) -> Option<String> {
         (Ok(_), Some(_)) => Some("it is accepted".to_owned()),
     };
     let agrees = !sets.is_empty() || (report.findings.errors() > 0) == wanted.is_some();
-    let seen = seen.or((!agrees).then(|| format!("check: {:?}", report.findings)))?;
+    let of_check = || (!agrees).then(|| format!("check: {:?}", report.findings));
+    let seen = seen.or_else(of_check)?;
     Some(format!("{row}\n  {seen}"))
 }
 
@@ -102,7 +103,7 @@ fn document_that_is_not_active_has_no_effect_and_is_noted() {
 
     assert_eq!(settings.deployments.len(), 1);
     assert!(!settings.options.server.allow_plaintext);
-    let report = check(&[file.clone()], &[]).unwrap();
+    let report = check(std::slice::from_ref(&file), &[]).unwrap();
     assert_eq!(
         rows(&report.findings),
         [(Code::Cs0305, Severity::Note, 9, 1)]

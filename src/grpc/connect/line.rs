@@ -11,6 +11,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::SetOnce;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -126,6 +127,8 @@ pub(in crate::grpc) struct Line {
     pub(super) life: Life,
     /// Who proved itself over it.
     pub(super) vouched: Vouched,
+    /// The server's complaint with which it ended, if there was one.
+    complaint: Arc<SetOnce<Option<Status>>>,
 }
 
 impl Line {
@@ -146,13 +149,14 @@ impl Line {
             .max_header_list_size(16 * 1024)
             .handshake(TokioIo::new(transport))
             .await?;
-        let complained = Arc::clone(&link);
+        let complaint = Arc::new(SetOnce::new());
+        let (complained, ended) = (Arc::clone(&link), Arc::clone(&complaint));
         tokio::spawn(async move {
-            if let Err(error) = connection.await
-                && is_complaint(error)
-            {
+            let why = connection.await.err().and_then(complaint_of);
+            if why.is_some() {
                 complained.complaints.fetch_add(1, Ordering::Relaxed);
             }
+            let _ = ended.set(why);
         });
         Ok(Self {
             sender,
@@ -160,6 +164,7 @@ impl Line {
             link,
             life,
             vouched: Vouched::default(),
+            complaint,
         })
     }
 
@@ -197,16 +202,25 @@ impl Line {
                 }
             },
         };
-        Ok(answer?.map(Body::new))
+        match answer {
+            Ok(answer) => Ok(answer.map(Body::new)),
+            // Of a connection that ended before the call was sent, only its own end says why.
+            Err(error) if error.is_canceled() => match self.complaint.wait().await {
+                Some(why) => Err(why.clone().into()),
+                None => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
 const AGENT: &str = concat!("grpc-rust-countersign/", env!("CARGO_PKG_VERSION"));
 
-/// Returns `true` if the server ended the connection with `ENHANCE_YOUR_CALM`: no other reason of
-/// HTTP/2 has this code.
-fn is_complaint(error: hyper::Error) -> bool {
-    Status::from_error(Box::new(error)).code() == Code::ResourceExhausted
+/// Returns what the server said when it ended the connection with `ENHANCE_YOUR_CALM`: no other
+/// reason of HTTP/2 has this code.
+fn complaint_of(error: hyper::Error) -> Option<Status> {
+    let status = Status::from_error(Box::new(error));
+    (status.code() == Code::ResourceExhausted).then_some(status)
 }
 
 /// Reads the header with which a gRPC call says how long it waits.

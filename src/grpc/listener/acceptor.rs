@@ -19,6 +19,7 @@ use super::crowd::Crowd;
 use super::refusal::Refusals;
 use super::stream::{Stream, cut};
 use crate::admission::{Connections, Crowding, is_of_one_connection};
+use crate::grpc::gate::Gate;
 use crate::grpc::tls::{ServerFailure, ServerTls};
 use crate::grpc::{Rejections, cause};
 use crate::telemetry::events;
@@ -63,17 +64,16 @@ impl Acceptor {
         connections: Arc<Connections>,
         limits: ConnectionLimits,
         tls: Option<ServerTls>,
-        trust: Arc<TrustStore>,
-        rejections: Arc<Rejections>,
+        gate: &Gate,
     ) -> Self {
         Self {
             listener,
             connections,
             limits,
             tls,
-            trust,
-            crowd: Crowd::new(Arc::clone(&rejections)),
-            rejections,
+            trust: Arc::clone(gate.verifier.trust()),
+            crowd: Crowd::new(Arc::clone(&gate.rejections)),
+            rejections: Arc::clone(&gate.rejections),
             handshakes: JoinSet::new(),
             refusals: Refusals::default(),
             sweep: None,

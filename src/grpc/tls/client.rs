@@ -178,9 +178,12 @@ impl ClientTls {
     pub(crate) fn repinned(&self) -> impl Future<Output = ()> + Send + use<> {
         let Self { source, callee } = self.clone();
         let mut changes = source.trust.subscribe();
-        let pins = move || callee.keys(None, &source.trust.current());
-        let before = pins();
-        async move { while pins() == before && changes.changed().await.is_ok() {} }
+        let before = callee.keys(None, &source.trust.current());
+        async move {
+            while callee.keys(None, &source.trust.current()) == before
+                && changes.changed().await.is_ok()
+            {}
+        }
     }
 
     /// Shakes hands with `host` over `stream`.

@@ -91,7 +91,10 @@ impl ServerTls {
         let files = list(Some(&options.own), options.trust.as_ref());
         let pins = Arc::clone(&trust);
         let settings = options.settings.clone();
-        let mandatory = options.client_auth.is_none().then(Arc::default);
+        let mandatory = options
+            .client_auth
+            .is_none()
+            .then(|| Arc::new(AtomicBool::new(has_pins(&trust.current()))));
         let make = move |contents: &[Content]| Configs::make(&options, &pins, contents);
         let configs = Live::new(all, files, make)?;
         if configs.current().0.unpinned.is_none() && !has_pins(&trust.current()) {

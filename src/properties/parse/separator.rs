@@ -1,7 +1,5 @@
 //! The lines that separate the documents of a file for Spring Boot.
 
-use std::mem;
-
 use crate::properties::entry::Span;
 
 /// A line `#---` or `!---`.
@@ -55,7 +53,7 @@ impl Finder {
             self.mark = None;
             return;
         };
-        let before = mem::replace(&mut self.mark, Some(mark));
+        let before = self.mark.replace(mark);
         let form = written.trim_end_matches([' ', '\t', '\u{c}']);
         let has_form = matches!(form, "#---" | "!---") && whole.start == content.start;
         let is_separator = has_form && before != Some(mark);

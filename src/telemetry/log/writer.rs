@@ -135,7 +135,7 @@ mod tests {
     impl Gated {
         /// Waits until all lines are written or lost.
         fn finish(&self) {
-            let begun = std::time::Instant::now();
+            let begun = tokio::time::Instant::now();
             while !self.writer.is_idle() {
                 assert!(begun.elapsed() < PATIENCE);
                 thread::yield_now();

@@ -121,13 +121,14 @@ const PROMTOOL: Peer = Peer {
     script: "",
 };
 
-const FAMILIES: [&str; 22] = [
+const FAMILIES: [&str; 23] = [
     "countersign_auth_requests_total",
     "countersign_auth_verify_duration_seconds",
     "countersign_build_info",
     "countersign_config_last_reload_successful",
     "countersign_engine_registrations_total",
     "countersign_engines",
+    "countersign_log_lines_lost_total",
     "countersign_peer_clock_skew_seconds",
     "countersign_ready",
     "countersign_signing_key_created_timestamp_seconds",

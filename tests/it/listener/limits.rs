@@ -231,14 +231,15 @@ async fn check(channel: &Connection) -> Result<(), Status> {
     checked.map(drop)
 }
 
-/// Makes a call that is never answered.
+/// Makes a call that is never answered, again until it is let in.
 async fn hang(channel: Connection) {
-    let mut request = Request::new(CheckStatusRequest {});
-    let manner = HANGS.parse().unwrap();
-    request.metadata_mut().insert("manner", manner);
-    let _ = EngineServiceClient::new(channel)
-        .check_status(request)
-        .await;
+    let mut client = EngineServiceClient::new(channel);
+    loop {
+        let mut request = Request::new(CheckStatusRequest {});
+        let manner = HANGS.parse().unwrap();
+        request.metadata_mut().insert("manner", manner);
+        let _ = client.check_status(request).await;
+    }
 }
 
 #[test]

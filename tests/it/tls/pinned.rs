@@ -235,11 +235,6 @@ async fn certificates_stay_required_after_the_last_pin_is_gone() {
     let server = pair.files.server("dpm", &pair.dpm_pem, None, None);
     let dpm = dpm_with_tls(own.clone(), server).await;
     let dpe = pair.dpe_module(pair.dpm_pem.fingerprint);
-    let client = pair.files.client("dpe-client", Some(&pair.dpe_pem), None);
-    let connection = connect(dpm.address.port(), options(&dpe, client))
-        .await
-        .unwrap();
-    who_am_i(&connection, &dpe).await.unwrap();
 
     now_trusts(&own, vec![pinning(&pair.dpe, &[])]);
 
