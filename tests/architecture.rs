@@ -40,7 +40,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("engine", 276),
     ("failure", 85),
     ("files", 78),
-    ("grpc", 5880),
+    ("grpc", 5890),
     ("http", 298),
     ("identity", 196),
     ("jose", 1544),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 34028;
+const TOTAL: usize = 34038;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;
