@@ -11,17 +11,6 @@ use tokio::sync::watch;
 ///
 /// A module is ready while every [required](Self::required) part is up, at least one, and it is not
 /// [stopping](Self::stop).
-///
-/// ```
-/// use countersign::internals::Health;
-///
-/// let health = Health::default();
-/// let engine = health.required("engine");
-/// assert!(!health.is_ready());
-///
-/// engine.up("registered at localhost:8531");
-/// assert!(health.is_ready());
-/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     state: Arc<watch::Sender<State>>,

@@ -90,7 +90,7 @@ fn path_of(text: &str, folder: &Path) -> Option<(String, PathBuf)> {
 fn target((text, path): (String, PathBuf)) -> Option<Target> {
     let name = path.file_name()?.to_str()?;
     let hinted = name.strip_suffix("[.properties]");
-    if let Some(stem) = hinted.filter(|stem| !stem.is_empty()) {
+    if let Some(stem) = hinted.filter(|stem| !matches!(*stem, "" | "." | "..")) {
         let names = [stem.to_owned(), String::new()];
         return Some(Target::File(path.with_file_name(stem), names));
     }
