@@ -263,13 +263,15 @@ fn strangers_watch_ends_in_time_with_unavailable() {
 
 #[test]
 fn watch_on_a_connection_with_a_token_goes_on() {
-    let served = served(|limits| limits.visit = SHORT);
+    // The token is shown within this time, also on a busy machine.
+    let visit = 10 * SHORT;
+    let served = served(|limits| limits.visit = visit);
     Runtime::new().unwrap().block_on(async {
         let channel = world::channel(served.address).await;
         let mut watched = watched(&channel).await.unwrap();
         show_token(&channel, &served).await;
         let begun = Instant::now();
-        while begun.elapsed() < 3 * SHORT {
+        while begun.elapsed() < 2 * visit {
             watched.message().await.unwrap().unwrap();
         }
     });
