@@ -3,7 +3,7 @@
 //! `<storage>/revoked-keys` has one line each: `revoked|undone <SPKI hash> <time> <deployment>`. Of one
 //! key the last line decides. Lines are only ever added, under the lock `revoked-keys.lock`.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -83,7 +83,7 @@ fn record(line: &str) -> Option<Record> {
 
 /// The keys of a home's memory.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Remembered(HashMap<Fingerprint, Standing>);
+pub struct Remembered(BTreeSet<Fingerprint>);
 
 impl Remembered {
     /// Reads the memory in the folder `storage`: nothing if it does not exist.
@@ -100,34 +100,29 @@ impl Remembered {
     }
 
     fn of(records: &[Record]) -> Self {
-        Self(
-            records
-                .iter()
-                .map(|record| (record.key, record.standing))
-                .collect(),
-        )
+        let mut all = Self::default();
+        for record in records {
+            all.add(record);
+        }
+        all
     }
 
     /// Returns `true` if `key` is remembered as revoked.
     pub fn has(&self, key: Fingerprint) -> bool {
-        self.0.get(&key) == Some(&Standing::Revoked)
+        self.0.contains(&key)
     }
 
     /// Lists the keys that are remembered as revoked, in order.
     pub fn revoked(&self) -> Vec<Fingerprint> {
-        let all = self.0.keys().copied();
-        let mut revoked: Vec<_> = all.filter(|key| self.has(*key)).collect();
-        revoked.sort();
-        revoked
+        self.0.iter().copied().collect()
     }
 
     /// Adds what `record` says; returns `true` if that is news.
     pub fn add(&mut self, record: &Record) -> bool {
-        let is_news = self.has(record.key) != (record.standing == Standing::Revoked);
-        if is_news {
-            self.0.insert(record.key, record.standing);
+        match record.standing {
+            Standing::Revoked => self.0.insert(record.key),
+            Standing::Undone => self.0.remove(&record.key),
         }
-        is_news
     }
 }
 

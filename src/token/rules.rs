@@ -27,10 +27,7 @@ pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<()
         let detail = format!("the signature has {} bytes, not 64", signature.len());
         return Err(Refusal::new(Reason::SignatureInvalid, detail));
     }
-    if signer
-        .key()
-        .verify(compact.signing_input().as_bytes(), signature)
-    {
+    if compact.verify(signer.key()) {
         return Ok(());
     }
     let detail = "it was altered, or signed with a different key from the one in its `kid`";
