@@ -136,8 +136,9 @@ pub fn group_of_environment(question: &Question, name: &str) -> Option<Vec<Sourc
         let given = Sourced::new(value, Origin::Environment(variable.into()));
         match words.split_last() {
             _ if words.concat() == wanted => whole = Some(vec![given]),
+            // With another last word it is the variable of another group.
             Some((index, name)) if name.concat() == wanted => {
-                elements.push((index.parse::<usize>().ok()?, given));
+                elements.extend(index.parse::<usize>().ok().map(|index| (index, given)));
             }
             _ => {}
         }

@@ -6,6 +6,7 @@
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -340,13 +341,14 @@ impl Loader<'_> {
             Target::File(path, _) => return self.file(path, at, optional, false),
             Target::Tree(path) => return self.tree(path, at, optional),
             Target::Trees(path) => {
-                let folders = values::folders(path);
                 self.files.push((path.clone(), None));
-                if folders.is_none() && !optional {
-                    self.missing(path, at);
-                }
-                let all = folders.unwrap_or_default().into_iter().rev();
-                return all
+                let folders = values::folders(path).unwrap_or_else(|error| {
+                    self.unlisted(path, at, optional, &error);
+                    Vec::new()
+                });
+                return folders
+                    .into_iter()
+                    .rev()
                     .flat_map(|folder| self.tree(&folder, at, true))
                     .collect();
             }
@@ -371,6 +373,19 @@ impl Loader<'_> {
         let message = format!("`{}` is imported, but does not exist", path.display());
         let help = "create it, correct the path, or write `optional:` before it";
         self.fault(Code::Cs0112, at, message, help);
+    }
+
+    /// Reports that the folder `path` cannot be listed. Only one that does not exist may be missing.
+    fn unlisted(&mut self, path: &Path, at: &Sourced, optional: bool, error: &io::Error) {
+        if error.kind() != ErrorKind::NotFound {
+            let message = format!(
+                "`{}` is imported, but cannot be read: {error}",
+                path.display()
+            );
+            self.refuse(at, message);
+        } else if !optional {
+            self.missing(path, at);
+        }
     }
 
     /// Loads the file at `path` once.
@@ -402,9 +417,11 @@ impl Loader<'_> {
         self.files.push((path.to_owned(), None));
         let start = self.document.documents_of(usize::MAX).end;
         match values::list(path, MOST_FILES) {
-            None if optional => return Vec::new(),
-            None => self.missing(path, at),
-            Some(files) => {
+            Err(error) => {
+                self.unlisted(path, at, optional, &error);
+                return Vec::new();
+            }
+            Ok(files) => {
                 for (key, file) in files {
                     match FileText::read(&file) {
                         Ok(text) if self.has_room(&text) => {
