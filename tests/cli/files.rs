@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 
+use super::modules::{ANY_PORT, Running};
 use super::revoke::{DPE, DPM};
 use super::support::{Folder, mode};
 
@@ -51,11 +52,23 @@ fn umask_000_opens_nothing() {
         .unwrap();
     assert!(status.status.success(), "{status:?}");
 
-    for name in ["dpm", "dpm/etc", "dpe", "dpe/etc"] {
+    let run = format!("umask 000; exec \"$0\" dpm run --home dpm {ANY_PORT}");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &run, env!("CARGO_BIN_EXE_countersign")]);
+    shell.current_dir(folder.path(""));
+    let mut dpm = Running::of(shell);
+    dpm.until(" startup ");
+
+    for name in ["dpm", "dpm/etc", "dpm/log", "dpm/storage", "dpe", "dpe/etc"] {
         assert_eq!(mode(&folder.path(name)) & 0o027, 0, "{name}");
     }
     for (path, _) in folder.files() {
-        assert_eq!(mode(&path) & 0o077, 0, "{}", path.display());
+        let closed = if path.starts_with(folder.path("dpm/log")) {
+            0o027
+        } else {
+            0o077
+        };
+        assert_eq!(mode(&path) & closed, 0, "{}", path.display());
     }
 }
 
@@ -166,7 +179,7 @@ fn a_finished_rotation_is_remembered_and_a_file_without_a_home_says_that_it_is_n
 #[test]
 fn no_core_dump_holds_a_key() {
     let folder = paired();
-    let mut dpm = super::modules::Running::start(
+    let mut dpm = Running::start(
         &folder,
         "dpm run --home dpm --set server.port=0 --set ataccama.server.grpc.port=0",
     );

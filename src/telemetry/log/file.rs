@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::files;
+
 /// A file of log lines.
 ///
 /// Opened for appending with mode 0640; a symbolic link, a pipe or a device is refused. Rolled to
@@ -34,7 +36,7 @@ impl LogFile {
 
     fn with_limits(path: PathBuf, most_bytes: u64, most_rolled: u32) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            files::make_folder(folder)?;
         }
         Ok(Self {
             file: Some(append(&path)?),
