@@ -33,32 +33,32 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 361),
     ("cli", 3644),
     ("clock", 70),
-    ("config", 6648),
+    ("config", 6672),
     ("diagnostic", 531),
     ("dpe", 610),
     ("dpm", 1145),
     ("engine", 276),
     ("failure", 85),
     ("files", 78),
-    ("grpc", 5890),
+    ("grpc", 5897),
     ("http", 298),
     ("identity", 196),
     ("jose", 1544),
-    ("library", 400),
+    ("library", 403),
     ("program", 146),
     ("properties", 1810),
     ("proto", 122),
     ("registry", 963),
     ("secret", 22),
-    ("storage", 222),
-    ("telemetry", 1738),
+    ("storage", 217),
+    ("telemetry", 1739),
     ("testing", 63),
-    ("token", 1835),
+    ("token", 1832),
     ("trust", 340),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 34038;
+const TOTAL: usize = 34065;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -65,7 +65,7 @@ impl Gate {
         if rule.is_some_and(|rule| rule.everyone) {
             return Ok(None);
         }
-        let loopback = peer::is_here(&head.extensions);
+        let loopback = peer::is_here(head);
         if self.needs_no_token(head) && rule.is_some() && !metadata::has_token(&head.headers) {
             return Ok(None);
         }
@@ -115,7 +115,7 @@ impl Gate {
 
     /// Returns `true` if the file lets callers like this one do without a token.
     pub(super) fn needs_no_token(&self, head: &Parts) -> bool {
-        self.tokens == Tokens::OptionalOnLoopback && peer::is_here(&head.extensions)
+        self.tokens == Tokens::OptionalOnLoopback && peer::is_here(head)
     }
 
     pub(super) fn verify(&self, head: &Parts, accept: Accept) -> Result<VerifiedToken, Refusal> {

@@ -43,7 +43,7 @@ pub struct Module {
     tls_files: TlsFiles,
     policy: Policy,
     impersonation_role: Role,
-    tokens: Tokens,
+    pub(crate) tokens: Tokens,
     proof_mode: ProofMode,
     replay: Option<Arc<ReplayGuard>>,
     verified: Arc<VerifiedCache>,
@@ -53,7 +53,7 @@ pub struct Module {
     calls: MetricsLayer,
     skews: Arc<ClockSkews>,
     clock: Arc<dyn Clock>,
-    plaintext: Plaintext,
+    pub(crate) plaintext: Plaintext,
     wiring: Option<Arc<Wiring>>,
 }
 
@@ -281,11 +281,6 @@ impl Module {
             wiring: None,
             ..self.clone()
         }
-    }
-
-    /// Returns where there may be plaintext.
-    pub(crate) fn plaintext(&self) -> Plaintext {
-        self.plaintext
     }
 
     /// Returns the largest message that its file allows, in bytes: 4 MiB without a file.

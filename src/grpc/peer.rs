@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Extensions;
+use http::header::FORWARDED;
+use http::request::Parts;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Status};
 
@@ -47,9 +49,13 @@ pub(super) fn address_in(extensions: &Extensions) -> Option<SocketAddr> {
     ours.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr())
 }
 
-/// Returns `true` if a call came over loopback.
-pub(super) fn is_here(extensions: &Extensions) -> bool {
-    address_in(extensions).is_some_and(|at| at.ip().to_canonical().is_loopback())
+/// Returns `true` if a call came over loopback, and no proxy says that it passed the call on.
+pub(super) fn is_here(head: &Parts) -> bool {
+    let is_forwarded = [FORWARDED.as_str(), "x-forwarded-for"]
+        .iter()
+        .any(|name| head.headers.contains_key(*name));
+    let address = address_in(&head.extensions);
+    !is_forwarded && address.is_some_and(|at| at.ip().to_canonical().is_loopback())
 }
 
 /// Returns the key of the client certificate of the connection that a call came over, if it has

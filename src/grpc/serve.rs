@@ -126,6 +126,11 @@ pub enum ServeError {
         "{0} is not loopback and the server has no TLS; turn TLS on, or set `countersign.server.allow-plaintext=true` where the network is trusted"
     )]
     Plaintext(SocketAddr),
+    /// The listener is not loopback, and the file admits calls without a token.
+    #[error(
+        "{0} is not loopback and calls need no token; remove `ataccama.authentication.grpc.internal.jwt.enable=false`"
+    )]
+    WithoutTokens(SocketAddr),
     /// The file asks for the HTTP port, which this build does not have.
     #[error("`server.port` is set, but countersign was built without its feature `actuator`")]
     NoHttp,

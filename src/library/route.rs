@@ -95,7 +95,7 @@ pub(super) fn connect(
         return Err(ConnectError::Contradicts(why));
     }
     let options = ConnectionOptions {
-        allow_plaintext: module.plaintext().calls,
+        allow_plaintext: module.plaintext.calls,
         keep_alive: KeepAlive::ANY_SERVER,
         ..ConnectionOptions::default()
     };

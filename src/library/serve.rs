@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::grpc::{MethodRules, Module, Reflection, ServeError, ServerOptions, Wiring};
+use crate::grpc::{MethodRules, Module, Reflection, ServeError, ServerOptions, Tokens, Wiring};
 #[cfg(feature = "actuator")]
 use crate::http::Access;
 use crate::program::Program;
@@ -71,8 +71,11 @@ pub(super) async fn on(
         },
         ..wiring.map_or_else(ServerOptions::default, |wiring| wiring.server.clone())
     };
-    if server.tls.is_none() && !is_loopback && !module.plaintext().server {
+    if server.tls.is_none() && !is_loopback && !module.plaintext.server {
         return Err(ServeError::Plaintext(at));
+    }
+    if !is_loopback && module.tokens != Tokens::Required {
+        return Err(ServeError::WithoutTokens(at));
     }
     let services = rules.services();
     let made = Program::new(module.clone(), None, listener, server, services.clone());

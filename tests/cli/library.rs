@@ -231,6 +231,12 @@ async fn what_cannot_be_served_as_the_file_says_is_an_error() {
 
     let beyond = serve(&module, "0.0.0.0:0", none()).await;
     assert!(matches!(beyond, ServeError::Plaintext(_)), "{beyond:?}");
+    let open_to_all = homes("");
+    let more = "countersign.server.allow-plaintext=true\n\
+                ataccama.authentication.grpc.internal.jwt.enable=false\n";
+    open_to_all.write(GREETER, open_to_all.read(GREETER) + more);
+    let beyond = serve(&open(&open_to_all, "greeter"), "0.0.0.0:0", none()).await;
+    assert!(matches!(beyond, ServeError::WithoutTokens(_)), "{beyond:?}");
     let own = none()
         .allow("/grpc.health.v1.Health/Check", Rule::any_identity())
         .unwrap();

@@ -319,6 +319,17 @@ async fn own_module_is_admitted_over_loopback_where_the_rule_says_so() {
         .greet_often(GreetOftenRequest { times: 1 })
         .await
         .unwrap_err();
+    for header in ["forwarded", "x-forwarded-for"] {
+        let mut passed_on = Request::new(GreetRequest {});
+        let value = "for=192.0.2.1".parse().unwrap();
+        passed_on.metadata_mut().insert(header, value);
+        let refused = client.greet(passed_on).await.unwrap_err();
+        assert_eq!(
+            reason_of(&refused),
+            Some(Reason::TokenMalformed),
+            "{header}"
+        );
+    }
 
     assert_eq!(
         greeting.text,
