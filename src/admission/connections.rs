@@ -212,9 +212,12 @@ impl Connections {
         open.map(|entry| entry.due(&self.bounds)).min()
     }
 
-    /// Cuts up to `count` unverified connections, oldest first; returns how many.
+    /// Cuts up to `count` unverified connections, oldest first and at most half of them; returns
+    /// how many.
     pub(crate) fn relieve(&self, count: usize) -> usize {
-        self.table().cut(count, |entry| entry.owner.is_none())
+        let mut table = self.table();
+        let unverified: usize = table.networks.values().sum();
+        table.cut(count.min(unverified.div_ceil(2)), |e| e.owner.is_none())
     }
 
     /// Cuts every connection that has sent no request.
@@ -228,9 +231,13 @@ impl Connections {
         self.table().cut(usize::MAX, |_| true);
     }
 
-    /// Waits until the sockets of all but a few that were cut are closed.
-    pub(crate) async fn most_left(&self) {
-        let few = (self.bounds.total / 16).min(64);
+    /// How many sockets that are not closed yet hold nothing up.
+    pub(crate) fn few(&self) -> usize {
+        (self.bounds.total / 16).min(64)
+    }
+
+    /// Waits until the sockets of all but `few` that were cut are closed.
+    pub(crate) async fn have_left_but(&self, few: usize) {
         loop {
             let left = self.left.notified();
             if self.table().leaving <= few {

@@ -247,6 +247,17 @@ fn connection_whose_keys_are_revoked_leaves_soon() {
     assert!(is_cut(&mut revoked) && !is_cut(&mut renewed));
 }
 
+#[test]
+fn newest_connections_keep_their_place_where_descriptors_run_out() {
+    let world = World::new(BOUNDS);
+    let mut seats: Vec<_> = (0..5).map(|n| world.admit(v4(n), 0).unwrap()).collect();
+
+    assert_eq!(world.connections.relieve(8), 3);
+
+    let cut: Vec<_> = seats.iter_mut().map(is_cut).collect();
+    assert_eq!(cut, [true, true, true, false, false]);
+}
+
 #[tokio::test]
 async fn connection_that_is_dropped_frees_its_place() {
     let world = World::new(Bounds { total: 1, ..BOUNDS });
@@ -257,7 +268,7 @@ async fn connection_that_is_dropped_frees_its_place() {
     drop(first);
     drop(second);
 
-    world.connections.most_left().await;
+    world.connections.have_left_but(0).await;
     assert!(world.admit(v4(3), 2_001).is_some());
 }
 

@@ -165,7 +165,7 @@ impl Acceptor {
             }
         }
         // At most a few connections more than the limit, however fast they come.
-        self.relieved().await;
+        self.relieved(self.connections.few()).await;
     }
 
     /// Waits after a failed accept, so that it never fails in a tight loop.
@@ -179,14 +179,14 @@ impl Acceptor {
         if closed == 0 {
             sleep(BACK_OFF).await;
         } else {
-            self.relieved().await;
+            self.relieved(0).await;
         }
     }
 
-    /// Waits until connections that were cut have closed their sockets.
-    async fn relieved(&self) {
+    /// Waits until all but `few` of the connections that were cut have closed their sockets.
+    async fn relieved(&self, few: usize) {
         // Whether they have is seen at the next accept.
-        let _ = timeout(BACK_OFF, self.connections.most_left()).await;
+        let _ = timeout(BACK_OFF, self.connections.have_left_but(few)).await;
     }
 }
 
