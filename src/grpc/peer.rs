@@ -14,7 +14,7 @@ use crate::jose::Fingerprint;
 use crate::token::{Reason, Refusal, VerifiedToken};
 
 use super::refuse;
-use super::tls::certificate_fingerprint;
+use super::tls::{certificate_fingerprint, words};
 
 /// The far end of the connection that a call came over, among the call's extensions.
 ///
@@ -70,7 +70,8 @@ pub(super) fn certificate_in(extensions: &Extensions) -> Option<Result<Fingerpri
         .and_then(|certificates| certificates.first());
     let certificate = ours.or_else(|| first.map(AsRef::as_ref))?;
     Some(certificate_fingerprint(certificate).map_err(|error| {
-        let detail = format!("the connection's certificate cannot be read: {error}");
+        let why = words::of(&error);
+        let detail = format!("the connection's certificate cannot be read: {why}");
         Refusal::new(Reason::IssuerMismatch, detail)
     }))
 }

@@ -14,7 +14,7 @@ use crate::admin::write::{Privacy, folder_of};
 use crate::config::names::{PIN, PINS};
 use crate::config::{AsWritten, Home, TlsEnd};
 use crate::diagnostic::redact_name;
-use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint};
+use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint, words};
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
 use crate::properties::bind::switch;
@@ -119,7 +119,8 @@ impl Certificate {
                     let pem = key.serialize_pem();
                     new.push(EditedFile::created(private_key, pem, Privacy::Owner));
                 }
-                certificate_fingerprint(certificate.der()).map_err(not_made)?
+                certificate_fingerprint(certificate.der())
+                    .map_err(|error| not_made(words::of(&error)))?
             }
         };
         Ok(Self {

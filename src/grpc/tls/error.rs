@@ -31,7 +31,7 @@ impl fmt::Display for PemFile {
     }
 }
 
-/// What the TLS library says.
+/// Why, in words: the libraries print the names of their types.
 type Cause = Box<dyn Error + Send + Sync>;
 
 /// Why TLS cannot be set up from these files; each names the setting that names the file.
@@ -90,8 +90,9 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    pub(super) fn internal(error: impl Into<Cause>) -> Self {
-        Self::Internal(error.into())
+    /// Drops the library's error, which says nothing to an operator.
+    pub(super) fn internal(_: impl Into<Cause>) -> Self {
+        Self::Internal("a fault of this program".into())
     }
 
     /// Returns the file that is at fault, if one is.

@@ -5,8 +5,9 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
 
-use super::TlsError;
 use super::pins::NotPinned;
+use super::{TlsError, words};
+use crate::telemetry::Untrusted;
 
 /// Why one side has no TLS with the other, most of it in a client's words.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ pub enum ClientFailure {
     NotPinned(NotPinned),
     /// The certificate is refused for a different reason.
     #[error("the server's certificate is refused: {0}")]
-    Certificate(CertificateError),
+    Certificate(&'static str),
     /// The other side does not speak HTTP/2.
     #[error(
         "the peer speaks TLS, but not HTTP/2 (ALPN `h2`) on this port: it is not a gRPC server"
@@ -67,18 +68,18 @@ pub enum ClientFailure {
     #[error("the server requires a client certificate")]
     CertificateRequired(String),
     /// The other side does not accept the certificate shown; with the prefix of this side's TLS
-    /// settings, and the alert.
-    #[error("the server refuses the certificate of `{0}.cert-chain` ({1:?})")]
-    CertificateRefused(String, AlertDescription),
-    /// The other side closed the handshake with a different alert.
-    #[error("the server broke off the TLS handshake ({0:?})")]
-    Alert(AlertDescription),
+    /// settings, and what the other side says.
+    #[error("the server refuses the certificate of `{0}.cert-chain` ({1})")]
+    CertificateRefused(String, &'static str),
+    /// The other side closed the handshake for a different reason.
+    #[error("the server broke off the TLS handshake ({0})")]
+    Alert(&'static str),
     /// The connection ended during the handshake.
     #[error("the peer closed the connection during the TLS handshake")]
     Closed,
     /// TLS failed otherwise.
     #[error("TLS failed: {0}")]
-    Tls(Error),
+    Tls(&'static str),
     /// The connection failed.
     #[error("the connection failed during the TLS handshake: {0}")]
     Io(io::ErrorKind),
@@ -104,6 +105,10 @@ impl ClientFailure {
             }
             Self::NotPinned(_) => {
                 "if it is the peer's new one, write it into `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+                    .to_owned()
+            }
+            Self::Certificate(_) => {
+                "`countersign explain CS0308` shows how to make another; or pin it with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
                     .to_owned()
             }
             Self::Version => "a pinned certificate needs TLS 1.3".to_owned(),
@@ -136,7 +141,6 @@ impl ClientFailure {
             Self::NotPinned(NotPinned { whose, .. }) => {
                 format!("the server's certificate has a key that is not pinned for {whose}")
             }
-            Self::Certificate(_) => "the server's certificate is refused".to_owned(),
             Self::Tls(_) => "TLS failed".to_owned(),
             other => other.in_full(),
         }
@@ -167,7 +171,7 @@ impl ClientFailure {
             Error::NoApplicationProtocol => Self::NotHttp2,
             Error::PeerIncompatible(_) => Self::Version,
             Error::AlertReceived(alert) => Self::alert(*alert, settings),
-            other => Self::Tls(other.clone()),
+            other => Self::Tls(words::of(other)),
         }
     }
 
@@ -187,9 +191,9 @@ impl ClientFailure {
             CertificateError::UnknownIssuer => Self::UnknownAuthority(settings),
             CertificateError::Other(OtherError(other)) => match other.downcast_ref() {
                 Some(found) => Self::NotPinned(NotPinned::clone(found)),
-                None => Self::Certificate(error.clone()),
+                None => Self::Certificate(words::of_certificate(error)),
             },
-            other => Self::Certificate(other.clone()),
+            other => Self::Certificate(words::of_certificate(other)),
         }
     }
 
@@ -206,8 +210,10 @@ impl ClientFailure {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied => Self::CertificateRefused(settings, alert),
-            other => Self::Alert(other),
+            | AlertDescription::AccessDenied => {
+                Self::CertificateRefused(settings, words::of_alert(alert))
+            }
+            other => Self::Alert(words::of_alert(other)),
         }
     }
 }
@@ -224,7 +230,6 @@ impl ServerFailure {
 }
 
 impl fmt::Display for ServerFailure {
-    #[expect(clippy::use_debug, reason = "rustls has no other name for an alert")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             ClientFailure::NotTls(settings) => write!(
@@ -245,8 +250,8 @@ impl fmt::Display for ServerFailure {
                 f,
                 "the caller's certificate has the key `{fingerprint}`, which no `countersign.deployments.<name>.tls-keys` names"
             ),
-            ClientFailure::Certificate(error) => {
-                write!(f, "the caller's certificate is refused: {error}")
+            ClientFailure::Certificate(why) => {
+                write!(f, "the caller's certificate is refused: {why}")
             }
             ClientFailure::NotHttp2 => {
                 f.write_str("the caller does not ask for HTTP/2 (ALPN `h2`)")
@@ -254,12 +259,12 @@ impl fmt::Display for ServerFailure {
             ClientFailure::Version => {
                 f.write_str("the caller's TLS is too old; pinned certificates need TLS 1.3")
             }
-            ClientFailure::CertificateRefused(settings, alert) => write!(
+            ClientFailure::CertificateRefused(settings, why) => write!(
                 f,
-                "the caller refuses the certificate of `{settings}.cert-chain` ({alert:?})"
+                "the caller refuses the certificate of `{settings}.cert-chain` ({why})"
             ),
-            ClientFailure::Alert(alert) => {
-                write!(f, "the caller broke off the TLS handshake ({alert:?})")
+            ClientFailure::Alert(why) => {
+                write!(f, "the caller broke off the TLS handshake ({why})")
             }
             ClientFailure::Closed => {
                 f.write_str("the caller closed the connection during the TLS handshake")
@@ -270,11 +275,16 @@ impl fmt::Display for ServerFailure {
     }
 }
 
+/// Lists names that rustls has as `DnsName("a.example")`.
 fn names(presented: &[String]) -> String {
     let shown: Vec<_> = presented
         .iter()
         .take(4)
-        .map(|name| format!("`{}`", crate::telemetry::Untrusted(name)))
+        .map(|name| {
+            let (_, quoted) = name.split_once('(').unwrap_or(("", name));
+            let bare = quoted.trim_end_matches(')').trim_matches('"');
+            format!("`{}`", Untrusted(bare))
+        })
         .collect();
     if shown.is_empty() {
         "no name".to_owned()

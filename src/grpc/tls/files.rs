@@ -13,6 +13,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::{PemFile, TlsError};
 use super::pins::certificate_fingerprint;
+use super::words;
 use crate::files;
 use crate::jose::Fingerprint;
 
@@ -61,6 +62,8 @@ impl OwnFiles {
 pub(super) type Content = Zeroizing<Vec<u8>>;
 
 const MOST_BYTES: u64 = 1024 * 1024;
+const CUT_OFF: &str = "a section in it is cut off, or is not base64";
+const UNUSABLE_KEY: &str = "it is not an RSA, ECDSA or Ed25519 key that TLS can use";
 
 impl PemFile {
     /// Reads and checks a file of trusted certificates.
@@ -122,12 +125,12 @@ impl Own {
         let read = PrivateKeyDer::from_pem_slice(private_key);
         let mut der = read.map_err(|error| match error {
             pem::Error::NoItemsFound => TlsError::NoPrivateKey(file.clone()),
-            source => TlsError::Pem(file.clone(), source.into()),
+            _ => TlsError::Pem(file.clone(), CUT_OFF.into()),
         })?;
         let signing = any_supported_type(&der);
         der.zeroize();
         let signing =
-            signing.map_err(|source| TlsError::PrivateKey(file.clone(), source.into()))?;
+            signing.map_err(|_other| TlsError::PrivateKey(file.clone(), UNUSABLE_KEY.into()))?;
         let key = CertifiedKey::new(chain, signing);
         match key.keys_match() {
             // Some keys cannot be compared.
@@ -138,7 +141,9 @@ impl Own {
                     private_key: file.clone(),
                 });
             }
-            Err(source) => return Err(TlsError::PrivateKey(file.clone(), source.into())),
+            Err(error) => {
+                return Err(TlsError::PrivateKey(file.clone(), words::of(&error).into()));
+            }
         }
         Ok(Self {
             key: Arc::new(key),
@@ -156,7 +161,7 @@ impl fmt::Debug for Own {
 /// Reads every certificate of a file.
 fn certificates(file: &PemFile, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
-    let all = all.map_err(|source| TlsError::Pem(file.clone(), source.into()))?;
+    let all = all.map_err(|_cut_off| TlsError::Pem(file.clone(), CUT_OFF.into()))?;
     if all.is_empty() {
         return Err(TlsError::NoCertificate(file.clone()));
     }
@@ -171,7 +176,7 @@ fn first_fingerprint(
         .first()
         .ok_or_else(|| TlsError::NoCertificate(file.clone()))?;
     certificate_fingerprint(first)
-        .map_err(|source| TlsError::Certificate(file.clone(), source.into()))
+        .map_err(|error| TlsError::Certificate(file.clone(), words::of(&error).into()))
 }
 
 /// Reads a file of trusted certificates.
@@ -179,7 +184,7 @@ fn roots(file: &PemFile, content: &[u8]) -> Result<Arc<RootCertStore>, TlsError>
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file, content)? {
         let added = roots.add(certificate);
-        added.map_err(|source| TlsError::Certificate(file.clone(), source.into()))?;
+        added.map_err(|error| TlsError::Certificate(file.clone(), words::of(&error).into()))?;
     }
     Ok(Arc::new(roots))
 }

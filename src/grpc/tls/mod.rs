@@ -8,6 +8,7 @@ mod files;
 mod live;
 mod pins;
 mod server;
+pub(crate) mod words;
 
 use std::sync::{Arc, LazyLock};
 

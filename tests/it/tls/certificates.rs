@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use countersign::grpc::tls::{ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions};
 use countersign::jose::Fingerprint;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData as _,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    PublicKeyData as _, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -74,10 +74,26 @@ impl Authority {
     }
 
     pub(crate) fn issue(&self, names: &[&str], validity: Validity) -> Pem {
+        self.sign(params(names, validity))
+    }
+
+    /// Issues a certificate that may issue others, as `openssl req -x509` makes by default.
+    pub(crate) fn issue_authority(&self, names: &[&str]) -> Pem {
+        let mut params = params(names, Validity::Now);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        self.sign(params)
+    }
+
+    /// Issues a certificate that no server may show.
+    pub(crate) fn issue_for_clients(&self, names: &[&str]) -> Pem {
+        let mut params = params(names, Validity::Now);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Pem {
         let key = KeyPair::generate().unwrap();
-        let certificate = params(names, validity)
-            .signed_by(&key, &self.issuer)
-            .unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Pem {
             fingerprint: Fingerprint::of_spki(&key.subject_public_key_info()),
             certificate: certificate.pem(),

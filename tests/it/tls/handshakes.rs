@@ -105,7 +105,15 @@ async fn refused_server_certificates_are_explained() {
         ),
         (
             ours.issue(&["elsewhere.example"], Validity::Now),
-            "elsewhere.example\")`, not for `localhost`",
+            "the server's certificate is for `elsewhere.example`, not for `localhost`",
+        ),
+        (
+            ours.issue_authority(here),
+            "the server's certificate is refused: it is the certificate of an authority (CA:TRUE); `countersign explain CS0308`",
+        ),
+        (
+            ours.issue_for_clients(here),
+            "the server's certificate is refused: its extended key usage does not include this use",
         ),
     ];
     for (pem, expected) in cases {
