@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::io::{ErrorKind, Read as _};
-
-use zeroize::Zeroizing;
+use std::io::ErrorKind;
 
 use crate::config::parts::{ReadDeployment, Side};
 use crate::config::read::Reader;
 use crate::config::settings::Options;
 use crate::diagnostic::{Code, Severity, quote};
-use crate::files;
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, PemFile, TlsError};
 use crate::jose::Fingerprint;
 use crate::properties::{self, Sourced};
@@ -81,39 +78,19 @@ fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
     let Some(error) = error else { return };
     let Some(file) = error.file() else { return };
     let at = place(reader, &file.setting);
-    if let TlsError::NoPrivateKey(file) | TlsError::Pem(file, _) | TlsError::PrivateKey(file, _) =
-        &error
-        && is_encrypted(file)
-    {
-        let path = file.path.display();
-        let message = format!("the private key in {file} is encrypted");
-        let help = format!(
-            "decrypt it: `openssl pkey -in {path} -out key.pem && chmod 600 key.pem`, and set the path of that file"
-        );
-        reader.report(Code::Cs0306, &at, message, help);
-        return;
-    }
     let severity = match &error {
         TlsError::Read(_, error) if error.kind() == ErrorKind::NotFound => reader.question.strict(),
         _ => Severity::Error,
     };
     let found = reader.finding(Code::Cs0306, &at, crate::grpc::cause(&error));
-    let help = "set the path of a PEM file; a relative path starts at the module's home";
+    let help = match &error {
+        TlsError::PrivateKey(file, _) => format!(
+            "write it without a passphrase: `openssl pkey -in {} -out key.pem && chmod 600 key.pem`, and set the path of that file",
+            file.path.display()
+        ),
+        _ => "set the path of a PEM file; a relative path starts at the module's home".to_owned(),
+    };
     reader.push(found.with_severity(severity).with_help(help));
-}
-
-/// Returns `true` if a PEM file holds a private key that a passphrase protects.
-fn is_encrypted(file: &PemFile) -> bool {
-    /// A key is shorter, and TLS reads no larger file.
-    const MOST: u64 = 1024 * 1024;
-    let mut text = Zeroizing::new(Vec::new());
-    let read = files::open(&file.path).and_then(|open| open.take(MOST).read_to_end(&mut text));
-    let marks = [
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----",
-        "Proc-Type: 4,ENCRYPTED",
-    ];
-    let text = String::from_utf8_lossy(&text);
-    read.is_ok() && marks.iter().any(|mark| text.contains(mark))
 }
 
 /// Reports a private key that others may read or change.

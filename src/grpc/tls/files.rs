@@ -83,6 +83,9 @@ impl PemFile {
         if u64::try_from(content.len()).unwrap_or(u64::MAX) > MOST_BYTES {
             return Err(TlsError::TooLarge(self.clone()));
         }
+        // Byte order marks, which editors and `cat` leave at the starts of lines: rustls passes over
+        // such a line. PEM itself has none of these bytes.
+        content.retain(|byte| !matches!(byte, 0xEF | 0xBB | 0xBF));
         Ok(content)
     }
 }
@@ -124,6 +127,10 @@ impl Own {
         let file = &files.private_key;
         let read = PrivateKeyDer::from_pem_slice(private_key);
         let mut der = read.map_err(|error| match error {
+            // In the first line of one kind, in the second of the other.
+            _ if private_key.windows(9).any(|part| part == b"ENCRYPTED") => {
+                TlsError::PrivateKey(file.clone(), "it is encrypted".into())
+            }
             pem::Error::NoItemsFound => TlsError::NoPrivateKey(file.clone()),
             _ => TlsError::Pem(file.clone(), CUT_OFF.into()),
         })?;
@@ -158,14 +165,30 @@ impl fmt::Debug for Own {
     }
 }
 
-/// Reads every certificate of a file.
+/// Reads every certificate of a file. One that begins and cannot be read is an error: rustls passes
+/// over it.
 fn certificates(file: &PemFile, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
     let all = all.map_err(|_cut_off| TlsError::Pem(file.clone(), CUT_OFF.into()))?;
+    let lines = content.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let begun = lines.filter(|line| begins_certificate(line)).count();
+    if begun > all.len() {
+        let why = format!(
+            "{begun} certificates begin in it, {} can be read: each needs the line `-----BEGIN CERTIFICATE-----` with nothing before it",
+            all.len()
+        );
+        return Err(TlsError::Pem(file.clone(), why.into()));
+    }
     if all.is_empty() {
         return Err(TlsError::NoCertificate(file.clone()));
     }
     Ok(all)
+}
+
+/// Returns `true` if a certificate of any kind begins in `line`, which is no comment.
+fn begins_certificate(line: &[u8]) -> bool {
+    let is_mark = line.trim_ascii_end().ends_with(b"CERTIFICATE-----");
+    is_mark && !line.starts_with(b"-----END") && !line.starts_with(b"#")
 }
 
 fn first_fingerprint(
@@ -187,4 +210,78 @@ fn roots(file: &PemFile, content: &[u8]) -> Result<Arc<RootCertStore>, TlsError>
         added.map_err(|error| TlsError::Certificate(file.clone(), words::of(&error).into()))?;
     }
     Ok(Arc::new(roots))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::grpc::cause;
+
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+
+    /// How many certificates a file with `content` holds, or why it cannot be used.
+    fn read(content: impl AsRef<[u8]>) -> Result<usize, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chain.pem");
+        fs::write(&path, content).unwrap();
+        let file = PemFile::new(path, "a.cert-chain");
+        let read = certificates(&file, &file.read().unwrap());
+        read.map(|all| all.len()).map_err(|error| cause(&error))
+    }
+
+    fn pem() -> String {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        made.cert.pem()
+    }
+
+    #[test]
+    fn byte_order_marks_anywhere_between_certificates_are_removed() {
+        let (first, second) = (pem(), pem());
+        let with_marks = [MARK, first.as_bytes(), MARK, second.as_bytes(), MARK].concat();
+
+        assert_eq!(read(&with_marks), Ok(2));
+        assert_eq!(read(first + &second), Ok(2));
+    }
+
+    #[test]
+    fn private_key_behind_a_byte_order_mark_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let file = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            fs::write(&path, [MARK, text.as_bytes()].concat()).unwrap();
+            PemFile::new(path, name)
+        };
+        let files = OwnFiles::new(
+            file("cert-chain", made.cert.pem()),
+            file("private-key", made.signing_key.serialize_pem()),
+        );
+
+        assert!(files.check().is_ok());
+    }
+
+    #[test]
+    fn certificate_that_cannot_be_read_is_named_not_skipped() {
+        let (first, second) = (pem(), pem());
+        let other = |kind: &str| second.replace("CERTIFICATE", kind);
+        let cases = [
+            first.clone() + "  " + &second,
+            first.clone() + "subject=a " + &second,
+            first.clone() + &other("TRUSTED CERTIFICATE"),
+            first.clone() + &other("X509 CERTIFICATE"),
+        ];
+        for content in cases {
+            let error = read(&content).unwrap_err();
+
+            let expected =
+                "(`a.cert-chain`) is not valid PEM: 2 certificates begin in it, 1 can be";
+            assert!(error.contains(expected), "{content}\n{error}");
+        }
+        // What is no certificate, and what is commented out, is passed over.
+        let beside = other("CERTIFICATE REQUEST");
+        let hidden = second.replace("-----BEGIN", "#-----BEGIN");
+        assert_eq!(read(format!("a comment\n{first}{beside}{hidden}")), Ok(1));
+    }
 }
