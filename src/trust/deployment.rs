@@ -50,6 +50,9 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// How many active keys the `aud` of a token has room for, beside the name.
+    pub(crate) const MOST_ACTIVE_KEYS: usize = 7;
+
     /// Returns a deployment with `keys`: without environment, roles and pins.
     pub fn new(name: DeploymentName, module: ModuleType, keys: Vec<TrustedKey>) -> Self {
         Self {
@@ -82,7 +85,7 @@ impl Deployment {
             .map(|key| key.key.fingerprint().to_string());
         std::iter::once(self.name.to_string())
             .chain(keys)
-            .take(8)
+            .take(1 + Self::MOST_ACTIVE_KEYS)
             .collect()
     }
 }

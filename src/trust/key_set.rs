@@ -50,6 +50,10 @@ pub enum TrustError {
         /// The deployment that repeats it.
         second: DeploymentName,
     },
+    /// More active keys than the `aud` of a token has room for: a module with one of the others would
+    /// refuse this one's calls.
+    #[error("deployment `{0}` has more than {most} active keys, and a token can name only {most}", most = Deployment::MOST_ACTIVE_KEYS)]
+    TooManyKeys(DeploymentName),
     /// This module's own key among the trusted ones: its own tokens would come back as a peer's.
     #[error("deployment `{0}` has this module's own key")]
     OwnKey(DeploymentName),
@@ -83,8 +87,8 @@ impl KeySet {
     ///
     /// # Errors
     ///
-    /// When names agree but for case and dashes, a key or key id stands twice or is `own`'s, or a
-    /// TLS pin stands in two deployments.
+    /// When names agree but for case and dashes, a key or key id stands twice or is `own`'s, a TLS
+    /// pin stands in two deployments, or one has more active keys than a token can name.
     pub fn new(
         deployments: Vec<Deployment>,
         own: impl Into<Arc<OwnDeployment>>,
@@ -99,6 +103,9 @@ impl KeySet {
                     first,
                     second: second.clone(),
                 });
+            }
+            if deployment.active_keys().count() > Deployment::MOST_ACTIVE_KEYS {
+                return Err(TrustError::TooManyKeys(second.clone()));
             }
             for (key_at, key) in deployment.keys.iter().enumerate() {
                 if is_own(&set.own, key) {
@@ -321,6 +328,31 @@ mod tests {
 
         assert_eq!(alone.pin_owner(pin).unwrap().name.as_str(), "a");
         assert!(matches!(twice, Err(TrustError::SamePin { .. })));
+    }
+
+    #[test]
+    fn eighth_active_key_is_refused_and_seven_are_all_named() {
+        let keys = |count: usize| -> Vec<_> {
+            let made = (0..count).map(|n| {
+                let key = SigningKey::generate().unwrap();
+                trusted(&key, &format!("key{n}"))
+            });
+            made.collect()
+        };
+        let mut with_revoked = keys(8);
+        with_revoked[3].revoked = true;
+
+        let seven = deployment("a", with_revoked);
+        assert_eq!(seven.audience().len(), 8);
+        KeySet::new(vec![seven], own()).unwrap();
+        let eight = KeySet::new(vec![deployment("a", keys(8))], own());
+
+        let error = eight.unwrap_err();
+        assert!(matches!(error, TrustError::TooManyKeys(_)));
+        assert!(
+            error.to_string().contains("more than 7 active keys"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -401,7 +401,10 @@ impl Rotation {
             let had = findings_of([&self.owner, before])?;
             let has = findings_of([&owner, after])?;
             if has.errors() > had.errors() {
-                return Err(Refused::internal(&after.path).with_findings(has));
+                let message = format!("`{}` would have faults", after.path.display());
+                return Err(Refused::new(Kind::Conflict, message)
+                    .with_help("nothing was written; `countersign explain CODE` says more")
+                    .with_findings(has));
             }
         }
         if Self::of(owner, peers)?.phase() == phase {

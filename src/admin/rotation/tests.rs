@@ -10,8 +10,10 @@ use crate::admin::pairing::{self, Member, Options};
 use crate::admin::write::kill;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::check;
+use crate::config::names::KEYS;
+use crate::diagnostic::{Code, Finding};
 use crate::identity::{Environment, ModuleType, Role};
-use crate::jose::{KeyId, SigningKey};
+use crate::jose::{KeyId, PublicJwk, SigningKey};
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
@@ -364,4 +366,37 @@ fn killed_between_any_two_writes_a_step_leaves_a_common_key_and_is_completed() {
 
         assert!(killed > writes * 3, "{step:?} was killed {killed} times");
     }
+}
+
+#[test]
+fn eighth_active_key_of_a_module_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path());
+    let rotation = read(folder.path());
+    let deployment = rotation.deployment(&rotation.peers[0]).unwrap();
+    let six: Vec<_> = (0..6)
+        .flat_map(|n| {
+            let key = SigningKey::generate().unwrap();
+            let kid = KeyId::new(&key.fingerprint().to_string()).unwrap();
+            let content = PublicJwk::write(key.verifying_key(), &kid);
+            let below = format!("{KEYS}.more{n}").replace("<name>", deployment.name.as_str());
+            [
+                format!("{below}.fingerprint={kid}\r\n"),
+                format!("{below}.content={content}\r\n"),
+                format!("{below}.is-revoked=false\r\n"),
+            ]
+        })
+        .collect();
+    let file = folder.path().join(DPM);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text + "\r\n" + &six.concat()).unwrap();
+    let before = texts(folder.path());
+
+    let refused = read(folder.path()).plan(Step::Prepare, SystemClock.now());
+
+    let refused = refused.err().unwrap();
+    assert!(matches!(refused.kind(), Kind::Conflict), "{refused:?}");
+    let mut codes = refused.findings.iter().map(Finding::code);
+    assert!(codes.any(|code| code == Code::Cs0309), "{refused:?}");
+    assert_eq!(texts(folder.path()), before);
 }

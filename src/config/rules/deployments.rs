@@ -71,6 +71,7 @@ fn deployment(reader: &mut Reader<'_>, name: &str, impersonation: &Role) -> Read
     let (environment, environment_at) = named.unzip();
     let granted = roles(reader, name, impersonation);
     let keys_read = jwt_keys(reader, name);
+    unnamed(reader, name, &keys_read);
     let pins = tls::pins(reader, name);
     let single_use_tokens = reader.switch(SINGLE_USE, keys);
     let required = checked.ok().zip(module_type);
@@ -163,6 +164,24 @@ fn jwt_keys(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadKey> {
         reader.push(found.with_key(setting).with_help(help));
     }
     keys
+}
+
+/// CS0309: the key with which a deployment has more active ones than a token can name.
+fn unnamed(reader: &mut Reader<'_>, deployment: &str, keys: &[ReadKey]) {
+    let most = Deployment::MOST_ACTIVE_KEYS;
+    // What the home remembers as revoked may be taken back.
+    let mut active = keys
+        .iter()
+        .filter(|key| !key.trusted.revoked || key.remembered);
+    if let Some(eighth) = active.nth(most) {
+        let name = quote(deployment);
+        let message = format!(
+            "deployment {name} has more than {most} active keys, and a token can name only {most}: a module with another key refuses this one's calls"
+        );
+        let help =
+            "write `is-revoked=true` for keys that are no longer used, or remove their lines";
+        reader.report(Code::Cs0309, &eighth.at, message, help);
+    }
 }
 
 /// Reports an own name that is a peer's too, tokens that peers refuse, and connections that do not

@@ -219,3 +219,27 @@ fn cs0307_addresses_and_plaintext() {
     );
     assert_eq!(with(unchecked), []);
 }
+
+/// `count` more keys of `dpe-dev`, three lines each.
+pub(in crate::config) fn more_keys(count: usize) -> String {
+    let one = |n| {
+        let key = key();
+        let below = format!("{D}.dpe-dev.security.jwt-keys.more{n}");
+        let (kid, content) = (kid(&key), content(&key));
+        format!("{below}.fingerprint={kid}\n{below}.content={content}\n{below}.is-revoked=false\n")
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn cs0309_eighth_active_key_is_refused_by_check_and_start() {
+    let column = u32::try_from(format!("{D}.dpe-dev.security.jwt-keys.more6.fingerprint=").len());
+    let eighth = (Code::Cs0309, Error, 26, column.unwrap() + 1);
+
+    assert_eq!(with(&more_keys(6)), []);
+    assert_eq!(with(&more_keys(7)), [eighth]);
+    assert_eq!(error_codes(good() + &more_keys(7)), [Code::Cs0309]);
+    // A revoked key needs no room.
+    let revoked = more_keys(9).replacen("is-revoked=false", "is-revoked=true", 3);
+    assert_eq!(with(&revoked), []);
+}
