@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use crate::diagnostic::Findings;
+use crate::diagnostic::{Findings, Severity};
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::{FileText, ReadError};
 use crate::storage::revoked_keys::Remembered;
@@ -12,7 +12,7 @@ use crate::trust::Deployment;
 use super::inspect::inspect;
 use super::parts::Ignored;
 use super::question::Question;
-use super::rules::{cross, file};
+use super::rules::{certificates, cross, file};
 use super::settings::{Home, Options};
 use super::sources::Texts;
 use super::view::Limited;
@@ -150,6 +150,7 @@ fn judged(
         if bare.is_empty() { &inspected } else { &bare },
         &mut findings,
     );
+    findings.extend(certificates::check(&inspected, Severity::Error));
     let mut report = Report::default();
     for file in inspected {
         let settings = file.gathered.ours.len();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
 use crate::diagnostic::{Findings, Origin, Severity};
@@ -18,6 +19,7 @@ use crate::trust::{OwnDeployment, TrustedKey};
 
 use super::inspect::inspect;
 use super::question::{ModuleKind, Question};
+use super::rules::certificates;
 use super::settings::{Home, Settings};
 use super::sources::{Source, Texts};
 
@@ -106,11 +108,12 @@ impl Settings {
         // First: a revocation that is taken back is taken out of the file before the memory.
         let remembered = home.remembered().map_err(LoadError::Read)?;
         let texts = Texts::read(&home.file, &question).map_err(LoadError::Read)?;
-        Self::of(home, &Arc::new(question), remembered, &texts)
+        let asked = Arc::new(question);
+        Self::of(home, &asked, remembered, &texts, Severity::Error)
     }
 
     /// Loads settings from what the files of `before` hold now and what its home remembers, all else as
-    /// it was.
+    /// it was. A certificate that expired meanwhile is no error: it would keep out a revocation.
     pub(super) fn from_texts(
         before: &Self,
         remembered: Remembered,
@@ -120,17 +123,23 @@ impl Settings {
             return Err(LoadError::Gone(gone));
         }
         let question = &before.source.question;
-        Self::of(before.home.clone(), question, remembered, texts)
+        let home = before.home.clone();
+        Self::of(home, question, remembered, texts, Severity::Warning)
     }
 
+    /// Loads settings; a certificate that peers refuse counts at `most` as much.
     fn of(
         home: Home,
         question: &Arc<Question>,
         remembered: Remembered,
         texts: &Texts,
+        most: Severity,
     ) -> Result<Self, LoadError> {
-        let inspected = inspect(question, &remembered, texts);
+        let mut inspected = inspect(question, &remembered, texts);
         let not_for_libraries = inspected.set_below(&NOT_FOR_LIBRARIES);
+        let refused = certificates::check(slice::from_ref(&inspected), most);
+        inspected.findings.0.extend(refused);
+        inspected.findings.sort();
         let mut keys = HashMap::new();
         for read in inspected.deployments.iter().flat_map(|read| &read.keys) {
             let fingerprint = read.trusted.key.fingerprint();

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::diagnostic::Origin;
-use crate::grpc::tls::{ClientTlsOptions, ServerTlsOptions};
+use crate::grpc::tls::{ClientTlsOptions, OwnFiles, ServerTlsOptions};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::properties::Sourced;
 use crate::trust::{Deployment, TrustedKey};
+
+use super::schema::TlsEnd;
 
 /// A setting with a foreign name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,6 +67,17 @@ impl Tls {
 
     pub fn client(&self, name: &str) -> Option<ClientTlsOptions> {
         self.clients.get(name)?.options.clone()
+    }
+
+    /// Lists the module's own certificates: which end shows one, its files, and where they are named.
+    pub fn own(&self) -> impl Iterator<Item = (TlsEnd<'_>, &OwnFiles, &Sourced)> {
+        let named = self.server.options.iter().zip(&self.server.cert_chain_at);
+        let server = named.map(|(options, at)| (TlsEnd::Server, &options.own, at));
+        let clients = self.clients.iter().filter_map(|(name, side)| {
+            let own = side.options.as_ref()?.own.as_ref()?;
+            Some((TlsEnd::Client(name), own, side.cert_chain_at.as_ref()?))
+        });
+        server.chain(clients)
     }
 }
 

@@ -95,6 +95,7 @@ codes! {
     Cs0305 "CS0305" Note "a recognised setting that is not used";
     Cs0306 "CS0306" Error "a value of a wrong type or out of range";
     Cs0307 "CS0307" Error "an address that is not served, or plaintext beyond this machine";
+    Cs0308 "CS0308" Error "a certificate that peers refuse, or soon will";
     Cs0309 "CS0309" Error "more active keys of a deployment than a token can name";
     Cs0401 "CS0401" Error "the other file does not trust this key";
     Cs0402 "CS0402" Error "the other file trusts this key as revoked";

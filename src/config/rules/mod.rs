@@ -1,6 +1,7 @@
 //! What can be wrong with a module's files, by topic.
 
 pub mod addresses;
+pub mod certificates;
 pub mod cross;
 pub mod deployments;
 pub mod file;

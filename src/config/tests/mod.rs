@@ -1,5 +1,6 @@
 //! One test per code, the seed's own files, and what may never happen.
 
+mod certificates;
 mod cross;
 mod cross_tls;
 mod deployment_codes;

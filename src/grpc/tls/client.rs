@@ -156,7 +156,7 @@ impl ClientTls {
         &self,
         material: &Material,
     ) -> Result<(Arc<dyn ServerCertVerifier>, Versions), TlsError> {
-        let own = material.own.as_ref().map(|own| own.fingerprint);
+        let own = material.own.as_ref().map(|own| own.shown.fingerprint);
         let keys = self.callee.keys(own, &self.source.trust.current());
         if !keys.is_empty() {
             let pinned = PinnedServer {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject as _};
@@ -11,8 +12,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::certificate::{self, Shown};
 use super::error::{PemFile, TlsError};
-use super::pins::certificate_fingerprint;
 use super::words;
 use crate::files;
 use crate::jose::Fingerprint;
@@ -44,7 +45,7 @@ impl OwnFiles {
     /// When a file cannot be read, holds something else, or the two do not belong together.
     pub fn check(&self) -> Result<Fingerprint, TlsError> {
         let own = Own::parse(self, &self.cert_chain.read()?, &self.private_key.read()?)?;
-        Ok(own.fingerprint)
+        Ok(own.shown.fingerprint)
     }
 
     /// Reads only the certificate; returns the fingerprint of its key.
@@ -54,7 +55,19 @@ impl OwnFiles {
     /// When the file cannot be read or holds no certificate.
     pub fn fingerprint(&self) -> Result<Fingerprint, TlsError> {
         let chain = certificates(&self.cert_chain, &self.cert_chain.read()?)?;
-        first_fingerprint(&self.cert_chain, &chain)
+        Ok(in_short(&self.cert_chain, &chain)?.fingerprint)
+    }
+
+    /// Reads only the certificate, and returns what a peer that does not pin it refuses it for at
+    /// `now`: as a server's that `serves`, or as a client's.
+    pub(crate) fn judge(
+        &self,
+        now: SystemTime,
+        serves: bool,
+    ) -> Result<(Shown, Option<&'static str>), TlsError> {
+        let chain = certificates(&self.cert_chain, &self.cert_chain.read()?)?;
+        let shown = in_short(&self.cert_chain, &chain)?;
+        Ok((shown, certificate::fault(&chain, now, serves)))
     }
 }
 
@@ -117,13 +130,13 @@ pub(super) fn parse(
 /// The own certificate with its key, ready to be shown.
 pub(super) struct Own {
     pub(super) key: Arc<CertifiedKey>,
-    pub(super) fingerprint: Fingerprint,
+    pub(super) shown: Shown,
 }
 
 impl Own {
     fn parse(files: &OwnFiles, cert_chain: &[u8], private_key: &[u8]) -> Result<Self, TlsError> {
         let chain = certificates(&files.cert_chain, cert_chain)?;
-        let fingerprint = first_fingerprint(&files.cert_chain, &chain)?;
+        let shown = in_short(&files.cert_chain, &chain)?;
         let file = &files.private_key;
         let read = PrivateKeyDer::from_pem_slice(private_key);
         let mut der = read.map_err(|error| match error {
@@ -154,14 +167,14 @@ impl Own {
         }
         Ok(Self {
             key: Arc::new(key),
-            fingerprint,
+            shown,
         })
     }
 }
 
 impl fmt::Debug for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Own").field(&self.fingerprint).finish()
+        f.debug_tuple("Own").field(&self.shown).finish()
     }
 }
 
@@ -191,15 +204,8 @@ fn begins_certificate(line: &[u8]) -> bool {
     is_mark && !line.starts_with(b"-----END") && !line.starts_with(b"#")
 }
 
-fn first_fingerprint(
-    file: &PemFile,
-    chain: &[CertificateDer<'_>],
-) -> Result<Fingerprint, TlsError> {
-    let first = chain
-        .first()
-        .ok_or_else(|| TlsError::NoCertificate(file.clone()))?;
-    certificate_fingerprint(first)
-        .map_err(|error| TlsError::Certificate(file.clone(), words::of(&error).into()))
+fn in_short(file: &PemFile, chain: &[CertificateDer<'_>]) -> Result<Shown, TlsError> {
+    Shown::of(chain).map_err(|why| TlsError::Certificate(file.clone(), why.into()))
 }
 
 /// Reads a file of trusted certificates.

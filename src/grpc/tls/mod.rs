@@ -1,6 +1,7 @@
 //! TLS for both ends of a channel: certificates from PEM files, trusted by an authority or by
 //! fingerprint. Nothing here falls back to plaintext, and nothing is process-wide.
 
+mod certificate;
 mod client;
 mod error;
 pub(crate) mod failure;
@@ -16,6 +17,7 @@ use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::version::TLS13;
 
+pub(crate) use certificate::Shown;
 pub use client::{ClientTls, ClientTlsOptions};
 pub use error::{PemFile, TlsError};
 pub(crate) use failure::ClientFailure;

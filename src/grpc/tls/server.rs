@@ -150,7 +150,7 @@ impl Configs {
             Some(ClientAuth::None) => None,
             auth => Some(Arc::new(PinnedClients {
                 trust: Arc::clone(trust),
-                own: own.fingerprint,
+                own: own.shown.fingerprint,
                 otherwise: verifier(roots, ClientAuth::Require)?,
                 mandatory: auth != Some(ClientAuth::Optional),
             })),

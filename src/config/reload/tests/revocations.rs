@@ -143,3 +143,32 @@ fn a_memory_that_cannot_be_read_keeps_what_is_applied() {
     assert!(error.contains("line 1 is not"), "{error}");
     assert!(!world.accepts(&more));
 }
+
+#[test]
+fn expiry_by_time_does_not_keep_a_revocation_out() {
+    let pems = Folder::new();
+    pems.certificate("a");
+    let [chain, private] = ["a.pem", "a-key.pem"].map(|name| pems.path().join(name));
+    let tls = format!(
+        "ataccama.server.grpc.tls.enabled=true\nataccama.server.grpc.tls.cert-chain={}\n\
+         ataccama.server.grpc.tls.private-key={}\n",
+        chain.display(),
+        private.display()
+    );
+    let revoked = key();
+    let before = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked) + &tls;
+    let mut world = World::new(&before);
+    assert!(world.accepts(&revoked));
+
+    pems.certificate_with("a", |params| {
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    });
+    let applied = world.applied(before.replace("is-revoked=false", "is-revoked=true"));
+
+    assert!(!world.accepts(&revoked));
+    assert!(applied.warnings > 0, "{applied:?}");
+    // A start refuses the same files.
+    let home = world.folder.path().join("dpm");
+    let refused = Settings::load(&home, &ModuleKind::Dpm, [], &[]).unwrap_err();
+    assert!(refused.to_string().contains("CS0308"), "{refused}");
+}
