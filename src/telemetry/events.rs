@@ -8,14 +8,14 @@ mod files;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tracing::field;
 use tracing::{error, info, warn};
 
 pub use self::files::*;
 use super::untrusted::Brief;
-use super::{Untrusted, UntrustedReason};
+use super::{Untrusted, UntrustedReason, to_rfc3339};
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineId, EngineStatus, FailureKind};
 use crate::identity::ServiceIdentity;
 
@@ -289,6 +289,25 @@ pub fn bug(report: &str, suppressed: u64) {
         target: SERVER,
         suppressed = (suppressed > 0).then_some(suppressed),
         message = report
+    );
+}
+
+/// `certificateExpires`: an own certificate expires within 30 days, or has expired; logged once a
+/// day. `usage` is `server`, or the connection that shows it.
+pub fn certificate_expires(
+    usage: &str,
+    fingerprint: impl Display,
+    not_after: SystemTime,
+    days_left: i64,
+) {
+    warn!(
+        target: SERVER,
+        eventId = "certificateExpires",
+        "use" = usage,
+        fingerprint = %fingerprint,
+        notAfter = to_rfc3339(not_after),
+        daysLeft = days_left,
+        message = "The certificate expires. From then on, peers that do not pin it refuse it."
     );
 }
 

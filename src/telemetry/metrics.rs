@@ -21,6 +21,7 @@ use std::time::SystemTime;
 
 use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use crate::clock::seconds_after;
 use families::{Families, count, retain};
 use method::MethodFamilies;
 
@@ -46,6 +47,7 @@ pub struct Metrics {
     ready: IntGauge,
     signing_key: GaugeVec,
     log_lines_lost: IntCounter,
+    certificates: GaugeVec,
     engines: EngineMetrics,
     server: MethodFamilies,
     client: MethodFamilies,
@@ -141,6 +143,11 @@ impl Metrics {
             log_lines_lost: families
                 .counters("countersign_log_lines_lost_total", LOG_LINES_LOST, &[])?
                 .with_label_values::<&str>(&[]),
+            certificates: families.fractions(
+                "countersign_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate of the server or a connection expires, in seconds since 1970.",
+                &["use"],
+            )?,
             engines: EngineMetrics::new(&families)?,
             server: MethodFamilies::new(&families, GrpcSide::Server)?,
             client: MethodFamilies::new(&families, GrpcSide::Client)?,
@@ -245,6 +252,16 @@ impl Metrics {
         let seconds = since.map_or(f64::NAN, |since| since.as_secs_f64());
         self.signing_key.with_label_values(&[kid]).set(seconds);
         retain(&self.signing_key, "kid", &BTreeSet::from([kid]));
+    }
+
+    /// `countersign_tls_certificate_expiry_timestamp_seconds`: `all` are the module's certificates by
+    /// their use, and when each expires.
+    pub fn certificates<'a>(&self, all: impl IntoIterator<Item = (&'a str, SystemTime)>) {
+        self.certificates.reset();
+        for (usage, not_after) in all {
+            let at = seconds_after(not_after, SystemTime::UNIX_EPOCH);
+            self.certificates.with_label_values(&[usage]).set(at);
+        }
     }
 
     /// `countersign_trusted_keys`: `deployments` are all that are trusted. From then on each has

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::changes;
+use super::expiry::Expiry;
 use crate::config::load::LoadError;
 use crate::config::settings::Settings;
 use crate::config::sources::{Digest, Source, Stamp, Texts};
@@ -49,6 +50,7 @@ pub struct Follower {
     /// The content that cannot be used and was reported.
     reported: Option<Digest>,
     restart: BTreeSet<String>,
+    expiry: Expiry,
 }
 
 /// The result of a check of the files.
@@ -123,6 +125,7 @@ impl Follower {
             rechecks: Vec::new(),
             reported: None,
             restart: BTreeSet::new(),
+            expiry: Expiry::of(settings.options.tls.clone(), module),
         };
         follower.remember();
         follower
@@ -131,6 +134,11 @@ impl Follower {
     /// Returns `true` if changes take effect without being asked for.
     pub fn is_watching(&self) -> bool {
         self.current.options.reload
+    }
+
+    /// Logs which certificates of the module expire soon.
+    pub fn note_expiry(&mut self) {
+        self.expiry.note(&self.module);
     }
 
     /// Names the files.
@@ -261,6 +269,7 @@ impl Follower {
         }
         if tls_changed {
             changed.push("TLS certificates and keys read again".to_owned());
+            self.expiry = self.expiry.again(&self.module);
         }
         let warnings = settings.findings.warnings();
         let was = self.revoked();

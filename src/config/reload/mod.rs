@@ -1,6 +1,7 @@
 //! Changes of a module's files, applied while it runs.
 
 mod changes;
+mod expiry;
 mod follower;
 
 #[cfg(test)]
@@ -145,6 +146,7 @@ impl Reloader {
         let follower = Arc::clone(&self.follower);
         let looked = spawn_blocking(move || {
             let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
+            follower.note_expiry();
             if !asked && !follower.is_watching() {
                 return (Looked::Same, String::new(), follower.revocations.clone());
             }

@@ -269,6 +269,7 @@ fn every_family_has_help_and_type_and_stands_in_order() {
         drop(metrics.of_method(side, &GrpcMethod::other()));
     }
     metrics.signs_with("k", None);
+    metrics.certificates([("server", SystemTime::UNIX_EPOCH)]);
 
     let text = metrics.render();
     let families: Vec<_> = text
@@ -278,7 +279,7 @@ fn every_family_has_help_and_type_and_stands_in_order() {
         .collect();
 
     assert!(families.is_sorted(), "{families:?}");
-    assert_eq!(families.len(), 23, "{families:?}");
+    assert_eq!(families.len(), 24, "{families:?}");
     for family in families {
         assert!(text.contains(&format!("# HELP {family} ")), "{family}");
     }
