@@ -5,7 +5,10 @@ use std::net::{Shutdown, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 
+use countersign::clock::{Clock as _, SystemClock};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::Value;
 
 use super::free_port::free_port;
@@ -168,15 +171,45 @@ fn a_healthy_pair_with_tls_passes_every_layer_from_both_sides() {
     let own = format!("--set ataccama.server.grpc.port={port}");
     let as_registry = world.doctor("dpm", &own).exits(0);
 
-    for run in [&as_engine, &as_registry] {
+    // The first peer of the DPM is itself.
+    for (run, whose) in [
+        (&as_engine, vec!["the pinned"]),
+        (&as_registry, vec!["its own", "the pinned"]),
+    ] {
         let rows = layers(run);
-        let tls: Vec<_> = rows.iter().filter(|row| row["layer"] == "tls").collect();
-        for row in &tls {
-            assert_eq!(row["detail"], "TLS 1.3, the pinned certificate", "{run:#?}");
-        }
-        assert_eq!(tls.len(), run.json()["peers"].as_array().unwrap().len());
+        let tls = rows.iter().filter(|row| row["layer"] == "tls");
+        let shown: Vec<_> = tls.map(|row| row["detail"].as_str().unwrap()).collect();
+        let expected = whose
+            .iter()
+            .map(|whose| format!("TLS 1.3, {whose} certificate, which does not expire"));
+        assert_eq!(shown, expected.collect::<Vec<_>>(), "{run:#?}");
+        assert_eq!(shown.len(), run.json()["peers"].as_array().unwrap().len());
     }
     assert_eq!(as_registry.json()["peers"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn doctor_names_the_certificate_that_was_shown_and_its_days() {
+    let folder = Folder::new();
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --tls"))
+        .exits(0);
+    // With the same key, so that the pin holds.
+    let key = KeyPair::from_pem(&folder.read("dpm/etc/dpm-dev-tls-key.pem")).unwrap();
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let now = SystemClock.now().duration_since(UNIX_EPOCH).unwrap();
+    params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(23 * 86_400 + 3_600);
+    let certificate = params.self_signed(&key).unwrap().pem();
+    folder.write("dpm/etc/dpm-dev-tls.pem", certificate);
+    let world = World::of(folder, "");
+
+    let run = world.doctor("dpe", "--peer dpm");
+
+    let rows = layers(&run);
+    let tls = rows.iter().find(|row| row["layer"] == "tls").unwrap();
+    let detail = "TLS 1.3, the pinned certificate, which expires in 23 days";
+    assert_eq!(tls["detail"], detail, "{run:#?}");
+    says(&tls["help"].to_string(), &["countersign explain CS0308"]);
 }
 
 #[test]

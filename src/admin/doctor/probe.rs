@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::peer::Peer;
 use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::admin::greeting::{NotGrpc, Stream, greet};
-use crate::grpc::tls::ClientFailure;
+use crate::grpc::tls::{ClientFailure, Shown};
 use crate::grpc::{ConnectError, Connection, call, cause, code_name};
 
 /// Examines the layers from the name to gRPC.
@@ -116,15 +116,23 @@ async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) ->
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
         _ => "TLS",
     };
-    // The module itself has a pin of its own.
+    let chain = encrypted
+        .get_ref()
+        .1
+        .peer_certificates()
+        .unwrap_or_default();
+    let shown = Shown::of(chain).map_err(|why| Row::fail(Layer::Tls, Side::Peer, why))?;
     let how = match peer.trusted() {
-        Some(deployment) if deployment.tls_pins.is_empty() => {
-            "a certificate by a trusted authority"
-        }
-        Some(_) | None => "the pinned certificate",
+        None => "its own certificate",
+        Some(known) if known.tls_pins.contains(&shown.fingerprint) => "the pinned certificate",
+        Some(_) => "a certificate by a trusted authority",
     };
-    let row = Row::ok(Layer::Tls, format!("{version}, {how}"));
-    Ok((Either::Right(encrypted), row))
+    let now = peer.doctor.module.clock().now();
+    let validity = shown.validity(now);
+    let row = Row::ok(Layer::Tls, format!("{version}, {how}, which {validity}"));
+    let is_soon = shown.days_left(now) < Shown::SOON;
+    let help = is_soon.then(|| "renew it: `countersign explain CS0308`".to_owned());
+    Ok((Either::Right(encrypted), row.helps(help)))
 }
 
 /// Makes the row of a TLS failure: what is wrong, and on which side.
