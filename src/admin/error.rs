@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::rotation::phase::Step;
-use crate::diagnostic::Findings;
+use crate::diagnostic::{CommandLine, Findings, Severity};
 use crate::grpc::cause;
 use crate::properties::ReadError;
 
@@ -18,6 +18,8 @@ pub struct Refused {
     message: String,
     /// What fixes it, if that is the same in every command.
     pub help: Option<String>,
+    /// The commands that fix it, in their order.
+    pub commands: Vec<CommandLine>,
     /// What is wrong with a file.
     pub findings: Findings,
     #[source]
@@ -73,6 +75,7 @@ impl Refused {
             kind: Box::new(kind),
             message: message.into(),
             help: None,
+            commands: Vec::new(),
             findings: Findings::default(),
             cause: None,
         }
@@ -131,8 +134,19 @@ impl Refused {
         self
     }
 
-    /// Adds what is wrong with a file.
-    pub(super) fn with_findings(self, findings: Findings) -> Self {
+    /// Adds the commands that fix it.
+    pub(crate) fn with_commands(mut self, commands: impl IntoIterator<Item = CommandLine>) -> Self {
+        self.commands.extend(commands);
+        self
+    }
+
+    /// Adds what is wrong with a file, and the command that explains the first error.
+    pub(crate) fn with_findings(mut self, findings: Findings) -> Self {
+        let help = &mut self.help;
+        help.get_or_insert_with(|| "what the first error means:".to_owned());
+        let mut errors = findings.iter().filter(|f| f.severity() == Severity::Error);
+        self.commands
+            .extend(errors.next().map(|found| found.code().explain()));
         Self { findings, ..self }
     }
 

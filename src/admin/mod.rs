@@ -21,4 +21,4 @@ pub mod write;
 
 pub use change::{Change, ChangeKind, EditedFile, private_key};
 pub use error::{Kind, Refused};
-pub use source::SettingsFile;
+pub use source::{SettingsFile, home_of};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::change::{Change, EditedFile, Setting};
 use super::error::{Kind, Refused};
 use crate::config::{
-    Checked, active_files, check_remembering, check_texts, environment, main_of, remembered,
+    Checked, Home, active_files, check_remembering, check_texts, environment, main_of, remembered,
 };
 use crate::diagnostic::{Findings, redact_name};
 use crate::identity::DeploymentName;
@@ -78,7 +78,7 @@ impl SettingsFile {
         let change = Change::checked(vec![file], Vec::new())?;
         if change.findings.errors() > self.findings.errors() {
             return Err(Refused::new(Kind::Conflict, "the file would have faults")
-                .with_help("nothing was written; `countersign explain CODE` says more")
+                .with_help("nothing was written; what the first error means:")
                 .with_findings(change.findings));
         }
         Ok(change)
@@ -110,6 +110,15 @@ pub(super) fn is_of(entry: &Entry, pattern: &'static str, keys: &[&str]) -> bool
     let found = Pattern::new(pattern).matches(&Name::parse(entry.key()));
     let wanted = keys.iter().map(|key| uniform(key));
     found.is_some_and(|found| found.keys.iter().map(|key| uniform(key)).eq(wanted))
+}
+
+/// Returns how `--home` names the module of the file at `path`.
+pub fn home_of(path: &Path) -> PathBuf {
+    match Home::new(path).dir {
+        _ if !path.ends_with("etc/application.properties") => path.to_owned(),
+        dir if dir.as_os_str().is_empty() => PathBuf::from("."),
+        dir => dir,
+    }
 }
 
 /// Returns what `check` finds in the two files together.

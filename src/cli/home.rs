@@ -25,23 +25,21 @@ impl HomeArguments {
     /// Loads the settings; shows every finding and ends with exit code 3 if there is an error.
     pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Refused> {
         let settings = Settings::load(&self.home, kind, config::environment(), &self.sets)
-            .map_err(|error| unusable(error, &self.home, console))?;
+            .map_err(|error| unusable(error, &self.home))?;
         let found = settings.findings.iter();
         console.findings(found.filter(|f| f.severity() == Severity::Warning));
         Ok(settings)
     }
 }
 
-/// Shows the findings and says how to see them again.
-fn unusable(error: LoadError, home: &Path, console: &Console) -> Refused {
+/// Returns the error with every finding.
+fn unusable(error: LoadError, home: &Path) -> Refused {
     let Some(findings) = error.findings() else {
         return Refused::caused(Kind::Unreadable, "cannot load the settings")(error);
     };
-    console.findings(findings);
     let count = counted(findings.errors(), "error");
     let message = format!("{count} in the settings of `{}`", home.display());
-    Refused::new(Kind::Unreadable, message)
-        .with_help("`countersign explain CODE` says more about a finding")
+    Refused::new(Kind::Unreadable, message).with_findings(findings.clone())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

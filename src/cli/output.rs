@@ -210,6 +210,9 @@ impl Console {
         if let Some(help) = &refused.help {
             self.labelled("help:", "36;1", help);
         }
+        for command in &refused.commands {
+            self.present(&format!("  {command}"));
+        }
         refused.into()
     }
 

@@ -4,11 +4,13 @@ mod arguments;
 mod shown;
 mod wait;
 
+use std::path::Path;
+
 use super::change::warn_of_variables;
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
 use crate::admin::rotation::{Plan, Rotation, Step};
-use crate::identity::DeploymentName;
+use crate::diagnostic::CommandLine;
 pub(super) use arguments::Command;
 use arguments::{FileArguments, StepArguments};
 
@@ -34,7 +36,7 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
     let (files, how) = (&arguments.files, &arguments.how);
     let rotation = files.read()?;
     arguments.names_peers(&rotation)?;
-    let plan = files.plan(&rotation, step)?;
+    let plan = arguments.plan(&rotation, step)?;
     let executor = runtime()?;
     if !plan.change.is_empty() {
         executor.block_on(wait::may_take(step, &rotation, (arguments, false), console))?;
@@ -83,12 +85,13 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     let first = files.read()?;
     arguments.names_peers(&first)?;
     if files.one_side {
-        let step = files.command(first.phase().next_step().as_str());
+        let step = first.next_step();
         let why = "`rotate run` waits for peers whose files it changes; `--one-side` changes none";
-        let help = format!("run the steps one by one: {step}");
-        return Err(Refused::new(Kind::Usage, why).with_help(help));
+        return Err(Refused::new(Kind::Usage, why)
+            .with_help("run the steps one by one:")
+            .with_commands([arguments.command(step.as_str())]));
     }
-    let opening = files.plan(&first, first.phase().next_step())?;
+    let opening = arguments.plan(&first, first.next_step())?;
     if arguments.how.dry_run {
         return conclude(&opening, &first, arguments, Ok(()), console);
     }
@@ -104,14 +107,14 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     let mut tries = TRIES;
     loop {
         let rotation = files.read()?;
-        let step = rotation.phase().next_step();
+        let step = rotation.next_step();
         executor.block_on(wait::may_take(step, &rotation, (arguments, true), console))?;
         // The files may have changed while it waited.
         let rotation = files.read()?;
         if step == Step::Finish {
             rotation.reaches_all(&arguments.except)?;
         }
-        let plan = files.plan(&rotation, step)?;
+        let plan = arguments.plan(&rotation, step)?;
         if step != opening.step {
             warn_of_variables(&plan.change.files, console);
         }
@@ -149,35 +152,39 @@ fn took(step: Step, rotation: &Rotation, console: &Console) {
             format!("prepared   the named peers' files trust {next}")
         }
         Step::Activate => format!("activated  {signs} signs"),
-        Step::Finish | Step::Abort => format!("finished   the key before {signs} is revoked"),
+        Step::Finish => format!("finished   the key before {signs} is revoked"),
+        Step::Abort => format!("aborted    {signs} signs; the next key is discarded"),
     });
 }
 
-/// Says how the peers without a file here are to revoke the key that `step` gave up. `rotation` is as
+/// Says how the peers without a file here are to revoke the keys that `step` gave up. `rotation` is as
 /// it was before.
 fn still_trusting(step: Step, rotation: &Rotation, files: &FileArguments, console: &Console) {
-    let (what, key) = match step {
-        Step::Finish => ("old", rotation.state().previous),
-        Step::Abort => ("next", rotation.next().map(|(key, _)| key.fingerprint())),
+    let next = rotation.next().map(|(key, _)| key.fingerprint());
+    let (what, keys) = match step {
+        Step::Finish => ("old", rotation.state().previous.clone()),
+        Step::Abort => ("next", Vec::from_iter(next)),
         Step::Prepare | Step::Activate => return,
     };
     let left_out: Vec<_> = rotation.left_out().map(ToString::to_string).collect();
     let names = left_out.join(", ");
-    let (Some(key), false) = (key, names.is_empty() && !files.one_side) else {
+    if keys.is_empty() || names.is_empty() && !files.one_side {
         return;
-    };
+    }
     let who = if files.one_side {
         format!("the peers trust the {what} key until each revokes it")
     } else {
         format!("the {what} key may still be trusted by {names}")
     };
     console.note(&format!(
-        "{who}; nothing here remembers that. At each of them, with its home for HOME:"
+        "{who}; nothing here remembers that. At each of them, in its home folder:"
     ));
-    let name = rotation.name().map_or("NAME", DeploymentName::as_str);
-    console.say(&format!(
-        "  countersign revoke --file HOME --fingerprint {key} --watch --yes\n  \
-         countersign deployment show {name} --home HOME\n\
-         It is done where the first says `active` and the second `{key}  revoked`."
-    ));
+    for key in &keys {
+        console.present(&format!("  {}", wait::watched(Path::new("."), *key)));
+    }
+    if let Some(name) = rotation.name() {
+        let show = CommandLine::new("countersign deployment show").arg(name.as_str());
+        console.present(&format!("  {}", show.option("home", ".")));
+    }
+    console.say("It is done where `revoke` says `active` and `deployment show` says `revoked`.");
 }

@@ -22,16 +22,17 @@ pub struct RotationSettings {
     pub next: Option<(SigningKey, KeyId)>,
     /// Since when the own key signs, until the one before it is revoked.
     pub activated_at: Option<SystemTime>,
-    /// The key before it: the computed fingerprint.
-    pub previous: Option<Fingerprint>,
+    /// The keys before it that are not yet revoked, the last one at the end: computed fingerprints.
+    pub previous: Vec<Fingerprint>,
 }
 
 impl RotationSettings {
     /// Returns the other keys that a token may be addressed to: the next one, which peers may know
-    /// already, and the one before, which they may know still.
+    /// already, and those before, which they may know still.
     pub(super) fn accepted(&self) -> Vec<Fingerprint> {
         let next = self.next.as_ref().map(|(key, _)| key.fingerprint());
-        next.into_iter().chain(self.previous).collect()
+        let previous = self.previous.iter().copied();
+        next.into_iter().chain(previous).collect()
     }
 }
 
@@ -57,10 +58,13 @@ pub(super) fn read(
     let activated_at = reader.parsed(ACTIVATED_AT, &[], |text| {
         from_rfc3339(text).ok_or("is not a time such as `2026-01-31T12:00:00Z`")
     });
-    let previous = reader.named(PREVIOUS, &[], "a fingerprint", str::parse);
+    let previous = reader.named(PREVIOUS, &[], "a fingerprint", |text| {
+        let keys = text.split(',').map(|key| key.trim().parse());
+        keys.collect::<Result<Vec<Fingerprint>, _>>()
+    });
     RotationSettings {
         next: next.map(|next| (next.key, next.key_id)),
         activated_at: activated_at.map(|(time, _)| time),
-        previous: previous.map(|(fingerprint, _)| fingerprint),
+        previous: previous.map(|(keys, _)| keys).unwrap_or_default(),
     }
 }

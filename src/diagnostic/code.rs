@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::CommandLine;
+
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
@@ -115,6 +117,11 @@ impl Code {
     /// Returns the code as printed, such as `CS0201`.
     pub const fn as_str(self) -> &'static str {
         self.entry().text
+    }
+
+    /// Returns the command that prints the explanation.
+    pub(crate) fn explain(self) -> CommandLine {
+        CommandLine::new("countersign explain").arg(self.as_str())
     }
 
     /// Returns the default severity of a finding with this code.

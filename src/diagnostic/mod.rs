@@ -5,9 +5,11 @@
 mod code;
 mod finding;
 mod redact;
+mod shell;
 mod snippet;
 
 pub use code::{Code, Severity};
 pub use finding::{Finding, Findings, Origin};
 pub use redact::{Public, misleads, quote, quote_except, redact, redact_except, redact_name};
+pub use shell::CommandLine;
 pub use snippet::Snippet;

@@ -91,8 +91,18 @@ impl Rotation {
         let next = self.next().map(|(key, _)| key.fingerprint());
         let mut peers = self.peers.iter();
         let all_trust_next = next.is_some_and(|next| peers.all(|peer| self.trusts(peer, next)));
-        let is_activated = self.state().activated_at.is_some();
-        Phase::of(next.is_some(), is_activated, all_trust_next)
+        let signs = self.key().fingerprint();
+        let activated = self.state().activated_at.map(|_| self.is_revoked(signs));
+        Phase::of(next.is_some(), all_trust_next, activated)
+    }
+
+    /// Returns the step that goes on from here, or begins.
+    pub fn next_step(&self) -> Step {
+        if self.must_abort() {
+            Step::Abort
+        } else {
+            self.phase().next_step()
+        }
     }
 
     /// Returns what the owner's file says of the rotation.
@@ -132,9 +142,14 @@ impl Rotation {
     /// Returns `true` if the next key can only be forgotten: it is damaged, or a peer has revoked it.
     pub fn must_abort(&self) -> bool {
         let next = self.next().map(|(key, _)| key.fingerprint());
-        let mut at_peers = self.peers.iter().filter_map(|p| self.found(p, next?));
-        let is_revoked = at_peers.any(|key| key.revoked);
+        let is_revoked = next.is_some_and(|next| self.is_revoked(next));
         self.damage().is_some() || (is_revoked && self.state().activated_at.is_none())
+    }
+
+    /// Returns `true` if a peer has revoked `key`.
+    fn is_revoked(&self, key: Fingerprint) -> bool {
+        let mut at_peers = self.peers.iter().filter_map(|peer| self.found(peer, key));
+        at_peers.any(|key| key.revoked)
     }
 
     /// Returns what another machine needs to trust the next key; `None` if there is no next key.
@@ -208,8 +223,9 @@ impl Rotation {
     /// Finds the owner's name at `peer`: by the key that signs, else by another of its keys.
     pub fn deployment<'a>(&self, peer: &'a SettingsFile) -> Option<&'a Deployment> {
         let next = self.next().map(|(key, _)| key.fingerprint());
-        let keys = [Some(self.key().fingerprint()), next, self.state().previous];
-        keys.into_iter().flatten().find_map(|key| {
+        let keys = iter::once(self.key().fingerprint()).chain(next);
+        let previous = self.state().previous.iter().rev().copied();
+        keys.chain(previous).find_map(|key| {
             let mut deployments = peer.checked.deployments.iter();
             deployments.find(|one| one.key(key).is_some())
         })
@@ -283,15 +299,22 @@ impl Rotation {
         };
         let (key, key_id) = &next;
         let owner = match step {
-            Step::Prepare if self.next().is_some() => Vec::new(),
-            Step::Prepare => vec![own_key(NEXT_KEY, key, key_id)],
+            // A key that a peer has revoked may sign: the next one takes its place.
+            Step::Prepare if self.next().is_some() => vec![Setting::removed(ACTIVATED_AT)],
+            Step::Prepare => vec![
+                own_key(NEXT_KEY, key, key_id),
+                Setting::removed(ACTIVATED_AT),
+            ],
             Step::Activate => {
+                let signs = self.key().fingerprint();
+                let keys = self.state().previous.iter().chain([&signs]);
+                let previous = keys.map(ToString::to_string).collect::<Vec<_>>();
                 let since = to_rfc3339(now).ok_or_else(|| Refused::internal(&self.owner.path))?;
                 vec![
                     own_key(OWN_KEY, key, key_id),
                     Setting::removed(NEXT_KEY),
                     Setting::new(ACTIVATED_AT, since),
-                    Setting::new(PREVIOUS, self.key().fingerprint().to_string()),
+                    Setting::new(PREVIOUS, previous.join(",")),
                 ]
             }
             Step::Finish => vec![Setting::removed(ACTIVATED_AT), Setting::removed(PREVIOUS)],
@@ -341,9 +364,9 @@ impl Rotation {
                 return Err(Refused::new(Kind::CutOff, message));
             }
             (Step::Finish, _) => {
-                let previous = self.state().previous;
+                let previous = &self.state().previous;
                 let keys = deployment.active_keys();
-                keys.filter(|key| Some(key.key.fingerprint()) == previous)
+                keys.filter(|key| previous.contains(&key.key.fingerprint()))
                     .map(|key| {
                         let fingerprint = Some(key.key.fingerprint());
                         revoked_key(name, &key.name, fingerprint, Standing::Revoked)
@@ -371,8 +394,8 @@ impl Rotation {
              the file says"
         );
         Err(Refused::new(Kind::Conflict, message).with_help(format!(
-            "start the module without it, with its key in the file; then go on with `env -u \
-             {variable} countersign rotate …`"
+            "start the module without it, with its key in the file; then unset it here too, and run \
+             this command again: `unset {variable}`"
         )))
     }
 
@@ -438,7 +461,5 @@ fn only_next_key(findings: &Findings) -> bool {
 fn faults(file: &SettingsFile) -> Refused {
     let path = file.path.display();
     let message = format!("`{path}` has faults that must be fixed first");
-    Refused::new(Kind::Unreadable, message)
-        .with_help("`countersign explain CODE` says more about a finding")
-        .with_findings(file.findings.clone())
+    Refused::new(Kind::Unreadable, message).with_findings(file.findings.clone())
 }

@@ -2,7 +2,7 @@
 //! whether the module signs with its own.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -10,10 +10,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
-use super::Rotation;
+use super::{Rotation, Step};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::greeting::look;
+use crate::admin::source::home_of;
 use crate::config::{self, ModuleKind, Settings};
+use crate::diagnostic::CommandLine;
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, ProofMode, Target, cause,
     code_name, reason_of,
@@ -336,7 +338,7 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
                 answer,
                 Err(Doubt::Refused(_) | Doubt::Silent(_) | Doubt::NotGrpc(_))
             ),
-            verdict: verdict(&deployment.name, standing, answer),
+            verdict: verdict(rotation, &deployment.name, standing, answer),
             deployment: deployment.name.clone(),
         });
     }
@@ -345,6 +347,7 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
 
 /// Judges the answer of the peer `name`, whose `file` trusts the key or does not.
 fn verdict(
+    rotation: &Rotation,
     name: &DeploymentName,
     file: Option<(String, bool)>,
     live: Answer,
@@ -353,11 +356,8 @@ fn verdict(
         Ok(at) => return Ok(format!("the running module accepts it, {at}")),
         Err(doubt) => doubt,
     };
-    let kind = match doubt {
-        Doubt::NotGrpc(_) => Kind::Unreachable,
-        _ => Kind::Conflict,
-    };
-    let (why, help) = match (doubt, file) {
+    let doctor = CommandLine::new("countersign doctor");
+    let (kind, why, help, command) = match (doubt, file) {
         (Doubt::NotAsked(_), Some((path, true))) => {
             return Ok(format!("not asked; `{path}` trusts it"));
         }
@@ -365,40 +365,47 @@ fn verdict(
             return Ok(format!("not reached; `{path}` trusts it ({why})"));
         }
         (Doubt::Silent(why), Some((path, true))) => (
+            Kind::Conflict,
             format!("`{path}` trusts it, but {why}"),
             format!(
                 "fix or stop that module, rely on its file with `--offline`, or skip it: \
                  `--except {name}`"
             ),
+            None,
         ),
         (Doubt::Refused(why), Some((path, true))) => (
+            Kind::Conflict,
             format!("`{path}` trusts it: written, not yet active; {why}"),
             "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \
-             between the two says `countersign doctor --home HOME`, with this module's home"
+             between the two:"
                 .to_owned(),
+            Some(doctor.option("home", home_of(&rotation.owner.path))),
         ),
         (Doubt::NotGrpc(why), _) => (
+            Kind::Unreachable,
             why,
             format!("name where `{name}` listens: `--peer-address {name}=HOST:PORT`"),
-        ),
-        (Doubt::Refused(why), _) => (
-            why,
-            format!("let the file of `{name}` trust the key: `countersign rotate prepare`"),
+            None,
         ),
         (doubt, Some((path, _))) => (
+            Kind::OutOfTurn(Step::Prepare),
             format!("`{path}` does not trust it, and {}", doubt.why()),
-            "write the key there: `countersign rotate prepare`".to_owned(),
+            String::new(),
+            None,
         ),
         (doubt, None) => (
+            Kind::Conflict,
             doubt.why(),
             format!(
                 "name its file with `--peer-file`, where it listens with `--peer-address \
                  {name}=HOST:PORT`, or do without it: `--except {name}`"
             ),
+            None,
         ),
     };
     let message = format!("`{name}` is not shown to accept the new key: {why}");
-    Err(Refused::new(kind, message).with_help(help))
+    let refused = Refused::new(kind, message).with_help(help);
+    Err(refused.with_commands(command))
 }
 
 /// A peer that may go on accepting a key that its file has revoked.
@@ -410,21 +417,26 @@ pub struct Holdout {
     pub may_follow: bool,
     /// The key, or one of the keys.
     pub key: Fingerprint,
+    /// The peer's file.
+    pub file: PathBuf,
 }
 
 /// Finds a peer that may still accept the previous key of `rotation` after its file has revoked it;
 /// `rotation` is as it was before that. Either the peer says so, or it does not answer and its file
 /// turns reloads off.
 ///
-/// If `rotation` has no previous key, finds a peer that says so of any revoked key.
+/// If `rotation` has no previous keys, finds a peer that says so of any revoked key.
 pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Option<Holdout> {
-    let previous = rotation.state().previous;
+    let previous = &rotation.state().previous;
     let own = (!asking.offline).then(|| load(&rotation.owner.path, kind));
     let peers = rotation.deployments().into_iter();
     for (peer, file) in peers.filter_map(|(peer, file)| Some((peer, file?))) {
         let keys = rotation.deployment(file)?.keys.iter();
         let old: Vec<_> = keys
-            .filter(|key| previous.map_or(key.revoked, |old| key.key.fingerprint() == old))
+            .filter(|key| match previous.as_slice() {
+                [] => key.revoked,
+                previous => previous.contains(&key.key.fingerprint()),
+            })
             .collect();
         let Some(one) = old.first() else {
             continue;
@@ -442,7 +454,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         };
         let why = match answered.await {
             Some((true, at)) => format!("the module at {at} still accepts the key"),
-            None if !reloads && previous.is_some() => {
+            None if !reloads && !previous.is_empty() => {
                 format!("`{}` says `countersign.reload=false`", file.path.display())
             }
             Some((false, _)) | None => continue,
@@ -451,6 +463,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
             why,
             may_follow: reloads,
             key: one.key.fingerprint(),
+            file: file.path.clone(),
         });
     }
     None

@@ -11,6 +11,8 @@ pub enum Phase {
     Prepared,
     /// The next key signs; the one before it is still trusted.
     Activated,
+    /// As `Activated`, but a peer has revoked the key that signs: it needs another one.
+    Refused,
 }
 
 /// A step of a rotation.
@@ -34,25 +36,27 @@ impl Phase {
             Self::Preparing => "preparing",
             Self::Prepared => "prepared",
             Self::Activated => "activated",
+            Self::Refused => "refused",
         }
     }
 
     /// Returns how far a rotation is, by what the files say: whether the owner's file has a next
-    /// key, whether it says since when its key signs, and whether every peer's file trusts the next
-    /// key.
-    pub(super) fn of(has_next: bool, is_activated: bool, all_trust_next: bool) -> Self {
-        match (is_activated, has_next, all_trust_next) {
-            (true, ..) => Self::Activated,
-            (false, false, _) => Self::Idle,
-            (false, true, true) => Self::Prepared,
-            (false, true, false) => Self::Preparing,
+    /// key, whether every peer's file trusts that, and, if its key signs since the last step,
+    /// whether a peer's file has revoked the key.
+    pub(super) fn of(has_next: bool, all_trust_next: bool, activated: Option<bool>) -> Self {
+        match (activated, has_next, all_trust_next) {
+            (Some(true), ..) => Self::Refused,
+            (Some(false), ..) => Self::Activated,
+            (None, false, _) => Self::Idle,
+            (None, true, true) => Self::Prepared,
+            (None, true, false) => Self::Preparing,
         }
     }
 
     /// Returns the step that goes on from here.
     pub fn next_step(self) -> Step {
         match self {
-            Self::Idle | Self::Preparing => Step::Prepare,
+            Self::Idle | Self::Preparing | Self::Refused => Step::Prepare,
             Self::Prepared => Step::Activate,
             Self::Activated => Step::Finish,
         }
@@ -76,10 +80,10 @@ impl Step {
     ///
     /// When it is not possible in that phase: why, and the step that is.
     pub(super) fn in_phase(self, phase: Phase) -> Result<bool, (&'static str, Self)> {
-        use Phase::{Activated, Idle, Prepared, Preparing};
+        use Phase::{Activated, Idle, Prepared, Preparing, Refused};
 
         match (self, phase) {
-            (Self::Prepare, Idle | Preparing)
+            (Self::Prepare, Idle | Preparing | Refused)
             | (Self::Activate, Prepared)
             | (Self::Finish, Activated)
             | (Self::Abort, Preparing | Prepared) => Ok(true),
@@ -96,6 +100,9 @@ impl Step {
             (Self::Prepare | Self::Abort, Activated) => {
                 let why = "the new key signs already, and peers may have seen it";
                 Err((why, Self::Finish))
+            }
+            (Self::Activate | Self::Finish | Self::Abort, Refused) => {
+                Err(("a peer has revoked the key that signs", Self::Prepare))
             }
         }
     }
@@ -116,20 +123,18 @@ mod tests {
 
     #[test]
     fn the_files_show_the_phase() {
-        for (has_next, is_activated, all_trust_next, expected) in [
-            (false, false, true, Phase::Idle),
-            (false, false, false, Phase::Idle),
-            (true, false, false, Phase::Preparing),
-            (true, false, true, Phase::Prepared),
-            (false, true, false, Phase::Activated),
+        for (has_next, all_trust_next, activated, expected) in [
+            (false, true, None, Phase::Idle),
+            (false, false, None, Phase::Idle),
+            (true, false, None, Phase::Preparing),
+            (true, true, None, Phase::Prepared),
+            (false, false, Some(false), Phase::Activated),
+            (false, false, Some(true), Phase::Refused),
             // Put there by hand: what is under way is finished first.
-            (true, true, true, Phase::Activated),
+            (true, true, Some(false), Phase::Activated),
         ] {
-            let found = Phase::of(has_next, is_activated, all_trust_next);
-            assert_eq!(
-                found, expected,
-                "{has_next} {is_activated} {all_trust_next}"
-            );
+            let found = Phase::of(has_next, all_trust_next, activated);
+            assert_eq!(found, expected, "{has_next} {all_trust_next} {activated:?}");
         }
     }
 
@@ -142,18 +147,15 @@ mod tests {
             Phase::Preparing,
             Phase::Prepared,
             Phase::Activated,
+            Phase::Refused,
         ];
+        let (prepare, activate, finish) =
+            (Err(Step::Prepare), Err(Step::Activate), Err(Step::Finish));
         for (step, expected) in [
-            (Step::Prepare, [open, open, done, Err(Step::Finish)]),
-            (
-                Step::Activate,
-                [Err(Step::Prepare), Err(Step::Prepare), open, done],
-            ),
-            (
-                Step::Finish,
-                [done, Err(Step::Activate), Err(Step::Activate), open],
-            ),
-            (Step::Abort, [done, open, open, Err(Step::Finish)]),
+            (Step::Prepare, [open, open, done, finish, open]),
+            (Step::Activate, [prepare, prepare, open, done, prepare]),
+            (Step::Finish, [done, activate, activate, open, prepare]),
+            (Step::Abort, [done, open, open, finish, prepare]),
         ] {
             let found = phases.map(|phase| step.in_phase(phase).map_err(|(_, first)| first));
             assert_eq!(found, expected, "{step:?}");

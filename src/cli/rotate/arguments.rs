@@ -1,6 +1,5 @@
 //! What `rotate` is given, and why it does not do it.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +13,8 @@ use crate::cli::input::seconds;
 use crate::cli::output::{Console, Kind, Refused, example};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
+use crate::diagnostic::CommandLine;
+use crate::grpc::Target;
 use crate::identity::DeploymentName;
 
 #[derive(Debug, Subcommand)]
@@ -86,6 +87,9 @@ pub(crate) struct StepArguments {
     pub(super) how: How,
 }
 
+/// The default of `--timeout`.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 fn address(text: &str) -> Result<(DeploymentName, (String, u16)), String> {
     let form = "it has the form <deployment>=<host>:<port>";
     let (name, place) = text.split_once('=').ok_or(form)?;
@@ -108,44 +112,56 @@ impl FileArguments {
         module.map_or_else(|| kind_of(&Home::new(&self.file).dir), ModuleKind::of)
     }
 
-    pub(super) fn command(&self, step: &str) -> String {
-        let mut command = format!("countersign rotate {step} --file {}", self.file.display());
-        for peer in &self.peer_file {
-            // Writing to a string cannot fail.
-            let _ = write!(command, " --peer-file {}", peer.display());
-        }
-        if self.one_side {
-            command += " --one-side";
-        }
-        command
-    }
-
-    /// Plans `step`; a refusal says which command to run instead.
-    pub(super) fn plan(&self, rotation: &Rotation, step: Step) -> Result<Plan, Refused> {
-        let error = match rotation.plan(step, SystemClock.now()) {
-            Ok(plan) => return Ok(plan),
-            Err(error) => error,
-        };
-        let help = match error.kind() {
-            Kind::CutOff => format!("see who trusts what: {}", self.command("status")),
-            Kind::OutOfTurn(first) => {
-                let (why, then) = match first {
-                    Step::Prepare | Step::Activate => ("first", ""),
-                    Step::Finish => (
-                        "continue with",
-                        "; to replace this key too, rotate once more",
-                    ),
-                    Step::Abort => ("a revoked key stays revoked; begin again", ""),
-                };
-                format!("{why}: {}{then}", self.command(first.as_str()))
-            }
-            _ => return Err(error),
-        };
-        Err(error.with_help(help))
+    /// Returns the command of `step` for the same files.
+    pub(super) fn command(&self, step: &str) -> CommandLine {
+        let rotate = CommandLine::new("countersign rotate").arg(step);
+        let owner = rotate.option("file", &self.file);
+        let peers = self.peer_file.iter();
+        let command = peers.fold(owner, |command, peer| command.option("peer-file", peer));
+        command.flag_if(self.one_side, "one-side")
     }
 }
 
 impl StepArguments {
+    /// Returns the command of `step`, another one, with the options that were given to this one.
+    pub(super) fn command(&self, step: &str) -> CommandLine {
+        let mut command = self.files.command(step).flag_if(self.offline, "offline");
+        for (name, (host, port)) in &self.peer_address {
+            let address = Target::new(host, *port);
+            command = command.option("peer-address", format!("{name}={address}"));
+        }
+        for name in &self.except {
+            command = command.option("except", name.as_str());
+        }
+        if self.timeout == TIMEOUT {
+            return command;
+        }
+        command.option("timeout", self.timeout.as_secs().to_string())
+    }
+
+    /// Plans `step`; a refusal says which command to run instead.
+    pub(super) fn plan(&self, rotation: &Rotation, step: Step) -> Result<Plan, Refused> {
+        let plan = rotation.plan(step, SystemClock.now());
+        plan.map_err(|error| self.redirected(error))
+    }
+
+    /// Says which command to run instead of a refused one.
+    pub(super) fn redirected(&self, error: Refused) -> Refused {
+        let (help, command) = match error.kind() {
+            Kind::CutOff => ("see who trusts what:", self.files.command("status")),
+            Kind::OutOfTurn(first) => {
+                let why = match first {
+                    Step::Prepare | Step::Activate => "first:",
+                    Step::Finish => "to replace this key too, rotate once more after this:",
+                    Step::Abort => "a revoked key stays revoked; begin again:",
+                };
+                (why, self.command(first.as_str()))
+            }
+            _ => return error,
+        };
+        error.with_help(help).with_commands([command])
+    }
+
     /// Makes sure that options name peers.
     pub(super) fn names_peers(&self, rotation: &Rotation) -> Result<(), Refused> {
         let peers = rotation.deployments();

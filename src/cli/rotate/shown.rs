@@ -10,6 +10,7 @@ use crate::admin::rotation::{Phase, Plan, Rotation, Step};
 use crate::cli::change::{changes, files_in_json};
 use crate::cli::output::add;
 use crate::clock::{Age, Clock as _, SystemClock};
+use crate::diagnostic::CommandLine;
 use crate::jose::{Fingerprint, SigningKey};
 use crate::trust::Deployment;
 
@@ -21,7 +22,7 @@ pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> 
     } else if arguments.how.dry_run {
         return text + arguments.how.ending(&plan.change);
     }
-    text + &next(after, &arguments.files)
+    text + &next(after, next_command(after, |step| arguments.command(step)))
 }
 
 /// Writes the module's keys.
@@ -34,14 +35,13 @@ fn heading(rotation: &Rotation) -> String {
         .damage()
         .map(|_| "damaged; only `abort` is possible".to_owned());
     let next = rotation.next().map(|(key, _)| aged(key)).or(damaged);
-    let before = rotation.state().previous.map(|key| key.to_string());
+    let before = rotation.state().previous.iter().map(ToString::to_string);
     let mut text = format!("{name}  signs with  {}\n", aged(rotation.key()));
     let width = name.chars().count();
-    for (what, key) in [("next key  ", next), ("before    ", before)] {
-        if let Some(key) = key {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{:width$}  {what}  {key}", "");
-        }
+    let keys = next.map(|key| ("next key  ", key)).into_iter();
+    for (what, key) in keys.chain(before.map(|key| ("before    ", key))) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:width$}  {what}  {key}", "");
     }
     text
 }
@@ -60,24 +60,19 @@ fn age(key: &SigningKey) -> Option<Age> {
 }
 
 /// Returns the command that continues the rotation; `None` if none is under way.
-fn next_command(rotation: &Rotation, files: &FileArguments) -> Option<String> {
-    let step = match rotation.phase() {
-        _ if rotation.must_abort() => Step::Abort,
-        Phase::Idle => return None,
-        phase => phase.next_step(),
-    };
-    Some(files.command(step.as_str()))
+fn next_command(rotation: &Rotation, command: impl FnOnce(&str) -> CommandLine) -> Option<String> {
+    let is_open = rotation.must_abort() || rotation.phase() != Phase::Idle;
+    is_open.then(|| command(rotation.next_step().as_str()).to_string())
 }
 
 /// Writes that command, and how long to wait before it.
-fn next(rotation: &Rotation, files: &FileArguments) -> String {
-    let wait = left(rotation).filter(|_| !rotation.must_abort());
-    match (next_command(rotation, files), wait) {
-        (None, _) => String::new(),
-        (Some(command), None) => format!("\nnext    {command}\n"),
-        (Some(command), Some(wait)) => {
-            format!("\nnext    {command}      in {} s\n", wait.as_secs())
-        }
+fn next(rotation: &Rotation, command: Option<String>) -> String {
+    let Some(command) = command else {
+        return String::new();
+    };
+    match left(rotation).filter(|_| rotation.next_step() == Step::Finish) {
+        None => format!("\nnext    {command}\n"),
+        Some(wait) => format!("\nnext    {command}      in {} s\n", wait.as_secs()),
     }
 }
 
@@ -112,7 +107,7 @@ pub(super) fn status(rotation: &Rotation, files: &FileArguments) -> String {
     for name in rotation.left_out() {
         let _ = writeln!(text, "\n{name}  its file is not given");
     }
-    text + &next(rotation, files)
+    text + &next(rotation, next_command(rotation, |step| files.command(step)))
 }
 
 fn activated_ago(rotation: &Rotation) -> Option<u64> {
@@ -126,7 +121,7 @@ fn role(rotation: &Rotation, key: Fingerprint) -> &'static str {
         "signs"
     } else if Some(key) == next {
         "next"
-    } else if Some(key) == rotation.state().previous {
+    } else if rotation.state().previous.contains(&key) {
         "before"
     } else {
         "another"
@@ -152,17 +147,20 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
             "keys": keys.collect::<Value>(),
         })
     });
+    let keys = rotation.state().previous.iter();
+    let previous: Vec<_> = keys.map(ToString::to_string).collect();
     let mut report = json!({
         "phase": rotation.phase().as_str(),
         "deployment": rotation.name().map(ToString::to_string),
         "fingerprint": rotation.key().fingerprint().to_string(),
         "age_seconds": age(rotation.key()).map(Age::seconds),
         "next_fingerprint": rotation.next().map(|(key, _)| key.fingerprint().to_string()),
-        "previous_fingerprint": rotation.state().previous.map(|key| key.to_string()),
+        "previous_fingerprint": previous.last(),
+        "previous_fingerprints": previous,
         "activated_seconds_ago": activated_ago(rotation),
         "finish_in_seconds": left(rotation).map(|left| left.as_secs()),
         "peers": peers.collect::<Value>(),
-        "next_command": next_command(rotation, files),
+        "next_command": next_command(rotation, |step| files.command(step)),
     });
     if let Some(block) = rotation.hand_over().filter(|_| files.one_side) {
         add(&mut report, "block", block.block());
@@ -175,6 +173,8 @@ pub(super) fn in_json(rotation: &Rotation, files: &FileArguments) -> Value {
 pub(super) fn step_in_json(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> Value {
     let mut json = in_json(after, &arguments.files);
     let written = arguments.how.writes(&plan.change);
+    let next = next_command(after, |step| arguments.command(step));
+    add(&mut json, "next_command", next);
     add(&mut json, "step", plan.step.as_str());
     add(&mut json, "written", written);
     if !plan.change.is_empty() {

@@ -1,5 +1,6 @@
 //! What a rotation waits for: peers, running modules and the time.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::arguments::StepArguments;
@@ -11,6 +12,8 @@ use crate::cli::output::{Console, Kind, Refused};
 use crate::cli::runtime::Patience;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ModuleKind;
+use crate::diagnostic::CommandLine;
+use crate::jose::Fingerprint;
 
 /// Between two questions: at first, and at most. Each may be a refusal in a log: it asks no more
 /// often than it takes to see a reload.
@@ -47,7 +50,7 @@ pub(super) async fn may_take(
             match open {
                 None => return Ok(()),
                 Some((true, _)) if patience.again().await => {}
-                Some((_, error)) => return Err(error),
+                Some((_, error)) => return Err(arguments.redirected(error)),
             }
         },
         // With `--one-side` another operator revokes the old key.
@@ -120,6 +123,13 @@ pub(super) async fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refu
     }
 }
 
+/// Returns the command that revokes `key` in `file` and waits for the running module.
+pub(super) fn watched(file: &Path, key: Fingerprint) -> CommandLine {
+    let revoke = CommandLine::new("countersign revoke").option("file", file);
+    let command = revoke.option("fingerprint", key.to_string());
+    command.flag("watch").flag("yes")
+}
+
 /// Waits until the running peers follow their files, no longer than the time-out. `rotation` is as
 /// it was before the last step.
 pub(super) async fn in_force(
@@ -129,14 +139,13 @@ pub(super) async fn in_force(
     let kind = arguments.files.kind(rotation);
     let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.0);
     while let Some(holdout) = live::holdout(rotation, &kind, &arguments.asking()).await {
-        let Holdout { why, key: old, .. } = &holdout;
+        let Holdout { why, key, file, .. } = &holdout;
         if !holdout.may_follow || !patience.again().await {
             let help = format!(
-                "see its log for `configReloadFailed`; {BY_SIGNAL}. It is done where `countersign \
-                 revoke --file HOME --fingerprint {old} --watch --yes`, with its home for HOME, \
-                 says `active`"
+                "see its log for `configReloadFailed`; {BY_SIGNAL}. It is done where this says \
+                 `active`:"
             );
-            return Err(inactive(why, &help));
+            return Err(inactive(why, &help).with_commands([watched(file, *key)]));
         }
     }
     Ok(())

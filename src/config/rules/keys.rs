@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::config::parts::OwnKey;
 use crate::config::read::Reader;
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, CommandLine, Origin};
 use crate::jose::{
     JwkProblem, KeyError, KeyFormat, KeyId, KeyMaterial, PrivateJwk, VerifyingKey, json_of,
     published,
@@ -13,15 +13,12 @@ use crate::properties::Sourced;
 
 pub const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
-const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or make a key with `countersign key gen --out key.jwk`";
-const IMPORT: &str = "import it with `countersign key import FILE --out key.jwk`, then write the output of `base64 -w0 key.jwk`";
-const MAKE: &str = "make a key with `countersign key gen --out key.jwk`, or pair the two modules with `countersign pair`";
-const ONE_LINE: &str =
-    "write the key on one line and without blanks, as `base64 -w0 key.jwk` prints it";
+const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or remove this line and let `countersign pair` make a key";
+const IMPORT: &str = "save it as a file, remove this line, and name the file with `--key` of `countersign pair`, which writes it";
+const MAKE: &str = "remove this line and let `countersign pair` make a key";
+const ONE_LINE: &str = "write the key on one line and without blanks";
 const VARIABLE: &str =
     "set the environment variable `ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY` instead";
-/// The fix for every fault of a next key, which only `rotate` makes.
-const ABORT: &str = "discard it and start again: `countersign rotate abort`";
 
 /// Why a text is not a private key that can be used: the code, what is wrong, and the fix.
 struct Fault(Code, String, &'static str);
@@ -49,7 +46,15 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
         Ok((KeyMaterial::Public(..), _)) => other("a public key", MAKE),
         Err(fault) => fault,
     };
-    let fix = if name == OWN_KEY { help } else { ABORT };
+    let fix = match at.origin() {
+        _ if name == OWN_KEY => help.to_owned(),
+        // Only `rotate` makes a next key.
+        Origin::File { path, .. } => {
+            let abort = CommandLine::new("countersign rotate abort").option("file", &**path);
+            format!("discard it and start again: {}", abort.flag("one-side"))
+        }
+        _ => "unset it: only `rotate` makes a next key".to_owned(),
+    };
     reader.report(code, &at, format!("`{name}` {what}"), fix);
     None
 }

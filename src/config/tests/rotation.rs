@@ -24,7 +24,7 @@ fn what_rotation_left_is_read() {
     let (found, kid) = rotation.next.as_ref().unwrap();
     assert_eq!(found.verifying_key(), next.verifying_key());
     assert_eq!(kid.as_str(), next.fingerprint().to_string());
-    assert_eq!(rotation.previous, Some(previous));
+    assert_eq!(rotation.previous, [previous]);
     let at = rotation.activated_at.unwrap();
     let at = at.duration_since(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(at.as_secs(), 1_769_860_800);
