@@ -17,7 +17,7 @@ use super::write::{
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::names::{CONTENT, FINGERPRINT, REVOKED};
 use crate::config::{self, Home, holds_private_key, is_service_link};
-use crate::diagnostic::{Findings, redact_name};
+use crate::diagnostic::{CommandLine, Findings, redact_name};
 use crate::files;
 use crate::identity::DeploymentName;
 use crate::jose::{
@@ -402,10 +402,10 @@ pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), R
     }
     let shown = path.display();
     let message = format!("the home of `{shown}` remembers the key {fingerprint} as revoked");
-    Err(Refused::new(Kind::Conflict, message).with_help(format!(
-        "make a new key for that module; if this one was never lost: \
-         countersign revoke --undo --file {shown} --fingerprint {fingerprint}"
-    )))
+    let undo = CommandLine::new("countersign revoke --undo").option("file", path);
+    Err(Refused::new(Kind::Conflict, message)
+        .with_help("make a new key for that module; only if this one was never lost:")
+        .with_commands([undo.option("fingerprint", fingerprint.to_string())]))
 }
 
 /// Names the settings of a trusted key: `fingerprint`, `content`, `is-revoked`.

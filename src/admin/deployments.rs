@@ -1,6 +1,5 @@
 //! The deployments that one file trusts: as they are written, added from a public key, and removed.
 
-use std::iter;
 use std::path::Path;
 
 use super::change::{
@@ -13,10 +12,11 @@ use crate::config::names::{
     ROLES,
 };
 use crate::config::{AsWritten, active_documents, environment};
+use crate::diagnostic::CommandLine;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
 use crate::properties::bind::{list, switch};
-use crate::properties::name::{Name, Pattern, same, uniform};
+use crate::properties::name::{Name, Pattern, free_key_name, same, uniform};
 use crate::properties::{Entry, FileText};
 use crate::trust::{Deployment, TrustedKey};
 
@@ -176,7 +176,8 @@ impl Trusts {
             let message = format!("`{path}` trusts this key as `{found}`, not as `{name}`");
             return Err(Refused::new(kind, message).with_help(format!(
                 "write `countersign.deployment.name={found}` into its own file, or where that \
-                 has none use `--name <module>={found}`; or remove that deployment"
+                 has none use `--name {}={found}`; or remove that deployment",
+                peer.module
             )));
         }
         let mut names = self.file.names(DEPLOYMENTS, &[]).into_iter();
@@ -213,7 +214,8 @@ impl Trusts {
             return Ok(trusted_key(written, name, peer.key, peer.key_id).into());
         };
         if present.revoked {
-            return Err(revoked(self.file.document().path(), peer.name, peer.file));
+            let (file, key) = (self.file.document().path(), peer.key.fingerprint());
+            return Err(revoked(file, key, peer.name, peer.file));
         }
         let kid = present.content.as_ref().map(|(_, kid)| kid.as_ref());
         let kept = [
@@ -228,21 +230,25 @@ impl Trusts {
 
     /// Chooses the name of a key that the deployment `written` does not have yet.
     fn new_key_name<'p>(&self, peer: &Peer<'p>, written: &str) -> Result<&'p str, Refused> {
-        let mut known = self.keys.iter().filter(|key| key.deployment == written);
+        let known = self.keys.iter().filter(|key| key.deployment == written);
+        let names: Vec<_> = known.map(|key| &key.name).collect();
+        let free = free_key_name(|name| names.iter().any(|known| same(known, name)));
         let (path, name) = (self.file.document().path().display(), peer.name);
         let (message, help) = match peer.key_name {
-            Some(key) if known.any(|known| same(&known.name, key)) => (
+            Some(key) if names.iter().any(|known| same(known, key)) => (
                 format!("`{path}` already has a different key called `{key}` for `{name}`"),
-                "choose a different `--key-name`",
+                format!("choose a different name: `--key-name {free}`"),
             ),
             Some(key) => return Ok(key),
-            None if known.next().is_none() => return Ok("key"),
+            None if names.is_empty() => return Ok("key"),
             // A second key makes two modules one, unless it is the same module's: the operator must
             // ask for that.
             None => (
                 format!("`{path}` trusts a different key as `{name}`"),
-                "if it is a different module, give it a different name; if it is the same module \
-                 with a second key, use `--key-name key2`",
+                format!(
+                    "if it is a different module, give it a different name; if it is the same \
+                     module with a second key, use `--key-name {free}`"
+                ),
             ),
         };
         Err(Refused::new(Kind::OtherKey, message).with_help(help))
@@ -289,16 +295,23 @@ fn find<'a>(all: &'a [Deployment], name: &str) -> Option<&'a Deployment> {
     known.find(|one| same(one.name.as_str(), name))
 }
 
-/// The file at `path` has revoked the key of `name`, whose own file is `own`.
-pub(super) fn revoked(path: &Path, name: &DeploymentName, own: Option<&Path>) -> Refused {
-    let shown = path.display();
-    let known = own.map(|own| own.display().to_string());
-    let file = known.unwrap_or_else(|| format!("<the file of {name}>"));
-    let message = format!("`{shown}` has revoked the key of `{name}`");
-    Refused::new(Kind::Revoked, message).with_help(format!(
-        "give it a new key: countersign rotate run --file {file} --peer-file {shown} --now; revoked by \
-         mistake? `countersign revoke --undo --file {shown} --deployment {name}`"
-    ))
+/// The file at `path` has revoked `key`, which belongs to `name`, whose own file is `own`.
+pub(super) fn revoked(
+    path: &Path,
+    key: Fingerprint,
+    name: &DeploymentName,
+    own: Option<&Path>,
+) -> Refused {
+    let message = format!("`{}` has revoked the key of `{name}`", path.display());
+    let rotate = own.map(|own| {
+        let run = CommandLine::new("countersign rotate run").option("file", own);
+        run.option("peer-file", path).flag("now")
+    });
+    let undo = CommandLine::new("countersign revoke --undo").option("file", path);
+    Refused::new(Kind::Revoked, message)
+        .with_help("give its module a new key; only if it was revoked by mistake, undo that:")
+        .with_commands(rotate)
+        .with_commands([undo.option("fingerprint", key.to_string())])
 }
 
 /// Returns the settings with which a file that trusts `deployment` trusts `key` of it too.
@@ -307,10 +320,7 @@ pub(super) fn trusting_too(
     key: &VerifyingKey,
     key_id: &KeyId,
 ) -> Vec<Setting> {
-    let numbered = (2_u32..).map(|number| format!("key{number}"));
-    let mut names = iter::once("key".to_owned()).chain(numbered);
-    let free = names.find(|name| !deployment.keys.iter().any(|key| same(&key.name, name)));
-    let name = free.unwrap_or_default();
+    let name = free_key_name(|name| deployment.keys.iter().any(|key| same(&key.name, name)));
     trusted_key(deployment.name.as_str(), &name, key, key_id).into()
 }
 
@@ -326,8 +336,11 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     file.alone_has(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]))?;
     if published(peer.key.fingerprint()) {
         let message = "the key is printed in a public guide, and so is its private half";
+        let made = CommandLine::new("countersign key gen").option("out", format!("{name}.jwk"));
+        let public = made.option("public-out", format!("{name}-public.jwk"));
         return Err(Refused::new(Kind::Unreadable, message)
-            .with_help("make a new key: countersign key gen --out FILE"));
+            .with_help("have its owner make a new key, and send its public half:")
+            .with_commands([public]));
     }
     let own = file.checked.own.as_ref();
     if own.is_some_and(|(own, _)| own.verifying_key() == peer.key) {
@@ -342,17 +355,19 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     let default = [Role::impersonation()];
     let roles = match file.find(name) {
         Some(known) => is_as_asked(known, peer).map(|()| peer.roles)?,
-        None if is_written => return Err(incomplete(name)),
+        None if is_written => return Err(incomplete(path, name)),
         None if peer.roles.is_empty() => &default,
         None => peer.roles,
     };
     let planned = trusts.settings_for(&Peer { roles, ..*peer });
     let settings = planned.map_err(|refused| match refused.kind() {
         Kind::OtherOwner { found, .. } => {
-            let help = format!("use that name, or first: countersign deployment remove {found}");
-            refused.with_help(help)
+            let remove = CommandLine::new("countersign deployment remove").arg(found);
+            let command = remove.option("file", path);
+            refused
+                .with_help("use that name, or first:")
+                .with_commands([command])
         }
-        Kind::Revoked => refused.with_help("a revoked key stays revoked: ask for a new key"),
         _ => refused,
     })?;
     let text = Some(file.text.clone());
@@ -363,7 +378,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     if changes.any(|change| {
         change.kind == ChangeKind::Replaced && roles.matches(&Name::parse(&change.key)).is_none()
     }) {
-        return Err(incomplete(name));
+        return Err(incomplete(path, name));
     }
     Ok(change)
 }
@@ -454,8 +469,9 @@ pub fn not_there(file: &SettingsFile, name: &DeploymentName) -> Refused {
     Refused::new(Kind::NotThere, message).with_help(help)
 }
 
-fn incomplete(name: &DeploymentName) -> Refused {
+fn incomplete(path: &Path, name: &DeploymentName) -> Refused {
     let message = format!("the deployment `{name}` exists, but it has faults");
     Refused::new(Kind::Unreadable, message)
-        .with_help("fix them first: countersign check FILE, or remove the deployment")
+        .with_help("fix them first, or remove the deployment:")
+        .with_commands([CommandLine::new("countersign check").arg(path)])
 }

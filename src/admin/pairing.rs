@@ -155,7 +155,10 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
     })?;
     let settings = match deployment.key(theirs.key.fingerprint()) {
         None => trusting_too(deployment, &theirs.key, &theirs.key_id),
-        Some(key) if key.revoked => return Err(revoked(path, &theirs.deployment, None)),
+        Some(key) if key.revoked => {
+            let key = theirs.key.fingerprint();
+            return Err(revoked(path, key, &theirs.deployment, None));
+        }
         Some(_) => Vec::new(),
     };
     Ok(Plan {
@@ -296,8 +299,8 @@ impl<'a> View<'a> {
             Some(found) if found != deployment.as_str() => {
                 let message =
                     format!("`{path}` says that it is called `{found}`, not `{deployment}`");
-                return Err(Refused::new(Kind::Taken, message)
-                    .with_help("use the name in the file: `--name`"));
+                let help = format!("use that name: `--name {}={found}`", member.module);
+                return Err(Refused::new(Kind::Taken, message).with_help(help));
             }
             Some(_) => {}
             None => own.push(Setting::new(OWN_NAME, deployment.as_str())),

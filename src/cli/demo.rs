@@ -11,7 +11,7 @@ use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, Step};
-use crate::diagnostic::redact;
+use crate::diagnostic::{CommandLine, redact};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -102,14 +102,13 @@ fn finish(
         let message = "a step did not give the expected result";
         return Err(Refused::new(Kind::Conflict, message));
     }
-    let next = arguments.keep.as_ref().map(|folder| {
-        let home = redact(&folder.join("dpm").display().to_string());
-        format!("countersign dpm run --home {home}")
-    });
+    let next = arguments.keep.as_ref().map_or_else(
+        || CommandLine::new("countersign pair").flag("help"),
+        |folder| CommandLine::new("countersign dpm run").option("home", folder.join("dpm")),
+    );
     let text = format!(
-        "\nREADY in {:.2} s. Next: {}\n",
-        ready_after.as_secs_f64(),
-        next.as_deref().unwrap_or("countersign pair --help")
+        "\nREADY in {:.2} s. Next: {next}\n",
+        ready_after.as_secs_f64()
     );
     let report = json!({
         "steps": steps,

@@ -13,7 +13,7 @@ use super::output::{Answer, Console, counted, example, table};
 use crate::admin::deployments::{self, Peer, Removed};
 use crate::admin::{Change, Kind, Refused, SettingsFile};
 use crate::config::Home;
-use crate::diagnostic::Severity;
+use crate::diagnostic::{CommandLine, Severity};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, VerifyingKey};
 use crate::trust::{Deployment, TrustedKey};
@@ -138,9 +138,14 @@ fn public_key(path: &Path, console: &Console) -> Result<(VerifyingKey, KeyId), R
             "{} holds a private key, which only its owner may have",
             input::name(path)
         );
-        return Err(Refused::new(Kind::Unreadable, message).with_help(
-            "have its owner send the public half: countersign key export FILE --to public-jwk",
-        ));
+        let command = if input::is_stdin(path) {
+            CommandLine::new("countersign key export -")
+        } else {
+            CommandLine::new("countersign key export").arg(path)
+        };
+        return Err(Refused::new(Kind::Unreadable, message)
+            .with_help("have its owner send the public half:")
+            .with_commands([command.option("to", "public-jwk")]));
     };
     note_kid(&material, console);
     let key_id = kid.clone().unwrap_or_else(|| key.fingerprint().into());
@@ -276,7 +281,9 @@ fn warn_of_errors(file: &SettingsFile, console: &Console) {
         let path = file.path.display();
         let count = counted(errors, "error");
         console.warn(&format!(
-            "{count} in `{path}`: faulty entries are not shown; see countersign check {path}"
+            "{count} in `{path}`: faulty entries are not shown; this command shows them:"
         ));
+        let check = CommandLine::new("countersign check").arg(&file.path);
+        console.present(&format!("  {check}"));
     }
 }

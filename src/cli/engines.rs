@@ -17,6 +17,7 @@ use super::runtime::runtime;
 use crate::admin::greeting;
 use crate::admin::roster::{self, Client};
 use crate::config::ModuleKind;
+use crate::diagnostic::CommandLine;
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
     cause, code_name, reason_of,
@@ -63,7 +64,9 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             let failure = Refused::new(Kind::Unreachable, message);
             match ConnectError::find_in(error.as_ref()) {
                 Some(ConnectError::Tls(..)) => failure,
-                _ => failure.with_help("start it with: countersign dpm run --home <its home>"),
+                _ => failure
+                    .with_help("start it, in its home folder:")
+                    .with_commands([CommandLine::new("countersign dpm run --home .")]),
             }
         })?;
         let client = EngineRegistryServiceClient::new(layer.layer(connection));

@@ -5,7 +5,6 @@ mod one_side;
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,9 +12,8 @@ use serde_json::{Value, json};
 use super::change::{changes, ended, new_files};
 use super::output::{Answer, Console, add, counted};
 use crate::admin::pairing::{self, Member, Plan, Side};
-use crate::admin::{ChangeKind, EditedFile};
-use crate::config::Home;
-use crate::diagnostic::Severity;
+use crate::admin::{ChangeKind, EditedFile, home_of};
+use crate::diagnostic::{CommandLine, Severity};
 pub(super) use arguments::Arguments;
 use arguments::Command;
 
@@ -111,20 +109,15 @@ fn next([dpm, dpe]: &[Member; 2]) -> Option<String> {
     if (dpm.module.as_str(), dpe.module.as_str()) != ("dpm", "dpe") {
         return None;
     }
-    let (dpm, dpe) = (home(&dpm.path)?, home(&dpe.path)?);
-    Some(format!(
-        "next    countersign dpm run --home {dpm}      then      countersign dpe run --home {dpe}\n"
-    ))
-}
-
-/// Returns the home whose file this is, if it has the usual place.
-fn home(path: &Path) -> Option<String> {
-    if !path.ends_with("etc/application.properties") {
+    let starts =
+        [("countersign dpm run", dpm), ("countersign dpe run", dpe)].map(|(verb, member)| {
+            let is_in_home = member.path.ends_with("etc/application.properties");
+            is_in_home.then(|| CommandLine::new(verb).option("home", home_of(&member.path)))
+        });
+    let [Some(dpm), Some(dpe)] = starts else {
         return None;
-    }
-    let home = Home::new(path).dir;
-    let shown = home.to_str()?;
-    Some(if shown.is_empty() { "." } else { shown }.to_owned())
+    };
+    Some(format!("next    {dpm}      then      {dpe}\n"))
 }
 
 fn in_json((side, file): (&Side, &EditedFile)) -> Value {

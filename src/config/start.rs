@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use super::reload::Reloader;
 use super::settings::Settings;
 use super::tls::DIAL_BACK;
+use crate::diagnostic::CommandLine;
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::TlsError;
@@ -101,10 +102,9 @@ impl Settings {
         let mut checker = StatusCheckerOptions::new(Target::new(&dpm.host, dpm.port));
         checker.check_connection_interval = engine.check_connection;
         checker.connection = self.connection(&module, "dpm")?;
-        checker.start_hint = format!(
-            "start it with: countersign dpm run --home {}",
-            self.home.dir.with_file_name("dpm").display()
-        );
+        let dpm_home = self.home.dir.with_file_name("dpm");
+        let start = CommandLine::new("countersign dpm run").option("home", dpm_home);
+        checker.start_hint = format!("start it with: {start}");
         let mut options = dpe::Options::new(checker);
         options.hostname = match &engine.hostname {
             Some(hostname) => hostname.clone(),

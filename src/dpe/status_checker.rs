@@ -420,7 +420,8 @@ impl Refused {
     }
 }
 
-const TRUST_AGAIN: &str = "`is-revoked=false` in this engine's file trusts a key again";
+const TRUST_AGAIN: &str =
+    "the DPM needs a new key; only if one was revoked by mistake, `countersign revoke --undo` here";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Between two attempts where the DPM cannot be reached.
 const LONGEST_UNREACHED: Duration = Duration::from_millis(500);

@@ -351,10 +351,7 @@ fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) ->
     };
     let help = match own_key {
         Some(OwnKey::Unknown | OwnKey::Differs) => {
-            format!(
-                "on the engine's host run: countersign check over both modules' files, or countersign pair {}=FILE {}=FILE",
-                own.module, engine.owner.module
-            )
+            "on the engine's host, in its home folder: countersign doctor --home .".to_owned()
         }
         // The help of a role that is missing.
         Some(OwnKey::Revoked) | None => reason.help().replace("<caller>", own.issuer()),

@@ -1,6 +1,7 @@
 //! Names: which spellings are one, and which environment variable means which.
 
 use std::borrow::Cow;
+use std::iter;
 
 /// Returns the form in which spellings of one name agree: lower case, no dashes or underscores.
 pub fn uniform(text: &str) -> String {
@@ -13,6 +14,13 @@ pub fn uniform(text: &str) -> String {
 /// Returns `true` if `one` and `other` are spellings of one name.
 pub fn same(one: &str, other: &str) -> bool {
     uniform(one) == uniform(other)
+}
+
+/// Returns the first of `key`, `key2`, `key3`… that is not taken.
+pub fn free_key_name(is_taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (2_u32..).map(|number| format!("key{number}"));
+    let mut names = iter::once("key".to_owned()).chain(numbered);
+    names.find(|name| !is_taken(name)).unwrap_or_default()
 }
 
 /// Does what [`uniform`] does; most segments of names are in that form as written.

@@ -278,7 +278,7 @@ fn signed_by<'a>(compact: &Compact<'_>, callee: &'a Deployment) -> Result<&'a Tr
     let fault = match key {
         None => format!("it is signed by `{kid}`, which is not an active key of `{name}`"),
         Some(key) if key.revoked => format!(
-            "`{name}` still signs with `{kid}`, which is revoked here: `rotate` there, or `is-revoked=false` here"
+            "`{name}` still signs with `{kid}`, which is revoked here: it needs a new key; only if it was revoked by mistake, `countersign revoke --undo` here"
         ),
         Some(key) if compact.verify(&key.key) => return Ok(key),
         Some(_) => format!("its signature by `{kid}` does not verify"),

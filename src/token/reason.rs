@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use tonic::Code;
 
+use crate::diagnostic::CommandLine;
 use crate::identity::DeploymentName;
 
 /// What is known of one [`Reason`]: a row of the table below. A reason without one of these does
@@ -95,7 +96,7 @@ reasons! {
             "the caller has a new key, but the callee's file does not have it yet",
             "the caller calls a DPM of a different environment",
         ],
-        help: "The callee's file has no `jwt-keys.*.fingerprint` equal to the token's `kid`. Compare `countersign key fingerprint` of the caller's key with the callee's file, run `countersign check` over both files, or pair the two modules: `countersign pair dpm=FILE dpe=FILE`.",
+        help: "The callee's file has no `jwt-keys.*.fingerprint` equal to the token's `kid`. In the caller's home folder, `countersign doctor --home .` prints the commands that compare the two files and pair the modules with `countersign pair`.",
     }
     /// The signature does not verify.
     SignatureInvalid = "SIGNATURE_INVALID", Unauthenticated {
@@ -116,7 +117,7 @@ reasons! {
             "a rotation ended, but this caller still uses its old key",
             "the key was revoked on purpose, because it may have been stolen",
         ],
-        help: "The callee's file says `is-revoked=true` for this key. If that is a mistake, write `is-revoked=false` there. If it is intended, give the caller a new key: `countersign rotate run --file CALLER --peer-file CALLEE --now`, with the two files or homes. A revoked key that is still in use may be in the wrong hands.",
+        help: "The callee has revoked this key. A revoked key that is still in use may be in the wrong hands: give the caller a new key. In its home folder, `countersign doctor --home .` prints the command. Only if the key was revoked by mistake, take that back at the callee with `countersign revoke --undo`.",
     }
     /// `exp` has passed, or is not after `iat`.
     TokenExpired = "TOKEN_EXPIRED", Unauthenticated {
@@ -272,6 +273,11 @@ impl Reason {
     /// Returns how to fix it.
     pub fn help(self) -> &'static str {
         self.row().2.help
+    }
+
+    /// Returns the command that explains it.
+    pub(crate) fn explain(self) -> CommandLine {
+        CommandLine::new("countersign explain").arg(self.as_str())
     }
 
     /// Returns how to fix a refusal, if it is known whether the two clocks caused it.

@@ -385,7 +385,7 @@ fn dpm_whose_every_key_is_revoked_here_is_fixed_here() {
         &failure,
         &[
             "every key of `dpm-dev` is revoked in dpe/etc/application.properties",
-            "deployments.dpm-dev.security.jwt-keys.key.is-revoked=false",
+            "countersign revoke --undo --file dpe --deployment dpm-dev --key key",
         ],
     );
 }
@@ -404,7 +404,7 @@ fn engine_that_revoked_every_key_of_its_dpm_says_so_in_its_log() {
         &line,
         &[
             "not called: every key of deployment `dpm-dev` is revoked here",
-            "`is-revoked=false` in this engine's file",
+            "only if one was revoked by mistake, `countersign revoke --undo` here",
         ],
     );
 }
@@ -647,7 +647,7 @@ fn engine_that_still_signs_with_a_revoked_key_is_named_with_it() {
         &[
             "PROOF_INVALID",
             "`dpe-dev` still signs with `",
-            "`rotate` there, or `is-revoked=false` here",
+            "it needs a new key; only if it was revoked by mistake",
         ],
     );
 }

@@ -45,7 +45,7 @@ fn engine_whose_deployment_is_trusted_no_more_is_token_and_the_printed_pair_fixe
         &failed["detail"].to_string(),
         &["no trusted deployment is called `dpe-dev`"],
     );
-    let printed = format!("countersign pair dpm={DPM} dpe=<the engine's file>");
+    let printed = format!("countersign pair --one-side dpm={DPM} > offer.block");
     says(
         &failed["help"].to_string(),
         &[&printed, "countersign deployment add dpe-dev"],
@@ -189,9 +189,9 @@ fn revoked_key_is_replaced_by_the_rotation_that_is_printed() {
         .exits(6);
     let check = folder.run(&format!("check {DPM} {DPE}")).exits(1);
 
-    says(&failure, &[&rotate, "`is-revoked=false`"]);
-    says(&pair.stderr, &[&rotate, "`countersign revoke --undo"]);
-    says(&check.stdout, &[&rotate, "`is-revoked=false`"]);
+    says(&failure, &[&rotate, "countersign revoke --undo --file dpm"]);
+    says(&pair.stderr, &[&rotate, "countersign revoke --undo --file"]);
+    says(&check.stdout, &[&rotate]);
     carry_out(&folder, &failure, "countersign rotate run").exits(0);
     dpm.until("newStatus=READY");
     folder.run("doctor --home dpe").exits(0);
@@ -230,7 +230,7 @@ fn key_that_was_replaced_is_trusted_beside_the_old_one_by_the_pair_that_is_print
             &failure,
             &[reason, "if it is the same module with another key"],
         );
-        says(&check.stdout, &["--key-name key2`"]);
+        says(&check.stdout, &["--key-name key2"]);
         carry_out(&world.folder, &failure, "countersign pair").exits(0);
         world.folder.run(&format!("check {DPM} {DPE}")).exits(0);
     }

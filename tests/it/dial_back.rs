@@ -59,8 +59,7 @@ async fn engine_that_knows_the_dpms_key_by_another_name_stays_new_and_says_so() 
     for part in [
         "the engine refused our token: KEY_UNKNOWN",
         "`dpe-dev` does not trust key a-name-of-its-own",
-        "countersign check",
-        "countersign pair dpm=FILE dpe=FILE",
+        "in its home folder: countersign doctor --home .",
         "unproved",
     ] {
         assert!(reason.contains(part), "{reason}");

@@ -7,16 +7,18 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
 use super::identity::{self, compare_clocks, grant_role};
-use super::peer::{Doctor, Peer};
+use super::peer::{Doctor, Peer, on_its_host};
 use super::report::{Layer, Row, Side, Visit};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
 use crate::admin::roster::{self, Client};
 use crate::admin::rotation::live::is_listening;
+use crate::diagnostic::CommandLine;
 use crate::dpe::stored_engine_id;
 use crate::engine::FailureKind;
 use crate::grpc::{self, Target, call, cause};
 use crate::identity::DeploymentName;
+use crate::properties::name::Pattern;
 use crate::proto::convert::status_word;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
@@ -46,8 +48,11 @@ pub(super) async fn visits(peer: &Peer<'_>) -> Result<Vec<Visit>, Refused> {
         if roster.lacks(wanted) {
             // Those that are registered are visited whatever is missing.
             return Err(Row::fail(Layer::WayBack, Side::Peer, detail)
-                .help("start the engine: countersign dpe run --home <its home>")
-                .help("for more, run on the engine's host: countersign doctor --home <its home>"));
+                .help(format!(
+                    "start the engine {}",
+                    in_its_home("countersign dpe run")
+                ))
+                .help(format!("for more {}", in_its_home("countersign doctor"))));
         }
         visit.add(Row::skip(Layer::WayBack, detail));
         Ok(())
@@ -123,12 +128,13 @@ fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     let owner = DeploymentName::new(&engine.deployment).ok()?;
     let unknown = doctor.module.layer_for(owner.as_str()).err()?;
     let settings = doctor.settings;
-    let (file, kind) = (settings.home.file.display(), &settings.own.module);
+    let file = settings.home.file.display();
+    let words = CommandLine::new("countersign deployment add").arg(owner.as_str());
+    let add = words.option("file", &settings.home.file);
     let row = Row::fail(Layer::Token, Side::Here, format!("{unknown} in {file}"))
-        .help(format!("countersign pair {kind}={file} dpe=<the engine's file>"))
-        .help(format!(
-            "or, if you only have its public key: countersign deployment add {owner} --file {file} --module dpe --public-key <its key>"
-        ));
+        .helps(doctor.remedy_of_engine().pair(false))
+        .help("or, if you only have its public key, in `dpe-public.jwk`:")
+        .help(format!("{add} --module dpe --public-key dpe-public.jwk"));
     Some(row)
 }
 
@@ -274,8 +280,13 @@ fn fail(side: Side, detail: impl Into<String>) -> Row {
 }
 
 fn not_running(peer: &Peer<'_>, detail: impl Into<String>) -> Row {
-    let home = peer.doctor.options.home.display();
-    fail(Side::Here, detail).help(format!("start it with: countersign dpe run --home {home}"))
+    let run = CommandLine::new("countersign dpe run").option("home", &peer.doctor.options.home);
+    fail(Side::Here, detail).help(format!("start it with: {run}"))
+}
+
+/// Returns the command `verb` for an engine on another machine.
+fn in_its_home(verb: &str) -> String {
+    on_its_host(&CommandLine::new(verb).option("home", "."))
 }
 
 /// An id that no engine makes: asking for it needs the role, and changes nothing.
@@ -304,7 +315,7 @@ fn registered(record: Option<Engine>, peer: &Peer<'_>) -> Result<Option<Engine>,
             let (id, owner) = (Untrusted(&engine.id), Untrusted(&engine.deployment));
             let name = &peer.name;
             let detail = format!("ENGINE_NOT_OWNED: at {name} engine {id} belongs to {owner}");
-            Err(fail(Side::Here, detail).help("countersign explain ENGINE_NOT_OWNED"))
+            Err(fail(Side::Here, detail).help(Reason::EngineNotOwned.explain()))
         }
         found => Ok(found.filter(is_active)),
     }
@@ -401,11 +412,11 @@ fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
         Some((FailureKind::ClocksDiffer, _)) => compare_clocks(fail(between, detail), &peer.name),
         Some((_, Some(reason))) => fail(between, detail)
             .refused()
-            .help(format!("countersign explain {reason}"))
-            .help(peer.remedy.check()),
-        Some((FailureKind::NotDialled, None)) => fail(registry, detail).help(peer.remedy.check()),
+            .help(reason.explain())
+            .helps(peer.remedy.check()),
+        Some((FailureKind::NotDialled, None)) => fail(registry, detail).helps(peer.remedy.check()),
         Some((FailureKind::NotReached, None)) => fail(between, detail)
-            .help("does the engine run? start it with: countersign dpe run --home <its home>")
+            .help(format!("does the engine run? start it {}", in_its_home("countersign dpe run")))
             .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there"),
         None
         | Some((
@@ -427,14 +438,15 @@ fn failure_of(engine: &Engine) -> Option<(FailureKind, Option<Reason>)> {
     grpc::failure_of(engine.dial_back_failure.as_ref()?)
 }
 
+const ALLOWED: &str = "countersign.deployments.<name>.allowed-addresses";
+
 /// Says that a DPM, in whose `file` `row` is to be fixed, dials the engines of `owner` only elsewhere.
 fn not_allowed(row: Row, owner: &str, file: &str) -> Row {
+    let allowed = Pattern::new(ALLOWED).with_keys(&[owner.to_owned()]);
     row.refused()
-        .help(format!(
-            "{file} says where it may be dialled: `countersign.deployments.{owner}.allowed-addresses`"
-        ))
+        .help(format!("{file} says where it may be dialled: `{allowed}`"))
         .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port` in its file")
-        .help("countersign explain ADDRESS_NOT_ALLOWED")
+        .help(Reason::AddressNotAllowed.explain())
 }
 
 #[cfg(test)]

@@ -8,10 +8,13 @@ use super::peer::Peer;
 use super::probe;
 use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::clock::seconds_after;
+use crate::config::names::ROLES;
+use crate::diagnostic::CommandLine;
 use crate::grpc::{
     AttachIdentity, Connection, OwnKey, call, callee_time, code_name, is_proved, reason_of,
     refusal_of, summary_and_detail,
 };
+use crate::properties::name::Pattern;
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
 use crate::telemetry::Untrusted;
@@ -127,14 +130,16 @@ fn token(peer: &Peer<'_>, answer: Result<WhoAmIResponse, Status>) -> Outcome<Str
 fn revoked_here(peer: &Peer<'_>, deployment: &Deployment) -> Row {
     let (name, file) = (&peer.name, peer.remedy.own_file());
     let detail = format!("not called: every key of `{name}` is revoked in {file}");
-    let setting = format!("ataccama.one.platform.deployments.{name}.security.jwt-keys");
-    let keys = deployment.keys.iter().map(|key| &key.name);
+    let home = &peer.doctor.options.home;
+    let undo = CommandLine::new("countersign revoke --undo").option("file", home);
+    let of = undo.option("deployment", deployment.name.as_str());
     Row::fail(Layer::Token, Side::Here, detail)
-        .helps(keys.map(|key| {
-            format!("revoked by mistake? write in {file}: {setting}.{key}.is-revoked=false")
+        .help(format!("{name} needs a new key that is trusted here:"))
+        .helps(peer.remedy.rotate(false))
+        .helps(deployment.keys.iter().map(|key| {
+            let command = of.clone().option("key", &key.name);
+            format!("only if `{}` was revoked by mistake: {command}", key.name)
         }))
-        .help(format!("else {name} needs a new key that is trusted here:"))
-        .help(peer.remedy.rotate(false))
 }
 
 /// Says on which side to act on a refusal of the token, or of the peer's proof.
@@ -160,28 +165,32 @@ fn refused(peer: &Peer<'_>, refusal: &Refusal, status: &Status) -> Row {
             remedy.host.clone(),
             format!("or it runs with another key than {}:", remedy.own_file()),
             "its log shows the key at `startup` and `configReloaded`".to_owned(),
-            peer.start(),
+            remedy.start(),
         ],
-        (_, Some(OwnKey::Revoked)) => vec![
-            format!(
-                "revoked by mistake? write into the file of {name}: `is-revoked=false` for that key"
-            ),
-            "if it is intended, this module needs a new key:".to_owned(),
-            remedy.rotate(true),
-        ],
-        (_, Some(_)) => vec![
-            port,
-            remedy.host.clone(),
-            format!("or {name} does not trust this key:"),
-            format!("countersign deployment list --home {}", remedy.home),
-            remedy.check(),
-            remedy.pair(false),
-        ],
-        (_, None) => vec![remedy.check(), remedy.pair(false)],
+        (_, Some(OwnKey::Revoked)) => {
+            let undo = remedy.at_peer(|home| {
+                let undo = CommandLine::new("countersign revoke --undo").option("file", home);
+                undo.option("fingerprint", key)
+            });
+            let new = vec!["this module needs a new key:".to_owned()];
+            let undone = vec![format!("only if it was revoked by mistake: {undo}")];
+            [new, remedy.rotate(true), undone].concat()
+        }
+        (_, Some(_)) => {
+            let list = CommandLine::new("countersign deployment list");
+            let known = vec![
+                port,
+                remedy.host.clone(),
+                format!("or {name} does not trust this key:"),
+                remedy.at_peer(|home| list.option("home", home)),
+            ];
+            [known, remedy.check(), remedy.pair(false)].concat()
+        }
+        (_, None) => [remedy.check(), remedy.pair(false)].concat(),
     };
     let code = code_name(status.code());
     Row::fail(Layer::Token, side, format!("{code} {reason}: {what}"))
-        .help(format!("countersign explain {reason}"))
+        .help(reason.explain())
         .helps(help)
 }
 
@@ -198,8 +207,9 @@ pub(super) fn role<T>(peer: &Peer<'_>, answer: Result<T, Status>) -> Outcome<T> 
             let file = format!("the file of {name}");
             grant_role(row, peer, &file, module.own().issuer())
         }
-        Some(reason) => Row::fail(Layer::Role, Side::Between, reply_text(&status))
-            .help(format!("countersign explain {reason}")),
+        Some(reason) => {
+            Row::fail(Layer::Role, Side::Between, reply_text(&status)).help(reason.explain())
+        }
         None => not_refused(Layer::Role, peer, &status),
     })
 }
@@ -207,9 +217,8 @@ pub(super) fn role<T>(peer: &Peer<'_>, answer: Result<T, Status>) -> Outcome<T> 
 /// Adds the line that gives `deployment` the role in `file`.
 pub(super) fn grant_role(row: Row, peer: &Peer<'_>, file: &str, deployment: &str) -> Row {
     let role = peer.doctor.module.impersonation_role();
-    row.help(format!(
-        "write into {file}: ataccama.one.platform.deployments.{deployment}.security.roles[0]={role}"
-    ))
+    let roles = Pattern::new(ROLES).with_keys(&[deployment.to_owned()]);
+    row.help(format!("write into {file}: {roles}[0]={role}"))
 }
 
 /// Makes the row of a call that failed without a refusal reason.

@@ -18,7 +18,7 @@ use super::error::Refused;
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::names::OWN_KEY;
 use crate::config::{LoadError, Settings};
-use crate::diagnostic::{Code, Severity, redact};
+use crate::diagnostic::{Code, CommandLine, Severity, redact};
 use crate::grpc::cause;
 use peer::Doctor;
 
@@ -95,7 +95,8 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
     let name = redact(&file.display().to_string());
     let Some(findings) = error.findings() else {
         let help = if file.is_file() {
-            format!("let this user read it: ls -l {name}")
+            let list = CommandLine::new("ls -l").arg(file);
+            format!("let this user read it: {list}")
         } else {
             "--home takes a module's folder, with `etc/application.properties` in it".to_owned()
         };
@@ -117,8 +118,8 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
     };
     let explain = errors.first().map(|found| found.code());
     let failed = Row::fail(layer, Side::Here, detail)
-        .help(format!("countersign check {name}"))
-        .helps(explain.map(|code| format!("countersign explain {code}")));
+        .help(CommandLine::new("countersign check").arg(file))
+        .helps(explain.map(|code| code.explain().to_string()));
     let config = (layer == Layer::OwnKey).then(|| Row::ok(Layer::Config, name));
     Diagnosis::of_own(config.into_iter().chain([failed]).collect())
 }

@@ -1,8 +1,9 @@
 //! The module to call: where and which one it should be, and what an operator does about it.
 
 use std::error::Error;
+use std::iter;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ use super::report::{Layer, Row, Side};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::pairing::{self, Member};
 use crate::clock::{Clock as _, SystemClock};
+use crate::config::names::OWN_KEY;
 use crate::config::{ConnectionSettings, DIAL_BACK, Settings};
+use crate::diagnostic::CommandLine;
 use crate::engine::EngineAddress;
 use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Module, Target, cause};
 use crate::identity::{DeploymentName, ModuleType, Role};
 use crate::proto::registry::Engine;
 use crate::registry::{AddressPolicy, Destination};
+use crate::token::Reason;
 use crate::trust::Deployment;
 
 /// How to examine.
@@ -61,10 +65,12 @@ impl Doctor<'_> {
         let (name, settings) = (&connection.name, self.settings);
         let own = settings.home.file.display();
         // The other home often lies beside this one; else it is on another machine.
-        let home = self.options.home.with_file_name(name);
-        let beside = home.join("etc/application.properties");
-        let at_hand = beside.is_file().then_some(beside);
-        let file = at_hand.as_ref().map(|file| file.display().to_string());
+        let home = &self.options.home;
+        let beside = match home.file_name() {
+            Some(_) => home.with_file_name(name),
+            None => home.join("..").join(name),
+        };
+        let is_here = beside.join(FILE).is_file();
         let usual = match name.as_str() {
             "dpm" => "; the default port of a DPM is 8531",
             "dpe" => "; the default port of a DPE is 8532",
@@ -78,19 +84,17 @@ impl Doctor<'_> {
                  `ataccama.server.grpc.port`{usual}"
             ),
             kind: name.clone(),
-            file: file.unwrap_or_else(|| format!("<the {name}'s file>")),
-            at_hand,
-            home: if home.is_dir() {
-                home.display().to_string()
+            other: if is_here {
+                Other::Here(beside)
             } else {
-                "<its home>".to_owned()
+                Other::There
             },
         };
         let known = match &connection.deployment {
             Some(deployment) => Ok(deployment.clone()),
             None => self.module.deployment_of(name),
         };
-        let deployment = known.map_err(|error| unusable(&error).help(remedy.pair(false)))?;
+        let deployment = known.map_err(|error| unusable(&error).helps(remedy.pair(false)))?;
         let target = Target::new(&connection.host, connection.port);
         self.peer(deployment, target, name, remedy)
     }
@@ -100,20 +104,23 @@ impl Doctor<'_> {
         let owner = DeploymentName::new(&engine.deployment).map_err(|error| unusable(&error))?;
         let advertised = engine.address.clone().unwrap_or_default();
         let address = EngineAddress::try_from(&advertised).map_err(|error| unusable(&error))?;
-        let remedy = Remedy {
-            settings: self.settings,
-            host: "the engine advertises it: `ataccama.one.dpe.service.hostname` there".to_owned(),
-            port: "the engine advertises it: `ataccama.one.dpe.service.port` there".to_owned(),
-            kind: "dpe".to_owned(),
-            file: "<the engine's file>".to_owned(),
-            at_hand: None,
-            home: "<its home>".to_owned(),
-        };
+        let remedy = self.remedy_of_engine();
         let target = Target::new(address.hostname(), address.port());
         Ok(Peer {
             engine: Some(address),
             ..self.peer(owner, target, DIAL_BACK, remedy)?
         })
+    }
+
+    /// Returns what is done about an engine.
+    pub(super) fn remedy_of_engine(&self) -> Remedy<'_> {
+        Remedy {
+            settings: self.settings,
+            host: "the engine advertises it: `ataccama.one.dpe.service.hostname` there".to_owned(),
+            port: "the engine advertises it: `ataccama.one.dpe.service.port` there".to_owned(),
+            kind: "dpe".to_owned(),
+            other: Other::There,
+        }
     }
 
     fn peer<'a>(
@@ -130,7 +137,7 @@ impl Doctor<'_> {
             name: name.to_string(),
             target,
             connection: options.map_err(|error| unusable(&error))?.towards(&name),
-            identity: identity.map_err(|error| unusable(&error).help(remedy.pair(false)))?,
+            identity: identity.map_err(|error| unusable(&error).helps(remedy.pair(false)))?,
             remedy,
             deployment: Some(name),
             engine: None,
@@ -153,10 +160,8 @@ impl Doctor<'_> {
                 settings,
                 host: format!("`countersign.server.address` in {file} says where it listens"),
                 port: format!("`ataccama.server.grpc.port` in {file} says where it listens"),
-                kind: "<its peer>".to_owned(),
-                file: "<the peer's file>".to_owned(),
-                at_hand: None,
-                home: self.options.home.display().to_string(),
+                kind: settings.own.module.to_string(),
+                other: Other::Itself(self.options.home.clone()),
             },
             engine: None,
         })
@@ -187,8 +192,7 @@ impl Peer<'_> {
         let judged = policy.check(&destination, &addresses, |_| false);
         judged.map_err(|refusal| {
             let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");
-            Row::fail(Layer::Name, Side::Between, detail)
-                .help("countersign explain ADDRESS_NOT_ALLOWED")
+            Row::fail(Layer::Name, Side::Between, detail).help(Reason::AddressNotAllowed.explain())
         })
     }
 
@@ -198,19 +202,32 @@ impl Peer<'_> {
         let trust = self.doctor.module.trust().current();
         trust.deployment(name.as_str()).cloned()
     }
-
-    /// Says how it is started.
-    pub(super) fn start(&self) -> String {
-        let Remedy { kind, home, .. } = &self.remedy;
-        let own = &self.doctor.settings.own.module;
-        let module = self.deployment.as_ref().map_or(own.as_str(), |_| kind);
-        format!("start it with: countersign {module} run --home {home}")
-    }
 }
 
 /// Makes the row of settings that cannot be used.
 pub(super) fn unusable(error: &(dyn Error + 'static)) -> Row {
     Row::fail(Layer::Config, Side::Here, cause(error))
+}
+
+/// A module's file in its home.
+const FILE: &str = "etc/application.properties";
+
+/// The files that two machines exchange.
+const OFFER: &str = "offer.block";
+const REPLY: &str = "reply.block";
+
+/// What names a key that comes beside another.
+const KEY2: &str = "key-name key2";
+
+/// Which module a peer is.
+#[derive(Debug)]
+enum Other {
+    /// One with its home on this machine.
+    Here(PathBuf),
+    /// One on another machine.
+    There,
+    /// The module that is examined, with its home.
+    Itself(PathBuf),
 }
 
 /// This module's file and a peer's, and what an operator does about the peer.
@@ -223,18 +240,21 @@ pub(super) struct Remedy<'a> {
     pub(super) port: String,
     /// The peer's type, as `pair` takes it.
     kind: String,
-    /// The peer's file, in words if it is on another machine.
-    file: String,
-    /// The peer's file, if it is on this machine.
-    at_hand: Option<PathBuf>,
-    /// The peer's home, in words if it is on another machine.
-    pub(super) home: String,
+    other: Other,
 }
 
 impl Remedy<'_> {
     /// Says how both files are compared.
-    pub(super) fn check(&self) -> String {
-        format!("countersign check {} {}", self.own_file(), self.file)
+    pub(super) fn check(&self) -> Vec<String> {
+        let check = CommandLine::new("countersign check").arg(&self.settings.home.file);
+        match &self.other {
+            Other::Here(home) => vec![check.arg(home.join(FILE)).to_string()],
+            Other::Itself(_) => vec![check.to_string()],
+            Other::There => {
+                let there = CommandLine::new("countersign check").arg(FILE);
+                vec![check.to_string(), on_its_host(&there)]
+            }
+        }
     }
 
     /// Returns this module's file.
@@ -242,29 +262,79 @@ impl Remedy<'_> {
         self.settings.home.file.display().to_string()
     }
 
+    /// Says how the peer is started.
+    pub(super) fn start(&self) -> String {
+        let verb = match self.kind.as_str() {
+            "dpm" => "countersign dpm run",
+            "dpe" => "countersign dpe run",
+            _ => return "start it".to_owned(),
+        };
+        let command = self.at_peer(|home| CommandLine::new(verb).option("home", home));
+        let with = if matches!(self.other, Other::There) {
+            ""
+        } else {
+            " with:"
+        };
+        format!("start it{with} {command}")
+    }
+
+    /// Returns a command for the peer's home; for one on another machine it says where to run it.
+    pub(super) fn at_peer(&self, command: impl FnOnce(&Path) -> CommandLine) -> String {
+        match &self.other {
+            Other::Here(home) | Other::Itself(home) => command(home).to_string(),
+            Other::There => on_its_host(&command(Path::new("."))),
+        }
+    }
+
     /// Says how to pair the two.
     ///
     /// If both files are here, the pairing is planned first: `pair` accepts the printed command.
-    pub(super) fn pair(&self, tls: bool) -> String {
-        let (Self { kind, file, .. }, own) = (self, self.own_file());
-        let module = &self.settings.own.module;
-        let option = if tls { " --tls" } else { "" };
-        let command = format!("countersign pair {kind}={file} {module}={own}{option}");
-        self.planned(&command, tls).unwrap_or(command)
+    pub(super) fn pair(&self, tls: bool) -> Vec<String> {
+        let own = &self.settings.own.module;
+        let home = match &self.other {
+            Other::Here(home) => home,
+            Other::There => return self.exchange(tls, false),
+            Other::Itself(_) => return Vec::new(),
+        };
+        let pair = CommandLine::new("countersign pair").named(&self.kind, home.join(FILE));
+        let both = pair.named(own, &self.settings.home.file);
+        let command = both.flag_if(tls, "tls");
+        let planned = self.planned(home, &command, tls);
+        vec![planned.unwrap_or_else(|| command.to_string())]
     }
 
-    /// Returns what corrects the two files in place of the pairing `command`, if that is refused.
-    fn planned(&self, command: &str, tls: bool) -> Option<String> {
-        let Settings { own, home, .. } = self.settings;
+    /// Says how to pair the two over two machines; a key is added if one `is_known`.
+    fn exchange(&self, tls: bool, is_known: bool) -> Vec<String> {
+        let (own, file) = (&self.settings.own.module, &self.settings.home.file);
+        let pair = CommandLine::new("countersign pair --one-side");
+        let offer = pair.named(own, file).flag_if(tls, "tls");
+        let accept = CommandLine::new("countersign pair accept");
+        let first = accept.clone().named(&self.kind, FILE);
+        let taken = first.option("block", OFFER).flag_if(is_known, KEY2);
+        let there = on_its_host(&taken.into_file(REPLY));
+        let last = accept.named(own, file).option("block", REPLY);
+        let back = last.flag_if(is_known, KEY2);
+        vec![
+            offer.into_file(OFFER).to_string(),
+            format!("copy `{OFFER}` there; {there}"),
+            format!("copy `{REPLY}` back; here: {back}"),
+        ]
+    }
+
+    /// Returns what corrects the two files in place of the pairing `command`, if that is refused; the
+    /// peer's home is `home`.
+    fn planned(&self, home: &Path, command: &CommandLine, tls: bool) -> Option<String> {
+        let settings = self.settings;
         let members = [
-            Member::new(ModuleType::new(&self.kind).ok()?, self.at_hand.clone()?),
-            Member::new(own.module.clone(), home.file.clone()),
+            Member::new(ModuleType::new(&self.kind).ok()?, home.join(FILE)),
+            Member::new(settings.own.module.clone(), settings.home.file.clone()),
         ];
-        for key in [None, Some("key2"), Some("key3"), Some("key4")] {
+        let numbered = (2..50).map(|number| Some(format!("key{number}")));
+        for key in iter::once(None).chain(numbered) {
             let options = pairing::Options {
                 environment: None,
                 role: Role::impersonation(),
-                key_name: key.map(str::to_owned),
+                key_name: key.clone(),
                 tls,
                 now: SystemClock.now(),
             };
@@ -272,7 +342,8 @@ impl Remedy<'_> {
             match plan.as_ref().map_err(Refused::kind) {
                 Ok(_) => {
                     let same = "if it is the same module with another key";
-                    return Some(format!("{same}: {command} --key-name {}", key?));
+                    let with_key = command.clone().option("key-name", key?);
+                    return Some(format!("{same}: {with_key}"));
                 }
                 Err(Kind::OtherKey) => {}
                 Err(Kind::OtherOwner { path, found }) => {
@@ -291,9 +362,21 @@ impl Remedy<'_> {
     /// Says how this module, or else the peer, gets a new key.
     ///
     /// No peer still accepts the old key, so there is nothing to wait for.
-    pub(super) fn rotate(&self, is_own: bool) -> String {
-        let (own, peer) = (&self.own_file(), &self.file);
+    pub(super) fn rotate(&self, is_own: bool) -> Vec<String> {
+        let own = &self.settings.home.file;
+        let Other::Here(home) = &self.other else {
+            let side = if is_own { "here" } else { "there" };
+            let first = vec![format!("remove the line `{OWN_KEY}` {side}, then:")];
+            return [first, self.exchange(false, true)].concat();
+        };
+        let peer = &home.join(FILE);
         let (file, other) = if is_own { (own, peer) } else { (peer, own) };
-        format!("countersign rotate run --file {file} --peer-file {other} --now")
+        let run = CommandLine::new("countersign rotate run").option("file", file);
+        vec![run.option("peer-file", other).flag("now").to_string()]
     }
+}
+
+/// Says where a command for another machine is run.
+pub(super) fn on_its_host(command: &CommandLine) -> String {
+    format!("on its host, in its home folder: {command}")
 }

@@ -17,6 +17,7 @@ use super::peer::Peer;
 use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::admin::greeting::{NotGrpc, Stream, greet};
 use crate::grpc::tls::{ClientFailure, Shown};
+use crate::diagnostic::CommandLine;
 use crate::grpc::{ConnectError, Connection, call, cause, code_name};
 
 /// Examines the layers from the name to gRPC.
@@ -49,7 +50,7 @@ async fn resolve(peer: &Peer<'_>) -> Outcome<Vec<SocketAddr>> {
     if addresses.is_empty() {
         let detail = format!("`{host}` {why}");
         return Err(Row::fail(Layer::Name, Side::Here, detail)
-            .help(format!("getent ahosts {host}"))
+            .help(CommandLine::new("getent ahosts").arg(host))
             .help(&peer.remedy.host));
     }
     let shown: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
@@ -81,7 +82,7 @@ async fn connect(peer: &Peer<'_>, addresses: &[SocketAddr]) -> Outcome<(TcpStrea
     let side = peer.deployment.as_ref().map_or(Side::Here, |_| Side::Peer);
     let row = Row::fail(Layer::Tcp, side, failed.join("; "));
     Err(if all_refused {
-        row.help(format!("no program listens there; {}", peer.start()))
+        row.help(format!("no program listens there; {}", peer.remedy.start()))
             .help(&peer.remedy.port)
     } else {
         row.help("the host is down, or a firewall drops the connection")
@@ -98,7 +99,7 @@ async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) ->
         } else {
             let refused = ConnectError::Plaintext(address).to_string();
             let row = Row::fail(Layer::Tls, Side::Here, refused);
-            return Err(row.help("countersign pair … --tls"));
+            return Err(row.helps(peer.remedy.pair(true)));
         };
         return Ok((Either::Left(stream), Row::skip(Layer::Tls, detail)));
     };
@@ -150,9 +151,9 @@ fn no_tls(peer: &Peer<'_>, failure: &ClientFailure) -> Row {
     };
     let row = Row::fail(Layer::Tls, side, failure.to_string()).helps(failure.help());
     match failure {
-        ClientFailure::NotTls(_) | ClientFailure::TlsExpected => row.help(peer.remedy.check()),
+        ClientFailure::NotTls(_) | ClientFailure::TlsExpected => row.helps(peer.remedy.check()),
         ClientFailure::NotPinned(_) | ClientFailure::CertificateRefused(..) => {
-            row.help(peer.remedy.check()).help(peer.remedy.pair(true))
+            row.helps(peer.remedy.check()).helps(peer.remedy.pair(true))
         }
         _ => row,
     }

@@ -150,8 +150,8 @@ impl Row {
     }
 
     /// Adds what to do.
-    pub(super) fn help(self, help: impl Into<String>) -> Self {
-        self.helps([help.into()])
+    pub(super) fn help(self, help: impl ToString) -> Self {
+        self.helps([help.to_string()])
     }
 
     /// Adds several things to do.

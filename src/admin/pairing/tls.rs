@@ -18,7 +18,7 @@ use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint, words};
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
 use crate::properties::bind::switch;
-use crate::properties::name::{Pattern, same};
+use crate::properties::name::{Pattern, free_key_name, same};
 use crate::properties::{Entry, FileText};
 
 /// The properties that name the certificate and its key.
@@ -56,10 +56,11 @@ pub(super) fn pin(
         _ => {
             let what = format!("pins a different TLS key for `{name}`, not `{fingerprint}`");
             let message = format!("`{}` {what}", path.display());
-            return Err(Refused::new(Kind::OtherKey, message).with_help(
+            let free = free_key_name(|name| known.iter().any(|key| same(key, name)));
+            return Err(Refused::new(Kind::OtherKey, message).with_help(format!(
                 "the certificate was renewed? pin the new one beside the old with \
-                 `--key-name key2`",
-            ));
+                 `--key-name {free}`"
+            )));
         }
     };
     let mut deployments = file.names("countersign.deployments", &[]).into_iter();

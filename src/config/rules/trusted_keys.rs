@@ -6,7 +6,7 @@ use crate::config::parts::{OwnKey, ReadDeployment, ReadKey};
 use crate::config::read::Reader;
 use crate::config::schema;
 use crate::config::view::{Part, add_public_parts};
-use crate::diagnostic::{Code, Public, Severity, quote, quote_except, redact_except};
+use crate::diagnostic::{Code, CommandLine, Public, Severity, quote, quote_except, redact_except};
 use crate::jose::{JwkError, JwkProblem, KeyId, PublicJwk, VerifyingKey, missing_quotes, repair};
 use crate::properties::Sourced;
 use crate::trust::TrustedKey;
@@ -69,10 +69,11 @@ fn is_remembered(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Sourced) -> b
     let found = reader
         .finding(Code::Cs0210, at, message)
         .with_severity(severity);
-    let file = reader.view.document.path().display();
+    let file = reader.view.document.path();
+    let undo = CommandLine::new("countersign revoke --undo").option("file", file);
+    let command = undo.option("fingerprint", fingerprint.to_string());
     reader.push(found.with_help(format!(
-        "write `is-revoked=true`; if the key was never lost: countersign revoke --undo --file {file} \
-         --fingerprint {fingerprint}"
+        "write `is-revoked=true`; only if the key was never lost: {command}"
     )));
     true
 }
