@@ -9,7 +9,9 @@ use zeroize::Zeroizing;
 
 use super::input;
 use super::output::{Answer, Console, Exit, Kind, Refused};
+use crate::admin::SettingsFile;
 use crate::admin::write::{Privacy, place_of, write};
+use crate::config::Home;
 use crate::diagnostic::quote;
 use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
 use crate::secret::Secret;
@@ -58,9 +60,10 @@ Examples:
     #[command(after_help = "\
 Examples:
   $ countersign key fingerprint dpm.jwk
+  $ countersign key fingerprint dpm/etc/application.properties
   $ countersign key fingerprint -o json dpm.pub")]
     Fingerprint {
-        /// The key; `-` reads stdin
+        /// The key, or a module's home or properties file for its own key; `-` reads stdin
         file: PathBuf,
     },
 }
@@ -120,11 +123,25 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             destination,
         } => destination.deliver(&encode(&input::key(file)?, *to)?, console),
         Command::Fingerprint { file } => {
-            let key = input::key(file)?;
+            let key = key_of(file)?;
             note_kid(&key, console);
             show_names(key.verifying_key(), console)
         }
     }
+}
+
+/// Reads the key in `file`: the module's own, if that is a home or a properties file.
+fn key_of(file: &Path) -> Result<KeyMaterial, Refused> {
+    let is_settings = file.extension().is_some_and(|end| end == "properties");
+    if !is_settings && !file.is_dir() {
+        return input::key(file);
+    }
+    let settings = SettingsFile::read(&Home::new(file).file)?;
+    let (key, key_id) = settings.checked.own.ok_or_else(|| {
+        let message = format!("`{}` has no usable own key", settings.path.display());
+        Refused::new(Kind::Unreadable, message).with_findings(settings.findings)
+    })?;
+    Ok(KeyMaterial::Private(key, Some(key_id)))
 }
 
 fn generate(destination: &Destination, public_out: Option<&PathBuf>, console: &Console) -> Answer {

@@ -1,15 +1,18 @@
 //! What only two files together show: whether each knows the other.
 
+use std::ffi::OsStr;
 use std::iter;
+use std::path::Path;
 
 use crate::config::inspect::Inspected;
 use crate::config::parts::{OwnKey, ReadDeployment};
 use crate::config::settings::Replay;
 use crate::config::tls::DIAL_BACK;
 use crate::config::view::Limited;
-use crate::diagnostic::{Code, Finding, Severity};
+use crate::diagnostic::{Code, CommandLine, Finding, Severity};
 use crate::grpc::tls::ClientAuth;
 use crate::jose::Fingerprint;
+use crate::properties::name::{free_key_name, same};
 
 use super::deployments::LIFETIME;
 
@@ -45,10 +48,9 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
     let theirs = &key.trusted;
     if theirs.revoked {
         let message = format!("{other} has this key, `{id}`, as revoked");
-        let help = format!(
-            "give this module a new key: `countersign rotate run --file {this} --peer-file {other} --now`; \
-             or, if it was revoked by mistake, write `is-revoked=false` there"
-        );
+        let run = CommandLine::new("countersign rotate run").option("file", path_of(this));
+        let rotate = run.option("peer-file", path_of(other)).flag("now");
+        let help = format!("give this module a new key: {rotate}");
         return Some(this.report(Code::Cs0402, &own.at, message, help));
     }
     if theirs.key_id == *id {
@@ -75,17 +77,36 @@ fn unknown_there(this: &Inspected, other: &Inspected, own: &OwnKey) -> Finding {
     }
     let id = &own.key_id;
     let message = format!("{other} does not trust this key, `{id}`; it trusts {trusts}");
-    // A module that has a key there gets another beside it only with this option.
-    let name = this.options.name.as_ref().map(|(name, _)| name.as_str());
-    let mut with_key = known.iter().filter(|d| !d.keys.is_empty());
-    let option = if with_key.any(|d| Some(&*d.name) == name) {
-        " --key-name key2"
-    } else {
-        ""
+    let help = match [this, other].map(module_of) {
+        [Some(one), Some(two)] if one != two => {
+            let pair = CommandLine::new("countersign pair").named(one, path_of(this));
+            let both = pair.named(two, path_of(other));
+            // A module that has a key there gets another beside it only with this option.
+            let name = this.options.name.as_ref().map(|(name, _)| name.as_str());
+            let same_name = known.iter().filter(|d| Some(&*d.name) == name);
+            let keys = same_name.flat_map(|d| &d.keys).map(|key| &key.trusted.name);
+            let taken: Vec<_> = keys.collect();
+            let free = free_key_name(|name| taken.iter().any(|key| same(key, name)));
+            if taken.is_empty() {
+                format!("pair the two files: {both}")
+            } else {
+                format!("pair the two files: {}", both.option("key-name", free))
+            }
+        }
+        _ => "pair the two files with `countersign pair`".to_owned(),
     };
-    let help =
-        format!("pair the two files: `countersign pair <module>={this} <module>={other}{option}`");
     this.report(Code::Cs0401, &own.at, message, help)
+}
+
+fn path_of(file: &Inspected) -> &Path {
+    file.view.document.path()
+}
+
+/// Returns the type of the module of `file`, by how its home or the file is called.
+fn module_of(file: &Inspected) -> Option<&str> {
+    let parts = path_of(file).iter().rev().filter_map(OsStr::to_str);
+    let mut names = parts.map(|part| part.trim_end_matches(".properties"));
+    names.find(|name| ["dpm", "dpe"].contains(name))
 }
 
 /// CS0403: does the other file use this module's own name?
@@ -128,7 +149,8 @@ fn same_key<'a>(this: &'a Inspected, other: &'a Inspected) -> Option<(&'a OwnKey
 fn shared_key(this: &Inspected, other: &Inspected) -> Option<Finding> {
     let (own, theirs) = same_key(this, other)?;
     let message = format!("the same private key is at {}", theirs.at.origin());
-    let help = "make a new key for one of the two: `countersign key gen --out key.jwk`";
+    let explain = Code::Cs0404.explain();
+    let help = format!("give one of the two a key of its own; how: {explain}");
     Some(this.report(Code::Cs0404, &own.at, message, help))
 }
 

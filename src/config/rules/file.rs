@@ -9,7 +9,7 @@ use crate::config::question::Question;
 use crate::config::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
 use crate::config::settings::Home;
 use crate::config::view::{Limited, View};
-use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact};
+use crate::diagnostic::{Code, CommandLine, Finding, Origin, Severity, quote, redact};
 use crate::jose::{KeyMaterial, PublicJwk};
 use crate::properties::name::Name;
 use crate::properties::{
@@ -78,12 +78,12 @@ fn broken(view: &View, at: usize, placed: &Placed, stray: Range<usize>) -> Optio
     let help = match jwk.and_then(|jwk| Some(PublicJwk::write(&jwk.key, &jwk.kid?))) {
         Some(joined) => &*format!("write it on one line: `{name}={joined}`"),
         None if is_pem && is_private => {
-            "PEM is not supported here: `countersign key import FILE --out key.jwk` converts it to a JWK, then write what `base64 -w0 key.jwk` prints"
+            "PEM is not supported here: save it as a file, remove these lines, and name the file with `--key` of `countersign pair`, which writes it"
         }
         None if is_pem => {
-            "PEM is not supported here: `countersign key import FILE` converts it to a JWK"
+            "PEM is not supported here: `countersign key import` converts it to a JWK"
         }
-        None if is_private => "write the key on one line, as `base64 -w0 key.jwk` prints it",
+        None if is_private => "write the key on one line and without blanks",
         None => "write the key on one line, as `jq -c . key.jwk` prints it",
     };
     let found = view.finding(Code::Cs0104, entry.value_span, message);
@@ -289,7 +289,7 @@ pub fn check(
             findings.extend(files.get(file).and_then(|(path, text)| {
                 let (severity, message) = open_to_others(text.mode?, "this private key")?;
                 let found = view.finding(Code::Cs0108, entry.key_span, message);
-                let help = format!("run `chmod 600 {}`", path.display());
+                let help = format!("run `{}`", CommandLine::new("chmod 600").arg(path));
                 Some(found.with_severity(severity).with_help(help))
             }));
         }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use crate::config::parts::{ReadDeployment, Side};
 use crate::config::read::Reader;
 use crate::config::settings::Options;
-use crate::diagnostic::{Code, Severity, quote};
+use crate::diagnostic::{Code, CommandLine, Severity, quote};
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, PemFile, TlsError};
 use crate::jose::Fingerprint;
 use crate::properties::{self, Sourced};
@@ -85,8 +85,8 @@ fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
     let found = reader.finding(Code::Cs0306, &at, crate::grpc::cause(&error));
     let help = match &error {
         TlsError::PrivateKey(file, _) => format!(
-            "write it without a passphrase: `openssl pkey -in {} -out key.pem && chmod 600 key.pem`, and set the path of that file",
-            file.path.display()
+            "write it without a passphrase: `{}`, then `chmod 600 key.pem`, and set the path of that file",
+            CommandLine::new("openssl pkey -out key.pem -in").arg(&file.path)
         ),
         _ => "set the path of a PEM file; a relative path starts at the module's home".to_owned(),
     };
@@ -101,7 +101,7 @@ fn readable_by_others(reader: &mut Reader<'_>, file: &PemFile) {
     let what = format!("the private key in `{path}`");
     if let Some((severity, message)) = mode.and_then(|mode| open_to_others(mode & 0o777, &what)) {
         let found = reader.finding(Code::Cs0108, &place(reader, &file.setting), message);
-        let help = format!("run `chmod 600 {path}`");
+        let help = format!("run `{}`", CommandLine::new("chmod 600").arg(&file.path));
         reader.push(found.with_severity(severity).with_help(help));
     }
 }

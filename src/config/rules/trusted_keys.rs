@@ -160,7 +160,7 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
             format!("write `\"{member}\":\"{padded}\"` in it")
         }
         (_, _, JwkProblem::Pem) => {
-            "convert it with `countersign key import FILE`, and copy the public JWK".to_owned()
+            "convert it with `countersign key import`, and copy the public JWK".to_owned()
         }
         _ => format!("copy the peer's public key again: {COPY}"),
     };
