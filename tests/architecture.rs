@@ -248,6 +248,25 @@ fn words_of_the_old_dialect_become_rarer() {
 }
 
 #[test]
+fn no_command_is_put_together_by_hand_or_has_a_hole() {
+    let verbs = "pair|check|rotate|revoke|deployment|doctor|explain|key|(?:dpm|dpe) run";
+    let by_hand = Regex::new(&format!(r#"countersign (?:{verbs})\b[^"`]*\{{"#)).unwrap();
+    let hole = Regex::new(&format!(
+        r#""[^"]*countersign (?:{verbs})\b[^"`]*(?:<|…|\b(?:FILE|HOME|CODE|NAME|CALLER)\b)"#
+    ))
+    .unwrap();
+    let mut found = Vec::new();
+    for file in product_files() {
+        let lines = code_lines(&file);
+        let faulty = lines
+            .iter()
+            .filter(|line| by_hand.is_match(line) || hole.is_match(line));
+        found.extend(faulty.map(|line| format!("{}: {line}", file.display())));
+    }
+    assert!(found.is_empty(), "use `CommandLine`: {found:#?}");
+}
+
+#[test]
 fn tests_named_for_prior_vulnerabilities_exist() {
     let page = include_str!("../docs/prior-vulnerabilities.md");
     let rows = page.lines().filter(|line| line.starts_with("| "));

@@ -56,6 +56,9 @@ mod pair_tls;
 mod readme;
 #[path = "cli/reload.rs"]
 mod reload;
+#[cfg(unix)]
+#[path = "cli/remedies.rs"]
+mod remedies;
 #[path = "cli/revoke.rs"]
 mod revoke;
 #[cfg(unix)]

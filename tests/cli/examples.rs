@@ -27,7 +27,7 @@ fn examples(folder: &Folder, command: &str) -> Vec<String> {
 }
 
 /// Runs `line` as a shell does that knows where the binary is.
-fn shell(folder: &Folder, line: &str) -> Run {
+pub(super) fn shell(folder: &Folder, line: &str) -> Run {
     let binary = Path::new(env!("CARGO_BIN_EXE_countersign"));
     let mut path = vec![binary.parent().unwrap().to_owned()];
     path.extend(env::split_paths(&env::var_os("PATH").unwrap()));

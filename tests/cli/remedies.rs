@@ -1,0 +1,537 @@
+//! Every command that is printed to be typed is typed into a shell here, in the situation that it is
+//! printed for, and ends it.
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
+use super::examples::shell;
+use super::support::{Folder, Run, command, private_part};
+
+const DPM: &str = "dpm/etc/application.properties";
+const DPE: &str = "dpe/etc/application.properties";
+
+/// A folder whose name a shell would take apart.
+const ODD: &str = "it's my $(dpm);x";
+
+/// Two modules in a folder with a name that must be quoted.
+struct Odd {
+    folder: Folder,
+    dpm: String,
+    dpe: String,
+}
+
+impl Odd {
+    fn new() -> Self {
+        Self {
+            folder: Folder::new(),
+            dpm: format!("{ODD}/{DPM}"),
+            dpe: format!("{ODD}/{DPE}"),
+        }
+    }
+
+    fn paired() -> Self {
+        let odd = Self::new();
+        odd.run(&["pair", &odd.named("dpm"), &odd.named("dpe")])
+            .exits(0);
+        odd
+    }
+
+    /// Returns the file of `module` as `pair` takes it.
+    fn named(&self, module: &str) -> String {
+        let file = if module == "dpm" {
+            &self.dpm
+        } else {
+            &self.dpe
+        };
+        format!("{module}={file}")
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let output = command(&self.folder.path(""))
+            .args(arguments)
+            .output()
+            .unwrap();
+        Run {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Takes a step of the engine's rotation, as the files have it.
+    fn rotate(&self, step: &str, more: &[&str]) -> Run {
+        let files = ["--file", &self.dpe, "--peer-file", &self.dpm];
+        self.run(&[&["rotate", step][..], &files, more].concat())
+    }
+
+    fn status(&self) -> serde_json::Value {
+        self.rotate("status", &["-o", "json"]).exits(0).json()
+    }
+
+    /// Revokes the key with this fingerprint in the DPM's file.
+    fn revoke(&self, fingerprint: &serde_json::Value) {
+        let key = fingerprint.as_str().unwrap();
+        let at = ["revoke", "--file", &self.dpm, "--yes", "--fingerprint", key];
+        self.run(&at).exits(0);
+    }
+
+    /// Types the command that `run` prints, which begins as `start`, with `more` after it.
+    #[track_caller]
+    fn typed(&self, run: &Run, start: &str, more: &str) -> Run {
+        let printed = printed(run);
+        let found: Vec<_> = printed.iter().filter(|c| c.starts_with(start)).collect();
+        let [command] = found.as_slice() else {
+            panic!("{start} is printed {} times: {run:#?}", found.len());
+        };
+        let typed = shell(&self.folder, &format!("{command} {more}"));
+        shows_nothing_private(&self.folder, &[&self.dpm, &self.dpe], &typed);
+        typed
+    }
+
+    #[track_caller]
+    fn is_consistent(&self) {
+        self.run(&["check", &self.dpm, &self.dpe]).exits(0);
+        assert_eq!(self.status()["phase"], "idle");
+    }
+}
+
+/// Returns the commands that a run prints, each to the end of its line.
+fn printed(run: &Run) -> Vec<String> {
+    let lines = run.stdout.lines().chain(run.stderr.lines());
+    let found = lines.filter_map(|line| {
+        let (before, command) = line.split_once("countersign ")?;
+        let leads =
+            before.trim().is_empty() || before.ends_with(": ") || before.starts_with("next");
+        let command = command.split("      ").next().unwrap();
+        leads.then(|| format!("countersign {command}"))
+    });
+    found.collect()
+}
+
+/// Checks that no private key of `files` is in what was printed.
+#[track_caller]
+fn shows_nothing_private(folder: &Folder, files: &[&str], run: &Run) {
+    for file in files {
+        let text = folder.read(file);
+        let lines = text
+            .lines()
+            .filter_map(|line| line.split_once("generator.key="));
+        for key in lines.filter_map(|(_, key)| BASE64_STANDARD.decode(key).ok()) {
+            let d = private_part(&String::from_utf8(key).unwrap());
+            let shown = [&run.stdout, &run.stderr];
+            assert!(shown.iter().all(|text| !text.contains(&d)), "{run:#?}");
+        }
+    }
+}
+
+#[test]
+fn each_step_of_a_rotation_prints_the_next_with_the_options_that_were_given() {
+    let odd = Odd::paired();
+
+    let mut run = odd.rotate("activate", &["--offline", "--yes"]).exits(1);
+    for step in ["prepare", "activate", "finish"] {
+        let start = format!("countersign rotate {step} ");
+        let printed = printed(&run).join("\n");
+        assert!(printed.contains(" --offline"), "{printed}");
+        run = odd.typed(&run, &start, "--now --yes").exits(0);
+    }
+
+    odd.is_consistent();
+}
+
+#[test]
+fn options_that_were_given_are_in_the_next_command() {
+    let odd = Odd::paired();
+    let options = [
+        "--offline",
+        "--peer-address",
+        "dpm-dev=[::1]:8531",
+        "--except",
+        "dpm-dev",
+        "--timeout",
+        "7",
+    ];
+
+    let refused = odd.rotate("activate", &options).exits(1);
+
+    let expected = "--offline --peer-address 'dpm-dev=[::1]:8531' --except dpm-dev --timeout 7";
+    let printed = printed(&refused);
+    assert!(printed[0].ends_with(expected), "{printed:?}");
+    odd.typed(&refused, "countersign rotate prepare", "--yes")
+        .exits(0);
+}
+
+#[test]
+fn a_new_key_that_is_revoked_before_finish_is_replaced_by_the_command_that_is_printed() {
+    let odd = Odd::paired();
+    let offline = &["--offline", "--yes"];
+    odd.rotate("prepare", offline).exits(0);
+    odd.rotate("activate", offline).exits(0);
+    odd.revoke(&odd.status()["fingerprint"]);
+
+    let status = odd.rotate("status", &[]).exits(0);
+    let finish = odd.rotate("finish", &["--offline", "--now", "--yes"]);
+    let abort = odd.rotate("abort", offline).exits(1);
+
+    assert_eq!(odd.status()["phase"], "refused");
+    let start = "countersign rotate prepare";
+    for run in [&status, &abort] {
+        assert!(printed(run)[0].starts_with(start), "{run:#?}");
+    }
+    let mut run = odd.typed(&finish.exits(1), start, "--yes").exits(0);
+    for step in ["activate", "finish"] {
+        let start = format!("countersign rotate {step} ");
+        run = odd.typed(&run, &start, "--now --yes").exits(0);
+    }
+    odd.is_consistent();
+    let keys = odd.status()["peers"][0]["keys"].clone();
+    let revoked: Vec<_> = keys
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|k| &k["revoked"])
+        .collect();
+    assert_eq!(
+        revoked,
+        [true, true, false],
+        "every key before it is revoked"
+    );
+}
+
+#[test]
+fn run_goes_on_with_another_key_where_the_new_one_is_revoked_before_finish() {
+    let odd = Odd::paired();
+    let offline = &["--offline", "--now", "--yes"];
+    odd.rotate("prepare", offline).exits(0);
+    odd.rotate("activate", offline).exits(0);
+    odd.revoke(&odd.status()["fingerprint"]);
+
+    odd.rotate("run", offline).exits(0);
+
+    odd.is_consistent();
+}
+
+#[test]
+fn run_discards_a_next_key_that_a_peer_has_revoked_and_goes_on() {
+    let odd = Odd::paired();
+    let offline = &["--offline", "--now", "--yes"];
+    odd.rotate("prepare", offline).exits(0);
+    odd.revoke(&odd.status()["next_fingerprint"]);
+
+    let run = odd.rotate("run", offline).exits(0);
+
+    assert!(run.stderr.contains("the next key is discarded"), "{run:#?}");
+    odd.is_consistent();
+}
+
+#[test]
+fn revoked_key_is_replaced_by_the_rotation_that_check_and_pair_print() {
+    for is_check in [true, false] {
+        let odd = Odd::paired();
+        odd.revoke(&odd.status()["fingerprint"]);
+
+        let refused = if is_check {
+            odd.run(&["check", &odd.dpm, &odd.dpe]).exits(1)
+        } else {
+            let sides = [odd.named("dpm"), odd.named("dpe")];
+            odd.run(&["pair", &sides[0], &sides[1], "--yes"]).exits(6)
+        };
+
+        odd.typed(&refused, "countersign rotate run", "--offline --yes")
+            .exits(0);
+        odd.is_consistent();
+    }
+}
+
+#[test]
+fn revocation_by_mistake_is_taken_back_by_the_command_that_pair_prints_last() {
+    let odd = Odd::paired();
+    odd.revoke(&odd.status()["fingerprint"]);
+    let sides = [odd.named("dpm"), odd.named("dpe")];
+
+    let refused = odd.run(&["pair", &sides[0], &sides[1], "--yes"]).exits(6);
+
+    let start = "countersign revoke --undo ";
+    assert!(
+        printed(&refused).last().unwrap().starts_with(start),
+        "{refused:#?}"
+    );
+    odd.typed(&refused, start, "--yes").exits(0);
+    odd.is_consistent();
+}
+
+#[test]
+fn next_key_that_is_damaged_is_discarded_by_the_command_that_is_printed() {
+    let odd = Odd::paired();
+    let damaged = odd.folder.read(&odd.dpe) + "countersign.rotation.next-key=eyJrdHkiOiJFQyI\n";
+    odd.folder.write(&odd.dpe, damaged);
+
+    let check = odd.run(&["check", &odd.dpe]).exits(1);
+
+    odd.typed(&check, "countersign rotate abort", "--yes")
+        .exits(0);
+    odd.is_consistent();
+}
+
+#[test]
+fn pair_names_the_homes_that_are_started_so_that_a_shell_takes_them_whole() {
+    let odd = Odd::new();
+    let sides = [odd.named("dpm"), odd.named("dpe")];
+
+    let paired = odd.run(&["pair", &sides[0], &sides[1]]).exits(0);
+
+    let start = &printed(&paired)[0];
+    let home = start.strip_prefix("countersign dpm run ").unwrap();
+    let list = shell(&odd.folder, &format!("countersign deployment list {home}")).exits(0);
+    assert!(list.stdout.contains("dpe-dev"), "{list:#?}");
+}
+
+#[test]
+fn doctor_names_the_homes_and_files_so_that_a_shell_takes_them_whole() {
+    let odd = Odd::paired();
+    let port = "ataccama.client.connection.dpm.grpc.port=1\n";
+    odd.folder.write(&odd.dpe, odd.folder.read(&odd.dpe) + port);
+    let home = format!("{ODD}/dpe");
+
+    let doctor = odd.run(&["doctor", "--home", &home]).exits(5);
+    odd.folder.write(&odd.dpe, "a=b\n");
+    let unusable = odd.run(&["doctor", "--home", &home]).exits(3);
+
+    let start = &printed(&doctor)[0];
+    let dpm = start.strip_prefix("countersign dpm run ").unwrap();
+    shell(&odd.folder, &format!("countersign deployment list {dpm}")).exits(0);
+    odd.typed(&unusable, "countersign check ", "").exits(1);
+    odd.typed(&unusable, "countersign explain CS", "").exits(0);
+}
+
+#[test]
+fn doctor_in_a_home_folder_finds_the_home_beside_it() {
+    let folder = Folder::new();
+    folder.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
+    let port = "ataccama.client.connection.dpm.grpc.port=1\n";
+    folder.write(DPE, folder.read(DPE) + port);
+    for reason in ["KEY_UNKNOWN", "KEY_REVOKED"] {
+        let explained = folder.run(&format!("explain {reason} -o json")).exits(0);
+        let help = explained.json()["help"].to_string();
+        assert!(help.contains("`countersign doctor --home .`"), "{help}");
+    }
+
+    let doctor = shell(&folder, "cd dpe && countersign doctor --home .").exits(5);
+
+    let start = printed(&doctor).remove(0);
+    let dpm = start.strip_prefix("countersign dpm run ").unwrap();
+    shell(
+        &folder,
+        &format!("cd dpe && countersign deployment list {dpm}"),
+    )
+    .exits(0);
+}
+
+/// Returns the commands in the example of what `explain` says of a code.
+fn example(folder: &Folder, code: &str) -> Vec<String> {
+    let explained = folder.run(&format!("explain {code}")).exits(0).stdout;
+    let (_, example) = explained.split_once("Example:").unwrap();
+    let joined = example.replace("\\\n", "");
+    let lines = joined.lines().map(str::trim);
+    let commands = lines.filter(|line| line.starts_with("countersign "));
+    commands.map(str::to_owned).collect()
+}
+
+/// Writes other text in the place of `old`.
+#[track_caller]
+fn replace(folder: &Folder, file: &str, old: &str, new: &str) {
+    let text = folder.read(file);
+    assert!(text.contains(old), "{old} is not in {text}");
+    folder.write(file, text.replace(old, new));
+}
+
+/// Returns the value of the first setting of `file` whose name ends as `name`.
+#[track_caller]
+fn value(folder: &Folder, file: &str, name: &str) -> String {
+    let text = folder.read(file);
+    let mut lines = text.lines().filter_map(|line| line.split_once('='));
+    let found = lines.find(|(key, _)| key.ends_with(name));
+    found
+        .unwrap_or_else(|| panic!("{name}: {text}"))
+        .1
+        .to_owned()
+}
+
+/// Takes the own key's line out of a file, as the explanation asks.
+fn without_own_key(folder: &Folder, file: &str) {
+    let text = folder.read(file);
+    let lines = text.lines().filter(|line| !line.contains("generator.key="));
+    let kept: Vec<_> = lines.collect();
+    folder.write(file, kept.join("\n") + "\n");
+}
+
+/// Makes the own key of the DPM one without its private part.
+fn key_without_d(folder: &Folder) {
+    let key = value(folder, DPM, "generator.key");
+    let jwk = BASE64_STANDARD.decode(&key).unwrap();
+    let mut jwk: serde_json::Value = serde_json::from_slice(&jwk).unwrap();
+    jwk.as_object_mut().unwrap().remove("d");
+    let public = BASE64_STANDARD.encode(jwk.to_string());
+    replace(folder, DPM, &key, &public);
+}
+
+/// Writes the own key of the DPM as PEM, into a file of its own and into the settings.
+fn key_as_pem(folder: &Folder) {
+    let key = value(folder, DPM, "generator.key");
+    folder.write("own.txt", &key);
+    folder
+        .run("key export own.txt --to pem-pkcs8 --out dpm.pem")
+        .exits(0);
+    replace(folder, DPM, &key, "-----BEGIN PRIVATE KEY-----");
+}
+
+/// Gives the DPM's file the DPM's own public key in the place of the engine's.
+fn own_key_as_peer(folder: &Folder) {
+    for part in ["jwt-keys.key.fingerprint", "jwt-keys.key.content"] {
+        let (theirs, own) = (value(folder, DPM, part), value(folder, DPE, part));
+        replace(folder, DPM, &theirs, &own);
+    }
+}
+
+/// Gives the engine the DPM's private key.
+fn one_key_for_both(folder: &Folder) {
+    let key = value(folder, DPE, "generator.key");
+    replace(folder, DPE, &key, &value(folder, DPM, "generator.key"));
+}
+
+/// Breaks the engine's public key in the DPM's file over lines.
+fn key_over_lines(folder: &Folder) {
+    let key = value(folder, DPM, "jwt-keys.key.content");
+    replace(folder, DPM, &key, &key.replace(',', ",\n  "));
+}
+
+/// Revokes the engine's key, and lets the file say by hand that it did not.
+fn trusted_again(folder: &Folder) {
+    folder
+        .run("revoke --file dpm --deployment dpe-dev --key key --yes")
+        .exits(0);
+    replace(folder, DPM, "is-revoked=true", "is-revoked=false");
+}
+
+/// Takes what one file says of the other module out of both.
+fn strangers(folder: &Folder) {
+    for file in [DPM, DPE] {
+        let text = folder.read(file);
+        let lines = text.lines().filter(|line| !line.contains(".deployments."));
+        let kept: Vec<_> = lines.collect();
+        folder.write(file, kept.join("\n") + "\n");
+    }
+}
+
+#[test]
+fn the_example_of_every_explanation_ends_the_situation_that_it_explains() {
+    let revoked = |folder: &Folder| replace(folder, DPM, "is-revoked=false", "is-revoked=true");
+    let nothing = |_: &Folder| {};
+    let no_dpm_key = |folder: &Folder| without_own_key(folder, DPM);
+    let no_dpe_key = |folder: &Folder| without_own_key(folder, DPE);
+    let rows: [(&str, &dyn Fn(&Folder), &dyn Fn(&Folder)); 9] = [
+        ("CS0104", &key_over_lines, &nothing),
+        ("CS0204", &key_without_d, &no_dpm_key),
+        ("CS0206", &key_as_pem, &no_dpm_key),
+        ("CS0207", &own_key_as_peer, &nothing),
+        ("CS0210", &trusted_again, &nothing),
+        ("CS0302", &revoked, &nothing),
+        ("CS0401", &strangers, &nothing),
+        ("CS0402", &revoked, &nothing),
+        ("CS0404", &one_key_for_both, &no_dpe_key),
+    ];
+    for (code, set_up, by_hand) in rows {
+        let folder = Folder::new();
+        folder.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
+        set_up(&folder);
+        let check = format!("check {DPM} {DPE}");
+        let found = folder.run(&check);
+        assert!(found.stdout.contains(code), "{code}: {found:#?}");
+        by_hand(&folder);
+
+        let commands = example(&folder, code);
+        assert!(!commands.is_empty(), "{code}");
+        for command in commands {
+            let answer = match command.split(' ').nth(1) {
+                Some("key") => "",
+                Some("rotate") => " --offline --yes",
+                _ => " --yes",
+            };
+            let typed = shell(&folder, &format!("{command}{answer}")).exits(0);
+            shows_nothing_private(&folder, &[DPM, DPE], &typed);
+        }
+
+        folder.run(&check).exits(0);
+    }
+}
+
+#[test]
+fn fingerprint_of_a_module_is_printed_by_the_commands_of_explain() {
+    let folder = Folder::new();
+    folder.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
+    let expected = value(&folder, DPM, "jwt-keys.key.fingerprint");
+
+    let commands = [
+        example(&folder, "CS0202").remove(0),
+        "countersign key fingerprint dpe".to_owned(),
+    ];
+
+    for command in commands {
+        let run = shell(&folder, &command).exits(0);
+        assert!(run.stdout.contains(&expected), "{command}: {run:#?}");
+        shows_nothing_private(&folder, &[DPM, DPE], &run);
+    }
+}
+
+#[test]
+fn free_name_is_suggested_for_another_key() {
+    let folder = Folder::new();
+    let pair = format!("pair dpm={DPM} dpe={DPE} --yes");
+    folder.run(&pair).exits(0);
+    for name in ["key2", "key3"] {
+        without_own_key(&folder, DPE);
+        let run = folder.run(&pair).exits(6);
+        assert!(
+            run.stderr.contains(&format!("--key-name {name}`")),
+            "{run:#?}"
+        );
+        folder.run(&format!("{pair} --key-name {name}")).exits(0);
+    }
+
+    let taken = format!("{pair} --key-name key2");
+    without_own_key(&folder, DPE);
+    let run = folder.run(&taken).exits(6);
+
+    assert!(run.stderr.contains("--key-name key4`"), "{run:#?}");
+}
+
+#[test]
+fn two_machines_are_paired_by_the_commands_that_doctor_prints() {
+    let (here, there) = (Folder::new(), Folder::new());
+    let both = Folder::new();
+    both.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
+    let own = |file: &str| {
+        let text = both.read(file);
+        let lines = text.lines().filter(|line| !line.contains(".deployments."));
+        lines.collect::<Vec<_>>().join("\n") + "\n"
+    };
+    here.write("dpe/etc/application.properties", own(DPE));
+    there.write("etc/application.properties", own(DPM));
+
+    let doctor = here.run("doctor --home dpe");
+
+    let printed = printed(&doctor);
+    let [offer, accept, back] =
+        ["pair --one-side", "pair accept dpm", "pair accept dpe"].map(|start| {
+            let start = format!("countersign {start}");
+            let mut all = printed.iter().filter(|command| command.starts_with(&start));
+            all.next().unwrap_or_else(|| panic!("{start}: {doctor:#?}"))
+        });
+    shell(&here, offer).exits(0);
+    there.write("offer.block", here.read("offer.block"));
+    shell(&there, &accept.replace(" > ", " --yes > ")).exits(0);
+    here.write("reply.block", there.read("reply.block"));
+    shell(&here, &format!("{back} --yes")).exits(0);
+    both.write(DPE, here.read(DPE));
+    both.write(DPM, there.read("etc/application.properties"));
+    both.run(&format!("check {DPM} {DPE}")).exits(0);
+}
