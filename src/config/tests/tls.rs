@@ -302,7 +302,10 @@ fn cs0306_encrypted_private_key_comes_with_the_command_that_decrypts_it() {
         let found = found.find(|f| f.code() == Code::Cs0306).unwrap();
         assert!(found.message().ends_with("is encrypted"), "{found}");
         assert!(
-            found.help().unwrap().contains("`openssl pkey -out key.pem -in "),
+            found
+                .help()
+                .unwrap()
+                .contains("`openssl pkey -out key.pem -in "),
             "{found}"
         );
     }
