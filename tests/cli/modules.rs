@@ -220,11 +220,7 @@ fn a_pair_with_tls_becomes_ready_and_a_wrong_pin_is_named() {
     let expected = "which is not pinned for deployment `dpm-dev`";
     assert!(line.contains(expected), "{line}");
     assert!(listed.stderr.contains(expected), "{}", listed.stderr);
-    assert!(
-        !listed.stderr.contains("start it"),
-        "{}",
-        listed.stderr
-    );
+    assert!(!listed.stderr.contains("start it"), "{}", listed.stderr);
 }
 
 #[test]

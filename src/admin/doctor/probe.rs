@@ -16,8 +16,8 @@ use tonic_health::pb::health_client::HealthClient;
 use super::peer::Peer;
 use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::admin::greeting::{NotGrpc, Stream, greet};
-use crate::grpc::tls::{ClientFailure, Shown};
 use crate::diagnostic::CommandLine;
+use crate::grpc::tls::{ClientFailure, Shown};
 use crate::grpc::{ConnectError, Connection, call, cause, code_name};
 
 /// Examines the layers from the name to gRPC.
