@@ -13,7 +13,6 @@ use super::rules::keys;
 pub const NEXT_KEY: &str = "countersign.rotation.next-key";
 pub const ACTIVATED_AT: &str = "countersign.rotation.activated-at";
 pub const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
-const REMOVE: &str = "remove it, and let `countersign rotate prepare` make one";
 
 /// How far the change of a module's own key is, as `countersign rotate` left it.
 #[derive(Clone, Debug, Default)]
@@ -47,12 +46,12 @@ pub(super) fn read(
         let public = next.key.verifying_key();
         if own.is_some_and(|own| own.key.verifying_key() == public) {
             let message = "the next key is the current key; a rotation would change nothing";
-            reader.report(Code::Cs0204, &next.at, message, REMOVE);
+            reader.report(Code::Cs0204, &next.at, message, keys::discard(&next.at));
         }
         let mut keys = deployments.iter().flat_map(|deployment| &deployment.keys);
         if let Some(key) = keys.find(|key| key.trusted.key == *public) {
             let message = format!("the next key is a peer's, at {}", key.at.origin());
-            reader.report(Code::Cs0207, &next.at, message, REMOVE);
+            reader.report(Code::Cs0207, &next.at, message, keys::discard(&next.at));
         }
     }
     let activated_at = reader.parsed(ACTIVATED_AT, &[], |text| {

@@ -310,6 +310,7 @@ fn engine_whose_clock_is_off_gets_the_fix_for_a_clock() {
         &["PROOF_INVALID", "The clocks of the two modules differ"],
     );
     assert!(!line.contains("another module"), "{line}");
+    world.dpm.stop();
     let explained = world.folder.run("explain --log dpm/log").exits(0).stdout;
     says(&explained, &["Check NTP on"]);
     assert!(!explained.contains("What answered is not"), "{explained}");

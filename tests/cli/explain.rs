@@ -165,6 +165,7 @@ fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
         .run(&format!("engines list --home stranger {to_dpm}"))
         .exits(4);
     dpm.until("authRejected");
+    dpm.stop();
 
     let text = folder.run("explain --log dpm/log").exits(0).stdout;
     let json = folder
@@ -196,12 +197,14 @@ fn newest_refusal_of_a_real_log_is_explained_with_its_members() {
 
 #[test]
 fn a_refusal_is_explained_from_the_log_of_either_side() {
-    let (folder, _dpm, to_dpm) = with_stranger();
+    let (folder, mut dpm, to_dpm) = with_stranger();
     let mut dpe = Running::start(
         &folder,
         &format!("dpe run --home stranger {ANY_PORT} {to_dpm}"),
     );
     dpe.until(" registerRefused ");
+    dpe.stop();
+    dpm.stop();
 
     let text = folder.run("explain --log stranger/log").exits(0).stdout;
     let there = folder.run("explain --log stranger/log -o json").exits(0);

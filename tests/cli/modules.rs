@@ -93,6 +93,12 @@ impl Running {
         assert!(status.success());
     }
 
+    /// Ends it, which completes its log file.
+    pub(super) fn stop(&mut self) {
+        self.signal("-TERM");
+        self.child.wait().unwrap();
+    }
+
     fn ends(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }

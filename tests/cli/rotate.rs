@@ -715,6 +715,8 @@ fn a_whole_rotation_is_no_refusal_in_any_log() {
 
     rotate(&folder, "run", "--yes").exits(0);
 
+    dpe.stop();
+    dpm.stop();
     for log in [DPM_LOG, "dpe/log/spring-boot-logger.json.log"] {
         let log = folder.read(log);
         assert!(log.contains("configReloaded"), "{log}");

@@ -46,17 +46,23 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
         Ok((KeyMaterial::Public(..), _)) => other("a public key", MAKE),
         Err(fault) => fault,
     };
-    let fix = match at.origin() {
-        _ if name == OWN_KEY => help.to_owned(),
-        // Only `rotate` makes a next key.
+    let fix = match name {
+        OWN_KEY => help.to_owned(),
+        _ => discard(&at),
+    };
+    reader.report(code, &at, format!("`{name}` {what}"), fix);
+    None
+}
+
+/// Says how to be rid of a next key that cannot be used. Only `rotate` makes one.
+pub fn discard(next: &Sourced) -> String {
+    match next.origin() {
         Origin::File { path, .. } => {
             let abort = CommandLine::new("countersign rotate abort").option("file", &**path);
             format!("discard it and start again: {}", abort.flag("one-side"))
         }
         _ => "unset it: only `rotate` makes a next key".to_owned(),
-    };
-    reader.report(code, &at, format!("`{name}` {what}"), fix);
-    None
+    }
 }
 
 fn other(kind: &str, help: &'static str) -> Fault {
