@@ -31,7 +31,8 @@ use super::vouched::Vouched;
 
 /// Attaches this module's identity to every call of a client, for one named callee.
 ///
-/// Put it before a channel: `GreeterClient::new(module.client_layer("dpm-dev")?.layer(channel))`.
+/// Put it before a channel:
+/// `GreeterClient::new(module.client_layer("dpm-dev", Transport::tls())?.layer(channel))`.
 /// One token serves all calls until half of its life is over; then one call renews it while the
 /// others go on with the old one. Which replies must carry the callee's proof is the module's
 /// [`ProofMode`], or [`require_proof`](Self::require_proof).
