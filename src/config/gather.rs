@@ -13,7 +13,7 @@ use crate::properties::{
 };
 
 use super::parts::Ignored;
-use super::question::{ModuleKind, Question, is_service_link};
+use super::question::{ModuleKind, Question};
 use super::rules::file;
 use super::schema::{self, DEPLOYMENTS, Fallback, Known, Placed, Takes};
 use super::view::{Limited, Part, View};
@@ -185,26 +185,6 @@ impl Gatherer<'_> {
             }
         }
         self.layer(values);
-        self.service_links();
-    }
-
-    /// Notes how many variables look like settings of ours and are not.
-    fn service_links(&mut self) {
-        let all = &self.question.environment;
-        let links = all.iter().filter(|(name, value)| {
-            let joined = Variable::parse(name).words.concat();
-            let is_ours = ["ataccama", "countersign", "spring", "server"];
-            is_ours.iter().any(|family| joined.starts_with(family))
-                && is_service_link(name, value, all)
-        });
-        let links: Vec<_> = links.map(|(name, _)| name.as_str()).collect();
-        if let [first, ..] = links.as_slice() {
-            let count = links.len();
-            let message = format!("{count} variables say where services are, and set nothing");
-            let found = Finding::new(Code::Cs0305, Origin::Environment((*first).into()), message);
-            let help = "Kubernetes and Docker make them for each service; no action is needed";
-            self.findings.push(found.with_help(help));
-        }
     }
 
     /// Reads `name=value` options.
