@@ -154,7 +154,7 @@ fn connection(reader: &mut Reader<'_>, name: &str) -> Option<ConnectionSettings>
     let deployment = named.map(|(name, _)| as_trusted(reader, name));
     let is_dpm = name == "dpm";
     half(reader, keys, is_dpm);
-    let given = host(reader, HOST, keys, GRPC_PORT);
+    let given = host(reader, HOST, keys);
     let port = reader.number(GRPC_PORT, keys);
     Some(ConnectionSettings {
         host: given.or_else(|| is_dpm.then(|| "localhost".to_owned()))?,
@@ -164,7 +164,7 @@ fn connection(reader: &mut Reader<'_>, name: &str) -> Option<ConnectionSettings>
     })
 }
 
-/// Reports a connection with a host and no port, or a port and no host: it leads nowhere.
+/// Reports a connection with a host and no port, or a port and no host.
 fn half(reader: &mut Reader<'_>, keys: &[&str], is_dpm: bool) {
     let (given, missing) = match [HOST, GRPC_PORT].map(|name| reader.is_set(name, keys)) {
         [true, false] => (HOST, GRPC_PORT),
@@ -173,13 +173,13 @@ fn half(reader: &mut Reader<'_>, keys: &[&str], is_dpm: bool) {
     };
     if let Some(at) = reader.raw(given, keys).filter(|_| !is_dpm) {
         let setting = schema::path(missing, keys).join(".");
-        let message = format!("this connection leads nowhere: `{setting}` is missing");
+        let message = format!("this connection needs a host and a port: `{setting}` is missing");
         reader.report(Code::Cs0301, at, message, format!("write `{setting}=`"));
     }
 }
 
-/// Reads a host, whose port is the setting `port`.
-fn host(reader: &mut Reader<'_>, name: &str, keys: &[&str], port: &str) -> Option<String> {
+/// Reads a host.
+fn host(reader: &mut Reader<'_>, name: &str, keys: &[&str]) -> Option<String> {
     let value = reader.text(name, keys)?;
     let host = unbracketed(value.text());
     let Err(error) = check_host(host) else {
@@ -190,19 +190,7 @@ fn host(reader: &mut Reader<'_>, name: &str, keys: &[&str], port: &str) -> Optio
         "{} in `{setting}` is not a host: {error}",
         quote(value.text())
     );
-    let trimmed = value.text().trim_matches(['"', '\'', ' ']);
-    let (_, after) = trimmed.split_once("://").unwrap_or(("", trimmed));
-    let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
-    let place = authority.rsplit('@').next().unwrap_or_default();
-    let (bare, number) = place.rsplit_once(':').unwrap_or((place, ""));
-    let help = match (check_host(unbracketed(bare)), number.parse::<u16>()) {
-        (Ok(()), Ok(number)) => {
-            let port = schema::path(port, keys).join(".");
-            format!("write {} here, and {number} in `{port}`", quote(bare))
-        }
-        (Ok(()), Err(_)) => format!("write {} here", quote(bare)),
-        (Err(_), _) => "write a name or an IP address".to_owned(),
-    };
+    let help = "write a name or an IP address alone; the port has a setting of its own";
     reader.report(Code::Cs0306, &value, message, help);
     None
 }
@@ -275,7 +263,7 @@ fn store(reader: &mut Reader<'_>) {
 fn engine(reader: &mut Reader<'_>) -> EngineSettings {
     const PORT: &str = "ataccama.one.dpe.service.port";
     EngineSettings {
-        hostname: host(reader, "ataccama.one.dpe.service.hostname", &[], PORT),
+        hostname: host(reader, "ataccama.one.dpe.service.hostname", &[]),
         port: reader.number(PORT, &[]),
         check_connection: reader.time("ataccama.one.dpe.service.dpm.check-connection-interval"),
     }

@@ -3,27 +3,22 @@
 use super::*;
 
 const DPM_HOST: &str = "ataccama.client.connection.dpm.host";
-const DPM_PORT: &str = "ataccama.client.connection.dpm.grpc.port";
 const OWN_HOST: &str = "ataccama.one.dpe.service.hostname";
-const OWN_PORT: &str = "ataccama.one.dpe.service.port";
 
 #[test]
 fn host_is_a_name_or_an_address_and_nothing_else() {
-    let rows = [
-        ("http://dpm", "write `dpm` here"),
-        ("dpm:8531", "write `dpm` here, and 8531 in `PORT`"),
-        (
-            "https://user@dpm:8531/x",
-            "write `dpm` here, and 8531 in `PORT`",
-        ),
-        ("dpm/", "write `dpm` here"),
-        ("\"dpm\"", "write `dpm` here"),
-        ("a..b", "write a name or an IP address"),
-        ("d p m", "write a name or an IP address"),
-        ("", "write a name or an IP address"),
+    let wrong = [
+        "http://dpm",
+        "dpm:8531",
+        "https://user@dpm:8531/x",
+        "dpm/",
+        "\"dpm\"",
+        "a..b",
+        "d p m",
+        "",
     ];
-    for (setting, port) in [(DPM_HOST, DPM_PORT), (OWN_HOST, OWN_PORT)] {
-        for (host, help) in rows {
+    for setting in [DPM_HOST, OWN_HOST] {
+        for host in wrong {
             let folder = Folder::new();
             let line = format!("{setting}={host}\ncountersign.client.allow-plaintext=true\n");
             let report = folder.check(good() + &line);
@@ -35,11 +30,6 @@ fn host_is_a_name_or_an_address_and_nothing_else() {
                 .collect();
             assert_eq!(found.len(), 1, "{setting}={host}: {:?}", report.findings);
             assert_eq!(found[0].severity(), Severity::Error);
-            assert_eq!(
-                found[0].help(),
-                Some(&*help.replace("PORT", port)),
-                "{host}"
-            );
             let file = folder.path().join("application.properties");
             Settings::load(&file, &ModuleKind::Dpe, [], &[]).unwrap_err();
         }
