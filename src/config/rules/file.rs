@@ -413,10 +413,7 @@ pub fn no_key(
     question: &Question,
 ) -> Finding {
     if ours.is_empty() && inactive.is_empty() {
-        let message = format!(
-            "no countersign or Ataccama identity settings found in this file{}",
-            looks_like(view.document.text())
-        );
+        let message = "no countersign or Ataccama identity settings found in this file";
         let help = "use the module's `etc/application.properties`";
         return view.about_file(0, Code::Cs0301, message).with_help(help);
     }
@@ -450,20 +447,6 @@ pub fn no_text(error: ReadError) -> Result<Finding, ReadError> {
     let message = format!("the file is not read: {}", error.fault());
     let found = Finding::new(Code::Cs0101, Origin::File { path, line, column }, message);
     Ok(found.with_help("save it as UTF-8 text; Java reads a file of settings byte by byte"))
-}
-
-fn looks_like(text: &str) -> &'static str {
-    let mut lines = text.lines();
-    let start = text.trim_start();
-    if start.starts_with('<') {
-        "; it looks like HTML or XML"
-    } else if start.starts_with(['{', '[']) {
-        "; it looks like JSON"
-    } else if start.starts_with("---") || lines.any(|line| line.trim_end() == "ataccama:") {
-        "; it looks like YAML, which is not read"
-    } else {
-        ""
-    }
 }
 
 /// Returns `true` if `text`, the content of a settings file, contains a private key.

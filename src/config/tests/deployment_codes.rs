@@ -47,26 +47,12 @@ fn cs0301_file_without_an_own_key() {
         [(Code::Cs0301, Error, 1, 1)]
     );
 
-    for (text, kind) in [
-        ("", ""),
-        ("<html></html>", "HTML"),
-        ("{\"a\": 1}", "JSON"),
-        ("ataccama:\n  one: 1\n", "YAML"),
-    ] {
+    for text in ["", "<html></html>", "{\"a\": 1}", "ataccama:\n  one: 1\n"] {
         let report = folder.check(text);
         assert_eq!(
             rows(&report.findings),
             [(Code::Cs0301, Error, 1, 1)],
             "{text}"
-        );
-        assert!(
-            report
-                .findings
-                .iter()
-                .next()
-                .unwrap()
-                .message()
-                .contains(kind)
         );
     }
 }
