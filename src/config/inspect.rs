@@ -129,7 +129,7 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
     tls::check(&mut reader, &set, &read);
     deployments::check(&mut reader, &set, &read);
     switches(&mut reader, &texts.faults);
-    inactive::check(&mut reader, &gathered, &read);
+    inactive::check(&mut reader, &gathered);
     reader.rest(&gathered.unread);
     let both = [&*gathered.ours, &*gathered.inactive];
     if own.is_none() && reader.raw(keys::OWN_KEY, &[]).is_none() && !broken_key {
