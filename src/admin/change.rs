@@ -1,7 +1,7 @@
 //! The changes of a procedure: the settings that it writes, planned and shown first, then all written
 //! or none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -67,7 +67,7 @@ impl Change {
         }
         let new = first.iter().filter(|file| file.is_created());
         let made: Vec<_> = new.map(|file| file.path.clone()).collect();
-        let report = config::check_texts(&texts, &config::environment(), &made)?;
+        let report = config::check_texts(&texts, &HashMap::new(), &config::environment(), &made)?;
         Ok(Self {
             files,
             first,

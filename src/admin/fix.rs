@@ -1,5 +1,6 @@
 //! `check --fix`: repairs that verify, shown before they are written, all files or none.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::slice;
 
@@ -42,7 +43,7 @@ impl Fix {
             texts.push(text);
         }
         Ok(Self {
-            report: config::check_remembering(&texts, &remembered, environment, &[])?,
+            report: config::check_texts(&texts, &remembered, environment, &[])?,
             change: Change::of(edited),
             repairs,
         })
@@ -53,6 +54,6 @@ fn errors(
     file: &(PathBuf, FileText),
     environment: &[(String, String)],
 ) -> Result<usize, ReadError> {
-    let report = config::check_texts(slice::from_ref(file), environment, &[])?;
+    let report = config::check_texts(slice::from_ref(file), &HashMap::new(), environment, &[])?;
     Ok(report.findings.errors())
 }

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::change::{Change, EditedFile, Setting};
 use super::error::{Kind, Refused};
-use crate::config::{
-    Checked, Home, active_files, check_remembering, check_texts, environment, main_of, remembered,
-};
+use crate::config::{Checked, Home, active_files, check_texts, environment, main_of, remembered};
 use crate::diagnostic::{Findings, redact_name};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Name, Pattern, uniform};
@@ -50,7 +48,7 @@ impl SettingsFile {
         remembered: &HashMap<PathBuf, Remembered>,
     ) -> Result<Self, Refused> {
         let texts = [(path.to_owned(), text)];
-        let report = check_remembering(&texts, remembered, &environment(), &[])?;
+        let report = check_texts(&texts, remembered, &environment(), &[])?;
         let [(path, text)] = texts;
         let checked = report.files.into_iter().next();
         Ok(Self {
@@ -124,7 +122,7 @@ pub fn home_of(path: &Path) -> PathBuf {
 /// Returns what `check` finds in the two files together.
 pub(super) fn findings_of(files: [&SettingsFile; 2]) -> Result<Findings, Refused> {
     let texts = files.map(|file| (file.path.clone(), file.text.clone()));
-    Ok(check_texts(&texts, &environment(), &[])?.findings)
+    Ok(check_texts(&texts, &HashMap::new(), &environment(), &[])?.findings)
 }
 
 /// Checks that `path` is not the file of an active profile; the error has the `kind`.

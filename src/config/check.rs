@@ -43,8 +43,8 @@ pub struct Checked {
 
 /// Checks `files`, each by itself and, if there are several, compared with each other.
 ///
-/// `environment` overrides settings of each file, as for a module; files are compared without it, since
-/// each module has its own.
+/// `environment` overrides settings of a single file, as for a module. Several files are read without
+/// it, since each module has its own.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
         }
     }
     let question = Question {
-        with_environment: true,
+        with_environment: files.len() == 1,
         texts,
         ..Question::check(environment)
     };
@@ -84,26 +84,14 @@ pub fn remembered(files: &[PathBuf]) -> Result<HashMap<PathBuf, Remembered>, Rea
         .collect()
 }
 
-/// Checks texts as [`check`] does, before they are written to the files they are for; `assumed`
-/// are other files that will be written with them. What the environment overrides is not looked at.
+/// Checks texts as [`check`] does, before they are written to the files they are for, with what the
+/// homes of some of them have `remembered`; `assumed` are other files that will be written with them.
+/// What the environment overrides is not looked at.
 ///
 /// # Errors
 ///
 /// If one of them cannot be read.
 pub fn check_texts(
-    texts: &[(PathBuf, FileText)],
-    environment: &[(String, String)],
-    assumed: &[PathBuf],
-) -> Result<Report, ReadError> {
-    check_remembering(texts, &HashMap::new(), environment, assumed)
-}
-
-/// Checks texts as [`check_texts`] does, with what the homes of some of them have `remembered`.
-///
-/// # Errors
-///
-/// If one of them cannot be read.
-pub fn check_remembering(
     texts: &[(PathBuf, FileText)],
     remembered: &HashMap<PathBuf, Remembered>,
     environment: &[(String, String)],
@@ -124,15 +112,9 @@ fn judged(
 ) -> Result<Report, ReadError> {
     let none = Remembered::default();
     let texts = &question.texts;
-    let alone = Question {
-        with_environment: false,
-        environment: question.environment.clone(),
-        assumed: question.assumed.clone(),
-        ..Question::default()
-    };
     let all = texts.iter().map(|(path, _)| Texts::read(path, question));
     let read = all.collect::<Result<Vec<_>, _>>()?;
-    let (mut inspected, mut bare) = (Vec::new(), Vec::new());
+    let mut inspected = Vec::new();
     for (at, (path, _)) in texts.iter().enumerate() {
         let mut others = read.iter().enumerate().filter(|(other, _)| *other != at);
         // What another file brings in is looked at with that one.
@@ -140,16 +122,10 @@ fn judged(
         if let Some(texts) = read.get(at).filter(|_| !is_part) {
             let known = remembered.get(path).unwrap_or(&none);
             inspected.push(inspect(question, known, texts));
-            // Other files see what this one says, not what a variable of this process does.
-            let is_compared = question.texts.len() > 1 && question.with_environment;
-            bare.extend(is_compared.then(|| inspect(&alone, known, texts)));
         }
     }
     let mut findings = Limited::default();
-    cross::check(
-        if bare.is_empty() { &inspected } else { &bare },
-        &mut findings,
-    );
+    cross::check(&inspected, &mut findings);
     findings.extend(certificates::check(&inspected, Severity::Error));
     let mut report = Report::default();
     for file in inspected {

@@ -39,7 +39,7 @@ pub mod names {
 }
 
 pub use as_written::AsWritten;
-pub use check::{Checked, Report, check, check_remembering, check_texts, remembered};
+pub use check::{Checked, Report, check, check_texts, remembered};
 pub use fix::{Repair, fix};
 pub use load::{LoadError, environment, may_be_setting};
 pub use question::{ModuleKind, is_service_link};

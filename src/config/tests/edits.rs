@@ -1,5 +1,6 @@
 //! A private key with a typo is still a private key.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -24,7 +25,13 @@ fn private_jwk() -> String {
 #[expect(clippy::use_debug, reason = "that form must not show a key either")]
 fn reported(line: &str) -> String {
     let text = FileText::from_bytes(line.as_bytes()).unwrap();
-    let report = check_texts(&[(Path::new("a").to_owned(), text)], &[], &[]).unwrap();
+    let report = check_texts(
+        &[(Path::new("a").to_owned(), text)],
+        &HashMap::new(),
+        &[],
+        &[],
+    )
+    .unwrap();
     let mut reported = String::new();
     for found in &report.findings {
         writeln!(reported, "{found} {found:?}").unwrap();
