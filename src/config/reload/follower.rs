@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
 
 use super::changes;
 use super::expiry::Expiry;
@@ -44,9 +43,6 @@ pub struct Follower {
     /// What was seen of the files last.
     stamps: Vec<Stamp>,
     digest: Digest,
-    /// When contents are to be compared though the stamps are the same, the next time last: empty once
-    /// a change would show in the stamps.
-    rechecks: Vec<Instant>,
     /// The content that cannot be used and was reported.
     reported: Option<Digest>,
     restart: BTreeSet<String>,
@@ -122,7 +118,6 @@ impl Follower {
             // The files may have changed since they were read.
             stamps: Vec::new(),
             digest: Digest::default(),
-            rechecks: Vec::new(),
             reported: None,
             restart: BTreeSet::new(),
             expiry: Expiry::of(settings.options.tls.clone(), module),
@@ -171,11 +166,8 @@ impl Follower {
 
     /// Looks at the files, and at what `settle` leaves of them.
     pub fn look_after(&mut self, asked: bool, settle: impl FnOnce()) -> Looked {
-        let (now, time) = (self.stamps(), Instant::now());
-        let unchanged = now == self.stamps;
-        let rechecks = self.rechecks.len();
-        self.rechecks.retain(|next| *next > time);
-        if !asked && unchanged && self.rechecks.len() == rechecks {
+        let now = self.stamps();
+        if !asked && now == self.stamps {
             return Looked::Same;
         }
         let mut read = self.read();
@@ -187,9 +179,6 @@ impl Follower {
             }
         }
         let digest = read.digest();
-        if !asked && unchanged && digest == self.digest {
-            return Looked::Same;
-        }
         settle();
         let is_settled = match held {
             Some(mut held) => {
@@ -202,9 +191,6 @@ impl Follower {
         if !is_settled {
             self.stamps.clear();
             return Looked::Unsettled;
-        }
-        if !unchanged {
-            self.rechecks = RECHECKS.map(|after| time + after).to_vec();
         }
         self.stamps = now;
         let same = digest == std::mem::replace(&mut self.digest, digest);
@@ -398,13 +384,6 @@ pub struct Revocations {
 
 /// For how long nothing may change between the two reads of a file.
 pub const SETTLE: Duration = Duration::from_millis(50);
-/// How long after a change contents are compared too, the next time last: a file system's clock may be
-/// coarse.
-const RECHECKS: [Duration; 3] = [
-    Duration::from_secs(2),
-    Duration::from_secs(1),
-    Duration::ZERO,
-];
 const MOST_EARLIER: usize = 32;
 /// How often files are read again that were renamed over meanwhile.
 const MOST_RENAMES: usize = 4;
