@@ -7,7 +7,7 @@ use std::slice;
 use std::sync::Arc;
 use std::thread;
 
-use config::{Map, Value, ValueKind};
+use config::Map;
 use zeroize::Zeroizing;
 
 use crate::diagnostic::Origin;
@@ -98,13 +98,19 @@ impl Content {
 }
 
 /// Layers on top of each other: the current value of each path, with its origin.
-///
-/// The tree holds the numbers of the contents. A text may be a private key, which the `config`
-/// crate would print in errors and not wipe.
 #[derive(Clone, Debug, Default)]
 pub struct Layered {
     contents: Vec<(Path, Content)>,
-    tree: Value,
+    tree: Node,
+}
+
+/// A place in the tree of paths.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// The number of its content.
+    content: Option<usize>,
+    /// What is below it, in the order of the layers.
+    below: Map<String, Node>,
 }
 
 impl Layered {
@@ -115,17 +121,15 @@ impl Layered {
     pub fn push(&mut self, path: Path, content: Content) {
         let at = self.contents.len();
         give_way(at);
-        if let Some(place) = place(&mut self.tree, &path) {
-            place.kind = u64::try_from(at).map_or(ValueKind::Nil, ValueKind::U64);
-        }
+        let place = path.iter().fold(&mut self.tree, |place, segment| {
+            place.below.entry(segment.to_string()).or_default()
+        });
+        place.content = Some(at);
         self.contents.push((path, content));
     }
 
     fn content<S: AsRef<str>>(&self, path: &[S]) -> Option<&Content> {
-        let ValueKind::U64(number) = self.node(path)?.kind else {
-            return None;
-        };
-        let (_, content) = self.contents.get(usize::try_from(number).ok()?)?;
+        let (_, content) = self.contents.get(self.node(path)?.content?)?;
         Some(content)
     }
 
@@ -144,10 +148,9 @@ impl Layered {
 
     /// Returns the names below `path`, in the order of the layers and of the file.
     pub fn names<S: AsRef<str>>(&self, path: &[S]) -> Vec<&str> {
-        match self.node(path).map(|value| &value.kind) {
-            Some(ValueKind::Table(table)) => table.keys().map(String::as_str).collect(),
-            _ => Vec::new(),
-        }
+        let nodes = self.node(path).into_iter();
+        let names = nodes.flat_map(|node| node.below.keys());
+        names.map(String::as_str).collect()
     }
 
     /// Iterates over the contents of all layers, those that others override included.
@@ -155,32 +158,10 @@ impl Layered {
         self.contents.iter()
     }
 
-    fn node<S: AsRef<str>>(&self, path: &[S]) -> Option<&Value> {
-        path.iter().try_fold(&self.tree, |value, segment| {
-            let ValueKind::Table(table) = &value.kind else {
-                return None;
-            };
-            table.get(segment.as_ref())
-        })
+    fn node<S: AsRef<str>>(&self, path: &[S]) -> Option<&Node> {
+        let mut segments = path.iter();
+        segments.try_fold(&self.tree, |node, segment| node.below.get(segment.as_ref()))
     }
-}
-
-/// Finds or makes the place of `path` in `tree`.
-fn place<'a>(tree: &'a mut Value, path: &[Cow<'static, str>]) -> Option<&'a mut Value> {
-    let mut place = tree;
-    for segment in path {
-        if !matches!(place.kind, ValueKind::Table(_)) {
-            place.kind = ValueKind::Table(Map::new());
-        }
-        let ValueKind::Table(table) = &mut place.kind else {
-            return None;
-        };
-        if !table.contains_key(segment.as_ref()) {
-            table.insert(segment.to_string(), Value::default());
-        }
-        place = table.get_mut(segment.as_ref())?;
-    }
-    Some(place)
 }
 
 /// Lets other threads run after every 64th step of a long loop.
