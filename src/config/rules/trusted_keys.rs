@@ -60,7 +60,7 @@ fn is_remembered(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Sourced) -> b
         return false;
     }
     let message =
-        format!("this module's home remembers the key {fingerprint} as revoked: it stays so");
+        format!("this module's home remembers that key {fingerprint} is revoked; it stays refused");
     let severity = if reader.question.is_run() {
         Severity::Warning
     } else {
