@@ -197,8 +197,6 @@ impl EditedFile {
         if let Some(heading) = heading {
             edit.heading(heading);
         }
-        // What this program wrote above settings goes with the last of them.
-        edit.forget_heading(PAIRED).forget_heading(ADDED);
         if let Some(text) = &before {
             let active = config::active_documents(path, text, &config::environment());
             edit.within(active.numbers, active.home);

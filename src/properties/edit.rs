@@ -1,5 +1,6 @@
 //! Changing a `.properties` text and leaving everything else in it as it stands.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use zeroize::Zeroizing;
@@ -15,8 +16,7 @@ use crate::secret::Secret;
 /// A setting that is there, in whatever spelling, keeps its line and gets the new value; where it
 /// is there twice, the last one, which counts. One that is not there is appended, in the order
 /// given. One that is removed loses its lines, all of them where it is there more than once;
-/// comments stay, but for a [forgotten heading](Self::forget_heading). Every other line stays byte
-/// for byte as it is. Applying the same edit again changes nothing.
+/// comments stay. Every other line stays byte for byte as it is. Applying the same edit again changes nothing.
 ///
 /// Of a text with several documents, all count, and new settings go to its end, unless the edit is
 /// [limited](Self::within) to some.
@@ -35,9 +35,8 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, Default)]
 pub struct Edit {
     heading: Option<String>,
-    forgotten: Vec<String>,
     /// The documents that count, if not all do, and the one for new settings, if there is one.
-    documents: Option<(Vec<usize>, Option<usize>)>,
+    documents: Option<(BTreeSet<usize>, Option<usize>)>,
     /// None for what is to be removed.
     settings: Vec<(String, Option<Secret<String>>)>,
 }
@@ -74,23 +73,20 @@ impl Edit {
         Self::default()
     }
 
-    /// Writes the comment `# heading` above what is appended.
+    /// Writes the comment `# heading` above what is appended, if the text has no such comment yet.
     pub fn heading(&mut self, heading: &str) -> &mut Self {
         self.heading = Some(heading.replace(['\n', '\r'], " "));
         self
     }
 
-    /// Takes away each line that is `# heading`, byte for byte, and the blank line above it, where
-    /// every line below it up to a blank one is removed.
-    pub fn forget_heading(&mut self, heading: &str) -> &mut Self {
-        self.forgotten.push(format!("# {heading}"));
-        self
-    }
-
     /// Looks at the `documents` only, and puts new settings at the end of `home`, or, without that, into
     /// a new document before all others.
-    pub fn within(&mut self, documents: Vec<usize>, home: Option<usize>) -> &mut Self {
-        self.documents = Some((documents, home));
+    pub fn within(
+        &mut self,
+        documents: impl IntoIterator<Item = usize>,
+        home: Option<usize>,
+    ) -> &mut Self {
+        self.documents = Some((documents.into_iter().collect(), home));
         self
     }
 
@@ -119,7 +115,6 @@ impl Edit {
         parse(text, 0, &mut parsed);
         let (entries, documents) = (parsed.entries, parsed.documents);
         let mut replaced: Vec<(Span, Zeroizing<String>)> = Vec::new();
-        let mut removed: Vec<Span> = Vec::new();
         let mut added: Vec<(&str, &str)> = Vec::new();
         let mut changes = Vec::new();
         for (key, value) in &self.settings {
@@ -134,7 +129,8 @@ impl Edit {
             let kind = match (there.last(), value) {
                 (None, None) => continue,
                 (Some(_), None) => {
-                    removed.extend(there.iter().map(|entry| entry.line_span));
+                    let lines = there.iter().map(|entry| entry.line_span);
+                    replaced.extend(lines.map(|line| (line, Zeroizing::default())));
                     ChangeKind::Removed
                 }
                 (Some(entry), Some(value)) if entry.value() == value.expose() => continue,
@@ -152,10 +148,6 @@ impl Edit {
         if changes.is_empty() {
             return None;
         }
-        removed.sort_by_key(|span| span.start);
-        let orphans = self.orphans(text, &entries, &removed);
-        let gone = removed.into_iter().chain(orphans);
-        replaced.extend(gone.map(|span| (span, Zeroizing::default())));
         let place = self.place(&entries, &documents, &parsed.separators);
         if let Some((at, separator)) = place.filter(|_| !added.is_empty()) {
             let mut above = Zeroizing::new(text.get(..at).unwrap_or_default().to_owned());
@@ -198,42 +190,6 @@ impl Edit {
         Some((line.start, ""))
     }
 
-    /// Finds the forgotten headings that head nothing once the lines `removed` are gone. Both lists
-    /// are in the order of the text.
-    fn orphans(&self, text: &str, entries: &[Entry], removed: &[Span]) -> Vec<Span> {
-        let headings = self.forgotten.iter();
-        let found = headings.flat_map(|heading| text.match_indices(heading.as_str()));
-        let headed = found.filter(|(start, _)| starts_line(text, entries, *start));
-        let orphan = headed.filter_map(|(start, heading)| {
-            let after = start.saturating_add(heading.len());
-            let end = after.saturating_add(line_end_at(text, after)?.len());
-            let mut below = end;
-            let first = removed.partition_point(|span| span.start < below);
-            for span in removed.iter().skip(first) {
-                if span.start != below {
-                    break;
-                }
-                below = span.end;
-            }
-            let is_bare = below == text.len() || line_end_at(text, below).is_some();
-            let above = text.get(..start)?;
-            let ended = LINE_ENDS
-                .iter()
-                .find_map(|line_end| above.strip_suffix(line_end));
-            let blank = ended.map_or(start, str::len);
-            let whole = Span {
-                start: if starts_line(text, entries, blank) {
-                    blank
-                } else {
-                    start
-                },
-                end,
-            };
-            (below > end && is_bare).then_some(whole)
-        });
-        orphan.collect()
-    }
-
     fn append(&self, text: &mut String, added: &[(&str, &str)], line_end: &str) {
         if added.is_empty() {
             return;
@@ -241,13 +197,15 @@ impl Edit {
         if !text.is_empty() {
             close_last_line(text, line_end);
         }
-        if let Some(heading) = &self.heading {
+        let heading = self
+            .heading
+            .as_deref()
+            .map(|heading| format!("# {heading}{line_end}"));
+        if let Some(heading) = heading.filter(|heading| !text.contains(heading)) {
             if !text.is_empty() {
                 text.push_str(line_end);
             }
-            text.push_str("# ");
-            text.push_str(heading);
-            text.push_str(line_end);
+            text.push_str(&heading);
         }
         for (key, value) in added {
             text.push_str(&escape_all(key, |_, c| {
@@ -285,29 +243,13 @@ pub fn replace(text: &str, mut replaced: Vec<(Span, Zeroizing<String>)>) -> Zero
     edited
 }
 
-/// Returns `true` if a line begins at byte `at`, and not within an entry.
-fn starts_line(text: &str, entries: &[Entry], at: usize) -> bool {
-    let before = text.get(..at).unwrap_or_default();
-    let begun = entries.partition_point(|entry| entry.line_span.start <= at);
-    let last = entries.get(..begun).and_then(<[_]>::last);
-    (before.is_empty() || before.ends_with(['\n', '\r']))
-        && last.is_none_or(|entry| at >= entry.line_span.end)
-}
-
-/// Returns the line end at byte `at`; `None` if another character stands there.
-fn line_end_at(text: &str, at: usize) -> Option<&'static str> {
-    let rest = text.get(at..)?;
-    LINE_ENDS.into_iter().find(|end| rest.starts_with(end))
-}
-
 /// Returns the line end that this text uses.
 fn line_end(text: &str) -> &'static str {
-    let first = text.find(['\n', '\r']);
-    first.and_then(|at| line_end_at(text, at)).unwrap_or("\n")
+    let first = text.find(['\n', '\r']).and_then(|at| text.get(at..));
+    let mut ends = ["\r\n", "\r"].into_iter();
+    let rest = first.unwrap_or_default();
+    ends.find(|end| rest.starts_with(end)).unwrap_or("\n")
 }
-
-/// The line ends, a longer one before its parts.
-const LINE_ENDS: [&str; 3] = ["\r\n", "\n", "\r"];
 
 /// Ends the last line, so that an appended one is a line of its own.
 fn close_last_line(text: &mut String, line_end: &str) {
