@@ -252,11 +252,7 @@ fn zero(bytes: &[u8], at: usize) -> ReadFault {
         return ReadFault::Binary;
     };
     let before = text.get(..at).unwrap_or_default();
-    let unmarked = before
-        .strip_prefix('\u{feff}')
-        .unwrap_or(before)
-        .replace("\r\n", "\n");
-    let mut lines = unmarked.split(['\n', '\r']);
+    let mut lines = before.split('\n');
     let last = lines.next_back().unwrap_or_default();
     let [line, column] = [lines.count(), last.chars().count()]
         .map(|count| u32::try_from(count.saturating_add(1)).unwrap_or(u32::MAX));
