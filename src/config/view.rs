@@ -193,10 +193,10 @@ impl Limited {
         }
         let new = finding();
         let of_code: Vec<_> = self.findings.iter().filter(|f| f.code() == code).collect();
-        let mut same = of_code
-            .iter()
-            .filter(|found| found.message() == new.message());
-        if same.any(|found| (found.origin(), found.key()) == (new.origin(), new.key())) {
+        if of_code.iter().any(|found| {
+            found.message() == new.message()
+                && (found.origin(), found.key()) == (new.origin(), new.key())
+        }) {
             return;
         }
         if of_code.len() < MOST_OF_A_CODE {
