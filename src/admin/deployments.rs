@@ -283,7 +283,7 @@ fn as_a_module_reads(path: &Path, text: &str) -> AsWritten {
     match FileText::from_bytes(text.as_bytes()) {
         Ok(read) => {
             let active = active_documents(path, &read, &environment());
-            AsWritten::active(path, text, &active.numbers)
+            AsWritten::active(path, text, active.numbers)
         }
         Err(_) => AsWritten::parse(path, text),
     }

@@ -19,12 +19,15 @@ use super::handover::{HandOver, Introduction, Purpose};
 use super::source::SettingsFile;
 use super::write::place_of;
 use crate::config::names::{OWN_KEY, OWN_NAME};
+use crate::diagnostic::Findings;
 use crate::identity::{DeploymentName, Environment, ModuleType, NameError, Role};
 use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey};
 use crate::properties::FileText;
 use tls::Certificate;
 
 const GRPC_PORT: &str = "ataccama.server.grpc.port";
+/// How many faults of a text are shown.
+const MOST_FAULTS: usize = 20;
 
 /// One of the two modules.
 #[derive(Clone, Debug)]
@@ -235,7 +238,9 @@ impl<'a> View<'a> {
     fn read(member: &'a Member, text: Option<FileText>) -> Result<Self, Refused> {
         let content = text.as_ref().map_or("", FileText::text);
         let trusts = Trusts::read(&member.path, content, &[]);
-        let findings = trusts.file.document().findings();
+        let document = trusts.file.document();
+        let faults = document.faults().iter().take(MOST_FAULTS);
+        let findings = Findings(faults.map(|fault| document.describe(fault)).collect());
         if findings.errors() > 0 {
             let message = "a file has faults that must be fixed first";
             return Err(Refused::new(Kind::Unreadable, message).with_findings(findings));

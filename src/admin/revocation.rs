@@ -94,7 +94,7 @@ pub fn plan(
                 revoked_key(&key.deployment, &key.name, fingerprint, standing)
             })
             .collect();
-        let hidden = inactive(path, text.text(), &trusts, which);
+        let hidden = inactive(path, &trusts, which);
         edited.push(match which.forgotten(path, standing, &meant)? {
             Some(key) => EditedFile::remembering(path, record(standing, key, "-")),
             None => EditedFile::plan(path, Some(text), &settings, None),
@@ -150,12 +150,13 @@ fn with_profiles(
     let is_revoked = standing == Standing::Revoked;
     let mut all = paths.to_vec();
     for main in paths {
-        for (path, text) in config::active_files(main, &FileText::read(main)?, &environment()) {
+        let files = config::active_files(main, &FileText::read(main)?, &environment());
+        for (path, text, is_of_profile) in files {
             let (_, trusts) = read(&path, &text);
             let Some(key) = trusts.keys.iter().find(|key| which.means(key)) else {
                 continue;
             };
-            if config::is_of_profile(main, &path) {
+            if is_of_profile {
                 all.push(path);
             } else if (key.is_revoked.as_deref() == Some("true")) != is_revoked {
                 let (what, shown) = (which.described(), path.display());
@@ -172,13 +173,15 @@ fn with_profiles(
 }
 
 /// Finds the documents of `text` that are not active and trust one of the keys.
-fn inactive(path: &Path, text: &str, active: &Trusts, which: &Which) -> Vec<u32> {
+fn inactive(path: &Path, active: &Trusts, which: &Which) -> Vec<u32> {
     let document = active.file.document();
     let all = document
         .documents_of(0)
         .filter(|one| !active.file.reads(*one));
     let trusting = all.filter(|one| {
-        let trusts = Trusts::of(AsWritten::active(path, text, &[*one]), &[]);
+        let [from, to] = [*one, one.saturating_add(1)].map(|at| document.start_of(at));
+        let alone = document.text().get(from..to).unwrap_or_default();
+        let trusts = Trusts::of(AsWritten::parse(path, alone), &[]);
         trusts
             .keys
             .iter()

@@ -84,7 +84,7 @@ impl SettingsFile {
 
     /// Fails if the file of an active profile has a setting that `is_meant`: only this file is changed.
     pub(super) fn alone_has(&self, is_meant: impl Fn(&Entry) -> bool) -> Result<(), Refused> {
-        for (path, text) in active_files(&self.path, &self.text, &environment()) {
+        for (path, text, _) in active_files(&self.path, &self.text, &environment()) {
             let document = Document::parse(&path, text.text());
             let Some(entry) = document.entries().iter().find(|entry| is_meant(entry)) else {
                 continue;

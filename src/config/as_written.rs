@@ -1,6 +1,6 @@
 //! What a module's file says as it is written, for procedures that change a file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use crate::properties::name::{Name, uniform};
@@ -18,7 +18,7 @@ use super::schema::{self, Placed, TlsEnd};
 pub struct AsWritten {
     document: Document,
     /// The documents that are read, if not all are.
-    active: Option<Vec<usize>>,
+    active: Option<BTreeSet<usize>>,
     /// The settings in the order of their entries, each with the number of its entry.
     settings: Vec<(usize, Placed)>,
     /// The numbers in `settings` of what is set below each path, in the form in which spellings agree.
@@ -32,14 +32,14 @@ impl AsWritten {
     }
 
     /// Reads the `active` documents of `text`, the content of `path`.
-    pub fn active(path: &Path, text: &str, active: &[usize]) -> Self {
+    pub fn active(path: &Path, text: &str, active: BTreeSet<usize>) -> Self {
         Self::of(path, text, Some(active))
     }
 
-    fn of(path: &Path, text: &str, active: Option<&[usize]>) -> Self {
+    fn of(path: &Path, text: &str, active: Option<BTreeSet<usize>>) -> Self {
         let mut read = Self {
             document: Document::parse(path, text),
-            active: active.map(<[_]>::to_vec),
+            active,
             settings: Vec::new(),
             below: HashMap::new(),
         };

@@ -14,7 +14,7 @@ use super::parts::Ignored;
 use super::question::Question;
 use super::rules::{certificates, cross, file};
 use super::settings::{Home, Options};
-use super::sources::Texts;
+use super::spring;
 use super::view::Limited;
 
 /// What `check` found in one or more files.
@@ -112,7 +112,7 @@ fn judged(
 ) -> Result<Report, ReadError> {
     let none = Remembered::default();
     let texts = &question.texts;
-    let all = texts.iter().map(|(path, _)| Texts::read(path, question));
+    let all = texts.iter().map(|(path, _)| spring::read(path, question));
     let read = all.collect::<Result<Vec<_>, _>>()?;
     let mut inspected = Vec::new();
     for (at, (path, _)) in texts.iter().enumerate() {

@@ -19,8 +19,7 @@ use super::rotation;
 use super::rules::{addresses, deployments, file, inactive, keys, tls, trusted_keys};
 use super::schema::{self, Known};
 use super::settings::Options;
-use super::sources::Texts;
-use super::spring::Fault;
+use super::spring::{Fault, Texts};
 use super::view::{Limited, Part, View};
 
 /// Everything one file says.
@@ -152,7 +151,7 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
 fn switches(reader: &mut Reader<'_>, faults: &[Fault]) {
     for fault in faults {
         let found = reader.finding(fault.code, &fault.at, &fault.message);
-        reader.push(found.with_severity(fault.severity).with_help(fault.help));
+        reader.push(found.with_help(fault.help));
     }
 }
 

@@ -21,7 +21,8 @@ use super::inspect::inspect;
 use super::question::{ModuleKind, Question};
 use super::rules::certificates;
 use super::settings::{Home, Settings};
-use super::sources::{Source, Texts};
+use super::sources::Source;
+use super::spring::{self, Texts};
 
 /// Why settings could not be loaded.
 #[derive(thiserror::Error)]
@@ -107,7 +108,7 @@ impl Settings {
         };
         // First: a revocation that is taken back is taken out of the file before the memory.
         let remembered = home.remembered().map_err(LoadError::Read)?;
-        let texts = Texts::read(&home.file, &question).map_err(LoadError::Read)?;
+        let texts = spring::read(&home.file, &question).map_err(LoadError::Read)?;
         let asked = Arc::new(question);
         Self::of(home, &asked, remembered, &texts, Severity::Error)
     }
@@ -119,7 +120,7 @@ impl Settings {
         remembered: Remembered,
         texts: &Texts,
     ) -> Result<Self, LoadError> {
-        if let Some(gone) = texts.gone_since(&before.source) {
+        if let Some(gone) = texts.gone_since(&before.source.files) {
             return Err(LoadError::Gone(gone));
         }
         let question = &before.source.question;

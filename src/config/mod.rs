@@ -48,7 +48,7 @@ pub use rotation::RotationSettings;
 pub use rules::file::holds_private_key;
 pub use schema::TlsEnd;
 pub use settings::{ConnectionSettings, Home, Settings};
-pub use sources::{active_documents, active_files, is_of_profile, main_of, overruled};
+pub use sources::{active_documents, active_files, main_of, overruled};
 #[cfg(feature = "testing")]
 pub use spring::{Expression, Location, Target};
 #[cfg(feature = "registry")]

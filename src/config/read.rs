@@ -106,14 +106,9 @@ impl<'a> Reader<'a> {
     }
 
     fn named_entry(&self, name: &Name<'_>) -> Option<Looked> {
-        let by_name = self.by_name.get_or_init(|| {
-            let document = &self.view.document;
-            let active = self.order.iter().flat_map(|one| document.entries_of(*one));
-            let named = active.filter_map(|at| Some((at, self.view.entry(at)?)));
-            named
-                .map(|(at, entry)| (Name::parse(entry.key()).uniform(), at))
-                .collect()
-        });
+        let by_name = self
+            .by_name
+            .get_or_init(|| self.view.document.last_of_names(self.order.iter().copied()));
         let entry = self.view.entry(*by_name.get(&name.uniform())?)?;
         if self.view.hides(entry.value_span.start) {
             return Some(Looked::Private);

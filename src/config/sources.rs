@@ -3,19 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use sha2::{Digest as _, Sha256};
-
 use super::parts::ReadKey;
-use super::question::{Question, home_of, is_same};
-use super::spring::{self, Fault};
+use super::question::{Question, is_same};
+use super::spring;
 use crate::diagnostic::Origin;
 use crate::jose::Fingerprint;
 use crate::properties::name::Name;
-use crate::properties::{ContentDigest, Document, FileText, ReadError};
+use crate::properties::{ContentDigest, FileText, ReadError};
 use crate::storage::revoked_keys::Remembered;
 
 /// Where loaded settings come from, and what of it only a reload asks.
@@ -50,98 +49,14 @@ impl fmt::Debug for Source {
     }
 }
 
-/// The texts of a module's files, read one after the other: the main file, then what it brings in.
-#[derive(Debug)]
-pub struct Texts {
-    /// All texts together.
-    pub document: Arc<Document>,
-    /// The numbers of the documents that are active, the lowest first.
-    pub order: Vec<usize>,
-    /// What is wrong with the switches that decide this.
-    pub faults: Vec<Fault>,
-    /// The files that were looked for; no text where one is not there, or is a folder.
-    files: Vec<(PathBuf, Option<FileText>)>,
-}
-
 /// Identifies one content of the files.
 pub type Digest = ContentDigest;
-
-impl Texts {
-    /// Reads the file at `main`, and every file that it or the environment brings in.
-    ///
-    /// # Errors
-    ///
-    /// When the main file cannot be read. What is wrong with another is a fault.
-    pub fn read(main: &Path, question: &Question) -> Result<Self, ReadError> {
-        Ok(Self::around(main, question.read(main)?, question))
-    }
-
-    /// Takes `text` for the content of `main`, and reads the rest.
-    pub fn around(main: &Path, text: FileText, question: &Question) -> Self {
-        let home = question.home.clone().unwrap_or_else(|| home_of(main));
-        let tree = spring::read(main, text, &home, question);
-        Self {
-            document: Arc::new(tree.document),
-            order: tree.order,
-            faults: tree.faults,
-            files: tree.files,
-        }
-    }
-
-    /// Returns the files that are there with their texts, the main one first.
-    pub fn texts(&self) -> Vec<(&Path, &FileText)> {
-        let files = self.files.iter();
-        files
-            .filter_map(|(path, text)| Some((path.as_path(), text.as_ref()?)))
-            .collect()
-    }
-
-    /// Returns the files to look at, and whether they are there.
-    pub fn files(&self) -> Vec<(PathBuf, bool)> {
-        let files = self.files.iter();
-        files
-            .map(|(path, text)| (path.clone(), text.is_some()))
-            .collect()
-    }
-
-    /// Returns `true` if `path` is a file that the main file brings in.
-    pub fn brings_in(&self, path: &Path) -> bool {
-        let mut others = self.files.iter().skip(1).filter(|(_, text)| text.is_some());
-        others.any(|(other, _)| is_same(other, path))
-    }
-
-    /// Finds a file that is to be read, was there for `before` and no longer exists.
-    pub fn gone_since(&self, before: &Source) -> Option<PathBuf> {
-        let mut gone = self.files.iter().filter(|(_, text)| text.is_none());
-        let was_read = gone.find(|(path, _)| before.files.contains(&(path.clone(), true)));
-        was_read.map(|(path, _)| path.clone())
-    }
-
-    /// Returns what differs where any byte or permission bit does.
-    pub fn digest(&self) -> Digest {
-        let mut all = Sha256::new();
-        for (path, text) in self.texts() {
-            all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
-            all.update(text.mode.unwrap_or_default().to_le_bytes());
-            all.update(text.digest);
-        }
-        all.finalize().into()
-    }
-}
-
-/// Returns `true` if `path` has the name of a profile's file beside `main`.
-pub fn is_of_profile(main: &Path, path: &Path) -> bool {
-    let [stem, name] = [main.file_stem(), path.file_stem()]
-        .map(|stem| stem.and_then(|stem| stem.to_str()).unwrap_or_default());
-    let rest = name.strip_prefix(stem).unwrap_or_default();
-    main.parent() == path.parent() && rest.starts_with('-')
-}
 
 /// The documents of one file that are active, and the one for new settings.
 #[derive(Clone, Debug, Default)]
 pub struct ActiveDocuments {
     /// Their numbers in the file.
-    pub numbers: Vec<usize>,
+    pub numbers: BTreeSet<usize>,
     /// The first that depends on no profile.
     pub home: Option<usize>,
 }
@@ -158,7 +73,7 @@ pub fn active_documents(
         texts: vec![(path.to_owned(), text.clone())],
         ..Question::check(environment)
     };
-    let Ok(texts) = Texts::read(&main, &question) else {
+    let Ok(texts) = spring::read(&main, &question) else {
         return ActiveDocuments::default();
     };
     let mut there = texts.texts().into_iter();
@@ -166,16 +81,14 @@ pub fn active_documents(
     let all = file
         .map(|file| texts.document.documents_of(file))
         .unwrap_or_default();
-    let active = all
-        .clone()
-        .filter(|document| texts.order.contains(document));
-    let mut free = active
-        .clone()
-        .filter(|one| !spring::is_conditional(&texts.document, *one));
+    let active: BTreeSet<_> = texts.order.iter().filter(|one| all.contains(one)).collect();
+    let mut free = active.iter().copied();
+    let home = free.find(|document| !spring::is_conditional(&texts.document, **document));
     let first = all.start;
     ActiveDocuments {
-        home: free.next().map(|document| document.saturating_sub(first)),
+        home: home.map(|document| document.saturating_sub(first)),
         numbers: active
+            .iter()
             .map(|document| document.saturating_sub(first))
             .collect(),
     }
@@ -193,38 +106,32 @@ pub fn overruled<'w>(
         texts: texts.to_owned(),
         ..Question::check(environment)
     };
-    let read = Texts::read(main, &question)?;
+    let read = spring::read(main, &question)?;
     let document = &read.document;
-    let active = read
-        .order
-        .iter()
-        .rev()
-        .flat_map(|one| document.entries_of(*one).rev());
-    let entries: Vec<_> = active.filter_map(|at| document.entries().get(at)).collect();
-    let mut by_name = HashMap::new();
-    for entry in entries {
-        by_name
-            .entry(Name::parse(entry.key()).uniform())
-            .or_insert(entry);
-    }
+    let by_name = document.last_of_names(read.order.iter().copied());
     let mut others = wanted.iter().filter_map(|(key, value)| {
-        let entry = by_name.get(&Name::parse(key).uniform())?;
+        let at = by_name.get(&Name::parse(key).uniform())?;
+        let entry = document.entries().get(*at)?;
         let differs = value.is_none_or(|value| value != entry.value());
         differs.then(|| (*key, document.origin(entry.key_span.start)))
     });
     Ok(others.next())
 }
 
-/// Reads the files that `main`, which holds `text`, brings in.
+/// Reads the files that `main`, which holds `text`, brings in, each with whether it is the main file's
+/// for an active profile and no import.
 pub fn active_files(
     main: &Path,
     text: &FileText,
     environment: &[(String, String)],
-) -> Vec<(PathBuf, FileText)> {
-    let texts = Texts::around(main, text.clone(), &Question::check(environment));
-    let more = texts.files.into_iter().skip(1);
-    more.filter_map(|(path, text)| Some((path, text?)))
-        .collect()
+) -> Vec<(PathBuf, FileText, bool)> {
+    let texts = spring::read_around(main, text.clone(), &Question::check(environment));
+    let more = texts.texts().into_iter().skip(1);
+    more.map(|(path, text)| {
+        let is_of_profile = texts.of_profiles.iter().any(|of| of == path);
+        (path.to_owned(), text.clone(), is_of_profile)
+    })
+    .collect()
 }
 
 /// Finds the main file that brings in `file`, which is another one: as the file of a profile, or as an
@@ -237,7 +144,7 @@ pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf>
     let mains = own.chain([file.with_file_name("application.properties")]);
     let mut others = mains.filter(|main| !is_same(main, file));
     others.find(|main| {
-        let texts = Texts::read(main, &question).ok();
+        let texts = spring::read(main, &question).ok();
         texts.is_some_and(|texts| texts.brings_in(file))
     })
 }
@@ -255,19 +162,11 @@ impl Stamp {
 
 /// Returns which file it is, and when it changed. A writer may set the time of its change, but not this
 /// one.
-#[cfg(unix)]
 fn identity(about: &fs::Metadata) -> [i128; 4] {
-    use std::os::unix::fs::MetadataExt as _;
-
     [
         about.dev().into(),
         about.ino().into(),
         about.ctime().into(),
         about.ctime_nsec().into(),
     ]
-}
-
-#[cfg(not(unix))]
-fn identity(_: &fs::Metadata) -> [i128; 4] {
-    [0; 4]
 }

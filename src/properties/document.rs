@@ -1,6 +1,7 @@
 //! The texts of one or more files with their entries, and the way from a byte to file, line and
 //! column.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::entry::{Entry, Escapes, Span};
+use super::name::Name;
 use super::parse::separator::Separator;
+use super::parse::unescape::SyntaxFault;
 use super::parse::{self, Parsed, Start};
-use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
+use crate::diagnostic::{Code, Finding, Origin, Public, Snippet};
 
 /// The entries of a `.properties` text, in the file's order, each with its place.
 ///
@@ -37,7 +40,7 @@ struct Part {
 }
 
 impl Document {
-    /// Reads `text` as the content of `path`. Never fails: see [`findings`](Self::findings).
+    /// Reads `text` as the content of `path`. Never fails: see [`faults`](Self::faults).
     pub fn parse(path: &Path, text: &str) -> Self {
         Self::of([(path, text)])
     }
@@ -185,10 +188,21 @@ impl Document {
         starts.next().unwrap_or(all)..starts.next().unwrap_or(all)
     }
 
-    /// Returns the place where a document begins.
+    /// Returns the last entry of each name, in the form in which spellings agree, where `documents` are
+    /// in order, the lowest first.
+    pub fn last_of_names(&self, documents: impl Iterator<Item = usize>) -> HashMap<String, usize> {
+        let entries = documents.flat_map(|document| self.entries_of(document));
+        let named = entries.filter_map(|at| {
+            let name = Name::parse(self.entries().get(at)?.key()).uniform();
+            Some((name, at))
+        });
+        named.collect()
+    }
+
+    /// Returns the place where a document begins; after the last, the end of the text.
     pub fn start_of(&self, document: usize) -> usize {
         let start = self.parsed.documents.get(document);
-        start.map_or(0, |start| start.text)
+        start.map_or(self.text.len(), |start| start.text)
     }
 
     /// Returns the line of byte `offset` in its file, counted from 1.
@@ -234,23 +248,16 @@ impl Document {
         Some(Snippet::new(count(line), text, marked, &hidden, public))
     }
 
-    /// Returns what is wrong with the text itself: escapes that cannot be read.
-    pub fn findings(&self) -> Findings {
-        // Each takes a walk through its line.
-        const MOST: usize = 200;
-        let all = &self.parsed.faults;
-        let findings = all.iter().take(MOST).map(|(span, message)| {
-            Finding::new(Code::Cs0101, self.origin(span.start), *message)
-                .with_help("write four digits after `\\u`, or `\\\\u` for a literal backslash")
-                .with_snippet(self.snippet(*span, &[], &Public::default()))
-        });
-        let mut findings: Vec<_> = findings.collect();
-        if let Some((span, _)) = all.get(MOST) {
-            let rest = all.len().saturating_sub(MOST);
-            let message = format!("{rest} more findings like this from here on");
-            findings.push(Finding::new(Code::Cs0101, self.origin(span.start), message));
-        }
-        Findings(findings)
+    /// Returns the escapes that cannot be read, each with what is wrong there.
+    pub fn faults(&self) -> &[SyntaxFault] {
+        &self.parsed.faults
+    }
+
+    /// Describes one of [`faults`](Self::faults), which takes a walk through its line.
+    pub fn describe(&self, (span, message): &SyntaxFault) -> Finding {
+        Finding::new(Code::Cs0101, self.origin(span.start), *message)
+            .with_help("write four digits after `\\u`, or `\\\\u` for a literal backslash")
+            .with_snippet(self.snippet(*span, &[], &Public::default()))
     }
 
     /// Returns the line number of `offset` in its file, counted from 1, and where that line starts.

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Seek as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -141,7 +142,7 @@ impl FileText {
     /// When it is missing, unreadable, larger than 8 MiB, binary, UTF-16, or not a regular file.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         read_bytes(path)
-            .and_then(|(bytes, metadata)| Self::decode(&bytes, mode(&metadata)))
+            .and_then(|(bytes, metadata)| Self::decode(&bytes, Some(mode(&metadata))))
             .map_err(|fault| ReadError {
                 path: path.to_owned(),
                 fault,
@@ -284,17 +285,7 @@ impl From<io::Error> for ReadFault {
     }
 }
 
-/// Returns the permission bits, if the system has them.
-#[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "other systems have no such bits")]
-pub fn mode(metadata: &Metadata) -> Option<u32> {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    Some(metadata.permissions().mode() & 0o7777)
-}
-
-/// Returns the permission bits, if the system has them.
-#[cfg(not(unix))]
-pub fn mode(_: &Metadata) -> Option<u32> {
-    None
+/// Returns the permission bits.
+pub fn mode(metadata: &Metadata) -> u32 {
+    metadata.permissions().mode() & 0o7777
 }

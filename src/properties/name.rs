@@ -239,10 +239,13 @@ pub struct Variable {
 }
 
 impl Variable {
-    /// Cuts `text` at its underscores.
+    /// Cuts `text` at its underscores, and at dots and brackets as in a setting's own name.
     pub fn parse(text: &str) -> Self {
-        let words = text.split(['_', '.']).map(uniform).collect();
-        Self { words }
+        let parts = text.split(['_', '.', '[']);
+        let words = parts.map(|part| uniform(part.trim_end_matches(']')));
+        Self {
+            words: words.collect(),
+        }
     }
 }
 

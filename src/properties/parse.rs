@@ -8,7 +8,7 @@ use super::entry::{Entry, Escapes, Span};
 use super::source::give_way;
 
 pub(super) mod separator;
-mod unescape;
+pub(super) mod unescape;
 
 /// What a text holds, in its order, duplicates included.
 #[derive(Debug, Default)]

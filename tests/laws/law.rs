@@ -53,7 +53,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 
 fn parse(text: &str) -> Option<Document> {
     let document = Document::parse(Path::new("a.properties"), text);
-    (document.findings().errors() == 0).then_some(document)
+    document.faults().is_empty().then_some(document)
 }
 
 fn pairs(document: &Document) -> Vec<(&str, &str)> {
@@ -502,7 +502,7 @@ pub(crate) fn import(text: &str) {
     }
     let bare = trimmed.strip_prefix("optional:").unwrap_or(trimmed);
     let paths = match &read.target {
-        Target::File(path, _) | Target::Tree(path) | Target::Trees(path) | Target::Unread(path) => {
+        Target::File(path) | Target::Tree(path) | Target::Trees(path) | Target::Unread(path) => {
             path
         }
         Target::Unknown => return,

@@ -12,7 +12,8 @@ use super::changes;
 use super::expiry::Expiry;
 use crate::config::load::LoadError;
 use crate::config::settings::Settings;
-use crate::config::sources::{Digest, Source, Stamp, Texts};
+use crate::config::sources::{Digest, Source, Stamp};
+use crate::config::spring::{self, Texts};
 use crate::files;
 use crate::grpc::tls::ChangedTlsFiles;
 use crate::grpc::{Module, cause};
@@ -281,7 +282,7 @@ impl Follower {
         Read {
             // First: a revocation that is taken back is taken out of the file before the memory.
             remembered: home.remembered(),
-            texts: Texts::read(&home.file, &source.question),
+            texts: spring::read(&home.file, &source.question),
             tls: self.module.tls_files().read(),
         }
     }

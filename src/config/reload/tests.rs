@@ -13,7 +13,7 @@ use super::follower::{Applied, Follower, Looked, Read};
 use super::{Reloader, Unsettled};
 use crate::clock::SystemClock;
 use crate::config::question::Question;
-use crate::config::sources::Texts;
+use crate::config::spring;
 use crate::config::tests::{D, Folder, deployment, good, key, kid, own_line};
 use crate::config::{ModuleKind, Settings};
 use crate::grpc::Module;
@@ -104,7 +104,7 @@ impl World {
         let home = crate::config::Home::new(&file);
         self.follower.step(Read {
             remembered: home.remembered(),
-            texts: Ok(Texts::around(&file, text, &self.question)),
+            texts: Ok(spring::read_around(&file, text, &self.question)),
             tls: self.module.tls_files().read(),
         })
     }

@@ -141,11 +141,9 @@ pub fn lost_settings(view: &mut View, known: &[Known], findings: &mut Limited) {
     view.hide(lost.iter().flatten().filter_map(|line| line.private));
     for ((entry, known), lost) in view.entries().iter().zip(known).zip(&lost) {
         match (known.used(), lost.first()) {
-            (Some(placed), first) if first.is_some() || names_ours(entry) => {
-                findings.add(Code::Cs0104, || by_ours(view, entry, placed));
-            }
+            (Some(placed), Some(_)) => findings.add(Code::Cs0104, || by_ours(view, entry, placed)),
             (None, Some(lost)) => findings.add(Code::Cs0104, || by_another(view, entry, lost)),
-            _ => {}
+            (_, None) => {}
         }
     }
 }
@@ -236,12 +234,6 @@ pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
     Some(found)
 }
 
-/// Returns `true` if a value of several lines contains one of our names.
-fn names_ours(entry: &Entry) -> bool {
-    let ours = ["ataccama.", "countersign."];
-    entry.escapes.continued && ours.iter().any(|prefix| entry.value().contains(prefix))
-}
-
 fn by_ours(view: &View, entry: &Entry, placed: &Placed) -> Finding {
     let name = placed.name();
     let message = format!("a backslash at the end of its line made the next line part of `{name}`");
@@ -298,7 +290,9 @@ pub fn check(
 
 /// Reports what is wrong with the text itself.
 fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
-    findings.extend(view.document.findings().0);
+    for fault in view.document.faults() {
+        findings.add(Code::Cs0101, || view.document.describe(fault));
+    }
     for (start, (_, text)) in view.document.file_starts().zip(files) {
         if text.encoding == Encoding::Latin1 {
             let message = "the file is not UTF-8 and is read as ISO-8859-1";
@@ -343,10 +337,7 @@ fn folders(view: &View, home: &Path, findings: &mut Limited) {
     ];
     for (name, severity) in folders {
         let folder = home.join(name);
-        let about = fs::metadata(&folder).ok();
-        let mode = about
-            .and_then(|about| properties::mode(&about))
-            .unwrap_or_default();
+        let mode = fs::metadata(&folder).map_or(0, |about| properties::mode(&about));
         let (is_open, is_sticky) = (mode & 0o022 != 0, mode & 0o1000 != 0);
         if is_open && !is_sticky {
             let shown = folder.display();

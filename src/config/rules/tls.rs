@@ -97,7 +97,7 @@ fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
 fn readable_by_others(reader: &mut Reader<'_>, file: &PemFile) {
     let path = file.path.display();
     let about = fs::metadata(&file.path).ok();
-    let mode = about.and_then(|about| properties::mode(&about));
+    let mode = about.map(|about| properties::mode(&about));
     let what = format!("the private key in `{path}`");
     if let Some((severity, message)) = mode.and_then(|mode| open_to_others(mode & 0o777, &what)) {
         let found = reader.finding(Code::Cs0108, &place(reader, &file.setting), message);

@@ -15,9 +15,8 @@ pub struct Location {
 /// What an import names.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Target {
-    /// A properties file, and what its name begins and ends with where a profile's name stands
-    /// between the two.
-    File(PathBuf, [String; 2]),
+    /// A properties file.
+    File(PathBuf),
     /// A folder in which each file is a value.
     Tree(PathBuf),
     /// A folder of such folders.
@@ -54,20 +53,22 @@ impl Location {
 
     /// Returns the properties file at `path`.
     pub fn file(path: &Path) -> Self {
-        let stem = path.file_stem().and_then(OsStr::to_str);
-        let names = [stem.unwrap_or_default(), ".properties"].map(str::to_owned);
         Self {
             optional: false,
-            target: Target::File(path.to_owned(), names),
+            target: Target::File(path.to_owned()),
         }
     }
 
     /// Returns the file beside this one for `profile`.
     pub fn for_profile(&self, profile: &str) -> Option<PathBuf> {
-        let Target::File(path, [stem, end]) = &self.target else {
+        let Target::File(path) = &self.target else {
             return None;
         };
-        Some(path.with_file_name(format!("{stem}-{profile}{end}")))
+        let stem = path.file_stem().unwrap_or_default().to_str()?;
+        let end = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+        let is_usual = end.eq_ignore_ascii_case("properties");
+        let usual = if is_usual { end } else { "properties" };
+        Some(path.with_file_name(format!("{stem}-{profile}.{usual}")))
     }
 }
 
@@ -89,21 +90,13 @@ fn path_of(text: &str, folder: &Path) -> Option<(String, PathBuf)> {
 
 fn target((text, path): (String, PathBuf)) -> Option<Target> {
     let name = path.file_name()?.to_str()?;
-    let hinted = name.strip_suffix("[.properties]");
-    if let Some(stem) = hinted.filter(|stem| !matches!(*stem, "" | "." | "..")) {
-        let names = [stem.to_owned(), String::new()];
-        return Some(Target::File(path.with_file_name(stem), names));
-    }
     // A folder, or a file with another reader.
     if text.ends_with(['/', ']']) {
         return None;
     }
-    let (stem, end) = name.rsplit_once('.')?;
+    let (_, end) = name.rsplit_once('.')?;
     match end.to_ascii_lowercase().as_str() {
-        "properties" => {
-            let names = [stem.to_owned(), format!(".{end}")];
-            Some(Target::File(path, names))
-        }
+        "properties" => Some(Target::File(path)),
         "yml" | "yaml" | "xml" => Some(Target::Unread(path)),
         _ => None,
     }

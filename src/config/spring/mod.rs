@@ -2,15 +2,17 @@
 
 mod expression;
 mod json;
+mod load;
 mod location;
 mod profiles;
 mod switches;
-mod tree;
+mod texts;
 mod values;
 
 #[cfg(feature = "testing")]
 pub use expression::Expression;
+pub use load::{read, read_around};
 #[cfg(feature = "testing")]
 pub use location::{Location, Target};
 pub use switches::{Fault, is_conditional};
-pub use tree::read;
+pub use texts::Texts;

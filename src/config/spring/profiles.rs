@@ -1,86 +1,100 @@
 //! The values of switches, and the profiles that they make active.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
 use super::expression::Expression;
+use super::load::Loader;
 use super::location::Location;
-use super::switches::{ACTIVE, DEFAULT, GROUP, INCLUDE, Switches, group_of_environment};
-use super::tree::{Loader, Names, Profiles};
+use super::switches::{ACTIVE, DEFAULT, INCLUDE, Switches, group_of_environment};
 use crate::config::schema;
-use crate::diagnostic::{Code, Origin, quote, redact};
+use crate::diagnostic::{Code, Origin, quote};
 use crate::properties::name::Name;
 use crate::properties::placeholder::{self, Looked};
 use crate::properties::{Sourced, bind};
 
 const MOST_PROFILES: usize = 64;
 
+/// Profiles, each with the place that names it.
+pub(super) type Profiles = Vec<(String, Sourced)>;
+
+/// The last entry of each name: of the active documents, and of the others.
+pub(super) type Names = [HashMap<String, usize>; 2];
+
 impl Loader<'_> {
     /// Reads profile expressions; `None` if there are none. One that cannot be read never holds.
     pub(super) fn expressions(
         &mut self,
-        given: &[Sourced],
-        of: Range<usize>,
+        given: Option<Vec<Sourced>>,
+        of: &Range<usize>,
     ) -> Option<Vec<Expression>> {
-        let (mut read, mut is_conditional) = (Vec::new(), false);
-        for at in given {
-            let text = self.resolve(at, &of);
-            is_conditional |= text.is_none();
-            for one in bind::list(&text.unwrap_or_default()) {
-                is_conditional = true;
-                match Expression::parse(one) {
-                    Ok(expression) => read.push(expression),
-                    Err((code, why)) => {
-                        let message = format!("the profile expression {} {why}", quote(one));
-                        self.fault(code, at, message, EXPRESSION);
-                    }
+        let mut read = Vec::new();
+        // A value without elements is no condition; one that cannot be resolved is.
+        let texts = self.elements(given, of).map_or(Some(Vec::new()), |texts| {
+            (!texts.is_empty()).then_some(texts)
+        })?;
+        for (text, at) in texts {
+            match Expression::parse(&text) {
+                Ok(expression) => read.push(expression),
+                Err((code, why)) => {
+                    let message = format!("the profile expression {} {why}", quote(&text));
+                    self.fault(code, &at, message, EXPRESSION);
                 }
             }
         }
-        is_conditional.then_some(read)
+        Some(read)
     }
 
     /// Reads the imports of a document of the file `path`.
     pub(super) fn locations(
         &mut self,
-        given: &[Sourced],
-        of: Range<usize>,
+        given: Option<Vec<Sourced>>,
+        of: &Range<usize>,
         path: Option<&Path>,
     ) -> Vec<(Location, Sourced)> {
-        let mut read = Vec::new();
-        for at in given {
-            let text = self.resolve(at, &of).unwrap_or_default();
-            let named = bind::list(&text).into_iter().filter(|one| !one.is_empty());
-            read.extend(named.map(|one| {
-                let named = at.clone().with_text(one.to_owned().into());
-                (Location::parse(one, path, &self.home), named)
-            }));
-        }
-        read
+        let texts = self.elements(given, of).unwrap_or_default().into_iter();
+        let named = texts
+            .filter(|(text, _)| !text.is_empty())
+            .map(|(text, at)| {
+                let location = Location::parse(&text, path, &self.home);
+                (location, at.with_text(text.into()))
+            });
+        named.collect()
     }
 
-    /// Resolves the placeholders of a switch in the documents `of`; reports why it cannot.
-    fn resolve(&mut self, at: &Sourced, of: &Range<usize>) -> Option<String> {
-        if !placeholder::has_placeholder(at.text()) {
-            return Some(at.text().trim().to_owned());
-        }
-        let is_hidden = Cell::new(false);
-        let resolved = placeholder::resolve(at.text(), &|name| self.look_up(name, of, &is_hidden));
-        let name = at.setting().unwrap_or_default();
-        let error = match resolved {
-            _ if is_hidden.get() => {
-                let what = "a placeholder names what a document that is not active sets";
-                self.refuse(at, format!("Spring Boot refuses `{name}`: {what}"));
-                return None;
+    /// Lists the elements of a switch of the documents `of`, placeholders resolved; `None` if one cannot
+    /// be, which is reported.
+    fn elements(&mut self, given: Option<Vec<Sourced>>, of: &Range<usize>) -> Option<Profiles> {
+        let mut elements = Some(Profiles::new());
+        for at in given.unwrap_or_default() {
+            let is_hidden = Cell::new(false);
+            let resolved =
+                placeholder::resolve(at.text(), &|name| self.look_up(name, of, &is_hidden));
+            let name = at.setting().unwrap_or_default();
+            match resolved {
+                Ok(text) if !is_hidden.get() => {
+                    let texts = bind::list(text.trim()).into_iter();
+                    let named = texts.map(|text| (text.to_owned(), at.clone()));
+                    if let Some(all) = &mut elements {
+                        all.extend(named);
+                    }
+                    continue;
+                }
+                Err(error) if !is_hidden.get() => {
+                    let message =
+                        format!("the placeholder in `{name}` cannot be resolved: {error}");
+                    self.fault(Code::Cs0111, &at, message, "write the value itself");
+                }
+                _ => {
+                    let what = "a placeholder names what a document that is not active sets";
+                    self.refuse(&at, format!("Spring Boot refuses `{name}`: {what}"));
+                }
             }
-            Ok(text) => return Some(text.trim().to_owned()),
-            Err(error) => error,
-        };
-        let message = format!("the placeholder in `{name}` cannot be resolved: {error}");
-        self.fault(Code::Cs0111, at, message, "write the value itself");
-        None
+            elements = None;
+        }
+        elements
     }
 
     /// Finds what a placeholder stands for: an option, a variable, or a value of an active document.
@@ -95,55 +109,39 @@ impl Loader<'_> {
         if let Some(text) = given.or_else(|| self.question.variable(name)) {
             return Some(Looked::Text(text.to_owned()));
         }
-        let names = self.names.get_or_init(|| self.names());
-        let (at, is_active) = *names.get(&parsed.uniform())?;
-        if !is_active && !of.contains(&self.document.document_of_entry(at)) {
+        let [active, others] = self.names.get_or_init(|| {
+            [true, false].map(|is_active| {
+                let parts = self.parts.iter().filter(|part| part.is_active == is_active);
+                self.document
+                    .last_of_names(parts.flat_map(|part| part.documents.clone()))
+            })
+        });
+        let uniform = parsed.uniform();
+        // What is not active hides all others.
+        let hidden = others.get(&uniform);
+        if hidden.is_some_and(|at| !of.contains(&self.document.document_of_entry(*at))) {
             is_hidden.set(true);
             return None;
         }
-        let entry = self.document.entries().get(at)?;
+        let at = hidden.or_else(|| active.get(&uniform))?;
+        let entry = self.document.entries().get(*at)?;
         Some(Looked::Text(entry.value().to_owned()))
     }
 
-    fn names(&self) -> Names {
-        let mut order = self.active_in_order(&self.roots);
-        order.reverse();
-        let active: BTreeSet<_> = order.iter().copied().collect();
-        // What nothing imports yet stands above; what is not active hides all others.
-        order.extend((0..self.nodes.len()).filter(|id| !active.contains(id)));
-        let nodes = order.iter().filter_map(|id| self.nodes.get(*id));
-        let documents = nodes.flat_map(|node| {
-            let is_active = self.is_active(node);
-            node.documents
-                .clone()
-                .map(move |document| (document, is_active))
-        });
-        let entries = documents.flat_map(|(document, is_active)| {
-            let entries = self.document.entries_of(document);
-            entries.map(move |at| (at, is_active))
-        });
-        let named = entries.filter_map(|(at, is_active)| {
-            let name = Name::parse(self.document.entries().get(at)?.key()).uniform();
-            Some((name, (at, is_active)))
-        });
-        named.collect()
-    }
-
-    /// Finds the active profiles, each with the place that names it.
-    pub(super) fn profiles(&mut self, options: &Switches, variables: &Switches) -> Profiles {
-        let active = self.active_in_order(&self.roots);
-        let nodes = active.iter().filter_map(|id| self.nodes.get(*id));
-        let files = nodes.map(|node| &node.switches);
-        let sources: Vec<_> = [options, variables].into_iter().chain(files).collect();
+    /// Finds the active profiles, each with the place that names it. What is `given` outside of files goes
+    /// before the switches of active documents.
+    pub(super) fn profiles(&mut self, given: [Switches; 2]) -> Profiles {
+        let active = self.parts.iter().rev().filter(|part| part.is_active);
+        let files = active.map(|part| part.switches.clone());
+        let sources: Vec<_> = given.into_iter().chain(files).collect();
         let lists = sources.iter().filter_map(|source| source.list(INCLUDE));
-        let included: Vec<_> = lists.flatten().collect();
+        let mut named = self.names_of(Some(lists.flatten().collect()));
         let [wanted, default] =
             [ACTIVE, DEFAULT].map(|name| sources.iter().find_map(|source| source.list(name)));
-        let mut named = self.names_of(&included);
-        named.extend(self.names_of(&wanted.unwrap_or_default()));
+        named.extend(self.names_of(wanted));
         if named.is_empty() {
             let nothing = Sourced::new("default", Origin::Default);
-            named = self.names_of(&default.unwrap_or_else(|| vec![nothing]));
+            named = self.names_of(default.or_else(|| Some(vec![nothing])));
         }
         let mut expanded = Profiles::new();
         named.reverse();
@@ -155,87 +153,35 @@ impl Loader<'_> {
                 self.refuse(&at, "more than 64 profiles are active".to_owned());
                 break;
             }
-            let nodes = active.iter().filter_map(|id| self.nodes.get(*id));
-            let mut groups = nodes.map(|node| node.switches.group(&name));
-            let members = options
-                .group(&name)
+            // A variable goes before the files, an option before both.
+            let mut groups = sources.iter().map(|source| source.group(&name));
+            let of_options = groups.next().flatten();
+            let members = of_options
                 .or_else(|| group_of_environment(self.question, &name))
-                .or_else(|| groups.find_map(|group| group));
-            let members = self.names_of(&members.unwrap_or_default());
-            named.extend(members.into_iter().rev());
+                .or_else(|| groups.flatten().next());
+            named.extend(self.names_of(members).into_iter().rev());
             expanded.push((name, at));
         }
         expanded
     }
 
     /// Reads lists of profiles; reports what is no profile's name.
-    fn names_of(&mut self, lists: &[Sourced]) -> Profiles {
-        let mut names = Profiles::new();
-        for at in lists {
-            let text = self.resolve(at, &(0..0)).unwrap_or_default();
-            for name in bind::list(&text) {
-                if is_profile(name) {
-                    names.push((name.to_owned(), at.clone()));
-                } else if !name.is_empty() {
-                    let message = format!("{} is not a profile's name", quote(name));
-                    let help = "use letters, digits and `-_.+@`, a letter or digit at each end";
-                    self.fault(Code::Cs0306, at, message, help);
-                }
+    fn names_of(&mut self, lists: Option<Vec<Sourced>>) -> Profiles {
+        let mut names = self.elements(lists, &(0..0)).unwrap_or_default();
+        names.retain(|(name, at)| {
+            let is_name = is_profile(name);
+            if !is_name && !name.is_empty() {
+                let message = format!("{} is not a profile's name", quote(name));
+                let help = "use letters, digits and `-_.+@`, a letter or digit at each end";
+                self.fault(Code::Cs0306, at, message, help);
             }
-        }
+            is_name
+        });
         names
-    }
-
-    /// Reports documents that depend on a profile and name profiles: Spring refuses them.
-    pub(super) fn misplaced(&mut self) {
-        let names = [ACTIVE, INCLUDE, DEFAULT, GROUP];
-        let depending = self
-            .nodes
-            .iter()
-            .filter(|node| node.is_late || node.on_profile.is_some());
-        let found = depending.flat_map(|node| node.switches.any(&names));
-        let found: Vec<_> = found.map(|(_, at)| at.clone()).collect();
-        for at in found {
-            let setting = at.setting().unwrap_or_default();
-            let message = format!("`{setting}` stands in a document that depends on a profile");
-            let help = "move it to a document that is always active, or to a variable";
-            self.fault(Code::Cs0306, &at, message, help);
-        }
-    }
-
-    /// Notes the profiles that have no file and that no document asks for.
-    pub(super) fn without_file(&mut self, main: &Path) {
-        for (profile, at) in self.active.clone().unwrap_or_default() {
-            let end = format!("-{profile}");
-            let mut there = self.files.iter().filter(|(_, text)| text.is_some());
-            let has_file = there.any(|(path, _)| {
-                let stem = path.file_stem().and_then(|stem| stem.to_str());
-                stem.is_some_and(|stem| stem.ends_with(&end))
-            });
-            let is_known = has_file
-                || *at.origin() == Origin::Default
-                || group_of_environment(self.question, &profile).is_some()
-                || self.nodes.iter().any(|node| {
-                    let mut conditions = node.on_profile.iter().flatten();
-                    conditions.any(|condition| condition.names(&profile))
-                        || node.switches.group(&profile).is_some()
-                });
-            if let Some(file) = Location::file(main)
-                .for_profile(&profile)
-                .filter(|_| !is_known)
-            {
-                let whole = file.display().to_string();
-                let path = whole.replace(profile.as_str(), &redact(&profile));
-                let name = quote(&profile);
-                let message = format!("profile {name} is active, but `{path}` does not exist");
-                self.fault(Code::Cs0305, &at, message, NO_FILE);
-            }
-        }
     }
 }
 
 const EXPRESSION: &str = "write names with `!`, `&`, `|` and parentheses, such as `prod & !eu`";
-const NO_FILE: &str = "create the file, correct the profile's name, or remove it from the list";
 
 /// Returns `true` if `name` has the form that Spring Boot takes.
 fn is_profile(name: &str) -> bool {

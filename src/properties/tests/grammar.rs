@@ -116,11 +116,13 @@ fn malformed_escape_is_an_error_at_its_place_and_the_rest_is_read() {
         ("a=1\nk=\\u", "\\u", (2, 3)),
     ] {
         let document = document(text);
-        let findings = document.findings();
-        let finding = findings.iter().next().unwrap();
+        let [fault] = document.faults() else {
+            panic!("{text}")
+        };
+        let finding = document.describe(fault);
 
         assert_eq!(document.entries()[1].value(), value);
-        assert_eq!((findings.len(), finding.code()), (1, Code::Cs0101));
+        assert_eq!(finding.code(), Code::Cs0101);
         assert_eq!(line_and_column(finding.origin()), place);
     }
 }
@@ -129,10 +131,9 @@ fn malformed_escape_is_an_error_at_its_place_and_the_rest_is_read() {
 #[test]
 fn lone_surrogate_is_an_error() {
     for text in ["k=\\ud83d", "k=\\ude00x", "k=\\ud83d\\u0041"] {
-        let findings = document(text).findings();
+        let document = document(text);
 
-        assert_eq!(findings.len(), 1, "{text}");
-        assert_eq!(findings.iter().next().unwrap().code(), Code::Cs0101);
+        assert_eq!(document.faults().len(), 1, "{text}");
     }
 }
 
@@ -241,9 +242,9 @@ fn places_in_several_files_are_each_files_own() {
         .collect();
     assert_eq!(separators, ["b:3:1"]);
     let faults: Vec<_> = document
-        .findings()
+        .faults()
         .iter()
-        .map(|f| f.origin().to_string())
+        .map(|fault| document.describe(fault).origin().to_string())
         .collect();
     assert_eq!(faults, ["c:1:1"]);
     assert_eq!(
