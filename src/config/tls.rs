@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::diagnostic::{Code, Severity};
 use crate::grpc::tls::{ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions};
 use crate::properties::Sourced;
-use crate::properties::name::{Name, uniform};
+use crate::properties::name::uniform;
 
 use super::parts::{Side, Tls};
 use super::read::Reader;
@@ -187,21 +187,10 @@ impl<'b> Ends<'_, 'b> {
     fn no_certificate(&mut self, end: TlsEnd<'_>, at: &Sourced) {
         let start = end.start();
         let message = format!("TLS is on, but `{start}.cert-chain` and `.private-key` are missing");
-        let help = if self.has_key_store(end) {
-            "Java key stores are not read: `openssl pkcs12 -in store.p12 -nodes` writes the certificates and the key as PEM"
-        } else {
-            "name the two PEM files; `countersign pair --tls` makes a certificate and writes both settings"
-        };
+        let help = "name the two PEM files; `countersign pair --tls` makes a certificate and writes both settings";
         let found = self.reader.finding(Code::Cs0306, at, message);
         let setting = format!("{start}.cert-chain");
         self.reader.push(found.with_key(setting).with_help(help));
-    }
-
-    fn has_key_store(&self, end: TlsEnd<'_>) -> bool {
-        let stores = end.settings("key-store");
-        let stores: Vec<_> = stores.map(|name| Name::parse(&name).uniform()).collect();
-        let mut entries = self.reader.view.entries().iter();
-        entries.any(|entry| stores.contains(&Name::parse(entry.key()).uniform()))
     }
 }
 

@@ -19,7 +19,6 @@ pub const CONTENT: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.content";
 pub const REVOKED: &str =
     "ataccama.one.platform.deployments.<name>.security.jwt-keys.<key>.is-revoked";
-const MOST_COLUMNS: usize = 8;
 const COPY: &str = "JSON on one line, without `d` and `use`";
 
 /// Reads the key `name` of `deployment`; `None` if something required is missing or wrong.
@@ -137,17 +136,18 @@ fn refused(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
     let message = format!("`{setting}` is not a valid public P-256 JWK: {error}");
     let mut found = reader.view.about(Code::Cs0201, value, part, message);
     if let [_, more @ ..] = missing_quotes(value.text()).as_slice() {
-        // Each column takes a walk through the line.
-        let first = more.iter().take(MOST_COLUMNS);
-        let columns: Vec<_> = first.map(|at| reader.column(value, *at)).collect();
-        let others = match more.len().saturating_sub(MOST_COLUMNS) {
-            0 => columns.join(", "),
-            rest => format!("{} and {rest} more", columns.join(", ")),
-        };
-        found = found.with_label(match more {
+        let label = match more {
             [] => "a quote is missing before this".to_owned(),
-            _ => format!("a quote is missing before this, and in column {others}"),
-        });
+            [at] => {
+                let column = reader.column(value, *at);
+                format!("a quote is missing before this, and in column {column}")
+            }
+            [_, _, ..] => format!(
+                "quotes are missing before this, and in {} more places",
+                more.len()
+            ),
+        };
+        found = found.with_label(label);
     }
     let help = match (&reparsed, &repaired, error.problem()) {
         (Some(Ok(_)), Some(repaired), _) => {
