@@ -3,7 +3,7 @@
 //! `<storage>/revoked-keys` has one line each: `revoked|undone <SPKI hash> <time> <deployment>`. Of one
 //! key the last line decides. Lines are only ever added, under the lock `revoked-keys.lock`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -81,9 +81,9 @@ fn record(line: &str) -> Option<Record> {
     })
 }
 
-/// The keys of a home's memory.
+/// The keys of a home's memory, each with what its last line says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Remembered(BTreeSet<Fingerprint>);
+pub struct Remembered(BTreeMap<Fingerprint, Standing>);
 
 impl Remembered {
     /// Reads the memory in the folder `storage`: nothing if it does not exist.
@@ -109,20 +109,24 @@ impl Remembered {
 
     /// Returns `true` if `key` is remembered as revoked.
     pub fn has(&self, key: Fingerprint) -> bool {
-        self.0.contains(&key)
+        self.standing(key) == Some(Standing::Revoked)
+    }
+
+    /// Returns what the memory says of `key`, if anything.
+    pub fn standing(&self, key: Fingerprint) -> Option<Standing> {
+        self.0.get(&key).copied()
     }
 
     /// Lists the keys that are remembered as revoked, in order.
     pub fn revoked(&self) -> Vec<Fingerprint> {
-        self.0.iter().copied().collect()
+        let keys = self.0.keys().copied();
+        keys.filter(|key| self.has(*key)).collect()
     }
 
     /// Adds what `record` says; returns `true` if that is news.
     pub fn add(&mut self, record: &Record) -> bool {
-        match record.standing {
-            Standing::Revoked => self.0.insert(record.key),
-            Standing::Undone => self.0.remove(&record.key),
-        }
+        let standing = Some(record.standing);
+        self.0.insert(record.key, record.standing) != standing
     }
 }
 
@@ -148,7 +152,7 @@ pub fn remember(storage: &Path, records: &[Record]) -> io::Result<()> {
             let _ = write!(new, "{record}");
         }
     }
-    if all.0.len() > MOST_KEYS || old.len().saturating_add(new.len()) > MOST_BYTES {
+    if all.revoked().len() > MOST_KEYS || old.len().saturating_add(new.len()) > MOST_BYTES {
         let full = format!("it is full: {MOST_KEYS} keys");
         return Err(io::Error::new(ErrorKind::StorageFull, full));
     }
@@ -198,6 +202,7 @@ const MOST_BYTES: usize = 4 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::slice;
 
     use super::*;
 
@@ -223,20 +228,22 @@ mod tests {
         let folder = home.path().join("storage");
         let text = || fs::read_to_string(path(&folder)).unwrap();
         assert!(!remembers(&folder, A));
-        remember(&folder, &[record(Standing::Undone, A)]).unwrap();
-        assert_eq!(text(), "");
+        // A module may have a revocation of it that it could not store.
+        let undone = record(Standing::Undone, A);
+        remember(&folder, slice::from_ref(&undone)).unwrap();
+        assert_eq!(text(), undone.to_string());
 
         for _twice in 0..2 {
             remember(&folder, &[record(Standing::Revoked, A)]).unwrap();
             assert_eq!(
                 text(),
-                format!("revoked {A} 2027-01-15T08:00:00.250Z dpe-dev\n")
+                format!("{undone}revoked {A} 2027-01-15T08:00:00.250Z dpe-dev\n")
             );
         }
         remember(&folder, &[record(Standing::Revoked, B)]).unwrap();
         remember(&folder, &[record(Standing::Undone, A)]).unwrap();
 
-        assert_eq!(text().lines().count(), 3);
+        assert_eq!(text().lines().count(), 4);
         assert!(!remembers(&folder, A) && remembers(&folder, B));
         remember(&folder, &[record(Standing::Revoked, A)]).unwrap();
         assert!(remembers(&folder, A));

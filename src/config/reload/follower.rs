@@ -1,6 +1,6 @@
 //! One step of a reload: from what the files hold to what is current, or why not.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::thread;
@@ -34,8 +34,11 @@ pub struct Follower {
     /// What holds since the start, whatever the files say now. Not the settings themselves: the own
     /// key of the start is not to be kept.
     since_start: Source,
-    /// Keys that were revoked since the start and are in no memory but this one.
-    unsaved: HashSet<Fingerprint>,
+    /// Keys that were revoked since the start and are in no memory but this one, each with what the
+    /// home's said of it then.
+    unsaved: BTreeMap<Fingerprint, (Record, Option<Standing>)>,
+    /// Why the home's memory cannot be read: the one that was read last holds.
+    unread: Option<String>,
     pub revocations: Revocations,
     /// The own keys before the current one, the latest first.
     earlier: Vec<Fingerprint>,
@@ -48,6 +51,7 @@ pub struct Follower {
     reported: Option<Digest>,
     restart: BTreeSet<String>,
     expiry: Expiry,
+    ticks: u32,
 }
 
 /// The result of a check of the files.
@@ -93,13 +97,14 @@ pub struct Read {
 impl Read {
     /// Returns what identifies the contents: that of the settings alone, unless PEM files changed.
     fn digest(&self) -> Digest {
-        let texts = match (&self.remembered, &self.texts) {
-            (Ok(remembered), Ok(texts)) => content(texts.digest(), remembered),
-            (Err(error), _) | (_, Err(error)) => Sha256::digest(error.to_string()).into(),
+        let texts = match &self.texts {
+            Ok(texts) => texts.digest(),
+            Err(error) => Sha256::digest(error.to_string()).into(),
         };
+        let settings = content(texts, self.remembered.as_ref().ok());
         match self.tls.digest() {
-            Some(changed) => Sha256::digest([texts, changed].concat()).into(),
-            None => texts,
+            Some(changed) => Sha256::digest([settings, changed].concat()).into(),
+            None => settings,
         }
     }
 }
@@ -112,7 +117,8 @@ impl Follower {
             addresses,
             current: settings.clone(),
             since_start: settings.source.clone(),
-            unsaved: HashSet::new(),
+            unsaved: BTreeMap::new(),
+            unread: None,
             revocations: Revocations::default(),
             earlier: Vec::new(),
             files: settings.source.files.clone(),
@@ -122,6 +128,7 @@ impl Follower {
             reported: None,
             restart: BTreeSet::new(),
             expiry: Expiry::of(settings.options.tls.clone(), module),
+            ticks: 0,
         };
         follower.remember();
         follower
@@ -132,9 +139,14 @@ impl Follower {
         self.current.options.reload
     }
 
-    /// Logs which certificates of the module expire soon.
-    pub fn note_expiry(&mut self) {
+    /// Logs which certificates of the module expire soon, and tries from time to time to store what
+    /// could not be stored.
+    pub fn tick(&mut self) {
         self.expiry.note(&self.module);
+        self.ticks = self.ticks.wrapping_add(1);
+        if !self.unsaved.is_empty() && self.ticks % TICKS_TO_STORE == 0 {
+            self.remember();
+        }
     }
 
     /// Names the files.
@@ -208,10 +220,19 @@ impl Follower {
             // Whatever comes of it, these files are what decides from now on.
             self.files = texts.files();
         }
-        let both = read.remembered.and_then(|keys| Ok((keys, read.texts?)));
-        let applied = both
+        let (remembered, unread) = match read.remembered {
+            Ok(remembered) => (remembered, None),
+            // What is revoked in a file is not to wait for it.
+            Err(error) => (
+                self.current.source.remembered.clone(),
+                Some(error.to_string()),
+            ),
+        };
+        self.unread = unread;
+        let applied = read
+            .texts
             .map_err(LoadError::Read)
-            .and_then(|(keys, texts)| Settings::from_texts(&self.current, keys, &texts))
+            .and_then(|texts| Settings::from_texts(&self.current, remembered, &texts))
             .map_err(|error| cause(&error))
             .and_then(|settings| self.apply(settings, read.tls));
         match applied {
@@ -230,8 +251,12 @@ impl Follower {
         if let Some(why) = another_module(&self.current, &settings) {
             return Err(format!("this is the file of another module: {why}"));
         }
+        // What the memory says of a key since then counts.
+        let stored = &settings.source.remembered;
+        self.unsaved
+            .retain(|key, (_, before)| stored.standing(*key) == *before);
         for key in settings.deployments.iter_mut().flat_map(|of| &mut of.keys) {
-            key.revoked |= self.unsaved.contains(&key.key.fingerprint());
+            key.revoked |= self.unsaved.contains_key(&key.key.fingerprint());
         }
         let own = &self.current.own;
         let mut earlier = self.earlier.clone();
@@ -290,7 +315,7 @@ impl Follower {
     /// Lists every key that is known to be revoked.
     fn revoked(&self) -> BTreeSet<Fingerprint> {
         let stored = self.current.source.remembered.revoked().into_iter();
-        stored.chain(self.unsaved.iter().copied()).collect()
+        stored.chain(self.unsaved.keys().copied()).collect()
     }
 
     /// Opens the files that `read` was read from; `None` if others have their names by now.
@@ -308,7 +333,6 @@ impl Follower {
     fn remember(&mut self) {
         let source = &mut self.current.source;
         let time = to_rfc3339(self.module.clock().now()).unwrap_or_default();
-        let mut records = Vec::new();
         let mut trusted_again = Vec::new();
         for deployment in &self.current.deployments {
             for key in deployment.keys.iter().filter(|key| key.revoked) {
@@ -317,33 +341,51 @@ impl Follower {
                 if read.is_none_or(|read| read.remembered || !read.trusted.revoked) {
                     trusted_again.push((deployment.name.clone(), key.clone()));
                 }
-                if !source.remembered.has(fingerprint) {
-                    records.push(Record {
+                let standing = source.remembered.standing(fingerprint);
+                if standing != Some(Standing::Revoked) {
+                    let record = Record {
                         standing: Standing::Revoked,
                         key: fingerprint,
                         time: time.clone(),
                         deployment: deployment.name.to_string(),
-                    });
+                    };
+                    self.unsaved
+                        .entry(fingerprint)
+                        .or_insert((record, standing));
                 }
             }
         }
-        let stored = match self.current.home.memory() {
-            Some(storage) if !records.is_empty() => revoked_keys::remember(&storage, &records)
-                .map_err(|error| format!("{}: {error}", revoked_keys::path(&storage).display())),
-            _ => Ok(()),
-        };
-        self.unsaved.extend(records.iter().map(|record| record.key));
-        if stored.is_ok() && self.current.home.memory().is_some() {
-            for record in &records {
-                source.remembered.add(record);
+        let mut not_stored = self.unread.clone();
+        if let Some(storage) = self
+            .current
+            .home
+            .memory()
+            .filter(|_| !self.unsaved.is_empty())
+        {
+            let records: Vec<_> = self
+                .unsaved
+                .values()
+                .map(|(record, _)| record.clone())
+                .collect();
+            match revoked_keys::remember(&storage, &records) {
+                Ok(()) => {
+                    self.unsaved.clear();
+                    for record in &records {
+                        source.remembered.add(record);
+                    }
+                }
+                Err(error) => {
+                    let path = revoked_keys::path(&storage);
+                    not_stored = Some(format!("{}: {error}", path.display()));
+                }
             }
-            self.unsaved.retain(|key| !source.remembered.has(*key));
         }
         self.revocations = Revocations {
             trusted_again,
-            not_stored: stored.err(),
+            not_stored,
         };
-        self.digest = content(source.digest, &source.remembered);
+        let remembered = Some(&source.remembered).filter(|_| self.unread.is_none());
+        self.digest = content(source.digest, remembered);
     }
 }
 
@@ -365,12 +407,10 @@ fn another_module(before: &Settings, after: &Settings) -> Option<String> {
     is_other.then(|| "the own key and every trusted key would change at once".to_owned())
 }
 
-/// Returns what identifies the content of files and memory, but for PEM files.
-fn content(texts: Digest, remembered: &Remembered) -> Digest {
-    let mut all = Sha256::new_with_prefix(texts);
-    for key in remembered.revoked() {
-        all.update(key.as_bytes());
-    }
+/// Returns what identifies the content of files and memory, but for PEM files; `None` is a memory that
+/// cannot be read.
+fn content(texts: Digest, remembered: Option<&Remembered>) -> Digest {
+    let all = Sha256::new_with_prefix(texts).chain_update(format!("{remembered:?}"));
     all.finalize().into()
 }
 
@@ -386,5 +426,7 @@ pub struct Revocations {
 /// For how long nothing may change between the two reads of a file.
 pub const SETTLE: Duration = Duration::from_millis(50);
 const MOST_EARLIER: usize = 32;
+/// 10 s.
+const TICKS_TO_STORE: u32 = 40;
 /// How often files are read again that were renamed over meanwhile.
 const MOST_RENAMES: usize = 4;

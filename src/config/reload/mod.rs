@@ -146,7 +146,7 @@ impl Reloader {
         let follower = Arc::clone(&self.follower);
         let looked = spawn_blocking(move || {
             let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
-            follower.note_expiry();
+            follower.tick();
             if !asked && !follower.is_watching() {
                 return (Looked::Same, String::new(), follower.revocations.clone());
             }

@@ -132,16 +132,68 @@ fn what_cannot_be_stored_is_remembered_in_the_process_and_stored_when_it_can_be(
 }
 
 #[test]
-fn a_memory_that_cannot_be_read_keeps_what_is_applied() {
-    let (own, more) = (own_line(&key()), key());
-    let text = own + &deployment("dpe-dev", "dpe", &key());
-    let mut world = World::new(&text);
+fn a_revocation_holds_although_the_memory_cannot_be_read() {
+    let (first, second) = (key(), key());
+    let own = own_line(&key());
+    let [one, two] =
+        [("dpe-dev", &first), ("dpe-two", &second)].map(|(name, key)| deployment(name, "dpe", key));
+    let mut world = World::new(&(own.clone() + &one.replace(NO, YES) + &two));
     world.folder.write("dpm/storage/revoked-keys", "nonsense\n");
 
-    let (error, _) = world.failed(text + &deployment("dpe-two", "dpe", &more));
+    world.applied(own.clone() + &one + &two.replace(NO, YES));
 
-    assert!(error.contains("line 1 is not"), "{error}");
-    assert!(!world.accepts(&more));
+    // What the memory said last holds, too.
+    assert!(!world.accepts(&first) && !world.accepts(&second));
+    let cause = world.follower.revocations.not_stored.clone().unwrap();
+    assert!(cause.contains("line 1 is not"), "{cause}");
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    std::fs::remove_file(storage(&world).join("revoked-keys")).unwrap();
+    world.applied(own + &one.replace(NO, YES) + &two);
+    assert!(!world.accepts(&second));
+    assert_eq!(world.follower.revocations.not_stored, None);
+}
+
+#[test]
+fn a_revocation_that_could_not_be_stored_is_stored_as_soon_as_it_can_be() {
+    let revoked = key();
+    let own = own_line(&key());
+    let peer = deployment("dpe-dev", "dpe", &revoked);
+    let mut world = World::new(&(own.clone() + &peer));
+    let lock = "dpm/storage/revoked-keys.lock/x";
+    world.folder.write(lock, "in the way");
+    world.applied(own.clone() + &peer.replace(NO, YES));
+
+    // The file says nothing of it any more, and the disk has room again.
+    world.applied(&own);
+    assert!(world.follower.revocations.not_stored.is_some());
+    std::fs::remove_dir_all(storage(&world)).unwrap();
+    for _ in 0..40 {
+        world.follower.tick();
+    }
+
+    assert_eq!(world.follower.revocations.not_stored, None);
+    let remembered = Remembered::read(&storage(&world)).unwrap();
+    assert_eq!(remembered.revoked(), [revoked.fingerprint()]);
+}
+
+#[test]
+fn a_revocation_that_could_not_be_stored_can_be_undone() {
+    let revoked = key();
+    let trusting = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
+    let mut world = World::new(&trusting);
+    let lock = "dpm/storage/revoked-keys.lock/x";
+    world.folder.write(lock, "in the way");
+    world.applied(trusting.replace(NO, YES));
+    world.applied(&trusting);
+    assert!(!world.accepts(&revoked));
+    std::fs::remove_dir_all(storage(&world)).unwrap();
+
+    undo(&world, &revoked);
+
+    assert!(matches!(world.follower.look(false), Looked::Applied(_)));
+    assert!(world.accepts(&revoked));
+    world.follower.tick();
+    assert_eq!(Remembered::read(&storage(&world)).unwrap().revoked(), []);
 }
 
 #[test]
