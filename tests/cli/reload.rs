@@ -22,7 +22,7 @@ fn running_modules_follow_their_files() {
     fs::write(&path, text.replace(no, yes)).unwrap();
     // What follows a change may be logged before the change.
     let [line, _] = dpm.until_each(["configReloaded", "newStatus=DISCONNECTED"]);
-    assert!(line.contains("dpe-dev revoked"), "{line}");
+    assert!(line.contains("dpe-dev trusted → revoked"), "{line}");
 
     // A file without the line does not take it back.
     let lines = text.lines().filter(|line| !line.ends_with(no));
@@ -35,10 +35,10 @@ fn running_modules_follow_their_files() {
     fs::write(&next, &text).unwrap();
     fs::rename(&next, &path).unwrap();
     let line = dpm.until("configReloaded");
-    assert!(!line.contains("no longer revoked"), "{line}");
+    assert!(!line.contains("→ trusted"), "{line}");
     let undo = "revoke --undo --file dpm --deployment dpe-dev --key key --yes";
     folder.run(undo).exits(0);
-    let [line, _] = dpm.until_each(["dpe-dev no longer revoked", "newStatus=READY"]);
+    let [line, _] = dpm.until_each(["dpe-dev revoked → trusted", "newStatus=READY"]);
     assert!(line.contains("configReloaded"), "{line}");
 
     // What was not written to its end is not applied, and a signal is answered each time.

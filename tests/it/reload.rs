@@ -266,7 +266,9 @@ async fn revocation_ends_calls_streams_and_the_engine_within_two_seconds() {
     running
         .reason(engine.id, "every key of `dpe-dev` is revoked")
         .await;
-    let line = logs.line(&["configReloaded", "dpe-dev revoked"]).await;
+    let line = logs
+        .line(&["configReloaded", "dpe-dev trusted → revoked"])
+        .await;
     assert!(line.contains(dpe.key_id.as_str()), "{line}");
     engine.stop().await;
     running.stop().await;

@@ -4,148 +4,108 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::config::Settings;
 use crate::diagnostic::quote;
-use crate::jose::KeyId;
 use crate::registry::AddressRules;
-use crate::trust::{Deployment, OwnDeployment, TrustedKey};
+use crate::trust::Deployment;
+
+/// What is compared, by name. Two different values have different texts.
+type Facts = Vec<(String, String)>;
 
 /// Lists what differs in `after` from `before`: this module first, then its peers in the
 /// files' order. Each line names what changed; none holds a private key.
 pub fn between(before: &Settings, after: &Settings) -> Vec<String> {
-    let mut changes = own(&before.own, &after.own);
-    let [was, now] = [before, after].map(|of| {
-        let next = of.options.rotation.next.as_ref();
-        next.map(|(key, _)| key.fingerprint())
-    });
-    match (was, now) {
-        (was, Some(next)) if was != Some(next) => {
-            changes.push(format!("next key {next} added"));
-        }
-        (Some(was), None) if was != after.own.fingerprint() => {
-            changes.push(format!("next key {was} removed"));
-        }
-        _ => {}
-    }
+    let mut changes = differing(&of_module(before), &of_module(after), "");
     let mut gone: HashMap<_, _> = before.deployments.iter().map(|d| (&d.name, d)).collect();
     for deployment in &after.deployments {
-        match gone.remove(&deployment.name) {
-            Some(was) => changes.extend(of_deployment(was, deployment)),
-            None => changes.push(added(deployment)),
+        let name = &deployment.name;
+        match gone.remove(name) {
+            Some(was) if was == deployment => {}
+            Some(was) => {
+                let [was, now] = [was, deployment].map(of_deployment);
+                changes.extend(differing(&was, &now, &format!(" of {name}")));
+            }
+            None => {
+                let all = of_deployment(deployment).into_iter();
+                let facts: Vec<_> = all.map(|(what, value)| format!("{what} {value}")).collect();
+                changes.push(format!("deployment {name} added: {}", facts.join(", ")));
+            }
         }
     }
     let names = before.deployments.iter().map(|deployment| &deployment.name);
     let removed = names.filter(|name| gone.contains_key(name));
     changes.extend(removed.map(|name| format!("deployment {name} removed")));
     changes.extend(addresses(before, after));
-    if before.options.reload != after.options.reload {
-        let state = if after.options.reload { "on" } else { "off" };
-        changes.push(format!("automatic reload turned {state}"));
-    }
     changes
 }
 
-fn own(before: &OwnDeployment, after: &OwnDeployment) -> Vec<String> {
+fn differing(before: &Facts, after: &Facts, of: &str) -> Vec<String> {
     let mut changes = Vec::new();
-    let [was, now] = [before, after].map(|own| shown(&own.key_id));
-    if before.key.verifying_key() != after.key.verifying_key() || before.key_id != after.key_id {
-        changes.push(format!("own key changed from {was} to {now}"));
-    } else if before.key.made_at() != after.key.made_at() {
-        changes.push(format!("own key {now} has a different creation time"));
-    }
-    if before.name != after.name {
-        let names = [before, after].map(|own| own.name.as_ref().map(ToString::to_string));
-        let [was, now] = names.map(|name| name.unwrap_or_else(|| "none".to_owned()));
-        changes.push(format!("own name changed from {was} to {now}"));
-    }
-    changes
-}
-
-fn added(deployment: &Deployment) -> String {
-    let (name, module, roles) = (&deployment.name, &deployment.module, &deployment.roles);
-    let keys: Vec<_> = deployment.keys.iter().map(key).collect();
-    let named = keys.join(" ");
-    format!("deployment {name} added: module {module}, roles {roles}, keys {named}")
-}
-
-fn of_deployment(before: &Deployment, after: &Deployment) -> Vec<String> {
-    if before == after {
-        return Vec::new();
-    }
-    let mut changes = keys(before, after);
-    for ((what, was), (_, now)) in facts(before).into_iter().zip(facts(after)) {
-        if was != now {
-            changes.push(format!("{what} of {} {was} → {now}", after.name));
+    let mut gone: HashMap<_, _> = before.iter().map(|(what, was)| (what, was)).collect();
+    for (what, now) in after {
+        match gone.remove(what) {
+            Some(was) if was == now => {}
+            Some(was) => changes.push(format!("{what}{of} {was} → {now}")),
+            None => changes.push(format!("{what}{of} added: {now}")),
         }
     }
+    let removed = before.iter().filter(|(what, _)| gone.contains_key(what));
+    changes.extend(removed.map(|(what, _)| format!("{what}{of} removed")));
     changes
 }
 
-/// Returns what a deployment has besides its keys; two different values have different texts.
-fn facts(deployment: &Deployment) -> [(&'static str, String); 5] {
-    let keys = deployment.tls_pins.iter().map(ToString::to_string);
-    let pins = keys.collect::<Vec<_>>().join(", ");
-    let environment = deployment.environment.as_ref().map(ToString::to_string);
-    [
-        ("roles", deployment.roles.to_string()),
-        ("module", deployment.module.to_string()),
+fn of_module(settings: &Settings) -> Facts {
+    let next = settings.options.rotation.next.as_ref();
+    let name = settings.own.name.as_ref();
+    let reload = if settings.options.reload { "on" } else { "off" };
+    set([
+        ("own key", Some(settings.own.fingerprint().to_string())),
+        ("own name", name.map(ToString::to_string)),
         (
-            "environment",
-            // A name has no blank, so this text differs from every environment.
-            environment.unwrap_or_else(|| "not set".to_owned()),
+            "next key",
+            next.map(|(key, _)| key.fingerprint().to_string()),
         ),
+        ("automatic reload", Some(reload.to_owned())),
+    ])
+}
+
+fn of_deployment(deployment: &Deployment) -> Facts {
+    let environment = deployment.environment.as_ref();
+    let pins = deployment.tls_pins.iter().map(ToString::to_string);
+    let mut facts = set([
+        ("module", Some(deployment.module.to_string())),
+        ("environment", environment.map(ToString::to_string)),
+        ("roles", Some(deployment.roles.to_string())),
         (
             "single-use-tokens",
-            deployment.single_use_tokens.to_string(),
+            Some(deployment.single_use_tokens.to_string()),
         ),
-        ("tls-keys", format!("[{pins}]")),
-    ]
+        (
+            "tls-keys",
+            Some(format!("[{}]", pins.collect::<Vec<_>>().join(", "))),
+        ),
+    ]);
+    facts.extend(deployment.keys.iter().map(|key| {
+        let state = if key.revoked { "revoked" } else { "trusted" };
+        let what = format!("key {} {}", quote(&key.name), key.key.fingerprint());
+        (what, state.to_owned())
+    }));
+    facts
 }
 
-fn keys(before: &Deployment, after: &Deployment) -> Vec<String> {
-    let name = &after.name;
-    let mut changes = Vec::new();
-    for now in &after.keys {
-        let was = before.keys.iter().find(|was| was.key == now.key);
-        let word = match was {
-            None if now.revoked => "added as revoked",
-            None => "added",
-            Some(was) if was.revoked != now.revoked && now.revoked => "revoked",
-            Some(was) if was.revoked != now.revoked => "no longer revoked",
-            Some(was) if was.key_id != now.key_id || was.name != now.name => "renamed",
-            Some(_) => continue,
-        };
-        changes.push(format!("key {} of {name} {word}", key(now)));
-    }
-    for was in &before.keys {
-        if !after.keys.iter().any(|now| now.key == was.key) {
-            changes.push(format!("key {} of {name} removed", key(was)));
-        }
-    }
-    changes
-}
-
-fn key(key: &TrustedKey) -> String {
-    format!("{} {}", quote(&key.name), shown(&key.key_id))
-}
-
-/// A fingerprint as it is; any other `kid`, which may hold anything, in quotes.
-fn shown(key_id: &KeyId) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if key_id.as_str().chars().all(plain) {
-        key_id.to_string()
-    } else {
-        quote(key_id.as_str())
-    }
+fn set<const N: usize>(facts: [(&str, Option<String>); N]) -> Facts {
+    let facts = facts.into_iter();
+    facts
+        .filter_map(|(what, value)| Some((what.to_owned(), value?)))
+        .collect()
 }
 
 fn addresses(before: &Settings, after: &Settings) -> Vec<String> {
     let [was, now] = [before, after].map(|of| &of.options.addresses);
     let none = AddressRules::default();
     let names: BTreeSet<_> = was.keys().chain(now.keys()).collect();
-    let mut changes = Vec::new();
-    for name in names {
-        if was.get(name).unwrap_or(&none) != now.get(name).unwrap_or(&none) {
-            changes.push(format!("addresses allowed for {name}"));
-        }
-    }
-    changes
+    let changed = names
+        .into_iter()
+        .filter(|name| was.get(*name).unwrap_or(&none) != now.get(*name).unwrap_or(&none));
+    changed
+        .map(|name| format!("addresses allowed for {name}"))
+        .collect()
 }

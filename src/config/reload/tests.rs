@@ -161,13 +161,14 @@ fn everything_that_decides_trust_changes_at_once_and_is_named() {
     let applied = world.applied(after + "countersign.deployment.name=dpm-dev\n");
 
     let expected = [
-        format!("own key changed from {} to {}", kid(&old), kid(&new)),
-        "own name changed from none to dpm-dev".to_owned(),
-        format!("key `key` {} of stays revoked", kid(&stays)),
+        format!("own key {} → {}", kid(&old), kid(&new)),
+        "own name added: dpm-dev".to_owned(),
         "roles of stays [IMPERSONATION] → [IMPERSONATION, READER]".to_owned(),
         "single-use-tokens of stays false → true".to_owned(),
+        format!("key `key` {} of stays trusted → revoked", kid(&stays)),
         format!(
-            "deployment comes added: module dpe, roles [IMPERSONATION], keys `key` {}",
+            "deployment comes added: module dpe, environment dev, roles [IMPERSONATION], \
+             single-use-tokens false, tls-keys [], key `key` {} trusted",
             kid(&comes)
         ),
         "deployment gone removed".to_owned(),
@@ -245,7 +246,7 @@ fn environment_called_none_is_a_change() {
 
     let applied = world.applied(text.replace("environment=dev", "environment=none"));
 
-    assert_eq!(applied.changes, ["environment of dpe-dev not set → none"]);
+    assert_eq!(applied.changes, ["environment of dpe-dev added: none"]);
 }
 
 #[test]
@@ -266,14 +267,15 @@ fn keys_are_reported_by_what_became_of_them() {
 
     assert_eq!(
         reported(two("is-revoked=true")),
-        [format!(
-            "key `next` {second_id} of dpe-dev added as revoked"
-        )]
+        [format!("key `next` {second_id} of dpe-dev added: revoked")]
     );
     let renamed = two("is-revoked=true").replace("jwt-keys.next", "jwt-keys.key2");
     assert_eq!(
         reported(renamed),
-        [format!("key `key2` {second_id} of dpe-dev renamed")]
+        [
+            format!("key `key2` {second_id} of dpe-dev added: revoked"),
+            format!("key `next` {second_id} of dpe-dev removed")
+        ]
     );
     let only = own.clone() + &deployment("dpe-dev", "dpe", &second);
     let gone = reported(only);
@@ -438,12 +440,13 @@ fn next_key_is_accepted_in_audiences_before_and_after_it_signs() {
     let prepared = world.applied(own_line(&old) + &peer + &next_line);
     assert_eq!(
         prepared.changes,
-        [format!("next key {} added", next.fingerprint())]
+        [format!("next key added: {}", next.fingerprint())]
     );
     assert_eq!(world.trust().own().accepted, [next.fingerprint()]);
 
     let activated = world.applied(own_line(&next) + &peer);
-    assert_eq!(activated.changes.len(), 1, "{activated:?}");
+    let own = format!("own key {} → {}", old.fingerprint(), next.fingerprint());
+    assert_eq!(activated.changes, [own, "next key removed".to_owned()]);
     let own = world.module.own();
     assert_eq!(
         (own.fingerprint(), &*own.accepted),
