@@ -233,53 +233,9 @@ const SPELLINGS: &[(&str, &str)] = &[
 ];
 
 const STORES_ARE_NOT_READ: &str = "Java key stores are not read; give PEM files instead";
-const KEYCLOAK: &str = "people sign in with Keycloak; countersign knows services only";
-const CONFIG_SERVICE: &str = "the Configuration Service is not used; only this file counts";
-const ENCRYPTED: &str = "encrypted values are not decrypted";
-const HTTP_SERVICES: &str = "protects the vendor's HTTP services";
-const SPRING_BOOT: &str = "belongs to Spring Boot";
-const JOBS: &str = "belongs to the vendor's jobs";
-const MODULES: &str = "belongs to the vendor's modules";
 
-/// The settings without an effect, and why; `.**` matches every name below.
-const RECOGNISED: &[(&str, &str)] = &[
-    ("ataccama.client.grpc.**", STORES_ARE_NOT_READ),
-    ("ataccama.server.grpc.**", STORES_ARE_NOT_READ),
-    ("server.ssl.**", STORES_ARE_NOT_READ),
-    ("security.require-ssl", STORES_ARE_NOT_READ),
-    ("ataccama.authentication.keycloak.**", KEYCLOAK),
-    ("ataccama.authentication.grpc.basic.**", KEYCLOAK),
-    ("ataccama.authentication.grpc.bearer.**", KEYCLOAK),
-    ("ataccama.config-service.**", CONFIG_SERVICE),
-    ("properties.encryption.**", ENCRYPTED),
-    ("internal.encryption.**", ENCRYPTED),
-    ("ataccama.authentication.http.**", HTTP_SERVICES),
-    ("ataccama.client.connection.<c>.http.**", HTTP_SERVICES),
-    ("ataccama.client.http.**", HTTP_SERVICES),
-    ("ataccama.server.http.**", HTTP_SERVICES),
-    ("ataccama.one.webserver.gql.allowed-roles", HTTP_SERVICES),
-    ("ataccama.one.graphql.masking.**", HTTP_SERVICES),
-    ("logging.level.**", SPRING_BOOT),
-    ("logging.file.path", SPRING_BOOT),
-    ("management.**", SPRING_BOOT),
-    ("server.shutdown", SPRING_BOOT),
-    ("spring.lifecycle.timeout-per-shutdown-phase", SPRING_BOOT),
-    ("root.level", SPRING_BOOT),
-    ("plugin.executor.ataccama.one.**", JOBS),
-    ("ataccama.authentication.grpc.mtls.**", MODULES),
-    ("ataccama.client.connection.<c>.name", MODULES),
-    ("ataccama.client.connection.<c>.grpc.**", MODULES),
-    ("ataccama.one.dpm.registry.check-engine-threads", MODULES),
-    ("ataccama.one.dpm.registry.channel-provider-ttl", MODULES),
-    (MANUALLY, MODULES),
-    ("ataccama.one.dpe.environment", MODULES),
-    ("ataccama.one.dpe.service.debug", MODULES),
-    ("ataccama.one.dpe.service.persistence.**", MODULES),
-    ("ataccama.path.**", MODULES),
-    ("plugin.dqc.ataccama.one.mmm.**", MODULES),
-];
-
-const MANUALLY: &str = "ataccama.one.dpm.registry.manually-inactivate-engines-not-seen-for";
+/// The settings without an effect, below why they have none; `.**` matches every name below.
+const RECOGNISED: &str = include_str!("recognised.txt");
 
 /// Makes the settings of the table, those with an effect first; of several that fit a name, the first
 /// counts.
@@ -298,7 +254,12 @@ pub fn settings() -> Vec<Setting> {
             }
         }
     }
-    let recognised = RECOGNISED.iter();
-    settings.extend(recognised.map(|(name, why)| Setting::new(name, name, Unused(why), NONE)));
+    let mut why = "";
+    for line in RECOGNISED.lines() {
+        match line.strip_prefix("    ") {
+            Some(name) => settings.push(Setting::new(name, name, Unused(why), NONE)),
+            None => why = line,
+        }
+    }
     settings
 }
