@@ -8,9 +8,7 @@ use ::config::Map;
 
 use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact, redact_name};
 use crate::properties::name::{Name, Variable, uniform};
-use crate::properties::{
-    Content, Entry, IndexError, Layered, Path, Sourced, Span, bind, give_way, indexed,
-};
+use crate::properties::{Content, Entry, Layered, Path, Sourced, Span, bind, give_way, indexed};
 
 use super::parts::Ignored;
 use super::question::{ModuleKind, Question};
@@ -248,7 +246,7 @@ impl Gatherer<'_> {
             Err(faults) => faults.into_iter(),
         };
         // An index that is given twice is CS0103.
-        for (at, error) in faults.filter(|(_, error)| *error != IndexError::Twice) {
+        for (at, error) in faults {
             if let Some((placed, value)) = given.get(at) {
                 let name = placed.name();
                 let index = quote(placed.index.as_deref().unwrap_or_default());

@@ -19,4 +19,4 @@ pub use edit::{ChangeKind, Edit, replace};
 pub use entry::{Entry, Span};
 pub use file::{ContentDigest, Encoding, FileText, ReadError, digest, mode};
 pub use parse::separator::Reading;
-pub use source::{Content, IndexError, Layered, Path, Sourced, give_way, indexed};
+pub use source::{Content, Layered, Path, Sourced, give_way, indexed};

@@ -174,24 +174,6 @@ pub fn give_way(step: usize) {
     }
 }
 
-/// Why the indices of a list are refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum IndexError {
-    /// Not a number, or a negative one.
-    #[error("is not a list index; indices count from 0")]
-    NotAnIndex,
-    /// Beyond 1023.
-    #[error("is beyond 1023, the last index allowed")]
-    TooLarge,
-    /// Given twice.
-    #[error("is given twice")]
-    Twice,
-    /// The one before it is missing.
-    #[error("has no index {0} before it")]
-    Gap(usize),
-}
-
 /// Largest list index. One line with a huge one would otherwise cost gigabytes.
 pub const MAX_INDEX: usize = 1023;
 
@@ -199,9 +181,10 @@ pub const MAX_INDEX: usize = 1023;
 ///
 /// # Errors
 ///
-/// For every element whose index is no number, beyond [`MAX_INDEX`], given twice, or behind a gap:
-/// its position among `elements`, and why.
-pub fn indexed<T>(elements: Vec<(&str, T)>) -> Result<Vec<T>, Vec<(usize, IndexError)>> {
+/// For every element whose index is no number, beyond [`MAX_INDEX`] or behind a gap: its position among
+/// `elements`, and why. For none where the only fault is an index that is given twice.
+pub fn indexed<T>(elements: Vec<(&str, T)>) -> Result<Vec<T>, Vec<(usize, String)>> {
+    let count = elements.len();
     let mut faults = Vec::new();
     let mut ordered: BTreeMap<usize, (usize, T)> = BTreeMap::new();
     for (n, (index, element)) in elements.into_iter().enumerate() {
@@ -209,23 +192,24 @@ pub fn indexed<T>(elements: Vec<(&str, T)>) -> Result<Vec<T>, Vec<(usize, IndexE
         let padded = index.len() > 1 && index.starts_with('0');
         let digits = !index.is_empty() && !padded && index.chars().all(|c| c.is_ascii_digit());
         match index.parse::<usize>() {
-            _ if !digits => faults.push((n, IndexError::NotAnIndex)),
-            Ok(index) if index <= MAX_INDEX => {
-                if ordered.insert(index, (n, element)).is_some() {
-                    faults.push((n, IndexError::Twice));
-                }
+            _ if !digits => {
+                let why = "is not a list index; indices count from 0";
+                faults.push((n, why.to_owned()));
             }
-            _ => faults.push((n, IndexError::TooLarge)),
+            Ok(index) if index <= MAX_INDEX => {
+                ordered.insert(index, (n, element));
+            }
+            _ => faults.push((n, format!("is beyond {MAX_INDEX}, the last index allowed"))),
         }
     }
     let mut next = 0;
     for (index, (n, _)) in &ordered {
         if *index != next {
-            faults.push((*n, IndexError::Gap(next)));
+            faults.push((*n, format!("has no index {next} before it")));
         }
         next = index.saturating_add(1);
     }
-    if faults.is_empty() {
+    if faults.is_empty() && ordered.len() == count {
         Ok(ordered.into_values().map(|(_, element)| element).collect())
     } else {
         Err(faults)

@@ -1,7 +1,7 @@
 use std::path::Path as FilePath;
 
 use crate::diagnostic::Origin;
-use crate::properties::{Content, IndexError, Layered, Path, Sourced, indexed};
+use crate::properties::{Content, Layered, Path, Sourced, indexed};
 
 fn path(text: &str) -> Path {
     text.split('/').map(|s| s.to_owned().into()).collect()
@@ -112,22 +112,22 @@ fn indices_must_count_from_zero_without_gaps() {
     let sorted = indexed(vec![("1", "B"), ("0", "A"), ("2", "C")]);
     assert_eq!(sorted, Ok(vec!["A", "B", "C"]));
 
-    for (indices, fault) in [
-        (&["0", "2"][..], (1, IndexError::Gap(1))),
-        (&["1"], (0, IndexError::Gap(0))),
-        (&["0", "-1"], (1, IndexError::NotAnIndex)),
-        (&["0", "a"], (1, IndexError::NotAnIndex)),
-        (&["0", "+1"], (1, IndexError::NotAnIndex)),
-        (&["0", ""], (1, IndexError::NotAnIndex)),
-        (&["0", "1024"], (1, IndexError::TooLarge)),
-        (&["0", "4294967296"], (1, IndexError::TooLarge)),
-        (
-            &["0", "99999999999999999999999999"],
-            (1, IndexError::TooLarge),
-        ),
-        (&["0", "0"], (1, IndexError::Twice)),
+    let none = "is not a list index; indices count from 0";
+    let large = "is beyond 1023, the last index allowed";
+    for (indices, at, why) in [
+        (&["0", "2"][..], 1, "has no index 1 before it"),
+        (&["1"], 0, "has no index 0 before it"),
+        (&["0", "-1"], 1, none),
+        (&["0", "a"], 1, none),
+        (&["0", "+1"], 1, none),
+        (&["0", ""], 1, none),
+        (&["0", "1024"], 1, large),
+        (&["0", "4294967296"], 1, large),
+        (&["0", "99999999999999999999999999"], 1, large),
     ] {
         let elements = indices.iter().map(|index| (*index, ())).collect();
+        let fault = (at, why.to_owned());
         assert_eq!(indexed(elements), Err(vec![fault]), "{indices:?}");
     }
+    assert_eq!(indexed(vec![("0", ()), ("0", ())]), Err(Vec::new()));
 }
