@@ -19,7 +19,7 @@ use super::rotation;
 use super::rules::{addresses, deployments, file, inactive, keys, tls, trusted_keys};
 use super::schema::{self, Known};
 use super::settings::Options;
-use super::spring::{Fault, Texts};
+use super::spring::Texts;
 use super::view::{Limited, Part, View};
 
 /// Everything one file says.
@@ -127,7 +127,9 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
     addresses::check(&mut reader, &set);
     tls::check(&mut reader, &set, &read);
     deployments::check(&mut reader, &set, &read);
-    switches(&mut reader, &texts.faults);
+    for fault in &texts.faults {
+        reader.report(fault.code, &fault.at, &fault.message, fault.help);
+    }
     inactive::check(&mut reader, &gathered);
     reader.rest(&gathered.unread);
     let both = [&*gathered.ours, &*gathered.inactive];
@@ -144,14 +146,6 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
         gathered,
         layered,
         view,
-    }
-}
-
-/// Reports what is wrong with the switches that decide which documents are active.
-fn switches(reader: &mut Reader<'_>, faults: &[Fault]) {
-    for fault in faults {
-        let found = reader.finding(fault.code, &fault.at, &fault.message);
-        reader.push(found.with_help(fault.help));
     }
 }
 

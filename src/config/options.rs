@@ -17,7 +17,7 @@ use crate::token::Policy;
 
 use super::read::Reader;
 use super::rotation::RotationSettings;
-use super::rules::deployments::CHOSEN;
+use super::rules::deployments::{CHOSEN, untrusted};
 use super::schema::{self, DEPLOYMENTS};
 use super::settings::{
     ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, Replay, ServerSettings,
@@ -285,8 +285,7 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
 
 fn addresses(reader: &mut Reader<'_>) -> HashMap<String, AddressRules> {
     const PLACE: &str = "countersign.deployments.<name>";
-    let trusted = reader.names(DEPLOYMENTS, &[]);
-    let known: HashSet<_> = trusted.iter().copied().collect();
+    let known: HashSet<_> = reader.names(DEPLOYMENTS, &[]).into_iter().collect();
     let mut rules = HashMap::new();
     for name in reader.names("countersign.deployments", &[]) {
         let keys = &[name];
@@ -298,8 +297,7 @@ fn addresses(reader: &mut Reader<'_>) -> HashMap<String, AddressRules> {
             };
             rules.insert(name.to_owned(), of_deployment);
         } else {
-            let message = format!("there is no trusted deployment {}", quote(name));
-            let help = format!("trusted deployments: {}", trusted.join(", "));
+            let (message, help) = untrusted(reader, name);
             reader.report_below(Code::Cs0106, (PLACE, keys), message, help);
         }
     }

@@ -237,14 +237,19 @@ fn chosen(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeployme
     };
     let meant = uniform(value.text());
     if !deployments.iter().any(|d| uniform(&d.name) == meant) {
-        let message = format!("there is no trusted deployment {}", quote(value.text()));
-        let trusted: Vec<_> = deployments.iter().map(|d| d.name.as_str()).collect();
-        let help = match trusted.as_slice() {
-            [] => "no deployment is trusted".to_owned(),
-            trusted => format!("trusted deployments: {}", trusted.join(", ")),
-        };
+        let (message, help) = untrusted(reader, value.text());
         reader.report(Code::Cs0106, &value, message, help);
     }
+}
+
+/// Says that no deployment `name` is trusted, and which ones are.
+pub fn untrusted(reader: &Reader<'_>, name: &str) -> (String, String) {
+    let help = match reader.names(DEPLOYMENTS, &[]).as_slice() {
+        [] => "no deployment is trusted".to_owned(),
+        trusted => format!("trusted deployments: {}", trusted.join(", ")),
+    };
+    let message = format!("there is no trusted deployment {}", quote(name));
+    (message, help)
 }
 
 /// CS0301: a connection that names none must have exactly one of its module type.

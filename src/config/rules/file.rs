@@ -77,13 +77,9 @@ fn broken(view: &View, at: usize, placed: &Placed, stray: Range<usize>) -> Optio
     let is_pem = entry.value().trim_start().starts_with("-----BEGIN");
     let help = match jwk.and_then(|jwk| Some(PublicJwk::write(&jwk.key, &jwk.kid?))) {
         Some(joined) => &*format!("write it on one line: `{name}={joined}`"),
-        None if is_pem && is_private => {
-            "PEM is not supported here: save it as a file, remove these lines, and name the file with `--key` of `countersign pair`, which writes it"
-        }
-        None if is_pem => {
-            "PEM is not supported here: `countersign key import` converts it to a JWK"
-        }
-        None if is_private => "write the key on one line and without blanks",
+        None if is_pem && is_private => keys::IMPORT,
+        None if is_pem => "PEM is not read here: `countersign key import` converts it to a JWK",
+        None if is_private => keys::ONE_LINE,
         None => "write the key on one line, as `jq -c . key.jwk` prints it",
     };
     let found = view.finding(Code::Cs0104, entry.value_span, message);

@@ -14,9 +14,9 @@ use crate::properties::Sourced;
 pub const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
 const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or remove this line and let `countersign pair` make a key";
-const IMPORT: &str = "save it as a file, remove this line, and name the file with `--key` of `countersign pair`, which writes it";
+pub const IMPORT: &str = "save it as a file, remove this line, and name the file with `--key` of `countersign pair`, which writes it";
 const MAKE: &str = "remove this line and let `countersign pair` make a key";
-const ONE_LINE: &str = "write the key on one line and without blanks";
+pub const ONE_LINE: &str = "write the key on one line and without blanks";
 const VARIABLE: &str =
     "set the environment variable `ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY` instead";
 

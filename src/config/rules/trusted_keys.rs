@@ -80,7 +80,8 @@ fn is_remembered(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Sourced) -> b
 /// Returns a value that must not be empty, or reports that it is missing.
 fn required(reader: &mut Reader<'_>, name: &str, keys: &[&str; 2]) -> Option<Sourced> {
     let value = reader.text(name, keys);
-    if value.as_ref().is_some_and(|value| !value.text().is_empty()) {
+    // What is wrong with an empty key is said with other faults of keys.
+    if (value.as_ref()).is_some_and(|value| !value.text().is_empty() || name == CONTENT) {
         return value;
     }
     let setting = schema::path(name, keys).join(".");
@@ -89,11 +90,6 @@ fn required(reader: &mut Reader<'_>, name: &str, keys: &[&str; 2]) -> Option<Sou
     let message = format!("key {} has no `{member}`", quote(key));
     let help = format!("add `{setting}=`, copied from the peer's key");
     match value {
-        Some(value) if name == CONTENT => {
-            let message = format!("`{setting}` is not a valid public P-256 JWK: it is empty");
-            let help = format!("copy the peer's public key: {COPY}");
-            reader.report(Code::Cs0201, &value, message, help);
-        }
         Some(value) => reader.report(Code::Cs0301, &value, message, help),
         // A placeholder that cannot be resolved is reported already.
         None if reader.is_set(name, keys) => {}

@@ -14,5 +14,5 @@ pub use expression::Expression;
 pub use load::{read, read_around};
 #[cfg(feature = "testing")]
 pub use location::{Location, Target};
-pub use switches::{Fault, is_conditional};
+pub use switches::is_conditional;
 pub use texts::Texts;
