@@ -74,7 +74,7 @@ fn explain_code(code: Code, console: &Console) -> Answer {
 }
 
 fn explain_reason(reason: Reason, rejection: Option<&Rejection>, console: &Console) -> Answer {
-    let Story { rule, causes, .. } = *reason.story();
+    let Story { rule, causes, .. } = reason.story();
     let help = reason.help_for(rejection.is_some_and(Rejection::clocks_differ));
     let mut story = json!({
         "reason": reason.as_str(),
