@@ -14,7 +14,7 @@ use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
 use crate::registry::{Destination, EngineRegistry, Registrant, RegistryError};
 use crate::telemetry::events;
-use crate::telemetry::metrics::{EngineMetrics, Metrics, Registered};
+use crate::telemetry::metrics::{EngineMetrics, Metrics};
 use crate::token::{Reason, VerifiedToken};
 
 /// Serves `countersign.registry.v1.EngineRegistryService` over a registry.
@@ -124,16 +124,16 @@ impl EngineRegistryService {
 }
 
 /// Returns the outcome of a call of `RegisterEngine`, for the metrics.
-fn outcome<T>(answer: &Result<T, Status>) -> Registered {
+fn outcome<T>(answer: &Result<T, Status>) -> &'static str {
     let Err(status) = answer else {
-        return Registered::Done;
+        return "registered";
     };
     match (reason_of(status), status.code()) {
-        (Some(Reason::EngineNotOwned), _) => Registered::NotOwned,
-        (Some(Reason::AddressNotAllowed), _) => Registered::AddressNotAllowed,
-        (_, Code::ResourceExhausted) => Registered::LimitReached,
-        (_, Code::InvalidArgument) => Registered::Invalid,
-        _ => Registered::Failed,
+        (Some(Reason::EngineNotOwned), _) => "not_owned",
+        (Some(Reason::AddressNotAllowed), _) => "address_not_allowed",
+        (_, Code::ResourceExhausted) => "limit_reached",
+        (_, Code::InvalidArgument) => "invalid",
+        _ => "failed",
     }
 }
 
@@ -288,5 +288,27 @@ const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 impl From<ConvertError> for Status {
     fn from(error: ConvertError) -> Self {
         Self::invalid_argument(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_of_a_registration_is_counted_as_what_it_is() {
+        for (ended, result) in [
+            (Ok(()), "registered"),
+            (Err(refuse(Reason::EngineNotOwned, None)), "not_owned"),
+            (
+                Err(refuse(Reason::AddressNotAllowed, None)),
+                "address_not_allowed",
+            ),
+            (Err(Status::resource_exhausted("")), "limit_reached"),
+            (Err(Status::invalid_argument("")), "invalid"),
+            (Err(Status::unavailable("")), "failed"),
+        ] {
+            assert_eq!(outcome(&ended), result);
+        }
     }
 }

@@ -8,7 +8,7 @@ mod engines;
 mod families;
 mod method;
 
-pub use engines::{EngineMetrics, Registered};
+pub use engines::EngineMetrics;
 pub use method::MethodMetrics;
 
 pub use super::grpc_method::{GrpcMethod, GrpcSide};
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::clock::seconds_after;
 use families::{Families, count, retain};
@@ -39,8 +39,8 @@ pub struct Metrics {
     tokens_issued: IntCounterVec,
     trusted_keys: IntGaugeVec,
     clock_skew: GaugeVec,
-    /// What is known of the clock of each deployment.
-    clocks: Mutex<BTreeMap<Box<str>, PeerClock>>,
+    /// For each deployment whose clock is shown: what an estimate hides, `None` if nothing does.
+    clocks: Mutex<BTreeMap<Box<str>, Option<f64>>>,
     /// Whether any is an estimate: without one, a call takes no lock.
     any_estimate: AtomicBool,
     reload: IntGauge,
@@ -203,29 +203,35 @@ impl Metrics {
     /// `countersign_peer_clock_skew_seconds`: a proof shows that the clock of `deployment`, one
     /// from the file, is ahead by `seconds`.
     pub fn clock_measured(&self, deployment: &str, seconds: f64) {
-        self.update_clock(deployment, |clock| {
-            (clock.measured, clock.estimated) = (Some(seconds), None);
-        });
+        let mut hidden = self.clocks();
+        self.shown_clock(deployment).set(seconds);
+        hidden.insert(deployment.into(), None);
+        self.note_estimates(&hidden);
     }
 
     /// `countersign_peer_clock_skew_seconds`: a refusal because of times suggests that the clock of
     /// `deployment`, one from the file, is ahead by `seconds`. The estimate is shown until the
     /// clock is [measured](Self::clock_measured) or [agrees](Self::clock_agrees).
     pub fn clock_estimated(&self, deployment: &str, seconds: f64) {
-        self.update_clock(deployment, |clock| clock.estimated = Some(seconds));
+        let mut hidden = self.clocks();
+        let shown = self.shown_clock(deployment);
+        let before = hidden.entry(deployment.into()).or_default();
+        before.get_or_insert_with(|| shown.get());
+        shown.set(seconds);
+        self.note_estimates(&hidden);
     }
 
     /// A call between this module and `deployment` was not refused because of times: drops what an
     /// earlier refusal suggested.
     pub fn clock_agrees(&self, deployment: &str) {
         // Without any estimate, a call costs no more than this.
-        if self.any_estimate.load(Ordering::Relaxed)
-            && self
-                .clocks()
-                .get(deployment)
-                .is_some_and(PeerClock::is_estimate)
-        {
-            self.update_clock(deployment, |clock| clock.estimated = None);
+        if !self.any_estimate.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut hidden = self.clocks();
+        if let Some(measured) = hidden.get_mut(deployment).and_then(Option::take) {
+            self.shown_clock(deployment).set(measured);
+            self.note_estimates(&hidden);
         }
     }
 
@@ -277,9 +283,7 @@ impl Metrics {
                 gauge.set(count(number));
             }
             self.tokens_issued.with_label_values(&[name]);
-            if names.insert(name) {
-                self.update_clock(name, |_| {});
-            }
+            names.insert(name);
             modules.insert(keys.module);
         }
         for module in &modules {
@@ -296,9 +300,15 @@ impl Metrics {
         retain(&self.tokens_issued, "audience", &names);
         retain(&self.trusted_keys, "deployment", &names);
         retain(&self.clock_skew, "deployment", &names);
-        let mut clocks = self.clocks();
-        clocks.retain(|name, _| names.contains(&**name));
-        self.note_estimates(&clocks);
+        let mut hidden = self.clocks();
+        hidden.retain(|name, _| names.contains(&**name));
+        for name in names {
+            if !hidden.contains_key(name) {
+                self.shown_clock(name).set(f64::NAN);
+                hidden.insert(name.into(), None);
+            }
+        }
+        self.note_estimates(&hidden);
     }
 
     /// Returns the metrics of a registry, all of them 0 if they are new.
@@ -315,41 +325,17 @@ impl Metrics {
         }
     }
 
-    /// Passes the clock of `deployment` to `update`, and shows what is then known of it.
-    fn update_clock(&self, deployment: &str, update: impl FnOnce(&mut PeerClock)) {
-        let mut clocks = self.clocks();
-        let clock = clocks.entry(deployment.into()).or_default();
-        let was_estimate = clock.is_estimate();
-        update(clock);
-        let shown = clock.estimated.or(clock.measured).unwrap_or(f64::NAN);
-        self.clock_skew.with_label_values(&[deployment]).set(shown);
-        if clock.is_estimate() != was_estimate {
-            self.note_estimates(&clocks);
-        }
+    fn shown_clock(&self, deployment: &str) -> Gauge {
+        self.clock_skew.with_label_values(&[deployment])
     }
 
-    fn note_estimates(&self, clocks: &BTreeMap<Box<str>, PeerClock>) {
-        let any = clocks.values().any(PeerClock::is_estimate);
+    fn note_estimates(&self, hidden: &BTreeMap<Box<str>, Option<f64>>) {
+        let any = hidden.values().any(Option::is_some);
         self.any_estimate.store(any, Ordering::Relaxed);
     }
 
-    fn clocks(&self) -> MutexGuard<'_, BTreeMap<Box<str>, PeerClock>> {
+    fn clocks(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Option<f64>>> {
         self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// By how many seconds the clock of a deployment is ahead.
-#[derive(Clone, Copy, Debug, Default)]
-struct PeerClock {
-    /// As its last proof shows.
-    measured: Option<f64>,
-    /// As a later refusal suggests.
-    estimated: Option<f64>,
-}
-
-impl PeerClock {
-    fn is_estimate(&self) -> bool {
-        self.estimated.is_some()
     }
 }
 
@@ -359,19 +345,7 @@ const CACHE: [&str; 2] = ["hit", "miss"];
 
 /// Bounds for the verification of a token: about 100 µs, or 1 µs if the token is remembered.
 const TOKEN_SECONDS: &[f64] = &[
-    0.000_001,
-    0.000_002_5,
-    0.000_005,
-    0.000_01,
-    0.000_025,
-    0.000_05,
-    0.000_1,
-    0.000_25,
-    0.000_5,
-    0.001,
-    0.002_5,
-    0.005,
-    0.01,
+    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2,
 ];
 
 #[cfg(test)]

@@ -12,46 +12,15 @@ pub struct EngineMetrics {
     registrations: IntCounterVec,
 }
 
-/// The outcome of a call of `RegisterEngine`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Registered {
-    /// The engine is registered.
-    Done,
-    /// Another deployment owns it.
-    NotOwned,
-    /// Its address is not allowed.
-    AddressNotAllowed,
-    /// There are too many engines, or they register too fast.
-    LimitReached,
-    /// The request is invalid.
-    Invalid,
-    /// The store failed.
-    Failed,
-}
-
-impl Registered {
-    /// Every outcome.
-    pub const ALL: [Self; 6] = [
-        Self::Done,
-        Self::NotOwned,
-        Self::AddressNotAllowed,
-        Self::LimitReached,
-        Self::Invalid,
-        Self::Failed,
-    ];
-
-    /// Returns the value of the label `result`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "registered",
-            Self::NotOwned => "not_owned",
-            Self::AddressNotAllowed => "address_not_allowed",
-            Self::LimitReached => "limit_reached",
-            Self::Invalid => "invalid",
-            Self::Failed => "failed",
-        }
-    }
-}
+/// The results of `RegisterEngine` that are counted.
+const RESULTS: [&str; 6] = [
+    "registered",
+    "not_owned",
+    "address_not_allowed",
+    "limit_reached",
+    "invalid",
+    "failed",
+];
 
 impl EngineMetrics {
     pub(super) fn new(families: &Families) -> prometheus::Result<Self> {
@@ -70,14 +39,15 @@ impl EngineMetrics {
         for status in EngineStatus::ALL {
             self.by_status.with_label_values(&[status.as_str()]);
         }
-        for result in Registered::ALL {
-            self.registrations.with_label_values(&[result.as_str()]);
+        for result in RESULTS {
+            self.registrations.with_label_values(&[result]);
         }
     }
 
-    /// `countersign_engine_registrations_total`: a call of `RegisterEngine` ended.
-    pub fn registered(&self, how: Registered) {
-        self.registrations.with_label_values(&[how.as_str()]).inc();
+    /// `countersign_engine_registrations_total`: a call of `RegisterEngine` ended with `result`,
+    /// one of six.
+    pub fn registered(&self, result: &'static str) {
+        self.registrations.with_label_values(&[result]).inc();
     }
 
     /// `countersign_engines`: how many there are with `status`.

@@ -246,7 +246,7 @@ fn engines_are_counted_by_status_and_outcome() {
     let engines = metrics.of_engines();
 
     engines.engines(EngineStatus::Ready, 7);
-    engines.registered(Registered::NotOwned);
+    engines.registered("not_owned");
 
     assert_eq!(
         value(&metrics, r#"countersign_engines{status="READY"}"#).as_deref(),
