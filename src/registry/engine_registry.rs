@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::Mutex;
 
 use super::engine_log::{EngineLog, News};
 use super::error::RegistryError;
@@ -29,21 +29,10 @@ pub enum CheckOutcome {
     Failed(DialBackFailure),
 }
 
-/// An engine was registered, or its status or the reason for it changed.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct EngineChange {
-    /// The status before; `None` if the engine is new.
-    pub old: Option<EngineStatus>,
-    /// The record after the change.
-    pub engine: Arc<Engine>,
-}
-
 /// The engines and the rules for their status.
 ///
 /// Every change is one compare-and-set on the store, so callers may race. Each change of status
-/// is sent to every [subscriber](Self::subscribe) and logged, of one engine a few a minute. The layer
-/// before checks that a caller may write (its role); this type checks that it owns the engine.
+/// is logged, of one engine a few a minute. The layer before checks that a caller may write (its role); this type checks that it owns the engine.
 #[derive(Debug)]
 pub struct EngineRegistry {
     store: Arc<dyn EngineStore>,
@@ -51,7 +40,6 @@ pub struct EngineRegistry {
     limits: Limits,
     // Held while an engine is counted and created, so that the limits are exact.
     creations: Mutex<Creations>,
-    changes: broadcast::Sender<EngineChange>,
     log: EngineLog,
 }
 
@@ -63,16 +51,8 @@ impl EngineRegistry {
             clock,
             limits,
             creations: Mutex::default(),
-            changes: broadcast::channel(CHANGES_KEPT).0,
             log: EngineLog::default(),
         }
-    }
-
-    /// Receives every change from now on.
-    ///
-    /// A receiver that falls more than 1024 changes behind misses the oldest, and gets an error that says so.
-    pub fn subscribe(&self) -> broadcast::Receiver<EngineChange> {
-        self.changes.subscribe()
     }
 
     /// Checks that no different deployment owns `id`.
@@ -128,7 +108,6 @@ impl EngineRegistry {
             // If another caller creates it first, that caller owns it, and the renewal decides.
             if let Some(created) = self.create(&new).await? {
                 self.log_registration(caller, &created);
-                self.announce(None, &created);
                 return Ok(created);
             }
         }
@@ -275,7 +254,9 @@ impl EngineRegistry {
             })
             .await?;
         let reason_changed = updated.before.status_reason != updated.after.status_reason;
-        self.report_change(&updated, reason_changed);
+        if updated.status_changed() {
+            self.report_status(&updated, None);
+        }
         if let Some(failure) = &updated.after.dial_back_failure
             && reason_changed
             && let Some(suppressed) = self.log.admit(&updated.after, News::Failure)
@@ -378,7 +359,9 @@ impl EngineRegistry {
             .await?;
         if starts_over(&updated.before, new) {
             self.log_registration(caller, &updated.after);
-            self.report_change(&updated, true);
+            if updated.status_changed() {
+                self.report_status(&updated, None);
+            }
         }
         Ok(updated.after)
     }
@@ -420,22 +403,6 @@ impl EngineRegistry {
     fn report_status(&self, updated: &Updated, reason: Option<&str>) {
         let Updated { before, after } = updated;
         self.log.status(before.status, after, reason);
-        self.announce(Some(before.status), after);
-    }
-
-    /// Logs and announces a change of status; announces any other if something `changed`.
-    fn report_change(&self, updated: &Updated, changed: bool) {
-        if updated.status_changed() {
-            self.report_status(updated, None);
-        } else if changed {
-            self.announce(Some(updated.before.status), &updated.after);
-        }
-    }
-
-    fn announce(&self, old: Option<EngineStatus>, engine: &Arc<Engine>) {
-        let engine = Arc::clone(engine);
-        // It is no fault if there is no receiver.
-        let _ = self.changes.send(EngineChange { old, engine });
     }
 }
 
@@ -466,7 +433,6 @@ fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {
 }
 
 const NOT_CHECKED: &str = "registered; not checked yet";
-const CHANGES_KEPT: usize = 1024;
 const PAGE: usize = 1000;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub use address_policy::{
     AddressBook, AddressPolicy, AddressRefusal, AddressRules, AllowedAddress, Destination, Network,
     RefusedRange,
 };
-pub use engine_registry::{CheckOutcome, EngineChange, EngineRegistry};
+pub use engine_registry::{CheckOutcome, EngineRegistry};
 pub use error::RegistryError;
 pub use limits::Limits;
 pub use registrant::Registrant;

@@ -555,35 +555,3 @@ async fn engines_not_seen_become_inactive() {
     assert_eq!(status(1).await, EngineStatus::Inactive);
     assert_eq!(status(2).await, EngineStatus::Ready);
 }
-
-#[tokio::test]
-async fn subscriber_gets_each_change_once() {
-    use EngineStatus::{Disconnected, Inactive, New, Ready};
-
-    let world = World::new();
-    let mut changes = world.registry.subscribe();
-
-    let ready = world.ready(1).await;
-    world.register("dpe-dev", 1).await.unwrap();
-    world.checked(&ready, CheckOutcome::Alive).await;
-    world.checked(&ready, failed("x")).await;
-    world
-        .registry
-        .deregister(&caller("dpe-dev"), id(1))
-        .await
-        .unwrap();
-
-    let mut seen = Vec::new();
-    while let Ok(change) = changes.try_recv() {
-        seen.push((change.old, change.engine.status));
-    }
-    assert_eq!(
-        seen,
-        [
-            (None, New),
-            (Some(New), Ready),
-            (Some(Ready), Disconnected),
-            (Some(Disconnected), Inactive)
-        ]
-    );
-}

@@ -14,7 +14,9 @@ use countersign::grpc::{Drained, Reflection, ServerOptions, Target};
 use countersign::proto::registry as wire;
 use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use countersign::registry::EngineRegistry;
-use countersign::registry::store::MemoryStore;
+use countersign::registry::store::{
+    Counts, EngineStore, Expected, MemoryStore, Revision, StoreFuture, Stored,
+};
 use countersign::storage::Storage;
 use countersign::testing::{own_deployment, trusted};
 use countersign::trust::{Deployment, OwnDeployment};
@@ -95,11 +97,49 @@ pub(crate) async fn free_port() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
+/// A store that tells which statuses it was given, in their order.
+#[derive(Debug, Default)]
+struct Watched {
+    store: MemoryStore,
+    written: watch::Sender<Vec<EngineStatus>>,
+}
+
+impl EngineStore for Watched {
+    fn find(&self, id: EngineId) -> StoreFuture<'_, Option<Stored>> {
+        self.store.find(id)
+    }
+
+    fn page(&self, after: Option<EngineId>, limit: usize) -> StoreFuture<'_, Vec<Stored>> {
+        self.store.page(after, limit)
+    }
+
+    fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts> {
+        self.store.count(deployment)
+    }
+
+    fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
+        Box::pin(async move {
+            let status = engine.status;
+            let stored = self.store.replace(engine, expected).await?;
+            if stored.is_some() {
+                self.written.send_modify(|written| written.push(status));
+            }
+            Ok(stored)
+        })
+    }
+
+    fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
+        self.store.remove(id, revision)
+    }
+}
+
 /// A DPM in this process.
 pub(crate) struct RunningDpm {
     pub(crate) address: SocketAddr,
     pub(crate) http: SocketAddr,
     pub(crate) registry: Arc<EngineRegistry>,
+    /// The statuses of engines, as they were written.
+    pub(crate) written: watch::Receiver<Vec<EngineStatus>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Drained>,
     _home: TempDir,
@@ -121,7 +161,8 @@ impl RunningDpm {
         options.monitor = monitor();
         options.server = short_drain();
         change(&mut options);
-        let store = Arc::new(MemoryStore::default());
+        let store = Arc::new(Watched::default());
+        let written = store.written.subscribe();
         let dpm = Dpm::new(module, storage, listener, store, options).unwrap();
         let (http, http_address) = http_port();
         let dpm = dpm.with_http(http);
@@ -130,6 +171,7 @@ impl RunningDpm {
             address: dpm.address(),
             http: http_address,
             registry: Arc::clone(dpm.registry()),
+            written,
             stop,
             task: tokio::spawn(async move { dpm.run(ended(stopped)).await.unwrap() }),
             _home: home,
@@ -148,7 +190,7 @@ impl RunningDpm {
         id: EngineId,
         wanted: impl Fn(&Engine) -> bool,
     ) -> Arc<Engine> {
-        let mut changes = self.registry.subscribe();
+        let mut written = self.written.clone();
         let seen = async {
             loop {
                 if let Some(engine) = self.registry.find(id).await.unwrap()
@@ -156,7 +198,7 @@ impl RunningDpm {
                 {
                     return engine;
                 }
-                changes.recv().await.unwrap();
+                written.changed().await.unwrap();
             }
         };
         soon("an engine's change", seen).await
