@@ -19,10 +19,20 @@ use rustix::io::Errno;
 /// When the system refuses. The kind is [`ErrorKind::IsADirectory`] for a folder, and
 /// [`ErrorKind::Unsupported`] for a pipe, socket or device, which is never waited for.
 pub fn open(path: &Path) -> io::Result<File> {
-    regular(path, OpenOptions::new().read(true), OFlags::NONBLOCK)
+    regular(path, OpenOptions::new().read(true), true)
 }
 
-/// Opens a file that countersign alone makes and uses, with mode 0600; a link is not followed.
+/// Opens a file that countersign alone makes and uses, to read it; a link is not followed.
+///
+/// # Errors
+///
+/// When the system refuses, or something other than a regular file has the name.
+pub fn read_own(path: &Path) -> io::Result<File> {
+    regular(path, OpenOptions::new().read(true), false)
+}
+
+/// Opens a file that countersign alone makes and uses, to write it, with mode 0600; a link is not
+/// followed.
 ///
 /// What root makes belongs to the owner of its folder: the module's user must be able to use it.
 ///
@@ -30,14 +40,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// When the system refuses, or something other than a regular file has the name.
 pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let file = regular(path, options.mode(0o600), flags).map_err(|error| {
-        if Errno::from_io_error(&error) == Some(Errno::LOOP) {
-            io::Error::other("it is a symbolic link, which is not followed here; remove it")
-        } else {
-            error
-        }
-    })?;
+    let file = regular(path, options.mode(0o600), false)?;
     let about = file.metadata()?;
     if about.mode() & 0o077 != 0 {
         file.set_permissions(Permissions::from_mode(0o600))?;
@@ -81,25 +84,28 @@ pub fn lock_own(path: &Path, mut patience: u32) -> io::Result<File> {
     }
 }
 
-fn regular(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Result<File> {
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let opened = options.custom_flags(flags).open(path);
-    let kind = match &opened {
-        Ok(file) => file.metadata()?.file_type(),
-        // What a socket says, and a pipe that is to be written and has no reader.
-        Err(error) if Errno::from_io_error(error) == Some(Errno::NXIO) => {
-            fs::metadata(path)?.file_type()
-        }
-        Err(_) => return opened,
+/// Opens a regular file as `options` say, without waiting for what is none.
+///
+/// # Errors
+///
+/// As [`open`]; where links are not followed, one is of the kind [`ErrorKind::Unsupported`] too.
+pub fn regular(path: &Path, options: &mut OpenOptions, follows_links: bool) -> io::Result<File> {
+    let mut flags = OFlags::NONBLOCK;
+    flags.set(OFlags::NOFOLLOW, !follows_links);
+    let opened = options.custom_flags(flags.bits().cast_signed()).open(path);
+    let what = match &opened {
+        Ok(file) if file.metadata()?.is_file() => return opened,
+        Ok(file) if file.metadata()?.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+        Ok(_) => "a pipe, socket or device",
+        Err(error) => match Errno::from_io_error(error) {
+            // What a socket says, and a pipe that is to be written and has no reader.
+            Some(Errno::NXIO) => "a pipe, socket or device",
+            Some(Errno::LOOP) if !follows_links => "a symbolic link, which is not followed here",
+            _ => return opened,
+        },
     };
-    if kind.is_dir() {
-        Err(ErrorKind::IsADirectory.into())
-    } else if kind.is_file() {
-        opened
-    } else {
-        let what = "it is a pipe, socket or device";
-        Err(io::Error::new(ErrorKind::Unsupported, what))
-    }
+    let what = format!("it is {what}; only a regular file is used");
+    Err(io::Error::new(ErrorKind::Unsupported, what))
 }
 
 /// Does nothing unless root made `file`; where root may not give it away, it stays root's.
@@ -124,7 +130,8 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.unwrap().success());
-        for opened in [open(&pipe), open_own(&pipe, File::options().write(true))] {
+        let writing = open_own(&pipe, File::options().write(true));
+        for opened in [open(&pipe), read_own(&pipe), writing] {
             assert_eq!(opened.unwrap_err().kind(), ErrorKind::Unsupported);
         }
         assert_eq!(
@@ -141,12 +148,26 @@ mod tests {
         fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
         symlink(&file, &link).unwrap();
 
-        let refused = lock_own(&link, 0).unwrap_err();
-
-        assert!(refused.to_string().contains("symbolic link"), "{refused}");
+        for refused in [lock_own(&link, 0), read_own(&link)] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("symbolic link"), "{refused}");
+        }
         lock_own(&file, 0).unwrap();
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&file).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_file_that_is_only_read_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "kept").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o444)).unwrap();
+
+        let text = io::read_to_string(read_own(&file).unwrap()).unwrap();
+
+        assert_eq!(text, "kept");
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o444);
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn load_or_create(storage: &Path) -> Result<EngineId, EngineIdFileError> {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = Vec::new();
-    let file = files::open_own(path, File::options().read(true))?;
+    let file = files::read_own(path)?;
     file.take(MAX_BYTES).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }

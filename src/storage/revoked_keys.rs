@@ -92,7 +92,7 @@ impl Remembered {
     ///
     /// When it is there and cannot be read.
     pub fn read(storage: &Path) -> io::Result<Self> {
-        match files::open_own(&path(storage), File::options().read(true)) {
+        match files::read_own(&path(storage)) {
             Ok(file) => Ok(Self::of(&parsed(&text(&file)?)?)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),

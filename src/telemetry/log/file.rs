@@ -1,12 +1,9 @@
 //! The log file: appended to, rolled, opened again after it was moved away.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 
 use crate::files;
 
@@ -93,25 +90,12 @@ impl LogFile {
 
 /// Opens the regular file at `path` for appending. What is left there of a line gets an end.
 fn append(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let opened = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path);
-    let not_regular = "it is a symbolic link, a pipe or a device; only a regular file is written";
-    let mut file = opened.map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::LOOP | Errno::NXIO) => io::Error::new(ErrorKind::InvalidInput, not_regular),
-        _ => error,
-    })?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, not_regular));
-    }
+    let mut options = File::options();
+    options.read(true).append(true).create(true).mode(0o640);
+    let mut file = files::regular(path, &mut options, false)?;
+    let length = file.metadata()?.len();
     let mut last = [b'\n'];
-    if let Some(before) = metadata.len().checked_sub(1) {
+    if let Some(before) = length.checked_sub(1) {
         file.read_exact_at(&mut last, before)?;
     }
     if last != [b'\n'] {
