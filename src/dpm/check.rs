@@ -148,7 +148,7 @@ impl Checker {
         Route {
             address: engine.address.clone(),
             tls_pins: owner.tls_pins.clone(),
-            rules: self.context.dialer.policy.rules_of(&deployment),
+            rules: self.context.dialer.policy.rules.rules_of(&deployment),
             deployment,
         }
     }

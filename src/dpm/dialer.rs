@@ -163,7 +163,7 @@ impl Permits {
 }
 
 /// Returns `true` if `address` is one of this machine's: no other can be bound.
-fn is_local(address: IpAddr) -> bool {
+pub(super) fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 

@@ -9,7 +9,7 @@ use super::monitor::{Monitor, log_failure};
 use super::options::MonitorOptions;
 use super::service::EngineRegistryService;
 use crate::engine::EngineStatus;
-use crate::grpc::{Drained, Health, MethodRules, Module, Rule, ServeError, ServerOptions};
+use crate::grpc::{Drained, MethodRules, Module, Rule, ServeError, ServerOptions};
 use crate::http::Access;
 use crate::program::{Program, StartError, site};
 use crate::proto::registry::engine_registry_service_server as server;
@@ -92,11 +92,6 @@ impl Dpm {
         &self.registry
     }
 
-    /// Returns what the DPM says of its health.
-    pub fn health(&self) -> &Health {
-        &self.program.standard.health
-    }
-
     /// Serves until `shutdown` completes, then drains, for the shutdown deadline at most.
     ///
     /// # Errors
@@ -109,7 +104,10 @@ impl Dpm {
             addresses,
             monitor,
         } = self;
-        let policy = AddressPolicy::new(vec![program.address], addresses);
+        let http = program.http.as_ref();
+        let http = http.and_then(|(listener, _)| listener.local_addr().ok());
+        let own = http.into_iter().chain([program.address]);
+        let policy = AddressPolicy::new(own.collect(), addresses);
         let module = program.module.clone();
         let engines = Monitor::new(module.clone(), Arc::clone(&registry), policy, monitor);
         log_failure(&registry, engines.check_all().await);

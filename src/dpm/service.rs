@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
+use super::dialer::is_local;
 use super::monitor::Monitor;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus};
 use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
@@ -167,10 +168,11 @@ impl Caller {
         }
     }
 
-    /// Returns `true` if the call came over loopback.
+    /// Returns `true` if the call came from this machine, over loopback or from another of its
+    /// addresses.
     fn is_here(&self) -> bool {
         let ip = self.peer.map(|peer| peer.ip().to_canonical());
-        ip.is_some_and(|ip| ip.is_loopback())
+        ip.is_some_and(|ip| ip.is_loopback() || is_local(ip))
     }
 
     /// Returns `true` if the caller may read all of `engine`: its owner, or this module itself.

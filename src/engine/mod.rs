@@ -38,8 +38,8 @@ pub struct Engine {
     pub dial_back_failure: Option<DialBackFailure>,
     /// The deployment that owns it.
     pub owner: Owner,
-    /// Whether it last registered over loopback: only then may it be dialled there. Not sent on
-    /// the wire; `false` for a record that was read from there.
+    /// Whether it last registered from the registry's own machine: only then may it be dialled there.
+    /// Not sent on the wire; `false` for a record that was read from there.
     pub over_loopback: bool,
     /// When it last became NEW.
     pub registered_at: SystemTime,

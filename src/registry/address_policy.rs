@@ -34,7 +34,8 @@ pub struct Destination<'a> {
     pub deployment: &'a str,
     /// The address that it gave.
     pub address: &'a EngineAddress,
-    /// Whether the registration came over loopback.
+    /// Whether the registration came from this machine, over loopback or from another of its
+    /// addresses.
     pub over_loopback: bool,
 }
 
@@ -70,16 +71,16 @@ impl From<HashMap<String, AddressRules>> for AddressBook {
 ///
 /// An engine says itself where it listens, so the holder of a trusted key chooses what the
 /// registry connects to. The registry therefore dials no port below 1024, nothing that is no
-/// single host ([`RefusedRange`]), not itself, and its own machine only for engines that called
-/// from there. Private ranges are dialled: engines live in them.
+/// single host ([`RefusedRange`]), not itself, and its own machine, by any address, only for engines
+/// that called from there. Private ranges are dialled: engines live in them.
 ///
-/// Every address that a name stands for has to pass. Whether the registration came over loopback
+/// Every address that a name stands for has to pass. Whether the registration came from this machine
 /// is what the connection says: behind a proxy on the registry's own machine every caller does.
 /// [`AddressRules::allowed`] is the answer there.
 #[derive(Clone, Debug, Default)]
 pub struct AddressPolicy {
     own: Vec<SocketAddr>,
-    rules: AddressBook,
+    pub(crate) rules: AddressBook,
 }
 
 impl AddressPolicy {
@@ -92,16 +93,10 @@ impl AddressPolicy {
         }
     }
 
-    /// Returns a copy of the rules of `deployment`.
-    pub fn rules_of(&self, deployment: &str) -> AddressRules {
-        self.rules.rules_of(deployment)
-    }
-
     /// Checks whether `destination`, which is `resolved`, may be dialled.
     ///
     /// Judges the port and each of `resolved`; what is dialled must be one of these, not a second
-    /// answer of the resolver. `is_local` returns `true` for an address of this machine: it is
-    /// asked where this process listens on every address at the destination's port.
+    /// answer of the resolver. `is_local` returns `true` for an address of this machine.
     ///
     /// # Errors
     ///
@@ -112,7 +107,7 @@ impl AddressPolicy {
         resolved: &[IpAddr],
         is_local: impl Fn(IpAddr) -> bool,
     ) -> Result<(), AddressRefusal> {
-        let rules = self.rules_of(destination.deployment);
+        let rules = self.rules.rules_of(destination.deployment);
         let port = destination.address.port();
         if port < FIRST_HIGH_PORT && !rules.allow_low_ports {
             return Err(AddressRefusal::LowPort {
@@ -126,6 +121,9 @@ impl AddressPolicy {
             }
             if address.is_loopback() && !destination.over_loopback {
                 return Err(AddressRefusal::Loopback(address));
+            }
+            if !destination.over_loopback && is_local(address) {
+                return Err(AddressRefusal::OwnMachine(address));
             }
             if self.is_own(address, port, &is_local) {
                 return Err(AddressRefusal::Own(SocketAddr::new(address, port)));
@@ -187,6 +185,9 @@ pub enum AddressRefusal {
     /// The registry's own machine, for an engine elsewhere.
     #[error("{0} is loopback, and the registration did not come over loopback")]
     Loopback(IpAddr),
+    /// Another address of the registry's own machine, for an engine elsewhere.
+    #[error("{0} is the registry's own machine, and the registration did not come from there")]
+    OwnMachine(IpAddr),
     /// The registry itself.
     #[error("{0} is where the registry itself listens")]
     Own(SocketAddr),

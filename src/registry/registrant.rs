@@ -16,7 +16,7 @@ pub struct Registrant {
     pub environment: Option<Environment>,
     /// The key that signed the call, as the registry's file names it.
     pub fingerprint: Arc<str>,
-    /// Whether the call came over loopback.
+    /// Whether the call came from this machine, over loopback or from another of its addresses.
     pub over_loopback: bool,
 }
 

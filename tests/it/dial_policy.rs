@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -117,7 +117,7 @@ async fn addresses_that_are_never_dialled_are_not_registered() {
 #[derive(Clone)]
 struct Over<S> {
     inner: S,
-    peer: &'static str,
+    peer: SocketAddr,
 }
 
 impl<S> Service<http::Request<Body>> for Over<S>
@@ -133,7 +133,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let peer = PeerInfo::new(self.peer.parse().unwrap());
+        let peer = PeerInfo::new(self.peer);
         request.extensions_mut().insert(peer);
         self.inner.call(request)
     }
@@ -160,8 +160,8 @@ async fn loopback_is_registered_over_loopback_alone() {
     let layer = dpm.server_layer(rules).dangerous_any_transport();
     let served = layer.layer(service);
     let closed = free_port().await.local_addr().unwrap().port();
-    let call = async |peer, host: &str| {
-        let inner = served.clone();
+    let call = async |peer: &str, host: &str| {
+        let (inner, peer) = (served.clone(), peer.parse().unwrap());
         let identity = engine
             .client_layer("dpm-dev", countersign::Transport::loopback())
             .unwrap();
@@ -186,6 +186,36 @@ async fn loopback_is_registered_over_loopback_alone() {
         for peer in ["127.0.0.1:40000", "[::1]:40000", "[::ffff:127.0.0.1]:40000"] {
             assert!(call(peer, host).await.is_ok(), "{peer} {host}");
         }
+    }
+    // A machine without a network has no other address.
+    if let Some(own) = own_address() {
+        let (peer, host) = (format!("{own}:40000"), own.to_string());
+        let refused = call("198.51.100.7:40000", &host).await.unwrap_err();
+        assert_not_allowed(&refused, "is the registry's own machine");
+        for host in ["127.0.0.1", &host] {
+            assert!(call(&peer, host).await.is_ok(), "{peer} {host}");
+        }
+        assert!(call("127.0.0.1:40000", &host).await.is_ok());
+    }
+}
+
+/// Returns an address of this machine beside loopback: the one that it calls others from.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|own| !own.is_loopback())
+}
+
+#[tokio::test]
+async fn engine_on_a_port_of_the_dpm_is_refused_that_of_http_included() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let mut client = dpm.client(&keys.dpe_module()).await;
+
+    for listener in [dpm.address, dpm.http] {
+        let refused = client.register_engine(registration_of(fresh_id(), listener));
+        let rule = format!("{listener} is where the registry itself listens");
+        assert_not_allowed(&refused.await.unwrap_err(), &rule);
     }
 }
 

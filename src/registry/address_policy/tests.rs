@@ -304,6 +304,27 @@ fn listed_addresses_widen_nothing() {
 }
 
 #[test]
+fn engine_of_this_machine_may_name_each_of_its_addresses_but_no_listener() {
+    let policy = listening(&["0.0.0.0:8531", "127.0.0.1:8080"]);
+    for (port, own, from_here) in [
+        (8532, "10.0.0.1", Ok(())),
+        (8532, "127.0.0.1", Ok(())),
+        (8080, "10.0.0.1", Ok(())),
+        (8531, "10.0.0.1", Err(())),
+        (8531, "127.0.0.1", Err(())),
+        (8080, "127.0.0.1", Err(())),
+    ] {
+        let judged = [false, true].map(|is_here| {
+            let address = address(HOST, port);
+            let judged = judged_from(&policy, is_here, &address, &[own, "10.0.0.5"]);
+            judged.map_err(drop)
+        });
+
+        assert_eq!(judged, [Err(()), from_here], "{own}:{port}");
+    }
+}
+
+#[test]
 fn refusals_say_the_rule_and_the_setting() {
     let text = |policy: &AddressPolicy, port, resolved: &str| {
         let host = address(HOST, port);
@@ -329,6 +350,10 @@ fn refusals_say_the_rule_and_the_setting() {
         (
             text(&none, 8532, "127.0.0.1"),
             "127.0.0.1 is loopback, and the registration did not come over loopback",
+        ),
+        (
+            text(&none, 8532, "10.0.0.1"),
+            "10.0.0.1 is the registry's own machine, and the registration did not come from there",
         ),
         (
             text(&listening(&["10.0.0.9:8532"]), 8532, "10.0.0.9"),
