@@ -98,7 +98,7 @@ impl Dpe {
         listener: TcpListener,
         options: Options,
     ) -> Result<Self, StartError> {
-        let id = engine_id::load_or_create(storage.folder())?;
+        let id = engine_id::load_or_create(&storage.folder)?;
         let dpm = match options.dpm_deployment {
             Some(name) => name,
             None => module.deployment_of("dpm")?,
@@ -144,11 +144,6 @@ impl Dpe {
     /// Returns the engine's id.
     pub fn engine_id(&self) -> EngineId {
         self.engine.id
-    }
-
-    /// Returns the address that the engine advertises.
-    pub fn advertised(&self) -> &EngineAddress {
-        &self.engine.address
     }
 
     /// Follows the engine's registration.

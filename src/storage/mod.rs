@@ -14,7 +14,7 @@ use crate::files;
 /// holder's process ID is in the file. It does not stop programs that ignore the lock.
 #[derive(Debug)]
 pub struct Storage {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     _lock: File,
 }
 
@@ -70,11 +70,6 @@ impl Storage {
             folder: folder.to_owned(),
             _lock: lock,
         })
-    }
-
-    /// Returns the folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 }
 
