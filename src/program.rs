@@ -99,14 +99,14 @@ impl Program {
         #[cfg(not(feature = "actuator"))]
         let http = None;
         let own = self.module.own();
-        events::startup(&events::StartedModule {
-            module: own.module.as_str(),
-            deployment: own.issuer(),
-            fingerprint: own.key_id.as_str(),
-            address: self.address,
+        events::startup(
+            own.module.as_str(),
+            own.issuer(),
+            own.key_id.as_str(),
+            self.address,
             http,
             advertised,
-        });
+        );
     }
 
     /// Reports the health over gRPC and HTTP from now on; returns the address of HTTP.

@@ -23,11 +23,6 @@ use crate::identity::ServiceIdentity;
 const REGISTRY: &str = "com.ataccama.dpm.registry.EngineRegistryServiceImpl";
 const STATUS_CHECKER: &str = "com.ataccama.dpe.service.StatusChecker";
 
-const MONITOR: &str = "countersign::dpm::monitor";
-const AUTHENTICATION: &str = "countersign::grpc::server";
-const CLOCK: &str = "countersign::grpc::clock_skew";
-const SERVER: &str = "countersign::server";
-
 /// `registerEngine`: an engine was registered, or came back, and is NEW.
 pub fn register_engine(caller: &ServiceIdentity, engine: &Engine, suppressed: u64) {
     info!(
@@ -96,7 +91,6 @@ pub fn forget_engine(engine: &Engine) {
 /// The detail is the monitor's own text; what it quotes of a peer is escaped there.
 pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure, suppressed: u64) {
     warn!(
-        target: MONITOR,
         correlationId = %engine.id,
         eventId = "engineCheckFailed",
         engine = %engine,
@@ -197,7 +191,6 @@ pub fn auth_rejected(call: &RejectedCall<'_>, is_verified: bool, suppressed: u64
         [160, 64, 96]
     };
     warn!(
-        target: AUTHENTICATION,
         eventId = "authRejected",
         reason = %Untrusted(call.reason),
         detail = %Brief(call.detail, detail),
@@ -218,7 +211,6 @@ fn some(suppressed: u64) -> Option<u64> {
 /// each method.
 pub fn method_without_rule(method: &str) {
     warn!(
-        target: AUTHENTICATION,
         eventId = "methodWithoutRule",
         method = %Untrusted(method),
         message = "No rule allows this method: it answers UNIMPLEMENTED. Add one to the server's MethodRules."
@@ -228,7 +220,6 @@ pub fn method_without_rule(method: &str) {
 /// `handlerPanicked`: a handler panicked; its call was answered with INTERNAL.
 pub fn handler_panicked(method: &str, suppressed: u64) {
     error!(
-        target: SERVER,
         eventId = "handlerPanicked",
         method = %Brief(method, 96),
         suppressed = some(suppressed),
@@ -239,7 +230,6 @@ pub fn handler_panicked(method: &str, suppressed: u64) {
 /// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any.
 pub fn listener_crowded(cause: impl Display, suppressed: u64) {
     warn!(
-        target: SERVER,
         eventId = "listenerCrowded",
         cause = %cause,
         suppressed = some(suppressed),
@@ -251,7 +241,6 @@ pub fn listener_crowded(cause: impl Display, suppressed: u64) {
 /// want of it.
 pub fn listener_calm(closed: u64) {
     info!(
-        target: SERVER,
         eventId = "listenerCalm",
         closedConnections = closed,
         message = "The listener has room again."
@@ -261,7 +250,6 @@ pub fn listener_calm(closed: u64) {
 /// `tlsHandshakeFailed`: a caller connected and did not complete a TLS handshake.
 pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: u64) {
     warn!(
-        target: SERVER,
         eventId = "tlsHandshakeFailed",
         peer = %peer,
         cause = %Brief(cause, 160),
@@ -274,7 +262,6 @@ pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: u64) {
 /// minute while one does not; `cause` names it then.
 pub fn log_lines_lost(lines: u64, cause: &str) {
     warn!(
-        target: SERVER,
         eventId = "logLinesLost",
         lines,
         cause = (!cause.is_empty()).then_some(cause),
@@ -285,11 +272,7 @@ pub fn log_lines_lost(lines: u64, cause: &str) {
 /// A bug in countersign showed; `report` says where, and how to report it. Logged for each place
 /// once a minute; `suppressed` counts those since the last line.
 pub fn bug(report: &str, suppressed: u64) {
-    error!(
-        target: SERVER,
-        suppressed = (suppressed > 0).then_some(suppressed),
-        message = report
-    );
+    error!(suppressed = some(suppressed), message = report);
 }
 
 /// `certificateExpires`: an own certificate expires within 30 days, or has expired; logged once a
@@ -301,7 +284,6 @@ pub fn certificate_expires(
     days_left: i64,
 ) {
     warn!(
-        target: SERVER,
         eventId = "certificateExpires",
         "use" = usage,
         fingerprint = %fingerprint,
@@ -311,34 +293,24 @@ pub fn certificate_expires(
     );
 }
 
-/// What a module says of itself when it starts, for [`startup`].
-#[derive(Clone, Copy, Debug)]
-pub struct StartedModule<'a> {
-    /// The module's type: `dpm` or `dpe`.
-    pub module: &'a str,
-    /// Its deployment's name, or its key if it has no name.
-    pub deployment: &'a str,
-    /// The fingerprint of its own key.
-    pub fingerprint: &'a str,
-    /// The bound gRPC address.
-    pub address: SocketAddr,
-    /// The bound HTTP address, if there is one.
-    pub http: Option<SocketAddr>,
-    /// The address that an engine advertises.
-    pub advertised: Option<&'a EngineAddress>,
-}
-
-/// `startup`: the module accepts calls.
-pub fn startup(started: &StartedModule<'_>) {
+/// `startup`: the module, of the type `module`, accepts calls at `address`. `deployment` is its name,
+/// or its key if it has none, and `advertised` the address that an engine advertises.
+pub fn startup(
+    module: &str,
+    deployment: &str,
+    fingerprint: &str,
+    address: SocketAddr,
+    http: Option<SocketAddr>,
+    advertised: Option<&EngineAddress>,
+) {
     info!(
-        target: SERVER,
         eventId = "startup",
-        module = started.module,
-        deployment = started.deployment,
-        fingerprint = started.fingerprint,
-        address = %started.address,
-        http = started.http.map(field::display),
-        advertised = started.advertised.map(|address| field::display(address.authority())),
+        module,
+        deployment,
+        fingerprint,
+        address = %address,
+        http = http.map(field::display),
+        advertised = advertised.map(|address| field::display(address.authority())),
         version = env!("CARGO_PKG_VERSION"),
         message = "Started."
     );
@@ -347,7 +319,6 @@ pub fn startup(started: &StartedModule<'_>) {
 /// `startup`: settings of `file` are for the binary and have no effect here.
 pub fn settings_not_applied(file: impl Display, settings: &str) {
     info!(
-        target: SERVER,
         eventId = "startup",
         file = %file,
         settings,
@@ -357,12 +328,7 @@ pub fn settings_not_applied(file: impl Display, settings: &str) {
 
 /// `shutdown`: the module has stopped; `detail` says how.
 pub fn shutdown(module: &str, detail: &str) {
-    info!(
-        target: SERVER,
-        eventId = "shutdown",
-        module,
-        message = detail
-    );
+    info!(eventId = "shutdown", module, message = detail);
 }
 
 /// `engineNotReady`: the DPM says why it does not see this engine as READY; for each reason logged
@@ -398,19 +364,19 @@ pub fn clock_skewed(deployment: &str, ahead: f64, leeway: Duration) {
     let which = if ahead < 0.0 { "behind" } else { "ahead of" };
     let (seconds, limit) = (ahead.abs(), leeway.as_secs());
     warn!(
-        target: CLOCK,
         eventId = "clockSkewed",
         deployment,
         skewSeconds = tenths(ahead),
         leewaySeconds = limit,
-        message = format_args!("The clock of {deployment} is {seconds:.1} s {which} this one. Above {limit} s, tokens and proofs are refused. Check NTP on both hosts.")
+        message = format_args!(
+            "The clock of {deployment} is {seconds:.1} s {which} this one. Above {limit} s, tokens and proofs are refused. Check NTP on both hosts."
+        )
     );
 }
 
 /// `clockInStep`: the clock of a callee that differed is in step again.
 pub fn clock_in_step(deployment: &str, ahead: f64) {
     info!(
-        target: CLOCK,
         eventId = "clockInStep",
         deployment,
         skewSeconds = tenths(ahead),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::{SERVER, Untrusted};
+use super::Untrusted;
 
 /// `configReloaded`: a module's changed settings are applied. `changes` names them;
 /// `warnings` counts what `check` would say of the files; `alone` if no deployment is trusted any more.
@@ -14,7 +14,6 @@ pub fn settings_reloaded(files: &str, changes: &str, warnings: usize, alone: boo
     let warnings = (warnings > 0).then_some(warnings);
     if alone {
         warn!(
-            target: SERVER,
             eventId = "configReloaded",
             files,
             changes,
@@ -24,7 +23,6 @@ pub fn settings_reloaded(files: &str, changes: &str, warnings: usize, alone: boo
         return;
     }
     info!(
-        target: SERVER,
         eventId = "configReloaded",
         files,
         changes,
@@ -41,7 +39,6 @@ pub fn settings_reloaded(files: &str, changes: &str, warnings: usize, alone: boo
 /// restart changes; logged when more of them differ.
 pub fn restart_needed(files: &str, settings: &str) {
     warn!(
-        target: SERVER,
         eventId = "configNeedsRestart",
         files,
         settings,
@@ -52,7 +49,6 @@ pub fn restart_needed(files: &str, settings: &str) {
 /// `keyRevoked` or `keyUnrevoked`: a reload revoked a key, or took that back.
 pub fn key_revoked(revoked: bool, fingerprint: impl Display) {
     info!(
-        target: SERVER,
         eventId = if revoked { "keyRevoked" } else { "keyUnrevoked" },
         fingerprint = %fingerprint,
         message = if revoked { "This key is revoked." } else { "This key is no longer revoked." }
@@ -62,7 +58,6 @@ pub fn key_revoked(revoked: bool, fingerprint: impl Display) {
 /// `revokedKeyTrusted`: the file trusts a key that was revoked before; it stays refused.
 pub fn revoked_key_trusted(deployment: &str, key: &str, fingerprint: impl Display) {
     warn!(
-        target: SERVER,
         eventId = "revokedKeyTrusted",
         deployment,
         key = %Untrusted(key),
@@ -74,7 +69,6 @@ pub fn revoked_key_trusted(deployment: &str, key: &str, fingerprint: impl Displa
 /// `revocationsNotStored`: only this process remembers which keys are revoked.
 pub fn revocations_not_stored(cause: &str) {
     warn!(
-        target: SERVER,
         eventId = "revocationsNotStored",
         cause,
         message = "Revoked keys cannot be stored in the home's folder `storage`: they are remembered until this process ends."
@@ -85,10 +79,12 @@ pub fn revocations_not_stored(cause: &str) {
 /// changing.
 pub fn config_unsettled(files: &str, since: Duration) {
     warn!(
-        target: SERVER,
         eventId = "configUnsettled",
         files,
-        message = format_args!("The files have changed for {} s without pause, so they are not applied. Check which program writes them.", since.as_secs())
+        message = format_args!(
+            "The files have changed for {} s without pause, so they are not applied. Check which program writes them.",
+            since.as_secs()
+        )
     );
 }
 
@@ -96,7 +92,6 @@ pub fn config_unsettled(files: &str, since: Duration) {
 /// for each cause.
 pub fn config_reload_failed(files: &str, cause: &str) {
     error!(
-        target: SERVER,
         eventId = "configReloadFailed",
         files,
         cause,
