@@ -42,9 +42,6 @@ impl FromStr for Nonce {
     type Err = NonceError;
 
     fn from_str(text: &str) -> Result<Self, NonceError> {
-        if text.len() != 22 {
-            return Err(NonceError);
-        }
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(text)
             .ok()
