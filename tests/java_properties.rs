@@ -100,7 +100,7 @@ fn random_texts_are_read_as_java_reads_them() {
 }
 
 fn is_half_a_pair(finding: &Finding) -> bool {
-    finding.message().contains("surrogate")
+    finding.message.contains("surrogate")
 }
 
 /// Makes the text of number `seed`: the same at every run.

@@ -144,9 +144,9 @@ impl Refused {
     pub(crate) fn with_findings(mut self, findings: Findings) -> Self {
         let help = &mut self.help;
         help.get_or_insert_with(|| "what the first error means:".to_owned());
-        let mut errors = findings.iter().filter(|f| f.severity() == Severity::Error);
+        let mut errors = findings.iter().filter(|f| f.severity == Severity::Error);
         self.commands
-            .extend(errors.next().map(|found| found.code().explain()));
+            .extend(errors.next().map(|found| found.code.explain()));
         Self { findings, ..self }
     }
 

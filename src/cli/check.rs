@@ -110,19 +110,19 @@ fn repairs_in_words(repairs: &[Repair]) -> String {
 }
 
 fn finding_in_json(finding: &Finding) -> Value {
-    let place = match finding.origin() {
+    let place = match &finding.origin {
         Origin::File { path, line, column } => Some((path.display().to_string(), *line, *column)),
         _ => None,
     };
     json!({
-        "code": finding.code().as_str(),
-        "severity": finding.severity().as_str(),
+        "code": finding.code.as_str(),
+        "severity": finding.severity.as_str(),
         "file": place.as_ref().map(|(path, ..)| path),
         "line": place.as_ref().map(|(_, line, _)| line),
         "column": place.as_ref().map(|(.., column)| column),
-        "key": finding.key(),
-        "message": finding.message(),
-        "help": finding.help(),
+        "key": finding.key,
+        "message": finding.message,
+        "help": finding.help,
     })
 }
 
@@ -144,7 +144,7 @@ fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
 
 fn in_words(report: &Report, answered: &Answered<'_>, console: &Console) -> String {
     let mut text = String::new();
-    for finding in &report.findings {
+    for finding in report.findings.iter() {
         text += &console.shown(finding);
         text += "\n\n";
     }

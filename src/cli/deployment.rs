@@ -186,7 +186,7 @@ fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> An
     let shown = changes(&change.files);
     let written = how.apply(change, &shown, console)?;
     let findings = change.findings.iter();
-    console.findings(findings.filter(|found| found.severity() == Severity::Warning));
+    console.findings(findings.filter(|found| found.severity == Severity::Warning));
     let text = format!("{heading}{shown}{}", how.ending(change));
     let report = json!({ "written": written, "files": files_in_json(&change.files) });
     console.reply(text.trim_start_matches('\n'), &report)

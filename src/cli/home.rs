@@ -27,7 +27,7 @@ impl HomeArguments {
         let settings = Settings::load(&self.home, kind, config::environment(), &self.sets)
             .map_err(|error| unusable(error, &self.home))?;
         let found = settings.findings.iter();
-        console.findings(found.filter(|f| f.severity() == Severity::Warning));
+        console.findings(found.filter(|f| f.severity == Severity::Warning));
         Ok(settings)
     }
 }

@@ -205,7 +205,7 @@ impl Console {
 
     /// Says why the command ended early.
     pub(super) fn fail(&self, refused: &Refused) -> Exit {
-        self.findings(&refused.findings);
+        self.findings(refused.findings.iter());
         self.labelled("error:", "31;1", &cause(refused));
         if let Some(help) = &refused.help {
             self.labelled("help:", "36;1", help);

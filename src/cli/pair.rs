@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let deployments: Value = sides(&plan).map(in_json).collect();
     let report = json!({ "written": written, "deployments": deployments });
     console.reply(format!("{shown}\n{ending}"), &report)?;
-    console.findings(findings.iter().filter(|f| f.severity() != Severity::Note));
+    console.findings(findings.iter().filter(|f| f.severity != Severity::Note));
     ended("paired", "a", findings)
 }
 

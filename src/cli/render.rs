@@ -7,19 +7,19 @@ use crate::diagnostic::{Finding, Origin, Severity};
 
 /// Renders `finding`, over several lines, without a line end.
 pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
-    let level = match finding.severity() {
+    let level = match finding.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
         Severity::Note => Level::NOTE,
     };
     let title = level
-        .primary_title(finding.message())
-        .id(finding.code().as_str());
-    let mut group = title.element(place(finding.origin()));
+        .primary_title(&finding.message)
+        .id(finding.code.as_str());
+    let mut group = title.element(place(&finding.origin));
     if let Some(snippet) = snippet(finding) {
         group = group.element(snippet);
     }
-    if let Some(help) = finding.help() {
+    if let Some(help) = &finding.help {
         group = group.element(Level::HELP.message(help));
     }
     let report = [group];
@@ -50,18 +50,18 @@ fn place(origin: &Origin) -> Place<'static> {
 
 /// Shows the line; its text is already short and holds no private key.
 fn snippet(finding: &Finding) -> Option<Shown<'_, annotate_snippets::Annotation<'_>>> {
-    let snippet = finding.snippet()?;
-    let [start, end] = [snippet.marked().start, snippet.marked().end].map(|character| {
-        let place = snippet.text().char_indices().nth(character);
-        place.map_or_else(|| snippet.text().len(), |(at, _)| at)
+    let snippet = finding.snippet.as_ref()?;
+    let [start, end] = [snippet.marked.start, snippet.marked.end].map(|character| {
+        let place = snippet.text.char_indices().nth(character);
+        place.map_or_else(|| snippet.text.len(), |(at, _)| at)
     });
     let mut annotation = AnnotationKind::Primary.span(start..end);
-    if let Some(label) = finding.label() {
+    if let Some(label) = &finding.label {
         annotation = annotation.label(label);
     }
-    let line = usize::try_from(snippet.line()).unwrap_or(usize::MAX);
+    let line = usize::try_from(snippet.line).unwrap_or(usize::MAX);
     Some(
-        Shown::source(snippet.text())
+        Shown::source(&snippet.text)
             .line_start(line)
             .annotation(annotation),
     )

@@ -103,7 +103,7 @@ fn is_in_force(
     let path = file.path.display();
     let kind = kind_of(&Home::new(&file.path).dir);
     let reloads = file.in_force(&kind).map_err(|error| {
-        console.findings(&error.findings);
+        console.findings(error.findings.iter());
         inactive(&error, error.help.as_deref().unwrap_or_default())
     })?;
     let no_reload = format!("`{path}` says `countersign.reload=false`");

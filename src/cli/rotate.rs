@@ -23,7 +23,12 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::Run(arguments) => all_steps(arguments, console),
         Command::Status(files) => {
             let rotation = files.read()?;
-            console.findings(rotation.damage().into_iter().flatten());
+            console.findings(
+                rotation
+                    .damage()
+                    .into_iter()
+                    .flat_map(|damage| damage.iter()),
+            );
             let report = shown::in_json(&rotation, files);
             console.reply(shown::status(&rotation, files), &report)?;
             Ok(Exit::Done)

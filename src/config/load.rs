@@ -65,7 +65,7 @@ impl LoadError {
 /// Returns the errors, up to a readable number.
 fn summary(findings: &Findings) -> String {
     let all = findings.iter();
-    let errors = all.filter(|found| found.severity() == Severity::Error);
+    let errors = all.filter(|found| found.severity == Severity::Error);
     match shortened(errors.map(ToString::to_string).collect(), 10, "errors") {
         none if none.is_empty() => "the settings cannot be used".to_owned(),
         some => some,

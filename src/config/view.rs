@@ -49,7 +49,7 @@ impl View {
             for entry in self.entries() {
                 let value = entry.value().trim();
                 if entry.key().ends_with("fingerprint") && value.parse::<Fingerprint>().is_ok() {
-                    public.insert(value);
+                    public.insert(value.to_owned());
                 }
                 add_public_parts(&mut public, value);
             }
@@ -125,7 +125,7 @@ impl View {
     fn snippet(&self, span: Span) -> Option<Snippet> {
         let nothing = Public::default();
         let shown = self.document.snippet(span, &self.secrets, &nothing)?;
-        if !shown.hides() {
+        if !shown.hides {
             return Some(shown);
         }
         self.document.snippet(span, &self.secrets, self.public())
@@ -182,7 +182,7 @@ const MOST_OF_A_CODE: usize = 200;
 
 impl Limited {
     pub fn push(&mut self, finding: Finding) {
-        self.add(finding.code(), || finding);
+        self.add(finding.code, || finding);
     }
 
     /// Adds a finding of `code`; beyond the limit it is counted and not made.
@@ -192,17 +192,17 @@ impl Limited {
             return;
         }
         let new = finding();
-        let of_code: Vec<_> = self.findings.iter().filter(|f| f.code() == code).collect();
+        let of_code: Vec<_> = self.findings.iter().filter(|f| f.code == code).collect();
         if of_code.iter().any(|found| {
-            found.message() == new.message()
-                && (found.origin(), found.key()) == (new.origin(), new.key())
+            found.message == new.message
+                && (&found.origin, &found.key) == (&new.origin, &new.key)
         }) {
             return;
         }
         if of_code.len() < MOST_OF_A_CODE {
             self.findings.push(new);
         } else {
-            self.overflow.insert(code, (new.origin().clone(), 1));
+            self.overflow.insert(code, (new.origin.clone(), 1));
         }
     }
 

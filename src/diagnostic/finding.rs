@@ -47,14 +47,22 @@ impl fmt::Display for Origin {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct Finding {
-    code: Code,
-    severity: Severity,
-    origin: Origin,
-    message: String,
-    key: Option<String>,
-    help: Option<String>,
-    label: Option<String>,
-    snippet: Option<Snippet>,
+    /// The kind.
+    pub code: Code,
+    /// How severe it is.
+    pub severity: Severity,
+    /// The place.
+    pub origin: Origin,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// The name of the setting.
+    pub key: Option<String>,
+    /// How to fix it: the corrected line, or the command that writes it.
+    pub help: Option<String>,
+    /// The label of the marked place.
+    pub label: Option<String>,
+    /// The source line, with private keys hidden.
+    pub snippet: Option<Snippet>,
 }
 
 impl Finding {
@@ -100,46 +108,6 @@ impl Finding {
     pub fn with_snippet(mut self, snippet: Option<Snippet>) -> Self {
         self.snippet = snippet;
         self
-    }
-
-    /// Returns the code.
-    pub fn code(&self) -> Code {
-        self.code
-    }
-
-    /// Returns the severity.
-    pub fn severity(&self) -> Severity {
-        self.severity
-    }
-
-    /// Returns the origin.
-    pub fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    /// Returns what is wrong, in one sentence.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// Returns the name of the setting.
-    pub fn key(&self) -> Option<&str> {
-        self.key.as_deref()
-    }
-
-    /// Returns the help: how to fix it.
-    pub fn help(&self) -> Option<&str> {
-        self.help.as_deref()
-    }
-
-    /// Returns the label of the marked place.
-    pub fn label(&self) -> Option<&str> {
-        self.label.as_deref()
-    }
-
-    /// Returns the source line, with private keys hidden.
-    pub fn snippet(&self) -> Option<&Snippet> {
-        self.snippet.as_ref()
     }
 }
 
@@ -187,15 +155,6 @@ impl Deref for Findings {
     }
 }
 
-impl<'a> IntoIterator for &'a Findings {
-    type Item = &'a Finding;
-    type IntoIter = std::slice::Iter<'a, Finding>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,7 +189,7 @@ mod tests {
 
         findings.sort();
 
-        let order: Vec<_> = findings.iter().map(|f| f.origin().to_string()).collect();
+        let order: Vec<_> = findings.iter().map(|f| f.origin.to_string()).collect();
         assert_eq!(order, ["a:2:3", "a:2:9", "a:10:1", "b:1:1", "default"]);
         assert_eq!((findings.errors(), findings.warnings()), (5, 0));
     }

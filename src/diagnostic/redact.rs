@@ -7,21 +7,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 /// Texts that are known to be public, such as the coordinates of a key and its fingerprint.
-#[derive(Clone, Debug, Default)]
-pub struct Public(HashSet<String>);
-
-impl Public {
-    /// Adds `text`, which may be shown wherever it stands by itself.
-    pub fn insert(&mut self, text: impl Into<String>) {
-        self.0.insert(text.into());
-    }
-}
-
-impl Extend<String> for Public {
-    fn extend<I: IntoIterator<Item = String>>(&mut self, texts: I) {
-        self.0.extend(texts);
-    }
-}
+pub type Public = HashSet<String>;
 
 /// Hides the parts of `text` that may belong to a private key or a token.
 ///
@@ -122,7 +108,7 @@ pub(super) fn hidden_in_line(line: &str, public: &Public) -> Vec<Range<usize>> {
 /// Finds the parts of a text that may belong to a private key or a token, in order.
 fn hidden(text: &str, public: &Public) -> Vec<Range<usize>> {
     let runs: Vec<_> = runs(text, is_base64)
-        .filter(|run| !public.0.contains(part(text, run)))
+        .filter(|run| !public.contains(part(text, run)))
         .collect();
     let mut long = runs.iter().filter(|run| run.len() >= LONG_RUN);
     let mut found = d_members(text);
@@ -294,7 +280,7 @@ mod tests {
     #[test]
     fn in_a_text_with_a_jwk_only_what_is_public_is_shown() {
         let mut public = Public::default();
-        public.insert("Hbs53V5zC-1DjNf5RtJ1b");
+        public.insert("Hbs53V5zC-1DjNf5RtJ1b".to_owned());
         let text = r#"{"kty":"EC","x":"Hbs53V5zC-1DjNf5RtJ1b","d""ggCPO7pdSzQJY2MG9GLz"}"#;
 
         assert_eq!(

@@ -7,10 +7,14 @@ use super::redact::{Public, hidden_in_line, misleads, pieces};
 /// A source line with private keys left out, and the marked part of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Snippet {
-    line: u32,
-    text: String,
-    marked: Range<usize>,
-    hides: bool,
+    /// The line number, counted from 1.
+    pub line: u32,
+    /// The line as it may be shown.
+    pub text: String,
+    /// The marked characters of `text`, counted from 0.
+    pub marked: Range<usize>,
+    /// Whether anything is hidden.
+    pub hides: bool,
 }
 
 impl Snippet {
@@ -36,26 +40,6 @@ impl Snippet {
             marked,
             hides: !hidden.is_empty(),
         }
-    }
-
-    /// Returns `true` if anything is hidden.
-    pub fn hides(&self) -> bool {
-        self.hides
-    }
-
-    /// Returns the line number, counted from 1.
-    pub fn line(&self) -> u32 {
-        self.line
-    }
-
-    /// Returns the line as it may be shown.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Returns the marked characters of [`text`](Self::text), counted from 0.
-    pub fn marked(&self) -> Range<usize> {
-        self.marked.clone()
     }
 }
 
@@ -96,8 +80,8 @@ mod tests {
 
         let snippet = Snippet::new(1, &text, 105..109, &[], &Public::default());
 
-        assert_eq!(snippet.text(), "key=«hidden, 100 chars» tail");
-        assert_eq!(snippet.marked(), 24..28);
+        assert_eq!(snippet.text, "key=«hidden, 100 chars» tail");
+        assert_eq!(snippet.marked, 24..28);
     }
 
     #[test]
@@ -112,8 +96,8 @@ mod tests {
             &Public::default(),
         );
 
-        assert_eq!(snippet.text(), "key=«hidden, 7 chars»");
-        assert_eq!(snippet.marked(), 0..3);
+        assert_eq!(snippet.text, "key=«hidden, 7 chars»");
+        assert_eq!(snippet.marked, 0..3);
     }
 
     #[test]
@@ -122,11 +106,11 @@ mod tests {
 
         let snippet = Snippet::new(1, &text, 20_000..20_001, &[], &Public::default());
 
-        assert!(snippet.text().chars().count() <= WIDEST + 2);
+        assert!(snippet.text.chars().count() <= WIDEST + 2);
         let marked: String = snippet
-            .text()
+            .text
             .chars()
-            .skip(snippet.marked().start)
+            .skip(snippet.marked.start)
             .take(1)
             .collect();
         assert_eq!(marked, "a");

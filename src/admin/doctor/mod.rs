@@ -63,9 +63,9 @@ pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis
 /// Makes the row of settings that can be used.
 fn config(settings: &Settings) -> Row {
     let mut found = settings.findings.iter();
-    if let Some(trusted_again) = found.find(|found| found.code() == Code::Cs0210) {
+    if let Some(trusted_again) = found.find(|found| found.code == Code::Cs0210) {
         let failed = Row::fail(Layer::Config, Side::Here, trusted_again.to_string());
-        return failed.helps(trusted_again.help().map(str::to_owned));
+        return failed.helps(trusted_again.help.clone());
     }
     let file = settings.home.file.display();
     let problems = match settings.findings.warnings() {
@@ -104,11 +104,14 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
         return Diagnosis::of_own(vec![row.help(help)]);
     };
     let mut errors: Vec<_> = findings.iter().collect();
-    errors.retain(|found| found.severity() == Severity::Error);
-    let layer = if errors.iter().all(|found| found.key() == Some(OWN_KEY)) {
+    errors.retain(|found| found.severity == Severity::Error);
+    let layer = if errors
+        .iter()
+        .all(|found| found.key.as_deref() == Some(OWN_KEY))
+    {
         Layer::OwnKey
     } else {
-        errors.retain(|found| found.key() != Some(OWN_KEY));
+        errors.retain(|found| found.key.as_deref() != Some(OWN_KEY));
         Layer::Config
     };
     let detail = match errors.as_slice() {
@@ -116,7 +119,7 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
         [found] => found.to_string(),
         [first, more @ ..] => format!("{first} (and {} more)", more.len()),
     };
-    let explain = errors.first().map(|found| found.code());
+    let explain = errors.first().map(|found| found.code);
     let failed = Row::fail(layer, Side::Here, detail)
         .help(CommandLine::new("countersign check").arg(file))
         .helps(explain.map(|code| code.explain().to_string()));

@@ -151,7 +151,7 @@ fn killed_between_any_two_writes_pairing_is_completed_by_the_next_run() {
                 let report = config::check(&[path], &[]).unwrap();
                 // The file that is not written yet has no key.
                 let errors = report.findings.iter().filter(|found| {
-                    found.severity() == Severity::Error && found.code() != Code::Cs0301
+                    found.severity == Severity::Error && found.code != Code::Cs0301
                 });
                 let errors: Vec<_> = errors.map(ToString::to_string).collect();
                 assert!(errors.is_empty(), "{at}: {errors:?}");

@@ -454,8 +454,8 @@ fn belongs_to(file: &SettingsFile, deployment: &Deployment) -> bool {
 
 /// Returns `true` if nothing has faults but the next key.
 fn only_next_key(findings: &Findings) -> bool {
-    let mut errors = findings.iter().filter(|f| f.severity() == Severity::Error);
-    errors.all(|found| found.key() == Some(NEXT_KEY))
+    let mut errors = findings.iter().filter(|f| f.severity == Severity::Error);
+    errors.all(|found| found.key.as_deref() == Some(NEXT_KEY))
 }
 
 fn faults(file: &SettingsFile) -> Refused {

@@ -11,7 +11,7 @@ use crate::admin::write::kill;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::check;
 use crate::config::names::KEYS;
-use crate::diagnostic::{Code, Finding};
+use crate::diagnostic::Code;
 use crate::identity::{Environment, ModuleType, Role};
 use crate::jose::{KeyId, PublicJwk, SigningKey};
 
@@ -396,7 +396,7 @@ fn eighth_active_key_of_a_module_is_refused_before_anything_is_written() {
 
     let refused = refused.err().unwrap();
     assert!(matches!(refused.kind(), Kind::Conflict), "{refused:?}");
-    let mut codes = refused.findings.iter().map(Finding::code);
+    let mut codes = refused.findings.iter().map(|found| found.code);
     assert!(codes.any(|code| code == Code::Cs0309), "{refused:?}");
     assert_eq!(texts(folder.path()), before);
 }

@@ -92,7 +92,7 @@ fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
     let change = &plan.change;
     let written = how.write(change)?;
     let findings = &change.findings;
-    console.findings(findings.iter().filter(|f| f.severity() == Severity::Error));
+    console.findings(findings.iter().filter(|f| f.severity == Severity::Error));
     let side = plan.sides.first();
     let block = side.map(|side| side.hand_over.block());
     let words = side.map(|side| side.hand_over.words());

@@ -49,7 +49,7 @@ fn for_days(days: u64) -> impl FnOnce(&mut CertificateParams) {
 fn found(folder: &Folder, lines: &str) -> Vec<(Row, String)> {
     let report = folder.check(good() + lines);
     let found = report.findings.iter();
-    let found = found.filter(|found| found.code() == Code::Cs0308);
+    let found = found.filter(|found| found.code == Code::Cs0308);
     found.map(|found| (row(found), found.to_string())).collect()
 }
 
@@ -162,8 +162,8 @@ fn beside(lines: &str) -> Vec<Severity> {
     let files = [folder.write("dpm", dpm), folder.write("dpe", dpe)];
     let report = check(&files, &[]).unwrap();
     let found = report.findings.iter();
-    let found = found.filter(|found| found.code() == Code::Cs0308);
-    found.map(Finding::severity).collect()
+    let found = found.filter(|found| found.code == Code::Cs0308);
+    found.map(|found| found.severity).collect()
 }
 
 #[test]

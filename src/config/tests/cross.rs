@@ -8,7 +8,7 @@ fn both(dpm: &str, dpe: &str) -> Vec<(String, Row)> {
     let files = [folder.write("dpm", dpm), folder.write("dpe", dpe)];
     let report = check(&files, &[]).unwrap();
     let named = |finding: &Finding| {
-        let file = match finding.origin() {
+        let file = match &finding.origin {
             Origin::File { path, .. } => path.file_name().unwrap().to_str().unwrap().to_owned(),
             other => other.to_string(),
         };

@@ -25,7 +25,7 @@ fn both(change: impl Fn(&mut [String; 2], &[String; 2])) -> Vec<(String, Row, St
     let files = [folder.write("dpm", dpm), folder.write("dpe", dpe)];
     let report = check(&files, &[]).unwrap();
     let reported = |finding: &Finding| {
-        let file = match finding.origin() {
+        let file = match &finding.origin {
             Origin::File { path, .. } => path.file_name().unwrap().to_str().unwrap().to_owned(),
             other => other.to_string(),
         };

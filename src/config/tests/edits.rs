@@ -33,7 +33,7 @@ fn reported(line: &str) -> String {
     )
     .unwrap();
     let mut reported = String::new();
-    for found in &report.findings {
+    for found in report.findings.iter() {
         writeln!(reported, "{found} {found:?}").unwrap();
     }
     for ignored in &report.ignored {

@@ -26,10 +26,10 @@ fn host_is_a_name_or_an_address_and_nothing_else() {
             let found: Vec<_> = report
                 .findings
                 .iter()
-                .filter(|f| f.code() == Code::Cs0306)
+                .filter(|f| f.code == Code::Cs0306)
                 .collect();
             assert_eq!(found.len(), 1, "{setting}={host}: {:?}", report.findings);
-            assert_eq!(found[0].severity(), Severity::Error);
+            assert_eq!(found[0].severity, Severity::Error);
             let file = folder.path().join("application.properties");
             Settings::load(&file, &ModuleKind::Dpe, [], &[]).unwrap_err();
         }
@@ -66,12 +66,12 @@ fn connection_with_half_an_address_is_an_error() {
         let found = report
             .findings
             .iter()
-            .find(|f| f.severity() == Severity::Error)
+            .find(|f| f.severity == Severity::Error)
             .unwrap();
-        assert_eq!(found.code(), Code::Cs0301, "{given}");
+        assert_eq!(found.code, Code::Cs0301, "{given}");
         let setting = format!("ataccama.client.connection.ledger.{missing}");
         assert_eq!(
-            found.help(),
+            found.help.as_deref(),
             Some(&*format!("write `{setting}=`")),
             "{given}"
         );

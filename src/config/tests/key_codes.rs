@@ -58,7 +58,7 @@ fn cs0202_fingerprint_in_hexadecimal_is_shown_and_named() {
 
     assert_eq!(rows(&report.findings), [(Code::Cs0202, Error, 10, 77)]);
     let found = report.findings.iter().next().unwrap();
-    let text = found.message();
+    let text = &found.message;
     assert!(
         text.starts_with(&format!("`fingerprint` is `{hex}`")),
         "{text}"
@@ -67,7 +67,7 @@ fn cs0202_fingerprint_in_hexadecimal_is_shown_and_named() {
         text.contains("SHA-256 of that key in hexadecimal"),
         "{text}"
     );
-    assert!(found.snippet().unwrap().text().ends_with(&hex));
+    assert!(found.snippet.as_ref().unwrap().text.ends_with(&hex));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn cs0206_another_thing_in_place_of_the_own_key() {
             [(Code::Cs0206, Error, 1, 52)],
             "{text}"
         );
-        let message = report.findings.iter().next().unwrap().message().to_owned();
+        let message = report.findings.iter().next().unwrap().message.to_owned();
         assert!(message.contains(named), "{message}");
     }
 }

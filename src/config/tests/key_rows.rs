@@ -389,6 +389,6 @@ fn mirrored_point_under_the_old_fingerprint_is_noted() {
 
     let report = Folder::new().check(trusting(&content, kid(&peer).as_str()));
 
-    let codes: Vec<_> = report.findings.iter().map(Finding::code).collect();
+    let codes: Vec<_> = report.findings.iter().map(|found| found.code).collect();
     assert_eq!(codes, [Code::Cs0205]);
 }

@@ -134,9 +134,9 @@ fn variable_that_must_be_meant_for_us_and_fits_nothing_is_an_error() {
     ] {
         let error = loaded(&good(), &[(name, "true")], &[]).unwrap_err();
         let found = error.findings().unwrap().iter().next().unwrap();
-        assert_eq!(found.code(), Code::Cs0106);
+        assert_eq!(found.code, Code::Cs0106);
         assert_eq!(
-            found.origin().to_string(),
+            found.origin.to_string(),
             format!("environment variable {name}")
         );
     }
@@ -272,7 +272,7 @@ fn thousand_deployments_load() {
     let report = Folder::new().check(text);
 
     // One key in a thousand places: each but the first is reported, up to the limit.
-    let codes: Vec<_> = report.findings.iter().map(Finding::code).collect();
+    let codes: Vec<_> = report.findings.iter().map(|found| found.code).collect();
     assert_eq!(
         codes.iter().filter(|code| **code == Code::Cs0208).count(),
         201

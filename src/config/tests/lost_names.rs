@@ -47,11 +47,11 @@ fn cs0104_names_what_is_lost_and_not_the_key_in_it() {
     let report = Folder::new().check(format!("legacy.dir=C:\\data\\\n{line}"));
 
     let mut found = report.findings.iter();
-    let found = found.find(|f| f.code() == Code::Cs0104).unwrap();
-    assert_eq!(found.key(), Some(KEY));
-    assert!(found.message().contains("`legacy.dir`"), "{found}");
+    let found = found.find(|f| f.code == Code::Cs0104).unwrap();
+    assert_eq!(found.key.as_deref(), Some(KEY));
+    assert!(found.message.contains("`legacy.dir`"), "{found}");
     let hidden = line.split_once('=').unwrap().1.trim();
-    let shown = found.snippet().unwrap().text();
+    let shown = &found.snippet.as_ref().unwrap().text;
     assert!(
         shown.contains("«hidden") && !shown.contains(hidden),
         "{shown}"
@@ -104,7 +104,7 @@ fn cs0107_name_of_ours_in_disguise() {
         let found = rows(&report.findings);
         assert_eq!(found, [(Code::Cs0107, Warning, 8, column)], "{line}");
         let found = report.findings.iter().next().unwrap();
-        assert!(found.help().unwrap().contains(right), "{found}");
+        assert!(found.help.as_ref().unwrap().contains(right), "{found}");
     }
     for line in [
         "export FOO=bar\n",

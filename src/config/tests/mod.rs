@@ -111,8 +111,8 @@ fn error_codes(text: impl AsRef<[u8]>) -> Vec<Code> {
     let file = folder.write("application.properties", text);
     let report = check(std::slice::from_ref(&file), &[]).unwrap();
     let errors = report.findings.iter();
-    let errors = errors.filter(|found| found.severity() == Severity::Error);
-    let mut codes: Vec<_> = errors.map(Finding::code).collect();
+    let errors = errors.filter(|found| found.severity == Severity::Error);
+    let mut codes: Vec<_> = errors.map(|found| found.code).collect();
     codes.dedup();
     assert_eq!(load(&file).is_err(), !codes.is_empty(), "{codes:?}");
     codes
@@ -125,11 +125,11 @@ fn load(file: &Path) -> Result<Settings, super::LoadError> {
 type Row = (Code, Severity, u32, u32);
 
 fn row(finding: &Finding) -> Row {
-    let (line, column) = match finding.origin() {
+    let (line, column) = match &finding.origin {
         Origin::File { line, column, .. } => (*line, *column),
         _ => (0, 0),
     };
-    (finding.code(), finding.severity(), line, column)
+    (finding.code, finding.severity, line, column)
 }
 
 fn rows(findings: &Findings) -> Vec<Row> {

@@ -122,7 +122,7 @@ fn findings_of_a_profile_name_its_file_and_line() {
     let placed = |findings: &Findings| -> Vec<_> {
         let findings = findings.iter();
         findings
-            .map(|found| (found.code(), found.origin().to_string()))
+            .map(|found| (found.code, found.origin.to_string()))
             .collect()
     };
     let at = |place: &str| format!("{}:{place}", file.display());
@@ -130,7 +130,7 @@ fn findings_of_a_profile_name_its_file_and_line() {
     assert_eq!(placed(&report.findings), expected);
     assert_eq!(placed(loaded.findings().unwrap()), expected);
     let shown: Vec<_> = report.findings.iter().collect();
-    assert!(shown[0].message().contains("countersign.nonsense"));
+    assert!(shown[0].message.contains("countersign.nonsense"));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn encoding_mode_and_byte_order_mark_are_each_files_own() {
     let report = check(&[folder.path().join(FILE)], &[]).unwrap();
 
     let found = report.findings.iter();
-    let found: Vec<_> = found.map(|f| (f.code(), f.origin().to_string())).collect();
+    let found: Vec<_> = found.map(|f| (f.code, f.origin.to_string())).collect();
     let dev = folder.path().join("application-dev.properties");
     let expected = [
         (Code::Cs0102, format!("{}:1:1", dev.display())),

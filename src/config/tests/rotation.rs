@@ -74,5 +74,5 @@ fn the_next_key_is_not_taken_from_arguments_and_not_shown() {
 
     assert!(!shown.contains(value.get(40..80).unwrap()), "{shown}");
     let findings = refused.findings().unwrap();
-    assert_eq!(findings.iter().next().unwrap().code(), Code::Cs0108);
+    assert_eq!(findings.iter().next().unwrap().code, Code::Cs0108);
 }

@@ -3,7 +3,8 @@ use super::*;
 /// Everything that a finding may show.
 fn shown(report: &Report) -> String {
     let findings = report.findings.iter();
-    let texts = findings.map(|f| format!("{f} {f:?} {}", f.snippet().map_or("", |s| s.text())));
+    let texts =
+        findings.map(|f| format!("{f} {f:?} {}", f.snippet.as_ref().map_or("", |s| &s.text)));
     let ignored = report.ignored.iter().map(|ignored| ignored.name.clone());
     texts.chain(ignored).collect::<Vec<_>>().join("\n")
 }

@@ -7,11 +7,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn of(report: &Report, code: Code) -> Vec<&Finding> {
-    report
-        .findings
-        .iter()
-        .filter(|f| f.code() == code)
-        .collect()
+    report.findings.iter().filter(|f| f.code == code).collect()
 }
 
 #[test]
@@ -21,13 +17,20 @@ fn first_block_of_the_seed_lacks_quotes_in_line_4() {
     let found = of(&report, Code::Cs0201);
     assert_eq!(row(found[0]), (Code::Cs0201, Severity::Error, 4, 74));
     let line = "ataccama.one.platform.deployments.dpm-dev.security.jwt-keys.key.content={\"kty\":\"EC\",\"crv\":\"P-256\",";
-    assert!(found[0].help().unwrap().contains(line), "{}", found[0]);
-    assert!(found[0].label().unwrap().contains("column 84"), "{found:?}");
-    let snippet = found[0].snippet().unwrap();
+    assert!(
+        found[0].help.as_ref().unwrap().contains(line),
+        "{}",
+        found[0]
+    );
+    assert!(
+        found[0].label.as_ref().unwrap().contains("column 84"),
+        "{found:?}"
+    );
+    let snippet = found[0].snippet.as_ref().unwrap();
     let marked: String = snippet
-        .text()
+        .text
         .chars()
-        .skip(snippet.marked().start)
+        .skip(snippet.marked.start)
         .take(3)
         .collect();
     assert_eq!(marked, "kty");
@@ -44,7 +47,7 @@ fn second_block_of_the_seed_has_another_key_s_fingerprint() {
         "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM",
         "KBv0lrEO88ISAnmwXn6Y5jYjG9TvemuZA0yQlq7QpG0",
     ] {
-        assert!(found[0].message().contains(fingerprint), "{}", found[0]);
+        assert!(found[0].message.contains(fingerprint), "{}", found[0]);
     }
     assert_eq!(report.findings.errors(), 1, "{:?}", report.findings);
 }
@@ -71,7 +74,7 @@ fn repaired_blocks_have_no_error_but_hold_published_keys() {
     assert_eq!(report.findings.errors(), 0, "{:?}", report.findings);
     let published = of(&report, Code::Cs0209);
     assert_eq!(published.len(), 2);
-    assert!(published.iter().all(|f| f.severity() == Severity::Warning));
+    assert!(published.iter().all(|f| f.severity == Severity::Warning));
 }
 
 #[test]
@@ -83,8 +86,8 @@ fn published_keys_are_refused_as_live_ones() {
 
         let errors = error.findings().unwrap().iter();
         let codes: Vec<_> = errors
-            .filter(|f| f.severity() == Severity::Error)
-            .map(Finding::code)
+            .filter(|f| f.severity == Severity::Error)
+            .map(|found| found.code)
             .collect();
         assert_eq!(codes, [Code::Cs0209]);
     }

@@ -70,7 +70,7 @@ fn is_wrong(row: &Value, good: &str) -> Option<String> {
         }
         (Err(error), Some(code)) => {
             let findings = error.findings().cloned().unwrap_or_default();
-            let mut codes = findings.iter().map(|found| found.code().as_str());
+            let mut codes = findings.iter().map(|found| found.code.as_str());
             (!codes.any(|found| found == code)).then(|| error.to_string())
         }
         (Err(error), None) => Some(error.to_string()),
@@ -208,7 +208,7 @@ fn check_finds_what_a_run_refuses_in_the_environment() {
             .map_err(|error| error.findings().cloned().unwrap());
         let errors = error.map_or_else(|findings| findings.errors(), |()| 0);
         assert_eq!(report.findings.errors(), errors, "{name}");
-        let found = report.findings.iter().find(|found| found.code() == code);
+        let found = report.findings.iter().find(|found| found.code == code);
         assert_eq!(found.is_some(), errors > 0, "{name}: {:?}", report.findings);
     }
 }
@@ -226,6 +226,6 @@ fn several_files_are_compared_without_the_environment_of_this_process() {
 
     let report = check(&paths, &owned(&[(revoked, "true")])).unwrap();
 
-    let codes: Vec<_> = report.findings.iter().map(Finding::code).collect();
+    let codes: Vec<_> = report.findings.iter().map(|found| found.code).collect();
     assert!(!codes.contains(&Code::Cs0402), "{codes:?}");
 }

@@ -126,12 +126,13 @@ fn cs0104_key_broken_over_lines() {
     let broken = report
         .findings
         .iter()
-        .find(|f| f.code() == Code::Cs0104)
+        .find(|f| f.code == Code::Cs0104)
         .unwrap();
     assert_eq!(row(broken), (Code::Cs0104, Error, 11, 67));
     assert!(
         broken
-            .help()
+            .help
+            .as_ref()
             .unwrap()
             .contains("content={\"kty\":\"EC\",\"crv\":\"P-256\"")
     );
@@ -143,9 +144,9 @@ fn cs0104_pem_over_lines_names_the_command_that_reads_it() {
     let report = Folder::new().check(after_content(&pem));
 
     let mut found = report.findings.iter();
-    let found = found.find(|f| f.code() == Code::Cs0104).unwrap();
+    let found = found.find(|f| f.code == Code::Cs0104).unwrap();
     assert!(
-        found.help().unwrap().contains("`countersign key import`"),
+        found.help.as_ref().unwrap().contains("`countersign key import`"),
         "{found}"
     );
 }
@@ -217,7 +218,7 @@ fn cs0106_unknown_name_with_the_nearest_one() {
         );
         let found = report.findings.iter().next().unwrap();
         let meant = format!("write `{D}.dpe-dev.security.jwt-keys.key.{right}`");
-        assert_eq!(found.help(), Some(meant.as_str()));
+        assert_eq!(found.help.as_deref(), Some(meant.as_str()));
     }
     for line in [
         format!("{D}.dpe-dev.securty.roles=A\n"),

@@ -296,11 +296,12 @@ fn cs0306_encrypted_private_key_comes_with_the_command_that_decrypts_it() {
         folder.write("a-key.pem", text);
         let report = folder.check(good() + &named(SERVER, "a"));
         let mut found = report.findings.iter();
-        let found = found.find(|f| f.code() == Code::Cs0306).unwrap();
-        assert!(found.message().ends_with("is encrypted"), "{found}");
+        let found = found.find(|f| f.code == Code::Cs0306).unwrap();
+        assert!(found.message.ends_with("is encrypted"), "{found}");
         assert!(
             found
-                .help()
+                .help
+                .as_ref()
                 .unwrap()
                 .contains("`openssl pkey -out key.pem -in "),
             "{found}"

@@ -122,8 +122,8 @@ fn malformed_escape_is_an_error_at_its_place_and_the_rest_is_read() {
         let finding = document.describe(fault);
 
         assert_eq!(document.entries()[1].value(), value);
-        assert_eq!(finding.code(), Code::Cs0101);
-        assert_eq!(line_and_column(finding.origin()), place);
+        assert_eq!(finding.code, Code::Cs0101);
+        assert_eq!(line_and_column(&finding.origin), place);
     }
 }
 
@@ -182,9 +182,9 @@ fn snippet_shows_the_line_without_its_secrets() {
         .snippet(entry.key_span, &[entry.value_span], &Public::default())
         .unwrap();
 
-    assert_eq!(snippet.line(), 2);
-    assert_eq!(snippet.text(), "key=«hidden, 12 chars»");
-    assert_eq!(snippet.marked(), 0..3);
+    assert_eq!(snippet.line, 2);
+    assert_eq!(snippet.text, "key=«hidden, 12 chars»");
+    assert_eq!(snippet.marked, 0..3);
 }
 
 #[test]
