@@ -4,12 +4,14 @@
 mod metrics;
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{DeploymentName, Role};
 use crate::proto::identity::identity_service_server::IdentityServiceServer;
+use crate::storage::StorageError;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::token::proof::{ProofSigner, ProofVerifier};
@@ -327,6 +329,12 @@ impl Module {
         while let Some(left) = self.not_ready_for() {
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
+    }
+
+    /// Where each token is taken once, keeps in the folder `storage` up to when that was.
+    pub(crate) fn keep_replay_in(&self, storage: &Path) -> Result<(), StorageError> {
+        let replay = self.replay.as_ref();
+        replay.map_or(Ok(()), |replay| replay.keep_in(storage))
     }
 
     /// Returns how long the module cannot accept tokens yet; see [`ready`](Self::ready).

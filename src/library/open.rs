@@ -15,6 +15,7 @@ use crate::config::{environment, wiring};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{Module, cause};
 use crate::identity::ModuleType;
+use crate::storage::StorageError;
 use crate::telemetry::events;
 
 /// Why a module cannot be opened.
@@ -35,6 +36,10 @@ pub enum OpenError {
     /// The runtime has no timer, or takes no signals.
     #[error("the Tokio runtime has no timer or no I/O; build it with `enable_all()`")]
     NoDriver,
+    /// Each token is to be taken once, and another process of the home does, or its storage folder
+    /// cannot be written.
+    #[error("`countersign.token.replay=strict` cannot be held")]
+    Storage(#[from] StorageError),
     /// The signal SIGHUP cannot be caught.
     #[error("cannot wait for SIGHUP")]
     Signal(#[source] io::Error),
@@ -80,6 +85,7 @@ impl OpenOptions {
         let runtime = Handle::try_current().map_err(|_none| OpenError::NoRuntime)?;
         let settings = read(&self.home)?;
         let module = settings.module().map_err(LoadError::Module)?;
+        module.keep_replay_in(&settings.home.dir.join("storage"))?;
         let reloader = Reloader::new(&settings, &module.for_follower());
         let wired = module.clone().wired(wiring(&settings, &module, true)?);
         // Tokio panics where a driver is missing, and has no other way to ask for one.

@@ -1,5 +1,6 @@
 //! A module's storage folder: one process at a time, and what it remembers.
 
+pub(crate) mod replay;
 pub(crate) mod revoked_keys;
 
 use std::fs::File;
@@ -48,12 +49,17 @@ impl Storage {
     ///
     /// When another process holds the folder, or it cannot be made or written to.
     pub fn lock(folder: &Path) -> Result<Self, StorageError> {
+        Self::lock_as(folder, "lock")
+    }
+
+    /// Takes what the lock `name` in `folder` stands for.
+    fn lock_as(folder: &Path, name: &str) -> Result<Self, StorageError> {
         let failed = |source| StorageError::Io {
             folder: folder.to_owned(),
             source,
         };
         files::make_folder(folder).map_err(failed)?;
-        let path = folder.join(LOCK);
+        let path = folder.join(name);
         let mut lock = files::lock_own(&path, 0).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => StorageError::InUse {
                 folder: folder.to_owned(),
@@ -95,7 +101,6 @@ fn holder(pid: Option<u32>) -> String {
     )
 }
 
-const LOCK: &str = "lock";
 const MAX_PID_BYTES: u64 = 32;
 
 #[cfg(test)]

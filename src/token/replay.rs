@@ -1,13 +1,16 @@
 //! Takes each token once, and forgets none.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
 use crate::jose::VerifyingKey;
+use crate::storage::StorageError;
+use crate::storage::replay::Watermark;
 
 use super::claims::{Claims, seconds, time};
 use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
@@ -33,18 +36,29 @@ pub enum Replay {
 /// next token is newer.
 ///
 /// After a start the watermark stands at the start plus the leeway: a token that the process before
-/// it accepted was issued by then at the latest. Until the clock has passed it
+/// it accepted was issued by then at the latest. Where the clock was set back meanwhile, it stands at
+/// what that process kept in its home. Until the clock has passed it
 /// ([`ready_at`](Self::ready_at)), no token can be accepted.
 ///
-/// Every process remembers for itself: two that answer under one name accept a token once each.
+/// Every process remembers for itself: two that answer under one name accept a token once each. A
+/// second one of the same home is refused.
 #[derive(Debug)]
 pub struct ReplayGuard {
     started: SystemTime,
     policy: Policy,
     capacity: usize,
     clock: Arc<dyn Clock>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug)]
+struct Memory {
     /// By the key that signed: a deployment may get another name. `None` is the module's own.
-    issuers: Mutex<HashMap<Option<VerifyingKey>, Uses>>,
+    issuers: HashMap<Option<VerifyingKey>, Uses>,
+    /// What the processes before this one kept.
+    before: SystemTime,
+    /// Where this one keeps up to when it may have taken tokens.
+    file: Option<Watermark>,
 }
 
 /// The uses of one issuer's tokens.
@@ -74,14 +88,27 @@ impl ReplayGuard {
             policy,
             capacity,
             clock,
-            issuers: Mutex::default(),
+            memory: Mutex::new(Memory {
+                issuers: HashMap::new(),
+                before: SystemTime::UNIX_EPOCH,
+                file: None,
+            }),
         }
+    }
+
+    /// Keeps in the folder `storage` up to when tokens may have been taken. To be called before any is.
+    pub(crate) fn keep_in(&self, storage: &Path) -> Result<(), StorageError> {
+        let file = Watermark::hold(storage)?;
+        let mut memory = self.memory();
+        memory.before = file.kept;
+        memory.file = Some(file);
+        Ok(())
     }
 
     /// Returns the time from which on a peer's fresh token is accepted, if its clock is this one's.
     pub fn ready_at(&self) -> SystemTime {
         // Tokens carry whole seconds, rounded down.
-        self.started + self.policy.leeway() + Duration::from_secs(1)
+        self.watermark(true, self.memory().before) + Duration::from_secs(1)
     }
 
     /// Counts the use of a token that passed every other check; `issuer` is the key that signed, `None`
@@ -98,23 +125,42 @@ impl ReplayGuard {
     ) -> Result<(), Refusal> {
         let id = required_id(claims)?;
         let at = time(claims.issued_at);
-        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory();
+        let Memory {
+            issuers,
+            before,
+            file,
+        } = &mut *memory;
         let uses = issuers
             .entry(issuer.cloned())
-            .or_insert_with(|| Uses::since(self.watermark(issuer)));
+            .or_insert_with(|| Uses::since(self.watermark(issuer.is_some(), *before)));
         let now = self.clock.now();
         let horizon = self.horizon(issuer, now);
         while uses.by_age.first().is_some_and(|(at, _)| *at <= horizon) {
             uses.forget_oldest();
         }
-        uses.take(id, at, now, self.capacity)
+        uses.take(id, at, now, self.capacity)?;
+        let covered = file
+            .as_mut()
+            .map(|file| file.cover(now + self.policy.leeway()));
+        covered.unwrap_or(Ok(())).map_err(|error| {
+            let detail = format!("its use cannot be kept in `storage/replay-watermark`: {error}");
+            Refusal::new(Reason::TokenReplayed, detail)
+        })
     }
 
-    /// Returns when the newest token was issued that may have been used before the start.
-    fn watermark(&self, issuer: Option<&VerifyingKey>) -> SystemTime {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when the newest token was issued, by a peer or this module, that may have been used
+    /// before the start. Processes kept `before`.
+    fn watermark(&self, by_peer: bool, before: SystemTime) -> SystemTime {
+        let leeway = self.policy.leeway();
+        let of_peers = before.max(self.started + leeway);
         // The module's own tokens are timed by this very clock.
-        let ahead = issuer.map_or(Duration::ZERO, |_| self.policy.leeway());
-        self.started + ahead
+        let ahead = if by_peer { Duration::ZERO } else { leeway };
+        of_peers.checked_sub(ahead).unwrap_or(of_peers)
     }
 
     /// Returns when a token was issued that has expired by now, leeway included, however long it

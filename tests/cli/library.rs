@@ -18,6 +18,7 @@ use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint, Server};
 
 use super::free_port::free_port;
+use super::modules::{ANY_PORT, paired};
 use super::support::Folder;
 
 const GREETER: &str = "greeter/etc/application.properties";
@@ -479,4 +480,38 @@ fn errors_of_the_door_print_well() {
         !shown.contains(['{', '}']) && !shown.contains("Some("),
         "{shown}"
     );
+}
+
+const DPM: &str = "dpm/etc/application.properties";
+
+#[tokio::test]
+async fn second_strict_process_of_a_home_is_refused_with_the_pid_of_the_first() {
+    let folder = paired();
+    append(&folder, DPM, "countersign.token.replay=strict\n");
+    let first = open(&folder, "dpm");
+
+    let run = folder.run(&format!("dpm run --home dpm {ANY_PORT}"));
+    let again = Module::open(folder.path("dpm")).unwrap_err();
+
+    let pid = format!("is in use by process {}", std::process::id());
+    let run = run.exits(6);
+    assert!(run.stderr.contains(&pid), "{run:?}");
+    assert!(format!("{again:?}").contains(&pid), "{again:?}");
+    assert!(folder.read("dpm/storage/replay-watermark").is_empty());
+    drop(first);
+}
+
+#[tokio::test]
+async fn strict_module_whose_storage_cannot_be_written_is_refused() {
+    let folder = paired();
+    append(&folder, DPM, "countersign.token.replay=strict\n");
+    folder.write("dpm/storage/replay-watermark/file", "");
+
+    let run = folder.run(&format!("dpm run --home dpm {ANY_PORT}"));
+    let opened = Module::open(folder.path("dpm")).unwrap_err();
+
+    let run = run.exits(3);
+    for text in [run.stderr, format!("{opened:?}")] {
+        assert!(text.contains("replay-watermark"), "{text}");
+    }
 }

@@ -149,6 +149,48 @@ fn token_used_before_a_restart_is_refused_after_it() {
 }
 
 #[test]
+fn clock_set_back_between_two_runs_opens_no_token_again() {
+    let home = tempfile::tempdir().unwrap();
+    let before = World::new(10);
+    before.guard.keep_in(home.path()).unwrap();
+    before.clock.set(before.guard.ready_at());
+    let issued_at = seconds(before.clock.now()) + 30.0;
+    assert_eq!(before.take("dpe-dev", "a", issued_at), Ok(()));
+    let World { clock, guard, keys } = before;
+    drop(guard);
+
+    clock.set(clock.now() - Duration::from_secs(3600));
+    let guard = ReplayGuard::new(Policy::default(), Arc::clone(&clock) as _);
+    guard.keep_in(home.path()).unwrap();
+    let after = World { clock, guard, keys };
+
+    after.clock.advance(Duration::from_secs(60));
+    assert_eq!(after.take_fresh("b"), REPLAYED);
+    after.clock.set(after.guard.ready_at());
+    assert_eq!(after.take("dpe-dev", "a", issued_at), REPLAYED);
+    assert_eq!(after.take_fresh("b"), Ok(()));
+}
+
+#[test]
+fn watermark_is_written_once_a_second_at_most() {
+    let home = tempfile::tempdir().unwrap();
+    let world = World::new(10);
+    world.guard.keep_in(home.path()).unwrap();
+    world.clock.set(world.guard.ready_at());
+    let mut written = Vec::new();
+
+    for n in 0..30 {
+        world.take_fresh(&n.to_string()).unwrap();
+        written.push(std::fs::read(home.path().join("replay-watermark")).unwrap());
+        world.clock.advance(Duration::from_millis(100));
+    }
+
+    written.dedup();
+    assert_eq!(written.len(), 3);
+    assert!(written.is_sorted());
+}
+
+#[test]
 fn overflow_forgets_no_use() {
     let world = World::ready(3);
     let base = seconds(world.clock.now()).floor();
