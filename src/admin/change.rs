@@ -16,7 +16,7 @@ use super::write::{
 };
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::names::{CONTENT, FINGERPRINT, REVOKED};
-use crate::config::{self, Home, holds_private_key, is_service_link};
+use crate::config::{self, Home, holds_private_key};
 use crate::diagnostic::{CommandLine, Findings, redact_name};
 use crate::files;
 use crate::identity::DeploymentName;
@@ -24,7 +24,7 @@ use crate::jose::{
     Fingerprint, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published,
 };
 pub use crate::properties::ChangeKind;
-use crate::properties::name::{Pattern, variable_for};
+use crate::properties::name::Pattern;
 use crate::properties::{Edit, FileText};
 use crate::secret::Secret;
 use crate::storage::revoked_keys::{self, Record, Standing};
@@ -60,11 +60,12 @@ impl Change {
     }
 
     /// Plans to write `first`, then `files`, and checks the new texts as if they were the files.
+    ///
+    /// # Errors
+    ///
+    /// As [`effective`](Self::effective).
     pub(super) fn checked(files: Vec<EditedFile>, first: Vec<EditedFile>) -> Result<Self, Refused> {
-        let mut texts = Vec::new();
-        for file in &files {
-            texts.push((file.path.clone(), file.after()?));
-        }
+        let texts = effective_texts(&files)?;
         let new = first.iter().filter(|file| file.is_created());
         let made: Vec<_> = new.map(|file| file.path.clone()).collect();
         let report = config::check_texts(&texts, &HashMap::new(), &config::environment(), &made)?;
@@ -73,6 +74,16 @@ impl Change {
             first,
             findings: report.findings,
         })
+    }
+
+    /// Plans to write `files`, as [`of`](Self::of) does.
+    ///
+    /// # Errors
+    ///
+    /// When a module would not read what is written: another file or a variable decides.
+    pub(super) fn effective(files: Vec<EditedFile>) -> Result<Self, Refused> {
+        effective_texts(&files)?;
+        Ok(Self::of(files))
     }
 
     /// Returns `true` if there is nothing to do.
@@ -96,26 +107,12 @@ impl Change {
     /// # Errors
     ///
     /// When a file was changed since the plan was made, another countersign writes in the same
-    /// folder, or the system refuses.
+    /// folder, or the system refuses. When a home's memory cannot be written, all else is.
     pub fn carry_out(&self) -> Result<(), Refused> {
-        let mut changed = Vec::new();
-        for file in self.files.iter().filter(|file| !file.is_empty()) {
-            changed.push((file.path.clone(), file.after()?));
-        }
-        for file in &self.files {
-            effect::check(&file.path, &file.wanted, &changed)?;
-        }
         self.write()?;
         // Last, so that a key whose revocation is being taken back stays refused until then.
-        for file in &self.files {
-            let storage = Home::new(&file.path).memory();
-            if let Some(storage) = storage.filter(|_| !file.records.is_empty()) {
-                let memory = revoked_keys::path(&storage);
-                revoked_keys::remember(&storage, &file.records)
-                    .map_err(Refused::not_written(&memory))?;
-            }
-        }
-        Ok(())
+        let changed = self.files.iter().filter(|file| !file.records.is_empty());
+        changed.map(EditedFile::remember).fold(Ok(()), Result::and)
     }
 
     fn write(&self) -> Result<(), Refused> {
@@ -276,15 +273,6 @@ impl EditedFile {
         self.before.is_some()
     }
 
-    /// Names the variables of this process's environment that override what would change, each
-    /// with the setting.
-    pub fn overridden_by(&self) -> impl Iterator<Item = (String, &str)> {
-        self.changes.iter().filter_map(|change| {
-            let variable = variable_above(&change.key)?;
-            Some((variable, change.key.as_str()))
-        })
-    }
-
     /// Returns `true` if it is a new file to which settings refer.
     fn is_created(&self) -> bool {
         self.before.is_none() && self.privacy.is_some()
@@ -315,6 +303,22 @@ impl EditedFile {
         self.after.as_ref().map_or(before, |after| after.expose())
     }
 
+    /// Writes what the file's home is to remember, once the file itself is written.
+    fn remember(&self) -> Result<(), Refused> {
+        let Some(storage) = Home::new(&self.path).memory() else {
+            return Ok(());
+        };
+        revoked_keys::remember(&storage, &self.records).map_err(|error| {
+            let (path, memory) = (self.path.display(), revoked_keys::path(&storage));
+            let message = format!(
+                "`{path}` is written, but its home cannot remember that in `{}`",
+                memory.display()
+            );
+            Refused::caused(Kind::NotWritten, message)(error)
+                .with_help("make that file and its lock writable, then run the command again")
+        })
+    }
+
     /// Writes the new text beside the file, if it changes.
     fn staged(&self) -> Result<Option<Staged>, Refused> {
         let Some(after) = &self.after else {
@@ -331,8 +335,7 @@ impl EditedFile {
             Some(file) => file.encode(after.expose()),
             None => after.expose().clone().into_bytes().into(),
         };
-        let staged = Staged::new(&self.path, &bytes, self.privacy())?;
-        Ok(Some(staged.expecting(expected)))
+        Staged::new(&self.path, &bytes, self.privacy(), expected).map(Some)
     }
 
     /// Unless it is given, an existing file keeps its mode until it gets its first private key.
@@ -392,7 +395,8 @@ pub(super) fn record(standing: Standing, key: Fingerprint, deployment: &str) -> 
     }
 }
 
-/// Fails if the home of the file at `path` remembers `key` as revoked: the file would trust it in vain.
+/// Fails if the home of the file at `path` remembers `key` as revoked: the file would trust it, and the module
+/// would still refuse it.
 pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), Refused> {
     let fingerprint = key.fingerprint();
     if !Home::new(path).remembered()?.has(fingerprint) {
@@ -446,19 +450,15 @@ pub fn private_key(material: KeyMaterial, cannot: &str) -> Result<(SigningKey, K
     Err(Refused::new(Kind::Unreadable, format!("{cannot}: {why}")))
 }
 
-/// Names a variable of this process's environment that overrides `setting` in any file.
-pub(super) fn variable_above(setting: &str) -> Option<String> {
-    let list = setting.split('[').next().unwrap_or_default();
-    let wanted = [setting, list].map(|name| without_underscores(&variable_for(name)));
-    let all = config::environment();
-    let mut names = all
+/// Returns the new texts of `files`, after checking that modules will read them so.
+fn effective_texts(files: &[EditedFile]) -> Result<Vec<(PathBuf, FileText)>, Refused> {
+    let known = files
         .iter()
-        .filter(|(name, value)| !is_service_link(name, value, &all));
-    let found = names.find(|(name, _)| wanted.contains(&without_underscores(name)));
-    found.map(|(name, _)| name.clone())
-}
-
-/// An underscore may replace a dash, which a variable may also omit.
-fn without_underscores(name: &str) -> String {
-    name.replace('_', "").to_ascii_uppercase()
+        .filter(|file| file.is_there() || !file.is_empty());
+    let new = known.map(|file| Ok((file.path.clone(), file.after()?)));
+    let texts = new.collect::<Result<Vec<_>, Refused>>()?;
+    for file in files {
+        effect::check(&file.path, &file.wanted, &texts)?;
+    }
+    Ok(texts)
 }

@@ -1,15 +1,16 @@
-//! Whether a module reads what is to be written: another document or file may decide.
+//! Whether a module reads what is to be written: another document or file, or a variable, may decide.
 
 use std::path::{Path, PathBuf};
 
 use super::error::{Kind, Refused};
 use super::setting::Setting;
-use crate::config;
-use crate::diagnostic::redact_name;
+use crate::config::{self, is_service_link};
+use crate::diagnostic::{Origin, redact_name};
 use crate::properties::FileText;
+use crate::properties::name::variable_for;
 
 /// Checks that every setting in `wanted`, which is for the file at `path`, takes effect where files hold
-/// the texts `changed`.
+/// `texts`.
 ///
 /// # Errors
 ///
@@ -17,19 +18,51 @@ use crate::properties::FileText;
 pub(super) fn check(
     path: &Path,
     wanted: &[Setting],
-    changed: &[(PathBuf, FileText)],
+    texts: &[(PathBuf, FileText)],
 ) -> Result<(), Refused> {
-    if !changed.iter().any(|(file, _)| file == path) {
+    if wanted.is_empty() {
         return Ok(());
     }
     let environment = config::environment();
     let found = config::main_of(path, &environment);
     let main = found.as_deref().unwrap_or(path);
     let settings: Vec<_> = wanted.iter().map(|one| (&*one.key, one.text())).collect();
-    let Some((key, origin)) = config::overruled(main, changed, &environment, &settings)? else {
+    let in_files = config::overruled(main, texts, &environment, &settings)?;
+    let in_variables = || {
+        settings.iter().find_map(|(key, value)| {
+            let (variable, _) =
+                variable_above(key).filter(|(_, other)| Some(&**other) != *value)?;
+            Some((*key, Origin::Environment(variable.into())))
+        })
+    };
+    let Some((key, origin)) = in_files.or_else(in_variables) else {
         return Ok(());
     };
     let (name, file) = (redact_name(key), path.display());
     let message = format!("a change of `{name}` in `{file}` has no effect: {origin} decides");
-    Err(Refused::new(Kind::Conflict, message).with_help("change it there; nothing is written"))
+    let help = match origin {
+        Origin::Environment(_) => {
+            "start the module without it, unset it here too, and run this command again; nothing is \
+             written"
+        }
+        _ => "change it there; nothing is written",
+    };
+    Err(Refused::new(Kind::Conflict, message).with_help(help))
+}
+
+/// Finds a variable of this process's environment that overrides `setting` in any file, with its value.
+pub(super) fn variable_above(setting: &str) -> Option<(String, String)> {
+    let list = setting.split('[').next().unwrap_or_default();
+    let wanted = [setting, list].map(|name| without_underscores(&variable_for(name)));
+    let all = config::environment();
+    let mut variables = all
+        .iter()
+        .filter(|(name, value)| !is_service_link(name, value, &all));
+    let found = variables.find(|(name, _)| wanted.contains(&without_underscores(name)));
+    found.cloned()
+}
+
+/// An underscore may replace a dash, which a variable may also omit.
+fn without_underscores(name: &str) -> String {
+    name.replace('_', "").to_ascii_uppercase()
 }

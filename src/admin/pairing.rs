@@ -3,7 +3,7 @@
 //!
 //! Both sides exchange the same [`HandOver`], whether both files are here or a block goes from one
 //! machine to the other. A plan changes nothing, can be shown, and is then carried out whole or not at
-//! all. A second plan after it is empty; that is checked before anything is written.
+//! all.
 
 mod tls;
 
@@ -25,7 +25,6 @@ use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey};
 use crate::properties::FileText;
 use tls::Certificate;
 
-const GRPC_PORT: &str = "ataccama.server.grpc.port";
 /// How many faults of a text are shown.
 const MOST_FAULTS: usize = 20;
 
@@ -85,8 +84,6 @@ pub struct Side {
     pub hand_over: HandOver,
     /// Whether its key is made by the plan.
     pub is_key_new: bool,
-    /// The gRPC port that it listens on.
-    pub port: u16,
     certificate: Option<Certificate>,
     /// What its file must say of the module itself.
     own: Vec<Setting>,
@@ -129,13 +126,7 @@ pub fn plan(
         .iter()
         .map(|member| FileText::read_if_there(&member.path));
     let before = texts.collect::<Result<_, _>>()?;
-    let (sides, files, partial) = planned(members, before, theirs, &options, &[])?;
-    let new = files.iter().map(|file| file.after().map(Some));
-    let after = new.collect::<Result<_, _>>()?;
-    let (_, again, _) = planned(members, after, theirs, &options, &sides)?;
-    if let Some(file) = again.iter().find(|file| !file.is_empty()) {
-        return Err(Refused::internal(&file.path));
-    }
+    let (sides, files, partial) = planned(members, before, theirs, &options)?;
     let certificates = sides.iter().filter_map(|side| side.certificate.as_ref());
     let mut first: Vec<_> = certificates.flat_map(|own| own.new.clone()).collect();
     // A certificate comes after its key.
@@ -201,14 +192,12 @@ fn other<T>(both: &[T], at: usize) -> Option<&T> {
 type Planned = (Vec<Side>, Vec<EditedFile>, Option<EditedFile>);
 
 /// Plans what the files of `members`, which are `texts` or not there, must say, so that they trust
-/// each other, or what `theirs` says. The certificates are those of the sides in `made`, if there are
-/// any.
+/// each other, or what `theirs` says.
 fn planned(
     members: &[Member],
     texts: Vec<Option<FileText>>,
     theirs: Option<&HandOver>,
     options: &Options,
-    made: &[Side],
 ) -> Result<Planned, Refused> {
     let read = members.iter().zip(texts);
     let views = read
@@ -216,7 +205,7 @@ fn planned(
         .collect::<Result<Vec<_>, _>>()?;
     let mut sides = Vec::new();
     for (at, view) in views.iter().enumerate() {
-        sides.push(view.settle(other(&views, at), options, made.get(at))?);
+        sides.push(view.settle(other(&views, at), options)?);
     }
     let mut files = Vec::new();
     for (at, (view, side)) in views.iter().zip(&sides).enumerate() {
@@ -273,12 +262,7 @@ impl<'a> View<'a> {
     }
 
     /// Settles the name and the key of the module, for its file and for that of its `peer`.
-    fn settle(
-        &self,
-        peer: Option<&View<'_>>,
-        options: &Options,
-        made: Option<&Side>,
-    ) -> Result<Side, Refused> {
+    fn settle(&self, peer: Option<&View<'_>>, options: &Options) -> Result<Side, Refused> {
         let member = self.member;
         let path = member.path.display();
         let (key, key_id) = self.settle_key(options.now)?;
@@ -311,10 +295,10 @@ impl<'a> View<'a> {
             None => own.push(Setting::new(OWN_NAME, deployment.as_str())),
         }
         let file = &self.trusts.file;
-        let certificate = match made {
-            Some(made) => made.certificate.clone(),
-            None if options.tls => Some(Certificate::settle(&member.path, &deployment, file)?),
-            None => None,
+        let certificate = if options.tls {
+            Some(Certificate::settle(&member.path, &deployment, file)?)
+        } else {
+            None
         };
         let of = Introduction {
             module: member.module.clone(),
@@ -322,8 +306,6 @@ impl<'a> View<'a> {
             role: options.role.clone(),
             tls: certificate.as_ref().map(|own| own.fingerprint),
         };
-        let is_dpe = of.module.as_str() == "dpe";
-        let port = self.text(GRPC_PORT).and_then(|port| port.parse().ok());
         Ok(Side {
             hand_over: HandOver {
                 purpose: Purpose::Pair(of),
@@ -332,7 +314,6 @@ impl<'a> View<'a> {
                 key: key.verifying_key().clone(),
             },
             is_key_new: member.key.is_none() && self.key.is_none(),
-            port: port.unwrap_or(if is_dpe { 8532 } else { 8531 }),
             certificate,
             own,
         })

@@ -108,7 +108,7 @@ pub fn plan(
             inactive: hidden,
         });
     }
-    let change = Change::of(edited);
+    let change = Change::effective(edited)?;
     if change.is_empty() && files.iter().all(|file| file.keys.is_empty()) {
         let Some(own) = own else {
             return Err(not_there(paths, which, known));

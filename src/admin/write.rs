@@ -38,9 +38,9 @@ pub fn write(path: &Path, bytes: &[u8], privacy: Privacy, force: bool) -> Result
     let _lock = is_locked
         .then(|| FolderLock::acquire(&target))
         .transpose()?;
-    let staged = Staged::new(path, bytes, privacy)?;
+    let staged = Staged::new(path, bytes, privacy, None)?;
     if force {
-        staged.commit(|| {}).map(drop)
+        staged.commit().map(drop)
     } else {
         staged.commit_new()
     }
@@ -62,7 +62,7 @@ pub fn commit_all(staged: Vec<Staged>) -> Result<(), Refused> {
             // Its first part was written just now.
             file.expected = None;
         }
-        match file.commit(|| {}) {
+        match file.commit() {
             Ok(committed) => {
                 done.push(committed);
                 kill_point();
@@ -95,13 +95,19 @@ enum New {
 }
 
 impl Staged {
-    /// Writes `bytes` beside `path` and flushes them to the disk.
+    /// Writes `bytes` beside `path` and flushes them to the disk. They replace nothing but the content
+    /// that is `expected`; any if that is `None`.
     ///
     /// # Errors
     ///
     /// When the folder cannot be written to, or the file's owner, ACL or another attribute cannot be
     /// kept.
-    pub fn new(path: &Path, bytes: &[u8], privacy: Privacy) -> Result<Self, Refused> {
+    pub fn new(
+        path: &Path,
+        bytes: &[u8],
+        privacy: Privacy,
+        expected: Option<ContentDigest>,
+    ) -> Result<Self, Refused> {
         let target = follow(path)?;
         let old = match files::open(&target) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -119,13 +125,8 @@ impl Staged {
         Ok(Self {
             target,
             new,
-            expected: None,
+            expected,
         })
-    }
-
-    /// Replaces nothing but this content.
-    pub fn expecting(self, expected: Option<ContentDigest>) -> Self {
-        Self { expected, ..self }
     }
 
     /// Puts the text in place if nothing is there.
@@ -142,8 +143,8 @@ impl Staged {
         sync_folder(&target).map_err(Refused::not_written(&target))
     }
 
-    /// Puts the text in place of what is there; `last` happens right before.
-    fn commit(self, last: impl FnOnce()) -> Result<Committed, Refused> {
+    /// Puts the text in place of what is there.
+    fn commit(self) -> Result<Committed, Refused> {
         let (target, expected) = (self.target, self.expected);
         let kept = match &self.new {
             New::Beside(_) => keep(&target),
@@ -156,7 +157,6 @@ impl Staged {
             .map_err(Refused::not_written(&target))?
             .ok_or_else(|| Refused::changed(&target))?;
         kill_point();
-        last();
         let written = match self.new {
             New::Beside(new) => new.persist(&target).map(drop).map_err(|error| error.error),
             New::InPlace(file, text, mode) => file

@@ -163,22 +163,6 @@ pub(super) fn new_files<'a>(files: impl Iterator<Item = &'a Path>) -> String {
     lines.collect::<Vec<_>>().concat()
 }
 
-/// Warns of environment variables that override what changes in `files`.
-pub(super) fn warn_of_variables<'a>(
-    files: impl IntoIterator<Item = &'a EditedFile>,
-    console: &Console,
-) {
-    for file in files {
-        for (variable, setting) in file.overridden_by() {
-            let path = file.path.display();
-            console.warn(&format!(
-                "the environment variable `{variable}` overrides `{setting}` in `{path}`: a module \
-                 that is started with it ignores that setting of the file"
-            ));
-        }
-    }
-}
-
 /// Says why running modules do not follow what was written.
 pub(super) fn inactive(why: impl Display, help: &str) -> Refused {
     Refused::new(Kind::Conflict, format!("written, but NOT active: {why}")).with_help(help)

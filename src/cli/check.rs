@@ -16,11 +16,7 @@ use crate::diagnostic::{Finding, Origin};
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("writing").args(["dry_run", "yes"]).multiple(true).requires("fix")))]
-#[command(after_help = "\
-Examples:
-  $ countersign check dpm/etc/application.properties
-  $ countersign check dpm/etc/application.properties dpe/etc/application.properties -o json
-  $ countersign check --fix dpe/etc/application.properties --yes")]
+#[command(after_help = include_str!("help/check.txt"))]
 pub(super) struct Arguments {
     /// The files
     #[arg(required = true, value_name = "FILE")]

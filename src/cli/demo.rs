@@ -14,10 +14,7 @@ use crate::admin::demo::{self, Step};
 use crate::diagnostic::{CommandLine, redact};
 
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Example:
-  $ countersign demo
-  $ countersign demo --keep my-pair")]
+#[command(after_help = include_str!("help/demo.txt"))]
 pub(super) struct Arguments {
     /// Leave the two homes in this folder, to go on with
     #[arg(long, value_name = "DIR")]

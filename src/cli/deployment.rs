@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::change::{How, changes, files_in_json, warn_of_variables};
+use super::change::{How, changes, files_in_json};
 use super::input;
 use super::key::note_kid;
 use super::output::{Answer, Console, counted, example, table};
@@ -23,16 +23,10 @@ pub(super) enum Command {
     /// Trust a module by its public key, in any form
     ///
     /// An existing deployment keeps its settings. A second key of it needs a `--key-name`.
-    #[command(after_help = "\
-Examples:
-  $ countersign deployment add dpe-two --home dpm --module dpe --public-key dpe-two.jwk --yes
-  $ countersign key export ec256.pem --to pem-spki | countersign deployment add dpe-three --home dpm --module dpe --public-key - --role READER --dry-run")]
+    #[command(after_help = include_str!("help/deployment_add.txt"))]
     Add(Add),
     /// List the trusted modules
-    #[command(after_help = "\
-Examples:
-  $ countersign deployment list --home dpm
-  $ countersign deployment list --home dpm -o json")]
+    #[command(after_help = include_str!("help/deployment_list.txt"))]
     List(Of),
     /// Show one trusted module
     #[command(after_help = example("deployment show --home dpm dpe-dev"))]
@@ -182,7 +176,6 @@ fn consequences(removed: &Removed) -> String {
 }
 
 fn carry_out(change: &Change, how: &How, heading: &str, console: &Console) -> Answer {
-    warn_of_variables(&change.files, console);
     let shown = changes(&change.files);
     let written = how.apply(change, &shown, console)?;
     let findings = change.findings.iter();

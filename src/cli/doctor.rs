@@ -15,10 +15,7 @@ use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::properties::bind::{TimeUnit, duration};
 
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  $ countersign doctor --home dpe
-  $ countersign doctor --home dpm -o json")]
+#[command(after_help = include_str!("help/doctor.txt"))]
 pub(super) struct Arguments {
     #[command(flatten)]
     home: HomeArguments,

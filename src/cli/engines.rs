@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use super::home::HomeArguments;
-use super::output::{Answer, Console, Kind, Refused, table};
+use super::output::{Answer, Console, Kind, Refused, example, table};
 use super::runtime::runtime;
 use crate::admin::greeting;
 use crate::admin::roster::{self, Client};
@@ -30,22 +30,18 @@ use crate::telemetry::{Untrusted, UntrustedReason};
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List the engines, asking the DPM as the module at --home
-    #[command(after_help = "\
-Example:
-  $ countersign engines list --home dpm")]
+    #[command(after_help = example("engines list --home dpm"))]
     List(HomeArguments),
     /// Show one engine, and why it is not READY
-    #[command(after_help = "\
-Example:
-  $ countersign engines show 0031debd-6130-4b4a-8eaf-7a834555cf33 --home dpm")]
+    #[command(after_help = example("engines show dpe-dev --home dpm"))]
     Show(Show),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Show {
-    /// The engine's id
-    #[arg(value_name = "ID")]
-    id: String,
+    /// The engine's id, the beginning of it, or its deployment
+    #[arg(value_name = "ENGINE")]
+    name: String,
     #[command(flatten)]
     home: HomeArguments,
 }
@@ -70,17 +66,16 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             }
         })?;
         let client = EngineRegistryServiceClient::new(layer.layer(connection));
-        let answered = match command {
-            Command::List(_) => within(&target, list(client))
-                .await?
-                .map(|engines| console.reply(in_columns(&engines), &json!({ "engines": engines }))),
-            Command::Show(show) => within(&target, get(client, &show.id))
-                .await?
-                .map(|engine| console.reply(engine.in_words(), &engine)),
+        let engines = match within(&target, list(client)).await? {
+            Ok(engines) => engines,
+            Err(status) => return Err(failed(&status, &target, &options).await),
         };
-        match answered {
-            Ok(answer) => answer,
-            Err(status) => Err(failed(&status, &target, &options).await),
+        match command {
+            Command::List(_) => console.reply(in_columns(&engines), &json!({ "engines": engines })),
+            Command::Show(show) => {
+                let engine = named(engines, &show.name)?;
+                console.reply(engine.in_words(), &engine)
+            }
         }
     })
 }
@@ -138,25 +133,35 @@ async fn list(mut client: Client) -> Result<Vec<Shown>, Status> {
     Ok(engines.into_iter().map(Shown::from).collect())
 }
 
-async fn get(mut client: Client, id: &str) -> Result<Shown, Status> {
-    let engine_id = id.to_owned();
-    let request = wire::GetEngineRequest { engine_id };
-    let answer = client.get_engine(request).await?.into_inner();
-    let engine = answer.engine.map(Shown::from);
-    engine.ok_or_else(|| Status::internal("the DPM sent no engine"))
+/// Finds the one engine whose id is or begins as `name`, or whose deployment has that name.
+fn named(engines: Vec<Shown>, name: &str) -> Result<Shown, Refused> {
+    let id = name.to_ascii_lowercase();
+    let mut fitting = engines
+        .into_iter()
+        .filter(|engine| engine.id.starts_with(&id) || engine.deployment == name);
+    match (fitting.next(), fitting.next()) {
+        (Some(engine), None) => Ok(engine),
+        (Some(one), Some(other)) => {
+            let message = format!("several engines fit `{name}`: {}, {}", one.id, other.id);
+            Err(Refused::new(Kind::Conflict, message).with_help("give more of the id"))
+        }
+        (None, _) => {
+            let message = format!("no registered engine has the id or the deployment `{name}`");
+            Err(Refused::new(Kind::NotThere, message).with_help("`engines list` shows all engines"))
+        }
+    }
 }
 
 /// Says why the DPM at `target` did not answer as asked, or what listens there in its place.
 async fn failed(status: &Status, target: &Target, options: &ConnectionOptions) -> Refused {
     let (code, reason) = (status.code(), reason_of(status));
-    let is_answer = reason.is_some() || matches!(code, Code::NotFound | Code::InvalidArgument);
-    if !is_answer && let Some(why) = greeting::look(target, options).await {
+    if reason.is_none()
+        && let Some(why) = greeting::look(target, options).await
+    {
         return Refused::new(Kind::Unreachable, format!("{target} {why}"))
             .with_help("check that the DPM listens at this port; `countersign doctor` says more");
     }
     let kind = match code {
-        Code::NotFound => Kind::NotThere,
-        Code::InvalidArgument => Kind::Usage,
         Code::Unavailable | Code::DeadlineExceeded => Kind::Unreachable,
         // The connection broke: it is no answer.
         _ if status.source().is_some() => Kind::Unreachable,
@@ -268,6 +273,28 @@ fn time(time: &Timestamp) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_is_named_by_its_id_the_beginning_of_it_or_its_deployment() {
+        let engines = || {
+            let ids = [("0031debd-61", "dpe-dev"), ("0044aaaa-61", "dpe-two")];
+            let engines = ids.map(|(id, deployment)| {
+                Shown::from(wire::Engine {
+                    id: id.to_owned(),
+                    deployment: deployment.to_owned(),
+                    ..wire::Engine::default()
+                })
+            });
+            Vec::from(engines)
+        };
+        for name in ["0031debd-61", "0031DEBD", "003", "dpe-dev"] {
+            assert_eq!(named(engines(), name).unwrap().id, "0031debd-61", "{name}");
+        }
+        for (name, kind) in [("00", "Conflict"), ("dpe", "NotThere"), ("5", "NotThere")] {
+            let refused = named(engines(), name).err().unwrap();
+            assert_eq!(format!("{:?}", refused.kind()), kind, "{name}");
+        }
+    }
 
     #[test]
     fn why_an_engine_is_not_ready_is_shown_to_its_end() {

@@ -14,11 +14,7 @@ use crate::telemetry::UntrustedReason;
 use crate::token::{Reason, Story};
 
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  $ countersign explain CS0202
-  $ countersign explain KEY_UNKNOWN
-  $ countersign explain --log dpm/log")]
+#[command(after_help = include_str!("help/explain.txt"))]
 pub(super) struct Arguments {
     /// A finding's code or a refusal's reason
     #[arg(value_name = "CODE|REASON", required_unless_present = "log")]

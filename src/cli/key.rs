@@ -19,10 +19,7 @@ use crate::secret::Secret;
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make a new private key, as mkjwk writes it
-    #[command(after_help = "\
-Examples:
-  $ countersign key gen --out dpm.jwk --public-out dpm-public.jwk
-  $ countersign key gen | countersign key fingerprint -")]
+    #[command(after_help = include_str!("help/key_gen.txt"))]
     Gen {
         #[command(flatten)]
         destination: Destination,
@@ -31,10 +28,7 @@ Examples:
         public_out: Option<PathBuf>,
     },
     /// Convert a key of any form (JWK, base64 of it, PEM, DER) to a JWK
-    #[command(after_help = "\
-Examples:
-  $ countersign key import ec256.pem --out dpm.jwk
-  $ openssl ecparam -name prime256v1 -genkey -noout | countersign key import - --out dpm.jwk")]
+    #[command(after_help = include_str!("help/key_import.txt"))]
     Import {
         /// The key; `-` reads stdin
         file: PathBuf,
@@ -42,11 +36,7 @@ Examples:
         destination: Destination,
     },
     /// Convert a key of any form to another form
-    #[command(after_help = "\
-Examples:
-  $ countersign key export dpm.jwk --to public-jwk
-  $ countersign key export dpm.jwk --to pem-spki --out dpm.pub
-  $ countersign key export dpm.jwk --to base64 --out generator-key.txt")]
+    #[command(after_help = include_str!("help/key_export.txt"))]
     Export {
         /// The key; `-` reads stdin
         file: PathBuf,
@@ -57,11 +47,7 @@ Examples:
         destination: Destination,
     },
     /// Print the fingerprint and the RFC 7638 thumbprint of a key
-    #[command(after_help = "\
-Examples:
-  $ countersign key fingerprint dpm.jwk
-  $ countersign key fingerprint dpm/etc/application.properties
-  $ countersign key fingerprint -o json dpm.pub")]
+    #[command(after_help = include_str!("help/key_fingerprint.txt"))]
     Fingerprint {
         /// The key, or a module's home or properties file for its own key; `-` reads stdin
         file: PathBuf,

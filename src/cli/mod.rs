@@ -42,7 +42,7 @@ use output::{Console, Format};
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = EXIT_CODES
+    after_help = include_str!("help/exit_codes.txt")
 )]
 struct Arguments {
     /// The format of the output
@@ -126,18 +126,6 @@ enum Command {
     /// Explain a finding's code or a refusal's reason
     Explain(explain::Arguments),
 }
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0   success, or the answer is yes
-  1   the answer is no: problems found, token refused
-  2   wrong usage
-  3   a file or setting cannot be read
-  4   refused by the peer
-  5   the peer cannot be reached
-  6   would overwrite something
-  70  a bug in countersign
-  130, 143  ended by SIGINT or SIGTERM before it finished";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {

@@ -4,8 +4,6 @@ mod arguments;
 mod one_side;
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -30,9 +28,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let change = &plan.change;
     let shown = text(&plan);
     let written = how.apply(change, &shown, console)?;
-    for (side, file) in sides(&plan) {
-        remark(side, file, console);
-    }
+    change.files.iter().for_each(|file| remark(file, console));
     let findings = &change.findings;
     let ending = if written {
         format!(
@@ -56,22 +52,13 @@ fn sides(plan: &Plan) -> impl Iterator<Item = (&Side, &EditedFile)> {
     plan.sides.iter().zip(&plan.change.files)
 }
 
-/// Warns of what the change means for this side's file and process.
-fn remark(side: &Side, file: &EditedFile, console: &Console) {
+/// Notes that fewer users may read the file.
+fn remark(file: &EditedFile, console: &Console) {
     if let Some((before, after)) = file.mode_change() {
         let path = file.path.display();
         console.note(&format!(
             "`{path}` holds a private key: permissions tightened from {before:04o} to {after:04o}; \
              the service's user must be able to read it"
-        ));
-    }
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, side.port));
-    let asks = file.is_there() && !file.is_empty();
-    if asks && TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() {
-        console.warn(&format!(
-            "a process listens on port {}; if it is this module, it follows its file within \
-             2 s, except for TLS, which needs a restart",
-            side.port
         ));
     }
 }

@@ -21,11 +21,7 @@ use crate::storage::revoked_keys::Standing;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "\
-Examples:
-  $ countersign revoke --file dpm --deployment dpe-dev --key key --yes
-  $ countersign revoke --file dpm --deployment dpe-dev --dry-run
-  $ countersign revoke --undo --file dpm --deployment dpe-dev --key key --yes",
+    after_help = include_str!("help/revoke.txt"),
     group(ArgGroup::new("which").required(true).args(["deployment", "fingerprint"]))
 )]
 pub(super) struct Arguments {

@@ -6,7 +6,6 @@ mod wait;
 
 use std::path::Path;
 
-use super::change::warn_of_variables;
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
 use crate::admin::rotation::{Plan, Rotation, Step};
@@ -120,9 +119,6 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
             rotation.reaches_all(&arguments.except)?;
         }
         let plan = arguments.plan(&rotation, step)?;
-        if step != opening.step {
-            warn_of_variables(&plan.change.files, console);
-        }
         match executor.block_on(wait::carry_out(&plan, arguments.timeout)) {
             // Another process may rotate the other side. One that takes this step ends this one.
             Err(error)

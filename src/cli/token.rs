@@ -39,10 +39,7 @@ pub(super) enum Command {
     ///
     /// Exit code 1 if the token is refused. With --log there is no token: it explains the newest
     /// refusal in the log instead.
-    #[command(after_help = "\
-Examples:
-  $ countersign token explain --home dpm --token-file token.txt
-  $ countersign token explain --home dpm --log dpm/log")]
+    #[command(after_help = include_str!("help/token_explain.txt"))]
     Explain {
         #[command(flatten)]
         judge: Judge,

@@ -449,15 +449,19 @@ fn variable_that_overrides_a_change_is_named_and_its_value_is_not_shown() {
             .env(variable, "IN-THE-VARIABLE")
             .output()
             .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
     let roles = "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPE_DEV_SECURITY_ROLES";
 
     let removed = run("deployment remove dpe-dev --home dpm --dry-run", roles);
 
-    let warning = format!("warning: the environment variable `{roles}` overrides `");
-    assert!(removed.contains(&warning), "{removed}");
-    assert!(removed.contains("security.roles[0]` in `dpm/"), "{removed}");
+    let decides = format!("environment variable {roles} decides");
+    assert!(removed.contains(&decides), "{removed}");
+    assert!(
+        removed.contains("security.roles[0]` in `dpm/etc/application.properties` has no effect"),
+        "{removed}"
+    );
     assert!(!removed.contains("IN-THE-VARIABLE"), "{removed}");
 }
 

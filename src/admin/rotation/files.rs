@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::phase::{Phase, Step};
 use crate::admin::change::{
-    Change, EditedFile, Setting, key_settings, new_key, own_key, revoked_key, variable_above,
+    Change, EditedFile, Setting, key_settings, new_key, own_key, revoked_key,
 };
 use crate::admin::deployments::trusting_too;
+use crate::admin::effect::variable_above;
 use crate::admin::error::{Kind, Refused};
 use crate::admin::handover::{HandOver, Purpose};
 use crate::admin::source::{SettingsFile, findings_of, is_of};
@@ -284,9 +285,9 @@ impl Rotation {
         }
         let files = self.edited(step, now)?;
         if files.iter().any(|file| !file.is_empty()) {
-            self.ends_in(step.ends_in(), &files)?;
+            self.adds_no_fault(&files)?;
         }
-        let change = Change::of(files);
+        let change = Change::effective(files)?;
         Ok(Plan { step, change })
     }
 
@@ -384,7 +385,7 @@ impl Rotation {
     /// Checks that no environment variable overrides the key: the module would sign with the key in
     /// the variable, even after the peers have revoked it.
     fn is_in_file(&self) -> Result<(), Refused> {
-        let Some(variable) = variable_above(OWN_KEY) else {
+        let Some((variable, _)) = variable_above(OWN_KEY) else {
             return Ok(());
         };
         let path = self.owner.path.display();
@@ -413,16 +414,14 @@ impl Rotation {
         Ok(())
     }
 
-    /// Reads the new texts in `edited` as if they were the files: they are in `phase`, and none has a
-    /// fault that it did not have.
-    fn ends_in(&self, phase: Phase, edited: &[EditedFile]) -> Result<(), Refused> {
+    /// Reads the new texts in `edited` as if they were the files: none has a fault that it did not have.
+    fn adds_no_fault(&self, edited: &[EditedFile]) -> Result<(), Refused> {
         let owner = as_edited(&self.owner, edited)?;
-        let read = self.peers.iter().map(|peer| as_edited(peer, edited));
-        let peers = read.collect::<Result<Vec<_>, Refused>>()?;
         // One peer at a time: `check` is stricter about two files than about more.
-        for (before, after) in self.peers.iter().zip(&peers) {
+        for before in &self.peers {
+            let after = as_edited(before, edited)?;
             let had = findings_of([&self.owner, before])?;
-            let has = findings_of([&owner, after])?;
+            let has = findings_of([&owner, &after])?;
             if has.errors() > had.errors() {
                 let message = format!("`{}` would have faults", after.path.display());
                 return Err(Refused::new(Kind::Conflict, message)
@@ -430,11 +429,7 @@ impl Rotation {
                     .with_findings(has));
             }
         }
-        if Self::of(owner, peers)?.phase() == phase {
-            Ok(())
-        } else {
-            Err(Refused::internal(&self.owner.path))
-        }
+        Ok(())
     }
 }
 

@@ -301,7 +301,7 @@ async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Sta
 pub struct Evidence {
     /// The peer.
     pub deployment: DeploymentName,
-    /// Whether something is there that does not accept the key yet.
+    /// Whether a server is there that may accept the key later.
     pub may_follow: bool,
     /// How the peer is known to accept the key, or why it is not.
     ///

@@ -106,20 +106,22 @@ impl Step {
             }
         }
     }
-
-    /// Returns the phase that the step ends in.
-    pub(super) fn ends_in(self) -> Phase {
-        match self {
-            Self::Prepare => Phase::Prepared,
-            Self::Activate => Phase::Activated,
-            Self::Finish | Self::Abort => Phase::Idle,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Step {
+        /// Returns the phase that the step ends in.
+        pub(in crate::admin::rotation) fn ends_in(self) -> Phase {
+            match self {
+                Self::Prepare => Phase::Prepared,
+                Self::Activate => Phase::Activated,
+                Self::Finish | Self::Abort => Phase::Idle,
+            }
+        }
+    }
 
     #[test]
     fn the_files_show_the_phase() {

@@ -102,5 +102,5 @@ const ACL: &CStr = c"system.posix_acl_access";
 /// Attributes that the system makes of the content.
 const OF_THE_CONTENT: [&[u8]; 2] = [b"security.evm", b"security.ima"];
 
-/// Linux keeps no longer value, and no longer list of names.
+/// The most bytes that Linux stores in the value of an attribute, and in the list of their names.
 const MOST_BYTES: usize = 64 * 1024;

@@ -117,8 +117,8 @@ fn when_the_second_file_cannot_be_replaced_the_first_is_put_back() {
     let folder = folder();
     let [old, fresh, broken] = ["old", "fresh", "broken"].map(|name| folder.path().join(name));
     fs::write(&old, b"before").unwrap();
-    let staged =
-        [&old, &fresh, &broken].map(|path| Staged::new(path, b"after", Privacy::Public).unwrap());
+    let staged = [&old, &fresh, &broken]
+        .map(|path| Staged::new(path, b"after", Privacy::Public, None).unwrap());
     fs::create_dir_all(broken.join("in the way")).unwrap();
 
     let result = commit_all(staged.into());
@@ -133,7 +133,8 @@ fn all_files_are_replaced_when_every_one_can_be() {
     let folder = folder();
     let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
     fs::write(&one, b"before").unwrap();
-    let staged = [&one, &two].map(|path| Staged::new(path, b"after", Privacy::Public).unwrap());
+    let staged =
+        [&one, &two].map(|path| Staged::new(path, b"after", Privacy::Public, None).unwrap());
 
     commit_all(staged.into()).unwrap();
 
@@ -146,7 +147,7 @@ fn all_files_are_replaced_when_every_one_can_be() {
 fn a_staged_file_that_is_given_up_leaves_nothing() {
     let folder = folder();
 
-    drop(Staged::new(&folder.path().join("a"), b"text", Privacy::Private).unwrap());
+    drop(Staged::new(&folder.path().join("a"), b"text", Privacy::Private, None).unwrap());
 
     assert!(names(folder.path()).is_empty());
 }
@@ -302,18 +303,19 @@ fn a_line_that_is_appended_meanwhile_is_never_lost() {
         let path = folder.path().join("file");
         fs::write(&path, b"a=1\n").unwrap();
         let read = digest(&mut File::open(&path).unwrap()).unwrap();
-        let staged = Staged::new(&path, b"a=2\n", Privacy::Public).unwrap();
-        let append = |path: &Path| {
+        let staged = Staged::new(&path, b"a=2\n", Privacy::Public, Some(read)).unwrap();
+        let append = move |path: &Path| {
             let mut file = File::options().append(true).open(path).unwrap();
             file.write_all(b"b=1\n").unwrap();
         };
         let refused = if at == "after it" {
             // The appender has opened the file that is renamed over.
-            let committed = staged.expecting(Some(read)).commit(|| append(&path));
-            committed.map(drop)
+            let appended = path.clone();
+            kill::at_next_point(move || append(&appended));
+            staged.commit().map(drop)
         } else {
             append(&path);
-            commit_all(vec![staged.expecting(Some(read))])
+            commit_all(vec![staged])
         };
 
         assert!(matches!(refused.unwrap_err().kind(), Kind::Changed), "{at}");

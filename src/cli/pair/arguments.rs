@@ -18,13 +18,7 @@ use crate::jose::{KeyId, SigningKey};
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "\
-Examples:
-  $ countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties
-  $ countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties --tls
-  $ countersign pair dpm=dpm.properties dpe=dpe.properties --environment test --dry-run
-  $ countersign pair dpm=dpm.properties dpe=dpe.properties --key dpm=dpm.jwk --yes
-  $ countersign pair --one-side dpm=dpm.properties --tls > dpm.block",
+    after_help = include_str!("../help/pair.txt"),
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::{Plan, Rotation, Step};
-use crate::cli::change::{How, changes, warn_of_variables};
+use crate::cli::change::{How, changes};
 use crate::cli::home::kind_of;
 use crate::cli::input::seconds;
 use crate::cli::output::{Console, Kind, Refused, example};
@@ -188,8 +188,7 @@ impl StepArguments {
 
     /// Shows the plan and asks, unless the arguments answer already.
     pub(super) fn confirm(&self, plan: &Plan, console: &Console) -> Result<(), Refused> {
-        let files = &plan.change.files;
-        warn_of_variables(files, console);
-        self.how.confirm(&plan.change, &changes(files), console)
+        self.how
+            .confirm(&plan.change, &changes(&plan.change.files), console)
     }
 }

@@ -74,7 +74,13 @@ pub(super) async fn may_take(
         }
         signs_with_the_new_key(rotation, &kind, &mut patience).await?;
     }
-    wait_for_old_tokens(rotation, console).await;
+    while let Some(left) = left(rotation) {
+        let seconds = left.as_secs();
+        console.say(&format!(
+            "waiting    {seconds} s until no token of the old key is left"
+        ));
+        tokio::time::sleep(left).await;
+    }
     Ok(())
 }
 
@@ -94,22 +100,6 @@ async fn signs_with_the_new_key(
         }
     }
     Ok(())
-}
-
-/// Waits until no token of the old key is left, and counts down.
-async fn wait_for_old_tokens(rotation: &Rotation, console: &Console) {
-    let mut is_first = true;
-    while let Some(left) = left(rotation) {
-        let seconds = left.as_secs();
-        // On change of the tens, and every second of the last five.
-        if is_first || seconds % 10 == 0 || seconds <= 5 {
-            console.say(&format!(
-                "waiting    {seconds} s until no token of the old key is left"
-            ));
-        }
-        is_first = false;
-        tokio::time::sleep(left.min(Duration::from_secs(1))).await;
-    }
 }
 
 /// Carries `plan` out once no other process writes there.

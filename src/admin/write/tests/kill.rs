@@ -1,5 +1,6 @@
 //! SIGKILL between any two writes: the test's own binary is run again as a child that kills itself.
 
+use std::cell::Cell;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,20 @@ const FOLDER: &str = "COUNTERSIGN_TEST_KILL_IN";
 
 static PASSED: AtomicU32 = AtomicU32::new(0);
 
+thread_local! {
+    static HOOK: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+}
+
+/// Runs `hook` at the next point of this thread.
+pub(super) fn at_next_point(hook: impl FnOnce() + 'static) {
+    HOOK.set(Some(Box::new(hook)));
+}
+
 /// Kills this process where it is a child of [`at_every_point`] that has come this far.
 pub(super) fn kill_point() {
+    if let Some(hook) = HOOK.take() {
+        hook();
+    }
     let Some(at) = env::var_os(AT) else { return };
     let at: u32 = at.to_str().unwrap().parse().unwrap();
     if PASSED.fetch_add(1, Ordering::SeqCst) == at {
