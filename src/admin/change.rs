@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::Serialize;
 
 use super::effect;
 use super::error::{Kind, Refused};
@@ -172,13 +173,15 @@ pub struct EditedFile {
 }
 
 /// A setting that would change.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct SettingChange {
     /// The setting, without anything that looks like a private key.
     pub key: String,
     /// Its new value, with a placeholder instead of a private key. Empty if it is removed.
+    #[serde(rename = "value")]
     pub shown: String,
     /// What becomes of it.
+    #[serde(rename = "change")]
     pub kind: ChangeKind,
 }
 

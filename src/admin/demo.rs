@@ -16,7 +16,6 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use super::error::{Kind, Refused};
 use super::pairing::{self, Member, Options};
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, ModuleKind, Settings};
 use crate::grpc::{Connection, ConnectionOptions, Target, code_name, reason_of};
 use crate::identity::{ModuleType, Role};
@@ -113,7 +112,6 @@ impl Demo<'_> {
             role: Role::impersonation(),
             key_name: None,
             tls: false,
-            now: SystemClock.now(),
         };
         let plan = pairing::plan(&members, None, &options)?;
         plan.change.carry_out()?;
@@ -145,12 +143,8 @@ impl Demo<'_> {
         for setting in SETTINGS.into_iter().chain(more) {
             command.args(["--set", setting]);
         }
-        for (variable, _) in config::environment() {
-            if config::may_be_setting(&variable) {
-                command.env_remove(variable);
-            }
-        }
         command
+            .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());

@@ -251,7 +251,7 @@ impl Trusts {
                 ),
             ),
         };
-        Err(Refused::new(Kind::OtherKey, message).with_help(help))
+        Err(Refused::new(Kind::OtherKey(free), message).with_help(help))
     }
 
     /// Returns the settings that give the deployment `written` the roles that it does not have.

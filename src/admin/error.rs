@@ -36,8 +36,9 @@ pub enum Kind {
     Conflict,
     /// It would replace something that only a person may replace.
     Taken,
-    /// As [`Taken`](Self::Taken): the file trusts a different key or certificate under this name.
-    OtherKey,
+    /// As [`Taken`](Self::Taken): the file trusts a different key or certificate under this name. A
+    /// second one may be called this.
+    OtherKey(String),
     /// As [`Taken`](Self::Taken): the file at `path` trusts the key under the name `found`.
     OtherOwner {
         /// The file.

@@ -8,7 +8,6 @@
 mod tls;
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::change::{
     Change, EditedFile, PAIRED, Setting, is_not_remembered, new_key, own_key, private_key,
@@ -18,6 +17,7 @@ use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
 use super::source::SettingsFile;
 use super::write::place_of;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::names::{OWN_KEY, OWN_NAME};
 use crate::diagnostic::Findings;
 use crate::identity::{DeploymentName, Environment, ModuleType, NameError, Role};
@@ -64,8 +64,6 @@ pub struct Options {
     pub key_name: Option<String>,
     /// Whether both sides use TLS: each gets a certificate, and the other side's pin.
     pub tls: bool,
-    /// The current time, which a new key records.
-    pub now: SystemTime,
 }
 
 /// What pairing would change.
@@ -245,7 +243,7 @@ impl<'a> View<'a> {
     }
 
     /// Returns the key that the module has or gets.
-    fn settle_key(&self, now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
+    fn settle_key(&self) -> Result<(SigningKey, KeyId), Refused> {
         match (&self.member.key, &self.key) {
             (Some((wanted, _)), Some((found, _)))
                 if wanted.verifying_key() != found.verifying_key() =>
@@ -257,7 +255,7 @@ impl<'a> View<'a> {
                 ))
             }
             (_, Some(key)) | (Some(key), None) => Ok(key.clone()),
-            (None, None) => new_key(now),
+            (None, None) => new_key(SystemClock.now()),
         }
     }
 
@@ -265,7 +263,7 @@ impl<'a> View<'a> {
     fn settle(&self, peer: Option<&View<'_>>, options: &Options) -> Result<Side, Refused> {
         let member = self.member;
         let path = member.path.display();
-        let (key, key_id) = self.settle_key(options.now)?;
+        let (key, key_id) = self.settle_key()?;
         let mut own = Vec::new();
         if self.key.is_none() {
             own.push(own_key(OWN_KEY, &key, &key_id));

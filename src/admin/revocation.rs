@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::change::{Change, EditedFile, key_settings, record, revoked_key};
 use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
-use super::rotation::live::{Answer, Doubt, ask_own_module, load};
+use super::rotation::live::{Answer, Found, ask_own_module, load};
 use super::source::{SettingsFile, is_main};
 use crate::config::{self, AsWritten, Home, ModuleKind, Settings, environment, main_of};
-use crate::diagnostic::{Origin, redact};
+use crate::diagnostic::redact;
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
@@ -43,13 +45,17 @@ pub struct RevokedFile {
 }
 
 /// A key to revoke. Its texts never contain a private key.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct RevokedKey {
+    /// The file.
+    pub file: String,
     /// The deployment, as the file has it.
     pub deployment: String,
     /// Whether that is an engine.
+    #[serde(skip)]
     pub is_engine: bool,
     /// What the file calls the key.
+    #[serde(rename = "key")]
     pub name: String,
     /// The configured fingerprint, its placeholders resolved.
     pub fingerprint: String,
@@ -212,6 +218,7 @@ fn described(key: &WrittenKey, trusts: &Trusts, which: &Which) -> RevokedKey {
     let others = trusts.keys.iter().filter(|other| other.deployment == of);
     let left = others.filter(|other| !other.revoked && !which.means(other));
     RevokedKey {
+        file: trusts.file.document().path().display().to_string(),
         deployment: redact(of),
         is_engine: trusts.module(of) == Some("dpe"),
         name: redact(&key.name),
@@ -247,31 +254,14 @@ impl RevokedFile {
                 .with_findings(error.findings().cloned().unwrap_or_default())
         })?;
         let is_revoked = self.standing == Standing::Revoked;
-        let mut other = self
-            .meant(&settings)
-            .filter(|(_, key)| key.revoked != is_revoked);
-        match other.next() {
-            Some((deployment, key)) => Err(Self::overridden(&settings, deployment, key)),
+        let mut meant = self.meant(&settings);
+        match meant.find(|(_, key)| key.revoked != is_revoked) {
+            Some((of, key)) => {
+                let message = format!("another setting decides on `{}` of `{}`", key.name, of.name);
+                Err(Refused::new(Kind::Conflict, message))
+            }
             None => Ok(settings.options.reload),
         }
-    }
-
-    /// Returns the error if the environment or the file of an active profile decides otherwise on a key.
-    fn overridden(settings: &Settings, deployment: &Deployment, key: &TrustedKey) -> Refused {
-        let (place, help) = match settings.decides_on(key) {
-            Some(Origin::File { path, line, .. }) => (
-                format!("{}:{line}", path.display()),
-                format!("change it there too: `--file {}`", path.display()),
-            ),
-            _ => (
-                "an environment variable".to_owned(),
-                "change it there".to_owned(),
-            ),
-        };
-        let word = if key.revoked { "revoked" } else { "trusted" };
-        let (key, deployment) = (&key.name, &deployment.name);
-        let message = format!("`{key}` of `{deployment}` is still {word}, by {place}");
-        Refused::new(Kind::Conflict, message).with_help(help)
     }
 
     /// Asks the running module whether it refuses the keys: it must list them as revoked, or list all of
@@ -287,7 +277,7 @@ impl RevokedFile {
             Some(false) => "still refuses the key",
             None => "does not say whether it accepts the key",
         };
-        Err(Doubt::Refused(format!("the module at {target} {what}")))
+        Err(Found::Refused.because(format!("the module at {target} {what}")))
     }
 
     /// Returns whether a module that lists the keys `listed` accepts one of those that were to be

@@ -61,13 +61,11 @@ impl How {
         console: &Console,
     ) -> Result<(), Refused> {
         for file in &change.files {
-            if let Some((before, after)) = file.mode_change()
-                && before & !after & 0o004 != 0
-            {
+            if let Some((before, after)) = file.mode_change() {
                 let path = file.path.display();
                 console.warn(&format!(
-                    "only the owner and the group of `{path}` can read it then: if the module runs \
-                     as another user, give it to that one with `chown`"
+                    "`{path}` holds a private key: permissions tightened from {before:04o} to \
+                     {after:04o}; if the module runs as another user, give it to that one with `chown`"
                 ));
             }
         }
@@ -124,34 +122,23 @@ pub(super) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> St
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\n{}  ({state}{way})", file.path.display());
         for change in &file.changes {
-            let (sign, _) = sign_and_word(change.kind);
+            let (key, value) = (&change.key, &change.shown);
             let _ = match change.kind {
-                ChangeKind::Removed => writeln!(text, "  {sign} {}", change.key),
-                _ => writeln!(text, "  {sign} {}={}", change.key, change.shown),
+                ChangeKind::Added => writeln!(text, "  + {key}={value}"),
+                ChangeKind::Replaced => writeln!(text, "  ~ {key}={value}"),
+                ChangeKind::Removed => writeln!(text, "  - {key}"),
             };
         }
     }
     text
 }
 
-fn sign_and_word(kind: ChangeKind) -> (char, &'static str) {
-    match kind {
-        ChangeKind::Added => ('+', "added"),
-        ChangeKind::Replaced => ('~', "replaced"),
-        ChangeKind::Removed => ('-', "removed"),
-    }
-}
-
 /// Returns those of `files` that change, in JSON.
 pub(super) fn files_in_json<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> Value {
     let changed = files.into_iter().filter(|file| !file.is_empty());
     let files = changed.map(|file| {
-        let settings = file.changes.iter().map(|change| {
-            let (_, word) = sign_and_word(change.kind);
-            json!({ "key": change.key, "value": change.shown, "change": word })
-        });
         let path = file.path.display().to_string();
-        json!({ "file": path, "changes": settings.collect::<Value>() })
+        json!({ "file": path, "changes": file.changes })
     });
     files.collect()
 }

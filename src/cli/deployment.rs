@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::change::{How, changes, files_in_json};
@@ -45,14 +45,10 @@ pub(super) enum Command {
 
 /// The file to change.
 #[derive(Args, Debug)]
-#[command(group(ArgGroup::new("of").required(true).args(["home", "file"])))]
 pub(super) struct Of {
-    /// The module's home, with `etc/application.properties`
-    #[arg(long, value_name = "DIR")]
-    home: Option<PathBuf>,
-    /// Its properties file
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    /// The module's home, with `etc/application.properties`, or its properties file
+    #[arg(long, visible_alias = "file", value_name = "DIR|FILE")]
+    home: PathBuf,
 }
 
 /// One deployment of a file.
@@ -91,9 +87,7 @@ pub(super) struct Add {
 
 impl Of {
     fn read(&self) -> Result<SettingsFile, Refused> {
-        let home = self.home.as_deref().map(|home| Home::new(home).file);
-        let path = home.or_else(|| self.file.clone()).unwrap_or_default();
-        SettingsFile::read(&path)
+        SettingsFile::read(&Home::new(&self.home).file)
     }
 }
 

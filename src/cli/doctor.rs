@@ -1,10 +1,11 @@
 //! `countersign doctor`: which layer between two modules fails, on which side, and how to fix it.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::home::{HomeArguments, kind_of};
@@ -55,10 +56,17 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     answer
 }
 
+/// Returns `true` if the reader of a pipe at stdout is gone.
+fn has_no_reader() -> bool {
+    let stdout = io::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut asked, Some(&Timespec::default())).is_ok_and(|found| found > 0)
+}
+
 /// Examines the modules; with `--watch`, repeatedly: a terminal then shows every result, any other
 /// output only the changes.
 async fn look(arguments: &Arguments, console: &Console) -> Answer {
-    let on_screen = std::io::stdout().is_terminal() && console.format == Format::Text;
+    let on_screen = io::stdout().is_terminal() && console.format == Format::Text;
     let mut last = Vec::new();
     loop {
         let diagnosis = diagnose(arguments).await?;
@@ -71,6 +79,9 @@ async fn look(arguments: &Arguments, console: &Console) -> Answer {
         }
         if !arguments.watch {
             return Ok(exit(&diagnosis));
+        }
+        if has_no_reader() {
+            return Ok(Exit::Done);
         }
         last = now;
         tokio::time::sleep(WATCH_EVERY).await;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{ColorChoice, ValueEnum};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::render;
 pub(super) use crate::admin::{Kind, Refused};
@@ -54,7 +54,7 @@ impl From<&Refused> for Exit {
         match refused.kind() {
             Kind::Usage => Self::Usage,
             Kind::Taken
-            | Kind::OtherKey
+            | Kind::OtherKey(_)
             | Kind::OtherOwner { .. }
             | Kind::Revoked
             | Kind::Busy
@@ -206,6 +206,15 @@ impl Console {
     /// Says why the command ended early.
     pub(super) fn fail(&self, refused: &Refused) -> Exit {
         self.findings(refused.findings.iter());
+        if self.format == Format::Json {
+            let help = refused.help.as_deref().map(redact);
+            let commands: Vec<_> = refused.commands.iter().map(ToString::to_string).collect();
+            let error = redact(&cause(refused));
+            self.present(
+                &json!({ "error": error, "help": help, "commands": commands }).to_string(),
+            );
+            return refused.into();
+        }
         self.labelled("error:", "31;1", &cause(refused));
         if let Some(help) = &refused.help {
             self.labelled("help:", "36;1", help);

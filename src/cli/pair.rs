@@ -28,7 +28,6 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let change = &plan.change;
     let shown = text(&plan);
     let written = how.apply(change, &shown, console)?;
-    change.files.iter().for_each(|file| remark(file, console));
     let findings = &change.findings;
     let ending = if written {
         format!(
@@ -50,17 +49,6 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 /// Returns the sides, each with its file.
 fn sides(plan: &Plan) -> impl Iterator<Item = (&Side, &EditedFile)> {
     plan.sides.iter().zip(&plan.change.files)
-}
-
-/// Notes that fewer users may read the file.
-fn remark(file: &EditedFile, console: &Console) {
-    if let Some((before, after)) = file.mode_change() {
-        let path = file.path.display();
-        console.note(&format!(
-            "`{path}` holds a private key: permissions tightened from {before:04o} to {after:04o}; \
-             the service's user must be able to read it"
-        ));
-    }
 }
 
 /// Writes the two names and keys, then the changes of each file.

@@ -1,12 +1,11 @@
 //! `countersign revoke`: revokes keys at once.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::change::{BY_SIGNAL, How, changes, files_in_json, inactive};
@@ -81,7 +80,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let report = json!({
         "written": written,
         "in_force": ended.as_ref().map_or(Some(false), |active| *active),
-        "keys": keys_in_json(&revoked),
+        "keys": revoked.iter().flat_map(|file| &file.keys).collect::<Vec<_>>(),
         "files": files_in_json(&change.files),
     });
     let text = shown + how.ending(&change);
@@ -135,7 +134,7 @@ async fn watch(
         let limit = patience.left().max(LEAST);
         let why = match timeout(limit, file.confirmed(kind)).await {
             Ok(Ok(at)) => return Ok(at),
-            Ok(Err(doubt)) => doubt.why(),
+            Ok(Err(doubt)) => doubt.why,
             Err(_elapsed) => "the running module did not answer in time".to_owned(),
         };
         if !patience.again().await {
@@ -171,48 +170,33 @@ fn consequences(files: &[RevokedFile]) -> String {
             continue;
         }
         let _ = writeln!(text, "{}  stops working:", file.path.display());
-        for key in &open {
-            let _ = writeln!(
-                text,
-                "  KEY_REVOKED for calls and replies that `{}` of {} signed: {}",
-                key.name, key.deployment, key.fingerprint
-            );
-        }
-        let deployments: BTreeSet<_> = open
-            .iter()
-            .map(|key| (&key.deployment, key.is_engine, &key.left))
-            .collect();
-        for (deployment, is_engine, left) in deployments {
-            let engines = if is_engine {
+        for of_one in open.chunk_by(|one, other| one.deployment == other.deployment) {
+            let mut all = of_one.iter();
+            let lines = all.clone().map(|key| {
+                let (name, deployment, fingerprint) =
+                    (&key.name, &key.deployment, &key.fingerprint);
+                format!(
+                    "  KEY_REVOKED for calls and replies that `{name}` of {deployment} signed: \
+                     {fingerprint}\n"
+                )
+            });
+            text.extend(lines);
+            let Some(key) = all.next() else { continue };
+            let (deployment, left) = (&key.deployment, key.left.join(", "));
+            let engines = if key.is_engine {
                 "; its engines are DISCONNECTED"
             } else {
                 ""
             };
-            let _ = match left.as_slice() {
-                [] => writeln!(
+            let _ = if left.is_empty() {
+                writeln!(
                     text,
                     "  all of {deployment}: no other key of it is trusted here{engines}"
-                ),
-                left => writeln!(text, "  {deployment} goes on with {}", left.join(", ")),
+                )
+            } else {
+                writeln!(text, "  {deployment} goes on with {left}")
             };
         }
     }
     text
-}
-
-fn keys_in_json(files: &[RevokedFile]) -> Value {
-    let keys = files.iter().flat_map(|file| {
-        let path = file.path.display();
-        file.keys.iter().map(move |key| {
-            json!({
-                "file": path.to_string(),
-                "deployment": key.deployment,
-                "key": key.name,
-                "fingerprint": key.fingerprint,
-                "was_revoked": key.was_revoked,
-                "left": key.left,
-            })
-        })
-    });
-    keys.collect()
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::Arc;
 
-use crate::diagnostic::{Findings, Origin, Severity};
+use crate::diagnostic::{Findings, Severity};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
     ConnectionOptions, Module, ModuleBuilder, ModuleError, Plaintext, Reflection, ServerOptions,
@@ -15,7 +15,7 @@ use crate::grpc::{
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
 use crate::storage::revoked_keys::Remembered;
-use crate::trust::{OwnDeployment, TrustedKey};
+use crate::trust::OwnDeployment;
 
 use super::inspect::inspect;
 use super::question::{ModuleKind, Question};
@@ -185,13 +185,6 @@ impl Settings {
         })
     }
 
-    /// Returns where a file or the environment decides whether `key` is revoked: its `is-revoked`, or,
-    /// without that, its fingerprint.
-    pub(crate) fn decides_on(&self, key: &TrustedKey) -> Option<&Origin> {
-        let read = self.source.keys.get(&key.key.fingerprint())?;
-        Some(read.revoked_at.as_ref().unwrap_or(&read.at).origin())
-    }
-
     /// Makes the module of these settings.
     ///
     /// # Errors
@@ -277,13 +270,6 @@ pub fn environment() -> Vec<(String, String)> {
     variables
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
-}
-
-/// Returns `true` if the environment's `variable` may be read as a setting, ours or Spring's.
-pub fn may_be_setting(variable: &str) -> bool {
-    let name = variable.to_ascii_lowercase();
-    let families = ["ataccama", "countersign", "spring"];
-    families.iter().any(|family| name.starts_with(family))
 }
 
 /// Settings that are for the binary alone.

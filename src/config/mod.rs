@@ -41,7 +41,7 @@ pub mod names {
 pub use as_written::AsWritten;
 pub use check::{Checked, Report, check, check_texts, remembered};
 pub use fix::{Repair, fix};
-pub use load::{LoadError, environment, may_be_setting};
+pub use load::{LoadError, environment};
 pub use question::{ModuleKind, is_service_link};
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rotation::RotationSettings;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::entry::{Entry, Span};
@@ -50,7 +51,8 @@ pub struct Edited {
 }
 
 /// What becomes of a setting.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
     /// It was not there.
     Added,

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -755,6 +755,22 @@ fn engine_id_that_was_copied_is_way_back() {
     let failure = fails(world.doctor("engine-two", ""), "way back", "here", 1);
 
     says(&failure, &["ENGINE_NOT_OWNED", "belongs to dpe-dev"]);
+}
+
+#[test]
+fn watching_ends_when_the_reader_of_its_pipe_leaves() {
+    let folder = paired();
+    let mut watching = command(&folder.path(""))
+        .args(["doctor", "--home", "dpe", "--watch"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("config"));
+
+    drop(lines);
+
+    assert!(watching.wait().unwrap().success());
 }
 
 #[test]

@@ -209,6 +209,48 @@ fn a_file_that_a_reload_refuses_is_written_and_not_active() {
     assert_eq!(run.json()["in_force"], false);
 }
 
+#[test]
+fn a_memory_that_cannot_be_written_is_named_after_what_was_done() {
+    let folder = paired();
+    let lock = folder.path("dpm/storage/revoked-keys.lock");
+    std::fs::create_dir_all(&lock).unwrap();
+    let revoke = "revoke --file dpm --file dpe --yes --fingerprint";
+    let shown = folder.run("deployment show dpe-dev --home dpm -o json");
+    let key = shown.json()["keys"][0]["fingerprint"].clone();
+    let key = key.as_str().unwrap();
+
+    let run = folder.run(&format!("{revoke}={key}")).exits(3);
+
+    let done = format!("error: `{DPM}` is written, but its home cannot remember that in `");
+    assert!(run.stderr.contains(&done), "{run:?}");
+    assert!(
+        run.stderr.contains("storage/revoked-keys`: Is a directory"),
+        "{run:?}"
+    );
+    assert!(folder.read(DPM).contains("is-revoked=true"), "{run:?}");
+    std::fs::remove_dir(&lock).unwrap();
+    folder.run(&format!("{revoke}={key}")).exits(0);
+    let memory = folder.read("dpm/storage/revoked-keys");
+    assert!(memory.starts_with(&format!("revoked {key} ")), "{memory}");
+}
+
+#[test]
+fn an_error_is_a_json_object_where_json_is_asked_for() {
+    let folder = paired();
+
+    let run = folder
+        .run("revoke --file dpm --deployment dpe-dev -o json")
+        .exits(2);
+
+    let last: serde_json::Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+    let error = last["error"].as_str().unwrap();
+    assert!(error.starts_with("would modify existing files"), "{run:?}");
+    assert_eq!(
+        last["help"],
+        "use `--yes` to apply or `--dry-run` to preview"
+    );
+}
+
 const DEV: &str = "dpm/etc/application-dev.properties";
 const KEYS: &str = "ataccama.one.platform.deployments.dpe-dev.security.jwt-keys";
 

@@ -1,16 +1,14 @@
 //! The module to call: where and which one it should be, and what an operator does about it.
 
 use std::error::Error;
-use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::{Layer, Row, Side};
-use crate::admin::error::{Kind, Refused};
+use crate::admin::error::Kind;
 use crate::admin::pairing::{self, Member};
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::names::OWN_KEY;
 use crate::config::{ConnectionSettings, DIAL_BACK, Settings};
 use crate::diagnostic::CommandLine;
@@ -329,34 +327,29 @@ impl Remedy<'_> {
             Member::new(ModuleType::new(&self.kind).ok()?, home.join(FILE)),
             Member::new(settings.own.module.clone(), settings.home.file.clone()),
         ];
-        let numbered = (2..50).map(|number| Some(format!("key{number}")));
-        for key in iter::once(None).chain(numbered) {
-            let options = pairing::Options {
-                environment: None,
-                role: Role::impersonation(),
-                key_name: key.clone(),
-                tls,
-                now: SystemClock.now(),
-            };
-            let plan = pairing::plan(&members, None, &options);
-            match plan.as_ref().map_err(Refused::kind) {
-                Ok(_) => {
-                    let same = "if it is the same module with another key";
-                    let with_key = command.clone().option("key-name", key?);
-                    return Some(format!("{same}: {with_key}"));
-                }
-                Err(Kind::OtherKey) => {}
-                Err(Kind::OtherOwner { path, found }) => {
-                    let other = members.iter().find(|member| member.path != *path)?;
-                    let file = other.path.display();
-                    return Some(format!(
-                        "write into {file}: countersign.deployment.name={found}"
-                    ));
-                }
-                Err(_) => return None,
+        let options = pairing::Options {
+            environment: None,
+            role: Role::impersonation(),
+            key_name: None,
+            tls,
+        };
+        let refused = pairing::plan(&members, None, &options).err()?;
+        match refused.kind() {
+            Kind::OtherKey(free) => {
+                let with_key = command.clone().option("key-name", free);
+                Some(format!(
+                    "if it is the same module with another key: {with_key}"
+                ))
             }
+            Kind::OtherOwner { path, found } => {
+                let other = members.iter().find(|member| member.path != *path)?;
+                let file = other.path.display();
+                Some(format!(
+                    "write into {file}: countersign.deployment.name={found}"
+                ))
+            }
+            _ => None,
         }
-        None
     }
 
     /// Says how this module, or else the peer, gets a new key.

@@ -57,10 +57,11 @@ pub(super) fn pin(
             let what = format!("pins a different TLS key for `{name}`, not `{fingerprint}`");
             let message = format!("`{}` {what}", path.display());
             let free = free_key_name(|name| known.iter().any(|key| same(key, name)));
-            return Err(Refused::new(Kind::OtherKey, message).with_help(format!(
+            let help = format!(
                 "the certificate was renewed? pin the new one beside the old with \
                  `--key-name {free}`"
-            )));
+            );
+            return Err(Refused::new(Kind::OtherKey(free), message).with_help(help));
         }
     };
     let mut deployments = file.names("countersign.deployments", &[]).into_iter();

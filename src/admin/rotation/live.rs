@@ -38,31 +38,35 @@ const PROBE: Duration = Duration::from_secs(1);
 /// shows that it does.
 pub type Answer = Result<String, Doubt>;
 
-/// Why nothing shows that a running module accepts a key, in words.
+/// Why nothing shows that a running module accepts a key.
 #[derive(Clone, Debug)]
-pub enum Doubt {
-    /// A server answers, but it does not accept the key or is a different module.
-    Refused(String),
-    /// A server is there, and does not answer.
-    Silent(String),
-    /// Something else is there, or what is there does not agree on TLS.
-    NotGrpc(String),
-    /// No server is there.
-    NotReached(String),
-    /// No module was asked, or it is not known where.
-    NotAsked(String),
+pub struct Doubt {
+    /// What was found.
+    pub found: Found,
+    /// The reason in words.
+    pub why: String,
 }
 
-impl Doubt {
-    /// Returns the reason in words.
-    pub fn why(self) -> String {
-        match self {
-            Self::Refused(why)
-            | Self::Silent(why)
-            | Self::NotGrpc(why)
-            | Self::NotReached(why)
-            | Self::NotAsked(why) => why,
-        }
+/// What was found in place of a module that accepts a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Found {
+    /// A server answers, but it does not accept the key or is a different module.
+    Refused,
+    /// A server is there, and does not answer.
+    Silent,
+    /// Something else is there, or what is there does not agree on TLS.
+    NotGrpc,
+    /// No server is there.
+    NotReached,
+    /// No module was asked, or it is not known where.
+    NotAsked,
+}
+
+impl Found {
+    /// Makes the doubt that this was found.
+    pub(in crate::admin) fn because(self, why: impl Into<String>) -> Doubt {
+        let (found, why) = (self, why.into());
+        Doubt { found, why }
     }
 }
 
@@ -86,7 +90,7 @@ pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
     }
     let other = Untrusted(&answer.callee_fingerprint);
     let why = format!("the module at {at} signs with `{other}`");
-    Err(Doubt::Refused(why))
+    Err(Found::Refused.because(why))
 }
 
 /// Asks the running module of `settings` who it is, as the module itself.
@@ -106,7 +110,7 @@ pub(in crate::admin) fn load(file: &Path, kind: &ModuleKind) -> Result<Settings,
     let settings = Settings::load(file, kind, config::environment(), &[]);
     settings.map_err(|error| {
         let why = cause(&error);
-        Doubt::NotAsked(format!("`{}` cannot be run here: {why}", file.display()))
+        Found::NotAsked.because(format!("`{}` cannot be run here: {why}", file.display()))
     })
 }
 
@@ -164,7 +168,11 @@ impl<'a> Callee<'a> {
                     return Err(unknown_at(target));
                 }
                 // Only the call itself shows which keys are trusted there.
-                Ok(_) | Err(Doubt::Refused(_)) => {}
+                Ok(_)
+                | Err(Doubt {
+                    found: Found::Refused,
+                    ..
+                }) => {}
                 Err(doubt) => return Err(doubt),
             }
         }
@@ -174,7 +182,7 @@ impl<'a> Callee<'a> {
         }
         let seen = Untrusted(&answer.fingerprint);
         let why = format!("the module at {target} saw the key `{seen}`");
-        Err(Doubt::Refused(why))
+        Err(Found::Refused.because(why))
     }
 
     /// Calls it with a token that `key` signed, and has it prove that it is the one.
@@ -200,7 +208,7 @@ impl<'a> Callee<'a> {
 /// Returns where the module of `file` listens, which is `deployment`.
 fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, Doubt> {
     let Some(file) = file else {
-        return Err(Doubt::NotAsked("nothing says where it listens".to_owned()));
+        return Err(Found::NotAsked.because("nothing says where it listens".to_owned()));
     };
     let peer = load(file, &ModuleKind::of(&deployment.module))?;
     let bound = peer.options.server.listener().ok_or_else(no_port)?;
@@ -220,16 +228,16 @@ fn accepts_one(answer: &WhoAmIResponse, keys: &[&KeyId]) -> Option<bool> {
 }
 
 fn unknown_at(target: &Target) -> Doubt {
-    Doubt::Refused(format!("the module at {target} does not know the key"))
+    Found::Refused.because(format!("the module at {target} does not know the key"))
 }
 
 fn no_port() -> Doubt {
-    Doubt::NotAsked("the module's port changes at each start".to_owned())
+    Found::NotAsked.because("the module's port changes at each start".to_owned())
 }
 
 /// The settings cannot be used to ask.
 fn unusable(error: impl Error + 'static) -> Doubt {
-    Doubt::NotAsked(cause(&error))
+    Found::NotAsked.because(cause(&error))
 }
 
 async fn who_am_i(
@@ -252,7 +260,7 @@ async fn who_am_i(
     timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
         // Connecting has a shorter time-out of its own.
         let why = format!("{target} did not answer within {PATIENCE:?}");
-        Err(Doubt::Silent(why))
+        Err(Found::Silent.because(why))
     })
 }
 
@@ -261,10 +269,12 @@ async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'stat
     match ConnectError::find_in(error) {
         // A handshake that is not answered differs from a host that is down.
         Some(ConnectError::Timeout(_)) if is_listening(target, PROBE).await => {
-            Doubt::Silent(format!("{target} did not answer: {why}"))
+            Found::Silent.because(format!("{target} did not answer: {why}"))
         }
-        Some(ConnectError::Tls(..)) => Doubt::Refused(format!("{target} cannot be reached: {why}")),
-        _ => Doubt::NotReached(format!("{target} cannot be reached: {why}")),
+        Some(ConnectError::Tls(..)) => {
+            Found::Refused.because(format!("{target} cannot be reached: {why}"))
+        }
+        _ => Found::NotReached.because(format!("{target} cannot be reached: {why}")),
     }
 }
 
@@ -280,18 +290,18 @@ async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Sta
     if reason.is_none()
         && let Some(why) = look(target, options).await
     {
-        return Doubt::NotGrpc(format!("{target} {why}"));
+        return Found::NotGrpc.because(format!("{target} {why}"));
     }
     match reason {
         Some(Reason::KeyUnknown) => unknown_at(target),
-        Some(_) => Doubt::Refused(format!("the module at {target} answers {message}")),
+        Some(_) => Found::Refused.because(format!("the module at {target} answers {message}")),
         None if matches!(code, Code::Unavailable | Code::DeadlineExceeded) => {
-            Doubt::Silent(format!("{target} did not answer: {message}"))
+            Found::Silent.because(format!("{target} did not answer: {message}"))
         }
         None => {
             let name = code_name(code);
             let why = format!("{target} answers {name}: {message}; is it the module?");
-            Doubt::Refused(why)
+            Found::Refused.because(why)
         }
     }
 }
@@ -313,7 +323,7 @@ pub struct Evidence {
 pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Vec<Evidence> {
     let key = rotation.next().unwrap_or(&rotation.own);
     let loaded = if asking.offline {
-        Err(Doubt::NotAsked("no module was asked".to_owned()))
+        Err(Found::NotAsked.because("no module was asked".to_owned()))
     } else {
         load(&rotation.owner.path, kind)
     };
@@ -329,15 +339,13 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
             callee.accepts(key).await
         };
         let answer = live.await;
+        let found = answer.as_ref().err().map(|doubt| doubt.found);
         let standing = file.map(|file| {
             let trusts = rotation.trusts(file, key.0.fingerprint());
             (file.path.display().to_string(), trusts)
         });
         all.push(Evidence {
-            may_follow: matches!(
-                answer,
-                Err(Doubt::Refused(_) | Doubt::Silent(_) | Doubt::NotGrpc(_))
-            ),
+            may_follow: !matches!(found, None | Some(Found::NotReached | Found::NotAsked)),
             verdict: verdict(rotation, &deployment.name, standing, answer),
             deployment: deployment.name.clone(),
         });
@@ -357,14 +365,15 @@ fn verdict(
         Err(doubt) => doubt,
     };
     let doctor = CommandLine::new("countersign doctor");
-    let (kind, why, help, command) = match (doubt, file) {
-        (Doubt::NotAsked(_), Some((path, true))) => {
+    let why = doubt.why;
+    let (kind, shown, help, command) = match (doubt.found, file) {
+        (Found::NotAsked, Some((path, true))) => {
             return Ok(format!("not asked; `{path}` trusts it"));
         }
-        (Doubt::NotReached(why), Some((path, true))) => {
+        (Found::NotReached, Some((path, true))) => {
             return Ok(format!("not reached; `{path}` trusts it ({why})"));
         }
-        (Doubt::Silent(why), Some((path, true))) => (
+        (Found::Silent, Some((path, true))) => (
             Kind::Conflict,
             format!("`{path}` trusts it, but {why}"),
             format!(
@@ -373,7 +382,7 @@ fn verdict(
             ),
             None,
         ),
-        (Doubt::Refused(why), Some((path, true))) => (
+        (Found::Refused, Some((path, true))) => (
             Kind::Conflict,
             format!("`{path}` trusts it: written, not yet active; {why}"),
             "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \
@@ -381,21 +390,21 @@ fn verdict(
                 .to_owned(),
             Some(doctor.option("home", home_of(&rotation.owner.path))),
         ),
-        (Doubt::NotGrpc(why), _) => (
+        (Found::NotGrpc, _) => (
             Kind::Unreachable,
             why,
             format!("name where `{name}` listens: `--peer-address {name}=HOST:PORT`"),
             None,
         ),
-        (doubt, Some((path, _))) => (
+        (_, Some((path, _))) => (
             Kind::OutOfTurn(Step::Prepare),
-            format!("`{path}` does not trust it, and {}", doubt.why()),
+            format!("`{path}` does not trust it, and {why}"),
             String::new(),
             None,
         ),
-        (doubt, None) => (
+        (_, None) => (
             Kind::Conflict,
-            doubt.why(),
+            why,
             format!(
                 "name its file with `--peer-file`, where it listens with `--peer-address \
                  {name}=HOST:PORT`, or do without it: `--except {name}`"
@@ -403,7 +412,7 @@ fn verdict(
             None,
         ),
     };
-    let message = format!("`{name}` is not shown to accept the new key: {why}");
+    let message = format!("`{name}` is not shown to accept the new key: {shown}");
     let refused = Refused::new(kind, message).with_help(help);
     Err(refused.with_commands(command))
 }

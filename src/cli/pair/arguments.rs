@@ -11,7 +11,6 @@ use crate::admin::{self, Kind, Refused};
 use crate::cli::change::How;
 use crate::cli::input;
 use crate::cli::output::example;
-use crate::clock::{Clock as _, SystemClock};
 use crate::diagnostic::redact;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, SigningKey};
@@ -154,7 +153,6 @@ impl Common {
             role: self.role.clone(),
             key_name: self.key_name.as_ref().map(ToString::to_string),
             tls,
-            now: SystemClock.now(),
         }
     }
 }

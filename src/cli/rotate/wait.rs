@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::arguments::StepArguments;
 use super::shown::left;
-use crate::admin::rotation::live::{self, Doubt, Holdout};
+use crate::admin::rotation::live::{self, Doubt, Found, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::cli::change::{BY_SIGNAL, inactive};
 use crate::cli::output::{Console, Kind, Refused};
@@ -90,7 +90,11 @@ async fn signs_with_the_new_key(
     kind: &ModuleKind,
     patience: &mut Patience,
 ) -> Result<(), Refused> {
-    while let Err(Doubt::Refused(why)) = live::own_in_force(rotation, kind).await {
+    while let Err(Doubt {
+        found: Found::Refused,
+        why,
+    }) = live::own_in_force(rotation, kind).await
+    {
         if !patience.again().await {
             let message = format!("the running module still signs with its old key: {why}");
             return Err(Refused::new(Kind::Conflict, message).with_help(

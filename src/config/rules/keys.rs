@@ -20,6 +20,15 @@ pub const ONE_LINE: &str = "write the key on one line and without blanks";
 const VARIABLE: &str =
     "set the environment variable `ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY` instead";
 
+/// Says how to get rid of a next key `at` this place: only `rotate` makes one.
+pub fn discard(at: &Sourced) -> String {
+    let Origin::File { path, .. } = at.origin() else {
+        return "unset it: only `rotate` makes a next key".to_owned();
+    };
+    let abort = CommandLine::new("countersign rotate abort").option("file", &**path);
+    format!("discard it and start again: {}", abort.flag("one-side"))
+}
+
 /// Why a text is not a private key that can be used: the code, what is wrong, and the fix.
 struct Fault(Code, String, &'static str);
 
@@ -52,17 +61,6 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
     };
     reader.report(code, &at, format!("`{name}` {what}"), fix);
     None
-}
-
-/// Says how to be rid of a next key that cannot be used. Only `rotate` makes one.
-pub fn discard(next: &Sourced) -> String {
-    match next.origin() {
-        Origin::File { path, .. } => {
-            let abort = CommandLine::new("countersign rotate abort").option("file", &**path);
-            format!("discard it and start again: {}", abort.flag("one-side"))
-        }
-        _ => "unset it: only `rotate` makes a next key".to_owned(),
-    }
 }
 
 fn other(kind: &str, help: &'static str) -> Fault {
