@@ -93,6 +93,12 @@ impl Change {
         files.all(|file| file.is_empty() && file.records.is_empty())
     }
 
+    /// Iterates over the files that change, after the new ones to which their settings refer.
+    pub fn all(&self) -> impl Iterator<Item = &EditedFile> {
+        let new = self.first.iter().filter(|file| file.is_created());
+        new.chain(&self.files)
+    }
+
     /// Names the files that are in no module's home, where nothing remembers what is revoked.
     pub fn forgetful(&self) -> impl Iterator<Item = &Path> {
         let files = self.files.iter().filter(|file| file.revokes);
@@ -287,6 +293,14 @@ impl EditedFile {
         self.before.is_some() && files::open(&self.path).is_ok_and(|file| is_mount_point(&file))
     }
 
+    /// Returns the permission bits of a file that does not exist yet.
+    pub fn new_mode(&self) -> u32 {
+        match self.privacy {
+            Some(Privacy::Public) => 0o644,
+            _ => 0o600,
+        }
+    }
+
     /// Returns the permission bits before and after, if writing takes some away.
     pub fn mode_change(&self) -> Option<(u32, u32)> {
         let before = self.before.as_ref()?.mode? & 0o777;
@@ -461,7 +475,7 @@ fn effective_texts(files: &[EditedFile]) -> Result<Vec<(PathBuf, FileText)>, Ref
     let new = known.map(|file| Ok((file.path.clone(), file.after()?)));
     let texts = new.collect::<Result<Vec<_>, Refused>>()?;
     for file in files {
-        effect::check(&file.path, &file.wanted, &texts)?;
+        effect::check(&file.path, &file.wanted, &texts, file.is_there())?;
     }
     Ok(texts)
 }

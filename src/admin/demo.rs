@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
@@ -45,14 +46,14 @@ const BAD_TOKENS: [(&str, Reason); 3] = [
 type AnyError = Box<dyn Error + Send + Sync>;
 
 /// One step, once it is over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Step {
     /// What it is called.
     pub name: &'static str,
     /// Its result, one line or more.
     pub lines: Vec<String>,
-    /// How long it took.
-    pub took: Duration,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
     /// Whether the result was as expected.
     pub held: bool,
 }
@@ -247,7 +248,7 @@ impl Demo<'_> {
         (self.report)(&Step {
             name,
             lines,
-            took,
+            took_ms: took.as_secs_f64() * 1000.0,
             held,
         });
     }

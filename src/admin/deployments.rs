@@ -308,7 +308,7 @@ pub(super) fn revoked(
         run.option("peer-file", path).flag("now")
     });
     let undo = CommandLine::new("countersign revoke --undo").option("file", path);
-    Refused::new(Kind::Revoked, message)
+    Refused::new(Kind::Taken, message)
         .with_help("give its module a new key; only if it was revoked by mistake, undo that:")
         .with_commands(rotate)
         .with_commands([undo.option("fingerprint", key.to_string())])

@@ -10,7 +10,7 @@ use crate::properties::FileText;
 use crate::properties::name::variable_for;
 
 /// Checks that every setting in `wanted`, which is for the file at `path`, takes effect where files hold
-/// `texts`.
+/// `texts`. Variables count only for a file that is there: a new one belongs to no module that runs.
 ///
 /// # Errors
 ///
@@ -19,6 +19,7 @@ pub(super) fn check(
     path: &Path,
     wanted: &[Setting],
     texts: &[(PathBuf, FileText)],
+    is_there: bool,
 ) -> Result<(), Refused> {
     if wanted.is_empty() {
         return Ok(());
@@ -29,11 +30,14 @@ pub(super) fn check(
     let settings: Vec<_> = wanted.iter().map(|one| (&*one.key, one.text())).collect();
     let in_files = config::overruled(main, texts, &environment, &settings)?;
     let in_variables = || {
-        settings.iter().find_map(|(key, value)| {
-            let (variable, _) =
-                variable_above(key).filter(|(_, other)| Some(&**other) != *value)?;
-            Some((*key, Origin::Environment(variable.into())))
-        })
+        settings
+            .iter()
+            .filter(|_| is_there)
+            .find_map(|(key, value)| {
+                let (variable, _) =
+                    variable_above(key).filter(|(_, other)| Some(&**other) != *value)?;
+                Some((*key, Origin::Environment(variable.into())))
+            })
     };
     let Some((key, origin)) = in_files.or_else(in_variables) else {
         return Ok(());

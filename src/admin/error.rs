@@ -46,8 +46,6 @@ pub enum Kind {
         /// The deployment that has the key.
         found: String,
     },
-    /// As [`Taken`](Self::Taken): the file has revoked the key.
-    Revoked,
     /// The deployment does not exist.
     NotThere,
     /// A peer's file would trust no key of the module after the rotation.

@@ -160,15 +160,10 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
 }
 
 impl Side {
-    /// Returns the fingerprint of its TLS certificate, if the sides use TLS.
-    pub fn tls_fingerprint(&self) -> Option<Fingerprint> {
-        Some(self.certificate.as_ref()?.fingerprint)
-    }
-
-    /// Returns the TLS files that would be made, the certificate first.
-    pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
-        let files = self.certificate.iter().flat_map(|own| &own.new);
-        files.map(|file| file.path.as_path())
+    /// Returns the fingerprint of its TLS certificate, if the sides use TLS, and whether that is new.
+    pub fn tls(&self) -> Option<(Fingerprint, bool)> {
+        let own = self.certificate.as_ref()?;
+        Some((own.fingerprint, !own.new.is_empty()))
     }
 }
 

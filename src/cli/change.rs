@@ -2,7 +2,6 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufRead as _, IsTerminal as _};
-use std::path::Path;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -110,7 +109,7 @@ pub(super) fn changes<'a>(files: impl IntoIterator<Item = &'a EditedFile>) -> St
             continue;
         }
         let state = match (file.is_there(), file.mode_change()) {
-            (false, _) => "new, mode 0600".to_owned(),
+            (false, _) => format!("new, mode {:04o}", file.new_mode()),
             (true, None) => "changed".to_owned(),
             (true, Some((before, after))) => format!("changed, mode {before:04o} → {after:04o}"),
         };
@@ -141,13 +140,6 @@ pub(super) fn files_in_json<'a>(files: impl IntoIterator<Item = &'a EditedFile>)
         json!({ "file": path, "changes": file.changes })
     });
     files.collect()
-}
-
-/// Lists the TLS files that are made: a certificate and its key.
-pub(super) fn new_files<'a>(files: impl Iterator<Item = &'a Path>) -> String {
-    let with_modes = files.zip(["0644", "0600"]);
-    let lines = with_modes.map(|(file, mode)| format!("{}  (new, mode {mode})\n", file.display()));
-    lines.collect::<Vec<_>>().concat()
 }
 
 /// Says why running modules do not follow what was written.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
@@ -59,19 +59,10 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
             // A step that cannot be shown now counts all the same.
             let _ = console.answer(shown(steps.len() + 1, step));
         }
-        steps.push(json!({
-            "name": step.name,
-            "lines": step.lines,
-            "took_ms": milliseconds(step.took),
-            "held": step.held,
-        }));
+        steps.push(step.clone());
     })
     .await;
     finish(ready_after?, &steps, arguments, console)
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }
 
 /// Refuses to change homes that are there.
@@ -89,12 +80,11 @@ fn refuse_homes_in(folder: &Path) -> Result<(), Refused> {
 
 fn finish(
     ready_after: Duration,
-    steps: &[Value],
+    steps: &[Step],
     arguments: &Arguments,
     console: &Console,
 ) -> Answer {
-    let mut verdicts = steps.iter().map(|step| step.get("held"));
-    let held = verdicts.all(|held| held == Some(&Value::Bool(true)));
+    let held = steps.iter().all(|step| step.held);
     if console.format == Format::Text && !held {
         let message = "a step did not give the expected result";
         return Err(Refused::new(Kind::Conflict, message));
@@ -109,7 +99,7 @@ fn finish(
     );
     let report = json!({
         "steps": steps,
-        "ready_after_ms": milliseconds(ready_after),
+        "ready_after_ms": ready_after.as_secs_f64() * 1000.0,
         "held": held,
     });
     console.reply(text, &report)?;
@@ -117,9 +107,8 @@ fn finish(
 }
 
 fn shown(number: usize, step: &Step) -> String {
-    let took = milliseconds(step.took);
     let verdict = if step.held { "" } else { "  FAILED" };
-    let name = step.name;
+    let (name, took) = (step.name, step.took_ms);
     let mut lines = step.lines.iter();
     let first = lines.next().map(String::as_str).unwrap_or_default();
     let mut text = format!("{number:>3} {name:<9} {first:<78} {took:>5.0} ms{verdict}\n");
@@ -146,7 +135,12 @@ mod tests {
             (Format::Json, true, Exit::Done),
         ] {
             let console = Console::new(format, ColorChoice::Never);
-            let steps = [true, held].map(|held| json!({ "held": held }));
+            let steps = [true, held].map(|held| Step {
+                name: "x",
+                lines: Vec::new(),
+                took_ms: 1.0,
+                held,
+            });
 
             let ended = finish(ready_after, &steps, &arguments, &console);
 

@@ -14,7 +14,6 @@ use crate::admin::write::{Privacy, place_of, write};
 use crate::config::Home;
 use crate::diagnostic::quote;
 use crate::jose::{KeyError, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
-use crate::secret::Secret;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -169,17 +168,6 @@ struct Encoded {
 }
 
 impl Encoded {
-    /// Text, with one line end after it.
-    fn text(text: &str, privacy: Privacy) -> Self {
-        let bytes = Zeroizing::new([text.trim_end().as_bytes(), b"\n"].concat());
-        Self { bytes, privacy }
-    }
-
-    fn der(bytes: &[u8], privacy: Privacy) -> Self {
-        let bytes = Zeroizing::new(bytes.to_vec());
-        Self { bytes, privacy }
-    }
-
     fn write(&self, path: &Path, force: bool, console: &Console) -> Answer {
         write(path, &self.bytes, self.privacy, force)?;
         let what = match self.privacy {
@@ -195,38 +183,50 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Refused> {
     let public = material.verifying_key();
     let own = material.kid().cloned();
     let kid = own.unwrap_or_else(|| public.fingerprint().into());
-    Ok(match (form, material) {
-        (Form::PublicJwk, _) => Encoded::text(&PublicJwk::write(public, &kid), Privacy::Public),
-        (Form::PemSpki, _) => Encoded::text(&public.to_spki_pem(), Privacy::Public),
-        (Form::DerSpki, _) => Encoded::der(public.to_spki_der(), Privacy::Public),
-        (Form::Jwk, KeyMaterial::Public(..)) => {
-            Encoded::text(&PublicJwk::write_pretty(public, &kid), Privacy::Public)
+    let bytes = match (form, material) {
+        (Form::PublicJwk, _) => line(&PublicJwk::write(public, &kid)),
+        (Form::PemSpki, _) => line(&public.to_spki_pem()),
+        (Form::DerSpki, _) => public.to_spki_der().to_vec(),
+        (Form::Jwk, KeyMaterial::Public(..)) => line(&PublicJwk::write_pretty(public, &kid)),
+        (form, KeyMaterial::Private(key, _)) => {
+            let written = encode_private(key, &kid, form);
+            return Ok(Encoded {
+                bytes: written
+                    .map_err(Refused::caused(Kind::Internal, "cannot write the key"))?
+                    .into(),
+                privacy: Privacy::Owner,
+            });
         }
-        (form, KeyMaterial::Private(key, _)) => encode_private(key, &kid, form)
-            .map_err(Refused::caused(Kind::Internal, "cannot write the key"))?,
         (_, KeyMaterial::Public(..)) => {
             let message = "this form needs a private key, and the file holds a public one";
             return Err(Refused::new(Kind::Usage, message)
                 .with_help("its public forms are `--to public-jwk`, `pem-spki` and `der-spki`"));
         }
+    };
+    Ok(Encoded {
+        bytes: bytes.into(),
+        privacy: Privacy::Public,
     })
 }
 
-fn encode_private(key: &SigningKey, kid: &KeyId, form: Form) -> Result<Encoded, KeyError> {
-    let text = match form {
-        Form::DerPkcs8 => return Ok(Encoded::der(key.to_pkcs8_der().expose(), Privacy::Owner)),
-        Form::DerSec1 => return Ok(Encoded::der(key.to_sec1_der()?.expose(), Privacy::Owner)),
-        Form::Base64 => {
-            let jwk = PrivateJwk::write(key, kid);
-            Secret::new(BASE64_STANDARD.encode(jwk.expose()))
-        }
-        Form::PemPkcs8 => key.to_pkcs8_pem()?,
-        Form::PemSec1 => key.to_sec1_pem()?,
+fn encode_private(key: &SigningKey, kid: &KeyId, form: Form) -> Result<Vec<u8>, KeyError> {
+    Ok(match form {
+        Form::DerPkcs8 => key.to_pkcs8_der().expose().to_vec(),
+        Form::DerSec1 => key.to_sec1_der()?.expose().to_vec(),
+        Form::Base64 => line(&Zeroizing::new(
+            BASE64_STANDARD.encode(PrivateJwk::write(key, kid).expose()),
+        )),
+        Form::PemPkcs8 => line(key.to_pkcs8_pem()?.expose()),
+        Form::PemSec1 => line(key.to_sec1_pem()?.expose()),
         Form::Jwk | Form::PublicJwk | Form::PemSpki | Form::DerSpki => {
-            PrivateJwk::write_pretty(key, kid)
+            line(PrivateJwk::write_pretty(key, kid).expose())
         }
-    };
-    Ok(Encoded::text(text.expose(), Privacy::Owner))
+    })
+}
+
+/// Returns `text` with one line end after it.
+fn line(text: &str) -> Vec<u8> {
+    [text.trim_end().as_bytes(), b"\n"].concat()
 }
 
 impl Destination {

@@ -56,7 +56,6 @@ impl From<&Refused> for Exit {
             Kind::Taken
             | Kind::OtherKey(_)
             | Kind::OtherOwner { .. }
-            | Kind::Revoked
             | Kind::Busy
             | Kind::Changed => Self::WouldOverwrite,
             Kind::Conflict | Kind::NotThere | Kind::CutOff | Kind::OutOfTurn(_) => Self::No,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::change::{changes, ended, new_files};
+use super::change::{changes, ended};
 use super::output::{Answer, Console, add, counted};
 use crate::admin::pairing::{self, Member, Plan, Side};
 use crate::admin::{ChangeKind, EditedFile, home_of};
@@ -63,16 +63,12 @@ fn text(plan: &Plan) -> String {
         let fingerprint = side.hand_over.key.fingerprint();
         let age = new_or_its(side.is_key_new);
         let _ = writeln!(text, "{name:<width$}  {age} key  {fingerprint}");
-        if let Some(fingerprint) = side.tls_fingerprint() {
-            let age = new_or_its(side.tls_files().next().is_some());
+        if let Some((fingerprint, is_new)) = side.tls() {
+            let age = new_or_its(is_new);
             let _ = writeln!(text, "{:<width$}  {age} TLS key {fingerprint}", "");
         }
     }
-    for (side, file) in sides(plan) {
-        text += &changes([file]);
-        text += &new_files(side.tls_files());
-    }
-    text
+    text + &changes(plan.change.all())
 }
 
 fn new_or_its(is_new: bool) -> &'static str {
@@ -108,7 +104,7 @@ fn in_json((side, file): (&Side, &EditedFile)) -> Value {
         "new_file": !file.is_there(),
         "changes": changes.collect::<Value>(),
     });
-    if let Some(pin) = side.tls_fingerprint() {
+    if let Some((pin, _)) = side.tls() {
         add(&mut report, "tls_fingerprint", pin.to_string());
     }
     report

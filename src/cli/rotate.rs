@@ -103,22 +103,22 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     first.reaches_all(&arguments.except)?;
     arguments.confirm(&opening, console)?;
     let executor = runtime()?;
-    if opening.step == Step::Prepare && !arguments.how.yes {
-        // The key that was shown is the one that is written.
-        executor.block_on(wait::carry_out(&opening, arguments.timeout))?;
-        took(opening.step, &files.read()?, console);
-    }
-    let mut tries = TRIES;
+    // The key that was shown is the one that is written.
+    let mut shown = Some(opening).filter(|plan| plan.step == Step::Prepare);
+    let mut tries = if arguments.how.yes { TRIES } else { 0 };
     loop {
-        let rotation = files.read()?;
-        let step = rotation.next_step();
-        executor.block_on(wait::may_take(step, &rotation, (arguments, true), console))?;
+        let before = files.read()?;
+        let step = before.next_step();
+        executor.block_on(wait::may_take(step, &before, (arguments, true), console))?;
         // The files may have changed while it waited.
         let rotation = files.read()?;
         if step == Step::Finish {
             rotation.reaches_all(&arguments.except)?;
         }
-        let plan = arguments.plan(&rotation, step)?;
+        let plan = match shown.take() {
+            Some(plan) => plan,
+            None => arguments.plan(&rotation, step)?,
+        };
         match executor.block_on(wait::carry_out(&plan, arguments.timeout)) {
             // Another process may rotate the other side. One that takes this step ends this one.
             Err(error)

@@ -103,26 +103,22 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
         let row = Row::fail(Layer::Config, Side::Here, redact(&cause(error)));
         return Diagnosis::of_own(vec![row.help(help)]);
     };
-    let mut errors: Vec<_> = findings.iter().collect();
-    errors.retain(|found| found.severity == Severity::Error);
-    let layer = if errors
-        .iter()
-        .all(|found| found.key.as_deref() == Some(OWN_KEY))
-    {
-        Layer::OwnKey
+    let errors = findings.iter().filter(|f| f.severity == Severity::Error);
+    let (own, other): (Vec<_>, Vec<_>) = errors.partition(|f| f.key.as_deref() == Some(OWN_KEY));
+    let (layer, found) = if other.is_empty() {
+        (Layer::OwnKey, own)
     } else {
-        errors.retain(|found| found.key.as_deref() != Some(OWN_KEY));
-        Layer::Config
+        (Layer::Config, other)
     };
-    let detail = match errors.as_slice() {
+    let detail = match found.as_slice() {
         [] => String::new(),
-        [found] => found.to_string(),
+        [one] => one.to_string(),
         [first, more @ ..] => format!("{first} (and {} more)", more.len()),
     };
-    let explain = errors.first().map(|found| found.code);
+    let explain = found.first().map(|first| first.code.explain());
     let failed = Row::fail(layer, Side::Here, detail)
         .help(CommandLine::new("countersign check").arg(file))
-        .helps(explain.map(|code| code.explain().to_string()));
+        .helps(explain.map(|command| command.to_string()));
     let config = (layer == Layer::OwnKey).then(|| Row::ok(Layer::Config, name));
     Diagnosis::of_own(config.into_iter().chain([failed]).collect())
 }

@@ -262,12 +262,11 @@ impl Remedy<'_> {
 
     /// Says how the peer is started.
     pub(super) fn start(&self) -> String {
-        let verb = match self.kind.as_str() {
-            "dpm" => "countersign dpm run",
-            "dpe" => "countersign dpe run",
-            _ => return "start it".to_owned(),
-        };
-        let command = self.at_peer(|home| CommandLine::new(verb).option("home", home));
+        if !["dpm", "dpe"].contains(&self.kind.as_str()) {
+            return "start it".to_owned();
+        }
+        let run = CommandLine::new("countersign").arg(&self.kind).arg("run");
+        let command = self.at_peer(|home| run.option("home", home));
         let with = if matches!(self.other, Other::There) {
             ""
         } else {

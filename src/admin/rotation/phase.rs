@@ -82,28 +82,21 @@ impl Step {
     pub(super) fn in_phase(self, phase: Phase) -> Result<bool, (&'static str, Self)> {
         use Phase::{Activated, Idle, Prepared, Preparing, Refused};
 
+        let next = phase.next_step();
         match (self, phase) {
-            (Self::Prepare, Idle | Preparing | Refused)
-            | (Self::Activate, Prepared)
-            | (Self::Finish, Activated)
-            | (Self::Abort, Preparing | Prepared) => Ok(true),
+            (Self::Abort, Preparing | Prepared) => Ok(true),
+            _ if self == next => Ok(true),
             (Self::Prepare, Prepared)
             | (Self::Activate, Activated)
             | (Self::Finish | Self::Abort, Idle) => Ok(false),
-            (Self::Activate, Idle) => Err(("there is no next key yet", Self::Prepare)),
-            (Self::Activate, Preparing) => {
-                Err(("not every peer's file trusts the next key", Self::Prepare))
-            }
-            (Self::Finish, Preparing | Prepared) => {
-                Err(("the next key does not sign yet", Self::Activate))
-            }
-            (Self::Prepare | Self::Abort, Activated) => {
-                let why = "the new key signs already, and peers may have seen it";
-                Err((why, Self::Finish))
-            }
-            (Self::Activate | Self::Finish | Self::Abort, Refused) => {
-                Err(("a peer has revoked the key that signs", Self::Prepare))
-            }
+            (_, Idle) => Err(("there is no next key yet", next)),
+            (_, Preparing) => Err(("not every peer's file trusts the next key", next)),
+            (_, Prepared) => Err(("the next key does not sign yet", next)),
+            (_, Activated) => Err((
+                "the new key signs already, and peers may have seen it",
+                next,
+            )),
+            (_, Refused) => Err(("a peer has revoked the key that signs", next)),
         }
     }
 }
@@ -156,7 +149,7 @@ mod tests {
         for (step, expected) in [
             (Step::Prepare, [open, open, done, finish, open]),
             (Step::Activate, [prepare, prepare, open, done, prepare]),
-            (Step::Finish, [done, activate, activate, open, prepare]),
+            (Step::Finish, [done, prepare, activate, open, prepare]),
             (Step::Abort, [done, open, open, finish, prepare]),
         ] {
             let found = phases.map(|phase| step.in_phase(phase).map_err(|(_, first)| first));

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::arguments::{Accept, Arguments};
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
 use crate::admin::pairing::{self, Options, Plan};
-use crate::cli::change::{How, ask, changes, ended, files_in_json, new_files};
+use crate::cli::change::{How, ask, changes, ended, files_in_json};
 use crate::cli::input;
 use crate::cli::output::{Answer, Console, Kind, Refused};
 use crate::diagnostic::Severity;
@@ -40,11 +40,7 @@ pub(super) fn accept(arguments: &Accept, console: &Console) -> Answer {
 }
 
 fn present(plan: &Plan, console: &Console) {
-    let mut text = changes(&plan.change.files);
-    for side in &plan.sides {
-        text += &new_files(side.tls_files());
-    }
-    console.present(match text.trim() {
+    console.present(match changes(plan.change.all()).trim() {
         "" => "nothing to do",
         text => text,
     });
