@@ -216,6 +216,8 @@ impl From<wire::Engine> for Shown {
 
 impl Shown {
     fn in_words(&self) -> String {
+        let [registered, seen] =
+            [&self.registered_at, &self.last_seen].map(|time| time.as_deref().unwrap_or("never"));
         let lines = [
             ("id", self.id.as_str()),
             ("address", &format!("{}:{}", self.hostname, self.port)),
@@ -225,11 +227,8 @@ impl Shown {
             ("module", &self.module),
             ("environment", &self.environment),
             ("fingerprint", &self.fingerprint),
-            (
-                "registered",
-                self.registered_at.as_deref().unwrap_or("never"),
-            ),
-            ("last seen", self.last_seen.as_deref().unwrap_or("never")),
+            ("registered", registered),
+            ("last seen", seen),
         ];
         let known = lines.iter().filter(|(_, value)| !value.is_empty());
         let lines = known.map(|(name, value)| format!("{name:<14} {value}\n"));

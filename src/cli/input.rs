@@ -8,20 +8,12 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::admin::{Kind, Refused};
-use crate::grpc::cause;
 use crate::jose::KeyMaterial;
+use crate::properties::ReadError;
 
 /// Reads at most `limit` bytes and one more, by which the caller sees that it is too long.
 pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Refused> {
-    read_limited(path, limit).map_err(|error| {
-        let why = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such file".to_owned(),
-            io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-            _ => cause(&error),
-        };
-        let message = format!("cannot read {}: {why}", name(path));
-        Refused::new(Kind::Unreadable, message)
-    })
+    read_limited(path, limit).map_err(|error| ReadError::new(path.to_owned(), error).into())
 }
 
 /// Reads a key.

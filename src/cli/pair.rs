@@ -39,16 +39,11 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     } else {
         how.ending(change).trim_start().to_owned()
     };
-    let deployments: Value = sides(&plan).map(in_json).collect();
+    let deployments: Value = plan.sides.iter().zip(&change.files).map(in_json).collect();
     let report = json!({ "written": written, "deployments": deployments });
     console.reply(format!("{shown}\n{ending}"), &report)?;
     console.findings(findings.iter().filter(|f| f.severity != Severity::Note));
     ended("paired", "a", findings)
-}
-
-/// Returns the sides, each with its file.
-fn sides(plan: &Plan) -> impl Iterator<Item = (&Side, &EditedFile)> {
-    plan.sides.iter().zip(&plan.change.files)
 }
 
 /// Writes the two names and keys, then the changes of each file.
@@ -75,20 +70,12 @@ fn new_or_its(is_new: bool) -> &'static str {
     if is_new { "new" } else { "its" }
 }
 
-/// Writes the commands that start the two modules, if they are a DPM and a DPE in their homes.
+/// Writes the commands that start the two modules, if they are a DPM and a DPE.
 fn next([dpm, dpe]: &[Member; 2]) -> Option<String> {
-    if (dpm.module.as_str(), dpe.module.as_str()) != ("dpm", "dpe") {
-        return None;
-    }
-    let starts =
-        [("countersign dpm run", dpm), ("countersign dpe run", dpe)].map(|(verb, member)| {
-            let is_in_home = member.path.ends_with("etc/application.properties");
-            is_in_home.then(|| CommandLine::new(verb).option("home", home_of(&member.path)))
-        });
-    let [Some(dpm), Some(dpe)] = starts else {
-        return None;
-    };
-    Some(format!("next    {dpm}      then      {dpe}\n"))
+    let modules = (dpm.module.as_str(), dpe.module.as_str());
+    let [dpm, dpe] = [("countersign dpm run", dpm), ("countersign dpe run", dpe)]
+        .map(|(run, member)| CommandLine::new(run).option("home", home_of(&member.path)));
+    (modules == ("dpm", "dpe")).then(|| format!("next    {dpm}      then      {dpe}\n"))
 }
 
 fn in_json((side, file): (&Side, &EditedFile)) -> Value {

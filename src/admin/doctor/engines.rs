@@ -457,7 +457,6 @@ mod tests {
     use super::super::peer::Options;
     use super::*;
     use crate::admin::pairing::{self, Member};
-    use crate::clock::{Clock as _, SystemClock};
     use crate::config::{ModuleKind, Settings};
     use crate::identity::{ModuleType, Role};
     use crate::proto::registry as wire;
@@ -474,7 +473,6 @@ mod tests {
             role: Role::impersonation(),
             key_name: None,
             tls: false,
-            now: SystemClock.now(),
         };
         let plan = pairing::plan(&members, None, &both).unwrap();
         plan.change.carry_out().unwrap();

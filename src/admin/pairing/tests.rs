@@ -2,7 +2,6 @@ use std::fs;
 
 use super::*;
 use crate::admin::write::{FolderLock, kill};
-use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::diagnostic::{Code, Severity};
 
@@ -23,7 +22,6 @@ fn options() -> Options {
         role: Role::new(OPTIONS_ROLE).unwrap(),
         key_name: None,
         tls: false,
-        now: SystemClock.now(),
     }
 }
 
@@ -185,7 +183,7 @@ fn a_link_in_place_of_a_new_tls_file_is_not_followed() {
         ..options()
     };
     let made = plan(&members, None, &options).unwrap();
-    let key = made.sides[1].tls_files().last().unwrap();
+    let key = &made.change.all().next().unwrap().path;
     let elsewhere = folder.path().join("elsewhere.pem");
     fs::create_dir(key.parent().unwrap()).unwrap();
     std::os::unix::fs::symlink(&elsewhere, key).unwrap();

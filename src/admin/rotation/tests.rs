@@ -41,7 +41,6 @@ fn pair(folder: &Path) {
         role: Role::impersonation(),
         key_name: None,
         tls: false,
-        now: SystemClock.now(),
     };
     pairing::plan(&members, None, &options)
         .unwrap()
