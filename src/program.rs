@@ -1,7 +1,6 @@
 //! A module as a program: its gRPC and HTTP servers from start to stop.
 
 use std::error::Error;
-use std::io;
 use std::net::SocketAddr;
 #[cfg(feature = "actuator")]
 use std::sync::Arc;
@@ -10,29 +9,25 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 #[cfg(feature = "actuator")]
 use tokio::task::spawn_blocking;
+use tonic::service::Routes;
 
 use crate::engine::EngineAddress;
-#[cfg(feature = "actuator")]
-use crate::grpc::Readiness;
 use crate::grpc::{
-    Drained, Module, ServeError, ServerOptions, StandardServices, VerifyIdentityLayer, cause, serve,
+    Drained, MethodRules, Module, ServeError, ServerOptions, Standard, VerifyIdentityLayer, cause,
+    serve,
 };
+#[cfg(feature = "actuator")]
+use crate::grpc::{Health, Readiness};
 #[cfg(feature = "actuator")]
 use crate::http::{self, About, Access, Site};
 use crate::storage::Storage;
 use crate::telemetry::events;
 
-/// Why the servers of a module are not set up.
+/// Why the servers of a module are not set up: a listener has no address, or the descriptors for
+/// reflection are broken.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The listener has no address.
-    #[error("the listener's address is unknown")]
-    Address(#[source] io::Error),
-    /// The descriptors for reflection are broken.
-    #[error("the reflection service cannot be made")]
-    Reflection(#[source] Box<dyn Error + Send + Sync>),
-}
+#[error("the servers cannot be set up")]
+pub struct StartError(#[source] Box<dyn Error + Send + Sync>);
 
 /// A module that is ready to serve.
 #[derive(Debug)]
@@ -40,9 +35,13 @@ pub(crate) struct Program {
     pub(crate) module: Module,
     /// The bound gRPC address.
     pub(crate) address: SocketAddr,
-    /// Every service that the module serves, and the rules of those that all modules have.
-    pub(crate) standard: StandardServices,
+    /// Every service that the module serves.
+    pub(crate) routes: Routes,
+    /// Who may call them.
+    pub(crate) layer: VerifyIdentityLayer,
     pub(crate) server: ServerOptions,
+    #[cfg(feature = "actuator")]
+    pub(crate) health: Health,
     /// What is shown over HTTP, and where.
     #[cfg(feature = "actuator")]
     pub(crate) http: Option<(TcpListener, Site)>,
@@ -52,25 +51,32 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Makes the program of `module`, which holds `storage`, if it has one, and will serve `services`
-    /// on `listener`.
+    /// Makes the program of `module`, which holds `storage`, if it has one, and will serve the services
+    /// of `rules` on `listener`, beside those that every module has.
     pub(crate) fn new(
         module: Module,
         storage: Option<Storage>,
         listener: TcpListener,
         server: ServerOptions,
-        services: Vec<String>,
+        rules: MethodRules,
     ) -> Result<Self, StartError> {
+        let bound = listener.local_addr();
+        let address = bound.map_err(|error| StartError(error.into()))?;
+        let identity = Standard::new(&module, &server);
         #[cfg(not(feature = "actuator"))]
-        drop(services);
+        let standard = identity;
+        #[cfg(feature = "actuator")]
+        let is_here = address.ip().to_canonical().is_loopback();
+        #[cfg(feature = "actuator")]
+        let (standard, health) =
+            Health::add(identity, &rules, is_here).map_err(|error| StartError(error.into()))?;
         Ok(Self {
-            address: listener.local_addr().map_err(StartError::Address)?,
-            #[cfg(feature = "actuator")]
-            standard: StandardServices::new(&module, &server, services)
-                .map_err(|error| StartError::Reflection(error.into()))?,
-            #[cfg(not(feature = "actuator"))]
-            standard: StandardServices::new(&module, &server),
+            address,
+            routes: standard.routes,
+            layer: module.server_layer(rules.and(standard.rules)),
             server,
+            #[cfg(feature = "actuator")]
+            health,
             #[cfg(feature = "actuator")]
             http: None,
             listener,
@@ -78,13 +84,6 @@ impl Program {
             storage,
             tasks: JoinSet::new(),
         })
-    }
-
-    /// Lets others than callers on this machine ask the HTTP port as `access` says.
-    #[cfg(feature = "actuator")]
-    pub(crate) fn allow(&mut self, access: Access) {
-        let http = self.http.take();
-        self.http = http.map(|(listener, site)| (listener, site.with_access(access)));
     }
 
     /// Starts to serve HTTP and to report the module's health. An engine logs the address that it
@@ -112,7 +111,7 @@ impl Program {
     /// Reports the health over gRPC and HTTP from now on; returns the address of HTTP.
     #[cfg(feature = "actuator")]
     async fn show_health(&mut self) -> Option<SocketAddr> {
-        let readiness = Readiness::begin(&self.module, self.standard.health.clone()).await;
+        let readiness = Readiness::begin(&self.module, self.health.clone()).await;
         self.tasks.spawn(readiness.run());
         let (listener, site) = self.http.take()?;
         let address = listener.local_addr().ok();
@@ -130,7 +129,6 @@ impl Program {
     /// When the server stops by itself.
     pub(crate) async fn serve(
         self,
-        layer: VerifyIdentityLayer,
         shutdown: impl Future<Output = ()>,
         stop: impl FnOnce(),
         last: impl Future<Output = &'static str>,
@@ -139,11 +137,17 @@ impl Program {
             shutdown.await;
             self.module.health().stop();
             #[cfg(feature = "actuator")]
-            self.standard.health.report(false).await;
+            self.health.report(false).await;
             stop();
         };
-        let routes = self.standard.routes.clone();
-        let ended = serve(self.listener, layer, routes, self.server, stopping).await;
+        let ended = serve(
+            self.listener,
+            self.layer,
+            self.routes,
+            self.server,
+            stopping,
+        )
+        .await;
         let and = last.await;
         let how = match &ended {
             Ok(Drained::InTime) => "Stopped".to_owned(),
@@ -157,8 +161,13 @@ impl Program {
 }
 
 #[cfg(feature = "actuator")]
-/// Returns what `module` shows over HTTP. `count` runs before each scrape of the metrics.
-pub(crate) fn site<F>(module: &Module, count: impl Fn() -> F + Send + Sync + 'static) -> Site
+/// Returns what `module` shows over HTTP, and to others than callers on this machine as `access` says.
+/// `count` runs before each scrape of the metrics.
+pub(crate) fn site<F>(
+    module: &Module,
+    access: Access,
+    count: impl Fn() -> F + Send + Sync + 'static,
+) -> Site
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -176,5 +185,5 @@ where
             text.await.unwrap_or_default()
         }) as _
     };
-    Site::new(about, module.health().clone(), Arc::new(metrics))
+    Site::new(about, module.health().clone(), Arc::new(metrics)).with_access(access)
 }

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Findings, Severity};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
-    ConnectionOptions, Module, ModuleBuilder, ModuleError, Plaintext, Reflection, ServerOptions,
-    Tokens, cause,
+    ConnectionOptions, Module, ModuleBuilder, ModuleError, Plaintext, ServerOptions, Tokens, cause,
 };
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
@@ -253,11 +252,6 @@ impl Settings {
         let tls = self.options.tls.server.options.clone();
         Ok(ServerOptions {
             tls: tls.map(|options| module.server_tls(options)).transpose()?,
-            reflection: if self.options.server.address.is_loopback() {
-                Reflection::On
-            } else {
-                Reflection::Off
-            },
             ..self.options.server.options.clone()
         })
     }

@@ -161,6 +161,9 @@ fn connection(reader: &mut Reader<'_>, name: &str) -> Option<ConnectionSettings>
         port: port.or_else(|| is_dpm.then_some(8531))?,
         name: name.to_owned(),
         deployment,
+        is_written: reader
+            .names("ataccama.client.connection", &[])
+            .contains(&name),
     })
 }
 

@@ -147,6 +147,8 @@ pub struct ConnectionSettings {
     pub port: u16,
     /// The deployment to call, if several have that module type.
     pub deployment: Option<DeploymentName>,
+    /// Whether the file has it; `dpm` has a default.
+    pub(crate) is_written: bool,
 }
 
 /// What the clients of a module do.

@@ -80,10 +80,7 @@ impl Settings {
         let (grpc, http) = self.listen().await?;
         let store = Arc::new(MemoryStore::default());
         let dpm = Dpm::new(module, storage, grpc, store, options)?;
-        Ok((
-            dpm.with_http(http).with_access(self.http_access()),
-            reloader,
-        ))
+        Ok((dpm.with_site(http, self.http_access()), reloader))
     }
 
     /// Makes the DPE of these settings, which holds its storage folder and its ports, and what
@@ -118,10 +115,7 @@ impl Settings {
         options.server = self.server_options(&module)?;
         let (grpc, http) = self.listen().await?;
         let dpe = Dpe::new(module, storage, grpc, options)?;
-        Ok((
-            dpe.with_http(http).with_access(self.http_access()),
-            reloader,
-        ))
+        Ok((dpe.with_site(http, self.http_access()), reloader))
     }
 
     fn http_access(&self) -> Access {

@@ -18,7 +18,7 @@ pub(crate) fn wiring(
 ) -> Result<Wiring, TlsError> {
     let (server, client) = (&settings.options.server, &settings.options.client);
     let mut routes = Vec::new();
-    for connection in &client.connections {
+    for connection in client.connections.iter().filter(|own| own.is_written) {
         let options = settings.connection(module, &connection.name)?;
         routes.push(Route {
             name: connection.name.clone(),

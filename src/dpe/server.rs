@@ -104,8 +104,8 @@ impl Dpe {
             None => module.deployment_of("dpm")?,
         };
         let identity = module.layer_for(dpm.as_str())?;
-        let services = vec![server::SERVICE_NAME.to_owned()];
-        let program = Program::new(module, Some(storage), listener, options.server, services)?;
+        let rules = rules(&module);
+        let program = Program::new(module, Some(storage), listener, options.server, rules)?;
         let port = options.port.unwrap_or_else(|| program.address.port());
         let engine = Registrant {
             id,
@@ -124,15 +124,14 @@ impl Dpe {
 
     /// Also answers probes and scrapers on `listener`, over HTTP.
     #[must_use]
-    pub fn with_http(mut self, listener: TcpListener) -> Self {
-        let shown = site(&self.program.module, || ready(()));
-        self.program.http = Some((listener, shown));
-        self
+    pub fn with_http(self, listener: TcpListener) -> Self {
+        self.with_site(listener, Access::default())
     }
 
-    /// Lets others than callers on this machine ask the HTTP port as `access` says.
-    pub(crate) fn with_access(mut self, access: Access) -> Self {
-        self.program.allow(access);
+    /// Does so, and lets others than callers on this machine ask as `access` says.
+    pub(crate) fn with_site(mut self, listener: TcpListener, access: Access) -> Self {
+        let shown = site(&self.program.module, access, || ready(()));
+        self.program.http = Some((listener, shown));
         self
     }
 
@@ -163,15 +162,11 @@ impl Dpe {
             engine,
             checker,
         } = self;
-        let module = program.module.clone();
         let service = EngineService::new(engine.id, &engine.address);
-        let standard_rules = std::mem::take(&mut program.standard.rules);
-        let layer = module
-            .server_layer(rules(standard_rules, &module))
-            .as_engine(service.claim().clone());
+        program.layer = program.layer.as_engine(service.claim().clone());
         let service = server::EngineServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
-        program.standard.routes = program.standard.routes.add_service(service);
+        program.routes = program.routes.add_service(service);
         program.start(Some(&engine.address)).await;
 
         let drain_within = program.server.shutdown_deadline;
@@ -192,11 +187,11 @@ impl Dpe {
             }
         };
         // The engine deregisters while the server drains.
-        program.serve(layer, stopping, || stop.cancel(), last).await
+        program.serve(stopping, || stop.cancel(), last).await
     }
 }
 
-fn rules(standard: MethodRules, module: &Module) -> MethodRules {
+fn rules(module: &Module) -> MethodRules {
     let caller = Rule::role(module.impersonation_role().clone());
-    standard.with(server::SERVICE_NAME, "CheckStatus", caller)
+    MethodRules::deny_all().with(server::SERVICE_NAME, "CheckStatus", caller)
 }

@@ -55,9 +55,9 @@ impl Dpm {
         options: Options,
     ) -> Result<Self, StartError> {
         let clock = Arc::clone(module.clock());
-        let services = vec![server::SERVICE_NAME.to_owned()];
+        let rules = rules(&module);
         Ok(Self {
-            program: Program::new(module, Some(storage), listener, options.server, services)?,
+            program: Program::new(module, Some(storage), listener, options.server, rules)?,
             registry: Arc::new(EngineRegistry::new(store, clock, options.limits)),
             addresses: options.addresses,
             monitor: options.monitor,
@@ -66,19 +66,18 @@ impl Dpm {
 
     /// Also answers probes and scrapers on `listener`, over HTTP.
     #[must_use]
-    pub fn with_http(mut self, listener: TcpListener) -> Self {
+    pub fn with_http(self, listener: TcpListener) -> Self {
+        self.with_site(listener, Access::default())
+    }
+
+    /// Does so, and lets others than callers on this machine ask as `access` says.
+    pub(crate) fn with_site(mut self, listener: TcpListener, access: Access) -> Self {
         let metrics = self.program.module.metrics().of_engines();
         let registry = Arc::clone(&self.registry);
-        let shown = site(&self.program.module, move || {
+        let shown = site(&self.program.module, access, move || {
             count(Arc::clone(&registry), metrics.clone())
         });
         self.program.http = Some((listener, shown));
-        self
-    }
-
-    /// Lets others than callers on this machine ask the HTTP port as `access` says.
-    pub(crate) fn with_access(mut self, access: Access) -> Self {
-        self.program.allow(access);
         self
     }
 
@@ -109,22 +108,18 @@ impl Dpm {
         let own = http.into_iter().chain([program.address]);
         let policy = AddressPolicy::new(own.collect(), addresses);
         let module = program.module.clone();
-        let engines = Monitor::new(module.clone(), Arc::clone(&registry), policy, monitor);
+        let engines = Monitor::new(module, Arc::clone(&registry), policy, monitor);
         log_failure(&registry, engines.check_all().await);
         let service = EngineRegistryService::new(registry, engines.clone());
         let service = server::EngineRegistryServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
-        program.standard.routes = program.standard.routes.add_service(service);
+        program.routes = program.routes.add_service(service);
         program.start(None).await;
-        let layer =
-            module.server_layer(rules(std::mem::take(&mut program.standard.rules), &module));
         let last = async {
             engines.stop();
             ""
         };
-        program
-            .serve(layer, shutdown, || engines.stop(), last)
-            .await
+        program.serve(shutdown, || engines.stop(), last).await
     }
 }
 
@@ -139,7 +134,7 @@ async fn count(registry: Arc<EngineRegistry>, metrics: EngineMetrics) {
     log_failure(&registry, counted);
 }
 
-fn rules(standard: MethodRules, module: &Module) -> MethodRules {
+fn rules(module: &Module) -> MethodRules {
     let caller = Rule::role(module.impersonation_role().clone());
     let methods = [
         ("RegisterEngine", caller.clone()),
@@ -148,7 +143,8 @@ fn rules(standard: MethodRules, module: &Module) -> MethodRules {
         ("GetEngine", caller.clone().or_own_module()),
         ("ListEngines", caller.or_own_module()),
     ];
-    methods.into_iter().fold(standard, |rules, (name, rule)| {
+    let all = methods.into_iter();
+    all.fold(MethodRules::deny_all(), |rules, (name, rule)| {
         rules.with(server::SERVICE_NAME, name, rule)
     })
 }

@@ -74,7 +74,7 @@ impl EngineRegistryService {
             detail: &format!("{}: {detail}", caller.token.identity()),
             help: reason.help(),
         };
-        self.rejections.log(true, &call);
+        self.rejections.log(Some(caller.token.owner()), &call);
         refuse(reason, Some(detail))
     }
 

@@ -2,9 +2,9 @@
 
 mod path;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tonic::server::NamedService;
 
@@ -12,35 +12,25 @@ use crate::identity::{DeploymentName, ModuleType, Role, ServiceIdentity};
 use crate::token::{Reason, Refusal};
 
 pub use path::RuleError;
+pub(super) use path::method_paths;
 
 /// What a method asks of its caller.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Rule {
     pub(super) everyone: bool,
-    asks: Asks,
     pub(super) own_module: bool,
+    condition: Arc<dyn Fn(&ServiceIdentity) -> bool + Send + Sync>,
+    /// What is said of a caller that does not meet it.
+    lacking: Arc<str>,
 }
 
-#[derive(Clone)]
-enum Asks {
-    Nothing,
-    AnyRole(Vec<Role>),
-    Deployment(DeploymentName),
-    Module(ModuleType),
-    When(Arc<Predicate>),
-}
-
-type Predicate = dyn Fn(&ServiceIdentity) -> bool + Send + Sync;
-
-impl fmt::Debug for Asks {
+impl fmt::Debug for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("any identity"),
-            Self::AnyRole(roles) => write!(f, "one of the roles {roles:?}"),
-            Self::Deployment(name) => write!(f, "deployment `{name}`"),
-            Self::Module(module) => write!(f, "module `{module}`"),
-            Self::When(_) => f.write_str("a condition"),
-        }
+        f.debug_struct("Rule")
+            .field("everyone", &self.everyone)
+            .field("own_module", &self.own_module)
+            .field("lacking", &self.lacking)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,7 +47,7 @@ impl Rule {
 
     /// Any trusted deployment may call.
     pub fn any_identity() -> Self {
-        Self::asking(Asks::Nothing)
+        Self::asking(|_| true, "")
     }
 
     /// A trusted deployment with `role` may call.
@@ -67,23 +57,38 @@ impl Rule {
 
     /// A trusted deployment with one of `roles` may call; without any, no deployment may.
     pub fn any_role(roles: impl IntoIterator<Item = Role>) -> Self {
-        Self::asking(Asks::AnyRole(roles.into_iter().collect()))
+        let wanted: Vec<_> = roles.into_iter().collect();
+        let names: Vec<_> = wanted.iter().map(|role| format!("`{role}`")).collect();
+        let lacking = match names.as_slice() {
+            [role] => format!("lacks the role {role}"),
+            several => format!("lacks each of the roles {}", several.join(", ")),
+        };
+        let has_one = move |caller: &ServiceIdentity| {
+            let roles = caller.roles();
+            wanted.iter().any(|role| roles.contains(role))
+        };
+        Self::asking(has_one, &lacking)
     }
 
     /// The trusted deployment that is called `name` may call.
     pub fn deployment(name: DeploymentName) -> Self {
-        Self::asking(Asks::Deployment(name))
+        let lacking = format!("is not deployment `{name}`");
+        Self::asking(move |caller| caller.id() == name.as_str(), &lacking)
     }
 
     /// A trusted deployment of the module type `module` may call.
     pub fn module(module: ModuleType) -> Self {
-        Self::asking(Asks::Module(module))
+        let lacking = format!("is not of the module `{module}`");
+        Self::asking(move |caller| *caller.module() == module, &lacking)
     }
 
     /// A trusted deployment may call where `condition` is true of its identity. A panic in it refuses
     /// the call.
     pub fn when(condition: impl Fn(&ServiceIdentity) -> bool + Send + Sync + 'static) -> Self {
-        Self::asking(Asks::When(Arc::new(condition)))
+        Self::asking(
+            condition,
+            "does not meet the condition of the method's rule",
+        )
     }
 
     /// Also the module itself may call, over loopback, with a token that it issued to itself.
@@ -95,40 +100,26 @@ impl Rule {
         }
     }
 
-    fn asking(asks: Asks) -> Self {
+    fn asking(
+        condition: impl Fn(&ServiceIdentity) -> bool + Send + Sync + 'static,
+        lacking: &str,
+    ) -> Self {
         Self {
             everyone: false,
-            asks,
             own_module: false,
+            condition: Arc::new(condition),
+            lacking: lacking.into(),
         }
     }
 
-    /// Checks the caller of `path`.
+    /// Checks the caller of a method. Where the condition panics, the call is refused like one whose
+    /// handler does.
     pub(super) fn check(&self, identity: &ServiceIdentity) -> Result<(), Refusal> {
-        let lacking = match &self.asks {
-            Asks::Nothing => None,
-            Asks::AnyRole(roles) => {
-                let has_one = roles.iter().any(|role| identity.roles().contains(role));
-                let names: Vec<_> = roles.iter().map(|role| format!("`{role}`")).collect();
-                (!has_one).then(|| match names.as_slice() {
-                    [role] => format!("lacks the role {role}"),
-                    several => format!("lacks each of the roles {}", several.join(", ")),
-                })
-            }
-            Asks::Deployment(name) => {
-                (identity.id() != name.as_str()).then(|| format!("is not deployment `{name}`"))
-            }
-            Asks::Module(module) => {
-                (identity.module() != module).then(|| format!("is not of the module `{module}`"))
-            }
-            // Where it panics, the call is refused like one whose handler does.
-            Asks::When(condition) => (!condition(identity))
-                .then(|| "does not meet the condition of the method's rule".to_owned()),
-        };
-        lacking.map_or(Ok(()), |lacking| {
-            let detail = format!("{identity} {lacking}");
-            Err(Refusal::new(Reason::RoleMissing, detail))
-        })
+        if (self.condition)(identity) {
+            return Ok(());
+        }
+        let detail = format!("{identity} {}", self.lacking);
+        Err(Refusal::new(Reason::RoleMissing, detail))
     }
 }
 
@@ -141,8 +132,9 @@ impl Rule {
 pub struct MethodRules {
     methods: HashMap<String, Rule>,
     services: HashMap<String, Rule>,
-    /// The paths of the methods that descriptors name, if there are any.
-    described: Option<BTreeSet<String>>,
+    /// The descriptors that rules have to be for, if there are any; and their methods.
+    sets: Vec<Vec<u8>>,
+    described: Option<BTreeMap<String, &'static str>>,
 }
 
 impl MethodRules {
@@ -152,14 +144,16 @@ impl MethodRules {
     }
 
     /// Starts with no rule, and accepts rules only for the methods that `sets` describe. Each is an
-    /// encoded `FileDescriptorSet`.
+    /// encoded `FileDescriptorSet`. Metrics then know how each method streams, and reflection shows
+    /// its service.
     ///
     /// # Errors
     ///
     /// When one is not a `FileDescriptorSet`.
     pub fn described(sets: &[&[u8]]) -> Result<Self, RuleError> {
         Ok(Self {
-            described: Some(path::described(sets)?),
+            described: Some(method_paths(sets)?),
+            sets: sets.iter().map(|set| set.to_vec()).collect(),
             ..Self::default()
         })
     }
@@ -242,25 +236,20 @@ impl MethodRules {
         self
     }
 
+    /// Returns the descriptors that it was made with, encoded.
+    #[cfg(feature = "actuator")]
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = &[u8]> {
+        self.sets.iter().map(Vec::as_slice)
+    }
+
+    /// Returns the methods that they describe: their paths, and how they stream.
+    pub(super) fn methods_described(&self) -> impl Iterator<Item = (&String, &&'static str)> {
+        self.described.iter().flatten()
+    }
+
     /// Returns the methods that have a rule of their own.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         self.methods.keys().map(String::as_str)
-    }
-}
-
-/// The methods without a rule that each caller was logged for.
-#[derive(Debug, Default)]
-pub(super) struct Misses(Mutex<HashMap<String, HashSet<String>>>);
-
-/// How many of them are remembered of one caller.
-const MAX_REMEMBERED: usize = 16;
-
-impl Misses {
-    /// Returns `true` once for each path of a caller, so that its missing rule is logged once.
-    pub(super) fn is_first(&self, caller: &str, path: &str) -> bool {
-        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let paths = callers.entry(caller.to_owned()).or_default();
-        paths.len() < MAX_REMEMBERED && paths.insert(path.to_owned())
     }
 }
 
@@ -408,18 +397,5 @@ mod tests {
             let judged = rule.check(&caller);
             assert_eq!(judged.is_ok(), allowed, "{rule:?}: {judged:?}");
         }
-    }
-
-    #[test]
-    fn one_callers_unknown_paths_do_not_silence_anothers() {
-        let misses = Misses::default();
-
-        for number in 0..100 {
-            misses.is_first("noisy", &format!("/a.B/{number}"));
-        }
-
-        assert!(!misses.is_first("noisy", "/a.B/new"));
-        assert!(misses.is_first("other", "/a.B/new"));
-        assert!(!misses.is_first("other", "/a.B/new"));
     }
 }

@@ -3,9 +3,8 @@
 
 use std::any::Any;
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::HeaderValue;
@@ -19,13 +18,13 @@ use tower_service::Service;
 use crate::token::Nonce;
 use crate::token::proof::{EngineClaim, ProofVerifier};
 
+use super::body::{Answering, ByteBody, Guard, GuardedBody, Judge};
 use super::caller_tokens::{CallerToken, CallerTokens};
 use super::connect::Connection;
 use super::metadata;
-use super::metrics::{self, MetricsLayer};
-use super::reply::{ByteBody, Call, Guard, ReplyBody};
+use super::metrics::{Call, Counted, Counters, Largest};
 use super::required_proof::{Expected, ProofMode, RequiredProof, Trust};
-use super::session::{STREAM_GRACE, Watch};
+use super::session::{Limit, STREAM_GRACE, Watch};
 use super::status::refuse_in_full;
 use super::vouched::Vouched;
 
@@ -46,7 +45,9 @@ use super::vouched::Vouched;
 pub struct AttachIdentityLayer {
     pub(super) tokens: Arc<CallerTokens>,
     pub(super) proof: Option<Arc<RequiredProof>>,
-    pub(super) calls: MetricsLayer,
+    pub(super) calls: Counters,
+    /// The largest message of a callee.
+    pub(super) largest: Option<Largest>,
 }
 
 /// When the token of a call ends. Found in the extensions of a response.
@@ -122,7 +123,8 @@ impl AttachIdentityLayer {
             return Ok(None);
         }
         let token = tokens.get().map_err(|error| not_called(&error))?;
-        metadata::attach(&mut head.headers, token.value.clone());
+        let trust = tokens.issuer.trust.current();
+        metadata::attach(&mut head.headers, token.value.clone(), &trust);
         let mut attached = Attached {
             tokens: Arc::clone(tokens),
             token,
@@ -176,80 +178,82 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = AttachFuture<S::Future>;
+    type Future = Answering<S::Future, Replied>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (request, counted) = self.layer.calls.started(request);
+        let counted = self.layer.calls.started(metadata::path(request.uri()));
         let (mut head, body) = request.into_parts();
         let own = (&self.inner as &dyn Any).downcast_ref::<Connection>();
         let vouched = own.and_then(Connection::vouched).unwrap_or(&self.vouched);
         let (call, attached) = match self.layer.attach(&mut head, vouched) {
             Ok(attached) => {
-                let future = self.inner.call(Request::from_parts(head, body));
-                (Call::Made { future }, attached)
+                let messages = Counted::request(Some(&counted), &head.headers, None);
+                let body = GuardedBody::wrap(body, Guard::None, messages);
+                (
+                    Ok(self.inner.call(Request::from_parts(head, body))),
+                    attached,
+                )
             }
-            Err(status) => (Call::ended(status), None),
+            Err(status) => (Err(status), None),
         };
-        AttachFuture {
-            call,
-            counted: Some(counted),
+        let largest = self.layer.largest;
+        let replied = Replied {
+            counted,
             attached,
-        }
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// The answer of [`AttachIdentity`]: the callee's, or why it is not believed.
-    #[derive(Debug)]
-    pub struct AttachFuture<F> {
-        #[pin]
-        call: Call<F>,
-        counted: Option<metrics::Call>,
-        attached: Option<Attached>,
-    }
-}
-
-impl<F, R, E> Future for AttachFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: ByteBody,
-    E: 'static,
-{
-    type Output = Result<Response<Body>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let judged = match ready!(this.call.poll_answer(cx)) {
-            Ok(answer) => match this.attached.take() {
-                Some(attached) => attached.judge(answer),
-                None => {
-                    answer.map(|response| response.map(|inner| ReplyBody::new(inner, Guard::None)))
-                }
-            },
-            Err(status) => Ok(ReplyBody::instead(status)),
+            largest,
         };
-        Poll::Ready(match this.counted.take() {
-            Some(call) => call.answered(judged),
-            None => judged.map(|response| response.map(Body::new)),
-        })
+        Answering::new(call, replied)
+    }
+}
+
+/// What [`AttachIdentity`] makes of a call: the callee's reply, or why it is not believed.
+#[derive(Debug)]
+pub struct Replied {
+    counted: Call,
+    attached: Option<Attached>,
+    largest: Option<Largest>,
+}
+
+impl<R: ByteBody, E: 'static> Judge<R, E> for Replied {
+    fn judge(self, answer: Result<Result<Response<R>, E>, Status>) -> Result<Response<Body>, E> {
+        let Self {
+            counted, attached, ..
+        } = self;
+        let (response, guard) = match (answer, attached) {
+            (Err(status), _) => (status.into_http(), Guard::None),
+            (Ok(Err(error)), attached) => {
+                // A channel that is not this crate's may now be connected to another server.
+                if let Some(attached) = attached {
+                    attached.vouched.clear();
+                }
+                counted.failed(&error);
+                return Err(error);
+            }
+            (Ok(Ok(response)), None) => (response.map(Body::new), Guard::None),
+            (Ok(Ok(response)), Some(attached)) => attached.judge(response.map(Body::new)),
+        };
+        Ok(GuardedBody::reply(
+            response,
+            guard,
+            Some(counted),
+            self.largest,
+        ))
     }
 }
 
 impl Attached {
     /// Judges the headers of a reply; its body is judged as it comes.
-    fn judge<R, E>(self, answer: Result<Response<R>, E>) -> Result<Response<ReplyBody<R>>, E> {
+    fn judge(self, mut response: Response<Body>) -> (Response<Body>, Guard) {
         let Self {
             tokens,
             token,
             vouched,
             expected,
         } = self;
-        // A channel that is not this crate's may now be connected to another server.
-        let mut response = answer.inspect_err(|_| vouched.clear())?;
         metadata::drop_foreign_details(response.headers_mut());
         if let Some(callee) = &token.callee {
             let CallerTokens { skews, issuer, .. } = &*tokens;
@@ -259,12 +263,12 @@ impl Attached {
             renewed_at: token.token.renewed_at(),
             expires_at: token.token.expires_at(),
         });
-        Ok(match Trust::of_headers(expected, &mut response) {
+        match Trust::of_headers(expected, &mut response) {
             Ok(trust) => {
-                let watch = Watch::of(vouched.callee(tokens));
-                response.map(|inner| ReplyBody::new(inner, Guard::Caller(trust, watch)))
+                let watch = Watch::of(Limit::Callee(vouched.callee(tokens)));
+                (response, Guard::Caller(trust, watch))
             }
-            Err(refusal) => ReplyBody::instead(refuse_in_full(&refusal)),
-        })
+            Err(refusal) => (refuse_in_full(&refusal).into_http(), Guard::None),
+        }
     }
 }

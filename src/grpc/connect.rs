@@ -157,10 +157,14 @@ pub enum ConnectError {
         lines: String,
     },
     /// More than one connection of the file leads to the deployment.
-    #[error("connections {names} all lead to `{deployment}`; keep one of them")]
+    #[error(
+        "connections {names} all lead to `{deployment}`; in `{}`, remove the lines of all but one, or name another deployment for it:\n  countersign.client.connection.<connection>.deployment=<deployment>", .file.display()
+    )]
     SeveralConnections {
         /// The deployment.
         deployment: String,
+        /// The main file.
+        file: PathBuf,
         /// The connections.
         names: String,
     },

@@ -7,11 +7,11 @@ use http::request::Parts;
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::identity::DeploymentName;
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
 use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
-use super::authorize::Misses;
 use super::carrier::Plaintext;
 use super::status::refuse_in_full;
 use super::{MethodRules, Rejections, listener, metadata, peer, refuse};
@@ -35,7 +35,6 @@ pub(super) struct Gate {
     pub(super) tokens: Tokens,
     pub(super) rejections: Arc<Rejections>,
     pub(super) plaintext: Plaintext,
-    pub(super) misses: Misses,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -82,8 +81,14 @@ impl Gate {
             };
             self.rejected(refusal, status, path, address)
         })?;
+        let placed = listener::verified(&head.extensions, &token, self.verifier.trust());
+        placed.map_err(|full| Refused {
+            status: Status::resource_exhausted(full.to_string()),
+            caller: Some(token.issuer().to_owned()),
+        })?;
         let Some(rule) = rule else {
-            if self.misses.is_first(token.issuer(), path) {
+            let kind = ("no rule", path);
+            if self.rejections.admit(Some(token.owner()), kind).is_some() {
                 events::method_without_rule(path);
             }
             return Err(Refused {
@@ -104,13 +109,18 @@ impl Gate {
                 self.rejected(refusal, status, path, address)
             })?;
         }
-        let placed = listener::verified(&head.extensions, &token, self.verifier.trust());
-        placed.map_err(|full| Refused {
-            status: Status::resource_exhausted(full.to_string()),
-            caller: Some(token.issuer().to_owned()),
-        })?;
         self.metrics.accepted(token.identity().module().as_str());
         Ok(Some(token))
+    }
+
+    /// Returns the token of a call that needs none, if there is one that verifies. It makes the
+    /// connection known, and its caller may ask for a proof.
+    pub(super) fn verify_unneeded(&self, head: &Parts) -> Option<VerifiedToken> {
+        let is_there = metadata::has_token(&head.headers);
+        let token = is_there.then(|| self.verify(head, Accept::Peers))?.ok()?;
+        // Where its deployment has all its places, the connection stays a stranger's.
+        let _ = listener::verified(&head.extensions, &token, self.verifier.trust());
+        Some(token)
     }
 
     /// Returns `true` if the file lets callers like this one do without a token.
@@ -118,7 +128,7 @@ impl Gate {
         self.tokens == Tokens::OptionalOnLoopback && peer::is_here(head)
     }
 
-    pub(super) fn verify(&self, head: &Parts, accept: Accept) -> Result<VerifiedToken, Refusal> {
+    fn verify(&self, head: &Parts, accept: Accept) -> Result<VerifiedToken, Refusal> {
         let token = metadata::bearer(&head.headers)?;
         let started = Instant::now();
         let certificate = peer::certificate_in(&head.extensions).transpose()?;
@@ -152,7 +162,8 @@ impl Gate {
             detail: &refusal.detail,
             help: refusal.reason.help(),
         };
-        self.rejections.log(refusal.deployment().is_some(), &call);
+        let owner = refusal.deployment().map(DeploymentName::as_str);
+        self.rejections.log(owner, &call);
         Refused {
             status,
             caller: refusal.issuer,

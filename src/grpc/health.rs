@@ -1,13 +1,103 @@
-//! gRPC's health service.
+//! gRPC's health service, and reflection.
 
 use std::mem::replace;
 use std::pin::Pin;
 
+use prost::{DecodeError, Message as _};
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tokio_stream::{Stream, StreamExt as _, once, pending};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
-use tonic_health::server::HealthService as Reported;
+use tonic_health::pb::health_server::{self, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::server::{HealthReporter, HealthService as Reported};
+use tonic_reflection::server::{Builder, Error as ReflectionError};
+
+use super::metrics::OWN_DESCRIPTORS;
+use super::standard::{HEALTH, IDENTITY, REFLECTION, Standard};
+use super::{MethodRules, Rule};
+
+/// The largest message to a service that everyone may call, in bytes.
+const SMALL: usize = 8 * 1024;
+
+/// The health of a module and its services, as `grpc.health.v1` reports it.
+#[derive(Clone, Debug)]
+pub struct Health {
+    reporter: HealthReporter,
+    services: Vec<String>,
+}
+
+impl Health {
+    /// Adds health to the `standard` services of a module that also serves those of `own` rules, and
+    /// reflection where it listens on this machine alone. Nothing is healthy yet.
+    pub(crate) fn add(
+        standard: Standard,
+        own: &MethodRules,
+        is_here: bool,
+    ) -> Result<(Standard, Self), ReflectionError> {
+        let Standard {
+            mut routes,
+            mut rules,
+        } = standard;
+        let mut services = own.services();
+        services.extend([String::new(), IDENTITY.to_owned()]);
+        let reporter = HealthReporter::new();
+        let reported = Reported::from_health_reporter(reporter.clone());
+        let health = HealthServer::new(HealthService(reported));
+        routes = routes.add_service(health.max_decoding_message_size(SMALL));
+        for method in ["Check", "Watch"] {
+            rules = rules.with(HEALTH, method, Rule::everyone());
+        }
+        if is_here {
+            let v1 = descriptors(&services, own)?.build_v1()?;
+            let v1alpha = descriptors(&services, own)?.build_v1alpha()?;
+            routes = routes
+                .add_service(v1.max_decoding_message_size(SMALL))
+                .add_service(v1alpha.max_decoding_message_size(SMALL));
+            for service in REFLECTION {
+                rules = rules.with(service, "ServerReflectionInfo", Rule::everyone());
+            }
+        }
+        Ok((Standard { routes, rules }, Self { reporter, services }))
+    }
+
+    /// Reports `SERVING` for the module and each service, or `NOT_SERVING`.
+    pub async fn report(&self, is_ready: bool) {
+        let status = if is_ready {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        for service in &self.services {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+}
+
+/// Describes what is served, and nothing else: `services`, as far as they have a descriptor, health
+/// and reflection itself.
+fn descriptors(services: &[String], own: &MethodRules) -> Result<Builder<'static>, DecodeError> {
+    let named = services.iter().map(String::as_str);
+    let of_module = named.filter(|name| !name.is_empty());
+    let served: Vec<_> = of_module.chain(REFLECTION).chain([HEALTH]).collect();
+    let mut described = Builder::configure().include_reflection_service(false);
+    for encoded in OWN_DESCRIPTORS.into_iter().chain(own.descriptors()) {
+        let mut set = FileDescriptorSet::decode(encoded)?;
+        set.file.retain(|file| {
+            file.service.is_empty() || served.iter().any(|name| defines(file, name))
+        });
+        described = described.register_file_descriptor_set(set);
+    }
+    Ok(served
+        .iter()
+        .fold(described, |all, name| all.with_service_name(*name)))
+}
+
+/// Returns `true` if `file` defines the service that has this full name.
+fn defines(file: &FileDescriptorProto, name: &str) -> bool {
+    let mut services = file.service.iter();
+    services.any(|own| name.rsplit_once('.') == Some((file.package(), own.name())))
+}
 
 /// Answers as tonic's service does, except for [`watch`](health_server::Health::watch).
 #[derive(Debug)]

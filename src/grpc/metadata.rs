@@ -7,8 +7,9 @@ use http::{HeaderMap, Uri};
 use tonic::Status;
 
 use super::status::reason_of;
-use crate::jose::BASE64;
+use crate::jose::{BASE64, Unverified};
 use crate::token::{Reason, Refusal};
+use crate::trust::KeySet;
 
 /// The caller's nonce: 22 base64url characters, fresh for each attempt.
 pub const NONCE: &str = "countersign-nonce";
@@ -32,8 +33,17 @@ pub(super) fn kept_path(uri: &Uri) -> PathAndQuery {
 
 /// Returns `true` if a request is gRPC, or gRPC-Web.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    is_framed(headers) || after_grpc(headers).is_some_and(|rest| rest.starts_with(b"-web"))
+}
+
+/// Returns `true` if a body is gRPC's messages, each behind its length.
+pub(super) fn is_framed(headers: &HeaderMap) -> bool {
+    after_grpc(headers).is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+fn after_grpc(headers: &HeaderMap) -> Option<&[u8]> {
+    let kind = headers.get(CONTENT_TYPE)?.as_bytes();
+    kind.strip_prefix(b"application/grpc")
 }
 
 /// Returns `true` if the callee proved that the refusal is its own.
@@ -84,16 +94,25 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     }
 }
 
-/// Adds the token in `value`. An `authorization` that is already there is the application's and stays;
-/// a `countersign-authorization` is one that a handler passed on, and goes.
-pub(super) fn attach(headers: &mut HeaderMap, value: HeaderValue) {
+/// Adds the token in `value`. An `authorization` that is already there is the application's and stays,
+/// unless a handler passed on that of its caller: a `countersign-authorization`, or a token by a key
+/// of those in `trust`. The callee could use it at this module.
+pub(super) fn attach(headers: &mut HeaderMap, value: HeaderValue, trust: &KeySet) {
     headers.remove(TOKEN);
-    let name = if headers.contains_key(AUTHORIZATION) {
+    let is_passed_on = kid(headers)
+        .is_some_and(|kid| trust.find(&kid).is_some() || trust.own().key_id.as_str() == kid);
+    let name = if headers.contains_key(AUTHORIZATION) && !is_passed_on {
         TOKEN
     } else {
         AUTHORIZATION
     };
     headers.insert(name, value);
+}
+
+/// Returns the key id that the token in `headers` names, if it names one.
+fn kid(headers: &HeaderMap) -> Option<String> {
+    let token = Unverified::read(bearer(headers).ok()?).ok()?;
+    token.header.get("kid")?.as_str().map(str::to_owned)
 }
 
 /// Makes the value of `authorization`. Marked sensitive, so that `Debug` and HPACK's index skip it.

@@ -5,41 +5,32 @@ mod messages;
 use std::any::Any;
 use std::collections::HashMap;
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
-use prost::Message as _;
-use prost_types::{FileDescriptorSet, MethodDescriptorProto};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::transport::Error as TransportError;
 use tonic::{Code, Status};
-use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::proto;
 use crate::telemetry::metrics::{GrpcMethod, GrpcSide, MethodMetrics, Metrics};
 
+pub(super) use self::messages::Largest;
 use self::messages::Messages;
-use super::reply::{BoxError, ByteBody};
+use super::MethodRules;
+use super::authorize::method_paths;
+use super::body::BoxError;
+use super::session::Polled;
 use super::status::number;
-use super::{MethodRules, metadata};
 
-/// Counts the calls of a server, as go-grpc-prometheus does; see [`Module::metrics_layer`].
+/// Counts calls, as go-grpc-prometheus does.
 ///
-/// Put it before every other layer: what those refuse counts, too. A call whose caller left or
-/// whose time is over ends as `Canceled`. A method without a rule counts as `other`, so that no
-/// caller can make up series.
-///
-/// [`Module::metrics_layer`]: super::Module::metrics_layer
+/// A call whose caller left or whose time is over ends as `Canceled`. A method without a rule counts
+/// as `other`, so that no caller can make up series.
 #[derive(Clone, Debug)]
-pub struct MetricsLayer {
-    methods: Arc<Methods>,
-}
+pub(super) struct Counters(Arc<Methods>);
 
 #[derive(Debug)]
 struct Methods {
@@ -47,49 +38,58 @@ struct Methods {
     other: Arc<MethodMetrics>,
 }
 
-impl MetricsLayer {
-    /// Counts in `metrics` the methods of `rules`. The descriptors of this crate and `descriptors`
-    /// say which methods stream: each is an encoded `FileDescriptorSet`; invalid ones are ignored.
-    /// Of a rule for a whole service, only the methods described have series of their own.
-    pub(super) fn new(metrics: &Metrics, rules: &MethodRules, descriptors: &[&[u8]]) -> Self {
-        let mut by_path = HashMap::new();
-        for set in OWN_DESCRIPTORS.iter().chain(descriptors) {
-            let set = FileDescriptorSet::decode(*set).unwrap_or_default();
-            for (path, method) in described(&set) {
-                if rules.find(&path).is_some() {
-                    by_path.insert(path, method);
-                }
-            }
-        }
-        for path in rules.paths() {
-            if !by_path.contains_key(path)
-                && let Some(method) = undescribed(path)
-            {
-                by_path.insert(path.to_owned(), method);
-            }
-        }
-        Self::of(metrics, GrpcSide::Server, by_path)
+impl Counters {
+    /// Counts in `metrics` the methods of `rules`. The descriptors of this crate and those of the
+    /// rules say which methods stream. Of a rule for a whole service, only the methods described have
+    /// series of their own.
+    pub(super) fn of_rules(metrics: &Metrics, rules: &MethodRules) -> Self {
+        let own = method_paths(&OWN_DESCRIPTORS).unwrap_or_default();
+        let described = own.iter().chain(rules.methods_described());
+        let ruled = described.filter(|(path, _)| rules.find(path).is_some());
+        let undescribed = rules.paths().map(|path| (path, "unknown"));
+        // What comes later wins.
+        let all = undescribed.chain(ruled.map(|(path, kind)| (path.as_str(), *kind)));
+        Self::of(metrics, GrpcSide::Server, all)
     }
 
     /// Counts in `metrics` the calls that a module makes: the methods of this crate's own services,
     /// and all others as `other`.
     pub(super) fn of_calls(metrics: &Metrics) -> Self {
-        let own = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap_or_default();
-        Self::of(metrics, GrpcSide::Client, described(&own))
+        let own = method_paths(&[proto::FILE_DESCRIPTOR_SET]).unwrap_or_default();
+        let all = own.iter().map(|(path, kind)| (path.as_str(), *kind));
+        Self::of(metrics, GrpcSide::Client, all)
     }
 
-    fn of(
+    fn of<'a>(
         metrics: &Metrics,
         side: GrpcSide,
-        methods: impl IntoIterator<Item = (String, GrpcMethod)>,
+        methods: impl Iterator<Item = (&'a str, &'static str)>,
     ) -> Self {
-        let by_path = methods
-            .into_iter()
-            .map(|(path, method)| (path, Arc::new(metrics.of_method(side, &method))))
-            .collect();
-        let other = Arc::new(metrics.of_method(side, &GrpcMethod::other()));
-        Self {
-            methods: Arc::new(Methods { by_path, other }),
+        let by_path: HashMap<_, _> = methods.collect();
+        let labelled = by_path.into_iter().filter_map(|(path, kind)| {
+            let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
+            let labels = GrpcMethod {
+                kind,
+                service: service.to_owned(),
+                method: method.to_owned(),
+            };
+            Some((path.to_owned(), Arc::new(metrics.of_method(side, &labels))))
+        });
+        Self(Arc::new(Methods {
+            by_path: labelled.collect(),
+            other: Arc::new(metrics.of_method(side, &GrpcMethod::other())),
+        }))
+    }
+
+    /// Counts that a call of `path` begins.
+    pub(super) fn started(&self, path: &str) -> Call {
+        let Methods { by_path, other } = &*self.0;
+        let method = by_path.get(path).unwrap_or(other);
+        method.started();
+        Call {
+            method: Arc::clone(method),
+            started: Instant::now(),
+            code: None,
         }
     }
 }
@@ -105,101 +105,6 @@ pub(super) const OWN_DESCRIPTORS: [&[u8]; 4] = [
     tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
     tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
 ];
-
-fn described(set: &FileDescriptorSet) -> Vec<(String, GrpcMethod)> {
-    let mut methods = Vec::new();
-    for file in &set.file {
-        for service in &file.service {
-            let service_name = match file.package() {
-                "" => service.name().to_owned(),
-                package => format!("{package}.{}", service.name()),
-            };
-            for method in &service.method {
-                let labels = GrpcMethod {
-                    kind: kind(method),
-                    service: service_name.clone(),
-                    method: method.name().to_owned(),
-                };
-                methods.push((format!("/{service_name}/{}", method.name()), labels));
-            }
-        }
-    }
-    methods
-}
-
-fn kind(method: &MethodDescriptorProto) -> &'static str {
-    match (method.client_streaming(), method.server_streaming()) {
-        (false, false) => "unary",
-        (true, false) => "client_stream",
-        (false, true) => "server_stream",
-        (true, true) => "bidi_stream",
-    }
-}
-
-fn undescribed(path: &str) -> Option<GrpcMethod> {
-    let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
-    Some(GrpcMethod {
-        kind: "unknown",
-        service: service.to_owned(),
-        method: method.to_owned(),
-    })
-}
-
-impl<S> Layer<S> for MetricsLayer {
-    type Service = MetricsService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        let layer = self.clone();
-        MetricsService { inner, layer }
-    }
-}
-
-/// Calls `inner` and counts; see [`MetricsLayer`].
-#[derive(Clone, Debug)]
-pub struct MetricsService<S> {
-    inner: S,
-    layer: MetricsLayer,
-}
-
-impl<S, Q, R> Service<Request<Q>> for MetricsService<S>
-where
-    S: Service<Request<Body>, Response = Response<R>, Error: 'static>,
-    Q: ByteBody,
-    R: ByteBody,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = CountedFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let (counted, call) = self.layer.started(request);
-        CountedFuture {
-            future: self.inner.call(counted),
-            call: Some(call),
-        }
-    }
-}
-
-impl MetricsLayer {
-    /// Counts that a call begins, and the messages of its request.
-    pub(super) fn started<Q: ByteBody>(&self, request: Request<Q>) -> (Request<Body>, Call) {
-        let Methods { by_path, other } = &*self.methods;
-        let method = by_path.get(metadata::path(request.uri())).unwrap_or(other);
-        method.started();
-        let counted = Counted::Request(Arc::clone(method));
-        let call = Call {
-            method: Arc::clone(method),
-            started: Instant::now(),
-            code: None,
-        };
-        let counted = request.map(|body| Body::new(CountedBody::new(body, counted)));
-        (counted, call)
-    }
-}
 
 /// A call that is going on; it ends when this is dropped.
 #[derive(Debug)]
@@ -218,7 +123,7 @@ impl Call {
     }
 
     /// Notes the status that `error` stands for, as far as its type is known.
-    fn note_error(&mut self, error: &dyn Any) {
+    pub(super) fn failed(mut self, error: &dyn Any) {
         if let Some(status) = error.downcast_ref::<Status>() {
             self.code = Some(status.code());
         } else if let Some(error) = error.downcast_ref::<TransportError>() {
@@ -229,11 +134,11 @@ impl Call {
     }
 
     /// Notes how the call was answered, and counts the messages of its reply.
-    pub(super) fn answered<R: ByteBody, E: 'static>(
+    pub(super) fn answered(
         mut self,
-        answer: Result<Response<R>, E>,
-    ) -> Result<Response<Body>, E> {
-        let response = answer.inspect_err(|error| self.note_error(error))?;
+        response: &Response<Body>,
+        largest: Option<Largest>,
+    ) -> Counted {
         if response.status() != StatusCode::OK {
             self.code = Some(code_of_http(response.status()));
         }
@@ -242,7 +147,77 @@ impl Call {
             // Without a status it is no answer.
             self.code = self.code.or(Some(Code::Unknown));
         }
-        Ok(response.map(|body| Body::new(CountedBody::new(body, Counted::Reply(self)))))
+        Counted {
+            messages: Messages::of(response.headers(), largest),
+            part: Part::Reply(self),
+        }
+    }
+}
+
+/// The messages of one body.
+#[derive(Debug)]
+pub(super) struct Counted {
+    messages: Messages,
+    part: Part,
+}
+
+/// What a body is of its call.
+#[derive(Debug)]
+enum Part {
+    /// Of one that is not counted, if it has no method.
+    Request(Option<Arc<MethodMetrics>>),
+    /// The end of a reply is the call's.
+    Reply(Call),
+}
+
+impl Counted {
+    /// Counts the messages of the request with `headers`, where there is a `call` or a `largest` one.
+    pub(super) fn request(
+        call: Option<&Call>,
+        headers: &HeaderMap,
+        largest: Option<Largest>,
+    ) -> Option<Self> {
+        let method = call.map(|call| Arc::clone(&call.method));
+        (method.is_some() || largest.is_some()).then(|| Self {
+            messages: Messages::of(headers, largest),
+            part: Part::Request(method),
+        })
+    }
+
+    /// Counts the messages of what a body gives next.
+    ///
+    /// # Errors
+    ///
+    /// When one begins that is too large.
+    pub(super) fn count(&mut self, polled: Polled) -> Result<Polled, Status> {
+        if let Some(Ok(frame)) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            let messages = self.messages.count(data)?;
+            match &self.part {
+                Part::Request(Some(method)) => method.requests(messages),
+                Part::Request(None) => {}
+                Part::Reply(call) => call.method.replies(messages),
+            }
+        }
+        Ok(polled)
+    }
+
+    /// Notes how the call ends, as far as what is passed on shows it.
+    pub(super) fn note(&mut self, passed: &Polled) {
+        let Part::Reply(call) = &mut self.part else {
+            return;
+        };
+        match passed {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    call.note(trailers);
+                }
+            }
+            Some(Err(error)) => call.code = Some(error.code()),
+            // It broke no rule of HTTP/2, and is no answer.
+            None => call.code = call.code.or(Some(Code::Unknown)),
+        }
     }
 }
 
@@ -278,115 +253,6 @@ impl Drop for Call {
     }
 }
 
-pin_project_lite::pin_project! {
-    /// The answer of [`MetricsService`].
-    #[derive(Debug)]
-    pub struct CountedFuture<F> {
-        #[pin]
-        future: F,
-        call: Option<Call>,
-    }
-}
-
-impl<F, R, E> Future for CountedFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: ByteBody,
-    E: 'static,
-{
-    type Output = Result<Response<Body>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.future.poll(cx));
-        Poll::Ready(match this.call.take() {
-            Some(call) => call.answered(answer),
-            None => answer.map(|response| response.map(Body::new)),
-        })
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// A body whose messages are counted.
-    #[derive(Debug)]
-    struct CountedBody<B> {
-        #[pin]
-        inner: B,
-        messages: Messages,
-        counted: Counted,
-    }
-}
-
-/// What a body is counted as.
-#[derive(Debug)]
-enum Counted {
-    Nothing,
-    Request(Arc<MethodMetrics>),
-    /// The end of a reply is the call's.
-    Reply(Call),
-}
-
-impl<B> CountedBody<B> {
-    fn new(inner: B, counted: Counted) -> Self {
-        let messages = Messages::default();
-        Self {
-            inner,
-            messages,
-            counted,
-        }
-    }
-}
-
-impl<B> http_body::Body for CountedBody<B>
-where
-    B: http_body::Body<Data = Bytes, Error: 'static>,
-{
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
-        let data = match &frame {
-            Some(Ok(frame)) => frame.data_ref(),
-            _ => None,
-        };
-        let messages = data.map_or(0, |data| this.messages.count(data));
-        match &mut *this.counted {
-            Counted::Nothing => {}
-            Counted::Request(method) => method.requests(messages),
-            Counted::Reply(call) => {
-                call.method.replies(messages);
-                match &frame {
-                    Some(Ok(frame)) => {
-                        if let Some(trailers) = frame.trailers_ref() {
-                            call.note(trailers);
-                        }
-                    }
-                    Some(Err(error)) => call.note_error(error),
-                    // It broke no rule of HTTP/2, and is no answer.
-                    None => call.code = call.code.or(Some(Code::Unknown)),
-                }
-            }
-        }
-        if !matches!(frame, Some(Ok(_))) {
-            *this.counted = Counted::Nothing;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,9 +264,9 @@ mod tests {
             .with("grpc.health.v1.Health", "*", super::super::Rule::everyone())
             .with("a.B", "Get", super::super::Rule::any_identity());
 
-        let layer = MetricsLayer::new(&metrics, &rules, &[b"no descriptor"]);
+        let counters = Counters::of_rules(&metrics, &rules);
 
-        let by_path = &layer.methods.by_path;
+        let by_path = &counters.0.by_path;
         let mut paths: Vec<_> = by_path.keys().map(String::as_str).collect();
         paths.sort_unstable();
         assert_eq!(

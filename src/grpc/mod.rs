@@ -2,6 +2,7 @@
 //! are put together.
 
 pub(crate) mod authorize;
+mod body;
 mod call;
 mod caller_tokens;
 pub(crate) mod carrier;
@@ -22,7 +23,6 @@ mod pending_proof;
 #[cfg(feature = "actuator")]
 mod readiness;
 mod rejections;
-mod reply;
 mod required_proof;
 mod serve;
 mod server;
@@ -43,10 +43,11 @@ pub use client::{AttachIdentity, AttachIdentityLayer, CallToken};
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
 pub(crate) use connect::{KeepAlive, channel_over};
 pub use gate::Tokens;
+#[cfg(feature = "actuator")]
+pub use health::Health;
 pub use identity_service::IdentityService;
 pub use listener::ConnectionLimits;
 pub use metadata::{NONCE, PROOF, is_proved};
-pub use metrics::{MetricsLayer, MetricsService};
 pub(crate) use module::Module;
 pub use module::{ModuleBuilder, ModuleError};
 pub use peer::{PeerInfo, caller, verified_token};
@@ -54,11 +55,9 @@ pub use peer::{PeerInfo, caller, verified_token};
 pub(crate) use readiness::Readiness;
 pub(crate) use rejections::Rejections;
 pub use required_proof::{ProofMode, Proved};
-pub use serve::{Drained, Reflection, ServeError, ServerOptions, serve};
+pub use serve::{Drained, ServeError, ServerOptions, serve};
 pub use server::{VerifyIdentity, VerifyIdentityLayer};
-#[cfg(feature = "actuator")]
-pub use standard::Health;
-pub(crate) use standard::StandardServices;
+pub(crate) use standard::Standard;
 pub(crate) use status::callee_time;
 pub(crate) use status::code_name;
 pub use status::{DOMAIN, reason_of, refusal_of, refuse};

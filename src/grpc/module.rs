@@ -20,11 +20,11 @@ use crate::token::{
 };
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
-use super::authorize::Misses;
 use super::caller_tokens::CallerTokens;
 use super::carrier::{Plaintext, Transport};
 use super::clock_skew::ClockSkews;
 use super::gate::Gate;
+use super::metrics::{Counters, Largest};
 use super::pending_proof::Proofs;
 use super::required_proof::RequiredProof;
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
@@ -32,9 +32,12 @@ use super::unknown::UnknownDeployment;
 use super::visit::{HealthWatch, Visits};
 use super::wiring::{Route, Wiring};
 use super::{
-    AttachIdentityLayer, ConnectError, ConnectionLimits, IdentityService, MethodRules,
-    MetricsLayer, ProofMode, Rejections, Tokens, VerifyIdentityLayer,
+    AttachIdentityLayer, ConnectError, ConnectionLimits, IdentityService, MethodRules, ProofMode,
+    Rejections, Tokens, VerifyIdentityLayer,
 };
+
+/// The setting of the largest message of a callee.
+const CLIENT_BYTES: &str = "ataccama.client.grpc.properties.max-message-size";
 
 /// One service's identity: who it is, which deployments it trusts, and the layers that carry both.
 ///
@@ -52,7 +55,7 @@ pub struct Module {
     health: Health,
     metrics: Arc<Metrics>,
     rejections: Arc<Rejections>,
-    calls: MetricsLayer,
+    calls: Counters,
     skews: Arc<ClockSkews>,
     clock: Arc<dyn Clock>,
     pub(crate) plaintext: Plaintext,
@@ -174,7 +177,7 @@ impl ModuleBuilder {
             tokens: self.tokens,
             proof_mode: self.proof_mode,
             health: Health::default(),
-            calls: MetricsLayer::of_calls(&metrics),
+            calls: Counters::of_calls(&metrics),
             rejections: Arc::default(),
             metrics,
             clock: self.clock,
@@ -285,7 +288,8 @@ impl Module {
         }
     }
 
-    /// Returns the largest message that its file allows, in bytes: 4 MiB without a file.
+    /// Returns the largest message that its file allows either side, in bytes: 4 MiB without a file.
+    /// The layers refuse what is too large for one of them.
     ///
     /// tonic has a limit of its own, 4 MB. Above that, also give this to `max_decoding_message_size` of
     /// the generated server and client.
@@ -364,7 +368,6 @@ impl Module {
             tokens: self.tokens,
             rejections: Arc::clone(&self.rejections),
             plaintext: self.plaintext,
-            misses: Misses::default(),
             metrics: Arc::clone(&self.metrics),
         };
         VerifyIdentityLayer {
@@ -373,7 +376,8 @@ impl Module {
                 signer: ProofSigner::new(Arc::clone(&self.trust), Arc::clone(&self.clock)),
                 engine: None,
             },
-            counted: None,
+            counters: None,
+            largest: self.wiring().map(|wiring| wiring.server.largest()),
             is_any_transport: false,
             visits: Visits::new(ConnectionLimits::default().visit, HealthWatch::Bounded),
         }
@@ -490,6 +494,9 @@ impl Module {
             tokens: Arc::new(CallerTokens::new(self.issuer(), skews, callee)),
             proof: proof.map(Arc::new),
             calls: self.calls.clone(),
+            largest: self
+                .wiring()
+                .map(|wiring| Largest(wiring.client_bytes, CLIENT_BYTES)),
         }
     }
 }

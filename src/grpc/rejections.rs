@@ -1,5 +1,6 @@
 //! Which events of calls and connections are logged: the first of its kind, then one a minute.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,52 +9,40 @@ use tokio::time::Instant;
 use crate::telemetry::Ledger;
 use crate::telemetry::events::{self, RejectedCall};
 
-/// How many kinds are kept of what callers cause whose signature verified.
-const MOST_OF_PEERS: usize = 512;
-
-/// How many kinds are kept of what all others cause together. However they vary it, they fill a log
-/// with no more than this many lines a minute and one: less than 1 MB an hour.
-const MOST_OF_STRANGERS: usize = 7;
+/// How many kinds are kept of what one deployment causes, and of what all callers cause together whose
+/// signature did not verify. However they vary it, they fill a log with no more than this many lines a
+/// minute and one: less than 1 MB an hour.
+const MOST_OF_ONE: usize = 7;
 
 /// Remembers what was logged. Its size is bounded, whatever callers send.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rejections {
     /// Randomly keyed, so that no caller can make two kinds fall together.
     hasher: RandomState,
-    peers: Mutex<Ledger<u64>>,
-    strangers: Mutex<Ledger<u64>>,
-}
-
-impl Default for Rejections {
-    fn default() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            peers: Mutex::new(Ledger::new(MOST_OF_PEERS, 1)),
-            strangers: Mutex::new(Ledger::new(MOST_OF_STRANGERS, 1)),
-        }
-    }
+    /// By deployment; under no name those of the strangers.
+    ledgers: Mutex<HashMap<Option<Box<str>>, Ledger<u64>>>,
 }
 
 impl Rejections {
-    /// Logs `call`, unless one of its kind was logged a moment ago. `is_verified` says whether the
-    /// caller's signature verified: what any other says of itself may be made up.
-    pub(crate) fn log(&self, is_verified: bool, call: &RejectedCall<'_>) {
+    /// What the module itself is the cause of.
+    pub(super) const OWN: Option<&str> = Some("");
+
+    /// Logs `call`, unless one of its kind was logged a moment ago. `owner` is the deployment of the
+    /// caller, if its signature verified: what any other says of itself may be made up.
+    pub(crate) fn log(&self, owner: Option<&str>, call: &RejectedCall<'_>) {
         let host = call.peer.map(|peer| peer.ip());
         let kind = (call.reason, call.fingerprint, host, call.method);
-        if let Some(suppressed) = self.admit(is_verified, kind) {
-            events::auth_rejected(call, is_verified, suppressed);
+        if let Some(suppressed) = self.admit(owner, kind) {
+            events::auth_rejected(call, owner.is_some(), suppressed);
         }
     }
 
     /// If an event of `kind` is to be logged, returns how many of its kind were not since the last
     /// that was.
-    pub(crate) fn admit(&self, is_verified: bool, kind: impl Hash) -> Option<u64> {
-        let ledger = if is_verified {
-            &self.peers
-        } else {
-            &self.strangers
-        };
-        let mut kinds = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn admit(&self, owner: Option<&str>, kind: impl Hash) -> Option<u64> {
+        let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        let ledger = ledgers.entry(owner.map(Box::from));
+        let kinds = ledger.or_insert_with(|| Ledger::new(MOST_OF_ONE, 1));
         kinds.admit(self.hasher.hash_one(kind), Instant::now())
     }
 }
@@ -113,23 +102,48 @@ mod tests {
 
         for kind in &other {
             let lines = logged(Format::Console, || {
-                rejections.log(true, kind);
-                rejections.log(true, kind);
+                rejections.log(Some("dpe-dev"), kind);
+                rejections.log(Some("dpe-dev"), kind);
             });
             assert_eq!(lines.len(), 1, "{lines:?}");
         }
     }
 
     #[test]
-    fn strangers_share_a_budget_that_leaves_peers_theirs() {
+    fn strangers_and_each_deployment_have_a_budget_of_their_own() {
         let rejections = Rejections::default();
-        let lines = |is_verified, numbers: std::ops::Range<u32>| {
-            let admitted = numbers.filter_map(|n| rejections.admit(is_verified, n));
-            admitted.count()
-        };
 
-        assert_eq!(lines(false, 0..10_000), MOST_OF_STRANGERS + 1);
-        assert_eq!(lines(true, 0..100), 100);
+        for owner in [None, Some("dpe-dev"), Some("ledger-dev"), Rejections::OWN] {
+            let lines = (0..10_000).filter_map(|n| rejections.admit(owner, n));
+            assert_eq!(lines.count(), MOST_OF_ONE + 1, "{owner:?}");
+        }
+    }
+
+    /// The worst that the holder of a revoked key can do: its signature verifies, and paths vary.
+    #[tokio::test(start_paused = true)]
+    async fn revoked_caller_however_varied_writes_less_than_a_megabyte_an_hour() {
+        let rejections = Rejections::default();
+        let mut written = 0;
+
+        for minute in 0..60 {
+            for n in 0..60_u16 {
+                let path = format!("/a.B/{minute}{n}{}", "x".repeat(1_024));
+                let call = RejectedCall {
+                    reason: "KEY_REVOKED",
+                    peer: Some(SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, n], 65_535))),
+                    method: &path,
+                    detail: "the key `1iCc` of deployment `dpe-dev` is revoked here",
+                    help: Reason::KeyRevoked.help(),
+                    ..WRONG_KEY
+                };
+                let lines = logged(Format::Json, || rejections.log(Some("dpe-dev"), &call));
+                written += lines.iter().map(|line| line.len() + 1).sum::<usize>();
+            }
+            tokio::time::advance(Duration::from_secs(60)).await;
+        }
+
+        assert!(written > 60 * 8 * 500, "{written} bytes: what is missing?");
+        assert!(written < 1_000_000, "{written} bytes");
     }
 
     /// The worst that strangers can do: texts that grow when they are escaped, never twice the same.
@@ -152,7 +166,7 @@ mod tests {
                     help,
                     ..WRONG_KEY
                 };
-                let lines = logged(Format::Json, || rejections.log(false, &call));
+                let lines = logged(Format::Json, || rejections.log(None, &call));
                 written += lines.iter().map(|line| line.len() + 1).sum::<usize>();
             }
             tokio::time::advance(Duration::from_secs(60)).await;
@@ -173,7 +187,7 @@ mod tests {
 
         let lines = logged(Format::Console, || {
             for _ in 0..1000 {
-                rejections.log(false, &call);
+                rejections.log(None, &call);
             }
         });
 

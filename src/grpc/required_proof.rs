@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Buf as _;
 use http::header::HeaderValue;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Response, StatusCode};
-use http_body::{Body, Frame};
+use http_body::Frame;
 use tonic::Status;
 
 use crate::token::proof::{EngineClaim, Exchange, ExpectedProof, ProofVerifier};
@@ -195,7 +194,7 @@ impl Trust {
     }
 
     /// Judges what the body of a reply gives next.
-    pub(super) fn judge<B: Body>(&self, polled: Polled<B>) -> Result<Polled<B>, Status> {
+    pub(super) fn judge(&self, polled: Polled) -> Result<Polled, Status> {
         let judged = match polled {
             Some(Ok(frame)) => match frame.into_trailers() {
                 Ok(mut trailers) => {
@@ -204,7 +203,7 @@ impl Trust {
                     judged.map(|()| Some(Ok(Frame::trailers(trailers))))
                 }
                 Err(frame) => match frame.data_ref() {
-                    Some(data) if self.awaits_proof() && data.has_remaining() => Err(missing()),
+                    Some(data) if self.awaits_proof() && !data.is_empty() => Err(missing()),
                     _ => Ok(Some(Ok(frame))),
                 },
             },

@@ -18,6 +18,7 @@ use tonic::service::Routes;
 use tonic::transport::{Error as TransportError, Server};
 
 use super::listener::{Acceptor, ConnectionLimits};
+use super::metrics::Largest;
 use super::tls::ServerTls;
 use super::visit::{HealthWatch, Visits};
 use super::{VerifyIdentityLayer, cause};
@@ -30,21 +31,19 @@ const SILENT_GRACE: Duration = Duration::from_millis(250);
 /// How much of a request may wait for its handler, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
+/// How many calls may be open on one connection.
+const CONCURRENT_STREAMS: u32 = 100;
+
+/// How many calls of one connection may be reset before they were looked at; more end it.
+const PENDING_RESETS: usize = 128;
+
+/// The largest header list, in bytes as HTTP/2 counts them.
+const HEADER_LIST_BYTES: u32 = 16 * 1024;
+
 /// How long a connection's task may take to notice that its socket is closed.
 const CUTTING: Duration = Duration::from_secs(1);
 
-/// Whether a server answers reflection requests, which everyone may send.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Reflection {
-    /// It does: clients such as grpcurl learn the services from it. For loopback listeners.
-    On,
-    /// It does not.
-    #[default]
-    Off,
-}
-
-/// The bounds of a server, its TLS and its reflection.
+/// The bounds of a server, and its TLS.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerOptions {
@@ -60,14 +59,12 @@ pub struct ServerOptions {
     pub health_watch: HealthWatch,
     /// TLS, if the server has it.
     pub tls: Option<ServerTls>,
-    /// Whether reflection is served.
-    pub reflection: Reflection,
 }
 
 impl Default for ServerOptions {
     /// 8 s, since one silent connection would hold the process for ever and what stops containers
     /// kills after 10; 30 s for a reply; 4 MiB;
-    /// no TLS, no reflection.
+    /// no TLS.
     fn default() -> Self {
         Self {
             shutdown_deadline: Duration::from_secs(8),
@@ -76,8 +73,16 @@ impl Default for ServerOptions {
             connections: ConnectionLimits::default(),
             health_watch: HealthWatch::Bounded,
             tls: None,
-            reflection: Reflection::Off,
         }
+    }
+}
+
+impl ServerOptions {
+    pub(super) fn largest(&self) -> Largest {
+        Largest(
+            self.max_message_bytes,
+            "ataccama.server.grpc.max-message-size",
+        )
     }
 }
 
@@ -162,7 +167,8 @@ impl fmt::Debug for ServeError {
 /// that verified and had its [`chance`](ConnectionLimits::chance); if there is no such connection,
 /// the new one is closed at once. A connection whose key is revoked is closed. Calls carry a
 /// [`PeerInfo`](super::PeerInfo) among their extensions. A handler's panic is answered with
-/// `INTERNAL`. `max_message_bytes` is for the services in `routes` to apply.
+/// `INTERNAL`. Services in `routes` whose messages may exceed tonic's 4 MB apply
+/// `max_message_bytes`, too.
 ///
 /// # Errors
 ///
@@ -184,6 +190,7 @@ pub async fn serve(
         builder(&options)
             .layer(VerifyIdentityLayer {
                 visits,
+                largest: Some(options.largest()),
                 ..layer.counted()
             })
             .add_routes(routes)
@@ -212,10 +219,10 @@ fn builder(options: &ServerOptions) -> Server {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .timeout(options.request_timeout)
-        .max_concurrent_streams(limits.concurrent_streams)
+        .max_concurrent_streams(CONCURRENT_STREAMS)
         .max_connection_age(limits.age)
-        .http2_max_header_list_size(limits.header_list_bytes)
-        .http2_max_pending_accept_reset_streams(Some(limits.pending_resets))
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
 }

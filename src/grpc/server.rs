@@ -1,24 +1,25 @@
 //! The callee's side: no call reaches a handler without a verified identity.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::uri::PathAndQuery;
 use http::{Request, Response};
+use tonic::Status;
 use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::token::VerifiedToken;
 use crate::token::proof::EngineClaim;
-use crate::token::{Accept, VerifiedToken};
 
+use super::body::{Answering, ByteBody, Guard, GuardedBody, Handler, Judge, caught, over_http};
 use super::gate::Gate;
+use super::metrics::{Call, Counted, Counters, Largest};
 use super::pending_proof::{PendingProof, Proofs};
-use super::reply::{ByteBody, Call, Guard, Handler, ReplyBody, caught};
-use super::session::{Limit, RequestBody, Session, Watch};
+use super::session::{Limit, Session, Watch};
 use super::visit::Visits;
-use super::{MetricsLayer, listener, metadata, metrics};
+use super::{listener, metadata};
 
 /// Puts [`VerifyIdentity`] before the services of a server.
 ///
@@ -34,21 +35,24 @@ use super::{MetricsLayer, listener, metadata, metrics};
 pub struct VerifyIdentityLayer {
     pub(super) gate: Arc<Gate>,
     pub(super) proofs: Proofs,
-    /// Counts the calls, where no layer before this one does.
-    pub(super) counted: Option<MetricsLayer>,
+    pub(super) counters: Option<Counters>,
+    /// The largest message of a caller.
+    pub(super) largest: Option<Largest>,
     pub(super) is_any_transport: bool,
     /// What calls that are open to everyone may do.
     pub(super) visits: Visits,
 }
 
 impl VerifyIdentityLayer {
-    /// Also counts the calls by method.
-    pub(super) fn counted(self) -> Self {
-        let counted = MetricsLayer::new(&self.gate.metrics, &self.gate.rules, &[]);
-        Self {
-            counted: Some(counted),
-            ..self
-        }
+    /// Also counts the calls by method, as go-grpc-prometheus does. What the layers before this one
+    /// refuse does not count. A server of this crate counts them in any case.
+    ///
+    /// The descriptors of [`MethodRules::described`](super::MethodRules::described) say which methods
+    /// stream; the others count with the type `unknown`.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.counters = Some(Counters::of_rules(&self.gate.metrics, &self.gate.rules));
+        self
     }
 
     /// Accepts calls whatever they came over, also where the server says nothing of it. Where the
@@ -95,7 +99,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = VerifyFuture<S::Future>;
+    type Future = Answering<S::Future, Replying>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
@@ -103,142 +107,112 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let path = metadata::kept_path(request.uri());
-        let is_grpc = metadata::is_grpc(request.headers());
-        let (arrived, counted) = match &self.layer.counted {
-            Some(layer) => {
-                let (counted, call) = layer.started(request);
-                (counted, Some(call))
-            }
-            None => (request.map(Body::new), None),
+        let counters = self.layer.counters.as_ref();
+        let mut replying = Replying {
+            gate: Arc::clone(&self.layer.gate),
+            is_grpc: metadata::is_grpc(request.headers()),
+            counted: counters.map(|counters| counters.started(path.as_str())),
+            path: path.clone(),
+            watched: None,
+            proof: None,
         };
-        let gate = Arc::clone(&self.layer.gate);
-        let (call, watched, proof) = caught(&gate, path.as_str(), || self.admit(arrived))
-            .unwrap_or_else(|status| (Call::ended(status), None, None));
-        VerifyFuture {
-            call,
-            counted,
-            gate,
-            is_grpc,
-            path,
-            watched,
-            proof,
-        }
+        let gate = Arc::clone(&replying.gate);
+        let arrived = request.map(Body::new);
+        let call = caught(&gate, path.as_str(), || self.admit(arrived, &mut replying));
+        Answering::new(call.and_then(|admitted| admitted), replying)
     }
 }
 
-/// A call, and what goes with its reply.
-type Admitted<F> = (Call<F>, Option<Limit>, Option<PendingProof>);
-
 impl<S: Service<Request<Body>>> VerifyIdentity<S> {
-    fn admit(&mut self, request: Request<Body>) -> Admitted<S::Future> {
+    /// Calls the handler, unless the call is refused; notes what goes with the reply.
+    fn admit(
+        &mut self,
+        request: Request<Body>,
+        replying: &mut Replying,
+    ) -> Result<S::Future, Status> {
         let (mut head, body) = request.into_parts();
         listener::arrived(&mut head.extensions);
         let VerifyIdentityLayer {
             gate,
             proofs,
             is_any_transport,
+            largest,
             visits,
             ..
         } = &self.layer;
         let decided = gate.decide(&head, *is_any_transport);
-        // A caller may ask for a proof where it needs no identity, too.
-        let asks = matches!(decided, Ok(None)) && head.headers.contains_key(metadata::NONCE);
-        let verified = asks.then(|| gate.verify(&head, Accept::Peers));
-        let asking = verified.and_then(Result::ok);
+        let unneeded = match &decided {
+            Ok(None) => gate.verify_unneeded(&head),
+            Ok(Some(_)) | Err(_) => None,
+        };
         let issuer = match &decided {
             Ok(token) => token
                 .as_ref()
-                .or(asking.as_ref())
+                .or(unneeded.as_ref())
                 .map(VerifiedToken::issuer),
             Err(refused) => refused.caller.as_deref(),
         };
-        let proof = issuer.and_then(|issuer| PendingProof::of(proofs, &head, issuer));
-        let token = match decided {
-            Ok(token) => token,
-            Err(refused) => return (Call::ended(refused.status), None, proof),
-        };
-        let watched = match &token {
+        replying.proof = issuer.and_then(|issuer| PendingProof::of(proofs, &head, issuer));
+        let token = decided.map_err(|refused| refused.status)?;
+        replying.watched = match &token {
             Some(token) => Some(Limit::Session(Arc::new(Session::new(gate, token, &head)))),
             None if gate.needs_no_token(&head) => None,
-            None => match visits.begin(&head) {
-                Ok(visit) => visit.map(Limit::Visit),
-                Err(status) => return (Call::ended(status), None, proof),
-            },
+            None => visits.begin(&head)?.map(Limit::Visit),
         };
-        let body = match &watched {
-            Some(watched) => Body::new(RequestBody::new(body, watched.clone())),
-            None => body,
-        };
+        let watch = replying.watched.clone().map(Watch::of);
+        let guard = watch.map_or(Guard::None, Guard::Request);
+        let counted = Counted::request(replying.counted.as_ref(), &head.headers, *largest);
         if let Some(token) = token {
             head.extensions.insert(token.identity().clone());
             head.extensions.insert::<VerifiedToken>(token);
         }
-        let future = self.inner.call(Request::from_parts(head, body));
-        (Call::Made { future }, watched, proof)
+        let body = GuardedBody::wrap(body, guard, counted);
+        Ok(self.inner.call(Request::from_parts(head, body)))
     }
 }
 
-pin_project_lite::pin_project! {
-    /// The answer of [`VerifyIdentity`]: the handler's, or the refusal.
-    #[derive(Debug)]
-    pub struct VerifyFuture<F> {
-        #[pin]
-        call: Call<F>,
-        counted: Option<metrics::Call>,
-        gate: Arc<Gate>,
-        is_grpc: bool,
-        path: PathAndQuery,
-        watched: Option<Limit>,
-        proof: Option<PendingProof>,
-    }
+/// What [`VerifyIdentity`] makes of a call: the handler's reply, or the refusal.
+#[derive(Debug)]
+pub struct Replying {
+    gate: Arc<Gate>,
+    path: PathAndQuery,
+    is_grpc: bool,
+    counted: Option<Call>,
+    watched: Option<Limit>,
+    proof: Option<PendingProof>,
 }
 
-impl<F, R, E> Future for VerifyFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: ByteBody,
-    E: 'static,
-{
-    type Output = Result<Response<Body>, E>;
+impl<R: ByteBody, E: 'static> Judge<R, E> for Replying {
+    fn caught<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, Status> {
+        caught(&self.gate, self.path.as_str(), work).inspect_err(|_| self.proof = None)
+    }
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let call = this.call.as_mut();
-        let answer = match caught(this.gate, this.path.as_str(), || call.poll_answer(cx)) {
-            Ok(answer) => ready!(answer),
-            Err(status) => {
-                this.call.set(Call::Over);
-                *this.proof = None;
-                Err(status)
-            }
-        };
-        let watched = this.watched.take();
+    fn judge(self, answer: Result<Result<Response<R>, E>, Status>) -> Result<Response<Body>, E> {
+        let Self { gate, path, .. } = self;
         // A request that was ended is refused, whatever the handler made of its end.
-        let ended = watched.as_ref().and_then(Limit::ended);
-        let answer = match (answer, ended) {
-            (Err(status), _) | (Ok(Ok(_)), Some(status)) => Ok(if *this.is_grpc {
-                ReplyBody::instead(status)
-            } else {
-                ReplyBody::instead_over_http(&status)
-            }),
-            (Ok(Err(error)), _) => Err(error),
-            (Ok(Ok(response)), None) => Ok(response.map(|body| {
-                let handler = Handler {
-                    gate: Arc::clone(this.gate),
-                    path: this.path.clone(),
-                    watch: watched.map(Watch::of),
-                };
-                ReplyBody::new(body, Guard::Handler(handler))
-            })),
+        let ended = self.watched.as_ref().and_then(Limit::ended);
+        let (response, guard) = match (answer, ended) {
+            (Ok(Err(error)), _) => {
+                if let Some(call) = self.counted {
+                    call.failed(&error);
+                }
+                return Err(error);
+            }
+            (Ok(Ok(response)), None) => {
+                let watch = self.watched.map(Watch::of);
+                let handler = Handler { gate, path, watch };
+                (response.map(Body::new), Guard::Handler(handler))
+            }
+            (Err(status), _) | (Ok(Ok(_)), Some(status)) if self.is_grpc => {
+                (status.into_http(), Guard::None)
+            }
+            (Err(status), _) | (Ok(Ok(_)), Some(status)) => (over_http(&status), Guard::None),
         };
-        let proved = answer.map(|response| match this.proof.take() {
+        let proved = match self.proof {
             Some(proof) => proof.countersign(response),
             None => response,
-        });
-        Poll::Ready(match this.counted.take() {
-            Some(call) => call.answered(proved),
-            None => proved.map(|response| response.map(Body::new)),
-        })
+        };
+        Ok(GuardedBody::reply(proved, guard, self.counted, None))
     }
 }
 

@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body as _, Frame};
 use tonic::Status;
+use tonic::body::Body;
 
 use crate::telemetry::events;
 use crate::token::{Reason, Refusal, VerifiedToken};
@@ -17,6 +19,7 @@ use crate::token::{Reason, Refusal, VerifiedToken};
 use super::gate::Gate;
 use super::status::refuse_in_full;
 use super::visit::Visit;
+use super::vouched::Callee;
 use super::{metadata, peer};
 
 /// For how long a stream may outlive the token with which it was opened.
@@ -60,7 +63,7 @@ impl Session {
                 detail: &refusal.detail,
                 help: refusal.help(),
             };
-            self.gate.rejections.log(true, &call);
+            self.gate.rejections.log(Some(self.token.owner()), &call);
             refusal
         }))
     }
@@ -98,13 +101,15 @@ impl Session {
     }
 }
 
-/// What bounds a call that was admitted.
+/// What may end a call.
 #[derive(Clone, Debug)]
 pub(super) enum Limit {
-    /// Its token.
+    /// The token of a call that was admitted.
     Session(Arc<Session>),
-    /// It has none.
+    /// A call that was admitted without one.
     Visit(Arc<Visit>),
+    /// The callee, whose key has to stay trusted.
+    Callee(Callee),
 }
 
 impl Limit {
@@ -112,35 +117,26 @@ impl Limit {
     pub(super) fn ended(&self) -> Option<Status> {
         match self {
             Self::Session(session) => session.ended.get().map(refuse_in_full),
-            Self::Visit(_) => None,
+            Self::Visit(_) | Self::Callee(_) => None,
         }
     }
-}
 
-impl Watched for Limit {
+    /// Completes once the call may not go on.
     async fn over(self) -> Status {
         match self {
             Self::Session(session) => session.over().await,
             Self::Visit(visit) => visit.over().await,
+            Self::Callee(callee) => callee.over().await,
         }
     }
 
+    /// Checks what only the clock changes.
     fn in_time(&self) -> Result<(), Status> {
         match self {
             Self::Session(session) => session.in_time().map_err(|refusal| session.end(refusal)),
             Self::Visit(visit) => visit.in_time(),
+            Self::Callee(_) => Ok(()),
         }
-    }
-}
-
-/// What may end a call.
-pub(super) trait Watched: Clone + Send + 'static {
-    /// Completes once the call may not go on.
-    fn over(self) -> impl Future<Output = Status> + Send;
-
-    /// Checks what only the clock changes.
-    fn in_time(&self) -> Result<(), Status> {
-        Ok(())
     }
 }
 
@@ -150,30 +146,30 @@ const MAX_UNCHECKED: Duration = Duration::from_secs(60);
 ///
 /// Nothing is armed before a body has made its reader wait or has passed a second message, so that
 /// a unary call costs neither timer nor lock. One that waits holds one future; there is no task.
-pub(super) struct Watch<S = Limit> {
-    session: S,
+pub(super) struct Watch {
+    limit: Limit,
     over: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
     messages: bool,
 }
 
-impl<S: Watched> Watch<S> {
-    pub(super) fn of(session: S) -> Self {
+impl Watch {
+    pub(super) fn of(limit: Limit) -> Self {
         Self {
-            session,
+            limit,
             over: None,
             messages: false,
         }
     }
 
     /// Polls `body`, unless the session is over.
-    pub(super) fn poll_body<B: Body>(
+    pub(super) fn poll_body(
         &mut self,
-        body: Pin<&mut B>,
+        body: Pin<&mut Body>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Polled<B>, Status>> {
+    ) -> Poll<Result<Polled, Status>> {
         if let Some(over) = &mut self.over {
             // A stream that never waits does not see its timer.
-            self.session.in_time()?;
+            self.limit.in_time()?;
             if let Poll::Ready(status) = over.as_mut().poll(cx) {
                 return Poll::Ready(Err(status));
             }
@@ -188,7 +184,7 @@ impl<S: Watched> Watch<S> {
             Poll::Ready(_) => false,
         };
         if streams {
-            let over = Box::pin(self.session.clone().over());
+            let over = Box::pin(self.limit.clone().over());
             let over = self.over.insert(over);
             if answer.is_pending() {
                 return over.as_mut().poll(cx).map(Err);
@@ -199,60 +195,10 @@ impl<S: Watched> Watch<S> {
 }
 
 /// What a body answers.
-pub(super) type Polled<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+pub(super) type Polled = Option<Result<Frame<Bytes>, Status>>;
 
-impl<S: std::fmt::Debug> std::fmt::Debug for Watch<S> {
+impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Watch").field(&self.session).finish()
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// The body of a request, which fails once the session is over.
-    #[derive(Debug)]
-    pub(super) struct RequestBody {
-        #[pin]
-        inner: Option<tonic::body::Body>,
-        watch: Watch,
-    }
-}
-
-impl RequestBody {
-    pub(super) fn new(inner: tonic::body::Body, limit: Limit) -> Self {
-        Self {
-            inner: Some(inner),
-            watch: Watch::of(limit),
-        }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
-        let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        match ready!(this.watch.poll_body(inner, cx)) {
-            Ok(answer) => Poll::Ready(answer),
-            Err(status) => {
-                this.inner.set(None);
-                Poll::Ready(Some(Err(status)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let inner = self.inner.as_ref();
-        inner.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        f.debug_tuple("Watch").field(&self.limit).finish()
     }
 }

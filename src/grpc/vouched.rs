@@ -10,7 +10,6 @@ use crate::token::{Reason, Refusal};
 use crate::trust::{Deployment, TrustedKey};
 
 use super::caller_tokens::CallerTokens;
-use super::session::Watched;
 use super::status::refuse_in_full;
 
 /// Who proved itself over a connection. Clones are of the same connection.
@@ -69,10 +68,9 @@ impl Callee {
             _ => Ok(()),
         }
     }
-}
 
-impl Watched for Callee {
-    async fn over(self) -> Status {
+    /// Completes once it is no longer trusted.
+    pub(super) async fn over(self) -> Status {
         let mut changes = self.tokens.issuer.trust.subscribe();
         loop {
             if let Err(refusal) = self.still_trusted() {

@@ -2,17 +2,17 @@
 //! and connects as it says.
 
 mod open;
-mod route;
 mod serve;
 
 use std::path::Path;
 
-use tokio::net::TcpListener;
-use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
+use tower_layer::Layer as _;
 
 use crate::config::LoadError;
-use crate::grpc::{AttachIdentity, ConnectError, Connection, MethodRules, Module, ServeError};
+use crate::grpc::carrier::Transport;
+use crate::grpc::{AttachIdentity, ConnectError, Connection, Module, Wiring, channel_over};
+use crate::trust::Deployment;
 
 pub use open::{OpenError, OpenOptions};
 
@@ -52,51 +52,6 @@ impl Module {
         open::load(home.as_ref())
     }
 
-    /// Serves `routes` where the module's file says, until SIGTERM or ctrl-c; then drains. A second
-    /// signal ends it at once.
-    ///
-    /// TLS, pins, deadline and limits are those of the file. `IdentityService` is added, and with the
-    /// feature `actuator` gRPC health, reflection where the listener is on loopback, and the HTTP port
-    /// where `server.port` is set. `rules` is for the services in `routes` alone.
-    ///
-    /// # Errors
-    ///
-    /// When the module follows no file, the file names no port, a port cannot be opened, the listener
-    /// is beyond loopback without TLS, or the server stops by itself.
-    pub async fn serve(&self, rules: MethodRules, routes: Routes) -> Result<(), ServeError> {
-        serve::until_signal(self, rules, routes).await
-    }
-
-    /// Serves as [`serve`](Self::serve) does, until `shutdown` completes; takes no signals.
-    ///
-    /// # Errors
-    ///
-    /// As [`serve`](Self::serve).
-    pub async fn serve_until(
-        &self,
-        rules: MethodRules,
-        routes: Routes,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), ServeError> {
-        serve::until(self, rules, routes, shutdown).await
-    }
-
-    /// Serves as [`serve_until`](Self::serve_until) does, on `listener` in place of the file's
-    /// address. A module that was made from keys is served without TLS, on loopback.
-    ///
-    /// # Errors
-    ///
-    /// As [`serve`](Self::serve).
-    pub async fn serve_on(
-        &self,
-        listener: TcpListener,
-        rules: MethodRules,
-        routes: Routes,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), ServeError> {
-        serve::on(self, listener, rules, routes, shutdown).await
-    }
-
     /// Returns a channel to the deployment `name`, over the one `ataccama.client.connection.<c>` of
     /// the file that leads there, with its TLS and pins; every call carries this module's identity.
     ///
@@ -106,25 +61,91 @@ impl Module {
     ///
     /// When no trusted deployment is called `name`, or not exactly one connection leads there.
     pub fn channel(&self, name: &str) -> Result<AttachIdentity<Connection>, ConnectError> {
-        route::channel(self, name)
+        let (layer, callee) = (self.layer_for(name)?, self.callee(name)?);
+        let wiring = self.wiring().ok_or(ConnectError::NoFile)?;
+        let routes: Vec<_> = self.routes_to(&callee).collect();
+        let [route] = *routes else {
+            let (deployment, file) = (name.to_owned(), wiring.file.clone());
+            if routes.is_empty() {
+                return Err(ConnectError::NoConnection {
+                    lines: self.lines_to(&callee, wiring),
+                    deployment,
+                    file,
+                });
+            }
+            let names = routes.iter().map(|route| format!("`{}`", route.name));
+            return Err(ConnectError::SeveralConnections {
+                names: names.collect::<Vec<_>>().join(", "),
+                deployment,
+                file,
+            });
+        };
+        let options = route.options.towards(&callee.name);
+        Ok(layer.layer(Connection::lazy(&route.target, options)?))
     }
 
     /// Returns a channel to the deployment `name` over an `endpoint` of one's own, whose URI decides:
     /// `http` is for loopback, unless `countersign.client.allow-plaintext=true`; `https` needs the
     /// endpoint's own TLS, and nothing is sent without it.
     ///
-    /// An endpoint over a Unix socket has no address to judge: use
-    /// [`client_layer`](Self::client_layer) for it.
-    ///
     /// # Errors
     ///
     /// When no trusted deployment is called `name`, its certificates are pinned here, which only
-    /// [`channel`](Self::channel) checks, or the file turns TLS on and the URI does not.
+    /// [`channel`](Self::channel) checks, the file turns TLS on and the URI does not, or the endpoint
+    /// is over a Unix socket and has no address to judge: use [`client_layer`](Self::client_layer).
     pub fn connect(
         &self,
         name: &str,
         endpoint: Endpoint,
     ) -> Result<AttachIdentity<Channel>, ConnectError> {
-        route::connect(self, name, endpoint)
+        let uri = endpoint.uri();
+        // What tonic has in place of the path of a Unix socket.
+        if uri
+            .authority()
+            .is_some_and(|authority| authority == "tonic")
+        {
+            let why = "an endpoint over a Unix socket, or to a host `tonic` without a port, has no address to judge; use `Module::client_layer` with `Transport::loopback()`";
+            return Err(ConnectError::Contradicts(why.to_owned()));
+        }
+        if !self.callee(name)?.tls_pins.is_empty() {
+            return Err(ConnectError::Contradicts(format!(
+                "the certificates of `{name}` are pinned, which only `Module::channel` checks"
+            )));
+        }
+        let over = match uri.scheme_str() {
+            Some("https") => Transport::tls(),
+            // Where it leads is judged when it is dialled.
+            _ => Transport::loopback(),
+        };
+        let layer = self.client_layer(name, over)?;
+        Ok(layer.layer(channel_over(endpoint, self.plaintext.calls)?))
+    }
+
+    /// Returns the lines that make a connection to `callee`.
+    fn lines_to(&self, callee: &Deployment, wiring: &Wiring) -> String {
+        let of_module = callee.module.as_str();
+        let mut routes = wiring.routes.iter();
+        let there = routes.find(|route| route.name == of_module);
+        let is_taken = there.is_some_and(|route| route.deployment.is_some());
+        let name = if is_taken {
+            callee.name.as_str()
+        } else {
+            of_module
+        };
+        let mut lines = Vec::new();
+        if is_taken || there.is_none() {
+            for (setting, value) in [("host", "<host>"), ("grpc.port", "<port>")] {
+                lines.push(format!(
+                    "ataccama.client.connection.{name}.{setting}={value}"
+                ));
+            }
+        }
+        if is_taken || self.deployment_of(of_module).is_err() {
+            let chosen = &callee.name;
+            lines.push(format!(
+                "countersign.client.connection.{name}.deployment={chosen}"
+            ));
+        }
+        lines.join("\n  ")
     }
 }

@@ -2,15 +2,17 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Home, LoadError, ModuleKind, ReloadHandle, Reloader, Settings};
+use crate::config::{Home, LoadError, ModuleKind, Reloader, Settings};
 use crate::config::{environment, wiring};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{Module, cause};
@@ -130,22 +132,21 @@ fn read(home: &Path) -> Result<Settings, LoadError> {
 }
 
 /// Follows the files until the runtime ends, which is then shown, or nothing uses the module.
-async fn follow(reloader: Reloader, hangups: Option<Signal>, _shown: Ended) {
+async fn follow(reloader: Reloader, mut hangups: Option<Signal>, _shown: Ended) {
     let files = reloader.handle();
-    tokio::select! {
-        never = reloader.run() => match never {},
-        () = pass_on(hangups, files) => {}
-    }
-}
-
-/// Has the files read at every SIGHUP. Does not complete.
-async fn pass_on(hangups: Option<Signal>, files: ReloadHandle) {
-    if let Some(mut hangups) = hangups {
-        while hangups.recv().await.is_some() {
-            files.reload();
+    let mut running = pin!(reloader.run());
+    loop {
+        let hangup = async {
+            match &mut hangups {
+                Some(hangups) => hangups.recv().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            never = &mut running => match never {},
+            _ = hangup => files.reload(),
         }
     }
-    std::future::pending::<()>().await;
 }
 
 struct Ended(Module);

@@ -186,7 +186,7 @@ pub struct RejectedCall<'a> {
 /// verified; of any other caller less is shown.
 pub fn auth_rejected(call: &RejectedCall<'_>, is_verified: bool, suppressed: u64) {
     let [detail, key_id, method] = if is_verified {
-        [1024; 3]
+        [1024, 1024, 256]
     } else {
         [160, 64, 96]
     };
@@ -207,8 +207,7 @@ fn some(suppressed: u64) -> Option<u64> {
     (suppressed > 0).then_some(suppressed)
 }
 
-/// `methodWithoutRule`: a verified caller asked for a method that no rule allows; logged once for
-/// each method.
+/// `methodWithoutRule`: a verified caller asked for a method that no rule allows.
 pub fn method_without_rule(method: &str) {
     warn!(
         eventId = "methodWithoutRule",

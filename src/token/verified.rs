@@ -42,6 +42,12 @@ impl VerifiedToken {
         self.deployment.as_ref()
     }
 
+    /// Returns its name; empty when the module called itself.
+    pub(crate) fn owner(&self) -> &str {
+        let deployment = self.deployment.as_ref();
+        deployment.map_or("", |deployment| deployment.name.as_str())
+    }
+
     /// Returns the key's id, as this module's file has it.
     pub fn key_id(&self) -> &KeyId {
         &self.key_id

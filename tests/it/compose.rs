@@ -149,8 +149,7 @@ async fn named_layer_keeps_the_name_of_the_service() {
 async fn either_layer_may_stand_inside_another_of_its_kind() {
     let pair = testing::pair();
     let server = pair.dpm.server_layer(any_identity());
-    let counted = pair.dpm.metrics_layer(&any_identity(), &[]);
-    let twice = Server::builder().layer(counted).layer(server.clone());
+    let twice = Server::builder().layer(server.clone().counted());
     let client = pair
         .dpe
         .client_layer("dpm-dev", countersign::Transport::loopback())

@@ -318,12 +318,13 @@ async fn served_methods(address: SocketAddr) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn reflection_that_is_off_is_not_served() {
+async fn reflection_beyond_loopback_is_not_served() {
     let keys = Keys::new();
-    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
-        options.server.reflection = countersign::grpc::Reflection::Off;
-    });
-    let channel = channel(dpm.address).await;
+    let module = Module::builder(keys.dpm.clone()).dangerous_plaintext();
+    let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let dpm = RunningDpm::start_with(module.build().unwrap(), listener, |_| ());
+    let here = SocketAddr::from(([127, 0, 0, 1], dpm.address.port()));
+    let channel = channel(here).await;
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
 
     let request = tokio_stream::once(v1::ServerReflectionRequest::default());

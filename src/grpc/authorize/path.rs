@@ -1,10 +1,10 @@
 //! The path of a method, and what is wrong with one that no call can have.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 
 /// Why a rule is not accepted: it could never apply, or it applies already.
 #[derive(Clone, Eq, PartialEq, thiserror::Error)]
@@ -68,9 +68,11 @@ pub(super) fn check_route(path: &str) -> Result<(), RuleError> {
     Err(RuleError::Route(path.to_owned()))
 }
 
-/// Returns the paths of the methods that `sets` describe.
-pub(super) fn described(sets: &[&[u8]]) -> Result<BTreeSet<String>, RuleError> {
-    let mut paths = BTreeSet::new();
+/// Returns the methods that `sets` describe: their paths, and how they stream.
+pub(in crate::grpc) fn method_paths(
+    sets: &[&[u8]],
+) -> Result<BTreeMap<String, &'static str>, RuleError> {
+    let mut paths = BTreeMap::new();
     for set in sets {
         let set = FileDescriptorSet::decode(*set).map_err(|_invalid| RuleError::Descriptor)?;
         for file in &set.file {
@@ -80,16 +82,27 @@ pub(super) fn described(sets: &[&[u8]]) -> Result<BTreeSet<String>, RuleError> {
                     package => format!("{package}.{}", service.name()),
                 };
                 let methods = service.method.iter();
-                paths.extend(methods.map(|method| format!("/{name}/{}", method.name())));
+                paths.extend(
+                    methods.map(|method| (format!("/{name}/{}", method.name()), kind(method))),
+                );
             }
         }
     }
     Ok(paths)
 }
 
+fn kind(method: &MethodDescriptorProto) -> &'static str {
+    match (method.client_streaming(), method.server_streaming()) {
+        (false, false) => "unary",
+        (true, false) => "client_stream",
+        (false, true) => "server_stream",
+        (true, true) => "bidi_stream",
+    }
+}
+
 /// Finds `path` among what is `described`, if anything is.
 pub(super) fn find(
-    described: Option<&BTreeSet<String>>,
+    described: Option<&BTreeMap<String, &'static str>>,
     path: &str,
     service: &str,
     method: &str,
@@ -98,12 +111,13 @@ pub(super) fn find(
     let Some(paths) = described else {
         return Ok(());
     };
-    if paths.contains(path) || (method == "*" && paths.iter().any(|path| path.starts_with(&start)))
+    if paths.contains_key(path)
+        || (method == "*" && paths.keys().any(|path| path.starts_with(&start)))
     {
         return Ok(());
     }
     let similar = paths
-        .iter()
+        .keys()
         .map(|other| (strsim::jaro_winkler(path, other), other));
     let nearest = similar.max_by(|(a, _), (b, _)| a.total_cmp(b));
     Err(RuleError::NotDescribed {

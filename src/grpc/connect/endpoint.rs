@@ -12,21 +12,22 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use super::{ConnectError, ConnectionOptions, Connector, Target};
+use super::{ConnectError, ConnectionOptions, Connector, KeepAlive, Target};
 
-/// Makes a channel over `endpoint` that dials only addresses which `options` allow without TLS, and
-/// any where the URI says `https`: tonic sends nothing there without TLS of the endpoint's own.
+/// Makes a channel over `endpoint` that dials beyond loopback only where plaintext is allowed there, or
+/// the URI says `https`: tonic sends nothing there without TLS of the endpoint's own.
 pub(crate) fn channel_over(
     endpoint: Endpoint,
-    options: ConnectionOptions,
+    allow_plaintext: bool,
 ) -> Result<Channel, ConnectError> {
     let uri = endpoint.uri();
     let is_tls = uri.scheme_str() == Some("https");
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let options = ConnectionOptions {
-        allow_plaintext: is_tls || options.allow_plaintext,
-        ..options
+        allow_plaintext: is_tls || allow_plaintext,
+        keep_alive: KeepAlive::ANY_SERVER,
+        ..ConnectionOptions::default()
     };
     if let Ok(address) = host.parse::<IpAddr>()
         && !options.allow_plaintext

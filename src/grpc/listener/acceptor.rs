@@ -95,7 +95,7 @@ impl Acceptor {
                     Ok(Ok(stream)) => hand_over(&ready, stream).await,
                     Ok(Err((peer, failure))) => {
                         let kind = ("TLS handshake", peer.ip(), &failure);
-                        if let Some(suppressed) = self.rejections.admit(false, kind) {
+                        if let Some(suppressed) = self.rejections.admit(None, kind) {
                             events::tls_handshake_failed(peer, &failure, suppressed);
                         }
                     }

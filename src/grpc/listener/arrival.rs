@@ -32,9 +32,8 @@ pub(in crate::grpc) fn verified(
     let Some(standing) = extensions.get::<Arc<Standing>>() else {
         return Ok(());
     };
-    let owner = token.deployment().map_or("", |owner| owner.name.as_str());
     let key = token.key_id().as_str();
-    standing.show(owner, key, || {
+    standing.show(token.owner(), key, || {
         let (token, trust) = (token.clone(), Arc::clone(trust));
         Shown {
             key: key.into(),

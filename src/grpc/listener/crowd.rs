@@ -35,7 +35,7 @@ impl Crowd {
         self.last = Some(now);
         self.closed = self.closed.saturating_add(closed as u64);
         let kind = ("crowded", discriminant(crowding));
-        if let Some(suppressed) = self.rejections.admit(false, kind) {
+        if let Some(suppressed) = self.rejections.admit(Rejections::OWN, kind) {
             events::listener_crowded(crowding, suppressed);
         }
     }
@@ -49,7 +49,7 @@ impl Crowd {
     pub(super) fn settle(&mut self, now: Instant) {
         if self.calm_at().is_some_and(|calm| calm <= now) {
             self.last = None;
-            if self.rejections.admit(false, "calm").is_some() {
+            if self.rejections.admit(Rejections::OWN, "calm").is_some() {
                 events::listener_calm(std::mem::take(&mut self.closed));
             }
         }

@@ -36,19 +36,12 @@ pub struct ConnectionLimits {
     pub age: Duration,
     /// How much longer than [`age`](Self::age) it may last.
     pub age_grace: Duration,
-    /// How many calls may be open on one connection.
-    pub concurrent_streams: u32,
-    /// How many calls of one connection may be reset before they were looked at; more end it.
-    pub pending_resets: usize,
-    /// The largest header list, in bytes as HTTP/2 counts them.
-    pub header_list_bytes: u32,
 }
 
 impl Default for ConnectionLimits {
     /// 12,048 connections, 128 strangers from one address, 1,064 of one deployment; a chance of 2 s
     /// and calls of 60 s for strangers; 10 s for the first request, 5 s for the TLS handshake; pings
-    /// each 30 s, 10 s for an answer; an hour and 5 min more; 100 calls, 128 pending resets and
-    /// 16 KiB of headers.
+    /// each 30 s, 10 s for an answer; an hour and 5 min more.
     fn default() -> Self {
         Self {
             total: 12_048,
@@ -62,9 +55,6 @@ impl Default for ConnectionLimits {
             keepalive_timeout: Duration::from_secs(10),
             age: Duration::from_secs(60 * 60),
             age_grace: Duration::from_secs(5 * 60),
-            concurrent_streams: 100,
-            pending_resets: 128,
-            header_list_bytes: 16 * 1024,
         }
     }
 }

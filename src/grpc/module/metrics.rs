@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Module;
-use crate::grpc::{MethodRules, MetricsLayer};
 use crate::telemetry::metrics::{Metrics, TrustedKeys};
 
 impl Module {
@@ -30,14 +29,5 @@ impl Module {
         self.metrics.signs_with(own.key_id.as_str(), made_at);
         self.metrics.ready(self.health.is_ready());
         self.metrics.render()
-    }
-
-    /// Returns the layer that counts the calls of a server with `rules`. Put it before the
-    /// [`server_layer`](Self::server_layer), or refused calls do not count.
-    ///
-    /// `descriptors` are encoded `FileDescriptorSet`s of the services that are served; methods that
-    /// they do not describe count with the type `unknown`.
-    pub fn metrics_layer(&self, rules: &MethodRules, descriptors: &[&[u8]]) -> MetricsLayer {
-        MetricsLayer::new(&self.metrics, rules, descriptors)
     }
 }

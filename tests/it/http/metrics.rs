@@ -537,19 +537,16 @@ async fn stream_is_one_call_with_many_messages_and_ends_when_its_caller_leaves()
 }
 
 #[tokio::test]
-async fn server_of_ones_own_counts_with_one_layer_more() {
+async fn server_of_ones_own_counts_where_its_layer_is_asked_to() {
     let keys = Keys::new();
     let callee = keys.dpm_module();
-    let rules = || {
-        MethodRules::deny_all()
-            .allow(SAY, Rule::any_identity())
-            .unwrap()
-    };
+    let rules = MethodRules::deny_all()
+        .allow(SAY, Rule::any_identity())
+        .unwrap();
     let listener = free_port().await;
     let address = listener.local_addr().unwrap();
     let server = Server::builder()
-        .layer(callee.metrics_layer(&rules(), &[]))
-        .layer(callee.server_layer(rules()))
+        .layer(callee.server_layer(rules).counted())
         .add_service(Echo)
         .serve_with_incoming(TcpIncoming::from(listener));
     tokio::spawn(server);

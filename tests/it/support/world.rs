@@ -10,7 +10,7 @@ use countersign::dpe::{self, Dpe, Registration, StatusCheckerOptions};
 use countersign::dpm::{self, Dpm, MonitorOptions};
 use countersign::engine::{Engine, EngineAddress, EngineId, EngineStatus};
 use countersign::grpc::{self, AttachIdentityLayer};
-use countersign::grpc::{Drained, Reflection, ServerOptions, Target};
+use countersign::grpc::{Drained, ServerOptions, Target};
 use countersign::proto::registry as wire;
 use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use countersign::registry::EngineRegistry;
@@ -388,7 +388,6 @@ fn http_port() -> (TcpListener, SocketAddr) {
 fn short_drain() -> ServerOptions {
     let mut options = ServerOptions::default();
     options.shutdown_deadline = Duration::from_millis(500);
-    options.reflection = Reflection::On;
     options
 }
 
