@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -85,8 +85,8 @@ pub(crate) struct Standing {
     connections: Weak<Connections>,
     state: AtomicU8,
     shown: Mutex<Option<Shown>>,
-    /// The calls without a token that are open.
-    pub(crate) visits: AtomicU32,
+    /// When each open call without a token has ended at last.
+    visits: Mutex<Vec<Instant>>,
 }
 
 /// The key of the last token that verified, and whether it is still trusted.
@@ -163,7 +163,7 @@ impl Connections {
             connections: Arc::downgrade(self),
             state: AtomicU8::new(SILENT),
             shown: Mutex::default(),
-            visits: AtomicU32::new(0),
+            visits: Mutex::default(),
         });
         let (sender, cut) = oneshot::channel();
         let entry = Entry {
@@ -204,7 +204,7 @@ impl Connections {
     }
 
     /// Cuts what is overdue: silent beyond the deadline of the first request, without a trusted key
-    /// any more, or older than any connection may get. Returns when the next one will be.
+    /// any more, with a call without a token that cannot end, or older than any connection may get. Returns when the next one will be.
     pub(crate) fn cut_overdue(&self, now: Instant) -> Option<Instant> {
         let mut table = self.table();
         table.cut(usize::MAX, |entry| entry.due(&self.bounds) <= now);
@@ -369,7 +369,13 @@ impl Entry {
         } else {
             bounds.age
         };
-        self.parts.unwrap_or(self.since + lasts)
+        let due = self.parts.unwrap_or(self.since + lasts);
+        // A call over which nothing can be sent ends with its connection alone.
+        let visits = self.standing.visits();
+        match visits.iter().min() {
+            Some(visit) if self.owner.is_none() => due.min(*visit),
+            _ => due,
+        }
     }
 }
 
@@ -400,6 +406,25 @@ impl Standing {
             *self.shown() = Some(shown());
         }
         Ok(())
+    }
+
+    /// Notes that a call without a token begins that ends before `due`; returns how many others are open.
+    pub(crate) fn begin_visit(&self, due: Instant) -> usize {
+        let mut visits = self.visits();
+        visits.push(due);
+        visits.len() - 1
+    }
+
+    /// Notes that such a call has ended.
+    pub(crate) fn end_visit(&self, due: Instant) {
+        let mut visits = self.visits();
+        if let Some(place) = visits.iter().position(|visit| *visit == due) {
+            visits.swap_remove(place);
+        }
+    }
+
+    fn visits(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns `true` if it has shown a token that verified and is still trusted.

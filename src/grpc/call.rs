@@ -37,7 +37,8 @@ where
 
 const MORE: Duration = Duration::from_millis(500);
 
-/// [`call`]s over `connection`. A late answer ends it: the next call opens another.
+/// [`call`]s over `connection`. A late answer ends the one that the call went over: the next call opens
+/// another.
 pub(crate) async fn call_over<M, R, F>(
     connection: &Connection,
     limit: Duration,
@@ -47,9 +48,13 @@ pub(crate) async fn call_over<M, R, F>(
 where
     F: Future<Output = Result<Response<R>, Status>>,
 {
+    let line = connection.line();
     let answer = call(limit, message, method).await;
     if answer.as_ref().is_err_and(is_late) {
-        connection.cut();
+        match line {
+            Some(line) => line.life.cancel(),
+            None => connection.cut(),
+        }
     }
     answer
 }

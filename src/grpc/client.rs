@@ -188,8 +188,18 @@ where
         let counted = self.layer.calls.started(metadata::path(request.uri()));
         let (mut head, body) = request.into_parts();
         let own = (&self.inner as &dyn Any).downcast_ref::<Connection>();
-        let vouched = own.and_then(Connection::vouched).unwrap_or(&self.vouched);
-        let (call, attached) = match self.layer.attach(&mut head, vouched) {
+        let line = own.and_then(Connection::line);
+        let vouched = match (&line, own) {
+            (Some(line), _) => line.vouched.clone(),
+            // Nothing is proved yet over a connection that is still to be made.
+            (None, Some(_)) => Vouched::default(),
+            (None, None) => self.vouched.clone(),
+        };
+        match line {
+            Some(line) => drop(head.extensions.insert(line)),
+            None => drop(head.extensions.insert(vouched.clone())),
+        }
+        let (call, attached) = match self.layer.attach(&mut head, &vouched) {
             Ok(attached) => {
                 let messages = Counted::request(Some(&counted), &head.headers, None);
                 let body = GuardedBody::wrap(body, Guard::None, messages);

@@ -11,24 +11,24 @@ use std::iter::successors;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::{Request, Response, Uri};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower_service::Service;
 
 pub(crate) use endpoint::channel_over;
 pub(crate) use line::KeepAlive;
-use line::{Life, Line};
+pub(super) use line::Line;
 use transport::{Link, Transport};
 
 use super::cause;
@@ -188,37 +188,36 @@ impl ConnectError {
 }
 
 /// A channel that knows each of its connections, and replaces one that is lost. Cloning is cheap.
-#[derive(Debug)]
-pub struct Connection {
-    shared: Arc<Shared>,
-    next: Next,
-}
+#[derive(Clone, Debug)]
+pub struct Connection(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     connector: Connector,
     current: ArcSwapOption<Line>,
-    dialling: Mutex<()>,
+    /// The outcome of the last dial, once there is one.
+    dialled: Mutex<Option<watch::Receiver<Option<Dialled>>>>,
 }
 
-/// What the next call goes over.
-#[derive(Debug)]
-enum Next {
-    Unknown,
-    Dialled(JoinHandle<Result<Arc<Line>, BoxError>>),
-    Known(Result<Arc<Line>, BoxError>),
+type Dialled = Result<Arc<Line>, Undialled>;
+
+/// Why there is no connection, for every call that waited for it.
+#[derive(Clone, Debug)]
+struct Undialled(Arc<dyn Error + Send + Sync>);
+
+impl fmt::Display for Undialled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Undialled {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
 }
 
 type BoxError = Box<dyn Error + Send + Sync>;
-
-impl Clone for Connection {
-    fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            next: Next::Unknown,
-        }
-    }
-}
 
 impl Connection {
     /// Makes a channel that connects at its first call, and again whenever a connection was lost.
@@ -263,19 +262,15 @@ impl Connection {
     }
 
     fn of(connector: Connector) -> Self {
-        let shared = Shared {
+        Self(Arc::new(Shared {
             connector,
             current: ArcSwapOption::empty(),
-            dialling: Mutex::default(),
-        };
-        Self {
-            shared: Arc::new(shared),
-            next: Next::Unknown,
-        }
+            dialled: Mutex::default(),
+        }))
     }
 
     async fn connected(self) -> Result<Self, BoxError> {
-        Arc::clone(&self.shared).line().await?;
+        self.0.line(Vouched::default()).await?;
         Ok(self)
     }
 
@@ -306,48 +301,67 @@ impl Connection {
 
     /// Ends the current connection and every call over it; the next call opens another.
     pub(crate) fn cut(&self) {
-        if let Some(line) = self.shared.current.swap(None) {
-            line.life.cut();
+        if let Some(line) = self.0.current.swap(None) {
+            line.life.cancel();
         }
     }
 
     /// Completes once the current connection has ended, whatever the reason; never if there is no
     /// connection.
     pub(crate) async fn ended(&self) {
-        match self.shared.current.load_full() {
-            Some(line) => line.life.over().await,
+        match self.0.current.load_full() {
+            Some(line) => line.life.cancelled().await,
             None => std::future::pending().await,
         }
     }
 
-    /// Returns who proved itself over the connection that the next call goes over.
-    pub(super) fn vouched(&self) -> Option<&Vouched> {
-        match &self.next {
-            Next::Known(Ok(line)) => Some(&line.vouched),
-            _ => None,
-        }
+    /// Returns the current connection, if it is open: a call that carries it among its extensions goes
+    /// over it and no other.
+    pub(super) fn line(&self) -> Option<Arc<Line>> {
+        self.0.open_line()
     }
 
     fn link(&self) -> &Link {
-        &self.shared.connector.link
+        &self.0.connector.link
     }
 }
 
 impl Shared {
-    /// Returns the current connection, if it is open.
     fn open_line(&self) -> Option<Arc<Line>> {
         self.current.load_full().filter(|line| line.is_open())
     }
 
-    /// Returns the current connection, and makes one where it has ended.
-    async fn line(self: Arc<Self>) -> Result<Arc<Line>, BoxError> {
-        let _alone = self.dialling.lock().await;
-        if let Some(line) = self.open_line() {
-            return Ok(line);
+    /// Returns the current connection, and makes one where it has ended; `vouched` is then that of the
+    /// new one. All who wait for a connection that is being made share the outcome.
+    async fn line(self: &Arc<Self>, vouched: Vouched) -> Dialled {
+        let mut outcome = self.dial(vouched);
+        let ended = outcome.wait_for(Option::is_some).await;
+        let known = ended.map_or(None, |outcome| outcome.clone());
+        known.unwrap_or_else(|| Err(Undialled(BoxError::from("the runtime has ended").into())))
+    }
+
+    fn dial(self: &Arc<Self>, vouched: Vouched) -> watch::Receiver<Option<Dialled>> {
+        let mut last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |outcome: &Option<Dialled>| match outcome {
+            None => false,
+            Some(Ok(line)) => !line.is_open(),
+            Some(Err(_)) => true,
+        };
+        if let Some(under_way) = last.as_ref().filter(|last| !is_over(&last.borrow())) {
+            return under_way.clone();
         }
-        let line = Arc::new(self.connector.connect().await?);
-        self.current.store(Some(Arc::clone(&line)));
-        Ok(line)
+        let (sender, outcome) = watch::channel(None);
+        *last = Some(outcome.clone());
+        let shared = Arc::clone(self);
+        // It goes on when the callers give up: the next call finds it.
+        tokio::spawn(async move {
+            let line = shared.connector.connect(vouched).await.map(Arc::new);
+            if let Ok(line) = &line {
+                shared.current.store(Some(Arc::clone(line)));
+            }
+            let _ = sender.send(Some(line.map_err(|error| Undialled(error.into()))));
+        });
+        outcome
     }
 }
 
@@ -356,34 +370,22 @@ impl Service<Request<Body>> for Connection {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
-    /// Decides which connection the next call goes over. Why there is not one is the call's error.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        let known = match &mut self.next {
-            Next::Known(Ok(line)) if line.is_open() => return Poll::Ready(Ok(())),
-            Next::Dialled(dialled) => {
-                ready!(Pin::new(dialled).poll(cx)).unwrap_or_else(|died| Err(died.into()))
-            }
-            Next::Unknown | Next::Known(_) => {
-                let Some(line) = self.shared.open_line() else {
-                    // It goes on when the caller gives up: the next call finds it.
-                    let dialled = tokio::spawn(Arc::clone(&self.shared).line());
-                    self.next = Next::Dialled(dialled);
-                    return self.poll_ready(cx);
-                };
-                Ok(line)
-            }
-        };
-        self.next = Next::Known(known);
+    /// Is always ready. Why there is no connection is the call's error.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let next = std::mem::replace(&mut self.next, Next::Unknown);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let extensions = request.extensions_mut();
+        let known = extensions.remove::<Arc<Line>>().or_else(|| self.line());
+        let vouched = extensions.remove::<Vouched>().unwrap_or_default();
+        let shared = Arc::clone(&self.0);
         Box::pin(async move {
-            match next {
-                Next::Known(line) => line?.send(request).await,
-                Next::Unknown | Next::Dialled(_) => Err("the channel is not ready".into()),
-            }
+            let line = match known {
+                Some(line) => line,
+                None => shared.line(vouched).await?,
+            };
+            line.send(request).await
         })
     }
 }
@@ -420,33 +422,34 @@ impl Connector {
         })
     }
 
-    async fn connect(&self) -> Result<Line, BoxError> {
+    async fn connect(&self, vouched: Vouched) -> Result<Line, BoxError> {
         let ConnectionOptions {
             connect_timeout,
             keep_alive,
             ref tls,
             ..
         } = self.options;
-        let life = Life::default();
+        let life = CancellationToken::new();
         let repinned = tls.as_ref().map(ClientTls::repinned);
         let transport = timeout(connect_timeout, self.secured(&life))
             .await
             .unwrap_or(Err(ConnectError::Timeout(connect_timeout)))
             .map_err(|error| tonic::ConnectError(error.into()))?;
         self.link.opened.fetch_add(1, Ordering::SeqCst);
-        let opened = Line::open(transport, self.origin.clone(), keep_alive, life.clone()).await?;
+        let origin = self.origin.clone();
+        let opened = Line::open(transport, origin, keep_alive, life.clone(), vouched).await?;
         if let Some(repinned) = repinned {
             tokio::spawn(async move {
                 tokio::select! {
-                    () = repinned => life.cut(),
-                    () = life.over() => {}
+                    () = repinned => life.cancel(),
+                    () = life.cancelled() => {}
                 }
             });
         }
         Ok(opened)
     }
 
-    async fn secured(&self, life: &Life) -> Result<Transport, ConnectError> {
+    async fn secured(&self, life: &CancellationToken) -> Result<Transport, ConnectError> {
         let (stream, address) = self.dial().await?;
         self.link.fault.store(None);
         let tls = self.options.tls.clone();
@@ -461,7 +464,7 @@ impl Connector {
             io,
             tls,
             Arc::clone(&self.link),
-            life.guard(),
+            life.clone(),
         ))
     }
 

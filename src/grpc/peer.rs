@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Extensions;
 use http::header::FORWARDED;
 use http::request::Parts;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
 use tonic::{Request, Status};
 
 use crate::identity::ServiceIdentity;
@@ -54,8 +54,22 @@ pub(super) fn is_here(head: &Parts) -> bool {
     let is_forwarded = [FORWARDED.as_str(), "x-forwarded-for"]
         .iter()
         .any(|name| head.headers.contains_key(*name));
-    let address = address_in(&head.extensions);
-    !is_forwarded && address.is_some_and(|at| at.ip().to_canonical().is_loopback())
+    !is_forwarded && address_in(&head.extensions).is_some_and(is_loopback)
+}
+
+pub(super) fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Returns `true` if a call came over TLS.
+pub(super) fn has_tls(extensions: &Extensions) -> bool {
+    match extensions.get::<PeerInfo>() {
+        Some(peer) => peer.tls,
+        None => {
+            extensions.get::<TlsConnectInfo<TcpConnectInfo>>().is_some()
+                || extensions.get::<TlsConnectInfo<UdsConnectInfo>>().is_some()
+        }
+    }
 }
 
 /// Returns the key of the client certificate of the connection that a call came over, if it has

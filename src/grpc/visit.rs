@@ -1,7 +1,6 @@
 //! Calls that are open to everyone, on connections that have shown no verified token.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -12,11 +11,17 @@ use super::{metadata, peer};
 use crate::admission::{Network, Standing};
 
 /// How many such calls may be open on one connection.
-const MOST: u32 = 4;
+const MOST: usize = 4;
 
 /// How many watches of the health may stay open: in all, and from one network.
 const MOST_WATCHES: usize = 256;
 const MOST_WATCHES_OF_ONE: usize = 8;
+
+/// Which part of its time a call may take longer, while its end cannot be sent.
+pub(super) const SLACK: u32 = 12;
+
+/// For how long a watch stays open at most that has no end: longer than any connection.
+const NO_END: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
@@ -38,8 +43,8 @@ pub(super) struct Visits {
     watches: Option<Arc<Watches>>,
 }
 
-/// Where the watches that stay open come from.
-type Watches = Mutex<Vec<Network>>;
+/// The watches that stay open, and where they come from.
+type Watches = Mutex<Vec<(Network, Weak<()>)>>;
 
 impl Visits {
     pub(super) fn new(longest: Duration, health_watch: HealthWatch) -> Self {
@@ -57,32 +62,48 @@ impl Visits {
         let Some(standing) = standing.filter(|standing| !standing.is_verified()) else {
             return Ok(None);
         };
-        let others = standing.visits.fetch_add(1, Ordering::Relaxed);
-        let mut visit = Visit {
+        let (begun, watch) = (Instant::now(), self.watch(head)?);
+        // Where it cannot say that it ended, the connection is cut a little later.
+        let lasts = match watch {
+            Some(_) => NO_END,
+            None => self.longest + self.longest / SLACK,
+        };
+        let due = begun + lasts;
+        let others = standing.begin_visit(due);
+        let visit = Visit {
             standing: Arc::clone(standing),
             longest: self.longest,
-            begun: Instant::now(),
-            watch: None,
+            begun,
+            due,
+            watch,
         };
         if others >= MOST {
             let most = "at most 4 calls at once on a connection without a verified token";
             return Err(Status::resource_exhausted(most));
         }
-        let address = peer::address_in(&head.extensions);
-        if let Some((watches, address)) = self.watches.as_ref().zip(address)
-            && metadata::path(&head.uri) == WATCH
-        {
-            let network = Network::of(address.ip());
-            let mut open = watches.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_one = open.iter().filter(|other| **other == network).count();
-            if open.len() >= MOST_WATCHES || of_one >= MOST_WATCHES_OF_ONE {
-                let many = "too many watches without a verified token are open";
-                return Err(Status::resource_exhausted(many));
-            }
-            open.push(network);
-            visit.watch = Some((Arc::clone(watches), network));
-        }
         Ok(Some(Arc::new(visit)))
+    }
+
+    /// Returns what holds the place of a watch that stays open, if the call is one.
+    fn watch(&self, head: &Parts) -> Result<Option<Arc<()>>, Status> {
+        let address = peer::address_in(&head.extensions);
+        let Some((watches, address)) = self.watches.as_ref().zip(address) else {
+            return Ok(None);
+        };
+        if metadata::path(&head.uri) != WATCH {
+            return Ok(None);
+        }
+        let network = Network::of(address.ip());
+        let mut open = watches.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, watch)| watch.strong_count() > 0);
+        let of_one = open.iter().filter(|(other, _)| *other == network).count();
+        if open.len() >= MOST_WATCHES || of_one >= MOST_WATCHES_OF_ONE {
+            let many = "too many watches without a verified token are open";
+            return Err(Status::resource_exhausted(many));
+        }
+        let place = Arc::new(());
+        open.push((network, Arc::downgrade(&place)));
+        Ok(Some(place))
     }
 }
 
@@ -92,8 +113,9 @@ pub(super) struct Visit {
     standing: Arc<Standing>,
     longest: Duration,
     begun: Instant,
-    /// It is a watch that stays open.
-    watch: Option<(Arc<Watches>, Network)>,
+    due: Instant,
+    /// Its place, if it is a watch that stays open.
+    watch: Option<Arc<()>>,
 }
 
 impl Visit {
@@ -122,12 +144,6 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.standing.visits.fetch_sub(1, Ordering::Relaxed);
-        if let Some((watches, network)) = &self.watch {
-            let mut open = watches.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(place) = open.iter().position(|other| other == network) {
-                open.swap_remove(place);
-            }
-        }
+        self.standing.end_visit(self.due);
     }
 }

@@ -1,20 +1,18 @@
 //! One HTTP/2 connection of a client.
 
 use std::error::Error;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use http::{Request, Response, Uri};
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper::rt::Executor;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::SetOnce;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status, TimeoutExpired};
 
@@ -72,50 +70,6 @@ impl KeepAlive {
 /// Once in 5 min and 10 s: no server is known that complains of that.
 const RAREST: Duration = Duration::from_secs(310);
 
-/// How a connection can be ended, and its end be awaited. Cloning is cheap.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Life(Arc<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    /// The task that reads and writes.
-    task: OnceLock<AbortHandle>,
-    is_cut: AtomicBool,
-    over: CancellationToken,
-}
-
-impl Life {
-    /// Returns what ends with the connection: its end is when this is dropped.
-    pub(super) fn guard(&self) -> DropGuard {
-        self.0.over.clone().drop_guard()
-    }
-
-    /// Ends the connection and every call over it.
-    pub(super) fn cut(&self) {
-        self.0.is_cut.store(true, Ordering::SeqCst);
-        if let Some(task) = self.0.task.get() {
-            task.abort();
-        }
-    }
-
-    /// Completes once the connection is gone, whatever the reason.
-    pub(super) async fn over(&self) {
-        self.0.over.cancelled().await;
-    }
-}
-
-/// Runs what a connection consists of. The first task is the one that reads and writes, the others
-/// are those of its calls.
-impl<F> Executor<F> for Life
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        let task = tokio::spawn(future);
-        let _ = self.0.task.set(task.abort_handle());
-    }
-}
-
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// One HTTP/2 connection.
@@ -124,23 +78,25 @@ pub(in crate::grpc) struct Line {
     sender: SendRequest<Body>,
     origin: Uri,
     link: Arc<Link>,
-    pub(super) life: Life,
+    /// Cancelled once the connection is over, and to end it and every call over it.
+    pub(in crate::grpc) life: CancellationToken,
     /// Who proved itself over it.
-    pub(super) vouched: Vouched,
+    pub(in crate::grpc) vouched: Vouched,
     /// The server's complaint with which it ended, if there was one.
     complaint: Arc<SetOnce<Option<Status>>>,
 }
 
 impl Line {
-    /// Greets the server at the other end of `transport`, which is part of `life`.
+    /// Greets the server at the other end of `transport`, which ends `life`.
     pub(super) async fn open(
         transport: Transport,
         origin: Uri,
         keep_alive: KeepAlive,
-        life: Life,
+        life: CancellationToken,
+        vouched: Vouched,
     ) -> Result<Self, hyper::Error> {
         let link = Arc::clone(&transport.link);
-        let (sender, connection) = Builder::new(life.clone())
+        let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(keep_alive.every(link.complaints.load(Ordering::Relaxed)))
             .keep_alive_timeout(keep_alive.answer)
@@ -163,14 +119,14 @@ impl Line {
             origin,
             link,
             life,
-            vouched: Vouched::default(),
+            vouched,
             complaint,
         })
     }
 
     /// Returns `true` unless the connection has ended, or is about to.
     pub(super) fn is_open(&self) -> bool {
-        !self.sender.is_closed() && !self.life.0.is_cut.load(Ordering::SeqCst)
+        !self.sender.is_closed() && !self.life.is_cancelled()
     }
 
     /// Sends `request`; returns the answer's headers, and the body as it comes.
@@ -196,7 +152,7 @@ impl Line {
                 Ok(answer) => answer,
                 Err(_elapsed) => {
                     if self.link.readable.load(Ordering::Relaxed) == before {
-                        self.life.cut();
+                        self.life.cancel();
                     }
                     return Err(TimeoutExpired(()).into());
                 }

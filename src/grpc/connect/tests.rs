@@ -80,6 +80,30 @@ async fn connections_are_counted() {
     drop(listener);
 }
 
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_one_dial_share_its_failure() {
+    // 192.0.2.0/24 is set aside for documentation: nothing there answers.
+    let target = Target::new("192.0.2.1", 8531);
+    let options = ConnectionOptions {
+        allow_plaintext: true,
+        ..ConnectionOptions::default()
+    };
+    let connection = Connection::lazy(&target, options).unwrap();
+    let begun = tokio::time::Instant::now();
+
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        calls.spawn(connection.clone().call(request()));
+    }
+    let answers = calls.join_all().await;
+
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    for answer in answers {
+        let failed = answer.unwrap_err();
+        assert!(ConnectError::find_in(failed.as_ref()).is_some(), "{failed}");
+    }
+}
+
 #[tokio::test]
 async fn only_the_given_addresses_are_dialled() {
     let (listener, address) = listener().await;
@@ -145,16 +169,14 @@ fn request() -> Request<Body> {
     Request::post("/a.B/Get").body(Body::empty()).unwrap()
 }
 
-async fn ready(connection: &mut Connection) {
-    std::future::poll_fn(|cx| connection.poll_ready(cx))
-        .await
-        .unwrap();
+async fn ready(connection: &Connection) {
+    connection.clone().connected().await.unwrap();
 }
 
 #[tokio::test]
 async fn connection_that_is_cut_is_gone_with_its_calls_and_the_next_call_opens_another() {
     let (mut connection, mut server, listener) = silent().await;
-    ready(&mut connection).await;
+    ready(&connection).await;
     let call = connection.call(request());
     let ended = connection.ended();
     let other = connection.clone();
@@ -166,7 +188,7 @@ async fn connection_that_is_cut_is_gone_with_its_calls_and_the_next_call_opens_a
     assert!(!text.is_empty());
     let mut rest = Vec::new();
     server.read_to_end(&mut rest).await.unwrap();
-    ready(&mut connection).await;
+    ready(&connection).await;
     listener.accept().await.unwrap();
     assert_eq!(connection.opened(), 2);
 }
@@ -183,7 +205,7 @@ async fn end_of_a_connection_is_noticed_without_a_call() {
 #[tokio::test]
 async fn late_answer_ends_a_connection_on_which_nothing_arrives() {
     let (mut connection, mut server, _listener) = silent().await;
-    ready(&mut connection).await;
+    ready(&connection).await;
     let mut request = request();
     let limit = http::HeaderValue::from_static("50m");
     request.headers_mut().insert("grpc-timeout", limit);
@@ -198,7 +220,7 @@ async fn late_answer_ends_a_connection_on_which_nothing_arrives() {
 #[tokio::test]
 async fn late_answer_ends_no_connection_that_is_alive() {
     let (mut connection, mut server, _listener) = silent().await;
-    ready(&mut connection).await;
+    ready(&connection).await;
     let mut request = request();
     let limit = http::HeaderValue::from_static("200m");
     request.headers_mut().insert("grpc-timeout", limit);
@@ -211,7 +233,7 @@ async fn late_answer_ends_no_connection_that_is_alive() {
     let late = connection.call(request).await.unwrap_err();
 
     assert!(late.is::<tonic::TimeoutExpired>(), "{late:?}");
-    ready(&mut connection).await;
+    ready(&connection).await;
     assert_eq!(connection.opened(), 1);
 }
 
@@ -237,8 +259,7 @@ async fn server_that_complains_of_pings_gets_fewer() {
         connection.ended().await;
 
         // The next connection is made after the last one was judged.
-        let mut next = connection.clone();
-        ready(&mut next).await;
+        ready(&connection).await;
         listener.accept().await.unwrap();
         assert_eq!(
             connection.link().complaints.load(Ordering::Relaxed),

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use crate::grpc::tls::{ClientFailure, ClientTls};
 
@@ -60,7 +60,9 @@ pub(super) struct Transport {
     /// The TLS that `io` has.
     tls: Option<ClientTls>,
     pub(super) link: Arc<Link>,
-    /// Ends with the connection.
+    /// Completes when the connection is to end.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Cancels it when the connection has ended.
     _life: DropGuard,
     /// Whether nothing was read yet.
     is_fresh: bool,
@@ -73,12 +75,18 @@ pub(super) struct Transport {
 const ALERT: u8 = 0x15;
 
 impl Transport {
-    pub(super) fn new(io: Io, tls: Option<ClientTls>, link: Arc<Link>, life: DropGuard) -> Self {
+    pub(super) fn new(
+        io: Io,
+        tls: Option<ClientTls>,
+        link: Arc<Link>,
+        life: CancellationToken,
+    ) -> Self {
         Self {
             io,
             tls,
             link,
-            _life: life,
+            cut: Box::pin(life.clone().cancelled_owned()),
+            _life: life.drop_guard(),
             is_fresh: true,
             broken: None,
         }
@@ -92,7 +100,10 @@ impl Transport {
 
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let ended = ready!(Pin::new(&mut self.io).poll_read(cx, buffer));
+        let Poll::Ready(ended) = Pin::new(&mut self.io).poll_read(cx, buffer) else {
+            ready!(self.cut.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        };
         let is_first = std::mem::replace(&mut self.is_fresh, false);
         if is_first && self.tls.is_none() && buffer.filled().get(before) == Some(&ALERT) {
             return Poll::Ready(Err(self.link.keep(ClientFailure::TlsExpected)));
@@ -182,11 +193,9 @@ impl AsyncWrite for Transport {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
 
     #[tokio::test]
     async fn stream_breaks_once_its_budget_is_spent_and_reads_on_with_another() {
@@ -196,7 +205,7 @@ mod tests {
         let (mut server, _) = listener.accept().await.unwrap();
         server.write_all(&[7_u8; 64]).await.unwrap();
         let link = Arc::new(Link::default());
-        let life = CancellationToken::new().drop_guard();
+        let life = CancellationToken::new();
         let mut stream = Transport::new(Either::Left(client), None, Arc::clone(&link), life);
         link.readable.store(8, Ordering::Relaxed);
 

@@ -21,6 +21,7 @@ use super::stream::{Stream, cut};
 use crate::admission::{Connections, Crowding, is_of_one_connection};
 use crate::grpc::gate::Gate;
 use crate::grpc::tls::{ServerFailure, ServerTls};
+use crate::grpc::visit::SLACK;
 use crate::grpc::{Rejections, cause};
 use crate::telemetry::events;
 use crate::trust::TrustStore;
@@ -113,7 +114,9 @@ impl Acceptor {
             let now = Instant::now();
             if self.sweep.is_some_and(|due| due <= now) {
                 let next = self.connections.cut_overdue(now);
-                self.sweep = next.map(|due| due.max(now + SWEEP));
+                // A call without a token that begins meanwhile may be due before.
+                let soon = now + self.limits.visit / SLACK;
+                self.sweep = next.map(|due| due.min(soon).max(now + SWEEP));
             }
             self.crowd.settle(now);
         }

@@ -58,7 +58,7 @@ pub struct ClientTls {
 
 #[derive(Debug)]
 struct Source {
-    material: Arc<Live<Material>>,
+    material: Live<Material>,
     trust: Arc<TrustStore>,
     settings: String,
 }
@@ -132,9 +132,8 @@ impl ClientTls {
     ///
     /// When the callee has no pin and no authority is configured.
     pub(crate) fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let current = self.source.material.current();
-        let (material, _) = &*current;
-        let (verifier, versions) = self.verifier(material)?;
+        let material = self.source.material.current();
+        let (verifier, versions) = self.verifier(&material)?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .map_err(TlsError::internal)?

@@ -12,16 +12,28 @@ use super::files::Content;
 use super::{PemFile, TlsError};
 use crate::grpc::cause;
 
-type Make<T> = dyn Fn(&[Content]) -> Result<T, TlsError> + Send + Sync;
 type Digest = [u8; 32];
 
-/// A value that is read from `files`.
+/// A value that is read from files.
+#[derive(Debug)]
 pub(super) struct Live<T> {
-    files: Vec<PemFile>,
-    make: Box<Make<T>>,
-    /// The value, and the contents that it was read from.
-    current: ArcSwap<(T, Digest)>,
+    current: Arc<ArcSwap<T>>,
+    /// Kept for the files that are in use.
+    _source: Arc<Source>,
 }
+
+/// Files, and how the value is made of them again.
+struct Source {
+    files: Vec<PemFile>,
+    /// The contents that the current value was read from.
+    read: ArcSwap<Digest>,
+    make: Box<Make>,
+}
+
+type Make = dyn Fn(&[Content]) -> Result<Swap, TlsError> + Send + Sync;
+
+/// Replaces the current value with a new one.
+type Swap = Box<dyn FnOnce() + Send>;
 
 impl<T: Send + Sync + 'static> Live<T> {
     /// Makes the value; `all` makes it again when its files change.
@@ -29,78 +41,54 @@ impl<T: Send + Sync + 'static> Live<T> {
         all: &TlsFiles,
         files: Vec<PemFile>,
         make: impl Fn(&[Content]) -> Result<T, TlsError> + Send + Sync + 'static,
-    ) -> Result<Arc<Self>, TlsError> {
+    ) -> Result<Self, TlsError> {
         let contents = read(&files)?;
-        let live = Arc::new(Self {
-            current: ArcSwap::from_pointee((make(&contents)?, digest(&contents))),
+        let current = Arc::new(ArcSwap::from_pointee(make(&contents)?));
+        let target = Arc::clone(&current);
+        let source = Arc::new(Source {
             files,
-            make: Box::new(make),
+            read: ArcSwap::from_pointee(digest(&contents)),
+            make: Box::new(move |contents| {
+                let (made, target) = (Arc::new(make(contents)?), Arc::clone(&target));
+                Ok(Box::new(move || target.store(made)))
+            }),
         });
-        let weak = Arc::downgrade(&live);
-        all.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(weak);
-        Ok(live)
+        let mut known = all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push(Arc::downgrade(&source));
+        drop(known);
+        Ok(Self {
+            current,
+            _source: source,
+        })
     }
 
     /// Returns the current value.
-    pub(super) fn current(&self) -> Arc<(T, Digest)> {
+    pub(super) fn current(&self) -> Arc<T> {
         self.current.load_full()
     }
 }
 
-impl<T> fmt::Debug for Live<T> {
+impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live")
-            .field("files", &self.files)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Replaces the current value with a new one.
-type Swap = Box<dyn FnOnce() + Send>;
-
-trait Remake: fmt::Debug + Send + Sync {
-    fn files(&self) -> &[PemFile];
-
-    /// Returns `true` if the current value was read from `contents`.
-    fn is_of(&self, contents: &[Content]) -> bool;
-
-    /// Makes the value of `contents`; it is current after the swap.
-    fn remake(self: Arc<Self>, contents: &[Content]) -> Result<Swap, TlsError>;
-}
-
-impl<T: Send + Sync + 'static> Remake for Live<T> {
-    fn files(&self) -> &[PemFile] {
-        &self.files
-    }
-
-    fn is_of(&self, contents: &[Content]) -> bool {
-        self.current.load().1 == digest(contents)
-    }
-
-    fn remake(self: Arc<Self>, contents: &[Content]) -> Result<Swap, TlsError> {
-        let made = Arc::new(((self.make)(contents)?, digest(contents)));
-        Ok(Box::new(move || self.current.store(made)))
+        f.debug_tuple("Source").field(&self.files).finish()
     }
 }
 
 /// The PEM files of a module's TLS, as far as TLS is in use.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TlsFiles(Arc<Mutex<Vec<Weak<dyn Remake>>>>);
+pub(crate) struct TlsFiles(Arc<Mutex<Vec<Weak<Source>>>>);
 
 impl TlsFiles {
-    fn in_use(&self) -> Vec<Arc<dyn Remake>> {
+    fn in_use(&self) -> Vec<Arc<Source>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|live| live.strong_count() > 0);
+        all.retain(|source| source.strong_count() > 0);
         all.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Returns where the files are, each once.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let all = self.in_use();
-        let files = all.iter().flat_map(|live| live.files());
+        let files = all.iter().flat_map(|source| &source.files);
         let paths: BTreeSet<_> = files.map(|file| file.path.clone()).collect();
         paths.into_iter().collect()
     }
@@ -108,9 +96,9 @@ impl TlsFiles {
     /// Reads all files and returns those that changed or cannot be read.
     pub(crate) fn read(&self) -> ChangedTlsFiles {
         let all = self.in_use().into_iter();
-        let read = all.map(|live| (read(live.files()), live));
-        let changed = read.filter(|(contents, live)| match contents {
-            Ok(contents) => !live.is_of(contents),
+        let read = all.map(|source| (read(&source.files), source));
+        let changed = read.filter(|(contents, source)| match contents {
+            Ok(contents) => **source.read.load() != digest(contents),
             Err(_) => true,
         });
         ChangedTlsFiles(changed.collect())
@@ -118,16 +106,8 @@ impl TlsFiles {
 }
 
 /// The files that differ from those of the current TLS, as they were read.
-pub(crate) struct ChangedTlsFiles(Vec<(Contents, Arc<dyn Remake>)>);
-
-type Contents = Result<Vec<Content>, TlsError>;
-
-impl fmt::Debug for ChangedTlsFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values = self.0.iter().map(|(_, live)| live);
-        f.debug_list().entries(values).finish()
-    }
-}
+#[derive(Debug)]
+pub(crate) struct ChangedTlsFiles(Vec<(Result<Vec<Content>, TlsError>, Arc<Source>)>);
 
 impl ChangedTlsFiles {
     /// Returns what identifies their contents; `None` if nothing changed.
@@ -148,10 +128,17 @@ impl ChangedTlsFiles {
     ///
     /// When a file cannot be read or used.
     pub(crate) fn make(self) -> Result<impl FnOnce() + Send, TlsError> {
-        let made = self.0.into_iter();
-        let made = made.map(|(contents, live)| live.remake(&contents?));
-        let swaps = made.collect::<Result<Vec<_>, _>>()?;
-        Ok(move || swaps.into_iter().for_each(|swap| swap()))
+        let mut swaps = Vec::new();
+        for (read, source) in self.0 {
+            let contents = read?;
+            swaps.push(((source.make)(&contents)?, digest(&contents), source));
+        }
+        Ok(move || {
+            for (swap, digest, source) in swaps {
+                swap();
+                source.read.store(Arc::new(digest));
+            }
+        })
     }
 }
 
@@ -190,7 +177,7 @@ mod tests {
         Ok(text)
     }
 
-    fn live(all: &TlsFiles, path: &Path) -> Arc<Live<String>> {
+    fn live(all: &TlsFiles, path: &Path) -> Live<String> {
         let file = file(path);
         Live::new(all, vec![file.clone()], move |contents| {
             text(&file, contents)
@@ -213,9 +200,9 @@ mod tests {
         assert!(changed.digest().is_some());
         let swap = changed.make().unwrap();
 
-        assert_eq!(live.current().0, "one");
+        assert_eq!(*live.current(), "one");
         swap();
-        assert_eq!(live.current().0, "other");
+        assert_eq!(*live.current(), "other");
         assert_eq!(all.read().digest(), None);
     }
 
@@ -241,7 +228,7 @@ mod tests {
             let error = cause(&changed.make().err().unwrap());
             assert!(error.contains("a.setting"), "{error}");
             assert_eq!(
-                [&first, &second].map(|l| l.current().0.clone()),
+                [&first, &second].map(|l| String::clone(&l.current())),
                 ["good"; 2]
             );
         }
@@ -250,7 +237,7 @@ mod tests {
 
         fs::write(&paths[1], "good").unwrap();
         all.read().make().unwrap()();
-        assert_eq!(first.current().0, "better");
+        assert_eq!(*first.current(), "better");
     }
 
     #[test]

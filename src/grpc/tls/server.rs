@@ -69,6 +69,7 @@ pub struct ServerTls {
 }
 
 /// What is served while there are pins, and while there are none.
+#[derive(Debug)]
 struct Configs {
     pinned: Arc<ServerConfig>,
     /// `None` if clients must present a certificate and only pins would accept one.
@@ -96,8 +97,8 @@ impl ServerTls {
             .is_none()
             .then(|| Arc::new(AtomicBool::new(has_pins(&trust.current()))));
         let make = move |contents: &[Content]| Configs::make(&options, &pins, contents);
-        let configs = Live::new(all, files, make)?;
-        if configs.current().0.unpinned.is_none() && !has_pins(&trust.current()) {
+        let configs = Arc::new(Live::new(all, files, make)?);
+        if configs.current().unpinned.is_none() && !has_pins(&trust.current()) {
             return Err(TlsError::NoClientAccepted(settings));
         }
         Ok(Self {
@@ -112,7 +113,7 @@ impl ServerTls {
     /// Certificates that pins made mandatory stay so when the last pin is gone: taking a pin back
     /// opens no door.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        let (configs, _) = &*self.configs.current();
+        let configs = self.configs.current();
         let is_pinned = has_pins(&self.trust.current());
         let stays = self
             .mandatory
