@@ -130,8 +130,8 @@ impl Rule {
 /// answers `UNIMPLEMENTED`, as if it were not served; to anyone else `UNAUTHENTICATED`.
 #[derive(Clone, Debug, Default)]
 pub struct MethodRules {
-    methods: HashMap<String, Rule>,
-    services: HashMap<String, Rule>,
+    /// By the path of a method, or the name of a service, which does not begin with `/`.
+    rules: HashMap<String, Rule>,
     /// The descriptors that rules have to be for, if there are any; and their methods.
     sets: Vec<Vec<u8>>,
     described: Option<BTreeMap<String, &'static str>>,
@@ -167,12 +167,8 @@ impl MethodRules {
     pub fn allow(self, path: &str, rule: Rule) -> Result<Self, RuleError> {
         let (service, method) = path::parts(path)?;
         path::find(self.described.as_ref(), path, service, method)?;
-        let taken = match method {
-            "*" => self.services.contains_key(service),
-            _ => self.methods.contains_key(path),
-        };
-        if taken {
-            return Err(RuleError::Twice(path.to_owned()));
+        if self.rules.contains_key(&key(service, method)) {
+            return Err(twice(path));
         }
         Ok(self.with(service, method, rule))
     }
@@ -191,18 +187,15 @@ impl MethodRules {
     /// When `path` is not absolute, has a `*` or a query, or has a rule already.
     pub fn allow_http(mut self, path: &str, rule: Rule) -> Result<Self, RuleError> {
         path::check_route(path)?;
-        match self.methods.insert(path.to_owned(), rule) {
-            Some(_) => Err(RuleError::Twice(path.to_owned())),
+        match self.rules.insert(path.to_owned(), rule) {
+            Some(_) => Err(twice(path)),
             None => Ok(self),
         }
     }
 
     /// Adds the rule for `method`, or for all with `*`, of `service`.
     pub(crate) fn with(mut self, service: &str, method: &str, rule: Rule) -> Self {
-        match method {
-            "*" => self.services.insert(service.to_owned(), rule),
-            _ => self.methods.insert(format!("/{service}/{method}"), rule),
-        };
+        self.rules.insert(key(service, method), rule);
         self
     }
 
@@ -214,25 +207,25 @@ impl MethodRules {
         if path.contains('?') {
             return None;
         }
-        self.methods.get(path).or_else(|| {
+        self.rules.get(path).or_else(|| {
             let (service, _) = path.strip_prefix('/')?.rsplit_once('/')?;
-            self.services.get(service)
+            self.rules.get(service)
         })
     }
 
     /// Returns the services that have rules.
     pub(crate) fn services(&self) -> Vec<String> {
-        let methods = self.methods.keys();
-        let of_methods = methods.filter_map(|path| Some(path::parts(path).ok()?.0));
-        let all = of_methods.chain(self.services.keys().map(String::as_str));
-        let sorted: BTreeSet<_> = all.map(str::to_owned).collect();
+        let all = self.rules.keys().filter_map(|key| match path::parts(key) {
+            Ok((service, _)) => Some(service.to_owned()),
+            Err(_) => (!key.starts_with('/')).then(|| key.clone()),
+        });
+        let sorted: BTreeSet<_> = all.collect();
         sorted.into_iter().collect()
     }
 
     /// Adds the rules of `other`.
     pub(crate) fn and(mut self, other: Self) -> Self {
-        self.methods.extend(other.methods);
-        self.services.extend(other.services);
+        self.rules.extend(other.rules);
         self
     }
 
@@ -249,8 +242,20 @@ impl MethodRules {
 
     /// Returns the methods that have a rule of their own.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.methods.keys().map(String::as_str)
+        let paths = self.rules.keys().map(String::as_str);
+        paths.filter(|path| path.starts_with('/'))
     }
+}
+
+fn key(service: &str, method: &str) -> String {
+    match method {
+        "*" => service.to_owned(),
+        _ => format!("/{service}/{method}"),
+    }
+}
+
+fn twice(path: &str) -> RuleError {
+    RuleError(format!("`{path}` has a rule already; keep one of the two"))
 }
 
 #[cfg(test)]
@@ -337,15 +342,19 @@ mod tests {
             "/a.B/*/Get",
         ] {
             let error = MethodRules::deny_all().allow(path, Rule::any_identity());
-            assert_eq!(error.unwrap_err(), RuleError::Method(path.to_owned()));
+            let text = error.unwrap_err().to_string();
+            let expected = format!("`{path}` is not the path of a method");
+            assert!(text.starts_with(&expected), "{text}");
         }
         for path in ["metrics", "/me*", "/m?x", ""] {
             let error = MethodRules::deny_all().allow_http(path, Rule::everyone());
-            assert_eq!(error.unwrap_err(), RuleError::Route(path.to_owned()));
+            let text = error.unwrap_err().to_string();
+            let expected = format!("`{path}` is not the path of a route");
+            assert!(text.starts_with(&expected), "{text}");
         }
         let rules = MethodRules::deny_all().allow("/a.B/Get", Rule::everyone());
         let twice = rules.unwrap().allow("/a.B/Get", Rule::any_identity());
-        assert_eq!(twice.unwrap_err(), RuleError::Twice("/a.B/Get".to_owned()));
+        assert_eq!(twice.unwrap_err(), super::twice("/a.B/Get"));
     }
 
     #[test]
@@ -369,10 +378,8 @@ mod tests {
                 "{path}"
             );
         }
-        assert_eq!(
-            MethodRules::described(&[b"no"]).unwrap_err(),
-            RuleError::Descriptor
-        );
+        let unread = MethodRules::described(&[b"no"]).unwrap_err().to_string();
+        assert!(unread.contains("FileDescriptorSet"), "{unread}");
     }
 
     #[test]

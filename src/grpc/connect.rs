@@ -9,7 +9,6 @@ use std::fmt;
 use std::io;
 use std::iter::successors;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,15 +116,13 @@ impl ConnectionOptions {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The host and port are not a valid URI.
-    #[error("`{0}` is not a valid address")]
-    Address(String),
+    /// There is nothing to dial, or it may not be dialled so: with the reason, and what to write into
+    /// the module's file.
+    #[error("{0}")]
+    Refused(String),
     /// The name does not resolve; with the resolver's error.
     #[error("`{0}` does not resolve")]
     Resolve(String, #[source] io::Error),
-    /// The name resolves to nothing.
-    #[error("`{0}` has no address")]
-    NoAddress(String),
     /// Without TLS a token would cross the network readable.
     #[error(
         "{0} is not loopback and the connection has no TLS; turn TLS on, or set `countersign.client.allow-plaintext=true` where the network is trusted"
@@ -143,34 +140,6 @@ pub enum ConnectError {
     /// No trusted deployment fits.
     #[error(transparent)]
     Deployment(#[from] UnknownDeployment),
-    /// The module was made from keys, so no file says where deployments are.
-    #[error("the module has no file that says where deployments are; use `connect`")]
-    NoFile,
-    /// No connection of the file leads to the deployment.
-    #[error("no connection leads to `{deployment}`; write into `{}`:\n  {lines}", .file.display())]
-    NoConnection {
-        /// The deployment.
-        deployment: String,
-        /// The main file.
-        file: PathBuf,
-        /// The lines to write.
-        lines: String,
-    },
-    /// More than one connection of the file leads to the deployment.
-    #[error(
-        "connections {names} all lead to `{deployment}`; in `{}`, remove the lines of all but one, or name another deployment for it:\n  countersign.client.connection.<connection>.deployment=<deployment>", .file.display()
-    )]
-    SeveralConnections {
-        /// The deployment.
-        deployment: String,
-        /// The main file.
-        file: PathBuf,
-        /// The connections.
-        names: String,
-    },
-    /// The file contradicts what is said of the connection.
-    #[error("{0}")]
-    Contradicts(String),
 }
 
 /// As text: what `main` prints that returns it.
@@ -414,7 +383,9 @@ impl Connector {
         };
         let origin = Uri::try_from(format!("{scheme}://{target}"));
         Ok(Self {
-            origin: origin.map_err(|_invalid| ConnectError::Address(target.to_string()))?,
+            origin: origin.map_err(|_invalid| {
+                ConnectError::Refused(format!("`{target}` is not a valid address"))
+            })?,
             target: target.clone(),
             options,
             addresses,
@@ -479,7 +450,8 @@ impl Connector {
         if let Some(remote) = remote.find(|remote| !remote.ip().to_canonical().is_loopback()) {
             return Err(ConnectError::Plaintext(*remote));
         }
-        let mut failed = ConnectError::NoAddress(self.target.host.clone());
+        let host = &self.target.host;
+        let mut failed = ConnectError::Refused(format!("`{host}` has no address"));
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(stream) => {

@@ -404,9 +404,7 @@ impl Module {
                 .any(|route| route.options.tls.is_some());
         match over.contradiction(has_tls, self.plaintext.calls) {
             None => Ok(layer),
-            Some(why) => Err(ConnectError::Contradicts(format!(
-                "deployment `{name}`: {why}"
-            ))),
+            Some(why) => Err(ConnectError::Refused(format!("deployment `{name}`: {why}"))),
         }
     }
 

@@ -2,9 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,51 +100,12 @@ pub enum ServeError {
     /// The server stopped by itself.
     #[error("the gRPC server stopped")]
     Server(#[from] TransportError),
-    /// The module was made from keys, so no file says where to serve.
-    #[error("the module has no file that says where to serve; use `serve_on`")]
-    NoFile,
-    /// The module does not follow its file.
-    #[error(
-        "the module was loaded from `{}` once, so a key that is revoked there would still be accepted; use `Module::open`", .0.display()
-    )]
-    NotFollowed(PathBuf),
-    /// The file names no port.
-    #[error(
-        "no gRPC port is set; write `ataccama.server.grpc.port=<port>` into `{}`, 0 to have one chosen", .0.display()
-    )]
-    NoPort(PathBuf),
-    /// A port cannot be opened.
-    #[error("cannot listen on {at}; set `{setting}` to a free port, or to 0 to have one chosen")]
-    Listen {
-        /// The address.
-        at: SocketAddr,
-        /// The setting of the port.
-        setting: &'static str,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// Without TLS tokens would cross the network readable.
-    #[error(
-        "{0} is not loopback and the server has no TLS; turn TLS on, or set `countersign.server.allow-plaintext=true` where the network is trusted"
-    )]
-    Plaintext(SocketAddr),
-    /// The listener is not loopback, and the file admits calls without a token.
-    #[error(
-        "{0} is not loopback and calls need no token; remove `ataccama.authentication.grpc.internal.jwt.enable=false`"
-    )]
-    WithoutTokens(SocketAddr),
-    /// The file asks for the HTTP port, which this build does not have.
-    #[error("`server.port` is set, but countersign was built without its feature `actuator`")]
-    NoHttp,
-    /// A rule is for a service that every module serves by itself.
-    #[error("`{0}` is served with rules of its own; remove the rule for it")]
-    Reserved(String),
-    /// The services that every module has cannot be set up.
-    #[error("cannot set up the server")]
-    Setup(#[source] Box<dyn Error + Send + Sync>),
-    /// The signals that end the process cannot be caught.
-    #[error("cannot wait for signals")]
-    Signals(#[source] io::Error),
+    /// The module is not served as it is: with the reason, and what to write into its file.
+    #[error("{0}")]
+    Refused(String),
+    /// A port cannot be opened, or something else cannot be set up; with the system's error.
+    #[error("{0}")]
+    Setup(String, #[source] Box<dyn Error + Send + Sync>),
 }
 
 /// As text: what `main` prints that returns it.

@@ -62,23 +62,26 @@ impl Module {
     /// When no trusted deployment is called `name`, or not exactly one connection leads there.
     pub fn channel(&self, name: &str) -> Result<AttachIdentity<Connection>, ConnectError> {
         let (layer, callee) = (self.layer_for(name)?, self.callee(name)?);
-        let wiring = self.wiring().ok_or(ConnectError::NoFile)?;
+        let Some(wiring) = self.wiring() else {
+            let why = "the module has no file that says where deployments are; use `connect`";
+            return Err(ConnectError::Refused(why.to_owned()));
+        };
         let routes: Vec<_> = self.routes_to(&callee).collect();
         let [route] = *routes else {
-            let (deployment, file) = (name.to_owned(), wiring.file.clone());
-            if routes.is_empty() {
-                return Err(ConnectError::NoConnection {
-                    lines: self.lines_to(&callee, wiring),
-                    deployment,
-                    file,
-                });
-            }
-            let names = routes.iter().map(|route| format!("`{}`", route.name));
-            return Err(ConnectError::SeveralConnections {
-                names: names.collect::<Vec<_>>().join(", "),
-                deployment,
-                file,
-            });
+            let file = wiring.file.display();
+            let names: Vec<_> = routes
+                .iter()
+                .map(|route| format!("`{}`", route.name))
+                .collect();
+            return Err(ConnectError::Refused(if names.is_empty() {
+                let lines = self.lines_to(&callee, wiring);
+                format!("no connection leads to `{name}`; write into `{file}`:\n  {lines}")
+            } else {
+                format!(
+                    "connections {} all lead to `{name}`; in `{file}`, remove the lines of all but one, or have one lead elsewhere:\n  countersign.client.connection.<connection>.deployment=<deployment>",
+                    names.join(", ")
+                )
+            }));
         };
         let options = route.options.towards(&callee.name);
         Ok(layer.layer(Connection::lazy(&route.target, options)?))
@@ -105,10 +108,10 @@ impl Module {
             .is_some_and(|authority| authority == "tonic")
         {
             let why = "an endpoint over a Unix socket, or to a host `tonic` without a port, has no address to judge; use `Module::client_layer` with `Transport::loopback()`";
-            return Err(ConnectError::Contradicts(why.to_owned()));
+            return Err(ConnectError::Refused(why.to_owned()));
         }
         if !self.callee(name)?.tls_pins.is_empty() {
-            return Err(ConnectError::Contradicts(format!(
+            return Err(ConnectError::Refused(format!(
                 "the certificates of `{name}` are pinned, which only `Module::channel` checks"
             )));
         }

@@ -1,5 +1,6 @@
 //! A module's server, as its file says.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::pin;
 
@@ -28,7 +29,8 @@ impl Module {
     pub async fn serve(&self, rules: MethodRules, routes: Routes) -> Result<(), ServeError> {
         let listener = self.listen().await?;
         let caught = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        let [terminate, interrupt] = caught.map(|signal| signal.map_err(ServeError::Signals));
+        let [terminate, interrupt] =
+            caught.map(|signal| signal.map_err(set_up("cannot wait for signals")));
         let (mut terminate, mut interrupt) = (terminate?, interrupt?);
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
@@ -63,10 +65,16 @@ impl Module {
 
     /// Opens the port of the module's file.
     async fn listen(&self) -> Result<TcpListener, ServeError> {
-        let wiring = self.wiring().ok_or(ServeError::NoFile)?;
+        let Some(wiring) = self.wiring() else {
+            let why = "the module has no file that says where to serve; use `serve_on`";
+            return Err(ServeError::Refused(why.to_owned()));
+        };
         match wiring.grpc {
             Some(address) => bind(address, "ataccama.server.grpc.port").await,
-            None => Err(ServeError::NoPort(wiring.file.clone())),
+            None => Err(ServeError::Refused(format!(
+                "no gRPC port is set; write `ataccama.server.grpc.port=<port>` into `{}`, 0 to have one chosen",
+                wiring.file.display()
+            ))),
         }
     }
 
@@ -85,23 +93,34 @@ impl Module {
     ) -> Result<(), ServeError> {
         let wiring = self.wiring();
         if let Some(once) = wiring.filter(|wiring| !wiring.is_followed) {
-            return Err(ServeError::NotFollowed(once.file.clone()));
+            return Err(ServeError::Refused(format!(
+                "the module was loaded from `{}` once, so a key that is revoked there would still be accepted; use `Module::open`",
+                once.file.display()
+            )));
         }
-        let at = listener.local_addr().map_err(set_up)?;
+        let at = listener
+            .local_addr()
+            .map_err(set_up("cannot set up the server"))?;
         let is_loopback = at.ip().to_canonical().is_loopback();
         let server = wiring.map_or_else(ServerOptions::default, |wiring| wiring.server.clone());
         if server.tls.is_none() && !is_loopback && !self.plaintext.server {
-            return Err(ServeError::Plaintext(at));
+            return Err(ServeError::Refused(format!(
+                "{at} is not loopback and the server has no TLS; turn TLS on, or set `countersign.server.allow-plaintext=true` where the network is trusted"
+            )));
         }
         if !is_loopback && self.tokens != Tokens::Required {
-            return Err(ServeError::WithoutTokens(at));
+            return Err(ServeError::Refused(format!(
+                "{at} is not loopback and calls need no token; remove `ataccama.authentication.grpc.internal.jwt.enable=false`"
+            )));
         }
         let mut services = rules.services().into_iter();
         if let Some(taken) = services.find(|name| Standard::is_reserved(name)) {
-            return Err(ServeError::Reserved(taken));
+            return Err(ServeError::Refused(format!(
+                "`{taken}` is served with rules of its own; remove the rule for it"
+            )));
         }
         let made = Program::new(self.clone(), None, listener, server, rules);
-        let mut program = made.map_err(set_up)?;
+        let mut program = made.map_err(set_up("cannot set up the server"))?;
         if let Some((wiring, address)) = wiring.and_then(|wiring| Some((wiring, wiring.http?))) {
             show(&mut program, wiring, address).await?;
         }
@@ -114,17 +133,15 @@ impl Module {
     }
 }
 
-fn set_up(error: impl std::error::Error + Send + Sync + 'static) -> ServeError {
-    ServeError::Setup(error.into())
+fn set_up<E: Into<Box<dyn Error + Send + Sync>>>(what: &str) -> impl Fn(E) -> ServeError {
+    move |error| ServeError::Setup(what.to_owned(), error.into())
 }
 
-async fn bind(at: SocketAddr, setting: &'static str) -> Result<TcpListener, ServeError> {
-    let listener = TcpListener::bind(at).await;
-    listener.map_err(|source| ServeError::Listen {
-        at,
-        setting,
-        source,
-    })
+async fn bind(at: SocketAddr, setting: &str) -> Result<TcpListener, ServeError> {
+    let what = format!(
+        "cannot listen on {at}; set `{setting}` to a free port, or to 0 to have one chosen, and its address to one of this machine"
+    );
+    TcpListener::bind(at).await.map_err(set_up(&what))
 }
 
 /// Shows the module's health and metrics over HTTP at `address`.
@@ -147,5 +164,6 @@ async fn show(
 #[cfg(not(feature = "actuator"))]
 #[expect(clippy::unused_async, reason = "it awaits with the feature `actuator`")]
 async fn show(_: &mut Program, _: &Wiring, _: SocketAddr) -> Result<(), ServeError> {
-    Err(ServeError::NoHttp)
+    let why = "`server.port` is set, but countersign was built without its feature `actuator`";
+    Err(ServeError::Refused(why.to_owned()))
 }

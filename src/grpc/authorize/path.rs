@@ -8,43 +8,14 @@ use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 
 /// Why a rule is not accepted: it could never apply, or it applies already.
 #[derive(Clone, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RuleError {
-    /// The path is not one of a method.
-    #[error(
-        "`{0}` is not the path of a method; write `/package.Service/Method` or `/package.Service/*`"
-    )]
-    Method(String),
-    /// The path is not one of a plain route.
-    #[error(
-        "`{0}` is not the path of a route; write one that begins with `/`, without `*` and `?`"
-    )]
-    Route(String),
-    /// No descriptor has the method.
-    #[error("no descriptor has `{path}`{}", did_you_mean(.nearest.as_ref()))]
-    NotDescribed {
-        /// The path.
-        path: String,
-        /// The most similar one that is described.
-        nearest: Option<String>,
-    },
-    /// The descriptors cannot be read.
-    #[error("what is given is not an encoded `FileDescriptorSet`")]
-    Descriptor,
-    /// The path has a rule already.
-    #[error("`{0}` has a rule already; keep one of the two")]
-    Twice(String),
-}
+#[error("{0}")]
+pub struct RuleError(pub(super) String);
 
 /// As text: what `main` prints that returns it.
 impl fmt::Debug for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        f.write_str(&self.0)
     }
-}
-
-fn did_you_mean(path: Option<&String>) -> String {
-    path.map_or_else(String::new, |path| format!("; did you mean `{path}`?"))
 }
 
 /// Returns the service and the method, which may be `*`, of `path`.
@@ -52,7 +23,11 @@ pub(super) fn parts(path: &str) -> Result<(&str, &str), RuleError> {
     let parts = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
     let whole =
         parts.filter(|(service, method)| is_name(service) && (*method == "*" || is_name(method)));
-    whole.ok_or_else(|| RuleError::Method(path.to_owned()))
+    whole.ok_or_else(|| {
+        RuleError(format!(
+            "`{path}` is not the path of a method; write `/package.Service/Method` or `/package.Service/*`"
+        ))
+    })
 }
 
 fn is_name(text: &str) -> bool {
@@ -65,7 +40,9 @@ pub(super) fn check_route(path: &str) -> Result<(), RuleError> {
     if path.starts_with('/') && !path.contains(['*', '?', '#']) {
         return Ok(());
     }
-    Err(RuleError::Route(path.to_owned()))
+    Err(RuleError(format!(
+        "`{path}` is not the path of a route; write one that begins with `/`, without `*` and `?`"
+    )))
 }
 
 /// Returns the methods that `sets` describe: their paths, and how they stream.
@@ -74,7 +51,9 @@ pub(in crate::grpc) fn method_paths(
 ) -> Result<BTreeMap<String, &'static str>, RuleError> {
     let mut paths = BTreeMap::new();
     for set in sets {
-        let set = FileDescriptorSet::decode(*set).map_err(|_invalid| RuleError::Descriptor)?;
+        let set = FileDescriptorSet::decode(*set).map_err(|_invalid| {
+            RuleError("what is given is not an encoded `FileDescriptorSet`".to_owned())
+        })?;
         for file in &set.file {
             for service in &file.service {
                 let name = match file.package() {
@@ -120,8 +99,6 @@ pub(super) fn find(
         .keys()
         .map(|other| (strsim::jaro_winkler(path, other), other));
     let nearest = similar.max_by(|(a, _), (b, _)| a.total_cmp(b));
-    Err(RuleError::NotDescribed {
-        path: path.to_owned(),
-        nearest: nearest.map(|(_, path)| path.clone()),
-    })
+    let hint = nearest.map_or_else(String::new, |(_, path)| format!("; did you mean `{path}`?"));
+    Err(RuleError(format!("no descriptor has `{path}`{hint}")))
 }

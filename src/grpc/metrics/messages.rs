@@ -49,7 +49,7 @@ impl Messages {
                     && self.left > most
                 {
                     let left = self.left;
-                    let why = format!("a message of {left} bytes; `{setting}` allows {most}");
+                    let why = format!("a message of {left} bytes; `{setting}` allows {most} bytes");
                     return Err(Status::out_of_range(why));
                 }
             } else {
@@ -108,6 +108,9 @@ mod tests {
         assert_eq!(messages.count(&[0, 0, 0, 0]).unwrap(), 0);
         let refused = messages.count(&[4]).unwrap_err();
 
-        assert_eq!(refused.message(), "a message of 4 bytes; `a.size` allows 3");
+        assert_eq!(
+            refused.message(),
+            "a message of 4 bytes; `a.size` allows 3 bytes"
+        );
     }
 }
