@@ -141,7 +141,7 @@ fn clients_accepted(reader: &mut Reader<'_>, options: &Options, deployments: &[R
     let has_pins = deployments.iter().any(|read| !read.pins.is_empty());
     if server.client_auth == Some(ClientAuth::Require) && server.trust.is_none() && !has_pins {
         let start = &server.settings;
-        let error = TlsError::NoClientAccepted(start.clone());
+        let error = TlsError::no_client_accepted(start);
         let found = reader.finding(Code::Cs0306, at, error.to_string());
         let setting = format!("{start}.mtls");
         reader.push(found.with_key(setting).with_help(PAIR));
@@ -162,7 +162,7 @@ fn trusted(
             let settings = client.settings.clone();
             let key = format!("{settings}.trust-cert-collection");
             let callee = format!("deployment {name}");
-            let error = TlsError::NothingTrusted { callee, settings };
+            let error = TlsError::nothing_trusted(&callee, &settings);
             let found = reader.finding(Code::Cs0306, at, error.to_string());
             reader.push(found.with_key(key).with_help(PAIR));
         }

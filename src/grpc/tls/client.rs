@@ -165,12 +165,13 @@ impl ClientTls {
             };
             return Ok((Arc::new(pinned), ONLY_TLS13));
         }
-        let authorities = material.authorities.clone();
-        let authorities = authorities.ok_or_else(|| TlsError::NothingTrusted {
-            callee: self.callee.to_string(),
-            settings: self.source.settings.clone(),
-        })?;
-        Ok((authorities, ALL_VERSIONS))
+        match &material.authorities {
+            Some(authorities) => Ok((Arc::clone(authorities) as _, ALL_VERSIONS)),
+            None => Err(TlsError::nothing_trusted(
+                &self.callee.to_string(),
+                &self.source.settings,
+            )),
+        }
     }
 
     /// Completes when the keys that are pinned for the callee are no longer those of now.

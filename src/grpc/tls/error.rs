@@ -31,84 +31,61 @@ impl fmt::Display for PemFile {
     }
 }
 
-/// Why, in words: the libraries print the names of their types.
-type Cause = Box<dyn Error + Send + Sync>;
-
-/// Why TLS cannot be set up from these files; each names the setting that names the file.
+/// Why TLS cannot be set up from these files; each names the setting that names the file. In words of
+/// this crate: the libraries print the names of their types.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read; with the system's error.
     #[error("{0} cannot be read")]
     Read(PemFile, #[source] io::Error),
-    /// A file is larger than 1 MiB.
-    #[error("{0} is larger than 1 MiB")]
-    TooLarge(PemFile),
-    /// A file is no PEM text; with what is wrong.
-    #[error("{0} is not valid PEM")]
-    Pem(PemFile, #[source] Cause),
-    /// There is no certificate in it.
-    #[error("{0} holds no PEM certificate (`-----BEGIN CERTIFICATE-----`)")]
-    NoCertificate(PemFile),
-    /// There is no private key in it.
-    #[error("{0} holds no unencrypted PEM private key (`-----BEGIN PRIVATE KEY-----`)")]
-    NoPrivateKey(PemFile),
-    /// A certificate in a file cannot be used; with the reason.
-    #[error("a certificate in {0} cannot be used")]
-    Certificate(PemFile, #[source] Cause),
     /// The private key in a file cannot be used; with the reason.
-    #[error("the private key in {0} cannot be used")]
-    PrivateKey(PemFile, #[source] Cause),
-    /// The private key belongs to a different certificate.
-    #[error(
-        "the private key in {private_key} does not belong to the first certificate in {cert_chain}"
-    )]
-    KeyMismatch {
-        /// The certificates.
-        cert_chain: PemFile,
-        /// The key.
-        private_key: PemFile,
-    },
-    /// Clients must show a certificate, but none would be accepted.
-    #[error(
-        "`{0}.mtls` requires client certificates, but would accept no certificate: set `{0}.trust-cert-collection`, or pin the callers' with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
-    )]
-    NoClientAccepted(String),
-    /// Nothing says which certificate the callee has.
-    #[error(
-        "no setting names the certificate to accept from {callee}: set `{settings}.trust-cert-collection`, or pin it with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
-    )]
-    NothingTrusted {
-        /// Who is called.
-        callee: String,
-        /// The common start of this connection's settings.
-        settings: String,
-    },
-    /// The cryptography does not fit together; a fault of this program.
-    #[error("TLS cannot be set up")]
-    Internal(#[source] Cause),
+    #[error("the private key in {0} cannot be used: {1}")]
+    PrivateKey(PemFile, &'static str),
+    /// A file does not hold what it should; with the reason.
+    #[error("{1}")]
+    File(PemFile, String),
+    /// The settings do not fit together; with the reason.
+    #[error("{0}")]
+    Settings(String),
 }
 
 impl TlsError {
+    /// Says of `file` what it `is`.
+    pub(super) fn of_file(file: &PemFile, is: &str) -> Self {
+        Self::File(file.clone(), format!("{file} {is}"))
+    }
+
+    /// Says that a certificate in `file` cannot be used.
+    pub(super) fn of_certificate(file: &PemFile, why: &str) -> Self {
+        let text = format!("a certificate in {file} cannot be used: {why}");
+        Self::File(file.clone(), text)
+    }
+
+    /// Says that clients must show a certificate by `settings`, but none would be accepted.
+    pub(crate) fn no_client_accepted(settings: &str) -> Self {
+        Self::Settings(format!(
+            "`{settings}.mtls` requires client certificates, but would accept no certificate: set `{settings}.trust-cert-collection`, or pin the callers' with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+        ))
+    }
+
+    /// Says that nothing in `settings` names the certificate of `callee`.
+    pub(crate) fn nothing_trusted(callee: &str, settings: &str) -> Self {
+        Self::Settings(format!(
+            "no setting names the certificate to accept from {callee}: set `{settings}.trust-cert-collection`, or pin it with `countersign.deployments.<name>.tls-keys.<key>.fingerprint`"
+        ))
+    }
+
     /// Drops the library's error, which says nothing to an operator.
-    pub(super) fn internal(_: impl Into<Cause>) -> Self {
-        Self::Internal("a fault of this program".into())
+    pub(super) fn internal(_: impl Error) -> Self {
+        Self::Settings("TLS cannot be set up: a fault of this program".to_owned())
     }
 
     /// Returns the file that is at fault, if one is.
     pub fn file(&self) -> Option<&PemFile> {
         match self {
-            Self::Read(file, _)
-            | Self::TooLarge(file)
-            | Self::Pem(file, _)
-            | Self::NoCertificate(file)
-            | Self::NoPrivateKey(file)
-            | Self::Certificate(file, _)
-            | Self::PrivateKey(file, _)
-            | Self::KeyMismatch {
-                private_key: file, ..
-            } => Some(file),
-            Self::NoClientAccepted(_) | Self::NothingTrusted { .. } | Self::Internal(_) => None,
+            Self::Read(file, _) | Self::PrivateKey(file, _) | Self::File(file, _) => Some(file),
+            Self::Settings(_) => None,
         }
     }
 }

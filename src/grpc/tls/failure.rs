@@ -9,83 +9,93 @@ use super::pins::NotPinned;
 use super::{TlsError, words};
 use crate::telemetry::Untrusted;
 
-/// Why one side has no TLS with the other, most of it in a client's words.
+/// Why one side has no TLS with the other, in a client's words.
+///
+/// `String`s without a name are the prefix of this side's TLS settings.
 #[derive(Debug, thiserror::Error)]
+#[error("{}", self.of_peer("server"))]
 #[non_exhaustive]
 pub enum ClientFailure {
     /// The own files cannot be used.
-    #[error(transparent)]
     Setup(#[from] TlsError),
     /// The host is not a name that a certificate could be for.
-    #[error("`{0}` is not a name for a certificate")]
     Name(String),
-    /// What answered is not TLS; with the prefix of this side's TLS settings.
-    #[error("the peer does not speak TLS on this port")]
+    /// What answered is not TLS.
     NotTls(String),
     /// What answered is TLS, on a connection without.
-    #[error("the peer speaks TLS on this port and this connection does not")]
     TlsExpected,
-    /// The server's certificate has expired.
-    #[error("the server's certificate has expired")]
+    /// The certificate has expired.
     Expired,
-    /// The server's certificate is not valid yet.
-    #[error("the server's certificate is not valid yet")]
+    /// The certificate is not valid yet.
     NotYetValid,
     /// The server's certificate is for other names.
-    #[error("the server's certificate is for {presented}, not for `{host}`")]
     WrongName {
         /// The host that was dialled.
         host: String,
         /// The names in the certificate.
         presented: String,
     },
-    /// No configured authority vouches for the certificate; with the prefix of this side's TLS
-    /// settings.
-    #[error(
-        "the server's certificate is signed by an authority that is not in `{0}.trust-cert-collection`"
-    )]
+    /// No configured authority vouches for the certificate.
     UnknownAuthority(String),
     /// The key of the certificate is not the pinned one.
-    #[error(
-        "the server's certificate has the key `{}`, which is not pinned for {}",
-        .0.fingerprint,
-        .0.whose
-    )]
     NotPinned(NotPinned),
     /// The certificate is refused for a different reason.
-    #[error("the server's certificate is refused: {0}")]
     Certificate(&'static str),
     /// The other side does not speak HTTP/2.
-    #[error(
-        "the peer speaks TLS, but not HTTP/2 (ALPN `h2`) on this port: it is not a gRPC server"
-    )]
     NotHttp2,
     /// No common TLS version or cipher.
-    #[error("the two sides have no TLS version in common")]
     Version,
-    /// One side requires a certificate and the other shows none; with the prefix of this side's TLS
-    /// settings.
-    #[error("the server requires a client certificate")]
+    /// One side requires a certificate and the other shows none.
     CertificateRequired(String),
-    /// The other side does not accept the certificate shown; with the prefix of this side's TLS
-    /// settings, and what the other side says.
-    #[error("the server refuses the certificate of `{0}.cert-chain` ({1})")]
+    /// The other side does not accept the certificate shown; with what it says.
     CertificateRefused(String, &'static str),
     /// The other side closed the handshake for a different reason.
-    #[error("the server broke off the TLS handshake ({0})")]
     Alert(&'static str),
     /// The connection ended during the handshake.
-    #[error("the peer closed the connection during the TLS handshake")]
     Closed,
     /// TLS failed otherwise.
-    #[error("TLS failed: {0}")]
     Tls(&'static str),
     /// The connection failed.
-    #[error("the connection failed during the TLS handshake: {0}")]
     Io(io::ErrorKind),
 }
 
 impl ClientFailure {
+    /// Says what is wrong with the `peer`: the server, or a caller.
+    fn of_peer(&self, peer: &str) -> String {
+        match self {
+            Self::Setup(error) => error.to_string(),
+            Self::Name(host) => format!("`{host}` is not a name for a certificate"),
+            Self::NotTls(_) => "the peer does not speak TLS on this port".to_owned(),
+            Self::TlsExpected => {
+                "the peer speaks TLS on this port and this connection does not".to_owned()
+            }
+            Self::Expired => format!("the {peer}'s certificate has expired"),
+            Self::NotYetValid => format!("the {peer}'s certificate is not valid yet"),
+            Self::WrongName { host, presented } => {
+                format!("the server's certificate is for {presented}, not for `{host}`")
+            }
+            Self::UnknownAuthority(settings) => format!(
+                "the {peer}'s certificate is signed by an authority that is not in `{settings}.trust-cert-collection`"
+            ),
+            Self::NotPinned(NotPinned { fingerprint, whose }) => format!(
+                "the {peer}'s certificate has the key `{fingerprint}`, which is not pinned for {whose}"
+            ),
+            Self::Certificate(why) => format!("the {peer}'s certificate is refused: {why}"),
+            Self::NotHttp2 => {
+                "the peer speaks TLS, but not HTTP/2 (ALPN `h2`) on this port: it is not a gRPC server".to_owned()
+            }
+            Self::Version => "the two sides have no TLS version in common".to_owned(),
+            Self::CertificateRequired(_) => format!("the {peer} requires a client certificate"),
+            Self::CertificateRefused(settings, why) => {
+                format!("the {peer} refuses the certificate of `{settings}.cert-chain` ({why})")
+            }
+            Self::Alert(why) => format!("the {peer} broke off the TLS handshake ({why})"),
+            Self::Closed => "the peer closed the connection during the TLS handshake".to_owned(),
+            Self::Tls(why) => format!("TLS failed: {why}"),
+            Self::Io(kind) => format!("the connection failed during the TLS handshake: {kind}"),
+        }
+    }
+
     /// Returns what to do about it, if more is known than what is wrong.
     pub fn help(&self) -> Option<String> {
         Some(match self {
@@ -231,47 +241,22 @@ impl ServerFailure {
 
 impl fmt::Display for ServerFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            ClientFailure::NotTls(settings) => write!(
-                f,
-                "the caller does not speak TLS; this port has `{settings}.enabled=true`"
-            ),
-            ClientFailure::CertificateRequired(settings) => write!(
-                f,
+        f.write_str(&match &self.0 {
+            ClientFailure::NotTls(settings) => {
+                format!("the caller does not speak TLS; this port has `{settings}.enabled=true`")
+            }
+            ClientFailure::CertificateRequired(settings) => format!(
                 "the caller presents no certificate, but `{settings}.mtls` requires one"
             ),
-            ClientFailure::Expired => f.write_str("the caller's certificate has expired"),
-            ClientFailure::NotYetValid => f.write_str("the caller's certificate is not valid yet"),
-            ClientFailure::UnknownAuthority(settings) => write!(
-                f,
-                "the caller's certificate is signed by an authority that is not in `{settings}.trust-cert-collection`"
-            ),
-            ClientFailure::NotPinned(NotPinned { fingerprint, .. }) => write!(
-                f,
+            ClientFailure::NotPinned(NotPinned { fingerprint, .. }) => format!(
                 "the caller's certificate has the key `{fingerprint}`, which no `countersign.deployments.<name>.tls-keys` names"
             ),
-            ClientFailure::Certificate(why) => {
-                write!(f, "the caller's certificate is refused: {why}")
-            }
-            ClientFailure::NotHttp2 => {
-                f.write_str("the caller does not ask for HTTP/2 (ALPN `h2`)")
-            }
+            ClientFailure::NotHttp2 => "the caller does not ask for HTTP/2 (ALPN `h2`)".to_owned(),
             ClientFailure::Version => {
-                f.write_str("the caller's TLS is too old; pinned certificates need TLS 1.3")
+                "the caller's TLS is too old; pinned certificates need TLS 1.3".to_owned()
             }
-            ClientFailure::CertificateRefused(settings, why) => write!(
-                f,
-                "the caller refuses the certificate of `{settings}.cert-chain` ({why})"
-            ),
-            ClientFailure::Alert(why) => {
-                write!(f, "the caller broke off the TLS handshake ({why})")
-            }
-            ClientFailure::Closed => {
-                f.write_str("the caller closed the connection during the TLS handshake")
-            }
-            ClientFailure::Io(kind) => write!(f, "TLS failed: {kind}"),
-            other => write!(f, "{other}"),
-        }
+            other => other.of_peer("caller"),
+        })
     }
 }
 

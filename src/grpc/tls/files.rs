@@ -75,7 +75,9 @@ impl OwnFiles {
 pub(super) type Content = Zeroizing<Vec<u8>>;
 
 const MOST_BYTES: u64 = 1024 * 1024;
-const CUT_OFF: &str = "a section in it is cut off, or is not base64";
+const CUT_OFF: &str = "is not valid PEM: a section in it is cut off, or is not base64";
+pub(super) const NO_CERTIFICATE: &str = "holds no PEM certificate (`-----BEGIN CERTIFICATE-----`)";
+const NO_PRIVATE_KEY: &str = "holds no unencrypted PEM private key (`-----BEGIN PRIVATE KEY-----`)";
 const UNUSABLE_KEY: &str = "it is not an RSA, ECDSA or Ed25519 key that TLS can use";
 
 impl PemFile {
@@ -94,7 +96,7 @@ impl PemFile {
             .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut content))
             .map_err(|error| TlsError::Read(self.clone(), error))?;
         if u64::try_from(content.len()).unwrap_or(u64::MAX) > MOST_BYTES {
-            return Err(TlsError::TooLarge(self.clone()));
+            return Err(TlsError::of_file(self, "is larger than 1 MiB"));
         }
         // Byte order marks, which editors and `cat` leave at the starts of lines: rustls passes over
         // such a line. PEM itself has none of these bytes.
@@ -142,28 +144,26 @@ impl Own {
         let mut der = read.map_err(|error| match error {
             // In the first line of one kind, in the second of the other.
             _ if private_key.windows(9).any(|part| part == b"ENCRYPTED") => {
-                TlsError::PrivateKey(file.clone(), "it is encrypted".into())
+                TlsError::PrivateKey(file.clone(), "it is encrypted")
             }
-            pem::Error::NoItemsFound => TlsError::NoPrivateKey(file.clone()),
-            _ => TlsError::Pem(file.clone(), CUT_OFF.into()),
+            pem::Error::NoItemsFound => TlsError::of_file(file, NO_PRIVATE_KEY),
+            _ => TlsError::of_file(file, CUT_OFF),
         })?;
         let signing = any_supported_type(&der);
         der.zeroize();
-        let signing =
-            signing.map_err(|_other| TlsError::PrivateKey(file.clone(), UNUSABLE_KEY.into()))?;
+        let signing = signing.map_err(|_other| TlsError::PrivateKey(file.clone(), UNUSABLE_KEY))?;
         let key = CertifiedKey::new(chain, signing);
         match key.keys_match() {
             // Some keys cannot be compared.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                return Err(TlsError::KeyMismatch {
-                    cert_chain: files.cert_chain.clone(),
-                    private_key: file.clone(),
-                });
+                let chain = &files.cert_chain;
+                let why = format!(
+                    "the private key in {file} does not belong to the first certificate in {chain}"
+                );
+                return Err(TlsError::File(file.clone(), why));
             }
-            Err(error) => {
-                return Err(TlsError::PrivateKey(file.clone(), words::of(&error).into()));
-            }
+            Err(error) => return Err(TlsError::PrivateKey(file.clone(), words::of(&error))),
         }
         Ok(Self {
             key: Arc::new(key),
@@ -182,18 +182,18 @@ impl fmt::Debug for Own {
 /// over it.
 fn certificates(file: &PemFile, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
-    let all = all.map_err(|_cut_off| TlsError::Pem(file.clone(), CUT_OFF.into()))?;
+    let all = all.map_err(|_cut_off| TlsError::of_file(file, CUT_OFF))?;
     let lines = content.split(|byte| matches!(byte, b'\n' | b'\r'));
     let begun = lines.filter(|line| begins_certificate(line)).count();
     if begun > all.len() {
         let why = format!(
-            "{begun} certificates begin in it, {} can be read: each needs the line `-----BEGIN CERTIFICATE-----` with nothing before it",
+            "is not valid PEM: {begun} certificates begin in it, {} can be read: each needs the line `-----BEGIN CERTIFICATE-----` with nothing before it",
             all.len()
         );
-        return Err(TlsError::Pem(file.clone(), why.into()));
+        return Err(TlsError::of_file(file, &why));
     }
     if all.is_empty() {
-        return Err(TlsError::NoCertificate(file.clone()));
+        return Err(TlsError::of_file(file, NO_CERTIFICATE));
     }
     Ok(all)
 }
@@ -205,7 +205,7 @@ fn begins_certificate(line: &[u8]) -> bool {
 }
 
 fn in_short(file: &PemFile, chain: &[CertificateDer<'_>]) -> Result<Shown, TlsError> {
-    Shown::of(chain).map_err(|why| TlsError::Certificate(file.clone(), why.into()))
+    Shown::of(chain).map_err(|why| TlsError::of_certificate(file, why))
 }
 
 /// Reads a file of trusted certificates.
@@ -213,7 +213,7 @@ fn roots(file: &PemFile, content: &[u8]) -> Result<Arc<RootCertStore>, TlsError>
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file, content)? {
         let added = roots.add(certificate);
-        added.map_err(|error| TlsError::Certificate(file.clone(), words::of(&error).into()))?;
+        added.map_err(|error| TlsError::of_certificate(file, words::of(&error)))?;
     }
     Ok(Arc::new(roots))
 }

@@ -172,7 +172,7 @@ mod tests {
     fn text(file: &PemFile, contents: &[Content]) -> Result<String, TlsError> {
         let text = String::from_utf8_lossy(&contents[0]).into_owned();
         if text.starts_with("bad") {
-            return Err(TlsError::NoCertificate(file.clone()));
+            return Err(TlsError::of_file(file, "is bad"));
         }
         Ok(text)
     }

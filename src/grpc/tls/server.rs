@@ -8,7 +8,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::files::{Content, Own, list, parse};
+use super::files::{Content, NO_CERTIFICATE, Own, list, parse};
 use super::live::{Live, TlsFiles};
 use super::pins::PinnedClients;
 use super::{ALPN, ONLY_TLS13, OwnFiles, PemFile, TlsError, provider};
@@ -99,7 +99,7 @@ impl ServerTls {
         let make = move |contents: &[Content]| Configs::make(&options, &pins, contents);
         let configs = Arc::new(Live::new(all, files, make)?);
         if configs.current().unpinned.is_none() && !has_pins(&trust.current()) {
-            return Err(TlsError::NoClientAccepted(settings));
+            return Err(TlsError::no_client_accepted(&settings));
         }
         Ok(Self {
             configs,
@@ -139,7 +139,7 @@ impl Configs {
     ) -> Result<Self, TlsError> {
         let (own, roots) = parse(Some(&options.own), options.trust.as_ref(), contents)?;
         // The own files were asked for.
-        let own = own.ok_or_else(|| TlsError::NoCertificate(options.own.cert_chain.clone()))?;
+        let own = own.ok_or_else(|| TlsError::of_file(&options.own.cert_chain, NO_CERTIFICATE))?;
         let roots = roots.as_ref();
         let unpinned = match options.client_auth {
             None | Some(ClientAuth::None) => Some(None),
