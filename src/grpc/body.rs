@@ -272,3 +272,22 @@ pub(super) fn caught<T>(gate: &Gate, path: &str, work: impl FnOnce() -> T) -> Re
 fn again() -> Status {
     Status::internal("polled twice")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_of_what_is_not_grpc_has_the_status_of_http_that_says_the_same() {
+        for (status, expected) in [
+            (Status::unauthenticated(""), 401),
+            (Status::permission_denied(""), 403),
+            (Status::unimplemented(""), 404),
+            (Status::resource_exhausted(""), 429),
+            (Status::unavailable(""), 503),
+            (Status::internal(""), 500),
+        ] {
+            assert_eq!(over_http(&status).status(), expected, "{status}");
+        }
+    }
+}

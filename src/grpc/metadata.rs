@@ -184,6 +184,42 @@ mod tests {
     }
 
     #[test]
+    fn callers_token_that_a_handler_passes_on_is_replaced_and_others_stay() {
+        let pair = crate::testing::pair();
+        let trust = pair.dpm.trust().current();
+        let callee = pair.dpe.trust().current();
+        let issued = pair
+            .dpe
+            .issuer()
+            .issue(callee.deployment("dpm-dev").unwrap());
+        let passed_on = authorization(issued.unwrap().expose()).unwrap();
+        let own = HeaderValue::from_static("Bearer own");
+        let users = HeaderValue::from_static("Bearer eyJhbGciOiJub25lIn0.e30.");
+
+        for (before, expected) in [(passed_on, &own), (users.clone(), &users)] {
+            let mut headers = HeaderMap::from_iter([(AUTHORIZATION, before)]);
+            attach(&mut headers, own.clone(), &trust);
+            assert_eq!(headers.get(AUTHORIZATION), Some(expected));
+            assert_eq!(headers.contains_key(TOKEN), *expected == users);
+        }
+    }
+
+    #[test]
+    fn content_type_that_only_begins_like_grpc_is_not_grpc() {
+        for (kind, expected) in [
+            ("application/grpc", (true, true)),
+            ("application/grpc+proto", (true, true)),
+            ("application/grpc;x=y", (true, true)),
+            ("application/grpc-web-text", (true, false)),
+            ("application/grpcish", (false, false)),
+            ("text/html", (false, false)),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!((is_grpc(&headers), is_framed(&headers)), expected, "{kind}");
+        }
+    }
+
+    #[test]
     fn status_details_that_would_panic_tonic_are_dropped() {
         for (details, kept) in [
             ("", true),

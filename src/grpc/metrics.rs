@@ -281,4 +281,38 @@ mod tests {
         let watch = r#"grpc_server_started_total{grpc_method="Watch",grpc_service="grpc.health.v1.Health",grpc_type="server_stream"} 0"#;
         assert!(text.contains(watch), "{text}");
     }
+
+    #[test]
+    fn described_methods_are_counted_as_they_stream() {
+        use prost::Message as _;
+        use prost_types::{
+            FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
+        };
+
+        let metrics = Metrics::new("greeter", []).unwrap();
+        let method = MethodDescriptorProto {
+            name: Some("Get".to_owned()),
+            server_streaming: Some(true),
+            ..Default::default()
+        };
+        let service = ServiceDescriptorProto {
+            name: Some("B".to_owned()),
+            method: vec![method],
+            ..Default::default()
+        };
+        let file = FileDescriptorProto {
+            package: Some("a".to_owned()),
+            service: vec![service],
+            ..Default::default()
+        };
+        let set = FileDescriptorSet { file: vec![file] }.encode_to_vec();
+        let rules = MethodRules::described(&[&set]).unwrap();
+        let rules = rules.allow("/a.B/*", super::super::Rule::any_identity());
+
+        Counters::of_rules(&metrics, &rules.unwrap());
+
+        let text = metrics.render();
+        let get = r#"grpc_server_started_total{grpc_method="Get",grpc_service="a.B",grpc_type="server_stream"} 0"#;
+        assert!(text.contains(get), "{text}");
+    }
 }

@@ -312,12 +312,111 @@ async fn no_or_several_connections_are_an_error_with_the_lines_to_write() {
     let chosen = "countersign.client.connection.second.deployment=greeter-dev";
     append(&folder, CALLER, &format!("{second}\n{chosen}"));
     let several = open(&folder, "caller").channel("greeter-dev").unwrap_err();
-    assert!(
-        several.to_string().contains("`greeter`, `second`"),
-        "{several}"
-    );
+    let several = several.to_string();
+    for part in [
+        "`greeter`, `second`",
+        CALLER,
+        "\n  countersign.client.connection.<connection>.deployment=",
+    ] {
+        assert!(several.contains(part), "{several}");
+    }
     let unknown = open(&folder, "caller").channel("nobodys-dev").unwrap_err();
     assert!(matches!(unknown, ConnectError::Deployment(_)));
+}
+
+#[tokio::test]
+async fn connection_that_the_file_does_not_write_leads_nowhere() {
+    let folder = Folder::new();
+    let dpm = "dpm/etc/application.properties";
+    let pair = format!("pair dpm={dpm} caller={CALLER} --yes");
+    folder.run(&pair).exits(0);
+
+    let none = open(&folder, "caller").channel("dpm-dev").unwrap_err();
+    assert!(none.to_string().contains("no connection leads"), "{none}");
+    let other = connection_to(8531).replace("greeter", "registry");
+    let chosen = "countersign.client.connection.registry.deployment=dpm-dev";
+    append(&folder, CALLER, &format!("{other}\n{chosen}"));
+    open(&folder, "caller").channel("dpm-dev").unwrap();
+}
+
+#[tokio::test]
+async fn message_of_a_callee_above_the_files_size_is_refused() {
+    let folder = homes("");
+    let (port, _stop) = served(&folder).await;
+    append(&folder, CALLER, &connection_to(port));
+    let setting = "ataccama.client.grpc.properties.max-message-size";
+    append(&folder, CALLER, &format!("{setting}=16B"));
+
+    let channel = open(&folder, "caller").channel("greeter-dev").unwrap();
+    let refused = who_am_i(channel).await.unwrap_err();
+
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
+    assert!(refused.message().contains(setting), "{refused}");
+}
+
+#[tokio::test]
+async fn reflection_shows_the_services_that_rules_describe() {
+    use prost::Message as _;
+    use prost_types::{FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto};
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let folder = homes("");
+    let module = open(&folder, "greeter");
+    let service = ServiceDescriptorProto {
+        name: Some("B".to_owned()),
+        method: vec![prost_types::MethodDescriptorProto {
+            name: Some("Get".to_owned()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let file = FileDescriptorProto {
+        name: Some("a.proto".to_owned()),
+        package: Some("a".to_owned()),
+        service: vec![service],
+        ..Default::default()
+    };
+    let set = FileDescriptorSet { file: vec![file] }.encode_to_vec();
+    let rules = MethodRules::described(&[&set]).unwrap();
+    let rules = rules.allow("/a.B/Get", Rule::any_identity()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let forever = std::future::pending();
+        module
+            .serve_on(listener, rules, Routes::default(), forever)
+            .await
+    });
+
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut client = ServerReflectionClient::new(until_it_is_there(&endpoint).await);
+    let asked = MessageRequest::FileContainingSymbol("a.B".to_owned());
+    let request = ServerReflectionRequest {
+        message_request: Some(asked),
+        ..Default::default()
+    };
+    let answers = client.server_reflection_info(tokio_stream::once(request));
+    let answer = answers.await.unwrap().into_inner().message().await.unwrap();
+
+    let Some(MessageResponse::FileDescriptorResponse(files)) = answer.unwrap().message_response
+    else {
+        panic!("no descriptor");
+    };
+    assert_eq!(files.file_descriptor_proto.len(), 1);
+}
+
+#[tokio::test]
+async fn endpoint_over_a_unix_socket_is_not_dialled_by_the_name_that_stands_for_it() {
+    let folder = homes("");
+    let endpoint = Endpoint::from_static("unix:/tmp/countersign.sock");
+
+    let refused = open(&folder, "caller").connect("greeter-dev", endpoint);
+
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("Unix socket"), "{text}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tower_layer::Layer as _;
 
 use crate::support::echo::{Client, Echo};
 use crate::support::logs::Logs;
-use crate::support::world::{channel, now_trusts, soon};
+use crate::support::world::{channel, free_port, now_trusts, soon};
 
 /// Serves `module` in memory, where paused time harms no connection.
 async fn in_memory(module: &Module) -> Channel {
@@ -51,6 +51,33 @@ fn layered<S>(pair: &Pair, channel: S) -> countersign::grpc::AttachIdentity<S> {
         .client_layer("dpm-dev", countersign::Transport::loopback())
         .unwrap()
         .layer(channel)
+}
+
+#[tokio::test]
+async fn message_above_the_servers_size_is_refused_whatever_its_service_allows() {
+    let pair = testing::pair();
+    let listener = free_port().await;
+    let address = listener.local_addr().unwrap();
+    let rules = MethodRules::deny_all()
+        .allow("/test.v1.Echo/*", Rule::any_identity())
+        .unwrap();
+    let layer = pair.dpm.server_layer(rules);
+    let mut options = countersign::grpc::ServerOptions::default();
+    options.max_message_bytes = 16;
+    let routes = tonic::service::Routes::new(Echo);
+    let forever = std::future::pending();
+    tokio::spawn(countersign::grpc::serve(
+        listener, layer, routes, options, forever,
+    ));
+    let mut client = Client::new(layered(&pair, channel(address).await));
+
+    client.say("short").await.unwrap();
+    let refused = client.say("longer than 16 bytes").await.unwrap_err();
+
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    let setting = "ataccama.server.grpc.max-message-size";
+    assert!(refused.message().contains(setting), "{refused}");
+    client.say("short").await.unwrap();
 }
 
 /// How long a stream may go on that is opened with a fresh token.

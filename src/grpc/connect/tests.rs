@@ -238,6 +238,23 @@ async fn late_answer_ends_no_connection_that_is_alive() {
 }
 
 #[tokio::test]
+async fn late_answer_cuts_the_connection_of_its_call_and_none_that_came_after() {
+    let (connection, mut server, _listener) = silent().await;
+
+    let late = crate::grpc::call_over(&connection, Duration::from_millis(50), (), |_| async {
+        connection.cut();
+        ready(&connection).await;
+        std::future::pending::<Result<tonic::Response<()>, tonic::Status>>().await
+    });
+    late.await.unwrap_err();
+
+    let mut rest = Vec::new();
+    server.read_to_end(&mut rest).await.unwrap();
+    ready(&connection).await;
+    assert_eq!(connection.opened(), 2);
+}
+
+#[tokio::test]
 async fn server_that_complains_of_pings_gets_fewer() {
     const ENHANCE_YOUR_CALM: u8 = 0xb;
     const INTERNAL_ERROR: u8 = 0x2;

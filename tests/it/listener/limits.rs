@@ -262,6 +262,39 @@ fn strangers_watch_ends_in_time_with_unavailable() {
 }
 
 #[test]
+fn stranger_that_grants_no_window_is_cut_after_its_time() {
+    let served = served(|limits| limits.visit = SHORT);
+    let mut raw = Raw::http2(served.address, &[0, 4, 0, 0, 0, 0]);
+    raw.send(&frame(
+        HEADERS,
+        END_HEADERS,
+        1,
+        &request("/grpc.health.v1.Health/Watch"),
+    ));
+    raw.send(&frame(DATA, END_STREAM, 1, EMPTY));
+
+    raw.closed();
+}
+
+#[test]
+fn token_on_a_call_that_is_open_to_everyone_makes_its_connection_known() {
+    let served = served(|_| ());
+    Runtime::new().unwrap().block_on(async {
+        let channel = world::channel(served.address).await;
+        let mut request = Request::new(HealthCheckRequest::default());
+        let bearer = served.bearer().parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+        let mut health = HealthClient::new(channel.clone());
+        health.check(request).await.unwrap();
+
+        let mut open = Vec::new();
+        for _ in 0..6 {
+            open.push(watched(&channel).await.unwrap());
+        }
+    });
+}
+
+#[test]
 fn watch_on_a_connection_with_a_token_goes_on() {
     // The token is shown within this time, also on a busy machine.
     let visit = 10 * SHORT;
