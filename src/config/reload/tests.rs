@@ -14,6 +14,7 @@ use super::{Reloader, Unsettled};
 use crate::clock::SystemClock;
 use crate::config::question::Question;
 use crate::config::spring;
+use crate::config::tests::spring::{MAIN, rows_of_the_manual, written};
 use crate::config::tests::{D, Folder, deployment, good, key, kid, own_line};
 use crate::config::{ModuleKind, Settings};
 use crate::grpc::Module;
@@ -119,6 +120,35 @@ impl World {
         let found = trust.find(kid(key).as_str());
         found.is_some_and(|found| !found.key.revoked)
     }
+}
+
+/// What Spring Boot would apply and a start refuses, a reload refuses.
+#[test]
+fn every_refused_row_of_the_manual_keeps_what_is_applied() {
+    let good = good();
+    let rows = rows_of_the_manual().into_iter();
+    let refused: Vec<_> = rows.filter(|row| row["refused"].is_string()).collect();
+    let mut reloaded = 0;
+    for row in &refused {
+        let folder = Folder::new();
+        folder.write(MAIN, &good);
+        // Where the environment is at fault, there is no start.
+        let other = Folder::new();
+        let environment = written(row, &other, &good);
+        let loaded = Settings::load(folder.path(), &ModuleKind::Dpm, environment, &[]);
+        let Ok(settings) = loaded else { continue };
+        let module = settings.module().unwrap();
+        let mut follower = Follower::new(&settings, &module, AddressBook::default());
+        let before = module.trust().load();
+        written(row, &folder, &good);
+
+        let looked = follower.look_after(false, || ());
+
+        assert!(matches!(looked, Looked::Failed { .. }), "{row}\n{looked:?}");
+        assert!(Arc::ptr_eq(&before, &module.trust().load()), "{row}");
+        reloaded += 1;
+    }
+    assert!(reloaded >= 30, "{reloaded} of {}", refused.len());
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod profiles;
 mod rotation;
 mod secrets;
 mod seed;
-mod spring;
+pub mod spring;
 mod text_codes;
 mod tls;
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 
-fn rows_of_the_manual() -> Vec<Value> {
+pub fn rows_of_the_manual() -> Vec<Value> {
     let text = include_str!("../../../tests/data/spring_boot.json");
     serde_json::from_str(text).unwrap()
 }
@@ -42,19 +42,25 @@ fn every_row_of_the_manual_reads_as_spring_boot_reads_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// Returns what is wrong with a row; `None` if check, start and a second load agree with it.
-fn is_wrong(row: &Value, good: &str) -> Option<String> {
-    const MAIN: &str = "etc/application.properties";
-    let folder = Folder::new();
+/// The settings file of a module, in its home.
+pub const MAIN: &str = "etc/application.properties";
+
+/// Writes the files of a row into `folder`, the home, the main one below `good`; returns the environment.
+pub fn written(row: &Value, folder: &Folder, good: &str) -> Vec<(String, String)> {
     let home = folder.path().to_string_lossy().into_owned();
     for (path, text) in pairs(&row["files"]) {
         let key = if path == MAIN { good } else { "" };
         folder.write(&path, format!("{key}{}", text.replace("<home>", &home)));
     }
-    let mut environment = pairs(&row["environment"]);
-    for (_, value) in &mut environment {
-        *value = value.replace("<home>", &home);
-    }
+    let all = pairs(&row["environment"]).into_iter();
+    all.map(|(name, value)| (name, value.replace("<home>", &home)))
+        .collect()
+}
+
+/// Returns what is wrong with a row; `None` if check and start agree with it.
+fn is_wrong(row: &Value, good: &str) -> Option<String> {
+    let folder = Folder::new();
+    let environment = written(row, &folder, good);
     let sets = pairs(&row["set"]);
     let file = folder.path().join(MAIN);
     let loaded = Settings::load(&file, &ModuleKind::Dpm, environment.clone(), &sets);
