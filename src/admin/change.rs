@@ -204,8 +204,8 @@ impl EditedFile {
             edit.heading(heading);
         }
         if let Some(text) = &before {
-            let active = config::active_documents(path, text, &config::environment());
-            edit.within(active.numbers, active.home);
+            let (active, home) = config::active_documents(path, text, &config::environment());
+            edit.within(active, home);
         }
         for setting in settings {
             edit.give(&setting.key, setting.value.clone());

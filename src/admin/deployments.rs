@@ -282,8 +282,8 @@ impl Trusts {
 fn as_a_module_reads(path: &Path, text: &str) -> AsWritten {
     match FileText::from_bytes(text.as_bytes()) {
         Ok(read) => {
-            let active = active_documents(path, &read, &environment());
-            AsWritten::active(path, text, active.numbers)
+            let (active, _) = active_documents(path, &read, &environment());
+            AsWritten::active(path, text, active)
         }
         Err(_) => AsWritten::parse(path, text),
     }

@@ -274,6 +274,28 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Returns a value that must be there, or reports `what` is missing; `hint` says what to write.
+    pub fn required(
+        &mut self,
+        name: &str,
+        keys: &[&str],
+        what: String,
+        hint: &str,
+    ) -> Option<Sourced> {
+        // What is wrong with an empty key is said with other faults of keys.
+        let may_be_empty = matches!(takes(name), Some(Takes::PublicKey));
+        let setting = schema::path(name, keys).join(".");
+        let help = format!("add `{setting}=`, {hint}");
+        match self.text(name, keys) {
+            Some(value) if may_be_empty || !value.text().is_empty() => return Some(value),
+            Some(value) => self.report(Code::Cs0301, &value, what, help),
+            // A placeholder that cannot be resolved is reported already.
+            None if self.is_set(name, keys) => {}
+            None => self.report_below(Code::Cs0301, (name, keys), what, help),
+        }
+        None
+    }
+
     /// Starts a finding about a value and its setting.
     pub fn finding(&self, code: Code, value: &Sourced, message: impl Into<String>) -> Finding {
         self.view.about(code, value, Part::Value, message)

@@ -6,7 +6,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::parts::ReadKey;
 use super::question::{Question, is_same};
@@ -52,29 +51,21 @@ impl fmt::Debug for Source {
 /// Identifies one content of the files.
 pub type Digest = ContentDigest;
 
-/// The documents of one file that are active, and the one for new settings.
-#[derive(Clone, Debug, Default)]
-pub struct ActiveDocuments {
-    /// Their numbers in the file.
-    pub numbers: BTreeSet<usize>,
-    /// The first that depends on no profile.
-    pub home: Option<usize>,
-}
-
 /// Finds the active documents of the file at `path`, which holds `text`: as a main file, or in the
-/// one that brings it in.
+/// one that brings it in. Returns their numbers in the file, and the first that depends on no profile, the
+/// one for new settings.
 pub fn active_documents(
     path: &Path,
     text: &FileText,
     environment: &[(String, String)],
-) -> ActiveDocuments {
+) -> (BTreeSet<usize>, Option<usize>) {
     let main = main_of(path, environment).unwrap_or_else(|| path.to_owned());
     let question = Question {
         texts: vec![(path.to_owned(), text.clone())],
         ..Question::check(environment)
     };
     let Ok(texts) = spring::read(&main, &question) else {
-        return ActiveDocuments::default();
+        return (BTreeSet::new(), None);
     };
     let mut there = texts.texts().into_iter();
     let file = there.position(|(file, _)| is_same(file, path));
@@ -84,14 +75,11 @@ pub fn active_documents(
     let active: BTreeSet<_> = texts.order.iter().filter(|one| all.contains(one)).collect();
     let mut free = active.iter().copied();
     let home = free.find(|document| !spring::is_conditional(&texts.document, **document));
-    let first = all.start;
-    ActiveDocuments {
-        home: home.map(|document| document.saturating_sub(first)),
-        numbers: active
-            .iter()
-            .map(|document| document.saturating_sub(first))
-            .collect(),
-    }
+    let numbers = active
+        .iter()
+        .map(|document| document.saturating_sub(all.start));
+    let first = home.map(|document| document.saturating_sub(all.start));
+    (numbers.collect(), first)
 }
 
 /// Finds a setting of `wanted` that would not have its value, or would still be there, if the files
@@ -149,24 +137,24 @@ pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf>
     })
 }
 
-/// The metadata of a file that changes with its content; a link is followed.
+/// The metadata of a file that changes with its content; a link is followed: which file it is, its size,
+/// and when it changed. A writer may set the first of the two times, but not the second.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Stamp(Option<(u64, Option<SystemTime>, [i128; 4])>);
+pub struct Stamp(Option<[i128; 7]>);
 
 impl Stamp {
     pub fn of(path: &Path) -> Self {
         let about = fs::metadata(path).ok();
-        Self(about.map(|about| (about.len(), about.modified().ok(), identity(&about))))
+        Self(about.map(|about| {
+            [
+                about.dev().into(),
+                about.ino().into(),
+                about.len().into(),
+                about.mtime().into(),
+                about.mtime_nsec().into(),
+                about.ctime().into(),
+                about.ctime_nsec().into(),
+            ]
+        }))
     }
-}
-
-/// Returns which file it is, and when it changed. A writer may set the time of its change, but not this
-/// one.
-fn identity(about: &fs::Metadata) -> [i128; 4] {
-    [
-        about.dev().into(),
-        about.ino().into(),
-        about.ctime().into(),
-        about.ctime_nsec().into(),
-    ]
 }

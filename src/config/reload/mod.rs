@@ -275,11 +275,9 @@ const UNSETTLED: &str = "the files change without pause: they are applied once t
 
 /// Returns the health's text for applied files with so many settings that need a restart.
 fn applied_text(waiting: usize) -> String {
-    let files = "the files are applied";
     match waiting {
-        0 => files.to_owned(),
-        1 => format!("{files} except 1 setting, which needs a restart"),
-        more => format!("{files} except {more} settings, which need a restart"),
+        0 => "the files are applied".to_owned(),
+        some => format!("the files are applied; settings that need a restart: {some}"),
     }
 }
 

@@ -95,15 +95,8 @@ fn deployment(reader: &mut Reader<'_>, name: &str, impersonation: &Role) -> Read
 
 fn module(reader: &mut Reader<'_>, deployment: &str) -> Option<ModuleType> {
     let keys = &[deployment];
-    let Some(value) = reader.text(MODULE, keys) else {
-        if !reader.is_set(MODULE, keys) {
-            let message = format!("deployment {} has no `module`", quote(deployment));
-            let help =
-                format!("add `{DEPLOYMENTS}.{deployment}.module=` and its type, such as `dpe`");
-            reader.report_below(Code::Cs0301, (DEPLOYMENT, keys), message, help);
-        }
-        return None;
-    };
+    let what = format!("deployment {} has no `module`", quote(deployment));
+    let value = reader.required(MODULE, keys, what, "such as `dpe`")?;
     let parsed = ModuleType::new(value.text()).map_err(|error| {
         let message = format!("{} is not a module type: {error}", quote(value.text()));
         let help = "write only the type, such as `dpm` or `dpe`";

@@ -179,29 +179,15 @@ fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
 /// Returns how long the name at the start of `line` is as written, if it is one of ours, and
 /// whether its value is a private key.
 fn starts_with_ours(line: &str) -> Option<(usize, bool)> {
-    /// Longer than any name of ours with two map keys.
-    const LONGEST: usize = 1024;
-    let mut escaped = false;
-    let end = line.find(|character| {
-        let ends = !escaped && matches!(character, ' ' | '\t' | '\u{c}' | '=' | ':');
-        escaped = character == '\\' && !escaped;
-        ends
-    });
-    let length = end.unwrap_or(line.len());
-    let written = line.get(..length).filter(|name| name.len() <= LONGEST)?;
-    let unescaped = written
-        .contains('\\')
-        .then(|| Document::parse(Path::new(""), written));
-    let name = match &unescaped {
-        Some(document) => document.entries().first()?.key(),
-        None => written,
-    };
-    let parsed = Name::parse(name);
+    let document = Document::parse(Path::new(""), line);
+    let entry = document.entries().first()?;
+    let parsed = Name::parse(entry.key());
     let used = schema::exact(&parsed).filter(|placed| placed.setting.is_used());
-    let has_value = used.is_some() && end.is_some();
+    let has_value = used.is_some() && entry.key_span.end < line.len();
     let is_private = used.is_some_and(|placed| placed.setting.is_private());
     // Without a value it is one of ours only if nothing else can be meant.
     let is_ours = has_value || is_private || schema::is_strict(&parsed);
+    let length = entry.key_span.end.saturating_sub(entry.key_span.start);
     is_ours.then_some((length, is_private))
 }
 
@@ -427,11 +413,11 @@ pub fn no_key(
 
 /// Reports a file whose bytes are no text, or returns why it cannot be read at all.
 pub fn no_text(error: ReadError) -> Result<Finding, ReadError> {
-    let Some((line, column)) = error.fault().no_text() else {
+    let Some((line, column)) = error.fault.no_text() else {
         return Err(error);
     };
-    let path = error.path().into();
-    let message = format!("the file is not read: {}", error.fault());
+    let path = error.path.into();
+    let message = format!("the file is not read: {}", error.fault);
     let found = Finding::new(Code::Cs0101, Origin::File { path, line, column }, message);
     Ok(found.with_help("save it as UTF-8 text; Java reads a file of settings byte by byte"))
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use crate::config::parts::{OwnKey, ReadDeployment, ReadKey};
 use crate::config::read::Reader;
-use crate::config::schema;
 use crate::config::view::{Part, add_public_parts};
 use crate::diagnostic::{Code, CommandLine, Public, Severity, quote, quote_except, redact_except};
 use crate::jose::{JwkError, JwkProblem, KeyId, PublicJwk, VerifyingKey, missing_quotes, repair};
@@ -77,25 +76,11 @@ fn is_remembered(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Sourced) -> b
     true
 }
 
-/// Returns a value that must not be empty, or reports that it is missing.
 fn required(reader: &mut Reader<'_>, name: &str, keys: &[&str; 2]) -> Option<Sourced> {
-    let value = reader.text(name, keys);
-    // What is wrong with an empty key is said with other faults of keys.
-    if (value.as_ref()).is_some_and(|value| !value.text().is_empty() || name == CONTENT) {
-        return value;
-    }
-    let setting = schema::path(name, keys).join(".");
-    let [_, key] = keys;
     let (_, member) = name.rsplit_once('.')?;
-    let message = format!("key {} has no `{member}`", quote(key));
-    let help = format!("add `{setting}=`, copied from the peer's key");
-    match value {
-        Some(value) => reader.report(Code::Cs0301, &value, message, help),
-        // A placeholder that cannot be resolved is reported already.
-        None if reader.is_set(name, keys) => {}
-        None => reader.report_below(Code::Cs0301, (name, keys), message, help),
-    }
-    None
+    let [_, key] = keys;
+    let what = format!("key {} has no `{member}`", quote(key));
+    reader.required(name, keys, what, "copied from the peer's key")
 }
 
 fn public_key(reader: &mut Reader<'_>, value: &Sourced) -> Option<PublicJwk> {

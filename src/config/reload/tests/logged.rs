@@ -79,7 +79,7 @@ async fn health_says_that_settings_wait_for_a_restart() {
         let part = parts.find(|part| part.name == "configReload").unwrap();
         (part.up, part.detail.to_string())
     };
-    let but = "the files are applied except 1 setting, which needs a restart";
+    let but = "the files are applied; settings that need a restart: 1";
     let applied = Applied {
         waiting: 1,
         ..Applied::default()
