@@ -51,7 +51,7 @@ pub enum ReadFault {
     /// More than 8 MiB.
     #[error("it is larger than 8 MiB")]
     TooLarge,
-    /// UTF-16 or UTF-32, by its byte order mark.
+    /// UTF-16 or UTF-32.
     #[error("it is UTF-16 or UTF-32 text; save it as UTF-8")]
     Wide,
     /// Text with a zero byte at this line and column, both counted from 1.
@@ -166,7 +166,13 @@ impl FileText {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
             return Err(ReadFault::TooLarge);
         }
-        if matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+        let is_wide = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] => true,
+            [0, a, 0, b, ..] | [a, 0, b, 0, ..] if *a != 0 && *b != 0 => true,
+            [0, 0, 0, a, 0, ..] | [a, 0, 0, 0, ..] => *a >= b'\t',
+            _ => false,
+        };
+        if is_wide {
             return Err(ReadFault::Wide);
         }
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
@@ -231,7 +237,11 @@ impl FileText {
 
 /// Names the fault of a zero byte at `at`: in a text, or in something else.
 fn zero(bytes: &[u8], at: usize) -> ReadFault {
-    let Ok(text) = std::str::from_utf8(bytes) else {
+    let odd = bytes
+        .iter()
+        .filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+    let is_most = odd.count() > bytes.len() / 4;
+    let (Ok(text), false) = (std::str::from_utf8(bytes), is_most) else {
         return ReadFault::Binary;
     };
     let before = text.get(..at).unwrap_or_default();

@@ -61,7 +61,7 @@ fn files_that_are_none_cannot_be_read() {
         ("UTF-16 LE", utf16(u16::to_le_bytes), wide),
         ("UTF-16 BE", utf16(u16::to_be_bytes), wide),
         ("NUL", [good().as_bytes(), b"a=\0\n"].concat(), "zero byte"),
-        ("binary", vec![0x7f, b'E', b'L', b'F', 0, 0, 255], "binary"),
+        ("binary", vec![0x7f, b'E', b'L', b'F', 0, 0, 1], "binary"),
         ("a line of 10 MB", vec![b'a'; 10 << 20], "larger than 8 MiB"),
     ] {
         let file = folder.write(name, bytes);

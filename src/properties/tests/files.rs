@@ -21,7 +21,7 @@ fn file_that_cannot_be_read_has_one_cause() {
 
     assert_eq!(fault(&dir.path().join("none")), "there is no such file");
     assert_eq!(fault(dir.path()), "it is a directory, not a file");
-    for binary in [&b"\x7fELF\0\xff\xfe"[..], b"a\xff\0"] {
+    for binary in [&b"\0\x01\x02\x03"[..], b"\x7fELF\0\xff\xfe", b"a\xff\0"] {
         assert_eq!(
             fault(&write("binary", binary)),
             "it is a binary file, not text"
@@ -33,6 +33,9 @@ fn file_that_cannot_be_read_has_one_cause() {
     );
     let wide = "it is UTF-16 or UTF-32 text; save it as UTF-8";
     assert_eq!(fault(&write("marked", b"\xff\xfea\0=\0")), wide);
+    assert_eq!(fault(&write("unmarked", b"a\0=\x001\0")), wide);
+    assert_eq!(fault(&write("four", b"a\0\0\0=\0\0\0")), wide);
+    assert_eq!(fault(&write("four", b"\0\0\0a\0\0\0=")), wide);
     let large = vec![b'a'; 8 * 1024 * 1024 + 1];
     assert_eq!(fault(&write("large", &large)), "it is larger than 8 MiB");
     assert!(FileText::read(&write("most", &large[1..])).is_ok());
