@@ -1,7 +1,7 @@
 //! Everything that one module's files say: for a check, a start and a reload.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -102,7 +102,8 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
         .map(|(_, entry)| schema::find(&Name::parse(entry.key())))
         .collect();
     file::hide_secrets(&mut view, &known);
-    let skipped = file::broken_values(&mut view, &known, &mut findings);
+    let broken = file::broken_values(&mut view, &known, &mut findings);
+    let skipped: HashSet<_> = broken.into_iter().collect();
     file::lost_settings(&mut view, &known, &mut findings);
     let all = known.into_iter().enumerate();
     let (broken, whole): (Vec<_>, Vec<_>) = all.partition(|(at, _)| skipped.contains(at));

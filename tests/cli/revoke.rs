@@ -277,23 +277,26 @@ fn a_key_that_an_active_profile_trusts_is_revoked_there_too() {
 
 #[test]
 fn an_import_that_trusts_a_key_is_named_and_nothing_is_written() {
-    let folder = paired();
-    let text = folder.read(DPM) + "spring.config.import=more.properties\n";
-    folder.write(DPM, &text);
-    let more = "dpm/etc/more.properties";
-    folder.write(more, format!("{KEYS}.key.is-revoked=false\n"));
+    // The second has the name of a profile's file.
+    for name in ["more.properties", "application-more.properties"] {
+        let folder = paired();
+        let text = folder.read(DPM) + "spring.config.import=" + name + "\n";
+        folder.write(DPM, &text);
+        let more = format!("dpm/etc/{name}");
+        folder.write(&more, format!("{KEYS}.key.is-revoked=false\n"));
 
-    let run = folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
-        .exits(1);
+        let run = folder
+            .run("revoke --file dpm --deployment dpe-dev --yes")
+            .exits(1);
 
-    assert!(run.stderr.contains(more), "{run:?}");
-    assert!(
-        run.stderr.contains(&format!("{KEYS}.key.is-revoked=true")),
-        "{run:?}"
-    );
-    assert_eq!(folder.read(DPM), text);
-    assert!(folder.read(more).contains("is-revoked=false"));
+        assert!(run.stderr.contains(&more), "{run:?}");
+        assert!(
+            run.stderr.contains(&format!("{KEYS}.key.is-revoked=true")),
+            "{run:?}"
+        );
+        assert_eq!(folder.read(DPM), text);
+        assert!(folder.read(&more).contains("is-revoked=false"));
+    }
 }
 
 #[test]

@@ -99,8 +99,10 @@ pub fn joined(document: &Document, entry: &Entry, stray: &[Entry]) -> Secret<Str
 /// Finds the entries after `at` that are lines of its value.
 pub fn stray_lines(entries: &[Entry], known: &[Known], at: usize, placed: &Placed) -> Range<usize> {
     let start = at.saturating_add(1);
-    let rest = entries.iter().zip(known).skip(start);
+    // Not `skip`, which walks there.
+    let rest = entries.get(start..).unwrap_or_default().iter();
     let count = rest
+        .zip(known.get(start..).unwrap_or_default())
         .take_while(|(entry, known)| !matches!(known, Known::Setting(_)) && is_stray(entry))
         .count();
     let value = entries.get(at).map(Entry::value).unwrap_or_default();

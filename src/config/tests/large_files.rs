@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use super::*;
+use crate::config::{AsWritten, active_documents};
+use crate::properties::{Edit, FileText};
 
 #[test]
 fn thousand_deployments_with_keys_of_their_own_are_accepted() {
@@ -40,4 +42,28 @@ fn fifty_thousand_broken_deployments_end_quickly() {
     // Up to the limit for each, and one that counts the rest.
     let of = |code| report.findings.iter().filter(|f| f.code == code).count();
     assert_eq!((of(Code::Cs0301), of(Code::Cs0303)), (201, 201));
+}
+
+/// A file of 8 MiB holds a million documents.
+#[test]
+fn documents_are_counted_in_one_pass() {
+    let text = good() + &"#---\nserver.port=1\n".repeat(50_000);
+    let folder = Folder::new();
+    let file = folder.write("application.properties", &text);
+    let read = FileText::from_bytes(text.as_bytes()).unwrap();
+
+    let (active, home) = active_documents(&file, &read, &[]);
+
+    assert_eq!((active.len(), home), (50_001, Some(0)));
+    let written = AsWritten::active(&file, &text, active.clone());
+    assert_eq!(written.active_entries().count(), 50_007);
+    let mut edit = Edit::new();
+    edit.within(active, home).set("server.port", "2");
+    assert!(
+        edit.apply(&text)
+            .unwrap()
+            .text()
+            .ends_with("server.port=2\n")
+    );
+    assert_eq!(load(&file).unwrap().options.server.http_port, 1);
 }
