@@ -5,11 +5,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::change::How;
-use super::output::{Answer, Console, Exit, Kind, Refused, counted};
+use super::output::{Answer, Console, Exit, Kind, Refused, add, counted};
 use crate::admin::fix::Fix;
 use crate::config::{self, Repair, Report};
 use crate::diagnostic::{Finding, Origin};
@@ -31,51 +30,40 @@ pub(super) struct Arguments {
     how: How,
 }
 
-/// The answer in JSON; the last two members are about `--fix`.
-#[derive(Serialize)]
-struct Answered<'a> {
-    findings: Vec<Value>,
-    errors: usize,
-    warnings: usize,
-    settings: usize,
-    ignored: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ignored_names: Option<Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repairs: Option<&'a [Repair]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    written: Option<bool>,
-}
-
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let files = once_each(&arguments.files, console);
     let environment = config::environment();
     let failed = Refused::caused(Kind::Unreadable, "cannot check");
-    let (mut text, mut repairs, mut written) = (String::new(), None, None);
+    let mut text = String::new();
+    let mut fixed = None;
     let report = if arguments.fix {
         let fix = Fix::plan(&files, &environment).map_err(failed)?;
         text = repairs_in_words(&fix.repairs);
         let is_written = arguments.how.apply(&fix.change, &text, console)?;
         text += &outcome_in_words(fix.repairs.len(), is_written);
-        (repairs, written) = (Some(fix.repairs), Some(is_written));
+        fixed = Some((fix.repairs, is_written));
         fix.report
     } else {
         config::check(&files, &environment).map_err(failed)?
     };
-    let ignored = report.ignored.iter().map(|one| one.name.as_str());
-    let answered = Answered {
-        findings: report.findings.iter().map(finding_in_json).collect(),
-        errors: report.findings.errors(),
-        warnings: report.findings.warnings(),
-        settings: report.settings,
-        ignored: report.ignored.len(),
-        ignored_names: arguments.list_ignored.then(|| ignored.collect()),
-        repairs: repairs.as_deref(),
-        written,
-    };
-    text += &in_words(&report, &answered, console);
-    console.reply(text, &answered)?;
-    Ok(Exit::yes(answered.errors == 0))
+    let mut answer = json!({
+        "findings": report.findings.iter().map(finding_in_json).collect::<Value>(),
+        "errors": report.findings.errors(),
+        "warnings": report.findings.warnings(),
+        "settings": report.settings,
+        "ignored": report.ignored.len(),
+    });
+    if arguments.list_ignored {
+        let names = report.ignored.iter().map(|one| one.name.as_str());
+        add(&mut answer, "ignored_names", names.collect::<Value>());
+    }
+    if let Some((repairs, is_written)) = fixed {
+        add(&mut answer, "repairs", json!(repairs));
+        add(&mut answer, "written", is_written);
+    }
+    text += &in_words(&report, arguments.list_ignored, console);
+    console.reply(text, &answer)?;
+    Ok(Exit::yes(report.findings.errors() == 0))
 }
 
 /// Says what became of the repairs.
@@ -138,28 +126,28 @@ fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
     once
 }
 
-fn in_words(report: &Report, answered: &Answered<'_>, console: &Console) -> String {
+fn in_words(report: &Report, lists_ignored: bool, console: &Console) -> String {
     let mut text = String::new();
     for finding in report.findings.iter() {
         text += &console.shown(finding);
         text += "\n\n";
     }
     let mut hint = "";
-    if answered.ignored_names.is_some() {
+    if lists_ignored {
         for ignored in &report.ignored {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "ignored {} ({})", ignored.name, ignored.origin);
         }
-    } else if answered.ignored > 0 {
+    } else if !report.ignored.is_empty() {
         hint = " (--list-ignored)";
     }
     let _ = writeln!(
         text,
         "{}, {} · {} read, {} with foreign names ignored{hint}",
-        counted(answered.errors, "error"),
-        counted(answered.warnings, "warning"),
-        counted(answered.settings, "setting"),
-        answered.ignored,
+        counted(report.findings.errors(), "error"),
+        counted(report.findings.warnings(), "warning"),
+        counted(report.settings, "setting"),
+        report.ignored.len(),
     );
     text
 }

@@ -3,12 +3,10 @@
 mod arguments;
 mod one_side;
 
-use std::fmt::Write as _;
-
 use serde_json::{Value, json};
 
 use super::change::{changes, ended};
-use super::output::{Answer, Console, add, counted};
+use super::output::{Answer, Console, add, counted, table};
 use crate::admin::pairing::{self, Member, Plan, Side};
 use crate::admin::{ChangeKind, EditedFile, home_of};
 use crate::diagnostic::{CommandLine, Severity};
@@ -48,22 +46,17 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 
 /// Writes the two names and keys, then the changes of each file.
 fn text(plan: &Plan) -> String {
-    let mut text = String::new();
-    let names = plan.sides.iter().map(|side| &side.hand_over.deployment);
-    let widths = names.map(|name| name.as_str().len());
-    let width = widths.max().unwrap_or_default();
-    // Writing to a string cannot fail.
+    let mut keys = Vec::new();
     for side in &plan.sides {
-        let name = side.hand_over.deployment.as_str();
-        let fingerprint = side.hand_over.key.fingerprint();
-        let age = new_or_its(side.is_key_new);
-        let _ = writeln!(text, "{name:<width$}  {age} key  {fingerprint}");
-        if let Some((fingerprint, is_new)) = side.tls() {
+        let (of, age) = (&side.hand_over, new_or_its(side.is_key_new));
+        let key = of.key.fingerprint().to_string();
+        keys.push([of.deployment.to_string(), format!("{age} key"), key]);
+        if let Some((key, is_new)) = side.tls() {
             let age = new_or_its(is_new);
-            let _ = writeln!(text, "{:<width$}  {age} TLS key {fingerprint}", "");
+            keys.push([String::new(), format!("{age} TLS key"), key.to_string()]);
         }
     }
-    text + &changes(plan.change.all())
+    table(&keys) + &changes(plan.change.all())
 }
 
 fn new_or_its(is_new: bool) -> &'static str {

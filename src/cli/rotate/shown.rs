@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::arguments::{FileArguments, StepArguments};
 use crate::admin::rotation::{Phase, Plan, Rotation, Step};
 use crate::cli::change::{changes, files_in_json};
-use crate::cli::output::add;
+use crate::cli::output::{add, table};
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::diagnostic::CommandLine;
 use crate::jose::{Fingerprint, SigningKey};
@@ -31,19 +31,15 @@ fn heading(rotation: &Rotation) -> String {
         Some(name) => name.to_string(),
         None => rotation.owner.path.display().to_string(),
     };
+    let mut keys = vec![[name, "signs with".to_owned(), aged(rotation.key())]];
     let damaged = rotation
         .damage()
         .map(|_| "damaged; only `abort` is possible".to_owned());
     let next = rotation.next().map(|(key, _)| aged(key)).or(damaged);
-    let before = rotation.state().previous.iter().map(ToString::to_string);
-    let mut text = format!("{name}  signs with  {}\n", aged(rotation.key()));
-    let width = name.chars().count();
-    let keys = next.map(|key| ("next key  ", key)).into_iter();
-    for (what, key) in keys.chain(before.map(|key| ("before    ", key))) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:width$}  {what}  {key}", "");
-    }
-    text
+    keys.extend(next.map(|key| [String::new(), "next key".to_owned(), key]));
+    let before = rotation.state().previous.iter();
+    keys.extend(before.map(|key| [String::new(), "before".to_owned(), key.to_string()]));
+    table(&keys)
 }
 
 /// Writes a key's fingerprint, and its age if it is known.
