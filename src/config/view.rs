@@ -194,8 +194,7 @@ impl Limited {
         let new = finding();
         let of_code: Vec<_> = self.findings.iter().filter(|f| f.code == code).collect();
         if of_code.iter().any(|found| {
-            found.message == new.message
-                && (&found.origin, &found.key) == (&new.origin, &new.key)
+            found.message == new.message && (&found.origin, &found.key) == (&new.origin, &new.key)
         }) {
             return;
         }

@@ -130,14 +130,14 @@ mod tests {
     fn lock_left_by_a_dead_process_is_taken_over() {
         let home = tempfile::tempdir().unwrap();
         fs::write(
-            home.path().join(LOCK),
+            home.path().join("lock"),
             "999999999 and more than the new one",
         )
         .unwrap();
 
         let _held = Storage::lock(home.path()).unwrap();
 
-        let text = fs::read_to_string(home.path().join(LOCK)).unwrap();
+        let text = fs::read_to_string(home.path().join("lock")).unwrap();
         assert_eq!(text, format!("{}\n", std::process::id()));
     }
 
@@ -156,7 +156,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let other = home.path().join("other");
         fs::write(&other, "kept").unwrap();
-        std::os::unix::fs::symlink(&other, home.path().join(LOCK)).unwrap();
+        std::os::unix::fs::symlink(&other, home.path().join("lock")).unwrap();
 
         let error = Storage::lock(home.path()).unwrap_err();
 

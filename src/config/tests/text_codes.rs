@@ -146,7 +146,11 @@ fn cs0104_pem_over_lines_names_the_command_that_reads_it() {
     let mut found = report.findings.iter();
     let found = found.find(|f| f.code == Code::Cs0104).unwrap();
     assert!(
-        found.help.as_ref().unwrap().contains("`countersign key import`"),
+        found
+            .help
+            .as_ref()
+            .unwrap()
+            .contains("`countersign key import`"),
         "{found}"
     );
 }

@@ -244,7 +244,7 @@ fn places_in_several_files_are_each_files_own() {
     let faults: Vec<_> = document
         .faults()
         .iter()
-        .map(|fault| document.describe(fault).origin().to_string())
+        .map(|fault| document.describe(fault).origin.to_string())
         .collect();
     assert_eq!(faults, ["c:1:1"]);
     assert_eq!(
