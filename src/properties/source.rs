@@ -110,7 +110,7 @@ struct Node {
     /// The number of its content.
     content: Option<usize>,
     /// What is below it, in the order of the layers.
-    below: Map<String, Node>,
+    below: Map<String, Self>,
 }
 
 impl Layered {

@@ -144,7 +144,7 @@ impl Follower {
     pub fn tick(&mut self) {
         self.expiry.note(&self.module);
         self.ticks = self.ticks.wrapping_add(1);
-        if !self.unsaved.is_empty() && self.ticks % TICKS_TO_STORE == 0 {
+        if !self.unsaved.is_empty() && self.ticks.is_multiple_of(TICKS_TO_STORE) {
             self.remember();
         }
     }

@@ -16,12 +16,11 @@ const NAME: &str = "spring.application.json";
 pub fn check(question: &Question) -> Option<Fault> {
     let mut sets = question.sets.iter().rev();
     let set = sets.find(|(name, _)| Name::parse(name) == Name::parse(NAME));
-    let (text, origin) = match set {
-        Some((_, text)) => (text.as_str(), Origin::SetOption),
-        None => {
-            let (name, text) = question.named(NAME)?;
-            (text, Origin::Environment(name.into()))
-        }
+    let (text, origin) = if let Some((_, text)) = set {
+        (text.as_str(), Origin::SetOption)
+    } else {
+        let (name, text) = question.named(NAME)?;
+        (text, Origin::Environment(name.into()))
     };
     let what = match json::object(text.as_bytes()) {
         _ if text.trim().is_empty() => return None,

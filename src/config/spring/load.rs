@@ -7,6 +7,7 @@
 use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -395,7 +396,7 @@ impl Loader<'_> {
             }
         }
         let end = self.document.documents_of(usize::MAX).end;
-        self.put(vec![start..end], false, None);
+        self.put(iter::once(start..end).collect(), false, None);
     }
 }
 
