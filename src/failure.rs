@@ -1,7 +1,33 @@
-//! Why a call from one module to another failed, as a value.
+//! Why a call from one module to another failed, as a value; and the text of errors.
 
+use std::error::Error;
 use std::fmt;
+use std::iter::successors;
 use std::sync::Arc;
+
+/// Writes an error with all its causes: tonic's own text is only "transport error".
+pub fn cause(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for source in successors(error.source(), |&error| error.source()) {
+        let next = source.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+    }
+    text
+}
+
+/// Makes the `Debug` of errors their text with its causes: a `main` that returns one prints that.
+macro_rules! debug_as_text {
+    ($($error:ty),+) => {
+        $(impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&crate::failure::cause(self))
+            }
+        })+
+    };
+}
+pub(crate) use debug_as_text;
 
 /// Why a dial-back failed: kept in the engine's record, sent on the wire and logged.
 ///
@@ -119,6 +145,8 @@ impl FailureKind {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
@@ -135,5 +163,18 @@ mod tests {
             refused.to_string(),
             "the engine refused our token: KEY_UNKNOWN: no such key"
         );
+    }
+
+    #[test]
+    fn causes_stand_in_one_line() {
+        #[derive(thiserror::Error)]
+        #[error("cannot read `a`")]
+        struct Outer(#[source] io::Error);
+        debug_as_text!(Outer);
+
+        let error = Outer(io::Error::other("disk on fire"));
+
+        assert_eq!(cause(&error), "cannot read `a`: disk on fire");
+        assert_eq!(format!("{error:?}"), "cannot read `a`: disk on fire");
     }
 }

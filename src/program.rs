@@ -25,9 +25,11 @@ use crate::telemetry::events;
 
 /// Why the servers of a module are not set up: a listener has no address, or the descriptors for
 /// reflection are broken.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("the servers cannot be set up")]
 pub struct StartError(#[source] Box<dyn Error + Send + Sync>);
+
+crate::failure::debug_as_text!(StartError);
 
 /// A module that is ready to serve.
 #[derive(Debug)]

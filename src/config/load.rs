@@ -1,7 +1,6 @@
 //! From a module's home to its settings, and from those to the module.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Findings, Severity};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
-    ConnectionOptions, Module, ModuleBuilder, ModuleError, Plaintext, ServerOptions, Tokens, cause,
+    ConnectionOptions, Module, ModuleBuilder, ModuleError, Plaintext, ServerOptions, Tokens,
 };
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
@@ -44,12 +43,7 @@ pub enum LoadError {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// As text: what `main` prints that returns it.
-impl fmt::Debug for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&cause(self))
-    }
-}
+crate::failure::debug_as_text!(LoadError);
 
 impl LoadError {
     /// Returns what is wrong with the file, if it could be read.

@@ -19,7 +19,7 @@ use crate::registry::store::MemoryStore;
 use crate::storage::{Storage, StorageError};
 
 /// Why no module can be started on its settings.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The deployments are ambiguous, which loading has ruled out.
@@ -51,6 +51,8 @@ pub enum StartError {
     #[error("cannot start the DPE")]
     Dpe(#[from] dpe::StartError),
 }
+
+crate::failure::debug_as_text!(StartError);
 
 const GRPC_HELP: &str = "set `ataccama.server.grpc.port` to a free port, or to 0 to have one chosen, and `countersign.server.address` to an address of this machine";
 const HTTP_HELP: &str = "set `server.port` to a free port, or to 0 to have one chosen, and `server.address` to an address of this machine";

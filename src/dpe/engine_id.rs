@@ -2,76 +2,58 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::engine::{EngineId, EngineIdError};
+use uuid::Uuid;
+
+use crate::engine::EngineId;
 use crate::files;
-
-/// Why the engine's id cannot be read or made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineIdFileError {
-    /// The file cannot be read or written.
-    #[error("cannot use the engine id in {}", .0.display())]
-    Io(PathBuf, #[source] io::Error),
-    /// The file holds something else. It is kept: a new id would be a new engine.
-    #[error(
-        "{} holds no engine id: {}; restore the file, or remove it to become a new engine",
-        .0.display(),
-        .1
-    )]
-    Broken(PathBuf, #[source] EngineIdError),
-    /// The system gives no random bytes for a new id.
-    #[error("cannot make an engine id: the system gives no random bytes")]
-    Random(#[source] io::Error),
-}
+use crate::storage::StorageError;
 
 /// Reads the engine's id from `<storage>/engine-id`, if a DPE has made one.
 ///
 /// # Errors
 ///
 /// When the file cannot be read, or holds something else than an id.
-pub fn stored_engine_id(storage: &Path) -> Result<Option<EngineId>, EngineIdFileError> {
+pub fn stored_engine_id(storage: &Path) -> Result<Option<EngineId>, StorageError> {
     let path = storage.join("engine-id");
     match read(&path) {
-        Ok(text) => {
-            let id = text.trim().parse();
-            id.map(Some)
-                .map_err(|error| EngineIdFileError::Broken(path, error))
-        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(EngineIdFileError::Io(path, error)),
+        Err(error) => Err(StorageError::of(&path, &error)),
+        Ok(id) => Ok(Some(id)),
     }
 }
 
 /// Reads the engine's id from `<storage>/engine-id`, or makes it there once.
 ///
-/// The file is written whole or not at all. Two processes at a time are kept out by the lock on
+/// The file is written whole or not at all, and one that holds something else is kept: a new id would be
+/// a new engine. Two processes at a time are kept out by the lock on
 /// the storage folder, which the caller holds.
 ///
 /// # Errors
 ///
 /// When the file cannot be read or written, or holds something else than an id.
-pub fn load_or_create(storage: &Path) -> Result<EngineId, EngineIdFileError> {
+pub fn load_or_create(storage: &Path) -> Result<EngineId, StorageError> {
     if let Some(id) = stored_engine_id(storage)? {
         return Ok(id);
     }
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| EngineIdFileError::Random(io::Error::other(error.to_string())))?;
-    let id = EngineId::from_random(random);
+    let id = EngineId::from_random(Uuid::new_v4().into_bytes());
     let path = storage.join("engine-id");
-    match write(storage, &path, id) {
-        Ok(()) => Ok(id),
-        Err(error) => Err(EngineIdFileError::Io(path, error)),
-    }
+    let written = write(storage, &path, id);
+    written.map_err(|error| StorageError::of(&path, &error))?;
+    Ok(id)
 }
 
-fn read(path: &Path) -> io::Result<String> {
+fn read(path: &Path) -> io::Result<EngineId> {
     let mut text = Vec::new();
-    let file = files::read_own(path)?;
-    file.take(MAX_BYTES).read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    files::read_own(path)?
+        .take(MAX_BYTES)
+        .read_to_end(&mut text)?;
+    let id = String::from_utf8_lossy(&text).trim().parse();
+    id.map_err(|error| {
+        let help = "restore the file, or remove it to become a new engine";
+        io::Error::other(format!("it holds no engine id: {error}; {help}"))
+    })
 }
 
 fn write(storage: &Path, path: &Path, id: EngineId) -> io::Result<()> {
@@ -130,7 +112,8 @@ mod tests {
 
             let error = load_or_create(storage.path()).unwrap_err();
 
-            assert!(matches!(error, EngineIdFileError::Broken(..)), "{error}");
+            let text = crate::failure::cause(&error);
+            assert!(text.contains("engine-id`: it holds no engine id"), "{text}");
             assert_eq!(fs::read_to_string(&path).unwrap(), broken);
         }
         fs::write(&path, [0xff; 36]).unwrap();
@@ -154,7 +137,7 @@ mod tests {
 
         let error = load_or_create(storage.path()).unwrap_err();
 
-        assert!(matches!(error, EngineIdFileError::Io(..)), "{error}");
+        assert!(matches!(error, StorageError::Io { .. }), "{error}");
     }
 
     #[test]
@@ -175,7 +158,7 @@ mod tests {
         let pipe = load_or_create(storage.path()).unwrap_err();
 
         for error in [link, pipe] {
-            assert!(matches!(error, EngineIdFileError::Io(..)), "{error}");
+            assert!(matches!(error, StorageError::Io { .. }), "{error}");
         }
         assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::engine_id::{self, EngineIdFileError};
+use super::engine_id;
 use super::service::EngineService;
 use super::status_checker::{Registrant, Registration, StatusChecker, StatusCheckerOptions};
 use crate::engine::{AddressError, EngineAddress, EngineConstraints, EngineId};
@@ -21,15 +21,15 @@ use crate::http::Access;
 use crate::identity::DeploymentName;
 use crate::program::{self, Program, site};
 use crate::proto::engine::engine_service_server as server;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 
 /// Why a DPE does not start.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The engine's id cannot be read or made.
     #[error(transparent)]
-    EngineId(#[from] EngineIdFileError),
+    EngineId(#[from] StorageError),
     /// The servers are not set up.
     #[error(transparent)]
     Program(#[from] program::StartError),
@@ -43,6 +43,8 @@ pub enum StartError {
     #[error("the DPM's address cannot be used")]
     DpmAddress(#[from] ConnectError),
 }
+
+crate::failure::debug_as_text!(StartError);
 
 /// How a DPE runs.
 #[derive(Clone, Debug)]

@@ -30,7 +30,6 @@ pub(crate) use line::KeepAlive;
 pub(super) use line::Line;
 use transport::{Link, Transport};
 
-use super::cause;
 use super::tls::{ClientFailure, ClientTls};
 use super::unknown::UnknownDeployment;
 use super::vouched::Vouched;
@@ -142,12 +141,7 @@ pub enum ConnectError {
     Deployment(#[from] UnknownDeployment),
 }
 
-/// As text: what `main` prints that returns it.
-impl fmt::Debug for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&cause(self))
-    }
-}
+crate::failure::debug_as_text!(ConnectError);
 
 impl ConnectError {
     /// Finds the error of this type in `error` and its sources.

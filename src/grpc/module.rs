@@ -63,7 +63,7 @@ pub struct Module {
 }
 
 /// Why a module could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ModuleError {
     /// The deployments leave open who a caller is.
@@ -73,6 +73,8 @@ pub enum ModuleError {
     #[error("the metrics cannot be registered")]
     Metrics(#[source] Box<dyn Error + Send + Sync>),
 }
+
+crate::failure::debug_as_text!(ModuleError);
 
 /// Makes a [`Module`] from keys.
 #[derive(Debug)]

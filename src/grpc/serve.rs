@@ -1,7 +1,6 @@
 //! The one place where a server is put together.
 
 use std::error::Error;
-use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Error as TransportError, Server};
 
+use super::VerifyIdentityLayer;
 use super::listener::{Acceptor, ConnectionLimits};
 use super::metrics::Largest;
 use super::tls::ServerTls;
 use super::visit::{HealthWatch, Visits};
-use super::{VerifyIdentityLayer, cause};
 use crate::admission::Connections;
 
 /// How long connections that never sent a request may stay after a shutdown began: one may be on
@@ -108,12 +107,7 @@ pub enum ServeError {
     Setup(String, #[source] Box<dyn Error + Send + Sync>),
 }
 
-/// As text: what `main` prints that returns it.
-impl fmt::Debug for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&cause(self))
-    }
-}
+crate::failure::debug_as_text!(ServeError);
 
 /// Serves `routes` behind `layer` until `shutdown` completes, then drains.
 ///

@@ -1,7 +1,7 @@
 //! A deployment that is not among the trusted ones.
 
 /// No trusted deployment fits.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnknownDeployment {
     /// None has this name.
@@ -21,3 +21,5 @@ pub enum UnknownDeployment {
         names: String,
     },
 }
+
+crate::failure::debug_as_text!(UnknownDeployment);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// Why a text is not a name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
     /// Nothing there.
@@ -18,6 +18,8 @@ pub enum NameError {
     #[error("it holds {0:?}; letters, digits and dashes are allowed")]
     Character(char),
 }
+
+crate::failure::debug_as_text!(NameError);
 
 const MAX_CHARACTERS: usize = 40;
 

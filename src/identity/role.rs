@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Why a text is not a role.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RoleError {
     /// Nothing there.
@@ -17,6 +17,8 @@ pub enum RoleError {
     #[error("it holds {0:?}, which no role name may hold")]
     Character(char),
 }
+
+crate::failure::debug_as_text!(RoleError);
 
 /// One role, such as `IMPERSONATION`. Compared without case, as the vendor's files are.
 #[derive(Clone, Debug)]

@@ -1,7 +1,6 @@
 //! From a home to a module that follows its files.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::future::pending;
 use std::io;
 use std::panic::catch_unwind;
@@ -14,8 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Home, LoadError, ModuleKind, Reloader, Settings};
 use crate::config::{environment, wiring};
+use crate::grpc::Module;
 use crate::grpc::tls::TlsError;
-use crate::grpc::{Module, cause};
 use crate::identity::ModuleType;
 use crate::storage::StorageError;
 use crate::telemetry::events;
@@ -47,12 +46,7 @@ pub enum OpenError {
     Signal(#[source] io::Error),
 }
 
-/// As text: what `main` prints that returns it.
-impl fmt::Debug for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&cause(self))
-    }
-}
+crate::failure::debug_as_text!(OpenError);
 
 /// How to open a module.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ pub struct Storage {
 }
 
 /// Why a storage folder cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
     /// Another process holds it.
@@ -41,6 +41,8 @@ pub enum StorageError {
         source: io::Error,
     },
 }
+
+crate::failure::debug_as_text!(StorageError);
 
 impl Storage {
     /// Takes `folder`, and makes it if it does not exist.
@@ -65,7 +67,7 @@ impl Storage {
                 folder: folder.to_owned(),
                 pid: pid_in(&path),
             },
-            _ => failed(named(&path, &error)),
+            _ => StorageError::of(&path, &error),
         })?;
         let pid = format!("{}\n", std::process::id());
         lock.set_len(0)
@@ -79,9 +81,15 @@ impl Storage {
     }
 }
 
-/// Adds the path of a file in the folder to its `error`.
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+impl StorageError {
+    /// Reports `error` of the file at `path` in the folder.
+    pub(crate) fn of(path: &Path, error: &io::Error) -> Self {
+        let text = format!("`{}`: {error}", path.display());
+        Self::Io {
+            folder: path.parent().unwrap_or(path).to_owned(),
+            source: io::Error::new(error.kind(), text),
+        }
+    }
 }
 
 fn pid_in(path: &Path) -> Option<u32> {

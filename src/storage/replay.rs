@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{Storage, StorageError, named};
+use super::{Storage, StorageError};
 use crate::files;
 
 /// The watermark in `<storage>/replay-watermark`: milliseconds since 1970. One process holds it.
@@ -30,10 +30,7 @@ impl Watermark {
     pub fn hold(storage: &Path) -> Result<Self, StorageError> {
         let lock = Storage::lock_as(storage, "replay-watermark.lock")?;
         let path = storage.join("replay-watermark");
-        let (file, kept) = open(&path).map_err(|error| StorageError::Io {
-            folder: storage.to_owned(),
-            source: named(&path, &error),
-        })?;
+        let (file, kept) = open(&path).map_err(|error| StorageError::of(&path, &error))?;
         Ok(Self {
             file,
             kept,

@@ -35,7 +35,7 @@ pub struct IssuedToken {
 }
 
 /// Why no token could be issued.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum IssueError {
     /// The key did not sign.
@@ -45,6 +45,8 @@ pub enum IssueError {
     #[error("the claims could not be written as JSON")]
     Claims(#[from] serde_json::Error),
 }
+
+crate::failure::debug_as_text!(IssueError);
 
 #[derive(Serialize)]
 struct Claims<'a> {

@@ -10,9 +10,11 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 pub struct Nonce([u8; 16]);
 
 /// The machine gave no random bytes.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("the operating system gave no random bytes")]
 pub struct NoRandomness(#[source] getrandom::Error);
+
+crate::failure::debug_as_text!(NoRandomness);
 
 /// The text is not a nonce.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

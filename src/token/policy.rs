@@ -13,20 +13,12 @@ pub struct Policy {
     max_lifetime: Duration,
 }
 
-/// Why times do not make a policy.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PolicyError {
-    /// A token must live at least a second, and not over a day.
-    #[error("a token lifetime of {0:?} is not between 1 s and 1 day")]
-    Lifetime(Duration),
-    /// More would make `exp` meaningless.
-    #[error("a leeway of {0:?} is over 300 s")]
-    Leeway(Duration),
-    /// Same bounds as the lifetime's.
-    #[error("a maximum lifetime of {0:?} is not between 1 s and 1 day")]
-    MaxLifetime(Duration),
-}
+/// Why times do not make a policy, in a sentence.
+#[derive(Clone, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct PolicyError(String);
+
+crate::failure::debug_as_text!(PolicyError);
 
 impl Policy {
     /// Checks and takes the times: `lifetime` of issued tokens, `leeway` for clocks that differ,
@@ -41,14 +33,16 @@ impl Policy {
         max_lifetime: Duration,
     ) -> Result<Self, PolicyError> {
         let bounds = Duration::from_secs(1)..=Duration::from_secs(86_400);
-        if !bounds.contains(&lifetime) {
-            return Err(PolicyError::Lifetime(lifetime));
+        for (what, life) in [("token", lifetime), ("maximum", max_lifetime)] {
+            if !bounds.contains(&life) {
+                let text = format!("a {what} lifetime of {life:?} is not between 1 s and 1 day");
+                return Err(PolicyError(text));
+            }
         }
         if leeway > Duration::from_secs(300) {
-            return Err(PolicyError::Leeway(leeway));
-        }
-        if !bounds.contains(&max_lifetime) {
-            return Err(PolicyError::MaxLifetime(max_lifetime));
+            // More would make `exp` meaningless.
+            let text = format!("a leeway of {leeway:?} is over 300 s");
+            return Err(PolicyError(text));
         }
         Ok(Self {
             lifetime,

@@ -126,14 +126,10 @@ impl ReplayGuard {
         let id = required_id(claims)?;
         let at = time(claims.issued_at);
         let mut memory = self.memory();
-        let Memory {
-            issuers,
-            before,
-            file,
-        } = &mut *memory;
-        let uses = issuers
-            .entry(issuer.cloned())
-            .or_insert_with(|| Uses::since(self.watermark(issuer.is_some(), *before)));
+        let first = self.watermark(issuer.is_some(), memory.before);
+        let Memory { issuers, file, .. } = &mut *memory;
+        let known = issuers.entry(issuer.cloned());
+        let uses = known.or_insert_with(|| Uses::since(first));
         let now = self.clock.now();
         let horizon = self.horizon(issuer, now);
         while uses.by_age.first().is_some_and(|(at, _)| *at <= horizon) {

@@ -9,9 +9,11 @@ use crate::jose::{Fingerprint, VerifyingKey};
 use super::{Deployment, OwnDeployment, TrustedKey};
 
 /// Why deployments do not make a [`KeySet`]: what would make a caller ambiguous, in a sentence.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct TrustError(String);
+
+crate::failure::debug_as_text!(TrustError);
 
 /// Who this module is and which deployments it trusts at one moment, indexed by key id. Never
 /// changes; a reload makes another.

@@ -5,8 +5,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use countersign::grpc::{ConnectError, ServeError, cause, reason_of};
+use countersign::identity::{DeploymentName, Role};
+use countersign::jose::{Fingerprint, KeyId, KeyMaterial, PublicJwk};
 use countersign::proto::identity::WhoAmIRequest;
 use countersign::proto::identity::identity_service_client::IdentityServiceClient;
+use countersign::storage::Storage;
+use countersign::testing::{own_deployment, trusted};
+use countersign::token::Policy;
 use countersign::{MethodRules, Module, OpenError, Reason, Rule, Transport};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -607,5 +612,38 @@ async fn strict_module_whose_storage_cannot_be_written_is_refused() {
     let run = run.exits(3);
     for text in [run.stderr, format!("{opened:?}")] {
         assert!(text.contains("replay-watermark"), "{text}");
+    }
+}
+
+#[test]
+fn errors_of_every_public_door_print_as_text_from_main() {
+    let (own, peer) = (own_deployment("dpm", "a"), own_deployment("dpe", "b"));
+    let ambiguous = Module::builder(own.clone())
+        .trust(trusted(&peer))
+        .trust(trusted(&peer));
+    let module = Module::builder(own).build().unwrap();
+    let twice = vec![trusted(&peer), trusted(&peer)];
+    let home = tempfile::tempdir().unwrap();
+    let _held = Storage::lock(home.path()).unwrap();
+    let day = Duration::from_secs(86_400);
+    let errors: [Box<dyn Error>; 11] = [
+        ambiguous.build().unwrap_err().into(),
+        module.deployment_of("dpe").unwrap_err().into(),
+        module.trust().load().trusting(twice).unwrap_err().into(),
+        Storage::lock(home.path()).unwrap_err().into(),
+        Policy::new(2 * day, day, day).unwrap_err().into(),
+        Role::new("").unwrap_err().into(),
+        DeploymentName::new("a.b").unwrap_err().into(),
+        KeyId::new("").unwrap_err().into(),
+        "x".parse::<Fingerprint>().unwrap_err().into(),
+        PublicJwk::parse("{").unwrap_err().into(),
+        KeyMaterial::read(b"x").unwrap_err().into(),
+    ];
+
+    for error in errors {
+        let printed = format!("{error:?}");
+
+        assert_eq!(printed, cause(&*error));
+        assert!(!printed.contains(['{', '(']), "{printed}");
     }
 }

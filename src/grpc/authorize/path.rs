@@ -1,7 +1,6 @@
 //! The path of a method, and what is wrong with one that no call can have.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
@@ -11,12 +10,7 @@ use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 #[error("{0}")]
 pub struct RuleError(pub(super) String);
 
-/// As text: what `main` prints that returns it.
-impl fmt::Debug for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+crate::failure::debug_as_text!(RuleError);
 
 /// Returns the service and the method, which may be `*`, of `path`.
 pub(super) fn parts(path: &str) -> Result<(&str, &str), RuleError> {

@@ -33,7 +33,7 @@ impl fmt::Display for PemFile {
 
 /// Why TLS cannot be set up from these files; each names the setting that names the file. In words of
 /// this crate: the libraries print the names of their types.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read; with the system's error.
@@ -49,6 +49,8 @@ pub enum TlsError {
     #[error("{0}")]
     Settings(String),
 }
+
+crate::failure::debug_as_text!(TlsError);
 
 impl TlsError {
     /// Says of `file` what it `is`.

@@ -245,7 +245,7 @@ fn uses_are_bounded_in_number_and_in_time() {
         world.clock.advance(Duration::from_secs(1));
     }
     let remembered = |world: &World| {
-        let memory = world.guard.memory.lock().unwrap();
+        let memory = world.guard.memory();
         let uses = memory.issuers.values().next().unwrap();
         assert_eq!(uses.by_id.len(), uses.by_age.len());
         uses.by_id.len()
