@@ -1,10 +1,9 @@
 //! What can be wrong with keys, JWKs and compact signatures.
 
 use super::json::JsonError;
-use super::shown::Shown;
 
 /// Why a text cannot name a key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyIdError {
     /// Nothing there.
@@ -19,12 +18,12 @@ pub enum KeyIdError {
 }
 
 /// A text that is not 43 characters of base64url.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Eq, PartialEq, thiserror::Error)]
 #[error("a fingerprint is 43 characters of base64url, the SHA-256 of a public key")]
 pub struct FingerprintError;
 
 /// Why a text is not a usable JWK: the problem and, if known, the byte of the text.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Eq, PartialEq, thiserror::Error)]
 #[error("{problem}")]
 pub struct JwkError {
     problem: JwkProblem,
@@ -56,12 +55,6 @@ impl JwkError {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwkProblem {
-    /// Nothing there.
-    #[error("it is empty")]
-    Empty,
-    /// Longer than 16 KiB.
-    #[error("it has {0} bytes, at most 16384 are allowed")]
-    TooLarge(usize),
     /// Not a strict JSON object.
     #[error("it is not valid JSON: {0}")]
     Json(JsonError),
@@ -71,46 +64,19 @@ pub enum JwkProblem {
     /// A JWK set.
     #[error("it is a key set (`keys`); write only the key that is in it")]
     KeySet,
-    /// A required member is absent.
-    #[error("`{0}` is missing")]
-    Missing(&'static str),
-    /// A member with the wrong JSON type.
-    #[error("`{member}` is {found}; it must be {expected}")]
-    Type {
-        /// The member.
-        member: &'static str,
-        /// The JSON type it has.
-        found: &'static str,
-        /// The JSON type it must have.
-        expected: &'static str,
-    },
     /// `kty`, `crv`, `alg` or `use` has a value that is not supported.
     #[error("`{member}` is {found}; only `{only}` is used")]
     Value {
         /// The member.
         member: &'static str,
         /// The text it has.
-        found: Shown,
+        found: String,
         /// The text it must have.
         only: &'static str,
     },
-    /// `key_ops` does not allow what the key is for, or allows more than signatures.
-    #[error("`key_ops` must allow `{0}` and nothing but signatures")]
-    KeyOperations(&'static str),
     /// `d` in a public key: the private key is no longer secret.
     #[error("`d` is present: this is a private key, but a public key is needed")]
     PrivatePart,
-    /// A private key was expected and `d` is absent.
-    #[error("`d` is missing: this is a public key, but a private key is needed")]
-    PublicOnly,
-    /// A coordinate or `d` that is not canonical base64url without padding.
-    #[error("`{member}` is not unpadded base64url: {why}")]
-    Encoding {
-        /// The member.
-        member: &'static str,
-        /// What is wrong with it.
-        why: &'static str,
-    },
     /// A coordinate that lost its leading zero bytes.
     #[error(
         "`{member}` has {bytes} bytes, but must have 32; with its leading zeros it is `{padded}`"
@@ -123,57 +89,43 @@ pub enum JwkProblem {
         /// The value with leading zero bytes put back.
         padded: String,
     },
-    /// A number that is not 32 bytes long.
-    #[error("`{member}` has {bytes} bytes, 32 are required")]
-    Length {
-        /// The member.
-        member: &'static str,
-        /// Its length in bytes.
-        bytes: usize,
+    /// Any other fault, which no code distinguishes.
+    #[error("{text}")]
+    Other {
+        /// The member at fault, if it is one.
+        member: Option<&'static str>,
+        /// What is wrong.
+        text: String,
     },
-    /// `x` and `y` are no point of the curve.
-    #[error("`x` and `y` are not a point of the curve P-256")]
-    NotOnCurve,
-    /// `d` is zero or not below the order of the curve.
-    #[error("`d` is out of range")]
-    PrivateRange,
-    /// `d` does not belong to `x` and `y`.
-    #[error("`d` does not belong to `x` and `y`")]
-    PrivateMismatch,
-    /// `kid` cannot name a key.
-    #[error("`kid` is not usable: {0}")]
-    KeyId(KeyIdError),
-    /// The key does not work; a fault of the machine or of this program.
-    #[error("the key failed its own test")]
-    SelfTest,
 }
 
 impl JwkProblem {
+    /// Reports `text` of `member`.
+    pub(super) fn of(member: &'static str, text: impl Into<String>) -> Self {
+        let (member, text) = (Some(member), text.into());
+        Self::Other { member, text }
+    }
+
+    /// Reports `text` of the whole.
+    pub(super) fn other(text: impl Into<String>) -> Self {
+        let (member, text) = (None, text.into());
+        Self::Other { member, text }
+    }
+
     /// Returns the JWK member at fault.
     pub fn member(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Missing(member)
-            | Self::Type { member, .. }
-            | Self::Value { member, .. }
-            | Self::Encoding { member, .. }
-            | Self::ShortCoordinate { member, .. }
-            | Self::Length { member, .. } => member,
-            Self::KeySet => "keys",
-            Self::KeyOperations(_) => "key_ops",
-            Self::PrivatePart | Self::PublicOnly | Self::PrivateRange | Self::PrivateMismatch => {
-                "d"
-            }
-            Self::NotOnCurve => "x",
-            Self::KeyId(_) => "kid",
-            Self::Empty | Self::TooLarge(_) | Self::Json(_) | Self::Pem | Self::SelfTest => {
-                return None;
-            }
-        })
+        match self {
+            Self::Value { member, .. } | Self::ShortCoordinate { member, .. } => Some(member),
+            Self::KeySet => Some("keys"),
+            Self::PrivatePart => Some("d"),
+            Self::Json(_) | Self::Pem => None,
+            Self::Other { member, .. } => *member,
+        }
     }
 }
 
 /// Why bytes are no usable key, or why a key cannot do its work.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// Nothing there.
@@ -217,7 +169,7 @@ pub enum KeyError {
     OtherKind(&'static str),
     /// PEM of something that is not a key.
     #[error("its PEM block {0} is not a supported key")]
-    OtherLabel(Shown),
+    OtherLabel(String),
     /// DER or the content of a PEM block that is no P-256 key.
     #[error("its DER is not a valid P-256 key")]
     Der,
@@ -234,6 +186,8 @@ pub enum KeyError {
     #[error("the signature could not be made")]
     Sign,
 }
+
+crate::failure::debug_as_text!(KeyIdError, FingerprintError, JwkError, KeyError);
 
 /// Why a text is no acceptable compact JWS.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

@@ -7,7 +7,7 @@ use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
 use zeroize::Zeroize as _;
 
-use super::shown::Shown;
+use super::shown::shown;
 
 /// Why a text is no strict JSON object, and at which byte.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -33,27 +33,16 @@ impl JsonError {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonProblem {
-    /// Bytes that are not UTF-8.
-    #[error("it is not UTF-8")]
-    NotUtf8,
-    /// A member name without its opening quote.
-    #[error("expected `\"` before {0}")]
-    MissingQuote(Shown),
-    /// Any other fault of the grammar; the text is the parser's and repeats nothing of the input.
-    #[error("{0}")]
-    Syntax(String),
-    /// The text stops too early.
-    #[error("the text ends too early")]
-    Truncated,
     /// A member name that occurs twice in one object.
     #[error("the member {0} occurs twice")]
-    Duplicate(Shown),
+    Duplicate(String),
     /// Something after the object.
     #[error("there is more text after the object")]
     Trailing,
-    /// A JSON text that is no object.
-    #[error("it is {0}, not an object")]
-    NotAnObject(&'static str),
+    /// Any other fault; the text is ours or the parser's and repeats nothing of the input but a short
+    /// name.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// Parses one JSON object.
@@ -66,7 +55,7 @@ pub enum JsonProblem {
 /// When `text` is anything else; the error says where.
 pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     let text = std::str::from_utf8(text).map_err(|error| JsonError {
-        problem: JsonProblem::NotUtf8,
+        problem: JsonProblem::Other("it is not UTF-8".to_owned()),
         offset: error.valid_up_to(),
     })?;
     let mut parser = serde_json::Deserializer::from_str(text);
@@ -77,7 +66,8 @@ pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
         (Ok(()), Value::Object(members)) => return Ok(std::mem::take(members)),
         (Ok(()), other) => {
             let start = text.len() - text.trim_start().len();
-            (JsonProblem::NotAnObject(kind(other)), start)
+            let what = format!("it is {}, not an object", kind(other));
+            (JsonProblem::Other(what), start)
         }
         (Err(error), _) => (JsonProblem::Trailing, offset(text, &error)),
     };
@@ -121,18 +111,22 @@ fn explain(text: &str, error: &serde_json::Error) -> JsonError {
     let words = error.to_string();
     let message = words.rsplit_once(" at line ").map_or("", |(what, _)| what);
     let (problem, offset) = match error.classify() {
-        Category::Eof => (JsonProblem::Truncated, text.len()),
+        Category::Eof => {
+            let what = "the text ends too early".to_owned();
+            (JsonProblem::Other(what), text.len())
+        }
         Category::Data => {
             let before = text.get(..at).unwrap_or(text);
             let name = before.strip_suffix('"').unwrap_or(before);
             let offset = name.rfind('"').unwrap_or(at);
-            (JsonProblem::Duplicate(Shown::new(message)), offset)
+            (JsonProblem::Duplicate(shown(message)), offset)
         }
         Category::Syntax | Category::Io => match unquoted(text.get(at..).unwrap_or_default()) {
             Some(word) if message == "key must be a string" => {
-                (JsonProblem::MissingQuote(Shown::new(word)), at)
+                let what = format!("expected `\"` before {}", shown(word));
+                (JsonProblem::Other(what), at)
             }
-            _ => (JsonProblem::Syntax(message.to_owned()), at),
+            _ => (JsonProblem::Other(message.to_owned()), at),
         },
     };
     JsonError { problem, offset }

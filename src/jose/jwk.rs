@@ -15,7 +15,7 @@ use super::json;
 use super::key::{SigningKey, VerifyingKey};
 use super::key_id::KeyId;
 use super::repair::with_quotes;
-use super::shown::Shown;
+use super::shown::shown;
 use crate::secret::Secret;
 use text::Text;
 
@@ -101,8 +101,8 @@ impl PrivateJwk {
     fn read(text: &Text<'_>) -> Result<Self, JwkProblem> {
         let mut members = text.members()?;
         let private = match members.remove("d") {
-            None if members.contains_key("kty") => return Err(JwkProblem::PublicOnly),
-            None => return Err(JwkProblem::Missing("kty")),
+            None if members.contains_key("kty") => return Err(JwkProblem::of("d", PUBLIC_ONLY)),
+            None => return Err(missing("kty")),
             Some(private) => private,
         };
         let d = match private {
@@ -112,15 +112,13 @@ impl PrivateJwk {
         common(&members, "sign", text, |public| {
             let bytes = Zeroizing::new(decode("d", &d)?);
             let exact = bytes.as_slice().try_into();
-            let scalar: &[u8; 32] = exact.map_err(|_cause| JwkProblem::Length {
-                member: "d",
-                bytes: bytes.len(),
-            })?;
+            let scalar = exact.map_err(|_cause| wrong_length("d", bytes.len()))?;
             let key = SigningKey::from_scalar(scalar)
-                .ok_or(JwkProblem::PrivateRange)?
-                .map_err(|_cause| JwkProblem::SelfTest)?;
+                .ok_or_else(|| JwkProblem::of("d", "`d` is out of range"))?
+                .map_err(|_cause| JwkProblem::other(SELF_TEST))?;
             if *key.verifying_key() != public {
-                return Err(JwkProblem::PrivateMismatch);
+                let text = "`d` does not belong to `x` and `y`";
+                return Err(JwkProblem::of("d", text));
             }
             Ok(match members.get("iat").and_then(moment) {
                 Some(made_at) => key.with_made_at(made_at),
@@ -166,9 +164,9 @@ fn common<K>(
     ] {
         let is_required = matches!(member, "kty" | "crv");
         match optional(members, member)? {
-            None if is_required => return Err(JwkProblem::Missing(member)),
+            None if is_required => return Err(missing(member)),
             Some(found) if found != only => {
-                let found = Shown::new(found);
+                let found = shown(found);
                 return Err(JwkProblem::Value {
                     member,
                     found,
@@ -180,12 +178,13 @@ fn common<K>(
     }
     operations(members, operation)?;
     let named = optional(members, "kid")?.map(KeyId::new).transpose();
-    let kid = named.map_err(JwkProblem::KeyId)?;
+    let kid =
+        named.map_err(|error| JwkProblem::of("kid", format!("`kid` is not usable: {error}")))?;
     let x = coordinate(members, "x")?;
     let y = coordinate(members, "y")?;
     let public = VerifyingKey::from_coordinates(&x, &y)
-        .ok_or(JwkProblem::NotOnCurve)?
-        .map_err(|_cause| JwkProblem::SelfTest)?;
+        .ok_or_else(|| JwkProblem::of("x", "`x` and `y` are not a point of the curve P-256"))?
+        .map_err(|_cause| JwkProblem::other(SELF_TEST))?;
     Ok(Jwk {
         key: key(public)?,
         kid,
@@ -196,12 +195,24 @@ fn common<K>(
 }
 
 fn wrong_type(member: &'static str, found: &Value, expected: &'static str) -> JwkProblem {
-    JwkProblem::Type {
-        member,
-        found: json::kind(found),
-        expected,
-    }
+    let found = json::kind(found);
+    let text = format!("`{member}` is {found}; it must be {expected}");
+    JwkProblem::of(member, text)
 }
+
+fn wrong_length(member: &'static str, bytes: usize) -> JwkProblem {
+    JwkProblem::of(
+        member,
+        format!("`{member}` has {bytes} bytes, 32 are required"),
+    )
+}
+
+fn missing(member: &'static str) -> JwkProblem {
+    JwkProblem::of(member, format!("`{member}` is missing"))
+}
+
+const PUBLIC_ONLY: &str = "`d` is missing: this is a public key, but a private key is needed";
+const SELF_TEST: &str = "the key failed its own test";
 
 fn optional<'a>(
     members: &'a Map<String, Value>,
@@ -227,12 +238,15 @@ fn operations(members: &Map<String, Value>, operation: &'static str) -> Result<(
     match (operation, names.as_slice()) {
         (_, [Some(one)]) if *one == operation => Ok(()),
         ("sign", [Some("sign"), Some("verify")] | [Some("verify"), Some("sign")]) => Ok(()),
-        _ => Err(JwkProblem::KeyOperations(operation)),
+        _ => Err(JwkProblem::of(
+            "key_ops",
+            format!("`key_ops` must allow `{operation}` and nothing but signatures"),
+        )),
     }
 }
 
 fn coordinate(members: &Map<String, Value>, member: &'static str) -> Result<[u8; 32], JwkProblem> {
-    let text = optional(members, member)?.ok_or(JwkProblem::Missing(member))?;
+    let text = optional(members, member)?.ok_or_else(|| missing(member))?;
     let bytes = decode(member, text)?;
     let length = bytes.len();
     match bytes.as_slice().try_into() {
@@ -246,10 +260,7 @@ fn coordinate(members: &Map<String, Value>, member: &'static str) -> Result<[u8;
                 padded: BASE64_URL_SAFE_NO_PAD.encode(padded),
             })
         }
-        Err(_) => Err(JwkProblem::Length {
-            member,
-            bytes: length,
-        }),
+        Err(_) => Err(wrong_length(member, length)),
     }
 }
 
@@ -269,7 +280,8 @@ fn decode(member: &'static str, text: &str) -> Result<Vec<u8>, JwkProblem> {
         } else {
             "it contains an invalid character"
         };
-        JwkProblem::Encoding { member, why }
+        let text = format!("`{member}` is not unpadded base64url: {why}");
+        JwkProblem::of(member, text)
     })
 }
 

@@ -9,7 +9,7 @@ use super::jwk::{PrivateJwk, PublicJwk};
 use super::key::{SigningKey, VerifyingKey};
 use super::key_id::KeyId;
 use super::pem;
-use super::shown::Shown;
+use super::shown::shown;
 
 /// A key that was read, and its `kid` if its form has one.
 #[derive(Clone, Debug)]
@@ -184,7 +184,7 @@ fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
         "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => return Err(KeyError::OtherKind("RSA")),
         "OPENSSH PRIVATE KEY" => return Err(KeyError::OtherKind("OpenSSH")),
         label if label.contains("CERTIFICATE") => return Err(KeyError::Certificate),
-        other => return Err(KeyError::OtherLabel(Shown::new(other))),
+        other => return Err(KeyError::OtherLabel(shown(other))),
     };
     let der = block.der().ok_or(KeyError::DamagedPem(label))?;
     let key = match format {

@@ -37,10 +37,13 @@ impl<'a> Text<'a> {
     pub(super) fn members(&self) -> Result<Map<String, Value>, JwkProblem> {
         let text = self.as_str();
         if text.trim().is_empty() {
-            return Err(JwkProblem::Empty);
+            return Err(JwkProblem::other("it is empty"));
         }
         if text.len() > MAX_BYTES {
-            return Err(JwkProblem::TooLarge(text.len()));
+            let bytes = text.len();
+            return Err(JwkProblem::other(format!(
+                "it has {bytes} bytes, at most {MAX_BYTES} are allowed"
+            )));
         }
         if text.trim_start().starts_with("-----BEGIN") {
             return Err(JwkProblem::Pem);

@@ -277,7 +277,7 @@ fn what_is_no_key_is_refused_by_name() {
         (
             "DH parameters",
             b"-----BEGIN DH PARAMETERS-----\nMIIB\n-----END DH PARAMETERS-----".to_vec(),
-            KeyError::OtherLabel(Shown::new("DH PARAMETERS")),
+            KeyError::OtherLabel("`DH PARAMETERS`".to_owned()),
         ),
         (
             "damaged PEM",
