@@ -105,7 +105,7 @@ impl fmt::Debug for Shown {
 const SILENT: u8 = 0;
 /// Requests did, none with a token that verified and is still trusted.
 const STRANGER: u8 = 1;
-/// A token verified.
+/// The connection has sent a token that verified.
 const VERIFIED: u8 = 2;
 
 /// The place of a connection: dropped once its socket is closed, which frees the place.
@@ -119,7 +119,7 @@ pub(crate) struct Seat {
 /// Why there is no room for one more connection.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum Crowding {
-    /// So many without a token came from one address.
+    /// So many connections without a token came from one address.
     #[error("{0} connections from one address")]
     Address(usize),
     /// So many are open.

@@ -63,7 +63,7 @@ impl Guard {
 /// Makes the process log as `logging` says: INFO and above, of dependencies WARN and above.
 ///
 /// Each output has a bounded queue and a thread of its own: a full disk, a pipe that is not read or
-/// a slow mount costs lines, which are counted, and never delays who logs.
+/// a slow mount costs lines, which are counted, and delays no caller.
 ///
 /// The one function of this library that sets anything for the whole process.
 ///
