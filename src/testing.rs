@@ -14,6 +14,11 @@
 //! assert_eq!(caller.id(), "dpe-dev");
 //! ```
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test makes is valid, and failing the test is the right answer"
+)]
+
 use std::sync::Arc;
 
 use crate::clock::{Clock, ManualClock};
@@ -27,10 +32,6 @@ use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 /// # Panics
 ///
 /// If a name or role is invalid.
-#[expect(
-    clippy::unwrap_used,
-    reason = "a test's own names; failing it is the right answer"
-)]
 pub fn identity(module: &str, id: &str, roles: &[&str]) -> ServiceIdentity {
     let roles: Roles = roles.iter().map(|role| Role::new(role).unwrap()).collect();
     let id = DeploymentName::new(id).unwrap();
@@ -54,10 +55,6 @@ pub struct Pair {
 /// # Panics
 ///
 /// When the operating system gives no random bytes for the keys.
-#[expect(
-    clippy::unwrap_used,
-    reason = "nothing here can fail but the source of randomness"
-)]
 pub fn pair() -> Pair {
     let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
     let (dpm, dpe) = (
@@ -80,10 +77,6 @@ pub fn pair() -> Pair {
 /// # Panics
 ///
 /// If a name is invalid, or the operating system gives no random bytes.
-#[expect(
-    clippy::unwrap_used,
-    reason = "a test's own names; failing it is the right answer"
-)]
 pub fn own_deployment(module: &str, name: &str) -> OwnDeployment {
     let key = SigningKey::generate().unwrap();
     let module = ModuleType::new(module).unwrap();
@@ -95,10 +88,6 @@ pub fn own_deployment(module: &str, name: &str) -> OwnDeployment {
 /// # Panics
 ///
 /// When `own` has no name.
-#[expect(
-    clippy::unwrap_used,
-    reason = "a test's own names; failing it is the right answer"
-)]
 pub fn trusted(own: &OwnDeployment) -> Deployment {
     let mut key = TrustedKey::new("key", own.key.verifying_key().clone());
     key.key_id = own.key_id.clone();

@@ -593,3 +593,17 @@ async fn two_tokens_under_the_name_that_counts_are_refused() {
 
     assert_eq!(reason_of(&refused), Some(Reason::TokenMalformed));
 }
+
+#[tokio::test]
+async fn rule_whose_condition_panics_refuses_the_call_and_nothing_else() {
+    let pair = testing::pair();
+    let rule = Rule::when(|caller| panic!("as asked, for {caller}"));
+    let rules = MethodRules::deny_all().allow(GREET, rule).unwrap();
+    let channel = serve(&pair, rules, None).await;
+
+    for _twice in 0..2 {
+        let refused = greet_at(GREET, &pair.dpe, channel.clone()).await;
+
+        assert_eq!(refused.unwrap_err().code(), Code::Internal);
+    }
+}
