@@ -107,33 +107,37 @@ impl AddressPolicy {
         resolved: &[IpAddr],
         is_local: impl Fn(IpAddr) -> bool,
     ) -> Result<(), AddressRefusal> {
-        let rules = self.rules.rules_of(destination.deployment);
-        let port = destination.address.port();
+        let Destination {
+            deployment,
+            address: wanted,
+            over_loopback: is_from_here,
+        } = *destination;
+        let (rules, port) = (self.rules.rules_of(deployment), wanted.port());
         if port < FIRST_HIGH_PORT && !rules.allow_low_ports {
-            return Err(AddressRefusal::LowPort {
-                port,
-                deployment: destination.deployment.to_owned(),
-            });
+            return Err(AddressRefusal(format!(
+                "port {port} is below {FIRST_HIGH_PORT}, and `countersign.deployments.{deployment}.allow-low-ports` is not set in the registry's file"
+            )));
         }
         for address in resolved.iter().map(IpAddr::to_canonical) {
-            if let Some(range) = RefusedRange::of(address) {
-                return Err(AddressRefusal::Range { address, range });
-            }
-            if address.is_loopback() && !destination.over_loopback {
-                return Err(AddressRefusal::Loopback(address));
-            }
-            if !destination.over_loopback && is_local(address) {
-                return Err(AddressRefusal::OwnMachine(address));
-            }
-            if self.is_own(address, port, &is_local) {
-                return Err(AddressRefusal::Own(SocketAddr::new(address, port)));
-            }
-            if !rules.allow(destination.address.hostname(), address) {
-                return Err(AddressRefusal::NotListed {
-                    address,
-                    deployment: destination.deployment.to_owned(),
-                });
-            }
+            let refused = if let Some(range) = RefusedRange::of(address) {
+                format!("{address} is {range}")
+            } else if address.is_loopback() && !is_from_here {
+                format!("{address} is loopback, and the registration did not come over loopback")
+            } else if !is_from_here && is_local(address) {
+                format!(
+                    "{address} is the registry's own machine, and the registration did not come from there"
+                )
+            } else if self.is_own(address, port, &is_local) {
+                let own = SocketAddr::new(address, port);
+                format!("{own} is where the registry itself listens")
+            } else if !rules.allow(wanted.hostname(), address) {
+                format!(
+                    "{address} is not among `countersign.deployments.{deployment}.allowed-addresses` of the registry's file"
+                )
+            } else {
+                continue;
+            };
+            return Err(AddressRefusal(refused));
         }
         Ok(())
     }
@@ -160,48 +164,11 @@ impl AddressRules {
 
 const FIRST_HIGH_PORT: u16 = 1024;
 
-/// Why an address may not be dialled back. Names the rule, and the setting if one decides.
+/// Why an address may not be dialled back: a sentence that names the rule, and the setting if one
+/// decides.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddressRefusal {
-    /// A port below 1024.
-    #[error(
-        "port {port} is below 1024, and `countersign.deployments.{deployment}.allow-low-ports` is not set in the registry's file"
-    )]
-    LowPort {
-        /// The port.
-        port: u16,
-        /// The deployment that owns the engine.
-        deployment: String,
-    },
-    /// An address that is never dialled.
-    #[error("{address} is {range}")]
-    Range {
-        /// The address.
-        address: IpAddr,
-        /// What it is.
-        range: RefusedRange,
-    },
-    /// The registry's own machine, for an engine elsewhere.
-    #[error("{0} is loopback, and the registration did not come over loopback")]
-    Loopback(IpAddr),
-    /// Another address of the registry's own machine, for an engine elsewhere.
-    #[error("{0} is the registry's own machine, and the registration did not come from there")]
-    OwnMachine(IpAddr),
-    /// The registry itself.
-    #[error("{0} is where the registry itself listens")]
-    Own(SocketAddr),
-    /// An address outside of those that the file lists.
-    #[error(
-        "{address} is not among `countersign.deployments.{deployment}.allowed-addresses` of the registry's file"
-    )]
-    NotListed {
-        /// The address.
-        address: IpAddr,
-        /// The deployment that owns the engine.
-        deployment: String,
-    },
-}
+#[error("{0}")]
+pub struct AddressRefusal(String);
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,6 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::engine::{EngineConstraints, EngineId, EngineStatus, Owner};
-use crate::registry::RefusedRange;
 
 fn dialer(resolve: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Dialer {
     let policy = AddressPolicy::default();
@@ -64,13 +63,11 @@ async fn name_is_resolved_once_for_each_dialling_and_judged_each_time() {
     assert_eq!(connection.opened(), 1);
     assert_eq!(asked.load(Ordering::SeqCst), 1);
     let rebound = dial(&dialer, &engine).await;
-    assert!(matches!(
-        rebound,
-        Err(DialError::Refused(AddressRefusal::Range {
-            range: RefusedRange::Metadata,
-            ..
-        }))
-    ));
+    let Err(DialError::Refused(refusal)) = rebound else {
+        panic!("{rebound:?}");
+    };
+    let rule = "169.254.169.254 is the metadata address of a cloud";
+    assert_eq!(refusal.to_string(), rule);
 }
 
 #[tokio::test]
@@ -122,14 +119,14 @@ async fn ninth_dial_back_of_a_deployment_waits_for_its_turn() {
     others.owner.deployment = "dpe-other".into();
     let mut turns = Vec::new();
     for _ in 0..8 {
-        turns.push(dialer.turn(&mine).await.unwrap());
+        turns.push(dialer.dialling.take(&mine.owner.deployment).await.unwrap());
     }
 
-    let mut ninth = std::pin::pin!(dialer.turn(&mine));
+    let mut ninth = std::pin::pin!(dialer.dialling.take(&mine.owner.deployment));
     tokio::select! {
         biased;
         _ = &mut ninth => panic!("nine at once"),
-        other = dialer.turn(&others) => assert!(other.is_some()),
+        other = dialer.dialling.take(&others.owner.deployment) => assert!(other.is_some()),
     }
 
     turns.pop();
