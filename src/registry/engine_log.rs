@@ -56,28 +56,24 @@ impl EngineLog {
         self.lines().ledger.admit(kind, Instant::now())
     }
 
-    /// Notes that the status of `engine` was `old`; `detail` says why it changed.
-    pub(super) fn status(&self, old: EngineStatus, engine: &Engine, detail: Option<&str>) {
-        let admitted = self.admit(engine, News::Status);
-        let known = *self.lines().unlogged.entry(engine.id).or_insert(old);
-        if let Some(suppressed) = admitted {
-            self.lines().unlogged.remove(&engine.id);
-            events::set_engine_status(engine, known, engine.status, detail, suppressed);
-        }
-    }
-
-    /// Logs the status of `engine` if the log knows another, once it may.
-    pub(super) fn settle(&self, engine: &Engine) {
+    /// Logs the status of `engine`, and why it has it, if the log knows another, once it may. `old` is
+    /// its status before, if it has just changed.
+    pub(super) fn status(&self, old: Option<EngineStatus>, engine: &Engine, why: Option<&str>) {
+        let (kind, now) = ((engine.id, News::Status), Instant::now());
         let mut lines = self.lines();
-        let Some(known) = lines.unlogged.get(&engine.id).copied() else {
-            return;
+        let admitted = match old {
+            Some(old) => {
+                lines.unlogged.entry(engine.id).or_insert(old);
+                lines.ledger.admit(kind, now)
+            }
+            None if lines.unlogged.contains_key(&engine.id) => lines.ledger.admit_late(kind, now),
+            None => None,
         };
-        let kind = (engine.id, News::Status);
-        if let Some(suppressed) = lines.ledger.admit_late(kind, Instant::now()) {
-            lines.unlogged.remove(&engine.id);
+        if let Some(suppressed) = admitted
+            && let Some(known) = lines.unlogged.remove(&engine.id)
+        {
             drop(lines);
-            let why = engine.status_reason.as_deref();
-            events::set_engine_status(engine, known, engine.status, why, suppressed);
+            events::set_engine_status(engine, known, why, suppressed);
         }
     }
 

@@ -162,7 +162,7 @@ impl EngineRegistry {
             .await?;
         if updated.status_changed() {
             if let Some(suppressed) = self.log.admit(&updated.after, News::Deregistered) {
-                events::deregister_engine(&caller.identity, &updated.after, suppressed);
+                events::engine_registration(false, &caller.identity, &updated.after, suppressed);
             }
             self.report_status(&updated, None);
         }
@@ -254,16 +254,15 @@ impl EngineRegistry {
             })
             .await?;
         let reason_changed = updated.before.status_reason != updated.after.status_reason;
-        if updated.status_changed() {
-            self.report_status(&updated, None);
-        }
+        self.report_status(&updated, None);
         if let Some(failure) = &updated.after.dial_back_failure
             && reason_changed
             && let Some(suppressed) = self.log.admit(&updated.after, News::Failure)
         {
             events::engine_check_failed(&updated.after, failure, suppressed);
         }
-        self.log.settle(&updated.after);
+        let why = updated.after.status_reason.as_deref();
+        self.log.status(None, &updated.after, why);
         Ok(updated.after)
     }
 
@@ -280,7 +279,8 @@ impl EngineRegistry {
         let mut changed = 0;
         for engine in self.all().await? {
             if engine.last_seen_at > oldest {
-                self.log.settle(&engine);
+                let why = engine.status_reason.as_deref();
+                self.log.status(None, &engine, why);
                 continue;
             }
             let inactivated = self.update(engine.id, |engine| {
@@ -359,9 +359,7 @@ impl EngineRegistry {
             .await?;
         if starts_over(&updated.before, new) {
             self.log_registration(caller, &updated.after);
-            if updated.status_changed() {
-                self.report_status(&updated, None);
-            }
+            self.report_status(&updated, None);
         }
         Ok(updated.after)
     }
@@ -391,7 +389,7 @@ impl EngineRegistry {
 
     fn log_registration(&self, caller: &Registrant, engine: &Engine) {
         if let Some(suppressed) = self.log.admit(engine, News::Registered) {
-            events::register_engine(&caller.identity, engine, suppressed);
+            events::engine_registration(true, &caller.identity, engine, suppressed);
         }
     }
 
@@ -401,8 +399,10 @@ impl EngineRegistry {
     }
 
     fn report_status(&self, updated: &Updated, reason: Option<&str>) {
-        let Updated { before, after } = updated;
-        self.log.status(before.status, after, reason);
+        if updated.status_changed() {
+            let old = Some(updated.before.status);
+            self.log.status(old, &updated.after, reason);
+        }
     }
 }
 

@@ -23,18 +23,25 @@ use crate::identity::ServiceIdentity;
 const REGISTRY: &str = "com.ataccama.dpm.registry.EngineRegistryServiceImpl";
 const STATUS_CHECKER: &str = "com.ataccama.dpe.service.StatusChecker";
 
-/// `registerEngine`: an engine was registered, or came back, and is NEW.
-pub fn register_engine(caller: &ServiceIdentity, engine: &Engine, suppressed: u64) {
+/// `registerEngine`, if the engine `is_new`: it was registered, or came back, and is NEW.
+/// `deregisterEngine`, if not: its owner took it out of service.
+pub fn engine_registration(
+    is_new: bool,
+    caller: &ServiceIdentity,
+    engine: &Engine,
+    suppressed: u64,
+) {
+    let constraints = is_new.then(|| field::display(Untrusted(&engine.constraints)));
     info!(
         target: REGISTRY,
         authenticatedUser = %caller,
         correlationId = %engine.id,
-        eventId = "registerEngine",
+        eventId = if is_new { "registerEngine" } else { "deregisterEngine" },
         engineId = %engine.id,
         engine = %engine.address,
-        engineConstraints = %Untrusted(&engine.constraints),
+        engineConstraints = constraints,
         suppressed = some(suppressed),
-        message = "New engine registered."
+        message = if is_new { "New engine registered." } else { "Engine deregistered." }
     );
 }
 
@@ -44,7 +51,6 @@ pub fn register_engine(caller: &ServiceIdentity, engine: &Engine, suppressed: u6
 pub fn set_engine_status(
     engine: &Engine,
     old: EngineStatus,
-    new: EngineStatus,
     detail: Option<&str>,
     suppressed: u64,
 ) {
@@ -54,23 +60,9 @@ pub fn set_engine_status(
         eventId = "setEngineStatus",
         engine = %engine,
         oldStatus = old.as_str(),
-        newStatus = new.as_str(),
+        newStatus = engine.status.as_str(),
         detail,
         suppressed = some(suppressed)
-    );
-}
-
-/// `deregisterEngine`: an engine's owner took it out of service.
-pub fn deregister_engine(caller: &ServiceIdentity, engine: &Engine, suppressed: u64) {
-    info!(
-        target: REGISTRY,
-        authenticatedUser = %caller,
-        correlationId = %engine.id,
-        eventId = "deregisterEngine",
-        engineId = %engine.id,
-        engine = %engine.address,
-        suppressed = some(suppressed),
-        message = "Engine deregistered."
     );
 }
 

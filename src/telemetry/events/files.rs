@@ -13,25 +13,20 @@ pub fn settings_reloaded(files: &str, changes: &str, warnings: usize, alone: boo
     let changes = (!changes.is_empty()).then_some(changes);
     let warnings = (warnings > 0).then_some(warnings);
     if alone {
+        let message = "The changed settings are applied. No deployment is trusted any more.";
         warn!(
             eventId = "configReloaded",
-            files,
-            changes,
-            warnings,
-            message = "The changed settings are applied. No deployment is trusted any more."
+            files, changes, warnings, message
         );
         return;
     }
+    let message = match changes {
+        None => "The settings are valid. No setting changed that a reload can apply.",
+        Some(_) => "The changed settings are applied.",
+    };
     info!(
         eventId = "configReloaded",
-        files,
-        changes,
-        warnings,
-        message = if changes.is_none() {
-            "The settings are valid. No setting changed that a reload can apply."
-        } else {
-            "The changed settings are applied."
-        }
+        files, changes, warnings, message
     );
 }
 

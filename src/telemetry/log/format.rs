@@ -101,27 +101,42 @@ struct Record {
 impl Record {
     fn json(&self, now: &Zoned, metadata: &Metadata<'_>) -> String {
         let thread = std::thread::current();
-        let mut line = Members::default();
-        line.push("@timestamp", now.strftime(DATE_TIME).to_string());
-        line.push("@version", "1");
-        line.push("message", self.composed());
-        line.push("logger_name", metadata.target());
-        line.push("thread_name", thread.name().unwrap_or("unnamed"));
-        line.push("severity", metadata.level().as_str());
-        line.push("level_value", level_value(*metadata.level()));
-        line.push_some("authenticatedUser", self.user.as_deref());
-        line.push_some("correlationId", self.correlation.as_deref());
-        line.push_some("eventId", self.event_id.as_deref());
+        let ours = [
+            (
+                "@timestamp",
+                Some(now.strftime(DATE_TIME).to_string().into()),
+            ),
+            ("@version", Some("1".into())),
+            ("message", Some(self.composed().into())),
+            ("logger_name", Some(metadata.target().into())),
+            (
+                "thread_name",
+                Some(thread.name().unwrap_or("unnamed").into()),
+            ),
+            ("severity", Some(metadata.level().as_str().into())),
+            ("level_value", Some(level_value(*metadata.level()).into())),
+            ("authenticatedUser", self.user.clone().map(Value::from)),
+            ("correlationId", self.correlation.clone().map(Value::from)),
+            ("eventId", self.event_id.clone().map(Value::from)),
+        ];
+        let mut line = String::from("{");
+        let mut taken = vec!["application".to_owned()];
+        // Writing to a `String` cannot fail.
+        for (name, value) in ours {
+            if let Some(value) = value {
+                let _ = write!(line, "\"{name}\":{value},");
+            }
+            taken.push(name.to_owned());
+        }
         for (name, value) in &self.members {
-            // A name that is taken or reserved.
             let mut free = (*name).to_owned();
-            while RESERVED.contains(&&*free) || line.names.contains(&free) {
+            while taken.contains(&free) {
                 free.push('_');
             }
-            line.push(&free, value.clone());
+            let _ = write!(line, "{}:{value},", Value::from(&*free));
+            taken.push(free);
         }
-        line.push("application", "oneApplication");
-        line.finish()
+        line + r#""application":"oneApplication"}"#
     }
 
     /// `eventId=<id> k=v, k=v, message=<text>`, or the bare text of an event that has no id.
@@ -224,47 +239,6 @@ fn shown(value: &Value) -> Cow<'_, str> {
         value => Cow::Owned(value.to_string()),
     }
 }
-
-/// A JSON object under construction that holds every name once.
-#[derive(Default)]
-struct Members {
-    names: Vec<String>,
-    line: String,
-}
-
-impl Members {
-    /// Adds a member of ours.
-    fn push(&mut self, name: &str, value: impl Into<Value>) {
-        let separator = if self.names.is_empty() { '{' } else { ',' };
-        // Writing to a `String` cannot fail.
-        let _ = write!(
-            self.line,
-            "{separator}{}:{}",
-            Value::from(name),
-            value.into()
-        );
-        self.names.push(name.to_owned());
-    }
-
-    fn push_some(&mut self, name: &str, text: Option<&str>) {
-        if let Some(text) = text {
-            self.push(name, text);
-        }
-    }
-
-    fn finish(mut self) -> String {
-        self.line.push('}');
-        self.line
-    }
-}
-
-/// The names of ours that are not in every line, or only at its end.
-const RESERVED: [&str; 4] = [
-    "authenticatedUser",
-    "correlationId",
-    "eventId",
-    "application",
-];
 
 fn level_value(level: Level) -> u32 {
     // Logback's numbers.

@@ -106,7 +106,7 @@ fn register_engine_line_is_the_seeds() {
     let constraints = EngineConstraints::new(BTreeMap::new(), capabilities, Vec::new()).unwrap();
 
     let lines = logged(Format::Json, "2021-04-14T11:26:03.234+02:00", || {
-        events::register_engine(&seed_caller(), &seed_engine(constraints), 0);
+        events::engine_registration(true, &seed_caller(), &seed_engine(constraints), 0);
     });
 
     assert_eq!(lines.len(), 1);
@@ -115,10 +115,13 @@ fn register_engine_line_is_the_seeds() {
 
 #[test]
 fn set_engine_status_line_is_the_seeds() {
-    let engine = seed_engine(EngineConstraints::default());
+    let engine = Engine {
+        status: EngineStatus::Ready,
+        ..seed_engine(EngineConstraints::default())
+    };
 
     let lines = logged(Format::Json, "2021-04-14T11:26:03.804+02:00", || {
-        events::set_engine_status(&engine, EngineStatus::New, EngineStatus::Ready, None, 0);
+        events::set_engine_status(&engine, EngineStatus::New, None, 0);
     });
 
     assert_eq!(lines.len(), 1);
@@ -157,16 +160,10 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
 
     for format in [Format::Json, Format::Plain, Format::Console] {
         let lines = logged(format, NOON, || {
-            events::register_engine(&seed_caller(), &engine, 0);
+            events::engine_registration(true, &seed_caller(), &engine, 0);
             events::auth_rejected(&call, true, 3);
             events::engine_check_failed(&engine, &failure, 0);
-            events::set_engine_status(
-                &engine,
-                EngineStatus::New,
-                EngineStatus::Inactive,
-                Some(&text),
-                0,
-            );
+            events::set_engine_status(&engine, EngineStatus::New, Some(&text), 0);
             events::waiting_for_dpm(engine.id, &text, &text, &text, 0);
             let refusal = (failure.kind, Some(&*text));
             events::register_refused(engine.id, &text, refusal, (&text, &text), 0);
