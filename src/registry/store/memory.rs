@@ -1,6 +1,6 @@
 //! Engines in memory: they are lost when the process ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,6 @@ pub struct MemoryStore(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     engines: BTreeMap<EngineId, Stored>,
-    by_deployment: HashMap<Arc<str>, usize>,
     last_revision: u64,
 }
 
@@ -46,9 +45,11 @@ impl EngineStore for MemoryStore {
     fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts> {
         Box::pin(async move {
             let state = self.state();
+            let engines = state.engines.values();
+            let owned = engines.filter(|stored| *stored.engine.owner.deployment == *deployment);
             Ok(Counts {
                 total: state.engines.len(),
-                of_deployment: state.by_deployment.get(deployment).copied().unwrap_or(0),
+                of_deployment: owned.count(),
             })
         })
     }
@@ -73,17 +74,11 @@ impl State {
             return None;
         }
         self.last_revision += 1;
-        *self
-            .by_deployment
-            .entry(Arc::clone(&engine.owner.deployment))
-            .or_default() += 1;
         let stored = Stored {
             engine: Arc::new(engine),
             revision: Revision(self.last_revision),
         };
-        if let Some(old) = self.engines.insert(id, stored.clone()) {
-            self.discount(&old);
-        }
+        self.engines.insert(id, stored.clone());
         Some(stored)
     }
 
@@ -91,17 +86,8 @@ impl State {
         if self.engines.get(&id).map(|stored| stored.revision) != Some(revision) {
             return false;
         }
-        if let Some(old) = self.engines.remove(&id) {
-            self.discount(&old);
-        }
+        self.engines.remove(&id);
         true
-    }
-
-    fn discount(&mut self, gone: &Stored) {
-        let owner = &gone.engine.owner.deployment;
-        if let Some(count) = self.by_deployment.get_mut(owner) {
-            *count = count.saturating_sub(1);
-        }
     }
 }
 
