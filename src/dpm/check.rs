@@ -123,7 +123,7 @@ impl Checker {
                 return Ok(CheckOutcome::Alive);
             }
         }
-        let _turn = context.dialer.turn(engine).await;
+        let _turn = context.dialer.dialling.take(&engine.owner.deployment).await;
         let link = self.link(engine, &owner).await?;
         let opened = link.connection.opened();
         let claim = EngineClaim {
@@ -173,7 +173,7 @@ impl Checker {
             identity,
             connection: connection.map_err(|error| no_connection(&error, engine))?,
             proved: None,
-            has_tls: dialer.has_tls(),
+            has_tls: dialer.connection.tls.is_some(),
         }))
     }
 }
@@ -308,7 +308,7 @@ fn no_connection(error: &DialError, engine: &Engine) -> DialBackFailure {
             not_dialled(refusal.to_string()).with_reason(Reason::AddressNotAllowed.as_str())
         }
         DialError::Connect(error) => not_connected(&**error, engine),
-        DialError::Resolve(_) | DialError::Slow(_) => {
+        DialError::Resolve(_) => {
             not_reached(format!("`{}`: {}", engine.address.hostname(), cause(error)))
         }
     }

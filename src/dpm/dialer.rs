@@ -22,9 +22,10 @@ use crate::registry::{AddressPolicy, AddressRefusal, Destination};
 pub(super) struct Dialer {
     pub(super) policy: AddressPolicy,
     resolver: Resolver,
-    connection: ConnectionOptions,
+    pub(super) connection: ConnectionOptions,
     resolving: Permits,
-    dialling: Permits,
+    /// Dial-backs under way.
+    pub(super) dialling: Permits,
 }
 
 /// Why an engine's address is not dialled, or not reached.
@@ -34,8 +35,6 @@ pub(super) enum DialError {
     Refused(#[from] AddressRefusal),
     #[error("the host name does not resolve")]
     Resolve(#[source] io::Error),
-    #[error("the host name does not resolve within {0:?}")]
-    Slow(Duration),
     #[error(transparent)]
     Connect(Box<dyn Error + Send + Sync>),
 }
@@ -53,11 +52,6 @@ impl Dialer {
             resolving: Permits::default(),
             dialling: Permits::default(),
         }
-    }
-
-    /// Returns `true` if engines are dialled with TLS.
-    pub(super) fn has_tls(&self) -> bool {
-        self.connection.tls.is_some()
     }
 
     /// Checks the address that an engine registers.
@@ -83,11 +77,6 @@ impl Dialer {
             .await?;
         self.policy.check(destination, &resolved, is_local)?;
         Ok(resolved)
-    }
-
-    /// Waits until the deployment has fewer dial-backs under way than it may have.
-    pub(super) async fn turn(&self, engine: &Engine) -> Option<OwnedSemaphorePermit> {
-        self.dialling.take(&engine.owner.deployment).await
     }
 
     /// Connects to an address of `engine` that was judged, as one of `owner`'s.
@@ -136,27 +125,26 @@ impl Dialer {
         };
         match timeout(RESOLVE_TIMEOUT, asked).await {
             Ok(answer) => answer.map_err(DialError::Resolve),
-            Err(_elapsed) => Err(DialError::Slow(RESOLVE_TIMEOUT)),
+            Err(_elapsed) => {
+                let slow = format!("no answer within {RESOLVE_TIMEOUT:?}");
+                Err(DialError::Resolve(io::Error::other(slow)))
+            }
         }
     }
 }
 
 /// What each deployment may have under way at once.
 #[derive(Debug, Default)]
-struct Permits(Mutex<HashMap<Arc<str>, Arc<Semaphore>>>);
+pub(super) struct Permits(Mutex<HashMap<Arc<str>, Arc<Semaphore>>>);
 
 impl Permits {
     /// Waits for a permit of `deployment`; `None` would say that there are none to be had.
-    async fn take(&self, deployment: &str) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn take(&self, deployment: &str) -> Option<OwnedSemaphorePermit> {
         let permits = {
             // As many entries as deployments were ever trusted.
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let permits = all.get(deployment).cloned();
-            permits.unwrap_or_else(|| {
-                let permits = Arc::new(Semaphore::new(AT_ONCE));
-                all.insert(deployment.into(), Arc::clone(&permits));
-                permits
-            })
+            let permits = all.entry(deployment.into());
+            Arc::clone(permits.or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
         };
         permits.acquire_owned().await.ok()
     }

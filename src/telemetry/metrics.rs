@@ -254,8 +254,7 @@ impl Metrics {
     /// `countersign_signing_key_created_timestamp_seconds`: the module now signs with the key
     /// `kid`, which was created at `created`, if that is known.
     pub fn signs_with(&self, kid: &str, created: Option<SystemTime>) {
-        let since = created.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let seconds = since.map_or(f64::NAN, |since| since.as_secs_f64());
+        let seconds = created.map_or(f64::NAN, |at| seconds_after(at, SystemTime::UNIX_EPOCH));
         self.signing_key.with_label_values(&[kid]).set(seconds);
         retain(&self.signing_key, "kid", &BTreeSet::from([kid]));
     }

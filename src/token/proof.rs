@@ -142,7 +142,7 @@ impl ProofVerifier {
     }
 
     /// Verifies that an active key of the callee signed `proof` for the call; returns when it was
-    /// signed by the callee's clock, in whole seconds rounded down.
+    /// signed by the callee's clock, in whole seconds rounded down, and the key.
     ///
     /// Checks size, form, `typ`, key, signature, issuer, audience, nonce, token hash, method, times
     /// and, where one is expected, the engine. Does not check the reply's body, nor that the reply
@@ -152,13 +152,7 @@ impl ProofVerifier {
     ///
     /// Always with [`Reason::ProofInvalid`]; the detail says what does not hold. Where all but the
     /// times holds, the callee's time is in it.
-    pub fn verify(&self, proof: &str, expected: &ExpectedProof<'_>) -> Result<SystemTime, Refusal> {
-        self.verify_signed(proof, expected)
-            .map(|(signed, _)| signed)
-    }
-
-    /// Verifies as [`Self::verify`] does; returns the key, too.
-    pub(crate) fn verify_signed<'a>(
+    pub fn verify<'a>(
         &self,
         proof: &str,
         expected: &ExpectedProof<'a>,

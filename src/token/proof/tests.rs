@@ -89,7 +89,8 @@ impl World {
             engine,
             sent,
         };
-        self.verifier.verify(proof, &expected)
+        let verified = self.verifier.verify(proof, &expected);
+        verified.map(|(signed, _)| signed)
     }
 }
 
