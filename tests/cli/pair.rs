@@ -541,6 +541,22 @@ fn one_file_by_two_paths_is_a_wrong_use_even_before_its_folder_is_there() {
 }
 
 #[test]
+fn a_setting_that_a_profile_file_overrides_is_refused_even_by_a_dry_run() {
+    let folder = Folder::new();
+    let main = "spring.profiles.active=dev\n";
+    let profile = "dpm/etc/application-dev.properties";
+    folder.write(DPM, main);
+    folder.write(profile, "countersign.deployment.name=other\n");
+    for more in ["--dry-run", "--yes"] {
+        let run = folder.run(&format!("{PAIR} {more}")).exits(1);
+
+        let why = format!("`countersign.deployment.name` in `{DPM}` has no effect: {profile}:1");
+        assert!(run.stderr.contains(&why), "{run:?}");
+        assert_eq!(folder.read(DPM), main);
+    }
+}
+
+#[test]
 fn new_settings_never_land_in_a_document_that_depends_on_a_profile() {
     let conditional = "spring.config.activate.on-profile=prod\nserver.port=9999\n";
     for (above, text) in [
