@@ -1,20 +1,145 @@
-//! What listens at an address where a gRPC call failed without a reason.
+//! A question to a module, and what listens at its address where that gets no answer.
 
+use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower_layer::Layer as _;
 
 use crate::grpc::tls::{ClientFailure, ClientTls};
-use crate::grpc::{Connection, ConnectionOptions, Target, call};
+use crate::grpc::{
+    AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, call,
+    cause, code_name, reason_of,
+};
+use crate::telemetry::Untrusted;
+use crate::token::Reason;
+
+/// The time limit for one question to a module, over all of its calls.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long it may take to find out whether a server listens at all.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Why nothing shows that a running module accepts a key.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    /// What was found.
+    pub found: Found,
+    /// The reason in words.
+    pub why: String,
+}
+
+/// What was found in place of a module that accepts a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Found {
+    /// A server answers, but it does not accept the key or is a different module.
+    Refused,
+    /// A server is there, and does not answer.
+    Silent,
+    /// Something else is there.
+    NotGrpc,
+    /// What is there does not agree on TLS.
+    Tls,
+    /// No server is there.
+    NotReached,
+    /// No module was asked, or it is not known where.
+    NotAsked,
+}
+
+impl Found {
+    /// Makes the doubt that this was found.
+    pub(super) fn because(self, why: impl Into<String>) -> Doubt {
+        let (found, why) = (self, why.into());
+        Doubt { found, why }
+    }
+}
+
+/// Connects to the module at `target` and asks it `question`, with the identity of `layer`.
+///
+/// # Errors
+///
+/// What was found in place of an answer.
+pub(crate) async fn ask<T>(
+    target: &Target,
+    options: ConnectionOptions,
+    layer: &AttachIdentityLayer,
+    deadline: Instant,
+    question: impl AsyncFnOnce(AttachIdentity<Connection>) -> Result<T, Status>,
+) -> Result<T, Doubt> {
+    let call = async {
+        let connection = match Connection::open(target, options.clone()).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(not_connected(target, error.as_ref()).await),
+        };
+        match question(layer.layer(connection)).await {
+            Ok(answer) => Ok(answer),
+            Err(status) => Err(not_answered(target, &options, &status).await),
+        }
+    };
+    timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
+        // Connecting has a shorter time-out of its own.
+        let why = format!("{target} did not answer within {PATIENCE:?}");
+        Err(Found::Silent.because(why))
+    })
+}
+
+pub(super) fn unknown_at(target: &Target) -> Doubt {
+    Found::Refused.because(format!("the module at {target} does not know the key"))
+}
+
+async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'static)) -> Doubt {
+    let why = cause(error);
+    match ConnectError::find_in(error) {
+        // A handshake that is not answered differs from a host that is down.
+        Some(ConnectError::Timeout(_)) if is_listening(target, PROBE).await => {
+            Found::Silent.because(format!("{target} did not answer: {why}"))
+        }
+        Some(ConnectError::Tls(..)) => {
+            Found::Tls.because(format!("{target} cannot be reached: {why}"))
+        }
+        _ => Found::NotReached.because(format!("{target} cannot be reached: {why}")),
+    }
+}
+
+/// Returns `true` if a server accepts a connection at `target` within `limit`.
+pub(super) async fn is_listening(target: &Target, limit: Duration) -> bool {
+    let connecting = TcpStream::connect((target.host(), target.port()));
+    matches!(timeout(limit, connecting).await, Ok(Ok(_)))
+}
+
+async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Status) -> Doubt {
+    let (code, reason) = (status.code(), reason_of(status));
+    let message = Untrusted(status.message());
+    if reason.is_none()
+        && let Some(why) = look(target, options).await
+    {
+        return Found::NotGrpc.because(format!("{target} {why}"));
+    }
+    match reason {
+        Some(Reason::KeyUnknown) => unknown_at(target),
+        Some(_) => Found::Refused.because(format!("the module at {target} answers {message}")),
+        // With a cause, the connection broke: it is no answer.
+        None if matches!(code, Code::Unavailable | Code::DeadlineExceeded)
+            || status.source().is_some() =>
+        {
+            Found::Silent.because(format!("{target} did not answer: {message}"))
+        }
+        None => {
+            let name = code_name(code);
+            let why = format!("{target} answers {name}: {message}; is it the module?");
+            Found::Refused.because(why)
+        }
+    }
+}
 
 /// Why what listens there is no gRPC server of ours; its text follows the address.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +163,7 @@ pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// Finds out, over connections of its own, why a call to `target` failed; `None` if that does not
 /// show. Each question may take as long as connecting.
-pub(crate) async fn look(target: &Target, options: &ConnectionOptions) -> Option<NotGrpc> {
+async fn look(target: &Target, options: &ConnectionOptions) -> Option<NotGrpc> {
     let limit = options.connect_timeout;
     let connecting = TcpStream::connect((target.host(), target.port()));
     let tcp = timeout(limit, connecting).await.ok()?.ok()?;

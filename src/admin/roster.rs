@@ -14,7 +14,8 @@ pub type Client = EngineRegistryServiceClient<AttachIdentity<Connection>>;
 /// # Errors
 ///
 /// The status that the registry returns instead of a page.
-pub async fn list(client: &mut Client) -> Result<Vec<Engine>, Status> {
+pub async fn list(channel: AttachIdentity<Connection>) -> Result<Vec<Engine>, Status> {
+    let mut client = Client::new(channel);
     let mut engines = Vec::new();
     let mut page_token = String::new();
     loop {

@@ -63,8 +63,9 @@ impl How {
             if let Some((before, after)) = file.mode_change() {
                 let path = file.path.display();
                 console.warn(&format!(
-                    "`{path}` holds a private key: permissions tightened from {before:04o} to \
-                     {after:04o}; if the module runs as another user, give it to that one with `chown`"
+                    "permissions tightened from {before:04o} to {after:04o} for a private key: only \
+                     the owner and the group of `{path}` can read it then; if the module runs as \
+                     another user, give it to that one with `chown`"
                 ));
             }
         }

@@ -10,9 +10,9 @@ use super::identity::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer, on_its_host};
 use super::report::{Layer, Row, Side, Visit};
 use crate::admin::error::{Kind, Refused};
+use crate::admin::greeting::is_listening;
 use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
 use crate::admin::roster::{self, Client};
-use crate::admin::rotation::live::is_listening;
 use crate::diagnostic::CommandLine;
 use crate::dpe::stored_engine_id;
 use crate::engine::FailureKind;
@@ -80,8 +80,7 @@ async fn list(visit: &mut Visit, peer: &Peer<'_>) -> Result<Vec<Engine>, Row> {
     let (channel, _) = identity::acquaint(visit, peer).await?;
     let no_role = "a module needs no role to ask itself";
     visit.add(Row::skip(Layer::Role, no_role));
-    let mut client = Client::new(channel);
-    let why = match timeout(peer.limit(), roster::list(&mut client)).await {
+    let why = match timeout(peer.limit(), roster::list(channel)).await {
         Ok(Ok(engines)) => return Ok(engines),
         Ok(Err(status)) => Untrusted(status.message()).to_string(),
         Err(_late) => "no answer in time".to_owned(),

@@ -69,12 +69,17 @@ impl Doctor<'_> {
             None => home.join("..").join(name),
         };
         let is_here = beside.join(FILE).is_file();
+        let usual = match name.as_str() {
+            "dpm" => "; the default port of a DPM is 8531",
+            "dpe" => "; the default port of a DPE is 8532",
+            _ => "",
+        };
         let remedy = Remedy {
             settings,
             host: format!("`ataccama.client.connection.{name}.host` in {own} names it"),
             port: format!(
                 "`ataccama.client.connection.{name}.grpc.port` in {own} must be the peer's \
-                 `ataccama.server.grpc.port`"
+                 `ataccama.server.grpc.port`{usual}"
             ),
             kind: name.clone(),
             other: if is_here {

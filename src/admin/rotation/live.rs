@@ -3,72 +3,27 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
-use tonic::{Code, Status};
-use tower_layer::Layer as _;
+use tokio::time::Instant;
+use tonic::Status;
 
 use super::{Rotation, Step};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::greeting::look;
+use crate::admin::greeting::{Doubt, Found, PATIENCE, ask, unknown_at};
 use crate::admin::source::home_of;
 use crate::config::{self, ModuleKind, Settings};
 use crate::diagnostic::CommandLine;
-use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, ProofMode, Target, cause,
-    code_name, reason_of,
-};
+use crate::grpc::{AttachIdentity, Connection, ProofMode, Target, cause};
 use crate::identity::DeploymentName;
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
 use crate::telemetry::Untrusted;
-use crate::token::Reason;
 use crate::trust::Deployment;
-
-/// The time limit for one question to a module, over all of its calls.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long it may take to find out whether a server listens at all.
-const PROBE: Duration = Duration::from_secs(1);
 
 /// Where a running module was asked, which accepts the key and proved who it is; or why nothing
 /// shows that it does.
 pub type Answer = Result<String, Doubt>;
-
-/// Why nothing shows that a running module accepts a key.
-#[derive(Clone, Debug)]
-pub struct Doubt {
-    /// What was found.
-    pub found: Found,
-    /// The reason in words.
-    pub why: String,
-}
-
-/// What was found in place of a module that accepts a key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Found {
-    /// A server answers, but it does not accept the key or is a different module.
-    Refused,
-    /// A server is there, and does not answer.
-    Silent,
-    /// Something else is there, or what is there does not agree on TLS.
-    NotGrpc,
-    /// No server is there.
-    NotReached,
-    /// No module was asked, or it is not known where.
-    NotAsked,
-}
-
-impl Found {
-    /// Makes the doubt that this was found.
-    pub(in crate::admin) fn because(self, why: impl Into<String>) -> Doubt {
-        let (found, why) = (self, why.into());
-        Doubt { found, why }
-    }
-}
 
 /// Where and how running modules are asked.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +56,7 @@ pub(in crate::admin) async fn ask_own_module(
     let module = settings.module().map_err(unusable)?;
     let options = settings.own_connection(&module).map_err(unusable)?;
     let (layer, deadline) = (module.own_module_layer(), Instant::now() + PATIENCE);
-    let answer = who_am_i(&target, options, &layer, deadline).await?;
+    let answer = ask(&target, options, &layer, deadline, who_am_i).await?;
     Ok((target, answer))
 }
 
@@ -201,7 +156,8 @@ impl<'a> Callee<'a> {
             .map_err(unusable)?;
         let name = &self.deployment.name;
         let layer = module.layer_for(name.as_str()).map_err(unusable)?;
-        who_am_i(&self.target, options.towards(name), &layer, deadline).await
+        let options = options.towards(name);
+        ask(&self.target, options, &layer, deadline, who_am_i).await
     }
 }
 
@@ -227,10 +183,6 @@ fn accepts_one(answer: &WhoAmIResponse, keys: &[&KeyId]) -> Option<bool> {
     (!known.is_empty()).then_some(accepts)
 }
 
-fn unknown_at(target: &Target) -> Doubt {
-    Found::Refused.because(format!("the module at {target} does not know the key"))
-}
-
 fn no_port() -> Doubt {
     Found::NotAsked.because("the module's port changes at each start".to_owned())
 }
@@ -240,70 +192,10 @@ fn unusable(error: impl Error + 'static) -> Doubt {
     Found::NotAsked.because(cause(&error))
 }
 
-async fn who_am_i(
-    target: &Target,
-    options: ConnectionOptions,
-    layer: &AttachIdentityLayer,
-    deadline: Instant,
-) -> Result<WhoAmIResponse, Doubt> {
-    let call = async {
-        let connection = match Connection::open(target, options.clone()).await {
-            Ok(connection) => connection,
-            Err(error) => return Err(not_connected(target, error.as_ref()).await),
-        };
-        let mut client = IdentityServiceClient::new(layer.layer(connection));
-        match client.who_am_i(WhoAmIRequest {}).await {
-            Ok(answer) => Ok(answer.into_inner()),
-            Err(status) => Err(not_answered(target, &options, &status).await),
-        }
-    };
-    timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
-        // Connecting has a shorter time-out of its own.
-        let why = format!("{target} did not answer within {PATIENCE:?}");
-        Err(Found::Silent.because(why))
-    })
-}
-
-async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'static)) -> Doubt {
-    let why = cause(error);
-    match ConnectError::find_in(error) {
-        // A handshake that is not answered differs from a host that is down.
-        Some(ConnectError::Timeout(_)) if is_listening(target, PROBE).await => {
-            Found::Silent.because(format!("{target} did not answer: {why}"))
-        }
-        Some(ConnectError::Tls(..)) => {
-            Found::Refused.because(format!("{target} cannot be reached: {why}"))
-        }
-        _ => Found::NotReached.because(format!("{target} cannot be reached: {why}")),
-    }
-}
-
-/// Returns `true` if a server accepts a connection at `target` within `limit`.
-pub(in crate::admin) async fn is_listening(target: &Target, limit: Duration) -> bool {
-    let connecting = TcpStream::connect((target.host(), target.port()));
-    matches!(timeout(limit, connecting).await, Ok(Ok(_)))
-}
-
-async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Status) -> Doubt {
-    let (code, reason) = (status.code(), reason_of(status));
-    let message = Untrusted(status.message());
-    if reason.is_none()
-        && let Some(why) = look(target, options).await
-    {
-        return Found::NotGrpc.because(format!("{target} {why}"));
-    }
-    match reason {
-        Some(Reason::KeyUnknown) => unknown_at(target),
-        Some(_) => Found::Refused.because(format!("the module at {target} answers {message}")),
-        None if matches!(code, Code::Unavailable | Code::DeadlineExceeded) => {
-            Found::Silent.because(format!("{target} did not answer: {message}"))
-        }
-        None => {
-            let name = code_name(code);
-            let why = format!("{target} answers {name}: {message}; is it the module?");
-            Found::Refused.because(why)
-        }
-    }
+/// Asks a module who it is.
+async fn who_am_i(channel: AttachIdentity<Connection>) -> Result<WhoAmIResponse, Status> {
+    let mut client = IdentityServiceClient::new(channel);
+    Ok(client.who_am_i(WhoAmIRequest {}).await?.into_inner())
 }
 
 /// What shows that a peer accepts the next key, or that it does not.
@@ -382,7 +274,7 @@ fn verdict(
             ),
             None,
         ),
-        (Found::Refused, Some((path, true))) => (
+        (Found::Refused | Found::Tls, Some((path, true))) => (
             Kind::Conflict,
             format!("`{path}` trusts it: written, not yet active; {why}"),
             "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \

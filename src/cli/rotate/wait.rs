@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::arguments::StepArguments;
 use super::shown::left;
-use crate::admin::rotation::live::{self, Doubt, Found, Holdout};
+use crate::admin::greeting::{Doubt, Found};
+use crate::admin::rotation::live::{self, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::cli::change::{BY_SIGNAL, inactive};
 use crate::cli::output::{Console, Kind, Refused};
@@ -91,7 +92,7 @@ async fn signs_with_the_new_key(
     patience: &mut Patience,
 ) -> Result<(), Refused> {
     while let Err(Doubt {
-        found: Found::Refused,
+        found: Found::Refused | Found::Tls,
         why,
     }) = live::own_in_force(rotation, kind).await
     {
