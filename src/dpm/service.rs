@@ -39,7 +39,7 @@ impl EngineRegistryService {
         let metrics = Arc::clone(module.metrics());
         Self {
             registry,
-            rejections: Arc::clone(module.rejections()),
+            rejections: Arc::clone(&module.rejections),
             monitor,
             engines: metrics.of_engines(),
             metrics,

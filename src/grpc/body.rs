@@ -55,18 +55,10 @@ pub(super) enum Guard {
     None,
     /// The limit of a call, over its request.
     Request(Watch),
-    /// The handler of a method, which may panic.
-    Handler(Handler),
+    /// The handler of a method, which may panic, and what watches over the call.
+    Handler(Arc<Gate>, PathAndQuery, Option<Watch>),
     /// The caller, who may have asked for a proof, and its trust in the callee.
     Caller(Trust, Watch),
-}
-
-/// The handler of a call, and what watches over the call.
-#[derive(Debug)]
-pub(super) struct Handler {
-    pub(super) gate: Arc<Gate>,
-    pub(super) path: PathAndQuery,
-    pub(super) watch: Option<Watch>,
 }
 
 impl GuardedBody {
@@ -132,13 +124,11 @@ impl Guard {
                 let polled = watch.poll_body(body, cx);
                 polled.map(|polled| trust.judge(polled?))
             }
-            Self::Handler(Handler { gate, path, watch }) => {
-                caught(gate, path.as_str(), || match watch {
-                    None => body.poll_frame(cx).map(Ok),
-                    Some(watch) => watch.poll_body(body, cx),
-                })
-                .unwrap_or_else(|status| Poll::Ready(Err(status)))
-            }
+            Self::Handler(gate, path, watch) => caught(gate, path.as_str(), || match watch {
+                None => body.poll_frame(cx).map(Ok),
+                Some(watch) => watch.poll_body(body, cx),
+            })
+            .unwrap_or_else(|status| Poll::Ready(Err(status))),
         }
     }
 
@@ -166,7 +156,7 @@ impl http_body::Body for GuardedBody {
             // Dropping the body cancels the call.
             this.inner.set(None);
             Some(match this.guard {
-                Guard::Handler(_) | Guard::Caller(..) => Ok(Frame::trailers(trailers(&status))),
+                Guard::Handler(..) | Guard::Caller(..) => Ok(Frame::trailers(trailers(&status))),
                 Guard::None | Guard::Request(_) => Err(status),
             })
         });

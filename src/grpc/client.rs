@@ -19,11 +19,11 @@ use crate::token::Nonce;
 use crate::token::proof::{EngineClaim, ProofVerifier};
 
 use super::body::{Answering, ByteBody, Guard, GuardedBody, Judge};
-use super::caller_tokens::{CallerToken, CallerTokens};
+use super::caller_tokens::CallerTokens;
 use super::connect::Connection;
 use super::metadata;
 use super::metrics::{Call, Counted, Counters, Largest};
-use super::required_proof::{Expected, ProofMode, RequiredProof, Trust};
+use super::required_proof::{Expected, ProofMode, RequiredProof, Sent, Trust};
 use super::session::{Limit, STREAM_GRACE, Watch};
 use super::status::refuse_in_full;
 use super::vouched::Vouched;
@@ -117,7 +117,7 @@ pub struct AttachIdentity<S> {
 
 impl AttachIdentityLayer {
     /// Attaches the identity, unless a layer of this kind around this one did and asks for a proof.
-    fn attach(&self, head: &mut Parts, vouched: &Vouched) -> Result<Option<Attached>, Status> {
+    fn attach(&self, head: &mut Parts, vouched: &Vouched) -> Result<Option<Box<Sent>>, Status> {
         let Self { tokens, proof, .. } = self;
         if head.extensions.get::<Asked>().is_some() {
             return Ok(None);
@@ -125,42 +125,30 @@ impl AttachIdentityLayer {
         let token = tokens.get().map_err(|error| not_called(&error))?;
         let trust = tokens.issuer.trust.current();
         metadata::attach(&mut head.headers, token.value.clone(), &trust);
-        let mut attached = Attached {
+        let path = metadata::path(&head.uri);
+        let expected = match proof {
+            Some(required) if required.covers(path, &token, vouched) => {
+                let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
+                let value = HeaderValue::try_from(nonce.to_string());
+                head.headers
+                    .insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
+                head.extensions.insert(Asked);
+                Some(Expected {
+                    required: Arc::clone(required),
+                    nonce,
+                    path: metadata::kept_path(&head.uri),
+                    sent: required.verifier.clock().now(),
+                })
+            }
+            _ => None,
+        };
+        Ok(Some(Box::new(Sent {
             tokens: Arc::clone(tokens),
             token,
             vouched: vouched.clone(),
-            expected: None,
-        };
-        let path = metadata::path(&head.uri);
-        if let Some(required) = proof
-            && required.covers(path, &attached.token, vouched)
-        {
-            let nonce = Nonce::generate().map_err(|error| not_called(&error))?;
-            let value = HeaderValue::try_from(nonce.to_string());
-            head.headers
-                .insert(metadata::NONCE, value.map_err(|error| not_called(&error))?);
-            head.extensions.insert(Asked);
-            attached.expected = Some(Box::new(Expected {
-                required: Arc::clone(required),
-                token: Arc::clone(&attached.token),
-                nonce,
-                path: metadata::kept_path(&head.uri),
-                sent: required.verifier.clock().now(),
-                tokens: Arc::clone(tokens),
-                vouched: vouched.clone(),
-            }));
-        }
-        Ok(Some(attached))
+            expected,
+        })))
     }
-}
-
-/// What was sent with a call, and what the reply must contain.
-#[derive(Debug)]
-struct Attached {
-    tokens: Arc<CallerTokens>,
-    token: Arc<CallerToken>,
-    vouched: Vouched,
-    expected: Option<Box<Expected>>,
 }
 
 /// Another layer of this kind, around this one, asked for the proof of this call and judges it.
@@ -199,21 +187,18 @@ where
             Some(line) => drop(head.extensions.insert(line)),
             None => drop(head.extensions.insert(vouched.clone())),
         }
-        let (call, attached) = match self.layer.attach(&mut head, &vouched) {
-            Ok(attached) => {
+        let (call, sent) = match self.layer.attach(&mut head, &vouched) {
+            Ok(sent) => {
                 let messages = Counted::request(Some(&counted), &head.headers, None);
                 let body = GuardedBody::wrap(body, Guard::None, messages);
-                (
-                    Ok(self.inner.call(Request::from_parts(head, body))),
-                    attached,
-                )
+                (Ok(self.inner.call(Request::from_parts(head, body))), sent)
             }
             Err(status) => (Err(status), None),
         };
         let largest = self.layer.largest;
         let replied = Replied {
             counted,
-            attached,
+            sent,
             largest,
         };
         Answering::new(call, replied)
@@ -224,27 +209,25 @@ where
 #[derive(Debug)]
 pub struct Replied {
     counted: Call,
-    attached: Option<Attached>,
+    sent: Option<Box<Sent>>,
     largest: Option<Largest>,
 }
 
 impl<R: ByteBody, E: 'static> Judge<R, E> for Replied {
     fn judge(self, answer: Result<Result<Response<R>, E>, Status>) -> Result<Response<Body>, E> {
-        let Self {
-            counted, attached, ..
-        } = self;
-        let (response, guard) = match (answer, attached) {
+        let Self { counted, sent, .. } = self;
+        let (response, guard) = match (answer, sent) {
             (Err(status), _) => (status.into_http(), Guard::None),
-            (Ok(Err(error)), attached) => {
+            (Ok(Err(error)), sent) => {
                 // A channel that is not this crate's may now be connected to another server.
-                if let Some(attached) = attached {
-                    attached.vouched.clear();
+                if let Some(sent) = sent {
+                    sent.vouched.clear();
                 }
                 counted.failed(&error);
                 return Err(error);
             }
             (Ok(Ok(response)), None) => (response.map(Body::new), Guard::None),
-            (Ok(Ok(response)), Some(attached)) => attached.judge(response.map(Body::new)),
+            (Ok(Ok(response)), Some(sent)) => believed(sent, response.map(Body::new)),
         };
         Ok(GuardedBody::reply(
             response,
@@ -255,30 +238,23 @@ impl<R: ByteBody, E: 'static> Judge<R, E> for Replied {
     }
 }
 
-impl Attached {
-    /// Judges the headers of a reply; its body is judged as it comes.
-    fn judge(self, mut response: Response<Body>) -> (Response<Body>, Guard) {
-        let Self {
-            tokens,
-            token,
-            vouched,
-            expected,
-        } = self;
-        metadata::drop_foreign_details(response.headers_mut());
-        if let Some(callee) = &token.callee {
-            let CallerTokens { skews, issuer, .. } = &*tokens;
-            skews.note_answer(callee.name.as_str(), &response, &*issuer.clock);
+/// Judges the headers of a reply to what was `sent`; its body is judged as it comes.
+fn believed(sent: Box<Sent>, mut response: Response<Body>) -> (Response<Body>, Guard) {
+    let (tokens, vouched) = (Arc::clone(&sent.tokens), sent.vouched.clone());
+    metadata::drop_foreign_details(response.headers_mut());
+    if let Some(callee) = &sent.token.callee {
+        let CallerTokens { skews, issuer, .. } = &*tokens;
+        skews.note_answer(callee.name.as_str(), &response, &*issuer.clock);
+    }
+    response.extensions_mut().insert(CallToken {
+        renewed_at: sent.token.token.renewed_at(),
+        expires_at: sent.token.token.expires_at(),
+    });
+    match Trust::of_headers(sent, &mut response) {
+        Ok(trust) => {
+            let watch = Watch::of(Limit::Callee(vouched.callee(tokens)));
+            (response, Guard::Caller(trust, watch))
         }
-        response.extensions_mut().insert(CallToken {
-            renewed_at: token.token.renewed_at(),
-            expires_at: token.token.expires_at(),
-        });
-        match Trust::of_headers(expected, &mut response) {
-            Ok(trust) => {
-                let watch = Watch::of(Limit::Callee(vouched.callee(tokens)));
-                (response, Guard::Caller(trust, watch))
-            }
-            Err(refusal) => (refuse_in_full(&refusal).into_http(), Guard::None),
-        }
+        Err(refusal) => (refuse_in_full(&refusal).into_http(), Guard::None),
     }
 }

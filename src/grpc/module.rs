@@ -45,7 +45,8 @@ const CLIENT_BYTES: &str = "ataccama.client.grpc.properties.max-message-size";
 #[derive(Clone, Debug)]
 pub struct Module {
     trust: Arc<TrustStore>,
-    tls_files: TlsFiles,
+    /// The PEM files of its TLS.
+    pub(crate) tls_files: TlsFiles,
     policy: Policy,
     impersonation_role: Role,
     pub(crate) tokens: Tokens,
@@ -53,8 +54,9 @@ pub struct Module {
     replay: Option<Arc<ReplayGuard>>,
     verified: Arc<VerifiedCache>,
     health: Health,
-    metrics: Arc<Metrics>,
-    rejections: Arc<Rejections>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// What decides which refused calls are logged.
+    pub(crate) rejections: Arc<Rejections>,
     calls: Counters,
     skews: Arc<ClockSkews>,
     clock: Arc<dyn Clock>,
@@ -261,11 +263,6 @@ impl Module {
         let swap = self.tls_files.read().make()?;
         swap();
         Ok(())
-    }
-
-    /// Returns the PEM files of its TLS.
-    pub(crate) fn tls_files(&self) -> &TlsFiles {
-        &self.tls_files
     }
 
     /// Returns the same module, served and called as its file says.
@@ -479,11 +476,6 @@ impl Module {
         })
     }
 
-    /// Counts whether a reload of the files succeeded.
-    pub(crate) fn count_reload(&self, successful: bool) {
-        self.metrics.config_reload(successful);
-    }
-
     fn calls(
         &self,
         callee: Option<DeploymentName>,
@@ -498,13 +490,5 @@ impl Module {
                 .wiring()
                 .map(|wiring| Largest(wiring.client_bytes, CLIENT_BYTES)),
         }
-    }
-}
-
-#[cfg(feature = "registry")]
-impl Module {
-    /// Returns what decides which refused calls are logged.
-    pub(crate) fn rejections(&self) -> &Arc<Rejections> {
-        &self.rejections
     }
 }

@@ -68,23 +68,38 @@ impl RequiredProof {
     }
 }
 
+/// What was sent with a call, and what its reply must carry.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) tokens: Arc<CallerTokens>,
+    pub(super) token: Arc<CallerToken>,
+    /// Where a proof is noted.
+    pub(super) vouched: Vouched,
+    pub(super) expected: Option<Expected>,
+}
+
 /// The proof that the reply to one call must carry.
 #[derive(Debug)]
 pub(super) struct Expected {
     pub(super) required: Arc<RequiredProof>,
-    pub(super) token: Arc<CallerToken>,
     pub(super) nonce: Nonce,
     pub(super) path: PathAndQuery,
     /// When the call was made.
     pub(super) sent: SystemTime,
-    pub(super) tokens: Arc<CallerTokens>,
-    /// Where the proof is noted.
-    pub(super) vouched: Vouched,
 }
 
-impl Expected {
-    /// Checks the one proof in `headers`; returns it if it is valid.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+impl Sent {
+    /// Checks the one proof in `headers`; returns it if it is valid, and nothing if none was asked for.
+    fn check(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
+        let Some(Expected {
+            required: asked,
+            nonce,
+            path,
+            sent,
+        }) = &self.expected
+        else {
+            return Ok(None);
+        };
         let mut proofs = headers.get_all(metadata::PROOF).iter();
         let value = proofs.next().ok_or_else(missing)?;
         // Who was trusted when the call was made may not be so any more.
@@ -96,18 +111,18 @@ impl Expected {
             (Err(_), ..) => return Err(invalid("it is not text")),
             (_, None, _) => return Err(invalid("a module does not ask itself for a proof")),
         };
-        let engine = self.required.engine.as_ref();
-        let verifier = &self.required.verifier;
+        let engine = asked.engine.as_ref();
+        let verifier = &asked.verifier;
         let expected = ExpectedProof {
             exchange: Exchange {
                 caller: self.token.token.issuer(),
-                nonce: self.nonce,
+                nonce: *nonce,
                 token: self.token.token.expose(),
-                path: self.path.as_str(),
+                path: path.as_str(),
             },
             callee,
             engine,
-            sent: self.sent,
+            sent: *sent,
         };
         let judged = verifier.verify(proof, &expected);
         let signed = match &judged {
@@ -119,7 +134,7 @@ impl Expected {
             let measured = Measured {
                 deployment: callee.name.as_str(),
                 engine: engine.map(|engine| engine.id.as_str()),
-                sent: self.sent,
+                sent: *sent,
                 received: verifier.clock().now(),
                 signed,
             };
@@ -127,7 +142,7 @@ impl Expected {
         }
         let (_, key) = judged?;
         self.vouched.set(Arc::clone(callee), key);
-        Ok(value.clone())
+        Ok(Some(value.clone()))
     }
 }
 
@@ -153,25 +168,22 @@ pub(super) enum Trust {
     Proved(HeaderValue),
     /// Nothing yet: the proof was not among the headers, and may still be in the trailers of a
     /// refusal without a message, which a proxy makes of a reply of trailers alone.
-    Awaited {
-        expected: Box<Expected>,
-        refused: bool,
-    },
+    Awaited { sent: Box<Sent>, refused: bool },
 }
 
 impl Trust {
-    /// Judges the headers of a reply to a call that asked for a proof, or did not.
+    /// Judges the headers of the reply to a call.
     pub(super) fn of_headers<R>(
-        expected: Option<Box<Expected>>,
+        sent: Box<Sent>,
         response: &mut Response<R>,
     ) -> Result<Self, Refusal> {
-        let Some(expected) = expected else {
-            // Whatever finds a proof in the metadata may rely on it: one that was not judged goes.
-            response.headers_mut().remove(metadata::PROOF);
-            return Ok(Self::Unasked);
-        };
-        match expected.check(response.headers()) {
-            Ok(proof) => {
+        match sent.check(response.headers()) {
+            Ok(None) => {
+                // Whatever finds a proof in the metadata may rely on it: one that was not judged goes.
+                response.headers_mut().remove(metadata::PROOF);
+                Ok(Self::Unasked)
+            }
+            Ok(Some(proof)) => {
                 response.extensions_mut().insert(Proved);
                 Ok(Self::Proved(proof))
             }
@@ -180,7 +192,7 @@ impl Trust {
                     Some(false) => Err(refusal),
                     Some(true) => Ok(Self::Unasked),
                     None => Ok(Self::Awaited {
-                        expected,
+                        sent,
                         refused: response.status() != StatusCode::OK,
                     }),
                 }
@@ -218,7 +230,7 @@ impl Trust {
     fn judge_end(&self, trailers: &mut HeaderMap) -> Result<(), Refusal> {
         let is_refusal = refuses(trailers);
         match self {
-            Self::Awaited { expected, refused } => match expected.check(trailers) {
+            Self::Awaited { sent, refused } => match sent.check(trailers) {
                 Err(refusal)
                     if refusal.reason != Reason::ProofMissing
                         || !is_refusal.unwrap_or(*refused) =>

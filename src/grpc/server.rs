@@ -13,7 +13,7 @@ use tower_service::Service;
 use crate::token::VerifiedToken;
 use crate::token::proof::EngineClaim;
 
-use super::body::{Answering, ByteBody, Guard, GuardedBody, Handler, Judge, caught, over_http};
+use super::body::{Answering, ByteBody, Guard, GuardedBody, Judge, caught, over_http};
 use super::gate::Gate;
 use super::metrics::{Call, Counted, Counters, Largest};
 use super::pending_proof::{PendingProof, Proofs};
@@ -200,8 +200,7 @@ impl<R: ByteBody, E: 'static> Judge<R, E> for Replying {
             }
             (Ok(Ok(response)), None) => {
                 let watch = self.watched.map(Watch::of);
-                let handler = Handler { gate, path, watch };
-                (response.map(Body::new), Guard::Handler(handler))
+                (response.map(Body::new), Guard::Handler(gate, path, watch))
             }
             (Err(status), _) | (Ok(Ok(_)), Some(status)) if self.is_grpc => {
                 (status.into_http(), Guard::None)

@@ -159,7 +159,7 @@ impl Follower {
     /// Lists the files: those of the settings, then those of TLS.
     fn paths(&self) -> Vec<PathBuf> {
         let files = self.files.iter().map(|(path, _)| path.clone());
-        files.chain(self.module.tls_files().paths()).collect()
+        files.chain(self.module.tls_files.paths()).collect()
     }
 
     fn stamps(&self) -> Vec<Stamp> {
@@ -197,7 +197,7 @@ impl Follower {
             Some(mut held) => {
                 let mut files = held.iter_mut();
                 files.all(|(file, read)| properties::digest(file).is_ok_and(|now| now == *read))
-                    && self.module.tls_files().read().digest() == read.tls.digest()
+                    && self.module.tls_files.read().digest() == read.tls.digest()
             }
             None => self.read().digest() == digest,
         };
@@ -308,7 +308,7 @@ impl Follower {
             // First: a revocation that is taken back is taken out of the file before the memory.
             remembered: home.remembered(),
             texts: spring::read(&home.file, &source.question),
-            tls: self.module.tls_files().read(),
+            tls: self.module.tls_files.read(),
         }
     }
 

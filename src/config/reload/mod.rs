@@ -209,7 +209,7 @@ impl Reloader {
             Looked::Same => return,
             Looked::Applied(applied) => {
                 log(files, applied);
-                self.module.count_reload(true);
+                self.module.metrics.config_reload(true);
                 self.status.send_replace(ReloadStatus {
                     succeeded_at: Some(self.module.clock().now()),
                     failure: None,
@@ -220,7 +220,7 @@ impl Reloader {
                 if *is_news || asked {
                     events::config_reload_failed(files, error);
                 }
-                self.module.count_reload(false);
+                self.module.metrics.config_reload(false);
                 self.status
                     .send_modify(|status| status.failure = Some(error.clone()));
             }

@@ -106,7 +106,7 @@ impl World {
         self.follower.step(Read {
             remembered: home.remembered(),
             texts: Ok(spring::read_around(&file, text, &self.question)),
-            tls: self.module.tls_files().read(),
+            tls: self.module.tls_files.read(),
         })
     }
 
