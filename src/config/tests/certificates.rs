@@ -60,12 +60,14 @@ fn starts(folder: &Folder, lines: &str) -> bool {
 
 #[test]
 fn cs0308_certificates_that_peers_refuse_are_found_by_check_and_start() {
+    type Change<'a> = &'a dyn Fn(&mut CertificateParams);
+
     let for_clients = |params: &mut CertificateParams| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     };
     let nameless = |params: &mut CertificateParams| params.subject_alt_names.clear();
     let not_yet = |params: &mut CertificateParams| params.not_before = date_time_ymd(3999, 1, 1);
-    let cases: [(&dyn Fn(&mut CertificateParams), &str); 5] = [
+    let cases: [(Change<'_>, &str); 5] = [
         (&expired, "it has expired (expired 2"),
         (&not_yet, "it is not valid yet"),
         (
