@@ -92,9 +92,8 @@ fn of_deployment(deployment: &Deployment) -> Facts {
 }
 
 fn set<const N: usize>(facts: [(&str, Option<String>); N]) -> Facts {
-    let facts = facts.into_iter();
-    facts
-        .filter_map(|(what, value)| Some((what.to_owned(), value?)))
+    let all = facts.into_iter();
+    all.filter_map(|(what, value)| Some((what.to_owned(), value?)))
         .collect()
 }
 

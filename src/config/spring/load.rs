@@ -5,7 +5,7 @@
 //! below what it imports.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::iter;
 use std::mem;
@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use super::expression::Expression;
 use super::location::{Location, Target};
-use super::profiles::{Names, Profiles};
 use super::switches::{
     ACTIVE, ADDITIONAL, DEFAULT, Fault, GROUP, IMPORT, INCLUDE, LEGACY, LOCATION, NAME, ON_CLOUD,
     ON_PROFILE, PROFILES, Switches,
@@ -25,6 +24,12 @@ use super::{json, values};
 use crate::config::question::{Question, home_of};
 use crate::diagnostic::{Code, Origin, quote};
 use crate::properties::{Document, FileText, ReadError, Sourced, bind};
+
+/// Profiles, each with the place that names it.
+pub(super) type Profiles = Vec<(String, Sourced)>;
+
+/// The last entry of each name: of the active documents, and of the others.
+pub(super) type Names = [HashMap<String, usize>; 2];
 
 const MOST_FILES: usize = 1024;
 const MOST_BYTES: usize = 16 * 1024 * 1024;

@@ -1,12 +1,11 @@
 //! The values of switches, and the profiles that they make active.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
 use super::expression::Expression;
-use super::load::Loader;
+use super::load::{Loader, Profiles};
 use super::location::Location;
 use super::switches::{ACTIVE, DEFAULT, INCLUDE, Switches, group_of_environment};
 use crate::config::schema;
@@ -16,12 +15,6 @@ use crate::properties::placeholder::{self, Looked};
 use crate::properties::{Sourced, bind};
 
 const MOST_PROFILES: usize = 64;
-
-/// Profiles, each with the place that names it.
-pub(super) type Profiles = Vec<(String, Sourced)>;
-
-/// The last entry of each name: of the active documents, and of the others.
-pub(super) type Names = [HashMap<String, usize>; 2];
 
 impl Loader<'_> {
     /// Reads profile expressions; `None` if there are none. One that cannot be read never holds.
