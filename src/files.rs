@@ -84,7 +84,7 @@ pub fn lock_own(path: &Path, mut patience: u32) -> io::Result<File> {
     }
 }
 
-/// Opens a regular file as `options` say, without waiting for what is none.
+/// Opens a regular file as `options` say, and waits for nothing else.
 ///
 /// # Errors
 ///

@@ -11,7 +11,7 @@ use crate::admin::rejection::{self, Rejection};
 use crate::diagnostic::{Code, quote};
 use crate::properties::name::distance_up_to;
 use crate::telemetry::UntrustedReason;
-use crate::token::{Reason, Story};
+use crate::token::Reason;
 
 #[derive(Args, Debug)]
 #[command(after_help = include_str!("help/explain.txt"))]
@@ -70,13 +70,13 @@ fn explain_code(code: Code, console: &Console) -> Answer {
 }
 
 fn explain_reason(reason: Reason, rejection: Option<&Rejection>, console: &Console) -> Answer {
-    let Story { rule, causes, .. } = reason.story();
+    let [rule, causes, _] = reason.story();
     let help = reason.help_for(rejection.is_some_and(Rejection::clocks_differ));
     let mut story = json!({
         "reason": reason.as_str(),
         "summary": reason.summary(),
         "rule": rule,
-        "causes": causes,
+        "causes": causes.lines().collect::<Vec<_>>(),
         "help": help,
     });
     let mut text = String::new();
@@ -90,7 +90,7 @@ fn explain_reason(reason: Reason, rejection: Option<&Rejection>, console: &Conso
         text,
         "{reason}: {summary}\n\nThe rule:\n{rule}\n\nUsual causes:"
     );
-    for cause in causes {
+    for cause in causes.lines() {
         let _ = writeln!(text, "  - {cause}");
     }
     let _ = writeln!(text, "\nWhat to do:\n{}", wrap(help));

@@ -67,7 +67,8 @@ impl Settings {
     pub async fn dpm(&self) -> Result<(Dpm, Reloader), StartError> {
         let module = self.module()?;
         let storage = Storage::lock(&self.home.dir.join("storage"))?;
-        module.keep_replay_in(&storage.folder)?;
+        let mut replay = module.replay.iter();
+        replay.try_for_each(|replay| replay.keep_in(&storage.folder))?;
         let addresses = self.address_book();
         let reloader = Reloader::with_addresses(self, &module, addresses.clone());
         let options = dpm::Options {
@@ -95,7 +96,8 @@ impl Settings {
     pub async fn dpe(&self) -> Result<(Dpe, Reloader), StartError> {
         let module = self.module()?;
         let storage = Storage::lock(&self.home.dir.join("storage"))?;
-        module.keep_replay_in(&storage.folder)?;
+        let mut replay = module.replay.iter();
+        replay.try_for_each(|replay| replay.keep_in(&storage.folder))?;
         let reloader = Reloader::new(self, &module);
         let engine = &self.options.engine;
         let connection = self.options.client.connection("dpm");

@@ -46,9 +46,8 @@ pub fn load_or_create(storage: &Path) -> Result<EngineId, StorageError> {
 
 fn read(path: &Path) -> io::Result<EngineId> {
     let mut text = Vec::new();
-    files::read_own(path)?
-        .take(MAX_BYTES)
-        .read_to_end(&mut text)?;
+    let file = files::read_own(path)?;
+    file.take(MAX_BYTES).read_to_end(&mut text)?;
     let id = String::from_utf8_lossy(&text).trim().parse();
     id.map_err(|error| {
         let help = "restore the file, or remove it to become a new engine";

@@ -103,10 +103,9 @@ impl Dpm {
             addresses,
             monitor,
         } = self;
-        let http = program.http.as_ref();
-        let http = http.and_then(|(listener, _)| listener.local_addr().ok());
-        let own = http.into_iter().chain([program.address]);
-        let policy = AddressPolicy::new(own.collect(), addresses);
+        let http = program.http.iter();
+        let own = http.filter_map(|(listener, _)| listener.local_addr().ok());
+        let policy = AddressPolicy::new(own.chain([program.address]).collect(), addresses);
         let module = program.module.clone();
         let engines = Monitor::new(module, Arc::clone(&registry), policy, monitor);
         log_failure(&registry, engines.check_all().await);

@@ -4,14 +4,12 @@
 mod metrics;
 
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{DeploymentName, Role};
 use crate::proto::identity::identity_service_server::IdentityServiceServer;
-use crate::storage::StorageError;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::token::proof::{ProofSigner, ProofVerifier};
@@ -51,7 +49,7 @@ pub struct Module {
     impersonation_role: Role,
     pub(crate) tokens: Tokens,
     proof_mode: ProofMode,
-    replay: Option<Arc<ReplayGuard>>,
+    pub(crate) replay: Option<Arc<ReplayGuard>>,
     verified: Arc<VerifiedCache>,
     health: Health,
     pub(crate) metrics: Arc<Metrics>,
@@ -332,12 +330,6 @@ impl Module {
         while let Some(left) = self.not_ready_for() {
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
-    }
-
-    /// Where each token is taken once, keeps in the folder `storage` up to when that was.
-    pub(crate) fn keep_replay_in(&self, storage: &Path) -> Result<(), StorageError> {
-        let replay = self.replay.as_ref();
-        replay.map_or(Ok(()), |replay| replay.keep_in(storage))
     }
 
     /// Returns how long the module cannot accept tokens yet; see [`ready`](Self::ready).

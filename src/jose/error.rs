@@ -100,15 +100,9 @@ pub enum JwkProblem {
 }
 
 impl JwkProblem {
-    /// Reports `text` of `member`.
-    pub(super) fn of(member: &'static str, text: impl Into<String>) -> Self {
-        let (member, text) = (Some(member), text.into());
-        Self::Other { member, text }
-    }
-
-    /// Reports `text` of the whole.
-    pub(super) fn other(text: impl Into<String>) -> Self {
-        let (member, text) = (None, text.into());
+    /// Reports `text` of `member`, or of the whole.
+    pub(super) fn of(member: impl Into<Option<&'static str>>, text: impl Into<String>) -> Self {
+        let (member, text) = (member.into(), text.into());
         Self::Other { member, text }
     }
 

@@ -111,10 +111,10 @@ fn explain(text: &str, error: &serde_json::Error) -> JsonError {
     let words = error.to_string();
     let message = words.rsplit_once(" at line ").map_or("", |(what, _)| what);
     let (problem, offset) = match error.classify() {
-        Category::Eof => {
-            let what = "the text ends too early".to_owned();
-            (JsonProblem::Other(what), text.len())
-        }
+        Category::Eof => (
+            JsonProblem::Other("the text ends too early".into()),
+            text.len(),
+        ),
         Category::Data => {
             let before = text.get(..at).unwrap_or(text);
             let name = before.strip_suffix('"').unwrap_or(before);

@@ -115,7 +115,7 @@ impl PrivateJwk {
             let scalar = exact.map_err(|_cause| wrong_length("d", bytes.len()))?;
             let key = SigningKey::from_scalar(scalar)
                 .ok_or_else(|| JwkProblem::of("d", "`d` is out of range"))?
-                .map_err(|_cause| JwkProblem::other(SELF_TEST))?;
+                .map_err(|_cause| JwkProblem::of(None, SELF_TEST))?;
             if *key.verifying_key() != public {
                 let text = "`d` does not belong to `x` and `y`";
                 return Err(JwkProblem::of("d", text));
@@ -184,7 +184,7 @@ fn common<K>(
     let y = coordinate(members, "y")?;
     let public = VerifyingKey::from_coordinates(&x, &y)
         .ok_or_else(|| JwkProblem::of("x", "`x` and `y` are not a point of the curve P-256"))?
-        .map_err(|_cause| JwkProblem::other(SELF_TEST))?;
+        .map_err(|_cause| JwkProblem::of(None, SELF_TEST))?;
     Ok(Jwk {
         key: key(public)?,
         kid,

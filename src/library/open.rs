@@ -81,7 +81,8 @@ impl OpenOptions {
         let runtime = Handle::try_current().map_err(|_none| OpenError::NoRuntime)?;
         let settings = read(&self.home)?;
         let module = settings.module().map_err(LoadError::Module)?;
-        module.keep_replay_in(&settings.home.dir.join("storage"))?;
+        let (mut replay, storage) = (module.replay.iter(), settings.home.dir.join("storage"));
+        replay.try_for_each(|replay| replay.keep_in(&storage))?;
         let reloader = Reloader::new(&settings, &module.for_follower());
         let wired = module.clone().wired(wiring(&settings, &module, true)?);
         // Tokio panics where a driver is missing, and has no other way to ask for one.

@@ -107,7 +107,7 @@ impl EngineRegistry {
             }
             // If another caller creates it first, that caller owns it, and the renewal decides.
             if let Some(created) = self.create(&new).await? {
-                self.log_registration(caller, &created);
+                self.log_registration(News::Registered, caller, &created);
                 return Ok(created);
             }
         }
@@ -161,9 +161,7 @@ impl EngineRegistry {
             })
             .await?;
         if updated.status_changed() {
-            if let Some(suppressed) = self.log.admit(&updated.after, News::Deregistered) {
-                events::engine_registration(false, &caller.identity, &updated.after, suppressed);
-            }
+            self.log_registration(News::Deregistered, caller, &updated.after);
             self.report_status(&updated, None);
         }
         Ok(updated.after)
@@ -358,7 +356,7 @@ impl EngineRegistry {
             })
             .await?;
         if starts_over(&updated.before, new) {
-            self.log_registration(caller, &updated.after);
+            self.log_registration(News::Registered, caller, &updated.after);
             self.report_status(&updated, None);
         }
         Ok(updated.after)
@@ -387,9 +385,10 @@ impl EngineRegistry {
         }
     }
 
-    fn log_registration(&self, caller: &Registrant, engine: &Engine) {
-        if let Some(suppressed) = self.log.admit(engine, News::Registered) {
-            events::engine_registration(true, &caller.identity, engine, suppressed);
+    fn log_registration(&self, news: News, caller: &Registrant, engine: &Engine) {
+        if let Some(suppressed) = self.log.admit(engine, news) {
+            let is_new = news == News::Registered;
+            events::engine_registration(is_new, &caller.identity, engine, suppressed);
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Watermark {
 const AHEAD: Duration = Duration::from_secs(1);
 
 impl Watermark {
-    /// Takes the watermark in the folder `storage`; it is 1970 if there is none yet.
+    /// Takes the watermark in the folder `storage`; it is 1970 if the file is new.
     ///
     /// # Errors
     ///
@@ -69,9 +69,10 @@ fn open(path: &Path) -> io::Result<(File, SystemTime)> {
         text => text.parse().ok(),
     };
     let since = milliseconds.map(Duration::from_millis);
-    let kept = since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
-    let kept = kept.ok_or_else(|| io::Error::other("it is not a time in milliseconds"))?;
-    Ok((file, kept))
+    match since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)) {
+        Some(kept) => Ok((file, kept)),
+        None => Err(io::Error::other("it is not a time in milliseconds")),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ mod format;
 mod writer;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -23,18 +22,6 @@ pub use self::writer::Losses;
 use self::writer::Writer;
 use super::Logging;
 use crate::clock::Clock;
-
-/// Why logging cannot begin.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoggingError {
-    /// The log file cannot be opened for writing; with the system's error.
-    #[error("cannot open the log file {}", .0.display())]
-    File(PathBuf, #[source] io::Error),
-    /// The process logs elsewhere already.
-    #[error("this process has a log subscriber already")]
-    AlreadySet,
-}
 
 /// The outputs of the log. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +57,7 @@ impl Guard {
 /// # Errors
 ///
 /// When a log file cannot be opened, or the process has a subscriber already.
-pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingError> {
+pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> io::Result<Guard> {
     let mut layer = LogLayer::new(clock, TimeZone::system());
     let mut guard = Guard::default();
     let Logging { console, file, dir } = logging;
@@ -98,7 +85,10 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
         if wanted {
             let path = dir.join(name);
             let opened = LogFile::open(path.clone());
-            let mut log = opened.map_err(|error| LoggingError::File(path, error))?;
+            let mut log = opened.map_err(|error| {
+                let text = format!("cannot open the log file {}: {error}", path.display());
+                io::Error::new(error.kind(), text)
+            })?;
             let output = Writer::start(name, move |line| log.write(line), guard.losses.clone());
             guard.writers.push(output.clone());
             layer = layer.with_output(format, move |line| output.write(line));
@@ -108,7 +98,7 @@ pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> Result<Guard, LoggingEr
         .with(levels())
         .with(layer)
         .try_init()
-        .or(Err(LoggingError::AlreadySet))?;
+        .map_err(io::Error::other)?;
     Ok(guard)
 }
 

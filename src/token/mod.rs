@@ -19,7 +19,6 @@ pub use issuer::{IssueError, IssuedToken, TokenIssuer};
 pub use nonce::{Nonce, NonceError};
 pub(crate) use policy::MAX_OWN_MODULE_LIFETIME;
 pub use policy::{Policy, PolicyError};
-pub(crate) use reason::Story;
 pub use reason::{Caller, Clocks, Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
 pub use signer::Accept;

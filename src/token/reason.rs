@@ -9,19 +9,6 @@ use tonic::Code;
 use crate::diagnostic::CommandLine;
 use crate::identity::DeploymentName;
 
-/// What is known of one [`Reason`]: its row in the table below and its file in `explain/`. A reason
-/// without one of these does not compile.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Story {
-    /// The rule that did not hold.
-    pub rule: &'static str,
-    /// What usually causes it, the most frequent first.
-    pub causes: Vec<&'static str>,
-    /// What to do about it.
-    pub help: &'static str,
-}
-
 /// Who refuses, and with which status.
 enum Kind {
     Unauthenticated,
@@ -30,6 +17,8 @@ enum Kind {
     ByCaller,
 }
 
+/// What is known of one [`Reason`]: a reason without its row below and its file in `explain/` does not
+/// compile.
 struct Row {
     word: &'static str,
     kind: Kind,
@@ -111,17 +100,17 @@ impl Reason {
         self.row().summary
     }
 
-    /// Returns the facts about this reason.
-    pub fn story(self) -> Story {
+    /// Returns the rule that did not hold, its usual causes, the most frequent first and one a line, and
+    /// what to do about it.
+    pub(crate) fn story(self) -> [&'static str; 3] {
         let mut parts = self.row().story.trim_end().splitn(3, "\n\n");
-        let [rule, causes, help] = std::array::from_fn(|_| parts.next().unwrap_or_default());
-        let causes = causes.lines().collect();
-        Story { rule, causes, help }
+        std::array::from_fn(|_| parts.next().unwrap_or_default())
     }
 
     /// Returns how to fix it.
     pub fn help(self) -> &'static str {
-        self.story().help
+        let [.., help] = self.story();
+        help
     }
 
     /// Returns the command that explains it.
@@ -298,11 +287,11 @@ mod tests {
     fn every_reason_has_a_rule_of_its_own_and_a_cause() {
         let mut rules = Vec::new();
         for reason in Reason::ALL {
-            let story = reason.story();
-            assert!(!story.causes.is_empty(), "{reason}");
-            assert_eq!(story.help.lines().count(), 1, "{reason}");
-            assert!(!rules.contains(&story.rule), "{reason}");
-            rules.push(story.rule);
+            let [rule, causes, help] = reason.story();
+            assert!(!causes.is_empty(), "{reason}");
+            assert_eq!(help.lines().count(), 1, "{reason}");
+            assert!(!rules.contains(&rule), "{reason}");
+            rules.push(rule);
         }
     }
 }

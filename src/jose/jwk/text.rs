@@ -37,13 +37,12 @@ impl<'a> Text<'a> {
     pub(super) fn members(&self) -> Result<Map<String, Value>, JwkProblem> {
         let text = self.as_str();
         if text.trim().is_empty() {
-            return Err(JwkProblem::other("it is empty"));
+            return Err(JwkProblem::of(None, "it is empty"));
         }
         if text.len() > MAX_BYTES {
             let bytes = text.len();
-            return Err(JwkProblem::other(format!(
-                "it has {bytes} bytes, at most {MAX_BYTES} are allowed"
-            )));
+            let text = format!("it has {bytes} bytes, at most {MAX_BYTES} are allowed");
+            return Err(JwkProblem::of(None, text));
         }
         if text.trim_start().starts_with("-----BEGIN") {
             return Err(JwkProblem::Pem);
