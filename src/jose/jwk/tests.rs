@@ -54,10 +54,34 @@ fn private(d: &str) -> String {
     )
 }
 
+/// What problems without a variant of their own say, and what the tables call them.
+const NAMES: [(&str, &str); 13] = [
+    ("it is empty", "Empty"),
+    ("bytes, at most 16384 are allowed", "TooLarge"),
+    ("`d` is missing: this is a public key", "PublicOnly"),
+    ("` is missing", "Missing"),
+    ("; it must be ", "Type"),
+    ("`key_ops` must allow `", "KeyOperations"),
+    ("` is not unpadded base64url: it", "Encoding"),
+    (" bytes, 32 are required", "Length"),
+    ("`x` and `y` are not a point", "NotOnCurve"),
+    ("`d` is out of range", "PrivateRange"),
+    ("`d` does not belong to", "PrivateMismatch"),
+    ("`kid` is not usable: it ", "KeyId"),
+    ("the key failed its own test", "SelfTest"),
+];
+
 /// The name of the problem, short enough for a table.
 fn problem(error: &JwkError) -> String {
     let debug = format!("{:?}", error.problem());
-    let variant = debug.split(['(', ' ', '{']).next().unwrap();
+    let variant = match error.problem() {
+        JwkProblem::Other { text, .. } => {
+            let mut names = NAMES.iter();
+            let found = names.find(|(part, _)| text.contains(part));
+            found.unwrap_or_else(|| panic!("{text}")).1
+        }
+        _ => debug.split(['(', ' ', '{']).next().unwrap(),
+    };
     match error.member() {
         Some(member) => format!("{variant} {member}"),
         None => variant.to_owned(),
