@@ -29,7 +29,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to find out whether a server listens at all.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// Why nothing shows that a running module accepts a key.
+/// Why a module gave no answer, or not the wanted one.
 #[derive(Clone, Debug)]
 pub struct Doubt {
     /// What was found.
@@ -38,7 +38,7 @@ pub struct Doubt {
     pub why: String,
 }
 
-/// What was found in place of a module that accepts a key.
+/// What was found in place of the wanted answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Found {
     /// A server answers, but it does not accept the key or is a different module.
@@ -93,7 +93,9 @@ pub(crate) async fn ask<T>(
 }
 
 pub(super) fn unknown_at(target: &Target) -> Doubt {
-    Found::Refused.because(format!("the module at {target} does not know the key"))
+    Found::Refused.because(format!(
+        "the module at {target} does not know the key (KEY_UNKNOWN)"
+    ))
 }
 
 async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'static)) -> Doubt {

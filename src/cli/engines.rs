@@ -60,17 +60,17 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 
 /// Returns the error for a DPM that did not list its engines.
 fn not_listed(Doubt { found, why }: Doubt) -> Refused {
-    match found {
-        Found::Refused => Refused::new(Kind::Denied, why),
-        Found::NotReached => Refused::new(Kind::Unreachable, why)
+    let kind = match found {
+        Found::Refused => Kind::Denied,
+        _ => Kind::Unreachable,
+    };
+    let failure = Refused::new(kind, why);
+    if found == Found::NotReached {
+        return failure
             .with_help("start it, in its home folder:")
-            .with_commands([CommandLine::new("countersign dpm run --home .")]),
-        Found::Silent | Found::NotGrpc | Found::Tls | Found::NotAsked => {
-            Refused::new(Kind::Unreachable, why).with_help(
-                "check that the DPM listens at this port; `countersign doctor` says more",
-            )
-        }
+            .with_commands([CommandLine::new("countersign dpm run --home .")]);
     }
+    failure.with_help("check that the DPM listens at this port; `countersign doctor` says more")
 }
 
 /// Where the DPM is, and how to call it: as a module that trusts it, or as the DPM itself.

@@ -49,11 +49,11 @@ fn text(plan: &Plan) -> String {
     let mut keys = Vec::new();
     for side in &plan.sides {
         let (of, age) = (&side.hand_over, new_or_its(side.is_key_new));
-        let key = of.key.fingerprint().to_string();
-        keys.push([of.deployment.to_string(), format!("{age} key"), key]);
+        let key = of.key.fingerprint();
+        keys.push([of.deployment.to_string(), format!("{age} key  {key}")]);
         if let Some((key, is_new)) = side.tls() {
             let age = new_or_its(is_new);
-            keys.push([String::new(), format!("{age} TLS key"), key.to_string()]);
+            keys.push([String::new(), format!("{age} TLS key {key}")]);
         }
     }
     table(&keys) + &changes(plan.change.all())
