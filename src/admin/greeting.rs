@@ -24,7 +24,7 @@ use crate::telemetry::Untrusted;
 use crate::token::Reason;
 
 /// The time limit for one question to a module, over all of its calls.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long it may take to find out whether a server listens at all.
 const PROBE: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl Found {
 /// # Errors
 ///
 /// What was found in place of an answer.
-pub(crate) async fn ask<T>(
+pub(super) async fn ask<T>(
     target: &Target,
     options: ConnectionOptions,
     layer: &AttachIdentityLayer,
@@ -93,9 +93,7 @@ pub(crate) async fn ask<T>(
 }
 
 pub(super) fn unknown_at(target: &Target) -> Doubt {
-    Found::Refused.because(format!(
-        "the module at {target} does not know the key (KEY_UNKNOWN)"
-    ))
+    Found::Refused.because(format!("the module at {target} does not know the key"))
 }
 
 async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'static)) -> Doubt {
@@ -165,7 +163,7 @@ pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// Finds out, over connections of its own, why a call to `target` failed; `None` if that does not
 /// show. Each question may take as long as connecting.
-async fn look(target: &Target, options: &ConnectionOptions) -> Option<NotGrpc> {
+pub(crate) async fn look(target: &Target, options: &ConnectionOptions) -> Option<NotGrpc> {
     let limit = options.connect_timeout;
     let connecting = TcpStream::connect((target.host(), target.port()));
     let tcp = timeout(limit, connecting).await.ok()?.ok()?;

@@ -1,21 +1,27 @@
 //! `countersign engines`: what the DPM knows of its engines.
 
 use std::error::Error;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+use tower_layer::Layer as _;
 
 use super::home::HomeArguments;
 use super::output::{Answer, Console, Kind, Refused, example, table};
 use super::runtime::runtime;
-use crate::admin::greeting::{Doubt, Found, PATIENCE, ask};
+use crate::admin::greeting;
 use crate::admin::roster;
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
-use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Target, UnknownDeployment, cause};
+use crate::grpc::{
+    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
+    cause, code_name, reason_of,
+};
 use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
 use crate::telemetry::{Untrusted, UntrustedReason};
@@ -45,32 +51,44 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::Show(show) => &show.home,
     };
     let (target, layer, options) = dpm(home, console)?;
-    let deadline = Instant::now() + PATIENCE;
-    let listing = ask(&target, options, &layer, deadline, roster::list);
-    let listed = runtime()?.block_on(listing).map_err(not_listed)?;
-    let engines: Vec<_> = listed.into_iter().map(Shown::from).collect();
-    match command {
-        Command::List(_) => console.reply(in_columns(&engines), &json!({ "engines": engines })),
-        Command::Show(show) => {
-            let engine = named(engines, &show.name)?;
-            console.reply(engine.in_words(), &engine)
+    runtime()?.block_on(async {
+        let opened = within(&target, Connection::open(&target, options.clone())).await?;
+        let connection = opened.map_err(|error| {
+            let why = cause(error.as_ref());
+            let message = format!("cannot reach the DPM at {target}: {why}");
+            let failure = Refused::new(Kind::Unreachable, message);
+            match ConnectError::find_in(error.as_ref()) {
+                Some(ConnectError::Tls(..)) => failure,
+                _ => failure
+                    .with_help("start it, in its home folder:")
+                    .with_commands([CommandLine::new("countersign dpm run --home .")]),
+            }
+        })?;
+        let listed = match within(&target, roster::list(layer.layer(connection))).await? {
+            Ok(listed) => listed,
+            Err(status) => return Err(failed(&status, &target, &options).await),
+        };
+        let engines: Vec<_> = listed.into_iter().map(Shown::from).collect();
+        match command {
+            Command::List(_) => console.reply(in_columns(&engines), &json!({ "engines": engines })),
+            Command::Show(show) => {
+                let engine = named(engines, &show.name)?;
+                console.reply(engine.in_words(), &engine)
+            }
         }
-    }
+    })
 }
 
-/// Returns the error for a DPM that did not list its engines.
-fn not_listed(Doubt { found, why }: Doubt) -> Refused {
-    let kind = match found {
-        Found::Refused => Kind::Denied,
-        _ => Kind::Unreachable,
-    };
-    let failure = Refused::new(kind, why);
-    if found == Found::NotReached {
-        return failure
-            .with_help("start it, in its home folder:")
-            .with_commands([CommandLine::new("countersign dpm run --home .")]);
-    }
-    failure.with_help("check that the DPM listens at this port; `countersign doctor` says more")
+/// Longer than any DPM takes that answers at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Awaits what the DPM at `target` has to say, but not for ever.
+async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T, Refused> {
+    timeout(PATIENCE, answer).await.map_err(|_elapsed| {
+        let message = format!("the DPM at {target} does not answer within {PATIENCE:?}");
+        Refused::new(Kind::Unreachable, message)
+            .with_help("a program listens there; check that it is the DPM and that it responds")
+    })
 }
 
 /// Where the DPM is, and how to call it: as a module that trusts it, or as the DPM itself.
@@ -125,6 +143,29 @@ fn named(engines: Vec<Shown>, name: &str) -> Result<Shown, Refused> {
             let message = format!("no registered engine has the id or the deployment `{name}`");
             Err(Refused::new(Kind::NotThere, message).with_help("`engines list` shows all engines"))
         }
+    }
+}
+
+/// Says why the DPM at `target` did not answer as asked, or what listens there in its place.
+async fn failed(status: &Status, target: &Target, options: &ConnectionOptions) -> Refused {
+    let (code, reason) = (status.code(), reason_of(status));
+    if reason.is_none()
+        && let Some(why) = greeting::look(target, options).await
+    {
+        return Refused::new(Kind::Unreachable, format!("{target} {why}"))
+            .with_help("check that the DPM listens at this port; `countersign doctor` says more");
+    }
+    let kind = match code {
+        Code::Unavailable | Code::DeadlineExceeded => Kind::Unreachable,
+        // The connection broke: it is no answer.
+        _ if status.source().is_some() => Kind::Unreachable,
+        _ => Kind::Denied,
+    };
+    let (name, message) = (code_name(code), harmless(status.message()));
+    let failure = Refused::new(kind, format!("{name}: {message}"));
+    match reason {
+        Some(reason) => failure.with_help(reason.help()),
+        None => failure,
     }
 }
 

@@ -211,8 +211,8 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Refused> {
 
 fn encode_private(key: &SigningKey, kid: &KeyId, form: Form) -> Result<Vec<u8>, KeyError> {
     Ok(match form {
-        Form::DerPkcs8 => key.to_pkcs8_der().expose().to_vec(),
-        Form::DerSec1 => key.to_sec1_der()?.expose().to_vec(),
+        Form::DerPkcs8 => key.to_pkcs8_der().expose().clone(),
+        Form::DerSec1 => key.to_sec1_der()?.expose().clone(),
         Form::Base64 => line(&Zeroizing::new(
             BASE64_STANDARD.encode(PrivateJwk::write(key, kid).expose()),
         )),

@@ -150,6 +150,7 @@ impl Row {
     }
 
     /// Adds what to do.
+    #[expect(clippy::needless_pass_by_value, reason = "a literal or a command")]
     pub(super) fn help(self, help: impl ToString) -> Self {
         self.helps([help.to_string()])
     }
