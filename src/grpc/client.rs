@@ -30,8 +30,7 @@ use super::vouched::Vouched;
 
 /// Attaches this module's identity to every call of a client, for one named callee.
 ///
-/// Put it before a channel:
-/// `GreeterClient::new(module.client_layer("dpm-dev", Transport::tls())?.layer(channel))`.
+/// Put it before a channel: `GreeterClient::new(module.client_layer(name, over)?.layer(channel))`.
 /// One token serves all calls until half of its life is over; then one call renews it while the
 /// others go on with the old one. Which replies must carry the callee's proof is the module's
 /// [`ProofMode`], or [`require_proof`](Self::require_proof).
@@ -123,8 +122,8 @@ impl AttachIdentityLayer {
             return Ok(None);
         }
         let token = tokens.get().map_err(|error| not_called(&error))?;
-        let trust = tokens.issuer.trust.current();
-        metadata::attach(&mut head.headers, token.value.clone(), &trust);
+        let trust = &tokens.issuer.trust;
+        metadata::attach(&mut head.headers, token.value.clone(), trust);
         let path = metadata::path(&head.uri);
         let expected = match proof {
             Some(required) if required.covers(path, &token, vouched) => {

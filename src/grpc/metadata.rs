@@ -9,7 +9,7 @@ use tonic::Status;
 use super::status::reason_of;
 use crate::jose::{BASE64, Unverified};
 use crate::token::{Reason, Refusal};
-use crate::trust::KeySet;
+use crate::trust::{KeySet, TrustStore};
 
 /// The caller's nonce: 22 base64url characters, fresh for each attempt.
 pub const NONCE: &str = "countersign-nonce";
@@ -97,22 +97,20 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
 /// Adds the token in `value`. An `authorization` that is already there is the application's and stays,
 /// unless a handler passed on that of its caller: a `countersign-authorization`, or a token by a key
 /// of those in `trust`. The callee could use it at this module.
-pub(super) fn attach(headers: &mut HeaderMap, value: HeaderValue, trust: &KeySet) {
+pub(super) fn attach(headers: &mut HeaderMap, value: HeaderValue, trust: &TrustStore) {
     headers.remove(TOKEN);
-    let is_passed_on = kid(headers)
-        .is_some_and(|kid| trust.find(&kid).is_some() || trust.own().key_id.as_str() == kid);
-    let name = if headers.contains_key(AUTHORIZATION) && !is_passed_on {
-        TOKEN
-    } else {
-        AUTHORIZATION
-    };
-    headers.insert(name, value);
+    let is_taken = headers.contains_key(AUTHORIZATION) && !is_passed_on(headers, &trust.current());
+    headers.insert(if is_taken { TOKEN } else { AUTHORIZATION }, value);
 }
 
-/// Returns the key id that the token in `headers` names, if it names one.
-fn kid(headers: &HeaderMap) -> Option<String> {
-    let token = Unverified::read(bearer(headers).ok()?).ok()?;
-    token.header.get("kid")?.as_str().map(str::to_owned)
+/// Returns `true` if the token in `headers` names a key of this module or of those that it trusts.
+fn is_passed_on(headers: &HeaderMap, trust: &KeySet) -> bool {
+    let token = bearer(headers).ok();
+    let read = token.and_then(|token| Unverified::read(token).ok());
+    let kid = read
+        .as_ref()
+        .and_then(|read| read.header.get("kid")?.as_str());
+    kid.is_some_and(|kid| trust.find(kid).is_some() || trust.own().key_id.as_str() == kid)
 }
 
 /// Makes the value of `authorization`. Marked sensitive, so that `Debug` and HPACK's index skip it.
@@ -186,7 +184,7 @@ mod tests {
     #[test]
     fn callers_token_that_a_handler_passes_on_is_replaced_and_others_stay() {
         let pair = crate::testing::pair();
-        let trust = pair.dpm.trust().current();
+        let trust = pair.dpm.trust();
         let callee = pair.dpe.trust().current();
         let issued = pair
             .dpe
@@ -198,7 +196,7 @@ mod tests {
 
         for (before, expected) in [(passed_on, &own), (users.clone(), &users)] {
             let mut headers = HeaderMap::from_iter([(AUTHORIZATION, before)]);
-            attach(&mut headers, own.clone(), &trust);
+            attach(&mut headers, own.clone(), trust);
             assert_eq!(headers.get(AUTHORIZATION), Some(expected));
             assert_eq!(headers.contains_key(TOKEN), *expected == users);
         }

@@ -11,8 +11,7 @@ use tower_layer::Layer as _;
 
 use crate::config::LoadError;
 use crate::grpc::carrier::Transport;
-use crate::grpc::{AttachIdentity, ConnectError, Connection, Module, Wiring, channel_over};
-use crate::trust::Deployment;
+use crate::grpc::{AttachIdentity, ConnectError, Connection, Module, channel_over};
 
 pub use open::{OpenError, OpenOptions};
 
@@ -74,8 +73,10 @@ impl Module {
                 .map(|route| format!("`{}`", route.name))
                 .collect();
             return Err(ConnectError::Refused(if names.is_empty() {
-                let lines = self.lines_to(&callee, wiring);
-                format!("no connection leads to `{name}`; write into `{file}`:\n  {lines}")
+                let settings = format!("client.connection.{name}");
+                format!(
+                    "no connection leads to `{name}`; write into `{file}`:\n  ataccama.{settings}.host=<host>\n  ataccama.{settings}.grpc.port=<port>\n  countersign.{settings}.deployment={name}"
+                )
             } else {
                 format!(
                     "connections {} all lead to `{name}`; in `{file}`, remove the lines of all but one, or have one lead elsewhere:\n  countersign.client.connection.<connection>.deployment=<deployment>",
@@ -122,33 +123,5 @@ impl Module {
         };
         let layer = self.client_layer(name, over)?;
         Ok(layer.layer(channel_over(endpoint, self.plaintext.calls)?))
-    }
-
-    /// Returns the lines that make a connection to `callee`.
-    fn lines_to(&self, callee: &Deployment, wiring: &Wiring) -> String {
-        let of_module = callee.module.as_str();
-        let mut routes = wiring.routes.iter();
-        let there = routes.find(|route| route.name == of_module);
-        let is_taken = there.is_some_and(|route| route.deployment.is_some());
-        let name = if is_taken {
-            callee.name.as_str()
-        } else {
-            of_module
-        };
-        let mut lines = Vec::new();
-        if is_taken || there.is_none() {
-            for (setting, value) in [("host", "<host>"), ("grpc.port", "<port>")] {
-                lines.push(format!(
-                    "ataccama.client.connection.{name}.{setting}={value}"
-                ));
-            }
-        }
-        if is_taken || self.deployment_of(of_module).is_err() {
-            let chosen = &callee.name;
-            lines.push(format!(
-                "countersign.client.connection.{name}.deployment={chosen}"
-            ));
-        }
-        lines.join("\n  ")
     }
 }

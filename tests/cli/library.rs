@@ -319,7 +319,7 @@ async fn no_or_several_connections_are_an_error_with_the_lines_to_write() {
     let several = open(&folder, "caller").channel("greeter-dev").unwrap_err();
     let several = several.to_string();
     for part in [
-        "`greeter`, `second`",
+        "`greeter-dev`, `second`",
         CALLER,
         "\n  countersign.client.connection.<connection>.deployment=",
     ] {
