@@ -42,8 +42,8 @@ impl Health {
         let mut services = own.services();
         services.extend([String::new(), IDENTITY.to_owned()]);
         let reporter = HealthReporter::new();
-        let reported = Reported::from_health_reporter(reporter.clone());
-        let health = HealthServer::new(HealthService(reported));
+        let service = HealthService(Reported::from_health_reporter(reporter.clone()));
+        let health = HealthServer::new(service);
         routes = routes.add_service(health.max_decoding_message_size(SMALL));
         for method in ["Check", "Watch"] {
             rules = rules.with(HEALTH, method, Rule::everyone());

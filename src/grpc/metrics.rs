@@ -45,10 +45,10 @@ impl Counters {
     pub(super) fn of_rules(metrics: &Metrics, rules: &MethodRules) -> Self {
         let own = method_paths(&OWN_DESCRIPTORS).unwrap_or_default();
         let described = own.iter().chain(rules.methods_described());
-        let ruled = described.filter(|(path, _)| rules.find(path).is_some());
+        let streaming = described.filter(|(path, _)| rules.find(path).is_some());
         let undescribed = rules.paths().map(|path| (path, "unknown"));
         // What comes later wins.
-        let all = undescribed.chain(ruled.map(|(path, kind)| (path.as_str(), *kind)));
+        let all = undescribed.chain(streaming.map(|(path, kind)| (path.as_str(), *kind)));
         Self::of(metrics, GrpcSide::Server, all)
     }
 

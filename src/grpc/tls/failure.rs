@@ -157,7 +157,7 @@ impl ClientFailure {
     }
 
     pub(super) fn of(error: &io::Error, settings: &str) -> Self {
-        Self::of_tls(error, settings).unwrap_or(match error.kind() {
+        Self::of_tls(error, settings).unwrap_or_else(|| match error.kind() {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe => Self::Closed,

@@ -49,8 +49,8 @@ impl<T: Send + Sync + 'static> Live<T> {
             files,
             read: ArcSwap::from_pointee(digest(&contents)),
             make: Box::new(move |contents| {
-                let (made, target) = (Arc::new(make(contents)?), Arc::clone(&target));
-                Ok(Box::new(move || target.store(made)))
+                let (value, target) = (Arc::new(make(contents)?), Arc::clone(&target));
+                Ok(Box::new(move || target.store(value)))
             }),
         });
         let mut known = all.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +107,9 @@ impl TlsFiles {
 
 /// The files that differ from those of the current TLS, as they were read.
 #[derive(Debug)]
-pub(crate) struct ChangedTlsFiles(Vec<(Result<Vec<Content>, TlsError>, Arc<Source>)>);
+pub(crate) struct ChangedTlsFiles(Vec<(Contents, Arc<Source>)>);
+
+type Contents = Result<Vec<Content>, TlsError>;
 
 impl ChangedTlsFiles {
     /// Returns what identifies their contents; `None` if nothing changed.
