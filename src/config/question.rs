@@ -87,12 +87,10 @@ impl Question {
     /// Finds the variable that sets `name`, and its name: with the name itself, or in capitals.
     pub fn named(&self, name: &str) -> Option<(&str, &str)> {
         let wanted = Variable::parse(name).words.concat();
-        let mut both: Vec<_> = self
+        let both = self
             .settings()
-            .filter(|(variable, _)| Variable::parse(variable).words.concat() == wanted)
-            .collect();
-        both.sort_by_key(|(variable, _)| !variable.contains('.'));
-        both.into_iter().next()
+            .filter(|(variable, _)| Variable::parse(variable).words.concat() == wanted);
+        both.min_by_key(|(variable, _)| !variable.contains('.'))
     }
 
     /// Returns the variable that a placeholder `name` may stand for.

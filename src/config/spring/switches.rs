@@ -143,9 +143,9 @@ pub fn group_of_environment(question: &Question, name: &str) -> Option<Vec<Sourc
     };
     let sourced = given
         .into_iter()
-        .map(|(variable, value)| Sourced::new(value, Origin::Environment(variable.into())));
-    let listed: Vec<_> = sourced.collect();
-    (!listed.is_empty()).then_some(listed)
+        .map(|(variable, value)| Sourced::new(value, Origin::Environment(variable.into())))
+        .collect::<Vec<_>>();
+    (!sourced.is_empty()).then_some(sourced)
 }
 
 /// Takes `name` for a switch.
