@@ -56,6 +56,7 @@ fn private(d: &str) -> String {
 
 /// What problems without a variant of their own say, and what the tables call them.
 const NAMES: [(&str, &str); 13] = [
+    ("`kid` is not usable: it ", "KeyId"),
     ("it is empty", "Empty"),
     ("bytes, at most 16384 are allowed", "TooLarge"),
     ("`d` is missing: this is a public key", "PublicOnly"),
@@ -67,7 +68,6 @@ const NAMES: [(&str, &str); 13] = [
     ("`x` and `y` are not a point", "NotOnCurve"),
     ("`d` is out of range", "PrivateRange"),
     ("`d` does not belong to", "PrivateMismatch"),
-    ("`kid` is not usable: it ", "KeyId"),
     ("the key failed its own test", "SelfTest"),
 ];
 
