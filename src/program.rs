@@ -100,14 +100,8 @@ impl Program {
         #[cfg(not(feature = "actuator"))]
         let http = None;
         let own = self.module.own();
-        events::startup(
-            own.module.as_str(),
-            own.issuer(),
-            own.key_id.as_str(),
-            self.address,
-            http,
-            advertised,
-        );
+        let names = [own.module.as_str(), own.issuer(), own.key_id.as_str()];
+        events::startup(names, self.address, http, advertised);
     }
 
     /// Reports the health over gRPC and HTTP from now on; returns the address of HTTP.

@@ -287,9 +287,7 @@ pub fn certificate_expires(
 /// `startup`: the module, of the type `module`, accepts calls at `address`. `deployment` is its name,
 /// or its key if it has none, and `advertised` the address that an engine advertises.
 pub fn startup(
-    module: &str,
-    deployment: &str,
-    fingerprint: &str,
+    [module, deployment, fingerprint]: [&str; 3],
     address: SocketAddr,
     http: Option<SocketAddr>,
     advertised: Option<&EngineAddress>,
