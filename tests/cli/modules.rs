@@ -149,7 +149,7 @@ fn a_pair_becomes_ready_is_listed_and_ends_at_sigterm() {
         .run(&format!("engines list --home dpe {to_dpm}"))
         .exits(0);
     let shown = folder.run(&format!("engines show {own} {id}")).exits(0);
-    for name in [&id[..8], "dpe-dev"] {
+    for name in [id.split('-').next().unwrap(), "dpe-dev"] {
         let same = folder.run(&format!("engines show {own} {name}")).exits(0);
         assert!(same.stdout.contains(id), "{name}: {}", same.stdout);
     }

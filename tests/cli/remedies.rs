@@ -422,22 +422,25 @@ fn strangers(folder: &Folder) {
     }
 }
 
+/// What is done to the modules in a folder.
+type Step<'a> = &'a dyn Fn(&Folder);
+
 #[test]
 fn the_example_of_every_explanation_ends_the_situation_that_it_explains() {
     let revoked = |folder: &Folder| replace(folder, DPM, "is-revoked=false", "is-revoked=true");
     let nothing = |_: &Folder| {};
-    let no_dpm_key = |folder: &Folder| without_own_key(folder, DPM);
-    let no_dpe_key = |folder: &Folder| without_own_key(folder, DPE);
-    let rows: [(&str, &dyn Fn(&Folder), &dyn Fn(&Folder)); 9] = [
+    let registry_without_key = |folder: &Folder| without_own_key(folder, DPM);
+    let engine_without_key = |folder: &Folder| without_own_key(folder, DPE);
+    let rows: [(&str, Step<'_>, Step<'_>); 9] = [
         ("CS0104", &key_over_lines, &nothing),
-        ("CS0204", &key_without_d, &no_dpm_key),
-        ("CS0206", &key_as_pem, &no_dpm_key),
+        ("CS0204", &key_without_d, &registry_without_key),
+        ("CS0206", &key_as_pem, &registry_without_key),
         ("CS0207", &own_key_as_peer, &nothing),
         ("CS0210", &trusted_again, &nothing),
         ("CS0302", &revoked, &nothing),
         ("CS0401", &strangers, &nothing),
         ("CS0402", &revoked, &nothing),
-        ("CS0404", &one_key_for_both, &no_dpe_key),
+        ("CS0404", &one_key_for_both, &engine_without_key),
     ];
     for (code, set_up, by_hand) in rows {
         let folder = Folder::new();

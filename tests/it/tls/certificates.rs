@@ -74,24 +74,24 @@ impl Authority {
     }
 
     pub(crate) fn issue(&self, names: &[&str], validity: Validity) -> Pem {
-        self.sign(params(names, validity))
+        self.sign(&params(names, validity))
     }
 
     /// Issues a certificate that may issue others, as `openssl req -x509` makes by default.
     pub(crate) fn issue_authority(&self, names: &[&str]) -> Pem {
         let mut params = params(names, Validity::Now);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        self.sign(params)
+        self.sign(&params)
     }
 
     /// Issues a certificate that no server may show.
     pub(crate) fn issue_for_clients(&self, names: &[&str]) -> Pem {
         let mut params = params(names, Validity::Now);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Pem {
+    fn sign(&self, params: &CertificateParams) -> Pem {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Pem {
