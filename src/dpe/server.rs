@@ -106,8 +106,8 @@ impl Dpe {
             None => module.deployment_of("dpm")?,
         };
         let identity = module.layer_for(dpm.as_str())?;
-        let rules = rules(&module);
-        let program = Program::new(module, Some(storage), listener, options.server, rules)?;
+        let methods = rules(&module);
+        let program = Program::new(module, Some(storage), listener, options.server, methods)?;
         let port = options.port.unwrap_or_else(|| program.address.port());
         let engine = Registrant {
             id,

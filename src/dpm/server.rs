@@ -55,9 +55,9 @@ impl Dpm {
         options: Options,
     ) -> Result<Self, StartError> {
         let clock = Arc::clone(module.clock());
-        let rules = rules(&module);
+        let methods = rules(&module);
         Ok(Self {
-            program: Program::new(module, Some(storage), listener, options.server, rules)?,
+            program: Program::new(module, Some(storage), listener, options.server, methods)?,
             registry: Arc::new(EngineRegistry::new(store, clock, options.limits)),
             addresses: options.addresses,
             monitor: options.monitor,

@@ -21,9 +21,10 @@ pub(super) use self::messages::Largest;
 use self::messages::Messages;
 use super::MethodRules;
 use super::authorize::method_paths;
-use super::body::BoxError;
 use super::session::Polled;
 use super::status::number;
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Counts calls, as go-grpc-prometheus does.
 ///
