@@ -72,6 +72,8 @@ mod secrets;
 mod snapshots;
 #[path = "cli/support.rs"]
 mod support;
+#[path = "cli/terminals.rs"]
+mod terminals;
 #[path = "cli/token.rs"]
 mod token;
 #[path = "cli/usage.rs"]

@@ -8,10 +8,10 @@ use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
 use super::change::How;
-use super::output::{Answer, Console, Exit, Kind, Refused, add, counted};
+use super::output::{Answer, Console, Exit, Format, Kind, Refused, add, counted};
 use crate::admin::fix::Fix;
 use crate::config::{self, Repair, Report};
-use crate::diagnostic::{Finding, Origin};
+use crate::diagnostic::{Finding, Origin, visible};
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("writing").args(["dry_run", "yes"]).multiple(true).requires("fix")))]
@@ -61,8 +61,12 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         add(&mut answer, "repairs", json!(repairs));
         add(&mut answer, "written", is_written);
     }
-    text += &in_words(&report, arguments.list_ignored, console);
-    console.reply(text, &answer)?;
+    let shown = visible(&text) + &in_words(&report, arguments.list_ignored, console);
+    match console.format {
+        // What is coloured is escaped already.
+        Format::Text => console.answer(shown)?,
+        Format::Json => console.json(&answer)?,
+    };
     Ok(Exit::yes(report.findings.errors() == 0))
 }
 
@@ -136,7 +140,8 @@ fn in_words(report: &Report, lists_ignored: bool, console: &Console) -> String {
     if lists_ignored {
         for ignored in &report.ignored {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "ignored {} ({})", ignored.name, ignored.origin);
+            let place = format!("{} ({})", ignored.name, ignored.origin);
+            let _ = writeln!(text, "ignored {}", visible(&place));
         }
     } else if !report.ignored.is_empty() {
         hint = " (--list-ignored)";

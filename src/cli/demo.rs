@@ -11,7 +11,7 @@ use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::runtime;
 use super::signals::Signals;
 use crate::admin::demo::{self, Step};
-use crate::diagnostic::{CommandLine, redact};
+use crate::diagnostic::{CommandLine, redact, visible};
 
 #[derive(Args, Debug)]
 #[command(after_help = include_str!("help/demo.txt"))]
@@ -50,14 +50,14 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
     let binary = found.map_err(Refused::caused(Kind::Unreadable, what))?;
     let is_text = console.format == Format::Text;
     if is_text {
-        let shown = redact(&folder.display().to_string());
+        let shown = visible(&redact(&folder.display().to_string()));
         console.answer(format!("countersign demo · files in {shown} ({fate})\n\n"))?;
     }
     let mut steps = Vec::new();
     let ready_after = demo::run(&binary, &folder, &mut |step: &Step| {
         if is_text {
             // A step that cannot be shown now counts all the same.
-            let _ = console.answer(shown(steps.len() + 1, step));
+            let _ = console.answer(visible(&shown(steps.len() + 1, step)));
         }
         steps.push(step.clone());
     })

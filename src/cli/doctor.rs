@@ -13,6 +13,7 @@ use super::output::{Answer, Console, Exit, Format, Refused, serialized};
 use super::runtime::runtime;
 use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State, Visit};
 use crate::config::{self, LoadError, ModuleKind, Settings};
+use crate::diagnostic::visible;
 use crate::properties::bind::{TimeUnit, duration};
 
 #[derive(Args, Debug)]
@@ -136,7 +137,7 @@ fn exit(diagnosis: &Diagnosis) -> Exit {
 /// Writes a diagnosis; as JSON over several lines if it is `whole`, the only one.
 fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String, Refused> {
     if console.format == Format::Text {
-        return Ok(in_words(diagnosis));
+        return Ok(visible(&in_words(diagnosis)));
     }
     let shown = Shown {
         healthy: diagnosis.failed().is_none(),

@@ -1,5 +1,6 @@
 //! Where a command writes and how it ends: stdout is the answer, stderr is the rest.
 
+use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::render;
 pub(super) use crate::admin::{Kind, Refused};
-use crate::diagnostic::{Finding, redact};
+use crate::diagnostic::{Finding, misleads, redact, visible};
 use crate::grpc::cause;
 
 /// What a command ends with.
@@ -142,7 +143,7 @@ impl Console {
         io::stdout().is_terminal()
     }
 
-    /// Writes the answer. A closed pipe is not a failure.
+    /// Writes the answer as it is. A closed pipe is not a failure.
     #[expect(clippy::unused_self, reason = "only a holder of the console writes")]
     pub(super) fn answer(&self, text: impl AsRef<[u8]>) -> Answer {
         let mut stdout = io::stdout().lock();
@@ -161,9 +162,9 @@ impl Console {
     }
 
     /// Writes the answer in the form that was asked for.
-    pub(super) fn reply(&self, text: impl AsRef<[u8]>, json: &impl Serialize) -> Answer {
+    pub(super) fn reply(&self, text: impl AsRef<str>, json: &impl Serialize) -> Answer {
         match self.format {
-            Format::Text => self.answer(text),
+            Format::Text => self.answer(visible(text.as_ref())),
             Format::Json => self.json(json),
         }
     }
@@ -173,10 +174,14 @@ impl Console {
         self.present(&redact(line));
     }
 
-    /// Prints a text that is safe without redaction, such as one with public keys. A failure to
-    /// print is ignored.
-    #[expect(clippy::unused_self, reason = "only a holder of the console writes")]
+    /// Prints a text that is safe without redaction, such as one with public keys.
     pub(super) fn present(&self, text: &str) {
+        self.print(&visible(text));
+    }
+
+    /// Prints a text whose only control characters are our own. A failure to print is ignored.
+    #[expect(clippy::unused_self, reason = "only a holder of the console writes")]
+    fn print(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
@@ -198,7 +203,7 @@ impl Console {
     /// Shows findings beside the answer.
     pub(super) fn findings<'a>(&self, findings: impl IntoIterator<Item = &'a Finding>) {
         for finding in findings {
-            self.present(&render::finding(finding, self.coloured));
+            self.print(&render::finding(finding, self.coloured));
         }
     }
 
@@ -209,9 +214,8 @@ impl Console {
             let help = refused.help.as_deref().map(redact);
             let commands: Vec<_> = refused.commands.iter().map(ToString::to_string).collect();
             let error = redact(&cause(refused));
-            self.present(
-                &json!({ "error": error, "help": help, "commands": commands }).to_string(),
-            );
+            let answer = json!({ "error": error, "help": help, "commands": commands });
+            self.print(&escaped(&answer.to_string()));
             return refused.into();
         }
         self.labelled("error:", "31;1", &cause(refused));
@@ -225,11 +229,11 @@ impl Console {
     }
 
     fn labelled(&self, label: &str, style: &str, line: &str) {
-        let line = redact(line);
+        let line = visible(&redact(line));
         if self.coloured {
-            self.present(&format!("\u{1b}[{style}m{label}\u{1b}[0m {line}"));
+            self.print(&format!("\u{1b}[{style}m{label}\u{1b}[0m {line}"));
         } else {
-            self.present(&format!("{label} {line}"));
+            self.print(&format!("{label} {line}"));
         }
     }
 }
@@ -238,7 +242,7 @@ impl Console {
 /// repeat an argument.
 pub(super) fn usage(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
-    let safe = redact(&text);
+    let safe = visible(&redact(&text));
     let is_usage = error.use_stderr();
     // A closed pipe is not a failure.
     let _ = if is_usage && safe != text {
@@ -251,7 +255,24 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
 
 /// Passes on `json`, unless the answer could not be written as JSON.
 pub(super) fn serialized(json: serde_json::Result<String>) -> Result<String, Refused> {
-    json.map_err(Refused::caused(Kind::Internal, "cannot write the answer"))
+    let json = json.map_err(Refused::caused(Kind::Internal, "cannot write the answer"))?;
+    Ok(escaped(&json))
+}
+
+/// Escapes what serde leaves as it is and a terminal would interpret; it is only within strings.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || !misleads(c) {
+            text.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\\u{unit:04x}");
+        }
+    }
+    text
 }
 
 /// Adds a member to a JSON object.
@@ -303,6 +324,17 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("AAAA"), "{text}");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_reads_back_the_same() {
+        let value = Value::String("\u{202e}gpj.exe\u{9b}2J\u{e0041}é\u{7f}".to_owned());
+        let json = serde_json::to_string(&value).unwrap();
+
+        let text = escaped(&json);
+
+        assert_eq!(text, r#""\u202egpj.exe\u009b2J\udb40\udc41é\u007f""#);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Origin as Place, Renderer, Snippet as Shown};
 
-use crate::diagnostic::{Finding, Origin, Severity};
+use crate::diagnostic::{Finding, Origin, Severity, visible};
 
 /// Renders `finding`, over several lines, without a line end.
 pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
@@ -13,14 +13,14 @@ pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
         Severity::Note => Level::NOTE,
     };
     let title = level
-        .primary_title(&finding.message)
+        .primary_title(visible(&finding.message))
         .id(finding.code.as_str());
     let mut group = title.element(place(&finding.origin));
     if let Some(snippet) = snippet(finding) {
         group = group.element(snippet);
     }
     if let Some(help) = &finding.help {
-        group = group.element(Level::HELP.message(help));
+        group = group.element(Level::HELP.message(visible(help)));
     }
     let report = [group];
     let plain = Renderer::plain()
@@ -41,10 +41,10 @@ pub(super) fn finding(finding: &Finding, coloured: bool) -> String {
 
 fn place(origin: &Origin) -> Place<'static> {
     match origin {
-        Origin::File { path, line, column } => Place::path(path.display().to_string())
+        Origin::File { path, line, column } => Place::path(visible(&path.display().to_string()))
             .line(usize::try_from(*line).unwrap_or(usize::MAX))
             .char_column(usize::try_from(*column).unwrap_or(usize::MAX)),
-        other => Place::path(other.to_string()),
+        other => Place::path(visible(&other.to_string())),
     }
 }
 

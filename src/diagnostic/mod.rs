@@ -10,6 +10,8 @@ mod snippet;
 
 pub use code::{Code, Severity};
 pub use finding::{Finding, Findings, Origin};
-pub use redact::{Public, misleads, quote, quote_except, redact, redact_except, redact_name};
+pub use redact::{
+    Public, misleads, quote, quote_except, redact, redact_except, redact_name, visible,
+};
 pub use shell::CommandLine;
 pub use snippet::Snippet;

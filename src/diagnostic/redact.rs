@@ -88,6 +88,19 @@ pub fn misleads(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Escapes in `text` each character that [misleads], as `\u{…}`, but no line end and no tab.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if misleads(c) && !matches!(c, '\n' | '\t') {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// Finds the parts of a line of a properties file that may belong to a private key. The setting's
 /// name and its value are two texts: a key in the value does not hide words of the name.
 pub(super) fn hidden_in_line(line: &str, public: &Public) -> Vec<Range<usize>> {
