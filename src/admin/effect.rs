@@ -28,18 +28,11 @@ pub(super) fn check(
     let found = config::main_of(path, &environment);
     let main = found.as_deref().unwrap_or(path);
     let settings: Vec<_> = wanted.iter().map(|one| (&*one.key, one.text())).collect();
-    let in_files = config::overruled(main, texts, &environment, &settings)?;
-    let in_variables = || {
-        settings
-            .iter()
-            .filter(|_| is_there)
-            .find_map(|(key, value)| {
-                let (variable, _) =
-                    variable_above(key).filter(|(_, other)| Some(&**other) != *value)?;
-                Some((*key, Origin::Environment(variable.into())))
-            })
+    let decides = match config::overruled(main, texts, &environment, &settings)? {
+        None if is_there => overridden(&settings),
+        found => found,
     };
-    let Some((key, origin)) = in_files.or_else(in_variables) else {
+    let Some((key, origin)) = decides else {
         return Ok(());
     };
     let (name, file) = (redact_name(key), path.display());
@@ -52,6 +45,14 @@ pub(super) fn check(
         _ => "change it there; nothing is written",
     };
     Err(Refused::new(Kind::Conflict, message).with_help(help))
+}
+
+/// Finds a setting that does not get its value because of a variable.
+fn overridden<'w>(settings: &[(&'w str, Option<&str>)]) -> Option<(&'w str, Origin)> {
+    settings.iter().find_map(|(key, value)| {
+        let (variable, _) = variable_above(key).filter(|(_, other)| Some(&**other) != *value)?;
+        Some((*key, Origin::Environment(variable.into())))
+    })
 }
 
 /// Finds a variable of this process's environment that overrides `setting` in any file, with its value.

@@ -425,7 +425,7 @@ impl Rotation {
             if has.errors() > had.errors() {
                 let message = format!("`{}` would have faults", after.path.display());
                 return Err(Refused::new(Kind::Conflict, message)
-                    .with_help("nothing was written; `countersign explain CODE` says more")
+                    .with_help("nothing was written; what the first error means:")
                     .with_findings(has));
             }
         }

@@ -156,8 +156,8 @@ impl<'a> Callee<'a> {
             .map_err(unusable)?;
         let name = &self.deployment.name;
         let layer = module.layer_for(name.as_str()).map_err(unusable)?;
-        let options = options.towards(name);
-        ask(&self.target, options, &layer, deadline, who_am_i).await
+        let towards = options.towards(name);
+        ask(&self.target, towards, &layer, deadline, who_am_i).await
     }
 }
 
