@@ -23,12 +23,18 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a file that countersign alone makes and uses, to read it; a link is not followed.
+/// One that others may write gets mode 0600.
 ///
 /// # Errors
 ///
 /// When the system refuses, or something other than a regular file has the name.
 pub fn read_own(path: &Path) -> io::Result<File> {
-    regular(path, OpenOptions::new().read(true), false)
+    let file = regular(path, OpenOptions::new().read(true), false)?;
+    if file.metadata()?.mode() & 0o022 != 0 {
+        // On a read-only volume it cannot be, and no one can write there.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
+    }
+    Ok(file)
 }
 
 /// Opens a file that countersign alone makes and uses, to write it, with mode 0600; a link is not
@@ -168,6 +174,18 @@ mod tests {
 
         assert_eq!(text, "kept");
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o444);
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_tightened() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "kept").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+
+        read_own(&file).unwrap();
+
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

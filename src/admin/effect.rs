@@ -58,16 +58,18 @@ fn overridden<'w>(settings: &[(&'w str, Option<&str>)]) -> Option<(&'w str, Orig
 /// Finds a variable of this process's environment that overrides `setting` in any file, with its value.
 pub(super) fn variable_above(setting: &str) -> Option<(String, String)> {
     let list = setting.split('[').next().unwrap_or_default();
-    let wanted = [setting, list].map(|name| without_underscores(&variable_for(name)));
+    let wanted = [setting, list].map(|name| letters(&variable_for(name)));
     let all = config::environment();
     let mut variables = all
         .iter()
         .filter(|(name, value)| !is_service_link(name, value, &all));
-    let found = variables.find(|(name, _)| wanted.contains(&without_underscores(name)));
+    let found = variables.find(|(name, _)| wanted.contains(&letters(name)));
     found.cloned()
 }
 
-/// An underscore may replace a dash, which a variable may also omit.
-fn without_underscores(name: &str) -> String {
-    name.replace('_', "").to_ascii_uppercase()
+/// An underscore may replace a dash, which a variable may also omit; dots and brackets may stand for
+/// themselves.
+fn letters(name: &str) -> String {
+    name.replace(['_', '-', '.', '[', ']'], "")
+        .to_ascii_uppercase()
 }

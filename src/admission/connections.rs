@@ -293,6 +293,10 @@ impl Table {
     /// Makes a connection one of `owner`'s if it is no deployment's yet, and there is room beside
     /// what is kept for others.
     fn verified(&mut self, key: u64, owner: &str, bounds: &Bounds) -> Result<(), Full> {
+        // One that was cut has no entry.
+        if self.open.get(&key).is_none_or(|e| e.owner.is_some()) {
+            return Ok(());
+        }
         let mut owners: HashMap<&str, usize> = HashMap::new();
         for owner in self.open.values().filter_map(|e| e.owner.as_deref()) {
             *owners.entry(owner).or_default() += 1;
@@ -303,12 +307,10 @@ impl Table {
         let others = kept.min(bounds.total / 2) + bounds.kept_for_loopback();
         let all: usize = owners.values().sum();
         let has_room = own < bounds.per_owner && all + others < bounds.total;
-        // One that was cut has no entry.
-        let entry = self.open.get_mut(&key);
-        if let Some(entry) = entry.filter(|entry| entry.owner.is_none()) {
-            if own >= KEPT_FOR_EACH && !has_room {
-                return Err(Full(own));
-            }
+        if own >= KEPT_FOR_EACH && !has_room {
+            return Err(Full(own));
+        }
+        if let Some(entry) = self.open.get_mut(&key) {
             entry.owner = Some(owner.into());
             entry.parts = None;
             one_less(&mut self.networks, entry.network);
@@ -401,9 +403,14 @@ impl Standing {
         }
         if let Some(connections) = self.connections.upgrade() {
             let mut table = connections.table();
+            let shown = shown();
+            // It may have been revoked since; after this look, `judge` sees it.
+            if !(shown.still)() {
+                return Ok(());
+            }
             table.verified(self.key, owner, &connections.bounds)?;
             self.state.store(VERIFIED, Ordering::Relaxed);
-            *self.shown() = Some(shown());
+            *self.shown() = Some(shown);
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,11 +71,11 @@ impl Dialer {
         destination: &Destination<'_>,
     ) -> Result<Vec<IpAddr>, DialError> {
         // What needs no resolver is judged before it is asked.
-        self.policy.check(destination, &[], is_local)?;
+        self.policy.check(destination, &[], may_be_local)?;
         let resolved = self
             .resolve(destination.deployment, destination.address)
             .await?;
-        self.policy.check(destination, &resolved, is_local)?;
+        self.policy.check(destination, &resolved, may_be_local)?;
         Ok(resolved)
     }
 
@@ -150,9 +150,36 @@ impl Permits {
     }
 }
 
-/// Returns `true` if `address` is one of this machine's: no other can be bound.
-pub(super) fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+/// Returns `true` if `address` is one of this machine's: what is sent there comes from there. Nothing
+/// is sent.
+///
+/// # Errors
+///
+/// When the system does not say.
+pub(super) fn is_local(address: IpAddr) -> io::Result<bool> {
+    let any = match address {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let asked = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    match asked {
+        Ok(from) => Ok(from.ip() == address),
+        Err(error) => match error.kind() {
+            // No way leads there.
+            ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::Unsupported => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+fn may_be_local(address: IpAddr) -> bool {
+    is_local(address).unwrap_or(true)
 }
 
 /// A name with more addresses than this may be an attempt to have many hosts dialled.

@@ -172,7 +172,7 @@ impl Caller {
     /// addresses.
     fn is_here(&self) -> bool {
         let ip = self.peer.map(|peer| peer.ip().to_canonical());
-        ip.is_some_and(|ip| ip.is_loopback() || is_local(ip))
+        ip.is_some_and(|ip| ip.is_loopback() || is_local(ip).unwrap_or(false))
     }
 
     /// Returns `true` if the caller may read all of `engine`: its owner, or this module itself.

@@ -182,9 +182,10 @@ where
             (None, Some(_)) => Vouched::default(),
             (None, None) => self.vouched.clone(),
         };
-        match line {
-            Some(line) => drop(head.extensions.insert(line)),
-            None => drop(head.extensions.insert(vouched.clone())),
+        match (line, own) {
+            (Some(line), _) => drop(head.extensions.insert(line)),
+            (None, Some(_)) => drop(head.extensions.insert(vouched.clone())),
+            (None, None) => {}
         }
         let (call, sent) = match self.layer.attach(&mut head, &vouched) {
             Ok(sent) => {

@@ -300,21 +300,19 @@ impl Shared {
         let mut outcome = self.dial(vouched);
         let ended = outcome.wait_for(Option::is_some).await;
         let known = ended.map_or(None, |outcome| outcome.clone());
-        known.unwrap_or_else(|| Err(Undialled(BoxError::from("the runtime has ended").into())))
+        known.unwrap_or_else(|| {
+            Err(Undialled(
+                BoxError::from("the attempt to connect was broken off").into(),
+            ))
+        })
     }
 
     fn dial(self: &Arc<Self>, vouched: Vouched) -> watch::Receiver<Option<Dialled>> {
         let mut last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |outcome: &Option<Dialled>| match outcome {
-            None => false,
-            Some(Ok(line)) => !line.is_open(),
-            Some(Err(_)) => true,
-        };
-        if let Some(under_way) = last.as_ref().filter(|last| !is_over(&last.borrow())) {
+        if let Some(under_way) = last.as_ref().filter(|last| !is_over(last)) {
             return under_way.clone();
         }
         let (sender, outcome) = watch::channel(None);
-        *last = Some(outcome.clone());
         let shared = Arc::clone(self);
         // It goes on when the callers give up: the next call finds it.
         tokio::spawn(async move {
@@ -324,7 +322,18 @@ impl Shared {
             }
             let _ = sender.send(Some(line.map_err(|error| Undialled(error.into()))));
         });
+        *last = Some(outcome.clone());
         outcome
+    }
+}
+
+/// Returns `true` if the next call has to connect again.
+fn is_over(last: &watch::Receiver<Option<Dialled>>) -> bool {
+    match &*last.borrow() {
+        // An attempt that panicked, or whose runtime ended, has no outcome.
+        None => last.has_changed().is_err(),
+        Some(Ok(line)) => !line.is_open(),
+        Some(Err(_)) => true,
     }
 }
 

@@ -7,8 +7,8 @@ use http::{HeaderMap, Uri};
 use tonic::Status;
 
 use super::status::reason_of;
-use crate::jose::{BASE64, Unverified};
-use crate::token::{Reason, Refusal};
+use crate::jose::{BASE64, Compact};
+use crate::token::{Reason, Refusal, is_addressed_to};
 use crate::trust::{KeySet, TrustStore};
 
 /// The caller's nonce: 22 base64url characters, fresh for each attempt.
@@ -95,22 +95,25 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
 }
 
 /// Adds the token in `value`. An `authorization` that is already there is the application's and stays,
-/// unless a handler passed on that of its caller: a `countersign-authorization`, or a token by a key
-/// of those in `trust`. The callee could use it at this module.
+/// unless a handler passed on that of its caller, which the callee could use at this module: a token for
+/// this module by a key in `trust`, or by its own.
 pub(super) fn attach(headers: &mut HeaderMap, value: HeaderValue, trust: &TrustStore) {
     headers.remove(TOKEN);
     let is_taken = headers.contains_key(AUTHORIZATION) && !is_passed_on(headers, &trust.current());
     headers.insert(if is_taken { TOKEN } else { AUTHORIZATION }, value);
 }
 
-/// Returns `true` if the token in `headers` names a key of this module or of those that it trusts.
 fn is_passed_on(headers: &HeaderMap, trust: &KeySet) -> bool {
     let token = bearer(headers).ok();
-    let read = token.and_then(|token| Unverified::read(token).ok());
-    let kid = read
-        .as_ref()
-        .and_then(|read| read.header.get("kid")?.as_str());
-    kid.is_some_and(|kid| trust.find(kid).is_some() || trust.own().key_id.as_str() == kid)
+    let Some(token) = token.and_then(|token| Compact::parse(token).ok()) else {
+        return false;
+    };
+    let (kid, own) = (token.header().kid(), trust.own());
+    if own.key_id.as_str() == kid {
+        return token.verify(own.key.verifying_key());
+    }
+    let found = trust.find(kid);
+    found.is_some_and(|found| token.verify(&found.key.key) && is_addressed_to(&token, own))
 }
 
 /// Makes the value of `authorization`. Marked sensitive, so that `Debug` and HPACK's index skip it.
@@ -143,6 +146,9 @@ fn malformed(detail: String) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc::Module;
+    use crate::jose::compact::{HeaderSpec, sign};
+    use crate::jose::{KeyId, SigningKey};
 
     fn headers(values: &[&str]) -> HeaderMap {
         let values = values
@@ -192,13 +198,34 @@ mod tests {
             .issue(callee.deployment("dpm-dev").unwrap());
         let passed_on = authorization(issued.unwrap().expose()).unwrap();
         let own = HeaderValue::from_static("Bearer own");
-        let users = HeaderValue::from_static("Bearer eyJhbGciOiJub25lIn0.e30.");
+        let none = HeaderValue::from_static("Bearer eyJhbGciOiJub25lIn0.e30.");
+        // Another issuer has a key of that name, and a deployment may act as a user elsewhere.
+        let own_key = |module: &Module| module.trust().own();
+        let user_of = |name: &KeyId, key: &SigningKey, audience: &str| {
+            let claims = format!(
+                r#"{{"iss":"a","sub":"a","aud":["{audience}"],"iat":1,"exp":2,"jti":"x"}}"#
+            );
+            let header = HeaderSpec {
+                typ: "JWT",
+                kid: name,
+            };
+            authorization(&sign(&header, claims.as_bytes(), key).unwrap()).unwrap()
+        };
+        let caller = own_key(&pair.dpe);
+        let foreign = user_of(&caller.key_id, &SigningKey::generate().unwrap(), "dpm-dev");
+        let elsewhere = user_of(&caller.key_id, &caller.key, "ledger-dev");
 
-        for (before, expected) in [(passed_on, &own), (users.clone(), &users)] {
-            let mut headers = HeaderMap::from_iter([(AUTHORIZATION, before)]);
+        for (before, stays) in [
+            (passed_on, false),
+            (none, true),
+            (foreign, true),
+            (elsewhere, true),
+        ] {
+            let mut headers = HeaderMap::from_iter([(AUTHORIZATION, before.clone())]);
             attach(&mut headers, own.clone(), trust);
+            let expected = if stays { &before } else { &own };
             assert_eq!(headers.get(AUTHORIZATION), Some(expected));
-            assert_eq!(headers.contains_key(TOKEN), *expected == users);
+            assert_eq!(headers.contains_key(TOKEN), stays);
         }
     }
 

@@ -37,6 +37,7 @@ impl Standard {
 
     /// Returns `true` if an application has no rules for `service`: it is served with its own.
     pub(crate) fn is_reserved(service: &str) -> bool {
-        service == IDENTITY || service == HEALTH || REFLECTION.contains(&service)
+        let has_more = cfg!(feature = "actuator");
+        service == IDENTITY || has_more && (service == HEALTH || REFLECTION.contains(&service))
     }
 }

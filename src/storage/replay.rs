@@ -30,12 +30,16 @@ impl Watermark {
     pub fn hold(storage: &Path) -> Result<Self, StorageError> {
         let lock = Storage::lock_as(storage, "replay-watermark.lock")?;
         let path = storage.join("replay-watermark");
-        let (file, kept) = open(&path).map_err(|error| StorageError::of(&path, &error))?;
-        Ok(Self {
+        let failed = |error| StorageError::of(&path, &error);
+        let (file, kept) = open(&path).map_err(failed)?;
+        let mut watermark = Self {
             file,
             kept,
             _lock: lock,
-        })
+        };
+        // A full disk is found now.
+        watermark.write(kept).map_err(failed)?;
+        Ok(watermark)
     }
 
     /// Makes it cover `time`.
@@ -47,7 +51,10 @@ impl Watermark {
         if time <= self.kept {
             return Ok(());
         }
-        let kept = time + AHEAD;
+        self.write(time + AHEAD)
+    }
+
+    fn write(&mut self, kept: SystemTime) -> io::Result<()> {
         let since = kept.duration_since(SystemTime::UNIX_EPOCH);
         let milliseconds = since.map_err(io::Error::other)?.as_millis();
         // Of one length: the old one needs no other write to go.
@@ -100,6 +107,16 @@ mod tests {
         assert_eq!(watermark.kept, at(1_001.5));
         let about = fs::metadata(home.path().join("replay-watermark")).unwrap();
         assert_eq!(about.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn watermark_is_written_at_once_so_that_a_full_disk_is_found_at_the_start() {
+        let home = tempfile::tempdir().unwrap();
+
+        let _held = Watermark::hold(home.path()).unwrap();
+
+        let text = fs::read_to_string(home.path().join("replay-watermark")).unwrap();
+        assert_eq!(text, "00000000000000000000\n");
     }
 
     #[test]

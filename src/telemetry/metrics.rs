@@ -215,8 +215,12 @@ impl Metrics {
     pub fn clock_estimated(&self, deployment: &str, seconds: f64) {
         let mut hidden = self.clocks();
         let shown = self.shown_clock(deployment);
-        let before = hidden.entry(deployment.into()).or_default();
-        before.get_or_insert_with(|| shown.get());
+        let before = match hidden.get(deployment) {
+            None => f64::NAN,
+            Some(None) => shown.get(),
+            Some(Some(before)) => *before,
+        };
+        hidden.insert(deployment.into(), Some(before));
         shown.set(seconds);
         self.note_estimates(&hidden);
     }

@@ -21,6 +21,7 @@ pub(crate) use policy::MAX_OWN_MODULE_LIFETIME;
 pub use policy::{Policy, PolicyError};
 pub use reason::{Caller, Clocks, Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
+pub(crate) use rules::is_addressed_to;
 pub use signer::Accept;
 pub use verified::VerifiedToken;
 pub(crate) use verified_cache::VerifiedCache;

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::identity::Role;
-use crate::jose::{Compact, Fingerprint};
+use crate::jose::{Compact, Fingerprint, json};
 use crate::trust::{Deployment, KeySet, OwnDeployment};
 
 use super::claims::{Claims, seconds};
@@ -131,6 +131,13 @@ pub(super) fn audience(claims: &Claims, own: &OwnDeployment) -> Result<(), Refus
     let (found, hash) = (values.join(", "), own.fingerprint());
     let detail = format!("`aud` is [{found}], expected `{hash}`{or_name}");
     Err(Refusal::new(Reason::AudienceMismatch, detail))
+}
+
+/// Returns `true` if the audience of `token` is this module. Nothing else of it is checked.
+pub(crate) fn is_addressed_to(token: &Compact<'_>, own: &OwnDeployment) -> bool {
+    let members = json::object(token.payload()).ok();
+    let claims = members.and_then(|members| Claims::from_members(&members).ok());
+    claims.is_some_and(|claims| audience(&claims, own).is_ok())
 }
 
 fn has_form_of_a_hash(value: &str) -> bool {

@@ -258,6 +258,20 @@ fn newest_connections_keep_their_place_where_descriptors_run_out() {
     assert_eq!(cut, [true, true, true, false, false]);
 }
 
+#[test]
+fn key_that_is_revoked_while_its_first_call_is_judged_is_no_standing() {
+    let world = World::new(BOUNDS);
+    let seat = world.admit(v4(1), 0).unwrap();
+    let shown = || Shown {
+        key: "old".into(),
+        still: Box::new(|| false),
+    };
+
+    seat.standing.show("dpe-dev", "old", shown).unwrap();
+
+    assert!(!seat.standing.is_verified());
+}
+
 #[tokio::test]
 async fn connection_that_is_dropped_frees_its_place() {
     let world = World::new(Bounds { total: 1, ..BOUNDS });

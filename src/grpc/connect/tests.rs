@@ -105,6 +105,20 @@ async fn calls_that_wait_for_one_dial_share_its_failure() {
 }
 
 #[tokio::test]
+async fn attempt_that_was_broken_off_is_followed_by_another() {
+    let (_listener, address) = listener().await;
+    let target = Target::new("127.0.0.1", address.port());
+    let connection = Connection::lazy(&target, ConnectionOptions::default()).unwrap();
+    let (dialler, outcome) = watch::channel(None);
+    *connection.0.dialled.lock().unwrap() = Some(outcome);
+    drop(dialler);
+
+    ready(&connection).await;
+
+    assert_eq!(connection.opened(), 1);
+}
+
+#[tokio::test]
 async fn only_the_given_addresses_are_dialled() {
     let (listener, address) = listener().await;
     let elsewhere = Target::new("no-such-host.invalid", 1);
