@@ -55,9 +55,9 @@ impl World {
         let dpm = own_deployment("dpm", "dpm-dev");
         let ledger = own_deployment("ledger", "ledger-dev");
         let dpe = own_deployment("dpe", "dpe-dev");
-        let callee = Module::builder(dpm.clone()).trust(trusted(&dpe));
-        let callee = callee.build().unwrap();
-        let caller = Module::builder(dpe)
+        let trusting = Module::builder(dpm.clone()).trust(trusted(&dpe));
+        let callee = trusting.build().unwrap();
+        let calling = Module::builder(dpe)
             .trust(trusted(&dpm))
             .trust(trusted(&ledger))
             .proof_mode(ProofMode::Handshake);
@@ -75,7 +75,7 @@ impl World {
         tokio::spawn(server.serve_with_incoming(incoming));
         Self {
             callee,
-            caller: caller.build().unwrap(),
+            caller: calling.build().unwrap(),
             impostor: impostor.build().unwrap(),
             other: "ledger-dev",
             target,

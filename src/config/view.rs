@@ -201,7 +201,7 @@ impl Limited {
         if of_code.len() < MOST_OF_A_CODE {
             self.findings.push(new);
         } else {
-            self.overflow.insert(code, (new.origin.clone(), 1));
+            self.overflow.insert(code, (new.origin, 1));
         }
     }
 

@@ -7,6 +7,7 @@ use http::request::Parts;
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::admission::Standing;
 use crate::identity::DeploymentName;
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
@@ -114,10 +115,23 @@ impl Gate {
     }
 
     /// Returns the token of a call that needs none, if there is one that verifies. It makes the
-    /// connection known, and its caller may ask for a proof.
+    /// connection known, and its caller may ask for a proof; else it is not looked at.
     pub(super) fn verify_unneeded(&self, head: &Parts) -> Option<VerifiedToken> {
-        let is_there = metadata::has_token(&head.headers);
-        let token = is_there.then(|| self.verify(head, Accept::Peers))?.ok()?;
+        let standing = head.extensions.get::<Arc<Standing>>();
+        let is_known = standing.is_some_and(|standing| standing.is_verified());
+        let is_asked = !is_known || head.headers.contains_key(metadata::NONCE);
+        if !is_asked || !metadata::has_token(&head.headers) {
+            return None;
+        }
+        let verified = self.verify(head, Accept::Peers).map_err(|refusal| {
+            let status = refuse(refusal.reason, None);
+            let (path, peer) = (
+                metadata::path(&head.uri),
+                peer::address_in(&head.extensions),
+            );
+            self.rejected(refusal, status, path, peer)
+        });
+        let token = verified.ok()?;
         // Where its deployment has all its places, the connection stays a stranger's.
         let _ = listener::verified(&head.extensions, &token, self.verifier.trust());
         Some(token)

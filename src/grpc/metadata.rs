@@ -211,9 +211,9 @@ mod tests {
             };
             authorization(&sign(&header, claims.as_bytes(), key).unwrap()).unwrap()
         };
-        let caller = own_key(&pair.dpe);
-        let foreign = user_of(&caller.key_id, &SigningKey::generate().unwrap(), "dpm-dev");
-        let elsewhere = user_of(&caller.key_id, &caller.key, "ledger-dev");
+        let peer = own_key(&pair.dpe);
+        let foreign = user_of(&peer.key_id, &SigningKey::generate().unwrap(), "dpm-dev");
+        let elsewhere = user_of(&peer.key_id, &peer.key, "ledger-dev");
 
         for (before, stays) in [
             (passed_on, false),

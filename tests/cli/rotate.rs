@@ -463,14 +463,17 @@ fn variable_that_overrides_a_change_is_named_and_its_value_is_not_shown() {
         "{removed}"
     );
     assert!(!removed.contains("IN-THE-VARIABLE"), "{removed}");
-    let is_revoked = "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPEDEV_SECURITY_JWTKEYS_KEY_ISREVOKED";
     let before = folder.read(DPM);
+    for is_revoked in [
+        "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPEDEV_SECURITY_JWTKEYS_KEY_ISREVOKED",
+        "ataccama.one.platform.deployments.dpe-dev.security.jwt-keys.key.is-revoked",
+    ] {
+        let revoked = run("revoke --file dpm --deployment dpe-dev --yes", is_revoked);
 
-    let revoked = run("revoke --file dpm --deployment dpe-dev --yes", is_revoked);
-
-    let decides = format!("environment variable {is_revoked} decides");
-    assert!(revoked.contains(&decides), "{revoked}");
-    assert_eq!(folder.read(DPM), before);
+        let decides = format!("environment variable {is_revoked} decides");
+        assert!(revoked.contains(&decides), "{revoked}");
+        assert_eq!(folder.read(DPM), before);
+    }
 }
 
 #[test]

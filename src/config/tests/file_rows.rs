@@ -72,7 +72,7 @@ fn files_that_are_none_cannot_be_read() {
                 let found = report.findings.iter().next().unwrap();
                 assert_eq!(found.code, Code::Cs0101, "{name}");
                 assert_eq!(found.severity, Severity::Error, "{name}");
-                found.message.to_owned()
+                found.message.clone()
             }
             Err(error) => {
                 assert!(["binary", "larger than 8 MiB"].contains(&cause), "{name}");

@@ -141,7 +141,7 @@ fn cs0206_another_thing_in_place_of_the_own_key() {
             [(Code::Cs0206, Error, 1, 52)],
             "{text}"
         );
-        let message = report.findings.iter().next().unwrap().message.to_owned();
+        let message = report.findings.iter().next().unwrap().message.clone();
         assert!(message.contains(named), "{message}");
     }
 }

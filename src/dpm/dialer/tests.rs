@@ -88,7 +88,7 @@ async fn resolver_that_hangs_delays_no_other_and_takes_8_threads_at_most() {
         entered.send(()).unwrap();
         // Ends with the sender.
         let _ = released.lock().unwrap().recv();
-        Err(io::ErrorKind::NotFound.into())
+        Err(ErrorKind::NotFound.into())
     }));
     let mut waiting = JoinSet::new();
     for _ in 0..20 {

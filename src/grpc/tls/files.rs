@@ -228,6 +228,7 @@ mod tests {
     const MARK: &[u8] = "\u{feff}".as_bytes();
 
     /// How many certificates a file with `content` holds, or why it cannot be used.
+    #[expect(clippy::unwrap_in_result, reason = "what the test itself prepares")]
     fn read(content: impl AsRef<[u8]>) -> Result<usize, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("chain.pem");
