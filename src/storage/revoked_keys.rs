@@ -137,6 +137,19 @@ impl Remembered {
 ///
 /// When the memory cannot be read or written, or is full.
 pub fn remember(storage: &Path, records: &[Record]) -> io::Result<()> {
+    remember_where(storage, records, |_, _| true)
+}
+
+/// Adds as [`remember`] does, but only records that are wanted above what the memory says of their key.
+///
+/// # Errors
+///
+/// As [`remember`].
+pub fn remember_where(
+    storage: &Path,
+    records: &[Record],
+    is_wanted: impl Fn(&Record, Option<Standing>) -> bool,
+) -> io::Result<()> {
     files::make_folder(storage)?;
     let _lock = files::lock_own(&storage.join("revoked-keys.lock"), PATIENCE)?;
     let mut appending = File::options();
@@ -147,7 +160,7 @@ pub fn remember(storage: &Path, records: &[Record]) -> io::Result<()> {
     let mut all = Remembered::of(&known);
     let mut new = String::new();
     for record in records {
-        if all.add(record) {
+        if is_wanted(record, all.standing(record.key)) && all.add(record) {
             // Writing to a string cannot fail.
             let _ = write!(new, "{record}");
         }

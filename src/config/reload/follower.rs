@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::mem;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -52,6 +53,11 @@ pub struct Follower {
     restart: BTreeSet<String>,
     expiry: Expiry,
     ticks: u32,
+    /// For how many ticks contents are still compared now and then though the stamps are the same: a
+    /// file system's clock may be coarse.
+    rechecks: u32,
+    /// The files are to be read whatever their stamps say.
+    is_due: bool,
 }
 
 /// The result of a check of the files.
@@ -129,8 +135,11 @@ impl Follower {
             restart: BTreeSet::new(),
             expiry: Expiry::of(settings.options.tls.clone(), module),
             ticks: 0,
+            rechecks: 0,
+            is_due: false,
         };
         follower.remember();
+        follower.digest = follower.applied();
         follower
     }
 
@@ -140,13 +149,19 @@ impl Follower {
     }
 
     /// Logs which certificates of the module expire soon, and tries from time to time to store what
-    /// could not be stored.
+    /// could not be stored, and to read what could not be read.
     pub fn tick(&mut self) {
         self.expiry.note(&self.module);
         self.ticks = self.ticks.wrapping_add(1);
         if !self.unsaved.is_empty() && self.ticks.is_multiple_of(TICKS_TO_STORE) {
             self.remember();
+            if self.reported.is_none() {
+                self.digest = self.applied();
+            }
         }
+        let is_open = self.rechecks > 0 || self.reported.is_some() || self.unread.is_some();
+        self.is_due |= is_open && self.ticks.is_multiple_of(TICKS_TO_READ);
+        self.rechecks = self.rechecks.saturating_sub(1);
     }
 
     /// Names the files.
@@ -180,7 +195,9 @@ impl Follower {
     /// Looks at the files, and at what `settle` leaves of them.
     pub fn look_after(&mut self, asked: bool, settle: impl FnOnce()) -> Looked {
         let now = self.stamps();
-        if !asked && now == self.stamps {
+        let is_due = mem::take(&mut self.is_due);
+        let unchanged = now == self.stamps;
+        if !asked && unchanged && !is_due {
             return Looked::Same;
         }
         let mut read = self.read();
@@ -192,6 +209,9 @@ impl Follower {
             }
         }
         let digest = read.digest();
+        if !asked && unchanged && digest == self.digest {
+            return Looked::Same;
+        }
         settle();
         let is_settled = match held {
             Some(mut held) => {
@@ -205,9 +225,11 @@ impl Follower {
             self.stamps.clear();
             return Looked::Unsettled;
         }
+        if !unchanged {
+            self.rechecks = RECHECKS;
+        }
         self.stamps = now;
-        let same = digest == std::mem::replace(&mut self.digest, digest);
-        if same && !asked {
+        if !asked && digest == self.digest {
             return Looked::Same;
         }
         self.step(read)
@@ -216,6 +238,7 @@ impl Follower {
     /// Applies `read`, all of it or nothing.
     pub fn step(&mut self, read: Read) -> Looked {
         let digest = read.digest();
+        self.digest = digest;
         if let Ok(texts) = &read.texts {
             // Whatever comes of it, these files are what decides from now on.
             self.files = texts.files();
@@ -254,7 +277,7 @@ impl Follower {
         // What the memory says of a key since then counts.
         let stored = &settings.source.remembered;
         self.unsaved
-            .retain(|key, (_, before)| stored.standing(*key) == *before);
+            .retain(|key, (_, before)| is_open(*before, stored.standing(*key)));
         for key in settings.deployments.iter_mut().flat_map(|of| &mut of.keys) {
             key.revoked |= self.unsaved.contains_key(&key.key.fingerprint());
         }
@@ -288,6 +311,7 @@ impl Follower {
         let is_alone = settings.deployments.is_empty() && !self.current.deployments.is_empty();
         self.current = settings;
         self.remember();
+        self.digest = self.applied();
         let now = self.revoked();
         let revoked = [&now - &was, &was - &now];
         self.earlier = earlier;
@@ -367,7 +391,12 @@ impl Follower {
                 .values()
                 .map(|(record, _)| record.clone())
                 .collect();
-            match revoked_keys::remember(&storage, &records) {
+            let unsaved = &self.unsaved;
+            let stored = revoked_keys::remember_where(&storage, &records, |record, now| {
+                let of_key = unsaved.get(&record.key);
+                of_key.is_some_and(|(_, before)| is_open(*before, now))
+            });
+            match stored {
                 Ok(()) => {
                     self.unsaved.clear();
                     for record in &records {
@@ -384,9 +413,20 @@ impl Follower {
             trusted_again,
             not_stored,
         };
-        let remembered = Some(&source.remembered).filter(|_| self.unread.is_none());
-        self.digest = content(source.digest, remembered);
     }
+
+    /// Returns what identifies the content that is applied.
+    fn applied(&self) -> Digest {
+        let source = &self.current.source;
+        let remembered = Some(&source.remembered).filter(|_| self.unread.is_none());
+        content(source.digest, remembered)
+    }
+}
+
+/// Returns `true` if a revocation still counts: the memory said `before` of the key, and says `now`.
+/// A memory that says nothing of it takes no revocation back.
+fn is_open(before: Option<Standing>, now: Option<Standing>) -> bool {
+    now == before || now.is_none()
 }
 
 /// Returns why `after` is the file of another module than `before`, if it is.
@@ -428,5 +468,9 @@ pub const SETTLE: Duration = Duration::from_millis(50);
 const MOST_EARLIER: usize = 32;
 /// 10 s.
 const TICKS_TO_STORE: u32 = 40;
+/// 1 s.
+const TICKS_TO_READ: u32 = 4;
+/// 3 s, so that the last time is more than 2 s after a change.
+const RECHECKS: u32 = 12;
 /// How often files are read again that were renamed over meanwhile.
 const MOST_RENAMES: usize = 4;

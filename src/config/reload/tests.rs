@@ -21,6 +21,7 @@ use crate::grpc::Module;
 use crate::jose::SigningKey;
 use crate::properties::FileText;
 use crate::registry::AddressBook;
+use crate::storage::revoked_keys::Remembered;
 use crate::telemetry::{Format, capture};
 use crate::trust::KeySet;
 
@@ -108,6 +109,12 @@ impl World {
             texts: Ok(spring::read_around(&file, text, &self.question)),
             tls: self.module.tls_files.read(),
         })
+    }
+
+    fn ticks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.follower.tick();
+        }
     }
 
     fn trust(&self) -> Arc<KeySet> {
@@ -358,6 +365,65 @@ fn file_that_is_gone_or_cannot_be_read_keeps_what_is_applied() {
     assert!(is_news && error.contains("directory"), "{error}");
 
     assert!(Arc::ptr_eq(&before, &world.trust()));
+}
+
+#[test]
+fn a_file_that_could_not_be_read_for_a_moment_is_read_again() {
+    let (text, more) = (good(), key());
+    let mut world = World::new(&text);
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    world.applied(text + &deployment("dpe-two", "dpe", &more));
+    world.ticks(8);
+    world.follower.look(false);
+
+    let file = world.folder.path().join("is-not-there");
+    let failed = world.follower.step(Read {
+        remembered: Ok(Remembered::default()),
+        texts: Err(FileText::read(&file).unwrap_err()),
+        tls: world.module.tls_files.read(),
+    });
+
+    assert!(matches!(failed, Looked::Failed { .. }), "{failed:?}");
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    world.ticks(4);
+    let looked = world.follower.look(false);
+    assert!(matches!(looked, Looked::Applied(_)), "{looked:?}");
+    world.ticks(4);
+    assert!(matches!(world.follower.look(false), Looked::Same));
+}
+
+#[test]
+fn a_change_that_stamps_do_not_show_is_seen_for_2_s_after_another() {
+    let (text, more) = (good(), key());
+    let mut world = World::new(&text);
+    let whole = text.clone() + &deployment("dpe-two", "dpe", &more);
+    world.applied(&whole);
+
+    // As if the file had changed once more, on a file system whose clock is coarse.
+    for _twice in 0..2 {
+        world.step(text.as_bytes());
+        assert!(matches!(world.follower.look(false), Looked::Same));
+        world.ticks(4);
+        assert!(matches!(world.follower.look(false), Looked::Applied(_)));
+        assert!(world.accepts(&more));
+    }
+
+    world.ticks(12);
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    world.step(text.as_bytes());
+    world.ticks(12);
+    assert!(matches!(world.follower.look(false), Looked::Same));
+}
+
+#[test]
+fn a_new_file_that_cannot_be_read_is_reported() {
+    let mut world = World::new(&(good() + "spring.profiles.active=prod\n"));
+    assert!(matches!(world.follower.look(false), Looked::Same));
+
+    std::fs::create_dir(world.folder.path().join(PROFILE)).unwrap();
+
+    let looked = world.follower.look(false);
+    assert!(matches!(looked, Looked::Failed { .. }), "{looked:?}");
 }
 
 #[test]

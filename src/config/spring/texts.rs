@@ -57,13 +57,16 @@ impl Texts {
         gone.find(|path| before.contains(&(path.clone(), true)))
     }
 
-    /// Returns what differs where any byte or permission bit does.
+    /// Returns what differs where any byte or permission bit does, or a file cannot be read.
     pub fn digest(&self) -> ContentDigest {
         let mut all = Sha256::new();
         for (path, text) in self.texts() {
             all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
             all.update(text.mode.unwrap_or_default().to_le_bytes());
             all.update(text.digest);
+        }
+        for fault in &self.faults {
+            all.update(&fault.message);
         }
         all.finalize().into()
     }

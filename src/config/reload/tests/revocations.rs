@@ -1,7 +1,7 @@
 //! Revocations outlive what files say later.
 
 use super::*;
-use crate::storage::revoked_keys::{Record, Remembered, Standing, remember};
+use crate::storage::revoked_keys::{Record, Standing, remember};
 
 const NO: &str = "security.jwt-keys.key.is-revoked=false";
 const YES: &str = "security.jwt-keys.key.is-revoked=true";
@@ -194,6 +194,69 @@ fn a_revocation_that_could_not_be_stored_can_be_undone() {
     assert!(world.accepts(&revoked));
     world.follower.tick();
     assert_eq!(Remembered::read(&storage(&world)).unwrap().revoked(), []);
+}
+
+#[test]
+fn an_undo_just_before_a_retry_holds() {
+    let revoked = key();
+    let trusting = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
+    let mut world = World::new(&trusting);
+    let lock = "dpm/storage/revoked-keys.lock/x";
+    world.folder.write(lock, "in the way");
+    world.applied(trusting.replace(NO, YES));
+    std::fs::remove_dir_all(storage(&world)).unwrap();
+
+    world.folder.write(FILE, &trusting);
+    undo(&world, &revoked);
+    world.ticks(40);
+
+    assert_eq!(Remembered::read(&storage(&world)).unwrap().revoked(), []);
+    let Looked::Applied(applied) = world.follower.look(false) else {
+        panic!("not noticed");
+    };
+    assert_eq!(applied.revoked, [vec![], vec![revoked.fingerprint()]]);
+    assert!(world.accepts(&revoked));
+}
+
+#[test]
+fn a_memory_that_is_gone_takes_no_revocation_back() {
+    let revoked = key();
+    let trusting = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
+    let mut world = World::new(&trusting);
+    undo(&world, &revoked);
+    world.applied(trusting.clone() + "\n");
+    let lock = storage(&world).join("revoked-keys.lock");
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    world.applied(trusting.replace(NO, YES));
+    assert!(world.follower.revocations.not_stored.is_some());
+
+    std::fs::remove_file(storage(&world).join("revoked-keys")).unwrap();
+    world.applied(&trusting);
+
+    assert!(!world.accepts(&revoked));
+    std::fs::remove_dir(&lock).unwrap();
+    world.ticks(40);
+    let remembered = Remembered::read(&storage(&world)).unwrap();
+    assert_eq!(remembered.revoked(), [revoked.fingerprint()]);
+}
+
+#[test]
+fn files_that_are_good_again_are_reported_so_after_a_try_to_store() {
+    let revoked = key();
+    let peer = deployment("dpe-dev", "dpe", &revoked);
+    let trusting = own_line(&key()) + &peer;
+    let mut world = World::new(&trusting);
+    let lock = "dpm/storage/revoked-keys.lock/x";
+    world.folder.write(lock, "in the way");
+    let good = trusting.replace(NO, YES);
+    world.applied(&good);
+
+    world.failed(good.clone() + "countersign.nonsense=1\n");
+    world.ticks(40);
+
+    assert!(matches!(world.follower.look(false), Looked::Same));
+    world.applied(&good);
 }
 
 #[test]
