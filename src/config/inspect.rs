@@ -131,7 +131,7 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
     for fault in &texts.faults {
         reader.report(fault.code, &fault.at, &fault.message, fault.help);
     }
-    inactive::check(&mut reader, &gathered);
+    inactive::check(&mut reader, &gathered, &read);
     reader.rest(&gathered.unread);
     let both = [&*gathered.ours, &*gathered.inactive];
     if own.is_none() && reader.raw(keys::OWN_KEY, &[]).is_none() && !broken_key {

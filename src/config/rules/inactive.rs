@@ -3,24 +3,50 @@
 use std::collections::HashSet;
 
 use crate::config::gather::Gathered;
+use crate::config::parts::ReadDeployment;
 use crate::config::read::Reader;
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Severity, quote};
+use crate::properties::bind;
+use crate::properties::name::same;
+
+use super::trusted_keys::REVOKED;
 
 const HELP: &str =
     "make one of its profiles active, or move the lines to a document that is always active";
 
-/// Notes each document without an effect.
-pub fn check(reader: &mut Reader<'_>, gathered: &Gathered) {
+/// Notes each document without an effect, and warns of revocations there that are not applied.
+pub fn check(reader: &mut Reader<'_>, gathered: &Gathered, deployments: &[ReadDeployment]) {
     let mut noted = HashSet::new();
-    for (at, _) in &gathered.inactive {
+    for (at, placed) in &gathered.inactive {
         let document = reader.view.document.document_of_entry(*at);
-        if let Some(entry) = reader.view.entry(*at)
-            && !reader.question.is_run()
-            && noted.insert(document)
-        {
+        let Some((entry, value)) = reader.view.entry(*at).zip(reader.view.value(*at)) else {
+            continue;
+        };
+        if !reader.question.is_run() && noted.insert(document) {
             let message = "this document is not active, so its settings are not applied";
             let found = reader.view.finding(Code::Cs0305, entry.key_span, message);
             reader.push(found.with_help(HELP));
+        }
+        let [.., name, _, _, key, _] = &*placed.path else {
+            continue;
+        };
+        let is_revocation =
+            placed.setting.name == REVOKED && bind::switch(value.text()) == Ok(true);
+        let mut keys = deployments
+            .iter()
+            .filter(|one| same(&one.name, name))
+            .flat_map(|one| &one.keys);
+        if is_revocation && keys.any(|one| !one.trusted.revoked && same(&one.trusted.name, key)) {
+            let message = format!(
+                "key {} of {} is trusted: the document that revokes it is not active",
+                quote(key),
+                quote(name)
+            );
+            let found = reader.view.finding(Code::Cs0305, entry.value_span, message);
+            let warning = found
+                .with_severity(Severity::Warning)
+                .with_key(placed.name());
+            reader.push(warning.with_help(HELP));
         }
     }
 }

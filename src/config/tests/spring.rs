@@ -131,6 +131,21 @@ fn second_value_in_another_document_is_no_duplicate() {
 }
 
 #[test]
+fn revocation_in_a_document_that_is_not_active_is_warned_of() {
+    let folder = Folder::new();
+    let revoked = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
+    let text = good() + "#---\nspring.config.activate.on-profile=prod\n" + &revoked;
+    let file = folder.write("application.properties", text);
+
+    let settings = load(&file).unwrap();
+
+    assert_eq!(
+        rows(&settings.findings),
+        [(Code::Cs0305, Severity::Warning, 10, 76)]
+    );
+}
+
+#[test]
 fn placeholder_never_reaches_into_a_document_that_is_not_active() {
     let text = good()
         + "port=1\nserver.port=${port}\n#---\nspring.config.activate.on-profile=prod\nport=2\n";
