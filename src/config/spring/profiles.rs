@@ -148,10 +148,17 @@ impl Loader<'_> {
             }
             // A variable goes before the files, an option before both.
             let mut groups = sources.iter().map(|source| source.group(&name));
-            let of_options = groups.next().flatten();
-            let members = of_options
-                .or_else(|| group_of_environment(self.question, &name))
-                .or_else(|| groups.flatten().next());
+            let mut given = groups.next().flatten();
+            if given.is_none()
+                && let Some((listed, faults)) = group_of_environment(self.question, &name)
+            {
+                for (at, why) in faults {
+                    let message = format!("{why} in the group of profile {}", quote(&name));
+                    self.fault(Code::Cs0109, &at, message, NUMBERED);
+                }
+                given = Some(listed);
+            }
+            let members = given.or_else(|| groups.flatten().next());
             named.extend(self.names_of(members).into_iter().rev());
             expanded.push((name, at));
         }
@@ -174,6 +181,7 @@ impl Loader<'_> {
     }
 }
 
+const NUMBERED: &str = "number the variables of a group `_0`, `_1` and so on, without a gap";
 const EXPRESSION: &str = "write names with `!`, `&`, `|` and parentheses, such as `prod & !eu`";
 
 /// Returns `true` if `name` has the form that Spring Boot takes.

@@ -2,7 +2,7 @@
 
 use crate::config::question::Question;
 use crate::config::schema::{self, Known, Placed};
-use crate::diagnostic::{Code, Origin};
+use crate::diagnostic::{Code, Origin, quote};
 use crate::properties::name::{Name, Variable};
 use crate::properties::{Document, Sourced, indexed};
 
@@ -125,27 +125,40 @@ pub fn is_conditional(document: &Document, number: usize) -> bool {
     !switches.any(&[ON_PROFILE, ON_CLOUD]).is_empty()
 }
 
-/// Returns the members that variables give the group `name`.
-pub fn group_of_environment(question: &Question, name: &str) -> Option<Vec<Sourced>> {
+/// Variables whose index is wrong, each with what is wrong.
+type Wrong = Vec<(Sourced, String)>;
+
+/// Returns the members that variables give the group `name`, and which of their indices are wrong.
+pub fn group_of_environment(question: &Question, name: &str) -> Option<(Vec<Sourced>, Wrong)> {
     let group = format!("spring.profiles.group.{name}");
     let wanted = Variable::parse(&group).words.concat();
-    let elements = (0_usize..).map_while(|index| {
-        question.settings().find(|(variable, _)| {
+    if let Some((variable, value)) = question.named(&group) {
+        let whole = Sourced::new(value, Origin::Environment(variable.into()));
+        return Some((vec![whole], Vec::new()));
+    }
+    let mut elements: Vec<(String, Sourced)> = question
+        .settings()
+        .filter_map(|(variable, value)| {
             let words = Variable::parse(variable).words;
             // `PROD0` is a group, `PROD_0` the first of another.
-            let cut = words.split_last();
-            cut.is_some_and(|(last, name)| *last == index.to_string() && name.concat() == wanted)
+            let (index, name) = words.split_last()?;
+            let is_index = index.bytes().all(|byte| byte.is_ascii_digit());
+            let at = Sourced::new(value, Origin::Environment(variable.into()));
+            (is_index && name.concat() == wanted).then(|| (index.clone(), at))
         })
-    });
-    let given: Vec<_> = match question.named(&group) {
-        Some(whole) => vec![whole],
-        None => elements.collect(),
-    };
-    let sourced = given
+        .collect();
+    elements.sort_by_key(|(index, _)| index.parse().unwrap_or(usize::MAX));
+    let listed = elements.iter().map(|(index, at)| (index.as_str(), at));
+    let wrong = indexed(listed.collect()).err().unwrap_or_default();
+    let faults = wrong
         .into_iter()
-        .map(|(variable, value)| Sourced::new(value, Origin::Environment(variable.into())))
-        .collect::<Vec<_>>();
-    (!sourced.is_empty()).then_some(sourced)
+        .filter_map(|(number, why)| {
+            let (index, at) = elements.get(number)?;
+            Some((at.clone(), format!("index {} {why}", quote(index))))
+        })
+        .collect();
+    let members: Vec<_> = elements.into_iter().map(|(_, at)| at).collect();
+    (!members.is_empty()).then_some((members, faults))
 }
 
 /// Takes `name` for a switch.

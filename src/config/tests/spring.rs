@@ -156,6 +156,35 @@ fn placeholder_never_reaches_into_a_document_that_is_not_active() {
 }
 
 #[test]
+fn variables_of_a_group_with_a_gap_are_refused() {
+    let group = "SPRING_PROFILES_GROUP_A";
+    for (indices, expected) in [
+        (["0", "2"], 1),
+        (["1", "EU"], 1),
+        (["00", "0"], 1),
+        (["0", "1024"], 1),
+        (["0", "1"], 0),
+        (["0", "EU"], 0),
+    ] {
+        let folder = Folder::new();
+        let path = folder.write(MAIN, good() + "spring.profiles.active=a\n");
+        folder.write("etc/application-c.properties", "server.port=0x\n");
+        let variables = indices.map(|index| (format!("{group}_{index}"), "c".to_owned()));
+
+        let report = check(&[path], &variables).unwrap();
+
+        let codes = report.findings.iter().map(|found| found.code);
+        let gaps = codes.clone().filter(|code| *code == Code::Cs0109).count();
+        assert_eq!(gaps, expected, "{indices:?}");
+        // The members are active all the same.
+        assert!(
+            codes.clone().any(|code| code == Code::Cs0306),
+            "{indices:?}"
+        );
+    }
+}
+
+#[test]
 fn service_links_are_no_settings() {
     let file = good() + "ataccama.server.grpc.port=9000\n";
     for service in [
