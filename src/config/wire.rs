@@ -18,12 +18,13 @@ pub(crate) fn wiring(
 ) -> Result<Wiring, TlsError> {
     let (server, client) = (&settings.options.server, &settings.options.client);
     let mut routes = Vec::new();
-    for connection in client.connections.iter().filter(|own| own.is_written) {
+    for connection in &client.connections {
         let options = settings.connection(module, &connection.name)?;
         routes.push(Route {
             name: connection.name.clone(),
             target: Target::new(&connection.host, connection.port),
             deployment: connection.deployment.clone(),
+            is_written: connection.is_written,
             options: ConnectionOptions {
                 keep_alive: KeepAlive::ANY_SERVER,
                 ..options

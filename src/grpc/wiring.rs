@@ -38,6 +38,8 @@ pub(crate) struct Route {
     pub(crate) target: Target,
     /// The deployment that it names.
     pub(crate) deployment: Option<DeploymentName>,
+    /// Whether the file has it; `dpm` has a default.
+    pub(crate) is_written: bool,
     /// How to connect.
     pub(crate) options: ConnectionOptions,
 }

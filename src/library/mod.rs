@@ -9,7 +9,7 @@ use std::path::Path;
 use tonic::transport::{Channel, Endpoint};
 use tower_layer::Layer as _;
 
-use crate::config::LoadError;
+use crate::config::{LoadError, ModuleKind};
 use crate::grpc::carrier::Transport;
 use crate::grpc::{AttachIdentity, ConnectError, Connection, Module, channel_over};
 
@@ -65,7 +65,12 @@ impl Module {
             let why = "the module has no file that says where deployments are; use `connect`";
             return Err(ConnectError::Refused(why.to_owned()));
         };
-        let routes: Vec<_> = self.routes_to(&callee).collect();
+        let mut routes: Vec<_> = self.routes_to(&callee).collect();
+        // Only the DPM and its engines have a default connection, below what the file says.
+        let is_other = matches!(ModuleKind::of(&self.own().module), ModuleKind::Other(_));
+        if is_other || routes.iter().any(|route| route.is_written) {
+            routes.retain(|route| route.is_written);
+        }
         let [route] = *routes else {
             let file = wiring.file.display();
             let names: Vec<_> = routes

@@ -345,6 +345,50 @@ async fn connection_that_the_file_does_not_write_leads_nowhere() {
 }
 
 #[tokio::test]
+async fn channel_to_the_dpm_has_the_default_address() {
+    let folder = Folder::new();
+    let dpe = "dpe/etc/application.properties";
+    let pair = format!("pair dpm=dpm/etc/application.properties dpe={dpe} --yes");
+    folder.run(&pair).exits(0);
+    let connections = folder.read(dpe);
+    let connections = connections
+        .lines()
+        .filter(|line| line.contains("connection."));
+    assert_eq!(connections.count(), 0);
+
+    open(&folder, "dpe").channel("dpm-dev").unwrap();
+
+    // A connection that is written goes before it.
+    let other = connection_to(8531).replace("greeter", "registry");
+    let chosen = "countersign.client.connection.registry.deployment=dpm-dev";
+    append(&folder, dpe, &format!("{other}\n{chosen}"));
+    open(&folder, "dpe").channel("dpm-dev").unwrap();
+}
+
+#[tokio::test]
+async fn client_layer_refuses_plaintext_where_the_fallback_turns_tls_on() {
+    let folder = Folder::new();
+    let dpm = "dpm/etc/application.properties";
+    let pair = format!("pair dpm={dpm} caller={CALLER} --yes");
+    folder.run(&pair).exits(0);
+    let certificate = homes("--tls").read("greeter/etc/greeter-dev-tls.pem");
+    folder.write("caller/etc/peer.pem", certificate);
+    let tls = "ataccama.client.grpc.tls";
+    let lines = format!("{tls}.enabled=true\n{tls}.trust-cert-collection=file:etc/peer.pem");
+    append(&folder, CALLER, &lines);
+    let caller = open(&folder, "caller");
+
+    let refused = caller.client_layer("dpm-dev", Transport::loopback());
+    assert!(
+        matches!(refused, Err(ConnectError::Refused(_))),
+        "{refused:?}"
+    );
+    let endpoint = Endpoint::from_static("http://127.0.0.1:8531");
+    let refused = caller.connect("dpm-dev", endpoint);
+    assert!(matches!(refused, Err(ConnectError::Refused(_))));
+}
+
+#[tokio::test]
 async fn message_of_a_callee_above_the_files_size_is_refused() {
     let folder = homes("");
     let (port, _stop) = served(&folder).await;
