@@ -502,9 +502,11 @@ pub(crate) fn import(text: &str) {
     }
     let bare = trimmed.strip_prefix("optional:").unwrap_or(trimmed);
     let paths = match &read.target {
-        Target::File(path) | Target::Tree(path) | Target::Trees(path) | Target::Unread(path) => {
-            path
-        }
+        Target::File(path)
+        | Target::Bare(path)
+        | Target::Tree(path)
+        | Target::Trees(path)
+        | Target::Unread(path) => path,
         Target::Unknown => return,
     };
     assert!(
@@ -520,7 +522,7 @@ pub(crate) fn import(text: &str) {
         is_path || ["file", "configtree"].contains(&scheme),
         "{text:?}"
     );
-    if let (Target::File(..), Some(file)) = (&read.target, read.for_profile("prod")) {
+    if let Some(file) = read.for_profile("prod") {
         assert_eq!(file.parent(), paths.parent());
     }
 }

@@ -302,7 +302,7 @@ impl Loader<'_> {
         let optional = location.optional;
         let text = quote(at.text());
         match &location.target {
-            Target::File(path) => {
+            Target::File(path) | Target::Bare(path) => {
                 for (profile, _) in self.active.clone().iter().flatten().rev() {
                     // No system has a file with a longer name.
                     let file = location

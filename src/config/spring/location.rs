@@ -17,6 +17,8 @@ pub struct Location {
 pub enum Target {
     /// A properties file.
     File(PathBuf),
+    /// A properties file whose name does not say so, `name[.properties]`.
+    Bare(PathBuf),
     /// A folder in which each file is a value.
     Tree(PathBuf),
     /// A folder of such folders.
@@ -61,8 +63,13 @@ impl Location {
 
     /// Returns the file beside this one for `profile`.
     pub fn for_profile(&self, profile: &str) -> Option<PathBuf> {
-        let Target::File(path) = &self.target else {
-            return None;
+        let path = match &self.target {
+            Target::File(path) => path,
+            Target::Bare(path) => {
+                let name = path.file_name()?.to_str()?;
+                return Some(path.with_file_name(format!("{name}-{profile}")));
+            }
+            _ => return None,
         };
         let stem = path.file_stem().unwrap_or_default().to_str()?;
         let end = path.extension().and_then(OsStr::to_str).unwrap_or_default();
@@ -90,6 +97,10 @@ fn path_of(text: &str, folder: &Path) -> Option<(String, PathBuf)> {
 
 fn target((text, path): (String, PathBuf)) -> Option<Target> {
     let name = path.file_name()?.to_str()?;
+    let bare = name.strip_suffix("[.properties]").unwrap_or_default();
+    if !matches!(bare, "" | "." | "..") && text.ends_with(']') {
+        return Some(Target::Bare(path.with_file_name(bare)));
+    }
     // A folder, or a file with another reader.
     if text.ends_with(['/', ']']) {
         return None;

@@ -156,6 +156,24 @@ fn placeholder_never_reaches_into_a_document_that_is_not_active() {
 }
 
 #[test]
+fn a_revocation_in_an_import_without_extension_holds() {
+    let revoked = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked=true\n");
+    for (active, file) in [("", "revoked"), ("prod", "revoked-prod")] {
+        let folder = Folder::new();
+        let lines = format!(
+            "spring.config.import=optional:file:./revoked[.properties]\n\
+             spring.profiles.active={active}\n"
+        );
+        folder.write(MAIN, good() + &lines);
+        folder.write(file, &revoked);
+
+        let settings = load(folder.path()).unwrap();
+
+        assert!(settings.deployments[0].keys[0].revoked, "{file}");
+    }
+}
+
+#[test]
 fn variables_of_a_group_with_a_gap_are_refused() {
     let group = "SPRING_PROFILES_GROUP_A";
     for (indices, expected) in [
