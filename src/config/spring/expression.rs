@@ -44,6 +44,11 @@ impl Expression {
     pub fn matches(&self, is_active: &dyn Fn(&str) -> bool) -> bool {
         holds(&self.0, is_active) == Ok(true)
     }
+
+    /// Returns `true` if it names the profile `name`.
+    pub fn names(&self, name: &str) -> bool {
+        self.0.split(is_mark).any(|part| part.trim() == name)
+    }
 }
 
 fn is_mark(character: char) -> bool {

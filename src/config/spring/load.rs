@@ -125,6 +125,7 @@ pub fn read_around(main: &Path, text: FileText, question: &Question) -> Texts {
     loader.active = Some(loader.profiles(given));
     loader.activate();
     loader.imports();
+    loader.without_file(main);
     let active = loader.parts.iter().filter(|part| part.is_active);
     Texts {
         order: active.flat_map(|part| part.documents.clone()).collect(),

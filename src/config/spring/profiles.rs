@@ -9,7 +9,7 @@ use super::load::{Loader, Profiles};
 use super::location::Location;
 use super::switches::{ACTIVE, DEFAULT, INCLUDE, Switches, group_of_environment};
 use crate::config::schema;
-use crate::diagnostic::{Code, Origin, quote};
+use crate::diagnostic::{Code, Origin, quote, redact};
 use crate::properties::name::Name;
 use crate::properties::placeholder::{self, Looked};
 use crate::properties::{Sourced, bind};
@@ -179,8 +179,37 @@ impl Loader<'_> {
         });
         names
     }
+
+    /// Notes the profiles that have no file and that no document asks for.
+    pub(super) fn without_file(&mut self, main: &Path) {
+        for (profile, at) in self.active.clone().unwrap_or_default() {
+            let end = format!("-{profile}");
+            let mut there = self.files.iter().filter(|(_, text)| text.is_some());
+            let has_file = there.any(|(path, _)| {
+                let stem = path.file_stem().and_then(|stem| stem.to_str());
+                stem.is_some_and(|stem| stem.ends_with(&end))
+            });
+            let is_known = has_file
+                || *at.origin() == Origin::Default
+                || group_of_environment(self.question, &profile).is_some()
+                || self.parts.iter().any(|part| {
+                    let mut conditions = part.conditions.iter().flatten();
+                    conditions.any(|condition| condition.names(&profile))
+                        || part.switches.group(&profile).is_some()
+                });
+            let file = Location::file(main).for_profile(&profile);
+            if let Some(file) = file.filter(|_| !is_known) {
+                let whole = file.display().to_string();
+                let path = whole.replace(profile.as_str(), &redact(&profile));
+                let name = quote(&profile);
+                let message = format!("profile {name} is active, but `{path}` does not exist");
+                self.fault(Code::Cs0305, &at, message, NO_FILE);
+            }
+        }
+    }
 }
 
+const NO_FILE: &str = "create the file, correct the profile's name, or remove it from the list";
 const NUMBERED: &str = "number the variables of a group `_0`, `_1` and so on, without a gap";
 const EXPRESSION: &str = "write names with `!`, `&`, `|` and parentheses, such as `prod & !eu`";
 

@@ -207,3 +207,82 @@ fn placeholder_in_the_list_never_shows_a_private_key() {
         [(Code::Cs0111, Severity::Error, 8, 24)]
     );
 }
+
+#[test]
+fn key_in_the_list_of_profiles_is_shown_neither_as_a_name_nor_in_a_path() {
+    let key = "eyJrdHkiOiJFQyIsImNydiI6IlAtMjU2IiwieCI6IkpoT3BmRkVqZzlPdkRiVjhCd2x5Mm9ZRWp";
+    for active in [key.to_owned(), key.repeat(4)] {
+        let text = good() + ACTIVE + "=" + &active + "\n";
+        let folder = folder(&text);
+
+        let report = check(&[folder.path().join(FILE)], &[]).unwrap();
+
+        let reported: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (reported.len(), report.findings.errors()),
+            (1, 0),
+            "{reported:?}"
+        );
+        assert!(
+            !reported.concat().contains("eyJrdHkiOiJFQyIs"),
+            "{reported:?}"
+        );
+    }
+}
+
+#[test]
+fn active_profile_without_a_file_is_noted_where_it_is_named() {
+    let noted = |active: &str, environment: &[(&str, &str)]| {
+        let folder = folder(&format!("{}{ACTIVE}{active}\n", good()));
+        let file = folder.path().join(FILE);
+        let report = check(std::slice::from_ref(&file), &owned(environment)).unwrap();
+        assert_eq!(
+            (report.findings.errors(), report.findings.warnings()),
+            (0, 0)
+        );
+        let notes = report.findings.iter().map(|found| {
+            assert_eq!((found.code, found.severity), (Code::Cs0305, Severity::Note));
+            let message = found.message.replace(&*folder.path().to_string_lossy(), "");
+            let column = match &found.origin {
+                Origin::File { column, .. } => column.to_string(),
+                other => other.to_string(),
+            };
+            format!("{column}: {message}")
+        });
+        notes.collect::<Vec<_>>()
+    };
+    let note = |at: &str, name: &str| {
+        format!(
+            "{at}: profile `{name}` is active, but `/application-{name}.properties` does not exist"
+        )
+    };
+    let variable = "SPRING_PROFILES_ACTIVE";
+
+    for there in ["=dev", "=", "=dev,prod"] {
+        assert!(noted(there, &[]).is_empty(), "{there}");
+    }
+    assert_eq!(noted("=x", &[]), [note("24", "x")]);
+    assert_eq!(
+        noted("[0]=dev\nspring.profiles.active[1]=x", &[]),
+        [note("27", "x")]
+    );
+    assert_eq!(noted("=${STAGE:x}", &[]), [note("24", "x")]);
+    assert_eq!(noted("=x,dev,y", &[]).len(), 2);
+    assert_eq!(
+        noted("=dev", &[(variable, "x")]),
+        [note("environment variable SPRING_PROFILES_ACTIVE", "x")]
+    );
+    assert!(noted("=x", &[(variable, "dev")]).is_empty());
+    assert!(noted("=x", &[("spring_profiles_active", "dev")]).is_empty());
+    assert_eq!(noted("=${STAGE:dev,y}", &[]), [note("24", "y")]);
+}
+
+#[test]
+fn profile_that_a_condition_names_needs_no_file() {
+    let lines = "#---\nspring.config.activate.on-profile=x & !prod\nserver.port=3\n";
+    let folder = folder(&format!("{}{ACTIVE}=x\n{lines}", good()));
+
+    let report = check(&[folder.path().join(FILE)], &[]).unwrap();
+
+    assert_eq!(rows(&report.findings), []);
+}
