@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::config::Settings;
 use crate::diagnostic::quote;
+use crate::jose::{Fingerprint, KeyId};
 use crate::registry::AddressRules;
 use crate::trust::Deployment;
 
@@ -53,11 +54,18 @@ fn differing(before: &Facts, after: &Facts, of: &str) -> Vec<String> {
 }
 
 fn of_module(settings: &Settings) -> Facts {
-    let next = settings.options.rotation.next.as_ref();
+    let (own, next) = (&settings.own, settings.options.rotation.next.as_ref());
     let name = settings.own.name.as_ref();
     let reload = if settings.options.reload { "on" } else { "off" };
     set([
-        ("own key", Some(settings.own.fingerprint().to_string())),
+        (
+            "own key",
+            Some(with_kid(
+                own.fingerprint().to_string(),
+                &own.key_id,
+                &own.fingerprint(),
+            )),
+        ),
         ("own name", name.map(ToString::to_string)),
         (
             "next key",
@@ -85,10 +93,20 @@ fn of_deployment(deployment: &Deployment) -> Facts {
     ]);
     facts.extend(deployment.keys.iter().map(|key| {
         let state = if key.revoked { "revoked" } else { "trusted" };
-        let what = format!("key {} {}", quote(&key.name), key.key.fingerprint());
-        (what, state.to_owned())
+        let fingerprint = key.key.fingerprint();
+        let what = format!("key {} {fingerprint}", quote(&key.name));
+        (what, with_kid(state.to_owned(), &key.key_id, &fingerprint))
     }));
     facts
+}
+
+/// Adds the key id to `value` where it is not the fingerprint.
+fn with_kid(value: String, key_id: &KeyId, fingerprint: &Fingerprint) -> String {
+    if key_id.as_str() == fingerprint.to_string() {
+        value
+    } else {
+        format!("{value}, kid {}", quote(key_id.as_str()))
+    }
 }
 
 fn set<const N: usize>(facts: [(&str, Option<String>); N]) -> Facts {

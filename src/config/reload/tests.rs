@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use tokio::time::Instant;
 
 use super::follower::{Applied, Follower, Looked, Read};
 use super::{Reloader, Unsettled};
 use crate::clock::SystemClock;
 use crate::config::question::Question;
+use crate::config::rules::keys::OWN_KEY;
 use crate::config::spring;
 use crate::config::tests::spring::{MAIN, rows_of_the_manual, written};
 use crate::config::tests::{D, Folder, deployment, good, key, kid, own_line};
 use crate::config::{ModuleKind, Settings};
 use crate::grpc::Module;
-use crate::jose::SigningKey;
+use crate::jose::{KeyId, PrivateJwk, SigningKey};
 use crate::properties::FileText;
 use crate::registry::AddressBook;
 use crate::storage::revoked_keys::Remembered;
@@ -424,6 +426,38 @@ fn a_new_file_that_cannot_be_read_is_reported() {
 
     let looked = world.follower.look(false);
     assert!(matches!(looked, Looked::Failed { .. }), "{looked:?}");
+}
+
+#[test]
+fn another_kid_of_a_key_is_named_beside_other_changes() {
+    let (own, peer) = (key(), key());
+    let text = own_line(&own) + &deployment("dpe-dev", "dpe", &peer);
+    let mut world = World::new(&text);
+
+    let named = text
+        .replace(kid(&peer).as_str(), "my-free-kid")
+        .replace("roles[0]=IMPERSONATION", "roles[0]=OTHER");
+    let changes = world.applied(&named).changes;
+
+    let expected = [
+        "roles of dpe-dev [IMPERSONATION] → [OTHER]".to_owned(),
+        format!(
+            "key `key` {} of dpe-dev trusted → trusted, kid `my-free-kid`",
+            kid(&peer)
+        ),
+    ];
+    assert_eq!(changes, expected);
+    let jwk = PrivateJwk::write(&own, &KeyId::new("my-own-kid").unwrap());
+    let own_line = format!("{OWN_KEY}={}\n", BASE64_STANDARD.encode(jwk.expose()));
+    let (_, peers) = named.split_once('\n').unwrap();
+    let changes = world.applied(own_line + peers).changes;
+    let fingerprint = own.fingerprint();
+    assert_eq!(
+        changes,
+        [format!(
+            "own key {fingerprint} → {fingerprint}, kid `my-own-kid`"
+        )]
+    );
 }
 
 #[test]
