@@ -403,14 +403,14 @@ impl Standing {
         }
         if let Some(connections) = self.connections.upgrade() {
             let mut table = connections.table();
-            let shown = shown();
+            let last = shown();
             // It may have been revoked since; after this look, `judge` sees it.
-            if !(shown.still)() {
+            if !(last.still)() {
                 return Ok(());
             }
             table.verified(self.key, owner, &connections.bounds)?;
             self.state.store(VERIFIED, Ordering::Relaxed);
-            *self.shown() = Some(shown);
+            *self.shown() = Some(last);
         }
         Ok(())
     }

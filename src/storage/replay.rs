@@ -30,16 +30,17 @@ impl Watermark {
     pub fn hold(storage: &Path) -> Result<Self, StorageError> {
         let lock = Storage::lock_as(storage, "replay-watermark.lock")?;
         let path = storage.join("replay-watermark");
-        let failed = |error| StorageError::of(&path, &error);
-        let (file, kept) = open(&path).map_err(failed)?;
-        let mut watermark = Self {
-            file,
-            kept,
-            _lock: lock,
-        };
-        // A full disk is found now.
-        watermark.write(kept).map_err(failed)?;
-        Ok(watermark)
+        let held = open(&path).and_then(|(file, kept)| {
+            let mut watermark = Self {
+                file,
+                kept,
+                _lock: lock,
+            };
+            // A full disk is found now.
+            watermark.write(kept)?;
+            Ok(watermark)
+        });
+        held.map_err(|error| StorageError::of(&path, &error))
     }
 
     /// Makes it cover `time`.

@@ -640,7 +640,8 @@ async fn second_strict_process_of_a_home_is_refused_with_the_pid_of_the_first() 
     let run = run.exits(6);
     assert!(run.stderr.contains(&pid), "{run:?}");
     assert!(format!("{again:?}").contains(&pid), "{again:?}");
-    assert!(folder.read("dpm/storage/replay-watermark").is_empty());
+    let kept = folder.read("dpm/storage/replay-watermark");
+    assert_eq!(kept, "00000000000000000000\n");
     drop(first);
 }
 
