@@ -34,6 +34,8 @@ use tonic_health::pb::health_client::HealthClient;
 use tower_layer::Layer as _;
 
 const CALLERS: u64 = 8;
+/// A deployment for which the caller has tokens, too.
+const OTHER: &str = "ledger-dev";
 /// After so many calls a caller connects anew.
 const CALLS_OF_A_CONNECTION: u64 = 500;
 const HALF_MINUTE: Duration = Duration::from_secs(30);
@@ -45,15 +47,13 @@ struct World {
     caller: Module,
     /// Has another key under the caller's name.
     impostor: Module,
-    /// A deployment for which the caller has tokens, too.
-    other: &'static str,
     target: Target,
 }
 
 impl World {
     async fn start() -> Self {
         let dpm = own_deployment("dpm", "dpm-dev");
-        let ledger = own_deployment("ledger", "ledger-dev");
+        let ledger = own_deployment("ledger", OTHER);
         let dpe = own_deployment("dpe", "dpe-dev");
         let trusting = Module::builder(dpm.clone()).trust(trusted(&dpe));
         let callee = trusting.build().unwrap();
@@ -77,7 +77,6 @@ impl World {
             callee,
             caller: calling.build().unwrap(),
             impostor: impostor.build().unwrap(),
-            other: "ledger-dev",
             target,
         }
     }
@@ -86,7 +85,7 @@ impl World {
     fn forged(&self, n: u64) -> (String, Reason) {
         match n % 4 {
             0 => (token(&self.impostor, "dpm-dev"), Reason::KeyUnknown),
-            1 => (token(&self.caller, self.other), Reason::AudienceMismatch),
+            1 => (token(&self.caller, OTHER), Reason::AudienceMismatch),
             2 => {
                 let good = token(&self.caller, "dpm-dev");
                 let (signed, signature) = good.rsplit_once('.').unwrap();

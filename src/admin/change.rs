@@ -93,7 +93,7 @@ impl Change {
         files.all(|file| file.is_empty() && file.records.is_empty())
     }
 
-    /// Iterates over the files that change, after the new ones to which their settings refer.
+    /// Iterates over all files: the new ones to which settings refer, then those with the settings.
     pub fn all(&self) -> impl Iterator<Item = &EditedFile> {
         let new = self.first.iter().filter(|file| file.is_created());
         new.chain(&self.files)
@@ -412,8 +412,8 @@ pub(super) fn record(standing: Standing, key: Fingerprint, deployment: &str) -> 
     }
 }
 
-/// Fails if the home of the file at `path` remembers `key` as revoked: the file would trust it, and the module
-/// would still refuse it.
+/// Fails if the home of the file at `path` remembers `key` as revoked: the file would trust it, and
+/// the module would still refuse it.
 pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), Refused> {
     let fingerprint = key.fingerprint();
     if !Home::new(path).remembered()?.has(fingerprint) {

@@ -17,7 +17,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use super::error::{Kind, Refused};
 use super::pairing::{self, Member, Options};
-use crate::config::{self, ModuleKind, Settings};
+use crate::config::{self, Home, ModuleKind, Settings};
 use crate::grpc::{Connection, ConnectionOptions, Target, code_name, reason_of};
 use crate::identity::{ModuleType, Role};
 use crate::jose::SigningKey;
@@ -101,7 +101,7 @@ impl Demo<'_> {
         let (mut members, mut files) = (Vec::new(), Vec::new());
         for module in ["dpm", "dpe"] {
             let home = self.folder.join(module);
-            let path = home.join("etc/application.properties");
+            let path = home.join(Home::FILE);
             files.push(path.clone());
             members.push(Member::new(
                 ModuleType::new(module).map_err(cannot(USE_FILES))?,

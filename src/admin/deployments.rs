@@ -309,7 +309,9 @@ pub(super) fn revoked(
     });
     let undo = CommandLine::new("countersign revoke --undo").option("file", path);
     Refused::new(Kind::Taken, message)
-        .with_help("give its module a new key; only if it was revoked by mistake, undo that:")
+        .with_help(
+            "give its module a new key, or, only if the key was revoked by mistake, undo that:",
+        )
         .with_commands(rotate)
         .with_commands([undo.option("fingerprint", key.to_string())])
 }
@@ -472,6 +474,6 @@ pub fn not_there(file: &SettingsFile, name: &DeploymentName) -> Refused {
 fn incomplete(path: &Path, name: &DeploymentName) -> Refused {
     let message = format!("the deployment `{name}` exists, but it has faults");
     Refused::new(Kind::Unreadable, message)
-        .with_help("fix them first, or remove the deployment:")
+        .with_help("fix them first, or remove the deployment; this command shows them:")
         .with_commands([CommandLine::new("countersign check").arg(path)])
 }

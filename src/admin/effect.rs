@@ -1,4 +1,4 @@
-//! Whether a module reads what is to be written: another document or file, or a variable, may decide.
+//! Whether a module reads what is to be written: another document, file or variable may decide.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use crate::diagnostic::{Origin, redact_name};
 use crate::properties::FileText;
 use crate::properties::name::variable_for;
 
-/// Checks that every setting in `wanted`, which is for the file at `path`, takes effect where files hold
-/// `texts`. Variables count only for a file that is there: a new one belongs to no module that runs.
+/// Checks that every setting in `wanted`, which is for the file at `path`, takes effect where files
+/// hold `texts`. Variables count only for a file that is there: no running module has a new one.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub(super) fn check(
     let main = found.as_deref().unwrap_or(path);
     let settings: Vec<_> = wanted.iter().map(|one| (&*one.key, one.text())).collect();
     let decides = match config::overruled(main, texts, &environment, &settings)? {
-        None if is_there => overridden(&settings),
+        None if is_there => overridden(&settings, &environment),
         found => found,
     };
     let Some((key, origin)) = decides else {
@@ -48,27 +48,33 @@ pub(super) fn check(
 }
 
 /// Finds a setting that does not get its value because of a variable.
-fn overridden<'w>(settings: &[(&'w str, Option<&str>)]) -> Option<(&'w str, Origin)> {
+fn overridden<'w>(
+    settings: &[(&'w str, Option<&str>)],
+    environment: &[(String, String)],
+) -> Option<(&'w str, Origin)> {
     settings.iter().find_map(|(key, value)| {
-        let (variable, _) = variable_above(key).filter(|(_, other)| Some(&**other) != *value)?;
+        let (variable, _) =
+            variable_above(key, environment).filter(|(_, other)| Some(&**other) != *value)?;
         Some((*key, Origin::Environment(variable.into())))
     })
 }
 
-/// Finds a variable of this process's environment that overrides `setting` in any file, with its value.
-pub(super) fn variable_above(setting: &str) -> Option<(String, String)> {
+/// Finds a variable of `environment` that overrides `setting` in any file; returns it with its value.
+pub(super) fn variable_above(
+    setting: &str,
+    environment: &[(String, String)],
+) -> Option<(String, String)> {
     let list = setting.split('[').next().unwrap_or_default();
     let wanted = [setting, list].map(|name| letters(&variable_for(name)));
-    let all = config::environment();
-    let mut variables = all
+    let mut variables = environment
         .iter()
-        .filter(|(name, value)| !is_service_link(name, value, &all));
+        .filter(|(name, value)| !is_service_link(name, value, environment));
     let found = variables.find(|(name, _)| wanted.contains(&letters(name)));
     found.cloned()
 }
 
-/// An underscore may replace a dash, which a variable may also omit; dots and brackets may stand for
-/// themselves.
+/// Returns the part of a variable's name that all its spellings share: an underscore may replace a
+/// dash or be left out, and dots and brackets may stand for themselves.
 fn letters(name: &str) -> String {
     name.replace(['_', '-', '.', '[', ']'], "")
         .to_ascii_uppercase()

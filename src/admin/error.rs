@@ -10,7 +10,7 @@ use crate::grpc::cause;
 use crate::properties::ReadError;
 
 /// Why a procedure or a command was refused, or failed. Every file is as it was before, unless the
-/// message says that one could not be put back.
+/// message says otherwise.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {
@@ -36,8 +36,8 @@ pub enum Kind {
     Conflict,
     /// It would replace something that only a person may replace.
     Taken,
-    /// As [`Taken`](Self::Taken): the file trusts a different key or certificate under this name. A
-    /// second one may be called this.
+    /// As [`Taken`](Self::Taken): the file trusts a different key or certificate under this name. The
+    /// text is a free name for a second one.
     OtherKey(String),
     /// As [`Taken`](Self::Taken): the file at `path` trusts the key under the name `found`.
     OtherOwner {
@@ -141,11 +141,13 @@ impl Refused {
 
     /// Adds what is wrong with a file, and the command that explains the first error.
     pub(crate) fn with_findings(mut self, findings: Findings) -> Self {
-        let help = &mut self.help;
-        help.get_or_insert_with(|| "what the first error means:".to_owned());
         let mut errors = findings.iter().filter(|f| f.severity == Severity::Error);
-        self.commands
-            .extend(errors.next().map(|found| found.code.explain()));
+        if let Some(first) = errors.next() {
+            let means = "what the first error means:";
+            let help = self.help.map(|help| format!("{help}; {means}"));
+            self.help = Some(help.unwrap_or_else(|| means.to_owned()));
+            self.commands.push(first.code.explain());
+        }
         Self { findings, ..self }
     }
 

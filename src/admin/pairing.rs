@@ -120,11 +120,7 @@ pub fn plan(
         }
         _ => {}
     }
-    let texts = members
-        .iter()
-        .map(|member| FileText::read_if_there(&member.path));
-    let before = texts.collect::<Result<_, _>>()?;
-    let (sides, files, partial) = planned(members, before, theirs, &options)?;
+    let (sides, files, partial) = planned(members, theirs, &options)?;
     let certificates = sides.iter().filter_map(|side| side.certificate.as_ref());
     let mut first: Vec<_> = certificates.flat_map(|own| own.new.clone()).collect();
     // A certificate comes after its key.
@@ -160,7 +156,7 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
 }
 
 impl Side {
-    /// Returns the fingerprint of its TLS certificate, if the sides use TLS, and whether that is new.
+    /// Returns the fingerprint of its TLS certificate, and whether that is new; `None` without TLS.
     pub fn tls(&self) -> Option<(Fingerprint, bool)> {
         let own = self.certificate.as_ref()?;
         Some((own.fingerprint, !own.new.is_empty()))
@@ -184,17 +180,15 @@ fn other<T>(both: &[T], at: usize) -> Option<&T> {
 /// The sides, their files, and the one of these that is written in part before the rest.
 type Planned = (Vec<Side>, Vec<EditedFile>, Option<EditedFile>);
 
-/// Plans what the files of `members`, which are `texts` or not there, must say, so that they trust
-/// each other, or what `theirs` says.
+/// Plans what the files of `members` must say to trust each other, or what `theirs` says.
 fn planned(
     members: &[Member],
-    texts: Vec<Option<FileText>>,
     theirs: Option<&HandOver>,
     options: &Options,
 ) -> Result<Planned, Refused> {
-    let read = members.iter().zip(texts);
-    let views = read
-        .map(|(member, text)| View::read(member, text))
+    let views = members
+        .iter()
+        .map(View::read)
         .collect::<Result<Vec<_>, _>>()?;
     let mut sides = Vec::new();
     for (at, view) in views.iter().enumerate() {
@@ -216,8 +210,9 @@ fn planned(
 }
 
 impl<'a> View<'a> {
-    /// Reads `text`, that of the file of `member`; `None` if it does not exist.
-    fn read(member: &'a Member, text: Option<FileText>) -> Result<Self, Refused> {
+    /// Reads the file of `member`, if it exists.
+    fn read(member: &'a Member) -> Result<Self, Refused> {
+        let text = FileText::read_if_there(&member.path)?;
         let content = text.as_ref().map_or("", FileText::text);
         let trusts = Trusts::read(&member.path, content, &[]);
         let document = trusts.file.document();

@@ -101,7 +101,7 @@ pub fn plan(
                 revoked_key(&key.deployment, &key.name, fingerprint, standing)
             })
             .collect();
-        let hidden = inactive(path, &trusts, which);
+        let hidden = inactive(&trusts, which);
         edited.push(match which.forgotten(path, standing, &meant)? {
             Some(key) => EditedFile::remembering(path, record(standing, key, "-")),
             None => EditedFile::plan(path, Some(text), &settings, None),
@@ -165,7 +165,7 @@ fn with_profiles(
             };
             if is_of_profile {
                 all.push(path);
-            } else if (key.is_revoked.as_deref() == Some("true")) != is_revoked {
+            } else if is_plainly_revoked(key) != is_revoked {
                 let (what, shown) = (which.described(), path.display());
                 let message = format!("{what} is in `{shown}`, which another file imports");
                 let [.., setting] = key_settings(&key.deployment, &key.name);
@@ -179,8 +179,8 @@ fn with_profiles(
     Ok(all)
 }
 
-/// Finds the documents of `text` that are not active and trust one of the keys.
-fn inactive(path: &Path, active: &Trusts, which: &Which) -> Vec<u32> {
+/// Finds the documents of the file that are not active and trust one of the keys.
+fn inactive(active: &Trusts, which: &Which) -> Vec<u32> {
     let document = active.file.document();
     let all = document
         .documents_of(0)
@@ -188,7 +188,7 @@ fn inactive(path: &Path, active: &Trusts, which: &Which) -> Vec<u32> {
     let trusting = all.filter(|one| {
         let [from, to] = [*one, one.saturating_add(1)].map(|at| document.start_of(at));
         let alone = document.text().get(from..to).unwrap_or_default();
-        let trusts = Trusts::of(AsWritten::parse(path, alone), &[]);
+        let trusts = Trusts::of(AsWritten::parse(document.path(), alone), &[]);
         trusts
             .keys
             .iter()

@@ -76,7 +76,7 @@ impl SettingsFile {
         let change = Change::checked(vec![file], Vec::new())?;
         if change.findings.errors() > self.findings.errors() {
             return Err(Refused::new(Kind::Conflict, "the file would have faults")
-                .with_help("nothing was written; what the first error means:")
+                .with_help("nothing was written")
                 .with_findings(change.findings));
         }
         Ok(change)
@@ -113,15 +113,14 @@ pub(super) fn is_of(entry: &Entry, pattern: &'static str, keys: &[&str]) -> bool
 /// Returns how `--home` names the module of the file at `path`.
 pub fn home_of(path: &Path) -> PathBuf {
     match Home::new(path).dir {
-        _ if !path.ends_with("etc/application.properties") => path.to_owned(),
+        _ if !path.ends_with(Home::FILE) => path.to_owned(),
         dir if dir.as_os_str().is_empty() => PathBuf::from("."),
         dir => dir,
     }
 }
 
 /// Returns what `check` finds in the two files together.
-pub(super) fn findings_of(files: [&SettingsFile; 2]) -> Result<Findings, Refused> {
-    let texts = files.map(|file| (file.path.clone(), file.text.clone()));
+pub(super) fn findings_of(texts: [(PathBuf, FileText); 2]) -> Result<Findings, Refused> {
     Ok(check_texts(&texts, &HashMap::new(), &environment(), &[])?.findings)
 }
 

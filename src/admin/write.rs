@@ -95,8 +95,8 @@ enum New {
 }
 
 impl Staged {
-    /// Writes `bytes` beside `path` and flushes them to the disk. They replace nothing but the content
-    /// that is `expected`; any if that is `None`.
+    /// Writes `bytes` beside `path` and flushes them to the disk. They will replace only the content
+    /// that is `expected`, or any content if that is `None`.
     ///
     /// # Errors
     ///

@@ -85,7 +85,7 @@ pub(crate) struct Standing {
     connections: Weak<Connections>,
     state: AtomicU8,
     shown: Mutex<Option<Shown>>,
-    /// When each open call without a token has ended at last.
+    /// When each open call without a token has to have ended.
     visits: Mutex<Vec<Instant>>,
 }
 
@@ -203,8 +203,9 @@ impl Connections {
         }
     }
 
-    /// Cuts what is overdue: silent beyond the deadline of the first request, without a trusted key
-    /// any more, with a call without a token that cannot end, or older than any connection may get. Returns when the next one will be.
+    /// Cuts what is overdue, and returns when the next connection will be: one that is silent beyond
+    /// the deadline of the first request, whose key is no longer trusted, over which a call without a
+    /// token cannot end, or that is older than any may get.
     pub(crate) fn cut_overdue(&self, now: Instant) -> Option<Instant> {
         let mut table = self.table();
         table.cut(usize::MAX, |entry| entry.due(&self.bounds) <= now);
@@ -231,7 +232,7 @@ impl Connections {
         self.table().cut(usize::MAX, |_| true);
     }
 
-    /// How many sockets that are not closed yet hold nothing up.
+    /// Returns how many connections that were cut may still be open while more are accepted.
     pub(crate) fn few(&self) -> usize {
         (self.bounds.total / 16).min(64)
     }
@@ -415,7 +416,8 @@ impl Standing {
         Ok(())
     }
 
-    /// Notes that a call without a token begins that ends before `due`; returns how many others are open.
+    /// Notes that a call without a token begins, which ends before `due`; returns how many others are
+    /// open.
     pub(crate) fn begin_visit(&self, due: Instant) -> usize {
         let mut visits = self.visits();
         visits.push(due);

@@ -141,7 +141,8 @@ fn named(engines: Vec<Shown>, name: &str) -> Result<Shown, Refused> {
         }
         (None, _) => {
             let message = format!("no registered engine has the id or the deployment `{name}`");
-            Err(Refused::new(Kind::NotThere, message).with_help("`engines list` shows all engines"))
+            Err(Refused::new(Kind::NotThere, message)
+                .with_help("`countersign engines list` shows all engines"))
         }
     }
 }

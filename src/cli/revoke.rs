@@ -99,7 +99,9 @@ fn is_in_force(
     let kind = kind_of(&Home::new(&file.path).dir);
     let reloads = file.in_force(&kind).map_err(|error| {
         console.findings(error.findings.iter());
-        inactive(&error, error.help.as_deref().unwrap_or_default())
+        let mut failed = inactive(&error, "");
+        (failed.help, failed.commands) = (error.help, error.commands);
+        failed
     })?;
     let no_reload = format!("`{path}` says `countersign.reload=false`");
     let patience = match patience {

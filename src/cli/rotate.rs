@@ -22,12 +22,9 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::Run(arguments) => all_steps(arguments, console),
         Command::Status(files) => {
             let rotation = files.read()?;
-            console.findings(
-                rotation
-                    .damage()
-                    .into_iter()
-                    .flat_map(|damage| damage.iter()),
-            );
+            if let Some(damage) = rotation.damage() {
+                console.findings(damage.iter());
+            }
             let report = shown::in_json(&rotation, files);
             console.reply(shown::status(&rotation, files), &report)?;
             Ok(Exit::Done)
@@ -158,8 +155,8 @@ fn took(step: Step, rotation: &Rotation, console: &Console) {
     });
 }
 
-/// Says how the peers without a file here are to revoke the keys that `step` gave up. `rotation` is as
-/// it was before.
+/// Says how the peers without a file here are to revoke the keys that `step` gave up. `rotation` is
+/// as it was before.
 fn still_trusting(step: Step, rotation: &Rotation, files: &FileArguments, console: &Console) {
     let next = rotation.next().map(|(key, _)| key.fingerprint());
     let (what, keys) = match step {

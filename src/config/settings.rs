@@ -197,10 +197,13 @@ pub struct Home {
 }
 
 impl Home {
+    /// A module's file in its home.
+    pub(crate) const FILE: &'static str = "etc/application.properties";
+
     /// Takes `path` for a home if it is a folder, else for the file of one.
     pub fn new(path: &Path) -> Self {
         if path.is_dir() {
-            let file = path.join("etc/application.properties");
+            let file = path.join(Self::FILE);
             let dir = path.to_owned();
             return Self { dir, file };
         }

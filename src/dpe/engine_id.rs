@@ -26,9 +26,9 @@ pub fn stored_engine_id(storage: &Path) -> Result<Option<EngineId>, StorageError
 
 /// Reads the engine's id from `<storage>/engine-id`, or makes it there once.
 ///
-/// The file is written whole or not at all, and one that holds something else is kept: a new id would be
-/// a new engine. Two processes at a time are kept out by the lock on
-/// the storage folder, which the caller holds.
+/// The file is written whole or not at all, and one that holds anything else is kept: a new id
+/// would be a new engine. The lock on the storage folder, which the caller holds, keeps a second
+/// process out.
 ///
 /// # Errors
 ///

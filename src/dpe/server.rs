@@ -130,7 +130,8 @@ impl Dpe {
         self.with_site(listener, Access::default())
     }
 
-    /// Does so, and lets others than callers on this machine ask as `access` says.
+    /// Serves HTTP as [`with_http`](Self::with_http) does, and answers callers on other machines as
+    /// `access` says.
     pub(crate) fn with_site(mut self, listener: TcpListener, access: Access) -> Self {
         let shown = site(&self.program.module, access, || ready(()));
         self.program.http = Some((listener, shown));

@@ -150,8 +150,8 @@ impl Permits {
     }
 }
 
-/// Returns `true` if `address` is one of this machine's: what is sent there comes from there. Nothing
-/// is sent.
+/// Returns `true` if `address` is this machine's: the system would send to it from the same address.
+/// Nothing is sent.
 ///
 /// # Errors
 ///

@@ -39,8 +39,8 @@ pub enum JsonProblem {
     /// Something after the object.
     #[error("there is more text after the object")]
     Trailing,
-    /// Any other fault; the text is ours or the parser's and repeats nothing of the input but a short
-    /// name.
+    /// Any other fault; the text is ours or the parser's, and quotes at most a short name of the
+    /// input.
     #[error("{0}")]
     Other(String),
 }

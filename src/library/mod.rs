@@ -19,7 +19,7 @@ impl Module {
     /// Opens the module at `home`: a folder with `etc/application.properties`, or such a file; and
     /// follows its files as long as the module, or a layer that was made of it, exists.
     ///
-    /// What changes in the files, a revocation for one, takes effect within a second; on Unix SIGHUP
+    /// A change in the files, such as a revocation, takes effect within two seconds; on Unix SIGHUP
     /// has them read at once. Its handler is installed for the life of the process: after the last
     /// module is gone, SIGHUP does nothing. Variables of the environment override settings of the
     /// files, as in Spring Boot. The module type is the folder's name. The settings of the log and of

@@ -119,17 +119,18 @@ impl AddressPolicy {
             )));
         }
         for address in resolved.iter().map(IpAddr::to_canonical) {
+            let is_here = address.is_loopback() || is_local(address);
+            let target = SocketAddr::new(address, port);
             let refused = if let Some(range) = RefusedRange::of(address) {
                 format!("{address} is {range}")
             } else if address.is_loopback() && !is_from_here {
                 format!("{address} is loopback, and the registration did not come over loopback")
-            } else if !is_from_here && is_local(address) {
+            } else if is_here && !is_from_here {
                 format!(
                     "{address} is the registry's own machine, and the registration did not come from there"
                 )
-            } else if self.is_own(address, port, &is_local) {
-                let own = SocketAddr::new(address, port);
-                format!("{own} is where the registry itself listens")
+            } else if self.is_own(target, is_here) {
+                format!("{target} is where the registry itself listens")
             } else if !rules.allow(wanted.hostname(), address) {
                 format!(
                     "{address} is not among `countersign.deployments.{deployment}.allowed-addresses` of the registry's file"
@@ -142,15 +143,11 @@ impl AddressPolicy {
         Ok(())
     }
 
-    fn is_own(&self, address: IpAddr, port: u16, is_local: impl Fn(IpAddr) -> bool) -> bool {
+    fn is_own(&self, target: SocketAddr, is_here: bool) -> bool {
         self.own.iter().any(|own| {
             let ip = own.ip().to_canonical();
-            let is_here = if ip.is_unspecified() {
-                address.is_loopback() || is_local(address)
-            } else {
-                ip == address
-            };
-            own.port() == port && is_here
+            let is_same = ip == target.ip() || (ip.is_unspecified() && is_here);
+            own.port() == target.port() && is_same
         })
     }
 }

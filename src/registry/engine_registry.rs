@@ -31,8 +31,9 @@ pub enum CheckOutcome {
 
 /// The engines and the rules for their status.
 ///
-/// Every change is one compare-and-set on the store, so callers may race. Each change of status
-/// is logged, of one engine a few a minute. The layer before checks that a caller may write (its role); this type checks that it owns the engine.
+/// Every change is one compare-and-set on the store, so callers may race. Each change of status is
+/// logged, up to a few a minute for each engine. The server's layer has checked the caller's role
+/// before; this type checks that the caller owns the engine.
 #[derive(Debug)]
 pub struct EngineRegistry {
     store: Arc<dyn EngineStore>,

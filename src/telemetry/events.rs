@@ -280,7 +280,7 @@ pub fn certificate_expires(
         fingerprint = %fingerprint,
         notAfter = to_rfc3339(not_after),
         daysLeft = days_left,
-        message = "The certificate expires. From then on, peers that do not pin it refuse it."
+        message = "This certificate expires within 30 days, or has expired. Peers that do not pin it refuse it once it has expired."
     );
 }
 

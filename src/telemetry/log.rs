@@ -52,7 +52,7 @@ impl Guard {
 /// Each output has a bounded queue and a thread of its own: a full disk, a pipe that is not read or
 /// a slow mount costs lines, which are counted, and delays no caller.
 ///
-/// The one function of this library that sets anything for the whole process.
+/// Sets the subscriber of the whole process: only the binary calls it.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ pub struct Policy {
     max_lifetime: Duration,
 }
 
-/// Why times do not make a policy, in a sentence.
+/// Why times do not make a policy, as a sentence.
 #[derive(Clone, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct PolicyError(String);

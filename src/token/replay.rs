@@ -29,11 +29,12 @@ pub enum Replay {
 
 /// Remembers the uses of tokens by key and `jti`, for as long as the tokens could be used again.
 ///
-/// A use is the key that signed and a `jti`, never the token's bytes: a signature has two spellings. Nor
-/// is it the deployment's name, which a file may change. The uses of each key are bounded in number. Whatever is forgotten, because it is old, because there is
-/// no room, or because the process restarted, raises the key's watermark: a token issued up to
-/// then is refused, used or not, so that no second use is ever taken for the first. The caller's
-/// next token is newer.
+/// A use is the key that signed and a `jti`, never the token's bytes: a signature has two
+/// spellings. Nor is it the deployment's name, which a file may change. The uses of each key are
+/// bounded in number. Whatever is forgotten, because it is old, because there is no room, or
+/// because the process restarted, raises the key's watermark: a token issued up to then is
+/// refused, used or not, so that no second use is ever taken for the first. The caller's next
+/// token is newer.
 ///
 /// After a start the watermark stands at the start plus the leeway: a token that the process before
 /// it accepted was issued by then at the latest. Where the clock was set back meanwhile, it stands at
@@ -96,7 +97,7 @@ impl ReplayGuard {
         }
     }
 
-    /// Keeps in the folder `storage` up to when tokens may have been taken. To be called before any is.
+    /// Keeps in the folder `storage` up to when tokens may have been taken; call it before any is.
     pub(crate) fn keep_in(&self, storage: &Path) -> Result<(), StorageError> {
         let file = Watermark::hold(storage)?;
         let mut memory = self.memory();
@@ -150,13 +151,15 @@ impl ReplayGuard {
     }
 
     /// Returns when the newest token was issued, by a peer or this module, that may have been used
-    /// before the start. Processes kept `before`.
+    /// before the start. `before` is what earlier processes kept.
     fn watermark(&self, by_peer: bool, before: SystemTime) -> SystemTime {
         let leeway = self.policy.leeway();
         let of_peers = before.max(self.started + leeway);
+        if by_peer {
+            return of_peers;
+        }
         // The module's own tokens are timed by this very clock.
-        let ahead = if by_peer { Duration::ZERO } else { leeway };
-        of_peers.checked_sub(ahead).unwrap_or(of_peers)
+        of_peers.checked_sub(leeway).unwrap_or(of_peers)
     }
 
     /// Returns when a token was issued that has expired by now, leeway included, however long it

@@ -42,7 +42,7 @@ impl VerifiedToken {
         self.deployment.as_ref()
     }
 
-    /// Returns its name; empty when the module called itself.
+    /// Returns the name of the deployment that owns the key; empty when the module called itself.
     pub(crate) fn owner(&self) -> &str {
         let deployment = self.deployment.as_ref();
         deployment.map_or("", |deployment| deployment.name.as_str())

@@ -8,7 +8,7 @@ use crate::jose::{Fingerprint, VerifyingKey};
 
 use super::{Deployment, OwnDeployment, TrustedKey};
 
-/// Why deployments do not make a [`KeySet`]: what would make a caller ambiguous, in a sentence.
+/// Why deployments do not make a [`KeySet`], as a sentence.
 #[derive(Clone, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct TrustError(String);

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
 use super::identity::{self, compare_clocks, grant_role};
-use super::peer::{Doctor, Peer, on_its_host};
+use super::peer::{Doctor, Peer};
 use super::report::{Layer, Row, Side, Visit};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::greeting::is_listening;
@@ -46,13 +46,14 @@ pub(super) async fn visits(peer: &Peer<'_>) -> Result<Vec<Visit>, Refused> {
         let roster = known.insert(Roster::new(engines, names.collect()));
         let detail = roster.detail(wanted);
         if roster.lacks(wanted) {
+            let there = |verb: &'static str| {
+                let engine = doctor.remedy_of_engine();
+                engine.at_peer(|home| CommandLine::new(verb).option("home", home))
+            };
             // Those that are registered are visited whatever is missing.
             return Err(Row::fail(Layer::WayBack, Side::Peer, detail)
-                .help(format!(
-                    "start the engine {}",
-                    in_its_home("countersign dpe run")
-                ))
-                .help(format!("for more {}", in_its_home("countersign doctor"))));
+                .help(format!("start the engine {}", there("countersign dpe run")))
+                .help(format!("for more {}", there("countersign doctor"))));
         }
         visit.add(Row::skip(Layer::WayBack, detail));
         Ok(())
@@ -283,11 +284,6 @@ fn not_running(peer: &Peer<'_>, detail: impl Into<String>) -> Row {
     fail(Side::Here, detail).help(format!("start it with: {run}"))
 }
 
-/// Returns the command `verb` for an engine on another machine.
-fn in_its_home(verb: &str) -> String {
-    on_its_host(&CommandLine::new(verb).option("home", "."))
-}
-
 /// An id that no engine makes: asking for it needs the role, and changes nothing.
 const NO_ENGINE: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -415,7 +411,7 @@ fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
             .helps(peer.remedy.check()),
         Some((FailureKind::NotDialled, None)) => fail(registry, detail).helps(peer.remedy.check()),
         Some((FailureKind::NotReached, None)) => fail(between, detail)
-            .help(format!("does the engine run? start it {}", in_its_home("countersign dpe run")))
+            .help(format!("does the engine run? {}", peer.doctor.remedy_of_engine().start()))
             .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there"),
         None
         | Some((

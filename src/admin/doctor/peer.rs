@@ -10,7 +10,7 @@ use super::report::{Layer, Row, Side};
 use crate::admin::error::Kind;
 use crate::admin::pairing::{self, Member};
 use crate::config::names::OWN_KEY;
-use crate::config::{ConnectionSettings, DIAL_BACK, Settings};
+use crate::config::{ConnectionSettings, DIAL_BACK, Home, Settings};
 use crate::diagnostic::CommandLine;
 use crate::engine::EngineAddress;
 use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Module, Target, cause};
@@ -178,7 +178,11 @@ impl Peer<'_> {
             return Ok(());
         };
         let options = &self.doctor.settings.options;
-        let own = SocketAddr::new(options.server.address, options.server.port);
+        let server = &options.server;
+        let own = [
+            (server.address, server.port),
+            (server.http_address, server.http_port),
+        ];
         let destination = Destination {
             deployment: &self.name,
             address,
@@ -186,7 +190,10 @@ impl Peer<'_> {
             over_loopback: true,
         };
         let addresses: Vec<_> = resolved.iter().map(SocketAddr::ip).collect();
-        let policy = AddressPolicy::new(vec![own], options.addresses.clone());
+        let policy = AddressPolicy::new(
+            own.map(SocketAddr::from).to_vec(),
+            options.addresses.clone(),
+        );
         let judged = policy.check(&destination, &addresses, |_| false);
         judged.map_err(|refusal| {
             let detail = format!("ADDRESS_NOT_ALLOWED: {refusal}");
@@ -208,7 +215,7 @@ pub(super) fn unusable(error: &(dyn Error + 'static)) -> Row {
 }
 
 /// A module's file in its home.
-const FILE: &str = "etc/application.properties";
+const FILE: &str = Home::FILE;
 
 /// The files that two machines exchange.
 const OFFER: &str = "offer.block";
@@ -217,7 +224,7 @@ const REPLY: &str = "reply.block";
 /// What names a key that comes beside another.
 const KEY2: &str = "key-name key2";
 
-/// Which module a peer is.
+/// Where a peer's home is.
 #[derive(Debug)]
 enum Other {
     /// One with its home on this machine.
@@ -267,12 +274,10 @@ impl Remedy<'_> {
         }
         let run = CommandLine::new("countersign").arg(&self.kind).arg("run");
         let command = self.at_peer(|home| run.option("home", home));
-        let with = if matches!(self.other, Other::There) {
-            ""
-        } else {
-            " with:"
-        };
-        format!("start it{with} {command}")
+        match self.other {
+            Other::There => format!("start it {command}"),
+            Other::Here(_) | Other::Itself(_) => format!("start it with: {command}"),
+        }
     }
 
     /// Returns a command for the peer's home; for one on another machine it says where to run it.
@@ -318,8 +323,8 @@ impl Remedy<'_> {
         ]
     }
 
-    /// Returns what corrects the two files in place of the pairing `command`, if that is refused; the
-    /// peer's home is `home`.
+    /// Returns what corrects the two files in place of the pairing `command`, if that is refused.
+    /// The peer's home is `home`.
     fn planned(&self, home: &Path, command: &CommandLine, tls: bool) -> Option<String> {
         let settings = self.settings;
         let members = [
@@ -369,6 +374,6 @@ impl Remedy<'_> {
 }
 
 /// Says where a command for another machine is run.
-pub(super) fn on_its_host(command: &CommandLine) -> String {
+fn on_its_host(command: &CommandLine) -> String {
     format!("on its host, in its home folder: {command}")
 }

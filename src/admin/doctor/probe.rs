@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::peer::Peer;
 use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::admin::greeting::{NotGrpc, Stream, greet};
-use crate::diagnostic::CommandLine;
+use crate::diagnostic::{Code as Cs, CommandLine};
 use crate::grpc::tls::{ClientFailure, Shown};
 use crate::grpc::{ConnectError, Connection, call, cause, code_name};
 
@@ -112,16 +112,13 @@ async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) ->
             return Err(row.help("check that the server uses TLS on this port"));
         }
     };
-    let version = match encrypted.get_ref().1.protocol_version() {
+    let (_, session) = encrypted.get_ref();
+    let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
         _ => "TLS",
     };
-    let chain = encrypted
-        .get_ref()
-        .1
-        .peer_certificates()
-        .unwrap_or_default();
+    let chain = session.peer_certificates().unwrap_or_default();
     let shown = Shown::of(chain).map_err(|why| Row::fail(Layer::Tls, Side::Peer, why))?;
     let how = match peer.trusted() {
         None => "its own certificate",
@@ -132,7 +129,7 @@ async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) ->
     let validity = shown.validity(now);
     let row = Row::ok(Layer::Tls, format!("{version}, {how}, which {validity}"));
     let is_soon = shown.days_left(now) < Shown::SOON;
-    let help = is_soon.then(|| "renew it: `countersign explain CS0308`".to_owned());
+    let help = is_soon.then(|| format!("renew it: `{}`", Cs::Cs0308.explain()));
     Ok((Either::Right(encrypted), row.helps(help)))
 }
 

@@ -72,7 +72,7 @@ pub(super) fn pin(
 }
 
 /// A side's certificate: the one that its file names, or a new one.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Certificate {
     pub(super) fingerprint: Fingerprint,
     /// The values of `cert-chain` and `private-key`.

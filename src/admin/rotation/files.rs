@@ -16,11 +16,12 @@ use crate::admin::error::{Kind, Refused};
 use crate::admin::handover::{HandOver, Purpose};
 use crate::admin::source::{SettingsFile, findings_of, is_of};
 use crate::admin::write::place_of;
-use crate::config::RotationSettings;
 use crate::config::names::{ACTIVATED_AT, DEPLOYMENT, NEXT_KEY, OWN_KEY, PREVIOUS};
+use crate::config::{self, RotationSettings};
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
+use crate::properties::FileText;
 use crate::storage::revoked_keys::Standing;
 use crate::telemetry::to_rfc3339;
 use crate::token::Policy;
@@ -385,7 +386,7 @@ impl Rotation {
     /// Checks that no environment variable overrides the key: the module would sign with the key in
     /// the variable, even after the peers have revoked it.
     fn is_in_file(&self) -> Result<(), Refused> {
-        let Some((variable, _)) = variable_above(OWN_KEY) else {
+        let Some((variable, _)) = variable_above(OWN_KEY, &config::environment()) else {
             return Ok(());
         };
         let path = self.owner.path.display();
@@ -414,18 +415,16 @@ impl Rotation {
         Ok(())
     }
 
-    /// Reads the new texts in `edited` as if they were the files: none has a fault that it did not have.
+    /// Checks that with the new texts in `edited` no file has a fault that it did not have.
     fn adds_no_fault(&self, edited: &[EditedFile]) -> Result<(), Refused> {
-        let owner = as_edited(&self.owner, edited)?;
         // One peer at a time: `check` is stricter about two files than about more.
-        for before in &self.peers {
-            let after = as_edited(before, edited)?;
-            let had = findings_of([&self.owner, before])?;
-            let has = findings_of([&owner, &after])?;
+        for peer in &self.peers {
+            let had = findings_of([text_in(&self.owner, &[])?, text_in(peer, &[])?])?;
+            let has = findings_of([text_in(&self.owner, edited)?, text_in(peer, edited)?])?;
             if has.errors() > had.errors() {
-                let message = format!("`{}` would have faults", after.path.display());
+                let message = format!("`{}` would have faults", peer.path.display());
                 return Err(Refused::new(Kind::Conflict, message)
-                    .with_help("nothing was written; what the first error means:")
+                    .with_help("nothing was written")
                     .with_findings(has));
             }
         }
@@ -433,11 +432,11 @@ impl Rotation {
     }
 }
 
-/// Reads `file` as if it had its new text in `edited`, if it has one.
-fn as_edited(file: &SettingsFile, edited: &[EditedFile]) -> Result<SettingsFile, Refused> {
+/// Returns `file` and the text that it has in `edited`, or else its own.
+fn text_in(file: &SettingsFile, edited: &[EditedFile]) -> Result<(PathBuf, FileText), Refused> {
     let new = edited.iter().find(|new| new.path == file.path);
     let text = new.map_or_else(|| Ok(file.text.clone()), EditedFile::after)?;
-    SettingsFile::of(&file.path, text)
+    Ok((file.path.clone(), text))
 }
 
 /// Returns `true` if `file` is that of `deployment`.

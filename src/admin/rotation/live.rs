@@ -164,7 +164,7 @@ impl<'a> Callee<'a> {
 /// Returns where the module of `file` listens, which is `deployment`.
 fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, Doubt> {
     let Some(file) = file else {
-        return Err(Found::NotAsked.because("nothing says where it listens".to_owned()));
+        return Err(Found::NotAsked.because("nothing says where it listens"));
     };
     let peer = load(file, &ModuleKind::of(&deployment.module))?;
     let bound = peer.options.server.listener().ok_or_else(no_port)?;
@@ -184,7 +184,7 @@ fn accepts_one(answer: &WhoAmIResponse, keys: &[&KeyId]) -> Option<bool> {
 }
 
 fn no_port() -> Doubt {
-    Found::NotAsked.because("the module's port changes at each start".to_owned())
+    Found::NotAsked.because("the module's port changes at each start")
 }
 
 /// The settings cannot be used to ask.
@@ -215,7 +215,7 @@ pub struct Evidence {
 pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -> Vec<Evidence> {
     let key = rotation.next().unwrap_or(&rotation.own);
     let loaded = if asking.offline {
-        Err(Found::NotAsked.because("no module was asked".to_owned()))
+        Err(Found::NotAsked.because("no module was asked"))
     } else {
         load(&rotation.owner.path, kind)
     };
@@ -256,7 +256,6 @@ fn verdict(
         Ok(at) => return Ok(format!("the running module accepts it, {at}")),
         Err(doubt) => doubt,
     };
-    let doctor = CommandLine::new("countersign doctor");
     let why = doubt.why;
     let (kind, shown, help, command) = match (doubt.found, file) {
         (Found::NotAsked, Some((path, true))) => {
@@ -280,7 +279,10 @@ fn verdict(
             "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \
              between the two:"
                 .to_owned(),
-            Some(doctor.option("home", home_of(&rotation.owner.path))),
+            Some(
+                CommandLine::new("countersign doctor")
+                    .option("home", home_of(&rotation.owner.path)),
+            ),
         ),
         (Found::NotGrpc, _) => (
             Kind::Unreachable,

@@ -11,7 +11,7 @@ pub enum Phase {
     Prepared,
     /// The next key signs; the one before it is still trusted.
     Activated,
-    /// As `Activated`, but a peer has revoked the key that signs: it needs another one.
+    /// As `Activated`, but a peer has revoked the key that signs: the module needs another one.
     Refused,
 }
 

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use super::Untrusted;
 
 /// `configReloaded`: a module's changed settings are applied. `changes` names them;
-/// `warnings` counts what `check` would say of the files; `alone` if no deployment is trusted any more.
+/// `warnings` counts what `check` would report; `alone`: no deployment is trusted any more.
 pub fn settings_reloaded(files: &str, changes: &str, warnings: usize, alone: bool) {
     let changes = (!changes.is_empty()).then_some(changes);
     let warnings = (warnings > 0).then_some(warnings);
