@@ -71,8 +71,8 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file as [`open_own`] does, made if need be, and locks it until the file is closed. Another
-/// holder is waited for so many times 20 ms.
+/// Opens a file as [`open_own`] does, made if need be, and locks it until the file is closed. While
+/// another holder has it, tries again every 20 ms, `patience` times.
 ///
 /// # Errors
 ///
@@ -118,7 +118,8 @@ pub fn regular(path: &Path, options: &mut OpenOptions, follows_links: bool) -> i
 fn give_to_owner_of_folder(file: &File, path: &Path) {
     let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
     if let (Some(folder), Ok(own)) = (folder, file.metadata())
-        && (own.uid(), folder.uid() == 0) == (0, false)
+        && own.uid() == 0
+        && folder.uid() != 0
     {
         let _ = fchown(file, Some(folder.uid()), Some(folder.gid()));
     }

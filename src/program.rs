@@ -27,7 +27,7 @@ use crate::telemetry::events;
 /// reflection are broken.
 #[derive(thiserror::Error)]
 #[error("the servers cannot be set up")]
-pub struct StartError(#[source] Box<dyn Error + Send + Sync>);
+pub struct StartError(#[source] pub(crate) Box<dyn Error + Send + Sync>);
 
 crate::failure::debug_as_text!(StartError);
 
@@ -68,10 +68,8 @@ impl Program {
         #[cfg(not(feature = "actuator"))]
         let standard = identity;
         #[cfg(feature = "actuator")]
-        let is_here = address.ip().to_canonical().is_loopback();
-        #[cfg(feature = "actuator")]
         let (standard, health) =
-            Health::add(identity, &rules, is_here).map_err(|error| StartError(error.into()))?;
+            Health::add(identity, &rules, address).map_err(|error| StartError(error.into()))?;
         Ok(Self {
             address,
             routes: standard.routes,
@@ -156,9 +154,9 @@ impl Program {
     }
 }
 
+/// Returns what `module` shows over HTTP; `access` says what callers on other machines see. `count`
+/// runs before each scrape of the metrics.
 #[cfg(feature = "actuator")]
-/// Returns what `module` shows over HTTP, and to others than callers on this machine as `access` says.
-/// `count` runs before each scrape of the metrics.
 pub(crate) fn site<F>(
     module: &Module,
     access: Access,

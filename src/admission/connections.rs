@@ -374,10 +374,9 @@ impl Entry {
         };
         let due = self.parts.unwrap_or(self.since + lasts);
         // A call over which nothing can be sent ends with its connection alone.
-        let visits = self.standing.visits();
-        match visits.iter().min() {
-            Some(visit) if self.owner.is_none() => due.min(*visit),
-            _ => due,
+        match self.owner {
+            Some(_) => due,
+            None => self.standing.visits().iter().copied().fold(due, Ord::min),
         }
     }
 }

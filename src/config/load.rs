@@ -121,7 +121,7 @@ impl Settings {
         Self::of(home, question, remembered, texts, Severity::Warning)
     }
 
-    /// Loads settings; a certificate that peers refuse counts at `most` as much.
+    /// Loads settings; no finding about a certificate that peers refuse is more severe than `most`.
     fn of(
         home: Home,
         question: &Arc<Question>,

@@ -17,7 +17,7 @@ use crate::token::Policy;
 
 use super::read::Reader;
 use super::rotation::RotationSettings;
-use super::rules::deployments::{CHOSEN, untrusted};
+use super::rules::deployments::{CHOSEN, trusted, untrusted};
 use super::schema::{self, DEPLOYMENTS};
 use super::settings::{
     ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, Replay, ServerSettings,
@@ -138,20 +138,34 @@ fn address(reader: &mut Reader<'_>, name: &str) -> IpAddr {
 }
 
 fn connections(reader: &mut Reader<'_>) -> Vec<ConnectionSettings> {
-    let mut names = reader.names("ataccama.client.connection", &[]);
-    if !names.contains(&"dpm") {
-        names.push("dpm");
+    let mut spellings = HashMap::new();
+    for name in reader.names(DEPLOYMENTS, &[]) {
+        if let Ok(spelled) = DeploymentName::new(name) {
+            spellings.entry(uniform(name)).or_insert(spelled);
+        }
     }
-    let connections = names.into_iter();
-    connections
-        .filter_map(|name| connection(reader, name))
+    let written = reader.names("ataccama.client.connection", &[]);
+    let default = Some(("dpm", false)).filter(|(name, _)| !written.contains(name));
+    let names = written.into_iter().map(|name| (name, true)).chain(default);
+    names
+        .filter_map(|(name, is_written)| connection(reader, name, is_written, &spellings))
         .collect()
 }
 
-fn connection(reader: &mut Reader<'_>, name: &str) -> Option<ConnectionSettings> {
+/// Reads a connection; `spellings` are those of the deployments, by the form in which all agree.
+fn connection(
+    reader: &mut Reader<'_>,
+    name: &str,
+    is_written: bool,
+    spellings: &HashMap<String, DeploymentName>,
+) -> Option<ConnectionSettings> {
     let keys = &[name];
     let named = reader.named(CHOSEN, keys, "a deployment name", DeploymentName::new);
-    let deployment = named.map(|(name, _)| as_trusted(reader, name));
+    // As its own settings spell it.
+    let deployment = named.map(|(name, _)| {
+        let spelled = spellings.get(&uniform(name.as_str())).cloned();
+        spelled.unwrap_or(name)
+    });
     let is_dpm = name == "dpm";
     half(reader, keys, is_dpm);
     let given = host(reader, HOST, keys);
@@ -161,9 +175,7 @@ fn connection(reader: &mut Reader<'_>, name: &str) -> Option<ConnectionSettings>
         port: port.or_else(|| is_dpm.then_some(8531))?,
         name: name.to_owned(),
         deployment,
-        is_written: reader
-            .names("ataccama.client.connection", &[])
-            .contains(&name),
+        is_written,
     })
 }
 
@@ -196,15 +208,6 @@ fn host(reader: &mut Reader<'_>, name: &str, keys: &[&str]) -> Option<String> {
     let help = "write a name or an IP address alone; the port has a setting of its own";
     reader.report(Code::Cs0306, &value, message, help);
     None
-}
-
-/// Returns the trusted deployment that `name` matches, as its own settings spell it.
-fn as_trusted(reader: &Reader<'_>, name: DeploymentName) -> DeploymentName {
-    let trusted = reader.names(DEPLOYMENTS, &[]).into_iter();
-    let mut spelled = trusted.filter(|trusted| uniform(trusted) == uniform(name.as_str()));
-    spelled
-        .find_map(|trusted| DeploymentName::new(trusted).ok())
-        .unwrap_or(name)
 }
 
 /// Returns an IPv6 address without the brackets that it has in a URL.
@@ -289,6 +292,7 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
 fn addresses(reader: &mut Reader<'_>) -> HashMap<String, AddressRules> {
     const PLACE: &str = "countersign.deployments.<name>";
     let known: HashSet<_> = reader.names(DEPLOYMENTS, &[]).into_iter().collect();
+    let help = trusted(reader);
     let mut rules = HashMap::new();
     for name in reader.names("countersign.deployments", &[]) {
         let keys = &[name];
@@ -300,8 +304,7 @@ fn addresses(reader: &mut Reader<'_>) -> HashMap<String, AddressRules> {
             };
             rules.insert(name.to_owned(), of_deployment);
         } else {
-            let (message, help) = untrusted(reader, name);
-            reader.report_below(Code::Cs0106, (PLACE, keys), message, help);
+            reader.report_below(Code::Cs0106, (PLACE, keys), untrusted(name), &*help);
         }
     }
     rules

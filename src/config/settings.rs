@@ -147,7 +147,7 @@ pub struct ConnectionSettings {
     pub port: u16,
     /// The deployment to call, if several have that module type.
     pub deployment: Option<DeploymentName>,
-    /// Whether the file has it; `dpm` has a default.
+    /// Whether it is set anywhere; without that, `dpm` has defaults.
     pub(crate) is_written: bool,
 }
 
@@ -213,13 +213,18 @@ impl Home {
         }
     }
 
+    /// Returns its storage folder.
+    pub(crate) fn storage(&self) -> PathBuf {
+        self.dir.join("storage")
+    }
+
     /// Returns the folder in which it remembers revoked keys; `None` for a file that is not
     /// `etc/application….properties`.
     pub(crate) fn memory(&self) -> Option<PathBuf> {
         let name = self.file.file_name()?.to_str()?;
         let is_in_etc = self.file.parent()?.file_name()? == "etc";
         let is_settings = name.starts_with("application") && name.ends_with(".properties");
-        (is_in_etc && is_settings).then(|| self.dir.join("storage"))
+        (is_in_etc && is_settings).then(|| self.storage())
     }
 
     /// Reads the revoked keys that it remembers.

@@ -66,7 +66,7 @@ impl Settings {
     /// When the storage folder is in use, a port cannot be opened, or TLS cannot be set up.
     pub async fn dpm(&self) -> Result<(Dpm, Reloader), StartError> {
         let module = self.module()?;
-        let storage = Storage::lock(&self.home.dir.join("storage"))?;
+        let storage = Storage::lock(&self.home.storage())?;
         let mut replay = module.replay.iter();
         replay.try_for_each(|replay| replay.keep_in(&storage.folder))?;
         let addresses = self.address_book();
@@ -95,7 +95,7 @@ impl Settings {
     /// is not trusted.
     pub async fn dpe(&self) -> Result<(Dpe, Reloader), StartError> {
         let module = self.module()?;
-        let storage = Storage::lock(&self.home.dir.join("storage"))?;
+        let storage = Storage::lock(&self.home.storage())?;
         let mut replay = module.replay.iter();
         replay.try_for_each(|replay| replay.keep_in(&storage.folder))?;
         let reloader = Reloader::new(self, &module);

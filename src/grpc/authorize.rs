@@ -230,7 +230,6 @@ impl MethodRules {
     }
 
     /// Returns the descriptors that it was made with, encoded.
-    #[cfg(feature = "actuator")]
     pub(super) fn descriptors(&self) -> impl Iterator<Item = &[u8]> {
         self.sets.iter().map(Vec::as_slice)
     }

@@ -34,10 +34,10 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> B
 pin_project_lite::pin_project! {
     /// A body of a call: counted, and ended once the call may not go on.
     ///
-    /// A request's fails when the call's session is over. A reply ends with `TOKEN_EXPIRED` or
-    /// `KEY_REVOKED` in the trailers then, and no message is taken from the handler after that. On the
+    /// The body of a request then fails. A reply ends with the reason in its trailers, such as
+    /// `TOKEN_EXPIRED` or `KEY_REVOKED`, and no message is taken from the handler after that. On the
     /// caller's side, where a proof was asked for and the headers hold none, the first message of a
-    /// reply is replaced by `PROOF_MISSING`; only a refusal may do without. It ends with
+    /// reply is replaced by `PROOF_MISSING`; only a refusal may do without. The reply ends with
     /// `PROOF_INVALID` when the callee is no longer trusted.
     #[derive(Debug)]
     pub(super) struct GuardedBody {
@@ -132,7 +132,7 @@ impl Guard {
         }
     }
 
-    /// Returns `true` if the end of the body is not known before it was judged.
+    /// Returns `true` if the end of the body has to be polled for, since it is judged.
     fn awaits_end(&self) -> bool {
         matches!(self, Self::Caller(trust, _) if trust.awaits_proof())
     }

@@ -115,8 +115,8 @@ impl ConnectionOptions {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// There is nothing to dial, or it may not be dialled so: with the reason, and what to write into
-    /// the module's file.
+    /// No connection is tried; with the reason, and where a setting is missing, the lines to write
+    /// into the module's file.
     #[error("{0}")]
     Refused(String),
     /// The name does not resolve; with the resolver's error.
@@ -301,9 +301,8 @@ impl Shared {
         let ended = outcome.wait_for(Option::is_some).await;
         let known = ended.map_or(None, |outcome| outcome.clone());
         known.unwrap_or_else(|| {
-            Err(Undialled(
-                BoxError::from("the attempt to connect was broken off").into(),
-            ))
+            let why = BoxError::from("the attempt to connect was broken off");
+            Err(Undialled(why.into()))
         })
     }
 
@@ -450,7 +449,7 @@ impl Connector {
         };
         let may_leave = self.options.tls.is_some() || self.options.allow_plaintext;
         let mut remote = addresses.iter().filter(|_| !may_leave);
-        if let Some(remote) = remote.find(|remote| !remote.ip().to_canonical().is_loopback()) {
+        if let Some(remote) = remote.find(|remote| !super::is_loopback(**remote)) {
             return Err(ConnectError::Plaintext(*remote));
         }
         let host = &self.target.host;

@@ -65,11 +65,10 @@ impl Gate {
         if rule.is_some_and(|rule| rule.everyone) {
             return Ok(None);
         }
-        let loopback = peer::is_here(head);
         if self.needs_no_token(head) && rule.is_some() && !metadata::has_token(&head.headers) {
             return Ok(None);
         }
-        let own_module = loopback && rule.is_some_and(|rule| rule.own_module);
+        let own_module = rule.is_some_and(|rule| rule.own_module) && peer::is_here(head);
         let accept = if own_module {
             Accept::PeersAndOwnModule
         } else {
@@ -125,11 +124,8 @@ impl Gate {
         }
         let verified = self.verify(head, Accept::Peers).map_err(|refusal| {
             let status = refuse(refusal.reason, None);
-            let (path, peer) = (
-                metadata::path(&head.uri),
-                peer::address_in(&head.extensions),
-            );
-            self.rejected(refusal, status, path, peer)
+            let address = peer::address_in(&head.extensions);
+            self.rejected(refusal, status, metadata::path(&head.uri), address)
         });
         let token = verified.ok()?;
         // Where its deployment has all its places, the connection stays a stranger's.

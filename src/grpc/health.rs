@@ -1,6 +1,7 @@
 //! gRPC's health service, and reflection.
 
 use std::mem::replace;
+use std::net::SocketAddr;
 use std::pin::Pin;
 
 use prost::{DecodeError, Message as _};
@@ -15,7 +16,7 @@ use tonic_reflection::server::{Builder, Error as ReflectionError};
 
 use super::metrics::OWN_DESCRIPTORS;
 use super::standard::{HEALTH, IDENTITY, REFLECTION, Standard};
-use super::{MethodRules, Rule};
+use super::{MethodRules, Rule, is_loopback};
 
 /// The largest message to a service that everyone may call, in bytes.
 const SMALL: usize = 8 * 1024;
@@ -29,11 +30,11 @@ pub struct Health {
 
 impl Health {
     /// Adds health to the `standard` services of a module that also serves those of `own` rules, and
-    /// reflection where it listens on this machine alone. Nothing is healthy yet.
+    /// reflection where its `address` is of this machine alone. Nothing is healthy yet.
     pub(crate) fn add(
         standard: Standard,
         own: &MethodRules,
-        is_here: bool,
+        address: SocketAddr,
     ) -> Result<(Standard, Self), ReflectionError> {
         let Standard {
             mut routes,
@@ -48,7 +49,7 @@ impl Health {
         for method in ["Check", "Watch"] {
             rules = rules.with(HEALTH, method, Rule::everyone());
         }
-        if is_here {
+        if is_loopback(address) {
             let v1 = descriptors(&services, own)?.build_v1()?;
             let v1alpha = descriptors(&services, own)?.build_v1alpha()?;
             routes = routes

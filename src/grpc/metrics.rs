@@ -172,7 +172,8 @@ enum Part {
 }
 
 impl Counted {
-    /// Counts the messages of the request with `headers`, where there is a `call` or a `largest` one.
+    /// Counts the messages of the request with `headers` for its `call`, and bounds them by `largest`;
+    /// nothing where there is neither.
     pub(super) fn request(
         call: Option<&Call>,
         headers: &HeaderMap,

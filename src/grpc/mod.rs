@@ -49,6 +49,7 @@ pub use listener::ConnectionLimits;
 pub use metadata::{NONCE, PROOF, is_proved};
 pub(crate) use module::Module;
 pub use module::{ModuleBuilder, ModuleError};
+pub(crate) use peer::is_loopback;
 pub use peer::{PeerInfo, caller, verified_token};
 #[cfg(feature = "actuator")]
 pub(crate) use readiness::Readiness;

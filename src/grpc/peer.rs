@@ -51,13 +51,13 @@ pub(super) fn address_in(extensions: &Extensions) -> Option<SocketAddr> {
 
 /// Returns `true` if a call came over loopback, and no proxy says that it passed the call on.
 pub(super) fn is_here(head: &Parts) -> bool {
-    let is_forwarded = [FORWARDED.as_str(), "x-forwarded-for"]
-        .iter()
-        .any(|name| head.headers.contains_key(*name));
+    let headers = &head.headers;
+    let is_forwarded = headers.contains_key(FORWARDED) || headers.contains_key("x-forwarded-for");
     !is_forwarded && address_in(&head.extensions).is_some_and(is_loopback)
 }
 
-pub(super) fn is_loopback(address: SocketAddr) -> bool {
+/// Returns `true` if `address` is one of this machine alone.
+pub(crate) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Rejections {
 }
 
 impl Rejections {
-    /// What the module itself is the cause of.
+    /// The owner of what the module itself causes.
     pub(super) const OWN: Option<&str> = Some("");
 
     /// Logs `call`, unless one of its kind was logged a moment ago. `owner` is the deployment of the

@@ -58,9 +58,8 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// 8 s, since one silent connection would hold the process for ever and what stops containers
-    /// kills after 10; 30 s for a reply; 4 MiB;
-    /// no TLS.
+    /// 8 s to drain: without a bound one silent connection would hold the process for ever, and
+    /// containers are killed after 10 s; 30 s for a reply; 4 MiB; no TLS.
     fn default() -> Self {
         Self {
             shutdown_deadline: Duration::from_secs(8),
@@ -99,7 +98,7 @@ pub enum ServeError {
     /// The server stopped by itself.
     #[error("the gRPC server stopped")]
     Server(#[from] TransportError),
-    /// The module is not served as it is: with the reason, and what to write into its file.
+    /// The module cannot be served as it is configured; with the reason, and what to change.
     #[error("{0}")]
     Refused(String),
     /// A port cannot be opened, or something else cannot be set up; with the system's error.

@@ -161,7 +161,7 @@ impl Watch {
         }
     }
 
-    /// Polls `body`, unless the session is over.
+    /// Polls `body`, unless the call may not go on.
     pub(super) fn poll_body(
         &mut self,
         body: Pin<&mut Body>,

@@ -17,10 +17,10 @@ const MOST: usize = 4;
 const MOST_WATCHES: usize = 256;
 const MOST_WATCHES_OF_ONE: usize = 8;
 
-/// Which part of its time a call may take longer, while its end cannot be sent.
+/// By one part in so many of its time a call may run over, while its end cannot be sent.
 pub(super) const SLACK: u32 = 12;
 
-/// For how long a watch stays open at most that has no end: longer than any connection.
+/// The bound of a watch that has no end: longer than any connection lives.
 const NO_END: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const WATCH: &str = "/grpc.health.v1.Health/Watch";

@@ -25,11 +25,13 @@ impl Module {
     /// files, as in Spring Boot. The module type is the folder's name. The settings of the log and of
     /// the registry are for the binary and are noted once in the log.
     ///
-    /// Nothing is locked or written: several processes may open one home.
+    /// Nothing is locked or written, so several processes may open one home. With
+    /// `countersign.token.replay=strict` only one may: it writes into the folder `storage`.
     ///
     /// # Errors
     ///
-    /// When it is not called in a Tokio runtime, a file cannot be read, or has faults.
+    /// When it is not called in a Tokio runtime, a file cannot be read or has faults, or each token is
+    /// to be taken once and the folder `storage` cannot be written or another process uses it.
     pub fn open(home: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::options(home).open()
     }

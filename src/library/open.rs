@@ -37,9 +37,9 @@ pub enum OpenError {
     /// The runtime has no timer, or takes no signals.
     #[error("the Tokio runtime has no timer or no I/O; build it with `enable_all()`")]
     NoDriver,
-    /// Each token is to be taken once, and another process of the home does, or its storage folder
-    /// cannot be written.
-    #[error("`countersign.token.replay=strict` cannot be held")]
+    /// Each token is to be taken once, but another process of this home already keeps count, or the
+    /// storage folder cannot be written.
+    #[error("`countersign.token.replay=strict` cannot be enforced")]
     Storage(#[from] StorageError),
     /// The signal SIGHUP cannot be caught.
     #[error("cannot wait for SIGHUP")]
@@ -81,7 +81,7 @@ impl OpenOptions {
         let runtime = Handle::try_current().map_err(|_none| OpenError::NoRuntime)?;
         let settings = read(&self.home)?;
         let module = settings.module().map_err(LoadError::Module)?;
-        let (mut replay, storage) = (module.replay.iter(), settings.home.dir.join("storage"));
+        let (mut replay, storage) = (module.replay.iter(), settings.home.storage());
         replay.try_for_each(|replay| replay.keep_in(&storage))?;
         let reloader = Reloader::new(&settings, &module.for_follower());
         let wired = module.clone().wired(wiring(&settings, &module, true)?);

@@ -25,13 +25,13 @@ impl Module {
     /// # Errors
     ///
     /// When the module follows no file, the file names no port, a port cannot be opened, the listener
-    /// is beyond loopback without TLS, or the server stops by itself.
+    /// is beyond loopback without TLS or where calls need no token, `rules` has one for a service that
+    /// is added, or the server stops by itself.
     pub async fn serve(&self, rules: MethodRules, routes: Routes) -> Result<(), ServeError> {
         let listener = self.listen().await?;
-        let caught = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        let [terminate, interrupt] =
-            caught.map(|signal| signal.map_err(set_up("cannot wait for signals")));
-        let (mut terminate, mut interrupt) = (terminate?, interrupt?);
+        let failed = set_up("cannot wait for signals");
+        let mut terminate = signal(SignalKind::terminate()).map_err(&failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(&failed)?;
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let mut serving = pin!(self.serve_on(listener, rules, routes, stopped));
@@ -101,14 +101,14 @@ impl Module {
         let at = listener
             .local_addr()
             .map_err(set_up("cannot set up the server"))?;
-        let is_loopback = at.ip().to_canonical().is_loopback();
+        let is_here = crate::grpc::is_loopback(at);
         let server = wiring.map_or_else(ServerOptions::default, |wiring| wiring.server.clone());
-        if server.tls.is_none() && !is_loopback && !self.plaintext.server {
+        if server.tls.is_none() && !is_here && !self.plaintext.server {
             return Err(ServeError::Refused(format!(
                 "{at} is not loopback and the server has no TLS; turn TLS on, or set `countersign.server.allow-plaintext=true` where the network is trusted"
             )));
         }
-        if !is_loopback && self.tokens != Tokens::Required {
+        if !is_here && self.tokens != Tokens::Required {
             return Err(ServeError::Refused(format!(
                 "{at} is not loopback and calls need no token; remove `ataccama.authentication.grpc.internal.jwt.enable=false`"
             )));
@@ -120,7 +120,8 @@ impl Module {
             )));
         }
         let made = Program::new(self.clone(), None, listener, server, rules);
-        let mut program = made.map_err(set_up("cannot set up the server"))?;
+        // Its own text says the same.
+        let mut program = made.map_err(|error| set_up("cannot set up the server")(error.0))?;
         if let Some((wiring, address)) = wiring.and_then(|wiring| Some((wiring, wiring.http?))) {
             show(&mut program, wiring, address).await?;
         }

@@ -54,7 +54,7 @@ impl Storage {
         Self::lock_as(folder, "lock")
     }
 
-    /// Takes what the lock `name` in `folder` stands for.
+    /// Takes the lock `name` in `folder`, and makes the folder if it does not exist.
     fn lock_as(folder: &Path, name: &str) -> Result<Self, StorageError> {
         let failed = |source| StorageError::Io {
             folder: folder.to_owned(),

@@ -1,4 +1,4 @@
-//! Up to when a module may have taken tokens, kept from run to run.
+//! The time up to which a module may have taken tokens, kept from run to run.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -18,7 +18,7 @@ pub struct Watermark {
     _lock: Storage,
 }
 
-/// How far ahead of what it must cover a watermark is written: it is not written more often.
+/// How far beyond the time it must cover a watermark is written, so that it is not written more often.
 const AHEAD: Duration = Duration::from_secs(1);
 
 impl Watermark {
@@ -58,7 +58,7 @@ impl Watermark {
     fn write(&mut self, kept: SystemTime) -> io::Result<()> {
         let since = kept.duration_since(SystemTime::UNIX_EPOCH);
         let milliseconds = since.map_err(io::Error::other)?.as_millis();
-        // Of one length: the old one needs no other write to go.
+        // Always of one length, so that one write replaces the old one.
         let text = format!("{milliseconds:020}\n");
         self.file.write_all_at(text.as_bytes(), 0)?;
         self.kept = kept;

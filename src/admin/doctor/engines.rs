@@ -247,7 +247,7 @@ async fn examine(visit: &mut Visit, peer: &Peer<'_>) -> Result<(), Row> {
         visit.add(Row::skip(Layer::WayBack, "only a DPM dials back"));
         return Ok(());
     }
-    let id = stored_engine_id(&settings.home.dir.join("storage"));
+    let id = stored_engine_id(&settings.home.storage());
     let known = id.as_ref().ok().copied().flatten().map(|id| id.to_string());
     let mut client = Client::new(channel);
     let answer = record(peer, &mut client, known.as_deref().unwrap_or(NO_ENGINE)).await;

@@ -18,7 +18,7 @@ use super::report::{Layer, Outcome, Row, Side, Visit};
 use crate::admin::greeting::{NotGrpc, Stream, greet};
 use crate::diagnostic::{Code as Cs, CommandLine};
 use crate::grpc::tls::{ClientFailure, Shown};
-use crate::grpc::{ConnectError, Connection, call, cause, code_name};
+use crate::grpc::{ConnectError, Connection, call, cause, code_name, is_loopback};
 
 /// Examines the layers from the name to gRPC.
 pub(super) async fn reach(visit: &mut Visit, peer: &Peer<'_>) -> Result<Connection, Row> {
@@ -92,7 +92,7 @@ async fn connect(peer: &Peer<'_>, addresses: &[SocketAddr]) -> Outcome<(TcpStrea
 
 async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) -> Outcome<Stream> {
     let Some(tls) = &peer.connection.tls else {
-        let detail = if address.ip().to_canonical().is_loopback() {
+        let detail = if is_loopback(address) {
             "plaintext, loopback"
         } else if peer.connection.allow_plaintext {
             "plaintext, allowed by `countersign.client.allow-plaintext`"

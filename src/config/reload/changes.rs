@@ -55,17 +55,11 @@ fn differing(before: &Facts, after: &Facts, of: &str) -> Vec<String> {
 
 fn of_module(settings: &Settings) -> Facts {
     let (own, next) = (&settings.own, settings.options.rotation.next.as_ref());
-    let name = settings.own.name.as_ref();
+    let (key, name) = (own.fingerprint(), own.name.as_ref());
+    let own_key = with_kid(key.to_string(), &own.key_id, &key);
     let reload = if settings.options.reload { "on" } else { "off" };
     set([
-        (
-            "own key",
-            Some(with_kid(
-                own.fingerprint().to_string(),
-                &own.key_id,
-                &own.fingerprint(),
-            )),
-        ),
+        ("own key", Some(own_key)),
         ("own name", name.map(ToString::to_string)),
         (
             "next key",
@@ -77,19 +71,15 @@ fn of_module(settings: &Settings) -> Facts {
 
 fn of_deployment(deployment: &Deployment) -> Facts {
     let environment = deployment.environment.as_ref();
-    let pins = deployment.tls_pins.iter().map(ToString::to_string);
+    let all_pins = deployment.tls_pins.iter().map(ToString::to_string);
+    let pins = all_pins.collect::<Vec<_>>().join(", ");
+    let single_use = deployment.single_use_tokens.to_string();
     let mut facts = set([
         ("module", Some(deployment.module.to_string())),
         ("environment", environment.map(ToString::to_string)),
         ("roles", Some(deployment.roles.to_string())),
-        (
-            "single-use-tokens",
-            Some(deployment.single_use_tokens.to_string()),
-        ),
-        (
-            "tls-keys",
-            Some(format!("[{}]", pins.collect::<Vec<_>>().join(", "))),
-        ),
+        ("single-use-tokens", Some(single_use)),
+        ("tls-keys", Some(format!("[{pins}]"))),
     ]);
     facts.extend(deployment.keys.iter().map(|key| {
         let state = if key.revoked { "revoked" } else { "trusted" };

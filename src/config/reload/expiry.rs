@@ -1,4 +1,4 @@
-//! Until when the module's own certificates are valid: in the metrics, and from 30 days on in the log.
+//! When the module's own certificates expire: in the metrics, and, from 30 days before, in the log.
 
 use crate::config::parts::Tls;
 use crate::config::schema::TlsEnd;

@@ -245,7 +245,7 @@ impl Follower {
         }
         let (remembered, unread) = match read.remembered {
             Ok(remembered) => (remembered, None),
-            // What is revoked in a file is not to wait for it.
+            // A revocation in a file must not wait for the memory.
             Err(error) => (
                 self.current.source.remembered.clone(),
                 Some(error.to_string()),
@@ -274,7 +274,7 @@ impl Follower {
         if let Some(why) = another_module(&self.current, &settings) {
             return Err(format!("this is the file of another module: {why}"));
         }
-        // What the memory says of a key since then counts.
+        // What the memory has said of a key since then counts.
         let stored = &settings.source.remembered;
         self.unsaved
             .retain(|key, (_, before)| is_open(*before, stored.standing(*key)));
@@ -380,17 +380,10 @@ impl Follower {
             }
         }
         let mut not_stored = self.unread.clone();
-        if let Some(storage) = self
-            .current
-            .home
-            .memory()
-            .filter(|_| !self.unsaved.is_empty())
-        {
-            let records: Vec<_> = self
-                .unsaved
-                .values()
-                .map(|(record, _)| record.clone())
-                .collect();
+        let storage = self.current.home.memory();
+        if let Some(storage) = storage.filter(|_| !self.unsaved.is_empty()) {
+            let all = self.unsaved.values().map(|(record, _)| record.clone());
+            let records: Vec<_> = all.collect();
             let unsaved = &self.unsaved;
             let stored = revoked_keys::remember_where(&storage, &records, |record, now| {
                 let of_key = unsaved.get(&record.key);

@@ -7,7 +7,7 @@ use crate::diagnostic::{Code, Finding, Severity};
 use crate::grpc::tls::Shown;
 use crate::jose::Fingerprint;
 
-/// Checks the certificates of `files`, with findings of at `most` this severity.
+/// Checks the certificates of `files`; no finding is more severe than `most`.
 pub fn check(files: &[Inspected], most: Severity) -> Vec<Finding> {
     let now = SystemClock.now();
     let mut all = Vec::new();
@@ -18,7 +18,7 @@ pub fn check(files: &[Inspected], most: Severity) -> Vec<Finding> {
             let (shown, severity, why) = match judged {
                 Ok((shown, Some(fault))) => (shown, Severity::Error, fault),
                 Ok((shown, None)) if shown.days_left(now) < Shown::SOON => {
-                    (shown, Severity::Warning, "it is to be renewed")
+                    (shown, Severity::Warning, "it must be renewed soon")
                 }
                 _ => continue,
             };

@@ -102,7 +102,7 @@ fn path_of(file: &Inspected) -> &Path {
     file.view.document.path()
 }
 
-/// Returns the type of the module of `file`, by how its home or the file is called.
+/// Returns the module type of `file`, by the name of its home or of the file itself.
 fn module_of(file: &Inspected) -> Option<&str> {
     let parts = path_of(file).iter().rev().filter_map(OsStr::to_str);
     let mut names = parts.map(|part| part.trim_end_matches(".properties"));
@@ -150,7 +150,7 @@ fn shared_key(this: &Inspected, other: &Inspected) -> Option<Finding> {
     let (own, theirs) = same_key(this, other)?;
     let message = format!("the same private key is at {}", theirs.at.origin());
     let explain = Code::Cs0404.explain();
-    let help = format!("give one of the two a key of its own; how: {explain}");
+    let help = format!("give one of the two a key of its own; {explain} says how");
     Some(this.report(Code::Cs0404, &own.at, message, help))
 }
 

@@ -1,7 +1,7 @@
 //! The trusted deployments of one file, the connections to them, and the module's own name and
 //! tokens among theirs.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::thread;
 
 use crate::config::parts::{ReadDeployment, ReadKey};
@@ -181,13 +181,17 @@ fn unnamed(reader: &mut Reader<'_>, deployment: &str, keys: &[ReadKey]) {
 /// lead to exactly one deployment: to use one of those would fail.
 pub fn check(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
     own(reader, options, deployments);
+    let known: HashSet<_> = deployments.iter().map(|d| uniform(&d.name)).collect();
+    // One that cannot be read is reported already, and may be the one that is meant.
+    let read: Option<Vec<_>> = deployments.iter().map(|d| d.deployment.as_ref()).collect();
+    let help = trusted(reader);
     let names = CONNECTIONS.map(|path| reader.names(path, &[]));
     for name in names.into_iter().flatten().collect::<BTreeSet<_>>() {
         if reader.is_set(CHOSEN, &[name]) {
-            chosen(reader, name, deployments);
-        } else if name != DIAL_BACK {
+            chosen(reader, name, &known, &help);
+        } else if let Some(read) = read.as_ref().filter(|_| name != DIAL_BACK) {
             // Each engine is dialled back as its owner's.
-            of_module(reader, name, deployments);
+            of_module(reader, name, read);
         }
     }
 }
@@ -224,32 +228,30 @@ fn own(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment
 }
 
 /// CS0106: the deployment that a connection names must be trusted.
-fn chosen(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeployment]) {
+fn chosen(reader: &mut Reader<'_>, connection: &str, known: &HashSet<String>, help: &str) {
     let Some(value) = reader.text(CHOSEN, &[connection]) else {
         return;
     };
-    let meant = uniform(value.text());
-    if !deployments.iter().any(|d| uniform(&d.name) == meant) {
-        let (message, help) = untrusted(reader, value.text());
-        reader.report(Code::Cs0106, &value, message, help);
+    if !known.contains(&uniform(value.text())) {
+        reader.report(Code::Cs0106, &value, untrusted(value.text()), help);
     }
 }
 
-/// Says that no deployment `name` is trusted, and which ones are.
-pub fn untrusted(reader: &Reader<'_>, name: &str) -> (String, String) {
-    let help = match reader.names(DEPLOYMENTS, &[]).as_slice() {
+/// Says that no deployment `name` is trusted.
+pub fn untrusted(name: &str) -> String {
+    format!("there is no trusted deployment {}", quote(name))
+}
+
+/// Says which deployments are trusted.
+pub fn trusted(reader: &Reader<'_>) -> String {
+    match reader.names(DEPLOYMENTS, &[]).as_slice() {
         [] => "no deployment is trusted".to_owned(),
-        trusted => format!("trusted deployments: {}", trusted.join(", ")),
-    };
-    let message = format!("there is no trusted deployment {}", quote(name));
-    (message, help)
+        all => format!("trusted deployments: {}", all.join(", ")),
+    }
 }
 
 /// CS0301: a connection that names none must have exactly one of its module type.
-fn of_module(reader: &mut Reader<'_>, connection: &str, deployments: &[ReadDeployment]) {
-    // One that cannot be read is reported already, and may be the one that is meant.
-    let read: Option<Vec<_>> = deployments.iter().map(|d| d.deployment.as_ref()).collect();
-    let Some(read) = read else { return };
+fn of_module(reader: &mut Reader<'_>, connection: &str, read: &[&Deployment]) {
     let fits = read.iter().filter(|d| d.module.as_str() == connection);
     let fits: Vec<_> = fits.map(|d| format!("`{}`", d.name)).collect();
     let module = quote(connection);

@@ -7,7 +7,7 @@ use crate::config::parts::ReadDeployment;
 use crate::config::read::Reader;
 use crate::diagnostic::{Code, Severity, quote};
 use crate::properties::bind;
-use crate::properties::name::same;
+use crate::properties::name::uniform;
 
 use super::trusted_keys::REVOKED;
 
@@ -17,6 +17,11 @@ const HELP: &str =
 /// Notes each document without an effect, and warns of revocations there that are not applied.
 pub fn check(reader: &mut Reader<'_>, gathered: &Gathered, deployments: &[ReadDeployment]) {
     let mut noted = HashSet::new();
+    let named = deployments.iter().flat_map(|one| {
+        let trusted = one.keys.iter().filter(|key| !key.trusted.revoked);
+        trusted.map(move |key| [&one.name, &key.trusted.name].map(|name| uniform(name)))
+    });
+    let trusted: HashSet<_> = named.collect();
     for (at, placed) in &gathered.inactive {
         let document = reader.view.document.document_of_entry(*at);
         let Some((entry, value)) = reader.view.entry(*at).zip(reader.view.value(*at)) else {
@@ -32,11 +37,7 @@ pub fn check(reader: &mut Reader<'_>, gathered: &Gathered, deployments: &[ReadDe
         };
         let is_revocation =
             placed.setting.name == REVOKED && bind::switch(value.text()) == Ok(true);
-        let mut keys = deployments
-            .iter()
-            .filter(|one| same(&one.name, name))
-            .flat_map(|one| &one.keys);
-        if is_revocation && keys.any(|one| !one.trusted.revoked && same(&one.trusted.name, key)) {
+        if is_revocation && trusted.contains(&[name, key].map(|name| uniform(name))) {
             let message = format!(
                 "key {} of {} is trusted: the document that revokes it is not active",
                 quote(key),

@@ -146,7 +146,7 @@ impl Loader<'_> {
         });
     }
 
-    /// Reports a source that Spring would apply.
+    /// Reports a source that Spring would apply and countersign does not.
     pub(super) fn refuse(&mut self, at: &Sourced, message: String) {
         self.fault(Code::Cs0112, at, message, REFUSED);
     }

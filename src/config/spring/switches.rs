@@ -59,10 +59,8 @@ impl Switches {
         found.sort_by_key(|(name, _)| name.contains('.'));
         Self::of(found.into_iter().filter_map(|(name, value)| {
             let placed = schema::switch_of(&Variable::parse(name))?;
-            Some((
-                placed,
-                Sourced::new(value, Origin::Environment(name.into())),
-            ))
+            let origin = Origin::Environment(name.into());
+            Some((placed, Sourced::new(value, origin)))
         }))
     }
 

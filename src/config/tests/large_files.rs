@@ -44,6 +44,34 @@ fn fifty_thousand_broken_deployments_end_quickly() {
     assert_eq!((of(Code::Cs0301), of(Code::Cs0303)), (201, 201));
 }
 
+/// As many connections, revocations in a document that is not active, and names of no deployment
+/// as there are deployments.
+#[test]
+fn names_of_deployments_are_looked_up_in_one_pass() {
+    const MANY: usize = 10_000;
+    let mut text = good();
+    for n in 0..MANY {
+        let last = MANY - 1;
+        writeln!(
+            text,
+            "{D}.d{n}.module=dpe\nataccama.client.connection.c{n}.host=h\n\
+             ataccama.client.connection.c{n}.grpc.port=1\n\
+             countersign.client.connection.c{n}.deployment=d{last}\n\
+             countersign.deployments.unknown{n}.allow-low-ports=true"
+        )
+        .unwrap();
+    }
+    text += "#---\nspring.config.activate.on-profile=other\n";
+    for n in 0..MANY {
+        writeln!(text, "{D}.d{n}.security.jwt-keys.key.is-revoked=true").unwrap();
+    }
+
+    let report = Folder::new().check(text);
+
+    let of = |code| report.findings.iter().filter(|f| f.code == code).count();
+    assert_eq!((of(Code::Cs0106), of(Code::Cs0305)), (201, 1));
+}
+
 /// A file of 8 MiB holds a million documents.
 #[test]
 fn documents_are_counted_in_one_pass() {

@@ -35,7 +35,7 @@ pub(super) fn check_route(path: &str) -> Result<(), RuleError> {
         return Ok(());
     }
     Err(RuleError(format!(
-        "`{path}` is not the path of a route; write one that begins with `/`, without `*` and `?`"
+        "`{path}` is not the path of a route; write one that begins with `/`, without `*`, `?` and `#`"
     )))
 }
 

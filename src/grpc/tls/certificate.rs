@@ -1,5 +1,5 @@
-//! What one side shows in a handshake: until when it is valid, and what a peer that does not pin it
-//! refuses it for. webpki is asked, which judges it there too.
+//! The certificate that one side shows in a handshake: until when it is valid, and why a peer that
+//! does not pin it would refuse it. webpki answers both, as it does in the handshake.
 
 use std::time::{Duration, SystemTime};
 
@@ -49,15 +49,17 @@ impl Shown {
 
     /// Says when it expires or expired, seen from `now`.
     pub(crate) fn validity(self, now: SystemTime) -> String {
-        match self.days_left(now) {
+        let left = self.days_left(now);
+        let days = if left.abs() == 1 { "day" } else { "days" };
+        match left {
             36_500.. => "does not expire".to_owned(),
-            left @ 0.. => format!("expires in {left} days"),
-            over => format!("expired {} days ago", over.unsigned_abs()),
+            0.. => format!("expires in {left} {days}"),
+            _ => format!("expired {} {days} ago", left.unsigned_abs()),
         }
     }
 }
 
-/// Returns what a peer that trusts the authority of `chain` refuses it for at `now`: as a server's
+/// Returns why a peer that trusts the authority of `chain` would refuse it at `now`: as a server's
 /// that `serves`, or as a client's.
 pub(super) fn fault(
     chain: &[CertificateDer<'_>],

@@ -11,14 +11,14 @@ use crate::telemetry::Untrusted;
 
 /// Why one side has no TLS with the other, in a client's words.
 ///
-/// `String`s without a name are the prefix of this side's TLS settings.
+/// A `String` is the prefix of this side's TLS settings, where nothing else is said of it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.of_peer("server"))]
 #[non_exhaustive]
 pub enum ClientFailure {
     /// The own files cannot be used.
     Setup(#[from] TlsError),
-    /// The host is not a name that a certificate could be for.
+    /// No certificate could be for this host: it is not a name.
     Name(String),
     /// What answered is not TLS.
     NotTls(String),

@@ -58,7 +58,7 @@ impl OwnFiles {
         Ok(in_short(&self.cert_chain, &chain)?.fingerprint)
     }
 
-    /// Reads only the certificate, and returns what a peer that does not pin it refuses it for at
+    /// Reads only the certificate, and returns why a peer that does not pin it would refuse it at
     /// `now`: as a server's that `serves`, or as a client's.
     pub(crate) fn judge(
         &self,

@@ -20,6 +20,19 @@ fn undo(world: &World, key: &SigningKey) {
     remember(&storage(world), &[undone]).unwrap();
 }
 
+/// A module whose file revokes a key, which its home cannot remember; the file without that, and the
+/// key.
+fn not_stored() -> (World, String, SigningKey) {
+    let revoked = key();
+    let trusting = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
+    let mut world = World::new(&trusting);
+    world
+        .folder
+        .write("dpm/storage/revoked-keys.lock/x", "in the way");
+    world.applied(trusting.replace(NO, YES));
+    (world, trusting, revoked)
+}
+
 /// How many keys the file trusts although they are revoked.
 fn trusted_again(world: &World) -> usize {
     world.follower.revocations.trusted_again.len()
@@ -155,21 +168,13 @@ fn a_revocation_holds_although_the_memory_cannot_be_read() {
 
 #[test]
 fn a_revocation_that_could_not_be_stored_is_stored_as_soon_as_it_can_be() {
-    let revoked = key();
-    let own = own_line(&key());
-    let peer = deployment("dpe-dev", "dpe", &revoked);
-    let mut world = World::new(&(own.clone() + &peer));
-    let lock = "dpm/storage/revoked-keys.lock/x";
-    world.folder.write(lock, "in the way");
-    world.applied(own.clone() + &peer.replace(NO, YES));
+    let (mut world, trusting, revoked) = not_stored();
 
     // The file says nothing of it any more, and the disk has room again.
-    world.applied(&own);
+    world.applied(trusting.replace(&deployment("dpe-dev", "dpe", &revoked), ""));
     assert!(world.follower.revocations.not_stored.is_some());
     std::fs::remove_dir_all(storage(&world)).unwrap();
-    for _ in 0..40 {
-        world.follower.tick();
-    }
+    world.ticks(40);
 
     assert_eq!(world.follower.revocations.not_stored, None);
     let remembered = Remembered::read(&storage(&world)).unwrap();
@@ -178,12 +183,7 @@ fn a_revocation_that_could_not_be_stored_is_stored_as_soon_as_it_can_be() {
 
 #[test]
 fn a_revocation_that_could_not_be_stored_can_be_undone() {
-    let revoked = key();
-    let trusting = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
-    let mut world = World::new(&trusting);
-    let lock = "dpm/storage/revoked-keys.lock/x";
-    world.folder.write(lock, "in the way");
-    world.applied(trusting.replace(NO, YES));
+    let (mut world, trusting, revoked) = not_stored();
     world.applied(&trusting);
     assert!(!world.accepts(&revoked));
     std::fs::remove_dir_all(storage(&world)).unwrap();
@@ -198,12 +198,7 @@ fn a_revocation_that_could_not_be_stored_can_be_undone() {
 
 #[test]
 fn an_undo_just_before_a_retry_holds() {
-    let revoked = key();
-    let trusting = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
-    let mut world = World::new(&trusting);
-    let lock = "dpm/storage/revoked-keys.lock/x";
-    world.folder.write(lock, "in the way");
-    world.applied(trusting.replace(NO, YES));
+    let (mut world, trusting, revoked) = not_stored();
     std::fs::remove_dir_all(storage(&world)).unwrap();
 
     world.folder.write(FILE, &trusting);
@@ -243,14 +238,8 @@ fn a_memory_that_is_gone_takes_no_revocation_back() {
 
 #[test]
 fn files_that_are_good_again_are_reported_so_after_a_try_to_store() {
-    let revoked = key();
-    let peer = deployment("dpe-dev", "dpe", &revoked);
-    let trusting = own_line(&key()) + &peer;
-    let mut world = World::new(&trusting);
-    let lock = "dpm/storage/revoked-keys.lock/x";
-    world.folder.write(lock, "in the way");
+    let (mut world, trusting, _revoked) = not_stored();
     let good = trusting.replace(NO, YES);
-    world.applied(&good);
 
     world.failed(good.clone() + "countersign.nonsense=1\n");
     world.ticks(40);
