@@ -1,10 +1,10 @@
 //! What a whole call costs with identities, and without.
 //!
-//! `cargo bench --bench call` makes unary calls over a loopback connection, caller and callee in one
-//! process and on one thread. It prints the CPU time of a call without layers, with a token, and with
-//! a token and a proof of the callee; rounds of the three alternate. With `-- calls N` it makes `N`
-//! calls with a token and nothing else: the difference of two runs under `valgrind --tool=callgrind`
-//! gives the instructions of a call.
+//! `cargo bench --bench call` makes unary calls over a loopback connection, caller and callee in
+//! one process and on one thread. It prints the CPU time of a call without layers, with a token,
+//! and with a token and a proof of the callee; rounds of the three alternate. With `-- calls N` it
+//! makes `N` calls with a token and nothing else: the difference of two runs under
+//! `valgrind --tool=callgrind` gives the instructions of a call.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

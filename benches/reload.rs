@@ -1,8 +1,8 @@
 //! What a reload costs, and which calls it keeps waiting.
 //!
-//! `cargo bench --bench reload` prints criterion's figure for loading a file with 1,000 deployments,
-//! which is one thread's work, then the CPU time of a whole reload and the 99th percentile of calls
-//! with and without a reload every 100 ms.
+//! `cargo bench --bench reload` prints criterion's figure for loading a file with 1,000
+//! deployments, which is one thread's work, then the CPU time of a whole reload and the 99th
+//! percentile of calls with and without a reload every 100 ms.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -151,8 +151,9 @@ async fn reload(world: &World, handle: &ReloadHandle, rounds: u32) -> Duration {
     cpu().saturating_sub(before) / rounds
 }
 
-/// Makes 1,000 calls a second, whether those before are answered or not; returns the 99th percentile
-/// of their times, each from when it was due: whatever stops all of them counts for each.
+/// Makes 1,000 calls a second, whether those before are answered or not; returns the 99th
+/// percentile of their times, each from when it was due: whatever stops all of them counts for
+/// each.
 async fn p99(client: &Client) -> Duration {
     let begun = Instant::now();
     let mut calls = JoinSet::new();

@@ -1,9 +1,9 @@
 //! What minutes of mixed traffic leave behind.
 //!
 //! `cargo bench --bench traffic` lets eight callers call one module for five minutes, over
-//! connections that they change now and then. A fifth of the calls is forged. It prints the resident
-//! memory of the process each half minute, and fails if a verdict was wrong or memory grew by more
-//! than 4 MiB after the first half minute. `-- seconds N` makes it shorter.
+//! connections that they change now and then. A fifth of the calls is forged. It prints the
+//! resident memory of the process each half minute, and fails if a verdict was wrong or memory grew
+//! by more than 4 MiB after the first half minute. `-- seconds N` makes it shorter.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -73,8 +73,8 @@ impl fmt::Display for DialBackFailure {
     }
 }
 
-/// What failed in a call from one module to another: a closed set, with the numbers that it has on the
-/// wire.
+/// What failed in a call from one module to another: a closed set, with the numbers that it has on
+/// the wire.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum FailureKind {

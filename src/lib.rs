@@ -9,8 +9,8 @@
 //! - [`Module::client_layer`] attaches this module's identity to the calls of a client, for one
 //!   named callee.
 //!
-//! [`Module::open`] follows the file; [`Module::serve`] and [`Module::channel`] also take from it where
-//! to serve and to connect, TLS and limits.
+//! [`Module::open`] follows the file; [`Module::serve`] and [`Module::channel`] also take from it
+//! where to serve and to connect, TLS and limits.
 //!
 //! ```
 //! use countersign::{MethodRules, Rule, Transport, testing};

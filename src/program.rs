@@ -53,8 +53,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Makes the program of `module`, which holds `storage`, if it has one, and will serve the services
-    /// of `rules` on `listener`, beside those that every module has.
+    /// Makes the program of `module`, which holds `storage`, if it has one, and will serve the
+    /// services of `rules` on `listener`, beside those that every module has.
     pub(crate) fn new(
         module: Module,
         storage: Option<Storage>,

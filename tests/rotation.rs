@@ -38,7 +38,8 @@ const BETWEEN: Duration = Duration::from_millis(100);
 /// How long calls are made at least.
 const AT_LEAST: Duration = Duration::from_secs(20);
 
-/// How many calls are made at least, which a machine that is too slow for it makes in a longer time.
+/// How many calls are made at least, which a machine that is too slow for it makes in a longer
+/// time.
 const CALLS: u64 = 20_000;
 
 /// A machine that does not make them in this time makes them never.

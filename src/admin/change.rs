@@ -1,5 +1,5 @@
-//! The changes of a procedure: the settings that it writes, planned and shown first, then all written
-//! or none.
+//! The changes of a procedure: the settings that it writes, planned and shown first, then all
+//! written or none.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -106,10 +106,11 @@ impl Change {
         paths.filter(|path| Home::new(path).memory().is_none())
     }
 
-    /// Writes the files in order, or none of them if one cannot be written; then what their homes are to
-    /// remember of revoked keys.
+    /// Writes the files in order, or none of them if one cannot be written; then what their homes
+    /// are to remember of revoked keys.
     ///
-    /// Removes what an earlier run left behind when it was killed, even if there is nothing to write.
+    /// Removes what an earlier run left behind when it was killed, even if there is nothing to
+    /// write.
     ///
     /// # Errors
     ///
@@ -139,7 +140,8 @@ impl Change {
         let files = folders.iter().map(|folder| folder.join("x"));
         let locks = files.map(|file| FolderLock::acquire(&file));
         let _locks = match locks.collect::<Result<Vec<_>, _>>() {
-            // Another process is at work, or the folder is read-only, and there is nothing to write.
+            // Another process is at work, or the folder is read-only, and there is nothing to
+            // write.
             Err(_) if self.files.iter().all(EditedFile::is_empty) => return Ok(()),
             locks => locks?,
         };
@@ -384,8 +386,8 @@ pub(super) fn trusted_key(
     ]
 }
 
-/// Returns the setting that revokes the key called `name` of `deployment`, or takes that back: `key`, where
-/// that is known.
+/// Returns the setting that revokes the key called `name` of `deployment`, or takes that back:
+/// `key`, where that is known.
 pub(super) fn revoked_key(
     deployment: &str,
     name: &str,
@@ -453,8 +455,8 @@ pub(super) fn new_key(now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
     Ok((key.with_made_at(now), key_id))
 }
 
-/// Returns a private key that a module may use, and its `kid`. The error for any other key begins with
-/// `cannot`.
+/// Returns a private key that a module may use, and its `kid`. The error for any other key begins
+/// with `cannot`.
 pub fn private_key(material: KeyMaterial, cannot: &str) -> Result<(SigningKey, KeyId), Refused> {
     let why = match material {
         KeyMaterial::Private(key, kid) if !published(key.fingerprint()) => {

@@ -58,11 +58,11 @@ pub struct Step {
     pub held: bool,
 }
 
-/// Runs the demo of the program `binary`, with two homes in `folder`, and hands each step to `report`
-/// when it is over. Returns how long it took until the engine was READY.
+/// Runs the demo of the program `binary`, with two homes in `folder`, and hands each step to
+/// `report` when it is over. Returns how long it took until the engine was READY.
 ///
-/// If the returned future is dropped before its end, the modules are killed. The files in the folder
-/// are kept.
+/// If the returned future is dropped before its end, the modules are killed. The files in the
+/// folder are kept.
 ///
 /// # Errors
 ///
@@ -134,8 +134,8 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// Starts the module `name` with the `extra` settings on top, and without those of this process's
-    /// environment.
+    /// Starts the module `name` with the `extra` settings on top, and without those of this
+    /// process's environment.
     fn start(&self, name: &'static str, extra: &[String]) -> Result<ChildModule, Refused> {
         let mut command = Command::new(self.binary);
         command.args([name, "run", "--until-stdin-ends", "--home"]);

@@ -331,8 +331,8 @@ pub(super) fn trusting_too(
 ///
 /// # Errors
 ///
-/// When the deployment exists with other settings, its key belongs to another deployment, or the new
-/// text has a fault that the file does not have.
+/// When the deployment exists with other settings, its key belongs to another deployment, or the
+/// new text has a fault that the file does not have.
 pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     let (path, name) = (&file.path, peer.name);
     file.alone_has(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]))?;
@@ -417,12 +417,13 @@ pub struct Removed {
     pub connections: Vec<String>,
 }
 
-/// Plans that `file` no longer trusts the deployment called `name`. Nothing is written. Comments are
-/// kept, except those that this program wrote above the removed settings.
+/// Plans that `file` no longer trusts the deployment called `name`. Nothing is written. Comments
+/// are kept, except those that this program wrote above the removed settings.
 ///
 /// # Errors
 ///
-/// When no setting of the file is about it, or the new text has a fault that the file does not have.
+/// When no setting of the file is about it, or the new text has a fault that the file does not
+/// have.
 pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Removed), Refused> {
     file.alone_has(|entry| is_about(entry, name) || connection_to(entry, name).is_some())?;
     let (mut settings, mut connections) = (Vec::new(), Vec::new());

@@ -59,7 +59,8 @@ fn overridden<'w>(
     })
 }
 
-/// Finds a variable of `environment` that overrides `setting` in any file; returns it with its value.
+/// Finds a variable of `environment` that overrides `setting` in any file; returns it with its
+/// value.
 pub(super) fn variable_above(
     setting: &str,
     environment: &[(String, String)],

@@ -36,8 +36,8 @@ pub enum Kind {
     Conflict,
     /// It would replace something that only a person may replace.
     Taken,
-    /// As [`Taken`](Self::Taken): the file trusts a different key or certificate under this name. The
-    /// text is a free name for a second one.
+    /// As [`Taken`](Self::Taken): the file trusts a different key or certificate under this name.
+    /// The text is a free name for a second one.
     OtherKey(String),
     /// As [`Taken`](Self::Taken): the file at `path` trusts the key under the name `found`.
     OtherOwner {

@@ -188,8 +188,8 @@ pub(crate) async fn look(target: &Target, options: &ConnectionOptions) -> Option
 
 /// Greets as an HTTP/2 client and waits for the server's SETTINGS.
 ///
-/// In TLS 1.3 the server's refusal comes only with the first bytes, and plaintext learns only then of
-/// TLS.
+/// In TLS 1.3 the server's refusal comes only with the first bytes, and plaintext learns only then
+/// of TLS.
 pub(super) async fn greet(
     mut stream: Stream,
     address: SocketAddr,

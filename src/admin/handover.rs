@@ -1,5 +1,5 @@
-//! The block that one machine gives to the other to pair them, or to change a key, if neither has the
-//! other's file: public data only, and words to compare by voice.
+//! The block that one machine gives to the other to pair them, or to change a key, if neither has
+//! the other's file: public data only, and words to compare by voice.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};

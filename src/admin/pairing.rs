@@ -1,9 +1,9 @@
-//! Pairing: the vendor guide's procedure for two modules, as one plan for both files, or for the one
-//! file that is on this machine.
+//! Pairing: the vendor guide's procedure for two modules, as one plan for both files, or for the
+//! one file that is on this machine.
 //!
 //! Both sides exchange the same [`HandOver`], whether both files are here or a block goes from one
-//! machine to the other. A plan changes nothing, can be shown, and is then carried out whole or not at
-//! all.
+//! machine to the other. A plan changes nothing, can be shown, and is then carried out whole or not
+//! at all.
 
 mod tls;
 

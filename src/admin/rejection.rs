@@ -54,7 +54,8 @@ impl Rejection {
         self.text("kind") == Some(FailureKind::ClocksDiffer.as_str())
     }
 
-    /// Returns the side that refused, as seen from the module that wrote the log, and what it refused.
+    /// Returns the side that refused, as seen from the module that wrote the log, and what it
+    /// refused.
     pub fn side(&self) -> (&'static str, &'static str) {
         let event = self.text("eventId").unwrap_or_default();
         match (event, self.text("side") == Some("peer")) {
@@ -78,8 +79,8 @@ pub fn log_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Finds the newest line of one of `events` in the log `file`, or in those that were rolled away from
-/// it (`<file>.1` to `<file>.7`); of a folder, in the log that modules write there.
+/// Finds the newest line of one of `events` in the log `file`, or in those that were rolled away
+/// from it (`<file>.1` to `<file>.7`); of a folder, in the log that modules write there.
 ///
 /// Reads at most the last 16 MiB of each file. Lines that are not JSON are skipped.
 ///

@@ -66,14 +66,15 @@ pub struct RevokedKey {
     pub left: Vec<String>,
 }
 
-/// Plans to revoke keys in the files at `paths` and in their homes' memories, or to take that back, as
-/// `standing` says; returns the change, and the files with their keys. Nothing is written.
+/// Plans to revoke keys in the files at `paths` and in their homes' memories, or to take that back,
+/// as `standing` says; returns the change, and the files with their keys. Nothing is written.
 ///
 /// A file with faults is changed all the same: see [`RevokedFile::in_force`].
 ///
 /// # Errors
 ///
-/// When a file cannot be read, no file has such a key, or only the file of an active profile has it.
+/// When a file cannot be read, no file has such a key, or only the file of an active profile has
+/// it.
 pub fn plan(
     paths: &[PathBuf],
     which: &Which,
@@ -199,8 +200,8 @@ fn inactive(active: &Trusts, which: &Which) -> Vec<u32> {
         .collect()
 }
 
-/// Reads the deployments of `text`, that of the file at `path`. The file of an active profile is read
-/// together with its main file, as a module does, if that is possible.
+/// Reads the deployments of `text`, that of the file at `path`. The file of an active profile is
+/// read together with its main file, as a module does, if that is possible.
 fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
     let main = main_of(path, &environment());
     let whole = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
@@ -239,8 +240,9 @@ fn is_plainly_revoked(key: &WrittenKey) -> bool {
 }
 
 impl RevokedFile {
-    /// Checks that a module accepts the file as it is now, and no longer trusts the keys with it and the
-    /// files of active profiles. Returns whether the module reloads a changed file by itself.
+    /// Checks that a module accepts the file as it is now, and no longer trusts the keys with it
+    /// and the files of active profiles. Returns whether the module reloads a changed file by
+    /// itself.
     ///
     /// # Errors
     ///
@@ -265,8 +267,8 @@ impl RevokedFile {
         }
     }
 
-    /// Asks the running module whether it refuses the keys: it must list them as revoked, or list all of
-    /// its keys without them. Where the revocation is taken back, it must accept one.
+    /// Asks the running module whether it refuses the keys: it must list them as revoked, or list
+    /// all of its keys without them. Where the revocation is taken back, it must accept one.
     pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
         let settings = load(&self.main(), kind)?;
         let (target, answer) = ask_own_module(&settings).await?;
@@ -350,8 +352,8 @@ impl Which {
         }
     }
 
-    /// Returns the key whose revocation is to be taken back and that the file at `path` no longer has, if
-    /// its home remembers it.
+    /// Returns the key whose revocation is to be taken back and that the file at `path` no longer
+    /// has, if its home remembers it.
     fn forgotten(
         &self,
         path: &Path,

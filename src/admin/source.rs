@@ -82,7 +82,8 @@ impl SettingsFile {
         Ok(change)
     }
 
-    /// Fails if the file of an active profile has a setting that `is_meant`: only this file is changed.
+    /// Fails if the file of an active profile has a setting that `is_meant`: only this file is
+    /// changed.
     pub(super) fn alone_has(&self, is_meant: impl Fn(&Entry) -> bool) -> Result<(), Refused> {
         for (path, text, _) in active_files(&self.path, &self.text, &environment()) {
             let document = Document::parse(&path, text.text());

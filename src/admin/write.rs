@@ -1,8 +1,8 @@
 //! Writing files that hold keys: whole or not at all, and never open to others on the way.
 //!
 //! A new text is written to a file of its own beside the old one, mode 0600 before its first byte,
-//! flushed to the disk, then renamed over the old one; a crash leaves the old or the new text. A file
-//! that is itself a mount point cannot be renamed over: it is written in place.
+//! flushed to the disk, then renamed over the old one; a crash leaves the old or the new text. A
+//! file that is itself a mount point cannot be renamed over: it is written in place.
 
 mod in_place;
 mod rights;
@@ -95,13 +95,13 @@ enum New {
 }
 
 impl Staged {
-    /// Writes `bytes` beside `path` and flushes them to the disk. They will replace only the content
-    /// that is `expected`, or any content if that is `None`.
+    /// Writes `bytes` beside `path` and flushes them to the disk. They will replace only the
+    /// content that is `expected`, or any content if that is `None`.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written to, or the file's owner, ACL or another attribute cannot be
-    /// kept.
+    /// When the folder cannot be written to, or the file's owner, ACL or another attribute cannot
+    /// be kept.
     pub fn new(
         path: &Path,
         bytes: &[u8],
@@ -288,8 +288,8 @@ pub fn follow(path: &Path) -> Result<PathBuf, Refused> {
     Err(Refused::new(Kind::NotWritten, message))
 }
 
-/// Returns where `path` leads to: two paths to one file, which need not be there, nor its folder, lead
-/// to the same place.
+/// Returns where `path` leads to: two paths to one file, which need not be there, nor its folder,
+/// lead to the same place.
 ///
 /// # Errors
 ///

@@ -203,9 +203,9 @@ impl Connections {
         }
     }
 
-    /// Cuts what is overdue, and returns when the next connection will be: one that is silent beyond
-    /// the deadline of the first request, whose key is no longer trusted, over which a call without a
-    /// token cannot end, or that is older than any may get.
+    /// Cuts what is overdue, and returns when the next connection will be: one that is silent
+    /// beyond the deadline of the first request, whose key is no longer trusted, over which a call
+    /// without a token cannot end, or that is older than any may get.
     pub(crate) fn cut_overdue(&self, now: Instant) -> Option<Instant> {
         let mut table = self.table();
         table.cut(usize::MAX, |entry| entry.due(&self.bounds) <= now);
@@ -415,8 +415,8 @@ impl Standing {
         Ok(())
     }
 
-    /// Notes that a call without a token begins, which ends before `due`; returns how many others are
-    /// open.
+    /// Notes that a call without a token begins, which ends before `due`; returns how many others
+    /// are open.
     pub(crate) fn begin_visit(&self, due: Instant) -> usize {
         let mut visits = self.visits();
         visits.push(due);

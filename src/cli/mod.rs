@@ -101,8 +101,8 @@ enum Command {
     /// follows its file within 2 s; `--watch` waits for that. One that runs with
     /// `countersign.reload=false` follows it at SIGHUP (`kill -HUP PID`).
     ///
-    /// A revoked key stays revoked: the module's home remembers it in `storage/revoked-keys`, whatever
-    /// the file says later. --undo takes it back, for a key that was never lost.
+    /// A revoked key stays revoked: the module's home remembers it in `storage/revoked-keys`,
+    /// whatever the file says later. --undo takes it back, for a key that was never lost.
     Revoke(revoke::Arguments),
     /// Show the engines that the DPM knows
     #[command(subcommand)]

@@ -21,7 +21,8 @@ pub struct AsWritten {
     active: Option<BTreeSet<usize>>,
     /// The settings in the order of their entries, each with the number of its entry.
     settings: Vec<(usize, Placed)>,
-    /// The numbers in `settings` of what is set below each path, in the form in which spellings agree.
+    /// The numbers in `settings` of what is set below each path, in the form in which spellings
+    /// agree.
     below: HashMap<Vec<String>, Vec<usize>>,
 }
 
@@ -107,7 +108,8 @@ impl AsWritten {
         })
     }
 
-    /// Returns the names below `path`, such as those of the deployments, each as it is written first.
+    /// Returns the names below `path`, such as those of the deployments, each as it is written
+    /// first.
     pub fn names(&self, path: &str, keys: &[&str]) -> Vec<&str> {
         let depth = path.split('.').count();
         let mut seen = HashSet::new();
@@ -127,7 +129,8 @@ impl AsWritten {
         below.filter_map(|at| self.settings.get(*at))
     }
 
-    /// Returns the entry that decides `property` for `end`: the most specific one that is not empty.
+    /// Returns the entry that decides `property` for `end`: the most specific one that is not
+    /// empty.
     pub fn tls(&self, end: TlsEnd<'_>, property: &str) -> Option<&Entry> {
         end.settings(property).find_map(|setting| {
             let entry = self.get(&setting, &[end.key()])?;

@@ -43,8 +43,8 @@ pub struct Checked {
 
 /// Checks `files`, each by itself and, if there are several, compared with each other.
 ///
-/// `environment` overrides settings of a single file, as for a module. Several files are read without
-/// it, since each module has its own.
+/// `environment` overrides settings of a single file, as for a module. Several files are read
+/// without it, since each module has its own.
 ///
 /// # Errors
 ///
@@ -71,8 +71,8 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
     Ok(report)
 }
 
-/// Reads what the homes of `files` remember of revoked keys: before the files, so that a revocation that
-/// is written meanwhile is not taken for one that a file has lost.
+/// Reads what the homes of `files` remember of revoked keys: before the files, so that a revocation
+/// that is written meanwhile is not taken for one that a file has lost.
 ///
 /// # Errors
 ///
@@ -85,8 +85,8 @@ pub fn remembered(files: &[PathBuf]) -> Result<HashMap<PathBuf, Remembered>, Rea
 }
 
 /// Checks texts as [`check`] does, before they are written to the files they are for, with what the
-/// homes of some of them have `remembered`; `assumed` are other files that will be written with them.
-/// What the environment overrides is not looked at.
+/// homes of some of them have `remembered`; `assumed` are other files that will be written with
+/// them. What the environment overrides is not looked at.
 ///
 /// # Errors
 ///

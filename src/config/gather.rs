@@ -29,8 +29,8 @@ pub struct Gathered {
     pub inactive: Vec<(usize, Placed)>,
 }
 
-/// Puts the defaults, what `known` says of the entries of `view`, the environment and `--set` on top
-/// of each other, the lowest first; each document of `order` is a layer.
+/// Puts the defaults, what `known` says of the entries of `view`, the environment and `--set` on
+/// top of each other, the lowest first; each document of `order` is a layer.
 pub fn gather(
     view: &View,
     order: &[usize],
@@ -91,8 +91,8 @@ struct Gatherer<'a> {
     question: &'a Question,
     /// The trusted deployments, each as the vendor's part of the settings spells it.
     ///
-    /// Settings under `countersign.deployments` are filed under that spelling, whatever their own: two
-    /// spellings of one setting are one setting given twice.
+    /// Settings under `countersign.deployments` are filed under that spelling, whatever their own:
+    /// two spellings of one setting are one setting given twice.
     spellings: HashMap<String, String>,
     layered: Layered,
     findings: &'a mut Limited,

@@ -92,7 +92,8 @@ impl Inspected {
     }
 }
 
-/// Reads the active documents of a file and of what it brings in, and everything that overrides them.
+/// Reads the active documents of a file and of what it brings in, and everything that overrides
+/// them.
 pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> Inspected {
     let mut view = View::new(Arc::clone(&texts.document));
     let mut findings = Limited::default();

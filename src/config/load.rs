@@ -32,7 +32,8 @@ pub enum LoadError {
     /// The file has faults.
     #[error("{}", summary(.0))]
     Findings(Findings),
-    /// A file was read before and no longer exists, and its profile is active, or a file imports it.
+    /// A file was read before and no longer exists, and its profile is active, or a file imports
+    /// it.
     #[error("`{}` no longer exists, but its profile is still active, or a file still imports it", .0.display())]
     Gone(PathBuf),
     /// The file is in order, but no module can be made of it; a fault of this program.
@@ -106,8 +107,9 @@ impl Settings {
         Self::of(home, &asked, remembered, &texts, Severity::Error)
     }
 
-    /// Loads settings from what the files of `before` hold now and what its home remembers, all else as
-    /// it was. A certificate that expired meanwhile is no error: it would keep out a revocation.
+    /// Loads settings from what the files of `before` hold now and what its home remembers, all
+    /// else as it was. A certificate that expired meanwhile is no error: it would keep out a
+    /// revocation.
     pub(super) fn from_texts(
         before: &Self,
         remembered: Remembered,

@@ -69,7 +69,8 @@ impl Tls {
         self.clients.get(name)?.options.clone()
     }
 
-    /// Lists the module's own certificates: which end shows one, its files, and where they are named.
+    /// Lists the module's own certificates: which end shows one, its files, and where they are
+    /// named.
     pub fn own(&self) -> impl Iterator<Item = (TlsEnd<'_>, &OwnFiles, &Sourced)> {
         let named = self.server.options.iter().zip(&self.server.cert_chain_at);
         let server = named.map(|(options, at)| (TlsEnd::Server, &options.own, at));

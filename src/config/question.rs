@@ -160,7 +160,8 @@ pub fn is_service_link(name: &str, value: &str, all: &[(String, String)]) -> boo
         })
 }
 
-/// Returns the home of the module with this settings file: above its folder `etc`, or else that folder.
+/// Returns the home of the module with this settings file: above its folder `etc`, or else that
+/// folder.
 pub fn home_of(file: &Path) -> PathBuf {
     let etc = file.parent();
     let home = match etc.and_then(Path::file_name) {

@@ -341,7 +341,8 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Returns the value of the setting `path`, or else the place where anything below it is set first.
+    /// Returns the value of the setting `path`, or else the place where anything below it is set
+    /// first.
     pub fn place(&self, path: &[&str]) -> Sourced {
         let here = self.layered.value(path).cloned();
         here.unwrap_or_else(|| first_below(self.view, self.ours, path))

@@ -65,8 +65,8 @@ pub fn find(name: &Name<'_>) -> Known {
     found.map_or(Known::Foreign, Known::Setting)
 }
 
-/// Finds the setting that an environment variable overrides; `keys` lists the map keys that exist at
-/// the next angle bracket of a name.
+/// Finds the setting that an environment variable overrides; `keys` lists the map keys that exist
+/// at the next angle bracket of a name.
 pub fn overridden(
     variable: &Variable,
     keys: impl Fn(&str, &[String]) -> Vec<String>,

@@ -52,8 +52,8 @@ impl fmt::Debug for Source {
 pub type Digest = ContentDigest;
 
 /// Finds the active documents of the file at `path`, which holds `text`: as a main file, or in the
-/// one that brings it in. Returns their numbers in the file, and the first that depends on no profile, the
-/// one for new settings.
+/// one that brings it in. Returns their numbers in the file, and the first that depends on no
+/// profile, the one for new settings.
 pub fn active_documents(
     path: &Path,
     text: &FileText,
@@ -106,8 +106,8 @@ pub fn overruled<'w>(
     Ok(others.next())
 }
 
-/// Reads the files that `main`, which holds `text`, brings in, each with whether it is the main file's
-/// for an active profile and no import.
+/// Reads the files that `main`, which holds `text`, brings in, each with whether it is the main
+/// file's for an active profile and no import.
 pub fn active_files(
     main: &Path,
     text: &FileText,
@@ -122,8 +122,8 @@ pub fn active_files(
     .collect()
 }
 
-/// Finds the main file that brings in `file`, which is another one: as the file of a profile, or as an
-/// import.
+/// Finds the main file that brings in `file`, which is another one: as the file of a profile, or as
+/// an import.
 pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf> {
     let question = Question::check(environment);
     let stem = file.file_stem()?.to_str()?;
@@ -137,8 +137,8 @@ pub fn main_of(file: &Path, environment: &[(String, String)]) -> Option<PathBuf>
     })
 }
 
-/// The metadata of a file that changes with its content; a link is followed: which file it is, its size,
-/// and when it changed. A writer may set the first of the two times, but not the second.
+/// The metadata of a file that changes with its content; a link is followed: which file it is, its
+/// size, and when it changed. A writer may set the first of the two times, but not the second.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stamp(Option<[i128; 7]>);
 

@@ -1,5 +1,5 @@
-//! A file as the checks see it, with those of its active profiles: the text, and findings that point
-//! into it and hide its secrets.
+//! A file as the checks see it, with those of its active profiles: the text, and findings that
+//! point into it and hide its secrets.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;

@@ -92,8 +92,8 @@ impl Dpe {
     ///
     /// # Errors
     ///
-    /// When the engine's id cannot be read or made, the advertised address is invalid, or the DPM is
-    /// not trusted.
+    /// When the engine's id cannot be read or made, the advertised address is invalid, or the DPM
+    /// is not trusted.
     pub fn new(
         module: Module,
         storage: Storage,

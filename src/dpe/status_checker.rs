@@ -92,14 +92,14 @@ impl fmt::Display for Registration {
 /// Registers the engine, sends heartbeats, and registers again if the DPM lost the registration.
 ///
 /// A refusal that the DPM did not prove changes nothing: any proxy can send one. It makes the
-/// engine register again, and that is proved, unless `countersign.proof.mode` is `off`; only when that
-/// fails as well is the engine not registered. For the same reason it deregisters at the end unless
-/// the DPM proved that there is nothing to deregister.
+/// engine register again, and that is proved, unless `countersign.proof.mode` is `off`; only when
+/// that fails as well is the engine not registered. For the same reason it deregisters at the end
+/// unless the DPM proved that there is nothing to deregister.
 ///
 /// While it is not registered it tries with a growing pause: 100 ms, doubled up to the check
 /// interval, or up to 500 ms where the DPM cannot be reached. When the connection is lost it calls
-/// over another one at once, and a call that is late loses its connection. Of each event it logs the
-/// first, then one a minute: registered, waiting and why, refused and why, not READY and why.
+/// over another one at once, and a call that is late loses its connection. Of each event it logs
+/// the first, then one a minute: registered, waiting and why, refused and why, not READY and why.
 #[derive(Debug)]
 pub struct StatusChecker {
     engine: Registrant,
@@ -180,8 +180,8 @@ impl StatusChecker {
             };
             tokio::select! {
                 () = sleep(pause) => {}
-                // What was refused may be accepted now; a file that changes without end is no reason
-                // to call without end.
+                // What was refused may be accepted now; a file that changes without end is no
+                // reason to call without end.
                 _ = changes.changed() => sleep(FIRST_PAUSE.min(pause)).await,
                 // The engines of a DPM that restarts do not come back in the same moment.
                 () = self.connection.ended(), if self.is_registered() => sleep(up_to(JITTER)).await,
@@ -381,7 +381,8 @@ impl StatusChecker {
 #[derive(Debug, Eq, Hash, PartialEq)]
 enum Logged {
     Waiting(String),
-    /// The text is that of a failure without a reason: that of a refusal may hold numbers that change.
+    /// The text is that of a failure without a reason: that of a refusal may hold numbers that
+    /// change.
     Refused(FailureKind, Option<Reason>, Option<String>),
     NotReady(i32, Option<(FailureKind, Option<Reason>)>, String),
 }

@@ -89,8 +89,8 @@ impl Checker {
     /// does not wait, while all else waits for its deployment's turn to dial.
     pub(super) async fn check(&mut self, engine: &Engine) -> CheckOutcome {
         self.attempt(engine).await.unwrap_or_else(|failure| {
-            // Whatever answered, the next check begins with a connection and a proof of its own; that
-            // nothing answered in time says nothing of the connection.
+            // Whatever answered, the next check begins with a connection and a proof of its own;
+            // that nothing answered in time says nothing of the connection.
             if failure.kind != FailureKind::TimedOut {
                 self.link = None;
             }

@@ -150,8 +150,8 @@ impl Permits {
     }
 }
 
-/// Returns `true` if `address` is this machine's: the system would send to it from the same address.
-/// Nothing is sent.
+/// Returns `true` if `address` is this machine's: the system would send to it from the same
+/// address. Nothing is sent.
 ///
 /// # Errors
 ///

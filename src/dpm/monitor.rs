@@ -23,11 +23,10 @@ use crate::trust::KeySet;
 ///
 /// An engine is checked when it registers, when it calls while it is not READY, and by the clock:
 /// READY ones at a fixed interval, the others with a growing one. After a failed check of a READY
-/// engine the next follows at once, and where its connection has ended; so it does for all where the
-/// trust changed. A check of an
-/// address that the engine has left is given up. Of one deployment at most 8 engines are dialled
-/// at once, each name is resolved within 2 s and each answer read up to 1 MiB. Nothing here
-/// decides a status: [`EngineRegistry`] does.
+/// engine the next follows at once, and where its connection has ended; so it does for all where
+/// the trust changed. A check of an address that the engine has left is given up. Of one deployment
+/// at most 8 engines are dialled at once, each name is resolved within 2 s and each answer read up
+/// to 1 MiB. Nothing here decides a status: [`EngineRegistry`] does.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     pub(super) context: Arc<Context>,

@@ -21,8 +21,8 @@ use crate::token::{Reason, VerifiedToken};
 /// Serves `countersign.registry.v1.EngineRegistryService` over a registry.
 ///
 /// The layer before it has verified the caller and its role; who owns an engine is the registry's
-/// to decide. Only its owner and the DPM itself get the full reason why an engine is not READY; others
-/// get the summary.
+/// to decide. Only its owner and the DPM itself get the full reason why an engine is not READY;
+/// others get the summary.
 #[derive(Clone, Debug)]
 pub struct EngineRegistryService {
     registry: Arc<EngineRegistry>,

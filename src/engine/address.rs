@@ -30,9 +30,9 @@ pub enum AddressError {
 
 /// A host and port to dial.
 ///
-/// The host is an IP literal or DNS labels of letters, digits, dashes and underscores, at most 253 bytes; the
-/// port is 1 to 65535. Forms that only some resolvers take for an address (`127.1`, `2852039166`,
-/// `0x7f.1`) are refused. Whether the address may be dialled is not checked here.
+/// The host is an IP literal or DNS labels of letters, digits, dashes and underscores, at most 253
+/// bytes; the port is 1 to 65535. Forms that only some resolvers take for an address (`127.1`,
+/// `2852039166`, `0x7f.1`) are refused. Whether the address may be dialled is not checked here.
 ///
 /// Prints as in the seed's log line: `EngineAddress(hostname=user-VirtualBox, port=8532)`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

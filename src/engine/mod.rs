@@ -34,12 +34,13 @@ pub struct Engine {
     pub status: EngineStatus,
     /// Why it is not READY; `None` when it is.
     pub status_reason: Option<Arc<str>>,
-    /// The failed dial-back that [`status_reason`](Self::status_reason) is about, if it is about one.
+    /// The failed dial-back that [`status_reason`](Self::status_reason) is about, if it is about
+    /// one.
     pub dial_back_failure: Option<DialBackFailure>,
     /// The deployment that owns it.
     pub owner: Owner,
-    /// Whether it last registered from the registry's own machine: only then may it be dialled there.
-    /// Not sent on the wire; `false` for a record that was read from there.
+    /// Whether it last registered from the registry's own machine: only then may it be dialled
+    /// there. Not sent on the wire; `false` for a record that was read from there.
     pub over_loopback: bool,
     /// When it last became NEW.
     pub registered_at: SystemTime,

@@ -37,7 +37,8 @@ impl fmt::Debug for Rule {
 impl Rule {
     /// Everyone may call, without a token.
     ///
-    /// Probes carry no token: `grpc.health.v1.Health/Check` and `Watch` need this rule. `serve` adds it.
+    /// Probes carry no token: `grpc.health.v1.Health/Check` and `Watch` need this rule. `serve`
+    /// adds it.
     pub fn everyone() -> Self {
         Self {
             everyone: true,
@@ -82,8 +83,8 @@ impl Rule {
         Self::asking(move |caller| *caller.module() == module, &lacking)
     }
 
-    /// A trusted deployment may call where `condition` is true of its identity. A panic in it refuses
-    /// the call.
+    /// A trusted deployment may call where `condition` is true of its identity. A panic in it
+    /// refuses the call.
     pub fn when(condition: impl Fn(&ServiceIdentity) -> bool + Send + Sync + 'static) -> Self {
         Self::asking(
             condition,
@@ -112,8 +113,8 @@ impl Rule {
         }
     }
 
-    /// Checks the caller of a method. Where the condition panics, the call is refused like one whose
-    /// handler does.
+    /// Checks the caller of a method. Where the condition panics, the call is refused like one
+    /// whose handler does.
     pub(super) fn check(&self, identity: &ServiceIdentity) -> Result<(), Refusal> {
         if (self.condition)(identity) {
             return Ok(());

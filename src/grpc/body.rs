@@ -35,10 +35,10 @@ pin_project_lite::pin_project! {
     /// A body of a call: counted, and ended once the call may not go on.
     ///
     /// The body of a request then fails. A reply ends with the reason in its trailers, such as
-    /// `TOKEN_EXPIRED` or `KEY_REVOKED`, and no message is taken from the handler after that. On the
-    /// caller's side, where a proof was asked for and the headers hold none, the first message of a
-    /// reply is replaced by `PROOF_MISSING`; only a refusal may do without. The reply ends with
-    /// `PROOF_INVALID` when the callee is no longer trusted.
+    /// `TOKEN_EXPIRED` or `KEY_REVOKED`, and no message is taken from the handler after that. On
+    /// the caller's side, where a proof was asked for and the headers hold none, the first message
+    /// of a reply is replaced by `PROOF_MISSING`; only a refusal may do without. The reply ends
+    /// with `PROOF_INVALID` when the callee is no longer trusted.
     #[derive(Debug)]
     pub(super) struct GuardedBody {
         #[pin]

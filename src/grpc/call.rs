@@ -37,8 +37,8 @@ where
 
 const MORE: Duration = Duration::from_millis(500);
 
-/// [`call`]s over `connection`. A late answer ends the one that the call went over: the next call opens
-/// another.
+/// [`call`]s over `connection`. A late answer ends the one that the call went over: the next call
+/// opens another.
 pub(crate) async fn call_over<M, R, F>(
     connection: &Connection,
     limit: Duration,

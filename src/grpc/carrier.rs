@@ -17,8 +17,8 @@ pub(crate) struct Plaintext {
     pub(crate) server_has_tls: bool,
 }
 
-/// What the channel goes over that a [`client_layer`](crate::Module::client_layer) is put around. The
-/// layer cannot see it: the code that makes the channel says it.
+/// What the channel goes over that a [`client_layer`](crate::Module::client_layer) is put around.
+/// The layer cannot see it: the code that makes the channel says it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Transport {
     has_tls: bool,
@@ -26,8 +26,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// TLS, to a server whose certificate was verified. This is believed: over a channel without TLS
-    /// the tokens can be read and used.
+    /// TLS, to a server whose certificate was verified. This is believed: over a channel without
+    /// TLS the tokens can be read and used.
     pub fn tls() -> Self {
         Self {
             has_tls: true,
@@ -66,8 +66,8 @@ impl Transport {
 }
 
 impl Plaintext {
-    /// Refuses a call that arrived in plaintext where it may not, as the server's own socket shows it:
-    /// what a header says of it is never believed.
+    /// Refuses a call that arrived in plaintext where it may not, as the server's own socket shows
+    /// it: what a header says of it is never believed.
     pub(super) fn judge(self, extensions: &Extensions) -> Result<(), Refusal> {
         let address = peer::address_in(extensions);
         let is_unix = extensions.get::<UdsConnectInfo>().is_some();

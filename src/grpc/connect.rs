@@ -278,8 +278,8 @@ impl Connection {
         }
     }
 
-    /// Returns the current connection, if it is open: a call that carries it among its extensions goes
-    /// over it and no other.
+    /// Returns the current connection, if it is open: a call that carries it among its extensions
+    /// goes over it and no other.
     pub(super) fn line(&self) -> Option<Arc<Line>> {
         self.0.open_line()
     }
@@ -294,8 +294,8 @@ impl Shared {
         self.current.load_full().filter(|line| line.is_open())
     }
 
-    /// Returns the current connection, and makes one where it has ended; `vouched` is then that of the
-    /// new one. All who wait for a connection that is being made share the outcome.
+    /// Returns the current connection, and makes one where it has ended; `vouched` is then that of
+    /// the new one. All who wait for a connection that is being made share the outcome.
     async fn line(self: &Arc<Self>, vouched: Vouched) -> Dialled {
         let mut outcome = self.dial(vouched);
         let ended = outcome.wait_for(Option::is_some).await;

@@ -29,8 +29,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Adds health to the `standard` services of a module that also serves those of `own` rules, and
-    /// reflection where its `address` is of this machine alone. Nothing is healthy yet.
+    /// Adds health to the `standard` services of a module that also serves those of `own` rules,
+    /// and reflection where its `address` is of this machine alone. Nothing is healthy yet.
     pub(crate) fn add(
         standard: Standard,
         own: &MethodRules,
@@ -115,8 +115,8 @@ impl health_server::Health for HealthService {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    /// Says what changes, and no status twice. For a service that is unknown the call stays open, as
-    /// the [protocol] wants it.
+    /// Says what changes, and no status twice. For a service that is unknown the call stays open,
+    /// as the [protocol] wants it.
     ///
     /// [protocol]: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
     async fn watch(

@@ -94,9 +94,9 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     }
 }
 
-/// Adds the token in `value`. An `authorization` that is already there is the application's and stays,
-/// unless a handler passed on that of its caller, which the callee could use at this module: a token for
-/// this module by a key in `trust`, or by its own.
+/// Adds the token in `value`. An `authorization` that is already there is the application's and
+/// stays, unless a handler passed on that of its caller, which the callee could use at this module:
+/// a token for this module by a key in `trust`, or by its own.
 pub(super) fn attach(headers: &mut HeaderMap, value: HeaderValue, trust: &TrustStore) {
     headers.remove(TOKEN);
     let is_taken = headers.contains_key(AUTHORIZATION) && !is_passed_on(headers, &trust.current());

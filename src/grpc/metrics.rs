@@ -28,8 +28,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Counts calls, as go-grpc-prometheus does.
 ///
-/// A call whose caller left or whose time is over ends as `Canceled`. A method without a rule counts
-/// as `other`, so that no caller can make up series.
+/// A call whose caller left or whose time is over ends as `Canceled`. A method without a rule
+/// counts as `other`, so that no caller can make up series.
 #[derive(Clone, Debug)]
 pub(super) struct Counters(Arc<Methods>);
 
@@ -41,8 +41,8 @@ struct Methods {
 
 impl Counters {
     /// Counts in `metrics` the methods of `rules`. The descriptors of this crate and those of the
-    /// rules say which methods stream. Of a rule for a whole service, only the methods described have
-    /// series of their own.
+    /// rules say which methods stream. Of a rule for a whole service, only the methods described
+    /// have series of their own.
     pub(super) fn of_rules(metrics: &Metrics, rules: &MethodRules) -> Self {
         let own = method_paths(&OWN_DESCRIPTORS).unwrap_or_default();
         let described = own.iter().chain(rules.methods_described());
@@ -172,8 +172,8 @@ enum Part {
 }
 
 impl Counted {
-    /// Counts the messages of the request with `headers` for its `call`, and bounds them by `largest`;
-    /// nothing where there is neither.
+    /// Counts the messages of the request with `headers` for its `call`, and bounds them by
+    /// `largest`; nothing where there is neither.
     pub(super) fn request(
         call: Option<&Call>,
         headers: &HeaderMap,

@@ -285,11 +285,11 @@ impl Module {
         }
     }
 
-    /// Returns the largest message that its file allows either side, in bytes: 4 MiB without a file.
-    /// The layers refuse what is too large for one of them.
+    /// Returns the largest message that its file allows either side, in bytes: 4 MiB without a
+    /// file. The layers refuse what is too large for one of them.
     ///
-    /// tonic has a limit of its own, 4 MB. Above that, also give this to `max_decoding_message_size` of
-    /// the generated server and client.
+    /// tonic has a limit of its own, 4 MB. Above that, also give this to
+    /// `max_decoding_message_size` of the generated server and client.
     pub fn max_message_size(&self) -> usize {
         self.wiring().map_or(4 * 1024 * 1024, |wiring| {
             wiring.server.max_message_bytes.max(wiring.client_bytes)
@@ -381,8 +381,9 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// When no trusted deployment is called `name`, or the file contradicts `over`: TLS is on for the
-    /// connection or its certificates are pinned, or `countersign.client.allow-plaintext` is not `true`.
+    /// When no trusted deployment is called `name`, or the file contradicts `over`: TLS is on for
+    /// the connection or its certificates are pinned, or `countersign.client.allow-plaintext` is
+    /// not `true`.
     pub fn client_layer(
         &self,
         name: &str,
@@ -417,7 +418,8 @@ impl Module {
         callee.ok_or_else(|| UnknownDeployment::Name(name.to_owned()))
     }
 
-    /// Returns the connections that lead to `callee`: they name it, or its module type is unambiguous.
+    /// Returns the connections that lead to `callee`: they name it, or its module type is
+    /// unambiguous.
     pub(crate) fn routes_to<'a>(
         &'a self,
         callee: &'a Deployment,

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use crate::telemetry::Ledger;
 use crate::telemetry::events::{self, RejectedCall};
 
-/// How many kinds are kept of what one deployment causes, and of what all callers cause together whose
-/// signature did not verify. However they vary it, they fill a log with no more than this many lines a
-/// minute and one: less than 1 MB an hour.
+/// How many kinds are kept of what one deployment causes, and of what all callers cause together
+/// whose signature did not verify. However they vary it, they fill a log with no more than this
+/// many lines a minute and one: less than 1 MB an hour.
 const MOST_OF_ONE: usize = 7;
 
 /// Remembers what was logged. Its size is bounded, whatever callers send.
@@ -27,8 +27,8 @@ impl Rejections {
     /// The owner of what the module itself causes.
     pub(super) const OWN: Option<&str> = Some("");
 
-    /// Logs `call`, unless one of its kind was logged a moment ago. `owner` is the deployment of the
-    /// caller, if its signature verified: what any other says of itself may be made up.
+    /// Logs `call`, unless one of its kind was logged a moment ago. `owner` is the deployment of
+    /// the caller, if its signature verified: what any other says of itself may be made up.
     pub(crate) fn log(&self, owner: Option<&str>, call: &RejectedCall<'_>) {
         let host = call.peer.map(|peer| peer.ip());
         let kind = (call.reason, call.fingerprint, host, call.method);
@@ -146,7 +146,8 @@ mod tests {
         assert!(written < 1_000_000, "{written} bytes");
     }
 
-    /// The worst that strangers can do: texts that grow when they are escaped, never twice the same.
+    /// The worst that strangers can do: texts that grow when they are escaped, never twice the
+    /// same.
     #[tokio::test(start_paused = true)]
     async fn strangers_however_varied_write_less_than_a_megabyte_an_hour() {
         let rejections = Rejections::default();

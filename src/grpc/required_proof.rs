@@ -29,12 +29,12 @@ use super::vouched::Vouched;
 pub enum ProofMode {
     /// None.
     Off,
-    /// Those of `RegisterEngine` and `WhoAmI`, and the first of each connection: who has proved itself
-    /// there is believed as long as the connection lasts and what is known of it here does not
-    /// change. Calls that begin before the first proof has come ask for their own. Of a channel that
-    /// is not this crate's the connections are not seen: the first call is proved, and the first
-    /// after a failure of the channel. The default: a signature per call is felt, one per connection
-    /// is not.
+    /// Those of `RegisterEngine` and `WhoAmI`, and the first of each connection: who has proved
+    /// itself there is believed as long as the connection lasts and what is known of it here does
+    /// not change. Calls that begin before the first proof has come ask for their own. Of a channel
+    /// that is not this crate's the connections are not seen: the first call is proved, and the
+    /// first after a failure of the channel. The default: a signature per call is felt, one per
+    /// connection is not.
     #[default]
     Handshake,
     /// All.
@@ -89,7 +89,8 @@ pub(super) struct Expected {
 }
 
 impl Sent {
-    /// Checks the one proof in `headers`; returns it if it is valid, and nothing if none was asked for.
+    /// Checks the one proof in `headers`; returns it if it is valid, and nothing if none was asked
+    /// for.
     fn check(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
         let Some(Expected {
             required: asked,
@@ -179,7 +180,8 @@ impl Trust {
     ) -> Result<Self, Refusal> {
         match sent.check(response.headers()) {
             Ok(None) => {
-                // Whatever finds a proof in the metadata may rely on it: one that was not judged goes.
+                // Whatever finds a proof in the metadata may rely on it: one that was not judged
+                // goes.
                 response.headers_mut().remove(metadata::PROOF);
                 Ok(Self::Unasked)
             }

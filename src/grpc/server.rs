@@ -47,8 +47,8 @@ impl VerifyIdentityLayer {
     /// Also counts the calls by method, as go-grpc-prometheus does. What the layers before this one
     /// refuse does not count. A server of this crate counts them in any case.
     ///
-    /// The descriptors of [`MethodRules::described`](super::MethodRules::described) say which methods
-    /// stream; the others count with the type `unknown`.
+    /// The descriptors of [`MethodRules::described`](super::MethodRules::described) say which
+    /// methods stream; the others count with the type `unknown`.
     #[must_use]
     pub fn counted(mut self) -> Self {
         self.counters = Some(Counters::of_rules(&self.gate.metrics, &self.gate.rules));

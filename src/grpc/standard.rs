@@ -15,7 +15,8 @@ pub(super) const REFLECTION: [&str; 2] = [
 /// The services that every module has, and the rules for them.
 ///
 /// `IdentityService` for any verified identity and the module's own operator. With the feature
-/// `actuator` also `grpc.health.v1` and, on loopback, `grpc.reflection` v1 and v1alpha for everyone.
+/// `actuator` also `grpc.health.v1` and, on loopback, `grpc.reflection` v1 and v1alpha for
+/// everyone.
 #[derive(Debug)]
 pub(crate) struct Standard {
     /// The services, to which a module adds its own.

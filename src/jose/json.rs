@@ -75,8 +75,8 @@ pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     Err(JsonError { problem, offset })
 }
 
-/// The members of an object that is still being read: wiped if the rest cannot be, as they may be those of
-/// a private key.
+/// The members of an object that is still being read: wiped if the rest cannot be, as they may be
+/// those of a private key.
 struct Unfinished(Map<String, Value>);
 
 impl Drop for Unfinished {

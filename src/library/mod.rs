@@ -1,5 +1,5 @@
-//! What a file promises, kept for an application: its module follows the file, serves where it says,
-//! and connects as it says.
+//! What a file promises, kept for an application: its module follows the file, serves where it
+//! says, and connects as it says.
 
 mod open;
 mod serve;
@@ -22,16 +22,16 @@ impl Module {
     /// A change in the files, such as a revocation, takes effect within two seconds; on Unix SIGHUP
     /// has them read at once. Its handler is installed for the life of the process: after the last
     /// module is gone, SIGHUP does nothing. Variables of the environment override settings of the
-    /// files, as in Spring Boot. The module type is the folder's name. The settings of the log and of
-    /// the registry are for the binary and are noted once in the log.
+    /// files, as in Spring Boot. The module type is the folder's name. The settings of the log and
+    /// of the registry are for the binary and are noted once in the log.
     ///
     /// Nothing is locked or written, so several processes may open one home. With
     /// `countersign.token.replay=strict` only one may: it writes into the folder `storage`.
     ///
     /// # Errors
     ///
-    /// When it is not called in a Tokio runtime, a file cannot be read or has faults, or each token is
-    /// to be taken once and the folder `storage` cannot be written or another process uses it.
+    /// When it is not called in a Tokio runtime, a file cannot be read or has faults, or each token
+    /// is to be taken once and the folder `storage` cannot be written or another process uses it.
     pub fn open(home: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::options(home).open()
     }
@@ -43,8 +43,8 @@ impl Module {
 
     /// Loads the module at `home` once, as [`open`](Self::open) does.
     ///
-    /// Does not follow its files: a key that is revoked there later is still accepted. For tools that
-    /// look once; a service uses [`open`](Self::open).
+    /// Does not follow its files: a key that is revoked there later is still accepted. For tools
+    /// that look once; a service uses [`open`](Self::open).
     ///
     /// # Errors
     ///
@@ -95,15 +95,16 @@ impl Module {
         Ok(layer.layer(Connection::lazy(&route.target, options)?))
     }
 
-    /// Returns a channel to the deployment `name` over an `endpoint` of one's own, whose URI decides:
-    /// `http` is for loopback, unless `countersign.client.allow-plaintext=true`; `https` needs the
-    /// endpoint's own TLS, and nothing is sent without it.
+    /// Returns a channel to the deployment `name` over an `endpoint` of one's own, whose URI
+    /// decides: `http` is for loopback, unless `countersign.client.allow-plaintext=true`; `https`
+    /// needs the endpoint's own TLS, and nothing is sent without it.
     ///
     /// # Errors
     ///
     /// When no trusted deployment is called `name`, its certificates are pinned here, which only
-    /// [`channel`](Self::channel) checks, the file turns TLS on and the URI does not, or the endpoint
-    /// is over a Unix socket and has no address to judge: use [`client_layer`](Self::client_layer).
+    /// [`channel`](Self::channel) checks, the file turns TLS on and the URI does not, or the
+    /// endpoint is over a Unix socket and has no address to judge: use
+    /// [`client_layer`](Self::client_layer).
     pub fn connect(
         &self,
         name: &str,

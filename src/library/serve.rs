@@ -18,15 +18,15 @@ impl Module {
     /// Serves `routes` where the module's file says, until SIGTERM or ctrl-c; then drains. A second
     /// signal ends it at once.
     ///
-    /// TLS, pins, deadline and limits are those of the file. `IdentityService` is added, and with the
-    /// feature `actuator` gRPC health, reflection where the listener is on loopback, and the HTTP port
-    /// where `server.port` is set. `rules` is for the services in `routes` alone.
+    /// TLS, pins, deadline and limits are those of the file. `IdentityService` is added, and with
+    /// the feature `actuator` gRPC health, reflection where the listener is on loopback, and the
+    /// HTTP port where `server.port` is set. `rules` is for the services in `routes` alone.
     ///
     /// # Errors
     ///
-    /// When the module follows no file, the file names no port, a port cannot be opened, the listener
-    /// is beyond loopback without TLS or where calls need no token, `rules` has one for a service that
-    /// is added, or the server stops by itself.
+    /// When the module follows no file, the file names no port, a port cannot be opened, the
+    /// listener is beyond loopback without TLS or where calls need no token, `rules` has one for a
+    /// service that is added, or the server stops by itself.
     pub async fn serve(&self, rules: MethodRules, routes: Routes) -> Result<(), ServeError> {
         let listener = self.listen().await?;
         let failed = set_up("cannot wait for signals");

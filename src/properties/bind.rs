@@ -1,5 +1,5 @@
-//! Typed values: what a text must look like, as Spring Boot reads it. An error says why a text is not
-//! a value of its type, and never repeats the text.
+//! Typed values: what a text must look like, as Spring Boot reads it. An error says why a text is
+//! not a value of its type, and never repeats the text.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -65,7 +65,8 @@ impl Document {
         parse::parse(&self.text, base, &mut self.parsed);
     }
 
-    /// Adds the file `path` of a configuration tree, which holds the value of `key` and nothing else.
+    /// Adds the file `path` of a configuration tree, which holds the value of `key` and nothing
+    /// else.
     pub fn append_value(&mut self, path: &Path, key: &str, text: &str) {
         let base = self.add(path, text);
         // Spring drops the line end of a text of one line.
@@ -91,8 +92,8 @@ impl Document {
     fn add(&mut self, path: &Path, text: &str) -> usize {
         let length = self.text.len().saturating_add(text.len()).saturating_add(1);
         if self.text.capacity() < length {
-            // What held the text before is wiped: it does not grow in place. Twice the room, so that
-            // many files are not copied as often as there are files.
+            // What held the text before is wiped: it does not grow in place. Twice the room, so
+            // that many files are not copied as often as there are files.
             let room = if self.files.is_empty() {
                 text.len()
             } else {
@@ -188,8 +189,8 @@ impl Document {
         starts.next().unwrap_or(all)..starts.next().unwrap_or(all)
     }
 
-    /// Returns the last entry of each name, in the form in which spellings agree, where `documents` are
-    /// in order, the lowest first.
+    /// Returns the last entry of each name, in the form in which spellings agree, where `documents`
+    /// are in order, the lowest first.
     pub fn last_of_names(&self, documents: impl Iterator<Item = usize>) -> HashMap<String, usize> {
         let entries = documents.flat_map(|document| self.entries_of(document));
         let named = entries.filter_map(|at| {

@@ -17,7 +17,8 @@ use crate::secret::Secret;
 /// A setting that is there, in whatever spelling, keeps its line and gets the new value; where it
 /// is there twice, the last one, which counts. One that is not there is appended, in the order
 /// given. One that is removed loses its lines, all of them where it is there more than once;
-/// comments stay. Every other line stays byte for byte as it is. Applying the same edit again changes nothing.
+/// comments stay. Every other line stays byte for byte as it is. Applying the same edit again
+/// changes nothing.
 ///
 /// Of a text with several documents, all count, and new settings go to its end, unless the edit is
 /// [limited](Self::within) to some.
@@ -81,8 +82,8 @@ impl Edit {
         self
     }
 
-    /// Looks at the `documents` only, and puts new settings at the end of `home`, or, without that, into
-    /// a new document before all others.
+    /// Looks at the `documents` only, and puts new settings at the end of `home`, or, without that,
+    /// into a new document before all others.
     pub fn within(
         &mut self,
         documents: impl IntoIterator<Item = usize>,

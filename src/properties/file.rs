@@ -141,7 +141,8 @@ impl FileText {
             })
     }
 
-    /// Reads the file at `path` as [`read`](Self::read) does, or returns `None` if it does not exist.
+    /// Reads the file at `path` as [`read`](Self::read) does, or returns `None` if it does not
+    /// exist.
     ///
     /// # Errors
     ///

@@ -60,8 +60,8 @@ impl<'a> Segment<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// Cuts `text`. A bracket that is never closed is part of its segment, and so is everything after
-    /// the 32nd.
+    /// Cuts `text`. A bracket that is never closed is part of its segment, and so is everything
+    /// after the 32nd.
     pub fn parse(text: &'a str) -> Self {
         const MOST: usize = 32;
         let dots = text.bytes().filter(|byte| *byte == b'.').count();

@@ -181,8 +181,8 @@ pub const MAX_INDEX: usize = 1023;
 ///
 /// # Errors
 ///
-/// For every element whose index is no number, beyond [`MAX_INDEX`] or behind a gap: its position among
-/// `elements`, and why. For none where the only fault is an index that is given twice.
+/// For every element whose index is no number, beyond [`MAX_INDEX`] or behind a gap: its position
+/// among `elements`, and why. For none where the only fault is an index that is given twice.
 pub fn indexed<T>(elements: Vec<(&str, T)>) -> Result<Vec<T>, Vec<(usize, String)>> {
     let count = elements.len();
     let mut faults = Vec::new();

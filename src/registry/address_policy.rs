@@ -69,14 +69,14 @@ impl From<HashMap<String, AddressRules>> for AddressBook {
 
 /// Which addresses may be dialled back.
 ///
-/// An engine says itself where it listens, so the holder of a trusted key chooses what the
-/// registry connects to. The registry therefore dials no port below 1024, nothing that is no
-/// single host ([`RefusedRange`]), not itself, and its own machine, by any address, only for engines
-/// that called from there. Private ranges are dialled: engines live in them.
+/// An engine says itself where it listens, so the holder of a trusted key chooses what the registry
+/// connects to. The registry therefore dials no port below 1024, nothing that is no single host
+/// ([`RefusedRange`]), not itself, and its own machine, by any address, only for engines that
+/// called from there. Private ranges are dialled: engines live in them.
 ///
-/// Every address that a name stands for has to pass. Whether the registration came from this machine
-/// is what the connection says: behind a proxy on the registry's own machine every caller does.
-/// [`AddressRules::allowed`] is the answer there.
+/// Every address that a name stands for has to pass. Whether the registration came from this
+/// machine is what the connection says: behind a proxy on the registry's own machine every caller
+/// does. [`AddressRules::allowed`] is the answer there.
 #[derive(Clone, Debug, Default)]
 pub struct AddressPolicy {
     own: Vec<SocketAddr>,

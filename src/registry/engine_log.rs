@@ -17,8 +17,8 @@ const BURST: u32 = 4;
 /// How many causes of a store's failures are counted one by one.
 const MOST_CAUSES: usize = 16;
 
-/// Which events of engines are logged. The last status of an engine always is, some time later where
-/// it changed too often.
+/// Which events of engines are logged. The last status of an engine always is, some time later
+/// where it changed too often.
 #[derive(Debug)]
 pub(super) struct EngineLog(Mutex<Lines>);
 
@@ -56,8 +56,8 @@ impl EngineLog {
         self.lines().ledger.admit(kind, Instant::now())
     }
 
-    /// Logs the status of `engine`, and why it has it, if the log knows another, once it may. `old` is
-    /// its status before, if it has just changed.
+    /// Logs the status of `engine`, and why it has it, if the log knows another, once it may. `old`
+    /// is its status before, if it has just changed.
     pub(super) fn status(&self, old: Option<EngineStatus>, engine: &Engine, why: Option<&str>) {
         let (kind, now) = ((engine.id, News::Status), Instant::now());
         let mut lines = self.lines();

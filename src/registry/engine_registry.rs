@@ -191,7 +191,8 @@ impl EngineRegistry {
         Ok(page.into_iter().map(|stored| stored.engine).collect())
     }
 
-    /// Returns every engine in the order of the ids, as each page of the store was when it was read.
+    /// Returns every engine in the order of the ids, as each page of the store was when it was
+    /// read.
     ///
     /// # Errors
     ///

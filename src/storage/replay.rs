@@ -18,7 +18,8 @@ pub struct Watermark {
     _lock: Storage,
 }
 
-/// How far beyond the time it must cover a watermark is written, so that it is not written more often.
+/// How far beyond the time it must cover a watermark is written, so that it is not written more
+/// often.
 const AHEAD: Duration = Duration::from_secs(1);
 
 impl Watermark {

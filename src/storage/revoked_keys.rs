@@ -1,7 +1,7 @@
 //! The keys that a module's home remembers as revoked, whatever its files say later.
 //!
-//! `<storage>/revoked-keys` has one line each: `revoked|undone <SPKI hash> <time> <deployment>`. Of one
-//! key the last line decides. Lines are only ever added, under the lock `revoked-keys.lock`.
+//! `<storage>/revoked-keys` has one line each: `revoked|undone <SPKI hash> <time> <deployment>`. Of
+//! one key the last line decides. Lines are only ever added, under the lock `revoked-keys.lock`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -44,8 +44,8 @@ impl fmt::Display for Record {
     }
 }
 
-/// Reads the lines of `text`. A last line that does not end was never confirmed: it is passed over unless
-/// it can be read.
+/// Reads the lines of `text`. A last line that does not end was never confirmed: it is passed over
+/// unless it can be read.
 ///
 /// # Errors
 ///
@@ -130,8 +130,8 @@ impl Remembered {
     }
 }
 
-/// Adds those of `records` that say something new to the memory in the folder `storage`, which is made if
-/// need be. They are on the disk when this returns.
+/// Adds those of `records` that say something new to the memory in the folder `storage`, which is
+/// made if need be. They are on the disk when this returns.
 ///
 /// # Errors
 ///
@@ -140,7 +140,8 @@ pub fn remember(storage: &Path, records: &[Record]) -> io::Result<()> {
     remember_where(storage, records, |_, _| true)
 }
 
-/// Adds as [`remember`] does, but only records that are wanted above what the memory says of their key.
+/// Adds as [`remember`] does, but only records that are wanted above what the memory says of their
+/// key.
 ///
 /// # Errors
 ///

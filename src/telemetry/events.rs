@@ -284,8 +284,8 @@ pub fn certificate_expires(
     );
 }
 
-/// `startup`: the module, of the type `module`, accepts calls at `address`. `deployment` is its name,
-/// or its key if it has none, and `advertised` the address that an engine advertises.
+/// `startup`: the module, of the type `module`, accepts calls at `address`. `deployment` is its
+/// name, or its key if it has none, and `advertised` the address that an engine advertises.
 pub fn startup(
     [module, deployment, fingerprint]: [&str; 3],
     address: SocketAddr,

@@ -263,8 +263,8 @@ impl Metrics {
         retain(&self.signing_key, "kid", &BTreeSet::from([kid]));
     }
 
-    /// `countersign_tls_certificate_expiry_timestamp_seconds`: `all` are the module's certificates by
-    /// their use, and when each expires.
+    /// `countersign_tls_certificate_expiry_timestamp_seconds`: `all` are the module's certificates
+    /// by their use, and when each expires.
     pub fn certificates<'a>(&self, all: impl IntoIterator<Item = (&'a str, SystemTime)>) {
         self.certificates.reset();
         for (usage, not_after) in all {

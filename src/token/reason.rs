@@ -17,8 +17,8 @@ enum Kind {
     ByCaller,
 }
 
-/// What is known of one [`Reason`]: a reason without its row below and its file in `explain/` does not
-/// compile.
+/// What is known of one [`Reason`]: a reason without its row below and its file in `explain/` does
+/// not compile.
 struct Row {
     word: &'static str,
     kind: Kind,
@@ -100,8 +100,8 @@ impl Reason {
         self.row().summary
     }
 
-    /// Returns the rule that did not hold, its usual causes, the most frequent first and one a line, and
-    /// what to do about it.
+    /// Returns the rule that did not hold, its usual causes, the most frequent first and one a
+    /// line, and what to do about it.
     pub(crate) fn story(self) -> [&'static str; 3] {
         let mut parts = self.row().story.trim_end().splitn(3, "\n\n");
         std::array::from_fn(|_| parts.next().unwrap_or_default())

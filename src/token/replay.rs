@@ -37,8 +37,8 @@ pub enum Replay {
 /// token is newer.
 ///
 /// After a start the watermark stands at the start plus the leeway: a token that the process before
-/// it accepted was issued by then at the latest. Where the clock was set back meanwhile, it stands at
-/// what that process kept in its home. Until the clock has passed it
+/// it accepted was issued by then at the latest. Where the clock was set back meanwhile, it stands
+/// at what that process kept in its home. Until the clock has passed it
 /// ([`ready_at`](Self::ready_at)), no token can be accepted.
 ///
 /// Every process remembers for itself: two that answer under one name accept a token once each. A
@@ -112,8 +112,8 @@ impl ReplayGuard {
         self.watermark(true, self.memory().before) + Duration::from_secs(1)
     }
 
-    /// Counts the use of a token that passed every other check; `issuer` is the key that signed, `None`
-    /// for the module's own.
+    /// Counts the use of a token that passed every other check; `issuer` is the key that signed,
+    /// `None` for the module's own.
     ///
     /// # Errors
     ///

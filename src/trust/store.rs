@@ -53,8 +53,8 @@ impl TrustStore {
         }
     }
 
-    /// Lets `task`, which changes a [`twin`](Self::twin) of this store, run no longer than the store
-    /// is used: by a module, or by a layer that was made of one.
+    /// Lets `task`, which changes a [`twin`](Self::twin) of this store, run no longer than the
+    /// store is used: by a module, or by a layer that was made of one.
     pub(crate) fn keep(&self, task: AbortHandle) {
         let keeper = self.keeper.set(Keeper(task));
         debug_assert!(keeper.is_ok(), "one task changes a store");
@@ -89,8 +89,8 @@ impl TrustStore {
         self.shared.changes.send_replace(());
     }
 
-    /// Does what [`replace`](Self::replace) does if `keys` differ from the current set in anything; returns
-    /// `true` if they do.
+    /// Does what [`replace`](Self::replace) does if `keys` differ from the current set in anything;
+    /// returns `true` if they do.
     pub(crate) fn update(&self, keys: KeySet) -> bool {
         let current = self.load();
         let next = keys.continuing(&current);

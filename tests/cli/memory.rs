@@ -16,8 +16,8 @@ use super::support::Folder;
 
 const OWN: &str = "ataccama.authentication.internal.jwt.generator.key=";
 
-/// Every form of the private key in the file: the scalar in both orders of bytes, base64url, and the
-/// base64 of the whole key as the file has it.
+/// Every form of the private key in the file: the scalar in both orders of bytes, base64url, and
+/// the base64 of the whole key as the file has it.
 fn forms(text: &str) -> Vec<Vec<u8>> {
     let line = text
         .lines()
@@ -63,8 +63,8 @@ fn found(pid: u32, needles: &[Vec<u8>]) -> Option<usize> {
     Some(is_found.into_iter().filter(|found| *found).count())
 }
 
-/// Replaces the key of the module `pid` by a rotation's first two steps, awaits with `applied` that it
-/// counts, and searches for the old one.
+/// Replaces the key of the module `pid` by a rotation's first two steps, awaits with `applied` that
+/// it counts, and searches for the old one.
 fn is_forgotten(folder: &Folder, pid: u32, applied: impl FnOnce()) {
     let old = forms(&folder.read(DPM));
     match found(pid, &old) {

@@ -1,5 +1,5 @@
-//! Every command that is printed to be typed is typed into a shell here, in the situation that it is
-//! printed for, and ends it.
+//! Every command that is printed to be typed is typed into a shell here, in the situation that it
+//! is printed for, and ends it.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 

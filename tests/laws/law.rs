@@ -577,8 +577,8 @@ fn may_be_dialled(address: IpAddr, over_loopback: bool) -> bool {
     !refused && (over_loopback || !address.is_loopback())
 }
 
-/// What is remembered of revoked keys is read as it is written, and a change of one byte changes one line
-/// at most.
+/// What is remembered of revoked keys is read as it is written, and a change of one byte changes
+/// one line at most.
 pub(crate) fn revoked_keys(text: &str) {
     let Ok(records) = parse_revoked_keys(text) else {
         return;
@@ -605,8 +605,8 @@ pub(crate) fn revoked_keys(text: &str) {
     }
 }
 
-/// Applies the law of the fuzz target `target` to an input of it that is kept as a file. `address` and
-/// `dial` take no text and have none.
+/// Applies the law of the fuzz target `target` to an input of it that is kept as a file. `address`
+/// and `dial` take no text and have none.
 pub(crate) fn input(target: &str, input: &[u8]) {
     let text = std::str::from_utf8(input);
     match (target, text) {

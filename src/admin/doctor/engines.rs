@@ -373,8 +373,8 @@ fn address_of(engine: &Engine) -> String {
 
 /// Says how the DPM sees `engine`, and what to do if that is not READY.
 ///
-/// `peer` is the other one of the two, as the module that is examined sees it. What to do follows only
-/// from the DPM's own values: a peer may have chosen the text.
+/// `peer` is the other one of the two, as the module that is examined sees it. What to do follows
+/// only from the DPM's own values: a peer may have chosen the text.
 fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
     let own = peer.doctor.module.own();
     let here = (own.issuer(), Side::Here, peer.remedy.own_file());
@@ -435,7 +435,8 @@ fn failure_of(engine: &Engine) -> Option<(FailureKind, Option<Reason>)> {
 
 const ALLOWED: &str = "countersign.deployments.<name>.allowed-addresses";
 
-/// Says that a DPM, in whose `file` `row` is to be fixed, dials the engines of `owner` only elsewhere.
+/// Says that a DPM, in whose `file` `row` is to be fixed, dials the engines of `owner` only
+/// elsewhere.
 fn not_allowed(row: Row, owner: &str, file: &str) -> Row {
     let allowed = Pattern::new(ALLOWED).with_keys(&[owner.to_owned()]);
     row.refused()

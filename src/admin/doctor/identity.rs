@@ -1,5 +1,5 @@
-//! Layers 7 to 9: do the clocks agree, does the peer know this module and is it the expected one, and
-//! does it give this module the role that it needs?
+//! Layers 7 to 9: do the clocks agree, does the peer know this module and is it the expected one,
+//! and does it give this module the role that it needs?
 
 use tonic::{Code, Status};
 use tower_layer::Layer as _;

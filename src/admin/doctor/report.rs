@@ -161,13 +161,14 @@ impl Row {
         self
     }
 
-    /// Returns `true` if its time is shown. The clock and the way back are judged from the answers of
-    /// other layers.
+    /// Returns `true` if its time is shown. The clock and the way back are judged from the answers
+    /// of other layers.
     fn is_timed(&self) -> bool {
         self.state != State::Skip && !matches!(self.layer, Layer::Clock | Layer::WayBack)
     }
 
-    /// Returns what is news when it changes: neither how long it took, nor by how much clocks differ.
+    /// Returns what is news when it changes: neither how long it took, nor by how much clocks
+    /// differ.
     pub fn outcome(&self) -> (State, Option<Side>, Vec<String>, Option<String>) {
         let is_fixed = self.state == State::Fail && self.layer < Layer::Clock;
         let detail = is_fixed.then(|| self.detail.clone());

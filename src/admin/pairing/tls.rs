@@ -35,8 +35,8 @@ fn turned_on(file: &AsWritten, end: TlsEnd<'_>) -> Option<Setting> {
     Some(Setting::new(written.unwrap_or(setting), "true"))
 }
 
-/// Returns the pin of the peer `name` that `file` at `path` must have, unless it has it. A new pin is
-/// called `wanted`, by default `key`.
+/// Returns the pin of the peer `name` that `file` at `path` must have, unless it has it. A new pin
+/// is called `wanted`, by default `key`.
 pub(super) fn pin(
     path: &Path,
     file: &AsWritten,
@@ -82,7 +82,8 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    /// Finds or makes the certificate of the module with the file at `path`, which is called `name`.
+    /// Finds or makes the certificate of the module with the file at `path`, which is called
+    /// `name`.
     pub(super) fn settle(
         path: &Path,
         name: &DeploymentName,
@@ -171,8 +172,8 @@ impl Certificate {
     }
 }
 
-/// Returns the fingerprint of the certificate in `chain`, after checking it and its `key`; the settings
-/// file `of` is named in the error.
+/// Returns the fingerprint of the certificate in `chain`, after checking it and its `key`; the
+/// settings file `of` is named in the error.
 fn fingerprint(of: &Path, [chain, key]: [PathBuf; 2]) -> Result<Fingerprint, Refused> {
     let [chain_setting, key_setting] = FILES.map(|property| TlsEnd::Server.setting(property));
     let files = OwnFiles {

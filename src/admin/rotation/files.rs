@@ -1,5 +1,5 @@
-//! The files of a module whose key changes, and of its peers: how far the change is, who trusts which
-//! key, and what each step writes, in which order.
+//! The files of a module whose key changes, and of its peers: how far the change is, who trusts
+//! which key, and what each step writes, in which order.
 
 use std::collections::HashSet;
 use std::iter;
@@ -141,7 +141,8 @@ impl Rotation {
         (findings.errors() > 0).then_some(findings)
     }
 
-    /// Returns `true` if the next key can only be forgotten: it is damaged, or a peer has revoked it.
+    /// Returns `true` if the next key can only be forgotten: it is damaged, or a peer has revoked
+    /// it.
     pub fn must_abort(&self) -> bool {
         let next = self.next().map(|(key, _)| key.fingerprint());
         let is_revoked = next.is_some_and(|next| self.is_revoked(next));
@@ -401,8 +402,8 @@ impl Rotation {
         )))
     }
 
-    /// Checks that the files of active profiles set nothing that a step reads or writes: only the main
-    /// files are changed.
+    /// Checks that the files of active profiles set nothing that a step reads or writes: only the
+    /// main files are changed.
     fn is_in_main_files(&self) -> Result<(), Refused> {
         self.owner
             .alone_has(|entry| is_of(entry, OWN_KEY, &[]) || is_of(entry, STATE, &[]))?;

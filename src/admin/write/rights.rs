@@ -12,8 +12,8 @@ use rustix::io::Errno;
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Privacy {
-    /// A private key goes in among its settings: a new file is 0600; an old one keeps what its group may
-    /// read, and loses what its group may write and what others may do with it.
+    /// A private key goes in among its settings: a new file is 0600; an old one keeps what its
+    /// group may read, and loses what its group may write and what others may do with it.
     Private,
     /// It is a private key: 0600, whatever an old one was.
     Owner,
@@ -21,8 +21,8 @@ pub enum Privacy {
     Public,
 }
 
-/// Gives `new`, which is to replace `old`, its owner, its extended attributes and, as far as `privacy`
-/// lets it, its mode.
+/// Gives `new`, which is to replace `old`, its owner, its extended attributes and, as far as
+/// `privacy` lets it, its mode.
 ///
 /// # Errors
 ///

@@ -77,8 +77,8 @@ fn verified(seat: &Seat, owner: &str) -> bool {
     seat.standing.show(owner, owner, || trusted(owner)).is_ok()
 }
 
-/// 1,024 watchers who had their chance, then 200 arrivals a second for 12 s: 100 callers that show a
-/// token after 20 or 80 ms all get in.
+/// 1,024 watchers who had their chance, then 200 arrivals a second for 12 s: 100 callers that show
+/// a token after 20 or 80 ms all get in.
 #[test]
 fn valid_callers_get_in_under_watches_and_a_flood() {
     type From = fn(u32) -> IpAddr;

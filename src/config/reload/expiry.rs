@@ -16,7 +16,8 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// Reads the certificates that `tls` names, and shows in the metrics of `module` when they expire.
+    /// Reads the certificates that `tls` names, and shows in the metrics of `module` when they
+    /// expire.
     pub fn of(tls: Tls, module: &Module) -> Self {
         let now = module.clock().now();
         let mut read = Vec::new();

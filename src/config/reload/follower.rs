@@ -53,8 +53,8 @@ pub struct Follower {
     restart: BTreeSet<String>,
     expiry: Expiry,
     ticks: u32,
-    /// For how many ticks contents are still compared now and then though the stamps are the same: a
-    /// file system's clock may be coarse.
+    /// For how many ticks contents are still compared now and then though the stamps are the same:
+    /// a file system's clock may be coarse.
     rechecks: u32,
     /// The files are to be read whatever their stamps say.
     is_due: bool,
@@ -186,8 +186,8 @@ impl Follower {
 
     /// Looks at the files, and applies them if they changed and are whole. Blocks.
     ///
-    /// A file counts if it still has every byte that was read [`SETTLE`] later, whatever file has its
-    /// name by then. `asked` wants an answer even where nothing changed.
+    /// A file counts if it still has every byte that was read [`SETTLE`] later, whatever file has
+    /// its name by then. `asked` wants an answer even where nothing changed.
     pub fn look(&mut self, asked: bool) -> Looked {
         self.look_after(asked, || thread::sleep(SETTLE))
     }
@@ -352,8 +352,8 @@ impl Follower {
         held.collect()
     }
 
-    /// Writes the keys that the files revoke to the home's memory; what cannot be written is remembered
-    /// here.
+    /// Writes the keys that the files revoke to the home's memory; what cannot be written is
+    /// remembered here.
     fn remember(&mut self) {
         let source = &mut self.current.source;
         let time = to_rfc3339(self.module.clock().now()).unwrap_or_default();
@@ -416,8 +416,8 @@ impl Follower {
     }
 }
 
-/// Returns `true` if a revocation still counts: the memory said `before` of the key, and says `now`.
-/// A memory that says nothing of it takes no revocation back.
+/// Returns `true` if a revocation still counts: the memory said `before` of the key, and says
+/// `now`. A memory that says nothing of it takes no revocation back.
 fn is_open(before: Option<Standing>, now: Option<Standing>) -> bool {
     now == before || now.is_none()
 }
@@ -440,8 +440,8 @@ fn another_module(before: &Settings, after: &Settings) -> Option<String> {
     is_other.then(|| "the own key and every trusted key would change at once".to_owned())
 }
 
-/// Returns what identifies the content of files and memory, but for PEM files; `None` is a memory that
-/// cannot be read.
+/// Returns what identifies the content of files and memory, but for PEM files; `None` is a memory
+/// that cannot be read.
 fn content(texts: Digest, remembered: Option<&Remembered>) -> Digest {
     let all = Sha256::new_with_prefix(texts).chain_update(format!("{remembered:?}"));
     all.finalize().into()

@@ -29,12 +29,13 @@ use crate::telemetry::health::Setter;
 /// swap of a link on the way to it all count. Files that were found the same in two reads 50 ms
 /// apart are checked as at a start, environment and `--set` on top. With any error in them nothing
 /// changes and `configReloadFailed` says why, once for each content; else the module's own key, the
-/// deployments it trusts, their keys, roles and rules take effect together, and
-/// `configReloaded` says what changed. Settings that need a restart are named there. Files that do not
-/// stand still for 5 s are reported once, `configUnsettled`, and shown in the health until they do.
+/// deployments it trusts, their keys, roles and rules take effect together, and `configReloaded`
+/// says what changed. Settings that need a restart are named there. Files that do not stand still
+/// for 5 s are reported once, `configUnsettled`, and shown in the health until they do.
 ///
 /// A key that was revoked once stays revoked, whatever a file says later: the home remembers it in
-/// `storage/revoked-keys`, and `countersign revoke --undo` takes it back. Files are read and checked on a thread that may block, not on one of the runtime's workers.
+/// `storage/revoked-keys`, and `countersign revoke --undo` takes it back. Files are read and
+/// checked on a thread that may block, not on one of the runtime's workers.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -257,8 +258,8 @@ struct Unsettled {
 }
 
 impl Unsettled {
-    /// Notes that they were being written at `now`; returns `true` once, after [`PATIENCE`]: report it
-    /// then.
+    /// Notes that they were being written at `now`; returns `true` once, after [`PATIENCE`]: report
+    /// it then.
     fn go_on(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         let is_long = now.saturating_duration_since(since) >= PATIENCE;

@@ -39,8 +39,8 @@ pub fn check(files: &[Inspected], most: Severity) -> Vec<Finding> {
     all
 }
 
-/// Returns `true` if every peer among `files` pins the certificate of `file` with this `key`; without
-/// a peer, if `file` pins every peer's: `pair --tls` pins both.
+/// Returns `true` if every peer among `files` pins the certificate of `file` with this `key`;
+/// without a peer, if `file` pins every peer's: `pair --tls` pins both.
 fn is_pinned(file: &Inspected, files: &[Inspected], key: Fingerprint) -> bool {
     let own = file.own.as_ref();
     let peers: Vec<_> = files

@@ -205,7 +205,8 @@ fn single_use(this: &Inspected, other: &Inspected) -> Option<Finding> {
     Some(other.report(Code::Cs0306, at, message, help))
 }
 
-/// CS0405: does TLS fit? Compares the connection of `this` that leads to `other` with the server of `other`.
+/// CS0405: does TLS fit? Compares the connection of `this` that leads to `other` with the server of
+/// `other`.
 fn tls(this: &Inspected, other: &Inspected) -> Vec<Finding> {
     let connection = match this.leads_to(other) {
         Some(connection) => connection,

@@ -380,8 +380,8 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
     }
 }
 
-/// Reports that a module without its own key cannot run. A file that only names trusted deployments may
-/// be a part of one that a person wants to have checked: a warning then.
+/// Reports that a module without its own key cannot run. A file that only names trusted deployments
+/// may be a part of one that a person wants to have checked: a warning then.
 pub fn no_key(
     view: &View,
     [ours, inactive]: [&[(usize, Placed)]; 2],

@@ -237,8 +237,8 @@ const STORES_ARE_NOT_READ: &str = "Java key stores are not read; give PEM files 
 /// The settings without an effect, below why they have none; `.**` matches every name below.
 const RECOGNISED: &str = include_str!("recognised.txt");
 
-/// Makes the settings of the table, those with an effect first; of several that fit a name, the first
-/// counts.
+/// Makes the settings of the table, those with an effect first; of several that fit a name, the
+/// first counts.
 pub fn settings() -> Vec<Setting> {
     let mut settings = Vec::new();
     let tls = SERVER.iter().chain(CLIENT).map(|prefix| (*prefix, TLS));

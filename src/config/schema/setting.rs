@@ -105,8 +105,8 @@ impl Setting {
         matches!(self.takes, Takes::PrivateKey)
     }
 
-    /// Returns `true` if it decides who is trusted with what, or who can reach it: a duplicate is an
-    /// error then.
+    /// Returns `true` if it decides who is trusted with what, or who can reach it: a duplicate is
+    /// an error then.
     pub fn decides_trust(&self) -> bool {
         let parts = [".internal.jwt.", ".tls."];
         let is_part = parts.iter().any(|part| self.name.contains(part));
@@ -114,8 +114,8 @@ impl Setting {
         self.is_used() && (is_part || is_strict || self.name == "server.address")
     }
 
-    /// Puts it where `found` has it; `None` if more than a list's index follows its name, or if it is
-    /// open and nothing follows.
+    /// Puts it where `found` has it; `None` if more than a list's index follows its name, or if it
+    /// is open and nothing follows.
     pub fn placed(&'static self, found: &Match) -> Option<Placed> {
         let index = match found.rest.as_slice() {
             [] if !self.open => None,

@@ -1,8 +1,8 @@
 //! The documents that count, in the order in which Spring Boot puts them on top of each other.
 //!
-//! As Spring's `ConfigDataEnvironment` does it: first everything that depends on no profile, then the
-//! profiles that this makes active, then what depends on them. A document that imports others stands
-//! below what it imports.
+//! As Spring's `ConfigDataEnvironment` does it: first everything that depends on no profile, then
+//! the profiles that this makes active, then what depends on them. A document that imports others
+//! stands below what it imports.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -236,8 +236,8 @@ impl Loader<'_> {
                 .any(|one| one.matches(&|name| profiles.iter().any(|(known, _)| known == name)))
     }
 
-    /// Makes active what depends on the profiles, now that they are known, and has everything imported
-    /// once more: for the files of profiles.
+    /// Makes active what depends on the profiles, now that they are known, and has everything
+    /// imported once more: for the files of profiles.
     fn activate(&mut self) {
         let mut parts = mem::take(&mut self.parts);
         for part in &mut parts {
@@ -275,8 +275,8 @@ impl Loader<'_> {
         at.saturating_add(1).saturating_add(below)
     }
 
-    /// Puts the profiles' files of what `at` imports above those that it has itself from `own` on, as
-    /// Spring does: by one import at a time.
+    /// Puts the profiles' files of what `at` imports above those that it has itself from `own` on,
+    /// as Spring does: by one import at a time.
     fn lift(&mut self, at: usize, own: usize, depth: usize) {
         let child = depth.saturating_add(2);
         let below: Vec<_> = self.parts.drain(at.saturating_add(1)..own).collect();
@@ -344,7 +344,8 @@ impl Loader<'_> {
         self.fault(Code::Cs0112, at, message, help);
     }
 
-    /// Reports that the folder `path` cannot be listed. Only one that does not exist may be missing.
+    /// Reports that the folder `path` cannot be listed. Only one that does not exist may be
+    /// missing.
     fn unlisted(&mut self, path: &Path, at: &Sourced, optional: bool, error: &io::Error) {
         if error.kind() != ErrorKind::NotFound {
             let shown = path.display();

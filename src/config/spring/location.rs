@@ -30,8 +30,8 @@ pub enum Target {
 }
 
 impl Location {
-    /// Reads `written`. A path without `file:` starts in the folder of the file `declaring` it, any other
-    /// in the module's folder, `home`.
+    /// Reads `written`. A path without `file:` starts in the folder of the file `declaring` it, any
+    /// other in the module's folder, `home`.
     pub fn parse(written: &str, declaring: Option<&Path>, home: &Path) -> Self {
         let (optional, text) = match written.trim().strip_prefix("optional:") {
             Some(rest) => (true, rest),

@@ -57,8 +57,8 @@ impl Loader<'_> {
         named.collect()
     }
 
-    /// Lists the elements of a switch of the documents `of`, placeholders resolved; `None` if one cannot
-    /// be, which is reported.
+    /// Lists the elements of a switch of the documents `of`, placeholders resolved; `None` if one
+    /// cannot be, which is reported.
     fn elements(&mut self, given: Option<Vec<Sourced>>, of: &Range<usize>) -> Option<Profiles> {
         let mut elements = Some(Profiles::new());
         for at in given.unwrap_or_default() {
@@ -90,7 +90,8 @@ impl Loader<'_> {
         elements
     }
 
-    /// Finds what a placeholder stands for: an option, a variable, or a value of an active document.
+    /// Finds what a placeholder stands for: an option, a variable, or a value of an active
+    /// document.
     fn look_up(&self, name: &str, of: &Range<usize>, is_hidden: &Cell<bool>) -> Option<Looked> {
         let parsed = Name::parse(name);
         if schema::find(&parsed).is_private() {
@@ -121,8 +122,8 @@ impl Loader<'_> {
         Some(Looked::Text(entry.value().to_owned()))
     }
 
-    /// Finds the active profiles, each with the place that names it. What is `given` outside of files goes
-    /// before the switches of active documents.
+    /// Finds the active profiles, each with the place that names it. What is `given` outside of
+    /// files goes before the switches of active documents.
     pub(super) fn profiles(&mut self, given: [Switches; 2]) -> Profiles {
         let active = self.parts.iter().rev().filter(|part| part.is_active);
         let files = active.map(|part| part.switches.clone());

@@ -85,8 +85,8 @@ impl Switches {
         })
     }
 
-    /// Returns the last value without an index, or else those with one in their order. CS0109 reports
-    /// wrong indices.
+    /// Returns the last value without an index, or else those with one in their order. CS0109
+    /// reports wrong indices.
     fn listed(&self, is_meant: impl Fn(&Placed) -> bool) -> Option<Vec<Sourced>> {
         let given: Vec<_> = self
             .0

@@ -50,7 +50,8 @@ pub fn list(path: &Path, most: usize) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(files)
 }
 
-/// Lists what is in a folder by name, without what Kubernetes keeps there for itself, such as `..data`.
+/// Lists what is in a folder by name, without what Kubernetes keeps there for itself, such as
+/// `..data`.
 fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let all: Result<Vec<_>, _> = fs::read_dir(folder)?.collect();
     let mut paths: Vec<_> = all?.into_iter().map(|one| one.path()).collect();

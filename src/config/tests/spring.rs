@@ -45,7 +45,8 @@ fn every_row_of_the_manual_reads_as_spring_boot_reads_it() {
 /// The settings file of a module, in its home.
 pub const MAIN: &str = "etc/application.properties";
 
-/// Writes the files of a row into `folder`, the home, the main one below `good`; returns the environment.
+/// Writes the files of a row into `folder`, the home, the main one below `good`; returns the
+/// environment.
 pub fn written(row: &Value, folder: &Folder, good: &str) -> Vec<(String, String)> {
     let home = folder.path().to_string_lossy().into_owned();
     for (path, text) in pairs(&row["files"]) {

@@ -104,7 +104,8 @@ async fn resolver_that_hangs_delays_no_other_and_takes_8_threads_at_most() {
         });
     }
 
-    // All give up after the same 2 s. An engine that cannot be judged now is judged before it is dialled.
+    // All give up after the same 2 s. An engine that cannot be judged now is judged before it is
+    // dialled.
     assert_eq!(waiting.join_all().await, vec![Ok(()); 20]);
     drop(release);
     drop(dialer);

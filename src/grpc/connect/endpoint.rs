@@ -14,8 +14,8 @@ use tower_service::Service;
 
 use super::{ConnectError, ConnectionOptions, Connector, KeepAlive, Target};
 
-/// Makes a channel over `endpoint` that dials beyond loopback only where plaintext is allowed there, or
-/// the URI says `https`: tonic sends nothing there without TLS of the endpoint's own.
+/// Makes a channel over `endpoint` that dials beyond loopback only where plaintext is allowed
+/// there, or the URI says `https`: tonic sends nothing there without TLS of the endpoint's own.
 pub(crate) fn channel_over(
     endpoint: Endpoint,
     allow_plaintext: bool,

@@ -20,8 +20,8 @@ pub struct ConnectionLimits {
     pub per_deployment: usize,
     /// For how long a connection without a verified token keeps its place where others want it.
     pub chance: Duration,
-    /// How long a call may go on that is open to everyone, on a connection without a verified token.
-    /// Of these, 4 may be open at once on one connection.
+    /// How long a call may go on that is open to everyone, on a connection without a verified
+    /// token. Of these, 4 may be open at once on one connection.
     pub visit: Duration,
     /// How long a connection may take until its first request, counted from its acceptance.
     pub first_request: Duration,
@@ -40,8 +40,8 @@ pub struct ConnectionLimits {
 
 impl Default for ConnectionLimits {
     /// 12,048 connections, 128 strangers from one address, 1,064 of one deployment; a chance of 2 s
-    /// and calls of 60 s for strangers; 10 s for the first request, 5 s for the TLS handshake; pings
-    /// each 30 s, 10 s for an answer; an hour and 5 min more.
+    /// and calls of 60 s for strangers; 10 s for the first request, 5 s for the TLS handshake;
+    /// pings each 30 s, 10 s for an answer; an hour and 5 min more.
     fn default() -> Self {
         Self {
             total: 12_048,

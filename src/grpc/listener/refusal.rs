@@ -25,8 +25,8 @@ const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
 pub(super) struct Refusals(JoinSet<()>);
 
 impl Refusals {
-    /// Says why over HTTP/2, and closes the connection once that was read: at once, its unread bytes
-    /// would destroy the word.
+    /// Says why over HTTP/2, and closes the connection once that was read: at once, its unread
+    /// bytes would destroy the word.
     pub(super) fn refuse(&mut self, mut tcp: TcpStream, crowding: &Crowding) {
         while self.0.try_join_next().is_some() {}
         if self.0.len() >= MOST {

@@ -24,9 +24,9 @@ pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 /// What tonic serves: a connection that fails to read and write once it is cut, so that its task
 /// ends.
 ///
-/// It is cut by the word of [`Connections`](crate::admission::Connections), or because its peer leaves
-/// written bytes unread. HTTP/2's keepalive does not see to that: it ends a connection once a last
-/// frame is written, for which such a peer leaves no room.
+/// It is cut by the word of [`Connections`](crate::admission::Connections), or because its peer
+/// leaves written bytes unread. HTTP/2's keepalive does not see to that: it ends a connection once
+/// a last frame is written, for which such a peer leaves no room.
 #[derive(Debug)]
 pub(in crate::grpc) struct Stream {
     /// None once it is cut. The socket is closed before its seat is free.

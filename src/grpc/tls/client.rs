@@ -72,8 +72,8 @@ struct Material {
 }
 
 impl ClientTls {
-    /// Reads the files of `options` and adds them to `all`, which a reload reads again. The pins are
-    /// those in `trust`.
+    /// Reads the files of `options` and adds them to `all`, which a reload reads again. The pins
+    /// are those in `trust`.
     ///
     /// # Errors
     ///

@@ -31,8 +31,8 @@ impl fmt::Display for PemFile {
     }
 }
 
-/// Why TLS cannot be set up from these files; each names the setting that names the file. In words of
-/// this crate: the libraries print the names of their types.
+/// Why TLS cannot be set up from these files; each names the setting that names the file. In words
+/// of this crate: the libraries print the names of their types.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {

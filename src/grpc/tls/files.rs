@@ -98,8 +98,8 @@ impl PemFile {
         if u64::try_from(content.len()).unwrap_or(u64::MAX) > MOST_BYTES {
             return Err(TlsError::of_file(self, "is larger than 1 MiB"));
         }
-        // Byte order marks, which editors and `cat` leave at the starts of lines: rustls passes over
-        // such a line. PEM itself has none of these bytes.
+        // Byte order marks, which editors and `cat` leave at the starts of lines: rustls passes
+        // over such a line. PEM itself has none of these bytes.
         content.retain(|byte| !matches!(byte, 0xEF | 0xBB | 0xBF));
         Ok(content)
     }

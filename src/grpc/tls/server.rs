@@ -77,8 +77,8 @@ struct Configs {
 }
 
 impl ServerTls {
-    /// Reads the files of `options` and adds them to `all`, which a reload reads again. The pins are
-    /// those in `trust`.
+    /// Reads the files of `options` and adds them to `all`, which a reload reads again. The pins
+    /// are those in `trust`.
     ///
     /// # Errors
     ///

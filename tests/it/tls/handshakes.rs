@@ -31,7 +31,8 @@ impl World {
         }
     }
 
-    /// Starts a DPM that shows `pem`, asks by `auth` and accepts what `trust` issued or `pins` name.
+    /// Starts a DPM that shows `pem`, asks by `auth` and accepts what `trust` issued or `pins`
+    /// name.
     async fn serve(
         &self,
         pem: &Pem,

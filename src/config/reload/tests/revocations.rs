@@ -20,8 +20,8 @@ fn undo(world: &World, key: &SigningKey) {
     remember(&storage(world), &[undone]).unwrap();
 }
 
-/// A module whose file revokes a key, which its home cannot remember; the file without that, and the
-/// key.
+/// A module whose file revokes a key, which its home cannot remember; the file without that, and
+/// the key.
 fn not_stored() -> (World, String, SigningKey) {
     let revoked = key();
     let trusting = own_line(&key()) + &deployment("dpe-dev", "dpe", &revoked);
