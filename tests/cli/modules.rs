@@ -4,12 +4,19 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::free_port::free_port;
 use super::support::{Folder, command};
+
+/// Longer than any module takes to write what a test waits for.
+const LONGEST_SILENCE: Timespec = Timespec {
+    tv_sec: 120,
+    tv_nsec: 0,
+};
 
 /// A module that runs until it is dropped.
 pub(super) struct Running {
@@ -42,12 +49,19 @@ impl Running {
     }
 
     /// Reads the log until a line holds `text`, and returns that line.
+    ///
+    /// Fails where the process ends before, or writes nothing for [`LONGEST_SILENCE`].
     #[track_caller]
     pub(super) fn until(&mut self, text: &str) -> String {
         let mut read = String::new();
         loop {
             let start = read.len();
             let lines = self.lines.as_mut().unwrap();
+            if lines.buffer().is_empty() {
+                let mut next = [PollFd::new(lines.get_ref(), PollFlags::IN)];
+                let written = poll(&mut next, Some(&LONGEST_SILENCE)).unwrap();
+                assert_ne!(written, 0, "it is silent without {text:?}:\n{read}");
+            }
             let length = lines.read_line(&mut read).unwrap();
             assert_ne!(length, 0, "it ended without {text:?}:\n{read}");
             let line = read.split_at(start).1;
