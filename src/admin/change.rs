@@ -4,32 +4,22 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Serialize;
 
-use super::effect;
 use super::error::{Kind, Refused};
-pub(super) use super::setting::Setting;
+use super::setting::Setting;
 use super::write::{
     FolderLock, Privacy, Staged, commit_all, folder_of, follow, is_mount_point, mode_after, sweep,
 };
-use crate::clock::{Clock as _, SystemClock};
-use crate::config::names::{CONTENT, FINGERPRINT, REVOKED};
-use crate::config::{self, Home, holds_private_key};
-use crate::diagnostic::{CommandLine, Findings, redact_name};
+use crate::config::{self, Home, holds_private_key, is_service_link};
+use crate::diagnostic::{Findings, Origin, redact_name};
 use crate::files;
-use crate::identity::DeploymentName;
-use crate::jose::{
-    Fingerprint, KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey, published,
-};
 pub use crate::properties::ChangeKind;
-use crate::properties::name::Pattern;
+use crate::properties::name::variable_for;
 use crate::properties::{Edit, FileText};
 use crate::secret::Secret;
-use crate::storage::revoked_keys::{self, Record, Standing};
-use crate::telemetry::to_rfc3339;
+use crate::storage::revoked_keys::{self, Record};
 
 /// The comment above the settings that pairing writes.
 pub(super) const PAIRED: &str =
@@ -371,104 +361,6 @@ impl EditedFile {
     }
 }
 
-/// Returns the settings with which a file trusts `key`, called `name`, of `deployment`.
-pub(super) fn trusted_key(
-    deployment: &str,
-    name: &str,
-    key: &VerifyingKey,
-    key_id: &KeyId,
-) -> [Setting; 3] {
-    let [fingerprint, content, is_revoked] = key_settings(deployment, name);
-    [
-        Setting::new(fingerprint, key_id.as_str()),
-        Setting::new(content, PublicJwk::write(key, key_id)),
-        Setting::new(is_revoked, "false"),
-    ]
-}
-
-/// Returns the setting that revokes the key called `name` of `deployment`, or takes that back:
-/// `key`, where that is known.
-pub(super) fn revoked_key(
-    deployment: &str,
-    name: &str,
-    key: Option<Fingerprint>,
-    standing: Standing,
-) -> Setting {
-    let [.., is_revoked] = key_settings(deployment, name);
-    let word = standing == Standing::Revoked;
-    Setting {
-        record: key.map(|key| record(standing, key, deployment)),
-        ..Setting::new(is_revoked, word.to_string())
-    }
-}
-
-/// Returns what a home is to remember of `key` although its file does not have it.
-pub(super) fn record(standing: Standing, key: Fingerprint, deployment: &str) -> Record {
-    let name = DeploymentName::new(deployment);
-    Record {
-        standing,
-        key,
-        time: to_rfc3339(SystemClock.now()).unwrap_or_default(),
-        // Nothing is decided by it.
-        deployment: name.map_or_else(|_unfit| "-".to_owned(), |name| name.to_string()),
-    }
-}
-
-/// Fails if the home of the file at `path` remembers `key` as revoked: the file would trust it, and
-/// the module would still refuse it.
-pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), Refused> {
-    let fingerprint = key.fingerprint();
-    if !Home::new(path).remembered()?.has(fingerprint) {
-        return Ok(());
-    }
-    let shown = path.display();
-    let message = format!("the home of `{shown}` remembers the key {fingerprint} as revoked");
-    let undo = CommandLine::new("countersign revoke --undo").option("file", path);
-    Err(Refused::new(Kind::Conflict, message)
-        .with_help("make a new key for that module; only if this one was never lost:")
-        .with_commands([undo.option("fingerprint", fingerprint.to_string())]))
-}
-
-/// Names the settings of a trusted key: `fingerprint`, `content`, `is-revoked`.
-pub(super) fn key_settings(deployment: &str, name: &str) -> [String; 3] {
-    let keys = [deployment, name].map(str::to_owned);
-    [FINGERPRINT, CONTENT, REVOKED].map(|setting| Pattern::new(setting).with_keys(&keys))
-}
-
-/// Returns the setting `name` that holds a private key of this module.
-pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
-    let jwk = PrivateJwk::write(key, key_id);
-    let value = Secret::new(BASE64_STANDARD.encode(jwk.expose()));
-    Setting {
-        key: name.to_owned(),
-        shown: format!("«private key, {} chars»", value.expose().len()),
-        value: Some(value),
-        record: None,
-    }
-}
-
-/// Makes a key at `now`, with the `kid` of its tokens.
-pub(super) fn new_key(now: SystemTime) -> Result<(SigningKey, KeyId), Refused> {
-    let key =
-        SigningKey::generate().map_err(Refused::caused(Kind::Internal, "cannot make a key"))?;
-    let key_id = key.fingerprint().into();
-    Ok((key.with_made_at(now), key_id))
-}
-
-/// Returns a private key that a module may use, and its `kid`. The error for any other key begins
-/// with `cannot`.
-pub fn private_key(material: KeyMaterial, cannot: &str) -> Result<(SigningKey, KeyId), Refused> {
-    let why = match material {
-        KeyMaterial::Private(key, kid) if !published(key.fingerprint()) => {
-            let key_id = kid.unwrap_or_else(|| key.fingerprint().into());
-            return Ok((key, key_id));
-        }
-        KeyMaterial::Private(..) => "it is printed in a public guide and protects nothing",
-        KeyMaterial::Public(..) => "it is a public key",
-    };
-    Err(Refused::new(Kind::Unreadable, format!("{cannot}: {why}")))
-}
-
 /// Returns the new texts of `files`, after checking that modules will read them so.
 fn effective_texts(files: &[EditedFile]) -> Result<Vec<(PathBuf, FileText)>, Refused> {
     let known = files
@@ -477,7 +369,79 @@ fn effective_texts(files: &[EditedFile]) -> Result<Vec<(PathBuf, FileText)>, Ref
     let new = known.map(|file| Ok((file.path.clone(), file.after()?)));
     let texts = new.collect::<Result<Vec<_>, Refused>>()?;
     for file in files {
-        effect::check(&file.path, &file.wanted, &texts, file.is_there())?;
+        check_effect(&file.path, &file.wanted, &texts, file.is_there())?;
     }
     Ok(texts)
+}
+
+/// Checks that every setting in `wanted`, which is for the file at `path`, takes effect where files
+/// hold `texts`. Variables count only for a file that is there: no running module has a new one.
+///
+/// # Errors
+///
+/// When a module would read another value.
+fn check_effect(
+    path: &Path,
+    wanted: &[Setting],
+    texts: &[(PathBuf, FileText)],
+    is_there: bool,
+) -> Result<(), Refused> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let environment = config::environment();
+    let found = config::main_of(path, &environment);
+    let main = found.as_deref().unwrap_or(path);
+    let settings: Vec<_> = wanted.iter().map(|one| (&*one.key, one.text())).collect();
+    let decides = match config::overruled(main, texts, &environment, &settings)? {
+        None if is_there => overridden(&settings, &environment),
+        found => found,
+    };
+    let Some((key, origin)) = decides else {
+        return Ok(());
+    };
+    let (name, file) = (redact_name(key), path.display());
+    let message = format!("a change of `{name}` in `{file}` has no effect: {origin} decides");
+    let help = match origin {
+        Origin::Environment(_) => {
+            "start the module without it, unset it here too, and run this command again; nothing is \
+             written"
+        }
+        _ => "change it there; nothing is written",
+    };
+    Err(Refused::new(Kind::Conflict, message).with_help(help))
+}
+
+/// Finds a setting that does not get its value because of a variable.
+fn overridden<'w>(
+    settings: &[(&'w str, Option<&str>)],
+    environment: &[(String, String)],
+) -> Option<(&'w str, Origin)> {
+    settings.iter().find_map(|(key, value)| {
+        let (variable, _) =
+            variable_above(key, environment).filter(|(_, other)| Some(&**other) != *value)?;
+        Some((*key, Origin::Environment(variable.into())))
+    })
+}
+
+/// Finds a variable of `environment` that overrides `setting` in any file; returns it with its
+/// value.
+pub(super) fn variable_above(
+    setting: &str,
+    environment: &[(String, String)],
+) -> Option<(String, String)> {
+    let list = setting.split('[').next().unwrap_or_default();
+    let wanted = [setting, list].map(|name| letters(&variable_for(name)));
+    let mut variables = environment
+        .iter()
+        .filter(|(name, value)| !is_service_link(name, value, environment));
+    let found = variables.find(|(name, _)| wanted.contains(&letters(name)));
+    found.cloned()
+}
+
+/// Returns the part of a variable's name that all its spellings share: an underscore may replace a
+/// dash or be left out, and dots and brackets may stand for themselves.
+fn letters(name: &str) -> String {
+    name.replace(['_', '-', '.', '[', ']'], "")
+        .to_ascii_uppercase()
 }

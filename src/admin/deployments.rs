@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::change::{
-    ADDED, Change, ChangeKind, EditedFile, Setting, is_not_remembered, trusted_key,
-};
+use super::change::{ADDED, Change, ChangeKind, EditedFile};
 use super::error::{Kind, Refused};
+use super::setting::{Setting, is_not_remembered, trusted_key};
 use super::source::{SettingsFile, is_of};
 use crate::config::names::{
     CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, REVOKED,

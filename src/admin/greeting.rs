@@ -1,4 +1,4 @@
-//! A question to a module, and what listens at its address where that gets no answer.
+//! Questions to a module, and what listens at its address where they get no answer.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_layer::Layer as _;
@@ -20,6 +20,8 @@ use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, call,
     cause, code_name, reason_of,
 };
+use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use crate::proto::registry::{Engine, ListEnginesRequest};
 use crate::telemetry::Untrusted;
 use crate::token::Reason;
 
@@ -256,6 +258,33 @@ async fn is_web_server(address: SocketAddr, limit: Duration) -> bool {
     // What it says counts, however the connection ends.
     let _ = timeout(limit, asking).await;
     first.starts_with(b"HTTP/1.")
+}
+
+/// A client of a registry, with this module's identity.
+pub type Registry = EngineRegistryServiceClient<AttachIdentity<Connection>>;
+
+/// Lists all engines that the caller may see, without a time limit of its own.
+///
+/// # Errors
+///
+/// The status that the registry returns instead of a page.
+pub async fn list_engines(channel: AttachIdentity<Connection>) -> Result<Vec<Engine>, Status> {
+    let mut client = Registry::new(channel);
+    let mut engines = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListEnginesRequest {
+            page_size: 1000,
+            page_token,
+        };
+        let answer = client.list_engines(Request::new(request)).await?;
+        let page = answer.into_inner();
+        engines.extend(page.engines);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(engines);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,12 +9,11 @@ mod tls;
 
 use std::path::{Path, PathBuf};
 
-use super::change::{
-    Change, EditedFile, PAIRED, Setting, is_not_remembered, new_key, own_key, private_key,
-};
+use super::change::{Change, EditedFile, PAIRED};
 use super::deployments::{Peer, Trusts, revoked, trusting_too};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
+use super::setting::{Setting, is_not_remembered, new_key, own_key, private_key};
 use super::source::SettingsFile;
 use super::write::place_of;
 use crate::clock::{Clock as _, SystemClock};

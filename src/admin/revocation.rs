@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::change::{Change, EditedFile, key_settings, record, revoked_key};
+use super::change::{Change, EditedFile};
 use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::greeting::Found;
 use super::rotation::live::{Answer, ask_own_module, load};
+use super::setting::{key_settings, record, revoked_key};
 use super::source::{SettingsFile, is_main};
 use crate::config::{self, AsWritten, Home, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::redact;

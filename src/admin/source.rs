@@ -1,15 +1,21 @@
-//! A settings file, what a module reads in it, and the files of active profiles beside it.
+//! A settings file, what a module reads in it, the files of active profiles beside it, and the
+//! repairs of `check --fix`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::slice;
 
-use super::change::{Change, EditedFile, Setting};
+use super::change::{Change, EditedFile};
 use super::error::{Kind, Refused};
-use crate::config::{Checked, Home, active_files, check_texts, environment, main_of, remembered};
+use super::setting::Setting;
+use crate::config::{
+    self, Checked, Home, Repair, Report, active_files, check_texts, environment, main_of,
+    remembered,
+};
 use crate::diagnostic::{Findings, redact_name};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Name, Pattern, uniform};
-use crate::properties::{Document, Entry, FileText};
+use crate::properties::{Document, Entry, FileText, ReadError};
 use crate::storage::revoked_keys::Remembered;
 use crate::trust::Deployment;
 
@@ -133,4 +139,54 @@ pub(super) fn is_main(path: &Path, kind: Kind) -> Result<(), Refused> {
     let (path, main) = (path.display(), main.display());
     let message = format!("`{path}` is the file of an active profile of `{main}`");
     Err(Refused::new(kind, message).with_help(format!("name the main file: `{main}`")))
+}
+
+/// What would be repaired in some files, and what `check` reports of them afterwards.
+#[derive(Debug)]
+pub struct Fix {
+    /// What is written.
+    pub change: Change,
+    /// The repairs, in the order of the files and of their lines.
+    pub repairs: Vec<Repair>,
+    /// What `check` reports of the files as they will be.
+    pub report: Report,
+}
+
+impl Fix {
+    /// Plans the repairs of `files`.
+    ///
+    /// A file whose repairs leave it with more errors than before is not changed.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read.
+    pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, ReadError> {
+        let (mut edited, mut repairs, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+        let remembered = remembered(files)?;
+        for path in files {
+            let mut text = (path.clone(), FileText::read(path)?);
+            if let Some(fixed) = config::fix(path, &text.1) {
+                let after = (path.clone(), text.1.edited(fixed.text.expose()));
+                if errors(&after, environment)? <= errors(&text, environment)? {
+                    edited.push(EditedFile::fixed(path, text.1, fixed.text.expose()));
+                    repairs.extend(fixed.repairs);
+                    text = after;
+                }
+            }
+            texts.push(text);
+        }
+        Ok(Self {
+            report: check_texts(&texts, &remembered, environment, &[])?,
+            change: Change::of(edited),
+            repairs,
+        })
+    }
+}
+
+fn errors(
+    file: &(PathBuf, FileText),
+    environment: &[(String, String)],
+) -> Result<usize, ReadError> {
+    let report = check_texts(slice::from_ref(file), &HashMap::new(), environment, &[])?;
+    Ok(report.findings.errors())
 }

@@ -4,24 +4,21 @@
 //! flushed to the disk, then renamed over the old one; a crash leaves the old or the new text. A
 //! file that is itself a mount point cannot be renamed over: it is written in place.
 
-mod in_place;
 mod rights;
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 use zeroize::Zeroizing;
 
-pub use self::in_place::is_mount_point;
-use self::in_place::overwrite;
-use self::rights::carry_over;
-pub use self::rights::{Privacy, mode_after};
 use super::error::{Kind, Refused};
 use crate::files;
 use crate::properties::{ContentDigest, digest};
+use rights::carry_over;
+pub use rights::{Privacy, mode_after};
 
 /// Writes `bytes` to `path`, whole or not at all. Symbolic links are followed.
 ///
@@ -116,7 +113,7 @@ impl Staged {
         let new = if let Some(file) = old.filter(is_mount_point) {
             let about = file.metadata().map_err(Refused::not_written(&target))?;
             let mode = Permissions::from_mode(mode_after(about.mode(), privacy));
-            New::InPlace(in_place::open(&target)?, bytes.to_vec().into(), mode)
+            New::InPlace(open_in_place(&target)?, bytes.to_vec().into(), mode)
         } else {
             let new = write_beside(&target, bytes, privacy);
             New::Beside(new.map_err(Refused::not_written(&target))?)
@@ -148,9 +145,7 @@ impl Staged {
         let (target, expected) = (self.target, self.expected);
         let kept = match &self.new {
             New::Beside(_) => keep(&target),
-            New::InPlace(file, ..) => {
-                in_place::copy(file).map(|(file, old)| Old::InPlace(file, old))
-            }
+            New::InPlace(file, ..) => copy(file).map(|(file, old)| Old::InPlace(file, old)),
         };
         let unchanged = kept.and_then(|old| Ok(is_as_read(&target, expected)?.then_some(old)));
         let old = unchanged
@@ -400,6 +395,48 @@ use kill::kill_point;
 #[cfg(test)]
 #[path = "write/tests/kill.rs"]
 pub(crate) mod kill;
+
+/// Returns `true` if `file` is the root of a mount.
+#[cfg(target_os = "linux")]
+pub fn is_mount_point(file: &File) -> bool {
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+
+    statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
+        .is_ok_and(|about| about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Returns `true` if `file` is the root of a mount.
+#[cfg(not(target_os = "linux"))]
+pub fn is_mount_point(_: &File) -> bool {
+    false
+}
+
+/// Opens the file at `target` to write it in place, and locks it.
+fn open_in_place(target: &Path) -> Result<File, Refused> {
+    let opened = File::options().read(true).write(true).open(target);
+    let file = opened.map_err(|error| {
+        Refused::not_written(target)(error).with_help(
+            "it is a mount point: write the lines that `--dry-run` shows where it comes from",
+        )
+    })?;
+    file.try_lock().map_err(|_held| Refused::busy(target))?;
+    Ok(file)
+}
+
+/// Returns the file once more, and its text.
+fn copy(mut file: &File) -> io::Result<(File, Zeroizing<Vec<u8>>)> {
+    let mut text = Zeroizing::new(Vec::new());
+    file.read_to_end(&mut text)?;
+    Ok((file.try_clone()?, text))
+}
+
+/// Replaces the text of `file`.
+fn overwrite(mut file: &File, text: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(text)?;
+    file.set_len(u64::try_from(text.len()).map_err(io::Error::other)?)?;
+    file.sync_all()
+}
 
 #[cfg(test)]
 mod tests;

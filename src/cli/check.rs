@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::change::How;
 use super::output::{Answer, Console, Exit, Format, Kind, Refused, add, counted};
-use crate::admin::fix::Fix;
+use crate::admin::Fix;
 use crate::config::{self, Repair, Report};
 use crate::diagnostic::{Finding, Origin, visible};
 

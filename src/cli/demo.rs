@@ -8,8 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
-use super::runtime::runtime;
-use super::signals::Signals;
+use super::runtime::{Signals, runtime};
 use crate::admin::demo::{self, Step};
 use crate::diagnostic::{CommandLine, redact, visible};
 

@@ -8,7 +8,7 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
-use super::home::{HomeArguments, kind_of};
+use super::input::{HomeArguments, kind_of};
 use super::output::{Answer, Console, Exit, Format, Refused, serialized};
 use super::runtime::runtime;
 use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State, Visit};

@@ -11,11 +11,10 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
-use super::home::HomeArguments;
+use super::input::HomeArguments;
 use super::output::{Answer, Console, Kind, Refused, example, table};
 use super::runtime::runtime;
 use crate::admin::greeting;
-use crate::admin::roster;
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
 use crate::grpc::{
@@ -64,7 +63,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
                     .with_commands([CommandLine::new("countersign dpm run --home .")]),
             }
         })?;
-        let listed = match within(&target, roster::list(layer.layer(connection))).await? {
+        let listed = match within(&target, greeting::list_engines(layer.layer(connection))).await? {
             Ok(listed) => listed,
             Err(status) => return Err(failed(&status, &target, &options).await),
         };

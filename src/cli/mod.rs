@@ -9,18 +9,14 @@ mod deployment;
 mod doctor;
 mod engines;
 mod explain;
-mod home;
 mod input;
-mod jws;
 mod key;
 mod output;
 mod pair;
-mod render;
 mod revoke;
 mod rotate;
 mod run;
 mod runtime;
-mod signals;
 mod token;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -122,7 +118,7 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Verify a compact JWS against one key
     #[command(subcommand)]
-    Jws(jws::Command),
+    Jws(token::JwsCommand),
     /// Explain a finding's code or a refusal's reason
     Explain(explain::Arguments),
 }
@@ -167,7 +163,7 @@ fn run() -> Exit {
         Command::Revoke(arguments) => revoke::run(&arguments, &console),
         Command::Rotate(command) => rotate::run(&command, &console),
         Command::Key(command) => key::run(&command, &console),
-        Command::Jws(command) => jws::run(&command, &console),
+        Command::Jws(command) => token::run_jws(&command, &console),
         Command::Explain(arguments) => explain::run(&arguments, &console),
     };
     answer.unwrap_or_else(|failure| console.fail(&failure))

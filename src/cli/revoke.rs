@@ -9,8 +9,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::change::{BY_SIGNAL, How, changes, files_in_json, inactive};
-use super::home::kind_of;
-use super::input::seconds;
+use super::input::{kind_of, seconds};
 use super::output::{Answer, Console, Exit, Refused};
 use super::runtime::{Patience, runtime};
 use crate::admin::revocation::{self, RevokedFile, Which};

@@ -2,16 +2,23 @@
 
 mod arguments;
 mod shown;
-mod wait;
 
 use std::path::Path;
+use std::time::Duration;
 
+use super::change::{BY_SIGNAL, inactive};
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
-use super::runtime::runtime;
+use super::runtime::{Patience, runtime};
+use crate::admin::greeting::{Doubt, Found};
+use crate::admin::rotation::live::{self, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
+use crate::jose::Fingerprint;
 pub(super) use arguments::Command;
 use arguments::{FileArguments, StepArguments};
+use shown::left;
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
@@ -40,14 +47,14 @@ fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
     let plan = arguments.plan(&rotation, step)?;
     let executor = runtime()?;
     if !plan.change.is_empty() {
-        executor.block_on(wait::may_take(step, &rotation, (arguments, false), console))?;
+        executor.block_on(may_take(step, &rotation, (arguments, false), console))?;
         arguments.confirm(&plan, console)?;
     }
     let mut ended = Ok(());
     if !how.dry_run {
         plan.change.carry_out()?;
         if step == Step::Finish {
-            ended = executor.block_on(wait::in_force(&rotation, arguments));
+            ended = executor.block_on(in_force(&rotation, arguments));
         }
     }
     conclude(&plan, &rotation, arguments, ended, console)
@@ -106,7 +113,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     loop {
         let before = files.read()?;
         let step = before.next_step();
-        executor.block_on(wait::may_take(step, &before, (arguments, true), console))?;
+        executor.block_on(may_take(step, &before, (arguments, true), console))?;
         // The files may have changed while it waited.
         let rotation = files.read()?;
         if step == Step::Finish {
@@ -116,7 +123,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
             Some(plan) => plan,
             None => arguments.plan(&rotation, step)?,
         };
-        match executor.block_on(wait::carry_out(&plan, arguments.timeout)) {
+        match executor.block_on(carry_out(&plan, arguments.timeout)) {
             // Another process may rotate the other side. One that takes this step ends this one.
             Err(error)
                 if matches!(error.kind(), Kind::Changed)
@@ -132,7 +139,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
             took(step, &files.read()?, console);
             continue;
         }
-        let ended = executor.block_on(wait::in_force(&rotation, arguments));
+        let ended = executor.block_on(in_force(&rotation, arguments));
         if ended.is_ok() {
             took(step, &rotation, console);
         }
@@ -178,11 +185,138 @@ fn still_trusting(step: Step, rotation: &Rotation, files: &FileArguments, consol
         "{who}; nothing here remembers that. At each of them, in its home folder:"
     ));
     for key in &keys {
-        console.present(&format!("  {}", wait::watched(Path::new("."), *key)));
+        console.present(&format!("  {}", watched(Path::new("."), *key)));
     }
     if let Some(name) = rotation.name() {
         let show = CommandLine::new("countersign deployment show").arg(name.as_str());
         console.present(&format!("  {}", show.option("home", ".")));
     }
     console.say("It is done where `revoke` says `active` and `deployment show` says `revoked`.");
+}
+
+/// Between two questions: at first, and at most. Each may be a refusal in a log: it asks no more
+/// often than it takes to see a reload.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Asks the peers, running modules and the clock whether `step` may be taken.
+///
+/// Where it `waits`, it asks until it may: running modules no longer than the time-out.
+async fn may_take(
+    step: Step,
+    rotation: &Rotation,
+    (arguments, waits): (&StepArguments, bool),
+    console: &Console,
+) -> Result<(), Refused> {
+    let kind = arguments.files.kind(rotation);
+    let time = if waits {
+        arguments.timeout
+    } else {
+        Duration::ZERO
+    };
+    let mut patience = Patience::new(time, PAUSES.0, PAUSES.1);
+    match step {
+        Step::Prepare | Step::Abort => return Ok(()),
+        Step::Activate => loop {
+            let evidence = live::evidence(rotation, &kind, &arguments.asking()).await;
+            let mut open = None;
+            for one in evidence {
+                match one.verdict {
+                    Ok(how) if !waits => console.say(&format!("{}: {how}", one.deployment)),
+                    Ok(_) => {}
+                    Err(error) => open = open.or(Some((one.may_follow, error))),
+                }
+            }
+            match open {
+                None => return Ok(()),
+                Some((true, _)) if patience.again().await => {}
+                Some((_, error)) => return Err(arguments.redirected(error)),
+            }
+        },
+        // With `--one-side` another operator revokes the old key.
+        Step::Finish if !arguments.files.one_side => rotation.reaches_all(&arguments.except)?,
+        Step::Finish => {}
+    }
+    if arguments.now {
+        return Ok(());
+    }
+    if !waits && let Some(left) = left(rotation) {
+        let seconds = left.as_secs();
+        let message =
+            format!("tokens that the old key signed may be accepted for {seconds} s more");
+        return Err(Refused::new(Kind::Conflict, message).with_help(
+            "wait, or revoke the old key at once with `--now`: its callers are refused",
+        ));
+    }
+    if !arguments.offline {
+        if waits {
+            tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
+        }
+        signs_with_the_new_key(rotation, &kind, &mut patience).await?;
+    }
+    while let Some(left) = left(rotation) {
+        let seconds = left.as_secs();
+        console.say(&format!(
+            "waiting    {seconds} s until no token of the old key is left"
+        ));
+        tokio::time::sleep(left).await;
+    }
+    Ok(())
+}
+
+/// Waits until the running module signs with its new key.
+async fn signs_with_the_new_key(
+    rotation: &Rotation,
+    kind: &ModuleKind,
+    patience: &mut Patience,
+) -> Result<(), Refused> {
+    while let Err(Doubt {
+        found: Found::Refused | Found::Tls,
+        why,
+    }) = live::own_in_force(rotation, kind).await
+    {
+        if !patience.again().await {
+            let message = format!("the running module still signs with its old key: {why}");
+            return Err(Refused::new(Kind::Conflict, message).with_help(
+                "wait for its reload, or see its log for `configReloadFailed`; it does not follow \
+                 the file if a variable overrides `generator.key`: start it without that variable",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Carries `plan` out once no other process writes there.
+async fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refused> {
+    let mut patience = Patience::new(timeout, PAUSES.0, PAUSES.0);
+    loop {
+        match plan.change.carry_out() {
+            Err(error) if matches!(error.kind(), Kind::Busy) && patience.again().await => {}
+            done => return done,
+        }
+    }
+}
+
+/// Returns the command that revokes `key` in `file` and waits for the running module.
+fn watched(file: &Path, key: Fingerprint) -> CommandLine {
+    let revoke = CommandLine::new("countersign revoke").option("file", file);
+    let command = revoke.option("fingerprint", key.to_string());
+    command.flag("watch").flag("yes")
+}
+
+/// Waits until the running peers follow their files, no longer than the time-out. `rotation` is as
+/// it was before the last step.
+async fn in_force(rotation: &Rotation, arguments: &StepArguments) -> Result<(), Refused> {
+    let kind = arguments.files.kind(rotation);
+    let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.0);
+    while let Some(holdout) = live::holdout(rotation, &kind, &arguments.asking()).await {
+        let Holdout { why, key, file, .. } = &holdout;
+        if !holdout.may_follow || !patience.again().await {
+            let help = format!(
+                "see its log for `configReloadFailed`; {BY_SIGNAL}. It is done where this says \
+                 `active`:"
+            );
+            return Err(inactive(why, &help).with_commands([watched(file, *key)]));
+        }
+    }
+    Ok(())
 }

@@ -11,10 +11,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::home::HomeArguments;
+use super::input::HomeArguments;
 use super::output::{Answer, Console, Exit, Kind, Refused, bug_report, example};
-use super::runtime::runtime;
-use super::signals::{self, Signals};
+use super::runtime::{Signals, runtime, stdin_ends};
 use crate::admission::raise_descriptors;
 use crate::clock::SystemClock;
 use crate::config::{ModuleKind, Reloader, Settings, StartError};
@@ -105,7 +104,7 @@ fn long_run<M>(
         let stopped = stop.clone().cancelled_owned();
         let left_alone = async {
             if arguments.until_stdin_ends {
-                signals::stdin_ends().await;
+                stdin_ends().await;
             } else {
                 pending::<()>().await;
             }

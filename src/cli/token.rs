@@ -1,23 +1,21 @@
-//! `countersign token`: issue one, verify one, or explain rule by rule why one is refused.
-
-mod inspect;
+//! `countersign token` and `countersign jws`: issue a token, verify one, or explain rule by rule why
+//! one is refused; verify signatures of other programs.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::home::{HomeArguments, kind_of};
-use super::input;
-use super::output::{Answer, Console, Exit, Kind, Refused, example};
+use super::input::{self, HomeArguments, kind_of};
+use super::output::{Answer, Console, Exit, Kind, Refused, example, serialized};
 use crate::admin::rejection::REJECTED;
 use crate::config::Settings;
 use crate::grpc::{Module, cause};
-use crate::jose::{self, Compact, compact};
+use crate::jose::{Compact, MAX_UNVERIFIED_BYTES, PublicJwk, Unverified, compact, json};
 use crate::token::{Accept, Check, Outcome, Refusal, Verdict, rules_of};
-use inspect::inspect;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -105,7 +103,7 @@ fn verify(arguments: &Judge, console: &Console) -> Answer {
     }
     // It verified, so that it can be taken apart again.
     let parsed = Compact::parse(&token).ok();
-    let claims = parsed.and_then(|compact| jose::json::object(compact.payload()).ok());
+    let claims = parsed.and_then(|compact| json::object(compact.payload()).ok());
     let missing = "a verified token has no claims";
     console.json(&claims.ok_or_else(|| Refused::new(Kind::Internal, missing))?)
 }
@@ -204,4 +202,91 @@ fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), R
     let module = settings.module();
     let module = module.map_err(|error| Refused::new(Kind::Unreadable, cause(&error)))?;
     Ok((settings, module))
+}
+
+#[derive(Serialize)]
+struct Inspected<'a> {
+    verified: bool,
+    header: &'a Map<String, Value>,
+    payload: Value,
+    signature_bytes: usize,
+}
+
+fn inspect(path: &Path, console: &Console) -> Answer {
+    console.present("NOT VERIFIED: anyone could have written this token");
+    let token = input::bearer(path, MAX_UNVERIFIED_BYTES)?;
+    let token = Unverified::read(&token).map_err(|error| {
+        let failure = Refused::caused(Kind::Conflict, "this is not a signed token")(error);
+        match token.split('.').count() {
+            5 => failure
+                .with_help("a token of five parts is encrypted: only its receiver can read it"),
+            _ => failure,
+        }
+    })?;
+    let payload = match json::object(&token.payload) {
+        Ok(members) => Value::Object(members),
+        Err(error) => {
+            console.warn(&format!(
+                "the payload is not a JSON object and is shown as text: {error}"
+            ));
+            Value::String(String::from_utf8_lossy(&token.payload).into_owned())
+        }
+    };
+    let inspected = Inspected {
+        verified: false,
+        header: &token.header,
+        payload,
+        signature_bytes: token.signature.len(),
+    };
+    let text = serialized(serde_json::to_string_pretty(&inspected))?;
+    console.answer(text + "\n")
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JwsCommand {
+    /// Verify the compact JWS on stdin: exit 0 if the key signed it with ES256, else 1
+    #[command(after_help = example("jws verify --jwk public.jwk < token.txt"))]
+    Verify {
+        /// The public key, a JWK
+        #[arg(long, value_name = "FILE")]
+        jwk: PathBuf,
+    },
+}
+
+pub(super) fn run_jws(command: &JwsCommand, console: &Console) -> Answer {
+    let JwsCommand::Verify { jwk } = command;
+    let key = jws_key(jwk)?;
+    let jws = input::bytes(Path::new("-"), compact::MAX_TOKEN_BYTES + 2)?;
+    match key.and_then(|key| verify_jws(&jws, &key)) {
+        Ok(()) => console.reply("verified\n", &json!({ "verified": true })),
+        Err(reason) => {
+            let answer = json!({ "verified": false, "reason": reason });
+            console.reply(format!("refused: {reason}\n"), &answer)?;
+            Ok(Exit::No)
+        }
+    }
+}
+
+fn verify_jws(jws: &[u8], key: &PublicJwk) -> Result<(), String> {
+    let jws = std::str::from_utf8(jws).map_err(|_cause| "it is not text".to_owned())?;
+    match compact::verify(input::token(jws), &key.key) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("its signature does not verify".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads the key; the inner error says why it cannot be used.
+fn jws_key(path: &Path) -> Result<Result<PublicJwk, String>, Refused> {
+    /// The parser reports a longer one.
+    const LIMIT: usize = 16 * 1024;
+    if input::is_stdin(path) {
+        let why = "stdin carries the JWS; the key comes from a file";
+        return Err(Refused::new(Kind::Usage, why));
+    }
+    let bytes = input::bytes(path, LIMIT)?;
+    let key = std::str::from_utf8(&bytes)
+        .map_err(|error| error.to_string())
+        .and_then(|text| PublicJwk::parse(text).map_err(|error| error.to_string()));
+    Ok(key.map_err(|why| format!("{} is not a public P-256 JWK: {why}", input::name(path))))
 }

@@ -6,12 +6,10 @@ mod code;
 mod finding;
 mod redact;
 mod shell;
-mod snippet;
 
 pub use code::{Code, Severity};
-pub use finding::{Finding, Findings, Origin};
+pub use finding::{Finding, Findings, Origin, Snippet};
 pub use redact::{
     Public, misleads, quote, quote_except, redact, redact_except, redact_name, visible,
 };
 pub use shell::CommandLine;
-pub use snippet::Snippet;

@@ -6,13 +6,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
-use super::identity::{self, compare_clocks, grant_role};
+use super::layers::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
 use super::report::{Layer, Row, Side, Visit};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::greeting::is_listening;
+use crate::admin::greeting::{Registry, is_listening, list_engines};
 use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
-use crate::admin::roster::{self, Client};
 use crate::diagnostic::CommandLine;
 use crate::dpe::stored_engine_id;
 use crate::engine::FailureKind;
@@ -78,10 +77,10 @@ async fn list(visit: &mut Visit, peer: &Peer<'_>) -> Result<Vec<Engine>, Row> {
         return Err(Row::fail(Layer::Name, Side::Here, detail)
             .help("use the port in its log: --set ataccama.server.grpc.port=PORT"));
     }
-    let (channel, _) = identity::acquaint(visit, peer).await?;
+    let (channel, _) = layers::acquaint(visit, peer).await?;
     let no_role = "a module needs no role to ask itself";
     visit.add(Row::skip(Layer::Role, no_role));
-    let why = match timeout(peer.limit(), roster::list(channel)).await {
+    let why = match timeout(peer.limit(), list_engines(channel)).await {
         Ok(Ok(engines)) => return Ok(engines),
         Ok(Err(status)) => Untrusted(status.message()).to_string(),
         Err(_late) => "no answer in time".to_owned(),
@@ -139,11 +138,11 @@ fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
 }
 
 async fn dial(visit: &mut Visit, peer: &Peer<'_>, engine: &Engine) -> Result<(), Row> {
-    let (channel, _) = identity::acquaint(visit, peer).await?;
+    let (channel, _) = layers::acquaint(visit, peer).await?;
     let mut client = EngineServiceClient::new(channel).max_decoding_message_size(64 * 1024);
     let (limit, question) = (peer.limit(), CheckStatusRequest {});
     let asked = call(limit, question, |request| client.check_status(request)).await;
-    let answer = visit.found(identity::role(peer, asked)?);
+    let answer = visit.found(layers::role(peer, asked)?);
     if answer.engine_id != engine.id {
         let detail = format!("engine {} answers there", Untrusted(&answer.engine_id));
         return Err(Row::fail(Layer::WayBack, Side::Peer, detail).help(&peer.remedy.host));
@@ -239,7 +238,7 @@ pub(super) async fn visit(peer: &Peer<'_>) -> Visit {
 }
 
 async fn examine(visit: &mut Visit, peer: &Peer<'_>) -> Result<(), Row> {
-    let (channel, roles) = identity::acquaint(visit, peer).await?;
+    let (channel, roles) = layers::acquaint(visit, peer).await?;
     let settings = peer.doctor.settings;
     let registry = settings.options.client.connection("dpm");
     if registry.is_none_or(|dpm| Target::new(&dpm.host, dpm.port) != peer.target) {
@@ -249,9 +248,9 @@ async fn examine(visit: &mut Visit, peer: &Peer<'_>) -> Result<(), Row> {
     }
     let id = stored_engine_id(&settings.home.storage());
     let known = id.as_ref().ok().copied().flatten().map(|id| id.to_string());
-    let mut client = Client::new(channel);
+    let mut client = Registry::new(channel);
     let answer = record(peer, &mut client, known.as_deref().unwrap_or(NO_ENGINE)).await;
-    let record = visit.found(identity::role(peer, answer)?);
+    let record = visit.found(layers::role(peer, answer)?);
     let stored = id.map_err(|error| fail(Side::Here, cause(&error)))?;
     if stored.is_none() {
         let detail = "the engine does not run and was never started";
@@ -288,7 +287,11 @@ fn not_running(peer: &Peer<'_>, detail: impl Into<String>) -> Row {
 const NO_ENGINE: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Asks the registry for its record of the engine `id`.
-async fn record(peer: &Peer<'_>, client: &mut Client, id: &str) -> Result<Option<Engine>, Status> {
+async fn record(
+    peer: &Peer<'_>,
+    client: &mut Registry,
+    id: &str,
+) -> Result<Option<Engine>, Status> {
     let engine_id = id.to_owned();
     let question = GetEngineRequest { engine_id };
     match call(peer.limit(), question, |request| client.get_engine(request)).await {
@@ -342,7 +345,7 @@ async fn not_held(peer: &Peer<'_>) -> Row {
 }
 
 /// Waits while an engine that has just registered is dialled back for the first time.
-async fn checked(mut engine: Engine, peer: &Peer<'_>, client: &mut Client) -> Engine {
+async fn checked(mut engine: Engine, peer: &Peer<'_>, client: &mut Registry) -> Engine {
     let end = Instant::now() + peer.limit();
     while engine.status() == EngineStatus::New
         && engine.status_reason.is_empty()

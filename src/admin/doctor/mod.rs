@@ -4,9 +4,8 @@
 //! reports name, TCP, TLS and HTTP/2 in one text.
 
 mod engines;
-mod identity;
+mod layers;
 mod peer;
-mod probe;
 mod report;
 
 pub use peer::Options;

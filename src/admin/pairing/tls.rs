@@ -8,8 +8,9 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
 
-use crate::admin::change::{EditedFile, Setting};
+use crate::admin::change::EditedFile;
 use crate::admin::error::{Kind, Refused};
+use crate::admin::setting::Setting;
 use crate::admin::write::{Privacy, folder_of};
 use crate::config::names::{PIN, PINS};
 use crate::config::{AsWritten, Home, TlsEnd};

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::cli::change::{How, changes};
-use crate::cli::home::kind_of;
+use crate::cli::input::kind_of;
 use crate::cli::input::seconds;
 use crate::cli::output::{Console, Kind, Refused, example};
 use crate::clock::{Clock as _, SystemClock};
