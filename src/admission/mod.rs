@@ -1,14 +1,13 @@
 //! Who may connect: how many, from where, and who gives way where room is short.
 
 mod connections;
-mod network;
-
-pub(crate) use connections::{Bounds, Connections, Crowding, Full, Seat, Shown, Standing};
-pub(crate) use network::Network;
 
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub(crate) use connections::{Bounds, Connections, Crowding, Full, Seat, Shown, Standing};
 
 /// Whether an accept failed for reasons of the one connection that it was about.
 pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
@@ -35,4 +34,23 @@ pub(crate) fn raise_descriptors() {
     let current = maximum;
     // Where that fails, the limit stays.
     let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+}
+
+/// An IPv4 address, or the /64 of an IPv6 address, all of which one caller may have.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Network(IpAddr);
+
+impl Network {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(v6) if !v6.is_loopback() => {
+                Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into()
+            }
+            other => other,
+        })
+    }
+
+    pub(crate) fn is_loopback(self) -> bool {
+        self.0.is_loopback()
+    }
 }

@@ -1,18 +1,15 @@
 //! Which method asks for what. A method without a rule is not served.
 
-mod path;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use prost::Message as _;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::server::NamedService;
 
 use crate::identity::{DeploymentName, ModuleType, Role, ServiceIdentity};
 use crate::token::{Reason, Refusal};
-
-pub use path::RuleError;
-pub(super) use path::method_paths;
 
 /// What a method asks of its caller.
 #[derive(Clone)]
@@ -166,8 +163,8 @@ impl MethodRules {
     /// When no call can have this path, no descriptor has it where there are some, or it has a rule
     /// already.
     pub fn allow(self, path: &str, rule: Rule) -> Result<Self, RuleError> {
-        let (service, method) = path::parts(path)?;
-        path::find(self.described.as_ref(), path, service, method)?;
+        let (service, method) = parts(path)?;
+        find(self.described.as_ref(), path, service, method)?;
         if self.rules.contains_key(&key(service, method)) {
             return Err(twice(path));
         }
@@ -187,7 +184,7 @@ impl MethodRules {
     ///
     /// When `path` is not absolute, has a `*` or a query, or has a rule already.
     pub fn allow_http(mut self, path: &str, rule: Rule) -> Result<Self, RuleError> {
-        path::check_route(path)?;
+        check_route(path)?;
         match self.rules.insert(path.to_owned(), rule) {
             Some(_) => Err(twice(path)),
             None => Ok(self),
@@ -216,7 +213,7 @@ impl MethodRules {
 
     /// Returns the services that have rules.
     pub(crate) fn services(&self) -> Vec<String> {
-        let all = self.rules.keys().filter_map(|key| match path::parts(key) {
+        let all = self.rules.keys().filter_map(|key| match parts(key) {
             Ok((service, _)) => Some(service.to_owned()),
             Err(_) => (!key.starts_with('/')).then(|| key.clone()),
         });
@@ -258,10 +255,103 @@ fn twice(path: &str) -> RuleError {
     RuleError(format!("`{path}` has a rule already; keep one of the two"))
 }
 
+/// Why a rule is not accepted: it could never apply, or it applies already.
+#[derive(Clone, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct RuleError(pub(super) String);
+
+crate::failure::debug_as_text!(RuleError);
+
+/// Returns the service and the method, which may be `*`, of `path`.
+pub(super) fn parts(path: &str) -> Result<(&str, &str), RuleError> {
+    let parts = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
+    let whole =
+        parts.filter(|(service, method)| is_name(service) && (*method == "*" || is_name(method)));
+    whole.ok_or_else(|| {
+        RuleError(format!(
+            "`{path}` is not the path of a method; write `/package.Service/Method` or `/package.Service/*`"
+        ))
+    })
+}
+
+fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    !text.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
+}
+
+/// Checks the path of a route that is not gRPC.
+pub(super) fn check_route(path: &str) -> Result<(), RuleError> {
+    if path.starts_with('/') && !path.contains(['*', '?', '#']) {
+        return Ok(());
+    }
+    Err(RuleError(format!(
+        "`{path}` is not the path of a route; write one that begins with `/`, without `*`, `?` and `#`"
+    )))
+}
+
+/// Returns the methods that `sets` describe: their paths, and how they stream.
+pub(in crate::grpc) fn method_paths(
+    sets: &[&[u8]],
+) -> Result<BTreeMap<String, &'static str>, RuleError> {
+    let mut paths = BTreeMap::new();
+    for set in sets {
+        let set = FileDescriptorSet::decode(*set).map_err(|_invalid| {
+            RuleError("what is given is not an encoded `FileDescriptorSet`".to_owned())
+        })?;
+        for file in &set.file {
+            for service in &file.service {
+                let name = match file.package() {
+                    "" => service.name().to_owned(),
+                    package => format!("{package}.{}", service.name()),
+                };
+                let methods = service.method.iter();
+                paths.extend(
+                    methods.map(|method| (format!("/{name}/{}", method.name()), kind(method))),
+                );
+            }
+        }
+    }
+    Ok(paths)
+}
+
+fn kind(method: &MethodDescriptorProto) -> &'static str {
+    match (method.client_streaming(), method.server_streaming()) {
+        (false, false) => "unary",
+        (true, false) => "client_stream",
+        (false, true) => "server_stream",
+        (true, true) => "bidi_stream",
+    }
+}
+
+/// Finds `path` among what is `described`, if anything is.
+pub(super) fn find(
+    described: Option<&BTreeMap<String, &'static str>>,
+    path: &str,
+    service: &str,
+    method: &str,
+) -> Result<(), RuleError> {
+    let start = format!("/{service}/");
+    let Some(paths) = described else {
+        return Ok(());
+    };
+    if paths.contains_key(path)
+        || (method == "*" && paths.keys().any(|path| path.starts_with(&start)))
+    {
+        return Ok(());
+    }
+    let similar = paths
+        .keys()
+        .map(|other| (strsim::jaro_winkler(path, other), other));
+    let nearest = similar.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let hint = nearest.map_or_else(String::new, |(_, path)| format!("; did you mean `{path}`?"));
+    Err(RuleError(format!("no descriptor has `{path}`{hint}")))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::identity::{ModuleType, Roles};
+
+    use super::*;
 
     #[test]
     fn method_rule_wins_over_its_services() {

@@ -20,7 +20,7 @@ use crate::token::Reason;
 use super::Rejections;
 use super::gate::Gate;
 use super::metrics::{Call, Counted, Largest};
-use super::required_proof::Trust;
+use super::proof::Trust;
 use super::session::{Polled, Watch};
 use super::status::{reason_of, trailers};
 

@@ -19,14 +19,13 @@ use crate::token::Nonce;
 use crate::token::proof::{EngineClaim, ProofVerifier};
 
 use super::body::{Answering, ByteBody, Guard, GuardedBody, Judge};
-use super::caller_tokens::CallerTokens;
+use super::callee::{CallerTokens, Vouched};
 use super::connect::Connection;
 use super::metadata;
 use super::metrics::{Call, Counted, Counters, Largest};
-use super::required_proof::{Expected, ProofMode, RequiredProof, Sent, Trust};
+use super::proof::{Expected, ProofMode, RequiredProof, Sent, Trust};
 use super::session::{Limit, STREAM_GRACE, Watch};
 use super::status::refuse_in_full;
-use super::vouched::Vouched;
 
 /// Attaches this module's identity to every call of a client, for one named callee.
 ///

@@ -30,9 +30,8 @@ pub(crate) use line::KeepAlive;
 pub(super) use line::Line;
 use transport::{Link, Transport};
 
+use super::callee::{UnknownDeployment, Vouched};
 use super::tls::{ClientFailure, ClientTls};
-use super::unknown::UnknownDeployment;
-use super::vouched::Vouched;
 use crate::identity::DeploymentName;
 
 /// Where to connect: a DNS name or an IP address, and a port.

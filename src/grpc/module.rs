@@ -1,15 +1,11 @@
 //! A module: its own key, those it trusts, and the layers made of them.
 
-#[cfg(feature = "actuator")]
-mod metrics;
-
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{DeploymentName, Role};
-use crate::proto::identity::identity_service_server::IdentityServiceServer;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::token::proof::{ProofSigner, ProofVerifier};
@@ -18,20 +14,17 @@ use crate::token::{
 };
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 
-use super::caller_tokens::CallerTokens;
+use super::callee::{CallerTokens, ClockSkews, UnknownDeployment};
 use super::carrier::{Plaintext, Transport};
-use super::clock_skew::ClockSkews;
 use super::gate::Gate;
 use super::metrics::{Counters, Largest};
-use super::pending_proof::Proofs;
-use super::required_proof::RequiredProof;
+use super::proof::{Proofs, RequiredProof};
+use super::session::{HealthWatch, Visits};
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
-use super::unknown::UnknownDeployment;
-use super::visit::{HealthWatch, Visits};
 use super::wiring::{Route, Wiring};
 use super::{
-    AttachIdentityLayer, ConnectError, ConnectionLimits, IdentityService, MethodRules, ProofMode,
-    Rejections, Tokens, VerifyIdentityLayer,
+    AttachIdentityLayer, ConnectError, ConnectionLimits, MethodRules, ProofMode, Rejections,
+    Tokens, VerifyIdentityLayer,
 };
 
 /// The setting of the largest message of a callee.
@@ -42,7 +35,7 @@ const CLIENT_BYTES: &str = "ataccama.client.grpc.properties.max-message-size";
 /// Made from a file by `Module::open`, or from keys by [`Module::builder`]. Clones share all of it.
 #[derive(Clone, Debug)]
 pub struct Module {
-    trust: Arc<TrustStore>,
+    pub(super) trust: Arc<TrustStore>,
     /// The PEM files of its TLS.
     pub(crate) tls_files: TlsFiles,
     policy: Policy,
@@ -462,12 +455,31 @@ impl Module {
         }
     }
 
-    /// Returns the service that shows callers how this module sees them.
-    pub fn identity_service(&self) -> IdentityServiceServer<IdentityService> {
-        IdentityServiceServer::new(IdentityService {
-            trust: Arc::clone(&self.trust),
-            clock: Arc::clone(&self.clock),
-        })
+    /// Returns the metrics, which all clones share.
+    #[cfg(feature = "actuator")]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Writes all metrics in Prometheus's text format, with the current keys and health.
+    #[cfg(feature = "actuator")]
+    pub fn metrics_text(&self) -> String {
+        let trust = self.trust.load();
+        let own = trust.own();
+        let trusted = trust.deployments().iter().map(|deployment| {
+            let active = deployment.active_keys().count();
+            crate::telemetry::metrics::TrustedKeys {
+                deployment: deployment.name.as_str(),
+                module: deployment.module.as_str(),
+                active,
+                revoked: deployment.keys.len().saturating_sub(active),
+            }
+        });
+        self.metrics.trusted(trusted);
+        let made_at = own.key.made_at();
+        self.metrics.signs_with(own.key_id.as_str(), made_at);
+        self.metrics.ready(self.health.is_ready());
+        self.metrics.render()
     }
 
     fn calls(

@@ -16,8 +16,8 @@ use tonic::transport::{Error as TransportError, Server};
 use super::VerifyIdentityLayer;
 use super::listener::{Acceptor, ConnectionLimits};
 use super::metrics::Largest;
+use super::session::{HealthWatch, Visits};
 use super::tls::ServerTls;
-use super::visit::{HealthWatch, Visits};
 use crate::admission::Connections;
 
 /// How long connections that never sent a request may stay after a shutdown began: one may be on

@@ -16,9 +16,8 @@ use crate::token::proof::EngineClaim;
 use super::body::{Answering, ByteBody, Guard, GuardedBody, Judge, caught, over_http};
 use super::gate::Gate;
 use super::metrics::{Call, Counted, Counters, Largest};
-use super::pending_proof::{PendingProof, Proofs};
-use super::session::{Limit, Session, Watch};
-use super::visit::Visits;
+use super::proof::{PendingProof, Proofs};
+use super::session::{Limit, Session, Visits, Watch};
 use super::{listener, metadata};
 
 /// Puts [`VerifyIdentity`] before the services of a server.

@@ -1,8 +1,6 @@
 //! The HTTP port: what probes and scrapers ask of a module.
 
 mod actuator;
-mod answer;
-mod host;
 mod server;
 
 pub use actuator::{About, Access, Site};

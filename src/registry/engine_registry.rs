@@ -6,10 +6,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::engine_log::{EngineLog, News};
-use super::error::RegistryError;
-use super::limits::{Creations, Limits};
-use super::registrant::Registrant;
 use super::store::{EngineStore, Expected, Stored};
+use super::{Creations, Limits, Registrant, RegistryError};
 use crate::clock::Clock;
 use crate::engine::status::{Event, transition};
 use crate::engine::{

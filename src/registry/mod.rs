@@ -3,16 +3,151 @@
 mod address_policy;
 mod engine_log;
 mod engine_registry;
-mod error;
-mod limits;
-mod registrant;
 pub mod store;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::engine::{Engine, EngineId, Owner};
+use crate::identity::{Environment, ServiceIdentity};
+
+use self::store::{Counts, StoreError};
 
 pub use address_policy::{
     AddressBook, AddressPolicy, AddressRefusal, AddressRules, AllowedAddress, Destination, Network,
     RefusedRange,
 };
 pub use engine_registry::{CheckOutcome, EngineRegistry};
-pub use error::RegistryError;
-pub use limits::Limits;
-pub use registrant::Registrant;
+
+/// The limits of a registry.
+///
+/// INACTIVE engines count, since the registry keeps their owners. If there is no room for a new
+/// engine, the INACTIVE engine of the same deployment that was not seen for longest is removed,
+/// and any deployment may register its ID. No deployment makes room at another's expense, so
+/// no deployment can push out an ID in order to take it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(
+    not(feature = "registry"),
+    expect(
+        clippy::struct_field_names,
+        reason = "the names are those of the settings"
+    )
+)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The maximum number of engines. Default: 10000.
+    pub max_engines: usize,
+    /// The maximum number of engines of one deployment. Default: 1000.
+    pub max_engines_per_deployment: usize,
+    /// The maximum number of new IDs of one deployment in a second; an engine that moves to another
+    /// address counts too. Default: 100.
+    pub max_new_engines_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_engines: 10_000,
+            max_engines_per_deployment: 1_000,
+            max_new_engines_per_second: 100,
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn check(&self, counts: Counts) -> Result<(), RegistryError> {
+        if counts.of_deployment >= self.max_engines_per_deployment {
+            return Err(RegistryError::DeploymentFull(counts.of_deployment));
+        }
+        if counts.total >= self.max_engines {
+            return Err(RegistryError::RegistryFull(counts.total));
+        }
+        Ok(())
+    }
+}
+
+/// How many engines each deployment created within the current second.
+#[derive(Debug, Default)]
+pub(super) struct Creations(HashMap<Arc<str>, (SystemTime, u32)>);
+
+impl Creations {
+    /// Counts one more engine of `deployment`, unless it had `limit` within the second.
+    pub(super) fn count(
+        &mut self,
+        deployment: &Arc<str>,
+        limit: u32,
+        now: SystemTime,
+    ) -> Result<(), RegistryError> {
+        let (since, count) = self.0.entry(Arc::clone(deployment)).or_insert((now, 0));
+        // A clock that was set back begins a new second, too.
+        if !now
+            .duration_since(*since)
+            .is_ok_and(|passed| passed < Duration::from_secs(1))
+        {
+            (*since, *count) = (now, 0);
+        }
+        if *count >= limit {
+            return Err(RegistryError::TooFast(limit));
+        }
+        *count += 1;
+        Ok(())
+    }
+}
+
+/// Why the registry refuses a request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The engine belongs to another deployment. Its owner is not named.
+    #[error("engine {0} belongs to another deployment")]
+    EngineNotOwned(EngineId),
+    /// No such engine, or one that is INACTIVE and has to register again.
+    #[error("engine {0} is not registered")]
+    NotFound(EngineId),
+    /// The registry holds as many engines as it may.
+    #[error("the registry has {0} engines, which is the limit")]
+    RegistryFull(usize),
+    /// The deployment owns as many engines as it may.
+    #[error("the deployment owns {0} engines, which is the limit")]
+    DeploymentFull(usize),
+    /// The deployment registers new engines faster than it may.
+    #[error("the deployment registers more than {0} new engines a second")]
+    TooFast(u32),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Who calls the registry: a verified identity, and what its deployment's entry adds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Registrant {
+    /// The caller's verified identity; its id is the deployment that will own the engine.
+    pub identity: ServiceIdentity,
+    /// The deployment's environment, if one is configured.
+    pub environment: Option<Environment>,
+    /// The key that signed the call, as the registry's file names it.
+    pub fingerprint: Arc<str>,
+    /// Whether the call came from this machine, over loopback or from another of its addresses.
+    pub over_loopback: bool,
+}
+
+impl Registrant {
+    /// Makes sure that the caller owns `engine`.
+    pub(super) fn check_owns(&self, engine: &Engine) -> Result<(), RegistryError> {
+        if *engine.owner.deployment == *self.identity.id() {
+            return Ok(());
+        }
+        Err(RegistryError::EngineNotOwned(engine.id))
+    }
+
+    pub(super) fn as_owner(&self) -> Owner {
+        Owner {
+            deployment: self.identity.id().into(),
+            module: self.identity.module().as_str().into(),
+            environment: self.environment.as_ref().map(|e| e.as_str().into()),
+            fingerprint: Arc::clone(&self.fingerprint),
+        }
+    }
+}

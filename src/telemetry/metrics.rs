@@ -4,12 +4,9 @@
 //! come from closed lists and from the module's own file, never from a call; `module` is empty
 //! until a signature verified.
 
-mod engines;
 mod families;
-mod method;
 
-pub use engines::EngineMetrics;
-pub use method::MethodMetrics;
+pub use families::{EngineMetrics, MethodMetrics};
 
 pub use super::grpc_method::{GrpcMethod, GrpcSide};
 
@@ -22,8 +19,7 @@ use std::time::SystemTime;
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::clock::seconds_after;
-use families::{Families, count, retain};
-use method::MethodFamilies;
+use families::{Families, MethodFamilies, count, retain};
 
 /// The metrics of one module, in Prometheus's sense.
 #[derive(Debug)]

@@ -10,7 +10,6 @@ pub mod health;
 mod ledger;
 #[cfg(feature = "cli")]
 mod log;
-mod logging;
 #[cfg(feature = "actuator")]
 pub mod metrics;
 #[cfg(not(feature = "actuator"))]
@@ -19,12 +18,33 @@ pub mod metrics;
 mod rfc3339;
 mod untrusted;
 
+use std::path::PathBuf;
+
 pub(crate) use grpc_method::CODES;
 pub(crate) use ledger::Ledger;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use log::levels;
 #[cfg(feature = "cli")]
 pub use log::{Format, LogLayer, Losses, init};
-pub use logging::{Appenders, Logging};
 pub(crate) use rfc3339::{from_rfc3339, to_rfc3339};
 pub use untrusted::{Untrusted, UntrustedReason};
+
+/// Which forms of the log go to one place.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Appenders {
+    /// Lines for people.
+    pub plain: bool,
+    /// JSON lines.
+    pub json: bool,
+}
+
+/// Where the log goes.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// Standard error. Default: plain.
+    pub console: Appenders,
+    /// Files in `dir`: `spring-boot-logger.json.log` and `spring-boot-logger.log`. Default: JSON.
+    pub file: Appenders,
+    /// The folder of the files. It is made if it does not exist.
+    pub dir: PathBuf,
+}

@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tonic::{Code, Status, TimeoutExpired};
 
 use super::transport::{Link, Transport};
-use crate::grpc::vouched::Vouched;
+use crate::grpc::callee::Vouched;
 
 /// When a connection asks its server for a sign of life, and how long it waits for one.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -15,13 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
 use super::ConnectionLimits;
-use super::crowd::Crowd;
-use super::refusal::Refusals;
 use super::stream::{Stream, cut};
 use crate::admission::{Connections, Crowding, is_of_one_connection};
 use crate::grpc::gate::Gate;
+use crate::grpc::session::SLACK;
 use crate::grpc::tls::{ServerFailure, ServerTls};
-use crate::grpc::visit::SLACK;
 use crate::grpc::{Rejections, cause};
 use crate::telemetry::events;
 use crate::trust::TrustStore;
@@ -196,4 +196,89 @@ impl Acceptor {
 async fn hand_over(ready: &Ready, stream: Stream) {
     // Once the server ended, nothing takes it: it is closed.
     let _ = ready.send(Ok(stream)).await;
+}
+
+/// Without an incident for this long the listener is calm.
+const CALM: Duration = Duration::from_secs(10);
+
+/// Counts what is closed for want of room.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    rejections: Arc<Rejections>,
+    closed: u64,
+    last: Option<Instant>,
+}
+
+impl Crowd {
+    pub(super) fn new(rejections: Arc<Rejections>) -> Self {
+        Self {
+            rejections,
+            closed: 0,
+            last: None,
+        }
+    }
+
+    /// Notes that `closed` connections were closed because of `crowding`.
+    pub(super) fn note(&mut self, crowding: &Crowding, closed: usize, now: Instant) {
+        self.last = Some(now);
+        self.closed = self.closed.saturating_add(closed as u64);
+        let kind = ("crowded", discriminant(crowding));
+        if let Some(suppressed) = self.rejections.admit(Rejections::OWN, kind) {
+            events::listener_crowded(crowding, suppressed);
+        }
+    }
+
+    /// Returns when the listener will be calm; `None` if it is calm now.
+    pub(super) fn calm_at(&self) -> Option<Instant> {
+        self.last.map(|last| last + CALM)
+    }
+
+    /// Logs that the listener is calm again, if it is.
+    pub(super) fn settle(&mut self, now: Instant) {
+        if self.calm_at().is_some_and(|calm| calm <= now) {
+            self.last = None;
+            if self.rejections.admit(Rejections::OWN, "calm").is_some() {
+                events::listener_calm(std::mem::take(&mut self.closed));
+            }
+        }
+    }
+}
+
+/// How long a peer may take to read why it is refused, and how much it may send meanwhile.
+const PARTING: Duration = Duration::from_millis(250);
+const MOST_BYTES: u64 = 4096;
+
+/// How many peers are given that time at once.
+const MOST: usize = 64;
+
+/// An empty SETTINGS frame, then GOAWAY with `ENHANCE_YOUR_CALM` and its text's length left out.
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+
+/// Peers that are being refused.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(JoinSet<()>);
+
+impl Refusals {
+    /// Says why over HTTP/2, and closes the connection once that was read: at once, its unread
+    /// bytes would destroy the word.
+    pub(super) fn refuse(&mut self, mut tcp: TcpStream, crowding: &Crowding) {
+        while self.0.try_join_next().is_some() {}
+        if self.0.len() >= MOST {
+            return;
+        }
+        let text = format!("countersign: {crowding}; try again");
+        let length = u32::try_from(8 + text.len()).unwrap_or_default();
+        let [_, length @ ..] = length.to_be_bytes();
+        let word = [&SETTINGS, &length[..], &GOAWAY, text.as_bytes()].concat();
+        self.0.spawn(async move {
+            let parting = async {
+                tcp.write_all(&word).await?;
+                tcp.shutdown().await?;
+                copy(&mut tcp.take(MOST_BYTES), &mut sink()).await
+            };
+            // It is closed however that ends.
+            let _ = timeout(PARTING, parting).await;
+        });
+    }
 }

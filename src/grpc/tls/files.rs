@@ -13,8 +13,7 @@ use rustls::{Error, InconsistentKeys, RootCertStore};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::certificate::{self, Shown};
-use super::error::{PemFile, TlsError};
-use super::words;
+use super::{PemFile, TlsError, words};
 use crate::files;
 use crate::jose::Fingerprint;
 

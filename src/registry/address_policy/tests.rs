@@ -369,3 +369,69 @@ fn refusals_say_the_rule_and_the_setting() {
         assert_eq!(text, expected);
     }
 }
+
+#[test]
+fn networks_hold_the_addresses_of_their_prefix() {
+    // Network, an address within, an address without.
+    for (network, within, without) in [
+        ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+        ("10.1.2.3/8", "10.255.0.1", "11.0.0.1"),
+        ("10.1.2.3", "10.1.2.3", "10.1.2.4"),
+        ("10.1.2.2/31", "10.1.2.3", "10.1.2.4"),
+        ("0.0.0.0/0", "203.0.113.9", "2001:db8::1"),
+        ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
+        ("::/0", "2001:db8::1", "203.0.113.9"),
+        ("fd00::1", "fd00::1", "fd00::2"),
+        ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.1"),
+    ] {
+        let listed = AllowedAddress::parse(network).unwrap();
+        let holds = |address: &str| listed.matches("a", address.parse().unwrap());
+
+        assert!(holds(within), "{network} {within}");
+        assert!(!holds(without), "{network} {without}");
+    }
+}
+
+#[test]
+fn hosts_are_compared_without_case_and_whole() {
+    let host = AllowedAddress::parse("DPE.Example.org").unwrap();
+    let address = "10.0.0.1".parse().unwrap();
+
+    assert!(host.matches("dpe.example.ORG", address));
+    for other in [
+        "example.org",
+        "dpe.example.org.evil.org",
+        "xdpe.example.org",
+    ] {
+        assert!(!host.matches(other, address), "{other}");
+    }
+}
+
+#[test]
+fn other_texts_list_nothing() {
+    for text in [
+        "",
+        " ",
+        "/8",
+        "10.0.0.0/",
+        "10.0.0.0/33",
+        "10.0.0.0/+8",
+        "10.0.0.0/-1",
+        "10.0.0.0/8/8",
+        "10.0.0.0/255.0.0.0",
+        "::/129",
+        "10.0.0",
+        "10",
+        "0x7f.1",
+        "*.example.org",
+        "a b",
+        "example.org/8",
+        "-a",
+        "a-",
+        "http://a",
+        "[::1]",
+        "fe80::1%eth0",
+    ] {
+        assert_eq!(AllowedAddress::parse(text), None, "{text}");
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Counts, EngineStore, Expected, Revision};
+use super::{Counts, EngineStore, Expected, MemoryStore, Revision};
 use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind,
     Owner,
@@ -21,6 +21,11 @@ where
     counts_follow_the_owner(&*empty()).await;
     only_the_expected_revision_is_removed(&*empty()).await;
     of_many_writers_one_wins(empty()).await;
+}
+
+#[tokio::test]
+async fn memory_store_conforms() {
+    conforms(|| Arc::new(MemoryStore::default())).await;
 }
 
 fn id(n: u8) -> EngineId {

@@ -1,12 +1,124 @@
-//! The families of one module's metrics, and the series in them.
+//! Families of metrics: those of each gRPC method, with the names of go-grpc-prometheus, and those of
+//! engines.
 
 use std::collections::{BTreeSet, HashMap};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    Result, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, Result, TextEncoder,
 };
+
+use super::{GrpcMethod, GrpcSide};
+use crate::engine::EngineStatus;
+use crate::telemetry::CODES;
+
+/// The families of one side.
+#[derive(Debug)]
+pub(super) struct MethodFamilies {
+    started: IntCounterVec,
+    handled: IntCounterVec,
+    requests: IntCounterVec,
+    replies: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+/// Help texts in the order of the fields of [`MethodFamilies`].
+const SERVER_HELP: [&str; 5] = [
+    "Calls that arrived.",
+    "Calls that ended, by their status.",
+    "Messages received.",
+    "Messages sent.",
+    "Seconds from a call to the end of its reply.",
+];
+
+const CLIENT_HELP: [&str; 5] = [
+    "Calls of other modules that began.",
+    "Calls of other modules that ended, by the status that the caller got.",
+    "Messages sent to other modules.",
+    "Messages received from other modules.",
+    "Seconds from a call of another module to the end of its reply.",
+];
+
+/// Bounds for a call.
+const CALL_SECONDS: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+impl MethodFamilies {
+    pub(super) fn new(families: &Families, side: GrpcSide) -> Result<Self> {
+        let (side, requests, replies, help) = match side {
+            GrpcSide::Server => ("grpc_server", "msg_received", "msg_sent", SERVER_HELP),
+            GrpcSide::Client => ("grpc_client", "msg_sent", "msg_received", CLIENT_HELP),
+        };
+        let labels = ["grpc_service", "grpc_type", "grpc_method", "grpc_code"];
+        let [method @ .., _] = &labels;
+        let names =
+            ["started", "handled", requests, replies].map(|it| format!("{side}_{it}_total"));
+        let [started, handled, of_requests, of_replies] = &names;
+        let seconds = format!("{side}_handling_seconds");
+        Ok(Self {
+            started: families.counters(started, help[0], method)?,
+            handled: families.counters(handled, help[1], &labels)?,
+            requests: families.counters(of_requests, help[2], method)?,
+            replies: families.counters(of_replies, help[3], method)?,
+            seconds: families.histograms(&seconds, help[4], method, CALL_SECONDS)?,
+        })
+    }
+
+    /// Returns the series of `method`, all of them 0 if they are new.
+    pub(super) fn of(&self, method: &GrpcMethod) -> MethodMetrics {
+        let labels = [&*method.service, method.kind, &*method.method];
+        let [service, kind, name] = labels;
+        MethodMetrics {
+            started: self.started.with_label_values(&labels),
+            requests: self.requests.with_label_values(&labels),
+            replies: self.replies.with_label_values(&labels),
+            handled: CODES.map(|(_, code)| {
+                let of_code = [service, kind, name, code];
+                self.handled.with_label_values(&of_code)
+            }),
+            seconds: self.seconds.with_label_values(&labels),
+        }
+    }
+}
+
+/// The metrics of one method.
+#[derive(Clone, Debug)]
+pub struct MethodMetrics {
+    started: IntCounter,
+    handled: [IntCounter; CODES.len()],
+    requests: IntCounter,
+    replies: IntCounter,
+    seconds: Histogram,
+}
+
+impl MethodMetrics {
+    /// `grpc_…_started_total`: a call began.
+    pub fn started(&self) {
+        self.started.inc();
+    }
+
+    /// `grpc_server_msg_received_total`, `grpc_client_msg_sent_total`: the caller sent
+    /// `messages`.
+    pub fn requests(&self, messages: u64) {
+        self.requests.inc_by(messages);
+    }
+
+    /// `grpc_server_msg_sent_total`, `grpc_client_msg_received_total`: the callee sent
+    /// `messages`.
+    pub fn replies(&self, messages: u64) {
+        self.replies.inc_by(messages);
+    }
+
+    /// `grpc_…_handled_total` and `grpc_…_handling_seconds`: a call ended with the status `code`,
+    /// `seconds` after it began. A code that does not exist counts as `Unknown`.
+    pub fn handled(&self, code: usize, seconds: f64) {
+        let [_, _, unknown, ..] = &self.handled;
+        self.handled.get(code).unwrap_or(unknown).inc();
+        self.seconds.observe(seconds);
+    }
+}
 
 /// Where families are registered.
 ///
@@ -88,4 +200,56 @@ pub(super) fn retain<T: MetricVecBuilder>(
 /// Returns `number` as a gauge holds it.
 pub(super) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The metrics of a registry of engines. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct EngineMetrics {
+    by_status: IntGaugeVec,
+    registrations: IntCounterVec,
+}
+
+/// The results of `RegisterEngine` that are counted.
+const RESULTS: [&str; 6] = [
+    "registered",
+    "not_owned",
+    "address_not_allowed",
+    "limit_reached",
+    "invalid",
+    "failed",
+];
+
+impl EngineMetrics {
+    pub(super) fn new(families: &Families) -> Result<Self> {
+        Ok(Self {
+            by_status: families.gauges("countersign_engines", "Engines by status.", &["status"])?,
+            registrations: families.counters(
+                "countersign_engine_registrations_total",
+                "Calls of RegisterEngine by result.",
+                &["result"],
+            )?,
+        })
+    }
+
+    /// Creates all series, 0 if they are new.
+    pub(super) fn begin(&self) {
+        for status in EngineStatus::ALL {
+            self.by_status.with_label_values(&[status.as_str()]);
+        }
+        for result in RESULTS {
+            self.registrations.with_label_values(&[result]);
+        }
+    }
+
+    /// `countersign_engine_registrations_total`: a call of `RegisterEngine` ended with `result`,
+    /// one of six.
+    pub fn registered(&self, result: &'static str) {
+        self.registrations.with_label_values(&[result]).inc();
+    }
+
+    /// `countersign_engines`: how many there are with `status`.
+    pub fn engines(&self, status: EngineStatus, number: usize) {
+        let gauge = self.by_status.with_label_values(&[status.as_str()]);
+        gauge.set(count(number));
+    }
 }
