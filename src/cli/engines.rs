@@ -21,8 +21,8 @@ use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
     cause, code_name, reason_of,
 };
-use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
+use crate::proto::status_word;
 use crate::telemetry::{Untrusted, UntrustedReason};
 
 #[derive(Debug, Subcommand)]

@@ -10,10 +10,10 @@ use crate::diagnostic::{Code, Finding, Origin, Severity, quote, redact, redact_n
 use crate::properties::name::{Name, Variable, uniform};
 use crate::properties::{Content, Entry, Layered, Path, Sourced, Span, bind, give_way, indexed};
 
-use super::parts::Ignored;
 use super::question::{ModuleKind, Question};
 use super::rules::file;
 use super::schema::{self, DEPLOYMENTS, Fallback, Known, Placed, Takes};
+use super::settings::Ignored;
 use super::view::{Limited, Part, View};
 
 /// What the entries of the files are.

@@ -12,13 +12,11 @@ use crate::storage::revoked_keys::Remembered;
 
 use super::gather::{Gathered, gather};
 use super::options;
-use super::parts::{OwnKey, ReadDeployment, ReadKey};
 use super::question::Question;
 use super::read::Reader;
-use super::rotation;
-use super::rules::{addresses, deployments, file, inactive, keys, tls, trusted_keys};
+use super::rules::{addresses, deployments, file, keys, tls, trusted_keys};
 use super::schema::{self, Known};
-use super::settings::Options;
+use super::settings::{Options, OwnKey, ReadDeployment, ReadKey};
 use super::spring::Texts;
 use super::view::{Limited, Part, View};
 
@@ -125,14 +123,14 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
     let mut set = options::read(&mut reader);
     let read = deployments::read(&mut reader, &set.impersonation_role);
     trusted_keys::ambiguous(&mut reader, own.as_ref(), &read);
-    set.rotation = rotation::read(&mut reader, own.as_ref(), &read);
+    set.rotation = keys::rotation(&mut reader, own.as_ref(), &read);
     addresses::check(&mut reader, &set);
     tls::check(&mut reader, &set, &read);
     deployments::check(&mut reader, &set, &read);
     for fault in &texts.faults {
         reader.report(fault.code, &fault.at, &fault.message, fault.help);
     }
-    inactive::check(&mut reader, &gathered, &read);
+    file::inactive(&mut reader, &gathered.inactive, &read);
     reader.rest(&gathered.unread);
     let both = [&*gathered.ours, &*gathered.inactive];
     if own.is_none() && reader.raw(keys::OWN_KEY, &[]).is_none() && !broken_key {

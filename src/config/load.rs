@@ -1,26 +1,26 @@
 //! From a module's home to its settings, and from those to the module.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::Arc;
 
+use super::inspect::inspect;
+use super::question::{ModuleKind, Question};
+use super::rules::cross;
+use super::settings::{Home, Settings, Source};
+use super::spring::{self, Texts};
 use crate::diagnostic::{Findings, Severity};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
-    ConnectionOptions, Module, ModuleBuilder, ModuleError, Plaintext, ServerOptions, Tokens,
+    ConnectionOptions, KeepAlive, Module, ModuleBuilder, ModuleError, Plaintext, Route,
+    ServerOptions, Target, Tokens, Wiring,
 };
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
 use crate::storage::revoked_keys::Remembered;
 use crate::trust::OwnDeployment;
-
-use super::inspect::inspect;
-use super::question::{ModuleKind, Question};
-use super::rules::certificates;
-use super::settings::{Home, Settings};
-use super::sources::Source;
-use super::spring::{self, Texts};
 
 /// Why settings could not be loaded.
 #[derive(thiserror::Error)]
@@ -133,7 +133,7 @@ impl Settings {
     ) -> Result<Self, LoadError> {
         let mut inspected = inspect(question, &remembered, texts);
         let not_for_libraries = inspected.set_below(&NOT_FOR_LIBRARIES);
-        let refused = certificates::check(slice::from_ref(&inspected), most);
+        let refused = cross::certificates(slice::from_ref(&inspected), most);
         inspected.findings.0.extend(refused);
         inspected.findings.sort();
         let mut keys = HashMap::new();
@@ -269,3 +269,43 @@ const NOT_FOR_LIBRARIES: [&str; 4] = [
     "ataccama.one.dpm.registry",
     "countersign.registry",
 ];
+
+/// Returns how `module`, made of `settings`, serves and calls.
+///
+/// # Errors
+///
+/// When a PEM file cannot be used.
+pub(crate) fn wiring(
+    settings: &Settings,
+    module: &Module,
+    is_followed: bool,
+) -> Result<Wiring, TlsError> {
+    let (server, client) = (&settings.options.server, &settings.options.client);
+    let mut routes = Vec::new();
+    for connection in &client.connections {
+        let options = settings.connection(module, &connection.name)?;
+        routes.push(Route {
+            name: connection.name.clone(),
+            target: Target::new(&connection.host, connection.port),
+            deployment: connection.deployment.clone(),
+            is_written: connection.is_written,
+            options: ConnectionOptions {
+                keep_alive: KeepAlive::ANY_SERVER,
+                ..options
+            },
+        });
+    }
+    let grpc = SocketAddr::new(server.address, server.port);
+    let http = SocketAddr::new(server.http_address, server.http_port);
+    Ok(Wiring {
+        file: settings.home.file.clone(),
+        is_followed,
+        grpc: server.has_port.then_some(grpc),
+        http: server.http_is_set.then_some(http),
+        http_hosts: server.allowed_hosts.clone(),
+        http_metrics: server.metrics_beyond_loopback,
+        server: settings.server_options(module)?,
+        routes,
+        client_bytes: client.max_message_bytes,
+    })
+}

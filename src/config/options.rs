@@ -16,13 +16,13 @@ use crate::telemetry::{Appenders, Logging};
 use crate::token::Policy;
 
 use super::read::Reader;
-use super::rotation::RotationSettings;
 use super::rules::deployments::{CHOSEN, trusted, untrusted};
+use super::rules::tls;
 use super::schema::{self, DEPLOYMENTS};
 use super::settings::{
-    ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, Replay, ServerSettings,
+    ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, Replay,
+    RotationSettings, ServerSettings,
 };
-use super::tls;
 
 pub const OWN_NAME: &str = "countersign.deployment.name";
 const SERVER_PORT: &str = "ataccama.server.grpc.port";

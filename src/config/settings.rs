@@ -1,26 +1,28 @@
 //! What a module runs with, as plain values.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use super::parts::Tls;
-use super::question::home_of;
-use super::rotation::RotationSettings;
-use super::sources::Source;
-use crate::diagnostic::Findings;
+use super::question::{Question, home_of};
+use super::schema::TlsEnd;
+use crate::diagnostic::{Findings, Origin};
 use crate::dpm::MonitorOptions;
 pub use crate::grpc::ProofMode;
+use crate::grpc::tls::{ClientTlsOptions, OwnFiles, ServerTlsOptions};
 use crate::grpc::{ServerOptions, Target};
 use crate::identity::{DeploymentName, Role};
-use crate::properties::{ReadError, Sourced};
+use crate::jose::{Fingerprint, KeyId, SigningKey};
+use crate::properties::{ContentDigest, ReadError, Sourced};
 use crate::registry::{AddressRules, Limits};
 use crate::storage::revoked_keys::{self, Remembered};
 use crate::telemetry::Logging;
 use crate::token::Policy;
 pub use crate::token::Replay;
-use crate::trust::{Deployment, OwnDeployment};
+use crate::trust::{Deployment, OwnDeployment, TrustedKey};
 
 /// A module's settings, complete and checked.
 #[derive(Clone, Debug)]
@@ -169,6 +171,27 @@ impl ClientSettings {
     }
 }
 
+/// How far the change of a module's own key is, as `countersign rotate` left it.
+#[derive(Clone, Debug, Default)]
+pub struct RotationSettings {
+    /// The key that is to sign next, and its `kid`: peers may trust it already.
+    pub next: Option<(SigningKey, KeyId)>,
+    /// Since when the own key signs, until the one before it is revoked.
+    pub activated_at: Option<SystemTime>,
+    /// The keys before it that are not yet revoked, the last one at the end: computed fingerprints.
+    pub previous: Vec<Fingerprint>,
+}
+
+impl RotationSettings {
+    /// Returns the other keys that a token may be addressed to: the next one, which peers may know
+    /// already, and those before, which they may know still.
+    pub(super) fn accepted(&self) -> Vec<Fingerprint> {
+        let next = self.next.as_ref().map(|(key, _)| key.fingerprint());
+        let previous = self.previous.iter().copied();
+        next.into_iter().chain(previous).collect()
+    }
+}
+
 /// How a DPE registers with its DPM.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -234,5 +257,121 @@ impl Home {
         };
         let read = Remembered::read(&storage);
         read.map_err(|error| ReadError::new(revoked_keys::path(&storage), error))
+    }
+}
+
+/// A setting with a foreign name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ignored {
+    /// Where it is written.
+    pub origin: Origin,
+    /// Its name, without anything that looks like a private key.
+    pub name: String,
+}
+
+/// The module's own key and where it is written.
+#[derive(Clone, Debug)]
+pub struct OwnKey {
+    pub key: SigningKey,
+    pub key_id: KeyId,
+    pub at: Sourced,
+}
+
+/// A deployment as the file has it: what could be read of it, and where it is written.
+#[derive(Clone, Debug)]
+pub struct ReadDeployment {
+    pub name: String,
+    pub environment: Option<Sourced>,
+    pub keys: Vec<ReadKey>,
+    /// The TLS pins, each with its value.
+    pub pins: Vec<(Fingerprint, Sourced)>,
+    /// The deployment, unless something required is missing.
+    pub deployment: Option<Deployment>,
+}
+
+/// A key as the file has it.
+#[derive(Clone, Debug)]
+pub struct ReadKey {
+    pub trusted: TrustedKey,
+    /// The value of its fingerprint.
+    pub at: Sourced,
+    /// The value that decides whether it is revoked, as written; `None` for the default.
+    pub revoked_at: Option<Sourced>,
+    /// Whether it is revoked only because the home remembers that.
+    pub remembered: bool,
+}
+
+/// TLS as one file has it.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub server: Side<ServerTlsOptions>,
+    /// By connection.
+    pub clients: BTreeMap<String, Side<ClientTlsOptions>>,
+}
+
+impl Tls {
+    /// Returns `true` if the connection `name` uses TLS.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.clients.get(name).is_some_and(|side| side.on)
+    }
+
+    pub fn client(&self, name: &str) -> Option<ClientTlsOptions> {
+        self.clients.get(name)?.options.clone()
+    }
+
+    /// Lists the module's own certificates: which end shows one, its files, and where they are
+    /// named.
+    pub fn own(&self) -> impl Iterator<Item = (TlsEnd<'_>, &OwnFiles, &Sourced)> {
+        let named = self.server.options.iter().zip(&self.server.cert_chain_at);
+        let server = named.map(|(options, at)| (TlsEnd::Server, &options.own, at));
+        let clients = self.clients.iter().filter_map(|(name, side)| {
+            let own = side.options.as_ref()?.own.as_ref()?;
+            Some((TlsEnd::Client(name), own, side.cert_chain_at.as_ref()?))
+        });
+        server.chain(clients)
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug)]
+pub struct Side<T> {
+    pub on: bool,
+    /// Where it is turned on or off, if anywhere.
+    pub at: Option<Sourced>,
+    /// Where the own certificate is named, if anywhere.
+    pub cert_chain_at: Option<Sourced>,
+    /// `None` if it is off or something is missing.
+    pub options: Option<T>,
+}
+
+/// Where loaded settings come from, and what of it only a reload asks.
+#[derive(Clone)]
+pub struct Source {
+    pub question: Arc<Question>,
+    /// The content that they were read from.
+    pub digest: ContentDigest,
+    /// The files to look at, and whether they were there.
+    pub files: Vec<(PathBuf, bool)>,
+    /// Every value that only a restart changes, by name.
+    pub cold: BTreeMap<String, String>,
+    /// The trusted keys, each with the places where it is written.
+    pub keys: HashMap<Fingerprint, ReadKey>,
+    /// The revoked keys that the home remembers.
+    pub remembered: Remembered,
+}
+
+impl Source {
+    /// Names the settings that only a restart changes and that are others than in `before`.
+    pub fn differing(&self, before: &Self) -> BTreeSet<String> {
+        let names = self.cold.keys().chain(before.cold.keys());
+        let differing = names.filter(|name| self.cold.get(*name) != before.cold.get(*name));
+        differing.cloned().collect()
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The environment may hold a private key.
+        f.debug_struct("Source").finish_non_exhaustive()
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::reload::Reloader;
+use super::rules::tls::DIAL_BACK;
 use super::settings::Settings;
-use super::tls::DIAL_BACK;
 use crate::diagnostic::CommandLine;
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};

@@ -7,8 +7,6 @@ use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
 use zeroize::Zeroize as _;
 
-use super::shown::shown;
-
 /// Why a text is no strict JSON object, and at which byte.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{problem}")]
@@ -215,6 +213,27 @@ impl<'de> Visitor<'de> for Strict {
         }
         Ok(Value::Object(std::mem::take(&mut object.0)))
     }
+}
+
+/// Longest foreign text that a message repeats; a P-256 private part has 43 characters.
+const MAX_SHOWN: usize = 32;
+
+/// Quotes and escapes a foreign text for a message, or says only its length if it could be a key.
+pub(super) fn shown(text: &str) -> String {
+    let characters = text.chars().count();
+    if characters > MAX_SHOWN {
+        return format!("a text of {characters} characters");
+    }
+    let mut shown = String::from("`");
+    for c in text.chars() {
+        if c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric() {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_unicode());
+        }
+    }
+    shown.push('`');
+    shown
 }
 
 #[cfg(test)]

@@ -11,15 +11,11 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::error::{JwkError, JwkProblem};
-use super::json;
+use super::fingerprint::KeyId;
+use super::json::{self, shown};
 use super::key::{SigningKey, VerifyingKey};
-use super::key_id::KeyId;
-use super::repair::with_quotes;
-use super::shown::shown;
+use super::repair::{Text, with_quotes};
 use crate::secret::Secret;
-use text::Text;
-
-mod text;
 
 /// A key as a JWK, and which of the members that may be absent were there.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,15 +1,15 @@
 //! A key in whatever form people have it.
 
-use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use base64::{alphabet, decoded_len_estimate};
 use zeroize::Zeroizing;
 
 use super::error::KeyError;
+use super::fingerprint::KeyId;
+use super::json::shown;
 use super::jwk::{PrivateJwk, PublicJwk};
 use super::key::{SigningKey, VerifyingKey};
-use super::key_id::KeyId;
-use super::pem;
-use super::shown::shown;
 
 /// A key that was read, and its `kid` if its form has one.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         b'_' => b'/',
         other => *other,
     }));
-    pem::decoded(&BASE64, &plain)
+    decoded(&BASE64, &plain)
 }
 
 /// Returns the JSON in `text`: the text itself, or what its base64 or base64url stands for.
@@ -161,7 +161,7 @@ fn from_base64(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
 }
 
 fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
-    let blocks = pem::blocks(text);
+    let blocks = blocks(text);
     let mut keys = blocks.iter().filter(|block| block.label != "EC PARAMETERS");
     let Some(block) = keys.next() else {
         return Err(if blocks.is_empty() {
@@ -258,6 +258,54 @@ fn refused_der(der: &[u8]) -> KeyError {
         .iter()
         .find(|(oid, _)| holds(der, oid))
         .map_or(KeyError::Der, |(_, name)| KeyError::OtherKind(name))
+}
+
+/// One block: its label and the text between its lines.
+pub(super) struct Block<'a> {
+    pub(super) label: &'a str,
+    body: &'a str,
+}
+
+impl Block<'_> {
+    /// Returns `true` if the body is encrypted the old way ([RFC 1421] headers).
+    ///
+    /// [RFC 1421]: https://www.rfc-editor.org/rfc/rfc1421
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.label.starts_with("ENCRYPTED") || self.body.contains("ENCRYPTED")
+    }
+
+    /// Decodes the body.
+    pub(super) fn der(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let mut text = Zeroizing::new(Vec::with_capacity(self.body.len()));
+        text.extend(self.body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+        decoded(&BASE64_STANDARD, &text)
+    }
+}
+
+/// Decodes `text` without leaving a part of it in freed memory, as a buffer does that grows.
+pub(super) fn decoded(base64: &GeneralPurpose, text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; decoded_len_estimate(text.len())]);
+    let length = base64.decode_slice(text, &mut bytes).ok()?;
+    bytes.truncate(length);
+    Some(bytes)
+}
+
+/// Finds the blocks of `text`; a block without its end line is given an empty body.
+pub(super) fn blocks(text: &str) -> Vec<Block<'_>> {
+    const BEGIN: &str = "-----BEGIN ";
+    const DASHES: &str = "-----";
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once(BEGIN) {
+        let Some((label, after)) = after.split_once(DASHES) else {
+            break;
+        };
+        let end = format!("-----END {label}{DASHES}");
+        let (body, after) = after.split_once(&end).unwrap_or(("", after));
+        found.push(Block { label, body });
+        rest = after;
+    }
+    found
 }
 
 #[cfg(test)]

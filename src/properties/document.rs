@@ -9,11 +9,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::entry::{Entry, Escapes, Span};
 use super::name::Name;
-use super::parse::separator::Separator;
-use super::parse::unescape::SyntaxFault;
-use super::parse::{self, Parsed, Start};
+use super::parse::{self, Entry, Escapes, Parsed, Separator, Span, Start, SyntaxFault};
 use crate::diagnostic::{Code, Finding, Origin, Public, Snippet};
 
 /// The entries of a `.properties` text, in the file's order, each with its place.

@@ -6,10 +6,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::entry::{Entry, Span};
 use super::name::Name;
-use super::parse::separator::Separator;
-use super::parse::{Parsed, Start, parse};
+use super::parse::{Entry, Parsed, Separator, Span, Start, parse};
 use crate::secret::Secret;
 
 /// Settings to write into a text.

@@ -4,7 +4,6 @@
 pub mod bind;
 mod document;
 mod edit;
-mod entry;
 mod file;
 pub mod name;
 mod parse;
@@ -16,7 +15,7 @@ mod tests;
 
 pub use document::{Document, MAX_VALUE};
 pub use edit::{ChangeKind, Edit, replace};
-pub use entry::{Entry, Span};
 pub use file::{ContentDigest, Encoding, FileText, ReadError, digest, mode};
-pub use parse::separator::Reading;
+pub use parse::Reading;
+pub use parse::{Entry, Span};
 pub use source::{Content, Layered, Path, Sourced, give_way, indexed};

@@ -9,10 +9,10 @@ use super::engine_log::{EngineLog, News};
 use super::store::{EngineStore, Expected, Stored};
 use super::{Creations, Limits, Registrant, RegistryError};
 use crate::clock::Clock;
-use crate::engine::status::{Event, transition};
 use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus,
 };
+use crate::engine::{Event, transition};
 use crate::telemetry::events;
 
 /// How a dial-back ended.

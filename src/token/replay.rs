@@ -7,13 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::clock::Clock;
-use crate::jose::VerifyingKey;
-use crate::storage::StorageError;
-use crate::storage::replay::Watermark;
-
 use super::claims::{Claims, seconds, time};
 use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
+use crate::clock::Clock;
+use crate::jose::VerifyingKey;
+use crate::storage::{StorageError, Watermark};
 
 /// Whether a token is accepted more than once: `countersign.token.replay`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -1,6 +1,9 @@
-//! What a reload changed, by name and fingerprint.
+//! What a reload changed, by name and fingerprint, and how a change of a file is noticed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use crate::config::Settings;
 use crate::diagnostic::quote;
@@ -115,4 +118,26 @@ fn addresses(before: &Settings, after: &Settings) -> Vec<String> {
     changed
         .map(|name| format!("addresses allowed for {name}"))
         .collect()
+}
+
+/// The metadata of a file that changes with its content; a link is followed: which file it is, its
+/// size, and when it changed. A writer may set the first of the two times, but not the second.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stamp(Option<[i128; 7]>);
+
+impl Stamp {
+    pub fn of(path: &Path) -> Self {
+        let about = fs::metadata(path).ok();
+        Self(about.map(|about| {
+            [
+                about.dev().into(),
+                about.ino().into(),
+                about.len().into(),
+                about.mtime().into(),
+                about.mtime_nsec().into(),
+                about.ctime().into(),
+                about.ctime_nsec().into(),
+            ]
+        }))
+    }
 }

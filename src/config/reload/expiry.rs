@@ -1,7 +1,7 @@
 //! When the module's own certificates expire: in the metrics, and, from 30 days before, in the log.
 
-use crate::config::parts::Tls;
 use crate::config::schema::TlsEnd;
+use crate::config::settings::Tls;
 use crate::grpc::Module;
 use crate::grpc::tls::Shown;
 use crate::telemetry::events;

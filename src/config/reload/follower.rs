@@ -2,18 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::mem;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
+use std::{mem, thread};
 
 use sha2::{Digest as _, Sha256};
 
-use super::changes;
+use super::changes::{self, Stamp};
 use super::expiry::Expiry;
 use crate::config::load::LoadError;
-use crate::config::settings::Settings;
-use crate::config::sources::{Digest, Source, Stamp};
+use crate::config::settings::{Settings, Source};
 use crate::config::spring::{self, Texts};
 use crate::files;
 use crate::grpc::tls::ChangedTlsFiles;
@@ -47,9 +45,9 @@ pub struct Follower {
     files: Vec<(PathBuf, bool)>,
     /// What was seen of the files last.
     stamps: Vec<Stamp>,
-    digest: Digest,
+    digest: ContentDigest,
     /// The content that cannot be used and was reported.
-    reported: Option<Digest>,
+    reported: Option<ContentDigest>,
     restart: BTreeSet<String>,
     expiry: Expiry,
     ticks: u32,
@@ -102,7 +100,7 @@ pub struct Read {
 
 impl Read {
     /// Returns what identifies the contents: that of the settings alone, unless PEM files changed.
-    fn digest(&self) -> Digest {
+    fn digest(&self) -> ContentDigest {
         let texts = match &self.texts {
             Ok(texts) => texts.digest(),
             Err(error) => Sha256::digest(error.to_string()).into(),
@@ -130,7 +128,7 @@ impl Follower {
             files: settings.source.files.clone(),
             // The files may have changed since they were read.
             stamps: Vec::new(),
-            digest: Digest::default(),
+            digest: ContentDigest::default(),
             reported: None,
             restart: BTreeSet::new(),
             expiry: Expiry::of(settings.options.tls.clone(), module),
@@ -409,7 +407,7 @@ impl Follower {
     }
 
     /// Returns what identifies the content that is applied.
-    fn applied(&self) -> Digest {
+    fn applied(&self) -> ContentDigest {
         let source = &self.current.source;
         let remembered = Some(&source.remembered).filter(|_| self.unread.is_none());
         content(source.digest, remembered)
@@ -442,7 +440,7 @@ fn another_module(before: &Settings, after: &Settings) -> Option<String> {
 
 /// Returns what identifies the content of files and memory, but for PEM files; `None` is a memory
 /// that cannot be read.
-fn content(texts: Digest, remembered: Option<&Remembered>) -> Digest {
+fn content(texts: ContentDigest, remembered: Option<&Remembered>) -> ContentDigest {
     let all = Sha256::new_with_prefix(texts).chain_update(format!("{remembered:?}"));
     all.finalize().into()
 }

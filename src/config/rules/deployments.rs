@@ -4,19 +4,17 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::thread;
 
-use crate::config::parts::{ReadDeployment, ReadKey};
+use super::tls::{self, DIAL_BACK};
+use super::trusted_keys;
 use crate::config::read::Reader;
 use crate::config::schema::{self, DEPLOYMENTS};
-use crate::config::settings::Options;
-use crate::config::tls::DIAL_BACK;
+use crate::config::settings::{Options, ReadDeployment, ReadKey};
 use crate::config::view::Part;
 use crate::diagnostic::{Code, Severity, quote};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role, Roles};
 use crate::properties::name::uniform;
 use crate::token::Policy;
 use crate::trust::Deployment;
-
-use super::{tls, trusted_keys};
 
 pub const LIFETIME: &str = "ataccama.authentication.internal.jwt.generator.token-expiration";
 pub const DEPLOYMENT: &str = "ataccama.one.platform.deployments.<name>";

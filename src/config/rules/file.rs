@@ -1,23 +1,26 @@
 //! What is wrong with a file as text, and as a whole: encoding, permissions, broken lines, blanks,
-//! backslashes, settings that are lost in the value of another, a missing own key.
+//! backslashes, settings that are lost in the value of another, documents that are not active, a
+//! missing own key.
 
+use std::collections::HashSet;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use super::keys;
+use super::trusted_keys::REVOKED;
 use crate::config::question::Question;
+use crate::config::read::Reader;
 use crate::config::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
-use crate::config::settings::Home;
+use crate::config::settings::{Home, ReadDeployment};
 use crate::config::view::{Limited, View};
 use crate::diagnostic::{Code, CommandLine, Finding, Origin, Severity, quote, redact};
 use crate::jose::{KeyMaterial, PublicJwk};
-use crate::properties::name::Name;
+use crate::properties::name::{Name, uniform};
 use crate::properties::{
-    self, Document, Encoding, Entry, FileText, MAX_VALUE, ReadError, Reading, Span,
+    self, Document, Encoding, Entry, FileText, MAX_VALUE, ReadError, Reading, Span, bind,
 };
 use crate::secret::Secret;
-
-use super::keys;
 
 /// Hides the private values of a file, before anything of it is shown.
 pub fn hide_secrets(view: &mut View, known: &[Known]) {
@@ -429,4 +432,45 @@ pub fn holds_private_key(text: &str) -> bool {
     let document = Document::parse(Path::new(""), text);
     let mut entries = document.entries().iter();
     entries.any(|entry| schema::find(&Name::parse(entry.key())).is_private())
+}
+
+const HELP: &str =
+    "make one of its profiles active, or move the lines to a document that is always active";
+
+/// Notes each document without an effect, and warns of revocations there that are not applied.
+pub fn inactive(reader: &mut Reader<'_>, all: &[(usize, Placed)], deployments: &[ReadDeployment]) {
+    let mut noted = HashSet::new();
+    let named = deployments.iter().flat_map(|one| {
+        let trusted = one.keys.iter().filter(|key| !key.trusted.revoked);
+        trusted.map(move |key| [&one.name, &key.trusted.name].map(|name| uniform(name)))
+    });
+    let trusted: HashSet<_> = named.collect();
+    for (at, placed) in all {
+        let document = reader.view.document.document_of_entry(*at);
+        let Some((entry, value)) = reader.view.entry(*at).zip(reader.view.value(*at)) else {
+            continue;
+        };
+        if !reader.question.is_run() && noted.insert(document) {
+            let message = "this document is not active, so its settings are not applied";
+            let found = reader.view.finding(Code::Cs0305, entry.key_span, message);
+            reader.push(found.with_help(HELP));
+        }
+        let [.., name, _, _, key, _] = &*placed.path else {
+            continue;
+        };
+        let is_revocation =
+            placed.setting.name == REVOKED && bind::switch(value.text()) == Ok(true);
+        if is_revocation && trusted.contains(&[name, key].map(|name| uniform(name))) {
+            let message = format!(
+                "key {} of {} is trusted: the document that revokes it is not active",
+                quote(key),
+                quote(name)
+            );
+            let found = reader.view.finding(Code::Cs0305, entry.value_span, message);
+            let warning = found
+                .with_severity(Severity::Warning)
+                .with_key(placed.name());
+            reader.push(warning.with_help(HELP));
+        }
+    }
 }

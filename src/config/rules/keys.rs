@@ -1,15 +1,17 @@
-//! This module's own key, `generator.key`, and the next one: what it is, or what else it is.
+//! This module's own key, `generator.key`, and the next one: what it is, or what else it is, and how
+//! far its change is.
 
 use zeroize::Zeroizing;
 
-use crate::config::parts::OwnKey;
 use crate::config::read::Reader;
+use crate::config::settings::{OwnKey, ReadDeployment, RotationSettings};
 use crate::diagnostic::{Code, CommandLine, Origin};
 use crate::jose::{
-    JwkProblem, KeyError, KeyFormat, KeyId, KeyMaterial, PrivateJwk, VerifyingKey, json_of,
-    published,
+    Fingerprint, JwkProblem, KeyError, KeyFormat, KeyId, KeyMaterial, PrivateJwk, VerifyingKey,
+    json_of, published,
 };
 use crate::properties::Sourced;
+use crate::telemetry::from_rfc3339;
 
 pub const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
@@ -154,5 +156,42 @@ pub fn report_published(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Source
         let help = "make your own keys: `countersign pair` writes them";
         let severity = reader.question.strict();
         reader.push(found.with_severity(severity).with_help(help));
+    }
+}
+
+pub const NEXT_KEY: &str = "countersign.rotation.next-key";
+pub const ACTIVATED_AT: &str = "countersign.rotation.activated-at";
+pub const PREVIOUS: &str = "countersign.rotation.previous-fingerprint";
+
+/// Reads the settings, and reports a next key that could never take the own key's place.
+pub fn rotation(
+    reader: &mut Reader<'_>,
+    own: Option<&OwnKey>,
+    deployments: &[ReadDeployment],
+) -> RotationSettings {
+    let next = private(reader, NEXT_KEY);
+    if let Some(next) = &next {
+        let public = next.key.verifying_key();
+        if own.is_some_and(|own| own.key.verifying_key() == public) {
+            let message = "the next key is the current key; a rotation would change nothing";
+            reader.report(Code::Cs0204, &next.at, message, discard(&next.at));
+        }
+        let mut keys = deployments.iter().flat_map(|deployment| &deployment.keys);
+        if let Some(key) = keys.find(|key| key.trusted.key == *public) {
+            let message = format!("the next key is a peer's, at {}", key.at.origin());
+            reader.report(Code::Cs0207, &next.at, message, discard(&next.at));
+        }
+    }
+    let activated_at = reader.parsed(ACTIVATED_AT, &[], |text| {
+        from_rfc3339(text).ok_or("is not a time such as `2026-01-31T12:00:00Z`")
+    });
+    let previous = reader.named(PREVIOUS, &[], "a fingerprint", |text| {
+        let keys = text.split(',').map(|key| key.trim().parse());
+        keys.collect::<Result<Vec<Fingerprint>, _>>()
+    });
+    RotationSettings {
+        next: next.map(|next| (next.key, next.key_id)),
+        activated_at: activated_at.map(|(time, _)| time),
+        previous: previous.map(|(keys, _)| keys).unwrap_or_default(),
     }
 }

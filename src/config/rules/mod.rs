@@ -1,11 +1,9 @@
 //! What can be wrong with a module's files, by topic.
 
 pub mod addresses;
-pub mod certificates;
 pub mod cross;
 pub mod deployments;
 pub mod file;
-pub mod inactive;
 pub mod keys;
 pub mod tls;
 pub mod trusted_keys;

@@ -1,18 +1,23 @@
-//! `countersign.deployments.<name>.tls-keys`, and what TLS needs to know before a module runs.
+//! TLS of the server and of each connection, every property of its own from the most specific place
+//! that has it; `countersign.deployments.<name>.tls-keys`; and what TLS needs to know before a module
+//! runs.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::ErrorKind;
-
-use crate::config::parts::{ReadDeployment, Side};
-use crate::config::read::Reader;
-use crate::config::settings::Options;
-use crate::diagnostic::{Code, CommandLine, Severity, quote};
-use crate::grpc::tls::{ClientAuth, ClientTlsOptions, PemFile, TlsError};
-use crate::jose::Fingerprint;
-use crate::properties::{self, Sourced};
+use std::path::PathBuf;
 
 use super::file::open_to_others;
+use crate::config::read::Reader;
+use crate::config::schema::TlsEnd;
+use crate::config::settings::{ConnectionSettings, Home, Options, ReadDeployment, Side, Tls};
+use crate::diagnostic::{Code, CommandLine, Severity, quote};
+use crate::grpc::tls::{
+    ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions, TlsError,
+};
+use crate::jose::Fingerprint;
+use crate::properties::name::uniform;
+use crate::properties::{self, Sourced};
 
 /// The pins of a deployment.
 pub const PINS: &str = "countersign.deployments.<name>.tls-keys";
@@ -176,5 +181,232 @@ fn trusted(
             reader.report(Code::Cs0405, at, message, help);
         }
         _ => {}
+    }
+}
+
+const CERT_CHAIN: &str = "cert-chain";
+const PRIVATE_KEY: &str = "private-key";
+const TRUST: &str = "trust-cert-collection";
+
+/// The connection whose TLS dialled-back engines get.
+pub const DIAL_BACK: &str = "dpe";
+
+/// Reads TLS of the server and of `connections`.
+pub fn read(reader: &mut Reader<'_>, connections: &[ConnectionSettings]) -> Tls {
+    let mut ends = Ends {
+        folder: Home::new(reader.view.document.path()).dir,
+        used: BTreeMap::new(),
+        reader,
+    };
+    let server = ends.side(TlsEnd::Server, Ends::server);
+    let mut clients = BTreeMap::new();
+    let names = connections.iter().map(|connection| &*connection.name);
+    for name in names.chain([DIAL_BACK]) {
+        if !clients.contains_key(name) {
+            let client = ends.side(TlsEnd::Client(name), Ends::client);
+            clients.insert(name.to_owned(), client);
+        }
+    }
+    ends.without_effect();
+    Tls { server, clients }
+}
+
+/// Reads one end after the other.
+struct Ends<'a, 'b> {
+    reader: &'a mut Reader<'b>,
+    /// Where the relative paths of PEM files start.
+    folder: PathBuf,
+    /// Settings that have an effect with TLS only, and whether an end that they are for uses it.
+    used: BTreeMap<String, (&'b Sourced, bool)>,
+}
+
+impl<'b> Ends<'_, 'b> {
+    fn server(&mut self, end: TlsEnd<'_>, at: &Sourced) -> Option<ServerTlsOptions> {
+        let client_auth = self.client_auth(end).map(|(auth, _)| auth);
+        let trust = self.file(end, TRUST);
+        let Some(own) = self.own(end).ok()? else {
+            self.no_certificate(end, at);
+            return None;
+        };
+        Some(ServerTlsOptions {
+            own,
+            client_auth,
+            trust,
+            settings: end.start(),
+        })
+    }
+
+    fn client(&mut self, end: TlsEnd<'_>, _: &Sourced) -> Option<ClientTlsOptions> {
+        let auth = self.client_auth(end);
+        let trust = self.file(end, TRUST);
+        let files = self.own(end).ok()?;
+        let settings = end.start();
+        let own = match (files, auth) {
+            (_, Some((ClientAuth::None, _))) => None,
+            (None, Some((ClientAuth::Require, at))) => {
+                let message = format!(
+                    "a client certificate is to be shown, but `{settings}.cert-chain` and `.private-key` are missing"
+                );
+                let help = "name the two PEM files, or write `false`";
+                self.reader.report(Code::Cs0306, at, message, help);
+                return None;
+            }
+            (files, _) => files,
+        };
+        Some(ClientTlsOptions {
+            own,
+            trust,
+            settings,
+        })
+    }
+
+    /// Reads one end, and its `options` if TLS is on.
+    fn side<'e, T>(
+        &mut self,
+        end: TlsEnd<'e>,
+        options: fn(&mut Self, TlsEnd<'e>, &Sourced) -> Option<T>,
+    ) -> Side<T> {
+        let enabled = self.find(end, "enabled");
+        // What is no word is an error, and nothing runs on a file with errors.
+        let on = enabled
+            .as_ref()
+            .is_some_and(|(name, _)| self.reader.switch(name, &[end.key()]));
+        for property in ["mtls", CERT_CHAIN, PRIVATE_KEY] {
+            if let Some((_, at)) = self.find(end, property) {
+                let setting = at.setting().unwrap_or_default();
+                let (_, used) = self.used.entry(setting).or_insert((at, on));
+                *used |= on;
+            }
+        }
+        let cert_chain = self.find(end, CERT_CHAIN);
+        let at = enabled.map(|(_, at)| at);
+        let made = at.filter(|_| on).and_then(|at| options(self, end, at));
+        Side {
+            on,
+            options: made,
+            at: at.cloned(),
+            cert_chain_at: cert_chain.map(|(_, at)| at.clone()),
+        }
+    }
+
+    /// Warns of settings that need TLS to have an effect, if their connection or server has no TLS.
+    fn without_effect(&mut self) {
+        for (setting, (at, used)) in std::mem::take(&mut self.used) {
+            let asks_nothing = matches!(uniform(at.text().trim()).as_str(), "none" | "false");
+            let (start, property) = setting.rsplit_once('.').unwrap_or(("", &setting));
+            if used || (property == "mtls" && asks_nothing) {
+                continue;
+            }
+            let end = if setting.starts_with("ataccama.server.") {
+                "the listener speaks plaintext"
+            } else {
+                "the connection is plaintext"
+            };
+            let message = format!("`{setting}` has no effect without TLS: {end}");
+            let help = format!("set `{start}.enabled=true`, or remove this");
+            let found = self.reader.finding(Code::Cs0305, at, message);
+            self.reader
+                .push(found.with_severity(Severity::Warning).with_help(help));
+        }
+    }
+
+    /// Finds the most specific setting that sets `property`, and not to nothing, with its value.
+    fn find(&self, end: TlsEnd<'_>, property: &str) -> Option<(String, &'b Sourced)> {
+        end.settings(property).find_map(|name| {
+            let at = self.reader.raw(&name, &[end.key()])?;
+            (!at.text().trim().is_empty()).then_some((name, at))
+        })
+    }
+
+    fn client_auth(&mut self, end: TlsEnd<'_>) -> Option<(ClientAuth, &'b Sourced)> {
+        use ClientAuth::{None as Off, Optional, Require};
+
+        let (name, at) = self.find(end, "mtls")?;
+        let values = [Off, Optional, Require, Require, Require, Off];
+        let auth = self.reader.word(&name, &[end.key()], values)?;
+        Some((auth, at))
+    }
+
+    /// Reads the own certificate and key; the error is reported already.
+    fn own(&mut self, end: TlsEnd<'_>) -> Result<Option<OwnFiles>, Reported> {
+        let [chain, key] = [CERT_CHAIN, PRIVATE_KEY].map(|property| self.find(end, property));
+        let (at, missing) = match (chain, key) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                let files = [CERT_CHAIN, PRIVATE_KEY].map(|property| self.file(end, property));
+                let [chain, key] = files;
+                let (cert_chain, private_key) = chain.zip(key).ok_or(Reported)?;
+                return Ok(Some(OwnFiles::new(cert_chain, private_key)));
+            }
+            (Some((_, at)), None) => (at, PRIVATE_KEY),
+            (None, Some((_, at))) => (at, CERT_CHAIN),
+        };
+        let message = format!("`{}` is missing beside this", end.setting(missing));
+        let help = "a certificate and its private key go together";
+        self.reader.report(Code::Cs0306, at, message, help);
+        Err(Reported)
+    }
+
+    /// Reads a PEM file's path. `None` if it is not set or was reported.
+    fn file(&mut self, end: TlsEnd<'_>, property: &str) -> Option<PemFile> {
+        let (name, _) = self.find(end, property)?;
+        let (named, at) = self.reader.parsed(&name, &[end.key()], path)?;
+        Some(PemFile::new(self.folder.join(named), at.setting()?))
+    }
+
+    fn no_certificate(&mut self, end: TlsEnd<'_>, at: &Sourced) {
+        let start = end.start();
+        let message = format!("TLS is on, but `{start}.cert-chain` and `.private-key` are missing");
+        let help = "name the two PEM files; `countersign pair --tls` makes a certificate and writes both settings";
+        let found = self.reader.finding(Code::Cs0306, at, message);
+        let setting = format!("{start}.cert-chain");
+        self.reader.push(found.with_key(setting).with_help(help));
+    }
+}
+
+/// A finding says why.
+struct Reported;
+
+/// Reads the path of a PEM file; the error goes on from the value.
+fn path(text: &str) -> Result<PathBuf, &'static str> {
+    if text.starts_with("classpath:") {
+        return Err(
+            "is a place inside of a Java archive, which is not read; copy the PEM file out of it and name it with `file:`",
+        );
+    }
+    let named = text.strip_prefix("file:").unwrap_or(text);
+    match named.strip_prefix("//") {
+        Some(absolute) if absolute.starts_with('/') => Ok(PathBuf::from(absolute)),
+        Some(_) => Err("names a file on a different host; a local file is `file:/path`"),
+        None if named.is_empty() => Err("names no file"),
+        None => Ok(PathBuf::from(named)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_with_and_without_file_scheme_are_one() {
+        for text in ["/a/b.pem", "file:/a/b.pem", "file:///a/b.pem"] {
+            assert_eq!(path(text), Ok(PathBuf::from("/a/b.pem")), "{text}");
+        }
+        assert_eq!(path("file:etc/b.pem"), Ok(PathBuf::from("etc/b.pem")));
+    }
+
+    #[test]
+    fn places_that_are_no_local_file_are_explained() {
+        assert!(
+            path("classpath:b.pem")
+                .unwrap_err()
+                .contains("Java archive")
+        );
+        assert!(
+            path("file://host/b.pem")
+                .unwrap_err()
+                .contains("a different host")
+        );
+        assert_eq!(path("file:"), Err("names no file"));
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::config::parts::{OwnKey, ReadDeployment, ReadKey};
 use crate::config::read::Reader;
+use crate::config::settings::{OwnKey, ReadDeployment, ReadKey};
 use crate::config::view::{Part, add_public_parts};
 use crate::diagnostic::{Code, CommandLine, Public, Severity, quote, quote_except, redact_except};
 use crate::jose::{JwkError, JwkProblem, KeyId, PublicJwk, VerifyingKey, missing_quotes, repair};

@@ -7,20 +7,16 @@
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
-use std::iter;
-use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{iter, mem};
 
-use super::expression::Expression;
-use super::location::{Location, Target};
+use super::files::{self, Location, Target, Texts};
 use super::switches::{
-    ACTIVE, ADDITIONAL, DEFAULT, Fault, GROUP, IMPORT, INCLUDE, LEGACY, LOCATION, NAME, ON_CLOUD,
-    ON_PROFILE, PROFILES, Switches,
+    ACTIVE, ADDITIONAL, DEFAULT, Expression, Fault, GROUP, IMPORT, INCLUDE, LEGACY, LOCATION, NAME,
+    ON_CLOUD, ON_PROFILE, PROFILES, Switches, application_json,
 };
-use super::texts::Texts;
-use super::{json, values};
 use crate::config::question::{Question, home_of};
 use crate::diagnostic::{Code, Origin, quote};
 use crate::properties::{Document, FileText, ReadError, Sourced, bind};
@@ -92,7 +88,7 @@ pub fn read_around(main: &Path, text: FileText, question: &Question) -> Texts {
         document: Document::of([]),
         files: Vec::new(),
         of_profiles: Vec::new(),
-        faults: Vec::from_iter(json::check(question)),
+        faults: Vec::from_iter(application_json(question)),
         parts: Vec::new(),
         next: 1,
         depth: 1,
@@ -318,7 +314,7 @@ impl Loader<'_> {
             Target::Tree(path) => self.tree(path, at, optional),
             Target::Trees(path) => {
                 self.files.push((path.clone(), None));
-                let folders = values::folders(path).unwrap_or_else(|error| {
+                let folders = files::folders(path).unwrap_or_else(|error| {
                     self.unlisted(path, at, optional, &error);
                     Vec::new()
                 });
@@ -387,7 +383,7 @@ impl Loader<'_> {
             return;
         }
         self.files.push((path.to_owned(), None));
-        let files = match values::list(path, MOST_FILES) {
+        let files = match files::list(path, MOST_FILES) {
             Ok(files) => files,
             Err(error) => return self.unlisted(path, at, optional, &error),
         };

@@ -1,18 +1,14 @@
 //! Which texts count, as Spring Boot decides it: documents, profiles and imports.
 
-mod expression;
-mod json;
+mod files;
 mod load;
-mod location;
 mod profiles;
 mod switches;
-mod texts;
-mod values;
 
+pub use files::Texts;
 #[cfg(feature = "testing")]
-pub use expression::Expression;
+pub use files::{Location, Target};
 pub use load::{read, read_around};
 #[cfg(feature = "testing")]
-pub use location::{Location, Target};
+pub use switches::Expression;
 pub use switches::is_conditional;
-pub use texts::Texts;

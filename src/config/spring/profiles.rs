@@ -4,10 +4,9 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::path::Path;
 
-use super::expression::Expression;
+use super::files::Location;
 use super::load::{Loader, Profiles};
-use super::location::Location;
-use super::switches::{ACTIVE, DEFAULT, INCLUDE, Switches, group_of_environment};
+use super::switches::{ACTIVE, DEFAULT, Expression, INCLUDE, Switches, group_of_environment};
 use crate::config::schema;
 use crate::diagnostic::{Code, Origin, quote, redact};
 use crate::properties::name::Name;

@@ -4,6 +4,8 @@
     reason = "tables of ASCII"
 )]
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
 use super::*;
 use crate::jose::JsonProblem;
 
@@ -511,4 +513,41 @@ fn debug_shows_no_usable_token() {
         !shown.contains(signature) && !shown.contains("iss"),
         "{shown}"
     );
+}
+
+fn token(header: &str) -> String {
+    let header = BASE64_URL_SAFE_NO_PAD.encode(header);
+    format!("{header}.e30.")
+}
+
+#[test]
+fn any_algorithm_is_shown() {
+    for alg in ["RS256", "HS256", "none"] {
+        let token = token(&format!(r#"{{"alg":"{alg}"}}"#));
+        let read = Unverified::read(&token).unwrap();
+
+        assert_eq!(read.header["alg"], alg);
+        assert_eq!((read.payload, read.signature), (b"{}".to_vec(), Vec::new()));
+    }
+}
+
+#[test]
+fn what_is_no_jws_is_named() {
+    let rows = [
+        ("", CompactError::Parts(1)),
+        ("a.b.c.d.e", CompactError::Parts(5)),
+        ("e30.e3.", CompactError::Encoding("payload")),
+        ("e30=.e30.", CompactError::Encoding("header")),
+    ];
+    for (token, expected) in rows {
+        let error = Unverified::read(token).unwrap_err();
+        assert_eq!(error.to_string(), expected.to_string(), "{token}");
+    }
+    let twice = Unverified::read(&token(r#"{"alg":"a","alg":"b"}"#)).unwrap_err();
+    assert!(matches!(twice, CompactError::Header(_)), "{twice}");
+    let long = "a".repeat(MAX_UNVERIFIED_BYTES + 1);
+    assert!(matches!(
+        Unverified::read(&long).unwrap_err(),
+        CompactError::TooLarge(_)
+    ));
 }

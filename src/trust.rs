@@ -1,12 +1,14 @@
-//! From a token's `kid` to the key and its owner.
+//! The deployments that this module trusts, its own identity, and the current trust.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::identity::DeploymentName;
-use crate::jose::{Fingerprint, VerifyingKey};
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
-use super::{Deployment, OwnDeployment, TrustedKey};
+use crate::identity::{DeploymentName, Environment, ModuleType, Roles};
+use crate::jose::{Fingerprint, KeyId, SigningKey, VerifyingKey};
 
 /// Why deployments do not make a [`KeySet`], as a sentence.
 #[derive(Clone, Eq, PartialEq, thiserror::Error)]
@@ -190,10 +192,256 @@ fn is_own(own: &OwnDeployment, key: &TrustedKey) -> bool {
     key.key == *own.key.verifying_key() || key.key_id.as_str() == own.key_id.as_str()
 }
 
+/// A public key that a deployment may sign with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TrustedKey {
+    /// What the file calls it, the `<key>` of `jwt-keys.<key>`.
+    pub name: String,
+    /// The configured fingerprint: what a token's `kid` is compared with, byte for byte.
+    pub key_id: KeyId,
+    /// The key itself.
+    pub key: VerifyingKey,
+    /// A revoked key stays listed, so that its use differs from an unknown key's.
+    pub revoked: bool,
+}
+
+impl TrustedKey {
+    /// Returns `key`, not revoked, known by its computed fingerprint.
+    pub fn new(name: &str, key: VerifyingKey) -> Self {
+        Self {
+            name: name.to_owned(),
+            key_id: key.fingerprint().into(),
+            key,
+            revoked: false,
+        }
+    }
+}
+
+/// A module that this one trusts: who it is, its keys, and the roles it has here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Deployment {
+    /// Its name, the same in every module's file.
+    pub name: DeploymentName,
+    /// Its module type.
+    pub module: ModuleType,
+    /// Its environment, where one is configured.
+    pub environment: Option<Environment>,
+    /// The roles of every caller that signs with one of its keys.
+    pub roles: Roles,
+    /// Its keys, in the file's order.
+    pub keys: Vec<TrustedKey>,
+    /// Whether it takes each token once, so that a caller must mint one per call.
+    pub single_use_tokens: bool,
+    /// The keys of its TLS certificates. Where there are any, no other certificate is its own.
+    pub tls_pins: Vec<Fingerprint>,
+}
+
+impl Deployment {
+    /// How many active keys the `aud` of a token has room for, beside the name.
+    pub(crate) const MOST_ACTIVE_KEYS: usize = 7;
+
+    /// Returns a deployment with `keys`: without environment, roles and pins.
+    pub fn new(name: DeploymentName, module: ModuleType, keys: Vec<TrustedKey>) -> Self {
+        Self {
+            name,
+            module,
+            environment: None,
+            roles: Roles::default(),
+            keys,
+            single_use_tokens: false,
+            tls_pins: Vec::new(),
+        }
+    }
+
+    /// Finds the key with this computed fingerprint, revoked or not.
+    pub(crate) fn key(&self, fingerprint: Fingerprint) -> Option<&TrustedKey> {
+        let mut keys = self.keys.iter();
+        keys.find(|trusted| trusted.key.fingerprint() == fingerprint)
+    }
+
+    /// Returns the keys that are not revoked.
+    pub fn active_keys(&self) -> impl Iterator<Item = &TrustedKey> {
+        self.keys.iter().filter(|key| !key.revoked)
+    }
+
+    /// Returns the `aud` of a token for this deployment: its name and the computed fingerprints of
+    /// its active keys, 8 strings at most. Configured text never enters an audience.
+    pub fn audience(&self) -> Vec<String> {
+        let keys = self
+            .active_keys()
+            .map(|key| key.key.fingerprint().to_string());
+        std::iter::once(self.name.to_string())
+            .chain(keys)
+            .take(1 + Self::MOST_ACTIVE_KEYS)
+            .collect()
+    }
+}
+
+/// This module itself: its name and the key that it signs with.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OwnDeployment {
+    /// Its module type.
+    pub module: ModuleType,
+    /// Its deployment name; without one it calls itself by its key id.
+    pub name: Option<DeploymentName>,
+    /// Its signing key.
+    pub key: SigningKey,
+    /// The `kid` of its tokens: what its peers' files hold as the fingerprint.
+    pub key_id: KeyId,
+    /// The fingerprints of its other keys, the next one of a rotation and earlier ones: a token may
+    /// still, or already, be addressed to them.
+    pub accepted: Vec<Fingerprint>,
+}
+
+impl OwnDeployment {
+    /// Returns a module that signs with `key`, known by its computed fingerprint.
+    pub fn new(module: ModuleType, name: DeploymentName, key: SigningKey) -> Self {
+        Self {
+            module,
+            name: Some(name),
+            key_id: key.fingerprint().into(),
+            key,
+            accepted: Vec::new(),
+        }
+    }
+
+    /// Returns the `iss` and `sub` of this module's tokens: its name, or its key id.
+    pub fn issuer(&self) -> &str {
+        self.name
+            .as_ref()
+            .map_or_else(|| self.key_id.as_str(), DeploymentName::as_str)
+    }
+
+    /// Returns the computed fingerprint of its key: what a token's `aud` may hold.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.key.fingerprint()
+    }
+
+    /// Returns `true` if `other` is the same in all that others see.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.module == other.module
+            && self.name == other.name
+            && self.key.verifying_key() == other.key.verifying_key()
+            && self.key_id == other.key_id
+            && self.accepted == other.accepted
+    }
+
+    /// Returns `true` if one of `audience` is the computed fingerprint of a key of its own: the
+    /// current one, the next, or an earlier one.
+    pub fn is_named_in(&self, audience: &[String]) -> bool {
+        let accepted = self.accepted.iter().copied();
+        std::iter::once(self.fingerprint())
+            .chain(accepted)
+            .any(|own| audience.contains(&own.to_string()))
+    }
+}
+
+/// Holds the current [`KeySet`]: who this module is and which deployments it trusts. Readers never
+/// wait; a change is seen whole or not at all.
+#[derive(Debug)]
+pub struct TrustStore {
+    shared: Arc<Shared>,
+    keeper: OnceLock<Keeper>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    keys: ArcSwap<KeySet>,
+    changes: watch::Sender<()>,
+}
+
+/// Ends the task that changes a store, with the store.
+#[derive(Debug)]
+struct Keeper(AbortHandle);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl TrustStore {
+    /// Starts with `keys`.
+    pub fn new(keys: KeySet) -> Self {
+        let shared = Shared {
+            keys: ArcSwap::from_pointee(keys),
+            changes: watch::Sender::new(()),
+        };
+        Self {
+            shared: Arc::new(shared),
+            keeper: OnceLock::new(),
+        }
+    }
+
+    /// Returns a store with the same keys, now and later, which keeps no task going.
+    pub(crate) fn twin(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            keeper: OnceLock::new(),
+        }
+    }
+
+    /// Lets `task`, which changes a [`twin`](Self::twin) of this store, run no longer than the
+    /// store is used: by a module, or by a layer that was made of one.
+    pub(crate) fn keep(&self, task: AbortHandle) {
+        let keeper = self.keeper.set(Keeper(task));
+        debug_assert!(keeper.is_ok(), "one task changes a store");
+    }
+
+    /// Starts with a module that trusts no deployment.
+    pub fn alone(own: impl Into<Arc<OwnDeployment>>) -> Self {
+        Self::new(KeySet::alone(own))
+    }
+
+    /// Borrows the current set for a short look.
+    pub fn current(&self) -> Guard<Arc<KeySet>> {
+        self.shared.keys.load()
+    }
+
+    /// Returns the current set, to be kept.
+    pub fn load(&self) -> Arc<KeySet> {
+        self.shared.keys.load_full()
+    }
+
+    /// Returns who this module is now.
+    pub fn own(&self) -> Arc<OwnDeployment> {
+        Arc::clone(self.current().own())
+    }
+
+    /// Makes `keys` the current set, then wakes those who subscribed.
+    ///
+    /// A deployment that is the same as before keeps its `Arc`, and so does the module itself.
+    pub fn replace(&self, keys: KeySet) {
+        let next = keys.continuing(&self.current());
+        self.shared.keys.store(Arc::new(next));
+        self.shared.changes.send_replace(());
+    }
+
+    /// Does what [`replace`](Self::replace) does if `keys` differ from the current set in anything;
+    /// returns `true` if they do.
+    pub(crate) fn update(&self, keys: KeySet) -> bool {
+        let current = self.load();
+        let next = keys.continuing(&current);
+        let differs = !next.is_same(&current);
+        if differs {
+            self.replace(next);
+        }
+        differs
+    }
+
+    /// Follows the changes from now on: woken after each, several at once count as one.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.shared.changes.subscribe()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{ModuleType, Roles};
+    use crate::identity::{DeploymentName, ModuleType, Roles};
     use crate::jose::{KeyId, SigningKey};
 
     fn trusted(key: &SigningKey, key_id: &str) -> TrustedKey {
@@ -335,5 +583,58 @@ mod tests {
             set.unwrap_err().to_string(),
             "deployment `a` has this module's own key"
         );
+    }
+
+    fn peer(name: &str) -> Deployment {
+        let key = SigningKey::generate().unwrap();
+        Deployment {
+            name: DeploymentName::new(name).unwrap(),
+            module: ModuleType::new("dpe").unwrap(),
+            environment: None,
+            roles: Roles::default(),
+            keys: vec![TrustedKey {
+                name: "key".to_owned(),
+                key_id: KeyId::from(key.fingerprint()),
+                key: key.verifying_key().clone(),
+                revoked: false,
+            }],
+            single_use_tokens: false,
+            tls_pins: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn change_is_current_before_any_subscriber_is_woken() {
+        let store = TrustStore::alone(own());
+        let before = store.load();
+        let changes = store.subscribe();
+
+        assert!(!changes.has_changed().unwrap());
+        store.replace(before.trusting(Vec::new()).unwrap());
+
+        assert!(changes.has_changed().unwrap());
+        assert!(!Arc::ptr_eq(&before, &store.load()));
+    }
+
+    #[test]
+    fn change_of_one_deployment_leaves_the_others_and_the_module_as_they_are() {
+        let other = own();
+        let (own, a, b) = (own(), peer("a"), peer("b"));
+        let keys = KeySet::new(vec![a.clone(), b.clone()], own.clone());
+        let store = TrustStore::new(keys.unwrap());
+        let before = store.load();
+
+        let revoked = Deployment { keys: vec![], ..b };
+        store.replace(KeySet::new(vec![a, revoked], own).unwrap());
+        let after = store.load();
+
+        let same = |name: &str| {
+            let deployments = [&before, &after].map(|keys| keys.deployment(name).unwrap());
+            Arc::ptr_eq(deployments[0], deployments[1])
+        };
+        assert!(Arc::ptr_eq(before.own(), after.own()));
+        assert!(same("a") && !same("b"));
+        store.replace(KeySet::alone(other));
+        assert!(!Arc::ptr_eq(before.own(), &store.own()));
     }
 }

@@ -1,0 +1,566 @@
+//! Engines: what a registry knows about one, and the table of its life.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+pub use crate::failure::{DialBackFailure, FailureKind};
+
+/// One engine, as the registry holds it.
+///
+/// Prints as in the seed's log line:
+/// `Engine(id=…, address=EngineAddress(hostname=…, port=…))`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Engine {
+    /// The engine's own id.
+    pub id: EngineId,
+    /// Where the registry dials back.
+    pub address: EngineAddress,
+    /// What the engine needs and offers.
+    pub constraints: EngineConstraints,
+    /// Its current status.
+    pub status: EngineStatus,
+    /// Why it is not READY; `None` when it is.
+    pub status_reason: Option<Arc<str>>,
+    /// The failed dial-back that [`status_reason`](Self::status_reason) is about, if it is about
+    /// one.
+    pub dial_back_failure: Option<DialBackFailure>,
+    /// The deployment that owns it.
+    pub owner: Owner,
+    /// Whether it last registered from the registry's own machine: only then may it be dialled
+    /// there. Not sent on the wire; `false` for a record that was read from there.
+    pub over_loopback: bool,
+    /// When it last became NEW.
+    pub registered_at: SystemTime,
+    /// When it last called, or answered a check.
+    pub last_seen_at: SystemTime,
+}
+
+impl Engine {
+    /// Returns `true` if what was found out about `self` still holds for the engine as it is `now`:
+    /// it has not moved, and has not left.
+    pub(crate) fn is_still(&self, now: &Self) -> bool {
+        now.status != EngineStatus::Inactive
+            && now.address == self.address
+            && now.owner.deployment == self.owner.deployment
+            && now.registered_at == self.registered_at
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, address, .. } = self;
+        write!(f, "Engine(id={id}, address={address})")
+    }
+}
+
+/// The deployment that registered an engine. Cloning is cheap.
+///
+/// The texts are those of the registrant's verified identity; they were checked there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Owner {
+    /// The deployment's name, such as `dpe-dev`.
+    pub deployment: Arc<str>,
+    /// The module's type, such as `dpe`.
+    pub module: Arc<str>,
+    /// The environment, if the registry's file names one.
+    pub environment: Option<Arc<str>>,
+    /// The key that signed the registration, as the registry's file names it.
+    pub fingerprint: Arc<str>,
+}
+
+/// Why a text is not an engine id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("it is not a UUID of the form 0031debd-6130-4b4a-8eaf-7a834555cf33")]
+pub struct EngineIdError;
+
+/// An engine's id: a UUID, made once by the engine.
+///
+/// Read in the hyphenated form of [RFC 9562, 4], in any case; printed in lower case, so that two
+/// spellings are one id.
+///
+/// [RFC 9562, 4]: https://www.rfc-editor.org/rfc/rfc9562#section-4
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct EngineId(Uuid);
+
+impl EngineId {
+    /// Makes a version 4 id from `random` bytes.
+    pub fn from_random(random: [u8; 16]) -> Self {
+        Self(uuid::Builder::from_random_bytes(random).into_uuid())
+    }
+}
+
+impl FromStr for EngineId {
+    type Err = EngineIdError;
+
+    fn from_str(text: &str) -> Result<Self, EngineIdError> {
+        const HYPHENATED: usize = 36;
+        if text.len() != HYPHENATED {
+            return Err(EngineIdError);
+        }
+        Uuid::try_parse(text).map(Self).or(Err(EngineIdError))
+    }
+}
+
+impl fmt::Display for EngineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.hyphenated(), f)
+    }
+}
+
+/// Why a host and port are not a valid address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// No host name.
+    #[error("the host name is empty")]
+    Empty,
+    /// Longer than 253 bytes.
+    #[error("the host name has {0} bytes, at most 253 are allowed")]
+    TooLong(usize),
+    /// A character that no DNS label may hold.
+    #[error("the host name holds {0:?}; DNS labels and IP addresses are allowed")]
+    Character(char),
+    /// A label that is empty, longer than 63, or begins or ends with a dash.
+    #[error("the host name has a label that is empty, over 63 bytes, or with a dash at an end")]
+    Label,
+    /// A number where some resolvers would read an IP address, such as `127.1` or `0x7f000001`.
+    #[error("the host name ends in a number but is not an IP address in the usual form")]
+    Number,
+    /// Port 0, negative, or above 65535.
+    #[error("the port is {0}, 1 to 65535 are allowed")]
+    Port(i64),
+}
+
+/// A host and port to dial.
+///
+/// The host is an IP literal or DNS labels of letters, digits, dashes and underscores, at most 253
+/// bytes; the port is 1 to 65535. Forms that only some resolvers take for an address (`127.1`,
+/// `2852039166`, `0x7f.1`) are refused. Whether the address may be dialled is not checked here.
+///
+/// Prints as in the seed's log line: `EngineAddress(hostname=user-VirtualBox, port=8532)`.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct EngineAddress {
+    hostname: Arc<str>,
+    port: u16,
+}
+
+impl EngineAddress {
+    /// Checks `hostname` and `port`. An IPv6 literal has no brackets or zone.
+    ///
+    /// # Errors
+    ///
+    /// When `hostname` is neither an IP literal nor DNS labels, or `port` is out of range.
+    pub fn new(hostname: &str, port: i64) -> Result<Self, AddressError> {
+        let port = match u16::try_from(port) {
+            Ok(port) if port > 0 => port,
+            _ => return Err(AddressError::Port(port)),
+        };
+        check_host(hostname)?;
+        Ok(Self {
+            hostname: hostname.into(),
+            port,
+        })
+    }
+
+    /// Returns the host as it was given.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    /// Returns the port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns `host:port`, or `[host]:port` if the host is an IPv6 address.
+    pub fn authority(&self) -> String {
+        let Self { hostname, port } = self;
+        if hostname.contains(':') {
+            format!("[{hostname}]:{port}")
+        } else {
+            format!("{hostname}:{port}")
+        }
+    }
+}
+
+impl fmt::Display for EngineAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hostname, port } = self;
+        write!(f, "EngineAddress(hostname={hostname}, port={port})")
+    }
+}
+
+/// Checks that `host` is a name or an address, and nothing else.
+///
+/// # Errors
+///
+/// When it is neither an IP literal nor DNS labels; those may hold underscores, as the names of
+/// containers do.
+pub fn check_host(host: &str) -> Result<(), AddressError> {
+    if host.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    if host.len() > MAX_HOST_BYTES {
+        return Err(AddressError::TooLong(host.len()));
+    }
+    if host.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let mut all = host.chars();
+    if let Some(odd) = all.find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.' | '_')) {
+        return Err(AddressError::Character(odd));
+    }
+    let mut last = host;
+    for label in host.split('.') {
+        if label.is_empty() || label.len() > 63 || label.starts_with('-') || label.ends_with('-') {
+            return Err(AddressError::Label);
+        }
+        last = label;
+    }
+    // The WHATWG URL rule "ends in a number": such a host is an address or nothing.
+    let hex = last
+        .strip_prefix("0x")
+        .or_else(|| last.strip_prefix("0X"))
+        .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    if hex || last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(AddressError::Number);
+    }
+    Ok(())
+}
+
+const MAX_HOST_BYTES: usize = 253;
+
+/// Why constraints are not accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConstraintsError {
+    /// More than 64 KiB.
+    #[error("the constraints take {0} bytes, at most 65536 are allowed")]
+    TooLarge(usize),
+}
+
+/// Requirements, capabilities and priorities of an engine. Cloning is cheap.
+///
+/// At most 64 KiB, counted as the bytes of every text and 8 for each entry. The texts are the
+/// engine's own: free, unchecked, and to be escaped wherever they are shown.
+///
+/// Prints as in the seed's log line:
+/// `(requirements: {} capabilities: {a: b} priorities: [])`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct EngineConstraints(Arc<Parts>);
+
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Parts {
+    requirements: BTreeMap<String, String>,
+    capabilities: BTreeMap<String, String>,
+    priorities: Vec<String>,
+}
+
+impl EngineConstraints {
+    /// The maximum size of constraints, in bytes.
+    pub const MAX_BYTES: usize = 64 * 1024;
+
+    /// Takes the three parts.
+    ///
+    /// # Errors
+    ///
+    /// When they take more than [`Self::MAX_BYTES`].
+    pub fn new(
+        requirements: BTreeMap<String, String>,
+        capabilities: BTreeMap<String, String>,
+        priorities: Vec<String>,
+    ) -> Result<Self, ConstraintsError> {
+        let pairs = requirements.iter().chain(&capabilities);
+        let size = pairs
+            .map(|(name, value)| name.len() + value.len() + ENTRY_BYTES)
+            .chain(priorities.iter().map(|text| text.len() + ENTRY_BYTES))
+            .sum();
+        if size > Self::MAX_BYTES {
+            return Err(ConstraintsError::TooLarge(size));
+        }
+        Ok(Self(Arc::new(Parts {
+            requirements,
+            capabilities,
+            priorities,
+        })))
+    }
+
+    /// Returns what a job must bring.
+    pub fn requirements(&self) -> &BTreeMap<String, String> {
+        &self.0.requirements
+    }
+
+    /// Returns what the engine offers.
+    pub fn capabilities(&self) -> &BTreeMap<String, String> {
+        &self.0.capabilities
+    }
+
+    /// Returns the preferences, most important first.
+    pub fn priorities(&self) -> &[String] {
+        &self.0.priorities
+    }
+}
+
+const ENTRY_BYTES: usize = 8;
+
+impl fmt::Display for EngineConstraints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (requirements, capabilities) = (pairs(self.requirements()), pairs(self.capabilities()));
+        let priorities = self.priorities().join(", ");
+        write!(
+            f,
+            "(requirements: {{{requirements}}} capabilities: {{{capabilities}}} priorities: [{priorities}])"
+        )
+    }
+}
+
+fn pairs(map: &BTreeMap<String, String>) -> String {
+    let pairs = map.iter().map(|(name, value)| format!("{name}: {value}"));
+    pairs.collect::<Vec<_>>().join(", ")
+}
+
+/// The status of an engine: a closed set, with the numbers that it has on the wire.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum EngineStatus {
+    /// Registered, not yet proved.
+    New = 1,
+    /// The dial-back was answered with a valid proof.
+    Ready = 2,
+    /// Was READY; the last check failed.
+    Disconnected = 3,
+    /// Left, was taken out, or was not seen for too long. Its owner is kept.
+    Inactive = 4,
+}
+
+impl EngineStatus {
+    /// Every status, in the order of a life.
+    pub const ALL: [Self; 4] = [Self::New, Self::Ready, Self::Disconnected, Self::Inactive];
+
+    /// Returns the word of logs and commands: `NEW`, `READY`, `DISCONNECTED` or `INACTIVE`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "NEW",
+            Self::Ready => "READY",
+            Self::Disconnected => "DISCONNECTED",
+            Self::Inactive => "INACTIVE",
+        }
+    }
+}
+
+impl fmt::Display for EngineStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What happens to an engine that is already known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// Its owner registered it again, at the same address.
+    Registered,
+    /// A dial-back was answered with a valid proof.
+    Proved,
+    /// A dial-back was answered without a proof, on a connection that was proved before.
+    Alive,
+    /// A dial-back failed.
+    CheckFailed,
+    /// It was not seen for the configured time.
+    NotSeen,
+    /// Its owner took it out of service.
+    Deregistered,
+}
+
+/// Returns the status that `event` leads to, or `None` if it changes nothing.
+///
+/// Only [`Event::Proved`] leads to READY, and an INACTIVE engine comes back by registration only.
+pub fn transition(status: EngineStatus, event: Event) -> Option<EngineStatus> {
+    use EngineStatus::{Disconnected, Inactive, New, Ready};
+
+    match (status, event) {
+        (Disconnected | Inactive, Event::Registered) => Some(New),
+        (New | Disconnected, Event::Proved) => Some(Ready),
+        (Ready, Event::CheckFailed) => Some(Disconnected),
+        (New | Ready | Disconnected, Event::NotSeen | Event::Deregistered) => Some(Inactive),
+        (New | Ready, Event::Registered)
+        | (Ready | Inactive, Event::Proved)
+        | (_, Event::Alive)
+        | (New | Disconnected | Inactive, Event::CheckFailed)
+        | (Inactive, Event::NotSeen | Event::Deregistered) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EngineStatus::{Disconnected, Inactive, New, Ready};
+    use super::*;
+
+    #[test]
+    fn ids_that_differ_in_case_are_one() {
+        let lower: EngineId = "0031debd-6130-4b4a-8eaf-7a834555cf33".parse().unwrap();
+        let upper: EngineId = "0031DEBD-6130-4B4A-8EAF-7A834555CF33".parse().unwrap();
+
+        assert_eq!(lower, upper);
+        assert_eq!(upper.to_string(), "0031debd-6130-4b4a-8eaf-7a834555cf33");
+    }
+
+    #[test]
+    fn only_the_hyphenated_form_is_an_id() {
+        for odd in [
+            "",
+            "0031debd61304b4a8eaf7a834555cf33",
+            "{0031debd-6130-4b4a-8eaf-7a834555cf33}",
+            "urn:uuid:0031debd-6130-4b4a-8eaf-7a834555cf33",
+            "0031debd-6130-4b4a-8eaf-7a834555cf3\n",
+            "0031debd-6130-4b4a-8eaf-7a834555cf3g",
+            &"0".repeat(1_000_000),
+        ] {
+            assert_eq!(odd.parse::<EngineId>(), Err(EngineIdError), "{odd:.40?}");
+        }
+    }
+
+    #[test]
+    fn random_ids_are_of_version_4() {
+        let id = EngineId::from_random([0xff; 16]);
+
+        assert_eq!(id.to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn address_prints_as_in_the_seed() {
+        let address = EngineAddress::new("user-VirtualBox", 8532).unwrap();
+
+        assert_eq!(
+            address.to_string(),
+            "EngineAddress(hostname=user-VirtualBox, port=8532)"
+        );
+        assert_eq!(address.authority(), "user-VirtualBox:8532");
+    }
+
+    #[test]
+    fn ip_literals_are_addresses_and_ipv6_is_bracketed_in_the_authority() {
+        let v6 = EngineAddress::new("2001:db8::1", 1).unwrap();
+
+        assert_eq!(v6.authority(), "[2001:db8::1]:1");
+        assert_eq!(
+            EngineAddress::new("10.1.2.3", 65535).unwrap().authority(),
+            "10.1.2.3:65535"
+        );
+    }
+
+    #[test]
+    fn ports_outside_1_to_65535_are_refused() {
+        for port in [0, -1, 65536, 1 << 32, i64::MIN] {
+            assert_eq!(EngineAddress::new("a", port), Err(AddressError::Port(port)));
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_no_dns_name_are_refused() {
+        for host in [
+            "",
+            "a..b",
+            "-a",
+            "a-",
+            ".a",
+            "a.",
+            "a b",
+            "a\nb",
+            "a\0",
+            "a/b",
+            "a@b",
+            "a:80",
+            "http://a",
+            "%00",
+            "${jndi:ldap://x}",
+            "$(x)",
+            "🦀",
+            "a\u{202e}b",
+            "fe80::1%eth0",
+            "[::1]",
+            "2852039166",
+            "0x7f.1",
+            "017700000001",
+            "127.1",
+            "0x7f000001",
+            "1.2.3.4.5",
+            "256.1.1.1",
+            "01.2.3.4",
+            "a.0X1",
+        ] {
+            assert!(EngineAddress::new(host, 8532).is_err(), "{host:?}");
+        }
+        assert!(EngineAddress::new(&"a.".repeat(127), 1).is_err());
+        assert!(EngineAddress::new(&"a".repeat(64), 1).is_err());
+    }
+
+    #[test]
+    fn constraints_print_as_in_the_seed() {
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let capabilities = BTreeMap::from([pair("a", "b"), pair("c", "d")]);
+
+        let constraints =
+            EngineConstraints::new(BTreeMap::new(), capabilities, vec!["x".into(), "y".into()]);
+
+        assert_eq!(
+            constraints.unwrap().to_string(),
+            "(requirements: {} capabilities: {a: b, c: d} priorities: [x, y])"
+        );
+        assert_eq!(
+            EngineConstraints::default().to_string(),
+            "(requirements: {} capabilities: {} priorities: [])"
+        );
+    }
+
+    #[test]
+    fn constraints_over_64_kib_are_refused() {
+        let of = |bytes: usize| {
+            EngineConstraints::new(BTreeMap::new(), BTreeMap::new(), vec!["x".repeat(bytes)])
+        };
+
+        assert!(of(64 * 1024 - 8).is_ok());
+        assert_eq!(
+            of(64 * 1024 - 7),
+            Err(ConstraintsError::TooLarge(64 * 1024 + 1))
+        );
+    }
+
+    /// Rows: the event, then what it makes of NEW, READY, DISCONNECTED and INACTIVE.
+    const TABLE: &[(Event, [EngineStatus; 4])] = &[
+        (Event::Registered, [New, Ready, New, New]),
+        (Event::Proved, [Ready, Ready, Ready, Inactive]),
+        (Event::Alive, [New, Ready, Disconnected, Inactive]),
+        (
+            Event::CheckFailed,
+            [New, Disconnected, Disconnected, Inactive],
+        ),
+        (Event::NotSeen, [Inactive; 4]),
+        (Event::Deregistered, [Inactive; 4]),
+    ];
+
+    #[test]
+    fn every_event_leads_where_the_table_says() {
+        for (event, row) in TABLE {
+            for (from, to) in EngineStatus::ALL.into_iter().zip(row) {
+                let expected = (from != *to).then_some(*to);
+
+                assert_eq!(transition(from, *event), expected, "{from} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn statuses_print_as_in_the_seed() {
+        let words = EngineStatus::ALL.map(EngineStatus::as_str);
+
+        assert_eq!(words, ["NEW", "READY", "DISCONNECTED", "INACTIVE"]);
+    }
+}
