@@ -39,10 +39,16 @@ impl Logs {
 
     /// Counts the lines so far that hold `part`.
     pub(crate) fn count(&mut self, part: &str) -> usize {
+        self.with(part).count()
+    }
+
+    /// Returns the lines so far that hold `part`.
+    pub(crate) fn with(&mut self, part: &str) -> impl Iterator<Item = &str> {
         while let Ok(line) = self.lines.try_recv() {
             self.seen.push(line);
         }
-        self.seen.iter().filter(|line| line.contains(part)).count()
+        let seen = self.seen.iter().map(String::as_str);
+        seen.filter(move |line| line.contains(part))
     }
 
     /// Returns the first line that holds all of `parts`.

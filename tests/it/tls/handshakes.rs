@@ -1,6 +1,8 @@
 //! One case per way in which two sides do not connect, and what each of them reports.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::Module;
 use countersign::grpc::ConnectionOptions;
@@ -9,10 +11,13 @@ use countersign::internals::{ServerFailure, server_config};
 use countersign::jose::Fingerprint;
 use countersign::testing::own_deployment;
 use countersign::trust::OwnDeployment;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::{Authority, Files, Pem, Validity, self_signed, self_signed_for};
 use super::{connect, dpm_with_tls, module, options, pinning, who_am_i};
+use crate::support::logs::Logs;
 use crate::support::world::{RunningDpm, free_port, soon};
 
 /// A DPM with TLS and a module that wants to call it.
@@ -395,5 +400,70 @@ async fn caller_without_pin_or_authority_is_not_connected() {
         refused.contains("no setting names the certificate to accept from deployment `dpm-dev`"),
         "{refused}"
     );
+    dpm.stop().await;
+}
+
+/// Says `hello` to a TLS port, which is no handshake; returns once the server has left.
+async fn strange(server: SocketAddr, hello: &[u8]) {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    stream.write_all(hello).await.unwrap();
+    // The server may have left before.
+    let _ = stream.shutdown().await;
+    let mut rest = Vec::new();
+    let _ = soon("the server's end", stream.read_to_end(&mut rest)).await;
+}
+
+/// What `logs` has of failed handshakes: how many lines, and how many handshakes those stand for.
+fn failed_handshakes(logs: &mut Logs) -> (u64, u64) {
+    let lines = logs.with("\"tlsHandshakeFailed\"");
+    lines.fold((0, 0), |(lines, handshakes), line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["eventId"], "tlsHandshakeFailed", "{line}");
+        assert_eq!(line["severity"], "WARN", "{line}");
+        assert!(line["cause"].is_string(), "{line}");
+        let suppressed = line["suppressed"].as_u64().unwrap_or_default();
+        (lines + 1, handshakes + 1 + suppressed)
+    })
+}
+
+#[tokio::test]
+async fn hundreds_of_failed_handshakes_are_a_few_lines_and_each_is_counted() {
+    let mut logs = Logs::start();
+    let world = World::new();
+    let dpm = world.serve(&self_signed(&[]), None, None, &[]).await;
+    let hellos: [&[u8]; 3] = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x00\x04\x01\x00\x00\x00",
+        b"",
+    ];
+
+    for hello in hellos.into_iter().cycle().take(300) {
+        strange(dpm.address, hello).await;
+    }
+    soon("the last handshake", async {
+        while failed_handshakes(&mut logs).0 < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (lines, _) = failed_handshakes(&mut logs);
+    assert!((3..=12).contains(&lines), "{lines} lines");
+
+    // A minute later the next of each kind says how many there were.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    for hello in hellos {
+        strange(dpm.address, hello).await;
+    }
+    soon("303 handshakes", async {
+        while failed_handshakes(&mut logs).1 < 303 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (lines, handshakes) = failed_handshakes(&mut logs);
+    assert_eq!(handshakes, 303);
+    assert!(lines <= 24, "{lines} lines");
     dpm.stop().await;
 }
