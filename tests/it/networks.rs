@@ -1,14 +1,21 @@
 //! Networks that forget, lose and delay, and modules that find each other again.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use countersign::clock::{Clock as _, SystemClock};
+use countersign::dpe::{self, Dpe, StatusCheckerOptions};
 use countersign::dpm::MonitorOptions;
 use countersign::engine::EngineStatus;
+use countersign::grpc::{Connection, ConnectionOptions, Target};
+use countersign::storage::Storage;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::support::middlebox::Middlebox;
 use crate::support::relay::Relay;
 use crate::support::world::{Keys, RunningDpe, RunningDpm, free_port};
 
@@ -30,9 +37,7 @@ impl World {
         Self::start_with(|_, _| ()).await
     }
 
-    async fn start_with(
-        change: impl FnOnce(&mut MonitorOptions, &mut countersign::dpe::Options),
-    ) -> Self {
+    async fn start_with(change: impl FnOnce(&mut MonitorOptions, &mut dpe::Options)) -> Self {
         let keys = Keys::new();
         let home = tempfile::tempdir().unwrap();
         let (calls, dial_backs) = (Relay::start().await, Relay::start().await);
@@ -221,4 +226,198 @@ async fn late_check_keeps_its_connection() {
     world.dpm.engine_is(id, EngineStatus::Ready).await;
     assert_eq!(world.dial_backs.flows(), flows);
     world.stop().await;
+}
+
+/// The other end of a connection, frame by frame, in a test whose clock is paused.
+struct Peer {
+    stream: TcpStream,
+    /// What was read and not looked at yet.
+    read: Vec<u8>,
+    _connection: Connection,
+    busy: AbortHandle,
+}
+
+/// A frame of HTTP/2.
+struct Frame {
+    kind: u8,
+    flags: u8,
+    payload: Vec<u8>,
+}
+
+const PING: u8 = 6;
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
+
+impl Peer {
+    /// Has a module connect with `options`, and greets it.
+    async fn of(options: ConnectionOptions) -> Self {
+        let busy = busy();
+        let listener = free_port().await;
+        let target = Target::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let connection = Connection::open(&target, options).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
+        let mut peer = Self {
+            stream,
+            read: Vec::new(),
+            _connection: connection,
+            busy,
+        };
+        peer.send(SETTINGS, 0, &[]).await;
+        // The settings have arrived once they are acknowledged.
+        loop {
+            let frame = peer.frame().await.unwrap();
+            if (frame.kind, frame.flags) == (SETTINGS, ACK) {
+                return peer;
+            }
+        }
+    }
+
+    /// Sends a frame, and lets it arrive.
+    async fn send(&mut self, kind: u8, flags: u8, payload: &[u8]) {
+        let length = u8::try_from(payload.len()).unwrap();
+        let head = [0, 0, length, kind, flags, 0, 0, 0, 0];
+        let frame = [&head, payload].concat();
+        self.stream.write_all(&frame).await.unwrap();
+        pass(Duration::ZERO).await;
+    }
+
+    /// Takes the next frame of what was read, if it is there whole.
+    fn take(&mut self) -> Option<Frame> {
+        let (head, rest) = self.read.split_first_chunk::<9>()?;
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        let frame = Frame {
+            kind: head[3],
+            flags: head[4],
+            payload: rest.get(..length)?.to_vec(),
+        };
+        self.read.drain(..9 + length);
+        Some(frame)
+    }
+
+    /// Awaits the next frame, or the end.
+    async fn frame(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.take() {
+                return Some(frame);
+            }
+            match self.stream.read_buf(&mut self.read).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Passes the time, after which nothing has come and the connection is open.
+    async fn is_silent_for(&mut self, time: Duration, when: &str) {
+        pass(time).await;
+        let read = self.stream.try_read_buf(&mut self.read);
+        let nothing = read
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        assert!(nothing, "{when}: {read:?}: {:?}", self.read);
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.busy.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn modules_ping_after_4_s_without_a_frame_and_wait_3_s_for_the_answer() {
+    let engines = StatusCheckerOptions::new(Target::new("127.0.0.1", 8531)).connection;
+    let registrys = MonitorOptions::default().connection;
+    let (almost, little) = (Duration::from_millis(3_900), Duration::from_millis(200));
+    for options in [engines, registrys] {
+        let mut peer = Peer::of(options).await;
+        for _ in 0..3 {
+            peer.is_silent_for(almost, "before a PING").await;
+            tokio::time::advance(little).await;
+
+            let ping = peer.frame().await.unwrap();
+            assert_eq!((ping.kind, ping.flags), (PING, 0));
+
+            peer.send(PING, ACK, &ping.payload).await;
+        }
+        peer.is_silent_for(almost, "before the last PING").await;
+        tokio::time::advance(little).await;
+        assert_eq!(peer.frame().await.unwrap().kind, PING);
+
+        peer.is_silent_for(Duration::from_millis(2_700), "before the end")
+            .await;
+        tokio::time::advance(little * 2).await;
+        while let Some(frame) = peer.frame().await {
+            assert_ne!(frame.kind, PING, "a second PING before the answer");
+        }
+    }
+}
+
+/// Keeps the runtime busy: an idle one would put a paused clock forward by itself.
+fn busy() -> AbortHandle {
+    let task = tokio::spawn(async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
+    task.abort_handle()
+}
+
+/// Passes the time, and lets everything happen that is due.
+async fn pass(time: Duration) {
+    tokio::time::advance(time).await;
+    for _ in 0..300 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Passes the time until `reached`; returns how long it took.
+async fn passed_until(what: &str, reached: impl Fn() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        pass(Duration::from_millis(50)).await;
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeat_that_is_not_answered_for_3_s_drops_its_connection() {
+    let busy = busy();
+    let keys = Keys::new();
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.monitor = MonitorOptions::default();
+    });
+    let between = Middlebox::before(dpm.address, |_, _| ()).await;
+    let calls = Relay::to(between.address).await;
+    let heartbeats = || {
+        let seen = between.seen.lock().unwrap();
+        let paths = seen.iter().map(|head| head.uri.path());
+        paths.filter(|path| path.ends_with("/Heartbeat")).count()
+    };
+    let home = tempfile::tempdir().unwrap();
+    let target = Target::new("127.0.0.1", calls.address.port());
+    let mut options = dpe::Options::new(StatusCheckerOptions::new(target));
+    let interval = Duration::from_secs(1);
+    options.status_checker.check_connection_interval = interval;
+    let storage = Storage::lock(home.path()).unwrap();
+    let engine = Dpe::new(keys.dpe_module(), storage, free_port().await, options).unwrap();
+    let engine = tokio::spawn(engine.run(std::future::pending()));
+    passed_until("two heartbeats", || heartbeats() >= 2).await;
+    let sent = heartbeats();
+    passed_until("another heartbeat", || heartbeats() > sent).await;
+    let flows = calls.flows();
+
+    calls.forget();
+    let took = passed_until("another flow", || calls.flows() > flows).await;
+
+    // The next heartbeat is the first that is lost. An unanswered PING would take 7 s.
+    let waited = took - interval;
+    let about = Duration::from_millis(2_800)..Duration::from_millis(3_600);
+    assert!(about.contains(&waited), "{waited:?}");
+    engine.abort();
+    busy.abort();
+    dpm.stop().await;
 }
