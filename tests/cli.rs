@@ -11,6 +11,9 @@ mod demo;
 mod deployment;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[cfg(unix)]
+#[path = "cli/embedded.rs"]
+mod embedded;
 #[path = "cli/engines.rs"]
 mod engines;
 #[cfg(unix)]

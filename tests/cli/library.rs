@@ -26,23 +26,23 @@ use super::free_port::free_port;
 use super::modules::{ANY_PORT, paired};
 use super::support::Folder;
 
-const GREETER: &str = "greeter/etc/application.properties";
-const CALLER: &str = "caller/etc/application.properties";
+pub(super) const GREETER: &str = "greeter/etc/application.properties";
+pub(super) const CALLER: &str = "caller/etc/application.properties";
 
 /// Two homes that are paired, with `more` for `pair`.
-fn homes(more: &str) -> Folder {
+pub(super) fn homes(more: &str) -> Folder {
     let folder = Folder::new();
     let pair = format!("pair greeter={GREETER} caller={CALLER} --yes {more}");
     folder.run(&pair).exits(0);
     folder
 }
 
-fn append(folder: &Folder, file: &str, lines: &str) {
+pub(super) fn append(folder: &Folder, file: &str, lines: &str) {
     let text = folder.read(file);
     folder.write(file, format!("{text}\n{lines}\n"));
 }
 
-fn connection_to(port: u16) -> String {
+pub(super) fn connection_to(port: u16) -> String {
     let start = "ataccama.client.connection.greeter";
     format!("{start}.host=localhost\n{start}.grpc.port={port}")
 }
