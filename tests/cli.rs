@@ -55,6 +55,9 @@ mod one_side;
 mod pair;
 #[path = "cli/pair_tls.rs"]
 mod pair_tls;
+#[cfg(target_os = "linux")]
+#[path = "cli/pem_pipes.rs"]
+mod pem_pipes;
 #[path = "cli/readme.rs"]
 mod readme;
 #[path = "cli/reload.rs"]
