@@ -58,6 +58,9 @@ mod pair_tls;
 #[cfg(target_os = "linux")]
 #[path = "cli/pem_pipes.rs"]
 mod pem_pipes;
+#[cfg(unix)]
+#[path = "cli/printed.rs"]
+mod printed;
 #[path = "cli/readme.rs"]
 mod readme;
 #[path = "cli/reload.rs"]
