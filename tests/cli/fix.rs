@@ -231,3 +231,62 @@ fn a_repaired_file_keeps_its_mode_and_a_link_stays_one() {
     assert_eq!(mode(&folder.path("real")), 0o644);
     assert!(fs::symlink_metadata(folder.path(DPE)).unwrap().is_symlink());
 }
+
+/// A document that counts under a profile.
+fn document(mark: &str, profile: &str, lines: &str) -> String {
+    format!("{mark}\nspring.config.activate.on-profile={profile}\n{lines}")
+}
+
+#[test]
+fn active_document_is_repaired_and_every_other_one_stays_byte_for_byte() {
+    let folder = paired();
+    let whole = folder.read(DPE);
+    let lines = |wanted: fn(&&str) -> bool| {
+        let lines = whole.split_inclusive('\n').filter(wanted);
+        lines.collect::<String>()
+    };
+    let peer = lines(|line| line.contains(".deployments."));
+    let own = lines(|line| !line.contains(".deployments."));
+    let other = peer.replace("IMPERSONATION", "OTHER \t\\\n  one");
+    let foreign = "\tother.product = x \t\r\n! and a blank at its end: \nthird.one : \\u0041\n";
+    let text = |broken: &str| {
+        let documents = [
+            format!("# ours\n{own}spring.profiles.active=prod,eu\n"),
+            document("#---", "test", &format!("{foreign}{other}")),
+            document(
+                "!---",
+                "prod & eu",
+                &format!("# the peer\n{broken}{foreign}"),
+            ),
+            document("#---", "!prod", &other),
+        ];
+        documents.concat()
+    };
+    let key = value(&peer, ".content");
+    let rows = [
+        ("CS0201", peer.replace("{\"kty\"", "{kty\"")),
+        ("CS0104", peer.replace(key, &key.replace(",\"", ",\n  \""))),
+        (
+            "CS0105",
+            peer.replace("is-revoked=false", "is-revoked=false \t"),
+        ),
+    ];
+    let profile = "dpe/etc/application-test.properties";
+    folder.write(profile, &other);
+    for (code, broken) in rows {
+        folder.write(DPE, text(&broken));
+
+        let run = fix(&folder).exits(0);
+
+        let json = run.json();
+        let repairs = json["repairs"].as_array().unwrap();
+        let codes: Vec<_> = repairs.iter().map(|repair| &repair["code"]).collect();
+        assert_eq!(codes, [code], "{run:#?}");
+        assert_eq!(folder.read(DPE), text(&peer), "{code}");
+        assert_eq!(folder.read(profile), other);
+        assert_eq!(
+            folder.names("dpe/etc"),
+            ["application-test.properties", "application.properties"]
+        );
+    }
+}
