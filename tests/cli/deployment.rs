@@ -511,3 +511,33 @@ fn deployment_that_an_active_profile_says_something_of_is_not_changed_in_the_mai
     folder.run(ADD).exits(0);
     remove("dpe-two").exits(0);
 }
+
+#[test]
+fn name_that_is_typed_means_its_deployment_in_any_spelling() {
+    let folder = world();
+    let spelt = folder.run("deployment show DPE-DEV --home dpm").exits(0);
+    let as_written = folder.run("deployment show dpe-dev --home dpm").exits(0);
+    assert_eq!(spelt.stdout, as_written.stdout);
+
+    for name in ["DPE-DEV", "dpedev", "Dpe-dev"] {
+        for command in [
+            format!("revoke --file dpm --deployment {name} --key key --yes"),
+            format!("revoke --undo --file dpm --deployment {name} --key key --yes"),
+        ] {
+            folder.run(&command).exits(0);
+        }
+        let list = folder
+            .run("deployment list --home dpm -o json")
+            .exits(0)
+            .json();
+        let deployments = list["deployments"].as_array().unwrap();
+        assert_eq!(deployments.len(), 1, "{list}");
+        assert_eq!(deployments[0]["keys"][0]["revoked"], false, "{list}");
+    }
+    folder
+        .run("deployment remove DPE-DEV --home dpm --yes")
+        .exits(0);
+
+    let text = folder.read("dpm/etc/application.properties");
+    assert!(!text.to_lowercase().contains("deployments.dpe"), "{text}");
+}
