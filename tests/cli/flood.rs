@@ -152,7 +152,6 @@ async fn memory_is_given_back_after_a_flood_of_strangers() {
     let status = format!("/proc/{}/status", dpm.child.id());
     let calls = many_calls();
 
-    let mut most = 0;
     for _wave in 0..3 {
         let mut open = JoinSet::new();
         for number in 0..STRANGERS {
@@ -160,11 +159,11 @@ async fn memory_is_given_back_after_a_flood_of_strangers() {
             open.spawn(async move { stranger(number, port, &calls).await });
         }
         let open = open.join_all().await;
-        most = most.max(anonymous(&status));
-        drop(open);
+        let reached = open.iter().flatten().count();
+        assert!(reached > 100, "{reached} strangers got through");
     }
 
-    assert!(most > LEFT, "{most} KiB: that was no flood");
+    let most = anonymous(&status);
     // Five times the five seconds that are promised.
     let deadline = Instant::now() + Duration::from_secs(25);
     let mut looks = interval(Duration::from_millis(100));
