@@ -12,12 +12,13 @@ use super::setting::Setting;
 use super::write::{
     FolderLock, Privacy, Staged, commit_all, folder_of, follow, is_mount_point, mode_after, sweep,
 };
-use crate::config::{self, Home, holds_private_key, is_service_link};
+use crate::config::names::OWN_KEY;
+use crate::config::{self, AsWritten, Home, holds_private_key, is_service_link};
 use crate::diagnostic::{Findings, Origin, redact_name};
 use crate::files;
 pub use crate::properties::ChangeKind;
-use crate::properties::name::variable_for;
-use crate::properties::{Edit, FileText};
+use crate::properties::name::{Name, variable_for};
+use crate::properties::{Edit, Entry, FileText, ReadError};
 use crate::secret::Secret;
 use crate::storage::revoked_keys::{self, Record};
 
@@ -28,6 +29,9 @@ pub(super) const PAIRED: &str =
 /// The comment above a deployment that is added.
 pub(super) const ADDED: &str =
     "Written by `countersign deployment add`: a module that this one trusts.";
+
+/// What the names of a rotation's settings begin with.
+const ROTATION: &str = "countersign.rotation.";
 
 /// What would change in some files.
 #[derive(Debug, Default)]
@@ -138,6 +142,8 @@ impl Change {
         for folder in &folders {
             sweep(folder);
         }
+        // Another file may have changed since the plan was made.
+        effective_texts(&self.files)?;
         // A file that was created since the plan was made stays, even if it is a broken link.
         let mut new = self.first.iter().rev().filter(|file| file.is_created());
         if let Some(file) = new.find(|file| file.path.symlink_metadata().is_ok()) {
@@ -156,11 +162,13 @@ impl Change {
 pub struct EditedFile {
     /// The file.
     pub path: PathBuf,
+    /// The main file of its module.
+    pub main: PathBuf,
     before: Option<FileText>,
     after: Option<Secret<String>>,
     /// What would change, in the order in which it is written.
     pub changes: Vec<SettingChange>,
-    /// What it is to say.
+    /// What its module is to read; empty for the file of a profile.
     wanted: Vec<Setting>,
     /// Who may read it, if its settings do not decide that: a new file or a repair.
     privacy: Option<Privacy>,
@@ -184,52 +192,96 @@ pub struct SettingChange {
 }
 
 impl EditedFile {
-    /// Plans that the file at `path`, which is `before` or not there yet, says what `settings` say.
+    /// Plans that the module of the file at `path`, which is `before` or not there yet, reads what
+    /// `settings` say. Each is written where its value takes effect: there, or in the file of an
+    /// active profile. The file itself comes first.
+    ///
+    /// # Errors
+    ///
+    /// When an import decides on a setting: it may belong to others, and is not changed.
     pub(super) fn plan(
         path: &Path,
         before: Option<FileText>,
         settings: &[Setting],
         heading: Option<&str>,
+    ) -> Result<Vec<Self>, Refused> {
+        let read = as_a_module_reads(path, before.as_ref())?;
+        let names = by_name(&read);
+        let mut parts: Vec<(&Path, Vec<&Setting>)> = vec![(path, Vec::new())];
+        for setting in settings {
+            for file in places(&read, &names, path, setting)? {
+                match parts.iter_mut().find(|(part, _)| *part == file) {
+                    Some((_, part)) => part.push(setting),
+                    None => parts.push((file, vec![setting])),
+                }
+            }
+        }
+        let mut texts = vec![before];
+        for (file, _) in parts.iter().skip(1) {
+            texts.push(Some(FileText::read(file)?));
+        }
+        let given = parts.iter().zip(texts);
+        let mut files: Vec<_> = given
+            .map(|((file, part), text)| {
+                let documents = text.is_some().then(|| read.documents_in(file));
+                let heading = heading.filter(|_| *file == path);
+                Self {
+                    main: path.to_owned(),
+                    ..Self::edited(file, text, part, heading, documents)
+                }
+            })
+            .collect();
+        if let Some(main) = files.first_mut() {
+            let records = settings.iter().filter_map(|setting| setting.record.clone());
+            main.revokes = records.clone().count() > 0;
+            // What cannot be read here cannot be written later: that is when it is reported.
+            let home = Home::new(path);
+            let mut remembered = home.remembered().unwrap_or_default();
+            let new = records.filter(|record| home.memory().is_some() && remembered.add(record));
+            main.records = new.collect();
+            main.wanted = settings.to_vec();
+        }
+        Ok(files)
+    }
+
+    /// Plans that the file at `path`, which is `before` or not there yet, says what `settings` say:
+    /// in the first of its `documents`, where it has some, new settings in the second.
+    fn edited(
+        path: &Path,
+        before: Option<FileText>,
+        settings: &[&Setting],
+        heading: Option<&str>,
+        documents: Option<(BTreeSet<usize>, Option<usize>)>,
     ) -> Self {
+        let mut planned = Self {
+            path: path.to_owned(),
+            before,
+            ..Self::default()
+        };
         let mut edit = Edit::new();
         if let Some(heading) = heading {
             edit.heading(heading);
         }
-        if let Some(text) = &before {
-            let (active, home) = config::active_documents(path, text, &config::environment());
+        if let Some((active, home)) = documents {
             edit.within(active, home);
         }
         for setting in settings {
             edit.give(&setting.key, setting.value.clone());
         }
-        let records = settings.iter().filter_map(|setting| setting.record.clone());
-        // What cannot be read here cannot be written later: that is when it is reported.
-        let home = Home::new(path);
-        let mut remembered = home.remembered().unwrap_or_default();
-        let mut planned = Self {
-            path: path.to_owned(),
-            before,
-            records: records
-                .clone()
-                .filter(|record| home.memory().is_some() && remembered.add(record))
-                .collect(),
-            revokes: records.count() > 0,
-            wanted: settings.to_vec(),
-            ..Self::default()
+        let Some(edited) = edit.apply(planned.text()) else {
+            return planned;
         };
-        if let Some(edited) = edit.apply(planned.text()) {
-            planned.after = Some(Secret::new(edited.text().to_owned()));
-            let changes = edited.changes.into_iter();
-            let shown = changes.filter_map(|(key, kind)| {
-                let setting = settings.iter().find(|setting| setting.key == key)?;
-                Some(SettingChange {
-                    key: redact_name(&key),
-                    shown: setting.shown.clone(),
-                    kind,
-                })
-            });
-            planned.changes = shown.collect();
-        }
+        planned.after = Some(Secret::new(edited.text().to_owned()));
+        let changes = edited.changes.into_iter();
+        let shown = changes.filter_map(|(key, kind)| {
+            let setting = settings.iter().find(|setting| setting.key == key)?;
+            Some(SettingChange {
+                key: redact_name(&key),
+                shown: setting.shown.clone(),
+                kind,
+            })
+        });
+        planned.changes = shown.collect();
         planned
     }
 
@@ -272,6 +324,18 @@ impl EditedFile {
     /// Returns `true` if the file exists already.
     pub fn is_there(&self) -> bool {
         self.before.is_some()
+    }
+
+    /// Names the variables of this process that override what a new file says, each with the
+    /// setting. For a file that is there they are an error.
+    pub fn overridden(&self) -> Vec<(String, String)> {
+        let environment = config::environment();
+        let wanted = self.wanted.iter().filter(|_| !self.is_there());
+        let above = wanted.filter_map(|setting| {
+            let (variable, value) = variable_above(&setting.key, &environment)?;
+            (Some(&*value) != setting.text()).then(|| (variable, redact_name(&setting.key)))
+        });
+        above.collect()
     }
 
     /// Returns `true` if it is a new file to which settings refer.
@@ -361,67 +425,148 @@ impl EditedFile {
     }
 }
 
-/// Returns the new texts of `files`, after checking that modules will read them so.
+/// Returns what the module of the file at `path`, which holds `text` or is not there, reads.
+pub(super) fn as_a_module_reads(
+    path: &Path,
+    text: Option<&FileText>,
+) -> Result<AsWritten, ReadError> {
+    match text {
+        Some(text) => {
+            let texts = [(path.to_owned(), text.clone())];
+            AsWritten::of_module(path, &texts, &config::environment())
+        }
+        None => Ok(AsWritten::parse(path, "")),
+    }
+}
+
+/// The entries of each name, in the form in which spellings agree; the last one decides.
+type ByName<'a> = HashMap<String, Vec<&'a Entry>>;
+
+fn by_name(read: &AsWritten) -> ByName<'_> {
+    let mut all = ByName::new();
+    for entry in read.active_entries() {
+        let name = Name::parse(entry.key()).uniform();
+        all.entry(name).or_default().push(entry);
+    }
+    all
+}
+
+/// Finds the files in which `setting` is written for the module of the file at `main`: a revocation
+/// or a removal everywhere, so that it holds without the active profiles too.
+fn places<'a>(
+    read: &'a AsWritten,
+    names: &ByName<'a>,
+    main: &'a Path,
+    setting: &Setting,
+) -> Result<Vec<&'a Path>, Refused> {
+    let name = Name::parse(&setting.key).uniform();
+    let mut there = names.get(&name).cloned().unwrap_or_default();
+    let revokes = setting.record.is_some();
+    if there.is_empty() && setting.key.starts_with(ROTATION) {
+        // With the key, so that a step of a rotation writes one file.
+        let own = names.get(&Name::parse(OWN_KEY).uniform());
+        there.extend(own.and_then(|own| own.last()));
+    } else if there.is_empty() && (revokes || setting.key.ends_with(']')) {
+        // Without the rest of its key, or of its list, it would be a fault, or have no effect.
+        let above = name.rsplit_once('.').map_or("", |(above, _)| above);
+        let mut beside = read.active_entries().filter(|entry| {
+            let name = Name::parse(entry.key()).uniform();
+            name.strip_prefix(above)
+                .is_some_and(|rest| rest.starts_with('.'))
+        });
+        there.extend(if revokes {
+            beside.next()
+        } else {
+            beside.next_back()
+        });
+    } else if !revokes && setting.value.is_some() {
+        there.drain(..there.len().saturating_sub(1));
+    }
+    if there.is_empty() {
+        return Ok(vec![main]);
+    }
+    let mut files = Vec::new();
+    for entry in there {
+        match read.file_of(entry) {
+            (file, true) => files.push(file),
+            (_, false) if Some(entry.value()) == setting.text() => {}
+            (_, false) => {
+                let origin = read.document().origin(entry.key_span.start);
+                return Err(no_effect(main, setting, &origin));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Finds what decides on the setting `key` of a module: a variable, or the last entry. Returns its
+/// place and value.
+fn deciding(
+    read: &AsWritten,
+    names: &ByName<'_>,
+    key: &str,
+    environment: &[(String, String)],
+) -> Option<(Origin, String)> {
+    if let Some((variable, value)) = variable_above(key, environment) {
+        return Some((Origin::Environment(variable.into()), value));
+    }
+    let entry = names.get(&Name::parse(key).uniform())?.last()?;
+    let origin = read.document().origin(entry.key_span.start);
+    Some((origin, entry.value().to_owned()))
+}
+
+/// Finds the place that decides on the setting `key` of the module of the file at `main`.
+pub(super) fn origin_of(main: &Path, key: &str) -> Result<Option<Origin>, Refused> {
+    let environment = config::environment();
+    let read = AsWritten::of_module(main, &[], &environment)?;
+    let found = deciding(&read, &by_name(&read), key, &environment);
+    Ok(found.map(|(origin, _)| origin))
+}
+
+/// Returns the new texts of `files`, after checking that modules will read them so. Variables count
+/// only for a file that is there: no running module has a new one.
+///
+/// # Errors
+///
+/// When a module would read another value.
 fn effective_texts(files: &[EditedFile]) -> Result<Vec<(PathBuf, FileText)>, Refused> {
     let known = files
         .iter()
         .filter(|file| file.is_there() || !file.is_empty());
     let new = known.map(|file| Ok((file.path.clone(), file.after()?)));
     let texts = new.collect::<Result<Vec<_>, Refused>>()?;
-    for file in files {
-        check_effect(&file.path, &file.wanted, &texts, file.is_there())?;
+    let all = config::environment();
+    for file in files.iter().filter(|file| !file.wanted.is_empty()) {
+        let environment = if file.is_there() { &*all } else { &[] };
+        let read = AsWritten::of_module(&file.path, &texts, &all)?;
+        let names = by_name(&read);
+        for setting in &file.wanted {
+            let found = deciding(&read, &names, &setting.key, environment);
+            if let Some((origin, _)) = found.filter(|(_, found)| Some(&**found) != setting.text()) {
+                return Err(no_effect(&file.path, setting, &origin));
+            }
+        }
     }
     Ok(texts)
 }
 
-/// Checks that every setting in `wanted`, which is for the file at `path`, takes effect where files
-/// hold `texts`. Variables count only for a file that is there: no running module has a new one.
-///
-/// # Errors
-///
-/// When a module would read another value.
-fn check_effect(
-    path: &Path,
-    wanted: &[Setting],
-    texts: &[(PathBuf, FileText)],
-    is_there: bool,
-) -> Result<(), Refused> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let environment = config::environment();
-    let found = config::main_of(path, &environment);
-    let main = found.as_deref().unwrap_or(path);
-    let settings: Vec<_> = wanted.iter().map(|one| (&*one.key, one.text())).collect();
-    let decides = match config::overruled(main, texts, &environment, &settings)? {
-        None if is_there => overridden(&settings, &environment),
-        found => found,
-    };
-    let Some((key, origin)) = decides else {
-        return Ok(());
-    };
-    let (name, file) = (redact_name(key), path.display());
+/// What is written in the file at `path` would not take effect: `origin` decides on `setting`.
+fn no_effect(path: &Path, setting: &Setting, origin: &Origin) -> Refused {
+    let (name, file) = (redact_name(&setting.key), path.display());
     let message = format!("a change of `{name}` in `{file}` has no effect: {origin} decides");
-    let help = match origin {
-        Origin::Environment(_) => {
+    let help = match (origin, &setting.value) {
+        (Origin::Environment(_), _) => {
             "start the module without it, unset it here too, and run this command again; nothing is \
              written"
+                .to_owned()
         }
-        _ => "change it there; nothing is written",
+        (_, Some(_)) if setting.shown.starts_with('«') => {
+            format!("have the own key in `{file}` alone; nothing is written")
+        }
+        (_, Some(_)) => format!("write `{name}={}` there; nothing is written", setting.shown),
+        (_, None) => "remove it there; nothing is written".to_owned(),
     };
-    Err(Refused::new(Kind::Conflict, message).with_help(help))
-}
-
-/// Finds a setting that does not get its value because of a variable.
-fn overridden<'w>(
-    settings: &[(&'w str, Option<&str>)],
-    environment: &[(String, String)],
-) -> Option<(&'w str, Origin)> {
-    settings.iter().find_map(|(key, value)| {
-        let (variable, _) =
-            variable_above(key, environment).filter(|(_, other)| Some(&**other) != *value)?;
-        Some((*key, Origin::Environment(variable.into())))
-    })
+    Refused::new(Kind::Conflict, message).with_help(help)
 }
 
 /// Finds a variable of `environment` that overrides `setting` in any file; returns it with its

@@ -2,21 +2,21 @@
 
 use std::path::Path;
 
-use super::change::{ADDED, Change, ChangeKind, EditedFile};
+use super::change::{ADDED, Change, ChangeKind, EditedFile, as_a_module_reads};
 use super::error::{Kind, Refused};
 use super::setting::{Setting, is_not_remembered, trusted_key};
 use super::source::{SettingsFile, is_of};
+use crate::config::AsWritten;
 use crate::config::names::{
     CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, REVOKED,
     ROLES,
 };
-use crate::config::{AsWritten, active_documents, environment};
 use crate::diagnostic::CommandLine;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
+use crate::properties::Entry;
 use crate::properties::bind::{list, switch};
 use crate::properties::name::{Name, Pattern, free_key_name, same, uniform};
-use crate::properties::{Entry, FileText};
 use crate::trust::{Deployment, TrustedKey};
 
 const EXTRAS: &str = "countersign.deployments.<name>";
@@ -101,7 +101,7 @@ impl WrittenKey {
 /// The deployments that a file trusts, those with faults too.
 ///
 /// For a deployment without faults, the values are those that a module reads: placeholders are
-/// resolved, and the files of active profiles override the main file.
+/// resolved.
 #[derive(Debug)]
 pub(super) struct Trusts {
     pub(super) file: AsWritten,
@@ -112,11 +112,6 @@ pub(super) struct Trusts {
 }
 
 impl Trusts {
-    /// Reads `text`, that of the file at `path`, of which a module reads `taken`.
-    pub(super) fn read(path: &Path, text: &str, taken: &[Deployment]) -> Self {
-        Self::of(as_a_module_reads(path, text), taken)
-    }
-
     /// Reads the keys of `file`, of which a module reads `taken`.
     pub(super) fn of(file: AsWritten, taken: &[Deployment]) -> Self {
         let mut keys = Vec::new();
@@ -277,17 +272,6 @@ impl Trusts {
     }
 }
 
-/// Reads the active documents of `text`, that of the file at `path`.
-fn as_a_module_reads(path: &Path, text: &str) -> AsWritten {
-    match FileText::from_bytes(text.as_bytes()) {
-        Ok(read) => {
-            let (active, _) = active_documents(path, &read, &environment());
-            AsWritten::active(path, text, active)
-        }
-        Err(_) => AsWritten::parse(path, text),
-    }
-}
-
 /// Finds the deployment called `name`, in whatever spelling.
 fn find<'a>(all: &'a [Deployment], name: &str) -> Option<&'a Deployment> {
     let mut known = all.iter();
@@ -334,7 +318,6 @@ pub(super) fn trusting_too(
 /// new text has a fault that the file does not have.
 pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     let (path, name) = (&file.path, peer.name);
-    file.alone_has(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]))?;
     if published(peer.key.fingerprint()) {
         let message = "the key is printed in a public guide, and so is its private half";
         let made = CommandLine::new("countersign key gen").option("out", format!("{name}.jwk"));
@@ -349,7 +332,8 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
         return Err(Refused::new(Kind::Taken, message)
             .with_help("name the other module's file, or give the other module's key"));
     }
-    let trusts = Trusts::read(path, file.text.text(), &file.checked.deployments);
+    let read = as_a_module_reads(path, Some(&file.text))?;
+    let trusts = Trusts::of(read, &file.checked.deployments);
     // Misspelt settings count too: they were meant for this deployment.
     let mut entries = trusts.file.document().entries().iter();
     let is_written = entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]));
@@ -372,7 +356,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
         _ => refused,
     })?;
     let text = Some(file.text.clone());
-    let change = file.change(EditedFile::plan(path, text, &settings, Some(ADDED)))?;
+    let change = file.change(EditedFile::plan(path, text, &settings, Some(ADDED))?)?;
     // What cannot be read may be another key, or may be this one: a person must decide that.
     let roles = Pattern::new(ROLES);
     let mut changes = change.files.iter().flat_map(|file| &file.changes);
@@ -424,9 +408,8 @@ pub struct Removed {
 /// When no setting of the file is about it, or the new text has a fault that the file does not
 /// have.
 pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Removed), Refused> {
-    file.alone_has(|entry| is_about(entry, name) || connection_to(entry, name).is_some())?;
     let (mut settings, mut connections) = (Vec::new(), Vec::new());
-    let written = as_a_module_reads(&file.path, file.text.text());
+    let written = as_a_module_reads(&file.path, Some(&file.text))?;
     for entry in written.active_entries() {
         let connection = connection_to(entry, name);
         if connection.is_some() || is_about(entry, name) {
@@ -444,7 +427,7 @@ pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Rem
         keys: keys.map(|key| key.key_id.to_string()).collect(),
         connections,
     };
-    Ok((file.change(file.edited(&settings))?, removed))
+    Ok((file.change(file.edited(&settings)?)?, removed))
 }
 
 fn is_about(entry: &Entry, name: &DeploymentName) -> bool {

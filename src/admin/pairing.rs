@@ -9,12 +9,12 @@ mod tls;
 
 use std::path::{Path, PathBuf};
 
-use super::change::{Change, EditedFile, PAIRED};
+use super::change::{Change, EditedFile, PAIRED, as_a_module_reads};
 use super::deployments::{Peer, Trusts, revoked, trusting_too};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
 use super::setting::{Setting, is_not_remembered, new_key, own_key, private_key};
-use super::source::SettingsFile;
+use super::source::{SettingsFile, is_main};
 use super::write::place_of;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::names::{OWN_KEY, OWN_NAME};
@@ -70,13 +70,15 @@ pub struct Options {
 pub struct Plan {
     /// The sides, in the order of the arguments; empty if only a key is accepted.
     pub sides: Vec<Side>,
-    /// What would change: a file for each of the sides, in their order.
+    /// What would change, in the order of the sides.
     pub change: Change,
 }
 
 /// A module that is paired.
 #[derive(Debug)]
 pub struct Side {
+    /// Its file.
+    pub file: PathBuf,
     /// What the other side needs to trust it.
     pub hand_over: HandOver,
     /// Whether its key is made by the plan.
@@ -119,12 +121,31 @@ pub fn plan(
         }
         _ => {}
     }
-    let (sides, files, partial) = planned(members, theirs, &options)?;
+    let views = members
+        .iter()
+        .map(View::read)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut sides = Vec::new();
+    for (at, view) in views.iter().enumerate() {
+        sides.push(view.settle(other(&views, at), &options)?);
+    }
+    let mut files = Vec::new();
+    for (at, (view, side)) in views.iter().zip(&sides).enumerate() {
+        let peer = other(&sides, at).map(|peer| &peer.hand_over);
+        let file = other(members, at).map(|peer| peer.path.as_path());
+        files.extend(view.trusting(side, peer.or(theirs), file, &options)?);
+    }
     let certificates = sides.iter().filter_map(|side| side.certificate.as_ref());
     let mut first: Vec<_> = certificates.flat_map(|own| own.new.clone()).collect();
     // A certificate comes after its key.
     first.reverse();
-    first.extend(partial);
+    // No file names a key that could still be lost: the second side's new key is written before the
+    // first file, which trusts it, and that side's before the second file trusts it.
+    if let ([_, view], [_, side]) = (views.as_slice(), sides.as_slice())
+        && side.is_key_new
+    {
+        first.extend(view.edited(&side.own)?);
+    }
     let change = Change::checked(files, first)?;
     Ok(Plan { sides, change })
 }
@@ -150,7 +171,7 @@ fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan
     };
     Ok(Plan {
         sides: Vec::new(),
-        change: file.change(file.edited(&settings))?,
+        change: file.change(file.edited(&settings)?)?,
     })
 }
 
@@ -176,44 +197,12 @@ fn other<T>(both: &[T], at: usize) -> Option<&T> {
     both.get(1_usize.checked_sub(at)?)
 }
 
-/// The sides, their files, and the one of these that is written in part before the rest.
-type Planned = (Vec<Side>, Vec<EditedFile>, Option<EditedFile>);
-
-/// Plans what the files of `members` must say to trust each other, or what `theirs` says.
-fn planned(
-    members: &[Member],
-    theirs: Option<&HandOver>,
-    options: &Options,
-) -> Result<Planned, Refused> {
-    let views = members
-        .iter()
-        .map(View::read)
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut sides = Vec::new();
-    for (at, view) in views.iter().enumerate() {
-        sides.push(view.settle(other(&views, at), options)?);
-    }
-    let mut files = Vec::new();
-    for (at, (view, side)) in views.iter().zip(&sides).enumerate() {
-        let peer = other(&sides, at).map(|peer| &peer.hand_over);
-        let file = other(members, at).map(|peer| peer.path.as_path());
-        files.push(view.trusting(side, peer.or(theirs), file, options)?);
-    }
-    // No file names a key that could still be lost: the second side's new key is written before the
-    // first file, which trusts it, and that side's before the second file trusts it.
-    let partial = match (views.as_slice(), sides.as_slice()) {
-        ([_, view], [_, side]) if side.is_key_new => Some(view.edited(&side.own)),
-        _ => None,
-    };
-    Ok((sides, files, partial))
-}
-
 impl<'a> View<'a> {
     /// Reads the file of `member`, if it exists.
     fn read(member: &'a Member) -> Result<Self, Refused> {
+        is_main(&member.path)?;
         let text = FileText::read_if_there(&member.path)?;
-        let content = text.as_ref().map_or("", FileText::text);
-        let trusts = Trusts::read(&member.path, content, &[]);
+        let trusts = Trusts::of(as_a_module_reads(&member.path, text.as_ref())?, &[]);
         let document = trusts.file.document();
         let faults = document.faults().iter().take(MOST_FAULTS);
         let findings = Findings(faults.map(|fault| document.describe(fault)).collect());
@@ -294,6 +283,7 @@ impl<'a> View<'a> {
             tls: certificate.as_ref().map(|own| own.fingerprint),
         };
         Ok(Side {
+            file: member.path.clone(),
             hand_over: HandOver {
                 purpose: Purpose::Pair(of),
                 deployment,
@@ -314,7 +304,7 @@ impl<'a> View<'a> {
         peer: Option<&HandOver>,
         file: Option<&Path>,
         options: &Options,
-    ) -> Result<EditedFile, Refused> {
+    ) -> Result<Vec<EditedFile>, Refused> {
         let (own, trusts) = (&side.hand_over, &self.trusts);
         let mut settings = side.own.clone();
         let introduced = peer.and_then(|peer| match &peer.purpose {
@@ -353,10 +343,10 @@ impl<'a> View<'a> {
             let (path, name) = (&self.member.path, options.key_name.as_deref());
             settings.extend(tls::pin(path, &trusts.file, &peer.deployment, pin, name)?);
         }
-        Ok(self.edited(&settings))
+        self.edited(&settings)
     }
 
-    fn edited(&self, settings: &[Setting]) -> EditedFile {
+    fn edited(&self, settings: &[Setting]) -> Result<Vec<EditedFile>, Refused> {
         EditedFile::plan(&self.member.path, self.text.clone(), settings, Some(PAIRED))
     }
 

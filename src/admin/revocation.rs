@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::change::{Change, EditedFile};
+use super::change::{Change, EditedFile, as_a_module_reads, origin_of};
 use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::greeting::Found;
 use super::rotation::live::{Answer, ask_own_module, load};
 use super::setting::{key_settings, record, revoked_key};
-use super::source::{SettingsFile, is_main};
-use crate::config::{self, AsWritten, Home, ModuleKind, Settings, environment, main_of};
-use crate::diagnostic::redact;
+use super::source::SettingsFile;
+use crate::config::{AsWritten, Home, ModuleKind, Settings, environment, main_of};
+use crate::diagnostic::{Origin, redact};
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
@@ -42,8 +42,8 @@ pub struct RevokedFile {
     pub standing: Standing,
     /// The keys to revoke, including those that are revoked already.
     pub keys: Vec<RevokedKey>,
-    /// The lines where documents begin that are not active and trust one of the keys.
-    pub inactive: Vec<u32>,
+    /// Where documents begin that are not active and trust one of the keys.
+    pub inactive: Vec<Origin>,
 }
 
 /// A key to revoke. Its texts never contain a private key.
@@ -74,8 +74,7 @@ pub struct RevokedKey {
 ///
 /// # Errors
 ///
-/// When a file cannot be read, no file has such a key, or only the file of an active profile has
-/// it.
+/// When a file cannot be read, no file has such a key, or an import decides on it.
 pub fn plan(
     paths: &[PathBuf],
     which: &Which,
@@ -84,13 +83,22 @@ pub fn plan(
     let (mut edited, mut files) = (Vec::new(), Vec::new());
     let mut known = BTreeSet::new();
     let mut own = None;
-    let paths = &with_profiles(paths, which, standing)?;
+    let mut seen = BTreeSet::new();
     for path in paths {
+        // The file of an active profile stands for its module.
+        let main = main_of(path, &environment()).unwrap_or_else(|| path.clone());
+        let path = &main;
+        if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+            continue;
+        }
         let text = FileText::read(path)?;
-        let (checked, trusts) = read(path, &text);
+        let checked = SettingsFile::of(path, text.clone()).ok();
+        let taken = checked.as_ref().map(|file| &*file.checked.deployments);
+        let read = as_a_module_reads(path, Some(&text))?;
+        let trusts = Trusts::of(read, taken.unwrap_or_default());
         let meant: Vec<_> = trusts.keys.iter().filter(|key| which.means(key)).collect();
         if checked.is_some_and(|file| which.is_own_key_of(&file)) {
-            own = own.or(Some(path));
+            own.get_or_insert_with(|| path.clone());
         }
         known.extend(trusts.keys.iter().map(|key| {
             let (name, deployment) = (redact(&key.name), redact(&key.deployment));
@@ -104,10 +112,10 @@ pub fn plan(
             })
             .collect();
         let hidden = inactive(&trusts, which);
-        edited.push(match which.forgotten(path, standing, &meant)? {
-            Some(key) => EditedFile::remembering(path, record(standing, key, "-")),
-            None => EditedFile::plan(path, Some(text), &settings, None),
-        });
+        match which.forgotten(path, standing, &meant)? {
+            Some(key) => edited.push(EditedFile::remembering(path, record(standing, key, "-"))),
+            None => edited.extend(EditedFile::plan(path, Some(text), &settings, None)?),
+        }
         let keys = meant.iter().map(|key| described(key, &trusts, which));
         files.push(RevokedFile {
             path: path.clone(),
@@ -120,7 +128,7 @@ pub fn plan(
     let change = Change::effective(edited)?;
     if change.is_empty() && files.iter().all(|file| file.keys.is_empty()) {
         let Some(own) = own else {
-            return Err(not_there(paths, which, known));
+            return Err(not_there(which, known));
         };
         let what = "this is the module's own key in";
         let message = format!("{what} `{}`: only its peers trust it", own.display());
@@ -132,11 +140,7 @@ pub fn plan(
 }
 
 /// Returns the error if no file has the keys; the files trust those that are `known`.
-fn not_there(paths: &[PathBuf], which: &Which, known: BTreeSet<String>) -> Refused {
-    let mut main = paths.iter().map(|path| is_main(path, Kind::Conflict));
-    if let Some(Err(refused)) = main.find(Result::is_err) {
-        return refused;
-    }
+fn not_there(which: &Which, known: BTreeSet<String>) -> Refused {
     let mut keys = Vec::from_iter(known);
     if keys.is_empty() {
         keys.push("none".to_owned());
@@ -146,73 +150,23 @@ fn not_there(paths: &[PathBuf], which: &Which, known: BTreeSet<String>) -> Refus
     Refused::new(Kind::Conflict, message)
 }
 
-/// Adds the files of active profiles that name the keys: what these say decides.
-///
-/// # Errors
-///
-/// When an import names the keys: it may belong to others, and is not changed.
-fn with_profiles(
-    paths: &[PathBuf],
-    which: &Which,
-    standing: Standing,
-) -> Result<Vec<PathBuf>, Refused> {
-    let is_revoked = standing == Standing::Revoked;
-    let mut all = paths.to_vec();
-    for main in paths {
-        let files = config::active_files(main, &FileText::read(main)?, &environment());
-        for (path, text, is_of_profile) in files {
-            let (_, trusts) = read(&path, &text);
-            let Some(key) = trusts.keys.iter().find(|key| which.means(key)) else {
-                continue;
-            };
-            if is_of_profile {
-                all.push(path);
-            } else if is_plainly_revoked(key) != is_revoked {
-                let (what, shown) = (which.described(), path.display());
-                let message = format!("{what} is in `{shown}`, which another file imports");
-                let [.., setting] = key_settings(&key.deployment, &key.name);
-                let line = format!("write `{}={is_revoked}` there", redact(&setting));
-                return Err(Refused::new(Kind::Conflict, message).with_help(line));
-            }
-        }
-    }
-    let mut seen = BTreeSet::new();
-    all.retain(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
-    Ok(all)
-}
-
-/// Finds the documents of the file that are not active and trust one of the keys.
-fn inactive(active: &Trusts, which: &Which) -> Vec<u32> {
+/// Finds the documents of the module's files that are not active and trust one of the keys; returns
+/// the places where they begin.
+fn inactive(active: &Trusts, which: &Which) -> Vec<Origin> {
     let document = active.file.document();
-    let all = document
-        .documents_of(0)
-        .filter(|one| !active.file.reads(*one));
-    let trusting = all.filter(|one| {
+    let files = 0..document.file_starts().count();
+    let all = files.flat_map(|file| document.documents_of(file));
+    let hidden = all.filter(|one| !active.file.reads(*one));
+    let trusting = hidden.filter(|one| {
         let [from, to] = [*one, one.saturating_add(1)].map(|at| document.start_of(at));
         let alone = document.text().get(from..to).unwrap_or_default();
         let trusts = Trusts::of(AsWritten::parse(document.path(), alone), &[]);
-        trusts
-            .keys
-            .iter()
-            .any(|key| which.means(key) && !key.revoked)
+        let mut keys = trusts.keys.iter();
+        keys.any(|key| which.means(key) && !key.revoked)
     });
     trusting
-        .map(|one| document.line(document.start_of(one)))
+        .map(|one| document.origin(document.start_of(one)))
         .collect()
-}
-
-/// Reads the deployments of `text`, that of the file at `path`. The file of an active profile is
-/// read together with its main file, as a module does, if that is possible.
-fn read(path: &Path, text: &FileText) -> (Option<SettingsFile>, Trusts) {
-    let main = main_of(path, &environment());
-    let whole = main.and_then(|main| Some((FileText::read(&main).ok()?, main)));
-    let (whole_text, start) = whole.unwrap_or_else(|| (text.clone(), path.to_owned()));
-    let checked = SettingsFile::of(&start, whole_text).ok();
-    let taken = checked
-        .as_ref()
-        .map_or(&[][..], |file| &file.checked.deployments);
-    let trusts = Trusts::read(path, text.text(), taken);
-    (checked, trusts)
 }
 
 /// Describes `key`, one of the matching keys in `trusts`.
@@ -241,15 +195,15 @@ fn is_plainly_revoked(key: &WrittenKey) -> bool {
 }
 
 impl RevokedFile {
-    /// Checks that a module accepts the file as it is now, and no longer trusts the keys with it
-    /// and the files of active profiles. Returns whether the module reloads a changed file by
+    /// Checks that a module accepts the file as it is now, and no longer trusts the keys with it.
+    /// Returns whether the module reloads a changed file by
     /// itself.
     ///
     /// # Errors
     ///
     /// When it does not accept the file, or still trusts one of the keys.
     pub fn in_force(&self, kind: &ModuleKind) -> Result<bool, Refused> {
-        let loaded = Settings::load(&self.main(), kind, environment(), &[]);
+        let loaded = Settings::load(&self.path, kind, environment(), &[]);
         let settings = loaded.map_err(|error| {
             let (path, why) = (self.path.display(), cause(&error));
             let message = format!("a module does not accept `{path}` as it is: {why}");
@@ -261,8 +215,11 @@ impl RevokedFile {
         let mut meant = self.meant(&settings);
         match meant.find(|(_, key)| key.revoked != is_revoked) {
             Some((of, key)) => {
-                let message = format!("another setting decides on `{}` of `{}`", key.name, of.name);
-                Err(Refused::new(Kind::Conflict, message))
+                let [.., setting] = key_settings(of.name.as_str(), &key.name);
+                let place = origin_of(&self.path, &setting)?.unwrap_or(Origin::Default);
+                let message = format!("{place} decides on `{}` of `{}`", key.name, of.name);
+                let help = format!("have it say `{}={is_revoked}`", redact(&setting));
+                Err(Refused::new(Kind::Conflict, message).with_help(help))
             }
             None => Ok(settings.options.reload),
         }
@@ -271,7 +228,7 @@ impl RevokedFile {
     /// Asks the running module whether it refuses the keys: it must list them as revoked, or list
     /// all of its keys without them. Where the revocation is taken back, it must accept one.
     pub async fn confirmed(&self, kind: &ModuleKind) -> Answer {
-        let settings = load(&self.main(), kind)?;
+        let settings = load(&self.path, kind)?;
         let (target, answer) = ask_own_module(&settings).await?;
         let what = match self.accepts(&settings, &answer.trusted_keys) {
             Some(accepts) if accepts == (self.standing == Standing::Undone) => {
@@ -303,11 +260,6 @@ impl RevokedFile {
         let mut computed = listed.iter().map(|key| &key.computed_fingerprint);
         let is_whole = !listed.is_empty() && computed.all(|computed| !computed.is_empty());
         (are_listed || is_whole).then_some(false)
-    }
-
-    /// Returns the file that a module is started with: this one, unless it is an active profile's.
-    fn main(&self) -> PathBuf {
-        main_of(&self.path, &environment()).unwrap_or_else(|| self.path.clone())
     }
 
     /// Finds the keys that were to be revoked, as a module with these settings has them.

@@ -18,22 +18,19 @@ use super::deployments::trusting_too;
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Purpose};
 use super::setting::{Setting, key_settings, new_key, own_key, revoked_key};
-use super::source::{SettingsFile, findings_of, is_of};
+use super::source::{SettingsFile, findings_of};
 use super::write::place_of;
-use crate::config::names::{ACTIVATED_AT, DEPLOYMENT, NEXT_KEY, OWN_KEY, PREVIOUS};
+use crate::config::names::{ACTIVATED_AT, NEXT_KEY, OWN_KEY, PREVIOUS};
 use crate::config::{self, RotationSettings};
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
-use crate::properties::FileText;
 use crate::storage::revoked_keys::Standing;
 use crate::telemetry::to_rfc3339;
 use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
 
 pub use phase::{Phase, Step};
-
-const STATE: &str = "countersign.rotation";
 
 /// How long a running module may take to follow its file.
 const RELOAD: Duration = Duration::from_secs(2);
@@ -256,17 +253,14 @@ impl Rotation {
     ///
     /// # Errors
     ///
-    /// When it is not the time for the step, or a file prevents it: also that of an active
-    /// profile, if it sets what the step would change; or a variable overrides the key.
+    /// When it is not the time for the step, or a file prevents it, or a variable overrides the key.
     pub fn plan(&self, step: Step, now: SystemTime) -> Result<Plan, Refused> {
-        self.is_in_main_files()?;
         if self.damage().is_some() {
             if step != Step::Abort {
                 return Err(faults(&self.owner));
             }
             // It does not say which keys peers got for it, so they keep theirs.
-            let forgotten = self.owner.edited(&[Setting::removed(NEXT_KEY)]);
-            let change = Change::of(vec![forgotten]);
+            let change = Change::of(self.owner.edited(&[Setting::removed(NEXT_KEY)])?);
             return Ok(Plan { step, change });
         }
         // Peers get the next key from a block, which names the deployment.
@@ -284,7 +278,7 @@ impl Rotation {
         let is_open = turn.map_err(|(why, first)| Refused::new(Kind::OutOfTurn(first), why))?;
         if !is_open {
             let unchanged = self.files().map(|file| file.edited(&[]));
-            let change = Change::of(unchanged.collect());
+            let change = Change::of(unchanged.collect::<Result<Vec<_>, _>>()?.concat());
             return Ok(Plan { step, change });
         }
         // A next key that signs nothing can be forgotten in any case.
@@ -329,19 +323,32 @@ impl Rotation {
             Step::Finish => vec![Setting::removed(ACTIVATED_AT), Setting::removed(PREVIOUS)],
             Step::Abort => vec![Setting::removed(NEXT_KEY)],
         };
-        let owner = self.owner.edited(&owner);
-        let peers = self.peers.iter().map(|peer| {
-            let settings = self.peer_settings(peer, step, &next)?;
-            Ok(peer.edited(&settings))
-        });
-        match step {
-            // A next key that peers trust must not be lost.
-            Step::Prepare => iter::once(Ok(owner)).chain(peers).collect(),
-            // One file, written at once.
-            Step::Activate => Ok(vec![owner]),
-            // The owner's file says that there is something to do.
-            Step::Finish | Step::Abort => peers.chain([Ok(owner)]).collect(),
+        let owner = self.owner.edited(&owner)?;
+        if step == Step::Activate {
+            // Written at once: between two files, a step that stops could lose a key.
+            return match owner.iter().filter(|file| !file.is_empty()).count() {
+                0 | 1 => Ok(owner),
+                _ => Err(self.in_two_files()),
+            };
         }
+        let mut files = Vec::new();
+        for peer in &self.peers {
+            files.extend(peer.edited(&self.peer_settings(peer, step, &next)?)?);
+        }
+        // A next key that peers trust must not be lost. At the end, the owner's file says that there
+        // is something to do.
+        Ok(match step {
+            Step::Prepare => [owner, files].concat(),
+            _ => [files, owner].concat(),
+        })
+    }
+
+    fn in_two_files(&self) -> Refused {
+        let path = self.owner.path.display();
+        let message = format!("the keys of `{path}` are in it and in the file of a profile");
+        let names = "`generator.key` and those of `countersign.rotation`";
+        Refused::new(Kind::Conflict, message)
+            .with_help(format!("move these settings into one file: {names}"))
     }
 
     /// Returns what `step` changes in the file of `peer`.
@@ -408,26 +415,21 @@ impl Rotation {
         )))
     }
 
-    /// Checks that the files of active profiles set nothing that a step reads or writes: only the
-    /// main files are changed.
-    fn is_in_main_files(&self) -> Result<(), Refused> {
-        self.owner
-            .alone_has(|entry| is_of(entry, OWN_KEY, &[]) || is_of(entry, STATE, &[]))?;
-        for peer in &self.peers {
-            if let Some(deployment) = self.deployment(peer) {
-                let name = deployment.name.as_str();
-                peer.alone_has(|entry| is_of(entry, DEPLOYMENT, &[name]))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Checks that with the new texts in `edited` no file has a fault that it did not have.
     fn adds_no_fault(&self, edited: &[EditedFile]) -> Result<(), Refused> {
         // One peer at a time: `check` is stricter about two files than about more.
         for peer in &self.peers {
-            let had = findings_of([text_in(&self.owner, &[])?, text_in(peer, &[])?])?;
-            let has = findings_of([text_in(&self.owner, edited)?, text_in(peer, edited)?])?;
+            let both = [&self.owner, peer];
+            let mut texts = Vec::from(both.map(|file| (file.path.clone(), file.text.clone())));
+            let had = findings_of(&texts)?;
+            for new in edited
+                .iter()
+                .filter(|new| both.iter().any(|file| file.path == new.main))
+            {
+                texts.retain(|(path, _)| *path != new.path);
+                texts.push((new.path.clone(), new.after()?));
+            }
+            let has = findings_of(&texts)?;
             if has.errors() > had.errors() {
                 let message = format!("`{}` would have faults", peer.path.display());
                 return Err(Refused::new(Kind::Conflict, message)
@@ -437,13 +439,6 @@ impl Rotation {
         }
         Ok(())
     }
-}
-
-/// Returns `file` and the text that it has in `edited`, or else its own.
-fn text_in(file: &SettingsFile, edited: &[EditedFile]) -> Result<(PathBuf, FileText), Refused> {
-    let new = edited.iter().find(|new| new.path == file.path);
-    let text = new.map_or_else(|| Ok(file.text.clone()), EditedFile::after)?;
-    Ok((file.path.clone(), text))
 }
 
 /// Returns `true` if `file` is that of `deployment`.

@@ -9,13 +9,12 @@ use super::change::{Change, EditedFile};
 use super::error::{Kind, Refused};
 use super::setting::Setting;
 use crate::config::{
-    self, Checked, Home, Repair, Report, active_files, check_texts, environment, main_of,
-    remembered,
+    self, Checked, Home, Repair, Report, check_texts, environment, main_of, remembered,
 };
-use crate::diagnostic::{Findings, redact_name};
+use crate::diagnostic::Findings;
 use crate::identity::DeploymentName;
 use crate::properties::name::{Name, Pattern, uniform};
-use crate::properties::{Document, Entry, FileText, ReadError};
+use crate::properties::{Entry, FileText, ReadError};
 use crate::storage::revoked_keys::Remembered;
 use crate::trust::Deployment;
 
@@ -38,7 +37,7 @@ impl SettingsFile {
     ///
     /// When it cannot be read, or is the file of an active profile.
     pub fn read(path: &Path) -> Result<Self, Refused> {
-        is_main(path, Kind::Usage)?;
+        is_main(path)?;
         let memories = remembered(&[path.to_owned()])?;
         Self::with(path, FileText::read(path)?, &memories)
     }
@@ -71,42 +70,21 @@ impl SettingsFile {
         all.find(|deployment| deployment.name.uniform() == name.uniform())
     }
 
-    /// Plans that the file says what `settings` say.
-    pub(super) fn edited(&self, settings: &[Setting]) -> EditedFile {
+    /// Plans that the module reads what `settings` say.
+    pub(super) fn edited(&self, settings: &[Setting]) -> Result<Vec<EditedFile>, Refused> {
         EditedFile::plan(&self.path, Some(self.text.clone()), settings, None)
     }
 
-    /// Plans the change of `file`, this one with other settings; refuses where the new text has a
-    /// fault that the file does not have.
-    pub(super) fn change(&self, file: EditedFile) -> Result<Change, Refused> {
-        let change = Change::checked(vec![file], Vec::new())?;
+    /// Plans the change of `files`, those of the module; refuses where the new texts have a fault
+    /// that the module does not have.
+    pub(super) fn change(&self, files: Vec<EditedFile>) -> Result<Change, Refused> {
+        let change = Change::checked(files, Vec::new())?;
         if change.findings.errors() > self.findings.errors() {
             return Err(Refused::new(Kind::Conflict, "the file would have faults")
                 .with_help("nothing was written")
                 .with_findings(change.findings));
         }
         Ok(change)
-    }
-
-    /// Fails if the file of an active profile has a setting that `is_meant`: only this file is
-    /// changed.
-    pub(super) fn alone_has(&self, is_meant: impl Fn(&Entry) -> bool) -> Result<(), Refused> {
-        for (path, text, _) in active_files(&self.path, &self.text, &environment()) {
-            let document = Document::parse(&path, text.text());
-            let Some(entry) = document.entries().iter().find(|entry| is_meant(entry)) else {
-                continue;
-            };
-            let line = document.line(entry.key_span.start);
-            let (setting, path) = (redact_name(entry.key()), path.display());
-            let message = format!(
-                "`{setting}` is set at {path}:{line}, in a file of an active profile or an \
-                 import, where this changes the main file alone"
-            );
-            let main = self.path.display();
-            return Err(Refused::new(Kind::Conflict, message)
-                .with_help(format!("move these settings from `{path}` into `{main}`")));
-        }
-        Ok(())
     }
 }
 
@@ -126,19 +104,19 @@ pub fn home_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Returns what `check` finds in the two files together.
-pub(super) fn findings_of(texts: [(PathBuf, FileText); 2]) -> Result<Findings, Refused> {
-    Ok(check_texts(&texts, &HashMap::new(), &environment(), &[])?.findings)
+/// Returns what `check` finds in files that have these texts.
+pub(super) fn findings_of(texts: &[(PathBuf, FileText)]) -> Result<Findings, Refused> {
+    Ok(check_texts(texts, &HashMap::new(), &environment(), &[])?.findings)
 }
 
-/// Checks that `path` is not the file of an active profile; the error has the `kind`.
-pub(super) fn is_main(path: &Path, kind: Kind) -> Result<(), Refused> {
+/// Checks that `path` is not the file of an active profile.
+pub(super) fn is_main(path: &Path) -> Result<(), Refused> {
     let Some(main) = main_of(path, &environment()) else {
         return Ok(());
     };
     let (path, main) = (path.display(), main.display());
     let message = format!("`{path}` is the file of an active profile of `{main}`");
-    Err(Refused::new(kind, message).with_help(format!("name the main file: `{main}`")))
+    Err(Refused::new(Kind::Usage, message).with_help(format!("name the main file: `{main}`")))
 }
 
 /// What would be repaired in some files, and what `check` reports of them afterwards.
@@ -162,7 +140,7 @@ impl Fix {
     /// If a file cannot be read.
     pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, ReadError> {
         let (mut edited, mut repairs, mut texts) = (Vec::new(), Vec::new(), Vec::new());
-        let remembered = remembered(files)?;
+        let memories = remembered(files)?;
         for path in files {
             let mut text = (path.clone(), FileText::read(path)?);
             if let Some(fixed) = config::fix(path, &text.1) {
@@ -176,7 +154,7 @@ impl Fix {
             texts.push(text);
         }
         Ok(Self {
-            report: check_texts(&texts, &remembered, environment, &[])?,
+            report: check_texts(&texts, &memories, environment, &[])?,
             change: Change::of(edited),
             repairs,
         })

@@ -69,6 +69,15 @@ impl How {
                 ));
             }
         }
+        for file in &change.files {
+            for (variable, setting) in file.overridden() {
+                let path = file.path.display();
+                console.warn(&format!(
+                    "the variable `{variable}` of this shell overrides `{setting}` in `{path}`: a \
+                     module that is started from here does not use what the file says"
+                ));
+            }
+        }
         for path in change.forgetful() {
             console.note(&format!(
                 "`{}` is in no module's home: only the file itself says which keys are revoked",

@@ -44,6 +44,9 @@ pub(super) fn bearer(path: &Path, most: usize) -> Result<String, Refused> {
     Ok(text.strip_prefix("Bearer ").unwrap_or(text).to_owned())
 }
 
+/// How long a command waits for a running module, in seconds, if nothing else is asked for.
+pub(super) const TIMEOUT: &str = "60";
+
 /// Parses a number of seconds.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.strip_suffix('s').unwrap_or(text).parse();

@@ -12,7 +12,7 @@ use super::input;
 use super::output::{Answer, Console, add, counted, example, table};
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
 use crate::admin::pairing::{self, Member, Options, Plan, Side};
-use crate::admin::{self, ChangeKind, EditedFile, Kind, Refused, home_of};
+use crate::admin::{self, Change, ChangeKind, Kind, Refused, home_of};
 use crate::diagnostic::{CommandLine, Severity, redact};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, SigningKey};
@@ -41,7 +41,8 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     } else {
         how.ending(change).trim_start().to_owned()
     };
-    let deployments: Value = plan.sides.iter().zip(&change.files).map(in_json).collect();
+    let sides = plan.sides.iter();
+    let deployments: Value = sides.map(|side| in_json(side, change)).collect();
     let report = json!({ "written": written, "deployments": deployments });
     console.reply(format!("{shown}\n{ending}"), &report)?;
     console.findings(findings.iter().filter(|f| f.severity != Severity::Note));
@@ -75,8 +76,10 @@ fn next([dpm, dpe]: &[Member; 2]) -> Option<String> {
     (modules == ("dpm", "dpe")).then(|| format!("next    {dpm}      then      {dpe}\n"))
 }
 
-fn in_json((side, file): (&Side, &EditedFile)) -> Value {
-    let changes = file.changes.iter().map(|change| {
+fn in_json(side: &Side, change: &Change) -> Value {
+    let files = change.files.iter().filter(|file| file.main == side.file);
+    let is_new = files.clone().all(|file| !file.is_there());
+    let changes = files.flat_map(|file| &file.changes).map(|change| {
         let replaces = change.kind != ChangeKind::Added;
         json!({ "key": change.key, "value": change.shown, "replaces": replaces })
     });
@@ -84,8 +87,8 @@ fn in_json((side, file): (&Side, &EditedFile)) -> Value {
         "name": side.hand_over.deployment.as_str(),
         "fingerprint": side.hand_over.key.fingerprint().to_string(),
         "new_key": side.is_key_new,
-        "file": file.path.display().to_string(),
-        "new_file": !file.is_there(),
+        "file": side.file.display().to_string(),
+        "new_file": is_new,
         "changes": changes.collect::<Value>(),
     });
     if let Some((pin, _)) = side.tls() {

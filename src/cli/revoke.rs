@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::change::{BY_SIGNAL, How, changes, files_in_json, inactive};
-use super::input::{kind_of, seconds};
+use super::input::{TIMEOUT, kind_of, seconds};
 use super::output::{Answer, Console, Exit, Refused};
 use super::runtime::{Patience, runtime};
 use crate::admin::revocation::{self, RevokedFile, Which};
@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     watch: bool,
     /// How long `--watch` waits for all of them, in seconds; it asks each module at least once
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = TIMEOUT, value_parser = seconds)]
     timeout: Duration,
     #[command(flatten)]
     how: How,
@@ -149,11 +149,10 @@ fn consequences(files: &[RevokedFile]) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     for file in files {
-        for line in &file.inactive {
-            let path = file.path.display();
+        for place in &file.inactive {
             let _ = writeln!(
                 text,
-                "{path}:{line}  also trusts it, in a document that is not active"
+                "{place}  also trusts it, in a document that is not active"
             );
         }
         let keys = file.keys.iter();

@@ -3,15 +3,15 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::question::{Question, is_same};
 use super::schema::{self, Placed, TlsEnd};
 use super::spring;
-use crate::diagnostic::Origin;
 use crate::properties::name::{Name, uniform};
 use crate::properties::{Document, Entry, FileText, ReadError};
 
-/// The settings of a file, found by their canonical names whatever their spelling and
+/// The settings of a module's files, found by their canonical names whatever their spelling and
 /// whatever else may be wrong with the file.
 ///
 /// This is the reader for code that edits files: it returns entries with the names as they are
@@ -19,10 +19,12 @@ use crate::properties::{Document, Entry, FileText, ReadError};
 /// that is what [`Settings::load`](super::Settings::load) does.
 #[derive(Debug)]
 pub struct AsWritten {
-    document: Document,
-    /// The documents that are read, if not all are.
-    active: Option<BTreeSet<usize>>,
-    /// The settings in the order of their entries, each with the number of its entry.
+    document: Arc<Document>,
+    /// The documents that are read.
+    active: BTreeSet<usize>,
+    /// The files of active profiles.
+    of_profiles: Vec<PathBuf>,
+    /// The settings, the lowest first, each with the number of its entry.
     settings: Vec<(usize, Placed)>,
     /// The numbers in `settings` of what is set below each path, in the form in which spellings
     /// agree.
@@ -30,54 +32,92 @@ pub struct AsWritten {
 }
 
 impl AsWritten {
-    /// Reads `text`, the content of `path`.
+    /// Reads all documents of `text`, the content of `path`.
     pub fn parse(path: &Path, text: &str) -> Self {
-        Self::of(path, text, None)
+        let document = Document::parse(path, text);
+        let all = Vec::from_iter(document.documents_of(0));
+        Self::of(document.into(), &all, Vec::new())
     }
 
-    /// Reads the `active` documents of `text`, the content of `path`.
-    pub fn active(path: &Path, text: &str, active: BTreeSet<usize>) -> Self {
-        Self::of(path, text, Some(active))
-    }
-
-    fn of(path: &Path, text: &str, active: Option<BTreeSet<usize>>) -> Self {
-        let mut read = Self {
-            document: Document::parse(path, text),
-            active,
-            settings: Vec::new(),
-            below: HashMap::new(),
+    /// Reads what a module reads: the active documents of the file at `main` and of those that it
+    /// brings in, where files hold `texts`.
+    ///
+    /// # Errors
+    ///
+    /// When `main` is not in `texts` and cannot be read.
+    pub fn of_module(
+        main: &Path,
+        texts: &[(PathBuf, FileText)],
+        environment: &[(String, String)],
+    ) -> Result<Self, ReadError> {
+        let question = Question {
+            texts: texts.to_owned(),
+            ..Question::check(environment)
         };
-        for (at, entry) in read.document.entries().iter().enumerate() {
-            let document = read.document.document_of_entry(at);
-            let placed = schema::exact(&Name::parse(entry.key()));
-            let Some(placed) = placed.filter(|_| read.reads(document)) else {
+        let read = spring::read(main, &question)?;
+        Ok(Self::of(read.document, &read.order, read.of_profiles))
+    }
+
+    fn of(document: Arc<Document>, order: &[usize], of_profiles: Vec<PathBuf>) -> Self {
+        let mut settings = Vec::new();
+        let mut below: HashMap<_, Vec<_>> = HashMap::new();
+        for at in order.iter().flat_map(|one| document.entries_of(*one)) {
+            let entry = document.entries().get(at);
+            let Some(placed) = entry.and_then(|entry| schema::exact(&Name::parse(entry.key())))
+            else {
                 continue;
             };
             let path: Vec<_> = placed.path.iter().map(|segment| uniform(segment)).collect();
             for length in 1..=path.len() {
                 let above = path.iter().take(length).cloned().collect();
-                let below = read.below.entry(above).or_default();
-                below.push(read.settings.len());
+                below.entry(above).or_default().push(settings.len());
             }
-            read.settings.push((at, placed));
+            settings.push((at, placed));
         }
-        read
+        Self {
+            document,
+            active: order.iter().copied().collect(),
+            of_profiles,
+            settings,
+            below,
+        }
     }
 
-    /// Returns the file as entries, with its syntax errors.
+    /// Returns the file of `entry`, and whether that may be changed: the main file, or the file of
+    /// an active profile. An import may belong to others.
+    pub fn file_of(&self, entry: &Entry) -> (&Path, bool) {
+        let path = self.document.path_at(entry.key_span.start);
+        let is_own = path == self.document.path() || self.of_profiles.iter().any(|of| of == path);
+        (path, is_own)
+    }
+
+    /// Finds the active documents of the file at `path`: their numbers in that file, and the first
+    /// that depends on no profile, the one for new settings.
+    pub fn documents_in(&self, path: &Path) -> (BTreeSet<usize>, Option<usize>) {
+        let starts = self.document.file_starts();
+        let mut files = starts.map(|start| is_same(self.document.path_at(start), path));
+        let file = files.position(|is_meant| is_meant);
+        let all = file.map_or(0..0, |file| self.document.documents_of(file));
+        let active = self.active.range(all.clone());
+        let mut free = active.clone();
+        let home = free.find(|document| !spring::is_conditional(&self.document, **document));
+        let first = home.map(|document| document.saturating_sub(all.start));
+        let numbers = active.map(|document| document.saturating_sub(all.start));
+        (numbers.collect(), first)
+    }
+
+    /// Returns the files as entries, with their syntax errors.
     pub fn document(&self) -> &Document {
         &self.document
     }
 
     /// Returns `true` if a document is read.
     pub fn reads(&self, document: usize) -> bool {
-        self.active
-            .as_ref()
-            .is_none_or(|active| active.contains(&document))
+        self.active.contains(&document)
     }
 
-    /// Returns the entries with names of ours that are read.
-    pub fn active_entries(&self) -> impl Iterator<Item = &Entry> {
+    /// Returns the entries with names of ours that are read, the lowest first.
+    pub fn active_entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         let all = self.settings.iter();
         all.filter_map(|(at, _)| self.document.entries().get(*at))
     }
@@ -96,7 +136,8 @@ impl AsWritten {
         Some(self.get(setting, keys)?.value().trim())
     }
 
-    /// Returns every entry of `setting` in the order of the file, each with the index in its name.
+    /// Returns every entry of `setting` in the document that decides it, each with the index in its
+    /// name: a list replaces those of lower documents.
     pub fn all(
         &self,
         setting: &str,
@@ -104,9 +145,16 @@ impl AsWritten {
     ) -> impl DoubleEndedIterator<Item = (Option<&str>, &Entry)> {
         let depth = setting.split('.').count();
         let below = self.below(setting, keys);
-        let settings = below.filter(move |(_, placed)| placed.path.len() == depth);
-        settings.filter_map(|(entry, placed)| {
-            let entry = self.document.entries().get(*entry)?;
+        let settings: Vec<_> = below
+            .filter(|(_, placed)| placed.path.len() == depth)
+            .map(|(at, placed)| (self.document.document_of_entry(*at), at, placed))
+            .collect();
+        let last = settings.last().map(|(document, ..)| *document);
+        let decide = settings
+            .into_iter()
+            .filter(move |(document, ..)| Some(*document) == last);
+        decide.filter_map(|(_, at, placed)| {
+            let entry = self.document.entries().get(*at)?;
             Some((placed.index.as_deref(), entry))
         })
     }
@@ -140,77 +188,6 @@ impl AsWritten {
             (!entry.value().trim().is_empty()).then_some(entry)
         })
     }
-}
-
-/// Finds the active documents of the file at `path`, which holds `text`: as a main file, or in the
-/// one that brings it in. Returns their numbers in the file, and the first that depends on no
-/// profile, the one for new settings.
-pub fn active_documents(
-    path: &Path,
-    text: &FileText,
-    environment: &[(String, String)],
-) -> (BTreeSet<usize>, Option<usize>) {
-    let main = main_of(path, environment).unwrap_or_else(|| path.to_owned());
-    let question = Question {
-        texts: vec![(path.to_owned(), text.clone())],
-        ..Question::check(environment)
-    };
-    let Ok(texts) = spring::read(&main, &question) else {
-        return (BTreeSet::new(), None);
-    };
-    let mut there = texts.texts().into_iter();
-    let file = there.position(|(file, _)| is_same(file, path));
-    let all = file
-        .map(|file| texts.document.documents_of(file))
-        .unwrap_or_default();
-    let active: BTreeSet<_> = texts.order.iter().filter(|one| all.contains(one)).collect();
-    let mut free = active.iter().copied();
-    let home = free.find(|document| !spring::is_conditional(&texts.document, **document));
-    let numbers = active
-        .iter()
-        .map(|document| document.saturating_sub(all.start));
-    let first = home.map(|document| document.saturating_sub(all.start));
-    (numbers.collect(), first)
-}
-
-/// Finds a setting of `wanted` that would not have its value, or would still be there, if the files
-/// held `texts`: returns its name and the place that decides.
-pub fn overruled<'w>(
-    main: &Path,
-    texts: &[(PathBuf, FileText)],
-    environment: &[(String, String)],
-    wanted: &[(&'w str, Option<&str>)],
-) -> Result<Option<(&'w str, Origin)>, ReadError> {
-    let question = Question {
-        texts: texts.to_owned(),
-        ..Question::check(environment)
-    };
-    let read = spring::read(main, &question)?;
-    let document = &read.document;
-    let by_name = document.last_of_names(read.order.iter().copied());
-    let mut others = wanted.iter().filter_map(|(key, value)| {
-        let at = by_name.get(&Name::parse(key).uniform())?;
-        let entry = document.entries().get(*at)?;
-        let differs = value.is_none_or(|value| value != entry.value());
-        differs.then(|| (*key, document.origin(entry.key_span.start)))
-    });
-    Ok(others.next())
-}
-
-/// Reads the files that `main`, which holds `text`, brings in, each with whether it is the main
-/// file's for an active profile and no import.
-pub fn active_files(
-    main: &Path,
-    text: &FileText,
-    environment: &[(String, String)],
-) -> Vec<(PathBuf, FileText, bool)> {
-    let texts = spring::read_around(main, text.clone(), &Question::check(environment));
-    let more = texts.texts().into_iter().skip(1);
-    more.map(|(path, text)| {
-        let is_of_profile = texts.of_profiles.iter().any(|of| of == path);
-        (path.to_owned(), text.clone(), is_of_profile)
-    })
-    .collect()
 }
 
 /// Finds the main file that brings in `file`, which is another one: as the file of a profile, or as

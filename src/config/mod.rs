@@ -32,8 +32,7 @@ pub mod names {
     pub use super::schema::DEPLOYMENTS;
 }
 
-pub use as_written::AsWritten;
-pub use as_written::{active_documents, active_files, main_of, overruled};
+pub use as_written::{AsWritten, main_of};
 pub use check::{Checked, Report, check, check_texts, remembered};
 pub use check::{Repair, fix};
 pub(crate) use load::wiring;

@@ -475,41 +475,35 @@ fn setting_that_is_missing_is_put_back() {
 }
 
 #[test]
-fn deployment_that_an_active_profile_says_something_of_is_not_changed_in_the_main_file() {
+fn deployment_is_removed_where_it_is_written_the_files_of_active_profiles_too() {
     let folder = world();
     let profile = "dpm/etc/application-dev.properties";
     let prefix = "ataccama.one.platform.deployments";
     folder.write(DPM, folder.read(DPM) + "\nspring.profiles.active=dev\n");
-    let before = folder.read(DPM);
-    let remove = |name: &str| folder.run(&format!("deployment remove --home dpm {name} --yes"));
-
-    for (name, line) in [
-        ("dpe-two", format!("{prefix}.dpe-two.module=dpe")),
-        ("dpe-dev", format!("{prefix}.dpe-dev.module=dpe")),
-        (
-            "dpe-dev",
-            "countersign.deployments.dpe-dev.single-use-tokens=true".to_owned(),
-        ),
+    for line in [
+        format!("{prefix}.dpe-dev.environment=test"),
+        "countersign.deployments.dpe-dev.single-use-tokens=true".to_owned(),
     ] {
+        let before = folder.read(DPM);
         folder.write(profile, format!("# dev\n{line}\n"));
-        let setting = line.split_once('=').unwrap().0;
-        let add = ADD.replace("dpe-two", name);
-        let mut runs = vec![remove(name)];
-        if line.starts_with(prefix) {
-            runs.push(folder.run(&add));
-        }
-        for run in runs {
-            let run = run.exits(1);
-            let expected = format!("`{setting}` is set at {profile}:2, in a file of an active");
-            assert!(run.stderr.contains(&expected), "{run:?}");
-            let help = format!("move these settings from `{profile}` into `{DPM}`");
-            assert!(run.stderr.contains(&help), "{run:?}");
-        }
-        assert_eq!(folder.read(DPM), before);
+
+        folder
+            .run("deployment remove --home dpm dpe-dev --yes")
+            .exits(0);
+
+        assert!(
+            !folder.read(DPM).contains("dpe-dev"),
+            "{}",
+            folder.read(DPM)
+        );
+        assert_eq!(folder.read(profile), "# dev\n");
+        folder.write(DPM, before);
     }
-    folder.write(profile, "ataccama.server.grpc.port=1\n");
+    let line = format!("{prefix}.dpe-two.module=dpe\n");
+    folder.write(profile, &line);
     folder.run(ADD).exits(0);
-    remove("dpe-two").exits(0);
+    assert_eq!(folder.read(profile), line);
+    folder.run(&format!("check {DPM}")).exits(0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use countersign::jose::{KeyMaterial, PublicJwk};
 
 #[cfg(unix)]
 use super::support::mode;
-use super::support::{Folder, Run, private_part};
+use super::support::{Folder, Run, command, private_part};
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
@@ -541,18 +541,63 @@ fn one_file_by_two_paths_is_a_wrong_use_even_before_its_folder_is_there() {
 }
 
 #[test]
-fn a_setting_that_a_profile_file_overrides_is_refused_even_by_a_dry_run() {
+fn pair_keeps_the_name_and_the_key_that_an_active_profile_has() {
     let folder = Folder::new();
-    let main = "spring.profiles.active=dev\n";
+    folder.run(&format!("{PAIR} --name dpm=other")).exits(0);
     let profile = "dpm/etc/application-dev.properties";
-    folder.write(DPM, main);
-    folder.write(profile, "countersign.deployment.name=other\n");
-    for more in ["--dry-run", "--yes"] {
-        let run = folder.run(&format!("{PAIR} {more}")).exits(1);
+    let text = folder.read(DPM);
+    let (trusted, own): (Vec<_>, Vec<_>) = text
+        .lines()
+        .partition(|line| line.contains(".deployments.") || line.starts_with('#'));
+    let main = trusted.join("\n") + "\nspring.profiles.active=dev\n";
+    folder.write(DPM, &main);
+    let own = own.join("\n") + "\n";
+    folder.write(profile, &own);
 
-        let why = format!("`countersign.deployment.name` in `{DPM}` has no effect: {profile}:1");
-        assert!(run.stderr.contains(&why), "{run:?}");
-        assert_eq!(folder.read(DPM), main);
+    let run = folder.run(&format!("{PAIR} --yes -o json")).exits(0);
+
+    assert_eq!(run.json()["deployments"][0]["name"], "other");
+    assert_eq!(run.json()["written"], false);
+    assert_eq!((folder.read(DPM), folder.read(profile)), (main, own));
+}
+
+#[test]
+fn pair_changes_a_setting_where_an_active_profile_has_it() {
+    let folder = Folder::new();
+    folder.run(PAIR).exits(0);
+    let profile = "dpm/etc/application-dev.properties";
+    folder.write(DPM, folder.read(DPM) + "spring.profiles.active=dev\n");
+    let roles = deployment("dpe-dev", "security.roles");
+    folder.write(profile, format!("{roles}[0]=OTHER\n"));
+    let main = folder.read(DPM);
+
+    let run = folder.run(&format!("{PAIR} --yes -o json")).exits(0);
+
+    let changes = &run.json()["deployments"][0]["changes"];
+    assert_eq!(changes[0]["key"], format!("{roles}[1]"));
+    assert_eq!(folder.read(DPM), main);
+    let expected = format!("{roles}[0]=OTHER\n{roles}[1]=IMPERSONATION\n");
+    assert_eq!(folder.read(profile), expected);
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+}
+
+#[test]
+fn pair_warns_of_a_variable_above_a_new_file() {
+    let folder = Folder::new();
+    let output = command(&folder.path(""))
+        .args(PAIR.split(' '))
+        .env("COUNTERSIGN_DEPLOYMENT_NAME", "other")
+        .output()
+        .unwrap();
+
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    for file in [DPM, DPE] {
+        let warning = format!(
+            "warning: the variable `COUNTERSIGN_DEPLOYMENT_NAME` of this shell overrides \
+             `countersign.deployment.name` in `{file}`"
+        );
+        assert!(stderr.contains(&warning), "{stderr}");
     }
 }
 

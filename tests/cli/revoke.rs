@@ -326,6 +326,36 @@ fn revoke_edits_the_active_document_and_lists_those_that_are_not() {
 }
 
 #[test]
+fn file_of_an_active_profile_stands_for_its_module_where_a_key_is_revoked() {
+    let folder = with_profile("server.port=0\n");
+
+    folder
+        .run(&format!("revoke --file {DEV} --deployment dpe-dev --yes"))
+        .exits(0);
+
+    assert!(folder.read(DPM).contains("is-revoked=true"));
+    assert_eq!(folder.read(DEV), "server.port=0\n");
+}
+
+#[test]
+fn revocation_of_a_key_without_the_setting_stands_beside_the_key() {
+    let folder = paired();
+    let text = folder.read(DPM);
+    let (keys, rest): (Vec<_>, Vec<_>) = text.lines().partition(|l| l.contains(".deployments."));
+    folder.write(DPM, rest.join("\n") + "\nspring.profiles.active=dev\n");
+    let plain = keys.iter().filter(|line| !line.contains("is-revoked"));
+    folder.write(DEV, plain.copied().collect::<Vec<_>>().join("\n") + "\n");
+    let before = folder.read(DPM);
+
+    folder
+        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .exits(0);
+
+    assert_eq!(folder.read(DPM), before);
+    assert!(folder.read(DEV).contains("is-revoked=true"));
+}
+
+#[test]
 fn both_files_are_revoked_in_one_go() {
     let folder = with_profile(&format!("{KEYS}.key.is-revoked=false\n"));
 

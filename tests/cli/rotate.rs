@@ -361,49 +361,103 @@ fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
     assert_eq!(folder.read(third), before[2]);
 }
 
+/// Moves the lines of the file of `module` that contain `part` into that of an active profile.
+fn into_profile(folder: &Folder, module: &str, part: &str) -> String {
+    let main = format!("{module}/etc/application.properties");
+    let profile = format!("{module}/etc/application-dev.properties");
+    let text = folder.read(&main);
+    let (moved, rest): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.contains(part));
+    folder.write(&main, rest.join("\n") + "\nspring.profiles.active=dev\n");
+    folder.write(&profile, "# dev\n".to_owned() + &moved.join("\n") + "\n");
+    profile
+}
+
 #[test]
-fn settings_of_a_rotation_in_the_file_of_an_active_profile_are_refused_before_any_write() {
-    let key = "ataccama.authentication.internal.jwt.generator.key";
-    for (module, line) in [
-        ("dpe", key),
-        ("dpe", "countersign.rotation.next-key"),
-        (
-            "dpm",
-            "ataccama.one.platform.deployments.dpe-dev.security.jwt-keys.key.is-revoked",
-        ),
-    ] {
-        let folder = paired();
-        let own = folder.read(DPE);
-        let own = own.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        let value = if module == "dpe" { own } else { "=false" };
-        let profile = format!("{module}/etc/application-dev.properties");
-        let main = format!("{module}/etc/application.properties");
-        if line.ends_with("next-key") {
-            rotate(&folder, "prepare", "--yes").exits(0);
-        }
-        let next = folder.read(DPE);
-        let mut lines = next.lines();
-        let next = lines.find_map(|text| text.strip_prefix("countersign.rotation.next-key"));
-        let value = next.filter(|_| line.ends_with("next-key")).unwrap_or(value);
-        folder.write(&profile, format!("# dev\n{line}{value}\n"));
-        let before = [DPM, DPE].map(|file| folder.read(file));
-        rotate(&folder, "status", "").exits(0);
-        folder.write(&main, folder.read(&main) + "\nspring.profiles.active=dev\n");
-        let active = [DPM, DPE].map(|file| folder.read(file));
-        assert_ne!(active, before);
+fn rotation_changes_the_settings_where_active_profiles_have_them() {
+    let folder = paired();
+    let old = status(&folder)["fingerprint"].clone();
+    let own = into_profile(&folder, "dpe", "generator.key=");
+    let peer = into_profile(&folder, "dpm", ".jwt-keys.key.");
+    let mains = [DPM, DPE].map(|file| folder.read(file));
+    let key = folder.read(&own);
 
-        for step in ["prepare", "activate", "finish", "abort", "run"] {
-            let run = rotate(&folder, step, "--offline --yes").exits(1);
-            let expected =
-                format!("`{line}` is set at {profile}:2, in a file of an active profile");
-            assert!(run.stderr.contains(&expected), "{run:?}");
-            let help = format!("move these settings from `{profile}` into `{main}`");
-            assert!(run.stderr.contains(&help), "{run:?}");
-        }
+    rotate(&folder, "prepare", "--offline --yes").exits(0);
+    assert!(folder.read(&own).contains("countersign.rotation.next-key="));
+    rotate(&folder, "run", "--offline --now --yes").exits(0);
 
-        assert_eq!([DPM, DPE].map(|file| folder.read(file)), active);
-        rotate(&folder, "status", "").exits(0);
-    }
+    assert_eq!(status(&folder)["phase"], "idle");
+    assert_ne!(status(&folder)["fingerprint"], old);
+    assert_ne!(folder.read(&own), key);
+    assert_eq!(folder.read(DPE), mains[1]);
+    assert!(folder.read(&peer).contains(".jwt-keys.key.is-revoked=true"));
+    assert!(folder.read(DPM).contains(".jwt-keys.key2.fingerprint="));
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+}
+
+#[test]
+fn a_key_is_activated_in_one_file_or_not_at_all() {
+    let folder = paired();
+    rotate(&folder, "prepare", "--offline --yes").exits(0);
+    let profile = into_profile(&folder, "dpe", "countersign.rotation.next-key=");
+    let before = [DPE, &profile].map(|file| folder.read(file));
+
+    let run = rotate(&folder, "activate", "--offline --yes").exits(1);
+
+    assert!(
+        run.stderr.contains("move these settings into one file"),
+        "{run:?}"
+    );
+    assert_eq!([DPE, &profile].map(|file| folder.read(file)), before);
+}
+
+#[test]
+fn what_an_import_decides_is_named_and_not_changed() {
+    let folder = paired();
+    let key = folder.read(DPE);
+    let key = key
+        .lines()
+        .find(|line| line.contains("generator.key="))
+        .unwrap();
+    folder.write("dpe/etc/more.properties", format!("# theirs\n{key}\n"));
+    folder.write(
+        DPE,
+        folder.read(DPE) + "spring.config.import=more.properties\n",
+    );
+    let before = folder.read(DPE);
+
+    let run = rotate(&folder, "run", "--offline --now --yes").exits(1);
+
+    assert!(
+        run.stderr.contains("dpe/etc/more.properties:2:1 decides"),
+        "{run:?}"
+    );
+    assert!(
+        run.stderr
+            .contains(&format!("have the own key in `{DPE}` alone")),
+        "{run:?}"
+    );
+    assert_eq!(folder.read(DPE), before);
+    let (_, value) = key.split_once('=').unwrap();
+    assert!(
+        !run.stderr.contains(value) && !run.stdout.contains(value),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn peers_are_named_in_any_spelling() {
+    let folder = paired();
+    rotate(&folder, "prepare", "--offline --yes").exits(0);
+
+    rotate(&folder, "activate", "--except DPM-Dev --yes --dry-run").exits(0);
+
+    let free = free_port();
+    let asked = rotate(
+        &folder,
+        "activate",
+        &format!("--peer-address DPMdev=[::1]:{free} --yes"),
+    );
+    asked.exits(0);
 }
 
 #[test]
@@ -425,10 +479,7 @@ fn file_of_a_profile_is_not_taken_for_a_modules() {
             format!("deployment remove dpm-dev --home {profile} --yes"),
             2,
         ),
-        (
-            format!("revoke --file {profile} --deployment dpm-dev --yes"),
-            1,
-        ),
+        (format!("pair dpm={DPM} dpe={profile} --yes"), 2),
     ] {
         let run = folder.run(&command).exits(code);
         let expected = format!("error: `{profile}` is the file of an active profile of `{DPE}`\n");

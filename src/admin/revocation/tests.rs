@@ -152,6 +152,35 @@ fn a_key_that_a_module_does_not_list_is_refused_only_where_it_lists_every_key() 
     }
 }
 
+#[test]
+fn what_decides_against_a_revocation_is_named_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("application.properties");
+    let own = key();
+    let jwk = PrivateJwk::write(&own, &own.fingerprint().into());
+    let own = format!(
+        "ataccama.authentication.internal.jwt.generator.key={}\nspring.profiles.active=dev\n",
+        jwk.expose()
+    );
+    fs::write(&file, own + &deployment("dpe-dev", &[("key", &key())])).unwrap();
+    let which = which("dpe-dev", None);
+    let (change, files) = plan(std::slice::from_ref(&file), &which, Standing::Revoked).unwrap();
+    change.carry_out().unwrap();
+    files[0].in_force(&ModuleKind::Dpm).unwrap();
+    let profile = folder.path().join("application-dev.properties");
+    let setting = format!("{D}.dpe-dev.security.jwt-keys.key.is-revoked");
+    fs::write(&profile, format!("# later\n{setting}=false\n")).unwrap();
+
+    let refused = files[0].in_force(&ModuleKind::Dpm).unwrap_err();
+
+    let place = format!("{}:2:1 decides on `key` of `dpe-dev`", profile.display());
+    assert_eq!(refused.to_string(), place);
+    assert_eq!(
+        refused.help.unwrap(),
+        format!("have it say `{setting}=true`")
+    );
+}
+
 const FILES: [&str; 2] = ["one.properties", "two.properties"];
 
 fn revoke(folder: &Path) {

@@ -196,7 +196,7 @@ fn a_second_engine_s_key_under_the_same_name_is_left_alone() {
     let deployment = rotation.deployment(peer).unwrap();
     let id = KeyId::from(other.fingerprint());
     let settings = trusting_too(deployment, other.verifying_key(), &id);
-    peer.change(peer.edited(&settings))
+    peer.change(peer.edited(&settings).unwrap())
         .unwrap()
         .carry_out()
         .unwrap();
@@ -398,4 +398,24 @@ fn eighth_active_key_of_a_module_is_refused_before_anything_is_written() {
     let mut codes = refused.findings.iter().map(|found| found.code);
     assert!(codes.any(|code| code == Code::Cs0309), "{refused:?}");
     assert_eq!(texts(folder.path()), before);
+}
+
+#[test]
+fn a_plan_that_another_file_overrides_meanwhile_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    pair(folder);
+    let main = folder.join(DPE);
+    let text = fs::read_to_string(&main).unwrap() + "spring.profiles.active=dev\n";
+    fs::write(&main, text).unwrap();
+    let plan = read(folder).plan(Step::Prepare, SystemClock.now()).unwrap();
+    let before = texts(folder);
+    let profile = main.with_file_name("application-dev.properties");
+    fs::write(&profile, "countersign.rotation.next-key=other\n").unwrap();
+
+    let refused = plan.change.carry_out().unwrap_err();
+
+    let decides = format!("{}:1:1 decides", profile.display());
+    assert!(refused.to_string().contains(&decides), "{refused}");
+    assert_eq!(texts(folder), before);
 }

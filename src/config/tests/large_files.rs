@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::config::{AsWritten, active_documents};
+use crate::config::AsWritten;
 use crate::properties::{Edit, FileText};
 
 #[test]
@@ -80,10 +80,10 @@ fn documents_are_counted_in_one_pass() {
     let file = folder.write("application.properties", &text);
     let read = FileText::from_bytes(text.as_bytes()).unwrap();
 
-    let (active, home) = active_documents(&file, &read, &[]);
+    let written = AsWritten::of_module(&file, &[(file.clone(), read)], &[]).unwrap();
+    let (active, home) = written.documents_in(&file);
 
     assert_eq!((active.len(), home), (50_001, Some(0)));
-    let written = AsWritten::active(&file, &text, active.clone());
     assert_eq!(written.active_entries().count(), 50_007);
     let mut edit = Edit::new();
     edit.within(active, home).set("server.port", "2");
