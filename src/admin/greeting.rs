@@ -15,18 +15,20 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_layer::Layer as _;
 
+use crate::config::Settings;
 use crate::grpc::tls::{ClientFailure, ClientTls};
 use crate::grpc::{
-    AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, call,
-    cause, code_name, reason_of,
+    AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
+    Target, call, cause, code_name, reason_of,
 };
+use crate::identity::DeploymentName;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::proto::registry::{Engine, ListEnginesRequest};
 use crate::telemetry::Untrusted;
 use crate::token::Reason;
 
 /// The time limit for one question to a module, over all of its calls.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long it may take to find out whether a server listens at all.
 const PROBE: Duration = Duration::from_secs(1);
@@ -38,6 +40,8 @@ pub struct Doubt {
     pub found: Found,
     /// The reason in words.
     pub why: String,
+    /// The reason of a refusal.
+    pub reason: Option<Reason>,
 }
 
 /// What was found in place of the wanted answer.
@@ -59,39 +63,94 @@ pub enum Found {
 
 impl Found {
     /// Makes the doubt that this was found.
-    pub(super) fn because(self, why: impl Into<String>) -> Doubt {
-        let (found, why) = (self, why.into());
-        Doubt { found, why }
+    pub fn because(self, why: impl Into<String>) -> Doubt {
+        Doubt {
+            found: self,
+            why: why.into(),
+            reason: None,
+        }
     }
 }
 
-/// Connects to the module at `target` and asks it `question`, with the identity of `layer`.
-///
-/// # Errors
-///
-/// What was found in place of an answer.
-pub(super) async fn ask<T>(
-    target: &Target,
+/// Where a module is, how to connect to it, and the identity to call it with.
+#[derive(Debug)]
+pub struct Callee {
+    /// Where it is.
+    pub target: Target,
     options: ConnectionOptions,
-    layer: &AttachIdentityLayer,
-    deadline: Instant,
-    question: impl AsyncFnOnce(AttachIdentity<Connection>) -> Result<T, Status>,
-) -> Result<T, Doubt> {
-    let call = async {
-        let connection = match Connection::open(target, options.clone()).await {
-            Ok(connection) => connection,
-            Err(error) => return Err(not_connected(target, error.as_ref()).await),
+    layer: AttachIdentityLayer,
+}
+
+impl Callee {
+    /// Returns the module of `settings` itself, as its operator calls it.
+    ///
+    /// # Errors
+    ///
+    /// When its port is not known, or its certificate cannot be used.
+    pub fn itself(settings: &Settings, module: &Module) -> Result<Self, Doubt> {
+        let target = settings.options.server.own_target();
+        Ok(Self {
+            target: target.ok_or_else(no_port)?,
+            options: settings.own_connection(module).map_err(unusable)?,
+            layer: module.own_module_layer(),
+        })
+    }
+
+    /// Returns the deployment `name` at `target`, over `connection`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not trusted, or the module's certificate cannot be used.
+    pub fn of(
+        (settings, module): (&Settings, &Module),
+        name: &DeploymentName,
+        target: Target,
+        connection: &str,
+    ) -> Result<Self, Doubt> {
+        let options = settings.connection(module, connection).map_err(unusable)?;
+        Ok(Self {
+            target,
+            options: options.towards(name),
+            layer: module.layer_for(name.as_str()).map_err(unusable)?,
+        })
+    }
+
+    /// Connects to it and asks it `question`, until the `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// What was found in place of an answer.
+    pub async fn ask<T>(
+        &self,
+        deadline: Instant,
+        question: impl AsyncFnOnce(AttachIdentity<Connection>) -> Result<T, Status>,
+    ) -> Result<T, Doubt> {
+        let (target, options) = (&self.target, &self.options);
+        let call = async {
+            let connection = match Connection::open(target, options.clone()).await {
+                Ok(connection) => connection,
+                Err(error) => return Err(not_connected(target, error.as_ref()).await),
+            };
+            match question(self.layer.layer(connection)).await {
+                Ok(answer) => Ok(answer),
+                Err(status) => Err(not_answered(target, options, &status).await),
+            }
         };
-        match question(layer.layer(connection)).await {
-            Ok(answer) => Ok(answer),
-            Err(status) => Err(not_answered(target, &options, &status).await),
-        }
-    };
-    timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
-        // Connecting has a shorter time-out of its own.
-        let why = format!("{target} did not answer within {PATIENCE:?}");
-        Err(Found::Silent.because(why))
-    })
+        timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
+            // Connecting has a shorter time-out of its own.
+            let why = format!("{target} did not answer within {PATIENCE:?}");
+            Err(Found::Silent.because(why))
+        })
+    }
+}
+
+pub(super) fn no_port() -> Doubt {
+    Found::NotAsked.because("the module's port changes at each start; its log names it")
+}
+
+/// The settings cannot be used to ask.
+pub(super) fn unusable(error: impl Error + 'static) -> Doubt {
+    Found::NotAsked.because(cause(&error))
 }
 
 pub(super) fn unknown_at(target: &Target) -> Doubt {
@@ -126,7 +185,7 @@ async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Sta
     {
         return Found::NotGrpc.because(format!("{target} {why}"));
     }
-    match reason {
+    let doubt = match reason {
         Some(Reason::KeyUnknown) => unknown_at(target),
         Some(_) => Found::Refused.because(format!("the module at {target} answers {message}")),
         // With a cause, the connection broke: it is no answer.
@@ -140,12 +199,13 @@ async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Sta
             let why = format!("{target} answers {name}: {message}; is it the module?");
             Found::Refused.because(why)
         }
-    }
+    };
+    Doubt { reason, ..doubt }
 }
 
 /// Why what listens there is no gRPC server of ours; its text follows the address.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotGrpc {
+pub(super) enum NotGrpc {
     #[error("does not agree on TLS: {}", .0.in_full())]
     Tls(ClientFailure),
     #[error("speaks HTTP/1.1, not gRPC: it is a web server or an HTTP port")]
@@ -165,7 +225,7 @@ pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// Finds out, over connections of its own, why a call to `target` failed; `None` if that does not
 /// show. Each question may take as long as connecting.
-pub(crate) async fn look(target: &Target, options: &ConnectionOptions) -> Option<NotGrpc> {
+async fn look(target: &Target, options: &ConnectionOptions) -> Option<NotGrpc> {
     let limit = options.connect_timeout;
     let connecting = TcpStream::connect((target.host(), target.port()));
     let tcp = timeout(limit, connecting).await.ok()?.ok()?;

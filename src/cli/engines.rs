@@ -1,26 +1,19 @@
 //! `countersign engines`: what the DPM knows of its engines.
 
-use std::error::Error;
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::timeout;
-use tonic::{Code, Status};
-use tower_layer::Layer as _;
+use tokio::time::Instant;
 
 use super::input::HomeArguments;
 use super::output::{Answer, Console, Kind, Refused, example, table};
 use super::runtime::runtime;
-use crate::admin::greeting;
+use crate::admin::greeting::{self, Callee, Doubt, Found, PATIENCE};
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
-use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Target, UnknownDeployment,
-    cause, code_name, reason_of,
-};
+use crate::grpc::{Target, UnknownDeployment, cause};
+use crate::properties::name::same;
 use crate::proto::registry as wire;
 use crate::proto::status_word;
 use crate::telemetry::{Untrusted, UntrustedReason};
@@ -49,81 +42,58 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::List(home) => home,
         Command::Show(show) => &show.home,
     };
-    let (target, layer, options) = dpm(home, console)?;
-    runtime()?.block_on(async {
-        let opened = within(&target, Connection::open(&target, options.clone())).await?;
-        let connection = opened.map_err(|error| {
-            let why = cause(error.as_ref());
-            let message = format!("cannot reach the DPM at {target}: {why}");
-            let failure = Refused::new(Kind::Unreachable, message);
-            match ConnectError::find_in(error.as_ref()) {
-                Some(ConnectError::Tls(..)) => failure,
-                _ => failure
-                    .with_help("start it, in its home folder:")
-                    .with_commands([CommandLine::new("countersign dpm run --home .")]),
-            }
-        })?;
-        let listed = match within(&target, greeting::list_engines(layer.layer(connection))).await? {
-            Ok(listed) => listed,
-            Err(status) => return Err(failed(&status, &target, &options).await),
-        };
-        let engines: Vec<_> = listed.into_iter().map(Shown::from).collect();
-        match command {
-            Command::List(_) => console.reply(in_columns(&engines), &json!({ "engines": engines })),
-            Command::Show(show) => {
-                let engine = named(engines, &show.name)?;
-                console.reply(engine.in_words(), &engine)
-            }
+    let dpm = dpm(home, console)?;
+    let asked = dpm.ask(Instant::now() + PATIENCE, greeting::list_engines);
+    let listed = runtime()?.block_on(asked).map_err(refused)?;
+    let engines: Vec<_> = listed.into_iter().map(Shown::from).collect();
+    match command {
+        Command::List(_) => console.reply(in_columns(&engines), &json!({ "engines": engines })),
+        Command::Show(show) => {
+            let engine = named(engines, &show.name)?;
+            console.reply(engine.in_words(), &engine)
         }
-    })
-}
-
-/// Longer than any DPM takes that answers at all.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Awaits what the DPM at `target` has to say, but not for ever.
-async fn within<T>(target: &Target, answer: impl Future<Output = T>) -> Result<T, Refused> {
-    timeout(PATIENCE, answer).await.map_err(|_elapsed| {
-        let message = format!("the DPM at {target} does not answer within {PATIENCE:?}");
-        Refused::new(Kind::Unreachable, message)
-            .with_help("a program listens there; check that it is the DPM and that it responds")
-    })
-}
-
-/// Where the DPM is, and how to call it: as a module that trusts it, or as the DPM itself.
-fn dpm(
-    home: &HomeArguments,
-    console: &Console,
-) -> Result<(Target, AttachIdentityLayer, ConnectionOptions), Refused> {
-    let settings = home.load(&ModuleKind::Dpm, console)?;
-    let module = settings.module().map_err(|error| unusable(&error))?;
-    let connection = settings.options.client.connection("dpm");
-    let named = connection.and_then(|dpm| dpm.deployment.clone());
-    let known = named.map_or_else(|| module.deployment_of("dpm"), Ok);
-    let no_tls = "cannot set up TLS";
-    if let Err(UnknownDeployment::Module(_)) = known {
-        let target = settings.options.server.own_target().ok_or_else(|| {
-            let message = "this DPM's port changes at each start";
-            Refused::new(Kind::Unreadable, message)
-                .with_help("use the port in its log: --set ataccama.server.grpc.port=PORT")
-        })?;
-        let loaded = settings.own_connection(&module);
-        let options = loaded.map_err(Refused::caused(Kind::Unreadable, no_tls))?;
-        return Ok((target, module.own_module_layer(), options));
     }
-    let deployment = known.map_err(|error| unusable(&error))?;
-    let missing = "no connection to a DPM is set";
-    let dpm = connection.ok_or_else(|| Refused::new(Kind::Unreadable, missing))?;
-    let target = Target::new(&dpm.host, dpm.port);
-    let found = module.layer_for(deployment.as_str());
-    let layer = found.map_err(|error| unusable(&error))?;
-    let loaded = settings.connection(&module, "dpm");
-    let options = loaded.map_err(Refused::caused(Kind::Unreadable, no_tls))?;
-    Ok((target, layer, options.towards(&deployment)))
 }
 
-fn unusable(error: &dyn Error) -> Refused {
-    Refused::new(Kind::Unreadable, cause(&error))
+/// Returns how to ask the DPM: as a module that trusts it, or as the DPM itself.
+fn dpm(home: &HomeArguments, console: &Console) -> Result<Callee, Refused> {
+    let settings = home.load(&ModuleKind::Dpm, console)?;
+    let made = settings.module();
+    let module = made.map_err(|error| Refused::new(Kind::Unreadable, cause(&error)))?;
+    let dpm = settings.options.client.connection("dpm");
+    let named = dpm.and_then(|dpm| dpm.deployment.clone());
+    let known = named.map_or_else(|| module.deployment_of("dpm"), Ok);
+    let found = match (known, dpm) {
+        (Err(UnknownDeployment::Module(_)), _) => Callee::itself(&settings, &module),
+        (Err(error), _) => Err(Found::NotAsked.because(cause(&error))),
+        (Ok(_), None) => Err(Found::NotAsked.because("no connection to a DPM is set")),
+        (Ok(name), Some(dpm)) => {
+            let target = Target::new(&dpm.host, dpm.port);
+            Callee::of((&settings, &module), &name, target, "dpm")
+        }
+    };
+    found.map_err(refused)
+}
+
+/// Says why the DPM did not answer as asked.
+fn refused(doubt: Doubt) -> Refused {
+    let (kind, help) = match (doubt.found, doubt.reason) {
+        (Found::NotAsked, _) => return Refused::new(Kind::Unreadable, doubt.why),
+        (Found::Refused, Some(reason)) => (Kind::Denied, reason.help()),
+        (Found::Refused, None) => (Kind::Denied, "`countersign doctor` says more"),
+        (Found::NotReached, _) => {
+            let start = CommandLine::new("countersign dpm run --home .");
+            let failed = Refused::new(Kind::Unreachable, doubt.why);
+            return failed
+                .with_help("start it, in its home folder:")
+                .with_commands([start]);
+        }
+        (Found::NotGrpc | Found::Tls | Found::Silent, _) => (
+            Kind::Unreachable,
+            "check that the DPM listens at this port; `countersign doctor` says more",
+        ),
+    };
+    Refused::new(kind, doubt.why).with_help(help)
 }
 
 /// Finds the one engine whose id is or begins as `name`, or whose deployment has that name.
@@ -131,7 +101,7 @@ fn named(engines: Vec<Shown>, name: &str) -> Result<Shown, Refused> {
     let id = name.to_ascii_lowercase();
     let mut fitting = engines
         .into_iter()
-        .filter(|engine| engine.id.starts_with(&id) || engine.deployment == name);
+        .filter(|engine| engine.id.starts_with(&id) || same(&engine.deployment, name));
     match (fitting.next(), fitting.next()) {
         (Some(engine), None) => Ok(engine),
         (Some(one), Some(other)) => {
@@ -143,29 +113,6 @@ fn named(engines: Vec<Shown>, name: &str) -> Result<Shown, Refused> {
             Err(Refused::new(Kind::NotThere, message)
                 .with_help("`countersign engines list` shows all engines"))
         }
-    }
-}
-
-/// Says why the DPM at `target` did not answer as asked, or what listens there in its place.
-async fn failed(status: &Status, target: &Target, options: &ConnectionOptions) -> Refused {
-    let (code, reason) = (status.code(), reason_of(status));
-    if reason.is_none()
-        && let Some(why) = greeting::look(target, options).await
-    {
-        return Refused::new(Kind::Unreachable, format!("{target} {why}"))
-            .with_help("check that the DPM listens at this port; `countersign doctor` says more");
-    }
-    let kind = match code {
-        Code::Unavailable | Code::DeadlineExceeded => Kind::Unreachable,
-        // The connection broke: it is no answer.
-        _ if status.source().is_some() => Kind::Unreachable,
-        _ => Kind::Denied,
-    };
-    let (name, message) = (code_name(code), harmless(status.message()));
-    let failure = Refused::new(kind, format!("{name}: {message}"));
-    match reason {
-        Some(reason) => failure.with_help(reason.help()),
-        None => failure,
     }
 }
 
@@ -280,7 +227,7 @@ mod tests {
             });
             Vec::from(engines)
         };
-        for name in ["0031debd-61", "0031DEBD", "003", "dpe-dev"] {
+        for name in ["0031debd-61", "0031DEBD", "003", "dpe-dev", "DPE_dev"] {
             assert_eq!(named(engines(), name).unwrap().id, "0031debd-61", "{name}");
         }
         for (name, kind) in [("00", "Conflict"), ("dpe", "NotThere"), ("5", "NotThere")] {

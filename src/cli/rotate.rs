@@ -10,7 +10,7 @@ use super::change::{BY_SIGNAL, inactive};
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::{Patience, runtime};
 use crate::admin::greeting::{Doubt, Found};
-use crate::admin::rotation::live::{self, Holdout};
+use crate::admin::rotation::live::{self, Asking, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ModuleKind;
@@ -43,18 +43,24 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 fn step(step: Step, arguments: &StepArguments, console: &Console) -> Answer {
     let (files, how) = (&arguments.files, &arguments.how);
     let rotation = files.read()?;
-    arguments.names_peers(&rotation)?;
+    let asking = arguments.asking(&rotation)?;
     let plan = arguments.plan(&rotation, step)?;
     let executor = runtime()?;
     if !plan.change.is_empty() {
-        executor.block_on(may_take(step, &rotation, (arguments, false), console))?;
+        executor.block_on(may_take(
+            step,
+            &rotation,
+            &asking,
+            (arguments, false),
+            console,
+        ))?;
         arguments.confirm(&plan, console)?;
     }
     let mut ended = Ok(());
     if !how.dry_run {
         plan.change.carry_out()?;
         if step == Step::Finish {
-            ended = executor.block_on(in_force(&rotation, arguments));
+            ended = executor.block_on(in_force(&rotation, &asking, arguments));
         }
     }
     conclude(&plan, &rotation, arguments, ended, console)
@@ -91,7 +97,7 @@ const TRIES: u32 = 20;
 fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     let files = &arguments.files;
     let first = files.read()?;
-    arguments.names_peers(&first)?;
+    let asking = arguments.asking(&first)?;
     if files.one_side {
         let step = first.next_step();
         let why = "`rotate run` waits for peers whose files it changes; `--one-side` changes none";
@@ -104,7 +110,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
         return conclude(&opening, &first, arguments, Ok(()), console);
     }
     // Otherwise the last step could not be taken.
-    first.reaches_all(&arguments.except)?;
+    first.reaches_all(&asking.except)?;
     arguments.confirm(&opening, console)?;
     let executor = runtime()?;
     // The key that was shown is the one that is written.
@@ -113,11 +119,11 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
     loop {
         let before = files.read()?;
         let step = before.next_step();
-        executor.block_on(may_take(step, &before, (arguments, true), console))?;
+        executor.block_on(may_take(step, &before, &asking, (arguments, true), console))?;
         // The files may have changed while it waited.
         let rotation = files.read()?;
         if step == Step::Finish {
-            rotation.reaches_all(&arguments.except)?;
+            rotation.reaches_all(&asking.except)?;
         }
         let plan = match shown.take() {
             Some(plan) => plan,
@@ -139,7 +145,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
             took(step, &files.read()?, console);
             continue;
         }
-        let ended = executor.block_on(in_force(&rotation, arguments));
+        let ended = executor.block_on(in_force(&rotation, &asking, arguments));
         if ended.is_ok() {
             took(step, &rotation, console);
         }
@@ -204,6 +210,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 async fn may_take(
     step: Step,
     rotation: &Rotation,
+    asking: &Asking,
     (arguments, waits): (&StepArguments, bool),
     console: &Console,
 ) -> Result<(), Refused> {
@@ -217,7 +224,7 @@ async fn may_take(
     match step {
         Step::Prepare | Step::Abort => return Ok(()),
         Step::Activate => loop {
-            let evidence = live::evidence(rotation, &kind, &arguments.asking()).await;
+            let evidence = live::evidence(rotation, &kind, asking).await;
             let mut open = None;
             for one in evidence {
                 match one.verdict {
@@ -233,7 +240,7 @@ async fn may_take(
             }
         },
         // With `--one-side` another operator revokes the old key.
-        Step::Finish if !arguments.files.one_side => rotation.reaches_all(&arguments.except)?,
+        Step::Finish if !arguments.files.one_side => rotation.reaches_all(&asking.except)?,
         Step::Finish => {}
     }
     if arguments.now {
@@ -247,7 +254,7 @@ async fn may_take(
             "wait, or revoke the old key at once with `--now`: its callers are refused",
         ));
     }
-    if !arguments.offline {
+    if !asking.offline {
         if waits {
             tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
         }
@@ -272,6 +279,7 @@ async fn signs_with_the_new_key(
     while let Err(Doubt {
         found: Found::Refused | Found::Tls,
         why,
+        ..
     }) = live::own_in_force(rotation, kind).await
     {
         if !patience.again().await {
@@ -305,10 +313,14 @@ fn watched(file: &Path, key: Fingerprint) -> CommandLine {
 
 /// Waits until the running peers follow their files, no longer than the time-out. `rotation` is as
 /// it was before the last step.
-async fn in_force(rotation: &Rotation, arguments: &StepArguments) -> Result<(), Refused> {
+async fn in_force(
+    rotation: &Rotation,
+    asking: &Asking,
+    arguments: &StepArguments,
+) -> Result<(), Refused> {
     let kind = arguments.files.kind(rotation);
     let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.0);
-    while let Some(holdout) = live::holdout(rotation, &kind, &arguments.asking()).await {
+    while let Some(holdout) = live::holdout(rotation, &kind, asking).await {
         let Holdout { why, key, file, .. } = &holdout;
         if !holdout.may_follow || !patience.again().await {
             let help = format!(

@@ -15,6 +15,7 @@ use crate::admin::rejection::REJECTED;
 use crate::config::Settings;
 use crate::grpc::{Module, cause};
 use crate::jose::{Compact, MAX_UNVERIFIED_BYTES, PublicJwk, Unverified, compact, json};
+use crate::properties::name::same;
 use crate::token::{Accept, Check, Outcome, Refusal, Verdict, rules_of};
 
 #[derive(Debug, Subcommand)]
@@ -82,8 +83,11 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
 fn issue(home: &HomeArguments, audience: &str, console: &Console) -> Answer {
     let (_, module) = load(home, console)?;
     let trust = module.trust().load();
-    let Some(callee) = trust.deployment(audience) else {
-        let deployments = trust.deployments().iter();
+    let deployments = trust.deployments().iter();
+    let named = deployments
+        .clone()
+        .find(|one| same(one.name.as_str(), audience));
+    let Some(callee) = named else {
         let names: Vec<_> = deployments.map(|d| format!("`{}`", d.name)).collect();
         let message = format!("no trusted deployment is called `{audience}`");
         let help = format!("trusted deployments: {}", names.join(", "));

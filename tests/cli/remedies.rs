@@ -1,6 +1,10 @@
 //! Every command that is printed to be typed is typed into a shell here, in the situation that it
 //! is printed for, and ends it.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::examples::shell;
@@ -332,8 +336,25 @@ fn example(folder: &Folder, code: &str) -> Vec<String> {
     let (_, example) = explained.split_once("Example:").unwrap();
     let joined = example.replace("\\\n", "");
     let lines = joined.lines().map(str::trim);
-    let commands = lines.filter(|line| line.starts_with("countersign "));
+    let programs = ["countersign ", "openssl "];
+    let commands = lines.filter(|line| programs.iter().any(|one| line.starts_with(one)));
     commands.map(str::to_owned).collect()
+}
+
+/// Returns the texts below `folder` of the sources that `explain` shows, by code or reason.
+fn explanations(folder: &str) -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let mut all: Vec<_> = files
+        .map(|file| {
+            let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(file).unwrap())
+        })
+        .collect();
+    all.sort();
+    all
 }
 
 /// Writes other text in the place of `old`.
@@ -422,6 +443,34 @@ fn strangers(folder: &Folder) {
     }
 }
 
+/// Has the DPM trust the engine of the vendor's guide, and no module the other.
+fn published_key(folder: &Folder) {
+    strangers(folder);
+    let prefix = "ataccama.one.platform.deployments.dpe-dev";
+    let key = format!("{prefix}.security.jwt-keys.key");
+    let lines = [
+        format!("{prefix}.module=dpe"),
+        format!("{prefix}.security.roles[0]=IMPERSONATION"),
+        format!("{key}.fingerprint=KBv0lrEO88ISAnmwXn6Y5jYjG9TvemuZA0yQlq7QpG0"),
+        format!("{key}.content={PUBLISHED}"),
+    ];
+    folder.write(DPM, folder.read(DPM) + &lines.join("\n") + "\n");
+}
+
+/// The key of the engine in the vendor's guide.
+const PUBLISHED: &str = r#"{"kty":"EC","crv":"P-256","kid":"KBv0lrEO88ISAnmwXn6Y5jYjG9TvemuZA0yQlq7QpG0","x":"KsJKpmDA03Js3o8JWWiH5tyUfv80kaJy60_7BOrwmKo","y":"7kfcrUzl95MQEZnCjhWA0dIIhzK-jvdaAtGRAuBzZbk","alg":"ES256"}"#;
+
+/// Turns TLS on at the DPM alone.
+fn tls_on_one_side(folder: &Folder) {
+    folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --tls --yes"))
+        .exits(0);
+    let text = folder.read(DPE);
+    let lines = text.lines().filter(|line| !line.contains("tls"));
+    let kept: Vec<_> = lines.collect();
+    folder.write(DPE, kept.join("\n") + "\n");
+}
+
 /// What is done to the modules in a folder.
 type Step<'a> = &'a dyn Fn(&Folder);
 
@@ -431,17 +480,27 @@ fn the_example_of_every_explanation_ends_the_situation_that_it_explains() {
     let nothing = |_: &Folder| {};
     let registry_without_key = |folder: &Folder| without_own_key(folder, DPM);
     let engine_without_key = |folder: &Folder| without_own_key(folder, DPE);
-    let rows: [(&str, Step<'_>, Step<'_>); 9] = [
+    let rows: [(&str, Step<'_>, Step<'_>); 11] = [
         ("CS0104", &key_over_lines, &nothing),
         ("CS0204", &key_without_d, &registry_without_key),
         ("CS0206", &key_as_pem, &registry_without_key),
         ("CS0207", &own_key_as_peer, &nothing),
+        ("CS0209", &published_key, &nothing),
         ("CS0210", &trusted_again, &nothing),
         ("CS0302", &revoked, &nothing),
         ("CS0401", &strangers, &nothing),
         ("CS0402", &revoked, &nothing),
         ("CS0404", &one_key_for_both, &engine_without_key),
+        ("CS0405", &tls_on_one_side, &nothing),
     ];
+    // These are executed by other tests: here, in `explain.rs`, and where certificates are judged.
+    let mut known = BTreeSet::from(["CS0202", "CS0203", "CS0308"].map(str::to_owned));
+    known.extend(rows.map(|(code, ..)| code.to_owned()));
+    let folder = Folder::new();
+    let mut all = explanations("src/diagnostic/explain");
+    all.retain(|(code, _)| !example(&folder, code).is_empty());
+    let with_commands = all.into_iter().map(|(code, _)| code);
+    assert_eq!(with_commands.collect::<BTreeSet<_>>(), known);
     for (code, set_up, by_hand) in rows {
         let folder = Folder::new();
         folder.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
@@ -464,6 +523,64 @@ fn the_example_of_every_explanation_ends_the_situation_that_it_explains() {
         }
 
         folder.run(&check).exits(0);
+    }
+}
+
+#[test]
+fn every_command_that_a_reason_names_can_be_run() {
+    let folder = Folder::new();
+    folder.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
+    folder
+        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .exits(0);
+    let pair = format!("pair dpm={DPM} dpe={DPE} --yes");
+    // What the reasons name, and how it is typed in this folder.
+    let rows = [
+        (
+            "revoke --undo",
+            "revoke --undo --file dpm --deployment dpe-dev --yes".to_owned(),
+            0,
+        ),
+        ("check", format!("check {DPM} {DPE}"), 0),
+        ("pair", pair.clone(), 0),
+        ("pair --tls", format!("{pair} --tls"), 0),
+        ("doctor", "doctor --home dpe".to_owned(), 5),
+        ("doctor --home .", "doctor --home .".to_owned(), 5),
+        (
+            "token issue",
+            "token issue --home dpe --audience dpm-dev".to_owned(),
+            0,
+        ),
+        ("token explain", "token explain --home dpm".to_owned(), 0),
+    ];
+    let mut named = BTreeSet::new();
+    for (reason, text) in explanations("src/token/explain") {
+        let commands = text
+            .split('`')
+            .filter_map(|part| part.strip_prefix("countersign "));
+        let commands: Vec<_> = commands.map(str::to_owned).collect();
+        let shown = folder.run(&format!("explain {reason}")).exits(0).stdout;
+        let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            commands.iter().all(|command| shown.contains(command)),
+            "{reason}: {shown}"
+        );
+        named.extend(commands);
+    }
+    let known = rows.iter().map(|(command, ..)| (*command).to_owned());
+    assert_eq!(named, known.collect());
+    for (command, typed, code) in rows {
+        let typed = match command {
+            "doctor --home ." => format!("cd dpe && countersign {typed}"),
+            "token explain" => {
+                format!(
+                    "countersign token issue --home dpe --audience dpm-dev | countersign {typed}"
+                )
+            }
+            _ => format!("countersign {typed}"),
+        };
+        let run = shell(&folder, &typed).exits(code);
+        shows_nothing_private(&folder, &[DPM, DPE], &run);
     }
 }
 

@@ -51,6 +51,21 @@ fn an_issued_token_is_accepted_by_the_callee_alone() {
 }
 
 #[test]
+fn audience_is_found_in_any_spelling() {
+    let folder = paired();
+    let token = folder
+        .run("token issue --home dpe --audience DPM_Dev")
+        .exits(0)
+        .stdout;
+
+    let accepted = folder
+        .run_with("token verify --home dpm", token.as_bytes())
+        .exits(0);
+
+    assert_eq!(accepted.json()["aud"][0], "dpm-dev");
+}
+
+#[test]
 fn an_altered_token_names_its_reason() {
     let folder = paired();
     let token = token(&folder);

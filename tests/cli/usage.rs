@@ -13,6 +13,24 @@ fn no_command_is_a_wrong_use_with_the_list_of_commands() {
 }
 
 #[test]
+fn exit_codes_and_the_default_of_timeout_are_those_of_the_contract() {
+    let folder = Folder::new();
+
+    let help = folder.run("--help").exits(0).stdout;
+
+    for line in [
+        "  5   the peer cannot be reached, or does not speak gRPC\n",
+        "  130, 143  ended by SIGINT or SIGTERM before it finished\n",
+    ] {
+        assert!(help.contains(line), "{help}");
+    }
+    for command in ["rotate run", "revoke"] {
+        let help = folder.run(&format!("{command} --help")).exits(0).stdout;
+        assert!(help.contains("[default: 60]"), "{help}");
+    }
+}
+
+#[test]
 fn help_and_version_are_answers() {
     let folder = Folder::new();
 

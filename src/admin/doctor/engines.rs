@@ -17,7 +17,7 @@ use crate::dpe::stored_engine_id;
 use crate::engine::FailureKind;
 use crate::grpc::{self, Target, call, cause};
 use crate::identity::DeploymentName;
-use crate::properties::name::Pattern;
+use crate::properties::name::{Pattern, same};
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::proto::registry::{Engine, EngineStatus, GetEngineRequest};
@@ -45,14 +45,13 @@ pub(super) async fn visits(peer: &Peer<'_>) -> Result<Vec<Visit>, Refused> {
         let roster = known.insert(Roster::new(engines, names.collect()));
         let detail = roster.detail(wanted);
         if roster.lacks(wanted) {
-            let there = |verb: &'static str| {
-                let engine = doctor.remedy_of_engine();
-                engine.at_peer(|home| CommandLine::new(verb).option("home", home))
-            };
+            let engine = doctor.remedy_of_engine();
+            let [run, more] = ["countersign dpe run", "countersign doctor"]
+                .map(|verb| engine.at_peer(|home| CommandLine::new(verb).option("home", home)));
             // Those that are registered are visited whatever is missing.
             return Err(Row::fail(Layer::WayBack, Side::Peer, detail)
-                .help(format!("start the engine {}", there("countersign dpe run")))
-                .help(format!("for more {}", there("countersign doctor"))));
+                .help(format!("start the engine {run}"))
+                .help(format!("for more {more}")));
         }
         visit.add(Row::skip(Layer::WayBack, detail));
         Ok(())
@@ -185,7 +184,7 @@ impl Roster {
     /// Returns `true` if an engine is missing: one of the `wanted` deployment, or any at all.
     fn lacks(&self, wanted: Option<&str>) -> bool {
         match wanted {
-            Some(wanted) => self.without.iter().any(|name| name == wanted),
+            Some(wanted) => self.without.iter().any(|name| same(name, wanted)),
             None => self.wanted(None).next().is_none() && !self.without.is_empty(),
         }
     }
@@ -228,7 +227,7 @@ fn is_active(engine: &Engine) -> bool {
 
 /// Returns `true` if `name` is the engine's id, deployment or `host:port`.
 fn is_called(engine: &Engine, name: &str) -> bool {
-    [&*engine.id, &*engine.deployment, &*address_of(engine)].contains(&name)
+    [&*engine.id, &*address_of(engine)].contains(&name) || same(&engine.deployment, name)
 }
 
 /// Visits a module that this one calls: its DPM, or another one.
@@ -606,6 +605,7 @@ mod tests {
             .map(|engine| &*engine.id)
             .collect();
         let one: Vec<_> = roster.wanted(Some("42")).collect();
+        assert_eq!(roster.wanted(Some("DPE_dev")).count(), 80);
 
         assert_eq!(visited.len(), 50);
         assert_eq!(

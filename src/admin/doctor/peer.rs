@@ -221,9 +221,6 @@ const FILE: &str = Home::FILE;
 const OFFER: &str = "offer.block";
 const REPLY: &str = "reply.block";
 
-/// What names a key that comes beside another.
-const KEY2: &str = "key-name key2";
-
 /// Where a peer's home is.
 #[derive(Debug)]
 enum Other {
@@ -311,11 +308,16 @@ impl Remedy<'_> {
         let pair = CommandLine::new("countersign pair --one-side");
         let offer = pair.named(own, file).flag_if(tls, "tls");
         let accept = CommandLine::new("countersign pair accept");
-        let first = accept.clone().named(&self.kind, FILE);
-        let taken = first.option("block", OFFER).flag_if(is_known, KEY2);
-        let there = on_its_host(&taken.into_file(REPLY));
+        let first = accept
+            .clone()
+            .named(&self.kind, FILE)
+            .option("block", OFFER);
         let last = accept.named(own, file).option("block", REPLY);
-        let back = last.flag_if(is_known, KEY2);
+        let [first, back] = [first, last].map(|command| match is_known {
+            true => command.option("key-name", "key2"),
+            false => command,
+        });
+        let there = on_its_host(&first.into_file(REPLY));
         vec![
             offer.into_file(OFFER).to_string(),
             format!("copy `{OFFER}` there; {there}"),

@@ -1,7 +1,6 @@
 //! What running modules and their files show: whether a peer accepts a key or no longer does, and
 //! whether the module signs with its own.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
@@ -9,7 +8,7 @@ use tonic::Status;
 
 use super::{Rotation, Step};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::greeting::{Doubt, Found, PATIENCE, ask, unknown_at};
+use crate::admin::greeting::{Callee, Doubt, Found, PATIENCE, no_port, unknown_at, unusable};
 use crate::admin::source::home_of;
 use crate::config::{self, ModuleKind, Settings};
 use crate::diagnostic::CommandLine;
@@ -52,12 +51,10 @@ pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
 pub(in crate::admin) async fn ask_own_module(
     settings: &Settings,
 ) -> Result<(Target, WhoAmIResponse), Doubt> {
-    let target = settings.options.server.own_target().ok_or_else(no_port)?;
     let module = settings.module().map_err(unusable)?;
-    let options = settings.own_connection(&module).map_err(unusable)?;
-    let (layer, deadline) = (module.own_module_layer(), Instant::now() + PATIENCE);
-    let answer = ask(&target, options, &layer, deadline, who_am_i).await?;
-    Ok((target, answer))
+    let callee = Callee::itself(settings, &module)?;
+    let answer = callee.ask(Instant::now() + PATIENCE, who_am_i).await?;
+    Ok((callee.target, answer))
 }
 
 /// Loads the settings of a module, to ask as it or to find it.
@@ -70,7 +67,7 @@ pub(in crate::admin) fn load(file: &Path, kind: &ModuleKind) -> Result<Settings,
 }
 
 /// A peer: where it listens, how to talk to it, and the settings to do it with.
-struct Callee<'a> {
+struct Peer<'a> {
     settings: &'a Settings,
     deployment: &'a Deployment,
     target: Target,
@@ -78,7 +75,7 @@ struct Callee<'a> {
     connection: &'a str,
 }
 
-impl<'a> Callee<'a> {
+impl<'a> Peer<'a> {
     /// Finds where `deployment` listens: at the address in `asking`, else that of the owner's
     /// connection, else that in its `file`.
     fn find(
@@ -151,13 +148,9 @@ impl<'a> Callee<'a> {
         settings.own.key_id = key_id.clone();
         settings.options.proof = ProofMode::EveryCall;
         let module = settings.module().map_err(unusable)?;
-        let options = settings
-            .connection(&module, self.connection)
-            .map_err(unusable)?;
-        let name = &self.deployment.name;
-        let layer = module.layer_for(name.as_str()).map_err(unusable)?;
-        let towards = options.towards(name);
-        ask(&self.target, towards, &layer, deadline, who_am_i).await
+        let (name, target) = (&self.deployment.name, self.target.clone());
+        let callee = Callee::of((&settings, &module), name, target, self.connection)?;
+        callee.ask(deadline, who_am_i).await
     }
 }
 
@@ -181,15 +174,6 @@ fn accepts_one(answer: &WhoAmIResponse, keys: &[&KeyId]) -> Option<bool> {
     let mut active = known.iter().filter(|key| !key.revoked);
     let accepts = active.any(|active| keys.iter().any(|key| key.as_str() == active.fingerprint));
     (!known.is_empty()).then_some(accepts)
-}
-
-fn no_port() -> Doubt {
-    Found::NotAsked.because("the module's port changes at each start")
-}
-
-/// The settings cannot be used to ask.
-fn unusable(error: impl Error + 'static) -> Doubt {
-    Found::NotAsked.because(cause(&error))
 }
 
 /// Asks a module who it is.
@@ -227,7 +211,7 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
         let path = file.map(|file| file.path.as_path());
         let live = async {
             let settings = loaded.as_ref().map_err(Clone::clone)?;
-            let callee = Callee::find(settings, deployment, path, asking)?;
+            let callee = Peer::find(settings, deployment, path, asking)?;
             callee.accepts(key).await
         };
         let answer = live.await;
@@ -349,7 +333,7 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let is_asked = !asking.except.contains(&peer.name);
         let answered = async {
             let asker = own.as_ref().filter(|_| is_asked)?.as_ref().ok()?;
-            let callee = Callee::find(asker, peer, Some(&file.path), asking).ok()?;
+            let callee = Peer::find(asker, peer, Some(&file.path), asking).ok()?;
             let deadline = Instant::now() + PATIENCE;
             let answer = callee.who_am_i(&rotation.own, deadline).await.ok()?;
             let ids: Vec<_> = old.iter().map(|key| &key.key_id).collect();

@@ -9,7 +9,7 @@ use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::cli::change::{How, changes};
 use crate::cli::input::kind_of;
-use crate::cli::input::seconds;
+use crate::cli::input::{TIMEOUT, seconds};
 use crate::cli::output::{Console, Kind, Refused, example};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
@@ -81,14 +81,11 @@ pub(crate) struct StepArguments {
     pub(super) except: Vec<DeploymentName>,
     /// How long to wait for a running module to follow its file, in seconds; up to 5 s more for
     /// each peer
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = TIMEOUT, value_parser = seconds)]
     pub(super) timeout: Duration,
     #[command(flatten)]
     pub(super) how: How,
 }
-
-/// The default of `--timeout`.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn address(text: &str) -> Result<(DeploymentName, (String, u16)), String> {
     let form = "it has the form <deployment>=<host>:<port>";
@@ -133,10 +130,11 @@ impl StepArguments {
         for name in &self.except {
             command = command.option("except", name.as_str());
         }
-        if self.timeout == TIMEOUT {
+        let timeout = self.timeout.as_secs().to_string();
+        if timeout == TIMEOUT {
             return command;
         }
-        command.option("timeout", self.timeout.as_secs().to_string())
+        command.option("timeout", timeout)
     }
 
     /// Plans `step`; a refusal says which command to run instead.
@@ -162,28 +160,27 @@ impl StepArguments {
         error.with_help(help).with_commands([command])
     }
 
-    /// Makes sure that options name peers.
-    pub(super) fn names_peers(&self, rotation: &Rotation) -> Result<(), Refused> {
-        let peers = rotation.deployments();
-        let peers: Vec<_> = peers.iter().map(|(peer, _)| &peer.name).collect();
-        let addresses = self.peer_address.iter().map(|(name, _)| name);
-        let mut named = addresses.chain(&self.except);
-        let Some(stranger) = named.find(|name| !peers.contains(name)) else {
-            return Ok(());
-        };
-        let path = rotation.owner.path.display();
-        let known: Vec<_> = peers.iter().map(|name| format!("`{name}`")).collect();
-        let help = format!("the peers there: {}", known.join(", "));
-        let message = format!("`{path}` does not trust a deployment `{stranger}`");
-        Err(Refused::new(Kind::Usage, message).with_help(help))
-    }
-
-    pub(super) fn asking(&self) -> Asking {
-        Asking {
+    /// Returns how running modules are asked. Options must name peers, in whatever spelling.
+    pub(super) fn asking(&self, rotation: &Rotation) -> Result<Asking, Refused> {
+        let mut asking = Asking {
             addresses: self.peer_address.clone(),
             except: self.except.clone(),
             offline: self.offline,
+        };
+        let addresses = asking.addresses.iter_mut().map(|(name, _)| name);
+        for name in addresses.chain(&mut asking.except) {
+            if let Some(peer) = rotation.owner.find(name) {
+                name.clone_from(&peer.name);
+                continue;
+            }
+            let path = rotation.owner.path.display();
+            let peers = rotation.owner.checked.deployments.iter();
+            let known: Vec<_> = peers.map(|peer| format!("`{}`", peer.name)).collect();
+            let help = format!("the peers there: {}", known.join(", "));
+            let message = format!("`{path}` does not trust a deployment `{name}`");
+            return Err(Refused::new(Kind::Usage, message).with_help(help));
         }
+        Ok(asking)
     }
 
     /// Shows the plan and asks, unless the arguments answer already.
